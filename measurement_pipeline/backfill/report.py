@@ -1,0 +1,84 @@
+"""What the backfill says of its work: plain values that Dagster, the CLI and the tests each put into their own words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
+from uuid import UUID
+
+from measurement_pipeline.domain.outcome import History, Outcome
+
+
+class Kind(StrEnum):
+    """What a run did with one recording."""
+
+    SETTLED = "settled"  # bought (or read from what was kept) and settled as done
+    ALREADY_STORED = "already stored"  # it was done before; no hit
+    FAILED = "failed"  # settled as failed
+    DEFERRED = "deferred"  # left for later; no verdict on the recording
+    LEFT = "left"  # not this run's to touch
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recording of a run. `reason` is for a person; `hit` says whether a call was spent on it in this run."""
+
+    song: str
+    kind: Kind
+    outcome: Outcome | None = None
+    reason: str | None = None
+    history: History | None = None
+    status_code: int | None = None
+    hit: bool = False
+    digest: str | None = None
+    account: UUID | None = None
+    job: UUID | None = None
+
+    @property
+    def first_day(self) -> date | None:
+        """The day of the first play count."""
+        return self.history.play_counts[0].day if self.history else None
+
+    @property
+    def last_day(self) -> date | None:
+        """The day of the last play count."""
+        return self.history.play_counts[-1].day if self.history else None
+
+
+@dataclass(slots=True)
+class Summary:
+    """How a run ended. `stopped` says why it did not finish what it was given, where it did not."""
+
+    claimed: int = 0
+    calls: int = 0
+    by_kind: dict[Kind, int] = field(default_factory=dict)
+    by_outcome: dict[Outcome, int] = field(default_factory=dict)
+    deferred: dict[str, int] = field(default_factory=dict)
+    stopped: str | None = None
+    breaker_opened: str | None = None
+    retry_in_seconds: float | None = None
+    undone: dict[str, str] = field(default_factory=dict)
+
+    def count(self, recording: Recording) -> None:
+        """Add one recording to the totals."""
+        self.by_kind[recording.kind] = self.by_kind.get(recording.kind, 0) + 1
+        if recording.outcome is not None and recording.kind is not Kind.ALREADY_STORED:
+            self.by_outcome[recording.outcome] = self.by_outcome.get(recording.outcome, 0) + 1
+        if recording.kind is Kind.DEFERRED:
+            reason = recording.reason or "deferred"
+            self.deferred[reason] = self.deferred.get(reason, 0) + 1
+
+    def total(self, kind: Kind) -> int:
+        """How many recordings ended so."""
+        return self.by_kind.get(kind, 0)
+
+
+def sparkline(values: Mapping[date, int] | list[int], *, width: int = 24) -> str:
+    """A line of block characters that shows how a count grew; empty for fewer than two values."""
+    series = list(values.values()) if isinstance(values, Mapping) else values
+    if len(series) < 2:
+        return ""
+    step = max(1, len(series) // width)
+    gains = [max(0, b - a) for a, b in zip(series[::step], series[step::step], strict=False)] or [0]
+    top = max(gains) or 1
+    return "".join("▁▂▃▄▅▆▇█"[gain * 7 // top] for gain in gains)

@@ -1,0 +1,227 @@
+"""What a run does with each recording it covers: survey, claim, drain, and put back what it did not use.
+
+The drain runs in a thread of its own, so that an interrupt of the caller (a cancelled run) never tears a call that has been
+paid for: the caller is told at once, the calls in the air come down, and what is left is released.
+"""
+
+import asyncio
+import queue as threads
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Thread
+from uuid import UUID
+
+from measurement_pipeline.backfill import overrides
+from measurement_pipeline.backfill.drain import Drain
+from measurement_pipeline.backfill.report import Kind, Recording, Summary
+from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.domain import isrc
+from measurement_pipeline.domain.backfill_queue import Status
+from measurement_pipeline.domain.outcome import Outcome
+from measurement_pipeline.domain.payment import Verdict as Payment
+from measurement_pipeline.postgres import backfill_queue as queue
+from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, songs, songstats_ledger
+from measurement_pipeline.postgres.backfill_queue import Claim, Row
+from measurement_pipeline.postgres.database import Connection, connect
+from measurement_pipeline.songstats.client import SongstatsClient
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a run works with beside the database. `check_payment` asks Stripe and records the answer; it blocks."""
+
+    new_client: Callable[[], SongstatsClient]
+    check_payment: Callable[[UUID], Payment]
+
+
+class Coverage:
+    """One run over `isrcs`: iterate it for what became of each, then read `summary`.
+
+    `operator`: a person launched it, so failed rows are taken up again, absent ones made, and whatever could not be done is
+    named in `summary.undone`. `told`: recordings that an earlier attempt of the same run has reported already.
+    `retry_soon_seconds`: the caller will cover the same recordings again in so many seconds if asked to.
+    Iterating raises what the database raises; what the run held is released in any case.
+    """
+
+    def __init__(
+        self,
+        isrcs: Sequence[str],
+        *,
+        run: str,
+        operator: bool,
+        terms: Terms,
+        means: Means,
+        told: frozenset[str] = frozenset(),
+        retry_soon_seconds: float | None = None,
+    ) -> None:
+        self.summary = Summary()
+        self._isrcs = isrcs
+        self._run = run
+        self._operator = operator
+        self._terms = terms
+        self._means = means
+        self._told = told
+        self._retry_soon = retry_soon_seconds
+        # What an interrupt kept from being yielded.
+        self.unsaid: list[Recording] = []
+        self._feed: threads.SimpleQueue[Recording | None] = threads.SimpleQueue()
+        self._drain: Drain | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: str | None = None
+
+    def __iter__(self) -> Iterator[Recording]:
+        with connect(self._terms.database_url) as connection:
+            run_heartbeats.beat(connection, self._run)
+            claims = yield from self._survey(connection)
+        try:
+            if claims:
+                yield from self._drained(claims)
+        finally:
+            with connect(self._terms.database_url) as connection:
+                self._put_back(connection)
+        if self._operator:
+            with connect(self._terms.database_url) as connection:
+                self._name_undone(connection)
+
+    def stop(self, why: str) -> None:
+        """Ask for nothing more; iterate on for what was in the air. Safe to call from any thread, and twice."""
+        self._stopping = why
+        if self._loop is not None and self._drain is not None:
+            with suppress(RuntimeError):  # the loop has ended by itself meanwhile
+                self._loop.call_soon_threadsafe(self._drain.stop, why)
+
+    # --- before the drain ----------------------------------------------------------------------------------------------
+
+    def _survey(self, connection: Connection) -> Iterator[Recording]:
+        """Yield what needs no work; returns the rows claimed."""
+        found = queue.rows(connection, self._isrcs, self._terms.rules)
+        if self._operator:
+            found = self._take_up_as_operator(connection, found)
+        for song in self._isrcs:
+            row = found.get(song)
+            if row is not None and row.status is Status.DONE and song not in self._told:
+                recording = Recording(song, Kind.ALREADY_STORED, outcome=row.outcome)
+                self.summary.count(recording)
+                yield recording
+        budget = songstats_ledger.budget(connection, hits_allowed=self._terms.hits_allowed)
+        if budget.left == 0:
+            self.summary.stopped = "the budget is spent"
+            return []
+        return queue.claim(
+            connection,
+            self._isrcs,
+            run=self._run,
+            limit=min(len(self._isrcs), budget.left),
+            rules=self._terms.rules,
+            ignore_not_before=self._operator,
+        )
+
+    def _take_up_as_operator(self, connection: Connection, found: dict[str, Row]) -> dict[str, Row]:
+        absent = [song for song in self._isrcs if song not in found and isrc.normalise(song) == song]
+        with connection.transaction():
+            if absent and self._terms.rules.operators_account is not None:
+                songs.ensure(connection, absent)
+                queue.launch(connection, absent)
+            unsettled = [song for song, row in found.items() if row.status is not Status.DONE and not row.alive]
+            queue.launch(connection, unsettled)
+            failed = [song for song in unsettled if found[song].status is Status.FAILED]
+            taken_up = overrides.requeue(connection, failed, rebuy=False, actor=f"run {self._run}")
+        return queue.rows(connection, self._isrcs, self._terms.rules) if absent or taken_up else found
+
+    # --- the drain, in its thread --------------------------------------------------------------------------------------
+
+    def _drained(self, claims: Sequence[Claim]) -> Iterator[Recording]:
+        ended: Future[Summary] = Future()
+        thread = Thread(target=self._walk, args=(claims, ended), name=f"drain {self._run}", daemon=True)
+        thread.start()
+        try:
+            while (recording := self._feed.get()) is not None:
+                yield recording
+        except BaseException:
+            # An interrupt of the waiting caller ends this generator: what comes down meanwhile is for `unsaid`.
+            self.stop("the run was interrupted")
+            while (recording := self._feed.get()) is not None:
+                self.unsaid.append(recording)
+            raise
+        finally:
+            thread.join()
+        before = self.summary
+        self.summary = ended.result()
+        for kind, count in before.by_kind.items():
+            self.summary.by_kind[kind] = self.summary.by_kind.get(kind, 0) + count
+
+    def _walk(self, claims: Sequence[Claim], ended: "Future[Summary]") -> None:
+        try:
+            ended.set_result(asyncio.run(self._walk_in_loop(claims)))
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
+            ended.set_exception(error)
+        finally:
+            self._feed.put(None)
+
+    async def _walk_in_loop(self, claims: Sequence[Claim]) -> Summary:
+        async with self._means.new_client() as client:
+            self._drain = Drain(
+                self._terms,
+                run=self._run,
+                client=client,
+                check_payment=self._means.check_payment,
+                report=self._feed.put,
+                retry_soon_seconds=self._retry_soon,
+            )
+            self._loop = asyncio.get_running_loop()
+            if self._stopping is not None:
+                self._drain.stop(self._stopping)
+            return await self._drain.walk(claims)
+
+    # --- after it ------------------------------------------------------------------------------------------------------
+
+    def _put_back(self, connection: Connection) -> None:
+        run_heartbeats.beat(connection, self._run)
+        queue.release(connection, run=self._run)
+        songstats_ledger.settle_open(connection, claim_timeout_seconds=self._terms.rules.claim_timeout_seconds)
+        queue.exhaust(connection, self._terms.rules)
+        measurement_jobs.settle(connection)
+
+    def _name_undone(self, connection: Connection) -> None:
+        found = queue.rows(connection, self._isrcs, self._terms.rules)
+        why_none = self._why_no_calls(connection)
+        for song in self._isrcs:
+            row = found.get(song)
+            if row is None or row.status in {Status.PENDING, Status.IN_PROGRESS}:
+                self.summary.undone[song] = self._why_undone(song, row, why_none)
+
+    def _why_no_calls(self, connection: Connection) -> str | None:
+        state = songstats_ledger.deployment(connection)
+        budget = songstats_ledger.budget(connection, hits_allowed=self._terms.hits_allowed)
+        if state.breaker == "open":
+            return f"the breaker is open: {state.reason}"
+        if state.paused_until is not None:
+            return f"Songstats asked for a pause until {state.paused_until.isoformat(timespec='seconds')}"
+        if budget.left == 0:
+            return f"the budget is spent; the next hit frees at {budget.next_hit_frees_at}"
+        return None
+
+    def _why_undone(self, song: str, row: Row | None, why_none: str | None) -> str:
+        if isrc.normalise(song) != song:
+            return "not an ISRC: twelve characters such as GBUM72501895 were expected"
+        if row is None:
+            return "not in the queue, and BACKFILL_ACCOUNT_ID, who would pay for it, is not set"
+        if row.status is Status.IN_PROGRESS and row.alive:
+            return f"run {row.claimed_by} is buying it"
+        if why_none is not None:
+            return why_none
+        if row.last_error is not None:
+            return row.last_error
+        return "nobody pays: no accepted request of an account with a card wants it, nor has BACKFILL_ACCOUNT_ID a card"
+
+
+def needs_rerun(summary: Summary) -> bool:
+    """Whether the same run is to come back in `summary.retry_in_seconds`."""
+    return summary.retry_in_seconds is not None and summary.breaker_opened is None
+
+
+def failed_rows(summary: Summary) -> int:
+    """How many rows the run left as failed."""
+    return summary.by_outcome.get(Outcome.MALFORMED, 0) + summary.by_outcome.get(Outcome.EXHAUSTED, 0)

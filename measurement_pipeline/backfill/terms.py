@@ -1,0 +1,22 @@
+"""On what terms the backfill spends hits: the settings of the money path, handed in by whoever starts it."""
+
+from dataclasses import dataclass, field
+
+from measurement_pipeline.postgres.backfill_queue import Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """`hits_allowed` is limit − reserve, of any 30 days. `requests_per_second` 0: no pace limit."""
+
+    database_url: str = field(repr=False)
+    rules: Rules
+    hits_allowed: int
+    requests_per_second: float
+    concurrency: int
+    eur_per_hit: float
+    beat_seconds: float = 10.0
+    # How long calls that are in the air may take to come back once the run was told to stop.
+    grace_seconds: float = 20.0
+    # How long an answer that was paid for is held while the database cannot take it.
+    patience_with_database_seconds: float = 60.0

@@ -1,0 +1,28 @@
+"""The composition root: settings → terms and means → `Definitions`. Loaded by Dagster (workspace.yaml), imported by nobody.
+
+Loading it checks the environment and the measurement database, and refuses, saying why, before anything can be spent.
+"""
+
+import os
+import warnings
+
+import dagster as dg
+
+# `owners` of jobs, sensors and schedules is beta in this version; its worst end is a label that is not shown.
+warnings.filterwarnings("ignore", category=dg.BetaWarning, message="Parameter `owners`")
+
+from measurement_pipeline import deployment  # noqa: E402
+from measurement_pipeline.defs import assets, jobs, schedules, sensors  # noqa: E402
+
+defs = dg.Definitions(
+    assets=assets.assets,
+    jobs=jobs.jobs,
+    sensors=sensors.sensors,
+    schedules=schedules.schedules,
+    resources={
+        "pipeline": deployment.pipeline(os.environ),
+        # What ops hand each other stays in the process: a checkout link has no business in a file.
+        "io_manager": dg.mem_io_manager,
+    },
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,110 @@
+"""One materialization an ISRC: what a run, or the sweep after it, says of a recording in the UI."""
+
+from typing import Any
+
+import dagster as dg
+
+from measurement_pipeline.backfill.report import Kind, Recording, Summary, sparkline
+from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.defs import failures
+from measurement_pipeline.defs.partitions import isrc_partitions
+from measurement_pipeline.domain.outcome import Outcome
+from measurement_pipeline.postgres import backfill_queue
+from measurement_pipeline.postgres.database import connect
+
+SONGSTATS_HISTORY = dg.AssetKey("songstats_history")
+
+# A sweep reports no more than this at once, so that it stays a matter of seconds.
+_MOST_LATE = 2_000
+
+
+def tell(context: dg.OpExecutionContext, recording: Recording, terms: Terms) -> None:
+    """Log the materialization of a recording that is done; say in the run's log what became of any other."""
+    if recording.kind in {Kind.SETTLED, Kind.ALREADY_STORED}:
+        context.log_event(
+            dg.AssetMaterialization(
+                SONGSTATS_HISTORY,
+                partition=recording.song,
+                description=_headline(recording),
+                metadata=_metadata(recording, terms),
+            )
+        )
+    else:
+        # Not a warning: a deferred row is nobody's fault, and a failed one fails the run, which says so.
+        context.log.debug(f"{recording.song}: {recording.kind} ({recording.reason})")
+
+
+def tell_totals(context: dg.OpExecutionContext, summary: Summary) -> None:
+    """Log the run's totals beside the recordings, deferred ones included."""
+    context.log_event(
+        dg.AssetObservation(SONGSTATS_HISTORY, description="totals of a run", metadata=failures.metadata(summary))
+    )
+
+
+def already_told(context: dg.OpExecutionContext) -> frozenset[str]:
+    """The recordings that an earlier attempt of this run has materialized."""
+    logged = context.instance.all_logs(context.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    return frozenset(
+        entry.dagster_event.partition
+        for entry in logged
+        if entry.dagster_event is not None and entry.dagster_event.partition is not None
+    )
+
+
+def tell_what_was_never_told(context: dg.OpExecutionContext, terms: Terms) -> int:
+    """Report done recordings whose materialization a crash swallowed; how many.
+
+    Dagster's storage is another database than ours, so the two cannot commit together.
+    """
+    with connect(terms.database_url) as connection:
+        done = backfill_queue.done(connection)
+    told = context.instance.get_materialized_partitions(SONGSTATS_HISTORY)
+    untold = sorted(set(done) - set(told))[:_MOST_LATE]
+    if untold:
+        context.instance.add_dynamic_partitions(str(isrc_partitions.name), untold)
+    for song in untold:
+        context.instance.report_runless_asset_event(
+            dg.AssetMaterialization(
+                SONGSTATS_HISTORY,
+                partition=song,
+                description="settled earlier, reported by the sweep",
+                metadata={"outcome": done[song].value, "hit": False},
+            )
+        )
+    return len(untold)
+
+
+def _headline(recording: Recording) -> str:
+    if recording.kind is Kind.ALREADY_STORED:
+        return "already stored: no hit was spent" if recording.outcome is Outcome.STORED else f"settled before as {recording.outcome}"
+    return recording.reason or str(recording.outcome)
+
+
+def _metadata(recording: Recording, terms: Terms) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "outcome": str(recording.outcome),
+        "hit": recording.hit,
+        "cost_eur": terms.eur_per_hit if recording.hit else 0.0,
+    }
+    if recording.kind is Kind.ALREADY_STORED:
+        return found
+    history = recording.history
+    if history is not None:
+        found |= {
+            "points": len(history.play_counts),
+            "popularity_points": len(history.popularity),
+            "points_dropped": sum(history.dropped.values()),
+            "first_date": str(recording.first_day),
+            "last_date": str(recording.last_day),
+            "latest_count": history.play_counts[-1].value,
+            "plays": sparkline([point.value for point in history.play_counts]),
+        }
+        if history.dropped:
+            found["why_dropped"] = ", ".join(f"{count} {reason}" for reason, count in history.dropped.items())
+    optional = {
+        "status_code": recording.status_code,
+        "response_sha256": recording.digest,
+        "measurement_job": None if recording.job is None else str(recording.job),
+        "account": None if recording.account is None else str(recording.account),
+    }
+    return found | {key: value for key, value in optional.items() if value is not None}

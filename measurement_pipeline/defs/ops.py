@@ -1,0 +1,158 @@
+"""The steps of the jobs: each unpacks what Dagster hands it, calls a use case, and reports what came of it."""
+
+from collections.abc import Iterator
+from itertools import chain
+from uuid import UUID
+
+import dagster as dg
+
+from measurement_pipeline.backfill import sweep as backfill_sweep
+from measurement_pipeline.backfill.run import Coverage
+from measurement_pipeline.defs import failures, materializations, retry_policies, tags
+from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.domain.payment import Decision
+from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.postgres import backfill_queue
+from measurement_pipeline.postgres.database import connect
+
+_PIPELINE = {"pipeline"}
+
+
+def _pipeline(context: dg.OpExecutionContext) -> Pipeline:
+    pipeline: Pipeline = context.resources.pipeline
+    return pipeline
+
+
+@dg.op(
+    required_resource_keys=_PIPELINE,
+    out={"opened": dg.Out(intake.Round), "accounts": dg.Out(list[UUID])},
+    description="Reads the requests that wait, and whose card has to be on file for them. Changes nothing.",
+)
+def read_requests(context: dg.OpExecutionContext) -> tuple[intake.Round, list[UUID]]:
+    """The oldest waiting requests, with their shapes read."""
+    opened = intake.open_round(_pipeline(context).terms.database_url)
+    requests = [request.id for request in opened.requests]
+    context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs(opened.accounts, requests))
+    context.log.info(f"{len(requests)} requests of {len(opened.accounts)} accounts wait")
+    return opened, opened.accounts
+
+
+@dg.op(
+    required_resource_keys=_PIPELINE,
+    description="Finds the accounts that would pay for the run's recordings.",
+)
+def find_payers(context: dg.OpExecutionContext) -> list[UUID]:
+    """Accounts whose accepted requests want what the run covers, and the operators' own."""
+    terms = _pipeline(context).terms
+    with connect(terms.database_url) as connection:
+        payers = backfill_queue.payers(connection, list(context.partition_keys))
+        requests = backfill_queue.requests(connection, list(context.partition_keys))
+    if terms.rules.operators_account is not None and tags.is_operators(context.run):
+        payers.append(terms.rules.operators_account)
+    context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs(payers, requests))
+    return payers
+
+
+@dg.op(
+    required_resource_keys=_PIPELINE,
+    description=(
+        "The payment gate: asks Stripe whether each account has a card on file. Yes serves for 10 minutes; no hands out a "
+        "Checkout link; an answer that cannot be had is neither, and what depends on it waits."
+    ),
+)
+def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -> dict[UUID, Decision]:
+    """What Stripe says of each account; never raises for Stripe's sake."""
+    decisions = {account: _pipeline(context).decide(account) for account in dict.fromkeys(accounts)}
+    for account, decision in decisions.items():
+        context.log.info(f"account {account}: {decision.verdict} ({decision.reason})")
+    context.add_output_metadata({str(account): str(decision.verdict) for account, decision in decisions.items()})
+    return decisions
+
+
+@dg.op(
+    required_resource_keys=_PIPELINE,
+    description=(
+        "Answers each request: refused with the reason, waiting for a card with a Checkout link, or accepted, its recordings "
+        "put on the queue in the order of their play counts."
+    ),
+)
+def enqueue_backfill(context: dg.OpExecutionContext, opened: intake.Round, decisions: dict[UUID, Decision]) -> None:
+    """One transaction a request, so that a bad one never holds up the others."""
+    taken = intake.take_in(_pipeline(context).terms.database_url, opened, decisions, run=context.run_id)
+    answers: dict[str, int] = {}
+    for one in taken:
+        state = "waiting" if one.state is None else one.state.value
+        answers[state] = answers.get(state, 0) + 1
+        detail = one.receipt or one.error
+        context.log.info(f"request {one.id} of account {one.account}: {state} ({detail})")
+    enqueued = sum(one.receipt.enqueued for one in taken if one.receipt)
+    context.add_output_metadata({**answers, "recordings enqueued": enqueued})
+
+
+@dg.op(
+    required_resource_keys=_PIPELINE,
+    ins={"paid_for": dg.In(dg.Nothing)},
+    out=dg.Out(dg.Nothing, is_required=False),
+    retry_policy=retry_policies.seconds,
+    pool="songstats",
+    description=(
+        "Buys each recording's history once: claims it, sets a hit aside, calls Songstats, keeps the response, reads it, stores "
+        "the measurements. One materialization an ISRC; what is deferred stays missing and is asked for again by the sensor."
+    ),
+)
+def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[None]]:
+    """Yields no output: what was settled is said by one materialization an ISRC."""
+    pipeline = _pipeline(context)
+    coverage = Coverage(
+        list(context.partition_keys),
+        run=context.run_id,
+        operator=tags.is_operators(context.run),
+        terms=pipeline.terms,
+        means=pipeline.means,
+        told=materializations.already_told(context) if context.retry_number else frozenset(),
+        retry_soon_seconds=failures.retry_soon_seconds(context.retry_number),
+    )
+    recordings = iter(coverage)
+    try:
+        for recording in recordings:
+            materializations.tell(context, recording, pipeline.terms)
+    except BaseException:
+        # A cancelled run, or an error of our own: ask for nothing more, but say what came of the calls that were in the air.
+        coverage.stop("the run was interrupted")
+        for recording in chain(recordings, coverage.unsaid):
+            materializations.tell(context, recording, pipeline.terms)
+        raise
+    materializations.tell_totals(context, coverage.summary)
+    failures.raise_for(coverage.summary, retry_number=context.retry_number)
+    yield from ()
+
+
+@dg.op(
+    required_resource_keys=_PIPELINE,
+    description=(
+        "Puts right what a crash or a passing failure left behind: failed rows that may be tried again, hits that nobody settled, "
+        "unpaid requests whose card is there now, a refused key that works again, and recordings stored but never shown."
+    ),
+)
+def reclaim(context: dg.OpExecutionContext) -> None:
+    """The hourly sweep. An error of the database fails the run: a sweep that could not sweep is no success."""
+    pipeline = _pipeline(context)
+    swept = backfill_sweep.sweep(pipeline.terms, pipeline.means)
+    unpaid = intake.open_round(pipeline.terms.database_url, unpaid=True, limit=10_000)
+    decisions = intake.ask_about_payment(unpaid, pipeline.decide)
+    taken = intake.take_in(pipeline.terms.database_url, unpaid, decisions, run=context.run_id)
+    shown = materializations.tell_what_was_never_told(context, pipeline.terms)
+    context.add_output_metadata(
+        {
+            "failed rows put back": swept.transient,
+            "malformed responses to read again": swept.malformed,
+            "rows out of attempts": swept.exhausted,
+            "hits settled as unknown": swept.reservations,
+            "requests settled": swept.jobs_settled,
+            "accounts with a card again": swept.accounts_allowed_again,
+            "unpaid requests looked at": len(unpaid.requests),
+            "of these accepted": sum(one.receipt is not None for one in taken),
+            "materializations reported late": shown,
+            "breaker": swept.breaker or "closed or not ours to close",
+        }
+    )

@@ -1,0 +1,22 @@
+"""What ops and sensors are handed: one object, made by the composition root from the settings.
+
+It is a plain object and no `ConfigurableResource`, on purpose: the values of those are shown on the UI's resource page and kept
+in run records, and two of them are secrets.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from measurement_pipeline.backfill.run import Means
+from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.domain.payment import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The money path's terms and means, and the question that is put to Stripe."""
+
+    terms: Terms
+    means: Means = field(repr=False)
+    decide: Callable[[UUID], Decision] = field(repr=False)

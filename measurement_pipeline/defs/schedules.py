@@ -1,0 +1,21 @@
+"""The schedules of the project."""
+
+import dagster as dg
+
+from measurement_pipeline.defs.assets import OWNERS
+from measurement_pipeline.defs.jobs import backfill_reclaim
+
+reclaim_schedule = dg.ScheduleDefinition(
+    name="reclaim_schedule",
+    job=backfill_reclaim,
+    cron_schedule="0 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description=(
+        "Every hour: puts failed rows that may be tried again back on the queue, looks at unpaid requests again, settles hits that "
+        "a crash left open, and probes a refused key."
+    ),
+    owners=OWNERS,
+)
+
+schedules = [reclaim_schedule]

@@ -1,0 +1,143 @@
+"""The sensors: requests → intake runs, due rows → backfill runs. They gather and emit; what to ask for is decided elsewhere."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from measurement_pipeline.backfill.planning import Partitions, make_plan
+from measurement_pipeline.defs import tags
+from measurement_pipeline.defs.assets import OWNERS
+from measurement_pipeline.defs.jobs import measurement_job_intake, songstats_backfill
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.partitions import isrc_partitions
+from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.intake.take_in import REQUESTS_A_RUN
+from measurement_pipeline.postgres import measurement_jobs, run_heartbeats
+from measurement_pipeline.postgres.database import connect
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_HELD_BY_A_PROCESS = {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}
+
+# Longer than any wait of an op between two tries, during which nothing beats.
+_SHORTEST_SILENCE_SECONDS = 90.0
+
+
+@dg.sensor(
+    job=measurement_job_intake,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    required_resource_keys={"pipeline"},
+    description=(
+        "Watches `measurement_jobs` for queued requests and asks for one run of `measurement_job_intake` for all that wait, "
+        "unless one is under way."
+    ),
+    owners=OWNERS,
+)
+def measurement_job_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """One run for up to a hundred requests; it only reads."""
+    pipeline: Pipeline = context.resources.pipeline
+    with connect(pipeline.terms.database_url) as connection:
+        waiting = measurement_jobs.waiting_count(connection, limit=REQUESTS_A_RUN + 1)
+    if not waiting:
+        return dg.SkipReason("no request waits")
+    under_way = _living(context, pipeline, measurement_job_intake.name)
+    if under_way:
+        return dg.SkipReason(f"intake is under way in run {under_way[0].run_id}; {waiting} requests wait")
+    return dg.RunRequest(tags={tags.PLAN: _plan_id(context)})
+
+
+@dg.sensor(
+    job=songstats_backfill,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    required_resource_keys={"pipeline"},
+    description=(
+        "Plans what is due, the most played first, and asks for runs of `songstats_backfill`. When it asks for nothing it says why: "
+        "nothing due, budget spent, paused, breaker open, runs in flight."
+    ),
+    owners=OWNERS,
+)
+def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Reads, registers partitions that are missing, reports dead runs; claiming is the run's."""
+    pipeline: Pipeline = context.resources.pipeline
+    runs = _living(context, pipeline, songstats_backfill.name)
+    queued = sum(run.status is dg.DagsterRunStatus.QUEUED for run in runs)
+    if queued > 1:
+        # Enough to go on with: the next plan is made from what is known then.
+        return dg.SkipReason(f"runs in flight: {queued} wait for the one that buys")
+
+    def register(songs: Sequence[str]) -> None:
+        context.instance.add_dynamic_partitions(str(isrc_partitions.name), list(songs))
+
+    planned = make_plan(pipeline.terms, lambda: _partitions(context.instance, runs), register)
+    if planned.why_none is not None:
+        return dg.SkipReason(planned.why_none)
+    plan_id = _plan_id(context)
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                # New with each plan: Dagster remembers a key for ever, whatever became of its run.
+                run_key=f"{plan_id}-{place}",
+                tags={
+                    tags.PLAN: plan_id,
+                    tags.RECORDINGS: str(len(planned_range.songs)),
+                    tags.RANGE_START: planned_range.songs[0],
+                    tags.RANGE_END: planned_range.songs[-1],
+                },
+            )
+            for place, planned_range in enumerate(planned.ranges)
+        ]
+    )
+
+
+def _partitions(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> Partitions:
+    keys = instance.get_dynamic_partitions(str(isrc_partitions.name))
+    registered = {key: place for place, key in enumerate(keys)}
+    covered: set[str] = set()
+    for run in runs:
+        first = run.tags.get(tags.RANGE_START) or run.tags.get(tags.PARTITION)
+        last = run.tags.get(tags.RANGE_END) or first
+        if first in registered and last in registered:
+            covered.update(keys[registered[first] : registered[last] + 1])
+    return Partitions(registered, covered)
+
+
+def _living(context: dg.SensorEvaluationContext, pipeline: Pipeline, job_name: str) -> list[dg.DagsterRun]:
+    """The unfinished runs of a job, an operator's too, after those whose process is gone were reported as failed.
+
+    Dagster calls a run STARTED for ever when its process died with the whole machine; it would hold the pool.
+    """
+    of_interest = {job_name, "__ASSET_JOB"} if job_name == songstats_backfill.name else {job_name}
+    records = [
+        record
+        for record in context.instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
+        if record.dagster_run.job_name in of_interest
+        and (record.dagster_run.asset_selection is None or SONGSTATS_HISTORY in record.dagster_run.asset_selection)
+    ]
+    started = {
+        record.dagster_run.run_id: datetime.fromtimestamp(record.start_time, UTC)
+        for record in records
+        if record.dagster_run.status in _HELD_BY_A_PROCESS and record.start_time is not None
+    }
+    silence = max(pipeline.terms.rules.claim_timeout_seconds, _SHORTEST_SILENCE_SECONDS)
+    with connect(pipeline.terms.database_url) as connection:
+        dead = run_heartbeats.silent(connection, started, seconds=silence) if started else set()
+    for record in records:
+        if record.dagster_run.run_id in dead:
+            why = f"no sign of life from its process for {silence:.0f} s; what it held is due again"
+            context.instance.report_run_failed(record.dagster_run, why)
+    return [record.dagster_run for record in records if record.dagster_run.run_id not in dead]
+
+
+def _plan_id(context: dg.SensorEvaluationContext) -> str:
+    return f"{context.sensor_name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+
+
+sensors = [measurement_job_sensor, backfill_queue_sensor]

@@ -1,0 +1,134 @@
+"""Settings → the objects that do the work: what `definitions` and the CLI both start from.
+
+Composition only: which settings exist is `settings`, what the objects do is theirs.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from measurement_pipeline.backfill.run import Means
+from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.postgres import migrate
+from measurement_pipeline.postgres.backfill_queue import Rules
+from measurement_pipeline.postgres.database import DatabaseUnavailable
+from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
+from measurement_pipeline.settings import Settings, SettingsError
+from measurement_pipeline.songstats.client import SongstatsClient
+
+if TYPE_CHECKING:
+    from measurement_pipeline.payments.gate import StripeGate
+
+
+def pipeline(environment: Mapping[str, str]) -> Pipeline:
+    """The pipeline that `environment` describes.
+
+    Raises `SettingsError` where it describes none, and `WrongDeploymentError` or `SchemaOutOfDateError` where the database is
+    not its own. A database that is away is no reason to refuse: what needs it fails, and is tried again, by itself.
+    """
+    settings = Settings.read(environment)
+    found = from_settings(settings)
+    try:
+        migrate.require(found.terms.database_url, kind=settings.kind)
+    except DatabaseUnavailable:
+        return found
+    return found
+
+
+def from_settings(settings: Settings) -> Pipeline:
+    """The pipeline of `settings`, without asking the database anything."""
+    if settings.database_url is None:
+        raise SettingsError(
+            "DATABASE_URL is not set: Dagster started by itself needs it, and DAGSTER_POSTGRES_URL. `measurement-pipeline dev` "
+            "starts an embedded server and sets both."
+        )
+    _require_keys(settings)
+    decide = _decider(settings, settings.database_url)
+
+    def check_payment(account: UUID) -> Verdict:
+        return decide(account).verdict
+
+    return Pipeline(
+        terms=terms(settings, settings.database_url),
+        means=Means(new_client=lambda: _new_client(settings), check_payment=check_payment),
+        decide=decide,
+    )
+
+
+def terms(settings: Settings, database_url: str) -> Terms:
+    """On what terms hits are spent."""
+    return Terms(
+        database_url=database_url,
+        rules=Rules(
+            claim_timeout_seconds=settings.claim_timeout,
+            max_attempts=settings.max_attempts,
+            operators_account=settings.backfill_account_id,
+        ),
+        hits_allowed=settings.hits_allowed,
+        requests_per_second=settings.songstats_requests_per_second,
+        concurrency=settings.songstats_concurrency,
+        eur_per_hit=settings.songstats_eur_per_hit,
+        beat_seconds=min(10.0, settings.claim_timeout / 4),
+    )
+
+
+def _require_keys(settings: Settings) -> None:
+    kind = settings.kind
+    missing = [
+        name
+        for name, key in (
+            ("SONGSTATS_API_KEY", settings.songstats_api_key),
+            ("STRIPE_SECRET_KEY", settings.stripe_secret_key),
+        )
+        if key is None
+    ]
+    if missing:
+        raise SettingsError(
+            f"{' and '.join(missing)} not set, for a {kind} deployment: expected the vendors' keys, or neither key and "
+            "`measurement-pipeline dev`, which brings doubles of the vendors"
+        )
+
+
+def _new_client(settings: Settings) -> SongstatsClient:
+    if settings.songstats_api_key is None:
+        raise SettingsError("SONGSTATS_API_KEY is not set")
+    return SongstatsClient(
+        api_key=settings.songstats_api_key.get_secret_value(),
+        base_url=settings.songstats_base_url,
+        sources=settings.songstats_sources.split(","),
+        timeout_seconds=settings.songstats_timeout_seconds,
+        artist_id=settings.songstats_artist_id,
+        concurrency=settings.songstats_concurrency,
+    )
+
+
+def _decider(settings: Settings, database_url: str) -> Callable[[UUID], Decision]:
+    decisions = PaymentDecisions(database_url)
+
+    @cache
+    def gate() -> "StripeGate":
+        # Imported when Stripe has to be asked: most runs are served by a decision on file, and the import costs 0.2 s of each.
+        from measurement_pipeline.payments.gate import StripeGate
+
+        if settings.stripe_secret_key is None:
+            raise SettingsError("STRIPE_SECRET_KEY is not set")
+        return StripeGate(
+            secret_key=settings.stripe_secret_key.get_secret_value(),
+            api_base=settings.stripe_api_base,
+            success_url=settings.checkout_success_url,
+            free_tier_price_id=settings.stripe_free_tier_price_id,
+            trial_days=settings.stripe_trial_days,
+        )
+
+    def decide(account: UUID) -> Decision:
+        remembered = decisions.fresh(account)
+        if remembered is not None:
+            return remembered
+        from measurement_pipeline.payments.gate import check_payment_method
+
+        return check_payment_method(account, gate=gate(), decisions=decisions, want_checkout=True)
+
+    return decide

@@ -1,0 +1,128 @@
+"""The rules of a queue row: its states, what one answer makes of it, how long it waits, and when the answers stop making sense.
+
+What may be claimed is SQL (`postgres/backfill_queue.sql`), because it must be decided under a lock; which rows to ask for is
+`plan`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from measurement_pipeline.domain.outcome import Cause, Judgement, Outcome
+
+
+class Status(StrEnum):
+    """Where a row stands. `done` and `failed` with `malformed` or `exhausted` are settled."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    DONE = "done"
+    FAILED = "failed"
+
+
+STATUS_OF_OUTCOME = {
+    Outcome.STORED: Status.DONE,
+    Outcome.NO_HISTORY: Status.DONE,
+    Outcome.REJECTED: Status.DONE,
+    Outcome.MALFORMED: Status.FAILED,
+    Outcome.EXHAUSTED: Status.FAILED,
+    Outcome.TRANSIENT: Status.FAILED,
+}
+
+# Rejected or malformed answers, then no-history answers, that may come without one stored between before trust ends.
+REFUSALS_THAT_OPEN_THE_BREAKER = 5
+SILENCES_THAT_OPEN_THE_BREAKER = 25
+
+# What may be waited for inside a run; anything longer ends the run and is the planner's to take up again.
+LONGEST_WAIT_IN_A_RUN_SECONDS = 30.0
+
+_FIRST_BACKOFF_SECONDS = 60.0
+_LONGEST_BACKOFF_SECONDS = 6 * 3600.0
+_FIRST_PAUSE_SECONDS = 5.0
+_LONGEST_GUESSED_PAUSE_SECONDS = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a row becomes. `not_before_seconds` counts from the database's clock; None: due at once.
+
+    `attempt_back` gives the attempt back: the row was not to blame.
+    """
+
+    status: Status
+    outcome: Outcome | None
+    not_before_seconds: float | None = None
+    attempt_back: bool = False
+
+
+def settle(judgement: Judgement, *, attempts: int, max_attempts: int, retry_soon_seconds: float | None) -> Settlement:
+    """What one answer makes of its row.
+
+    `attempts` counts this one. `retry_soon_seconds`: the run itself will come back in so many seconds; None once it will not,
+    and the row waits out a backoff that doubles with each attempt.
+    """
+    if judgement.outcome is None:
+        # Nothing was learnt of the recording. A pause or the breaker, not the row, keeps it from being asked at once.
+        return Settlement(Status.PENDING, None, attempt_back=judgement.billable is False)
+    if judgement.outcome is not Outcome.TRANSIENT:
+        return Settlement(STATUS_OF_OUTCOME[judgement.outcome], judgement.outcome)
+    if retry_soon_seconds is not None:
+        # The same run tries again, and a run counts one attempt: the cap is not asked yet.
+        return Settlement(Status.PENDING, None, not_before_seconds=retry_soon_seconds)
+    if attempts >= max_attempts:
+        return Settlement(Status.FAILED, Outcome.EXHAUSTED)
+    return Settlement(Status.PENDING, None, not_before_seconds=backoff_seconds(attempts))
+
+
+def backoff_seconds(attempts: int) -> float:
+    """How long a row waits after so many runs failed to get an answer for it: 1 min, 2, 4, … up to 6 h."""
+    return float(min(_FIRST_BACKOFF_SECONDS * 2 ** (max(attempts, 1) - 1), _LONGEST_BACKOFF_SECONDS))
+
+
+def pause_seconds(retry_after: float | None, *, pauses_before: int) -> float:
+    """How long the deployment stays away after a 429: what the vendor says, else 5 s doubling to 15 min."""
+    if retry_after is not None:
+        return retry_after
+    return min(_FIRST_PAUSE_SECONDS * 2 ** min(pauses_before, 10), _LONGEST_GUESSED_PAUSE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Streak:
+    """What has come back since the last stored history: the evidence against the key or the vendor."""
+
+    refusals: int = 0
+    silences: int = 0
+
+    @property
+    def reason(self) -> str | None:
+        """Why trust has ended, or None while it has not."""
+        if self.refusals >= REFUSALS_THAT_OPEN_THE_BREAKER:
+            seen = f"{self.refusals} rejected or malformed answers"
+        elif self.silences >= SILENCES_THAT_OPEN_THE_BREAKER:
+            seen = f"{self.silences} answers without a history"
+        else:
+            return None
+        return f"{seen} and not one stored between: the key or the vendor changed, not the recordings"
+
+
+def streak(causes: Sequence[str]) -> Streak:
+    """The streak in `causes`, the latest first, as the ledger tells them."""
+    refusals = silences = 0
+    for cause in causes:
+        if cause == Cause.STORED:
+            break
+        refusals += cause in {Cause.REJECTED, Cause.MALFORMED}
+        silences += cause == Cause.NO_HISTORY
+    return Streak(refusals, silences)
+
+
+def calls_allowed_in_the_air(seen: Streak, *, trusted: bool, concurrency: int) -> int:
+    """How many calls may be under way at once.
+
+    Until a history has been stored (`trusted`), and while a streak is under way, no more are in the air than the streak has
+    left to go: a wrong key costs exactly as many hits as it takes to open the breaker, whatever the concurrency.
+    """
+    room = SILENCES_THAT_OPEN_THE_BREAKER - seen.silences
+    if not trusted or seen.refusals:
+        room = min(room, REFUSALS_THAT_OPEN_THE_BREAKER - seen.refusals)
+    return max(0, min(concurrency, room))

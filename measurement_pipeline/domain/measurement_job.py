@@ -1,0 +1,162 @@
+"""A request for measurements: what a client may ask, and the words in which it is refused.
+
+Pure: the shape alone. Whether a catalogue exists, or an account has a card, is asked elsewhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from measurement_pipeline.domain import isrc
+
+
+class Source(StrEnum):
+    """What is asked for: the past, bought once, or what is displayed today."""
+
+    HISTORICAL = "historical"
+    CURRENT = "current"
+
+
+class State(StrEnum):
+    """Where a request stands."""
+
+    QUEUED = "queued"
+    ACCEPTED = "accepted"
+    DONE = "done"
+    REJECTED = "rejected"
+    PAYMENT_REQUIRED = "payment_required"
+    FAILED = "failed"
+    WITHDRAWN = "withdrawn"
+
+
+PLATFORMS = frozenset({"spotify"})
+
+# How long an unpaid request is looked at again before it is rejected.
+UNPAID_PATIENCE = timedelta(days=7)
+
+# These three are what clients compare with: the words are fixed.
+BAD_SOURCE = "source must be current or historical"
+BAD_SCOPE = "Provide exactly one of scope.catalog_id / album_ids / isrcs"
+NOTHING_RESOLVED = "No recordings resolvable from the given scope"
+UNKNOWN_CATALOG = "No such catalog_id: it must be a catalogue of the requesting account"
+UNPAID_TOO_LONG = "No card was put on file within 7 days of the request. Save a card and ask again."
+
+_SCOPES = ("catalog_id", "album_ids", "isrcs")
+_VALUES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeByIsrc:
+    """The recordings themselves, normalised, each once, in the order given."""
+
+    isrcs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeByAlbum:
+    """Every recording on these Spotify albums."""
+
+    album_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeByCatalog:
+    """Every recording of one of the account's catalogues."""
+
+    catalog_id: UUID
+
+
+Scope = ScopeByIsrc | ScopeByAlbum | ScopeByCatalog
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurementRequest:
+    """A request whose shape is right."""
+
+    source: Source
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The answer to a request that goes no further."""
+
+    status_code: int
+    error: str
+
+
+def read_request(source: object, scope: object, platforms: object) -> MeasurementRequest | Refusal:
+    """The request in a row of `measurement_jobs`, whatever its columns hold, or why it is refused."""
+    if not (isinstance(source, str) and source in set(Source)):
+        return Refusal(400, BAD_SOURCE)
+    asked = platforms if platforms is not None else ["spotify"]
+    others = [p for p in asked if p not in PLATFORMS] if isinstance(asked, list) else [asked]
+    if others or not asked:
+        return Refusal(400, f"platforms may only be spotify{_got(others)}")
+    read = _read_scope(scope)
+    if isinstance(read, Refusal):
+        return read
+    if source == Source.CURRENT:
+        return Refusal(400, "source current is not available yet; historical is")
+    return MeasurementRequest(Source(source), read)
+
+
+def _read_scope(scope: object) -> Scope | Refusal:
+    given = [k for k in _SCOPES if scope.get(k) is not None] if isinstance(scope, dict) else []
+    if not isinstance(scope, dict) or len(given) != 1:
+        return Refusal(400, BAD_SCOPE)
+    unknown = sorted(str(key) for key in scope if key not in _SCOPES)
+    if unknown:
+        return Refusal(400, f"Unknown in scope: {_listed(unknown)}. {BAD_SCOPE}")
+    (key,) = given
+    value = scope[key]
+    if key == "catalog_id":
+        return _read_catalog(value)
+    if not isinstance(value, list) or not value:
+        return Refusal(400, f"scope.{key} must be a list of at least one{_got(value)}")
+    return _read_isrcs(value) if key == "isrcs" else _read_albums(value)
+
+
+def _read_catalog(value: object) -> Scope | Refusal:
+    try:
+        return ScopeByCatalog(UUID(value if isinstance(value, str) else ""))
+    except ValueError:
+        return Refusal(400, f"scope.catalog_id must be a UUID{_got(value)}")
+
+
+def _read_isrcs(values: Sequence[object]) -> Scope | Refusal:
+    found: dict[str, None] = {}
+    malformed: list[str] = []
+    for value in values:
+        read = isrc.normalise(value) if isinstance(value, str) else None
+        if read is None:
+            malformed.append(_shown(value))
+        else:
+            found[read] = None
+    if malformed:
+        return Refusal(400, f"Malformed in scope.isrcs: {_listed(malformed)} (an ISRC looks like GBUM72501895)")
+    return ScopeByIsrc(tuple(found))
+
+
+def _read_albums(values: Sequence[object]) -> Scope | Refusal:
+    malformed = [_shown(value) for value in values if not (isinstance(value, str) and value.strip())]
+    if malformed:
+        return Refusal(400, f"Malformed in scope.album_ids: {_listed(malformed)} (a Spotify album id is a string)")
+    # Not held to Spotify's present 22 characters: an id that maps to nothing is answered as such.
+    return ScopeByAlbum(tuple(dict.fromkeys(str(value).strip() for value in values)))
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return repr(text if len(text) <= 40 else text[:40] + "…")
+
+
+def _got(value: object) -> str:
+    return "" if value is None or value == [] else f" (got {_shown(value)})"
+
+
+def _listed(shown: Sequence[str]) -> str:
+    rest = len(shown) - _VALUES_SHOWN
+    return ", ".join(shown[:_VALUES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

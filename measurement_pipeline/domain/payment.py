@@ -1,0 +1,51 @@
+"""Whether an account may spend: allowed, denied and unknown are three different answers.
+
+The values and the words only. Asking Stripe is `payments`; keeping an answer is `postgres`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+ALLOWED_SERVES = timedelta(minutes=10)
+"""How long an allowed decision may be spent on before Stripe is asked again."""
+
+CHECKOUT_MARGIN = timedelta(minutes=30)
+"""A checkout link with less time left is not handed out again: a person has to get there."""
+
+CARD_ON_FILE = "A card is on file."
+
+NO_CARD = "No card is on file for this account."
+SAVE_A_CARD = (
+    "Open the checkout link and save one; nothing is charged. The request then goes on by itself."
+)
+SUBSCRIBE = (
+    "Open the checkout link and subscribe, with {days} days of trial. The request then goes on by "
+    "itself."
+)
+
+
+class Verdict(StrEnum):
+    """May an account spend? The first two are kept, the last one never is."""
+
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was found out about an account, and what to do about it.
+
+    `reason` is one sentence or two for a person, free of secrets. `checkout_url` and
+    `checkout_expires_at` (UTC) come with a denial, where a link was wanted or is still open.
+    `customer` is the Stripe customer, where one is known to live. `retry_after_seconds` comes with
+    an unknown, where Stripe said how long to wait.
+    """
+
+    verdict: Verdict
+    reason: str
+    checkout_url: str | None = None
+    checkout_expires_at: datetime | None = None
+    customer: str | None = None
+    retry_after_seconds: float | None = None

@@ -1,0 +1,143 @@
+"""Takes requests off `measurement_jobs`: shape, then payment, then resolution.
+
+All questions to Stripe come first, none inside a transaction; then one transaction a request locks its row while it is still as
+it was read, enqueues, and writes state and receipt. Each request stands alone: one that cannot be worked on never holds up the
+others.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from measurement_pipeline.domain.measurement_job import (
+    NOTHING_RESOLVED,
+    UNKNOWN_CATALOG,
+    UNPAID_TOO_LONG,
+    MeasurementRequest,
+    Refusal,
+    State,
+    read_request,
+)
+from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.postgres import measurement_jobs, run_heartbeats
+from measurement_pipeline.postgres.database import DatabaseError, DatabaseUnavailable, connect
+from measurement_pipeline.postgres.measurement_jobs import Receipt, WaitingRequest
+
+# So that a thousand requests cost about ten runs.
+REQUESTS_A_RUN = 100
+
+MAX_INTAKE_ATTEMPTS = 5
+_RETRY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of one request in this round. `state` None: it waits, and `error` says for what."""
+
+    id: UUID
+    account: UUID
+    state: State | None
+    status_code: int | None = None
+    error: str | None = None
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Requests with their shapes read, and the accounts that have to be asked about."""
+
+    requests: Sequence[WaitingRequest]
+    readings: dict[UUID, MeasurementRequest | Refusal] = field(default_factory=dict)
+
+    @property
+    def accounts(self) -> list[UUID]:
+        """Whose payment decides about at least one request of the round, each once."""
+        asking = (r.account for r in self.requests if isinstance(self.readings[r.id], MeasurementRequest))
+        return list(dict.fromkeys(asking))
+
+
+def open_round(database_url: str, *, unpaid: bool = False, limit: int = REQUESTS_A_RUN) -> Round:
+    """The requests whose time has come: the queued ones, or, with `unpaid`, those that wait for a card."""
+    states = [State.PAYMENT_REQUIRED if unpaid else State.QUEUED]
+    with connect(database_url) as connection:
+        requests = measurement_jobs.waiting(connection, states=states, limit=limit)
+    return Round(requests, {r.id: read_request(r.source, r.scope, r.platforms) for r in requests})
+
+
+def ask_about_payment(opened: Round, check: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
+    """What Stripe says of each account of the round. `check` returns a decision and never raises for Stripe's sake."""
+    return {account: check(account) for account in opened.accounts}
+
+
+def take_in(database_url: str, opened: Round, decisions: dict[UUID, Decision], *, run: str) -> list[Taken]:
+    """Answer every request of the round. Raises `DatabaseUnavailable`; an error of one request's own is put on its row."""
+    taken = []
+    for request in opened.requests:
+        with connect(database_url) as connection:
+            run_heartbeats.beat(connection, run)
+            attempts = measurement_jobs.begin_attempt(connection, request, run=run)
+            if attempts is None:
+                continue
+            reading = opened.readings[request.id]
+            try:
+                with connection.transaction():
+                    if measurement_jobs.lock(connection, request):
+                        taken.append(_answer(connection, request, reading, decisions.get(request.account)))
+            except DatabaseUnavailable:
+                raise
+            except DatabaseError as error:
+                taken.append(_put_off_or_give_up(connection, request, attempts, str(error).splitlines()[0]))
+    with connect(database_url) as connection:
+        measurement_jobs.settle(connection)
+    return taken
+
+
+def _answer(
+    connection: measurement_jobs.Connection,
+    request: WaitingRequest,
+    reading: MeasurementRequest | Refusal,
+    decision: Decision | None,
+) -> Taken:
+    if isinstance(reading, Refusal):
+        return _refuse(connection, request, State.REJECTED, reading.status_code, reading.error)
+    if decision is None or decision.verdict is Verdict.UNKNOWN:
+        wait = _RETRY_SECONDS if decision is None else max(decision.retry_after_seconds or 0.0, _RETRY_SECONDS)
+        why = "payment was not asked about" if decision is None else decision.reason
+        measurement_jobs.postpone(connection, request, seconds=wait, error=why, attempt_back=True)
+        return Taken(request.id, request.account, None, error=why)
+    if decision.verdict is Verdict.DENIED:
+        if request.out_of_patience:
+            return _refuse(connection, request, State.REJECTED, 402, UNPAID_TOO_LONG)
+        return _refuse(connection, request, State.PAYMENT_REQUIRED, 402, decision.reason, decision.checkout_url)
+    resolved = measurement_jobs.resolve(connection, request.id, reading.scope, account=request.account)
+    if resolved is None:
+        return _refuse(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
+    if resolved == 0:
+        return _refuse(connection, request, State.REJECTED, 400, NOTHING_RESOLVED)
+    receipt = measurement_jobs.enqueue(connection, request.id)
+    return Taken(request.id, request.account, State.ACCEPTED, 202, receipt=receipt)
+
+
+def _refuse(
+    connection: measurement_jobs.Connection,
+    request: WaitingRequest,
+    state: State,
+    status_code: int,
+    error: str,
+    checkout_url: str | None = None,
+) -> Taken:
+    measurement_jobs.answer(
+        connection, request.id, state=state, status_code=status_code, error=error, checkout_url=checkout_url
+    )
+    return Taken(request.id, request.account, state, status_code, error)
+
+
+def _put_off_or_give_up(
+    connection: measurement_jobs.Connection, request: WaitingRequest, attempts: int, error: str
+) -> Taken:
+    if attempts >= MAX_INTAKE_ATTEMPTS:
+        why = f"given up after {attempts} attempts: {error}"
+        return _refuse(connection, request, State.FAILED, 500, why)
+    seconds = _RETRY_SECONDS * 2 ** (attempts - 1)
+    measurement_jobs.postpone(connection, request, seconds=seconds, error=error, attempt_back=False)
+    return Taken(request.id, request.account, None, error=error)

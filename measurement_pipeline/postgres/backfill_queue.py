@@ -1,0 +1,247 @@
+"""The queue of recordings to buy: claim, beat, settle, release, and what the planner and the operator read of it.
+
+The statements, and what makes a row due, are in `backfill_queue.sql`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from measurement_pipeline.domain.backfill_queue import Settlement, Status
+from measurement_pipeline.domain.outcome import Cause, Outcome, Point
+from measurement_pipeline.postgres.database import AsyncConnection, Connection
+from measurement_pipeline.postgres.sql import statements
+
+_SQL = statements("backfill_queue")
+
+PLAY_COUNT = "platform_displayed_play_count"
+POPULARITY = "popularity"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decides whether a row is due, beside the row: the same for all processes of a deployment."""
+
+    claim_timeout_seconds: float
+    max_attempts: int
+    operators_account: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A row that this run owns as long as it beats, under `lease`."""
+
+    song: str
+    lease: int
+    attempts: int
+    unread_response: int | None
+    has_history: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DueRow:
+    """A row that may be bought now. `waiting_since` is its age in the queue."""
+
+    song: str
+    rank_score: int
+    waiting_since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row as a run finds it. `alive`: in progress, and its owner beats."""
+
+    song: str
+    status: Status
+    outcome: Outcome | None
+    claimed_by: str | None
+    not_before: datetime | None
+    last_error: str | None
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """One row's change, and the measurements that commit with it."""
+
+    claim: Claim
+    settlement: Settlement
+    cause: Cause | None = None
+    status_code: int | None = None
+    error: str | None = None
+    response: int | None = None
+    play_counts: Sequence[Point] = ()
+    popularity: Sequence[Point] = ()
+
+
+def due(connection: Connection, rules: Rules) -> list[DueRow]:
+    """Every due row, best rank first, oldest first among equals. Empty while the breaker is open or a pause lasts."""
+    return [DueRow(**row) for row in connection.execute(_SQL["due"], _parameters(rules))]
+
+
+def rows(connection: Connection, songs: Sequence[str], rules: Rules) -> dict[str, Row]:
+    """The rows there are for `songs`; a song without one is absent."""
+    found = connection.execute(_SQL["rows"], {"songs": list(songs), "claim_timeout": rules.claim_timeout_seconds})
+    return {
+        row["song"]: Row(
+            **{
+                **row,
+                "status": Status(row["status"]),
+                "outcome": None if row["outcome"] is None else Outcome(row["outcome"]),
+            }
+        )
+        for row in found
+    }
+
+
+def claim(
+    connection: Connection, songs: Sequence[str], *, run: str, limit: int, rules: Rules, ignore_not_before: bool = False
+) -> list[Claim]:
+    """Own up to `limit` of the due rows among `songs`, best rank first. Rows that another run is claiming are passed over."""
+    found = connection.execute(
+        _SQL["claim"],
+        {**_parameters(rules), "songs": list(songs), "run": run, "limit": limit, "ignore_not_before": ignore_not_before},
+    )
+    return [Claim(**row) for row in found]
+
+
+def release(connection: Connection, *, run: str) -> int:
+    """Put back what `run` still holds; how many rows that was."""
+    return len(connection.execute(_SQL["release"], {"run": run}).fetchall())
+
+
+def fail(connection: Connection, songs: Sequence[str], *, run: str, error: str) -> int:
+    """Mark those of `songs` that `run` still holds as failed for now; how many rows that was."""
+    return len(connection.execute(_SQL["fail"], {"run": run, "songs": list(songs), "error": error}).fetchall())
+
+
+def launch(connection: Connection, songs: Sequence[str]) -> None:
+    """Mark `songs` as launched by an operator, making rows (not songs) that are absent."""
+    connection.execute(_SQL["launch"], {"songs": list(songs)})
+
+
+def choose(
+    connection: Connection,
+    *,
+    outcome: Outcome | None = None,
+    suspect: bool = False,
+    catalog: UUID | None = None,
+    isrcs: Sequence[str] | None = None,
+    older_than_seconds: float | None = None,
+) -> dict[str, Outcome]:
+    """The settled rows, stored ones apart, that all of the given conditions name; song → outcome."""
+    found = connection.execute(
+        _SQL["choose"],
+        {
+            "outcome": None if outcome is None else outcome.value,
+            "suspect": suspect,
+            "catalog": catalog,
+            "isrcs": None if isrcs is None else list(isrcs),
+            "older_than_seconds": older_than_seconds,
+        },
+    )
+    return {row["song"]: Outcome(row["outcome"]) for row in found}
+
+
+def requeue(connection: Connection, songs: Sequence[str], *, rebuy: bool) -> list[str]:
+    """A person's wish: put settled rows, stored ones apart, back to pending with all their attempts; which ones.
+
+    A malformed answer is read again from what was kept, unless `rebuy` asks for it to be bought anew. Where no request pays
+    any more, the operators' account does.
+    """
+    return [row["song"] for row in connection.execute(_SQL["requeue"], {"songs": list(songs), "rebuy": rebuy})]
+
+
+def exhaust(connection: Connection, rules: Rules) -> int:
+    """Fail the open rows whose attempts are used up; how many."""
+    return len(connection.execute(_SQL["exhaust"], _parameters(rules)).fetchall())
+
+
+def reclaim(connection: Connection, rules: Rules, *, parser_version: int) -> tuple[int, int]:
+    """Put back what failed for now, and what a newer parser may read; how many of each."""
+    transient = connection.execute(_SQL["reclaim_transient"], _parameters(rules)).fetchall()
+    malformed = connection.execute(_SQL["reclaim_malformed"], {"parser_version": parser_version}).fetchall()
+    return len(transient), len(malformed)
+
+
+def done(connection: Connection) -> dict[str, Outcome]:
+    """Every row that is done; song → outcome."""
+    return {row["song"]: Outcome(row["outcome"]) for row in connection.execute(_SQL["done"])}
+
+
+def counts(connection: Connection) -> dict[str, Any]:
+    """How many rows are in each status and outcome, and the times that matter to an operator."""
+    return dict(connection.execute(_SQL["counts"]).fetchone() or {})
+
+
+def upcoming(connection: Connection, *, limit: int) -> list[dict[str, Any]]:
+    """The open rows in the order of rank, with what a person wants to see of each."""
+    return connection.execute(_SQL["upcoming"], {"limit": limit}).fetchall()
+
+
+def payers(connection: Connection, songs: Sequence[str]) -> list[UUID]:
+    """The accounts whose accepted requests want any of the unsettled rows among `songs`."""
+    return [row["account"] for row in connection.execute(_SQL["payers"], {"songs": list(songs)})]
+
+
+def requests(connection: Connection, songs: Sequence[str]) -> list[UUID]:
+    """The accepted requests that want any of `songs`."""
+    return [row["id"] for row in connection.execute(_SQL["requests"], {"songs": list(songs)})]
+
+
+async def heartbeat(connection: AsyncConnection, claims: Iterable[Claim], *, run: str) -> set[str]:
+    """Renew `claims`; the songs that are still this run's."""
+    held = list(claims)
+    found = await connection.execute(
+        _SQL["heartbeat"], {"run": run, "songs": [c.song for c in held], "leases": [c.lease for c in held]}
+    )
+    return {row["song"] async for row in found}
+
+
+async def settle(
+    connection: AsyncConnection, settlings: Sequence[Settling], *, run: str, parser_version: int
+) -> set[str]:
+    """Change rows and store their measurements in one transaction; the songs that were still this run's to change.
+
+    A song that is not in the answer was taken over by another owner, and nothing of it was written.
+    """
+    series = [
+        (s.claim.song, metric, f"songstats_responses/{s.response}", points)
+        for s in settlings
+        for metric, points in ((PLAY_COUNT, s.play_counts), (POPULARITY, s.popularity))
+        if points
+    ]
+    found = await connection.execute(
+        _SQL["settle"],
+        {
+            "run": run,
+            "parser_version": parser_version,
+            "songs": [s.claim.song for s in settlings],
+            "leases": [s.claim.lease for s in settlings],
+            "statuses": [s.settlement.status.value for s in settlings],
+            "outcomes": [None if s.settlement.outcome is None else s.settlement.outcome.value for s in settlings],
+            "waits": [s.settlement.not_before_seconds for s in settlings],
+            "attempts_back": [s.settlement.attempt_back for s in settlings],
+            "status_codes": [s.status_code for s in settlings],
+            "errors": [s.error for s in settlings],
+            "responses": [s.response for s in settlings],
+            "causes": [None if s.cause is None else s.cause.value for s in settlings],
+            "series_songs": [song for song, _, _, _ in series],
+            "metrics": [metric for _, metric, _, _ in series],
+            "raw_refs": [raw_ref for _, _, raw_ref, _ in series],
+            # A series travels as one array literal: adapting a thousand values one by one costs more than storing them.
+            "days": ["{" + ",".join(p.day.isoformat() for p in points) + "}" for _, _, _, points in series],
+            "values": ["{" + ",".join(str(p.value) for p in points) + "}" for _, _, _, points in series],
+        },
+    )
+    return {row["song"] async for row in found}
+
+
+def _parameters(rules: Rules) -> dict[str, object]:
+    return {
+        "claim_timeout": rules.claim_timeout_seconds,
+        "max_attempts": rules.max_attempts,
+        "operators_account": rules.operators_account,
+    }

@@ -1,0 +1,530 @@
+-- The queue: what is due, and every change of a row that the money path makes.
+--
+-- A row is due when all hold:
+--   * it is pending, or in_progress with a heartbeat older than the claim timeout (abandoned: the claim takes it over);
+--   * its not_before has passed;
+--   * an accepted request of an allowed account wants it (songstats_payable), or an operator launched it and the operators'
+--     account is allowed;
+--   * it has attempts left, or a response that was paid for and never read;
+-- and the deployment may call at all: breaker closed, no pause. The budget is asked apart, since it is a number.
+-- `claim` and `due` state the same condition; a test holds their answers equal.
+--
+-- Whatever locks several rows locks them in the order of song, so that two statements never wait for each other.
+
+-- name: claim
+with candidate as materialized (
+    -- Materialized: inlined, the plan may take more rows than the limit. Skip locked: two runs never wait for, or share, a row.
+    select queue.song
+    from songstats_backfill_queue as queue
+    where
+        queue.song = any(%(songs)s)
+        and (
+            queue.status = 'pending'
+            or (
+                queue.status = 'in_progress'
+                and queue.heartbeat_at < clock_timestamp() - make_interval(secs => %(claim_timeout)s)
+            )
+        )
+        and (%(ignore_not_before)s or queue.not_before is null or queue.not_before <= clock_timestamp())
+        and (
+            exists (select from songstats_payable as payable where payable.song = queue.song)
+            or (
+                queue.operator_launched
+                and exists (
+                    select from payment_decisions as decision
+                    where decision.account = %(operators_account)s and decision.verdict = 'allowed'
+                )
+            )
+        )
+        and (
+            queue.attempts < %(max_attempts)s
+            or exists (
+                select from songstats_responses as response
+                where response.song = queue.song and response.parser_version is null
+            )
+        )
+        and exists (
+            select from vendor_state
+            where vendor = 'songstats' and breaker = 'closed' and coalesce(paused_until <= clock_timestamp(), true)
+        )
+    order by queue.rank_score desc, coalesce(queue.requeued_at, queue.created_at) asc, queue.song asc
+    limit %(limit)s
+    for update of queue skip locked
+),
+
+claimed as (
+    update songstats_backfill_queue as queue
+    set
+        status = 'in_progress',
+        lease = queue.lease + 1,
+        claimed_by = %(run)s,
+        claimed_at = clock_timestamp(),
+        heartbeat_at = clock_timestamp(),
+        not_before = null,
+        updated_at = clock_timestamp()
+    from candidate
+    where queue.song = candidate.song
+    returning queue.song, queue.lease, queue.attempts, queue.rank_score, coalesce(queue.requeued_at, queue.created_at) as waiting_since
+)
+
+select
+    claimed.song,
+    claimed.lease,
+    claimed.attempts,
+    -- Paid for and not read: a crash came between keeping and storing.
+    unread.id as unread_response,
+    exists (
+        select from song_measurements as measurement
+        where measurement.song = claimed.song and measurement.platform = 'spotify' and measurement.data_source = 'songstats'
+    ) as has_history
+from claimed
+left join lateral (
+    select response.id
+    from songstats_responses as response
+    where response.song = claimed.song and response.parser_version is null
+    order by response.id desc
+    limit 1
+) as unread on true
+order by claimed.rank_score desc, claimed.waiting_since asc, claimed.song asc
+
+-- name: due
+select
+    queue.song,
+    queue.rank_score,
+    coalesce(queue.requeued_at, queue.created_at) as waiting_since
+from songstats_backfill_queue as queue
+where
+    (
+        queue.status = 'pending'
+        or (
+            queue.status = 'in_progress'
+            and queue.heartbeat_at < clock_timestamp() - make_interval(secs => %(claim_timeout)s)
+        )
+    )
+    and (queue.not_before is null or queue.not_before <= clock_timestamp())
+    and (
+        exists (select from songstats_payable as payable where payable.song = queue.song)
+        or (
+            queue.operator_launched
+            and exists (
+                select from payment_decisions as decision
+                where decision.account = %(operators_account)s and decision.verdict = 'allowed'
+            )
+        )
+    )
+    and (
+        queue.attempts < %(max_attempts)s
+        or exists (
+            select from songstats_responses as response
+            where response.song = queue.song and response.parser_version is null
+        )
+    )
+    and exists (
+        select from vendor_state
+        where vendor = 'songstats' and breaker = 'closed' and coalesce(paused_until <= clock_timestamp(), true)
+    )
+order by queue.rank_score desc, waiting_since asc, queue.song asc
+
+-- name: rows
+select
+    queue.song,
+    queue.status,
+    queue.outcome,
+    queue.claimed_by,
+    queue.not_before,
+    queue.last_error,
+    (
+        queue.status = 'in_progress'
+        and queue.heartbeat_at >= clock_timestamp() - make_interval(secs => %(claim_timeout)s)
+    ) as alive
+from songstats_backfill_queue as queue
+where queue.song = any(%(songs)s)
+
+-- name: heartbeat
+-- The rows that are still this run's under these leases; the others are lost, and the run must stop working on them.
+with held as (
+    select queue.song
+    from songstats_backfill_queue as queue
+    inner join unnest(%(songs)s::text [], %(leases)s::bigint []) as mine (song, lease)
+        on queue.song = mine.song and queue.lease = mine.lease
+    where queue.status = 'in_progress' and queue.claimed_by = %(run)s
+    order by queue.song
+    for update of queue
+)
+
+update songstats_backfill_queue as queue
+set heartbeat_at = clock_timestamp()
+from held
+where queue.song = held.song
+returning queue.song
+
+-- name: settle
+-- One statement, so one transaction: rows change under their lease, and only for rows that did change are measurements stored
+-- and responses marked as read. A stale owner changes nothing.
+with asked as materialized (
+    select *
+    from unnest(
+        %(songs)s::text [], %(leases)s::bigint [], %(statuses)s::text [], %(outcomes)s::text [], %(waits)s::double precision [],
+        %(attempts_back)s::boolean [], %(status_codes)s::int [], %(errors)s::text [], %(responses)s::bigint [], %(causes)s::text []
+    ) as t (song, lease, status, outcome, wait, attempt_back, status_code, error, response, cause)
+),
+
+held as materialized (
+    select
+        asked.song,
+        asked.response,
+        asked.cause
+    from asked
+    inner join songstats_backfill_queue as queue on asked.song = queue.song and asked.lease = queue.lease
+    where queue.status = 'in_progress' and queue.claimed_by = %(run)s
+    order by queue.song
+    for update of queue
+),
+
+settled as (
+    update songstats_backfill_queue as queue
+    set
+        status = asked.status,
+        outcome = asked.outcome,
+        claimed_by = null,
+        claimed_at = case when asked.status = 'pending' then null else queue.claimed_at end,
+        heartbeat_at = null,
+        not_before = clock_timestamp() + make_interval(secs => asked.wait),
+        attempts = queue.attempts - (asked.attempt_back and queue.attempt_run = %(run)s)::int,
+        attempt_run = case when asked.attempt_back then null else queue.attempt_run end,
+        last_status_code = coalesce(asked.status_code, queue.last_status_code),
+        last_error = asked.error,
+        updated_at = clock_timestamp()
+    from asked
+    inner join held on asked.song = held.song
+    where queue.song = held.song
+    returning queue.song, queue.status
+),
+
+marked as (
+    update songstats_responses as response
+    set parser_version = %(parser_version)s
+    from held
+    where response.id = held.response
+    returning response.ledger, held.cause
+),
+
+explained as (
+    -- Only reading it tells what a 200 came to.
+    update songstats_quota_ledger as ledger
+    set reason = marked.cause
+    from marked
+    where ledger.id = marked.ledger
+),
+
+point as (
+    select
+        series.song,
+        series.metric,
+        series.raw_ref,
+        points.day::timestamp at time zone 'UTC' as captured_at,
+        points.value
+    from unnest(%(series_songs)s::text [], %(metrics)s::text [], %(raw_refs)s::text [], %(days)s::text [], %(values)s::text [])
+        as series (song, metric, raw_ref, days, "values")
+    inner join held on series.song = held.song
+    cross join lateral unnest(series.days::date [], series."values"::bigint []) as points (day, value)
+),
+
+newest as materialized (
+    select distinct on (measurement.song, measurement.metric, measurement.captured_at)
+        measurement.song,
+        measurement.metric,
+        measurement.captured_at,
+        measurement.value
+    from song_measurements as measurement
+    where
+        measurement.song in (select held.song from held)
+        and measurement.platform = 'spotify'
+        and measurement.data_source = 'songstats'
+    order by measurement.song asc, measurement.metric asc, measurement.captured_at asc, measurement.learnt_at desc
+),
+
+stored as (
+    insert into song_measurements (song, platform, metric, captured_at, data_source, value, raw_ref)
+    select
+        point.song,
+        'spotify',
+        point.metric,
+        point.captured_at,
+        'songstats',
+        point.value,
+        point.raw_ref
+    from point
+    left join newest
+        on point.song = newest.song and point.metric = newest.metric and point.captured_at = newest.captured_at
+    where newest.value is distinct from point.value
+)
+
+select settled.song
+from settled
+
+-- name: release
+-- Rows that this run claimed and never asked for. An attempt that was counted stays counted: a call may have been made.
+with held as (
+    select queue.song
+    from songstats_backfill_queue as queue
+    where queue.status = 'in_progress' and queue.claimed_by = %(run)s
+    order by queue.song
+    for update
+)
+
+update songstats_backfill_queue as queue
+set
+    status = 'pending',
+    claimed_by = null,
+    claimed_at = null,
+    heartbeat_at = null,
+    updated_at = clock_timestamp()
+from held
+where queue.song = held.song
+returning queue.song
+
+-- name: fail
+-- Rows of this run that an unexpected error left behind: failed for now, put back by the hourly reclaim.
+with held as (
+    select queue.song
+    from songstats_backfill_queue as queue
+    where queue.status = 'in_progress' and queue.claimed_by = %(run)s and queue.song = any(%(songs)s)
+    order by queue.song
+    for update
+)
+
+update songstats_backfill_queue as queue
+set
+    status = 'failed',
+    outcome = 'transient',
+    claimed_by = null,
+    heartbeat_at = null,
+    last_error = %(error)s,
+    updated_at = clock_timestamp()
+from held
+where queue.song = held.song
+returning queue.song
+
+-- name: launch
+-- Rows for partitions that an operator launched, so that somebody pays: absent ones are made, and all are marked.
+insert into songstats_backfill_queue (song, operator_launched)
+select
+    song,
+    true
+from unnest(%(songs)s::text []) as launched (song)
+order by song
+on conflict (song) do update set operator_launched = true
+where not songstats_backfill_queue.operator_launched
+
+-- name: payers
+-- The accounts that would pay for these recordings, whether or not Stripe's last word on them is a yes: who to ask.
+select distinct request.account
+from measurement_job_songs as wanted
+inner join measurement_jobs as request on wanted.job = request.id
+inner join songstats_backfill_queue as queue on wanted.song = queue.song
+where
+    wanted.song = any(%(songs)s)
+    and request.state = 'accepted'
+    and queue.status in ('pending', 'in_progress', 'failed')
+
+-- name: requests
+-- The open requests that want any of these recordings.
+select distinct request.id
+from measurement_job_songs as wanted
+inner join measurement_jobs as request on wanted.job = request.id
+where wanted.song = any(%(songs)s) and request.state = 'accepted'
+
+-- name: counts
+select
+    count(*) filter (where status = 'pending') as pending,
+    count(*) filter (where status = 'in_progress') as in_progress,
+    count(*) filter (where status = 'done') as done,
+    count(*) filter (where status = 'failed') as failed,
+    count(*) filter (where outcome = 'stored') as stored,
+    count(*) filter (where outcome = 'no_history') as no_history,
+    count(*) filter (where outcome = 'rejected') as rejected,
+    count(*) filter (where outcome = 'malformed') as malformed,
+    count(*) filter (where outcome = 'exhausted') as exhausted,
+    count(*) filter (where outcome = 'transient') as transient,
+    count(*) filter (where suspect) as suspect,
+    min(coalesce(requeued_at, created_at)) filter (where status = 'pending') as oldest_pending,
+    min(not_before) filter (where status = 'pending' and not_before > clock_timestamp()) as next_retry_at,
+    count(*) filter (where status = 'pending' and not_before > clock_timestamp()) as waiting
+from songstats_backfill_queue
+
+-- name: upcoming
+select
+    queue.song,
+    song.name,
+    song.artist,
+    queue.rank_score,
+    queue.status,
+    queue.attempts,
+    queue.not_before,
+    queue.claimed_by,
+    queue.last_error
+from songstats_backfill_queue as queue
+inner join songs as song on queue.song = song.isrc
+where queue.status in ('pending', 'in_progress')
+order by queue.rank_score desc, coalesce(queue.requeued_at, queue.created_at) asc, queue.song asc
+limit %(limit)s
+
+-- name: exhaust
+-- Rows whose attempts are used up, crashes included: no run will claim them, so nothing else would ever say so.
+with used_up as (
+    select queue.song
+    from songstats_backfill_queue as queue
+    where
+        queue.attempts >= %(max_attempts)s
+        and (
+            queue.status = 'pending'
+            or (
+                queue.status = 'in_progress'
+                and queue.heartbeat_at < clock_timestamp() - make_interval(secs => %(claim_timeout)s)
+            )
+        )
+        and not exists (
+            select from songstats_responses as response
+            where response.song = queue.song and response.parser_version is null
+        )
+    order by queue.song
+    for update skip locked
+)
+
+update songstats_backfill_queue as queue
+set
+    status = 'failed',
+    outcome = 'exhausted',
+    claimed_by = null,
+    heartbeat_at = null,
+    last_error = coalesce(queue.last_error, 'its runs died before an answer was settled'),
+    updated_at = clock_timestamp()
+from used_up
+where queue.song = used_up.song
+returning queue.song
+
+-- name: reclaim_transient
+-- What an unexpected error failed for now, while it has attempts left.
+with chosen as (
+    select queue.song
+    from songstats_backfill_queue as queue
+    where queue.status = 'failed' and queue.outcome = 'transient' and queue.attempts < %(max_attempts)s
+    order by queue.song
+    for update
+)
+
+update songstats_backfill_queue as queue
+set
+    status = 'pending',
+    outcome = null,
+    not_before = null,
+    requeued_at = clock_timestamp(),
+    updated_at = clock_timestamp()
+from chosen
+where queue.song = chosen.song
+returning queue.song
+
+-- name: reclaim_malformed
+-- A newer parser reads again what was kept; nothing is bought.
+with chosen as materialized (
+    select
+        queue.song,
+        (
+            select max(response.id) from songstats_responses as response
+            where response.song = queue.song
+        ) as response
+    from songstats_backfill_queue as queue
+    where queue.status = 'failed' and queue.outcome = 'malformed'
+    order by queue.song
+    for update
+),
+
+unread as (
+    update songstats_responses as response
+    set parser_version = null
+    from chosen
+    where response.id = chosen.response and response.parser_version < %(parser_version)s
+    returning response.song
+)
+
+update songstats_backfill_queue as queue
+set
+    status = 'pending',
+    outcome = null,
+    not_before = null,
+    requeued_at = clock_timestamp(),
+    updated_at = clock_timestamp()
+from unread
+where queue.song = unread.song
+returning queue.song
+
+-- name: done
+select
+    queue.song,
+    queue.outcome
+from songstats_backfill_queue as queue
+where queue.status = 'done'
+
+-- name: choose
+-- What a person's requeue is about, before anything is changed.
+select
+    queue.song,
+    queue.outcome,
+    queue.status
+from songstats_backfill_queue as queue
+where
+    queue.status in ('done', 'failed')
+    and queue.outcome is distinct from 'stored'
+    and (%(outcome)s::text is null or queue.outcome = %(outcome)s)
+    and (not %(suspect)s or queue.suspect)
+    and (
+        %(catalog)s::uuid is null
+        or queue.song in (select listed.song from catalog_songs as listed where listed.catalog = %(catalog)s)
+    )
+    and (%(isrcs)s::text [] is null or queue.song = any(%(isrcs)s))
+    and (%(older_than_seconds)s::double precision is null or queue.updated_at < now() - make_interval(secs => %(older_than_seconds)s))
+order by queue.song
+
+-- name: requeue
+with chosen as materialized (
+    select
+        queue.song,
+        queue.outcome
+    from songstats_backfill_queue as queue
+    where
+        queue.song = any(%(songs)s)
+        and queue.status in ('done', 'failed')
+        and queue.outcome is distinct from 'stored'
+    order by queue.song
+    for update
+),
+
+unread as (
+    update songstats_responses as response
+    set parser_version = null
+    where
+        not %(rebuy)s
+        and response.id in (
+            select max(kept.id)
+            from songstats_responses as kept
+            inner join chosen on kept.song = chosen.song
+            where chosen.outcome = 'malformed'
+            group by kept.song
+        )
+)
+
+update songstats_backfill_queue as queue
+set
+    status = 'pending',
+    outcome = null,
+    attempts = 0,
+    attempt_run = null,
+    not_before = null,
+    suspect = false,
+    operator_launched = true,
+    requeued_at = clock_timestamp(),
+    updated_at = clock_timestamp()
+from chosen
+where queue.song = chosen.song
+returning queue.song

@@ -1,0 +1,329 @@
+-- Requests: taken up one at a time under a row lock, resolved into what they asked for, settled when all of that is.
+
+-- name: submit
+insert into measurement_jobs (account, source, scope)
+values (%(account)s, %(source)s, %(scope)s)
+returning id
+
+-- name: waiting
+-- Requests that intake has something to do for. Unpaid ones are looked at only when asked for (the hourly sweep does).
+select
+    id,
+    account,
+    source,
+    scope,
+    platforms,
+    state,
+    created_at,
+    created_at < now() - make_interval(secs => %(patience)s) as out_of_patience
+from measurement_jobs
+where
+    state = any(%(states)s)
+    and (not_before is null or not_before <= now())
+order by created_at, id
+limit %(limit)s
+
+-- name: waiting_count
+select count(*) as waiting
+from (
+    select 1
+    from measurement_jobs
+    where state = 'queued' and (not_before is null or not_before <= now())
+    limit %(limit)s
+) as counted
+
+-- name: begin_attempt
+-- Counted, and committed, before the request is worked on: one that kills its process is given up after a few.
+update measurement_jobs
+set
+    attempts = attempts + 1,
+    run_id = %(run)s,
+    updated_at = now()
+where id = %(job)s and state = any(%(states)s)
+returning attempts
+
+-- name: lock
+-- Still as it was when it was read? Whoever comes second waits here, and then finds that it is not.
+select id
+from measurement_jobs
+where id = %(job)s and state = %(state)s
+for update
+
+-- name: answer
+update measurement_jobs
+set
+    state = %(state)s,
+    status_code = %(status_code)s,
+    error = %(error)s,
+    checkout_url = %(checkout_url)s,
+    not_before = null,
+    attempts = 0,
+    updated_at = now()
+where id = %(job)s
+
+-- name: postpone
+-- The request keeps its state and its attempts: it was not to blame.
+update measurement_jobs
+set
+    not_before = now() + make_interval(secs => %(wait)s),
+    error = %(error)s,
+    attempts = greatest(attempts - %(attempts_back)s, 0),
+    updated_at = now()
+where id = %(job)s and state = any(%(states)s)
+
+-- name: ask_for_isrcs
+with known as (
+    insert into songs (isrc)
+    select isrc
+    from unnest(%(isrcs)s::text []) as asked (isrc)
+    order by isrc
+    on conflict (isrc) do nothing
+)
+
+insert into measurement_job_songs (job, song)
+select
+    %(job)s,
+    isrc
+from unnest(%(isrcs)s::text []) as asked (isrc)
+order by isrc
+on conflict (song, job) do nothing
+
+-- name: ask_for_albums
+insert into measurement_job_songs (job, song)
+select distinct
+    %(job)s::uuid,
+    song
+from song_identifiers
+where platform = 'spotify' and identifier_type = 'album_id' and value = any(%(album_ids)s)
+order by song
+on conflict (song, job) do nothing
+
+-- name: catalog_is_theirs
+select
+from catalogs
+where id = %(catalog)s and account = %(account)s
+
+-- name: ask_for_catalog
+insert into measurement_job_songs (job, song)
+select
+    %(job)s,
+    song
+from catalog_songs
+where catalog = %(catalog)s
+order by song
+on conflict (song, job) do nothing
+
+-- name: enqueue
+-- What the request asked for becomes queue rows, in one statement: new recordings ranked by their latest known count, owned ones
+-- as done, exhausted ones once more. Everything else that is there already stays as it is.
+with wanted as materialized (
+    select asked.song
+    from measurement_job_songs as asked
+    where asked.job = %(job)s
+),
+
+standing as materialized (
+    select
+        queue.song,
+        queue.status,
+        queue.outcome
+    from wanted
+    inner join songstats_backfill_queue as queue on wanted.song = queue.song
+),
+
+reopened as (
+    update songstats_backfill_queue as queue
+    set
+        status = 'pending',
+        outcome = null,
+        attempts = 0,
+        attempt_run = null,
+        not_before = null,
+        requeued_at = clock_timestamp(),
+        updated_at = clock_timestamp()
+    from standing
+    where queue.song = standing.song and queue.status = 'failed' and queue.outcome = 'exhausted'
+    returning queue.song
+),
+
+fresh as (
+    select
+        wanted.song,
+        coalesce(latest.value, 0) as rank_score,
+        exists (
+            select from song_measurements as measurement
+            where
+                measurement.song = wanted.song
+                and measurement.platform = 'spotify'
+                and measurement.metric = 'platform_displayed_play_count'
+                and measurement.data_source = 'songstats'
+        ) as owned
+    from wanted
+    left join lateral (
+        select measurement.value
+        from song_measurements as measurement
+        where
+            measurement.song = wanted.song
+            and measurement.platform = 'spotify'
+            and measurement.metric = 'platform_displayed_play_count'
+        order by measurement.captured_at desc, measurement.data_source desc, measurement.learnt_at desc
+        limit 1
+    ) as latest on true
+    where not exists (select from standing where standing.song = wanted.song)
+),
+
+added as (
+    insert into songstats_backfill_queue (song, rank_score, status, outcome)
+    select
+        fresh.song,
+        fresh.rank_score,
+        case when fresh.owned then 'done' else 'pending' end as status,
+        case when fresh.owned then 'stored' end as outcome
+    from fresh
+    order by fresh.song
+    -- Another request may have queued it since this statement's snapshot: then it is that one's.
+    on conflict (song) do nothing
+    returning songstats_backfill_queue.status
+),
+
+receipt as (
+    select
+        (select count(*) from wanted) as asked,
+        (select count(*) from reopened) + (select count(*) from added where added.status = 'pending') as enqueued,
+        (select count(*) from added where added.status = 'done')
+        + (
+            select count(*) from standing
+            where standing.status = 'done' or (standing.status = 'failed' and standing.outcome = 'malformed')
+        ) as skipped
+)
+
+update measurement_jobs as request
+set
+    state = 'accepted',
+    status_code = 202,
+    error = null,
+    checkout_url = null,
+    not_before = null,
+    attempts = 0,
+    asked = receipt.asked,
+    enqueued = receipt.enqueued,
+    skipped = receipt.skipped,
+    updated_at = now()
+from receipt
+where request.id = %(job)s
+returning request.asked, request.enqueued, request.skipped
+
+-- name: forget
+-- A request that resolved to nothing asked for nothing.
+delete from measurement_job_songs
+where job = %(job)s
+
+-- name: settle
+update measurement_jobs as request
+set
+    state = 'done',
+    updated_at = now()
+where
+    request.state = 'accepted'
+    and not exists (
+        select
+        from measurement_job_songs as asked
+        inner join songstats_backfill_queue as queue on asked.song = queue.song
+        where
+            asked.job = request.id
+            and (queue.status in ('pending', 'in_progress') or (queue.status = 'failed' and queue.outcome = 'transient'))
+    )
+returning request.id
+
+-- name: reopen
+-- A person put recordings back on the queue: the requests that wanted them are open again, and pay.
+update measurement_jobs as request
+set
+    state = 'accepted',
+    updated_at = now()
+where
+    request.state = 'done'
+    and request.id in (select asked.job from measurement_job_songs as asked where asked.song = any(%(songs)s))
+returning request.id
+
+-- name: unpaid_accounts
+-- Accounts of accepted requests whose last word from Stripe is a no: a card may be on file again.
+select distinct request.account
+from measurement_jobs as request
+inner join payment_decisions as decision on request.account = decision.account
+where request.state = 'accepted' and decision.verdict = 'denied'
+
+-- name: list
+select
+    request.id,
+    request.account,
+    request.source,
+    request.state,
+    request.status_code,
+    request.error,
+    request.checkout_url,
+    request.asked,
+    request.enqueued,
+    request.skipped,
+    request.created_at,
+    request.updated_at
+from measurement_jobs as request
+where (%(account)s::uuid is null or request.account = %(account)s)
+order by request.created_at desc, request.id desc
+limit %(limit)s
+
+-- name: show
+select
+    request.*,
+    count(asked.song) filter (
+        where queue.status = 'done' or (queue.status = 'failed' and queue.outcome in ('malformed', 'exhausted'))
+    ) as settled,
+    count(asked.song) filter (where queue.outcome = 'stored') as stored,
+    count(asked.song) filter (where queue.outcome = 'no_history') as no_history,
+    count(asked.song) filter (where queue.outcome = 'rejected') as rejected,
+    count(asked.song) filter (where queue.outcome in ('malformed', 'exhausted')) as failed,
+    (
+        select count(*)
+        from songstats_quota_ledger as ledger
+        where ledger.job = request.id and ledger.billable is distinct from false
+    ) as hits
+from measurement_jobs as request
+left join measurement_job_songs as asked on request.id = asked.job
+left join songstats_backfill_queue as queue on asked.song = queue.song
+where request.id = %(job)s
+group by request.id
+
+-- name: estimate
+-- What a set of recordings would cost: nothing is changed.
+select
+    count(*) as asked,
+    count(*) filter (
+        where queue.status = 'done'
+        or (queue.status = 'failed' and queue.outcome = 'malformed')
+        or (
+            queue.song is null
+            and exists (
+                select from song_measurements as measurement
+                where
+                    measurement.song = wanted.song
+                    and measurement.platform = 'spotify'
+                    and measurement.metric = 'platform_displayed_play_count'
+                    and measurement.data_source = 'songstats'
+            )
+        )
+    ) as owned,
+    count(*) filter (
+        where queue.status in ('pending', 'in_progress') or (queue.status = 'failed' and queue.outcome = 'transient')
+    ) as queued
+from unnest(%(songs)s::text []) as wanted (song)
+left join songstats_backfill_queue as queue on wanted.song = queue.song
+
+-- name: songs_of_albums
+select distinct song
+from song_identifiers
+where platform = 'spotify' and identifier_type = 'album_id' and value = any(%(album_ids)s)
+
+-- name: songs_of_catalog
+select song
+from catalog_songs
+where catalog = %(catalog)s

@@ -1,0 +1,103 @@
+"""Brings a measurement database to the schema that this version expects, and says which one it has.
+
+Alembic keeps the account of what ran; the migrations themselves are plain SQL (`migrations/versions/*.sql`). Downgrades do not
+exist: what was bought is never dropped.
+"""
+
+from importlib import resources
+
+import psycopg
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.pool import NullPool
+
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.sql import statements
+
+_SQL = statements("migrate")
+
+# Any number, the same for all who migrate: two at once take turns.
+_MIGRATION_LOCK = 7_305_501
+
+
+class WrongDeploymentError(RuntimeError):
+    """The database is stamped for vendors of the other kind: invented and bought history must never meet."""
+
+
+class SchemaOutOfDateError(RuntimeError):
+    """The database was never migrated, or not to this version."""
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(resources.files(__package__).joinpath("migrations")))
+    return config
+
+
+def _engine(url: str) -> sqlalchemy.Engine:
+    # The URL is libpq's business alone: SQLAlchemy would re-read, and trip over, hosts that are socket directories.
+    return sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+
+
+def head() -> str:
+    """The version that this code expects."""
+    found = ScriptDirectory.from_config(_config()).get_current_head()
+    if found is None:
+        raise SchemaOutOfDateError("this installation holds no migrations; it is incomplete")
+    return found
+
+
+def current(url: str) -> str | None:
+    """The version that the database has; None where it was never migrated."""
+    engine = _engine(url)
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def upgrade(url: str, *, kind: str, to: str = "head") -> None:
+    """Migrate to `to` and stamp the database as `kind` if it has no stamp yet.
+
+    Raises `WrongDeploymentError` before anything is changed where it carries the other stamp.
+    """
+    engine = _engine(url)
+    with engine.connect() as connection, connection.begin():
+        # Held by the outer transaction, so that all of it commits or nothing does.
+        connection.exec_driver_sql(_SQL["lock"], {"key": _MIGRATION_LOCK})
+        if connection.exec_driver_sql(_SQL["is_stamped"]).scalar_one():
+            _compare(connection.exec_driver_sql(_SQL["stamp"]).scalar_one_or_none(), kind)
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, to)
+        connection.exec_driver_sql(_SQL["set_stamp"], {"kind": kind})
+
+
+def stamp(url: str) -> str | None:
+    """`sandbox` or `live`; None where the database was never migrated."""
+    with connect(url) as connection:
+        row = connection.execute(_SQL["is_stamped"]).fetchone()
+        if row is None or not row["is_stamped"]:
+            return None
+        found = connection.execute(_SQL["stamp"]).fetchone()
+        return None if found is None else str(found["kind"])
+
+
+def require(url: str, *, kind: str) -> None:
+    """Raise unless the database is at this version's schema and stamped as `kind`: what every process asks at its start."""
+    found = current(url)
+    if found != head():
+        raise SchemaOutOfDateError(
+            f"the measurement database is at schema {found or 'none'}, this version needs {head()}: "
+            "run `measurement-pipeline db upgrade`"
+        )
+    _compare(stamp(url), kind)
+
+
+def _compare(found: str | None, kind: str) -> None:
+    if found is not None and found != kind:
+        raise WrongDeploymentError(
+            f"this database is stamped `{found}`, but the vendors of this process are `{kind}`: invented and bought history "
+            "must never mix. Point DATABASE_URL at a database of its own kind, or the vendors' settings at the other ones."
+        )

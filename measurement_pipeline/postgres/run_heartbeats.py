@@ -1,0 +1,32 @@
+"""Signs of life of Dagster runs, kept where the runs do their work. The statements are in `run_heartbeats.sql`."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from measurement_pipeline.postgres.database import AsyncConnection, Connection
+from measurement_pipeline.postgres.sql import statements
+
+_SQL = statements("run_heartbeats")
+
+
+def beat(connection: Connection, run: str) -> None:
+    """Say that `run` lives."""
+    connection.execute(_SQL["beat"], {"run": run})
+
+
+async def beat_async(connection: AsyncConnection, run: str) -> None:
+    """Say that `run` lives, from an event loop."""
+    await connection.execute(_SQL["beat"], {"run": run})
+
+
+def silent(connection: Connection, started: Mapping[str, datetime], *, seconds: float) -> set[str]:
+    """Of the runs in `started` (run → when Dagster says it started), those without a sign of life for so long."""
+    found = connection.execute(
+        _SQL["silent"], {"runs": list(started), "started": list(started.values()), "silence": seconds}
+    )
+    return {row["run_id"] for row in found}
+
+
+def forget(connection: Connection) -> None:
+    """Drop what is older than a week: those runs ended, one way or the other."""
+    connection.execute(_SQL["forget"])

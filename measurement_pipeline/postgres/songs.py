@@ -1,0 +1,84 @@
+"""Recordings, catalogues and what is known of their counts. The statements are in `songs.sql`."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.sql import statements
+
+_SQL = statements("songs")
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogLine:
+    """One recording of a catalogue file; None where the file is silent."""
+
+    isrc: str
+    title: str | None
+    artist: str | None
+    album: str | None
+    release_date: date | None
+    play_count: int | None
+
+
+def ensure(connection: Connection, isrcs: Sequence[str]) -> None:
+    """Make rows for the recordings that are not known yet."""
+    connection.execute(_SQL["ensure"], {"isrcs": list(isrcs)})
+
+
+def import_catalog(
+    connection: Connection, lines: Iterable[CatalogLine], *, account: UUID, name: str, as_of: date, raw_ref: str
+) -> UUID:
+    """Load a catalogue in one transaction: recordings, membership, counts as of that day, ranks of what waits; its id.
+
+    Each ISRC once: the caller has settled duplicates.
+    """
+    with connection.transaction():
+        connection.execute(_SQL["stage"])
+        with connection.cursor() as cursor, cursor.copy(_SQL["copy_in"]) as copy:
+            for line in lines:
+                copy.write_row(
+                    (line.isrc, line.title, line.artist, line.album, line.release_date, line.play_count)
+                )
+        connection.execute(_SQL["merge_songs"])
+        found = connection.execute(_SQL["catalog"], {"account": account, "name": name}).fetchone()
+        if found is None:
+            raise LookupError(f"the catalogue {name!r} was not made")
+        connection.execute(_SQL["list_songs"], {"catalog": found["id"]})
+        connection.execute(_SQL["merge_counts"], {"as_of": as_of, "raw_ref": raw_ref})
+        connection.execute(_SQL["refresh_ranks"])
+        return UUID(str(found["id"]))
+
+
+def identify(
+    connection: Connection, identifiers: Sequence[tuple[str, str]], *, platform: str, identifier_type: str
+) -> None:
+    """Record what a platform calls recordings: (ISRC, identifier) pairs, of recordings that are known."""
+    connection.execute(
+        _SQL["identify"],
+        {
+            "platform": platform,
+            "identifier_type": identifier_type,
+            "songs": [song for song, _ in identifiers],
+            "values": [value for _, value in identifiers],
+        },
+    )
+
+
+def most_played(connection: Connection, *, limit: int) -> list[dict[str, Any]]:
+    """The recordings with the highest latest bought count, with the first and last day of their history."""
+    return connection.execute(_SQL["most_played"], {"limit": limit}).fetchall()
+
+
+def point_count(connection: Connection) -> int:
+    """How many bought figures there are."""
+    found = connection.execute(_SQL["point_count"]).fetchone()
+    return 0 if found is None else int(found["points"])
+
+
+def series(connection: Connection, song: str) -> dict[date, int]:
+    """A recording's bought play counts by day, restatements resolved."""
+    return {row["captured_at"].date(): row["value"] for row in connection.execute(_SQL["series"], {"song": song})}

@@ -1,0 +1,214 @@
+"""Hits and the deployment's state towards Songstats: reserve before a call, keep after it, breaker, pause and pace.
+
+The statements are in `songstats_ledger.sql`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from measurement_pipeline.domain.backfill_queue import pause_seconds
+from measurement_pipeline.domain.outcome import Cause
+from measurement_pipeline.domain.payment import ALLOWED_SERVES
+from measurement_pipeline.postgres.backfill_queue import Claim
+from measurement_pipeline.postgres.database import AsyncConnection, Connection
+from measurement_pipeline.postgres.sql import statements
+
+_SQL = statements("songstats_ledger")
+
+# The longest streak that is ever asked about.
+_CAUSES_READ = 100
+
+
+class Verdict(StrEnum):
+    """What became of a wish to spend a hit."""
+
+    RESERVED = "reserved"
+    LOST = "lost"  # the row is no longer this run's
+    CLOSED = "closed"  # the breaker opened or a pause began
+    UNPAID = "unpaid"  # nobody who wants it has an allowed decision
+    STALE = "stale"  # the payer's decision is too old to spend on
+    BUDGET = "budget"  # no hits left
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The answer to one wish: `ledger` is the open ledger row where the verdict is RESERVED."""
+
+    verdict: Verdict
+    account: UUID | None
+    job: UUID | None
+    ledger: int | None
+    attempts: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An answer to keep. `body` None: nothing was paid for, the ledger row is settled alone.
+
+    `cause` None: a 200 that has not been read yet.
+    """
+
+    ledger: int
+    status_code: int | None
+    billable: bool | None
+    cause: Cause | None
+    headers: Mapping[str, str]
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptResponse:
+    """A response as it was received."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Whether the deployment may call at all. `pause_left` is in seconds, 0 where there is no pause."""
+
+    breaker: str
+    breaker_kind: str | None
+    reason: str | None
+    opened_at: datetime | None
+    paused_until: datetime | None
+    pause_left: float
+    throttled: int
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Hits of the last 30 days against those allowed (limit − reserve)."""
+
+    allowed: int
+    hits: int
+    in_the_air: int
+    calls_ever: int
+    next_hit_frees_at: datetime | None
+
+    @property
+    def left(self) -> int:
+        """Hits that may be spent now."""
+        return max(0, self.allowed - self.hits)
+
+
+async def reserve(
+    connection: AsyncConnection, claims: Sequence[Claim], *, run: str, hits_allowed: int, operators_account: UUID | None
+) -> list[Reservation]:
+    """Set a hit aside for each claim, in order, as far as lease, payer, breaker and budget allow. Commits."""
+    async with connection.transaction():
+        await connection.execute(_SQL["reserve_lock"])
+        found = await connection.execute(
+            _SQL["reserve"],
+            {
+                "songs": [c.song for c in claims],
+                "leases": [c.lease for c in claims],
+                "run": run,
+                "allowed_serves": ALLOWED_SERVES.total_seconds(),
+                "operators_account": operators_account,
+                "hits_allowed": hits_allowed,
+            },
+        )
+        return [
+            Reservation(Verdict(row["verdict"]), row["account"], row["job"], row["ledger"], row["attempts"])
+            async for row in found
+        ]
+
+
+async def keep(connection: AsyncConnection, received: Sequence[Received]) -> dict[int, int]:
+    """Settle ledger rows and keep the bodies that were paid for, in one transaction; ledger id → response id.
+
+    Doing it twice does it once.
+    """
+    found = await connection.execute(
+        _SQL["keep"],
+        {
+            "ledgers": [r.ledger for r in received],
+            "status_codes": [r.status_code for r in received],
+            "billables": [r.billable for r in received],
+            "reasons": [None if r.cause is None else r.cause.value for r in received],
+            "headers": [Jsonb(dict(r.headers)) for r in received],
+            "digests": [None if r.body is None else sha256(r.body).hexdigest() for r in received],
+            "bodies": [r.body for r in received],
+        },
+    )
+    return {row["ledger"]: row["id"] async for row in found}
+
+
+async def response(connection: AsyncConnection, response_id: int) -> KeptResponse:
+    """A kept response. Raises `LookupError` where there is none of that id."""
+    found = await connection.execute(_SQL["response"], {"response": response_id})
+    row = await found.fetchone()
+    if row is None:
+        raise LookupError(f"there is no songstats_responses row {response_id}")
+    return KeptResponse(row["status_code"], row["headers"], row["body"])
+
+
+def deployment(connection: Connection) -> Deployment:
+    """Breaker and pause, by the database's clock."""
+    return Deployment(**_one(connection.execute(_SQL["deployment"]).fetchone()))
+
+
+def budget(connection: Connection, *, hits_allowed: int) -> Budget:
+    """What may still be spent, and when the next hit frees up."""
+    row = _one(connection.execute(_SQL["budget"], {"hits_allowed": hits_allowed}).fetchone())
+    return Budget(allowed=hits_allowed, **row)
+
+
+async def recent_causes(connection: AsyncConnection) -> list[tuple[str, str]]:
+    """(cause, song) of the answers since the breaker was last closed by a person, the latest first."""
+    found = await connection.execute(_SQL["recent_causes"], {"limit": _CAUSES_READ})
+    return [(row["reason"], row["song"]) async for row in found]
+
+
+async def open_breaker(connection: AsyncConnection, *, kind: str, reason: str, suspects: Sequence[str] = ()) -> None:
+    """Stop the deployment's calls, saying why, and mark the rows that were settled on doubtful evidence."""
+    async with connection.transaction():
+        await connection.execute(_SQL["open_breaker"], {"kind": kind, "reason": reason})
+        await connection.execute(_SQL["mark_suspect"], {"songs": list(suspects)})
+
+
+def close_breaker(connection: Connection, *, kind: str | None = None) -> bool:
+    """Let calls go out again; with `kind`, only a breaker of that kind. Whether there was an open one to close."""
+    return connection.execute(_SQL["close_breaker"], {"kind": kind}).fetchone() is not None
+
+
+async def pause(connection: AsyncConnection, *, retry_after: float | None) -> float:
+    """Keep the whole deployment away for as long as the vendor says, or longer each time; seconds left of the pause."""
+    async with connection.transaction():
+        before = _one(await (await connection.execute(_SQL["throttled_before"])).fetchone())
+        seconds = pause_seconds(retry_after, pauses_before=before["throttled"] - before["is_paused"])
+        found = await connection.execute(_SQL["pause"], {"count_it": not before["is_paused"], "seconds": seconds})
+        return float(_one(await found.fetchone())["pause_left"])
+
+
+async def unthrottle(connection: AsyncConnection) -> None:
+    """An answer came: the next pause starts short again."""
+    await connection.execute(_SQL["unthrottle"])
+
+
+async def take_call_slots(connection: AsyncConnection, calls: int, *, requests_per_second: float) -> float:
+    """Book `calls` places in the deployment's pace; seconds until the first. The others follow at the pace."""
+    found = await connection.execute(_SQL["take_call_slots"], {"calls": calls, "interval": 1 / requests_per_second})
+    return float(_one(await found.fetchone())["wait"])
+
+
+def settle_open(connection: Connection, *, claim_timeout_seconds: float) -> int:
+    """Settle reservations whose claim is over as unknown; how many there were."""
+    return len(connection.execute(_SQL["settle_open"], {"claim_timeout": claim_timeout_seconds}).fetchall())
+
+
+def _one(row: dict[str, Any] | None) -> dict[str, Any]:
+    if row is None:
+        raise LookupError("vendor_state has no row for songstats: the migration makes it, and nothing may delete it")
+    return row

@@ -1,0 +1,307 @@
+-- Hits and what they brought: reservations, answers kept, and the deployment's breaker, pause and pace.
+
+-- name: reserve_lock
+-- A statement of its own, before the one that counts: counted in the same statement, the snapshot would be older than the wait
+-- for the lock, and two runs could both take the last hit.
+select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))
+
+-- name: reserve
+with asked as materialized (
+    select *
+    from unnest(%(songs)s::text [], %(leases)s::bigint []) with ordinality as t (song, lease, place)
+),
+
+held as materialized (
+    select
+        asked.song,
+        asked.lease,
+        asked.place,
+        queue.operator_launched
+    from asked
+    inner join songstats_backfill_queue as queue on asked.song = queue.song and asked.lease = queue.lease
+    where queue.status = 'in_progress' and queue.claimed_by = %(run)s
+    order by queue.song
+    for update of queue
+),
+
+payer as (
+    select
+        held.song,
+        held.lease,
+        held.place,
+        pays.account,
+        pays.job,
+        pays.checked_at > clock_timestamp() - make_interval(secs => %(allowed_serves)s) as fresh
+    from held
+    left join lateral (
+        select *
+        from (
+            select
+                payable.account,
+                payable.job,
+                payable.checked_at,
+                payable.created_at,
+                0 as turn
+            from songstats_payable as payable
+            where payable.song = held.song
+            union all
+            -- The operators' own account pays only where no request does.
+            select
+                decision.account,
+                null as job,
+                decision.checked_at,
+                null as created_at,
+                1 as turn
+            from payment_decisions as decision
+            where held.operator_launched and decision.account = %(operators_account)s and decision.verdict = 'allowed'
+        ) as candidate
+        order by turn asc, created_at asc, job asc
+        limit 1
+    ) as pays on true
+),
+
+gate as (
+    select breaker = 'closed' and coalesce(paused_until <= clock_timestamp(), true) as is_open
+    from vendor_state
+    where vendor = 'songstats'
+),
+
+budget as (
+    select %(hits_allowed)s - count(*) as hits_left
+    from songstats_quota_ledger
+    where reserved_at > clock_timestamp() - interval '30 days' and billable is distinct from false
+),
+
+granted as (
+    select
+        payer.song,
+        payer.lease,
+        payer.account,
+        payer.job
+    from payer
+    cross join gate
+    where gate.is_open and payer.account is not null and payer.fresh
+    order by payer.place
+    limit (select greatest(hits_left, 0) from budget)
+),
+
+written as (
+    insert into songstats_quota_ledger (song, account, job, run_id, lease)
+    select
+        song,
+        account,
+        job,
+        %(run)s,
+        lease
+    from granted
+    returning id, song
+),
+
+counted as (
+    update songstats_backfill_queue as queue
+    set
+        attempts = queue.attempts + 1,
+        attempt_run = %(run)s
+    from written
+    where queue.song = written.song and queue.attempt_run is distinct from %(run)s
+    returning queue.song, queue.attempts
+)
+
+select
+    asked.song,
+    payer.account,
+    payer.job,
+    written.id as ledger,
+    counted.attempts,
+    case
+        when payer.song is null then 'lost'
+        when not gate.is_open then 'closed'
+        when payer.account is null then 'unpaid'
+        when not payer.fresh then 'stale'
+        when written.id is null then 'budget'
+        else 'reserved'
+    end as verdict
+from asked
+cross join gate
+left join payer on asked.song = payer.song
+left join written on asked.song = written.song
+left join counted on asked.song = counted.song
+order by asked.place
+
+-- name: keep
+-- The answer and its hit, together, lease or no lease: what was paid for is never thrown away.
+with answered as materialized (
+    select *
+    from unnest(
+        %(ledgers)s::bigint [], %(status_codes)s::int [], %(billables)s::boolean [], %(reasons)s::text [],
+        %(headers)s::jsonb [], %(digests)s::text [], %(bodies)s::bytea []
+    ) as t (ledger, status_code, billable, reason, headers, sha256, body)
+),
+
+settled as (
+    update songstats_quota_ledger as ledger
+    set
+        settled_at = clock_timestamp(),
+        status_code = answered.status_code,
+        billable = answered.billable,
+        reason = answered.reason
+    from answered
+    where ledger.id = answered.ledger
+    returning ledger.id, ledger.song
+)
+
+insert into songstats_responses (song, ledger, status_code, headers, sha256, body)
+select
+    settled.song,
+    settled.id,
+    answered.status_code,
+    answered.headers,
+    answered.sha256,
+    answered.body
+from answered
+inner join settled on answered.ledger = settled.id
+where answered.body is not null
+-- A second try after a lost connection finds the first one's row.
+on conflict (ledger) do update set ledger = excluded.ledger
+returning id, ledger
+
+-- name: response
+select
+    response.id,
+    response.song,
+    response.status_code,
+    response.headers,
+    response.body
+from songstats_responses as response
+where response.id = %(response)s
+
+-- name: deployment
+select
+    breaker,
+    breaker_kind,
+    reason,
+    opened_at,
+    throttled,
+    case when paused_until > clock_timestamp() then paused_until end as paused_until,
+    greatest(extract(epoch from paused_until - clock_timestamp()), 0)::double precision as pause_left,
+    clock_timestamp() as now
+from vendor_state
+where vendor = 'songstats'
+
+-- name: budget
+with counted as (
+    select
+        count(*) as hits,
+        count(*) filter (where settled_at is null) as in_the_air
+    from songstats_quota_ledger
+    where reserved_at > clock_timestamp() - interval '30 days' and billable is distinct from false
+)
+
+select
+    counted.hits,
+    counted.in_the_air,
+    (select coalesce(max(id), 0) from songstats_quota_ledger) as calls_ever,
+    (
+        -- The hit whose age brings the budget back above 0.
+        select ledger.reserved_at + interval '30 days'
+        from songstats_quota_ledger as ledger
+        where ledger.reserved_at > clock_timestamp() - interval '30 days' and ledger.billable is distinct from false
+        order by ledger.reserved_at
+        offset greatest(counted.hits - %(hits_allowed)s, 0)
+        limit 1
+    ) as next_hit_frees_at
+from counted
+
+-- name: recent_causes
+select
+    ledger.reason,
+    ledger.song
+from songstats_quota_ledger as ledger
+where
+    ledger.reason in ('stored', 'no history', 'rejected', 'malformed')
+    and ledger.settled_at > (select streak_since from vendor_state where vendor = 'songstats')
+order by ledger.settled_at desc, ledger.id desc
+limit %(limit)s
+
+-- name: open_breaker
+update vendor_state
+set
+    breaker = 'open',
+    breaker_kind = %(kind)s,
+    reason = %(reason)s,
+    opened_at = clock_timestamp()
+where vendor = 'songstats' and breaker = 'closed'
+returning opened_at
+
+-- name: mark_suspect
+update songstats_backfill_queue
+set suspect = true
+where song = any(%(songs)s) and status in ('done', 'failed')
+
+-- name: close_breaker
+update vendor_state
+set
+    breaker = 'closed',
+    breaker_kind = null,
+    reason = null,
+    opened_at = null,
+    streak_since = clock_timestamp()
+where vendor = 'songstats' and breaker = 'open' and (%(kind)s::text is null or breaker_kind = %(kind)s)
+returning vendor
+
+-- name: throttled_before
+select
+    throttled,
+    coalesce(paused_until > clock_timestamp(), false) as is_paused
+from vendor_state
+where vendor = 'songstats'
+for update
+
+-- name: pause
+-- Calls that were in the air together are one pause: only the first of them makes the next one longer.
+update vendor_state
+set
+    throttled = throttled + %(count_it)s::int,
+    paused_until = greatest(paused_until, clock_timestamp() + make_interval(secs => %(seconds)s))
+where vendor = 'songstats'
+returning extract(epoch from paused_until - clock_timestamp())::double precision as pause_left
+
+-- name: unthrottle
+update vendor_state
+set throttled = 0
+where vendor = 'songstats' and throttled > 0
+
+-- name: take_call_slots
+-- Seconds until the first of so many calls may go out; the others follow at the pace.
+update vendor_state
+set next_call_at = greatest(next_call_at, clock_timestamp()) + make_interval(secs => %(calls)s * %(interval)s)
+where vendor = 'songstats'
+returning
+    greatest(
+        extract(epoch from next_call_at - make_interval(secs => %(calls)s * %(interval)s) - clock_timestamp()), 0
+    )::double precision as wait
+
+-- name: settle_open
+-- Reservations whose claim is over and that brought no answer: nobody knows whether the vendor was reached, so they count.
+with orphan as (
+    select ledger.id
+    from songstats_quota_ledger as ledger
+    inner join songstats_backfill_queue as queue on ledger.song = queue.song
+    where
+        ledger.settled_at is null
+        and (
+            queue.lease <> ledger.lease
+            or queue.status <> 'in_progress'
+            or queue.heartbeat_at < clock_timestamp() - make_interval(secs => %(claim_timeout)s)
+        )
+    order by ledger.id
+    for update of ledger
+)
+
+update songstats_quota_ledger as ledger
+set
+    settled_at = clock_timestamp(),
+    reason = 'crashed: unknown'
+from orphan
+where ledger.id = orphan.id
+returning ledger.id

@@ -1,0 +1,22 @@
+"""Loopback doubles of the vendors, and a sample catalogue.
+
+What the demo, a checkout without keys, and the tests run against. Knows nothing of the clients that
+it is there to disagree with: it imports nothing from the rest of the project.
+"""
+
+from measurement_pipeline.sandbox.behaviour import PLAIN, Behaviour, Role
+from measurement_pipeline.sandbox.catalogue import SAMPLE_CSV, Known, sample_catalogue
+from measurement_pipeline.sandbox.handle import Sandbox
+from measurement_pipeline.sandbox.server import running, serve
+
+__all__ = [
+    "PLAIN",
+    "SAMPLE_CSV",
+    "Behaviour",
+    "Known",
+    "Role",
+    "Sandbox",
+    "running",
+    "sample_catalogue",
+    "serve",
+]

@@ -1,0 +1,78 @@
+"""`python -m measurement_pipeline.sandbox`: the doubles in a process of their own.
+
+For the demo and the benchmark. Options are the fields of `Behaviour`.
+"""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from measurement_pipeline.sandbox.behaviour import PLAIN, Behaviour
+from measurement_pipeline.sandbox.catalogue import read_catalogue, sample_catalogue
+from measurement_pipeline.sandbox.server import serve
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
+@click.option("--port", default=0, help="0: any that is free.")
+@click.option("--seed", default=Behaviour().seed, show_default=True)
+@click.option(
+    "--plain",
+    is_flag=True,
+    help="Nothing awkward: every recording has a history of usable numbers.",
+)
+@click.option("--points", type=int, help="Exactly so many points a recording.")
+@click.option("--latency", default=0.0, help="Seconds added to every answer.")
+@click.option("--search-lag", type=float, help="Seconds until Stripe's search sees a customer.")
+@click.option("--sample", is_flag=True, help="Know the sample catalogue.")
+@click.option(
+    "--catalogue",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Know this CSV file.",
+)
+@click.option(
+    "--with-parent", is_flag=True, help="Stop when the process that started this one is gone."
+)
+def main(
+    host: str,
+    port: int,
+    seed: str,
+    *,
+    plain: bool,
+    points: int | None,
+    latency: float,
+    search_lag: float | None,
+    sample: bool,
+    catalogue: Path | None,
+    with_parent: bool,
+) -> None:
+    """Loopback doubles of Songstats and Stripe.
+
+    Once they listen, one line of JSON with their URLs goes to stdout.
+    """
+    behaviour = replace(PLAIN if plain else Behaviour(), seed=seed, points=points, latency=latency)
+    if search_lag is not None:
+        behaviour = replace(behaviour, search_lag=search_lag)
+    known = sample_catalogue() if sample else {}
+    if catalogue is not None:
+        known |= read_catalogue(catalogue)
+    parent = os.getppid()
+
+    def ready(url: str) -> None:
+        click.echo(json.dumps({"songstats_url": url, "stripe_url": url}))
+
+    serve(
+        host,
+        port,
+        behaviour=behaviour,
+        catalogue=known,
+        on_ready=ready,
+        should_stop=lambda: with_parent and os.getppid() != parent,
+    )
+
+
+if __name__ == "__main__":
+    main()

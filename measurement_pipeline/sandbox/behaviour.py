@@ -1,0 +1,109 @@
+"""How the doubles behave: keys, delays, and the shares of recordings that are awkward.
+
+What is chosen here is chosen once, at start. What goes wrong for a while is a fault (`faults`);
+what is known of one recording is the catalogue (`catalogue`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from hashlib import blake2b
+
+
+class Role(StrEnum):
+    """What Songstats has for a recording."""
+
+    PLAIN = "plain"
+    ABSENT = "absent"
+    """404, however often it is asked."""
+    LATER = "later"
+    """404 for the first `Behaviour.discovered_after` requests, its history from then on."""
+    NO_SPOTIFY = "no_spotify"
+    """200 without an entry for spotify."""
+    EMPTY = "empty"
+    """200 with an entry for spotify whose history has no points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What the doubles are like. The defaults are as awkward as the vendors; `PLAIN` is the rest.
+
+    Times are in seconds. Shares are of recordings, from 0 to 1, drawn by seed and ISRC.
+    """
+
+    seed: str = "sandbox"
+
+    songstats_key: str = "sandbox-songstats-key"
+    stripe_key: str = "sk_test_sandbox"
+    artist_id: str | None = None
+    """Set: the key is an artist's, and histories without this `songstats_artist_id` are refused."""
+
+    latency: float = 0.0
+    """Added to every answer of a vendor's API."""
+    search_lag: float = 0.5
+    """How long a customer that was written stays invisible, or stale, to Stripe's search."""
+    searches_per_second: int = 20
+    """Stripe's own limit, beyond which search answers 429; 0 for none."""
+
+    absent: float = 0.01
+    later: float = 0.01
+    no_spotify: float = 0.005
+    empty: float = 0.005
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    """Recordings whose role is fixed, by ISRC."""
+    discovered_after: int = 1
+
+    counts_as_text: float = 0.15
+    """Every count of the recording is a string such as "296422273.0"."""
+    gaps: float = 0.1
+    """About one day in fifty lacks its count or has null for it."""
+    falls: float = 0.05
+    bare: float = 0.1
+    """Answers without `track_info` and `source_ids`."""
+
+    points: int | None = None
+    """Exactly so many points a recording. None: from the day before release."""
+    last_day: date = date(2026, 9, 22)
+    tracked_since: date | None = date(2024, 1, 1)
+    """Histories of older recordings begin here, at that day's count. None: all are whole."""
+
+    def role(self, isrc: str) -> Role:
+        """The role of a recording, fixed or drawn."""
+        if isrc in self.roles:
+            return self.roles[isrc]
+        draw = self.draw(isrc, "role")
+        for role, share in (
+            (Role.ABSENT, self.absent),
+            (Role.LATER, self.later),
+            (Role.NO_SPOTIFY, self.no_spotify),
+            (Role.EMPTY, self.empty),
+        ):
+            if draw < share:
+                return role
+            draw -= share
+        return Role.PLAIN
+
+    def draw(self, isrc: str, purpose: str) -> float:
+        """A number in [0, 1), the same in any process for the same seed, ISRC and purpose."""
+        digest = blake2b(f"{self.seed}:{isrc}:{purpose}".encode(), digest_size=6).digest()
+        return int.from_bytes(digest) / 2**48
+
+
+PLAIN = Behaviour(
+    search_lag=0,
+    absent=0,
+    later=0,
+    no_spotify=0,
+    empty=0,
+    counts_as_text=0,
+    gaps=0,
+    falls=0,
+    bare=0,
+)
+"""Nothing awkward: every recording has a history of usable numbers, and search sees at once."""
+
+
+def utc_now() -> datetime:
+    """The clock that the doubles run on unless they are handed another."""
+    return datetime.now(UTC)

@@ -1,0 +1,65 @@
+"""What is known of recordings beforehand, and the sample catalogue that ships with the package.
+
+The sample is invented: titles, artists, albums, and ISRCs below AA-6Q7, the registrant that IFPI
+uses in its examples and that no real recording has.
+"""
+
+import csv
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from measurement_pipeline.sandbox.behaviour import Role
+
+SAMPLE_CSV = Path(__file__).with_name("sample_catalogue.csv")
+"""Columns isrc, title, artist, album, release_date, play_count; the last is empty for some."""
+
+SAMPLE_ROLES: Mapping[str, Role] = {
+    "AA6Q72400007": Role.ABSENT,
+    "AA6Q72400031": Role.LATER,
+    "AA6Q72500012": Role.NO_SPOTIFY,
+    "AA6Q72500040": Role.EMPTY,
+    "AA6Q72600003": Role.ABSENT,
+}
+
+
+class Known(BaseModel):
+    """What is known of one recording; whatever is missing derives from the seed.
+
+    Its invented history ends at `play_count` and begins the day before `release_date`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    play_count: int | None = Field(default=None, ge=0)
+    release_date: date | None = None
+    title: str | None = None
+    role: Role | None = None
+
+
+CATALOGUE: TypeAdapter[dict[str, Known]] = TypeAdapter(dict[str, Known])
+"""Reads a catalogue from JSON: `{isrc: {play_count, release_date, …}}`."""
+
+
+def read_catalogue(path: Path) -> dict[str, Known]:
+    """A catalogue from a CSV file with the columns of `SAMPLE_CSV`.
+
+    Raises pydantic's ValidationError for a bad line.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        return {line["isrc"]: _known(line) for line in csv.DictReader(file)}
+
+
+def sample_catalogue() -> dict[str, Known]:
+    """The sample catalogue: a handful are awkward, all the others have a history."""
+    return {
+        isrc: known.model_copy(update={"role": SAMPLE_ROLES.get(isrc, Role.PLAIN)})
+        for isrc, known in read_catalogue(SAMPLE_CSV).items()
+    }
+
+
+def _known(line: Mapping[str, str]) -> Known:
+    fields = ("play_count", "release_date", "title")
+    return Known.model_validate({name: line[name] or None for name in fields})

@@ -1,0 +1,209 @@
+"""The front of all doubles: notes each request, lets the vendor answer, and spoils the delivery.
+
+An ASGI application. Its routes below `/_` set faults, cards and catalogues and read requests back;
+they are not noted.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from http import HTTPStatus
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from measurement_pipeline.sandbox.behaviour import Behaviour
+from measurement_pipeline.sandbox.catalogue import CATALOGUE, Known
+from measurement_pipeline.sandbox.checkout_page import CheckoutPage
+from measurement_pipeline.sandbox.faults import FAULTS, Answer, Fault, Faults
+from measurement_pipeline.sandbox.request_log import RequestLog
+from measurement_pipeline.sandbox.songstats_double import SongstatsDouble
+from measurement_pipeline.sandbox.stripe_double import StripeDouble, unrecognized
+from measurement_pipeline.sandbox.stripe_objects import StripeObjects
+
+_API_PATHS = ("/enterprise/", "/v1/")
+
+
+class _Card(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    card: bool
+
+
+class Front:
+    """All doubles behind one address.
+
+    `base_url` is asked late, since the port is known only once the socket is bound.
+    """
+
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        catalogue: Mapping[str, Known],
+        base_url: Callable[[], str],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._latency = behaviour.latency
+        self._faults = Faults()
+        self._log = RequestLog(clock)
+        self._songstats = SongstatsDouble(behaviour, catalogue, clock)
+        self._objects = StripeObjects(behaviour, base_url, clock)
+        self._vendors = Starlette(
+            routes=[
+                *self._songstats.routes(),
+                *StripeDouble(behaviour, self._objects, clock).routes(),
+                *CheckoutPage(self._objects).routes(),
+            ],
+            exception_handlers={HTTPException: _not_served},
+        )
+        self._admin = Starlette(
+            routes=[
+                Route("/_faults", self._set_faults, methods=["POST"]),
+                Route("/_faults", self._list_faults, methods=["GET"]),
+                Route("/_faults", self._clear_faults, methods=["DELETE"]),
+                Route("/_requests", self._list_requests, methods=["GET"]),
+                Route("/_requests", self._forget_requests, methods=["DELETE"]),
+                Route("/_requests/count", self._count_requests, methods=["GET"]),
+                Route("/_catalogue", self._learn, methods=["POST"]),
+                Route("/_accounts/{id}/card", self._set_card, methods=["POST"]),
+            ],
+            exception_handlers={ValidationError: _malformed},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        path: str = scope["path"]
+        if path.startswith("/_"):
+            await self._admin(scope, receive, send)
+            return
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        entry = self._log.add(scope["method"], path, query)
+        fault = self._faults.take(entry.method, path, entry.isrc)
+        answer = fault.answer(path) if fault else None
+        if answer is None:
+            answer = await _whole_answer(self._vendors, scope, receive)
+        delay = self._latency if path.startswith(_API_PATHS) else 0.0
+        if fault:
+            entry.fault = True
+            answer = fault.spoil(answer)
+            delay += fault.delay
+        if delay:
+            await asyncio.sleep(delay)
+        if fault and (fault.close or fault.reset):
+            await _hang_up(scope, receive, reset=fault.reset)
+            return
+        entry.status = answer.status
+        await _deliver(answer, scope, receive, send, cut=fault.cut if fault else None)
+
+    async def _set_faults(self, request: Request) -> Response:
+        faults = FAULTS.validate_json(await request.body())
+        self._faults.add([faults] if isinstance(faults, Fault) else faults)
+        return JSONResponse(self._faults.listed(), 201)
+
+    async def _list_faults(self, _: Request) -> Response:
+        return JSONResponse(self._faults.listed())
+
+    async def _clear_faults(self, _: Request) -> Response:
+        self._faults.clear()
+        return Response(status_code=204)
+
+    async def _list_requests(self, request: Request) -> Response:
+        return JSONResponse(self._log.find(*_filters(request)))
+
+    async def _count_requests(self, request: Request) -> Response:
+        return JSONResponse({"count": self._log.count(*_filters(request))})
+
+    async def _forget_requests(self, _: Request) -> Response:
+        self._log.clear()
+        return Response(status_code=204)
+
+    async def _learn(self, request: Request) -> Response:
+        catalogue = CATALOGUE.validate_json(await request.body())
+        self._songstats.learn(catalogue)
+        return JSONResponse({"recordings": len(catalogue)}, 201)
+
+    async def _set_card(self, request: Request) -> Response:
+        try:
+            account = str(UUID(request.path_params["id"]))
+        except ValueError:
+            return JSONResponse({"error": "an account is a UUID"}, 400)
+        wanted = _Card.model_validate_json(await request.body())
+        return JSONResponse(self._objects.set_card(account, card=wanted.card))
+
+
+async def _whole_answer(app: ASGIApp, scope: Scope, receive: Receive) -> Answer:
+    """What an application answers, kept back until all of it is there."""
+    status, headers, body = 0, {}, b""
+
+    async def keep(message: Message) -> None:
+        nonlocal status, headers, body
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            headers = {
+                name.decode("latin-1"): value.decode("latin-1")
+                for name, value in message["headers"]
+            }
+        else:
+            body += message.get("body", b"")
+
+    await app(scope, receive, keep)
+    return Answer(status, body, headers)
+
+
+async def _deliver(
+    answer: Answer, scope: Scope, receive: Receive, send: Send, *, cut: int | None
+) -> None:
+    headers = dict(answer.headers)
+    if "transfer-encoding" not in headers:
+        headers["content-length"] = str(len(answer.body))
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+    if cut is None:
+        await send({"type": "http.response.body", "body": answer.body})
+        return
+    await send({"type": "http.response.body", "body": answer.body[:cut], "more_body": True})
+    await _hang_up(scope, receive, reset=False)
+
+
+async def _hang_up(scope: Scope, receive: Receive, *, reset: bool) -> None:
+    """Ends the TCP connection, after what was written so far or, with a reset, at once."""
+    transport: asyncio.Transport = scope["state"]["transport"]
+    if reset:
+        # A linger time of 0 makes the kernel send RST instead of FIN.
+        transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        transport.abort()
+    else:
+        transport.close()
+    # The server would answer 500 for us if we returned before it has noticed.
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _filters(request: Request) -> tuple[str, str | None, int]:
+    query = request.query_params
+    since = query.get("since", "0")
+    if not since.isdecimal():
+        raise HTTPException(400, f"since is to be a number, not {since}")
+    return query.get("path", ""), query.get("isrc"), int(since)
+
+
+async def _not_served(request: Request, error: Exception) -> Response:
+    """A path or method that the vendor does not have, in that vendor's words."""
+    status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.NOT_FOUND
+    if request.url.path.startswith("/v1/"):
+        return unrecognized(request.method, request.url.path)
+    return JSONResponse({"result": "error", "message": HTTPStatus(status).phrase}, status)
+
+
+async def _malformed(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 400)

@@ -1,0 +1,123 @@
+"""Starts the doubles: in this process until a signal, or in a thread beside a test or a demo.
+
+Loopback only. Who talks to them in a test or a demo does so through `Sandbox`.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from ipaddress import ip_address
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from measurement_pipeline.sandbox.behaviour import Behaviour, utc_now
+from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.front import Front
+from measurement_pipeline.sandbox.handle import Sandbox
+
+Clock = Callable[[], datetime]
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    behaviour: Behaviour | None = None,
+    catalogue: Mapping[str, Known] | None = None,
+    on_ready: Callable[[str], None] = lambda _url: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Serves until SIGTERM or SIGINT, or until `should_stop`, asked every second, says so.
+
+    `on_ready` is handed the base URL, the same for all vendors, once connections are accepted.
+    After a signal the process ends as that signal ends it; KeyboardInterrupt for SIGINT. Raises
+    ValueError for a host that is not loopback and OSError where the port is taken.
+    """
+    with _listening(host, port) as listener:
+        server = _server(listener, behaviour or Behaviour(), catalogue or {}, utc_now)
+        threading.Thread(target=_stop_when, args=(server, should_stop), daemon=True).start()
+        on_ready(_url(listener))
+        server.run(sockets=[listener])
+
+
+@contextmanager
+def running(
+    *,
+    behaviour: Behaviour | None = None,
+    catalogue: Mapping[str, Known] | None = None,
+    port: int = 0,
+    clock: Clock = utc_now,
+) -> Iterator[Sandbox]:
+    """The doubles in a thread of this process, for as long as the block lasts.
+
+    On a free port unless one is named. Raises OSError where that is taken.
+    """
+    behaviour = behaviour or Behaviour()
+    with _listening("127.0.0.1", port) as listener:
+        server = _server(listener, behaviour, catalogue or {}, clock)
+        thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True
+        )
+        thread.start()
+        try:
+            with Sandbox(_url(listener), behaviour.songstats_key, behaviour.stripe_key) as sandbox:
+                yield sandbox
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+class _HttpProtocol(HttpToolsProtocol):
+    """uvicorn's own, telling the application its transport: ASGI has no words for hanging up."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"]["transport"] = self.transport
+
+
+def _server(
+    listener: socket.socket, behaviour: Behaviour, catalogue: Mapping[str, Known], clock: Clock
+) -> uvicorn.Server:
+    front = Front(behaviour, catalogue, lambda: _url(listener), clock)
+    return uvicorn.Server(
+        uvicorn.Config(
+            front,
+            http=_HttpProtocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            # Answers that a fault holds back for an hour must not hold up the end.
+            timeout_graceful_shutdown=1,
+        )
+    )
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    if host != "localhost" and not ip_address(host).is_loopback:
+        raise ValueError(f"the doubles listen on loopback only, not on {host}")
+    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, proto) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+        yield listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _stop_when(server: uvicorn.Server, should_stop: Callable[[], bool]) -> None:
+    while not server.should_exit:
+        if should_stop():
+            server.should_exit = True
+        time.sleep(1)

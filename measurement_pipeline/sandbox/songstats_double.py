@@ -1,0 +1,194 @@
+"""The double of the Songstats Enterprise API: routes, key, and who was asked for how often.
+
+Where a fact of the vendor is known it is kept, down to the trailing space of "Track not found. ";
+where none is, the answer is a guess that a client must not rely on: the text of 400s and 403s, and
+that the month's objects are distinct recordings, billed at 0.10 each. Only ISRCs identify a
+recording here; any other identifier is not found. What a 200 says is `songstats_body`.
+"""
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from functools import lru_cache, wraps
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from measurement_pipeline.sandbox.behaviour import Behaviour, Role
+from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.series import GBUM72501895
+from measurement_pipeline.sandbox.songstats_body import AGGREGATES, OTHER_METRICS, render
+
+PREFIX = "/enterprise/v1"
+SOURCES = (
+    "spotify", "apple_music", "amazon", "deezer", "tiktok", "youtube", "tracklist", "beatport",
+    "traxsource", "itunes", "shazam", "soundcloud", "tidal", "radio",
+)  # fmt: skip
+"""What `source` may name. Spotify and `OTHER_METRICS` have data, the others are accepted."""
+
+_IDENTIFIERS = ("isrc", "songstats_track_id", "spotify_track_id", "apple_music_track_id")
+_ISRC = re.compile(r"[A-Z]{2}[A-Z0-9]{3}[0-9]{7}")
+_UNKNOWN = Known()
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one month saw: requests for recordings, and the distinct ones there was data of."""
+
+    requests: int = 0
+    objects: set[str] = field(default_factory=set)
+
+
+class SongstatsDouble:
+    """The API, what it knows of recordings, and the month's bill."""
+
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        catalogue: Mapping[str, Known],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._behaviour = behaviour
+        self._catalogue = dict(catalogue)
+        self._clock = clock
+        self._asked: dict[str, int] = {}
+        self._months: dict[tuple[int, int], Usage] = {}
+        # Bounded: the bodies of a large catalogue are hundreds of megabytes.
+        self._body = lru_cache(maxsize=256)(self._render)
+
+    def learn(self, catalogue: Mapping[str, Known]) -> None:
+        """Adds to what is known of recordings, or replaces it."""
+        self._catalogue.update(catalogue)
+        self._body.cache_clear()
+
+    def routes(self) -> list[BaseRoute]:
+        """The routes of the API, each behind the key."""
+        served: dict[str, Handler] = {
+            "/tracks/historic_stats": self._historic_stats,
+            "/status": self._status,
+            "/sources": _sources,
+            "/definitions": _definitions,
+            "/uptime_check": _uptime_check,
+        }
+        return [
+            Route(PREFIX + path, self._behind_key(handler), methods=["GET"])
+            for path, handler in served.items()
+        ]
+
+    def _behind_key(self, handler: Handler) -> Handler:
+        @wraps(handler)
+        async def guarded(request: Request) -> Response:
+            if request.headers.get("apikey") != self._behaviour.songstats_key:
+                return _error(401, "Invalid Api Key")
+            return await handler(request)
+
+        return guarded
+
+    async def _historic_stats(self, request: Request) -> Response:
+        self._usage().requests += 1
+        query = request.query_params
+        sources = tuple(name for name in query.get("source", "").lower().split(",") if name)
+        if not sources:
+            return _error(400, "Parameter source is required.")
+        if unknown := [name for name in sources if name not in (*SOURCES, "all")]:
+            return _error(400, f"Unknown source: {', '.join(unknown)}")
+        if not any(query.get(name) for name in _IDENTIFIERS):
+            return _error(400, f"One of {', '.join(_IDENTIFIERS)} is required.")
+        if self._behaviour.artist_id not in (None, query.get("songstats_artist_id")):
+            return _error(403, "This key needs its own songstats_artist_id.")
+        try:
+            start, end = _day(query.get("start_date")), _day(query.get("end_date"))
+        except ValueError:
+            return _error(400, "start_date and end_date are to be YYYY-MM-DD.")
+        isrc = query.get("isrc", "")
+        if not self._found(isrc):
+            return _error(404, "Track not found. ")
+        self._usage().objects.add(isrc)
+        asked_for = SOURCES if "all" in sources else tuple(dict.fromkeys(sources))
+        aggregates = query.get("with_aggregates", "").lower() == "true"
+        body = self._body(isrc, asked_for, aggregates, start, end)
+        return Response(body, media_type="application/json")
+
+    def _found(self, isrc: str) -> bool:
+        if not _ISRC.fullmatch(isrc):
+            return False
+        self._asked[isrc] = self._asked.get(isrc, 0) + 1
+        role = self._role(isrc)
+        if role is Role.LATER:
+            return self._asked[isrc] > self._behaviour.discovered_after
+        return role is not Role.ABSENT
+
+    def _role(self, isrc: str) -> Role:
+        if isrc == GBUM72501895:
+            return Role.PLAIN
+        return self._catalogue.get(isrc, _UNKNOWN).role or self._behaviour.role(isrc)
+
+    def _render(
+        self,
+        isrc: str,
+        sources: tuple[str, ...],
+        aggregates: bool,  # lru_cache tells keyword calls apart from positional ones
+        start: date | None,
+        end: date | None,
+    ) -> bytes:
+        return render(
+            isrc,
+            self._catalogue.get(isrc, _UNKNOWN),
+            self._role(isrc),
+            self._behaviour,
+            sources=sources,
+            aggregates=aggregates,
+            start=start,
+            end=end,
+        )
+
+    async def _status(self, _: Request) -> Response:
+        now = self._clock()
+        status: dict[str, int | str] = {}
+        for name, month in (("current", now), ("previous", now.replace(day=1) - timedelta(days=1))):
+            usage = self._months.get((month.year, month.month), Usage())
+            status[f"{name}_month_total_requests"] = usage.requests
+            status[f"{name}_month_total_requested_objects"] = len(usage.objects)
+            status[f"{name}_month_total_bill"] = f"{len(usage.objects) / 10:.2f}"
+        return _success(status=status)
+
+    def _usage(self) -> Usage:
+        now = self._clock()
+        return self._months.setdefault((now.year, now.month), Usage())
+
+
+async def _sources(_: Request) -> Response:
+    return _success(sources=SOURCES)
+
+
+async def _definitions(_: Request) -> Response:
+    metrics = ["streams_total", "popularity_current", *AGGREGATES, *OTHER_METRICS.values()]
+    return _success(definitions={name: name.replace("_", " ") for name in metrics})
+
+
+async def _uptime_check(_: Request) -> Response:
+    return _success()
+
+
+def _day(text: str | None) -> date | None:
+    """YYYY-MM-DD; None where the parameter is missing. Raises ValueError for anything else."""
+    if text is None:
+        return None
+    return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007  # a date has no zone
+
+
+def _success(**more: object) -> Response:
+    return _json(200, {"result": "success", "message": "Data Retrieved.", **more})
+
+
+def _error(status: int, message: str) -> Response:
+    return _json(status, {"result": "error", "message": message})
+
+
+def _json(status: int, content: object) -> Response:
+    return Response(json.dumps(content), status, media_type="application/json")

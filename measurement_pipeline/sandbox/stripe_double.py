@@ -1,0 +1,205 @@
+"""The double of the Stripe API: routes, key, form parameters, idempotency, and errors as Stripe's.
+
+What it knows is `stripe_objects`; the page a person sees is `checkout_page`. A parameter it does
+not know is refused, as Stripe does: a client cannot believe that something took effect which did
+not.
+"""
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from measurement_pipeline.sandbox.behaviour import Behaviour
+from measurement_pipeline.sandbox.stripe_objects import Object, StripeError, StripeObjects, missing
+from measurement_pipeline.sandbox.stripe_params import Params, nested, only, page_size, required
+
+_SEARCH = re.compile(
+    r"""\s*metadata\[(['"])(?P<name>[^'"\\]+)\1\]\s*:\s*(['"])(?P<value>[^'"\\]*)\3\s*"""
+)
+_CUSTOMER_PARAMS = {"metadata", "email", "name", "description"}
+_SESSION_PARAMS = {
+    "cancel_url", "client_reference_id", "currency", "customer", "line_items", "metadata", "mode",
+    "payment_method_collection", "payment_method_types", "setup_intent_data", "subscription_data",
+    "success_url",
+}  # fmt: skip
+_KEYS_KEPT = timedelta(hours=24)
+
+
+class StripeDouble:
+    """The API in front of the objects, and the answers it keeps for idempotency keys."""
+
+    def __init__(
+        self, behaviour: Behaviour, objects: StripeObjects, clock: Callable[[], datetime]
+    ) -> None:
+        self._key = behaviour.stripe_key
+        self._objects = objects
+        self._clock = clock
+        self._kept: dict[str, tuple[datetime, tuple[str, bytes], bytes]] = {}
+        self._answered = 0
+
+    def routes(self) -> list[BaseRoute]:
+        """The routes of the API. Search comes before the id, or it would be taken for one."""
+        served: list[tuple[str, str, Callable[[Params, str], Object]]] = [
+            ("GET", "/v1/customers/search", self._search_customers),
+            ("POST", "/v1/customers", self._create_customer),
+            ("GET", "/v1/customers/{id}", self._retrieve_customer),
+            ("DELETE", "/v1/customers/{id}", self._delete_customer),
+            ("GET", "/v1/payment_methods", self._list_payment_methods),
+            ("POST", "/v1/checkout/sessions", self._create_session),
+            ("GET", "/v1/checkout/sessions/{id}", self._retrieve_session),
+            ("POST", "/v1/checkout/sessions/{id}/expire", self._expire_session),
+        ]
+        return [
+            Route(path, self._endpoint(handler), methods=[method])
+            for method, path, handler in served
+        ]
+
+    def _endpoint(
+        self, handler: Callable[[Params, str], Object]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            body = await request.body()
+            self._answered += 1
+            headers = {"request-id": f"req_{self._answered:014d}"}
+            try:
+                self._check_key(request.headers.get("authorization", ""))
+                key = request.headers.get("idempotency-key") if request.method == "POST" else None
+                if (
+                    key is not None
+                    and (kept := self._kept_answer(key, request.url.path, body)) is not None
+                ):
+                    return _json(200, kept, headers | {"idempotent-replayed": "true"})
+                text = body.decode() if request.method == "POST" else request.url.query
+                content = json.dumps(
+                    handler(nested(text), request.path_params.get("id", ""))
+                ).encode()
+            except StripeError as error:
+                return _json(error.status, json.dumps({"error": error.error}).encode(), headers)
+            if key is not None:
+                self._kept[key] = self._clock(), (request.url.path, body), content
+                headers["idempotency-key"] = key
+            return _json(200, content, headers)
+
+        return endpoint
+
+    def _check_key(self, authorization: str) -> None:
+        if authorization != f"Bearer {self._key}":
+            raise StripeError(
+                401,
+                "Invalid API Key provided." if authorization else "You did not provide an API key.",
+            )
+
+    def _kept_answer(self, key: str, path: str, body: bytes) -> bytes | None:
+        """What this key was answered before. Raises `StripeError` where it came with others."""
+        if key not in self._kept or self._kept[key][0] <= self._clock() - _KEYS_KEPT:
+            return None
+        _, first_request, content = self._kept[key]
+        if first_request != (path, body):
+            raise StripeError(
+                400,
+                f"The idempotency key '{key}' was first used with other parameters.",
+                kind="idempotency_error",
+            )
+        return content
+
+    def _search_customers(self, params: Params, _: str) -> Object:
+        only(params, {"query", "limit"})
+        query = required(params, "query")
+        match = _SEARCH.fullmatch(query)
+        if match is None:
+            raise StripeError(
+                400,
+                "The search query is malformed, or of a form the double does not know.",
+                param="query",
+            )
+        found = self._objects.search_customers(match["name"], match["value"], page_size(params))
+        return {
+            "object": "search_result",
+            "data": found,
+            "has_more": False,
+            "next_page": None,
+            "url": "/v1/customers/search",
+        }
+
+    def _create_customer(self, params: Params, _: str) -> Object:
+        only(params, _CUSTOMER_PARAMS)
+        return self._objects.create_customer(params)
+
+    def _retrieve_customer(self, params: Params, identity: str) -> Object:
+        only(params, set())
+        return self._objects.customer(identity)
+
+    def _delete_customer(self, params: Params, identity: str) -> Object:
+        only(params, set())
+        return self._objects.delete_customer(identity)
+
+    def _list_payment_methods(self, params: Params, _: str) -> Object:
+        only(params, {"customer", "type", "limit"})
+        customer = self._objects.living_customer(required(params, "customer"))
+        cards = self._objects.cards(customer["id"]) if params.get("type", "card") == "card" else []
+        limit = page_size(params)
+        return {
+            "object": "list",
+            "data": cards[:limit],
+            "has_more": len(cards) > limit,
+            "url": "/v1/payment_methods",
+        }
+
+    def _create_session(self, params: Params, _: str) -> Object:
+        only(params, _SESSION_PARAMS)
+        mode = required(params, "mode")
+        success_url = required(params, "success_url")
+        if not re.match(r"https?://", success_url):
+            raise StripeError(
+                400, f"Not a valid URL: {success_url}", code="url_invalid", param="success_url"
+            )
+        if mode == "setup":
+            if "currency" not in params and "payment_method_types" not in params:
+                raise StripeError(
+                    400, "Setup mode needs currency or payment_method_types.", param="currency"
+                )
+            if "line_items" in params:
+                raise StripeError(
+                    400, "Setup mode sells nothing: line_items is not allowed.", param="line_items"
+                )
+        elif mode == "subscription":
+            items = params.get("line_items")
+            if not isinstance(items, dict) or not items:
+                raise StripeError(400, "Subscription mode needs line_items.", param="line_items")
+            for place, item in items.items():
+                price = item.get("price", "") if isinstance(item, dict) else ""
+                if not price.startswith("price_"):
+                    raise missing("price", price, f"line_items[{place}][price]")
+        else:
+            raise StripeError(
+                400,
+                f"The double knows the modes setup and subscription, not '{mode}'.",
+                param="mode",
+            )
+        return self._objects.create_session(params)
+
+    def _retrieve_session(self, params: Params, identity: str) -> Object:
+        only(params, set())
+        return self._objects.session(identity)
+
+    def _expire_session(self, params: Params, identity: str) -> Object:
+        only(params, set())
+        return self._objects.expire_session(identity)
+
+
+def unrecognized(method: str, path: str) -> Response:
+    """Stripe's answer to a path it does not have."""
+    error = {
+        "type": "invalid_request_error",
+        "message": f"Unrecognized request URL ({method}: {path}).",
+    }
+    return _json(404, json.dumps({"error": error}).encode(), {})
+
+
+def _json(status: int, content: bytes, headers: dict[str, str]) -> Response:
+    return Response(content, status, headers, "application/json")

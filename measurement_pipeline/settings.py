@@ -1,0 +1,161 @@
+"""Every environment variable of the project, its default and its meaning, in one place.
+
+Read once, by whoever starts a process (`definitions`, the CLI), and handed on as plain values; nothing else reads the
+environment. A missing or malformed one is named before anything is spent.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+REAL_SONGSTATS = "https://api.songstats.com"
+REAL_STRIPE = "https://api.stripe.com"
+
+Kind = Literal["sandbox", "live"]
+
+
+class SettingsError(ValueError):
+    """The environment is not one that the pipeline can run in. The text names each variable and what was expected."""
+
+
+class Settings(BaseModel):
+    """The settings of one deployment; every process of it must read the same ones."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=False)
+
+    database_url: str | None = Field(
+        None, alias="DATABASE_URL", pattern=r"^postgres(ql)?://", description="Measurement database. Unset: an embedded server."
+    )
+    dagster_postgres_url: str | None = Field(
+        None,
+        alias="DAGSTER_POSTGRES_URL",
+        pattern=r"^postgres(ql)?(\+psycopg2)?://",
+        description="Dagster's own storage. Unset: database `dagster` on the same server.",
+    )
+    dagster_home: str | None = Field(
+        None, alias="DAGSTER_HOME", description="Directory of Dagster's instance. Unset: below `.local/`."
+    )
+    deployment_kind: Kind | None = Field(
+        None,
+        alias="DEPLOYMENT_KIND",
+        description="`live` or `sandbox`. Unset: live where both vendors' base addresses are the real ones, else sandbox.",
+    )
+
+    songstats_api_key: SecretStr | None = Field(None, alias="SONGSTATS_API_KEY", description="Key of the Songstats Enterprise API.")
+    songstats_base_url: str = Field(
+        REAL_SONGSTATS,
+        alias="SONGSTATS_BASE_URL",
+        pattern=r"^https?://",
+        description="Where Songstats is; `/enterprise/v1/…` is added.",
+    )
+    songstats_sources: str = Field(
+        "spotify",
+        alias="SONGSTATS_SOURCES",
+        pattern=r"^[a-z_]+(,[a-z_]+)*$",
+        description="Platforms to ask for, comma-separated, spotify among them. A longer list rides on the same hit and is kept with the response.",
+    )
+    songstats_artist_id: str | None = Field(
+        None, alias="SONGSTATS_ARTIST_ID", description="`songstats_artist_id` for keys of type artist or label."
+    )
+    songstats_hit_limit: int = Field(1000, alias="SONGSTATS_HIT_LIMIT", ge=0, description="Hits that the plan allows in any 30 days.")
+    songstats_hit_reserve: int = Field(
+        100, alias="SONGSTATS_HIT_RESERVE", ge=0, description="Hits of those that the pipeline never touches."
+    )
+    songstats_requests_per_second: float = Field(
+        5.0,
+        alias="SONGSTATS_REQUESTS_PER_SECOND",
+        ge=0,
+        le=1000,
+        allow_inf_nan=False,
+        description="Pace of the whole deployment. 0: no limit.",
+    )
+    songstats_concurrency: int = Field(
+        20, alias="SONGSTATS_CONCURRENCY", ge=1, le=200, description="Calls that may be in the air at once."
+    )
+    songstats_timeout_seconds: float = Field(
+        50.0, alias="SONGSTATS_TIMEOUT_SECONDS", gt=0, le=600, description="How long one call may take, in all."
+    )
+    songstats_eur_per_hit: float = Field(
+        0.0833, alias="SONGSTATS_EUR_PER_HIT", ge=0, allow_inf_nan=False, description="Price of a hit, for reports."
+    )
+    claim_timeout_seconds: float | None = Field(
+        None,
+        alias="CLAIM_TIMEOUT_SECONDS",
+        gt=0,
+        description="A row whose owner has not beaten for so long is abandoned. Unset: twice SONGSTATS_TIMEOUT_SECONDS.",
+    )
+    max_attempts: int = Field(5, alias="MAX_ATTEMPTS", ge=1, description="Runs that may try one recording before it is failed as exhausted.")
+
+    stripe_secret_key: SecretStr | None = Field(None, alias="STRIPE_SECRET_KEY", description="Stripe key; a restricted one is enough.")
+    stripe_api_base: str = Field(REAL_STRIPE, alias="STRIPE_API_BASE", pattern=r"^https?://", description="Where Stripe is.")
+    checkout_success_url: str = Field(
+        "https://stripe.com/", alias="CHECKOUT_SUCCESS_URL", pattern=r"^https?://", description="Where Checkout sends a client who saved a card."
+    )
+    stripe_free_tier_price_id: str | None = Field(
+        None,
+        alias="STRIPE_FREE_TIER_PRICE_ID",
+        description="Unset: Checkout saves a card and nothing else. Set: it subscribes to that price with a trial.",
+    )
+    stripe_trial_days: int = Field(30, alias="STRIPE_TRIAL_DAYS", ge=1, le=730, description="Trial of that subscription, in days.")
+    backfill_account_id: UUID | None = Field(
+        None, alias="BACKFILL_ACCOUNT_ID", description="Account that pays for what an operator launches and no request wants."
+    )
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Self:
+        """The settings in `environment`; an empty variable counts as unset. Raises `SettingsError`."""
+        given = {field.alias: environment[field.alias] for field in cls.model_fields.values() if field.alias and environment.get(field.alias)}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise SettingsError(_in_words(error)) from None
+
+    @model_validator(mode="after")
+    def _spotify_is_asked_for(self) -> Self:
+        if "spotify" not in self.songstats_sources.split(","):
+            raise ValueError("SONGSTATS_SOURCES must name spotify: its history is what is bought")
+        return self
+
+    @property
+    def claim_timeout(self) -> float:
+        """Seconds without a beat after which a claim counts as abandoned."""
+        return self.claim_timeout_seconds or 2 * self.songstats_timeout_seconds
+
+    @property
+    def hits_allowed(self) -> int:
+        """Hits that may be spent in any 30 days."""
+        return max(0, self.songstats_hit_limit - self.songstats_hit_reserve)
+
+    @property
+    def kind(self) -> Kind:
+        """`live` where real money is spent. Raises `SettingsError` where one vendor is real and the other a double."""
+        real = [self.songstats_base_url.rstrip("/") == REAL_SONGSTATS, self.stripe_api_base.rstrip("/") == REAL_STRIPE]
+        if any(real) and not all(real):
+            raise SettingsError(
+                f"SONGSTATS_BASE_URL ({self.songstats_base_url}) and STRIPE_API_BASE ({self.stripe_api_base}) must both be the "
+                "real vendors or both doubles: a double must never pay for real hits, nor the reverse"
+            )
+        found: Kind = "live" if all(real) else "sandbox"
+        if self.deployment_kind is not None and self.deployment_kind != found and (found == "live" or _loopback(self)):
+            raise SettingsError(f"DEPLOYMENT_KIND is {self.deployment_kind}, but the vendors' base addresses are {found} ones")
+        return self.deployment_kind or found
+
+
+def _loopback(settings: Settings) -> bool:
+    return any(
+        host in address
+        for address in (settings.songstats_base_url, settings.stripe_api_base)
+        for host in ("//127.", "//localhost", "//[::1]")
+    )
+
+
+def _in_words(error: ValidationError) -> str:
+    # The value itself is left out where it may be a secret: of a URL, a password would be part of it.
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False):
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        shown = "" if not name or "URL" in name or "KEY" in name else f" (got {str(problem['input'])[:60]!r})"
+        lines.append(f"{name}: {problem['msg']}{shown}" if name else problem["msg"].removeprefix("Value error, "))
+    return "; ".join(lines)

@@ -1,0 +1,76 @@
+"""What came back from one call to Songstats, or how it failed to.
+
+Plain values: no I/O and no clock. What an answer means is `historic_stats`; making the call is
+`client`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+
+# The budget's own window: a longer wait is either nonsense or not worth telling from it.
+LONGEST_RETRY_AFTER = timedelta(days=30).total_seconds()
+
+_SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+
+
+class Failure(StrEnum):
+    """How a call ended without a complete answer."""
+
+    TIMEOUT = "timeout"
+    """The time allowed for the whole call ran out, connecting included."""
+    CONNECTION = "connection"
+    """Refused, reset or closed before a status line came, or something that is not HTTP."""
+    INCOMPLETE = "incomplete"
+    """A status line came, but the body was cut short: length, chunking, gzip, or our own limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One call's answer.
+
+    `status_code` is None where no status line came; it is set beside a `failure` where only the
+    body was lost. `headers` have lower-case names and hold no credentials. `body` is decoded and
+    complete, or empty after a failure. `detail` is one line for a person about the failure. Raises
+    ValueError where there is neither status nor failure.
+    """
+
+    status_code: int | None
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    failure: Failure | None = None
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status_code is None and self.failure is None:
+            raise ValueError("an answer without a status code needs a failure that says why")
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds to wait as the vendor asks, 0 to 30 days; None where it asks nothing readable.
+
+        An HTTP-date is read against the answer's own `Date`, never against this machine's clock, so
+        without a `Date` it says nothing.
+        """
+        text = self.headers.get("retry-after", "").strip()
+        if _SECONDS.fullmatch(text):
+            seconds = float(text)
+        else:
+            until, sent = _http_date(text), _http_date(self.headers.get("date", ""))
+            if until is None or sent is None:
+                return None
+            seconds = (until - sent).total_seconds()
+        return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    # What the standard library's parser raises, depending on the garbage.
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    # "-0000" parses as naive; HTTP knows no zone but GMT.
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,178 @@
+"""What an answer of `/tracks/historic_stats` means: a pure function from bytes to a judgement.
+
+The outcome table of one call lives here and nowhere else. Nothing raises for what an answer holds.
+What becomes of the row, the budget and the breaker is decided elsewhere.
+
+Raise PARSER_VERSION when a body that was malformed becomes readable: kept responses are then read
+again, for free.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from measurement_pipeline.domain.outcome import Cause, Judgement, Outcome
+from measurement_pipeline.songstats.answer import Answer, Failure
+from measurement_pipeline.songstats.points import read_points
+
+PARSER_VERSION = 1
+
+_LONGEST_DETAIL = 300
+
+
+class _OddShapeError(Exception):
+    """A body of another shape than the vendor's; the message says where."""
+
+
+def judge(answer: Answer, *, key_works: bool | None = None, platform: str = "spotify") -> Judgement:
+    """Say what one answer comes to, by the outcome table.
+
+    `key_works` is what `/status` said of the key, for the one answer that needs it (see
+    `needs_key_check`). A lost body is of no account where the status line already says all there is
+    to know.
+    """
+    status = answer.status_code
+    if status is None or (status == 200 and answer.failure is not None):
+        return _unanswered(answer)
+    if status == 200:
+        return _read(answer.body, platform)
+    return _refused(status, _message(answer.body), key_works)
+
+
+def needs_key_check(answer: Answer) -> bool:
+    """Whether `/status` must be asked first: a 403 may speak of the key or of the recording."""
+    return answer.status_code == 403
+
+
+def key_works(status_answer: Answer) -> bool | None:
+    """What an answer of `/status` says of the key: True, False, or None where it says nothing."""
+    if status_answer.status_code in (401, 402, 403):
+        return False
+    if status_answer.status_code != 200 or status_answer.failure is not None:
+        return None
+    payload = _parsed(status_answer.body)
+    return True if isinstance(payload, dict) and payload.get("result") == "success" else None
+
+
+def digest(body: bytes) -> str:
+    """SHA-256 of a body, in hex."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def _unanswered(answer: Answer) -> Judgement:
+    # The request may have been counted: whether it was is known to the vendor alone.
+    cause = Cause.TIMEOUT if answer.failure is Failure.TIMEOUT else Cause.TRANSIENT
+    return Judgement(Outcome.TRANSIENT, None, cause, _line(f"{answer.failure}: {answer.detail}"))
+
+
+def _refused(status: int, message: str, key: bool | None) -> Judgement:
+    detail = _line(f"HTTP {status}: {message}" if message else f"HTTP {status}")
+    match status:
+        case 401 | 402:
+            return Judgement(None, False, Cause.REFUSED_KEY, detail)
+        case 403 if key is False:
+            return Judgement(None, False, Cause.REFUSED_KEY, detail)
+        case 403 if key is None:
+            unsure = _line(f"{detail}; whether the key works could not be checked")
+            return Judgement(None, None, Cause.TRANSIENT, unsure)
+        case 404:
+            return Judgement(Outcome.NO_HISTORY, True, Cause.NO_HISTORY, detail)
+        case 429:
+            return Judgement(None, False, Cause.THROTTLED, detail)
+        case 408 | 425:
+            return Judgement(Outcome.TRANSIENT, False, Cause.TRANSIENT, detail)
+        case _ if status >= 500:
+            return Judgement(Outcome.TRANSIENT, False, Cause.TRANSIENT, detail)
+        case _ if status >= 300:
+            # 4xx: this request will not be served. 3xx too: a redirect is not followed, since the
+            # key is not carried to another address; asked again it would say the same. Five in a
+            # row open the breaker.
+            return Judgement(Outcome.REJECTED, True, Cause.REJECTED, detail)
+        case _:
+            # A success that is not 200 (204, 206 …) holds no whole history, yet may have been
+            # counted: not bought again.
+            return Judgement(Outcome.MALFORMED, True, Cause.MALFORMED, detail)
+
+
+def _read(body: bytes, platform: str) -> Judgement:
+    try:
+        points = _history(body, platform)
+        if not points:
+            lacks = "no entry" if points is None else "an empty history"
+            detail = f"{lacks} for {platform}"
+            return Judgement(Outcome.NO_HISTORY, True, Cause.NO_HISTORY, detail)
+        history = read_points(points)
+    # What could just be parsed can still be nested too deeply to be compared.
+    except (_OddShapeError, RecursionError) as odd:
+        return Judgement(Outcome.MALFORMED, True, Cause.MALFORMED, _line(str(odd)))
+    dropped = ", ".join(f"{count} {reason}" for reason, count in history.dropped.items())
+    if not history.play_counts:
+        detail = f"none of {len(points)} points is usable: {dropped}"
+        return Judgement(Outcome.MALFORMED, True, Cause.MALFORMED, detail)
+    first, last = history.play_counts[0].day, history.play_counts[-1].day
+    detail = f"{len(history.play_counts)} points from {first} to {last}"
+    if dropped:
+        detail = f"{detail}; left out: {dropped}"
+    return Judgement(Outcome.STORED, True, Cause.STORED, detail, history)
+
+
+def _history(body: bytes, platform: str) -> list[Any] | None:
+    """The platform's points as they came; None where the answer has no entry for it.
+
+    Raises _OddShapeError.
+    """
+    payload = _parsed(body)
+    if not isinstance(payload, dict):
+        raise _OddShapeError(f"{len(body)} bytes that are no JSON object: {_message(body)}")
+    if payload.get("result") != "success":
+        raise _OddShapeError(f"a 200 whose result is not success: {_message(body) or 'no message'}")
+    stats = payload.get("stats")
+    if not isinstance(stats, list):
+        raise _OddShapeError("stats is not a list")
+    named = [e for e in stats if isinstance(e, dict) and isinstance(e.get("source"), str)]
+    entries = [entry for entry in named if entry["source"] == platform]
+    if not entries:
+        if len(named) < len(stats):  # one of them could be the platform's own
+            raise _OddShapeError(f"no entry for {platform}, and one that does not name its source")
+        return None
+    # The same entry twice is harmless; two that differ could be two recordings' counts in one.
+    if any(other != entries[0] for other in entries[1:]):
+        raise _OddShapeError(f"{len(entries)} entries for {platform} that differ")
+    data = entries[0].get("data")
+    history = data.get("history") if isinstance(data, dict) else None
+    if not isinstance(history, list):
+        raise _OddShapeError(f"the entry for {platform} has no list data.history")
+    return history
+
+
+def _parsed(body: bytes) -> object:
+    """The JSON value of a body; None where it is no JSON.
+
+    Numbers with a point or an exponent stay text, so that none of their digits is lost.
+    """
+    try:
+        return json.loads(body, parse_float=str)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    except ValueError:
+        # An integer of thousands of digits, which Python refuses to read: a bad point, not a body.
+        try:
+            return json.loads(body, parse_float=str, parse_int=str)
+        except (ValueError, RecursionError):
+            return None
+
+
+def _message(body: bytes) -> str:
+    """The vendor's own words about an error, or else how the body begins."""
+    payload = _parsed(body)
+    if isinstance(payload, dict) and isinstance(payload.get("message"), str):
+        return _line(payload["message"])
+    return _line(body[:_LONGEST_DETAIL].decode("utf-8", "replace"))
+
+
+def _line(text: str) -> str:
+    """One printable line of at most 300 characters: what a text column and a terminal both take."""
+    printable = "".join(
+        character if character.isprintable() else " " for character in text[: 2 * _LONGEST_DETAIL]
+    )
+    return " ".join(printable.split())[:_LONGEST_DETAIL]

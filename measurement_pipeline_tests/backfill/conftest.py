@@ -1,0 +1,117 @@
+"""A pipeline on the test's own database and doubles, and the few sentences in which the tests speak of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from measurement_pipeline.backfill.report import Recording
+from measurement_pipeline.backfill.run import Coverage, Means
+from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.postgres.backfill_queue import Rules
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
+from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.songstats.client import SongstatsClient
+
+OPERATORS = UUID("0f0f0f0f-0000-4000-8000-000000000001")
+
+
+def isrcs(count: int, *, start: int = 0) -> list[str]:
+    """ISRCs of IFPI's example registrant, which are never real recordings."""
+    return [f"AA6Q72{number:06d}" for number in range(start, start + count)]
+
+
+@dataclass
+class Bench:
+    """What a test of the money path works with."""
+
+    database_url: str
+    sandbox: Sandbox
+    terms: Terms
+    means: Means
+    account: UUID = field(default_factory=uuid4)
+
+    def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
+        with connect(self.database_url) as connection:
+            found = connection.execute(statement, parameters)  # type: ignore[call-overload]
+            return list(found) if found.description else []
+
+    def allow(self, account: UUID) -> None:
+        PaymentDecisions(self.database_url).record(account, Decision(Verdict.ALLOWED, "a card"))
+
+    def deny(self, account: UUID) -> None:
+        PaymentDecisions(self.database_url).record(account, Decision(Verdict.DENIED, "no card"))
+
+    def ask_for(self, songs: Sequence[str], *, account: UUID | None = None, ranks: Sequence[int] | None = None) -> UUID:
+        """An accepted request for `songs`, enqueued, of an account with a card."""
+        account = account or self.account
+        self.allow(account)
+        job = self.sql(
+            "insert into measurement_jobs (account, source, scope, state, asked, enqueued, skipped)"
+            " values (%s, 'historical', '{}', 'accepted', %s, %s, 0) returning id",
+            account, len(songs), len(songs),
+        )[0]["id"]
+        self.sql("insert into songs (isrc) select unnest(%s::text[]) on conflict do nothing", list(songs))
+        self.sql("insert into measurement_job_songs (job, song) select %s, unnest(%s::text[])", job, list(songs))
+        self.sql(
+            "insert into songstats_backfill_queue (song, rank_score)"
+            " select * from unnest(%s::text[], %s::bigint[]) on conflict do nothing",
+            list(songs), list(ranks or range(len(songs), 0, -1)),
+        )
+        return UUID(str(job))
+
+    def cover(self, songs: Sequence[str], *, run: str = "run-1", **options: Any) -> tuple[Coverage, list[Recording]]:
+        """One run over `songs`, to its end."""
+        terms = options.pop("terms", self.terms)
+        means = options.pop("means", self.means)
+        coverage = Coverage(
+            songs, run=run, operator=options.pop("operator", False), terms=terms, means=means, **options
+        )
+        return coverage, list(coverage)
+
+    def row(self, song: str) -> dict[str, Any]:
+        return self.sql("select * from songstats_backfill_queue where song = %s", song)[0]
+
+    def statuses(self) -> dict[str, int]:
+        return {r["s"]: r["n"] for r in self.sql("select coalesce(outcome, status) s, count(*) n from songstats_backfill_queue group by 1")}
+
+    def ledger(self) -> list[dict[str, Any]]:
+        return self.sql("select * from songstats_quota_ledger order by id")
+
+
+@pytest.fixture
+def check_payment() -> Callable[[UUID], Verdict]:
+    return lambda _account: Verdict.ALLOWED
+
+
+@pytest.fixture
+def bench(database_url: str, sandbox: Sandbox, check_payment: Callable[[UUID], Verdict]) -> Bench:
+    terms = Terms(
+        database_url=database_url,
+        rules=Rules(claim_timeout_seconds=5.0, max_attempts=5, operators_account=OPERATORS),
+        hits_allowed=900,
+        requests_per_second=0,
+        concurrency=20,
+        eur_per_hit=0.0833,
+        beat_seconds=0.2,
+        grace_seconds=2.0,
+        patience_with_database_seconds=5.0,
+    )
+
+    def new_client() -> SongstatsClient:
+        return SongstatsClient(
+            api_key=sandbox.songstats_key,
+            base_url=sandbox.songstats_url,
+            sources=["spotify"],
+            timeout_seconds=2.0,
+            concurrency=20,
+        )
+
+    return Bench(database_url, sandbox, terms, Means(new_client, check_payment))
+
+
+__all__ = ["OPERATORS", "Bench", "isrcs", "replace"]

@@ -1,0 +1,104 @@
+"""One PostgreSQL for the whole run, one database a test, cloned from a template that was migrated once.
+
+The server is the one that `DATABASE_URL` names, or an embedded one of the tests' own. Databases are made and dropped here, and
+named so that two runs against one server do not meet.
+"""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from measurement_pipeline.postgres import migrate
+from measurement_pipeline.postgres.database import Connection, connect
+from measurement_pipeline.sandbox import PLAIN, Sandbox, running
+
+
+class Server:
+    """A PostgreSQL server on which the tests may make databases."""
+
+    def __init__(self, admin_url: str) -> None:
+        self._admin = admin_url
+        self._prefix = f"mp_test_{os.getpid()}_{uuid.uuid4().hex[:8]}"
+        self._made = 0
+
+    def url(self, database: str) -> str:
+        info = psycopg.conninfo.conninfo_to_dict(self._admin)
+        info["dbname"] = database
+        host, port = str(info.get("host", "")), info.get("port", "5432")
+        user, password = info.get("user", "postgres"), info.get("password")
+        login = f"{user}:{password}" if password else str(user)
+        if host.startswith("/"):
+            return f"postgresql://{login}@/{database}?host={host}"
+        return f"postgresql://{login}@{host}:{port}/{database}"
+
+    def make(self, *, template: str | None = None) -> str:
+        self._made += 1
+        name = f"{self._prefix}_{self._made}"
+        statement = sql.SQL("create database {}").format(sql.Identifier(name))
+        if template is not None:
+            statement += sql.SQL(" template {}").format(sql.Identifier(template))
+        self._run(statement)
+        return name
+
+    def drop(self, name: str) -> None:
+        self._run(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+    def _run(self, statement: sql.Composable) -> None:
+        with psycopg.connect(self._admin, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    given = os.environ.get("DATABASE_URL")
+    if given:
+        yield Server(given)
+        return
+    from measurement_pipeline.postgres.embedded import EmbeddedServer
+
+    with tempfile.TemporaryDirectory(prefix="mp") as directory, EmbeddedServer(Path(directory) / "postgres") as embedded:
+        yield Server(embedded.url("postgres"))
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> Iterator[str]:
+    """A migrated sandbox database that no test connects to."""
+    name = server.make()
+    migrate.upgrade(server.url(name), kind="sandbox")
+    yield name
+    server.drop(name)
+
+
+@pytest.fixture
+def empty_database_url(server: Server) -> Iterator[str]:
+    """A database that was never migrated."""
+    name = server.make()
+    yield server.url(name)
+    server.drop(name)
+
+
+@pytest.fixture
+def database_url(server: Server, template: str) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    name = server.make(template=template)
+    yield server.url(name)
+    server.drop(name)
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Connection]:
+    with connect(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """The doubles, with nothing awkward but what the test asks for."""
+    with running(behaviour=PLAIN) as opened:
+        yield opened

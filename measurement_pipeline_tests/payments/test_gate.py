@@ -1,0 +1,480 @@
+"""The payment gate against the double of Stripe: who may spend, who may not, and who cannot be told."""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import stripe
+
+from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.payments.gate import StripeGate, check_payment_method
+from measurement_pipeline.sandbox import PLAIN, Sandbox, running
+
+ACCOUNT = "/v1/customers"
+SESSIONS = "/v1/checkout/sessions"
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 14, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def double(clock: Clock) -> Iterator[Sandbox]:
+    with running(behaviour=PLAIN, clock=clock) as sandbox:
+        yield sandbox
+
+
+def gate_to(double: Sandbox, clock: Clock, **settings: Any) -> StripeGate:
+    return StripeGate(
+        **{
+            "secret_key": double.stripe_key,
+            "api_base": double.stripe_url,
+            "success_url": "https://pipeline.test/thanks",
+            "max_network_retries": 0,
+            "now": clock,
+        }
+        | settings
+    )
+
+
+@pytest.fixture
+def gate(double: Sandbox, clock: Clock) -> Iterator[StripeGate]:
+    gate = gate_to(double, clock)
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def account() -> UUID:
+    return uuid4()
+
+
+def ask(
+    gate: StripeGate,
+    account: UUID,
+    *,
+    customer: str | None = None,
+    open_checkout: tuple[str, datetime] | None = None,
+    want_checkout: bool = True,
+) -> Decision:
+    return gate.ask(
+        account, customer=customer, open_checkout=open_checkout, want_checkout=want_checkout
+    )
+
+
+def save_a_card(decision: Decision) -> None:
+    """What a person does with the link."""
+    assert decision.checkout_url is not None
+    httpx.post(decision.checkout_url, trust_env=False).raise_for_status()
+
+
+def calls(double: Sandbox, path: str, method: str | None = None) -> int:
+    return sum(1 for one in double.requests(path) if method in (None, one["method"]))
+
+
+# Allowed and denied.
+
+
+def test_an_account_with_a_card_is_allowed_and_its_customer_is_told(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    customer = double.card(str(account))
+    decision = ask(gate, account)
+    assert (decision.verdict, decision.customer) == (Verdict.ALLOWED, customer)
+    assert decision.checkout_url is None
+
+
+def test_a_listed_card_that_is_nobodys_default_counts(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    denied = ask(gate, account)
+    save_a_card(denied)
+    assert ask(gate, account, customer=denied.customer).verdict is Verdict.ALLOWED
+
+
+def test_an_account_nobody_knows_is_denied_with_a_link_that_saves_a_card(
+    double: Sandbox, gate: StripeGate, clock: Clock, account: UUID
+) -> None:
+    decision = ask(gate, account)
+    assert decision.verdict is Verdict.DENIED
+    assert "No card is on file" in decision.reason
+    assert "checkout link" in decision.reason
+    assert decision.customer is not None
+    assert decision.checkout_expires_at == clock.now + timedelta(hours=24)
+    save_a_card(decision)
+    assert ask(gate, account, customer=decision.customer).verdict is Verdict.ALLOWED
+
+
+def test_a_card_removed_meanwhile_denies_the_next_question(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    customer = double.card(str(account))
+    assert ask(gate, account, customer=customer).verdict is Verdict.ALLOWED
+    double.card(str(account), on_file=False)
+    assert ask(gate, account, customer=customer).verdict is Verdict.DENIED
+
+
+def test_a_customer_that_is_remembered_is_not_searched_for(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    customer = double.card(str(account))
+    assert ask(gate, account, customer=customer).verdict is Verdict.ALLOWED
+    assert calls(double, "/v1/customers/search") == 0
+
+
+def test_search_looks_for_the_account_and_no_other(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    double.card(str(uuid4()))
+    assert ask(gate, account).verdict is Verdict.DENIED
+
+
+def test_a_card_on_another_customer_of_the_account_counts(
+    double: Sandbox, gate: StripeGate, clock: Clock, account: UUID
+) -> None:
+    with_card = double.card(str(account))
+    client = stripe.StripeClient(
+        double.stripe_key,
+        base_addresses={"api": double.stripe_url},
+        http_client=stripe.HTTPXClient(allow_sync_methods=True),
+    )
+    bare = client.v1.customers.create({"metadata": {"accountId": str(account)}}).id
+    assert bare != with_card
+    clock.now += timedelta(seconds=PLAIN.search_lag)
+    for remembered in (bare, None):
+        decision = ask(gate, account, customer=remembered)
+        assert (decision.verdict, decision.customer) == (Verdict.ALLOWED, with_card)
+
+
+def test_a_deleted_customer_is_looked_up_again_and_replaced(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    first = ask(gate, account)
+    assert first.customer is not None
+    headers = {"authorization": f"Bearer {double.stripe_key}"}
+    httpx.delete(
+        f"{double.stripe_url}/v1/customers/{first.customer}", headers=headers, trust_env=False
+    ).raise_for_status()
+    again = ask(
+        gate,
+        account,
+        customer=first.customer,
+        open_checkout=("https://checkout.test/old", datetime.max.replace(tzinfo=UTC)),
+    )
+    assert again.verdict is Verdict.DENIED
+    assert again.customer not in (None, first.customer)
+    assert again.checkout_url not in (None, "https://checkout.test/old")
+    save_a_card(again)
+    assert ask(gate, account, customer=again.customer).verdict is Verdict.ALLOWED
+
+
+def test_a_customer_that_stripe_never_had_is_looked_up_again(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    customer = double.card(str(account))
+    decision = ask(gate, account, customer="cus_of_another_key")
+    assert (decision.verdict, decision.customer) == (Verdict.ALLOWED, customer)
+
+
+def test_what_search_remembers_of_a_card_is_not_believed(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    denied = ask(gate, account)
+    assert denied.customer is not None
+    # The clock stands still, so search does not see this customer at all, and makes no second one.
+    again = ask(gate, account)
+    assert (again.customer, again.checkout_url) == (denied.customer, denied.checkout_url)
+
+
+# Checkout links.
+
+
+def test_an_open_link_is_handed_out_again(
+    double: Sandbox, gate: StripeGate, clock: Clock, account: UUID
+) -> None:
+    first = ask(gate, account)
+    assert first.checkout_url and first.checkout_expires_at
+    made = calls(double, SESSIONS)
+    again = ask(
+        gate,
+        account,
+        customer=first.customer,
+        open_checkout=(first.checkout_url, first.checkout_expires_at),
+        want_checkout=False,
+    )
+    assert again == first
+    assert calls(double, SESSIONS) == made
+
+
+def test_no_customer_and_no_link_are_made_where_none_is_wanted(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    decision = ask(gate, account, want_checkout=False)
+    assert decision == Decision(Verdict.DENIED, "No card is on file for this account.")
+    assert calls(double, "/v1", "POST") == 0
+
+
+def test_requests_that_race_make_one_customer_and_one_link(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        decisions = list(pool.map(lambda _: ask(gate, account), range(8)))
+    assert len({decision.customer for decision in decisions}) == 1
+    assert len({decision.checkout_url for decision in decisions}) == 1
+
+
+def test_a_link_that_was_used_is_not_handed_out_again_though_its_key_is_the_same(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    first = ask(gate, account)
+    for _ in range(2):
+        save_a_card(first)
+        double.card(str(account), on_file=False)
+        second = ask(gate, account, customer=first.customer)
+        assert second.verdict is Verdict.DENIED
+        assert second.checkout_url != first.checkout_url
+        first = second
+    save_a_card(second)
+    assert ask(gate, account, customer=second.customer).verdict is Verdict.ALLOWED
+
+
+def test_an_expired_link_is_followed_by_a_new_one(
+    double: Sandbox, gate: StripeGate, clock: Clock, account: UUID
+) -> None:
+    first = ask(gate, account)
+    clock.now += timedelta(hours=25)
+    second = ask(gate, account, customer=first.customer)
+    assert second.checkout_url != first.checkout_url
+    assert second.checkout_expires_at == clock.now + timedelta(hours=24)
+
+
+def test_changed_settings_make_another_link_and_no_error(
+    double: Sandbox, gate: StripeGate, clock: Clock, account: UUID
+) -> None:
+    first = ask(gate, account)
+    changed = gate_to(double, clock, success_url="https://pipeline.test/other")
+    second = ask(changed, account, customer=first.customer)
+    changed.close()
+    assert second.verdict is Verdict.DENIED
+    assert second.checkout_url != first.checkout_url
+
+
+def test_with_a_price_the_link_subscribes_to_it_with_a_trial(
+    double: Sandbox, clock: Clock, account: UUID
+) -> None:
+    gate = gate_to(double, clock, free_tier_price_id="price_free", trial_days=14)
+    decision = ask(gate, account)
+    assert decision.verdict is Verdict.DENIED
+    assert "14 days of trial" in decision.reason
+    [made] = [one for one in double.requests(SESSIONS) if one["method"] == "POST"]
+    save_a_card(decision)
+    assert ask(gate, account, customer=decision.customer).verdict is Verdict.ALLOWED
+    gate.close()
+    assert made["status"] == 200
+
+
+# Unknown.
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"status": 401}, "STRIPE_SECRET_KEY"),
+        ({"status": 403}, "lacks a permission"),
+        ({"status": 429}, "limits"),
+        ({"status": 402}, "HTTP 402"),
+        ({"status": 409}, "HTTP 409"),
+        ({"status": 500}, "HTTP 500"),
+        ({"status": 503}, "HTTP 503"),
+        ({"close": True}, "could not be reached"),
+        ({"reset": True}, "could not be reached"),
+        ({"cut": 5}, "could not be reached"),
+        ({"status": 200, "body": "<html>"}, "HTTP 200"),
+        ({"status": 200, "body": "{}"}, "could not be read"),
+        ({"status": 200, "body": "[]"}, ""),
+        ({"status": 200, "body": '{"data": null}'}, "could not be read"),
+        ({"status": 200, "body": '{"data": [{"object": "customer"}]}'}, ""),
+    ],
+)
+@pytest.mark.parametrize("has_card", [True, False])
+def test_whatever_keeps_stripe_from_answering_is_neither_allowed_nor_denied(
+    double: Sandbox,
+    gate: StripeGate,
+    account: UUID,
+    fault: dict[str, Any],
+    words: str,
+    has_card: bool,
+) -> None:
+    double.card(str(account), on_file=has_card)
+    double.faults("/v1", **fault)
+    decision = ask(gate, account)
+    assert decision.verdict is Verdict.UNKNOWN
+    assert words in decision.reason
+    assert double.stripe_key not in decision.reason
+    assert decision.checkout_url is None
+
+
+@pytest.mark.parametrize("path", ["/v1/customers", "/v1/checkout/sessions"])
+def test_a_denial_whose_link_could_not_be_made_is_unknown_and_heals(
+    double: Sandbox, gate: StripeGate, account: UUID, path: str
+) -> None:
+    double.faults(path, method="POST", status=503)
+    assert ask(gate, account).verdict is Verdict.UNKNOWN
+    double.clear_faults()
+    assert ask(gate, account).verdict is Verdict.DENIED
+
+
+def test_an_answer_lost_on_the_way_back_does_not_make_a_second_customer(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    double.faults("/v1/customers", method="POST", count=1, close=True)
+    assert ask(gate, account).verdict is Verdict.UNKNOWN
+    decision = ask(gate, account)
+    assert decision.customer == double.card(str(account))
+
+
+def test_stripes_own_wait_is_handed_on(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+    double.faults("/v1", status=429, retry_after=17)
+    assert ask(gate, account).retry_after_seconds == 17
+
+
+def test_a_passing_fault_is_tried_again_by_the_library(
+    double: Sandbox, clock: Clock, account: UUID
+) -> None:
+    double.card(str(account))
+    double.faults("/v1", status=503, count=1)
+    gate = gate_to(double, clock, max_network_retries=2)
+    assert ask(gate, account).verdict is Verdict.ALLOWED
+    gate.close()
+
+
+def test_a_wrong_key_is_unknown_and_shown_nowhere(
+    double: Sandbox, clock: Clock, account: UUID, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    gate = gate_to(double, clock, secret_key="sk_test_wrong_0123456789")
+    double.faults(
+        "/v1",
+        status=401,
+        body='{"error": {"message": "Invalid API Key provided: sk_test_wrong_0123456789"}}',
+    )
+    decision = ask(gate, account)
+    gate.close()
+    assert decision.verdict is Verdict.UNKNOWN
+    assert "STRIPE_SECRET_KEY" in decision.reason
+    assert "0123456789" not in f"{decision!r} {gate!r} {caplog.text}"
+
+
+@pytest.mark.parametrize("key", ["", "sk test", "sk_test\n", "schl\u00fcssel"])
+def test_a_key_that_no_header_can_carry_is_refused_at_once_without_showing_it(key: str) -> None:
+    with pytest.raises(ValueError, match="Stripe key") as refused:
+        StripeGate(secret_key=key, api_base="http://127.0.0.1:1", success_url="https://x.test")
+    assert not key or key not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"success_url": "nowhere"}, "CHECKOUT_SUCCESS_URL"),
+        ({"free_tier_price_id": "prod_mistaken"}, "STRIPE_FREE_TIER_PRICE_ID"),
+    ],
+)
+def test_a_setting_that_stripe_refuses_is_named(
+    double: Sandbox, clock: Clock, account: UUID, settings: dict[str, Any], named: str
+) -> None:
+    gate = gate_to(double, clock, **settings)
+    decision = ask(gate, account)
+    gate.close()
+    assert decision.verdict is Verdict.UNKNOWN
+    assert named in decision.reason
+
+
+def test_a_stripe_that_cannot_be_reached_is_unknown(clock: Clock, account: UUID) -> None:
+    gate = StripeGate(
+        secret_key="sk_test_x",
+        api_base="http://127.0.0.1:1",
+        success_url="https://x.test",
+        max_network_retries=0,
+    )
+    assert ask(gate, account).verdict is Verdict.UNKNOWN
+    gate.close()
+
+
+# What is remembered.
+
+
+class Remembered:
+    """What one account's row would hold: enough to see what is asked of it and handed to it."""
+
+    def __init__(self) -> None:
+        self.kept: Decision | None = None
+        self.serves = False
+
+    def fresh(self, account: UUID) -> Decision | None:
+        return self.kept if self.serves else None
+
+    def open_checkout(self, account: UUID) -> tuple[str, datetime] | None:
+        if self.kept and self.kept.checkout_url and self.kept.checkout_expires_at:
+            return self.kept.checkout_url, self.kept.checkout_expires_at
+        return None
+
+    def customer(self, account: UUID) -> str | None:
+        return self.kept.customer if self.kept else None
+
+    def record(self, account: UUID, decision: Decision) -> None:
+        self.kept = decision
+
+
+def test_a_fresh_decision_is_served_without_asking_stripe(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    decisions = Remembered()
+    double.card(str(account))
+    first = check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
+    assert decisions.kept == first
+    decisions.serves = True
+    double.forget_requests()
+    again = check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
+    assert again == first
+    assert double.requests("/v1") == []
+
+
+def test_a_denial_is_kept_and_its_link_is_used_until_the_card_is_there(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    decisions = Remembered()
+
+    def check() -> Decision:
+        return check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
+
+    first = check()
+    assert first.verdict is Verdict.DENIED
+    assert check().checkout_url == first.checkout_url
+    save_a_card(first)
+    allowed = check()
+    assert allowed.verdict is Verdict.ALLOWED
+    assert decisions.kept == allowed
+
+
+def test_an_unknown_is_never_kept(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+    decisions = Remembered()
+    double.faults("/v1", status=500)
+    decision = check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
+    assert decision.verdict is Verdict.UNKNOWN
+    assert decisions.kept is None

@@ -1,0 +1,48 @@
+"""Clients of the doubles that nobody here wrote, and a bare one that adds nothing of its own."""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import stripe
+
+from measurement_pipeline.sandbox import Sandbox
+
+# Plain http: loading the authorities for each request would take longer than the request.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def ask(sandbox: Sandbox, isrc: str, **params: str) -> httpx.Response:
+    """One request for a history."""
+    return httpx.get(
+        f"{sandbox.songstats_url}/enterprise/v1/tracks/historic_stats",
+        params={"isrc": isrc, "source": "spotify"} | params,
+        headers={"apikey": sandbox.songstats_key},
+        timeout=5,
+        verify=NO_TLS,
+    )
+
+
+def spotify(answer: httpx.Response) -> list[dict[str, Any]]:
+    """The points of spotify in an answer."""
+    (entry,) = [entry for entry in answer.json()["stats"] if entry["source"] == "spotify"]
+    points: list[dict[str, Any]] = entry["data"]["history"]
+    return points
+
+
+@contextmanager
+def stripe_client(sandbox: Sandbox, key: str | None = None, retries: int = 0) -> Iterator[Any]:
+    """Stripe's own client, its connections closed at the end.
+
+    Any: in its types nearly everything can be None, and parameters are typed dictionaries.
+    """
+    http = stripe.HTTPXClient(allow_sync_methods=True)
+    yield stripe.StripeClient(
+        key or sandbox.stripe_key,
+        base_addresses={"api": sandbox.stripe_url},
+        http_client=http,
+        max_network_retries=retries,
+    )
+    http.close()  # type: ignore[no-untyped-call]

@@ -1,0 +1,102 @@
+"""What the vendors received, read back: complete, countable, and without keys."""
+
+import httpx
+import pytest
+
+from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline_tests.sandbox.clients import ask
+
+A_RECORDING = "QZES72012345"
+
+
+def test_each_request_is_noted_with_what_became_of_it(sandbox: Sandbox) -> None:
+    ask(sandbox, A_RECORDING)
+    sandbox.faults("/enterprise/", status=503, count=1)
+    ask(sandbox, "QZES72012346", source="all")
+
+    first, second = sandbox.requests()
+    assert first["method"] == "GET"
+    assert first["path"] == "/enterprise/v1/tracks/historic_stats"
+    assert first["query"] == {"isrc": A_RECORDING, "source": "spotify"}
+    assert (first["isrc"], first["status"], first["fault"]) == (A_RECORDING, 200, False)
+    assert (second["isrc"], second["status"], second["fault"]) == ("QZES72012346", 503, True)
+    assert second["n"] == first["n"] + 1
+    assert second["at"] >= first["at"]
+
+
+def test_a_request_that_was_never_answered_is_there_without_a_status(sandbox: Sandbox) -> None:
+    sandbox.faults("/enterprise/", close=True, count=1)
+    with pytest.raises(httpx.RemoteProtocolError):
+        ask(sandbox, A_RECORDING)
+
+    (received,) = sandbox.requests()
+    assert received["status"] is None
+
+
+def test_a_request_is_there_while_its_answer_is_still_held_back(sandbox: Sandbox) -> None:
+    sandbox.faults("/enterprise/", delay=2, count=1)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.get(f"{sandbox.songstats_url}/enterprise/v1/status", timeout=0.2)
+
+    (received,) = sandbox.requests()
+    assert received["status"] is None
+
+
+def test_requests_can_be_picked_by_path_recording_and_number(sandbox: Sandbox) -> None:
+    for isrc in (A_RECORDING, "QZES72012346", A_RECORDING):
+        ask(sandbox, isrc)
+    httpx.get(f"{sandbox.stripe_url}/v1/customers/cus_1")
+
+    assert [r["isrc"] for r in sandbox.requests("/enterprise/")] == [
+        A_RECORDING,
+        "QZES72012346",
+        A_RECORDING,
+    ]
+    assert [r["path"] for r in sandbox.requests("/v1/")] == ["/v1/customers/cus_1"]
+    first, third = sandbox.requests(isrc=A_RECORDING)
+    assert [r["n"] for r in sandbox.requests(isrc=A_RECORDING, since=first["n"])] == [third["n"]]
+
+
+def test_hits_are_counted_at_the_vendors_end(sandbox: Sandbox) -> None:
+    for isrc in (A_RECORDING, "QZES72012346", A_RECORDING):
+        ask(sandbox, isrc)
+    httpx.get(f"{sandbox.songstats_url}/enterprise/v1/status")
+
+    assert sandbox.hits() == 3
+    assert sandbox.hits(A_RECORDING) == 2
+
+
+def test_forgetting_starts_the_count_again_but_not_the_numbers(sandbox: Sandbox) -> None:
+    ask(sandbox, A_RECORDING)
+    (before,) = sandbox.requests()
+    sandbox.forget_requests()
+    assert sandbox.hits() == 0
+
+    ask(sandbox, A_RECORDING)
+    (after,) = sandbox.requests()
+    assert after["n"] > before["n"]
+
+
+def test_what_is_asked_of_the_double_itself_is_not_noted(sandbox: Sandbox) -> None:
+    sandbox.faults("/nowhere", status=500)
+    sandbox.requests()
+
+    assert sandbox.requests("") == []
+
+
+def test_no_key_is_ever_noted(sandbox: Sandbox) -> None:
+    ask(sandbox, A_RECORDING, apikey="secret-in-the-query")
+    httpx.get(
+        f"{sandbox.stripe_url}/v1/customers/cus_1",
+        headers={"authorization": f"Bearer {sandbox.stripe_key}"},
+    )
+
+    noted = httpx.get(f"{sandbox.songstats_url}/_requests").text
+    assert A_RECORDING in noted
+    assert sandbox.songstats_key not in noted
+    assert sandbox.stripe_key not in noted
+    assert "secret-in-the-query" not in noted
+
+
+def test_a_number_that_is_none_is_refused(sandbox: Sandbox) -> None:
+    assert httpx.get(f"{sandbox.songstats_url}/_requests?since=yesterday").status_code == 400

@@ -1,0 +1,55 @@
+"""The sample catalogue: well formed, invented, and what the double's histories end at."""
+
+import csv
+import re
+from collections import Counter
+from datetime import date
+
+from measurement_pipeline.sandbox import (
+    SAMPLE_CSV,
+    Behaviour,
+    Role,
+    running,
+    sample_catalogue,
+)
+from measurement_pipeline_tests.sandbox.clients import ask, spotify
+
+
+def rows() -> list[dict[str, str]]:
+    with SAMPLE_CSV.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_row_has_a_valid_invented_isrc_of_its_own_and_a_date() -> None:
+    isrcs = [row["isrc"] for row in rows()]
+
+    assert all(re.fullmatch(r"AA6Q7[0-9]{7}", isrc) for isrc in isrcs)
+    assert len(set(isrcs)) == len(isrcs) == 200
+    for row in rows():
+        assert date.fromisoformat(row["release_date"]).year >= 2024
+        assert row["title"]
+        assert row["artist"]
+
+
+def test_some_rows_have_no_count_and_some_share_an_album() -> None:
+    assert 5 <= sum(row["play_count"] == "" for row in rows()) <= 15
+    albums = Counter(row["album"] for row in rows())
+    assert [size for _, size in albums.most_common(3)] == [12, 12, 11]
+
+
+def test_every_role_is_in_the_sample_and_most_recordings_are_plain() -> None:
+    roles = Counter(known.role for known in sample_catalogue().values())
+
+    assert set(roles) == set(Role)
+    assert roles[Role.PLAIN] == 195
+
+
+def test_the_histories_of_the_sample_end_at_its_counts() -> None:
+    with running(behaviour=Behaviour(), catalogue=sample_catalogue()) as sandbox:
+        for row in rows()[12:30]:
+            points = spotify(ask(sandbox, row["isrc"]))
+            if row["play_count"]:
+                assert float(points[-1]["streams_total"]) == float(row["play_count"])
+            assert (
+                date.fromisoformat(row["release_date"]) - date.fromisoformat(points[0]["date"])
+            ).days == 1

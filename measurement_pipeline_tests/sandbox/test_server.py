@@ -1,0 +1,116 @@
+"""Starting and stopping: on loopback only, at once, and with whoever started it."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from measurement_pipeline.sandbox import PLAIN, Sandbox, running, serve
+from measurement_pipeline_tests.sandbox.clients import ask
+
+COMMAND = [sys.executable, "-m", "measurement_pipeline.sandbox"]
+
+
+@contextlib.contextmanager
+def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The doubles in a process of their own, with their URL."""
+    with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, text=True) as started:  # noqa: S603
+        try:
+            assert started.stdout is not None
+            yield started, json.loads(started.stdout.readline())["songstats_url"]
+        finally:
+            started.kill()
+
+
+def test_a_process_says_where_it_listens_and_ends_at_sigterm() -> None:
+    with process("--plain", "--points", "5", "--sample") as (started, url):
+        sandbox = Sandbox(url)
+        with sandbox:
+            points = ask(sandbox, "AA6Q72400001").json()["stats"][0]["data"]["history"]
+            assert len(points) == 5
+            assert points[-1]["streams_total"] == 70049
+            sandbox.faults("/", delay=3600)
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.get(f"{url}/enterprise/v1/status", timeout=0.1)
+
+        before = time.monotonic()
+        started.terminate()
+        assert started.wait(5) == -signal.SIGTERM
+        assert time.monotonic() - before < 3
+
+
+def test_a_process_ends_when_its_parent_is_gone() -> None:
+    script = (
+        "import subprocess, sys\n"
+        f"doubles = subprocess.Popen({[*COMMAND, '--with-parent']!r}, stdout=subprocess.PIPE)\n"
+        "sys.stdout.write(f'{doubles.pid}\\n' + doubles.stdout.readline().decode())\n"
+        "sys.stdout.flush()\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        doubles = int(parent.stdout.readline())
+        url = json.loads(parent.stdout.readline())["songstats_url"]
+        assert httpx.get(f"{url}/_faults").json() == []
+        parent.kill()
+
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{url}/_faults")
+        except httpx.ConnectError:
+            return
+        time.sleep(0.1)
+    os.kill(doubles, signal.SIGKILL)
+    pytest.fail("the doubles outlived their parent by 10 seconds")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::"])  # noqa: S104
+def test_a_host_that_is_not_loopback_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match="loopback only"):
+        serve(host, 0)
+
+
+def test_two_sandboxes_run_side_by_side_and_share_nothing() -> None:
+    with running(behaviour=PLAIN) as one, running(behaviour=PLAIN) as other:
+        ask(one, "QZES72012345")
+
+        assert one.songstats_url != other.songstats_url
+        assert (one.hits(), other.hits()) == (1, 0)
+
+
+def test_after_the_block_nothing_listens_any_more() -> None:
+    with running(behaviour=PLAIN) as sandbox:
+        url = sandbox.songstats_url
+        assert httpx.get(f"{url}/_faults").status_code == 200
+
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/_faults")
+
+
+def test_latency_is_added_to_the_vendors_answers_and_not_to_our_own() -> None:
+    with running(behaviour=replace(PLAIN, latency=0.25)) as sandbox:
+        before = time.monotonic()
+        sandbox.hits()
+        own = time.monotonic() - before
+        ask(sandbox, "QZES72012345")
+        theirs = time.monotonic() - before - own
+
+    assert own < 0.25 <= theirs
+
+
+def test_only_the_keys_that_were_set_are_accepted() -> None:
+    with running(behaviour=replace(PLAIN, songstats_key="another")) as sandbox:
+        assert sandbox.songstats_key == "another"
+        assert ask(sandbox, "QZES72012345").status_code == 200
+        assert ask(Sandbox(sandbox.songstats_url), "QZES72012345").status_code == 401
