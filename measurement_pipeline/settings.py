@@ -26,7 +26,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=False)
 
     database_url: str | None = Field(
-        None, alias="DATABASE_URL", pattern=r"^postgres(ql)?://", description="Measurement database. Unset: an embedded server."
+        None,
+        alias="DATABASE_URL",
+        pattern=r"^postgres(ql)?://",
+        description="Measurement database. Unset: an embedded server.",
     )
     dagster_postgres_url: str | None = Field(
         None,
@@ -43,7 +46,9 @@ class Settings(BaseModel):
         description="`live` or `sandbox`. Unset: live where both vendors' base addresses are the real ones, else sandbox.",
     )
 
-    songstats_api_key: SecretStr | None = Field(None, alias="SONGSTATS_API_KEY", description="Key of the Songstats Enterprise API.")
+    songstats_api_key: SecretStr | None = Field(
+        None, alias="SONGSTATS_API_KEY", description="Key of the Songstats Enterprise API."
+    )
     songstats_base_url: str = Field(
         REAL_SONGSTATS,
         alias="SONGSTATS_BASE_URL",
@@ -59,7 +64,9 @@ class Settings(BaseModel):
     songstats_artist_id: str | None = Field(
         None, alias="SONGSTATS_ARTIST_ID", description="`songstats_artist_id` for keys of type artist or label."
     )
-    songstats_hit_limit: int = Field(1000, alias="SONGSTATS_HIT_LIMIT", ge=0, description="Hits that the plan allows in any 30 days.")
+    songstats_hit_limit: int = Field(
+        1000, alias="SONGSTATS_HIT_LIMIT", ge=0, description="Hits that the plan allows in any 30 days."
+    )
     songstats_hit_reserve: int = Field(
         100, alias="SONGSTATS_HIT_RESERVE", ge=0, description="Hits of those that the pipeline never touches."
     )
@@ -86,27 +93,44 @@ class Settings(BaseModel):
         gt=0,
         description="A row whose owner has not beaten for so long is abandoned. Unset: twice SONGSTATS_TIMEOUT_SECONDS.",
     )
-    max_attempts: int = Field(5, alias="MAX_ATTEMPTS", ge=1, description="Runs that may try one recording before it is failed as exhausted.")
+    max_attempts: int = Field(
+        5, alias="MAX_ATTEMPTS", ge=1, description="Runs that may try one recording before it is failed as exhausted."
+    )
 
-    stripe_secret_key: SecretStr | None = Field(None, alias="STRIPE_SECRET_KEY", description="Stripe key; a restricted one is enough.")
-    stripe_api_base: str = Field(REAL_STRIPE, alias="STRIPE_API_BASE", pattern=r"^https?://", description="Where Stripe is.")
+    stripe_secret_key: SecretStr | None = Field(
+        None, alias="STRIPE_SECRET_KEY", description="Stripe key; a restricted one is enough."
+    )
+    stripe_api_base: str = Field(
+        REAL_STRIPE, alias="STRIPE_API_BASE", pattern=r"^https?://", description="Where Stripe is."
+    )
     checkout_success_url: str = Field(
-        "https://stripe.com/", alias="CHECKOUT_SUCCESS_URL", pattern=r"^https?://", description="Where Checkout sends a client who saved a card."
+        "https://stripe.com/",
+        alias="CHECKOUT_SUCCESS_URL",
+        pattern=r"^https?://",
+        description="Where Checkout sends a client who saved a card.",
     )
     stripe_free_tier_price_id: str | None = Field(
         None,
         alias="STRIPE_FREE_TIER_PRICE_ID",
         description="Unset: Checkout saves a card and nothing else. Set: it subscribes to that price with a trial.",
     )
-    stripe_trial_days: int = Field(30, alias="STRIPE_TRIAL_DAYS", ge=1, le=730, description="Trial of that subscription, in days.")
+    stripe_trial_days: int = Field(
+        30, alias="STRIPE_TRIAL_DAYS", ge=1, le=730, description="Trial of that subscription, in days."
+    )
     backfill_account_id: UUID | None = Field(
-        None, alias="BACKFILL_ACCOUNT_ID", description="Account that pays for what an operator launches and no request wants."
+        None,
+        alias="BACKFILL_ACCOUNT_ID",
+        description="Account that pays for what an operator launches and no request wants.",
     )
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
         """The settings in `environment`; an empty variable counts as unset. Raises `SettingsError`."""
-        given = {field.alias: environment[field.alias] for field in cls.model_fields.values() if field.alias and environment.get(field.alias)}
+        given = {
+            field.alias: environment[field.alias]
+            for field in cls.model_fields.values()
+            if field.alias and environment.get(field.alias)
+        }
         try:
             return cls.model_validate(given)
         except ValidationError as error:
@@ -139,7 +163,9 @@ class Settings(BaseModel):
             )
         found: Kind = "live" if all(real) else "sandbox"
         if self.deployment_kind is not None and self.deployment_kind != found and (found == "live" or _loopback(self)):
-            raise SettingsError(f"DEPLOYMENT_KIND is {self.deployment_kind}, but the vendors' base addresses are {found} ones")
+            raise SettingsError(
+                f"DEPLOYMENT_KIND is {self.deployment_kind}, but the vendors' base addresses are {found} ones"
+            )
         return self.deployment_kind or found
 
 

@@ -29,7 +29,7 @@ from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import run_heartbeats
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.backfill_queue import Claim, Settling
-from measurement_pipeline.postgres.database import AsyncConnection, AsyncPool, DatabaseUnavailable, pool
+from measurement_pipeline.postgres.database import AsyncConnection, DatabaseUnavailable, Line
 from measurement_pipeline.postgres.songstats_ledger import Received, Reservation, Verdict
 from measurement_pipeline.songstats.answer import Answer
 from measurement_pipeline.songstats.client import SongstatsClient
@@ -72,7 +72,11 @@ class Drain:
         self._check_payment = check_payment
         self._report = report
         self._retry_soon = retry_soon_seconds
-        self._pool: AsyncPool
+        # A line for each station, so that none waits for another's statement.
+        self._line = Line(terms.database_url)
+        self._keep_line = Line(terms.database_url)
+        self._settle_line = Line(terms.database_url)
+        self._beat_line = Line(terms.database_url)
         self._waiting: deque[Claim] = deque()
         self._held: dict[str, Claim] = {}
         self._in_the_air = 0
@@ -87,9 +91,8 @@ class Drain:
         """Buy what was claimed, as far as budget, payment, pace and vendor allow. What was never asked stays claimed."""
         self._held = {claim.song: claim for claim in claims}
         self.summary.claimed = len(claims)
-        async with pool(self._terms.database_url, size=4) as self._pool:
-            async with self._pool.connection() as connection:
-                self._causes.extend(await ledger.recent_causes(connection))
+        try:
+            self._causes.extend(await self._persist(self._line, ledger.recent_causes))
             await self._watch_the_streak()
             async with asyncio.TaskGroup() as group:
                 stations = [group.create_task(s()) for s in (self._beat, self._keep_station, self._settle_station)]
@@ -99,6 +102,9 @@ class Drain:
                     await self._wait_for_progress()
                 for station in stations:
                     station.cancel()
+        finally:
+            for line in (self._line, self._keep_line, self._settle_line, self._beat_line):
+                await line.close()
         return self.summary
 
     def stop(self, why: str) -> None:
@@ -112,8 +118,8 @@ class Drain:
         """Send what needs no call straight to settlement, the rest to the queue for hits."""
         for claim in claims:
             if claim.unread_response is not None:
-                async with self._pool.connection() as connection:
-                    kept = await ledger.response(connection, claim.unread_response)
+                unread = claim.unread_response
+                kept = await self._persist(self._line, lambda connection, r=unread: ledger.response(connection, r))
                 answer = Answer(kept.status_code, kept.headers, kept.body)
                 self._in_the_air += 1
                 # A 403 was kept only once the key had been found to work.
@@ -156,12 +162,10 @@ class Drain:
         while True:
             batch = await _gathered(self._to_keep)
             received = [_received(item) for item in batch]
-            responses = await self._persist(lambda connection, r=received: ledger.keep(connection, r))
+            responses = await self._persist(self._keep_line, lambda connection, r=received: ledger.keep(connection, r))
             for item in batch:
                 kept = responses.get(item.reservation.ledger or 0)
-                self._to_settle.put_nowait(
-                    _Answered(item.claim, item.reservation, item.answer, item.key_works, kept)
-                )
+                self._to_settle.put_nowait(_Answered(item.claim, item.reservation, item.answer, item.key_works, kept))
 
     async def _settle_station(self) -> None:
         while True:
@@ -169,9 +173,10 @@ class Drain:
             judged = [(item, judge(item.answer, key_works=item.key_works)) for item in batch]
             settlings = [self._settling(item, judgement) for item, judgement in judged]
             mine = await self._persist(
+                self._settle_line,
                 lambda connection, s=settlings: queue.settle(
                     connection, s, run=self._run, parser_version=PARSER_VERSION
-                )
+                ),
             )
             for (item, judgement), settling in zip(judged, settlings, strict=True):
                 self._held.pop(item.claim.song, None)
@@ -191,9 +196,8 @@ class Drain:
             held = list(self._held.values())
             # A beat that the database cannot take is made up by the next one; the claim timeout is many beats long.
             with suppress(DatabaseUnavailable):
-                async with self._pool.connection() as connection:
-                    await run_heartbeats.beat_async(connection, self._run)
-                    still = await queue.heartbeat(connection, held, run=self._run)
+                still = await self._beat_line.do(lambda c, h=held: queue.heartbeat(c, h, run=self._run))
+                await self._beat_line.do(lambda c: run_heartbeats.beat_async(c, self._run))
                 for claim in held:
                     if claim.song not in still:
                         # Settled meanwhile, or taken over: either way no longer ours to ask for.
@@ -202,14 +206,17 @@ class Drain:
     # --- what the stations do ------------------------------------------------------------------------------------------
 
     async def _reserve(self, batch: list[Claim]) -> list[tuple[Claim, Reservation]]:
-        async with self._pool.connection() as connection:
-            found = await ledger.reserve(
+        # Repeated after a lost connection, it may have been written before: then that hit has no call and counts as unknown.
+        found = await self._persist(
+            self._line,
+            lambda connection: ledger.reserve(
                 connection,
                 batch,
                 run=self._run,
                 hits_allowed=self._terms.hits_allowed,
                 operators_account=self._terms.rules.operators_account,
-            )
+            ),
+        )
         reserved: list[tuple[Claim, Reservation]] = []
         stale: dict[UUID, list[Claim]] = {}
         for claim, reservation in zip(batch, found, strict=True):
@@ -239,10 +246,12 @@ class Drain:
     async def _book_calls(self, calls: int) -> float:
         if not calls or not self._terms.requests_per_second:
             return 0.0
-        async with self._pool.connection() as connection:
-            return await ledger.take_call_slots(
+        return await self._persist(
+            self._line,
+            lambda connection: ledger.take_call_slots(
                 connection, calls, requests_per_second=self._terms.requests_per_second
-            )
+            ),
+        )
 
     def _settling(self, item: _Answered, judgement: Judgement) -> Settling:
         attempts = item.reservation.attempts or max(item.claim.attempts, 1)
@@ -292,7 +301,9 @@ class Drain:
         """What an answer says of the vendor rather than of the recording."""
         if judgement.cause is Cause.THROTTLED:
             self._pause_is_known = True
-            left: float = await self._persist(lambda c: ledger.pause(c, retry_after=item.answer.retry_after))
+            left: float = await self._persist(
+                self._settle_line, lambda c: ledger.pause(c, retry_after=item.answer.retry_after)
+            )
             if left <= LONGEST_WAIT_IN_A_RUN_SECONDS and self._retry_soon is not None:
                 self.summary.retry_in_seconds = max(left, self.summary.retry_in_seconds or 0.0)
             self.stop("Songstats asks for a pause")
@@ -300,7 +311,7 @@ class Drain:
             await self._open_breaker("key", judgement.detail, [])
         elif item.answer.status_code is not None and not self._pause_is_known and item.answer.status_code < 400:
             self._pause_is_known = True
-            await self._persist(ledger.unthrottle)
+            await self._persist(self._settle_line, ledger.unthrottle)
 
     async def _watch_the_streak(self) -> None:
         seen = streak([cause for cause, _ in self._causes])
@@ -309,14 +320,16 @@ class Drain:
             await self._open_breaker("streak", seen.reason, doubtful)
 
     async def _open_breaker(self, kind: str, reason: str, suspects: list[str]) -> None:
-        await self._persist(lambda c: ledger.open_breaker(c, kind=kind, reason=reason, suspects=suspects))
+        await self._persist(
+            self._settle_line, lambda c: ledger.open_breaker(c, kind=kind, reason=reason, suspects=suspects)
+        )
         self.summary.breaker_opened = self.summary.breaker_opened or reason
         self.stop(f"the breaker opened: {reason}")
 
     async def _settle_as_owned(self, claim: Claim) -> None:
         settling = Settling(claim, Settlement(Status.DONE, Outcome.STORED))
         mine = await self._persist(
-            lambda c: queue.settle(c, [settling], run=self._run, parser_version=PARSER_VERSION)
+            self._line, lambda c: queue.settle(c, [settling], run=self._run, parser_version=PARSER_VERSION)
         )
         self._held.pop(claim.song, None)
         if claim.song in mine:
@@ -324,7 +337,9 @@ class Drain:
 
     async def _defer(self, claim: Claim, reason: str, *, wait: float | None) -> None:
         settling = Settling(claim, Settlement(Status.PENDING, None, not_before_seconds=wait), error=reason)
-        await self._persist(lambda c: queue.settle(c, [settling], run=self._run, parser_version=PARSER_VERSION))
+        await self._persist(
+            self._line, lambda c: queue.settle(c, [settling], run=self._run, parser_version=PARSER_VERSION)
+        )
         self._held.pop(claim.song, None)
         self._say(Recording(claim.song, Kind.DEFERRED, reason=reason))
 
@@ -332,13 +347,12 @@ class Drain:
         self.summary.count(recording)
         self._report(recording)
 
-    async def _persist(self, write: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+    async def _persist(self, line: Line, write: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
         """Write what must not be lost, again and again while the database is away; each write can be repeated safely."""
         deadline = asyncio.get_running_loop().time() + self._terms.patience_with_database_seconds
         while True:
             try:
-                async with self._pool.connection() as connection:
-                    return await write(connection)
+                return await line.do(write)
             except DatabaseUnavailable:
                 if asyncio.get_running_loop().time() > deadline:
                     raise

@@ -30,9 +30,7 @@ class Planned:
     why_none: str | None
 
 
-def make_plan(
-    terms: Terms, partitions: Callable[[], Partitions], register: Callable[[Sequence[str]], None]
-) -> Planned:
+def make_plan(terms: Terms, partitions: Callable[[], Partitions], register: Callable[[Sequence[str]], None]) -> Planned:
     """Plan what is due. Dagster is asked for its partitions only once there is something to plan."""
     with connect(terms.database_url) as connection:
         state = songstats_ledger.deployment(connection)
@@ -60,7 +58,11 @@ def make_plan(
         budget=budget.left,
         placed_before=budget.calls_ever + len(known.covered),
     )
-    why = None if ranges else f"runs in flight cover {len(known.covered)} of {len(due)} due recordings or the whole budget"
+    why = (
+        None
+        if ranges
+        else f"runs in flight cover {len(known.covered)} of {len(due)} due recordings or the whole budget"
+    )
     return Planned(ranges, unregistered, why)
 
 

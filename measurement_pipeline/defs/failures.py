@@ -50,5 +50,6 @@ def _first(undone: dict[str, str]) -> str:
     for song, reason in undone.items():
         by_reason.setdefault(reason, []).append(song)
     return "; ".join(
-        f"{', '.join(songs[:_SHOWN])}{' …' if len(songs) > _SHOWN else ''}: {reason}" for reason, songs in by_reason.items()
+        f"{', '.join(songs[:_SHOWN])}{' …' if len(songs) > _SHOWN else ''}: {reason}"
+        for reason, songs in by_reason.items()
     )

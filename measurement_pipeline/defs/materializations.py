@@ -76,7 +76,11 @@ def tell_what_was_never_told(context: dg.OpExecutionContext, terms: Terms) -> in
 
 def _headline(recording: Recording) -> str:
     if recording.kind is Kind.ALREADY_STORED:
-        return "already stored: no hit was spent" if recording.outcome is Outcome.STORED else f"settled before as {recording.outcome}"
+        return (
+            "already stored: no hit was spent"
+            if recording.outcome is Outcome.STORED
+            else f"settled before as {recording.outcome}"
+        )
     return recording.reason or str(recording.outcome)
 
 

@@ -16,13 +16,8 @@ CHECKOUT_MARGIN = timedelta(minutes=30)
 CARD_ON_FILE = "A card is on file."
 
 NO_CARD = "No card is on file for this account."
-SAVE_A_CARD = (
-    "Open the checkout link and save one; nothing is charged. The request then goes on by itself."
-)
-SUBSCRIBE = (
-    "Open the checkout link and subscribe, with {days} days of trial. The request then goes on by "
-    "itself."
-)
+SAVE_A_CARD = "Open the checkout link and save one; nothing is charged. The request then goes on by itself."
+SUBSCRIBE = "Open the checkout link and subscribe, with {days} days of trial. The request then goes on by itself."
 
 
 class Verdict(StrEnum):

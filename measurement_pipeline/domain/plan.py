@@ -4,7 +4,10 @@ Dagster launches a range as "every partition between two, in order of registrati
 nothing but due rows. Pure: rows, order of registration and budget in, ranges out.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -34,7 +37,7 @@ class Range:
 
 
 def plan(
-    due: Sequence[Due], *, registered: Mapping[str, int], covered: Set[str], budget: int, placed_before: int
+    due: Sequence[Due], *, registered: Mapping[str, int], covered: AbstractSet[str], budget: int, placed_before: int
 ) -> list[Range]:
     """The ranges to launch, the one with the best row first.
 
@@ -50,9 +53,13 @@ def plan(
     size = run_size(len(open_rows))
     chosen = _in_turn(open_rows, places, placed_before)
     ranges = _ranges(chosen, registered, size)
-    if len(ranges) > MAX_RANGES:
-        ranges = _widened(ranges[:MAX_RANGES], open_rows, registered, size, places)
-    return ranges
+    if len(ranges) <= MAX_RANGES:
+        return ranges
+    while len(ranges) > MAX_RANGES:
+        # The beginning of the order, so that what it promises still holds; so many rows are never more ranges than that.
+        chosen = chosen[: max(MAX_RANGES, len(chosen) * 9 // 10)]
+        ranges = _ranges(chosen, registered, size)
+    return _widened(ranges, open_rows, registered, size, places, placed_before)
 
 
 def run_size(due: int) -> int:
@@ -88,26 +95,46 @@ def _ranges(chosen: Sequence[str], registered: Mapping[str, int], size: int) -> 
 
 
 def _widened(
-    ranges: Sequence[Range], rows: Sequence[Due], registered: Mapping[str, int], size: int, places: int
+    ranges: Sequence[Range],
+    rows: Sequence[Due],
+    registered: Mapping[str, int],
+    size: int,
+    places: int,
+    placed_before: int,
 ) -> list[Range]:
     """Scattered ranks: each range grows over the due rows beside it, rather than twenty runs of one or two.
 
-    It grows no further than keeps the promise to the oldest: of what is planned, at least a tenth, counted by age.
+    It grows no further than keeps the promise to those that wait longest. The range that holds the oldest row grows first: its
+    neighbours are often as old, and each old row that is taken makes room for nine others.
     """
     song_at = {registered[row.song]: row.song for row in rows}
-    taken = {song for r in ranges for song in r.songs}
-    by_age = [row.song for row in sorted(rows, key=lambda row: row.waiting_since)]
-    oldest = 0
-    grown = []
-    for r in ranges:
-        songs = list(r.songs)
-        while len(songs) < size and len(taken) < places:
-            beside = song_at.get(registered[songs[-1]] + 1)
-            while oldest < len(by_age) and by_age[oldest] in taken:
-                oldest += 1
-            if beside is None or beside in taken or len(taken) >= PLACES_PER_OLDEST * (oldest + 1):
-                break
-            songs.append(beside)
-            taken.add(beside)
-        grown.append(Range(tuple(songs)))
-    return grown
+    since = {row.song: row.waiting_since for row in rows}
+    grown = [deque(r.songs) for r in ranges]
+    taken = {song for songs in grown for song in songs}
+    taken_ages = sorted(since[song] for song in taken)
+    by_age = deque(sorted(rows, key=lambda row: row.waiting_since))
+    for songs in sorted(grown, key=lambda songs: min(since[song] for song in songs)):
+        for end, step in ((-1, 1), (0, -1)):
+            while len(songs) < size and len(taken) < places:
+                beside = song_at.get(registered[songs[end]] + step)
+                if beside is None or beside in taken:
+                    break
+                while by_age[0].song in taken:
+                    by_age.popleft()
+                # Of rows that wait equally long any will do, so all that are no younger than the oldest one left out count.
+                oldest_left = by_age[0].waiting_since
+                oldest_taken = bisect_right(taken_ages, oldest_left) + (since[beside] == oldest_left)
+                if oldest_taken < _turns_of_the_oldest(placed_before, len(taken) + 1):
+                    break
+                taken.add(beside)
+                insort(taken_ages, since[beside])
+                if step > 0:
+                    songs.append(beside)
+                else:
+                    songs.appendleft(beside)
+    return [Range(tuple(songs)) for songs in grown]
+
+
+def _turns_of_the_oldest(placed_before: int, places: int) -> int:
+    """How many of the next so many places go to those that wait longest."""
+    return (placed_before + places) // PLACES_PER_OLDEST - placed_before // PLACES_PER_OLDEST

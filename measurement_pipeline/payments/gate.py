@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -25,8 +26,8 @@ from measurement_pipeline.domain.payment import (
     Verdict,
 )
 from measurement_pipeline.payments.stripe_errors import in_words, retry_after
+from measurement_pipeline.payments.transport import HttpxTransport
 
-_TIMEOUT_SECONDS = 20.0
 # An account should have one customer. Where it has more, a card on any of them counts.
 _CUSTOMERS_LOOKED_AT = 10
 _SESSIONS_TRIED = 4
@@ -52,9 +53,7 @@ class Decisions(Protocol):
         ...
 
 
-def check_payment_method(
-    account: UUID, *, gate: "StripeGate", decisions: Decisions, want_checkout: bool
-) -> Decision:
+def check_payment_method(account: UUID, *, gate: "StripeGate", decisions: Decisions, want_checkout: bool) -> Decision:
     """Say whether an account may spend, from what is remembered or else from Stripe.
 
     `want_checkout`: make a checkout link for an account without a card, where none is open.
@@ -102,9 +101,7 @@ class StripeGate:
             raise ValueError("the Stripe key is empty or holds characters that no header can carry")
         # At lower levels the library repeats what Stripe said of the key.
         logging.getLogger("stripe").setLevel(logging.WARNING)
-        self._http = http_client or stripe.HTTPXClient(
-            timeout=_TIMEOUT_SECONDS, allow_sync_methods=True
-        )
+        self._http = http_client or HttpxTransport()
         self._stripe = stripe.StripeClient(
             secret_key,
             base_addresses={"api": api_base.rstrip("/")},
@@ -133,7 +130,7 @@ class StripeGate:
         Never raises for what Stripe or the network does: that is an unknown with its reason.
         """
         try:
-            return self._decide(account, customer, open_checkout, want_checkout)
+            return self._decide(account, customer, open_checkout, want_checkout=want_checkout)
         except stripe.StripeError as error:
             wait = retry_after(error)
             return Decision(Verdict.UNKNOWN, in_words(error), retry_after_seconds=wait)
@@ -145,6 +142,7 @@ class StripeGate:
         account: UUID,
         known: str | None,
         link: tuple[str, datetime] | None,
+        *,
         want_checkout: bool,
     ) -> Decision:
         cards: dict[str, bool | None] = {}
@@ -177,15 +175,16 @@ class StripeGate:
             {"query": f"metadata['accountId']:'{account}'", "limit": _CUSTOMERS_LOOKED_AT}
         )
         for customer in _listed(found, "a search for customers"):
-            if customer.id != known:
-                yield customer.id
+            identity = _text(customer, "id")
+            if identity != known:
+                yield identity
 
     def _has_card(self, customer: str) -> bool | None:
         """Whether a customer has a card now; None where the customer is no longer there."""
         try:
             found = self._stripe.v1.customers.retrieve(customer)
         except stripe.InvalidRequestError as error:
-            if error.http_status == 404:
+            if error.http_status == HTTPStatus.NOT_FOUND:
                 return None
             raise
         if getattr(found, "deleted", False):
@@ -193,19 +192,15 @@ class StripeGate:
         settings = getattr(found, "invoice_settings", None)
         if getattr(settings, "default_payment_method", None):
             return True
-        cards = self._stripe.v1.payment_methods.list(
-            {"customer": customer, "type": "card", "limit": 1}
-        )
+        cards = self._stripe.v1.payment_methods.list({"customer": customer, "type": "card", "limit": 1})
         return bool(_listed(cards, "a list of payment methods"))
 
     def _create_customer(self, account: UUID, gone: str | None) -> str:
         # Two requests that race make one customer. One made after another was deleted needs a key
         # of its own, or the key would bring the deleted one back.
         key = f"customer:{account}" + (f":after:{gone}" if gone else "")
-        made = self._stripe.v1.customers.create(
-            {"metadata": {"accountId": str(account)}}, {"idempotency_key": key}
-        )
-        return made.id
+        made = self._stripe.v1.customers.create({"metadata": {"accountId": str(account)}}, {"idempotency_key": key})
+        return _text(made, "id")
 
     def _open_session(self, account: UUID, customer: str) -> tuple[str, datetime]:
         """A checkout session that is open: its URL, and when it closes."""
@@ -216,11 +211,12 @@ class StripeGate:
         first_key = key = f"checkout:{account}:{described}:{self._now():%Y-%m-%dT%H}"
         for _ in range(_SESSIONS_TRIED):
             session = self._stripe.v1.checkout.sessions.create(params, {"idempotency_key": key})
+            identity = _text(session, "id")
             if _replayed(session):  # as it was when it was made: it may have been used meanwhile
-                session = self._stripe.v1.checkout.sessions.retrieve(session.id)
-            if session.status == "open" and session.url:
-                return session.url, datetime.fromtimestamp(session.expires_at, UTC)
-            key = f"{first_key}:after:{session.id}"
+                session = self._stripe.v1.checkout.sessions.retrieve(identity)
+            if _text(session, "status") == "open":
+                return _text(session, "url"), _moment(session, "expires_at")
+            key = f"{first_key}:after:{identity}"
         raise _OddAnswerError("each new checkout session is closed already")
 
     def _session_params(self, account: UUID, customer: str) -> SessionCreateParams:
@@ -248,6 +244,20 @@ def _listed(found: object, what: str) -> list[Any]:
     if not isinstance(data, list):
         raise _OddAnswerError(f"{what} holds no list")
     return data
+
+
+def _text(found: object, name: str) -> str:
+    value = getattr(found, name, None)
+    if not isinstance(value, str) or not value:
+        raise _OddAnswerError(f"{name} of {getattr(found, 'object', 'an object')} is not there")
+    return value
+
+
+def _moment(found: object, name: str) -> datetime:
+    value = getattr(found, name, None)
+    if not isinstance(value, int):
+        raise _OddAnswerError(f"{name} of {getattr(found, 'object', 'an object')} is not there")
+    return datetime.fromtimestamp(value, UTC)
 
 
 def _replayed(answered: stripe.StripeObject) -> bool:

@@ -13,28 +13,25 @@ _SETTING_OF = {
 }
 
 
+_WORDS: dict[type[stripe.StripeError], str] = {
+    stripe.AuthenticationError: "Stripe does not accept the key: check STRIPE_SECRET_KEY.",
+    stripe.PermissionError: (
+        "The key in STRIPE_SECRET_KEY lacks a permission: it has to read customers and payment methods, and to "
+        "write customers and checkout sessions."
+    ),
+    stripe.RateLimitError: "Stripe limits how often it may be asked; it will be asked again later.",
+    stripe.APIConnectionError: "Stripe could not be reached: check STRIPE_API_BASE and the network.",
+}
+
+
 def in_words(error: stripe.StripeError) -> str:
     """One sentence for an operator, free of secrets."""
-    match error:
-        case stripe.AuthenticationError():
-            return "Stripe does not accept the key: check STRIPE_SECRET_KEY."
-        case stripe.PermissionError():
-            return (
-                "The key in STRIPE_SECRET_KEY lacks a permission: it has to read customers and "
-                "payment methods, and to write customers and checkout sessions."
-            )
-        case stripe.RateLimitError():
-            return "Stripe limits how often it may be asked; it will be asked again later."
-        case stripe.APIConnectionError():
-            return "Stripe could not be reached: check STRIPE_API_BASE and the network."
-        case stripe.InvalidRequestError(param=str(param)):
-            settings = [name for start, name in _SETTING_OF.items() if param.startswith(start)]
-            hint = f": check {settings[0]}" if settings else ""
-            return f"Stripe refused the request for its {param} ({error.code or 'invalid'}){hint}."
-        case _ if error.http_status is not None:
-            return f"Stripe answered with HTTP {error.http_status} ({type(error).__name__})."
-        case _:
-            return f"Stripe could not be asked ({type(error).__name__})."
+    if isinstance(error, stripe.InvalidRequestError) and error.param:
+        settings = [name for start, name in _SETTING_OF.items() if error.param.startswith(start)]
+        hint = f": check {settings[0]}" if settings else ""
+        return f"Stripe refused the request for its {error.param} ({error.code or 'invalid'}){hint}."
+    status = f"HTTP {error.http_status}, " if error.http_status else ""
+    return _WORDS.get(type(error)) or f"Stripe answered with an error ({status}{type(error).__name__})."
 
 
 def retry_after(error: stripe.StripeError) -> float | None:

@@ -52,3 +52,11 @@ where excluded.checked_at >= payment_decisions.checked_at
 -- name: act
 insert into operator_acts (actor, act, detail)
 values (%(actor)s, %(act)s, %(detail)s)
+
+-- name: forget_checkouts
+-- The doubles that made these pages are gone, and their pages with them.
+update payment_decisions
+set
+    checkout_url = null,
+    checkout_expires_at = null
+where checkout_url is not null

@@ -102,7 +102,13 @@ def claim(
     """Own up to `limit` of the due rows among `songs`, best rank first. Rows that another run is claiming are passed over."""
     found = connection.execute(
         _SQL["claim"],
-        {**_parameters(rules), "songs": list(songs), "run": run, "limit": limit, "ignore_not_before": ignore_not_before},
+        {
+            **_parameters(rules),
+            "songs": list(songs),
+            "run": run,
+            "limit": limit,
+            "ignore_not_before": ignore_not_before,
+        },
     )
     return [Claim(**row) for row in found]
 

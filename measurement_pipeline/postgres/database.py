@@ -3,17 +3,16 @@
 Rows come back as dictionaries, and connections commit statement by statement (`connection.transaction()` opens a longer one).
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
 
+T = TypeVar("T")
 Connection = psycopg.Connection[DictRow]
 AsyncConnection = psycopg.AsyncConnection[DictRow]
-AsyncPool = AsyncConnectionPool[AsyncConnection]
 
 # Raised here and caught by callers, so that they need not import psycopg to name it: the database could not be reached, or
 # went away under the statement. Nothing is known of what it did.
@@ -35,17 +34,32 @@ def connect(url: str) -> Connection:
     return Connection.connect(url, **_OPTIONS)
 
 
-@asynccontextmanager
-async def pool(url: str, *, size: int) -> AsyncIterator[AsyncPool]:
-    """At most `size` connections; one that the server dropped is replaced before it is handed out."""
-    async with AsyncConnectionPool(
-        url,
-        min_size=1,
-        max_size=size,
-        kwargs=_OPTIONS,
-        connection_class=AsyncConnection,
-        check=AsyncConnectionPool.check_connection,
-        timeout=30,
-        open=False,
-    ) as opened:
-        yield opened
+class Line:
+    """One connection of an event loop that is made when it is needed, and made anew once it was lost.
+
+    A pool would hand a broken connection's users to its others; here each user keeps a line of its own, and one that is lost
+    costs that user one failed statement.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: AsyncConnection | None = None
+        self._turn = asyncio.Lock()
+
+    async def do(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Do `work` on the connection, one at a time. Raises `DatabaseUnavailable`; the next call then connects anew."""
+        async with self._turn:
+            try:
+                if self._connection is None:
+                    self._connection = await AsyncConnection.connect(self._url, **_OPTIONS)
+                return await work(self._connection)
+            except BaseException:
+                # Whatever it was, a statement may be half-way: the connection is not to be trusted with the next one.
+                await self.close()
+                raise
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()

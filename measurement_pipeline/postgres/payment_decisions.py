@@ -61,3 +61,8 @@ class PaymentDecisions:
 def ensure_account(connection: Connection, account: UUID, *, name: str | None = None) -> None:
     """Make the account's row if it is not there yet."""
     connection.execute(_SQL["ensure"], {"account": account, "name": name})
+
+
+def forget_checkouts(connection: Connection) -> None:
+    """Hand out no checkout page again that was made before now: for doubles of Stripe, whose pages end with them."""
+    connection.execute(_SQL["forget_checkouts"])

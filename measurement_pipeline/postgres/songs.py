@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date
 from typing import Any
 from uuid import UUID
 
@@ -40,9 +40,7 @@ def import_catalog(
         connection.execute(_SQL["stage"])
         with connection.cursor() as cursor, cursor.copy(_SQL["copy_in"]) as copy:
             for line in lines:
-                copy.write_row(
-                    (line.isrc, line.title, line.artist, line.album, line.release_date, line.play_count)
-                )
+                copy.write_row((line.isrc, line.title, line.artist, line.album, line.release_date, line.play_count))
         connection.execute(_SQL["merge_songs"])
         found = connection.execute(_SQL["catalog"], {"account": account, "name": name}).fetchone()
         if found is None:
@@ -81,4 +79,4 @@ def point_count(connection: Connection) -> int:
 
 def series(connection: Connection, song: str) -> dict[date, int]:
     """A recording's bought play counts by day, restatements resolved."""
-    return {row["captured_at"].date(): row["value"] for row in connection.execute(_SQL["series"], {"song": song})}
+    return {row["captured_at"].astimezone(UTC).date(): row["value"] for row in connection.execute(_SQL["series"], {"song": song})}

@@ -165,6 +165,12 @@ def budget(connection: Connection, *, hits_allowed: int) -> Budget:
     return Budget(allowed=hits_allowed, **row)
 
 
+def frees_in(connection: Connection, place: int) -> float | None:
+    """Seconds until `place` (from 1) of the hits that count now no longer do; None where fewer are counted."""
+    found = connection.execute(_SQL["frees_in"], {"place": place}).fetchone()
+    return None if found is None else float(found["seconds"])
+
+
 async def recent_causes(connection: AsyncConnection) -> list[tuple[str, str]]:
     """(cause, song) of the answers since the breaker was last closed by a person, the latest first."""
     found = await connection.execute(_SQL["recent_causes"], {"limit": _CAUSES_READ})

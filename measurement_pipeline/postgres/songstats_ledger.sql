@@ -212,6 +212,15 @@ select
     ) as next_hit_frees_at
 from counted
 
+-- name: frees_in
+-- Seconds until so many of the hits that count now no longer do.
+select extract(epoch from reserved_at + interval '30 days' - now())::double precision as seconds
+from songstats_quota_ledger
+where reserved_at > now() - interval '30 days' and billable is distinct from false
+order by reserved_at
+offset %(place)s - 1
+limit 1
+
 -- name: recent_causes
 select
     ledger.reason,
@@ -219,7 +228,7 @@ select
 from songstats_quota_ledger as ledger
 where
     ledger.reason in ('stored', 'no history', 'rejected', 'malformed')
-    and ledger.settled_at > (select streak_since from vendor_state where vendor = 'songstats')
+    and ledger.settled_at > (select coalesce(streak_since, '-infinity') from vendor_state where vendor = 'songstats')
 order by ledger.settled_at desc, ledger.id desc
 limit %(limit)s
 

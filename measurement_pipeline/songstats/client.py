@@ -26,6 +26,7 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 # vendor is just closing, the fewer hits end with an unknown fate.
 _KEEPALIVE_SECONDS = 5.0
 
+_SHORTEST_KEY = 8
 _HEADER_SAFE = re.compile(r"[!-~]+")
 _PRIVATE_HEADER = re.compile(r"cookie|auth|token|secret|session|key")
 
@@ -58,9 +59,7 @@ class SongstatsClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         if not _HEADER_SAFE.fullmatch(api_key):
-            raise ValueError(
-                "the Songstats API key is empty or holds characters that a header cannot carry"
-            )
+            raise ValueError("the Songstats API key is empty or holds characters that a header cannot carry")
         base = httpx.URL(base_url)
         if base.scheme not in ("http", "https") or not base.host:
             raise ValueError(f"the Songstats base URL must be http(s)://host, not {base_url!r}")
@@ -69,9 +68,7 @@ class SongstatsClient:
         if concurrency < 1:
             raise ValueError(f"at least one call must be allowed at a time, not {concurrency}")
         if timeout_seconds <= 0:
-            raise ValueError(
-                f"the Songstats timeout must be more than 0 seconds, not {timeout_seconds}"
-            )
+            raise ValueError(f"the Songstats timeout must be more than 0 seconds, not {timeout_seconds}")
 
         query = {"source": ",".join(sources)}
         if artist_id:
@@ -172,10 +169,10 @@ class SongstatsClient:
     def _without_key(self, body: bytes) -> bytes:
         """The body as received, save for an echo of the key: bodies are stored, keys must not be.
 
-        A key of fewer than eight characters is no real one, and could stand in any text.
+        A key shorter than _SHORTEST_KEY is no real one, and could stand in any text.
         """
         key = self._api_key.encode("ascii")
-        return body.replace(key, b"[api key]") if len(key) >= 8 and key in body else body
+        return body.replace(key, b"[api key]") if len(key) >= _SHORTEST_KEY and key in body else body
 
     def _in_words(self, error: Exception) -> str:
         text = " ".join(str(error).split()).replace(self._api_key, "[api key]")[:200]

@@ -9,6 +9,7 @@ again, for free.
 
 import hashlib
 import json
+from http import HTTPStatus
 from typing import Any
 
 from measurement_pipeline.domain.outcome import Cause, Judgement, Outcome
@@ -18,6 +19,38 @@ from measurement_pipeline.songstats.points import read_points
 PARSER_VERSION = 1
 
 _LONGEST_DETAIL = 300
+
+# The rows of the outcome table: what is known of the recording, whether the hit was billed, and why it was spent.
+_Row = tuple[Outcome | None, bool | None, Cause]
+_STORED: _Row = (Outcome.STORED, True, Cause.STORED)
+_NO_HISTORY: _Row = (Outcome.NO_HISTORY, True, Cause.NO_HISTORY)
+_REJECTED: _Row = (Outcome.REJECTED, True, Cause.REJECTED)
+_MALFORMED: _Row = (Outcome.MALFORMED, True, Cause.MALFORMED)
+_BUSY: _Row = (Outcome.TRANSIENT, False, Cause.TRANSIENT)
+# No whole answer: whether the request was counted is known to the vendor alone.
+_LOST: _Row = (Outcome.TRANSIENT, None, Cause.TRANSIENT)
+_TIMED_OUT: _Row = (Outcome.TRANSIENT, None, Cause.TIMEOUT)
+_THROTTLED: _Row = (None, False, Cause.THROTTLED)
+_REFUSED_KEY: _Row = (None, False, Cause.REFUSED_KEY)
+_UNSURE: _Row = (None, None, Cause.TRANSIENT)
+
+_BY_STATUS = {
+    401: _REFUSED_KEY,
+    402: _REFUSED_KEY,
+    404: _NO_HISTORY,
+    408: _BUSY,
+    425: _BUSY,
+    429: _THROTTLED,
+}
+# Any other status, by its first digit; from 500 up: busy.
+_BY_CLASS = {
+    # A success that is not 200 (204, 206 …) holds no whole history, yet may have been billed: not bought again.
+    2: _MALFORMED,
+    # A redirect is not followed, since the key is not carried to another address, and asked again it would say
+    # the same. Five in a row open the breaker: then it is the vendor that moved, not the recordings.
+    3: _REJECTED,
+    4: _REJECTED,
+}
 
 
 class _OddShapeError(Exception):
@@ -32,23 +65,23 @@ def judge(answer: Answer, *, key_works: bool | None = None, platform: str = "spo
     to know.
     """
     status = answer.status_code
-    if status is None or (status == 200 and answer.failure is not None):
+    if status is None or (status == HTTPStatus.OK and answer.failure is not None):
         return _unanswered(answer)
-    if status == 200:
+    if status == HTTPStatus.OK:
         return _read(answer.body, platform)
-    return _refused(status, _message(answer.body), key_works)
+    return _refused(status, _message(answer.body), key=key_works)
 
 
 def needs_key_check(answer: Answer) -> bool:
     """Whether `/status` must be asked first: a 403 may speak of the key or of the recording."""
-    return answer.status_code == 403
+    return answer.status_code == HTTPStatus.FORBIDDEN
 
 
 def key_works(status_answer: Answer) -> bool | None:
     """What an answer of `/status` says of the key: True, False, or None where it says nothing."""
     if status_answer.status_code in (401, 402, 403):
         return False
-    if status_answer.status_code != 200 or status_answer.failure is not None:
+    if status_answer.status_code != HTTPStatus.OK or status_answer.failure is not None:
         return None
     payload = _parsed(status_answer.body)
     return True if isinstance(payload, dict) and payload.get("result") == "success" else None
@@ -60,38 +93,19 @@ def digest(body: bytes) -> str:
 
 
 def _unanswered(answer: Answer) -> Judgement:
-    # The request may have been counted: whether it was is known to the vendor alone.
-    cause = Cause.TIMEOUT if answer.failure is Failure.TIMEOUT else Cause.TRANSIENT
-    return Judgement(Outcome.TRANSIENT, None, cause, _line(f"{answer.failure}: {answer.detail}"))
+    row = _TIMED_OUT if answer.failure is Failure.TIMEOUT else _LOST
+    return Judgement(*row, _line(f"{answer.failure}: {answer.detail}"))
 
 
-def _refused(status: int, message: str, key: bool | None) -> Judgement:
-    detail = _line(f"HTTP {status}: {message}" if message else f"HTTP {status}")
-    match status:
-        case 401 | 402:
-            return Judgement(None, False, Cause.REFUSED_KEY, detail)
-        case 403 if key is False:
-            return Judgement(None, False, Cause.REFUSED_KEY, detail)
-        case 403 if key is None:
-            unsure = _line(f"{detail}; whether the key works could not be checked")
-            return Judgement(None, None, Cause.TRANSIENT, unsure)
-        case 404:
-            return Judgement(Outcome.NO_HISTORY, True, Cause.NO_HISTORY, detail)
-        case 429:
-            return Judgement(None, False, Cause.THROTTLED, detail)
-        case 408 | 425:
-            return Judgement(Outcome.TRANSIENT, False, Cause.TRANSIENT, detail)
-        case _ if status >= 500:
-            return Judgement(Outcome.TRANSIENT, False, Cause.TRANSIENT, detail)
-        case _ if status >= 300:
-            # 4xx: this request will not be served. 3xx too: a redirect is not followed, since the
-            # key is not carried to another address; asked again it would say the same. Five in a
-            # row open the breaker.
-            return Judgement(Outcome.REJECTED, True, Cause.REJECTED, detail)
-        case _:
-            # A success that is not 200 (204, 206 …) holds no whole history, yet may have been
-            # counted: not bought again.
-            return Judgement(Outcome.MALFORMED, True, Cause.MALFORMED, detail)
+def _refused(status: int, message: str, *, key: bool | None) -> Judgement:
+    said = f"HTTP {status}: {message}" if message else f"HTTP {status}"
+    if status == HTTPStatus.FORBIDDEN:
+        if key is None:
+            return Judgement(*_UNSURE, _line(f"{said}; whether the key works could not be checked"))
+        row = _REJECTED if key else _REFUSED_KEY
+    else:
+        row = _BY_STATUS.get(status) or _BY_CLASS.get(status // 100, _BUSY)
+    return Judgement(*row, _line(said))
 
 
 def _read(body: bytes, platform: str) -> Judgement:
@@ -99,21 +113,19 @@ def _read(body: bytes, platform: str) -> Judgement:
         points = _history(body, platform)
         if not points:
             lacks = "no entry" if points is None else "an empty history"
-            detail = f"{lacks} for {platform}"
-            return Judgement(Outcome.NO_HISTORY, True, Cause.NO_HISTORY, detail)
+            return Judgement(*_NO_HISTORY, f"{lacks} for {platform}")
         history = read_points(points)
     # What could just be parsed can still be nested too deeply to be compared.
     except (_OddShapeError, RecursionError) as odd:
-        return Judgement(Outcome.MALFORMED, True, Cause.MALFORMED, _line(str(odd)))
+        return Judgement(*_MALFORMED, _line(str(odd)))
     dropped = ", ".join(f"{count} {reason}" for reason, count in history.dropped.items())
     if not history.play_counts:
-        detail = f"none of {len(points)} points is usable: {dropped}"
-        return Judgement(Outcome.MALFORMED, True, Cause.MALFORMED, detail)
+        return Judgement(*_MALFORMED, f"none of {len(points)} points is usable: {dropped}")
     first, last = history.play_counts[0].day, history.play_counts[-1].day
     detail = f"{len(history.play_counts)} points from {first} to {last}"
     if dropped:
         detail = f"{detail}; left out: {dropped}"
-    return Judgement(Outcome.STORED, True, Cause.STORED, detail, history)
+    return Judgement(*_STORED, detail, history)
 
 
 def _history(body: bytes, platform: str) -> list[Any] | None:
@@ -172,7 +184,5 @@ def _message(body: bytes) -> str:
 
 def _line(text: str) -> str:
     """One printable line of at most 300 characters: what a text column and a terminal both take."""
-    printable = "".join(
-        character if character.isprintable() else " " for character in text[: 2 * _LONGEST_DETAIL]
-    )
+    printable = "".join(character if character.isprintable() else " " for character in text[: 2 * _LONGEST_DETAIL])
     return " ".join(printable.split())[:_LONGEST_DETAIL]

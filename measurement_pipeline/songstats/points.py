@@ -20,6 +20,7 @@ _NON_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.ASCII | re.IGNOREC
 # No count needs more characters, and Decimal is not to be fed a megabyte of digits.
 _LONGEST_NUMBER = 64
 _MOST_DIGITS = 19
+_DATE_LENGTH = len("YYYY-MM-DD")
 
 _MISSING = object()
 
@@ -76,7 +77,7 @@ def _day(point: object) -> date:
         raise _DroppedError("not an object")
     text = point.get("date")
     # fromisoformat alone would also read 20250510 and 2025-W19-6.
-    if type(text) is str and len(text) == 10 and text[4] == text[7] == "-":
+    if type(text) is str and len(text) == _DATE_LENGTH and text[4] == text[7] == "-":
         try:
             return date.fromisoformat(text)
         except ValueError:

@@ -53,14 +53,17 @@ class Bench:
         job = self.sql(
             "insert into measurement_jobs (account, source, scope, state, asked, enqueued, skipped)"
             " values (%s, 'historical', '{}', 'accepted', %s, %s, 0) returning id",
-            account, len(songs), len(songs),
+            account,
+            len(songs),
+            len(songs),
         )[0]["id"]
         self.sql("insert into songs (isrc) select unnest(%s::text[]) on conflict do nothing", list(songs))
         self.sql("insert into measurement_job_songs (job, song) select %s, unnest(%s::text[])", job, list(songs))
         self.sql(
             "insert into songstats_backfill_queue (song, rank_score)"
             " select * from unnest(%s::text[], %s::bigint[]) on conflict do nothing",
-            list(songs), list(ranks or range(len(songs), 0, -1)),
+            list(songs),
+            list(ranks or range(len(songs), 0, -1)),
         )
         return UUID(str(job))
 
@@ -77,7 +80,10 @@ class Bench:
         return self.sql("select * from songstats_backfill_queue where song = %s", song)[0]
 
     def statuses(self) -> dict[str, int]:
-        return {r["s"]: r["n"] for r in self.sql("select coalesce(outcome, status) s, count(*) n from songstats_backfill_queue group by 1")}
+        return {
+            r["s"]: r["n"]
+            for r in self.sql("select coalesce(outcome, status) s, count(*) n from songstats_backfill_queue group by 1")
+        }
 
     def ledger(self) -> list[dict[str, Any]]:
         return self.sql("select * from songstats_quota_ledger order by id")

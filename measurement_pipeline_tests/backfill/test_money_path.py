@@ -1,18 +1,460 @@
-"""The money path on a real database and doubles: every outcome, and every hit."""
+"""The money path on a real database and doubles: every outcome, and every hit counted at the vendor's end."""
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
 
 from measurement_pipeline.backfill.report import Kind
-from measurement_pipeline_tests.backfill.conftest import Bench, isrcs
+from measurement_pipeline.backfill.run import Means
+from measurement_pipeline.domain.payment import Verdict
+from measurement_pipeline.songstats.client import SongstatsClient
+from measurement_pipeline_tests.backfill.conftest import Bench, isrcs, replace
+
+HISTORY = "/enterprise/v1/tracks/historic_stats"
+STATUS = "/enterprise/v1/status"
+
+
+def payload(history: object, source: str = "spotify") -> str:
+    return json.dumps({"result": "success", "message": "", "stats": [{"source": source, "data": {"history": history}}]})
+
+
+def point(day: str, count: object) -> dict[str, object]:
+    return {"date": day, "streams_total": count}
+
+
+GOOD = payload([point("2026-01-01", 10), point("2026-01-02", 12)])
 
 
 def test_a_due_recording_is_bought_once_and_stored(bench: Bench):
     (song,) = songs = isrcs(1)
     job = bench.ask_for(songs)
-    coverage, told = bench.cover(songs)
+    _, told = bench.cover(songs)
     assert [(r.song, r.kind, r.hit) for r in told] == [(song, Kind.SETTLED, True)]
     assert bench.row(song)["outcome"] == "stored"
     assert bench.sandbox.hits() == 1
-    points = bench.sql("select count(*) n from song_measurements where metric = 'platform_displayed_play_count'")[0]["n"]
+    points = bench.sql("select count(*) n from song_measurements where metric = 'platform_displayed_play_count'")[0][
+        "n"
+    ]
     assert points == len(told[0].history.play_counts) > 0
     (hit,) = bench.ledger()
     assert (hit["reason"], hit["billable"], hit["job"], hit["account"]) == ("stored", True, job, bench.account)
     assert bench.sql("select state from measurement_jobs")[0]["state"] == "done"
+
+
+def test_popularity_in_the_same_payload_is_stored_as_its_own_metric(bench: Bench):
+    songs = isrcs(1)
+    bench.ask_for(songs)
+    body = payload([{"date": "2026-01-01", "streams_total": "296422273.0", "popularity_current": 61}])
+    bench.sandbox.faults(HISTORY, body=body)
+    bench.cover(songs)
+    found = bench.sql("select metric, value, captured_at, data_source, raw_ref from song_measurements order by metric")
+    assert [(r["metric"], r["value"]) for r in found] == [
+        ("platform_displayed_play_count", 296422273),
+        ("popularity", 61),
+    ]
+    response = bench.sql("select id from songstats_responses")[0]["id"]
+    assert {(str(r["captured_at"].date()), r["data_source"], r["raw_ref"]) for r in found} == {
+        ("2026-01-01", "songstats", f"songstats_responses/{response}")
+    }
+
+
+def test_two_hundred_recordings_cost_two_hundred_hits_and_a_second_run_none(bench: Bench):
+    songs = isrcs(200)
+    bench.ask_for(songs)
+    coverage, told = bench.cover(songs)
+    assert coverage.summary.total(Kind.SETTLED) == 200
+    assert {len(bench.sandbox.requests(HISTORY, isrc=song)) for song in songs[:5]} == {1}
+    again, told = bench.cover(songs, run="run-2")
+    assert {r.kind for r in told} == {Kind.ALREADY_STORED}
+    assert len(told) == 200
+    assert again.summary.calls == 0
+    assert bench.sandbox.hits() == 200
+
+
+# What the vendor answers → the row, whether the hit counts, and the ledger's reason. `None` for the row: back to pending.
+OUTCOMES: dict[str, tuple[dict[str, Any], str | None, bool | None, str]] = {
+    "no entry for the platform": ({"body": payload([], "deezer")}, "no_history", True, "no history"),
+    "an empty history": ({"body": payload([])}, "no_history", True, "no history"),
+    "404": ({"status": 404}, "no_history", True, "no history"),
+    "400": ({"status": 400}, "rejected", True, "rejected"),
+    "409": ({"status": 409}, "rejected", True, "rejected"),
+    "410": ({"status": 410}, "rejected", True, "rejected"),
+    "422": ({"status": 422}, "rejected", True, "rejected"),
+    "418": ({"status": 418}, "rejected", True, "rejected"),
+    "403 while the status is fine": ({"status": 403}, "rejected", True, "rejected"),
+    "not JSON": ({"body": "<html>maintenance</html>"}, "malformed", True, "malformed"),
+    "another shape": ({"body": '{"result": "success"}'}, "malformed", True, "malformed"),
+    "a renamed field": ({"body": payload([{"date": "2026-01-01", "plays": 3}])}, "malformed", True, "malformed"),
+    "408": ({"status": 408}, None, False, "transient"),
+    "425": ({"status": 425}, None, False, "transient"),
+    "500": ({"status": 500}, None, False, "transient"),
+    "503": ({"status": 503}, None, False, "transient"),
+    "a connection closed before an answer": ({"close": True}, None, None, "transient"),
+    "a connection reset": ({"reset": True}, None, None, "transient"),
+    "a body cut short": ({"cut": 20}, None, None, "transient"),
+    "gzip that lies": ({"body": GOOD, "headers": {"content-encoding": "gzip"}}, None, None, "transient"),
+    "no answer in time": ({"delay": 3.0}, None, None, "timeout: unknown"),
+    "429": ({"status": 429}, None, False, "throttled"),
+}
+
+
+@pytest.mark.parametrize("answer", OUTCOMES)
+def test_each_answer_has_its_outcome(bench: Bench, answer: str):
+    fault, outcome, billable, reason = OUTCOMES[answer]
+    (song,) = songs = isrcs(1)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, **fault)
+    if answer == "no answer in time":
+        client = lambda: SongstatsClient(  # noqa: E731
+            api_key="sandbox-songstats-key",
+            base_url=bench.sandbox.songstats_url,
+            sources=["spotify"],
+            timeout_seconds=0.3,
+        )
+        bench.means = Means(client, bench.means.check_payment)
+    bench.cover(songs)
+    row = bench.row(song)
+    assert row["outcome"] == outcome
+    assert row["status"] == {None: "pending", "malformed": "failed"}.get(outcome, "done")
+    (hit,) = bench.ledger()
+    assert (hit["billable"], hit["reason"]) == (billable, reason)
+    assert hit["settled_at"] is not None
+    kept = bench.sql("select count(*) n from songstats_responses")[0]["n"]
+    assert kept == (1 if billable else 0), "what was paid for is kept, and nothing else"
+    assert row["attempts"] == (0 if reason == "throttled" else 1)
+
+
+def test_a_transient_failure_backs_off_and_is_exhausted_at_the_cap(bench: Bench):
+    (song,) = songs = isrcs(1)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, status=500)
+    waits = []
+    for run in range(1, 6):
+        bench.cover(songs, run=f"run-{run}")
+        row = bench.row(song)
+        if row["not_before"] is not None:
+            waits.append(round((row["not_before"] - row["updated_at"]).total_seconds()))
+        bench.sql("update songstats_backfill_queue set not_before = null")
+    assert waits == [60, 120, 240, 480]
+    assert (row["status"], row["outcome"], row["attempts"]) == ("failed", "exhausted", 5)
+    assert bench.sandbox.hits() == 5
+    assert bench.sql("select state from measurement_jobs")[0]["state"] == "done", "exhausted is settled"
+
+
+def test_tries_within_one_run_count_one_attempt_and_each_hit(bench: Bench):
+    (song,) = songs = isrcs(1)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, status=502, count=1)
+    coverage, _ = bench.cover(songs, retry_soon_seconds=0.0)
+    assert coverage.summary.retry_in_seconds == 0.0
+    bench.cover(songs)
+    assert bench.row(song)["attempts"] == 1
+    assert bench.row(song)["outcome"] == "stored"
+    assert [h["reason"] for h in bench.ledger()] == ["transient", "stored"]
+
+
+def test_a_429_pauses_the_deployment_and_costs_no_attempt_and_no_budget(bench: Bench):
+    songs = isrcs(60)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, status=429, retry_after=77)
+    coverage, _ = bench.cover(songs)
+    assert coverage.summary.stopped == "Songstats asks for a pause"
+    rows = bench.sql("select status, attempts from songstats_backfill_queue")
+    assert {(r["status"], r["attempts"]) for r in rows} == {("pending", 0)}
+    assert {h["billable"] for h in bench.ledger()} == {False}
+    assert len(bench.ledger()) == bench.sandbox.hits() <= 5, "no history was stored yet: five in the air at the most"
+    left = bench.sql("select extract(epoch from paused_until - now()) s from vendor_state")[0]["s"]
+    assert 70 < left <= 77
+    again, _ = bench.cover(songs, run="run-2")
+    assert again.summary.calls == 0, "nothing is due while the pause lasts"
+
+
+def test_a_429_without_retry_after_waits_longer_each_time(bench: Bench):
+    songs = isrcs(1)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, status=429)
+    waits = []
+    for run in range(4):
+        bench.cover(songs, run=f"run-{run}")
+        waits.append(round(bench.sql("select extract(epoch from paused_until - now()) s from vendor_state")[0]["s"]))
+        bench.sql("update vendor_state set paused_until = now()")
+    assert waits == [5, 10, 20, 40]
+    bench.sandbox.clear_faults()
+    bench.cover(songs, run="run-5")
+    assert bench.sql("select throttled from vendor_state")[0]["throttled"] == 0
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_a_refused_key_settles_nothing_and_opens_the_breaker(bench: Bench, status: int):
+    songs = isrcs(40)
+    bench.ask_for(songs)
+    bench.sandbox.faults("/enterprise/v1/", status=status)
+    coverage, _ = bench.cover(songs)
+    assert coverage.summary.breaker_opened
+    state = bench.sql("select * from vendor_state")[0]
+    assert (state["breaker"], state["breaker_kind"]) == ("open", "key")
+    assert "sandbox-songstats-key" not in state["reason"]
+    assert bench.statuses() == {"pending": 40}
+    assert bench.sandbox.hits() <= 5
+    assert {(h["billable"], h["reason"]) for h in bench.ledger()} == {(False, "refused key")}
+    assert {r["attempts"] for r in bench.sql("select attempts from songstats_backfill_queue")} == {0}
+
+
+@pytest.mark.parametrize(("fault", "hits"), [({"status": 400}, 5), ({"body": "<html/>"}, 5), ({"status": 404}, 25)])
+def test_answers_that_make_no_sense_open_the_breaker_at_exactly_so_many_hits(
+    bench: Bench, fault: dict[str, Any], hits: int
+):
+    songs = isrcs(100)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, **fault)
+    coverage, _ = bench.cover(songs)
+    assert "not one stored between" in coverage.summary.breaker_opened
+    assert bench.sandbox.hits() == hits
+    assert len(bench.sql("select song from songstats_backfill_queue where suspect")) == hits
+    assert bench.sql("select count(*) n from songstats_backfill_queue where status = 'pending'")[0]["n"] == 100 - hits
+    again, _ = bench.cover(songs, run="run-2")
+    assert again.summary.calls == 0
+
+
+def test_a_streak_is_counted_across_runs(bench: Bench):
+    songs = isrcs(10)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, status=400)
+    for run, song in enumerate(songs):
+        bench.cover([song], run=f"run-{run}")
+    assert bench.sandbox.hits() == 5
+
+
+def test_the_budget_is_never_exceeded_and_the_rest_stays_pending(bench: Bench):
+    songs = isrcs(50)
+    bench.ask_for(songs)
+    coverage, _ = bench.cover(songs, terms=replace(bench.terms, hits_allowed=30))
+    assert bench.sandbox.hits() == 30
+    assert bench.statuses() == {"stored": 30, "pending": 20}
+    best = bench.sql("select song from songstats_backfill_queue where outcome = 'stored'")
+    assert {r["song"] for r in best} == set(songs[:30]), "the most played first"
+    again, _ = bench.cover(songs, run="run-2", terms=replace(bench.terms, hits_allowed=30))
+    assert again.summary.stopped == "the budget is spent"
+    assert bench.sandbox.hits() == 30
+
+
+def test_a_card_that_is_gone_spends_nothing(bench: Bench):
+    songs = isrcs(3)
+    bench.ask_for(songs)
+    bench.deny(bench.account)
+    coverage, told = bench.cover(songs)
+    assert bench.sandbox.hits() == 0
+    assert bench.statuses() == {"pending": 3}
+
+
+@pytest.mark.parametrize(
+    ("answer", "hits", "waits"), [(Verdict.ALLOWED, 2, False), (Verdict.DENIED, 0, False), (Verdict.UNKNOWN, 0, True)]
+)
+def test_a_decision_older_than_ten_minutes_is_asked_for_again_before_a_hit(
+    bench: Bench, answer: Verdict, hits: int, waits: bool
+):
+    songs = isrcs(2)
+    bench.ask_for(songs)
+    bench.sql("update payment_decisions set checked_at = now() - interval '11 minutes'")
+
+    def check(account: Any) -> Verdict:
+        if answer is Verdict.ALLOWED:
+            bench.allow(account)
+        if answer is Verdict.DENIED:
+            bench.deny(account)
+        return answer
+
+    _, told = bench.cover(songs, means=Means(bench.means.new_client, check))
+    assert bench.sandbox.hits() == hits
+    assert all((bench.row(song)["not_before"] is not None) == waits for song in songs)
+    if not hits:
+        assert {r.kind for r in told} == {Kind.DEFERRED}
+
+
+def test_a_response_that_was_kept_but_never_read_is_read_without_a_hit(bench: Bench):
+    """The run died between keeping and storing."""
+    (song,) = songs = isrcs(1)
+    bench.ask_for(songs)
+    bench.cover(songs)
+    bench.sql("delete from song_measurements")
+    bench.sql("update measurement_jobs set state = 'accepted'")
+    bench.sql("update songstats_responses set parser_version = null")
+    bench.sql(
+        "update songstats_backfill_queue set status = 'in_progress', outcome = null, claimed_by = 'dead',"
+        " heartbeat_at = now() - interval '1 hour'"
+    )
+    _, told = bench.cover(songs, run="run-2")
+    assert bench.sandbox.hits() == 1
+    assert [(r.kind, r.hit) for r in told] == [(Kind.SETTLED, False)]
+    assert bench.sql("select count(*) n from song_measurements")[0]["n"] > 0
+
+
+def test_measurements_without_a_settled_row_are_owned_and_cost_nothing(bench: Bench):
+    (song,) = songs = isrcs(1)
+    bench.ask_for(songs)
+    bench.cover(songs)
+    bench.sql("update songstats_backfill_queue set status = 'pending', outcome = null")
+    bench.sql("update measurement_jobs set state = 'accepted'")
+    _, told = bench.cover(songs, run="run-2")
+    assert (told[0].kind, bench.row(song)["outcome"]) == (Kind.ALREADY_STORED, "stored")
+    assert bench.sandbox.hits() == 1
+
+
+def test_a_row_whose_owner_beats_is_left_alone(bench: Bench):
+    (song,) = songs = isrcs(1)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, delay=1.0, count=1)
+    slow = threading.Thread(target=lambda: bench.cover(songs, terms=replace(bench.terms)))
+    slow.start()
+    while bench.row(song)["status"] != "in_progress":
+        time.sleep(0.02)
+    coverage, told = bench.cover(songs, run="run-2", operator=True)
+    assert told == []
+    assert coverage.summary.undone == {song: "run run-1 is buying it"}
+    slow.join()
+    assert bench.row(song)["outcome"] == "stored"
+    assert bench.sandbox.hits() == 1
+
+
+def test_a_stale_owner_changes_nothing_when_its_answer_comes_late(bench: Bench):
+    (song,) = songs = isrcs(1)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, delay=1.0, count=1)
+    # It beats too seldom, so that its claim is taken over while its call is in the air.
+    stale: list[Any] = []
+    frozen = replace(bench.terms, beat_seconds=60.0)
+    slow = threading.Thread(target=lambda: stale.extend(bench.cover(songs, run="stale", terms=frozen)[1]))
+    slow.start()
+    while not bench.sandbox.hits():
+        time.sleep(0.02)
+    bench.sql("update songstats_backfill_queue set heartbeat_at = now() - interval '1 hour'")
+    _, told = bench.cover(songs, run="new")
+    lease = bench.row(song)["lease"]
+    before = bench.sql("select count(*) n from song_measurements")[0]["n"]
+    slow.join()
+    assert stale == [], "what was not its to settle is not its to report"
+    assert (bench.row(song)["lease"], bench.row(song)["outcome"]) == (lease, "stored")
+    assert bench.sql("select count(*) n from song_measurements")[0]["n"] == before
+    assert len(bench.sql("select 1 from songstats_responses")) == 2, "but what it paid for is kept"
+
+
+def test_two_runs_at_once_buy_each_recording_once(bench: Bench):
+    songs = isrcs(60)
+    bench.ask_for(songs)
+    threads = [threading.Thread(target=bench.cover, args=(songs,), kwargs={"run": f"run-{n}"}) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert bench.statuses() == {"stored": 60}
+    assert bench.sandbox.hits() == 60
+
+
+def test_the_pace_is_the_deployments(bench: Bench):
+    songs = isrcs(15)
+    bench.ask_for(songs)
+    terms = replace(bench.terms, requests_per_second=20.0)
+    halves = [
+        threading.Thread(target=bench.cover, args=(half,), kwargs={"run": half[0], "terms": terms})
+        for half in (songs[:7], songs[7:])
+    ]
+    began = time.monotonic()
+    for half in halves:
+        half.start()
+    for half in halves:
+        half.join()
+    assert time.monotonic() - began >= 14 / 20, "fifteen calls at 20 a second cannot take less"
+    assert bench.statuses() == {"stored": 15}
+
+
+def test_stopping_lets_what_is_in_the_air_come_down_and_releases_the_rest(bench: Bench):
+    songs = isrcs(50)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, delay=0.3)
+    from measurement_pipeline.backfill.run import Coverage
+
+    coverage = Coverage(songs, run="run-1", operator=False, terms=bench.terms, means=bench.means)
+    told = []
+    for recording in coverage:
+        told.append(recording)
+        coverage.stop("cancelled")
+    hits = bench.sandbox.hits()
+    assert 0 < hits < 50
+    assert len(told) == hits
+    assert bench.statuses() == {"stored": hits, "pending": 50 - hits}
+
+
+def test_an_operator_takes_up_failed_rows_and_it_is_recorded(bench: Bench):
+    (song,) = songs = isrcs(1)
+    bench.ask_for(songs)
+    bench.sql("update songstats_backfill_queue set status = 'failed', outcome = 'exhausted', attempts = 5")
+    bench.cover(songs)
+    assert bench.sandbox.hits() == 0, "a planned run leaves failed rows alone"
+    _, told = bench.cover(songs, run="run-2", operator=True)
+    assert [r.kind for r in told] == [Kind.SETTLED]
+    (act,) = bench.sql("select actor, act, detail from operator_acts")
+    assert (act["actor"], act["detail"]["songs"]) == ("run run-2", [song])
+
+
+def test_an_operator_launching_a_malformed_one_reads_what_was_kept_and_buys_nothing(bench: Bench):
+    (song,) = songs = isrcs(1)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, body="not json")
+    bench.cover(songs)
+    bench.sandbox.clear_faults()
+    bench.cover(songs, run="run-2", operator=True)
+    assert bench.row(song)["outcome"] == "malformed"
+    assert bench.sandbox.hits() == 1
+
+
+def test_an_absent_recording_is_bought_for_the_operators_account_or_refused_clearly(bench: Bench):
+    known, unknown = isrcs(2)
+    coverage, told = bench.cover([known, "not-an-isrc"], operator=True)
+    assert coverage.summary.undone[known].startswith("nobody pays")
+    assert "not an ISRC" in coverage.summary.undone["not-an-isrc"]
+    from measurement_pipeline_tests.backfill.conftest import OPERATORS
+
+    bench.allow(OPERATORS)
+    _, told = bench.cover([known], run="run-2", operator=True)
+    assert [(r.kind, r.account) for r in told] == [(Kind.SETTLED, OPERATORS)]
+    homeless = replace(bench.terms, rules=replace(bench.terms.rules, operators_account=None))
+    coverage, _ = bench.cover([unknown], run="run-3", operator=True, terms=homeless)
+    assert "BACKFILL_ACCOUNT_ID" in coverage.summary.undone[unknown]
+    assert bench.sandbox.hits() == 1
+
+
+def test_connections_that_are_terminated_under_way_lose_and_repeat_nothing(bench: Bench):
+    songs = isrcs(120)
+    bench.ask_for(songs)
+    done = threading.Event()
+
+    def terminate() -> None:
+        while not done.wait(0.3):
+            bench.sql(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()"
+            )
+
+    killer = threading.Thread(target=terminate)
+    killer.start()
+    try:
+        for run in range(30):
+            try:
+                bench.cover(songs, run=f"run-{run}")
+            except Exception:  # noqa: BLE001, S110 - whichever statement was hit; the next run goes on
+                pass
+            bench.sql(
+                "update songstats_backfill_queue set heartbeat_at = now() - interval '1 hour' where status = 'in_progress'"
+            )
+            if bench.statuses() == {"stored": 120}:
+                break
+    finally:
+        done.set()
+        killer.join()
+    assert bench.statuses() == {"stored": 120}
+    assert bench.sandbox.hits() <= len(bench.ledger())
+    answered = bench.sql("select song, count(*) n from songstats_responses group by 1 having count(*) > 1")
+    assert answered == []

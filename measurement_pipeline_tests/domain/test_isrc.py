@@ -82,12 +82,8 @@ def test_an_isrc_is_its_own_normal_form(isrc: str) -> None:
 
 
 @given(ISRCS, st.lists(HYPHENS, min_size=12, max_size=12), st.sampled_from(["", "ISRC", "isrc:"]))
-def test_hyphens_anywhere_and_any_case_are_presentation(
-    isrc: str, hyphens: list[str], word: str
-) -> None:
-    written = word + "".join(
-        hyphen + letter for hyphen, letter in zip(hyphens, isrc.lower(), strict=True)
-    )
+def test_hyphens_anywhere_and_any_case_are_presentation(isrc: str, hyphens: list[str], word: str) -> None:
+    written = word + "".join(hyphen + letter for hyphen, letter in zip(hyphens, isrc.lower(), strict=True))
     assert normalise(written) == isrc
 
 

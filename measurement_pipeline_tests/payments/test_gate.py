@@ -3,19 +3,18 @@
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
-import stripe
 
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.payments.gate import StripeGate, check_payment_method
 from measurement_pipeline.sandbox import PLAIN, Sandbox, running
 
-ACCOUNT = "/v1/customers"
 SESSIONS = "/v1/checkout/sessions"
 
 
@@ -29,28 +28,35 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def double(clock: Clock) -> Iterator[Sandbox]:
-    with running(behaviour=PLAIN, clock=clock) as sandbox:
+@pytest.fixture(scope="module")
+def shared_double(clock: Clock) -> Iterator[Sandbox]:
+    # On a clock that stands still every search falls into the same second.
+    with running(behaviour=replace(PLAIN, searches_per_second=0), clock=clock) as sandbox:
         yield sandbox
 
 
+@pytest.fixture
+def double(shared_double: Sandbox) -> Iterator[Sandbox]:
+    """Accounts are new in each test; what else a test sets is taken back."""
+    shared_double.forget_requests()
+    yield shared_double
+    shared_double.clear_faults()
+
+
 def gate_to(double: Sandbox, clock: Clock, **settings: Any) -> StripeGate:
-    return StripeGate(
-        **{
-            "secret_key": double.stripe_key,
-            "api_base": double.stripe_url,
-            "success_url": "https://pipeline.test/thanks",
-            "max_network_retries": 0,
-            "now": clock,
-        }
-        | settings
-    )
+    usual: dict[str, Any] = {
+        "secret_key": double.stripe_key,
+        "api_base": double.stripe_url,
+        "success_url": "https://pipeline.test/thanks",
+        "max_network_retries": 0,
+        "now": clock,
+    }
+    return StripeGate(**usual | settings)
 
 
 @pytest.fixture
@@ -73,15 +79,21 @@ def ask(
     open_checkout: tuple[str, datetime] | None = None,
     want_checkout: bool = True,
 ) -> Decision:
-    return gate.ask(
-        account, customer=customer, open_checkout=open_checkout, want_checkout=want_checkout
-    )
+    return gate.ask(account, customer=customer, open_checkout=open_checkout, want_checkout=want_checkout)
 
 
 def save_a_card(decision: Decision) -> None:
     """What a person does with the link."""
     assert decision.checkout_url is not None
-    httpx.post(decision.checkout_url, trust_env=False).raise_for_status()
+    assert httpx.post(decision.checkout_url, trust_env=False).status_code == 303
+
+
+def stripe_says(double: Sandbox, method: str, path: str, **more: Any) -> dict[str, Any]:
+    """What somebody else did at Stripe meanwhile."""
+    headers = {"authorization": f"Bearer {double.stripe_key}"}
+    answer = httpx.request(method, double.stripe_url + path, headers=headers, trust_env=False, **more)
+    said: dict[str, Any] = answer.raise_for_status().json()
+    return said
 
 
 def calls(double: Sandbox, path: str, method: str | None = None) -> int:
@@ -100,9 +112,7 @@ def test_an_account_with_a_card_is_allowed_and_its_customer_is_told(
     assert decision.checkout_url is None
 
 
-def test_a_listed_card_that_is_nobodys_default_counts(
-    double: Sandbox, gate: StripeGate, account: UUID
-) -> None:
+def test_a_listed_card_that_is_nobodys_default_counts(double: Sandbox, gate: StripeGate, account: UUID) -> None:
     denied = ask(gate, account)
     save_a_card(denied)
     assert ask(gate, account, customer=denied.customer).verdict is Verdict.ALLOWED
@@ -121,26 +131,20 @@ def test_an_account_nobody_knows_is_denied_with_a_link_that_saves_a_card(
     assert ask(gate, account, customer=decision.customer).verdict is Verdict.ALLOWED
 
 
-def test_a_card_removed_meanwhile_denies_the_next_question(
-    double: Sandbox, gate: StripeGate, account: UUID
-) -> None:
+def test_a_card_removed_meanwhile_denies_the_next_question(double: Sandbox, gate: StripeGate, account: UUID) -> None:
     customer = double.card(str(account))
     assert ask(gate, account, customer=customer).verdict is Verdict.ALLOWED
     double.card(str(account), on_file=False)
     assert ask(gate, account, customer=customer).verdict is Verdict.DENIED
 
 
-def test_a_customer_that_is_remembered_is_not_searched_for(
-    double: Sandbox, gate: StripeGate, account: UUID
-) -> None:
+def test_a_customer_that_is_remembered_is_not_searched_for(double: Sandbox, gate: StripeGate, account: UUID) -> None:
     customer = double.card(str(account))
     assert ask(gate, account, customer=customer).verdict is Verdict.ALLOWED
     assert calls(double, "/v1/customers/search") == 0
 
 
-def test_search_looks_for_the_account_and_no_other(
-    double: Sandbox, gate: StripeGate, account: UUID
-) -> None:
+def test_search_looks_for_the_account_and_no_other(double: Sandbox, gate: StripeGate, account: UUID) -> None:
     double.card(str(uuid4()))
     assert ask(gate, account).verdict is Verdict.DENIED
 
@@ -149,12 +153,7 @@ def test_a_card_on_another_customer_of_the_account_counts(
     double: Sandbox, gate: StripeGate, clock: Clock, account: UUID
 ) -> None:
     with_card = double.card(str(account))
-    client = stripe.StripeClient(
-        double.stripe_key,
-        base_addresses={"api": double.stripe_url},
-        http_client=stripe.HTTPXClient(allow_sync_methods=True),
-    )
-    bare = client.v1.customers.create({"metadata": {"accountId": str(account)}}).id
+    bare = stripe_says(double, "POST", "/v1/customers", data={"metadata[accountId]": str(account)})["id"]
     assert bare != with_card
     clock.now += timedelta(seconds=PLAIN.search_lag)
     for remembered in (bare, None):
@@ -162,15 +161,10 @@ def test_a_card_on_another_customer_of_the_account_counts(
         assert (decision.verdict, decision.customer) == (Verdict.ALLOWED, with_card)
 
 
-def test_a_deleted_customer_is_looked_up_again_and_replaced(
-    double: Sandbox, gate: StripeGate, account: UUID
-) -> None:
+def test_a_deleted_customer_is_looked_up_again_and_replaced(double: Sandbox, gate: StripeGate, account: UUID) -> None:
     first = ask(gate, account)
     assert first.customer is not None
-    headers = {"authorization": f"Bearer {double.stripe_key}"}
-    httpx.delete(
-        f"{double.stripe_url}/v1/customers/{first.customer}", headers=headers, trust_env=False
-    ).raise_for_status()
+    stripe_says(double, "DELETE", f"/v1/customers/{first.customer}")
     again = ask(
         gate,
         account,
@@ -184,17 +178,13 @@ def test_a_deleted_customer_is_looked_up_again_and_replaced(
     assert ask(gate, account, customer=again.customer).verdict is Verdict.ALLOWED
 
 
-def test_a_customer_that_stripe_never_had_is_looked_up_again(
-    double: Sandbox, gate: StripeGate, account: UUID
-) -> None:
+def test_a_customer_that_stripe_never_had_is_looked_up_again(double: Sandbox, gate: StripeGate, account: UUID) -> None:
     customer = double.card(str(account))
     decision = ask(gate, account, customer="cus_of_another_key")
     assert (decision.verdict, decision.customer) == (Verdict.ALLOWED, customer)
 
 
-def test_what_search_remembers_of_a_card_is_not_believed(
-    double: Sandbox, gate: StripeGate, account: UUID
-) -> None:
+def test_what_search_remembers_of_a_card_is_not_believed(double: Sandbox, gate: StripeGate, account: UUID) -> None:
     denied = ask(gate, account)
     assert denied.customer is not None
     # The clock stands still, so search does not see this customer at all, and makes no second one.
@@ -205,11 +195,10 @@ def test_what_search_remembers_of_a_card_is_not_believed(
 # Checkout links.
 
 
-def test_an_open_link_is_handed_out_again(
-    double: Sandbox, gate: StripeGate, clock: Clock, account: UUID
-) -> None:
+def test_an_open_link_is_handed_out_again(double: Sandbox, gate: StripeGate, clock: Clock, account: UUID) -> None:
     first = ask(gate, account)
-    assert first.checkout_url and first.checkout_expires_at
+    assert first.checkout_url
+    assert first.checkout_expires_at
     made = calls(double, SESSIONS)
     again = ask(
         gate,
@@ -230,9 +219,7 @@ def test_no_customer_and_no_link_are_made_where_none_is_wanted(
     assert calls(double, "/v1", "POST") == 0
 
 
-def test_requests_that_race_make_one_customer_and_one_link(
-    double: Sandbox, gate: StripeGate, account: UUID
-) -> None:
+def test_requests_that_race_make_one_customer_and_one_link(double: Sandbox, gate: StripeGate, account: UUID) -> None:
     with ThreadPoolExecutor(4) as pool:
         decisions = list(pool.map(lambda _: ask(gate, account), range(8)))
     assert len({decision.customer for decision in decisions}) == 1
@@ -275,9 +262,7 @@ def test_changed_settings_make_another_link_and_no_error(
     assert second.checkout_url != first.checkout_url
 
 
-def test_with_a_price_the_link_subscribes_to_it_with_a_trial(
-    double: Sandbox, clock: Clock, account: UUID
-) -> None:
+def test_with_a_price_the_link_subscribes_to_it_with_a_trial(double: Sandbox, clock: Clock, account: UUID) -> None:
     gate = gate_to(double, clock, free_tier_price_id="price_free", trial_days=14)
     decision = ask(gate, account)
     assert decision.verdict is Verdict.DENIED
@@ -314,6 +299,7 @@ def test_with_a_price_the_link_subscribes_to_it_with_a_trial(
 )
 @pytest.mark.parametrize("has_card", [True, False])
 def test_whatever_keeps_stripe_from_answering_is_neither_allowed_nor_denied(
+    *,
     double: Sandbox,
     gate: StripeGate,
     account: UUID,
@@ -354,9 +340,18 @@ def test_stripes_own_wait_is_handed_on(double: Sandbox, gate: StripeGate, accoun
     assert ask(gate, account).retry_after_seconds == 17
 
 
-def test_a_passing_fault_is_tried_again_by_the_library(
-    double: Sandbox, clock: Clock, account: UUID
+def test_a_double_on_this_machine_is_not_looked_for_behind_a_proxy(
+    double: Sandbox, clock: Clock, account: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    double.card(str(account))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    gate = gate_to(double, clock)
+    assert ask(gate, account).verdict is Verdict.ALLOWED
+    gate.close()
+
+
+def test_a_passing_fault_is_tried_again_by_the_library(double: Sandbox, clock: Clock, account: UUID) -> None:
     double.card(str(account))
     double.faults("/v1", status=503, count=1)
     gate = gate_to(double, clock, max_network_retries=2)
@@ -420,34 +415,33 @@ def test_a_stripe_that_cannot_be_reached_is_unknown(clock: Clock, account: UUID)
 
 
 class Remembered:
-    """What one account's row would hold: enough to see what is asked of it and handed to it."""
+    """What the rows would hold: enough to see what is asked of them and handed to them."""
 
     def __init__(self) -> None:
-        self.kept: Decision | None = None
+        self.kept: dict[UUID, Decision] = {}
         self.serves = False
 
     def fresh(self, account: UUID) -> Decision | None:
-        return self.kept if self.serves else None
+        return self.kept[account] if self.serves else None
 
     def open_checkout(self, account: UUID) -> tuple[str, datetime] | None:
-        if self.kept and self.kept.checkout_url and self.kept.checkout_expires_at:
-            return self.kept.checkout_url, self.kept.checkout_expires_at
+        kept = self.kept.get(account)
+        if kept and kept.checkout_url and kept.checkout_expires_at:
+            return kept.checkout_url, kept.checkout_expires_at
         return None
 
     def customer(self, account: UUID) -> str | None:
-        return self.kept.customer if self.kept else None
+        return self.kept[account].customer if account in self.kept else None
 
     def record(self, account: UUID, decision: Decision) -> None:
-        self.kept = decision
+        self.kept[account] = decision
 
 
-def test_a_fresh_decision_is_served_without_asking_stripe(
-    double: Sandbox, gate: StripeGate, account: UUID
-) -> None:
+def test_a_fresh_decision_is_served_without_asking_stripe(double: Sandbox, gate: StripeGate, account: UUID) -> None:
     decisions = Remembered()
     double.card(str(account))
     first = check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
-    assert decisions.kept == first
+    assert decisions.kept == {account: first}
     decisions.serves = True
     double.forget_requests()
     again = check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
@@ -469,7 +463,7 @@ def test_a_denial_is_kept_and_its_link_is_used_until_the_card_is_there(
     save_a_card(first)
     allowed = check()
     assert allowed.verdict is Verdict.ALLOWED
-    assert decisions.kept == allowed
+    assert decisions.kept == {account: allowed}
 
 
 def test_an_unknown_is_never_kept(double: Sandbox, gate: StripeGate, account: UUID) -> None:
@@ -477,4 +471,4 @@ def test_an_unknown_is_never_kept(double: Sandbox, gate: StripeGate, account: UU
     double.faults("/v1", status=500)
     decision = check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
     assert decision.verdict is Verdict.UNKNOWN
-    assert decisions.kept is None
+    assert decisions.kept == {}

@@ -149,7 +149,7 @@ def test_429_says_nothing_of_the_recording_and_is_not_billed() -> None:
 
 @pytest.mark.parametrize("status", [401, 402])
 @pytest.mark.parametrize("works", [True, False, None])
-def test_401_and_402_refuse_the_key(status: int, works: bool | None) -> None:
+def test_401_and_402_refuse_the_key(*, status: int, works: bool | None) -> None:
     judgement = judge(refused(status), key_works=works)
     assert taken_as(judgement) == (None, False, Cause.REFUSED_KEY)
 
@@ -162,7 +162,7 @@ def test_401_and_402_refuse_the_key(status: int, works: bool | None) -> None:
         (None, (None, None, Cause.TRANSIENT)),
     ],
 )
-def test_403_is_what_the_status_call_says_of_the_key(works: bool | None, expected: object) -> None:
+def test_403_is_what_the_status_call_says_of_the_key(*, works: bool | None, expected: object) -> None:
     assert taken_as(judge(refused(403), key_works=works)) == expected
 
 
@@ -226,7 +226,7 @@ def test_a_status_line_that_says_all_counts_even_when_its_body_was_lost(
         (Answer(None, {}, b"", Failure.CONNECTION), None),
     ],
 )
-def test_the_key_works_does_not_or_is_not_known(answer: Answer, works: bool | None) -> None:
+def test_the_key_works_does_not_or_is_not_known(*, answer: Answer, works: bool | None) -> None:
     assert key_works(answer) is works
 
 
@@ -380,9 +380,7 @@ def test_a_number_with_a_point_keeps_digits_that_a_float_would_lose() -> None:
         ("1e" + "9" * 40, "over range"),
     ],
 )
-def test_a_value_that_is_no_count_drops_the_point_and_is_counted(
-    value: object, reason: str
-) -> None:
+def test_a_value_that_is_no_count_drops_the_point_and_is_counted(value: object, reason: str) -> None:
     assert left_out(value) == {reason: 1}
 
 
@@ -454,10 +452,7 @@ def test_of_the_same_date_twice_the_last_usable_one_wins_and_it_is_counted() -> 
 
 def test_falls_and_plateaus_are_kept() -> None:
     values = [10, 10, 10, 7, 20, 0]
-    history = [
-        {"date": f"2025-01-0{place}", "streams_total": value}
-        for place, value in enumerate(values, start=1)
-    ]
+    history = [{"date": f"2025-01-0{place}", "streams_total": value} for place, value in enumerate(values, start=1)]
     found = judge(ok(payload(history))).history
     assert found is not None
     assert [point.value for point in found.play_counts] == values
@@ -502,7 +497,7 @@ POINTS = st.fixed_dictionaries(
 )
 
 
-def check_it_is_of_the_table(answer: Answer, works: bool | None) -> None:
+def check_it_is_of_the_table(answer: Answer, *, works: bool | None = None) -> None:
     judgement = judge(answer, key_works=works)
     assert taken_as(judgement) in TABLE
     assert (judgement.history is not None) == (judgement.outcome is Outcome.STORED)
@@ -518,29 +513,29 @@ def check_it_is_of_the_table(answer: Answer, works: bool | None) -> None:
 
 
 @given(
-    st.sampled_from([200, 200, 200, 204, 301, 400, 401, 403, 404, 408, 429, 500, 999]),
-    st.binary(max_size=200),
-    st.none() | st.sampled_from(Failure),
-    st.sampled_from([True, False, None]),
+    status=st.sampled_from([200, 200, 200, 204, 301, 400, 401, 403, 404, 408, 429, 500, 999]),
+    body=st.binary(max_size=200),
+    failure=st.none() | st.sampled_from(Failure),
+    works=st.sampled_from([True, False, None]),
 )
-@example(200, b'{"result":"error","message":"a\\u0000b\\ud800"}', None, None)
+@example(status=200, body=b'{"result":"error","message":"a\\u0000b\\ud800"}', failure=None, works=None)
 def test_any_bytes_come_out_as_a_row_of_the_table(
-    status: int, body: bytes, failure: Failure | None, works: bool | None
+    *, status: int, body: bytes, failure: Failure | None, works: bool | None
 ) -> None:
-    check_it_is_of_the_table(Answer(status, {}, body, failure), works)
+    check_it_is_of_the_table(Answer(status, {}, body, failure), works=works)
 
 
 @given(ANY_JSON)
 def test_any_json_comes_out_as_a_row_of_the_table(value: object) -> None:
-    check_it_is_of_the_table(ok(value), None)
-    check_it_is_of_the_table(ok({"result": "success", "stats": value}), None)
-    check_it_is_of_the_table(ok(payload(value)), None)
+    check_it_is_of_the_table(ok(value))
+    check_it_is_of_the_table(ok({"result": "success", "stats": value}))
+    check_it_is_of_the_table(ok(payload(value)))
 
 
 @given(st.lists(POINTS | ANY_JSON, max_size=20))
 def test_any_points_are_either_read_or_counted_as_dropped(points: Sequence[object]) -> None:
     answer = ok(payload(points))
-    check_it_is_of_the_table(answer, None)
+    check_it_is_of_the_table(answer)
     history = judge(answer).history
     if history is not None:
         assert len(history.play_counts) + sum(history.dropped.values()) == len(points)
@@ -559,17 +554,14 @@ def test_a_well_formed_history_comes_back_whole_and_ascending(
     series: dict[date, tuple[int, int | None]], spelt: Any, random: Any
 ) -> None:
     points = [
-        {"date": str(when), "streams_total": spelt(count)}
-        | ({} if level is None else {"popularity_current": level})
+        {"date": str(when), "streams_total": spelt(count)} | ({} if level is None else {"popularity_current": level})
         for when, (count, level) in series.items()
     ]
     random.shuffle(points)
     history = judge(ok(payload(points))).history
     assert history is not None
     assert history.dropped == {}
-    assert history.play_counts == tuple(
-        Point(when, count) for when, (count, _) in sorted(series.items())
-    )
+    assert history.play_counts == tuple(Point(when, count) for when, (count, _) in sorted(series.items()))
     assert history.popularity == tuple(
         Point(when, level) for when, (_, level) in sorted(series.items()) if level is not None
     )

@@ -291,10 +291,10 @@ create table vendor_state (
     breaker_kind text check (breaker_kind in ('key', 'streak')),
     reason text,
     opened_at timestamptz,
-    streak_since timestamptz not null default '-infinity',
+    streak_since timestamptz,
     paused_until timestamptz,
     throttled int not null default 0,
-    next_call_at timestamptz not null default '-infinity'
+    next_call_at timestamptz
 );
 comment on table vendor_state is 'What the whole deployment knows of a vendor: breaker, throttle pause and pace. One row a vendor.';
 comment on column vendor_state.vendor is 'songstats.';

@@ -1,0 +1,71 @@
+"""The `measurement-pipeline` command: one module a group of commands, none of which decides anything about money or data.
+
+Exit status: 0 done, 1 refused or failed (one line on stderr says why), 2 wrong usage, 130 interrupted. Modules are imported when
+their command is asked for, so that `--help` does not wait for a database driver.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from measurement_pipeline.cli import failures
+
+# Command → module of this package; the object in it is named after the command.
+_COMMANDS = {
+    "db": "db",
+    "catalog": "catalog",
+    "submit": "submit",
+    "jobs": "jobs",
+    "queue": "queue",
+    "reclaim": "reclaim",
+    "requeue": "requeue",
+    "breaker": "breaker",
+    "sandbox": "sandbox",
+    "demo": "demo",
+    "dev": "dev",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"{__package__}.{_COMMANDS[cmd_name]}_command")
+        found: click.Command = module.command
+        return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            line = failures.in_one_line(error)
+            if line is None:
+                raise
+            raise click.ClickException(line) from error
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where embedded servers and Dagster's home are kept. Default: .local/ in the checkout.",
+)
+@click.pass_context
+def main(ctx: click.Context, state: Path | None) -> None:
+    """Buys the play-count history of recordings once, stores it, and never pays for it twice."""
+    ctx.obj = state
+    # Output that is read by a script may hold any title; a terminal that cannot show one shows a question mark.
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")

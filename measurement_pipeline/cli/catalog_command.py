@@ -1,0 +1,111 @@
+"""`catalog`: loads an account's catalogue from a file."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from uuid import UUID
+
+import click
+
+from measurement_pipeline.cli import catalog_file, names, output
+from measurement_pipeline.cli.catalog_file import CatalogFile, NotACatalogError
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.target import database
+from measurement_pipeline.postgres import songs
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.payment_decisions import ensure_account
+from measurement_pipeline.postgres.songstats_ledger import deployment
+
+_SHOWN = 50
+
+
+@click.group("catalog")
+def command() -> None:
+    """Catalogues: named sets of recordings, each of one account."""
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--name", required=True, help="The catalogue's name within its account; importing again adds to it.")
+@names.account_option
+@click.option(
+    "--as-of",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="The day that the counts are of, YYYY-MM-DD. Default: today in UTC.",
+)
+@output.json_option
+@click.pass_context
+def import_(
+    ctx: click.Context, file: Path, *, name: str, account: str, as_of: datetime | None, as_json: bool
+) -> None:
+    """Load FILE: CSV, UTF-8, columns isrc, title, artist, album, release_date, play_count.
+
+    A count becomes a measurement of source import and ranks the recording; no count ranks 0. Bad lines are listed and left out;
+    the exit status is then 1.
+    """
+    if not name.strip():
+        raise click.BadParameter("expected a name", param_hint="--name")
+    found = read_file(file)
+    with database(ctx.obj) as (_, connection):
+        owner = names.account(connection, account)
+        day = as_of.date() if as_of is not None else None
+        catalog = load(connection, found, account=owner, name=name.strip(), as_of=day, raw_ref=file.name)
+    if as_json:
+        output.as_json(
+            {
+                "catalog": catalog,
+                "account": owner,
+                "loaded": len(found.lines),
+                "repeated": found.repeated,
+                "bad": [{"line": bad.number, "problem": bad.problem} for bad in found.bad],
+            }
+        )
+    else:
+        _report(found, catalog=catalog, name=name.strip())
+    ctx.exit(1 if found.bad else 0)
+
+
+def read_file(path: Path) -> CatalogFile:
+    """The catalogue in the file at `path`. Raises `RefusedError`."""
+    try:
+        return catalog_file.read(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"{path}: not UTF-8 (byte {error.object[error.start]:#04x}): save it as UTF-8") from error
+    except NotACatalogError as error:
+        raise RefusedError(f"{path}: {error}") from error
+
+
+def load(
+    connection: Connection,
+    found: CatalogFile,
+    *,
+    account: UUID,
+    name: str,
+    as_of: date | None,
+    raw_ref: str,
+    account_name: str | None = None,
+) -> UUID:
+    """Store the good lines as a catalogue of `account`, which is made if it is new; the catalogue's id. One transaction."""
+    with connection.transaction():
+        ensure_account(connection, account, name=account_name)
+        return songs.import_catalog(
+            connection,
+            found.lines.values(),
+            account=account,
+            name=name,
+            as_of=as_of or deployment(connection).now.astimezone(UTC).date(),
+            raw_ref=raw_ref,
+        )
+
+
+def _report(found: CatalogFile, *, catalog: UUID, name: str) -> None:
+    without = sum(line.play_count is None for line in found.lines.values())
+    counts = f", {without:,} of them without a count" if without else ""
+    repeated = f"; {found.repeated:,} lines repeated an earlier one" if found.repeated else ""
+    output.say(f"catalogue {name} ({catalog}): {len(found.lines):,} recordings loaded{counts}{repeated}")
+    for bad in found.bad[:_SHOWN]:
+        click.echo(f"line {bad.number}: {bad.problem}", err=True)
+    if len(found.bad) > _SHOWN:
+        click.echo(f"… and {len(found.bad) - _SHOWN:,} more (--json lists all)", err=True)
+    if found.bad:
+        click.echo(f"{len(found.bad):,} bad lines were left out; the good ones are loaded", err=True)

@@ -1,0 +1,159 @@
+"""Reads a catalogue file: good lines as values, bad ones named with what was expected. Pure: text in, values out.
+
+UTF-8 CSV with a header; columns in any order, `isrc` required, others ignored where this project has no use for them.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+from measurement_pipeline.domain import isrc
+from measurement_pipeline.postgres.songs import CatalogLine
+
+COLUMNS = ("isrc", "title", "artist", "album", "release_date", "play_count")
+LARGEST_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_COUNT = 2**63 - 1
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_COUNT = re.compile(r"[0-9]{1,19}")
+_SHOWN = 40
+
+
+class NotACatalogError(ValueError):
+    """The file as a whole cannot be read; the text says what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that was left out: `number` counts from 1, the header, as an editor does."""
+
+    number: int
+    problem: str
+
+
+@dataclass(slots=True)
+class CatalogFile:
+    """What a file holds: each recording once, the bad lines, and how many lines only repeated an earlier one."""
+
+    lines: dict[str, CatalogLine] = field(default_factory=dict)
+    bad: list[BadLine] = field(default_factory=list)
+    repeated: int = 0
+
+
+def read(text: str) -> CatalogFile:
+    """The catalogue in `text`. Raises `NotACatalogError` where there is no usable header."""
+    lines = text.splitlines(keepends=True)
+    columns = _header(next(csv.reader(lines[:1]), []))
+    found = CatalogFile()
+    first_seen: dict[str, int] = {}
+    for number, row in _records(lines, width=len(columns)):
+        if isinstance(row, str):
+            found.bad.append(BadLine(number, row))
+        elif any(value.strip() for value in row):
+            _add(row, number, columns, first_seen, found)
+    return found
+
+
+def _records(lines: Sequence[str], *, width: int) -> Iterator[tuple[int, list[str] | str]]:
+    """Each record after the header, or what is wrong with it, with the number of the line that it begins on.
+
+    A quote that is never closed would swallow all that follows: a record of several lines that does not come out right is
+    one bad line, and reading goes on at the line after it.
+    """
+    start = 1
+    reader = csv.reader(_from(lines, start), strict=True)
+    began = start
+    while True:
+        row: list[str] | str
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            row = f"not CSV: {error}"
+        number, ended = start, began + reader.line_num
+        if ended - start > 1 and (isinstance(row, str) or len(row) != width):
+            row = "a quote opens that is not closed on the line: expected a closing one"
+            ended = began = start + 1
+            reader = csv.reader(_from(lines, began), strict=True)
+        start = ended
+        yield number + 1, row
+
+
+def _from(lines: Sequence[str], start: int) -> Iterator[str]:
+    return (lines[place] for place in range(start, len(lines)))
+
+
+def _header(row: list[str]) -> list[str]:
+    columns = [name.strip().lower() for name in row]
+    if not columns:
+        raise NotACatalogError(f"the file is empty: expected a header with isrc, of {', '.join(COLUMNS)}")
+    if "isrc" not in columns:
+        raise NotACatalogError(f"line 1 is {_shown(','.join(row))}: expected a header with isrc, of {', '.join(COLUMNS)}")
+    twice = sorted({name for name in columns if name in COLUMNS and columns.count(name) > 1})
+    if twice:
+        raise NotACatalogError(f"the header names {', '.join(twice)} more than once")
+    return columns
+
+
+def _add(row: list[str], number: int, columns: list[str], first_seen: dict[str, int], found: CatalogFile) -> None:
+    if len(row) != len(columns):
+        found.bad.append(BadLine(number, f"{len(row)} columns: expected {len(columns)}, as in the header"))
+        return
+    values = {name: value.strip() for name, value in zip(columns, row, strict=True)}
+    line = _line(values)
+    if isinstance(line, str):
+        found.bad.append(BadLine(number, line))
+        return
+    earlier = found.lines.setdefault(line.isrc, line)
+    if earlier is line:
+        first_seen[line.isrc] = number
+    elif earlier == line:
+        found.repeated += 1
+    else:
+        found.bad.append(BadLine(number, f"isrc {line.isrc} was on line {first_seen[line.isrc]} with other values: expected it once"))
+
+
+def _line(values: dict[str, str]) -> CatalogLine | str:
+    """The recording of one line, or everything that is wrong with it."""
+    problems = []
+    recording = isrc.normalise(values["isrc"])
+    if recording is None:
+        problems.append(f"isrc {_shown(values['isrc'])}: expected twelve characters such as GBUM72501895")
+    released = None
+    if values.get("release_date"):
+        released = _date(values["release_date"])
+        if released is None:
+            problems.append(f"release_date {_shown(values['release_date'])}: expected YYYY-MM-DD, or nothing")
+    count = None
+    if values.get("play_count"):
+        text = values["play_count"]
+        count = int(text) if _COUNT.fullmatch(text) else None
+        if count is None or count > LARGEST_COUNT:
+            problems.append(f"play_count {_shown(text)}: expected a whole number from 0 to {LARGEST_COUNT}, or nothing")
+    # PostgreSQL's text cannot hold it, and one such title would fail the whole file.
+    problems.extend(f"{name}: holds a NUL character" for name in ("title", "artist", "album") if "\0" in values.get(name, ""))
+    if problems or recording is None:
+        return "; ".join(problems)
+    return CatalogLine(
+        isrc=recording,
+        title=values.get("title") or None,
+        artist=values.get("artist") or None,
+        album=values.get("album") or None,
+        release_date=released,
+        play_count=count,
+    )
+
+
+def _date(text: str) -> date | None:
+    try:
+        # fromisoformat alone would take 20240315 and week dates too.
+        return date.fromisoformat(text) if _DATE.fullmatch(text) else None
+    except ValueError:
+        return None
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")

@@ -1,0 +1,79 @@
+"""`db`: the measurement database's schema, stamp and address."""
+
+import os
+from pathlib import Path
+
+import click
+
+from measurement_pipeline.cli import output
+from measurement_pipeline.cli.target import opened
+from measurement_pipeline.postgres import address, migrate
+
+
+@click.group("db")
+def command() -> None:
+    """The measurement database: bring it up to date, say where and what it is."""
+
+
+@command.command("upgrade")
+@output.json_option
+@click.pass_obj
+def upgrade(state: Path | None, *, as_json: bool) -> None:
+    """Migrate to this version's schema; a new database is stamped sandbox or live, for good."""
+    with opened(os.environ, state=state) as target:
+        before = migrate.current(target.database_url)
+        migrate.upgrade(target.database_url, kind=target.kind)
+        after = migrate.head()
+        if as_json:
+            output.as_json({"kind": target.kind, "before": before, "schema": after})
+        elif before == after:
+            output.say(f"{target.where}: at schema {after} already ({target.kind})")
+        else:
+            output.say(f"{target.where}: from schema {before or 'none'} to {after} ({target.kind})")
+
+
+@command.command("url")
+@click.option("--dagster", is_flag=True, help="That of Dagster's own storage instead.")
+@click.pass_obj
+def url(state: Path | None, *, dagster: bool) -> None:
+    """Print the database's address, login included. An embedded server runs while `dev` or a command does."""
+    with opened(os.environ, state=state) as target:
+        if dagster:
+            address.create_if_absent(target.dagster_url)
+        output.say(target.environment["DAGSTER_POSTGRES_URL"] if dagster else target.database_url)
+
+
+@command.command("status")
+@output.json_option
+@click.pass_context
+def status(ctx: click.Context, *, as_json: bool) -> None:
+    """Say which schema the database has and which kind it is; exit status 1 unless it is ready for use."""
+    with opened(os.environ, state=ctx.obj) as target:
+        found, stamp, head = migrate.current(target.database_url), migrate.stamp(target.database_url), migrate.head()
+        ready = found == head and stamp == target.kind
+        if as_json:
+            output.as_json(
+                {
+                    "ready": ready,
+                    "schema": found,
+                    "expected_schema": head,
+                    "stamp": stamp,
+                    "kind": target.kind,
+                    "embedded": target.embedded,
+                    "where": target.where,
+                }
+            )
+        else:
+            needs = None if found == head else f"this version needs {head}: run `measurement-pipeline db upgrade`"
+            other = None if stamp in {None, target.kind} else f"the vendors' settings are {target.kind}: they must not meet"
+            output.console().print(
+                output.facts(
+                    {
+                        "database": target.where,
+                        "schema": f"{found or 'none'}{f' ({needs})' if needs else ''}",
+                        "stamp": f"{stamp or 'none'}{f' ({other})' if other else ''}",
+                        "ready": ready,
+                    }
+                )
+            )
+    ctx.exit(0 if ready else 1)

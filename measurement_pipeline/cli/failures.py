@@ -1,0 +1,28 @@
+"""Which failures of a command are foreseeable, and the one line in which each is told. Anything else keeps its traceback."""
+
+import click
+
+
+class RefusedError(click.ClickException):
+    """A command cannot do what it was asked; the message names the value and what was expected. Exit status 1."""
+
+
+def in_one_line(error: Exception) -> str | None:
+    """What to tell a person of `error`; None where it is a defect of ours. Imported late: most commands never fail."""
+    from measurement_pipeline.postgres.database import DatabaseError, DatabaseUnavailable
+    from measurement_pipeline.postgres.migrate import SchemaOutOfDateError, WrongDeploymentError
+    from measurement_pipeline.settings import SettingsError
+
+    if isinstance(error, SettingsError | WrongDeploymentError | SchemaOutOfDateError):
+        return str(error)
+    if isinstance(error, DatabaseUnavailable):
+        return f"the database cannot be reached: {_first_line(error)}"
+    if isinstance(error, DatabaseError):
+        return f"the database refused: {_first_line(error)}"
+    if isinstance(error, OSError):
+        return _first_line(error)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,42 @@
+"""Turns what a person calls an account or a catalogue into its id, or says why it could not."""
+
+from uuid import UUID
+
+import click
+
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.postgres import names
+from measurement_pipeline.postgres.database import Connection
+
+account_option = click.option("--account", required=True, metavar="ACCOUNT", help="Account: its UUID, or the name it is known by.")
+
+
+def account(connection: Connection, text: str) -> UUID:
+    """The account that `text` means. A UUID is taken as it is: accounts come from outside. Raises `RefusedError`."""
+    given = _uuid(text)
+    if given is not None:
+        return given
+    found = names.accounts(connection, text)
+    if not found:
+        raise RefusedError(f"no account is named {text!r}: expected its UUID, or the name of an account known here")
+    if len(found) > 1:
+        raise RefusedError(f"{len(found)} accounts are named {text!r}: expected the UUID of one: {', '.join(map(str, found))}")
+    return found[0]
+
+
+def catalog(connection: Connection, text: str, *, of: UUID | None) -> UUID:
+    """The catalogue that `text`, its id or its name, means among those of account `of`, or of all. Raises `RefusedError`."""
+    found = names.catalogs(connection, id_=_uuid(text), name=text, account=of)
+    whose = "" if of is None else f" of account {of}"
+    if not found:
+        raise RefusedError(f"no catalogue{whose} is {text!r}: expected the id or the name of an imported catalogue")
+    if len(found) > 1:
+        raise RefusedError(f"{len(found)} catalogues{whose} are named {text!r}: expected an id: {', '.join(str(c['id']) for c in found)}")
+    return UUID(str(found[0]["id"]))
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,82 @@
+"""How commands say things: JSON for scripts, plain words and tables for people. What is said is theirs."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# Not a terminal: nothing is to be cut or folded at 80 columns.
+_WIDTH_OF_A_FILE = 200
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where people read. Made when it is used, since a test may have replaced the streams."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else _WIDTH_OF_A_FILE)
+
+
+def say(line: str) -> None:
+    """One line, as it stands."""
+    click.echo(line)
+
+
+def as_json(value: Any) -> None:
+    """`value` as JSON: times in ISO 8601, UUIDs as text."""
+    click.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
+    """A table of values as people read them; the columns named in `right` hold figures."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        # Text, not str: a title may hold what rich would read as markup.
+        made.add_row(*(Text(shown(value)) for value in row))
+    return made
+
+
+def facts(pairs: Mapping[str, object]) -> Table:
+    """Names and values, one a line; those without a value are left out."""
+    made = Table(box=None, pad_edge=False, show_header=False)
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in pairs.items():
+        if value is not None:
+            made.add_row(name, Text(shown(value)))
+    return made
+
+
+def shown(value: object) -> str:
+    """A value for a person: figures with separators, times to the second."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S %Z").strip()
+    return str(value)
+
+
+def euros(hits: int, eur_per_hit: float) -> float:
+    """What so many hits cost, to the cent."""
+    return round(hits * eur_per_hit, 2)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")

@@ -1,0 +1,176 @@
+"""Which deployment a command works on: sandbox or live, which database, whose vendors, where Dagster lives.
+
+Composition for the command line. The settings and their meaning are `settings`; the objects made of them are `deployment`.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from measurement_pipeline.postgres import address, migrate
+from measurement_pipeline.postgres.database import Connection, connect
+from measurement_pipeline.postgres.embedded import EmbeddedServer, dagster_url
+from measurement_pipeline.settings import REAL_SONGSTATS, REAL_STRIPE, Kind, Settings, SettingsError
+
+# Where the doubles of one checkout listen unless they are told otherwise, so that its commands find them.
+SANDBOX_PORT = 8917
+
+MEASUREMENT_DATABASE = "measurement_pipeline"
+DAGSTER_DATABASE = "dagster"
+
+_CHECKOUT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A deployment whose server answers. `environment` is what every process of it must be started with."""
+
+    kind: Kind
+    settings: Settings
+    database_url: str = field(repr=False)
+    dagster_url: str = field(repr=False)
+    home: Path
+    embedded: bool
+    environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def where(self) -> str:
+        """The measurement database, for people: no login."""
+        return f"the embedded server in {self.home / 'postgres'}" if self.embedded else address.in_words(self.database_url)
+
+    @property
+    def dagster_home(self) -> Path:
+        """DAGSTER_HOME of its processes."""
+        return Path(self.environment["DAGSTER_HOME"])
+
+    def require(self) -> None:
+        """Raise `SchemaOutOfDateError` or `WrongDeploymentError` unless the database is this version's, and of this kind."""
+        migrate.require(self.database_url, kind=self.kind)
+
+    def connect(self) -> Connection:
+        """A connection to the measurement database."""
+        return connect(self.database_url)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubles:
+    """Where doubles of the vendors listen, and the keys they take."""
+
+    url: str
+    songstats_key: str
+    stripe_key: str
+
+    def environment(self) -> dict[str, str]:
+        """What makes a process talk to them."""
+        return {
+            "SONGSTATS_BASE_URL": self.url,
+            "STRIPE_API_BASE": self.url,
+            "SONGSTATS_API_KEY": self.songstats_key,
+            "STRIPE_SECRET_KEY": self.stripe_key,
+        }
+
+
+def wants_doubles(settings: Settings) -> bool:
+    """Whether the doubles of this checkout stand in for the vendors: no key is set, and nothing else says where vendors are.
+
+    Raises `SettingsError` where only one of the two keys is set.
+    """
+    keys = {"SONGSTATS_API_KEY": settings.songstats_api_key, "STRIPE_SECRET_KEY": settings.stripe_secret_key}
+    missing = [name for name, key in keys.items() if key is None]
+    if len(missing) == 1:
+        (given,) = set(keys) - set(missing)
+        raise SettingsError(f"{given} is set and {missing[0]} is not: expected both, for the vendors, or neither, for the sandbox")
+    return bool(missing) and settings.deployment_kind != "live" and not _says_where_vendors_are(settings)
+
+
+@contextmanager
+def opened(
+    environment: Mapping[str, str], *, state: Path | None = None, doubles: Doubles | None = None, name: str | None = None
+) -> Iterator[Target]:
+    """The deployment that `environment` describes, its embedded server held for as long as the block lasts.
+
+    `doubles` stand in for the vendors where `wants_doubles`. `state` is where `<kind>/postgres` and `<kind>/dagster` are kept;
+    `name` overrides the first part. Raises `SettingsError`, `EmbeddedServerError`, and what the database raises.
+    """
+    settings = Settings.read(environment)
+    for variable, url in (("DATABASE_URL", settings.database_url), ("DAGSTER_POSTGRES_URL", settings.dagster_postgres_url)):
+        if url is not None and not address.is_readable(url):
+            raise SettingsError(f"{variable} cannot be read: expected postgresql://user:password@host:port/database")
+    without_vendors = wants_doubles(settings)
+    vendors = doubles.environment() if doubles is not None and without_vendors else {}
+    settings = Settings.read({**environment, **vendors})
+    kind = _kind(settings, without_vendors=without_vendors, has_doubles=bool(vendors))
+    home = (state or _CHECKOUT / ".local").absolute() / (name or kind)
+    with _server(settings, home) as (database_url, dagster):
+        if address.same_database(database_url, dagster):
+            raise SettingsError(
+                f"DATABASE_URL and DAGSTER_POSTGRES_URL both name {address.in_words(dagster)}: expected two databases, since both "
+                "keep an account of their migrations in a table of one name"
+            )
+        dagster_home = settings.dagster_home or str(home / "dagster")
+        decided = {
+            **vendors,
+            "DATABASE_URL": database_url,
+            "DAGSTER_POSTGRES_URL": dagster_url(dagster),
+            "DAGSTER_HOME": str(Path(dagster_home).absolute()),
+        }
+        yield Target(
+            kind=kind,
+            settings=Settings.read({**environment, **decided}),
+            database_url=database_url,
+            dagster_url=dagster,
+            home=home,
+            embedded=settings.database_url is None,
+            environment={**environment, **decided},
+        )
+
+
+@contextmanager
+def database(state: Path | None) -> Iterator[tuple[Target, Connection]]:
+    """The deployment of this process's environment, checked, and a connection to it: for commands that ask no vendor."""
+    with opened(os.environ, state=state) as target:
+        target.require()
+        with target.connect() as connection:
+            yield target, connection
+
+
+def prepare_dagster(target: Target) -> None:
+    """Make Dagster's database and home where they are missing. An instance that has a dagster.yaml of its own keeps it."""
+    address.create_if_absent(target.dagster_url)
+    target.dagster_home.mkdir(parents=True, exist_ok=True)
+    ours, theirs = workspace().with_name("dagster.yaml"), target.dagster_home / "dagster.yaml"
+    if ours.exists() and (target.dagster_home.is_relative_to(target.home) or not theirs.exists()):
+        shutil.copyfile(ours, theirs)
+
+
+def workspace() -> Path:
+    """The checkout's workspace.yaml: what Dagster's processes load."""
+    return _CHECKOUT / "workspace.yaml"
+
+
+def _says_where_vendors_are(settings: Settings) -> bool:
+    return (settings.songstats_base_url.rstrip("/"), settings.stripe_api_base.rstrip("/")) != (REAL_SONGSTATS, REAL_STRIPE)
+
+
+def _kind(settings: Settings, *, without_vendors: bool, has_doubles: bool) -> Kind:
+    if not without_vendors or has_doubles:
+        return settings.kind
+    # A command that asks no vendor: it cannot mix anything, and goes by the stamp that the database has.
+    if settings.deployment_kind is None and settings.database_url is not None and migrate.stamp(settings.database_url) == "live":
+        return "live"
+    return "sandbox"
+
+
+@contextmanager
+def _server(settings: Settings, home: Path) -> Iterator[tuple[str, str]]:
+    """The measurement database's URL, and that of Dagster's storage."""
+    if settings.database_url is not None:
+        dagster = settings.dagster_postgres_url or address.on_same_server(settings.database_url, DAGSTER_DATABASE)
+        yield settings.database_url, dagster
+        return
+    with EmbeddedServer(home / "postgres") as server:
+        server.create_database(MEASUREMENT_DATABASE)
+        yield server.url(MEASUREMENT_DATABASE), settings.dagster_postgres_url or server.url(DAGSTER_DATABASE)

@@ -1,0 +1,40 @@
+"""How Stripe's library reaches the network: one httpx client, with a limit on every wait.
+
+The library's own httpx client hands request bodies over in a way that httpx has deprecated, and
+opens an asynchronous client beside the one that is used.
+"""
+
+from collections.abc import Mapping
+
+import httpx
+import stripe
+
+_TIMEOUT_SECONDS = 20.0
+_LOOPBACK = ("all://127.0.0.1", "all://localhost")
+
+
+class HttpxTransport(stripe.HTTPClient):
+    """Synchronous requests only. Failures of the network become stripe.APIConnectionError."""
+
+    name = "httpx"
+
+    def __init__(self, transport: httpx.BaseTransport | None = None) -> None:
+        super().__init__()
+        # A double on this machine is not to be looked for behind a proxy that the environment names.
+        direct: dict[str, httpx.BaseTransport | None] = dict.fromkeys(_LOOPBACK)
+        self._client = httpx.Client(timeout=_TIMEOUT_SECONDS, transport=transport, mounts=direct)
+
+    def request(  # type: ignore[override]  # the library's own clients return bytes as well
+        self, method: str, url: str, headers: Mapping[str, str], post_data: str | None = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        """Send one request: body, status and headers of its answer."""
+        try:
+            answer = self._client.request(method, url, headers=headers, content=post_data)
+        except httpx.HTTPError as error:
+            lost = stripe.APIConnectionError(type(error).__name__, should_retry=True)  # type: ignore[no-untyped-call]
+            raise lost from error
+        return answer.content, answer.status_code, answer.headers
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
