@@ -17,6 +17,7 @@ from psycopg import sql
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.sandbox import PLAIN, Sandbox, running
+from measurement_pipeline_tests.workbench import Workbench, workbench
 
 
 class Server:
@@ -49,6 +50,12 @@ class Server:
     def drop(self, name: str) -> None:
         self._run(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
+    def hurry(self) -> None:
+        """Nothing of a throw-away server has to survive a power cut. Never asked of a server that was given."""
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            self._run(sql.SQL("alter system set {} = off").format(sql.Identifier(setting)))
+        self._run(sql.SQL("select pg_reload_conf()"))
+
     def _run(self, statement: sql.Composable) -> None:
         with psycopg.connect(self._admin, autocommit=True) as connection:
             connection.execute(statement)
@@ -63,7 +70,9 @@ def server() -> Iterator[Server]:
     from measurement_pipeline.postgres.embedded import EmbeddedServer
 
     with tempfile.TemporaryDirectory(prefix="mp") as directory, EmbeddedServer(Path(directory) / "postgres") as embedded:
-        yield Server(embedded.url("postgres"))
+        found = Server(embedded.url("postgres"))
+        found.hurry()
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -102,3 +111,8 @@ def sandbox() -> Iterator[Sandbox]:
     """The doubles, with nothing awkward but what the test asks for."""
     with running(behaviour=PLAIN) as opened:
         yield opened
+
+
+@pytest.fixture
+def bench(database_url: str, sandbox: Sandbox) -> Workbench:
+    return workbench(database_url, sandbox)

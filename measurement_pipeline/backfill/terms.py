@@ -16,7 +16,5 @@ class Terms:
     concurrency: int
     eur_per_hit: float
     beat_seconds: float = 10.0
-    # How long calls that are in the air may take to come back once the run was told to stop.
-    grace_seconds: float = 20.0
     # How long an answer that was paid for is held while the database cannot take it.
     patience_with_database_seconds: float = 60.0

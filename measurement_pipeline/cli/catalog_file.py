@@ -4,6 +4,7 @@ UTF-8 CSV with a header; columns in any order, `isrc` required, others ignored w
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,8 @@ class CatalogFile:
 
 def read(text: str) -> CatalogFile:
     """The catalogue in `text`. Raises `NotACatalogError` where there is no usable header."""
-    lines = text.splitlines(keepends=True)
+    # Not splitlines: a title may hold one of the other characters that it splits at.
+    lines = io.StringIO(text).readlines()
     columns = _header(next(csv.reader(lines[:1]), []))
     found = CatalogFile()
     first_seen: dict[str, int] = {}

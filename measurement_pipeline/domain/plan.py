@@ -1,7 +1,7 @@
 """Which of the due rows to ask for next, as contiguous ranges of partitions.
 
-Dagster launches a range as "every partition between two, in order of registration", so a plan is made of stretches that hold
-nothing but due rows. Pure: rows, order of registration and budget in, ranges out.
+Dagster launches a range as "every partition between two, in order of registration", so a plan is made of stretches
+that hold nothing but due rows. Pure: rows, order of registration and budget in, ranges out.
 """
 
 from bisect import bisect_right, insort
@@ -41,10 +41,10 @@ def plan(
 ) -> list[Range]:
     """The ranges to launch, the one with the best row first.
 
-    `due` is in order of rank, then age. `registered`: place of each partition in order of registration; a row without one
-    cannot be asked for yet. `covered`: rows that runs under way will see to; they count against `budget` (hits left).
-    `placed_before`: rows ever planned or bought, so that the one place in ten that goes to the oldest carries over from plan to
-    plan, however small each is.
+    `due` is in order of rank, then age. `registered`: place of each partition in order of registration; a row without
+    one cannot be asked for yet. `covered`: rows that runs under way will see to; they count against `budget` (hits
+    left). `placed_before`: rows ever planned or bought, so that the one place in ten that goes to the oldest carries
+    over from plan to plan, however small each is.
     """
     open_rows = [row for row in due if row.song in registered and row.song not in covered]
     places = min(budget - len(covered), len(open_rows), MAX_RANGES * MOST_RECORDINGS_A_RUN)
@@ -56,10 +56,10 @@ def plan(
     if len(ranges) <= MAX_RANGES:
         return ranges
     while len(ranges) > MAX_RANGES:
-        # The beginning of the order, so that what it promises still holds; so many rows are never more ranges than that.
+        # The beginning of the order keeps the order's promise. It ends at as many rows as there may be ranges.
         chosen = chosen[: max(MAX_RANGES, len(chosen) * 9 // 10)]
         ranges = _ranges(chosen, registered, size)
-    return _widened(ranges, open_rows, registered, size, places, placed_before)
+    return _widened(ranges, open_rows, registered, size=size, places=places, placed_before=placed_before)
 
 
 def run_size(due: int) -> int:
@@ -98,14 +98,15 @@ def _widened(
     ranges: Sequence[Range],
     rows: Sequence[Due],
     registered: Mapping[str, int],
+    *,
     size: int,
     places: int,
     placed_before: int,
 ) -> list[Range]:
     """Scattered ranks: each range grows over the due rows beside it, rather than twenty runs of one or two.
 
-    It grows no further than keeps the promise to those that wait longest. The range that holds the oldest row grows first: its
-    neighbours are often as old, and each old row that is taken makes room for nine others.
+    It grows no further than keeps the promise to those that wait longest. The range that holds the oldest row grows
+    first: its neighbours are often as old, and each old row that is taken makes room for nine others.
     """
     song_at = {registered[row.song]: row.song for row in rows}
     since = {row.song: row.waiting_since for row in rows}
@@ -121,7 +122,7 @@ def _widened(
                     break
                 while by_age[0].song in taken:
                     by_age.popleft()
-                # Of rows that wait equally long any will do, so all that are no younger than the oldest one left out count.
+                # Of rows that wait equally long any will do: all taken that are no younger than the oldest left count.
                 oldest_left = by_age[0].waiting_since
                 oldest_taken = bisect_right(taken_ages, oldest_left) + (since[beside] == oldest_left)
                 if oldest_taken < _turns_of_the_oldest(placed_before, len(taken) + 1):

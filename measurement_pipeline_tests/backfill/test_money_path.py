@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from measurement_pipeline.backfill.report import Kind
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.domain.payment import Verdict
 from measurement_pipeline.songstats.client import SongstatsClient
-from measurement_pipeline_tests.backfill.conftest import Bench, isrcs, replace
+from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 HISTORY = "/enterprise/v1/tracks/historic_stats"
 STATUS = "/enterprise/v1/status"
@@ -28,7 +29,7 @@ def point(day: str, count: object) -> dict[str, object]:
 GOOD = payload([point("2026-01-01", 10), point("2026-01-02", 12)])
 
 
-def test_a_due_recording_is_bought_once_and_stored(bench: Bench):
+def test_a_due_recording_is_bought_once_and_stored(bench: Workbench):
     (song,) = songs = isrcs(1)
     job = bench.ask_for(songs)
     _, told = bench.cover(songs)
@@ -44,7 +45,7 @@ def test_a_due_recording_is_bought_once_and_stored(bench: Bench):
     assert bench.sql("select state from measurement_jobs")[0]["state"] == "done"
 
 
-def test_popularity_in_the_same_payload_is_stored_as_its_own_metric(bench: Bench):
+def test_popularity_in_the_same_payload_is_stored_as_its_own_metric(bench: Workbench):
     songs = isrcs(1)
     bench.ask_for(songs)
     body = payload([{"date": "2026-01-01", "streams_total": "296422273.0", "popularity_current": 61}])
@@ -61,7 +62,7 @@ def test_popularity_in_the_same_payload_is_stored_as_its_own_metric(bench: Bench
     }
 
 
-def test_two_hundred_recordings_cost_two_hundred_hits_and_a_second_run_none(bench: Bench):
+def test_two_hundred_recordings_cost_two_hundred_hits_and_a_second_run_none(bench: Workbench):
     songs = isrcs(200)
     bench.ask_for(songs)
     coverage, told = bench.cover(songs)
@@ -102,7 +103,7 @@ OUTCOMES: dict[str, tuple[dict[str, Any], str | None, bool | None, str]] = {
 
 
 @pytest.mark.parametrize("answer", OUTCOMES)
-def test_each_answer_has_its_outcome(bench: Bench, answer: str):
+def test_each_answer_has_its_outcome(bench: Workbench, answer: str):
     fault, outcome, billable, reason = OUTCOMES[answer]
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
@@ -127,7 +128,7 @@ def test_each_answer_has_its_outcome(bench: Bench, answer: str):
     assert row["attempts"] == (0 if reason == "throttled" else 1)
 
 
-def test_a_transient_failure_backs_off_and_is_exhausted_at_the_cap(bench: Bench):
+def test_a_transient_failure_backs_off_and_is_exhausted_at_the_cap(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, status=500)
@@ -144,7 +145,7 @@ def test_a_transient_failure_backs_off_and_is_exhausted_at_the_cap(bench: Bench)
     assert bench.sql("select state from measurement_jobs")[0]["state"] == "done", "exhausted is settled"
 
 
-def test_tries_within_one_run_count_one_attempt_and_each_hit(bench: Bench):
+def test_tries_within_one_run_count_one_attempt_and_each_hit(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, status=502, count=1)
@@ -156,7 +157,7 @@ def test_tries_within_one_run_count_one_attempt_and_each_hit(bench: Bench):
     assert [h["reason"] for h in bench.ledger()] == ["transient", "stored"]
 
 
-def test_a_429_pauses_the_deployment_and_costs_no_attempt_and_no_budget(bench: Bench):
+def test_a_429_pauses_the_deployment_and_costs_no_attempt_and_no_budget(bench: Workbench):
     songs = isrcs(60)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, status=429, retry_after=77)
@@ -172,7 +173,7 @@ def test_a_429_pauses_the_deployment_and_costs_no_attempt_and_no_budget(bench: B
     assert again.summary.calls == 0, "nothing is due while the pause lasts"
 
 
-def test_a_429_without_retry_after_waits_longer_each_time(bench: Bench):
+def test_a_429_without_retry_after_waits_longer_each_time(bench: Workbench):
     songs = isrcs(1)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, status=429)
@@ -188,7 +189,7 @@ def test_a_429_without_retry_after_waits_longer_each_time(bench: Bench):
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-def test_a_refused_key_settles_nothing_and_opens_the_breaker(bench: Bench, status: int):
+def test_a_refused_key_settles_nothing_and_opens_the_breaker(bench: Workbench, status: int):
     songs = isrcs(40)
     bench.ask_for(songs)
     bench.sandbox.faults("/enterprise/v1/", status=status)
@@ -205,7 +206,7 @@ def test_a_refused_key_settles_nothing_and_opens_the_breaker(bench: Bench, statu
 
 @pytest.mark.parametrize(("fault", "hits"), [({"status": 400}, 5), ({"body": "<html/>"}, 5), ({"status": 404}, 25)])
 def test_answers_that_make_no_sense_open_the_breaker_at_exactly_so_many_hits(
-    bench: Bench, fault: dict[str, Any], hits: int
+    bench: Workbench, fault: dict[str, Any], hits: int
 ):
     songs = isrcs(100)
     bench.ask_for(songs)
@@ -219,7 +220,7 @@ def test_answers_that_make_no_sense_open_the_breaker_at_exactly_so_many_hits(
     assert again.summary.calls == 0
 
 
-def test_a_streak_is_counted_across_runs(bench: Bench):
+def test_a_streak_is_counted_across_runs(bench: Workbench):
     songs = isrcs(10)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, status=400)
@@ -228,7 +229,7 @@ def test_a_streak_is_counted_across_runs(bench: Bench):
     assert bench.sandbox.hits() == 5
 
 
-def test_the_budget_is_never_exceeded_and_the_rest_stays_pending(bench: Bench):
+def test_the_budget_is_never_exceeded_and_the_rest_stays_pending(bench: Workbench):
     songs = isrcs(50)
     bench.ask_for(songs)
     coverage, _ = bench.cover(songs, terms=replace(bench.terms, hits_allowed=30))
@@ -241,7 +242,7 @@ def test_the_budget_is_never_exceeded_and_the_rest_stays_pending(bench: Bench):
     assert bench.sandbox.hits() == 30
 
 
-def test_a_card_that_is_gone_spends_nothing(bench: Bench):
+def test_a_card_that_is_gone_spends_nothing(bench: Workbench):
     songs = isrcs(3)
     bench.ask_for(songs)
     bench.deny(bench.account)
@@ -254,7 +255,7 @@ def test_a_card_that_is_gone_spends_nothing(bench: Bench):
     ("answer", "hits", "waits"), [(Verdict.ALLOWED, 2, False), (Verdict.DENIED, 0, False), (Verdict.UNKNOWN, 0, True)]
 )
 def test_a_decision_older_than_ten_minutes_is_asked_for_again_before_a_hit(
-    bench: Bench, answer: Verdict, hits: int, waits: bool
+    bench: Workbench, answer: Verdict, hits: int, waits: bool
 ):
     songs = isrcs(2)
     bench.ask_for(songs)
@@ -274,7 +275,7 @@ def test_a_decision_older_than_ten_minutes_is_asked_for_again_before_a_hit(
         assert {r.kind for r in told} == {Kind.DEFERRED}
 
 
-def test_a_response_that_was_kept_but_never_read_is_read_without_a_hit(bench: Bench):
+def test_a_response_that_was_kept_but_never_read_is_read_without_a_hit(bench: Workbench):
     """The run died between keeping and storing."""
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
@@ -292,7 +293,7 @@ def test_a_response_that_was_kept_but_never_read_is_read_without_a_hit(bench: Be
     assert bench.sql("select count(*) n from song_measurements")[0]["n"] > 0
 
 
-def test_measurements_without_a_settled_row_are_owned_and_cost_nothing(bench: Bench):
+def test_measurements_without_a_settled_row_are_owned_and_cost_nothing(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
     bench.cover(songs)
@@ -303,7 +304,7 @@ def test_measurements_without_a_settled_row_are_owned_and_cost_nothing(bench: Be
     assert bench.sandbox.hits() == 1
 
 
-def test_a_row_whose_owner_beats_is_left_alone(bench: Bench):
+def test_a_row_whose_owner_beats_is_left_alone(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, delay=1.0, count=1)
@@ -319,7 +320,7 @@ def test_a_row_whose_owner_beats_is_left_alone(bench: Bench):
     assert bench.sandbox.hits() == 1
 
 
-def test_a_stale_owner_changes_nothing_when_its_answer_comes_late(bench: Bench):
+def test_a_stale_owner_changes_nothing_when_its_answer_comes_late(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, delay=1.0, count=1)
@@ -341,7 +342,7 @@ def test_a_stale_owner_changes_nothing_when_its_answer_comes_late(bench: Bench):
     assert len(bench.sql("select 1 from songstats_responses")) == 2, "but what it paid for is kept"
 
 
-def test_two_runs_at_once_buy_each_recording_once(bench: Bench):
+def test_two_runs_at_once_buy_each_recording_once(bench: Workbench):
     songs = isrcs(60)
     bench.ask_for(songs)
     threads = [threading.Thread(target=bench.cover, args=(songs,), kwargs={"run": f"run-{n}"}) for n in range(3)]
@@ -353,7 +354,7 @@ def test_two_runs_at_once_buy_each_recording_once(bench: Bench):
     assert bench.sandbox.hits() == 60
 
 
-def test_the_pace_is_the_deployments(bench: Bench):
+def test_the_pace_is_the_deployments(bench: Workbench):
     songs = isrcs(15)
     bench.ask_for(songs)
     terms = replace(bench.terms, requests_per_second=20.0)
@@ -370,7 +371,7 @@ def test_the_pace_is_the_deployments(bench: Bench):
     assert bench.statuses() == {"stored": 15}
 
 
-def test_stopping_lets_what_is_in_the_air_come_down_and_releases_the_rest(bench: Bench):
+def test_stopping_lets_what_is_in_the_air_come_down_and_releases_the_rest(bench: Workbench):
     songs = isrcs(50)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, delay=0.3)
@@ -387,7 +388,7 @@ def test_stopping_lets_what_is_in_the_air_come_down_and_releases_the_rest(bench:
     assert bench.statuses() == {"stored": hits, "pending": 50 - hits}
 
 
-def test_an_operator_takes_up_failed_rows_and_it_is_recorded(bench: Bench):
+def test_an_operator_takes_up_failed_rows_and_it_is_recorded(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
     bench.sql("update songstats_backfill_queue set status = 'failed', outcome = 'exhausted', attempts = 5")
@@ -399,7 +400,7 @@ def test_an_operator_takes_up_failed_rows_and_it_is_recorded(bench: Bench):
     assert (act["actor"], act["detail"]["songs"]) == ("run run-2", [song])
 
 
-def test_an_operator_launching_a_malformed_one_reads_what_was_kept_and_buys_nothing(bench: Bench):
+def test_an_operator_launching_a_malformed_one_reads_what_was_kept_and_buys_nothing(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, body="not json")
@@ -410,12 +411,12 @@ def test_an_operator_launching_a_malformed_one_reads_what_was_kept_and_buys_noth
     assert bench.sandbox.hits() == 1
 
 
-def test_an_absent_recording_is_bought_for_the_operators_account_or_refused_clearly(bench: Bench):
+def test_an_absent_recording_is_bought_for_the_operators_account_or_refused_clearly(bench: Workbench):
     known, unknown = isrcs(2)
     coverage, told = bench.cover([known, "not-an-isrc"], operator=True)
     assert coverage.summary.undone[known].startswith("nobody pays")
     assert "not an ISRC" in coverage.summary.undone["not-an-isrc"]
-    from measurement_pipeline_tests.backfill.conftest import OPERATORS
+    from measurement_pipeline_tests.workbench import OPERATORS
 
     bench.allow(OPERATORS)
     _, told = bench.cover([known], run="run-2", operator=True)
@@ -426,7 +427,7 @@ def test_an_absent_recording_is_bought_for_the_operators_account_or_refused_clea
     assert bench.sandbox.hits() == 1
 
 
-def test_connections_that_are_terminated_under_way_lose_and_repeat_nothing(bench: Bench):
+def test_connections_that_are_terminated_under_way_lose_and_repeat_nothing(bench: Workbench):
     songs = isrcs(120)
     bench.ask_for(songs)
     done = threading.Event()

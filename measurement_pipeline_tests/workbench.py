@@ -5,8 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
-
 from measurement_pipeline.backfill.report import Recording
 from measurement_pipeline.backfill.run import Coverage, Means
 from measurement_pipeline.backfill.terms import Terms
@@ -26,7 +24,7 @@ def isrcs(count: int, *, start: int = 0) -> list[str]:
 
 
 @dataclass
-class Bench:
+class Workbench:
     """What a test of the money path works with."""
 
     database_url: str
@@ -89,13 +87,8 @@ class Bench:
         return self.sql("select * from songstats_quota_ledger order by id")
 
 
-@pytest.fixture
-def check_payment() -> Callable[[UUID], Verdict]:
-    return lambda _account: Verdict.ALLOWED
-
-
-@pytest.fixture
-def bench(database_url: str, sandbox: Sandbox, check_payment: Callable[[UUID], Verdict]) -> Bench:
+def workbench(database_url: str, sandbox: Sandbox) -> Workbench:
+    """A workbench whose payments are always allowed, with short timeouts."""
     terms = Terms(
         database_url=database_url,
         rules=Rules(claim_timeout_seconds=5.0, max_attempts=5, operators_account=OPERATORS),
@@ -104,7 +97,6 @@ def bench(database_url: str, sandbox: Sandbox, check_payment: Callable[[UUID], V
         concurrency=20,
         eur_per_hit=0.0833,
         beat_seconds=0.2,
-        grace_seconds=2.0,
         patience_with_database_seconds=5.0,
     )
 
@@ -117,7 +109,4 @@ def bench(database_url: str, sandbox: Sandbox, check_payment: Callable[[UUID], V
             concurrency=20,
         )
 
-    return Bench(database_url, sandbox, terms, Means(new_client, check_payment))
-
-
-__all__ = ["OPERATORS", "Bench", "isrcs", "replace"]
+    return Workbench(database_url, sandbox, terms, Means(new_client, lambda _account: Verdict.ALLOWED))

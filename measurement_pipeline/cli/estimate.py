@@ -1,0 +1,81 @@
+"""What a request would cost before it is made: hits, euros, days. Nothing is enqueued."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from measurement_pipeline.domain.measurement_job import NOTHING_RESOLVED, UNKNOWN_CATALOG, Scope
+from measurement_pipeline.postgres import backfill_queue, measurement_jobs, songstats_ledger
+from measurement_pipeline.postgres.database import Connection
+
+_BUDGET_DAYS = 30.0
+_DAY_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """`asked` = `owned` (or settled: no hit) + `queued` (another request's hits) + `hits`.
+
+    `days`: until the last of them is bought at the present budget, with what is queued before them; None: never.
+    """
+
+    asked: int
+    owned: int
+    queued: int
+    hits: int
+    eur: float
+    days: int | None
+    hits_left_now: int
+    hits_allowed_in_30_days: int
+
+
+class NothingToEstimateError(LookupError):
+    """The scope means no recordings; the text is what intake would answer."""
+
+
+def of_scope(connection: Connection, scope: Scope, *, account: UUID, hits_allowed: int, eur_per_hit: float) -> Estimate:
+    """The cost of a historical request for `scope`. Raises `NothingToEstimateError`."""
+    songs = measurement_jobs.songs_of(connection, scope, account=account)
+    if songs is None:
+        raise NothingToEstimateError(UNKNOWN_CATALOG)
+    if not songs:
+        raise NothingToEstimateError(NOTHING_RESOLVED)
+    counts = measurement_jobs.estimate(connection, songs)
+    hits = counts["asked"] - counts["owned"] - counts["queued"]
+    budget = songstats_ledger.budget(connection, hits_allowed=hits_allowed)
+    waiting = backfill_queue.counts(connection)
+    before = int(waiting["pending"]) + int(waiting["in_progress"]) if hits else counts["queued"]
+    seconds = seconds_until_bought(
+        hits + before,
+        allowed=hits_allowed,
+        counted=budget.hits,
+        frees_in=lambda place: songstats_ledger.frees_in(connection, place),
+    )
+    return Estimate(
+        asked=counts["asked"],
+        owned=counts["owned"],
+        queued=counts["queued"],
+        hits=hits,
+        eur=round(hits * eur_per_hit, 2),
+        days=None if seconds is None else math.ceil(seconds / _DAY_SECONDS),
+        hits_left_now=budget.left,
+        hits_allowed_in_30_days=hits_allowed,
+    )
+
+
+def seconds_until_bought(hits: int, *, allowed: int, counted: int, frees_in: Callable[[int], float | None]) -> float | None:
+    """When the last of `hits` can be spent, if each is spent as soon as the budget has room; None where nothing is allowed.
+
+    `counted` hits of the last 30 days count against `allowed`; `frees_in(n)` says in how many seconds n of them no longer do.
+    """
+    beyond = hits - max(0, allowed - counted)
+    if beyond <= 0:
+        return 0.0
+    if allowed == 0:
+        return None
+    # Each hit spent frees its place 30 days later, so what is beyond comes in rounds of `allowed`.
+    rounds, place = divmod(beyond - 1, allowed)
+    place += 1 + max(0, counted - allowed)
+    first = frees_in(place) if place <= counted else None
+    return rounds * _BUDGET_DAYS * _DAY_SECONDS + (first if first is not None else _BUDGET_DAYS * _DAY_SECONDS)

@@ -1,0 +1,38 @@
+"""`jobs`: what was asked for and what became of it."""
+
+from pathlib import Path
+from uuid import UUID
+
+import click
+
+from measurement_pipeline.cli import names, output, progress
+from measurement_pipeline.cli.target import database
+from measurement_pipeline.postgres import measurement_jobs
+
+
+@click.command("jobs")
+@click.argument("job", required=False, type=click.UUID, metavar="[ID]")
+@click.option("--account", metavar="ACCOUNT", help="Only those of this account: its UUID, or its name.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="The latest so many.")
+@output.json_option
+@click.pass_obj
+def command(state: Path | None, *, job: UUID | None, account: str | None, limit: int, as_json: bool) -> None:
+    """The latest requests, or one with its receipt: progress, outcomes, hits and cost."""
+    with database(state) as (target, connection):
+        if job is not None:
+            found = progress.show(connection, job)
+            progress.say_job(found, eur_per_hit=target.settings.songstats_eur_per_hit, as_json=as_json)
+            return
+        of = None if account is None else names.account(connection, account)
+        requests = measurement_jobs.recent(connection, account=of, limit=limit)
+    if as_json:
+        output.as_json(requests)
+    elif not requests:
+        output.say("no request was made yet")
+    else:
+        columns = ("request", "account", "asked at", "state", "asked", "enqueued", "skipped", "why")
+        rows = [
+            (r["id"], r["account"], r["created_at"], r["state"], r["asked"], r["enqueued"], r["skipped"], r["error"])
+            for r in requests
+        ]
+        output.console().print(output.table(columns, rows, right=("asked", "enqueued", "skipped")))

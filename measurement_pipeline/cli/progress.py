@@ -1,0 +1,138 @@
+"""Watching a request: a progress bar where a person looks, plain lines elsewhere, and its receipt once it is settled."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+from uuid import UUID
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from measurement_pipeline.cli import output
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.domain.measurement_job import State
+from measurement_pipeline.postgres import measurement_jobs
+from measurement_pipeline.postgres.database import Connection
+
+UNSETTLED = {State.QUEUED, State.ACCEPTED}
+
+_POLL_SECONDS = 0.5
+# Between two plain lines that say the same.
+_REPEAT_SECONDS = 30.0
+
+
+class Meter(Protocol):
+    """Where progress is shown."""
+
+    def show(self, settled: int, asked: int, note: str) -> None:
+        """Say that so many of those asked for are settled."""
+        ...
+
+
+class _Bar:
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None, note="")
+
+    def show(self, settled: int, asked: int, note: str) -> None:
+        self._bar.update(self._task, completed=settled, total=asked or None, note=note)
+
+
+class _Lines:
+    """For logs: a line when a tenth more is settled, or what is said changes, or nothing was said for a while."""
+
+    def __init__(self) -> None:
+        self._said: tuple[int, str] | None = None
+        self._said_at = 0.0
+
+    def show(self, settled: int, asked: int, note: str) -> None:
+        tenth = settled * 10 // asked if asked else 0
+        if (tenth, note) == self._said and time.monotonic() < self._said_at + _REPEAT_SECONDS:
+            return
+        self._said, self._said_at = (tenth, note), time.monotonic()
+        click.echo(f"{settled:,} of {asked:,} settled{f' ({note})' if note else ''}" if asked else note, err=True)
+
+
+@contextmanager
+def meter() -> Iterator[Meter]:
+    """A bar on a terminal, lines on stderr elsewhere, so that stdout stays the result's."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("settled"), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
+        yield _Bar(bar)
+
+
+def until_answered(connection: Connection, job: UUID) -> dict[str, Any]:
+    """Wait until the request is done or refused, showing how far it is; the request as it is then."""
+    with meter() as shown:
+        while True:
+            found = show(connection, job)
+            shown.show(found["settled"], found["asked"] or 0, note(found))
+            if found["state"] not in UNSETTLED:
+                return found
+            time.sleep(_POLL_SECONDS)
+
+
+def show(connection: Connection, job: UUID) -> dict[str, Any]:
+    """A request with its progress. Raises `RefusedError` where there is none of that id."""
+    found = measurement_jobs.show(connection, job)
+    if found is None:
+        raise RefusedError(f"there is no request {job}")
+    return found
+
+
+def note(job: dict[str, Any]) -> str:
+    """What the request waits for, where it waits."""
+    if job["state"] == State.QUEUED:
+        return job["error"] or "waiting for intake"
+    return ""
+
+
+def say_job(job: dict[str, Any], *, eur_per_hit: float, as_json: bool) -> None:
+    """The request's receipt."""
+    eur = output.euros(job["hits"], eur_per_hit)
+    if as_json:
+        output.as_json({**job, "eur": eur})
+        return
+    queued_before = None
+    if job["asked"] is not None:
+        queued_before = job["asked"] - job["enqueued"] - job["skipped"] or None
+    output.console().print(
+        output.facts(
+            {
+                "request": str(job["id"]),
+                "account": str(job["account"]),
+                "source": job["source"],
+                "scope": _scope(job["scope"]),
+                "state": f"{job['state']}{f' ({code})' if (code := job['status_code']) else ''}",
+                "why": job["error"],
+                "checkout": job["checkout_url"],
+                "asked": job["asked"],
+                "enqueued": job["enqueued"],
+                "skipped": job["skipped"],
+                "queued before": queued_before,
+                "settled": None if job["asked"] is None else f"{job['settled']:,} of {job['asked']:,}",
+                "stored": job["stored"] or None,
+                "no history": job["no_history"] or None,
+                "rejected": job["rejected"] or None,
+                "failed": job["failed"] or None,
+                "hits": f"{job['hits']:,} (€{eur:,.2f})",
+                "asked at": job["created_at"],
+                "last change": job["updated_at"],
+            }
+        )
+    )
+
+
+def _scope(scope: Any) -> str:
+    if not isinstance(scope, dict):
+        return str(scope)
+    parts = []
+    for key, value in scope.items():
+        shown = ", ".join(map(str, value[:5])) + (f" and {len(value) - 5:,} more" if len(value) > 5 else "") if isinstance(value, list) else value
+        parts.append(f"{key}: {shown}")
+    return "; ".join(parts)

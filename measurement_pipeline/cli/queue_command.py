@@ -1,0 +1,92 @@
+"""`queue`: where the backfill stands, and why it waits where it does."""
+
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from measurement_pipeline.cli import output
+from measurement_pipeline.cli.target import database
+from measurement_pipeline.postgres import backfill_queue, songstats_ledger
+from measurement_pipeline.postgres.songstats_ledger import Budget, Deployment
+
+_OUTCOMES_OF = {"done": ("stored", "no_history", "rejected"), "failed": ("malformed", "exhausted", "transient")}
+
+
+@click.command("queue")
+@click.option("--limit", type=click.IntRange(0, 10_000), default=10, show_default=True, help="Show so many of the next recordings.")
+@output.json_option
+@click.pass_obj
+def command(state: Path | None, *, limit: int, as_json: bool) -> None:
+    """Rows by status and outcome, breaker, pause and budget, and the next recordings by rank."""
+    with database(state) as (target, connection):
+        counts = backfill_queue.counts(connection)
+        vendor = songstats_ledger.deployment(connection)
+        budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
+        upcoming = backfill_queue.upcoming(connection, limit=limit)
+    if as_json:
+        output.as_json(
+            {
+                "kind": target.kind,
+                "counts": counts,
+                "breaker": {key: getattr(vendor, key) for key in ("breaker", "breaker_kind", "reason", "opened_at")},
+                "paused_until": vendor.paused_until,
+                "budget": {**asdict(budget), "left": budget.left},
+                "next": upcoming,
+            }
+        )
+        return
+    output.say(f"{target.kind.upper()}: {target.where}")
+    output.console().print(
+        output.facts(
+            {
+                **{status: _with_outcomes(counts, status) for status in ("pending", "in_progress", "done", "failed")},
+                "suspect": counts["suspect"] or None,
+                "waiting": _waiting(counts),
+                "breaker": _breaker(vendor),
+                "pause": f"until {output.shown(vendor.paused_until)}: Songstats asked for it" if vendor.paused_until else "none",
+                "budget": in_words(budget),
+            }
+        )
+    )
+    if upcoming:
+        columns = ("ISRC", "title", "artist", "rank", "status", "not before", "last error")
+        rows = [
+            (r["song"], r["name"], r["artist"], r["rank_score"], r["status"], _ahead(r["not_before"], vendor.now), r["last_error"])
+            for r in upcoming
+        ]
+        output.say("\nnext by rank:")
+        output.console().print(output.table(columns, rows, right=("rank",)))
+
+
+def in_words(budget: Budget) -> str:
+    """The budget as a person reads it."""
+    spent = f"{budget.left:,} of {budget.allowed:,} hits left ({budget.hits:,} in the last 30 days"
+    spent += f", {budget.in_the_air:,} in the air)" if budget.in_the_air else ")"
+    if budget.left:
+        return spent
+    frees = "no hits are allowed" if budget.next_hit_frees_at is None else f"the next hit frees {output.shown(budget.next_hit_frees_at)}"
+    return f"{spent}; {frees}"
+
+
+def _with_outcomes(counts: dict[str, Any], status: str) -> str:
+    parts = [f"{counts[o]:,} {o.replace('_', ' ')}" for o in _OUTCOMES_OF.get(status, ()) if counts[o]]
+    return f"{counts[status]:,}" + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _waiting(counts: dict[str, Any]) -> str | None:
+    if not counts["waiting"]:
+        return None
+    return f"{counts['waiting']:,} of the pending wait to be retried, the next {output.shown(counts['next_retry_at'])}"
+
+
+def _breaker(vendor: Deployment) -> str:
+    if vendor.breaker != "open":
+        return "closed: calls go out"
+    return f"OPEN since {output.shown(vendor.opened_at)}: {vendor.reason}"
+
+
+def _ahead(moment: datetime | None, now: datetime) -> datetime | None:
+    return moment if moment is not None and moment > now else None

@@ -1,0 +1,115 @@
+"""`submit`: asks for measurements as any client does, by a row of `measurement_jobs`; or says what asking would cost."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from measurement_pipeline.cli import estimate, names, output, progress
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.target import Target, database
+from measurement_pipeline.domain.measurement_job import MeasurementRequest, Refusal, Source, State, read_request
+from measurement_pipeline.postgres import measurement_jobs
+from measurement_pipeline.postgres.database import Connection
+
+
+@click.command("submit")
+@names.account_option
+@click.option("--source", type=click.Choice([s.value for s in Source]), required=True, help="historical: the past, bought once.")
+@click.option("--isrc", "isrcs", multiple=True, metavar="ISRC", help="A recording; repeat it, or separate several by commas.")
+@click.option("--album", "albums", multiple=True, metavar="ID", help="Every recording of a Spotify album; repeat it, or use commas.")
+@click.option("--catalog", metavar="CATALOG", help="Every recording of one of the account's catalogues: its id or its name.")
+@click.option("--estimate", "only_estimate", is_flag=True, help="Enqueue nothing: say what it would cost.")
+@click.option("--wait", is_flag=True, help="Wait until the request is settled; exit status 1 unless it is done.")
+@output.json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    account: str,
+    source: str,
+    isrcs: Sequence[str],
+    albums: Sequence[str],
+    catalog: str | None,
+    only_estimate: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Ask for the measurements of recordings: exactly one of --isrc, --album, --catalog."""
+    if sum(map(bool, (isrcs, albums, catalog))) != 1:
+        raise click.UsageError("expected exactly one of --isrc, --album and --catalog")
+    if only_estimate and wait:
+        raise click.UsageError("--estimate enqueues nothing, so there is nothing to --wait for")
+    with database(ctx.obj) as (target, connection):
+        owner = names.account(connection, account)
+        scope: dict[str, Any]
+        if catalog:
+            scope = {"catalog_id": str(names.catalog(connection, catalog, of=owner))}
+        else:
+            scope = {"isrcs": _several(isrcs)} if isrcs else {"album_ids": _several(albums)}
+        # Intake would give the same answer a few seconds later.
+        request = read_request(source, scope, ["spotify"])
+        if isinstance(request, Refusal):
+            raise RefusedError(request.error)
+        if only_estimate:
+            _say_estimate(connection, target, request, owner=owner, as_json=as_json)
+            return
+        job = measurement_jobs.submit(connection, account=owner, source=source, scope=scope)
+        if not wait:
+            if as_json:
+                output.as_json({"id": job, "state": State.QUEUED.value})
+            else:
+                output.say(f"request {job} is queued; `measurement-pipeline jobs {job}` shows what becomes of it")
+            return
+        if not as_json:
+            click.echo(f"request {job} is queued", err=True)
+        try:
+            shown = progress.until_answered(connection, job)
+        except KeyboardInterrupt:
+            click.echo(f"stopped waiting; request {job} goes on: `measurement-pipeline jobs {job}`", err=True)
+            raise
+        progress.say_job(shown, eur_per_hit=target.settings.songstats_eur_per_hit, as_json=as_json)
+        ctx.exit(0 if shown["state"] == State.DONE else 1)
+
+
+def _several(values: Sequence[str]) -> list[str]:
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def _say_estimate(
+    connection: Connection, target: Target, request: MeasurementRequest, *, owner: Any, as_json: bool
+) -> None:
+    settings = target.settings
+    try:
+        found = estimate.of_scope(
+            connection,
+            request.scope,
+            account=owner,
+            hits_allowed=settings.hits_allowed,
+            eur_per_hit=settings.songstats_eur_per_hit,
+        )
+    except estimate.NothingToEstimateError as error:
+        raise RefusedError(str(error)) from error
+    if as_json:
+        output.as_json(asdict(found))
+        return
+    if found.days is None:
+        days = f"never: no hits are allowed (limit {settings.songstats_hit_limit}, reserve {settings.songstats_hit_reserve})"
+    else:
+        days = str(found.days) if found.days else "0: the hits that are left now are enough"
+    output.console().print(
+        output.facts(
+            {
+                "recordings asked for": found.asked,
+                "already owned": found.owned,
+                "already queued": found.queued or None,
+                "hits needed": found.hits,
+                "cost": f"€{found.eur:,.2f}",
+                "days": days,
+                "budget": f"{found.hits_left_now:,} hits left now, {found.hits_allowed_in_30_days:,} in any 30 days",
+            }
+        )
+    )
+    output.say("nothing was enqueued")

@@ -1,0 +1,106 @@
+"""The real definitions on a real Dagster instance, whose storage is a database of the test's own."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from measurement_pipeline import deployment
+from measurement_pipeline.defs import assets, jobs, schedules, sensors, tags
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.settings import Settings
+from measurement_pipeline_tests.workbench import OPERATORS, Workbench
+from measurement_pipeline_tests.conftest import Server
+
+
+@dataclass
+class Stage:
+    """Definitions, instance, and the sentences in which the tests speak of runs."""
+
+    instance: dg.DagsterInstance
+    definitions: dg.Definitions
+    pipeline: Pipeline
+    bench: Workbench
+
+    def register(self, songs: Sequence[str]) -> None:
+        self.instance.add_dynamic_partitions("isrc", list(songs))
+
+    def backfill(self, songs: Sequence[str], *, planned: bool = True, **run_tags: str) -> dg.ExecuteInProcessResult:
+        """A run over a range of registered partitions: the sensor's, or an operator's."""
+        chosen = {tags.RANGE_START: songs[0], tags.RANGE_END: songs[-1], **run_tags}
+        if planned:
+            chosen[tags.PLAN] = "plan-1"
+        job = self.definitions.resolve_job_def("songstats_backfill")
+        return job.execute_in_process(instance=self.instance, tags=chosen, raise_on_error=False)
+
+    def intake(self) -> dg.ExecuteInProcessResult:
+        return self.definitions.resolve_job_def("measurement_job_intake").execute_in_process(
+            instance=self.instance, raise_on_error=False
+        )
+
+    def tick(self, sensor: str) -> Any:
+        """What one evaluation of a sensor asks for."""
+        definition = self.definitions.resolve_sensor_def(sensor)
+        with dg.build_sensor_context(
+            instance=self.instance, resources={"pipeline": self.pipeline}, sensor_name=sensor, definitions=self.definitions
+        ) as context:
+            return definition(context)
+
+    def told(self) -> dict[str, dict[str, Any]]:
+        """The latest materialization of each ISRC: its metadata."""
+        found: dict[str, dict[str, Any]] = {}
+        records = self.instance.fetch_materializations(SONGSTATS_HISTORY, limit=1000, ascending=True).records
+        for record in records:
+            materialization = record.asset_materialization
+            assert materialization is not None
+            assert materialization.partition is not None
+            found[materialization.partition] = {k: v.value for k, v in materialization.metadata.items()}
+        return found
+
+
+@pytest.fixture
+def instance(server: Server, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    name = server.make()
+    url = server.url(name).replace("postgresql://", "postgresql+psycopg2://")
+    overrides = {"storage": {"postgres": {"postgres_url": url}}, "telemetry": {"enabled": False}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        with dg.DagsterInstance.local_temp(str(tmp_path), overrides=overrides) as opened:
+            yield opened
+    server.drop(name)
+
+
+@pytest.fixture
+def stage(instance: dg.DagsterInstance, bench: Workbench, sandbox: Sandbox) -> Stage:
+    settings = Settings.read(
+        {
+            "DATABASE_URL": bench.database_url,
+            "SONGSTATS_API_KEY": sandbox.songstats_key,
+            "SONGSTATS_BASE_URL": sandbox.songstats_url,
+            "SONGSTATS_REQUESTS_PER_SECOND": "0",
+            "SONGSTATS_TIMEOUT_SECONDS": "2",
+            "STRIPE_SECRET_KEY": sandbox.stripe_key,
+            "STRIPE_API_BASE": sandbox.stripe_url,
+            "BACKFILL_ACCOUNT_ID": str(OPERATORS),
+        }
+    )
+    pipeline = deployment.from_settings(settings)
+    sandbox.card(str(bench.account))
+    return Stage(instance, definitions(pipeline), pipeline, bench)
+
+
+def definitions(pipeline: Pipeline) -> dg.Definitions:
+    return dg.Definitions(
+        assets=assets.assets,
+        jobs=jobs.jobs,
+        sensors=sensors.sensors,
+        schedules=schedules.schedules,
+        resources={"pipeline": pipeline, "io_manager": dg.mem_io_manager},
+        executor=dg.in_process_executor,
+    )
