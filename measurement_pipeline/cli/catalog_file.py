@@ -14,8 +14,7 @@ from measurement_pipeline.domain import isrc
 from measurement_pipeline.postgres.songs import CatalogLine
 
 COLUMNS = ("isrc", "title", "artist", "album", "release_date", "play_count")
-LARGEST_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_COUNT = 2**63 - 1
+LARGEST_COUNT = 2**63 - 1
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _COUNT = re.compile(r"[0-9]{1,19}")

@@ -1,10 +1,12 @@
 """The real definitions on a real Dagster instance, whose storage is a database of the test's own."""
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import dagster as dg
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from measurement_pipeline import deployment
 from measurement_pipeline.defs import assets, jobs, schedules, sensors, tags
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.sandbox import Sandbox
 from measurement_pipeline.settings import Settings
@@ -43,6 +46,42 @@ class Stage:
         return self.definitions.resolve_job_def("measurement_job_intake").execute_in_process(
             instance=self.instance, raise_on_error=False
         )
+
+    def reclaim(self) -> dg.ExecuteInProcessResult:
+        return self.definitions.resolve_job_def("backfill_reclaim").execute_in_process(
+            instance=self.instance, raise_on_error=False
+        )
+
+    def ask(self, scope: object, *, account: UUID | None = None, source: str = "historical") -> UUID:
+        """Insert a request as a client does."""
+        found = self.bench.sql(
+            "insert into measurement_jobs (account, source, scope) values (%s, %s, %s) returning id",
+            account or self.bench.account, source, json.dumps(scope),
+        )
+        return UUID(str(found[0]["id"]))
+
+    def breaker(self) -> str:
+        return str(self.bench.sql("select breaker from vendor_state")[0]["breaker"])
+
+    def why_failed(self, result: dg.ExecuteInProcessResult) -> str:
+        """The failure that an operator reads on the run's page."""
+        (failure,) = [event for event in result.all_events if event.is_step_failure]
+        error = failure.step_failure_data.error
+        assert error is not None
+        cause = error.cause or error
+        return f"{error.message} {cause.message} {failure.step_failure_data.user_failure_data}"
+
+    def totals(self) -> dict[str, Any]:
+        """The metadata of the latest run's totals."""
+        (record,) = self.instance.fetch_observations(SONGSTATS_HISTORY, limit=1).records
+        assert record.asset_observation is not None
+        return {key: value.value for key, value in record.asset_observation.metadata.items()}
+
+    def partition_statuses(self) -> dict[str, str]:
+        """What the UI's partitions page shows."""
+        keys = self.instance.get_dynamic_partitions("isrc")
+        found = self.instance.get_status_by_partition(SONGSTATS_HISTORY, keys, isrc_partitions) or {}
+        return {key: status.name for key, status in found.items() if status is not None}
 
     def tick(self, sensor: str) -> Any:
         """What one evaluation of a sensor asks for."""

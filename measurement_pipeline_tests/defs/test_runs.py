@@ -6,7 +6,7 @@ import dagster as dg
 
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
-from measurement_pipeline_tests.workbench import isrcs
+from measurement_pipeline_tests.workbench import OPERATORS, isrcs
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage
 
@@ -31,3 +31,181 @@ def test_a_planned_run_materializes_each_recording_with_what_it_came_to(stage: S
     assert run is not None
     assert run.tags[f"measurement_job/{job}"] == "asked"
     assert run.tags[f"account/{stage.bench.account}"] == "pays"
+
+
+def test_what_is_deferred_stays_missing_and_the_run_succeeds(stage: Stage):
+    songs = isrcs(8)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    stage.bench.sandbox.faults(HISTORY, status=429, retry_after=600, isrc=songs[4])
+    result = stage.backfill(songs)
+    assert result.success
+    assert 0 < len(stage.told()) < 8
+    statuses = stage.partition_statuses()
+    assert "FAILED" not in statuses.values()
+    assert songs[4] not in stage.told()
+    totals = stage.totals()
+    assert totals["deferred"] >= 1
+    assert totals["stopped because"] == "Songstats asks for a pause"
+
+
+def test_a_row_that_fails_turns_red_and_settled_ones_stay_green(stage: Stage):
+    songs = isrcs(6)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    stage.backfill(songs[:2])
+    stage.bench.sandbox.faults(HISTORY, body="not json", isrc=songs[4])
+    result = stage.backfill(songs)
+    assert not result.success
+    assert stage.partition_statuses() == {song: "FAILED" if song == songs[4] else "MATERIALIZED" for song in songs}
+    assert "1 recordings failed (" in stage.why_failed(result)
+    assert stage.bench.sandbox.hits() == 6
+
+
+def test_a_breaker_that_opens_fails_the_run_with_the_reason(stage: Stage):
+    songs = isrcs(30)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    stage.bench.sandbox.faults("/enterprise", status=401)
+    result = stage.backfill(songs)
+    assert not result.success
+    assert "the breaker opened" in stage.why_failed(result)
+    assert stage.bench.sandbox.hits() <= 5
+
+
+def test_a_stumbling_vendor_is_asked_again_within_the_run(stage: Stage):
+    songs = isrcs(2)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    stage.bench.sandbox.faults(HISTORY, status=502, isrc=songs[1], count=1)
+    result = stage.backfill(songs)
+    assert result.success
+    assert {told["outcome"] for told in stage.told().values()} == {"stored"}
+    materialized = stage.instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    assert len(materialized) == 2, "what the first try settled is not told again"
+    assert stage.bench.row(songs[1])["attempts"] == 1
+
+
+def test_an_operator_launching_a_stored_recording_spends_no_hit_and_is_told_so(stage: Stage):
+    songs = isrcs(1)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    stage.backfill(songs)
+    result = stage.backfill(songs, planned=False)
+    assert result.success
+    assert stage.bench.sandbox.hits() == 1
+    (latest,) = stage.instance.fetch_materializations(SONGSTATS_HISTORY, limit=1).records
+    assert latest.asset_materialization is not None
+    assert latest.asset_materialization.description == "already stored: no hit was spent"
+
+
+def test_an_operators_run_that_cannot_do_what_was_asked_fails_in_one_line(stage: Stage):
+    songs = isrcs(2)
+    stage.register(songs)
+    result = stage.backfill(songs, planned=False)
+    assert not result.success
+    assert "2 of the recordings asked for could not be done" in stage.why_failed(result)
+    assert "BACKFILL_ACCOUNT_ID" in stage.why_failed(result)
+    assert stage.bench.sandbox.hits() == 0
+
+
+def test_an_operator_buys_an_absent_recording_for_the_operators_account(stage: Stage):
+    songs = isrcs(1)
+    stage.register(songs)
+    stage.bench.sandbox.card(str(OPERATORS))
+    result = stage.backfill(songs, planned=False)
+    assert result.success
+    assert stage.told()[songs[0]]["account"] == str(OPERATORS)
+
+
+def test_re_executing_a_planned_run_is_an_operators_launch(stage: Stage):
+    songs = isrcs(1)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    stage.bench.sandbox.faults(HISTORY, body="not json", count=1)
+    assert not stage.backfill(songs).success
+    run = stage.instance.get_runs()[0]
+    assert not tags.is_operators(run)
+    assert tags.is_operators(run._replace(parent_run_id=run.run_id))
+
+
+def test_a_request_becomes_queue_rows_and_is_answered(stage: Stage):
+    songs = isrcs(3)
+    job = stage.ask({"isrcs": songs})
+    result = stage.intake()
+    assert result.success
+    (row,) = stage.bench.sql("select * from measurement_jobs where id = %s", job)
+    assert (row["state"], row["status_code"], row["asked"], row["enqueued"], row["skipped"]) == ("accepted", 202, 3, 3, 0)
+    assert stage.bench.statuses() == {"pending": 3}
+
+
+def test_a_request_without_a_card_is_answered_with_a_checkout_link_and_goes_on_once_a_card_is_there(stage: Stage):
+    stage.bench.sandbox.card(str(stage.bench.account), on_file=False)
+    job = stage.ask({"isrcs": isrcs(2)})
+    stage.intake()
+    (row,) = stage.bench.sql("select * from measurement_jobs where id = %s", job)
+    assert (row["state"], row["status_code"]) == ("payment_required", 402)
+    assert row["checkout_url"].startswith(stage.bench.sandbox.stripe_url)
+    assert stage.bench.statuses() == {}
+    stage.bench.sandbox.card(str(stage.bench.account))
+    assert stage.reclaim().success
+    (row,) = stage.bench.sql("select * from measurement_jobs where id = %s", job)
+    assert (row["state"], row["enqueued"], row["error"]) == ("accepted", 2, None)
+
+
+def test_stripe_away_leaves_the_request_queued_neither_allowed_nor_denied(stage: Stage):
+    stage.bench.sandbox.faults("/v1/", status=500)
+    job = stage.ask({"isrcs": isrcs(2)})
+    assert stage.intake().success
+    (row,) = stage.bench.sql("select * from measurement_jobs where id = %s", job)
+    assert row["state"] == "queued"
+    assert row["not_before"] is not None
+    assert row["attempts"] == 0
+    assert stage.bench.statuses() == {}
+    assert stage.bench.sql("select * from payment_decisions") == []
+
+
+def test_the_sweep_reports_what_a_crash_kept_from_being_told(stage: Stage):
+    songs = isrcs(3)
+    stage.bench.ask_for(songs)
+    stage.bench.cover(songs)  # stored, and no Dagster anywhere near
+    assert stage.told() == {}
+    assert stage.reclaim().success
+    assert set(stage.told()) == set(songs)
+    assert set(stage.partition_statuses().values()) == {"MATERIALIZED"}
+
+
+def test_the_sweep_closes_a_key_breaker_once_the_key_works_and_no_other(stage: Stage):
+    songs = isrcs(10)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    stage.bench.sandbox.faults("/enterprise", status=401)
+    stage.backfill(songs)
+    stage.reclaim()
+    assert stage.breaker() == "open"
+    stage.bench.sandbox.clear_faults()
+    stage.reclaim()
+    assert stage.breaker() == "closed"
+    stage.bench.sandbox.faults(HISTORY, status=400)
+    stage.backfill(songs)
+    stage.bench.sandbox.clear_faults()
+    stage.reclaim()
+    assert stage.breaker() == "open", "a person closes what a streak opened"
+
+
+def test_the_sweep_is_loud_when_the_database_is(stage: Stage):
+    stage.bench.sql("drop table run_heartbeats")
+    assert not stage.reclaim().success
+
+
+def test_no_secret_is_in_what_a_run_leaves_behind(stage: Stage):
+    songs = isrcs(3)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    stage.bench.sandbox.faults(HISTORY, status=400, isrc=songs[0])
+    result = stage.backfill(songs)
+    logs = json.dumps([dg.serialize_value(entry) for entry in stage.instance.all_logs(result.run_id)])
+    rows = str(stage.bench.sql("select * from songstats_responses")) + str(stage.bench.sql("select * from songstats_quota_ledger"))
+    for secret in (stage.bench.sandbox.songstats_key, stage.bench.sandbox.stripe_key):
+        assert secret not in logs
+        assert secret not in rows

@@ -1,0 +1,59 @@
+"""`reclaim`: the hourly sweep, now. What it puts right is decided in `backfill/sweep` and `intake/`."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from measurement_pipeline.cli import output, sandbox_command
+from measurement_pipeline.cli.target import opened
+from measurement_pipeline.intake import take_in as intake
+
+_MOST_UNPAID = 10_000
+
+_IN_WORDS = {
+    "transient": "failed rows put back",
+    "malformed": "malformed responses to read again",
+    "exhausted": "rows out of attempts",
+    "reservations": "hits settled as unknown",
+    "jobs_settled": "requests settled",
+    "accounts_allowed_again": "accounts with a card again",
+    "breaker": "breaker",
+    "unpaid_looked_at": "unpaid requests looked at",
+    "unpaid_accepted": "of these accepted",
+}
+
+
+@click.command("reclaim")
+@sandbox_command.port_option
+@output.json_option
+@click.pass_obj
+def command(state: Path | None, *, sandbox_port: int, as_json: bool) -> None:
+    """Put right what crashes and passing failures left behind: the same sweep as the hourly schedule's.
+
+    Recordings stored but never shown in the UI are left to that one.
+    """
+    # Imported here: half a second that no other command needs.
+    from measurement_pipeline import deployment
+    from measurement_pipeline.backfill import sweep
+
+    with opened(os.environ, state=state, doubles=sandbox_command.at_port(sandbox_port)) as target:
+        pipeline = deployment.from_settings(target.settings)
+        target.require()
+        sandbox_command.require_running(target)
+        swept = sweep.sweep(pipeline.terms, pipeline.means)
+        unpaid = intake.open_round(target.database_url, unpaid=True, limit=_MOST_UNPAID)
+        taken = intake.take_in(
+            target.database_url, unpaid, intake.ask_about_payment(unpaid, pipeline.decide), run=f"reclaim by process {os.getpid()}"
+        )
+    found = {
+        **asdict(swept),
+        "unpaid_looked_at": len(unpaid.requests),
+        "unpaid_accepted": sum(one.receipt is not None for one in taken),
+    }
+    if as_json:
+        output.as_json(found)
+    else:
+        told = {_IN_WORDS[key]: value for key, value in found.items()}
+        output.console().print(output.facts({**told, "breaker": swept.breaker or "closed, or not the sweep's to close"}))

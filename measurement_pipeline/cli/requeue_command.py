@@ -1,0 +1,98 @@
+"""`requeue`: a person puts settled recordings back on the queue; what was done is recorded with who did it."""
+
+import getpass
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from measurement_pipeline.backfill import overrides
+from measurement_pipeline.cli import names, output
+from measurement_pipeline.cli.target import database
+from measurement_pipeline.domain import isrc
+from measurement_pipeline.domain.outcome import Outcome
+from measurement_pipeline.postgres import backfill_queue
+
+# What is stored is never bought again, by anybody.
+_CHOICES = [outcome.value for outcome in Outcome if outcome is not Outcome.STORED]
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+class _Age(click.ParamType):
+    name = "age"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"([0-9]{1,6})([smhdw])", str(value))
+        if match is None:
+            self.fail(f"{str(value)!r}: expected a number and s, m, h, d or w, such as 30d", param, ctx)
+        return float(int(match[1]) * _UNIT_SECONDS[match[2]])
+
+
+@click.command("requeue")
+@click.option("--outcome", type=click.Choice(_CHOICES), help="Only recordings settled so.")
+@click.option("--suspect", is_flag=True, help="Only those settled in a streak that opened the breaker.")
+@click.option("--catalog", metavar="CATALOG", help="Only those of this catalogue: its id or its name.")
+@click.option("--account", metavar="ACCOUNT", help="Whose catalogue --catalog names.")
+@click.option("--older-than", type=_Age(), metavar="AGE", help="Only those settled longer ago, such as 30d or 12h.")
+@click.option("--isrc", "isrcs", multiple=True, metavar="ISRC", help="Only these; repeat it, or separate several by commas.")
+@click.option("--rebuy", is_flag=True, help="Buy malformed answers anew, rather than read again what was kept.")
+@click.option("--estimate", is_flag=True, help="Change nothing: say how many, and at most how many hits.")
+@output.json_option
+@click.pass_obj
+def command(
+    state: Path | None,
+    *,
+    outcome: str | None,
+    suspect: bool,
+    catalog: str | None,
+    account: str | None,
+    older_than: float | None,
+    isrcs: Sequence[str],
+    rebuy: bool,
+    estimate: bool,
+    as_json: bool,
+) -> None:
+    """Put settled recordings back on the queue, stored ones apart: all that every given condition names.
+
+    Requests that wanted them are open again, and pay.
+    """
+    if not (outcome or suspect or catalog or isrcs or older_than is not None):
+        raise click.UsageError("expected at least one of --outcome, --suspect, --catalog, --older-than and --isrc")
+    if account and not catalog:
+        raise click.UsageError("--account says whose --catalog is meant: expected --catalog too")
+    wanted = _isrcs(isrcs)
+    with database(state) as (target, connection):
+        of = None if account is None else names.account(connection, account)
+        chosen = backfill_queue.choose(
+            connection,
+            outcome=None if outcome is None else Outcome(outcome),
+            suspect=suspect,
+            catalog=None if catalog is None else names.catalog(connection, catalog, of=of),
+            isrcs=wanted or None,
+            older_than_seconds=older_than,
+        )
+        done = [] if estimate else overrides.requeue(connection, list(chosen), rebuy=rebuy, actor=getpass.getuser())
+    hits = sum(rebuy or was is not Outcome.MALFORMED for was in chosen.values())
+    eur = output.euros(hits, target.settings.songstats_eur_per_hit)
+    if as_json:
+        by_outcome = Counter(was.value for was in chosen.values())
+        output.as_json({"chosen": len(chosen), "by_outcome": by_outcome, "requeued": len(done), "hits_at_most": hits, "eur_at_most": eur})
+    else:
+        cost = f"at most {hits:,} hits, €{eur:,.2f}"
+        deed = "nothing was changed" if estimate else f"{len(done):,} put back on the queue"
+        output.say(f"{len(chosen):,} recordings{_by_outcome(chosen)}: {deed}; {cost}")
+
+
+def _isrcs(values: Sequence[str]) -> list[str]:
+    given = [part for value in values for part in value.split(",") if part.strip()]
+    malformed = [part for part in given if isrc.normalise(part) is None]
+    if malformed:
+        raise click.BadParameter(f"{', '.join(map(repr, malformed))}: an ISRC looks like GBUM72501895", param_hint="--isrc")
+    return [found for part in given if (found := isrc.normalise(part)) is not None]
+
+
+def _by_outcome(chosen: Mapping[str, Outcome]) -> str:
+    counted = Counter(was.value for was in chosen.values())
+    return f" ({', '.join(f'{count:,} {was}' for was, count in sorted(counted.items()))})" if counted else ""

@@ -1,0 +1,71 @@
+"""`sandbox`: the doubles of the vendors by themselves, and how other commands of the same checkout find them."""
+
+import shlex
+import socket
+from urllib.parse import urlsplit
+
+import click
+
+from measurement_pipeline.cli import output
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.target import SANDBOX_PORT, Doubles, Target
+from measurement_pipeline.sandbox.behaviour import PLAIN, Behaviour
+
+port_option = click.option(
+    "--sandbox-port",
+    type=click.IntRange(1, 65_535),
+    default=SANDBOX_PORT,
+    show_default=True,
+    help="Where the doubles of the vendors listen on loopback, where no vendor keys are set.",
+)
+
+
+def at_port(port: int) -> Doubles:
+    """The doubles that this checkout starts on `port`."""
+    plain = Behaviour()
+    return Doubles(f"http://127.0.0.1:{port}", plain.songstats_key, plain.stripe_key)
+
+
+def require_running(target: Target) -> None:
+    """Raise `RefusedError` where `target` is a sandbox on loopback and nothing listens there."""
+    address = urlsplit(target.settings.songstats_base_url)
+    if target.kind != "sandbox" or address.hostname not in {"127.0.0.1", "localhost", "::1"}:
+        return
+    try:
+        with socket.create_connection((address.hostname, address.port or 80), timeout=2):
+            return
+    except OSError as error:
+        raise RefusedError(
+            f"no doubles of the vendors listen at {target.settings.songstats_base_url}: start `measurement-pipeline dev`, or "
+            "`measurement-pipeline sandbox`, first"
+        ) from error
+
+
+@click.command("sandbox")
+@click.option("--port", type=click.IntRange(0, 65_535), default=SANDBOX_PORT, show_default=True, help="0: any that is free.")
+@click.option("--plain", is_flag=True, help="Nothing awkward: every recording has a history of usable numbers.")
+@click.option("--latency", type=click.FloatRange(0, 60), default=0.0, help="Seconds added to every answer.")
+@output.json_option
+def command(*, port: int, plain: bool, latency: float, as_json: bool) -> None:
+    """Run loopback doubles of Songstats and Stripe until Ctrl-C or SIGTERM, and say how to talk to them."""
+    from dataclasses import replace
+
+    from measurement_pipeline.sandbox import sample_catalogue, serve
+
+    behaviour = replace(PLAIN if plain else Behaviour(), latency=latency)
+
+    def ready(url: str) -> None:
+        settings = Doubles(url, behaviour.songstats_key, behaviour.stripe_key).environment()
+        if as_json:
+            output.as_json(settings)
+            return
+        output.say("SANDBOX: doubles of Songstats and Stripe; every figure is invented. In the shell that is to use them:\n")
+        for name, value in settings.items():
+            output.say(f"export {name}={shlex.quote(value)}")
+
+    try:
+        serve(port=port, behaviour=behaviour, catalogue=sample_catalogue(), on_ready=ready)
+    except OSError as error:
+        raise RefusedError(f"port {port} is taken: choose another with --port") from error
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
