@@ -80,10 +80,15 @@ def backoff_seconds(attempts: int) -> float:
 
 
 def pause_seconds(retry_after: float | None, *, pauses_before: int) -> float:
-    """How long the deployment stays away after a 429: what the vendor says, else 5 s doubling to 15 min."""
-    if retry_after is not None:
-        return retry_after
-    return min(_FIRST_PAUSE_SECONDS * 2 ** min(pauses_before, 10), _LONGEST_GUESSED_PAUSE_SECONDS)
+    """How long the deployment stays away after a 429: what the vendor says, else 5 s doubling to 15 min.
+
+    A `retry_after` that was waited out in vain (`pauses_before`: pauses without an answer between) is still a floor, but no
+    longer believed to be enough.
+    """
+    guess = min(_FIRST_PAUSE_SECONDS * 2 ** min(pauses_before, 10), _LONGEST_GUESSED_PAUSE_SECONDS)
+    if retry_after is None:
+        return guess
+    return max(retry_after, guess) if pauses_before else retry_after
 
 
 @dataclass(frozen=True, slots=True)

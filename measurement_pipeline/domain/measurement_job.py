@@ -3,6 +3,7 @@
 Pure: the shape alone. Whether a catalogue exists, or an account has a card, is asked elsewhere.
 """
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,6 +46,7 @@ UNPAID_TOO_LONG = "No card was put on file within 7 days of the request. Save a 
 
 _SCOPES = ("catalog_id", "album_ids", "isrcs")
 _VALUES_SHOWN = 20
+_CHARACTERS_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def read_request(source: object, scope: object, platforms: object) -> Measuremen
     if not (isinstance(source, str) and source in set(Source)):
         return Refusal(400, BAD_SOURCE)
     asked = platforms if platforms is not None else ["spotify"]
-    others = [p for p in asked if p not in PLATFORMS] if isinstance(asked, list) else [asked]
+    # Not every value of an array column can be looked up in a set: an array may hold arrays.
+    others = [p for p in asked if not (isinstance(p, str) and p in PLATFORMS)] if isinstance(asked, list) else [asked]
     if others or not asked:
         return Refusal(400, f"platforms may only be spotify{_got(others)}")
     read = _read_scope(scope)
@@ -107,7 +110,7 @@ def _read_scope(scope: object) -> Scope | Refusal:
     given = [k for k in _SCOPES if scope.get(k) is not None] if isinstance(scope, dict) else []
     if not isinstance(scope, dict) or len(given) != 1:
         return Refusal(400, BAD_SCOPE)
-    unknown = sorted(str(key) for key in scope if key not in _SCOPES)
+    unknown = sorted(_shown(key) for key in scope if key not in _SCOPES)
     if unknown:
         return Refusal(400, f"Unknown in scope: {_listed(unknown)}. {BAD_SCOPE}")
     (key,) = given
@@ -149,8 +152,9 @@ def _read_albums(values: Sequence[object]) -> Scope | Refusal:
 
 
 def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return repr(text if len(text) <= 40 else text[:40] + "…")
+    # reprlib: what a client nests a thousand deep would exhaust the stack of repr.
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    return repr(text if len(text) <= _CHARACTERS_SHOWN else text[:_CHARACTERS_SHOWN] + "…")
 
 
 def _got(value: object) -> str:

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Self
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import sql
 
+from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.embedded_cluster import (
     PORT,
     SUPERUSER,
@@ -105,24 +106,3 @@ class EmbeddedServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def dagster_url(url: str) -> str:
-    """`url` as Dagster's storage needs it: SQLAlchemy 2.1 takes psycopg 3 for a bare `postgresql://`, dagster-postgres speaks psycopg2.
-
-    A socket directory in the place of the host (`postgresql://%2Ftmp/…`, libpq's form) is moved to `?host=`, which is
-    SQLAlchemy's. Raises ValueError for any other scheme.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in {"postgres", "postgresql", "postgresql+psycopg2"}:
-        raise ValueError(
-            f"a Dagster storage URL must begin with postgresql:// or postgresql+psycopg2://, not {parts.scheme!r}"
-        )
-    login, at, host = parts.netloc.rpartition("@")
-    query = parts.query
-    if host.lower().startswith("%2f"):
-        directory, _, port = host.partition(":")
-        moved = {"host": unquote(directory)} | ({"port": port} if port else {})
-        query = urlencode([*parse_qsl(query), *moved.items()], quote_via=quote, safe="/")
-        host = ""
-    return f"postgresql+psycopg2://{login}{at}{host}{parts.path}" + (f"?{query}" if query else "")

@@ -38,8 +38,10 @@ def _config() -> Config:
 
 
 def _engine(url: str) -> sqlalchemy.Engine:
-    # The URL is libpq's business alone: SQLAlchemy would re-read, and trip over, hosts that are socket directories.
-    return sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+    # The URL is libpq's business alone: SQLAlchemy would re-read, and trip over, hosts that are socket directories. Connected
+    # here, since it would also wrap the error of a server that is away, which callers know as `DatabaseUnavailable`.
+    opened = psycopg.connect(url, connect_timeout=10)
+    return sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: opened, poolclass=NullPool)
 
 
 def head() -> str:

@@ -1,15 +1,15 @@
 """The real definitions on a real Dagster instance, whose storage is a database of the test's own."""
 
 import json
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from measurement_pipeline import deployment
 from measurement_pipeline.defs import assets, jobs, schedules, sensors, tags
@@ -83,13 +83,17 @@ class Stage:
         found = self.instance.get_status_by_partition(SONGSTATS_HISTORY, keys, isrc_partitions) or {}
         return {key: status.name for key, status in found.items() if status is not None}
 
-    def tick(self, sensor: str) -> Any:
-        """What one evaluation of a sensor asks for."""
+    def tick(self, sensor: str) -> SensorExecutionData:
+        """What one evaluation of a sensor asks for, as the daemon evaluates it."""
         definition = self.definitions.resolve_sensor_def(sensor)
         with dg.build_sensor_context(
             instance=self.instance, resources={"pipeline": self.pipeline}, sensor_name=sensor, definitions=self.definitions
         ) as context:
-            return definition(context)
+            return definition.evaluate_tick(context)
+
+    def with_hits_allowed(self, hits: int) -> None:
+        self.pipeline = replace(self.pipeline, terms=replace(self.pipeline.terms, hits_allowed=hits))
+        self.definitions = definitions(self.pipeline)
 
     def told(self) -> dict[str, dict[str, Any]]:
         """The latest materialization of each ISRC: its metadata."""
@@ -103,15 +107,28 @@ class Stage:
         return found
 
 
-@pytest.fixture
-def instance(server: Server, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+def open_instance(url: str, directory: Path) -> dg.DagsterInstance:
+    storage = {"postgres": {"postgres_url": url.replace("postgresql://", "postgresql+psycopg2://")}}
+    return dg.DagsterInstance.local_temp(str(directory), overrides={"storage": storage, "telemetry": {"enabled": False}})
+
+
+@pytest.fixture(scope="session")
+def dagster_template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A database with Dagster's tables, which take it a second to make."""
     name = server.make()
-    url = server.url(name).replace("postgresql://", "postgresql+psycopg2://")
-    overrides = {"storage": {"postgres": {"postgres_url": url}}, "telemetry": {"enabled": False}}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        with dg.DagsterInstance.local_temp(str(tmp_path), overrides=overrides) as opened:
-            yield opened
+    with open_instance(server.url(name), tmp_path_factory.mktemp("dagster")) as opened:
+        opened.get_runs_count()
+        opened.get_dynamic_partitions("isrc")
+        opened.all_instigator_state()
+    yield name
+    server.drop(name)
+
+
+@pytest.fixture
+def instance(server: Server, dagster_template: str, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    name = server.make(template=dagster_template)
+    with open_instance(server.url(name), tmp_path) as opened:
+        yield opened
     server.drop(name)
 
 

@@ -1,0 +1,180 @@
+"""What the sensors ask for, and why for nothing, on a real Dagster instance."""
+
+import time
+
+import dagster as dg
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+
+from measurement_pipeline.defs import tags
+from measurement_pipeline_tests.backfill.test_money_path import HISTORY
+from measurement_pipeline_tests.defs.conftest import Stage
+from measurement_pipeline_tests.workbench import isrcs
+
+
+def skipped(result: SensorExecutionData) -> str:
+    assert not result.run_requests
+    return str(result.skip_message)
+
+
+def ranges(result: SensorExecutionData) -> list[tuple[str, str, int]]:
+    assert result.run_requests, result.skip_message
+    return [
+        (request.tags[tags.RANGE_START], request.tags[tags.RANGE_END], int(request.tags[tags.RECORDINGS]))
+        for request in result.run_requests or []
+    ]
+
+
+def test_no_request_no_run(stage: Stage):
+    assert skipped(stage.tick("measurement_job_sensor")) == "no request waits"
+
+
+def test_a_thousand_requests_cost_about_ten_runs(stage: Stage):
+    songs = isrcs(1000)
+    stage.bench.sql(
+        "insert into measurement_jobs (account, source, scope)"
+        " select %s, 'historical', jsonb_build_object('isrcs', jsonb_build_array(s)) from unnest(%s::text[]) s",
+        stage.bench.account, songs,
+    )
+    runs = 0
+    while stage.tick("measurement_job_sensor").run_requests:
+        assert stage.intake().success
+        runs += 1
+    assert runs == 10
+    assert stage.bench.statuses() == {"pending": 1000}
+
+
+def test_one_intake_at_a_time(stage: Stage):
+    stage.ask({"isrcs": isrcs(1)})
+    assert len(stage.tick("measurement_job_sensor").run_requests or []) == 1
+    job = stage.definitions.resolve_job_def("measurement_job_intake")
+    run = stage.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    assert f"under way in run {run.run_id}" in skipped(stage.tick("measurement_job_sensor"))
+
+
+def test_what_is_due_is_registered_and_asked_for_the_most_played_first(stage: Stage):
+    songs = isrcs(250)
+    stage.bench.ask_for(songs)
+    result = stage.tick("backfill_queue_sensor")
+    assert stage.instance.get_dynamic_partitions("isrc") == songs, "registered in order of rank"
+    assert ranges(result) == [(songs[0], songs[99], 100), (songs[100], songs[199], 100), (songs[200], songs[249], 50)]
+
+
+def test_rows_that_runs_in_flight_cover_are_left_out(stage: Stage):
+    songs = isrcs(150)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    job = stage.definitions.resolve_job_def("songstats_backfill")
+    covering = {tags.RANGE_START: songs[0], tags.RANGE_END: songs[99]}
+    stage.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=covering)
+    assert ranges(stage.tick("backfill_queue_sensor")) == [(songs[100], songs[149], 50)]
+    stage.instance.create_run_for_job(
+        job, status=dg.DagsterRunStatus.NOT_STARTED, tags={tags.RANGE_START: songs[100], tags.RANGE_END: songs[149]}
+    )
+    assert "runs in flight" in skipped(stage.tick("backfill_queue_sensor"))
+
+
+def test_a_plan_never_asks_for_more_than_the_budget(stage: Stage):
+    songs = isrcs(30)
+    stage.bench.ask_for(songs)
+    stage.bench.cover(songs[:5])
+    stage.with_hits_allowed(12)
+    assert sum(count for _, _, count in ranges(stage.tick("backfill_queue_sensor"))) == 7
+
+
+def test_nothing_due_says_so_and_who_is_missing(stage: Stage):
+    assert skipped(stage.tick("backfill_queue_sensor")) == "nothing due"
+    stage.bench.ask_for(isrcs(2))
+    stage.bench.deny(stage.bench.account)
+    assert "2 are pending that no accepted request of an account with a card pays for" in skipped(
+        stage.tick("backfill_queue_sensor")
+    )
+
+
+def test_a_spent_budget_says_when_the_next_hit_frees(stage: Stage):
+    songs = isrcs(3)
+    stage.bench.ask_for(songs)
+    stage.bench.cover(songs[:1])
+    stage.with_hits_allowed(1)
+    reason = skipped(stage.tick("backfill_queue_sensor"))
+    reserved = stage.bench.ledger()[0]["reserved_at"]
+    frees = stage.bench.sql("select %s + interval '30 days' t", reserved)[0]["t"]
+    assert reason.startswith("budget spent (1 of 1 hits); the next hit frees at ")
+    assert frees.isoformat(timespec="seconds") in reason
+
+
+def test_a_pause_and_an_open_breaker_are_named_with_their_reason(stage: Stage):
+    songs = isrcs(3)
+    stage.bench.ask_for(songs)
+    stage.bench.sandbox.faults(HISTORY, status=429, retry_after=900)
+    stage.bench.cover(songs)
+    assert skipped(stage.tick("backfill_queue_sensor")).startswith("paused until 2")
+    stage.bench.sql("update vendor_state set breaker = 'open', reason = 'the key was refused'")
+    assert skipped(stage.tick("backfill_queue_sensor")) == "breaker open because the key was refused"
+
+
+def test_an_unpaid_row_never_stands_before_a_paid_one(stage: Stage):
+    from uuid import uuid4
+
+    unpaid, paid = isrcs(5), isrcs(5, start=100)
+    broke = uuid4()
+    stage.bench.ask_for(unpaid, account=broke, ranks=[10**9] * 5)
+    stage.bench.deny(broke)
+    stage.bench.ask_for(paid, ranks=[1] * 5)
+    asked = ranges(stage.tick("backfill_queue_sensor"))
+    assert sum(count for *_, count in asked) == 5
+    assert {first for first, _, _ in asked} <= set(paid)
+
+
+def test_each_plan_has_keys_of_its_own(stage: Stage):
+    stage.bench.ask_for(isrcs(3))
+    keys = [
+        request.run_key
+        for _ in range(3)
+        for request in stage.tick("backfill_queue_sensor").run_requests
+    ]
+    assert len(set(keys)) == 3
+
+
+def test_a_run_whose_process_is_gone_is_reported_failed_and_its_rows_are_asked_for_again(stage: Stage):
+    songs = isrcs(2)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    job = stage.definitions.resolve_job_def("songstats_backfill")
+    covering = {tags.RANGE_START: songs[0], tags.RANGE_END: songs[1], tags.PLAN: "plan-1"}
+    run = stage.instance.create_run_for_job(job, tags=covering)
+    stage.instance.report_engine_event("starting", run)
+    stage.instance.handle_new_event(started_event(run.run_id, seconds_ago=3600))
+    stage.bench.sql("insert into run_heartbeats values (%s, now() - interval '10 minutes')", run.run_id)
+    stage.bench.sql(
+        "update songstats_backfill_queue set status = 'in_progress', claimed_by = %s, lease = 1,"
+        " heartbeat_at = now() - interval '10 minutes'", run.run_id,
+    )
+    assert ranges(stage.tick("backfill_queue_sensor")) == [(songs[0], songs[1], 2)]
+    found = stage.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_beats_is_not_called_dead_however_long_it_runs(stage: Stage):
+    songs = isrcs(2)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    job = stage.definitions.resolve_job_def("songstats_backfill")
+    run = stage.instance.create_run_for_job(job, tags={tags.RANGE_START: songs[0], tags.RANGE_END: songs[1]})
+    stage.instance.handle_new_event(started_event(run.run_id, seconds_ago=36000))
+    stage.bench.sql("insert into run_heartbeats values (%s, now())", run.run_id)
+    assert "runs in flight" in skipped(stage.tick("backfill_queue_sensor"))
+
+
+def started_event(run_id: str, *, seconds_ago: float) -> dg.EventLogEntry:
+    """What Dagster logs when a run starts, as if it had been so long ago."""
+    event = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, "songstats_backfill")
+    return dg.EventLogEntry(
+        error_info=None,
+        level=20,
+        user_message="",
+        run_id=run_id,
+        timestamp=time.time() - seconds_ago,
+        job_name="songstats_backfill",
+        dagster_event=event,
+    )
