@@ -4,14 +4,23 @@ Read once, by whoever starts a process (`definitions`, the CLI), and handed on a
 environment. A missing or malformed one is named before anything is spent.
 """
 
+import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Literal, Self
+from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 REAL_SONGSTATS = "https://api.songstats.com"
 REAL_STRIPE = "https://api.stripe.com"
+
+# A login in the address would end up in logs, and a query or fragment would swallow the path that is added.
+_BASE_ADDRESS = r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$"
+
+# One call in a quarter of an hour: anything slower is a slip.
+_SLOWEST_PACE = 0.001
 
 Kind = Literal["sandbox", "live"]
 
@@ -43,7 +52,7 @@ class Settings(BaseModel):
     deployment_kind: Kind | None = Field(
         None,
         alias="DEPLOYMENT_KIND",
-        description="`live` or `sandbox`. Unset: live where both vendors' base addresses are the real ones, else sandbox.",
+        description="`live` or `sandbox`. Unset: live where both vendors' base addresses are the real ones.",
     )
 
     songstats_api_key: SecretStr | None = Field(
@@ -52,14 +61,17 @@ class Settings(BaseModel):
     songstats_base_url: str = Field(
         REAL_SONGSTATS,
         alias="SONGSTATS_BASE_URL",
-        pattern=r"^https?://",
+        pattern=_BASE_ADDRESS,
         description="Where Songstats is; `/enterprise/v1/…` is added.",
     )
     songstats_sources: str = Field(
         "spotify",
         alias="SONGSTATS_SOURCES",
         pattern=r"^[a-z_]+(,[a-z_]+)*$",
-        description="Platforms to ask for, comma-separated, spotify among them. A longer list rides on the same hit and is kept with the response.",
+        description=(
+            "Platforms to ask for, comma-separated, spotify among them. A longer list rides on the same hit and is "
+            "kept with the response."
+        ),
     )
     songstats_artist_id: str | None = Field(
         None, alias="SONGSTATS_ARTIST_ID", description="`songstats_artist_id` for keys of type artist or label."
@@ -91,7 +103,8 @@ class Settings(BaseModel):
         None,
         alias="CLAIM_TIMEOUT_SECONDS",
         gt=0,
-        description="A row whose owner has not beaten for so long is abandoned. Unset: twice SONGSTATS_TIMEOUT_SECONDS.",
+        allow_inf_nan=False,
+        description="A row whose owner has not beaten so long is abandoned. Unset: twice SONGSTATS_TIMEOUT_SECONDS.",
     )
     max_attempts: int = Field(
         5, alias="MAX_ATTEMPTS", ge=1, description="Runs that may try one recording before it is failed as exhausted."
@@ -101,7 +114,7 @@ class Settings(BaseModel):
         None, alias="STRIPE_SECRET_KEY", description="Stripe key; a restricted one is enough."
     )
     stripe_api_base: str = Field(
-        REAL_STRIPE, alias="STRIPE_API_BASE", pattern=r"^https?://", description="Where Stripe is."
+        REAL_STRIPE, alias="STRIPE_API_BASE", pattern=_BASE_ADDRESS, description="Where Stripe is."
     )
     checkout_success_url: str = Field(
         "https://stripe.com/",
@@ -136,6 +149,32 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise SettingsError(_in_words(error)) from None
 
+    @field_validator("songstats_api_key", "stripe_secret_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+            raise ValueError("must be printable ASCII without spaces, as an HTTP header takes it")
+        return key
+
+    @field_validator("songstats_base_url", "stripe_api_base")
+    @classmethod
+    def _has_a_host(cls, address: str) -> str:
+        try:
+            found = urlsplit(address)
+            readable = found.hostname and (found.port is None or found.port)
+        except ValueError:
+            readable = False
+        if not readable:
+            raise ValueError("must be http(s)://host, with or without a port and a path")
+        return address
+
+    @field_validator("songstats_requests_per_second")
+    @classmethod
+    def _is_a_pace(cls, pace: float) -> float:
+        if 0 < pace < _SLOWEST_PACE:
+            raise ValueError(f"must be 0, for no limit, or at least {_SLOWEST_PACE}")
+        return pace
+
     @model_validator(mode="after")
     def _spotify_is_asked_for(self) -> Self:
         if "spotify" not in self.songstats_sources.split(","):
@@ -155,26 +194,31 @@ class Settings(BaseModel):
     @property
     def kind(self) -> Kind:
         """`live` where real money is spent. Raises `SettingsError` where one vendor is real and the other a double."""
-        real = [self.songstats_base_url.rstrip("/") == REAL_SONGSTATS, self.stripe_api_base.rstrip("/") == REAL_STRIPE]
+        hosts = [_host(self.songstats_base_url), _host(self.stripe_api_base)]
+        real = [host == _host(vendor) for host, vendor in zip(hosts, (REAL_SONGSTATS, REAL_STRIPE), strict=True)]
         if any(real) and not all(real):
             raise SettingsError(
-                f"SONGSTATS_BASE_URL ({self.songstats_base_url}) and STRIPE_API_BASE ({self.stripe_api_base}) must both be the "
-                "real vendors or both doubles: a double must never pay for real hits, nor the reverse"
+                f"SONGSTATS_BASE_URL (host {hosts[0]}) and STRIPE_API_BASE (host {hosts[1]}) must both be the real "
+                "vendors or both doubles: a double must never pay for real hits, nor the reverse"
             )
         found: Kind = "live" if all(real) else "sandbox"
-        if self.deployment_kind is not None and self.deployment_kind != found and (found == "live" or _loopback(self)):
+        if self.deployment_kind not in {None, found} and (found == "live" or any(map(_is_loopback, hosts))):
             raise SettingsError(
                 f"DEPLOYMENT_KIND is {self.deployment_kind}, but the vendors' base addresses are {found} ones"
             )
         return self.deployment_kind or found
 
 
-def _loopback(settings: Settings) -> bool:
-    return any(
-        host in address
-        for address in (settings.songstats_base_url, settings.stripe_api_base)
-        for host in ("//127.", "//localhost", "//[::1]")
-    )
+def _host(address: str) -> str:
+    # The host decides who is called, however the address is spelt: letter case, port, path, a dot at the end.
+    return (urlsplit(address).hostname or "").rstrip(".")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _in_words(error: ValidationError) -> str:
@@ -182,6 +226,7 @@ def _in_words(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
-        shown = "" if not name or "URL" in name or "KEY" in name else f" (got {str(problem['input'])[:60]!r})"
-        lines.append(f"{name}: {problem['msg']}{shown}" if name else problem["msg"].removeprefix("Value error, "))
+        secret = not name or any(word in name for word in ("URL", "KEY", "BASE"))
+        shown = "" if secret else f" (got {str(problem['input'])[:60]!r})"
+        lines.append((f"{name}: " if name else "") + problem["msg"].removeprefix("Value error, ") + shown)
     return "; ".join(lines)

@@ -1,10 +1,11 @@
-"""The `measurement-pipeline` command: one module a group of commands, none of which decides anything about money or data.
+"""The `measurement-pipeline` command: one module a command or group, none of which decides about money or data.
 
-Exit status: 0 done, 1 refused or failed (one line on stderr says why), 2 wrong usage, 130 interrupted. Modules are imported when
-their command is asked for, so that `--help` does not wait for a database driver.
+Exit status: 0 done, 1 refused or failed (one line on stderr says why), 2 wrong usage, 130 interrupted. A module is
+imported when its command is asked for, so that none waits for what another needs.
 """
 
 import importlib
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,30 +14,18 @@ import click
 
 from measurement_pipeline.cli import failures
 
-# Command → module of this package; the object in it is named after the command.
-_COMMANDS = {
-    "db": "db",
-    "catalog": "catalog",
-    "submit": "submit",
-    "jobs": "jobs",
-    "queue": "queue",
-    "reclaim": "reclaim",
-    "requeue": "requeue",
-    "breaker": "breaker",
-    "sandbox": "sandbox",
-    "demo": "demo",
-    "dev": "dev",
-}
+# In the order of `--help`. Each is `command` in the module `<name>_command`.
+_COMMANDS = ("demo", "dev", "db", "catalog", "submit", "jobs", "queue", "reclaim", "requeue", "breaker", "sandbox")
 
 
 class _Commands(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"{__package__}.{_COMMANDS[cmd_name]}_command")
+        module = importlib.import_module(f"{__package__}.{cmd_name}_command")
         found: click.Command = module.command
         return found
 
@@ -45,6 +34,9 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except KeyboardInterrupt as error:
+            # As shells have it: 128 and the signal's number.
+            raise click.exceptions.Exit(128 + getattr(error, "number", signal.SIGINT)) from error
         except Exception as error:
             line = failures.in_one_line(error)
             if line is None:
@@ -52,9 +44,7 @@ class _Commands(click.Group):
             raise click.ClickException(line) from error
 
 
-@click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
-)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),

@@ -11,10 +11,13 @@ from measurement_pipeline.cli.target import database
 from measurement_pipeline.postgres import songstats_ledger
 
 _WHAT_TO_DO = {
-    "key": "put SONGSTATS_API_KEY right; `measurement-pipeline reclaim`, or the hourly sweep, probes it and closes the breaker",
+    "key": (
+        "put SONGSTATS_API_KEY right; the hourly sweep, or `measurement-pipeline reclaim`, asks whether it works, and "
+        "closes the breaker"
+    ),
     "streak": (
-        "look at what came back (`measurement-pipeline queue`), put it right, then `measurement-pipeline breaker close` and "
-        "`measurement-pipeline requeue --suspect`"
+        "find out what changed, then `measurement-pipeline breaker close`, and `measurement-pipeline requeue --suspect` "
+        "for what was settled on doubtful answers"
     ),
 }
 
@@ -32,7 +35,9 @@ def show(state: Path | None, *, as_json: bool) -> None:
     with database(state) as (_, connection):
         vendor = songstats_ledger.deployment(connection)
     if as_json:
-        output.as_json({key: getattr(vendor, key) for key in ("breaker", "breaker_kind", "reason", "opened_at", "paused_until")})
+        output.as_json(
+            {key: getattr(vendor, key) for key in ("breaker", "breaker_kind", "reason", "opened_at", "paused_until")}
+        )
     elif vendor.breaker == "open":
         output.say(f"open since {output.shown(vendor.opened_at)}: {vendor.reason}")
         output.say(f"what to do: {_WHAT_TO_DO[vendor.breaker_kind or 'streak']}")

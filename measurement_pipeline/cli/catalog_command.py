@@ -35,13 +35,11 @@ def command() -> None:
 )
 @output.json_option
 @click.pass_context
-def import_(
-    ctx: click.Context, file: Path, *, name: str, account: str, as_of: datetime | None, as_json: bool
-) -> None:
+def import_(ctx: click.Context, file: Path, *, name: str, account: str, as_of: datetime | None, as_json: bool) -> None:
     """Load FILE: CSV, UTF-8, columns isrc, title, artist, album, release_date, play_count.
 
-    A count becomes a measurement of source import and ranks the recording; no count ranks 0. Bad lines are listed and left out;
-    the exit status is then 1.
+    A count becomes a measurement of source import and ranks the recording; no count ranks 0. Bad lines are listed and
+    left out; the exit status is then 1.
     """
     if not name.strip():
         raise click.BadParameter("expected a name", param_hint="--name")
@@ -85,7 +83,7 @@ def load(
     raw_ref: str,
     account_name: str | None = None,
 ) -> UUID:
-    """Store the good lines as a catalogue of `account`, which is made if it is new; the catalogue's id. One transaction."""
+    """Store the good lines, in one transaction, as a catalogue of `account`, made if it is new; the catalogue's id."""
     with connection.transaction():
         ensure_account(connection, account, name=account_name)
         return songs.import_catalog(

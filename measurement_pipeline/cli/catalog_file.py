@@ -60,8 +60,8 @@ def read(text: str) -> CatalogFile:
 def _records(lines: Sequence[str], *, width: int) -> Iterator[tuple[int, list[str] | str]]:
     """Each record after the header, or what is wrong with it, with the number of the line that it begins on.
 
-    A quote that is never closed would swallow all that follows: a record of several lines that does not come out right is
-    one bad line, and reading goes on at the line after it.
+    A quote that is never closed would swallow all that follows: a record of several lines that does not come out right
+    is one bad line, and reading goes on at the line after it.
     """
     start = 1
     reader = csv.reader(_from(lines, start), strict=True)
@@ -92,7 +92,9 @@ def _header(row: list[str]) -> list[str]:
     if not columns:
         raise NotACatalogError(f"the file is empty: expected a header with isrc, of {', '.join(COLUMNS)}")
     if "isrc" not in columns:
-        raise NotACatalogError(f"line 1 is {_shown(','.join(row))}: expected a header with isrc, of {', '.join(COLUMNS)}")
+        raise NotACatalogError(
+            f"line 1 is {_shown(','.join(row))}: expected a header with isrc, of {', '.join(COLUMNS)}"
+        )
     twice = sorted({name for name in columns if name in COLUMNS and columns.count(name) > 1})
     if twice:
         raise NotACatalogError(f"the header names {', '.join(twice)} more than once")
@@ -114,7 +116,9 @@ def _add(row: list[str], number: int, columns: list[str], first_seen: dict[str, 
     elif earlier == line:
         found.repeated += 1
     else:
-        found.bad.append(BadLine(number, f"isrc {line.isrc} was on line {first_seen[line.isrc]} with other values: expected it once"))
+        found.bad.append(
+            BadLine(number, f"isrc {line.isrc} was on line {first_seen[line.isrc]} with other values: expected it once")
+        )
 
 
 def _line(values: dict[str, str]) -> CatalogLine | str:
@@ -135,7 +139,9 @@ def _line(values: dict[str, str]) -> CatalogLine | str:
         if count is None or count > LARGEST_COUNT:
             problems.append(f"play_count {_shown(text)}: expected a whole number from 0 to {LARGEST_COUNT}, or nothing")
     # PostgreSQL's text cannot hold it, and one such title would fail the whole file.
-    problems.extend(f"{name}: holds a NUL character" for name in ("title", "artist", "album") if "\0" in values.get(name, ""))
+    problems.extend(
+        f"{name}: holds a NUL character" for name in ("title", "artist", "album") if "\0" in values.get(name, "")
+    )
     if problems or recording is None:
         return "; ".join(problems)
     return CatalogLine(

@@ -65,7 +65,9 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
             )
         else:
             needs = None if found == head else f"this version needs {head}: run `measurement-pipeline db upgrade`"
-            other = None if stamp in {None, target.kind} else f"the vendors' settings are {target.kind}: they must not meet"
+            other = (
+                None if stamp in {None, target.kind} else f"the vendors' settings are {target.kind}: they must not meet"
+            )
             output.console().print(
                 output.facts(
                     {

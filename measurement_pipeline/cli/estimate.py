@@ -64,10 +64,13 @@ def of_scope(connection: Connection, scope: Scope, *, account: UUID, hits_allowe
     )
 
 
-def seconds_until_bought(hits: int, *, allowed: int, counted: int, frees_in: Callable[[int], float | None]) -> float | None:
-    """When the last of `hits` can be spent, if each is spent as soon as the budget has room; None where nothing is allowed.
+def seconds_until_bought(
+    hits: int, *, allowed: int, counted: int, frees_in: Callable[[int], float | None]
+) -> float | None:
+    """When the last of `hits` can be spent, if each is as soon as the budget has room; None where nothing is allowed.
 
-    `counted` hits of the last 30 days count against `allowed`; `frees_in(n)` says in how many seconds n of them no longer do.
+    `counted` hits of the last 30 days count against `allowed`; `frees_in(n)` says in how many seconds n of them no
+    longer do.
     """
     beyond = hits - max(0, allowed - counted)
     if beyond <= 0:

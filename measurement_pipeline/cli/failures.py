@@ -1,4 +1,4 @@
-"""Which failures of a command are foreseeable, and the one line in which each is told. Anything else keeps its traceback."""
+"""Which failures of a command are foreseeable, and how each is told. Anything else keeps its traceback."""
 
 import click
 
@@ -10,10 +10,11 @@ class RefusedError(click.ClickException):
 def in_one_line(error: Exception) -> str | None:
     """What to tell a person of `error`; None where it is a defect of ours. Imported late: most commands never fail."""
     from measurement_pipeline.postgres.database import DatabaseError, DatabaseUnavailable
+    from measurement_pipeline.postgres.embedded import EmbeddedServerError
     from measurement_pipeline.postgres.migrate import SchemaOutOfDateError, WrongDeploymentError
     from measurement_pipeline.settings import SettingsError
 
-    if isinstance(error, SettingsError | WrongDeploymentError | SchemaOutOfDateError):
+    if isinstance(error, SettingsError | WrongDeploymentError | SchemaOutOfDateError | EmbeddedServerError):
         return str(error)
     if isinstance(error, DatabaseUnavailable):
         return f"the database cannot be reached: {_first_line(error)}"

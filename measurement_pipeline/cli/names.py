@@ -8,7 +8,9 @@ from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.postgres import names
 from measurement_pipeline.postgres.database import Connection
 
-account_option = click.option("--account", required=True, metavar="ACCOUNT", help="Account: its UUID, or the name it is known by.")
+account_option = click.option(
+    "--account", required=True, metavar="ACCOUNT", help="Account: its UUID, or the name it is known by."
+)
 
 
 def account(connection: Connection, text: str) -> UUID:
@@ -20,18 +22,20 @@ def account(connection: Connection, text: str) -> UUID:
     if not found:
         raise RefusedError(f"no account is named {text!r}: expected its UUID, or the name of an account known here")
     if len(found) > 1:
-        raise RefusedError(f"{len(found)} accounts are named {text!r}: expected the UUID of one: {', '.join(map(str, found))}")
+        ids = ", ".join(map(str, found))
+        raise RefusedError(f"{len(found)} accounts are named {text!r}: expected the UUID of one: {ids}")
     return found[0]
 
 
 def catalog(connection: Connection, text: str, *, of: UUID | None) -> UUID:
-    """The catalogue that `text`, its id or its name, means among those of account `of`, or of all. Raises `RefusedError`."""
+    """The catalogue whose id or name is `text`, among those of account `of` or of all. Raises `RefusedError`."""
     found = names.catalogs(connection, id_=_uuid(text), name=text, account=of)
     whose = "" if of is None else f" of account {of}"
     if not found:
         raise RefusedError(f"no catalogue{whose} is {text!r}: expected the id or the name of an imported catalogue")
     if len(found) > 1:
-        raise RefusedError(f"{len(found)} catalogues{whose} are named {text!r}: expected an id: {', '.join(str(c['id']) for c in found)}")
+        ids = ", ".join(str(one["id"]) for one in found)
+        raise RefusedError(f"{len(found)} catalogues{whose} are named {text!r}: expected the id of one: {ids}")
     return UUID(str(found[0]["id"]))
 
 

@@ -4,13 +4,17 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
 from rich.console import Console
+from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from measurement_pipeline.cli.target import Target
 
 # Not a terminal: nothing is to be cut or folded at 80 columns.
 _WIDTH_OF_A_FILE = 200
@@ -43,6 +47,20 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Se
         # Text, not str: a title may hold what rich would read as markup.
         made.add_row(*(Text(shown(value)) for value in row))
     return made
+
+
+def banner(target: "Target") -> None:
+    """Say loudly, once, whose vendors and which database: nobody should have to guess whether money is spent."""
+    kind = (
+        "SANDBOX: doubles of the vendors, every figure is invented"
+        if target.kind == "sandbox"
+        else "LIVE: real vendors, real money"
+    )
+    style = "black on yellow" if target.kind == "sandbox" else "white on red"
+    lines = Text(f" {kind} \n", style=f"bold {style}", justify="center")
+    console(stderr=True).print(
+        Panel(lines.append(f" database: {target.where} ", style="not bold"), style=style, expand=False)
+    )
 
 
 def facts(pairs: Mapping[str, object]) -> Table:

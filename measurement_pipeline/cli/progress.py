@@ -1,4 +1,4 @@
-"""Watching a request: a progress bar where a person looks, plain lines elsewhere, and its receipt once it is settled."""
+"""Watching a request: a progress bar where a person looks, plain lines elsewhere, and its receipt in the end."""
 
 import sys
 import time
@@ -19,6 +19,7 @@ from measurement_pipeline.postgres.database import Connection
 UNSETTLED = {State.QUEUED, State.ACCEPTED}
 
 _POLL_SECONDS = 0.5
+_VALUES_SHOWN = 5
 # Between two plain lines that say the same.
 _REPEAT_SECONDS = 30.0
 
@@ -61,7 +62,13 @@ def meter() -> Iterator[Meter]:
     if not sys.stderr.isatty():
         yield _Lines()
         return
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("settled"), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("settled"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
         yield _Bar(bar)
 
@@ -133,6 +140,7 @@ def _scope(scope: Any) -> str:
         return str(scope)
     parts = []
     for key, value in scope.items():
-        shown = ", ".join(map(str, value[:5])) + (f" and {len(value) - 5:,} more" if len(value) > 5 else "") if isinstance(value, list) else value
-        parts.append(f"{key}: {shown}")
+        values = value if isinstance(value, list) else [value]
+        more = len(values) - _VALUES_SHOWN
+        parts.append(f"{key}: {', '.join(map(str, values[:_VALUES_SHOWN]))}{f' and {more:,} more' if more > 0 else ''}")
     return "; ".join(parts)

@@ -16,7 +16,13 @@ _OUTCOMES_OF = {"done": ("stored", "no_history", "rejected"), "failed": ("malfor
 
 
 @click.command("queue")
-@click.option("--limit", type=click.IntRange(0, 10_000), default=10, show_default=True, help="Show so many of the next recordings.")
+@click.option(
+    "--limit",
+    type=click.IntRange(0, 10_000),
+    default=10,
+    show_default=True,
+    help="Show so many of the next recordings.",
+)
 @output.json_option
 @click.pass_obj
 def command(state: Path | None, *, limit: int, as_json: bool) -> None:
@@ -46,7 +52,9 @@ def command(state: Path | None, *, limit: int, as_json: bool) -> None:
                 "suspect": counts["suspect"] or None,
                 "waiting": _waiting(counts),
                 "breaker": _breaker(vendor),
-                "pause": f"until {output.shown(vendor.paused_until)}: Songstats asked for it" if vendor.paused_until else "none",
+                "pause": f"until {output.shown(vendor.paused_until)}: Songstats asked for it"
+                if vendor.paused_until
+                else "none",
                 "budget": in_words(budget),
             }
         )
@@ -54,7 +62,15 @@ def command(state: Path | None, *, limit: int, as_json: bool) -> None:
     if upcoming:
         columns = ("ISRC", "title", "artist", "rank", "status", "not before", "last error")
         rows = [
-            (r["song"], r["name"], r["artist"], r["rank_score"], r["status"], _ahead(r["not_before"], vendor.now), r["last_error"])
+            (
+                r["song"],
+                r["name"],
+                r["artist"],
+                r["rank_score"],
+                r["status"],
+                _ahead(r["not_before"], vendor.now),
+                r["last_error"],
+            )
             for r in upcoming
         ]
         output.say("\nnext by rank:")
@@ -67,7 +83,11 @@ def in_words(budget: Budget) -> str:
     spent += f", {budget.in_the_air:,} in the air)" if budget.in_the_air else ")"
     if budget.left:
         return spent
-    frees = "no hits are allowed" if budget.next_hit_frees_at is None else f"the next hit frees {output.shown(budget.next_hit_frees_at)}"
+    frees = (
+        "no hits are allowed"
+        if budget.next_hit_frees_at is None
+        else f"the next hit frees {output.shown(budget.next_hit_frees_at)}"
+    )
     return f"{spent}; {frees}"
 
 

@@ -45,7 +45,10 @@ def command(state: Path | None, *, sandbox_port: int, as_json: bool) -> None:
         swept = sweep.sweep(pipeline.terms, pipeline.means)
         unpaid = intake.open_round(target.database_url, unpaid=True, limit=_MOST_UNPAID)
         taken = intake.take_in(
-            target.database_url, unpaid, intake.ask_about_payment(unpaid, pipeline.decide), run=f"reclaim by process {os.getpid()}"
+            target.database_url,
+            unpaid,
+            intake.ask_about_payment(unpaid, pipeline.decide),
+            run=f"reclaim by process {os.getpid()}",
         )
     found = {
         **asdict(swept),
@@ -56,4 +59,6 @@ def command(state: Path | None, *, sandbox_port: int, as_json: bool) -> None:
         output.as_json(found)
     else:
         told = {_IN_WORDS[key]: value for key, value in found.items()}
-        output.console().print(output.facts({**told, "breaker": swept.breaker or "closed, or not the sweep's to close"}))
+        output.console().print(
+            output.facts({**told, "breaker": swept.breaker or "closed, or not the sweep's to close"})
+        )

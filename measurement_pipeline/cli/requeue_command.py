@@ -20,14 +20,13 @@ _CHOICES = [outcome.value for outcome in Outcome if outcome is not Outcome.STORE
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
-class _Age(click.ParamType):
-    name = "age"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        match = re.fullmatch(r"([0-9]{1,6})([smhdw])", str(value))
-        if match is None:
-            self.fail(f"{str(value)!r}: expected a number and s, m, h, d or w, such as 30d", param, ctx)
-        return float(int(match[1]) * _UNIT_SECONDS[match[2]])
+def _seconds(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,6})([smhdw])", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r}: expected a number and s, m, h, d or w, such as 30d", param=param)
+    return float(int(match[1]) * _UNIT_SECONDS[match[2]])
 
 
 @click.command("requeue")
@@ -35,8 +34,12 @@ class _Age(click.ParamType):
 @click.option("--suspect", is_flag=True, help="Only those settled in a streak that opened the breaker.")
 @click.option("--catalog", metavar="CATALOG", help="Only those of this catalogue: its id or its name.")
 @click.option("--account", metavar="ACCOUNT", help="Whose catalogue --catalog names.")
-@click.option("--older-than", type=_Age(), metavar="AGE", help="Only those settled longer ago, such as 30d or 12h.")
-@click.option("--isrc", "isrcs", multiple=True, metavar="ISRC", help="Only these; repeat it, or separate several by commas.")
+@click.option(
+    "--older-than", callback=_seconds, metavar="AGE", help="Only those settled longer ago, such as 30d or 12h."
+)
+@click.option(
+    "--isrc", "isrcs", multiple=True, metavar="ISRC", help="Only these; repeat it, or separate several by commas."
+)
 @click.option("--rebuy", is_flag=True, help="Buy malformed answers anew, rather than read again what was kept.")
 @click.option("--estimate", is_flag=True, help="Change nothing: say how many, and at most how many hits.")
 @output.json_option
@@ -78,7 +81,15 @@ def command(
     eur = output.euros(hits, target.settings.songstats_eur_per_hit)
     if as_json:
         by_outcome = Counter(was.value for was in chosen.values())
-        output.as_json({"chosen": len(chosen), "by_outcome": by_outcome, "requeued": len(done), "hits_at_most": hits, "eur_at_most": eur})
+        output.as_json(
+            {
+                "chosen": len(chosen),
+                "by_outcome": by_outcome,
+                "requeued": len(done),
+                "hits_at_most": hits,
+                "eur_at_most": eur,
+            }
+        )
     else:
         cost = f"at most {hits:,} hits, €{eur:,.2f}"
         deed = "nothing was changed" if estimate else f"{len(done):,} put back on the queue"
@@ -89,7 +100,9 @@ def _isrcs(values: Sequence[str]) -> list[str]:
     given = [part for value in values for part in value.split(",") if part.strip()]
     malformed = [part for part in given if isrc.normalise(part) is None]
     if malformed:
-        raise click.BadParameter(f"{', '.join(map(repr, malformed))}: an ISRC looks like GBUM72501895", param_hint="--isrc")
+        raise click.BadParameter(
+            f"{', '.join(map(repr, malformed))}: an ISRC looks like GBUM72501895", param_hint="--isrc"
+        )
     return [found for part in given if (found := isrc.normalise(part)) is not None]
 
 

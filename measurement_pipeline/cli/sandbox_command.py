@@ -36,13 +36,15 @@ def require_running(target: Target) -> None:
             return
     except OSError as error:
         raise RefusedError(
-            f"no doubles of the vendors listen at {target.settings.songstats_base_url}: start `measurement-pipeline dev`, or "
-            "`measurement-pipeline sandbox`, first"
+            f"no doubles of the vendors listen at {target.settings.songstats_base_url}: start `measurement-pipeline dev` "
+            "or `measurement-pipeline sandbox` first"
         ) from error
 
 
 @click.command("sandbox")
-@click.option("--port", type=click.IntRange(0, 65_535), default=SANDBOX_PORT, show_default=True, help="0: any that is free.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=SANDBOX_PORT, show_default=True, help="0: any that is free."
+)
 @click.option("--plain", is_flag=True, help="Nothing awkward: every recording has a history of usable numbers.")
 @click.option("--latency", type=click.FloatRange(0, 60), default=0.0, help="Seconds added to every answer.")
 @output.json_option
@@ -59,7 +61,9 @@ def command(*, port: int, plain: bool, latency: float, as_json: bool) -> None:
         if as_json:
             output.as_json(settings)
             return
-        output.say("SANDBOX: doubles of Songstats and Stripe; every figure is invented. In the shell that is to use them:\n")
+        output.say(
+            "SANDBOX: doubles of Songstats and Stripe; every figure is invented. In the shell that is to use them:\n"
+        )
         for name, value in settings.items():
             output.say(f"export {name}={shlex.quote(value)}")
 

@@ -1,8 +1,7 @@
-"""`submit`: asks for measurements as any client does, by a row of `measurement_jobs`; or says what asking would cost."""
+"""`submit`: asks for measurements as any client does, by a row of `measurement_jobs`; or says what it would cost."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,10 +16,22 @@ from measurement_pipeline.postgres.database import Connection
 
 @click.command("submit")
 @names.account_option
-@click.option("--source", type=click.Choice([s.value for s in Source]), required=True, help="historical: the past, bought once.")
-@click.option("--isrc", "isrcs", multiple=True, metavar="ISRC", help="A recording; repeat it, or separate several by commas.")
-@click.option("--album", "albums", multiple=True, metavar="ID", help="Every recording of a Spotify album; repeat it, or use commas.")
-@click.option("--catalog", metavar="CATALOG", help="Every recording of one of the account's catalogues: its id or its name.")
+@click.option(
+    "--source", type=click.Choice([s.value for s in Source]), required=True, help="historical: the past, bought once."
+)
+@click.option(
+    "--isrc", "isrcs", multiple=True, metavar="ISRC", help="A recording; repeat it, or separate several by commas."
+)
+@click.option(
+    "--album",
+    "albums",
+    multiple=True,
+    metavar="ID",
+    help="Every recording of a Spotify album; repeat it, or use commas.",
+)
+@click.option(
+    "--catalog", metavar="CATALOG", help="Every recording of one of the account's catalogues: its id or its name."
+)
 @click.option("--estimate", "only_estimate", is_flag=True, help="Enqueue nothing: say what it would cost.")
 @click.option("--wait", is_flag=True, help="Wait until the request is settled; exit status 1 unless it is done.")
 @output.json_option
@@ -96,7 +107,8 @@ def _say_estimate(
         output.as_json(asdict(found))
         return
     if found.days is None:
-        days = f"never: no hits are allowed (limit {settings.songstats_hit_limit}, reserve {settings.songstats_hit_reserve})"
+        limit, reserve = settings.songstats_hit_limit, settings.songstats_hit_reserve
+        days = f"never: no hits are allowed (limit {limit}, reserve {reserve})"
     else:
         days = str(found.days) if found.days else "0: the hits that are left now are enough"
     output.console().print(

@@ -1,15 +1,17 @@
 """Which deployment a command works on: sandbox or live, which database, whose vendors, where Dagster lives.
 
-Composition for the command line. The settings and their meaning are `settings`; the objects made of them are `deployment`.
+Composition for the command line. What settings there are is `settings`; the objects made of them are `deployment`.
 """
 
+import fcntl
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from measurement_pipeline.cli import services
+from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.postgres import address, migrate
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.embedded import EmbeddedServer, dagster_url
@@ -39,7 +41,9 @@ class Target:
     @property
     def where(self) -> str:
         """The measurement database, for people: no login."""
-        return f"the embedded server in {self.home / 'postgres'}" if self.embedded else address.in_words(self.database_url)
+        return (
+            f"the embedded server in {self.home / 'postgres'}" if self.embedded else address.in_words(self.database_url)
+        )
 
     @property
     def dagster_home(self) -> Path:
@@ -47,7 +51,7 @@ class Target:
         return Path(self.environment["DAGSTER_HOME"])
 
     def require(self) -> None:
-        """Raise `SchemaOutOfDateError` or `WrongDeploymentError` unless the database is this version's, and of this kind."""
+        """Raise `SchemaOutOfDateError` or `WrongDeploymentError` unless the database is this version's and kind's."""
         migrate.require(self.database_url, kind=self.kind)
 
     def connect(self) -> Connection:
@@ -74,7 +78,7 @@ class Doubles:
 
 
 def wants_doubles(settings: Settings) -> bool:
-    """Whether the doubles of this checkout stand in for the vendors: no key is set, and nothing else says where vendors are.
+    """Whether the doubles of this checkout stand in for the vendors: nothing set says who or where the vendors are.
 
     Raises `SettingsError` where only one of the two keys is set.
     """
@@ -82,21 +86,30 @@ def wants_doubles(settings: Settings) -> bool:
     missing = [name for name, key in keys.items() if key is None]
     if len(missing) == 1:
         (given,) = set(keys) - set(missing)
-        raise SettingsError(f"{given} is set and {missing[0]} is not: expected both, for the vendors, or neither, for the sandbox")
+        raise SettingsError(
+            f"{given} is set and {missing[0]} is not: expected both, for the vendors, or neither, for the sandbox"
+        )
     return bool(missing) and settings.deployment_kind != "live" and not _says_where_vendors_are(settings)
 
 
 @contextmanager
 def opened(
-    environment: Mapping[str, str], *, state: Path | None = None, doubles: Doubles | None = None, name: str | None = None
+    environment: Mapping[str, str],
+    *,
+    state: Path | None = None,
+    doubles: Doubles | None = None,
+    name: str | None = None,
 ) -> Iterator[Target]:
     """The deployment that `environment` describes, its embedded server held for as long as the block lasts.
 
-    `doubles` stand in for the vendors where `wants_doubles`. `state` is where `<kind>/postgres` and `<kind>/dagster` are kept;
-    `name` overrides the first part. Raises `SettingsError`, `EmbeddedServerError`, and what the database raises.
+    `doubles` stand in for the vendors where `wants_doubles`. `state` is where `<kind>/postgres` and `<kind>/dagster`
+    are kept; `name` overrides the first part. Raises `SettingsError`, `EmbeddedServerError`, and what the database raises.
     """
     settings = Settings.read(environment)
-    for variable, url in (("DATABASE_URL", settings.database_url), ("DAGSTER_POSTGRES_URL", settings.dagster_postgres_url)):
+    for variable, url in (
+        ("DATABASE_URL", settings.database_url),
+        ("DAGSTER_POSTGRES_URL", settings.dagster_postgres_url),
+    ):
         if url is not None and not address.is_readable(url):
             raise SettingsError(f"{variable} cannot be read: expected postgresql://user:password@host:port/database")
     without_vendors = wants_doubles(settings)
@@ -107,8 +120,8 @@ def opened(
     with _server(settings, home) as (database_url, dagster):
         if address.same_database(database_url, dagster):
             raise SettingsError(
-                f"DATABASE_URL and DAGSTER_POSTGRES_URL both name {address.in_words(dagster)}: expected two databases, since both "
-                "keep an account of their migrations in a table of one name"
+                f"DATABASE_URL and DAGSTER_POSTGRES_URL both name {address.in_words(dagster)}: expected two databases, "
+                "since each keeps the account of its migrations in a table of the same name"
             )
         dagster_home = settings.dagster_home or str(home / "dagster")
         decided = {
@@ -130,20 +143,34 @@ def opened(
 
 @contextmanager
 def database(state: Path | None) -> Iterator[tuple[Target, Connection]]:
-    """The deployment of this process's environment, checked, and a connection to it: for commands that ask no vendor."""
+    """The deployment of this process's environment, checked, and a connection: for commands that ask no vendor."""
     with opened(os.environ, state=state) as target:
         target.require()
         with target.connect() as connection:
             yield target, connection
 
 
+@contextmanager
+def alone(target: Target, command: str) -> Iterator[None]:
+    """Hold `target` for one `dev` or `demo`: two daemons on one Dagster instance would get in each other's way.
+
+    Raises `RefusedError`. The kernel lets go when the process dies, however it dies.
+    """
+    target.home.mkdir(parents=True, exist_ok=True)
+    with (target.home / f"{command}.lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RefusedError(
+                f"`measurement-pipeline {command}` runs already, with its state in {target.home}"
+            ) from None
+        yield
+
+
 def prepare_dagster(target: Target) -> None:
-    """Make Dagster's database and home where they are missing. An instance that has a dagster.yaml of its own keeps it."""
+    """Make Dagster's database and home where they are missing. A home with a dagster.yaml of its own keeps it."""
     address.create_if_absent(target.dagster_url)
-    target.dagster_home.mkdir(parents=True, exist_ok=True)
-    ours, theirs = workspace().with_name("dagster.yaml"), target.dagster_home / "dagster.yaml"
-    if ours.exists() and (target.dagster_home.is_relative_to(target.home) or not theirs.exists()):
-        shutil.copyfile(ours, theirs)
+    services.prepare_dagster_home(target.dagster_home)
 
 
 def workspace() -> Path:
@@ -152,14 +179,21 @@ def workspace() -> Path:
 
 
 def _says_where_vendors_are(settings: Settings) -> bool:
-    return (settings.songstats_base_url.rstrip("/"), settings.stripe_api_base.rstrip("/")) != (REAL_SONGSTATS, REAL_STRIPE)
+    return (settings.songstats_base_url.rstrip("/"), settings.stripe_api_base.rstrip("/")) != (
+        REAL_SONGSTATS,
+        REAL_STRIPE,
+    )
 
 
 def _kind(settings: Settings, *, without_vendors: bool, has_doubles: bool) -> Kind:
     if not without_vendors or has_doubles:
         return settings.kind
     # A command that asks no vendor: it cannot mix anything, and goes by the stamp that the database has.
-    if settings.deployment_kind is None and settings.database_url is not None and migrate.stamp(settings.database_url) == "live":
+    if (
+        settings.deployment_kind is None
+        and settings.database_url is not None
+        and migrate.stamp(settings.database_url) == "live"
+    ):
         return "live"
     return "sandbox"
 

@@ -17,6 +17,9 @@ from measurement_pipeline.postgres.database import connect
 
 _PIPELINE = {"pipeline"}
 
+# One run at a time spends hits; dagster.yaml sets the limit and that it is held by the run.
+POOL = "songstats"
+
 
 def _pipeline(context: dg.OpExecutionContext) -> Pipeline:
     pipeline: Pipeline = context.resources.pipeline
@@ -94,7 +97,7 @@ def enqueue_backfill(context: dg.OpExecutionContext, opened: intake.Round, decis
     ins={"paid_for": dg.In(dg.Nothing)},
     out=dg.Out(dg.Nothing, is_required=False),
     retry_policy=retry_policies.seconds,
-    pool="songstats",
+    pool=POOL,
     description=(
         "Buys each recording's history once: claims it, sets a hit aside, calls Songstats, keeps the response, reads it, stores "
         "the measurements. One materialization an ISRC; what is deferred stays missing and is asked for again by the sensor."

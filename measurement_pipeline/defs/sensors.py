@@ -10,6 +10,7 @@ from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.assets import OWNERS
 from measurement_pipeline.defs.jobs import measurement_job_intake, songstats_backfill
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.intake.take_in import REQUESTS_A_RUN
@@ -31,7 +32,7 @@ _SHORTEST_SILENCE_SECONDS = 90.0
 
 @dg.sensor(
     job=measurement_job_intake,
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
     required_resource_keys={"pipeline"},
     description=(
@@ -55,7 +56,7 @@ def measurement_job_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest
 
 @dg.sensor(
     job=songstats_backfill,
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
     required_resource_keys={"pipeline"},
     description=(
@@ -79,6 +80,7 @@ def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResul
     planned = make_plan(pipeline.terms, lambda: _partitions(context.instance, runs), register)
     if planned.why_none is not None:
         return dg.SkipReason(planned.why_none)
+    _limit_pool(context.instance)
     plan_id = _plan_id(context)
     return dg.SensorResult(
         run_requests=[
@@ -134,6 +136,15 @@ def _living(context: dg.SensorEvaluationContext, pipeline: Pipeline, job_name: s
             why = f"no sign of life from its process for {silence:.0f} s; what it held is due again"
             context.instance.report_run_failed(record.dagster_run, why)
     return [record.dagster_run for record in records if record.dagster_run.run_id not in dead]
+
+
+def _limit_pool(instance: dg.DagsterInstance) -> None:
+    """Give the pool its limit before its first run is queued.
+
+    Left to itself, Dagster does so while it dequeues, and lets through whatever is queued at that moment, all at once.
+    """
+    if POOL not in {limit.name for limit in instance.event_log_storage.get_pool_limits()}:
+        instance.event_log_storage.initialize_concurrency_limit_to_default(POOL)
 
 
 def _plan_id(context: dg.SensorEvaluationContext) -> str:

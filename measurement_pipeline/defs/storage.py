@@ -114,7 +114,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
         # Past the parent's constructor, which would make the storages without a pool.
-        super(DagsterPostgresStorage, self).__init__()
+        super(DagsterPostgresStorage, self).__init__()  # type: ignore[no-untyped-call]
         self.postgres_url = dagster_url(postgres_url)
         self.should_autocreate_tables = should_autocreate_tables
         self._inst_data = inst_data

@@ -1,7 +1,7 @@
-"""The rules of a queue row: its states, what one answer makes of it, how long it waits, and when the answers stop making sense.
+"""The rules of a queue row: its states, what one answer makes of it, how long it waits, and when trust ends.
 
-What may be claimed is SQL (`postgres/backfill_queue.sql`), because it must be decided under a lock; which rows to ask for is
-`plan`.
+What may be claimed is SQL (`postgres/backfill_queue.sql`), because it must be decided under a lock; which rows to ask
+for is `plan`.
 """
 
 from collections.abc import Sequence
@@ -58,8 +58,8 @@ class Settlement:
 def settle(judgement: Judgement, *, attempts: int, max_attempts: int, retry_soon_seconds: float | None) -> Settlement:
     """What one answer makes of its row.
 
-    `attempts` counts this one. `retry_soon_seconds`: the run itself will come back in so many seconds; None once it will not,
-    and the row waits out a backoff that doubles with each attempt.
+    `attempts` counts this one. `retry_soon_seconds`: the run itself will come back in so many seconds; None once it
+    will not, and the row waits out a backoff that doubles with each attempt.
     """
     if judgement.outcome is None:
         # Nothing was learnt of the recording. A pause or the breaker, not the row, keeps it from being asked at once.
@@ -82,10 +82,10 @@ def backoff_seconds(attempts: int) -> float:
 def pause_seconds(retry_after: float | None, *, pauses_before: int) -> float:
     """How long the deployment stays away after a 429: what the vendor says, else 5 s doubling to 15 min.
 
-    A `retry_after` that was waited out in vain (`pauses_before`: pauses without an answer between) is still a floor, but no
-    longer believed to be enough.
+    A `retry_after` that was waited out in vain (`pauses_before`: pauses without an answer between) is still a floor,
+    but no longer believed to be enough.
     """
-    guess = min(_FIRST_PAUSE_SECONDS * 2 ** min(pauses_before, 10), _LONGEST_GUESSED_PAUSE_SECONDS)
+    guess = float(min(_FIRST_PAUSE_SECONDS * 2 ** min(pauses_before, 10), _LONGEST_GUESSED_PAUSE_SECONDS))
     if retry_after is None:
         return guess
     return max(retry_after, guess) if pauses_before else retry_after
@@ -124,8 +124,8 @@ def streak(causes: Sequence[str]) -> Streak:
 def calls_allowed_in_the_air(seen: Streak, *, trusted: bool, concurrency: int) -> int:
     """How many calls may be under way at once.
 
-    Until a history has been stored (`trusted`), and while a streak is under way, no more are in the air than the streak has
-    left to go: a wrong key costs exactly as many hits as it takes to open the breaker, whatever the concurrency.
+    Until a history has been stored (`trusted`), and while a streak is under way, no more are in the air than the streak
+    has left to go: a wrong key costs exactly as many hits as it takes to open the breaker, whatever the concurrency.
     """
     room = SILENCES_THAT_OPEN_THE_BREAKER - seen.silences
     if not trusted or seen.refusals:

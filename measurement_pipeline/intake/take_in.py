@@ -1,8 +1,8 @@
 """Takes requests off `measurement_jobs`: shape, then payment, then resolution.
 
-All questions to Stripe come first, none inside a transaction; then one transaction a request locks its row while it is still as
-it was read, enqueues, and writes state and receipt. Each request stands alone: one that cannot be worked on never holds up the
-others.
+All questions to Stripe come first, none inside a transaction; then one transaction a request locks its row while it is
+still as it was read, enqueues, and writes state and receipt. Each request stands alone: one that cannot be worked on
+never holds up the others.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from measurement_pipeline.domain.measurement_job import (
 )
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats
-from measurement_pipeline.postgres.database import DatabaseError, DatabaseUnavailable, connect
+from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
 from measurement_pipeline.postgres.measurement_jobs import Receipt, WaitingRequest
 
 # So that a thousand requests cost about ten runs.
@@ -65,12 +65,15 @@ def open_round(database_url: str, *, unpaid: bool = False, limit: int = REQUESTS
 
 
 def ask_about_payment(opened: Round, check: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
-    """What Stripe says of each account of the round. `check` returns a decision and never raises for Stripe's sake."""
+    """What Stripe says of each account of the round. `check` returns a decision, and never raises for Stripe's sake."""
     return {account: check(account) for account in opened.accounts}
 
 
 def take_in(database_url: str, opened: Round, decisions: dict[UUID, Decision], *, run: str) -> list[Taken]:
-    """Answer every request of the round. Raises `DatabaseUnavailable`; an error of one request's own is put on its row."""
+    """Answer every request of the round.
+
+    Raises `DatabaseUnavailable` where the database goes away; an error of one request's own is put on its row.
+    """
     taken = []
     for request in opened.requests:
         with connect(database_url) as connection:
@@ -78,22 +81,27 @@ def take_in(database_url: str, opened: Round, decisions: dict[UUID, Decision], *
             attempts = measurement_jobs.begin_attempt(connection, request, run=run)
             if attempts is None:
                 continue
+            if attempts > MAX_INTAKE_ATTEMPTS:
+                # The last one never came back to say how it went: the process that worked on it was killed.
+                taken.append(_put_off_or_give_up(connection, request, attempts - 1, "no attempt came to an end"))
+                continue
             reading = opened.readings[request.id]
             try:
                 with connection.transaction():
                     if measurement_jobs.lock(connection, request):
                         taken.append(_answer(connection, request, reading, decisions.get(request.account)))
-            except DatabaseUnavailable:
-                raise
             except DatabaseError as error:
-                taken.append(_put_off_or_give_up(connection, request, attempts, str(error).splitlines()[0]))
+                if connection.closed:
+                    raise  # the database went away, which is no fault of the request's
+                why = str(error).partition("\n")[0] or type(error).__name__
+                taken.append(_put_off_or_give_up(connection, request, attempts, why))
     with connect(database_url) as connection:
         measurement_jobs.settle(connection)
     return taken
 
 
 def _answer(
-    connection: measurement_jobs.Connection,
+    connection: Connection,
     request: WaitingRequest,
     reading: MeasurementRequest | Refusal,
     decision: Decision | None,
@@ -106,34 +114,37 @@ def _answer(
         measurement_jobs.postpone(connection, request, seconds=wait, error=why, attempt_back=True)
         return Taken(request.id, request.account, None, error=why)
     if decision.verdict is Verdict.DENIED:
-        if request.out_of_patience:
+        # Only one that has been shown where to save a card, however long intake itself was away.
+        if request.out_of_patience and request.state is State.PAYMENT_REQUIRED:
             return _refuse(connection, request, State.REJECTED, 402, UNPAID_TOO_LONG)
-        return _refuse(connection, request, State.PAYMENT_REQUIRED, 402, decision.reason, decision.checkout_url)
+        return _refuse(
+            connection, request, State.PAYMENT_REQUIRED, 402, decision.reason, checkout_url=decision.checkout_url
+        )
     resolved = measurement_jobs.resolve(connection, request.id, reading.scope, account=request.account)
-    if resolved is None:
-        return _refuse(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
-    if resolved == 0:
-        return _refuse(connection, request, State.REJECTED, 400, NOTHING_RESOLVED)
+    if not resolved:
+        why = UNKNOWN_CATALOG if resolved is None else NOTHING_RESOLVED
+        return _refuse(connection, request, State.REJECTED, 400, why)
     receipt = measurement_jobs.enqueue(connection, request.id)
     return Taken(request.id, request.account, State.ACCEPTED, 202, receipt=receipt)
 
 
 def _refuse(
-    connection: measurement_jobs.Connection,
+    connection: Connection,
     request: WaitingRequest,
     state: State,
     status_code: int,
     error: str,
+    *,
     checkout_url: str | None = None,
 ) -> Taken:
     measurement_jobs.answer(
-        connection, request.id, state=state, status_code=status_code, error=error, checkout_url=checkout_url
+        connection, request, state=state, status_code=status_code, error=error, checkout_url=checkout_url
     )
     return Taken(request.id, request.account, state, status_code, error)
 
 
 def _put_off_or_give_up(
-    connection: measurement_jobs.Connection, request: WaitingRequest, attempts: int, error: str
+    connection: Connection, request: WaitingRequest, attempts: int, error: str
 ) -> Taken:
     if attempts >= MAX_INTAKE_ATTEMPTS:
         why = f"given up after {attempts} attempts: {error}"

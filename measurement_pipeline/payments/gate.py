@@ -187,13 +187,15 @@ class StripeGate:
             if error.http_status == HTTPStatus.NOT_FOUND:
                 return None
             raise
+        if _text(found, "id") != customer:
+            raise _OddAnswerError("another customer than the one asked for")
         if getattr(found, "deleted", False):
             return None
         settings = getattr(found, "invoice_settings", None)
         if getattr(settings, "default_payment_method", None):
             return True
         cards = self._stripe.v1.payment_methods.list({"customer": customer, "type": "card", "limit": 1})
-        return bool(_listed(cards, "a list of payment methods"))
+        return any(_text(card, "id") for card in _listed(cards, "a list of payment methods"))
 
     def _create_customer(self, account: UUID, gone: str | None) -> str:
         # Two requests that race make one customer. One made after another was deleted needs a key

@@ -33,8 +33,23 @@ class HttpxTransport(stripe.HTTPClient):
         except httpx.HTTPError as error:
             lost = stripe.APIConnectionError(type(error).__name__, should_retry=True)  # type: ignore[no-untyped-call]
             raise lost from error
-        return answer.content, answer.status_code, answer.headers
+        return _readable(answer), answer.status_code, answer.headers
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _readable(answer: httpx.Response) -> bytes:
+    """The body, or an error without words where something other than Stripe refused in its stead.
+
+    The library breaks on errors of another shape than Stripe's, and looks at the status only after that.
+    """
+    if answer.is_success:
+        return answer.content
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    error = body.get("error") if isinstance(body, dict) else None
+    return answer.content if isinstance(error, dict) else b'{"error": {}}'

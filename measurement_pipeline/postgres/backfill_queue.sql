@@ -7,7 +7,7 @@
 --     account is allowed;
 --   * it has attempts left, or a response that was paid for and never read;
 -- and the deployment may call at all: breaker closed, no pause. The budget is asked apart, since it is a number.
--- `claim` and `due` state the same condition; a test holds their answers equal.
+-- `claim` and `due` state the same condition for a run that has not asked yet; a test holds their answers equal.
 --
 -- Whatever locks several rows locks them in the order of song, so that two statements never wait for each other.
 
@@ -38,6 +38,8 @@ with candidate as materialized (
         )
         and (
             queue.attempts < %(max_attempts)s
+            -- A run counts one attempt however often it asks, and this one has not given up yet.
+            or queue.attempt_run = %(run)s
             or exists (
                 select from songstats_responses as response
                 where response.song = queue.song and response.parser_version is null
@@ -190,7 +192,7 @@ settled as (
         claimed_at = case when asked.status = 'pending' then null else queue.claimed_at end,
         heartbeat_at = null,
         not_before = clock_timestamp() + make_interval(secs => asked.wait),
-        attempts = queue.attempts - (asked.attempt_back and queue.attempt_run = %(run)s)::int,
+        attempts = queue.attempts - (asked.attempt_back and queue.attempt_run is not distinct from %(run)s)::int,
         attempt_run = case when asked.attempt_back then null else queue.attempt_run end,
         last_status_code = coalesce(asked.status_code, queue.last_status_code),
         last_error = asked.error,
@@ -371,14 +373,16 @@ order by queue.rank_score desc, coalesce(queue.requeued_at, queue.created_at) as
 limit %(limit)s
 
 -- name: exhaust
--- Rows whose attempts are used up, crashes included: no run will claim them, so nothing else would ever say so.
+-- Rows whose attempts are used up, crashes included: no run will claim them, so nothing else would ever say so. One that waits
+-- is left alone: the run that counted its last attempt is about to ask once more.
 with used_up as (
     select queue.song
     from songstats_backfill_queue as queue
     where
         queue.attempts >= %(max_attempts)s
         and (
-            queue.status = 'pending'
+            (queue.status = 'pending' and coalesce(queue.not_before <= clock_timestamp(), true))
+            or (queue.status = 'failed' and queue.outcome = 'transient')
             or (
                 queue.status = 'in_progress'
                 and queue.heartbeat_at < clock_timestamp() - make_interval(secs => %(claim_timeout)s)

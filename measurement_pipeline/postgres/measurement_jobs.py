@@ -4,6 +4,7 @@ The statements are in `measurement_jobs.sql`. What a request may ask is `domain/
 `intake/`.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,7 @@ def waiting(connection: Connection, *, states: Sequence[State], limit: int) -> l
             row["id"],
             row["account"],
             row["source"],
-            row["scope"],
+            _read_json(row["scope"]),
             row["platforms"],
             State(row["state"]),
             row["out_of_patience"],
@@ -96,17 +97,24 @@ def lock(connection: Connection, request: WaitingRequest) -> bool:
 
 def answer(
     connection: Connection,
-    job: UUID,
+    request: WaitingRequest,
     *,
     state: State,
     status_code: int,
     error: str | None,
     checkout_url: str | None = None,
 ) -> None:
-    """Write an answer other than an acceptance."""
+    """Write an answer other than an acceptance, unless somebody else has answered meanwhile."""
     connection.execute(
         _SQL["answer"],
-        {"job": job, "state": state.value, "status_code": status_code, "error": error, "checkout_url": checkout_url},
+        {
+            "job": request.id,
+            "was": request.state.value,
+            "state": state.value,
+            "status_code": status_code,
+            "error": error,
+            "checkout_url": checkout_url,
+        },
     )
 
 
@@ -191,3 +199,11 @@ def songs_of(connection: Connection, scope: Scope, *, account: UUID) -> list[str
 def estimate(connection: Connection, songs: Sequence[str]) -> dict[str, int]:
     """Of `songs`: how many are asked, owned or settled already, and queued already."""
     return dict(connection.execute(_SQL["estimate"], {"songs": list(songs)}).fetchone() or {})
+
+
+def _read_json(text: str | None) -> object:
+    """What a client wrote. One that Python cannot read (nested too deep, a number of 5,000 digits) stays the text it is."""
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return text

@@ -7,20 +7,21 @@ returning id
 
 -- name: waiting
 -- Requests that intake has something to do for. Unpaid ones are looked at only when asked for (the hourly sweep does).
+-- The scope goes out as text, to be read request by request: not every document that PostgreSQL takes can be read outside.
+-- Those that an attempt came to grief over go last, so that one that kills its process holds nobody up.
 select
     id,
     account,
     source,
-    scope,
+    scope::text as scope,
     platforms,
     state,
-    created_at,
     created_at < now() - make_interval(secs => %(patience)s) as out_of_patience
 from measurement_jobs
 where
     state = any(%(states)s)
     and (not_before is null or not_before <= now())
-order by created_at, id
+order by attempts, created_at, id
 limit %(limit)s
 
 -- name: waiting_count
@@ -59,10 +60,10 @@ set
     not_before = null,
     attempts = 0,
     updated_at = now()
-where id = %(job)s
+where id = %(job)s and state = %(was)s
 
 -- name: postpone
--- The request keeps its state and its attempts: it was not to blame.
+-- The request keeps its state; it gets its attempt back where it was not to blame.
 update measurement_jobs
 set
     not_before = now() + make_interval(secs => %(wait)s),
@@ -131,6 +132,15 @@ standing as materialized (
     inner join songstats_backfill_queue as queue on wanted.song = queue.song
 ),
 
+exhausted as materialized (
+    select queue.song
+    from standing
+    inner join songstats_backfill_queue as queue on standing.song = queue.song
+    where standing.outcome = 'exhausted' and queue.status = 'failed' and queue.outcome = 'exhausted'
+    order by queue.song
+    for update of queue
+),
+
 reopened as (
     update songstats_backfill_queue as queue
     set
@@ -139,10 +149,11 @@ reopened as (
         attempts = 0,
         attempt_run = null,
         not_before = null,
+        suspect = false,
         requeued_at = clock_timestamp(),
         updated_at = clock_timestamp()
-    from standing
-    where queue.song = standing.song and queue.status = 'failed' and queue.outcome = 'exhausted'
+    from exhausted
+    where queue.song = exhausted.song
     returning queue.song
 ),
 
@@ -212,11 +223,6 @@ set
 from receipt
 where request.id = %(job)s
 returning request.asked, request.enqueued, request.skipped
-
--- name: forget
--- A request that resolved to nothing asked for nothing.
-delete from measurement_job_songs
-where job = %(job)s
 
 -- name: settle
 update measurement_jobs as request

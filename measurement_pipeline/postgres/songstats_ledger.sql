@@ -243,9 +243,18 @@ where vendor = 'songstats' and breaker = 'closed'
 returning opened_at
 
 -- name: mark_suspect
-update songstats_backfill_queue
+with doubtful as (
+    select queue.song
+    from songstats_backfill_queue as queue
+    where queue.song = any(%(songs)s) and queue.status in ('done', 'failed')
+    order by queue.song
+    for update
+)
+
+update songstats_backfill_queue as queue
 set suspect = true
-where song = any(%(songs)s) and status in ('done', 'failed')
+from doubtful
+where queue.song = doubtful.song
 
 -- name: close_breaker
 update vendor_state

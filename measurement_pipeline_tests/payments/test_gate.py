@@ -276,6 +276,14 @@ def test_with_a_price_the_link_subscribes_to_it_with_a_trial(double: Sandbox, cl
 
 # Unknown.
 
+ODD_BODIES = [
+    "", "null", "true", "5", '"x"', "[1]", "{}", "<html>",
+    '{"error": "text"}', '{"error": null}', '{"error": []}', '{"error": {}}',
+    '{"data": "x"}', '{"data": {}}', '{"data": [1]}', '{"data": [null]}', '{"data": [{}]}',
+    '{"id": 5}', '{"id": "cus_2", "invoice_settings": {"default_payment_method": "pm"}}',
+    '{"deleted": "yes"}', '{"invoice_settings": {"default_payment_method": "pm"}}',
+]  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("fault", "words"),
@@ -314,6 +322,25 @@ def test_whatever_keeps_stripe_from_answering_is_neither_allowed_nor_denied(
     assert words in decision.reason
     assert double.stripe_key not in decision.reason
     assert decision.checkout_url is None
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500])
+@pytest.mark.parametrize("customer", [None, "cus_1"])
+def test_no_odd_body_allows_denies_or_raises(
+    double: Sandbox, gate: StripeGate, account: UUID, status: int, customer: str | None
+) -> None:
+    for body in ODD_BODIES:
+        double.clear_faults()
+        double.faults("/v1", status=status, body=body)
+        assert ask(gate, account, customer=customer).verdict is Verdict.UNKNOWN, body
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "STRIPE_SECRET_KEY"), (429, "limits")])
+def test_a_refusal_that_is_not_in_stripes_words_is_told_by_its_status(
+    double: Sandbox, gate: StripeGate, account: UUID, status: int, words: str
+) -> None:
+    double.faults("/v1", status=status, body="<html>a proxy</html>")
+    assert words in ask(gate, account).reason
 
 
 @pytest.mark.parametrize("path", ["/v1/customers", "/v1/checkout/sessions"])

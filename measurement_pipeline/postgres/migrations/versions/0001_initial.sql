@@ -14,6 +14,9 @@ comment on column deployment.only_row is 'Always true: keeps the table at one ro
 comment on column deployment.kind is 'sandbox: the vendors are doubles and every figure is invented. live: real vendors, real money.';
 comment on column deployment.created_at is 'When the stamp was set.';
 
+comment on table alembic_version is 'Which migrations this database has had. Alembic''s own; leave it alone.';
+comment on column alembic_version.version_num is 'The last one.';
+
 create table accounts (
     id uuid primary key default gen_random_uuid(),
     name text,

@@ -1,0 +1,183 @@
+"""`demo`: the whole pipeline once, on a server, doubles and a Dagster of its own.
+
+Nothing of the environment's deployment is touched, and nothing of its own is left running. What is printed at the
+end is `demo_report`.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import click
+
+from measurement_pipeline.cli import demo_report, output, progress, sample_accounts, services
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.target import Doubles, Target, alone, opened, prepare_dagster, workspace
+from measurement_pipeline.domain.measurement_job import State
+from measurement_pipeline.postgres import backfill_queue, measurement_jobs, migrate, songstats_ledger
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.sandbox import Sandbox, running, sample_catalogue
+from measurement_pipeline.settings import Settings
+
+_ITS_OWN = {"SONGSTATS_REQUESTS_PER_SECOND": "0"}
+_POLL_SECONDS = 0.5
+_TAIL_LINES = 40
+_LAST_RUN_SECONDS = 15.0
+
+
+class _OutOfTimeError(RuntimeError):
+    """The demo took longer than it was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """The two requests of a demo: one of an account with a card, one of an account without."""
+
+    paid: UUID
+    unpaid: UUID
+
+
+@click.command("demo")
+@click.option(
+    "--timeout", type=click.FloatRange(min=1), default=300.0, show_default=True, help="Give up after so many seconds."
+)
+@click.pass_obj
+def command(state: Path | None, *, timeout: float) -> None:
+    """Backfill a sample catalogue through a real Dagster on a real PostgreSQL, with doubles for vendors."""
+    environment = _of_its_own(os.environ)
+    with ExitStack() as stack:
+        stack.enter_context(services.interruptible())
+        sandbox = stack.enter_context(running(catalogue=sample_catalogue()))
+        doubles = Doubles(sandbox.songstats_url, sandbox.songstats_key, sandbox.stripe_key)
+        target = stack.enter_context(opened(environment, state=state, doubles=doubles, name="demo"))
+        stack.enter_context(alone(target, "demo"))
+        output.banner(target)
+        migrate.upgrade(target.database_url, kind=target.kind)
+        prepare_dagster(target)
+        connection = stack.enter_context(target.connect())
+        hits_before = _ledger_hits(connection, target)
+        requests = make_requests(connection, sandbox)
+        daemon = services.Service(
+            "dagster-daemon",
+            ["dagster-daemon", "run", "-w", str(workspace())],
+            environment=target.environment,
+            log=target.home / "logs" / "dagster-daemon.log",
+        )
+        with services.supervised([daemon]) as supervisor, progress.meter() as meter:
+            deadline = time.monotonic() + timeout
+            try:
+                waits = _until_drained(connection, target, requests, meter, tend=supervisor.check, deadline=deadline)
+            except _OutOfTimeError as error:
+                raise RefusedError(f"{error} (log: {daemon.log})\n{_tail(daemon.log)}") from error
+            _let_runs_end(target, deadline=time.monotonic() + _LAST_RUN_SECONDS)
+        demo_report.say(
+            connection,
+            target,
+            paid=progress.show(connection, requests.paid),
+            unpaid=progress.show(connection, requests.unpaid),
+            vendor_hits=sandbox.hits(),
+            ledger_hits=_ledger_hits(connection, target) - hits_before,
+            waits=waits,
+        )
+        if progress.show(connection, requests.paid)["state"] not in {State.DONE, State.ACCEPTED}:
+            raise RefusedError("the request of the account with a card was not accepted: see above")
+
+
+def make_requests(connection: Connection, sandbox: Sandbox) -> Requests:
+    """A request of each account for its sample catalogue."""
+    catalogs = sample_accounts.seed(connection, sandbox)
+    made = {
+        account: measurement_jobs.submit(
+            connection, account=account, source="historical", scope={"catalog_id": str(catalog)}
+        )
+        for account, catalog in catalogs.items()
+    }
+    return Requests(made[sample_accounts.WITH_CARD], made[sample_accounts.WITHOUT_CARD])
+
+
+def _of_its_own(environment: Mapping[str, str]) -> dict[str, str]:
+    settings = {field.alias for field in Settings.model_fields.values()}
+    ignored = sorted(name for name in environment if name in settings or name.startswith("DAGSTER_"))
+    if ignored:
+        click.echo(f"ignored, since the demo brings its own: {', '.join(ignored)}", err=True)
+    return {name: value for name, value in environment.items() if name not in ignored} | _ITS_OWN
+
+
+def _ledger_hits(connection: Connection, target: Target) -> int:
+    return songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed).hits
+
+
+def _until_drained(
+    connection: Connection,
+    target: Target,
+    requests: Requests,
+    meter: progress.Meter,
+    *,
+    tend: Callable[[], None],
+    deadline: float,
+) -> str | None:
+    """Show progress until both requests are answered and the queue is drained; what is left waiting, if anything is.
+
+    Raises `_OutOfTimeError` where time is up first.
+    """
+    while True:
+        paid, unpaid = progress.show(connection, requests.paid), progress.show(connection, requests.unpaid)
+        meter.show(paid["settled"], paid["asked"] or 0, _note(paid))
+        answered = unpaid["state"] != State.QUEUED
+        if answered and paid["state"] not in progress.UNSETTLED:
+            return None
+        waits = _why_it_waits(connection, target) if paid["state"] == State.ACCEPTED else None
+        if answered and waits:
+            return waits
+        if time.monotonic() > deadline:
+            raise RefusedError(
+                f"not drained in time: {paid['settled']} of {paid['asked'] or '?'} recordings are settled"
+            )
+        tend()
+        time.sleep(_POLL_SECONDS)
+
+
+def _let_runs_end(target: Target, *, deadline: float) -> None:
+    """Wait for the runs that are ending: stopped in their last second, they would be remembered as cancelled."""
+    # A second to import, spent while they end.
+    from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+    ended = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
+    unfinished = RunsFilter(statuses=[status for status in DagsterRunStatus if status not in ended])
+    os.environ.update(
+        target.environment
+    )  # dagster.yaml names its database by a variable; this process is the demo's alone
+    with DagsterInstance.from_config(str(target.dagster_home)) as instance:
+        while instance.get_runs_count(unfinished) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+
+def _tail(log: Path | None) -> str:
+    if log is None or not log.exists():
+        return ""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])
+
+
+def _note(job: Mapping[str, object]) -> str:
+    if job["state"] == State.QUEUED:
+        return str(job["error"] or "Dagster is starting")
+    return "" if job["settled"] else "Dagster is planning"
+
+
+def _why_it_waits(connection: Connection, target: Target) -> str | None:
+    """Why nothing more will happen for a while; None while something may."""
+    counts = backfill_queue.counts(connection)
+    if counts["in_progress"]:
+        return None
+    vendor = songstats_ledger.deployment(connection)
+    if vendor.breaker == "open":
+        return f"{counts['pending']} recordings wait: the breaker is open because {vendor.reason}"
+    if songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed).left == 0:
+        return f"{counts['pending']} recordings wait for the budget"
+    if counts["pending"] and counts["waiting"] == counts["pending"]:
+        return f"{counts['pending']} recordings wait to be retried, the next at {output.shown(counts['next_retry_at'])}"
+    return None

@@ -1,0 +1,93 @@
+"""`dev`: the pipeline with Dagster's UI until it is told to stop; in a sandbox, with something to play with.
+
+It runs `dagster dev` and not `dg dev`: the latter needs one more package and a layout that this project does not have.
+"""
+
+import os
+import shlex
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import click
+
+from measurement_pipeline import deployment
+from measurement_pipeline.cli import output, sandbox_command, services
+from measurement_pipeline.cli import sample_accounts as accounts
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.target import Doubles, alone, opened, prepare_dagster, wants_doubles, workspace
+from measurement_pipeline.postgres import migrate
+from measurement_pipeline.sandbox import Sandbox, running, sample_catalogue
+from measurement_pipeline.settings import Settings
+
+
+@click.command("dev")
+@click.option(
+    "--port", type=click.IntRange(1, 65_535), default=3000, show_default=True, help="Of Dagster's UI, on 127.0.0.1."
+)
+@sandbox_command.port_option
+@click.pass_obj
+def command(state: Path | None, *, port: int, sandbox_port: int) -> None:
+    """Run everything with Dagster's UI, until Ctrl-C or SIGTERM.
+
+    With vendor keys in the environment: the real vendors and a live database. Without: doubles and a sandbox database.
+    """
+    with suppress(services.Interrupted), ExitStack() as stack:
+        stack.enter_context(services.interruptible())
+        _require_free(port)
+        sandbox = None
+        if wants_doubles(Settings.read(os.environ)):
+            sandbox = stack.enter_context(_doubles(sandbox_port))
+        doubles = None if sandbox is None else Doubles(sandbox.songstats_url, sandbox.songstats_key, sandbox.stripe_key)
+        target = stack.enter_context(opened(os.environ, state=state, doubles=doubles))
+        stack.enter_context(alone(target, "dev"))
+        deployment.from_settings(
+            target.settings
+        )  # refuses here, and not in three processes' logs, where a key is missing
+        output.banner(target)
+        migrate.upgrade(target.database_url, kind=target.kind)
+        prepare_dagster(target)
+        if sandbox is not None:
+            with target.connect() as connection:
+                accounts.seed(connection, sandbox)
+            _tell_how_to_play(state)
+        ui = f"http://127.0.0.1:{port}"
+        dagster = services.Service(
+            "dagster",
+            ["dagster", "dev", "-w", str(workspace()), "-h", "127.0.0.1", "-p", str(port)],
+            environment=target.environment,
+            log=target.home / "logs" / "dagster.log",
+            ready=services.answers(f"{ui}/server_info"),
+        )
+        click.echo(f"Dagster is starting; it logs to {dagster.log}", err=True)
+        with services.supervised([dagster]) as supervisor:
+            output.say(f"Dagster's UI: {ui}  (Ctrl-C stops everything)")
+            supervisor.wait()
+            click.echo("stopping: what is in flight finishes or is released", err=True)
+
+
+def _tell_how_to_play(state: Path | None) -> None:
+    program = "measurement-pipeline" if state is None else f"measurement-pipeline --state {shlex.quote(str(state))}"
+    submit = f"{program} submit --source historical --catalog {accounts.CATALOG} --wait --account"
+    output.say(f"account with a card:    {accounts.WITH_CARD}\n  {submit} {accounts.WITH_CARD}")
+    output.say(f"account without a card: {accounts.WITHOUT_CARD}\n  {submit} {accounts.WITHOUT_CARD}")
+
+
+@contextmanager
+def _doubles(port: int) -> Iterator[Sandbox]:
+    with ExitStack() as stack:
+        try:
+            sandbox = stack.enter_context(running(catalogue=sample_catalogue(), port=port))
+        except OSError as error:
+            raise RefusedError(f"port {port}, for the doubles, is taken: choose another with --sandbox-port") from error
+        yield sandbox
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise RefusedError(f"port {port}, for Dagster's UI, is taken: choose another with --port") from error

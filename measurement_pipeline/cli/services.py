@@ -1,0 +1,254 @@
+"""The supervisor of the processes that `dev`, `demo` and the benchmark run: start, log, restart, stop.
+
+It is handed commands and environments and knows nothing of databases or vendors. Nothing that it
+started outlives it, nor what those started in their turn. Unix only.
+"""
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.process_group import Keeper, end
+from measurement_pipeline.cli.stop_signals import Interrupted, held, interruptible
+
+__all__ = [
+    "Interrupted",
+    "Service",
+    "ServiceError",
+    "Supervisor",
+    "answers",
+    "free_port",
+    "interruptible",
+    "prepare_dagster_home",
+    "says",
+    "supervised",
+]
+
+logger = logging.getLogger(__name__)
+
+_LOOPBACK = "127.0.0.1"
+_POLL_SECONDS = 0.1
+_LONGEST_WAIT_SECONDS = 30.0
+# A service that has run for so long is well: the next death is counted as its first.
+_WELL_SECONDS = 60.0
+_DEATHS_ALLOWED = 5
+_TAIL_CHARACTERS = 3000
+
+
+class ServiceError(RefusedError):
+    """A service does not start, or not stay up; the text says which, and what it logged last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A process to keep running.
+
+    `environment` is all that it gets. What it writes goes to the file `log`, or, without one, where
+    our own output goes. `ready` is asked, with what it has logged since its start, until it says so.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
+    log: Path | None = None
+    ready: Callable[[str], bool] | None = None
+    ready_seconds: float = 90.0
+
+
+def answers(url: str) -> Callable[[str], bool]:
+    """Ready once a GET of `url` is answered without a server's error."""
+
+    def ready(_: str) -> bool:
+        try:
+            answer = httpx.get(url, timeout=5.0, trust_env=False)
+        except httpx.TransportError:
+            return False
+        return not answer.is_server_error
+
+    return ready
+
+
+def says(text: str) -> Callable[[str], bool]:
+    """Ready once its log has `text`."""
+    return lambda log: text in log
+
+
+@contextmanager
+def supervised(
+    services: Sequence[Service], *, stop_seconds: float = 30.0, first_wait_seconds: float = 1.0
+) -> Iterator["Supervisor"]:
+    """Run `services`, started in this order and each ready before the next, for as long as the block lasts.
+
+    They are stopped in reverse order; each has `stop_seconds` to end with all that it started, then
+    it is killed. Should this process be killed by force, a keeper stops them in its place. A service
+    that dies is started again after `first_wait_seconds`, doubled with each death. A stop signal
+    ends the block with `Interrupted`. Raises `ServiceError`.
+    """
+    with interruptible(), ExitStack() as stack:
+        # Nobody who stops may be stopped in the middle of it: what comes then waits for the end.
+        keeper = stack.enter_context(Keeper(seconds=stop_seconds))
+        supervisor = Supervisor(keeper, stop_seconds=stop_seconds, first_wait_seconds=first_wait_seconds)
+        stack.callback(supervisor.stop)
+        for service in services:
+            supervisor.start(service)
+        yield supervisor
+
+
+@dataclass(slots=True)
+class _Running:
+    service: Service
+    process: subprocess.Popen[bytes]
+    log_offset: int
+    since: float
+    deaths: int
+    restart_at: float | None = None
+
+
+class Supervisor:
+    """Made by `supervised`; not for several threads."""
+
+    def __init__(self, keeper: Keeper, *, stop_seconds: float, first_wait_seconds: float) -> None:
+        self._keeper = keeper
+        self._stop_seconds = stop_seconds
+        self._first_wait = first_wait_seconds
+        self._running: dict[str, _Running] = {}
+
+    def start(self, service: Service) -> str:
+        """Start one more and wait until it is ready; what it has logged by then. Raises `ServiceError`."""
+        self._spawn(service, deaths=0)
+        running = self._running[service.name]
+        deadline = time.monotonic() + service.ready_seconds
+        while service.ready is not None and not service.ready(_logged(running)):
+            status = running.process.poll()
+            if status is not None:
+                raise ServiceError(_in_words(running, f"ended with status {status} before it was ready"))
+            if time.monotonic() > deadline:
+                raise ServiceError(_in_words(running, f"is not ready after {service.ready_seconds:g} s"))
+            time.sleep(_POLL_SECONDS)
+        return _logged(running)
+
+    def check(self) -> None:
+        """Start again what has died; to be called every second or so. Raises `ServiceError` where it keeps dying.
+
+        Status 0 is a death too: `dagster dev` ends with it when its daemon is killed.
+        """
+        for running in list(self._running.values()):
+            if running.restart_at is None and running.process.poll() is not None:
+                self._after_death(running)
+            if running.restart_at is not None and time.monotonic() >= running.restart_at:
+                self._spawn(running.service, deaths=running.deaths)
+
+    def wait(self) -> None:
+        """Check until a stop signal comes; it is what was waited for, so that this returns. Raises `ServiceError`."""
+        try:
+            while True:
+                self.check()
+                time.sleep(_POLL_SECONDS * 5)
+        except Interrupted as signal:
+            logger.info("%s: stopping", signal)
+
+    def stop(self) -> None:
+        """Stop all, the latest started first."""
+        with held():
+            while self._running:
+                _, running = self._running.popitem()
+                self._end(running)
+
+    def _spawn(self, service: Service, *, deaths: int) -> None:
+        with ExitStack() as stack:
+            log = None
+            if service.log is not None:
+                service.log.parent.mkdir(parents=True, exist_ok=True)
+                log = stack.enter_context(service.log.open("ab"))
+            # Between its start and our knowing of it, no signal may come.
+            stack.enter_context(held())
+            process = subprocess.Popen(  # noqa: S603  # the command is the caller's
+                _command(service),
+                env={"PYTHONUNBUFFERED": "1", **service.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a group of its own: it is signalled as one, and not by our terminal
+            )
+            self._running[service.name] = _Running(
+                service, process, log.tell() if log else 0, time.monotonic(), deaths
+            )
+            self._keeper.watch(process.pid)
+
+    def _after_death(self, running: _Running) -> None:
+        lived = time.monotonic() - running.since
+        running.deaths = 1 if lived > _WELL_SECONDS else running.deaths + 1
+        found = f"ended by itself with status {running.process.returncode}"
+        if running.deaths > _DEATHS_ALLOWED:
+            raise ServiceError(_in_words(running, f"{found}, {running.deaths} times in a row"))
+        wait = min(self._first_wait * 2 ** (running.deaths - 1), _LONGEST_WAIT_SECONDS)
+        logger.warning("%s %s: starting it again in %g s", running.service.name, found, wait)
+        # What it had started would otherwise work beside what its successor starts.
+        with held():
+            self._end(running)
+        running.restart_at = time.monotonic() + wait
+
+    def _end(self, running: _Running) -> None:
+        group = running.process.pid
+        if not end(group, seconds=self._stop_seconds):
+            logger.warning("%s did not stop in %g s: killed", running.service.name, self._stop_seconds)
+        running.process.wait()
+        self._keeper.forget(group)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on at this moment."""
+    with socket.create_server((_LOOPBACK, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def prepare_dagster_home(path: Path) -> None:
+    """Make `path` a DAGSTER_HOME: a directory with a link to the repository's dagster.yaml. An operator's own file stays.
+
+    Raises `ServiceError` where there is no repository around the package: the supported way to
+    install it is `pip install -e`.
+    """
+    ours = Path(__file__).resolve().parents[2] / "dagster.yaml"
+    if not ours.is_file():
+        raise ServiceError(f"{ours} is missing: expected a clone of the repository, installed with `pip install -e .`")
+    path.mkdir(parents=True, exist_ok=True)
+    link = path / "dagster.yaml"
+    if link.is_symlink():
+        link.unlink()
+    if not link.exists():
+        link.symlink_to(ours)
+
+
+def _command(service: Service) -> list[str]:
+    # Scripts of our own environment come first, whether or not it is activated.
+    program, *arguments = service.command
+    path = os.pathsep.join([str(Path(sys.executable).parent), service.environment.get("PATH", os.defpath)])
+    found = shutil.which(program, path=path)
+    if found is None:
+        raise ServiceError(f"{service.name}: there is no program {program!r}")
+    return [found, *arguments]
+
+
+def _logged(running: _Running) -> str:
+    if running.service.log is None:
+        return ""
+    with running.service.log.open("rb") as log:
+        log.seek(running.log_offset)
+        return log.read().decode(errors="replace")
+
+
+def _in_words(running: _Running, found: str) -> str:
+    where = f" (log: {running.service.log})" if running.service.log else ""
+    last = _logged(running)[-_TAIL_CHARACTERS:].strip()
+    return f"{running.service.name} {found}{where}" + (f"\n{last}" if last else "")

@@ -1,0 +1,188 @@
+"""What an answer makes of its row, how long rows and the deployment wait, and when trust ends."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from measurement_pipeline.domain.backfill_queue import (
+    REFUSALS_THAT_OPEN_THE_BREAKER,
+    SILENCES_THAT_OPEN_THE_BREAKER,
+    STATUS_OF_OUTCOME,
+    Settlement,
+    Status,
+    Streak,
+    backoff_seconds,
+    calls_allowed_in_the_air,
+    pause_seconds,
+    settle,
+    streak,
+)
+from measurement_pipeline.domain.outcome import Cause, Judgement, Outcome
+
+
+def judged(outcome: Outcome | None, cause: Cause, *, billable: bool | None = True) -> Judgement:
+    return Judgement(outcome, billable, cause, "in words")
+
+
+# --- every row of the outcome table -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("judgement", "status"),
+    [
+        (judged(Outcome.STORED, Cause.STORED), Status.DONE),
+        (judged(Outcome.NO_HISTORY, Cause.NO_HISTORY), Status.DONE),
+        (judged(Outcome.REJECTED, Cause.REJECTED), Status.DONE),
+        (judged(Outcome.MALFORMED, Cause.MALFORMED), Status.FAILED),
+    ],
+    ids=lambda value: value.cause if isinstance(value, Judgement) else "",
+)
+@pytest.mark.parametrize("retry_soon", [None, 4.0])
+@pytest.mark.parametrize("attempts", [1, 5, 9])
+def test_an_answer_that_says_something_settles_the_row_whatever_came_before(
+    judgement: Judgement, status: Status, retry_soon: float | None, attempts: int
+):
+    found = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=retry_soon)
+    assert found == Settlement(status, judgement.outcome, not_before_seconds=None, attempt_back=False)
+
+
+@pytest.mark.parametrize("billable", [False, None])
+@pytest.mark.parametrize(("attempts", "wait"), [(1, 60.0), (2, 120.0), (4, 480.0)])
+def test_a_passing_failure_waits_out_a_backoff_and_keeps_its_attempt(billable: bool | None, attempts: int, wait: float):
+    judgement = judged(Outcome.TRANSIENT, Cause.TRANSIENT, billable=billable)
+    found = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=None)
+    assert found == Settlement(Status.PENDING, None, not_before_seconds=wait, attempt_back=False)
+
+
+@pytest.mark.parametrize("attempts", [5, 6])
+def test_a_passing_failure_at_the_cap_exhausts_the_row(attempts: int):
+    judgement = judged(Outcome.TRANSIENT, Cause.TIMEOUT, billable=None)
+    found = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=None)
+    assert found == Settlement(Status.FAILED, Outcome.EXHAUSTED)
+
+
+@pytest.mark.parametrize("attempts", [1, 5])
+def test_a_run_that_comes_back_soon_keeps_the_row_for_itself_even_at_the_cap(attempts: int):
+    judgement = judged(Outcome.TRANSIENT, Cause.TRANSIENT, billable=False)
+    found = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=4.0)
+    assert found == Settlement(Status.PENDING, None, not_before_seconds=4.0)
+
+
+@pytest.mark.parametrize("cause", [Cause.THROTTLED, Cause.REFUSED_KEY])
+@pytest.mark.parametrize("retry_soon", [None, 4.0])
+def test_what_was_not_the_rows_fault_gives_the_attempt_back_even_at_the_cap(cause: Cause, retry_soon: float | None):
+    found = settle(judged(None, cause, billable=False), attempts=5, max_attempts=5, retry_soon_seconds=retry_soon)
+    assert found == Settlement(Status.PENDING, None, not_before_seconds=None, attempt_back=True)
+
+
+def test_an_attempt_whose_call_may_have_been_counted_is_not_given_back():
+    found = settle(judged(None, Cause.CRASHED, billable=None), attempts=1, max_attempts=5, retry_soon_seconds=None)
+    assert not found.attempt_back
+
+
+def test_every_outcome_belongs_to_one_status_and_only_done_and_failed_have_any():
+    assert set(STATUS_OF_OUTCOME) == set(Outcome)
+    assert set(STATUS_OF_OUTCOME.values()) == {Status.DONE, Status.FAILED}
+
+
+# --- waits --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_backoff_doubles_from_a_minute_to_six_hours():
+    assert [backoff_seconds(attempts) for attempts in (0, 1, 2, 3, 9, 10, 400)] == [
+        60.0, 60.0, 120.0, 240.0, 15_360.0, 21_600.0, 21_600.0,
+    ]  # fmt: skip
+
+
+def test_without_a_word_from_the_vendor_pauses_grow_from_five_seconds_to_a_quarter_of_an_hour():
+    assert [pause_seconds(None, pauses_before=n) for n in (0, 1, 2, 3, 7, 8, 10_000)] == [
+        5.0, 10.0, 20.0, 40.0, 640.0, 900.0, 900.0,
+    ]  # fmt: skip
+
+
+@given(st.floats(0, 30 * 86400), st.integers(0, 100))
+def test_retry_after_is_a_floor(retry_after: float, pauses_before: int):
+    assert pause_seconds(retry_after, pauses_before=pauses_before) >= retry_after
+
+
+def test_retry_after_is_believed_the_first_time():
+    assert pause_seconds(1.0, pauses_before=0) == 1.0
+    assert pause_seconds(50_400.0, pauses_before=0) == 50_400.0
+
+
+def test_a_retry_after_that_was_waited_out_in_vain_is_no_longer_believed_to_be_enough():
+    assert pause_seconds(0.0, pauses_before=1) == 10.0
+    assert pause_seconds(3.0, pauses_before=50) == 900.0
+    assert pause_seconds(50_400.0, pauses_before=50) == 50_400.0
+
+
+# --- trust --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_streak_ends_where_a_history_was_stored():
+    causes = [Cause.NO_HISTORY, Cause.REJECTED, Cause.MALFORMED, Cause.STORED, Cause.REJECTED, Cause.NO_HISTORY]
+    assert streak(causes) == Streak(refusals=2, silences=1)
+
+
+def test_nothing_seen_is_no_streak():
+    assert streak([]) == Streak()
+    assert Streak().reason is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (Streak(refusals=REFUSALS_THAT_OPEN_THE_BREAKER - 1, silences=SILENCES_THAT_OPEN_THE_BREAKER - 1), None),
+        (Streak(refusals=5), "5 rejected or malformed answers and not one stored between"),
+        (Streak(silences=25), "25 answers without a history and not one stored between"),
+        (Streak(refusals=6, silences=30), "6 rejected or malformed answers and not one stored between"),
+    ],
+)
+def test_five_refusals_or_twenty_five_silences_in_a_row_end_trust(seen: Streak, words: str | None):
+    if words is None:
+        assert seen.reason is None
+    else:
+        assert seen.reason == f"{words}: the key or the vendor changed, not the recordings"
+
+
+def calls_until_trust_ends(cause: Cause, *, concurrency: int, stored_before: int) -> int:
+    """Calls made by a run that is answered the same each time, as many at once as it may, the first answer first."""
+    causes: list[Cause] = [Cause.STORED] * stored_before
+    in_the_air = calls = 0
+    while streak(causes).reason is None:
+        room = calls_allowed_in_the_air(streak(causes), trusted=stored_before > 0, concurrency=concurrency) - in_the_air
+        calls += max(0, room)
+        in_the_air += max(0, room)
+        assert in_the_air, "the run would wait for ever"
+        causes.insert(0, cause)
+        in_the_air -= 1
+    return calls
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 20, 200])
+@pytest.mark.parametrize("cause", [Cause.REJECTED, Cause.MALFORMED])
+def test_a_wrong_key_costs_exactly_five_hits_whatever_the_concurrency(cause: Cause, concurrency: int):
+    assert calls_until_trust_ends(cause, concurrency=concurrency, stored_before=0) == 5
+
+
+@pytest.mark.parametrize("stored_before", [0, 1])
+@pytest.mark.parametrize("concurrency", [1, 4, 20, 200])
+def test_a_vendor_that_knows_no_recording_costs_exactly_twenty_five_hits(concurrency: int, stored_before: int):
+    assert calls_until_trust_ends(Cause.NO_HISTORY, concurrency=concurrency, stored_before=stored_before) == 25
+
+
+@pytest.mark.parametrize("concurrency", [1, 20, 200])
+def test_a_key_that_turns_wrong_amid_good_answers_costs_what_was_in_the_air_and_no_more(concurrency: int):
+    spent = calls_until_trust_ends(Cause.REJECTED, concurrency=concurrency, stored_before=3)
+    assert 5 <= spent <= max(5, min(concurrency, SILENCES_THAT_OPEN_THE_BREAKER))
+
+
+@given(
+    st.integers(0, 40), st.integers(0, 40), st.booleans(), st.integers(1, 200)
+)  # fmt: skip
+def test_calls_in_the_air_are_never_negative_and_never_more_than_asked(
+    refusals: int, silences: int, trusted: bool, concurrency: int
+):
+    found = calls_allowed_in_the_air(Streak(refusals, silences), trusted=trusted, concurrency=concurrency)
+    assert 0 <= found <= concurrency
+    assert found > 0 or Streak(refusals, silences).reason is not None

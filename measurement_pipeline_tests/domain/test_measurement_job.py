@@ -1,0 +1,179 @@
+"""Requests: what may be asked, and the exact words in which the rest is refused."""
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from measurement_pipeline.domain.measurement_job import (
+    MeasurementRequest,
+    Refusal,
+    Scope,
+    ScopeByAlbum,
+    ScopeByCatalog,
+    ScopeByIsrc,
+    Source,
+    read_request,
+)
+
+ISRC = "AA6Q72000047"
+BAD_SCOPE = "Provide exactly one of scope.catalog_id / album_ids / isrcs"
+CATALOG = "3f2b8f0e-6c1e-4f6b-9b0e-1d2c3b4a5f60"
+
+
+def asked(scope: object) -> MeasurementRequest | Refusal:
+    return read_request("historical", scope, ["spotify"])
+
+
+@pytest.mark.parametrize("source", [None, "", "Historical", "history", 5, ["historical"], {"source": "historical"}, True])
+def test_a_source_is_current_or_historical(source: object):
+    assert read_request(source, {"isrcs": [ISRC]}, ["spotify"]) == Refusal(400, "source must be current or historical")
+
+
+def test_current_counts_are_not_available_yet():
+    refusal = read_request("current", {"isrcs": [ISRC]}, ["spotify"])
+    assert refusal == Refusal(400, "source current is not available yet; historical is")
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        None, "isrcs", 5, [], [ISRC], {}, {"isrc": ISRC}, {"isrcs": None},
+        {"isrcs": [ISRC], "album_ids": ["a"]},
+        {"isrcs": [ISRC], "catalog_id": CATALOG},
+        {"isrcs": [ISRC], "album_ids": ["a"], "catalog_id": CATALOG},
+        {"isrcs": [], "album_ids": []},
+    ],
+)  # fmt: skip
+def test_a_scope_names_exactly_one_thing(scope: object):
+    assert asked(scope) == Refusal(400, BAD_SCOPE)
+
+
+@pytest.mark.parametrize(
+    ("scope", "words"),
+    [
+        ({"isrcs": []}, "scope.isrcs must be a list of at least one"),
+        ({"isrcs": ISRC}, f"scope.isrcs must be a list of at least one (got '{ISRC}')"),
+        ({"isrcs": {"a": 1}}, "scope.isrcs must be a list of at least one (got \"{'a': 1}\")"),
+        ({"album_ids": []}, "scope.album_ids must be a list of at least one"),
+        ({"album_ids": "6dVIqQ8qmQ5GBnJ9shOYGE"}, "scope.album_ids must be a list of at least one (got '6dVIqQ8qmQ5GBnJ9shOYGE')"),
+        ({"album_ids": ["a", 5, " "]}, "Malformed in scope.album_ids: '5', ' ' (a Spotify album id is a string)"),
+        ({"catalog_id": "everything"}, "scope.catalog_id must be a UUID (got 'everything')"),
+        ({"catalog_id": ""}, "scope.catalog_id must be a UUID (got '')"),
+        ({"catalog_id": 7}, "scope.catalog_id must be a UUID (got '7')"),
+        ({"catalog_id": ["x"]}, "scope.catalog_id must be a UUID (got \"['x']\")"),
+        ({"isrcs": [ISRC], "note": 1}, f"Unknown in scope: 'note'. {BAD_SCOPE}"),
+    ],
+)  # fmt: skip
+def test_a_scope_of_the_wrong_shape_is_told_what_was_expected(scope: object, words: str):
+    assert asked(scope) == Refusal(400, words)
+
+
+def test_malformed_isrcs_are_listed_by_value_and_the_good_ones_are_not():
+    refusal = asked({"isrcs": [ISRC, "GBUM7250189", "gb-um7-25-01895", "", None, 12, "O0000000000000"]})
+    assert refusal == Refusal(
+        400,
+        "Malformed in scope.isrcs: 'GBUM7250189', '', 'None', '12', 'O0000000000000' (an ISRC looks like GBUM72501895)",
+    )
+
+
+def test_a_hundred_malformed_isrcs_are_listed_up_to_twenty_and_long_ones_are_cut_short():
+    refusal = asked({"isrcs": ["x" * 10_000] + [f"bad{n}" for n in range(99)]})
+    assert isinstance(refusal, Refusal)
+    assert refusal.error.startswith("Malformed in scope.isrcs: '" + "x" * 40 + "…', 'bad0', ")
+    assert "'bad18' and 80 more" in refusal.error
+    assert len(refusal.error) < 500
+
+
+@pytest.mark.parametrize("spelt", ["AA6Q72000047", "aa6q72000047", "AA-6Q7-20-00047", " AA 6Q7 20 00047 ", "ISRC AA-6Q7-20-00047"])
+def test_isrcs_are_normalised_first(spelt: str):
+    assert asked({"isrcs": [spelt]}) == MeasurementRequest(Source.HISTORICAL, ScopeByIsrc((ISRC,)))
+
+
+def test_each_recording_is_asked_for_once_in_the_order_given():
+    request = asked({"isrcs": ["GBUM72501895", ISRC, "gbum72501895", "AA-6Q7-20-00047"]})
+    assert request == MeasurementRequest(Source.HISTORICAL, ScopeByIsrc(("GBUM72501895", ISRC)))
+
+
+def test_each_album_is_asked_for_once_and_its_id_is_not_second_guessed():
+    request = asked({"album_ids": [" 6dVIqQ8qmQ5GBnJ9shOYGE", "short", "6dVIqQ8qmQ5GBnJ9shOYGE"]})
+    assert request == MeasurementRequest(Source.HISTORICAL, ScopeByAlbum(("6dVIqQ8qmQ5GBnJ9shOYGE", "short")))
+
+
+def test_a_catalogue_is_asked_for_by_its_uuid():
+    expected: Scope = ScopeByCatalog(UUID(CATALOG))
+    assert asked({"catalog_id": CATALOG.upper()}) == MeasurementRequest(Source.HISTORICAL, expected)
+    assert asked({"catalog_id": CATALOG, "isrcs": None}) == MeasurementRequest(Source.HISTORICAL, expected)
+
+
+@pytest.mark.parametrize("platforms", [None, ["spotify"], ["spotify", "spotify"]])
+def test_spotify_is_the_platform_there_is(platforms: object):
+    assert isinstance(read_request("historical", {"isrcs": [ISRC]}, platforms), MeasurementRequest)
+
+
+@pytest.mark.parametrize(
+    ("platforms", "got"),
+    [
+        ([], ""),
+        (["apple_music"], " (got \"['apple_music']\")"),
+        (["spotify", "youtube"], " (got \"['youtube']\")"),
+        ([None], " (got '[None]')"),
+        ([["spotify", "youtube"]], " (got \"[['spotify', 'youtube']]\")"),
+        ("spotify", " (got \"['spotify']\")"),
+    ],
+)
+def test_other_platforms_are_refused(platforms: object, got: str):
+    refusal = read_request("historical", {"isrcs": [ISRC]}, platforms)
+    assert refusal == Refusal(400, f"platforms may only be spotify{got}")
+
+
+def test_the_first_thing_wrong_is_the_one_answered():
+    assert read_request("x", {}, ["y"]) == Refusal(400, "source must be current or historical")
+    assert read_request("current", {}, ["spotify"]) == Refusal(400, BAD_SCOPE)
+
+
+def test_a_scope_nested_deeper_than_the_stack_is_refused_like_any_other():
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert asked(deep) == Refusal(400, BAD_SCOPE)
+    for scope in ({"isrcs": deep}, {"album_ids": deep}, {"catalog_id": deep}):
+        refusal = asked(scope)
+        assert isinstance(refusal, Refusal)
+        assert "[[[" in refusal.error
+    while deep:  # taken apart by hand: so would the interpreter's own clearing of it exhaust the stack
+        deep = deep.pop()  # type: ignore[assignment]
+
+
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30) | st.sampled_from([ISRC, CATALOG]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
+keys = st.sampled_from(["isrcs", "album_ids", "catalog_id"])
+
+
+@given(
+    source=json | st.sampled_from(["historical", "current"]),
+    scope=json | st.dictionaries(keys, json, max_size=2) | st.dictionaries(keys, st.lists(json, max_size=3), max_size=1),
+    platforms=json | st.just(["spotify"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_whatever_a_row_holds_is_a_request_or_a_refusal(source: object, scope: object, platforms: object):
+    found = read_request(source, scope, platforms)
+    if isinstance(found, Refusal):
+        assert found.status_code == 400
+        assert 0 < len(found.error) < 2000
+    else:
+        assert found.source is Source.HISTORICAL
+
+
+@given(st.dictionaries(keys, st.lists(json, max_size=3) | json, min_size=1, max_size=1))
+@settings(max_examples=300, deadline=None)
+def test_whatever_a_scope_names_is_read_or_refused(scope: object):
+    found = asked(scope)
+    if isinstance(found, MeasurementRequest):
+        assert isinstance(found.scope, ScopeByIsrc | ScopeByAlbum | ScopeByCatalog)
+    else:
+        assert found.status_code == 400

@@ -1,0 +1,233 @@
+"""Settings: each default, each malformed value named without leaking a secret, and what may be mixed."""
+
+from uuid import UUID
+
+import pytest
+
+from measurement_pipeline import deployment
+from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
+from measurement_pipeline.settings import Settings, SettingsError
+
+ACCOUNT = "3f2b8f0e-6c1e-4f6b-9b0e-1d2c3b4a5f60"
+DOUBLES = {"SONGSTATS_BASE_URL": "http://127.0.0.1:9000", "STRIPE_API_BASE": "http://127.0.0.1:9000"}
+KEYS = {"SONGSTATS_API_KEY": "songstats-key", "STRIPE_SECRET_KEY": "rk_test_x"}
+
+
+DEFAULTS = {
+    "DATABASE_URL": ("database_url", None),
+    "DAGSTER_POSTGRES_URL": ("dagster_postgres_url", None),
+    "DAGSTER_HOME": ("dagster_home", None),
+    "DEPLOYMENT_KIND": ("deployment_kind", None),
+    "SONGSTATS_API_KEY": ("songstats_api_key", None),
+    "SONGSTATS_BASE_URL": ("songstats_base_url", "https://api.songstats.com"),
+    "SONGSTATS_SOURCES": ("songstats_sources", "spotify"),
+    "SONGSTATS_ARTIST_ID": ("songstats_artist_id", None),
+    "SONGSTATS_HIT_LIMIT": ("songstats_hit_limit", 1000),
+    "SONGSTATS_HIT_RESERVE": ("songstats_hit_reserve", 100),
+    "SONGSTATS_REQUESTS_PER_SECOND": ("songstats_requests_per_second", 5.0),
+    "SONGSTATS_CONCURRENCY": ("songstats_concurrency", 20),
+    "SONGSTATS_TIMEOUT_SECONDS": ("songstats_timeout_seconds", 50.0),
+    "SONGSTATS_EUR_PER_HIT": ("songstats_eur_per_hit", 0.0833),
+    "CLAIM_TIMEOUT_SECONDS": ("claim_timeout_seconds", None),
+    "MAX_ATTEMPTS": ("max_attempts", 5),
+    "STRIPE_SECRET_KEY": ("stripe_secret_key", None),
+    "STRIPE_API_BASE": ("stripe_api_base", "https://api.stripe.com"),
+    "CHECKOUT_SUCCESS_URL": ("checkout_success_url", "https://stripe.com/"),
+    "STRIPE_FREE_TIER_PRICE_ID": ("stripe_free_tier_price_id", None),
+    "STRIPE_TRIAL_DAYS": ("stripe_trial_days", 30),
+    "BACKFILL_ACCOUNT_ID": ("backfill_account_id", None),
+}
+
+
+@pytest.mark.parametrize("variable", DEFAULTS)
+@pytest.mark.parametrize("environment", ["unset", "empty"])
+def test_an_unset_or_empty_variable_has_its_default(variable: str, environment: str):
+    field, default = DEFAULTS[variable]
+    settings = Settings.read({variable: ""} if environment == "empty" else {})
+    assert getattr(settings, field) == default
+
+
+def test_each_setting_is_one_of_these_and_says_what_it_means():
+    assert {field.alias for field in Settings.model_fields.values()} == set(DEFAULTS)
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_what_is_derived_from_others():
+    settings = Settings.read({})
+    assert settings.claim_timeout == 100.0
+    assert settings.hits_allowed == 900
+    assert settings.kind == "live"
+    assert Settings.read({"SONGSTATS_TIMEOUT_SECONDS": "7"}).claim_timeout == 14.0
+    assert Settings.read({"CLAIM_TIMEOUT_SECONDS": "3"}).claim_timeout == 3.0
+    assert Settings.read({"SONGSTATS_HIT_LIMIT": "5", "SONGSTATS_HIT_RESERVE": "6"}).hits_allowed == 0
+
+
+def test_what_is_set_is_read():
+    settings = Settings.read(
+        {
+            "SONGSTATS_REQUESTS_PER_SECOND": "0",
+            "SONGSTATS_SOURCES": "deezer,spotify,apple_music",
+            "BACKFILL_ACCOUNT_ID": ACCOUNT.upper(),
+            "SONGSTATS_API_KEY": "the key".replace(" ", "-"),
+            "UNRELATED": "x",
+        }
+    )
+    assert settings.songstats_requests_per_second == 0
+    assert settings.backfill_account_id == UUID(ACCOUNT)
+    assert settings.songstats_api_key is not None
+    assert settings.songstats_api_key.get_secret_value() == "the-key"
+    assert "the-key" not in repr(settings)
+
+
+MALFORMED = {
+    "DATABASE_URL": ["mysql://x", "localhost:5432", "postgresql:/x"],
+    "DAGSTER_POSTGRES_URL": ["sqlite:///x", "postgresql+psycopg://x"],
+    "DEPLOYMENT_KIND": ["production", "Live"],
+    "SONGSTATS_API_KEY": ["two words", "kéy", "line\nbreak"],
+    "SONGSTATS_BASE_URL": ["api.songstats.com", "ftp://api.songstats.com", "http://", "http://[::1", "http://x:port", "http://x?y=1"],
+    "SONGSTATS_SOURCES": ["deezer", "all", "spotify,", "spotify, deezer", "Spotify"],
+    "SONGSTATS_HIT_LIMIT": ["-1", "many", "1.5"],
+    "SONGSTATS_HIT_RESERVE": ["-1", "x"],
+    "SONGSTATS_REQUESTS_PER_SECOND": ["-1", "nan", "inf", "1001", "1e-300", "fast"],
+    "SONGSTATS_CONCURRENCY": ["0", "201", "x"],
+    "SONGSTATS_TIMEOUT_SECONDS": ["0", "-1", "nan", "inf", "601"],
+    "SONGSTATS_EUR_PER_HIT": ["-0.1", "nan", "inf", "0,08"],
+    "CLAIM_TIMEOUT_SECONDS": ["0", "-5", "nan", "inf", "soon"],
+    "MAX_ATTEMPTS": ["0", "-1", "x"],
+    "STRIPE_SECRET_KEY": ["rk test", "rk\ttest"],
+    "STRIPE_API_BASE": ["api.stripe.com", "https://"],
+    "CHECKOUT_SUCCESS_URL": ["javascript:alert(1)", "/thanks"],
+    "STRIPE_TRIAL_DAYS": ["0", "731", "x"],
+    "BACKFILL_ACCOUNT_ID": ["me", "3f2b8f0e"],
+}
+
+
+@pytest.mark.parametrize(("variable", "value"), [(name, value) for name, values in MALFORMED.items() for value in values])
+def test_a_malformed_variable_is_named(variable: str, value: str):
+    with pytest.raises(SettingsError, match=variable) as caught:
+        Settings.read({variable: value})
+    assert len(str(caught.value)) > len(variable) + 10, "what was expected is said, too"
+    assert caught.value.__cause__ is None
+
+
+def test_all_that_is_malformed_is_named_at_once():
+    with pytest.raises(SettingsError) as caught:
+        Settings.read({"MAX_ATTEMPTS": "x", "STRIPE_TRIAL_DAYS": "0", "DEPLOYMENT_KIND": "prod"})
+    assert all(name in str(caught.value) for name in ("MAX_ATTEMPTS", "STRIPE_TRIAL_DAYS", "DEPLOYMENT_KIND"))
+    assert "'prod'" in str(caught.value)
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"DATABASE_URL": f"mysql://me:{SECRET}@db/x"},
+        {"DAGSTER_POSTGRES_URL": f"me:{SECRET}@db/x"},
+        {"SONGSTATS_API_KEY": f"{SECRET} x"},
+        {"STRIPE_SECRET_KEY": f"{SECRET}\n"},
+        {"SONGSTATS_BASE_URL": f"https://me:{SECRET}@api.songstats.com"},
+        {"STRIPE_API_BASE": f"https://me:{SECRET}@api.stripe.com"},
+        {"CHECKOUT_SUCCESS_URL": f"ftp://me:{SECRET}@x"},
+    ],
+    ids=lambda environment: next(iter(environment)),
+)
+def test_a_malformed_secret_is_named_and_not_shown(environment: dict[str, str]):
+    with pytest.raises(SettingsError) as caught:
+        Settings.read(environment)
+    assert SECRET not in str(caught.value)
+    assert next(iter(environment)) in str(caught.value)
+
+
+# --- sandbox or live ----------------------------------------------------------------------------------------------------
+
+
+def test_both_vendors_real_is_live_and_both_doubles_is_a_sandbox():
+    assert Settings.read({}).kind == "live"
+    assert Settings.read(DOUBLES).kind == "sandbox"
+
+
+@pytest.mark.parametrize(
+    "spelt", ["https://api.songstats.com/", "https://API.Songstats.com", "https://api.songstats.com:443", "https://api.songstats.com./x"]
+)
+def test_a_real_vendor_is_known_by_its_host_however_it_is_spelt(spelt: str):
+    assert Settings.read({"SONGSTATS_BASE_URL": spelt}).kind == "live"
+    with pytest.raises(SettingsError, match="both"):
+        _ = Settings.read({**DOUBLES, "SONGSTATS_BASE_URL": spelt}).kind
+
+
+@pytest.mark.parametrize("double", DOUBLES)
+@pytest.mark.parametrize("kind", [None, "live", "sandbox"])
+def test_one_real_vendor_and_one_double_are_refused(double: str, kind: str | None):
+    settings = Settings.read({double: DOUBLES[double]} | ({"DEPLOYMENT_KIND": kind} if kind else {}))
+    with pytest.raises(SettingsError, match=r"SONGSTATS_BASE_URL .* STRIPE_API_BASE .* must both be the real vendors or both"):
+        _ = settings.kind
+
+
+def test_a_sandbox_of_real_vendors_is_refused():
+    with pytest.raises(SettingsError, match="DEPLOYMENT_KIND is sandbox"):
+        _ = Settings.read({"DEPLOYMENT_KIND": "sandbox"}).kind
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "localhost", "[::1]"])
+def test_a_live_deployment_of_loopback_doubles_is_refused(host: str):
+    address = f"http://{host}:9000"
+    settings = Settings.read({"SONGSTATS_BASE_URL": address, "STRIPE_API_BASE": address, "DEPLOYMENT_KIND": "live"})
+    with pytest.raises(SettingsError, match="DEPLOYMENT_KIND is live"):
+        _ = settings.kind
+
+
+def test_a_proxy_in_front_of_both_vendors_may_be_called_live():
+    proxies = {"SONGSTATS_BASE_URL": "https://songstats.proxy.example", "STRIPE_API_BASE": "https://localhost.proxy.example"}
+    assert Settings.read(proxies).kind == "sandbox"
+    assert Settings.read({**proxies, "DEPLOYMENT_KIND": "live"}).kind == "live"
+
+
+# --- what is made of them -----------------------------------------------------------------------------------------------
+
+
+def test_a_deployment_without_a_database_says_so():
+    with pytest.raises(SettingsError, match="DATABASE_URL is not set"):
+        deployment.from_settings(Settings.read({**DOUBLES, **KEYS}))
+
+
+@pytest.mark.parametrize("missing", KEYS)
+def test_a_missing_key_is_named_before_anything_is_spent(missing: str):
+    environment = {**DOUBLES, **KEYS, "DATABASE_URL": "postgresql://x/x"}
+    del environment[missing]
+    with pytest.raises(SettingsError, match=f"{missing} not set, for a sandbox deployment"):
+        deployment.from_settings(Settings.read(environment))
+
+
+def test_mixed_vendors_are_refused_before_anything_is_spent():
+    environment = {**KEYS, "DATABASE_URL": "postgresql://x/x", "STRIPE_API_BASE": "http://127.0.0.1:9000"}
+    with pytest.raises(SettingsError, match="must both be the real vendors or both doubles"):
+        deployment.pipeline(environment)
+
+
+def test_the_terms_are_the_settings():
+    environment = {
+        **DOUBLES, **KEYS, "DATABASE_URL": "postgresql://x/x", "SONGSTATS_HIT_LIMIT": "50", "SONGSTATS_HIT_RESERVE": "8",
+        "SONGSTATS_REQUESTS_PER_SECOND": "2.5", "SONGSTATS_CONCURRENCY": "3", "CLAIM_TIMEOUT_SECONDS": "8",
+        "MAX_ATTEMPTS": "2", "BACKFILL_ACCOUNT_ID": ACCOUNT,
+    }  # fmt: skip
+    terms = deployment.from_settings(Settings.read(environment)).terms
+    assert (terms.hits_allowed, terms.requests_per_second, terms.concurrency) == (42, 2.5, 3)
+    assert (terms.rules.claim_timeout_seconds, terms.rules.max_attempts) == (8.0, 2)
+    assert terms.rules.operators_account == UUID(ACCOUNT)
+    assert terms.beat_seconds <= terms.rules.claim_timeout_seconds / 4
+
+
+def test_a_database_that_is_away_is_no_reason_to_refuse():
+    environment = {**DOUBLES, **KEYS, "DATABASE_URL": f"postgresql://me:{SECRET}@127.0.0.1:1/x"}
+    assert deployment.pipeline(environment).terms.database_url == environment["DATABASE_URL"]
+
+
+def test_a_remembered_decision_is_served_without_asking_stripe(database_url: str):
+    environment = {**DOUBLES, **KEYS, "DATABASE_URL": database_url, "STRIPE_API_BASE": "http://127.0.0.1:1"}
+    found = deployment.from_settings(Settings.read(environment))
+    PaymentDecisions(database_url).record(UUID(ACCOUNT), Decision(Verdict.ALLOWED, "a card"))
+    assert found.decide(UUID(ACCOUNT)).verdict is Verdict.ALLOWED
+    assert found.means.check_payment(UUID(ACCOUNT)) is Verdict.ALLOWED
