@@ -35,6 +35,7 @@ class _Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt as error:
+            click.echo("interrupted", err=True)
             # As shells have it: 128 and the signal's number.
             raise click.exceptions.Exit(128 + getattr(error, "number", signal.SIGINT)) from error
         except Exception as error:

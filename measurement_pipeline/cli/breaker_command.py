@@ -16,8 +16,8 @@ _WHAT_TO_DO = {
         "closes the breaker"
     ),
     "streak": (
-        "find out what changed, then `measurement-pipeline breaker close`, and `measurement-pipeline requeue --suspect` "
-        "for what was settled on doubtful answers"
+        "find out what changed, then `measurement-pipeline breaker close`, and "
+        "`measurement-pipeline requeue --suspect` for what was settled on doubtful answers"
     ),
 }
 

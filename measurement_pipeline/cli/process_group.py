@@ -71,13 +71,15 @@ class Keeper:
     """A small process that ends the groups it was told of once this process is gone, SIGKILL included."""
 
     def __init__(self, *, seconds: float) -> None:
-        # In a session of its own: it must outlive a signal to our group.
+        # In a session of its own: it must outlive a signal to our group. With what is inheritable left
+        # open: what we own (the embedded database) stays owned until those who need it have ended.
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            close_fds=False,
         )
 
     def watch(self, group: int) -> None:

@@ -36,8 +36,8 @@ def require_running(target: Target) -> None:
             return
     except OSError as error:
         raise RefusedError(
-            f"no doubles of the vendors listen at {target.settings.songstats_base_url}: start `measurement-pipeline dev` "
-            "or `measurement-pipeline sandbox` first"
+            f"no doubles of the vendors listen at {target.settings.songstats_base_url}: start "
+            "`measurement-pipeline dev` or `measurement-pipeline sandbox` first"
         ) from error
 
 

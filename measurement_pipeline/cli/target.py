@@ -100,10 +100,10 @@ def opened(
     doubles: Doubles | None = None,
     name: str | None = None,
 ) -> Iterator[Target]:
-    """The deployment that `environment` describes, its embedded server held for as long as the block lasts.
+    """The deployment that `environment` describes; an embedded server is held for as long as the block lasts.
 
     `doubles` stand in for the vendors where `wants_doubles`. `state` is where `<kind>/postgres` and `<kind>/dagster`
-    are kept; `name` overrides the first part. Raises `SettingsError`, `EmbeddedServerError`, and what the database raises.
+    are kept; `name` overrides the first part. Raises `SettingsError`, `EmbeddedServerError`, what the database raises.
     """
     settings = Settings.read(environment)
     for variable, url in (

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 import stripe
@@ -25,6 +25,7 @@ from measurement_pipeline.domain.payment import (
     Decision,
     Verdict,
 )
+from measurement_pipeline.payments.stripe_answers import OddAnswerError, listed, moment, replayed, text
 from measurement_pipeline.payments.stripe_errors import in_words, retry_after
 from measurement_pipeline.payments.transport import HttpxTransport
 
@@ -70,10 +71,6 @@ def check_payment_method(account: UUID, *, gate: "StripeGate", decisions: Decisi
     if decision.verdict is not Verdict.UNKNOWN:
         decisions.record(account, decision)
     return decision
-
-
-class _OddAnswerError(Exception):
-    """Stripe answered, but not in the shape that its documentation gives; the message says what."""
 
 
 class StripeGate:
@@ -134,7 +131,7 @@ class StripeGate:
         except stripe.StripeError as error:
             wait = retry_after(error)
             return Decision(Verdict.UNKNOWN, in_words(error), retry_after_seconds=wait)
-        except _OddAnswerError as odd:
+        except OddAnswerError as odd:
             return Decision(Verdict.UNKNOWN, f"Stripe's answer could not be read: {odd}.")
 
     def _decide(
@@ -174,8 +171,8 @@ class StripeGate:
             # The id goes into a query language: it is a UUID, and nothing else may come here.
             {"query": f"metadata['accountId']:'{account}'", "limit": _CUSTOMERS_LOOKED_AT}
         )
-        for customer in _listed(found, "a search for customers"):
-            identity = _text(customer, "id")
+        for customer in listed(found, "a search for customers"):
+            identity = text(customer, "id")
             if identity != known:
                 yield identity
 
@@ -187,22 +184,22 @@ class StripeGate:
             if error.http_status == HTTPStatus.NOT_FOUND:
                 return None
             raise
-        if _text(found, "id") != customer:
-            raise _OddAnswerError("another customer than the one asked for")
+        if text(found, "id") != customer:
+            raise OddAnswerError("another customer than the one asked for")
         if getattr(found, "deleted", False):
             return None
         settings = getattr(found, "invoice_settings", None)
         if getattr(settings, "default_payment_method", None):
             return True
         cards = self._stripe.v1.payment_methods.list({"customer": customer, "type": "card", "limit": 1})
-        return any(_text(card, "id") for card in _listed(cards, "a list of payment methods"))
+        return any(text(card, "id") for card in listed(cards, "a list of payment methods"))
 
     def _create_customer(self, account: UUID, gone: str | None) -> str:
         # Two requests that race make one customer. One made after another was deleted needs a key
         # of its own, or the key would bring the deleted one back.
         key = f"customer:{account}" + (f":after:{gone}" if gone else "")
         made = self._stripe.v1.customers.create({"metadata": {"accountId": str(account)}}, {"idempotency_key": key})
-        return _text(made, "id")
+        return text(made, "id")
 
     def _open_session(self, account: UUID, customer: str) -> tuple[str, datetime]:
         """A checkout session that is open: its URL, and when it closes."""
@@ -213,13 +210,13 @@ class StripeGate:
         first_key = key = f"checkout:{account}:{described}:{self._now():%Y-%m-%dT%H}"
         for _ in range(_SESSIONS_TRIED):
             session = self._stripe.v1.checkout.sessions.create(params, {"idempotency_key": key})
-            identity = _text(session, "id")
-            if _replayed(session):  # as it was when it was made: it may have been used meanwhile
+            identity = text(session, "id")
+            if replayed(session):  # as it was when it was made: it may have been used meanwhile
                 session = self._stripe.v1.checkout.sessions.retrieve(identity)
-            if _text(session, "status") == "open":
-                return _text(session, "url"), _moment(session, "expires_at")
+            if text(session, "status") == "open":
+                return text(session, "url"), moment(session, "expires_at")
             key = f"{first_key}:after:{identity}"
-        raise _OddAnswerError("each new checkout session is closed already")
+        raise OddAnswerError("each new checkout session is closed already")
 
     def _session_params(self, account: UUID, customer: str) -> SessionCreateParams:
         params: SessionCreateParams = {
@@ -239,29 +236,3 @@ class StripeGate:
                 "metadata": {"accountId": str(account)},
             },
         }
-
-
-def _listed(found: object, what: str) -> list[Any]:
-    data = getattr(found, "data", None)
-    if not isinstance(data, list):
-        raise _OddAnswerError(f"{what} holds no list")
-    return data
-
-
-def _text(found: object, name: str) -> str:
-    value = getattr(found, name, None)
-    if not isinstance(value, str) or not value:
-        raise _OddAnswerError(f"{name} of {getattr(found, 'object', 'an object')} is not there")
-    return value
-
-
-def _moment(found: object, name: str) -> datetime:
-    value = getattr(found, name, None)
-    if not isinstance(value, int):
-        raise _OddAnswerError(f"{name} of {getattr(found, 'object', 'an object')} is not there")
-    return datetime.fromtimestamp(value, UTC)
-
-
-def _replayed(answered: stripe.StripeObject) -> bool:
-    headers = getattr(answered.last_response, "headers", None) or {}
-    return str(headers.get("idempotent-replayed", "")).lower() == "true"

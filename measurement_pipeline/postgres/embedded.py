@@ -5,6 +5,7 @@ die, however they die, so that who owns the server cannot go stale. The server's
 """
 
 import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -68,6 +69,11 @@ class EmbeddedServer:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            # A child started with close_fds=False (Python's default is True) shares the ownership: one
+            # that cleans up after us must still find the server.
+            for inherited in (ownership, self._guard.stdin):
+                if inherited is not None:
+                    os.set_inheritable(inherited.fileno(), True)
         return self
 
     def stop(self) -> None:

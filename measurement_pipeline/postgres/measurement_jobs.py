@@ -178,7 +178,8 @@ def recent(connection: Connection, *, account: UUID | None = None, limit: int = 
 
 def show(connection: Connection, job: UUID) -> dict[str, Any] | None:
     """One request with its progress, outcomes and hits; None where there is none."""
-    return connection.execute(_SQL["show"], {"job": job}).fetchone()
+    found = connection.execute(_SQL["show"], {"job": job}).fetchone()
+    return None if found is None else {**found, "scope": _read_json(found["scope"])}
 
 
 def songs_of(connection: Connection, scope: Scope, *, account: UUID) -> list[str] | None:

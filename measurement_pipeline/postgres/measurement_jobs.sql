@@ -280,7 +280,24 @@ limit %(limit)s
 
 -- name: show
 select
-    request.*,
+    request.id,
+    request.account,
+    request.source,
+    request.scope::text as scope,
+    request.platforms,
+    request.state,
+    request.status_code,
+    request.error,
+    request.checkout_url,
+    request.asked,
+    request.enqueued,
+    request.skipped,
+    request.snapshot,
+    request.attempts,
+    request.not_before,
+    request.run_id,
+    request.created_at,
+    request.updated_at,
     count(asked.song) filter (
         where queue.status = 'done' or (queue.status = 'failed' and queue.outcome in ('malformed', 'exhausted'))
     ) as settled,

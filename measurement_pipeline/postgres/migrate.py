@@ -94,7 +94,10 @@ def require(url: str, *, kind: str) -> None:
             f"the measurement database is at schema {found or 'none'}, this version needs {head()}: "
             "run `measurement-pipeline db upgrade`"
         )
-    _compare(stamp(url), kind)
+    stamped = stamp(url)
+    if stamped is None:
+        raise WrongDeploymentError("this database has lost its stamp: `deployment` must say whether it is sandbox or live")
+    _compare(stamped, kind)
 
 
 def _compare(found: str | None, kind: str) -> None:

@@ -1,0 +1,93 @@
+"""A snapshot of what an operator finds in Dagster, so that nothing vanishes or goes without a word unnoticed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.defs import assets, jobs, schedules, sensors
+from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN, RECORDINGS_A_RUN
+
+SNAPSHOT: Mapping[str, Any] = {
+    "assets": ["songstats_history"],
+    "jobs": ["backfill_reclaim", "measurement_job_intake", "songstats_backfill"],
+    "ops": [
+        "backfill_recordings",
+        "check_payment_method",
+        "enqueue_backfill",
+        "find_payers",
+        "read_requests",
+        "reclaim",
+    ],
+    "sensors": {"backfill_queue_sensor": "songstats_backfill", "measurement_job_sensor": "measurement_job_intake"},
+    "schedules": {"reclaim_schedule": "0 * * * *"},
+}
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    return dg.Definitions(
+        assets=assets.assets,
+        jobs=jobs.jobs,
+        sensors=sensors.sensors,
+        schedules=schedules.schedules,
+        resources={"pipeline": dg.ResourceDefinition.none_resource(), "io_manager": dg.mem_io_manager},
+        executor=dg.in_process_executor,
+    )
+
+
+def test_everything_that_the_snapshot_names_is_there_and_nothing_else(definitions: dg.Definitions):
+    repository = definitions.get_repository_def()
+    found = {
+        "assets": [key.to_user_string() for key in sorted(repository.asset_graph.get_all_asset_keys())],
+        "jobs": sorted(name for name in repository.job_names if not name.startswith("__")),
+        "ops": sorted(
+            {node.name for job in repository.get_all_jobs() for node in job.graph.iterate_op_defs()}
+        ),
+        "sensors": {sensor.name: sensor.job_name for sensor in repository.sensor_defs},
+        "schedules": {schedule.name: schedule.cron_schedule for schedule in repository.schedule_defs},
+    }
+    assert found == SNAPSHOT
+
+
+def test_sensors_and_schedules_run_without_being_switched_on(definitions: dg.Definitions):
+    repository = definitions.get_repository_def()
+    assert {sensor.default_status for sensor in repository.sensor_defs} == {dg.DefaultSensorStatus.RUNNING}
+    assert {schedule.default_status for schedule in repository.schedule_defs} == {dg.DefaultScheduleStatus.RUNNING}
+
+
+def test_everything_says_what_it_is_for(definitions: dg.Definitions):
+    repository = definitions.get_repository_def()
+    things = [*repository.sensor_defs, *repository.schedule_defs]
+    things += [repository.get_job(name) for name in SNAPSHOT["jobs"]]
+    things += [op for job in repository.get_all_jobs() for op in job.graph.iterate_op_defs()]
+    assert [thing.name for thing in things if len(thing.description or "") < 40] == []
+    (asset,) = repository.asset_graph.asset_nodes
+    assert len(asset.description or "") > 200
+    assert asset.owners
+    assert asset.group_name == "historical_backfill"
+
+
+def test_the_asset_is_partitioned_by_isrc_and_backfilled_in_ranges(definitions: dg.Definitions):
+    (asset,) = definitions.get_repository_def().asset_graph.asset_nodes
+    assert isinstance(asset.partitions_def, dg.DynamicPartitionsDefinition)
+    assert asset.partitions_def.name == "isrc"
+    assert asset.backfill_policy == dg.BackfillPolicy.multi_run(RECORDINGS_A_RUN)
+    assert (RECORDINGS_A_RUN, MOST_RECORDINGS_A_RUN) == (100, 500)
+
+
+def test_the_runs_that_spend_share_a_pool(definitions: dg.Definitions):
+    pools = {
+        op.name: op.pool for job in definitions.get_repository_def().get_all_jobs() for op in job.graph.iterate_op_defs()
+    }
+    assert {name: pool for name, pool in pools.items() if pool} == {"backfill_recordings": "songstats"}
+
+
+def test_the_resource_shows_no_secret():
+    """What Dagster could show of the one resource is its repr: what holds the keys is not part of it."""
+    shown = {name for name, field in Pipeline.__dataclass_fields__.items() if field.repr}
+    assert shown == {"terms"}
+    assert not Terms.__dataclass_fields__["database_url"].repr

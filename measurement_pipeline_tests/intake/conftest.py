@@ -1,0 +1,117 @@
+"""Requests on the test's own database, and the few sentences in which the tests speak of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.intake.take_in import Taken, ask_about_payment, open_round, take_in
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
+
+CHECKOUT = "https://checkout.example/session"
+
+
+def isrcs(count: int, *, start: int = 0) -> list[str]:
+    """ISRCs of IFPI's example registrant, which are never real recordings."""
+    return [f"AA6Q72{number:06d}" for number in range(start, start + count)]
+
+
+@dataclass
+class Desk:
+    """Where requests come in."""
+
+    database_url: str
+
+    def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
+        with connect(self.database_url) as connection:
+            found = connection.execute(statement, parameters)  # type: ignore[call-overload]
+            return list(found) if found.description else []
+
+    def ask(
+        self, scope: object, *, account: UUID | None = None, source: str | None = "historical", platforms: str = "{spotify}"
+    ) -> UUID:
+        """Insert a request as a client does."""
+        (row,) = self.sql(
+            "insert into measurement_jobs (account, source, scope, platforms) values (%s, %s, %s, %s::text[]) returning id",
+            account or uuid4(), source, Jsonb(scope), platforms,
+        )  # fmt: skip
+        return UUID(str(row["id"]))
+
+    def catalogue(self, songs: Sequence[str], *, account: UUID) -> UUID:
+        self.sql("insert into accounts (id) values (%s) on conflict do nothing", account)
+        (row,) = self.sql("insert into catalogs (account, name) values (%s, gen_random_uuid()::text) returning id", account)
+        self.sql("insert into songs (isrc) select unnest(%s::text[]) on conflict do nothing", list(songs))
+        self.sql("insert into catalog_songs (catalog, song) select %s, unnest(%s::text[])", row["id"], list(songs))
+        return UUID(str(row["id"]))
+
+    def measured(self, song: str, count: int, *, source: str = "import", day: str = "2026-01-01") -> None:
+        self.sql(
+            "insert into song_measurements (song, platform, metric, captured_at, data_source, value)"
+            " values (%s, 'spotify', 'platform_displayed_play_count', %s, %s, %s)",
+            song, day, source, count,
+        )  # fmt: skip
+
+    def take(
+        self, check: Callable[[UUID], Decision], *, unpaid: bool = False, run: str = "intake-1", limit: int = 100
+    ) -> list[Taken]:
+        """One round, as a run or the hourly sweep makes it."""
+        opened = open_round(self.database_url, unpaid=unpaid, limit=limit)
+        return take_in(self.database_url, opened, ask_about_payment(opened, check), run=run)
+
+    def job(self, job: UUID) -> dict[str, Any]:
+        """Its row, scope apart: a test may have put one there that Python cannot read."""
+        return self.sql(
+            "select id, account, source, platforms, state, status_code, error, checkout_url, asked, enqueued, skipped, snapshot,"
+            " attempts, not_before, run_id, created_at, updated_at from measurement_jobs where id = %s",
+            job,
+        )[0]
+
+    def receipt(self, job: UUID) -> tuple[int, int, int, int]:
+        """asked, enqueued, skipped, and what is left: queued already for somebody else."""
+        row = self.job(job)
+        asked, enqueued, skipped = row["asked"], row["enqueued"], row["skipped"]
+        return asked, enqueued, skipped, asked - enqueued - skipped
+
+    def queue(self) -> dict[str, str]:
+        """Song → outcome, or status where it has none."""
+        return {
+            row["song"]: row["standing"]
+            for row in self.sql("select song, coalesce(outcome, status) as standing from songstats_backfill_queue")
+        }
+
+    def settle_row(self, song: str, outcome: str) -> None:
+        status = "done" if outcome in {"stored", "no_history", "rejected"} else "failed"
+        self.sql(
+            "update songstats_backfill_queue set status = %s, outcome = %s, attempts = 5 where song = %s", status, outcome, song
+        )
+
+
+@pytest.fixture
+def desk(database_url: str) -> Desk:
+    return Desk(database_url)
+
+
+@pytest.fixture
+def paid(database_url: str) -> Callable[[UUID], Decision]:
+    """Every account has a card, and that is on record."""
+
+    def check(account: UUID) -> Decision:
+        decision = Decision(Verdict.ALLOWED, "A card is on file.")
+        PaymentDecisions(database_url).record(account, decision)
+        return decision
+
+    return check
+
+
+def unpaid(_account: UUID) -> Decision:
+    return Decision(Verdict.DENIED, "No card is on file for this account.", CHECKOUT, datetime.now(UTC) + timedelta(hours=24))
+
+
+def unknown(_account: UUID) -> Decision:
+    return Decision(Verdict.UNKNOWN, "Stripe could not be reached.", retry_after_seconds=600.0)
