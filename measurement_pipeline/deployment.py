@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 from uuid import UUID
+from weakref import finalize
 
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.backfill.terms import Terms
@@ -115,13 +116,16 @@ def _decider(settings: Settings, database_url: str) -> Callable[[UUID], Decision
 
         if settings.stripe_secret_key is None:
             raise SettingsError("STRIPE_SECRET_KEY is not set")
-        return StripeGate(
+        made = StripeGate(
             secret_key=settings.stripe_secret_key.get_secret_value(),
             api_base=settings.stripe_api_base,
             success_url=settings.checkout_success_url,
             free_tier_price_id=settings.stripe_free_tier_price_id,
             trial_days=settings.stripe_trial_days,
         )
+        # Its connections stay open from one question to the next, and end with the pipeline that asks them.
+        finalize(decide, made.close)
+        return made
 
     def decide(account: UUID) -> Decision:
         remembered = decisions.fresh(account)

@@ -2,42 +2,39 @@
 
 A conveyor in one event loop. Each station takes what has gathered before it as one batch, so that a slow database makes
 batches larger, not queues longer; at most `concurrency` recordings are between reservation and settlement. What to make of an
-answer is decided in `domain` and `songstats/historic_stats`; this module acts.
+answer is decided in `domain` and `songstats/historic_stats`, what it says of the vendor in `trust`; this module acts.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 from measurement_pipeline.backfill.report import Kind, Recording, Summary
 from measurement_pipeline.backfill.terms import Terms
-from measurement_pipeline.domain.backfill_queue import (
-    LONGEST_WAIT_IN_A_RUN_SECONDS,
-    Settlement,
-    Status,
-    calls_allowed_in_the_air,
-    settle,
-    streak,
-)
-from measurement_pipeline.domain.outcome import Cause, Judgement, Outcome
+from measurement_pipeline.backfill.trust import Trust
+from measurement_pipeline.domain.backfill_queue import LONGEST_WAIT_IN_A_RUN_SECONDS, Settlement, Status, settle
+from measurement_pipeline.domain.outcome import Judgement, Outcome
 from measurement_pipeline.domain.payment import Verdict as Payment
 from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import run_heartbeats
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.backfill_queue import Claim, Settling
-from measurement_pipeline.postgres.database import AsyncConnection, DatabaseUnavailable, Line
+from measurement_pipeline.postgres.database import DatabaseError, DatabaseUnavailable, Line
 from measurement_pipeline.postgres.songstats_ledger import Received, Reservation, Verdict
 from measurement_pipeline.songstats.answer import Answer
 from measurement_pipeline.songstats.client import SongstatsClient
 from measurement_pipeline.songstats.historic_stats import PARSER_VERSION, digest, judge, key_works, needs_key_check
 
-_T = TypeVar("_T")
 _BATCH = 64
 _NEVER_ASKED = Reservation(Verdict.RESERVED, None, None, None, None)
+
+# A payer whose decision is still stale so soon after it was asked for is not asked again: its rows wait.
+_PAYMENT_RETRY_SECONDS = 60.0
+_STATUS_OF = {Status.DONE: Kind.SETTLED, Status.FAILED: Kind.FAILED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +70,13 @@ class Drain:
         self._report = report
         self._retry_soon = retry_soon_seconds
         # A line for each station, so that none waits for another's statement.
-        self._line = Line(terms.database_url)
-        self._keep_line = Line(terms.database_url)
-        self._settle_line = Line(terms.database_url)
-        self._beat_line = Line(terms.database_url)
+        line = partial(Line, terms.database_url, patience_seconds=terms.patience_with_database_seconds)
+        self._reserve_line, self._keep_line, self._settle_line, self._beat_line = line(), line(), line(), line()
+        self._trust = Trust(self._settle_line, concurrency=terms.concurrency)
         self._waiting: deque[Claim] = deque()
         self._held: dict[str, Claim] = {}
         self._in_the_air = 0
-        self._causes: deque[tuple[str, str]] = deque(maxlen=100)
-        self._trusted = False
-        self._pause_is_known = False
+        self._payment_asked: dict[UUID, float] = {}
         self._to_keep: asyncio.Queue[_Answered] = asyncio.Queue()
         self._to_settle: asyncio.Queue[_Answered] = asyncio.Queue()
         self._progress = asyncio.Event()
@@ -92,8 +86,8 @@ class Drain:
         self._held = {claim.song: claim for claim in claims}
         self.summary.claimed = len(claims)
         try:
-            self._causes.extend(await self._persist(self._line, ledger.recent_causes))
-            await self._watch_the_streak()
+            await self._trust.begin()
+            self._stop_if_trust_is_lost()
             async with asyncio.TaskGroup() as group:
                 stations = [group.create_task(s()) for s in (self._beat, self._keep_station, self._settle_station)]
                 await self._start(claims)
@@ -103,7 +97,7 @@ class Drain:
                 for station in stations:
                     station.cancel()
         finally:
-            for line in (self._line, self._keep_line, self._settle_line, self._beat_line):
+            for line in (self._reserve_line, self._keep_line, self._settle_line, self._beat_line):
                 await line.close()
         return self.summary
 
@@ -118,38 +112,36 @@ class Drain:
         """Send what needs no call straight to settlement, the rest to the queue for hits."""
         for claim in claims:
             if claim.unread_response is not None:
-                unread = claim.unread_response
-                kept = await self._persist(self._line, lambda connection, r=unread: ledger.response(connection, r))
+                kept = await self._reserve_line.persist(partial(ledger.response, response_id=claim.unread_response))
                 answer = Answer(kept.status_code, kept.headers, kept.body)
                 self._in_the_air += 1
                 # A 403 was kept only once the key had been found to work.
                 item = _Answered(claim, _NEVER_ASKED, answer, key_works=True, response=claim.unread_response)
                 self._to_settle.put_nowait(item)
             elif claim.has_history:
-                await self._settle_as_owned(claim)
+                owned = Settling(claim, Settlement(Status.DONE, Outcome.STORED))
+                await self._settle_one(owned, Recording(claim.song, Kind.ALREADY_STORED, outcome=Outcome.STORED))
             else:
                 self._waiting.append(claim)
 
     async def _call_station(self, group: asyncio.TaskGroup) -> None:
+        per_second = self._terms.requests_per_second
         while self._waiting and not self.summary.stopped:
-            room = calls_allowed_in_the_air(
-                streak([cause for cause, _ in self._causes]), trusted=self._trusted, concurrency=self._terms.concurrency
-            )
             # A second's worth at the most: a hit is set aside when it is about to be spent, not long before.
-            pace = max(1, int(self._terms.requests_per_second)) if self._terms.requests_per_second else _BATCH
-            room = min(room - self._in_the_air, pace, _BATCH)
+            room = min(self._trust.room(self._in_the_air), max(1, int(per_second)) if per_second else _BATCH, _BATCH)
             if room <= 0:
                 await self._wait_for_progress()
                 continue
             batch = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
             reserved = await self._reserve([claim for claim in batch if claim.song in self._held])
+            if not reserved:
+                continue
             wait = await self._book_calls(len(reserved))
             for place, (claim, reservation) in enumerate(reserved):
                 self._in_the_air += 1
-                step = place / self._terms.requests_per_second if self._terms.requests_per_second else 0.0
-                group.create_task(self._call(claim, reservation, wait + step))
-            if self._terms.requests_per_second:
-                await asyncio.sleep(max(0.0, wait + (len(reserved) - 1) / self._terms.requests_per_second))
+                group.create_task(self._call(claim, reservation, wait + (place / per_second if per_second else 0.0)))
+            if per_second:
+                await asyncio.sleep(wait + (len(reserved) - 1) / per_second)
 
     async def _call(self, claim: Claim, reservation: Reservation, wait: float) -> None:
         await asyncio.sleep(wait)
@@ -161,32 +153,23 @@ class Drain:
     async def _keep_station(self) -> None:
         while True:
             batch = await _gathered(self._to_keep)
-            received = [_received(item) for item in batch]
-            responses = await self._persist(self._keep_line, lambda connection, r=received: ledger.keep(connection, r))
+            responses = await self._keep_line.persist(
+                partial(ledger.keep, received=[_received(item) for item in batch])
+            )
             for item in batch:
-                kept = responses.get(item.reservation.ledger or 0)
-                self._to_settle.put_nowait(_Answered(item.claim, item.reservation, item.answer, item.key_works, kept))
+                self._to_settle.put_nowait(replace(item, response=responses.get(item.reservation.ledger or 0)))
 
     async def _settle_station(self) -> None:
         while True:
             batch = await _gathered(self._to_settle)
             judged = [(item, judge(item.answer, key_works=item.key_works)) for item in batch]
-            settlings = [self._settling(item, judgement) for item, judgement in judged]
-            mine = await self._persist(
-                self._settle_line,
-                lambda connection, s=settlings: queue.settle(
-                    connection, s, run=self._run, parser_version=PARSER_VERSION
-                ),
-            )
-            for (item, judgement), settling in zip(judged, settlings, strict=True):
-                self._held.pop(item.claim.song, None)
-                if item.claim.song in mine:
-                    self._tell(item, judgement, settling)
-                if judgement.cause in {Cause.STORED, Cause.NO_HISTORY, Cause.REJECTED, Cause.MALFORMED}:
-                    self._causes.appendleft((judgement.cause, item.claim.song))
-                self._trusted |= judgement.cause is Cause.STORED
-                await self._heed(item, judgement)
-            await self._watch_the_streak()
+            settlings = {item.claim.song: self._settling(item, judgement) for item, judgement in judged}
+            settled = await self._settle(list(settlings.values()))
+            for item, judgement in judged:
+                if item.claim.song in settled:
+                    self._tell(item, judgement, settled[item.claim.song].settlement)
+                await self._trust.heed(item.claim.song, item.answer, judgement)
+            self._stop_if_trust_is_lost()
             self._in_the_air -= len(batch)
             self._progress.set()
 
@@ -196,27 +179,25 @@ class Drain:
             held = list(self._held.values())
             # A beat that the database cannot take is made up by the next one; the claim timeout is many beats long.
             with suppress(DatabaseUnavailable):
-                still = await self._beat_line.do(lambda c, h=held: queue.heartbeat(c, h, run=self._run))
-                await self._beat_line.do(lambda c: run_heartbeats.beat_async(c, self._run))
+                await self._beat_line.do(partial(run_heartbeats.beat_async, run=self._run))
+                still = await self._beat_line.do(partial(queue.heartbeat, claims=held, run=self._run))
+                # Settled meanwhile, or taken over: either way no longer ours to ask for.
                 for claim in held:
                     if claim.song not in still:
-                        # Settled meanwhile, or taken over: either way no longer ours to ask for.
                         self._held.pop(claim.song, None)
 
     # --- what the stations do ------------------------------------------------------------------------------------------
 
     async def _reserve(self, batch: list[Claim]) -> list[tuple[Claim, Reservation]]:
-        # Repeated after a lost connection, it may have been written before: then that hit has no call and counts as unknown.
-        found = await self._persist(
-            self._line,
-            lambda connection: ledger.reserve(
-                connection,
-                batch,
-                run=self._run,
-                hits_allowed=self._terms.hits_allowed,
-                operators_account=self._terms.rules.operators_account,
-            ),
+        wish = partial(
+            ledger.reserve,
+            claims=batch,
+            run=self._run,
+            hits_allowed=self._terms.hits_allowed,
+            operators_account=self._terms.rules.operators_account,
         )
+        # Repeated after a lost connection, it may have been written before: then that hit has no call and counts as unknown.
+        found = await self._reserve_line.persist(wish)
         reserved: list[tuple[Claim, Reservation]] = []
         stale: dict[UUID, list[Claim]] = {}
         for claim, reservation in zip(batch, found, strict=True):
@@ -234,33 +215,39 @@ class Drain:
                 case Verdict.STALE if reservation.account is not None:
                     stale.setdefault(reservation.account, []).append(claim)
         for account, claims in stale.items():
-            payment = await asyncio.to_thread(self._check_payment, account)
-            if payment is Payment.UNKNOWN:
+            if await self._ask_about_payment(account) is Payment.UNKNOWN:
                 for claim in claims:
-                    await self._defer(claim, "payment could not be checked", wait=60.0)
+                    await self._defer(claim, "payment could not be checked", wait=_PAYMENT_RETRY_SECONDS)
             else:
                 # Allowed: reserve again. Denied: another request may pay, else the reservation says unpaid.
                 self._waiting.extendleft(reversed(claims))
         return reserved
 
+    async def _ask_about_payment(self, account: UUID) -> Payment:
+        now = asyncio.get_running_loop().time()
+        if now - self._payment_asked.get(account, -_PAYMENT_RETRY_SECONDS) < _PAYMENT_RETRY_SECONDS:
+            return Payment.UNKNOWN
+        self._payment_asked[account] = now
+        try:
+            return await asyncio.to_thread(self._check_payment, account)
+        except DatabaseUnavailable:
+            return Payment.UNKNOWN
+
     async def _book_calls(self, calls: int) -> float:
-        if not calls or not self._terms.requests_per_second:
+        per_second = self._terms.requests_per_second
+        if not per_second:
             return 0.0
-        return await self._persist(
-            self._line,
-            lambda connection: ledger.take_call_slots(
-                connection, calls, requests_per_second=self._terms.requests_per_second
-            ),
+        return await self._reserve_line.persist(
+            partial(ledger.take_call_slots, calls=calls, requests_per_second=per_second)
         )
 
     def _settling(self, item: _Answered, judgement: Judgement) -> Settling:
-        attempts = item.reservation.attempts or max(item.claim.attempts, 1)
         history = judgement.history
         return Settling(
             item.claim,
             settle(
                 judgement,
-                attempts=attempts,
+                attempts=item.reservation.attempts or max(item.claim.attempts, 1),
                 max_attempts=self._terms.rules.max_attempts,
                 retry_soon_seconds=None if self.summary.stopped else self._retry_soon,
             ),
@@ -272,21 +259,49 @@ class Drain:
             popularity=history.popularity if history else (),
         )
 
-    def _tell(self, item: _Answered, judgement: Judgement, settling: Settling) -> None:
-        match settling.settlement.status:
-            case Status.DONE:
-                kind = Kind.SETTLED
-            case Status.FAILED:
-                kind = Kind.FAILED
-            case _:
-                kind = Kind.DEFERRED
-        if kind is Kind.DEFERRED and judgement.outcome is Outcome.TRANSIENT and self._retry_soon is not None:
-            self.summary.retry_in_seconds = self._retry_soon
+    async def _settle(self, settlings: list[Settling]) -> dict[str, Settling]:
+        """Change the rows that are still ours; song → what it became.
+
+        A row that PostgreSQL refuses is failed for now with what was said, its response unread: it must not take the others,
+        whose hits were paid for, down with it.
+        """
+        write = partial(queue.settle, settlings=settlings, run=self._run, parser_version=PARSER_VERSION)
+        try:
+            mine = await self._settle_line.persist(write)
+        except DatabaseUnavailable:
+            raise
+        except DatabaseError as error:
+            if len(settlings) > 1:
+                return {song: done for one in settlings for song, done in (await self._settle([one])).items()}
+            refused = Settling(
+                settlings[0].claim, Settlement(Status.FAILED, Outcome.TRANSIENT), error=str(error).splitlines()[0]
+            )
+            return await self._settle([refused])
+        for settling in settlings:
+            self._held.pop(settling.claim.song, None)
+        return {settling.claim.song: settling for settling in settlings if settling.claim.song in mine}
+
+    async def _settle_one(self, settling: Settling, recording: Recording) -> None:
+        if await self._settle([settling]):
+            self._say(recording)
+
+    async def _defer(self, claim: Claim, reason: str, *, wait: float | None) -> None:
+        settling = Settling(claim, Settlement(Status.PENDING, None, not_before_seconds=wait), error=reason)
+        await self._settle_one(settling, Recording(claim.song, Kind.DEFERRED, reason=reason))
+
+    def _tell(self, item: _Answered, judgement: Judgement, settlement: Settlement) -> None:
+        kind = _STATUS_OF.get(settlement.status, Kind.DEFERRED)
+        if (
+            kind is Kind.DEFERRED
+            and judgement.outcome is Outcome.TRANSIENT
+            and settlement.not_before_seconds == self._retry_soon
+        ):
+            self._come_back_in(self._retry_soon)
         self._say(
             Recording(
                 item.claim.song,
                 kind,
-                outcome=settling.settlement.outcome,
+                outcome=settlement.outcome,
                 reason=judgement.detail,
                 history=judgement.history,
                 status_code=item.answer.status_code,
@@ -297,66 +312,21 @@ class Drain:
             )
         )
 
-    async def _heed(self, item: _Answered, judgement: Judgement) -> None:
-        """What an answer says of the vendor rather than of the recording."""
-        if judgement.cause is Cause.THROTTLED:
-            self._pause_is_known = True
-            left: float = await self._persist(
-                self._settle_line, lambda c: ledger.pause(c, retry_after=item.answer.retry_after)
-            )
-            if left <= LONGEST_WAIT_IN_A_RUN_SECONDS and self._retry_soon is not None:
-                self.summary.retry_in_seconds = max(left, self.summary.retry_in_seconds or 0.0)
-            self.stop("Songstats asks for a pause")
-        elif judgement.cause is Cause.REFUSED_KEY:
-            await self._open_breaker("key", judgement.detail, [])
-        elif item.answer.status_code is not None and not self._pause_is_known and item.answer.status_code < 400:
-            self._pause_is_known = True
-            await self._persist(self._settle_line, ledger.unthrottle)
+    def _stop_if_trust_is_lost(self) -> None:
+        if self._trust.lost is None:
+            return
+        self.summary.breaker_opened = self._trust.breaker_opened
+        left = self._trust.pause_left
+        if left is not None and left <= LONGEST_WAIT_IN_A_RUN_SECONDS and self._retry_soon is not None:
+            self._come_back_in(left)
+        self.stop(self._trust.lost)
 
-    async def _watch_the_streak(self) -> None:
-        seen = streak([cause for cause, _ in self._causes])
-        if seen.reason is not None and self.summary.breaker_opened is None:
-            doubtful = [song for cause, song in _until_stored(self._causes)]
-            await self._open_breaker("streak", seen.reason, doubtful)
-
-    async def _open_breaker(self, kind: str, reason: str, suspects: list[str]) -> None:
-        await self._persist(
-            self._settle_line, lambda c: ledger.open_breaker(c, kind=kind, reason=reason, suspects=suspects)
-        )
-        self.summary.breaker_opened = self.summary.breaker_opened or reason
-        self.stop(f"the breaker opened: {reason}")
-
-    async def _settle_as_owned(self, claim: Claim) -> None:
-        settling = Settling(claim, Settlement(Status.DONE, Outcome.STORED))
-        mine = await self._persist(
-            self._line, lambda c: queue.settle(c, [settling], run=self._run, parser_version=PARSER_VERSION)
-        )
-        self._held.pop(claim.song, None)
-        if claim.song in mine:
-            self._say(Recording(claim.song, Kind.ALREADY_STORED, outcome=Outcome.STORED))
-
-    async def _defer(self, claim: Claim, reason: str, *, wait: float | None) -> None:
-        settling = Settling(claim, Settlement(Status.PENDING, None, not_before_seconds=wait), error=reason)
-        await self._persist(
-            self._line, lambda c: queue.settle(c, [settling], run=self._run, parser_version=PARSER_VERSION)
-        )
-        self._held.pop(claim.song, None)
-        self._say(Recording(claim.song, Kind.DEFERRED, reason=reason))
+    def _come_back_in(self, seconds: float | None) -> None:
+        self.summary.retry_in_seconds = max(seconds or 0.0, self.summary.retry_in_seconds or 0.0)
 
     def _say(self, recording: Recording) -> None:
         self.summary.count(recording)
         self._report(recording)
-
-    async def _persist(self, line: Line, write: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
-        """Write what must not be lost, again and again while the database is away; each write can be repeated safely."""
-        deadline = asyncio.get_running_loop().time() + self._terms.patience_with_database_seconds
-        while True:
-            try:
-                return await line.do(write)
-            except DatabaseUnavailable:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise
-                await asyncio.sleep(0.5)
 
     async def _wait_for_progress(self) -> None:
         await self._progress.wait()
@@ -383,12 +353,3 @@ def _received(item: _Answered) -> Received:
     return Received(
         item.reservation.ledger, answer.status_code, judgement.billable, judgement.cause, answer.headers, body
     )
-
-
-def _until_stored(causes: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    found = []
-    for cause, song in causes:
-        if cause == Cause.STORED:
-            break
-        found.append((cause, song))
-    return found

@@ -1,6 +1,7 @@
 """What to ask Dagster for next, or why for nothing: gathers what `domain/plan` decides on. Only reads."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from measurement_pipeline.backfill.terms import Terms
@@ -18,7 +19,7 @@ class Partitions:
     """What Dagster knows: every partition's place in order of registration, and the ones runs under way cover."""
 
     registered: Mapping[str, int]
-    covered: Set[str]
+    covered: AbstractSet[str]
 
 
 @dataclass(frozen=True, slots=True)

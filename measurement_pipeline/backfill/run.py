@@ -6,7 +6,7 @@ paid for: the caller is told at once, the calls in the air come down, and what i
 
 import asyncio
 import queue as threads
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ class Coverage:
 
     # --- before the drain ----------------------------------------------------------------------------------------------
 
-    def _survey(self, connection: Connection) -> Iterator[Recording]:
+    def _survey(self, connection: Connection) -> Generator[Recording, None, list[Claim]]:
         """Yield what needs no work; returns the rows claimed."""
         found = queue.rows(connection, self._isrcs, self._terms.rules)
         if self._operator:

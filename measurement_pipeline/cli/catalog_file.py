@@ -46,7 +46,10 @@ def read(text: str) -> CatalogFile:
     """The catalogue in `text`. Raises `NotACatalogError` where there is no usable header."""
     # Not splitlines: a title may hold one of the other characters that it splits at.
     lines = io.StringIO(text).readlines()
-    columns = _header(next(csv.reader(lines[:1]), []))
+    try:
+        columns = _header(next(csv.reader(lines[:1]), []))
+    except csv.Error as error:
+        raise NotACatalogError(f"line 1 is not CSV: {error}") from error
     found = CatalogFile()
     first_seen: dict[str, int] = {}
     for number, row in _records(lines, width=len(columns)):

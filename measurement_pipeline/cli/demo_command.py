@@ -134,7 +134,7 @@ def _until_drained(
         if answered and waits:
             return waits
         if time.monotonic() > deadline:
-            raise RefusedError(
+            raise _OutOfTimeError(
                 f"not drained in time: {paid['settled']} of {paid['asked'] or '?'} recordings are settled"
             )
         tend()

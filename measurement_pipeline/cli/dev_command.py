@@ -65,6 +65,7 @@ def command(state: Path | None, *, port: int, sandbox_port: int) -> None:
             output.say(f"Dagster's UI: {ui}  (Ctrl-C stops everything)")
             supervisor.wait()
             click.echo("stopping: what is in flight finishes or is released", err=True)
+    click.echo("stopped", err=True)
 
 
 def _tell_how_to_play(state: Path | None) -> None:

@@ -73,7 +73,7 @@ class Keeper:
     def __init__(self, *, seconds: float) -> None:
         # In a session of its own: it must outlive a signal to our group. With what is inheritable left
         # open: what we own (the embedded database) stays owned until those who need it have ended.
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603  # this module
             [sys.executable, "-m", __name__, str(seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

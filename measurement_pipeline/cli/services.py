@@ -181,9 +181,7 @@ class Supervisor:
                 stderr=log,
                 start_new_session=True,  # a group of its own: it is signalled as one, and not by our terminal
             )
-            self._running[service.name] = _Running(
-                service, process, log.tell() if log else 0, time.monotonic(), deaths
-            )
+            self._running[service.name] = _Running(service, process, log.tell() if log else 0, time.monotonic(), deaths)
             self._keeper.watch(process.pid)
 
     def _after_death(self, running: _Running) -> None:

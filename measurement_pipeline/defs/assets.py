@@ -1,5 +1,7 @@
 """The assets of the project."""
 
+from typing import Any
+
 import dagster as dg
 
 from measurement_pipeline.defs.ops import backfill_recordings, check_payment_method, find_payers
@@ -32,7 +34,7 @@ of the account in `BACKFILL_ACCOUNT_ID`, if that has a card on file.
         "vendor": dg.MetadataValue.url("https://songstats.com/enterprise"),
     },
 )
-def songstats_history() -> None:
+def songstats_history() -> Any:
     """Payment gate, then the money path."""
     return backfill_recordings(check_payment_method(find_payers()))
 

@@ -1,11 +1,11 @@
 """The jobs of the project. Each runs in one process: its steps share a claim, and a process a step would cost seconds."""
 
+from typing import Any
+
 import dagster as dg
 
 from measurement_pipeline.defs.assets import OWNERS, songstats_history
 from measurement_pipeline.defs.ops import check_payment_method, enqueue_backfill, read_requests, reclaim
-
-_PROCESS = {"executor_def": dg.in_process_executor, "owners": OWNERS}
 
 
 @dg.job(
@@ -13,7 +13,8 @@ _PROCESS = {"executor_def": dg.in_process_executor, "owners": OWNERS}
         "Takes the waiting requests off `measurement_jobs`: shape, payment, resolution. Launched by `measurement_job_sensor`; "
         "launching it by hand does the same now. Re-execute it whole, not from a step."
     ),
-    **_PROCESS,
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
 )
 def measurement_job_intake() -> None:
     """Read, ask Stripe, enqueue."""
@@ -28,17 +29,19 @@ songstats_backfill = dg.define_asset_job(
         "Buys the history of a range of recordings. `backfill_queue_sensor` launches it for what is due, the most played first; "
         "an operator launches one ISRC, a range, or all missing."
     ),
-    **_PROCESS,
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
 )
 
 
 @dg.job(
     description="The hourly sweep: see the op. Launch it by hand, or `measurement-pipeline reclaim`, for the same at once.",
-    **_PROCESS,
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
 )
 def backfill_reclaim() -> None:
     """One sweep."""
     reclaim()
 
 
-jobs = [measurement_job_intake, songstats_backfill, backfill_reclaim]
+jobs: list[Any] = [measurement_job_intake, songstats_backfill, backfill_reclaim]

@@ -133,7 +133,7 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
 @dg.op(
     required_resource_keys=_PIPELINE,
     description=(
-        "Puts right what a crash or a passing failure left behind: failed rows that may be tried again, hits that nobody settled, "
+        "Puts right what a crash or a passing failure left behind: failed rows that may be tried again, hits nobody settled, "
         "unpaid requests whose card is there now, a refused key that works again, and recordings stored but never shown."
     ),
 )

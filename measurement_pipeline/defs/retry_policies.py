@@ -1,4 +1,7 @@
-"""How often, and after how long, an op is tried again inside its run. Longer waits are the planner's (`not_before`, `paused_until`)."""
+"""How often, and after how long, an op is tried again inside its run.
+
+Longer waits are the planner's: `not_before` and `paused_until`.
+"""
 
 import dagster as dg
 

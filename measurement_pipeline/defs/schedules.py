@@ -12,8 +12,8 @@ reclaim_schedule = dg.ScheduleDefinition(
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description=(
-        "Every hour: puts failed rows that may be tried again back on the queue, looks at unpaid requests again, settles hits that "
-        "a crash left open, and probes a refused key."
+        "Every hour: puts failed rows that may be tried again back on the queue, looks at unpaid requests again, settles hits "
+        "that a crash left open, and probes a refused key."
     ),
     owners=OWNERS,
 )

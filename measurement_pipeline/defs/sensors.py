@@ -60,8 +60,8 @@ def measurement_job_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest
     default_status=dg.DefaultSensorStatus.RUNNING,
     required_resource_keys={"pipeline"},
     description=(
-        "Plans what is due, the most played first, and asks for runs of `songstats_backfill`. When it asks for nothing it says why: "
-        "nothing due, budget spent, paused, breaker open, runs in flight."
+        "Plans what is due, the most played first, and asks for runs of `songstats_backfill`. When it asks for nothing it "
+        "says why: nothing due, budget spent, paused, breaker open, runs in flight."
     ),
     owners=OWNERS,
 )

@@ -42,7 +42,7 @@ def _engine(url: str, statement_timeout_ms: int) -> sqlalchemy.Engine:
     )
     if statement_timeout_ms:
 
-        def set_timeout(connection: Any, _: object) -> None:  # noqa: ANN401  # psycopg2 has no types
+        def set_timeout(connection: Any, _: object) -> None:  # psycopg2 has no types
             set_pg_statement_timeout(connection, statement_timeout_ms)
 
         sqlalchemy.event.listen(engine, "connect", set_timeout)
@@ -66,7 +66,10 @@ class _Pooled:
         """The parent's constructor sets its own, which has not connected yet and is not wanted."""
 
     def optimize_for_webserver(
-        self, statement_timeout: int, pool_recycle: int, max_overflow: int
+        self,
+        statement_timeout: int,
+        pool_recycle: int,  # noqa: ARG002  # the parent's signature
+        max_overflow: int,  # noqa: ARG002
     ) -> None:
         """As the parent's, which makes a pool for each storage: here the one there is gets the timeout (ms)."""
         self._statement_timeout_ms = statement_timeout
@@ -96,9 +99,7 @@ class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):
             # Statement and rows apart: the statement is compiled once, whatever the number of rows.
             rows = [self._event_to_row(event) for event in events]
             connection.execute(SqlEventLogStorageTable.insert(), rows)
-        last: dict[AssetKey | None, EventLogEntry] = {
-            event.get_dagster_event().asset_key: event for event in events
-        }
+        last: dict[AssetKey | None, EventLogEntry] = {event.get_dagster_event().asset_key: event for event in events}
         for event in last.values():
             # The asset's row names the run that plans it, not the event: any id would do.
             self.store_asset_event(event, event_id=0)
@@ -124,9 +125,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         self._schedule_storage = PooledScheduleStorage(*made)
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> Self:
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
         """Called by Dagster with the `config` of dagster.yaml."""
         return cls(
             postgres_url=pg_url_from_config(config_value),

@@ -3,7 +3,7 @@
 -- name: ensure
 insert into accounts (id, name)
 values (%(account)s, %(name)s)
-on conflict (id) do update set name = coalesce(accounts.name, excluded.name)
+on conflict (id) do update set name = coalesce(accounts.name, excluded.name);
 
 -- name: fresh
 select checked_at
@@ -11,7 +11,7 @@ from payment_decisions
 where
     account = %(account)s
     and verdict = 'allowed'
-    and checked_at > clock_timestamp() - make_interval(secs => %(allowed_serves)s)
+    and checked_at > clock_timestamp() - make_interval(secs => %(allowed_serves)s);
 
 -- name: open_checkout
 select
@@ -21,17 +21,17 @@ from payment_decisions
 where
     account = %(account)s
     and checkout_url is not null
-    and checkout_expires_at > clock_timestamp() + make_interval(secs => %(margin)s)
+    and checkout_expires_at > clock_timestamp() + make_interval(secs => %(margin)s);
 
 -- name: customer
 select stripe_customer_id
 from accounts
-where id = %(account)s
+where id = %(account)s;
 
 -- name: set_customer
 update accounts
 set stripe_customer_id = %(customer)s
-where id = %(account)s and stripe_customer_id is distinct from %(customer)s
+where id = %(account)s and stripe_customer_id is distinct from %(customer)s;
 
 -- name: record
 insert into payment_decisions (account, verdict, checked_at, checkout_url, checkout_expires_at)
@@ -47,11 +47,11 @@ on conflict (account) do update set
         when excluded.verdict = 'allowed' then null
         else coalesce(excluded.checkout_expires_at, payment_decisions.checkout_expires_at)
     end
-where excluded.checked_at >= payment_decisions.checked_at
+where excluded.checked_at >= payment_decisions.checked_at;
 
 -- name: act
 insert into operator_acts (actor, act, detail)
-values (%(actor)s, %(act)s, %(detail)s)
+values (%(actor)s, %(act)s, %(detail)s);
 
 -- name: forget_checkouts
 -- The doubles that made these pages are gone, and their pages with them.
@@ -59,4 +59,4 @@ update payment_decisions
 set
     checkout_url = null,
     checkout_expires_at = null
-where checkout_url is not null
+where checkout_url is not null;

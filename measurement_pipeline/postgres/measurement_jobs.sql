@@ -3,7 +3,7 @@
 -- name: submit
 insert into measurement_jobs (account, source, scope)
 values (%(account)s, %(source)s, %(scope)s)
-returning id
+returning id;
 
 -- name: waiting
 -- Requests that intake has something to do for. Unpaid ones are looked at only when asked for (the hourly sweep does).
@@ -22,7 +22,7 @@ where
     state = any(%(states)s)
     and (not_before is null or not_before <= now())
 order by attempts, created_at, id
-limit %(limit)s
+limit %(limit)s;
 
 -- name: waiting_count
 select count(*) as waiting
@@ -31,7 +31,7 @@ from (
     from measurement_jobs
     where state = 'queued' and (not_before is null or not_before <= now())
     limit %(limit)s
-) as counted
+) as counted;
 
 -- name: begin_attempt
 -- Counted, and committed, before the request is worked on: one that kills its process is given up after a few.
@@ -41,14 +41,14 @@ set
     run_id = %(run)s,
     updated_at = now()
 where id = %(job)s and state = any(%(states)s)
-returning attempts
+returning attempts;
 
 -- name: lock
 -- Still as it was when it was read? Whoever comes second waits here, and then finds that it is not.
 select id
 from measurement_jobs
 where id = %(job)s and state = %(state)s
-for update
+for update;
 
 -- name: answer
 update measurement_jobs
@@ -60,7 +60,7 @@ set
     not_before = null,
     attempts = 0,
     updated_at = now()
-where id = %(job)s and state = %(was)s
+where id = %(job)s and state = %(was)s;
 
 -- name: postpone
 -- The request keeps its state; it gets its attempt back where it was not to blame.
@@ -70,13 +70,13 @@ set
     error = %(error)s,
     attempts = greatest(attempts - %(attempts_back)s, 0),
     updated_at = now()
-where id = %(job)s and state = any(%(states)s)
+where id = %(job)s and state = any(%(states)s);
 
 -- name: ask_for_isrcs
 with known as (
     insert into songs (isrc)
     select isrc
-    from unnest(%(isrcs)s::text []) as asked (isrc)
+    from unnest(%(isrcs)s::text[]) as asked (isrc)
     order by isrc
     on conflict (isrc) do nothing
 )
@@ -85,9 +85,9 @@ insert into measurement_job_songs (job, song)
 select
     %(job)s,
     isrc
-from unnest(%(isrcs)s::text []) as asked (isrc)
+from unnest(%(isrcs)s::text[]) as asked (isrc)
 order by isrc
-on conflict (song, job) do nothing
+on conflict (song, job) do nothing;
 
 -- name: ask_for_albums
 insert into measurement_job_songs (job, song)
@@ -97,12 +97,12 @@ select distinct
 from song_identifiers
 where platform = 'spotify' and identifier_type = 'album_id' and value = any(%(album_ids)s)
 order by song
-on conflict (song, job) do nothing
+on conflict (song, job) do nothing;
 
 -- name: catalog_is_theirs
 select
 from catalogs
-where id = %(catalog)s and account = %(account)s
+where id = %(catalog)s and account = %(account)s;
 
 -- name: ask_for_catalog
 insert into measurement_job_songs (job, song)
@@ -112,7 +112,7 @@ select
 from catalog_songs
 where catalog = %(catalog)s
 order by song
-on conflict (song, job) do nothing
+on conflict (song, job) do nothing;
 
 -- name: enqueue
 -- What the request asked for becomes queue rows, in one statement: new recordings ranked by their latest known count, owned ones
@@ -161,7 +161,7 @@ fresh as (
     select
         wanted.song,
         coalesce(latest.value, 0) as rank_score,
-        exists (
+        exists(
             select from song_measurements as measurement
             where
                 measurement.song = wanted.song
@@ -222,7 +222,7 @@ set
     updated_at = now()
 from receipt
 where request.id = %(job)s
-returning request.asked, request.enqueued, request.skipped
+returning request.asked, request.enqueued, request.skipped;
 
 -- name: settle
 update measurement_jobs as request
@@ -239,7 +239,7 @@ where
             asked.job = request.id
             and (queue.status in ('pending', 'in_progress') or (queue.status = 'failed' and queue.outcome = 'transient'))
     )
-returning request.id
+returning request.id;
 
 -- name: reopen
 -- A person put recordings back on the queue: the requests that wanted them are open again, and pay.
@@ -250,14 +250,14 @@ set
 where
     request.state = 'done'
     and request.id in (select asked.job from measurement_job_songs as asked where asked.song = any(%(songs)s))
-returning request.id
+returning request.id;
 
 -- name: unpaid_accounts
 -- Accounts of accepted requests whose last word from Stripe is a no: a card may be on file again.
 select distinct request.account
 from measurement_jobs as request
 inner join payment_decisions as decision on request.account = decision.account
-where request.state = 'accepted' and decision.verdict = 'denied'
+where request.state = 'accepted' and decision.verdict = 'denied';
 
 -- name: list
 select
@@ -276,7 +276,7 @@ select
 from measurement_jobs as request
 where (%(account)s::uuid is null or request.account = %(account)s)
 order by request.created_at desc, request.id desc
-limit %(limit)s
+limit %(limit)s;
 
 -- name: show
 select
@@ -314,7 +314,7 @@ from measurement_jobs as request
 left join measurement_job_songs as asked on request.id = asked.job
 left join songstats_backfill_queue as queue on asked.song = queue.song
 where request.id = %(job)s
-group by request.id
+group by request.id;
 
 -- name: estimate
 -- What a set of recordings would cost: nothing is changed.
@@ -338,15 +338,15 @@ select
     count(*) filter (
         where queue.status in ('pending', 'in_progress') or (queue.status = 'failed' and queue.outcome = 'transient')
     ) as queued
-from unnest(%(songs)s::text []) as wanted (song)
-left join songstats_backfill_queue as queue on wanted.song = queue.song
+from unnest(%(songs)s::text[]) as wanted (song)
+left join songstats_backfill_queue as queue on wanted.song = queue.song;
 
 -- name: songs_of_albums
 select distinct song
 from song_identifiers
-where platform = 'spotify' and identifier_type = 'album_id' and value = any(%(album_ids)s)
+where platform = 'spotify' and identifier_type = 'album_id' and value = any(%(album_ids)s);
 
 -- name: songs_of_catalog
 select song
 from catalog_songs
-where catalog = %(catalog)s
+where catalog = %(catalog)s;

@@ -96,7 +96,9 @@ def require(url: str, *, kind: str) -> None:
         )
     stamped = stamp(url)
     if stamped is None:
-        raise WrongDeploymentError("this database has lost its stamp: `deployment` must say whether it is sandbox or live")
+        raise WrongDeploymentError(
+            "this database has lost its stamp: `deployment` must say whether it is sandbox or live"
+        )
     _compare(stamped, kind)
 
 

@@ -1,14 +1,14 @@
 -- What the migration itself asks of a database, before and after Alembic's part.
 
 -- name: lock
-select pg_advisory_xact_lock(%(key)s)
+select pg_advisory_xact_lock(%(key)s);
 
 -- name: is_stamped
-select to_regclass('deployment') is not null as is_stamped
+select to_regclass('deployment') is not null as is_stamped;
 
 -- name: stamp
-select kind from deployment
+select kind from deployment;
 
 -- name: set_stamp
 insert into deployment (kind) values (%(kind)s)
-on conflict (only_row) do nothing
+on conflict (only_row) do nothing;

@@ -4,7 +4,7 @@
 select id
 from accounts
 where name = %(name)s
-order by id
+order by id;
 
 -- name: catalogs
 -- By id or by name; with an account, among its own.
@@ -16,4 +16,4 @@ from catalogs
 where
     (id = %(id)s::uuid or name = %(name)s)
     and (%(account)s::uuid is null or account = %(account)s)
-order by account, id
+order by account, id;

@@ -26,7 +26,7 @@ class PaymentDecisions:
         return None if found is None else Decision(Verdict.ALLOWED, f"a card was on file at {found['checked_at']}")
 
     def open_checkout(self, account: UUID) -> tuple[str, datetime] | None:
-        """The checkout page that a denied account was last given, while it is open for a while yet: its URL and when it closes."""
+        """The checkout page that a denied account was last given, if it stays open for a while: its URL and when it closes."""
         with connect(self.database_url) as connection:
             found = connection.execute(
                 _SQL["open_checkout"], {"account": account, "margin": CHECKOUT_MARGIN.total_seconds()}

@@ -79,4 +79,7 @@ def point_count(connection: Connection) -> int:
 
 def series(connection: Connection, song: str) -> dict[date, int]:
     """A recording's bought play counts by day, restatements resolved."""
-    return {row["captured_at"].astimezone(UTC).date(): row["value"] for row in connection.execute(_SQL["series"], {"song": song})}
+    return {
+        row["captured_at"].astimezone(UTC).date(): row["value"]
+        for row in connection.execute(_SQL["series"], {"song": song})
+    }

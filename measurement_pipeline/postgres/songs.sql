@@ -3,9 +3,9 @@
 -- name: ensure
 insert into songs (isrc)
 select isrc
-from unnest(%(isrcs)s::text []) as asked (isrc)
+from unnest(%(isrcs)s::text[]) as asked (isrc)
 order by isrc
-on conflict (isrc) do nothing
+on conflict (isrc) do nothing;
 
 -- name: stage
 create temporary table imported (
@@ -15,10 +15,10 @@ create temporary table imported (
     album text,
     release_date date,
     play_count bigint
-) on commit drop
+) on commit drop;
 
 -- name: copy_in
-copy imported (isrc, title, artist, album, release_date, play_count) from stdin
+copy imported (isrc, title, artist, album, release_date, play_count) from stdin;
 
 -- name: merge_songs
 -- What the file leaves empty stays as it was known.
@@ -43,13 +43,13 @@ where
         coalesce(excluded.artist, songs.artist),
         coalesce(excluded.album, songs.album),
         coalesce(excluded.release_date, songs.release_date)
-    )
+    );
 
 -- name: catalog
 insert into catalogs (account, name)
 values (%(account)s, %(name)s)
 on conflict (account, name) do update set name = excluded.name
-returning id
+returning id;
 
 -- name: list_songs
 insert into catalog_songs (catalog, song)
@@ -58,7 +58,7 @@ select
     isrc
 from imported
 order by isrc
-on conflict (catalog, song) do nothing
+on conflict (catalog, song) do nothing;
 
 -- name: merge_counts
 -- A count becomes a measurement where it differs from the newest one known for that day and source.
@@ -84,7 +84,7 @@ left join lateral (
     order by measurement.learnt_at desc
     limit 1
 ) as newest on true
-where imported.play_count is not null and newest.value is distinct from imported.play_count
+where imported.play_count is not null and newest.value is distinct from imported.play_count;
 
 -- name: refresh_ranks
 -- Recordings that wait are ranked by the latest count there is, whichever source it came from.
@@ -112,7 +112,7 @@ with latest as (
 update songstats_backfill_queue as queue
 set rank_score = latest.value
 from latest
-where queue.song = latest.song
+where queue.song = latest.song;
 
 -- name: identify
 insert into song_identifiers (song, platform, identifier_type, value)
@@ -121,8 +121,8 @@ select
     %(platform)s,
     %(identifier_type)s,
     value
-from unnest(%(songs)s::text [], %(values)s::text []) as known (song, value)
-on conflict do nothing
+from unnest(%(songs)s::text[], %(values)s::text[]) as known (song, value)
+on conflict do nothing;
 
 -- name: most_played
 select
@@ -159,12 +159,12 @@ cross join lateral (
     limit 1
 ) as latest
 order by latest.value desc, song.isrc asc
-limit %(limit)s
+limit %(limit)s;
 
 -- name: point_count
 select count(*) as points
 from song_measurements
-where data_source = 'songstats'
+where data_source = 'songstats';
 
 -- name: series
 select distinct on (captured_at)
@@ -176,4 +176,4 @@ where
     and platform = 'spotify'
     and metric = 'platform_displayed_play_count'
     and data_source = 'songstats'
-order by captured_at asc, learnt_at desc
+order by captured_at asc, learnt_at desc;

@@ -167,7 +167,7 @@ def budget(connection: Connection, *, hits_allowed: int) -> Budget:
 
 def frees_in(connection: Connection, place: int) -> float | None:
     """Seconds until `place` (from 1) of the hits that count now no longer do; None where fewer are counted."""
-    found = connection.execute(_SQL["frees_in"], {"place": place}).fetchone()
+    found = connection.execute(_SQL["frees_in"], {"before": place - 1}).fetchone()
     return None if found is None else float(found["seconds"])
 
 

@@ -3,12 +3,12 @@
 -- name: reserve_lock
 -- A statement of its own, before the one that counts: counted in the same statement, the snapshot would be older than the wait
 -- for the lock, and two runs could both take the last hit.
-select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))
+select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0));
 
 -- name: reserve
 with asked as materialized (
     select *
-    from unnest(%(songs)s::text [], %(leases)s::bigint []) with ordinality as t (song, lease, place)
+    from unnest(%(songs)s::text[], %(leases)s::bigint[]) with ordinality as t (song, lease, place)
 ),
 
 held as materialized (
@@ -126,15 +126,15 @@ cross join gate
 left join payer on asked.song = payer.song
 left join written on asked.song = written.song
 left join counted on asked.song = counted.song
-order by asked.place
+order by asked.place;
 
 -- name: keep
 -- The answer and its hit, together, lease or no lease: what was paid for is never thrown away.
 with answered as materialized (
     select *
     from unnest(
-        %(ledgers)s::bigint [], %(status_codes)s::int [], %(billables)s::boolean [], %(reasons)s::text [],
-        %(headers)s::jsonb [], %(digests)s::text [], %(bodies)s::bytea []
+        %(ledgers)s::bigint[], %(status_codes)s::int[], %(billables)s::boolean[], %(reasons)s::text[],
+        %(headers)s::jsonb[], %(digests)s::text[], %(bodies)s::bytea[]
     ) as t (ledger, status_code, billable, reason, headers, sha256, body)
 ),
 
@@ -163,7 +163,7 @@ inner join settled on answered.ledger = settled.id
 where answered.body is not null
 -- A second try after a lost connection finds the first one's row.
 on conflict (ledger) do update set ledger = excluded.ledger
-returning id, ledger
+returning id, ledger;
 
 -- name: response
 select
@@ -173,7 +173,7 @@ select
     response.headers,
     response.body
 from songstats_responses as response
-where response.id = %(response)s
+where response.id = %(response)s;
 
 -- name: deployment
 select
@@ -186,7 +186,7 @@ select
     greatest(extract(epoch from paused_until - clock_timestamp()), 0)::double precision as pause_left,
     clock_timestamp() as now
 from vendor_state
-where vendor = 'songstats'
+where vendor = 'songstats';
 
 -- name: budget
 with counted as (
@@ -207,10 +207,10 @@ select
         from songstats_quota_ledger as ledger
         where ledger.reserved_at > clock_timestamp() - interval '30 days' and ledger.billable is distinct from false
         order by ledger.reserved_at
-        offset greatest(counted.hits - %(hits_allowed)s, 0)
         limit 1
+        offset greatest(counted.hits - %(hits_allowed)s, 0)
     ) as next_hit_frees_at
-from counted
+from counted;
 
 -- name: frees_in
 -- Seconds until so many of the hits that count now no longer do.
@@ -218,8 +218,8 @@ select extract(epoch from reserved_at + interval '30 days' - now())::double prec
 from songstats_quota_ledger
 where reserved_at > now() - interval '30 days' and billable is distinct from false
 order by reserved_at
-offset %(place)s - 1
 limit 1
+offset %(before)s;
 
 -- name: recent_causes
 select
@@ -230,7 +230,7 @@ where
     ledger.reason in ('stored', 'no history', 'rejected', 'malformed')
     and ledger.settled_at > (select coalesce(streak_since, '-infinity') from vendor_state where vendor = 'songstats')
 order by ledger.settled_at desc, ledger.id desc
-limit %(limit)s
+limit %(limit)s;
 
 -- name: open_breaker
 update vendor_state
@@ -240,7 +240,7 @@ set
     reason = %(reason)s,
     opened_at = clock_timestamp()
 where vendor = 'songstats' and breaker = 'closed'
-returning opened_at
+returning opened_at;
 
 -- name: mark_suspect
 with doubtful as (
@@ -254,7 +254,7 @@ with doubtful as (
 update songstats_backfill_queue as queue
 set suspect = true
 from doubtful
-where queue.song = doubtful.song
+where queue.song = doubtful.song;
 
 -- name: close_breaker
 update vendor_state
@@ -265,7 +265,7 @@ set
     opened_at = null,
     streak_since = clock_timestamp()
 where vendor = 'songstats' and breaker = 'open' and (%(kind)s::text is null or breaker_kind = %(kind)s)
-returning vendor
+returning vendor;
 
 -- name: throttled_before
 select
@@ -273,7 +273,7 @@ select
     coalesce(paused_until > clock_timestamp(), false) as is_paused
 from vendor_state
 where vendor = 'songstats'
-for update
+for update;
 
 -- name: pause
 -- Calls that were in the air together are one pause: only the first of them makes the next one longer.
@@ -282,12 +282,12 @@ set
     throttled = throttled + %(count_it)s::int,
     paused_until = greatest(paused_until, clock_timestamp() + make_interval(secs => %(seconds)s))
 where vendor = 'songstats'
-returning extract(epoch from paused_until - clock_timestamp())::double precision as pause_left
+returning extract(epoch from paused_until - clock_timestamp())::double precision as pause_left;
 
 -- name: unthrottle
 update vendor_state
 set throttled = 0
-where vendor = 'songstats' and throttled > 0
+where vendor = 'songstats' and throttled > 0;
 
 -- name: take_call_slots
 -- Seconds until the first of so many calls may go out; the others follow at the pace.
@@ -297,7 +297,7 @@ where vendor = 'songstats'
 returning
     greatest(
         extract(epoch from next_call_at - make_interval(secs => %(calls)s * %(interval)s) - clock_timestamp()), 0
-    )::double precision as wait
+    )::double precision as wait;
 
 -- name: settle_open
 -- Reservations whose claim is over and that brought no answer: nobody knows whether the vendor was reached, so they count.
@@ -322,4 +322,4 @@ set
     reason = 'crashed: unknown'
 from orphan
 where ledger.id = orphan.id
-returning ledger.id
+returning ledger.id;

@@ -21,7 +21,7 @@ from measurement_pipeline.postgres.embedded import EmbeddedServer, EmbeddedServe
 QUICK = {"fsync": "off"}
 
 OWNER = """
-import sys, time
+import subprocess, sys, time
 from pathlib import Path
 import psycopg
 from measurement_pipeline.postgres.embedded import EmbeddedServer
@@ -32,6 +32,7 @@ with psycopg.connect(server.url("kept"), autocommit=True) as connection:
     connection.execute("select pg_advisory_lock(1)")
     connection.execute("create table if not exists word (word text)")
     connection.execute("insert into word values ('kept')")
+exec(sys.argv[2])
 print(server._guard.pid, flush=True)
 time.sleep(600)
 """
@@ -69,9 +70,9 @@ def _until(holds: Callable[[], bool], seconds: float = 10) -> bool:
 class Owner:
     """A process of its own that owns the server, and has written a word to it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, code: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", OWNER, str(directory)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", OWNER, str(directory), code], stdout=subprocess.PIPE, text=True
         )
 
     def wait(self) -> Self:
@@ -90,11 +91,11 @@ class Owner:
 
 
 @pytest.fixture
-def new_owner(directory: Path) -> Iterator[Callable[[], Owner]]:
+def new_owner(directory: Path) -> Iterator[Callable[..., Owner]]:
     owners: list[Owner] = []
 
-    def new() -> Owner:
-        owners.append(Owner(directory))
+    def new(code: str = "") -> Owner:
+        owners.append(Owner(directory, code))
         return owners[-1]
 
     yield new
@@ -113,9 +114,10 @@ def test_a_database_is_made_once_and_reached_by_its_url(directory: Path) -> None
         for _ in range(2):
             server.create_database("an odd/name")
         with psycopg.connect(server.url("an odd/name")) as connection:
-            assert connection.execute(
-                "select current_database(), current_setting('timezone')"
-            ).fetchone() == ("an odd/name", "UTC")
+            assert connection.execute("select current_database(), current_setting('timezone')").fetchone() == (
+                "an odd/name",
+                "UTC",
+            )
 
 
 def test_dagsters_url_reaches_the_same_server_through_psycopg2(directory: Path) -> None:
@@ -141,7 +143,7 @@ def test_the_server_stops_with_its_last_owner_and_not_before(directory: Path) ->
 
 
 def test_several_processes_that_start_at_once_share_one_server(
-    directory: Path, new_owner: Callable[[], Owner]
+    directory: Path, new_owner: Callable[..., Owner]
 ) -> None:
     owners = [owner.wait() for owner in [new_owner() for _ in range(3)]]
     with EmbeddedServer(directory) as server:
@@ -153,7 +155,7 @@ def test_several_processes_that_start_at_once_share_one_server(
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_owner_leaves_its_data_and_no_server(
-    directory: Path, new_owner: Callable[[], Owner], end: int
+    directory: Path, new_owner: Callable[..., Owner], end: int
 ) -> None:
     owner = new_owner().wait()
     assert _serves(directory)
@@ -163,8 +165,18 @@ def test_a_killed_owner_leaves_its_data_and_no_server(
         assert _words(server) == ["kept"]
 
 
+def test_a_child_that_cleans_up_after_a_killed_owner_still_finds_the_server(
+    directory: Path, new_owner: Callable[..., Owner]
+) -> None:
+    owner = new_owner("subprocess.Popen(['sleep', '2'], close_fds=False)").wait()
+    owner.kill()
+    time.sleep(1)
+    assert _serves(directory)
+    assert _until(lambda: not _serves(directory))
+
+
 def test_a_server_whose_owner_and_guard_were_both_killed_is_joined_and_then_stopped(
-    directory: Path, new_owner: Callable[[], Owner]
+    directory: Path, new_owner: Callable[..., Owner]
 ) -> None:
     owner = new_owner().wait()
     owner.kill_guard()
@@ -175,7 +187,7 @@ def test_a_server_whose_owner_and_guard_were_both_killed_is_joined_and_then_stop
 
 
 def test_a_killed_server_is_recovered_even_where_its_pid_now_belongs_to_somebody_else(
-    directory: Path, new_owner: Callable[[], Owner]
+    directory: Path, new_owner: Callable[..., Owner]
 ) -> None:
     owner = new_owner().wait()
     owner.kill_guard()
@@ -200,9 +212,7 @@ def test_a_killed_server_is_recovered_even_where_its_pid_now_belongs_to_somebody
 
 
 @pytest.mark.parametrize("left", ["", "12"])
-def test_a_lock_file_that_was_cut_short_does_not_keep_the_server_from_starting(
-    directory: Path, left: str
-) -> None:
+def test_a_lock_file_that_was_cut_short_does_not_keep_the_server_from_starting(directory: Path, left: str) -> None:
     with EmbeddedServer(directory, settings=QUICK):
         pass
     (directory / "data" / "postmaster.pid").write_text(left)

@@ -1,0 +1,81 @@
+"""What answers say of the key and the vendor, rather than of a recording: pauses, refused keys, streaks.
+
+Decides with `domain/backfill_queue` how many calls may be in the air and when calling must stop; the rows themselves are
+`drain`'s.
+"""
+
+from collections import deque
+from functools import partial
+
+from measurement_pipeline.domain.backfill_queue import calls_allowed_in_the_air, streak
+from measurement_pipeline.domain.outcome import Cause, Judgement
+from measurement_pipeline.postgres import songstats_ledger as ledger
+from measurement_pipeline.postgres.database import Line
+from measurement_pipeline.songstats.answer import Answer
+
+_TELLING = frozenset({Cause.STORED, Cause.NO_HISTORY, Cause.REJECTED, Cause.MALFORMED})
+
+
+class Trust:
+    """One run's trust in the vendor. `breaker_opened` and `pause_left` (seconds) say what ended it."""
+
+    def __init__(self, line: Line, *, concurrency: int) -> None:
+        self.breaker_opened: str | None = None
+        self.pause_left: float | None = None
+        self._line = line
+        self._concurrency = concurrency
+        # (cause, song) of the answers, the latest first: earlier runs' too, so that a streak goes on across runs.
+        self._answers: deque[tuple[str, str]] = deque(maxlen=100)
+        self._stored_in_this_run = False
+        self._answered_in_this_run = False
+
+    @property
+    def lost(self) -> str | None:
+        """Why nothing more may be called, or None."""
+        if self.breaker_opened is not None:
+            return f"the breaker opened: {self.breaker_opened}"
+        return None if self.pause_left is None else "Songstats asks for a pause"
+
+    async def begin(self) -> None:
+        """Take up the streak where earlier runs left it: one of them may have died before it could open the breaker."""
+        self._answers.extend(await self._line.persist(ledger.recent_causes))
+        await self._watch_the_streak()
+
+    def room(self, in_the_air: int) -> int:
+        """How many more calls may go out."""
+        seen = streak([cause for cause, _ in self._answers])
+        return (
+            calls_allowed_in_the_air(seen, trusted=self._stored_in_this_run, concurrency=self._concurrency) - in_the_air
+        )
+
+    async def heed(self, song: str, answer: Answer, judgement: Judgement) -> None:
+        """Take one answer to heart."""
+        if judgement.cause in _TELLING:
+            self._answers.appendleft((judgement.cause, song))
+            self._stored_in_this_run |= judgement.cause is Cause.STORED
+            await self._watch_the_streak()
+        if judgement.cause is Cause.THROTTLED:
+            left = await self._line.persist(partial(ledger.pause, retry_after=answer.retry_after))
+            self.pause_left = max(left, self.pause_left or 0.0)
+        elif judgement.cause is Cause.REFUSED_KEY:
+            await self._open_breaker("key", judgement.detail, [])
+        elif judgement.cause is Cause.STORED and not self._answered_in_this_run and self.pause_left is None:
+            self._answered_in_this_run = True
+            await self._line.persist(ledger.unthrottle)
+
+    async def _watch_the_streak(self) -> None:
+        reason = streak([cause for cause, _ in self._answers]).reason
+        if reason is not None and self.breaker_opened is None:
+            await self._open_breaker("streak", reason, self._since_stored())
+
+    async def _open_breaker(self, kind: str, reason: str, suspects: list[str]) -> None:
+        await self._line.persist(partial(ledger.open_breaker, kind=kind, reason=reason, suspects=suspects))
+        self.breaker_opened = self.breaker_opened or reason
+
+    def _since_stored(self) -> list[str]:
+        found = []
+        for cause, song in self._answers:
+            if cause == Cause.STORED:
+                break
+            found.append(song)
+        return found

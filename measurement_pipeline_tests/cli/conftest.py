@@ -1,0 +1,54 @@
+"""The command line in this process, with an environment that holds what the test says and nothing of ours."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from measurement_pipeline.cli import main
+from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.settings import Settings
+
+Run = Callable[..., Result]
+
+SETTINGS = [str(field.alias) for field in Settings.model_fields.values()]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Run:
+    """`cli("jobs", "--json", DATABASE_URL=…)`; state of its own would go below the test's directory."""
+
+    def run(*arguments: object, **environment: str) -> Result:
+        given: dict[str, str | None] = {name: None for name in os.environ if name in SETTINGS}
+        return CliRunner().invoke(
+            main, ["--state", str(tmp_path / "local"), *map(str, arguments)], env={**given, **environment}
+        )
+
+    return run
+
+
+@pytest.fixture
+def run(cli: Run, database_url: str) -> Run:
+    """The command line on a migrated database of the test's own."""
+    return lambda *arguments, **environment: cli(*arguments, **{"DATABASE_URL": database_url, **environment})
+
+
+@pytest.fixture
+def keys(sandbox: Sandbox) -> dict[str, str]:
+    """What makes commands ask the test's doubles."""
+    return {
+        "SONGSTATS_BASE_URL": sandbox.songstats_url,
+        "STRIPE_API_BASE": sandbox.stripe_url,
+        "SONGSTATS_API_KEY": sandbox.songstats_key,
+        "STRIPE_SECRET_KEY": sandbox.stripe_key,
+    }
+
+
+def told(result: Result) -> Any:
+    """What a command printed as JSON, once it has succeeded."""
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)

@@ -1,0 +1,107 @@
+"""A catalogue file: good lines are read, bad ones are named, and none is lost to another's fault."""
+
+import csv
+import io
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from measurement_pipeline.cli.catalog_file import LARGEST_COUNT, NotACatalogError, read
+from measurement_pipeline.domain import isrc
+
+HEADER = "isrc,title,artist,album,release_date,play_count\n"
+
+
+def bad(text: str) -> dict[int, str]:
+    return {line.number: line.problem for line in read(text).bad}
+
+
+def test_a_line_is_read_whatever_the_order_of_the_columns():
+    found = read("play_count,Title,ISRC,label\n12,Rain,us-abc-24-00001,X\n")
+    line = found.lines["USABC2400001"]
+    assert (line.title, line.play_count, line.artist, line.release_date) == ("Rain", 12, None, None)
+    assert not found.bad
+
+
+def test_an_empty_count_is_no_count_and_zero_is_a_count():
+    found = read(HEADER + "USABC2400001,,,,2024-02-29,\nUSABC2400002,,,,,0\n")
+    assert [line.play_count for line in found.lines.values()] == [None, 0]
+    assert found.lines["USABC2400001"].release_date == date(2024, 2, 29)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("USABC240001,a,b,c,,1", "'USABC240001'"),
+        (",a,b,c,,1", "isrc ''"),
+        ("USABC2400001,a,b,c,,1.5", "play_count '1.5'"),
+        ("USABC2400001,a,b,c,,-1", "play_count '-1'"),
+        ("USABC2400001,a,b,c,,1e6", "play_count '1e6'"),
+        ("USABC2400001,a,b,c,,٣", "play_count '٣'"),
+        (f"USABC2400001,a,b,c,,{LARGEST_COUNT + 1}", "play_count"),
+        ("USABC2400001,a,b,c,2024-02-30,1", "release_date '2024-02-30'"),
+        ("USABC2400001,a,b,c,20240229,1", "release_date '20240229'"),
+        ("USABC2400001,a,b,c,1", "5 columns: expected 6"),
+        ("USABC2400001,a,b,c,,1,x", "7 columns: expected 6"),
+        ('USABC2400001,"a"x,b,c,,1', "not CSV"),
+        ("USABC2400001,a\0b,b,c,,1", "NUL"),
+    ],
+)
+def test_a_bad_line_is_named_with_what_was_wrong_and_the_good_ones_are_read(line, named):
+    found = read(f"{HEADER}USABC2400009,,,,,1\n{line}\nUSABC2400008,,,,,{LARGEST_COUNT}\n")
+    assert list(found.lines) == ["USABC2400009", "USABC2400008"]
+    assert [one.number for one in found.bad] == [3]
+    assert named in found.bad[0].problem
+
+
+def test_everything_that_is_wrong_with_a_line_is_told_at_once():
+    problem = bad(HEADER + "X,a,b,c,soon,many\n")[2]
+    assert "isrc" in problem
+    assert "release_date" in problem
+    assert "play_count" in problem
+
+
+def test_a_recording_twice_is_bad_only_where_the_values_differ():
+    found = read(HEADER + "USABC2400001,a,,,,1\nus-abc-24-00001,a,,,,1\nUSABC2400001,a,,,,2\n")
+    assert found.repeated == 1
+    assert [(one.number, "line 2" in one.problem) for one in found.bad] == [(4, True)]
+    assert found.lines["USABC2400001"].play_count == 1
+
+
+def test_a_title_may_hold_commas_quotes_and_line_breaks():
+    found = read(HEADER + 'USABC2400001,"a, ""b""\nc\u2028d",,,,1\nX,,,,,\n')
+    assert found.lines["USABC2400001"].title == 'a, "b"\nc\u2028d'
+    assert bad(HEADER + 'USABC2400001,"a\nb",,,,1\nX,,,,,\n').keys() == {4}
+
+
+def test_a_quote_that_is_never_closed_costs_one_line():
+    found = read(HEADER + 'USABC2400001,"a,,,,1\nUSABC2400002,b,,,,2\nUSABC2400003,"c,,,,3\nUSABC2400004,d,,,,4\n')
+    assert list(found.lines) == ["USABC2400002", "USABC2400004"]
+    assert [one.number for one in found.bad] == [2, 4]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "title,artist\na,b\n", "isrc,isrc\nUSABC2400001,USABC2400001\n"])
+def test_a_file_without_a_usable_header_is_no_catalogue(text):
+    with pytest.raises(NotACatalogError):
+        read(text)
+
+
+CELLS = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=12)
+
+
+@given(st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=8))
+def test_every_record_of_any_csv_is_loaded_repeated_or_named(rows):
+    written = io.StringIO(newline="")
+    csv.writer(written, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([["isrc", "title"], *rows])
+    found = read(written.getvalue())
+    filled = sum(any(cell.strip() for cell in row) for row in rows)
+    assert len(found.lines) + len(found.bad) + found.repeated == filled
+    assert all(isrc.normalise(song) == song for song in found.lines)
+
+
+@given(st.text(max_size=200))
+def test_no_text_breaks_the_reader(text):
+    found = read("isrc,title\n" + text)
+    assert len(found.bad) <= text.count("\n") + 1

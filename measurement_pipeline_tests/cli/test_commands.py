@@ -1,0 +1,357 @@
+"""What each command does to a real database, what it prints, and the exit status that a script goes by."""
+
+import json
+from threading import Thread
+from uuid import UUID, uuid4
+
+import pytest
+
+from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.postgres import measurement_jobs
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline_tests.cli.conftest import told
+from measurement_pipeline_tests.workbench import isrcs
+
+ACCOUNT = "11111111-1111-4111-8111-111111111111"
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    path = tmp_path / "catalogue.csv"
+    lines = [f"{song},Title {place},An Artist,,,{place or ''}" for place, song in enumerate(isrcs(3))]
+    text = "\n".join(["isrc,title,artist,album,release_date,play_count", *lines, ""])
+    path.write_text(text, encoding="utf-8-sig")
+    return path
+
+
+@pytest.fixture
+def imported(run, catalogue):
+    return told(run("catalog", "import", catalogue, "--name", "mine", "--account", ACCOUNT, "--json"))["catalog"]
+
+
+def answer_requests(database_url, *, decision):
+    opened = intake.open_round(database_url)
+    return intake.take_in(database_url, opened, dict.fromkeys(opened.accounts, decision), run="intake")
+
+
+# --- db
+
+
+def test_a_new_database_is_not_ready_until_it_was_upgraded(cli, empty_database_url):
+    before = cli("db", "status", "--json", DATABASE_URL=empty_database_url)
+    assert before.exit_code == 1
+    assert json.loads(before.stdout)["schema"] is None
+    refused = cli("queue", DATABASE_URL=empty_database_url)
+    assert refused.exit_code == 1
+    assert "measurement-pipeline db upgrade" in refused.stderr
+    assert cli("db", "upgrade", DATABASE_URL=empty_database_url).exit_code == 0
+    assert told(cli("db", "status", "--json", DATABASE_URL=empty_database_url))["stamp"] == "sandbox"
+    assert "already" in cli("db", "upgrade", DATABASE_URL=empty_database_url).stdout
+
+
+def test_the_address_is_printed_as_it_is_and_alone(run, database_url):
+    assert run("db", "url").stdout == f"{database_url}\n"
+
+
+# --- catalog import
+
+
+def test_an_imported_count_ranks_and_a_missing_one_does_not(run, imported, bench):
+    found = bench.sql(
+        "select song, value, data_source, captured_at::date::text as day from song_measurements order by song"
+    )
+    assert [(row["song"], row["value"], row["data_source"]) for row in found] == [
+        (isrcs(3)[1], 1, "import"),
+        (isrcs(3)[2], 2, "import"),
+    ]
+    assert len(bench.sql("select 1 from catalog_songs where catalog = %s", imported)) == 3
+
+
+def test_counts_are_of_the_day_that_the_file_is_said_to_be_of(run, catalogue, bench):
+    arguments = ("catalog", "import", catalogue, "--name", "mine", "--account", ACCOUNT, "--as-of", "2024-12-31")
+    assert run(*arguments).exit_code == 0
+    found = bench.sql("select distinct captured_at at time zone 'UTC' as at from song_measurements")
+    assert [str(row["at"]) for row in found] == ["2024-12-31 00:00:00"]
+
+
+def test_bad_lines_are_listed_the_good_ones_are_loaded_and_the_status_says_so(run, tmp_path, bench):
+    path = tmp_path / "bad.csv"
+    path.write_text("isrc,play_count\nAA6Q72000000,1\nNOPE,2\nAA6Q72000001,many\n")
+    result = run("catalog", "import", path, "--name", "mine", "--account", ACCOUNT)
+    assert result.exit_code == 1
+    assert "line 3: isrc 'NOPE'" in result.stderr
+    assert "line 4: play_count 'many'" in result.stderr
+    assert [row["isrc"] for row in bench.sql("select isrc from songs")] == ["AA6Q72000000"]
+
+
+def test_importing_twice_adds_nothing(run, catalogue, imported, bench):
+    again = told(run("catalog", "import", catalogue, "--name", "mine", "--account", ACCOUNT, "--json"))
+    assert again["catalog"] == imported
+    assert len(bench.sql("select 1 from song_measurements")) == 2
+
+
+@pytest.mark.parametrize(("content", "why"), [(b"title\nx\n", "isrc"), (b"isrc\n\xff\n", "UTF-8"), (b"", "empty")])
+def test_a_file_that_is_no_catalogue_is_refused(run, tmp_path, content, why):
+    path = tmp_path / "x.csv"
+    path.write_bytes(content)
+    result = run("catalog", "import", path, "--name", "mine", "--account", ACCOUNT)
+    assert result.exit_code == 1
+    assert why in result.stderr
+
+
+# --- submit
+
+
+def test_a_request_is_a_row_as_a_client_would_insert_it(run, bench, imported):
+    told(run("submit", "--account", ACCOUNT, "--source", "historical", "--catalog", "mine", "--json"))
+    told(run("submit", "--account", ACCOUNT, "--source", "historical", "--catalog", imported, "--json"))
+    told(
+        run(
+            "submit", "--account", ACCOUNT, "--source", "historical", "--isrc", "aa-6q7-20-00000,AA6Q72000001", "--json"
+        )
+    )
+    told(run("submit", "--account", ACCOUNT, "--source", "historical", "--album", "4aawyAB9vmqN3uQ7FjRGTy", "--json"))
+    found = bench.sql("select scope, state, account::text from measurement_jobs order by created_at")
+    assert [row["scope"] for row in found] == [
+        {"catalog_id": imported},
+        {"catalog_id": imported},
+        {"isrcs": ["aa-6q7-20-00000", "AA6Q72000001"]},
+        {"album_ids": ["4aawyAB9vmqN3uQ7FjRGTy"]},
+    ]
+    assert {(row["state"], row["account"]) for row in found} == {("queued", ACCOUNT)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "why"),
+    [
+        (("--source", "historical"), 2, "exactly one"),
+        (("--source", "historical", "--isrc", "AA6Q72000000", "--album", "x"), 2, "exactly one"),
+        (("--source", "past", "--isrc", "AA6Q72000000"), 2, "past"),
+        (("--source", "historical", "--isrc", "AA6Q7200000"), 1, "'AA6Q7200000'"),
+        (("--source", "current", "--isrc", "AA6Q72000000"), 1, "not available yet"),
+        (("--source", "historical", "--catalog", "nobody's"), 1, "nobody's"),
+        (("--source", "historical", "--catalog", "0f0f0f0f-0000-4000-8000-000000000001"), 1, "0f0f0f0f"),
+        (("--source", "historical", "--isrc", "AA6Q72000000", "--estimate", "--wait"), 2, "--wait"),
+    ],
+)
+def test_what_intake_would_refuse_is_refused_at_once_and_not_queued(run, bench, arguments, status, why):
+    result = run("submit", "--account", ACCOUNT, *arguments)
+    assert result.exit_code == status
+    assert why in result.stderr
+    assert "Traceback" not in result.output
+    assert not bench.sql("select 1 from measurement_jobs")
+
+
+def test_a_catalogue_of_another_account_is_as_if_it_were_not_there(run, imported):
+    result = run("submit", "--account", uuid4(), "--source", "historical", "--catalog", imported)
+    assert result.exit_code == 1
+    assert imported in result.stderr
+
+
+def test_an_account_may_be_called_by_its_name_where_that_is_known_and_unique(run, bench):
+    bench.sql(
+        "insert into accounts (id, name) values (%s, 'Acme'), (%s, 'Twice'), (%s, 'Twice')", ACCOUNT, uuid4(), uuid4()
+    )
+    submit = ("submit", "--source", "historical", "--isrc", "AA6Q72000000", "--account")
+    assert run(*submit, "Acme").exit_code == 0
+    assert str(bench.sql("select account from measurement_jobs")[0]["account"]) == ACCOUNT
+    assert run(*submit, "Twice").exit_code == 1
+    assert "'Nobody'" in run(*submit, "Nobody").stderr
+
+
+def test_an_estimate_enqueues_nothing_and_tells_owned_from_queued_from_needed(run, bench):
+    songs = isrcs(6)
+    bench.ask_for(songs[:3])
+    bench.cover(songs[:1])
+    found = told(
+        run(
+            "submit", "--account", ACCOUNT, "--source", "historical", "--isrc", ",".join(songs), "--estimate", "--json",
+            SONGSTATS_HIT_LIMIT="12", SONGSTATS_HIT_RESERVE="9", SONGSTATS_EUR_PER_HIT="0.5",
+        )
+    )  # fmt: skip
+    assert found == {
+        "asked": 6,
+        "owned": 1,
+        "queued": 2,
+        "hits": 3,
+        "eur": 1.5,
+        # Three in any 30 days, one of them just spent: two now, one once it frees, and two 30 days after the first two.
+        "days": 30,
+        "hits_left_now": 2,
+        "hits_allowed_in_30_days": 3,
+    }
+    assert len(bench.sql("select 1 from measurement_jobs")) == 1
+    assert len(bench.sql("select 1 from songstats_backfill_queue")) == 3
+
+
+def test_waiting_ends_with_failure_and_the_checkout_link_where_a_card_is_missing(run, database_url):
+    link = "https://checkout.example/1"
+    denied = Decision(Verdict.DENIED, "No card.", checkout_url=link)
+
+    def answer():
+        while not answer_requests(database_url, decision=denied):
+            pass
+
+    intake_thread = Thread(target=answer)
+    intake_thread.start()
+    result = run("submit", "--account", ACCOUNT, "--source", "historical", "--isrc", "AA6Q72000000", "--wait", "--json")
+    intake_thread.join()
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert (found["state"], found["checkout_url"]) == ("payment_required", link)
+
+
+def test_waiting_ends_well_once_all_is_settled(run, bench, database_url):
+    bench.ask_for(["AA6Q72000000"])
+    bench.cover(["AA6Q72000000"])
+
+    def answer():
+        while not answer_requests(database_url, decision=Decision(Verdict.ALLOWED, "a card")):
+            pass
+
+    intake_thread = Thread(target=answer)
+    intake_thread.start()
+    result = run("submit", "--account", ACCOUNT, "--source", "historical", "--isrc", "AA6Q72000000", "--wait")
+    intake_thread.join()
+    assert result.exit_code == 0
+    assert "done (202)" in result.stdout
+    assert "1 of 1" in result.stdout
+
+
+# --- jobs, queue
+
+
+def test_a_request_is_shown_with_its_receipt_and_what_it_cost(run, bench):
+    job = bench.ask_for(isrcs(2))
+    bench.cover(isrcs(2)[:1])
+    found = told(run("jobs", job, "--json", SONGSTATS_EUR_PER_HIT="0.25"))
+    assert (found["asked"], found["settled"], found["stored"], found["hits"], found["eur"]) == (2, 1, 1, 1, 0.25)
+    assert "1 of 2" in run("jobs", job).stdout
+    assert [row["id"] for row in told(run("jobs", "--json"))] == [str(job)]
+    assert str(job) in run("jobs").stdout
+    assert told(run("jobs", "--account", uuid4(), "--json")) == []
+
+
+def test_a_request_that_is_not_there_is_refused(run):
+    unknown = uuid4()
+    result = run("jobs", unknown)
+    assert result.exit_code == 1
+    assert str(unknown) in result.stderr
+    assert run("jobs", "7").exit_code == 2
+
+
+def test_the_queue_says_what_waits_and_for_what(run, bench):
+    bench.ask_for(isrcs(3))
+    bench.cover(isrcs(3)[:1])
+    found = told(run("queue", "--json", SONGSTATS_HIT_LIMIT="101"))
+    assert (found["counts"]["pending"], found["counts"]["stored"]) == (2, 1)
+    assert [row["song"] for row in found["next"]] == isrcs(3)[1:]
+    assert found["budget"]["left"] == 0
+    assert found["budget"]["next_hit_frees_at"] is not None
+    words = run("queue", SONGSTATS_HIT_LIMIT="101").stdout
+    assert "0 of 1 hits left" in words
+    assert "the next hit frees" in words
+    assert "1 (1 stored)" in words
+
+
+# --- what a person overrides
+
+
+def test_requeue_names_what_it_would_do_then_does_it_and_is_recorded(run, bench, sandbox):
+    songs = isrcs(2)
+    sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=songs[0], status=404)
+    job = bench.ask_for(songs)
+    bench.cover(songs)
+    assert bench.statuses() == {"no_history": 1, "stored": 1}
+    planned = told(run("requeue", "--outcome", "no_history", "--estimate", "--json"))
+    assert (planned["chosen"], planned["requeued"], planned["hits_at_most"]) == (1, 0, 1)
+    assert bench.row(songs[0])["status"] == "done"
+    assert told(run("requeue", "--isrc", songs[0], "--isrc", songs[1], "--json"))["requeued"] == 1
+    assert bench.statuses() == {"pending": 1, "stored": 1}
+    assert told(run("jobs", job, "--json"))["state"] == "accepted"
+    (act,) = bench.sql("select actor, act, detail from operator_acts")
+    assert act["act"] == "requeued"
+    assert act["detail"]["songs"] == [songs[0]]
+
+
+def test_requeue_leaves_alone_what_any_condition_does_not_name(run, bench, sandbox, imported):
+    sandbox.faults("/enterprise/v1/tracks/historic_stats", status=404, count=4)
+    bench.ask_for(isrcs(4))
+    bench.cover(isrcs(4))
+    assert told(run("requeue", "--older-than", "1h", "--estimate", "--json"))["chosen"] == 0
+    assert told(run("requeue", "--older-than", "0s", "--estimate", "--json"))["chosen"] == 4
+    assert told(run("requeue", "--catalog", "mine", "--estimate", "--json"))["chosen"] == 3
+    assert told(run("requeue", "--catalog", imported, "--outcome", "rejected", "--estimate", "--json"))["chosen"] == 0
+    assert told(run("requeue", "--suspect", "--estimate", "--json"))["chosen"] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--older-than", "3"), ("--isrc", "X"), ("--outcome", "stored"), ("--rebuy",)]
+)
+def test_requeue_without_saying_what_is_wrong_usage(run, arguments):
+    assert run("requeue", *arguments).exit_code == 2
+
+
+def test_a_person_closes_the_breaker_and_is_told_why_it_was_open(run, bench):
+    bench.sql(
+        "update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'five odd ones', opened_at = now()"
+    )
+    assert told(run("breaker", "show", "--json"))["reason"] == "five odd ones"
+    assert "requeue --suspect" in run("breaker", "show").stdout
+    assert told(run("breaker", "close", "--json"))["closed"] is True
+    assert told(run("breaker", "close", "--json"))["closed"] is False
+    assert run("breaker", "show").stdout.startswith("closed")
+    assert [row["act"] for row in bench.sql("select act from operator_acts")] == ["breaker closed"]
+
+
+def test_reclaim_takes_up_an_unpaid_request_once_the_card_is_there(run, bench, keys, sandbox, database_url):
+    account = uuid4()
+    with connect(database_url) as connection:
+        job = measurement_jobs.submit(connection, account=account, source="historical", scope={"isrcs": isrcs(1)})
+    answer_requests(database_url, decision=Decision(Verdict.DENIED, "No card."))
+    assert told(run("reclaim", "--json", **keys))["unpaid_accepted"] == 0
+    sandbox.card(str(account))
+    assert told(run("reclaim", "--json", **keys))["unpaid_accepted"] == 1
+    assert told(run("jobs", job, "--json"))["state"] == "accepted"
+
+
+def test_reclaim_closes_a_key_breaker_once_the_key_works(run, bench, keys):
+    bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'key', reason = '401', opened_at = now()")
+    wrong = told(run("reclaim", "--json", **{**keys, "SONGSTATS_API_KEY": "wrong"}))
+    assert "still refused" in wrong["breaker"]
+    assert "closed" in told(run("reclaim", "--json", **keys))["breaker"]
+    assert told(run("breaker", "show", "--json"))["breaker"] == "closed"
+
+
+def test_reclaim_without_keys_wants_the_doubles_of_this_checkout(run):
+    result = run("reclaim", "--sandbox-port", "9")
+    assert result.exit_code == 1
+    assert "http://127.0.0.1:9" in result.stderr
+
+
+# --- all of them
+
+
+def test_every_command_explains_itself(cli):
+    assert cli("--help").exit_code == 0
+    for command in (
+        "db",
+        "catalog",
+        "submit",
+        "jobs",
+        "queue",
+        "reclaim",
+        "requeue",
+        "breaker",
+        "sandbox",
+        "demo",
+        "dev",
+    ):
+        assert command in cli("--help").stdout
+        assert cli(command, "--help").exit_code == 0
+
+
+def test_a_job_id_is_a_uuid(run):
+    job = told(run("submit", "--account", ACCOUNT, "--source", "historical", "--isrc", "AA6Q72000000", "--json"))["id"]
+    assert str(UUID(job)) == job

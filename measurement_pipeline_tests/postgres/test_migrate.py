@@ -1,0 +1,200 @@
+"""The schema: how it comes to be, what it says of itself, and whose history it holds."""
+
+import re
+import threading
+
+import pytest
+
+from measurement_pipeline.domain.backfill_queue import STATUS_OF_OUTCOME, Status
+from measurement_pipeline.domain.measurement_job import State
+from measurement_pipeline.domain.outcome import Cause, Outcome
+from measurement_pipeline.domain.payment import Verdict
+from measurement_pipeline.postgres import migrate
+from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable, connect
+from measurement_pipeline.postgres.migrate import SchemaOutOfDateError, WrongDeploymentError
+
+TABLES = {
+    "deployment", "accounts", "payment_decisions", "songs", "song_identifiers", "catalogs", "catalog_songs",
+    "measurement_jobs", "measurement_job_songs", "songstats_backfill_queue", "songstats_quota_ledger",
+    "songstats_responses", "song_measurements", "vendor_state", "run_heartbeats", "operator_acts", "alembic_version",
+}  # fmt: skip
+
+
+def tables_of(url: str) -> set[str]:
+    with connect(url) as connection:
+        found = connection.execute("select tablename from pg_tables where schemaname = 'public'").fetchall()
+    return {row["tablename"] for row in found}
+
+
+def test_an_empty_database_is_migrated_and_stamped(empty_database_url: str):
+    assert migrate.current(empty_database_url) is None
+    assert migrate.stamp(empty_database_url) is None
+    migrate.upgrade(empty_database_url, kind="live")
+    assert migrate.current(empty_database_url) == migrate.head()
+    assert migrate.stamp(empty_database_url) == "live"
+    assert tables_of(empty_database_url) == TABLES
+    migrate.require(empty_database_url, kind="live")
+
+
+def test_migrating_again_changes_nothing(database_url: str):
+    with connect(database_url) as connection:
+        connection.execute("insert into accounts (name) values ('kept')")
+        before = connection.execute("select * from deployment").fetchall()
+    migrate.upgrade(database_url, kind="sandbox")
+    with connect(database_url) as connection:
+        assert connection.execute("select name from accounts").fetchall() == [{"name": "kept"}]
+        assert connection.execute("select * from deployment").fetchall() == before
+        assert connection.execute("select count(*) as n from vendor_state").fetchone() == {"n": 1}
+
+
+def test_two_who_migrate_at_once_take_turns(empty_database_url: str):
+    failures: list[BaseException] = []
+    barrier = threading.Barrier(3)
+
+    def upgrade() -> None:
+        barrier.wait()
+        try:
+            migrate.upgrade(empty_database_url, kind="sandbox")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=upgrade) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    migrate.require(empty_database_url, kind="sandbox")
+
+
+def test_two_who_migrate_at_once_for_different_vendors_leave_one_stamp_and_one_refusal(empty_database_url: str):
+    refused: list[str] = []
+
+    def upgrade(kind: str) -> None:
+        try:
+            migrate.upgrade(empty_database_url, kind=kind)
+        except WrongDeploymentError:
+            refused.append(kind)
+
+    threads = [threading.Thread(target=upgrade, args=(kind,)) for kind in ("sandbox", "live")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 1
+    assert migrate.stamp(empty_database_url) not in refused
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str):
+    with connect(empty_database_url) as connection:
+        connection.execute("create table vendor_state (in_the_way int)")
+    with pytest.raises(Exception, match="already exists"):
+        migrate.upgrade(empty_database_url, kind="sandbox")
+    assert tables_of(empty_database_url) == {"vendor_state"}
+    assert migrate.current(empty_database_url) is None
+
+
+@pytest.mark.parametrize("act", [migrate.upgrade, migrate.require])
+def test_a_live_process_is_refused_at_a_sandbox_database(database_url: str, act):
+    with pytest.raises(WrongDeploymentError, match=r"stamped `sandbox`, but the vendors of this process are `live`"):
+        act(database_url, kind="live")
+    assert migrate.stamp(database_url) == "sandbox"
+
+
+def test_a_sandbox_process_is_refused_at_a_live_database(empty_database_url: str):
+    migrate.upgrade(empty_database_url, kind="live")
+    for act in (migrate.upgrade, migrate.require):
+        with pytest.raises(WrongDeploymentError, match="stamped `live`"):
+            act(empty_database_url, kind="sandbox")
+
+
+def test_a_database_that_lost_its_stamp_is_nobodys(database_url: str, connection: Connection):
+    connection.execute("delete from deployment")
+    with pytest.raises(WrongDeploymentError, match="lost its stamp"):
+        migrate.require(database_url, kind="sandbox")
+
+
+def test_a_database_has_one_stamp(connection: Connection):
+    inserted = connection.execute("insert into deployment (kind) values ('live') on conflict do nothing")
+    assert inserted.rowcount == 0
+
+
+def test_a_database_without_a_schema_is_told_what_to_run(empty_database_url: str):
+    with pytest.raises(SchemaOutOfDateError, match=r"at schema none, this version needs \w+: run .*db upgrade"):
+        migrate.require(empty_database_url, kind="sandbox")
+
+
+def test_a_database_of_another_version_is_refused(database_url: str, connection: Connection):
+    connection.execute("update alembic_version set version_num = '9999'")
+    with pytest.raises(SchemaOutOfDateError, match="at schema 9999"):
+        migrate.require(database_url, kind="sandbox")
+
+
+@pytest.mark.parametrize("act", [migrate.current, migrate.stamp])
+def test_a_database_that_is_away_is_unavailable_and_no_password_is_shown(act):
+    with pytest.raises(DatabaseUnavailable) as caught:
+        act("postgresql://me:hunter2@127.0.0.1:1/x")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_every_table_view_and_column_says_what_it_holds(connection: Connection):
+    silent = connection.execute(
+        """
+        select coalesce(pg_class.relname || '.' || attname, pg_class.relname) as thing
+        from pg_class
+        join pg_namespace on pg_namespace.oid = relnamespace and nspname = 'public'
+        left join lateral (
+            select null::name as attname, 0 as attnum
+            union all
+            select attname, attnum from pg_attribute where attrelid = pg_class.oid and attnum > 0 and not attisdropped
+        ) as columns on true
+        where relkind in ('r', 'v', 'm', 'p') and coalesce(col_description(pg_class.oid, attnum), '') = ''
+            and (attnum > 0 or coalesce(obj_description(pg_class.oid, 'pg_class'), '') = '')
+        """
+    ).fetchall()
+    assert [row["thing"] for row in silent] == []
+
+
+def test_every_time_is_with_time_zone(connection: Connection):
+    naive = connection.execute(
+        "select table_name, column_name from information_schema.columns"
+        " where table_schema = 'public' and data_type in ('timestamp without time zone', 'time without time zone')"
+    ).fetchall()
+    assert naive == []
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "values"),
+    [
+        ("measurement_jobs", "state", set(State)),
+        ("songstats_backfill_queue", "status", set(Status)),
+        ("songstats_backfill_queue", "outcome", set(Outcome)),
+        ("songstats_quota_ledger", "reason", set(Cause)),
+        ("payment_decisions", "verdict", set(Verdict) - {Verdict.UNKNOWN}),
+        ("deployment", "kind", {"sandbox", "live"}),
+        ("vendor_state", "breaker", {"open", "closed"}),
+        ("vendor_state", "breaker_kind", {"key", "streak"}),
+    ],
+)
+def test_what_sql_allows_is_what_python_knows(connection: Connection, table: str, column: str, values: set[str]):
+    (check,) = connection.execute(
+        """
+        select pg_get_constraintdef(oid) as definition from pg_constraint
+        where contype = 'c' and conrelid = %s::regclass
+            and conkey = array[(select attnum from pg_attribute where attrelid = conrelid and attname = %s)]
+        """,
+        (table, column),
+    ).fetchall()
+    assert set(re.findall(r"'([^']*)'::text", check["definition"])) == {str(value) for value in values}
+
+
+def test_the_outcomes_of_each_status_are_the_same_in_sql(connection: Connection):
+    (check,) = connection.execute(
+        "select pg_get_constraintdef(oid) as definition from pg_constraint"
+        " where conname = 'songstats_backfill_queue_outcome_of_status'"
+    ).fetchall()
+    for status in (Status.DONE, Status.FAILED):
+        branch = re.search(rf"WHEN '{status}'::text THEN(.*?)(WHEN|ELSE)", check["definition"], re.DOTALL)
+        assert branch
+        expected = {str(outcome) for outcome, found in STATUS_OF_OUTCOME.items() if found is status}
+        assert set(re.findall(r"'(\w+)'::text", branch[1])) == expected

@@ -1,0 +1,28 @@
+"""Statements: each file is read, each statement is used, and none is asked for that is not there."""
+
+import re
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from measurement_pipeline.postgres.sql import statements
+
+PACKAGE = Path(str(resources.files("measurement_pipeline.postgres")))
+FILES = sorted(path.stem for path in PACKAGE.glob("*.sql"))
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_every_statement_is_used_and_every_one_used_is_there(module: str):
+    users = [
+        text
+        for path in PACKAGE.glob("*.py")
+        if re.search(rf'statements\("{module}"\)', text := path.read_text(encoding="utf-8"))
+    ]
+    used = {name for text in users for name in re.findall(r'_SQL\["(\w+)"\]', text)}
+    assert used == set(statements(module))
+
+
+def test_a_statement_is_what_stands_between_two_names():
+    found = statements("migrate")
+    assert found["lock"] == "select pg_advisory_xact_lock(%(key)s)"
