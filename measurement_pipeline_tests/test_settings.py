@@ -85,7 +85,14 @@ MALFORMED = {
     "DAGSTER_POSTGRES_URL": ["sqlite:///x", "postgresql+psycopg://x"],
     "DEPLOYMENT_KIND": ["production", "Live"],
     "SONGSTATS_API_KEY": ["two words", "kéy", "line\nbreak"],
-    "SONGSTATS_BASE_URL": ["api.songstats.com", "ftp://api.songstats.com", "http://", "http://[::1", "http://x:port", "http://x?y=1"],
+    "SONGSTATS_BASE_URL": [
+        "api.songstats.com",
+        "ftp://api.songstats.com",
+        "http://",
+        "http://[::1",
+        "http://x:port",
+        "http://x?y=1",
+    ],
     "SONGSTATS_SOURCES": ["deezer", "all", "spotify,", "spotify, deezer", "Spotify"],
     "SONGSTATS_HIT_LIMIT": ["-1", "many", "1.5"],
     "SONGSTATS_HIT_RESERVE": ["-1", "x"],
@@ -103,7 +110,9 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize(("variable", "value"), [(name, value) for name, values in MALFORMED.items() for value in values])
+@pytest.mark.parametrize(
+    ("variable", "value"), [(name, value) for name, values in MALFORMED.items() for value in values]
+)
 def test_a_malformed_variable_is_named(variable: str, value: str):
     with pytest.raises(SettingsError, match=variable) as caught:
         Settings.read({variable: value})
@@ -150,7 +159,13 @@ def test_both_vendors_real_is_live_and_both_doubles_is_a_sandbox():
 
 
 @pytest.mark.parametrize(
-    "spelt", ["https://api.songstats.com/", "https://API.Songstats.com", "https://api.songstats.com:443", "https://api.songstats.com./x"]
+    "spelt",
+    [
+        "https://api.songstats.com/",
+        "https://API.Songstats.com",
+        "https://api.songstats.com:443",
+        "https://api.songstats.com./x",
+    ],
 )
 def test_a_real_vendor_is_known_by_its_host_however_it_is_spelt(spelt: str):
     assert Settings.read({"SONGSTATS_BASE_URL": spelt}).kind == "live"
@@ -162,7 +177,9 @@ def test_a_real_vendor_is_known_by_its_host_however_it_is_spelt(spelt: str):
 @pytest.mark.parametrize("kind", [None, "live", "sandbox"])
 def test_one_real_vendor_and_one_double_are_refused(double: str, kind: str | None):
     settings = Settings.read({double: DOUBLES[double]} | ({"DEPLOYMENT_KIND": kind} if kind else {}))
-    with pytest.raises(SettingsError, match=r"SONGSTATS_BASE_URL .* STRIPE_API_BASE .* must both be the real vendors or both"):
+    with pytest.raises(
+        SettingsError, match=r"SONGSTATS_BASE_URL .* STRIPE_API_BASE .* must both be the real vendors or both"
+    ):
         _ = settings.kind
 
 
@@ -180,7 +197,10 @@ def test_a_live_deployment_of_loopback_doubles_is_refused(host: str):
 
 
 def test_a_proxy_in_front_of_both_vendors_may_be_called_live():
-    proxies = {"SONGSTATS_BASE_URL": "https://songstats.proxy.example", "STRIPE_API_BASE": "https://localhost.proxy.example"}
+    proxies = {
+        "SONGSTATS_BASE_URL": "https://songstats.proxy.example",
+        "STRIPE_API_BASE": "https://localhost.proxy.example",
+    }
     assert Settings.read(proxies).kind == "sandbox"
     assert Settings.read({**proxies, "DEPLOYMENT_KIND": "live"}).kind == "live"
 

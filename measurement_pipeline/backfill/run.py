@@ -66,12 +66,18 @@ class Coverage:
         self._retry_soon = retry_soon_seconds
         # What an interrupt kept from being yielded.
         self.unsaid: list[Recording] = []
+        self._ended = False
         self._feed: threads.SimpleQueue[Recording | None] = threads.SimpleQueue()
         self._drain: Drain | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: str | None = None
 
     def __iter__(self) -> Iterator[Recording]:
+        for batch in self.batches():
+            yield from batch
+
+    def batches(self) -> Iterator[list[Recording]]:
+        """The same, as many at a time as there are: what is told together costs less each."""
         with connect(self._terms.database_url) as connection:
             run_heartbeats.beat(connection, self._run)
             claims = yield from self._survey(connection)
@@ -94,17 +100,20 @@ class Coverage:
 
     # --- before the drain ----------------------------------------------------------------------------------------------
 
-    def _survey(self, connection: Connection) -> Generator[Recording, None, list[Claim]]:
+    def _survey(self, connection: Connection) -> Generator[list[Recording], None, list[Claim]]:
         """Yield what needs no work; returns the rows claimed."""
         found = queue.rows(connection, self._isrcs, self._terms.rules)
         if self._operator:
             found = self._take_up_as_operator(connection, found)
-        for song in self._isrcs:
-            row = found.get(song)
-            if row is not None and row.status is Status.DONE and song not in self._told:
-                recording = Recording(song, Kind.ALREADY_STORED, outcome=row.outcome)
-                self.summary.count(recording)
-                yield recording
+        stored = [
+            Recording(song, Kind.ALREADY_STORED, outcome=row.outcome)
+            for song in self._isrcs
+            if (row := found.get(song)) is not None and row.status is Status.DONE and song not in self._told
+        ]
+        for recording in stored:
+            self.summary.count(recording)
+        if stored:
+            yield stored
         budget = songstats_ledger.budget(connection, hits_allowed=self._terms.hits_allowed)
         if budget.left == 0:
             self.summary.stopped = "the budget is spent"
@@ -132,18 +141,18 @@ class Coverage:
 
     # --- the drain, in its thread --------------------------------------------------------------------------------------
 
-    def _drained(self, claims: Sequence[Claim]) -> Iterator[Recording]:
+    def _drained(self, claims: Sequence[Claim]) -> Iterator[list[Recording]]:
         ended: Future[Summary] = Future()
         thread = Thread(target=self._walk, args=(claims, ended), name=f"drain {self._run}", daemon=True)
         thread.start()
         try:
-            while (recording := self._feed.get()) is not None:
-                yield recording
+            while batch := self._arrived():
+                yield batch
         except BaseException:
             # An interrupt of the waiting caller ends this generator: what comes down meanwhile is for `unsaid`.
             self.stop("the run was interrupted")
-            while (recording := self._feed.get()) is not None:
-                self.unsaid.append(recording)
+            while batch := self._arrived():
+                self.unsaid.extend(batch)
             raise
         finally:
             thread.join()
@@ -151,6 +160,16 @@ class Coverage:
         self.summary = ended.result()
         for kind, count in before.by_kind.items():
             self.summary.by_kind[kind] = self.summary.by_kind.get(kind, 0) + count
+
+    def _arrived(self) -> list[Recording]:
+        """What the drain has said since, waiting for the first; empty once it has ended."""
+        batch: list[Recording] = []
+        while not self._ended and (not batch or not self._feed.empty()):
+            recording = self._feed.get()
+            self._ended = recording is None
+            if recording is not None:
+                batch.append(recording)
+        return batch
 
     def _walk(self, claims: Sequence[Claim], ended: "Future[Summary]") -> None:
         try:

@@ -115,15 +115,15 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
         told=materializations.already_told(context) if context.retry_number else frozenset(),
         retry_soon_seconds=failures.retry_soon_seconds(context.retry_number),
     )
-    recordings = iter(coverage)
+    batches = coverage.batches()
     try:
-        for recording in recordings:
-            materializations.tell(context, recording, pipeline.terms)
+        for batch in batches:
+            materializations.tell(context, batch, pipeline.terms)
     except BaseException:
         # A cancelled run, or an error of our own: ask for nothing more, but say what came of the calls that were in the air.
         coverage.stop("the run was interrupted")
-        for recording in chain(recordings, coverage.unsaid):
-            materializations.tell(context, recording, pipeline.terms)
+        for batch in chain(batches, [coverage.unsaid]):
+            materializations.tell(context, batch, pipeline.terms)
         raise
     materializations.tell_totals(context, coverage.summary)
     failures.raise_for(coverage.summary, retry_number=context.retry_number)

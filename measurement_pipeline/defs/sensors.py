@@ -89,6 +89,9 @@ def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResul
                 run_key=f"{plan_id}-{place}",
                 tags={
                     tags.PLAN: plan_id,
+                    # Several threads submit the runs of a plan, in any order: this is what makes the best range the first.
+                    # Below 0, the priority of a run that a person launched.
+                    tags.PRIORITY: str(-1 - place),
                     tags.RECORDINGS: str(len(planned_range.songs)),
                     tags.RANGE_START: planned_range.songs[0],
                     tags.RANGE_END: planned_range.songs[-1],

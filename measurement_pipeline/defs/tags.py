@@ -12,6 +12,7 @@ RECORDINGS = "measurement_pipeline/recordings"
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 PARTITION = "dagster/partition"
+PRIORITY = "dagster/priority"
 
 # Dagster's run page shows every tag: a run for thousands of requests names the first ones.
 _MOST_TAGGED = 20

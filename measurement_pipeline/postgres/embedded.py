@@ -36,7 +36,7 @@ class EmbeddedServer:
     """
 
     def __init__(self, directory: Path, *, settings: Mapping[str, str] | None = None) -> None:
-        self._cluster = Cluster(directory.absolute())
+        self._cluster = Cluster(directory.resolve())
         self._settings = dict(settings or {})
         self._ownership: IO[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None

@@ -96,18 +96,33 @@ class Cluster:
     def _postmaster(self) -> int | None:
         """The pid of the server on this directory. A pid in a file is no proof: the process must be a PostgreSQL, and be here."""
         pid = self._recorded_pid()
-        return pid if pid is not None and self._serves(pid) else None
-
-    def _serves(self, pid: int) -> bool:
-        # Every PostgreSQL process works in its data directory, renamed ones ("postgres: checkpointer") too.
+        if pid is None:
+            return None
         try:
             process = psutil.Process(pid)
-            return bool(process.name().startswith("postgres") and process.cwd() == os.path.realpath(self.data))
-        except (
-            psutil.AccessDenied,
-            psutil.NoSuchProcess,
-        ):  # another user's, so no server of ours; or gone
+            # What anyone may read. Root in a container cannot ask where another user's process works.
+            return pid if process.name() == "postgres" and str(self.data) in process.cmdline() else None
+        except (psutil.AccessDenied, psutil.NoSuchProcess):  # somebody else's, or gone
+            return None
+
+    def _may_be_left_here(self, process: psutil.Process) -> bool:
+        """Whether it may be a PostgreSQL process of this directory, most likely a child of a server that was killed.
+
+        Such children go by themselves, once they notice. Where the kernel does not say, the answer is yes.
+        """
+        try:
+            command, parent = process.cmdline(), process.parent()
+            if process.name() != "postgres" or not command:
+                return False
+            if not command[0].startswith("postgres:"):  # no child
+                return str(self.data) in command
+            if parent is not None and parent.name() == "postgres":
+                return False
+            return bool(process.cwd() == str(self.data))
+        except psutil.NoSuchProcess:
             return False
+        except psutil.AccessDenied:
+            return True
 
     def _clear_what_a_reused_pid_left(self) -> None:
         """Remove lock files that a server killed by force left behind.
@@ -118,7 +133,7 @@ class Cluster:
         if not self._pid_file.exists():
             return
         deadline = time.monotonic() + 10
-        while any(self._serves(pid) for pid in psutil.pids()):  # children of the killed one that have not noticed yet
+        while any(self._may_be_left_here(process) for process in psutil.process_iter()):
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(
                     f"processes of a killed server still work in {self.data}: end them, then try again"

@@ -59,6 +59,12 @@ def test_what_is_due_is_registered_and_asked_for_the_most_played_first(stage: St
     assert ranges(result) == [(songs[0], songs[99], 100), (songs[100], songs[199], 100), (songs[200], songs[249], 50)]
 
 
+def test_the_best_range_is_dequeued_first_in_whatever_order_the_runs_are_submitted_and_after_an_operators(stage: Stage):
+    stage.bench.ask_for(isrcs(250))
+    requests = stage.tick("backfill_queue_sensor").run_requests or []
+    assert [int(request.tags[tags.PRIORITY]) for request in requests] == [-1, -2, -3]
+
+
 def test_rows_that_runs_in_flight_cover_are_left_out(stage: Stage):
     songs = isrcs(150)
     stage.bench.ask_for(songs)

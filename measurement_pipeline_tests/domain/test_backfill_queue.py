@@ -48,7 +48,9 @@ def test_an_answer_that_says_something_settles_the_row_whatever_came_before(
 
 @pytest.mark.parametrize("billable", [False, None])
 @pytest.mark.parametrize(("attempts", "wait"), [(1, 60.0), (2, 120.0), (4, 480.0)])
-def test_a_passing_failure_waits_out_a_backoff_and_keeps_its_attempt(billable: bool | None, attempts: int, wait: float):
+def test_a_passing_failure_waits_out_a_backoff_and_keeps_its_attempt(
+    *, billable: bool | None, attempts: int, wait: float
+):
     judgement = judged(Outcome.TRANSIENT, Cause.TRANSIENT, billable=billable)
     found = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=None)
     assert found == Settlement(Status.PENDING, None, not_before_seconds=wait, attempt_back=False)
@@ -178,10 +180,10 @@ def test_a_key_that_turns_wrong_amid_good_answers_costs_what_was_in_the_air_and_
 
 
 @given(
-    st.integers(0, 40), st.integers(0, 40), st.booleans(), st.integers(1, 200)
+    refusals=st.integers(0, 40), silences=st.integers(0, 40), trusted=st.booleans(), concurrency=st.integers(1, 200)
 )  # fmt: skip
 def test_calls_in_the_air_are_never_negative_and_never_more_than_asked(
-    refusals: int, silences: int, trusted: bool, concurrency: int
+    refusals: int, silences: int, *, trusted: bool, concurrency: int
 ):
     found = calls_allowed_in_the_air(Streak(refusals, silences), trusted=trusted, concurrency=concurrency)
     assert 0 <= found <= concurrency

@@ -26,7 +26,9 @@ def asked(scope: object) -> MeasurementRequest | Refusal:
     return read_request("historical", scope, ["spotify"])
 
 
-@pytest.mark.parametrize("source", [None, "", "Historical", "history", 5, ["historical"], {"source": "historical"}, True])
+@pytest.mark.parametrize(
+    "source", [None, "", "Historical", "history", 5, ["historical"], {"source": "historical"}, True]
+)
 def test_a_source_is_current_or_historical(source: object):
     assert read_request(source, {"isrcs": [ISRC]}, ["spotify"]) == Refusal(400, "source must be current or historical")
 
@@ -57,7 +59,7 @@ def test_a_scope_names_exactly_one_thing(scope: object):
         ({"isrcs": ISRC}, f"scope.isrcs must be a list of at least one (got '{ISRC}')"),
         ({"isrcs": {"a": 1}}, "scope.isrcs must be a list of at least one (got \"{'a': 1}\")"),
         ({"album_ids": []}, "scope.album_ids must be a list of at least one"),
-        ({"album_ids": "6dVIqQ8qmQ5GBnJ9shOYGE"}, "scope.album_ids must be a list of at least one (got '6dVIqQ8qmQ5GBnJ9shOYGE')"),
+        ({"album_ids": "an album"}, "scope.album_ids must be a list of at least one (got 'an album')"),
         ({"album_ids": ["a", 5, " "]}, "Malformed in scope.album_ids: '5', ' ' (a Spotify album id is a string)"),
         ({"catalog_id": "everything"}, "scope.catalog_id must be a UUID (got 'everything')"),
         ({"catalog_id": ""}, "scope.catalog_id must be a UUID (got '')"),
@@ -86,7 +88,9 @@ def test_a_hundred_malformed_isrcs_are_listed_up_to_twenty_and_long_ones_are_cut
     assert len(refusal.error) < 500
 
 
-@pytest.mark.parametrize("spelt", ["AA6Q72000047", "aa6q72000047", "AA-6Q7-20-00047", " AA 6Q7 20 00047 ", "ISRC AA-6Q7-20-00047"])
+@pytest.mark.parametrize(
+    "spelt", ["AA6Q72000047", "aa6q72000047", "AA-6Q7-20-00047", " AA 6Q7 20 00047 ", "ISRC AA-6Q7-20-00047"]
+)
 def test_isrcs_are_normalised_first(spelt: str):
     assert asked({"isrcs": [spelt]}) == MeasurementRequest(Source.HISTORICAL, ScopeByIsrc((ISRC,)))
 
@@ -156,7 +160,9 @@ keys = st.sampled_from(["isrcs", "album_ids", "catalog_id"])
 
 @given(
     source=json | st.sampled_from(["historical", "current"]),
-    scope=json | st.dictionaries(keys, json, max_size=2) | st.dictionaries(keys, st.lists(json, max_size=3), max_size=1),
+    scope=json
+    | st.dictionaries(keys, json, max_size=2)
+    | st.dictionaries(keys, st.lists(json, max_size=3), max_size=1),
     platforms=json | st.just(["spotify"]),
 )
 @settings(max_examples=300, deadline=None)

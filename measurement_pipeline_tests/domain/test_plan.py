@@ -210,7 +210,7 @@ def test_a_range_is_contiguous_and_holds_only_registered_due_rows_that_no_run_co
 )
 @settings(max_examples=60, deadline=None)
 def test_a_due_row_waits_at_most_ten_times_its_place_by_age(
-    queue: list[int], arrivals: list[int], budget: int, scattered: bool, before: int
+    queue: list[int], arrivals: list[int], budget: int, *, scattered: bool, before: int
 ):
     """Plan after plan, while better ranked rows go on arriving, each bought before the next plan."""
     rows = {f"s{n}": a_row(n, rank=rank, age=n) for n, rank in enumerate(queue)}
@@ -218,7 +218,9 @@ def test_a_due_row_waits_at_most_ten_times_its_place_by_age(
     placed = before
     while promised.keys() & rows.keys():
         registered = _places(rows, scattered=scattered)
-        ranges = plan(in_order(rows.values()), registered=registered, covered=set(), budget=budget, placed_before=placed)
+        ranges = plan(
+            in_order(rows.values()), registered=registered, covered=set(), budget=budget, placed_before=placed
+        )
         bought = songs(ranges)
         assert bought
         for song in bought:

@@ -34,7 +34,12 @@ class Desk:
             return list(found) if found.description else []
 
     def ask(
-        self, scope: object, *, account: UUID | None = None, source: str | None = "historical", platforms: str = "{spotify}"
+        self,
+        scope: object,
+        *,
+        account: UUID | None = None,
+        source: str | None = "historical",
+        platforms: str = "{spotify}",
     ) -> UUID:
         """Insert a request as a client does."""
         (row,) = self.sql(
@@ -45,7 +50,9 @@ class Desk:
 
     def catalogue(self, songs: Sequence[str], *, account: UUID) -> UUID:
         self.sql("insert into accounts (id) values (%s) on conflict do nothing", account)
-        (row,) = self.sql("insert into catalogs (account, name) values (%s, gen_random_uuid()::text) returning id", account)
+        (row,) = self.sql(
+            "insert into catalogs (account, name) values (%s, gen_random_uuid()::text) returning id", account
+        )
         self.sql("insert into songs (isrc) select unnest(%s::text[]) on conflict do nothing", list(songs))
         self.sql("insert into catalog_songs (catalog, song) select %s, unnest(%s::text[])", row["id"], list(songs))
         return UUID(str(row["id"]))
@@ -88,7 +95,10 @@ class Desk:
     def settle_row(self, song: str, outcome: str) -> None:
         status = "done" if outcome in {"stored", "no_history", "rejected"} else "failed"
         self.sql(
-            "update songstats_backfill_queue set status = %s, outcome = %s, attempts = 5 where song = %s", status, outcome, song
+            "update songstats_backfill_queue set status = %s, outcome = %s, attempts = 5 where song = %s",
+            status,
+            outcome,
+            song,
         )
 
 
@@ -110,7 +120,9 @@ def paid(database_url: str) -> Callable[[UUID], Decision]:
 
 
 def unpaid(_account: UUID) -> Decision:
-    return Decision(Verdict.DENIED, "No card is on file for this account.", CHECKOUT, datetime.now(UTC) + timedelta(hours=24))
+    return Decision(
+        Verdict.DENIED, "No card is on file for this account.", CHECKOUT, datetime.now(UTC) + timedelta(hours=24)
+    )
 
 
 def unknown(_account: UUID) -> Decision:

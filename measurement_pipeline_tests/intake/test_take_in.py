@@ -37,7 +37,9 @@ def test_asked_is_enqueued_and_skipped_and_already_queued(desk: Desk, paid: Chec
     songs = isrcs(9)
     desk.ask({"isrcs": songs[:7]})
     desk.take(paid)
-    for song, outcome in zip(songs, ("stored", "no_history", "rejected", "malformed", "exhausted", "transient"), strict=False):
+    for song, outcome in zip(
+        songs, ("stored", "no_history", "rejected", "malformed", "exhausted", "transient"), strict=False
+    ):
         desk.settle_row(song, outcome)
     desk.sql("insert into songs (isrc) values (%s) on conflict do nothing", songs[7])
     desk.measured(songs[7], 10, source="songstats")
@@ -59,7 +61,9 @@ def test_an_exhausted_row_starts_anew_at_the_end_of_its_rank(desk: Desk, paid: C
     desk.ask({"isrcs": [song]})
     desk.take(paid)
     desk.settle_row(song, "exhausted")
-    desk.sql("update songstats_backfill_queue set suspect = true, attempt_run = 'x', not_before = now() + interval '1 day'")
+    desk.sql(
+        "update songstats_backfill_queue set suspect = true, attempt_run = 'x', not_before = now() + interval '1 day'"
+    )
     desk.ask({"isrcs": [song]})
     desk.take(paid)
     (row,) = desk.sql("select * from songstats_backfill_queue")
@@ -155,7 +159,9 @@ def test_another_accounts_catalogue_is_answered_exactly_like_an_unknown_one(desk
 @pytest.mark.parametrize("scope", ["empty catalogue", "unknown album"])
 def test_a_scope_that_means_no_recording_is_refused(desk: Desk, paid: Check, scope: str):
     account = uuid4()
-    asked = {"catalog_id": str(desk.catalogue([], account=account))} if scope == "empty catalogue" else {"album_ids": ["x"]}
+    asked = (
+        {"catalog_id": str(desk.catalogue([], account=account))} if scope == "empty catalogue" else {"album_ids": ["x"]}
+    )
     job = desk.ask(asked, account=account)
     desk.take(paid)
     row = desk.job(job)
@@ -293,7 +299,12 @@ def test_an_unknown_leaves_the_request_queued_and_its_attempts_alone(desk: Desk,
         assert desk.take(paid) == [], "it waits"
         desk.sql("update measurement_jobs set not_before = now() - interval '1 second'")
     row = desk.job(job)
-    assert (row["state"], row["status_code"], row["attempts"], row["error"]) == ("queued", None, 0, "Stripe could not be reached.")
+    assert (row["state"], row["status_code"], row["attempts"], row["error"]) == (
+        "queued",
+        None,
+        0,
+        "Stripe could not be reached.",
+    )
     desk.take(paid)
     assert (desk.job(job)["state"], desk.job(job)["error"]) == ("accepted", None)
 
@@ -355,7 +366,9 @@ def break_for(desk: Desk, song: str, *, sqlstate: str = "22000") -> None:
         f" if new.song = '{song}' then raise exception 'no %%', new.song using errcode = '{sqlstate}'; end if;"
         " return new; end $$"
     )
-    desk.sql("create or replace trigger refuse before insert on measurement_job_songs for each row execute function refuse()")
+    desk.sql(
+        "create or replace trigger refuse before insert on measurement_job_songs for each row execute function refuse()"
+    )
 
 
 @pytest.mark.parametrize("sqlstate", ["22000", "54000", "57014", "40P01"])
@@ -392,7 +405,9 @@ def test_waits_between_attempts_double(desk: Desk, paid: Check):
     waits = []
     for _ in range(4):
         desk.take(paid)
-        (row,) = desk.sql("select round(extract(epoch from not_before - updated_at))::int as wait from measurement_jobs")
+        (row,) = desk.sql(
+            "select round(extract(epoch from not_before - updated_at))::int as wait from measurement_jobs"
+        )
         waits.append(row["wait"])
         desk.sql("update measurement_jobs set not_before = null")
     assert waits == [60, 120, 240, 480]
@@ -401,12 +416,10 @@ def test_waits_between_attempts_double(desk: Desk, paid: Check):
 def test_a_request_that_kills_its_process_is_given_up_and_goes_last_until_then(desk: Desk, paid: Check):
     """A killed process leaves a counted attempt behind and no answer."""
     killer, other = desk.ask({"isrcs": isrcs(1)}), desk.ask({"isrcs": isrcs(1, start=1)})
-    for _ in range(MAX_INTAKE_ATTEMPTS):
-        opened = open_round(desk.database_url, limit=1)
-        with connect(desk.database_url) as connection:
-            measurement_jobs.begin_attempt(connection, opened.requests[0], run="killed")
-    assert [request.id for request in open_round(desk.database_url).requests][0] in (killer, other)
-    desk.sql("update measurement_jobs set attempts = case when id = %s then %s else 0 end", killer, MAX_INTAKE_ATTEMPTS)
+    request = next(request for request in open_round(desk.database_url).requests if request.id == killer)
+    with connect(desk.database_url) as connection:
+        for attempt in range(1, MAX_INTAKE_ATTEMPTS + 1):
+            assert measurement_jobs.begin_attempt(connection, request, run="killed") == attempt
     assert [request.id for request in open_round(desk.database_url).requests] == [other, killer]
     desk.take(paid)
     row = desk.job(killer)

@@ -1,6 +1,5 @@
 """Intake with the real payment gate, against the double of Stripe."""
 
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -24,8 +23,8 @@ def environment(database_url: str, sandbox: Sandbox) -> dict[str, str]:
 
 
 @pytest.fixture
-def pipeline(environment: dict[str, str]) -> Iterator[Pipeline]:
-    yield deployment.from_settings(Settings.read(environment))
+def pipeline(environment: dict[str, str]) -> Pipeline:
+    return deployment.from_settings(Settings.read(environment))
 
 
 def test_a_client_without_a_card_saves_one_and_the_request_goes_on(desk: Desk, pipeline: Pipeline, sandbox: Sandbox):
@@ -100,7 +99,9 @@ def test_a_key_that_stripe_does_not_accept_is_neither_a_yes_nor_a_no(desk: Desk,
     assert "rk_test_wrong" not in row["error"]
 
 
-def test_with_a_price_checkout_offers_a_subscription_with_a_trial(desk: Desk, environment: dict[str, str], sandbox: Sandbox):
+def test_with_a_price_checkout_offers_a_subscription_with_a_trial(
+    desk: Desk, environment: dict[str, str], sandbox: Sandbox
+):
     pipeline = deployment.from_settings(
         Settings.read({**environment, "STRIPE_FREE_TIER_PRICE_ID": "price_free", "STRIPE_TRIAL_DAYS": "14"})
     )

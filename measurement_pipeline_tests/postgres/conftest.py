@@ -84,12 +84,15 @@ class Tables:
 
     def claim(self, songs: Sequence[str], *, run: str = "run-1", limit: int = 1000, **options: Any) -> list[Claim]:
         with connect(self.database_url) as connection:
-            return backfill_queue.claim(connection, songs, run=run, limit=limit, rules=options.pop("rules", RULES), **options)
+            return backfill_queue.claim(
+                connection, songs, run=run, limit=limit, rules=options.pop("rules", RULES), **options
+            )
 
     def abandon(self, songs: Sequence[str]) -> None:
         """Their owner has not beaten for longer than the claim timeout."""
         self.sql(
-            "update songstats_backfill_queue set heartbeat_at = now() - interval '61 seconds' where song = any(%s)", list(songs)
+            "update songstats_backfill_queue set heartbeat_at = now() - interval '61 seconds' where song = any(%s)",
+            list(songs),
         )
 
     def row(self, song: str) -> dict[str, Any]:

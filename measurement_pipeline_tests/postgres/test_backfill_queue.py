@@ -25,8 +25,9 @@ WAITS = (None, "-1 hour", "1 hour")
 PAYERS = ("nobody", "allowed", "denied", "undecided", "unpaid request", "denied, then allowed")
 
 
-def is_due(standing: str, wait: str | None, attempts: int, unread: bool, payer: str, launched: bool, operators: str) -> bool:
+def is_due(kind: tuple[str, str | None, int, bool, str, bool], operators: str) -> bool:
     """What is due, in the words of the design."""
+    standing, wait, attempts, unread, payer, launched = kind
     return (
         standing in {"pending", "abandoned"}
         and wait != "1 hour"
@@ -82,7 +83,7 @@ def every_kind_of_row(tables: Tables, operators: str) -> dict[str, bool]:
     respond(tables, *[song for song, kind in zip(songs, kinds, strict=True) if not kind[3]], parser_version=1)
     if operators != "undecided":
         tables.decide(OPERATORS, Verdict(operators))
-    return {song: is_due(*kind, operators) for song, kind in zip(songs, kinds, strict=True)}
+    return {song: is_due(kind, operators) for song, kind in zip(songs, kinds, strict=True)}
 
 
 def respond(tables: Tables, *songs: str, parser_version: int | None, body: bytes = b"{}") -> int:
@@ -105,7 +106,9 @@ def test_what_is_due_is_what_the_design_says_and_the_claim_agrees(tables: Tables
     with connect(tables.database_url) as connection:
         due = backfill_queue.due(connection, RULES)
         assert {row.song for row in due} == expected
-        assert [row.song for row in due] == [r.song for r in sorted(due, key=lambda r: (-r.rank_score, r.waiting_since, r.song))]
+        assert [row.song for row in due] == [
+            r.song for r in sorted(due, key=lambda r: (-r.rank_score, r.waiting_since, r.song))
+        ]
         claimed = backfill_queue.claim(connection, list(rows), run="run-1", limit=10_000, rules=RULES)
         assert [claim.song for claim in claimed] == [row.song for row in due], "the same rows in the same order"
         assert backfill_queue.due(connection, RULES) == []
@@ -121,7 +124,7 @@ def test_what_is_due_is_what_the_design_says_and_the_claim_agrees(tables: Tables
         ("throttled = 3", True),
     ],
 )
-def test_nothing_is_due_while_the_breaker_is_open_or_a_pause_lasts(tables: Tables, state: str, is_open: bool):
+def test_nothing_is_due_while_the_breaker_is_open_or_a_pause_lasts(tables: Tables, state: str, *, is_open: bool):
     songs = isrcs(2)
     tables.wanted(songs)
     tables.sql(f"update vendor_state set {state}")
@@ -187,7 +190,9 @@ def test_many_runs_at_once_share_the_rows_without_overlap(tables: Tables):
     for thread in threads:
         thread.join()
     assert len(claimed) == len({song for song, _ in claimed}) > 0
-    owners = {row["song"]: row["claimed_by"] for row in tables.sql("select song, claimed_by from songstats_backfill_queue")}
+    owners = {
+        row["song"]: row["claimed_by"] for row in tables.sql("select song, claimed_by from songstats_backfill_queue")
+    }
     assert all(owners[song] == run for song, run in claimed)
 
 
@@ -380,10 +385,15 @@ def test_a_deferred_row_is_pending_again_and_waits_as_long_as_it_should(tables: 
     (song,) = isrcs(1)
     tables.wanted([song])
     (claim,) = tables.claim([song])
-    settle(tables, Settling(claim, Settlement(Status.PENDING, None, not_before_seconds=wait), error="try later", status_code=503))
+    settle(
+        tables,
+        Settling(claim, Settlement(Status.PENDING, None, not_before_seconds=wait), error="try later", status_code=503),
+    )
     row = tables.row(song)
     assert (row["status"], row["last_error"], row["last_status_code"]) == ("pending", "try later", 503)
-    waiting = tables.sql("select extract(epoch from not_before - now())::float as seconds from songstats_backfill_queue")
+    waiting = tables.sql(
+        "select extract(epoch from not_before - now())::float as seconds from songstats_backfill_queue"
+    )
     assert waiting[0]["seconds"] is None if wait is None else 110 < waiting[0]["seconds"] <= 120
     assert bool(tables.claim([song])) is (wait is None)
 
@@ -448,7 +458,9 @@ def test_rows_out_of_attempts_are_exhausted_crashes_included(tables: Tables):
 
 
 @pytest.mark.parametrize(("read_by", "version", "back"), [(1, 1, False), (1, 2, True), (2, 1, False)])
-def test_what_could_not_be_read_is_read_again_by_a_newer_parser_alone(tables: Tables, read_by: int, version: int, back: bool):
+def test_what_could_not_be_read_is_read_again_by_a_newer_parser_alone(
+    tables: Tables, read_by: int, version: int, *, back: bool
+):
     (song,) = isrcs(1)
     tables.wanted([song])
     respond(tables, song, parser_version=read_by)
@@ -484,7 +496,7 @@ def test_a_person_puts_back_what_is_settled_but_never_what_is_stored(tables: Tab
 
 
 @pytest.mark.parametrize("rebuy", [False, True])
-def test_a_malformed_answer_is_bought_again_only_where_a_person_says_so(tables: Tables, rebuy: bool):
+def test_a_malformed_answer_is_bought_again_only_where_a_person_says_so(tables: Tables, *, rebuy: bool):
     of = settle_each(tables)
     response = respond(tables, of["malformed"], parser_version=1)
     with connect(tables.database_url) as connection:
@@ -498,8 +510,11 @@ def test_rows_are_chosen_by_every_condition_that_is_given(tables: Tables):
     account = tables.sql("select id from accounts limit 1")[0]["id"]
     catalog = tables.sql("insert into catalogs (account, name) values (%s, 'c') returning id", account)[0]["id"]
     tables.sql("insert into catalog_songs values (%s, %s)", catalog, of["no_history"])
-    tables.sql("update songstats_backfill_queue set updated_at = now() - interval '2 days' where song = %s", of["exhausted"])
+    tables.sql(
+        "update songstats_backfill_queue set updated_at = now() - interval '2 days' where song = %s", of["exhausted"]
+    )
     with connect(tables.database_url) as connection:
+
         def choose(**conditions: Any) -> set[str]:
             return {str(outcome) for outcome in backfill_queue.choose(connection, **conditions).values()}
 
@@ -555,7 +570,9 @@ def test_who_to_ask_for_money_are_the_accepted_requests_of_what_is_not_settled(t
     tables.sql("update songstats_backfill_queue set status = 'done', outcome = 'stored' where song = %s", done)
     tables.sql("update songstats_backfill_queue set status = 'failed', outcome = 'transient' where song = %s", failed)
     with connect(tables.database_url) as connection:
-        assert set(backfill_queue.payers(connection, songs)) == {accounts[n] for n in ("of pending", "of failed", "denied")}
+        assert set(backfill_queue.payers(connection, songs)) == {
+            accounts[n] for n in ("of pending", "of failed", "denied")
+        }
         assert set(backfill_queue.requests(connection, [pending])) == {jobs["of pending"], jobs["denied"]}
 
 
@@ -614,7 +631,7 @@ def executed(tables: Tables, statement: str, parameters: dict[str, Any]) -> dict
 
 
 @pytest.mark.parametrize("analysed", [False, True])
-def test_the_work_of_each_statement_is_in_proportion_to_what_it_is_asked(deep_queue: Tables, analysed: bool):
+def test_the_work_of_each_statement_is_in_proportion_to_what_it_is_asked(deep_queue: Tables, *, analysed: bool):
     """Counted in rows read: a scan of the whole queue for a hundred songs, or one of anything a row, is what would show."""
     tables = deep_queue
     if analysed:
@@ -652,5 +669,3 @@ def test_a_response_that_was_kept_twice_is_there_once(tables: Tables):
     first = tables.in_loop(lambda c: songstats_ledger.keep(c, [received]))
     assert tables.in_loop(lambda c: songstats_ledger.keep(c, [received])) == first
     assert len(tables.sql("select 1 from songstats_responses")) == 1
-
-

@@ -55,7 +55,7 @@ def test_two_who_migrate_at_once_take_turns(empty_database_url: str):
         barrier.wait()
         try:
             migrate.upgrade(empty_database_url, kind="sandbox")
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - shown to the test
             failures.append(error)
 
     threads = [threading.Thread(target=upgrade) for _ in range(3)]

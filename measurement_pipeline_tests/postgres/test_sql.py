@@ -25,4 +25,4 @@ def test_every_statement_is_used_and_every_one_used_is_there(module: str):
 
 def test_a_statement_is_what_stands_between_two_names():
     found = statements("migrate")
-    assert found["lock"] == "select pg_advisory_xact_lock(%(key)s)"
+    assert found["lock"].rstrip(";") == "select pg_advisory_xact_lock(%(key)s)"

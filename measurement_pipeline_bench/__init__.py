@@ -1,0 +1,5 @@
+"""The benchmark: how fast the pipeline is, each figure beside what it is compared with, in one run.
+
+`python -m measurement_pipeline_bench` runs all of it on a throw-away PostgreSQL and doubles of the vendors. One module a figure;
+`lab` has what they share. Not part of the wheel, imported by nothing.
+"""

@@ -1,0 +1,104 @@
+"""A request through the real daemon: start it on a deployment, insert a request, wait until all is settled, read the times.
+
+The times are the database's own: those of the request, the queue, the ledger, and of Dagster's runs.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from measurement_pipeline.cli import services, target
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.postgres import backfill_queue
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline_bench.lab import Deployment, Lab
+from measurement_pipeline_bench.sql import statements
+
+_SQL = statements("daemon")
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of `songstats_backfill`: how many rows it settled, and when (Unix time, seconds)."""
+
+    created: float
+    started: float
+    first_call: float
+    last_settled: float
+    ended: float
+    recordings: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A drained request. All times are Unix times in seconds."""
+
+    asked: float
+    accepted: float
+    first_settled: float
+    last_settled: float
+    runs: Sequence[Run]
+
+    @property
+    def seconds(self) -> float:
+        """From the request's insert to the last settled row."""
+        return self.last_settled - self.asked
+
+
+@contextmanager
+def running(deployment: Deployment, *, sensor: str, code: Sequence[str] = ()) -> Iterator[services.Supervisor]:
+    """The real daemon with the project's dagster.yaml, once `sensor` has ticked. `code`: what it loads, if not the project's."""
+    daemon = services.Service(
+        "dagster-daemon",
+        ["dagster-daemon", "run", *(code or ["-w", str(target.workspace())])],
+        environment=deployment.environment,
+        log=deployment.log,
+        ready=services.says(f"Checking for new runs for sensor: {sensor}"),
+    )
+    with services.supervised([daemon]) as supervisor:
+        yield supervisor
+
+
+def drain(
+    lab: Lab, deployment: Deployment, songs: Sequence[str], supervisor: services.Supervisor, *, patience_seconds: float
+) -> Timeline:
+    """Ask for `songs` as a client does and wait until each is settled. Raises `RefusedError` where that takes too long."""
+    columns = (TextColumn("         "), BarColumn(), MofNCompleteColumn(), TextColumn("settled"), TimeElapsedColumn())
+    with deployment.connect() as connection, Progress(*columns, console=lab.console, transient=True) as bar:
+        task = bar.add_task("", total=len(songs))
+        deployment.submit(songs)
+        deadline = time.monotonic() + patience_seconds
+        settled = 0
+        while settled < len(songs):
+            if time.monotonic() > deadline:
+                tail = deployment.log.read_text(errors="replace")[-3000:]
+                raise RefusedError(f"{settled} of {len(songs)} settled after {patience_seconds:g} s\n{tail}")
+            time.sleep(_POLL_SECONDS)
+            supervisor.check()
+            counts = backfill_queue.counts(connection)
+            settled = counts["done"] + counts["failed"]
+            bar.update(task, completed=settled)
+        if counts["stored"] < len(songs):
+            raise RefusedError(f"only {counts['stored']} of {len(songs)} recordings were stored")
+    _until_runs_ended(deployment)
+    return _timeline(deployment)
+
+
+def _until_runs_ended(deployment: Deployment) -> None:
+    with connect(deployment.dagster_url) as connection:
+        deadline = time.monotonic() + 30
+        while connection.execute(_SQL["unfinished"]).fetchone() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+
+def _timeline(deployment: Deployment) -> Timeline:
+    with deployment.connect() as connection, connect(deployment.dagster_url) as dagster:
+        times = connection.execute(_SQL["times"]).fetchone() or {}
+        ended = {row.pop("run"): row for row in dagster.execute(_SQL["runs"])}
+        runs = [Run(**ended[row.pop("run")], **row) for row in connection.execute(_SQL["work"])]
+    return Timeline(**times, runs=runs)

@@ -1,0 +1,97 @@
+"""Enqueueing a catalogue: one request for all of it, beside one upsert a recording, 25 at a time."""
+
+import asyncio
+import time
+from datetime import date
+from uuid import UUID
+
+import psycopg
+
+from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.postgres import measurement_jobs, songs
+from measurement_pipeline.postgres.songs import CatalogLine
+from measurement_pipeline_bench.figures import Figure, Findings, Target
+from measurement_pipeline_bench.lab import Deployment, Lab, doubles, isrcs
+from measurement_pipeline_bench.sql import statements
+
+_SQL = statements("enqueue")
+
+_AT_A_TIME = 25
+
+
+def measure(lab: Lab) -> Findings:
+    """The intake use case on a catalogue, and the other way on a sample of one."""
+    size, sample = lab.size(100_000, 2_000), lab.size(2_500, 250)
+    with doubles(points=1) as sandbox:
+        deployment = lab.deployment(sandbox)
+        seconds = queue_catalogue(lab, deployment, size)
+        other = lab.deployment(sandbox)
+        import_catalogue(lab, other, size)
+        upserts = asyncio.run(_upsert(other.database_url, isrcs(size)[:sample]))
+    return Findings(
+        [
+            Figure(
+                f"enqueueing a catalogue of {size:,} in one request",
+                "recordings/s",
+                size / seconds,
+                f"one upsert a recording, {_AT_A_TIME} at once",
+                sample / upserts,
+                Target("ratio", at_least=50),
+                f"one upsert a recording: measured on {sample:,} of the same catalogue; it writes the queue's row alone",
+            )
+        ],
+        {"enqueueing, in seconds": {"the whole catalogue": round(seconds, 2)}},
+    )
+
+
+def import_catalogue(lab: Lab, deployment: Deployment, size: int) -> UUID:
+    """A catalogue of the account, every recording with a play count of its own; its id."""
+    lab.say(f"importing a catalogue of {size:,}")
+    lines = [
+        CatalogLine(isrc, f"Title {n}", "Artist", "Album", None, (n * 7_919) % 1_000_003)
+        for n, isrc in enumerate(isrcs(size))
+    ]
+    with deployment.connect() as connection:
+        deployment.know_account(connection)
+        return songs.import_catalog(
+            connection, lines, account=deployment.account, name="bench", as_of=date(2026, 9, 1), raw_ref="bench.csv"
+        )
+
+
+def queue_catalogue(lab: Lab, deployment: Deployment, size: int) -> float:
+    """Import a catalogue and ask for it; the seconds that intake takes."""
+    catalogue = import_catalogue(lab, deployment, size)
+    decide = deployment.pipeline().decide
+    with deployment.connect() as connection:
+        scope = {"catalog_id": str(catalogue)}
+        measurement_jobs.submit(connection, account=deployment.account, source="historical", scope=scope)
+    lab.say(f"intake of one request for {size:,} recordings")
+    since = time.monotonic()
+    opened = intake.open_round(deployment.database_url)
+    decisions = intake.ask_about_payment(opened, decide)
+    (taken,) = intake.take_in(deployment.database_url, opened, decisions, run="bench")
+    seconds = time.monotonic() - since
+    if taken.receipt is None or taken.receipt.enqueued != size:
+        raise RuntimeError(f"expected {size} recordings to be enqueued, intake said {taken}")
+    lab.say(f"intake took {seconds:.1f} s")
+    return seconds
+
+
+async def _upsert(database_url: str, isrcs_: list[str]) -> float:
+    """Seconds for one upsert a recording, each on a connection that is there, `_AT_A_TIME` at once."""
+    connections = [
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) for _ in range(_AT_A_TIME)
+    ]
+    since = time.monotonic()
+    for start in range(0, len(isrcs_), _AT_A_TIME):
+        batch = isrcs_[start : start + _AT_A_TIME]
+        await asyncio.gather(
+            *(
+                connection.execute(_SQL["upsert"], {"song": song})
+                for connection, song in zip(connections, batch, strict=False)
+            )
+        )
+    seconds = time.monotonic() - since
+    for connection in connections:
+        await connection.close()
+    return seconds

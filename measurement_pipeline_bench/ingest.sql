@@ -1,0 +1,15 @@
+-- What ingest is compared with, and what it weighs.
+
+-- name: widen
+-- The shape that such tables usually have: a surrogate key, the natural one as a constraint, an index for reading by time.
+alter table song_measurements drop constraint song_measurements_pkey;
+alter table song_measurements add column id uuid primary key default gen_random_uuid();
+alter table song_measurements
+add constraint song_measurements_point unique (song, platform, metric, captured_at, data_source, learnt_at);
+create index song_measurements_captured_at on song_measurements (metric, captured_at);
+
+-- name: size
+select
+    count(*) as row_count,
+    pg_total_relation_size('song_measurements') as bytes
+from song_measurements;

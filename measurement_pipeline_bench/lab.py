@@ -1,0 +1,167 @@
+"""What the benchmarks share: a throw-away PostgreSQL, doubles of the vendors in a process of their own, deployments on them.
+
+The server keeps PostgreSQL's own durability settings (fsync on, synchronous commits): both sides of every comparison pay for
+them. Nothing of the environment's own deployment is touched.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import UUID, uuid4
+
+from rich.console import Console
+
+from measurement_pipeline import deployment
+from measurement_pipeline.cli import services
+from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.postgres import measurement_jobs, migrate
+from measurement_pipeline.postgres.database import Connection, connect
+from measurement_pipeline.postgres.embedded import EmbeddedServer
+from measurement_pipeline.postgres.payment_decisions import ensure_account
+from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.settings import Settings
+
+# Dagster's own switch for writing planned events together; a benchmark of it must be able to say so.
+_KEPT = {"DAGSTER_EVENT_BATCH_SIZE"}
+
+# More than any benchmark spends: the budget is not what is measured.
+_SETTINGS = {"SONGSTATS_HIT_LIMIT": "1000000", "SONGSTATS_REQUESTS_PER_SECOND": "0"}
+
+
+def isrcs(count: int) -> list[str]:
+    """ISRCs of IFPI's example registrant, which are never real recordings."""
+    return [f"AA6Q72{number:06d}" for number in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Two fresh databases, a DAGSTER_HOME and an account with a card. `environment` is for its processes."""
+
+    database_url: str
+    dagster_url: str
+    home: Path
+    environment: Mapping[str, str] = field(repr=False)
+    account: UUID
+
+    @property
+    def log(self) -> Path:
+        """What its daemon says."""
+        return self.home / "daemon.log"
+
+    def connect(self) -> Connection:
+        """A connection to the measurement database."""
+        return connect(self.database_url)
+
+    def pipeline(self) -> Pipeline:
+        """The pipeline's own objects, made of the environment."""
+        return deployment.pipeline(self.environment)
+
+    def know_account(self, connection: Connection) -> None:
+        """Make the account's row, which a catalogue needs before its owner has asked for anything."""
+        ensure_account(connection, self.account)
+
+    def submit(self, songs: Sequence[str]) -> UUID:
+        """Ask for `songs` as a client does, by an insert."""
+        with self.connect() as connection:
+            scope = {"isrcs": list(songs)}
+            return measurement_jobs.submit(connection, account=self.account, source="historical", scope=scope)
+
+    def take_in(self) -> None:
+        """Intake of what was asked, in this process: for what begins with a queue."""
+        pipeline = self.pipeline()
+        opened = intake.open_round(self.database_url)
+        decisions = intake.ask_about_payment(opened, pipeline.decide)
+        intake.take_in(self.database_url, opened, decisions, run="bench")
+
+
+class Lab:
+    """One run of the benchmark. `quick`: sizes that show that it runs at all, and prove nothing."""
+
+    def __init__(self, directory: Path, server: EmbeddedServer, console: Console, *, quick: bool) -> None:
+        self.quick = quick
+        self.console = console
+        self._directory = directory
+        self._server = server
+        self._since = time.monotonic()
+        self._made = 0
+
+    def size(self, full: int, quick: int) -> int:
+        """The size of a sample."""
+        return quick if self.quick else full
+
+    def say(self, text: str) -> None:
+        """A line of progress."""
+        self.console.print(f"[dim]{time.monotonic() - self._since:6.1f} s[/]  {text}", highlight=False)
+
+    def database(self) -> str:
+        """The URL of a fresh, migrated sandbox database."""
+        url = self._empty_database()
+        migrate.upgrade(url, kind="sandbox")
+        return url
+
+    def deployment(self, sandbox: Sandbox, **settings: str) -> Deployment:
+        """A fresh deployment that talks to `sandbox`."""
+        database_url, dagster_url = self.database(), self._empty_database()
+        home = self._directory / f"dagster{self._made}"
+        services.prepare_dagster_home(home)
+        names = {setting.alias for setting in Settings.model_fields.values()}
+        environment = {
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if name in _KEPT or (name not in names and not name.startswith("DAGSTER_"))
+            },
+            **_SETTINGS,
+            "DATABASE_URL": database_url,
+            "DAGSTER_POSTGRES_URL": dagster_url,
+            "DAGSTER_HOME": str(home),
+            "SONGSTATS_API_KEY": sandbox.songstats_key,
+            "SONGSTATS_BASE_URL": sandbox.songstats_url,
+            "STRIPE_SECRET_KEY": sandbox.stripe_key,
+            "STRIPE_API_BASE": sandbox.stripe_url,
+            **settings,
+        }
+        account = uuid4()
+        sandbox.card(str(account))
+        return Deployment(database_url, dagster_url, home, environment, account)
+
+    def _empty_database(self) -> str:
+        self._made += 1
+        name = f"bench{self._made}"
+        self._server.create_database(name)
+        return self._server.url(name)
+
+
+@contextmanager
+def opened(console: Console, *, quick: bool) -> Iterator[Lab]:
+    """A lab whose server and files are gone at the end."""
+    with (
+        TemporaryDirectory(prefix="mp_bench") as directory,
+        EmbeddedServer(Path(directory) / "postgres") as server,
+    ):
+        yield Lab(Path(directory), server, console, quick=quick)
+
+
+@contextmanager
+def doubles(*, points: int, latency: float = 0.0) -> Iterator[Sandbox]:
+    """The vendors, in a process of their own: every recording has a history of so many points; latency in seconds."""
+    options = ["--plain", "--points", str(points), "--latency", str(latency), "--search-lag", "0", "--with-parent"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "measurement_pipeline.sandbox", *options], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            url = json.loads(process.stdout.readline())["songstats_url"]
+            with Sandbox(url) as sandbox:
+                yield sandbox
+        finally:
+            process.terminate()

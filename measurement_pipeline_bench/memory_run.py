@@ -1,0 +1,40 @@
+"""`python -m measurement_pipeline_bench.memory_run`: one run over the songs on stdin; prints the peak of its memory in MB."""
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+
+from measurement_pipeline import deployment
+from measurement_pipeline.backfill.report import Kind
+from measurement_pipeline.backfill.run import Coverage
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_mb() -> float:
+    """The most memory that was resident at any time so far, in MB.
+
+    From /proc where there is one: what getrusage says begins, on Linux, with the peak of the process that started this one.
+    """
+    if _STATUS.exists():
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
+
+
+def main() -> None:
+    """Run it."""
+    pipeline = deployment.pipeline(os.environ)
+    songs = sys.stdin.read().split()
+    before = peak_mb()
+    coverage = Coverage(songs, run="bench", operator=False, terms=pipeline.terms, means=pipeline.means)
+    settled = sum(recording.kind is Kind.SETTLED for recording in coverage)
+    if settled != len(songs):
+        raise RuntimeError(f"only {settled} of {len(songs)} recordings were settled: {coverage.summary}")
+    sys.stdout.write(json.dumps({"before": before, "peak": peak_mb()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""What the drain is compared with, as Dagster loads it: the same asset and jobs, and a sensor that asks for a run a recording.
+
+As many runs at once as dagster.yaml allows; with the project's pool, which lets one run buy at a time, it would look worse
+than it has to.
+"""
+
+import os
+import warnings
+
+import dagster as dg
+
+warnings.filterwarnings("ignore", category=dg.BetaWarning, message="Parameter `owners`")
+
+from measurement_pipeline import deployment  # noqa: E402
+from measurement_pipeline.defs import assets, jobs, sensors, tags  # noqa: E402
+from measurement_pipeline.defs.ops import POOL  # noqa: E402
+from measurement_pipeline.defs.partitions import isrc_partitions  # noqa: E402
+from measurement_pipeline.defs.resources import Pipeline  # noqa: E402
+from measurement_pipeline.postgres import backfill_queue  # noqa: E402
+from measurement_pipeline.postgres.database import connect  # noqa: E402
+
+# runs.max_concurrent_runs in dagster.yaml.
+_RUNS_AT_ONCE = 3
+
+
+@dg.sensor(
+    job=jobs.songstats_backfill,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    required_resource_keys={"pipeline"},
+)
+def one_run_a_recording(context: dg.SensorEvaluationContext) -> list[dg.RunRequest]:
+    """A run for each due row, once."""
+    pipeline: Pipeline = context.resources.pipeline
+    with connect(pipeline.terms.database_url) as connection:
+        due = [row.song for row in backfill_queue.due(connection, pipeline.terms.rules)]
+    context.instance.add_dynamic_partitions(str(isrc_partitions.name), due)
+    context.instance.event_log_storage.set_concurrency_slots(POOL, _RUNS_AT_ONCE)
+    return [dg.RunRequest(run_key=song, partition_key=song, tags={tags.PLAN: "one run each"}) for song in due]
+
+
+defs = dg.Definitions(
+    assets=assets.assets,
+    jobs=jobs.jobs,
+    sensors=[sensors.measurement_job_sensor, one_run_a_recording],
+    resources={"pipeline": deployment.pipeline(os.environ), "io_manager": dg.mem_io_manager},
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,15 @@
+"""Loads the named statements of a .sql file of the benchmark; as `measurement_pipeline.postgres.sql` does for its own."""
+
+import re
+from importlib import resources
+from typing import LiteralString, cast
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+def statements(module: str) -> dict[str, LiteralString]:
+    """The statements of `<module>.sql` beside this file, by name."""
+    text = resources.files(__package__).joinpath(f"{module}.sql").read_text(encoding="utf-8")
+    parts = _NAME.split(text)[1:]
+    found = dict(zip(parts[::2], (part.strip() for part in parts[1::2]), strict=True))
+    return cast("dict[str, LiteralString]", found)

@@ -1,0 +1,445 @@
+"""Hits: set aside before a call, kept after it, counted; and breaker, pause and pace of the deployment."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from uuid import UUID, uuid4
+
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+
+from measurement_pipeline.domain.outcome import Cause
+from measurement_pipeline.domain.payment import Verdict as Payment
+from measurement_pipeline.postgres import songstats_ledger as ledger
+from measurement_pipeline.postgres.backfill_queue import Claim
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.songstats_ledger import Received, Reservation, Verdict
+from measurement_pipeline_tests.postgres.conftest import OPERATORS, Tables, isrcs
+
+
+def reserve(
+    tables: Tables, claims: Sequence[Claim], *, hits: int = 900, run: str = "run-1", operators: UUID | None = OPERATORS
+) -> list[Reservation]:
+    return tables.in_loop(lambda c: ledger.reserve(c, claims, run=run, hits_allowed=hits, operators_account=operators))
+
+
+def verdicts(found: Sequence[Reservation]) -> list[Verdict]:
+    return [one.verdict for one in found]
+
+
+def answered(
+    reservation: Reservation, cause: Cause | None = None, *, status: int = 200, billable: bool | None = True
+) -> Received:
+    assert reservation.ledger is not None
+    body = b"{}" if billable else None
+    return Received(reservation.ledger, status, billable, cause, {"date": "today"}, body)
+
+
+def keep(tables: Tables, *received: Received) -> dict[int, int]:
+    return tables.in_loop(lambda c: ledger.keep(c, received))
+
+
+def hits_spent(
+    tables: Tables, count: int, *, age: str = "0", billable: bool | None = True, cause: str = "stored"
+) -> None:
+    """Hits of the past, settled in the order of their ids."""
+    tables.sql("insert into songs (isrc) values ('AA6Q79999999') on conflict do nothing")
+    account = tables.decide(uuid4())
+    tables.sql(
+        "insert into songstats_quota_ledger (song, account, run_id, lease, reserved_at, settled_at, billable, reason)"
+        " select 'AA6Q79999999', %s, 'past', 1, now() - %s::interval, clock_timestamp() - %s::interval, %s, %s"
+        " from generate_series(1, %s)",
+        account, age, age, billable, cause, count,
+    )  # fmt: skip
+
+
+# --- reserve ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_hit_is_set_aside_for_each_claim_in_order_and_an_attempt_counted(tables: Tables):
+    songs = isrcs(3)
+    job = tables.wanted(songs)
+    claims = tables.claim(songs)
+    found = reserve(tables, claims)
+    assert verdicts(found) == [Verdict.RESERVED] * 3
+    rows = tables.sql("select * from songstats_quota_ledger order by id")
+    assert [row["id"] for row in rows] == [one.ledger for one in found]
+    assert [(row["song"], row["lease"], row["run_id"], row["job"]) for row in rows] == [
+        (claim.song, claim.lease, "run-1", job) for claim in claims
+    ]
+    assert {(row["settled_at"], row["billable"], row["reason"]) for row in rows} == {(None, None, None)}
+    assert [one.attempts for one in found] == [1, 1, 1]
+
+
+def test_a_run_counts_one_attempt_however_often_it_asks(tables: Tables):
+    (song,) = isrcs(1)
+    tables.wanted([song])
+    claims = tables.claim([song])
+    assert [reserve(tables, claims)[0].attempts for _ in range(3)] == [1, None, None]
+    assert tables.row(song)["attempts"] == 1
+    tables.abandon([song])
+    assert reserve(tables, tables.claim([song], run="run-2"), run="run-2")[0].attempts == 2
+
+
+def test_the_last_hits_go_to_the_first_in_order_and_the_others_are_told_why(tables: Tables):
+    songs = isrcs(5)
+    tables.wanted(songs)
+    hits_spent(tables, 7)
+    found = reserve(tables, tables.claim(songs), hits=9)
+    assert verdicts(found) == [Verdict.RESERVED] * 2 + [Verdict.BUDGET] * 3
+    assert [tables.row(song)["attempts"] for song in songs] == [1, 1, 0, 0, 0], "an unasked row has no attempt counted"
+
+
+@pytest.mark.parametrize("hits", [0, 3])
+def test_nothing_is_set_aside_once_the_budget_is_overdrawn(tables: Tables, hits: int):
+    (song,) = isrcs(1)
+    tables.wanted([song])
+    hits_spent(tables, 5)
+    assert verdicts(reserve(tables, tables.claim([song]), hits=hits)) == [Verdict.BUDGET]
+
+
+@pytest.mark.parametrize(
+    ("age", "billable", "counts"),
+    [
+        ("29 days 23 hours", True, True), ("30 days 1 hour", True, False), ("1 day", None, True), ("1 day", False, False),
+    ],
+)  # fmt: skip
+def test_a_hit_counts_for_thirty_days_unless_it_is_known_to_be_free(
+    tables: Tables, age: str, *, billable: bool | None, counts: bool
+):
+    hits_spent(tables, 4, age=age, billable=billable)
+    with connect(tables.database_url) as connection:
+        budget = ledger.budget(connection, hits_allowed=10)
+    assert (budget.hits, budget.left) == ((4, 6) if counts else (0, 10))
+
+
+def test_eight_runs_at_once_spend_exactly_the_budget(tables: Tables):
+    """A count whose snapshot is older than the wait for the lock would let more through."""
+    runs, allowed = 8, 50
+    songs = isrcs(runs * 10)
+    tables.wanted(songs)
+    shares = [songs[n::runs] for n in range(runs)]
+    claims = [tables.claim(share, run=f"run-{n}") for n, share in enumerate(shares)]
+    barrier = threading.Barrier(runs)
+    seen: list[Verdict] = []
+
+    def spend(n: int) -> None:
+        async def one_by_one(connection: AsyncConnection[DictRow]) -> None:
+            for claim in claims[n]:
+                found = await ledger.reserve(
+                    connection, [claim], run=f"run-{n}", hits_allowed=allowed, operators_account=None
+                )
+                seen.extend(verdicts(found))
+
+        barrier.wait()
+        tables.in_loop(one_by_one)
+
+    threads = [threading.Thread(target=spend, args=(n,)) for n in range(runs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen.count(Verdict.RESERVED) == allowed
+    assert seen.count(Verdict.BUDGET) == len(songs) - allowed
+    assert tables.sql("select count(*) as n from songstats_quota_ledger") == [{"n": allowed}]
+
+
+def test_a_row_that_is_no_longer_the_runs_is_lost(tables: Tables):
+    mine, taken, released = songs = isrcs(3)
+    tables.wanted(songs)
+    claims = tables.claim(songs)
+    tables.abandon([taken])
+    tables.claim([taken], run="run-2")
+    tables.sql(
+        "update songstats_backfill_queue set status = 'pending', claimed_by = null, heartbeat_at = null where song = %s",
+        released,
+    )
+    found = dict(zip([claim.song for claim in claims], verdicts(reserve(tables, claims)), strict=True))
+    assert found == {mine: Verdict.RESERVED, taken: Verdict.LOST, released: Verdict.LOST}
+
+
+@pytest.mark.parametrize(
+    "state", ["breaker = 'open', breaker_kind = 'streak'", "paused_until = clock_timestamp() + interval '1 minute'"]
+)
+def test_nothing_is_set_aside_while_the_breaker_is_open_or_a_pause_lasts(tables: Tables, state: str):
+    songs = isrcs(2)
+    tables.wanted(songs)
+    claims = tables.claim(songs)
+    tables.sql(f"update vendor_state set {state}")
+    assert verdicts(reserve(tables, claims)) == [Verdict.CLOSED] * 2
+    assert tables.sql("select * from songstats_quota_ledger") == []
+
+
+def test_a_card_removed_meanwhile_leaves_nobody_to_pay(tables: Tables):
+    (song,) = isrcs(1)
+    tables.wanted([song])
+    claims = tables.claim([song])
+    tables.sql("update payment_decisions set verdict = 'denied'")
+    assert reserve(tables, claims, operators=None) == [Reservation(Verdict.UNPAID, None, None, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("age", "verdict"), [("9 minutes 50 seconds", Verdict.RESERVED), ("10 minutes 1 second", Verdict.STALE)]
+)
+def test_a_decision_is_spent_on_for_ten_minutes(tables: Tables, age: str, verdict: Verdict):
+    (song,) = isrcs(1)
+    tables.enqueue([song])
+    account = tables.decide(uuid4(), age=age)
+    tables.request([song], account=account)
+    (found,) = reserve(tables, tables.claim([song]))
+    assert (found.verdict, found.account) == (verdict, account)
+    assert (found.ledger is None) is (verdict is Verdict.STALE)
+
+
+def test_the_earliest_accepted_request_pays(tables: Tables):
+    (song,) = isrcs(1)
+    tables.enqueue([song])
+    tables.request([song], account=tables.decide(uuid4(), Payment.DENIED), created_at="2020-01-01")
+    tables.request([song], state="payment_required", created_at="2021-01-01")
+    early, late = tables.decide(uuid4()), tables.decide(uuid4())
+    tables.request([song], account=late, created_at="2023-01-01")
+    job = tables.request([song], account=early, created_at="2022-01-01")
+    (found,) = reserve(tables, tables.claim([song]))
+    assert (found.account, found.job) == (early, job)
+
+
+def test_the_operators_account_pays_only_where_no_request_does(tables: Tables):
+    asked, launched = songs = isrcs(2)
+    tables.enqueue(songs)
+    tables.sql("update songstats_backfill_queue set operator_launched = true")
+    tables.decide(OPERATORS)
+    client = tables.decide(uuid4())
+    job = tables.request([asked], account=client)
+    claims = tables.claim(songs)
+    found = dict(zip([claim.song for claim in claims], reserve(tables, claims), strict=True))
+    assert (found[asked].account, found[asked].job) == (client, job)
+    assert (found[launched].account, found[launched].job) == (OPERATORS, None)
+
+
+def test_the_operators_account_pays_for_nothing_that_was_not_launched(tables: Tables):
+    (song,) = isrcs(1)
+    tables.wanted([song])
+    tables.decide(OPERATORS)
+    claims = tables.claim([song])
+    tables.sql("update measurement_jobs set state = 'withdrawn'")
+    assert verdicts(reserve(tables, claims)) == [Verdict.UNPAID]
+
+
+# --- keep ---------------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_and_its_hit_are_kept_together_lease_or_no_lease(tables: Tables):
+    (song,) = isrcs(1)
+    tables.wanted([song])
+    (reservation,) = reserve(tables, tables.claim([song]))
+    tables.abandon([song])
+    tables.claim([song], run="run-2")
+    kept = keep(tables, Received(int(reservation.ledger or 0), 200, True, None, {"etag": "x"}, b"\x00paid for"))
+    (response,) = tables.sql("select * from songstats_responses")
+    assert kept == {reservation.ledger: response["id"]}
+    assert (response["song"], response["body"], response["headers"]) == (song, b"\x00paid for", {"etag": "x"})
+    assert response["sha256"] == sha256(b"\x00paid for").hexdigest()
+    (hit,) = tables.sql("select * from songstats_quota_ledger")
+    assert (hit["status_code"], hit["billable"], hit["reason"]) == (200, True, None)
+    assert hit["settled_at"] is not None
+    found = tables.in_loop(lambda c: ledger.response(c, response["id"]))
+    assert (found.status_code, found.body) == (200, b"\x00paid for")
+
+
+def test_kept_twice_is_kept_once(tables: Tables):
+    songs = isrcs(3)
+    tables.wanted(songs)
+    received = [answered(one) for one in reserve(tables, tables.claim(songs))]
+    first = keep(tables, *received)
+    assert keep(tables, *received) == first
+    assert len(first) == len(tables.sql("select id from songstats_responses")) == 3
+
+
+def test_what_was_not_paid_for_is_counted_and_not_kept(tables: Tables):
+    (song,) = isrcs(1)
+    tables.wanted([song])
+    (reservation,) = reserve(tables, tables.claim([song]))
+    assert keep(tables, answered(reservation, Cause.THROTTLED, status=429, billable=False)) == {}
+    with connect(tables.database_url) as connection:
+        assert ledger.budget(connection, hits_allowed=5).left == 5
+    assert tables.sql("select reason, status_code from songstats_quota_ledger") == [
+        {"reason": "throttled", "status_code": 429}
+    ]
+
+
+def test_a_response_that_is_not_there_is_an_error(tables: Tables):
+    with pytest.raises(LookupError, match="no songstats_responses row 7"):
+        tables.in_loop(lambda c: ledger.response(c, 7))
+
+
+def test_a_reservation_whose_run_died_is_settled_as_unknown_and_counts(tables: Tables):
+    dead, taken, beating, kept = songs = isrcs(4)
+    tables.wanted(songs)
+    claims = tables.claim(songs)
+    found = dict(zip([claim.song for claim in claims], reserve(tables, claims), strict=True))
+    keep(tables, answered(found[kept]))
+    tables.abandon([dead, taken, kept])
+    tables.claim([taken], run="run-2")
+    with connect(tables.database_url) as connection:
+        assert ledger.settle_open(connection, claim_timeout_seconds=60.0) == 2
+        assert ledger.settle_open(connection, claim_timeout_seconds=60.0) == 0
+        assert (
+            ledger.budget(connection, hits_allowed=10).hits,
+            ledger.budget(connection, hits_allowed=10).in_the_air,
+        ) == (4, 1)
+    reasons = {
+        row["song"]: (row["reason"], row["billable"]) for row in tables.sql("select * from songstats_quota_ledger")
+    }
+    assert reasons == {
+        dead: ("crashed: unknown", None),
+        taken: ("crashed: unknown", None),
+        beating: (None, None),
+        kept: (None, True),
+    }
+
+
+def test_an_answer_that_comes_after_all_corrects_what_was_settled_as_unknown(tables: Tables):
+    (song,) = isrcs(1)
+    tables.wanted([song])
+    (reservation,) = reserve(tables, tables.claim([song]))
+    tables.abandon([song])
+    with connect(tables.database_url) as connection:
+        ledger.settle_open(connection, claim_timeout_seconds=60.0)
+    keep(tables, answered(reservation))
+    assert tables.sql("select billable, reason from songstats_quota_ledger") == [{"billable": True, "reason": None}]
+    assert tables.claim([song], run="run-2")[0].unread_response is not None
+
+
+# --- budget -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_budget_says_when_the_next_hit_frees_up(tables: Tables):
+    """Two over the limit: the third oldest has to age before there is one to spend."""
+    for days in (29, 20, 10, 5):
+        hits_spent(tables, 1, age=f"{days} days")
+    with connect(tables.database_url) as connection:
+        budget = ledger.budget(connection, hits_allowed=2)
+    assert (budget.hits, budget.left, budget.calls_ever) == (4, 0, 4)
+    assert budget.next_hit_frees_at is not None
+    assert abs(budget.next_hit_frees_at - datetime.now(UTC) - timedelta(days=20)) < timedelta(minutes=5)
+
+
+def test_with_no_hits_allowed_none_ever_frees_up(tables: Tables):
+    with connect(tables.database_url) as connection:
+        budget = ledger.budget(connection, hits_allowed=0)
+    assert (budget.left, budget.next_hit_frees_at, budget.calls_ever) == (0, None, 0)
+
+
+# --- breaker, pause, pace -----------------------------------------------------------------------------------------------
+
+
+def test_the_first_reason_for_which_the_breaker_opened_stands(tables: Tables):
+    done, _ = songs = isrcs(2)
+    tables.enqueue(songs)
+    tables.sql("update songstats_backfill_queue set status = 'done', outcome = 'rejected' where song = %s", done)
+    tables.in_loop(lambda c: ledger.open_breaker(c, kind="streak", reason="first", suspects=songs))
+    tables.in_loop(lambda c: ledger.open_breaker(c, kind="key", reason="second"))
+    with connect(tables.database_url) as connection:
+        state = ledger.deployment(connection)
+        assert (state.breaker, state.breaker_kind, state.reason) == ("open", "streak", "first")
+        assert ledger.close_breaker(connection, kind="key") is False, "a probe does not close what a person must"
+        assert ledger.close_breaker(connection) is True
+        assert ledger.close_breaker(connection) is False
+        state = ledger.deployment(connection)
+    assert (state.breaker, state.breaker_kind, state.reason, state.opened_at) == ("closed", None, None, None)
+    assert [tables.row(song)["suspect"] for song in songs] == [True, False], "what was not settled needs no second look"
+
+
+def test_answers_are_told_latest_first_and_those_before_a_person_closed_the_breaker_are_not(tables: Tables):
+    hits_spent(tables, 1, age="2 hours", cause="stored")
+    hits_spent(tables, 2, age="1 hour", cause="rejected")
+    hits_spent(tables, 1, age="30 minutes", cause="throttled", billable=False)
+    assert [cause for cause, _ in tables.in_loop(ledger.recent_causes)] == ["rejected", "rejected", "stored"]
+    tables.in_loop(lambda c: ledger.open_breaker(c, kind="streak", reason="why"))
+    with connect(tables.database_url) as connection:
+        ledger.close_breaker(connection)
+    assert tables.in_loop(ledger.recent_causes) == []
+    hits_spent(tables, 1, cause="no history")
+    assert [cause for cause, _ in tables.in_loop(ledger.recent_causes)] == ["no history"]
+
+
+def pause(tables: Tables, retry_after: float | None) -> float:
+    return tables.in_loop(lambda c: ledger.pause(c, retry_after=retry_after))
+
+
+def over(tables: Tables) -> None:
+    tables.sql("update vendor_state set paused_until = now() - interval '1 second'")
+
+
+def test_pauses_grow_until_an_answer_comes(tables: Tables):
+    seen = []
+    for _ in range(4):
+        seen.append(round(pause(tables, None)))
+        over(tables)
+    tables.in_loop(ledger.unthrottle)
+    seen.append(round(pause(tables, None)))
+    assert seen == [5, 10, 20, 40, 5]
+
+
+def test_calls_that_were_in_the_air_together_are_one_pause(tables: Tables):
+    assert [round(pause(tables, None)) for _ in range(5)] == [5] * 5
+    with connect(tables.database_url) as connection:
+        assert ledger.deployment(connection).throttled == 1
+
+
+def test_a_longer_retry_after_prolongs_a_pause_and_a_shorter_one_does_not_cut_it(tables: Tables):
+    assert round(pause(tables, 100.0)) == 100
+    assert round(pause(tables, 10.0)) == 100
+    assert round(pause(tables, 200.0)) == 200
+    with connect(tables.database_url) as connection:
+        state = ledger.deployment(connection)
+    assert state.paused_until is not None
+    assert 190 < state.pause_left <= 200
+    assert state.paused_until - state.now > timedelta(seconds=190)
+
+
+def test_a_retry_after_that_was_waited_out_in_vain_grows(tables: Tables):
+    seen = []
+    for _ in range(3):
+        seen.append(round(pause(tables, 1.0)))
+        over(tables)
+    assert seen == [1, 10, 20]
+
+
+def test_the_longest_pause_a_vendor_can_ask_for_can_be_read_again(tables: Tables):
+    pause(tables, 30 * 86_400.0)
+    with connect(tables.database_url) as connection:
+        assert ledger.deployment(connection).pause_left > 29 * 86_400
+
+
+def slots(tables: Tables, calls: int, rate: float) -> float:
+    return tables.in_loop(lambda c: ledger.take_call_slots(c, calls, requests_per_second=rate))
+
+
+def test_calls_of_the_whole_deployment_follow_one_pace(tables: Tables):
+    assert slots(tables, 4, 0.5) == 0
+    assert 7 < slots(tables, 1, 0.5) <= 8
+    assert 9 < slots(tables, 3, 0.5) <= 10
+    assert 15 < slots(tables, 1, 0.5) <= 16
+
+
+def test_a_pause_in_calling_earns_no_burst(tables: Tables):
+    tables.sql("update vendor_state set next_call_at = now() - interval '1 hour'")
+    assert slots(tables, 1, 0.1) == 0
+    assert 9 < slots(tables, 1, 0.1) <= 10
+
+
+def test_slots_taken_at_once_do_not_overlap(tables: Tables):
+    async def take() -> list[float]:
+        async def one() -> float:
+            opened = await AsyncConnection.connect(tables.database_url, autocommit=True, row_factory=dict_row)
+            async with opened as connection:
+                return await ledger.take_call_slots(connection, 1, requests_per_second=0.01)
+
+        return await asyncio.gather(*(one() for _ in range(5)))
+
+    waits = sorted(asyncio.run(take()))
+    assert all(round((wait - waits[0]) / 100) == n for n, wait in enumerate(waits))
