@@ -1,5 +1,6 @@
 """Requests as rows: submitted, listed, settled, opened again, and what one would cost."""
 
+import threading
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -8,7 +9,7 @@ import pytest
 from measurement_pipeline.domain.measurement_job import ScopeByAlbum, ScopeByCatalog, ScopeByIsrc, State
 from measurement_pipeline.domain.payment import Verdict
 from measurement_pipeline.postgres import measurement_jobs as jobs
-from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline_tests.postgres.conftest import Tables, isrcs
 
 
@@ -183,3 +184,24 @@ def test_a_postponed_request_keeps_its_state_and_gets_its_attempt_back_where_it_
         assert shown is not None
         assert (shown["state"], shown["attempts"], shown["error"]) == ("queued", left, "why")
         assert timedelta(seconds=290) < shown["not_before"] - shown["updated_at"] <= timedelta(seconds=300)
+
+
+def test_whoever_comes_second_waits_and_finds_the_request_answered(connection: Connection, tables: Tables):
+    jobs.submit(connection, account=uuid4(), source="historical", scope={})
+    (request,) = jobs.waiting(connection, states=[State.QUEUED], limit=1)
+    found: list[bool] = []
+
+    def come_second() -> None:
+        with connect(tables.database_url) as other, other.transaction():
+            found.append(jobs.lock(other, request))
+
+    with connection.transaction():
+        assert jobs.lock(connection, request)
+        second = threading.Thread(target=come_second)
+        second.start()
+        second.join(0.2)
+        assert second.is_alive(), "it waits for the one that holds the row"
+        jobs.answer(connection, request, state=State.REJECTED, status_code=400, error="no")
+    second.join()
+    assert found == [False]
+    assert jobs.begin_attempt(connection, request, run="late") is None

@@ -305,7 +305,7 @@ comment on column vendor_state.breaker is 'open: nothing is claimed or called un
 comment on column vendor_state.breaker_kind is 'key: the key was refused; a free probe closes it once the key works. streak: answers stopped making sense; a person closes it.';
 comment on column vendor_state.reason is 'Why it is open, in words.';
 comment on column vendor_state.opened_at is 'When it opened.';
-comment on column vendor_state.streak_since is 'Answers older than this no longer count towards a streak: set when a person closes the breaker.';
+comment on column vendor_state.streak_since is 'Answers older than this no longer count towards a streak: when the breaker was last closed.';
 comment on column vendor_state.paused_until is 'The vendor asked for a pause (429): nothing is due before.';
 comment on column vendor_state.throttled is 'Pauses in a row without an answer between: the next one is longer.';
 comment on column vendor_state.next_call_at is 'When the next call may go out: the pace.';

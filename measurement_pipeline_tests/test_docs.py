@@ -1,0 +1,119 @@
+"""What the documents name exists, and what exists is named."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from measurement_pipeline.cli import main
+from measurement_pipeline.defs import assets, jobs, schedules, sensors
+from measurement_pipeline.domain.measurement_job import State
+from measurement_pipeline.domain.outcome import Outcome
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ANALYSTS = (ROOT / "docs" / "analysts.md").read_text(encoding="utf-8")
+
+
+def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
+    context = click.Context(group)
+    found: dict[str, click.Command] = {}
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{prefix}{name} ")
+        else:
+            found[prefix + name] = command
+    return found
+
+
+def test_every_command_is_in_the_readme_and_the_reverse():
+    table = README.split("| command | what it does |")[1].split("\n\n")[0]
+    named = re.findall(r"`([^`]+)`", " ".join(row.split("|")[1] for row in table.replace("\\|", "¦").splitlines()[2:]))
+    plain = {re.split(r" (?=[A-Z(\[-])", text)[0] for text in named}
+    assert isinstance(main, click.Group)
+    assert plain == set(commands(main))
+
+
+def test_every_option_that_the_readme_names_exists():
+    assert isinstance(main, click.Group)
+    options = {option for command in commands(main).values() for parameter in command.params for option in parameter.opts}
+    ours = README.replace("pip install", "").split("## Against a real database")[0]
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours)) - {"--help"}
+    assert named
+    assert named <= options
+
+
+def test_the_settings_table_is_settings_py():
+    table = README.split("<!-- settings")[1].split("<!-- /settings -->")[0]
+    rows = {row.split("|")[1].strip(" `"): row for row in table.splitlines() if row.startswith("| `")}
+    assert set(rows) == {field.alias for field in Settings.model_fields.values()}
+    for field in Settings.model_fields.values():
+        row = rows[str(field.alias)]
+        assert str(field.description) in row
+        default = "unset" if field.default is None else str(field.default).removesuffix(".0")
+        assert f"| {default} |" in row.replace("`", "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(definition.key.to_user_string() for definition in assets.assets),
+        *(definition.name for definition in [*jobs.jobs, *sensors.sensors, *schedules.schedules]),
+    ],
+)
+def test_what_an_operator_meets_in_dagster_is_in_the_readme(name: str):
+    if name == "backfill_reclaim":
+        name = "reclaim_schedule"  # by which it is launched
+    assert name in README
+
+
+def test_states_and_outcomes_that_the_readme_names_exist():
+    for state in (State.QUEUED, State.ACCEPTED, State.DONE, State.REJECTED, State.PAYMENT_REQUIRED):
+        assert f"`{state}`" in README
+    for outcome in (Outcome.EXHAUSTED, Outcome.MALFORMED, Outcome.TRANSIENT, Outcome.NO_HISTORY):
+        assert f"`{outcome}`" in README
+
+
+def test_every_make_target_of_the_readme_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_links_between_documents_lead_somewhere():
+    for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} → {target}"
+
+
+def test_the_analysts_page_holds_every_table_and_column_in_the_databases_own_words(connection: Connection):
+    found = connection.execute(
+        """
+        select c.relname, a.attname, col_description(c.oid, a.attnum) as meaning, obj_description(c.oid) as about
+        from pg_class as c inner join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+        where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v') and c.relname <> 'alembic_version'
+        """
+    ).fetchall()
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^### |\Z)", ANALYSTS, re.MULTILINE | re.DOTALL))
+    assert set(sections) == {row["relname"] for row in found}
+    for row in found:
+        section = sections[row["relname"]]
+        assert row["about"] in section
+        assert re.search(rf"\| `{row['attname']}` \| [^|]+ \| {re.escape(row['meaning'])} \|", section), row
+
+
+def test_the_analysts_queries_run(connection: Connection):
+    for query in re.findall(r"```sql\n(.*?)```", ANALYSTS, re.DOTALL):
+        for statement in query.replace("'…'", "'00000000-0000-4000-8000-000000000000'").split(";"):
+            if statement.strip():
+                connection.execute(statement)  # type: ignore[arg-type]
+
+
+def test_the_analysts_pandas_example_runs(database_url: str):
+    (example,) = re.findall(r"```python\n(.*?)```", ANALYSTS, re.DOTALL)
+    exec(example, {"DATABASE_URL": database_url})
