@@ -20,6 +20,8 @@ from measurement_pipeline_bench.sql import statements
 _SQL = statements("daemon")
 
 _POLL_SECONDS = 0.2
+# How often Dagster's daemon evaluates sensors, whatever their own intervals say.
+_SENSOR_LOOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,11 @@ class Timeline:
         """From the request's insert to the last settled row."""
         return self.last_settled - self.asked
 
+    @property
+    def calling_seconds(self) -> float:
+        """The part of it in which runs called and settled: from each one's first call to its last settled row."""
+        return sum(run.last_settled - run.first_call for run in self.runs)
+
 
 @contextmanager
 def running(deployment: Deployment, *, sensor: str, code: Sequence[str] = ()) -> Iterator[services.Supervisor]:
@@ -61,6 +68,8 @@ def running(deployment: Deployment, *, sensor: str, code: Sequence[str] = ()) ->
         ready=services.says(f"Checking for new runs for sensor: {sensor}"),
     )
     with services.supervised([daemon]) as supervisor:
+        # A request comes half way between two ticks of the sensors on average; this one comes so exactly.
+        time.sleep(_SENSOR_LOOP_SECONDS / 2)
         yield supervisor
 
 
@@ -92,7 +101,7 @@ def drain(
 def _until_runs_ended(deployment: Deployment) -> None:
     with connect(deployment.dagster_url) as connection:
         deadline = time.monotonic() + 30
-        while connection.execute(_SQL["unfinished"]).fetchone() and time.monotonic() < deadline:
+        while connection.execute(_SQL["unfinished"]).fetchone() is not None and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
 
 

@@ -1,4 +1,9 @@
--- What enqueueing is compared with.
+-- What enqueueing is compared with: the rows of one recording.
+
+-- name: ask
+insert into measurement_job_songs (job, song)
+values (%(job)s, %(song)s)
+on conflict (song, job) do nothing;
 
 -- name: upsert
 insert into songstats_backfill_queue (song, rank_score)

@@ -45,9 +45,15 @@ def measure(lab: Lab) -> Findings:
     note = f"ingest: the project's own statement for both, {_BATCH} recordings of 2 × {_POINTS} points at once"
     return Findings(
         [
-            Figure("ingest of song_measurements", "rows/s", ours.rows_per_second, beside, wide.rows_per_second, note=note),
             Figure(
-                "size of song_measurements, indexes included", "bytes/row", ours.bytes_per_row, beside, wide.bytes_per_row
+                "ingest of song_measurements", "rows/s", ours.rows_per_second, beside, wide.rows_per_second, note=note
+            ),
+            Figure(
+                "size of song_measurements, indexes included",
+                "bytes/row",
+                ours.bytes_per_row,
+                beside,
+                wide.bytes_per_row,
             ),
         ]
     )

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import UUID, uuid4
 
 from rich.console import Console
@@ -70,8 +71,11 @@ class Deployment:
 
     def submit(self, songs: Sequence[str]) -> UUID:
         """Ask for `songs` as a client does, by an insert."""
+        return self.submit_scope({"isrcs": list(songs)})
+
+    def submit_scope(self, scope: dict[str, Any]) -> UUID:
+        """Ask for what `scope` means; the request's id."""
         with self.connect() as connection:
-            scope = {"isrcs": list(songs)}
             return measurement_jobs.submit(connection, account=self.account, source="historical", scope=scope)
 
     def take_in(self) -> None:

@@ -69,7 +69,10 @@ def server() -> Iterator[Server]:
         return
     from measurement_pipeline.postgres.embedded import EmbeddedServer
 
-    with tempfile.TemporaryDirectory(prefix="mp") as directory, EmbeddedServer(Path(directory) / "postgres") as embedded:
+    with (
+        tempfile.TemporaryDirectory(prefix="mp") as directory,
+        EmbeddedServer(Path(directory) / "postgres") as embedded,
+    ):
         found = Server(embedded.url("postgres"))
         found.hurry()
         yield found

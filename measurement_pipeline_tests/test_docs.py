@@ -41,7 +41,9 @@ def test_every_command_is_in_the_readme_and_the_reverse():
 
 def test_every_option_that_the_readme_names_exists():
     assert isinstance(main, click.Group)
-    options = {option for command in commands(main).values() for parameter in command.params for option in parameter.opts}
+    options = {
+        option for command in commands(main).values() for parameter in command.params for option in parameter.opts
+    }
     ours = README.replace("pip install", "").split("## Against a real database")[0]
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours)) - {"--help"}
     assert named

@@ -1,7 +1,7 @@
 """A pipeline on the test's own database and doubles, and the few sentences in which the tests speak of it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 

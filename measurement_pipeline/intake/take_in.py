@@ -143,9 +143,7 @@ def _refuse(
     return Taken(request.id, request.account, state, status_code, error)
 
 
-def _put_off_or_give_up(
-    connection: Connection, request: WaitingRequest, attempts: int, error: str
-) -> Taken:
+def _put_off_or_give_up(connection: Connection, request: WaitingRequest, attempts: int, error: str) -> Taken:
     if attempts >= MAX_INTAKE_ATTEMPTS:
         why = f"given up after {attempts} attempts: {error}"
         return _refuse(connection, request, State.FAILED, 500, why)

@@ -33,9 +33,7 @@ from measurement_pipeline.sandbox.server import serve
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Know this CSV file.",
 )
-@click.option(
-    "--with-parent", is_flag=True, help="Stop when the process that started this one is gone."
-)
+@click.option("--with-parent", is_flag=True, help="Stop when the process that started this one is gone.")
 def main(
     host: str,
     port: int,

@@ -73,9 +73,7 @@ class CheckoutPage:
             session = self._objects.complete_session(request.path_params["id"])
         except StripeError as error:
             return _page("This card was not saved", f"<p>{escape(str(error))}</p>", error.status)
-        return RedirectResponse(
-            session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"]), 303
-        )
+        return RedirectResponse(session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"]), 303)
 
 
 def _page(title: str, content: str, status: int = 200) -> Response:

@@ -114,6 +114,4 @@ def vendor_error(path: str, status: int) -> bytes:
         if status == 429:
             error["code"] = "rate_limit"
         return json.dumps({"error": error}).encode()
-    return json.dumps(
-        {"result": "error", "message": f"The double was told to answer {status}."}
-    ).encode()
+    return json.dumps({"result": "error", "message": f"The double was told to answer {status}."}).encode()

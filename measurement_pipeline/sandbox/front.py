@@ -147,10 +147,7 @@ async def _whole_answer(app: ASGIApp, scope: Scope, receive: Receive) -> Answer:
         nonlocal status, headers, body
         if message["type"] == "http.response.start":
             status = message["status"]
-            headers = {
-                name.decode("latin-1"): value.decode("latin-1")
-                for name, value in message["headers"]
-            }
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
         else:
             body += message.get("body", b"")
 
@@ -158,9 +155,7 @@ async def _whole_answer(app: ASGIApp, scope: Scope, receive: Receive) -> Answer:
     return Answer(status, body, headers)
 
 
-async def _deliver(
-    answer: Answer, scope: Scope, receive: Receive, send: Send, *, cut: int | None
-) -> None:
+async def _deliver(answer: Answer, scope: Scope, receive: Receive, send: Send, *, cut: int | None) -> None:
     headers = dict(answer.headers)
     if "transfer-encoding" not in headers:
         headers["content-length"] = str(len(answer.body))
@@ -178,9 +173,7 @@ async def _hang_up(scope: Scope, receive: Receive, *, reset: bool) -> None:
     transport: asyncio.Transport = scope["state"]["transport"]
     if reset:
         # A linger time of 0 makes the kernel send RST instead of FIN.
-        transport.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-        )
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
     else:
         transport.close()

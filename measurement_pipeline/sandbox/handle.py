@@ -60,20 +60,14 @@ class Sandbox:
         """Ends all faults."""
         self._call("DELETE", "/_faults")
 
-    def requests(
-        self, path: str = "/", *, isrc: str | None = None, since: int = 0
-    ) -> list[dict[str, Any]]:
+    def requests(self, path: str = "/", *, isrc: str | None = None, since: int = 0) -> list[dict[str, Any]]:
         """The requests the vendors received, oldest first, as `sandbox.request_log.Received`."""
-        found: list[dict[str, Any]] = self._call(
-            "GET", "/_requests", params=_query(path, isrc, since)
-        ).json()
+        found: list[dict[str, Any]] = self._call("GET", "/_requests", params=_query(path, isrc, since)).json()
         return found
 
     def hits(self, isrc: str | None = None) -> int:
         """How often Songstats was asked for a history, whatever it answered."""
-        count: int = self._call("GET", "/_requests/count", params=_query(_HITS, isrc, 0)).json()[
-            "count"
-        ]
+        count: int = self._call("GET", "/_requests/count", params=_query(_HITS, isrc, 0)).json()["count"]
         return count
 
     def forget_requests(self) -> None:
@@ -87,9 +81,7 @@ class Sandbox:
 
     def card(self, account: str, *, on_file: bool = True) -> str:
         """Gives an account's Stripe customer a card, or takes it away. The customer's id."""
-        customer: str = self._call(
-            "POST", f"/_accounts/{account}/card", json={"card": on_file}
-        ).json()["id"]
+        customer: str = self._call("POST", f"/_accounts/{account}/card", json={"card": on_file}).json()["id"]
         return customer
 
     def _call(self, method: str, path: str, **more: Any) -> httpx.Response:

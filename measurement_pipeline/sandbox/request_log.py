@@ -41,12 +41,8 @@ class RequestLog:
     def add(self, method: str, path: str, query: dict[str, str]) -> Received:
         """Notes a request as it comes in; its status is filled in by whoever answers it."""
         self._last += 1
-        shown = {
-            name: value for name, value in query.items() if name.lower() not in _SECRET_PARAMETERS
-        }
-        entry = Received(
-            self._last, method, path, shown, query.get("isrc"), self._clock().isoformat()
-        )
+        shown = {name: value for name, value in query.items() if name.lower() not in _SECRET_PARAMETERS}
+        entry = Received(self._last, method, path, shown, query.get("isrc"), self._clock().isoformat())
         self._received.append(entry)
         self._by_path[path] += 1
         return entry

@@ -59,9 +59,7 @@ def running(
     behaviour = behaviour or Behaviour()
     with _listening("127.0.0.1", port) as listener:
         server = _server(listener, behaviour, catalogue or {}, clock)
-        thread = threading.Thread(
-            target=server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True
-        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True)
         thread.start()
         try:
             with Sandbox(_url(listener), behaviour.songstats_key, behaviour.stripe_key) as sandbox:

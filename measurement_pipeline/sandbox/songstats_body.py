@@ -55,10 +55,7 @@ def render(
         if source in OTHER_METRICS and height > 0.1:
             metric = OTHER_METRICS[source]
             values = scaled(counts, height)
-            points = [
-                f'{{"date":"{day}","{metric}":{value}}}'
-                for day, value in zip(days, values, strict=True)
-            ]
+            points = [f'{{"date":"{day}","{metric}":{value}}}' for day, value in zip(days, values, strict=True)]
             stats.append(_entry(source, points[kept]))
     # The position of an entry means nothing, so it is not always the same.
     turn = int(behaviour.draw(isrc, "order") * (len(stats) or 1))
@@ -75,9 +72,7 @@ def _days(first: date, count: int) -> list[str]:
     return [(first + timedelta(days=place)).isoformat() for place in range(count)]
 
 
-def _spotify(
-    isrc: str, days: list[str], counts: list[int], behaviour: Behaviour, *, aggregates: bool
-) -> list[str]:
+def _spotify(isrc: str, days: list[str], counts: list[int], behaviour: Behaviour, *, aggregates: bool) -> list[str]:
     fixed = isrc == GBUM72501895
     as_text = not fixed and behaviour.draw(isrc, "text") < behaviour.counts_as_text
     gaps = not fixed and behaviour.draw(isrc, "gaps") < behaviour.gaps

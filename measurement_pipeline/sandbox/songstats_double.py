@@ -75,10 +75,7 @@ class SongstatsDouble:
             "/definitions": _definitions,
             "/uptime_check": _uptime_check,
         }
-        return [
-            Route(PREFIX + path, self._behind_key(handler), methods=["GET"])
-            for path, handler in served.items()
-        ]
+        return [Route(PREFIX + path, self._behind_key(handler), methods=["GET"]) for path, handler in served.items()]
 
     def _behind_key(self, handler: Handler) -> Handler:
         @wraps(handler)
@@ -132,7 +129,7 @@ class SongstatsDouble:
         self,
         isrc: str,
         sources: tuple[str, ...],
-        aggregates: bool,  # lru_cache tells keyword calls apart from positional ones
+        aggregates: bool,  # noqa: FBT001  # lru_cache tells keyword calls apart from positional ones
         start: date | None,
         end: date | None,
     ) -> bytes:

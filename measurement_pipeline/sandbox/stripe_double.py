@@ -18,9 +18,7 @@ from measurement_pipeline.sandbox.behaviour import Behaviour
 from measurement_pipeline.sandbox.stripe_objects import Object, StripeError, StripeObjects, missing
 from measurement_pipeline.sandbox.stripe_params import Params, nested, only, page_size, required
 
-_SEARCH = re.compile(
-    r"""\s*metadata\[(['"])(?P<name>[^'"\\]+)\1\]\s*:\s*(['"])(?P<value>[^'"\\]*)\3\s*"""
-)
+_SEARCH = re.compile(r"""\s*metadata\[(['"])(?P<name>[^'"\\]+)\1\]\s*:\s*(['"])(?P<value>[^'"\\]*)\3\s*""")
 _CUSTOMER_PARAMS = {"metadata", "email", "name", "description"}
 _SESSION_PARAMS = {
     "cancel_url", "client_reference_id", "currency", "customer", "line_items", "metadata", "mode",
@@ -33,9 +31,7 @@ _KEYS_KEPT = timedelta(hours=24)
 class StripeDouble:
     """The API in front of the objects, and the answers it keeps for idempotency keys."""
 
-    def __init__(
-        self, behaviour: Behaviour, objects: StripeObjects, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, behaviour: Behaviour, objects: StripeObjects, clock: Callable[[], datetime]) -> None:
         self._key = behaviour.stripe_key
         self._objects = objects
         self._clock = clock
@@ -54,14 +50,9 @@ class StripeDouble:
             ("GET", "/v1/checkout/sessions/{id}", self._retrieve_session),
             ("POST", "/v1/checkout/sessions/{id}/expire", self._expire_session),
         ]
-        return [
-            Route(path, self._endpoint(handler), methods=[method])
-            for method, path, handler in served
-        ]
+        return [Route(path, self._endpoint(handler), methods=[method]) for method, path, handler in served]
 
-    def _endpoint(
-        self, handler: Callable[[Params, str], Object]
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(self, handler: Callable[[Params, str], Object]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             body = await request.body()
             self._answered += 1
@@ -69,15 +60,10 @@ class StripeDouble:
             try:
                 self._check_key(request.headers.get("authorization", ""))
                 key = request.headers.get("idempotency-key") if request.method == "POST" else None
-                if (
-                    key is not None
-                    and (kept := self._kept_answer(key, request.url.path, body)) is not None
-                ):
+                if key is not None and (kept := self._kept_answer(key, request.url.path, body)) is not None:
                     return _json(200, kept, headers | {"idempotent-replayed": "true"})
                 text = body.decode() if request.method == "POST" else request.url.query
-                content = json.dumps(
-                    handler(nested(text), request.path_params.get("id", ""))
-                ).encode()
+                content = json.dumps(handler(nested(text), request.path_params.get("id", ""))).encode()
             except StripeError as error:
                 return _json(error.status, json.dumps({"error": error.error}).encode(), headers)
             if key is not None:
@@ -155,18 +141,12 @@ class StripeDouble:
         mode = required(params, "mode")
         success_url = required(params, "success_url")
         if not re.match(r"https?://", success_url):
-            raise StripeError(
-                400, f"Not a valid URL: {success_url}", code="url_invalid", param="success_url"
-            )
+            raise StripeError(400, f"Not a valid URL: {success_url}", code="url_invalid", param="success_url")
         if mode == "setup":
             if "currency" not in params and "payment_method_types" not in params:
-                raise StripeError(
-                    400, "Setup mode needs currency or payment_method_types.", param="currency"
-                )
+                raise StripeError(400, "Setup mode needs currency or payment_method_types.", param="currency")
             if "line_items" in params:
-                raise StripeError(
-                    400, "Setup mode sells nothing: line_items is not allowed.", param="line_items"
-                )
+                raise StripeError(400, "Setup mode sells nothing: line_items is not allowed.", param="line_items")
         elif mode == "subscription":
             items = params.get("line_items")
             if not isinstance(items, dict) or not items:

@@ -42,9 +42,7 @@ def missing(what: str, value: str, param: str, status: int = 400) -> StripeError
 class StripeObjects:
     """One Stripe account in test mode."""
 
-    def __init__(
-        self, behaviour: Behaviour, base_url: Callable[[], str], clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, behaviour: Behaviour, base_url: Callable[[], str], clock: Callable[[], datetime]) -> None:
         self._behaviour = behaviour
         self._base_url = base_url
         self._clock = clock
@@ -113,9 +111,7 @@ class StripeObjects:
             raise StripeError(429, "Too many search requests.", code="rate_limit")
         self._searches.append(now)
         seen = [self._as_seen(identity, now) for identity in reversed(self._index)]
-        return [
-            customer for customer in seen if customer and customer["metadata"].get(name) == value
-        ][:limit]
+        return [customer for customer in seen if customer and customer["metadata"].get(name) == value][:limit]
 
     def cards(self, customer: str) -> list[Object]:
         """The card payment methods of a customer, newest first."""
@@ -132,9 +128,7 @@ class StripeObjects:
             "client_reference_id": fields.get("client_reference_id"),
             "created": int(now.timestamp()),
             "currency": fields.get("currency"),
-            "customer": self.living_customer(fields["customer"])["id"]
-            if "customer" in fields
-            else None,
+            "customer": self.living_customer(fields["customer"])["id"] if "customer" in fields else None,
             "expires_at": int((now + SESSION_LIFE).timestamp()),
             "livemode": False,
             "metadata": dict(fields.get("metadata", {})),
@@ -184,14 +178,8 @@ class StripeObjects:
 
     def set_card(self, account: str, *, card: bool) -> Object:
         """Gives an account's customer a card, or takes its cards away; search sees it at once."""
-        living = [
-            one
-            for one in self._customers.values()
-            if one.get("metadata", {}).get("accountId") == account
-        ]
-        customer = (
-            living[0] if living else self.create_customer({"metadata": {"accountId": account}})
-        )
+        living = [one for one in self._customers.values() if one.get("metadata", {}).get("accountId") == account]
+        customer = living[0] if living else self.create_customer({"metadata": {"accountId": account}})
         default = None
         if card:
             default = (self.cards(customer["id"]) or [self._add_card(customer["id"])])[0]["id"]
@@ -223,9 +211,7 @@ class StripeObjects:
         return card
 
     def _remove_cards(self, customer: str) -> None:
-        self._cards = {
-            identity: card for identity, card in self._cards.items() if card["customer"] != customer
-        }
+        self._cards = {identity: card for identity, card in self._cards.items() if card["customer"] != customer}
 
     def _written(self, customer: Object, *, search_at_once: bool = False) -> None:
         seen_from = self._clock() if search_at_once else self._search_time()

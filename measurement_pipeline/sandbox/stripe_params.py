@@ -44,9 +44,7 @@ def required(params: Params, name: str) -> str:
     """A parameter that has to be there. Raises `StripeError` where it is missing or empty."""
     value = params.get(name)
     if not isinstance(value, str) or not value:
-        raise StripeError(
-            400, f"Missing required param: {name}.", code="parameter_missing", param=name
-        )
+        raise StripeError(400, f"Missing required param: {name}.", code="parameter_missing", param=name)
     return value
 
 

@@ -18,8 +18,8 @@ from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.sandbox import Sandbox
 from measurement_pipeline.settings import Settings
-from measurement_pipeline_tests.workbench import OPERATORS, Workbench
 from measurement_pipeline_tests.conftest import Server
+from measurement_pipeline_tests.workbench import OPERATORS, Workbench
 
 
 @dataclass
@@ -56,7 +56,9 @@ class Stage:
         """Insert a request as a client does."""
         found = self.bench.sql(
             "insert into measurement_jobs (account, source, scope) values (%s, %s, %s) returning id",
-            account or self.bench.account, source, json.dumps(scope),
+            account or self.bench.account,
+            source,
+            json.dumps(scope),
         )
         return UUID(str(found[0]["id"]))
 
@@ -87,7 +89,10 @@ class Stage:
         """What one evaluation of a sensor asks for, as the daemon evaluates it."""
         definition = self.definitions.resolve_sensor_def(sensor)
         with dg.build_sensor_context(
-            instance=self.instance, resources={"pipeline": self.pipeline}, sensor_name=sensor, definitions=self.definitions
+            instance=self.instance,
+            resources={"pipeline": self.pipeline},
+            sensor_name=sensor,
+            definitions=self.definitions,
         ) as context:
             return definition.evaluate_tick(context)
 
@@ -109,7 +114,9 @@ class Stage:
 
 def open_instance(url: str, directory: Path) -> dg.DagsterInstance:
     storage = {"postgres": {"postgres_url": url.replace("postgresql://", "postgresql+psycopg2://")}}
-    return dg.DagsterInstance.local_temp(str(directory), overrides={"storage": storage, "telemetry": {"enabled": False}})
+    return dg.DagsterInstance.local_temp(
+        str(directory), overrides={"storage": storage, "telemetry": {"enabled": False}}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -44,9 +44,7 @@ def test_everything_that_the_snapshot_names_is_there_and_nothing_else(definition
     found = {
         "assets": [key.to_user_string() for key in sorted(repository.asset_graph.get_all_asset_keys())],
         "jobs": sorted(name for name in repository.job_names if not name.startswith("__")),
-        "ops": sorted(
-            {node.name for job in repository.get_all_jobs() for node in job.graph.iterate_op_defs()}
-        ),
+        "ops": sorted({node.name for job in repository.get_all_jobs() for node in job.graph.iterate_op_defs()}),
         "sensors": {sensor.name: sensor.job_name for sensor in repository.sensor_defs},
         "schedules": {schedule.name: schedule.cron_schedule for schedule in repository.schedule_defs},
     }
@@ -81,7 +79,9 @@ def test_the_asset_is_partitioned_by_isrc_and_backfilled_in_ranges(definitions: 
 
 def test_the_runs_that_spend_share_a_pool(definitions: dg.Definitions):
     pools = {
-        op.name: op.pool for job in definitions.get_repository_def().get_all_jobs() for op in job.graph.iterate_op_defs()
+        op.name: op.pool
+        for job in definitions.get_repository_def().get_all_jobs()
+        for op in job.graph.iterate_op_defs()
     }
     assert {name: pool for name, pool in pools.items() if pool} == {"backfill_recordings": "songstats"}
 

@@ -6,9 +6,9 @@ import dagster as dg
 
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
-from measurement_pipeline_tests.workbench import OPERATORS, isrcs
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage
+from measurement_pipeline_tests.workbench import OPERATORS, isrcs
 
 
 def test_a_planned_run_materializes_each_recording_with_what_it_came_to(stage: Stage):
@@ -19,7 +19,11 @@ def test_a_planned_run_materializes_each_recording_with_what_it_came_to(stage: S
     result = stage.backfill(songs)
     assert result.success
     told = stage.told()
-    assert {song: told[song]["outcome"] for song in songs} == {songs[0]: "stored", songs[1]: "stored", songs[2]: "no_history"}
+    assert {song: told[song]["outcome"] for song in songs} == {
+        songs[0]: "stored",
+        songs[1]: "stored",
+        songs[2]: "no_history",
+    }
     shown = told[songs[0]]
     assert shown["points"] > 0
     assert shown["hit"] is True
@@ -135,7 +139,13 @@ def test_a_request_becomes_queue_rows_and_is_answered(stage: Stage):
     result = stage.intake()
     assert result.success
     (row,) = stage.bench.sql("select * from measurement_jobs where id = %s", job)
-    assert (row["state"], row["status_code"], row["asked"], row["enqueued"], row["skipped"]) == ("accepted", 202, 3, 3, 0)
+    assert (row["state"], row["status_code"], row["asked"], row["enqueued"], row["skipped"]) == (
+        "accepted",
+        202,
+        3,
+        3,
+        0,
+    )
     assert stage.bench.statuses() == {"pending": 3}
 
 
@@ -205,7 +215,9 @@ def test_no_secret_is_in_what_a_run_leaves_behind(stage: Stage):
     stage.bench.sandbox.faults(HISTORY, status=400, isrc=songs[0])
     result = stage.backfill(songs)
     logs = json.dumps([dg.serialize_value(entry) for entry in stage.instance.all_logs(result.run_id)])
-    rows = str(stage.bench.sql("select * from songstats_responses")) + str(stage.bench.sql("select * from songstats_quota_ledger"))
+    rows = str(stage.bench.sql("select * from songstats_responses")) + str(
+        stage.bench.sql("select * from songstats_quota_ledger")
+    )
     for secret in (stage.bench.sandbox.songstats_key, stage.bench.sandbox.stripe_key):
         assert secret not in logs
         assert secret not in rows

@@ -33,7 +33,8 @@ def test_a_thousand_requests_cost_about_ten_runs(stage: Stage):
     stage.bench.sql(
         "insert into measurement_jobs (account, source, scope)"
         " select %s, 'historical', jsonb_build_object('isrcs', jsonb_build_array(s)) from unnest(%s::text[]) s",
-        stage.bench.account, songs,
+        stage.bench.account,
+        songs,
     )
     runs = 0
     while stage.tick("measurement_job_sensor").run_requests:
@@ -133,11 +134,7 @@ def test_an_unpaid_row_never_stands_before_a_paid_one(stage: Stage):
 
 def test_each_plan_has_keys_of_its_own(stage: Stage):
     stage.bench.ask_for(isrcs(3))
-    keys = [
-        request.run_key
-        for _ in range(3)
-        for request in stage.tick("backfill_queue_sensor").run_requests
-    ]
+    keys = [request.run_key for _ in range(3) for request in stage.tick("backfill_queue_sensor").run_requests]
     assert len(set(keys)) == 3
 
 
@@ -153,7 +150,8 @@ def test_a_run_whose_process_is_gone_is_reported_failed_and_its_rows_are_asked_f
     stage.bench.sql("insert into run_heartbeats values (%s, now() - interval '10 minutes')", run.run_id)
     stage.bench.sql(
         "update songstats_backfill_queue set status = 'in_progress', claimed_by = %s, lease = 1,"
-        " heartbeat_at = now() - interval '10 minutes'", run.run_id,
+        " heartbeat_at = now() - interval '10 minutes'",
+        run.run_id,
     )
     assert ranges(stage.tick("backfill_queue_sensor")) == [(songs[0], songs[1], 2)]
     found = stage.instance.get_run_by_id(run.run_id)

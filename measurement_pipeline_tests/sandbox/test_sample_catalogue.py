@@ -50,6 +50,4 @@ def test_the_histories_of_the_sample_end_at_its_counts() -> None:
             points = spotify(ask(sandbox, row["isrc"]))
             if row["play_count"]:
                 assert float(points[-1]["streams_total"]) == float(row["play_count"])
-            assert (
-                date.fromisoformat(row["release_date"]) - date.fromisoformat(points[0]["date"])
-            ).days == 1
+            assert (date.fromisoformat(row["release_date"]) - date.fromisoformat(points[0]["date"])).days == 1

@@ -18,9 +18,7 @@ FALLING = replace(PLAIN, falls=1)
     release=st.dates(date(1950, 1, 1), PLAIN.last_day),
     seed=st.text(max_size=5),
 )
-def test_a_history_ends_at_the_known_count_and_is_never_negative(
-    total: int, release: date, seed: str
-) -> None:
+def test_a_history_ends_at_the_known_count_and_is_never_negative(total: int, release: date, seed: str) -> None:
     known = Known(play_count=total, release_date=release)
     first, counts = history("AA6Q72500001", known, replace(FALLING, seed=seed))
 

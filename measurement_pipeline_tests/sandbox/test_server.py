@@ -22,7 +22,7 @@ COMMAND = [sys.executable, "-m", "measurement_pipeline.sandbox"]
 @contextlib.contextmanager
 def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The doubles in a process of their own, with their URL."""
-    with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, text=True) as started:  # noqa: S603
+    with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, text=True) as started:
         try:
             assert started.stdout is not None
             yield started, json.loads(started.stdout.readline())["songstats_url"]
@@ -55,7 +55,7 @@ def test_a_process_ends_when_its_parent_is_gone() -> None:
         "sys.stdout.flush()\n"
         "sys.stdin.read()\n"
     )
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
@@ -75,7 +75,7 @@ def test_a_process_ends_when_its_parent_is_gone() -> None:
     pytest.fail("the doubles outlived their parent by 10 seconds")
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::"])  # noqa: S104
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::"])
 def test_a_host_that_is_not_loopback_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="loopback only"):
         serve(host, 0)

@@ -17,9 +17,7 @@ A_RECORDING = "QZES72012345"
 
 @pytest.fixture
 def sdk(sandbox: Sandbox) -> Iterator[SongstatsClient]:
-    with SongstatsClient(
-        api_key=sandbox.songstats_key, base_url=sandbox.songstats_url, max_retries=0
-    ) as client:
+    with SongstatsClient(api_key=sandbox.songstats_key, base_url=sandbox.songstats_url, max_retries=0) as client:
         yield client
 
 
@@ -224,9 +222,7 @@ def test_several_sources_come_in_no_particular_order(sandbox: Sandbox) -> None:
 
     assert {source for seen in orders for source in seen} == {"spotify", "youtube", "shazam"}
     assert len({seen[0] for seen in orders}) > 1
-    assert any("youtube" not in seen for seen in orders) or any(
-        "shazam" not in seen for seen in orders
-    )
+    assert any("youtube" not in seen for seen in orders) or any("shazam" not in seen for seen in orders)
 
 
 def test_all_sources_bring_each_platform_in_its_own_words(sandbox: Sandbox) -> None:
@@ -260,9 +256,7 @@ def test_status_counts_the_month_and_forgets_it_the_month_after(clock: Clock) ->
     roles = {"AA6Q72500001": Role.ABSENT}
     with (
         running(behaviour=replace(PLAIN, roles=roles), clock=clock) as sandbox,
-        SongstatsClient(
-            api_key=sandbox.songstats_key, base_url=sandbox.songstats_url, max_retries=0
-        ) as sdk,
+        SongstatsClient(api_key=sandbox.songstats_key, base_url=sandbox.songstats_url, max_retries=0) as sdk,
     ):
         for isrc in ("AA6Q72500001", "AA6Q72500002", "AA6Q72500002", "AA6Q72500003"):
             ask(sandbox, isrc)
