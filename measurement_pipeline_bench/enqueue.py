@@ -17,6 +17,7 @@ from measurement_pipeline_bench.sql import statements
 _SQL = statements("enqueue")
 
 _AT_A_TIME = 25
+_COMMITS = 200
 
 
 def measure(lab: Lab) -> Findings:
@@ -30,6 +31,7 @@ def measure(lab: Lab) -> Findings:
         job = other.submit_scope({"catalog_id": str(catalogue)})
         lab.say(f"one upsert a recording, for {sample:,}")
         upserts = asyncio.run(_upsert(other.database_url, job, isrcs(size)[:sample]))
+        commit = _commit_seconds(other)
     return Findings(
         [
             Figure(
@@ -39,10 +41,16 @@ def measure(lab: Lab) -> Findings:
                 f"one upsert a recording, {_AT_A_TIME} at once",
                 sample / upserts,
                 Target("ratio", at_least=50),
-                f"one upsert a recording: measured on {sample:,} of the same catalogue; the same two rows each, a statement a row",
+                f"one upsert a recording: measured on {sample:,} of the same catalogue; the same two rows, a statement each",
             )
         ],
-        {"enqueueing, in seconds": {"the whole catalogue": round(seconds, 2)}},
+        {
+            "enqueueing": {
+                "the whole catalogue, in seconds": round(seconds, 2),
+                # What the comparison is made of: where a commit waits for a disk, it is slower, and ours hardly is.
+                "one commit alone on this machine, in ms": round(commit * 1000, 2),
+            }
+        },
     )
 
 
@@ -78,7 +86,7 @@ def queue_catalogue(lab: Lab, deployment: Deployment, size: int) -> float:
 
 
 async def _upsert(database_url: str, job: UUID, isrcs_: list[str]) -> float:
-    """Seconds for the rows of so many recordings, one upsert each, `_AT_A_TIME` recordings at once on connections of their own."""
+    """Seconds for the rows of so many recordings, one statement a row, `_AT_A_TIME` recordings at once."""
     connections = [await psycopg.AsyncConnection.connect(database_url, autocommit=True) for _ in range(_AT_A_TIME)]
 
     async def enqueue(connection: psycopg.AsyncConnection, song: str) -> None:
@@ -93,3 +101,12 @@ async def _upsert(database_url: str, job: UUID, isrcs_: list[str]) -> float:
     for connection in connections:
         await connection.close()
     return seconds
+
+
+def _commit_seconds(deployment: Deployment) -> float:
+    """Seconds of one small statement that commits by itself."""
+    with deployment.connect() as connection:
+        since = time.monotonic()
+        for _ in range(_COMMITS):
+            connection.execute(_SQL["small_commit"])
+        return (time.monotonic() - since) / _COMMITS

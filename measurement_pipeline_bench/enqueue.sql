@@ -22,3 +22,8 @@ select
         ), 0
     )
 on conflict (song) do update set rank_score = excluded.rank_score;
+
+-- name: small_commit
+update vendor_state
+set next_call_at = clock_timestamp()
+where vendor = 'songstats';

@@ -5,19 +5,16 @@ than it has to.
 """
 
 import os
-import warnings
 
 import dagster as dg
 
-warnings.filterwarnings("ignore", category=dg.BetaWarning, message="Parameter `owners`")
-
-from measurement_pipeline import deployment  # noqa: E402
-from measurement_pipeline.defs import assets, jobs, sensors, tags  # noqa: E402
-from measurement_pipeline.defs.ops import POOL  # noqa: E402
-from measurement_pipeline.defs.partitions import isrc_partitions  # noqa: E402
-from measurement_pipeline.defs.resources import Pipeline  # noqa: E402
-from measurement_pipeline.postgres import backfill_queue  # noqa: E402
-from measurement_pipeline.postgres.database import connect  # noqa: E402
+from measurement_pipeline import deployment
+from measurement_pipeline.defs import assets, jobs, sensors, tags
+from measurement_pipeline.defs.ops import POOL
+from measurement_pipeline.defs.partitions import isrc_partitions
+from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.postgres import backfill_queue
+from measurement_pipeline.postgres.database import connect
 
 # runs.max_concurrent_runs in dagster.yaml.
 _RUNS_AT_ONCE = 3

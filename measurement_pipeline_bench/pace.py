@@ -1,6 +1,7 @@
 """The pace: calls a second that reach the vendor in a long drain, beside the pace that was set."""
 
 from datetime import datetime
+from itertools import pairwise
 
 from measurement_pipeline_bench import daemon
 from measurement_pipeline_bench.figures import Figure, Findings, Target
@@ -24,7 +25,7 @@ def measure(lab: Lab) -> Findings:
             found = daemon.drain(lab, deployment, songs, supervisor, patience_seconds=3 * seconds + 60)
         calls = sorted(datetime.fromisoformat(call["at"]) for call in sandbox.requests(_HISTORY))
     rate = (len(calls) - 1) / (calls[-1] - calls[0]).total_seconds()
-    gaps = [(later - earlier).total_seconds() for earlier, later in zip(calls, calls[1:], strict=False)]
+    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(calls)]
     return Findings(
         [
             Figure(

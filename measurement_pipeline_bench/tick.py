@@ -55,7 +55,7 @@ def measure(lab: Lab) -> Findings:
             Figure(f"first tick, {size:,} rows pending", "s", first, alone, listing_after_first, target),
             Figure(f"steady tick, {size:,} rows pending", "s", steady, alone, listing, target),
         ],
-        {"registering 100,000 partitions": {"ticks, the first included": registering + 1}},
+        {f"registering {size:,} partitions": {"ticks, the first included": registering + 1}},
     )
 
 

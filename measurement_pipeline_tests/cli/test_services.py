@@ -37,8 +37,12 @@ FAMILY = """
     def asked(*_): raise Asked
     signal.signal(signal.SIGTERM, asked)
     child = None if name.endswith("child") else subprocess.Popen([sys.executable, *sys.orig_argv[1:-1], name + "-child"])
-    print(f"{name} {os.getpid()} up", flush=True)
     try:
+        if child:
+            while not pathlib.Path(name + "-child").exists(): time.sleep(0.01)
+            print(f"{name} {os.getpid()} up", flush=True)
+        else:
+            pathlib.Path(name).touch()
         time.sleep(600)
     except Asked:
         if child: child.wait()
