@@ -12,7 +12,6 @@ from measurement_pipeline import deployment
 from measurement_pipeline.defs import assets, jobs, sensors, tags
 from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.partitions import isrc_partitions
-from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import connect
 
@@ -28,9 +27,9 @@ _RUNS_AT_ONCE = 3
 )
 def one_run_a_recording(context: dg.SensorEvaluationContext) -> list[dg.RunRequest]:
     """A run for each due row, once."""
-    pipeline: Pipeline = context.resources.pipeline
-    with connect(pipeline.terms.database_url) as connection:
-        due = [row.song for row in backfill_queue.due(connection, pipeline.terms.rules)]
+    terms = context.resources.pipeline.terms
+    with connect(terms.database_url) as connection:
+        due = [row.song for row in backfill_queue.due(connection, terms.rules)]
     context.instance.add_dynamic_partitions(str(isrc_partitions.name), due)
     context.instance.event_log_storage.set_concurrency_slots(POOL, _RUNS_AT_ONCE)
     return [dg.RunRequest(run_key=song, partition_key=song, tags={tags.PLAN: "one run each"}) for song in due]

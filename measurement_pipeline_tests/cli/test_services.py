@@ -204,7 +204,7 @@ SUPERVISOR = """
     import sys
     from pathlib import Path
     from measurement_pipeline.cli.services import Interrupted, Service, says, supervised
-    services = [Service("family", sys.argv[1:], {}, log=Path("family.log"), ready=says("child"))]
+    services = [Service("family", sys.argv[1:], {}, log=Path("family.log"), ready=says("up"))]
     try:
         with supervised(services, stop_seconds=5) as supervisor:
             print(Path("family.log").read_text().split()[1], flush=True)
