@@ -18,7 +18,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/sqlfluff lint --processes 2 measurement_pipeline
+	$(BIN)/sqlfluff lint --processes 2 measurement_pipeline measurement_pipeline_bench
 
 dev: $(READY)
 	$(BIN)/measurement-pipeline dev

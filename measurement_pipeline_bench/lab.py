@@ -33,9 +33,6 @@ from measurement_pipeline.settings import Settings
 # More than any benchmark spends, and as fast as it goes: the budget and the pace are not what is measured.
 _SETTINGS = {"SONGSTATS_HIT_LIMIT": "1000000", "SONGSTATS_REQUESTS_PER_SECOND": "0"}
 
-# As `dev` and `demo` set it for Dagster's processes, unless the environment does.
-_EVENT_BATCH_SIZE = "1000"
-
 
 def isrcs(count: int) -> list[str]:
     """ISRCs of IFPI's example registrant, which are never real recordings."""
@@ -124,7 +121,6 @@ class Lab:
                 if name not in names and not name.startswith("DAGSTER_")
             },
             **_SETTINGS,
-            "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", _EVENT_BATCH_SIZE),
             "DATABASE_URL": database_url,
             "DAGSTER_POSTGRES_URL": dagster_url,
             "DAGSTER_HOME": str(home),

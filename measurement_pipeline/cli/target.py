@@ -129,8 +129,6 @@ def opened(
             "DATABASE_URL": database_url,
             "DAGSTER_POSTGRES_URL": dagster_url(dagster),
             "DAGSTER_HOME": str(Path(dagster_home).absolute()),
-            # Planned events of a run are then written together (defs/storage.py): 0.1 ms each instead of 2.
-            "DAGSTER_EVENT_BATCH_SIZE": environment.get("DAGSTER_EVENT_BATCH_SIZE", "1000"),
         }
         yield Target(
             kind=kind,

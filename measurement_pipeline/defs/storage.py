@@ -117,6 +117,8 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         # Past the parent's constructor, which would make the storages without a pool.
         super(DagsterPostgresStorage, self).__init__()  # type: ignore[no-untyped-call]
         self.postgres_url = dagster_url(postgres_url)
+        # Dagster's own switch, which it reads at each event, and off by default because its own storages gain nothing by it.
+        os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
         self.should_autocreate_tables = should_autocreate_tables
         self._inst_data = inst_data
         made = (self.postgres_url, should_autocreate_tables)

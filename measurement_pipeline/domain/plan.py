@@ -64,7 +64,7 @@ def plan(
 
 def run_size(due: int) -> int:
     """Recordings a run: 100, and up to 500 where the queue is deep, since a larger run costs less a recording."""
-    return max(RECORDINGS_A_RUN, min(MOST_RECORDINGS_A_RUN, due // 4))
+    return max(RECORDINGS_A_RUN, min(MOST_RECORDINGS_A_RUN, due // 2))
 
 
 def _in_turn(rows: Sequence[Due], places: int, placed_before: int) -> list[str]:

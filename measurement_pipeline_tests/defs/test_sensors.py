@@ -57,13 +57,13 @@ def test_what_is_due_is_registered_and_asked_for_the_most_played_first(stage: St
     stage.bench.ask_for(songs)
     result = stage.tick("backfill_queue_sensor")
     assert stage.instance.get_dynamic_partitions("isrc") == songs, "registered in order of rank"
-    assert ranges(result) == [(songs[0], songs[99], 100), (songs[100], songs[199], 100), (songs[200], songs[249], 50)]
+    assert ranges(result) == [(songs[0], songs[124], 125), (songs[125], songs[249], 125)]
 
 
 def test_the_best_range_is_dequeued_first_in_whatever_order_the_runs_are_submitted_and_after_an_operators(stage: Stage):
     stage.bench.ask_for(isrcs(250))
     requests = stage.tick("backfill_queue_sensor").run_requests or []
-    assert [int(request.tags[tags.PRIORITY]) for request in requests] == [-1, -2, -3]
+    assert [int(request.tags[tags.PRIORITY]) for request in requests] == [-1, -2]
 
 
 def test_rows_that_runs_in_flight_cover_are_left_out(stage: Stage):
