@@ -19,10 +19,6 @@ defs = dg.Definitions(
     jobs=jobs.jobs,
     sensors=sensors.sensors,
     schedules=schedules.schedules,
-    resources={
-        "pipeline": deployment.pipeline(os.environ),
-        # What ops hand each other stays in the process: a checkout link has no business in a file.
-        "io_manager": dg.mem_io_manager,
-    },
+    resources={"pipeline": deployment.pipeline(os.environ)},
     executor=dg.in_process_executor,
 )

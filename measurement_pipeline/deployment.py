@@ -4,6 +4,8 @@ Composition only: which settings exist is `settings`, what the objects do is the
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -28,15 +30,18 @@ def pipeline(environment: Mapping[str, str]) -> Pipeline:
     """The pipeline that `environment` describes.
 
     Raises `SettingsError` where it describes none, and `WrongDeploymentError` or `SchemaOutOfDateError` where the database is
-    not its own. A database that is away is no reason to refuse: what needs it fails, and is tried again, by itself.
+    not its own. A database that is away is no reason to refuse to load: it is asked at the first tick or op instead.
     """
     settings = Settings.read(environment)
     found = from_settings(settings)
-    try:
+
+    @cache
+    def require_own_database() -> None:
         migrate.require(found.terms.database_url, kind=settings.kind)
-    except DatabaseUnavailable:
-        return found
-    return found
+
+    with suppress(DatabaseUnavailable):
+        require_own_database()
+    return replace(found, require_own_database=require_own_database)
 
 
 def from_settings(settings: Settings) -> Pipeline:

@@ -22,6 +22,17 @@ _BASE_ADDRESS = r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$"
 # One call in a quarter of an hour: anything slower is a slip.
 _SLOWEST_PACE = 0.001
 
+# What is told where a pattern does not hold: a regular expression helps nobody.
+_DATABASE_ADDRESS = "postgresql://user:password@host:port/database"
+_EXPECTED = {
+    "DATABASE_URL": _DATABASE_ADDRESS,
+    "DAGSTER_POSTGRES_URL": _DATABASE_ADDRESS,
+    "SONGSTATS_BASE_URL": "https://host, with or without a port and a path; no login, no query",
+    "SONGSTATS_SOURCES": "names in lower case, separated by commas alone, such as spotify,deezer",
+    "STRIPE_API_BASE": "https://host, with or without a port and a path; no login, no query",
+    "CHECKOUT_SUCCESS_URL": "an address that begins with https:// or http://",
+}
+
 Kind = Literal["sandbox", "live"]
 
 
@@ -228,5 +239,8 @@ def _in_words(error: ValidationError) -> str:
         name = str(problem["loc"][0]) if problem["loc"] else ""
         secret = not name or any(word in name for word in ("URL", "KEY", "BASE"))
         shown = "" if secret else f" (got {str(problem['input'])[:60]!r})"
-        lines.append((f"{name}: " if name else "") + problem["msg"].removeprefix("Value error, ") + shown)
+        said = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "string_pattern_mismatch" and name in _EXPECTED:
+            said = f"expected {_EXPECTED[name]}"
+        lines.append((f"{name}: " if name else "") + said + shown)
     return "; ".join(lines)

@@ -7,8 +7,8 @@ answer is decided in `domain` and `songstats/historic_stats`, what it says of th
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
@@ -80,6 +80,7 @@ class Drain:
         self._to_keep: asyncio.Queue[_Answered] = asyncio.Queue()
         self._to_settle: asyncio.Queue[_Answered] = asyncio.Queue()
         self._progress = asyncio.Event()
+        self._error: Exception | None = None
 
     async def walk(self, claims: Sequence[Claim]) -> Summary:
         """Buy what was claimed, as far as budget, payment, pace and vendor allow. What was never asked stays claimed."""
@@ -90,12 +91,15 @@ class Drain:
             self._stop_if_trust_is_lost()
             async with asyncio.TaskGroup() as group:
                 stations = [group.create_task(s()) for s in (self._beat, self._keep_station, self._settle_station)]
-                await self._start(claims)
-                await self._call_station(group)
+                with self._calls_first():
+                    await self._start(claims)
+                    await self._call_station(group)
                 while self._in_the_air:
                     await self._wait_for_progress()
                 for station in stations:
                     station.cancel()
+            if self._error is not None:
+                raise self._error
         finally:
             for line in (self._reserve_line, self._keep_line, self._settle_line, self._beat_line):
                 await line.close()
@@ -105,6 +109,15 @@ class Drain:
         """Reserve nothing more; what is in the air comes down by itself. Call from the loop."""
         self.summary.stopped = self.summary.stopped or why
         self._progress.set()
+
+    @contextmanager
+    def _calls_first(self) -> Iterator[None]:
+        """An error ends the run, but not before the calls in the air have come down and been kept: they were paid for."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised by `walk` once nothing is in the air
+            self._error = self._error or error
+            self.stop(f"an error: {error}")
 
     # --- stations ------------------------------------------------------------------------------------------------------
 
@@ -133,22 +146,28 @@ class Drain:
                 await self._wait_for_progress()
                 continue
             batch = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-            reserved = await self._reserve([claim for claim in batch if claim.song in self._held])
-            if not reserved:
-                continue
-            wait = await self._book_calls(len(reserved))
+            reserved, stale = await self._reserve([claim for claim in batch if claim.song in self._held])
+            wait = await self._book_calls(len(reserved)) if reserved else 0.0
             for place, (claim, reservation) in enumerate(reserved):
                 self._in_the_air += 1
                 group.create_task(self._call(claim, reservation, wait + (place / per_second if per_second else 0.0)))
-            if per_second:
+            # Asked once the calls are under way: a hit that was set aside does not wait for Stripe.
+            await self._ask_for_the_stale(stale)
+            if per_second and reserved:
                 await asyncio.sleep(wait + (len(reserved) - 1) / per_second)
 
     async def _call(self, claim: Claim, reservation: Reservation, wait: float) -> None:
-        await asyncio.sleep(wait)
-        self.summary.calls += 1
-        answer = await self._client.fetch_history(claim.song)
-        works = key_works(await self._client.fetch_status()) if needs_key_check(answer) else None
-        self._to_keep.put_nowait(_Answered(claim, reservation, answer, works))
+        answered = None
+        with self._calls_first():
+            await asyncio.sleep(wait)
+            self.summary.calls += 1
+            answer = await self._client.fetch_history(claim.song)
+            works = key_works(await self._client.fetch_status()) if needs_key_check(answer) else None
+            answered = _Answered(claim, reservation, answer, works)
+        if answered is not None:
+            self._to_keep.put_nowait(answered)
+        else:
+            self._land(1)
 
     async def _keep_station(self) -> None:
         while True:
@@ -162,16 +181,25 @@ class Drain:
     async def _settle_station(self) -> None:
         while True:
             batch = await _gathered(self._to_settle)
-            judged = [(item, judge(item.answer, key_works=item.key_works)) for item in batch]
-            settlings = {item.claim.song: self._settling(item, judgement) for item, judgement in judged}
-            settled = await self._settle(list(settlings.values()))
-            for item, judgement in judged:
-                if item.claim.song in settled:
-                    self._tell(item, judgement, settled[item.claim.song].settlement)
+            with self._calls_first():
+                # After an error what was kept stays unread: the next run reads it.
+                if self._error is None:
+                    await self._settle_batch(batch)
+            self._land(len(batch))
+
+    async def _settle_batch(self, batch: Sequence[_Answered]) -> None:
+        judged = [(item, judge(item.answer, key_works=item.key_works)) for item in batch]
+        settled = await self._settle([self._settling(item, judgement) for item, judgement in judged])
+        for item, judgement in judged:
+            if item.claim.song in settled:
+                self._tell(item, judgement, settled[item.claim.song].settlement)
+            if item.reservation.ledger is not None:
                 await self._trust.heed(item.claim.song, item.answer, judgement)
-            self._stop_if_trust_is_lost()
-            self._in_the_air -= len(batch)
-            self._progress.set()
+        self._stop_if_trust_is_lost()
+
+    def _land(self, calls: int) -> None:
+        self._in_the_air -= calls
+        self._progress.set()
 
     async def _beat(self) -> None:
         while True:
@@ -188,7 +216,8 @@ class Drain:
 
     # --- what the stations do ------------------------------------------------------------------------------------------
 
-    async def _reserve(self, batch: list[Claim]) -> list[tuple[Claim, Reservation]]:
+    async def _reserve(self, batch: list[Claim]) -> tuple[list[tuple[Claim, Reservation]], dict[UUID, list[Claim]]]:
+        """What may be called, and, by payer, what waits for a fresh decision."""
         wish = partial(
             ledger.reserve,
             claims=batch,
@@ -214,6 +243,9 @@ class Drain:
                     await self._defer(claim, "no card on file", wait=None)
                 case Verdict.STALE if reservation.account is not None:
                     stale.setdefault(reservation.account, []).append(claim)
+        return reserved, stale
+
+    async def _ask_for_the_stale(self, stale: dict[UUID, list[Claim]]) -> None:
         for account, claims in stale.items():
             if await self._ask_about_payment(account) is Payment.UNKNOWN:
                 for claim in claims:
@@ -221,7 +253,6 @@ class Drain:
             else:
                 # Allowed: reserve again. Denied: another request may pay, else the reservation says unpaid.
                 self._waiting.extendleft(reversed(claims))
-        return reserved
 
     async def _ask_about_payment(self, account: UUID) -> Payment:
         now = asyncio.get_running_loop().time()

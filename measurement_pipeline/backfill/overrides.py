@@ -1,4 +1,4 @@
-"""What a person may override: settled rows put back on the queue, a breaker closed. Each is recorded with its deed."""
+"""What a person may override: settled rows put back, a breaker closed, a pause lifted. Each is recorded with its deed."""
 
 from collections.abc import Sequence
 
@@ -17,11 +17,15 @@ def requeue(connection: Connection, songs: Sequence[str], *, rebuy: bool, actor:
     return put_back
 
 
-def close_breaker(connection: Connection, *, actor: str) -> bool:
-    """Let calls go out again; whether the breaker was open. Streaks are counted afresh from here."""
+def close_breaker(connection: Connection, *, actor: str) -> list[str]:
+    """Let calls go out again, a pause lifted too; the acts that this took. Streaks are counted afresh from here."""
+    done: dict[str, dict[str, str | None]] = {}
     with connection.transaction():
-        reason = songstats_ledger.deployment(connection).reason
-        closed = songstats_ledger.close_breaker(connection)
-        if closed:
-            operator_acts.record(connection, actor=actor, act="breaker closed", detail={"reason": reason})
-    return closed
+        before = songstats_ledger.deployment(connection)
+        if songstats_ledger.close_breaker(connection):
+            done["breaker closed"] = {"reason": before.reason}
+        if songstats_ledger.end_pause(connection):
+            done["pause lifted"] = {"until": before.paused_until.isoformat() if before.paused_until else None}
+        for act, detail in done.items():
+            operator_acts.record(connection, actor=actor, act=act, detail=detail)
+    return list(done)

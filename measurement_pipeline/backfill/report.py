@@ -58,6 +58,8 @@ class Summary:
     breaker_opened: str | None = None
     retry_in_seconds: float | None = None
     undone: dict[str, str] = field(default_factory=dict)
+    # As the database has it at the end of the run, so that it holds for all the tries of one run together.
+    failed: dict[str, Outcome] = field(default_factory=dict)
 
     def count(self, recording: Recording) -> None:
         """Add one recording to the totals."""

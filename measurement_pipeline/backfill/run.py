@@ -19,7 +19,6 @@ from measurement_pipeline.backfill.report import Kind, Recording, Summary
 from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.domain import isrc
 from measurement_pipeline.domain.backfill_queue import Status
-from measurement_pipeline.domain.outcome import Outcome
 from measurement_pipeline.domain.payment import Verdict as Payment
 from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, songs, songstats_ledger
@@ -40,7 +39,8 @@ class Coverage:
     """One run over `isrcs`: iterate it for what became of each, then read `summary`.
 
     `operator`: a person launched it, so failed rows are taken up again, absent ones made, and whatever could not be done is
-    named in `summary.undone`. `told`: recordings that an earlier attempt of the same run has reported already.
+    named in `summary.undone`. `again`: it is not the first try of its
+    run. `told`: recordings that an earlier attempt of the same run has reported already.
     `retry_soon_seconds`: the caller will cover the same recordings again in so many seconds if asked to.
     Iterating raises what the database raises; what the run held is released in any case.
     """
@@ -53,6 +53,7 @@ class Coverage:
         operator: bool,
         terms: Terms,
         means: Means,
+        again: bool = False,
         told: frozenset[str] = frozenset(),
         retry_soon_seconds: float | None = None,
     ) -> None:
@@ -62,6 +63,7 @@ class Coverage:
         self._operator = operator
         self._terms = terms
         self._means = means
+        self._again = again
         self._told = told
         self._retry_soon = retry_soon_seconds
         # What an interrupt kept from being yielded.
@@ -103,7 +105,7 @@ class Coverage:
     def _survey(self, connection: Connection) -> Generator[list[Recording], None, list[Claim]]:
         """Yield what needs no work; returns the rows claimed."""
         found = queue.rows(connection, self._isrcs, self._terms.rules)
-        if self._operator:
+        if self._operator and not self._again:
             found = self._take_up_as_operator(connection, found)
         stored = [
             Recording(song, Kind.ALREADY_STORED, outcome=row.outcome)
@@ -200,7 +202,9 @@ class Coverage:
         run_heartbeats.beat(connection, self._run)
         queue.release(connection, run=self._run)
         songstats_ledger.settle_open(connection, claim_timeout_seconds=self._terms.rules.claim_timeout_seconds)
-        queue.exhaust(connection, self._terms.rules)
+        spared = self._run if needs_rerun(self.summary) else None
+        queue.exhaust(connection, self._terms.rules, spared_run=spared)
+        self.summary.failed = queue.failed_by(connection, self._isrcs, run=self._run)
         measurement_jobs.settle(connection)
 
     def _name_undone(self, connection: Connection) -> None:
@@ -239,8 +243,3 @@ class Coverage:
 def needs_rerun(summary: Summary) -> bool:
     """Whether the same run is to come back in `summary.retry_in_seconds`."""
     return summary.retry_in_seconds is not None and summary.breaker_opened is None
-
-
-def failed_rows(summary: Summary) -> int:
-    """How many rows the run left as failed."""
-    return summary.by_outcome.get(Outcome.MALFORMED, 0) + summary.by_outcome.get(Outcome.EXHAUSTED, 0)

@@ -7,13 +7,18 @@ Decides with `domain/backfill_queue` how many calls may be in the air and when c
 from collections import deque
 from functools import partial
 
-from measurement_pipeline.domain.backfill_queue import calls_allowed_in_the_air, streak
+from measurement_pipeline.domain.backfill_queue import (
+    BLANKS_THAT_CALL_FOR_A_PAUSE,
+    calls_allowed_in_the_air,
+    streak,
+)
 from measurement_pipeline.domain.outcome import Cause, Judgement
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.database import Line
 from measurement_pipeline.songstats.answer import Answer
 
 _TELLING = frozenset({Cause.STORED, Cause.NO_HISTORY, Cause.REJECTED, Cause.MALFORMED})
+_BLANK = frozenset({Cause.TRANSIENT, Cause.TIMEOUT})
 
 
 class Trust:
@@ -28,13 +33,16 @@ class Trust:
         self._answers: deque[tuple[str, str]] = deque(maxlen=100)
         self._stored_in_this_run = False
         self._answered_in_this_run = False
+        self._blanks = 0
 
     @property
     def lost(self) -> str | None:
         """Why nothing more may be called, or None."""
         if self.breaker_opened is not None:
             return f"the breaker opened: {self.breaker_opened}"
-        return None if self.pause_left is None else "Songstats asks for a pause"
+        if self.pause_left is None:
+            return None
+        return "Songstats gives no usable answer: pausing" if self._blanks else "Songstats asks for a pause"
 
     async def begin(self) -> None:
         """Take up the streak where earlier runs left it: one of them may have died before it could open the breaker."""
@@ -44,21 +52,27 @@ class Trust:
     def room(self, in_the_air: int) -> int:
         """How many more calls may go out."""
         seen = streak([cause for cause, _ in self._answers])
-        return (
-            calls_allowed_in_the_air(seen, trusted=self._stored_in_this_run, concurrency=self._concurrency) - in_the_air
+        allowed = calls_allowed_in_the_air(
+            seen, trusted=self._stored_in_this_run, concurrency=self._concurrency, blanks=self._blanks
         )
+        return allowed - in_the_air
 
     async def heed(self, song: str, answer: Answer, judgement: Judgement) -> None:
-        """Take one answer to heart."""
+        """Take the answer to one call to heart. What is read again from what was kept tells nothing new."""
         if judgement.cause in _TELLING:
             self._answers.appendleft((judgement.cause, song))
             self._stored_in_this_run |= judgement.cause is Cause.STORED
             await self._watch_the_streak()
-        if judgement.cause is Cause.THROTTLED:
+        blank = judgement.cause in _BLANK
+        self._blanks = self._blanks + 1 if blank else 0
+        if judgement.cause is Cause.REFUSED_KEY:
+            await self._open_breaker("key", judgement.detail, [])
+        elif judgement.cause is Cause.THROTTLED or (
+            # A vendor that is away, or a 403 of which `/status` says nothing: the recordings are not to blame.
+            blank and (judgement.outcome is None or self._blanks >= BLANKS_THAT_CALL_FOR_A_PAUSE)
+        ):
             left = await self._line.persist(partial(ledger.pause, retry_after=answer.retry_after))
             self.pause_left = max(left, self.pause_left or 0.0)
-        elif judgement.cause is Cause.REFUSED_KEY:
-            await self._open_breaker("key", judgement.detail, [])
         elif judgement.cause is Cause.STORED and not self._answered_in_this_run and self.pause_left is None:
             self._answered_in_this_run = True
             await self._line.persist(ledger.unthrottle)

@@ -1,4 +1,4 @@
-"""`breaker`: whether calls to Songstats go out, and a person's word that they may again."""
+"""`breaker`: whether calls to Songstats go out, and a person's word that they may again, pause or no pause."""
 
 import getpass
 from pathlib import Path
@@ -16,8 +16,9 @@ _WHAT_TO_DO = {
         "closes the breaker"
     ),
     "streak": (
-        "find out what changed, then `measurement-pipeline breaker close`, and "
-        "`measurement-pipeline requeue --suspect` for what was settled on doubtful answers"
+        "find out what changed, then `measurement-pipeline breaker close`, and for what was settled on doubtful answers "
+        "`measurement-pipeline requeue --suspect`: it reads malformed answers again as they were kept; if the vendor was "
+        "at fault, --rebuy buys them anew"
     ),
 }
 
@@ -31,28 +32,35 @@ def command() -> None:
 @output.json_option
 @click.pass_obj
 def show(state: Path | None, *, as_json: bool) -> None:
-    """Say whether it is open, since when, why, and what to do."""
+    """Say whether it is open, since when, why, and what to do; and whether a pause lasts."""
     with database(state) as (_, connection):
         vendor = songstats_ledger.deployment(connection)
     if as_json:
         output.as_json(
             {key: getattr(vendor, key) for key in ("breaker", "breaker_kind", "reason", "opened_at", "paused_until")}
         )
-    elif vendor.breaker == "open":
+        return
+    if vendor.breaker == "open":
         output.say(f"open since {output.shown(vendor.opened_at)}: {vendor.reason}")
         output.say(f"what to do: {_WHAT_TO_DO[vendor.breaker_kind or 'streak']}")
-    else:
+    elif vendor.paused_until is None:
         output.say("closed: calls go out")
+    else:
+        output.say("closed, but no call goes out while the pause lasts")
+    if vendor.paused_until is not None:
+        output.say(f"{output.pause(vendor.paused_until)}; `measurement-pipeline breaker close` lifts it now")
 
 
 @command.command("close")
 @output.json_option
 @click.pass_obj
 def close(state: Path | None, *, as_json: bool) -> None:
-    """Let calls go out again; streaks are counted afresh from here. It is recorded who did it."""
+    """Let calls go out again, and lift a pause; streaks are counted afresh from here. It is recorded who did it."""
     with database(state) as (_, connection):
-        closed = overrides.close_breaker(connection, actor=getpass.getuser())
+        done = overrides.close_breaker(connection, actor=getpass.getuser())
     if as_json:
-        output.as_json({"closed": closed, "breaker": "closed"})
+        output.as_json(
+            {"closed": "breaker closed" in done, "pause_lifted": "pause lifted" in done, "breaker": "closed"}
+        )
     else:
-        output.say("closed" if closed else "it was closed already")
+        output.say("; ".join(done) or "it was closed already, and no pause lasted")

@@ -16,6 +16,8 @@ from measurement_pipeline.postgres.payment_decisions import ensure_account
 from measurement_pipeline.postgres.songstats_ledger import deployment
 
 _SHOWN = 50
+# Before it there was nothing to count plays of; such a day is a slip.
+_EARLIEST = date(1900, 1, 1)
 
 
 @click.group("catalog")
@@ -39,15 +41,17 @@ def import_(ctx: click.Context, file: Path, *, name: str, account: str, as_of: d
     """Load FILE: CSV, UTF-8, columns isrc, title, artist, album, release_date, play_count.
 
     A count becomes a measurement of source import and ranks the recording; no count ranks 0. Bad lines are listed and
-    left out; the exit status is then 1.
+    left out; the exit status is then 1. A file without a good line makes nothing.
     """
     if not name.strip():
         raise click.BadParameter("expected a name", param_hint="--name")
     found = read_file(file)
     with database(ctx.obj) as (_, connection):
         owner = names.account(connection, account)
-        day = as_of.date() if as_of is not None else None
-        catalog = load(connection, found, account=owner, name=name.strip(), as_of=day, raw_ref=file.name)
+        day = None if as_of is None else _past(connection, as_of.date())
+        catalog = None
+        if found.lines:
+            catalog = load(connection, found, account=owner, name=name.strip(), as_of=day, raw_ref=file.name)
     if as_json:
         output.as_json(
             {
@@ -60,7 +64,7 @@ def import_(ctx: click.Context, file: Path, *, name: str, account: str, as_of: d
         )
     else:
         _report(found, catalog=catalog, name=name.strip())
-    ctx.exit(1 if found.bad else 0)
+    ctx.exit(0 if found.lines and not found.bad else 1)
 
 
 def read_file(path: Path) -> CatalogFile:
@@ -91,19 +95,35 @@ def load(
             found.lines.values(),
             account=account,
             name=name,
-            as_of=as_of or deployment(connection).now.astimezone(UTC).date(),
+            as_of=as_of or _today(connection),
             raw_ref=raw_ref,
         )
 
 
-def _report(found: CatalogFile, *, catalog: UUID, name: str) -> None:
+def _today(connection: Connection) -> date:
+    return deployment(connection).now.astimezone(UTC).date()
+
+
+def _past(connection: Connection, day: date) -> date:
+    today = _today(connection)
+    if not _EARLIEST <= day <= today:
+        raise click.BadParameter(
+            f"{day}: expected a day from {_EARLIEST} to {today}, today in UTC", param_hint="--as-of"
+        )
+    return day
+
+
+def _report(found: CatalogFile, *, catalog: UUID | None, name: str) -> None:
     without = sum(line.play_count is None for line in found.lines.values())
     counts = f", {without:,} of them without a count" if without else ""
     repeated = f"; {found.repeated:,} lines repeated an earlier one" if found.repeated else ""
-    output.say(f"catalogue {name} ({catalog}): {len(found.lines):,} recordings loaded{counts}{repeated}")
+    if catalog is not None:
+        output.say(f"catalogue {name} ({catalog}): {len(found.lines):,} recordings loaded{counts}{repeated}")
     for bad in found.bad[:_SHOWN]:
         click.echo(f"line {bad.number}: {bad.problem}", err=True)
     if len(found.bad) > _SHOWN:
         click.echo(f"… and {len(found.bad) - _SHOWN:,} more (--json lists all)", err=True)
-    if found.bad:
+    if catalog is None:
+        click.echo("the file has no good line: no catalogue was made, nothing is loaded", err=True)
+    elif found.bad:
         click.echo(f"{len(found.bad):,} bad lines were left out; the good ones are loaded", err=True)

@@ -16,7 +16,15 @@ from measurement_pipeline import deployment
 from measurement_pipeline.cli import output, sandbox_command, services
 from measurement_pipeline.cli import sample_accounts as accounts
 from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.target import Doubles, alone, opened, prepare_dagster, wants_doubles, workspace
+from measurement_pipeline.cli.target import (
+    Doubles,
+    alone,
+    opened,
+    prepare_dagster,
+    server_kept_up,
+    wants_doubles,
+    workspace,
+)
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.sandbox import Sandbox, running, sample_catalogue
 from measurement_pipeline.settings import Settings
@@ -45,8 +53,9 @@ def command(state: Path | None, *, port: int, sandbox_port: int) -> None:
         deployment.from_settings(
             target.settings
         )  # refuses here, and not in three processes' logs, where a key is missing
-        output.banner(target)
+        # Before the banner: a database of the other kind is refused, and nothing is to be announced then.
         migrate.upgrade(target.database_url, kind=target.kind)
+        output.banner(target)
         prepare_dagster(target)
         if sandbox is not None:
             with target.connect() as connection:
@@ -61,9 +70,10 @@ def command(state: Path | None, *, port: int, sandbox_port: int) -> None:
             ready=services.answers(f"{ui}/server_info"),
         )
         click.echo(f"Dagster is starting; it logs to {dagster.log}", err=True)
+        server = stack.enter_context(server_kept_up(target))
         with services.supervised([dagster]) as supervisor:
             output.say(f"Dagster's UI: {ui}  (Ctrl-C stops everything)")
-            supervisor.wait()
+            supervisor.wait(server)
             click.echo("stopping: what is in flight finishes or is released", err=True)
     click.echo("stopped", err=True)
 

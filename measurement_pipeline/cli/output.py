@@ -15,6 +15,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from measurement_pipeline.cli.target import Target
+    from measurement_pipeline.postgres.songstats_ledger import Budget
 
 # Not a terminal: nothing is to be cut or folded at 80 columns.
 _WIDTH_OF_A_FILE = 200
@@ -85,6 +86,25 @@ def shown(value: object) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S %Z").strip()
     return str(value)
+
+
+def pause(until: datetime) -> str:
+    """A pause that lasts, in words."""
+    return f"paused until {shown(until)}: Songstats asked for it"
+
+
+def budget(found: "Budget") -> str:
+    """The budget as a person reads it."""
+    spent = f"{found.left:,} of {found.allowed:,} hits left ({found.hits:,} in the last 30 days"
+    spent += f", {found.in_the_air:,} in the air)" if found.in_the_air else ")"
+    if found.left:
+        return spent
+    frees = (
+        "no hits are allowed"
+        if found.next_hit_frees_at is None
+        else f"the next hit frees {shown(found.next_hit_frees_at)}"
+    )
+    return f"{spent}; {frees}"
 
 
 def euros(hits: int, eur_per_hit: float) -> float:

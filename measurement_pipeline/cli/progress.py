@@ -13,12 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.domain.measurement_job import State
-from measurement_pipeline.postgres import measurement_jobs
+from measurement_pipeline.postgres import measurement_jobs, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 
 UNSETTLED = {State.QUEUED, State.ACCEPTED}
 
 _POLL_SECONDS = 0.5
+# The budget counts 30 days of hits: not at every look.
+_HELD_SECONDS = 5.0
 _VALUES_SHOWN = 5
 # Between two plain lines that say the same.
 _REPEAT_SECONDS = 30.0
@@ -73,12 +75,16 @@ def meter() -> Iterator[Meter]:
         yield _Bar(bar)
 
 
-def until_answered(connection: Connection, job: UUID) -> dict[str, Any]:
-    """Wait until the request is done or refused, showing how far it is; the request as it is then."""
+def until_answered(connection: Connection, job: UUID, *, hits_allowed: int) -> dict[str, Any]:
+    """Wait until the request is done or refused, showing how far it is and what holds it; the request as it is then."""
+    held, ask_again_at = "", 0.0
     with meter() as shown:
         while True:
             found = show(connection, job)
-            shown.show(found["settled"], found["asked"] or 0, note(found))
+            if time.monotonic() >= ask_again_at:
+                held = what_holds_purchases(connection, hits_allowed=hits_allowed) or ""
+                ask_again_at = time.monotonic() + _HELD_SECONDS
+            shown.show(found["settled"], found["asked"] or 0, note(found) or held)
             if found["state"] not in UNSETTLED:
                 return found
             time.sleep(_POLL_SECONDS)
@@ -97,6 +103,17 @@ def note(job: dict[str, Any]) -> str:
     if job["state"] == State.QUEUED:
         return job["error"] or "waiting for intake"
     return ""
+
+
+def what_holds_purchases(connection: Connection, *, hits_allowed: int) -> str | None:
+    """Why nothing is bought at the moment: breaker, pause or budget; None where none of them is in the way."""
+    vendor = songstats_ledger.deployment(connection)
+    if vendor.breaker == "open":
+        return f"nothing is bought: the breaker is open: {vendor.reason}; see `measurement-pipeline breaker show`"
+    if vendor.paused_until is not None:
+        return f"nothing is bought: {output.pause(vendor.paused_until)}"
+    budget = songstats_ledger.budget(connection, hits_allowed=hits_allowed)
+    return None if budget.left else f"nothing is bought: {output.budget(budget)}"
 
 
 def say_job(job: dict[str, Any], *, eur_per_hit: float, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import click
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.target import database
 from measurement_pipeline.postgres import backfill_queue, songstats_ledger
-from measurement_pipeline.postgres.songstats_ledger import Budget, Deployment
+from measurement_pipeline.postgres.songstats_ledger import Deployment
 
 _OUTCOMES_OF = {"done": ("stored", "no_history", "rejected"), "failed": ("malformed", "exhausted", "transient")}
 
@@ -52,10 +52,8 @@ def command(state: Path | None, *, limit: int, as_json: bool) -> None:
                 "suspect": counts["suspect"] or None,
                 "waiting": _waiting(counts),
                 "breaker": _breaker(vendor),
-                "pause": f"until {output.shown(vendor.paused_until)}: Songstats asked for it"
-                if vendor.paused_until
-                else "none",
-                "budget": in_words(budget),
+                "pause": "none" if vendor.paused_until is None else output.pause(vendor.paused_until),
+                "budget": output.budget(budget),
             }
         )
     )
@@ -77,20 +75,6 @@ def command(state: Path | None, *, limit: int, as_json: bool) -> None:
         output.console().print(output.table(columns, rows, right=("rank",)))
 
 
-def in_words(budget: Budget) -> str:
-    """The budget as a person reads it."""
-    spent = f"{budget.left:,} of {budget.allowed:,} hits left ({budget.hits:,} in the last 30 days"
-    spent += f", {budget.in_the_air:,} in the air)" if budget.in_the_air else ")"
-    if budget.left:
-        return spent
-    frees = (
-        "no hits are allowed"
-        if budget.next_hit_frees_at is None
-        else f"the next hit frees {output.shown(budget.next_hit_frees_at)}"
-    )
-    return f"{spent}; {frees}"
-
-
 def _with_outcomes(counts: dict[str, Any], status: str) -> str:
     parts = [f"{counts[o]:,} {o.replace('_', ' ')}" for o in _OUTCOMES_OF.get(status, ()) if counts[o]]
     return f"{counts[status]:,}" + (f" ({', '.join(parts)})" if parts else "")
@@ -104,7 +88,7 @@ def _waiting(counts: dict[str, Any]) -> str | None:
 
 def _breaker(vendor: Deployment) -> str:
     if vendor.breaker != "open":
-        return "closed: calls go out"
+        return "closed: calls go out" if vendor.paused_until is None else "closed"
     return f"OPEN since {output.shown(vendor.opened_at)}: {vendor.reason}"
 
 

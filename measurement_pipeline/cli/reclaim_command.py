@@ -9,6 +9,7 @@ import click
 from measurement_pipeline.cli import output, sandbox_command
 from measurement_pipeline.cli.target import opened
 from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.postgres import songstats_ledger
 
 _MOST_UNPAID = 10_000
 
@@ -50,6 +51,8 @@ def command(state: Path | None, *, sandbox_port: int, as_json: bool) -> None:
             intake.ask_about_payment(unpaid, pipeline.decide),
             run=f"reclaim by process {os.getpid()}",
         )
+        with target.connect() as connection:
+            vendor = songstats_ledger.deployment(connection)
     found = {
         **asdict(swept),
         "unpaid_looked_at": len(unpaid.requests),
@@ -59,6 +62,5 @@ def command(state: Path | None, *, sandbox_port: int, as_json: bool) -> None:
         output.as_json(found)
     else:
         told = {_IN_WORDS[key]: value for key, value in found.items()}
-        output.console().print(
-            output.facts({**told, "breaker": swept.breaker or "closed, or not the sweep's to close"})
-        )
+        standing = "closed" if vendor.breaker == "closed" else f"OPEN, a person's to close: {vendor.reason}"
+        output.console().print(output.facts({**told, "breaker": swept.breaker or standing}))

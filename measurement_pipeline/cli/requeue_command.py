@@ -17,6 +17,7 @@ from measurement_pipeline.postgres import backfill_queue
 
 # What is stored is never bought again, by anybody.
 _CHOICES = [outcome.value for outcome in Outcome if outcome is not Outcome.STORED]
+_SHOWN = 5
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -77,6 +78,7 @@ def command(
             older_than_seconds=older_than,
         )
         done = [] if estimate else overrides.requeue(connection, list(chosen), rebuy=rebuy, actor=getpass.getuser())
+    left_alone = [song for song in dict.fromkeys(wanted) if song not in chosen]
     hits = sum(rebuy or was is not Outcome.MALFORMED for was in chosen.values())
     eur = output.euros(hits, target.settings.songstats_eur_per_hit)
     if as_json:
@@ -86,6 +88,7 @@ def command(
                 "chosen": len(chosen),
                 "by_outcome": by_outcome,
                 "requeued": len(done),
+                "left_alone": left_alone,
                 "hits_at_most": hits,
                 "eur_at_most": eur,
             }
@@ -94,6 +97,12 @@ def command(
         cost = f"at most {hits:,} hits, €{eur:,.2f}"
         deed = "nothing was changed" if estimate else f"{len(done):,} put back on the queue"
         output.say(f"{len(chosen):,} recordings{_by_outcome(chosen)}: {deed}; {cost}")
+        if left_alone:
+            more = ", …" if len(left_alone) > _SHOWN else ""
+            output.say(
+                f"left alone: {', '.join(left_alone[:_SHOWN])}{more}: not settled, not what the other conditions name, "
+                "or stored; stored ones are never put back"
+            )
 
 
 def _isrcs(values: Sequence[str]) -> list[str]:

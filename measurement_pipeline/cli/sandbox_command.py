@@ -37,7 +37,7 @@ def require_running(target: Target) -> None:
     except OSError as error:
         raise RefusedError(
             f"no doubles of the vendors listen at {target.settings.songstats_base_url}: start "
-            "`measurement-pipeline dev` or `measurement-pipeline sandbox` first"
+            "`measurement-pipeline dev` or `measurement-pipeline sandbox` first, or name their port with --sandbox-port"
         ) from error
 
 

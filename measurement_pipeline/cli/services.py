@@ -149,10 +149,14 @@ class Supervisor:
             if running.restart_at is not None and time.monotonic() >= running.restart_at:
                 self._spawn(running.service, deaths=running.deaths)
 
-    def wait(self) -> None:
-        """Check until a stop signal comes; it is what was waited for, so that this returns. Raises `ServiceError`."""
+    def wait(self, tend: Callable[[], None] = lambda: None) -> None:
+        """Check, after a call of `tend`, until a stop signal comes; it is what was waited for, so that this returns.
+
+        Raises `ServiceError`, and what `tend` raises.
+        """
         try:
             while True:
+                tend()
                 self.check()
                 time.sleep(_POLL_SECONDS * 5)
         except Interrupted as signal:

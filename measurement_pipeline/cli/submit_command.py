@@ -17,7 +17,10 @@ from measurement_pipeline.postgres.database import Connection
 @click.command("submit")
 @names.account_option
 @click.option(
-    "--source", type=click.Choice([s.value for s in Source]), required=True, help="historical: the past, bought once."
+    "--source",
+    type=click.Choice([s.value for s in Source]),
+    required=True,
+    help="historical: the past, bought once. current is not available yet.",
 )
 @click.option(
     "--isrc", "isrcs", multiple=True, metavar="ISRC", help="A recording; repeat it, or separate several by commas."
@@ -77,7 +80,7 @@ def command(
         if not as_json:
             click.echo(f"request {job} is queued", err=True)
         try:
-            shown = progress.until_answered(connection, job)
+            shown = progress.until_answered(connection, job, hits_allowed=target.settings.hits_allowed)
         except KeyboardInterrupt:
             click.echo(f"stopped waiting; request {job} goes on: `measurement-pipeline jobs {job}`", err=True)
             raise

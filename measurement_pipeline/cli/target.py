@@ -5,13 +5,18 @@ Composition for the command line. What settings there are is `settings`; the obj
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
+from psycopg.conninfo import conninfo_to_dict
+
 from measurement_pipeline.cli import services
 from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.stop_signals import held
 from measurement_pipeline.postgres import address, migrate
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.embedded import EmbeddedServer, dagster_url
@@ -167,6 +172,26 @@ def alone(target: Target, command: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def server_kept_up(target: Target) -> Iterator[Callable[[], None]]:
+    """What to call every second or so: it starts `target`'s embedded server again where that has died.
+
+    Elsewhere it does nothing. Raises `EmbeddedServerError` where the server does not start.
+    """
+    with ExitStack() as again:
+
+        def check() -> None:
+            if not target.embedded or _listens(target.database_url):
+                return
+            click.echo(f"POSTGRESQL DIED: starting {target.where} again", err=True)
+            with held():
+                again.close()
+                again.enter_context(EmbeddedServer(target.home / "postgres"))
+            click.echo("PostgreSQL is up again; what was in flight is taken up by later runs", err=True)
+
+        yield check
+
+
 def prepare_dagster(target: Target) -> None:
     """Make Dagster's database and home where they are missing. A home with a dagster.yaml of its own keeps it."""
     address.create_if_absent(target.dagster_url)
@@ -176,6 +201,20 @@ def prepare_dagster(target: Target) -> None:
 def workspace() -> Path:
     """The checkout's workspace.yaml: what Dagster's processes load."""
     return _CHECKOUT / "workspace.yaml"
+
+
+def _listens(embedded_url: str) -> bool:
+    # The socket alone: a server that refuses a login, being full or on its way up, is not dead.
+    where = conninfo_to_dict(embedded_url)
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(f"{where['host']}/.s.PGSQL.{where['port']}")
+        except BlockingIOError:  # many wait to be let in
+            return True
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
 
 
 def _says_where_vendors_are(settings: Settings) -> bool:

@@ -1,31 +1,31 @@
 """How a backfill's summary becomes Dagster's words: success, retry in seconds, or a failure that says why in one line."""
 
+from collections import Counter
+
 import dagster as dg
 
 from measurement_pipeline.backfill.report import Kind, Summary
-from measurement_pipeline.backfill.run import failed_rows, needs_rerun
-from measurement_pipeline.defs import retry_policies
+from measurement_pipeline.backfill.run import needs_rerun
+from measurement_pipeline.defs.retry_policies import MAX_RETRIES
 
 _SHOWN = 10
 
 
 def retry_soon_seconds(retry_number: int) -> float | None:
     """What a transient row may count on inside its run: 2, 4, 8 s; None once the op's retries are used up."""
-    return None if retry_number >= retry_policies.seconds.max_retries else float(2 ** (retry_number + 1))
+    return None if retry_number >= MAX_RETRIES else float(2 ** (retry_number + 1))
 
 
 def raise_for(summary: Summary, *, retry_number: int) -> None:
     """Raise what the run must end with, if it is not success."""
-    if needs_rerun(summary) and retry_number < retry_policies.seconds.max_retries:
-        raise dg.RetryRequested(
-            max_retries=retry_policies.seconds.max_retries, seconds_to_wait=(summary.retry_in_seconds or 0.0) + 0.5
-        )
+    if needs_rerun(summary) and retry_number < MAX_RETRIES:
+        raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=(summary.retry_in_seconds or 0.0) + 0.5)
     why = []
     if summary.breaker_opened is not None:
         why.append(f"the breaker opened: {summary.breaker_opened}")
-    if failed_rows(summary):
-        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in summary.by_outcome.items())
-        why.append(f"{failed_rows(summary)} recordings failed ({outcomes})")
+    if summary.failed:
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in Counter(summary.failed.values()).items())
+        why.append(f"{len(summary.failed)} recordings failed ({outcomes})")
     if summary.undone:
         why.append(f"{len(summary.undone)} of the recordings asked for could not be done: {_first(summary.undone)}")
     if why:
@@ -35,7 +35,7 @@ def raise_for(summary: Summary, *, retry_number: int) -> None:
 def metadata(summary: Summary) -> dict[str, dg.MetadataValue]:
     """The run's totals, as an operator reads them."""
     totals: dict[str, dg.MetadataValue] = {kind.value: dg.MetadataValue.int(summary.total(kind)) for kind in Kind}
-    totals["hits"] = dg.MetadataValue.int(summary.calls)
+    totals["calls"] = dg.MetadataValue.int(summary.calls)
     for outcome, count in summary.by_outcome.items():
         totals[f"outcome {outcome.value}"] = dg.MetadataValue.int(count)
     for reason, count in summary.deferred.items():

@@ -11,7 +11,7 @@ from measurement_pipeline.defs.ops import check_payment_method, enqueue_backfill
 @dg.job(
     description=(
         "Takes the waiting requests off `measurement_jobs`: shape, payment, resolution. Launched by `measurement_job_sensor`; "
-        "launching it by hand does the same now. Re-execute it whole, not from a step."
+        "launching it by hand does the same now."
     ),
     executor_def=dg.in_process_executor,
     owners=OWNERS,

@@ -1,6 +1,7 @@
 """The steps of the jobs: each unpacks what Dagster hands it, calls a use case, and reports what came of it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from uuid import UUID
 
@@ -10,9 +11,9 @@ from measurement_pipeline.backfill import sweep as backfill_sweep
 from measurement_pipeline.backfill.run import Coverage
 from measurement_pipeline.defs import failures, materializations, retry_policies, tags
 from measurement_pipeline.defs.resources import Pipeline
-from measurement_pipeline.domain.payment import Decision
+from measurement_pipeline.domain.payment import Decision, ask_in_turn
 from measurement_pipeline.intake import take_in as intake
-from measurement_pipeline.postgres import backfill_queue
+from measurement_pipeline.postgres import backfill_queue, run_heartbeats
 from measurement_pipeline.postgres.database import connect
 
 _PIPELINE = {"pipeline"}
@@ -22,7 +23,11 @@ POOL = "songstats"
 
 
 def _pipeline(context: dg.OpExecutionContext) -> Pipeline:
+    """The pipeline, on a database that is its own; and a sign of life, since an op may take long before it writes one."""
     pipeline: Pipeline = context.resources.pipeline
+    pipeline.require_own_database()
+    with connect(pipeline.terms.database_url) as connection:
+        run_heartbeats.beat(connection, context.run_id)
     return pipeline
 
 
@@ -46,10 +51,11 @@ def read_requests(context: dg.OpExecutionContext) -> tuple[intake.Round, list[UU
 )
 def find_payers(context: dg.OpExecutionContext) -> list[UUID]:
     """Accounts whose accepted requests want what the run covers, and the operators' own."""
-    terms = _pipeline(context).terms
-    with connect(terms.database_url) as connection:
-        payers = backfill_queue.payers(connection, list(context.partition_keys))
-        requests = backfill_queue.requests(connection, list(context.partition_keys))
+    with retry_policies.tried_again(context.retry_number):
+        terms = _pipeline(context).terms
+        with connect(terms.database_url) as connection:
+            payers = backfill_queue.payers(connection, list(context.partition_keys))
+            requests = backfill_queue.requests(connection, list(context.partition_keys))
     if terms.rules.operators_account is not None and tags.is_operators(context.run):
         payers.append(terms.rules.operators_account)
     context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs(payers, requests))
@@ -65,11 +71,12 @@ def find_payers(context: dg.OpExecutionContext) -> list[UUID]:
 )
 def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -> dict[UUID, Decision]:
     """What Stripe says of each account; never raises for Stripe's sake."""
-    decisions = {account: _pipeline(context).decide(account) for account in dict.fromkeys(accounts)}
+    decisions = ask_in_turn(accounts, lambda account: _pipeline(context).decide(account))
     for account, decision in decisions.items():
         context.log.info(f"account {account}: {decision.verdict} ({decision.reason})")
     context.add_output_metadata({str(account): str(decision.verdict) for account, decision in decisions.items()})
-    return decisions
+    # Between ops a value lies in a file: the checkout link, which is as good as a login, has no business there.
+    return {account: replace(d, checkout_url=None, checkout_expires_at=None) for account, d in decisions.items()}
 
 
 @dg.op(
@@ -96,7 +103,6 @@ def enqueue_backfill(context: dg.OpExecutionContext, opened: intake.Round, decis
     required_resource_keys=_PIPELINE,
     ins={"paid_for": dg.In(dg.Nothing)},
     out=dg.Out(dg.Nothing, is_required=False),
-    retry_policy=retry_policies.seconds,
     pool=POOL,
     description=(
         "Buys each recording's history once: claims it, sets a hit aside, calls Songstats, keeps the response, reads it, stores "
@@ -105,28 +111,30 @@ def enqueue_backfill(context: dg.OpExecutionContext, opened: intake.Round, decis
 )
 def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[None]]:
     """Yields no output: what was settled is said by one materialization an ISRC."""
-    pipeline = _pipeline(context)
-    coverage = Coverage(
-        list(context.partition_keys),
-        run=context.run_id,
-        operator=tags.is_operators(context.run),
-        terms=pipeline.terms,
-        means=pipeline.means,
-        told=materializations.already_told(context) if context.retry_number else frozenset(),
-        retry_soon_seconds=failures.retry_soon_seconds(context.retry_number),
-    )
-    batches = coverage.batches()
-    try:
-        for batch in batches:
-            materializations.tell(context, batch, pipeline.terms)
-    except BaseException:
-        # A cancelled run, or an error of our own: ask for nothing more, but say what came of the calls that were in the air.
-        coverage.stop("the run was interrupted")
-        for batch in chain(batches, [coverage.unsaid]):
-            materializations.tell(context, batch, pipeline.terms)
-        raise
-    materializations.tell_totals(context, coverage.summary)
-    failures.raise_for(coverage.summary, retry_number=context.retry_number)
+    with retry_policies.tried_again(context.retry_number):
+        pipeline = _pipeline(context)
+        coverage = Coverage(
+            list(context.partition_keys),
+            run=context.run_id,
+            operator=tags.is_operators(context.run),
+            terms=pipeline.terms,
+            means=pipeline.means,
+            again=context.retry_number > 0,
+            told=materializations.already_told(context) if context.retry_number else frozenset(),
+            retry_soon_seconds=failures.retry_soon_seconds(context.retry_number),
+        )
+        batches = coverage.batches()
+        try:
+            for batch in batches:
+                materializations.tell(context, batch, pipeline.terms)
+        except BaseException:
+            # Cancelled, or an error of our own: ask for nothing more, but say what came of the calls that were in the air.
+            coverage.stop("the run was interrupted")
+            for batch in chain(batches, [coverage.unsaid]):
+                materializations.tell(context, batch, pipeline.terms)
+            raise
+        materializations.tell_totals(context, coverage.summary)
+        failures.raise_for(coverage.summary, retry_number=context.retry_number)
     yield from ()
 
 

@@ -20,3 +20,5 @@ class Pipeline:
     terms: Terms
     means: Means = field(repr=False)
     decide: Callable[[UUID], Decision] = field(repr=False)
+    # Raises where the database is not this deployment's own; asked at the start of every tick and op, answered once.
+    require_own_database: Callable[[], None] = field(repr=False, default=lambda: None)

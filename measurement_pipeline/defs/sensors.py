@@ -44,6 +44,7 @@ _SHORTEST_SILENCE_SECONDS = 90.0
 def measurement_job_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """One run for up to a hundred requests; it only reads."""
     pipeline: Pipeline = context.resources.pipeline
+    pipeline.require_own_database()
     with connect(pipeline.terms.database_url) as connection:
         waiting = measurement_jobs.waiting_count(connection, limit=REQUESTS_A_RUN + 1)
     if not waiting:
@@ -68,6 +69,7 @@ def measurement_job_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest
 def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Reads, registers partitions that are missing, reports dead runs; claiming is the run's."""
     pipeline: Pipeline = context.resources.pipeline
+    pipeline.require_own_database()
     runs = _living(context, pipeline, songstats_backfill.name)
     queued = sum(run.status is dg.DagsterRunStatus.QUEUED for run in runs)
     if queued > 1:
@@ -126,11 +128,7 @@ def _living(context: dg.SensorEvaluationContext, pipeline: Pipeline, job_name: s
         if record.dagster_run.job_name in of_interest
         and (record.dagster_run.asset_selection is None or SONGSTATS_HISTORY in record.dagster_run.asset_selection)
     ]
-    started = {
-        record.dagster_run.run_id: datetime.fromtimestamp(record.start_time, UTC)
-        for record in records
-        if record.dagster_run.status in _HELD_BY_A_PROCESS and record.start_time is not None
-    }
+    started = [record.dagster_run.run_id for record in records if record.dagster_run.status in _HELD_BY_A_PROCESS]
     silence = max(pipeline.terms.rules.claim_timeout_seconds, _SHORTEST_SILENCE_SECONDS)
     with connect(pipeline.terms.database_url) as connection:
         dead = run_heartbeats.silent(connection, started, seconds=silence) if started else set()

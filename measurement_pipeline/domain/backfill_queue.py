@@ -33,6 +33,9 @@ STATUS_OF_OUTCOME = {
 REFUSALS_THAT_OPEN_THE_BREAKER = 5
 SILENCES_THAT_OPEN_THE_BREAKER = 25
 
+# Answers in a row that tell nothing (no answer, or the vendor's own error) before the deployment stays away for a while.
+BLANKS_THAT_CALL_FOR_A_PAUSE = 5
+
 # What may be waited for inside a run; anything longer ends the run and is the planner's to take up again.
 LONGEST_WAIT_IN_A_RUN_SECONDS = 30.0
 
@@ -63,7 +66,7 @@ def settle(judgement: Judgement, *, attempts: int, max_attempts: int, retry_soon
     """
     if judgement.outcome is None:
         # Nothing was learnt of the recording. A pause or the breaker, not the row, keeps it from being asked at once.
-        return Settlement(Status.PENDING, None, attempt_back=judgement.billable is False)
+        return Settlement(Status.PENDING, None, attempt_back=True)
     if judgement.outcome is not Outcome.TRANSIENT:
         return Settlement(STATUS_OF_OUTCOME[judgement.outcome], judgement.outcome)
     if retry_soon_seconds is not None:
@@ -121,13 +124,16 @@ def streak(causes: Sequence[str]) -> Streak:
     return Streak(refusals, silences)
 
 
-def calls_allowed_in_the_air(seen: Streak, *, trusted: bool, concurrency: int) -> int:
+def calls_allowed_in_the_air(seen: Streak, *, trusted: bool, concurrency: int, blanks: int = 0) -> int:
     """How many calls may be under way at once.
 
     Until a history has been stored (`trusted`), and while a streak is under way, no more are in the air than the streak
-    has left to go: a wrong key costs exactly as many hits as it takes to open the breaker, whatever the concurrency.
+    has left to go: a wrong key costs exactly as many hits as it takes to open the breaker, whatever the concurrency. The
+    same goes for `blanks`, the answers in a row that told nothing.
     """
     room = SILENCES_THAT_OPEN_THE_BREAKER - seen.silences
+    if blanks:
+        room = min(room, BLANKS_THAT_CALL_FOR_A_PAUSE - blanks)
     if not trusted or seen.refusals:
         room = min(room, REFUSALS_THAT_OPEN_THE_BREAKER - seen.refusals)
     return max(0, min(concurrency, room))

@@ -5,8 +5,8 @@ still as it was read, enqueues, and writes state and receipt. Each request stand
 never holds up the others.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from measurement_pipeline.domain.measurement_job import (
@@ -18,10 +18,11 @@ from measurement_pipeline.domain.measurement_job import (
     State,
     read_request,
 )
-from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.domain.payment import Decision, Verdict, ask_in_turn
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats
 from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
 from measurement_pipeline.postgres.measurement_jobs import Receipt, WaitingRequest
+from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 
 # So that a thousand requests cost about ten runs.
 REQUESTS_A_RUN = 100
@@ -66,7 +67,7 @@ def open_round(database_url: str, *, unpaid: bool = False, limit: int = REQUESTS
 
 def ask_about_payment(opened: Round, check: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
     """What Stripe says of each account of the round. `check` returns a decision, and never raises for Stripe's sake."""
-    return {account: check(account) for account in opened.accounts}
+    return ask_in_turn(opened.accounts, check)
 
 
 def take_in(database_url: str, opened: Round, decisions: dict[UUID, Decision], *, run: str) -> list[Taken]:
@@ -75,6 +76,7 @@ def take_in(database_url: str, opened: Round, decisions: dict[UUID, Decision], *
     Raises `DatabaseUnavailable` where the database goes away; an error of one request's own is put on its row.
     """
     taken = []
+    decisions = _with_links(database_url, decisions)
     for request in opened.requests:
         with connect(database_url) as connection:
             run_heartbeats.beat(connection, run)
@@ -98,6 +100,20 @@ def take_in(database_url: str, opened: Round, decisions: dict[UUID, Decision], *
     with connect(database_url) as connection:
         measurement_jobs.settle(connection)
     return taken
+
+
+def _with_links(database_url: str, decisions: Mapping[UUID, Decision]) -> dict[UUID, Decision]:
+    """Denials with the checkout page that is on file for them: a decision that has been through a file carries none."""
+    on_file = PaymentDecisions(database_url)
+    found = {}
+    for account, decision in decisions.items():
+        link = None
+        if decision.verdict is Verdict.DENIED and decision.checkout_url is None:
+            link = on_file.open_checkout(account)
+        found[account] = (
+            decision if link is None else replace(decision, checkout_url=link[0], checkout_expires_at=link[1])
+        )
+    return found
 
 
 def _answer(

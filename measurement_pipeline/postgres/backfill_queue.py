@@ -160,9 +160,15 @@ def requeue(connection: Connection, songs: Sequence[str], *, rebuy: bool) -> lis
     return [row["song"] for row in connection.execute(_SQL["requeue"], {"songs": list(songs), "rebuy": rebuy})]
 
 
-def exhaust(connection: Connection, rules: Rules) -> int:
-    """Fail the open rows whose attempts are used up; how many."""
-    return len(connection.execute(_SQL["exhaust"], _parameters(rules)).fetchall())
+def exhaust(connection: Connection, rules: Rules, *, spared_run: str | None = None) -> int:
+    """Fail the open rows whose attempts are used up, but for those that `spared_run` is about to try once more; how many."""
+    return len(connection.execute(_SQL["exhaust"], {**_parameters(rules), "spared_run": spared_run}).fetchall())
+
+
+def failed_by(connection: Connection, songs: Sequence[str], *, run: str) -> dict[str, Outcome]:
+    """Of `songs`, those that `run` claimed last and that are failed now; song → outcome."""
+    found = connection.execute(_SQL["failed_by"], {"songs": list(songs), "run": run})
+    return {row["song"]: Outcome(row["outcome"]) for row in found}
 
 
 def reclaim(connection: Connection, rules: Rules, *, parser_version: int) -> tuple[int, int]:

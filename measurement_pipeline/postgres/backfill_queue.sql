@@ -61,6 +61,7 @@ claimed as (
         status = 'in_progress',
         lease = queue.lease + 1,
         claimed_by = %(run)s,
+        last_run = %(run)s,
         claimed_at = clock_timestamp(),
         heartbeat_at = clock_timestamp(),
         not_before = null,
@@ -381,6 +382,7 @@ with used_up as (
     from songstats_backfill_queue as queue
     where
         queue.attempts >= %(max_attempts)s
+        and (%(spared_run)s::text is null or queue.attempt_run is distinct from %(spared_run)s)
         and (
             (queue.status = 'pending' and coalesce(queue.not_before <= clock_timestamp(), true))
             or (queue.status = 'failed' and queue.outcome = 'transient')
@@ -409,12 +411,32 @@ from used_up
 where queue.song = used_up.song
 returning queue.song;
 
+-- name: failed_by
+-- What a run leaves as failed, whichever of its tries it was.
+select
+    queue.song,
+    queue.outcome
+from songstats_backfill_queue as queue
+where queue.song = any(%(songs)s) and queue.last_run = %(run)s and queue.status = 'failed';
+
 -- name: reclaim_transient
--- What an unexpected error failed for now, while it has attempts left.
+-- What an unexpected error failed for now, while it has attempts left; and whatever failed beside a response that was paid for
+-- and never read, which needs no attempt.
 with chosen as (
     select queue.song
     from songstats_backfill_queue as queue
-    where queue.status = 'failed' and queue.outcome = 'transient' and queue.attempts < %(max_attempts)s
+    where
+        queue.status = 'failed'
+        and (
+            (queue.outcome = 'transient' and queue.attempts < %(max_attempts)s)
+            or (
+                queue.outcome in ('transient', 'exhausted')
+                and exists (
+                    select from songstats_responses as response
+                    where response.song = queue.song and response.parser_version is null
+                )
+            )
+        )
     order by queue.song
     for update
 )

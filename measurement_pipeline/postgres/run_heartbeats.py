@@ -1,7 +1,6 @@
 """Signs of life of Dagster runs, kept where the runs do their work. The statements are in `run_heartbeats.sql`."""
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Sequence
 
 from measurement_pipeline.postgres.database import AsyncConnection, Connection
 from measurement_pipeline.postgres.sql import statements
@@ -19,11 +18,10 @@ async def beat_async(connection: AsyncConnection, run: str) -> None:
     await connection.execute(_SQL["beat"], {"run": run})
 
 
-def silent(connection: Connection, started: Mapping[str, datetime], *, seconds: float) -> set[str]:
-    """Of the runs in `started` (run → when Dagster says it started), those without a sign of life for so long."""
-    found = connection.execute(
-        _SQL["silent"], {"runs": list(started), "started": list(started.values()), "silence": seconds}
-    )
+def silent(connection: Connection, runs: Sequence[str], *, seconds: float) -> set[str]:
+    """Of the started `runs`, those without a sign of life for so long; one without any is judged from now on."""
+    connection.execute(_SQL["meet"], {"runs": list(runs)})
+    found = connection.execute(_SQL["silent"], {"runs": list(runs), "silence": seconds})
     return {row["run_id"] for row in found}
 
 

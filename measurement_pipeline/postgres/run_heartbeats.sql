@@ -5,12 +5,18 @@ insert into run_heartbeats (run_id)
 values (%(run)s)
 on conflict (run_id) do update set beat_at = clock_timestamp();
 
+-- name: meet
+-- A run that has not given a sign yet is judged from when it was first seen here: when Dagster says it started is the time of
+-- the machine that ran it.
+insert into run_heartbeats (run_id)
+select run_id
+from unnest(%(runs)s::text[]) as started (run_id)
+on conflict (run_id) do nothing;
+
 -- name: silent
--- Of these runs, the ones that gave no sign for so long. One that never gave any is judged by when Dagster says it started.
-select candidate.run_id
-from unnest(%(runs)s::text[], %(started)s::timestamptz[]) as candidate (run_id, started_at)
-left join run_heartbeats as heart on candidate.run_id = heart.run_id
-where greatest(candidate.started_at, heart.beat_at) < clock_timestamp() - make_interval(secs => %(silence)s);
+select run_id
+from run_heartbeats
+where run_id = any(%(runs)s) and beat_at < clock_timestamp() - make_interval(secs => %(silence)s);
 
 -- name: forget
 delete from run_heartbeats

@@ -198,6 +198,11 @@ async def pause(connection: AsyncConnection, *, retry_after: float | None) -> fl
         return float(_one(await found.fetchone())["pause_left"])
 
 
+def end_pause(connection: Connection) -> bool:
+    """Let calls go out although the vendor asked for a longer wait. Whether a pause lasted."""
+    return connection.execute(_SQL["end_pause"]).fetchone() is not None
+
+
 async def unthrottle(connection: AsyncConnection) -> None:
     """An answer came: the next pause starts short again."""
     await connection.execute(_SQL["unthrottle"])

@@ -284,6 +284,12 @@ set
 where vendor = 'songstats'
 returning extract(epoch from paused_until - clock_timestamp())::double precision as pause_left;
 
+-- name: end_pause
+update vendor_state
+set paused_until = null
+where vendor = 'songstats' and paused_until > clock_timestamp()
+returning vendor;
+
 -- name: unthrottle
 update vendor_state
 set throttled = 0

@@ -22,8 +22,10 @@ class Failure(StrEnum):
 
     TIMEOUT = "timeout"
     """The time allowed for the whole call ran out, connecting included."""
+    UNREACHED = "unreached"
+    """No connection could be made (refused, no such host, no route): nothing was sent."""
     CONNECTION = "connection"
-    """Refused, reset or closed before a status line came, or something that is not HTTP."""
+    """Reset or closed before a status line came, or something that is not HTTP."""
     INCOMPLETE = "incomplete"
     """A status line came, but the body was cut short: length, chunking, gzip, or our own limit."""
 

@@ -154,7 +154,10 @@ class SongstatsClient:
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError):
             raise  # our own request was wrong, whatever the vendor does
         except (httpx.TransportError, OSError, _CutShortError) as error:
-            failure = Failure.CONNECTION if status is None else Failure.INCOMPLETE
+            if isinstance(error, httpx.ConnectError):
+                failure = Failure.UNREACHED
+            else:
+                failure = Failure.CONNECTION if status is None else Failure.INCOMPLETE
             return Answer(status, headers, b"", failure, self._in_words(error))
         return Answer(status, headers, self._without_key(body))
 

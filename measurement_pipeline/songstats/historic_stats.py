@@ -29,6 +29,8 @@ _MALFORMED: _Row = (Outcome.MALFORMED, True, Cause.MALFORMED)
 _BUSY: _Row = (Outcome.TRANSIENT, False, Cause.TRANSIENT)
 # No whole answer: whether the request was counted is known to the vendor alone.
 _LOST: _Row = (Outcome.TRANSIENT, None, Cause.TRANSIENT)
+# Nothing was sent, so nothing was counted: an outage of our own network must not spend the budget.
+_UNREACHED: _Row = (Outcome.TRANSIENT, False, Cause.TRANSIENT)
 _TIMED_OUT: _Row = (Outcome.TRANSIENT, None, Cause.TIMEOUT)
 _THROTTLED: _Row = (None, False, Cause.THROTTLED)
 _REFUSED_KEY: _Row = (None, False, Cause.REFUSED_KEY)
@@ -93,7 +95,7 @@ def digest(body: bytes) -> str:
 
 
 def _unanswered(answer: Answer) -> Judgement:
-    row = _TIMED_OUT if answer.failure is Failure.TIMEOUT else _LOST
+    row = {Failure.TIMEOUT: _TIMED_OUT, Failure.UNREACHED: _UNREACHED}.get(answer.failure or Failure.CONNECTION, _LOST)
     return Judgement(*row, _line(f"{answer.failure}: {answer.detail}"))
 
 

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -460,3 +461,98 @@ def test_connections_that_are_terminated_under_way_lose_and_repeat_nothing(bench
     assert bench.sandbox.hits() <= len(bench.ledger())
     answered = bench.sql("select song, count(*) n from songstats_responses group by 1 having count(*) > 1")
     assert answered == []
+
+
+def test_a_vendor_that_cannot_be_reached_costs_no_hit_and_pauses_the_deployment(bench: Workbench):
+    songs = isrcs(40)
+    bench.ask_for(songs)
+    nobody = Means(
+        lambda: SongstatsClient(
+            api_key="sandbox-songstats-key", base_url="http://127.0.0.1:9", sources=["spotify"], timeout_seconds=1
+        ),
+        bench.means.check_payment,
+    )
+    coverage, _ = bench.cover(songs, means=nobody)
+    assert coverage.summary.stopped == "Songstats gives no usable answer: pausing"
+    assert {(h["billable"], h["reason"]) for h in bench.ledger()} == {(False, "transient")}
+    assert len(bench.ledger()) == 5
+    assert bench.sql("select paused_until > now() as paused from vendor_state")[0]["paused"]
+
+
+def test_a_403_of_which_the_status_says_nothing_settles_nothing_and_pauses(bench: Workbench):
+    songs = isrcs(40)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, status=403)
+    bench.sandbox.faults(STATUS, status=500)
+    coverage, _ = bench.cover(songs)
+    assert coverage.summary.stopped == "Songstats gives no usable answer: pausing"
+    assert bench.sandbox.hits() <= 5
+    assert bench.statuses() == {"pending": 40}
+    assert {r["attempts"] for r in bench.sql("select attempts from songstats_backfill_queue")} == {0}
+
+
+def test_an_hour_of_5xx_pauses_rather_than_exhausts_the_queue(bench: Workbench):
+    songs = isrcs(60)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, status=503)
+    for run in range(4):
+        bench.cover(songs, run=f"run-{run}")
+        bench.sql("update vendor_state set paused_until = now()")
+    assert bench.sandbox.hits() <= 20
+    assert bench.statuses() == {"pending": 60}
+    assert bench.sql("select throttled from vendor_state")[0]["throttled"] == 4
+
+
+def test_reading_again_what_was_kept_says_nothing_new_of_the_vendor(bench: Workbench):
+    songs = isrcs(16)
+    bench.ask_for(songs)
+    for song in songs[::2]:
+        bench.sandbox.faults(HISTORY, isrc=song, body="not json")
+    for number, song in enumerate(songs):
+        bench.cover([song], run=f"run-{number}")
+    bench.sandbox.clear_faults()
+    assert bench.statuses() == {"malformed": 8, "stored": 8}
+    coverage, _ = bench.cover(songs[::2], run="again", operator=True)
+    assert coverage.summary.calls == 0
+    assert coverage.summary.breaker_opened is None
+    assert bench.sql("select breaker from vendor_state")[0]["breaker"] == "closed"
+
+
+def test_an_error_of_our_own_ends_the_run_only_after_what_is_in_the_air_was_kept(bench: Workbench):
+    paid, stale = isrcs(4), isrcs(1, start=50)
+    bench.ask_for(paid)
+    other = uuid4()
+    bench.ask_for(stale, account=other, ranks=[0])
+    bench.sql("update payment_decisions set checked_at = now() - interval '11 minutes' where account = %s", other)
+    bench.sandbox.faults(HISTORY, delay=0.5)
+
+    def broken(_account: Any) -> Verdict:
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        bench.cover([*paid, *stale], means=Means(bench.means.new_client, broken))
+    assert bench.sandbox.hits() == len(bench.sql("select 1 from songstats_responses")) == 4
+    assert "crashed: unknown" not in {h["reason"] for h in bench.ledger()}
+    bench.sandbox.clear_faults()
+    bench.sql("update payment_decisions set checked_at = now()")
+    bench.cover([*paid, *stale], run="run-2")
+    assert bench.statuses() == {"stored": 5}
+    assert bench.sandbox.hits() == 5
+
+
+def test_a_failed_row_beside_a_response_that_was_never_read_is_put_back_at_any_number_of_attempts(bench: Workbench):
+    from measurement_pipeline.postgres import backfill_queue
+    from measurement_pipeline.postgres.database import connect
+
+    (song,) = songs = isrcs(1)
+    bench.ask_for(songs)
+    bench.cover(songs)
+    bench.sql("delete from song_measurements")
+    bench.sql("update songstats_responses set parser_version = null")
+    bench.sql("update songstats_backfill_queue set status = 'failed', outcome = 'transient', attempts = 5")
+    bench.sql("update measurement_jobs set state = 'accepted'")
+    with connect(bench.database_url) as connection:
+        assert backfill_queue.reclaim(connection, bench.terms.rules, parser_version=1) == (1, 0)
+    bench.cover(songs, run="run-2")
+    assert bench.row(song)["outcome"] == "stored"
+    assert bench.sandbox.hits() == 1

@@ -1,15 +1,20 @@
 """What each command does to a real database, what it prints, and the exit status that a script goes by."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from threading import Thread
 from uuid import UUID, uuid4
 
 import pytest
 
+from measurement_pipeline.cli.services import free_port
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.intake import take_in as intake
 from measurement_pipeline.postgres import measurement_jobs
-from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.database import DatabaseError, connect
 from measurement_pipeline_tests.cli.conftest import told
 from measurement_pipeline_tests.workbench import isrcs
 
@@ -98,6 +103,24 @@ def test_a_file_that_is_no_catalogue_is_refused(run, tmp_path, content, why):
     result = run("catalog", "import", path, "--name", "mine", "--account", ACCOUNT)
     assert result.exit_code == 1
     assert why in result.stderr
+
+
+@pytest.mark.parametrize("content", ["isrc,play_count\n", "isrc,play_count\nNOPE,2\n"])
+def test_a_file_without_a_good_line_makes_nothing(run, tmp_path, bench, content):
+    path = tmp_path / "none.csv"
+    path.write_text(content)
+    result = run("catalog", "import", path, "--name", "mine", "--account", ACCOUNT)
+    assert result.exit_code == 1
+    assert "no good line" in result.stderr
+    assert not bench.sql("select 1 from catalogs")
+
+
+@pytest.mark.parametrize("day", ["2999-01-01", "1899-12-31"])
+def test_counts_are_not_of_a_day_to_come_nor_of_one_before_there_were_any(run, catalogue, bench, day):
+    result = run("catalog", "import", catalogue, "--name", "mine", "--account", ACCOUNT, "--as-of", day)
+    assert result.exit_code == 2
+    assert f"{day}: expected a day from 1900-01-01 to " in result.stderr
+    assert not bench.sql("select 1 from catalogs")
 
 
 # --- submit
@@ -219,6 +242,48 @@ def test_waiting_ends_well_once_all_is_settled(run, bench, database_url):
     assert "1 of 1" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("obstacle", "environment", "why"),
+    [
+        (
+            "breaker = 'open', breaker_kind = 'streak', reason = 'odd ones', opened_at = now()",
+            {},
+            "the breaker is open",
+        ),
+        ("paused_until = now() + interval '1 day'", {}, "paused until"),
+        ("throttled = 0", {"SONGSTATS_HIT_LIMIT": "0"}, "no hits are allowed"),
+    ],
+)
+def test_waiting_says_why_nothing_moves(run, bench, database_url, obstacle, environment, why):
+    bench.sql(f"update vendor_state set {obstacle}")
+    allowed = Decision(Verdict.ALLOWED, "a card")
+
+    def withdraw():
+        # Accepted and held: shown for a moment, then withdrawn, so that the waiting ends.
+        while not answer_requests(database_url, decision=allowed):
+            pass
+        time.sleep(1.5)
+        bench.sql("update measurement_jobs set state = 'withdrawn'")
+
+    client = Thread(target=withdraw)
+    client.start()
+    submit = ("submit", "--account", ACCOUNT, "--source", "historical", "--isrc", "AA6Q72000000", "--wait")
+    result = run(*submit, **environment)
+    client.join()
+    assert "0 of 1 settled (nothing is bought: " in result.stderr
+    assert why in result.stderr
+
+
+@pytest.mark.parametrize("moment", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"])
+@pytest.mark.parametrize("column", ["created_at", "updated_at", "not_before"])
+def test_a_client_cannot_write_a_moment_that_no_command_could_show(run, bench, column, moment):
+    row = "insert into measurement_jobs (account, source, scope, {}) values (%s, 'historical', '{{}}', %s)"
+    with pytest.raises(DatabaseError, match=column):
+        bench.sql(row.format(column), ACCOUNT, moment)
+    bench.sql(row.format(column), ACCOUNT, "2026-01-01")
+    assert run("jobs").exit_code == 0
+
+
 # --- jobs, queue
 
 
@@ -267,7 +332,9 @@ def test_requeue_names_what_it_would_do_then_does_it_and_is_recorded(run, bench,
     planned = told(run("requeue", "--outcome", "no_history", "--estimate", "--json"))
     assert (planned["chosen"], planned["requeued"], planned["hits_at_most"]) == (1, 0, 1)
     assert bench.row(songs[0])["status"] == "done"
-    assert told(run("requeue", "--isrc", songs[0], "--isrc", songs[1], "--json"))["requeued"] == 1
+    assert f"left alone: {songs[1]}: " in run("requeue", "--isrc", songs[1], "--estimate").stdout
+    done = told(run("requeue", "--isrc", songs[0], "--isrc", songs[1], "--json"))
+    assert (done["requeued"], done["left_alone"]) == (1, [songs[1]])
     assert bench.statuses() == {"pending": 1, "stored": 1}
     assert told(run("jobs", job, "--json"))["state"] == "accepted"
     (act,) = bench.sql("select actor, act, detail from operator_acts")
@@ -299,10 +366,32 @@ def test_a_person_closes_the_breaker_and_is_told_why_it_was_open(run, bench):
     )
     assert told(run("breaker", "show", "--json"))["reason"] == "five odd ones"
     assert "requeue --suspect" in run("breaker", "show").stdout
+    assert "--rebuy" in run("breaker", "show").stdout
     assert told(run("breaker", "close", "--json"))["closed"] is True
     assert told(run("breaker", "close", "--json"))["closed"] is False
     assert run("breaker", "show").stdout.startswith("closed")
     assert [row["act"] for row in bench.sql("select act from operator_acts")] == ["breaker closed"]
+
+
+def test_a_pause_is_shown_and_a_person_may_lift_it(run, bench):
+    bench.sql("update vendor_state set paused_until = now() + interval '30 days'")
+    shown = run("breaker", "show").stdout
+    assert "calls go out" not in shown
+    assert "Songstats asked for it" in shown
+    closed = told(run("breaker", "close", "--json"))
+    assert (closed["closed"], closed["pause_lifted"]) == (False, True)
+    assert "calls go out" in run("breaker", "show").stdout
+    (act,) = bench.sql("select act, detail from operator_acts")
+    assert act["act"] == "pause lifted"
+    assert act["detail"]["until"]
+    assert "no pause lasted" in run("breaker", "close").stdout
+
+
+def test_reclaim_does_not_call_an_open_streak_breaker_closed(run, bench, keys):
+    bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'odd', opened_at = now()")
+    words = run("reclaim", **keys).stdout
+    assert "OPEN, a person's to close: odd" in words
+    assert "closed" not in words
 
 
 def test_reclaim_takes_up_an_unpaid_request_once_the_card_is_there(run, bench, keys, sandbox, database_url):
@@ -328,6 +417,7 @@ def test_reclaim_without_keys_wants_the_doubles_of_this_checkout(run):
     result = run("reclaim", "--sandbox-port", "9")
     assert result.exit_code == 1
     assert "http://127.0.0.1:9" in result.stderr
+    assert "--sandbox-port" in result.stderr
 
 
 # --- all of them
@@ -350,6 +440,36 @@ def test_every_command_explains_itself(cli):
     ):
         assert command in cli("--help").stdout
         assert cli(command, "--help").exit_code == 0
+
+
+def test_a_reader_that_has_read_enough_is_no_error(database_url):
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run(
+        [sys.executable, "-c", "from measurement_pipeline.cli import main; main()", "queue", "--json"],
+        env={**os.environ, "DATABASE_URL": database_url},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("address", ["foo", "mysql://x/y"])
+def test_a_malformed_address_is_answered_with_one_that_is_not(cli, address):
+    result = cli("queue", DATABASE_URL=address)
+    assert result.exit_code == 1
+    assert "DATABASE_URL: expected postgresql://user:password@host:port/database" in result.stderr
+
+
+def test_dev_refuses_a_database_of_the_other_kind_before_it_announces_anything(run, bench):
+    bench.sql("update deployment set kind = 'sandbox'")
+    keys = {"SONGSTATS_API_KEY": "x", "STRIPE_SECRET_KEY": "y"}
+    result = run("dev", "--port", free_port(), **keys)
+    assert result.exit_code == 1
+    assert "stamped `sandbox`" in result.stderr
+    assert "LIVE" not in result.output
 
 
 def test_a_job_id_is_a_uuid(run):

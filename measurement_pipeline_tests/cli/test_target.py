@@ -1,11 +1,12 @@
 """Which deployment a command works on, and the mixtures that are refused before anything is done."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from measurement_pipeline.cli.target import Doubles, alone, opened, prepare_dagster
+from measurement_pipeline.cli.target import Doubles, alone, opened, prepare_dagster, server_kept_up
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.settings import SettingsError
@@ -111,3 +112,16 @@ def test_two_dev_servers_on_one_state_get_in_each_others_way_and_the_second_is_r
     ):
         result = cli("dev", "--port", "1", DATABASE_URL=database_url)
         assert result.exit_code == 1
+
+
+def test_an_embedded_server_that_was_killed_is_started_again_at_the_same_address(tmp_path, capsys):
+    with opened({}, state=tmp_path, doubles=DOUBLES) as target, server_kept_up(target) as check:
+        check()
+        assert not capsys.readouterr().err
+        pid_file = target.home / "postgres" / "data" / "postmaster.pid"
+        os.kill(int(pid_file.read_text().splitlines()[0]), signal.SIGKILL)
+        check()
+        assert "POSTGRESQL DIED" in capsys.readouterr().err
+        with target.connect() as connection:
+            assert connection.execute("select 1 as one").fetchone() == {"one": 1}
+    assert not pid_file.exists(), "stopped with its last owner"

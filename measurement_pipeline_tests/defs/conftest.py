@@ -16,6 +16,7 @@ from measurement_pipeline.defs import assets, jobs, schedules, sensors, tags
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.sandbox import Sandbox
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.conftest import Server
@@ -112,8 +113,13 @@ class Stage:
         return found
 
 
-def open_instance(url: str, directory: Path) -> dg.DagsterInstance:
-    storage = {"postgres": {"postgres_url": url.replace("postgresql://", "postgresql+psycopg2://")}}
+def pooled(url: str) -> dict[str, Any]:
+    """The storage that dagster.yaml names, so that events are written as in production."""
+    named = {"module": "measurement_pipeline.defs.storage", "class": "PooledPostgresStorage"}
+    return {"custom": {**named, "config": {"postgres_url": url}}}
+
+
+def open_instance(storage: dict[str, Any], directory: Path) -> dg.DagsterInstance:
     return dg.DagsterInstance.local_temp(
         str(directory), overrides={"storage": storage, "telemetry": {"enabled": False}}
     )
@@ -123,7 +129,9 @@ def open_instance(url: str, directory: Path) -> dg.DagsterInstance:
 def dagster_template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A database with Dagster's tables, which take it a second to make."""
     name = server.make()
-    with open_instance(server.url(name), tmp_path_factory.mktemp("dagster")) as opened:
+    # Dagster's own storage, which keeps no connection: a database that has one is no template.
+    stock = {"postgres": {"postgres_url": dagster_url(server.url(name))}}
+    with open_instance(stock, tmp_path_factory.mktemp("dagster")) as opened:
         opened.get_runs_count()
         opened.get_dynamic_partitions("isrc")
         opened.all_instigator_state()
@@ -134,7 +142,7 @@ def dagster_template(server: Server, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def instance(server: Server, dagster_template: str, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     name = server.make(template=dagster_template)
-    with open_instance(server.url(name), tmp_path) as opened:
+    with open_instance(pooled(server.url(name)), tmp_path) as opened:
         yield opened
     server.drop(name)
 
@@ -164,6 +172,6 @@ def definitions(pipeline: Pipeline) -> dg.Definitions:
         jobs=jobs.jobs,
         sensors=sensors.sensors,
         schedules=schedules.schedules,
-        resources={"pipeline": pipeline, "io_manager": dg.mem_io_manager},
+        resources={"pipeline": pipeline},
         executor=dg.in_process_executor,
     )

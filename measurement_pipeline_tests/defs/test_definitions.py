@@ -34,7 +34,7 @@ def definitions() -> dg.Definitions:
         jobs=jobs.jobs,
         sensors=sensors.sensors,
         schedules=schedules.schedules,
-        resources={"pipeline": dg.ResourceDefinition.none_resource(), "io_manager": dg.mem_io_manager},
+        resources={"pipeline": dg.ResourceDefinition.none_resource()},
         executor=dg.in_process_executor,
     )
 

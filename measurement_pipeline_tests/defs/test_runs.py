@@ -3,6 +3,7 @@
 import json
 
 import dagster as dg
+from dagster._core.execution.api import create_execution_plan
 
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
@@ -221,3 +222,21 @@ def test_no_secret_is_in_what_a_run_leaves_behind(stage: Stage):
     for secret in (stage.bench.sandbox.songstats_key, stage.bench.sandbox.stripe_key):
         assert secret not in logs
         assert secret not in rows
+
+
+def test_a_try_within_the_run_does_not_hide_what_failed_in_an_earlier_one(stage: Stage):
+    songs = isrcs(4)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    stage.bench.sandbox.faults(HISTORY, isrc=songs[1], body="not json")
+    stage.bench.sandbox.faults(HISTORY, isrc=songs[2], status=502, count=1)
+    result = stage.backfill(songs)
+    assert not result.success
+    assert "1 recordings failed (1 malformed)" in stage.why_failed(result)
+    assert stage.partition_statuses() == {song: "FAILED" if song == songs[1] else "MATERIALIZED" for song in songs}
+
+
+def test_steps_hand_each_other_what_outlives_the_process_so_that_a_failed_step_can_be_run_again(stage: Stage):
+    job = stage.definitions.resolve_job_def("songstats_backfill")
+    plan = create_execution_plan(job, instance_ref=stage.instance.get_ref(), tags={tags.PARTITION: "AA6Q72000000"})
+    assert plan.artifacts_persisted

@@ -77,9 +77,9 @@ def test_what_was_not_the_rows_fault_gives_the_attempt_back_even_at_the_cap(caus
     assert found == Settlement(Status.PENDING, None, not_before_seconds=None, attempt_back=True)
 
 
-def test_an_attempt_whose_call_may_have_been_counted_is_not_given_back():
-    found = settle(judged(None, Cause.CRASHED, billable=None), attempts=1, max_attempts=5, retry_soon_seconds=None)
-    assert not found.attempt_back
+def test_an_attempt_that_told_nothing_of_the_recording_is_given_back_whoever_pays():
+    found = settle(judged(None, Cause.TRANSIENT, billable=None), attempts=1, max_attempts=5, retry_soon_seconds=None)
+    assert found.attempt_back
 
 
 def test_every_outcome_belongs_to_one_status_and_only_done_and_failed_have_any():

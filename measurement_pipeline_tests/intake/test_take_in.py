@@ -11,7 +11,7 @@ from measurement_pipeline.domain.measurement_job import NOTHING_RESOLVED, UNKNOW
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.intake.take_in import MAX_INTAKE_ATTEMPTS, ask_about_payment, open_round, take_in
 from measurement_pipeline.postgres import measurement_jobs
-from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
+from measurement_pipeline.postgres.database import DatabaseError, DatabaseUnavailable, connect
 from measurement_pipeline.postgres.measurement_jobs import Receipt
 from measurement_pipeline_tests.intake.conftest import CHECKOUT, Desk, isrcs, unknown, unpaid
 
@@ -235,11 +235,10 @@ def test_a_request_that_cannot_be_read_at_all_is_answered_and_holds_nobody_up(de
     assert desk.job(good)["state"] == "accepted"
 
 
-def test_a_request_from_beyond_the_calendar_is_answered(desk: Desk, paid: Check):
-    job = desk.ask({"isrcs": isrcs(1)})
-    desk.sql("update measurement_jobs set created_at = 'infinity'")
-    (taken,) = desk.take(paid)
-    assert (taken.id, taken.state) == (job, State.ACCEPTED)
+def test_a_request_from_beyond_the_calendar_is_refused_at_the_door(desk: Desk):
+    desk.ask({"isrcs": isrcs(1)})
+    with pytest.raises(DatabaseError, match="created_at"):
+        desk.sql("update measurement_jobs set created_at = 'infinity'")
 
 
 # --- payment ------------------------------------------------------------------------------------------------------------

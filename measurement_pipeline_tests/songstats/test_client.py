@@ -244,11 +244,11 @@ def failed(answer: Answer) -> tuple[Failure | None, int | None]:
     assert KEY not in repr(answer)
     assert answer.detail
     assert judge(answer).outcome is Outcome.TRANSIENT
-    assert judge(answer).billable is None
+    assert judge(answer).billable is (False if answer.failure is Failure.UNREACHED else None)
     return answer.failure, answer.status_code
 
 
-def test_a_refused_connection_is_a_connection_failure() -> None:
+def test_a_refused_connection_sent_nothing_and_costs_nothing() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -257,7 +257,7 @@ def test_a_refused_connection_is_a_connection_failure() -> None:
         async with client(f"http://127.0.0.1:{port}") as songstats:
             return await songstats.fetch_history(ISRC)
 
-    assert failed(asyncio.run(once())) == (Failure.CONNECTION, None)
+    assert failed(asyncio.run(once())) == (Failure.UNREACHED, None)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_a_body_that_trickles_does_not_outlast_the_time_allowed() -> None:
     assert failed(ask(trickle, timeout_seconds=0.2)) == (Failure.TIMEOUT, 200)
 
 
-def test_a_host_that_nobody_knows_is_a_connection_failure() -> None:
+def test_a_host_that_nobody_knows_was_sent_nothing() -> None:
     def unknown(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("Name or service not known", request=request)
 
@@ -363,7 +363,7 @@ def test_a_host_that_nobody_knows_is_a_connection_failure() -> None:
         async with client("https://vendor.test", transport=transport) as songstats:
             return await songstats.fetch_history(ISRC)
 
-    assert failed(asyncio.run(once())) == (Failure.CONNECTION, None)
+    assert failed(asyncio.run(once())) == (Failure.UNREACHED, None)
 
 
 def test_a_mistake_in_our_own_request_is_not_taken_for_the_vendors() -> None:

@@ -112,10 +112,14 @@ create table measurement_jobs (
     skipped int,
     snapshot uuid,
     attempts int not null default 0,
-    not_before timestamptz,
+    -- Clients may write any column: a moment that no calendar of theirs or ours can show is refused, infinity too.
+    not_before timestamptz
+    check (not_before between '1900-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'),
     run_id text,
-    created_at timestamptz not null default now(),
+    created_at timestamptz not null default now()
+    check (created_at between '1900-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'),
     updated_at timestamptz not null default now()
+    check (updated_at between '1900-01-01 00:00:00+00' and '9999-01-01 00:00:00+00')
 );
 comment on table measurement_jobs is 'Requests for measurements. A client inserts account, source and scope, and reads the answer from the same row.';
 comment on column measurement_jobs.id is 'The request.';
@@ -159,6 +163,7 @@ create table songstats_backfill_queue (
     attempt_run text,
     lease bigint not null default 0,
     claimed_by text,
+    last_run text,
     claimed_at timestamptz,
     heartbeat_at timestamptz,
     not_before timestamptz,
@@ -189,6 +194,7 @@ comment on column songstats_backfill_queue.attempts is 'Runs that tried to buy i
 comment on column songstats_backfill_queue.attempt_run is 'The run that counted the last attempt, so that a run counts one.';
 comment on column songstats_backfill_queue.lease is 'Rises with each claim; a write that carries an older one changes nothing.';
 comment on column songstats_backfill_queue.claimed_by is 'The Dagster run that holds it, while in_progress.';
+comment on column songstats_backfill_queue.last_run is 'The run that last claimed it, also once it is settled.';
 comment on column songstats_backfill_queue.claimed_at is 'When it was last claimed.';
 comment on column songstats_backfill_queue.heartbeat_at is 'The owner''s last sign of life, while in_progress; an old one means abandoned.';
 comment on column songstats_backfill_queue.not_before is 'Left alone until then.';
