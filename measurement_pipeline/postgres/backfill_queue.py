@@ -118,11 +118,6 @@ def release(connection: Connection, *, run: str) -> int:
     return len(connection.execute(_SQL["release"], {"run": run}).fetchall())
 
 
-def fail(connection: Connection, songs: Sequence[str], *, run: str, error: str) -> int:
-    """Mark those of `songs` that `run` still holds as failed for now; how many rows that was."""
-    return len(connection.execute(_SQL["fail"], {"run": run, "songs": list(songs), "error": error}).fetchall())
-
-
 def launch(connection: Connection, songs: Sequence[str]) -> None:
     """Mark `songs` as launched by an operator, making rows (not songs) that are absent."""
     connection.execute(_SQL["launch"], {"songs": list(songs)})

@@ -288,28 +288,6 @@ from held
 where queue.song = held.song
 returning queue.song;
 
--- name: fail
--- Rows of this run that an unexpected error left behind: failed for now, put back by the hourly reclaim.
-with held as (
-    select queue.song
-    from songstats_backfill_queue as queue
-    where queue.status = 'in_progress' and queue.claimed_by = %(run)s and queue.song = any(%(songs)s)
-    order by queue.song
-    for update
-)
-
-update songstats_backfill_queue as queue
-set
-    status = 'failed',
-    outcome = 'transient',
-    claimed_by = null,
-    heartbeat_at = null,
-    last_error = %(error)s,
-    updated_at = clock_timestamp()
-from held
-where queue.song = held.song
-returning queue.song;
-
 -- name: launch
 -- Rows for partitions that an operator launched, so that somebody pays: absent ones are made, and all are marked.
 insert into songstats_backfill_queue (song, operator_launched)

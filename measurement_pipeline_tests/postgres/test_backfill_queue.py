@@ -271,7 +271,6 @@ def test_an_owner_that_lost_its_row_changes_nothing(tables: Tables):
     assert settle(tables, settled(stale, play_counts=history(3), response=response), run="run-1") == set()
     with connect(tables.database_url) as connection:
         assert backfill_queue.release(connection, run="run-1") == 0
-        assert backfill_queue.fail(connection, [song], run="run-1", error="x") == 0
     assert tables.row(song) == before
     assert measurements(tables) == []
     assert tables.sql("select parser_version from songstats_responses") == [{"parser_version": None}]
@@ -428,10 +427,10 @@ def test_a_run_releases_what_it_still_holds_and_nothing_else(tables: Tables):
 def test_what_an_unexpected_error_failed_is_put_back_while_it_has_attempts_and_exhausted_after(tables: Tables):
     some, none = songs = isrcs(2)
     tables.wanted(songs)
-    tables.claim(songs)
+    refused = Settlement(Status.FAILED, Outcome.TRANSIENT)
+    settle(tables, *(Settling(claim, refused, error="disk full") for claim in tables.claim(songs)), run="run-1")
     tables.sql("update songstats_backfill_queue set attempts = 5 where song = %s", none)
     with connect(tables.database_url) as connection:
-        assert backfill_queue.fail(connection, songs, run="run-1", error="disk full") == 2
         assert tables.outcomes() == dict.fromkeys(songs, "transient")
         assert backfill_queue.reclaim(connection, RULES, parser_version=1) == (1, 0)
         assert backfill_queue.exhaust(connection, RULES) == 1
