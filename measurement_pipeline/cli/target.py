@@ -5,14 +5,12 @@ Composition for the command line. What settings there are is `settings`; the obj
 
 import fcntl
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-from psycopg.conninfo import conninfo_to_dict
 
 from measurement_pipeline.cli import services
 from measurement_pipeline.cli.failures import RefusedError
@@ -181,7 +179,7 @@ def server_kept_up(target: Target) -> Iterator[Callable[[], None]]:
     with ExitStack() as again:
 
         def check() -> None:
-            if not target.embedded or _listens(target.database_url):
+            if not target.embedded or address.listens(target.database_url):
                 return
             click.echo(f"POSTGRESQL DIED: starting {target.where} again", err=True)
             with held():
@@ -201,20 +199,6 @@ def prepare_dagster(target: Target) -> None:
 def workspace() -> Path:
     """The checkout's workspace.yaml: what Dagster's processes load."""
     return _CHECKOUT / "workspace.yaml"
-
-
-def _listens(embedded_url: str) -> bool:
-    # The socket alone: a server that refuses a login, being full or on its way up, is not dead.
-    where = conninfo_to_dict(embedded_url)
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(f"{where['host']}/.s.PGSQL.{where['port']}")
-        except BlockingIOError:  # many wait to be let in
-            return True
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-    return True
 
 
 def _says_where_vendors_are(settings: Settings) -> bool:

@@ -3,6 +3,7 @@
 An address holds a password: nothing here puts it into an exception.
 """
 
+import socket
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,6 +20,23 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1", ""}
 def is_readable(url: str) -> bool:
     """Whether libpq can read `url` and it names a database."""
     return _read(url) is not None
+
+
+def listens(embedded_url: str) -> bool:
+    """Whether a server listens at the socket of `embedded_url`, which names a socket directory.
+
+    The socket alone: a server that refuses a login, being full or on its way up, is not dead.
+    """
+    where = conninfo_to_dict(embedded_url)
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(f"{where['host']}/.s.PGSQL.{where['port']}")
+        except BlockingIOError:  # many wait to be let in
+            return True
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
 
 
 def on_same_server(url: str, database: str) -> str:
