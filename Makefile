@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check dev bench format lock clean
+.PHONY: demo test faults check dev bench format lock clean
 
 demo: $(READY)
 	$(BIN)/measurement-pipeline demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+faults: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --long measurement_pipeline_tests/faults
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -147,6 +147,19 @@ class Settings(BaseModel):
         description="Account that pays for what an operator launches and no request wants.",
     )
 
+    alert_webhook_url: SecretStr | None = Field(
+        None,
+        alias="ALERT_WEBHOOK_URL",
+        description='Where incidents are told, one message each, as Slack takes it (`{"text": …}`). Unset: nowhere but the UI.',
+    )
+    silence_alarm_hours: float = Field(
+        6.0,
+        alias="SILENCE_ALARM_HOURS",
+        gt=0,
+        allow_inf_nan=False,
+        description="Recordings are due and none was settled for so many hours: that is an alarm.",
+    )
+
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
         """The settings in `environment`; an empty variable counts as unset. Raises `SettingsError`."""
@@ -178,6 +191,14 @@ class Settings(BaseModel):
         if not readable:
             raise ValueError("must be http(s)://host, with or without a port and a path")
         return address
+
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
+        # Whoever knows a webhook's address may post to it: it is a secret, and not shown.
+        if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s#]*)?", url.get_secret_value()):
+            raise ValueError("must be http(s)://host/path, without a login")
+        return url
 
     @field_validator("songstats_requests_per_second")
     @classmethod

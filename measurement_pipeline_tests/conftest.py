@@ -17,7 +17,33 @@ from psycopg import sql
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.sandbox import PLAIN, Sandbox, running
+from measurement_pipeline_tests.faults import matrix
 from measurement_pipeline_tests.workbench import Workbench, workbench
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="The long form of the fault tests: what `make faults` runs.")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the fault matrix of the tests that passed."""
+    properties = [item for report in terminalreporter.getreports("passed") for item in report.user_properties]
+    found, caught = matrix.proofs(properties), matrix.guards(properties)
+    if found or caught:
+        terminalreporter.section("faults met, invariants that held")
+        terminalreporter.write_line(matrix.as_markdown(found, caught))
+
+
+@pytest.fixture
+def long_form(request: pytest.FixtureRequest) -> bool:
+    """Whether this is `make faults`, which takes its time, or `make test`, which does not."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def proves(request: pytest.FixtureRequest) -> matrix.Proves:
+    """What a fault test says once it has proved it."""
+    return matrix.Proves(request.node.user_properties)
 
 
 class Server:

@@ -37,6 +37,8 @@ DEFAULTS = {
     "STRIPE_FREE_TIER_PRICE_ID": ("stripe_free_tier_price_id", None),
     "STRIPE_TRIAL_DAYS": ("stripe_trial_days", 30),
     "BACKFILL_ACCOUNT_ID": ("backfill_account_id", None),
+    "ALERT_WEBHOOK_URL": ("alert_webhook_url", None),
+    "SILENCE_ALARM_HOURS": ("silence_alarm_hours", 6.0),
 }
 
 

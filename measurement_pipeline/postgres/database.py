@@ -4,6 +4,7 @@ Rows come back as dictionaries, and connections commit statement by statement (`
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -25,13 +26,17 @@ _OPTIONS: dict[str, Any] = {
     "prepare_threshold": None,
     "row_factory": dict_row,
     "connect_timeout": 10,
-    "application_name": "measurement_pipeline",
 }
+
+
+def _options() -> dict[str, Any]:
+    # With the process id, so that whoever sees a session in pg_stat_activity can find the process behind it.
+    return {**_OPTIONS, "application_name": f"measurement_pipeline {os.getpid()}"}
 
 
 def connect(url: str) -> Connection:
     """A connection to `url` (postgresql://…). Raises `DatabaseUnavailable` where there is none to be had in 10 s."""
-    return Connection.connect(url, **_OPTIONS)
+    return Connection.connect(url, **_options())
 
 
 class Line:
@@ -52,7 +57,7 @@ class Line:
         async with self._turn:
             try:
                 if self._connection is None:
-                    self._connection = await AsyncConnection.connect(self._url, **_OPTIONS)
+                    self._connection = await AsyncConnection.connect(self._url, **_options())
                 return await work(self._connection)
             except BaseException:
                 # Whatever it was, a statement may be half-way: the connection is not to be trusted with the next one.

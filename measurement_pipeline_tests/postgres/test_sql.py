@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from measurement_pipeline.postgres.audit import SAYS
 from measurement_pipeline.postgres.sql import statements
 
 PACKAGE = Path(str(resources.files("measurement_pipeline.postgres")))
@@ -20,6 +21,8 @@ def test_every_statement_is_used_and_every_one_used_is_there(module: str):
         if re.search(rf'statements\("{module}"\)', text := path.read_text(encoding="utf-8"))
     ]
     used = {name for text in users for name in re.findall(r'_SQL\["(\w+)"\]', text)}
+    if module == "audit":  # one a named invariant, walked over by name
+        used |= set(SAYS) - {"I13"}
     assert used == set(statements(module))
 
 

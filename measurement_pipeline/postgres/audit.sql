@@ -1,0 +1,218 @@
+-- What must hold after any fault, each as the search for what breaks it: no row, no breach.
+--
+-- A statement looks at what is committed and changes nothing, so it may run beside a drain. What only holds once nothing is under
+-- way (no claim, no call in the air) asks for %(at_rest)s.
+
+-- name: I1
+-- No request is lost: each is in one state, its receipt adds up, and what it asked for is on the queue.
+select 'request ' || request.id || ' is ' || request.state || ' and its receipt does not add up' as what
+from measurement_jobs as request
+where
+    request.state in ('accepted', 'done')
+    and request.source = 'historical'
+    and (
+        request.asked is null
+        or request.asked < request.enqueued + request.skipped
+        or request.asked <> (select count(*) from measurement_job_songs as asked where asked.job = request.id)
+    )
+union all
+select 'request ' || asked.job || ' waits for ' || asked.song || ', which is not on the queue'
+from measurement_job_songs as asked
+inner join measurement_jobs as request on asked.job = request.id
+where
+    request.state in ('accepted', 'done')
+    and not exists (select from songstats_backfill_queue as queue where queue.song = asked.song)
+union all
+-- One that was put back since is open again for whoever put it back.
+select 'request ' || request.id || ' is done, but ' || queue.song || ' is ' || queue.status
+from measurement_jobs as request
+inner join measurement_job_songs as asked on request.id = asked.job
+inner join songstats_backfill_queue as queue on asked.song = queue.song
+where
+    request.state = 'done'
+    and (queue.status in ('pending', 'in_progress') or (queue.status = 'failed' and queue.outcome = 'transient'))
+    and coalesce(queue.requeued_at, queue.created_at) < request.updated_at
+union all
+select 'request ' || request.id || ' is accepted although all that it asked for is settled'
+from measurement_jobs as request
+where
+    %(at_rest)s
+    and request.state = 'accepted'
+    and not exists (
+        select
+        from measurement_job_songs as asked
+        inner join songstats_backfill_queue as queue on asked.song = queue.song
+        where
+            asked.job = request.id
+            and (queue.status in ('pending', 'in_progress') or (queue.status = 'failed' and queue.outcome = 'transient'))
+    );
+
+-- name: I2
+-- No double claim: one lease, one owner; and nobody holds a lease that was never given out.
+select 'two runs called for ' || ledger.song || ' under lease ' || ledger.lease as what
+from songstats_quota_ledger as ledger
+group by ledger.song, ledger.lease
+having count(distinct ledger.run_id) > 1
+union all
+select 'hit ' || ledger.id || ' was spent under lease ' || ledger.lease || ' of ' || ledger.song || ', whose last one is ' || queue.lease
+from songstats_quota_ledger as ledger
+inner join songstats_backfill_queue as queue on ledger.song = queue.song
+where ledger.lease > queue.lease;
+
+-- name: I3
+-- Fencing, as far as it can be seen afterwards: each stored history comes from one response, to a call for that recording.
+select 'a measurement of ' || found.song || ' names ' || coalesce(found.raw_ref, 'nothing') || ', which is no response to a call for it' as what
+from (
+    select distinct
+        measurement.song,
+        measurement.raw_ref
+    from song_measurements as measurement
+    where measurement.data_source = 'songstats'
+) as found
+where not exists (
+    select
+    from songstats_responses as response
+    where response.song = found.song and 'songstats_responses/' || response.id = found.raw_ref
+);
+
+-- name: I4
+-- Terminal stays terminal: nothing is asked of a recording once its history is stored.
+select 'hit ' || later.id || ' was reserved for ' || later.song || ', which was stored before' as what
+from songstats_quota_ledger as bought
+inner join songstats_quota_ledger as later on bought.song = later.song and bought.settled_at < later.reserved_at
+where bought.reason = 'stored' and bought.billable;
+
+-- name: I5
+-- A response and its settled hit commit together; so do measurements and `done`.
+select 'response ' || response.id || ' is kept, but its hit ' || ledger.id || ' is not settled as one' as what
+from songstats_responses as response
+inner join songstats_quota_ledger as ledger on response.ledger = ledger.id
+where ledger.settled_at is null or ledger.billable is not true
+union all
+select 'hit ' || ledger.id || ' was answered with 200, and no response is kept'
+from songstats_quota_ledger as ledger
+where
+    ledger.billable and ledger.status_code = 200
+    and not exists (select from songstats_responses as response where response.ledger = ledger.id)
+union all
+select queue.song || ' is done as stored, and has no measurement'
+from songstats_backfill_queue as queue
+where
+    queue.status = 'done' and queue.outcome = 'stored'
+    and not exists (
+        select
+        from song_measurements as measurement
+        where measurement.song = queue.song and measurement.platform = 'spotify' and measurement.data_source = 'songstats'
+    );
+
+-- name: I6
+-- One answered hit a recording, unless a person asked for another or a takeover had two in the air; and each hit has its cause.
+select 'hit ' || ledger.id || ' is a second answered one for ' || ledger.song || ', and nobody asked for it' as what
+from songstats_quota_ledger as ledger
+inner join lateral (
+    select first.settled_at
+    from songstats_quota_ledger as first
+    where first.song = ledger.song and first.id < ledger.id and first.billable and first.settled_at is not null
+    order by first.id
+    limit 1
+) as answered on true
+where
+    ledger.billable
+    and answered.settled_at < ledger.reserved_at
+    and not exists (
+        select
+        from operator_acts as act
+        where act.act = 'requeued' and act.at < ledger.reserved_at and act.detail -> 'songs' ? ledger.song
+    )
+union all
+select 'hit ' || ledger.id || ' is settled, and nobody said what it came to'
+from songstats_quota_ledger as ledger
+where
+    ledger.settled_at is not null
+    and ledger.reason is null
+    and not exists (
+        select from songstats_responses as response
+        where response.ledger = ledger.id and response.parser_version is null
+    )
+union all
+select 'hit ' || ledger.id || ' for ' || ledger.song || ' is still open'
+from songstats_quota_ledger as ledger
+where %(at_rest)s and ledger.settled_at is null;
+
+-- name: I8
+-- What could not be read is never done, and is kept.
+select queue.song || ' is malformed, and what was paid for is not there to be read again' as what
+from songstats_backfill_queue as queue
+where
+    queue.outcome = 'malformed'
+    and not exists (select from songstats_responses as response where response.song = queue.song);
+
+-- name: I9
+-- A 429 costs no budget.
+select 'hit ' || ledger.id || ' was throttled and is counted' as what
+from songstats_quota_ledger as ledger
+where ledger.status_code = 429 and (ledger.billable is distinct from false or ledger.reason <> 'throttled');
+
+-- name: I10
+-- Attempts are capped, crashes included; at rest nobody owns anything.
+select queue.song || ' had ' || queue.attempts || ' attempts of ' || %(max_attempts)s as what
+from songstats_backfill_queue as queue
+where queue.attempts > %(max_attempts)s
+union all
+select queue.song || ' is still held by run ' || queue.claimed_by
+from songstats_backfill_queue as queue
+where %(at_rest)s and queue.status = 'in_progress';
+
+-- name: I11
+-- An attempt is a run that called for it; one that was throttled or refused is none.
+select queue.song || ' counts ' || queue.attempts || ' attempts, and ' || calls.runs || ' runs called for it' as what
+from songstats_backfill_queue as queue
+cross join lateral (
+    select count(distinct ledger.run_id) as runs
+    from songstats_quota_ledger as ledger
+    where ledger.song = queue.song and ledger.reason is distinct from 'throttled' and ledger.reason is distinct from 'refused key'
+) as calls
+where queue.attempts > calls.runs;
+
+-- name: I12
+-- Each hit has a payer who may be asked: a request of theirs, or an operator's launch.
+select 'hit ' || ledger.id || ' for ' || ledger.song || ' was spent for no request, and nobody launched it' as what
+from songstats_quota_ledger as ledger
+inner join songstats_backfill_queue as queue on ledger.song = queue.song
+where ledger.job is null and not queue.operator_launched
+union all
+select 'hit ' || ledger.id || ' was charged to ' || ledger.account || ', whose request it was not'
+from songstats_quota_ledger as ledger
+inner join measurement_jobs as request on ledger.job = request.id
+where request.account <> ledger.account;
+
+-- name: I14
+-- The same payload twice leaves the tables as after once: a later figure for a point differs from the one before it.
+select repeated.song || ' has the same ' || repeated.metric || ' for ' || repeated.captured_at || ' twice' as what
+from (
+    select
+        measurement.song,
+        measurement.metric,
+        measurement.captured_at,
+        measurement.value = lag(measurement.value) over (
+            partition by
+                measurement.song, measurement.platform, measurement.metric, measurement.captured_at, measurement.data_source
+            order by measurement.learnt_at
+        ) as is_same
+    from song_measurements as measurement
+) as repeated
+where repeated.is_same;
+
+-- name: I19
+-- Sandbox and live never mix: one stamp.
+select 'the database has no stamp' as what
+where not exists (select from deployment);
+
+-- name: settled_or_put_back
+-- For I13: what may be shown as materialized.
+select
+    queue.song,
+    queue.status = 'done' as is_done,
+    queue.requeued_at is not null as was_put_back
+from songstats_backfill_queue as queue
+where queue.status = 'done' or queue.requeued_at is not null;

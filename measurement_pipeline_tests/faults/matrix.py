@@ -1,0 +1,73 @@
+"""The fault matrix: which fault was met how often, and which invariants held after it. Printed at the end of a run.
+
+A test says what it has proved once it has (fixture `proves`); what failed proves nothing and is not in the matrix.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PROVED = "proved"
+CAUGHT = "caught"
+
+INVARIANTS = tuple(f"I{number}" for number in range(1, 20))
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One fault, met `times` times, after each of which `invariants` held."""
+
+    fault: str
+    invariants: tuple[str, ...]
+    times: int
+
+
+class Proves:
+    """What a test calls once it has proved something: `proves("SIGKILL after the claim", ["I1", "I5"], times=3)`."""
+
+    def __init__(self, properties: list[tuple[str, object]]) -> None:
+        self._properties = properties
+
+    def __call__(self, fault: str, invariants: Iterable[str], *, times: int = 1) -> None:
+        named = tuple(sorted(set(invariants), key=INVARIANTS.index))
+        self._properties.append((PROVED, (fault, named, times)))
+
+    def guard(self, guard: str, caught_by: str) -> None:
+        """Without `guard`, the test `caught_by` fails."""
+        self._properties.append((CAUGHT, (guard, caught_by)))
+
+
+def proofs(properties: Iterable[tuple[str, Any]]) -> list[Proof]:
+    """What was proved, one line a fault: the times added up, the invariants those that held every time."""
+    found: dict[str, Proof] = {}
+    for name, value in properties:
+        if name == PROVED:
+            fault, invariants, times = value
+            before = found.get(fault, Proof(fault, tuple(invariants), 0))
+            kept = tuple(one for one in before.invariants if one in invariants)
+            found[fault] = Proof(fault, kept, before.times + times)
+    return list(found.values())
+
+
+def guards(properties: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
+    """Guard → the tests that fail without it."""
+    return [(value[0], value[1]) for name, value in properties if name == CAUGHT]
+
+
+def as_markdown(found: Sequence[Proof], caught: Sequence[tuple[str, str]]) -> str:
+    """The matrix, and below it the guards that were broken on purpose, as the README shows them."""
+    columns = [name for name in INVARIANTS if any(name in proof.invariants for proof in found)]
+    lines = [
+        f"| fault | times | {' | '.join(columns)} |",
+        f"|---|---|{'---|' * len(columns)}",
+        *(
+            f"| {proof.fault} | {proof.times:,} | "
+            + " | ".join("✓" if name in proof.invariants else "" for name in columns)
+            + " |"
+            for proof in sorted(found, key=lambda proof: proof.fault)
+        ),
+    ]
+    if caught:
+        lines += ["", "| without this guard | caught by |", "|---|---|"]
+        lines += [f"| {guard} | {by} |" for guard, by in sorted(caught)]
+    return "\n".join(lines)
