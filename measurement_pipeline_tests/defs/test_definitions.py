@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from measurement_pipeline.backfill.terms import Terms
-from measurement_pipeline.defs import assets, jobs, schedules, sensors
+from measurement_pipeline.defs import asset_checks, assets, jobs, schedules, sensors
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN, RECORDINGS_A_RUN
 
@@ -22,7 +22,11 @@ SNAPSHOT: Mapping[str, Any] = {
         "read_requests",
         "reclaim",
     ],
-    "sensors": {"backfill_queue_sensor": "songstats_backfill", "measurement_job_sensor": "measurement_job_intake"},
+    "sensors": {
+        "backfill_queue_sensor": "songstats_backfill",
+        "measurement_job_sensor": "measurement_job_intake",
+        "vendor_probe_sensor": None,
+    },
     "schedules": {"reclaim_schedule": "0 * * * *"},
 }
 
@@ -31,6 +35,7 @@ SNAPSHOT: Mapping[str, Any] = {
 def definitions() -> dg.Definitions:
     return dg.Definitions(
         assets=assets.assets,
+        asset_checks=asset_checks.asset_checks,
         jobs=jobs.jobs,
         sensors=sensors.sensors,
         schedules=schedules.schedules,
@@ -45,7 +50,7 @@ def test_everything_that_the_snapshot_names_is_there_and_nothing_else(definition
         "assets": [key.to_user_string() for key in sorted(repository.asset_graph.get_all_asset_keys())],
         "jobs": sorted(name for name in repository.job_names if not name.startswith("__")),
         "ops": sorted({node.name for job in repository.get_all_jobs() for node in job.graph.iterate_op_defs()}),
-        "sensors": {sensor.name: sensor.job_name for sensor in repository.sensor_defs},
+        "sensors": {sensor.name: sensor.job_name if sensor.targets else None for sensor in repository.sensor_defs},
         "schedules": {schedule.name: schedule.cron_schedule for schedule in repository.schedule_defs},
     }
     assert found == SNAPSHOT
