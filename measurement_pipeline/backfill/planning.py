@@ -37,8 +37,8 @@ def make_plan(terms: Terms, partitions: Callable[[], Partitions], register: Call
         state = songstats_ledger.deployment(connection)
         if state.breaker == "open":
             return _nothing(f"breaker open because {state.reason}")
-        if state.paused_until is not None:
-            return _nothing(f"paused until {state.paused_until.isoformat(timespec='seconds')}: Songstats asked for it")
+        if state.why_paused is not None:
+            return _nothing(state.why_paused)
         budget = songstats_ledger.budget(connection, hits_allowed=terms.hits_allowed)
         if budget.left == 0:
             frees = budget.next_hit_frees_at

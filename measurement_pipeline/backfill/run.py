@@ -220,8 +220,8 @@ class Coverage:
         budget = songstats_ledger.budget(connection, hits_allowed=self._terms.hits_allowed)
         if state.breaker == "open":
             return f"the breaker is open: {state.reason}"
-        if state.paused_until is not None:
-            return f"Songstats asked for a pause until {state.paused_until.isoformat(timespec='seconds')}"
+        if state.why_paused is not None:
+            return state.why_paused
         if budget.left == 0:
             return f"the budget is spent; the next hit frees at {budget.next_hit_frees_at}"
         return None

@@ -32,7 +32,8 @@ class Trust:
         # (cause, song) of the answers, the latest first: earlier runs' too, so that a streak goes on across runs.
         self._answers: deque[tuple[str, str]] = deque(maxlen=100)
         self._stored_in_this_run = False
-        self._answered_in_this_run = False
+        # There was a pause, and no answer since.
+        self._throttled = False
         self._blanks = 0
 
     @property
@@ -47,13 +48,18 @@ class Trust:
     async def begin(self) -> None:
         """Take up the streak where earlier runs left it: one of them may have died before it could open the breaker."""
         self._answers.extend(await self._line.persist(ledger.recent_causes))
+        self._throttled = await self._line.persist(ledger.throttled) > 0
         await self._watch_the_streak()
 
     def room(self, in_the_air: int) -> int:
         """How many more calls may go out."""
         seen = streak([cause for cause, _ in self._answers])
         allowed = calls_allowed_in_the_air(
-            seen, trusted=self._stored_in_this_run, concurrency=self._concurrency, blanks=self._blanks
+            seen,
+            trusted=self._stored_in_this_run,
+            concurrency=self._concurrency,
+            blanks=self._blanks,
+            throttled=self._throttled,
         )
         return allowed - in_the_air
 
@@ -68,14 +74,25 @@ class Trust:
         if judgement.cause is Cause.REFUSED_KEY:
             await self._open_breaker("key", judgement.detail, [])
         elif judgement.cause is Cause.THROTTLED or (
-            # A vendor that is away, or a 403 of which `/status` says nothing: the recordings are not to blame.
-            blank and (judgement.outcome is None or self._blanks >= BLANKS_THAT_CALL_FOR_A_PAUSE)
+            # A vendor that is away, or a 403 of which `/status` says nothing: the recordings are not to blame. After a pause
+            # the first such answer says that it is not over.
+            blank and (judgement.outcome is None or self._throttled or self._blanks >= BLANKS_THAT_CALL_FOR_A_PAUSE)
         ):
-            left = await self._line.persist(partial(ledger.pause, retry_after=answer.retry_after))
-            self.pause_left = max(left, self.pause_left or 0.0)
-        elif judgement.cause is Cause.STORED and not self._answered_in_this_run and self.pause_left is None:
-            self._answered_in_this_run = True
+            await self._pause(answer, judgement, blank=blank)
+        elif judgement.cause in _TELLING and self._throttled and self.pause_left is None:
+            self._throttled = False
             await self._line.persist(ledger.unthrottle)
+
+    async def _pause(self, answer: Answer, judgement: Judgement, *, blank: bool) -> None:
+        if blank:
+            why = f"Songstats gives no usable answer ({judgement.detail})"
+        elif answer.retry_after is None:
+            why = "Songstats answers 429 and does not say for how long"
+        else:
+            why = "Songstats asked for it"
+        # Of a vendor that stumbles, a healthy `/status` says nothing.
+        wish = partial(ledger.pause, retry_after=answer.retry_after, why=why, may_probe=not blank)
+        self.pause_left = max(await self._line.persist(wish), self.pause_left or 0.0)
 
     async def _watch_the_streak(self) -> None:
         reason = streak([cause for cause, _ in self._answers]).reason

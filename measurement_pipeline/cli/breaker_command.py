@@ -48,7 +48,7 @@ def show(state: Path | None, *, as_json: bool) -> None:
     else:
         output.say("closed, but no call goes out while the pause lasts")
     if vendor.paused_until is not None:
-        output.say(f"{output.pause(vendor.paused_until)}; `measurement-pipeline breaker close` lifts it now")
+        output.say(f"{vendor.why_paused}; `measurement-pipeline breaker close` lifts it now")
 
 
 @command.command("close")

@@ -88,11 +88,6 @@ def shown(value: object) -> str:
     return str(value)
 
 
-def pause(until: datetime) -> str:
-    """A pause that lasts, in words."""
-    return f"paused until {shown(until)}: Songstats asked for it"
-
-
 def budget(found: "Budget") -> str:
     """The budget as a person reads it."""
     spent = f"{found.left:,} of {found.allowed:,} hits left ({found.hits:,} in the last 30 days"

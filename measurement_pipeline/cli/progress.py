@@ -110,8 +110,8 @@ def what_holds_purchases(connection: Connection, *, hits_allowed: int) -> str | 
     vendor = songstats_ledger.deployment(connection)
     if vendor.breaker == "open":
         return f"nothing is bought: the breaker is open: {vendor.reason}; see `measurement-pipeline breaker show`"
-    if vendor.paused_until is not None:
-        return f"nothing is bought: {output.pause(vendor.paused_until)}"
+    if vendor.why_paused is not None:
+        return f"nothing is bought: {vendor.why_paused}"
     budget = songstats_ledger.budget(connection, hits_allowed=hits_allowed)
     return None if budget.left else f"nothing is bought: {output.budget(budget)}"
 

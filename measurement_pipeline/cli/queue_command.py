@@ -52,7 +52,7 @@ def command(state: Path | None, *, limit: int, as_json: bool) -> None:
                 "suspect": counts["suspect"] or None,
                 "waiting": _waiting(counts),
                 "breaker": _breaker(vendor),
-                "pause": "none" if vendor.paused_until is None else output.pause(vendor.paused_until),
+                "pause": vendor.why_paused or "none",
                 "budget": output.budget(budget),
             }
         )

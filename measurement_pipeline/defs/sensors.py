@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from measurement_pipeline.backfill import probe
 from measurement_pipeline.backfill.planning import Partitions, make_plan
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.assets import OWNERS
@@ -104,6 +105,23 @@ def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResul
     )
 
 
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    required_resource_keys={"pipeline"},
+    description=(
+        "While Songstats throttles and has not said for how long, asks `GET /status` (free) every half minute whether it is "
+        "back, and then ends the pause. It launches nothing; a pause that Songstats asked for it keeps to."
+    ),
+    owners=OWNERS,
+)
+def vendor_probe_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """So that a drain goes on within a minute of the vendor's return, however long the pause was meant to be."""
+    pipeline: Pipeline = context.resources.pipeline
+    pipeline.require_own_database()
+    return dg.SkipReason(probe.end_guessed_pause(pipeline.terms, pipeline.means) or "no pause to end")
+
+
 def _partitions(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> Partitions:
     keys = instance.get_dynamic_partitions(str(isrc_partitions.name))
     registered = {key: place for place, key in enumerate(keys)}
@@ -152,4 +170,4 @@ def _plan_id(context: dg.SensorEvaluationContext) -> str:
     return f"{context.sensor_name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 
 
-sensors = [measurement_job_sensor, backfill_queue_sensor]
+sensors = [measurement_job_sensor, backfill_queue_sensor, vendor_probe_sensor]

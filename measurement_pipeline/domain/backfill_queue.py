@@ -124,13 +124,18 @@ def streak(causes: Sequence[str]) -> Streak:
     return Streak(refusals, silences)
 
 
-def calls_allowed_in_the_air(seen: Streak, *, trusted: bool, concurrency: int, blanks: int = 0) -> int:
+def calls_allowed_in_the_air(
+    seen: Streak, *, trusted: bool, concurrency: int, blanks: int = 0, throttled: bool = False
+) -> int:
     """How many calls may be under way at once.
 
     Until a history has been stored (`trusted`), and while a streak is under way, no more are in the air than the streak
     has left to go: a wrong key costs exactly as many hits as it takes to open the breaker, whatever the concurrency. The
-    same goes for `blanks`, the answers in a row that told nothing.
+    same goes for `blanks`, the answers in a row that told nothing. After a pause (`throttled`) one call asks for all
+    whether it is over.
     """
+    if throttled:
+        concurrency = 1
     room = SILENCES_THAT_OPEN_THE_BREAKER - seen.silences
     if blanks:
         room = min(room, BLANKS_THAT_CALL_FOR_A_PAUSE - blanks)

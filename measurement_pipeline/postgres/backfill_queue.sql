@@ -176,8 +176,7 @@ with asked as materialized (
 held as materialized (
     select
         asked.song,
-        asked.response,
-        asked.cause
+        asked.response
     from asked
     inner join songstats_backfill_queue as queue on asked.song = queue.song and asked.lease = queue.lease
     where queue.status = 'in_progress' and queue.claimed_by = %(run)s
@@ -210,15 +209,15 @@ marked as (
     set parser_version = %(parser_version)s
     from held
     where response.id = held.response
-    returning response.ledger, held.cause
 ),
 
 explained as (
-    -- Only reading it tells what a 200 came to.
+    -- Only reading it tells what a 200 came to. That is so whoever holds the row now: a hit is accounted for under any lease.
     update songstats_quota_ledger as ledger
-    set reason = marked.cause
-    from marked
-    where ledger.id = marked.ledger
+    set reason = asked.cause
+    from asked
+    inner join songstats_responses as response on asked.response = response.id
+    where ledger.id = response.ledger
 ),
 
 point as (

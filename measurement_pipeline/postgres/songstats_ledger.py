@@ -74,16 +74,30 @@ class KeptResponse:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Whether the deployment may call at all. `pause_left` is in seconds, 0 where there is no pause."""
+    """Whether the deployment may call at all. `pause_left` is in seconds, 0 where there is no pause.
+
+    `may_probe`: what is left of the pause is our guess, and the vendor may be asked whether it is back.
+    """
 
     breaker: str
     breaker_kind: str | None
     reason: str | None
     opened_at: datetime | None
     paused_until: datetime | None
+    pause_reason: str | None
+    may_probe: bool
     pause_left: float
     throttled: int
     now: datetime
+
+    @property
+    def why_paused(self) -> str | None:
+        """Until when nothing is called, and why, in words; None where there is no pause."""
+        if self.paused_until is None:
+            return None
+        until = self.paused_until.strftime("%Y-%m-%d %H:%M:%S %Z")
+        probed = "; it is asked every half minute whether it is back" if self.may_probe else ""
+        return f"paused until {until}: {self.pause_reason or 'nobody said why'}{probed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,18 +203,40 @@ def close_breaker(connection: Connection, *, kind: str | None = None) -> bool:
     return connection.execute(_SQL["close_breaker"], {"kind": kind}).fetchone() is not None
 
 
-async def pause(connection: AsyncConnection, *, retry_after: float | None) -> float:
-    """Keep the whole deployment away for as long as the vendor says, or longer each time; seconds left of the pause."""
+async def pause(connection: AsyncConnection, *, retry_after: float | None, why: str, may_probe: bool) -> float:
+    """Keep the whole deployment away for as long as the vendor says, or longer each time; seconds left of the pause.
+
+    `may_probe`: beyond `retry_after` a probe may end it.
+    """
     async with connection.transaction():
         before = _one(await (await connection.execute(_SQL["throttled_before"])).fetchone())
         seconds = pause_seconds(retry_after, pauses_before=before["throttled"] - before["is_paused"])
-        found = await connection.execute(_SQL["pause"], {"count_it": not before["is_paused"], "seconds": seconds})
+        no_probe_for = (retry_after or 0.0) if may_probe else seconds
+        found = await connection.execute(
+            _SQL["pause"],
+            {
+                "count_it": not before["is_paused"],
+                "seconds": seconds,
+                "no_probe_for": no_probe_for,
+                "why": why,
+            },
+        )
         return float(_one(await found.fetchone())["pause_left"])
 
 
 def end_pause(connection: Connection) -> bool:
     """Let calls go out although the vendor asked for a longer wait. Whether a pause lasted."""
     return connection.execute(_SQL["end_pause"]).fetchone() is not None
+
+
+def end_guessed_pause(connection: Connection) -> bool:
+    """Let calls go out before a pause is over of which only we thought that it must be so long. Whether it was one."""
+    return connection.execute(_SQL["end_guessed_pause"]).fetchone() is not None
+
+
+async def throttled(connection: AsyncConnection) -> int:
+    """Pauses in a row without an answer between."""
+    return int(_one(await (await connection.execute(_SQL["throttled"])).fetchone())["throttled"])
 
 
 async def unthrottle(connection: AsyncConnection) -> None:

@@ -183,6 +183,8 @@ select
     opened_at,
     throttled,
     case when paused_until > clock_timestamp() then paused_until end as paused_until,
+    pause_reason,
+    coalesce(paused_until > clock_timestamp() and no_probe_before <= clock_timestamp(), false) as may_probe,
     greatest(extract(epoch from paused_until - clock_timestamp()), 0)::double precision as pause_left,
     clock_timestamp() as now
 from vendor_state
@@ -280,7 +282,9 @@ for update;
 update vendor_state
 set
     throttled = throttled + %(count_it)s::int,
-    paused_until = greatest(paused_until, clock_timestamp() + make_interval(secs => %(seconds)s))
+    paused_until = greatest(paused_until, clock_timestamp() + make_interval(secs => %(seconds)s)),
+    no_probe_before = greatest(no_probe_before, clock_timestamp() + make_interval(secs => %(no_probe_for)s)),
+    pause_reason = %(why)s
 where vendor = 'songstats'
 returning extract(epoch from paused_until - clock_timestamp())::double precision as pause_left;
 
@@ -289,6 +293,18 @@ update vendor_state
 set paused_until = null
 where vendor = 'songstats' and paused_until > clock_timestamp()
 returning vendor;
+
+-- name: end_guessed_pause
+-- Only what is our own guess: what the vendor asked for (Retry-After) is kept to.
+update vendor_state
+set paused_until = null
+where vendor = 'songstats' and paused_until > clock_timestamp() and no_probe_before <= clock_timestamp()
+returning vendor;
+
+-- name: throttled
+select throttled
+from vendor_state
+where vendor = 'songstats';
 
 -- name: unthrottle
 update vendor_state

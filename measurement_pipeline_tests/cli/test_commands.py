@@ -374,7 +374,9 @@ def test_a_person_closes_the_breaker_and_is_told_why_it_was_open(run, bench):
 
 
 def test_a_pause_is_shown_and_a_person_may_lift_it(run, bench):
-    bench.sql("update vendor_state set paused_until = now() + interval '30 days'")
+    bench.sql(
+        "update vendor_state set paused_until = now() + interval '30 days', pause_reason = 'Songstats asked for it'"
+    )
     shown = run("breaker", "show").stdout
     assert "calls go out" not in shown
     assert "Songstats asked for it" in shown

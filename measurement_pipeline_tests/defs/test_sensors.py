@@ -119,6 +119,20 @@ def test_a_pause_and_an_open_breaker_are_named_with_their_reason(stage: Stage):
     assert skipped(stage.tick("backfill_queue_sensor")) == "breaker open because the key was refused"
 
 
+def test_a_throttled_vendor_is_asked_for_free_whether_it_is_back_and_then_the_planner_goes_on(stage: Stage):
+    songs = isrcs(3)
+    stage.bench.ask_for(songs)
+    assert skipped(stage.tick("vendor_probe_sensor")) == "no pause to end"
+    stage.bench.sandbox.faults("/enterprise/v1/", status=429)
+    stage.bench.cover(songs)
+    stage.bench.sql("update vendor_state set paused_until = now() + interval '15 minutes'")
+    assert skipped(stage.tick("vendor_probe_sensor")) == "Songstats does not answer yet: the pause goes on"
+    assert "it is asked every half minute whether it is back" in skipped(stage.tick("backfill_queue_sensor"))
+    stage.bench.sandbox.clear_faults()
+    assert skipped(stage.tick("vendor_probe_sensor")) == "Songstats answers again: the pause is over"
+    assert stage.tick("backfill_queue_sensor").run_requests
+
+
 def test_an_unpaid_row_never_stands_before_a_paid_one(stage: Stage):
     from uuid import uuid4
 

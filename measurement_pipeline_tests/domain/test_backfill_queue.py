@@ -179,6 +179,12 @@ def test_a_key_that_turns_wrong_amid_good_answers_costs_what_was_in_the_air_and_
     assert 5 <= spent <= max(5, min(concurrency, SILENCES_THAT_OPEN_THE_BREAKER))
 
 
+@pytest.mark.parametrize("concurrency", [1, 20, 200])
+def test_after_a_pause_one_call_asks_for_all_whether_it_is_over(concurrency: int):
+    assert calls_allowed_in_the_air(Streak(), trusted=True, concurrency=concurrency, throttled=True) == 1
+    assert calls_allowed_in_the_air(Streak(refusals=5), trusted=True, concurrency=concurrency, throttled=True) == 0
+
+
 @given(
     refusals=st.integers(0, 40), silences=st.integers(0, 40), trusted=st.booleans(), concurrency=st.integers(1, 200)
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Alarms, clients' logins, and how long a pause is the vendor's own wish. The statements are in the .sql file of the same name."""
+"""Alarms, clients' logins, how long a pause is the vendor's own wish. The statements are in the .sql file of the same name."""
 
 from pathlib import Path
 

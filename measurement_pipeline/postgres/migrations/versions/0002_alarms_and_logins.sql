@@ -1,6 +1,8 @@
 -- What makes silence an alarm, who may log in as a client, and how long a pause is the vendor's own wish.
 
+alter table vendor_state add column pause_reason text;
 alter table vendor_state add column no_probe_before timestamptz;
+comment on column vendor_state.pause_reason is 'Why there is, or was, a pause, in words.';
 comment on column vendor_state.no_probe_before is 'How much of the pause the vendor itself asked for (Retry-After): until then it is not asked whether it is back. The rest of a pause is our guess.';
 
 create table incidents (
