@@ -5,8 +5,6 @@ they are not noted.
 """
 
 import asyncio
-import socket
-import struct
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from http import HTTPStatus
@@ -29,6 +27,7 @@ from measurement_pipeline.sandbox.request_log import RequestLog
 from measurement_pipeline.sandbox.songstats_double import SongstatsDouble
 from measurement_pipeline.sandbox.stripe_double import StripeDouble, unrecognized
 from measurement_pipeline.sandbox.stripe_objects import StripeObjects
+from measurement_pipeline.sandbox.wire import deliver
 
 _API_PATHS = ("/enterprise/", "/v1/")
 
@@ -86,7 +85,8 @@ class Front:
             return
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         entry = self._log.add(scope["method"], path, query)
-        fault = self._faults.take(entry.method, path, entry.isrc)
+        met = self._faults.take(entry.method, path, entry.isrc)
+        fault, draw = met or (None, 0.0)
         answer = fault.answer(path) if fault else None
         if answer is None:
             answer = await _whole_answer(self._vendors, scope, receive)
@@ -97,11 +97,9 @@ class Front:
             delay += fault.delay
         if delay:
             await asyncio.sleep(delay)
-        if fault and (fault.close or fault.reset):
-            await _hang_up(scope, receive, reset=fault.reset)
-            return
-        entry.status = answer.status
-        await _deliver(answer, scope, receive, send, cut=fault.cut if fault else None)
+        if not fault or fault.sends_a_status:
+            entry.status = answer.status
+        await deliver(answer, fault, scope, receive, send, draw=draw)
 
     async def _set_faults(self, request: Request) -> Response:
         faults = FAULTS.validate_json(await request.body())
@@ -153,33 +151,6 @@ async def _whole_answer(app: ASGIApp, scope: Scope, receive: Receive) -> Answer:
 
     await app(scope, receive, keep)
     return Answer(status, body, headers)
-
-
-async def _deliver(answer: Answer, scope: Scope, receive: Receive, send: Send, *, cut: int | None) -> None:
-    headers = dict(answer.headers)
-    if "transfer-encoding" not in headers:
-        headers["content-length"] = str(len(answer.body))
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
-    if cut is None:
-        await send({"type": "http.response.body", "body": answer.body})
-        return
-    await send({"type": "http.response.body", "body": answer.body[:cut], "more_body": True})
-    await _hang_up(scope, receive, reset=False)
-
-
-async def _hang_up(scope: Scope, receive: Receive, *, reset: bool) -> None:
-    """Ends the TCP connection, after what was written so far or, with a reset, at once."""
-    transport: asyncio.Transport = scope["state"]["transport"]
-    if reset:
-        # A linger time of 0 makes the kernel send RST instead of FIN.
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
-    else:
-        transport.close()
-    # The server would answer 500 for us if we returned before it has noticed.
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _filters(request: Request) -> tuple[str, str | None, int]:

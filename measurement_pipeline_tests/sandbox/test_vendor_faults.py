@@ -1,12 +1,14 @@
 """Faults set from outside, seen by a client at the other end of a real connection."""
 
+import gzip
+import socket
 import time
 
 import httpx
 import pytest
 
 from measurement_pipeline.sandbox import Sandbox
-from measurement_pipeline_tests.sandbox.clients import ask
+from measurement_pipeline_tests.sandbox.clients import NO_TLS, ask
 
 HISTORIES = "/enterprise/v1/tracks/"
 A_RECORDING = "QZES72012345"
@@ -159,3 +161,99 @@ def test_several_faults_can_be_set_at_once(sandbox: Sandbox) -> None:
     httpx.post(f"{sandbox.songstats_url}/_faults", json=faults).raise_for_status()
 
     assert [ask(sandbox, A_RECORDING).status_code for _ in range(3)] == [500, 503, 200]
+
+
+def raw_body(sandbox: Sandbox) -> bytes:
+    """A body as it was transferred."""
+    url = f"{sandbox.songstats_url}{HISTORIES}historic_stats?isrc={A_RECORDING}&source=spotify"
+    with (
+        httpx.Client(verify=NO_TLS, timeout=5) as client,
+        client.stream("GET", url, headers={"apikey": sandbox.songstats_key}) as answer,
+    ):
+        return b"".join(answer.iter_raw())
+
+
+def received(sandbox: Sandbox, fault: dict[str, object], *, silent: bool = False) -> tuple[bytes, str]:
+    """What came of one request by itself, status line and all, and how it ended. `silent`: nothing is waited for."""
+    sandbox.faults(HISTORIES, count=1, **fault)
+    host, port = sandbox.songstats_url.removeprefix("http://").split(":")
+    request = f"GET {HISTORIES}historic_stats?isrc={A_RECORDING}&source=spotify HTTP/1.1\r\nhost: {host}\r\n"
+    with socket.create_connection((host, int(port)), timeout=0.3 if silent else 5) as connection:
+        connection.sendall(f"{request}apikey: {sandbox.songstats_key}\r\n\r\n".encode())
+        came = b""
+        while True:
+            try:
+                part = connection.recv(65536)
+            except TimeoutError:
+                return came, "silence"
+            except ConnectionResetError:
+                return came, "reset"
+            if not part:
+                return came, "closed"
+            came += part
+            # What follows the first piece follows at once.
+            connection.settimeout(0.5)
+
+
+def test_a_half_open_connection_says_nothing_and_stays(sandbox: Sandbox) -> None:
+    assert received(sandbox, {"hang": True}, silent=True) == (b"", "silence")
+    assert sandbox.requests(HISTORIES)[-1]["status"] is None
+
+
+def test_a_connection_can_fall_silent_after_the_head_or_within_the_body(sandbox: Sandbox) -> None:
+    came, end = received(sandbox, {"hang": True, "cut": 0})
+    assert (came.startswith(b"HTTP/1.1 200 OK\r\n"), came.endswith(b"\r\n\r\n"), end) == (True, True, "silence")
+
+    came, end = received(sandbox, {"hang": True, "cut": 10})
+    assert (len(came.partition(b"\r\n\r\n")[2]), end) == (10, "silence")
+
+
+def test_a_connection_can_be_reset_within_the_body(sandbox: Sandbox) -> None:
+    came, end = received(sandbox, {"reset": True, "cut": 10})
+    assert (came.partition(b"\r\n\r\n")[2][10:], end) == (b"", "reset")
+
+
+def test_a_cut_anywhere_is_drawn_anew_for_each_request_and_again_from_its_seed(sandbox: Sandbox) -> None:
+    def sizes(seed: str) -> list[int]:
+        sandbox.clear_faults()
+        return [
+            len(received(sandbox, {"cut": "anywhere", "seed": seed})[0].partition(b"\r\n\r\n")[2]) for _ in range(6)
+        ]
+
+    first = sizes("one")
+    assert len(set(first)) > 3
+    assert sizes("one") == first
+    assert sizes("other") != first
+
+
+def test_gzip_can_be_whole_or_lie_in_three_ways(sandbox: Sandbox) -> None:
+    plain = raw_body(sandbox)
+
+    def packed(how: str) -> bytes:
+        sandbox.faults(HISTORIES, gzip=how, count=1)
+        return raw_body(sandbox)
+
+    assert gzip.decompress(packed("whole")) == plain
+    assert packed("not") == plain
+    with pytest.raises(EOFError):
+        gzip.decompress(packed("short"))
+    with pytest.raises(gzip.BadGzipFile, match="CRC"):
+        gzip.decompress(packed("wrong"))
+
+
+def test_what_is_no_http_goes_out_byte_by_byte(sandbox: Sandbox) -> None:
+    raw = "HTTP/9.9 \x00 ok\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab"
+    assert received(sandbox, {"raw": raw}) == (raw.encode("latin-1"), "closed")
+    assert received(sandbox, {"raw": raw, "hang": True}) == (raw.encode("latin-1"), "silence")
+
+
+def test_a_share_of_the_requests_meets_a_fault_and_the_others_the_next_one(sandbox: Sandbox) -> None:
+    def answers() -> list[int]:
+        sandbox.clear_faults()
+        sandbox.faults(HISTORIES, status=503, share=0.5, seed="one")
+        sandbox.faults(HISTORIES, status=429, share=0.5, seed="one")
+        return [ask(sandbox, A_RECORDING).status_code for _ in range(40)]
+
+    first = answers()
+    assert {status: first.count(status) > 2 for status in (503, 429, 200)} == {503: True, 429: True, 200: True}
+    assert answers() == first
