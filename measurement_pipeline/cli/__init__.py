@@ -15,7 +15,20 @@ import click
 from measurement_pipeline.cli import failures
 
 # In the order of `--help`. Each is `command` in the module `<name>_command`.
-_COMMANDS = ("demo", "dev", "db", "catalog", "submit", "jobs", "queue", "reclaim", "requeue", "breaker", "sandbox")
+_COMMANDS = (
+    "demo",
+    "dev",
+    "db",
+    "catalog",
+    "submit",
+    "jobs",
+    "queue",
+    "spend",
+    "reclaim",
+    "requeue",
+    "breaker",
+    "sandbox",
+)
 
 
 class _Commands(click.Group):

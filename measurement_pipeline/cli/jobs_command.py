@@ -5,7 +5,7 @@ from uuid import UUID
 
 import click
 
-from measurement_pipeline.cli import names, output, progress
+from measurement_pipeline.cli import names, output, progress, receipt
 from measurement_pipeline.cli.target import database
 from measurement_pipeline.postgres import measurement_jobs
 
@@ -17,11 +17,11 @@ from measurement_pipeline.postgres import measurement_jobs
 @output.json_option
 @click.pass_obj
 def command(state: Path | None, *, job: UUID | None, account: str | None, limit: int, as_json: bool) -> None:
-    """The latest requests, or one with its receipt: progress, outcomes, hits and cost."""
+    """The latest requests, or one with its receipt: progress, outcomes, where they came from, hits and cost."""
     with database(state) as (target, connection):
         if job is not None:
             found = progress.show(connection, job)
-            progress.say_job(found, eur_per_hit=target.settings.songstats_eur_per_hit, as_json=as_json)
+            receipt.say(connection, found, eur_per_hit=target.settings.songstats_eur_per_hit, as_json=as_json)
             return
         of = None if account is None else names.account(connection, account)
         requests = measurement_jobs.recent(connection, account=of, limit=limit)

@@ -1,4 +1,4 @@
-"""Watching a request: a progress bar where a person looks, plain lines elsewhere, and its receipt in the end."""
+"""Watching a request: a progress bar where a person looks, plain lines elsewhere. Its receipt in the end is `receipt`."""
 
 import sys
 import time
@@ -21,7 +21,6 @@ UNSETTLED = {State.QUEUED, State.ACCEPTED}
 _POLL_SECONDS = 0.5
 # The budget counts 30 days of hits: not at every look.
 _HELD_SECONDS = 5.0
-_VALUES_SHOWN = 5
 # Between two plain lines that say the same.
 _REPEAT_SECONDS = 30.0
 
@@ -114,50 +113,3 @@ def what_holds_purchases(connection: Connection, *, hits_allowed: int) -> str | 
         return f"nothing is bought: {vendor.why_paused}"
     budget = songstats_ledger.budget(connection, hits_allowed=hits_allowed)
     return None if budget.left else f"nothing is bought: {output.budget(budget)}"
-
-
-def say_job(job: dict[str, Any], *, eur_per_hit: float, as_json: bool) -> None:
-    """The request's receipt."""
-    eur = output.euros(job["hits"], eur_per_hit)
-    if as_json:
-        output.as_json({**job, "eur": eur})
-        return
-    queued_before = None
-    if job["asked"] is not None:
-        queued_before = job["asked"] - job["enqueued"] - job["skipped"] or None
-    output.console().print(
-        output.facts(
-            {
-                "request": str(job["id"]),
-                "account": str(job["account"]),
-                "source": job["source"],
-                "scope": _scope(job["scope"]),
-                "state": f"{job['state']}{f' ({code})' if (code := job['status_code']) else ''}",
-                "why": job["error"],
-                "checkout": job["checkout_url"],
-                "asked": job["asked"],
-                "enqueued": job["enqueued"],
-                "skipped": job["skipped"],
-                "queued before": queued_before,
-                "settled": None if job["asked"] is None else f"{job['settled']:,} of {job['asked']:,}",
-                "stored": job["stored"] or None,
-                "no history": job["no_history"] or None,
-                "rejected": job["rejected"] or None,
-                "failed": job["failed"] or None,
-                "hits": f"{job['hits']:,} (€{eur:,.2f})",
-                "asked at": job["created_at"],
-                "last change": job["updated_at"],
-            }
-        )
-    )
-
-
-def _scope(scope: Any) -> str:
-    if not isinstance(scope, dict):
-        return str(scope)
-    parts = []
-    for key, value in scope.items():
-        values = value if isinstance(value, list) else [value]
-        more = len(values) - _VALUES_SHOWN
-        parts.append(f"{key}: {', '.join(map(str, values[:_VALUES_SHOWN]))}{f' and {more:,} more' if more > 0 else ''}")
-    return "; ".join(parts)

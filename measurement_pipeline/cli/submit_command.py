@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from measurement_pipeline.cli import estimate, names, output, progress
+from measurement_pipeline.cli import estimate, names, output, progress, receipt
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import Target, database
 from measurement_pipeline.domain.measurement_job import MeasurementRequest, Refusal, Source, State, read_request
@@ -84,7 +84,7 @@ def command(
         except KeyboardInterrupt:
             click.echo(f"stopped waiting; request {job} goes on: `measurement-pipeline jobs {job}`", err=True)
             raise
-        progress.say_job(shown, eur_per_hit=target.settings.songstats_eur_per_hit, as_json=as_json)
+        receipt.say(connection, shown, eur_per_hit=target.settings.songstats_eur_per_hit, as_json=as_json)
         ctx.exit(0 if shown["state"] == State.DONE else 1)
 
 

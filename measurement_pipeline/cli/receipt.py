@@ -1,0 +1,90 @@
+"""A request's receipt: what was asked for, what became of it, where it came from, and what was spent for it."""
+
+from dataclasses import asdict
+from typing import Any
+
+from measurement_pipeline.cli import output, spend_tables
+from measurement_pipeline.domain import spend as sums
+from measurement_pipeline.postgres import spend
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.spend import Origin
+
+_VALUES_SHOWN = 5
+
+
+def say(connection: Connection, job: dict[str, Any], *, eur_per_hit: float, as_json: bool) -> None:
+    """Print it. `job` is what `progress.show` found."""
+    origin = spend.origin(connection, job["id"])
+    calls = spend.spent_for(connection, job["id"])
+    total, by_cause = sums.total(calls), sums.by_cause(calls)
+    eur = sums.whole(total.hits, eur_per_hit)
+    per_recording = round((total.hits - total.undecided) / origin.bought, 4) if origin.bought else None
+    if as_json:
+        output.as_json(
+            {
+                **job,
+                "hits": total.hits,
+                "eur": float(eur),
+                "hits_per_recording": per_recording,
+                "came_from": asdict(origin),
+                "spent": spend_tables.as_json(by_cause, of="cause", eur_per_hit=eur_per_hit),
+            }
+        )
+        return
+    queued_before = None
+    if job["asked"] is not None:
+        queued_before = job["asked"] - job["enqueued"] - job["skipped"] or None
+    output.console().print(
+        output.facts(
+            {
+                "request": str(job["id"]),
+                "account": str(job["account"]),
+                "source": job["source"],
+                "scope": _scope(job["scope"]),
+                "state": f"{job['state']}{f' ({code})' if (code := job['status_code']) else ''}",
+                "why": job["error"],
+                "checkout": job["checkout_url"],
+                "asked": job["asked"],
+                "enqueued": job["enqueued"],
+                "skipped": job["skipped"],
+                "queued before": queued_before,
+                "settled": None if job["asked"] is None else f"{job['settled']:,} of {job['asked']:,}",
+                "stored": job["stored"] or None,
+                "no history": job["no_history"] or None,
+                "rejected": job["rejected"] or None,
+                "failed": job["failed"] or None,
+                "came from": _came_from(origin) if job["asked"] else None,
+                "hits": f"{total.hits:,} (€{eur:,.2f}) spent for this request",
+                "hits a recording": None
+                if per_recording is None
+                else f"{per_recording:.2f} of those bought with them (ideal 1.00)",
+                "asked at": job["created_at"],
+                "last change": job["updated_at"],
+            }
+        )
+    )
+    if by_cause:
+        output.say("\nspent for this request:")
+        output.console().print(spend_tables.table(by_cause, of="cause", total=total, eur_per_hit=eur_per_hit))
+
+
+def _came_from(origin: Origin) -> str:
+    parts = {
+        "bought with this request's hits": origin.bought,
+        "bought meanwhile for another request or a launch": origin.bought_for_others,
+        "owned or settled before": origin.owned,
+        "given up or failed": origin.failed,
+        "still open": origin.still_open,
+    }
+    return "; ".join(f"{count:,} {what}" for what, count in parts.items() if count) or "nothing"
+
+
+def _scope(scope: Any) -> str:
+    if not isinstance(scope, dict):
+        return str(scope)
+    parts = []
+    for key, value in scope.items():
+        values = value if isinstance(value, list) else [value]
+        more = len(values) - _VALUES_SHOWN
+        parts.append(f"{key}: {', '.join(map(str, values[:_VALUES_SHOWN]))}{f' and {more:,} more' if more > 0 else ''}")
+    return "; ".join(parts)

@@ -1,0 +1,190 @@
+"""`spend`: what was spent, on what and for whom, what of it was wasted, and how long the queue will take. Only reads."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+
+from measurement_pipeline.cli import names, output, spend_tables
+from measurement_pipeline.cli.estimate import seconds_until_bought
+from measurement_pipeline.cli.target import database
+from measurement_pipeline.domain import spend as sums
+from measurement_pipeline.domain.spend import Calls
+from measurement_pipeline.postgres import songstats_ledger, spend
+from measurement_pipeline.postgres.backfill_queue import Rules
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.songstats_ledger import Budget
+from measurement_pipeline.postgres.spend import Frees, ToBuy
+from measurement_pipeline.settings import Settings
+
+_HOUR_SECONDS = 3_600.0
+_CENTURY_SECONDS = 100 * 365 * 24 * _HOUR_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """When the queue will be empty, as things are. `empty_at` None: not within a hundred years.
+
+    `held_by`: budget, or the pace; `pace` says which pace that is.
+    """
+
+    empty_at: datetime | None
+    held_by: str
+    pace: str
+
+
+@click.command("spend")
+@click.option("--account", metavar="ACCOUNT", help="Only hits of this account: its UUID, or its name.")
+@click.option("--days", type=click.IntRange(1, 3_650), default=30, show_default=True, help="Calls of the last so many.")
+@output.json_option
+@click.pass_obj
+def command(state: Path | None, *, account: str | None, days: int, as_json: bool) -> None:
+    """Hits by cause and account, in euros; what was wasted; the budget, and when the queue will be empty."""
+    with database(state) as (target, connection):
+        of = None if account is None else names.account(connection, account)
+        window = spend.since(connection, days=days)
+        calls = spend.spent(connection, days=days, account=of)
+        budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
+        frees = spend.frees(connection)
+        queue = spend.to_buy(connection, _rules(target.settings))
+        ahead = outlook(connection, queue, budget, pace=target.settings.songstats_requests_per_second, now=window[1])
+        held = songstats_ledger.deployment(connection)
+    eur_per_hit = target.settings.songstats_eur_per_hit
+    if as_json:
+        output.as_json(
+            {
+                "kind": target.kind,
+                "since": window[0],
+                "until": window[1],
+                "account": of,
+                "eur_per_hit": eur_per_hit,
+                **_totals(calls, eur_per_hit),
+                "budget": {**asdict(budget), "left": budget.left, "frees": asdict(frees)},
+                "queue": {**asdict(queue), **asdict(ahead)},
+            }
+        )
+        return
+    whose = "all accounts" if of is None else f"account {of}"
+    output.say(f"{target.kind.upper()}: {target.where}")
+    output.say(f"{whose}, {output.shown(window[0])} to {output.shown(window[1])}\n")
+    _say_tables(calls, eur_per_hit)
+    stopped = held.breaker == "open" or held.paused_until is not None
+    _say_facts(calls, budget, frees, queue, ahead, eur_per_hit=eur_per_hit, stopped=stopped)
+
+
+def outlook(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float, now: datetime) -> Outlook:
+    """When the last recording that somebody pays for can be bought: as the budget frees, and no faster than the pace.
+
+    The pace is that of the last hour, where anything was bought in it; else the set one.
+    """
+    hits = queue.to_buy - queue.unpaid
+    by_budget = seconds_until_bought(
+        hits,
+        allowed=budget.allowed,
+        counted=budget.hits,
+        frees_in=lambda place: songstats_ledger.frees_in(connection, place),
+    )
+    if queue.hits_in_the_last_hour:
+        by_pace = hits / queue.hits_in_the_last_hour * _HOUR_SECONDS
+        which = f"{queue.hits_in_the_last_hour:,} hits an hour, as in the last one"
+    else:
+        by_pace = hits / pace if pace else 0.0
+        which = f"{pace:g} calls a second, as set" if pace else "no pace is set"
+    held_by = "budget" if by_budget is None or by_budget > by_pace else "pace"
+    if by_budget is None or max(by_budget, by_pace) > _CENTURY_SECONDS:
+        return Outlook(None, held_by, which)
+    return Outlook(now + timedelta(seconds=max(by_budget, by_pace)), held_by, which)
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(settings.claim_timeout, settings.max_attempts, settings.backfill_account_id)
+
+
+def _totals(calls: list[Calls], eur_per_hit: float) -> dict[str, Any]:
+    total = sums.total(calls)
+    return {
+        **spend_tables.figures(total, eur=sums.whole(total.hits, eur_per_hit)),
+        "wasted_eur": float(sums.whole(total.wasted, eur_per_hit)),
+        "hits_per_recording_stored": total.hits_per_recording_stored,
+        "by_cause": spend_tables.as_json(sums.by_cause(calls), of="cause", eur_per_hit=eur_per_hit),
+        "by_account": [
+            {**one, "name": _names(calls)[one["account"]]}
+            for one in spend_tables.as_json(sums.by_account(calls), of="account", eur_per_hit=eur_per_hit)
+        ],
+    }
+
+
+def _names(calls: list[Calls]) -> dict[UUID, str | None]:
+    return {line.account: line.name for line in calls}
+
+
+def _say_tables(calls: list[Calls], eur_per_hit: float) -> None:
+    if not calls:
+        output.say("nothing was called for\n")
+        return
+    total, known = sums.total(calls), _names(calls)
+    console = output.console()
+    console.print(spend_tables.table(sums.by_cause(calls), of="cause", total=total, eur_per_hit=eur_per_hit))
+    output.say("")
+    named = {f"{known[key] or ''} {key}".strip(): found for key, found in sums.by_account(calls).items()}
+    console.print(spend_tables.table(named, of="account", total=total, eur_per_hit=eur_per_hit))
+    output.say("")
+
+
+def _say_facts(
+    calls: list[Calls],
+    budget: Budget,
+    frees: Frees,
+    queue: ToBuy,
+    ahead: Outlook,
+    *,
+    eur_per_hit: float,
+    stopped: bool,
+) -> None:
+    total = sums.total(calls)
+    ratio = total.hits_per_recording_stored
+    wasted = sums.whole(total.wasted, eur_per_hit)
+    output.console().print(
+        output.facts(
+            {
+                "hits per recording stored": "nothing was stored"
+                if ratio is None
+                else f"{ratio:.2f} (ideal 1.00), {total.stored:,} stored",
+                "wasted hits": f"{total.wasted:,} (€{wasted:,.2f}): they brought neither a history nor the first word that "
+                "there is none",
+                "of unknown fate": None
+                if not total.unknown
+                else f"{total.unknown:,}: the vendor alone knows whether it counted them; the budget does",
+                "cost nothing": None
+                if not total.cost_nothing
+                else f"{total.cost_nothing:,} calls: 429, an answered 5xx, a refused key, or never sent",
+                "budget (all accounts)": output.budget(budget),
+                "frees": _frees(budget, frees),
+                "queue": _queue(queue, ahead, budget, stopped=stopped),
+            }
+        )
+    )
+
+
+def _frees(budget: Budget, frees: Frees) -> str | None:
+    if budget.next_hit_frees_at is None:
+        return None
+    return (
+        f"the next hit {output.shown(budget.next_hit_frees_at)}; "
+        f"{frees.in_a_day:,} within a day, {frees.in_a_week:,} within a week"
+    )
+
+
+def _queue(queue: ToBuy, ahead: Outlook, budget: Budget, *, stopped: bool) -> str:
+    unpaid = f"; {queue.unpaid:,} wait for somebody with a card on file" if queue.unpaid else ""
+    paid_for = queue.to_buy - queue.unpaid
+    if not paid_for:
+        return f"nothing is to be bought{unpaid}"
+    if ahead.empty_at is None:
+        return f"{paid_for:,} to buy: not within a hundred years, with {budget.allowed:,} hits in 30 days{unpaid}"
+    held = "as the budget frees" if ahead.held_by == "budget" else f"the budget suffices; at {ahead.pace}"
+    but = "; nothing is bought at the moment: see `queue`" if stopped else ""
+    return f"{paid_for:,} to buy: empty about {output.shown(ahead.empty_at)}, {held}{unpaid}{but}"

@@ -1,0 +1,126 @@
+"""What calls came to, added up: by cause, by account, in euros. Pure; reading the ledger is `postgres/spend`.
+
+A call is a row of the ledger, whatever came of it. A hit is a call that counts against the budget: one that the vendor counts, or
+may have counted, for all that is known. The others cost nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from enum import StrEnum
+from typing import TypeVar
+from uuid import UUID
+
+from measurement_pipeline.domain.outcome import Cause
+
+K = TypeVar("K")
+
+NOT_READ_YET = "kept, not read yet"
+IN_THE_AIR = "in the air"
+CAUSES = (*(cause.value for cause in Cause), NOT_READ_YET, IN_THE_AIR)
+"""Every cause there is, in the order in which they are told. The last two are of calls whose cause is still to come."""
+
+_CENT = Decimal("0.01")
+
+
+class Counted(StrEnum):
+    """Whether the vendor counts a call. The budget counts the first two."""
+
+    YES = "yes"
+    UNKNOWN = "unknown"
+    NO = "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """So many calls of one account that came to the same.
+
+    `wasted`: those of them that are hits and brought nothing: neither a history nor the first word that there is none.
+    `stored`: those that brought a recording's first history.
+    """
+
+    account: UUID
+    name: str | None
+    cause: str
+    counted: Counted
+    calls: int
+    wasted: int = 0
+    stored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Calls added up: `calls` = `counted` + `unknown` + `cost_nothing`."""
+
+    calls: int = 0
+    counted: int = 0
+    unknown: int = 0
+    cost_nothing: int = 0
+    wasted: int = 0
+    stored: int = 0
+    undecided: int = 0
+
+    @property
+    def hits(self) -> int:
+        """What the budget counts."""
+        return self.counted + self.unknown
+
+    @property
+    def hits_per_recording_stored(self) -> float | None:
+        """Its ideal is 1.00. Hits whose cause is still to come are left out; None where nothing was stored."""
+        return round((self.hits - self.undecided) / self.stored, 4) if self.stored else None
+
+
+def total(lines: Iterable[Calls]) -> Sum:
+    """All of `lines` together."""
+    found = list(lines)
+
+    def calls(counted: Counted) -> int:
+        return sum(line.calls for line in found if line.counted is counted)
+
+    return Sum(
+        calls=sum(line.calls for line in found),
+        counted=calls(Counted.YES),
+        unknown=calls(Counted.UNKNOWN),
+        cost_nothing=calls(Counted.NO),
+        wasted=sum(line.wasted for line in found),
+        stored=sum(line.stored for line in found),
+        undecided=sum(line.calls for line in found if line.cause in (NOT_READ_YET, IN_THE_AIR)),
+    )
+
+
+def by_cause(lines: Sequence[Calls]) -> dict[str, Sum]:
+    """A sum for each cause there was."""
+    return _grouped(lines, lambda line: line.cause, in_order=CAUSES)
+
+
+def by_account(lines: Sequence[Calls]) -> dict[UUID, Sum]:
+    """A sum for each account, the one with most hits first."""
+    found = _grouped(lines, lambda line: line.account, in_order=sorted({line.account for line in lines}))
+    return dict(sorted(found.items(), key=lambda one: -one[1].hits))
+
+
+def euros(hits: Mapping[K, int], eur_per_hit: float) -> dict[K, Decimal]:
+    """What each of `hits` cost, to the cent, such that together they are what all of them cost.
+
+    Each rounded by itself, a column of figures would not add up to the figure below it.
+    """
+    price = Decimal(str(eur_per_hit))
+    exact = {key: count * price for key, count in hits.items()}
+    shares = {key: value.quantize(_CENT, ROUND_FLOOR) for key, value in exact.items()}
+    missing = int((whole(sum(hits.values()), eur_per_hit) - sum(shares.values())) / _CENT)
+    for key in sorted(exact, key=lambda key: shares[key] - exact[key])[:missing]:
+        shares[key] += _CENT
+    return shares
+
+
+def whole(hits: int, eur_per_hit: float) -> Decimal:
+    """What `hits` cost together, to the cent."""
+    return (hits * Decimal(str(eur_per_hit))).quantize(_CENT, ROUND_HALF_UP)
+
+
+def _grouped(lines: Sequence[Calls], key: Callable[[Calls], K], *, in_order: Iterable[K]) -> dict[K, Sum]:
+    groups: dict[K, list[Calls]] = {}
+    for line in lines:
+        groups.setdefault(key(line), []).append(line)
+    return {name: total(groups[name]) for name in in_order if name in groups}

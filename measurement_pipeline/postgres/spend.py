@@ -1,0 +1,115 @@
+"""What the ledger says was spent, and what the queue will still cost. Only reads.
+
+The statements are in `spend.sql`; adding up is `domain/spend`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from measurement_pipeline.domain.spend import Calls, Counted
+from measurement_pipeline.postgres.backfill_queue import Rules
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.sql import statements
+
+_SQL = statements("spend")
+
+
+@dataclass(frozen=True, slots=True)
+class ToBuy:
+    """Recordings that will need a hit; `unpaid`: those of them that nobody with a card on file wants for now."""
+
+    to_buy: int
+    unpaid: int
+    hits_in_the_last_hour: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frees:
+    """Hits that count now and no longer will in a day, and in a week."""
+
+    in_a_day: int
+    in_a_week: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the recordings of a request came from; the other figures add up to `asked`.
+
+    `bought`: with its own hits. `bought_for_others`: by other requests, or a launch, since it was made. `owned`: settled before.
+    """
+
+    asked: int
+    bought: int
+    bought_for_others: int
+    owned: int
+    failed: int
+    still_open: int
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """The ledger's calls since `begins`, a calendar month's first moment in UTC.
+
+    `calls` = `counted` + `unknown` (fate not known, or still in the air) + `cost_nothing`. `early`: those counted in the first
+    half day; `late`: hits of the last hours before. `answered`: distinct recordings with a 200; `asked`: with a hit.
+    """
+
+    begins: datetime
+    calls: int
+    counted: int
+    unknown: int
+    cost_nothing: int
+    early: int
+    late: int
+    answered: int
+    asked: int
+
+
+def spent(connection: Connection, *, days: int, account: UUID | None = None) -> list[Calls]:
+    """The calls of the last `days`, of one account or of all, by what they came to."""
+    return _spent(connection, days=days, account=account, job=None)
+
+
+def spent_for(connection: Connection, job: UUID) -> list[Calls]:
+    """The calls made for a request, ever."""
+    return _spent(connection, days=None, account=None, job=job)
+
+
+def origin(connection: Connection, job: UUID) -> Origin:
+    """Where the recordings of a request came from."""
+    return Origin(**_row(connection, "origin", job=job))
+
+
+def to_buy(connection: Connection, rules: Rules) -> ToBuy:
+    """What the queue will still cost."""
+    return ToBuy(**_row(connection, "queue", operators_account=rules.operators_account))
+
+
+def frees(connection: Connection) -> Frees:
+    """How fast the budget comes back."""
+    return Frees(**_row(connection, "frees"))
+
+
+def month(connection: Connection) -> Month:
+    """This month's calls, to be held against the vendor's own count."""
+    return Month(**_row(connection, "month"))
+
+
+def since(connection: Connection, *, days: int) -> tuple[datetime, datetime]:
+    """The window of the last `days`: its beginning and its end, which is now."""
+    now: datetime = _row(connection, "now")["now"]
+    return now - timedelta(days=days), now
+
+
+def _spent(connection: Connection, *, days: int | None, account: UUID | None, job: UUID | None) -> list[Calls]:
+    found = connection.execute(_SQL["spent"], {"days": days, "account": account, "job": job})
+    return [Calls(**{**row, "counted": Counted(row["counted"])}) for row in found]
+
+
+def _row(connection: Connection, name: str, **parameters: object) -> dict[str, Any]:
+    found = connection.execute(_SQL[name], parameters).fetchone()
+    if found is None:
+        raise LookupError(f"the statement {name} must return a row")
+    return found

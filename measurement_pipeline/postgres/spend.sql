@@ -1,0 +1,163 @@
+-- What was spent, on what, and what of it brought something. Only reads.
+
+-- name: spent
+-- The calls of the last days, or of one request; a call that is still in the air is a hit until it is known to be none.
+with calls as (
+    select
+        ledger.id,
+        ledger.song,
+        ledger.account,
+        case
+            when ledger.settled_at is null then 'in the air'
+            -- A 200 whose run died before it could be read: it is there, and will be read without another hit.
+            when ledger.reason is null then 'kept, not read yet'
+            else ledger.reason
+        end as cause,
+        case
+            when ledger.billable then 'yes'
+            when ledger.billable is null then 'unknown'
+            else 'no'
+        end as counted
+    from songstats_quota_ledger as ledger
+    where
+        (%(days)s::int is null or ledger.reserved_at > now() - make_interval(days => %(days)s))
+        and (%(account)s::uuid is null or ledger.account = %(account)s)
+        and (%(job)s::uuid is null or ledger.job = %(job)s)
+),
+
+judged as (
+    select
+        calls.account,
+        calls.cause,
+        calls.counted,
+        -- First of its kind for this recording, whoever paid and however long ago. A history after an empty answer is news; an
+        -- empty answer after another, or after a history, is not.
+        calls.cause in ('stored', 'no history')
+        and not exists (
+            select from songstats_quota_ledger as earlier
+            where
+                earlier.song = calls.song
+                and earlier.id < calls.id
+                and (earlier.reason = 'stored' or (earlier.reason = 'no history' and calls.cause = 'no history'))
+        ) as is_news
+    from calls
+)
+
+select
+    judged.account,
+    account.name,
+    judged.cause,
+    judged.counted,
+    count(*) as calls,
+    count(*) filter (
+        where judged.counted <> 'no' and not judged.is_news and judged.cause not in ('in the air', 'kept, not read yet')
+    ) as wasted,
+    count(*) filter (where judged.cause = 'stored' and judged.is_news) as stored
+from judged
+inner join accounts as account on judged.account = account.id
+group by judged.account, account.name, judged.cause, judged.counted
+order by judged.account, judged.cause, judged.counted;
+
+-- name: now
+select clock_timestamp() as now;
+
+-- name: queue
+-- What is still to be bought: a row whose call is in the air, or whose answer is kept and only has to be read, needs no hit more.
+with to_buy as (
+    select
+        exists (select from songstats_payable as payable where payable.song = queue.song)
+        or (
+            queue.operator_launched
+            and exists (
+                select from payment_decisions as decision
+                where decision.account = %(operators_account)s and decision.verdict = 'allowed'
+            )
+        ) as is_payable
+    from songstats_backfill_queue as queue
+    where
+        queue.status in ('pending', 'in_progress')
+        and not exists (
+            select from songstats_quota_ledger as ledger
+            where ledger.song = queue.song and ledger.settled_at is null and ledger.lease = queue.lease
+        )
+        and not exists (
+            select from songstats_responses as response
+            where response.song = queue.song and response.parser_version is null
+        )
+)
+
+select
+    count(*) as to_buy,
+    count(*) filter (where not to_buy.is_payable) as unpaid,
+    (
+        select count(*)
+        from songstats_quota_ledger as ledger
+        where ledger.reserved_at > clock_timestamp() - interval '1 hour' and ledger.billable is distinct from false
+    ) as hits_in_the_last_hour
+from to_buy;
+
+-- name: frees
+-- Of the hits that count now, so many no longer do in a day, and in a week.
+select
+    count(*) filter (where ledger.reserved_at <= now() - interval '29 days') as in_a_day,
+    count(*) filter (where ledger.reserved_at <= now() - interval '23 days') as in_a_week
+from songstats_quota_ledger as ledger
+where ledger.reserved_at > now() - interval '30 days' and ledger.billable is distinct from false;
+
+-- name: origin
+-- Where what a request asked for came from, each recording once: its own hits first, then what others bought since it was made,
+-- then what was there before. What is given up or still open brought nothing yet, whoever paid.
+with asked as (
+    select
+        wanted.song,
+        request.created_at,
+        queue.status,
+        exists(
+            select from songstats_quota_ledger as ledger
+            where ledger.song = wanted.song and ledger.job = request.id and ledger.reason in ('stored', 'no history', 'rejected')
+        ) as is_bought,
+        exists(
+            select from songstats_quota_ledger as ledger
+            where
+                ledger.song = wanted.song
+                and ledger.job is distinct from request.id
+                and ledger.reason in ('stored', 'no history', 'rejected')
+                and ledger.settled_at > request.created_at
+        ) as is_bought_for_others
+    from measurement_jobs as request
+    inner join measurement_job_songs as wanted on request.id = wanted.job
+    left join songstats_backfill_queue as queue on wanted.song = queue.song
+    where request.id = %(job)s
+)
+
+select
+    count(*) as asked,
+    count(*) filter (where status = 'done' and is_bought) as bought,
+    count(*) filter (where status = 'done' and not is_bought and is_bought_for_others) as bought_for_others,
+    count(*) filter (where status = 'done' and not is_bought and not is_bought_for_others) as owned,
+    count(*) filter (where status = 'failed') as failed,
+    count(*) filter (where status is null or status in ('pending', 'in_progress')) as still_open
+from asked;
+
+-- name: month
+-- This calendar month's calls, as UTC has it. `early` and `late`: hits so near its beginning that a vendor in another time zone
+-- may count them to the other month; `late` ones are of the month before.
+with edges as (
+    select date_trunc('month', now() at time zone 'UTC') at time zone 'UTC' as begins
+)
+
+select
+    edges.begins,
+    count(*) filter (where ledger.reserved_at >= edges.begins) as calls,
+    count(*) filter (where ledger.reserved_at >= edges.begins and ledger.billable) as counted,
+    count(*) filter (where ledger.reserved_at >= edges.begins and ledger.billable is null) as unknown,
+    count(*) filter (where ledger.reserved_at >= edges.begins and ledger.billable is false) as cost_nothing,
+    count(*) filter (
+        where ledger.billable and ledger.reserved_at >= edges.begins and ledger.reserved_at < edges.begins + interval '12 hours'
+    ) as early,
+    count(*) filter (where ledger.billable is distinct from false and ledger.reserved_at < edges.begins) as late,
+    count(distinct ledger.song) filter (where ledger.reserved_at >= edges.begins and ledger.status_code = 200) as answered,
+    count(distinct ledger.song) filter (where ledger.billable is distinct from false) as asked
+from edges
+left join songstats_quota_ledger as ledger on ledger.reserved_at >= edges.begins - interval '14 hours'
+group by edges.begins;

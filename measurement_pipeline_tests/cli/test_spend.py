@@ -1,0 +1,182 @@
+"""What `spend` and a request's receipt say of a mixed ledger: the figures add up, and nothing is called what it is not."""
+
+import json
+from decimal import Decimal
+from uuid import uuid4
+
+import pytest
+
+from measurement_pipeline_tests.cli.conftest import told
+from measurement_pipeline_tests.workbench import isrcs
+
+HISTORY = "/enterprise/v1/tracks/historic_stats"
+PRICE = {"SONGSTATS_EUR_PER_HIT": "0.0833"}
+
+
+@pytest.fixture
+def mixed(bench, sandbox):
+    """A drain of two accounts' requests in which all sorts of things went wrong; the first request."""
+    songs = isrcs(12)
+    other = uuid4()
+    bench.sql("insert into accounts (id, name) values (%s, 'Acme')", other)
+    first = bench.ask_for(songs[:8])
+    bench.ask_for(songs[6:12], account=other)
+    sandbox.faults(HISTORY, isrc=songs[0], status=404)
+    sandbox.faults(HISTORY, isrc=songs[1], status=422)
+    sandbox.faults(HISTORY, isrc=songs[2], status=503, count=1)
+    bench.cover(songs[3:6], run="run-1")
+    bench.cover(songs[:3], run="run-2")
+    bench.cover(songs[6:10], run="run-3")
+    # One of unknown fate, one in the air, and one whose run died before it was read.
+    bench.sql(
+        "insert into songstats_quota_ledger (song, account, job, run_id, lease, settled_at, billable, reason, status_code)"
+        " select song, account, job, 'run-4', 9, v.settled_at, v.billable, v.reason, v.status_code"
+        " from songstats_quota_ledger, (values"
+        "   (now(), null, 'timeout: unknown', null), (null, null, null, null), (now(), true, null, 200)"
+        " ) as v (settled_at, billable, reason, status_code) where song = %s",
+        songs[3],
+    )
+    return first
+
+
+def cents(amount):
+    return round(Decimal(str(amount)) * 100)
+
+
+def test_causes_and_accounts_add_up_in_json(run, mixed, bench):
+    found = told(run("spend", "--json", **PRICE))
+    ledger = bench.ledger()
+    counted = [row for row in ledger if row["billable"] is not False]
+    assert (found["calls"], found["hits"]) == (len(ledger), len(counted))
+    assert cents(found["eur"]) == round(len(counted) * Decimal("8.33"))
+    for groups in (found["by_cause"], found["by_account"]):
+        for name in ("calls", "counted", "unknown", "cost_nothing", "hits", "wasted", "stored"):
+            assert sum(group[name] for group in groups) == found[name], name
+        assert sum(cents(group["eur"]) for group in groups) == cents(found["eur"])
+    assert {group["name"] for group in found["by_account"]} == {None, "Acme"}
+    causes = {group["cause"]: group["calls"] for group in found["by_cause"]}
+    assert causes == {
+        "stored": 7,
+        "no history": 1,
+        "rejected": 1,
+        "transient": 1,
+        "timeout: unknown": 1,
+        "kept, not read yet": 1,
+        "in the air": 1,
+    }
+    assert (found["wasted"], found["cost_nothing"], found["unknown"]) == (2, 1, 2)
+    # Ten hits whose cause is known, seven histories.
+    assert found["hits_per_recording_stored"] == round(10 / 7, 4)
+
+
+def test_the_table_adds_up_too(run, mixed):
+    lines = run("spend", **PRICE).stdout.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("cause"))
+    end = next(place for place in range(start, len(lines)) if lines[place].startswith("total"))
+    rows = [line.split()[-7:] for line in lines[start + 1 : end + 1]]
+    for column in range(7):
+        *parts, total = [Decimal(row[column].replace(",", "")) for row in rows]
+        assert sum(parts) == total
+
+
+def test_an_account_is_told_its_own_by_name_and_an_unknown_name_is_refused(run, mixed):
+    mine = told(run("spend", "--account", "Acme", "--json"))
+    assert [group["name"] for group in mine["by_account"]] == ["Acme"]
+    assert mine["hits"] < told(run("spend", "--json"))["hits"]
+    assert mine["budget"]["hits"] == told(run("spend", "--json"))["budget"]["hits"], "the budget is the deployment's"
+    refused = run("spend", "--account", "Nobody")
+    assert refused.exit_code == 1
+    assert "no account is named 'Nobody'" in refused.stderr
+
+
+def test_an_empty_ledger_is_no_error(run):
+    words = run("spend").stdout
+    assert "nothing was called for" in words
+    assert "nothing was stored" in words
+    assert "nothing is to be bought" in words
+    assert told(run("spend", "--json"))["hits_per_recording_stored"] is None
+
+
+def test_the_queue_is_said_to_be_empty_when_the_budget_has_freed_for_the_last_of_it(run, bench):
+    bench.ask_for(isrcs(5))
+    bench.cover(isrcs(2))
+    three_allowed = {"SONGSTATS_HIT_LIMIT": "3", "SONGSTATS_HIT_RESERVE": "0"}
+    found = told(run("spend", "--json", **three_allowed))
+    last = bench.sql("select max(reserved_at) + interval '30 days' as frees from songstats_quota_ledger")[0]["frees"]
+    assert found["queue"]["held_by"] == "budget"
+    assert found["queue"]["to_buy"] == 3
+    assert found["queue"]["empty_at"][:16] == last.isoformat()[:16]
+    assert "as the budget frees" in run("spend", **three_allowed).stdout
+
+
+def test_where_the_budget_suffices_the_pace_is_named(run, bench):
+    bench.ask_for(isrcs(5))
+    assert "the budget suffices; at 5 calls a second, as set" in run("spend").stdout
+    bench.cover(isrcs(2))
+    assert "the budget suffices; at 2 hits an hour, as in the last one" in run("spend").stdout
+
+
+def test_a_queue_that_will_never_be_empty_is_said_to_be_so(run, bench):
+    bench.ask_for(isrcs(5))
+    assert "not within a hundred years, with 0 hits" in run("spend", SONGSTATS_HIT_LIMIT="0").stdout
+    bench.sql("update payment_decisions set verdict = 'denied'")
+    assert "5 wait for somebody with a card on file" in run("spend").stdout
+
+
+def test_an_open_breaker_is_not_passed_over(run, bench):
+    bench.ask_for(isrcs(1))
+    bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'key', reason = '401', opened_at = now()")
+    assert "nothing is bought at the moment" in run("spend").stdout
+
+
+# --- receipts
+
+
+def test_a_receipt_says_what_was_spent_for_the_request_and_what_was_there(run, bench, sandbox):
+    songs = isrcs(4)
+    earlier = bench.ask_for(songs[:1])
+    bench.cover(songs[:1])
+    mine = bench.ask_for(songs)
+    sandbox.faults(HISTORY, isrc=songs[1], status=503, count=1)
+    bench.cover(songs[:3])
+    bench.sql("update songstats_backfill_queue set not_before = null")
+    bench.cover(songs[1:2], run="run-2")
+    found = told(run("jobs", mine, "--json", **PRICE))
+    assert found["came_from"] == {
+        "asked": 4,
+        "bought": 2,
+        "bought_for_others": 0,
+        "owned": 1,
+        "failed": 0,
+        "still_open": 1,
+    }
+    assert (found["hits"], cents(found["eur"]), found["hits_per_recording"]) == (2, 17, 1.0)
+    assert {(line["cause"], line["calls"], line["hits"]) for line in found["spent"]} == {
+        ("stored", 2, 2),
+        ("transient", 1, 0),
+    }
+    assert sum(cents(line["eur"]) for line in found["spent"]) == cents(found["eur"])
+    words = run("jobs", mine, **PRICE).stdout
+    assert "2 bought with this request's hits; 1 owned or settled before; 1 still open" in words
+    assert "2 (€0.17) spent for this request" in words
+    assert told(run("jobs", earlier, "--json"))["hits"] == 1
+
+
+def test_a_receipt_does_not_claim_what_another_request_paid_for(run, bench):
+    songs = isrcs(2)
+    bench.ask_for(songs)
+    late = bench.ask_for(songs, account=uuid4())
+    bench.cover(songs)
+    found = told(run("jobs", late, "--json"))
+    assert (found["hits"], found["spent"], found["hits_per_recording"]) == (0, [], None)
+    assert found["came_from"]["bought_for_others"] == 2
+    words = run("jobs", late).stdout
+    assert "2 bought meanwhile for another request or a launch" in words
+    assert "0 (€0.00) spent for this request" in words
+
+
+def test_a_request_that_was_not_taken_in_has_a_receipt_of_nothing(run):
+    submit = ("submit", "--account", uuid4(), "--source", "historical", "--isrc", "AA6Q72000000", "--json")
+    found = run("jobs", json.loads(run(*submit).stdout)["id"])
+    assert found.exit_code == 0
+    assert "0 (€0.00)" in found.stdout

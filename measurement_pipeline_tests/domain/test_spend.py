@@ -1,0 +1,57 @@
+"""Whatever calls there are, every way of adding them up comes to the same."""
+
+from decimal import Decimal
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from measurement_pipeline.domain import spend
+from measurement_pipeline.domain.spend import CAUSES, Calls, Counted
+
+ACCOUNTS = [UUID(int=number) for number in range(4)]
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> Calls:
+    calls = draw(st.integers(1, 50))
+    return Calls(
+        account=draw(st.sampled_from(ACCOUNTS)),
+        name=None,
+        cause=draw(st.sampled_from(CAUSES)),
+        counted=draw(st.sampled_from(Counted)),
+        calls=calls,
+        wasted=draw(st.integers(0, calls)),
+        stored=draw(st.integers(0, calls)),
+    )
+
+
+@given(st.lists(lines(), max_size=40))
+def test_causes_and_accounts_each_add_up_to_the_total(calls):
+    total = spend.total(calls)
+    assert total.calls == sum(line.calls for line in calls) == total.hits + total.cost_nothing
+    for groups in (spend.by_cause(calls), spend.by_account(calls)):
+        for name in ("calls", "counted", "unknown", "cost_nothing", "wasted", "stored", "hits", "undecided"):
+            assert sum(getattr(group, name) for group in groups.values()) == getattr(total, name)
+
+
+@given(st.lists(st.integers(0, 5_000), max_size=12), st.integers(0, 50_000).map(lambda n: n / 10_000))
+def test_a_column_of_euros_adds_up_to_the_figure_below_it_and_each_is_right_to_the_cent(hits, price):
+    found = spend.euros(dict(enumerate(hits)), price)
+    assert sum(found.values()) == spend.whole(sum(hits), price)
+    for place, count in enumerate(hits):
+        assert abs(found[place] - count * Decimal(str(price))) < Decimal("0.01")
+
+
+def test_hits_whose_cause_is_still_to_come_do_not_spoil_the_ratio():
+    def line(cause: str, calls: int, counted: Counted = Counted.YES, stored: int = 0) -> Calls:
+        return Calls(ACCOUNTS[0], None, cause, counted, calls, stored=stored)
+
+    drain = [
+        line("stored", 10, stored=10),
+        line("in the air", 5, Counted.UNKNOWN),
+        line("throttled", 100, Counted.NO),
+        line("timeout: unknown", 1, Counted.UNKNOWN),
+    ]
+    assert spend.total(drain).hits_per_recording_stored == 1.1
+    assert spend.total(drain[1:2]).hits_per_recording_stored is None

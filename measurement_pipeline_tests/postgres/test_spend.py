@@ -1,0 +1,163 @@
+"""What the ledger is read as: causes, fates, waste, where a request's recordings came from, and what is still to be bought."""
+
+from uuid import UUID, uuid4
+
+import pytest
+
+from measurement_pipeline.domain import spend as sums
+from measurement_pipeline.postgres import spend
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline_tests.postgres.conftest import RULES, isrcs
+
+SONGS = isrcs(9)
+
+
+@pytest.fixture
+def ledger(tables):
+    """`call("stored", …)` writes one row, for a request of its own account unless one is given."""
+    account = uuid4()
+    tables.decide(account)
+    tables.enqueue(SONGS)
+    first = tables.request(SONGS[:1], account=account)
+
+    def call(reason, *, song=SONGS[0], billable=True, job=first, age="0", is_open=False, status=200):
+        tables.sql(
+            "insert into songstats_quota_ledger"
+            " (song, account, job, run_id, lease, reserved_at, settled_at, billable, reason, status_code)"
+            " select %s, request.account, request.id, 'run-1', 0, now() - %s::interval,"
+            "   case when not %s then now() - %s::interval end, %s, %s, %s"
+            " from measurement_jobs as request where request.id = %s",
+            song, age, is_open, age, billable, reason, status, job,
+        )  # fmt: skip
+
+    call.job = first
+    return call
+
+
+def spent(tables, **options):
+    with connect(tables.database_url) as connection:
+        return spend.spent(connection, **{"days": 30, **options})
+
+
+def test_each_call_is_told_by_its_cause_and_whether_it_is_counted(tables, ledger):
+    ledger("stored", song=SONGS[0])
+    ledger("no history", song=SONGS[1])
+    ledger("throttled", song=SONGS[2], billable=False)
+    ledger("timeout: unknown", song=SONGS[2], billable=None)
+    ledger(None, song=SONGS[3])
+    ledger(None, song=SONGS[4], billable=None, is_open=True)
+    found = {(line.cause, line.counted.value): line.calls for line in spent(tables)}
+    assert found == {
+        ("stored", "yes"): 1,
+        ("no history", "yes"): 1,
+        ("throttled", "no"): 1,
+        ("timeout: unknown", "unknown"): 1,
+        ("kept, not read yet", "yes"): 1,
+        ("in the air", "unknown"): 1,
+    }
+    assert sums.total(spent(tables)).hits == 5
+
+
+@pytest.mark.parametrize(
+    ("calls", "wasted"),
+    [
+        (["stored"], 0),
+        (["no history"], 0),
+        (["stored", "stored"], 1),
+        (["no history", "no history"], 1),
+        (["no history", "stored"], 0),
+        (["stored", "no history"], 1),
+        (["rejected"], 1),
+        (["malformed", "stored"], 1),
+        (["timeout: unknown", "crashed: unknown", "stored"], 2),
+    ],
+)
+def test_a_hit_is_wasted_that_brought_neither_a_history_nor_the_first_word_that_there_is_none(
+    tables, ledger, calls, wasted
+):
+    for reason in calls:
+        ledger(reason, billable=None if "unknown" in reason else True)
+    assert sums.total(spent(tables)).wasted == wasted
+
+
+def test_what_costs_nothing_and_what_is_still_to_be_read_is_not_wasted(tables, ledger):
+    ledger("throttled", billable=False)
+    ledger("transient", billable=False)
+    ledger("refused key", billable=False)
+    ledger(None)
+    ledger(None, billable=None, is_open=True)
+    assert sums.total(spent(tables)).wasted == 0
+
+
+def test_a_second_answer_is_wasted_although_another_account_paid_for_the_first_long_ago(tables, ledger):
+    other = tables.request(SONGS[:1], account=tables.decide(uuid4()))
+    ledger("stored", job=other, age="40 days")
+    ledger("stored")
+    assert sums.total(spent(tables)).stored == 0
+    assert sums.total(spent(tables)).wasted == 1
+    assert sums.total(spent(tables, days=60)).stored == 1
+
+
+def test_the_window_is_the_databases(tables, ledger):
+    ledger("stored", song=SONGS[0], age="29 days 23 hours")
+    ledger("stored", song=SONGS[1], age="30 days 1 hour")
+    assert sums.total(spent(tables)).calls == 1
+    assert sums.total(spent(tables, days=31)).calls == 2
+    with connect(tables.database_url) as connection:
+        frees = spend.frees(connection)
+    assert (frees.in_a_day, frees.in_a_week) == (1, 1)
+
+
+def test_an_account_sees_its_own(tables, ledger):
+    mine = tables.decide(uuid4())
+    ledger("stored", song=SONGS[1], job=tables.request(SONGS[1:2], account=mine))
+    ledger("rejected")
+    assert [(line.account, line.cause) for line in spent(tables, account=mine)] == [(mine, "stored")]
+
+
+def test_each_recording_of_a_request_came_from_one_place(tables, ledger):
+    other = tables.request(SONGS)
+    ledger("stored", song=SONGS[0], job=other, age="1 day")
+    mine: UUID = tables.request(SONGS[:7], created_at="now")
+    ledger("stored", song=SONGS[1], job=mine)
+    ledger("no history", song=SONGS[2], job=mine)
+    ledger("stored", song=SONGS[3], job=other, age="-1 second")
+    done = [*SONGS[:4], SONGS[4]]
+    tables.sql("update songstats_backfill_queue set status = 'done', outcome = 'stored' where song = any(%s)", done)
+    tables.sql("update songstats_backfill_queue set status = 'failed', outcome = 'exhausted' where song = %s", SONGS[5])
+    with connect(tables.database_url) as connection:
+        found = spend.origin(connection, mine)
+        calls = spend.spent_for(connection, mine)
+    assert found == spend.Origin(asked=7, bought=2, bought_for_others=1, owned=2, failed=1, still_open=1)
+    assert sums.total(calls).hits == 2, "what another request paid for is on its own receipt"
+
+
+def test_what_is_in_the_air_or_kept_needs_no_hit_more(tables, ledger):
+    tables.request(SONGS[:5])
+    tables.claim(SONGS[:2])
+    ledger(None, song=SONGS[0], billable=None, is_open=True)
+    tables.sql("update songstats_quota_ledger set lease = 1")
+    ledger(None, song=SONGS[2])
+    tables.sql(
+        "insert into songstats_responses (song, ledger, status_code, sha256, body)"
+        " select song, id, 200, '', '' from songstats_quota_ledger where song = %s",
+        SONGS[2],
+    )
+    with connect(tables.database_url) as connection:
+        found = spend.to_buy(connection, RULES)
+    assert found.to_buy == 7, "nine rows, one in the air, one kept"
+    assert found.unpaid == 4, "nobody asked for the last four"
+    assert found.hits_in_the_last_hour == 2
+
+
+def test_the_month_is_utcs_and_adds_up(tables, ledger):
+    ledger("stored", song=SONGS[0])
+    ledger("throttled", song=SONGS[1], billable=False, status=429)
+    ledger("timeout: unknown", song=SONGS[2], billable=None, status=None)
+    ledger(None, song=SONGS[3], billable=None, is_open=True, status=None)
+    ledger("stored", song=SONGS[4], age="40 days")
+    with connect(tables.database_url) as connection:
+        found = spend.month(connection)
+    assert (found.calls, found.counted, found.unknown, found.cost_nothing) == (4, 1, 2, 1)
+    assert (found.answered, found.asked) == (1, 3)
+    assert found.begins.day == 1
