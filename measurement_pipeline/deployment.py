@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 from weakref import finalize
 
+from measurement_pipeline.alerts.webhook import Webhook
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.defs.resources import Pipeline
@@ -61,6 +62,8 @@ def from_settings(settings: Settings) -> Pipeline:
         terms=terms(settings, settings.database_url),
         means=Means(new_client=lambda: _new_client(settings), check_payment=check_payment),
         decide=decide,
+        silence_alarm_hours=settings.silence_alarm_hours,
+        post_alert=_post_alert(settings),
     )
 
 
@@ -79,6 +82,11 @@ def terms(settings: Settings, database_url: str) -> Terms:
         eur_per_hit=settings.songstats_eur_per_hit,
         beat_seconds=min(10.0, settings.claim_timeout / 4),
     )
+
+
+def _post_alert(settings: Settings) -> Callable[[str], None] | None:
+    url = settings.alert_webhook_url
+    return None if url is None else Webhook(url.get_secret_value()).post
 
 
 def _require_keys(settings: Settings) -> None:

@@ -1,8 +1,123 @@
 """The checks of `songstats_history`: what an operator sees as passing or failing, with the reason in words.
 
-Each asks a use case for its finding and shows it; what makes a finding is `health/`'s.
+Each gathers facts at the edge, asks `health/` for its finding, and shows it. A failing one of severity ERROR is an incident as
+well, and is told; a WARN is a wait that passes by itself, or work for a person that can wait. None of them blocks or fails a run.
 """
+
+from collections.abc import Callable, Iterator
 
 import dagster as dg
 
-asset_checks: list[dg.AssetChecksDefinition] = []
+from measurement_pipeline.defs.machine import machine
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.health import incidents, silence, stock
+from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.postgres import health, songstats_ledger
+from measurement_pipeline.postgres.audit import shown_and_stored
+from measurement_pipeline.postgres.database import Connection, connect
+
+_Look = Callable[[dg.DagsterInstance, Connection, Pipeline], Finding]
+
+HEALTH_JOB = "health_checks"
+
+# The sweep shows within the hour what a crash kept from being shown; twice that is a failure.
+_GRACE_HOURS = 2.0
+
+
+def _check(description: str) -> Callable[[_Look], dg.AssetChecksDefinition]:
+    """A check named like the function that makes its finding."""
+
+    def made(look: _Look) -> dg.AssetChecksDefinition:
+        spec = dg.AssetCheckSpec(look.__name__, asset=SONGSTATS_HISTORY, description=description)
+
+        @dg.multi_asset_check(
+            name=look.__name__, specs=[spec], description=description, required_resource_keys={"pipeline"}
+        )
+        def check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+            pipeline: Pipeline = context.resources.pipeline
+            pipeline.require_own_database()
+            with connect(pipeline.terms.database_url) as connection:
+                finding = look(context.instance, connection, pipeline)
+            # Shown before it is told, so that a webhook that is away fails the step and hides nothing.
+            yield result(finding)
+            incidents.see_finding(pipeline.terms.database_url, look.__name__, finding)
+            # Where Dagster runs the checks behind somebody's launch, a webhook that is away must not fail what was launched.
+            if context.run.job_name == HEALTH_JOB:
+                incidents.tell(pipeline.terms.database_url, pipeline.post_alert)
+
+        return check
+
+    return made
+
+
+def result(finding: Finding) -> dg.AssetCheckResult:
+    """A finding as Dagster shows it."""
+    return dg.AssetCheckResult(
+        passed=finding.passed,
+        severity=dg.AssetCheckSeverity.ERROR if finding.serious else dg.AssetCheckSeverity.WARN,
+        description=finding.words,
+        metadata=dict(finding.figures),
+    )
+
+
+@_check(
+    "Recordings that somebody wants bought do not wait while nothing is settled for SILENCE_ALARM_HOURS. Says what stands in the "
+    "way: daemon, sensor, breaker, payment, slot, vendor, budget, pause, failing runs."
+)
+def recordings_are_bought(instance: dg.DagsterInstance, connection: Connection, pipeline: Pipeline) -> Finding:
+    """Whether buying is silent."""
+    return silence.recordings_are_bought(
+        health.buying(connection, operators_account=pipeline.terms.rules.operators_account),
+        songstats_ledger.deployment(connection),
+        songstats_ledger.budget(connection, hits_allowed=pipeline.terms.hits_allowed),
+        machine(instance, sensor="backfill_queue_sensor", job="songstats_backfill", buys=True),
+        alarm_hours=pipeline.silence_alarm_hours,
+    )
+
+
+@_check(
+    "Requests do not stay queued for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, failing runs, Stripe."
+)
+def requests_are_answered(instance: dg.DagsterInstance, connection: Connection, pipeline: Pipeline) -> Finding:
+    """Whether intake is silent."""
+    return silence.requests_are_answered(
+        health.answering(connection),
+        machine(instance, sensor="measurement_job_sensor", job="measurement_job_intake", buys=False),
+        alarm_hours=pipeline.silence_alarm_hours,
+    )
+
+
+@_check(
+    "No recording has used up its attempts, none is malformed or suspect; if one is, says which and what a person can do."
+)
+def none_was_given_up(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+    """Whether rows wait for a person."""
+    return stock.none_was_given_up(health.given_up(connection))
+
+
+@_check("Partitions shown as materialized, queue rows that are done and measurements that are stored agree, both ways.")
+def shown_is_stored(instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+    """Whether Dagster and the tables agree. Dagster is asked first: a row is done before it is shown."""
+    materialized = instance.get_materialized_partitions(SONGSTATS_HISTORY)
+    breaches = shown_and_stored(connection, materialized, at_rest=False, grace_hours=_GRACE_HOURS)
+    breaches += health.rows_against_measurements(connection)
+    return stock.shown_is_stored(breaches, materialized=len(materialized))
+
+
+@_check("The recordings stored in the last day have a last count, a last day and a course that a play count can have.")
+def figures_are_in_range(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+    """Whether the latest figures are plausible."""
+    return stock.figures_are_in_range(health.latest_series(connection))
+
+
+# What the schedule runs: cheap, and free of the vendor.
+health_checks: list[dg.AssetChecksDefinition] = [
+    recordings_are_bought,
+    requests_are_answered,
+    none_was_given_up,
+    shown_is_stored,
+    figures_are_in_range,
+]
+
+asset_checks: list[dg.AssetChecksDefinition] = [*health_checks]

@@ -4,6 +4,8 @@ from typing import Any
 
 import dagster as dg
 
+from measurement_pipeline.defs.asset_checks import HEALTH_JOB
+from measurement_pipeline.defs.asset_checks import health_checks as checks
 from measurement_pipeline.defs.assets import OWNERS, songstats_history
 from measurement_pipeline.defs.ops import check_payment_method, enqueue_backfill, read_requests, reclaim
 
@@ -24,7 +26,8 @@ def measurement_job_intake() -> None:
 
 songstats_backfill = dg.define_asset_job(
     "songstats_backfill",
-    selection=[songstats_history],
+    # Without the checks: they run by their own schedule, not with each hundred recordings.
+    selection=dg.AssetSelection.assets(songstats_history).without_checks(),
     description=(
         "Buys the history of a range of recordings. `backfill_queue_sensor` launches it for what is due, the most played first; "
         "an operator launches one ISRC, a range, or all missing."
@@ -44,4 +47,16 @@ def backfill_reclaim() -> None:
     reclaim()
 
 
-jobs: list[Any] = [measurement_job_intake, songstats_backfill, backfill_reclaim]
+health_checks = dg.define_asset_job(
+    HEALTH_JOB,
+    selection=dg.AssetSelection.checks(*(key for check in checks for key in check.check_keys)),
+    description=(
+        "Asks whether it is well: silence, requests without an answer, recordings given up, what is shown against what is "
+        "stored, figures out of range. A failing check of severity ERROR is told like a failing run."
+    ),
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
+)
+
+
+jobs: list[Any] = [measurement_job_intake, songstats_backfill, backfill_reclaim, health_checks]

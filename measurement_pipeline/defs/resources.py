@@ -22,3 +22,6 @@ class Pipeline:
     decide: Callable[[UUID], Decision] = field(repr=False)
     # Raises where the database is not this deployment's own; asked at the start of every tick and op, answered once.
     require_own_database: Callable[[], None] = field(repr=False, default=lambda: None)
+    silence_alarm_hours: float = field(repr=False, default=6.0)
+    # Tells a person one message. None: there is no webhook.
+    post_alert: Callable[[str], None] | None = field(repr=False, default=None)

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from measurement_pipeline.defs.assets import OWNERS
-from measurement_pipeline.defs.jobs import backfill_reclaim
+from measurement_pipeline.defs.jobs import backfill_reclaim, health_checks
 
 reclaim_schedule = dg.ScheduleDefinition(
     name="reclaim_schedule",
@@ -18,4 +18,14 @@ reclaim_schedule = dg.ScheduleDefinition(
     owners=OWNERS,
 )
 
-schedules = [reclaim_schedule]
+health_schedule = dg.ScheduleDefinition(
+    name="health_schedule",
+    job=health_checks,
+    cron_schedule="*/15 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every quarter of an hour: runs the checks of songstats_history, and tells the incidents that were not told yet.",
+    owners=OWNERS,
+)
+
+schedules = [reclaim_schedule, health_schedule]

@@ -8,6 +8,7 @@ import dagster as dg
 from measurement_pipeline.backfill import probe
 from measurement_pipeline.backfill.planning import Partitions, make_plan
 from measurement_pipeline.defs import tags
+from measurement_pipeline.defs.alerts import run_failure_alert
 from measurement_pipeline.defs.assets import OWNERS
 from measurement_pipeline.defs.jobs import measurement_job_intake, songstats_backfill
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
@@ -170,4 +171,9 @@ def _plan_id(context: dg.SensorEvaluationContext) -> str:
     return f"{context.sensor_name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 
 
-sensors = [measurement_job_sensor, backfill_queue_sensor, vendor_probe_sensor]
+sensors: list[dg.SensorDefinition] = [
+    measurement_job_sensor,
+    backfill_queue_sensor,
+    vendor_probe_sensor,
+    run_failure_alert,
+]

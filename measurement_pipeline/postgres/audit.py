@@ -57,13 +57,17 @@ def audit(
     return [Finding(name, SAYS[name], found[name]) for name in SAYS if name in found]
 
 
-def shown_and_stored(connection: Connection, materialized: AbstractSet[str], *, at_rest: bool) -> list[str]:
+def shown_and_stored(
+    connection: Connection, materialized: AbstractSet[str], *, at_rest: bool, grace_hours: float | None = None
+) -> list[str]:
     """Where Dagster's partitions and the queue disagree (I13), in words.
 
-    What is done and not yet shown is a breach only `at_rest`: the sweep reports it within the hour.
+    What is done and not yet shown is a breach only `at_rest`, or once it was so for `grace_hours`: the sweep reports it within
+    the hour.
     """
-    rows = {row["song"]: row for row in connection.execute(_SQL["settled_or_put_back"])}
-    untold = [song for song, row in rows.items() if row["is_done"] and song not in materialized] if at_rest else []
+    found = connection.execute(_SQL["settled_or_put_back"], {"grace_hours": 0.0 if at_rest else grace_hours})
+    rows = {row["song"]: row["is_to_be_shown"] for row in found}
+    untold = [song for song, is_to_be_shown in rows.items() if is_to_be_shown and song not in materialized]
     return [
         *(f"{song} is shown as materialized, and its row is not done" for song in sorted(materialized - rows.keys())),
         *(f"{song} is done, and not shown as materialized" for song in sorted(untold)),

@@ -209,10 +209,11 @@ select 'the database has no stamp' as what
 where not exists (select from deployment);
 
 -- name: settled_or_put_back
--- For I13: what may be shown as materialized.
+-- For I13: what may be shown as materialized, and what has to be by now.
 select
     queue.song,
-    queue.status = 'done' as is_done,
-    queue.requeued_at is not null as was_put_back
+    queue.status = 'done'
+    -- Without a grace nothing has to be: the sweep may be about to show it.
+    and coalesce(queue.updated_at <= clock_timestamp() - make_interval(secs => %(grace_hours)s * 3600.0), false) as is_to_be_shown
 from songstats_backfill_queue as queue
 where queue.status = 'done' or queue.requeued_at is not null;

@@ -13,21 +13,34 @@ from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN, RECORDINGS_A
 
 SNAPSHOT: Mapping[str, Any] = {
     "assets": ["songstats_history"],
-    "jobs": ["backfill_reclaim", "measurement_job_intake", "songstats_backfill"],
+    "checks": [
+        "figures_are_in_range",
+        "none_was_given_up",
+        "recordings_are_bought",
+        "requests_are_answered",
+        "shown_is_stored",
+    ],
+    "jobs": ["backfill_reclaim", "health_checks", "measurement_job_intake", "songstats_backfill"],
     "ops": [
         "backfill_recordings",
         "check_payment_method",
         "enqueue_backfill",
+        "figures_are_in_range",
         "find_payers",
+        "none_was_given_up",
         "read_requests",
         "reclaim",
+        "recordings_are_bought",
+        "requests_are_answered",
+        "shown_is_stored",
     ],
     "sensors": {
         "backfill_queue_sensor": "songstats_backfill",
         "measurement_job_sensor": "measurement_job_intake",
+        "run_failure_alert": None,
         "vendor_probe_sensor": None,
     },
-    "schedules": {"reclaim_schedule": "0 * * * *"},
+    "schedules": {"health_schedule": "*/15 * * * *", "reclaim_schedule": "0 * * * *"},
 }
 
 
@@ -48,6 +61,7 @@ def test_everything_that_the_snapshot_names_is_there_and_nothing_else(definition
     repository = definitions.get_repository_def()
     found = {
         "assets": [key.to_user_string() for key in sorted(repository.asset_graph.get_all_asset_keys())],
+        "checks": sorted(key.name for key in repository.asset_graph.asset_check_keys),
         "jobs": sorted(name for name in repository.job_names if not name.startswith("__")),
         "ops": sorted({node.name for job in repository.get_all_jobs() for node in job.graph.iterate_op_defs()}),
         "sensors": {sensor.name: sensor.job_name if sensor.targets else None for sensor in repository.sensor_defs},

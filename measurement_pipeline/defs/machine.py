@@ -1,0 +1,111 @@
+"""What Dagster's instance shows of a sensor, its runs and the daemon: plain facts, for `health/` to judge. Only reads."""
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType, TickStatus
+
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.health.incidents import one_line
+from measurement_pipeline.health.silence import Machine, Run
+
+# A run that an operator launches from the asset's page, or a partition backfill, runs under this name.
+ASSET_JOB = "__ASSET_JOB"
+
+_BUSY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
+_WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
+_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+# Runs looked at, the latest first: more are never under way at once.
+_MOST_RUNS = 100
+
+
+def machine(instance: dg.DagsterInstance, *, sensor: str, job: str, buys: bool) -> Machine:
+    """What is known of `sensor` and the runs of `job`; where it `buys`, of those that operators launched too."""
+    jobs = {job, ASSET_JOB} if buys else {job}
+    busy, queued, ended = (_runs(instance, statuses, jobs) for statuses in (_BUSY, _WAITING, _ENDED))
+    switched_off, tick_error = _sensor(instance, sensor)
+    last = ended[0] if ended else None
+    return Machine(
+        sensor=sensor,
+        switched_off=switched_off,
+        tick_error=tick_error,
+        quiet_daemons={
+            name: None if status.last_heartbeat is None else _time(status.last_heartbeat.timestamp)
+            for name, status in instance.get_daemon_statuses().items()
+            if status.required and not status.healthy
+        },
+        busy=_run(busy[-1]) if busy else None,
+        queued=_run(queued[-1]) if queued else None,
+        failed=_failed(instance, last) if last and last.dagster_run.status is dg.DagsterRunStatus.FAILURE else None,
+        put_off=_put_off(instance) if buys else None,
+    )
+
+
+def failure_line(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Why a run failed, in one line: what its last failed step says, else what Dagster says of the run."""
+    steps = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    if steps and steps[-1].dagster_event is not None:
+        failure = steps[-1].dagster_event.step_failure_data
+        if failure.user_failure_data is not None and failure.user_failure_data.description:
+            return one_line(failure.user_failure_data.description)
+        error = failure.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        if error is not None:
+            return one_line(error.message)
+    runs = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    return one_line((runs[-1].dagster_event and runs[-1].dagster_event.message) or "" if runs else "")
+
+
+def _runs(
+    instance: dg.DagsterInstance, statuses: list[dg.DagsterRunStatus], jobs: Collection[str]
+) -> list[dg.RunRecord]:
+    return [
+        record
+        for job in jobs
+        for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=statuses), limit=_MOST_RUNS)
+        if record.dagster_run.asset_selection is None or SONGSTATS_HISTORY in record.dagster_run.asset_selection
+    ]
+
+
+def _run(record: dg.RunRecord) -> Run:
+    since = record.create_timestamp if record.start_time is None else _time(record.start_time)
+    return Run(record.dagster_run.run_id, since)
+
+
+def _failed(instance: dg.DagsterInstance, record: dg.RunRecord) -> Run:
+    begun = _run(record)
+    return Run(begun.id, begun.since, failure_line(instance, begun.id))
+
+
+def _sensor(instance: dg.DagsterInstance, name: str) -> tuple[bool, str | None]:
+    """Whether the sensor is switched off, and what its last tick failed with, where it did."""
+    states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    found = [
+        (state, next(iter(instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)), None))
+        for state in states
+        if state.name == name
+    ]
+    if not found:
+        return False, None  # it runs by default, and nobody has touched it
+    # A location that was renamed leaves its states behind: the one that ticked last is the one in use.
+    state, tick = max(found, key=lambda each: 0.0 if each[1] is None else each[1].timestamp)
+    error = tick.error if tick is not None and tick.status is TickStatus.FAILURE else None
+    return state.status is InstigatorStatus.STOPPED, None if error is None else one_line(error.message)
+
+
+def _put_off(instance: dg.DagsterInstance) -> str | None:
+    """What the totals of the last run name as deferred."""
+    records = instance.fetch_observations(SONGSTATS_HISTORY, limit=1).records
+    observation = records[0].asset_observation if records else None
+    totals: Mapping[str, dg.MetadataValue] = {} if observation is None else observation.metadata
+    deferred = {
+        name.removeprefix("deferred: "): value.value for name, value in totals.items() if name.startswith("deferred: ")
+    }
+    return ", ".join(f"{count} × {why}" for why, count in deferred.items()) or None
+
+
+def _time(timestamp: float) -> datetime:
+    return datetime.fromtimestamp(timestamp, tz=UTC)

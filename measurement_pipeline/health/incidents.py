@@ -1,0 +1,82 @@
+"""What is an incident, in which words it is told, and when it is over.
+
+Fifty runs that fail alike are one incident: its key is where it failed and the first line of why, without what changes from one
+run to the next. It is written to the table first and told from there, so that a webhook that is away loses nothing.
+"""
+
+import re
+from collections.abc import Callable
+
+from measurement_pipeline.health.finding import Finding, at
+from measurement_pipeline.postgres import incidents
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.incidents import Incident
+
+_LONGEST_LINE = 300
+
+# What differs between two failures of one kind: times, ids, ISRCs, figures; and then lists of those.
+_CHANGING = (
+    re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(UTC|Z|[+-]\d\d:?\d\d))?"),
+    re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE),
+    re.compile(r"\b[A-Z]{2}[A-Z0-9]{3}\d{7}\b"),
+    re.compile(r"\b(0x)?(?=[0-9a-f]*\d)[0-9a-f]{6,}\b", re.IGNORECASE),
+    re.compile(r"\d+([.,:]\d+)*"),
+    re.compile(r"…([\s,;]*…)+"),
+)
+_LOGIN = re.compile(r"(?<=://)[^/\s@]*@")
+
+
+def key_of(job: str, line: str) -> str:
+    """What makes two failures the same incident."""
+    for changing in _CHANGING:
+        line = changing.sub("…", line)
+    return f"{job}: {line}"
+
+
+def one_line(text: str) -> str:
+    """The first line of an error, of a length to be read, without a login that an address in it may carry."""
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "no reason was given")
+    plain = _LOGIN.sub("", first)
+    return plain if len(plain) <= _LONGEST_LINE else plain[: _LONGEST_LINE - 1] + "…"
+
+
+def about_failure(job: str, line: str, *, run: str) -> str:
+    """The message about a run that failed."""
+    return f"{job} failed: {line}\nLook at run {run[:8]} in Dagster (Runs); its last line says more."
+
+
+def see_failure(database_url: str, job: str, line: str, *, run: str) -> None:
+    """A run failed: a new incident, or one more of an open one."""
+    with connect(database_url) as connection:
+        incidents.see(connection, key=key_of(job, line), what=about_failure(job, line, run=run))
+
+
+def see_finding(database_url: str, check: str, finding: Finding) -> None:
+    """A check fails, and not only for a while: an incident. It passes, or fails for another reason: what it said is over."""
+    source = f"check {check}: "
+    is_one = finding.serious and not finding.passed
+    key = source + finding.reason if is_one else None
+    with connect(database_url) as connection:
+        incidents.end(connection, source=source, except_key=key)
+        if key is not None:
+            what = f"{finding.words}\nThe check {check} of songstats_history says so (Dagster, Checks)."
+            incidents.see(connection, key=key, what=what)
+
+
+def tell(database_url: str, post: Callable[[str], None] | None) -> int:
+    """Tell what was not told yet, oldest first; how many. Without a webhook nothing is told. Raises what `post` raises."""
+    if post is None:
+        return 0
+    told = 0
+    with connect(database_url) as connection:
+        while incidents.tell_next(connection, lambda incident: post(message(incident))):
+            told += 1
+    return told
+
+
+def message(incident: Incident) -> str:
+    """What a person reads: what, where to look, since when."""
+    since = f"Since {at(incident.opened_at)}"
+    times = f", {incident.times} times by now" if incident.times > 1 else ""
+    over = "" if incident.ended_at is None else f"; over since {at(incident.ended_at)}"
+    return f"{incident.what} {since}{times}{over}."

@@ -1,0 +1,104 @@
+"""What the checks ask of the tables. Only reads; what makes a finding of it is `health/`. The statements are in `health.sql`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from uuid import UUID
+
+from measurement_pipeline.postgres.backfill_queue import PLAY_COUNT
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.sql import statements
+
+_SQL = statements("health")
+
+# Recordings whose series a check reads through: a second's work, at two thousand points each.
+_MOST_SERIES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Buying:
+    """The recordings that wait and that somebody wants bought. `ready`: payable, and not waiting for a retry.
+
+    `unpaid_accounts`: of which Stripe did not say yes, the first few.
+    """
+
+    waiting: int
+    payable: int
+    ready: int
+    oldest_waiting: datetime | None
+    next_retry_at: datetime | None
+    last_error: str | None
+    last_settled: datetime | None
+    now: datetime
+    unpaid_accounts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """The requests that are queued, since when the oldest is, and what it says."""
+
+    waiting: int
+    oldest: datetime | None
+    error: str | None
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """How many recordings there are of a kind, and the most played of them."""
+
+    count: int
+    songs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Rows that nothing but a person, or a newer parser, takes up again."""
+
+    exhausted: Some
+    malformed: Some
+    suspect: Some
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A recording's play counts: the latest, the first day on which they more than halve, and how far behind the purchase they end.
+
+    `days_behind` is None in a sandbox, where histories are invented and end on a day of their own.
+    """
+
+    song: str
+    latest_count: int
+    halved_on: date | None
+    days_behind: int | None
+
+
+def buying(connection: Connection, *, operators_account: UUID | None) -> Buying:
+    """What waits to be bought."""
+    row = connection.execute(_SQL["buying"], {"operators_account": operators_account}).fetchone() or {}
+    unpaid = connection.execute(_SQL["unpaid_accounts"]).fetchall() if row["waiting"] and not row["payable"] else []
+    return Buying(**row, unpaid_accounts=tuple(str(found["account"]) for found in unpaid))
+
+
+def answering(connection: Connection) -> Answering:
+    """What waits to be answered."""
+    return Answering(**(connection.execute(_SQL["answering"]).fetchone() or {}))
+
+
+def given_up(connection: Connection) -> GivenUp:
+    """What waits for a person."""
+    row = connection.execute(_SQL["given_up"]).fetchone() or {}
+    return GivenUp(
+        **{kind: Some(row[kind], tuple(row[f"{kind}_songs"] or ())) for kind in ("exhausted", "malformed", "suspect")}
+    )
+
+
+def rows_against_measurements(connection: Connection) -> list[str]:
+    """Where queue rows and measurements disagree, in words."""
+    return [row["what"] for row in connection.execute(_SQL["rows_against_measurements"])]
+
+
+def latest_series(connection: Connection) -> Sequence[Series]:
+    """The series of the recordings stored in the last day, the latest of them where there are many."""
+    found = connection.execute(_SQL["latest_series"], {"most": _MOST_SERIES, "play_count": PLAY_COUNT})
+    return [Series(**row) for row in found]

@@ -1,0 +1,164 @@
+-- What the checks ask of the tables. Only reads; each looks at what is open, or at the last day, and never at all measurements.
+
+-- name: buying
+-- The recordings that wait and that somebody wants bought. Those in progress too: a run may hold them and settle nothing.
+with wanted as (
+    select
+        asked.song,
+        bool_or(decision.verdict is not distinct from 'allowed') as is_payable
+    from measurement_jobs as request
+    inner join measurement_job_songs as asked on request.id = asked.job
+    left join payment_decisions as decision on request.account = decision.account
+    where request.state = 'accepted'
+    group by asked.song
+),
+
+waiting as (
+    select
+        coalesce(queue.requeued_at, queue.created_at) as waiting_since,
+        coalesce(queue.not_before <= clock_timestamp(), true) as is_ready,
+        queue.not_before,
+        queue.last_error,
+        coalesce(wanted.is_payable, false)
+        or (
+            queue.operator_launched
+            and exists (
+                select from payment_decisions as decision
+                where decision.account = %(operators_account)s and decision.verdict = 'allowed'
+            )
+        ) as is_payable
+    from songstats_backfill_queue as queue
+    left join wanted on queue.song = wanted.song
+    where queue.status in ('pending', 'in_progress') and (wanted.song is not null or queue.operator_launched)
+)
+
+select
+    count(*) as waiting,
+    count(*) filter (where is_payable) as payable,
+    count(*) filter (where is_payable and is_ready) as ready,
+    min(waiting_since) as oldest_waiting,
+    min(not_before) filter (where is_payable and not is_ready) as next_retry_at,
+    (array_agg(last_error order by not_before desc) filter (where is_payable and not is_ready and last_error is not null))[1] as last_error,
+    (
+        select ledger.settled_at
+        from songstats_quota_ledger as ledger
+        where ledger.reason in ('stored', 'no history', 'rejected', 'malformed')
+        order by ledger.settled_at desc
+        limit 1
+    ) as last_settled,
+    clock_timestamp() as now
+from waiting;
+
+-- name: unpaid_accounts
+-- Whom to ask for a card: the accounts whose accepted requests want what waits, and of which Stripe did not say yes.
+select distinct request.account
+from measurement_jobs as request
+inner join measurement_job_songs as asked on request.id = asked.job
+inner join songstats_backfill_queue as queue on asked.song = queue.song
+left join payment_decisions as decision on request.account = decision.account
+where
+    request.state = 'accepted'
+    and decision.verdict is distinct from 'allowed'
+    and queue.status in ('pending', 'in_progress')
+order by request.account
+limit 5;
+
+-- name: answering
+select
+    count(*) as waiting,
+    min(updated_at) as oldest,
+    (array_agg(error order by updated_at) filter (where error is not null))[1] as error,
+    clock_timestamp() as now
+from measurement_jobs
+where state = 'queued';
+
+-- name: given_up
+select
+    count(*) filter (where outcome = 'exhausted') as exhausted,
+    (array_agg(song order by rank_score desc) filter (where outcome = 'exhausted'))[:6] as exhausted_songs,
+    count(*) filter (where outcome = 'malformed') as malformed,
+    (array_agg(song order by rank_score desc) filter (where outcome = 'malformed'))[:6] as malformed_songs,
+    count(*) filter (where suspect) as suspect,
+    (array_agg(song order by rank_score desc) filter (where suspect))[:6] as suspect_songs
+from songstats_backfill_queue
+where outcome in ('exhausted', 'malformed') or suspect;
+
+-- name: rows_against_measurements
+-- A stored row has its measurements; a history that was bought has a row that is done.
+select queue.song || ' is done as stored, and has no measurement' as what
+from songstats_backfill_queue as queue
+where
+    queue.status = 'done' and queue.outcome = 'stored'
+    and not exists (
+        select
+        from song_measurements as measurement
+        where measurement.song = queue.song and measurement.platform = 'spotify' and measurement.data_source = 'songstats'
+    )
+union all
+select song.isrc || ' has a history, and its row is ' || coalesce(queue.status, 'missing')
+from songs as song
+left join songstats_backfill_queue as queue on song.isrc = queue.song
+where
+    queue.status is distinct from 'done'
+    and exists (
+        select
+        from song_measurements as measurement
+        where measurement.song = song.isrc and measurement.platform = 'spotify' and measurement.data_source = 'songstats'
+    )
+order by what;
+
+-- name: latest_series
+-- The series of recordings stored in the last day, at most so many: what an hour or a day brings, not what is owned.
+with bought as (
+    select
+        ledger.song,
+        max(ledger.settled_at) as bought_at
+    from (
+        select
+            hit.song,
+            hit.settled_at
+        from songstats_quota_ledger as hit
+        where hit.reason = 'stored' and hit.settled_at > clock_timestamp() - interval '1 day'
+        order by hit.settled_at desc
+        limit %(most)s
+    ) as ledger
+    group by ledger.song
+)
+
+select
+    bought.song,
+    series.latest_count,
+    series.halved_on,
+    -- Invented histories end on a day of their own.
+    case
+        when (select deployment.kind from deployment) = 'live'
+            then (bought.bought_at at time zone 'UTC')::date - (series.last_day at time zone 'UTC')::date
+    end as days_behind
+from bought
+cross join lateral (
+    select
+        max(figure.captured_at) as last_day,
+        (array_agg(figure.value order by figure.captured_at desc))[1] as latest_count,
+        (min(figure.captured_at) filter (where figure.value < figure.before / 2.0) at time zone 'UTC')::date as halved_on
+    from (
+        select
+            believed.captured_at,
+            believed.value,
+            lag(believed.value) over (order by believed.captured_at) as before
+        from (
+            -- The newest that was learnt of a day is what is believed of it.
+            select distinct on (measurement.captured_at)
+                measurement.captured_at,
+                measurement.value
+            from song_measurements as measurement
+            where
+                measurement.song = bought.song
+                and measurement.platform = 'spotify'
+                and measurement.metric = %(play_count)s
+                and measurement.data_source = 'songstats'
+            order by measurement.captured_at asc, measurement.learnt_at desc
+        ) as believed
+    ) as figure
+) as series
+where series.last_day is not null
+order by bought.song;

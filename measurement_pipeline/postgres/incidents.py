@@ -1,0 +1,52 @@
+"""Incidents, and whether they were told. The statements are in `incidents.sql`; what is one, and in which words, is `health/`'s."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.sql import statements
+
+_SQL = statements("incidents")
+
+# Not seen for so long, an incident is over; the same thing later is a new one, and is told again.
+OVER_AFTER_HOURS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """One to be told. `what` is as it was first seen."""
+
+    id: int
+    what: str
+    times: int
+    opened_at: datetime
+    ended_at: datetime | None
+
+
+def see(connection: Connection, *, key: str, what: str) -> bool:
+    """Open the incident `key`, or count it once more; whether it is new."""
+    with connection.transaction():
+        connection.execute(_SQL["end_unseen"], {"hours": OVER_AFTER_HOURS})
+        row = connection.execute(_SQL["see"], {"key": key, "what": what}).fetchone()
+    return row is not None and row["times"] == 1
+
+
+def end(connection: Connection, *, source: str, except_key: str | None = None) -> None:
+    """End the open incidents whose key begins with `source`, `except_key` apart."""
+    connection.execute(_SQL["end_of"], {"source": source, "except_key": except_key})
+
+
+def tell_next(connection: Connection, tell: Callable[[Incident], None]) -> bool:
+    """Hand the oldest untold incident to `tell`, and mark it as told once that returns; whether there was one.
+
+    Nobody else tells it meanwhile. Where `tell` raises, it stays untold. A crash between the two tells it twice: the other order
+    would lose it.
+    """
+    with connection.transaction():
+        row = connection.execute(_SQL["next_untold"]).fetchone()
+        if row is None:
+            return False
+        tell(Incident(**row))
+        connection.execute(_SQL["told"], {"id": row["id"]})
+    return True

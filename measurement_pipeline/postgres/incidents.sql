@@ -1,0 +1,39 @@
+-- Incidents: seen, over, told. One row an incident; the index incidents_open holds that there is one open row a key.
+
+-- name: end_unseen
+update incidents
+set ended_at = last_at
+where ended_at is null and last_at < clock_timestamp() - make_interval(hours => %(hours)s);
+
+-- name: see
+insert into incidents (key, what)
+values (%(key)s, %(what)s)
+on conflict (key) where ended_at is null do update set
+times = incidents.times + 1,
+last_at = clock_timestamp()
+returning times;
+
+-- name: end_of
+-- A check that passes, or fails for another reason, ends what it said before.
+update incidents
+set ended_at = clock_timestamp()
+where ended_at is null and starts_with(key, %(source)s) and key is distinct from %(except_key)s;
+
+-- name: next_untold
+-- Skip locked: another is telling that one just now. An old one is news to nobody: there was no webhook then.
+select
+    id,
+    what,
+    times,
+    opened_at,
+    ended_at
+from incidents
+where told_at is null and last_at > clock_timestamp() - interval '7 days'
+order by id
+limit 1
+for update skip locked;
+
+-- name: told
+update incidents
+set told_at = clock_timestamp()
+where id = %(id)s;

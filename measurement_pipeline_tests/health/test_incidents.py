@@ -1,0 +1,150 @@
+"""What is one incident, and that each is told once, whatever becomes of the webhook."""
+
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from measurement_pipeline.alerts.webhook import Webhook, WebhookError
+from measurement_pipeline.health import incidents
+from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline_tests.health.receiver import Receiver
+
+BROKEN = Finding(False, "3 recordings wait: the breaker is open", serious=True, reason="breaker open")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("3 recordings failed (3 malformed)", "12 recordings failed (12 malformed)"),
+        ("GBUM72501895: no payer", "AA6Q72000001: no payer"),
+        ("AA6Q72000000, AA6Q72000001: no payer", "AA6Q72000000, AA6Q72000001, AA6Q72000002 …: no payer"),
+        ("silent since 2026-09-22 05:00 UTC", "silent since 2026-09-22T06:11:12.123+00:00"),
+        ("run 0f0f0f0f-0000-4000-8000-000000000001 is gone", "run 1a2b3c4d-0000-4000-8000-00000000000f is gone"),
+        ("connection to 127.0.0.1:5432 refused", "connection to 127.0.0.1:6543 refused"),
+    ],
+)
+def test_failures_that_differ_in_figures_ids_isrcs_and_times_are_one_incident(one: str, other: str):
+    assert incidents.key_of("songstats_backfill", one) == incidents.key_of("songstats_backfill", other)
+
+
+def test_failures_of_another_job_or_for_another_reason_are_others():
+    keys = {
+        incidents.key_of(job, line)
+        for job in ("songstats_backfill", "backfill_reclaim")
+        for line in ("the breaker opened: rejected", "the breaker opened: refused key", "the database is full")
+    }
+    assert len(keys) == 6
+
+
+def test_a_line_is_the_first_one_of_a_length_to_be_read_and_without_a_login():
+    text = "\n could not reach postgresql://me:pass@db/x\nTraceback (most recent call last):\n ..."
+    assert incidents.one_line(text) == "could not reach postgresql://db/x"
+    assert len(incidents.one_line("x" * 1000)) == 300
+    assert incidents.one_line("") == "no reason was given"
+
+
+def test_the_message_says_what_where_to_look_and_since_when(database_url: str, receiver: Receiver):
+    for _ in range(3):
+        incidents.see_failure(database_url, "songstats_backfill", "2 recordings failed", run="0f0f0f0f-1234")
+    assert incidents.tell(database_url, Webhook(receiver.url).post) == 1
+    (text,) = receiver.texts
+    first, second = text.split("\n")
+    assert first == "songstats_backfill failed: 2 recordings failed"
+    assert second.startswith("Look at run 0f0f0f0f in Dagster (Runs); its last line says more. Since 20")
+    assert second.endswith(" UTC, 3 times by now.")
+    assert incidents.tell(database_url, Webhook(receiver.url).post) == 0
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_a_webhook_that_is_away_loses_nothing_and_is_told_later_exactly_once(
+    database_url: str, receiver: Receiver, status: int
+):
+    webhook = Webhook(receiver.url)
+    receiver.status, receiver.location = status, receiver.url
+    for number in range(2):
+        incidents.see_failure(database_url, f"job {number}", "it broke", run="run")
+        with pytest.raises(WebhookError, match=f"ALERT_WEBHOOK_URL answered {status}"):
+            incidents.tell(database_url, webhook.post)
+    assert receiver.texts == []
+    receiver.status = 200
+    assert incidents.tell(database_url, webhook.post) == 2
+    assert [text.split(" failed")[0] for text in receiver.texts] == ["job 0", "job 1"]
+    assert incidents.tell(database_url, webhook.post) == 0
+
+
+def test_what_is_over_before_it_could_be_told_is_told_as_over(database_url: str, receiver: Receiver):
+    incidents.see_finding(database_url, "recordings_are_bought", BROKEN)
+    incidents.see_finding(database_url, "recordings_are_bought", Finding(True, "fine"))
+    incidents.tell(database_url, Webhook(receiver.url).post)
+    assert "; over since 20" in receiver.texts[0]
+
+
+def test_tellers_at_once_tell_each_incident_once(database_url: str, receiver: Receiver):
+    for number in range(5):
+        incidents.see_failure(database_url, f"job {'abcde'[number]}", "it broke", run="run")
+    with ThreadPoolExecutor(4) as pool:
+        told = [pool.submit(incidents.tell, database_url, Webhook(receiver.url).post) for _ in range(4)]
+        assert sum(each.result() for each in told) == 5
+    assert len(set(receiver.texts)) == len(receiver.texts) == 5
+
+
+def test_without_a_webhook_it_is_recorded_and_not_sent(database_url: str, connection: Connection):
+    incidents.see_failure(database_url, "backfill_reclaim", "it broke", run="run")
+    assert incidents.tell(database_url, None) == 0
+    (row,) = connection.execute("select * from incidents").fetchall()
+    assert (row["key"], row["told_at"], row["ended_at"]) == ("backfill_reclaim: it broke", None, None)
+
+
+def test_a_check_that_fails_is_one_incident_until_it_passes_or_the_reason_is_another(
+    database_url: str, receiver: Receiver
+):
+    post = Webhook(receiver.url).post
+    other = Finding(False, "the sensor is off", serious=True, reason="sensor stopped")
+    for finding in (BROKEN, BROKEN, other, other, Finding(True, "fine"), other):
+        incidents.see_finding(database_url, "recordings_are_bought", finding)
+        incidents.tell(database_url, post)
+    assert [text.split("\n")[0] for text in receiver.texts] == [BROKEN.words, other.words, other.words]
+
+
+def test_a_check_that_only_warns_is_shown_and_not_told(database_url: str, receiver: Receiver):
+    incidents.see_finding(database_url, "figures_are_in_range", Finding(False, "odd", reason="out of range"))
+    assert incidents.tell(database_url, Webhook(receiver.url).post) == 0
+
+
+def test_the_address_of_the_webhook_is_in_no_error(receiver: Receiver, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("DEBUG", logger="httpx")
+    gone = Webhook("http://127.0.0.1:9/services/T0/B0/s3cret")
+    receiver.status = 500
+    for webhook in (gone, Webhook(receiver.url)):
+        with pytest.raises(WebhookError) as failed:
+            webhook.post("x")
+        assert "s3cret" not in "".join(traceback.format_exception(failed.value))
+    assert "s3cret" not in caplog.text
+    assert "s3cret" not in repr(gone)
+
+
+def test_a_redirect_is_not_followed(receiver: Receiver):
+    receiver.status, receiver.location = 307, receiver.url
+    with pytest.raises(WebhookError, match="a redirect is not followed"):
+        Webhook(receiver.url).post("x")
+    assert receiver.posted == []
+
+
+def test_a_receiver_that_does_not_answer_is_not_waited_for(receiver: Receiver):
+    receiver.held.clear()
+    with pytest.raises(WebhookError, match="cannot be reached"):
+        Webhook(receiver.url, seconds=0.2).post("x")
+
+
+def test_text_from_elsewhere_mentions_nobody_in_slack():
+    sent: list[bytes] = []
+
+    def take(request: httpx.Request) -> httpx.Response:
+        sent.append(request.content)
+        return httpx.Response(200)
+
+    Webhook("http://127.0.0.1/x", transport=httpx.MockTransport(take)).post("failed: <!channel> & more")
+    assert sent == [b'{"text":"failed: &lt;!channel&gt; &amp; more"}']

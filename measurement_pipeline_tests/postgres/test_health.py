@@ -1,0 +1,210 @@
+"""The facts that the checks ask of the tables, and what they come to."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from measurement_pipeline.health import stock
+from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.postgres import health
+from measurement_pipeline.postgres.audit import shown_and_stored
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.sandbox import PLAIN, running
+from measurement_pipeline_tests.workbench import OPERATORS, Workbench, isrcs, workbench
+
+
+def test_what_waits_is_what_somebody_wants_bought(bench: Workbench, connection: Connection):
+    mine, unpaid, unwanted = isrcs(3), isrcs(2, start=10), isrcs(1, start=20)
+    broke = uuid4()
+    bench.ask_for(mine)
+    bench.ask_for([*unpaid, mine[0]], account=broke)
+    bench.deny(broke)
+    withdrawn = bench.ask_for(unwanted)
+    bench.sql("update measurement_jobs set state = 'withdrawn' where id = %s", withdrawn)
+    found = health.buying(connection, operators_account=OPERATORS)
+    assert (found.waiting, found.payable, found.ready) == (5, 3, 3)
+    assert found.last_settled is None
+    assert found.unpaid_accounts == ()
+    bench.deny(bench.account)
+    found = health.buying(connection, operators_account=OPERATORS)
+    assert (found.waiting, found.payable) == (5, 0)
+    assert set(found.unpaid_accounts) == {str(bench.account), str(broke)}
+
+
+def test_what_an_operator_launched_waits_too_and_the_operators_account_pays(bench: Workbench, connection: Connection):
+    job = bench.ask_for(isrcs(1))
+    bench.sql("update measurement_jobs set state = 'withdrawn' where id = %s", job)
+    bench.sql("update songstats_backfill_queue set operator_launched = true")
+    assert health.buying(connection, operators_account=OPERATORS).payable == 0
+    bench.allow(OPERATORS)
+    found = health.buying(connection, operators_account=OPERATORS)
+    assert (found.waiting, found.payable) == (1, 1)
+    assert health.buying(connection, operators_account=None).payable == 0
+
+
+def test_rows_in_progress_are_silent_too_and_retries_are_told_apart(bench: Workbench, connection: Connection):
+    songs = isrcs(3)
+    bench.ask_for(songs)
+    bench.sql(
+        "update songstats_backfill_queue set status = 'in_progress', claimed_by = 'r', heartbeat_at = now() where song = %s",
+        songs[0],
+    )
+    bench.sql(
+        "update songstats_backfill_queue set not_before = now() + interval '1 hour', last_error = '502' where song <> %s",
+        songs[0],
+    )
+    found = health.buying(connection, operators_account=None)
+    assert (found.waiting, found.ready, found.last_error) == (3, 1, "502")
+    assert found.next_retry_at is not None
+
+
+def test_the_last_purchase_is_known(bench: Workbench, connection: Connection):
+    bench.ask_for(isrcs(2))
+    bench.cover(isrcs(2))
+    found = health.buying(connection, operators_account=None)
+    assert found.oldest_waiting is None
+    assert found.last_settled == max(row["settled_at"] for row in bench.ledger())
+
+
+def test_rows_that_wait_for_a_person_are_named_with_counts_and_cures(bench: Workbench, connection: Connection):
+    songs = isrcs(12)
+    bench.ask_for(songs)
+    assert stock.none_was_given_up(health.given_up(connection)).passed
+    bench.sql(
+        "update songstats_backfill_queue set status = 'failed', outcome = 'exhausted' where song = any(%s)", songs[:7]
+    )
+    bench.sql("update songstats_backfill_queue set status = 'failed', outcome = 'malformed' where song = %s", songs[8])
+    bench.sql(
+        "update songstats_backfill_queue set status = 'done', outcome = 'rejected', suspect = true where song = %s",
+        songs[9],
+    )
+    found = stock.none_was_given_up(health.given_up(connection))
+    assert not found.passed
+    assert not found.serious
+    assert found.figures == {"exhausted": 7, "malformed": 1, "suspect": 1}
+    assert f"7 exhausted ({', '.join(songs[:5])}, …): find out why" in found.words
+    assert f"1 malformed ({songs[8]})" in found.words
+    assert f"1 suspect ({songs[9]})" in found.words
+
+
+def test_what_is_done_and_not_shown_is_a_failure_only_after_the_sweep_had_its_time(
+    bench: Workbench, connection: Connection
+):
+    songs = isrcs(2)
+    bench.ask_for(songs)
+    bench.cover(songs)
+
+    def breaches() -> list[str]:
+        return shown_and_stored(connection, {songs[0]}, at_rest=False, grace_hours=2.0)
+
+    assert breaches() == []
+    bench.sql("update songstats_backfill_queue set updated_at = now() - interval '3 hours'")
+    assert breaches() == [f"{songs[1]} is done, and not shown as materialized"]
+    assert shown_and_stored(connection, {*songs, "AA6Q72000099"}, at_rest=False, grace_hours=2.0) == [
+        "AA6Q72000099 is shown as materialized, and its row is not done"
+    ]
+
+
+def test_rows_and_measurements_are_compared_both_ways(bench: Workbench, connection: Connection):
+    songs = isrcs(4)
+    bench.ask_for(songs)
+    bench.cover(songs)
+    assert health.rows_against_measurements(connection) == []
+    bench.sql("delete from song_measurements where song = %s", songs[0])
+    bench.sql("update songstats_backfill_queue set status = 'pending', outcome = null where song = %s", songs[1])
+    bench.sql("delete from songstats_backfill_queue where song = %s", songs[2])
+    breaches = health.rows_against_measurements(connection)
+    assert breaches == [
+        f"{songs[0]} is done as stored, and has no measurement",
+        f"{songs[1]} has a history, and its row is pending",
+        f"{songs[2]} has a history, and its row is missing",
+    ]
+    found = stock.shown_is_stored(breaches, materialized=4)
+    assert not found.passed
+    assert found.serious
+    assert breaches[0] in found.words
+
+
+@pytest.fixture
+def up_to_date(database_url: str) -> Iterator[Workbench]:
+    """On doubles whose histories end yesterday, instead of on a day of their own."""
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
+    with running(behaviour=replace(PLAIN, last_day=yesterday)) as sandbox:
+        yield workbench(database_url, sandbox)
+
+
+def figures(connection: Connection) -> Finding:
+    return stock.figures_are_in_range(health.latest_series(connection))
+
+
+LAST = (
+    "captured_at = (select max(captured_at) from song_measurements where song = %(song)s and metric like 'platform%%')"
+)
+OF_IT = "song = %(song)s and metric = 'platform_displayed_play_count'"
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        (f"update song_measurements set value = 0 where {OF_IT}", "was played 0 times"),
+        (
+            f"update song_measurements set value = 100000000001 where {OF_IT} and {LAST}",
+            "was played 100000000001 times",
+        ),
+        (f"update song_measurements set value = value / 3 where {OF_IT} and {LAST}", "falls by more than half on 20"),
+        (
+            f"update song_measurements set captured_at = now() + interval '3 days' where {OF_IT} and {LAST}",
+            "has figures for 3 days to come",
+        ),
+        (
+            f"delete from song_measurements where {OF_IT} and captured_at > now() - interval '40 days'",
+            "days before it was bought",
+        ),
+    ],
+)
+def test_figures_that_no_play_count_has_are_named(
+    up_to_date: Workbench, connection: Connection, statement: str, words: str
+):
+    bench = up_to_date
+    song, other = isrcs(2)
+    bench.ask_for([song, other])
+    bench.cover([song, other])
+    bench.sql("update deployment set kind = 'live'")
+    assert figures(connection).passed, figures(connection).words
+    connection.execute(statement, {"song": song})  # type: ignore[call-overload]
+    found = figures(connection)
+    assert not found.passed
+    assert not found.serious
+    assert f"{song} " in found.words
+    assert words in found.words
+    assert other not in found.words
+
+
+def test_a_restatement_is_believed_and_not_the_figure_before_it(bench: Workbench, connection: Connection):
+    (song,) = isrcs(1)
+    bench.ask_for([song])
+    bench.cover([song])
+    connection.execute(
+        "insert into song_measurements select song, platform, metric, captured_at, data_source, learnt_at + interval '1 s', 0"
+        f" from song_measurements where {OF_IT} and {LAST}",
+        {"song": song},
+    )  # type: ignore[call-overload]
+    assert f"{song} was played 0 times" in figures(connection).words
+
+
+def test_invented_histories_are_not_called_old(bench: Workbench, connection: Connection):
+    bench.ask_for(isrcs(1))
+    bench.cover(isrcs(1))
+    assert figures(connection).passed
+
+
+def test_what_was_stored_longer_ago_is_not_looked_at_again(bench: Workbench, connection: Connection):
+    bench.ask_for(isrcs(1))
+    bench.cover(isrcs(1))
+    bench.sql("update song_measurements set value = 0")
+    assert not figures(connection).passed
+    bench.sql("update songstats_quota_ledger set settled_at = settled_at - interval '25 hours'")
+    assert figures(connection).passed

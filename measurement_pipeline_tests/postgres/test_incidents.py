@@ -1,0 +1,44 @@
+"""Incidents in the table: one open row a key, and when it is over."""
+
+from measurement_pipeline.postgres import incidents
+from measurement_pipeline.postgres.database import Connection
+
+
+def rows(connection: Connection) -> list[tuple[str, int, bool]]:
+    found = connection.execute("select key, times, ended_at is null as is_open from incidents order by id")
+    return [(row["key"], row["times"], row["is_open"]) for row in found]
+
+
+def test_the_same_key_is_one_incident_that_counts(connection: Connection):
+    assert incidents.see(connection, key="a", what="first")
+    assert not incidents.see(connection, key="a", what="second")
+    assert incidents.see(connection, key="b", what="other")
+    assert rows(connection) == [("a", 2, True), ("b", 1, True)]
+    (row,) = connection.execute("select what from incidents where key = 'a'")
+    assert row["what"] == "first"
+
+
+def test_an_incident_not_seen_for_six_hours_is_over_and_the_same_key_is_a_new_one(connection: Connection):
+    incidents.see(connection, key="a", what="first")
+    connection.execute("update incidents set last_at = last_at - interval '5 hours 59 minutes'")
+    assert not incidents.see(connection, key="a", what="again")
+    connection.execute("update incidents set last_at = last_at - interval '6 hours 1 minute'")
+    assert incidents.see(connection, key="a", what="new")
+    assert rows(connection) == [("a", 2, False), ("a", 1, True)]
+    (old,) = connection.execute("select ended_at = last_at as same from incidents order by id limit 1")
+    assert old["same"], "it was over when it was last seen"
+
+
+def test_ending_a_source_leaves_others_and_the_excepted_one_open(connection: Connection):
+    for key in ("check a: x", "check a: y", "check ab: x", "job: x"):
+        incidents.see(connection, key=key, what=key)
+    incidents.end(connection, source="check a: ", except_key="check a: y")
+    assert [key for key, _, is_open in rows(connection) if is_open] == ["check a: y", "check ab: x", "job: x"]
+    incidents.end(connection, source="check a: ")
+    assert [key for key, _, is_open in rows(connection) if is_open] == ["check ab: x", "job: x"]
+
+
+def test_what_nobody_was_told_of_for_a_week_is_no_news(connection: Connection):
+    incidents.see(connection, key="a", what="old")
+    connection.execute("update incidents set last_at = last_at - interval '8 days'")
+    assert not incidents.tell_next(connection, lambda _incident: None)
