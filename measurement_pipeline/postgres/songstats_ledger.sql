@@ -19,7 +19,14 @@ held as materialized (
         queue.operator_launched
     from asked
     inner join songstats_backfill_queue as queue on asked.song = queue.song and asked.lease = queue.lease
-    where queue.status = 'in_progress' and queue.claimed_by = %(run)s
+    where
+        queue.status = 'in_progress'
+        and queue.claimed_by = %(run)s
+        -- An earlier owner's call may have been answered since the claim: then there is something to read and nothing to buy.
+        and not exists (
+            select from songstats_responses as response
+            where response.song = queue.song and response.parser_version is null
+        )
     order by queue.song
     for update of queue
 ),

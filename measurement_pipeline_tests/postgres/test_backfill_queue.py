@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from psycopg.errors import LockNotAvailable
 
 from measurement_pipeline.domain.backfill_queue import Settlement, Status
 from measurement_pipeline.domain.outcome import Cause, Outcome, Point
@@ -161,13 +162,30 @@ def test_a_claim_takes_only_what_it_names(tables: Tables):
     assert [claim.song for claim in tables.claim([songs[3], "AA6Q79999999"])] == [songs[3]]
 
 
-def test_a_claim_passes_over_rows_that_another_transaction_holds(tables: Tables):
+def test_a_claim_never_takes_more_than_its_limit_under_any_plan(tables: Tables):
+    """Of all plans the one that asks anew, for each row there is, which are the first few that are not claimed yet."""
+    songs = isrcs(30)
+    tables.wanted(songs)
+    with connect(tables.database_url) as connection:
+        for means in ("hashagg", "hashjoin", "mergejoin", "material", "sort"):
+            connection.execute(f"set enable_{means} = off")
+        claimed = backfill_queue.claim(connection, songs, run="run-1", limit=7, rules=RULES)
+    assert [claim.song for claim in claimed] == songs[:7]
+    assert len(tables.sql("select 1 from songstats_backfill_queue where status = 'in_progress'")) == 7
+
+
+def test_of_two_claims_at_once_the_second_neither_waits_nor_shares(tables: Tables):
     songs = isrcs(6)
     tables.wanted(songs)
-    with connect(tables.database_url) as first, first.transaction():
+    with connect(tables.database_url) as first, first.transaction(), connect(tables.database_url) as second:
+        second.execute("set lock_timeout = '500ms'")
         taken = backfill_queue.claim(first, songs, run="run-1", limit=3, rules=RULES)
-        assert [claim.song for claim in tables.claim(songs, run="run-2", limit=2)] == songs[3:5]
+        try:
+            shared = backfill_queue.claim(second, songs, run="run-2", limit=2, rules=RULES)
+        except LockNotAvailable:
+            pytest.fail("the second claim waited for the first")
         assert [claim.song for claim in taken] == songs[:3]
+        assert [claim.song for claim in shared] == songs[3:5]
 
 
 def test_many_runs_at_once_share_the_rows_without_overlap(tables: Tables):
@@ -283,6 +301,7 @@ def test_a_run_that_claimed_its_own_row_anew_is_fenced_from_its_former_self(tabl
     (former,) = tables.claim([song])
     tables.abandon([song])
     (present,) = tables.claim([song])
+    assert tables.in_loop(lambda c: backfill_queue.heartbeat(c, [former], run="run-1")) == set()
     assert tables.in_loop(lambda c: backfill_queue.heartbeat(c, [former, present], run="run-1")) == {song}
     assert settle(tables, settled(former, play_counts=history(1))) == set()
     assert settle(tables, settled(present)) == {song}

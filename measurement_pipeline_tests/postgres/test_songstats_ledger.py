@@ -13,6 +13,7 @@ from psycopg.rows import DictRow, dict_row
 
 from measurement_pipeline.domain.outcome import Cause
 from measurement_pipeline.domain.payment import Verdict as Payment
+from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.backfill_queue import Claim
 from measurement_pipeline.postgres.database import connect
@@ -159,6 +160,31 @@ def test_a_row_that_is_no_longer_the_runs_is_lost(tables: Tables):
     )
     found = dict(zip([claim.song for claim in claims], verdicts(reserve(tables, claims)), strict=True))
     assert found == {mine: Verdict.RESERVED, taken: Verdict.LOST, released: Verdict.LOST}
+
+
+def test_a_run_that_claimed_its_own_row_anew_reserves_nothing_under_its_former_lease(tables: Tables):
+    (song,) = isrcs(1)
+    tables.wanted([song])
+    former = tables.claim([song])
+    tables.abandon([song])
+    present = tables.claim([song])
+    assert verdicts(reserve(tables, former)) == [Verdict.LOST]
+    assert verdicts(reserve(tables, present)) == [Verdict.RESERVED]
+
+
+def test_a_recording_whose_earlier_call_was_answered_meanwhile_is_not_bought_again(tables: Tables):
+    """Its former owner was slow, not dead: the answer came after the takeover, and before the new owner's call."""
+    (song,) = isrcs(1)
+    tables.wanted([song])
+    (slow,) = reserve(tables, tables.claim([song]))
+    tables.abandon([song])
+    taken_over = tables.claim([song], run="run-2")
+    assert taken_over[0].unread_response is None
+    kept = keep(tables, answered(slow))
+    assert verdicts(reserve(tables, taken_over, run="run-2")) == [Verdict.LOST]
+    with connect(tables.database_url) as connection:
+        assert backfill_queue.release(connection, run="run-2") == 1
+    assert [claim.unread_response for claim in tables.claim([song], run="run-3")] == list(kept.values())
 
 
 @pytest.mark.parametrize(
