@@ -30,9 +30,7 @@ class Verdict(StrEnum):
     """What became of a wish to spend a hit."""
 
     RESERVED = "reserved"
-    LOST = (
-        "lost"  # the row is no longer this run's to buy: taken over, or an earlier call for it was answered after all
-    )
+    LOST = "lost"  # the row is no longer this run's to buy: taken over, or answered after all
     CLOSED = "closed"  # the breaker opened or a pause began
     UNPAID = "unpaid"  # nobody who wants it has an allowed decision
     STALE = "stale"  # the payer's decision is too old to spend on
