@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 
 import dagster as dg
 
+from measurement_pipeline.backfill import vendor_month
 from measurement_pipeline.defs.machine import machine
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import Pipeline
-from measurement_pipeline.health import incidents, silence, stock
+from measurement_pipeline.health import incidents, reconciliation, silence, stock
 from measurement_pipeline.health.finding import Finding
-from measurement_pipeline.postgres import health, songstats_ledger
+from measurement_pipeline.postgres import health, songstats_ledger, spend
 from measurement_pipeline.postgres.audit import shown_and_stored
 from measurement_pipeline.postgres.database import Connection, connect
 
@@ -120,4 +121,16 @@ health_checks: list[dg.AssetChecksDefinition] = [
     figures_are_in_range,
 ]
 
-asset_checks: list[dg.AssetChecksDefinition] = [*health_checks]
+
+@_check(
+    "The ledger's hits of this month against the requests and objects that Songstats counts (`GET /status`, free). A drift is a "
+    "warning, and so is a vendor that cannot be asked: then it is unknown."
+)
+def ledger_matches_vendor(_instance: dg.DagsterInstance, connection: Connection, pipeline: Pipeline) -> Finding:
+    """Whether the vendor counts what we count."""
+    before = spend.month(connection)
+    counted = vendor_month.ask(pipeline.means.new_client)
+    return reconciliation.ledger_matches_vendor(before, spend.month(connection), counted)
+
+
+asset_checks: list[dg.AssetChecksDefinition] = [*health_checks, ledger_matches_vendor]

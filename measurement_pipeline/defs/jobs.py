@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from measurement_pipeline.defs.asset_checks import HEALTH_JOB
+from measurement_pipeline.defs.asset_checks import HEALTH_JOB, ledger_matches_vendor
 from measurement_pipeline.defs.asset_checks import health_checks as checks
 from measurement_pipeline.defs.assets import OWNERS, songstats_history
 from measurement_pipeline.defs.ops import check_payment_method, enqueue_backfill, read_requests, reclaim
@@ -58,5 +58,19 @@ health_checks = dg.define_asset_job(
     owners=OWNERS,
 )
 
+ledger_reconciliation = dg.define_asset_job(
+    "ledger_reconciliation",
+    selection=dg.AssetSelection.checks(*ledger_matches_vendor.check_keys),
+    description="Compares this month's ledger with what Songstats counts. Asks `GET /status`, which is free; stops nothing.",
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
+)
 
-jobs: list[Any] = [measurement_job_intake, songstats_backfill, backfill_reclaim, health_checks]
+
+jobs: list[Any] = [
+    measurement_job_intake,
+    songstats_backfill,
+    backfill_reclaim,
+    health_checks,
+    ledger_reconciliation,
+]

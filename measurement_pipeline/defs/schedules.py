@@ -3,7 +3,7 @@
 import dagster as dg
 
 from measurement_pipeline.defs.assets import OWNERS
-from measurement_pipeline.defs.jobs import backfill_reclaim, health_checks
+from measurement_pipeline.defs.jobs import backfill_reclaim, health_checks, ledger_reconciliation
 
 reclaim_schedule = dg.ScheduleDefinition(
     name="reclaim_schedule",
@@ -28,4 +28,15 @@ health_schedule = dg.ScheduleDefinition(
     owners=OWNERS,
 )
 
-schedules = [reclaim_schedule, health_schedule]
+reconciliation_schedule = dg.ScheduleDefinition(
+    name="reconciliation_schedule",
+    job=ledger_reconciliation,
+    # From UTC−11 to UTC+12 it is the same day then, so the month is the vendor's too, wherever its clock is.
+    cron_schedule="0 11 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Once a day: compares the ledger with what Songstats counts this month.",
+    owners=OWNERS,
+)
+
+schedules = [reclaim_schedule, health_schedule, reconciliation_schedule]

@@ -71,6 +71,19 @@ class Sum:
         return round((self.hits - self.undecided) / self.stored, 4) if self.stored else None
 
 
+@dataclass(frozen=True, slots=True)
+class VendorMonth:
+    """What the vendor says it counted in its current month. None: not known, which is never 0.
+
+    `detail` is one line for a person, where something is not known.
+    """
+
+    requests: int | None = None
+    objects: int | None = None
+    bill: Decimal | None = None
+    detail: str = ""
+
+
 def total(lines: Iterable[Calls]) -> Sum:
     """All of `lines` together."""
     found = list(lines)

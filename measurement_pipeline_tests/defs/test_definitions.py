@@ -15,18 +15,26 @@ SNAPSHOT: Mapping[str, Any] = {
     "assets": ["songstats_history"],
     "checks": [
         "figures_are_in_range",
+        "ledger_matches_vendor",
         "none_was_given_up",
         "recordings_are_bought",
         "requests_are_answered",
         "shown_is_stored",
     ],
-    "jobs": ["backfill_reclaim", "health_checks", "measurement_job_intake", "songstats_backfill"],
+    "jobs": [
+        "backfill_reclaim",
+        "health_checks",
+        "ledger_reconciliation",
+        "measurement_job_intake",
+        "songstats_backfill",
+    ],
     "ops": [
         "backfill_recordings",
         "check_payment_method",
         "enqueue_backfill",
         "figures_are_in_range",
         "find_payers",
+        "ledger_matches_vendor",
         "none_was_given_up",
         "read_requests",
         "reclaim",
@@ -40,7 +48,11 @@ SNAPSHOT: Mapping[str, Any] = {
         "run_failure_alert": None,
         "vendor_probe_sensor": None,
     },
-    "schedules": {"health_schedule": "*/15 * * * *", "reclaim_schedule": "0 * * * *"},
+    "schedules": {
+        "health_schedule": "*/15 * * * *",
+        "reclaim_schedule": "0 * * * *",
+        "reconciliation_schedule": "0 11 * * *",
+    },
 }
 
 

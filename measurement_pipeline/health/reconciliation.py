@@ -1,0 +1,78 @@
+"""Does the vendor count what we count? Pure: the ledger's month and the vendor's, one finding out.
+
+Both figures are told as they are. What is known to blur the comparison is allowed for before anything is called a drift: calls of
+unknown fate may or may not have been counted; hits near the month's edge may be of another month, since whose time zone the
+vendor's month follows is not known; and calls may be made while the vendor is being asked.
+"""
+
+from decimal import Decimal
+
+from measurement_pipeline.domain.spend import VendorMonth
+from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.postgres.spend import Month
+
+# A drift of so many, or of one in a hundred, is not worth a word: a person tried the key, the vendor counts at another moment.
+TOLERATED = 5
+TOLERATED_SHARE = 0.01
+
+
+def ledger_matches_vendor(before: Month, after: Month, vendor: VendorMonth) -> Finding:
+    """`before` and `after`: the ledger as it was when the vendor was asked, and when it had answered."""
+    hits = after.counted + after.unknown
+    figures: dict[str, int | float | str] = {
+        "month since (UTC)": f"{after.begins:%Y-%m-%d}",
+        "ledger: calls": after.calls,
+        "ledger: counted": after.counted,
+        "ledger: of unknown fate": after.unknown,
+        "ledger: cost nothing": after.cost_nothing,
+        "ledger: recordings answered": after.answered,
+        "Songstats: requests": _figure(vendor.requests),
+        "Songstats: objects": _figure(vendor.objects),
+        "Songstats: bill": _figure(vendor.bill),
+    }
+    if vendor.requests is None:
+        words = f"what Songstats counted is unknown ({vendor.detail}); the ledger counts {hits} hits this month"
+        return Finding(False, words, reason="vendor not asked", figures=figures)
+    tolerance = max(TOLERATED, int(TOLERATED_SHARE * hits))
+    requests = _beyond(vendor.requests, before.counted - before.early, hits + after.late)
+    figures |= {"drift: requests": vendor.requests - hits, "drift: requests, unexplained": requests}
+    objects = None
+    if vendor.objects is not None:
+        objects = _beyond(vendor.objects, before.answered - before.early, after.asked)
+        figures |= {"drift: objects": vendor.objects - after.answered, "drift: objects, unexplained": objects}
+    said = [
+        f"Songstats counts {vendor.requests} requests this month, the ledger {hits} hits ({after.unknown} of unknown fate)",
+        f"objects: {_figure(vendor.objects)} against {after.answered} recordings answered",
+    ]
+    drifts = [f"{_signed(drift)} {what}" for drift, what in ((requests, "requests"), (objects, "objects")) if drift]
+    if abs(requests) <= tolerance and abs(objects or 0) <= tolerance:
+        said.append(f"within the tolerance of {tolerance}" if drifts else "no drift that is not explained")
+        return Finding(True, "; ".join(said), figures=figures)
+    said.append(f"DRIFT beyond the tolerance of {tolerance}: {' and '.join(drifts)} that nothing explains")
+    said.append(_what_to_look_at(after, requests or objects or 0))
+    return Finding(False, "; ".join(said), reason="drift", figures=figures)
+
+
+def _what_to_look_at(month: Month, drift: int) -> str:
+    zone = "Songstats' month may begin in another time zone than UTC's"
+    if drift < 0:
+        return f"Songstats may not bill all that we count (404, rejected), which only leaves the budget on the safe side; {zone}"
+    return (
+        f"does something else use the key? Does Songstats bill the {month.cost_nothing} calls that are held to cost nothing, or "
+        f"its free ones? Then lower SONGSTATS_HIT_LIMIT by as many; {zone}"
+    )
+
+
+def _beyond(figure: int, low: int, high: int) -> int:
+    """How far `figure` lies outside of what can be explained; 0 inside."""
+    return min(figure - low, 0) or max(figure - high, 0)
+
+
+def _figure(value: int | Decimal | None) -> int | str:
+    if value is None:
+        return "unknown"
+    return value if isinstance(value, int) else str(value)
+
+
+def _signed(drift: int) -> str:
+    return f"{drift:+d}"

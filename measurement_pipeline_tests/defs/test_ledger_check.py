@@ -1,0 +1,78 @@
+"""The daily comparison with the vendor, as an operator sees it in Dagster."""
+
+import asyncio
+
+import dagster as dg
+
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline_tests.defs.conftest import Stage
+from measurement_pipeline_tests.workbench import isrcs
+
+HISTORY = "/enterprise/v1/tracks/historic_stats"
+STATUS = "/enterprise/v1/status"
+
+
+def compare(stage: Stage) -> dg.AssetCheckEvaluation:
+    job = stage.definitions.resolve_job_def("ledger_reconciliation")
+    run = job.execute_in_process(instance=stage.instance, raise_on_error=False)
+    assert run.success, "a drift warns, it fails nothing"
+    (found,) = run.get_asset_check_evaluations()
+    assert (found.asset_key, found.check_name) == (SONGSTATS_HISTORY, "ledger_matches_vendor")
+    assert found.severity is dg.AssetCheckSeverity.WARN
+    return found
+
+
+def figure(found: dg.AssetCheckEvaluation, name: str) -> object:
+    return found.metadata[name].value
+
+
+def test_a_ledger_that_the_vendor_agrees_with_passes_with_both_figures(stage: Stage, sandbox):
+    stage.bench.ask_for(isrcs(9))
+    stage.bench.cover(isrcs(9))
+    found = compare(stage)
+    assert found.passed
+    assert figure(found, "Songstats: requests") == figure(found, "ledger: counted") == 9
+    assert figure(found, "Songstats: objects") == figure(found, "ledger: recordings answered") == 9
+    assert sandbox.hits() == 9, "asking costs no hit"
+
+
+def test_calls_whose_answer_was_lost_explain_what_the_vendor_counts(stage: Stage, sandbox):
+    stage.bench.ask_for(isrcs(1))
+    sandbox.faults(HISTORY, close=True, count=1)
+    stage.bench.cover(isrcs(1))
+    found = compare(stage)
+    assert found.passed
+    assert figure(found, "ledger: of unknown fate") == 1
+    assert figure(found, "Songstats: requests") == 1
+    assert figure(found, "drift: requests, unexplained") == 0
+
+
+def test_another_user_of_the_key_is_a_drift_and_stops_nothing(stage: Stage, sandbox):
+    async def somebody_else() -> None:
+        async with stage.bench.means.new_client() as client:
+            for song in isrcs(8, start=100):
+                await client.fetch_history(song)
+
+    asyncio.run(somebody_else())
+    stage.bench.ask_for(isrcs(2))
+    found = compare(stage)
+    assert not found.passed
+    assert "+8 requests" in (found.description or "")
+    assert figure(found, "drift: requests, unexplained") == 8
+    assert stage.breaker() == "closed"
+    stage.bench.cover(isrcs(2))
+    assert stage.bench.statuses() == {"stored": 2}
+
+
+def test_a_vendor_that_is_away_or_refuses_the_key_is_unknown_and_not_passed(stage: Stage, sandbox):
+    stage.bench.ask_for(isrcs(1))
+    stage.bench.cover(isrcs(1))
+    for fault, why in (({"status": 503}, "HTTP 503"), ({"status": 401}, "HTTP 401"), ({"body": "<html>"}, "no JSON")):
+        sandbox.clear_faults()
+        sandbox.faults(STATUS, **fault)
+        found = compare(stage)
+        assert not found.passed
+        assert f"is unknown ({why}" in (found.description or "").replace("its answer is ", "")
+        assert figure(found, "Songstats: requests") == "unknown"
+        assert "drift: requests" not in found.metadata
+    assert stage.breaker() == "closed", "what a comparison meets is no evidence"
