@@ -1,0 +1,34 @@
+"""The real definitions on a Dagster storage that several processes of a test share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from measurement_pipeline import deployment
+from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.settings import Settings
+from measurement_pipeline_tests.defs.conftest import Stage, definitions, open_instance, pooled
+from measurement_pipeline_tests.faults.child import Orders
+from measurement_pipeline_tests.workbench import workbench
+
+
+@contextmanager
+def stage(orders: Orders) -> Iterator[Stage]:
+    """The instance whose storage is at `dagster_url`, with the pipeline that `orders` are for."""
+    bench = workbench(orders.database_url, Sandbox(orders.sandbox_url))
+    pipeline = deployment.from_settings(
+        Settings.read(
+            {
+                "DATABASE_URL": orders.database_url,
+                "SONGSTATS_API_KEY": bench.sandbox.songstats_key,
+                "SONGSTATS_BASE_URL": bench.sandbox.songstats_url,
+                "SONGSTATS_REQUESTS_PER_SECOND": "0",
+                "SONGSTATS_TIMEOUT_SECONDS": "2",
+                "CLAIM_TIMEOUT_SECONDS": str(orders.claim_timeout_seconds),
+                "STRIPE_SECRET_KEY": bench.sandbox.stripe_key,
+                "STRIPE_API_BASE": bench.sandbox.stripe_url,
+            }
+        )
+    )
+    with open_instance(pooled(orders.dagster_url), Path(orders.directory)) as instance:
+        yield Stage(instance, definitions(pipeline), pipeline, bench)
