@@ -4,8 +4,8 @@ from typing import Any
 
 import dagster as dg
 
-from measurement_pipeline.defs.asset_checks import HEALTH_JOB, ledger_matches_vendor
 from measurement_pipeline.defs.asset_checks import health_checks as checks
+from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
 from measurement_pipeline.defs.assets import OWNERS, songstats_history
 from measurement_pipeline.defs.ops import check_payment_method, enqueue_backfill, read_requests, reclaim
 
@@ -48,7 +48,7 @@ def backfill_reclaim() -> None:
 
 
 health_checks = dg.define_asset_job(
-    HEALTH_JOB,
+    "health_checks",
     selection=dg.AssetSelection.checks(*(key for check in checks for key in check.check_keys)),
     description=(
         "Asks whether it is well: silence, requests without an answer, recordings given up, what is shown against what is "

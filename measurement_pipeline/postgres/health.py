@@ -62,7 +62,7 @@ class GivenUp:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A recording's play counts: the latest, the first day on which they more than halve, and how far behind the purchase they end.
+    """A recording's play counts: the latest, the first day on which they more than halve, how far before the purchase they end.
 
     `days_behind` is None in a sandbox, where histories are invented and end on a day of their own.
     """

@@ -1,4 +1,4 @@
-"""Incidents, and whether they were told. The statements are in `incidents.sql`; what is one, and in which words, is `health/`'s."""
+"""Incidents, and whether they were told. What is one, and in which words, is `health/`; the statements are in the .sql file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

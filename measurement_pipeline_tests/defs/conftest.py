@@ -20,6 +20,7 @@ from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.sandbox import Sandbox
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.conftest import Server
+from measurement_pipeline_tests.health.receiver import Receiver, listening
 from measurement_pipeline_tests.workbench import OPERATORS, Workbench
 
 
@@ -145,6 +146,12 @@ def instance(server: Server, dagster_template: str, tmp_path: Path) -> Iterator[
     with open_instance(pooled(server.url(name)), tmp_path) as opened:
         yield opened
     server.drop(name)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with listening() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -1,0 +1,178 @@
+"""Failed runs on a real Dagster instance, and what a person is told of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.run_request import DagsterRunReaction
+
+from measurement_pipeline.alerts.webhook import Webhook
+from measurement_pipeline_tests.backfill.test_money_path import HISTORY
+from measurement_pipeline_tests.defs.conftest import Stage, definitions
+from measurement_pipeline_tests.health.receiver import Receiver
+from measurement_pipeline_tests.workbench import isrcs
+
+GONE = "postgresql://nobody@127.0.0.1:9/gone"
+
+
+@dataclass
+class Sensor:
+    """The sensor as the daemon ticks it: its cursor goes on from tick to tick."""
+
+    stage: Stage
+    cursor: str | None = None
+
+    def tick(self) -> Sequence[DagsterRunReaction]:
+        definition = self.stage.definitions.resolve_sensor_def("run_failure_alert")
+        with dg.build_sensor_context(
+            instance=self.stage.instance,
+            cursor=self.cursor,
+            resources={"pipeline": self.stage.pipeline},
+            sensor_name="run_failure_alert",
+            definitions=self.stage.definitions,
+        ) as context:
+            found = definition.evaluate_tick(context)
+        self.cursor = found.cursor
+        return found.dagster_run_reactions or []
+
+    def catch_up(self) -> list[DagsterRunReaction]:
+        """Tick until there is nothing left to react to."""
+        reactions: list[DagsterRunReaction] = []
+        while found := self.tick():
+            reactions += found
+        return reactions
+
+
+@pytest.fixture
+def sensor(stage: Stage, receiver: Receiver) -> Sensor:
+    stage.pipeline = replace(stage.pipeline, post_alert=Webhook(receiver.url).post)
+    stage.definitions = definitions(stage.pipeline)
+    made = Sensor(stage)
+    # The first tick only notes where to begin: what failed before is no news.
+    assert made.tick() == []
+    return made
+
+
+def fail(stage: Stage, why: str, *, job: str = "songstats_backfill") -> dg.DagsterRun:
+    run = stage.instance.create_run_for_job(stage.definitions.resolve_job_def(job))
+    stage.instance.report_run_failed(run, why)
+    return run
+
+
+def test_fifty_runs_that_fail_alike_are_one_message(sensor: Sensor, receiver: Receiver):
+    runs = [fail(sensor.stage, f"{number} recordings failed ({number} malformed)") for number in range(1, 51)]
+    reactions = sensor.catch_up()
+    assert len(reactions) == 50
+    assert [reaction.error for reaction in reactions if reaction.error] == []
+    (text,) = receiver.texts
+    assert text.startswith("songstats_backfill failed: 1 recordings failed (1 malformed)\n")
+    assert f"Look at run {runs[0].run_id[:8]} in Dagster" in text
+    (row,) = sensor.stage.bench.sql("select * from incidents")
+    assert row["times"] == 50
+    assert row["told_at"] is not None
+
+
+def test_another_reason_and_another_job_are_messages_of_their_own(sensor: Sensor, receiver: Receiver):
+    fail(sensor.stage, "the breaker opened: 5 rejected in a row")
+    fail(sensor.stage, "the database is full")
+    fail(sensor.stage, "the database is full", job="backfill_reclaim")
+    sensor.catch_up()
+    assert [text.split("\n")[0] for text in receiver.texts] == [
+        "songstats_backfill failed: the breaker opened: 5 rejected in a row",
+        "songstats_backfill failed: the database is full",
+        "backfill_reclaim failed: the database is full",
+    ]
+
+
+def test_the_message_holds_the_runs_own_reason_and_no_traceback(sensor: Sensor, receiver: Receiver):
+    stage, songs = sensor.stage, isrcs(2)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    stage.bench.sandbox.faults(HISTORY, body="not json")
+    assert not stage.backfill(songs).success
+    sensor.catch_up()
+    (text,) = receiver.texts
+    assert text.startswith("songstats_backfill failed: 2 recordings failed (2 malformed)\nLook at run ")
+    assert len(text.splitlines()) == 2
+
+
+def test_an_error_that_nobody_foresaw_is_told_by_its_first_line(sensor: Sensor, receiver: Receiver):
+    sensor.stage.bench.sql("drop table run_heartbeats")
+    assert not sensor.stage.reclaim().success
+    sensor.catch_up()
+    (text,) = receiver.texts
+    assert text.startswith("backfill_reclaim failed: ")
+    assert 'relation "run_heartbeats" does not exist' in text.splitlines()[0]
+
+
+def test_runs_that_succeed_are_no_news(sensor: Sensor, receiver: Receiver):
+    assert sensor.stage.reclaim().success
+    assert sensor.catch_up() == []
+    assert receiver.texts == []
+
+
+def test_a_webhook_that_is_away_fails_the_tick_and_the_next_failure_tells_all_exactly_once(
+    sensor: Sensor, receiver: Receiver
+):
+    receiver.status = 503
+    fail(sensor.stage, "the store is full")
+    (reaction,) = sensor.catch_up()
+    assert reaction.error is not None
+    assert "ALERT_WEBHOOK_URL answered 503" in str(reaction.error)
+    assert "s3cret" not in str(reaction.error)
+    assert sensor.catch_up() == [], "Dagster does not come back to a failure"
+    receiver.status = 200
+    fail(sensor.stage, "another reason")
+    (reaction,) = sensor.catch_up()
+    assert reaction.error is None
+    assert [text.split("\n")[0] for text in receiver.texts] == [
+        "songstats_backfill failed: the store is full",
+        "songstats_backfill failed: another reason",
+    ]
+
+
+def test_the_next_run_of_the_checks_tells_what_the_sensor_could_not(sensor: Sensor, receiver: Receiver):
+    receiver.status = 503
+    fail(sensor.stage, "the store is full")
+    sensor.catch_up()
+    receiver.status = 200
+    job = sensor.stage.definitions.resolve_job_def("health_checks")
+    for _ in range(2):
+        assert job.execute_in_process(instance=sensor.stage.instance).success
+    assert [text.split("\n")[0] for text in receiver.texts] == ["songstats_backfill failed: the store is full"]
+
+
+def test_without_a_webhook_it_is_recorded_and_shown_and_not_sent(sensor: Sensor, receiver: Receiver):
+    sensor.stage.pipeline = replace(sensor.stage.pipeline, post_alert=None)
+    sensor.stage.definitions = definitions(sensor.stage.pipeline)
+    fail(sensor.stage, "the store is full")
+    (reaction,) = sensor.catch_up()
+    assert reaction.error is None
+    assert receiver.texts == []
+    (row,) = sensor.stage.bench.sql("select * from incidents")
+    assert (row["key"], row["told_at"]) == ("songstats_backfill: the store is full", None)
+
+
+def test_two_sensors_by_mistake_tell_once(sensor: Sensor, receiver: Receiver):
+    other = Sensor(sensor.stage, sensor.cursor)
+    fail(sensor.stage, "the store is full")
+    sensor.catch_up()
+    other.catch_up()
+    assert len(receiver.texts) == 1
+
+
+def test_a_failure_while_the_database_is_away_is_told_from_the_tick_once_and_the_tick_fails(
+    sensor: Sensor, receiver: Receiver
+):
+    stage = sensor.stage
+    stage.pipeline = replace(stage.pipeline, terms=replace(stage.pipeline.terms, database_url=GONE))
+    stage.definitions = definitions(stage.pipeline)
+    for number in range(3):
+        fail(stage, f"the database is away (try {number})")
+    reactions = sensor.catch_up()
+    assert len(reactions) == 3
+    assert all(reaction.error is not None for reaction in reactions)
+    assert [text.split("\n")[0] for text in receiver.texts] == [
+        "songstats_backfill failed: the database is away (try 0)"
+    ]

@@ -1,0 +1,308 @@
+"""The checks as an operator sees them: each reason for silence made on a real Dagster instance, shown, and told."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
+from dagster._daemon.types import DaemonHeartbeat
+from dagster._utils.error import SerializableErrorInfo
+
+from measurement_pipeline.alerts.webhook import Webhook
+from measurement_pipeline.defs import tags
+from measurement_pipeline.defs.asset_checks import asset_checks, health_checks
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline_tests.backfill.test_money_path import HISTORY
+from measurement_pipeline_tests.defs.conftest import Stage, definitions
+from measurement_pipeline_tests.defs.test_sensors import started_event
+from measurement_pipeline_tests.health.receiver import Receiver
+from measurement_pipeline_tests.workbench import isrcs
+
+SONGS = isrcs(3)
+
+
+def beat(stage: Stage, *, seconds_ago: float = 0.0) -> None:
+    """Every daemon gives a sign of life."""
+    for daemon in stage.instance.get_required_daemon_types():
+        stage.instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - seconds_ago, daemon, None))
+
+
+def run_checks(stage: Stage) -> dg.ExecuteInProcessResult:
+    job = stage.definitions.resolve_job_def("health_checks")
+    return job.execute_in_process(instance=stage.instance, raise_on_error=False)
+
+
+def shown(stage: Stage, name: str) -> dg.AssetCheckEvaluation:
+    """What the UI shows of a check after the schedule has run it."""
+    result = run_checks(stage)
+    assert result.success
+    (found,) = [each for each in result.get_asset_check_evaluations() if each.check_name == name]
+    return found
+
+
+def tell_to(stage: Stage, receiver: Receiver) -> None:
+    stage.pipeline = replace(stage.pipeline, post_alert=Webhook(receiver.url).post)
+    stage.definitions = definitions(stage.pipeline)
+
+
+@pytest.fixture
+def silent(stage: Stage) -> Stage:
+    """Three recordings have waited for 30 hours, and nothing but what a test adds stands in the way."""
+    beat(stage)
+    stage.bench.ask_for(SONGS)
+    stage.register(SONGS)
+    stage.bench.sql("update songstats_backfill_queue set created_at = now() - interval '30 hours'")
+    return stage
+
+
+def origin(sensor: str) -> RemoteInstigatorOrigin:
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("measurement_pipeline"), "__repository__")
+    return RemoteInstigatorOrigin(repository, sensor)
+
+
+def switch(stage: Stage, sensor: str, status: InstigatorStatus) -> InstigatorState:
+    state = InstigatorState(origin(sensor), InstigatorType.SENSOR, status)
+    stage.instance.add_instigator_state(state)
+    return state
+
+
+def a_failing_tick(stage: Stage) -> None:
+    state = switch(stage, "backfill_queue_sensor", InstigatorStatus.RUNNING)
+    stage.instance.create_tick(
+        TickData(
+            state.instigator_origin_id,
+            "backfill_queue_sensor",
+            InstigatorType.SENSOR,
+            TickStatus.FAILURE,
+            time.time(),
+            error=SerializableErrorInfo("no such table: songs\nmore", [], "Error"),
+            selector_id=state.selector_id,
+        )
+    )
+
+
+def a_run(stage: Stage, **options: object) -> dg.DagsterRun:
+    job = stage.definitions.resolve_job_def("songstats_backfill")
+    return stage.instance.create_run_for_job(job, **options)  # type: ignore[arg-type]
+
+
+def a_run_that_does_not_end(stage: Stage) -> None:
+    run = a_run(stage)
+    stage.instance.handle_new_event(started_event(run.run_id, seconds_ago=3600))
+
+
+def a_run_that_failed(stage: Stage) -> None:
+    stage.instance.report_run_failed(a_run(stage), "no sign of life from its process for 100 s")
+
+
+def a_spent_budget(stage: Stage) -> None:
+    stage.bench.cover(SONGS[:1])
+    stage.bench.sql(
+        "update songstats_quota_ledger set reserved_at = reserved_at - interval '20 hours',"
+        " settled_at = settled_at - interval '20 hours'"
+    )
+    stage.with_hits_allowed(1)
+
+
+def a_pause(stage: Stage) -> None:
+    stage.bench.sandbox.faults(HISTORY, status=429, retry_after=86400)
+    stage.backfill(SONGS)
+
+
+def stripe_away(stage: Stage) -> None:
+    stage.bench.sql("update payment_decisions set checked_at = now() - interval '1 hour'")
+    stage.bench.sandbox.faults("/v1/", status=500)
+    assert stage.backfill(SONGS).success
+    stage.bench.sql("update songstats_backfill_queue set not_before = null")  # as a minute later
+
+
+def by_sql(statement: str) -> Callable[[Stage], None]:
+    def done(stage: Stage) -> None:
+        stage.bench.sql(statement)
+
+    return done
+
+
+# What stands in the way → how it comes about, what the check says, whether it is an error.
+REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
+    "daemon not beating": (
+        lambda stage: beat(stage, seconds_ago=9000),
+        "Dagster's daemon does not beat (",
+        True,
+    ),
+    "sensor stopped": (
+        lambda stage: switch(stage, "backfill_queue_sensor", InstigatorStatus.STOPPED) and None,
+        "backfill_queue_sensor is switched off",
+        True,
+    ),
+    "sensor failing": (a_failing_tick, "the last tick of backfill_queue_sensor failed: no such table: songs", True),
+    "breaker open": (
+        by_sql("update vendor_state set breaker = 'open', breaker_kind = 'key', reason = 'the key was refused'"),
+        "the breaker is open because the key was refused; put the key right",
+        True,
+    ),
+    "payment": (lambda stage: stage.bench.deny(stage.bench.account), "nobody who wants them has a card on file", True),
+    "pool slot held": (a_run_that_does_not_end, "holds the slot since 20", True),
+    "vendor away": (
+        by_sql(
+            "update vendor_state set paused_until = now() + interval '1 minute', throttled = 25, pause_reason = '502s'"
+        ),
+        "it is the pause number 25 without an answer between",
+        True,
+    ),
+    "budget spent": (a_spent_budget, "the budget is spent (1 of 1 hits in 30 days); the next one frees at 20", False),
+    "vendor pause": (a_pause, "paused until 20", False),
+    "runs failing": (a_run_that_failed, "with: no sign of life from its process for 100 s", True),
+    "retries": (
+        by_sql(
+            "update songstats_backfill_queue set not_before = now() + interval '1 hour', last_error = '502 from Songstats'"
+        ),
+        "last error: 502 from Songstats",
+        True,
+    ),
+    "put off": (stripe_away, "the last run put them off: 3 × ", True),
+    "nothing known": (lambda _stage: None, "nothing known stands in the way", True),
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_silence_is_shown_with_its_reason(silent: Stage, reason: str):
+    make, words, is_error = REASONS[reason]
+    make(silent)
+    found = shown(silent, "recordings_are_bought")
+    assert not found.passed
+    assert found.description is not None
+    assert found.metadata["reason"].value == reason, found.description
+    assert words in found.description
+    assert found.severity is (dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN)
+    assert silent.bench.sql("select count(*) n from incidents where key like 'check recordings%%'")[0]["n"] == is_error
+
+
+def test_what_is_bought_is_not_silent(silent: Stage):
+    silent.bench.cover(SONGS[:1])
+    found = shown(silent, "recordings_are_bought")
+    assert found.passed
+    assert found.metadata["recordings waiting"].value == 2
+
+
+def test_the_hours_are_a_setting(silent: Stage):
+    silent.pipeline = replace(silent.pipeline, silence_alarm_hours=31.0)
+    silent.definitions = definitions(silent.pipeline)
+    assert shown(silent, "recordings_are_bought").passed
+
+
+def test_silence_is_told_once_and_again_when_it_comes_back(silent: Stage, receiver: Receiver):
+    tell_to(silent, receiver)
+    switch(silent, "backfill_queue_sensor", InstigatorStatus.STOPPED)
+    for _ in range(3):
+        assert run_checks(silent).success
+    assert len(receiver.texts) == 1
+    assert "3 recordings wait, and none was settled since" in receiver.texts[0]
+    assert "backfill_queue_sensor is switched off; switch it on" in receiver.texts[0]
+    silent.bench.cover(SONGS[:1])
+    assert run_checks(silent).success
+    silent.bench.sql("update songstats_quota_ledger set settled_at = settled_at - interval '20 hours'")
+    assert run_checks(silent).success
+    assert len(receiver.texts) == 2
+
+
+def test_a_request_that_stays_queued_is_silence_and_its_reason_is_named(stage: Stage):
+    beat(stage)
+    stage.ask({"isrcs": SONGS})
+    assert shown(stage, "requests_are_answered").passed
+    stage.bench.sandbox.faults("/v1/", status=500)
+    stage.intake()
+    stage.bench.sql("update measurement_jobs set updated_at = now() - interval '7 hours'")
+    found = shown(stage, "requests_are_answered")
+    assert not found.passed
+    assert found.severity is dg.AssetCheckSeverity.ERROR
+    assert "1 requests are queued" in str(found.description)
+    assert "the oldest one says: " in str(found.description)
+    switch(stage, "measurement_job_sensor", InstigatorStatus.STOPPED)
+    assert "measurement_job_sensor is switched off" in str(shown(stage, "requests_are_answered").description)
+
+
+def test_what_is_shown_is_held_against_what_is_stored(stage: Stage):
+    beat(stage)
+    stage.bench.ask_for(SONGS)
+    stage.register(SONGS)
+    stage.backfill(SONGS[:2])
+    stage.bench.cover(SONGS[2:])  # stored, and never told
+    found = shown(stage, "shown_is_stored")
+    assert found.passed
+    assert found.metadata["materialized"].value == 2
+    stage.bench.sql("update songstats_backfill_queue set updated_at = now() - interval '3 hours'")
+    found = shown(stage, "shown_is_stored")
+    assert not found.passed
+    assert found.severity is dg.AssetCheckSeverity.ERROR
+    assert f"{SONGS[2]} is done, and not shown as materialized" in str(found.description)
+    assert stage.reclaim().success
+    assert shown(stage, "shown_is_stored").passed
+    stage.bench.sql("delete from songstats_backfill_queue where song = %s", SONGS[0])
+    words = str(shown(stage, "shown_is_stored").description)
+    assert f"{SONGS[0]} is shown as materialized, and its row is not done" in words
+    assert f"{SONGS[0]} has a history, and its row is missing" in words
+
+
+def test_what_only_warns_is_shown_and_fails_no_run(stage: Stage, receiver: Receiver):
+    beat(stage)
+    tell_to(stage, receiver)
+    stage.bench.ask_for(SONGS)
+    stage.bench.cover(SONGS)
+    stage.bench.sql("update song_measurements set value = 0 where song = %s", SONGS[0])
+    stage.bench.sql(
+        "update songstats_backfill_queue set status = 'failed', outcome = 'exhausted' where song = %s", SONGS[1]
+    )
+    stage.bench.sql("delete from song_measurements where song = %s", SONGS[1])
+    for name, words in (("figures_are_in_range", "was played 0 times"), ("none_was_given_up", "1 exhausted (")):
+        found = shown(stage, name)
+        assert not found.passed
+        assert found.severity is dg.AssetCheckSeverity.WARN
+        assert words in str(found.description)
+    assert receiver.texts == []
+
+
+def test_a_webhook_that_is_away_fails_the_step_loudly_and_hides_no_result(silent: Stage, receiver: Receiver):
+    tell_to(silent, receiver)
+    receiver.status = 500
+    result = run_checks(silent)
+    assert not result.success
+    shown_ones = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
+    assert len(shown_ones) == len(health_checks)
+    assert shown_ones["recordings_are_bought"] is False
+    log = "".join(str(entry) for entry in silent.instance.all_logs(result.run_id))
+    assert "ALERT_WEBHOOK_URL answered 500" in log
+    assert "s3cret" not in log
+    receiver.status = 200
+    assert run_checks(silent).success
+    assert len(receiver.texts) == 1
+
+
+def test_launching_recordings_runs_no_check_neither_the_sensors_nor_an_operators_run(silent: Stage):
+    assert silent.backfill(SONGS[:2]).get_asset_check_evaluations() == []
+    by_hand = silent.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={SONGSTATS_HISTORY})
+    result = by_hand.execute_in_process(instance=silent.instance, tags={tags.PARTITION: SONGS[2]})
+    assert SONGS[2] in silent.told()
+    skipped = {event.step_key for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_SKIPPED}
+    assert skipped == {key.name for check in asset_checks for key in check.check_keys}
+
+
+def test_a_check_that_cannot_look_is_loud_and_the_others_still_run(stage: Stage):
+    beat(stage)
+    stage.bench.sql("alter table vendor_state rename to away")
+    result = run_checks(stage)
+    assert not result.success
+    assert {each.check_name for each in result.get_asset_check_evaluations()} == {
+        key.name for check in health_checks for key in check.check_keys
+    } - {"recordings_are_bought"}
+
+
+def test_every_check_says_what_it_is_for():
+    for check in asset_checks:
+        for spec in check.check_specs:
+            assert len(spec.description or "") > 40, spec.name
+            assert not spec.blocking, spec.name
