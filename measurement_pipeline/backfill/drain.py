@@ -30,6 +30,10 @@ from measurement_pipeline.songstats.client import SongstatsClient
 from measurement_pipeline.songstats.historic_stats import PARSER_VERSION, digest, judge, key_works, needs_key_check
 
 _BATCH = 64
+# A hit is set aside when it is about to be spent, so that a pause which begins meanwhile finds none to be spent after it: no
+# more at once than what the pace lets out in so long, and no sooner than this before the pace lets it out.
+_BATCH_SECONDS = 0.2
+_AHEAD_SECONDS = 0.02
 _NEVER_ASKED = Reservation(Verdict.RESERVED, None, None, None, None)
 
 # A payer whose decision is still stale so soon after it was asked for is not asked again: its rows wait.
@@ -139,9 +143,9 @@ class Drain:
 
     async def _call_station(self, group: asyncio.TaskGroup) -> None:
         per_second = self._terms.requests_per_second
+        at_once = max(1, min(_BATCH, int(per_second * _BATCH_SECONDS))) if per_second else _BATCH
         while self._waiting and not self.summary.stopped:
-            # A second's worth at the most: a hit is set aside when it is about to be spent, not long before.
-            room = min(self._trust.room(self._in_the_air), max(1, int(per_second)) if per_second else _BATCH, _BATCH)
+            room = min(self._trust.room(self._in_the_air), at_once)
             if room <= 0:
                 await self._wait_for_progress()
                 continue
@@ -154,7 +158,7 @@ class Drain:
             # Asked once the calls are under way: a hit that was set aside does not wait for Stripe.
             await self._ask_for_the_stale(stale)
             if per_second and reserved:
-                await asyncio.sleep(wait + (len(reserved) - 1) / per_second)
+                await asyncio.sleep(max(0.0, wait + len(reserved) / per_second - _AHEAD_SECONDS))
 
     async def _call(self, claim: Claim, reservation: Reservation, wait: float) -> None:
         answered = None

@@ -93,7 +93,8 @@ class SongstatsClient:
         # authentication even where none is wanted, and fails on a bad Location. One connection
         # each, since a shared pool looks through all its connections for every call: with 32 in
         # the air that is more work than the call itself. Last in, first out keeps few of them warm.
-        tls = httpx.create_ssl_context() if transport is None else None
+        # Loading the authorities takes as long as several calls, so only where there is somebody to check.
+        tls = httpx.create_ssl_context() if base.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._lines: asyncio.LifoQueue[httpx.AsyncBaseTransport] = asyncio.LifoQueue()
         self._transports = [transport or _one_connection(tls) for _ in range(concurrency)]
         for line in self._transports:
@@ -184,11 +185,11 @@ class SongstatsClient:
         return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _one_connection(tls: ssl.SSLContext | None) -> httpx.AsyncHTTPTransport:
+def _one_connection(tls: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
     # Kept at one, not limited to one: should a connection given up half-way ever fail to be
     # let go, the next call must open another rather than wait for it until its time is up.
     limits = httpx.Limits(max_keepalive_connections=1, keepalive_expiry=_KEEPALIVE_SECONDS)
-    return httpx.AsyncHTTPTransport(verify=tls or True, limits=limits)
+    return httpx.AsyncHTTPTransport(verify=tls, limits=limits)
 
 
 async def _read(response: httpx.Response) -> bytes:
