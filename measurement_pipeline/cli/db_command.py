@@ -19,17 +19,22 @@ def command() -> None:
 @output.json_option
 @click.pass_obj
 def upgrade(state: Path | None, *, as_json: bool) -> None:
-    """Migrate to this version's schema; a new database is stamped sandbox or live, for good."""
+    """Migrate to this version's schema, and set what each role may do; a new database is stamped sandbox or live, for good.
+
+    "roles" says what this login may not set; null, or nothing said, where all is set.
+    """
     with opened(os.environ, state=state) as target:
         before = migrate.current(target.database_url)
-        migrate.upgrade(target.database_url, kind=target.kind)
+        left = migrate.upgrade(target.database_url, kind=target.kind)
         after = migrate.head()
         if as_json:
-            output.as_json({"kind": target.kind, "before": before, "schema": after})
+            output.as_json({"kind": target.kind, "before": before, "schema": after, "roles": left})
         elif before == after:
             output.say(f"{target.where}: at schema {after} already ({target.kind})")
         else:
             output.say(f"{target.where}: from schema {before or 'none'} to {after} ({target.kind})")
+        if left and not as_json:
+            output.say(f"roles: {left}")
 
 
 @command.command("url")

@@ -5,6 +5,7 @@ exist: what was bought is never dropped.
 """
 
 from importlib import resources
+from typing import Any, cast
 
 import psycopg
 import sqlalchemy
@@ -14,6 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.pool import NullPool
 
+from measurement_pipeline.postgres import roles
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.sql import statements
 
@@ -59,21 +61,36 @@ def current(url: str) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def upgrade(url: str, *, kind: str, to: str = "head") -> None:
-    """Migrate to `to` and stamp the database as `kind` if it has no stamp yet.
+def upgrade(url: str, *, kind: str) -> str | None:
+    """Migrate to this version, stamp the database as `kind` if it has no stamp yet, and set the roles' rights.
 
-    Raises `WrongDeploymentError` before anything is changed where it carries the other stamp.
+    Returns what this login may not do about the roles, in one line, or None. A login that may not migrate at all is none the
+    worse for it where there is nothing to migrate. Raises `WrongDeploymentError`, before anything is changed, where the other
+    stamp is on it, and `DatabaseError`.
     """
-    engine = _engine(url)
+    try:
+        return _upgrade(_engine(url), kind)
+    except sqlalchemy.exc.DBAPIError as wrapped:
+        # Callers know the driver's errors, not SQLAlchemy's.
+        if wrapped.orig is None:
+            raise
+        raise wrapped.orig from wrapped
+
+
+def _upgrade(engine: sqlalchemy.Engine, kind: str) -> str | None:
     with engine.connect() as connection, connection.begin():
         # Held by the outer transaction, so that all of it commits or nothing does.
         connection.exec_driver_sql(_SQL["lock"], {"key": _MIGRATION_LOCK})
+        stamped = None
         if connection.exec_driver_sql(_SQL["is_stamped"]).scalar_one():
-            _compare(connection.exec_driver_sql(_SQL["stamp"]).scalar_one_or_none(), kind)
+            stamped = connection.exec_driver_sql(_SQL["stamp"]).scalar_one_or_none()
+            _compare(stamped, kind)
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, to)
-        connection.exec_driver_sql(_SQL["set_stamp"], {"kind": kind})
+        command.upgrade(config, "head")
+        if stamped is None:
+            connection.exec_driver_sql(_SQL["set_stamp"], {"kind": kind})
+        return roles.apply(cast("psycopg.Connection[Any]", connection.connection.driver_connection))
 
 
 def stamp(url: str) -> str | None:

@@ -27,7 +27,8 @@ comment on column incidents.ended_at is 'When it was over; the same key later is
 create unique index incidents_open on incidents (key) where ended_at is null;
 
 create table client_logins (
-    login text primary key,
+    -- Whoever is a member of the group can put its name on.
+    login text primary key check (login <> 'measurement_client'),
     account uuid not null,
     created_at timestamptz not null default now()
 );

@@ -1,0 +1,97 @@
+"""The database's roles, set after every migration as far as the login that migrates may. What each may do is in `roles.sql`.
+
+Logins are nobody's business here: whoever runs the server makes them, and members of a role.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from measurement_pipeline.postgres.sql import statements
+
+_SQL = statements("roles")
+
+# Named one by one: the schema may hold tables of others, which are theirs.
+TABLES = (
+    "accounts",
+    "alembic_version",
+    "catalog_songs",
+    "catalogs",
+    "client_logins",
+    "deployment",
+    "incidents",
+    "measurement_job_songs",
+    "measurement_jobs",
+    "operator_acts",
+    "payment_decisions",
+    "run_heartbeats",
+    "song_identifiers",
+    "song_measurements",
+    "songs",
+    "songstats_backfill_queue",
+    "songstats_payable",
+    "songstats_quota_ledger",
+    "songstats_responses",
+    "vendor_state",
+)
+"""The tables and views that the migrations make."""
+
+
+class _OutsideError(Exception):
+    """Somebody would lose the tables that it owns: its membership of measurement_owner gives it nothing by itself."""
+
+
+def apply(connection: psycopg.Connection[Any]) -> str | None:
+    """Set roles, owner, rights and policies, inside the caller's transaction; None where all of it is as it should be.
+
+    Otherwise one line: what this login may not do, and so was left as it was. Nothing else depends on it.
+    """
+    with connection.cursor(row_factory=dict_row) as cursor:
+        (here,) = cursor.execute(_SQL["login"], {"tables": list(TABLES)}).fetchall()
+        try:
+            with connection.transaction():
+                cursor.execute(_SQL["create"])
+        except psycopg.errors.InsufficientPrivilege:
+            return (
+                f"measurement_owner, measurement_pipeline and measurement_client are not set up: {here['login']} may not create "
+                "roles. All else works; a login that may can run `measurement-pipeline db upgrade` later"
+            )
+        if not here["owns_all"]:
+            return f"the rights of the roles are left as they were: {here['login']} does not own the tables"
+        left = []
+        try:
+            with connection.transaction():
+                _own(cursor)
+        except (psycopg.errors.InsufficientPrivilege, _OutsideError):
+            left.append(
+                f"the tables are not handed over to measurement_owner: {here['login']} may not do that. The roles have their "
+                "rights all the same"
+            )
+        try:
+            with connection.transaction():
+                cursor.execute(_SQL["admit"])
+        except psycopg.errors.InsufficientPrivilege as error:
+            left.append(f"{error.diag.message_primary}, and {here['login']} cannot give it that right")
+        tables = sql.SQL(", ").join(map(sql.Identifier, TABLES))
+        cursor.execute(sql.SQL("revoke all on {} from measurement_pipeline, measurement_client").format(tables))
+        cursor.execute(_SQL["grant"])
+        cursor.execute(_SQL["guard"])
+        return "; ".join(left) or None
+
+
+def _own(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
+    """Hand the tables to measurement_owner. Who owned them becomes a member first, and can do what it could."""
+    tables = {"tables": list(TABLES)}
+    for row in cursor.execute(_SQL["owners_outside"], tables).fetchall():
+        # Unless the migration of another database on this server does it at this moment.
+        with suppress(psycopg.errors.UniqueViolation), cursor.connection.transaction():
+            cursor.execute(sql.SQL("grant measurement_owner to {}").format(sql.Identifier(row["owner"])))
+    if cursor.execute(_SQL["owners_outside"], tables).fetchone() is not None:
+        raise _OutsideError
+    cursor.execute(_SQL["make_room"])
+    for row in cursor.execute(_SQL["owned_otherwise"], tables).fetchall():
+        kind = sql.SQL("view" if row["is_view"] else "table")
+        cursor.execute(sql.SQL("alter {} {} owner to measurement_owner").format(kind, sql.Identifier(row["name"])))

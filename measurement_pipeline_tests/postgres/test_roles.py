@@ -1,0 +1,656 @@
+"""What each role of the database may do, and is refused: each test connects as a login that is a member of one."""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
+from psycopg.rows import dict_row
+
+from measurement_pipeline.backfill.overrides import requeue
+from measurement_pipeline.backfill.sweep import sweep
+from measurement_pipeline.cli import main
+from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.intake.take_in import ask_about_payment, open_round, take_in
+from measurement_pipeline.postgres import incidents, measurement_jobs, migrate, roles, songs
+from measurement_pipeline.postgres.database import Connection, connect
+from measurement_pipeline.postgres.embedded import EmbeddedServer
+from measurement_pipeline.postgres.payment_decisions import PaymentDecisions, ensure_account
+from measurement_pipeline.postgres.sql import statements
+from measurement_pipeline_tests.backfill.test_money_path import HISTORY
+from measurement_pipeline_tests.conftest import Server
+from measurement_pipeline_tests.workbench import Workbench, isrcs
+
+ROLES = ("measurement_owner", "measurement_pipeline", "measurement_client")
+NewLogin = Callable[..., str]
+
+
+class Logins:
+    """Login roles for the length of a test. They belong to the whole server, so their names are nobody else's."""
+
+    def __init__(self, admin_url: str) -> None:
+        self.admin_url = admin_url
+        self._made: list[str] = []
+
+    def make(self, *member_of: str, options: str = "") -> str:
+        """The URL with which a new login, a member of these roles, connects."""
+        name = f"mp_test_{uuid4().hex}"
+        self._run("create role {} login password 'of-a-test' " + options, name)
+        self._made.append(name)
+        for role in member_of:
+            self._run("grant {} to {}", role, name)
+        return self.url(name)
+
+    def url(self, login: str, database: str | None = None) -> str:
+        info = psycopg.conninfo.conninfo_to_dict(self.admin_url)
+        query = f"?host={info['host']}&port={info.get('port', 5432)}" if "host" in info else ""
+        return f"postgresql://{login}:of-a-test@/{database or info['dbname']}{query}"
+
+    def own(self, database: str, login: str) -> None:
+        self._run("alter database {} owner to {}", database, login)
+
+    def forget(self) -> None:
+        for name in self._made:
+            self._run("drop owned by {}", name)
+            self._run("drop role {}", name)
+
+    def _run(self, statement: str, *names: str) -> None:
+        with connect(self.admin_url) as connection:
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # type: ignore[arg-type]
+
+
+@contextmanager
+def logins_on(url: str) -> Iterator[Logins]:
+    with connect(url) as connection:
+        (me,) = connection.execute("select rolsuper from pg_roles where rolname = current_user").fetchall()
+    if not me["rolsuper"]:
+        pytest.skip("the login of DATABASE_URL is no superuser: it cannot make logins that are members of the roles")
+    made = Logins(url)
+    yield made
+    made.forget()
+
+
+@pytest.fixture
+def logins(database_url: str) -> Iterator[Logins]:
+    with logins_on(database_url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def house(server: Server, template: str) -> Iterator[Logins]:
+    """One database for all the tests that change nothing in it, being refused."""
+    name = server.make(template=template)
+    with logins_on(server.url(name)) as made:
+        yield made
+    server.drop(name)
+
+
+def login_of(url: str) -> str:
+    return str(psycopg.conninfo.conninfo_to_dict(url)["user"])
+
+
+# --- the pipeline
+
+
+@pytest.fixture
+def pipeline_url(logins: Logins) -> str:
+    return logins.make("measurement_pipeline")
+
+
+@pytest.fixture
+def worker(bench: Workbench, pipeline_url: str) -> Workbench:
+    """The pipeline as it runs, connected as a login that is a member of measurement_pipeline and nothing else."""
+    return replace(bench, database_url=pipeline_url, terms=replace(bench.terms, database_url=pipeline_url))
+
+
+def test_the_pipelines_role_is_enough_for_a_drain_and_all_around_it(bench: Workbench, worker: Workbench):
+    asked = isrcs(8)
+    bench.sandbox.faults(HISTORY, isrc=asked[1], status=404)
+    bench.sandbox.faults(HISTORY, isrc=asked[2], body="not json")
+    bench.sandbox.faults(HISTORY, isrc=asked[3], status=429, retry_after=0, count=1)
+    migrate.require(worker.database_url, kind="sandbox")
+    with worker_connection(worker) as connection:
+        ensure_account(connection, worker.account, name="a label")
+        lines = [songs.CatalogLine(isrc, "A title", None, None, None, 7) for isrc in asked]
+        catalog = songs.import_catalog(
+            connection, lines, account=worker.account, name="all", as_of=date(2026, 1, 1), raw_ref="a file"
+        )
+        songs.identify(connection, [(asked[0], "an album")], platform="spotify", identifier_type="album_id")
+        job = measurement_jobs.submit(
+            connection, account=worker.account, source="historical", scope={"catalog_id": str(catalog)}
+        )
+    decisions = PaymentDecisions(worker.database_url)
+
+    def check(account: UUID) -> Decision:
+        decision = Decision(Verdict.ALLOWED, "a card", customer="cus_1")
+        decisions.record(account, decision)
+        return decision
+
+    opened = open_round(worker.database_url)
+    (taken,) = take_in(worker.database_url, opened, ask_about_payment(opened, check), run="run-0")
+    assert taken.receipt is not None
+    assert taken.receipt.enqueued == 8
+    for attempt in range(3):
+        worker.cover(asked, run=f"run-{attempt}")
+    assert bench.statuses() == {"stored": 6, "no_history": 1, "malformed": 1}
+    with worker_connection(worker) as connection:
+        assert requeue(connection, asked[1:3], rebuy=True, actor="a person") == asked[1:3]
+        incidents.see(connection, key="a check", what="it failed")
+        incidents.end(connection, source="a check")
+    bench.sandbox.clear_faults()
+    worker.cover(asked, run="run-9")
+    sweep(worker.terms, worker.means)
+    assert bench.statuses() == {"stored": 8}
+    assert bench.sql("select state from measurement_jobs where id = %s", job) == [{"state": "done"}]
+
+
+def worker_connection(worker: Workbench) -> Connection:
+    return connect(worker.database_url)
+
+
+EVERY_STATEMENT = sorted(
+    (path.stem, name)
+    for path in Path(str(roles.__file__)).parent.glob("*.sql")
+    if path.stem not in {"roles", "migrate"}
+    for name in statements(path.stem)
+    # These stage a catalogue in a temporary table: EXPLAIN has no word for them, and the drain above imports one.
+    if (path.stem, name) not in {("songs", "stage"), ("songs", "copy_in")}
+)
+
+
+def refused(connection: psycopg.Connection[Any], module: str, name: str) -> bool:
+    """Whether the connected role lacks a right that the statement needs. EXPLAIN asks for them all, and does nothing."""
+    statement = statements(module)[name]
+    # Unknown to the planner, save where nothing else tells it the type.
+    parameters: dict[str, object] = dict.fromkeys(re.findall(r"%\((\w+)\)s", statement))
+    parameters |= {given: 1 for given in ("calls", "interval") if given in parameters}
+    try:
+        with connection.transaction():
+            connection.execute("explain " + statement, parameters)
+    except InsufficientPrivilege:
+        return True
+    return False
+
+
+@pytest.fixture
+def planner(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A superuser's connection that can put on a role, inside a transaction that is never committed."""
+    with psycopg.connect(database_url, cursor_factory=psycopg.ClientCursor, row_factory=dict_row) as connection:
+        connection.execute(statements("songs")["stage"])
+        connection.execute("grant all on imported to measurement_pipeline")
+        yield connection
+        connection.rollback()
+
+
+def test_no_statement_of_the_package_needs_more_than_the_pipelines_role(planner: psycopg.Connection[Any]):
+    planner.execute("set role measurement_pipeline")
+    assert len(EVERY_STATEMENT) > 80
+    assert [key for key in EVERY_STATEMENT if refused(planner, *key)] == []
+
+
+def test_each_right_of_the_pipelines_role_is_needed_by_a_statement(planner: psycopg.Connection[Any]):
+    rights = planner.execute(
+        """
+        select table_name as name, privilege_type as act, null as column from information_schema.role_table_grants
+        where grantee = 'measurement_pipeline' and table_schema = current_schema()
+        union all
+        select relname, 'UPDATE', attname
+        from pg_attribute
+        inner join pg_class on pg_class.oid = attrelid
+        cross join lateral aclexplode(attacl) as acl
+        where acl.grantee = 'measurement_pipeline'::regrole and acl.privilege_type = 'UPDATE'
+        """
+    ).fetchall()
+    assert len(rights) > 40
+    spare = []
+    for right in rights:
+        naming = [key for key in EVERY_STATEMENT if right["name"] in statements(key[0])[key[1]]]
+        # What migrate and audit ask of the schema and the stamp is not asked by any other statement.
+        naming = naming or [("migrate", "stamp")]
+        with planner.transaction(force_rollback=True):
+            take = sql.SQL("revoke {act} {column} on {name} from measurement_pipeline").format(
+                act=sql.SQL(right["act"]),
+                column=sql.SQL("({})").format(sql.Identifier(right["column"])) if right["column"] else sql.SQL(""),
+                name=sql.Identifier(right["name"]),
+            )
+            planner.execute(take)
+            planner.execute("set local role measurement_pipeline")
+            if not any(refused(planner, *key) for key in naming):
+                spare.append(tuple(right.values()))
+    assert spare == [("alembic_version", "SELECT", None)]  # asked by Alembic itself
+
+
+@pytest.fixture(scope="module")
+def intruder_url(house: Logins) -> str:
+    """The pipeline's login in hands that it was not meant for."""
+    return house.make("measurement_pipeline")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create table mine (a int)",
+        "create function mine() returns int language sql as 'select 1'",
+        "create schema mine",
+        "drop table song_measurements",
+        "alter table song_measurements add column mine int",
+        "alter table measurement_jobs disable row level security",
+        "create policy mine on measurement_jobs using (true)",
+        "create index on song_measurements (value)",
+        "create trigger mine before insert on songs execute function suppress_redundant_updates_trigger()",
+        "truncate run_heartbeats",
+        "truncate songstats_quota_ledger cascade",
+        *(f"delete from {table}" for table in roles.TABLES if table not in {"run_heartbeats", "songstats_payable"}),
+        "update song_measurements set value = 0",
+        "update songstats_responses set body = ''",
+        "update songstats_quota_ledger set reserved_at = now() - interval '31 days'",
+        "update songstats_quota_ledger set account = gen_random_uuid()",
+        "update measurement_jobs set account = gen_random_uuid()",
+        "update measurement_jobs set scope = '{}'",
+        "insert into measurement_jobs (account, state) values (gen_random_uuid(), 'accepted')",
+        "update deployment set kind = 'live'",
+        "insert into deployment (kind) values ('live')",
+        "update alembic_version set version_num = '0001'",
+        "update operator_acts set actor = 'nobody'",
+        "insert into client_logins (login, account) values (current_user, gen_random_uuid())",
+        "select * from client_logins",
+        "grant measurement_owner to current_user",
+        "set role measurement_owner",
+        "create role mine",
+        "copy song_measurements to program 'cat'",
+        "select pg_read_file('/etc/passwd')",
+    ],
+)
+def test_the_pipelines_role_is_refused_what_it_does_not_need(intruder_url: str, statement: str):
+    with connect(intruder_url) as connection, pytest.raises(InsufficientPrivilege):
+        connection.execute(statement)  # type: ignore[call-overload]
+
+
+# --- clients
+
+
+class Client:
+    """A client's login, and the account it is let in for."""
+
+    def __init__(self, logins: Logins) -> None:
+        self.url = logins.make("measurement_client")
+        self.account = uuid4()
+        with connect(logins.admin_url) as connection:
+            connection.execute(
+                "insert into client_logins (login, account) values (%s, %s)", (login_of(self.url), self.account)
+            )
+
+    def sql(self, *script: str) -> list[dict[str, Any]]:
+        """The rows of the last of these statements, run in one session. `{mine}` is the client's account."""
+        with connect(self.url) as connection:
+            for statement in script:
+                found = connection.execute(statement.replace("{mine}", str(self.account)))  # type: ignore[call-overload]
+            return list(found) if found.description else []
+
+    def ask(self) -> UUID:
+        (row,) = self.sql(
+            "insert into measurement_jobs (account, source, scope)"
+            """ values ('{mine}', 'historical', '{"isrcs": ["AA6Q72000001"]}') returning id"""
+        )
+        return UUID(str(row["id"]))
+
+
+@pytest.fixture
+def client(logins: Logins) -> Client:
+    return Client(logins)
+
+
+@pytest.fixture(scope="module")
+def stranger(house: Logins) -> Client:
+    """A client that is after what is not its own."""
+    return Client(house)
+
+
+@pytest.fixture(scope="module")
+def other(house: Logins) -> Client:
+    """Another client, with a request of its own."""
+    found = Client(house)
+    found.ask()
+    with connect(house.admin_url) as connection:
+        connection.execute("analyze measurement_jobs, client_logins")
+    return found
+
+
+def test_a_client_asks_and_reads_the_answer(client: Client, logins: Logins, connection: Connection):
+    Client(logins).ask()
+    job = client.ask()
+    connection.execute(
+        "update measurement_jobs set state = 'payment_required', checkout_url = 'https://checkout.example'"
+    )
+    assert client.sql("select id, account, state, checkout_url from measurement_jobs") == [
+        {"id": job, "account": client.account, "state": "payment_required", "checkout_url": "https://checkout.example"}
+    ]
+    assert client.sql("select account from client_logins") == [{"account": client.account}]
+
+
+def test_a_login_that_is_let_in_for_no_account_sees_nothing_and_asks_for_nobody(house: Logins, other: Client):
+    with connect(house.make("measurement_client")) as connection:
+        assert connection.execute("select * from measurement_jobs").fetchall() == []
+        with pytest.raises(InsufficientPrivilege, match="row-level security"):
+            connection.execute("insert into measurement_jobs (account, source) values (%s, 'x')", (other.account,))
+
+
+# Cheap enough to be asked before the policy is, were it allowed to.
+TELL = """
+create function pg_temp.tell(account uuid) returns boolean language plpgsql cost 0.0000001
+as $$ begin insert into seen values (account); return true; end $$
+"""
+OTHERS = "(select 'a0000000-0000-4000-8000-000000000001'::uuid)"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [f"insert into measurement_jobs (account, source) values ({OTHERS}, 'historical')"],
+        [f"insert into measurement_jobs (account, source) values ({OTHERS}, 'historical') returning *"],
+        [f"with asked as (insert into measurement_jobs (account) values ({OTHERS}) returning id) select * from asked"],
+        [f"insert into measurement_jobs (account) values ({OTHERS}) on conflict do nothing"],
+        ["insert into measurement_jobs (source) values ('historical')"],
+        [
+            f"insert into measurement_jobs (account) values ('{{mine}}') on conflict (id) do update set account = {OTHERS}"
+        ],
+        ["copy measurement_jobs (account) from stdin"],
+        *(
+            [f"insert into measurement_jobs (account, {column}) values ('{{mine}}', default)"]
+            for column in ("id", "state", "run_id", "not_before", "created_at", "attempts", "checkout_url")
+        ),
+        ["update measurement_jobs set state = 'accepted'"],
+        [f"update measurement_jobs set account = {OTHERS}"],
+        ["delete from measurement_jobs"],
+        ["truncate measurement_jobs"],
+        ["select * from measurement_jobs for update"],
+        ["select * from measurement_jobs for key share"],
+        ["begin", "lock table measurement_jobs in exclusive mode"],
+        ["set row_security = off", "select * from measurement_jobs"],
+        [f"update client_logins set account = {OTHERS}"],
+        [f"insert into client_logins (login, account) values (current_user, {OTHERS})"],
+        ["delete from client_logins"],
+        ["set role measurement_pipeline"],
+        ["set role measurement_owner"],
+        ["set role {other}"],
+        ["set session authorization {other}"],
+        ["grant {other} to current_user"],
+        ["alter role {other} password 'mine'"],
+        ["alter table measurement_jobs disable row level security"],
+        ["drop policy client_reads_its_own on measurement_jobs"],
+        ["create table mine (a int)"],
+        ["create function mine() returns int language sql as 'select 1'"],
+        *([f"select * from {table}"] for table in sorted({*roles.TABLES} - {"measurement_jobs", "client_logins"})),
+    ],
+    ids=lambda script: " ".join(script)[:70],
+)
+def test_a_client_is_refused_what_is_not_its_own(stranger: Client, other: Client, script: list[str]):
+    with pytest.raises(psycopg.Error) as caught:
+        stranger.sql(*(statement.replace("{other}", login_of(other.url)) for statement in script))
+    assert isinstance(caught.value, InsufficientPrivilege | psycopg.errors.FeatureNotSupported), caught.value
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        ["select * from measurement_jobs"],
+        ["select * from measurement_jobs where account <> '{mine}'"],
+        ["table measurement_jobs"],
+        ["select jobs.* from client_logins right join measurement_jobs as jobs on true"],
+        ["set role measurement_client", "select * from measurement_jobs"],
+        ["set session my.account = '{theirs}'", "select * from measurement_jobs"],
+        ["select set_config('role.account', '{theirs}', false)", "select * from measurement_jobs"],
+        # A table of the client's own that is found first: what a policy reads was fixed when it was made.
+        [
+            "create temporary table client_logins (login text, account uuid)",
+            "insert into client_logins values (current_user, '{theirs}')",
+            "select * from measurement_jobs",
+        ],
+        # A function of the client's own.
+        [
+            "create temporary table seen (account uuid)",
+            TELL,
+            "select * from measurement_jobs where pg_temp.tell(account)",
+            "select * from seen",
+        ],
+        # An error that shows what it was raised for.
+        ["select account from measurement_jobs where source::int > 0 or true"],
+        ["select * from pg_stats where tablename in ('measurement_jobs', 'client_logins')"],
+    ],
+    ids=lambda script: " ".join(script)[:70],
+)
+def test_a_client_never_sees_anothers_request(stranger: Client, other: Client, script: list[str]):
+    assert stranger.sql(*(statement.replace("{theirs}", str(other.account)) for statement in script)) == []
+
+
+def test_what_a_client_sees_of_a_leak_is_its_own(client: Client, logins: Logins):
+    Client(logins).ask()
+    client.ask()
+    seen = client.sql(
+        "create temporary table seen (account uuid)",
+        TELL,
+        "select * from measurement_jobs where pg_temp.tell(account)",
+        "select distinct account from seen",
+    )
+    assert seen == [{"account": client.account}]
+
+
+def test_the_group_of_all_clients_cannot_be_let_in_as_one(connection: Connection):
+    with pytest.raises(psycopg.errors.CheckViolation):
+        connection.execute(
+            "insert into client_logins (login, account) values ('measurement_client', gen_random_uuid())"
+        )
+
+
+# --- migrating
+
+
+def owners(url: str) -> set[str]:
+    with connect(url) as connection:
+        found = connection.execute(
+            "select distinct pg_get_userbyid(relowner) as owner from pg_class"
+            " where relnamespace = 'public'::regnamespace and relkind in ('r', 'v', 'S')"
+        )
+        return {row["owner"] for row in found}
+
+
+def works_for_clients(logins: Logins) -> bool:
+    """Whether a client's login gets in, and sees no more than it should."""
+    Client(logins).ask()
+    client = Client(logins)
+    job = client.ask()
+    return client.sql("select id from measurement_jobs") == [{"id": job}]
+
+
+def test_every_table_is_the_owners(database_url: str, connection: Connection):
+    found = connection.execute(
+        "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'v')"
+    )
+    assert {row["relname"] for row in found} == set(roles.TABLES)
+    assert owners(database_url) == {"measurement_owner"}
+
+
+def test_the_roles_do_not_log_in(connection: Connection):
+    found = connection.execute(
+        "select rolname from pg_roles where rolname = any(%s) and (rolcanlogin or rolsuper or rolcreaterole or rolbypassrls)",
+        (list(ROLES),),
+    )
+    assert found.fetchall() == []
+
+
+def test_migrating_again_leaves_rights_and_policies_as_they_are(database_url: str, connection: Connection):
+    def standing() -> list[dict[str, Any]]:
+        return (
+            connection.execute(
+                "select relname, relowner, relacl::text, relrowsecurity from pg_class"
+                " where relnamespace = 'public'::regnamespace order by relname"
+            ).fetchall()
+            + connection.execute("select oid, polname from pg_policy order by oid").fetchall()
+        )
+
+    before = standing()
+    assert migrate.upgrade(database_url, kind="sandbox") is None
+    assert standing() == before
+
+
+def test_a_right_that_was_given_by_hand_is_taken_back(database_url: str, connection: Connection, client: Client):
+    connection.execute("grant update (account), delete on measurement_jobs to measurement_client")
+    migrate.upgrade(database_url, kind="sandbox")
+    with pytest.raises(InsufficientPrivilege):
+        client.sql("update measurement_jobs set account = '{mine}'")
+
+
+def test_a_member_of_the_owner_migrates_from_nothing(logins: Logins, database_url: str, connection: Connection):
+    migrator = logins.make("measurement_owner")
+    connection.execute("drop schema public cascade; create schema public")
+    connection.execute("grant usage on schema public to public; grant create on schema public to measurement_owner")
+    for _ in range(2):
+        assert migrate.upgrade(migrator, kind="live") is None
+        assert owners(database_url) == {"measurement_owner"}
+    assert works_for_clients(logins)
+
+
+def test_a_schema_that_is_closed_to_the_roles_is_told(logins: Logins, connection: Connection):
+    migrator = logins.make("measurement_owner")
+    connection.execute("revoke usage on schema public from public, measurement_client, measurement_pipeline")
+    left = migrate.upgrade(migrator, kind="sandbox")
+    assert left == (
+        f"measurement_pipeline may not use schema public, and {login_of(migrator)} cannot give it that right"
+    )
+
+
+def test_a_member_of_the_pipeline_starts_where_nothing_is_to_be_migrated(pipeline_url: str):
+    left = migrate.upgrade(pipeline_url, kind="sandbox")
+    assert left == f"the rights of the roles are left as they were: {login_of(pipeline_url)} does not own the tables"
+
+
+def test_a_member_of_the_pipeline_is_refused_a_migration(pipeline_url: str, connection: Connection):
+    connection.execute("update alembic_version set version_num = '0001'")
+    with pytest.raises(InsufficientPrivilege):
+        migrate.upgrade(pipeline_url, kind="sandbox")
+
+
+# --- migrating where the roles are not there yet: on servers of the tests' own, which roles belong to
+
+
+@pytest.fixture
+def bare() -> Iterator[str]:
+    """A superuser's URL of an empty database on a server without the roles."""
+    with (
+        # Not pytest's, whose parent each new session closes to the user that the server runs as.
+        tempfile.TemporaryDirectory(prefix="mp") as directory,
+        EmbeddedServer(Path(directory) / "postgres", settings={"fsync": "off"}) as server,
+    ):
+        server.create_database("measurements")
+        yield server.url("measurements")
+
+
+def owning(bare: str, options: str = "") -> tuple[Logins, str]:
+    """A login that owns the database, and nothing more than `options`."""
+    logins = Logins(bare)
+    url = logins.make(options=options)
+    logins.own("measurements", login_of(url))
+    return logins, url
+
+
+def test_a_login_that_may_not_create_roles_migrates_and_is_told_so(bare: str):
+    logins, owner = owning(bare)
+    for _ in range(2):
+        left = migrate.upgrade(owner, kind="live")
+        assert left is not None
+        assert f"{login_of(owner)} may not create roles" in left
+        assert "\n" not in left
+    migrate.require(owner, kind="live")
+    assert owners(bare) == {login_of(owner)}
+    with connect(bare) as connection:
+        assert connection.execute("select from pg_roles where rolname = any(%s)", (list(ROLES),)).fetchall() == []
+        assert connection.execute("select from pg_class where relrowsecurity").fetchall() == []
+
+    # Later an administrator does, and that login works on as before: as a member of the owner.
+    assert migrate.upgrade(bare, kind="live") is None
+    assert owners(bare) == {"measurement_owner"}
+    assert migrate.upgrade(owner, kind="live") is None
+    with connect(owner) as connection:
+        connection.execute("alter table songs add column mine int")
+        connection.execute("insert into measurement_jobs (account) values (gen_random_uuid())")
+        assert len(connection.execute("select from measurement_jobs").fetchall()) == 1
+    assert works_for_clients(logins)
+
+
+def test_a_login_that_may_create_roles_sets_them_up_alone(bare: str):
+    logins, owner = owning(bare, "createrole")
+    assert migrate.upgrade(owner, kind="live") is None
+    assert owners(bare) == {"measurement_owner"}
+    assert migrate.upgrade(owner, kind="live") is None
+    assert works_for_clients(logins)
+    with connect(owner) as connection:
+        connection.execute("create role analyst login; grant measurement_client to analyst; drop role analyst")
+
+
+def test_a_login_that_finds_the_roles_gives_them_their_rights_and_keeps_its_tables(bare: str):
+    logins, owner = owning(bare)
+    with connect(bare) as connection:
+        for role in ROLES:
+            connection.execute(sql.SQL("create role {}").format(sql.Identifier(role)))
+    left = migrate.upgrade(owner, kind="live")
+    assert left is not None
+    assert "not handed over to measurement_owner" in left
+    assert owners(bare) == {login_of(owner)}
+    assert works_for_clients(logins)
+
+
+def test_a_login_without_inheritance_keeps_its_tables(bare: str):
+    _, owner = owning(bare, "createrole noinherit")
+    left = migrate.upgrade(owner, kind="live")
+    if left is None:  # before PostgreSQL 16 …
+        pytest.fail("its tables were handed to a role from which it inherits nothing")
+    assert owners(bare) == {login_of(owner)}
+    migrate.upgrade(owner, kind="live")
+
+
+def test_the_command_says_what_it_may_not_set(bare: str):
+    _, owner = owning(bare)
+    environment = {"DATABASE_URL": owner, "DEPLOYMENT_KIND": "sandbox"}
+    said = CliRunner().invoke(main, ["db", "upgrade", "--json"], env=environment)
+    assert "may not create roles" in json.loads(said.stdout)["roles"]
+    (line,) = (
+        line
+        for line in CliRunner().invoke(main, ["db", "upgrade"], env=environment).stdout.splitlines()
+        if "roles" in line
+    )
+    assert line.startswith("roles: measurement_owner, measurement_pipeline and measurement_client are not set up: ")
+    environment["DATABASE_URL"] = bare
+    assert json.loads(CliRunner().invoke(main, ["db", "upgrade", "--json"], env=environment).stdout)["roles"] is None
+    assert "roles" not in CliRunner().invoke(main, ["db", "upgrade"], env=environment).stdout
+
+
+@pytest.mark.parametrize("is_superuser", [True, False])
+def test_many_who_set_up_the_roles_at_once_all_succeed(bare: str, is_superuser: bool):
+    logins = Logins(bare)
+    login = logins.make(options="superuser" if is_superuser else "createrole createdb")
+    databases = [f"d{number}" for number in range(3)]
+    with connect(logins.url(login_of(login), "postgres")) as connection:
+        for database in databases:
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
+    # Processes, as Alembic has one migration at a time in each.
+    upgrade = "import sys; from measurement_pipeline.postgres import migrate; print(migrate.upgrade(sys.argv[1], kind='live'))"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", upgrade, logins.url(login_of(login), database)], stdout=subprocess.PIPE, text=True
+        )
+        for database in databases
+    ]
+    assert [process.communicate()[0].strip() for process in started] == ["None"] * len(databases)
