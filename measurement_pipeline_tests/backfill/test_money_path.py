@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 from measurement_pipeline.backfill.report import Kind
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.domain.payment import Verdict
-from measurement_pipeline.postgres.database import DatabaseUnavailable
+from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
 from measurement_pipeline.songstats.client import SongstatsClient
+from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 HISTORY = "/enterprise/v1/tracks/historic_stats"
@@ -215,8 +217,8 @@ def test_answers_that_make_no_sense_open_the_breaker_at_exactly_so_many_hits(
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, **fault)
     coverage, _ = bench.cover(songs)
-    assert "not one stored between" in coverage.summary.breaker_opened
     assert bench.sandbox.hits() == hits
+    assert "not one stored between" in coverage.summary.breaker_opened
     assert len(bench.sql("select song from songstats_backfill_queue where suspect")) == hits
     assert bench.sql("select count(*) n from songstats_backfill_queue where status = 'pending'")[0]["n"] == 100 - hits
     again, _ = bench.cover(songs, run="run-2")
@@ -305,6 +307,47 @@ def test_measurements_without_a_settled_row_are_owned_and_cost_nothing(bench: Wo
     _, told = bench.cover(songs, run="run-2")
     assert (told[0].kind, bench.row(song)["outcome"]) == (Kind.ALREADY_STORED, "stored")
     assert bench.sandbox.hits() == 1
+
+
+def waiting_for(bench: Workbench, kind: str) -> list[dict[str, Any]]:
+    """Sessions that wait for a lock of the kind: `advisory`, or `transactionid` where a row is held."""
+    return bench.sql(
+        "select 1 from pg_stat_activity"
+        " where datname = current_database() and wait_event_type = 'Lock' and wait_event = %s",
+        kind,
+    )
+
+
+def test_no_call_goes_out_before_its_hit_is_set_aside(bench: Workbench):
+    songs = isrcs(3)
+    bench.ask_for(songs)
+    with connect(bench.database_url) as busy, ThreadPoolExecutor() as pool:
+        with busy.transaction():
+            busy.execute("select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))")
+            run = pool.submit(bench.cover, songs)
+            until(lambda: waiting_for(bench, "advisory") or run.done())
+            assert (bench.sandbox.hits(), bench.ledger()) == (0, [])
+        run.result()
+    assert bench.sandbox.hits() == len(bench.ledger()) == 3
+
+
+def test_an_answer_is_kept_before_anything_is_made_of_it(bench: Workbench):
+    (song,) = songs = isrcs(1)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, delay=0.5)
+    with connect(bench.database_url) as busy, ThreadPoolExecutor() as pool:
+        with busy.transaction():
+            run = pool.submit(bench.cover, songs, terms=replace(bench.terms, beat_seconds=60.0))
+            until(lambda: bench.sandbox.hits(song) or run.done())
+            busy.execute("select song from songstats_backfill_queue for update")
+            # What is stored is stored with its row: it can get no further than that.
+            until(lambda: waiting_for(bench, "transactionid") or run.done())
+            assert bench.sql("select song, parser_version from songstats_responses") == [
+                {"song": song, "parser_version": None}
+            ]
+            assert bench.ledger()[0]["billable"] is True
+        run.result()
+    assert bench.row(song)["outcome"] == "stored"
 
 
 def test_a_row_whose_owner_beats_is_left_alone(bench: Workbench):

@@ -1,0 +1,117 @@
+"""Each guard broken on purpose, in a copy of the tree: the test that is there for it must fail, and for the right reason."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from measurement_pipeline_tests.faults.guards import GUARDS, Change, Guard
+from measurement_pipeline_tests.faults.matrix import Proves
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("measurement_pipeline", "measurement_pipeline_tests", "pyproject.toml")
+IMPORTED_ELSEWHERE = 97
+
+# Run by every Python of the copy at its start, children too.
+ALL_IMPORT_THE_COPY = f"""
+import importlib.util, os, pathlib, sys
+here = pathlib.Path(__file__).parent
+for package in ("measurement_pipeline", "measurement_pipeline_tests"):
+    first = next(iter(importlib.util.find_spec(package).submodule_search_locations))
+    if pathlib.Path(first).parent != here:
+        print(f"{{package}} is imported from {{first}}, not from {{here}}", file=sys.stderr, flush=True)
+        os._exit({IMPORTED_ELSEWHERE})
+(here / "imported").touch()
+"""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of the tree, whose tests make their databases on the server of `database_url`."""
+
+    directory: Path
+    database_url: str
+
+    def change(self, change: Change) -> None:
+        """Replace the one text. Raises `AssertionError` where it is not there exactly once: then the guard has moved."""
+        path = self.directory / change.file
+        text = path.read_text(encoding="utf-8")
+        assert text.count(change.old) == 1, f"{change.file} holds {text.count(change.old)} times: {change.old!r}"
+        path.write_text(text.replace(change.old, change.new), encoding="utf-8")
+
+    def test(self, selection: str) -> list[str | None]:
+        """Run the tests of the copy that `selection` names: of each, why it failed, or None."""
+        report = self.directory / "report.xml"
+        passed_on = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+        ended = subprocess.run(
+            # Only what these tests need: a start of pytest with all its plugins, and Dagster for its warnings, takes three
+            # times as long.
+            [
+                sys.executable, "-m", "pytest", "-q", "-p", "pytest_timeout", "-p", "no:cacheprovider",
+                "-o", "filterwarnings=default", "--timeout=60", f"--junitxml={report}", selection,
+            ],
+            cwd=self.directory,
+            env={
+                **passed_on,
+                "PYTHONPATH": str(self.directory),
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+                "DATABASE_URL": self.database_url,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        assert ended.returncode in {0, 1}, ended.stdout
+        assert (self.directory / "imported").exists(), "nobody looked where the packages were imported from"
+        suites = ET.parse(report).getroot()
+        assert suites.findall(".//error") == [], ended.stdout
+        failures = [case.find("failure") for case in suites.iter("testcase")]
+        return [None if failure is None else failure.attrib["message"] for failure in failures]
+
+
+@pytest.fixture
+def copy(tmp_path: Path, empty_database_url: str) -> Iterator[Copy]:
+    directory = tmp_path / "copy"
+    directory.mkdir()
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            # With what is compiled already; a changed file is compiled anew, since it is younger.
+            shutil.copytree(ROOT / name, directory / name)
+        else:
+            shutil.copy2(ROOT / name, directory)
+    (directory / "sitecustomize.py").write_text(ALL_IMPORT_THE_COPY, encoding="utf-8")
+    yield Copy(directory, empty_database_url)
+    shutil.rmtree(directory)
+
+
+def are_test_failures(messages: Sequence[str | None]) -> bool:
+    """Whether something failed, and whatever did says that a promise was broken: no error of the variant's own."""
+    failed = [message for message in messages if message is not None]
+    return bool(failed) and all(message.startswith(("assert", "AssertionError", "Failed: ")) for message in failed)
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
+def test_without_its_guard_a_promise_is_broken_and_a_test_says_so(
+    guard: Guard, copy: Copy, proves: Proves, *, long_form: bool
+):
+    if long_form:
+        assert set(copy.test(guard.caught_by)) == {None}, "with the guard in place it passes, in a copy too"
+    for change in guard.changes:
+        copy.change(change)
+    found = copy.test(guard.caught_by)
+    assert are_test_failures(found), found
+    proves.guard(guard.name, guard.caught_by.partition("[")[0].rpartition("/")[2])
+
+
+def test_each_guard_has_a_name_of_its_own_and_a_test_that_is_there():
+    assert len({guard.name for guard in GUARDS}) == len(GUARDS)
+    for guard in GUARDS:
+        file, _, test = guard.caught_by.partition("::")
+        assert f"def {test.partition('[')[0]}(" in (ROOT / file).read_text(encoding="utf-8"), guard.caught_by

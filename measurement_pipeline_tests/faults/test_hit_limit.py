@@ -1,0 +1,99 @@
+"""The limit on hits, with more runs asking at once than there are hits left: never one too many, and never one too few."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+
+from measurement_pipeline.postgres import backfill_queue
+from measurement_pipeline.postgres import songstats_ledger as ledger
+from measurement_pipeline.postgres.backfill_queue import Claim
+from measurement_pipeline.postgres.database import AsyncConnection, Line, connect
+from measurement_pipeline.postgres.songstats_ledger import Verdict
+from measurement_pipeline_tests.faults.hammer import STRIKE, Orders, hammers, hears, says
+from measurement_pipeline_tests.faults.matrix import Proves
+from measurement_pipeline_tests.faults.reckoning import nothing_breaks
+from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.workbench import Workbench, isrcs
+
+HITS = 150
+PROCESSES = 4
+LOCK = "select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))"
+
+
+def claim(bench: Workbench, songs: Sequence[str], *, run: str) -> list[Claim]:
+    with connect(bench.database_url) as connection:
+        return backfill_queue.claim(connection, songs, run=run, limit=len(songs), rules=bench.terms.rules)
+
+
+def waiting_for_the_lock(bench: Workbench) -> int:
+    (row,) = bench.sql(
+        "select count(*) as n from pg_locks inner join pg_database on pg_locks.database = pg_database.oid"
+        " where datname = current_database() and locktype = 'advisory' and not granted"
+    )
+    return int(row["n"])
+
+
+def test_whoever_waited_for_the_last_hit_finds_it_gone(bench: Workbench):
+    """A count that is older than the wait for the lock, or no lock at all, would let both have it."""
+    songs = isrcs(2)
+    bench.ask_for(songs)
+    mine, theirs = (claim(bench, [song], run=song) for song in songs)
+    line = partial(Line, bench.database_url, patience_seconds=0)
+    wish = partial(ledger.reserve, hits_allowed=1, operators_account=None)
+
+    async def reserve_both() -> list[Verdict]:
+        first, second = line(), line()
+
+        async def and_then_the_other(connection: AsyncConnection) -> list[Verdict]:
+            async with connection.transaction():
+                taken = await wish(connection, mine, run=songs[0])
+                other = asyncio.create_task(second.do(partial(wish, claims=theirs, run=songs[1])))
+                while not (other.done() or waiting_for_the_lock(bench)):  # noqa: ASYNC110 - PostgreSQL sets no event
+                    await asyncio.sleep(0.005)
+            return [one.verdict for one in [*taken, *await other]]
+
+        try:
+            return await first.do(and_then_the_other)
+        finally:
+            await first.close()
+            await second.close()
+
+    assert asyncio.run(reserve_both()) == [Verdict.RESERVED, Verdict.BUDGET]
+    assert [hit["song"] for hit in bench.ledger()] == songs[:1]
+
+
+@pytest.mark.timeout(600)
+def test_a_hundred_and_fifty_hits_are_a_hundred_and_fifty(bench: Workbench, proves: Proves, *, long_form: bool):
+    threads, rows, rounds = (16, 4, 100) if long_form else (4, 15, 2)
+    runs = [f"run-{n}" for n in range(PROCESSES * threads)]
+    songs = isrcs(len(runs) * rows)
+    bench.ask_for(songs)
+    held = {run: claim(bench, songs[n :: len(runs)], run=run) for n, run in enumerate(runs)}
+    orders = [
+        Orders(bench.database_url, HITS, {run: [(c.song, c.lease) for c in held[run]] for run in runs[n::PROCESSES]})
+        for n in range(PROCESSES)
+    ]
+    with connect(bench.database_url) as gate, hammers(orders) as processes:
+        for _ in range(rounds):
+            bench.sql("truncate songstats_quota_ledger cascade")
+            bench.sql("update songstats_backfill_queue set attempts = 0, attempt_run = null")
+            bench.allow(bench.account)
+            # Nobody begins before all of them stand before the same lock.
+            with gate.transaction():
+                gate.execute(LOCK)
+                for process in processes:
+                    says(process, STRIKE)
+                until(lambda: waiting_for_the_lock(bench) == len(runs), what="all of them at the lock")
+            told = sum((Counter(json.loads(hears(process))) for process in processes), Counter[str]())
+            assert told == {Verdict.RESERVED: HITS, Verdict.BUDGET: len(songs) - HITS}
+            found = bench.sql(
+                "select count(*) as hits, count(distinct song) as songs, count(settled_at) as settled,"
+                " (select sum(attempts) from songstats_backfill_queue) as attempts from songstats_quota_ledger"
+            )
+            assert found == [{"hits": HITS, "songs": HITS, "settled": 0, "attempts": HITS}]
+            nothing_breaks(bench, at_rest=False)
+    proves("more runs at once than there are hits left", ["I2", "I6", "I11", "I12"], times=rounds)
