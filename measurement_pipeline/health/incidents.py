@@ -23,6 +23,7 @@ _CHANGING = (
     re.compile(r"\d+([.,:]\d+)*"),
     re.compile(r"…([\s,;]*…)+"),
 )
+_MODULE = re.compile(r"^(\w+\.)+(?=[A-Z]\w*: )")
 _LOGIN = re.compile(r"(?<=://)[^/\s@]*@")
 
 
@@ -34,9 +35,9 @@ def key_of(job: str, line: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The first line of an error, of a length to be read, without a login that an address in it may carry."""
+    """The first line of an error, of a length to be read: without its class's module, or a login that an address carries."""
     first = next((line.strip() for line in text.splitlines() if line.strip()), "no reason was given")
-    plain = _LOGIN.sub("", first)
+    plain = _LOGIN.sub("", _MODULE.sub("", first))
     return plain if len(plain) <= _LONGEST_LINE else plain[: _LONGEST_LINE - 1] + "…"
 
 

@@ -11,8 +11,8 @@ from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("health")
 
-# Recordings whose series a check reads through: a second's work, at two thousand points each.
-_MOST_SERIES = 500
+# Recordings whose series a check reads through: about a second's work, at two thousand points each.
+_MOST_SERIES = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ def test_failures_of_another_job_or_for_another_reason_are_others():
 def test_a_line_is_the_first_one_of_a_length_to_be_read_and_without_a_login():
     text = "\n could not reach postgresql://me:pass@db/x\nTraceback (most recent call last):\n ..."
     assert incidents.one_line(text) == "could not reach postgresql://db/x"
+    assert incidents.one_line("psycopg.errors.UndefinedTable: no such table") == "UndefinedTable: no such table"
     assert len(incidents.one_line("x" * 1000)) == 300
     assert incidents.one_line("") == "no reason was given"
 
