@@ -27,6 +27,8 @@ _COMMANDS = (
     "reclaim",
     "requeue",
     "breaker",
+    "doctor",
+    "audit",
     "sandbox",
 )
 

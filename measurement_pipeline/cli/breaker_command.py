@@ -10,7 +10,7 @@ from measurement_pipeline.cli import output
 from measurement_pipeline.cli.target import database
 from measurement_pipeline.postgres import songstats_ledger
 
-_WHAT_TO_DO = {
+WHAT_TO_DO = {
     "key": (
         "put SONGSTATS_API_KEY right; the hourly sweep, or `measurement-pipeline reclaim`, asks whether it works, and "
         "closes the breaker"
@@ -42,7 +42,7 @@ def show(state: Path | None, *, as_json: bool) -> None:
         return
     if vendor.breaker == "open":
         output.say(f"open since {output.shown(vendor.opened_at)}: {vendor.reason}")
-        output.say(f"what to do: {_WHAT_TO_DO[vendor.breaker_kind or 'streak']}")
+        output.say(f"what to do: {WHAT_TO_DO[vendor.breaker_kind or 'streak']}")
     elif vendor.paused_until is None:
         output.say("closed: calls go out")
     else:

@@ -10,6 +10,7 @@ from measurement_pipeline.cli import output
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import SANDBOX_PORT, Doubles, Target
 from measurement_pipeline.sandbox.behaviour import PLAIN, Behaviour
+from measurement_pipeline.settings import Kind, Settings
 
 port_option = click.option(
     "--sandbox-port",
@@ -28,15 +29,20 @@ def at_port(port: int) -> Doubles:
 
 def require_running(target: Target) -> None:
     """Raise `RefusedError` where `target` is a sandbox on loopback and nothing listens there."""
-    address = urlsplit(target.settings.songstats_base_url)
-    if target.kind != "sandbox" or address.hostname not in {"127.0.0.1", "localhost", "::1"}:
+    require_doubles(target.settings, target.kind)
+
+
+def require_doubles(settings: Settings, kind: Kind) -> None:
+    """Raise `RefusedError` where the vendors are doubles on loopback and nothing listens there."""
+    address = urlsplit(settings.songstats_base_url)
+    if kind != "sandbox" or address.hostname not in {"127.0.0.1", "localhost", "::1"}:
         return
     try:
         with socket.create_connection((address.hostname, address.port or 80), timeout=2):
             return
     except OSError as error:
         raise RefusedError(
-            f"no doubles of the vendors listen at {target.settings.songstats_base_url}: start "
+            f"no doubles of the vendors listen at {settings.songstats_base_url}: start "
             "`measurement-pipeline dev` or `measurement-pipeline sandbox` first, or name their port with --sandbox-port"
         ) from error
 

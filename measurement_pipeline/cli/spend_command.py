@@ -78,7 +78,7 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
 def outlook(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float, now: datetime) -> Outlook:
     """When the last recording that somebody pays for can be bought: as the budget frees, and no faster than the pace.
 
-    The pace is that of the last hour, where anything was bought in it; else the set one.
+    The pace is that of the last hour, or of the part of it in which anything was bought; else the set one.
     """
     hits = queue.to_buy - queue.unpaid
     by_budget = seconds_until_bought(
@@ -87,9 +87,10 @@ def outlook(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float
         counted=budget.hits,
         frees_in=lambda place: songstats_ledger.frees_in(connection, place),
     )
-    if queue.hits_in_the_last_hour:
-        by_pace = hits / queue.hits_in_the_last_hour * _HOUR_SECONDS
-        which = f"{queue.hits_in_the_last_hour:,} hits an hour, as in the last one"
+    if queue.recent_hits:
+        by_pace = hits / queue.recent_hits * queue.recent_seconds
+        an_hour = queue.recent_hits / queue.recent_seconds * _HOUR_SECONDS
+        which = f"{an_hour:,.0f} hits an hour, as in the last {queue.recent_seconds / 60:.0f} min"
     else:
         by_pace = hits / pace if pace else 0.0
         which = f"{pace:g} calls a second, as set" if pace else "no pace is set"

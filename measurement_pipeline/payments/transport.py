@@ -18,11 +18,13 @@ class HttpxTransport(stripe.HTTPClient):
 
     name = "httpx"
 
-    def __init__(self, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, transport: httpx.BaseTransport | None = None, *, timeout_seconds: float = _TIMEOUT_SECONDS
+    ) -> None:
         super().__init__()
         # A double on this machine is not to be looked for behind a proxy that the environment names.
         direct: dict[str, httpx.BaseTransport | None] = dict.fromkeys(_LOOPBACK)
-        self._client = httpx.Client(timeout=_TIMEOUT_SECONDS, transport=transport, mounts=direct)
+        self._client = httpx.Client(timeout=timeout_seconds, transport=transport, mounts=direct)
 
     def request(  # type: ignore[override]  # the library's own clients return bytes as well
         self, method: str, url: str, headers: Mapping[str, str], post_data: str | None = None

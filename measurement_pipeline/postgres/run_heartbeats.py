@@ -25,6 +25,12 @@ def silent(connection: Connection, runs: Sequence[str], *, seconds: float) -> se
     return {row["run_id"] for row in found}
 
 
+def last_beats(connection: Connection, runs: Sequence[str]) -> dict[str, float]:
+    """Seconds since the last sign of life of each of `runs` that ever gave one. Only reads."""
+    found = connection.execute(_SQL["last_beats"], {"runs": list(runs)})
+    return {row["run_id"]: float(row["seconds"]) for row in found}
+
+
 def forget(connection: Connection) -> None:
     """Drop what is older than a week: those runs ended, one way or the other."""
     connection.execute(_SQL["forget"])

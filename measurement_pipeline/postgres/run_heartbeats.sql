@@ -18,6 +18,13 @@ select run_id
 from run_heartbeats
 where run_id = any(%(runs)s) and beat_at < clock_timestamp() - make_interval(secs => %(silence)s);
 
+-- name: last_beats
+select
+    run_id,
+    extract(epoch from clock_timestamp() - beat_at) as seconds
+from run_heartbeats
+where run_id = any(%(runs)s);
+
 -- name: forget
 delete from run_heartbeats
 where beat_at < now() - interval '7 days';

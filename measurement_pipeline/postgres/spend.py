@@ -18,11 +18,15 @@ _SQL = statements("spend")
 
 @dataclass(frozen=True, slots=True)
 class ToBuy:
-    """Recordings that will need a hit; `unpaid`: those of them that nobody with a card on file wants for now."""
+    """Recordings that will need a hit; `unpaid`: those of them that nobody with a card on file wants for now.
+
+    `recent_hits` were spent in the last `recent_seconds`: an hour, or less where the first of them is younger.
+    """
 
     to_buy: int
     unpaid: int
-    hits_in_the_last_hour: int
+    recent_hits: int
+    recent_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

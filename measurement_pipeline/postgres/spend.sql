@@ -84,17 +84,25 @@ with to_buy as (
             select from songstats_responses as response
             where response.song = queue.song and response.parser_version is null
         )
+),
+
+-- The last hour, or as much of it as anything was bought in; a minute at least, for one hit alone is no pace.
+recent as (
+    select
+        count(*) as hits,
+        greatest(extract(epoch from clock_timestamp() - min(ledger.reserved_at)), 60)::double precision as seconds
+    from songstats_quota_ledger as ledger
+    where ledger.reserved_at > clock_timestamp() - interval '1 hour' and ledger.billable is distinct from false
 )
 
 select
-    count(*) as to_buy,
+    count(to_buy.is_payable) as to_buy,
     count(*) filter (where not to_buy.is_payable) as unpaid,
-    (
-        select count(*)
-        from songstats_quota_ledger as ledger
-        where ledger.reserved_at > clock_timestamp() - interval '1 hour' and ledger.billable is distinct from false
-    ) as hits_in_the_last_hour
-from to_buy;
+    recent.hits as recent_hits,
+    recent.seconds as recent_seconds
+from recent
+left join to_buy on true
+group by recent.hits, recent.seconds;
 
 -- name: frees
 -- Of the hits that count now, so many no longer do in a day, and in a week.

@@ -42,6 +42,7 @@ class StripeDouble:
         """The routes of the API. Search comes before the id, or it would be taken for one."""
         served: list[tuple[str, str, Callable[[Params, str], Object]]] = [
             ("GET", "/v1/customers/search", self._search_customers),
+            ("GET", "/v1/customers", self._list_customers),
             ("POST", "/v1/customers", self._create_customer),
             ("GET", "/v1/customers/{id}", self._retrieve_customer),
             ("DELETE", "/v1/customers/{id}", self._delete_customer),
@@ -110,6 +111,16 @@ class StripeDouble:
             "has_more": False,
             "next_page": None,
             "url": "/v1/customers/search",
+        }
+
+    def _list_customers(self, params: Params, _: str) -> Object:
+        only(params, {"limit"})
+        living, limit = self._objects.living_customers(), page_size(params)
+        return {
+            "object": "list",
+            "data": living[:limit],
+            "has_more": len(living) > limit,
+            "url": "/v1/customers",
         }
 
     def _create_customer(self, params: Params, _: str) -> Object:

@@ -89,6 +89,10 @@ class StripeObjects:
             raise missing("customer", identity, "customer")
         return customer
 
+    def living_customers(self) -> list[Object]:
+        """Those that were not deleted, newest first. Listing sees at once what search sees late."""
+        return [one for one in reversed(self._customers.values()) if not one.get("deleted")]
+
     def delete_customer(self, identity: str) -> Object:
         """Deletes a customer and its cards; search notices only after the lag."""
         if self.customer(identity).get("deleted"):

@@ -113,7 +113,7 @@ def test_where_the_budget_suffices_the_pace_is_named(run, bench):
     bench.ask_for(isrcs(5))
     assert "the budget suffices; at 5 calls a second, as set" in run("spend").stdout
     bench.cover(isrcs(2))
-    assert "the budget suffices; at 2 hits an hour, as in the last one" in run("spend").stdout
+    assert "the budget suffices; at 120 hits an hour, as in the last 1 min" in run("spend").stdout
 
 
 def test_a_queue_that_will_never_be_empty_is_said_to_be_so(run, bench):

@@ -147,7 +147,7 @@ def test_what_is_in_the_air_or_kept_needs_no_hit_more(tables, ledger):
         found = spend.to_buy(connection, RULES)
     assert found.to_buy == 7, "nine rows, one in the air, one kept"
     assert found.unpaid == 4, "nobody asked for the last four"
-    assert found.hits_in_the_last_hour == 2
+    assert (found.recent_hits, found.recent_seconds) == (2, 60.0)
 
 
 def test_the_month_is_utcs_and_adds_up(tables, ledger):

@@ -296,3 +296,9 @@ def test_a_card_for_no_account_or_of_no_kind_is_refused(
     answer = httpx.post(f"{sandbox.stripe_url}/_accounts/{account}/card", json=body)
 
     assert answer.status_code == 400
+
+
+def test_living_customers_are_listed_at_once_newest_first(client: Any) -> None:
+    first, second, gone = (client.v1.customers.create({"metadata": {"accountId": str(uuid4())}}).id for _ in range(3))
+    client.v1.customers.delete(gone)
+    assert [one.id for one in client.v1.customers.list({"limit": 2}).data] == [second, first]

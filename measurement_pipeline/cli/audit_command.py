@@ -1,0 +1,81 @@
+"""`audit`: what must hold after any fault, asked of the tables, and of Dagster for what lies between the two. Only reads."""
+
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict
+
+import click
+
+from measurement_pipeline.cli import output
+from measurement_pipeline.cli.dagster_instance import reading
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.target import Target, database
+from measurement_pipeline.postgres import audit
+
+_BREACHES_SHOWN = 10
+
+
+@click.command("audit")
+@click.option(
+    "--at-rest",
+    is_flag=True,
+    help="Nothing is under way: what is still open, in the air, or stored and not yet shown in Dagster is a breach too.",
+)
+@output.json_option
+@click.pass_context
+def command(ctx: click.Context, *, at_rest: bool, as_json: bool) -> None:
+    """Each invariant, and what breaks it. Exit status 1 on a breach."""
+    with database(ctx.obj) as (target, connection):
+        # Dagster first: a row is done before it is shown.
+        materialized, left_out = _materialized(target)
+        found = audit.audit(
+            connection, max_attempts=target.settings.max_attempts, at_rest=at_rest, materialized=materialized
+        )
+    broken = [finding for finding in found if finding.breaches]
+    if as_json:
+        output.as_json(
+            {
+                "kind": target.kind,
+                "at_rest": at_rest,
+                "holds": not broken,
+                "invariants": [{**asdict(finding), "holds": not finding.breaches} for finding in found],
+                "left_out": {} if left_out is None else {"I13": left_out},
+            }
+        )
+    else:
+        for finding in found:
+            _say(finding)
+        if left_out is not None:
+            output.say(f"{'I13':<4} left out  {audit.SAYS['I13']}: {left_out}")
+        output.say("")
+        output.say(_verdict(broken, len(found), at_rest=at_rest))
+    ctx.exit(1 if broken else 0)
+
+
+def _materialized(target: Target) -> tuple[AbstractSet[str] | None, str | None]:
+    """What Dagster shows as materialized; or why it cannot be known."""
+    try:
+        with reading(target) as instance:
+            from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+
+            return instance.get_materialized_partitions(SONGSTATS_HISTORY), None
+    except RefusedError as error:
+        return None, error.message
+
+
+def _say(finding: audit.Finding) -> None:
+    if not finding.breaches:
+        output.say(f"{finding.invariant:<4} holds     {finding.says}")
+        return
+    count = len(finding.breaches)
+    output.say(f"{finding.invariant:<4} BROKEN    {finding.says}: {count:,} {'breach' if count == 1 else 'breaches'}")
+    for breach in finding.breaches[:_BREACHES_SHOWN]:
+        output.say(f"               {breach}")
+    if count > _BREACHES_SHOWN:
+        output.say(f"               … and {count - _BREACHES_SHOWN:,} more")
+
+
+def _verdict(broken: list[audit.Finding], asked: int, *, at_rest: bool) -> str:
+    under = "" if at_rest else "; what is under way may be open (--at-rest asks that too)"
+    if broken:
+        return f"{len(broken)} of {asked} invariants are broken: {', '.join(one.invariant for one in broken)}{under}"
+    return f"{asked} invariants hold{under}"

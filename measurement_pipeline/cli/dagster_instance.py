@@ -1,0 +1,46 @@
+"""Dagster's instance, as a command may open it: to read. Nothing is made, not even the tables that Dagster would make."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.target import Target
+from measurement_pipeline.postgres import address, dagster_tables
+from measurement_pipeline.postgres.database import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+
+@contextmanager
+def reading(target: Target) -> Iterator["DagsterInstance"]:
+    """The instance of `target`, its settings those of DAGSTER_HOME. Raises `RefusedError` where there is none to read."""
+    where = address.in_words(target.dagster_url)
+    if not (target.dagster_home / "dagster.yaml").exists():
+        raise RefusedError(
+            f"there is no dagster.yaml in {target.dagster_home}: start `measurement-pipeline dev`, or let DAGSTER_HOME name "
+            "a directory that holds this project's"
+        )
+    try:
+        used = dagster_tables.exist(target.dagster_url)
+    except DatabaseUnavailable as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RefusedError(f"{where} cannot be reached (DAGSTER_POSTGRES_URL): {first}") from error
+    if not used:
+        raise RefusedError(f"{where} is empty: Dagster was never started on it; start `measurement-pipeline dev`")
+    # Two seconds to import, which no other command should wait for.
+    from dagster import BetaWarning, DagsterInstance
+    from dagster._core.instance.ref import InstanceRef
+
+    # As in definitions.py: our own definitions may be looked at next.
+    warnings.filterwarnings("ignore", category=BetaWarning, message="Parameter `owners`")
+    storage = {
+        "module": "measurement_pipeline.defs.storage",
+        "class": "PooledPostgresStorage",
+        "config": {"postgres_url": target.dagster_url, "should_autocreate_tables": False},
+    }
+    ref = InstanceRef.from_dir(str(target.dagster_home), overrides={"storage": {"custom": storage}})
+    with DagsterInstance.from_ref(ref) as instance:
+        yield instance

@@ -1,0 +1,83 @@
+"""`doctor`: is it well, one line each, and what to do where it is not. Only reads; no hit is spent, nothing is made.
+
+What is asked is in `doctor_database`, `doctor_dagster` and `doctor_vendors`; here is who is asked, and how it is printed.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from measurement_pipeline.cli import doctor_dagster, doctor_database, doctor_vendors, output, sandbox_command
+from measurement_pipeline.cli.diagnosis import Line, Questions, Verdict, ask, fail, ok
+from measurement_pipeline.cli.target import Doubles, opened, wants_doubles
+from measurement_pipeline.postgres.embedded import EmbeddedServerError
+from measurement_pipeline.settings import Kind, Settings, SettingsError
+
+# A database that is away is known after 10 s, a vendor after 8.
+_LONGEST_SECONDS = 20.0
+
+
+@click.command("doctor")
+@sandbox_command.port_option
+@output.json_option
+@click.pass_context
+def command(ctx: click.Context, *, sandbox_port: int, as_json: bool) -> None:
+    """Ask everything that has to be well whether it is: a line each, with what to do. Exit status 1 where one FAILs."""
+    said: list[Line] = []
+    for line in _diagnosis(ctx.obj, sandbox_command.at_port(sandbox_port)):
+        said.append(line)
+        if not as_json:
+            output.say(f"{line.verdict:<5} {line.name:<18} {' '.join(line.words.split())}")
+    failed = sum(line.verdict is Verdict.FAIL for line in said)
+    warned = sum(line.verdict is Verdict.WARN for line in said)
+    if as_json:
+        output.as_json({"healthy": not failed, "lines": [asdict(line) for line in said]})
+    else:
+        output.say("")
+        output.say(f"{failed} FAIL, {warned} warn" if failed or warned else "all is well")
+    ctx.exit(1 if failed else 0)
+
+
+def _diagnosis(state: Path | None, doubles: Doubles) -> Iterator[Line]:
+    try:
+        settings = Settings.read(os.environ)
+        if wants_doubles(settings):
+            settings = Settings.read({**os.environ, **doubles.environment()})
+        kind = settings.kind
+    except SettingsError as error:
+        yield fail("settings", str(error))
+        return
+    with ExitStack() as stack:
+        try:
+            target = stack.enter_context(opened(os.environ, state=state, doubles=doubles))
+        except SettingsError as error:
+            yield fail("settings", str(error))
+            return
+        except (EmbeddedServerError, OSError) as error:
+            why = str(error)
+            groups: dict[str, Questions] = {"database": lambda: _no_server(why)}
+        else:
+            groups = {
+                "database": lambda: doctor_database.lines(target),
+                "Dagster's storage": lambda: doctor_dagster.lines(target),
+            }
+        yield ok("settings", _in_words(kind))
+        groups |= {
+            "Songstats key": lambda: doctor_vendors.songstats(settings, kind),
+            "Stripe key": lambda: doctor_vendors.stripe(settings, kind),
+        }
+        yield from ask(groups, seconds=_LONGEST_SECONDS)
+        yield doctor_vendors.webhook(settings)
+
+
+def _in_words(kind: Kind) -> str:
+    return {"sandbox": "sandbox: the vendors are doubles", "live": "LIVE: real vendors, real money"}[kind]
+
+
+def _no_server(why: str) -> Iterator[Line]:
+    yield fail("database", f"the embedded server does not start: {why}")
+    yield fail("Dagster's storage", "not asked: it is on the same server")

@@ -1,0 +1,101 @@
+"""What `doctor` asks of the measurement database: is it there, is it ours, and does anything stand in the way of buying."""
+
+from collections.abc import Iterator
+
+from measurement_pipeline.cli import output
+from measurement_pipeline.cli.breaker_command import WHAT_TO_DO
+from measurement_pipeline.cli.diagnosis import Line, Verdict, fail, ok, warn
+from measurement_pipeline.cli.target import Target
+from measurement_pipeline.health import silence
+from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.postgres import health, migrate, songstats_ledger
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.songstats_ledger import Deployment
+
+_NOT_ASKED = "not asked: the database has no schema of this version, or is another deployment's"
+
+
+def lines(target: Target) -> Iterator[Line]:
+    """The database's part, one line each."""
+    with target.connect() as connection:
+        yield ok("database", f"reached: {target.where}")
+        is_ours = True
+        for line in (_schema(target), _stamp(target)):
+            is_ours &= line.verdict is Verdict.OK
+            yield line
+        if not is_ours:
+            yield from (warn(name, _NOT_ASKED) for name in ("breaker", "pause", "budget", "queue", "requests"))
+            return
+        vendor = songstats_ledger.deployment(connection)
+        yield _breaker(vendor)
+        yield (
+            ok("pause", "none")
+            if vendor.why_paused is None
+            else warn("pause", f"{vendor.why_paused}; it passes by itself")
+        )
+        yield _budget(connection, target)
+        yield _queue(connection, target, vendor)
+        yield _requests(connection, target)
+
+
+def _schema(target: Target) -> Line:
+    found, head = migrate.current(target.database_url), migrate.head()
+    if found == head:
+        return ok("schema", f"at {head}, this version's")
+    return fail("schema", f"at {found or 'none'}, this version needs {head}: run `measurement-pipeline db upgrade`")
+
+
+def _stamp(target: Target) -> Line:
+    found = migrate.stamp(target.database_url)
+    if found == target.kind:
+        return ok("stamp", found)
+    if found is None:
+        return fail("stamp", "none: run `measurement-pipeline db upgrade`, which stamps a new database")
+    return fail(
+        "stamp",
+        f"the database is `{found}`, the vendors of these settings are `{target.kind}`: point DATABASE_URL at a database of "
+        "its own kind, or set the keys and addresses of the other vendors; never edit the stamp",
+    )
+
+
+def _breaker(vendor: Deployment) -> Line:
+    if vendor.breaker != "open":
+        return ok("breaker", "closed")
+    what_to_do = WHAT_TO_DO[vendor.breaker_kind or "streak"]
+    return fail("breaker", f"OPEN since {output.shown(vendor.opened_at)}: {vendor.reason}; {what_to_do}")
+
+
+def _budget(connection: Connection, target: Target) -> Line:
+    budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
+    words = output.budget(budget)
+    if budget.left:
+        return ok("budget", words)
+    return warn("budget", f"SPENT: {words}; it goes on by itself, or raise SONGSTATS_HIT_LIMIT with the plan")
+
+
+def _queue(connection: Connection, target: Target, vendor: Deployment) -> Line:
+    buying = health.buying(connection, operators_account=target.settings.backfill_account_id)
+    budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
+    # What Dagster shows of the sensor is told by lines of its own.
+    nothing_of_dagster = silence.Machine(sensor="backfill_queue_sensor")
+    alarm_hours = target.settings.silence_alarm_hours
+    found = silence.recordings_are_bought(buying, vendor, budget, nothing_of_dagster, alarm_hours=alarm_hours)
+    oldest = "" if buying.oldest_waiting is None else f"; the oldest since {output.shown(buying.oldest_waiting)}"
+    unpaid = buying.waiting - buying.payable
+    owing = f"; {unpaid:,} of them wait for somebody with a card on file" if unpaid else ""
+    return _told("queue", found, f"{oldest}{owing}")
+
+
+def _requests(connection: Connection, target: Target) -> Line:
+    nothing_of_dagster = silence.Machine(sensor="measurement_job_sensor")
+    alarm_hours = target.settings.silence_alarm_hours
+    return _told(
+        "requests",
+        silence.requests_are_answered(health.answering(connection), nothing_of_dagster, alarm_hours=alarm_hours),
+    )
+
+
+def _told(name: str, found: Finding, more: str = "") -> Line:
+    if found.passed:
+        return ok(name, f"{found.words}{more}")
+    return Line(name, Verdict.FAIL if found.serious else Verdict.WARN, f"{found.words}{more}")

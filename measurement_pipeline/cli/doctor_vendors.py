@@ -1,0 +1,73 @@
+"""What `doctor` asks of the vendors: whether they take our keys. No hit is spent, nothing is changed, no key is shown."""
+
+import asyncio
+from collections.abc import Iterator
+
+from measurement_pipeline.cli import sandbox_command
+from measurement_pipeline.cli.diagnosis import Line, fail, ok, warn
+from measurement_pipeline.settings import Kind, Settings
+from measurement_pipeline.songstats import status
+from measurement_pipeline.songstats.client import SongstatsClient
+from measurement_pipeline.songstats.historic_stats import key_works
+
+_LONGEST_SECONDS = 8.0
+
+
+def songstats(settings: Settings, kind: Kind) -> Iterator[Line]:
+    """One `GET /status`, which is free. Raises `RefusedError` where a double is expected and none listens."""
+    if settings.songstats_api_key is None:
+        yield fail("Songstats key", "SONGSTATS_API_KEY is not set")
+        return
+    sandbox_command.require_doubles(settings, kind)
+    key = settings.songstats_api_key.get_secret_value()
+
+    async def ask() -> Line:
+        async with SongstatsClient(
+            api_key=key,
+            base_url=settings.songstats_base_url,
+            sources=settings.songstats_sources.split(","),
+            timeout_seconds=min(_LONGEST_SECONDS, settings.songstats_timeout_seconds),
+            concurrency=1,
+        ) as client:
+            answer = await client.fetch_status()
+        works, month = key_works(answer), status.read(answer)
+        if works:
+            counted = "unknown" if month.requests is None else f"{month.requests:,}"
+            return ok("Songstats key", f"taken (GET /status, no hit); requests that it counts this month: {counted}")
+        if works is False:
+            return fail("Songstats key", f"REFUSED ({month.detail}): put SONGSTATS_API_KEY right")
+        return warn(
+            "Songstats key",
+            f"unknown, since {settings.songstats_base_url} gave no usable answer ({month.detail}): try again, or check "
+            "SONGSTATS_BASE_URL and the network",
+        )
+
+    yield asyncio.run(ask())
+
+
+def stripe(settings: Settings, kind: Kind) -> Iterator[Line]:
+    """One list of one customer. Raises `RefusedError` where a double is expected and none listens."""
+    if settings.stripe_secret_key is None:
+        yield fail("Stripe key", "STRIPE_SECRET_KEY is not set")
+        return
+    sandbox_command.require_doubles(settings, kind)
+    # Imported when it is asked: a fifth of a second.
+    from measurement_pipeline.payments import key as stripe_key
+
+    secret = settings.stripe_secret_key.get_secret_value()
+    found = stripe_key.try_key(secret_key=secret, api_base=settings.stripe_api_base, timeout_seconds=_LONGEST_SECONDS)
+    if found.works is False:
+        yield fail("Stripe key", f"REFUSED: {found.words}")
+    elif found.works is None:
+        yield warn("Stripe key", f"unknown: {found.words} Until it answers nobody is let spend, and nobody is refused")
+    elif kind == "live" and stripe_key.is_of_test_mode(secret):
+        yield warn("Stripe key", "taken, but it is one of test mode: its cards are invented, and the hits are real")
+    else:
+        yield ok("Stripe key", "taken (a read of one customer)")
+
+
+def webhook(settings: Settings) -> Line:
+    """Whether incidents are told anywhere. The address itself is a secret."""
+    if settings.alert_webhook_url is None:
+        return warn("webhook", "ALERT_WEBHOOK_URL is not set: incidents are shown in Dagster and told nowhere")
+    return ok("webhook", "set (its address is a secret, and it is not tried here)")

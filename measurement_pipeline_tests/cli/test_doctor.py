@@ -1,0 +1,339 @@
+"""What `doctor` says in each state, on a real database and a real Dagster instance: the truth, and what to do."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, TickData, TickStatus
+from dagster._core.test_utils import create_run_for_test
+from dagster._daemon.types import DaemonHeartbeat
+from dagster._utils.error import SerializableErrorInfo
+
+from measurement_pipeline.cli.diagnosis import Verdict, ask, ok
+from measurement_pipeline.cli.services import free_port
+from measurement_pipeline.postgres.dagster_url import dagster_url
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline_tests.defs.conftest import dagster_template, instance  # noqa: F401 - fixtures
+from measurement_pipeline_tests.defs.test_sensors import started_event
+from measurement_pipeline_tests.workbench import isrcs
+
+DAGSTER_YAML = Path(__file__).parents[2] / "dagster.yaml"
+DAEMONS = ("ASSET", "BACKFILL", "FRESHNESS_DAEMON", "MONITORING", "QUEUED_RUN_COORDINATOR", "SCHEDULER", "SENSOR")
+STATUS = "/enterprise/v1/status"
+SECRET = "hunter2secret"
+
+
+@pytest.fixture
+def dagster_storage(instance) -> str:  # noqa: F811
+    return dagster_url(instance.event_log_storage.postgres_url)
+
+
+@pytest.fixture
+def doctor(cli, database_url, keys, dagster_storage, tmp_path):
+    """`doctor(SONGSTATS_API_KEY=…)`: the lines by name, as (verdict, words), and the exit status under "status"."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").symlink_to(DAGSTER_YAML)
+    usual = {
+        **keys,
+        "DATABASE_URL": database_url,
+        "DAGSTER_POSTGRES_URL": dagster_storage,
+        "DAGSTER_HOME": str(home),
+        "ALERT_WEBHOOK_URL": f"https://hooks.example/{SECRET}",
+    }
+
+    def run(*arguments, **environment):
+        given = {**usual, **environment}
+        done = cli("doctor", "--json", *arguments, **given)
+        for secret in (given["SONGSTATS_API_KEY"], given["STRIPE_SECRET_KEY"], SECRET):
+            assert not secret or secret not in done.output
+        told = json.loads(done.stdout)
+        assert told["healthy"] == (done.exit_code == 0)
+        assert told["healthy"] == all(line["verdict"] != "FAIL" for line in told["lines"])
+        return {line["name"]: (line["verdict"], line["words"]) for line in told["lines"]} | {"status": done.exit_code}
+
+    return run
+
+
+def beat(instance, *, seconds_ago: float = 0.0) -> None:  # noqa: F811
+    for name in DAEMONS:
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - seconds_ago, name, None, None))
+
+
+@pytest.fixture
+def well(instance) -> None:  # noqa: F811
+    """Daemons beat; sensors and schedules are as the code declares them."""
+    beat(instance)
+
+
+def state_of(instance, name: str, status: InstigatorStatus) -> InstigatorState:  # noqa: F811
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("measurement_pipeline"), "__repository__")
+    state = InstigatorState(RemoteInstigatorOrigin(repository, name), InstigatorType.SENSOR, status)
+    instance.add_instigator_state(state)
+    return state
+
+
+ALL = [
+    "settings", "database", "schema", "stamp", "breaker", "pause", "budget", "queue", "requests", "Dagster's storage",
+    "Dagster's schema", "daemon", "run monitoring", "sensors", "schedules", "runs", "Songstats key", "Stripe key", "webhook",
+]  # fmt: skip
+
+
+def test_where_all_is_well_each_line_says_so_and_no_hit_is_spent(doctor, well, sandbox):
+    found = doctor()
+    assert found.pop("status") == 0
+    assert list(found) == ALL
+    assert {verdict for verdict, _ in found.values()} == {"ok"}
+    assert sandbox.hits() == 0
+
+
+def test_a_person_reads_one_line_each(cli, doctor, well, database_url, keys):
+    words = cli("doctor", DATABASE_URL=database_url, **keys).stdout
+    verdicts = [line.split()[0] for line in words.strip().splitlines() if line]
+    assert verdicts.count("ok") >= 10
+    assert "ALERT_WEBHOOK_URL is not set" in words
+
+
+def test_a_database_that_is_away_is_told_and_the_others_are_asked_all_the_same(doctor, well):
+    away = f"postgresql://u:{SECRET}@127.0.0.1:{free_port()}/x"
+    found = doctor(DATABASE_URL=away)
+    assert found["status"] == 1
+    assert found["database"][0] == "FAIL"
+    assert "cannot be reached" in found["database"][1]
+    for name in ("Dagster's storage", "daemon", "Songstats key", "Stripe key"):
+        assert found[name][0] == "ok"
+
+
+def test_dagsters_storage_that_is_away_is_told_and_the_others_are_asked_all_the_same(doctor, well):
+    found = doctor(DAGSTER_POSTGRES_URL=f"postgresql://u:{SECRET}@127.0.0.1:{free_port()}/x")
+    assert found["Dagster's storage"][0] == "FAIL"
+    assert "DAGSTER_POSTGRES_URL" in found["Dagster's storage"][1]
+    assert found["queue"][0] == found["Stripe key"][0] == "ok"
+
+
+def test_a_storage_that_dagster_never_used_is_left_as_it_is(doctor, empty_database_url):
+    found = doctor(DAGSTER_POSTGRES_URL=empty_database_url)
+    assert found["Dagster's storage"][0] == "FAIL"
+    assert "never started" in found["Dagster's storage"][1]
+    with connect(empty_database_url) as connection:
+        assert not connection.execute("select from pg_class where relname = 'runs'").fetchall()
+
+
+@pytest.mark.parametrize(
+    ("state", "name", "words"),
+    [
+        ("update alembic_version set version_num = '0001'", "schema", "run `measurement-pipeline db upgrade`"),
+        ("update deployment set kind = 'live'", "stamp", "the database is `live`"),
+        (
+            "update vendor_state set breaker = 'open', breaker_kind = 'key', reason = 'HTTP 401', opened_at = now()",
+            "breaker",
+            "HTTP 401; put SONGSTATS_API_KEY right",
+        ),
+        (
+            "update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'odd', opened_at = now()",
+            "breaker",
+            "measurement-pipeline breaker close",
+        ),
+    ],
+)
+def test_what_a_person_has_to_put_right_fails_with_what_to_do(doctor, well, bench, state, name, words):
+    bench.sql(state)
+    found = doctor()
+    assert found["status"] == 1
+    assert found[name][0] == "FAIL"
+    assert words in found[name][1]
+    assert found["daemon"][0] == found["Songstats key"][0] == "ok"
+
+
+def test_a_database_of_another_schema_is_not_asked_what_only_ours_can_answer(doctor, well, empty_database_url):
+    found = doctor(DATABASE_URL=empty_database_url)
+    assert found["schema"][0] == found["stamp"][0] == "FAIL"
+    for name in ("breaker", "budget", "queue"):
+        assert found[name] == ("warn", found["breaker"][1])
+        assert "not asked" in found[name][1]
+
+
+def test_what_passes_by_itself_warns(doctor, well, bench):
+    bench.sql("update vendor_state set paused_until = now() + interval '1 hour'")
+    found = doctor(SONGSTATS_HIT_LIMIT="0")
+    assert found["status"] == 0
+    assert found["pause"][0] == "warn"
+    assert "paused until" in found["pause"][1]
+    assert found["budget"][0] == "warn"
+    assert "no hits are allowed" in found["budget"][1]
+
+
+def test_the_age_of_the_oldest_pending_row_is_told_and_silence_is_an_alarm(doctor, well, bench):
+    bench.ask_for(isrcs(3))
+    waiting = doctor()["queue"]
+    assert waiting[0] == "ok"
+    assert "3 recordings wait" in waiting[1]
+    assert "the oldest since" in waiting[1]
+    bench.sql("update songstats_backfill_queue set created_at = now() - interval '7 hours'")
+    silent = doctor()["queue"]
+    assert silent[0] in {"warn", "FAIL"}
+    assert "none was settled since" in silent[1]
+
+
+# --- Dagster
+
+
+def test_a_daemon_that_does_not_beat_fails_whether_it_never_did_or_stopped(doctor, instance):  # noqa: F811
+    never = doctor()
+    assert never["status"] == 1
+    assert "SENSOR never beat" in never["daemon"][1]
+    beat(instance, seconds_ago=300)
+    stopped = doctor()["daemon"]
+    assert stopped[0] == "FAIL"
+    assert "SENSOR last beat 20" in stopped[1]
+    assert "dagster-daemon run" in stopped[1]
+
+
+def test_a_sensor_that_is_switched_off_is_named(doctor, well, instance):  # noqa: F811
+    state_of(instance, "backfill_queue_sensor", InstigatorStatus.STOPPED)
+    found = doctor()
+    assert found["status"] == 1
+    assert found["sensors"] == (
+        "FAIL",
+        "SWITCHED OFF: backfill_queue_sensor; switch on in Dagster (Automation)",
+    )
+    assert found["schedules"][0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds_ago", "words"),
+    [
+        (TickStatus.FAILURE, 1, "backfill_queue_sensor failed at its last tick"),
+        (TickStatus.SKIPPED, 3600, "backfill_queue_sensor has not ticked since"),
+        (TickStatus.SKIPPED, 1, None),
+    ],
+)
+def test_a_sensor_that_is_on_and_does_not_work_is_a_warning(doctor, well, instance, status, seconds_ago, words):  # noqa: F811
+    state = state_of(instance, "backfill_queue_sensor", InstigatorStatus.DECLARED_IN_CODE)
+    instance.create_tick(
+        TickData(
+            state.instigator_origin_id,
+            "backfill_queue_sensor",
+            InstigatorType.SENSOR,
+            status,
+            time.time() - seconds_ago,
+            selector_id=state.selector_id,
+            error=SerializableErrorInfo("it broke", [], None) if status is TickStatus.FAILURE else None,
+        )
+    )
+    found = doctor()["sensors"]
+    if words is None:
+        assert found[0] == "ok"
+    else:
+        assert found[0] == "warn"
+        assert words in found[1]
+
+
+def test_a_schema_that_is_behind_dagsters_own_is_told(doctor, well, dagster_storage):
+    with connect(dagster_storage.replace("+psycopg2", "")) as connection:
+        connection.execute("update alembic_version set version_num = '7e2f3204cf8e'")
+    found = doctor()["Dagster's schema"]
+    assert found[0] == "FAIL"
+    assert "dagster instance migrate" in found[1]
+
+
+def test_a_run_whose_process_is_gone_is_told_from_one_that_beats(doctor, well, instance, bench):  # noqa: F811
+    run = create_run_for_test(instance, job_name="songstats_backfill").run_id
+    instance.handle_new_event(started_event(run, seconds_ago=1000))
+    bench.sql("insert into run_heartbeats (run_id) values (%s)", run)
+    assert doctor()["runs"] == ("ok", "1 under way, and alive")
+    bench.sql("update run_heartbeats set beat_at = now() - interval '10 minutes'")
+    found = doctor()["runs"]
+    assert found[0] == "warn"
+    assert f"no sign of life from {run[:8]}" in found[1]
+    bench.sql("delete from run_heartbeats")
+    assert doctor()["runs"][0] == "warn", "one that never beat is judged by when it started"
+    assert bench.sql("select from run_heartbeats") == [], "it only reads"
+
+
+# --- vendors
+
+
+def test_a_key_that_songstats_refuses_fails(doctor, well):
+    found = doctor(SONGSTATS_API_KEY="not-the-right-one")
+    assert found["status"] == 1
+    assert found["Songstats key"] == ("FAIL", "REFUSED (HTTP 401): put SONGSTATS_API_KEY right")
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"body": "<html>"}, {"close": True}, {"status": 429}])
+def test_a_songstats_that_gives_no_usable_answer_leaves_its_key_unknown(doctor, well, sandbox, fault):
+    sandbox.faults(STATUS, **fault)
+    found = doctor()
+    assert found["status"] == 0
+    assert found["Songstats key"][0] == "warn"
+    assert found["Songstats key"][1].startswith("unknown, since ")
+
+
+def test_a_key_that_stripe_refuses_fails(doctor, well):
+    found = doctor(STRIPE_SECRET_KEY="sk_test_not_the_right_one")
+    assert found["Stripe key"] == ("FAIL", "REFUSED: Stripe does not accept the key: check STRIPE_SECRET_KEY.")
+    assert found["Songstats key"][0] == "ok"
+
+
+def test_a_stripe_that_cannot_be_reached_or_stumbles_leaves_its_key_unknown(doctor, well, sandbox):
+    away = doctor(STRIPE_API_BASE=f"http://127.0.0.1:{free_port()}")
+    assert away["status"] == 0
+    assert away["Stripe key"][0] == "warn"
+    assert "could not be reached" in away["Stripe key"][1]
+    sandbox.faults("/v1/customers", status=500)
+    assert doctor()["Stripe key"][0] == "warn"
+
+
+def test_a_restricted_key_that_may_not_read_customers_fails(doctor, well, sandbox):
+    body = json.dumps({"error": {"type": "invalid_request_error", "message": "no"}})
+    sandbox.faults("/v1/customers", status=403, body=body)
+    found = doctor()["Stripe key"]
+    assert found[0] == "FAIL"
+    assert "lacks a permission" in found[1]
+
+
+def test_a_sandbox_whose_doubles_do_not_run_is_told_so(doctor, well):
+    nowhere = dict.fromkeys(("SONGSTATS_API_KEY", "STRIPE_SECRET_KEY", "SONGSTATS_BASE_URL", "STRIPE_API_BASE"), "")
+    found = doctor("--sandbox-port", free_port(), **nowhere)
+    assert found["status"] == 1
+    for name in ("Songstats key", "Stripe key"):
+        assert found[name][0] == "FAIL"
+        assert "no doubles of the vendors listen" in found[name][1]
+    assert found["stamp"][0] == "ok"
+
+
+def test_settings_that_cannot_be_read_are_the_one_line(doctor):
+    found = doctor(SONGSTATS_HIT_LIMIT="many")
+    assert found.pop("status") == 1
+    assert list(found) == ["settings"]
+    assert "SONGSTATS_HIT_LIMIT" in found["settings"][1]
+
+
+# --- how questions are put
+
+
+def test_a_question_without_an_answer_keeps_no_other_from_being_told():
+    never = threading.Event()
+
+    def hangs():
+        yield ok("first", "said before")
+        never.wait()
+
+    def breaks():
+        yield ok("second", "said before")
+        raise ZeroDivisionError("with a secret in it")
+
+    found = list(ask({"hangs": hangs, "breaks": breaks, "well": lambda: iter([ok("third", "said")])}, seconds=0.5))
+    never.set()
+    assert [(line.name, line.verdict) for line in found] == [
+        ("first", Verdict.OK),
+        ("hangs", Verdict.FAIL),
+        ("second", Verdict.OK),
+        ("breaks", Verdict.FAIL),
+        ("third", Verdict.OK),
+    ]
+    assert "no answer within 0.5 s" in found[1].words
+    assert "secret" not in found[3].words
