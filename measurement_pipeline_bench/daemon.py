@@ -6,11 +6,12 @@ The times are the database's own: those of the request, the queue, the ledger, a
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from measurement_pipeline.cli import services, target
+from measurement_pipeline.cli import services
+from measurement_pipeline.cli.dagster_processes import DagsterProcesses
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import connect
@@ -60,14 +61,9 @@ class Timeline:
 @contextmanager
 def running(deployment: Deployment, *, sensor: str, code: Sequence[str] = ()) -> Iterator[services.Supervisor]:
     """The real daemon with the project's dagster.yaml, once `sensor` has ticked. `code`: what it loads, if not the project's."""
-    daemon = services.Service(
-        "dagster-daemon",
-        ["dagster-daemon", "run", *(code or ["-w", str(target.workspace())])],
-        environment=deployment.environment,
-        log=deployment.log,
-        ready=services.says(f"Checking for new runs for sensor: {sensor}"),
-    )
-    with services.supervised([daemon]) as supervisor:
+    processes = DagsterProcesses(deployment.home, deployment.environment, **({"code": code} if code else {}))
+    daemon = replace(processes.daemon(), ready=services.says(f"Checking for new runs for sensor: {sensor}"))
+    with services.supervised([processes.code_server(), daemon]) as supervisor:
         # A request comes half way between two ticks of the sensors on average; this one comes so exactly.
         time.sleep(_SENSOR_LOOP_SECONDS / 2)
         yield supervisor

@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 from rich.console import Console
 
 from measurement_pipeline import deployment
-from measurement_pipeline.cli import services
+from measurement_pipeline.cli import dagster_processes
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.intake import take_in as intake
 from measurement_pipeline.postgres import measurement_jobs, migrate
@@ -52,7 +52,7 @@ class Deployment:
     @property
     def log(self) -> Path:
         """What its daemon says."""
-        return self.home / "daemon.log"
+        return self.home / "logs" / "dagster-daemon.log"
 
     def connect(self) -> Connection:
         """A connection to the measurement database."""
@@ -112,7 +112,7 @@ class Lab:
         """A fresh deployment that talks to `sandbox`."""
         database_url, dagster_url = self.database(), self._empty_database()
         home = self._directory / f"dagster{self._made}"
-        services.prepare_dagster_home(home)
+        dagster_processes.prepare_home(home)
         names = {setting.alias for setting in Settings.model_fields.values()}
         environment = {
             **{

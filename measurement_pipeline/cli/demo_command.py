@@ -16,7 +16,7 @@ import click
 
 from measurement_pipeline.cli import demo_report, output, progress, sample_accounts, services
 from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.target import Doubles, Target, alone, opened, prepare_dagster, workspace
+from measurement_pipeline.cli.target import Doubles, Target, alone, opened, prepare_dagster
 from measurement_pipeline.domain.measurement_job import State
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs, migrate, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
@@ -57,22 +57,18 @@ def command(state: Path | None, *, timeout: float) -> None:
         stack.enter_context(alone(target, "demo"))
         output.banner(target)
         migrate.upgrade(target.database_url, kind=target.kind)
-        prepare_dagster(target)
+        dagster = prepare_dagster(target)
         connection = stack.enter_context(target.connect())
         hits_before = _ledger_hits(connection, target)
         requests = make_requests(connection, sandbox)
-        daemon = services.Service(
-            "dagster-daemon",
-            ["dagster-daemon", "run", "-w", str(workspace())],
-            environment=target.environment,
-            log=target.home / "logs" / "dagster-daemon.log",
-        )
-        with services.supervised([daemon]) as supervisor, progress.meter() as meter:
+        its_services = [dagster.code_server(), dagster.daemon()]
+        with services.supervised(its_services) as supervisor, progress.meter() as meter:
             deadline = time.monotonic() + timeout
             try:
                 waits = _until_drained(connection, target, requests, meter, tend=supervisor.check, deadline=deadline)
             except _OutOfTimeError as error:
-                raise RefusedError(f"{error} (log: {daemon.log})\n{_tail(daemon.log)}") from error
+                last = "\n".join(_tail(service.log) for service in its_services)
+                raise RefusedError(f"{error} (logs: {dagster.logs})\n{last}") from error
             _let_runs_end(target, deadline=time.monotonic() + _LAST_RUN_SECONDS)
         demo_report.say(
             connection,

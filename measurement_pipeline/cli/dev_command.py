@@ -1,6 +1,7 @@
 """`dev`: the pipeline with Dagster's UI until it is told to stop; in a sandbox, with something to play with.
 
-It runs `dagster dev` and not `dg dev`: the latter needs one more package and a layout that this project does not have.
+Neither `dagster dev` nor `dg dev`: both hide the code server in a child that nobody starts again soon once it is killed
+(docs/decisions/0012).
 """
 
 import os
@@ -23,7 +24,6 @@ from measurement_pipeline.cli.target import (
     prepare_dagster,
     server_kept_up,
     wants_doubles,
-    workspace,
 )
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.sandbox import Sandbox, running, sample_catalogue
@@ -34,16 +34,23 @@ from measurement_pipeline.settings import Settings
 @click.option(
     "--port", type=click.IntRange(1, 65_535), default=3000, show_default=True, help="Of Dagster's UI, on 127.0.0.1."
 )
+@click.option(
+    "--read-only-port",
+    type=click.IntRange(1, 65_535),
+    help="Of a second UI on 127.0.0.1, for onlookers: it shows everything and changes nothing. Default: none.",
+)
 @sandbox_command.port_option
 @click.pass_obj
-def command(state: Path | None, *, port: int, sandbox_port: int) -> None:
+def command(state: Path | None, *, port: int, read_only_port: int | None, sandbox_port: int) -> None:
     """Run everything with Dagster's UI, until Ctrl-C or SIGTERM.
 
     With vendor keys in the environment: the real vendors and a live database. Without: doubles and a sandbox database.
     """
     with suppress(services.Interrupted), ExitStack() as stack:
         stack.enter_context(services.interruptible())
-        _require_free(port)
+        _require_free(port, "--port")
+        if read_only_port is not None:
+            _require_free(read_only_port, "--read-only-port")
         sandbox = None
         if wants_doubles(Settings.read(os.environ)):
             sandbox = stack.enter_context(_doubles(sandbox_port))
@@ -56,23 +63,20 @@ def command(state: Path | None, *, port: int, sandbox_port: int) -> None:
         # Before the banner: a database of the other kind is refused, and nothing is to be announced then.
         migrate.upgrade(target.database_url, kind=target.kind)
         output.banner(target)
-        prepare_dagster(target)
+        dagster = prepare_dagster(target)
         if sandbox is not None:
             with target.connect() as connection:
                 accounts.seed(connection, sandbox)
             _tell_how_to_play(state)
-        ui = f"http://127.0.0.1:{port}"
-        dagster = services.Service(
-            "dagster",
-            ["dagster", "dev", "-w", str(workspace()), "-h", "127.0.0.1", "-p", str(port)],
-            environment=target.environment,
-            log=target.home / "logs" / "dagster.log",
-            ready=services.answers(f"{ui}/server_info"),
-        )
-        click.echo(f"Dagster is starting; it logs to {dagster.log}", err=True)
+        its_services = [dagster.code_server(), dagster.daemon(), dagster.webserver(port)]
+        if read_only_port is not None:
+            its_services.append(dagster.webserver(read_only_port, read_only=True))
+        click.echo(f"Dagster is starting; it logs to {dagster.logs}", err=True)
         server = stack.enter_context(server_kept_up(target))
-        with services.supervised([dagster]) as supervisor:
-            output.say(f"Dagster's UI: {ui}  (Ctrl-C stops everything)")
+        with services.supervised(its_services) as supervisor:
+            output.say(f"Dagster's UI: http://127.0.0.1:{port}  (Ctrl-C stops everything)")
+            if read_only_port is not None:
+                output.say(f"for onlookers, read-only: http://127.0.0.1:{read_only_port}")
             supervisor.wait(server)
             click.echo("stopping: what is in flight finishes or is released", err=True)
     click.echo("stopped", err=True)
@@ -95,10 +99,10 @@ def _doubles(port: int) -> Iterator[Sandbox]:
         yield sandbox
 
 
-def _require_free(port: int) -> None:
+def _require_free(port: int, option: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise RefusedError(f"port {port}, for Dagster's UI, is taken: choose another with --port") from error
+            raise RefusedError(f"port {port}, for Dagster's UI, is taken: choose another with {option}") from error

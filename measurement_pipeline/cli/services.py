@@ -19,18 +19,18 @@ from pathlib import Path
 import httpx
 
 from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.process_group import Keeper, end
+from measurement_pipeline.cli.process_group import Keeper, end, lives
 from measurement_pipeline.cli.stop_signals import Interrupted, held, interruptible
 
 __all__ = [
     "Interrupted",
+    "Patience",
     "Service",
     "ServiceError",
     "Supervisor",
     "answers",
     "free_port",
     "interruptible",
-    "prepare_dagster_home",
     "says",
     "supervised",
 ]
@@ -39,10 +39,6 @@ logger = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
 _POLL_SECONDS = 0.1
-_LONGEST_WAIT_SECONDS = 30.0
-# A service that has run for so long is well: the next death is counted as its first.
-_WELL_SECONDS = 60.0
-_DEATHS_ALLOWED = 5
 _TAIL_CHARACTERS = 3000
 
 
@@ -56,6 +52,7 @@ class Service:
 
     `environment` is all that it gets. What it writes goes to the file `log`, or, without one, where
     our own output goes. `ready` is asked, with what it has logged since its start, until it says so.
+    `spares_children`: what it started works on when it dies, until all is stopped.
     """
 
     name: str
@@ -64,6 +61,27 @@ class Service:
     log: Path | None = None
     ready: Callable[[str], bool] | None = None
     ready_seconds: float = 90.0
+    spares_children: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """With services that die: the wait before the first new start is doubled with each death, up to the longest one.
+
+    One that has run for `well_seconds` is well again: its next death counts as its first.
+    """
+
+    deaths_allowed: int = 5
+    first_wait_seconds: float = 1.0
+    longest_wait_seconds: float = 30.0
+    well_seconds: float = 60.0
+
+    def wait_seconds(self, deaths: int) -> float:
+        """How long to wait after so many deaths in a row."""
+        return min(self.first_wait_seconds * 2.0 ** (deaths - 1), self.longest_wait_seconds)
+
+
+_PATIENCE = Patience()
 
 
 def answers(url: str) -> Callable[[str], bool]:
@@ -86,19 +104,19 @@ def says(text: str) -> Callable[[str], bool]:
 
 @contextmanager
 def supervised(
-    services: Sequence[Service], *, stop_seconds: float = 30.0, first_wait_seconds: float = 1.0
+    services: Sequence[Service], *, stop_seconds: float = 30.0, patience: Patience = _PATIENCE
 ) -> Iterator["Supervisor"]:
     """Run `services`, started in this order and each ready before the next, for as long as the block lasts.
 
     They are stopped in reverse order; each has `stop_seconds` to end with all that it started, then
     it is killed. Should this process be killed by force, a keeper stops them in its place. A service
-    that dies is started again after `first_wait_seconds`, doubled with each death. A stop signal
-    ends the block with `Interrupted`. Raises `ServiceError`.
+    that dies is started again as `patience` has it. A stop signal ends the block with `Interrupted`.
+    Raises `ServiceError`.
     """
     with interruptible(), ExitStack() as stack:
         # Nobody who stops may be stopped in the middle of it: what comes then waits for the end.
         keeper = stack.enter_context(Keeper(seconds=stop_seconds))
-        supervisor = Supervisor(keeper, stop_seconds=stop_seconds, first_wait_seconds=first_wait_seconds)
+        supervisor = Supervisor(keeper, stop_seconds=stop_seconds, patience=patience)
         stack.callback(supervisor.stop)
         for service in services:
             supervisor.start(service)
@@ -118,11 +136,13 @@ class _Running:
 class Supervisor:
     """Made by `supervised`; not for several threads."""
 
-    def __init__(self, keeper: Keeper, *, stop_seconds: float, first_wait_seconds: float) -> None:
+    def __init__(self, keeper: Keeper, *, stop_seconds: float, patience: Patience) -> None:
         self._keeper = keeper
         self._stop_seconds = stop_seconds
-        self._first_wait = first_wait_seconds
+        self._patience = patience
         self._running: dict[str, _Running] = {}
+        # Groups whose first process is dead, and whose others were spared.
+        self._spared: list[int] = []
 
     def start(self, service: Service) -> str:
         """Start one more and wait until it is ready; what it has logged by then. Raises `ServiceError`."""
@@ -141,13 +161,21 @@ class Supervisor:
     def check(self) -> None:
         """Start again what has died; to be called every second or so. Raises `ServiceError` where it keeps dying.
 
-        Status 0 is a death too: `dagster dev` ends with it when its daemon is killed.
+        Status 0 is a death too: a daemon that somebody else told to stop ends with it.
         """
         for running in list(self._running.values()):
             if running.restart_at is None and running.process.poll() is not None:
                 self._after_death(running)
             if running.restart_at is not None and time.monotonic() >= running.restart_at:
                 self._spawn(running.service, deaths=running.deaths)
+        for group in [group for group in self._spared if not lives(group)]:
+            self._spared.remove(group)
+            self._keeper.forget(group)
+
+    def pid(self, name: str) -> int | None:
+        """The process of the service `name`; None while it is dead."""
+        process = self._running[name].process
+        return process.pid if process.poll() is None else None
 
     def wait(self, tend: Callable[[], None] = lambda: None) -> None:
         """Check, after a call of `tend`, until a stop signal comes; it is what was waited for, so that this returns.
@@ -168,6 +196,8 @@ class Supervisor:
             while self._running:
                 _, running = self._running.popitem()
                 self._end(running)
+            while self._spared:
+                self._end_group(self._spared.pop(), "what a dead service had started")
 
     def _spawn(self, service: Service, *, deaths: int) -> None:
         with ExitStack() as stack:
@@ -190,22 +220,27 @@ class Supervisor:
 
     def _after_death(self, running: _Running) -> None:
         lived = time.monotonic() - running.since
-        running.deaths = 1 if lived > _WELL_SECONDS else running.deaths + 1
+        running.deaths = 1 if lived > self._patience.well_seconds else running.deaths + 1
         found = f"ended by itself with status {running.process.returncode}"
-        if running.deaths > _DEATHS_ALLOWED:
+        if running.deaths > self._patience.deaths_allowed:
             raise ServiceError(_in_words(running, f"{found}, {running.deaths} times in a row"))
-        wait = min(self._first_wait * 2 ** (running.deaths - 1), _LONGEST_WAIT_SECONDS)
+        wait = self._patience.wait_seconds(running.deaths)
         logger.warning("%s %s: starting it again in %g s", running.service.name, found, wait)
-        # What it had started would otherwise work beside what its successor starts.
         with held():
-            self._end(running)
+            if running.service.spares_children:
+                self._spared.append(running.process.pid)
+            else:
+                # What it had started would otherwise work beside what its successor starts.
+                self._end(running)
         running.restart_at = time.monotonic() + wait
 
     def _end(self, running: _Running) -> None:
-        group = running.process.pid
-        if not end(group, seconds=self._stop_seconds):
-            logger.warning("%s did not stop in %g s: killed", running.service.name, self._stop_seconds)
+        self._end_group(running.process.pid, running.service.name)
         running.process.wait()
+
+    def _end_group(self, group: int, name: str) -> None:
+        if not end(group, seconds=self._stop_seconds):
+            logger.warning("%s did not stop in %g s: killed", name, self._stop_seconds)
         self._keeper.forget(group)
 
 
@@ -213,23 +248,6 @@ def free_port() -> int:
     """A loopback port that nobody listens on at this moment."""
     with socket.create_server((_LOOPBACK, 0)) as server:
         return int(server.getsockname()[1])
-
-
-def prepare_dagster_home(path: Path) -> None:
-    """Make `path` a DAGSTER_HOME: a directory with a link to the repository's dagster.yaml. An operator's own file stays.
-
-    Raises `ServiceError` where there is no repository around the package: the supported way to
-    install it is `pip install -e`.
-    """
-    ours = Path(__file__).resolve().parents[2] / "dagster.yaml"
-    if not ours.is_file():
-        raise ServiceError(f"{ours} is missing: expected a clone of the repository, installed with `pip install -e .`")
-    path.mkdir(parents=True, exist_ok=True)
-    link = path / "dagster.yaml"
-    if link.is_symlink():
-        link.unlink()
-    if not link.exists():
-        link.symlink_to(ours)
 
 
 def _command(service: Service) -> list[str]:

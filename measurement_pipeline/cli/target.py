@@ -12,7 +12,8 @@ from pathlib import Path
 
 import click
 
-from measurement_pipeline.cli import services
+from measurement_pipeline.cli import dagster_processes
+from measurement_pipeline.cli.dagster_processes import DagsterProcesses
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.stop_signals import held
 from measurement_pipeline.postgres import address, migrate
@@ -190,15 +191,11 @@ def server_kept_up(target: Target) -> Iterator[Callable[[], None]]:
         yield check
 
 
-def prepare_dagster(target: Target) -> None:
-    """Make Dagster's database and home where they are missing. A home with a dagster.yaml of its own keeps it."""
+def prepare_dagster(target: Target) -> DagsterProcesses:
+    """Dagster's processes; its database and home are made where they are missing. A dagster.yaml of its own stays."""
     address.create_if_absent(target.dagster_url)
-    services.prepare_dagster_home(target.dagster_home)
-
-
-def workspace() -> Path:
-    """The checkout's workspace.yaml: what Dagster's processes load."""
-    return _CHECKOUT / "workspace.yaml"
+    dagster_processes.prepare_home(target.dagster_home)
+    return DagsterProcesses(target.home, target.environment)
 
 
 def _says_where_vendors_are(settings: Settings) -> bool:

@@ -15,7 +15,7 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.instance import DagsterInstance
 from dagster_postgres import PostgresEventLogStorage
 
-from measurement_pipeline.cli.services import prepare_dagster_home
+from measurement_pipeline.cli.dagster_processes import prepare_home
 from measurement_pipeline.defs.storage import PooledEventLogStorage, PooledPostgresStorage
 from measurement_pipeline.postgres.embedded import dagster_url
 
@@ -26,7 +26,7 @@ RUN = "5f0a4b3c-0000-4000-8000-000000000001"
 @pytest.fixture
 def instance(empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DagsterInstance]:
     """An instance as dagster.yaml describes it."""
-    prepare_dagster_home(tmp_path)
+    prepare_home(tmp_path)
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", empty_database_url)
     with DagsterInstance.from_config(str(tmp_path)) as made:
         yield made

@@ -1,0 +1,123 @@
+"""`dev` as an operator and an onlooker meet it: its processes, both UIs, and its end."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from measurement_pipeline.cli.services import answers, free_port
+from measurement_pipeline.settings import Settings
+from measurement_pipeline_tests.faults.waiting import until
+
+LAUNCH = """
+mutation {
+  launchRun(executionParams: {
+    mode: "default"
+    selector: {
+      repositoryLocationName: "measurement_pipeline", repositoryName: "__repository__", jobName: "measurement_job_intake"
+    }
+  }) { __typename }
+}
+"""
+ASSETS = "{ assetNodes { assetKey { path } } }"
+REPORT = "/report_asset_materialization/songstats_history?partition=AA6Q72000001"
+
+
+@dataclass
+class Dev:
+    """A `dev` that runs, and who may look at it."""
+
+    process: "subprocess.Popen[bytes]"
+    ui: str
+    read_only: str
+
+    def pids(self) -> dict[str, int]:
+        """Its services, by what the command is."""
+        found = {}
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):  # a zombie too
+                command = " ".join(child.cmdline())
+                for name in ("api grpc", "dagster-daemon", "dagster-webserver"):
+                    if name in command and "--read-only" not in command:
+                        found[name] = child.pid
+        return found
+
+
+def ask(url: str, query: str) -> dict[str, Any]:
+    answer = httpx.post(f"{url}/graphql", json={"query": query}, timeout=30)
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def assets(url: str) -> list[list[str]]:
+    return [node["assetKey"]["path"] for node in ask(url, ASSETS)["data"]["assetNodes"]]
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Not pytest's own: each start of pytest shuts its parent to the user that PostgreSQL runs as below root."""
+    with tempfile.TemporaryDirectory(prefix="mp_dev") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def dev(directory: Path) -> Iterator[Dev]:
+    settings = {field.alias for field in Settings.model_fields.values()}
+    environment = {name: value for name, value in os.environ.items() if name not in settings}
+    ports = [free_port() for _ in range(3)]
+    state = directory / "state"
+    options = ["--port", "--read-only-port", "--sandbox-port"]
+    command = [Path(sys.executable).parent / "measurement-pipeline", "--state", str(state), "dev"]
+    command += [text for option, port in zip(options, ports, strict=True) for text in (option, str(port))]
+    said = directory / "said"
+    with said.open("wb") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    found = Dev(process, *(f"http://127.0.0.1:{port}" for port in ports[:2]))
+    try:
+        until(
+            lambda: process.poll() is not None or (answers(f"{found.read_only}/server_info")("")),
+            seconds=120,
+            what="the UI for onlookers, which is the last to start",
+        )
+        assert process.poll() is None, said.read_text()
+        yield found
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, said.read_text()
+
+
+@pytest.mark.dagster
+@pytest.mark.timeout(240)
+def test_onlookers_see_and_cannot_touch_and_whatever_dies_comes_back_by_itself(dev: Dev):
+    assert ["songstats_history"] in assets(dev.ui)
+    assert ["songstats_history"] in assets(dev.read_only)
+    assert ask(dev.ui, LAUNCH)["data"]["launchRun"]["__typename"] == "LaunchRunSuccess"
+    assert ask(dev.read_only, LAUNCH)["data"]["launchRun"]["__typename"] == "UnauthorizedError"
+    assert httpx.post(f"{dev.ui}{REPORT}", timeout=30).status_code == 200
+    assert httpx.post(f"{dev.read_only}{REPORT}", timeout=30).status_code == 401
+
+    before = dev.pids()
+    assert set(before) == {"api grpc", "dagster-daemon", "dagster-webserver"}
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    until(
+        lambda: dev.pids().keys() == before.keys() and not set(dev.pids().values()) & set(before.values()),
+        seconds=60,
+        what="another of each",
+    )
+    until(lambda: answers(f"{dev.ui}/server_info")(""), seconds=60, what="the UI")
+    until(
+        lambda: ask(dev.ui, LAUNCH)["data"]["launchRun"]["__typename"] == "LaunchRunSuccess",
+        seconds=60,
+        what="a launch through the new code server, which nobody reloaded",
+    )
