@@ -21,6 +21,7 @@ _ANSWERED = ("stored", True)
 _LOST = frozenset({("transient", None), ("timeout: unknown", None)})
 _BY_STATUS: dict[int, tuple[str, bool]] = {
     401: ("refused key", False),
+    402: ("refused key", False),
     404: ("no history", True),
     408: ("transient", False),
     425: ("transient", False),
