@@ -1,5 +1,7 @@
 """How Stripe's library reaches the network: one httpx client, with a limit on every wait.
 
+It asks the configured host and no other: redirects are not followed, and proxies that the environment names are not used.
+
 The library's own httpx client hands request bodies over in a way that httpx has deprecated, and
 opens an asynchronous client beside the one that is used.
 """
@@ -10,7 +12,6 @@ import httpx
 import stripe
 
 _TIMEOUT_SECONDS = 20.0
-_LOOPBACK = ("all://127.0.0.1", "all://localhost")
 
 
 class HttpxTransport(stripe.HTTPClient):
@@ -22,9 +23,13 @@ class HttpxTransport(stripe.HTTPClient):
         self, transport: httpx.BaseTransport | None = None, *, timeout_seconds: float = _TIMEOUT_SECONDS
     ) -> None:
         super().__init__()
-        # A double on this machine is not to be looked for behind a proxy that the environment names.
-        direct: dict[str, httpx.BaseTransport | None] = dict.fromkeys(_LOOPBACK)
-        self._client = httpx.Client(timeout=timeout_seconds, transport=transport, mounts=direct)
+        # A transport of its own still trusts the authorities that SSL_CERT_FILE names; without trust_env that would be lost.
+        self._client = httpx.Client(
+            timeout=timeout_seconds,
+            transport=transport or httpx.HTTPTransport(),
+            follow_redirects=False,
+            trust_env=False,
+        )
 
     def request(  # type: ignore[override]  # the library's own clients return bytes as well
         self, method: str, url: str, headers: Mapping[str, str], post_data: str | None = None

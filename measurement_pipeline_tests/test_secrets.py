@@ -1,0 +1,304 @@
+"""Secrets stay where they were set: a drain with marked ones, however it fails, and then a search of all that was written."""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import psycopg
+import pytest
+from psycopg import sql
+
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.sandbox import PLAIN, Sandbox, running
+from measurement_pipeline_tests.backfill.test_money_path import HISTORY
+from measurement_pipeline_tests.conftest import Server
+from measurement_pipeline_tests.defs.test_partition_backfill import ROOT, Operator, answers, wait_for
+from measurement_pipeline_tests.workbench import OPERATORS, isrcs
+
+# Each as a real one is shaped, and each findable: letters and digits look the same however a text is quoted.
+SONGSTATS_KEY = "mark5ongstats7hK2pQ9xVb3"
+STRIPE_KEY = "rk_test_mark5tripe4nW8sT1yLc6"
+WEBHOOK = "T0MARK/B0WEBHOOK/mark3dWebhook5zRj0fD"
+PASSWORD = "markPa55word6gHmE4uXo"
+MARKED = (SONGSTATS_KEY, STRIPE_KEY, WEBHOOK, PASSWORD)
+
+# All that the UI shows of resources, runs and the instance.
+UI = """
+query Everything($selector: RepositorySelector!) {
+  instance { info runLauncher { name } daemonHealth { allDaemonStatuses { daemonType lastHeartbeatErrors { message stack } } } }
+  allTopLevelResourceDetailsOrError(repositorySelector: $selector) {
+    ... on ResourceDetailsList {
+      results {
+        name description resourceType
+        configFields { name description defaultValueAsJson }
+        configuredValues { key value type }
+        nestedResources { name resource { configuredValues { key value } } }
+      }
+    }
+  }
+  workspaceOrError {
+    ... on Workspace {
+      locationEntries { displayMetadata { key value } locationOrLoadError { ... on PythonError { message stack } } }
+    }
+  }
+  sensorsOrError(repositorySelector: $selector) {
+    ... on Sensors {
+      results {
+        name
+        sensorState { ticks(limit: 100) { skipReason cursor error { message stack errorChain { error { message stack } } } } }
+      }
+    }
+  }
+  runsOrError {
+    ... on Runs {
+      results {
+        jobName status runConfigYaml tags { key value }
+        eventConnection(limit: 1000) {
+          events {
+            ... on MessageEvent { message }
+            ... on ErrorEvent { error { message stack errorChain { error { message stack } } } }
+          }
+        }
+      }
+    }
+  }
+}
+"""
+LAUNCH = """
+mutation Launch($selector: JobOrPipelineSelector!) {
+  launchRun(executionParams: {selector: $selector, runConfigData: "{}"}) {
+    __typename
+    ... on PythonError { message }
+  }
+}
+"""
+SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "measurement_pipeline"}
+
+
+class Everything:
+    """What was written, by where. A text is looked for as it is, and as bytes are written where text is asked for."""
+
+    def __init__(self) -> None:
+        self._written: dict[str, bytes] = {}
+
+    def add(self, where: str, what: bytes) -> None:
+        self._written[where] = self._written.get(where, b"") + b"\n" + what
+        with suppress(zlib.error):  # as Dagster keeps what a job looked like
+            self._written[where] += zlib.decompress(what)
+
+    def add_database(self, name: str, url: str) -> None:
+        with psycopg.connect(url) as connection:
+            tables = connection.execute(
+                "select table_schema, table_name from information_schema.tables where table_type = 'BASE TABLE'"
+                " and table_schema not in ('pg_catalog', 'information_schema')"
+            ).fetchall()
+            for schema, table in tables:
+                cursor = connection.execute(sql.SQL("select * from {}").format(sql.Identifier(schema, table)))
+                for row in cursor:
+                    for value in row:
+                        what = bytes(value) if isinstance(value, bytes | memoryview) else str(value).encode()
+                        self.add(f"{name}, table {table}", what)
+
+    def add_files(self, directory: Path) -> None:
+        for path in directory.rglob("*"):
+            if path.is_file():
+                self.add(str(path.relative_to(directory)), path.read_bytes())
+
+    def hold(self, text: str) -> list[str]:
+        plain = text.encode()
+        shapes = [plain, plain.hex().encode()]
+        # Where it stands in a longer text in base64, two characters at either end depend on what is beside it.
+        shapes += [base64.b64encode(b"x" * shift + plain)[4:-4] for shift in range(3)]
+        return [where for where, what in self._written.items() if any(shape in what for shape in shapes)]
+
+
+@pytest.mark.parametrize("pack", [bytes, zlib.compress, base64.b64encode, lambda text: text.hex().encode()])
+@pytest.mark.parametrize("before", [b"", b"a", b"ab"])
+def test_the_search_finds_what_is_there(pack: Any, before: bytes):
+    everything = Everything()
+    everything.add("here", pack(before + SONGSTATS_KEY.encode() + b" and more"))
+    everything.add("there", b"nothing")
+    assert everything.hold(SONGSTATS_KEY) == ["here"]
+    assert everything.hold(STRIPE_KEY) == []
+
+
+@pytest.fixture
+def marked_sandbox() -> Iterator[Sandbox]:
+    keys = {"songstats_key": SONGSTATS_KEY, "stripe_key": STRIPE_KEY}
+    with running(behaviour=replace(PLAIN, **keys)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def pipeline_login(server: Server, database_url: str) -> Iterator[tuple[str, str]]:
+    """A login that is a member of measurement_pipeline alone, and a database in which it may keep Dagster's storage."""
+    name = f"mp_test_{uuid4().hex}"
+    login = sql.Identifier(name)
+    with connect(database_url) as connection:
+        (me,) = connection.execute("select rolsuper from pg_roles where rolname = current_user").fetchall()
+        if not me["rolsuper"]:
+            pytest.skip("the login of DATABASE_URL is no superuser: it cannot make one with a marked password")
+        password = sql.Literal(PASSWORD)
+        connection.execute(sql.SQL("create role {} login password {}").format(login, password))
+        connection.execute(sql.SQL("grant measurement_pipeline to {}").format(login))
+    storage = server.make()
+    with connect(server.url(storage)) as connection:
+        connection.execute(sql.SQL("grant create on schema public to {}").format(login))
+    yield name, storage
+    server.drop(storage)
+    with connect(database_url) as connection:
+        connection.execute(sql.SQL("drop owned by {}").format(login))
+        connection.execute(sql.SQL("drop role {}").format(login))
+
+
+def as_login(url: str, login: str) -> str:
+    """The same database, with the marked password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{login}:{PASSWORD}@{rest.partition('@')[2]}"
+
+
+def failed(operator: Operator) -> set[str]:
+    found = operator.ask("{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { jobName } } } }")
+    return {run["jobName"] for run in found["runsOrError"]["results"]}
+
+
+@contextmanager
+def dagster(environment: dict[str, str], home: Path) -> Iterator[tuple[Operator, psutil.Process]]:
+    shutil.copy(ROOT / "dagster.yaml", home)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).parent / "dagster", "dev", "-w", str(ROOT / "workspace.yaml"), "-p", str(port)]
+    with (home / "dagster.log").open("w") as log:
+        started = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_for(lambda: started.poll() is None and answers(url), "the webserver", log_of=home)
+            yield Operator(url), psutil.Process(started.pid)
+        finally:
+            os.killpg(started.pid, signal.SIGTERM)
+            try:
+                started.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(started.pid, signal.SIGKILL)
+                started.wait()
+
+
+@contextmanager
+def watched(process: psutil.Process, everything: Everything) -> Iterator[None]:
+    """All command lines of the process's family, for as long as the block lasts: what `ps` shows anybody."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            with suppress(psutil.Error):
+                for one in [process, *process.children(recursive=True)]:
+                    with suppress(psutil.Error):
+                        everything.add("ps", " ".join(one.cmdline()).encode())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.dagster
+@pytest.mark.timeout(240)
+def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
+    server: Server, database_url: str, marked_sandbox: Sandbox, pipeline_login: tuple[str, str], tmp_path: Path
+):
+    sandbox, songs = marked_sandbox, isrcs(7)
+    first, second = str(uuid4()), str(uuid4())
+    login, storage = pipeline_login
+    environment = {
+        "DATABASE_URL": as_login(database_url, login),
+        "DAGSTER_POSTGRES_URL": as_login(server.url(storage), login),
+        "DAGSTER_HOME": str(tmp_path),
+        "SONGSTATS_API_KEY": SONGSTATS_KEY,
+        "SONGSTATS_BASE_URL": sandbox.songstats_url,
+        "SONGSTATS_REQUESTS_PER_SECOND": "0",
+        "STRIPE_SECRET_KEY": STRIPE_KEY,
+        "STRIPE_API_BASE": sandbox.stripe_url,
+        # A webhook that takes nothing: what is said of it then is what might name it.
+        "ALERT_WEBHOOK_URL": f"{sandbox.stripe_url}/services/{WEBHOOK}",
+        "BACKFILL_ACCOUNT_ID": str(OPERATORS),
+    }
+    everything = Everything()
+
+    def rows(statement: str, *parameters: object) -> list[dict[str, Any]]:
+        with connect(database_url) as connection:
+            found = connection.execute(statement, parameters)  # type: ignore[call-overload]
+            return list(found) if found.description else []
+
+    def ask(account: str, wanted: list[str]) -> None:
+        scope = json.dumps({"isrcs": wanted})
+        rows("insert into measurement_jobs (account, source, scope) values (%s, 'historical', %s)", account, scope)
+
+    def see(query: str, what: str) -> None:
+        wait_for(lambda: rows(query), what, log_of=tmp_path)
+
+    sandbox.card(second)
+    # Stripe repeats the key to the first who is asked about, Songstats to all: in a history's body and headers, in a refusal, in
+    # what is no JSON, on the way elsewhere, while it is busy, and when it refuses the key itself, which opens the breaker.
+    told = {"message": f"Invalid API Key provided: {STRIPE_KEY}", "type": "invalid_request_error"}
+    sandbox.faults("/v1", status=401, body=json.dumps({"error": told}), count=1)
+    url = f"https://elsewhere.test/?apikey={SONGSTATS_KEY}"
+    echo = {"x-api-key": SONGSTATS_KEY, "x-request": f"apikey={SONGSTATS_KEY}", "location": url}
+    odd = json.dumps({"result": "success", "apikey": SONGSTATS_KEY, "stats": []})
+    refusal = json.dumps({"result": "error", "message": f"Invalid Api Key {SONGSTATS_KEY}"})
+    sandbox.faults(HISTORY, isrc=songs[0], body=odd, headers=echo)
+    sandbox.faults(HISTORY, isrc=songs[1], status=400, body=refusal, headers=echo)
+    sandbox.faults(HISTORY, isrc=songs[2], body=f"<html>{url}</html>")
+    sandbox.faults(HISTORY, isrc=songs[3], status=302, headers=echo)
+    sandbox.faults(HISTORY, isrc=songs[4], status=503, body=refusal)
+    sandbox.faults(HISTORY, isrc=songs[5], status=401, body=refusal)
+    sandbox.faults("/enterprise/v1/status", status=401, body=refusal)
+    # What no step foresees: the sweep may not do what it does.
+    rows("revoke delete on run_heartbeats from measurement_pipeline")
+    with dagster(environment, tmp_path) as (operator, process), watched(process, everything):
+        launched = operator.ask(LAUNCH, selector={**SELECTOR, "pipelineName": "backfill_reclaim"})["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        ask(first, songs)
+        see("select 1 from measurement_jobs where error is not null", "Stripe's error")
+        ask(second, songs)
+        see("select 1 from vendor_state where breaker = 'open'", "the refused key")
+        see("select 1 from songstats_quota_ledger where settled_at is not null having count(*) = 7", "the settled hits")
+        wait_for(lambda: failed(operator) >= {"backfill_reclaim", "songstats_backfill"}, "failed runs", log_of=tmp_path)
+        wait_for(lambda: sandbox.requests("/services"), "a post to the webhook", log_of=tmp_path)
+        everything.add("the UI", json.dumps(operator.ask(UI, selector=SELECTOR)).encode())
+    everything.add_database("measurements", database_url)
+    everything.add_database("Dagster's storage", server.url(storage))
+    everything.add_files(tmp_path)
+
+    # The search saw what there is to see …
+    for known, where in (
+        (songs[6], "measurements, table song_measurements"),
+        ("[api key]", "measurements, table songstats_responses"),
+        (songs[6], "Dagster's storage, table event_logs"),
+        ("check_payment_method", "Dagster's storage, table snapshots"),
+        ("permission denied for table run_heartbeats", "the UI"),
+        ("permission denied for table run_heartbeats", "dagster.log"),
+        ("dagster dev", "ps"),
+    ):
+        assert where in everything.hold(known), f"{known} is not in {where}"
+    # … and no secret.
+    assert {secret: everything.hold(secret) for secret in MARKED} == {secret: [] for secret in MARKED}
