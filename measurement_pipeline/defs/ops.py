@@ -11,6 +11,7 @@ from measurement_pipeline.backfill import sweep as backfill_sweep
 from measurement_pipeline.backfill.run import Coverage
 from measurement_pipeline.defs import failures, materializations, retry_policies, tags
 from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.defs.sign_of_life import beating
 from measurement_pipeline.domain.payment import Decision, ask_in_turn
 from measurement_pipeline.intake import take_in as intake
 from measurement_pipeline.postgres import backfill_queue, run_heartbeats
@@ -71,7 +72,10 @@ def find_payers(context: dg.OpExecutionContext) -> list[UUID]:
 )
 def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -> dict[UUID, Decision]:
     """What Stripe says of each account; never raises for Stripe's sake."""
-    decisions = ask_in_turn(accounts, lambda account: _pipeline(context).decide(account))
+    pipeline = _pipeline(context)
+    # A Stripe that is slow to answer takes minutes.
+    with beating(pipeline.terms.database_url, context.run_id, every_seconds=pipeline.terms.beat_seconds):
+        decisions = ask_in_turn(accounts, pipeline.decide)
     for account, decision in decisions.items():
         context.log.info(f"account {account}: {decision.verdict} ({decision.reason})")
     context.add_output_metadata({str(account): str(decision.verdict) for account, decision in decisions.items()})

@@ -15,6 +15,7 @@ from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.domain.backfill_queue import LONGEST_WAIT_IN_A_RUN_SECONDS
 from measurement_pipeline.intake.take_in import REQUESTS_A_RUN
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats
 from measurement_pipeline.postgres.database import connect
@@ -28,8 +29,8 @@ _UNFINISHED = [
 ]
 _HELD_BY_A_PROCESS = {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}
 
-# Longer than any wait of an op between two tries, during which nothing beats.
-_SHORTEST_SILENCE_SECONDS = 90.0
+# Nothing beats while an op waits for its next try.
+_SHORTEST_SILENCE_SECONDS = LONGEST_WAIT_IN_A_RUN_SECONDS + 15.0
 
 
 @dg.sensor(
