@@ -61,10 +61,11 @@ def ask(groups: Mapping[str, Questions], *, seconds: float) -> Iterator[Line]:
     deadline = time.monotonic() + seconds
     for group in asked:
         group.join(max(0.0, deadline - time.monotonic()))
-        hangs = group.is_alive()
-        yield from list(group.said)
+        hangs, said = group.is_alive(), list(group.said)
+        yield from said
         if hangs:
-            yield fail(group.name, f"no answer within {seconds:g} s, and what comes after it was not asked")
+            after = f" to what comes after the line {said[-1].name}" if said else ""
+            yield fail(group.name, f"no answer within {seconds:g} s{after}: a lock, or a server that hangs")
 
 
 class _Group(Thread):

@@ -59,7 +59,10 @@ def _daemon(instance: "DagsterInstance") -> Line:
             failing.append(name)
     if quiet:
         cure = "nothing is taken in or bought until it runs: start `measurement-pipeline dev` or `dagster-daemon run`"
-        return fail("daemon", f"NOT RUNNING: {', '.join(quiet)}; {cure}")
+        last = max((beat.timestamp for beat in beats.values()), default=None)
+        never_or_last = "it never ran" if last is None else f"its last sign of life was {_moment(last)}"
+        who = never_or_last if len(quiet) == len(required) else ", ".join(quiet)
+        return fail("daemon", f"NOT RUNNING: {who}; {cure}")
     if failing:
         return warn("daemon", f"beats, with errors of late: {', '.join(failing)}; see its log")
     return ok("daemon", f"running; all {len(required)} parts of it beat")

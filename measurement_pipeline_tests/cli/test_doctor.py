@@ -184,12 +184,20 @@ def test_the_age_of_the_oldest_pending_row_is_told_and_silence_is_an_alarm(docto
 def test_a_daemon_that_does_not_beat_fails_whether_it_never_did_or_stopped(doctor, instance):  # noqa: F811
     never = doctor()
     assert never["status"] == 1
-    assert "SENSOR never beat" in never["daemon"][1]
+    assert "it never ran" in never["daemon"][1]
     beat(instance, seconds_ago=300)
     stopped = doctor()["daemon"]
     assert stopped[0] == "FAIL"
-    assert "SENSOR last beat 20" in stopped[1]
+    assert "its last sign of life was 20" in stopped[1]
     assert "dagster-daemon run" in stopped[1]
+
+
+def test_a_part_of_the_daemon_that_does_not_beat_is_named(doctor, well, instance):  # noqa: F811
+    instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 300, "SENSOR", None, None))
+    found = doctor()["daemon"]
+    assert found[0] == "FAIL"
+    assert "NOT RUNNING: SENSOR last beat 20" in found[1]
+    assert "BACKFILL" not in found[1]
 
 
 def test_a_sensor_that_is_switched_off_is_named(doctor, well, instance):  # noqa: F811
@@ -335,5 +343,5 @@ def test_a_question_without_an_answer_keeps_no_other_from_being_told():
         ("breaks", Verdict.FAIL),
         ("third", Verdict.OK),
     ]
-    assert "no answer within 0.5 s" in found[1].words
+    assert "no answer within 0.5 s to what comes after the line first" in found[1].words
     assert "secret" not in found[3].words
