@@ -269,8 +269,8 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
     sandbox.faults(HISTORY, isrc=songs[1], status=400, body=refusal, headers=echo)
     sandbox.faults(HISTORY, isrc=songs[2], body=f"<html>{url}</html>")
     sandbox.faults(HISTORY, isrc=songs[3], status=302, headers=echo)
-    sandbox.faults(HISTORY, isrc=songs[4], status=503, body=refusal)
-    sandbox.faults(HISTORY, isrc=songs[5], status=401, body=refusal)
+    sandbox.faults(HISTORY, isrc=songs[4], status=503, body=refusal, count=1)
+    sandbox.faults(HISTORY, isrc=songs[5], status=401, body=refusal, delay=1)  # after the others
     sandbox.faults("/enterprise/v1/status", status=401, body=refusal)
     # What no step foresees: the sweep may not do what it does.
     rows("revoke delete on run_heartbeats from measurement_pipeline")

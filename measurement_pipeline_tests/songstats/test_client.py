@@ -496,3 +496,21 @@ def test_the_key_is_not_in_what_the_client_shows_of_itself() -> None:
             return repr(songstats)
 
     assert KEY not in asyncio.run(shown())
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_a_proxy_that_the_environment_names_is_not_asked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answered("200 OK", BODY))
+
+    async def once() -> Answer:
+        async with vendor(proxy) as url:
+            monkeypatch.setenv(name, url)
+            async with client("http://songstats.invalid") as songstats:
+                return await songstats.fetch_history(ISRC)
+
+    assert asyncio.run(once()).failure is Failure.UNREACHED
+    assert asked == []
