@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test faults check audit dev bench format lock clean
+.PHONY: demo test faults check vulnerabilities dev bench format lock clean
 
 demo: $(READY)
 	$(BIN)/measurement-pipeline demo
@@ -22,10 +22,10 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/sqlfluff lint --processes 2 measurement_pipeline measurement_pipeline_bench
-	$(BIN)/python .ci/audit.py $(BIN)/pip-audit requirements.lock
+	$(BIN)/python .ci/known_vulnerabilities.py $(BIN)/pip-audit requirements.lock
 
-audit: $(READY)
-	$(BIN)/python .ci/audit.py $(BIN)/pip-audit requirements.lock
+vulnerabilities: $(READY)
+	$(BIN)/python .ci/known_vulnerabilities.py $(BIN)/pip-audit requirements.lock
 
 dev: $(READY)
 	$(BIN)/measurement-pipeline dev

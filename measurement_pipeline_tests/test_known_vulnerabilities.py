@@ -1,4 +1,4 @@
-"""The dependency audit: what is known fails, what is ignored says why, and what could not be asked is not called clean."""
+"""The check of dependencies: what is known fails, what is ignored says why, and what could not be asked is not called clean."""
 
 import json
 import subprocess
@@ -14,15 +14,15 @@ KNOWN = {"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["2.0"], "descri
 
 def audit(tmp_path: Path, answer: str, *, ignored: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """The audit, with a pip-audit that prints `answer`."""
-    script = (ROOT / ".ci" / "audit.py").read_text(encoding="utf-8")
+    script = (ROOT / ".ci" / "known_vulnerabilities.py").read_text(encoding="utf-8")
     assert "IGNORED: dict[str, str] = {" in script
-    (tmp_path / "audit.py").write_text(
+    (tmp_path / "check.py").write_text(
         script.replace("IGNORED: dict[str, str] = {", f"IGNORED: dict[str, str] = {json.dumps(ignored or {})} | {{")
     )
     stub = tmp_path / "pip-audit"
     stub.write_text(f"#!{sys.executable}\nimport sys\nprint({answer!r})\nsys.exit(1)\n")
     stub.chmod(0o755)
-    command = [sys.executable, tmp_path / "audit.py", stub, ROOT / "requirements.lock"]
+    command = [sys.executable, tmp_path / "check.py", stub, ROOT / "requirements.lock"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
