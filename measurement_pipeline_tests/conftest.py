@@ -23,6 +23,7 @@ from measurement_pipeline_tests.workbench import Workbench, workbench
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="The long form of the fault tests: what `make faults` runs.")
+    parser.addoption("--catalogue", type=Path, help="A catalogue file whose recordings are drained under random kills.")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -38,6 +39,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def long_form(request: pytest.FixtureRequest) -> bool:
     """Whether this is `make faults`, which takes its time, or `make test`, which does not."""
     return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def catalogue(request: pytest.FixtureRequest) -> Path | None:
+    """The catalogue file that was named to be drained; None: recordings are made up."""
+    found: Path | None = request.config.getoption("--catalogue")
+    return found
 
 
 @pytest.fixture

@@ -1,0 +1,37 @@
+"""Two daemons on one Dagster instance by mistake, for a whole drain."""
+
+from dataclasses import replace
+
+import pytest
+
+from measurement_pipeline_tests.faults.matrix import Proves
+from measurement_pipeline_tests.faults.stage import DAEMON, everything_is_stored_and_accounted_for, stage
+from measurement_pipeline_tests.workbench import isrcs
+
+SECOND = "second-daemon"
+
+# Each daemon thread signs in every 30 s, and then sees who signed in before it.
+_SEEN = "Another SENSOR daemon is still sending heartbeats"
+
+
+@pytest.mark.long
+@pytest.mark.dagster
+@pytest.mark.timeout(600)
+def test_two_daemons_buy_nothing_twice_and_the_operator_is_told(proves: Proves):
+    songs = isrcs(200)
+    with stage(SONGSTATS_REQUESTS_PER_SECOND="5") as processes:
+        daemon = processes.dagster.daemon()
+        second = replace(daemon, name=SECOND, log=processes.dagster.logs / f"{SECOND}.log")
+        processes.supervisor.start(second)
+        processes.ask_for(songs)
+        processes.wait(processes.at_rest, seconds=300, what="the end of the drain")
+        told = [processes.dagster.logs / f"{name}.log" for name in (DAEMON, SECOND)]
+        processes.wait(lambda: any(_SEEN in log.read_text() for log in told), seconds=90, what="the complaint")
+        processes.reclaim()
+        causes = everything_is_stored_and_accounted_for(processes, songs)
+        assert causes == {"stored": len(songs)}
+        assert processes.sandbox.hits() == len(songs)
+    proves(
+        "two daemons on one Dagster instance, for a whole drain",
+        ["I1", "I2", "I3", "I4", "I5", "I6", "I10", "I11", "I12", "I13", "I14"],
+    )
