@@ -654,3 +654,28 @@ def test_many_who_set_up_the_roles_at_once_all_succeed(bare: str, is_superuser: 
         for database in databases
     ]
     assert [process.communicate()[0].strip() for process in started] == ["None"] * len(databases)
+
+
+# --- the page that tells it
+
+
+def test_what_the_security_page_tells_to_type_works(bare: str):
+    migrate.upgrade(bare, kind="live")
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    pipeline, let_in, client, let_out = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    logins = Logins(bare)
+
+    def type_in(url: str, script: str) -> list[list[dict[str, Any]]]:
+        with connect(url) as connection:
+            cursors = [connection.execute(statement) for statement in script.split(";") if statement.strip()]  # type: ignore[call-overload]
+            return [cursor.fetchall() for cursor in cursors if cursor.description]
+
+    type_in(bare, pipeline)
+    migrate.require(logins.url("pipeline_login"), kind="live")
+    type_in(bare, let_in)
+    asked, requests, account = type_in(logins.url("acme"), client)
+    assert [row["id"] for row in requests] == [row["id"] for row in asked]
+    assert [str(row["account"]) for row in account] == ["00000000-0000-4000-8000-0000000000ac"]
+    type_in(bare, let_out)
+    with connect(bare) as connection:
+        assert connection.execute("select from client_logins").fetchall() == []
