@@ -51,6 +51,8 @@ def command(state: Path | None, *, port: int, read_only_port: int | None, sandbo
         _require_free(port, "--port")
         if read_only_port is not None:
             _require_free(read_only_port, "--read-only-port")
+            if read_only_port == port:
+                raise RefusedError(f"port {port} cannot be both UIs': choose another with --read-only-port")
         sandbox = None
         if wants_doubles(Settings.read(os.environ)):
             sandbox = stack.enter_context(_doubles(sandbox_port))

@@ -17,6 +17,7 @@ import pytest
 
 from measurement_pipeline.cli.services import answers, free_port
 from measurement_pipeline.settings import Settings
+from measurement_pipeline_tests.cli.conftest import Run
 from measurement_pipeline_tests.faults.waiting import until
 
 LAUNCH = """
@@ -121,3 +122,10 @@ def test_onlookers_see_and_cannot_touch_and_whatever_dies_comes_back_by_itself(d
         seconds=60,
         what="a launch through the new code server, which nobody reloaded",
     )
+
+
+def test_the_ui_for_onlookers_is_not_the_other_one(cli: Run):
+    port = free_port()
+    result = cli("dev", "--port", port, "--read-only-port", port)
+    assert result.exit_code == 1
+    assert f"port {port} cannot be both UIs'" in result.stderr

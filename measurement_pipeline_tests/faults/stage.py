@@ -152,6 +152,13 @@ class Stage:
         ended = "select count(*) as n from runs where run_id = %s and status = 'SUCCESS'"
         self.wait(lambda: self._count(self.target.dagster_url, ended, run), seconds=120, what="the end of the sweep")
 
+    def reclaim_if_due(self) -> None:
+        """The sweep, where a death left it something: a recording stored and not shown, a hit that nobody settled."""
+        bench = self.bench
+        done = {row["song"] for row in bench.sql("select song from songstats_backfill_queue where status = 'done'")}
+        if done - self.materialized() or any(hit["settled_at"] is None for hit in bench.ledger()):
+            self.reclaim()
+
     def materialized(self) -> set[str]:
         """The ISRCs that Dagster shows as materialized."""
         with connect(self.target.dagster_url) as connection:
