@@ -176,9 +176,15 @@ class Drain:
     async def _keep_station(self) -> None:
         while True:
             batch = await _gathered(self._to_keep)
-            responses = await self._keep_line.persist(
-                partial(ledger.keep, received=[_received(item) for item in batch])
-            )
+            responses = None
+            with self._calls_first():
+                responses = await self._keep_line.persist(
+                    partial(ledger.keep, received=[_received(item) for item in batch])
+                )
+            if responses is None:
+                # Held for as long as patience lasts, and lost: hits of unknown fate. The others in the air still come down.
+                self._land(len(batch))
+                continue
             for item in batch:
                 self._to_settle.put_nowait(replace(item, response=responses.get(item.reservation.ledger or 0)))
 

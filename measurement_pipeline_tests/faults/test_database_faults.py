@@ -1,0 +1,297 @@
+"""The database goes away, ends its sessions, or lets somebody else sit on its locks, while a run drains.
+
+The run's process lives, so no call is lost with it: each recording costs one hit, unless the database is away for longer than an
+answer is held.
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import pytest
+
+from measurement_pipeline.backfill.report import Summary
+from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.postgres import migrate
+from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
+from measurement_pipeline.postgres.embedded import EmbeddedServer
+from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline_tests.faults.matrix import Proves
+from measurement_pipeline_tests.faults.reckoning import (
+    HISTORY,
+    everything_is_stored_and_each_hit_accounted_for,
+    kept,
+    nothing_breaks,
+)
+from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.workbench import Workbench, isrcs, workbench
+
+# What the reckoning at the end of each shows.
+HELD = ["I1", "I2", "I4", "I5", "I6", "I10", "I11", "I14"]
+
+_TERMINATE = (
+    "select count(*) filter (where pg_terminate_backend(pid)) as ended from pg_stat_activity"
+    " where datname = current_database() and pid <> pg_backend_pid()"
+)
+_BLOCKED_BY = "select 1 from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
+
+
+def terms(bench: Workbench, *, claim_timeout_seconds: float, **more: object) -> Terms:
+    rules = replace(bench.terms.rules, claim_timeout_seconds=claim_timeout_seconds, max_attempts=1000)
+    return replace(bench.terms, rules=rules, beat_seconds=claim_timeout_seconds / 4, **more)
+
+
+@contextmanager
+def draining(bench: Workbench, songs: Sequence[str], *, run: str) -> Iterator[Future[Summary]]:
+    """A run over `songs` beside the block; its summary, or what it raised, is in the future."""
+    ended: Future[Summary] = Future()
+
+    def drain() -> None:
+        try:
+            ended.set_result(bench.cover(songs, run=run)[0].summary)
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
+            ended.set_exception(error)
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    try:
+        yield ended
+    finally:
+        thread.join()
+
+
+@contextmanager
+def terminating(database_url: str, *, times_a_second: float) -> Iterator[list[int]]:
+    """End all other sessions of the database, at random moments, until the block ends; how many it were each time.
+
+    Random, so that now and then there is time enough for a statement, however slow the machine.
+    """
+    ended: list[int] = []
+    over = threading.Event()
+
+    def terminate() -> None:
+        with connect(database_url) as tester:
+            moments = random.Random(1)
+            while not over.wait(moments.expovariate(times_a_second)):
+                ended.append(tester.execute(_TERMINATE).fetchone()["ended"])
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    try:
+        yield ended
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_sessions_ended_several_times_a_second_slow_a_drain_and_cost_no_hit_that_is_not_accounted_for(
+    bench: Workbench, long_form: bool, proves: Proves
+):
+    songs = isrcs(300 if long_form else 40)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, delay=0.1)
+    bench.terms = terms(bench, claim_timeout_seconds=1.0, patience_with_database_seconds=60.0)
+    done, runs = False, 0
+    with terminating(bench.database_url, times_a_second=4) as ended:
+        while not done:
+            runs += 1
+            # A run that could not even begin, or end, is one more for the planner to make up for.
+            with suppress(DatabaseUnavailable):
+                bench.cover(songs, run=f"run-{runs}")
+            with suppress(DatabaseUnavailable):
+                done = bench.statuses() == {"stored": len(songs)}
+    assert sum(ended) >= 10, "hardly a session was ended"
+    bench.cover(songs, run="last")
+    everything_is_stored_and_each_hit_accounted_for(bench, songs)
+    proves(
+        "all sessions ended four times a second during a drain",
+        HELD,
+        times=sum(ended),
+    )
+
+
+@contextmanager
+def away(bench: Workbench, directory: Path, *, seconds: float, how: signal.Signals) -> Iterator[None]:
+    """The server of `directory` ends suddenly, stays away for so long, and is started again over the same data."""
+    os.kill(int((directory / "data" / "postmaster.pid").read_text().split()[0]), how)
+    until(lambda: not is_there(bench), what="the server's end")
+    gone = time.monotonic()
+    yield
+    time.sleep(max(0.0, gone + seconds - time.monotonic()))
+    # A second owner beside the fixture's, which goes on owning what this one starts.
+    with EmbeddedServer(directory):
+        assert is_there(bench)
+
+
+def is_there(bench: Workbench) -> bool:
+    try:
+        return bench.sql("select 1") != []
+    except DatabaseUnavailable:
+        return False
+
+
+@dataclass(frozen=True)
+class Own:
+    """A server that may be killed, and a deployment on a database of it."""
+
+    directory: Path
+    bench: Workbench
+
+
+@pytest.fixture(scope="module")
+def own_directory() -> Iterator[Path]:
+    # Not pytest's own: each start of pytest shuts its parent to the user that PostgreSQL runs as below root.
+    with TemporaryDirectory(prefix="mp_own") as directory, EmbeddedServer(Path(directory) / "postgres"):
+        yield Path(directory) / "postgres"
+
+
+@pytest.fixture
+def own(own_directory: Path, sandbox: Sandbox) -> Iterator[Own]:
+    name = f"measurements_{uuid4().hex}"
+    with EmbeddedServer(own_directory) as server:
+        server.create_database(name)
+        migrate.upgrade(server.url(name), kind="sandbox")
+        yield Own(own_directory, workbench(server.url(name), sandbox))
+
+
+# Immediate: what is under way is torn, as in a crash. Then the same without even a goodbye.
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGKILL], ids=["immediate stop", "SIGKILL"])
+def test_a_database_away_in_the_middle_of_a_drain_costs_no_answer_that_was_in_the_air(
+    own: Own, how: signal.Signals, long_form: bool, proves: Proves
+):
+    bench = own.bench
+    seconds = 30.0 if long_form else 2.0
+    songs = isrcs(100)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, delay=0.5)
+    bench.terms = terms(bench, claim_timeout_seconds=100.0, patience_with_database_seconds=60.0)
+    with draining(bench, songs, run="patient") as run:
+        until(lambda: bench.sandbox.hits() >= 20)
+        with away(bench, own.directory, seconds=seconds, how=how):
+            assert not run.done()
+        run.result(60)
+    found = everything_is_stored_and_each_hit_accounted_for(bench, songs)
+    assert found.in_vain == 0, "each answer was held until the database took it"
+    proves(f"PostgreSQL away for {seconds:.0f} s during a drain", HELD)
+
+
+def test_a_database_away_for_longer_than_an_answer_is_held_costs_the_calls_in_the_air_and_no_more(
+    own: Own, long_form: bool, proves: Proves
+):
+    bench = own.bench
+    songs = isrcs(60)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, delay=0.3)
+    bench.terms = terms(bench, claim_timeout_seconds=1.0, patience_with_database_seconds=0.5)
+    with draining(bench, songs, run="impatient") as run:
+        until(lambda: bench.sandbox.hits() >= 20)
+        with (
+            away(bench, own.directory, seconds=10.0 if long_form else 1.0, how=signal.SIGQUIT),
+            pytest.raises(DatabaseUnavailable),
+        ):
+            run.result(60)
+    nothing_breaks(bench, at_rest=False)
+    in_the_air = bench.sandbox.hits() - len(kept(bench))
+    held = "select 1 from songstats_backfill_queue where heartbeat_at >= clock_timestamp() - interval '1 second'"
+    until(lambda: not bench.sql(held))
+    bench.cover(songs, run="next")
+    found = everything_is_stored_and_each_hit_accounted_for(bench, songs)
+    assert found.in_vain == in_the_air > 0
+    proves("PostgreSQL away for longer than an answer is held", HELD)
+
+
+# The server gives up on whoever settles a hit of one recording, as it does when it is being shut down.
+_REFUSE = """
+create function refuse() returns trigger language plpgsql as $$
+begin raise exception 'not now' using errcode = 'admin_shutdown'; end $$;
+create trigger refuse before update of settled_at on songstats_quota_ledger for each row
+when (new.song = 'AA6Q72000000' and new.reason is null) execute function refuse();
+"""
+
+
+def test_an_answer_that_cannot_be_kept_is_lost_alone(bench: Workbench, proves: Proves):
+    unlucky, *others = songs = isrcs(5)
+    bench.ask_for(songs)
+    for song in others:
+        bench.sandbox.faults(HISTORY, isrc=song, delay=1.5)
+    bench.terms = terms(bench, claim_timeout_seconds=5.0, patience_with_database_seconds=0.2)
+    bench.sql(_REFUSE)
+    with pytest.raises(DatabaseUnavailable, match="not now"):
+        bench.cover(songs)
+    assert kept(bench) == set(others), "what was still in the air came down, and was kept"
+    bench.sql("drop function refuse cascade")
+    bench.cover(songs, run="next")
+    found = everything_is_stored_and_each_hit_accounted_for(bench, songs)
+    assert (found.in_vain, found.unknown) == (1, 1)
+    assert bench.sandbox.hits(unlucky) == 2
+    proves("an answer that the database does not take in time", HELD)
+
+
+# What a forgotten session sits on: half of the rows, the hits in the air, the deployment's pace.
+ROWS = "rows of the queue"
+SAT_ON = {
+    ROWS: "select from songstats_backfill_queue where song = any(%s) order by song for update",
+    "open hits": "select from songstats_quota_ledger where song = any(%s) and settled_at is null for update",
+    "the pace": "select from vendor_state where %s::text[] is not null for update",
+}
+
+
+@pytest.mark.parametrize("what", SAT_ON)
+def test_a_forgotten_session_that_sits_on_a_lock_delays_a_drain_and_costs_nothing(
+    bench: Workbench, what: str, long_form: bool, proves: Proves
+):
+    songs = isrcs(300 if long_form else 60)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, delay=0.1)
+    claim_timeout = 5.0 if long_form else 1.0
+    bench.terms = terms(bench, claim_timeout_seconds=claim_timeout, requests_per_second=100.0)
+    with draining(bench, songs, run="first") as first, connect(bench.database_url) as forgotten:
+        until(lambda: bench.sandbox.hits() >= 10)
+        forgotten.execute("begin")
+        forgotten.execute(SAT_ON[what], [songs[::2] if what == ROWS else songs])
+        until(lambda: bench.sql(_BLOCKED_BY, forgotten.info.backend_pid), what="somebody who waits for the lock")
+        # For longer than a claim lasts without a beat.
+        time.sleep(1.5 * claim_timeout)
+        if what == ROWS:
+            # An answer is kept, whoever sits on its row.
+            until(lambda: not bench.sql("select 1 from songstats_quota_ledger where settled_at is null"))
+        with draining(bench, songs, run="second") as second:
+            if what == ROWS:
+                # The beat was held up with its rows: the free ones look abandoned, and are taken over.
+                until(lambda: bench.sql("select 1 from songstats_backfill_queue where claimed_by = 'second'"))
+            else:
+                assert second.result(60).claimed == 0, "the owner beats, and keeps its rows"
+            forgotten.execute("rollback")
+            second.result(60)
+        first.result(60)
+    if what == ROWS:
+        assert bench.sql("select 1 from songstats_backfill_queue where lease = 2")
+    bench.cover(songs, run="last")
+    found = everything_is_stored_and_each_hit_accounted_for(bench, songs)
+    assert (found.in_vain, found.unknown) == (0, 0)
+    fencing = ["I3"] if what == ROWS else []
+    proves(f"a session that sits on {what} while two runs drain", [*HELD, *fencing])
+
+
+def test_a_forgotten_session_with_an_old_snapshot_is_in_nobodys_way(bench: Workbench, long_form: bool, proves: Proves):
+    songs = isrcs(300 if long_form else 60)
+    bench.ask_for(songs)
+    with connect(bench.database_url) as forgotten:
+        forgotten.execute("begin isolation level repeatable read")
+        before = "select count(*) as n from songstats_backfill_queue where status = 'pending'"
+        assert forgotten.execute(before).fetchone() == {"n": len(songs)}
+        bench.cover(songs)
+        assert forgotten.execute(before).fetchone() == {"n": len(songs)}, "it still sees what was"
+    found = everything_is_stored_and_each_hit_accounted_for(bench, songs)
+    assert (found.in_vain, found.unknown) == (0, 0)
+    proves("a session that sits on an old snapshot", HELD)
