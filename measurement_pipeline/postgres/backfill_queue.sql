@@ -406,12 +406,9 @@ with chosen as (
         queue.status = 'failed'
         and (
             (queue.outcome = 'transient' and queue.attempts < %(max_attempts)s)
-            or (
-                queue.outcome in ('transient', 'exhausted')
-                and exists (
-                    select from songstats_responses as response
-                    where response.song = queue.song and response.parser_version is null
-                )
+            or exists (
+                select from songstats_responses as response
+                where response.song = queue.song and response.parser_version is null
             )
         )
     order by queue.song

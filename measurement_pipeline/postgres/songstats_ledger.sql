@@ -145,6 +145,28 @@ with answered as materialized (
     ) as t (ledger, status_code, billable, reason, headers, sha256, body)
 ),
 
+not_to_blame as (
+    -- Rows whose run was throttled or refused. That is no attempt at them, also where the run dies before it settles them.
+    select
+        queue.song,
+        queue.attempt_run
+    from answered
+    inner join songstats_quota_ledger as ledger on answered.ledger = ledger.id
+    inner join songstats_backfill_queue as queue on ledger.song = queue.song and ledger.run_id = queue.attempt_run
+    where answered.reason in ('throttled', 'refused key')
+    order by queue.song
+    for update of queue
+),
+
+given_back as (
+    update songstats_backfill_queue as queue
+    set
+        attempts = queue.attempts - 1,
+        attempt_run = null
+    from not_to_blame
+    where queue.song = not_to_blame.song and queue.attempt_run = not_to_blame.attempt_run
+),
+
 settled as (
     update songstats_quota_ledger as ledger
     set

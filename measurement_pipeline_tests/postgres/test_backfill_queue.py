@@ -491,6 +491,20 @@ def test_what_could_not_be_read_is_read_again_by_a_newer_parser_alone(
     assert [claim.unread_response for claim in tables.claim([song])] == ([response] if back else [])
 
 
+def test_what_failed_beside_an_answer_that_was_never_read_is_put_back(tables: Tables):
+    """The answer to a former owner's call, which came when the row was settled already."""
+    of = settle_each(tables)
+    respond(tables, of["malformed"], parser_version=1)
+    for outcome in ("malformed", "exhausted"):
+        respond(tables, of[outcome], parser_version=None)
+    with connect(tables.database_url) as connection:
+        assert backfill_queue.reclaim(connection, RULES, parser_version=1) == (2, 0)
+        assert backfill_queue.reclaim(connection, RULES, parser_version=1) == (0, 0)
+    found = {claim.song: claim.unread_response for claim in tables.claim(list(of.values()))}
+    assert set(found) == {of["malformed"], of["exhausted"]}
+    assert all(found.values())
+
+
 def settle_each(tables: Tables) -> dict[str, str]:
     """A row of each outcome; outcome → song."""
     outcomes = [outcome for outcome in Outcome if outcome is not Outcome.TRANSIENT]

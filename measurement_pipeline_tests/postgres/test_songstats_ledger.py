@@ -296,6 +296,30 @@ def test_what_was_not_paid_for_is_counted_and_not_kept(tables: Tables):
     ]
 
 
+@pytest.mark.parametrize(("cause", "status"), [(Cause.THROTTLED, 429), (Cause.REFUSED_KEY, 401)])
+def test_a_run_that_dies_between_keeping_a_429_and_settling_its_row_leaves_no_attempt(
+    tables: Tables, cause: Cause, status: int
+):
+    throttled, other = songs = isrcs(2)
+    tables.wanted(songs)
+    claims = tables.claim(songs)
+    found = dict(zip([claim.song for claim in claims], reserve(tables, claims), strict=True))
+    received = answered(found[throttled], cause, status=status, billable=False)
+    for _ in range(2):
+        keep(tables, received, answered(found[other], Cause.TRANSIENT, status=503, billable=False))
+    assert [(tables.row(song)["attempts"], tables.row(song)["attempt_run"]) for song in songs] == [
+        (0, None),
+        (1, "run-1"),
+    ]
+    tables.abandon(songs)
+    taken_over = tables.claim(songs, run="run-2")
+    reserve(tables, taken_over, run="run-2")
+    keep(tables, received)
+    assert [tables.row(song)["attempts"] for song in songs] == [1, 2], (
+        "what another run counted is not its to give back"
+    )
+
+
 def test_a_response_that_is_not_there_is_an_error(tables: Tables):
     with pytest.raises(LookupError, match="no songstats_responses row 7"):
         tables.in_loop(lambda c: ledger.response(c, 7))

@@ -1,0 +1,333 @@
+"""The queue, its hits and its requests as plain Python: what each verb does, in the words of the design. No SQL, no clock.
+
+Time is two flags: an owner is `silent` once its last beat is older than the claim timeout, and a row `waits` until its
+`not_before` has passed. Ages come from outside (`age`), since the database's clock decides.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from measurement_pipeline.domain.backfill_queue import Settlement, Status
+from measurement_pipeline.domain.outcome import Cause, Outcome
+from measurement_pipeline.postgres.songstats_ledger import Verdict
+
+SETTLED = {Outcome.STORED, Outcome.NO_HISTORY, Outcome.REJECTED, Outcome.MALFORMED, Outcome.EXHAUSTED}
+
+
+@dataclass
+class Row:
+    """A queue row. `put_back`: its age counts anew."""
+
+    rank: int
+    status: Status = Status.PENDING
+    outcome: Outcome | None = None
+    lease: int = 0
+    attempts: int = 0
+    attempt_run: str | None = None
+    owner: str | None = None
+    silent: bool = False
+    waits: bool = False
+    launched: bool = False
+    suspect: bool = False
+    put_back: bool = False
+    age: datetime | None = None
+
+    def back_to_pending(self, *, attempts: int | None = None) -> None:
+        """As after a failure: at the end of its rank."""
+        self.status, self.outcome, self.waits, self.put_back = Status.PENDING, None, False, True
+        if attempts is not None:
+            self.attempts, self.attempt_run, self.suspect = attempts, None, False
+
+
+@dataclass
+class Hit:
+    """A row of the ledger."""
+
+    song: str
+    run: str
+    lease: int
+    account: UUID
+    job: UUID | None
+    is_open: bool = True
+    billable: bool | None = None
+    cause: Cause | None = None
+
+
+@dataclass
+class Response:
+    """What a hit brought. `read_by`: the parser's version; None while nobody has read it."""
+
+    song: str
+    hit: int
+    read_by: int | None = None
+
+
+@dataclass
+class Request:
+    """What an account asked for, once intake has accepted it."""
+
+    account: UUID
+    songs: frozenset[str]
+    is_done: bool = False
+
+
+@dataclass
+class Model:
+    """Everything, and the verbs. A verb returns what the real one is to return."""
+
+    ranks: dict[str, int]
+    max_attempts: int
+    hits_allowed: int
+    operators: UUID
+    rows: dict[str, Row] = field(default_factory=dict)
+    hits: dict[int, Hit] = field(default_factory=dict)
+    responses: dict[int, Response] = field(default_factory=dict)
+    requests: dict[UUID, Request] = field(default_factory=dict)
+    # Account → whether the last word on it was a yes, and whether that is fresh enough to spend on.
+    allowed: dict[UUID, bool] = field(default_factory=dict)
+    fresh: set[UUID] = field(default_factory=set)
+    is_open: bool = True
+    paused: bool = False
+
+    # --- what is asked of it ------------------------------------------------------------------------------------------
+
+    @property
+    def may_call(self) -> bool:
+        """Neither breaker nor pause is in the way."""
+        return self.is_open and not self.paused
+
+    @property
+    def hits_left(self) -> int:
+        """Hits that are not known to be free are counted."""
+        return self.hits_allowed - sum(hit.billable is not False for hit in self.hits.values())
+
+    def unread(self, song: str) -> int | None:
+        """The latest response that was paid for and never read."""
+        return max((n for n, r in self.responses.items() if r.song == song and r.read_by is None), default=None)
+
+    def payer(self, song: str) -> tuple[UUID, UUID | None] | None:
+        """Who pays, and for which request: the earliest that can, else the operators where they launched it."""
+        for job, request in self.requests.items():
+            if not request.is_done and song in request.songs and self.allowed.get(request.account):
+                return request.account, job
+        if self.rows[song].launched and self.allowed.get(self.operators):
+            return self.operators, None
+        return None
+
+    def is_held(self, song: str, lease: int, run: str) -> bool:
+        """Whether a write of `run` under `lease` may change anything."""
+        row = self.rows[song]
+        return (row.status, row.lease, row.owner) == (Status.IN_PROGRESS, lease, run)
+
+    def is_due(self, song: str, *, run: str | None = None, impatient: bool = False) -> bool:
+        """Whether the row may be claimed now, by `run` if one asks."""
+        row = self.rows[song]
+        return (
+            self.may_call
+            and (row.status is Status.PENDING or (row.status is Status.IN_PROGRESS and row.silent))
+            and (impatient or not row.waits)
+            and self.payer(song) is not None
+            and (
+                row.attempts < self.max_attempts
+                or (run is not None and row.attempt_run == run)
+                or self.unread(song) is not None
+            )
+        )
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def enqueue(self, job: UUID, account: UUID, songs: Collection[str]) -> tuple[int, int, int]:
+        """Accept a request: asked, enqueued, skipped."""
+        self.requests[job] = Request(account, frozenset(songs))
+        enqueued = skipped = 0
+        for song in songs:
+            row = self.rows.get(song)
+            if row is None:
+                self.rows[song] = Row(self.ranks[song])
+                enqueued += 1
+            elif row.outcome is Outcome.EXHAUSTED:
+                row.back_to_pending(attempts=0)
+                enqueued += 1
+            elif row.outcome in SETTLED:
+                skipped += 1
+        return len(songs), enqueued, skipped
+
+    def settle_requests(self) -> set[UUID]:
+        """Requests all of whose recordings are settled are done."""
+        done = {
+            job
+            for job, request in self.requests.items()
+            if not request.is_done and all(self.rows[song].outcome in SETTLED for song in request.songs)
+        }
+        for job in done:
+            self.requests[job].is_done = True
+        return done
+
+    # --- a run --------------------------------------------------------------------------------------------------------
+
+    def claim(self, songs: Collection[str], *, run: str, limit: int, impatient: bool) -> list[str]:
+        """The best ranked, then the oldest, become the run's."""
+        due = [song for song in songs if song in self.rows and self.is_due(song, run=run, impatient=impatient)]
+        due.sort(key=lambda song: (-self.rows[song].rank, self.rows[song].age, song))
+        for song in due[:limit]:
+            row = self.rows[song]
+            row.status, row.owner, row.silent, row.waits = Status.IN_PROGRESS, run, False, False
+            row.lease += 1
+        return due[:limit]
+
+    def heartbeat(self, claims: Iterable[tuple[str, int]], *, run: str) -> set[str]:
+        """Its rows are not silent; those that are lost stay as they are."""
+        held = {song for song, lease in claims if self.is_held(song, lease, run)}
+        for song in held:
+            self.rows[song].silent = False
+        return held
+
+    def may_reserve(self, song: str, lease: int, *, run: str) -> Verdict:
+        """What becomes of a wish for one hit."""
+        payer = self.payer(song)
+        if not self.is_held(song, lease, run) or self.unread(song) is not None:
+            return Verdict.LOST
+        if not self.may_call:
+            return Verdict.CLOSED
+        if payer is None:
+            return Verdict.UNPAID
+        if payer[0] not in self.fresh:
+            return Verdict.STALE
+        return Verdict.RESERVED if self.hits_left > 0 else Verdict.BUDGET
+
+    def reserve(self, number: int, song: str, lease: int, *, run: str) -> int | None:
+        """Set hit `number` aside; the attempt, where this is the run's first."""
+        payer = self.payer(song)
+        assert payer is not None
+        self.hits[number] = Hit(song, run, lease, *payer)
+        row = self.rows[song]
+        if row.attempt_run == run:
+            return None
+        row.attempts, row.attempt_run = row.attempts + 1, run
+        return row.attempts
+
+    def keep(self, number: int, *, billable: bool | None, cause: Cause | None, response: int | None) -> None:
+        """The answer of a hit, whoever holds the row."""
+        hit = self.hits[number]
+        hit.is_open, hit.billable, hit.cause = False, billable, cause
+        row = self.rows[hit.song]
+        if cause in {Cause.THROTTLED, Cause.REFUSED_KEY} and row.attempt_run == hit.run:
+            row.attempts, row.attempt_run = row.attempts - 1, None
+        if response is not None:
+            self.responses.setdefault(response, Response(hit.song, number))
+
+    def settle(
+        self,
+        song: str,
+        lease: int,
+        settlement: Settlement,
+        *,
+        run: str,
+        cause: Cause | None,
+        response: int | None,
+        parser: int,
+    ) -> bool:
+        """The row, and the response as read, under the lease; the hit's cause under any."""
+        if response is not None:
+            self.hits[self.responses[response].hit].cause = cause
+        if not self.is_held(song, lease, run):
+            return False
+        row = self.rows[song]
+        row.status, row.outcome, row.owner, row.silent = settlement.status, settlement.outcome, None, False
+        row.waits = settlement.not_before_seconds is not None
+        if settlement.attempt_back:
+            row.attempts -= row.attempt_run == run
+            row.attempt_run = None
+        if response is not None:
+            self.responses[response].read_by = parser
+        return True
+
+    def release(self, *, run: str) -> int:
+        """What the run still holds is pending again."""
+        held = [row for row in self.rows.values() if row.owner == run]
+        for row in held:
+            row.status, row.owner, row.silent = Status.PENDING, None, False
+        return len(held)
+
+    # --- the sweep ----------------------------------------------------------------------------------------------------
+
+    def exhaust(self, *, spared: str | None) -> int:
+        """Rows without attempts left that nobody will ask for, and with nothing to read, have failed."""
+        used_up = [
+            row
+            for song, row in self.rows.items()
+            if row.attempts >= self.max_attempts
+            and (spared is None or row.attempt_run != spared)
+            and (
+                (row.status is Status.PENDING and not row.waits)
+                or row.outcome is Outcome.TRANSIENT
+                or (row.status is Status.IN_PROGRESS and row.silent)
+            )
+            and self.unread(song) is None
+        ]
+        for row in used_up:
+            row.status, row.outcome, row.owner, row.silent = Status.FAILED, Outcome.EXHAUSTED, None, False
+        return len(used_up)
+
+    def reclaim(self, *, parser: int) -> tuple[int, int]:
+        """What failed for now, or beside something to read; then what a newer parser may read."""
+        passing = [
+            row
+            for song, row in self.rows.items()
+            if row.status is Status.FAILED
+            and (
+                (row.outcome is Outcome.TRANSIENT and row.attempts < self.max_attempts) or self.unread(song) is not None
+            )
+        ]
+        for row in passing:
+            row.back_to_pending()
+        readable = 0
+        for song, row in self.rows.items():
+            if row.outcome is Outcome.MALFORMED:
+                latest = self._latest_response(song)
+                if latest.read_by is not None and latest.read_by < parser:
+                    latest.read_by = None
+                    row.back_to_pending()
+                    readable += 1
+        return len(passing), readable
+
+    def settle_open(self) -> int:
+        """Hits of claims that are over and brought nothing: nobody knows, so they count."""
+        orphans = [
+            hit
+            for hit in self.hits.values()
+            if hit.is_open and (not self.is_held(hit.song, hit.lease, hit.run) or self.rows[hit.song].silent)
+        ]
+        for hit in orphans:
+            hit.is_open, hit.cause = False, Cause.CRASHED
+        return len(orphans)
+
+    # --- a person -----------------------------------------------------------------------------------------------------
+
+    def requeue(self, songs: Sequence[str], *, rebuy: bool) -> list[str]:
+        """Settled rows, stored ones apart, once more; what asked for them is open again."""
+        chosen = [
+            song
+            for song in songs
+            if song in self.rows and self.rows[song].outcome not in {None, Outcome.STORED}
+        ]  # fmt: skip
+        for song in chosen:
+            row = self.rows[song]
+            if row.outcome is Outcome.MALFORMED and not rebuy:
+                self._latest_response(song).read_by = None
+            row.back_to_pending(attempts=0)
+            row.launched = True
+        for request in self.requests.values():
+            request.is_done = request.is_done and request.songs.isdisjoint(chosen)
+        return chosen
+
+    def suspect(self, songs: Collection[str]) -> None:
+        """Settled on doubtful evidence."""
+        for song in songs:
+            if song in self.rows and self.rows[song].status in {Status.DONE, Status.FAILED}:
+                self.rows[song].suspect = True
+
+    def _latest_response(self, song: str) -> Response:
+        return self.responses[max(n for n, r in self.responses.items() if r.song == song)]

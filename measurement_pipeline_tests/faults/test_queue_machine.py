@@ -1,0 +1,473 @@
+"""Any order of steps: the real queue on a real PostgreSQL beside a plain model, compared after each step.
+
+Runs remember their claims and calls as real ones do, also when they have lost them long ago: what they then try must change
+nothing. The invariants are asked of the tables after each step too.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from measurement_pipeline.backfill import overrides
+from measurement_pipeline.domain import backfill_queue as rules_of_rows
+from measurement_pipeline.domain.backfill_queue import Settlement, Status
+from measurement_pipeline.domain.measurement_job import ScopeByIsrc
+from measurement_pipeline.domain.outcome import Cause, Judgement, Outcome, Point
+from measurement_pipeline.domain.payment import Decision
+from measurement_pipeline.domain.payment import Verdict as Payment
+from measurement_pipeline.postgres import backfill_queue as queue
+from measurement_pipeline.postgres import measurement_jobs
+from measurement_pipeline.postgres import songstats_ledger as ledger
+from measurement_pipeline.postgres.audit import audit
+from measurement_pipeline.postgres.backfill_queue import Claim, Rules, Settling
+from measurement_pipeline.postgres.database import Line, connect
+from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
+from measurement_pipeline.postgres.songstats_ledger import Received, Verdict
+from measurement_pipeline_tests.faults.matrix import Proves
+from measurement_pipeline_tests.faults.queue_model import Model
+from measurement_pipeline_tests.workbench import OPERATORS, isrcs
+
+RANKS = dict(zip(isrcs(6), (9, 9, 5, 5, 5, 1), strict=True))
+ACCOUNTS = (UUID(int=1), UUID(int=2))
+PAYERS = (*ACCOUNTS, OPERATORS)
+RUNS = ("run-1", "run-2", "run-3")
+# So long that no time passes by itself while an example lasts.
+LONG = 3600.0
+RULES = Rules(claim_timeout_seconds=LONG, max_attempts=3, operators_account=OPERATORS)
+HITS_ALLOWED = 12
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the vendor answers: as it is kept, and what reading it comes to."""
+
+    status_code: int | None
+    billable: bool | None
+    kept_as: Cause | None
+    judged: Judgement
+
+    @property
+    def body(self) -> bytes | None:
+        return self.judged.cause.encode() if self.billable else None
+
+
+def reply(status: int | None, outcome: Outcome | None, cause: Cause, *, billable: bool | None) -> Reply:
+    return Reply(status, billable, None if status == 200 else cause, Judgement(outcome, billable, cause, "in words"))
+
+
+STORED = reply(200, Outcome.STORED, Cause.STORED, billable=True)
+MALFORMED = reply(200, Outcome.MALFORMED, Cause.MALFORMED, billable=True)
+REPLIES = (
+    STORED,
+    MALFORMED,
+    reply(200, Outcome.NO_HISTORY, Cause.NO_HISTORY, billable=True),
+    reply(404, Outcome.NO_HISTORY, Cause.NO_HISTORY, billable=True),
+    reply(400, Outcome.REJECTED, Cause.REJECTED, billable=True),
+    reply(503, Outcome.TRANSIENT, Cause.TRANSIENT, billable=False),
+    reply(None, Outcome.TRANSIENT, Cause.TIMEOUT, billable=None),
+    reply(429, None, Cause.THROTTLED, billable=False),
+    reply(401, None, Cause.REFUSED_KEY, billable=False),
+)
+
+
+@dataclass
+class Answer:
+    """A reply that a run has kept and not settled yet. `attempts` as the reservation told them."""
+
+    claim: Claim
+    reply: Reply
+    response: int | None
+    attempts: int
+
+
+@dataclass
+class Memory:
+    """What a run believes to hold, whatever became of it meanwhile."""
+
+    claims: list[Claim] = field(default_factory=list)
+    calls: list[tuple[Claim, int, int]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+
+
+some_run = st.sampled_from(RUNS)
+all_songs = st.just(list(RANKS))
+some_songs = all_songs | st.lists(st.sampled_from(list(RANKS)), min_size=1, unique=True)
+some_account = st.sampled_from(PAYERS)
+which = st.integers(0, 99)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """The rules are the verbs of the queue, and what fate does."""
+
+    examples = 0
+
+    def __init__(self, database_url: str) -> None:
+        super().__init__()
+        self.url = database_url
+        self.loop = asyncio.Runner()
+        self.connect()
+        self.sql(
+            "truncate songs, accounts, measurement_jobs, songstats_quota_ledger, song_measurements, operator_acts cascade"
+        )
+        self.sql("update vendor_state set breaker = 'closed', breaker_kind = null, paused_until = null, throttled = 0")
+        self.sql("insert into songs (isrc) select unnest(%s::text[])", list(RANKS))
+        self.sql(
+            "insert into song_measurements (song, platform, metric, captured_at, data_source, value)"
+            " select song, 'spotify', %s, '2026-01-01', 'import', value from unnest(%s::text[], %s::int[]) as t (song, value)",
+            queue.PLAY_COUNT, list(RANKS), list(RANKS.values()),
+        )  # fmt: skip
+        self.model = Model(RANKS, RULES.max_attempts, HITS_ALLOWED, OPERATORS)
+        self.memory = {run: Memory() for run in RUNS}
+        # What was in each response, by its id.
+        self.replies: dict[int, Reply] = {}
+        self.parser = 1
+        for account in PAYERS:
+            self.decides(account, Payment.ALLOWED)
+
+    def teardown(self) -> None:
+        type(self).examples += 1
+        self.disconnect()
+        self.loop.close()
+
+    def connect(self) -> None:
+        self.connection = connect(self.url)
+        self.line = Line(self.url, patience_seconds=0)
+
+    def disconnect(self) -> None:
+        self.connection.close()
+        self.loop.run(self.line.close())
+
+    def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
+        found = self.connection.execute(statement, parameters)  # type: ignore[call-overload]
+        return list(found) if found.description else []
+
+    def has(self, what: str) -> bool:
+        return any(getattr(memory, what) for memory in self.memory.values())
+
+    def one_of(self, what: str, at: int) -> tuple[str, Any]:
+        """One of the claims, calls or answers that any run remembers, and which run."""
+        found = [(run, one) for run, memory in self.memory.items() for one in getattr(memory, what)]
+        return found[at % len(found)]
+
+    # --- requests and payment -----------------------------------------------------------------------------------------
+
+    @initialize()
+    def all_is_asked_for(self) -> None:
+        self.is_asked_for(list(RANKS), ACCOUNTS[0])
+
+    @rule(songs=some_songs, account=st.sampled_from(ACCOUNTS))
+    def is_asked_for(self, songs: list[str], account: UUID) -> None:
+        """As intake does it: nothing is accepted without a yes."""
+        if not self.model.allowed[account]:
+            return
+        scope = ScopeByIsrc(tuple(songs))
+        with self.connection.transaction():
+            job = measurement_jobs.submit(self.connection, account=account, source="historical", scope={"isrcs": songs})
+            assert measurement_jobs.resolve(self.connection, job, scope, account=account) == len(songs)
+            receipt = measurement_jobs.enqueue(self.connection, job)
+        assert (receipt.asked, receipt.enqueued, receipt.skipped) == self.model.enqueue(job, account, songs)
+
+    def decides(self, account: UUID, verdict: Payment) -> None:
+        PaymentDecisions(self.url).record(account, Decision(verdict, "so it was decided"))
+        self.model.allowed[account] = verdict is Payment.ALLOWED
+        self.model.fresh.add(account)
+
+    # --- a run --------------------------------------------------------------------------------------------------------
+
+    @rule(run=some_run, songs=some_songs, limit=st.integers(1, 6), impatient=st.booleans())
+    def claims(self, run: str, songs: list[str], limit: int, impatient: bool) -> None:
+        found = queue.claim(self.connection, songs, run=run, limit=limit, rules=RULES, ignore_not_before=impatient)
+        expected = self.model.claim(songs, run=run, limit=limit, impatient=impatient)
+        assert [(c.song, c.lease, c.attempts, c.unread_response, c.has_history) for c in found] == [
+            (song, self.model.rows[song].lease, self.model.rows[song].attempts, self.model.unread(song), False)
+            for song in expected
+        ]
+        self.memory[run].claims += found
+
+    @rule(run=some_run)
+    def beats(self, run: str) -> None:
+        claims = self.memory[run].claims
+        found = self.loop.run(self.line.do(lambda c: queue.heartbeat(c, claims, run=run)))
+        assert found == self.model.heartbeat([(c.song, c.lease) for c in claims], run=run)
+
+    @precondition(lambda self: self.has("claims"))
+    @rule(at=which, count=st.integers(1, 6))
+    def reserves(self, at: int, count: int) -> None:
+        """For what is to be bought; what is to be read needs no hit."""
+        run, _ = self.one_of("claims", at)
+        claims = [c for c in {c.song: c for c in self.memory[run].claims}.values() if c.unread_response is None][:count]
+        found = self.loop.run(
+            self.line.do(
+                lambda c: ledger.reserve(c, claims, run=run, hits_allowed=HITS_ALLOWED, operators_account=OPERATORS)
+            )
+        )
+        for claim, got in zip(claims, found, strict=True):
+            assert got.verdict is self.model.may_reserve(claim.song, claim.lease, run=run)
+            if got.verdict is Verdict.RESERVED:
+                assert got.ledger is not None
+                assert got.attempts == self.model.reserve(got.ledger, claim.song, claim.lease, run=run)
+                hit = self.model.hits[got.ledger]
+                assert (got.account, got.job) == (hit.account, hit.job)
+                self.memory[run].calls.append((claim, got.ledger, got.attempts or max(claim.attempts, 1)))
+
+    @precondition(lambda self: self.has("calls"))
+    @rule(at=which, reply=st.sampled_from(REPLIES), times=st.integers(1, 2))
+    def is_answered(self, at: int, reply: Reply, times: int) -> None:
+        """Kept twice where the first commit was not heard of."""
+        run, call = self.one_of("calls", at)
+        self.memory[run].calls.remove(call)
+        claim, hit, attempts = call
+        received = Received(hit, reply.status_code, reply.billable, reply.kept_as, {}, reply.body)
+        kept = [self.loop.run(self.line.do(lambda c: ledger.keep(c, [received]))) for _ in range(times)]
+        assert all(one == kept[0] for one in kept)
+        response = kept[0].get(hit)
+        assert (response is not None) is (reply.body is not None)
+        self.model.keep(hit, billable=reply.billable, cause=reply.kept_as, response=response)
+        if response is not None:
+            self.replies[response] = reply
+        self.memory[run].answers.append(Answer(claim, reply, response, attempts))
+
+    @precondition(lambda self: self.has("answers"))
+    @rule(at=which, comes_back=st.booleans())
+    def settles(self, at: int, comes_back: bool) -> None:
+        run, answer = self.one_of("answers", at)
+        self.memory[run].answers.remove(answer)
+        self.settle(run, answer.claim, answer.reply, answer.response, answer.attempts, comes_back=comes_back)
+
+    @precondition(lambda self: self.has("claims"))
+    @rule(at=which)
+    def reads_what_was_kept(self, at: int) -> None:
+        run, claim = self.one_of("claims", at)
+        if claim.unread_response is not None:
+            self.settle(run, claim, self.replies[claim.unread_response], claim.unread_response, max(claim.attempts, 1))
+
+    def settle(
+        self, run: str, claim: Claim, reply: Reply, response: int | None, attempts: int, *, comes_back: bool = False
+    ) -> None:
+        judgement = reply.judged
+        if reply is MALFORMED and self.parser > 1:
+            judgement = STORED.judged
+        settlement = rules_of_rows.settle(
+            judgement,
+            attempts=attempts,
+            max_attempts=RULES.max_attempts,
+            retry_soon_seconds=LONG if comes_back else None,
+        )
+        self.write(run, claim, settlement, cause=judgement.cause, response=response)
+
+    def write(
+        self, run: str, claim: Claim, settlement: Settlement, *, cause: Cause | None = None, response: int | None = None
+    ) -> None:
+        points = (
+            (Point(date(2026, 1, 1), 1), Point(date(2026, 1, 2), 2)) if settlement.outcome is Outcome.STORED else ()
+        )
+        settling = Settling(claim, settlement, cause=cause, response=response, play_counts=points)
+        found = self.loop.run(self.line.do(lambda c: queue.settle(c, [settling], run=run, parser_version=self.parser)))
+        is_mine = self.model.settle(
+            claim.song, claim.lease, settlement, run=run, cause=cause, response=response, parser=self.parser
+        )
+        assert found == ({claim.song} if is_mine else set())
+        self.memory[run].claims = [one for one in self.memory[run].claims if one is not claim]
+
+    @precondition(lambda self: self.has("claims"))
+    @rule(at=which, wait=st.sampled_from([None, LONG]), refused=st.booleans())
+    def defers_or_fails(self, at: int, wait: float | None, refused: bool) -> None:
+        """No card, or an error of PostgreSQL's own."""
+        run, claim = self.one_of("claims", at)
+        failed, deferred = Settlement(Status.FAILED, Outcome.TRANSIENT), Settlement(Status.PENDING, None, wait)
+        self.write(run, claim, failed if refused else deferred)
+
+    @rule(run=some_run)
+    def releases(self, run: str) -> None:
+        assert queue.release(self.connection, run=run) == self.model.release(run=run)
+
+    @rule(run=some_run)
+    def is_killed_and_started_again(self, run: str) -> None:
+        """It remembers nothing, and what it held is held until its beat is too old."""
+        self.memory[run] = Memory()
+        self.disconnect()
+        self.connect()
+
+    # --- what fate does -----------------------------------------------------------------------------------------------
+
+    @rule(songs=some_songs)
+    def owners_fall_silent(self, songs: list[str]) -> None:
+        self.sql(
+            "update songstats_backfill_queue set heartbeat_at = now() - interval '2 hours'"
+            " where song = any(%s) and status = 'in_progress'",
+            songs,
+        )
+        for song in songs:
+            if song in self.model.rows:
+                row = self.model.rows[song]
+                row.silent = row.status is Status.IN_PROGRESS
+
+    @rule()
+    def waits_are_over(self) -> None:
+        self.sql(
+            "update songstats_backfill_queue set not_before = now() - interval '1 second' where not_before is not null"
+        )
+        for row in self.model.rows.values():
+            row.waits = False
+
+    @rule(
+        what=st.sampled_from(["no card", "old decisions", "breaker", "pause"]), account=some_account, songs=some_songs
+    )
+    def nothing_may_be_called(self, what: str, account: UUID, songs: list[str]) -> None:
+        """All in one rule, since nothing much happens until it is over."""
+        match what:
+            case "no card":
+                self.decides(account, Payment.DENIED)
+            case "old decisions":
+                self.sql("update payment_decisions set checked_at = now() - interval '11 minutes'")
+                self.model.fresh.clear()
+            case "breaker":
+                opening = partial(ledger.open_breaker, kind="streak", reason="why", suspects=songs)
+                self.loop.run(self.line.do(opening))
+                self.model.suspect(songs)
+                self.model.is_open = False
+            case _:
+                pausing = partial(ledger.pause, retry_after=LONG, why="429", may_probe=True)
+                assert self.loop.run(self.line.do(pausing)) > LONG / 2
+                self.model.paused = True
+
+    @precondition(
+        lambda self: not self.model.may_call or self.model.fresh != {*PAYERS} or not all(self.model.allowed.values())
+    )
+    @rule(each=st.booleans())
+    def calls_may_go_out_again(self, each: bool) -> None:
+        done = overrides.close_breaker(self.connection, actor="somebody")
+        assert done == ["breaker closed"] * (not self.model.is_open) + ["pause lifted"] * self.model.paused
+        self.model.is_open, self.model.paused = True, False
+        for account in PAYERS if each else ACCOUNTS[:1]:
+            self.decides(account, Payment.ALLOWED)
+
+    # --- the sweep, and a person --------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.parser == 1)
+    @rule()
+    def a_newer_parser_is_installed(self) -> None:
+        self.parser = 2
+
+    @rule(part=st.sampled_from(["reclaim", "exhaust", "open hits", "requests"]), spared=st.sampled_from([None, *RUNS]))
+    def is_swept(self, part: str, spared: str | None) -> None:
+        match part:
+            case "reclaim":
+                found = queue.reclaim(self.connection, RULES, parser_version=self.parser)
+                assert found == self.model.reclaim(parser=self.parser)
+            case "exhaust":
+                assert queue.exhaust(self.connection, RULES, spared_run=spared) == self.model.exhaust(spared=spared)
+            case "open hits":
+                assert ledger.settle_open(self.connection, claim_timeout_seconds=LONG) == self.model.settle_open()
+            case _:
+                assert set(measurement_jobs.settle(self.connection)) == self.model.settle_requests()
+
+    @rule(songs=some_songs, rebuy=st.booleans())
+    def a_person_requeues(self, songs: list[str], rebuy: bool) -> None:
+        found = overrides.requeue(self.connection, songs, rebuy=rebuy, actor="somebody")
+        assert sorted(found) == sorted(self.model.requeue(songs, rebuy=rebuy))
+
+    # --- what holds after each ----------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_tables_are_as_the_model_says(self) -> None:
+        rows = {row.pop("song"): row for row in self.sql(
+            "select song, status, outcome, lease, attempts, attempt_run, claimed_by, operator_launched, suspect,"
+            " coalesce(heartbeat_at < now() - interval '1 hour', false) as silent,"
+            " coalesce(not_before > now(), false) as waits, coalesce(requeued_at, created_at) as age"
+            " from songstats_backfill_queue"
+        )}  # fmt: skip
+        self.those_put_back_are_the_youngest({song: row.pop("age") for song, row in rows.items()})
+        assert rows == {
+            song: {
+                "status": row.status, "outcome": row.outcome, "lease": row.lease, "attempts": row.attempts,
+                "attempt_run": row.attempt_run, "claimed_by": row.owner, "operator_launched": row.launched,
+                "suspect": row.suspect, "silent": row.silent, "waits": row.waits,
+            }
+            for song, row in self.model.rows.items()
+        }  # fmt: skip
+        hits = self.sql("select * from songstats_quota_ledger")
+        assert {
+            hit["id"]: (
+                hit["song"],
+                hit["run_id"],
+                hit["lease"],
+                hit["settled_at"] is None,
+                hit["billable"],
+                hit["reason"],
+            )
+            for hit in hits
+        } == {
+            number: (hit.song, hit.run, hit.lease, hit.is_open, hit.billable, hit.cause)
+            for number, hit in self.model.hits.items()
+        }
+        responses = self.sql("select id, song, ledger, parser_version from songstats_responses")
+        assert {r["id"]: (r["song"], r["ledger"], r["parser_version"]) for r in responses} == {
+            number: (r.song, r.hit, r.read_by) for number, r in self.model.responses.items()
+        }
+        requests = self.sql("select id, state from measurement_jobs")
+        assert {r["id"]: r["state"] for r in requests} == {
+            job: "done" if request.is_done else "accepted" for job, request in self.model.requests.items()
+        }
+
+    def those_put_back_are_the_youngest(self, ages: dict[str, Any]) -> None:
+        """A row that is put back does not jump ahead of those that waited; the others keep their age."""
+        before = [row.age for row in self.model.rows.values() if row.age is not None]
+        for song, row in self.model.rows.items():
+            if row.age is None or row.put_back:
+                assert all(ages[song] > age for age in before)
+            else:
+                assert ages[song] == row.age
+            row.age, row.put_back = ages[song], False
+
+    @invariant()
+    def no_more_is_spent_than_may_be(self) -> None:
+        assert self.model.hits_left >= 0
+        assert ledger.budget(self.connection, hits_allowed=HITS_ALLOWED).left == self.model.hits_left
+
+    @invariant()
+    def what_is_due_is_due(self) -> None:
+        due = [row.song for row in queue.due(self.connection, RULES)]
+        assert set(due) == {song for song in self.model.rows if self.model.is_due(song)}
+
+    @invariant()
+    def the_invariants_hold(self) -> None:
+        found = audit(self.connection, max_attempts=RULES.max_attempts, at_rest=False)
+        assert [f"{one.invariant}: {breach}" for one in found for breach in one.breaches] == []
+
+
+@pytest.mark.timeout(600)
+def test_any_order_of_steps_leaves_the_tables_as_the_model_says(database_url: str, proves: Proves, *, long_form: bool):
+    class Machine(QueueMachine):
+        def __init__(self) -> None:
+            super().__init__(database_url)
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Machine,
+        settings=settings(
+            max_examples=300 if long_form else 25,
+            stateful_step_count=50 if long_form else 30,
+            derandomize=not long_form,
+            deadline=None,
+            database=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    held = ["I1", "I2", "I3", "I4", "I5", "I6", "I8", "I9", "I10", "I11", "I12", "I14"]
+    proves("steps in any order, stale owners among them", held, times=Machine.examples)
