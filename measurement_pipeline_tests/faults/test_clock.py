@@ -1,0 +1,214 @@
+"""A worker whose clock is an hour off, in either direction: nothing that is decided or written goes by it.
+
+The worker is a process (`child`) whose clock was put wrong before it imported anything. Where a case differs only by which clock
+is believed, it is there twice, half an hour to either side of the limit: an hour off, one of the two would come out wrong.
+"""
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.songstats.answer import Answer
+from measurement_pipeline.songstats.historic_stats import judge
+from measurement_pipeline_tests.faults.child import RUN, UNPAID_INTAKE, Orders, child, said
+from measurement_pipeline_tests.faults.matrix import Proves
+from measurement_pipeline_tests.faults.reckoning import (
+    HISTORY,
+    everything_is_stored_and_each_hit_accounted_for,
+    nothing_breaks,
+)
+from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.workbench import Workbench, isrcs
+
+HOUR = 3600.0
+OFF = pytest.mark.parametrize("off", [HOUR, -HOUR], ids=["ahead", "behind"])
+
+
+def fault(off: float, where: str) -> str:
+    return f"a worker's clock an hour {'ahead' if off > 0 else 'behind'}: {where}"
+
+
+def worker(bench: Workbench, does: str, songs: list[str], *, off: float, **more: object) -> Orders:
+    return Orders(does, bench.database_url, bench.sandbox.songstats_url, songs, clock_off_seconds=off, **more)
+
+
+def was_off(told: dict[str, object], off: float) -> bool:
+    return abs(float(str(told["clock"])) - time.time() - off) < HOUR / 4
+
+
+@OFF
+def test_a_worker_whose_clock_is_off_works_beside_one_whose_clock_is_right(
+    bench: Workbench, off: float, long_form: bool, proves: Proves
+):
+    songs = isrcs(100 if long_form else 25)
+    bench.ask_for(songs)
+    began = bench.sql("select clock_timestamp() as at")[0]["at"]
+    # For longer than a claim lasts without a beat.
+    orders = worker(bench, RUN, songs, off=off, claim_timeout_seconds=2.0, requests_per_second=10.0, run="wrong clock")
+    looks = 0
+    with child(orders) as process:
+        until(lambda: bench.statuses().get("in_progress"))
+        while process.poll() is None:
+            looks += 1
+            coverage, _ = bench.cover(songs, run=f"right clock {looks}")
+            assert (coverage.summary.claimed, coverage.summary.calls) == (0, 0), "its owner beats, and keeps its rows"
+        heard = said(process)
+    assert was_off(heard, off)
+    assert looks > 1
+    assert heard["told"] == dict.fromkeys(songs, "settled")
+    found = everything_is_stored_and_each_hit_accounted_for(bench, songs)
+    assert (found.in_vain, found.unknown) == (0, 0)
+    ended = bench.sql("select clock_timestamp() as at")[0]["at"]
+    for column, (first, last) in times_written(bench).items():
+        assert began - timedelta(minutes=1) <= first <= last <= ended + timedelta(minutes=1), column
+    assert points_stored(bench) == points_received(bench)
+    proves(fault(off, "beside another worker"), ["I1", "I2", "I4", "I5", "I6", "I10", "I11", "I14", "I15"])
+
+
+def times_written(bench: Workbench) -> dict[str, tuple[datetime, datetime]]:
+    """The first and last moment in every column of moments, but for those that are of the recordings' past."""
+    columns = bench.sql(
+        "select table_name, column_name from information_schema.columns inner join information_schema.tables"
+        " using (table_schema, table_name) where table_schema = 'public' and table_type = 'BASE TABLE'"
+        " and data_type = 'timestamp with time zone' and column_name <> 'captured_at'"
+    )
+    found = {}
+    for column in columns:
+        table, name = column["table_name"], column["column_name"]
+        (row,) = bench.sql(f'select min("{name}") as first, max("{name}") as last from "{table}"')
+        # Made before the test began: the template's stamp.
+        if row["first"] is not None and table != "deployment":
+            found[f"{table}.{name}"] = (row["first"], row["last"])
+    assert {"songstats_quota_ledger.reserved_at", "songstats_backfill_queue.updated_at"} <= found.keys()
+    assert {"song_measurements.learnt_at", "run_heartbeats.beat_at", "vendor_state.next_call_at"} <= found.keys()
+    return found
+
+
+def points_stored(bench: Workbench) -> set[tuple[str, datetime, int]]:
+    rows = bench.sql("select song, captured_at, value from song_measurements where metric <> 'popularity'")
+    return {(row["song"], row["captured_at"], row["value"]) for row in rows}
+
+
+def points_received(bench: Workbench) -> set[tuple[str, datetime, int]]:
+    found = set()
+    for row in bench.sql("select * from songstats_responses"):
+        history = judge(Answer(row["status_code"], row["headers"], row["body"]), key_works=True).history
+        assert history is not None
+        for point in history.play_counts:
+            found.add((row["song"], datetime(point.day.year, point.day.month, point.day.day, tzinfo=UTC), point.value))
+    return found
+
+
+@OFF
+def test_what_is_due_and_who_has_paid_is_told_by_the_databases_clock(bench: Workbench, off: float, proves: Proves):
+    backed_off, waiting, abandoned, held, fresh, stale = songs = isrcs(6)
+    bench.ask_for([backed_off, waiting, abandoned, held])
+    paid_lately, paid_long_ago = uuid4(), uuid4()
+    bench.ask_for([fresh], account=paid_lately)
+    bench.ask_for([stale], account=paid_long_ago)
+    put_off(bench, backed_off, "-30 minutes")
+    put_off(bench, waiting, "30 minutes")
+    own(bench, abandoned, since="90 minutes")
+    own(bench, held, since="30 minutes")
+    # A yes serves for ten minutes.
+    checked(bench, paid_lately, ago="5 minutes")
+    checked(bench, paid_long_ago, ago="40 minutes")
+    with child(worker(bench, RUN, songs, off=off, claim_timeout_seconds=HOUR)) as process:
+        heard = said(process)
+    assert was_off(heard, off)
+    assert heard["told"] == dict.fromkeys([backed_off, abandoned, fresh, stale], "settled")
+    assert heard["asked about payment"] == [str(paid_long_ago)]
+    assert bench.row(waiting)["status"] == "pending"
+    assert (bench.row(held)["claimed_by"], bench.row(held)["lease"]) == ("owner", 1)
+    nothing_breaks(bench, at_rest=False)
+    proves(fault(off, "leases, waits and payment"), ["I1", "I2", "I4", "I5", "I6", "I10", "I11", "I12", "I14", "I15"])
+
+
+def put_off(bench: Workbench, song: str, by: str) -> None:
+    bench.sql("update songstats_backfill_queue set not_before = now() + %s::interval where song = %s", by, song)
+
+
+def own(bench: Workbench, song: str, *, since: str) -> None:
+    bench.sql(
+        "update songstats_backfill_queue set status = 'in_progress', lease = 1, claimed_by = 'owner',"
+        " heartbeat_at = now() - %s::interval where song = %s",
+        since,
+        song,
+    )
+
+
+def checked(bench: Workbench, account: UUID, *, ago: str) -> None:
+    bench.sql("update payment_decisions set checked_at = now() - %s::interval where account = %s", ago, account)
+
+
+@OFF
+def test_pause_and_budget_go_by_the_databases_clock(bench: Workbench, off: float, proves: Proves):
+    songs = isrcs(12)
+    job = bench.ask_for(songs)
+    bench.sql("update vendor_state set paused_until = now() + interval '30 minutes'")
+    with child(worker(bench, RUN, songs, off=off, run="in the pause")) as process:
+        assert said(process)["calls"] == 0
+
+    # The pause is over, and of ten hits five are just within the 30 days.
+    bench.sql("update vendor_state set paused_until = now() - interval '30 minutes'")
+    for age in ("30 days 30 minutes", "29 days 23 hours 30 minutes"):
+        bench.sql(
+            "insert into songstats_quota_ledger (song, account, job, run_id, lease, reserved_at, settled_at, billable, reason)"
+            " select %s, %s, %s, 'then', 0, now() - %s::interval, now() - %s::interval, null, 'crashed: unknown'"
+            " from generate_series(1, 5)",
+            songs[0],
+            bench.account,
+            job,
+            age,
+            age,
+        )
+    with child(worker(bench, RUN, songs, off=off, run="with little left", hits_allowed=5 + 3)) as process:
+        heard = said(process)
+    assert was_off(heard, off)
+    assert (heard["calls"], len(heard["told"])) == (3, 3)
+
+    bench.sandbox.faults(HISTORY, status=429, retry_after=1800, count=1)
+    with child(worker(bench, RUN, songs, off=off, run="throttled", hits_allowed=5 + 3 + 1)) as process:
+        assert said(process)["calls"] == 1
+    (pause,) = bench.sql("select extract(epoch from paused_until - clock_timestamp())::float as left from vendor_state")
+    assert HOUR / 4 < pause["left"] <= 1800
+    nothing_breaks(bench, at_rest=False)
+    proves(fault(off, "pause and budget"), ["I1", "I2", "I4", "I5", "I6", "I9", "I10", "I11", "I14", "I15"])
+
+
+@OFF
+def test_how_long_a_request_has_waited_goes_by_the_databases_clock(bench: Workbench, off: float, proves: Proves):
+    patient, too_late, put_off_until = (
+        bench.sql(
+            "insert into measurement_jobs (account, source, scope, state, status_code, created_at, not_before)"
+            " values (%s, 'historical', %s, 'payment_required', 402, now() - %s::interval, now() + %s::interval)"
+            " returning id",
+            bench.account,
+            json.dumps({"isrcs": isrcs(1)}),
+            age,
+            not_before,
+        )[0]["id"]
+        for age, not_before in (
+            ("6 days 23 hours 30 minutes", None),
+            ("7 days 30 minutes", "-30 minutes"),
+            ("1 day", "30 minutes"),
+        )
+    )
+    with child(worker(bench, UNPAID_INTAKE, [], off=off)) as process:
+        heard = said(process)
+    assert was_off(heard, off)
+    assert heard["states"] == {str(patient): "payment_required", str(too_late): "rejected"}
+    assert bench.sql("select state from measurement_jobs where id = %s", put_off_until) == [
+        {"state": "payment_required"}
+    ]
+    with connect(bench.database_url) as connection:
+        checked_at = connection.execute(
+            "select clock_timestamp() - checked_at as ago from payment_decisions"
+        ).fetchone()
+    assert abs(checked_at["ago"]) < timedelta(minutes=15)
+    nothing_breaks(bench, at_rest=False)
+    proves(fault(off, "unpaid requests"), ["I1", "I15"])
