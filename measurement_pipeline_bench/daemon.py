@@ -61,7 +61,7 @@ class Timeline:
 @contextmanager
 def running(deployment: Deployment, *, sensor: str, code: Sequence[str] = ()) -> Iterator[services.Supervisor]:
     """The real daemon with the project's dagster.yaml, once `sensor` has ticked. `code`: what it loads, if not the project's."""
-    processes = DagsterProcesses(deployment.home, deployment.environment, **({"code": code} if code else {}))
+    processes = DagsterProcesses(deployment.processes, deployment.environment, **({"code": code} if code else {}))
     daemon = replace(processes.daemon(), ready=services.says(f"Checking for new runs for sensor: {sensor}"))
     with services.supervised([processes.code_server(), daemon]) as supervisor:
         # A request comes half way between two ticks of the sensors on average; this one comes so exactly.

@@ -50,9 +50,14 @@ class Deployment:
     account: UUID
 
     @property
+    def processes(self) -> Path:
+        """Where their files go. Not Dagster's home: its telemetry takes away a directory `logs` that it finds there."""
+        return self.home / "processes"
+
+    @property
     def log(self) -> Path:
         """What its daemon says."""
-        return self.home / "logs" / "dagster-daemon.log"
+        return self.processes / "logs" / "dagster-daemon.log"
 
     def connect(self) -> Connection:
         """A connection to the measurement database."""

@@ -37,7 +37,7 @@ def one_run_a_recording(context: dg.SensorEvaluationContext) -> list[dg.RunReque
 
 defs = dg.Definitions(
     assets=assets.assets,
-    jobs=jobs.jobs,
+    jobs=[jobs.measurement_job_intake, jobs.songstats_backfill],
     sensors=[sensors.measurement_job_sensor, one_run_a_recording],
     resources={"pipeline": deployment.pipeline(os.environ), "io_manager": dg.mem_io_manager},
     executor=dg.in_process_executor,

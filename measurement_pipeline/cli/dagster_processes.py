@@ -28,7 +28,7 @@ _LONGEST_SOCKET_PATH = 103
 
 @dataclass(frozen=True, slots=True)
 class DagsterProcesses:
-    """The processes of one Dagster instance. `directory` gets their logs, the workspace file and the socket.
+    """The processes of one Dagster instance. `directory`, not DAGSTER_HOME, gets their logs, the workspace file, the socket.
 
     `environment` must name DAGSTER_HOME. `code`: what the code server loads, if not the project's.
     """
