@@ -14,7 +14,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.sandbox import PLAIN, Sandbox, running
 from measurement_pipeline_tests.faults import matrix
@@ -23,6 +22,7 @@ from measurement_pipeline_tests.workbench import Workbench, workbench
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="The long form of the fault tests: what `make faults` runs.")
+    parser.addoption("--template", help="A migrated sandbox database on the server of DATABASE_URL: none is made then.")
     parser.addoption("--catalogue", type=Path, help="A catalogue file whose recordings are drained under random kills.")
 
 
@@ -113,8 +113,15 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def template(server: Server) -> Iterator[str]:
+def template(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
     """A migrated sandbox database that no test connects to."""
+    given = request.config.getoption("--template")
+    if given:
+        yield given
+        return
+    # Imported where it is needed: SQLAlchemy is a quarter of what a short start of pytest takes.
+    from measurement_pipeline.postgres import migrate
+
     name = server.make()
     migrate.upgrade(server.url(name), kind="sandbox")
     yield name
