@@ -24,6 +24,9 @@ from measurement_pipeline_tests.faults.reckoning import (
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
+# The long form, on a machine that does other things too.
+pytestmark = pytest.mark.timeout(300)
+
 HOUR = 3600.0
 OFF = pytest.mark.parametrize("off", [HOUR, -HOUR], ids=["ahead", "behind"])
 

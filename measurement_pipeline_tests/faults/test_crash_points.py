@@ -42,6 +42,9 @@ from measurement_pipeline_tests.faults.reckoning import (
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
+# The long form, on a machine that does other things too.
+pytestmark = pytest.mark.timeout(300)
+
 CLAIM_TIMEOUT_SECONDS = 0.5
 
 # How many recordings there are each time, in the long form.

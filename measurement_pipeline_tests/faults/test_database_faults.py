@@ -35,6 +35,9 @@ from measurement_pipeline_tests.faults.reckoning import (
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import Workbench, isrcs, workbench
 
+# The long form, on a machine that does other things too.
+pytestmark = pytest.mark.timeout(300)
+
 # What the reckoning at the end of each shows.
 HELD = ["I1", "I2", "I4", "I5", "I6", "I10", "I11", "I14"]
 
@@ -164,8 +167,13 @@ def own(own_directory: Path, sandbox: Sandbox) -> Iterator[Own]:
 
 
 # Immediate: what is under way is torn, as in a crash. Then the same without even a goodbye.
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGKILL], ids=["immediate stop", "SIGKILL"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGQUIT, id="immediate stop"),
+        pytest.param(signal.SIGKILL, id="SIGKILL", marks=pytest.mark.long),
+    ],
+)
 def test_a_database_away_in_the_middle_of_a_drain_costs_no_answer_that_was_in_the_air(
     own: Own, how: signal.Signals, long_form: bool, proves: Proves
 ):
