@@ -332,11 +332,12 @@ def take_in(bench: Workbench) -> list[intake.Taken]:
     return intake.take_in(bench.database_url, opened, dict.fromkeys(opened.accounts, yes), run="next")
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_again_and_again_nothing_is_stored_twice_and_no_hit_forgotten(
-    bench: Workbench, long_form: bool, proves: Proves
+    bench: Workbench, proves: Proves
 ):
     moments = random.Random(1)
-    songs = isrcs(300 if long_form else 40)
+    songs = isrcs(300)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, delay=0.05)
     # Shorter than the next process takes to start, and only one lives at a time: nobody waits, nobody is robbed.
@@ -350,7 +351,7 @@ def test_killed_at_any_moment_again_and_again_nothing_is_stored_twice_and_no_hit
             time.sleep(moments.uniform(0.0, 0.12))
             deaths += process.poll() is None
         assert process.returncode in {0, -signal.SIGKILL}
-    assert deaths >= 2, "it was hardly killed at all"
+    assert deaths >= 10, "it was hardly killed at all"
     # The last one may have died before it looked after its predecessors' reservations.
     wait_for_the_claim_timeout(bench)
     bench.cover(songs, run="last", terms=with_timeout(bench, CLAIM_TIMEOUT_SECONDS))

@@ -99,7 +99,7 @@ def terminating(database_url: str, *, times_a_second: float) -> Iterator[list[in
 def test_sessions_ended_several_times_a_second_slow_a_drain_and_cost_no_hit_that_is_not_accounted_for(
     bench: Workbench, long_form: bool, proves: Proves
 ):
-    songs = isrcs(300 if long_form else 40)
+    songs = isrcs(300 if long_form else 25)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, delay=0.1)
     bench.terms = terms(bench, claim_timeout_seconds=1.0, patience_with_database_seconds=60.0)
