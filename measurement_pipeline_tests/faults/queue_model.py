@@ -85,6 +85,7 @@ class Model:
     hits: dict[int, Hit] = field(default_factory=dict)
     responses: dict[int, Response] = field(default_factory=dict)
     requests: dict[UUID, Request] = field(default_factory=dict)
+    histories: set[str] = field(default_factory=set)
     # Account → whether the last word on it was a yes, and whether that is fresh enough to spend on.
     allowed: dict[UUID, bool] = field(default_factory=dict)
     fresh: set[UUID] = field(default_factory=set)
@@ -242,6 +243,8 @@ class Model:
             row.attempt_run = None
         if response is not None:
             self.responses[response].read_by = parser
+        if settlement.outcome is Outcome.STORED:
+            self.histories.add(song)
         return True
 
     def release(self, *, run: str) -> int:
