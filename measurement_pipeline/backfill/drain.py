@@ -176,17 +176,13 @@ class Drain:
     async def _keep_station(self) -> None:
         while True:
             batch = await _gathered(self._to_keep)
-            responses = None
+            kept: list[_Answered] = []
             with self._calls_first():
-                responses = await self._keep_line.persist(
-                    partial(ledger.keep, received=[_received(item) for item in batch])
-                )
-            if responses is None:
-                # Held for as long as patience lasts, and lost: hits of unknown fate. The others in the air still come down.
-                self._land(len(batch))
-                continue
-            for item in batch:
-                self._to_settle.put_nowait(replace(item, response=responses.get(item.reservation.ledger or 0)))
+                kept = await self._keep(batch)
+            # Held for as long as patience lasts, and lost: hits of unknown fate. The others in the air still come down.
+            self._land(len(batch) - len(kept))
+            for item in kept:
+                self._to_settle.put_nowait(item)
 
     async def _settle_station(self) -> None:
         while True:
@@ -225,6 +221,20 @@ class Drain:
                         self._held.pop(claim.song, None)
 
     # --- what the stations do ------------------------------------------------------------------------------------------
+
+    async def _keep(self, batch: Sequence[_Answered]) -> list[_Answered]:
+        """Keep what came, whole; an answer that PostgreSQL refuses must not take the others down with it."""
+        try:
+            found = await self._keep_line.persist(partial(ledger.keep, received=[_received(item) for item in batch]))
+        except DatabaseUnavailable:
+            raise
+        except DatabaseError as error:
+            if len(batch) > 1:
+                return [kept for one in batch for kept in await self._keep([one])]
+            self._error = self._error or error
+            self.stop(f"an error: {error}")
+            return []
+        return [replace(item, response=found.get(item.reservation.ledger or 0)) for item in batch]
 
     async def _reserve(self, batch: list[Claim]) -> tuple[list[tuple[Claim, Reservation]], dict[UUID, list[Claim]]]:
         """What may be called, and, by payer, what waits for a fresh decision."""

@@ -11,6 +11,8 @@ from measurement_pipeline.postgres import songstats_ledger
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.songstats.historic_stats import key_works
 
+_PATIENCE_SECONDS = 10.0
+
 
 def end_guessed_pause(terms: Terms, means: Means) -> str | None:
     """End a pause of which only we thought that it must be so long, once the vendor answers; what came of it.
@@ -22,7 +24,7 @@ def end_guessed_pause(terms: Terms, means: Means) -> str | None:
         if not songstats_ledger.deployment(connection).may_probe:
             return None
     if not asyncio.run(_ask_status(means)):
-        return "Songstats does not answer yet: the pause goes on"
+        return "Songstats gives no good answer yet: the pause goes on"
     with connect(terms.database_url) as connection:
         ended = songstats_ledger.end_guessed_pause(connection)
     return "Songstats answers again: the pause is over" if ended else None
@@ -43,5 +45,9 @@ def close_key_breaker(terms: Terms, means: Means) -> str | None:
 
 
 async def _ask_status(means: Means) -> bool | None:
-    async with means.new_client() as client:
-        return key_works(await client.fetch_status())
+    """Whether the key works; None where that could not be found out in time: a sensor's tick has 60 s, and asks again soon."""
+    try:
+        async with means.new_client() as client, asyncio.timeout(_PATIENCE_SECONDS):
+            return key_works(await client.fetch_status())
+    except TimeoutError:
+        return None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from measurement_pipeline.domain.backfill_queue import LONGEST_WAIT_IN_A_RUN_SECONDS
 from measurement_pipeline.postgres.backfill_queue import Rules
 
 
@@ -18,3 +19,8 @@ class Terms:
     beat_seconds: float = 10.0
     # How long an answer that was paid for is held while the database cannot take it.
     patience_with_database_seconds: float = 60.0
+
+    @property
+    def silence_seconds(self) -> float:
+        """A run that has not beaten for so long is dead. Nothing beats while an op waits for its next try."""
+        return max(self.rules.claim_timeout_seconds, LONGEST_WAIT_IN_A_RUN_SECONDS + 15.0)

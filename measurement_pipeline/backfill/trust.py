@@ -91,7 +91,7 @@ class Trust:
         else:
             why = "Songstats asked for it"
         # Of a vendor that stumbles, a healthy `/status` says nothing.
-        wish = partial(ledger.pause, retry_after=answer.retry_after, why=why, may_probe=not blank)
+        wish = partial(ledger.pause, retry_after=answer.retry_after, why=why, blank=blank)
         self.pause_left = max(await self._line.persist(wish), self.pause_left or 0.0)
 
     async def _watch_the_streak(self) -> None:

@@ -11,11 +11,11 @@ from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.alerts import run_failure_alert
 from measurement_pipeline.defs.assets import OWNERS
 from measurement_pipeline.defs.jobs import measurement_job_intake, songstats_backfill
+from measurement_pipeline.defs.machine import ASSET_JOB
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.defs.resources import Pipeline
-from measurement_pipeline.domain.backfill_queue import LONGEST_WAIT_IN_A_RUN_SECONDS
 from measurement_pipeline.intake.take_in import REQUESTS_A_RUN
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats
 from measurement_pipeline.postgres.database import connect
@@ -28,9 +28,6 @@ _UNFINISHED = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _HELD_BY_A_PROCESS = {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}
-
-# Nothing beats while an op waits for its next try.
-_SHORTEST_SILENCE_SECONDS = LONGEST_WAIT_IN_A_RUN_SECONDS + 15.0
 
 
 @dg.sensor(
@@ -141,7 +138,7 @@ def _living(context: dg.SensorEvaluationContext, pipeline: Pipeline, job_name: s
 
     Dagster calls a run STARTED for ever when its process died with the whole machine; it would hold the pool.
     """
-    of_interest = {job_name, "__ASSET_JOB"} if job_name == songstats_backfill.name else {job_name}
+    of_interest = {job_name, ASSET_JOB} if job_name == songstats_backfill.name else {job_name}
     records = [
         record
         for record in context.instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
@@ -149,7 +146,7 @@ def _living(context: dg.SensorEvaluationContext, pipeline: Pipeline, job_name: s
         and (record.dagster_run.asset_selection is None or SONGSTATS_HISTORY in record.dagster_run.asset_selection)
     ]
     started = [record.dagster_run.run_id for record in records if record.dagster_run.status in _HELD_BY_A_PROCESS]
-    silence = max(pipeline.terms.rules.claim_timeout_seconds, _SHORTEST_SILENCE_SECONDS)
+    silence = pipeline.terms.silence_seconds
     with connect(pipeline.terms.database_url) as connection:
         dead = run_heartbeats.silent(connection, started, seconds=silence) if started else set()
     for record in records:

@@ -4,8 +4,8 @@
 --   * it is pending, or in_progress with a heartbeat older than the claim timeout (abandoned: the claim takes it over);
 --   * its not_before has passed;
 --   * an accepted request of an allowed account wants it (songstats_payable), or an operator launched it and the operators'
---     account is allowed;
---   * it has attempts left, or a response that was paid for and never read;
+--     account is allowed; and it has attempts left;
+--   * or there is a response that was paid for and never read: to read it takes no payer and no attempt;
 -- and the deployment may call at all: breaker closed, no pause. The budget is asked apart, since it is a number.
 -- `claim` and `due` state the same condition for a run that has not asked yet; a test holds their answers equal.
 --
@@ -27,20 +27,21 @@ with candidate as materialized (
         )
         and (%(ignore_not_before)s or queue.not_before is null or queue.not_before <= clock_timestamp())
         and (
-            -- Not `exists`, which PostgreSQL may answer by reading all that is payable, to look up a few hundred rows in it.
-            coalesce((select true from songstats_payable as payable where payable.song = queue.song limit 1), false)
-            or (
-                queue.operator_launched
-                and exists (
-                    select from payment_decisions as decision
-                    where decision.account = %(operators_account)s and decision.verdict = 'allowed'
+            (
+                -- A run counts one attempt however often it asks, and this one has not given up yet.
+                (queue.attempts < %(max_attempts)s or queue.attempt_run = %(run)s)
+                and (
+                    -- Not `exists`, which PostgreSQL may answer by reading all that is payable, to look up a few hundred rows.
+                    coalesce((select true from songstats_payable as payable where payable.song = queue.song limit 1), false)
+                    or (
+                        queue.operator_launched
+                        and exists (
+                            select from payment_decisions as decision
+                            where decision.account = %(operators_account)s and decision.verdict = 'allowed'
+                        )
+                    )
                 )
             )
-        )
-        and (
-            queue.attempts < %(max_attempts)s
-            -- A run counts one attempt however often it asks, and this one has not given up yet.
-            or queue.attempt_run = %(run)s
             or exists (
                 select from songstats_responses as response
                 where response.song = queue.song and response.parser_version is null
@@ -107,17 +108,19 @@ where
     )
     and (queue.not_before is null or queue.not_before <= clock_timestamp())
     and (
-        exists (select from songstats_payable as payable where payable.song = queue.song)
-        or (
-            queue.operator_launched
-            and exists (
-                select from payment_decisions as decision
-                where decision.account = %(operators_account)s and decision.verdict = 'allowed'
+        (
+            queue.attempts < %(max_attempts)s
+            and (
+                exists (select from songstats_payable as payable where payable.song = queue.song)
+                or (
+                    queue.operator_launched
+                    and exists (
+                        select from payment_decisions as decision
+                        where decision.account = %(operators_account)s and decision.verdict = 'allowed'
+                    )
+                )
             )
         )
-    )
-    and (
-        queue.attempts < %(max_attempts)s
         or exists (
             select from songstats_responses as response
             where response.song = queue.song and response.parser_version is null
@@ -176,7 +179,19 @@ with asked as materialized (
 held as materialized (
     select
         asked.song,
-        asked.response
+        asked.response,
+        -- Unless another call of this run for it came to something: that one was an attempt.
+        asked.attempt_back
+        and queue.attempt_run = %(run)s
+        and (
+            select count(*)
+            from songstats_quota_ledger as ledger
+            where
+                ledger.song = queue.song
+                and ledger.run_id = %(run)s
+                and ledger.settled_at is not null
+                and coalesce(ledger.reason not in ('throttled', 'refused key'), true)
+        ) <= coalesce(asked.cause not in ('throttled', 'refused key'), true)::int as gives_attempt_back
     from asked
     inner join songstats_backfill_queue as queue on asked.song = queue.song and asked.lease = queue.lease
     where queue.status = 'in_progress' and queue.claimed_by = %(run)s
@@ -193,8 +208,8 @@ settled as (
         claimed_at = case when asked.status = 'pending' then null else queue.claimed_at end,
         heartbeat_at = null,
         not_before = clock_timestamp() + make_interval(secs => asked.wait),
-        attempts = queue.attempts - (asked.attempt_back and queue.attempt_run is not distinct from %(run)s)::int,
-        attempt_run = case when asked.attempt_back then null else queue.attempt_run end,
+        attempts = queue.attempts - coalesce(held.gives_attempt_back, false)::int,
+        attempt_run = case when held.gives_attempt_back then null else queue.attempt_run end,
         last_status_code = coalesce(asked.status_code, queue.last_status_code),
         last_error = asked.error,
         updated_at = clock_timestamp()
@@ -397,16 +412,17 @@ from songstats_backfill_queue as queue
 where queue.song = any(%(songs)s) and queue.last_run = %(run)s and queue.status = 'failed';
 
 -- name: reclaim_transient
--- What an unexpected error failed for now, while it has attempts left; and whatever failed beside a response that was paid for
--- and never read, which needs no attempt.
+-- What an unexpected error failed for now, while it has attempts left; and whatever stands beside a response that was paid for
+-- and never read, unless a history is stored: one that was settled while an earlier owner's call was still in the air.
 with chosen as (
     select queue.song
     from songstats_backfill_queue as queue
     where
-        queue.status = 'failed'
-        and (
-            (queue.outcome = 'transient' and queue.attempts < %(max_attempts)s)
-            or exists (
+        (queue.status = 'failed' and queue.outcome = 'transient' and queue.attempts < %(max_attempts)s)
+        or (
+            queue.status in ('done', 'failed')
+            and queue.outcome <> 'stored'
+            and exists (
                 select from songstats_responses as response
                 where response.song = queue.song and response.parser_version is null
             )

@@ -80,6 +80,7 @@ def upgrade(url: str, *, kind: str) -> str | None:
 def _upgrade(engine: sqlalchemy.Engine, kind: str) -> str | None:
     with engine.connect() as connection, connection.begin():
         # Held by the outer transaction, so that all of it commits or nothing does.
+        connection.exec_driver_sql(_SQL["patience"])
         connection.exec_driver_sql(_SQL["lock"], {"key": _MIGRATION_LOCK})
         stamped = None
         if connection.exec_driver_sql(_SQL["is_stamped"]).scalar_one():

@@ -1,5 +1,9 @@
 -- What the migration itself asks of a database, before and after Alembic's part.
 
+-- name: patience
+-- An upgrade beside a drain would otherwise wait for it, and everybody else behind the upgrade.
+set local lock_timeout = '30s';
+
 -- name: lock
 select pg_advisory_xact_lock(%(key)s);
 

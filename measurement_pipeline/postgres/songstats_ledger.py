@@ -121,6 +121,7 @@ async def reserve(
 ) -> list[Reservation]:
     """Set a hit aside for each claim, in order, as far as lease, payer, breaker and budget allow. Commits."""
     async with connection.transaction():
+        await connection.execute(_SQL["reserve_patience"])
         await connection.execute(_SQL["reserve_lock"])
         found = await connection.execute(
             _SQL["reserve"],
@@ -203,21 +204,22 @@ def close_breaker(connection: Connection, *, kind: str | None = None) -> bool:
     return connection.execute(_SQL["close_breaker"], {"kind": kind}).fetchone() is not None
 
 
-async def pause(connection: AsyncConnection, *, retry_after: float | None, why: str, may_probe: bool) -> float:
+async def pause(connection: AsyncConnection, *, retry_after: float | None, why: str, blank: bool) -> float:
     """Keep the whole deployment away for as long as the vendor says, or longer each time; seconds left of the pause.
 
-    `may_probe`: beyond `retry_after` a probe may end it.
+    `blank`: after answers that told nothing; their pauses grow by themselves, and no probe ends one. After a 429 a probe may
+    end what goes beyond `retry_after`.
     """
     async with connection.transaction():
-        before = _one(await (await connection.execute(_SQL["throttled_before"])).fetchone())
-        seconds = pause_seconds(retry_after, pauses_before=before["throttled"] - before["is_paused"])
-        no_probe_for = (retry_after or 0.0) if may_probe else seconds
+        before = _one(await (await connection.execute(_SQL["throttled_before"], {"blank": blank})).fetchone())
+        seconds = pause_seconds(retry_after, pauses_before=before["pauses"] - before["is_paused"])
         found = await connection.execute(
             _SQL["pause"],
             {
                 "count_it": not before["is_paused"],
+                "blank": blank,
                 "seconds": seconds,
-                "no_probe_for": no_probe_for,
+                "no_probe_for": seconds if blank else retry_after or 0.0,
                 "why": why,
             },
         )

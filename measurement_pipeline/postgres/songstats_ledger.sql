@@ -5,6 +5,11 @@
 -- for the lock, and two runs could both take the last hit.
 select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0));
 
+-- name: reserve_patience
+-- Whoever holds the lock or the rows for longer, a person's open transaction or a client's login, fails the run: loudly, since
+-- a run that waits for ever looks like one that works.
+set local lock_timeout = '30s';
+
 -- name: reserve
 with asked as materialized (
     select *
@@ -146,14 +151,25 @@ with answered as materialized (
 ),
 
 not_to_blame as (
-    -- Rows whose run was throttled or refused. That is no attempt at them, also where the run dies before it settles them.
+    -- Rows whose run was throttled or refused, and for which no other call of it came to something. That is no attempt at them,
+    -- also where the run dies before it settles them.
     select
         queue.song,
         queue.attempt_run
     from answered
     inner join songstats_quota_ledger as ledger on answered.ledger = ledger.id
     inner join songstats_backfill_queue as queue on ledger.song = queue.song and ledger.run_id = queue.attempt_run
-    where answered.reason in ('throttled', 'refused key')
+    where
+        answered.reason in ('throttled', 'refused key')
+        and not exists (
+            select from songstats_quota_ledger as other
+            where
+                other.song = queue.song
+                and other.run_id = queue.attempt_run
+                and other.id <> ledger.id
+                and other.settled_at is not null
+                and coalesce(other.reason not in ('throttled', 'refused key'), true)
+        )
     order by queue.song
     for update of queue
 ),
@@ -210,7 +226,7 @@ select
     breaker_kind,
     reason,
     opened_at,
-    throttled,
+    throttled + stumbled as throttled,
     case when paused_until > clock_timestamp() then paused_until end as paused_until,
     pause_reason,
     coalesce(paused_until > clock_timestamp() and no_probe_before <= clock_timestamp(), false) as may_probe,
@@ -300,7 +316,7 @@ returning vendor;
 
 -- name: throttled_before
 select
-    throttled,
+    case when %(blank)s then stumbled else throttled end as pauses,
     coalesce(paused_until > clock_timestamp(), false) as is_paused
 from vendor_state
 where vendor = 'songstats'
@@ -310,16 +326,21 @@ for update;
 -- Calls that were in the air together are one pause: only the first of them makes the next one longer.
 update vendor_state
 set
-    throttled = throttled + %(count_it)s::int,
+    throttled = throttled + (%(count_it)s and not %(blank)s)::int,
+    stumbled = stumbled + (%(count_it)s and %(blank)s)::int,
+    pause_reason = case
+        when paused_until > clock_timestamp() + make_interval(secs => %(seconds)s) then pause_reason else %(why)s
+    end,
     paused_until = greatest(paused_until, clock_timestamp() + make_interval(secs => %(seconds)s)),
-    no_probe_before = greatest(no_probe_before, clock_timestamp() + make_interval(secs => %(no_probe_for)s)),
-    pause_reason = %(why)s
+    no_probe_before = greatest(no_probe_before, clock_timestamp() + make_interval(secs => %(no_probe_for)s))
 where vendor = 'songstats'
 returning extract(epoch from paused_until - clock_timestamp())::double precision as pause_left;
 
 -- name: end_pause
 update vendor_state
-set paused_until = null
+set
+    paused_until = null,
+    no_probe_before = null
 where vendor = 'songstats' and paused_until > clock_timestamp()
 returning vendor;
 
@@ -331,14 +352,16 @@ where vendor = 'songstats' and paused_until > clock_timestamp() and no_probe_bef
 returning vendor;
 
 -- name: throttled
-select throttled
+select throttled + stumbled as throttled
 from vendor_state
 where vendor = 'songstats';
 
 -- name: unthrottle
 update vendor_state
-set throttled = 0
-where vendor = 'songstats' and throttled > 0;
+set
+    throttled = 0,
+    stumbled = 0
+where vendor = 'songstats' and throttled + stumbled > 0;
 
 -- name: take_call_slots
 -- Seconds until the first of so many calls may go out; the others follow at the pace.

@@ -14,6 +14,7 @@ import pytest
 from measurement_pipeline.backfill.report import Kind
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.domain.payment import Verdict
+from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
 from measurement_pipeline.songstats.client import SongstatsClient
 from measurement_pipeline_tests.faults.waiting import until
@@ -534,6 +535,39 @@ def test_a_403_of_which_the_status_says_nothing_settles_nothing_and_pauses(bench
     assert {r["attempts"] for r in bench.sql("select attempts from songstats_backfill_queue")} == {0}
 
 
+@pytest.mark.parametrize("first", [{"delay": 3.0}, {"cut": 20}, {"status": 502}])
+def test_a_429_does_not_give_back_an_attempt_that_came_to_something_before_it(bench: Workbench, first: dict[str, Any]):
+    (song,) = songs = isrcs(1)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, count=1, **first)
+    bench.sandbox.faults(HISTORY, status=429, count=1)
+    bench.cover(songs, retry_soon_seconds=0.0)
+    bench.cover(songs, again=True)
+    assert [hit["reason"] for hit in bench.ledger()][1:] == ["throttled"]
+    assert bench.row(song)["attempts"] == 1
+
+
+def test_a_paid_answer_that_came_after_its_row_was_settled_without_a_history_is_read_by_the_next_sweep(
+    bench: Workbench,
+):
+    (song,) = songs = isrcs(1)
+    job = bench.ask_for(songs)
+    bench.cover(songs)
+    # As it is where an owner that was slow to answer had lost its lease to one that was told 404.
+    bench.sql("update songstats_responses set parser_version = null")
+    bench.sql("delete from song_measurements")
+    bench.sql("update songstats_backfill_queue set outcome = 'no_history'")
+    with connect(bench.database_url) as connection:
+        assert backfill_queue.reclaim(connection, bench.terms.rules, parser_version=1) == (1, 0)
+        assert [row.song for row in backfill_queue.due(connection, bench.terms.rules)] == songs
+    assert bench.sql("select state from measurement_jobs where id = %s", job) == [{"state": "done"}], (
+        "nobody pays again"
+    )
+    bench.cover(songs, run="after")
+    assert bench.row(song)["outcome"] == "stored"
+    assert bench.sandbox.hits() == 1
+
+
 def test_an_hour_of_5xx_pauses_rather_than_exhausts_the_queue(bench: Workbench):
     songs = isrcs(60)
     bench.ask_for(songs)
@@ -543,7 +577,7 @@ def test_an_hour_of_5xx_pauses_rather_than_exhausts_the_queue(bench: Workbench):
         bench.sql("update vendor_state set paused_until = now()")
     assert bench.sandbox.hits() <= 20
     assert bench.statuses() == {"pending": 60}
-    assert bench.sql("select throttled from vendor_state")[0]["throttled"] == 4
+    assert bench.sql("select throttled, stumbled from vendor_state") == [{"throttled": 0, "stumbled": 4}]
 
 
 def test_reading_again_what_was_kept_says_nothing_new_of_the_vendor(bench: Workbench):
@@ -584,7 +618,6 @@ def test_an_error_of_our_own_ends_the_run_only_after_what_is_in_the_air_was_kept
 
 
 def test_a_failed_row_beside_a_response_that_was_never_read_is_put_back_at_any_number_of_attempts(bench: Workbench):
-    from measurement_pipeline.postgres import backfill_queue
     from measurement_pipeline.postgres.database import connect
 
     (song,) = songs = isrcs(1)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from measurement_pipeline.backfill import probe
+from measurement_pipeline.backfill import overrides, probe
+from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY, STATUS
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
@@ -41,7 +42,7 @@ def test_while_the_vendor_does_not_answer_the_pause_goes_on(bench: Workbench):
     bench.ask_for(isrcs(30))
     throttle(bench, status=429)
     bench.sandbox.faults(STATUS, status=429)
-    assert ask(bench) == "Songstats does not answer yet: the pause goes on"
+    assert ask(bench) == "Songstats gives no good answer yet: the pause goes on"
     assert paused(bench)
 
 
@@ -109,3 +110,31 @@ def test_after_a_pause_the_first_blank_answer_says_that_it_is_not_over(bench: Wo
     bench.cover(isrcs(30), run="after")
     assert bench.sandbox.hits() == before + 1
     assert paused(bench)
+
+
+def test_a_blank_answer_after_a_storm_of_429s_does_not_begin_with_their_long_pause(bench: Workbench):
+    bench.ask_for(isrcs(30))
+    throttle(bench, times=8, status=429)
+    ask(bench)
+    bench.sandbox.faults(HISTORY, status=503)
+    bench.cover(isrcs(30), run="after")
+    (left,) = bench.sql("select extract(epoch from paused_until - now()) s from vendor_state")
+    assert 0 < left["s"] <= 5
+
+
+def test_a_pause_that_a_person_lifted_does_not_keep_the_next_ones_from_being_probed(bench: Workbench):
+    bench.ask_for(isrcs(30))
+    throttle(bench, status=429, retry_after=86_400)
+    with connect(bench.database_url) as connection:
+        assert overrides.close_breaker(connection, actor="somebody") == ["pause lifted"]
+    bench.sandbox.faults(HISTORY, status=429)
+    bench.cover(isrcs(30), run="after")
+    bench.sandbox.clear_faults()
+    assert ask(bench) == "Songstats answers again: the pause is over"
+
+
+def test_a_status_that_hangs_is_given_up_in_time_for_the_tick(bench: Workbench):
+    bench.ask_for(isrcs(30))
+    throttle(bench, status=429)
+    bench.sandbox.faults(STATUS, delay=60)
+    assert ask(bench) == "Songstats gives no good answer yet: the pause goes on"

@@ -417,7 +417,7 @@ def test_answers_are_told_latest_first_and_those_before_a_person_closed_the_brea
 
 
 def pause(tables: Tables, retry_after: float | None) -> float:
-    return tables.in_loop(lambda c: ledger.pause(c, retry_after=retry_after, why="it says so", may_probe=True))
+    return tables.in_loop(lambda c: ledger.pause(c, retry_after=retry_after, why="it says so", blank=False))
 
 
 def over(tables: Tables) -> None:

@@ -1,9 +1,15 @@
 -- What makes silence an alarm, who may log in as a client, and how long a pause is the vendor's own wish.
 
+alter table vendor_state add column stumbled int not null default 0;
+comment on column vendor_state.stumbled is 'Pauses in a row after answers that told nothing (5xx, timeouts), without an answer between: the next one is longer.';
+comment on column vendor_state.throttled is 'Pauses in a row after a 429, without an answer between: the next one is longer.';
 alter table vendor_state add column pause_reason text;
 alter table vendor_state add column no_probe_before timestamptz;
 comment on column vendor_state.pause_reason is 'Why there is, or was, a pause, in words.';
 comment on column vendor_state.no_probe_before is 'How much of the pause the vendor itself asked for (Retry-After): until then it is not asked whether it is back. The rest of a pause is our guess.';
+
+-- What was paid for and never read is looked for at every claim.
+create index songstats_responses_unread on songstats_responses (song) where parser_version is null;
 
 create table incidents (
     id bigint generated always as identity primary key,
