@@ -176,12 +176,8 @@ claimed as (
         "postgres/test_backfill_queue.py::test_a_run_may_claim_again_what_it_counted_the_last_attempt_of",
         Change(
             QUEUE,
-            """
-            queue.attempts < %(max_attempts)s
-            -- A run counts one""",
-            """
-            queue.attempts <= %(max_attempts)s
-            -- A run counts one""",
+            "(queue.attempts < %(max_attempts)s or queue.attempt_run = %(run)s)",
+            "(queue.attempts <= %(max_attempts)s or queue.attempt_run = %(run)s)",
         ),
     ),
 )
@@ -304,11 +300,11 @@ select
         Change(
             DRAIN,
             """
-            for item in batch:
-                self._to_settle.put_nowait(replace(item, response=responses.get(item.reservation.ledger or 0)))
+            for item in kept:
+                self._to_settle.put_nowait(item)
 """,
             """
-            self._land(len(batch))
+            self._land(len(kept))
 """,
         ),
     ),

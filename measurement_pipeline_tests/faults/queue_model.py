@@ -14,6 +14,7 @@ from measurement_pipeline.domain.outcome import Cause, Outcome
 from measurement_pipeline.postgres.songstats_ledger import Verdict
 
 SETTLED = {Outcome.STORED, Outcome.NO_HISTORY, Outcome.REJECTED, Outcome.MALFORMED, Outcome.EXHAUSTED}
+TELLS_NOTHING = {Cause.THROTTLED, Cause.REFUSED_KEY}
 
 
 @dataclass
@@ -129,10 +130,9 @@ class Model:
             self.may_call
             and (row.status is Status.PENDING or (row.status is Status.IN_PROGRESS and row.silent))
             and (impatient or not row.waits)
-            and self.payer(song) is not None
             and (
-                row.attempts < self.max_attempts
-                or (run is not None and row.attempt_run == run)
+                (self.payer(song) is not None and self._has_attempts(row, run))
+                # To read what was paid for takes neither a payer nor an attempt.
                 or self.unread(song) is not None
             )
         )
@@ -213,9 +213,8 @@ class Model:
         """The answer of a hit, whoever holds the row."""
         hit = self.hits[number]
         hit.is_open, hit.billable, hit.cause = False, billable, cause
-        row = self.rows[hit.song]
-        if cause in {Cause.THROTTLED, Cause.REFUSED_KEY} and row.attempt_run == hit.run:
-            row.attempts, row.attempt_run = row.attempts - 1, None
+        if cause in TELLS_NOTHING and self._calls_that_told(hit.song, hit.run) == 0:
+            self._give_back(hit.song, hit.run)
         if response is not None:
             self.responses.setdefault(response, Response(hit.song, number))
 
@@ -238,9 +237,8 @@ class Model:
         row = self.rows[song]
         row.status, row.outcome, row.owner, row.silent = settlement.status, settlement.outcome, None, False
         row.waits = settlement.not_before_seconds is not None
-        if settlement.attempt_back:
-            row.attempts -= row.attempt_run == run
-            row.attempt_run = None
+        if settlement.attempt_back and self._calls_that_told(song, run) <= (cause not in TELLS_NOTHING):
+            self._give_back(song, run)
         if response is not None:
             self.responses[response].read_by = parser
         if settlement.outcome is Outcome.STORED:
@@ -275,14 +273,12 @@ class Model:
         return len(used_up)
 
     def reclaim(self, *, parser: int) -> tuple[int, int]:
-        """What failed for now, or beside something to read; then what a newer parser may read."""
+        """What failed for now, or was settled beside something to read; then what a newer parser may read."""
         passing = [
             row
             for song, row in self.rows.items()
-            if row.status is Status.FAILED
-            and (
-                (row.outcome is Outcome.TRANSIENT and row.attempts < self.max_attempts) or self.unread(song) is not None
-            )
+            if (row.outcome is Outcome.TRANSIENT and row.attempts < self.max_attempts)
+            or (row.outcome not in {None, Outcome.STORED} and self.unread(song) is not None)
         ]
         for row in passing:
             row.back_to_pending()
@@ -331,6 +327,21 @@ class Model:
         for song in songs:
             if song in self.rows and self.rows[song].status in {Status.DONE, Status.FAILED}:
                 self.rows[song].suspect = True
+
+    def _has_attempts(self, row: Row, run: str | None) -> bool:
+        # A run that has counted its attempt may come back.
+        return row.attempts < self.max_attempts or (run is not None and row.attempt_run == run)
+
+    def _calls_that_told(self, song: str, run: str) -> int:
+        return sum(
+            (hit.song, hit.run, hit.is_open) == (song, run, False) and hit.cause not in TELLS_NOTHING
+            for hit in self.hits.values()
+        )
+
+    def _give_back(self, song: str, run: str) -> None:
+        row = self.rows[song]
+        if row.attempt_run == run:
+            row.attempts, row.attempt_run = row.attempts - 1, None
 
     def _latest_response(self, song: str) -> Response:
         return self.responses[max(n for n, r in self.responses.items() if r.song == song)]

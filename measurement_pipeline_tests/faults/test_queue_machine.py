@@ -82,6 +82,8 @@ REPLIES = (
     reply(None, Outcome.TRANSIENT, Cause.TIMEOUT, billable=None),
     reply(429, None, Cause.THROTTLED, billable=False),
     reply(401, None, Cause.REFUSED_KEY, billable=False),
+    # A 403 of which `/status` says nothing.
+    reply(403, None, Cause.TRANSIENT, billable=None),
 )
 
 
@@ -374,7 +376,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @step(
         2,
-        what=st.sampled_from(["no card", "old decisions", "breaker", "pause"]),
+        what=st.sampled_from(["no card", "old decisions", "old decisions", "breaker", "pause"]),
         account=st.sampled_from(PAYERS),
         songs=some_songs,
     )
@@ -391,7 +393,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.model.suspect(songs)
                 self.model.is_open = False
             case _:
-                pausing = partial(ledger.pause, retry_after=LONG, why="429", may_probe=True)
+                pausing = partial(ledger.pause, retry_after=LONG, why="429", blank=False)
                 assert self.loop.run(self.line.do(pausing)) > LONG / 2
                 self.model.paused = True
 
