@@ -2,6 +2,7 @@
 
 import re
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -199,3 +200,26 @@ def test_the_outcomes_of_each_status_are_the_same_in_sql(connection: Connection)
         assert branch
         expected = {str(outcome) for outcome, found in STATUS_OF_OUTCOME.items() if found is status}
         assert set(re.findall(r"'(\w+)'::text", branch[1])) == expected
+
+
+@pytest.mark.parametrize("version", ["0001"])
+def test_a_database_of_each_earlier_version_is_brought_up_with_what_it_holds(empty_database_url: str, version: str):
+    migrations = Path(migrate.__file__).parent / "migrations" / "versions"
+    with connect(empty_database_url) as connection:
+        connection.execute("create table alembic_version (version_num varchar(32) primary key)")
+        for script in sorted(migrations.glob("*.sql")):
+            if script.name[:4] <= version:
+                connection.execute(script.read_text(encoding="utf-8"))  # type: ignore[arg-type]
+        connection.execute("insert into alembic_version values (%s)", (version,))
+        connection.execute("insert into deployment (kind) values ('sandbox')")
+        connection.execute("insert into songs (isrc, name) values ('AA6Q72000047', 'kept')")
+        connection.execute("update vendor_state set throttled = 3, paused_until = '2026-01-01'")
+    assert migrate.current(empty_database_url) == version
+    migrate.upgrade(empty_database_url, kind="sandbox")
+    migrate.require(empty_database_url, kind="sandbox")
+    assert tables_of(empty_database_url) == TABLES
+    with connect(empty_database_url) as connection:
+        assert connection.execute("select name from songs").fetchall() == [{"name": "kept"}]
+        assert connection.execute("select throttled, stumbled from vendor_state").fetchall() == [
+            {"throttled": 3, "stumbled": 0}
+        ]
