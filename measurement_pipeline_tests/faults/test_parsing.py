@@ -192,7 +192,7 @@ def test_any_answer_leaves_its_recording_in_a_state_of_the_table(bench: Workbenc
     numbers, tried = count(step=8), count()
 
     @settings(
-        max_examples=250 if long_form else 12,
+        max_examples=250 if long_form else 8,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     )

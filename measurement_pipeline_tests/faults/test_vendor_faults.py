@@ -90,6 +90,22 @@ STORMS["everything at once"] = [
     {**fault, "share": 0.07} for name in STORMS for fault in STORMS[name][:2] if not fault.get("delay")
 ] + [{"delay": LATE, "share": 0.05}]
 
+# What the short form makes do with: one of each kind meets the others in "everything at once".
+IN_SHORT = (
+    "429 of both kinds, mixed",
+    "bodies cut short at random bytes",
+    "half-open connections",
+    "everything at once",
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    long_form = metafunc.config.getoption("--long")
+    if "weather" in metafunc.fixturenames:
+        metafunc.parametrize("weather", STORMS if long_form else IN_SHORT)
+    if "retry_after" in metafunc.fixturenames:
+        metafunc.parametrize("retry_after", [None, 300] if long_form else [None])
+
 
 def impatient(bench: Workbench, seconds: float) -> Means:
     """A client that allows a call so many seconds."""
@@ -106,7 +122,6 @@ def impatient(bench: Workbench, seconds: float) -> Means:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("weather", STORMS)
 def test_a_drain_through_a_storm_ends_with_everything_stored(
     bench: Workbench, weather: str, long_form: bool, proves: Proves
 ):
@@ -115,15 +130,16 @@ def test_a_drain_through_a_storm_ends_with_everything_stored(
     for number, fault in enumerate(STORMS[weather]):
         late = {"delay": LATE_IN_SHORT} if "delay" in fault and not long_form else {}
         bench.sandbox.faults(HISTORY, seed=f"{weather} {number}", **fault | late)
-    for _ in range(20 if long_form else 4):
+    met = 0
+    for _ in range(20):
         storm.run(bench, songs, means=impatient(bench, 1.0))
         with connect(bench.database_url) as connection:
             overrides.close_breaker(connection, actor="a test")
         storm.time_passes(bench)
         nothing_is_failed_too_early(bench)
-        if storm.is_over(bench):
+        met = sum(request["fault"] for request in bench.sandbox.requests(HISTORY))
+        if storm.is_over(bench) or (met >= 6 and not long_form):
             break
-    met = sum(request["fault"] for request in bench.sandbox.requests(HISTORY))
     assert met >= 3, "a storm that nothing met proves nothing"
     storm.clears_up(bench, songs)
     storm.each_request_has_its_row(bench)
@@ -192,7 +208,6 @@ def test_at_a_pace_no_call_is_left_to_go_out_once_the_vendor_has_asked_for_a_pau
     proves("vendor: 429 at a pace of 5 calls a second", ["I1", "I9", "I11"])
 
 
-@pytest.mark.parametrize("retry_after", [None, 300], ids=["without Retry-After", "with Retry-After"])
 def test_a_429_storm_of_an_hour_costs_nothing_and_is_over_at_the_next_look(
     bench: Workbench, retry_after: int | None, long_form: bool, proves: Proves
 ):
@@ -249,7 +264,7 @@ def test_a_vendor_that_answers_5xx_for_ever_exhausts_what_was_asked_and_the_next
     bench.sandbox.clear_faults()
     with connect(bench.database_url) as connection:
         put_back = overrides.requeue(connection, songs[::2], rebuy=False, actor="a test")
-    assert put_back == songs[::2]
+    assert sorted(put_back) == songs[::2]
     storm.drain(bench, songs[::2], runs=1)
     assert bench.statuses() == {"stored": len(songs) // 2, "exhausted": len(songs) // 2}
     storm.clears_up(bench, songs)
@@ -258,8 +273,8 @@ def test_a_vendor_that_answers_5xx_for_ever_exhausts_what_was_asked_and_the_next
 
 
 def test_answers_that_are_slow_but_in_time_are_answers(bench: Workbench, long_form: bool, proves: Proves):
-    delay, allowed = (30.0, 50.0) if long_form else (0.5, 10.0)
-    songs = isrcs(40 if long_form else 20)
+    delay, allowed = (30.0, 50.0) if long_form else (0.3, 10.0)
+    songs = isrcs(25 if long_form else 20)
     bench.ask_for(songs)
     bench.means = impatient(bench, allowed)
     bench.sandbox.faults(HISTORY, delay=delay)
