@@ -96,7 +96,8 @@ class Trust:
 
     async def _watch_the_streak(self) -> None:
         reason = streak([cause for cause, _ in self._answers]).reason
-        if reason is not None and self.breaker_opened is None:
+        # Again with each answer that comes down once it is open: what was in the air is as doubtful.
+        if reason is not None:
             await self._open_breaker("streak", reason, self._since_stored())
 
     async def _open_breaker(self, kind: str, reason: str, suspects: list[str]) -> None:

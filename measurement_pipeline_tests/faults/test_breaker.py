@@ -132,7 +132,6 @@ def test_a_change_in_the_middle_of_a_run_stops_calls_within_what_is_in_the_air(
     proves(f"vendor: {late_change}, in the middle of a run", ["I1", "I4", "I5", "I6", "I7", "I8", "I10", "I14"])
 
 
-@pytest.mark.xfail(reason="what comes down after the breaker has opened is not marked as suspect")
 def test_what_was_in_the_air_when_the_breaker_opened_is_suspect_too(bench: Workbench, proves: Proves):
     songs = isrcs(60)
     bench.ask_for(songs)
