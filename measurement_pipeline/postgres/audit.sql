@@ -164,15 +164,25 @@ from songstats_backfill_queue as queue
 where %(at_rest)s and queue.status = 'in_progress';
 
 -- name: I11
--- An attempt is a run that called for it; one that was throttled or refused is none.
-select queue.song || ' counts ' || queue.attempts || ' attempts, and ' || calls.runs || ' runs called for it' as what
+-- An attempt is a claim under which it was called for; one that was throttled or refused is none, unless the answer came when
+-- a later owner had called already: then it changes nothing of the row. A run's tries within seconds are one attempt of several
+-- claims; a run that comes back after another had the row makes a second.
+select queue.song || ' counts ' || queue.attempts || ' attempts, and was called for under ' || calls.claims || ' claims' as what
 from songstats_backfill_queue as queue
 cross join lateral (
-    select count(distinct ledger.run_id) as runs
+    select count(distinct ledger.lease) as claims
     from songstats_quota_ledger as ledger
-    where ledger.song = queue.song and ledger.reason is distinct from 'throttled' and ledger.reason is distinct from 'refused key'
+    where
+        ledger.song = queue.song
+        and (
+            coalesce(ledger.reason not in ('throttled', 'refused key'), true)
+            or exists (
+                select from songstats_quota_ledger as later
+                where later.song = ledger.song and later.lease > ledger.lease and later.reserved_at < ledger.settled_at
+            )
+        )
 ) as calls
-where queue.attempts > calls.runs;
+where queue.attempts > calls.claims;
 
 -- name: I12
 -- Each hit has a payer who may be asked: a request of theirs, or an operator's launch.

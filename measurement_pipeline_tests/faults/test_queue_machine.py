@@ -124,6 +124,9 @@ class Step:
     when: Callable[[Any], bool]
     arguments: st.SearchStrategy[dict[str, Any]]
 
+    def __repr__(self) -> str:
+        return self.method.__name__
+
 
 STEPS: list[Step] = []
 
