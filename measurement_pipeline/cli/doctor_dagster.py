@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from measurement_pipeline import deployment
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.dagster_instance import reading
 from measurement_pipeline.cli.diagnosis import Line, fail, ok, warn
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 _DAEMON_SILENCE_SECONDS = 120.0
 # A sensor ticks every few seconds; a code location that does not load ticks none of them.
 _SENSOR_SILENCE_SECONDS = 600.0
-# A run's own sign of life, as the sensor judges it.
-_SHORTEST_RUN_SILENCE_SECONDS = 90.0
 
 
 def lines(target: Target) -> Iterator[Line]:
@@ -87,6 +86,12 @@ def _automation(instance: "DagsterInstance") -> Iterator[Line]:
         if off:
             yield fail(kind, f"SWITCHED OFF: {', '.join(off)}; switch on in Dagster (Automation)")
             continue
+        if kind == "sensors" and all(tick is None for _, tick in standing.values()):
+            cure = (
+                "if the daemon runs for more than a minute, the code location does not load: see Deployment in Dagster"
+            )
+            yield fail(kind, f"NONE HAS EVER TICKED: {cure}, or the code server's log")
+            continue
         unwell = [f"{name} {why}" for name, (_, tick) in standing.items() if (why := _unwell(tick, kind))]
         if unwell:
             cure = "see Automation in Dagster, and whether the code location loads (Deployment)"
@@ -149,7 +154,7 @@ def _runs(instance: "DagsterInstance", target: Target) -> Line:
             beats = run_heartbeats.last_beats(connection, list(runs))
     except DatabaseError:
         return warn("runs", f"{len(runs)} under way; unknown whether they live, since the measurement database is away")
-    silence = max(target.settings.claim_timeout, _SHORTEST_RUN_SILENCE_SECONDS)
+    silence = deployment.terms(target.settings, target.database_url).silence_seconds
     dead = [run for run, seconds in runs.items() if beats.get(run, seconds) > silence]
     if dead:
         return warn(

@@ -21,6 +21,8 @@ from measurement_pipeline.postgres.spend import Frees, ToBuy
 from measurement_pipeline.settings import Settings
 
 _HOUR_SECONDS = 3_600.0
+# Fewer are a trial, and no pace.
+_HITS_THAT_SHOW_A_PACE = 20
 _CENTURY_SECONDS = 100 * 365 * 24 * _HOUR_SECONDS
 
 
@@ -78,7 +80,8 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
 def outlook(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float, now: datetime) -> Outlook:
     """When the last recording that somebody pays for can be bought: as the budget frees, and no faster than the pace.
 
-    The pace is that of the last hour, or of the part of it in which anything was bought; else the set one.
+    The pace is that of the part of the last hour in which anything was bought, where that was enough to show one; else the set
+    one.
     """
     hits = queue.to_buy - queue.unpaid
     by_budget = seconds_until_bought(
@@ -87,10 +90,10 @@ def outlook(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float
         counted=budget.hits,
         frees_in=lambda place: songstats_ledger.frees_in(connection, place),
     )
-    if queue.recent_hits:
+    if queue.recent_hits >= _HITS_THAT_SHOW_A_PACE:
         by_pace = hits / queue.recent_hits * queue.recent_seconds
         an_hour = queue.recent_hits / queue.recent_seconds * _HOUR_SECONDS
-        which = f"{an_hour:,.0f} hits an hour, as in the last {queue.recent_seconds / 60:.0f} min"
+        which = f"{an_hour:,.0f} hits an hour, as when it last bought"
     else:
         by_pace = hits / pace if pace else 0.0
         which = f"{pace:g} calls a second, as set" if pace else "no pace is set"

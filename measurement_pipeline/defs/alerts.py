@@ -4,11 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from measurement_pipeline.defs.jobs import health_checks, songstats_backfill
 from measurement_pipeline.defs.machine import ASSET_JOB, failure_line
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.health import incidents
-from measurement_pipeline.postgres.database import DatabaseUnavailable
+from measurement_pipeline.postgres.database import DatabaseError
 from measurement_pipeline.postgres.incidents import OVER_AFTER_HOURS
+from measurement_pipeline.postgres.migrate import SchemaOutOfDateError, WrongDeploymentError
 
 
 @dg.run_failure_sensor(
@@ -26,17 +29,25 @@ def run_failure_alert(context: dg.RunFailureSensorContext, pipeline: dg.Resource
     next run of the checks, tells it.
     """
     run = context.dagster_run
-    job = "songstats_history" if run.job_name == ASSET_JOB else run.job_name
+    job = _name(run)
     line = failure_line(context.instance, run.run_id)
     try:
         pipeline.require_own_database()
         incidents.see_failure(pipeline.terms.database_url, job, line, run=run.run_id)
-    except DatabaseUnavailable:
+    except (DatabaseError, WrongDeploymentError, SchemaOutOfDateError):
         # Dagster will not come back to this failure, and the table cannot have it: told from here, or never.
         if pipeline.post_alert is not None and not _failed_so_before(context, job, line):
             pipeline.post_alert(incidents.about_failure(job, line, run=run.run_id))
         raise
     incidents.tell(pipeline.terms.database_url, pipeline.post_alert)
+
+
+def _name(run: dg.DagsterRun) -> str:
+    """What a person calls it, whoever launched it: a launch from the asset's page runs under a name of Dagster's own."""
+    if run.job_name != ASSET_JOB:
+        return run.job_name
+    buys = run.asset_selection is None or SONGSTATS_HISTORY in run.asset_selection
+    return songstats_backfill.name if buys else health_checks.name
 
 
 def _failed_so_before(context: dg.RunFailureSensorContext, job: str, line: str) -> bool:

@@ -23,7 +23,7 @@ _MOST_RUNS = 100
 
 def machine(instance: dg.DagsterInstance, *, sensor: str, job: str, buys: bool) -> Machine:
     """What is known of `sensor` and the runs of `job`; where it `buys`, of those that operators launched too."""
-    jobs = {job, ASSET_JOB} if buys else {job}
+    jobs = (job, ASSET_JOB) if buys else (job,)
     busy, queued, ended = (_runs(instance, statuses, jobs) for statuses in (_BUSY, _WAITING, _ENDED))
     switched_off, tick_error = _sensor(instance, sensor)
     last = ended[0] if ended else None
@@ -62,12 +62,14 @@ def failure_line(instance: dg.DagsterInstance, run_id: str) -> str:
 def _runs(
     instance: dg.DagsterInstance, statuses: list[dg.DagsterRunStatus], jobs: Collection[str]
 ) -> list[dg.RunRecord]:
-    return [
+    """Those of all `jobs` together, the latest first."""
+    found = [
         record
         for job in jobs
         for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=statuses), limit=_MOST_RUNS)
         if record.dagster_run.asset_selection is None or SONGSTATS_HISTORY in record.dagster_run.asset_selection
     ]
+    return sorted(found, key=lambda record: record.storage_id, reverse=True)
 
 
 def _run(record: dg.RunRecord) -> Run:

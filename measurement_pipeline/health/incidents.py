@@ -5,14 +5,17 @@ run to the next. It is written to the table first and told from there, so that a
 """
 
 import re
+import time
 from collections.abc import Callable
 
+from measurement_pipeline.alerts.webhook import WebhookError
 from measurement_pipeline.health.finding import Finding, at
 from measurement_pipeline.postgres import incidents
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.incidents import Incident
 
 _LONGEST_LINE = 300
+_TELLING_SECONDS = 20.0
 
 # What differs between two failures of one kind: times, ids, ISRCs, figures; and then lists of those.
 _CHANGING = (
@@ -65,13 +68,31 @@ def see_finding(database_url: str, check: str, finding: Finding) -> None:
 
 
 def tell(database_url: str, post: Callable[[str], None] | None) -> int:
-    """Tell what was not told yet, oldest first; how many. Without a webhook nothing is told. Raises what `post` raises."""
+    """Tell what was not told yet, oldest first; how many. Without a webhook nothing is told.
+
+    One that the webhook refuses does not keep the others from being told; then, at the end, it raises what `post` raised first.
+    Gives up after a while, since a sensor's tick has a minute: the next one goes on.
+    """
     if post is None:
         return 0
-    told = 0
+    told, seen, refused = 0, 0, None
+    deadline = time.monotonic() + _TELLING_SECONDS
+
+    def send(incident: Incident) -> None:
+        nonlocal seen
+        seen = incident.id
+        post(message(incident))
+
     with connect(database_url) as connection:
-        while incidents.tell_next(connection, lambda incident: post(message(incident))):
-            told += 1
+        while time.monotonic() < deadline:
+            try:
+                if not incidents.tell_next(connection, send, after=seen):
+                    break
+                told += 1
+            except WebhookError as error:
+                refused = refused or error
+    if refused is not None:
+        raise refused
     return told
 
 

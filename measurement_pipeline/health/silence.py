@@ -147,9 +147,11 @@ def _what_stops_buying(
         yield _Obstacle(Reason.PAYMENT, f"nobody who wants them has a card on file; ask for one: {who}")
     yield from _what_holds_the_slot(machine, buying.now)
     # One pause as long as all of the silence is what the vendor asked for; pause after pause is a vendor that is away.
-    if deployment.why_paused is not None and deployment.throttled > 1:
+    # Judged between two pauses too: a probe ends each of them, and nothing has changed.
+    if deployment.throttled > 1:
+        now = deployment.why_paused or "Songstats is about to be asked again"
         again = f"it is the pause number {deployment.throttled} without an answer between: see what ails Songstats"
-        yield _Obstacle(Reason.VENDOR, f"{deployment.why_paused}; {again}")
+        yield _Obstacle(Reason.VENDOR, f"{now}; {again}")
     if budget.left == 0:
         frees = budget.next_hit_frees_at
         when = "none is allowed at all" if frees is None else f"the next one frees at {at(frees)}"

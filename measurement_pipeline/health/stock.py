@@ -47,9 +47,9 @@ def figures_are_in_range(latest: Sequence[Series]) -> Finding:
     odd = {series.song: "; ".join(found) for series in latest if (found := _oddities(series))}
     figures: dict[str, int | float | str] = {"recordings looked at": len(latest), "out of range": len(odd)}
     if not odd:
-        return Finding(True, f"{len(latest)} recordings were stored in the last day, all in range", figures=figures)
+        return Finding(True, f"{len(latest)} recordings of the last day were looked at, all in range", figures=figures)
     shown = [f"{song} {why}" for song, why in sorted(odd.items())]
-    words = f"{len(odd)} of {len(latest)} recordings stored in the last day are out of range: {examples(shown)}"
+    words = f"{len(odd)} of {len(latest)} recordings of the last day that were looked at are out of range: {examples(shown)}"
     return Finding(False, words + "; look at their kept responses", reason="out of range", figures=figures)
 
 

@@ -64,13 +64,15 @@ order by request.account
 limit 5;
 
 -- name: answering
+-- By when each was asked: every look of intake changes updated_at, and answers nothing. One that its client has put off waits
+-- for its own time.
 select
     count(*) as waiting,
-    min(updated_at) as oldest,
-    (array_agg(error order by updated_at) filter (where error is not null))[1] as error,
+    min(created_at) as oldest,
+    (array_agg(error order by created_at) filter (where error is not null))[1] as error,
     clock_timestamp() as now
 from measurement_jobs
-where state = 'queued';
+where state = 'queued' and (not_before is null or not_before <= clock_timestamp() or error is not null);
 
 -- name: given_up
 select

@@ -37,14 +37,14 @@ def end(connection: Connection, *, source: str, except_key: str | None = None) -
     connection.execute(_SQL["end_of"], {"source": source, "except_key": except_key})
 
 
-def tell_next(connection: Connection, tell: Callable[[Incident], None]) -> bool:
-    """Hand the oldest untold incident to `tell`, and mark it as told once that returns; whether there was one.
+def tell_next(connection: Connection, tell: Callable[[Incident], None], *, after: int) -> bool:
+    """Hand the oldest untold incident `after` that id to `tell`, and mark it as told once that returns; whether there was one.
 
     Nobody else tells it meanwhile. Where `tell` raises, it stays untold. A crash between the two tells it twice: the other order
     would lose it.
     """
     with connection.transaction():
-        row = connection.execute(_SQL["next_untold"]).fetchone()
+        row = connection.execute(_SQL["next_untold"], {"after": after}).fetchone()
         if row is None:
             return False
         tell(Incident(**row))

@@ -28,7 +28,7 @@ select
     opened_at,
     ended_at
 from incidents
-where told_at is null and last_at > clock_timestamp() - interval '7 days'
+where told_at is null and id > %(after)s and last_at > clock_timestamp() - interval '7 days'
 order by id
 limit 1
 for update skip locked;

@@ -5,7 +5,7 @@ The statements are in `spend.sql`; adding up is `domain/spend`.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from measurement_pipeline.domain.spend import Calls, Counted
@@ -20,7 +20,7 @@ _SQL = statements("spend")
 class ToBuy:
     """Recordings that will need a hit; `unpaid`: those of them that nobody with a card on file wants for now.
 
-    `recent_hits` were spent in the last `recent_seconds`: an hour, or less where the first of them is younger.
+    `recent_hits` were spent in the last hour, from the first of them to the last in `recent_seconds`, a minute at least.
     """
 
     to_buy: int
@@ -83,27 +83,27 @@ def spent_for(connection: Connection, job: UUID) -> list[Calls]:
 
 def origin(connection: Connection, job: UUID) -> Origin:
     """Where the recordings of a request came from."""
-    return Origin(**_row(connection, "origin", job=job))
+    return Origin(**_row(connection, _SQL["origin"], job=job))
 
 
 def to_buy(connection: Connection, rules: Rules) -> ToBuy:
     """What the queue will still cost."""
-    return ToBuy(**_row(connection, "queue", operators_account=rules.operators_account))
+    return ToBuy(**_row(connection, _SQL["queue"], operators_account=rules.operators_account))
 
 
 def frees(connection: Connection) -> Frees:
     """How fast the budget comes back."""
-    return Frees(**_row(connection, "frees"))
+    return Frees(**_row(connection, _SQL["frees"]))
 
 
 def month(connection: Connection) -> Month:
     """This month's calls, to be held against the vendor's own count."""
-    return Month(**_row(connection, "month"))
+    return Month(**_row(connection, _SQL["month"]))
 
 
 def since(connection: Connection, *, days: int) -> tuple[datetime, datetime]:
     """The window of the last `days`: its beginning and its end, which is now."""
-    now: datetime = _row(connection, "now")["now"]
+    now: datetime = _row(connection, _SQL["now"])["now"]
     return now - timedelta(days=days), now
 
 
@@ -112,8 +112,8 @@ def _spent(connection: Connection, *, days: int | None, account: UUID | None, jo
     return [Calls(**{**row, "counted": Counted(row["counted"])}) for row in found]
 
 
-def _row(connection: Connection, name: str, **parameters: object) -> dict[str, Any]:
-    found = connection.execute(_SQL[name], parameters).fetchone()
+def _row(connection: Connection, statement: LiteralString, **parameters: object) -> dict[str, Any]:
+    found = connection.execute(statement, parameters).fetchone()
     if found is None:
-        raise LookupError(f"the statement {name} must return a row")
+        raise LookupError(f"this statement must return a row: {statement}")
     return found

@@ -86,11 +86,11 @@ with to_buy as (
         )
 ),
 
--- The last hour, or as much of it as anything was bought in; a minute at least, for one hit alone is no pace.
+-- As much of the last hour as anything was bought in; a minute at least. Before and after it nothing may have been due.
 recent as (
     select
         count(*) as hits,
-        greatest(extract(epoch from clock_timestamp() - min(ledger.reserved_at)), 60)::double precision as seconds
+        greatest(extract(epoch from max(ledger.reserved_at) - min(ledger.reserved_at)), 60)::double precision as seconds
     from songstats_quota_ledger as ledger
     where ledger.reserved_at > clock_timestamp() - interval '1 hour' and ledger.billable is distinct from false
 )

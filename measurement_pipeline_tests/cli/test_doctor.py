@@ -65,8 +65,9 @@ def beat(instance, *, seconds_ago: float = 0.0) -> None:  # noqa: F811
 
 @pytest.fixture
 def well(instance) -> None:  # noqa: F811
-    """Daemons beat; sensors and schedules are as the code declares them."""
+    """Daemons beat and sensors tick; sensors and schedules are as the code declares them."""
     beat(instance)
+    tick(instance, "measurement_job_sensor", TickStatus.SKIPPED)
 
 
 def state_of(instance, name: str, status: InstigatorStatus) -> InstigatorState:  # noqa: F811
@@ -74,6 +75,21 @@ def state_of(instance, name: str, status: InstigatorStatus) -> InstigatorState: 
     state = InstigatorState(RemoteInstigatorOrigin(repository, name), InstigatorType.SENSOR, status)
     instance.add_instigator_state(state)
     return state
+
+
+def tick(instance, sensor: str, status: TickStatus, *, seconds_ago: float = 1) -> None:  # noqa: F811
+    state = state_of(instance, sensor, InstigatorStatus.DECLARED_IN_CODE)
+    instance.create_tick(
+        TickData(
+            state.instigator_origin_id,
+            sensor,
+            InstigatorType.SENSOR,
+            status,
+            time.time() - seconds_ago,
+            selector_id=state.selector_id,
+            error=SerializableErrorInfo("it broke", [], None) if status is TickStatus.FAILURE else None,
+        )
+    )
 
 
 ALL = [
@@ -220,24 +236,20 @@ def test_a_sensor_that_is_switched_off_is_named(doctor, well, instance):  # noqa
     ],
 )
 def test_a_sensor_that_is_on_and_does_not_work_is_a_warning(doctor, well, instance, status, seconds_ago, words):  # noqa: F811
-    state = state_of(instance, "backfill_queue_sensor", InstigatorStatus.DECLARED_IN_CODE)
-    instance.create_tick(
-        TickData(
-            state.instigator_origin_id,
-            "backfill_queue_sensor",
-            InstigatorType.SENSOR,
-            status,
-            time.time() - seconds_ago,
-            selector_id=state.selector_id,
-            error=SerializableErrorInfo("it broke", [], None) if status is TickStatus.FAILURE else None,
-        )
-    )
+    tick(instance, "backfill_queue_sensor", status, seconds_ago=seconds_ago)
     found = doctor()["sensors"]
     if words is None:
         assert found[0] == "ok"
     else:
         assert found[0] == "warn"
         assert words in found[1]
+
+
+def test_where_no_sensor_has_ever_ticked_nothing_runs_however_well_the_daemon_beats(doctor, instance):  # noqa: F811
+    beat(instance)
+    verdict, words = doctor()["sensors"]
+    assert verdict == "FAIL"
+    assert "the code location does not load" in words
 
 
 def test_a_schema_that_is_behind_dagsters_own_is_told(doctor, well, dagster_storage):

@@ -113,7 +113,11 @@ def test_where_the_budget_suffices_the_pace_is_named(run, bench):
     bench.ask_for(isrcs(5))
     assert "the budget suffices; at 5 calls a second, as set" in run("spend").stdout
     bench.cover(isrcs(2))
-    assert "the budget suffices; at 120 hits an hour, as in the last 1 min" in run("spend").stdout
+    assert "at 5 calls a second, as set" in run("spend").stdout, "a trial hit or two an hour ago are no pace"
+    bench.ask_for(isrcs(60, start=100))
+    bench.cover(isrcs(28, start=100), run="run-2")
+    bench.sql("update songstats_quota_ledger set reserved_at = reserved_at - interval '50 minutes'")
+    assert "the budget suffices; at 1,800 hits an hour, as when it last bought" in run("spend").stdout
 
 
 def test_a_queue_that_will_never_be_empty_is_said_to_be_so(run, bench):

@@ -215,8 +215,10 @@ def test_a_request_that_stays_queued_is_silence_and_its_reason_is_named(stage: S
     stage.ask({"isrcs": SONGS})
     assert shown(stage, "requests_are_answered").passed
     stage.bench.sandbox.faults("/v1/", status=500)
-    stage.intake()
-    stage.bench.sql("update measurement_jobs set updated_at = now() - interval '7 hours'")
+    stage.bench.sql("update measurement_jobs set created_at = now() - interval '7 hours'")
+    for _ in range(2):  # intake goes on trying, which answers nobody
+        stage.bench.sql("update measurement_jobs set not_before = null")
+        assert stage.intake().success
     found = shown(stage, "requests_are_answered")
     assert not found.passed
     assert found.severity is dg.AssetCheckSeverity.ERROR

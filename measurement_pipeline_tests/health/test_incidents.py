@@ -76,6 +76,21 @@ def test_a_webhook_that_is_away_loses_nothing_and_is_told_later_exactly_once(
     assert incidents.tell(database_url, webhook.post) == 0
 
 
+def test_one_that_the_webhook_refuses_keeps_no_other_from_being_told(database_url: str):
+    taken: list[str] = []
+
+    def post(text: str) -> None:
+        if "ill" in text:
+            raise WebhookError("ALERT_WEBHOOK_URL answered 400")
+        taken.append(text)
+
+    for line in ("it is ill", "a lock is sat on", "the disk is full"):
+        incidents.see_failure(database_url, "job", line, run="12345678")
+    with pytest.raises(WebhookError, match="answered 400"):
+        incidents.tell(database_url, post)
+    assert ["lock" in taken[0], "disk" in taken[1], len(taken)] == [True, True, 2]
+
+
 def test_what_is_over_before_it_could_be_told_is_told_as_over(database_url: str, receiver: Receiver):
     incidents.see_finding(database_url, "recordings_are_bought", BROKEN)
     incidents.see_finding(database_url, "recordings_are_bought", Finding(True, "fine"))

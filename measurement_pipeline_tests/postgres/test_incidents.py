@@ -41,4 +41,4 @@ def test_ending_a_source_leaves_others_and_the_excepted_one_open(connection: Con
 def test_what_nobody_was_told_of_for_a_week_is_no_news(connection: Connection):
     incidents.see(connection, key="a", what="old")
     connection.execute("update incidents set last_at = last_at - interval '8 days'")
-    assert not incidents.tell_next(connection, lambda _incident: None)
+    assert not incidents.tell_next(connection, lambda _incident: None, after=0)
