@@ -149,7 +149,7 @@ HEADERS = st.dictionaries(
 def test_any_answer_comes_to_a_row_of_the_outcome_table(long_form: bool, proves: Proves):
     tried = count()
 
-    @settings(max_examples=5_000 if long_form else 150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=2_000 if long_form else 150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
         status=st.just(200) | st.integers(100, 599),
         headers=HEADERS,
@@ -192,7 +192,7 @@ def test_any_answer_leaves_its_recording_in_a_state_of_the_table(bench: Workbenc
     numbers, tried = count(step=8), count()
 
     @settings(
-        max_examples=250 if long_form else 8,
+        max_examples=100 if long_form else 8,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     )

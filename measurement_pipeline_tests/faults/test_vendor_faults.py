@@ -125,7 +125,7 @@ def impatient(bench: Workbench, seconds: float) -> Means:
 def test_a_drain_through_a_storm_ends_with_everything_stored(
     bench: Workbench, weather: str, long_form: bool, proves: Proves
 ):
-    songs = isrcs(300 if long_form else 20)
+    songs = isrcs(100 if long_form else 20)
     bench.ask_for(songs)
     for number, fault in enumerate(STORMS[weather]):
         late = {"delay": LATE_IN_SHORT} if "delay" in fault and not long_form else {}
