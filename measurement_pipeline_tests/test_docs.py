@@ -12,6 +12,7 @@ from measurement_pipeline.domain.measurement_job import State
 from measurement_pipeline.domain.outcome import Outcome
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.settings import Settings
+from measurement_pipeline_tests.faults.guards import GUARDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -85,6 +86,12 @@ def test_every_make_target_of_the_readme_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_readme_shows_every_guard_and_nothing_that_is_none():
+    faults = README.split("<!-- faults")[1].split("<!-- /faults -->")[0]
+    shown = re.findall(r"^\| (.+?) \| test_\w+\.py::", faults, re.MULTILINE)
+    assert sorted(shown) == sorted(guard.name for guard in GUARDS)
 
 
 def test_links_between_documents_lead_somewhere():

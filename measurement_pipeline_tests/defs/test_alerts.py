@@ -1,13 +1,17 @@
 """Failed runs on a real Dagster instance, and what a person is told of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.run_request import DagsterRunReaction
+from dagster._core.utils import make_new_run_id
 
 from measurement_pipeline.alerts.webhook import Webhook
+from measurement_pipeline.defs.asset_checks import health_checks, ledger_matches_vendor
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.postgres import migrate
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.health.receiver import Receiver
@@ -58,6 +62,23 @@ def fail(stage: Stage, why: str, *, job: str = "songstats_backfill") -> dg.Dagst
     run = stage.instance.create_run_for_job(stage.definitions.resolve_job_def(job))
     stage.instance.report_run_failed(run, why)
     return run
+
+
+def by_hand(
+    stage: Stage,
+    why: str,
+    *,
+    assets: Iterable[dg.AssetKey] | None = None,
+    checks: Iterable[dg.AssetCheckKey] | None = None,
+) -> None:
+    """As a launch from the asset's page: Dagster's own job, with what was chosen; nothing chosen is None."""
+    run = dg.DagsterRun(
+        job_name="__ASSET_JOB",
+        run_id=make_new_run_id(),
+        asset_selection=None if assets is None else frozenset(assets),
+        asset_check_selection=None if checks is None else frozenset(checks),
+    )
+    stage.instance.report_run_failed(stage.instance.add_run(run), why)
 
 
 def test_fifty_runs_that_fail_alike_are_one_message(sensor: Sensor, receiver: Receiver):
@@ -159,6 +180,67 @@ def test_two_sensors_by_mistake_tell_once(sensor: Sensor, receiver: Receiver):
     fail(sensor.stage, "the store is full")
     sensor.catch_up()
     other.catch_up()
+    assert len(receiver.texts) == 1
+
+
+@pytest.mark.parametrize("launched", [{SONGSTATS_HISTORY}, None])
+def test_a_backfill_that_fails_alike_is_one_incident_whoever_launched_it(
+    sensor: Sensor, receiver: Receiver, launched: set[dg.AssetKey] | None
+):
+    fail(sensor.stage, "the store is full")
+    by_hand(sensor.stage, "the store is full", assets=launched)
+    sensor.catch_up()
+    (text,) = receiver.texts
+    assert text.startswith("songstats_backfill failed: the store is full\n")
+
+
+def test_checks_launched_by_hand_are_told_as_those_that_the_schedule_launches(sensor: Sensor, receiver: Receiver):
+    fail(sensor.stage, "the store is full", job="health_checks")
+    by_hand(sensor.stage, "the store is full", checks=health_checks[0].check_keys)
+    by_hand(sensor.stage, "no answer", checks=ledger_matches_vendor.check_keys)
+    sensor.catch_up()
+    assert [text.split("\n")[0] for text in receiver.texts] == [
+        "health_checks failed: the store is full",
+        "ledger_reconciliation failed: no answer",
+    ]
+
+
+def schema_is_old(stage: Stage) -> None:
+    stage.bench.sql("update alembic_version set version_num = '0001'")
+
+
+def database_is_anothers(stage: Stage) -> None:
+    stage.bench.sql("update deployment set kind = 'live'")
+
+
+def table_is_gone(stage: Stage) -> None:
+    stage.bench.sql("alter table incidents rename to away")
+
+
+@pytest.mark.parametrize("mar", [schema_is_old, database_is_anothers, table_is_gone])
+def test_a_failure_that_the_database_cannot_take_is_told_from_the_tick_once(
+    sensor: Sensor, receiver: Receiver, mar: Callable[[Stage], None]
+):
+    stage = sensor.stage
+    url = stage.pipeline.terms.database_url
+    stage.pipeline = replace(stage.pipeline, require_own_database=lambda: migrate.require(url, kind="sandbox"))
+    stage.definitions = definitions(stage.pipeline)
+    mar(stage)
+    for _ in range(2):
+        fail(stage, "the store is full")
+    reactions = sensor.catch_up()
+    assert [reaction.error is not None for reaction in reactions] == [True, True]
+    assert [text.split("\n")[0] for text in receiver.texts] == ["songstats_backfill failed: the store is full"]
+
+
+def test_thirty_failures_while_the_database_is_away_are_one_message(sensor: Sensor, receiver: Receiver):
+    stage = sensor.stage
+    stage.pipeline = replace(stage.pipeline, terms=replace(stage.pipeline.terms, database_url=GONE))
+    stage.definitions = definitions(stage.pipeline)
+    for number in range(29):
+        fail(stage, f"the database is away (try {number})")
+    by_hand(stage, "the database is away (try 30)", assets={SONGSTATS_HISTORY})
+    assert len(sensor.catch_up()) == 30
     assert len(receiver.texts) == 1
 
 

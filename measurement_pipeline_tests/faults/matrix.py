@@ -57,16 +57,12 @@ def guards(properties: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
 def as_markdown(found: Sequence[Proof], caught: Sequence[tuple[str, str]]) -> str:
     """The matrix, and below it the guards that were broken on purpose, as the README shows them."""
     columns = [name for name in INVARIANTS if any(name in proof.invariants for proof in found)]
-    lines = [
-        f"| fault | times | {' | '.join(columns)} |",
-        f"|---|---|{'---|' * len(columns)}",
-        *(
-            f"| {proof.fault} | {proof.times:,} | "
-            + " | ".join("✓" if name in proof.invariants else "" for name in columns)
-            + " |"
-            for proof in sorted(found, key=lambda proof: proof.fault)
-        ),
-    ]
+    lines = []
+    if found:
+        lines += [f"| fault | times | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
+    for proof in sorted(found, key=lambda proof: proof.fault):
+        held = " | ".join("✓" if name in proof.invariants else "" for name in columns)
+        lines.append(f"| {proof.fault} | {proof.times:,} | {held} |")
     if caught:
         lines += ["", "| without this guard | caught by |", "|---|---|"]
         lines += [f"| {guard} | {by} |" for guard, by in sorted(caught)]

@@ -2,6 +2,7 @@
 
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -112,6 +113,42 @@ def test_without_a_webhook_it_is_recorded_and_not_sent(database_url: str, connec
     assert incidents.tell(database_url, None) == 0
     (row,) = connection.execute("select * from incidents").fetchall()
     assert (row["key"], row["told_at"], row["ended_at"]) == ("backfill_reclaim: it broke", None, None)
+
+
+@pytest.mark.parametrize("between", [replace(BROKEN, reason="sensor stopped"), replace(BROKEN, serious=False)])
+def test_a_check_that_goes_back_and_forth_between_two_reasons_tells_each_once(
+    database_url: str, receiver: Receiver, between: Finding
+):
+    for finding in (BROKEN, between, BROKEN, between, BROKEN):
+        incidents.see_finding(database_url, "recordings_are_bought", finding)
+        incidents.tell(database_url, Webhook(receiver.url).post)
+    assert len(receiver.texts) == (2 if between.serious else 1)
+
+
+def test_one_call_tells_no_more_than_a_few_and_the_next_goes_on(database_url: str):
+    taken: list[str] = []
+    for number in range(12):
+        incidents.see_failure(database_url, f"job {'abcdefghijkl'[number]}", "it broke", run="run")
+    assert incidents.tell(database_url, taken.append) == 10
+    assert incidents.tell(database_url, taken.append) == 2
+    assert len(set(taken)) == 12
+
+
+def test_a_webhook_that_is_slow_is_not_waited_for_time_and_again(database_url: str):
+    """Five failures a tick tell one after the other, and the tick has a minute."""
+    seconds = 0.0
+
+    def post(_text: str) -> None:
+        nonlocal seconds
+        seconds += 5.0
+        raise WebhookError("ALERT_WEBHOOK_URL cannot be reached (ReadTimeout)")
+
+    for number in range(12):
+        incidents.see_failure(database_url, f"job {'abcdefghijkl'[number]}", "it broke", run="run")
+    for _ in range(5):
+        with pytest.raises(WebhookError):
+            incidents.tell(database_url, post, clock=lambda: seconds)
+    assert seconds < 60
 
 
 def test_a_check_that_fails_is_one_incident_until_it_passes_or_the_reason_is_another(

@@ -139,6 +139,14 @@ def test_of_two_reasons_the_first_in_order_is_the_reason_and_the_other_is_told_b
         assert WAYS[second][1] in str(found.figures["also"])
 
 
+def test_a_vendor_that_is_away_is_the_reason_between_two_pauses_too():
+    between = replace(CALM, throttled=12)
+    found = look(deployment=between, machine=replace(MACHINE, put_off="7 × paused"))
+    assert found.reason == Reason.VENDOR
+    assert "pause number 12" in found.words
+    assert look(deployment=replace(between, throttled=1)).reason == Reason.UNKNOWN
+
+
 def test_a_run_that_has_just_begun_holds_nothing_up():
     assert look(machine=replace(MACHINE, busy=Run("run-7", NOW - timedelta(minutes=3)))).reason == Reason.UNKNOWN
 

@@ -137,7 +137,7 @@ def up_to_date(database_url: str) -> Iterator[Workbench]:
 
 
 def figures(connection: Connection) -> Finding:
-    return stock.figures_are_in_range(health.latest_series(connection))
+    return stock.figures_are_in_range(health.latest_series(connection), stored=health.stored_of_late(connection))
 
 
 LAST = (
@@ -193,6 +193,32 @@ def test_a_restatement_is_believed_and_not_the_figure_before_it(bench: Workbench
         {"song": song},
     )  # type: ignore[call-overload]
     assert f"{song} was played 0 times" in figures(connection).words
+
+
+def test_of_many_recordings_it_is_said_how_many_were_looked_at(bench: Workbench, connection: Connection):
+    bench.ask_for(isrcs(3))
+    bench.cover(isrcs(3))
+    assert figures(connection).words == "3 recordings stored in the last day, all in range"
+    latest = health.latest_series(connection, most=2)
+    found = stock.figures_are_in_range(latest, stored=health.stored_of_late(connection))
+    assert found.words == "the latest 2 of 3 recordings stored in the last day, all in range"
+    assert found.figures["recordings stored"] == 3
+
+
+def test_a_request_that_its_client_has_put_off_is_not_waited_for_and_one_that_intake_put_off_is(
+    bench: Workbench, connection: Connection
+):
+    ask = (
+        "insert into measurement_jobs (account, source, scope, created_at, not_before, error)"
+        " values (%s, 'historical', '{}', now() - interval '7 hours', now() + interval '1 minute', %s)"
+    )
+    bench.sql(ask, bench.account, None)
+    assert health.answering(connection).oldest is None
+    bench.sql(ask, bench.account, "Stripe gave no answer")
+    found = health.answering(connection)
+    assert (found.waiting, found.error) == (1, "Stripe gave no answer")
+    assert found.oldest is not None
+    assert found.now - found.oldest > timedelta(hours=6)
 
 
 def test_invented_histories_are_not_called_old(bench: Workbench, connection: Connection):

@@ -29,11 +29,9 @@ def test_an_incident_not_seen_for_six_hours_is_over_and_the_same_key_is_a_new_on
     assert old["same"], "it was over when it was last seen"
 
 
-def test_ending_a_source_leaves_others_and_the_excepted_one_open(connection: Connection):
+def test_ending_a_source_leaves_others_open(connection: Connection):
     for key in ("check a: x", "check a: y", "check ab: x", "job: x"):
         incidents.see(connection, key=key, what=key)
-    incidents.end(connection, source="check a: ", except_key="check a: y")
-    assert [key for key, _, is_open in rows(connection) if is_open] == ["check a: y", "check ab: x", "job: x"]
     incidents.end(connection, source="check a: ")
     assert [key for key, _, is_open in rows(connection) if is_open] == ["check ab: x", "job: x"]
 
