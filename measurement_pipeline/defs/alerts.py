@@ -4,14 +4,17 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from measurement_pipeline.defs.jobs import health_checks, songstats_backfill
-from measurement_pipeline.defs.machine import ASSET_JOB, failure_line
-from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
+from measurement_pipeline.defs.jobs import health_checks, ledger_reconciliation, songstats_backfill
+from measurement_pipeline.defs.machine import ASSET_JOB, failure_line, is_backfill
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.health import incidents
 from measurement_pipeline.postgres.database import DatabaseError
 from measurement_pipeline.postgres.incidents import OVER_AFTER_HOURS
 from measurement_pipeline.postgres.migrate import SchemaOutOfDateError, WrongDeploymentError
+
+# Earlier failures looked through where our own tables cannot be asked.
+_MOST_FAILURES = 100
 
 
 @dg.run_failure_sensor(
@@ -43,22 +46,24 @@ def run_failure_alert(context: dg.RunFailureSensorContext, pipeline: dg.Resource
 
 
 def _name(run: dg.DagsterRun) -> str:
-    """What a person calls it, whoever launched it: a launch from the asset's page runs under a name of Dagster's own."""
+    """The job that does the same: a launch from the asset's page runs under a name of Dagster's own."""
     if run.job_name != ASSET_JOB:
         return run.job_name
-    buys = run.asset_selection is None or SONGSTATS_HISTORY in run.asset_selection
-    return songstats_backfill.name if buys else health_checks.name
+    if is_backfill(run):
+        return songstats_backfill.name
+    of_the_vendor = set(run.asset_check_selection or ()) <= set(ledger_matches_vendor.check_keys)
+    return ledger_reconciliation.name if of_the_vendor else health_checks.name
 
 
 def _failed_so_before(context: dg.RunFailureSensorContext, job: str, line: str) -> bool:
     """Whether Dagster remembers an earlier run that failed alike and would have been told, without asking our own tables."""
     run = context.dagster_run
     lately = datetime.now(UTC) - timedelta(hours=OVER_AFTER_HOURS)
-    alike = dg.RunsFilter(job_name=run.job_name, statuses=[dg.DagsterRunStatus.FAILURE], updated_after=lately)
-    records = {r.dagster_run.run_id: r for r in context.instance.get_run_records(alike, limit=20)}
-    this = records.get(run.run_id)
-    return this is not None and any(
-        record.storage_id < this.storage_id
-        and incidents.key_of(job, failure_line(context.instance, run_id)) == incidents.key_of(job, line)
-        for run_id, record in records.items()
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=lately)
+    # Those launched before this one, the latest first: of all that fail alike, the one launched first is told.
+    earlier = context.instance.get_runs(failed, cursor=run.run_id, limit=_MOST_FAILURES)
+    return any(
+        _name(other) == job
+        and incidents.key_of(job, failure_line(context.instance, other.run_id)) == incidents.key_of(job, line)
+        for other in earlier
     )

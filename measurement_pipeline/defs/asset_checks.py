@@ -106,7 +106,8 @@ def shown_is_stored(instance: dg.DagsterInstance, connection: Connection, _pipel
 @_check("The recordings stored in the last day have a last count, a last day and a course that a play count can have.")
 def figures_are_in_range(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
     """Whether the latest figures are plausible."""
-    return stock.figures_are_in_range(health.latest_series(connection))
+    latest = health.latest_series(connection)
+    return stock.figures_are_in_range(latest, stored=health.stored_of_late(connection))
 
 
 # What the schedule runs: cheap, and free of the vendor.

@@ -43,6 +43,13 @@ def machine(instance: dg.DagsterInstance, *, sensor: str, job: str, buys: bool) 
     )
 
 
+def is_backfill(run: dg.DagsterRun) -> bool:
+    """Whether it covers recordings; else it runs checks alone, which a launch from the asset's page can do too."""
+    if run.asset_selection is None:
+        return not run.asset_check_selection
+    return SONGSTATS_HISTORY in run.asset_selection
+
+
 def failure_line(instance: dg.DagsterInstance, run_id: str) -> str:
     """Why a run failed, in one line: what its last failed step says, else what Dagster says of the run."""
     steps = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
@@ -67,7 +74,7 @@ def _runs(
         record
         for job in jobs
         for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=statuses), limit=_MOST_RUNS)
-        if record.dagster_run.asset_selection is None or SONGSTATS_HISTORY in record.dagster_run.asset_selection
+        if is_backfill(record.dagster_run)
     ]
     return sorted(found, key=lambda record: record.storage_id, reverse=True)
 

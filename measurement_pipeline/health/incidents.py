@@ -15,7 +15,11 @@ from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.incidents import Incident
 
 _LONGEST_LINE = 300
-_TELLING_SECONDS = 20.0
+
+# What one call of `tell` may do. Dagster hands a tick of the run-failure sensor up to five failures, each tells, and the tick has
+# a minute; and a webhook takes about one message a second.
+_MOST_TOLD = 10
+_TELLING_SECONDS = 5.0
 
 # What differs between two failures of one kind: times, ids, ISRCs, figures; and then lists of those.
 _CHANGING = (
@@ -56,27 +60,29 @@ def see_failure(database_url: str, job: str, line: str, *, run: str) -> None:
 
 
 def see_finding(database_url: str, check: str, finding: Finding) -> None:
-    """A check fails, and not only for a while: an incident. It passes, or fails for another reason: what it said is over."""
+    """A check fails, and not only for a while: an incident. It passes: what it said is over.
+
+    Another reason is another incident and ends none, so that a check that goes back and forth between two tells each once.
+    """
     source = f"check {check}: "
-    is_one = finding.serious and not finding.passed
-    key = source + finding.reason if is_one else None
     with connect(database_url) as connection:
-        incidents.end(connection, source=source, except_key=key)
-        if key is not None:
+        if finding.passed:
+            incidents.end(connection, source=source)
+        elif finding.serious:
             what = f"{finding.words}\nThe check {check} of songstats_history says so (Dagster, Checks)."
-            incidents.see(connection, key=key, what=what)
+            incidents.see(connection, key=source + finding.reason, what=what)
 
 
-def tell(database_url: str, post: Callable[[str], None] | None) -> int:
+def tell(database_url: str, post: Callable[[str], None] | None, *, clock: Callable[[], float] = time.monotonic) -> int:
     """Tell what was not told yet, oldest first; how many. Without a webhook nothing is told.
 
     One that the webhook refuses does not keep the others from being told; then, at the end, it raises what `post` raised first.
-    Gives up after a while, since a sensor's tick has a minute: the next one goes on.
+    Stops after a few messages, and after a few seconds: the next call goes on.
     """
     if post is None:
         return 0
     told, seen, refused = 0, 0, None
-    deadline = time.monotonic() + _TELLING_SECONDS
+    deadline = clock() + _TELLING_SECONDS
 
     def send(incident: Incident) -> None:
         nonlocal seen
@@ -84,7 +90,7 @@ def tell(database_url: str, post: Callable[[str], None] | None) -> int:
         post(message(incident))
 
     with connect(database_url) as connection:
-        while time.monotonic() < deadline:
+        while told < _MOST_TOLD and clock() < deadline:
             try:
                 if not incidents.tell_next(connection, send, after=seen):
                     break

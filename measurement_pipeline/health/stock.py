@@ -42,14 +42,21 @@ def shown_is_stored(breaches: Sequence[str], *, materialized: int) -> Finding:
     )
 
 
-def figures_are_in_range(latest: Sequence[Series]) -> Finding:
-    """The figures of the recordings stored of late are such as a play count can be."""
+def figures_are_in_range(latest: Sequence[Series], *, stored: int) -> Finding:
+    """The figures of the latest of the recordings `stored` of late are such as a play count can be."""
     odd = {series.song: "; ".join(found) for series in latest if (found := _oddities(series))}
-    figures: dict[str, int | float | str] = {"recordings looked at": len(latest), "out of range": len(odd)}
+    figures: dict[str, int | float | str] = {
+        "recordings stored": stored,
+        "recordings looked at": len(latest),
+        "out of range": len(odd),
+    }
+    looked = (
+        f"{len(latest)} recordings" if len(latest) >= stored else f"the latest {len(latest)} of {stored} recordings"
+    )
     if not odd:
-        return Finding(True, f"{len(latest)} recordings of the last day were looked at, all in range", figures=figures)
+        return Finding(True, f"{looked} stored in the last day, all in range", figures=figures)
     shown = [f"{song} {why}" for song, why in sorted(odd.items())]
-    words = f"{len(odd)} of {len(latest)} recordings of the last day that were looked at are out of range: {examples(shown)}"
+    words = f"{looked} stored in the last day, {len(odd)} out of range: {examples(shown)}"
     return Finding(False, words + "; look at their kept responses", reason="out of range", figures=figures)
 
 

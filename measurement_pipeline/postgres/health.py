@@ -98,7 +98,12 @@ def rows_against_measurements(connection: Connection) -> list[str]:
     return [row["what"] for row in connection.execute(_SQL["rows_against_measurements"])]
 
 
-def latest_series(connection: Connection) -> Sequence[Series]:
+def stored_of_late(connection: Connection) -> int:
+    """How many recordings were stored in the last day."""
+    return int((connection.execute(_SQL["stored_of_late"]).fetchone() or {})["stored"])
+
+
+def latest_series(connection: Connection, *, most: int = _MOST_SERIES) -> Sequence[Series]:
     """The series of the recordings stored in the last day, the latest of them where there are many."""
-    found = connection.execute(_SQL["latest_series"], {"most": _MOST_SERIES, "play_count": PLAY_COUNT})
+    found = connection.execute(_SQL["latest_series"], {"most": most, "play_count": PLAY_COUNT})
     return [Series(**row) for row in found]

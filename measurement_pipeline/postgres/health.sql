@@ -109,6 +109,11 @@ where
     )
 order by what;
 
+-- name: stored_of_late
+select count(distinct song) as stored
+from songstats_quota_ledger
+where reason = 'stored' and settled_at > clock_timestamp() - interval '1 day';
+
 -- name: latest_series
 -- The series of recordings stored in the last day, at most so many: what an hour or a day brings, not what is owned.
 with bought as (

@@ -32,9 +32,9 @@ def see(connection: Connection, *, key: str, what: str) -> bool:
     return row is not None and row["times"] == 1
 
 
-def end(connection: Connection, *, source: str, except_key: str | None = None) -> None:
-    """End the open incidents whose key begins with `source`, `except_key` apart."""
-    connection.execute(_SQL["end_of"], {"source": source, "except_key": except_key})
+def end(connection: Connection, *, source: str) -> None:
+    """End the open incidents whose key begins with `source`."""
+    connection.execute(_SQL["end_of"], {"source": source})
 
 
 def tell_next(connection: Connection, tell: Callable[[Incident], None], *, after: int) -> bool:

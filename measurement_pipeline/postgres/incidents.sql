@@ -14,10 +14,10 @@ last_at = clock_timestamp()
 returning times;
 
 -- name: end_of
--- A check that passes, or fails for another reason, ends what it said before.
+-- A check that passes ends what it said before.
 update incidents
 set ended_at = clock_timestamp()
-where ended_at is null and starts_with(key, %(source)s) and key is distinct from %(except_key)s;
+where ended_at is null and starts_with(key, %(source)s);
 
 -- name: next_untold
 -- Skip locked: another is telling that one just now. An old one is news to nobody: there was no webhook then.
