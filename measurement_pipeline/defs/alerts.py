@@ -8,7 +8,7 @@ from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
 from measurement_pipeline.defs.jobs import health_checks, ledger_reconciliation, songstats_backfill
 from measurement_pipeline.defs.machine import ASSET_JOB, failure_line, is_backfill
 from measurement_pipeline.defs.resources import Pipeline
-from measurement_pipeline.health import incidents
+from measurement_pipeline.health import incidents, wording
 from measurement_pipeline.postgres.database import DatabaseError
 from measurement_pipeline.postgres.incidents import OVER_AFTER_HOURS
 from measurement_pipeline.postgres.migrate import SchemaOutOfDateError, WrongDeploymentError
@@ -40,7 +40,7 @@ def run_failure_alert(context: dg.RunFailureSensorContext, pipeline: dg.Resource
     except (DatabaseError, WrongDeploymentError, SchemaOutOfDateError):
         # Dagster will not come back to this failure, and the table cannot have it: told from here, or never.
         if pipeline.post_alert is not None and not _failed_so_before(context, job, line):
-            pipeline.post_alert(incidents.about_failure(job, line, run=run.run_id))
+            pipeline.post_alert(wording.about_failure(job, line, run=run.run_id))
         raise
     incidents.tell(pipeline.terms.database_url, pipeline.post_alert)
 
@@ -64,6 +64,6 @@ def _failed_so_before(context: dg.RunFailureSensorContext, job: str, line: str) 
     earlier = context.instance.get_runs(failed, cursor=run.run_id, limit=_MOST_FAILURES)
     return any(
         _name(other) == job
-        and incidents.key_of(job, failure_line(context.instance, other.run_id)) == incidents.key_of(job, line)
+        and wording.key_of(job, failure_line(context.instance, other.run_id)) == wording.key_of(job, line)
         for other in earlier
     )

@@ -7,8 +7,8 @@ import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType, TickStatus
 
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
-from measurement_pipeline.health.incidents import one_line
 from measurement_pipeline.health.silence import Machine, Run
+from measurement_pipeline.health.wording import one_line
 
 # A run that an operator launches from the asset's page, or a partition backfill, runs under this name.
 ASSET_JOB = "__ASSET_JOB"

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from measurement_pipeline.alerts.webhook import Webhook, WebhookError
-from measurement_pipeline.health import incidents
+from measurement_pipeline.health import incidents, wording
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline_tests.health.receiver import Receiver
@@ -28,12 +28,12 @@ BROKEN = Finding(False, "3 recordings wait: the breaker is open", serious=True, 
     ],
 )
 def test_failures_that_differ_in_figures_ids_isrcs_and_times_are_one_incident(one: str, other: str):
-    assert incidents.key_of("songstats_backfill", one) == incidents.key_of("songstats_backfill", other)
+    assert wording.key_of("songstats_backfill", one) == wording.key_of("songstats_backfill", other)
 
 
 def test_failures_of_another_job_or_for_another_reason_are_others():
     keys = {
-        incidents.key_of(job, line)
+        wording.key_of(job, line)
         for job in ("songstats_backfill", "backfill_reclaim")
         for line in ("the breaker opened: rejected", "the breaker opened: refused key", "the database is full")
     }
@@ -42,10 +42,10 @@ def test_failures_of_another_job_or_for_another_reason_are_others():
 
 def test_a_line_is_the_first_one_of_a_length_to_be_read_and_without_a_login():
     text = "\n could not reach postgresql://me:pass@db/x\nTraceback (most recent call last):\n ..."
-    assert incidents.one_line(text) == "could not reach postgresql://db/x"
-    assert incidents.one_line("psycopg.errors.UndefinedTable: no such table") == "UndefinedTable: no such table"
-    assert len(incidents.one_line("x" * 1000)) == 300
-    assert incidents.one_line("") == "no reason was given"
+    assert wording.one_line(text) == "could not reach postgresql://db/x"
+    assert wording.one_line("psycopg.errors.UndefinedTable: no such table") == "UndefinedTable: no such table"
+    assert len(wording.one_line("x" * 1000)) == 300
+    assert wording.one_line("") == "no reason was given"
 
 
 def test_the_message_says_what_where_to_look_and_since_when(database_url: str, receiver: Receiver):

@@ -1,0 +1,56 @@
+"""What makes two failures one incident, and in which words it is told. Pure.
+
+Fifty runs that fail alike are one incident: its key is where it failed and the first line of why, without what changes from one
+run to the next.
+"""
+
+import re
+
+from measurement_pipeline.health.finding import Finding, at
+from measurement_pipeline.postgres.incidents import Incident
+
+_LONGEST_LINE = 300
+
+# What differs between two failures of one kind: times, ids, ISRCs, figures; and then lists of those.
+_CHANGING = (
+    re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(UTC|Z|[+-]\d\d:?\d\d))?"),
+    re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE),
+    re.compile(r"\b[A-Z]{2}[A-Z0-9]{3}\d{7}\b"),
+    re.compile(r"\b(0x)?(?=[0-9a-f]*\d)[0-9a-f]{6,}\b", re.IGNORECASE),
+    re.compile(r"\d+([.,:]\d+)*"),
+    re.compile(r"…([\s,;]*…)+"),
+)
+_MODULE = re.compile(r"^(\w+\.)+(?=[A-Z]\w*: )")
+_LOGIN = re.compile(r"(?<=://)[^/\s@]*@")
+
+
+def key_of(job: str, line: str) -> str:
+    """What makes two failures the same incident."""
+    for changing in _CHANGING:
+        line = changing.sub("…", line)
+    return f"{job}: {line}"
+
+
+def one_line(text: str) -> str:
+    """The first line of an error, of a length to be read: without its class's module, or a login that an address carries."""
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "no reason was given")
+    plain = _LOGIN.sub("", _MODULE.sub("", first))
+    return plain if len(plain) <= _LONGEST_LINE else plain[: _LONGEST_LINE - 1] + "…"
+
+
+def about_failure(job: str, line: str, *, run: str) -> str:
+    """The message about a run that failed."""
+    return f"{job} failed: {line}\nLook at run {run[:8]} in Dagster (Runs); its last line says more."
+
+
+def about_finding(check: str, finding: Finding) -> str:
+    """The message about a check that fails."""
+    return f"{finding.words}\nThe check {check} of songstats_history says so (Dagster, Checks)."
+
+
+def message(incident: Incident) -> str:
+    """What a person reads: what, where to look, since when."""
+    since = f"Since {at(incident.opened_at)}"
+    times = f", {incident.times} times by now" if incident.times > 1 else ""
+    over = "" if incident.ended_at is None else f"; over since {at(incident.ended_at)}"
+    return f"{incident.what} {since}{times}{over}."
