@@ -11,8 +11,7 @@ from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.alerts import run_failure_alert
 from measurement_pipeline.defs.assets import OWNERS
 from measurement_pipeline.defs.jobs import measurement_job_intake, songstats_backfill
-from measurement_pipeline.defs.machine import ASSET_JOB
-from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.machine import ASSET_JOB, is_backfill
 from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.defs.resources import Pipeline
@@ -143,7 +142,7 @@ def _living(context: dg.SensorEvaluationContext, pipeline: Pipeline, job_name: s
         record
         for record in context.instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
         if record.dagster_run.job_name in of_interest
-        and (record.dagster_run.asset_selection is None or SONGSTATS_HISTORY in record.dagster_run.asset_selection)
+        and (record.dagster_run.job_name == job_name or is_backfill(record.dagster_run))
     ]
     started = [record.dagster_run.run_id for record in records if record.dagster_run.status in _HELD_BY_A_PROCESS]
     silence = pipeline.terms.silence_seconds
