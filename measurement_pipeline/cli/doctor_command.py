@@ -1,6 +1,7 @@
-"""`doctor`: is it well, one line each, and what to do where it is not. Only reads; no hit is spent, nothing is made.
+"""`doctor`: is it well, one line each, and what to do where it is not. Only reads; no hit is spent.
 
 What is asked is in `doctor_database`, `doctor_dagster` and `doctor_vendors`; here is who is asked, and how it is printed.
+Where DATABASE_URL is not set, the embedded server is started for the question, as for every command.
 """
 
 import os

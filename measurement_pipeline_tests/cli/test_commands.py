@@ -439,6 +439,9 @@ def test_every_command_explains_itself(cli):
         "sandbox",
         "demo",
         "dev",
+        "spend",
+        "doctor",
+        "audit",
     ):
         assert command in cli("--help").stdout
         assert cli(command, "--help").exit_code == 0
