@@ -212,7 +212,8 @@ async def pause(connection: AsyncConnection, *, retry_after: float | None, why: 
     """
     async with connection.transaction():
         before = _one(await (await connection.execute(_SQL["throttled_before"], {"blank": blank})).fetchone())
-        seconds = pause_seconds(retry_after, pauses_before=before["pauses"] - before["is_paused"])
+        # The pause that lasts may be of the other kind, and then none of this kind was before it.
+        seconds = pause_seconds(retry_after, pauses_before=max(before["pauses"] - before["is_paused"], 0))
         found = await connection.execute(
             _SQL["pause"],
             {

@@ -493,3 +493,10 @@ def test_slots_taken_at_once_do_not_overlap(tables: Tables):
 
     waits = sorted(asyncio.run(take()))
     assert all(round((wait - waits[0]) / 100) == n for n, wait in enumerate(waits))
+
+
+def test_a_blank_answer_in_a_pause_after_a_429_begins_the_growing_of_its_own_kind_at_its_beginning(tables: Tables):
+    pause(tables, None)
+    tables.sql("update vendor_state set paused_until = now() + interval '1 second'")
+    left = tables.in_loop(lambda c: ledger.pause(c, retry_after=None, why="it says nothing", blank=True))
+    assert round(left) == 5
