@@ -1,0 +1,33 @@
+"""How a call to Apify ended without an answer that serves: one tree, drawn here. No text of it holds the token."""
+
+
+class ApifyError(Exception):
+    """Apify gave no answer that serves. The message is one line for a person."""
+
+
+class TokenRefusedError(ApifyError):
+    """401, 402 or 403: the token, or the account behind it, may not do this."""
+
+
+class ThrottledError(ApifyError):
+    """429: asked too often. `retry_after_seconds` is None where Apify does not say how long."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UnavailableError(ApifyError):
+    """5xx, no connection, no answer in time, or one that cannot be read: nothing is known.
+
+    `perhaps_started` is True where a run may have been started by the request whose answer is missing: look for it before
+    another is started.
+    """
+
+    def __init__(self, message: str, *, perhaps_started: bool = False) -> None:
+        super().__init__(message)
+        self.perhaps_started = perhaps_started
+
+
+class RejectedError(ApifyError):
+    """Any other 4xx: Apify does not do what was asked, and would not do it the next time either."""
