@@ -27,7 +27,8 @@ def nothing_breaks(bench: Workbench, *, at_rest: bool = True) -> None:
     """Every invariant that the tables can show holds."""
     with connect(bench.database_url) as connection:
         found = audit(connection, max_attempts=bench.terms.rules.max_attempts, at_rest=at_rest)
-    assert [f"{one.invariant}: {breach}" for one in found for breach in one.breaches] == []
+    breaches = [f"{one.invariant}: {breach}" for one in found for breach in one.breaches]
+    assert not breaches, breaches
 
 
 def hits_of(bench: Workbench) -> Counter[str]:

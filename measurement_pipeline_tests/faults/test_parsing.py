@@ -210,7 +210,8 @@ def test_any_answer_leaves_its_recording_in_a_state_of_the_table(bench: Workbenc
         sent = {}
         for song, (status, headers, body, packed) in zip(songs, answers, strict=True):
             next(tried)
-            sent[song] = body
+            # An answer of these two has no body, whatever follows its headers.
+            sent[song] = b"" if status in {204, 304} else body
             bench.sandbox.faults(HISTORY, isrc=song, raw=as_sent(status, headers, body, packed=packed))
         for _ in range(12):
             storm.run(bench, songs)
