@@ -12,8 +12,12 @@ from uuid import UUID
 from weakref import finalize
 
 from measurement_pipeline.alerts.webhook import Webhook
+from measurement_pipeline.apify.client import ApifyActor
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.capture.terms import Captures
+from measurement_pipeline.capture.terms import Means as CaptureMeans
+from measurement_pipeline.capture.terms import Terms as CaptureTerms
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.postgres import migrate
@@ -22,6 +26,7 @@ from measurement_pipeline.postgres.database import DatabaseUnavailable
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.settings import Settings, SettingsError
 from measurement_pipeline.songstats.client import SongstatsClient
+from measurement_pipeline.spotify.client import SpotifyClient
 
 if TYPE_CHECKING:
     from measurement_pipeline.payments.gate import StripeGate
@@ -62,6 +67,7 @@ def from_settings(settings: Settings) -> Pipeline:
         terms=terms(settings, settings.database_url),
         means=Means(new_client=lambda: _new_client(settings), check_payment=check_payment),
         decide=decide,
+        captures=captures(settings, settings.database_url),
         silence_alarm_hours=settings.silence_alarm_hours,
         post_alert=_post_alert(settings),
     )
@@ -82,6 +88,43 @@ def terms(settings: Settings, database_url: str) -> Terms:
         eur_per_hit=settings.songstats_eur_per_hit,
         beat_seconds=min(10.0, settings.claim_timeout / 4),
     )
+
+
+def captures(settings: Settings, database_url: str) -> Captures | None:
+    """On what terms captures are made, and by what means; None where there is no token to make any with."""
+    token = settings.apify_token
+    if token is None:
+        return None
+
+    def new_actor() -> ApifyActor:
+        return ApifyActor(token.get_secret_value(), base_url=settings.apify_base_url)
+
+    return Captures(
+        CaptureTerms(
+            database_url=database_url,
+            cap_usd=settings.snapshot_monthly_cap_usd,
+            claim_timeout_seconds=settings.claim_timeout,
+            max_attempts=settings.max_attempts,
+            beat_seconds=min(10.0, settings.claim_timeout / 4),
+        ),
+        CaptureMeans(new_actor, _new_spotify(settings)),
+    )
+
+
+def _new_spotify(settings: Settings) -> Callable[[], SpotifyClient] | None:
+    client_id, secret = settings.spotify_client_id, settings.spotify_client_secret
+    if client_id is None or secret is None:
+        return None
+
+    def new_spotify() -> SpotifyClient:
+        return SpotifyClient(
+            client_id,
+            secret.get_secret_value(),
+            api_base=settings.spotify_api_base,
+            accounts_base=settings.spotify_accounts_base,
+        )
+
+    return new_spotify
 
 
 def _post_alert(settings: Settings) -> Callable[[str], None] | None:

@@ -50,6 +50,7 @@ def command(state: Path | None, *, sandbox_port: int, as_json: bool) -> None:
             unpaid,
             intake.ask_about_payment(unpaid, pipeline.decide),
             run=f"reclaim by process {os.getpid()}",
+            cap_usd=pipeline.cap_usd,
         )
         with target.connect() as connection:
             vendor = songstats_ledger.deployment(connection)

@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
-from measurement_pipeline.defs.jobs import health_checks, ledger_reconciliation, songstats_backfill
-from measurement_pipeline.defs.machine import ASSET_JOB, failure_line, is_backfill
+from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
+from measurement_pipeline.defs.jobs import health_checks, ledger_reconciliation, play_count_capture, songstats_backfill
+from measurement_pipeline.defs.machine import ASSET_JOB, covers, failure_line
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.health import incidents, wording
 from measurement_pipeline.postgres.database import DatabaseError
@@ -49,8 +51,10 @@ def _name(run: dg.DagsterRun) -> str:
     """The job that does the same: a launch from the asset's page runs under a name of Dagster's own."""
     if run.job_name != ASSET_JOB:
         return run.job_name
-    if is_backfill(run):
+    if covers(run, SONGSTATS_HISTORY):
         return songstats_backfill.name
+    if covers(run, CURRENT_PLAY_COUNTS):
+        return play_count_capture.name
     of_the_vendor = set(run.asset_check_selection or ()) <= set(ledger_matches_vendor.check_keys)
     return ledger_reconciliation.name if of_the_vendor else health_checks.name
 

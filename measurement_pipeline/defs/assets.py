@@ -4,11 +4,11 @@ from typing import Any
 
 import dagster as dg
 
+from measurement_pipeline.defs.captures import current_play_counts
 from measurement_pipeline.defs.ops import backfill_recordings, check_payment_method, find_payers
+from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.domain.plan import RECORDINGS_A_RUN
-
-OWNERS = ["team:catalogue-operations"]
 
 _DESCRIPTION = """The play-count history of each recording, bought from Songstats once and stored in `song_measurements`.
 
@@ -39,4 +39,4 @@ def songstats_history() -> Any:
     return backfill_recordings(check_payment_method(find_payers()))
 
 
-assets = [songstats_history]
+assets = [songstats_history, current_play_counts]

@@ -6,8 +6,10 @@ import dagster as dg
 
 from measurement_pipeline.defs.asset_checks import health_checks as checks
 from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
-from measurement_pipeline.defs.assets import OWNERS, songstats_history
+from measurement_pipeline.defs.assets import songstats_history
+from measurement_pipeline.defs.captures import current_play_counts, start_due_series
 from measurement_pipeline.defs.ops import check_payment_method, enqueue_backfill, read_requests, reclaim
+from measurement_pipeline.defs.owners import OWNERS
 
 
 @dg.job(
@@ -47,6 +49,28 @@ def backfill_reclaim() -> None:
     reclaim()
 
 
+play_count_capture = dg.define_asset_job(
+    "play_count_capture",
+    selection=dg.AssetSelection.assets(current_play_counts).without_checks(),
+    description=(
+        "Makes one capture. `playcount_snapshot_sensor` launches it for those that are asked for; launching one that is over "
+        "maps it again, or buys again what it lacks."
+    ),
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
+)
+
+
+@dg.job(
+    description="The daily round: the sweep, then the captures of monthly series that are due. Each step says how many.",
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
+)
+def daily_maintenance() -> None:
+    """A sweep, then due series."""
+    start_due_series(reclaim())
+
+
 health_checks = dg.define_asset_job(
     "health_checks",
     selection=dg.AssetSelection.checks(*(key for check in checks for key in check.check_keys)),
@@ -71,6 +95,8 @@ jobs: list[Any] = [
     measurement_job_intake,
     songstats_backfill,
     backfill_reclaim,
+    play_count_capture,
+    daily_maintenance,
     health_checks,
     ledger_reconciliation,
 ]

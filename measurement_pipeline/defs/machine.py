@@ -43,11 +43,11 @@ def machine(instance: dg.DagsterInstance, *, sensor: str, job: str, buys: bool) 
     )
 
 
-def is_backfill(run: dg.DagsterRun) -> bool:
-    """Whether it covers recordings; else it runs checks alone, which a launch from the asset's page can do too."""
+def covers(run: dg.DagsterRun, asset: dg.AssetKey) -> bool:
+    """Whether it makes partitions of `asset`; a launch from an asset's page may run checks alone."""
     if run.asset_selection is None:
         return not run.asset_check_selection
-    return SONGSTATS_HISTORY in run.asset_selection
+    return asset in run.asset_selection
 
 
 def failure_line(instance: dg.DagsterInstance, run_id: str) -> str:
@@ -74,7 +74,7 @@ def _runs(
         record
         for job in jobs
         for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=statuses), limit=_MOST_RUNS)
-        if is_backfill(record.dagster_run)
+        if covers(record.dagster_run, SONGSTATS_HISTORY)
     ]
     return sorted(found, key=lambda record: record.storage_id, reverse=True)
 

@@ -87,20 +87,22 @@ def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -
     required_resource_keys=_PIPELINE,
     description=(
         "Answers each request: refused with the reason, waiting for a card with a Checkout link, or accepted, its recordings "
-        "put on the queue in the order of their play counts."
+        "put on the queue in the order of their play counts; or, for current counts, answered by a capture."
     ),
 )
 def enqueue_backfill(context: dg.OpExecutionContext, opened: intake.Round, decisions: dict[UUID, Decision]) -> None:
     """One transaction a request, so that a bad one never holds up the others."""
-    taken = intake.take_in(_pipeline(context).terms.database_url, opened, decisions, run=context.run_id)
+    pipeline = _pipeline(context)
+    taken = intake.take_in(pipeline.terms.database_url, opened, decisions, run=context.run_id, cap_usd=pipeline.cap_usd)
     answers: dict[str, int] = {}
     for one in taken:
         state = "waiting" if one.state is None else one.state.value
         answers[state] = answers.get(state, 0) + 1
-        detail = one.receipt or one.error
+        detail = one.receipt or one.capture or one.error
         context.log.info(f"request {one.id} of account {one.account}: {state} ({detail})")
     enqueued = sum(one.receipt.enqueued for one in taken if one.receipt)
-    context.add_output_metadata({**answers, "recordings enqueued": enqueued})
+    captures = sum(one.capture is not None and not one.capture.reused for one in taken)
+    context.add_output_metadata({**answers, "recordings enqueued": enqueued, "captures asked for": captures})
 
 
 @dg.op(
@@ -155,7 +157,7 @@ def reclaim(context: dg.OpExecutionContext) -> None:
     swept = backfill_sweep.sweep(pipeline.terms, pipeline.means)
     unpaid = intake.open_round(pipeline.terms.database_url, unpaid=True, limit=10_000)
     decisions = intake.ask_about_payment(unpaid, pipeline.decide)
-    taken = intake.take_in(pipeline.terms.database_url, unpaid, decisions, run=context.run_id)
+    taken = intake.take_in(pipeline.terms.database_url, unpaid, decisions, run=context.run_id, cap_usd=pipeline.cap_usd)
     shown = materializations.tell_what_was_never_told(context, pipeline.terms)
     context.add_output_metadata(
         {

@@ -1,5 +1,6 @@
-"""The partitions of the project: one a recording, keyed by ISRC, registered when a request asks for it."""
+"""The partitions of the project, registered when a request asks for them: one a recording, by ISRC; one a capture, by its id."""
 
 import dagster as dg
 
 isrc_partitions = dg.DynamicPartitionsDefinition(name="isrc")
+snapshot_partitions = dg.DynamicPartitionsDefinition(name="snapshot")

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from measurement_pipeline.defs.assets import OWNERS
-from measurement_pipeline.defs.jobs import backfill_reclaim, health_checks, ledger_reconciliation
+from measurement_pipeline.defs.jobs import backfill_reclaim, daily_maintenance, health_checks, ledger_reconciliation
+from measurement_pipeline.defs.owners import OWNERS
 
 reclaim_schedule = dg.ScheduleDefinition(
     name="reclaim_schedule",
@@ -15,6 +15,16 @@ reclaim_schedule = dg.ScheduleDefinition(
         "Every hour: puts failed rows that may be tried again back on the queue, looks at unpaid requests again, settles hits "
         "that a crash left open, and probes a refused key."
     ),
+    owners=OWNERS,
+)
+
+maintenance_schedule = dg.ScheduleDefinition(
+    name="maintenance_schedule",
+    job=daily_maintenance,
+    cron_schedule="0 7 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Once a day: the sweep, then the captures of monthly series whose last one is 30 days old.",
     owners=OWNERS,
 )
 
@@ -39,4 +49,4 @@ reconciliation_schedule = dg.ScheduleDefinition(
     owners=OWNERS,
 )
 
-schedules = [reclaim_schedule, health_schedule, reconciliation_schedule]
+schedules = [reclaim_schedule, maintenance_schedule, health_schedule, reconciliation_schedule]

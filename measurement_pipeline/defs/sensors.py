@@ -7,16 +7,19 @@ import dagster as dg
 
 from measurement_pipeline.backfill import probe
 from measurement_pipeline.backfill.planning import Partitions, make_plan
+from measurement_pipeline.capture.run import APIFY
+from measurement_pipeline.defs import captures as capturing
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.alerts import run_failure_alert
-from measurement_pipeline.defs.assets import OWNERS
-from measurement_pipeline.defs.jobs import measurement_job_intake, songstats_backfill
-from measurement_pipeline.defs.machine import ASSET_JOB, is_backfill
+from measurement_pipeline.defs.jobs import measurement_job_intake, play_count_capture, songstats_backfill
+from measurement_pipeline.defs.machine import ASSET_JOB, covers
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.ops import POOL
-from measurement_pipeline.defs.partitions import isrc_partitions
+from measurement_pipeline.defs.owners import OWNERS
+from measurement_pipeline.defs.partitions import isrc_partitions, snapshot_partitions
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.intake.take_in import REQUESTS_A_RUN
-from measurement_pipeline.postgres import measurement_jobs, run_heartbeats
+from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import connect
 
 _UNFINISHED = [
@@ -26,6 +29,13 @@ _UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+_CAPTURES_A_TICK = 20
+
+# What an operator launches from an asset's page runs under Dagster's own name.
+_ASSET_OF = {
+    songstats_backfill.name: SONGSTATS_HISTORY,
+    play_count_capture.name: capturing.CURRENT_PLAY_COUNTS,
+}
 _HELD_BY_A_PROCESS = {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}
 
 
@@ -81,7 +91,7 @@ def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResul
     planned = make_plan(pipeline.terms, lambda: _partitions(context.instance, runs), register)
     if planned.why_none is not None:
         return dg.SkipReason(planned.why_none)
-    _limit_pool(context.instance)
+    _limit_pool(context.instance, POOL)
     plan_id = _plan_id(context)
     return dg.SensorResult(
         run_requests=[
@@ -120,6 +130,52 @@ def vendor_probe_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason(probe.end_guessed_pause(pipeline.terms, pipeline.means) or "no pause to end")
 
 
+@dg.sensor(
+    job=play_count_capture,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    required_resource_keys={"pipeline"},
+    description=(
+        "Watches `playcount_snapshots` for captures that are asked for, and asks for one run of `play_count_capture` each. When "
+        "it asks for nothing it says why: none due, Apify paused, runs in flight."
+    ),
+    owners=OWNERS,
+)
+def playcount_snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Reads, registers partitions, reports dead runs; claiming is the run's."""
+    pipeline: Pipeline = context.resources.pipeline
+    pipeline.require_own_database()
+    if pipeline.captures is None:
+        return dg.SkipReason(capturing.NOT_SET_UP)
+    terms = pipeline.captures.terms
+    with connect(terms.database_url) as connection:
+        paused = snapshots.paused(connection, APIFY)
+        if paused is not None:
+            return dg.SkipReason(f"Apify is left alone until {paused.until:%Y-%m-%d %H:%M:%S} UTC: {paused.reason}")
+        due = snapshots.due(connection, claim_timeout_seconds=terms.claim_timeout_seconds, limit=_CAPTURES_A_TICK)
+        still = snapshots.open_count(connection)
+    if not due:
+        waiting = f"; {still['waiting']} wait, the next until {still['next_at']}" if still["waiting"] else ""
+        return dg.SkipReason(f"no capture is due; {still['open']} are open{waiting}")
+    covered = {run.tags.get(tags.PARTITION) for run in _living(context, pipeline, play_count_capture.name)}
+    asked = [str(snapshot) for snapshot in due if str(snapshot) not in covered]
+    if not asked:
+        return dg.SkipReason(f"runs in flight cover the {len(due)} captures that are due")
+    context.instance.add_dynamic_partitions(str(snapshot_partitions.name), asked)
+    _limit_pool(context.instance, capturing.POOL)
+    plan_id = _plan_id(context)
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                run_key=f"{plan_id}-{snapshot}",
+                partition_key=snapshot,
+                tags={tags.PLAN: plan_id, tags.PRIORITY: str(-1 - place)},
+            )
+            for place, snapshot in enumerate(asked)
+        ]
+    )
+
+
 def _partitions(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> Partitions:
     keys = instance.get_dynamic_partitions(str(isrc_partitions.name))
     registered = {key: place for place, key in enumerate(keys)}
@@ -137,12 +193,12 @@ def _living(context: dg.SensorEvaluationContext, pipeline: Pipeline, job_name: s
 
     Dagster calls a run STARTED for ever when its process died with the whole machine; it would hold the pool.
     """
-    of_interest = {job_name, ASSET_JOB} if job_name == songstats_backfill.name else {job_name}
+    asset = _ASSET_OF.get(job_name)
     records = [
         record
         for record in context.instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
-        if record.dagster_run.job_name in of_interest
-        and (record.dagster_run.job_name == job_name or is_backfill(record.dagster_run))
+        if record.dagster_run.job_name == job_name
+        or (asset and record.dagster_run.job_name == ASSET_JOB and covers(record.dagster_run, asset))
     ]
     started = [record.dagster_run.run_id for record in records if record.dagster_run.status in _HELD_BY_A_PROCESS]
     silence = pipeline.terms.silence_seconds
@@ -155,13 +211,13 @@ def _living(context: dg.SensorEvaluationContext, pipeline: Pipeline, job_name: s
     return [record.dagster_run for record in records if record.dagster_run.run_id not in dead]
 
 
-def _limit_pool(instance: dg.DagsterInstance) -> None:
-    """Give the pool its limit before its first run is queued.
+def _limit_pool(instance: dg.DagsterInstance, pool: str) -> None:
+    """Give a pool its limit before its first run is queued.
 
     Left to itself, Dagster does so while it dequeues, and lets through whatever is queued at that moment, all at once.
     """
-    if POOL not in {limit.name for limit in instance.event_log_storage.get_pool_limits()}:
-        instance.event_log_storage.initialize_concurrency_limit_to_default(POOL)
+    if pool not in {limit.name for limit in instance.event_log_storage.get_pool_limits()}:
+        instance.event_log_storage.initialize_concurrency_limit_to_default(pool)
 
 
 def _plan_id(context: dg.SensorEvaluationContext) -> str:
@@ -171,6 +227,7 @@ def _plan_id(context: dg.SensorEvaluationContext) -> str:
 sensors: list[dg.SensorDefinition] = [
     measurement_job_sensor,
     backfill_queue_sensor,
+    playcount_snapshot_sensor,
     vendor_probe_sensor,
     run_failure_alert,
 ]

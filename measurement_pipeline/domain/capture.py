@@ -1,7 +1,39 @@
-"""What was seen of albums and tracks on one day, as plain records, whichever vendor said it."""
+"""A capture of what is displayed today: its records, whichever vendor said them, its price, and what its tracks come to.
 
-from dataclasses import dataclass
-from datetime import date
+Pure. How a capture is asked for is `postgres/snapshots`, how it is made `capture/`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from decimal import Decimal
+from enum import StrEnum
+
+USD_PER_ALBUM = Decimal("0.003")
+
+# Of one run of the actor: enough that starting it does not matter, few enough that one that fails does not either.
+ALBUMS_A_CHUNK = 100
+
+# So long a capture of the same albums is handed back instead of being paid again.
+REUSE_FOR = timedelta(minutes=60)
+
+SERIES_EVERY = timedelta(days=30)
+
+
+class Schedule(StrEnum):
+    """How often what is asked for is captured."""
+
+    ONCE = "once"
+    MONTHLY = "monthly"
+
+
+class SnapshotState(StrEnum):
+    """Where a capture stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +65,82 @@ class Track:
     album_id: str | None
     album: str | None
     release_date: date | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unmapped:
+    """A captured track of which no ISRC is known, and why."""
+
+    track_id: str
+    name: str | None
+    stream_count: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What captured tracks come to: a count a recording, the albums each is on, and the tracks that could not be mapped.
+
+    `tracks` counts all; `without_count` those that the actor had no usable count of.
+    """
+
+    tracks: int
+    counts: Mapping[str, int]
+    albums: frozenset[tuple[str, str]]
+    unmapped: tuple[Unmapped, ...]
+    without_count: int
+
+
+def cost_usd(albums: int) -> Decimal:
+    """What it costs to capture so many albums."""
+    return albums * USD_PER_ALBUM
+
+
+def over_cap(*, cap: Decimal, spent: Decimal, asked: Decimal) -> str:
+    """Why a capture is refused that the month does not allow."""
+    return (
+        f"The monthly cap of captures is reached: ${cap:,.2f} a calendar month (UTC), ${spent:,.3f} of it spent, and this one "
+        f"would cost ${asked:,.3f}"
+    )
+
+
+def chunks(album_ids: Sequence[str]) -> list[tuple[str, ...]]:
+    """The parts in which a capture is bought: the same parts in the same order for the same albums."""
+    return [tuple(album_ids[at : at + ALBUMS_A_CHUNK]) for at in range(0, len(album_ids), ALBUMS_A_CHUNK)]
+
+
+def by_elimination(albums: Sequence[CapturedAlbum], asked: Sequence[str]) -> tuple[CapturedAlbum, ...]:
+    """The albums with the one id filled in that is missing, where only one album asked for is left that it can be."""
+    nameless = [album for album in albums if album.album_id is None]
+    left = set(asked) - {album.album_id for album in albums}
+    if len(nameless) != 1 or len(left) != 1:
+        return tuple(albums)
+    (missing,) = left
+    return tuple(replace(album, album_id=missing) if album.album_id is None else album for album in albums)
+
+
+def measure(
+    albums: Sequence[CapturedAlbum], songs_of: Mapping[str, Sequence[str]], why_not: Mapping[str, str]
+) -> Measured:
+    """What `albums` come to, with the recordings of each track id, and why a track has none.
+
+    A recording on several albums has several tracks: its count is the highest of theirs. A platform shows one count for all of
+    them, and where it does not, the lower ones have not caught up.
+    """
+    counts: dict[str, int] = {}
+    on_albums: set[tuple[str, str]] = set()
+    unmapped: dict[str, Unmapped] = {}
+    tracks = [(album, track) for album in albums for track in album.tracks]
+    for album, track in tracks:
+        songs = songs_of.get(track.track_id, ())
+        if album.album_id is not None:
+            on_albums.update((song, album.album_id) for song in songs)
+        if track.stream_count is None:
+            continue
+        for song in songs:
+            counts[song] = max(track.stream_count, counts.get(song, 0))
+        if not songs:
+            why = why_not.get(track.track_id, "not looked up")
+            unmapped[track.track_id] = Unmapped(track.track_id, track.name, track.stream_count, why)
+    without = sum(track.stream_count is None for _, track in tracks)
+    return Measured(len(tracks), counts, frozenset(on_albums), tuple(unmapped.values()), without)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from measurement_pipeline.domain import isrc
+from measurement_pipeline.domain.capture import Schedule
 
 
 class Source(StrEnum):
@@ -42,6 +43,7 @@ BAD_SOURCE = "source must be current or historical"
 BAD_SCOPE = "Provide exactly one of scope.catalog_id / album_ids / isrcs"
 NOTHING_RESOLVED = "No recordings resolvable from the given scope"
 UNKNOWN_CATALOG = "No such catalog_id: it must be a catalogue of the requesting account"
+NO_ALBUM_KNOWN = f"{NOTHING_RESOLVED}: no Spotify album is known for any of them"
 UNPAID_TOO_LONG = "No card was put on file within 7 days of the request. Save a card and ask again."
 
 _SCOPES = ("catalog_id", "album_ids", "isrcs")
@@ -79,6 +81,7 @@ class MeasurementRequest:
 
     source: Source
     scope: Scope
+    schedule: Schedule = Schedule.ONCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,9 @@ class Refusal:
     error: str
 
 
-def read_request(source: object, scope: object, platforms: object) -> MeasurementRequest | Refusal:
+def read_request(
+    source: object, scope: object, platforms: object, schedule: object = "once"
+) -> MeasurementRequest | Refusal:
     """The request in a row of `measurement_jobs`, whatever its columns hold, or why it is refused."""
     if not (isinstance(source, str) and source in set(Source)):
         return Refusal(400, BAD_SOURCE)
@@ -101,9 +106,12 @@ def read_request(source: object, scope: object, platforms: object) -> Measuremen
     read = _read_scope(scope)
     if isinstance(read, Refusal):
         return read
-    if source == Source.CURRENT:
-        return Refusal(400, "source current is not available yet; historical is")
-    return MeasurementRequest(Source(source), read)
+    often = "once" if schedule is None else schedule
+    if not (isinstance(often, str) and often in set(Schedule)):
+        return Refusal(400, f"schedule must be once or monthly{_got(often)}")
+    if source == Source.HISTORICAL and often != Schedule.ONCE:
+        return Refusal(400, "schedule monthly is for source current: a history is bought once")
+    return MeasurementRequest(Source(source), read, Schedule(often))
 
 
 def _read_scope(scope: object) -> Scope | Refusal:

@@ -1,4 +1,4 @@
-"""Takes requests off `measurement_jobs`: shape, then payment, then resolution.
+"""Takes requests off `measurement_jobs`: shape, then payment, then resolution into recordings to buy or a capture to make.
 
 All questions to Stripe come first, none inside a transaction; then one transaction a request locks its row while it is
 still as it was read, enqueues, and writes state and receipt. Each request stands alone: one that cannot be worked on
@@ -7,27 +7,35 @@ never holds up the others.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from uuid import UUID
 
+from measurement_pipeline.domain.capture import over_cap
 from measurement_pipeline.domain.measurement_job import (
+    NO_ALBUM_KNOWN,
     NOTHING_RESOLVED,
     UNKNOWN_CATALOG,
     UNPAID_TOO_LONG,
     MeasurementRequest,
     Refusal,
+    ScopeByCatalog,
+    ScopeByIsrc,
+    Source,
     State,
     read_request,
 )
 from measurement_pipeline.domain.payment import Decision, Verdict, ask_in_turn
-from measurement_pipeline.postgres import measurement_jobs, run_heartbeats
+from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
 from measurement_pipeline.postgres.measurement_jobs import Receipt, WaitingRequest
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
+from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
 
 # So that a thousand requests cost about ten runs.
 REQUESTS_A_RUN = 100
 
 MAX_INTAKE_ATTEMPTS = 5
+NO_CAPTURES = "captures are not set up here: APIFY_TOKEN is not set"
 _RETRY_SECONDS = 60.0
 
 
@@ -41,6 +49,7 @@ class Taken:
     status_code: int | None = None
     error: str | None = None
     receipt: Receipt | None = None
+    capture: Opened | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +61,13 @@ class Round:
 
     @property
     def accounts(self) -> list[UUID]:
-        """Whose payment decides about at least one request of the round, each once."""
-        asking = (r.account for r in self.requests if isinstance(self.readings[r.id], MeasurementRequest))
+        """Whose payment decides about at least one request of the round, each once. A capture needs no card."""
+        readings = ((request.account, self.readings[request.id]) for request in self.requests)
+        asking = (
+            account
+            for account, reading in readings
+            if isinstance(reading, MeasurementRequest) and reading.source is Source.HISTORICAL
+        )
         return list(dict.fromkeys(asking))
 
 
@@ -62,7 +76,7 @@ def open_round(database_url: str, *, unpaid: bool = False, limit: int = REQUESTS
     states = [State.PAYMENT_REQUIRED if unpaid else State.QUEUED]
     with connect(database_url) as connection:
         requests = measurement_jobs.waiting(connection, states=states, limit=limit)
-    return Round(requests, {r.id: read_request(r.source, r.scope, r.platforms) for r in requests})
+    return Round(requests, {r.id: read_request(r.source, r.scope, r.platforms, r.schedule) for r in requests})
 
 
 def ask_about_payment(opened: Round, check: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
@@ -70,8 +84,10 @@ def ask_about_payment(opened: Round, check: Callable[[UUID], Decision]) -> dict[
     return ask_in_turn(opened.accounts, check)
 
 
-def take_in(database_url: str, opened: Round, decisions: dict[UUID, Decision], *, run: str) -> list[Taken]:
-    """Answer every request of the round.
+def take_in(
+    database_url: str, opened: Round, decisions: dict[UUID, Decision], *, run: str, cap_usd: Decimal | None = None
+) -> list[Taken]:
+    """Answer every request of the round. `cap_usd`: what captures may cost an account a month; None: none are made here.
 
     Raises `DatabaseUnavailable` where the database goes away; an error of one request's own is put on its row.
     """
@@ -91,7 +107,8 @@ def take_in(database_url: str, opened: Round, decisions: dict[UUID, Decision], *
             try:
                 with connection.transaction():
                     if measurement_jobs.lock(connection, request):
-                        taken.append(_answer(connection, request, reading, decisions.get(request.account)))
+                        decision = decisions.get(request.account)
+                        taken.append(_answer(connection, request, reading, decision, cap_usd))
             except DatabaseError as error:
                 if connection.closed:
                     raise  # the database went away, which is no fault of the request's
@@ -121,9 +138,12 @@ def _answer(
     request: WaitingRequest,
     reading: MeasurementRequest | Refusal,
     decision: Decision | None,
+    cap_usd: Decimal | None,
 ) -> Taken:
     if isinstance(reading, Refusal):
         return _refuse(connection, request, State.REJECTED, reading.status_code, reading.error)
+    if reading.source is Source.CURRENT:
+        return _open_capture(connection, request, reading, cap_usd)
     if decision is None or decision.verdict is Verdict.UNKNOWN:
         wait = _RETRY_SECONDS if decision is None else max(decision.retry_after_seconds or 0.0, _RETRY_SECONDS)
         why = "payment was not asked about" if decision is None else decision.reason
@@ -144,6 +164,32 @@ def _answer(
     return Taken(request.id, request.account, State.ACCEPTED, 202, receipt=receipt)
 
 
+def _open_capture(
+    connection: Connection, request: WaitingRequest, reading: MeasurementRequest, cap_usd: Decimal | None
+) -> Taken:
+    if cap_usd is None:
+        # Whoever runs the deployment can change that; the request is not to blame.
+        measurement_jobs.postpone(connection, request, seconds=_RETRY_SECONDS, error=NO_CAPTURES, attempt_back=True)
+        return Taken(request.id, request.account, None, error=NO_CAPTURES)
+    scope = reading.scope
+    catalog = scope.catalog_id if isinstance(scope, ScopeByCatalog) else None
+    if catalog is not None and not measurement_jobs.is_theirs(connection, catalog, account=request.account):
+        return _refuse(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
+    album_ids = snapshots.albums_of(connection, scope)
+    if not album_ids:
+        return _refuse(connection, request, State.REJECTED, 400, NO_ALBUM_KNOWN)
+    isrcs = scope.isrcs if isinstance(scope, ScopeByIsrc) else None
+    wanted = Wanted(request.account, album_ids, catalog, isrcs, schedule=reading.schedule)
+    opened = snapshots.open_capture(connection, wanted, cap_usd=cap_usd)
+    if isinstance(opened, OverCap):
+        why = over_cap(cap=opened.cap, spent=opened.spent, asked=opened.asked)
+        return _refuse(connection, request, State.REJECTED, 429, why, cost_usd=opened.asked)
+    measurement_jobs.accept_capture(
+        connection, request, snapshot=opened.snapshot, cost_usd=opened.cost_usd, reused=opened.reused
+    )
+    return Taken(request.id, request.account, State.ACCEPTED, 202, capture=opened)
+
+
 def _refuse(
     connection: Connection,
     request: WaitingRequest,
@@ -152,9 +198,16 @@ def _refuse(
     error: str,
     *,
     checkout_url: str | None = None,
+    cost_usd: Decimal | None = None,
 ) -> Taken:
     measurement_jobs.answer(
-        connection, request, state=state, status_code=status_code, error=error, checkout_url=checkout_url
+        connection,
+        request,
+        state=state,
+        status_code=status_code,
+        error=error,
+        checkout_url=checkout_url,
+        cost_usd=cost_usd,
     )
     return Taken(request.id, request.account, state, status_code, error)
 

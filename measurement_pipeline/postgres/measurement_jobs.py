@@ -7,11 +7,13 @@ The statements are in `measurement_jobs.sql`. What a request may ask is `domain/
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.domain.measurement_job import (
     UNPAID_PATIENCE,
     Scope,
@@ -35,6 +37,7 @@ class WaitingRequest:
     source: object
     scope: object
     platforms: object
+    schedule: object
     state: State
     out_of_patience: bool
 
@@ -48,9 +51,12 @@ class Receipt:
     skipped: int
 
 
-def submit(connection: Connection, *, account: UUID, source: str, scope: dict[str, Any]) -> UUID:
+def submit(
+    connection: Connection, *, account: UUID, source: str, scope: dict[str, Any], schedule: str = Schedule.ONCE
+) -> UUID:
     """Insert a request as a client would; its id."""
-    found = connection.execute(_SQL["submit"], {"account": account, "source": source, "scope": Jsonb(scope)}).fetchone()
+    parameters = {"account": account, "source": source, "scope": Jsonb(scope), "schedule": schedule}
+    found = connection.execute(_SQL["submit"], parameters).fetchone()
     if found is None:
         raise LookupError("the insert of a request returned no id")
     return UUID(str(found["id"]))
@@ -69,6 +75,7 @@ def waiting(connection: Connection, *, states: Sequence[State], limit: int) -> l
             row["source"],
             _read_json(row["scope"]),
             row["platforms"],
+            row["schedule"],
             State(row["state"]),
             row["out_of_patience"],
         )
@@ -103,8 +110,9 @@ def answer(
     status_code: int,
     error: str | None,
     checkout_url: str | None = None,
+    cost_usd: Decimal | None = None,
 ) -> None:
-    """Write an answer other than an acceptance, unless somebody else has answered meanwhile."""
+    """Write an answer other than an acceptance, unless somebody else has answered meanwhile. `cost_usd`: what it would cost."""
     connection.execute(
         _SQL["answer"],
         {
@@ -114,6 +122,7 @@ def answer(
             "status_code": status_code,
             "error": error,
             "checkout_url": checkout_url,
+            "cost": cost_usd,
         },
     )
 
@@ -142,10 +151,9 @@ def resolve(connection: Connection, job: UUID, scope: Scope, *, account: UUID) -
         case ScopeByAlbum(album_ids):
             return connection.execute(_SQL["ask_for_albums"], {"job": job, "album_ids": list(album_ids)}).rowcount
         case ScopeByCatalog(catalog_id):
-            parameters = {"job": job, "catalog": catalog_id, "account": account}
-            if connection.execute(_SQL["catalog_is_theirs"], parameters).fetchone() is None:
+            if not is_theirs(connection, catalog_id, account=account):
                 return None
-            return connection.execute(_SQL["ask_for_catalog"], parameters).rowcount
+            return connection.execute(_SQL["ask_for_catalog"], {"job": job, "catalog": catalog_id}).rowcount
 
 
 def enqueue(connection: Connection, job: UUID) -> Receipt:
@@ -156,9 +164,19 @@ def enqueue(connection: Connection, job: UUID) -> Receipt:
     return Receipt(**found)
 
 
+def accept_capture(
+    connection: Connection, request: WaitingRequest, *, snapshot: UUID, cost_usd: Decimal, reused: bool
+) -> None:
+    """Accept a current request: that capture answers it."""
+    connection.execute(
+        _SQL["accept_capture"],
+        {"job": request.id, "was": request.state.value, "snapshot": snapshot, "cost": cost_usd, "reused": reused},
+    )
+
+
 def settle(connection: Connection) -> list[UUID]:
-    """Call the accepted requests done of which every recording is settled; which ones."""
-    return [row["id"] for row in connection.execute(_SQL["settle"])]
+    """Answer the accepted requests of which every recording is settled, or whose capture is over; which ones."""
+    return [row["id"] for name in ("settle", "settle_captures") for row in connection.execute(_SQL[name])]
 
 
 def reopen(connection: Connection, songs: Sequence[str]) -> list[UUID]:
@@ -190,11 +208,16 @@ def songs_of(connection: Connection, scope: Scope, *, account: UUID) -> list[str
         case ScopeByAlbum(album_ids):
             found = connection.execute(_SQL["songs_of_albums"], {"album_ids": list(album_ids)})
         case ScopeByCatalog(catalog_id):
-            parameters = {"catalog": catalog_id, "account": account}
-            if connection.execute(_SQL["catalog_is_theirs"], parameters).fetchone() is None:
+            if not is_theirs(connection, catalog_id, account=account):
                 return None
-            found = connection.execute(_SQL["songs_of_catalog"], parameters)
+            found = connection.execute(_SQL["songs_of_catalog"], {"catalog": catalog_id})
     return [row["song"] for row in found]
+
+
+def is_theirs(connection: Connection, catalog_id: UUID, *, account: UUID) -> bool:
+    """Whether there is such a catalogue, and it is the account's."""
+    parameters = {"catalog": catalog_id, "account": account}
+    return connection.execute(_SQL["catalog_is_theirs"], parameters).fetchone() is not None
 
 
 def estimate(connection: Connection, songs: Sequence[str]) -> dict[str, int]:

@@ -1,8 +1,8 @@
 -- Requests: taken up one at a time under a row lock, resolved into what they asked for, settled when all of that is.
 
 -- name: submit
-insert into measurement_jobs (account, source, scope)
-values (%(account)s, %(source)s, %(scope)s)
+insert into measurement_jobs (account, source, scope, schedule)
+values (%(account)s, %(source)s, %(scope)s, %(schedule)s)
 returning id;
 
 -- name: waiting
@@ -15,6 +15,7 @@ select
     source,
     scope::text as scope,
     platforms,
+    schedule,
     state,
     created_at < now() - make_interval(secs => %(patience)s) as out_of_patience
 from measurement_jobs
@@ -57,6 +58,7 @@ set
     status_code = %(status_code)s,
     error = %(error)s,
     checkout_url = %(checkout_url)s,
+    estimated_cost_usd = coalesce(%(cost)s, estimated_cost_usd),
     not_before = null,
     attempts = 0,
     updated_at = now()
@@ -224,6 +226,37 @@ from receipt
 where request.id = %(job)s
 returning request.asked, request.enqueued, request.skipped;
 
+-- name: accept_capture
+-- A current request is answered by a capture.
+update measurement_jobs
+set
+    state = 'accepted',
+    status_code = 202,
+    error = null,
+    checkout_url = null,
+    not_before = null,
+    attempts = 0,
+    snapshot = %(snapshot)s,
+    estimated_cost_usd = %(cost)s,
+    reused = %(reused)s,
+    updated_at = now()
+where id = %(job)s and state = %(was)s;
+
+-- name: settle_captures
+-- What became of a capture became of the requests that it answers.
+update measurement_jobs as request
+set
+    state = captured.state,
+    status_code = case when captured.state = 'failed' then 500 else request.status_code end,
+    error = captured.error,
+    updated_at = now()
+from playcount_snapshots as captured
+where
+    request.snapshot = captured.id
+    and request.state = 'accepted'
+    and captured.state in ('done', 'failed')
+returning request.id;
+
 -- name: settle
 update measurement_jobs as request
 set
@@ -231,6 +264,7 @@ set
     updated_at = now()
 where
     request.state = 'accepted'
+    and request.snapshot is null
     and not exists (
         select
         from measurement_job_songs as asked
@@ -292,7 +326,10 @@ select
     request.asked,
     request.enqueued,
     request.skipped,
+    request.schedule,
     request.snapshot,
+    request.estimated_cost_usd,
+    request.reused,
     request.attempts,
     request.not_before,
     request.run_id,

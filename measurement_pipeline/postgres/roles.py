@@ -18,6 +18,7 @@ _SQL = statements("roles")
 TABLES = (
     "accounts",
     "alembic_version",
+    "apify_runs",
     "catalog_songs",
     "catalogs",
     "client_logins",
@@ -27,6 +28,8 @@ TABLES = (
     "measurement_jobs",
     "operator_acts",
     "payment_decisions",
+    "playcount_series",
+    "playcount_snapshots",
     "run_heartbeats",
     "song_identifiers",
     "song_measurements",

@@ -91,15 +91,37 @@ grant select, insert, update on accounts, payment_decisions, songs, songstats_ba
 grant select, insert on song_identifiers, catalog_songs, measurement_job_songs to measurement_pipeline;
 grant select, insert, update (name) on catalogs to measurement_pipeline;
 grant select, insert, update, delete on run_heartbeats to measurement_pipeline;
-grant select, update on vendor_state to measurement_pipeline;
+grant select, insert, update on vendor_state to measurement_pipeline;
 grant select, insert on operator_acts to measurement_pipeline;
 
 -- What was asked stays as it was asked; the answer is the pipeline's.
 grant
 select,
-insert (account, source, scope),
-update (state, status_code, error, checkout_url, asked, enqueued, skipped, attempts, not_before, run_id, updated_at)
+insert (account, source, scope, schedule),
+update (
+    state, status_code, error, checkout_url, asked, enqueued, skipped, snapshot, estimated_cost_usd, reused, attempts, not_before,
+    run_id, updated_at
+)
 on measurement_jobs to measurement_pipeline;
+
+-- What is to be captured stays as it was asked for; what it came to is the pipeline's. A result, once kept, is not written over.
+grant
+select,
+insert (account, catalog, album_ids, albums_digest, isrcs, platforms, schedule, album_count, estimated_cost_usd),
+update (state, error, attempts, claimed_by, not_before, tracks, recordings, without_count, unmapped, updated_at)
+on playcount_snapshots to measurement_pipeline;
+grant
+select,
+insert (account, catalog, album_ids, albums_digest, isrcs, platforms),
+update (stopped_at)
+on playcount_series to measurement_pipeline;
+grant
+select,
+insert (snapshot, chunk, album_ids, cost_usd, run_id),
+update (
+    actor_run, status, message, finished_at, kept_at, sha256, body, mapped_at, tracks, recordings, without_count, unmapped
+)
+on apify_runs to measurement_pipeline;
 
 -- What was spent and what it brought: written once. A hit is settled, a response is marked as read.
 grant select, insert, update (settled_at, status_code, billable, reason) on songstats_quota_ledger to measurement_pipeline;
@@ -107,7 +129,7 @@ grant select, insert, update (settled_at, status_code, billable, reason) on song
 grant select, insert, update (ledger, parser_version) on songstats_responses to measurement_pipeline;
 grant select, insert on song_measurements to measurement_pipeline;
 
-grant select, insert (account, source, scope, platforms) on measurement_jobs to measurement_client;
+grant select, insert (account, source, scope, platforms, schedule) on measurement_jobs to measurement_client;
 grant select on client_logins to measurement_client;
 
 -- name: guard

@@ -1,0 +1,36 @@
+"""Monthly series: the next capture of each whose last one is 30 days old, once, whatever was missed meanwhile."""
+
+from dataclasses import dataclass
+
+from measurement_pipeline.capture.terms import Terms
+from measurement_pipeline.domain.capture import over_cap
+from measurement_pipeline.postgres import snapshots
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.snapshots import Opened, OverCap
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """How many captures were started, and of which series the month allowed none: they are asked again tomorrow."""
+
+    due: int
+    started: int
+    refused: tuple[str, ...]
+
+
+def start_due(terms: Terms) -> Started:
+    """Start what is due. Raises what the database raises."""
+    started, refused = 0, []
+    with connect(terms.database_url) as connection:
+        due = snapshots.due_series(connection)
+        for series, wanted in due:
+            match snapshots.start_if_due(connection, series, wanted, cap_usd=terms.cap_usd):
+                case Opened():
+                    started += 1
+                case OverCap(cap, spent, asked):
+                    refused.append(
+                        f"series {series} of account {wanted.account}: {over_cap(cap=cap, spent=spent, asked=asked)}"
+                    )
+                case None:
+                    pass
+    return Started(len(due), started, tuple(refused))

@@ -1,0 +1,38 @@
+"""On what terms captures are made, and by what means: handed in by whoever starts it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from measurement_pipeline.apify.client import ApifyActor
+from measurement_pipeline.spotify.client import SpotifyClient
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """`cap_usd` is an account's, of a calendar month (UTC). `patience_seconds`: how long one run waits for the actor at most."""
+
+    database_url: str = field(repr=False)
+    cap_usd: Decimal
+    claim_timeout_seconds: float
+    max_attempts: int
+    beat_seconds: float = 10.0
+    poll_seconds: float = 20.0
+    patience_seconds: float = 600.0
+    chunks_at_once: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """New connections to the vendors. `new_spotify` None: tracks that are not known yet stay unmapped."""
+
+    new_actor: Callable[[], ApifyActor] = field(repr=False)
+    new_spotify: Callable[[], SpotifyClient] | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Captures:
+    """Terms and means of a deployment that captures."""
+
+    terms: Terms
+    means: Means

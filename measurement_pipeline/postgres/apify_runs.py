@@ -1,0 +1,183 @@
+"""The actor's runs of a capture: intended, started, kept, mapped. The statements are in `apify_runs.sql`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from uuid import UUID
+
+from psycopg.errors import UniqueViolation
+from psycopg.types.json import Jsonb
+
+from measurement_pipeline.domain.capture import Measured, Track, cost_usd
+from measurement_pipeline.postgres import songs
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.sql import statements
+
+_SQL = statements("apify_runs")
+
+NOT_STARTED = "NOT-STARTED"
+MALFORMED = "MALFORMED"
+
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """The latest run of the actor for one chunk. `status` is None while nothing was heard of its start.
+
+    `failures`: how many runs for this chunk ended without a result.
+    """
+
+    id: int
+    chunk: int
+    album_ids: tuple[str, ...]
+    intended_at: datetime
+    actor_run: str | None
+    status: str | None
+    message: str | None
+    is_kept: bool
+    is_mapped: bool
+    failures: int
+
+
+class NotOursError(Exception):
+    """The capture is another run's by now: nothing was written."""
+
+
+def of_snapshot(connection: Connection, snapshot: UUID) -> dict[int, Bought]:
+    """The latest run of each chunk that has one."""
+    rows = connection.execute(_SQL["of_snapshot"], {"snapshot": snapshot})
+    return {row["chunk"]: Bought(**{**row, "album_ids": tuple(row["album_ids"])}) for row in rows}
+
+
+def intend(connection: Connection, snapshot: UUID, chunk: int, album_ids: Sequence[str], *, run: str) -> int:
+    """Write down that the actor is about to be started; the row. Raises `NotOursError`."""
+    parameters = {
+        "snapshot": snapshot,
+        "chunk": chunk,
+        "album_ids": list(album_ids),
+        "cost": cost_usd(len(album_ids)),
+        "run": run,
+    }
+    try:
+        row = connection.execute(_SQL["intend"], parameters).fetchone()
+    except UniqueViolation as error:
+        raise NotOursError(f"chunk {chunk} of capture {snapshot} has a run of the actor already") from error
+    if row is None:
+        raise NotOursError(f"capture {snapshot} is not run {run}'s")
+    return int(row["id"])
+
+
+def known(connection: Connection, actor_runs: Sequence[str]) -> frozenset[str]:
+    """Of these runs of the actor, those that a row has."""
+    rows = connection.execute(_SQL["known"], {"actor_runs": list(actor_runs)})
+    return frozenset(row["actor_run"] for row in rows)
+
+
+def started(connection: Connection, row: int, *, actor_run: str, status: str) -> None:
+    """Keep the id of the run that was started, or found, for `row`. Raises `NotOursError`."""
+    try:
+        found = connection.execute(_SQL["started"], {"id": row, "actor_run": actor_run, "status": status}).fetchone()
+    except UniqueViolation as error:
+        raise NotOursError(f"run {actor_run} of the actor is another row's") from error
+    if found is None:
+        raise NotOursError(f"row {row} has a run of the actor already")
+
+
+def not_started(connection: Connection, row: int, *, message: str) -> None:
+    """Say that the actor was never started for `row`: another may be."""
+    connection.execute(_SQL["not_started"], {"id": row, "message": message})
+
+
+def seen(connection: Connection, row: int, *, status: str, message: str | None, finished_at: datetime | None) -> None:
+    """Note how the run of `row` stands."""
+    parameters = {"id": row, "status": status, "message": message, "finished_at": finished_at}
+    connection.execute(_SQL["seen"], parameters)
+
+
+def keep(connection: Connection, row: int, body: bytes) -> None:
+    """Keep the result of the run of `row`, as received; a second time changes nothing."""
+    connection.execute(_SQL["keep"], {"id": row, "body": body, "sha256": sha256(body).hexdigest()})
+
+
+def body(connection: Connection, row: int) -> bytes:
+    """What was kept for `row`."""
+    found = connection.execute(_SQL["body"], {"id": row}).fetchone()
+    if found is None or found["body"] is None:
+        raise LookupError(f"apify_runs {row} has no result")
+    return bytes(found["body"])
+
+
+def map_again(connection: Connection, snapshot: UUID) -> None:
+    """Have what was kept for a capture mapped once more, which costs nothing."""
+    connection.execute(_SQL["map_again"], {"snapshot": snapshot})
+
+
+def malformed(connection: Connection, row: int, *, message: str) -> None:
+    """Say that what was kept for `row` cannot be read."""
+    connection.execute(_SQL["malformed"], {"id": row, "message": message})
+
+
+def songs_of_tracks(connection: Connection, track_ids: Iterable[str]) -> dict[str, list[str]]:
+    """The recordings that are known under these Spotify track ids."""
+    found: dict[str, list[str]] = {}
+    for row in connection.execute(_SQL["songs_of_tracks"], {"track_ids": list(track_ids)}):
+        found.setdefault(row["track_id"], []).append(row["song"])
+    return found
+
+
+def learn(connection: Connection, tracks: Mapping[str, Track]) -> None:
+    """Make songs of tracks that were looked up, by the id that was asked, and keep their ids. One without an ISRC is no song."""
+    met = {track.isrc: track for track in tracks.values() if track.isrc is not None}
+    connection.execute(
+        _SQL["merge_songs"],
+        {
+            "isrcs": list(met),
+            "names": [track.name for track in met.values()],
+            "artists": [track.artist for track in met.values()],
+            "albums": [track.album for track in met.values()],
+            "release_dates": [track.release_date for track in met.values()],
+        },
+    )
+    identify(
+        connection, [(track.isrc, asked) for asked, track in tracks.items() if track.isrc is not None], kind="track_id"
+    )
+
+
+def identify(connection: Connection, identifiers: Sequence[tuple[str, str]], *, kind: str) -> None:
+    """Record Spotify's ids of recordings that are known: (ISRC, id) pairs."""
+    songs.identify(connection, sorted(identifiers), platform="spotify", identifier_type=kind)
+
+
+def unmapped(connection: Connection, snapshot: UUID, *, limit: int = 50) -> tuple[str, ...]:
+    """The tracks of a capture that have no recording yet, the most played first, and why."""
+    rows = connection.execute(_SQL["unmapped"], {"snapshot": snapshot, "limit": limit})
+    return tuple(f"{row['name'] or 'untitled'} ({row['track_id']}): {row['why']}" for row in rows)
+
+
+def store(connection: Connection, row: int, measured: Measured, *, snapshot: UUID, run: str) -> None:
+    """Measurements, albums, ranks and totals of one chunk, in one transaction. Raises `NotOursError`."""
+    with connection.transaction():
+        if connection.execute(_SQL["hold"], {"snapshot": snapshot, "run": run}).fetchone() is None:
+            raise NotOursError(f"capture {snapshot} is not run {run}'s any more")
+        identify(connection, list(measured.albums), kind="album_id")
+        counted = sorted(measured.counts.items())
+        songs_measured = [song for song, _ in counted]
+        connection.execute(
+            _SQL["measure"], {"id": row, "songs": songs_measured, "values": [count for _, count in counted]}
+        )
+        connection.execute(_SQL["refresh_ranks"], {"songs": songs_measured})
+        connection.execute(
+            _SQL["mapped"],
+            {
+                "id": row,
+                "tracks": measured.tracks,
+                "recordings": len(counted),
+                "without_count": measured.without_count,
+                "unmapped": Jsonb(
+                    [
+                        {"track_id": one.track_id, "name": one.name, "count": one.stream_count, "why": one.why}
+                        for one in measured.unmapped
+                    ]
+                ),
+            },
+        )

@@ -1,0 +1,220 @@
+-- The actor's runs: a row before each is started, its id the moment it is known, its result as received, and what it came to.
+
+-- name: of_snapshot
+-- The latest run of each chunk, and how many of its runs brought nothing.
+select distinct on (chunk)
+    id,
+    chunk,
+    album_ids,
+    intended_at,
+    actor_run,
+    status,
+    message,
+    kept_at is not null as is_kept,
+    mapped_at is not null as is_mapped,
+    count(*) filter (where status in ('FAILED', 'TIMED-OUT', 'ABORTED')) over (partition by chunk) as failures
+from apify_runs
+where snapshot = %(snapshot)s
+order by chunk asc, id desc;
+
+-- name: intend
+-- Before the actor is started, so that a start whose answer is lost is looked for and not paid again. Only for whoever holds the
+-- capture; the index lets no second one in beside a run that may have brought something.
+insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id)
+select
+    snapshot.id,
+    %(chunk)s,
+    %(album_ids)s::text[],
+    %(cost)s,
+    %(run)s
+from playcount_snapshots as snapshot
+where snapshot.id = %(snapshot)s and snapshot.claimed_by = %(run)s and snapshot.state = 'running'
+returning id;
+
+-- name: known
+-- Of these runs of the actor, those that a row has already.
+select actor_run
+from apify_runs
+where actor_run = any(%(actor_runs)s);
+
+-- name: started
+update apify_runs
+set
+    actor_run = %(actor_run)s,
+    status = %(status)s
+where id = %(id)s and actor_run is null
+returning id;
+
+-- name: not_started
+update apify_runs
+set
+    status = 'NOT-STARTED',
+    message = %(message)s
+where id = %(id)s and actor_run is null;
+
+-- name: seen
+update apify_runs
+set
+    status = %(status)s,
+    message = %(message)s,
+    finished_at = coalesce(%(finished_at)s, finished_at)
+where id = %(id)s and kept_at is null;
+
+-- name: keep
+-- Whoever holds the capture: what was paid for is never thrown away.
+update apify_runs
+set
+    kept_at = clock_timestamp(),
+    sha256 = %(sha256)s,
+    body = %(body)s
+where id = %(id)s and kept_at is null;
+
+-- name: body
+select body
+from apify_runs
+where id = %(id)s;
+
+-- name: malformed
+update apify_runs
+set
+    status = 'MALFORMED',
+    message = %(message)s
+where id = %(id)s;
+
+-- name: map_again
+-- What could not be read is read again too: the code may be newer.
+update apify_runs
+set
+    mapped_at = null,
+    status = 'SUCCEEDED',
+    message = null
+where snapshot = %(snapshot)s and kept_at is not null;
+
+-- name: songs_of_tracks
+-- By track: the recordings that are known under these ids.
+select
+    value as track_id,
+    song
+from song_identifiers
+where platform = 'spotify' and identifier_type = 'track_id' and value = any(%(track_ids)s)
+order by track_id, song;
+
+-- name: unmapped
+-- The tracks of a capture that have no recording, the most played first.
+select
+    track ->> 'name' as name,
+    track ->> 'track_id' as track_id,
+    track ->> 'why' as why
+from apify_runs as bought
+cross join lateral jsonb_array_elements(bought.unmapped) as track
+where bought.snapshot = %(snapshot)s and bought.mapped_at is not null
+order by (track ->> 'count')::bigint desc, track_id asc
+limit %(limit)s;
+
+-- name: hold
+-- Still the owner's? A stale one writes nothing.
+select id
+from playcount_snapshots
+where id = %(snapshot)s and claimed_by = %(run)s and state = 'running'
+for update;
+
+-- name: merge_songs
+-- What a catalogue said of a recording stays; what nobody said is filled in.
+insert into songs (isrc, name, artist, album, release_date)
+select
+    isrc,
+    name,
+    artist,
+    album,
+    release_date
+from unnest(
+    %(isrcs)s::text[], %(names)s::text[], %(artists)s::text[], %(albums)s::text[], %(release_dates)s::date[]
+) as met (isrc, name, artist, album, release_date)
+order by isrc
+on conflict (isrc) do update set
+    name = coalesce(songs.name, excluded.name),
+    artist = coalesce(songs.artist, excluded.artist),
+    album = coalesce(songs.album, excluded.album),
+    release_date = coalesce(songs.release_date, excluded.release_date),
+    updated_at = now()
+where
+    (songs.name is null and excluded.name is not null)
+    or (songs.artist is null and excluded.artist is not null)
+    or (songs.album is null and excluded.album is not null)
+    or (songs.release_date is null and excluded.release_date is not null);
+
+-- name: measure
+-- A count becomes a measurement where it differs from the newest one known for that moment.
+with counted as (
+    select
+        counted.song,
+        counted.value,
+        bought.actor_run,
+        bought.snapshot,
+        least(coalesce(bought.finished_at, bought.kept_at), bought.kept_at) as captured_at
+    from unnest(%(songs)s::text[], %(values)s::bigint[]) as counted (song, value)
+    inner join apify_runs as bought on bought.id = %(id)s
+)
+
+insert into song_measurements (song, platform, metric, captured_at, data_source, value, raw_ref, snapshot)
+select
+    counted.song,
+    'spotify',
+    'platform_displayed_play_count',
+    counted.captured_at,
+    'apify_spotify_playcount',
+    counted.value,
+    counted.actor_run,
+    counted.snapshot
+from counted
+left join lateral (
+    select measurement.value
+    from song_measurements as measurement
+    where
+        measurement.song = counted.song
+        and measurement.platform = 'spotify'
+        and measurement.metric = 'platform_displayed_play_count'
+        and measurement.captured_at = counted.captured_at
+        and measurement.data_source = 'apify_spotify_playcount'
+    order by measurement.learnt_at desc
+    limit 1
+) as newest on true
+where newest.value is distinct from counted.value
+order by counted.song;
+
+-- name: refresh_ranks
+-- Recordings that wait to be bought are ranked by the latest count there is, whichever source it came from.
+with latest as (
+    select
+        queue.song,
+        newest.value
+    from songstats_backfill_queue as queue
+    cross join lateral (
+        select measurement.value
+        from song_measurements as measurement
+        where
+            measurement.song = queue.song
+            and measurement.platform = 'spotify'
+            and measurement.metric = 'platform_displayed_play_count'
+        order by measurement.captured_at desc, measurement.data_source desc, measurement.learnt_at desc
+        limit 1
+    ) as newest
+    where queue.song = any(%(songs)s) and queue.status in ('pending', 'in_progress') and queue.rank_score <> newest.value
+    order by queue.song
+    for update of queue
+)
+
+update songstats_backfill_queue as queue
+set rank_score = latest.value
+from latest
+where queue.song = latest.song;
+
+-- name: mapped
+update apify_runs
+set
+    mapped_at = clock_timestamp(),
+    tracks = %(tracks)s,
+    recordings = %(recordings)s,
+    without_count = %(without_count)s,
+    unmapped = %(unmapped)s
+where id = %(id)s;

@@ -1,0 +1,213 @@
+"""Captures asked for: resolved to albums, held against the month's cap, handed back where they are young; and monthly series.
+
+The statements are in `snapshots.sql`. What a run does with a capture is `apify_runs` and `capture/`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from measurement_pipeline.domain.capture import REUSE_FOR, SERIES_EVERY, Schedule, SnapshotState, cost_usd
+from measurement_pipeline.domain.measurement_job import Scope, ScopeByAlbum, ScopeByCatalog, ScopeByIsrc
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.sql import statements
+
+_SQL = statements("snapshots")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be captured, and for whom. `album_ids` are sorted, each once."""
+
+    account: UUID
+    album_ids: tuple[str, ...]
+    catalog: UUID | None = None
+    isrcs: tuple[str, ...] | None = None
+    platforms: tuple[str, ...] = ("spotify",)
+    schedule: Schedule = Schedule.ONCE
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The capture that answers a request; `reused`: it was there, and costs nothing more."""
+
+    snapshot: UUID
+    albums: int
+    cost_usd: Decimal
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OverCap:
+    """The month does not allow it. In US dollars."""
+
+    cap: Decimal
+    spent: Decimal
+    asked: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A capture that this run owns now. `attempts` counts it."""
+
+    album_ids: tuple[str, ...]
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A vendor that is left alone for a while."""
+
+    until: datetime
+    reason: str
+
+
+def albums_of(connection: Connection, scope: Scope) -> tuple[str, ...]:
+    """The Spotify albums that `scope` means, sorted. Whose a catalogue is has been asked before."""
+    match scope:
+        case ScopeByAlbum(album_ids):
+            return tuple(sorted(set(album_ids)))
+        case ScopeByIsrc(isrcs):
+            found = connection.execute(_SQL["albums_of_isrcs"], {"isrcs": list(isrcs)})
+        case ScopeByCatalog(catalog_id):
+            found = connection.execute(_SQL["albums_of_catalog"], {"catalog": catalog_id})
+    # Sorted here: the database's collation may sort otherwise, and the set's digest goes by the order.
+    return tuple(sorted(row["album_id"] for row in found))
+
+
+def open_capture(connection: Connection, wanted: Wanted, *, cap_usd: Decimal) -> Opened | OverCap:
+    """The capture that `wanted` is answered with: a young one of the same albums, or a new one that the month allows.
+
+    To be called in a transaction: the account is locked until its end, so that two who ask at once pay once.
+    """
+    parameters = _parameters(wanted)
+    connection.execute(_SQL["lock_account"], {"account": str(wanted.account)})
+    connection.execute(_SQL["ensure_account"], parameters)
+    cost = cost_usd(len(wanted.album_ids))
+    albums = len(wanted.album_ids)
+    young = connection.execute(_SQL["recent"], parameters | {"reuse_for": REUSE_FOR.total_seconds()}).fetchone()
+    if young is not None:
+        answer = Opened(young["id"], albums, Decimal(0), reused=True)
+    else:
+        made = connection.execute(_SQL["open"], parameters | {"cost": cost, "cap": cap_usd}).fetchone()
+        if made is None:
+            raise LookupError("the month's captures could not be added up")
+        if made["id"] is None:
+            return OverCap(cap_usd, made["spent"], cost)
+        answer = Opened(made["id"], albums, cost, reused=False)
+    if wanted.schedule is Schedule.MONTHLY:
+        connection.execute(_SQL["start_series"], parameters)
+    return answer
+
+
+def estimate(connection: Connection, wanted: Wanted) -> tuple[Decimal, Decimal, bool]:
+    """What `wanted` would cost, what the account's month has cost so far, and whether a young capture would answer it."""
+    parameters = _parameters(wanted)
+    young = connection.execute(_SQL["recent"], parameters | {"reuse_for": REUSE_FOR.total_seconds()}).fetchone()
+    spent = connection.execute(_SQL["spent_this_month"], parameters).fetchone()
+    if spent is None:
+        raise LookupError("the month's captures could not be added up")
+    return Decimal(0) if young else cost_usd(len(wanted.album_ids)), spent["spent"], young is not None
+
+
+def due_series(connection: Connection, series: UUID | None = None) -> list[tuple[UUID, Wanted]]:
+    """The series to be captured now; `series`: whether that one is."""
+    parameters = {"every": SERIES_EVERY.total_seconds(), "series": series}
+    return [
+        (
+            row["id"],
+            Wanted(
+                account=row["account"],
+                album_ids=tuple(row["album_ids"]),
+                catalog=row["catalog"],
+                isrcs=None if row["isrcs"] is None else tuple(row["isrcs"]),
+                platforms=tuple(row["platforms"]),
+                schedule=Schedule.MONTHLY,
+            ),
+        )
+        for row in connection.execute(_SQL["due_series"], parameters)
+    ]
+
+
+def start_if_due(connection: Connection, series: UUID, wanted: Wanted, *, cap_usd: Decimal) -> Opened | OverCap | None:
+    """The next capture of a series; None where somebody has started it meanwhile. In one transaction with its own check."""
+    with connection.transaction():
+        connection.execute(_SQL["lock_account"], {"account": str(wanted.account)})
+        if not due_series(connection, series):
+            return None
+        return open_capture(connection, wanted, cap_usd=cap_usd)
+
+
+def list_series(connection: Connection, *, account: UUID | None = None) -> list[dict[str, Any]]:
+    """All series with their last captures, the oldest series first."""
+    return connection.execute(_SQL["list_series"], {"account": account}).fetchall()
+
+
+def stop_series(connection: Connection, series: UUID) -> bool:
+    """Capture nothing more for a series; whether there was one that went on."""
+    return connection.execute(_SQL["stop_series"], {"series": series}).fetchone() is not None
+
+
+def due(connection: Connection, *, claim_timeout_seconds: float, limit: int) -> list[UUID]:
+    """Captures that a run may take up now, the oldest first."""
+    found = connection.execute(_SQL["due"], {"claim_timeout": claim_timeout_seconds, "limit": limit})
+    return [row["id"] for row in found]
+
+
+def open_count(connection: Connection) -> dict[str, Any]:
+    """How many captures are open, how many of these wait for their time, and when the first one's comes."""
+    return connection.execute(_SQL["open_count"]).fetchone() or {"open": 0, "waiting": 0, "next_at": None}
+
+
+def claim(
+    connection: Connection, snapshot: UUID, *, run: str, operator: bool, claim_timeout_seconds: float
+) -> Claimed | None:
+    """Make `run` the owner of a capture. None where it is done, waits, or somebody who lives works on it."""
+    row = connection.execute(
+        _SQL["claim"],
+        {"snapshot": snapshot, "run": run, "operator": operator, "claim_timeout": claim_timeout_seconds},
+    ).fetchone()
+    return None if row is None else Claimed(tuple(row["album_ids"]), row["attempts"])
+
+
+def release(
+    connection: Connection, snapshot: UUID, *, run: str, seconds: float | None, error: str, attempt_back: bool
+) -> None:
+    """Let go of a capture for so long, saying why it waits. None: the longer the older it is, from a minute to an hour."""
+    parameters = {"snapshot": snapshot, "run": run, "wait": seconds, "error": error, "attempts_back": int(attempt_back)}
+    connection.execute(_SQL["release"], parameters)
+
+
+def finish(connection: Connection, snapshot: UUID, *, run: str, state: SnapshotState, error: str | None) -> bool:
+    """Say what became of a capture; False where it is another's by now."""
+    parameters = {"snapshot": snapshot, "run": run, "state": state.value, "error": error}
+    return connection.execute(_SQL["finish"], parameters).fetchone() is not None
+
+
+def show(connection: Connection, snapshot: UUID) -> dict[str, Any] | None:
+    """A capture with its figures; None where there is none."""
+    return connection.execute(_SQL["show"], {"snapshot": snapshot}).fetchone()
+
+
+def pause(connection: Connection, vendor: str, *, seconds: float, reason: str) -> None:
+    """Leave a vendor alone for so long: the whole deployment does."""
+    connection.execute(_SQL["pause"], {"vendor": vendor, "seconds": seconds, "reason": reason})
+
+
+def paused(connection: Connection, vendor: str) -> Pause | None:
+    """Whether a vendor is left alone now, until when and why."""
+    row = connection.execute(_SQL["paused"], {"vendor": vendor}).fetchone()
+    return None if row is None else Pause(row["paused_until"], row["pause_reason"])
+
+
+def _parameters(wanted: Wanted) -> dict[str, Any]:
+    return {
+        "account": wanted.account,
+        "album_ids": list(wanted.album_ids),
+        "catalog": wanted.catalog,
+        "isrcs": None if wanted.isrcs is None else list(wanted.isrcs),
+        "platforms": list(wanted.platforms),
+        "schedule": wanted.schedule.value,
+    }

@@ -1,0 +1,300 @@
+-- Captures asked for: which albums a request means, what the month allows, one capture for the same albums within the hour, and
+-- the series that are captured anew every 30 days. What a capture then does is `apify_runs`.
+
+-- name: albums_of_isrcs
+select distinct value as album_id
+from song_identifiers
+where platform = 'spotify' and identifier_type = 'album_id' and song = any(%(isrcs)s)
+order by album_id;
+
+-- name: albums_of_catalog
+select distinct identifier.value as album_id
+from catalog_songs as listed
+inner join song_identifiers as identifier on listed.song = identifier.song
+where
+    listed.catalog = %(catalog)s
+    and identifier.platform = 'spotify'
+    and identifier.identifier_type = 'album_id'
+order by album_id;
+
+-- name: lock_account
+-- Whoever asks for the same account waits here, until the transaction of whoever came first is over. A statement of its own: what
+-- comes after it then sees what that one wrote.
+select pg_advisory_xact_lock(hashtextextended('playcount_snapshots of ' || %(account)s, 0));
+
+-- name: ensure_account
+insert into accounts (id)
+values (%(account)s)
+on conflict (id) do nothing;
+
+-- name: recent
+-- A capture of the same albums for the same account that is young enough to hand back. One that failed is none.
+select
+    id,
+    state
+from playcount_snapshots
+where
+    account = %(account)s
+    and albums_digest = sha256(convert_to(array_to_string(%(album_ids)s::text[], ','), 'UTF8'))
+    and created_at > clock_timestamp() - make_interval(secs => %(reuse_for)s)
+    and state <> 'failed'
+order by created_at desc
+limit 1;
+
+-- name: open
+-- The check and the claim on the month's budget are this one statement, under the account's lock.
+with spent as (
+    select coalesce(sum(snapshot.counts_usd), 0) as usd
+    from (
+        select
+            case
+                -- Of one that failed, what its runs of the actor cost.
+                when made.state = 'failed' then coalesce(
+                    (
+                        select sum(bought.cost_usd) from apify_runs as bought
+                        where bought.snapshot = made.id and bought.status is distinct from 'NOT-STARTED'
+                    ),
+                    0
+                )
+                else made.estimated_cost_usd
+            end as counts_usd
+        from playcount_snapshots as made
+        where
+            made.account = %(account)s
+            and made.created_at >= date_trunc('month', clock_timestamp() at time zone 'UTC') at time zone 'UTC'
+    ) as snapshot
+),
+
+opened as (
+    insert into playcount_snapshots (
+        account, catalog, album_ids, albums_digest, isrcs, platforms, schedule, album_count, estimated_cost_usd
+    )
+    select
+        %(account)s,
+        %(catalog)s,
+        %(album_ids)s::text[],
+        sha256(convert_to(array_to_string(%(album_ids)s::text[], ','), 'UTF8')),
+        %(isrcs)s::text[],
+        %(platforms)s::text[],
+        %(schedule)s,
+        cardinality(%(album_ids)s::text[]),
+        %(cost)s
+    from spent
+    where spent.usd + %(cost)s <= %(cap)s
+    returning id
+)
+
+select
+    spent.usd as spent,
+    opened.id
+from spent
+left join opened on true;
+
+-- name: spent_this_month
+select coalesce(sum(estimated_cost_usd), 0) as spent
+from playcount_snapshots
+where
+    account = %(account)s
+    and created_at >= date_trunc('month', clock_timestamp() at time zone 'UTC') at time zone 'UTC';
+
+-- name: start_series
+-- Asked for again, it is the same series, and goes on where it was stopped.
+insert into playcount_series (account, catalog, album_ids, albums_digest, isrcs, platforms)
+values (
+    %(account)s,
+    %(catalog)s,
+    %(album_ids)s::text[],
+    sha256(convert_to(array_to_string(%(album_ids)s::text[], ','), 'UTF8')),
+    %(isrcs)s::text[],
+    %(platforms)s::text[]
+)
+on conflict (account, albums_digest) do update set stopped_at = null
+where playcount_series.stopped_at is not null;
+
+-- name: due_series
+-- Those whose last capture, however it was asked for and however it ended, is so old; each once, whatever was missed meanwhile.
+select
+    series.id,
+    series.account,
+    series.catalog,
+    series.album_ids,
+    series.isrcs,
+    series.platforms
+from playcount_series as series
+where
+    series.stopped_at is null
+    and series.id = coalesce(%(series)s::uuid, series.id)
+    and not exists (
+        select from playcount_snapshots as made
+        where
+            made.account = series.account
+            and made.albums_digest = series.albums_digest
+            and made.created_at > clock_timestamp() - make_interval(secs => %(every)s)
+    )
+order by series.created_at, series.id;
+
+-- name: list_series
+select
+    series.id,
+    series.account,
+    series.catalog,
+    cardinality(series.album_ids) as albums,
+    series.created_at,
+    series.stopped_at,
+    last.created_at as last_captured_at,
+    last.state as last_state
+from playcount_series as series
+left join lateral (
+    select
+        made.created_at,
+        made.state
+    from playcount_snapshots as made
+    where made.account = series.account and made.albums_digest = series.albums_digest
+    order by made.created_at desc
+    limit 1
+) as last on true
+where %(account)s::uuid is null or series.account = %(account)s
+order by series.created_at, series.id;
+
+-- name: stop_series
+update playcount_series
+set stopped_at = clock_timestamp()
+where id = %(series)s and stopped_at is null
+returning id;
+
+-- name: due
+-- Captures that a run may take up: nobody works on them, or whoever did has not given a sign of life for so long.
+select snapshot.id
+from playcount_snapshots as snapshot
+left join run_heartbeats as owner on snapshot.claimed_by = owner.run_id
+where
+    snapshot.state in ('queued', 'running')
+    and (snapshot.not_before is null or snapshot.not_before <= clock_timestamp())
+    and (
+        snapshot.claimed_by is null
+        or coalesce(owner.beat_at < clock_timestamp() - make_interval(secs => %(claim_timeout)s), true)
+    )
+order by snapshot.created_at, snapshot.id
+limit %(limit)s;
+
+-- name: open_count
+select
+    count(*) as open,
+    count(*) filter (where not_before > clock_timestamp()) as waiting,
+    min(not_before) filter (where not_before > clock_timestamp()) as next_at
+from playcount_snapshots
+where state in ('queued', 'running');
+
+-- name: claim
+-- One owner a capture. A person's launch takes up one that is over, or that is told to wait.
+update playcount_snapshots as snapshot
+set
+    state = 'running',
+    claimed_by = %(run)s,
+    attempts = case
+        when snapshot.state in ('done', 'failed') then 1
+        when snapshot.claimed_by = %(run)s then snapshot.attempts
+        else snapshot.attempts + 1
+    end,
+    error = case when snapshot.state in ('done', 'failed') then null else snapshot.error end,
+    not_before = null,
+    updated_at = case when snapshot.state = 'running' then snapshot.updated_at else clock_timestamp() end
+where
+    snapshot.id = %(snapshot)s
+    and (snapshot.state in ('queued', 'running') or %(operator)s)
+    and (%(operator)s or snapshot.not_before is null or snapshot.not_before <= clock_timestamp())
+    and (
+        snapshot.claimed_by is null
+        or snapshot.claimed_by = %(run)s
+        or not exists (
+            select from run_heartbeats as owner
+            where
+                owner.run_id = snapshot.claimed_by
+                and owner.beat_at >= clock_timestamp() - make_interval(secs => %(claim_timeout)s)
+        )
+    )
+returning snapshot.album_ids, snapshot.attempts;
+
+-- name: release
+-- Whoever held it lets go of it, and says why it waits. It gets its attempt back where it was not to blame.
+update playcount_snapshots
+set
+    claimed_by = null,
+    -- Where nobody says how long: a quarter of its age, from a minute to an hour.
+    not_before = clock_timestamp() + make_interval(
+        secs => coalesce(
+            %(wait)s::float8,
+            least(3600, greatest(60, extract(epoch from clock_timestamp() - created_at)::float8 / 4))
+        )
+    ),
+    error = %(error)s,
+    attempts = greatest(attempts - %(attempts_back)s, 0)
+where id = %(snapshot)s and claimed_by = %(run)s and state = 'running';
+
+-- name: finish
+-- The capture's totals are those of its runs of the actor.
+update playcount_snapshots as snapshot
+set
+    state = %(state)s,
+    error = %(error)s,
+    claimed_by = null,
+    not_before = null,
+    tracks = total.tracks,
+    recordings = total.recordings,
+    without_count = total.without_count,
+    unmapped = total.unmapped,
+    updated_at = clock_timestamp()
+from (
+    select
+        coalesce(sum(tracks), 0) as tracks,
+        (select count(distinct song) from song_measurements where snapshot = %(snapshot)s) as recordings,
+        coalesce(sum(without_count), 0) as without_count,
+        coalesce(sum(jsonb_array_length(unmapped)), 0) as unmapped
+    from apify_runs
+    where snapshot = %(snapshot)s and mapped_at is not null
+) as total
+where snapshot.id = %(snapshot)s and snapshot.claimed_by = %(run)s
+returning snapshot.id;
+
+-- name: show
+select
+    id,
+    account,
+    catalog,
+    schedule,
+    state,
+    album_count,
+    estimated_cost_usd,
+    error,
+    attempts,
+    claimed_by,
+    not_before,
+    tracks,
+    recordings,
+    without_count,
+    unmapped,
+    cardinality(isrcs) as isrcs,
+    array(
+        select request.id from measurement_jobs as request
+        where request.snapshot = playcount_snapshots.id
+        order by request.created_at
+    ) as jobs,
+    created_at,
+    updated_at
+from playcount_snapshots
+where id = %(snapshot)s;
+
+-- name: pause
+-- What the whole deployment knows of a vendor: it is left alone until then. A later end of the pause stays.
+insert into vendor_state (vendor, paused_until, pause_reason)
+values (%(vendor)s, clock_timestamp() + make_interval(secs => %(seconds)s), %(reason)s)
+on conflict (vendor) do update set
+    paused_until = greatest(excluded.paused_until, vendor_state.paused_until),
+    pause_reason = excluded.pause_reason;
+
+-- name: paused
+select
+    paused_until,
+    pause_reason
+from vendor_state
+where vendor = %(vendor)s and paused_until > clock_timestamp();
