@@ -1,16 +1,13 @@
 """What a track object of the Web API says: a pure function from JSON to a record."""
 
+from collections.abc import Collection
 from datetime import date
-from typing import Any
 
 from measurement_pipeline.domain import isrc as isrcs
 from measurement_pipeline.domain.capture import Track
+from measurement_pipeline.spotify.answers import OddAnswerError
 
 _DATE_LENGTH = len("YYYY-MM-DD")
-
-
-class OddAnswerError(ValueError):
-    """Spotify answered, but not in the shape that its documentation gives; the message says what was expected."""
 
 
 def read_track(value: object) -> Track:
@@ -32,9 +29,16 @@ def read_track(value: object) -> Track:
     )
 
 
-def stands_for(value: Any, asked: str) -> bool:
-    """Whether a track object answers for this id: it is its own, or that of the track which it was relinked from."""
-    return asked in (_text(value, "id"), _text(value.get("linked_from") if isinstance(value, dict) else None, "id"))
+def read_answer(value: object, asked: str, *, others: Collection[str]) -> Track:
+    """The track that answers for the id `asked`, which may be another that replaces it, but none of the `others` asked for.
+
+    Raises OddAnswerError.
+    """
+    track = read_track(value)
+    replaced = _text(value.get("linked_from"), "id") if isinstance(value, dict) else None
+    if asked not in (track.track_id, replaced) and track.track_id in others:
+        raise OddAnswerError(f"expected track {asked}, not {track.track_id}")
+    return track
 
 
 def _text(of: object, name: str) -> str | None:
