@@ -6,11 +6,11 @@ class ApifyError(Exception):
 
 
 class TokenRefusedError(ApifyError):
-    """401, 402 or 403: the token, or the account behind it, may not do this."""
+    """401, 402 or 403: the token, or the account behind it, may not do this, or cannot pay for it."""
 
 
 class ThrottledError(ApifyError):
-    """429: asked too often. `retry_after_seconds` is None where Apify does not say how long."""
+    """429, or all of the account's memory or runs are in use: later. `retry_after_seconds` is None where Apify does not say."""
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
@@ -31,3 +31,7 @@ class UnavailableError(ApifyError):
 
 class RejectedError(ApifyError):
     """Any other 4xx: Apify does not do what was asked, and would not do it the next time either."""
+
+    def __init__(self, message: str, *, status_code: int) -> None:
+        super().__init__(message)
+        self.status_code = status_code

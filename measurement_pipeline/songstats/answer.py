@@ -4,17 +4,11 @@ Plain values: no I/O and no clock. What an answer means is `historic_stats`; mak
 `client`.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
-# The budget's own window: a longer wait is either nonsense or not worth telling from it.
-LONGEST_RETRY_AFTER = timedelta(days=30).total_seconds()
-
-_SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+from measurement_pipeline import outbound
 
 
 class Failure(StrEnum):
@@ -52,27 +46,5 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds to wait as the vendor asks, 0 to 30 days; None where it asks nothing readable.
-
-        An HTTP-date is read against the answer's own `Date`, never against this machine's clock, so
-        without a `Date` it says nothing.
-        """
-        text = self.headers.get("retry-after", "").strip()
-        if _SECONDS.fullmatch(text):
-            seconds = float(text)
-        else:
-            until, sent = _http_date(text), _http_date(self.headers.get("date", ""))
-            if until is None or sent is None:
-                return None
-            seconds = (until - sent).total_seconds()
-        return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
-
-
-def _http_date(text: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    # What the standard library's parser raises, depending on the garbage.
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    # "-0000" parses as naive; HTTP knows no zone but GMT.
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        """Seconds to wait as the vendor asks, 0 to 30 days; None where it asks nothing readable."""
+        return outbound.retry_after(self.headers)

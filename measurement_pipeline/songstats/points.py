@@ -4,22 +4,13 @@ Pure. Falls and plateaus are kept as they came; only what is no count at all is 
 tallied.
 """
 
-import re
 from collections import Counter
 from datetime import date
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from measurement_pipeline.domain.count import MAX_COUNT, UnusableCountError, read_count
 from measurement_pipeline.domain.outcome import History, Point
 
-# What a bigint column holds.
-MAX_COUNT = 2**63 - 1
-
-_NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?\s*", re.ASCII)
-_NON_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE)
-# No count needs more characters, and Decimal is not to be fed a megabyte of digits.
-_LONGEST_NUMBER = 64
-_MOST_DIGITS = 19
 _DATE_LENGTH = len("YYYY-MM-DD")
 
 _MISSING = object()
@@ -49,7 +40,7 @@ def read_points(points: list[Any]) -> History:
         if type(value) is not int or not 0 <= value <= MAX_COUNT:
             try:
                 value = _count(value)
-            except _DroppedError as reason:
+            except UnusableCountError as reason:
                 dropped[str(reason)] += 1
                 value = None
         if value is not None:
@@ -60,8 +51,8 @@ def read_points(points: list[Any]) -> History:
         if level is not None:
             if type(level) is not int or not 0 <= level <= MAX_COUNT:
                 try:
-                    level = _count(level)
-                except _DroppedError:
+                    level = read_count(level)
+                except UnusableCountError:
                     continue
             levels[day] = level
     return History(_ascending(counts), _ascending(levels), dict(dropped))
@@ -86,39 +77,6 @@ def _day(point: object) -> date:
 
 
 def _count(value: object) -> int:
-    """A count as a whole number, from a number or its text. Raises _DroppedError with why not."""
     if value is _MISSING:
-        raise _DroppedError("missing")
-    if value is None:
-        raise _DroppedError("null")
-    if type(value) is float:  # only NaN and Infinity are: other numbers with a point come as text
-        raise _DroppedError("not finite")
-    if type(value) is str:
-        value = _whole(value)
-    elif type(value) is not int:  # a bool too
-        raise _DroppedError("not a number")
-    if value < 0:
-        raise _DroppedError("negative")
-    if value > MAX_COUNT:
-        raise _DroppedError("over range")
-    return value
-
-
-def _whole(text: str) -> int:
-    """A whole number from its decimal text: 12, 12.0, 1.2e1. Raises _DroppedError with why not."""
-    if _NON_FINITE.fullmatch(text):
-        raise _DroppedError("not finite")
-    if not _NUMBER.fullmatch(text):
-        raise _DroppedError("not a number")
-    if len(text) > _LONGEST_NUMBER:
-        raise _DroppedError("over range")
-    try:
-        number = Decimal(text)
-    except InvalidOperation:  # an exponent beyond what Decimal itself can hold
-        raise _DroppedError("over range") from None
-    # The size is looked at before digits are written out: 1e999999999 has a gigabyte of them.
-    if number and number.adjusted() > _MOST_DIGITS:
-        raise _DroppedError("negative" if number < 0 else "over range")
-    if number != number.to_integral_value():
-        raise _DroppedError("fractional")
-    return int(number) if number else 0
+        raise UnusableCountError("missing")
+    return read_count(value)

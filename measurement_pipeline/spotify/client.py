@@ -1,16 +1,31 @@
-"""Looking tracks up at Spotify: what was found, what it does not know, and what has to wait."""
+"""Looking tracks up at Spotify: what was found, what it does not know, and what has to wait.
 
+Fifty in a request, or one by one where the client may not ask for fifty. How a request is made is `web_api`.
+"""
+
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+import httpx
 
 from measurement_pipeline.domain.capture import Track
+from measurement_pipeline.outbound import Outbound
+from measurement_pipeline.spotify.answers import OddAnswerError, read_json, read_list, said
+from measurement_pipeline.spotify.errand import Errand
+from measurement_pipeline.spotify.tracks import read_answer
+from measurement_pipeline.spotify.web_api import CredentialsRefusedError, WebApi
 
+__all__ = ["CredentialsRefusedError", "Lookup", "SpotifyClient"]
 
-class CredentialsRefusedError(Exception):
-    """Spotify does not take the client's id and secret. The message holds neither."""
+_BATCH = 50
+_TRACK_ID = re.compile(r"[0-9A-Za-z]{22}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +45,11 @@ class Lookup:
 
 
 class SpotifyClient:
-    """Looks tracks up with a client's own credentials. Sleeps at most `longest_wait_seconds` in one look-up."""
+    """Looks tracks up with a client's own credentials. Sleeps at most `longest_wait_seconds` in one look-up.
+
+    `api_base` and `accounts_base` are scheme and host. Raises ValueError, which never holds the secret, where a setting
+    cannot be used.
+    """
 
     def __init__(
         self,
@@ -43,16 +62,43 @@ class SpotifyClient:
         sleep: Callable[[float], None] = time.sleep,
         longest_wait_seconds: float = 30,
         workers: int = 8,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
-        raise NotImplementedError
+        self._web_api = WebApi(
+            client_id,
+            client_secret,
+            api=Outbound(api_base, transport=transport),
+            accounts=Outbound(accounts_base, transport=transport),
+            timeout_seconds=timeout_seconds,
+        )
+        self._sleep = sleep
+        self._longest_wait = longest_wait_seconds
+        self._workers = workers
+        # Learnt once: apps in development mode get 403 for more than one track at a time.
+        self._one_by_one = False
 
     def look_up(self, track_ids: Sequence[str]) -> Lookup:
         """Ask for these tracks. Raises CredentialsRefusedError; whatever else goes wrong defers what is left."""
-        raise NotImplementedError
+        asked = tuple(dict.fromkeys(track_ids))
+        errand = Errand(self._sleep, self._longest_wait)
+        # Spotify refuses a whole batch for one id of another form.
+        errand.unknown.update(track for track in asked if not _TRACK_ID.fullmatch(track))
+        ids = [track for track in asked if track not in errand.unknown]
+        batches = [ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH)]
+        self._each(self._ask_for_batch, errand, batches)
+        self._each(self._ask_for_one, errand, errand.one_by_one)
+        deferred = frozenset(ids) - errand.found.keys() - errand.unknown
+        return Lookup(
+            found=errand.found,
+            unknown=frozenset(errand.unknown),
+            deferred=deferred,
+            retry_after_seconds=errand.retry_after if deferred else None,
+            why=errand.why if deferred else None,
+        )
 
     def close(self) -> None:
         """Close the connections."""
-        raise NotImplementedError
+        self._web_api.close()
 
     def __enter__(self) -> Self:
         return self
@@ -64,3 +110,55 @@ class SpotifyClient:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _each(self, ask: Callable[[Errand, Any], None], errand: Errand, parts: Iterable[Any]) -> None:
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="spotify") as pool:
+            for _ in pool.map(partial(ask, errand), parts):
+                pass
+
+    def _ask_for_batch(self, errand: Errand, ids: list[str]) -> None:
+        if self._one_by_one:
+            errand.one_by_one.extend(ids)
+            return
+        answer = self._web_api.get(errand, f"tracks?ids={','.join(ids)}")
+        if answer is None:
+            return
+        if answer.status_code == HTTPStatus.FORBIDDEN:
+            self._one_by_one = True
+        if answer.status_code in {HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST}:  # one bad id spoils all fifty
+            errand.one_by_one.extend(ids)
+            return
+        try:
+            values = read_list(answer, len(ids))
+        except OddAnswerError as odd:
+            errand.failed(str(odd))
+            return
+        for asked, value in zip(ids, values, strict=True):
+            if value is None:
+                errand.unknown.add(asked)
+            else:
+                _learn(errand, asked, value, others=ids)
+
+    def _ask_for_one(self, errand: Errand, track: str) -> None:
+        answer = self._web_api.get(errand, f"tracks/{track}")
+        if answer is None:
+            return
+        if answer.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST}:
+            errand.unknown.add(track)
+            return
+        if answer.status_code == HTTPStatus.FORBIDDEN:
+            errand.give_up(f"Spotify refuses to answer (HTTP 403{said(answer)})")
+            return
+        try:
+            value = read_json(answer)
+        except OddAnswerError as odd:
+            errand.failed(str(odd))
+        else:
+            _learn(errand, track, value, others=())
+
+
+def _learn(errand: Errand, asked: str, value: object, *, others: Sequence[str]) -> None:
+    try:
+        errand.found[asked] = read_answer(value, asked, others=others)
+    except OddAnswerError as odd:
+        errand.odd(str(odd))

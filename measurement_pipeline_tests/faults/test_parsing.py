@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from measurement_pipeline.backfill import overrides
 from measurement_pipeline.domain.outcome import Cause, Outcome
+from measurement_pipeline.outbound import LONGEST_RETRY_AFTER
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import Behaviour, Known, Role
 from measurement_pipeline.sandbox.songstats_body import render
-from measurement_pipeline.songstats.answer import LONGEST_RETRY_AFTER, Answer, Failure
+from measurement_pipeline.songstats.answer import Answer, Failure
 from measurement_pipeline.songstats.historic_stats import judge
 from measurement_pipeline_tests.faults import storm
 from measurement_pipeline_tests.faults.matrix import Proves

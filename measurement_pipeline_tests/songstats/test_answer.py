@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measurement_pipeline.songstats.answer import LONGEST_RETRY_AFTER, Answer, Failure
+from measurement_pipeline.outbound import LONGEST_RETRY_AFTER
+from measurement_pipeline.songstats.answer import Answer, Failure
 
 SENT = "Wed, 21 Oct 2015 07:28:00 GMT"
 

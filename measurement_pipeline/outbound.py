@@ -1,0 +1,122 @@
+"""Asking a vendor over HTTP: the host that is named and no other, within a time and a size.
+
+No redirect is followed, no proxy of the environment is used, no cookie is kept, nothing is repeated. What an answer means, and
+whether to ask again, is the vendor's package's.
+"""
+
+import re
+import ssl
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+# A longer wait is either nonsense or not worth telling from it.
+LONGEST_RETRY_AFTER = timedelta(days=30).total_seconds()
+
+# A connection that idled longer is opened anew: the less often a request goes out on one that is just being closed, the fewer
+# end with an unknown fate.
+_KEEPALIVE_SECONDS = 5.0
+_SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class Outbound:
+    """Connections to the host of `base_url`; threads may share them. Raises ValueError for an address that is none."""
+
+    def __init__(self, base_url: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.base_url = base_url.rstrip("/")
+        base = httpx.URL(base_url)
+        if base.scheme not in ("http", "https") or not base.host:
+            raise ValueError(f"a vendor's address must be http(s)://host, not {base_url!r}")
+        # Loading the authorities takes as long as several requests, so only where there is somebody to check.
+        tls = httpx.create_ssl_context() if base.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=_KEEPALIVE_SECONDS)
+        # A transport alone, without httpx's client, which resolves redirects and keeps cookies even where none is wanted.
+        self._transport = transport or httpx.HTTPTransport(verify=tls, limits=limits)
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        timeout_seconds: float,
+        content: bytes | None = None,
+    ) -> httpx.Response:
+        """One request, and its answer read whole. `url` is below `base_url`.
+
+        Raises httpx.HTTPError where there is no whole answer. The time is that of each wait for the vendor, and once it is
+        over no further one begins.
+        """
+        if not f"{url}/".startswith(f"{self.base_url}/"):
+            raise ValueError(f"expected an address below {self.base_url}")
+        deadline = time.monotonic() + timeout_seconds
+        request = httpx.Request(
+            method,
+            url,
+            headers={"accept-encoding": "gzip", "user-agent": "measurement-pipeline", **headers},
+            content=content,
+            extensions={"timeout": httpx.Timeout(timeout_seconds).as_dict()},
+        )
+        answer = self._transport.handle_request(request)
+        parts: list[bytes] = []
+        size = 0
+        try:
+            for part in answer.iter_bytes():
+                size += len(part)
+                if size > MAX_BODY_BYTES:
+                    raise httpx.RemoteProtocolError(f"more than {MAX_BODY_BYTES} bytes: the rest was not read")
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout(f"no whole answer within {timeout_seconds:g} s")
+                parts.append(part)
+        finally:
+            answer.close()
+        packing = ("content-encoding", "content-length", "transfer-encoding")
+        kept = [(name, value) for name, value in answer.headers.multi_items() if name not in packing]
+        return httpx.Response(answer.status_code, headers=kept, content=b"".join(parts), request=request)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+
+def may_have_arrived(error: httpx.HTTPError) -> bool:
+    """Whether the vendor may have got the request that ended so."""
+    return not isinstance(error, _NOT_SENT)
+
+
+def in_words(error: httpx.HTTPError) -> str:
+    """One line on how a request ended; it holds neither address nor headers."""
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait as the vendor asks, 0 to 30 days; None where it asks nothing readable. Names are lower case.
+
+    An HTTP-date is read against the answer's own `Date`, never against this machine's clock, so without a `Date` it says nothing.
+    """
+    text = headers.get("retry-after", "").strip()
+    if _SECONDS.fullmatch(text):
+        seconds = float(text)
+    else:
+        until, sent = _http_date(text), _http_date(headers.get("date", ""))
+        if until is None or sent is None:
+            return None
+        seconds = (until - sent).total_seconds()
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    # What the standard library's parser raises, depending on the garbage.
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    # "-0000" parses as naive; HTTP knows no zone but GMT.
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
