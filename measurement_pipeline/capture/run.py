@@ -59,7 +59,7 @@ class _NotYetError(Exception):
     """The actor takes longer than one run waits for it."""
 
 
-def make_capture(  # noqa: PLR0913 - a capture, its run, and on what terms
+def make_capture(
     snapshot: UUID, captures: Captures, *, run: str, operator: bool, retry_number: int = 0, last_try: bool = True
 ) -> Ended:
     """Take a capture as far as it goes. `last_try`: the run has no further try after this one.
@@ -153,7 +153,7 @@ class _Purchase:
         steps = (next_step(bought.get(chunk), retry_number=self.retry_number) for chunk in range(len(parts)))
         return any(step is not Step.OVER for step in steps)
 
-    def _do(  # noqa: PLR0917 - one step of one part
+    def _do(
         self, step: Step, actor: ApifyActor, chunk: int, album_ids: Sequence[str], bought: Bought | None, wait: float
     ) -> bool:
         """Do the next step of a part; whether the actor is at work on it now."""

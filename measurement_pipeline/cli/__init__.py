@@ -22,6 +22,7 @@ _COMMANDS = (
     "catalog",
     "submit",
     "jobs",
+    "series",
     "queue",
     "spend",
     "reclaim",

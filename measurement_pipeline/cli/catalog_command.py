@@ -38,10 +38,11 @@ def command() -> None:
 @output.json_option
 @click.pass_context
 def import_(ctx: click.Context, file: Path, *, name: str, account: str, as_of: datetime | None, as_json: bool) -> None:
-    """Load FILE: CSV, UTF-8, columns isrc, title, artist, album, release_date, play_count.
+    """Load FILE: CSV, UTF-8, columns isrc, title, artist, album, release_date, play_count, spotify_album_id.
 
-    A count becomes a measurement of source import and ranks the recording; no count ranks 0. Bad lines are listed and
-    left out; the exit status is then 1. A file without a good line makes nothing.
+    A count becomes a measurement of source import and ranks the recording; no count ranks 0. The Spotify album is what
+    current counts are captured by; several are separated by a semicolon. Bad lines are listed and left out; the exit
+    status is then 1. A file without a good line makes nothing.
     """
     if not name.strip():
         raise click.BadParameter("expected a name", param_hint="--name")

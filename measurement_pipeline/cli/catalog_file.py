@@ -13,7 +13,7 @@ from datetime import date
 from measurement_pipeline.domain import isrc
 from measurement_pipeline.postgres.songs import CatalogLine
 
-COLUMNS = ("isrc", "title", "artist", "album", "release_date", "play_count")
+COLUMNS = ("isrc", "title", "artist", "album", "release_date", "play_count", "spotify_album_id")
 LARGEST_COUNT = 2**63 - 1
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -143,7 +143,9 @@ def _line(values: dict[str, str]) -> CatalogLine | str:
             problems.append(f"play_count {_shown(text)}: expected a whole number from 0 to {LARGEST_COUNT}, or nothing")
     # PostgreSQL's text cannot hold it, and one such title would fail the whole file.
     problems.extend(
-        f"{name}: holds a NUL character" for name in ("title", "artist", "album") if "\0" in values.get(name, "")
+        f"{name}: holds a NUL character"
+        for name in ("title", "artist", "album", "spotify_album_id")
+        if "\0" in values.get(name, "")
     )
     if problems or recording is None:
         return "; ".join(problems)
@@ -154,6 +156,8 @@ def _line(values: dict[str, str]) -> CatalogLine | str:
         album=values.get("album") or None,
         release_date=released,
         play_count=count,
+        # A reissue puts a recording on several.
+        album_ids=tuple(dict.fromkeys(values.get("spotify_album_id", "").replace(";", " ").split())),
     )
 
 

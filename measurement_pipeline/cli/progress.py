@@ -101,6 +101,9 @@ def note(job: dict[str, Any]) -> str:
     """What the request waits for, where it waits."""
     if job["state"] == State.QUEUED:
         return job["error"] or "waiting for intake"
+    if job["snapshot"] is not None:
+        waits_for = f": {job['snapshot_error']}" if job["snapshot_error"] else ""
+        return f"the capture of {job['album_count']:,} albums is {job['snapshot_state']}{waits_for}"
     return ""
 
 

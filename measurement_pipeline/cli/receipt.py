@@ -5,6 +5,7 @@ from typing import Any
 
 from measurement_pipeline.cli import output, spend_tables
 from measurement_pipeline.domain import spend as sums
+from measurement_pipeline.domain.measurement_job import Source
 from measurement_pipeline.postgres import spend
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.spend import Origin
@@ -14,6 +15,9 @@ _VALUES_SHOWN = 5
 
 def say(connection: Connection, job: dict[str, Any], *, eur_per_hit: float, as_json: bool) -> None:
     """Print it. `job` is what `progress.show` found."""
+    if job["source"] == Source.CURRENT:
+        _say_capture(job, as_json=as_json)
+        return
     origin = spend.origin(connection, job["id"])
     calls = spend.spent_for(connection, job["id"])
     total, by_cause = sums.total(calls), sums.by_cause(calls)
@@ -66,6 +70,35 @@ def say(connection: Connection, job: dict[str, Any], *, eur_per_hit: float, as_j
     if by_cause:
         output.say("\nspent for this request:")
         output.console().print(spend_tables.table(by_cause, of="cause", total=total, eur_per_hit=eur_per_hit))
+
+
+def _say_capture(job: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        output.as_json(job)
+        return
+    cost = job["estimated_cost_usd"]
+    output.console().print(
+        output.facts(
+            {
+                "request": str(job["id"]),
+                "account": str(job["account"]),
+                "source": job["source"],
+                "schedule": job["schedule"],
+                "scope": _scope(job["scope"]),
+                "state": f"{job['state']}{f' ({code})' if (code := job['status_code']) else ''}",
+                "why": job["error"] or job["snapshot_error"],
+                "capture": job["snapshot"] and f"{job['snapshot']} ({job['snapshot_state']})",
+                "albums": job["album_count"],
+                "cost": None if cost is None else f"${cost:,.3f}" + (" (an earlier capture)" if job["reused"] else ""),
+                "tracks": job["tracks"],
+                "recordings measured": job["recordings"],
+                "without a count": job["without_count"] or None,
+                "without an ISRC": job["unmapped"] or None,
+                "asked at": job["created_at"],
+                "last change": job["updated_at"],
+            }
+        )
+    )
 
 
 def _came_from(origin: Origin) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from measurement_pipeline.cli import estimate, names, output, progress, receipt
+from measurement_pipeline.cli import capture_estimate, estimate, names, output, progress, receipt
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import Target, database
+from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.domain.measurement_job import MeasurementRequest, Refusal, Source, State, read_request
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import Connection
@@ -20,7 +21,7 @@ from measurement_pipeline.postgres.database import Connection
     "--source",
     type=click.Choice([s.value for s in Source]),
     required=True,
-    help="historical: the past, bought once. current is not available yet.",
+    help="historical: the past, bought once. current: what is displayed today, captured by album.",
 )
 @click.option(
     "--isrc", "isrcs", multiple=True, metavar="ISRC", help="A recording; repeat it, or separate several by commas."
@@ -35,6 +36,7 @@ from measurement_pipeline.postgres.database import Connection
 @click.option(
     "--catalog", metavar="CATALOG", help="Every recording of one of the account's catalogues: its id or its name."
 )
+@click.option("--monthly", is_flag=True, help="With --source current: capture it anew every 30 days.")
 @click.option("--estimate", "only_estimate", is_flag=True, help="Enqueue nothing: say what it would cost.")
 @click.option("--wait", is_flag=True, help="Wait until the request is settled; exit status 1 unless it is done.")
 @output.json_option
@@ -47,6 +49,7 @@ def command(
     isrcs: Sequence[str],
     albums: Sequence[str],
     catalog: str | None,
+    monthly: bool,
     only_estimate: bool,
     wait: bool,
     as_json: bool,
@@ -64,13 +67,15 @@ def command(
         else:
             scope = {"isrcs": _several(isrcs)} if isrcs else {"album_ids": _several(albums)}
         # Intake would give the same answer a few seconds later.
-        request = read_request(source, scope, ["spotify"])
+        schedule = Schedule.MONTHLY if monthly else Schedule.ONCE
+        request = read_request(source, scope, ["spotify"], schedule)
         if isinstance(request, Refusal):
             raise RefusedError(request.error)
         if only_estimate:
-            _say_estimate(connection, target, request, owner=owner, as_json=as_json)
+            say = _say_capture_estimate if request.source is Source.CURRENT else _say_estimate
+            say(connection, target, request, owner=owner, as_json=as_json)
             return
-        job = measurement_jobs.submit(connection, account=owner, source=source, scope=scope)
+        job = measurement_jobs.submit(connection, account=owner, source=source, scope=scope, schedule=schedule)
         if not wait:
             if as_json:
                 output.as_json({"id": job, "state": State.QUEUED.value})
@@ -128,3 +133,29 @@ def _say_estimate(
         )
     )
     output.say("nothing was enqueued")
+
+
+def _say_capture_estimate(
+    connection: Connection, target: Target, request: MeasurementRequest, *, owner: Any, as_json: bool
+) -> None:
+    cap = target.settings.snapshot_monthly_cap_usd
+    try:
+        found = capture_estimate.of_request(connection, request, account=owner, cap_usd=cap)
+    except estimate.NothingToEstimateError as error:
+        raise RefusedError(str(error)) from error
+    if as_json:
+        output.as_json(asdict(found) | {"over_cap": found.is_over_cap})
+        return
+    month = f"${found.spent_usd_this_month:,.3f} spent of ${found.cap_usd:,.2f}"
+    output.console().print(
+        output.facts(
+            {
+                "albums": found.albums,
+                "cost": "$0: a capture of the same albums within the hour answers it"
+                if found.reused
+                else f"${found.cost_usd:,.3f}",
+                "this month": month + (": it would be refused" if found.is_over_cap else ""),
+            }
+        )
+    )
+    output.say("nothing was asked for")

@@ -1,4 +1,4 @@
-"""The checks of `songstats_history`: what an operator sees as passing or failing, with the reason in words.
+"""The checks of the assets: what an operator sees as passing or failing, with the reason in words.
 
 Each gathers facts at the edge, asks `health/` for its finding, and shows it. A failing one of severity ERROR is an incident as
 well, and is told; a WARN is a wait that passes by itself, or work for a person that can wait. Launching recordings runs none of
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 
 from measurement_pipeline.backfill import vendor_month
+from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
 from measurement_pipeline.defs.machine import machine
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import Pipeline
@@ -25,11 +26,11 @@ _Look = Callable[[dg.DagsterInstance, Connection, Pipeline], Finding]
 _GRACE_HOURS = 2.0
 
 
-def _check(description: str) -> Callable[[_Look], dg.AssetChecksDefinition]:
+def _check(description: str, asset: dg.AssetKey = SONGSTATS_HISTORY) -> Callable[[_Look], dg.AssetChecksDefinition]:
     """A check named like the function that makes its finding."""
 
     def made(look: _Look) -> dg.AssetChecksDefinition:
-        spec = dg.AssetCheckSpec(look.__name__, asset=SONGSTATS_HISTORY, description=description)
+        spec = dg.AssetCheckSpec(look.__name__, asset=asset, description=description)
 
         @dg.multi_asset_check(
             name=look.__name__, specs=[spec], description=description, required_resource_keys={"pipeline"}
@@ -110,6 +111,19 @@ def figures_are_in_range(_instance: dg.DagsterInstance, connection: Connection, 
     return stock.figures_are_in_range(latest, stored=health.stored_of_late(connection))
 
 
+@_check(
+    "Captures do not stay open for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, slot, failing runs, Apify.",
+    CURRENT_PLAY_COUNTS,
+)
+def captures_are_made(instance: dg.DagsterInstance, connection: Connection, pipeline: Pipeline) -> Finding:
+    """Whether capturing is silent."""
+    return silence.captures_are_made(
+        health.capturing(connection),
+        machine(instance, sensor="playcount_snapshot_sensor", job="play_count_capture", buys=False),
+        alarm_hours=pipeline.silence_alarm_hours,
+    )
+
+
 # What the schedule runs: cheap, and free of the vendor.
 health_checks: list[dg.AssetChecksDefinition] = [
     recordings_are_bought,
@@ -117,6 +131,7 @@ health_checks: list[dg.AssetChecksDefinition] = [
     none_was_given_up,
     shown_is_stored,
     figures_are_in_range,
+    captures_are_made,
 ]
 
 

@@ -118,6 +118,27 @@ def requests_are_answered(answering: Answering, machine: Machine, *, alarm_hours
     return _silent(f"{answering.waiting} requests are queued, the oldest since {at(answering.oldest)}", found, figures)
 
 
+def captures_are_made(capturing: Answering, machine: Machine, *, alarm_hours: float) -> Finding:
+    """Captures stay open for so long."""
+    figures: dict[str, int | float | str] = {"captures open": capturing.waiting}
+    if capturing.oldest is None:
+        return Finding(True, "no capture waits to be made", figures=figures)
+    hours = (capturing.now - capturing.oldest) / timedelta(hours=1)
+    figures["oldest open since"] = at(capturing.oldest)
+    if hours <= alarm_hours:
+        words = f"{capturing.waiting} captures are open; silence is an alarm after {alarm_hours:g} hours"
+        return Finding(True, words, figures=figures)
+    found = [
+        *_what_stops_everything(machine),
+        *_what_holds_the_slot(machine, capturing.now),
+        *_failing_runs(machine, capturing.oldest),
+    ]
+    if capturing.error is not None:
+        found.append(_Obstacle(Reason.VENDOR, f"the oldest one says: {capturing.error}"))
+    found.append(_nothing_known(machine))
+    return _silent(f"{capturing.waiting} captures are open, the oldest since {at(capturing.oldest)}", found, figures)
+
+
 def _silent(what: str, found: list[_Obstacle], figures: Mapping[str, int | float | str]) -> Finding:
     first, *others = found
     # That nothing is known is only worth a word where it is the only one.

@@ -38,6 +38,7 @@ from measurement_jobs as request
 where
     %(at_rest)s
     and request.state = 'accepted'
+    and request.source = 'historical'
     and not exists (
         select
         from measurement_job_songs as asked
@@ -45,7 +46,16 @@ where
         where
             asked.job = request.id
             and (queue.status in ('pending', 'in_progress') or (queue.status = 'failed' and queue.outcome = 'transient'))
-    );
+    )
+union all
+select 'request ' || request.id || ' for current counts is ' || request.state || ', and there is no capture that answers it'
+from measurement_jobs as request
+where request.source = 'current' and request.state in ('accepted', 'done') and request.snapshot is null
+union all
+select 'request ' || request.id || ' is accepted although its capture is ' || captured.state
+from measurement_jobs as request
+inner join playcount_snapshots as captured on request.snapshot = captured.id
+where %(at_rest)s and request.state = 'accepted' and captured.state in ('done', 'failed');
 
 -- name: I2
 -- No double claim: one lease, one owner; and nobody holds a lease that was never given out.
@@ -73,6 +83,21 @@ where not exists (
     select
     from songstats_responses as response
     where response.song = found.song and 'songstats_responses/' || response.id = found.raw_ref
+)
+union all
+select 'a captured count of ' || found.song || ' names ' || coalesce(found.raw_ref, 'nothing') || ', which is no run of the actor for its capture'
+from (
+    select distinct
+        measurement.song,
+        measurement.raw_ref,
+        measurement.snapshot
+    from song_measurements as measurement
+    where measurement.snapshot is not null
+) as found
+where not exists (
+    select
+    from apify_runs as bought
+    where bought.actor_run = found.raw_ref and bought.snapshot = found.snapshot
 );
 
 -- name: I4
@@ -103,7 +128,23 @@ where
         select
         from song_measurements as measurement
         where measurement.song = queue.song and measurement.platform = 'spotify' and measurement.data_source = 'songstats'
-    );
+    )
+union all
+-- What a capture measured was kept before, and is there.
+select 'run ' || bought.actor_run || ' of the actor brought ' || bought.recordings || ' recordings, and none is stored'
+from apify_runs as bought
+where
+    bought.mapped_at is not null and bought.recordings > 0
+    and not exists (
+        select from song_measurements as measurement
+        where measurement.snapshot = bought.snapshot and measurement.raw_ref = bought.actor_run
+    )
+union all
+select 'capture ' || captured.id || ' is done, and nothing of it was measured or kept'
+from playcount_snapshots as captured
+where
+    captured.state = 'done'
+    and not exists (select from apify_runs as bought where bought.snapshot = captured.id and bought.kept_at is not null);
 
 -- name: I6
 -- One answered hit a recording, unless a person asked for another or a takeover had two in the air; and each hit has its cause.
@@ -137,7 +178,18 @@ where
 union all
 select 'hit ' || ledger.id || ' for ' || ledger.song || ' is still open'
 from songstats_quota_ledger as ledger
-where %(at_rest)s and ledger.settled_at is null;
+where %(at_rest)s and ledger.settled_at is null
+union all
+-- The actor is started once for each part of a capture, unless it is known to have brought nothing.
+select 'albums of capture ' || bought.snapshot || ' were paid for twice: part ' || bought.chunk
+from apify_runs as bought
+where bought.kept_at is not null
+group by bought.snapshot, bought.chunk
+having count(*) > 1
+union all
+select 'a run of the actor for capture ' || bought.snapshot || ' was meant to be started, and nobody knows what became of it'
+from apify_runs as bought
+where %(at_rest)s and bought.status is null;
 
 -- name: I8
 -- What could not be read is never done, and is kept.
@@ -161,7 +213,15 @@ where queue.attempts > %(max_attempts)s
 union all
 select queue.song || ' is still held by run ' || queue.claimed_by
 from songstats_backfill_queue as queue
-where %(at_rest)s and queue.status = 'in_progress';
+where %(at_rest)s and queue.status = 'in_progress'
+union all
+select 'capture ' || captured.id || ' had ' || captured.attempts || ' attempts of ' || %(max_attempts)s
+from playcount_snapshots as captured
+where captured.attempts > %(max_attempts)s + 1
+union all
+select 'capture ' || captured.id || ' is still held by run ' || captured.claimed_by
+from playcount_snapshots as captured
+where %(at_rest)s and captured.claimed_by is not null;
 
 -- name: I11
 -- An attempt is a claim under which it was called for; one that was throttled or refused is none, unless the answer came when

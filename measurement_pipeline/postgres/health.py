@@ -35,7 +35,7 @@ class Buying:
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """The requests that are queued, since when the oldest is, and what it says."""
+    """The requests that are queued, or the captures that are open: since when the oldest is, and what it says."""
 
     waiting: int
     oldest: datetime | None
@@ -83,6 +83,11 @@ def buying(connection: Connection, *, operators_account: UUID | None) -> Buying:
 def answering(connection: Connection) -> Answering:
     """What waits to be answered."""
     return Answering(**(connection.execute(_SQL["answering"]).fetchone() or {}))
+
+
+def capturing(connection: Connection) -> Answering:
+    """What waits to be captured."""
+    return Answering(**(connection.execute(_SQL["capturing"]).fetchone() or {}))
 
 
 def given_up(connection: Connection) -> GivenUp:

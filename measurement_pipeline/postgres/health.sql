@@ -74,6 +74,15 @@ select
 from measurement_jobs
 where state = 'queued' and (not_before is null or not_before <= clock_timestamp() or error is not null);
 
+-- name: capturing
+select
+    count(*) as waiting,
+    min(created_at) as oldest,
+    (array_agg(error order by created_at) filter (where error is not null))[1] as error,
+    clock_timestamp() as now
+from playcount_snapshots
+where state in ('queued', 'running');
+
 -- name: given_up
 select
     count(*) filter (where outcome = 'exhausted') as exhausted,

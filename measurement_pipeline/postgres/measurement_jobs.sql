@@ -335,6 +335,13 @@ select
     request.run_id,
     request.created_at,
     request.updated_at,
+    captured.state as snapshot_state,
+    captured.error as snapshot_error,
+    captured.album_count,
+    captured.tracks,
+    captured.recordings,
+    captured.without_count,
+    captured.unmapped,
     count(asked.song) filter (
         where queue.status = 'done' or (queue.status = 'failed' and queue.outcome in ('malformed', 'exhausted'))
     ) as settled,
@@ -350,8 +357,9 @@ select
 from measurement_jobs as request
 left join measurement_job_songs as asked on request.id = asked.job
 left join songstats_backfill_queue as queue on asked.song = queue.song
+left join playcount_snapshots as captured on request.snapshot = captured.id
 where request.id = %(job)s
-group by request.id;
+group by request.id, captured.id;
 
 -- name: estimate
 -- What a set of recordings would cost: nothing is changed.

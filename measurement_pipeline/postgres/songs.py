@@ -22,6 +22,7 @@ class CatalogLine:
     album: str | None
     release_date: date | None
     play_count: int | None
+    album_ids: tuple[str, ...] = ()
 
 
 def ensure(connection: Connection, isrcs: Sequence[str]) -> None:
@@ -36,6 +37,7 @@ def import_catalog(
 
     Each ISRC once: the caller has settled duplicates.
     """
+    lines = list(lines)
     with connection.transaction():
         connection.execute(_SQL["stage"])
         with connection.cursor() as cursor, cursor.copy(_SQL["copy_in"]) as copy:
@@ -46,6 +48,8 @@ def import_catalog(
         if found is None:
             raise LookupError(f"the catalogue {name!r} was not made")
         connection.execute(_SQL["list_songs"], {"catalog": found["id"]})
+        on_albums = sorted((line.isrc, album_id) for line in lines for album_id in line.album_ids)
+        identify(connection, on_albums, platform="spotify", identifier_type="album_id")
         connection.execute(_SQL["merge_counts"], {"as_of": as_of, "raw_ref": raw_ref})
         connection.execute(_SQL["refresh_ranks"])
         return UUID(str(found["id"]))

@@ -1,0 +1,48 @@
+"""What a capture would cost before it is asked for: albums, dollars, and what the month allows. Nothing is asked for."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from uuid import UUID
+
+from measurement_pipeline.cli.estimate import NothingToEstimateError
+from measurement_pipeline.domain.measurement_job import (
+    NO_ALBUM_KNOWN,
+    UNKNOWN_CATALOG,
+    MeasurementRequest,
+    ScopeByCatalog,
+)
+from measurement_pipeline.postgres import measurement_jobs, snapshots
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.snapshots import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureEstimate:
+    """In US dollars. `reused`: a capture of the same albums within the hour answers it, for nothing."""
+
+    albums: int
+    cost_usd: Decimal
+    reused: bool
+    spent_usd_this_month: Decimal
+    cap_usd: Decimal
+
+    @property
+    def is_over_cap(self) -> bool:
+        """Whether the month does not allow it."""
+        return self.spent_usd_this_month + self.cost_usd > self.cap_usd
+
+
+def of_request(
+    connection: Connection, request: MeasurementRequest, *, account: UUID, cap_usd: Decimal
+) -> CaptureEstimate:
+    """The cost of a current request. Raises `NothingToEstimateError`."""
+    scope = request.scope
+    if isinstance(scope, ScopeByCatalog) and not measurement_jobs.is_theirs(
+        connection, scope.catalog_id, account=account
+    ):
+        raise NothingToEstimateError(UNKNOWN_CATALOG)
+    album_ids = snapshots.albums_of(connection, scope)
+    if not album_ids:
+        raise NothingToEstimateError(NO_ALBUM_KNOWN)
+    cost, spent, reused = snapshots.estimate(connection, Wanted(account, album_ids))
+    return CaptureEstimate(len(album_ids), cost, reused, spent, cap_usd)

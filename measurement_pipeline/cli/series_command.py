@@ -1,0 +1,59 @@
+"""`series`: what is captured anew every 30 days, and a person's word to stop it."""
+
+import getpass
+from pathlib import Path
+from uuid import UUID
+
+import click
+
+from measurement_pipeline.cli import names, output
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.target import database
+from measurement_pipeline.postgres import operator_acts, snapshots
+
+
+@click.group("series")
+def command() -> None:
+    """Monthly series: `submit --source current --monthly` starts one."""
+
+
+@command.command("list")
+@click.option("--account", metavar="ACCOUNT", help="Only those of this account: its UUID, or its name.")
+@output.json_option
+@click.pass_obj
+def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
+    """All series with their last captures."""
+    with database(state) as (_, connection):
+        of = None if account is None else names.account(connection, account)
+        found = snapshots.list_series(connection, account=of)
+    if as_json:
+        output.as_json(found)
+    elif not found:
+        output.say("no series was asked for")
+    else:
+        columns = ("series", "account", "albums", "since", "last captured", "last state", "stopped")
+        rows = [
+            (
+                one["id"],
+                one["account"],
+                one["albums"],
+                one["created_at"],
+                one["last_captured_at"],
+                one["last_state"],
+                one["stopped_at"],
+            )
+            for one in found
+        ]
+        output.console().print(output.table(columns, rows, right=("albums",)))
+
+
+@command.command("stop")
+@click.argument("series", type=click.UUID)
+@click.pass_obj
+def stop(state: Path | None, *, series: UUID) -> None:
+    """Capture nothing more for SERIES. Asking for it again starts it again; recorded."""
+    with database(state) as (_, connection), connection.transaction():
+        if not snapshots.stop_series(connection, series):
+            raise RefusedError(f"there is no series {series} that goes on: see `measurement-pipeline series list`")
+        operator_acts.record(connection, actor=getpass.getuser(), act="series stopped", detail={"series": str(series)})
+    output.say(f"series {series} is stopped")
