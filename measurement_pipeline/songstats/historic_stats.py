@@ -64,10 +64,10 @@ def judge(answer: Answer, *, key_works: bool | None = None, platform: str = "spo
 
     `key_works` is what `/status` said of the key, for the one answer that needs it (see
     `needs_key_check`). A lost body is of no account where the status line already says all there is
-    to know.
+    to know; of a success it does not, and what cannot be kept cannot be read again either.
     """
     status = answer.status_code
-    if status is None or (status == HTTPStatus.OK and answer.failure is not None):
+    if status is None or (status // 100 == 2 and answer.failure is not None):
         return _unanswered(answer)
     if status == HTTPStatus.OK:
         return _read(answer.body, platform)

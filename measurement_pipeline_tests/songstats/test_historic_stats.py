@@ -174,11 +174,13 @@ def test_only_403_needs_the_status_call() -> None:
     assert [status for status in range(200, 600) if needs_key_check(refused(status))] == [403]
 
 
-@pytest.mark.parametrize("failure", [Failure.CONNECTION, Failure.INCOMPLETE])
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [(Failure.CONNECTION, None), (Failure.INCOMPLETE, 200), (Failure.INCOMPLETE, 203), (Failure.INCOMPLETE, 206)],
+)
 def test_a_call_without_a_whole_answer_is_transient_and_may_have_been_billed(
-    failure: Failure,
+    failure: Failure, status: int | None
 ) -> None:
-    status = 200 if failure is Failure.INCOMPLETE else None
     judgement = judge(Answer(status, {}, b"", failure, "cut short"))
     assert taken_as(judgement) == (Outcome.TRANSIENT, None, Cause.TRANSIENT)
     assert judgement.detail == f"{failure.value}: cut short"
