@@ -8,12 +8,15 @@ import pytest
 
 from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.defs import asset_checks, assets, jobs, schedules, sensors
+from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN, RECORDINGS_A_RUN
 
 SNAPSHOT: Mapping[str, Any] = {
-    "assets": ["songstats_history"],
+    "assets": ["current_play_counts", "songstats_history"],
     "checks": [
+        "captures_are_made",
         "figures_are_in_range",
         "ledger_matches_vendor",
         "none_was_given_up",
@@ -23,13 +26,17 @@ SNAPSHOT: Mapping[str, Any] = {
     ],
     "jobs": [
         "backfill_reclaim",
+        "daily_maintenance",
         "health_checks",
         "ledger_reconciliation",
         "measurement_job_intake",
+        "play_count_capture",
         "songstats_backfill",
     ],
     "ops": [
         "backfill_recordings",
+        "capture_play_counts",
+        "captures_are_made",
         "check_payment_method",
         "enqueue_backfill",
         "figures_are_in_range",
@@ -41,15 +48,18 @@ SNAPSHOT: Mapping[str, Any] = {
         "recordings_are_bought",
         "requests_are_answered",
         "shown_is_stored",
+        "start_due_series",
     ],
     "sensors": {
         "backfill_queue_sensor": "songstats_backfill",
         "measurement_job_sensor": "measurement_job_intake",
+        "playcount_snapshot_sensor": "play_count_capture",
         "run_failure_alert": None,
         "vendor_probe_sensor": None,
     },
     "schedules": {
         "health_schedule": "*/15 * * * *",
+        "maintenance_schedule": "0 7 * * *",
         "reclaim_schedule": "0 * * * *",
         "reconciliation_schedule": "0 11 * * *",
     },
@@ -94,14 +104,21 @@ def test_everything_says_what_it_is_for(definitions: dg.Definitions):
     things += [repository.get_job(name) for name in SNAPSHOT["jobs"]]
     things += [op for job in repository.get_all_jobs() for op in job.graph.iterate_op_defs()]
     assert [thing.name for thing in things if len(thing.description or "") < 40] == []
-    (asset,) = repository.asset_graph.asset_nodes
-    assert len(asset.description or "") > 200
-    assert asset.owners
-    assert asset.group_name == "historical_backfill"
+    for asset in repository.asset_graph.asset_nodes:
+        assert len(asset.description or "") > 200
+        assert asset.owners
+    groups = {asset.key.to_user_string(): asset.group_name for asset in repository.asset_graph.asset_nodes}
+    assert groups == {"songstats_history": "historical_backfill", "current_play_counts": "current_counts"}
 
 
-def test_the_asset_is_partitioned_by_isrc_and_backfilled_in_ranges(definitions: dg.Definitions):
-    (asset,) = definitions.get_repository_def().asset_graph.asset_nodes
+def test_captures_are_partitions_of_their_own(definitions: dg.Definitions):
+    asset = definitions.get_repository_def().asset_graph.get(CURRENT_PLAY_COUNTS)
+    assert isinstance(asset.partitions_def, dg.DynamicPartitionsDefinition)
+    assert asset.partitions_def.name == "snapshot"
+
+
+def test_the_history_is_partitioned_by_isrc_and_backfilled_in_ranges(definitions: dg.Definitions):
+    asset = definitions.get_repository_def().asset_graph.get(SONGSTATS_HISTORY)
     assert isinstance(asset.partitions_def, dg.DynamicPartitionsDefinition)
     assert asset.partitions_def.name == "isrc"
     assert asset.backfill_policy == dg.BackfillPolicy.multi_run(RECORDINGS_A_RUN)
@@ -114,7 +131,10 @@ def test_the_runs_that_spend_share_a_pool(definitions: dg.Definitions):
         for job in definitions.get_repository_def().get_all_jobs()
         for op in job.graph.iterate_op_defs()
     }
-    assert {name: pool for name, pool in pools.items() if pool} == {"backfill_recordings": "songstats"}
+    assert {name: pool for name, pool in pools.items() if pool} == {
+        "backfill_recordings": "songstats",
+        "capture_play_counts": "apify",
+    }
 
 
 def test_the_resource_shows_no_secret():

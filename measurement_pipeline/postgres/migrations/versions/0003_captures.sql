@@ -133,3 +133,7 @@ create index apify_runs_snapshot on apify_runs (snapshot, chunk, id);
 create index song_measurements_snapshot on song_measurements (snapshot, song) where snapshot is not null;
 -- Which albums a recording is on.
 create index song_identifiers_song on song_identifiers (song, platform, identifier_type);
+
+comment on column song_measurements.song is 'The recording (ISRC). No foreign key: rows come only with a queue row, an import or a capture that has one, and the check would cost more than the insert.';
+comment on column song_measurements.raw_ref is 'The evidence: songstats_responses/<id>, apify_runs.actor_run of a capture, or the imported file''s name.';
+comment on column vendor_state.vendor is 'songstats; apify and spotify once they had to be left alone.';
