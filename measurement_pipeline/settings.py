@@ -6,6 +6,7 @@ environment. A missing or malformed one is named before anything is spent.
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from ipaddress import ip_address
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -15,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 REAL_SONGSTATS = "https://api.songstats.com"
 REAL_STRIPE = "https://api.stripe.com"
+REAL_APIFY = "https://api.apify.com"
+REAL_SPOTIFY_API = "https://api.spotify.com"
+REAL_SPOTIFY_ACCOUNTS = "https://accounts.spotify.com"
 
 # A login in the address would end up in logs, and a query or fragment would swallow the path that is added.
 _BASE_ADDRESS = r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$"
@@ -23,13 +27,17 @@ _BASE_ADDRESS = r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$"
 _SLOWEST_PACE = 0.001
 
 # What is told where a pattern does not hold: a regular expression helps nobody.
+_VENDOR_ADDRESS = "https://host, with or without a port and a path; no login, no query"
 _DATABASE_ADDRESS = "postgresql://user:password@host:port/database"
 _EXPECTED = {
     "DATABASE_URL": _DATABASE_ADDRESS,
     "DAGSTER_POSTGRES_URL": _DATABASE_ADDRESS,
-    "SONGSTATS_BASE_URL": "https://host, with or without a port and a path; no login, no query",
+    "SONGSTATS_BASE_URL": _VENDOR_ADDRESS,
     "SONGSTATS_SOURCES": "names in lower case, separated by commas alone, such as spotify,deezer",
-    "STRIPE_API_BASE": "https://host, with or without a port and a path; no login, no query",
+    "STRIPE_API_BASE": _VENDOR_ADDRESS,
+    "APIFY_BASE_URL": _VENDOR_ADDRESS,
+    "SPOTIFY_API_BASE": _VENDOR_ADDRESS,
+    "SPOTIFY_ACCOUNTS_BASE": _VENDOR_ADDRESS,
     "CHECKOUT_SUCCESS_URL": "an address that begins with https:// or http://",
 }
 
@@ -147,6 +155,39 @@ class Settings(BaseModel):
         description="Account that pays for what an operator launches and no request wants.",
     )
 
+    apify_token: SecretStr | None = Field(
+        None,
+        alias="APIFY_TOKEN",
+        description="Apify token, for captures of current play counts. Unset: there are none.",
+    )
+    apify_base_url: str = Field(
+        REAL_APIFY, alias="APIFY_BASE_URL", pattern=_BASE_ADDRESS, description="Where Apify is; `/v2/…` is added."
+    )
+    spotify_client_id: str | None = Field(
+        None,
+        alias="SPOTIFY_CLIENT_ID",
+        description="Client of Spotify's Web API, which says whose ISRC a captured track has. Unset: it is not asked.",
+    )
+    spotify_client_secret: SecretStr | None = Field(
+        None, alias="SPOTIFY_CLIENT_SECRET", description="Secret of that client."
+    )
+    spotify_api_base: str = Field(
+        REAL_SPOTIFY_API, alias="SPOTIFY_API_BASE", pattern=_BASE_ADDRESS, description="Where the Web API is."
+    )
+    spotify_accounts_base: str = Field(
+        REAL_SPOTIFY_ACCOUNTS,
+        alias="SPOTIFY_ACCOUNTS_BASE",
+        pattern=_BASE_ADDRESS,
+        description="Where Spotify gives tokens.",
+    )
+    snapshot_monthly_cap_usd: Decimal = Field(
+        Decimal(25),
+        alias="SNAPSHOT_MONTHLY_CAP_USD",
+        ge=0,
+        allow_inf_nan=False,
+        description="What an account may spend on captures in a calendar month (UTC), in US dollars.",
+    )
+
     alert_webhook_url: SecretStr | None = Field(
         None,
         alias="ALERT_WEBHOOK_URL",
@@ -173,14 +214,19 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise SettingsError(_in_words(error)) from None
 
-    @field_validator("songstats_api_key", "stripe_secret_key")
+    @field_validator(
+        "songstats_api_key", "stripe_secret_key", "apify_token", "spotify_client_id", "spotify_client_secret"
+    )
     @classmethod
-    def _fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+    def _fits_a_header(cls, key: SecretStr | str | None) -> SecretStr | str | None:
+        text = key.get_secret_value() if isinstance(key, SecretStr) else key
+        if text is not None and not re.fullmatch(r"[!-~]+", text):
             raise ValueError("must be printable ASCII without spaces, as an HTTP header takes it")
         return key
 
-    @field_validator("songstats_base_url", "stripe_api_base")
+    @field_validator(
+        "songstats_base_url", "stripe_api_base", "apify_base_url", "spotify_api_base", "spotify_accounts_base"
+    )
     @classmethod
     def _has_a_host(cls, address: str) -> str:
         try:
@@ -213,6 +259,15 @@ class Settings(BaseModel):
             raise ValueError("SONGSTATS_SOURCES must name spotify: its history is what is bought")
         return self
 
+    @model_validator(mode="after")
+    def _spotify_has_both(self) -> Self:
+        pair = {"SPOTIFY_CLIENT_ID": self.spotify_client_id, "SPOTIFY_CLIENT_SECRET": self.spotify_client_secret}
+        missing = [name for name, value in pair.items() if value is None]
+        if len(missing) == 1:
+            (given,) = set(pair) - set(missing)
+            raise ValueError(f"{given} is set and {missing[0]} is not: expected both, or neither")
+        return self
+
     @property
     def claim_timeout(self) -> float:
         """Seconds without a beat after which a claim counts as abandoned."""
@@ -225,7 +280,10 @@ class Settings(BaseModel):
 
     @property
     def kind(self) -> Kind:
-        """`live` where real money is spent. Raises `SettingsError` where one vendor is real and the other a double."""
+        """`live` where real money is spent.
+
+        Raises `SettingsError` where one vendor is real and another a double.
+        """
         hosts = [_host(self.songstats_base_url), _host(self.stripe_api_base)]
         real = [host == _host(vendor) for host, vendor in zip(hosts, (REAL_SONGSTATS, REAL_STRIPE), strict=True)]
         if any(real) and not all(real):
@@ -238,7 +296,27 @@ class Settings(BaseModel):
             raise SettingsError(
                 f"DEPLOYMENT_KIND is {self.deployment_kind}, but the vendors' base addresses are {found} ones"
             )
-        return self.deployment_kind or found
+        kind = self.deployment_kind or found
+        self._require_captures_of(kind, behind_proxies=kind == "live" and not all(real))
+        return kind
+
+    def _require_captures_of(self, kind: Kind, *, behind_proxies: bool) -> None:
+        """The vendors of captures, where they are to be asked at all, are real exactly where the others are."""
+        vendors: list[tuple[str, str, str]] = []
+        if self.apify_token is not None:
+            vendors.append(("APIFY_BASE_URL", self.apify_base_url, REAL_APIFY))
+        if self.spotify_client_id is not None:
+            vendors.append(("SPOTIFY_API_BASE", self.spotify_api_base, REAL_SPOTIFY_API))
+            vendors.append(("SPOTIFY_ACCOUNTS_BASE", self.spotify_accounts_base, REAL_SPOTIFY_ACCOUNTS))
+        for name, address, real_address in vendors:
+            host = _host(address)
+            real = host == _host(real_address) or (behind_proxies and not _is_loopback(host))
+            if real != (kind == "live"):
+                raise SettingsError(
+                    f"{name} (host {host}) must be {'the real vendor' if kind == 'live' else 'a double'}, as Songstats and "
+                    f"Stripe are in this {kind} deployment: invented counts must never pass for real ones, nor a sandbox "
+                    "spend real money"
+                )
 
 
 def _host(address: str) -> str:
@@ -258,7 +336,7 @@ def _in_words(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
-        secret = not name or any(word in name for word in ("URL", "KEY", "BASE"))
+        secret = not name or any(word in name for word in ("URL", "KEY", "BASE", "TOKEN", "SECRET"))
         shown = "" if secret else f" (got {str(problem['input'])[:60]!r})"
         said = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "string_pattern_mismatch" and name in _EXPECTED:

@@ -52,7 +52,7 @@ def command(state: Path | None, *, timeout: float) -> None:
     with ExitStack() as stack:
         stack.enter_context(services.interruptible())
         sandbox = stack.enter_context(running(catalogue=sample_catalogue()))
-        doubles = Doubles(sandbox.songstats_url, sandbox.songstats_key, sandbox.stripe_key)
+        doubles = Doubles.at(sandbox.songstats_url, sandbox)
         target = stack.enter_context(opened(environment, state=state, doubles=doubles, name="demo"))
         stack.enter_context(alone(target, "demo"))
         output.banner(target)

@@ -56,7 +56,7 @@ def command(state: Path | None, *, port: int, read_only_port: int | None, sandbo
         sandbox = None
         if wants_doubles(Settings.read(os.environ)):
             sandbox = stack.enter_context(_doubles(sandbox_port))
-        doubles = None if sandbox is None else Doubles(sandbox.songstats_url, sandbox.songstats_key, sandbox.stripe_key)
+        doubles = None if sandbox is None else Doubles.at(sandbox.songstats_url, sandbox)
         target = stack.enter_context(opened(os.environ, state=state, doubles=doubles))
         stack.enter_context(alone(target, "dev"))
         deployment.from_settings(

@@ -23,8 +23,7 @@ port_option = click.option(
 
 def at_port(port: int) -> Doubles:
     """The doubles that this checkout starts on `port`."""
-    plain = Behaviour()
-    return Doubles(f"http://127.0.0.1:{port}", plain.songstats_key, plain.stripe_key)
+    return Doubles.at(f"http://127.0.0.1:{port}", Behaviour())
 
 
 def require_running(target: Target) -> None:
@@ -55,7 +54,7 @@ def require_doubles(settings: Settings, kind: Kind) -> None:
 @click.option("--latency", type=click.FloatRange(0, 60), default=0.0, help="Seconds added to every answer.")
 @output.json_option
 def command(*, port: int, plain: bool, latency: float, as_json: bool) -> None:
-    """Run loopback doubles of Songstats and Stripe until Ctrl-C or SIGTERM, and say how to talk to them."""
+    """Run loopback doubles of Songstats, Stripe, Apify and Spotify until Ctrl-C or SIGTERM, and say how to talk to them."""
     from dataclasses import replace
 
     from measurement_pipeline.sandbox import sample_catalogue, serve
@@ -63,12 +62,13 @@ def command(*, port: int, plain: bool, latency: float, as_json: bool) -> None:
     behaviour = replace(PLAIN if plain else Behaviour(), latency=latency)
 
     def ready(url: str) -> None:
-        settings = Doubles(url, behaviour.songstats_key, behaviour.stripe_key).environment()
+        settings = Doubles.at(url, behaviour).environment()
         if as_json:
             output.as_json(settings)
             return
         output.say(
-            "SANDBOX: doubles of Songstats and Stripe; every figure is invented. In the shell that is to use them:\n"
+            "SANDBOX: doubles of Songstats, Stripe, Apify and Spotify; every figure is invented. In the shell that is to use "
+            "them:\n"
         )
         for name, value in settings.items():
             output.say(f"export {name}={shlex.quote(value)}")

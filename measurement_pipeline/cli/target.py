@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import click
 
@@ -20,6 +21,9 @@ from measurement_pipeline.postgres import address, migrate
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.embedded import EmbeddedServer, dagster_url
 from measurement_pipeline.settings import REAL_SONGSTATS, REAL_STRIPE, Kind, Settings, SettingsError
+
+if TYPE_CHECKING:  # a web server of their own: commands that ask no vendor do not load it
+    from measurement_pipeline.sandbox import Behaviour, Sandbox
 
 # Where the doubles of one checkout listen unless they are told otherwise, so that its commands find them.
 SANDBOX_PORT = 8917
@@ -70,6 +74,21 @@ class Doubles:
     url: str
     songstats_key: str
     stripe_key: str
+    apify_token: str
+    spotify_client_id: str
+    spotify_client_secret: str
+
+    @classmethod
+    def at(cls, url: str, keys: "Behaviour | Sandbox") -> Self:
+        """Doubles at `url` that take the keys of `keys`."""
+        return cls(
+            url,
+            keys.songstats_key,
+            keys.stripe_key,
+            keys.apify_token,
+            keys.spotify_client_id,
+            keys.spotify_client_secret,
+        )
 
     def environment(self) -> dict[str, str]:
         """What makes a process talk to them."""
@@ -78,6 +97,12 @@ class Doubles:
             "STRIPE_API_BASE": self.url,
             "SONGSTATS_API_KEY": self.songstats_key,
             "STRIPE_SECRET_KEY": self.stripe_key,
+            "APIFY_BASE_URL": self.url,
+            "APIFY_TOKEN": self.apify_token,
+            "SPOTIFY_API_BASE": self.url,
+            "SPOTIFY_ACCOUNTS_BASE": self.url,
+            "SPOTIFY_CLIENT_ID": self.spotify_client_id,
+            "SPOTIFY_CLIENT_SECRET": self.spotify_client_secret,
         }
 
 

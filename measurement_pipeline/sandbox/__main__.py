@@ -26,6 +26,7 @@ from measurement_pipeline.sandbox.server import serve
 )
 @click.option("--points", type=int, help="Exactly so many points a recording.")
 @click.option("--latency", default=0.0, help="Seconds added to every answer.")
+@click.option("--actor-seconds", type=float, help="How long a run of Apify's actor takes.")
 @click.option("--search-lag", type=float, help="Seconds until Stripe's search sees a customer.")
 @click.option("--sample", is_flag=True, help="Know the sample catalogue.")
 @click.option(
@@ -42,25 +43,28 @@ def main(
     plain: bool,
     points: int | None,
     latency: float,
+    actor_seconds: float | None,
     search_lag: float | None,
     sample: bool,
     catalogue: Path | None,
     with_parent: bool,
 ) -> None:
-    """Loopback doubles of Songstats and Stripe.
+    """Loopback doubles of Songstats, Stripe, Apify and Spotify.
 
     Once they listen, one line of JSON with their URLs goes to stdout.
     """
     behaviour = replace(PLAIN if plain else Behaviour(), seed=seed, points=points, latency=latency)
     if search_lag is not None:
         behaviour = replace(behaviour, search_lag=search_lag)
+    if actor_seconds is not None:
+        behaviour = replace(behaviour, actor_seconds=actor_seconds)
     known = sample_catalogue() if sample else {}
     if catalogue is not None:
         known |= read_catalogue(catalogue)
     parent = os.getppid()
 
     def ready(url: str) -> None:
-        click.echo(json.dumps({"songstats_url": url, "stripe_url": url}))
+        click.echo(json.dumps(dict.fromkeys(("songstats_url", "stripe_url", "apify_url", "spotify_url"), url)))
 
     serve(
         host,

@@ -29,13 +29,16 @@ class Role(StrEnum):
 class Behaviour:
     """What the doubles are like. The defaults are as awkward as the vendors; `PLAIN` is the rest.
 
-    Times are in seconds. Shares are of recordings, from 0 to 1, drawn by seed and ISRC.
+    Times are in seconds. Shares are of recordings where nothing else is said, from 0 to 1, drawn by seed and ISRC.
     """
 
     seed: str = "sandbox"
 
     songstats_key: str = "sandbox-songstats-key"
     stripe_key: str = "sk_test_sandbox"
+    apify_token: str = "sandbox-apify-token"  # noqa: S105  # it opens nothing
+    spotify_client_id: str = "sandbox-spotify-client"
+    spotify_client_secret: str = "sandbox-spotify-secret"  # noqa: S105  # it opens nothing
     artist_id: str | None = None
     """Set: the key is an artist's, and histories without this `songstats_artist_id` are refused."""
 
@@ -68,6 +71,21 @@ class Behaviour:
     tracked_since: date | None = date(2024, 1, 1)
     """Histories of older recordings begin here, at that day's count. None: all are whole."""
 
+    actor_seconds: float = 1.5
+    """How long a run of Apify's actor takes, unless it is told to end otherwise."""
+    dataset_lag: float = 0.5
+    """How long after its end a run's last items stay invisible, although they are counted."""
+    items_without_id: float = 0.1
+    """Share of albums whose item does not say which album it is."""
+    tracks_without_count: float = 0.03
+    """Share of tracks without `streamCount`; as many again have 0, which means that none was captured."""
+
+    spotify_batches: bool = False
+    """Whether several tracks may be asked for at once: an app in development mode gets 403."""
+    spotify_token_seconds: int = 3600
+    tracks_without_isrc: float = 0.005
+    """Share of tracks that Spotify knows without an ISRC."""
+
     def role(self, isrc: str) -> Role:
         """The role of a recording, fixed or drawn."""
         if isrc in self.roles:
@@ -84,9 +102,9 @@ class Behaviour:
             draw -= share
         return Role.PLAIN
 
-    def draw(self, isrc: str, purpose: str) -> float:
-        """A number in [0, 1), the same in any process for the same seed, ISRC and purpose."""
-        digest = blake2b(f"{self.seed}:{isrc}:{purpose}".encode(), digest_size=6).digest()
+    def draw(self, of: str, purpose: str) -> float:
+        """A number in [0, 1), the same in any process for the same seed, ISRC (or album, or track) and purpose."""
+        digest = blake2b(f"{self.seed}:{of}:{purpose}".encode(), digest_size=6).digest()
         return int.from_bytes(digest) / 2**48
 
 
@@ -100,8 +118,14 @@ PLAIN = Behaviour(
     gaps=0,
     falls=0,
     bare=0,
+    actor_seconds=0,
+    dataset_lag=0,
+    items_without_id=0,
+    tracks_without_count=0,
+    spotify_batches=True,
+    tracks_without_isrc=0,
 )
-"""Nothing awkward: every recording has a history of usable numbers, and search sees at once."""
+"""Nothing awkward: every recording has a history of usable numbers, search sees at once, and a run of the actor ends at once."""
 
 
 def utc_now() -> datetime:

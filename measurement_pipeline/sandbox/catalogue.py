@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from measurement_pipeline.sandbox.behaviour import Role
 
 SAMPLE_CSV = Path(__file__).with_name("sample_catalogue.csv")
-"""Columns isrc, title, artist, album, release_date, play_count; the last is empty for some."""
+"""Columns isrc, title, artist, album, release_date, play_count, spotify_album_id; play_count is empty for some."""
 
 SAMPLE_ROLES: Mapping[str, Role] = {
     "AA6Q72400007": Role.ABSENT,
@@ -24,11 +24,17 @@ SAMPLE_ROLES: Mapping[str, Role] = {
     "AA6Q72600003": Role.ABSENT,
 }
 
+SAMPLE_REISSUES: Mapping[str, tuple[str, ...]] = {
+    "AA6Q72400001": ("Cathedral of Rain (Candlelight Edition)",),
+    "AA6Q72400002": ("Cathedral of Rain (Candlelight Edition)",),
+}
+
 
 class Known(BaseModel):
     """What is known of one recording; whatever is missing derives from the seed.
 
-    Its invented history ends at `play_count` and begins the day before `release_date`.
+    Its invented history ends at `play_count` and begins the day before `release_date`. Without `artist` and `album` it is on no
+    album. `reissued_on` are further albums of the same artist that hold it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,6 +42,9 @@ class Known(BaseModel):
     play_count: int | None = Field(default=None, ge=0)
     release_date: date | None = None
     title: str | None = None
+    artist: str | None = None
+    album: str | None = None
+    reissued_on: tuple[str, ...] = ()
     role: Role | None = None
 
 
@@ -55,11 +64,13 @@ def read_catalogue(path: Path) -> dict[str, Known]:
 def sample_catalogue() -> dict[str, Known]:
     """The sample catalogue: a handful are awkward, all the others have a history."""
     return {
-        isrc: known.model_copy(update={"role": SAMPLE_ROLES.get(isrc, Role.PLAIN)})
+        isrc: known.model_copy(
+            update={"role": SAMPLE_ROLES.get(isrc, Role.PLAIN), "reissued_on": SAMPLE_REISSUES.get(isrc, ())}
+        )
         for isrc, known in read_catalogue(SAMPLE_CSV).items()
     }
 
 
 def _known(line: Mapping[str, str]) -> Known:
-    fields = ("play_count", "release_date", "title")
-    return Known.model_validate({name: line[name] or None for name in fields})
+    fields = ("play_count", "release_date", "title", "artist", "album")
+    return Known.model_validate({name: line.get(name) or None for name in fields})

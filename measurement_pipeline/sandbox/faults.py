@@ -5,7 +5,6 @@ the wire is `wire`.
 """
 
 import gzip
-import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -13,6 +12,8 @@ from random import Random
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter
+
+from measurement_pipeline.sandbox import vendor_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Fault(BaseModel):
         if self.status is None and self.body is None and self.raw is None:
             return None
         status = self.status or 200
-        body = vendor_error(path, status) if self.body is None else self.body.encode()
+        body = vendor_errors.told_to(path, status) if self.body is None else self.body.encode()
         return Answer(status, body, {"content-type": "application/json"})
 
     def spoil(self, answer: Answer) -> Answer:
@@ -162,14 +163,3 @@ def _packed(body: bytes, how: Gzip) -> bytes:
     if how is Gzip.WRONG:
         return packed[:-8] + gzip.compress(body + b" ", mtime=0)[-8:]
     return packed
-
-
-def vendor_error(path: str, status: int) -> bytes:
-    """An error body in the shape of the vendor whose path it is."""
-    if path.startswith("/v1/"):
-        kind = "invalid_request_error" if status < 500 else "api_error"
-        error = {"type": kind, "message": f"The double was told to answer {status}."}
-        if status == 429:
-            error["code"] = "rate_limit"
-        return json.dumps({"error": error}).encode()
-    return json.dumps({"result": "error", "message": f"The double was told to answer {status}."}).encode()

@@ -19,17 +19,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from measurement_pipeline.sandbox import vendor_errors
+from measurement_pipeline.sandbox.apify_double import ApifyDouble
+from measurement_pipeline.sandbox.apify_runs import ApifyRuns, Orders
 from measurement_pipeline.sandbox.behaviour import Behaviour
 from measurement_pipeline.sandbox.catalogue import CATALOGUE, Known
 from measurement_pipeline.sandbox.checkout_page import CheckoutPage
+from measurement_pipeline.sandbox.discography import Discography
 from measurement_pipeline.sandbox.faults import FAULTS, Answer, Fault, Faults
 from measurement_pipeline.sandbox.request_log import RequestLog
 from measurement_pipeline.sandbox.songstats_double import SongstatsDouble
+from measurement_pipeline.sandbox.spotify_double import SpotifyDouble
 from measurement_pipeline.sandbox.stripe_double import StripeDouble, unrecognized
 from measurement_pipeline.sandbox.stripe_objects import StripeObjects
 from measurement_pipeline.sandbox.wire import deliver
 
-_API_PATHS = ("/enterprise/", "/v1/")
+_API_PATHS = ("/enterprise/", "/v1/", "/v2/", "/api/")
 
 
 class _Card(BaseModel):
@@ -55,11 +60,15 @@ class Front:
         self._log = RequestLog(clock)
         self._songstats = SongstatsDouble(behaviour, catalogue, clock)
         self._objects = StripeObjects(behaviour, base_url, clock)
+        self._discography = Discography(behaviour, catalogue)
+        self._runs = ApifyRuns(behaviour, self._discography, clock)
         self._vendors = Starlette(
             routes=[
                 *self._songstats.routes(),
                 *StripeDouble(behaviour, self._objects, clock).routes(),
                 *CheckoutPage(self._objects).routes(),
+                *ApifyDouble(behaviour, self._runs, clock).routes(),
+                *SpotifyDouble(behaviour, self._discography, clock).routes(),
             ],
             exception_handlers={HTTPException: _not_served},
         )
@@ -72,6 +81,8 @@ class Front:
                 Route("/_requests", self._forget_requests, methods=["DELETE"]),
                 Route("/_requests/count", self._count_requests, methods=["GET"]),
                 Route("/_catalogue", self._learn, methods=["POST"]),
+                Route("/_actor", self._order_runs, methods=["POST"]),
+                Route("/_actor", self._actor_usage, methods=["GET"]),
                 Route("/_accounts/{id}/card", self._set_card, methods=["POST"]),
             ],
             exception_handlers={ValidationError: _malformed},
@@ -126,7 +137,15 @@ class Front:
     async def _learn(self, request: Request) -> Response:
         catalogue = CATALOGUE.validate_json(await request.body())
         self._songstats.learn(catalogue)
+        self._discography.learn(catalogue)
         return JSONResponse({"recordings": len(catalogue)}, 201)
+
+    async def _order_runs(self, request: Request) -> Response:
+        self._runs.order(Orders.model_validate_json(await request.body()))
+        return JSONResponse(self._runs.usage(), 201)
+
+    async def _actor_usage(self, _: Request) -> Response:
+        return JSONResponse(self._runs.usage())
 
     async def _set_card(self, request: Request) -> Response:
         try:
@@ -164,9 +183,10 @@ def _filters(request: Request) -> tuple[str, str | None, int]:
 async def _not_served(request: Request, error: Exception) -> Response:
     """A path or method that the vendor does not have, in that vendor's words."""
     status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.NOT_FOUND
-    if request.url.path.startswith("/v1/"):
-        return unrecognized(request.method, request.url.path)
-    return JSONResponse({"result": "error", "message": HTTPStatus(status).phrase}, status)
+    path = request.url.path
+    if path.startswith("/v1/") and not path.startswith("/v1/tracks"):
+        return unrecognized(request.method, path)
+    return Response(vendor_errors.error(path, status, HTTPStatus(status).phrase), status, media_type="application/json")
 
 
 async def _malformed(_: Request, error: Exception) -> Response:

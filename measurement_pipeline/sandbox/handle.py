@@ -3,6 +3,7 @@
 Their addresses and keys, and their routes below `/_` as methods.
 """
 
+import json
 import ssl
 from collections.abc import Mapping
 from types import TracebackType
@@ -23,16 +24,13 @@ class Sandbox:
     Each method is one request, and raises httpx.HTTPStatusError where it is refused.
     """
 
-    def __init__(
-        self,
-        url: str,
-        songstats_key: str = _DEFAULT.songstats_key,
-        stripe_key: str = _DEFAULT.stripe_key,
-    ) -> None:
-        self.songstats_url = url
-        self.stripe_url = url
-        self.songstats_key = songstats_key
-        self.stripe_key = stripe_key
+    def __init__(self, url: str, behaviour: Behaviour = _DEFAULT) -> None:
+        self.songstats_url = self.stripe_url = self.apify_url = self.spotify_url = url
+        self.songstats_key = behaviour.songstats_key
+        self.stripe_key = behaviour.stripe_key
+        self.apify_token = behaviour.apify_token
+        self.spotify_client_id = behaviour.spotify_client_id
+        self.spotify_client_secret = behaviour.spotify_client_secret
         # Plain http: the default would load all certificate authorities first.
         no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._http = httpx.Client(base_url=url, timeout=30, trust_env=False, verify=no_tls)
@@ -75,9 +73,25 @@ class Sandbox:
         self._call("DELETE", "/_requests")
 
     def know(self, catalogue: Mapping[str, Known]) -> None:
-        """Tells Songstats of recordings: their histories end at their play counts."""
+        """Tells the vendors of recordings: their histories end at their play counts, which are what Spotify displays."""
         content = CATALOGUE.dump_json(dict(catalogue), exclude_none=True)
         self._call("POST", "/_catalogue", content=content)
+
+    def actor(
+        self, ends: str, message: str | None = None, *, count: int | None = None, seconds: float | None = None
+    ) -> None:
+        """Says how the next `count` runs of Apify's actor end (None: all): SUCCEEDED, FAILED, TIMED-OUT or ABORTED."""
+        self._call("POST", "/_actor", json={"ends": ends, "message": message, "count": count, "seconds": seconds})
+
+    def actor_usage(self) -> dict[str, int]:
+        """What Apify is paid for: `runs` that were started and `albums` in them."""
+        usage: dict[str, int] = self._call("GET", "/_actor").json()
+        return usage
+
+    def spotify_quota_exceeded(self, *, retry_after: int = 14 * 3600, count: int | None = None) -> None:
+        """A fault: the day's quota of the Web API is used up."""
+        body = {"error": {"status": 429, "message": "API rate limit exceeded", "reason": "QUOTA_EXCEEDED"}}
+        self.faults("/v1/tracks", status=429, retry_after=retry_after, body=json.dumps(body), count=count)
 
     def card(self, account: str, *, on_file: bool = True) -> str:
         """Gives an account's Stripe customer a card, or takes it away. The customer's id."""

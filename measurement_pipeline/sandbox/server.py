@@ -62,7 +62,7 @@ def running(
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True)
         thread.start()
         try:
-            with Sandbox(_url(listener), behaviour.songstats_key, behaviour.stripe_key) as sandbox:
+            with Sandbox(_url(listener), behaviour) as sandbox:
                 yield sandbox
         finally:
             server.should_exit = True

@@ -26,6 +26,8 @@ __all__ = ["CredentialsRefusedError", "Lookup", "SpotifyClient"]
 
 _BATCH = 50
 _TRACK_ID = re.compile(r"[0-9A-Za-z]{22}")
+# A 400 says that there can be no such track, or that the request is at fault: "Invalid base62 id", and anything else.
+_OF_THE_ID = re.compile(r"\bid\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,9 @@ class SpotifyClient:
         answer = self._web_api.get(errand, f"tracks/{track}")
         if answer is None:
             return
-        if answer.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST}:
+        if answer.status_code == HTTPStatus.NOT_FOUND or (
+            answer.status_code == HTTPStatus.BAD_REQUEST and _OF_THE_ID.search(said(answer))
+        ):
             errand.unknown.add(track)
             return
         if answer.status_code == HTTPStatus.FORBIDDEN:

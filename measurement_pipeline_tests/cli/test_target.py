@@ -10,9 +10,10 @@ import pytest
 from measurement_pipeline.cli.target import Doubles, alone, opened, prepare_dagster, server_kept_up
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.sandbox import PLAIN
 from measurement_pipeline.settings import SettingsError
 
-DOUBLES = Doubles("http://127.0.0.1:9", "a-key", "sk_test_x")
+DOUBLES = Doubles.at("http://127.0.0.1:9", PLAIN)
 KEYS = {"SONGSTATS_API_KEY": "a-key", "STRIPE_SECRET_KEY": "sk_test_x"}
 
 

@@ -207,7 +207,7 @@ def stage(*, latency_seconds: float = 0.08, **settings: str) -> Iterator[Stage]:
         # Not pytest's own: each start of pytest shuts its parent to the user that PostgreSQL runs as below root.
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="mp_stage", ignore_cleanup_errors=True)))
         sandbox = stack.enter_context(running(behaviour=replace(PLAIN, latency=latency_seconds)))
-        doubles = Doubles(sandbox.songstats_url, sandbox.songstats_key, sandbox.stripe_key)
+        doubles = Doubles.at(sandbox.songstats_url, sandbox)
         target = stack.enter_context(opened(environment, state=directory, doubles=doubles))
         migrate.upgrade(target.database_url, kind=target.kind)
         dagster = prepare_dagster(target)

@@ -1,0 +1,168 @@
+"""Runs of the actor at Apify: how each began, how it will end, and what it finds. The routes are `apify_double`.
+
+A run takes its time: READY, then RUNNING, then whatever it was told to end as. One that does not succeed has found a part.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from measurement_pipeline.sandbox.behaviour import Behaviour
+from measurement_pipeline.sandbox.discography import Album, Discography
+
+Object = dict[str, Any]
+
+_ENDING = {"TIMED-OUT": "TIMING-OUT", "ABORTED": "ABORTING"}
+_MESSAGES = {
+    "SUCCEEDED": "Finished: all albums were captured",
+    "FAILED": "The Actor process failed: Spotify blocked the proxy",
+    "TIMED-OUT": "The Actor run has exceeded its timeout",
+    "ABORTED": "The Actor run was aborted",
+}
+
+
+class Orders(BaseModel):
+    """How the next runs end. `seconds` overrides `Behaviour.actor_seconds`; `count` None: until ordered otherwise."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    ends: Literal["SUCCEEDED", "FAILED", "TIMED-OUT", "ABORTED"] = "SUCCEEDED"
+    message: str | None = None
+    seconds: float | None = Field(default=None, ge=0)
+    count: int | None = Field(default=None, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run."""
+
+    id: str
+    albums: tuple[str, ...]
+    input_body: bytes
+    input_type: str
+    started_at: datetime
+    seconds: float
+    ends: str
+    message: str
+
+    @property
+    def ends_at(self) -> datetime:
+        """When it comes to its end."""
+        return self.started_at + timedelta(seconds=self.seconds)
+
+    @property
+    def dataset_id(self) -> str:
+        """Where it keeps what it finds."""
+        return f"ds{self.id[2:]}"
+
+    @property
+    def store_id(self) -> str:
+        """Where it keeps its input."""
+        return f"kv{self.id[2:]}"
+
+    def status(self, now: datetime) -> str:
+        """Where it stands."""
+        age = (now - self.started_at).total_seconds()
+        if age >= self.seconds:
+            return self.ends
+        if age < self.seconds * 0.2:
+            return "READY"
+        return "RUNNING" if age < self.seconds * 0.8 else _ENDING.get(self.ends, "RUNNING")
+
+
+class ApifyRuns:
+    """All runs of the actor, and what they cost."""
+
+    def __init__(self, behaviour: Behaviour, discography: Discography, clock: Callable[[], datetime]) -> None:
+        self._behaviour = behaviour
+        self._discography = discography
+        self._clock = clock
+        self._runs: dict[str, Run] = {}
+        self._orders: list[Orders] = []
+
+    def order(self, orders: Orders) -> None:
+        """Say how the next runs end: behind what was said before, or in its place where that has no count."""
+        self._orders = [earlier for earlier in self._orders if earlier.count is not None]
+        self._orders.append(orders)
+
+    def start(self, urls: list[str], input_body: bytes, input_type: str) -> Run:
+        """A new run: each is paid for, however often the same albums are asked for."""
+        orders = self._next_orders()
+        digest = blake2b(f"{self._behaviour.seed}:run:{len(self._runs)}".encode(), digest_size=8)
+        run = Run(
+            id=f"ru{digest.hexdigest()[:15]}",
+            albums=tuple(filter(None, map(_album_id, urls))),
+            input_body=input_body,
+            input_type=input_type,
+            started_at=self._clock(),
+            seconds=self._behaviour.actor_seconds if orders.seconds is None else orders.seconds,
+            ends=orders.ends,
+            message=orders.message or _MESSAGES[orders.ends],
+        )
+        self._runs[run.id] = run
+        return run
+
+    def run(self, identity: str) -> Run | None:
+        """A run by its id, or by that of its dataset or key-value store."""
+        return self._runs.get(f"ru{identity[2:]}")
+
+    def newest_first(self) -> list[Run]:
+        """All runs."""
+        return list(reversed(self._runs.values()))
+
+    def usage(self) -> dict[str, int]:
+        """What was paid for."""
+        return {"runs": len(self._runs), "albums": sum(len(run.albums) for run in self._runs.values())}
+
+    def found(self, run: Run) -> int:
+        """How many items a run has found until now."""
+        done = self._clock() >= run.ends_at
+        return len(run.albums) if done and run.ends == "SUCCEEDED" else len(run.albums) // 2 if done else 0
+
+    def items(self, run: Run) -> list[Object]:
+        """The items of a run, as far as they are to be seen: the last ones come late."""
+        found = self.found(run)
+        late = self._clock() < run.ends_at + timedelta(seconds=self._behaviour.dataset_lag)
+        return [self._item(album) for album in run.albums[: found // 2 if late else found]]
+
+    def _next_orders(self) -> Orders:
+        if not self._orders:
+            return Orders()
+        orders = self._orders[0]
+        if orders.count == 1:
+            del self._orders[0]
+        elif orders.count is not None:
+            self._orders[0] = orders.model_copy(update={"count": orders.count - 1})
+        return orders
+
+    def _item(self, identity: str) -> Object:
+        album = self._discography.album(identity)
+        item: Object = {"id": identity, "name": "", "label": None, "copyright": [], "tracks": []}
+        if album is not None:
+            label = f"{album.artist} Recordings"
+            item |= {"name": album.name, "label": label, "copyright": [f"℗ {label}"], "tracks": self._tracks(album)}
+        if self._behaviour.draw(identity, "id") < self._behaviour.items_without_id:
+            del item["id"]
+        return item
+
+    def _tracks(self, album: Album) -> list[Object]:
+        tracks = []
+        for track in album.tracks:
+            draw, share = self._behaviour.draw(track.id, "streamCount"), self._behaviour.tracks_without_count
+            count = self._discography.play_count(track.isrc)
+            entry: Object = {"id": track.id, "name": track.title, "duration": 150_000 + int(draw * 120_000)}
+            if draw >= share and count is not None:
+                entry["streamCount"] = 0 if draw < 2 * share else count
+            tracks.append(entry)
+        return tracks
+
+
+def _album_id(url: str) -> str | None:
+    """The album that an address names; None where it names none."""
+    parts = urlsplit(url).path.strip("/").split("/")
+    return unquote(parts[-1]) if len(parts) > 1 and parts[-2] == "album" else None
