@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from measurement_pipeline.apify import runs
-from measurement_pipeline.apify.errors import RejectedError, UnavailableError
+from measurement_pipeline.apify.errors import NotAllThereYetError, RejectedError, UnavailableError
 from measurement_pipeline.apify.runs import ActorRun, RunStatus
 from measurement_pipeline.outbound import Outbound
 
@@ -112,7 +112,7 @@ class ApifyActor:
                 return None
 
     def result(self, run: ActorRun) -> bytes:
-        """The items of a run, whole and as received. Raises UnavailableError where some are not there yet."""
+        """The items of a run, whole and as received. Raises NotAllThereYetError where some cannot be read yet."""
         if run.dataset_id is None:
             raise UnavailableError(f"Apify does not say where its run {run.id} keeps what it found")
         dataset = f"{self._root}/datasets/{quote(run.dataset_id, safe='')}"
@@ -133,7 +133,7 @@ class ApifyActor:
         if len(pages) > 1 and count > total:
             raise UnavailableError(f"the pages of what Apify's run {run.id} found overlap: {count} items of {total}")
         if count < promised:
-            raise UnavailableError(f"{count} of the {promised} items of Apify's run {run.id} are there yet")
+            raise NotAllThereYetError(f"{count} of the {promised} items of Apify's run {run.id} are there yet")
         return _joined(pages)
 
     def close(self) -> None:

@@ -29,6 +29,10 @@ class UnavailableError(ApifyError):
         self.perhaps_started = perhaps_started
 
 
+class NotAllThereYetError(UnavailableError):
+    """What a run found is written, and not all of it can be read yet: for some seconds."""
+
+
 class RejectedError(ApifyError):
     """Any other 4xx: Apify does not do what was asked, and would not do it the next time either."""
 

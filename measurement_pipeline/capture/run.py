@@ -13,7 +13,13 @@ from typing import Any
 from uuid import UUID
 
 from measurement_pipeline.apify.client import ActorRun, ApifyActor, RunStatus
-from measurement_pipeline.apify.errors import RejectedError, ThrottledError, TokenRefusedError, UnavailableError
+from measurement_pipeline.apify.errors import (
+    NotAllThereYetError,
+    RejectedError,
+    ThrottledError,
+    TokenRefusedError,
+    UnavailableError,
+)
 from measurement_pipeline.apify.items import MalformedItemsError
 from measurement_pipeline.capture.mapping import map_result
 from measurement_pipeline.capture.steps import Step, next_step
@@ -28,6 +34,8 @@ APIFY = "apify"
 # Where Apify says 429 without saying for how long, and where it takes the token no more: then a person has to act.
 _THROTTLED_SECONDS = 60.0
 _REFUSED_SECONDS = 900.0
+# By then a run that was started is in Apify's own list of runs, on whichever of its machines.
+_LISTED_SECONDS = 30.0
 
 
 class Kind(StrEnum):
@@ -44,7 +52,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a run did. `reason` in one line; `shown`: the capture's row afterwards; `unmapped`: names of tracks, the most played first.
+    """What a run did: `reason` in one line, the capture's row afterwards, and its tracks without an ISRC, the most played first.
 
     `STOPPED`: nothing is lost and it goes on by itself, but a person has to act.
     """
@@ -56,7 +64,11 @@ class Ended:
 
 
 class _NotYetError(Exception):
-    """The actor takes longer than one run waits for it."""
+    """What is waited for takes longer than one run waits."""
+
+    def __init__(self, message: str, *, seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 def make_capture(
@@ -112,7 +124,7 @@ class _Purchase:
             with self.captures.means.new_actor() as actor:
                 self._buy(actor, parts)
         except _NotYetError as error:
-            return self._put_off(Kind.PUT_OFF, str(error), seconds=0.0)
+            return self._put_off(Kind.PUT_OFF, str(error), seconds=error.seconds)
         except ThrottledError as error:
             seconds = max(error.retry_after_seconds or 0.0, _THROTTLED_SECONDS)
             snapshots.pause(self.connection, APIFY, seconds=seconds, reason=str(error))
@@ -167,8 +179,7 @@ class _Purchase:
             case Step.LOOK if bought.actor_run is not None:
                 return self._look(actor, bought.id, bought.actor_run, wait)
             case Step.FETCH if bought.actor_run is not None:
-                body = actor.result(actor.look(bought.actor_run))
-                apify_runs.keep(self.connection, bought.id, body)
+                return self._fetch(actor, bought.id, bought.actor_run, wait)
             case Step.MAP:
                 self._map(bought)
         return False
@@ -188,7 +199,10 @@ class _Purchase:
         return self._note(row, started)
 
     def _find(self, actor: ApifyActor, bought: Bought) -> bool:
-        found = actor.find(bought.album_ids, since=bought.intended_at)
+        taken = apify_runs.taken(self.connection, since=bought.intended_at)
+        found = actor.find(bought.album_ids, since=bought.intended_at, besides=taken)
+        if found is None and bought.age_seconds < _LISTED_SECONDS:
+            raise _NotYetError("whether Apify started the actor is not known yet", seconds=_LISTED_SECONDS)
         if found is None:
             apify_runs.not_started(self.connection, bought.id, message="Apify knows of no such run")
             return False
@@ -197,6 +211,14 @@ class _Purchase:
 
     def _look(self, actor: ApifyActor, row: int, actor_run: str, wait: float) -> bool:
         return self._note(row, actor.look(actor_run, wait_seconds=wait))
+
+    def _fetch(self, actor: ApifyActor, row: int, actor_run: str, wait: float) -> bool:
+        try:
+            apify_runs.keep(self.connection, row, actor.result(actor.look(actor_run)))
+        except NotAllThereYetError:
+            time.sleep(min(wait, 1.0))
+            return True
+        return False
 
     def _note(self, row: int, stands: ActorRun) -> bool:
         apify_runs.seen(
@@ -237,11 +259,11 @@ def _over_already(connection: Connection, shown: dict[str, Any], *, operator: bo
     if shown["state"] == SnapshotState.DONE:
         if not (operator and (shown["unmapped"] or shown["error"])):
             return Ended(Kind.DONE_BEFORE, None, shown, apify_runs.unmapped(connection, shown["id"]))
-        apify_runs.map_again(connection, shown["id"])
+        apify_runs.take_up_again(connection, shown["id"])
     if shown["state"] == SnapshotState.FAILED:
         if not operator:
             return Ended(Kind.LEFT_ALONE, f"it failed: {shown['error']}", shown)
-        apify_runs.map_again(connection, shown["id"])
+        apify_runs.take_up_again(connection, shown["id"])
     return None
 
 

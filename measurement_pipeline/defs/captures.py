@@ -30,8 +30,8 @@ One partition a capture (`playcount_snapshots.id`). **Green**: captured; the met
 what it cost, and which tracks have no known ISRC. **Missing**: not made yet, or put off; it goes on by itself. **Failed**: the
 actor's own words are in the run's last line.
 
-Launching one that is done costs nothing: where tracks are without an ISRC, what was kept is mapped once more. Launching a failed one
-buys what is missing again.
+Launching one that is done costs nothing: where tracks are without an ISRC, what was kept is mapped once more. Launching a failed
+one buys again what is missing.
 """
 
 

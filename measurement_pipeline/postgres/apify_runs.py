@@ -31,6 +31,7 @@ class Bought:
     chunk: int
     album_ids: tuple[str, ...]
     intended_at: datetime
+    age_seconds: float
     actor_run: str | None
     status: str | None
     message: str | None
@@ -67,9 +68,9 @@ def intend(connection: Connection, snapshot: UUID, chunk: int, album_ids: Sequen
     return int(row["id"])
 
 
-def known(connection: Connection, actor_runs: Sequence[str]) -> frozenset[str]:
-    """Of these runs of the actor, those that a row has."""
-    rows = connection.execute(_SQL["known"], {"actor_runs": list(actor_runs)})
+def taken(connection: Connection, *, since: datetime) -> frozenset[str]:
+    """The runs of the actor that rows have already, of about `since` or later."""
+    rows = connection.execute(_SQL["taken"], {"since": since})
     return frozenset(row["actor_run"] for row in rows)
 
 
@@ -107,9 +108,10 @@ def body(connection: Connection, row: int) -> bytes:
     return bytes(found["body"])
 
 
-def map_again(connection: Connection, snapshot: UUID) -> None:
-    """Have what was kept for a capture mapped once more, which costs nothing."""
+def take_up_again(connection: Connection, snapshot: UUID) -> None:
+    """Have what was kept for a capture mapped once more, which costs nothing; what brought nothing may be bought anew."""
     connection.execute(_SQL["map_again"], {"snapshot": snapshot})
+    connection.execute(_SQL["supersede"], {"snapshot": snapshot})
 
 
 def malformed(connection: Connection, row: int, *, message: str) -> None:

@@ -1,18 +1,19 @@
 -- The actor's runs: a row before each is started, its id the moment it is known, its result as received, and what it came to.
 
 -- name: of_snapshot
--- The latest run of each chunk, and how many of its runs brought nothing.
+-- The latest run of each chunk, and how many of its runs brought nothing, but for those that a person has had enough of.
 select distinct on (chunk)
     id,
     chunk,
     album_ids,
     intended_at,
+    extract(epoch from clock_timestamp() - intended_at)::float8 as age_seconds,
     actor_run,
     status,
     message,
     kept_at is not null as is_kept,
     mapped_at is not null as is_mapped,
-    count(*) filter (where status in ('FAILED', 'TIMED-OUT', 'ABORTED')) over (partition by chunk) as failures
+    count(*) filter (where status in ('FAILED', 'TIMED-OUT', 'ABORTED') and superseded_at is null) over (partition by chunk) as failures
 from apify_runs
 where snapshot = %(snapshot)s
 order by chunk asc, id desc;
@@ -31,11 +32,11 @@ from playcount_snapshots as snapshot
 where snapshot.id = %(snapshot)s and snapshot.claimed_by = %(run)s and snapshot.state = 'running'
 returning id;
 
--- name: known
--- Of these runs of the actor, those that a row has already.
+-- name: taken
+-- The runs of the actor that are some other row's, of about that time.
 select actor_run
 from apify_runs
-where actor_run = any(%(actor_runs)s);
+where actor_run is not null and intended_at > %(since)s - interval '1 hour';
 
 -- name: started
 update apify_runs
@@ -89,6 +90,11 @@ set
     status = 'SUCCEEDED',
     message = null
 where snapshot = %(snapshot)s and kept_at is not null;
+
+-- name: supersede
+update apify_runs
+set superseded_at = clock_timestamp()
+where snapshot = %(snapshot)s and kept_at is null and superseded_at is null;
 
 -- name: songs_of_tracks
 -- By track: the recordings that are known under these ids.

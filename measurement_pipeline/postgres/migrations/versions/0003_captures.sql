@@ -93,6 +93,7 @@ create table apify_runs (
     status text,
     message text,
     finished_at timestamptz,
+    superseded_at timestamptz,
     kept_at timestamptz,
     sha256 text,
     body bytea,
@@ -116,6 +117,7 @@ comment on column apify_runs.actor_run is 'Apify''s id of the run; song_measurem
 comment on column apify_runs.status is 'Apify''s word for how it stands (READY, RUNNING, SUCCEEDED, FAILED, TIMED-OUT, ABORTED, …), or ours: NOT-STARTED, MALFORMED.';
 comment on column apify_runs.message is 'The actor''s own words on it.';
 comment on column apify_runs.finished_at is 'When the actor was done, by Apify''s clock: captured_at of what it brought, unless that lies ahead of the database''s clock.';
+comment on column apify_runs.superseded_at is 'When a person took the capture up again after this run had brought nothing: it no longer counts as a failure.';
 comment on column apify_runs.kept_at is 'When its result was kept.';
 comment on column apify_runs.sha256 is 'SHA-256 of the result, hex.';
 comment on column apify_runs.body is 'Its result as received, whole: it can be mapped again without paying.';

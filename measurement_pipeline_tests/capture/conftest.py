@@ -1,0 +1,168 @@
+"""Captures on the test's own database and doubles, and the few sentences in which the tests speak of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from measurement_pipeline.apify.client import ApifyActor
+from measurement_pipeline.capture.run import Ended, make_capture
+from measurement_pipeline.capture.terms import Captures, Means, Terms
+from measurement_pipeline.domain.capture import Schedule
+from measurement_pipeline.postgres import snapshots
+from measurement_pipeline.postgres.audit import audit
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
+from measurement_pipeline.sandbox import PLAIN, Sandbox, running
+from measurement_pipeline.sandbox.behaviour import Behaviour
+from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.discography import album_id, track_id
+from measurement_pipeline.spotify.client import SpotifyClient
+
+ARTIST = "The Sandbox Players"
+
+
+def isrcs(count: int, *, start: int = 0) -> list[str]:
+    """ISRCs of IFPI's example registrant, which are never real recordings."""
+    return [f"AA6Q72{number:06d}" for number in range(start, start + count)]
+
+
+def album(name: str) -> str:
+    """Spotify's id of an album of the doubles'."""
+    return album_id(ARTIST, name)
+
+
+def track(isrc: str, name: str) -> str:
+    """Spotify's id of a recording as a track of that album."""
+    return track_id(isrc, ARTIST, name)
+
+
+@dataclass
+class Studio:
+    """What a test of captures works with."""
+
+    database_url: str
+    sandbox: Sandbox
+    captures: Captures
+    account: UUID = field(default_factory=uuid4)
+
+    def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
+        with connect(self.database_url) as connection:
+            found = connection.execute(statement, parameters)  # type: ignore[call-overload]
+            return list(found) if found.description else []
+
+    def release(self, albums: Mapping[str, Mapping[str, int]]) -> list[str]:
+        """Have Spotify display these counts: album → ISRC → count; the ids of the albums, in that order."""
+        on: dict[str, list[str]] = {}
+        counts: dict[str, int] = {}
+        for name, tracks in albums.items():
+            for isrc, count in tracks.items():
+                on.setdefault(isrc, []).append(name)
+                counts[isrc] = count
+        self.sandbox.know(
+            {
+                isrc: Known(
+                    play_count=counts[isrc],
+                    title=f"Song {isrc[-3:]}",
+                    artist=ARTIST,
+                    album=names[0],
+                    reissued_on=tuple(names[1:]),
+                )
+                for isrc, names in on.items()
+            }
+        )
+        return [album(name) for name in albums]
+
+    def ask(
+        self,
+        album_ids: Sequence[str],
+        *,
+        account: UUID | None = None,
+        cap: str = "25",
+        schedule: Schedule = Schedule.ONCE,
+    ) -> Opened | OverCap:
+        wanted = Wanted(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
+        with connect(self.database_url) as connection, connection.transaction():
+            return snapshots.open_capture(connection, wanted, cap_usd=Decimal(cap))
+
+    def asked(self, album_ids: Sequence[str], **options: Any) -> UUID:
+        """A capture that the month allows."""
+        opened = self.ask(album_ids, **options)
+        assert isinstance(opened, Opened)
+        return opened.snapshot
+
+    def make(self, snapshot: UUID, *, run: str = "run-1", operator: bool = False, **options: Any) -> Ended:
+        """One run over a capture."""
+        captures = options.pop("captures", self.captures)
+        return make_capture(snapshot, captures, run=run, operator=operator, **options)
+
+    def shown(self, snapshot: UUID) -> dict[str, Any]:
+        return self.sql("select * from playcount_snapshots where id = %s", snapshot)[0]
+
+    def bought(self, snapshot: UUID) -> list[dict[str, Any]]:
+        return self.sql("select * from apify_runs where snapshot = %s order by chunk, id", snapshot)
+
+    def counts(self) -> dict[str, int]:
+        """ISRC → its captured count."""
+        rows = self.sql("select song, value from song_measurements where data_source = 'apify_spotify_playcount'")
+        assert len({row["song"] for row in rows}) == len(rows), rows
+        return {row["song"]: row["value"] for row in rows}
+
+    def paid(self) -> dict[str, int]:
+        """What Apify is paid for: runs and albums."""
+        return self.sandbox.actor_usage()
+
+    def nothing_breaks(self, *, at_rest: bool = True) -> None:
+        with connect(self.database_url) as connection:
+            found = audit(connection, max_attempts=5, at_rest=at_rest)
+        breaches = [f"{one.invariant}: {breach}" for one in found for breach in one.breaches]
+        assert not breaches, breaches
+
+    def with_terms(self, **terms: Any) -> Captures:
+        return replace(self.captures, terms=replace(self.captures.terms, **terms))
+
+    def without_spotify(self) -> Captures:
+        return replace(self.captures, means=replace(self.captures.means, new_spotify=None))
+
+
+def studio_of(database_url: str, sandbox: Sandbox) -> Studio:
+    terms = Terms(
+        database_url=database_url,
+        cap_usd=Decimal(25),
+        claim_timeout_seconds=5.0,
+        max_attempts=5,
+        beat_seconds=0.2,
+        poll_seconds=1.0,
+        patience_seconds=20.0,
+    )
+    means = Means(
+        new_actor=lambda: ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=2.0),
+        new_spotify=lambda: SpotifyClient(
+            sandbox.spotify_client_id,
+            sandbox.spotify_client_secret,
+            api_base=sandbox.spotify_url,
+            accounts_base=sandbox.spotify_url,
+            timeout_seconds=2.0,
+            sleep=lambda _seconds: None,
+        ),
+    )
+    return Studio(database_url, sandbox, Captures(terms, means))
+
+
+@pytest.fixture
+def studio(database_url: str, sandbox: Sandbox) -> Studio:
+    return studio_of(database_url, sandbox)
+
+
+@pytest.fixture
+def awkward(database_url: str, request: pytest.FixtureRequest) -> Iterator[Studio]:
+    """Doubles of the behaviour that the test names."""
+    behaviour: Behaviour = request.param
+    with running(behaviour=behaviour) as opened:
+        yield studio_of(database_url, opened)
+
+
+__all__ = ["ARTIST", "PLAIN"]

@@ -1,0 +1,479 @@
+"""One capture, from its claim to its end: what is bought is bought once, and kept before it is mapped."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from measurement_pipeline.capture.run import Kind
+from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.sandbox.behaviour import PLAIN
+from measurement_pipeline_tests.capture.conftest import Studio, album, isrcs, track
+
+STARTS = "/v2/act*/*/runs"
+
+
+def test_a_capture_measures_what_is_displayed_and_says_what_it_came_to(studio: Studio):
+    one, two = studio.release({"One": dict(zip(isrcs(3), (10, 20, 30), strict=True)), "Two": {isrcs(4)[3]: 40}})
+    snapshot = studio.asked([one, two])
+    ended = studio.make(snapshot)
+    assert (ended.kind, ended.reason) == (Kind.DONE, None)
+    assert studio.counts() == dict(zip(isrcs(4), (10, 20, 30, 40), strict=True))
+    shown = studio.shown(snapshot)
+    assert (shown["state"], shown["tracks"], shown["recordings"], shown["unmapped"]) == ("done", 4, 4, 0)
+    assert shown["claimed_by"] is None
+    assert studio.paid() == {"runs": 1, "albums": 2}
+    studio.nothing_breaks()
+
+
+def test_a_measurement_names_its_capture_its_run_of_the_actor_and_when_the_actor_was_done(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.make(snapshot)
+    (bought,) = studio.bought(snapshot)
+    (measured,) = studio.sql("select * from song_measurements")
+    assert measured["snapshot"] == snapshot
+    assert measured["raw_ref"] == bought["actor_run"]
+    assert (measured["platform"], measured["metric"]) == ("spotify", "platform_displayed_play_count")
+    assert measured["captured_at"] == min(bought["finished_at"], bought["kept_at"])
+    assert abs(measured["captured_at"] - datetime.now(UTC)) < timedelta(minutes=1)
+    assert bought["sha256"]
+
+
+def test_tracks_become_songs_with_their_titles_ids_and_albums(studio: Studio):
+    isrc = isrcs(1)[0]
+    snapshot = studio.asked(studio.release({"One": {isrc: 10}}))
+    studio.make(snapshot)
+    (song,) = studio.sql("select * from songs")
+    assert (song["isrc"], song["name"], song["album"]) == (isrc, f"Song {isrc[-3:]}", "One")
+    found = studio.sql("select identifier_type, value from song_identifiers where song = %s order by 1", isrc)
+    assert [(row["identifier_type"], row["value"]) for row in found] == [
+        ("album_id", album("One")),
+        ("track_id", track(isrc, "One")),
+    ]
+
+
+def test_what_a_catalogue_said_of_a_recording_stays(studio: Studio):
+    isrc = isrcs(1)[0]
+    studio.sql("insert into songs (isrc, name) values (%s, 'as the label writes it')", isrc)
+    studio.make(studio.asked(studio.release({"One": {isrc: 10}})))
+    assert studio.sql("select name, album from songs") == [{"name": "as the label writes it", "album": "One"}]
+
+
+def test_known_tracks_are_not_asked_about_again(studio: Studio):
+    (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
+    studio.make(studio.asked([one]))
+    studio.sql("update playcount_snapshots set created_at = created_at - interval '2 hours'")
+    studio.sandbox.forget_requests()
+    studio.make(studio.asked([one]), run="run-2")
+    assert studio.sandbox.requests("/v1/tracks") == []
+    assert studio.paid()["runs"] == 2
+
+
+def test_a_reissue_is_one_recording_with_one_count_on_several_albums(studio: Studio):
+    isrc = isrcs(1)[0]
+    albums = studio.release({"First": {isrc: 70}, "Reissue": {isrc: 70}})
+    snapshot = studio.asked(albums)
+    studio.make(snapshot)
+    assert studio.counts() == {isrc: 70}
+    shown = studio.shown(snapshot)
+    assert (shown["tracks"], shown["recordings"]) == (2, 1)
+    found = studio.sql("select value from song_identifiers where identifier_type = 'album_id' order by value")
+    assert [row["value"] for row in found] == sorted(albums)
+
+
+@pytest.mark.parametrize("awkward", [replace(PLAIN, tracks_without_count=0.4)], indirect=True)
+def test_a_track_without_a_count_is_no_measurement(awkward: Studio):
+    songs = isrcs(60)
+    snapshot = awkward.asked(awkward.release({"One": dict.fromkeys(songs, 10)}))
+    awkward.make(snapshot)
+    shown = awkward.shown(snapshot)
+    assert shown["tracks"] == 60
+    assert 0 < shown["without_count"] < 60
+    assert shown["recordings"] == 60 - shown["without_count"] == len(awkward.counts())
+    assert set(awkward.counts().values()) == {10}
+    found = awkward.sql("select count(*) n from song_identifiers where identifier_type = 'album_id'")
+    assert found[0]["n"] == 60, "each is known to be on its album all the same"
+
+
+@pytest.mark.parametrize("awkward", [replace(PLAIN, items_without_id=1.0)], indirect=True)
+def test_an_album_that_does_not_say_which_it_is_is_told_by_its_tracks(awkward: Studio):
+    songs = isrcs(4)
+    albums = awkward.release({"One": dict.fromkeys(songs[:2], 10), "Two": dict.fromkeys(songs[2:], 20)})
+    awkward.make(awkward.asked(albums))
+    found = awkward.sql("select song, value from song_identifiers where identifier_type = 'album_id'")
+    assert {(row["song"], row["value"]) for row in found} == {
+        *((song, albums[0]) for song in songs[:2]),
+        *((song, albums[1]) for song in songs[2:]),
+    }
+
+
+@pytest.mark.parametrize("awkward", [replace(PLAIN, actor_seconds=1.0, dataset_lag=1.5)], indirect=True)
+def test_the_actor_is_waited_for_and_so_are_its_last_items(awkward: Studio):
+    snapshot = awkward.asked(awkward.release({"One": {isrcs(1)[0]: 10}}))
+    assert awkward.make(snapshot).kind is Kind.DONE
+    assert awkward.paid() == {"runs": 1, "albums": 1}
+
+
+@pytest.mark.parametrize("awkward", [replace(PLAIN, actor_seconds=600)], indirect=True)
+def test_an_actor_that_takes_long_is_left_at_it_and_waited_for_by_a_later_run(awkward: Studio):
+    snapshot = awkward.asked(awkward.release({"One": {isrcs(1)[0]: 10}}))
+    short = awkward.with_terms(patience_seconds=0.5, poll_seconds=0.1)
+    ended = awkward.make(snapshot, captures=short)
+    assert ended.kind is Kind.PUT_OFF
+    assert "still at work on 1 of 1 parts" in str(ended.reason)
+    shown = awkward.shown(snapshot)
+    assert (shown["state"], shown["claimed_by"], shown["attempts"]) == ("running", None, 0)
+    assert awkward.make(snapshot, run="run-2", captures=short).kind is Kind.PUT_OFF
+    assert awkward.paid()["runs"] == 1
+    awkward.nothing_breaks()
+
+
+def test_many_albums_are_bought_in_parts(studio: Studio):
+    count = 2 * ALBUMS_A_CHUNK + 1
+    songs = isrcs(count)
+    albums = studio.release({f"Album {number}": {song: number + 1} for number, song in enumerate(songs)})
+    snapshot = studio.asked(albums)
+    studio.make(snapshot)
+    assert studio.paid() == {"runs": 3, "albums": count}
+    assert [len(one["album_ids"]) for one in studio.bought(snapshot)] == [100, 100, 1]
+    assert studio.counts() == {song: number + 1 for number, song in enumerate(songs)}
+    studio.nothing_breaks()
+
+
+@pytest.mark.parametrize("ends", ["FAILED", "TIMED-OUT", "ABORTED"])
+def test_an_actor_that_fails_fails_the_capture_in_its_own_words_and_nothing_is_half_written(studio: Studio, ends: str):
+    studio.sandbox.actor(ends, "the page looks different today")
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    ended = studio.make(snapshot, last_try=False)
+    assert ended.kind is Kind.FAILED
+    assert f"ended as {ends}: the page looks different today" in str(ended.reason)
+    assert studio.shown(snapshot)["error"] == ended.reason
+    assert studio.counts() == {}
+    assert studio.sql("select * from songs") == []
+    assert studio.paid()["runs"] == 1, "it is a person's, or the client's, to pay again"
+    studio.nothing_breaks()
+
+
+def test_of_parts_that_fail_what_was_captured_stays_and_the_rest_is_tried_again_then_said(studio: Studio):
+    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    albums = studio.release({f"Album {number}": {song: 5} for number, song in enumerate(songs)})
+    snapshot = studio.asked(albums)
+    studio.sandbox.actor("FAILED", "blocked", count=1)
+    studio.sandbox.actor("SUCCEEDED")
+    first = studio.make(snapshot, last_try=False)
+    assert first.kind is Kind.TRY_AGAIN
+    assert "blocked" in str(first.reason)
+    measured = len(studio.counts())
+    assert 0 < measured < len(songs)
+    ended = studio.make(snapshot, retry_number=1)
+    assert (ended.kind, ended.reason) == (Kind.DONE, None)
+    assert len(studio.counts()) == len(songs)
+    assert studio.paid()["runs"] == 3
+    studio.nothing_breaks()
+
+
+def test_a_part_that_keeps_failing_is_said_and_the_capture_is_done_without_it(studio: Studio):
+    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    snapshot = studio.asked(studio.release({f"Album {n}": {song: 5} for n, song in enumerate(songs)}))
+    studio.sandbox.actor("FAILED", "blocked", count=1)
+    for retry_number in range(3):
+        assert studio.make(snapshot, retry_number=retry_number, last_try=False).kind is Kind.TRY_AGAIN
+        studio.sandbox.actor("FAILED", "blocked")
+    ended = studio.make(snapshot, retry_number=3)
+    assert ended.kind is Kind.DONE
+    assert "albums could not be captured: run " in str(ended.reason)
+    assert "ended as FAILED: blocked" in str(ended.reason)
+    assert studio.shown(snapshot)["error"] == ended.reason
+    assert studio.paid()["runs"] == 5, "two at first, and one more each of three times"
+    studio.nothing_breaks()
+
+
+# --- what dies, and where ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_died_after_the_start_is_followed_by_one_that_waits_for_the_same_run(studio: Studio):
+    (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
+    snapshot = studio.asked([one])
+    with connect(studio.database_url) as connection:
+        # As the dead one left it: claimed, started, its id known.
+        with studio.captures.means.new_actor() as actor:
+            started = actor.start([one])
+        connection.execute(
+            "update playcount_snapshots set state = 'running', claimed_by = 'dead', attempts = 1 where id = %s",
+            (snapshot,),
+        )
+        connection.execute(
+            "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, actor_run, status)"
+            " values (%s, 0, %s, 0.003, 'dead', %s, 'READY')",
+            (snapshot, [one], started.id),
+        )
+    assert studio.make(snapshot).kind is Kind.DONE
+    assert studio.paid()["runs"] == 1
+    assert studio.counts() == {isrcs(1)[0]: 10}
+    studio.nothing_breaks()
+
+
+def test_a_run_that_died_between_the_start_and_its_id_is_followed_by_one_that_finds_it(studio: Studio):
+    (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
+    snapshot = studio.asked([one])
+    with studio.captures.means.new_actor() as actor:
+        started = actor.start([one])
+    studio.sql(
+        "update playcount_snapshots set state = 'running', claimed_by = 'dead', attempts = 1 where id = %s", snapshot
+    )
+    studio.sql(
+        "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id) values (%s, 0, %s, 0.003, 'dead')",
+        snapshot,
+        [one],
+    )
+    assert studio.make(snapshot).kind is Kind.DONE
+    assert [row["actor_run"] for row in studio.bought(snapshot)] == [started.id]
+    assert studio.paid()["runs"] == 1
+    studio.nothing_breaks()
+
+
+@pytest.mark.parametrize("fault", [{"reset": True}, {"close": True}, {"delay": 4.0}, {"cut": 20}])
+def test_a_start_whose_answer_is_lost_is_looked_for_and_not_paid_again(studio: Studio, fault: dict[str, object]):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.sandbox.faults(STARTS, method="POST", count=1, **fault)
+    assert studio.make(snapshot, last_try=False).kind is Kind.TRY_AGAIN
+    assert studio.make(snapshot, retry_number=1).kind is Kind.DONE
+    assert studio.paid()["runs"] == 1
+    studio.nothing_breaks()
+
+
+def test_a_start_that_never_arrived_is_only_made_again_once_apify_would_list_it(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.sandbox.faults(STARTS, method="POST", count=1, status=503)
+    ended = studio.make(snapshot, last_try=False)
+    assert ended.kind is Kind.TRY_AGAIN
+    (lost,) = studio.bought(snapshot)
+    if lost["status"] is None:  # it may have been started
+        assert studio.make(snapshot, retry_number=1).kind is Kind.PUT_OFF
+        studio.sql("update apify_runs set intended_at = intended_at - interval '1 minute'")
+        studio.sql("update playcount_snapshots set not_before = null")
+    assert studio.make(snapshot, retry_number=2).kind is Kind.DONE
+    assert studio.paid()["runs"] == 1
+    assert [row["status"] for row in studio.bought(snapshot)] == ["NOT-STARTED", "SUCCEEDED"]
+    studio.nothing_breaks()
+
+
+def test_another_captures_run_for_the_same_albums_is_not_taken_for_the_lost_one(studio: Studio):
+    (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
+    theirs = studio.asked([one], account=studio.sql("select gen_random_uuid() id")[0]["id"])
+    studio.make(theirs, run="run-1")
+    snapshot = studio.asked([one])
+    studio.sql("update playcount_snapshots set state = 'running', claimed_by = 'dead' where id = %s", snapshot)
+    studio.sql(
+        "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, intended_at)"
+        " values (%s, 0, %s, 0.003, 'dead', clock_timestamp() - interval '40 seconds')",
+        snapshot,
+        [one],
+    )
+    assert studio.make(snapshot, run="run-2").kind is Kind.DONE
+    assert studio.paid()["runs"] == 2
+    studio.nothing_breaks()
+
+
+def test_a_run_that_died_after_the_result_was_kept_is_followed_by_one_that_maps_it_for_nothing(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.make(snapshot)
+    # As if the run had died before it mapped.
+    studio.sql("delete from song_measurements")
+    studio.sql("update apify_runs set mapped_at = null, tracks = null, recordings = null")
+    studio.sql("update playcount_snapshots set state = 'running', claimed_by = 'dead'")
+    studio.sandbox.forget_requests()
+    assert studio.make(snapshot, run="run-2").kind is Kind.DONE
+    assert studio.sandbox.requests("/v2/") == []
+    assert studio.counts() == {isrcs(1)[0]: 10}
+    studio.nothing_breaks()
+
+
+def test_a_living_owner_is_left_alone_and_a_silent_one_is_relieved(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.sql("update playcount_snapshots set state = 'running', claimed_by = 'other' where id = %s", snapshot)
+    studio.sql("insert into run_heartbeats (run_id) values ('other')")
+    assert studio.make(snapshot).kind is Kind.LEFT_ALONE
+    assert studio.paid()["runs"] == 0
+    studio.sql("update run_heartbeats set beat_at = beat_at - interval '1 minute'")
+    assert studio.make(snapshot).kind is Kind.DONE
+
+
+def test_a_run_that_was_relieved_writes_nothing_more(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+
+    def new_actor():
+        # While the first run asks Apify, another takes the capture over.
+        studio.sql("update playcount_snapshots set claimed_by = 'other' where id = %s", snapshot)
+        return studio.captures.means.new_actor()
+
+    captures = replace(studio.captures, means=replace(studio.captures.means, new_actor=new_actor))
+    assert studio.make(snapshot, captures=captures).kind is Kind.LEFT_ALONE
+    assert studio.bought(snapshot) == []
+    assert studio.paid()["runs"] == 0
+    assert studio.shown(snapshot)["claimed_by"] == "other"
+
+
+def test_a_capture_that_kills_its_runs_is_given_up_in_the_end(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.sql(
+        "update playcount_snapshots set state = 'running', claimed_by = 'dead', attempts = 5 where id = %s", snapshot
+    )
+    ended = studio.make(snapshot)
+    assert ended.kind is Kind.FAILED
+    assert ended.reason == "given up after 5 attempts: no attempt came to an end"
+
+
+# --- whose fault it is ------------------------------------------------------------------------------------------------------
+
+
+def test_apify_away_costs_no_attempt_and_the_capture_goes_on_later(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.sandbox.faults("/v2/", status=503)
+    ended = studio.make(snapshot)
+    assert ended.kind is Kind.STOPPED
+    shown = studio.shown(snapshot)
+    assert (shown["state"], shown["attempts"], shown["claimed_by"]) == ("running", 0, None)
+    assert shown["not_before"] > datetime.now(UTC) + timedelta(seconds=30)
+    assert "503" in shown["error"]
+
+
+def test_a_429_pauses_the_whole_deployment_for_as_long_as_apify_asks(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.sandbox.faults(STARTS, method="POST", status=429, retry_after=900)
+    ended = studio.make(snapshot)
+    assert ended.kind is Kind.PUT_OFF
+    (state,) = studio.sql("select extract(epoch from paused_until - now()) s from vendor_state where vendor = 'apify'")
+    assert 890 < state["s"] <= 900
+    assert studio.shown(snapshot)["attempts"] == 0
+    assert [row["status"] for row in studio.bought(snapshot)] == ["NOT-STARTED"]
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_a_refused_token_loses_nothing_and_is_a_persons_to_put_right(studio: Studio, status: int):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.sandbox.faults("/v2/", status=status)
+    ended = studio.make(snapshot)
+    assert ended.kind is Kind.STOPPED
+    assert studio.shown(snapshot)["state"] == "running"
+    (state,) = studio.sql("select pause_reason from vendor_state where vendor = 'apify'")
+    assert str(status) in state["pause_reason"]
+    studio.sandbox.clear_faults()
+    studio.sql("update playcount_snapshots set not_before = null")
+    assert studio.make(snapshot, run="run-2").kind is Kind.DONE
+    studio.nothing_breaks()
+
+
+def test_what_apify_rejects_each_time_is_given_up(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    body = '{"error": {"type": "invalid-input", "message": "no such actor"}}'
+    studio.sandbox.faults(STARTS, method="POST", status=404, body=body)
+    for number in range(5):
+        assert studio.make(snapshot, run=f"run-{number}").kind is Kind.STOPPED
+        studio.sql("update playcount_snapshots set not_before = null")
+    ended = studio.make(snapshot, run="run-5")
+    assert ended.kind is Kind.FAILED
+    assert "given up after 5 attempts" in str(ended.reason)
+    assert "no such actor" in str(ended.reason)
+
+
+def test_a_result_that_cannot_be_read_is_kept_and_not_bought_again(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.sandbox.faults("/v2/datasets/*/items", count=1, status=200, body='[{"tracks": 5}, 7]')
+    ended = studio.make(snapshot)
+    if ended.kind is Kind.STOPPED:  # the count of its items did not fit: read again
+        studio.sql("update playcount_snapshots set not_before = null")
+        studio.sandbox.faults("/v2/datasets/*/items", count=1, status=200, body="[7]")
+        ended = studio.make(snapshot, run="run-2")
+    assert ended.kind is Kind.FAILED
+    assert "cannot be read" in str(ended.reason)
+    (bought,) = studio.bought(snapshot)
+    assert bought["status"] == "MALFORMED"
+    assert bought["body"]
+    assert studio.paid()["runs"] == 1
+
+
+# --- Spotify ---------------------------------------------------------------------------------------------------------------
+
+
+def test_tracks_that_spotify_cannot_be_asked_about_are_counted_named_and_mapped_later_for_nothing(studio: Studio):
+    songs = isrcs(3)
+    (one,) = studio.release({"One": dict(zip(songs, (10, 20, 30), strict=True))})
+    snapshot = studio.asked([one])
+    studio.sandbox.spotify_quota_exceeded()
+    ended = studio.make(snapshot)
+    assert ended.kind is Kind.DONE
+    assert studio.shown(snapshot)["unmapped"] == 3
+    assert [name.split(" (")[0] for name in ended.unmapped] == [f"Song {song[-3:]}" for song in reversed(songs)]
+    assert studio.counts() == {}
+    (state,) = studio.sql(
+        "select extract(epoch from paused_until - now()) s from vendor_state where vendor = 'spotify'"
+    )
+    assert 50_000 < state["s"] <= 50_400
+    # A person launches it again once Spotify is back.
+    studio.sandbox.clear_faults()
+    studio.sql("update vendor_state set paused_until = now()")
+    again = studio.make(snapshot, run="run-2", operator=True)
+    assert (again.kind, again.unmapped) == (Kind.DONE, ())
+    assert studio.counts() == dict(zip(songs, (10, 20, 30), strict=True))
+    assert studio.paid()["runs"] == 1
+    (act,) = studio.sql("select act, detail from operator_acts")
+    assert act["act"] == "capture taken up again"
+    studio.nothing_breaks()
+
+
+def test_the_next_capture_tries_unmapped_tracks_again(studio: Studio):
+    (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
+    studio.make(studio.asked([one]), captures=studio.without_spotify())
+    assert studio.counts() == {}
+    studio.sql("update playcount_snapshots set created_at = created_at - interval '2 hours'")
+    studio.make(studio.asked([one]), run="run-2")
+    assert studio.counts() == {isrcs(1)[0]: 10}
+
+
+def test_while_spotify_asks_to_be_left_alone_it_is(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.sql(
+        "insert into vendor_state (vendor, paused_until, pause_reason)"
+        " values ('spotify', now() + interval '1 hour', 'Spotify answered 429')"
+    )
+    ended = studio.make(snapshot)
+    assert studio.sandbox.requests("/v1/") == []
+    assert "Spotify answered 429, until" in ended.unmapped[0]
+
+
+def test_a_recording_that_waits_is_ranked_by_its_captured_count(studio: Studio):
+    low, high = isrcs(2)
+    studio.sql("insert into songs (isrc) values (%s), (%s)", low, high)
+    studio.sql("insert into songstats_backfill_queue (song, rank_score) values (%s, 500), (%s, 1)", low, high)
+    studio.make(studio.asked(studio.release({"One": {low: 500, high: 9_000_000}})))
+    ranked = studio.sql("select song, rank_score from songstats_backfill_queue order by rank_score desc")
+    assert [(row["song"], row["rank_score"]) for row in ranked] == [(high, 9_000_000), (low, 500)]
+
+
+# --- twice -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_capture_that_is_done_is_never_made_again(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.make(snapshot)
+    for operator in (False, True):
+        assert studio.make(snapshot, run="run-2", operator=operator).kind is Kind.DONE_BEFORE
+    assert studio.paid()["runs"] == 1
+    assert len(studio.sql("select * from song_measurements")) == 1
+
+
+def test_a_failed_capture_is_taken_up_by_a_person_alone(studio: Studio):
+    studio.sandbox.actor("FAILED", "blocked", count=1)
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.make(snapshot)
+    assert studio.make(snapshot, run="run-2").kind is Kind.LEFT_ALONE
+    studio.sandbox.actor("SUCCEEDED")
+    assert studio.make(snapshot, run="run-3", operator=True).kind is Kind.DONE
+    assert studio.counts() == {isrcs(1)[0]: 10}
+
+
+def test_there_is_no_capture_of_that_id(studio: Studio):
+    with pytest.raises(LookupError, match="there is no capture"):
+        studio.make(studio.account)
