@@ -176,7 +176,8 @@ def accept_capture(
 
 def settle(connection: Connection) -> list[UUID]:
     """Answer the accepted requests of which every recording is settled, or whose capture is over; which ones."""
-    return [row["id"] for name in ("settle", "settle_captures") for row in connection.execute(_SQL[name])]
+    settled = connection.execute(_SQL["settle"]).fetchall() + connection.execute(_SQL["settle_captures"]).fetchall()
+    return [row["id"] for row in settled]
 
 
 def reopen(connection: Connection, songs: Sequence[str]) -> list[UUID]:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.domain.measurement_job import (
     MeasurementRequest,
     Refusal,
@@ -33,9 +34,22 @@ def test_a_source_is_current_or_historical(source: object):
     assert read_request(source, {"isrcs": [ISRC]}, ["spotify"]) == Refusal(400, "source must be current or historical")
 
 
-def test_current_counts_are_not_available_yet():
-    refusal = read_request("current", {"isrcs": [ISRC]}, ["spotify"])
-    assert refusal == Refusal(400, "source current is not available yet; historical is")
+def test_current_counts_may_be_asked_for_once_or_monthly():
+    for given, read in ((None, Schedule.ONCE), ("once", Schedule.ONCE), ("monthly", Schedule.MONTHLY)):
+        asked = read_request("current", {"isrcs": [ISRC]}, ["spotify"], given)
+        assert asked == MeasurementRequest(Source.CURRENT, ScopeByIsrc((ISRC,)), read)
+
+
+@pytest.mark.parametrize("schedule", ["weekly", "", "Monthly", 5, ["once"], {"once": 1}])
+def test_a_schedule_is_once_or_monthly(schedule: object):
+    refusal = read_request("current", {"isrcs": [ISRC]}, ["spotify"], schedule)
+    assert isinstance(refusal, Refusal)
+    assert refusal.error.startswith("schedule must be once or monthly")
+
+
+def test_a_history_has_no_schedule():
+    refusal = read_request("historical", {"isrcs": [ISRC]}, ["spotify"], "monthly")
+    assert refusal == Refusal(400, "schedule monthly is for source current: a history is bought once")
 
 
 @pytest.mark.parametrize(

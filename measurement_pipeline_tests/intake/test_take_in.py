@@ -196,7 +196,8 @@ def test_a_catalogue_of_a_hundred_thousand_recordings_is_one_request(desk: Desk,
         ("historical", {"catalog_id": "mine"}, "{spotify}", "scope.catalog_id must be a UUID (got 'mine')"),
         ("historical", {"isrcs": isrcs(1)}, "{deezer}", "platforms may only be spotify (got \"['deezer']\")"),
         ("historical", {"isrcs": isrcs(1)}, "{{spotify,deezer}}", "platforms may only be spotify"),
-        ("current", {"isrcs": isrcs(1)}, "{spotify}", "source current is not available yet; historical is"),
+        ("current", {}, "{spotify}", "Provide exactly one of scope.catalog_id / album_ids / isrcs"),
+        ("current", {"isrcs": isrcs(1)}, "{deezer}", "platforms may only be spotify (got \"['deezer']\")"),
     ],
 )
 def test_a_request_of_the_wrong_shape_is_refused_without_asking_stripe(

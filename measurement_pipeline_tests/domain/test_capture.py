@@ -1,0 +1,94 @@
+"""What captured tracks come to, and in which parts a capture is bought."""
+
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from measurement_pipeline.domain.capture import (
+    ALBUMS_A_CHUNK,
+    CapturedAlbum,
+    CapturedTrack,
+    by_elimination,
+    chunks,
+    cost_usd,
+    measure,
+    over_cap,
+)
+
+
+def album(album_id: str | None, *tracks: tuple[str, int | None]) -> CapturedAlbum:
+    return CapturedAlbum(album_id, "An album", tuple(CapturedTrack(track, f"Title {track}", n) for track, n in tracks))
+
+
+def test_the_cost_is_exact():
+    assert cost_usd(1) == Decimal("0.003")
+    assert cost_usd(1_000_000) == Decimal(3000)
+
+
+def test_over_the_cap_says_cap_spent_and_asked():
+    words = over_cap(cap=Decimal(25), spent=Decimal("24.999"), asked=Decimal("0.003"))
+    assert "$25.00" in words
+    assert "$24.999" in words
+    assert "$0.003" in words
+
+
+@given(st.lists(st.integers(), max_size=350).map(lambda numbers: [str(number) for number in numbers]))
+def test_parts_hold_every_album_once_and_are_the_same_each_time(album_ids: list[str]):
+    parts = chunks(album_ids)
+    assert [one for part in parts for one in part] == album_ids
+    assert all(0 < len(part) <= ALBUMS_A_CHUNK for part in parts)
+    assert chunks(album_ids) == parts
+
+
+def test_a_recording_on_several_albums_has_the_highest_of_its_counts():
+    albums = [album("A", ("t1", 10)), album("B", ("t2", 12)), album("C", ("t3", 11))]
+    found = measure(albums, {"t1": ["X"], "t2": ["X"], "t3": ["X"]}, {})
+    assert found.counts == {"X": 12}
+    assert found.albums == {("X", "A"), ("X", "B"), ("X", "C")}
+    assert found.tracks == 3
+
+
+def test_a_track_without_a_count_is_no_measurement_and_needs_no_recording():
+    found = measure([album("A", ("t1", None), ("t2", None))], {"t1": ["X"]}, {})
+    assert (found.counts, found.unmapped, found.without_count) == ({}, (), 2)
+    assert found.albums == {("X", "A")}
+
+
+def test_a_track_without_a_recording_is_named_once_with_why():
+    albums = [album("A", ("t1", 10), ("t2", 5)), album("B", ("t1", 10))]
+    found = measure(albums, {}, {"t1": "Spotify knows no such track"})
+    assert [(one.track_id, one.stream_count, one.why) for one in found.unmapped] == [
+        ("t1", 10, "Spotify knows no such track"),
+        ("t2", 5, "not looked up"),
+    ]
+
+
+def test_the_one_album_without_an_id_is_the_one_that_is_left():
+    albums = [album("A"), album(None), album("C")]
+    assert [one.album_id for one in by_elimination(albums, ["A", "B", "C"])] == ["A", "B", "C"]
+
+
+def test_of_two_without_an_id_or_two_left_nothing_is_guessed():
+    two_nameless = [album(None), album(None)]
+    assert [one.album_id for one in by_elimination(two_nameless, ["A", "B"])] == [None, None]
+    assert [one.album_id for one in by_elimination([album(None)], ["A", "B"])] == [None]
+    assert [one.album_id for one in by_elimination([album("A"), album(None)], ["A"])] == ["A", None]
+
+
+TRACKS = st.tuples(st.sampled_from("abcdef"), st.none() | st.integers(1, 100))
+
+
+@given(
+    st.lists(st.lists(TRACKS, max_size=6), max_size=5),
+    st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from(["X", "Y", "Z"]), unique=True)),
+)
+def test_every_track_is_measured_named_or_without_a_count(albums: list[list[tuple[str, int | None]]], songs: dict):
+    given_albums = [album(str(number), *tracks) for number, tracks in enumerate(albums)]
+    found = measure(given_albums, songs, {})
+    tracks = [track for tracks in albums for track in tracks]
+    assert found.tracks == len(tracks)
+    assert found.without_count == sum(count is None for _, count in tracks)
+    counted = {track for track, count in tracks if count is not None}
+    assert {one.track_id for one in found.unmapped} == {track for track in counted if not songs.get(track)}
+    assert found.counts.keys() == {song for track in counted for song in songs.get(track, ())}

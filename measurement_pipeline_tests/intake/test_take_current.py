@@ -1,0 +1,188 @@
+"""Requests for current counts: no card is asked for; a capture answers them, or the reason why there is none."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+import pytest
+
+from measurement_pipeline.domain.measurement_job import NO_ALBUM_KNOWN, UNKNOWN_CATALOG, State
+from measurement_pipeline.domain.payment import Decision
+from measurement_pipeline.intake.take_in import NO_CAPTURES, Taken, ask_about_payment, open_round, take_in
+from measurement_pipeline.postgres import measurement_jobs
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline_tests.intake.conftest import Desk, isrcs
+
+
+def nobody_is_asked(account: UUID) -> Decision:
+    raise AssertionError(f"Stripe was asked about {account}")
+
+
+def take(desk: Desk, *, cap: str | None = "25", check: Callable[[UUID], Decision] = nobody_is_asked) -> list[Taken]:
+    opened = open_round(desk.database_url)
+    decisions = ask_about_payment(opened, check)
+    cap_usd = None if cap is None else Decimal(cap)
+    return take_in(desk.database_url, opened, decisions, run="intake-1", cap_usd=cap_usd)
+
+
+def ask(desk: Desk, scope: object, *, account: UUID | None = None, schedule: str | None = None) -> UUID:
+    job = desk.ask(scope, account=account, source="current")
+    if schedule is not None:
+        desk.sql("update measurement_jobs set schedule = %s where id = %s", schedule, job)
+    return job
+
+
+def row(desk: Desk, job: UUID) -> dict:
+    return desk.sql("select * from measurement_jobs where id = %s", job)[0]
+
+
+def on_album(desk: Desk, song: str, *album_ids: str) -> None:
+    desk.sql("insert into songs (isrc) values (%s) on conflict do nothing", song)
+    for album_id in album_ids:
+        desk.sql("insert into song_identifiers values (%s, 'spotify', 'album_id', %s)", song, album_id)
+
+
+def test_albums_are_captured_as_given_and_no_card_is_asked_for(desk: Desk):
+    job = ask(desk, {"album_ids": ["b", "a", "b"]})
+    (taken,) = take(desk)
+    assert taken.state is State.ACCEPTED
+    found = row(desk, job)
+    assert (found["state"], found["status_code"], found["error"]) == ("accepted", 202, None)
+    assert (found["estimated_cost_usd"], found["reused"]) == (Decimal("0.0060"), False)
+    (capture,) = desk.sql("select * from playcount_snapshots")
+    assert capture["id"] == found["snapshot"]
+    assert (capture["album_ids"], capture["state"], capture["schedule"]) == (["a", "b"], "queued", "once")
+    assert desk.queue() == {}, "nothing is bought for it"
+    assert desk.sql("select * from measurement_job_songs") == []
+
+
+def test_recordings_resolve_to_the_albums_they_are_on(desk: Desk):
+    one, two = isrcs(2)
+    on_album(desk, one, "x", "y")
+    on_album(desk, two, "y")
+    job = ask(desk, {"isrcs": [one.lower(), two]})
+    take(desk)
+    (capture,) = desk.sql("select album_ids, isrcs, catalog from playcount_snapshots")
+    assert capture == {"album_ids": ["x", "y"], "isrcs": [one, two], "catalog": None}
+    assert row(desk, job)["estimated_cost_usd"] == Decimal("0.0060")
+
+
+def test_a_catalogue_resolves_to_the_albums_of_its_recordings(desk: Desk):
+    account = uuid4()
+    on_album(desk, isrcs(1)[0], "x")
+    catalog = desk.catalogue(isrcs(2), account=account)
+    ask(desk, {"catalog_id": str(catalog)}, account=account)
+    take(desk)
+    (capture,) = desk.sql("select album_ids, catalog, account from playcount_snapshots")
+    assert capture == {"album_ids": ["x"], "catalog": catalog, "account": account}
+
+
+def test_another_accounts_catalogue_does_not_exist(desk: Desk):
+    on_album(desk, isrcs(1)[0], "x")
+    catalog = desk.catalogue(isrcs(1), account=uuid4())
+    job = ask(desk, {"catalog_id": str(catalog)})
+    take(desk)
+    assert (row(desk, job)["status_code"], row(desk, job)["error"]) == (400, UNKNOWN_CATALOG)
+
+
+def test_where_no_album_is_known_the_request_is_rejected_with_the_reason(desk: Desk):
+    job = ask(desk, {"isrcs": isrcs(2)})
+    (taken,) = take(desk)
+    assert (taken.state, taken.status_code, taken.error) == (State.REJECTED, 400, NO_ALBUM_KNOWN)
+    assert row(desk, job)["state"] == "rejected"
+    assert NO_ALBUM_KNOWN.startswith("No recordings resolvable from the given scope")
+
+
+def test_over_the_monthly_cap_it_is_rejected_saying_cap_spent_and_asked(desk: Desk):
+    account = uuid4()
+    ask(desk, {"album_ids": ["a", "b"]}, account=account)
+    take(desk, cap="0.01")
+    job = ask(desk, {"album_ids": ["c", "d"]}, account=account)
+    take(desk, cap="0.01")
+    found = row(desk, job)
+    assert (found["state"], found["status_code"]) == ("rejected", 429)
+    assert found["estimated_cost_usd"] == Decimal("0.0060")
+    assert "$0.01 a calendar month (UTC), $0.006 of it spent, and this one would cost $0.006" in found["error"]
+    assert desk.sql("select count(*) n from playcount_snapshots") == [{"n": 1}]
+
+
+def test_two_alike_in_one_round_are_answered_by_one_capture_that_is_paid_once(desk: Desk):
+    account = uuid4()
+    jobs = [ask(desk, {"album_ids": albums}, account=account) for albums in (["a", "b"], ["b", "a"])]
+    take(desk)
+    found = [row(desk, job) for job in jobs]
+    assert len({one["snapshot"] for one in found}) == 1
+    assert [(one["reused"], one["estimated_cost_usd"]) for one in found] == [
+        (False, Decimal("0.0060")),
+        (True, Decimal("0.0000")),
+    ]
+
+
+@pytest.mark.parametrize(("state", "job_state", "status_code"), [("done", "done", 202), ("failed", "failed", 500)])
+def test_what_became_of_the_capture_became_of_its_requests(
+    desk: Desk, state: str, job_state: str, status_code: int
+):
+    account = uuid4()
+    jobs = [ask(desk, {"album_ids": ["a"]}, account=account) for _ in range(2)]
+    take(desk)
+    desk.sql("update playcount_snapshots set state = %s, error = 'the actor said so'", state)
+    with connect(desk.database_url) as connection:
+        assert set(measurement_jobs.settle(connection)) == set(jobs)
+    for job in jobs:
+        found = row(desk, job)
+        assert (found["state"], found["status_code"], found["error"]) == (job_state, status_code, "the actor said so")
+
+
+def test_a_request_that_an_earlier_capture_answers_is_done_at_once(desk: Desk):
+    account = uuid4()
+    ask(desk, {"album_ids": ["a"]}, account=account)
+    take(desk)
+    desk.sql("update playcount_snapshots set state = 'done'")
+    job = ask(desk, {"album_ids": ["a"]}, account=account)
+    take(desk)
+    assert (row(desk, job)["state"], row(desk, job)["reused"]) == ("done", True)
+
+
+def test_an_open_capture_leaves_its_request_accepted(desk: Desk):
+    job = ask(desk, {"album_ids": ["a"]})
+    take(desk)
+    with connect(desk.database_url) as connection:
+        assert measurement_jobs.settle(connection) == []
+    assert row(desk, job)["state"] == "accepted"
+
+
+def test_monthly_starts_a_series(desk: Desk):
+    job = ask(desk, {"album_ids": ["a"]}, schedule="monthly")
+    take(desk)
+    assert row(desk, job)["state"] == "accepted"
+    (capture,) = desk.sql("select schedule, account from playcount_snapshots")
+    (series,) = desk.sql("select account, album_ids from playcount_series")
+    assert capture["schedule"] == "monthly"
+    assert series == {"account": capture["account"], "album_ids": ["a"]}
+
+
+def test_where_captures_are_not_set_up_the_request_waits_and_says_so(desk: Desk):
+    job = ask(desk, {"album_ids": ["a"]})
+    (taken,) = take(desk, cap=None)
+    assert (taken.state, taken.error) == (None, NO_CAPTURES)
+    found = row(desk, job)
+    assert (found["state"], found["error"], found["attempts"]) == ("queued", NO_CAPTURES, 0)
+    desk.sql("update measurement_jobs set not_before = null")
+    take(desk)
+    assert row(desk, job)["state"] == "accepted"
+
+
+def test_historical_and_current_requests_are_taken_in_together(desk: Desk, paid: Callable[[UUID], Decision]):
+    account = uuid4()
+    historical = desk.ask({"isrcs": isrcs(1)}, account=account)
+    current = ask(desk, {"album_ids": ["a"]}, account=account)
+    asked: list[UUID] = []
+
+    def check(one: UUID) -> Decision:
+        asked.append(one)
+        return paid(one)
+
+    assert [one.state for one in take(desk, check=check)] == [State.ACCEPTED, State.ACCEPTED]
+    assert asked == [account]
+    assert row(desk, historical)["asked"] == 1
+    assert row(desk, current)["snapshot"] is not None

@@ -1,0 +1,263 @@
+"""Captures asked for: what they resolve to, the month's cap under concurrency, one payment for the same albums, and series."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from measurement_pipeline.capture.series import start_due
+from measurement_pipeline.capture.terms import Terms
+from measurement_pipeline.domain.capture import Schedule
+from measurement_pipeline.domain.measurement_job import ScopeByAlbum, ScopeByCatalog, ScopeByIsrc
+from measurement_pipeline.postgres import snapshots
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
+
+
+def albums(count: int, *, start: int = 0) -> tuple[str, ...]:
+    return tuple(f"album{number:04d}" for number in range(start, start + count))
+
+
+@dataclass
+class Counter:
+    """Where captures are asked for."""
+
+    database_url: str
+    account: UUID
+
+    def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
+        with connect(self.database_url) as connection:
+            found = connection.execute(statement, parameters)  # type: ignore[call-overload]
+            return list(found) if found.description else []
+
+    def ask(
+        self, album_ids: Sequence[str], *, cap: str = "25", account: UUID | None = None, schedule: Schedule = Schedule.ONCE
+    ) -> Opened | OverCap:
+        with connect(self.database_url) as connection, connection.transaction():
+            wanted = Wanted(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
+            return snapshots.open_capture(connection, wanted, cap_usd=Decimal(cap))
+
+    def at_once(self, asks: Sequence[dict[str, Any]]) -> list[Opened | OverCap]:
+        """All of them at the same moment, each from a thread of its own."""
+        barrier = threading.Barrier(len(asks))
+        answers: list[Opened | OverCap] = []
+
+        def ask(options: dict[str, Any]) -> None:
+            barrier.wait()
+            answers.append(self.ask(**options))
+
+        threads = [threading.Thread(target=ask, args=(options,)) for options in asks]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
+
+    def start_due(self, *, cap: str = "25"):
+        return start_due(Terms(self.database_url, Decimal(cap), claim_timeout_seconds=5.0, max_attempts=5))
+
+    def age(self, interval: str) -> None:
+        """Let so much time have passed since the captures were asked for."""
+        self.sql("update playcount_snapshots set created_at = created_at - %s::interval", interval)
+
+
+@pytest.fixture
+def counter(database_url: str) -> Counter:
+    return Counter(database_url, uuid4())
+
+
+def test_a_scope_resolves_to_the_albums_of_its_recordings_each_once(counter: Counter):
+    one, two, three = "AA6Q72000001", "AA6Q72000002", "AA6Q72000003"
+    counter.sql("insert into songs (isrc) values (%s), (%s), (%s)", one, two, three)
+    for song, kind, value in [
+        (one, "album_id", "b"), (one, "album_id", "a"), (two, "album_id", "b"), (two, "track_id", "t"),
+    ]:  # fmt: skip
+        counter.sql("insert into song_identifiers values (%s, 'spotify', %s, %s)", song, kind, value)
+    counter.sql("insert into song_identifiers values (%s, 'deezer', 'album_id', 'd')", one)
+    counter.sql("insert into accounts (id) values (%s)", counter.account)
+    (catalog,) = counter.sql("insert into catalogs (account, name) values (%s, 'c') returning id", counter.account)
+    counter.sql("insert into catalog_songs values (%s, %s), (%s, %s)", catalog["id"], two, catalog["id"], three)
+    with connect(counter.database_url) as connection:
+        assert snapshots.albums_of(connection, ScopeByIsrc((one, two))) == ("a", "b")
+        assert snapshots.albums_of(connection, ScopeByIsrc((three,))) == ()
+        assert snapshots.albums_of(connection, ScopeByCatalog(catalog["id"])) == ("b",)
+        assert snapshots.albums_of(connection, ScopeByAlbum(("z", "Y", "z"))) == ("Y", "z")
+
+
+def test_a_capture_costs_three_tenths_of_a_cent_an_album(counter: Counter):
+    opened = counter.ask(albums(12))
+    assert isinstance(opened, Opened)
+    assert (opened.albums, opened.cost_usd, opened.reused) == (12, Decimal("0.036"), False)
+    (row,) = counter.sql("select * from playcount_snapshots")
+    assert (row["album_count"], row["estimated_cost_usd"], row["state"]) == (12, Decimal("0.0360"), "queued")
+
+
+def test_the_month_allows_its_cap_to_the_last_album_and_not_one_more(counter: Counter):
+    assert isinstance(counter.ask(albums(90), cap="0.3"), Opened)
+    assert isinstance(counter.ask(albums(10, start=90), cap="0.3"), Opened)
+    refused = counter.ask(albums(1, start=200), cap="0.3")
+    assert refused == OverCap(cap=Decimal("0.3"), spent=Decimal("0.3"), asked=Decimal("0.003"))
+    assert isinstance(counter.ask(albums(1, start=200), cap="0.3", account=uuid4()), Opened), "another account's month"
+
+
+def test_a_cap_of_nothing_allows_nothing(counter: Counter):
+    assert isinstance(counter.ask(albums(1), cap="0"), OverCap)
+
+
+def test_those_who_ask_at_once_never_slip_under_the_cap_together(counter: Counter):
+    for round_ in range(5):
+        account = uuid4()
+        asks = [
+            {"album_ids": albums(10, start=1000 * round_ + 10 * n), "cap": "0.1", "account": account} for n in range(8)
+        ]
+        answers = counter.at_once(asks)
+        assert sum(isinstance(answer, Opened) for answer in answers) == 3, "three of $0.03 are within $0.10"
+        (spent,) = counter.sql(
+            "select sum(estimated_cost_usd) usd from playcount_snapshots where account = %s", account
+        )
+        assert spent["usd"] == Decimal("0.09")
+
+
+def test_the_same_albums_within_the_hour_are_the_same_capture_and_cost_nothing(counter: Counter):
+    first = counter.ask(albums(3))
+    again = counter.ask(tuple(reversed(albums(3))), cap="0.009")
+    assert isinstance(first, Opened)
+    assert again == Opened(first.snapshot, 3, Decimal(0), reused=True), "even where the month allows no other"
+    others = counter.ask(albums(3), account=uuid4())
+    assert isinstance(others, Opened)
+    assert not others.reused, "another account pays for its own"
+    more = counter.ask(albums(4))
+    assert isinstance(more, Opened)
+    assert not more.reused
+
+
+def test_two_who_ask_for_the_same_at_once_pay_once(counter: Counter):
+    for round_ in range(5):
+        answers = counter.at_once([{"album_ids": albums(5, start=100 * round_)}] * 6)
+        opened = [answer for answer in answers if isinstance(answer, Opened)]
+        assert len(opened) == 6
+        assert len({one.snapshot for one in opened}) == 1
+        assert sum(one.cost_usd for one in opened) == Decimal("0.015")
+
+
+@pytest.mark.parametrize(("age", "reused"), [("59 minutes", True), ("61 minutes", False)])
+def test_an_older_capture_is_not_handed_back(counter: Counter, age: str, reused: bool):
+    counter.ask(albums(3))
+    counter.age(age)
+    again = counter.ask(albums(3))
+    assert isinstance(again, Opened)
+    assert again.reused is reused
+
+
+def test_a_failed_capture_is_not_handed_back_and_counts_what_was_paid_for_it(counter: Counter):
+    opened = counter.ask(albums(200), cap="1")
+    assert isinstance(opened, Opened)
+    counter.sql("update playcount_snapshots set state = 'failed'")
+    counter.sql(
+        "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, actor_run, status)"
+        " values (%s, 0, '{}', 0.3, 'r', 'a', 'FAILED'), (%s, 1, '{}', 0.3, 'r', null, 'NOT-STARTED')",
+        opened.snapshot,
+        opened.snapshot,
+    )
+    again = counter.ask(albums(200), cap="0.89")
+    assert again == OverCap(cap=Decimal("0.89"), spent=Decimal("0.3"), asked=Decimal("0.6"))
+    assert isinstance(counter.ask(albums(200), cap="0.9"), Opened)
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "UTC", "Pacific/Pago_Pago"])
+def test_the_month_begins_at_midnight_utc_wherever_the_server_is(counter: Counter, zone: str):
+    begins = "date_trunc('month', now() at time zone 'UTC') at time zone 'UTC'"
+    (name,) = counter.sql("select current_database() as name")
+    counter.sql(f'alter database "{name["name"]}" set timezone to \'{zone}\'')
+    assert isinstance(counter.ask(albums(10), cap="0.03"), Opened)
+    counter.sql(f"update playcount_snapshots set created_at = {begins} - interval '1 microsecond'")
+    assert isinstance(counter.ask(albums(10, start=50), cap="0.03"), Opened), "that was last month's"
+    counter.sql(f"update playcount_snapshots set created_at = {begins} where created_at >= {begins}")
+    assert isinstance(counter.ask(albums(1, start=90), cap="0.03"), OverCap), "its first moment is this month's"
+
+
+def test_an_estimate_says_what_asking_would_and_asks_for_nothing(counter: Counter):
+    wanted = Wanted(counter.account, albums(7))
+    with connect(counter.database_url) as connection:
+        assert snapshots.estimate(connection, wanted) == (Decimal("0.021"), Decimal(0), False)
+    counter.ask(albums(7))
+    with connect(counter.database_url) as connection:
+        assert snapshots.estimate(connection, wanted) == (Decimal(0), Decimal("0.021"), True)
+    assert len(counter.sql("select * from playcount_snapshots")) == 1
+
+
+# --- series ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_series_is_captured_once_when_its_last_capture_is_thirty_days_old(counter: Counter):
+    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+    assert counter.start_due().due == 0
+    counter.age("29 days 23 hours")
+    assert counter.start_due().started == 0
+    counter.age("1 hour")
+    found = counter.start_due()
+    assert (found.due, found.started, found.refused) == (1, 1, ())
+    rows = counter.sql("select schedule, album_ids, account from playcount_snapshots order by created_at")
+    assert rows == [{"schedule": "monthly", "album_ids": list(albums(3)), "account": counter.account}] * 2
+    assert counter.start_due().due == 0
+
+
+def test_months_that_were_missed_are_made_up_for_once(counter: Counter):
+    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+    counter.age("200 days")
+    assert counter.start_due().started == 1
+    assert counter.start_due().started == 0
+
+
+def test_two_who_start_due_series_at_once_start_each_once(counter: Counter):
+    for number in range(4):
+        counter.ask(albums(3, start=10 * number), schedule=Schedule.MONTHLY)
+    counter.age("31 days")
+    barrier = threading.Barrier(3)
+
+    def start() -> None:
+        barrier.wait()
+        counter.start_due()
+
+    threads = [threading.Thread(target=start) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counter.sql("select count(*) n from playcount_snapshots") == [{"n": 8}]
+
+
+def test_a_series_that_the_month_does_not_allow_is_said_and_tried_again(counter: Counter):
+    counter.ask(albums(10), schedule=Schedule.MONTHLY)
+    counter.age("31 days")
+    (refusal,) = counter.start_due(cap="0.01").refused
+    assert "monthly cap of captures is reached: $0.01 a calendar month (UTC), $0.000 of it spent" in refusal
+    assert str(counter.account) in refusal
+    assert counter.start_due().started == 1
+
+
+def test_a_series_asked_for_twice_is_one_and_goes_on_after_it_was_stopped(counter: Counter):
+    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+    with connect(counter.database_url) as connection:
+        (series,) = snapshots.list_series(connection)
+        assert (series["albums"], series["last_state"], series["stopped_at"]) == (3, "queued", None)
+        assert snapshots.list_series(connection, account=uuid4()) == []
+        assert snapshots.stop_series(connection, series["id"])
+        assert not snapshots.stop_series(connection, series["id"])
+    counter.age("31 days")
+    assert counter.start_due().due == 0
+    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+    counter.age("31 days")
+    assert counter.start_due().started == 1
+
+
+def test_a_capture_asked_for_meanwhile_counts_as_the_series_last(counter: Counter):
+    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+    counter.age("31 days")
+    counter.ask(albums(3))
+    assert counter.start_due().due == 0
