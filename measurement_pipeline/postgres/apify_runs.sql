@@ -36,7 +36,7 @@ returning id;
 -- The runs of the actor that are some other row's, of about that time.
 select actor_run
 from apify_runs
-where actor_run is not null and intended_at > %(since)s - interval '1 hour';
+where actor_run is not null and intended_at > %(since)s::timestamptz - interval '1 hour';
 
 -- name: started
 update apify_runs

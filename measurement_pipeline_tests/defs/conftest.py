@@ -166,6 +166,12 @@ def stage(instance: dg.DagsterInstance, bench: Workbench, sandbox: Sandbox) -> S
             "STRIPE_SECRET_KEY": sandbox.stripe_key,
             "STRIPE_API_BASE": sandbox.stripe_url,
             "BACKFILL_ACCOUNT_ID": str(OPERATORS),
+            "APIFY_TOKEN": sandbox.apify_token,
+            "APIFY_BASE_URL": sandbox.apify_url,
+            "SPOTIFY_CLIENT_ID": sandbox.spotify_client_id,
+            "SPOTIFY_CLIENT_SECRET": sandbox.spotify_client_secret,
+            "SPOTIFY_API_BASE": sandbox.spotify_url,
+            "SPOTIFY_ACCOUNTS_BASE": sandbox.spotify_url,
         }
     )
     pipeline = deployment.from_settings(settings)

@@ -119,9 +119,7 @@ def test_two_alike_in_one_round_are_answered_by_one_capture_that_is_paid_once(de
 
 
 @pytest.mark.parametrize(("state", "job_state", "status_code"), [("done", "done", 202), ("failed", "failed", 500)])
-def test_what_became_of_the_capture_became_of_its_requests(
-    desk: Desk, state: str, job_state: str, status_code: int
-):
+def test_what_became_of_the_capture_became_of_its_requests(desk: Desk, state: str, job_state: str, status_code: int):
     account = uuid4()
     jobs = [ask(desk, {"album_ids": ["a"]}, account=account) for _ in range(2)]
     take(desk)

@@ -35,7 +35,12 @@ class Counter:
             return list(found) if found.description else []
 
     def ask(
-        self, album_ids: Sequence[str], *, cap: str = "25", account: UUID | None = None, schedule: Schedule = Schedule.ONCE
+        self,
+        album_ids: Sequence[str],
+        *,
+        cap: str = "25",
+        account: UUID | None = None,
+        schedule: Schedule = Schedule.ONCE,
     ) -> Opened | OverCap:
         with connect(self.database_url) as connection, connection.transaction():
             wanted = Wanted(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
@@ -172,7 +177,7 @@ def test_a_failed_capture_is_not_handed_back_and_counts_what_was_paid_for_it(cou
 def test_the_month_begins_at_midnight_utc_wherever_the_server_is(counter: Counter, zone: str):
     begins = "date_trunc('month', now() at time zone 'UTC') at time zone 'UTC'"
     (name,) = counter.sql("select current_database() as name")
-    counter.sql(f'alter database "{name["name"]}" set timezone to \'{zone}\'')
+    counter.sql(f"alter database \"{name['name']}\" set timezone to '{zone}'")
     assert isinstance(counter.ask(albums(10), cap="0.03"), Opened)
     counter.sql(f"update playcount_snapshots set created_at = {begins} - interval '1 microsecond'")
     assert isinstance(counter.ask(albums(10, start=50), cap="0.03"), Opened), "that was last month's"
