@@ -1,5 +1,6 @@
 """Settings: each default, each malformed value named without leaking a secret, and what may be mixed."""
 
+from decimal import Decimal
 from uuid import UUID
 
 import pytest
@@ -37,6 +38,13 @@ DEFAULTS = {
     "STRIPE_FREE_TIER_PRICE_ID": ("stripe_free_tier_price_id", None),
     "STRIPE_TRIAL_DAYS": ("stripe_trial_days", 30),
     "BACKFILL_ACCOUNT_ID": ("backfill_account_id", None),
+    "APIFY_TOKEN": ("apify_token", None),
+    "APIFY_BASE_URL": ("apify_base_url", "https://api.apify.com"),
+    "SPOTIFY_CLIENT_ID": ("spotify_client_id", None),
+    "SPOTIFY_CLIENT_SECRET": ("spotify_client_secret", None),
+    "SPOTIFY_API_BASE": ("spotify_api_base", "https://api.spotify.com"),
+    "SPOTIFY_ACCOUNTS_BASE": ("spotify_accounts_base", "https://accounts.spotify.com"),
+    "SNAPSHOT_MONTHLY_CAP_USD": ("snapshot_monthly_cap_usd", Decimal(25)),
     "ALERT_WEBHOOK_URL": ("alert_webhook_url", None),
     "SILENCE_ALARM_HOURS": ("silence_alarm_hours", 6.0),
 }
@@ -109,6 +117,13 @@ MALFORMED = {
     "CHECKOUT_SUCCESS_URL": ["javascript:alert(1)", "/thanks"],
     "STRIPE_TRIAL_DAYS": ["0", "731", "x"],
     "BACKFILL_ACCOUNT_ID": ["me", "3f2b8f0e"],
+    "APIFY_TOKEN": ["two words", "tokén"],
+    "APIFY_BASE_URL": ["api.apify.com", "http://x:port", "https://me:pw@api.apify.com"],
+    "SPOTIFY_CLIENT_ID": ["two words"],
+    "SPOTIFY_CLIENT_SECRET": ["two words", "sécret"],
+    "SPOTIFY_API_BASE": ["api.spotify.com", "https://"],
+    "SPOTIFY_ACCOUNTS_BASE": ["accounts.spotify.com", "ftp://accounts.spotify.com"],
+    "SNAPSHOT_MONTHLY_CAP_USD": ["-0.01", "nan", "inf", "12,50", "much"],
 }
 
 
@@ -142,6 +157,10 @@ SECRET = "hunter2"
         {"SONGSTATS_BASE_URL": f"https://me:{SECRET}@api.songstats.com"},
         {"STRIPE_API_BASE": f"https://me:{SECRET}@api.stripe.com"},
         {"CHECKOUT_SUCCESS_URL": f"ftp://me:{SECRET}@x"},
+        {"APIFY_TOKEN": f"{SECRET} x"},
+        {"APIFY_BASE_URL": f"https://me:{SECRET}@api.apify.com"},
+        {"SPOTIFY_CLIENT_SECRET": f"{SECRET} x", "SPOTIFY_CLIENT_ID": "me"},
+        {"SPOTIFY_API_BASE": f"https://me:{SECRET}@api.spotify.com"},
     ],
     ids=lambda environment: next(iter(environment)),
 )
@@ -205,6 +224,68 @@ def test_a_proxy_in_front_of_both_vendors_may_be_called_live():
     }
     assert Settings.read(proxies).kind == "sandbox"
     assert Settings.read({**proxies, "DEPLOYMENT_KIND": "live"}).kind == "live"
+
+
+# --- the vendors of captures --------------------------------------------------------------------------------------------
+
+SPOTIFY = {"SPOTIFY_CLIENT_ID": "a-client", "SPOTIFY_CLIENT_SECRET": "a-secret"}
+PROXIES = {"SONGSTATS_BASE_URL": "https://s.proxy.example", "STRIPE_API_BASE": "https://p.proxy.example"}
+A_DOUBLE = "http://127.0.0.1:9000"
+
+
+def test_what_captures_need_is_read_and_not_shown():
+    settings = Settings.read({"APIFY_TOKEN": "a-token", **SPOTIFY, "SNAPSHOT_MONTHLY_CAP_USD": "12.50"})
+    assert settings.apify_token is not None
+    assert settings.spotify_client_secret is not None
+    assert settings.spotify_client_secret.get_secret_value() == "a-secret"
+    assert settings.snapshot_monthly_cap_usd == Decimal("12.50")
+    assert "a-token" not in repr(settings)
+    assert "a-secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(("given", "missing"), [tuple(SPOTIFY), tuple(reversed(SPOTIFY))])
+def test_half_of_spotifys_credentials_is_refused_by_name(given: str, missing: str):
+    with pytest.raises(
+        SettingsError, match=f"{given} is set and {missing} is not: expected both, or neither"
+    ) as caught:
+        Settings.read({given: SPOTIFY[given]})
+    assert SPOTIFY[given] not in str(caught.value)
+
+
+def test_a_vendor_of_captures_that_is_not_to_be_asked_may_be_anywhere():
+    assert Settings.read({"APIFY_BASE_URL": A_DOUBLE, "SPOTIFY_API_BASE": A_DOUBLE}).kind == "live"
+    assert Settings.read(DOUBLES).kind == "sandbox"
+
+
+def test_real_vendors_of_captures_beside_real_ones_and_doubles_beside_doubles():
+    asked = {"APIFY_TOKEN": "a-token", **SPOTIFY}
+    doubles = dict.fromkeys(("APIFY_BASE_URL", "SPOTIFY_API_BASE", "SPOTIFY_ACCOUNTS_BASE"), A_DOUBLE)
+    assert Settings.read(asked).kind == "live"
+    assert Settings.read({**DOUBLES, **asked, **doubles}).kind == "sandbox"
+
+
+@pytest.mark.parametrize("name", ["APIFY_BASE_URL", "SPOTIFY_API_BASE", "SPOTIFY_ACCOUNTS_BASE"])
+def test_a_double_never_writes_into_a_live_table(name: str):
+    settings = Settings.read({"APIFY_TOKEN": "a-token", **SPOTIFY, name: A_DOUBLE})
+    with pytest.raises(SettingsError, match=rf"{name} \(host 127.0.0.1\) must be the real vendor"):
+        _ = settings.kind
+
+
+def test_a_sandbox_never_spends_real_money():
+    with pytest.raises(SettingsError, match=r"APIFY_BASE_URL \(host api.apify.com\) must be a double"):
+        _ = Settings.read({**DOUBLES, "APIFY_TOKEN": "a-token"}).kind
+    with pytest.raises(SettingsError, match=r"SPOTIFY_ACCOUNTS_BASE .* must be a double"):
+        _ = Settings.read({**DOUBLES, **SPOTIFY, "SPOTIFY_API_BASE": A_DOUBLE}).kind
+
+
+def test_behind_proxies_that_are_called_live_the_vendors_of_captures_may_be_real_or_behind_one_and_on_no_loopback():
+    live = {**PROXIES, "DEPLOYMENT_KIND": "live", "APIFY_TOKEN": "a-token"}
+    assert Settings.read(live).kind == "live"
+    assert Settings.read({**live, "APIFY_BASE_URL": "https://a.proxy.example"}).kind == "live"
+    with pytest.raises(SettingsError, match="APIFY_BASE_URL"):
+        _ = Settings.read({**live, "APIFY_BASE_URL": A_DOUBLE}).kind
+    with pytest.raises(SettingsError, match="APIFY_BASE_URL"):
+        _ = Settings.read({**PROXIES, "APIFY_TOKEN": "a-token"}).kind
 
 
 # --- what is made of them -----------------------------------------------------------------------------------------------

@@ -1,0 +1,95 @@
+"""Asking a vendor: one host, one time limit, one size, whatever the other end does."""
+
+import contextlib
+import gzip
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from measurement_pipeline import outbound
+from measurement_pipeline.outbound import Outbound, may_have_arrived
+
+
+@contextlib.contextmanager
+def saying(*parts: bytes, pause: float = 0.0) -> Iterator[str]:
+    """A vendor that reads a request and says this, part by part, until nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                taken, _ = listener.accept()
+                with taken:
+                    taken.recv(65536)
+                    for part in parts:
+                        taken.sendall(part)
+                        time.sleep(pause)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    thread.join(10)
+
+
+def ask(url: str, *, timeout_seconds: float = 5) -> httpx.Response:
+    line = Outbound(url)
+    try:
+        return line.ask("GET", f"{url}/x", headers={}, timeout_seconds=timeout_seconds)
+    finally:
+        line.close()
+
+
+def test_an_answer_comes_whole_and_unpacked():
+    packed = gzip.compress(b'{"a": 1}')
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\nx-more: 7\r\n\r\n" % len(packed)
+    with saying(head, packed) as url:
+        answer = ask(url)
+    assert (answer.status_code, answer.content, answer.headers["x-more"]) == (200, b'{"a": 1}', "7")
+    assert "content-encoding" not in answer.headers
+
+
+def test_an_answer_that_drips_is_given_up_when_its_time_is_over():
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"
+    with saying(head, *[b"x"] * 200, pause=0.02) as url:
+        before = time.monotonic()
+        with pytest.raises(httpx.ReadTimeout, match=r"no whole answer within 0\.3 s"):
+            ask(url, timeout_seconds=0.3)
+        assert time.monotonic() - before < 3
+
+
+def test_a_body_beyond_all_measure_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(outbound, "MAX_BODY_BYTES", 1000)
+    with (
+        saying(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n", b"x" * 5000) as url,
+        pytest.raises(httpx.RemoteProtocolError, match="more than 1000 bytes"),
+    ):
+        ask(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://elsewhere.test/x", "http://vendor.test.elsewhere.test/x", "http://vendor.test@elsewhere.test/", "/x"],
+)
+def test_no_address_but_those_below_the_base_is_asked(url: str):
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200)
+
+    line = Outbound("http://vendor.test", transport=httpx.MockTransport(answer))
+    with pytest.raises(ValueError, match=r"expected an address below http://vendor\.test"):
+        line.ask("GET", url, headers={}, timeout_seconds=1)
+    assert asked == []
+
+
+def test_whether_a_request_may_have_arrived():
+    with saying() as url, pytest.raises(httpx.HTTPError) as dropped:
+        ask(url)
+    assert may_have_arrived(dropped.value)
+    with pytest.raises(httpx.HTTPError) as refused:
+        ask("http://127.0.0.1:9")
+    assert not may_have_arrived(refused.value)
