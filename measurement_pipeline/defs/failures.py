@@ -7,6 +7,7 @@ import dagster as dg
 from measurement_pipeline.backfill.report import Kind, Summary
 from measurement_pipeline.backfill.run import needs_rerun
 from measurement_pipeline.defs.retry_policies import MAX_RETRIES
+from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 
 _SHOWN = 10
 
@@ -22,7 +23,7 @@ def raise_for(summary: Summary, *, retry_number: int) -> None:
         raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=(summary.retry_in_seconds or 0.0) + 0.5)
     why = []
     if summary.breaker_opened is not None:
-        why.append(f"the breaker opened: {summary.breaker_opened}")
+        why.append(f"{BREAKER_OPENED}{summary.breaker_opened}")
     if summary.failed:
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in Counter(summary.failed.values()).items())
         why.append(f"{len(summary.failed)} recordings failed ({outcomes})")

@@ -11,6 +11,7 @@ from dagster._core.utils import make_new_run_id
 from measurement_pipeline.alerts.webhook import Webhook
 from measurement_pipeline.defs.asset_checks import health_checks, ledger_matches_vendor
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
@@ -125,6 +126,48 @@ def test_an_error_that_nobody_foresaw_is_told_by_its_first_line(sensor: Sensor, 
     (text,) = receiver.texts
     assert text.startswith("backfill_reclaim failed: ")
     assert 'relation "run_heartbeats" does not exist' in text.splitlines()[0]
+
+
+def test_a_key_that_is_refused_again_after_its_breaker_was_closed_is_told_again(sensor: Sensor, receiver: Receiver):
+    stage, songs = sensor.stage, isrcs(3)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    for _ in range(2):
+        stage.bench.sandbox.faults("/enterprise", status=401)
+        assert not stage.backfill(songs).success
+        fail(stage, f"{BREAKER_OPENED}what was in the air is refused too")
+        fail(stage, "the store is full")
+        sensor.catch_up()
+        stage.bench.sandbox.clear_faults()
+        assert stage.reclaim().success
+        assert stage.breaker() == "closed"
+    told = [text.split("\n")[0] for text in receiver.texts]
+    assert [line.startswith(f"songstats_backfill failed: {BREAKER_OPENED}") for line in told] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_breaker_that_was_closed_ends_its_incident_and_no_other(sensor: Sensor):
+    stage = sensor.stage
+    stage.bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'key', opened_at = clock_timestamp()")
+    for why in (f"{BREAKER_OPENED}HTTP 401", "the store is full"):
+        fail(stage, why)
+    sensor.catch_up()
+    checks = stage.definitions.resolve_job_def("health_checks")
+    assert checks.execute_in_process(instance=stage.instance).success
+    assert stage.bench.sql("select ended_at from incidents") == [{"ended_at": None}] * 2
+    stage.bench.sandbox.clear_faults()
+    stage.reclaim()
+    assert checks.execute_in_process(instance=stage.instance).success
+    over = stage.bench.sql(
+        "select what from incidents, vendor_state where ended_at = streak_since and vendor = 'songstats'"
+    )
+    assert len(over) == 1
+    assert BREAKER_OPENED in over[0]["what"]
 
 
 def test_runs_that_succeed_are_no_news(sensor: Sensor, receiver: Receiver):
