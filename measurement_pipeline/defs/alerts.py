@@ -4,7 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
+from measurement_pipeline.defs.failures import REFUSED_LAUNCH
 from measurement_pipeline.defs.jobs import health_checks, ledger_reconciliation, songstats_backfill
 from measurement_pipeline.defs.machine import ASSET_JOB, failure_line, is_backfill
 from measurement_pipeline.defs.resources import Pipeline
@@ -34,6 +36,8 @@ def run_failure_alert(context: dg.RunFailureSensorContext, pipeline: dg.Resource
     run = context.dagster_run
     job = _name(run)
     line = failure_line(context.instance, run.run_id)
+    if tags.is_operators(run) and line.startswith(REFUSED_LAUNCH):
+        return
     try:
         pipeline.require_own_database()
         incidents.see_failure(pipeline.terms.database_url, job, line, run=run.run_id)

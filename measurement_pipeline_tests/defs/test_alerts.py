@@ -9,7 +9,9 @@ from dagster._core.definitions.run_request import DagsterRunReaction
 from dagster._core.utils import make_new_run_id
 
 from measurement_pipeline.alerts.webhook import Webhook
+from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.asset_checks import health_checks, ledger_matches_vendor
+from measurement_pipeline.defs.machine import failure_line
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.postgres import migrate
@@ -168,6 +170,33 @@ def test_a_breaker_that_was_closed_ends_its_incident_and_no_other(sensor: Sensor
     )
     assert len(over) == 1
     assert BREAKER_OPENED in over[0]["what"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "why"),
+    [
+        ({}, "no recording was chosen"),
+        ({tags.PARTITION: "AA6Q72999999"}, "AA6Q72999999 is no partition"),
+        (
+            {tags.RANGE_START: "AA6Q72000001", tags.RANGE_END: "AA6Q72000000"},
+            "AA6Q72000001 to AA6Q72000000 is no range",
+        ),
+    ],
+)
+def test_a_launch_that_a_person_got_wrong_is_told_on_its_page_and_to_nobody_else(
+    sensor: Sensor, receiver: Receiver, chosen: dict[str, str], why: str
+):
+    stage = sensor.stage
+    stage.register(isrcs(2))
+    job = stage.definitions.resolve_job_def("songstats_backfill")
+    result = job.execute_in_process(instance=stage.instance, tags=chosen, raise_on_error=False)
+    assert failure_line(stage.instance, result.run_id).startswith(f"nothing was launched: {why}")
+    assert len(sensor.catch_up()) == 1
+    assert receiver.texts == stage.bench.sql("select * from incidents") == []
+    # The sensor's own is an incident: somebody has taken its partitions away.
+    job.execute_in_process(instance=stage.instance, tags={**chosen, tags.PLAN: "plan-1"}, raise_on_error=False)
+    sensor.catch_up()
+    assert len(receiver.texts) == 1
 
 
 def test_runs_that_succeed_are_no_news(sensor: Sensor, receiver: Receiver):
