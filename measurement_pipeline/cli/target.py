@@ -18,7 +18,7 @@ from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.stop_signals import held
 from measurement_pipeline.postgres import address, migrate
 from measurement_pipeline.postgres.database import Connection, connect
-from measurement_pipeline.postgres.embedded import EmbeddedServer, dagster_url
+from measurement_pipeline.postgres.embedded import EmbeddedServer, EmbeddedServerError, dagster_url
 from measurement_pipeline.settings import REAL_SONGSTATS, REAL_STRIPE, Kind, Settings, SettingsError
 
 # Where the doubles of one checkout listen unless they are told otherwise, so that its commands find them.
@@ -103,11 +103,12 @@ def opened(
     state: Path | None = None,
     doubles: Doubles | None = None,
     name: str | None = None,
+    make: bool = True,
 ) -> Iterator[Target]:
     """The deployment that `environment` describes; an embedded server is held for as long as the block lasts.
 
     `doubles` stand in for the vendors where `wants_doubles`. `state` is where `<kind>/postgres` and `<kind>/dagster`
-    are kept; `name` overrides the first part. Raises `SettingsError`, `EmbeddedServerError`, what the database raises.
+    are kept; `name` overrides the first part. Where `make` is not set, nothing is made that is not there. Raises `SettingsError`, `EmbeddedServerError`, what the database raises.
     """
     settings = Settings.read(environment)
     for variable, url in (
@@ -121,7 +122,7 @@ def opened(
     settings = Settings.read({**environment, **vendors})
     kind = _kind(settings, without_vendors=without_vendors, has_doubles=bool(vendors))
     home = (state or _CHECKOUT / ".local").absolute() / (name or kind)
-    with _server(settings, home) as (database_url, dagster):
+    with _server(settings, home, make=make) as (database_url, dagster):
         if address.same_database(database_url, dagster):
             raise SettingsError(
                 f"DATABASE_URL and DAGSTER_POSTGRES_URL both name {address.in_words(dagster)}: expected two databases, "
@@ -219,12 +220,18 @@ def _kind(settings: Settings, *, without_vendors: bool, has_doubles: bool) -> Ki
 
 
 @contextmanager
-def _server(settings: Settings, home: Path) -> Iterator[tuple[str, str]]:
+def _server(settings: Settings, home: Path, *, make: bool) -> Iterator[tuple[str, str]]:
     """The measurement database's URL, and that of Dagster's storage."""
     if settings.database_url is not None:
         dagster = settings.dagster_postgres_url or address.on_same_server(settings.database_url, DAGSTER_DATABASE)
         yield settings.database_url, dagster
         return
-    with EmbeddedServer(home / "postgres") as server:
-        server.create_database(MEASUREMENT_DATABASE)
+    embedded = EmbeddedServer(home / "postgres")
+    if not (make or embedded.was_made):
+        raise EmbeddedServerError(
+            f"none was made in {home} yet: start `measurement-pipeline dev`, or let DATABASE_URL name a database"
+        )
+    with embedded as server:
+        if make:
+            server.create_database(MEASUREMENT_DATABASE)
         yield server.url(MEASUREMENT_DATABASE), settings.dagster_postgres_url or server.url(DAGSTER_DATABASE)

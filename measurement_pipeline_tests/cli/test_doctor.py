@@ -14,6 +14,8 @@ from dagster._utils.error import SerializableErrorInfo
 
 from measurement_pipeline.cli.diagnosis import Verdict, ask, ok
 from measurement_pipeline.cli.services import free_port
+from measurement_pipeline.cli.target import opened
+from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.defs.conftest import dagster_template, instance  # noqa: F401 - fixtures
@@ -162,6 +164,24 @@ def test_what_a_person_has_to_put_right_fails_with_what_to_do(doctor, well, benc
     assert found[name][0] == "FAIL"
     assert words in found[name][1]
     assert found["daemon"][0] == found["Songstats key"][0] == "ok"
+
+
+def test_an_embedded_server_that_is_not_there_is_told_and_not_made(doctor, well, tmp_path):
+    state = tmp_path / "local"
+    found = doctor(DATABASE_URL="")
+    assert found["status"] == 1
+    assert found["database"][0] == "FAIL"
+    assert f"none was made in {state / 'sandbox'} yet: start `measurement-pipeline dev`" in found["database"][1]
+    assert found["Songstats key"][0] == "ok"
+    assert not state.exists()
+
+
+def test_an_embedded_server_that_is_there_is_asked(doctor, well, tmp_path):
+    with opened({}, state=tmp_path / "local") as target:
+        migrate.upgrade(target.database_url, kind="sandbox")
+    found = doctor(DATABASE_URL="")
+    assert found["database"] == ("ok", f"reached: the embedded server in {tmp_path / 'local' / 'sandbox' / 'postgres'}")
+    assert found["schema"][0] == "ok"
 
 
 def test_a_database_of_another_schema_is_not_asked_what_only_ours_can_answer(doctor, well, empty_database_url):
