@@ -16,7 +16,8 @@ import click
 
 from measurement_pipeline.cli import demo_report, output, progress, sample_accounts, services
 from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.target import Doubles, Target, alone, opened, prepare_dagster
+from measurement_pipeline.cli.presence import alone
+from measurement_pipeline.cli.target import Doubles, Target, opened, prepare_dagster
 from measurement_pipeline.domain.measurement_job import State
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs, migrate, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
@@ -54,7 +55,7 @@ def command(state: Path | None, *, timeout: float) -> None:
         sandbox = stack.enter_context(running(catalogue=sample_catalogue()))
         doubles = Doubles(sandbox.songstats_url, sandbox.songstats_key, sandbox.stripe_key)
         target = stack.enter_context(opened(environment, state=state, doubles=doubles, name="demo"))
-        stack.enter_context(alone(target, "demo"))
+        stack.enter_context(alone(target.home, "demo"))
         output.banner(target)
         migrate.upgrade(target.database_url, kind=target.kind)
         dagster = prepare_dagster(target)

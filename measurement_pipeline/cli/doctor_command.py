@@ -26,10 +26,10 @@ _LONGEST_SECONDS = 20.0
 @sandbox_command.port_option
 @output.json_option
 @click.pass_context
-def command(ctx: click.Context, *, sandbox_port: int, as_json: bool) -> None:
+def command(ctx: click.Context, *, sandbox_port: int | None, as_json: bool) -> None:
     """Ask everything that has to be well whether it is: a line each, with what to do. Exit status 1 where one FAILs."""
     said: list[Line] = []
-    for line in _diagnosis(ctx.obj, sandbox_command.at_port(sandbox_port)):
+    for line in _diagnosis(ctx.obj, sandbox_command.at_port(sandbox_port, ctx.obj)):
         said.append(line)
         if not as_json:
             output.say(f"{line.verdict:<5} {line.name:<18} {' '.join(line.words.split())}")
