@@ -1,6 +1,7 @@
 """What `doctor` says in each state, on a real database and a real Dagster instance: the truth, and what to do."""
 
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -13,8 +14,10 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
 from measurement_pipeline.cli.diagnosis import Verdict, ask, ok
+from measurement_pipeline.cli.presence import alone
 from measurement_pipeline.cli.services import free_port
 from measurement_pipeline.cli.target import opened
+from measurement_pipeline.defs.sensors import sensors
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import connect
@@ -69,13 +72,16 @@ def beat(instance, *, seconds_ago: float = 0.0) -> None:  # noqa: F811
 def well(instance) -> None:  # noqa: F811
     """Daemons beat and sensors tick; sensors and schedules are as the code declares them."""
     beat(instance)
-    tick(instance, "measurement_job_sensor", TickStatus.SKIPPED)
+    tick_all(instance)
 
 
 def state_of(instance, name: str, status: InstigatorStatus) -> InstigatorState:  # noqa: F811
     repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("measurement_pipeline"), "__repository__")
     state = InstigatorState(RemoteInstigatorOrigin(repository, name), InstigatorType.SENSOR, status)
-    instance.add_instigator_state(state)
+    if instance.get_instigator_state(state.instigator_origin_id, state.selector_id) is None:
+        instance.add_instigator_state(state)
+    else:
+        instance.update_instigator_state(state)
     return state
 
 
@@ -92,6 +98,12 @@ def tick(instance, sensor: str, status: TickStatus, *, seconds_ago: float = 1) -
             error=SerializableErrorInfo("it broke", [], None) if status is TickStatus.FAILURE else None,
         )
     )
+
+
+def tick_all(instance, *, but: str = "") -> None:  # noqa: F811
+    for sensor in sensors:
+        if sensor.name != but:
+            tick(instance, str(sensor.name), TickStatus.SKIPPED)
 
 
 ALL = [
@@ -255,7 +267,9 @@ def test_a_sensor_that_is_switched_off_is_named(doctor, well, instance):  # noqa
         (TickStatus.SKIPPED, 1, None),
     ],
 )
-def test_a_sensor_that_is_on_and_does_not_work_is_a_warning(doctor, well, instance, status, seconds_ago, words):  # noqa: F811
+def test_a_sensor_that_is_on_and_does_not_work_is_a_warning(doctor, instance, status, seconds_ago, words):  # noqa: F811
+    beat(instance)
+    tick_all(instance, but="backfill_queue_sensor")
     tick(instance, "backfill_queue_sensor", status, seconds_ago=seconds_ago)
     found = doctor()["sensors"]
     if words is None:
@@ -270,6 +284,34 @@ def test_where_no_sensor_has_ever_ticked_nothing_runs_however_well_the_daemon_be
     verdict, words = doctor()["sensors"]
     assert verdict == "FAIL"
     assert "the code location does not load" in words
+
+
+def test_a_sensor_that_never_ticked_though_others_did_is_named(doctor, instance):  # noqa: F811
+    beat(instance)
+    tick_all(instance, but="backfill_queue_sensor")
+    verdict, words = doctor()["sensors"]
+    assert verdict == "warn"
+    assert words.startswith("on, but backfill_queue_sensor has never ticked; see ")
+
+
+def test_a_dev_that_has_only_just_started_is_no_failure(doctor, instance, tmp_path):  # noqa: F811
+    with alone(tmp_path / "local" / "sandbox", "dev"):
+        found = doctor()
+        assert found["status"] == 0
+        assert re.fullmatch(r"`dev` started \d s ago: it never ran", found["daemon"][1])
+        beat(instance)
+        found = doctor()
+        assert found["daemon"][0] == "ok"
+        assert found["sensors"][0] == "warn"
+        assert re.fullmatch(r"none has ticked yet; `dev` started \d s ago", found["sensors"][1])
+    assert doctor()["sensors"][0] == "FAIL", "no `dev` runs"
+
+
+def test_the_age_of_the_daemons_last_beat_is_told(doctor, well, instance):  # noqa: F811
+    beat(instance, seconds_ago=100)
+    verdict, words = doctor()["daemon"]
+    assert verdict == "ok"
+    assert re.search(r"none longer ago than 10\d s", words)
 
 
 def test_a_schema_that_is_behind_dagsters_own_is_told(doctor, well, dagster_storage):
