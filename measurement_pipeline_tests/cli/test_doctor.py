@@ -226,6 +226,16 @@ def test_the_age_of_the_oldest_pending_row_is_told_and_silence_is_an_alarm(docto
     assert "none was settled since" in silent[1]
 
 
+def test_what_waits_while_its_sensor_is_off_is_not_called_well(doctor, well, bench, instance):  # noqa: F811
+    bench.ask_for(isrcs(1))
+    bench.sql("insert into measurement_jobs (account, source, scope) values (%s, 'historical', '{}')", bench.account)
+    state_of(instance, "backfill_queue_sensor", InstigatorStatus.STOPPED)
+    found = doctor()
+    assert found["queue"][0] == "warn"
+    assert found["queue"][1].startswith("1 recording waits: backfill_queue_sensor is switched off; switch it on")
+    assert found["requests"] == ("ok", "1 request waits; silence is an alarm after 6 hours")
+
+
 # --- Dagster
 
 
