@@ -1,5 +1,7 @@
 """What each command does to a real database, what it prints, and the exit status that a script goes by."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -10,12 +12,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from measurement_pipeline.cli import progress
 from measurement_pipeline.cli.services import free_port
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.intake import take_in as intake
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseError, connect
 from measurement_pipeline_tests.cli.conftest import told
+from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import isrcs
 
 ACCOUNT = "11111111-1111-4111-8111-111111111111"
@@ -272,6 +276,30 @@ def test_waiting_says_why_nothing_moves(run, bench, database_url, obstacle, envi
     client.join()
     assert "0 of 1 settled (nothing is bought: " in result.stderr
     assert why in result.stderr
+
+
+def test_waiting_says_once_that_nothing_takes_the_request_in(bench, connection, database_url):
+    job = measurement_jobs.submit(connection, account=uuid4(), source="historical", scope={"isrcs": isrcs(1)})
+    said = io.StringIO()
+
+    def answer():
+        until(lambda: "nothing has taken the request in" in said.getvalue())
+        answer_requests(database_url, decision=Decision(Verdict.DENIED, "No card."))
+
+    intake_thread = Thread(target=answer)
+    with contextlib.redirect_stderr(said):
+        intake_thread.start()
+        found = progress.until_answered(connection, job, hits_allowed=1, intake_seconds=0)
+    intake_thread.join()
+    assert found["state"] == "payment_required"
+    assert said.getvalue().count("measurement-pipeline dev") == 1
+
+
+def test_waiting_for_a_request_that_is_taken_in_accuses_nobody(bench, connection, capsys):
+    job = bench.ask_for(isrcs(1))
+    bench.cover(isrcs(1))
+    assert progress.until_answered(connection, job, hits_allowed=1, intake_seconds=0)["state"] == "done"
+    assert "taken" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("moment", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"])
