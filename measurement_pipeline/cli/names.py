@@ -27,6 +27,14 @@ def account(connection: Connection, text: str) -> UUID:
     return found[0]
 
 
+def known_account(connection: Connection, text: str) -> UUID:
+    """The same, of an account that has to be known here: a slip in a UUID is not to look like one that did nothing."""
+    found = account(connection, text)
+    if not names.account_is_known(connection, found):
+        raise RefusedError(f"there is no account {found}: expected the UUID or the name of an account known here")
+    return found
+
+
 def catalog(connection: Connection, text: str, *, of: UUID | None) -> UUID:
     """The catalogue whose id or name is `text`, among those of account `of` or of all. Raises `RefusedError`."""
     found = names.catalogs(connection, id_=_uuid(text), name=text, account=of)
