@@ -42,8 +42,9 @@ def catalog(connection: Connection, text: str, *, of: UUID | None) -> UUID:
     if not found:
         raise RefusedError(f"no catalogue{whose} is {text!r}: expected the id or the name of an imported catalogue")
     if len(found) > 1:
-        ids = ", ".join(str(one["id"]) for one in found)
-        raise RefusedError(f"{len(found)} catalogues{whose} are named {text!r}: expected the id of one: {ids}")
+        ids = ", ".join(f"{one['id']} of account {one['account']}" for one in found)
+        expected = "the id of one" if of is not None else "--account, to say whose, or the id of one"
+        raise RefusedError(f"{len(found)} catalogues{whose} are named {text!r}: expected {expected}: {ids}")
     return UUID(str(found[0]["id"]))
 
 

@@ -8,17 +8,16 @@ from uuid import UUID
 
 import click
 
+from measurement_pipeline import deployment
 from measurement_pipeline.cli import names, output, spend_tables
 from measurement_pipeline.cli.estimate import seconds_until_bought
 from measurement_pipeline.cli.target import database
 from measurement_pipeline.domain import spend as sums
 from measurement_pipeline.domain.spend import Calls
 from measurement_pipeline.postgres import songstats_ledger, spend
-from measurement_pipeline.postgres.backfill_queue import Rules
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.songstats_ledger import Budget
 from measurement_pipeline.postgres.spend import Frees, ToBuy
-from measurement_pipeline.settings import Settings
 
 _HOUR_SECONDS = 3_600.0
 # Fewer are a trial, and no pace.
@@ -51,7 +50,7 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
         calls = spend.spent(connection, days=days, account=of)
         budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
         frees = spend.frees(connection)
-        queue = spend.to_buy(connection, _rules(target.settings))
+        queue = spend.to_buy(connection, deployment.terms(target.settings, target.database_url).rules)
         ahead = outlook(connection, queue, budget, pace=target.settings.songstats_requests_per_second, now=window[1])
         held = songstats_ledger.deployment(connection)
         if held.breaker == "open":
@@ -102,10 +101,6 @@ def outlook(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float
     if by_budget is None or max(by_budget, by_pace) > _CENTURY_SECONDS:
         return Outlook(None, held_by, which)
     return Outlook(now + timedelta(seconds=max(by_budget, by_pace)), held_by, which)
-
-
-def _rules(settings: Settings) -> Rules:
-    return Rules(settings.claim_timeout, settings.max_attempts, settings.backfill_account_id)
 
 
 def _totals(calls: list[Calls], eur_per_hit: float) -> dict[str, Any]:

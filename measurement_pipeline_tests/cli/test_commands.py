@@ -360,9 +360,16 @@ def test_requeue_names_what_it_would_do_then_does_it_and_is_recorded(run, bench,
     planned = told(run("requeue", "--outcome", "no_history", "--estimate", "--json"))
     assert (planned["chosen"], planned["requeued"], planned["hits_at_most"]) == (1, 0, 1)
     assert bench.row(songs[0])["status"] == "done"
-    assert f"left alone: {songs[1]}: " in run("requeue", "--isrc", songs[1], "--estimate").stdout
+    words = run("requeue", "--isrc", songs[1], "--estimate").stdout
+    assert f"left alone: {songs[1]}: it is stored, and never bought again\n" in words
     done = told(run("requeue", "--isrc", songs[0], "--isrc", songs[1], "--json"))
     assert (done["requeued"], done["left_alone"]) == (1, [songs[1]])
+    again = told(run("requeue", "--isrc", ",".join([*songs, "AA6Q72999999"]), "--json"))["left_alone_because"]
+    assert again == {
+        songs[0]: "it is on the queue already",
+        songs[1]: "it is stored, and never bought again",
+        "AA6Q72999999": "nobody has asked for it",
+    }
     assert bench.statuses() == {"pending": 1, "stored": 1}
     assert told(run("jobs", job, "--json"))["state"] == "accepted"
     (act,) = bench.sql("select actor, act, detail from operator_acts")
@@ -379,6 +386,24 @@ def test_requeue_leaves_alone_what_any_condition_does_not_name(run, bench, sandb
     assert told(run("requeue", "--catalog", "mine", "--estimate", "--json"))["chosen"] == 3
     assert told(run("requeue", "--catalog", imported, "--outcome", "rejected", "--estimate", "--json"))["chosen"] == 0
     assert told(run("requeue", "--suspect", "--estimate", "--json"))["chosen"] == 0
+
+
+def test_requeue_names_the_condition_that_left_a_settled_recording_out(run, bench, sandbox):
+    sandbox.faults("/enterprise/v1/tracks/historic_stats", status=404)
+    bench.ask_for(isrcs(1))
+    bench.cover(isrcs(1))
+    words = run("requeue", "--isrc", isrcs(1)[0], "--outcome", "malformed").stdout
+    assert "it is no_history, which the other conditions leave out" in words
+
+
+def test_a_catalogue_that_two_accounts_have_is_asked_back_with_what_tells_them_apart(run, catalogue, imported):
+    other = told(run("catalog", "import", catalogue, "--name", "mine", "--account", uuid4(), "--json"))["catalog"]
+    refused = run("requeue", "--catalog", "mine", "--estimate")
+    assert refused.exit_code == 1
+    assert "--account" in refused.stderr
+    assert imported in refused.stderr
+    assert other in refused.stderr
+    assert run("requeue", "--catalog", "mine", "--account", ACCOUNT, "--estimate").exit_code == 0
 
 
 @pytest.mark.parametrize(
