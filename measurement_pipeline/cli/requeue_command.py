@@ -15,6 +15,7 @@ from measurement_pipeline.cli.target import database
 from measurement_pipeline.domain import isrc
 from measurement_pipeline.domain.backfill_queue import Status
 from measurement_pipeline.domain.outcome import Outcome
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.backfill_queue import Row
 
@@ -101,9 +102,9 @@ def command(
             }
         )
     else:
-        cost = f"at most {hits:,} hits, €{eur:,.2f}"
+        cost = f"at most {counted(hits, 'hit')}, €{eur:,.2f}"
         deed = "nothing was changed" if estimate else f"{len(done):,} put back on the queue"
-        output.say(f"{len(chosen):,} recordings{_by_outcome(chosen)}: {deed}; {cost}")
+        output.say(f"{counted(len(chosen), 'recording')}{_by_outcome(chosen)}: {deed}; {cost}")
         for reason in dict.fromkeys(left_alone.values()):
             songs = [song for song, why in left_alone.items() if why == reason]
             output.say(f"left alone: {', '.join(songs[:_SHOWN])}{', …' if len(songs) > _SHOWN else ''}: {reason}")

@@ -14,6 +14,7 @@ from measurement_pipeline.cli.estimate import seconds_until_bought
 from measurement_pipeline.cli.target import database
 from measurement_pipeline.domain import spend as sums
 from measurement_pipeline.domain.spend import Calls
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import songstats_ledger, spend
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.songstats_ledger import Budget
@@ -93,10 +94,14 @@ def outlook(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float
     if queue.recent_hits >= _HITS_THAT_SHOW_A_PACE:
         by_pace = hits / queue.recent_hits * queue.recent_seconds
         an_hour = queue.recent_hits / queue.recent_seconds * _HOUR_SECONDS
-        which = f"{an_hour:,.0f} hits an hour, as when it last bought"
+        which = f"{counted(round(an_hour), 'hit')} an hour, as when it last bought"
     else:
         by_pace = hits / pace if pace else 0.0
-        which = f"{pace:g} calls a second, as set" if pace else "no pace is set"
+        which = (
+            f"{counted(int(pace) if pace == int(pace) else pace, 'call')} a second, as set"
+            if pace
+            else "no pace is set"
+        )
     held_by = "budget" if by_budget is None or by_budget > by_pace else "pace"
     if by_budget is None or max(by_budget, by_pace) > _CENTURY_SECONDS:
         return Outlook(None, held_by, which)
@@ -160,7 +165,7 @@ def _say_facts(
                 else f"{total.unknown:,}: the vendor alone knows whether it counted them; the budget does",
                 "cost nothing": None
                 if not total.cost_nothing
-                else f"{total.cost_nothing:,} calls: 429, an answered 5xx, a refused key, or never sent",
+                else f"{counted(total.cost_nothing, 'call')}: 429, an answered 5xx, a refused key, or never sent",
                 "budget (all accounts)": output.budget(budget),
                 "frees": _frees(budget, frees),
                 "queue": _queue(queue, ahead, budget, paused=paused),
@@ -186,7 +191,9 @@ def _queue(queue: ToBuy, ahead: Outlook, budget: Budget, *, paused: bool) -> str
     if ahead.held_by == "breaker":
         return f"{paid_for:,} to buy, and nothing is bought while the breaker is open: see `breaker show`{unpaid}"
     if ahead.empty_at is None:
-        return f"{paid_for:,} to buy: not within a hundred years, with {budget.allowed:,} hits in 30 days{unpaid}"
+        return (
+            f"{paid_for:,} to buy: not within a hundred years, with {counted(budget.allowed, 'hit')} in 30 days{unpaid}"
+        )
     held = "as the budget frees" if ahead.held_by == "budget" else f"the budget suffices; at {ahead.pace}"
     but = "; nothing is bought at the moment: see `queue`" if paused else ""
     return f"{paid_for:,} to buy: empty about {output.shown(ahead.empty_at)}, {held}{unpaid}{but}"

@@ -10,6 +10,7 @@ from measurement_pipeline.backfill.run import needs_rerun
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.retry_policies import MAX_RETRIES
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
+from measurement_pipeline.domain.wording import counted
 
 # How a launch fails that a person got wrong: the run's page tells them so, and nobody else is told.
 REFUSED_LAUNCH = "nothing was launched: "
@@ -31,7 +32,7 @@ def raise_for(summary: Summary, *, retry_number: int) -> None:
         why.append(f"{BREAKER_OPENED}{summary.breaker_opened}")
     if summary.failed:
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in Counter(summary.failed.values()).items())
-        why.append(f"{len(summary.failed)} recordings failed ({outcomes})")
+        why.append(f"{counted(len(summary.failed), 'recording')} failed ({outcomes})")
     if summary.undone:
         why.append(f"{len(summary.undone)} of the recordings asked for could not be done: {_first(summary.undone)}")
     if why:

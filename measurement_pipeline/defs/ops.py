@@ -13,6 +13,7 @@ from measurement_pipeline.defs import failures, materializations, retry_policies
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.defs.sign_of_life import beating
 from measurement_pipeline.domain.payment import Decision, ask_in_turn
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.intake import take_in as intake
 from measurement_pipeline.postgres import backfill_queue, run_heartbeats
 from measurement_pipeline.postgres.database import connect
@@ -53,7 +54,7 @@ def read_requests(context: dg.OpExecutionContext) -> tuple[intake.Round, list[UU
     opened = intake.open_round(_pipeline(context).terms.database_url)
     requests = [request.id for request in opened.requests]
     context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs(opened.accounts, requests))
-    context.log.info(f"{len(requests)} requests of {len(opened.accounts)} accounts wait")
+    context.log.info(f"{counted(len(requests), 'request')} of {counted(len(opened.accounts), 'account')} waiting")
     return opened, opened.accounts
 
 

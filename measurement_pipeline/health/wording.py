@@ -20,6 +20,8 @@ _CHANGING = (
     re.compile(r"\d+([.,:]\d+)*"),
     re.compile(r"…([\s,;'\"]*…)+"),
 )
+# One of them is none the less the same.
+_SEVERAL = re.compile(r"(… (?:recording|request|row|hit|call|account))s\b")
 # Where what is worth telling ends: at a blank line, a traceback, or the mark below a statement that PostgreSQL shows.
 _REST = re.compile(r"\n\s*(?:\n|Traceback \(|\^\s*(?:\n|$))")
 _MODULE = re.compile(r"^(\w+\.)+(?=[A-Z]\w*: )")
@@ -30,6 +32,7 @@ def key_of(job: str, line: str) -> str:
     """What makes two failures the same incident."""
     for changing in _CHANGING:
         line = changing.sub("…", line)
+    line = _SEVERAL.sub(r"\1", line)
     return f"{job}: {line}"
 
 

@@ -500,6 +500,32 @@ def test_every_command_explains_itself(cli):
         assert cli(command, "--help").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "why"),
+    [
+        (("jobs", ACCOUNT), 1, f"there is no request {ACCOUNT}"),
+        (("spend", "--days", "0"), 2, "0 is not in the range"),
+        (("spend", "--dys", "7"), 2, "No such option"),
+        (("requeue",), 2, "expected at least one of"),
+        (("catalog", "import", "/nowhere.csv"), 2, "does not exist"),
+    ],
+)
+def test_a_script_that_asked_for_json_is_told_of_an_error_as_json(run, arguments, status, why):
+    result = run(*arguments, "--json")
+    assert result.exit_code == status
+    assert why in result.stderr
+    (error,) = json.loads(result.stdout).values()
+    assert why in error
+    assert run(*arguments).stdout == "", "a person reads it on stderr alone"
+
+
+def test_a_database_that_is_away_is_told_as_json_too(run):
+    result = run("queue", "--json", DATABASE_URL="postgresql://u:hush@127.0.0.1:9/d")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"] in result.stderr
+    assert "hush" not in result.output
+
+
 def test_a_reader_that_has_read_enough_is_no_error(database_url):
     read, write = os.pipe()
     os.close(read)

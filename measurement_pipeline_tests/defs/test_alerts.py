@@ -14,6 +14,7 @@ from measurement_pipeline.defs.asset_checks import health_checks, ledger_matches
 from measurement_pipeline.defs.machine import failure_line
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
@@ -85,12 +86,14 @@ def by_hand(
 
 
 def test_fifty_runs_that_fail_alike_are_one_message(sensor: Sensor, receiver: Receiver):
-    runs = [fail(sensor.stage, f"{number} recordings failed ({number} malformed)") for number in range(1, 51)]
+    runs = [
+        fail(sensor.stage, f"{counted(number, 'recording')} failed ({number} malformed)") for number in range(1, 51)
+    ]
     reactions = sensor.catch_up()
     assert len(reactions) == 50
     assert [reaction.error for reaction in reactions if reaction.error] == []
     (text,) = receiver.texts
-    assert text.startswith("songstats_backfill failed: 1 recordings failed (1 malformed)\n")
+    assert text.startswith("songstats_backfill failed: 1 recording failed (1 malformed)\n")
     assert f"Look at run {runs[0].run_id[:8]} in Dagster" in text
     (row,) = sensor.stage.bench.sql("select * from incidents")
     assert row["times"] == 50

@@ -20,6 +20,7 @@ BROKEN = Finding(False, "3 recordings wait: the breaker is open", serious=True, 
     ("one", "other"),
     [
         ("3 recordings failed (3 malformed)", "12 recordings failed (12 malformed)"),
+        ("1 recording failed (1 malformed)", "2 recordings failed (2 malformed)"),
         ("GBUM72501895: no payer", "AA6Q72000001: no payer"),
         ("AA6Q72000000, AA6Q72000001: no payer", "AA6Q72000000, AA6Q72000001, AA6Q72000002 …: no payer"),
         ("silent since 2026-09-22 05:00 UTC", "silent since 2026-09-22T06:11:12.123+00:00"),
