@@ -9,7 +9,7 @@ order by id;
 -- name: account_is_known
 -- Known here, or of one that has asked and was not taken in yet.
 select
-    exists(select from accounts where id = %(account)s)
+    exists (select from accounts where id = %(account)s)
     or exists (select from measurement_jobs where account = %(account)s) as is_known;
 
 -- name: catalogs
