@@ -41,6 +41,18 @@ _EXPECTED = {
     "CHECKOUT_SUCCESS_URL": "an address that begins with https:// or http://",
 }
 
+# The same for what pydantic finds, by its name for it.
+_EXPECTED_BY_TYPE = {
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
+    "finite_number": "a number that is not infinite",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than_equal": "{le:g} or less",
+    "uuid_parsing": "a UUID",
+    "literal_error": "{expected}",
+}
+
 Kind = Literal["sandbox", "live"]
 
 
@@ -334,12 +346,14 @@ def _is_loopback(host: str) -> bool:
 def _in_words(error: ValidationError) -> str:
     # The value itself is left out where it may be a secret: of a URL, a password would be part of it.
     lines = []
-    for problem in error.errors(include_url=False, include_context=False):
+    for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
         secret = not name or any(word in name for word in ("URL", "KEY", "BASE", "TOKEN", "SECRET"))
         shown = "" if secret else f" (got {str(problem['input'])[:60]!r})"
         said = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "string_pattern_mismatch" and name in _EXPECTED:
             said = f"expected {_EXPECTED[name]}"
+        elif problem["type"] in _EXPECTED_BY_TYPE:
+            said = f"expected {_EXPECTED_BY_TYPE[problem['type']].format(**problem.get('ctx', {}))}"
         lines.append((f"{name}: " if name else "") + said + shown)
     return "; ".join(lines)

@@ -9,6 +9,7 @@ from functools import partial
 
 from measurement_pipeline.domain.backfill_queue import (
     BLANKS_THAT_CALL_FOR_A_PAUSE,
+    BREAKER_OPENED,
     calls_allowed_in_the_air,
     streak,
 )
@@ -40,7 +41,7 @@ class Trust:
     def lost(self) -> str | None:
         """Why nothing more may be called, or None."""
         if self.breaker_opened is not None:
-            return f"the breaker opened: {self.breaker_opened}"
+            return f"{BREAKER_OPENED}{self.breaker_opened}"
         if self.pause_left is None:
             return None
         return "Songstats gives no usable answer: pausing" if self._blanks else "Songstats asks for a pause"

@@ -1,10 +1,11 @@
 """The `measurement-pipeline` command: one module a command or group, none of which decides about money or data.
 
-Exit status: 0 done, 1 refused or failed (one line on stderr says why), 2 wrong usage, 130 interrupted. A module is
-imported when its command is asked for, so that none waits for what another needs.
+Exit status: 0 done, 1 refused or failed (one line on stderr says why; with --json also {"error": …} on stdout), 2 wrong usage,
+130 interrupted. A module is imported when its command is asked for, so that none waits for what another needs.
 """
 
 import importlib
+import json
 import signal
 import sys
 from pathlib import Path
@@ -33,6 +34,9 @@ _COMMANDS = (
     "sandbox",
 )
 
+# For which a script reads stdout: an error goes there as well.
+_AS_JSON = f"{__name__}.as_json"
+
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -45,7 +49,20 @@ class _Commands(click.Group):
         found: click.Command = module.command
         return found
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Looked for before anything is read: what cannot be read is told as JSON too.
+        ctx.meta[_AS_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return self._invoke(ctx)
+        except click.ClickException as error:
+            if ctx.meta[_AS_JSON]:
+                click.echo(json.dumps({"error": error.format_message()}, ensure_ascii=False))
+            raise
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         # Whoever read our output (`| head`) has read enough: click ends quietly.

@@ -9,6 +9,7 @@ from measurement_pipeline.cli import output
 from measurement_pipeline.cli.dagster_instance import reading
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import Target, database
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import audit
 
 _BREACHES_SHOWN = 10
@@ -67,7 +68,7 @@ def _say(finding: audit.Finding) -> None:
         output.say(f"{finding.invariant:<4} holds     {finding.says}")
         return
     count = len(finding.breaches)
-    output.say(f"{finding.invariant:<4} BROKEN    {finding.says}: {count:,} {'breach' if count == 1 else 'breaches'}")
+    output.say(f"{finding.invariant:<4} BROKEN    {finding.says}: {counted(count, 'breach', 'breaches')}")
     for breach in finding.breaches[:_BREACHES_SHOWN]:
         output.say(f"               {breach}")
     if count > _BREACHES_SHOWN:

@@ -10,6 +10,7 @@ from measurement_pipeline.cli import catalog_file, names, output
 from measurement_pipeline.cli.catalog_file import CatalogFile, NotACatalogError
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import database
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import songs
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.payment_decisions import ensure_account
@@ -117,9 +118,9 @@ def _past(connection: Connection, day: date) -> date:
 def _report(found: CatalogFile, *, catalog: UUID | None, name: str) -> None:
     without = sum(line.play_count is None for line in found.lines.values())
     counts = f", {without:,} of them without a count" if without else ""
-    repeated = f"; {found.repeated:,} lines repeated an earlier one" if found.repeated else ""
+    repeated = f"; {counted(found.repeated, 'line')} repeated an earlier one" if found.repeated else ""
     if catalog is not None:
-        output.say(f"catalogue {name} ({catalog}): {len(found.lines):,} recordings loaded{counts}{repeated}")
+        output.say(f"catalogue {name} ({catalog}): {counted(len(found.lines), 'recording')} loaded{counts}{repeated}")
     for bad in found.bad[:_SHOWN]:
         click.echo(f"line {bad.number}: {bad.problem}", err=True)
     if len(found.bad) > _SHOWN:
@@ -127,4 +128,6 @@ def _report(found: CatalogFile, *, catalog: UUID | None, name: str) -> None:
     if catalog is None:
         click.echo("the file has no good line: no catalogue was made, nothing is loaded", err=True)
     elif found.bad:
-        click.echo(f"{len(found.bad):,} bad lines were left out; the good ones are loaded", err=True)
+        click.echo(
+            f"{counted(len(found.bad), 'bad line was', 'bad lines were')} left out; the good ones are loaded", err=True
+        )

@@ -16,8 +16,10 @@ import click
 
 from measurement_pipeline.cli import demo_report, output, progress, sample_accounts, services
 from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.target import Doubles, Target, alone, opened, prepare_dagster
+from measurement_pipeline.cli.presence import alone
+from measurement_pipeline.cli.target import Doubles, Target, opened, prepare_dagster
 from measurement_pipeline.domain.measurement_job import State
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs, migrate, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.sandbox import Sandbox, running, sample_catalogue
@@ -54,7 +56,7 @@ def command(state: Path | None, *, timeout: float) -> None:
         sandbox = stack.enter_context(running(catalogue=sample_catalogue()))
         doubles = Doubles.at(sandbox.songstats_url, sandbox)
         target = stack.enter_context(opened(environment, state=state, doubles=doubles, name="demo"))
-        stack.enter_context(alone(target, "demo"))
+        stack.enter_context(alone(target.home, "demo"))
         output.banner(target)
         migrate.upgrade(target.database_url, kind=target.kind)
         dagster = prepare_dagster(target)
@@ -169,11 +171,12 @@ def _why_it_waits(connection: Connection, target: Target) -> str | None:
     counts = backfill_queue.counts(connection)
     if counts["in_progress"]:
         return None
+    waiting = counted(counts["pending"], "recording waits", "recordings wait")
     vendor = songstats_ledger.deployment(connection)
     if vendor.breaker == "open":
-        return f"{counts['pending']} recordings wait: the breaker is open because {vendor.reason}"
+        return f"{waiting}: the breaker is open because {vendor.reason}"
     if songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed).left == 0:
-        return f"{counts['pending']} recordings wait for the budget"
+        return f"{waiting} for the budget"
     if counts["pending"] and counts["waiting"] == counts["pending"]:
-        return f"{counts['pending']} recordings wait to be retried, the next at {output.shown(counts['next_retry_at'])}"
+        return f"{waiting} to be retried, the next at {output.shown(counts['next_retry_at'])}"
     return None

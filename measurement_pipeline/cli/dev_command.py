@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -17,9 +18,10 @@ from measurement_pipeline import deployment
 from measurement_pipeline.cli import output, sandbox_command, services
 from measurement_pipeline.cli import sample_accounts as accounts
 from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.presence import alone
 from measurement_pipeline.cli.target import (
+    SANDBOX_PORT,
     Doubles,
-    alone,
     opened,
     prepare_dagster,
     server_kept_up,
@@ -41,7 +43,7 @@ from measurement_pipeline.settings import Settings
 )
 @sandbox_command.port_option
 @click.pass_obj
-def command(state: Path | None, *, port: int, read_only_port: int | None, sandbox_port: int) -> None:
+def command(state: Path | None, *, port: int, read_only_port: int | None, sandbox_port: int | None) -> None:
     """Run everything with Dagster's UI, until Ctrl-C or SIGTERM.
 
     With vendor keys in the environment: the real vendors and a live database. Without: doubles and a sandbox database.
@@ -55,10 +57,11 @@ def command(state: Path | None, *, port: int, read_only_port: int | None, sandbo
                 raise RefusedError(f"port {port} cannot be both UIs': choose another with --read-only-port")
         sandbox = None
         if wants_doubles(Settings.read(os.environ)):
-            sandbox = stack.enter_context(_doubles(sandbox_port))
+            sandbox = stack.enter_context(_doubles(sandbox_port or SANDBOX_PORT))
         doubles = None if sandbox is None else Doubles.at(sandbox.songstats_url, sandbox)
         target = stack.enter_context(opened(os.environ, state=state, doubles=doubles))
-        stack.enter_context(alone(target, "dev"))
+        port_of_doubles = None if sandbox is None else urlsplit(sandbox.songstats_url).port
+        stack.enter_context(alone(target.home, "dev", doubles_port=port_of_doubles))
         deployment.from_settings(
             target.settings
         )  # refuses here, and not in three processes' logs, where a key is missing

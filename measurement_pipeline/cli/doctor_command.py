@@ -1,7 +1,7 @@
 """`doctor`: is it well, one line each, and what to do where it is not. Only reads; no hit is spent.
 
 What is asked is in `doctor_database`, `doctor_dagster` and `doctor_vendors`; here is who is asked, and how it is printed.
-Where DATABASE_URL is not set, the embedded server is started for the question, as for every command.
+Where DATABASE_URL is not set, the embedded server is started for the question; none is made for it.
 """
 
 import os
@@ -26,10 +26,10 @@ _LONGEST_SECONDS = 20.0
 @sandbox_command.port_option
 @output.json_option
 @click.pass_context
-def command(ctx: click.Context, *, sandbox_port: int, as_json: bool) -> None:
+def command(ctx: click.Context, *, sandbox_port: int | None, as_json: bool) -> None:
     """Ask everything that has to be well whether it is: a line each, with what to do. Exit status 1 where one FAILs."""
     said: list[Line] = []
-    for line in _diagnosis(ctx.obj, sandbox_command.at_port(sandbox_port)):
+    for line in _diagnosis(ctx.obj, sandbox_command.at_port(sandbox_port, ctx.obj)):
         said.append(line)
         if not as_json:
             output.say(f"{line.verdict:<5} {line.name:<18} {' '.join(line.words.split())}")
@@ -54,7 +54,7 @@ def _diagnosis(state: Path | None, doubles: Doubles) -> Iterator[Line]:
         return
     with ExitStack() as stack:
         try:
-            target = stack.enter_context(opened(os.environ, state=state, doubles=doubles))
+            target = stack.enter_context(opened(os.environ, state=state, doubles=doubles, make=False))
         except SettingsError as error:
             yield fail("settings", str(error))
             return
@@ -80,5 +80,5 @@ def _in_words(kind: Kind) -> str:
 
 
 def _no_server(why: str) -> Iterator[Line]:
-    yield fail("database", f"the embedded server does not start: {why}")
+    yield fail("database", f"no embedded server: {why}")
     yield fail("Dagster's storage", "not asked: it is on the same server")

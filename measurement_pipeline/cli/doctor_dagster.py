@@ -8,31 +8,34 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from measurement_pipeline import deployment
-from measurement_pipeline.cli import output
+from measurement_pipeline.cli import presence
 from measurement_pipeline.cli.dagster_instance import reading
 from measurement_pipeline.cli.diagnosis import Line, fail, ok, warn
+from measurement_pipeline.cli.output import shown
 from measurement_pipeline.cli.target import Target
 from measurement_pipeline.postgres import address, run_heartbeats
 from measurement_pipeline.postgres.database import DatabaseError
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
-    from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick
+    from dagster._core.scheduler.instigation import InstigatorTick
 
-# A daemon beats every 30 s. Dagster itself calls one healthy for half an hour after its last beat.
-_DAEMON_SILENCE_SECONDS = 120.0
+# As long as the code server and the daemon may take to be there, on a machine that has other work too.
+_STARTING_SECONDS = 120.0
 # A sensor ticks every few seconds; a code location that does not load ticks none of them.
 _SENSOR_SILENCE_SECONDS = 600.0
 
 
 def lines(target: Target) -> Iterator[Line]:
     """Dagster's part, one line each. Raises `RefusedError` where its storage cannot be read."""
+    age = presence.seconds_since_start(target.home, "dev")
+    starting = f"`dev` started {age:.0f} s ago" if age is not None and age < _STARTING_SECONDS else None
     with reading(target) as instance:
         yield ok("Dagster's storage", f"reached: {address.in_words(target.dagster_url)}")
         yield _schema(instance)
-        yield _daemon(instance)
+        yield _daemon(instance, starting)
         yield _monitoring(instance)
-        yield from _automation(instance)
+        yield from _automation(instance, starting)
         yield _runs(instance, target)
 
 
@@ -43,28 +46,26 @@ def _schema(instance: "DagsterInstance") -> Line:
     return fail("Dagster's schema", f"at {found or 'none'}, this Dagster needs {head}: run `dagster instance migrate`")
 
 
-def _daemon(instance: "DagsterInstance") -> Line:
+def _daemon(instance: "DagsterInstance", starting: str | None) -> Line:
+    from measurement_pipeline.defs.automation import quiet_daemons
+
+    quiet = quiet_daemons(instance)
     beats = instance.get_daemon_heartbeats()
-    now = datetime.now(UTC).timestamp()
-    quiet, failing = [], []
     required = sorted(instance.get_required_daemon_types())
-    for name in required:
-        beat = beats.get(name)
-        if beat is None:
-            quiet.append(f"{name} never beat")
-        elif now - beat.timestamp > _DAEMON_SILENCE_SECONDS:
-            quiet.append(f"{name} last beat {_moment(beat.timestamp)}")
-        elif beat.errors:
-            failing.append(name)
     if quiet:
         cure = "nothing is taken in or bought until it runs: start `measurement-pipeline dev` or `dagster-daemon run`"
         last = max((beat.timestamp for beat in beats.values()), default=None)
         never_or_last = "it never ran" if last is None else f"its last sign of life was {_moment(last)}"
-        who = never_or_last if len(quiet) == len(required) else ", ".join(quiet)
-        return fail("daemon", f"NOT RUNNING: {who}; {cure}")
+        parts = (
+            f"{name} never beat" if beat is None else f"{name} last beat {shown(beat)}" for name, beat in quiet.items()
+        )
+        who = never_or_last if len(quiet) == len(required) else ", ".join(parts)
+        return warn("daemon", f"{starting}: {who}") if starting else fail("daemon", f"NOT RUNNING: {who}; {cure}")
+    failing = [name for name in required if beats[name].errors]
     if failing:
         return warn("daemon", f"beats, with errors of late: {', '.join(failing)}; see its log")
-    return ok("daemon", f"running; all {len(required)} parts of it beat")
+    age = datetime.now(UTC).timestamp() - min(beats[name].timestamp for name in required)
+    return ok("daemon", f"running; all {len(required)} parts of it beat, none longer ago than {max(0.0, age):.0f} s")
 
 
 def _monitoring(instance: "DagsterInstance") -> Line:
@@ -73,57 +74,36 @@ def _monitoring(instance: "DagsterInstance") -> Line:
     return warn("run monitoring", "off: a run that never starts holds its slot; use this project's dagster.yaml")
 
 
-def _automation(instance: "DagsterInstance") -> Iterator[Line]:
+def _automation(instance: "DagsterInstance", starting: str | None) -> Iterator[Line]:
     from measurement_pipeline.defs import schedules, sensors
+    from measurement_pipeline.defs.automation import standing
 
-    states: dict[str, list[InstigatorState]] = {}
-    for state in instance.all_instigator_state():
-        states.setdefault(state.name, []).append(state)
     for kind, ours in (("sensors", sensors.sensors), ("schedules", schedules.schedules)):
-        names = [str(definition.name) for definition in ours]
-        standing = {name: _latest(instance, states.get(name, [])) for name in names}
-        off = [name for name, (state, _) in standing.items() if state is not None and not _is_on(state)]
+        stands = standing(instance, [str(definition.name) for definition in ours])
+        off = [name for name, one in stands.items() if one.switched_off]
         if off:
             yield fail(kind, f"SWITCHED OFF: {', '.join(off)}; switch on in Dagster (Automation)")
-            continue
-        if kind == "sensors" and all(tick is None for _, tick in standing.values()):
-            cure = (
-                "if the daemon runs for more than a minute, the code location does not load: see Deployment in Dagster"
-            )
-            yield fail(kind, f"NONE HAS EVER TICKED: {cure}, or the code server's log")
-            continue
-        unwell = [f"{name} {why}" for name, (_, tick) in standing.items() if (why := _unwell(tick, kind))]
-        if unwell:
-            cure = "see Automation in Dagster, and whether the code location loads (Deployment)"
+        elif kind == "sensors" and all(one.last_tick is None for one in stands.values()):
+            yield _never_ticked(starting)
+        elif unwell := [f"{name} {why}" for name, one in stands.items() if (why := _unwell(one.last_tick, kind))]:
+            cure = starting or "see Automation in Dagster, and whether the code location loads (Deployment)"
             yield warn(kind, f"on, but {'; '.join(unwell)}; {cure}")
         else:
-            yield ok(kind, f"on: {', '.join(names)}")
+            yield ok(kind, f"on: {', '.join(stands)}")
 
 
-def _latest(
-    instance: "DagsterInstance", states: "list[InstigatorState]"
-) -> "tuple[InstigatorState | None, InstigatorTick | None]":
-    """The state in use and its last tick. None: nobody has touched it, and it is as the code declares: on.
-
-    A location that was renamed leaves its states behind; the one that ticked last is in use.
-    """
-    found = [
-        (state, next(iter(instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)), None))
-        for state in states
-    ]
-    return max(found, key=lambda each: each[1].timestamp if each[1] else 0.0, default=(None, None))
-
-
-def _is_on(state: "InstigatorState") -> bool:
-    return bool(state.is_running)
+def _never_ticked(starting: str | None) -> Line:
+    if starting:
+        return warn("sensors", f"none has ticked yet; {starting}")
+    cure = "if the daemon runs for more than a minute, the code location does not load: see Deployment in Dagster"
+    return fail("sensors", f"NONE HAS EVER TICKED: {cure}, or the code server's log")
 
 
 def _unwell(tick: "InstigatorTick | None", kind: str) -> str | None:
-    from dagster._core.scheduler.instigation import TickStatus
-
     if tick is None:
-        return None
-    if tick.status is TickStatus.FAILURE:
+        # A schedule may wait for its hour.
+        return "has never ticked" if kind == "sensors" else None
+    if tick.is_failure:
         return f"failed at its last tick, {_moment(tick.timestamp)}"
     silent = datetime.now(UTC).timestamp() - tick.timestamp
     if kind == "sensors" and silent > _SENSOR_SILENCE_SECONDS:
@@ -166,4 +146,4 @@ def _runs(instance: "DagsterInstance", target: Target) -> Line:
 
 
 def _moment(timestamp: float) -> str:
-    return output.shown(datetime.fromtimestamp(timestamp, UTC))
+    return shown(datetime.fromtimestamp(timestamp, UTC))

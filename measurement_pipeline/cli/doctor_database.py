@@ -4,13 +4,18 @@ from collections.abc import Iterator
 
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.breaker_command import WHAT_TO_DO
+from measurement_pipeline.cli.dagster_instance import reading
 from measurement_pipeline.cli.diagnosis import Line, Verdict, fail, ok, warn
+from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import Target
 from measurement_pipeline.health import silence
 from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.health.silence import Machine
 from measurement_pipeline.postgres import health, migrate, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.songstats_ledger import Deployment
+
+_BUYS, _ANSWERS = "backfill_queue_sensor", "measurement_job_sensor"
 
 _NOT_ASKED = "not asked: the database has no schema of this version, or is another deployment's"
 
@@ -34,8 +39,9 @@ def lines(target: Target) -> Iterator[Line]:
             else warn("pause", f"{vendor.why_paused}; it passes by itself")
         )
         yield _budget(connection, target)
-        yield _queue(connection, target, vendor)
-        yield _requests(connection, target)
+        buys, answers = _machines(target)
+        yield _queue(connection, target, vendor, buys)
+        yield _requests(connection, target, answers)
 
 
 def _schema(target: Target) -> Line:
@@ -73,29 +79,38 @@ def _budget(connection: Connection, target: Target) -> Line:
     return warn("budget", f"SPENT: {words}; it goes on by itself, or raise SONGSTATS_HIT_LIMIT with the plan")
 
 
-def _queue(connection: Connection, target: Target, vendor: Deployment) -> Line:
+def _machines(target: Target) -> tuple[Machine, Machine]:
+    """What Dagster shows of what buys and of what answers, as far as it can be asked: why not is told by lines of its own."""
+    try:
+        with reading(target) as instance:
+            from measurement_pipeline.defs.machine import machine
+
+            return (
+                machine(instance, sensor=_BUYS, job="songstats_backfill", buys=True),
+                machine(instance, sensor=_ANSWERS, job="measurement_job_intake", buys=False),
+            )
+    except RefusedError:
+        return Machine(sensor=_BUYS), Machine(sensor=_ANSWERS)
+
+
+def _queue(connection: Connection, target: Target, vendor: Deployment, machine: Machine) -> Line:
     buying = health.buying(connection, operators_account=target.settings.backfill_account_id)
     budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
-    # What Dagster shows of the sensor is told by lines of its own.
-    nothing_of_dagster = silence.Machine(sensor="backfill_queue_sensor")
     alarm_hours = target.settings.silence_alarm_hours
-    found = silence.recordings_are_bought(buying, vendor, budget, nothing_of_dagster, alarm_hours=alarm_hours)
+    found = silence.recordings_are_bought(buying, vendor, budget, machine, alarm_hours=alarm_hours)
     oldest = "" if buying.oldest_waiting is None else f"; the oldest since {output.shown(buying.oldest_waiting)}"
     unpaid = buying.waiting - buying.payable
     owing = f"; {unpaid:,} of them wait for somebody with a card on file" if unpaid else ""
     return _told("queue", found, f"{oldest}{owing}")
 
 
-def _requests(connection: Connection, target: Target) -> Line:
-    nothing_of_dagster = silence.Machine(sensor="measurement_job_sensor")
+def _requests(connection: Connection, target: Target, machine: Machine) -> Line:
     alarm_hours = target.settings.silence_alarm_hours
-    return _told(
-        "requests",
-        silence.requests_are_answered(health.answering(connection), nothing_of_dagster, alarm_hours=alarm_hours),
-    )
+    answering = health.answering(connection)
+    return _told("requests", silence.requests_are_answered(answering, machine, alarm_hours=alarm_hours))
 
 
 def _told(name: str, found: Finding, more: str = "") -> Line:
     if found.passed:
-        return ok(name, f"{found.words}{more}")
+        return Line(name, Verdict.WARN if found.reason else Verdict.OK, f"{found.words}{more}")
     return Line(name, Verdict.FAIL if found.serious else Verdict.WARN, f"{found.words}{more}")

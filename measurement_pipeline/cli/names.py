@@ -27,6 +27,14 @@ def account(connection: Connection, text: str) -> UUID:
     return found[0]
 
 
+def known_account(connection: Connection, text: str) -> UUID:
+    """The same, of an account that has to be known here: a slip in a UUID is not to look like one that did nothing."""
+    found = account(connection, text)
+    if not names.account_is_known(connection, found):
+        raise RefusedError(f"there is no account {found}: expected the UUID or the name of an account known here")
+    return found
+
+
 def catalog(connection: Connection, text: str, *, of: UUID | None) -> UUID:
     """The catalogue whose id or name is `text`, among those of account `of` or of all. Raises `RefusedError`."""
     found = names.catalogs(connection, id_=_uuid(text), name=text, account=of)
@@ -34,8 +42,9 @@ def catalog(connection: Connection, text: str, *, of: UUID | None) -> UUID:
     if not found:
         raise RefusedError(f"no catalogue{whose} is {text!r}: expected the id or the name of an imported catalogue")
     if len(found) > 1:
-        ids = ", ".join(str(one["id"]) for one in found)
-        raise RefusedError(f"{len(found)} catalogues{whose} are named {text!r}: expected the id of one: {ids}")
+        ids = ", ".join(f"{one['id']} of account {one['account']}" for one in found)
+        expected = "the id of one" if of is not None else "--account, to say whose, or the id of one"
+        raise RefusedError(f"{len(found)} catalogues{whose} are named {text!r}: expected {expected}: {ids}")
     return UUID(str(found[0]["id"]))
 
 

@@ -1,5 +1,6 @@
 """Watching a request: a progress bar where a person looks, plain lines elsewhere. Its receipt in the end is `receipt`."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ UNSETTLED = {State.QUEUED, State.ACCEPTED}
 _POLL_SECONDS = 0.5
 # The budget counts 30 days of hits: not at every look.
 _HELD_SECONDS = 5.0
+# The sensor of intake looks every 5 s, and a run of it takes as long again to start.
+_INTAKE_SECONDS = 20.0
 # Between two plain lines that say the same.
 _REPEAT_SECONDS = 30.0
 
@@ -74,12 +77,21 @@ def meter() -> Iterator[Meter]:
         yield _Bar(bar)
 
 
-def until_answered(connection: Connection, job: UUID, *, hits_allowed: int) -> dict[str, Any]:
-    """Wait until the request is done or refused, showing how far it is and what holds it; the request as it is then."""
+def until_answered(
+    connection: Connection, job: UUID, *, hits_allowed: int, intake_seconds: float = _INTAKE_SECONDS
+) -> dict[str, Any]:
+    """Wait until the request is done or refused, showing how far it is and what holds it; the request as it is then.
+
+    Says so, once, where nothing has taken it in after `intake_seconds`.
+    """
     held, ask_again_at = "", 0.0
+    missed_at = time.monotonic() + intake_seconds
     with meter() as shown:
         while True:
             found = show(connection, job)
+            if time.monotonic() >= missed_at and found["state"] == State.QUEUED and found["run_id"] is None:
+                click.echo(_nothing_takes_it_in(intake_seconds), err=True)
+                missed_at = math.inf
             if time.monotonic() >= ask_again_at:
                 held = what_holds_purchases(connection, hits_allowed=hits_allowed) or ""
                 ask_again_at = time.monotonic() + _HELD_SECONDS
@@ -87,6 +99,13 @@ def until_answered(connection: Connection, job: UUID, *, hits_allowed: int) -> d
             if found["state"] not in UNSETTLED:
                 return found
             time.sleep(_POLL_SECONDS)
+
+
+def _nothing_takes_it_in(seconds: float) -> str:
+    return (
+        f"nothing has taken the request in for {seconds:.0f} s: is `measurement-pipeline dev`, or Dagster's daemon, running? "
+        "`measurement-pipeline doctor` says so; the request stays queued until it is"
+    )
 
 
 def show(connection: Connection, job: UUID) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _IN_WORDS = {
 @sandbox_command.port_option
 @output.json_option
 @click.pass_obj
-def command(state: Path | None, *, sandbox_port: int, as_json: bool) -> None:
+def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> None:
     """Put right what crashes and passing failures left behind: the same sweep as the hourly schedule's.
 
     Recordings stored but never shown in the UI are left to that one.
@@ -39,7 +39,8 @@ def command(state: Path | None, *, sandbox_port: int, as_json: bool) -> None:
     from measurement_pipeline import deployment
     from measurement_pipeline.backfill import sweep
 
-    with opened(os.environ, state=state, doubles=sandbox_command.at_port(sandbox_port)) as target:
+    doubles = sandbox_command.at_port(sandbox_port, state)
+    with opened(os.environ, state=state, doubles=doubles) as target:
         pipeline = deployment.from_settings(target.settings)
         target.require()
         sandbox_command.require_running(target)

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import click
 
+from measurement_pipeline import deployment
 from measurement_pipeline.backfill import overrides
 from measurement_pipeline.cli import names, output
 from measurement_pipeline.cli.target import database
 from measurement_pipeline.domain import isrc
+from measurement_pipeline.domain.backfill_queue import Status
 from measurement_pipeline.domain.outcome import Outcome
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import backfill_queue
+from measurement_pipeline.postgres.backfill_queue import Row
 
 # What is stored is never bought again, by anybody.
 _CHOICES = [outcome.value for outcome in Outcome if outcome is not Outcome.STORED]
@@ -77,8 +81,11 @@ def command(
             isrcs=wanted or None,
             older_than_seconds=older_than,
         )
+        others = [song for song in dict.fromkeys(wanted) if song not in chosen]
+        rules = deployment.terms(target.settings, target.database_url).rules
+        rows = backfill_queue.rows(connection, others, rules) if others else {}
         done = [] if estimate else overrides.requeue(connection, list(chosen), rebuy=rebuy, actor=getpass.getuser())
-    left_alone = [song for song in dict.fromkeys(wanted) if song not in chosen]
+    left_alone = {song: _why_left_alone(rows.get(song)) for song in others}
     hits = sum(rebuy or was is not Outcome.MALFORMED for was in chosen.values())
     eur = output.euros(hits, target.settings.songstats_eur_per_hit)
     if as_json:
@@ -88,21 +95,32 @@ def command(
                 "chosen": len(chosen),
                 "by_outcome": by_outcome,
                 "requeued": len(done),
-                "left_alone": left_alone,
+                "left_alone": others,
+                "left_alone_because": left_alone,
                 "hits_at_most": hits,
                 "eur_at_most": eur,
             }
         )
     else:
-        cost = f"at most {hits:,} hits, €{eur:,.2f}"
+        cost = f"at most {counted(hits, 'hit')}, €{eur:,.2f}"
         deed = "nothing was changed" if estimate else f"{len(done):,} put back on the queue"
-        output.say(f"{len(chosen):,} recordings{_by_outcome(chosen)}: {deed}; {cost}")
-        if left_alone:
-            more = ", …" if len(left_alone) > _SHOWN else ""
-            output.say(
-                f"left alone: {', '.join(left_alone[:_SHOWN])}{more}: not settled, not what the other conditions name, "
-                "or stored; stored ones are never put back"
-            )
+        output.say(f"{counted(len(chosen), 'recording')}{_by_outcome(chosen)}: {deed}; {cost}")
+        for reason in dict.fromkeys(left_alone.values()):
+            songs = [song for song, why in left_alone.items() if why == reason]
+            output.say(f"left alone: {', '.join(songs[:_SHOWN])}{', …' if len(songs) > _SHOWN else ''}: {reason}")
+
+
+def _why_left_alone(row: Row | None) -> str:
+    """Why a recording that was named is not among those chosen."""
+    if row is None:
+        return "nobody has asked for it"
+    if row.outcome is Outcome.STORED:
+        return "it is stored, and never bought again"
+    if row.status is Status.PENDING:
+        return "it is on the queue already"
+    if row.status is Status.IN_PROGRESS:
+        return "a run has it"
+    return f"it is {row.outcome or row.status}, which the other conditions leave out"
 
 
 def _isrcs(values: Sequence[str]) -> list[str]:

@@ -1,28 +1,30 @@
 """`sandbox`: the doubles of the vendors by themselves, and how other commands of the same checkout find them."""
 
 import shlex
-import socket
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
-from measurement_pipeline.cli import output
+from measurement_pipeline.cli import output, presence
 from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.target import SANDBOX_PORT, Doubles, Target
+from measurement_pipeline.cli.target import SANDBOX_PORT, Doubles, Target, home_of
 from measurement_pipeline.sandbox.behaviour import PLAIN, Behaviour
 from measurement_pipeline.settings import Kind, Settings
 
 port_option = click.option(
     "--sandbox-port",
     type=click.IntRange(1, 65_535),
-    default=SANDBOX_PORT,
-    show_default=True,
-    help="Where the doubles of the vendors listen on loopback, where no vendor keys are set.",
+    help=(
+        "Where the doubles of the vendors listen on loopback, where no vendor keys are set.  "
+        f"[default: where the `dev` that runs has them, else {SANDBOX_PORT}]"
+    ),
 )
 
 
-def at_port(port: int) -> Doubles:
-    """The doubles that this checkout starts on `port`."""
+def at_port(port: int | None, state: Path | None) -> Doubles:
+    """The doubles on `port`; None: those of the `dev` that runs on `state`, or where they are unless somebody says otherwise."""
+    port = port or presence.doubles_port(home_of("sandbox", state)) or SANDBOX_PORT
     return Doubles.at(f"http://127.0.0.1:{port}", Behaviour())
 
 
@@ -36,14 +38,11 @@ def require_doubles(settings: Settings, kind: Kind) -> None:
     address = urlsplit(settings.songstats_base_url)
     if kind != "sandbox" or address.hostname not in {"127.0.0.1", "localhost", "::1"}:
         return
-    try:
-        with socket.create_connection((address.hostname, address.port or 80), timeout=2):
-            return
-    except OSError as error:
+    if not presence.listens(address.hostname, address.port or 80):
         raise RefusedError(
             f"no doubles of the vendors listen at {settings.songstats_base_url}: start "
             "`measurement-pipeline dev` or `measurement-pipeline sandbox` first, or name their port with --sandbox-port"
-        ) from error
+        )
 
 
 @click.command("sandbox")

@@ -1,6 +1,6 @@
 """`spend`: what was spent, on what and for whom, what of it was wasted, and how long the queue will take. Only reads."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,17 +8,17 @@ from uuid import UUID
 
 import click
 
+from measurement_pipeline import deployment
 from measurement_pipeline.cli import names, output, spend_tables
 from measurement_pipeline.cli.estimate import seconds_until_bought
 from measurement_pipeline.cli.target import database
 from measurement_pipeline.domain import spend as sums
 from measurement_pipeline.domain.spend import Calls
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import songstats_ledger, spend
-from measurement_pipeline.postgres.backfill_queue import Rules
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.songstats_ledger import Budget
 from measurement_pipeline.postgres.spend import Frees, ToBuy
-from measurement_pipeline.settings import Settings
 
 _HOUR_SECONDS = 3_600.0
 # Fewer are a trial, and no pace.
@@ -28,9 +28,9 @@ _CENTURY_SECONDS = 100 * 365 * 24 * _HOUR_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """When the queue will be empty, as things are. `empty_at` None: not within a hundred years.
+    """When the queue will be empty, as things are. `empty_at` None: not within a hundred years, or nobody knows.
 
-    `held_by`: budget, or the pace; `pace` says which pace that is.
+    `held_by`: budget, the pace, or the breaker, which a person or a probe closes; `pace` says which pace that is.
     """
 
     empty_at: datetime | None
@@ -46,14 +46,16 @@ class Outlook:
 def command(state: Path | None, *, account: str | None, days: int, as_json: bool) -> None:
     """Hits by cause and account, in euros; what was wasted; the budget, and when the queue will be empty."""
     with database(state) as (target, connection):
-        of = None if account is None else names.account(connection, account)
+        of = None if account is None else names.known_account(connection, account)
         window = spend.since(connection, days=days)
         calls = spend.spent(connection, days=days, account=of)
         budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
         frees = spend.frees(connection)
-        queue = spend.to_buy(connection, _rules(target.settings))
+        queue = spend.to_buy(connection, deployment.terms(target.settings, target.database_url).rules)
         ahead = outlook(connection, queue, budget, pace=target.settings.songstats_requests_per_second, now=window[1])
         held = songstats_ledger.deployment(connection)
+        if held.breaker == "open":
+            ahead = replace(ahead, empty_at=None, held_by="breaker")
     eur_per_hit = target.settings.songstats_eur_per_hit
     if as_json:
         output.as_json(
@@ -73,8 +75,7 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
     output.say(f"{target.kind.upper()}: {target.where}")
     output.say(f"{whose}, {output.shown(window[0])} to {output.shown(window[1])}\n")
     _say_tables(calls, eur_per_hit)
-    stopped = held.breaker == "open" or held.paused_until is not None
-    _say_facts(calls, budget, frees, queue, ahead, eur_per_hit=eur_per_hit, stopped=stopped)
+    _say_facts(calls, budget, frees, queue, ahead, eur_per_hit=eur_per_hit, paused=held.paused_until is not None)
 
 
 def outlook(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float, now: datetime) -> Outlook:
@@ -93,18 +94,18 @@ def outlook(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float
     if queue.recent_hits >= _HITS_THAT_SHOW_A_PACE:
         by_pace = hits / queue.recent_hits * queue.recent_seconds
         an_hour = queue.recent_hits / queue.recent_seconds * _HOUR_SECONDS
-        which = f"{an_hour:,.0f} hits an hour, as when it last bought"
+        which = f"{counted(round(an_hour), 'hit')} an hour, as when it last bought"
     else:
         by_pace = hits / pace if pace else 0.0
-        which = f"{pace:g} calls a second, as set" if pace else "no pace is set"
+        which = (
+            f"{counted(int(pace) if pace == int(pace) else pace, 'call')} a second, as set"
+            if pace
+            else "no pace is set"
+        )
     held_by = "budget" if by_budget is None or by_budget > by_pace else "pace"
     if by_budget is None or max(by_budget, by_pace) > _CENTURY_SECONDS:
         return Outlook(None, held_by, which)
     return Outlook(now + timedelta(seconds=max(by_budget, by_pace)), held_by, which)
-
-
-def _rules(settings: Settings) -> Rules:
-    return Rules(settings.claim_timeout, settings.max_attempts, settings.backfill_account_id)
 
 
 def _totals(calls: list[Calls], eur_per_hit: float) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def _say_facts(
     ahead: Outlook,
     *,
     eur_per_hit: float,
-    stopped: bool,
+    paused: bool,
 ) -> None:
     total = sums.total(calls)
     ratio = total.hits_per_recording_stored
@@ -164,10 +165,10 @@ def _say_facts(
                 else f"{total.unknown:,}: the vendor alone knows whether it counted them; the budget does",
                 "cost nothing": None
                 if not total.cost_nothing
-                else f"{total.cost_nothing:,} calls: 429, an answered 5xx, a refused key, or never sent",
+                else f"{counted(total.cost_nothing, 'call')}: 429, an answered 5xx, a refused key, or never sent",
                 "budget (all accounts)": output.budget(budget),
                 "frees": _frees(budget, frees),
-                "queue": _queue(queue, ahead, budget, stopped=stopped),
+                "queue": _queue(queue, ahead, budget, paused=paused),
             }
         )
     )
@@ -182,13 +183,17 @@ def _frees(budget: Budget, frees: Frees) -> str | None:
     )
 
 
-def _queue(queue: ToBuy, ahead: Outlook, budget: Budget, *, stopped: bool) -> str:
+def _queue(queue: ToBuy, ahead: Outlook, budget: Budget, *, paused: bool) -> str:
     unpaid = f"; {queue.unpaid:,} wait for somebody with a card on file" if queue.unpaid else ""
     paid_for = queue.to_buy - queue.unpaid
     if not paid_for:
         return f"nothing is to be bought{unpaid}"
+    if ahead.held_by == "breaker":
+        return f"{paid_for:,} to buy, and nothing is bought while the breaker is open: see `breaker show`{unpaid}"
     if ahead.empty_at is None:
-        return f"{paid_for:,} to buy: not within a hundred years, with {budget.allowed:,} hits in 30 days{unpaid}"
+        return (
+            f"{paid_for:,} to buy: not within a hundred years, with {counted(budget.allowed, 'hit')} in 30 days{unpaid}"
+        )
     held = "as the budget frees" if ahead.held_by == "budget" else f"the budget suffices; at {ahead.pace}"
-    but = "; nothing is bought at the moment: see `queue`" if stopped else ""
+    but = "; nothing is bought at the moment: see `queue`" if paused else ""
     return f"{paid_for:,} to buy: empty about {output.shown(ahead.empty_at)}, {held}{unpaid}{but}"

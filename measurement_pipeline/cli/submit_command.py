@@ -11,6 +11,7 @@ from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import Target, database
 from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.domain.measurement_job import MeasurementRequest, Refusal, Source, State, read_request
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import Connection
 
@@ -128,7 +129,7 @@ def _say_estimate(
                 "hits needed": found.hits,
                 "cost": f"€{found.eur:,.2f}",
                 "days": days,
-                "budget": f"{found.hits_left_now:,} hits left now, {found.hits_allowed_in_30_days:,} in any 30 days",
+                "budget": f"{counted(found.hits_left_now, 'hit')} left now, {found.hits_allowed_in_30_days:,} in any 30 days",
             }
         )
     )

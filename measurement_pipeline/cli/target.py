@@ -3,7 +3,6 @@
 Composition for the command line. What settings there are is `settings`; the objects made of them are `deployment`.
 """
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,11 +14,10 @@ import click
 
 from measurement_pipeline.cli import dagster_processes
 from measurement_pipeline.cli.dagster_processes import DagsterProcesses
-from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.stop_signals import held
 from measurement_pipeline.postgres import address, migrate
 from measurement_pipeline.postgres.database import Connection, connect
-from measurement_pipeline.postgres.embedded import EmbeddedServer, dagster_url
+from measurement_pipeline.postgres.embedded import EmbeddedServer, EmbeddedServerError, dagster_url
 from measurement_pipeline.settings import REAL_SONGSTATS, REAL_STRIPE, Kind, Settings, SettingsError
 
 if TYPE_CHECKING:  # a web server of their own: commands that ask no vendor do not load it
@@ -121,6 +119,11 @@ def wants_doubles(settings: Settings) -> bool:
     return bool(missing) and settings.deployment_kind != "live" and not _says_where_vendors_are(settings)
 
 
+def home_of(name: str, state: Path | None) -> Path:
+    """Where the deployment of that kind, or name, keeps what is its own."""
+    return (state or _CHECKOUT / ".local").absolute() / name
+
+
 @contextmanager
 def opened(
     environment: Mapping[str, str],
@@ -128,11 +131,13 @@ def opened(
     state: Path | None = None,
     doubles: Doubles | None = None,
     name: str | None = None,
+    make: bool = True,
 ) -> Iterator[Target]:
     """The deployment that `environment` describes; an embedded server is held for as long as the block lasts.
 
     `doubles` stand in for the vendors where `wants_doubles`. `state` is where `<kind>/postgres` and `<kind>/dagster`
-    are kept; `name` overrides the first part. Raises `SettingsError`, `EmbeddedServerError`, what the database raises.
+    are kept; `name` overrides the first part. Where `make` is not set, nothing is made that is not there. Raises
+    `SettingsError`, `EmbeddedServerError`, what the database raises.
     """
     settings = Settings.read(environment)
     for variable, url in (
@@ -145,8 +150,8 @@ def opened(
     vendors = doubles.environment() if doubles is not None and without_vendors else {}
     settings = Settings.read({**environment, **vendors})
     kind = _kind(settings, without_vendors=without_vendors, has_doubles=bool(vendors))
-    home = (state or _CHECKOUT / ".local").absolute() / (name or kind)
-    with _server(settings, home) as (database_url, dagster):
+    home = home_of(name or kind, state)
+    with _server(settings, home, make=make) as (database_url, dagster):
         if address.same_database(database_url, dagster):
             raise SettingsError(
                 f"DATABASE_URL and DAGSTER_POSTGRES_URL both name {address.in_words(dagster)}: expected two databases, "
@@ -177,23 +182,6 @@ def database(state: Path | None) -> Iterator[tuple[Target, Connection]]:
         target.require()
         with target.connect() as connection:
             yield target, connection
-
-
-@contextmanager
-def alone(target: Target, command: str) -> Iterator[None]:
-    """Hold `target` for one `dev` or `demo`: two daemons on one Dagster instance would get in each other's way.
-
-    Raises `RefusedError`. The kernel lets go when the process dies, however it dies.
-    """
-    target.home.mkdir(parents=True, exist_ok=True)
-    with (target.home / f"{command}.lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RefusedError(
-                f"`measurement-pipeline {command}` runs already, with its state in {target.home}"
-            ) from None
-        yield
 
 
 @contextmanager
@@ -244,12 +232,18 @@ def _kind(settings: Settings, *, without_vendors: bool, has_doubles: bool) -> Ki
 
 
 @contextmanager
-def _server(settings: Settings, home: Path) -> Iterator[tuple[str, str]]:
+def _server(settings: Settings, home: Path, *, make: bool) -> Iterator[tuple[str, str]]:
     """The measurement database's URL, and that of Dagster's storage."""
     if settings.database_url is not None:
         dagster = settings.dagster_postgres_url or address.on_same_server(settings.database_url, DAGSTER_DATABASE)
         yield settings.database_url, dagster
         return
-    with EmbeddedServer(home / "postgres") as server:
-        server.create_database(MEASUREMENT_DATABASE)
+    embedded = EmbeddedServer(home / "postgres")
+    if not (make or embedded.was_made):
+        raise EmbeddedServerError(
+            f"none was made in {home} yet: start `measurement-pipeline dev`, or let DATABASE_URL name a database"
+        )
+    with embedded as server:
+        if make:
+            server.create_database(MEASUREMENT_DATABASE)
         yield server.url(MEASUREMENT_DATABASE), settings.dagster_postgres_url or server.url(DAGSTER_DATABASE)

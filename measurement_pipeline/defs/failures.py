@@ -1,12 +1,19 @@
 """How a backfill's summary becomes Dagster's words: success, retry in seconds, or a failure that says why in one line."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import dagster as dg
 
 from measurement_pipeline.backfill.report import Kind, Summary
 from measurement_pipeline.backfill.run import needs_rerun
+from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.retry_policies import MAX_RETRIES
+from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
+from measurement_pipeline.domain.wording import counted
+
+# How a launch fails that a person got wrong: the run's page tells them so, and nobody else is told.
+REFUSED_LAUNCH = "nothing was launched: "
 
 _SHOWN = 10
 
@@ -22,14 +29,32 @@ def raise_for(summary: Summary, *, retry_number: int) -> None:
         raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=(summary.retry_in_seconds or 0.0) + 0.5)
     why = []
     if summary.breaker_opened is not None:
-        why.append(f"the breaker opened: {summary.breaker_opened}")
+        why.append(f"{BREAKER_OPENED}{summary.breaker_opened}")
     if summary.failed:
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in Counter(summary.failed.values()).items())
-        why.append(f"{len(summary.failed)} recordings failed ({outcomes})")
+        why.append(f"{counted(len(summary.failed), 'recording')} failed ({outcomes})")
     if summary.undone:
         why.append(f"{len(summary.undone)} of the recordings asked for could not be done: {_first(summary.undone)}")
     if why:
         raise dg.Failure("; ".join(why), metadata=metadata(summary), allow_retries=False)
+
+
+def refused_launch(run_tags: Mapping[str, str]) -> dg.Failure:
+    """Of a run that covers nothing that there is."""
+    first = run_tags.get(tags.RANGE_START) or run_tags.get(tags.PARTITION)
+    last = run_tags.get(tags.RANGE_END) or first
+    if first is None:
+        why = "no recording was chosen"
+    elif first == last:
+        why = f"{first} is no partition"
+    else:
+        why = (
+            f"{first} to {last} is no range of partitions: one of the two is none, or the second comes before the first"
+        )
+    cure = (
+        "choose partitions of songstats_history, and add an ISRC that nobody has asked for on its partitions page first"
+    )
+    return dg.Failure(f"{REFUSED_LAUNCH}{why}; {cure}", allow_retries=False)
 
 
 def metadata(summary: Summary) -> dict[str, dg.MetadataValue]:

@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType, TickStatus
 
+from measurement_pipeline.defs.automation import quiet_daemons, standing
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.health.silence import Machine, Run
 from measurement_pipeline.health.wording import one_line
@@ -25,17 +25,14 @@ def machine(instance: dg.DagsterInstance, *, sensor: str, job: str, buys: bool) 
     """What is known of `sensor` and the runs of `job`; where it `buys`, of those that operators launched too."""
     jobs = (job, ASSET_JOB) if buys else (job,)
     busy, queued, ended = (_runs(instance, statuses, jobs) for statuses in (_BUSY, _WAITING, _ENDED))
-    switched_off, tick_error = _sensor(instance, sensor)
+    stands = standing(instance, [sensor])[sensor]
+    tick = stands.last_tick
     last = ended[0] if ended else None
     return Machine(
         sensor=sensor,
-        switched_off=switched_off,
-        tick_error=tick_error,
-        quiet_daemons={
-            name: None if status.last_heartbeat is None else _time(status.last_heartbeat.timestamp)
-            for name, status in instance.get_daemon_statuses().items()
-            if status.required and not status.healthy
-        },
+        switched_off=stands.switched_off,
+        tick_error=one_line(tick.error.message) if tick and tick.is_failure and tick.error else None,
+        quiet_daemons=quiet_daemons(instance),
         busy=_run(busy[-1]) if busy else None,
         queued=_run(queued[-1]) if queued else None,
         failed=_failed(instance, last) if last and last.dagster_run.status is dg.DagsterRunStatus.FAILURE else None,
@@ -87,22 +84,6 @@ def _run(record: dg.RunRecord) -> Run:
 def _failed(instance: dg.DagsterInstance, record: dg.RunRecord) -> Run:
     begun = _run(record)
     return Run(begun.id, begun.since, failure_line(instance, begun.id))
-
-
-def _sensor(instance: dg.DagsterInstance, name: str) -> tuple[bool, str | None]:
-    """Whether the sensor is switched off, and what its last tick failed with, where it did."""
-    states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-    found = [
-        (state, next(iter(instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)), None))
-        for state in states
-        if state.name == name
-    ]
-    if not found:
-        return False, None  # it runs by default, and nobody has touched it
-    # A location that was renamed leaves its states behind: the one that ticked last is the one in use.
-    state, tick = max(found, key=lambda each: 0.0 if each[1] is None else each[1].timestamp)
-    error = tick.error if tick is not None and tick.status is TickStatus.FAILURE else None
-    return state.status is InstigatorStatus.STOPPED, None if error is None else one_line(error.message)
 
 
 def _put_off(instance: dg.DagsterInstance) -> str | None:

@@ -13,6 +13,7 @@ from measurement_pipeline.defs import failures, materializations, retry_policies
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.defs.sign_of_life import beating
 from measurement_pipeline.domain.payment import Decision, ask_in_turn
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.intake import take_in as intake
 from measurement_pipeline.postgres import backfill_queue, run_heartbeats
 from measurement_pipeline.postgres.database import connect
@@ -32,6 +33,17 @@ def _pipeline(context: dg.OpExecutionContext) -> Pipeline:
     return pipeline
 
 
+def _recordings(context: dg.OpExecutionContext) -> list[str]:
+    """What the run covers, never nothing. Raises `Failure`."""
+    try:
+        found = list(context.partition_keys)
+    except (dg.DagsterInvalidInvocationError, dg.DagsterInvariantViolationError) as error:
+        raise failures.refused_launch(context.run.tags) from error
+    if not found:
+        raise failures.refused_launch(context.run.tags)
+    return found
+
+
 @dg.op(
     required_resource_keys=_PIPELINE,
     out={"opened": dg.Out(intake.Round), "accounts": dg.Out(list[UUID])},
@@ -42,7 +54,7 @@ def read_requests(context: dg.OpExecutionContext) -> tuple[intake.Round, list[UU
     opened = intake.open_round(_pipeline(context).terms.database_url)
     requests = [request.id for request in opened.requests]
     context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs(opened.accounts, requests))
-    context.log.info(f"{len(requests)} requests of {len(opened.accounts)} accounts wait")
+    context.log.info(f"{counted(len(requests), 'request')} of {counted(len(opened.accounts), 'account')} waiting")
     return opened, opened.accounts
 
 
@@ -52,11 +64,12 @@ def read_requests(context: dg.OpExecutionContext) -> tuple[intake.Round, list[UU
 )
 def find_payers(context: dg.OpExecutionContext) -> list[UUID]:
     """Accounts whose accepted requests want what the run covers, and the operators' own."""
+    songs = _recordings(context)
     with retry_policies.tried_again(context.retry_number):
         terms = _pipeline(context).terms
         with connect(terms.database_url) as connection:
-            payers = backfill_queue.payers(connection, list(context.partition_keys))
-            requests = backfill_queue.requests(connection, list(context.partition_keys))
+            payers = backfill_queue.payers(connection, songs)
+            requests = backfill_queue.requests(connection, songs)
     if terms.rules.operators_account is not None and tags.is_operators(context.run):
         payers.append(terms.rules.operators_account)
     context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs(payers, requests))

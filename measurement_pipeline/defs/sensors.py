@@ -18,6 +18,7 @@ from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import isrc_partitions, snapshot_partitions
 from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.intake.take_in import REQUESTS_A_RUN
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import connect
@@ -60,7 +61,9 @@ def measurement_job_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest
         return dg.SkipReason("no request waits")
     under_way = _living(context, pipeline, measurement_job_intake.name)
     if under_way:
-        return dg.SkipReason(f"intake is under way in run {under_way[0].run_id}; {waiting} requests wait")
+        return dg.SkipReason(
+            f"intake is under way in run {under_way[0].run_id}; {counted(waiting, 'request waits', 'requests wait')}"
+        )
     return dg.RunRequest(tags={tags.PLAN: _plan_id(context)})
 
 

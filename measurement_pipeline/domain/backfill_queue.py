@@ -33,6 +33,9 @@ STATUS_OF_OUTCOME = {
 REFUSALS_THAT_OPEN_THE_BREAKER = 5
 SILENCES_THAT_OPEN_THE_BREAKER = 25
 
+# How the failure of a run that opened the breaker begins, by which its incident is known again.
+BREAKER_OPENED = "the breaker opened: "
+
 # Answers in a row that tell nothing (no answer, or the vendor's own error) before the deployment stays away for a while.
 BLANKS_THAT_CALL_FOR_A_PAUSE = 5
 

@@ -12,7 +12,7 @@ class Finding:
     """How one check stands.
 
     `words` say it and, where it does not pass, what to do. `reason` names why in a word or two, the same for as long as it is the
-    same. `serious`: it will not pass by itself, so a person is told.
+    same; of one that passes, what may yet keep it from doing so. `serious`: it will not pass by itself, so a person is told.
     """
 
     passed: bool

@@ -8,6 +8,7 @@ vendor's month follows is not known; and calls may be made while the vendor is b
 from decimal import Decimal
 
 from measurement_pipeline.domain.spend import VendorMonth
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres.spend import Month
 
@@ -31,7 +32,9 @@ def ledger_matches_vendor(before: Month, after: Month, vendor: VendorMonth) -> F
         "Songstats: bill": _figure(vendor.bill),
     }
     if vendor.requests is None:
-        words = f"what Songstats counted is unknown ({vendor.detail}); the ledger counts {hits} hits this month"
+        words = (
+            f"what Songstats counted is unknown ({vendor.detail}); the ledger counts {counted(hits, 'hit')} this month"
+        )
         return Finding(False, words, reason="vendor not asked", figures=figures)
     tolerance = max(TOLERATED, int(TOLERATED_SHARE * hits))
     requests = _beyond(vendor.requests, before.counted - before.early, hits + after.late)
@@ -40,9 +43,10 @@ def ledger_matches_vendor(before: Month, after: Month, vendor: VendorMonth) -> F
     if vendor.objects is not None:
         objects = _beyond(vendor.objects, before.answered - before.early, after.asked)
         figures |= {"drift: objects": vendor.objects - after.answered, "drift: objects, unexplained": objects}
+    ours = f"{counted(hits, 'hit')} ({after.unknown} of unknown fate)"
     said = [
-        f"Songstats counts {vendor.requests} requests this month, the ledger {hits} hits ({after.unknown} of unknown fate)",
-        f"objects: {_figure(vendor.objects)} against {after.answered} recordings answered",
+        f"Songstats counts {counted(vendor.requests, 'request')} this month, the ledger {ours}",
+        f"objects: {_figure(vendor.objects)} against {counted(after.answered, 'recording')} answered",
     ]
     drifts = [f"{_signed(drift)} {what}" for drift, what in ((requests, "requests"), (objects, "objects")) if drift]
     if abs(requests) <= tolerance and abs(objects or 0) <= tolerance:
@@ -58,8 +62,8 @@ def _what_to_look_at(month: Month, drift: int) -> str:
     if drift < 0:
         return f"Songstats may not bill all that we count (404, rejected), which only leaves the budget on the safe side; {zone}"
     return (
-        f"does something else use the key? Does Songstats bill the {month.cost_nothing} calls that are held to cost nothing, or "
-        f"its free ones? Then lower SONGSTATS_HIT_LIMIT by as many; {zone}"
+        f"does something else use the key? Does Songstats bill the {counted(month.cost_nothing, 'call')} held to cost nothing, "
+        f"or its free ones? Then lower SONGSTATS_HIT_LIMIT by as many; {zone}"
     )
 
 

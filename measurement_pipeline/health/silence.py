@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.health.finding import Finding, at
 from measurement_pipeline.postgres.health import Answering, Buying
 from measurement_pipeline.postgres.songstats_ledger import Budget, Deployment
@@ -34,6 +35,10 @@ class Reason(StrEnum):
     PUT_OFF = "put off"
     STRIPE = "not answered"
     UNKNOWN = "nothing known"
+
+
+# Before that a run that holds the slot is at work, and what the last one put off may be bought by now.
+_ONLY_IN_SILENCE = {Reason.SLOT, Reason.PUT_OFF, Reason.UNKNOWN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +94,11 @@ def recordings_are_bought(
     hours = (buying.now - since) / timedelta(hours=1)
     figures["oldest waiting since"] = at(buying.oldest_waiting)
     figures["hours of silence"] = round(hours, 1)
-    if hours <= alarm_hours:
-        words = f"{buying.waiting} recordings wait; silence is an alarm after {alarm_hours:g} hours"
-        return Finding(True, words, figures=figures)
+    waiting = counted(buying.waiting, "recording waits", "recordings wait")
     found = list(_what_stops_buying(buying, deployment, budget, machine, since))
-    what = f"{buying.waiting} recordings wait, and none was settled since {at(since)}"
-    return _silent(what, found, figures)
+    if hours <= alarm_hours:
+        return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
+    return _silent(f"{waiting}, and none was settled since {at(since)}", found, figures)
 
 
 def requests_are_answered(answering: Answering, machine: Machine, *, alarm_hours: float) -> Finding:
@@ -104,9 +108,6 @@ def requests_are_answered(answering: Answering, machine: Machine, *, alarm_hours
         return Finding(True, "no request waits for an answer", figures=figures)
     hours = (answering.now - answering.oldest) / timedelta(hours=1)
     figures["oldest queued since"] = at(answering.oldest)
-    if hours <= alarm_hours:
-        words = f"{answering.waiting} requests wait; silence is an alarm after {alarm_hours:g} hours"
-        return Finding(True, words, figures=figures)
     found = [
         *_what_stops_everything(machine),
         *_what_holds_the_slot(machine, answering.now),
@@ -115,7 +116,24 @@ def requests_are_answered(answering: Answering, machine: Machine, *, alarm_hours
     if answering.error is not None:
         found.append(_Obstacle(Reason.STRIPE, f"the oldest one says: {answering.error}"))
     found.append(_nothing_known(machine))
-    return _silent(f"{answering.waiting} requests are queued, the oldest since {at(answering.oldest)}", found, figures)
+    if hours <= alarm_hours:
+        waiting = counted(answering.waiting, "request waits", "requests wait")
+        return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
+    queued = counted(answering.waiting, "request is queued", "requests are queued")
+    return _silent(f"{queued}, the oldest since {at(answering.oldest)}", found, figures)
+
+
+def _no_alarm_yet(
+    waiting: str, found: list[_Obstacle], figures: Mapping[str, int | float | str], *, alarm_hours: float
+) -> Finding:
+    """Passes; but what is known to stand in the way is told already."""
+    known = next((obstacle for obstacle in found if obstacle.reason not in _ONLY_IN_SILENCE), None)
+    return Finding(
+        passed=True,
+        reason="" if known is None else known.reason.value,
+        words=f"{waiting}{'' if known is None else f': {known.words}'}; silence is an alarm after {alarm_hours:g} hours",
+        figures=figures,
+    )
 
 
 def captures_are_made(capturing: Answering, machine: Machine, *, alarm_hours: float) -> Finding:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.health.finding import Finding, examples
 from measurement_pipeline.postgres.health import GivenUp, Series
 
@@ -32,7 +33,11 @@ def shown_is_stored(breaches: Sequence[str], *, materialized: int) -> Finding:
     """Partitions shown as materialized, rows done, measurements stored: each has the others."""
     figures: dict[str, int | float | str] = {"materialized": materialized, "disagreements": len(breaches)}
     if not breaches:
-        return Finding(True, f"{materialized} recordings are shown, and each is stored or settled", figures=figures)
+        return Finding(
+            True,
+            f"{counted(materialized, 'recording is', 'recordings are')} shown, and each is stored or settled",
+            figures=figures,
+        )
     return Finding(
         passed=False,
         serious=True,
@@ -51,7 +56,9 @@ def figures_are_in_range(latest: Sequence[Series], *, stored: int) -> Finding:
         "out of range": len(odd),
     }
     looked = (
-        f"{len(latest)} recordings" if len(latest) >= stored else f"the latest {len(latest)} of {stored} recordings"
+        counted(len(latest), "recording")
+        if len(latest) >= stored
+        else f"the latest {len(latest):,} of {counted(stored, 'recording')}"
     )
     if not odd:
         return Finding(True, f"{looked} stored in the last day, all in range", figures=figures)
@@ -66,9 +73,9 @@ def _oddities(series: Series) -> list[str]:
         found.append(f"was played {series.latest_count} times")
     behind = 0 if series.days_behind is None else series.days_behind
     if behind < 0:
-        found.append(f"has figures for {-behind} days to come")
+        found.append(f"has figures for {counted(-behind, 'day')} to come")
     if behind > STALE_DAYS:
-        found.append(f"ends {behind} days before it was bought")
+        found.append(f"ends {counted(behind, 'day')} before it was bought")
     if series.halved_on is not None:
         found.append(f"falls by more than half on {series.halved_on}")
     return found

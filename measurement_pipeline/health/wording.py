@@ -1,7 +1,7 @@
 """What makes two failures one incident, and in which words it is told. Pure.
 
-Fifty runs that fail alike are one incident: its key is where it failed and the first line of why, without what changes from one
-run to the next.
+Fifty runs that fail alike are one incident: its key is where it failed and the first paragraph of why, without what changes from
+one run to the next.
 """
 
 import re
@@ -9,7 +9,7 @@ import re
 from measurement_pipeline.health.finding import Finding, at
 from measurement_pipeline.postgres.incidents import Incident
 
-_LONGEST_LINE = 300
+_LONGEST_LINE = 500
 
 # What differs between two failures of one kind: times, ids, ISRCs, figures; and then lists of those.
 _CHANGING = (
@@ -18,8 +18,12 @@ _CHANGING = (
     re.compile(r"\b[A-Z]{2}[A-Z0-9]{3}\d{7}\b"),
     re.compile(r"\b(0x)?(?=[0-9a-f]*\d)[0-9a-f]{6,}\b", re.IGNORECASE),
     re.compile(r"\d+([.,:]\d+)*"),
-    re.compile(r"…([\s,;]*…)+"),
+    re.compile(r"…([\s,;'\"]*…)+"),
 )
+# One of them is none the less the same.
+_SEVERAL = re.compile(r"(… (?:recording|request|row|hit|call|account))s\b")
+# Where what is worth telling ends: at a blank line, a traceback, or the mark below a statement that PostgreSQL shows.
+_REST = re.compile(r"\n\s*(?:\n|Traceback \(|\^\s*(?:\n|$))")
 _MODULE = re.compile(r"^(\w+\.)+(?=[A-Z]\w*: )")
 _LOGIN = re.compile(r"(?<=://)[^/\s@]*@")
 
@@ -28,13 +32,17 @@ def key_of(job: str, line: str) -> str:
     """What makes two failures the same incident."""
     for changing in _CHANGING:
         line = changing.sub("…", line)
+    line = _SEVERAL.sub(r"\1", line)
     return f"{job}: {line}"
 
 
 def one_line(text: str) -> str:
-    """The first line of an error, of a length to be read: without its class's module, or a login that an address carries."""
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "no reason was given")
-    plain = _LOGIN.sub("", _MODULE.sub("", first))
+    """The first paragraph of an error in one line, of a length to be read.
+
+    Without its class's module, a traceback, or a login that an address carries.
+    """
+    first = _REST.split(text.strip(), maxsplit=1)[0]
+    plain = _LOGIN.sub("", _MODULE.sub("", " ".join(first.split()) or "no reason was given"))
     return plain if len(plain) <= _LONGEST_LINE else plain[: _LONGEST_LINE - 1] + "…"
 
 

@@ -41,6 +41,11 @@ class EmbeddedServer:
         self._ownership: IO[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
+    @property
+    def was_made(self) -> bool:
+        """Whether the directory holds a server, running or not."""
+        return self._cluster.was_made
+
     def start(self) -> Self:
         """Start the server, or join it where it runs. Raises `EmbeddedServerError`, and OSError for a directory out of reach."""
         if self._ownership is not None:

@@ -45,13 +45,18 @@ class Cluster:
         self.data = directory / "data"
         self.log = directory / "postgres.log"
 
+    @property
+    def was_made(self) -> bool:
+        """Whether there is data of a server here."""
+        return (self.data / "PG_VERSION").exists()
+
     def start(self, settings: Mapping[str, str]) -> None:
         """A server that accepts connections, whatever state the last one left behind. `settings` apply to a server started here.
 
         Raises `EmbeddedServerError`.
         """
         self._open_to_server_user()
-        if not (self.data / "PG_VERSION").exists():
+        if not self.was_made:
             self._initialise()
         deadline = time.monotonic() + _START_SECONDS
         while self._pid_file.exists():

@@ -64,8 +64,7 @@ order by request.account
 limit 5;
 
 -- name: answering
--- By when each was asked: every look of intake changes updated_at, and answers nothing. One that its client has put off waits
--- for its own time.
+-- By when each was asked. One that its client has put off waits for its own time.
 select
     count(*) as waiting,
     min(created_at) as oldest,

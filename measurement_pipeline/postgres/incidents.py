@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
 
@@ -27,14 +28,16 @@ class Incident:
 def see(connection: Connection, *, key: str, what: str) -> bool:
     """Open the incident `key`, or count it once more; whether it is new."""
     with connection.transaction():
-        connection.execute(_SQL["end_unseen"], {"hours": OVER_AFTER_HOURS})
+        _end_what_is_over(connection)
         row = connection.execute(_SQL["see"], {"key": key, "what": what}).fetchone()
     return row is not None and row["times"] == 1
 
 
 def end(connection: Connection, *, source: str) -> None:
-    """End the open incidents whose key begins with `source`."""
-    connection.execute(_SQL["end_of"], {"source": source})
+    """End the open incidents whose key begins with `source`, and what is over of the others."""
+    with connection.transaction():
+        _end_what_is_over(connection)
+        connection.execute(_SQL["end_of"], {"source": source})
 
 
 def tell_next(connection: Connection, tell: Callable[[Incident], None], *, after: int) -> bool:
@@ -50,3 +53,8 @@ def tell_next(connection: Connection, tell: Callable[[Incident], None], *, after
         tell(Incident(**row))
         connection.execute(_SQL["told"], {"id": row["id"]})
     return True
+
+
+def _end_what_is_over(connection: Connection) -> None:
+    connection.execute(_SQL["end_unseen"], {"hours": OVER_AFTER_HOURS})
+    connection.execute(_SQL["end_of_breaker"], {"opened": BREAKER_OPENED})

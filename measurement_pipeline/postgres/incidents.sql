@@ -5,6 +5,18 @@ update incidents
 set ended_at = last_at
 where ended_at is null and last_at < clock_timestamp() - make_interval(hours => %(hours)s);
 
+-- name: end_of_breaker
+-- Over with the breaker's closing, so that it is told when it opens anew. Dagster may show a failure after that: such a one is over
+-- at the latest with the next opening.
+update incidents as incident
+set ended_at = greatest(incident.last_at, vendor.streak_since)
+from vendor_state as vendor
+where
+    incident.ended_at is null
+    and strpos(incident.key, %(opened)s) > 0
+    and vendor.vendor = 'songstats'
+    and incident.last_at < greatest(vendor.opened_at, vendor.streak_since);
+
 -- name: see
 insert into incidents (key, what)
 values (%(key)s, %(what)s)

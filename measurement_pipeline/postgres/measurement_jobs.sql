@@ -39,8 +39,7 @@ from (
 update measurement_jobs
 set
     attempts = attempts + 1,
-    run_id = %(run)s,
-    updated_at = now()
+    run_id = %(run)s
 where id = %(job)s and state = any(%(states)s)
 returning attempts;
 
@@ -52,6 +51,7 @@ where id = %(job)s and state = %(state)s
 for update;
 
 -- name: answer
+-- An unpaid request is answered so again every hour: nothing of that is a change of state.
 update measurement_jobs
 set
     state = %(state)s,
@@ -61,7 +61,7 @@ set
     estimated_cost_usd = coalesce(%(cost)s, estimated_cost_usd),
     not_before = null,
     attempts = 0,
-    updated_at = now()
+    updated_at = case when state = %(state)s then updated_at else now() end
 where id = %(job)s and state = %(was)s;
 
 -- name: postpone
@@ -70,8 +70,7 @@ update measurement_jobs
 set
     not_before = now() + make_interval(secs => %(wait)s),
     error = %(error)s,
-    attempts = greatest(attempts - %(attempts_back)s, 0),
-    updated_at = now()
+    attempts = greatest(attempts - %(attempts_back)s, 0)
 where id = %(job)s and state = any(%(states)s);
 
 -- name: ask_for_isrcs

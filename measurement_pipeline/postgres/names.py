@@ -14,6 +14,12 @@ def accounts(connection: Connection, name: str) -> list[UUID]:
     return [row["id"] for row in connection.execute(_SQL["accounts"], {"name": name})]
 
 
+def account_is_known(connection: Connection, account: UUID) -> bool:
+    """Whether anything here is of that account: all that was spent is."""
+    row = connection.execute(_SQL["account_is_known"], {"account": account}).fetchone()
+    return row is not None and bool(row["is_known"])
+
+
 def catalogs(connection: Connection, *, id_: UUID | None, name: str, account: UUID | None) -> list[dict[str, Any]]:
     """The catalogues (id, account, name) of that id or name; with `account`, among its own."""
     parameters = {"id": id_, "name": name, "account": account}

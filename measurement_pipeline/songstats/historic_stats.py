@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from measurement_pipeline.domain.outcome import Cause, Judgement, Outcome
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.songstats.answer import Answer, Failure
 from measurement_pipeline.songstats.points import read_points
 
@@ -122,9 +123,9 @@ def _read(body: bytes, platform: str) -> Judgement:
         return Judgement(*_MALFORMED, _line(str(odd)))
     dropped = ", ".join(f"{count} {reason}" for reason, count in history.dropped.items())
     if not history.play_counts:
-        return Judgement(*_MALFORMED, f"none of {len(points)} points is usable: {dropped}")
+        return Judgement(*_MALFORMED, f"none of {counted(len(points), 'point')} is usable: {dropped}")
     first, last = history.play_counts[0].day, history.play_counts[-1].day
-    detail = f"{len(history.play_counts)} points from {first} to {last}"
+    detail = f"{counted(len(history.play_counts), 'point')} from {first} to {last}"
     if dropped:
         detail = f"{detail}; left out: {dropped}"
     return Judgement(*_STORED, detail, history)

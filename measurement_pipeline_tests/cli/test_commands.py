@@ -1,5 +1,7 @@
 """What each command does to a real database, what it prints, and the exit status that a script goes by."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -10,12 +12,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from measurement_pipeline.cli import progress
 from measurement_pipeline.cli.services import free_port
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.intake import take_in as intake
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseError, connect
 from measurement_pipeline_tests.cli.conftest import told
+from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import isrcs
 
 ACCOUNT = "11111111-1111-4111-8111-111111111111"
@@ -274,6 +278,30 @@ def test_waiting_says_why_nothing_moves(run, bench, database_url, obstacle, envi
     assert why in result.stderr
 
 
+def test_waiting_says_once_that_nothing_takes_the_request_in(bench, connection, database_url):
+    job = measurement_jobs.submit(connection, account=uuid4(), source="historical", scope={"isrcs": isrcs(1)})
+    said = io.StringIO()
+
+    def answer():
+        until(lambda: "nothing has taken the request in" in said.getvalue())
+        answer_requests(database_url, decision=Decision(Verdict.DENIED, "No card."))
+
+    intake_thread = Thread(target=answer)
+    with contextlib.redirect_stderr(said):
+        intake_thread.start()
+        found = progress.until_answered(connection, job, hits_allowed=1, intake_seconds=0)
+    intake_thread.join()
+    assert found["state"] == "payment_required"
+    assert said.getvalue().count("measurement-pipeline dev") == 1
+
+
+def test_waiting_for_a_request_that_is_taken_in_accuses_nobody(bench, connection, capsys):
+    job = bench.ask_for(isrcs(1))
+    bench.cover(isrcs(1))
+    assert progress.until_answered(connection, job, hits_allowed=1, intake_seconds=0)["state"] == "done"
+    assert "taken" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("moment", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"])
 @pytest.mark.parametrize("column", ["created_at", "updated_at", "not_before"])
 def test_a_client_cannot_write_a_moment_that_no_command_could_show(run, bench, column, moment):
@@ -332,9 +360,16 @@ def test_requeue_names_what_it_would_do_then_does_it_and_is_recorded(run, bench,
     planned = told(run("requeue", "--outcome", "no_history", "--estimate", "--json"))
     assert (planned["chosen"], planned["requeued"], planned["hits_at_most"]) == (1, 0, 1)
     assert bench.row(songs[0])["status"] == "done"
-    assert f"left alone: {songs[1]}: " in run("requeue", "--isrc", songs[1], "--estimate").stdout
+    words = run("requeue", "--isrc", songs[1], "--estimate").stdout
+    assert f"left alone: {songs[1]}: it is stored, and never bought again\n" in words
     done = told(run("requeue", "--isrc", songs[0], "--isrc", songs[1], "--json"))
     assert (done["requeued"], done["left_alone"]) == (1, [songs[1]])
+    again = told(run("requeue", "--isrc", ",".join([*songs, "AA6Q72999999"]), "--json"))["left_alone_because"]
+    assert again == {
+        songs[0]: "it is on the queue already",
+        songs[1]: "it is stored, and never bought again",
+        "AA6Q72999999": "nobody has asked for it",
+    }
     assert bench.statuses() == {"pending": 1, "stored": 1}
     assert told(run("jobs", job, "--json"))["state"] == "accepted"
     (act,) = bench.sql("select actor, act, detail from operator_acts")
@@ -351,6 +386,24 @@ def test_requeue_leaves_alone_what_any_condition_does_not_name(run, bench, sandb
     assert told(run("requeue", "--catalog", "mine", "--estimate", "--json"))["chosen"] == 3
     assert told(run("requeue", "--catalog", imported, "--outcome", "rejected", "--estimate", "--json"))["chosen"] == 0
     assert told(run("requeue", "--suspect", "--estimate", "--json"))["chosen"] == 0
+
+
+def test_requeue_names_the_condition_that_left_a_settled_recording_out(run, bench, sandbox):
+    sandbox.faults("/enterprise/v1/tracks/historic_stats", status=404)
+    bench.ask_for(isrcs(1))
+    bench.cover(isrcs(1))
+    words = run("requeue", "--isrc", isrcs(1)[0], "--outcome", "malformed").stdout
+    assert "it is no_history, which the other conditions leave out" in words
+
+
+def test_a_catalogue_that_two_accounts_have_is_asked_back_with_what_tells_them_apart(run, catalogue, imported):
+    other = told(run("catalog", "import", catalogue, "--name", "mine", "--account", uuid4(), "--json"))["catalog"]
+    refused = run("requeue", "--catalog", "mine", "--estimate")
+    assert refused.exit_code == 1
+    assert "--account" in refused.stderr
+    assert imported in refused.stderr
+    assert other in refused.stderr
+    assert run("requeue", "--catalog", "mine", "--account", ACCOUNT, "--estimate").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -445,6 +498,32 @@ def test_every_command_explains_itself(cli):
     ):
         assert command in cli("--help").stdout
         assert cli(command, "--help").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "why"),
+    [
+        (("jobs", ACCOUNT), 1, f"there is no request {ACCOUNT}"),
+        (("spend", "--days", "0"), 2, "0 is not in the range"),
+        (("spend", "--dys", "7"), 2, "No such option"),
+        (("requeue",), 2, "expected at least one of"),
+        (("catalog", "import", "/nowhere.csv"), 2, "does not exist"),
+    ],
+)
+def test_a_script_that_asked_for_json_is_told_of_an_error_as_json(run, arguments, status, why):
+    result = run(*arguments, "--json")
+    assert result.exit_code == status
+    assert why in result.stderr
+    (error,) = json.loads(result.stdout).values()
+    assert why in error
+    assert run(*arguments).stdout == "", "a person reads it on stderr alone"
+
+
+def test_a_database_that_is_away_is_told_as_json_too(run):
+    result = run("queue", "--json", DATABASE_URL="postgresql://u:hush@127.0.0.1:9/d")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"] in result.stderr
+    assert "hush" not in result.output
 
 
 def test_a_reader_that_has_read_enough_is_no_error(database_url):

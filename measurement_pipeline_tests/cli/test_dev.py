@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from measurement_pipeline.cli.sandbox_command import at_port
 from measurement_pipeline.cli.services import answers, free_port
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.cli.conftest import Run
@@ -41,6 +42,8 @@ class Dev:
     process: "subprocess.Popen[bytes]"
     ui: str
     read_only: str
+    doubles: str
+    state: Path
 
     def pids(self) -> dict[str, int]:
         """Its services, by what the command is."""
@@ -83,7 +86,7 @@ def dev(directory: Path) -> Iterator[Dev]:
     said = directory / "said"
     with said.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    found = Dev(process, *(f"http://127.0.0.1:{port}" for port in ports[:2]))
+    found = Dev(process, *(f"http://127.0.0.1:{port}" for port in ports), state)
     try:
         until(
             lambda: process.poll() is not None or (answers(f"{found.read_only}/server_info")("")),
@@ -106,6 +109,8 @@ def test_onlookers_see_and_cannot_touch_and_whatever_dies_comes_back_by_itself(d
     assert ask(dev.read_only, LAUNCH)["data"]["launchRun"]["__typename"] == "UnauthorizedError"
     assert httpx.post(f"{dev.ui}{REPORT}", timeout=30).status_code == 200
     assert httpx.post(f"{dev.read_only}{REPORT}", timeout=30).status_code == 401
+
+    assert at_port(None, dev.state).url == dev.doubles, "commands of the same state find the doubles"
 
     before = dev.pids()
     assert set(before) == {"api grpc", "dagster-daemon", "dagster-webserver"}

@@ -1,6 +1,7 @@
 """What `doctor` says in each state, on a real database and a real Dagster instance: the truth, and what to do."""
 
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,11 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
 from measurement_pipeline.cli.diagnosis import Verdict, ask, ok
+from measurement_pipeline.cli.presence import alone
 from measurement_pipeline.cli.services import free_port
+from measurement_pipeline.cli.target import opened
+from measurement_pipeline.defs.sensors import sensors
+from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.defs.conftest import dagster_template, instance  # noqa: F401 - fixtures
@@ -67,13 +72,16 @@ def beat(instance, *, seconds_ago: float = 0.0) -> None:  # noqa: F811
 def well(instance) -> None:  # noqa: F811
     """Daemons beat and sensors tick; sensors and schedules are as the code declares them."""
     beat(instance)
-    tick(instance, "measurement_job_sensor", TickStatus.SKIPPED)
+    tick_all(instance)
 
 
 def state_of(instance, name: str, status: InstigatorStatus) -> InstigatorState:  # noqa: F811
     repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("measurement_pipeline"), "__repository__")
     state = InstigatorState(RemoteInstigatorOrigin(repository, name), InstigatorType.SENSOR, status)
-    instance.add_instigator_state(state)
+    if instance.get_instigator_state(state.instigator_origin_id, state.selector_id) is None:
+        instance.add_instigator_state(state)
+    else:
+        instance.update_instigator_state(state)
     return state
 
 
@@ -90,6 +98,12 @@ def tick(instance, sensor: str, status: TickStatus, *, seconds_ago: float = 1) -
             error=SerializableErrorInfo("it broke", [], None) if status is TickStatus.FAILURE else None,
         )
     )
+
+
+def tick_all(instance, *, but: str = "") -> None:  # noqa: F811
+    for sensor in sensors:
+        if sensor.name != but:
+            tick(instance, str(sensor.name), TickStatus.SKIPPED)
 
 
 ALL = [
@@ -164,6 +178,24 @@ def test_what_a_person_has_to_put_right_fails_with_what_to_do(doctor, well, benc
     assert found["daemon"][0] == found["Songstats key"][0] == "ok"
 
 
+def test_an_embedded_server_that_is_not_there_is_told_and_not_made(doctor, well, tmp_path):
+    state = tmp_path / "local"
+    found = doctor(DATABASE_URL="")
+    assert found["status"] == 1
+    assert found["database"][0] == "FAIL"
+    assert f"none was made in {state / 'sandbox'} yet: start `measurement-pipeline dev`" in found["database"][1]
+    assert found["Songstats key"][0] == "ok"
+    assert not state.exists()
+
+
+def test_an_embedded_server_that_is_there_is_asked(doctor, well, tmp_path):
+    with opened({}, state=tmp_path / "local") as target:
+        migrate.upgrade(target.database_url, kind="sandbox")
+    found = doctor(DATABASE_URL="")
+    assert found["database"] == ("ok", f"reached: the embedded server in {tmp_path / 'local' / 'sandbox' / 'postgres'}")
+    assert found["schema"][0] == "ok"
+
+
 def test_a_database_of_another_schema_is_not_asked_what_only_ours_can_answer(doctor, well, empty_database_url):
     found = doctor(DATABASE_URL=empty_database_url)
     assert found["schema"][0] == found["stamp"][0] == "FAIL"
@@ -192,6 +224,16 @@ def test_the_age_of_the_oldest_pending_row_is_told_and_silence_is_an_alarm(docto
     silent = doctor()["queue"]
     assert silent[0] in {"warn", "FAIL"}
     assert "none was settled since" in silent[1]
+
+
+def test_what_waits_while_its_sensor_is_off_is_not_called_well(doctor, well, bench, instance):  # noqa: F811
+    bench.ask_for(isrcs(1))
+    bench.sql("insert into measurement_jobs (account, source, scope) values (%s, 'historical', '{}')", bench.account)
+    state_of(instance, "backfill_queue_sensor", InstigatorStatus.STOPPED)
+    found = doctor()
+    assert found["queue"][0] == "warn"
+    assert found["queue"][1].startswith("1 recording waits: backfill_queue_sensor is switched off; switch it on")
+    assert found["requests"] == ("ok", "1 request waits; silence is an alarm after 6 hours")
 
 
 # --- Dagster
@@ -235,7 +277,9 @@ def test_a_sensor_that_is_switched_off_is_named(doctor, well, instance):  # noqa
         (TickStatus.SKIPPED, 1, None),
     ],
 )
-def test_a_sensor_that_is_on_and_does_not_work_is_a_warning(doctor, well, instance, status, seconds_ago, words):  # noqa: F811
+def test_a_sensor_that_is_on_and_does_not_work_is_a_warning(doctor, instance, status, seconds_ago, words):  # noqa: F811
+    beat(instance)
+    tick_all(instance, but="backfill_queue_sensor")
     tick(instance, "backfill_queue_sensor", status, seconds_ago=seconds_ago)
     found = doctor()["sensors"]
     if words is None:
@@ -250,6 +294,34 @@ def test_where_no_sensor_has_ever_ticked_nothing_runs_however_well_the_daemon_be
     verdict, words = doctor()["sensors"]
     assert verdict == "FAIL"
     assert "the code location does not load" in words
+
+
+def test_a_sensor_that_never_ticked_though_others_did_is_named(doctor, instance):  # noqa: F811
+    beat(instance)
+    tick_all(instance, but="backfill_queue_sensor")
+    verdict, words = doctor()["sensors"]
+    assert verdict == "warn"
+    assert words.startswith("on, but backfill_queue_sensor has never ticked; see ")
+
+
+def test_a_dev_that_has_only_just_started_is_no_failure(doctor, instance, tmp_path):  # noqa: F811
+    with alone(tmp_path / "local" / "sandbox", "dev"):
+        found = doctor()
+        assert found["status"] == 0
+        assert re.fullmatch(r"`dev` started \d s ago: it never ran", found["daemon"][1])
+        beat(instance)
+        found = doctor()
+        assert found["daemon"][0] == "ok"
+        assert found["sensors"][0] == "warn"
+        assert re.fullmatch(r"none has ticked yet; `dev` started \d s ago", found["sensors"][1])
+    assert doctor()["sensors"][0] == "FAIL", "no `dev` runs"
+
+
+def test_the_age_of_the_daemons_last_beat_is_told(doctor, well, instance):  # noqa: F811
+    beat(instance, seconds_ago=100)
+    verdict, words = doctor()["daemon"]
+    assert verdict == "ok"
+    assert re.search(r"none longer ago than 10\d s", words)
 
 
 def test_a_schema_that_is_behind_dagsters_own_is_told(doctor, well, dagster_storage):

@@ -89,6 +89,15 @@ def test_an_account_is_told_its_own_by_name_and_an_unknown_name_is_refused(run, 
     assert "no account is named 'Nobody'" in refused.stderr
 
 
+def test_an_account_that_is_not_there_is_refused_and_one_that_has_only_asked_is_not(run, bench):
+    account = uuid4()
+    refused = run("spend", "--account", account)
+    assert refused.exit_code == 1
+    assert f"there is no account {account}" in refused.stderr
+    bench.sql("insert into measurement_jobs (account, source, scope) values (%s, 'historical', '{}')", account)
+    assert told(run("spend", "--account", account, "--json"))["hits"] == 0
+
+
 def test_an_empty_ledger_is_no_error(run):
     words = run("spend").stdout
     assert "nothing was called for" in words
@@ -130,7 +139,19 @@ def test_a_queue_that_will_never_be_empty_is_said_to_be_so(run, bench):
 def test_an_open_breaker_is_not_passed_over(run, bench):
     bench.ask_for(isrcs(1))
     bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'key', reason = '401', opened_at = now()")
-    assert "nothing is bought at the moment" in run("spend").stdout
+    words = run("spend").stdout
+    assert "1 to buy, and nothing is bought while the breaker is open: see `breaker show`" in words
+    assert "empty about" not in words
+    queue = told(run("spend", "--json"))["queue"]
+    assert (queue["empty_at"], queue["held_by"]) == (None, "breaker")
+
+
+def test_a_pause_is_told_beside_the_day(run, bench):
+    bench.ask_for(isrcs(1))
+    bench.sql("update vendor_state set paused_until = now() + interval '1 hour'")
+    words = run("spend").stdout
+    assert "1 to buy: empty about 20" in words
+    assert "nothing is bought at the moment: see `queue`" in words
 
 
 # --- receipts

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from measurement_pipeline.cli.target import Doubles, alone, opened, prepare_dagster, server_kept_up
+from measurement_pipeline.cli.presence import alone
+from measurement_pipeline.cli.target import Doubles, opened, prepare_dagster, server_kept_up
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import PLAIN
@@ -110,7 +111,7 @@ def test_with_no_database_named_the_embedded_server_of_the_kind_is_used(tmp_path
 def test_two_dev_servers_on_one_state_get_in_each_others_way_and_the_second_is_refused(cli, database_url, tmp_path):
     with (
         opened({"DATABASE_URL": database_url}, state=tmp_path / "local", doubles=DOUBLES) as target,
-        alone(target, "dev"),
+        alone(target.home, "dev"),
     ):
         result = cli("dev", "--port", "1", DATABASE_URL=database_url)
         assert result.exit_code == 1

@@ -9,8 +9,12 @@ from dagster._core.definitions.run_request import DagsterRunReaction
 from dagster._core.utils import make_new_run_id
 
 from measurement_pipeline.alerts.webhook import Webhook
+from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.asset_checks import health_checks, ledger_matches_vendor
+from measurement_pipeline.defs.machine import failure_line
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
@@ -82,12 +86,14 @@ def by_hand(
 
 
 def test_fifty_runs_that_fail_alike_are_one_message(sensor: Sensor, receiver: Receiver):
-    runs = [fail(sensor.stage, f"{number} recordings failed ({number} malformed)") for number in range(1, 51)]
+    runs = [
+        fail(sensor.stage, f"{counted(number, 'recording')} failed ({number} malformed)") for number in range(1, 51)
+    ]
     reactions = sensor.catch_up()
     assert len(reactions) == 50
     assert [reaction.error for reaction in reactions if reaction.error] == []
     (text,) = receiver.texts
-    assert text.startswith("songstats_backfill failed: 1 recordings failed (1 malformed)\n")
+    assert text.startswith("songstats_backfill failed: 1 recording failed (1 malformed)\n")
     assert f"Look at run {runs[0].run_id[:8]} in Dagster" in text
     (row,) = sensor.stage.bench.sql("select * from incidents")
     assert row["times"] == 50
@@ -125,6 +131,75 @@ def test_an_error_that_nobody_foresaw_is_told_by_its_first_line(sensor: Sensor, 
     (text,) = receiver.texts
     assert text.startswith("backfill_reclaim failed: ")
     assert 'relation "run_heartbeats" does not exist' in text.splitlines()[0]
+
+
+def test_a_key_that_is_refused_again_after_its_breaker_was_closed_is_told_again(sensor: Sensor, receiver: Receiver):
+    stage, songs = sensor.stage, isrcs(3)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    for _ in range(2):
+        stage.bench.sandbox.faults("/enterprise", status=401)
+        assert not stage.backfill(songs).success
+        fail(stage, f"{BREAKER_OPENED}what was in the air is refused too")
+        fail(stage, "the store is full")
+        sensor.catch_up()
+        stage.bench.sandbox.clear_faults()
+        assert stage.reclaim().success
+        assert stage.breaker() == "closed"
+    told = [text.split("\n")[0] for text in receiver.texts]
+    assert [line.startswith(f"songstats_backfill failed: {BREAKER_OPENED}") for line in told] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_breaker_that_was_closed_ends_its_incident_and_no_other(sensor: Sensor):
+    stage = sensor.stage
+    stage.bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'key', opened_at = clock_timestamp()")
+    for why in (f"{BREAKER_OPENED}HTTP 401", "the store is full"):
+        fail(stage, why)
+    sensor.catch_up()
+    checks = stage.definitions.resolve_job_def("health_checks")
+    assert checks.execute_in_process(instance=stage.instance).success
+    assert stage.bench.sql("select ended_at from incidents") == [{"ended_at": None}] * 2
+    stage.bench.sandbox.clear_faults()
+    stage.reclaim()
+    assert checks.execute_in_process(instance=stage.instance).success
+    over = stage.bench.sql(
+        "select what from incidents, vendor_state where ended_at = streak_since and vendor = 'songstats'"
+    )
+    assert len(over) == 1
+    assert BREAKER_OPENED in over[0]["what"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "why"),
+    [
+        ({}, "no recording was chosen"),
+        ({tags.PARTITION: "AA6Q72999999"}, "AA6Q72999999 is no partition"),
+        (
+            {tags.RANGE_START: "AA6Q72000001", tags.RANGE_END: "AA6Q72000000"},
+            "AA6Q72000001 to AA6Q72000000 is no range",
+        ),
+    ],
+)
+def test_a_launch_that_a_person_got_wrong_is_told_on_its_page_and_to_nobody_else(
+    sensor: Sensor, receiver: Receiver, chosen: dict[str, str], why: str
+):
+    stage = sensor.stage
+    stage.register(isrcs(2))
+    job = stage.definitions.resolve_job_def("songstats_backfill")
+    result = job.execute_in_process(instance=stage.instance, tags=chosen, raise_on_error=False)
+    assert failure_line(stage.instance, result.run_id).startswith(f"nothing was launched: {why}")
+    assert len(sensor.catch_up()) == 1
+    assert receiver.texts == stage.bench.sql("select * from incidents") == []
+    # The sensor's own is an incident: somebody has taken its partitions away.
+    job.execute_in_process(instance=stage.instance, tags={**chosen, tags.PLAN: "plan-1"}, raise_on_error=False)
+    sensor.catch_up()
+    assert len(receiver.texts) == 1
 
 
 def test_runs_that_succeed_are_no_news(sensor: Sensor, receiver: Receiver):

@@ -222,7 +222,7 @@ def test_a_request_that_stays_queued_is_silence_and_its_reason_is_named(stage: S
     found = shown(stage, "requests_are_answered")
     assert not found.passed
     assert found.severity is dg.AssetCheckSeverity.ERROR
-    assert "1 requests are queued" in str(found.description)
+    assert "1 request is queued" in str(found.description)
     assert "the oldest one says: " in str(found.description)
     switch(stage, "measurement_job_sensor", InstigatorStatus.STOPPED)
     assert "measurement_job_sensor is switched off" in str(shown(stage, "requests_are_answered").description)

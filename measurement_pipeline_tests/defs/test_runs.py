@@ -63,7 +63,7 @@ def test_a_row_that_fails_turns_red_and_settled_ones_stay_green(stage: Stage):
     result = stage.backfill(songs)
     assert not result.success
     assert stage.partition_statuses() == {song: "FAILED" if song == songs[4] else "MATERIALIZED" for song in songs}
-    assert "1 recordings failed (" in stage.why_failed(result)
+    assert "1 recording failed (" in stage.why_failed(result)
     assert stage.bench.sandbox.hits() == 6
 
 
@@ -232,7 +232,7 @@ def test_a_try_within_the_run_does_not_hide_what_failed_in_an_earlier_one(stage:
     stage.bench.sandbox.faults(HISTORY, isrc=songs[2], status=502, count=1)
     result = stage.backfill(songs)
     assert not result.success
-    assert "1 recordings failed (1 malformed)" in stage.why_failed(result)
+    assert "1 recording failed (1 malformed)" in stage.why_failed(result)
     assert stage.partition_statuses() == {song: "FAILED" if song == songs[1] else "MATERIALIZED" for song in songs}
 
 

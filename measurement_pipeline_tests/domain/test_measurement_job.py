@@ -35,8 +35,8 @@ def test_a_source_is_current_or_historical(source: object):
 
 
 def test_current_counts_may_be_asked_for_once_or_monthly():
-    for given, read in ((None, Schedule.ONCE), ("once", Schedule.ONCE), ("monthly", Schedule.MONTHLY)):
-        asked = read_request("current", {"isrcs": [ISRC]}, ["spotify"], given)
+    for schedule, read in ((None, Schedule.ONCE), ("once", Schedule.ONCE), ("monthly", Schedule.MONTHLY)):
+        asked = read_request("current", {"isrcs": [ISRC]}, ["spotify"], schedule)
         assert asked == MeasurementRequest(Source.CURRENT, ScopeByIsrc((ISRC,)), read)
 
 

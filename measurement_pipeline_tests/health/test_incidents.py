@@ -20,10 +20,12 @@ BROKEN = Finding(False, "3 recordings wait: the breaker is open", serious=True, 
     ("one", "other"),
     [
         ("3 recordings failed (3 malformed)", "12 recordings failed (12 malformed)"),
+        ("1 recording failed (1 malformed)", "2 recordings failed (2 malformed)"),
         ("GBUM72501895: no payer", "AA6Q72000001: no payer"),
         ("AA6Q72000000, AA6Q72000001: no payer", "AA6Q72000000, AA6Q72000001, AA6Q72000002 …: no payer"),
         ("silent since 2026-09-22 05:00 UTC", "silent since 2026-09-22T06:11:12.123+00:00"),
         ("run 0f0f0f0f-0000-4000-8000-000000000001 is gone", "run 1a2b3c4d-0000-4000-8000-00000000000f is gone"),
+        ("no such keys: ['AA6Q72000000']", "no such keys: ['AA6Q72000000', 'AA6Q72000001']"),
         ("connection to 127.0.0.1:5432 refused", "connection to 127.0.0.1:6543 refused"),
     ],
 )
@@ -40,12 +42,24 @@ def test_failures_of_another_job_or_for_another_reason_are_others():
     assert len(keys) == 6
 
 
-def test_a_line_is_the_first_one_of_a_length_to_be_read_and_without_a_login():
+def test_a_line_is_the_first_paragraph_of_a_length_to_be_read_and_without_a_login():
+    dagsters = """dagster._core.errors.DagsterInvalidInvocationError: Partition range AA6Q72000001 to AA6Q72000002 is
+                not a valid range. Nonexistent partition keys:
+                ['AA6Q72000001']
+
+Stack Trace:
+  File "x.py" """
+    assert wording.one_line(dagsters) == (
+        "DagsterInvalidInvocationError: Partition range AA6Q72000001 to AA6Q72000002 is not a valid range. "
+        "Nonexistent partition keys: ['AA6Q72000001']"
+    )
+    postgresqls = 'relation "x" does not exist\nLINE 1: delete from x\n                    ^\nHINT: none'
+    assert wording.one_line(postgresqls) == 'relation "x" does not exist LINE 1: delete from x'
     text = "\n could not reach postgresql://me:pass@db/x\nTraceback (most recent call last):\n ..."
     assert wording.one_line(text) == "could not reach postgresql://db/x"
     assert wording.one_line("psycopg.errors.UndefinedTable: no such table") == "UndefinedTable: no such table"
-    assert len(wording.one_line("x" * 1000)) == 300
-    assert wording.one_line("") == "no reason was given"
+    assert len(wording.one_line("x " * 1000)) == 500
+    assert wording.one_line(" \n ") == wording.one_line("") == "no reason was given"
 
 
 def test_the_message_says_what_where_to_look_and_since_when(database_url: str, receiver: Receiver):

@@ -52,6 +52,21 @@ def test_nothing_waiting_is_no_silence():
     assert found.words == "no recording waits to be bought"
 
 
+@pytest.mark.parametrize("buys", [True, False])
+def test_what_stands_in_the_way_is_told_before_it_is_an_alarm(buys: bool):
+    off = replace(MACHINE, switched_off=True, busy=Run("run", NOW - HOUR), put_off="3 × budget")
+    for machine, reason in ((off, "sensor stopped"), (replace(off, switched_off=False), "")):
+        found = (
+            look(replace(BUYING, waiting=1, last_settled=NOW - HOUR), machine=machine)
+            if buys
+            else requests_are_answered(Answering(1, NOW - HOUR, None, NOW), machine, alarm_hours=6)
+        )
+        assert (found.passed, found.reason) == (True, reason)
+        held = ": backfill_queue_sensor is switched off; switch it on (Automation)" if reason else ""
+        what = "1 recording waits" if buys else "1 request waits"
+        assert found.words == f"{what}{held}; silence is an alarm after 6 hours"
+
+
 @pytest.mark.parametrize(
     ("waiting_hours", "settled_hours", "passed"),
     [

@@ -1,5 +1,6 @@
 """Incidents in the table: one open row a key, and when it is over."""
 
+from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.postgres import incidents
 from measurement_pipeline.postgres.database import Connection
 
@@ -27,6 +28,18 @@ def test_an_incident_not_seen_for_six_hours_is_over_and_the_same_key_is_a_new_on
     assert rows(connection) == [("a", 2, False), ("a", 1, True)]
     (old,) = connection.execute("select ended_at = last_at as same from incidents order by id limit 1")
     assert old["same"], "it was over when it was last seen"
+
+
+def test_an_opening_of_the_breaker_that_was_seen_after_its_closing_is_over_with_the_next_one(connection: Connection):
+    key = f"songstats_backfill: {BREAKER_OPENED}HTTP …"
+    connection.execute("update vendor_state set streak_since = clock_timestamp()")
+    assert incidents.see(connection, key=key, what="late")
+    assert not incidents.see(connection, key=key, what="later still")
+    connection.execute("update vendor_state set breaker = 'open', opened_at = clock_timestamp()")
+    assert incidents.see(connection, key=key, what="new")
+    assert rows(connection) == [(key, 2, False), (key, 1, True)]
+    (old,) = connection.execute("select ended_at = last_at as same from incidents order by id limit 1")
+    assert old["same"]
 
 
 def test_ending_a_source_leaves_others_open(connection: Connection):

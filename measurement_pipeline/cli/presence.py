@@ -1,0 +1,69 @@
+"""That a `dev` or `demo` runs on a directory of state: the lock that keeps it alone, and what it says there of itself.
+
+Who wants to know reads the file and locks nothing, so that it stands in nobody's way.
+"""
+
+import fcntl
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from measurement_pipeline.cli.failures import RefusedError
+
+
+@contextmanager
+def alone(home: Path, command: str, *, doubles_port: int | None = None) -> Iterator[None]:
+    """Hold `home` for one `dev` or `demo`: two daemons on one Dagster instance would get in each other's way.
+
+    Raises `RefusedError`. The kernel lets go when the process dies, however it dies.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with _file(home, command).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RefusedError(f"`measurement-pipeline {command}` runs already, with its state in {home}") from None
+        lock.truncate(0)
+        said = {"doubles_port": doubles_port, "started_at": datetime.now(UTC).isoformat()}
+        lock.write(json.dumps(said).encode())
+        lock.flush()
+        try:
+            yield
+        finally:
+            lock.truncate(0)
+
+
+def seconds_since_start(home: Path, command: str) -> float | None:
+    """How long `command` has run on `home`; None: it does not, or nothing is known of it."""
+    said = _said(home, command)
+    return (datetime.now(UTC) - datetime.fromisoformat(said["started_at"])).total_seconds() if said else None
+
+
+def doubles_port(home: Path) -> int | None:
+    """Where the doubles of the `dev` on `home` listen; None: there are none, or it was killed."""
+    port = _said(home, "dev").get("doubles_port")
+    return int(port) if port is not None and listens("127.0.0.1", int(port)) else None
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        with socket.create_connection((host, port), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def _said(home: Path, command: str) -> dict[str, str]:
+    try:
+        found: dict[str, str] = json.loads(_file(home, command).read_text(encoding="utf-8") or "{}")
+    except (FileNotFoundError, ValueError):  # never run, or half written
+        return {}
+    return found
+
+
+def _file(home: Path, command: str) -> Path:
+    return home / f"{command}.lock"
