@@ -13,7 +13,7 @@ from measurement_pipeline.domain.capture import CapturedAlbum, Measured, Track, 
 from measurement_pipeline.postgres import apify_runs, snapshots
 from measurement_pipeline.postgres.apify_runs import Bought
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.spotify.client import CredentialsRefusedError
+from measurement_pipeline.spotify.client import CredentialsRefusedError, SpotifyClient
 
 SPOTIFY = "spotify"
 
@@ -26,7 +26,42 @@ class Looked:
     why_not: dict[str, str]
 
 
-def map_result(connection: Connection, bought: Bought, means: Means, *, snapshot: UUID, run: str) -> Measured:
+class Spotify:
+    """Spotify, asked through one client for as long as a run lasts: it learns in what form it may ask."""
+
+    def __init__(self, means: Means) -> None:
+        self._new = means.new_spotify
+        self._client: SpotifyClient | None = None
+
+    def look_up(self, connection: Connection, track_ids: Sequence[str]) -> Looked:
+        """What is known there of these tracks. Whatever keeps it from answering is said of each, and never raised."""
+        if not track_ids:
+            return Looked({}, {})
+        if self._new is None:
+            return Looked({}, dict.fromkeys(track_ids, "Spotify is not set up here: SPOTIFY_CLIENT_ID is not set"))
+        pause = snapshots.paused(connection, SPOTIFY)
+        if pause is not None:
+            return Looked({}, dict.fromkeys(track_ids, f"{pause.reason}, until {pause.until:%Y-%m-%d %H:%M} UTC"))
+        self._client = self._client or self._new()
+        try:
+            answer = self._client.look_up(track_ids)
+        except CredentialsRefusedError as error:
+            return Looked({}, dict.fromkeys(track_ids, str(error)))
+        if answer.deferred and answer.retry_after_seconds:
+            why = answer.why or "Spotify asks to be left alone"
+            snapshots.pause(connection, SPOTIFY, seconds=answer.retry_after_seconds, reason=why)
+        why_not = dict.fromkeys(answer.unknown, "Spotify knows no such track")
+        why_not |= dict.fromkeys(answer.deferred, answer.why or "Spotify gave no answer")
+        why_not |= {asked: "Spotify names no ISRC" for asked, track in answer.found.items() if track.isrc is None}
+        return Looked(answer.found, why_not)
+
+    def close(self) -> None:
+        """Close the connections, if there are any."""
+        if self._client is not None:
+            self._client.close()
+
+
+def map_result(connection: Connection, bought: Bought, spotify: Spotify, *, snapshot: UUID, run: str) -> Measured:
     """Measure what was kept for one chunk. Raises `MalformedItemsError`, and `NotOursError` where the capture is another's."""
     albums = by_elimination(read_items(apify_runs.body(connection, bought.id)), bought.album_ids)
     track_ids = list(dict.fromkeys(track.track_id for album in albums for track in album.tracks))
@@ -34,7 +69,7 @@ def map_result(connection: Connection, bought: Bought, means: Means, *, snapshot
     # An item that does not say which album it is: its first track knows.
     witnesses = [album.tracks[0].track_id for album in albums if album.album_id is None and album.tracks]
     unknown = [track_id for track_id in track_ids if track_id not in songs]
-    looked = _look_up(connection, means, list(dict.fromkeys([*unknown, *witnesses])))
+    looked = spotify.look_up(connection, list(dict.fromkeys([*unknown, *witnesses])))
     apify_runs.learn(connection, {asked: looked.found[asked] for asked in unknown if asked in looked.found})
     songs = apify_runs.songs_of_tracks(connection, track_ids)
     measured = measure(_with_witnesses(albums, looked.found), songs, looked.why_not)
@@ -49,25 +84,3 @@ def _with_witnesses(albums: Sequence[CapturedAlbum], found: dict[str, Track]) ->
         else album
         for album in albums
     ]
-
-
-def _look_up(connection: Connection, means: Means, track_ids: Sequence[str]) -> Looked:
-    if not track_ids:
-        return Looked({}, {})
-    if means.new_spotify is None:
-        return Looked({}, dict.fromkeys(track_ids, "Spotify is not set up here: SPOTIFY_CLIENT_ID is not set"))
-    pause = snapshots.paused(connection, SPOTIFY)
-    if pause is not None:
-        return Looked({}, dict.fromkeys(track_ids, f"{pause.reason}, until {pause.until:%Y-%m-%d %H:%M} UTC"))
-    try:
-        with means.new_spotify() as spotify:
-            answer = spotify.look_up(track_ids)
-    except CredentialsRefusedError as error:
-        return Looked({}, dict.fromkeys(track_ids, str(error)))
-    if answer.deferred and answer.retry_after_seconds:
-        why = answer.why or "Spotify asks to be left alone"
-        snapshots.pause(connection, SPOTIFY, seconds=answer.retry_after_seconds, reason=why)
-    why_not = dict.fromkeys(answer.unknown, "Spotify knows no such track")
-    why_not |= dict.fromkeys(answer.deferred, answer.why or "Spotify gave no answer")
-    why_not |= {asked: "Spotify names no ISRC" for asked, track in answer.found.items() if track.isrc is None}
-    return Looked(answer.found, why_not)

@@ -6,7 +6,7 @@ looked for before another is started. A result is kept as received before it is 
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -21,7 +21,7 @@ from measurement_pipeline.apify.errors import (
     UnavailableError,
 )
 from measurement_pipeline.apify.items import MalformedItemsError
-from measurement_pipeline.capture.mapping import map_result
+from measurement_pipeline.capture.mapping import Spotify, map_result
 from measurement_pipeline.capture.steps import Step, next_step
 from measurement_pipeline.capture.terms import Captures
 from measurement_pipeline.domain.capture import SnapshotState, chunks
@@ -121,8 +121,8 @@ class _Purchase:
     def to_the_end(self, parts: Sequence[Sequence[str]], *, last_try: bool) -> Ended:
         """Every part, until each is over; what stops that is said on the capture's row."""
         try:
-            with self.captures.means.new_actor() as actor:
-                self._buy(actor, parts)
+            with self.captures.means.new_actor() as actor, closing(Spotify(self.captures.means)) as spotify:
+                self._buy(actor, spotify, parts)
         except _NotYetError as error:
             return self._put_off(Kind.PUT_OFF, str(error), seconds=error.seconds)
         except ThrottledError as error:
@@ -142,7 +142,7 @@ class _Purchase:
             return Ended(Kind.LEFT_ALONE, str(error))
         return self._conclude(parts, last_try=last_try)
 
-    def _buy(self, actor: ApifyActor, parts: Sequence[Sequence[str]]) -> None:
+    def _buy(self, actor: ApifyActor, spotify: Spotify, parts: Sequence[Sequence[str]]) -> None:
         deadline = time.monotonic() + self.captures.terms.patience_seconds
         while True:
             bought = apify_runs.of_snapshot(self.connection, self.snapshot)
@@ -150,6 +150,9 @@ class _Purchase:
             for chunk, album_ids in enumerate(parts):
                 latest = bought.get(chunk)
                 step = next_step(latest, retry_number=self.retry_number)
+                if step is Step.MAP and latest is not None:
+                    self._map(latest, spotify)
+                    continue
                 if step is Step.START and in_the_air >= self.captures.terms.chunks_at_once:
                     continue
                 # The first one in the air is waited for; the others are only looked at.
@@ -180,8 +183,6 @@ class _Purchase:
                 return self._look(actor, bought.id, bought.actor_run, wait)
             case Step.FETCH if bought.actor_run is not None:
                 return self._fetch(actor, bought.id, bought.actor_run, wait)
-            case Step.MAP:
-                self._map(bought)
         return False
 
     def _start(self, actor: ApifyActor, chunk: int, album_ids: Sequence[str]) -> bool:
@@ -226,9 +227,9 @@ class _Purchase:
         )
         return not stands.status.ended
 
-    def _map(self, bought: Bought) -> None:
+    def _map(self, bought: Bought, spotify: Spotify) -> None:
         try:
-            map_result(self.connection, bought, self.captures.means, snapshot=self.snapshot, run=self.run)
+            map_result(self.connection, bought, spotify, snapshot=self.snapshot, run=self.run)
         except MalformedItemsError as error:
             apify_runs.malformed(self.connection, bought.id, message=str(error))
 

@@ -171,8 +171,7 @@ def playcount_snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorR
         run_requests=[
             dg.RunRequest(
                 run_key=f"{plan_id}-{snapshot}",
-                partition_key=snapshot,
-                tags={tags.PLAN: plan_id, tags.PRIORITY: str(-1 - place)},
+                tags={tags.PLAN: plan_id, tags.PRIORITY: str(-1 - place), tags.PARTITION: snapshot},
             )
             for place, snapshot in enumerate(asked)
         ]

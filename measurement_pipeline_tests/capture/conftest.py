@@ -16,8 +16,7 @@ from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
-from measurement_pipeline.sandbox import PLAIN, Sandbox, running
-from measurement_pipeline.sandbox.behaviour import Behaviour
+from measurement_pipeline.sandbox import Sandbox, running
 from measurement_pipeline.sandbox.catalogue import Known
 from measurement_pipeline.sandbox.discography import album_id, track_id
 from measurement_pipeline.spotify.client import SpotifyClient
@@ -160,9 +159,5 @@ def studio(database_url: str, sandbox: Sandbox) -> Studio:
 @pytest.fixture
 def awkward(database_url: str, request: pytest.FixtureRequest) -> Iterator[Studio]:
     """Doubles of the behaviour that the test names."""
-    behaviour: Behaviour = request.param
-    with running(behaviour=behaviour) as opened:
+    with running(behaviour=request.param) as opened:
         yield studio_of(database_url, opened)
-
-
-__all__ = ["ARTIST", "PLAIN"]

@@ -1,11 +1,13 @@
 """Captures as Dagster runs them: asked for by a sensor, one partition each, with what came of it where an operator looks."""
 
+import time
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
 import dagster as dg
 import pytest
+from dagster._daemon.types import DaemonHeartbeat
 
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
@@ -62,7 +64,7 @@ def test_a_request_for_current_counts_goes_through_sensor_run_and_partition_to_d
     stage.intake()
     snapshot = capture_of(stage, job)
     (request,) = stage.tick("playcount_snapshot_sensor").run_requests
-    assert request.partition_key == snapshot
+    assert request.tags[tags.PARTITION] == snapshot
     assert stage.instance.get_dynamic_partitions("snapshot") == [snapshot]
     result = capture(stage, snapshot)
     assert result.success
@@ -80,7 +82,7 @@ def test_the_sensor_asks_for_nothing_that_a_run_in_flight_covers(stage: Stage):
     _, snapshot = asked(stage)
     stage.instance.create_run_for_job(
         stage.definitions.resolve_job_def("play_count_capture"),
-        status=dg.DagsterRunStatus.QUEUED,
+        status=dg.DagsterRunStatus.NOT_STARTED,
         tags={tags.PARTITION: snapshot},
     )
     assert stage.tick("playcount_snapshot_sensor").skip_message == "runs in flight cover the 1 captures that are due"
@@ -176,6 +178,8 @@ def test_the_daily_round_sweeps_then_starts_due_series_and_says_how_many(stage: 
 def test_open_captures_are_an_alarm_after_hours_of_silence(stage: Stage):
     asked(stage)
     check = stage.definitions.resolve_job_def("health_checks")
+    for daemon in stage.instance.get_required_daemon_types():
+        stage.instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), daemon, None))
 
     def finding() -> Any:
         result = check.execute_in_process(instance=stage.instance, raise_on_error=False)
