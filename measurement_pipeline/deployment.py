@@ -65,7 +65,7 @@ def from_settings(settings: Settings) -> Pipeline:
 
     return Pipeline(
         terms=terms(settings, settings.database_url),
-        means=Means(new_client=lambda: _new_client(settings), check_payment=check_payment),
+        means=Means(new_client=lambda: songstats_client(settings), check_payment=check_payment),
         decide=decide,
         captures=captures(settings, settings.database_url),
         silence_alarm_hours=settings.silence_alarm_hours,
@@ -149,7 +149,8 @@ def _require_keys(settings: Settings) -> None:
         )
 
 
-def _new_client(settings: Settings) -> SongstatsClient:
+def songstats_client(settings: Settings) -> SongstatsClient:
+    """A client of Songstats, or of its double. Raises `SettingsError` where there is no key."""
     if settings.songstats_api_key is None:
         raise SettingsError("SONGSTATS_API_KEY is not set")
     return SongstatsClient(

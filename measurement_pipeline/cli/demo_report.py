@@ -7,6 +7,7 @@ from typing import Any
 from measurement_pipeline.backfill.report import sparkline
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.target import Target
+from measurement_pipeline.domain import spend
 from measurement_pipeline.postgres import songs
 from measurement_pipeline.postgres.database import Connection
 
@@ -25,7 +26,7 @@ def say(
 ) -> None:
     """Print what came of the two requests, what it cost, and the most played recordings."""
     console = output.console()
-    eur = output.euros(ledger_hits, target.settings.songstats_eur_per_hit)
+    eur = spend.whole(ledger_hits, target.settings.songstats_eur_per_hit)
     console.print("\n[bold]The account with a card asked for the sample catalogue[/]")
     console.print(
         output.facts(

@@ -17,6 +17,8 @@ from measurement_pipeline.postgres.songstats_ledger import Deployment
 
 _BUYS, _ANSWERS = "backfill_queue_sensor", "measurement_job_sensor"
 
+_IDLE_SECONDS = 300.0
+
 _NOT_ASKED = "not asked: the database has no schema of this version, or is another deployment's"
 
 
@@ -28,6 +30,7 @@ def lines(target: Target) -> Iterator[Line]:
         for line in (_schema(target), _stamp(target)):
             is_ours &= line.verdict is Verdict.OK
             yield line
+        yield sessions(connection)
         if not is_ours:
             yield from (warn(name, _NOT_ASKED) for name in ("breaker", "pause", "budget", "queue", "requests"))
             return
@@ -42,6 +45,18 @@ def lines(target: Target) -> Iterator[Line]:
         buys, answers = _machines(target)
         yield _queue(connection, target, vendor, buys)
         yield _requests(connection, target, answers)
+
+
+def sessions(connection: Connection, *, idle_seconds: float = _IDLE_SECONDS) -> Line:
+    """Whether somebody sits on a transaction: what it has locked waits, and vacuum keeps what it might still see."""
+    idle = health.idle_in_transaction(connection, seconds=idle_seconds)
+    if not idle:
+        return ok("sessions", "none is idle in a transaction")
+    who = ", ".join(f"process {one.pid} ({one.application}) since {output.shown(one.since)}" for one in idle)
+    cure = (
+        "it holds up vacuum, and claims too where it has locked rows: commit there, or `select pg_terminate_backend(…)`"
+    )
+    return warn("sessions", f"idle in a transaction: {who}; {cure}")
 
 
 def _schema(target: Target) -> Line:

@@ -1,14 +1,12 @@
 """What `doctor` asks of the vendors: whether they take our keys. No hit is spent, nothing is changed, no key is shown."""
 
-import asyncio
 from collections.abc import Iterator
 
+from measurement_pipeline import deployment
+from measurement_pipeline.backfill import vendor_status
 from measurement_pipeline.cli import sandbox_command
 from measurement_pipeline.cli.diagnosis import Line, fail, ok, warn
 from measurement_pipeline.settings import Kind, Settings
-from measurement_pipeline.songstats import status
-from measurement_pipeline.songstats.client import SongstatsClient
-from measurement_pipeline.songstats.historic_stats import key_works
 
 _LONGEST_SECONDS = 8.0
 
@@ -19,30 +17,18 @@ def songstats(settings: Settings, kind: Kind) -> Iterator[Line]:
         yield fail("Songstats key", "SONGSTATS_API_KEY is not set")
         return
     sandbox_command.require_doubles(settings, kind)
-    key = settings.songstats_api_key.get_secret_value()
-
-    async def ask() -> Line:
-        async with SongstatsClient(
-            api_key=key,
-            base_url=settings.songstats_base_url,
-            sources=settings.songstats_sources.split(","),
-            timeout_seconds=min(_LONGEST_SECONDS, settings.songstats_timeout_seconds),
-            concurrency=1,
-        ) as client:
-            answer = await client.fetch_status()
-        works, month = key_works(answer), status.read(answer)
-        if works:
-            counted = "unknown" if month.requests is None else f"{month.requests:,}"
-            return ok("Songstats key", f"taken (GET /status, no hit); requests that it counts this month: {counted}")
-        if works is False:
-            return fail("Songstats key", f"REFUSED ({month.detail}): put SONGSTATS_API_KEY right")
-        return warn(
+    found = vendor_status.ask(lambda: deployment.songstats_client(settings), seconds=_LONGEST_SECONDS)
+    if found.key_works:
+        counted = "unknown" if found.month.requests is None else f"{found.month.requests:,}"
+        yield ok("Songstats key", f"taken (GET /status, no hit); requests that it counts this month: {counted}")
+    elif found.key_works is False:
+        yield fail("Songstats key", f"REFUSED ({found.month.detail}): put SONGSTATS_API_KEY right")
+    else:
+        yield warn(
             "Songstats key",
-            f"unknown, since {settings.songstats_base_url} gave no usable answer ({month.detail}): try again, or check "
+            f"unknown, since {settings.songstats_base_url} gave no usable answer ({found.month.detail}): try again, or check "
             "SONGSTATS_BASE_URL and the network",
         )
-
-    yield asyncio.run(ask())
 
 
 def stripe(settings: Settings, kind: Kind) -> Iterator[Line]:

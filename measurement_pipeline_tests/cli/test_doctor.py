@@ -13,6 +13,7 @@ from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
+from measurement_pipeline.cli import doctor_database
 from measurement_pipeline.cli.diagnosis import Verdict, ask, ok
 from measurement_pipeline.cli.presence import alone
 from measurement_pipeline.cli.services import free_port
@@ -23,6 +24,7 @@ from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.defs.conftest import dagster_template, instance  # noqa: F401 - fixtures
 from measurement_pipeline_tests.defs.test_sensors import started_event
+from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import isrcs
 
 DAGSTER_YAML = Path(__file__).parents[2] / "dagster.yaml"
@@ -107,7 +109,7 @@ def tick_all(instance, *, but: str = "") -> None:  # noqa: F811
 
 
 ALL = [
-    "settings", "database", "schema", "stamp", "breaker", "pause", "budget", "queue", "requests", "Dagster's storage",
+    "settings", "database", "schema", "stamp", "sessions", "breaker", "pause", "budget", "queue", "requests", "Dagster's storage",
     "Dagster's schema", "daemon", "run monitoring", "sensors", "schedules", "runs", "Songstats key", "Stripe key", "webhook",
 ]  # fmt: skip
 
@@ -224,6 +226,18 @@ def test_the_age_of_the_oldest_pending_row_is_told_and_silence_is_an_alarm(docto
     silent = doctor()["queue"]
     assert silent[0] in {"warn", "FAIL"}
     assert "none was settled since" in silent[1]
+
+
+def test_a_session_that_sits_on_a_transaction_is_named(connection, database_url):
+    with connect(database_url) as idle:
+        idle.execute("set application_name = 'somebodys notebook'")
+        assert doctor_database.sessions(connection, idle_seconds=0).verdict is Verdict.OK, "idle, but in no transaction"
+        with idle.transaction():
+            idle.execute("select 1")
+            assert doctor_database.sessions(connection).verdict is Verdict.OK, "not for five minutes"
+            until(lambda: doctor_database.sessions(connection, idle_seconds=0).verdict is Verdict.WARN)
+            words = doctor_database.sessions(connection, idle_seconds=0).words
+            assert f"process {idle.info.backend_pid} (somebodys notebook) since 20" in words
 
 
 def test_what_waits_while_its_sensor_is_off_is_not_called_well(doctor, well, bench, instance):  # noqa: F811
