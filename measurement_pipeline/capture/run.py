@@ -25,6 +25,7 @@ from measurement_pipeline.capture.mapping import Spotify, map_result
 from measurement_pipeline.capture.steps import Step, next_step
 from measurement_pipeline.capture.terms import Captures
 from measurement_pipeline.domain.capture import SnapshotState, chunks
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import apify_runs, measurement_jobs, operator_acts, snapshots
 from measurement_pipeline.postgres.apify_runs import Bought, NotOursError
 from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
@@ -94,7 +95,7 @@ def make_capture(
         if operator:
             _note_the_launch(connection, shown, run)
         if claimed.attempts > terms.max_attempts:
-            why = f"given up after {claimed.attempts - 1} attempts: {shown['error'] or 'no attempt came to an end'}"
+            why = f"given up after {counted(claimed.attempts - 1, 'attempt')}: {shown['error'] or 'no attempt came to an end'}"
             return _finish(connection, snapshot, run, SnapshotState.FAILED, why)
         try:
             return _Purchase(connection, captures, snapshot, run, retry_number).to_the_end(
@@ -245,7 +246,7 @@ class _Purchase:
             return Ended(Kind.TRY_AGAIN, why)
         albums = sum(len(one.album_ids) for one in missing)
         asked = sum(map(len, parts))
-        why = f"{albums:,} of {asked:,} albums could not be captured: {why}"
+        why = f"{albums:,} of {counted(asked, 'album')} could not be captured: {why}"
         return _finish(self.connection, self.snapshot, self.run, SnapshotState.DONE, why)
 
     def _put_off(self, kind: Kind, why: str, *, seconds: float | None, attempt_back: bool = True) -> Ended:

@@ -14,6 +14,7 @@ from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import snapshot_partitions
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.defs.sign_of_life import beating
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import run_heartbeats
 from measurement_pipeline.postgres.database import connect
 
@@ -156,7 +157,7 @@ def _tell(context: dg.OpExecutionContext, ended: Ended) -> None:
 
 
 def _headline(shown: dict[str, Any]) -> str:
-    return f"{shown['recordings']:,} recordings on {shown['album_count']:,} albums"
+    return f"{counted(shown['recordings'], 'recording')} on {counted(shown['album_count'], 'album')}"
 
 
 def _raise_for(ended: Ended, *, operator: bool, retry_number: int) -> None:

@@ -85,7 +85,7 @@ def test_the_sensor_asks_for_nothing_that_a_run_in_flight_covers(stage: Stage):
         status=dg.DagsterRunStatus.NOT_STARTED,
         tags={tags.PARTITION: snapshot},
     )
-    assert stage.tick("playcount_snapshot_sensor").skip_message == "runs in flight cover the 1 captures that are due"
+    assert stage.tick("playcount_snapshot_sensor").skip_message == "runs in flight cover the 1 capture that is due"
 
 
 def test_the_sensor_says_that_apify_is_left_alone(stage: Stage):
@@ -190,5 +190,5 @@ def test_open_captures_are_an_alarm_after_hours_of_silence(stage: Stage):
     stage.bench.sql("update playcount_snapshots set created_at = created_at - interval '7 hours', error = 'HTTP 503'")
     late = finding()
     assert not late.passed
-    assert "1 captures are open" in str(late.description)
+    assert "1 capture is open" in str(late.description)
     assert late.metadata["reason"].value == "vendor away"
