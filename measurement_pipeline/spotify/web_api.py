@@ -50,6 +50,10 @@ class WebApi:
         self._api.close()
         self._accounts.close()
 
+    def has_token(self, errand: Errand) -> bool:
+        """Whether Spotify gives a token; where it does not, `errand` says why. Raises CredentialsRefusedError."""
+        return self._current_token(errand) is not None
+
     def get(self, errand: Errand, path: str) -> httpx.Response | None:
         """What the Web API answers to a path below `/v1/`; None where it has to wait, as `errand` then says.
 
