@@ -47,4 +47,7 @@ def test_a_secret_that_is_not_its_clients_is_refused_and_not_repeated(sandbox: S
     found = ask(sandbox, client_secret="another-secret")
     assert found.works is False
     assert "another-secret" not in found.words
+    words = f'{{"error": "invalid_client", "error_description": "no client has the secret {sandbox.spotify_client_secret}"}}'
+    sandbox.faults(TOKEN, status=400, body=words)
+    assert "no client has the secret [secret])" in ask(sandbox).words
     assert ask(sandbox, client_secret="two\nlines").works is False
