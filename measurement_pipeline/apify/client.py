@@ -83,6 +83,10 @@ class ApifyActor:
             raise _not_seen(error, f"run {run_id}") from error
         return runs.read_run(runs.data(body))
 
+    def list_one(self) -> None:
+        """Ask for the newest run, whichever it is: for whether the token may. Free."""
+        runs.listed(self._ask("GET", self._runs_url, params={"desc": True, "limit": 1}))
+
     def find(self, album_ids: Sequence[str], *, since: datetime, besides: Collection[str] = ()) -> ActorRun | None:
         """The newest run that was started since then for just these albums, or None where there is none.
 
@@ -92,12 +96,9 @@ class ApifyActor:
         earliest = since - _CLOCK_DIFFERENCE
         seen: set[str] = set()
         while True:
-            page = runs.data(
+            items = runs.listed(
                 self._ask("GET", self._runs_url, params={"desc": True, "limit": _RUNS_A_PAGE, "offset": len(seen)})
             )
-            items = page.get("items") if isinstance(page, dict) else None
-            if not isinstance(items, list):
-                raise UnavailableError("Apify's answer cannot be read: expected a list of runs")
             before = len(seen)
             for item in items:
                 run = runs.read_run(item)

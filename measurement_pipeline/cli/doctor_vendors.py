@@ -52,6 +52,50 @@ def stripe(settings: Settings, kind: Kind) -> Iterator[Line]:
         yield ok("Stripe key", "taken (a read of one customer)")
 
 
+def apify(settings: Settings, kind: Kind) -> Iterator[Line]:
+    """One look at the actor's runs. Raises `RefusedError` where a double is expected and none listens."""
+    if settings.apify_token is None:
+        yield ok("Apify token", "APIFY_TOKEN is not set: captures are not made")
+        return
+    sandbox_command.require_doubles(settings, kind)
+    # Imported when it is asked: the library takes half a second.
+    from measurement_pipeline.apify import check
+
+    token = settings.apify_token.get_secret_value()
+    found = check.try_token(token, base_url=settings.apify_base_url, timeout_seconds=_LONGEST_SECONDS)
+    if found.works is False:
+        yield fail("Apify token", f"REFUSED: {found.words}; captures wait until it is put right")
+    elif found.works is None:
+        yield warn("Apify token", f"unknown: {found.words}; captures wait until it answers")
+    else:
+        yield ok("Apify token", "taken (a look at the actor's runs)")
+
+
+def spotify(settings: Settings, kind: Kind) -> Iterator[Line]:
+    """One token. Raises `RefusedError` where a double is expected and none listens."""
+    client_id, secret = settings.spotify_client_id, settings.spotify_client_secret
+    if client_id is None or secret is None:
+        words = "SPOTIFY_CLIENT_ID or SPOTIFY_CLIENT_SECRET is not set: tracks that are new stay unmapped"
+        yield ok("Spotify client", words) if settings.apify_token is None else warn("Spotify client", words)
+        return
+    sandbox_command.require_doubles(settings, kind)
+    from measurement_pipeline.spotify import check
+
+    found = check.try_client(
+        client_id,
+        secret.get_secret_value(),
+        api_base=settings.spotify_api_base,
+        accounts_base=settings.spotify_accounts_base,
+        timeout_seconds=_LONGEST_SECONDS,
+    )
+    if found.works is False:
+        yield fail("Spotify client", f"REFUSED: {found.words}; tracks that are new stay unmapped")
+    elif found.works is None:
+        yield warn("Spotify client", f"unknown: {found.words}; tracks that are new stay unmapped until it answers")
+    else:
+        yield ok("Spotify client", "taken (a token)")
+
+
 def webhook(settings: Settings) -> Line:
     """Whether incidents are told anywhere. The address itself is a secret."""
     if settings.alert_webhook_url is None:

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 
+from measurement_pipeline.apify.client import ApifyActor
 from measurement_pipeline.capture.conclusion import Kind
 from measurement_pipeline.capture.run import Launch
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
@@ -41,6 +42,35 @@ def test_a_measurement_names_its_capture_its_run_of_the_actor_and_when_the_actor
     assert measured["captured_at"] == min(bought["finished_at"], bought["kept_at"])
     assert abs(measured["captured_at"] - datetime.now(UTC)) < timedelta(minutes=1)
     assert bought["sha256"]
+
+
+def test_a_run_of_the_actor_is_a_row_before_it_is_started(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    seen = []
+
+    class Watched(ApifyActor):
+        def start(self, album_ids):
+            seen.append([(row["actor_run"], row["status"]) for row in studio.bought(snapshot)])
+            return super().start(album_ids)
+
+    watched = Watched(studio.sandbox.apify_token, base_url=studio.sandbox.apify_url)
+    captures = replace(studio.captures, means=replace(studio.captures.means, new_actor=lambda: watched))
+    studio.make(snapshot, captures=captures)
+    assert seen == [[(None, None)]]
+
+
+def test_a_result_is_kept_before_anything_is_made_of_it(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    seen = []
+
+    def new_spotify():
+        # Asked for where a track is to be mapped.
+        seen.append([row["kept_at"] is not None for row in studio.bought(snapshot)])
+        return studio.captures.means.new_spotify()
+
+    captures = replace(studio.captures, means=replace(studio.captures.means, new_spotify=new_spotify))
+    studio.make(snapshot, captures=captures)
+    assert seen == [[True]]
 
 
 def test_tracks_become_songs_with_their_titles_ids_and_albums(studio: Studio):

@@ -16,6 +16,7 @@ from measurement_pipeline.domain.measurement_job import ScopeByAlbum, ScopeByCat
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
+from measurement_pipeline_tests.faults.waiting import until
 
 
 def albums(count: int, *, start: int = 0) -> tuple[str, ...]:
@@ -125,6 +126,24 @@ def test_those_who_ask_at_once_never_slip_under_the_cap_together(counter: Counte
             "select sum(estimated_cost_usd) usd from playcount_snapshots where account = %s", account
         )
         assert spent["usd"] == Decimal("0.09")
+
+
+def test_whoever_waited_for_the_last_of_the_month_finds_it_gone(counter: Counter):
+    """A sum that is older than the wait for the account, or no lock at all, would let both have it."""
+    counter.sql("insert into accounts (id) values (%s)", counter.account)
+    locked = (
+        "select 1 from pg_locks inner join pg_database on pg_locks.database = pg_database.oid"
+        " where datname = current_database() and locktype = 'advisory' and not granted"
+    )
+    answers: list[Opened | OverCap] = []
+    second = threading.Thread(target=lambda: answers.append(counter.ask(albums(10, start=50), cap="0.03")))
+    with connect(counter.database_url) as connection, connection.transaction():
+        first = snapshots.open_capture(connection, Wanted(counter.account, albums(10)), cap_usd=Decimal("0.03"))
+        second.start()
+        until(lambda: counter.sql(locked) or not second.is_alive())
+    second.join()
+    assert isinstance(first, Opened)
+    assert answers == [OverCap(cap=Decimal("0.03"), spent=Decimal("0.03"), asked=Decimal("0.03"))]
 
 
 def test_the_same_albums_within_the_hour_are_the_same_capture_and_cost_nothing(counter: Counter):
