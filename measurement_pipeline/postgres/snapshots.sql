@@ -91,11 +91,25 @@ from spent
 left join opened on true;
 
 -- name: spent_this_month
-select coalesce(sum(estimated_cost_usd), 0) as spent
-from playcount_snapshots
-where
-    account = %(account)s
-    and created_at >= date_trunc('month', clock_timestamp() at time zone 'UTC') at time zone 'UTC';
+-- As `open` counts it.
+select coalesce(sum(snapshot.counts_usd), 0) as spent
+from (
+    select
+        case
+            when made.state = 'failed' then coalesce(
+                (
+                    select sum(bought.cost_usd) from apify_runs as bought
+                    where bought.snapshot = made.id and bought.status is distinct from 'NOT-STARTED'
+                ),
+                0
+            )
+            else made.estimated_cost_usd
+        end as counts_usd
+    from playcount_snapshots as made
+    where
+        made.account = %(account)s
+        and made.created_at >= date_trunc('month', clock_timestamp() at time zone 'UTC') at time zone 'UTC'
+) as snapshot;
 
 -- name: start_series
 -- Asked for again, it is the same series, and goes on where it was stopped.
