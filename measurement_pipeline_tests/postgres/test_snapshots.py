@@ -187,6 +187,12 @@ def test_a_failed_capture_is_not_handed_back_and_counts_what_was_paid_for_it(cou
         opened.snapshot,
         opened.snapshot,
     )
+    with connect(counter.database_url) as connection:
+        assert snapshots.estimate(connection, Wanted(counter.account, albums(200))) == (
+            Decimal("0.6"),
+            Decimal("0.3"),
+            False,
+        )
     again = counter.ask(albums(200), cap="0.89")
     assert again == OverCap(cap=Decimal("0.89"), spent=Decimal("0.3"), asked=Decimal("0.6"))
     assert isinstance(counter.ask(albums(200), cap="0.9"), Opened)
