@@ -3,7 +3,7 @@
 import time
 from dataclasses import replace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import dagster as dg
 import pytest
@@ -18,6 +18,8 @@ from measurement_pipeline.sandbox.catalogue import Known
 from measurement_pipeline.sandbox.discography import album_id
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.workbench import isrcs
+
+NOBODYS = UUID("00000000-0000-4000-8000-00000000dead")
 
 
 def release(stage: Stage, *, albums: int = 1) -> list[str]:
@@ -106,7 +108,7 @@ def test_a_deployment_without_a_token_captures_nothing_and_says_so(stage: Stage)
     (row,) = stage.bench.sql("select state, error from measurement_jobs where id = %s", job)
     assert row == {"state": "queued", "error": "captures are not set up here: APIFY_TOKEN is not set"}
     assert stage.tick("playcount_snapshot_sensor").skip_message == row["error"]
-    assert row["error"] in stage.why_failed(capture(stage, str(uuid4())))
+    assert row["error"] in stage.why_failed(capture(stage, str(NOBODYS)))
 
 
 def test_an_actor_that_fails_turns_the_partition_red_in_its_own_words_and_the_request_failed(stage: Stage):
@@ -150,7 +152,7 @@ def test_tracks_without_an_isrc_are_named_on_the_partition(stage: Stage):
 
 @pytest.mark.parametrize(
     ("key", "words"),
-    [("not-an-id", "expected the id of a row of playcount_snapshots"), (str(uuid4()), "there is no capture")],
+    [("not-an-id", "expected the id of a row of playcount_snapshots"), (str(NOBODYS), "there is no capture")],
 )
 def test_a_partition_that_is_no_capture_fails_in_plain_words(stage: Stage, key: str, words: str):
     why = stage.why_failed(capture(stage, key, planned=False))
