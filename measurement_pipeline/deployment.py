@@ -97,18 +97,18 @@ def captures(settings: Settings, database_url: str) -> Captures | None:
         return None
 
     def new_actor() -> ApifyActor:
-        return ApifyActor(token.get_secret_value(), base_url=settings.apify_base_url)
+        return ApifyActor(
+            token.get_secret_value(), base_url=settings.apify_base_url, timeout_seconds=on_terms.start_seconds
+        )
 
-    return Captures(
-        CaptureTerms(
-            database_url=database_url,
-            cap_usd=settings.snapshot_monthly_cap_usd,
-            claim_timeout_seconds=settings.claim_timeout,
-            max_attempts=settings.max_attempts,
-            beat_seconds=min(10.0, settings.claim_timeout / 4),
-        ),
-        CaptureMeans(new_actor, _new_spotify(settings)),
+    on_terms = CaptureTerms(
+        database_url=database_url,
+        cap_usd=settings.snapshot_monthly_cap_usd,
+        claim_timeout_seconds=settings.claim_timeout,
+        max_attempts=settings.max_attempts,
+        beat_seconds=min(10.0, settings.claim_timeout / 4),
     )
+    return Captures(on_terms, CaptureMeans(new_actor, _new_spotify(settings)))
 
 
 def _new_spotify(settings: Settings) -> Callable[[], SpotifyClient] | None:

@@ -8,7 +8,8 @@ import time
 from decimal import Decimal
 from uuid import UUID, uuid4
 
-from measurement_pipeline.capture.run import Kind, make_capture
+from measurement_pipeline.capture.conclusion import Kind
+from measurement_pipeline.capture.run import make_capture
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
 from measurement_pipeline.sandbox import Sandbox
@@ -81,7 +82,7 @@ def _seconds(deployment: Deployment, album_ids: list[str]) -> float:
         raise RuntimeError("expected a deployment that captures")
     snapshot = _asked(deployment, album_ids, cap_usd=captures.terms.cap_usd)
     since = time.monotonic()
-    ended = make_capture(snapshot, captures, run="bench", operator=False)
+    ended = make_capture(snapshot, captures, run="bench")
     seconds = time.monotonic() - since
     if ended.kind is not Kind.DONE or ended.unmapped:
         raise RuntimeError(f"expected a capture that is done, with every track mapped: {ended.kind}, {ended.reason}")

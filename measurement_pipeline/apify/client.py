@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from measurement_pipeline.apify import runs
-from measurement_pipeline.apify.errors import NotAllThereYetError, RejectedError, UnavailableError
+from measurement_pipeline.apify.errors import NotAllThereYetError, NotSeenError, RejectedError, UnavailableError
 from measurement_pipeline.apify.runs import ActorRun, RunStatus
 from measurement_pipeline.outbound import Outbound
 
@@ -24,7 +24,7 @@ __all__ = ["ACTOR", "ActorRun", "ApifyActor", "RunStatus"]
 ACTOR = "beatanalytics~spotify-play-count-scraper"
 
 # How far Apify's clock and the database's may lie apart.
-_CLOCK_DIFFERENCE = timedelta(minutes=1)
+_CLOCK_DIFFERENCE = timedelta(hours=1)
 _RUNS_A_PAGE = 1000
 # Apify itself waits no longer than this for a run to end.
 _LONGEST_WAIT_SECONDS = 60
@@ -192,7 +192,7 @@ def _not_seen(error: RejectedError, what: str) -> RejectedError | UnavailableErr
     """A 404 for what is known to exist is Apify's copies lagging behind, for some seconds: no answer."""
     if error.status_code != HTTPStatus.NOT_FOUND:
         return error
-    return UnavailableError(f"Apify does not see {what} ({error})")
+    return NotSeenError(f"Apify does not see {what} ({error})")
 
 
 def _number(text: str | None) -> int:

@@ -354,8 +354,9 @@ def test_a_sensor_that_never_ticked_though_others_did_is_named(doctor, instance)
     assert words.startswith("on, but backfill_queue_sensor has never ticked; see ")
 
 
-def test_a_dev_that_has_only_just_started_is_no_failure(doctor, instance, tmp_path):  # noqa: F811
+def test_a_dev_that_has_only_just_started_is_no_failure(doctor, instance, tmp_path, empty_database_url):  # noqa: F811
     with alone(tmp_path / "local" / "sandbox", "dev"):
+        assert doctor(DAGSTER_POSTGRES_URL=empty_database_url)["Dagster's storage"][0] == "warn"
         found = doctor()
         assert found["status"] == 0
         assert re.fullmatch(r"`dev` started \d s ago: it never ran", found["daemon"][1])

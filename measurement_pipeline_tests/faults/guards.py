@@ -20,6 +20,7 @@ ANSWERS = "measurement_pipeline/songstats/historic_stats.py"
 CLIENT = "measurement_pipeline/songstats/client.py"
 GATE = "measurement_pipeline/payments/gate.py"
 CAPTURE = "measurement_pipeline/capture/run.py"
+PURCHASE = "measurement_pipeline/capture/purchase.py"
 CAPTURES_ASKED = "measurement_pipeline/postgres/snapshots.py"
 ACTOR_RUNS = "measurement_pipeline/postgres/apify_runs.sql"
 
@@ -480,7 +481,7 @@ CAPTURES = (
         Change(
             CAPTURES_ASKED,
             """
-    connection.execute(_SQL["lock_account"], {"account": str(wanted.account)})
+    lock_account(connection, wanted.account)
     connection.execute(_SQL["ensure_account"], parameters)
 """,
             """
@@ -501,16 +502,16 @@ CAPTURES = (
         "captures: a run of the actor is a row before it is started",
         "capture/test_capture.py::test_a_run_of_the_actor_is_a_row_before_it_is_started",
         Change(
-            CAPTURE,
+            PURCHASE,
             """
-        row = apify_runs.intend(self.connection, self.snapshot, chunk, album_ids, run=self.run)
+        row = apify_runs.intend(self._connection, self._snapshot, chunk, album_ids, run=self._run)
         try:
-            started = actor.start(album_ids)
+            started = self._actor.start(album_ids)
 """,
             """
         try:
-            started = actor.start(album_ids)
-            row = apify_runs.intend(self.connection, self.snapshot, chunk, album_ids, run=self.run)
+            started = self._actor.start(album_ids)
+            row = apify_runs.intend(self._connection, self._snapshot, chunk, album_ids, run=self._run)
 """,
         ),
     ),
@@ -518,7 +519,7 @@ CAPTURES = (
         "captures: a start whose answer is lost may have been paid",
         "capture/test_capture.py::test_a_start_whose_answer_is_lost_is_looked_for_and_not_paid_again",
         Change(
-            CAPTURE,
+            PURCHASE,
             """
             if not error.perhaps_started:
                 apify_runs.not_started(""",
@@ -531,15 +532,15 @@ CAPTURES = (
         "captures: a run is looked for before a second start",
         "capture/test_capture.py::test_a_run_that_died_between_the_start_and_its_id_is_followed_by_one_that_finds_it",
         Change(
-            CAPTURE,
-            "        found = actor.find(bought.album_ids, since=bought.intended_at, besides=taken)\n",
-            "        found = None if taken else None\n",
+            PURCHASE,
+            "            found = self._actor.find(bought.album_ids, since=bought.intended_at, besides=taken)\n",
+            "            found = None\n",
         ),
     ),
     guard(
         "captures: another's run is not taken for the lost one",
         "capture/test_capture.py::test_another_captures_run_for_the_same_albums_is_not_taken_for_the_lost_one",
-        Change(CAPTURE, "since=bought.intended_at, besides=taken)", "since=bought.intended_at)"),
+        Change(PURCHASE, "since=bought.intended_at, besides=taken)", "since=bought.intended_at)"),
     ),
     guard(
         "captures: keep before mapping",

@@ -16,7 +16,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.capture.run import Ended, Kind
+from measurement_pipeline.capture.conclusion import Kind
+from measurement_pipeline.capture.run import Ended
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
 from measurement_pipeline.intake import take_in as intake
 from measurement_pipeline.postgres import snapshots
@@ -207,7 +208,7 @@ def time_passes(studio: Studio) -> None:
     """Waits are over, and a run that was started would be in Apify's list by now."""
     studio.sql("update playcount_snapshots set not_before = null")
     studio.sql("update vendor_state set paused_until = now() where vendor in ('apify', 'spotify')")
-    studio.sql("update apify_runs set intended_at = intended_at - interval '1 minute' where status is null")
+    studio.sql("update apify_runs set intended_at = intended_at - interval '2 minutes' where status is null")
 
 
 # --- vendors ---------------------------------------------------------------------------------------------------------------

@@ -66,9 +66,9 @@ class Counter:
     def start_due(self, *, cap: str = "25"):
         return start_due(Terms(self.database_url, Decimal(cap), claim_timeout_seconds=5.0, max_attempts=5))
 
-    def age(self, interval: str) -> None:
-        """Let so much time have passed since the captures were asked for."""
-        self.sql("update playcount_snapshots set created_at = created_at - %s::interval", interval)
+    def age(self, interval: str, *, state: str = "done") -> None:
+        """Let so much time have passed since the captures were asked for and made."""
+        self.sql("update playcount_snapshots set created_at = created_at - %s::interval, state = %s", interval, state)
 
 
 @pytest.fixture
@@ -226,14 +226,31 @@ def test_an_estimate_says_what_asking_would_and_asks_for_nothing(counter: Counte
 def test_a_series_is_captured_once_when_its_last_capture_is_thirty_days_old(counter: Counter):
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
     assert counter.start_due().due == 0
-    counter.age("29 days 23 hours")
+    counter.age("29 days")
     assert counter.start_due().started == 0
-    counter.age("1 hour")
+    counter.age("1 day")
     found = counter.start_due()
     assert (found.due, found.started, found.refused) == (1, 1, ())
     rows = counter.sql("select schedule, album_ids, account from playcount_snapshots order by created_at")
     assert rows == [{"schedule": "monthly", "album_ids": list(albums(3)), "account": counter.account}] * 2
+    assert counter.start_due().due == 0, "it is still to come"
+
+
+def test_a_series_whose_capture_failed_is_made_up_for_the_day_after(counter: Counter):
+    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+    counter.age("0", state="failed")
     assert counter.start_due().due == 0
+    counter.age("1 day", state="failed")
+    assert counter.start_due().started == 1
+
+
+def test_a_capture_that_is_still_to_come_is_handed_back_however_old_it_is(counter: Counter):
+    first = counter.ask(albums(3))
+    counter.age("3 hours", state="queued")
+    again = counter.ask(albums(3))
+    assert isinstance(first, Opened)
+    assert isinstance(again, Opened)
+    assert (again.snapshot, again.reused) == (first.snapshot, True)
 
 
 def test_months_that_were_missed_are_made_up_for_once(counter: Counter):
