@@ -75,5 +75,5 @@ def test_whoever_was_relieved_while_it_mapped_stores_nothing(connection: Connect
 
 def test_one_run_of_the_actor_is_one_rows(connection: Connection, snapshot: UUID):
     apify_runs.started(connection, intend(connection, snapshot), actor_run="its-run", status="FAILED")
-    with refused("its-run of the actor is another row's"):
+    with refused("its-run of the actor was started beside another"):
         apify_runs.started(connection, intend(connection, snapshot), actor_run="its-run", status="READY")
