@@ -29,6 +29,8 @@ _COMMANDS = (
     "reclaim",
     "requeue",
     "breaker",
+    "api",
+    "keys",
     "doctor",
     "audit",
     "sandbox",

@@ -64,9 +64,7 @@ class Round:
         """Whose payment decides about at least one request of the round, each once. A capture needs no card."""
         readings = ((request.account, self.readings[request.id]) for request in self.requests)
         asking = (
-            account
-            for account, reading in readings
-            if isinstance(reading, MeasurementRequest) and reading.source is Source.HISTORICAL
+            account for account, reading in readings if isinstance(reading, MeasurementRequest) and reading.needs_card
         )
         return list(dict.fromkeys(asking))
 
@@ -76,6 +74,16 @@ def open_round(database_url: str, *, unpaid: bool = False, limit: int = REQUESTS
     states = [State.PAYMENT_REQUIRED if unpaid else State.QUEUED]
     with connect(database_url) as connection:
         requests = measurement_jobs.waiting(connection, states=states, limit=limit)
+    return _read(requests)
+
+
+def open_one(database_url: str, job: UUID) -> Round:
+    """That one request, if it is queued still: for whoever has just made it and wants the answer now."""
+    with connect(database_url) as connection:
+        return _read(measurement_jobs.queued_one(connection, job))
+
+
+def _read(requests: Sequence[WaitingRequest]) -> Round:
     return Round(requests, {r.id: read_request(r.source, r.scope, r.platforms, r.schedule) for r in requests})
 
 
@@ -114,8 +122,9 @@ def take_in(
                     raise  # the database went away, which is no fault of the request's
                 why = str(error).partition("\n")[0] or type(error).__name__
                 taken.append(_put_off_or_give_up(connection, request, attempts, why))
+    # Of the round alone: what else there is to settle, the end of each backfill run and the sweep do.
     with connect(database_url) as connection:
-        measurement_jobs.settle(connection)
+        measurement_jobs.settle(connection, only=[request.id for request in opened.requests])
     return taken
 
 

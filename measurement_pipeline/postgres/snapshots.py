@@ -112,6 +112,14 @@ def estimate(connection: Connection, wanted: Wanted) -> tuple[Decimal, Decimal, 
     return Decimal(0) if young else cost_usd(len(wanted.album_ids)), spent["spent"], young is not None
 
 
+def seconds_left_this_month(connection: Connection) -> float:
+    """How long the month that captures are capped by (UTC) goes on."""
+    row = connection.execute(_SQL["left_this_month"]).fetchone()
+    if row is None:
+        raise LookupError("the end of the month is not known")
+    return float(row["seconds"])
+
+
 def due_series(connection: Connection, series: UUID | None = None) -> list[tuple[UUID, Wanted]]:
     """The series to be captured now; `series`: whether that one is."""
     parameters = {"every": SERIES_EVERY.total_seconds(), "series": series}
