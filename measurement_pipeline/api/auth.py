@@ -41,10 +41,8 @@ def identify(request: Request, _key: Annotated[object, _KEY], _token: Annotated[
     given = [*request.headers.getlist("x-api-key"), *request.headers.getlist("authorization")]
     if len(given) != 1:
         raise _unknown(EXPECTED)
-    if "x-api-key" in request.headers:
-        account = _of_key(office, request, given[0])
-    else:
-        account = _of_token(office, given[0])
+    by_key = "x-api-key" in request.headers
+    account = _of_key(office, request, given[0]) if by_key else _of_token(office, given[0])
     note(request.scope, account=str(account))
     wait = office.allowance.take(account)
     if wait is not None:

@@ -4,6 +4,7 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import uvicorn
@@ -11,7 +12,8 @@ import uvicorn
 from measurement_pipeline import deployment
 from measurement_pipeline.api.app import application
 from measurement_pipeline.cli import output, sandbox_command, services
-from measurement_pipeline.cli.target import opened
+from measurement_pipeline.cli.services import Service
+from measurement_pipeline.cli.target import Target, opened
 
 # Less than a supervisor's patience, and more than what a request may take.
 _FINISH_SECONDS = 20
@@ -48,6 +50,13 @@ def command(state: Path | None, *, host: str | None, port: int | None, sandbox_p
             proxy_headers=False,
             timeout_graceful_shutdown=_FINISH_SECONDS,
         )
+
+
+def service(target: Target, url: str, *, log: Path) -> Service:
+    """The API as a process of its own, for whoever supervises several."""
+    where = urlsplit(url)
+    command = ["measurement-pipeline", "api", "--host", str(where.hostname), "--port", str(where.port)]
+    return Service("api", command, target.environment, log=log, ready=services.answers(f"{url}/readyz"))
 
 
 def _log() -> None:

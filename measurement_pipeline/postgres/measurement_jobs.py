@@ -216,7 +216,7 @@ def settle(connection: Connection, *, only: Sequence[UUID] | None = None) -> lis
 
     `only`: look at these alone.
     """
-    parameters = {"only": None if only is None else list(only)}
+    parameters = {"jobs": None if only is None else list(only)}
     settled = [
         *connection.execute(_SQL["settle"], parameters),
         *connection.execute(_SQL["settle_captures"], parameters),

@@ -281,7 +281,7 @@ where
     request.snapshot = captured.id
     and request.state = 'accepted'
     and captured.state in ('done', 'failed')
-    and (%(only)s::uuid[] is null or request.id = any(%(only)s))
+    and (%(jobs)s::uuid[] is null or request.id = any(%(jobs)s))
 returning request.id;
 
 -- name: settle
@@ -292,7 +292,7 @@ set
 where
     request.state = 'accepted'
     and request.snapshot is null
-    and (%(only)s::uuid[] is null or request.id = any(%(only)s))
+    and (%(jobs)s::uuid[] is null or request.id = any(%(jobs)s))
     and not exists (
         select
         from measurement_job_songs as asked
@@ -394,55 +394,67 @@ returning id;
 
 -- name: end_series
 -- The monthly series that a withdrawn request asked for, unless another of the account's wants the same albums.
+with unwanted as (
+    select
+        captured.account,
+        captured.albums_digest
+    from measurement_jobs as request
+    inner join playcount_snapshots as captured on request.snapshot = captured.id
+    where
+        request.id = %(job)s
+        and request.account = %(account)s
+        and request.schedule = 'monthly'
+        and not exists (
+            select
+            from measurement_jobs as another
+            inner join playcount_snapshots as theirs on another.snapshot = theirs.id
+            where
+                another.account = request.account
+                and another.id <> request.id
+                and another.schedule = 'monthly'
+                and another.state in ('accepted', 'done')
+                and theirs.albums_digest = captured.albums_digest
+        )
+)
+
 update playcount_series as series
 set stopped_at = clock_timestamp()
-from measurement_jobs as request
-inner join playcount_snapshots as captured on request.snapshot = captured.id
+from unwanted
 where
-    request.id = %(job)s
-    and request.account = %(account)s
-    and request.schedule = 'monthly'
-    and series.account = captured.account
-    and series.albums_digest = captured.albums_digest
-    and series.stopped_at is null
-    and not exists (
-        select
-        from measurement_jobs as another
-        inner join playcount_snapshots as theirs on another.snapshot = theirs.id
-        where
-            another.account = request.account
-            and another.id <> request.id
-            and another.schedule = 'monthly'
-            and another.state in ('accepted', 'done')
-            and theirs.albums_digest = captured.albums_digest
-    );
+    series.account = unwanted.account
+    and series.albums_digest = unwanted.albums_digest
+    and series.stopped_at is null;
 
 -- name: drop_capture
--- A capture that no run has begun and no other request wants costs nothing yet, and is not made.
+-- A capture that no run has begun, and no other request or series wants, costs nothing yet, and is not made.
+with unwanted as (
+    select captured.id
+    from measurement_jobs as request
+    inner join playcount_snapshots as captured on request.snapshot = captured.id
+    where
+        request.id = %(job)s
+        and request.account = %(account)s
+        and not exists (
+            select from measurement_jobs as another
+            where another.snapshot = captured.id and another.id <> request.id and another.state = 'accepted'
+        )
+        and not exists (select from apify_runs as begun where begun.snapshot = captured.id)
+        and not exists (
+            select from playcount_series as series
+            where
+                series.account = captured.account
+                and series.albums_digest = captured.albums_digest
+                and series.stopped_at is null
+        )
+)
+
 update playcount_snapshots as captured
 set
     state = 'failed',
     error = 'withdrawn before it was begun',
     updated_at = clock_timestamp()
-from measurement_jobs as request
-where
-    request.id = %(job)s
-    and request.account = %(account)s
-    and captured.id = request.snapshot
-    and captured.state = 'queued'
-    and captured.attempts = 0
-    and not exists (
-        select from measurement_jobs as another
-        where another.snapshot = captured.id and another.id <> request.id and another.state = 'accepted'
-    )
-    and not exists (select from apify_runs as begun where begun.snapshot = captured.id)
-    and not exists (
-        select from playcount_series as series
-        where
-            series.account = captured.account
-            and series.albums_digest = captured.albums_digest
-            and series.stopped_at is null
-    );
+from unwanted
+where captured.id = unwanted.id and captured.state = 'queued' and captured.attempts = 0;
 
 -- name: state_of
 select state

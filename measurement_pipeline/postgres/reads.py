@@ -27,9 +27,8 @@ class Recording:
 
 @contextmanager
 def within(connection: Connection, *, seconds: float) -> Iterator[None]:
-    """Statements of the block see one state of the tables, and each may take so long: then it raises `DatabaseUnavailable`."""
+    """Each statement of the block may take so long: then it raises `DatabaseUnavailable`."""
     with connection.transaction():
-        connection.execute(_SQL["one_view"])
         # Local to the transaction: behind a pooler a session's settings would be another client's next.
         connection.execute(_SQL["at_most"], {"milliseconds": str(int(seconds * 1000))})
         yield

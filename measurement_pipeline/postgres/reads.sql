@@ -1,8 +1,5 @@
 -- What an account reads over HTTP. What is believed today of a point is the newest that was learnt of it.
 
--- name: one_view
-set transaction isolation level repeatable read, read only;
-
 -- name: at_most
 select set_config('statement_timeout', %(milliseconds)s, true);
 
@@ -122,7 +119,7 @@ order by song.isrc;
 select
     count(*) as recordings,
     count(latest.value) as measured,
-    sum(latest.value)::text as plays,
+    coalesce(sum(latest.value), 0)::text as plays,
     min(latest.captured_at) as oldest_captured_at,
     max(latest.captured_at) as newest_captured_at
 from catalog_songs as listed
