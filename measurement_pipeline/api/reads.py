@@ -70,7 +70,7 @@ def of_track(
 @routes.get(
     "/research/albums/{album}/measurements",
     response_model=Album,
-    responses={200: _AS_CSV, **_NOT_CHANGED, **errors(404)},
+    responses={200: _AS_CSV, **_NOT_CHANGED, **errors(400, 404)},
     summary="The latest counts of an album",
 )
 def of_album(
