@@ -14,7 +14,7 @@ ABOUT = (
     'Each answer is JSON with `status`; each error is `{"status": "error", "error": …}` and says what was expected.'
 )
 
-_MEANING = {
+MEANING = {
     400: "The request cannot be read, or means nothing; `error` says what was expected.",
     401: "Not exactly one of the two ways to say who asks, or one that is not good.",
     402: "No card is on file: save one at `checkoutUrl`, and the job goes on by itself.",
@@ -36,7 +36,7 @@ def errors(*statuses: int, anybody: bool = False) -> dict[int | str, dict[str, A
     return {
         status: {
             "model": Refused,
-            "description": _MEANING[status],
+            "description": MEANING[status],
             **({"headers": _WAIT} if status in (429, 503) else {}),
         }
         for status in sorted(every)
