@@ -18,7 +18,6 @@ from starlette.concurrency import run_in_threadpool
 
 from measurement_pipeline.api.auth import Caller
 from measurement_pipeline.api.limits import MAX_LISTED
-from measurement_pipeline.api.office import Office
 from measurement_pipeline.api.problems import Problem
 from measurement_pipeline.domain.measurement_job import (
     MeasurementRequest,
@@ -28,8 +27,9 @@ from measurement_pipeline.domain.measurement_job import (
     read_request,
 )
 from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.intake.take_in import NO_CAPTURES, open_one, take_in
-from measurement_pipeline.postgres import measurement_jobs
+from measurement_pipeline.intake.take_in import NO_CAPTURES, take_in_one
+from measurement_pipeline.postgres import measurement_jobs, payment_decisions
+from measurement_pipeline.postgres.database import Connection
 
 T = TypeVar("T")
 
@@ -76,14 +76,13 @@ async def accept(caller: Caller, asked: Asked, *, key: str | None) -> dict[str, 
     """
     office = caller.office
     deadline = asyncio.get_running_loop().time() + office.desk.answer_within_seconds
-    if key is not None:
-        before = await run_in_threadpool(_before, caller, asked, key)
-        if before is not None:
-            return before
-    if not asked.reading.needs_card and office.desk.cap_usd is None:
+    before, decision = await run_in_threadpool(_look_up, caller, asked, key)
+    if before is not None:
+        return before
+    needs_card = asked.reading.needs_card
+    if not needs_card and office.desk.cap_usd is None:
         raise Problem(503, NO_CAPTURES, retry_after=NO_CAPTURES_SECONDS)
-    decision = None
-    if asked.reading.needs_card:
+    if needs_card and decision is None:
         decision = await _in_time(office.questions, deadline, lambda: office.desk.decide(caller.account))
         if decision is not None and decision.verdict is Verdict.UNKNOWN:
             wait = decision.retry_after_seconds or _STRIPE_AWAY_SECONDS
@@ -91,12 +90,14 @@ async def accept(caller: Caller, asked: Asked, *, key: str | None) -> dict[str, 
     job = await run_in_threadpool(_submit, caller, asked, key)
     if job is None:
         # Somebody sent the same key at the same moment, and was first.
-        before = await run_in_threadpool(_before, caller, asked, str(key))
+        before, _ = await run_in_threadpool(_look_up, caller, asked, key)
         if before is None:
             raise LookupError("a request was in the way of another, and is not there")
         return before
-    if decision is not None or not asked.reading.needs_card:
-        await _in_time(office.intakes, deadline, lambda: _take_in(office, caller.account, job, decision))
+    if decision is not None or not needs_card:
+        answer = await _in_time(office.intakes, deadline, lambda: _take_in(caller, job, decision))
+        if answer is not None:
+            return answer
     return await run_in_threadpool(_answer, caller, job)
 
 
@@ -116,15 +117,16 @@ def _heard(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-def _before(caller: Caller, asked: Asked, key: str) -> dict[str, Any] | None:
+def _look_up(caller: Caller, asked: Asked, key: str | None) -> tuple[dict[str, Any] | None, Decision | None]:
+    """The answer to an earlier request with that key, and a decision about the account that may still be spent on."""
     with caller.office.pool.connection() as connection:
-        found = measurement_jobs.of_key(connection, account=caller.account, key=key)
+        found = None if key is None else measurement_jobs.of_key(connection, account=caller.account, key=key)
         if found is None:
-            return None
+            return None, payment_decisions.fresh(connection, caller.account)
         job, digest = found
         if digest != asked.digest:
             raise Problem(409, OTHER_BODY, id=str(job))
-        return measurement_jobs.answer_to(connection, job, account=caller.account)
+        return measurement_jobs.answer_to(connection, job, account=caller.account), None
 
 
 def _submit(caller: Caller, asked: Asked, key: str | None) -> UUID | None:
@@ -140,15 +142,20 @@ def _submit(caller: Caller, asked: Asked, key: str | None) -> UUID | None:
         )
 
 
-def _take_in(office: Office, account: UUID, job: UUID, decision: Decision | None) -> None:
-    url = office.desk.database_url
-    decisions = {} if decision is None else {account: decision}
-    take_in(url, open_one(url, job), decisions, run=office.name, cap_usd=office.desk.cap_usd)
+def _take_in(caller: Caller, job: UUID, decision: Decision | None) -> dict[str, Any]:
+    office = caller.office
+    with office.pool.connection() as connection:
+        take_in_one(connection, job, decision, run=office.name, cap_usd=office.desk.cap_usd)
+        return _found(connection, caller, job)
 
 
 def _answer(caller: Caller, job: UUID) -> dict[str, Any]:
     with caller.office.pool.connection() as connection:
-        found = measurement_jobs.answer_to(connection, job, account=caller.account)
-    if found is None:
+        return _found(connection, caller, job)
+
+
+def _found(connection: Connection, caller: Caller, job: UUID) -> dict[str, Any]:
+    row = measurement_jobs.answer_to(connection, job, account=caller.account)
+    if row is None:
         raise LookupError(f"measurement_jobs has no row {job}")
-    return found
+    return row

@@ -61,7 +61,8 @@ def _of_key(office: Office, request: Request, key: str) -> UUID:
         note(request.scope, key=prefix)
         if found.refused_because is not None:
             raise _unknown(f"{NOT_GOOD}: it is {found.refused_because}")
-        api_keys.used(connection, found.id)
+        if found.use_unnoted:
+            api_keys.used(connection, found.id)
     return found.account
 
 

@@ -20,6 +20,8 @@ _KEPT_SECONDS = 600.0
 # A token that names an unknown key makes us look again, but not more often than so.
 _LOOK_AGAIN_SECONDS = 30.0
 _FETCH_SECONDS = 5.0
+# An issuer that is away is not waited for by everybody in turn.
+_AWAY_SECONDS = 2.0
 # How far the issuer's clock may be from ours.
 _LEEWAY_SECONDS = 30.0
 
@@ -81,6 +83,7 @@ class IssuersKeys:
         self._lock = threading.Lock()
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._fetched_at: float | None = None
+        self._away: tuple[float, KeysAwayError] | None = None
 
     def of(self, kid: str | None) -> jwt.PyJWK:
         """The key of that id; without an id, the only one there is. Raises `BadTokenError` and `KeysAwayError`."""
@@ -95,6 +98,17 @@ class IssuersKeys:
             return self._keys[kid]
 
     def _fetch(self) -> None:
+        if self._away is not None and self._now() - self._away[0] < _AWAY_SECONDS:
+            raise KeysAwayError(str(self._away[1]))
+        try:
+            found = self._asked()
+        except KeysAwayError as error:
+            self._away = (self._now(), error)
+            raise
+        self._keys = {key.key_id: key for key in found.keys}
+        self._fetched_at, self._away = self._now(), None
+
+    def _asked(self) -> jwt.PyJWKSet:
         try:
             answer = self._outbound.ask("GET", self._url, headers={}, timeout_seconds=_FETCH_SECONDS)
         except httpx.HTTPError as error:
@@ -102,8 +116,6 @@ class IssuersKeys:
         if answer.status_code != 200:
             raise KeysAwayError(f"The keys of the token's issuer cannot be had: HTTP {answer.status_code}")
         try:
-            found = jwt.PyJWKSet.from_dict(json.loads(answer.content))
+            return jwt.PyJWKSet.from_dict(json.loads(answer.content))
         except (ValueError, AttributeError, jwt.PyJWTError) as error:
             raise KeysAwayError("The keys of the token's issuer cannot be read") from error
-        self._keys = {key.key_id: key for key in found.keys}
-        self._fetched_at = self._now()

@@ -9,8 +9,9 @@ from measurement_pipeline.api.desk import FrontDesk
 from measurement_pipeline.api.limits import Allowance
 from measurement_pipeline.postgres.database import Pool, pool
 
-# Few of each, on a server whose connections Dagster and its runs need too: what waits, waits for a thread.
-_CONNECTIONS = 10
+# Few of each, on a server whose connections Dagster and its runs need too: what waits, waits for one. More connections than
+# intakes, so that long ones leave some for reads.
+_CONNECTIONS = 16
 _QUESTIONS_AT_ONCE = 8
 _INTAKES_AT_ONCE = 8
 

@@ -17,12 +17,16 @@ _SQL = statements("api_keys")
 
 @dataclass(frozen=True, slots=True)
 class KeyOnFile:
-    """A key as it is known here. `refused_because`: it is revoked, or has expired; None: it is good."""
+    """A key as it is known here. `refused_because`: it is revoked, or has expired; None: it is good.
+
+    `use_unnoted`: its use was not written down for a minute.
+    """
 
     id: UUID
     account: UUID
     digest: bytes
     refused_because: str | None
+    use_unnoted: bool
 
 
 def add(

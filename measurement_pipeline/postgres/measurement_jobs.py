@@ -102,7 +102,7 @@ def waiting(connection: Connection, *, states: Sequence[State], limit: int) -> l
 
 
 def queued_one(connection: Connection, job: UUID) -> list[WaitingRequest]:
-    """That request, while it is queued; whether its time has come is not asked."""
+    """That request alone, while it is queued; whether its time has come is not asked."""
     found = connection.execute(_SQL["queued_one"], {"job": job, "patience": UNPAID_PATIENCE.total_seconds()})
     return [_waiting(row) for row in found]
 

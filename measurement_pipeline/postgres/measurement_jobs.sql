@@ -476,6 +476,7 @@ select
     request.enqueued,
     request.skipped,
     request.schedule,
+    request.idempotency_key,
     request.snapshot,
     request.estimated_cost_usd,
     request.reused,

@@ -23,6 +23,7 @@ from measurement_pipeline.api.desk import BearerTerms
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Front, Open
+from measurement_pipeline_tests.faults.waiting import until
 
 ISSUER, AUDIENCE = "https://issuer.example", "measurements"
 SECRET = "a secret of more than thirty-two characters"
@@ -256,11 +257,14 @@ def test_an_issuer_whose_keys_cannot_be_had_is_neither_a_yes_nor_a_no(open_front
     issuer.listed = broken
     with serving(issuer) as url:
         front = open_front(bearer=BearerTerms(ISSUER, AUDIENCE, "RS256", jwks_url=url))
-        answer = get(front, bearer(token(uuid4(), key=issuer.private, algorithm="RS256", kid="one")))
-        assert answer.status_code == 503
-        assert answer.headers["Retry-After"] == "30"
+        good = bearer(token(uuid4(), key=issuer.private, algorithm="RS256", kid="one"))
+        for _ in range(3):
+            answer = get(front, good)
+            assert answer.status_code == 503
+            assert answer.headers["Retry-After"] == "30"
+        assert issuer.asked == 1, "it is not waited for by everybody in turn"
         issuer.listed = ["one"]
-        assert get(front, bearer(token(uuid4(), key=issuer.private, algorithm="RS256", kid="one"))).status_code == 200
+        until(lambda: get(front, good).status_code == 200, seconds=20, what="the issuer to be asked again")
 
 
 # --- what is said of it -------------------------------------------------------------------------------------------------

@@ -253,7 +253,11 @@ def intruder_url(house: Logins) -> str:
         "create trigger mine before insert on songs execute function suppress_redundant_updates_trigger()",
         "truncate run_heartbeats",
         "truncate songstats_quota_ledger cascade",
-        *(f"delete from {table}" for table in roles.TABLES if table not in {"run_heartbeats", "songstats_payable"}),
+        *(
+            f"delete from {table}"
+            for table in roles.TABLES
+            if table not in {"run_heartbeats", "songstats_payable", "account_songs"}
+        ),
         "update song_measurements set value = 0",
         "update songstats_responses set body = ''",
         "update songstats_quota_ledger set reserved_at = now() - interval '31 days'",
