@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test faults check vulnerabilities dev bench format lock clean
+.PHONY: demo test faults fuzz check vulnerabilities dev bench format lock clean
 
 demo: $(READY)
 	$(BIN)/measurement-pipeline demo
@@ -15,6 +15,9 @@ test: $(READY)
 
 faults: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --long measurement_pipeline_tests/faults
+
+fuzz: $(READY)
+	$(BIN)/python -m pytest --long measurement_pipeline_tests/api/test_schema.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

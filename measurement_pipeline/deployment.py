@@ -12,6 +12,7 @@ from uuid import UUID
 from weakref import finalize
 
 from measurement_pipeline.alerts.webhook import Webhook
+from measurement_pipeline.api.desk import BearerTerms, FrontDesk
 from measurement_pipeline.apify.client import ApifyActor
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.backfill.terms import Terms
@@ -24,12 +25,15 @@ from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.backfill_queue import Rules
 from measurement_pipeline.postgres.database import DatabaseUnavailable
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
-from measurement_pipeline.settings import Settings, SettingsError
+from measurement_pipeline.settings import Kind, Settings, SettingsError
 from measurement_pipeline.songstats.client import SongstatsClient
 from measurement_pipeline.spotify.client import SpotifyClient
 
 if TYPE_CHECKING:
     from measurement_pipeline.payments.gate import StripeGate
+
+# Everybody knows it, as every figure of a sandbox is invented. No live deployment takes it.
+SANDBOX_KEY_SECRET = "the secret of every sandbox, which is none"  # noqa: S105
 
 
 def pipeline(environment: Mapping[str, str]) -> Pipeline:
@@ -70,6 +74,41 @@ def from_settings(settings: Settings) -> Pipeline:
         captures=captures(settings, settings.database_url),
         silence_alarm_hours=settings.silence_alarm_hours,
         post_alert=_post_alert(settings),
+    )
+
+
+def key_secret(settings: Settings, kind: Kind) -> str:
+    """Under which digests of API keys are made, in a deployment of that kind. Raises `SettingsError`."""
+    if settings.api_key_secret is not None:
+        return settings.api_key_secret.get_secret_value()
+    if kind == "sandbox":
+        return SANDBOX_KEY_SECRET
+    raise SettingsError("API_KEY_SECRET is not set: a live deployment needs one for its API, 32 characters or more")
+
+
+def front_desk(settings: Settings) -> FrontDesk:
+    """What the HTTP API works with. Raises `SettingsError`."""
+    pipeline = from_settings(settings)
+    secret = settings.api_jwt_secret
+    bearer = None
+    if settings.api_jwt_issuer is not None and settings.api_jwt_audience is not None:
+        bearer = BearerTerms(
+            issuer=settings.api_jwt_issuer,
+            audience=settings.api_jwt_audience,
+            algorithm=settings.jwt_algorithm,
+            jwks_url=settings.api_jwks_url,
+            secret=None if secret is None else secret.get_secret_value(),
+        )
+    return FrontDesk(
+        database_url=pipeline.terms.database_url,
+        decide=pipeline.decide,
+        key_secret=key_secret(settings, settings.kind),
+        cap_usd=pipeline.cap_usd,
+        hits_allowed=settings.hits_allowed,
+        eur_per_hit=settings.songstats_eur_per_hit,
+        bearer=bearer,
+        cors_origins=() if settings.api_cors_origins is None else settings.api_cors_origins.split(","),
+        requests_per_minute=settings.api_requests_per_minute,
     )
 
 

@@ -39,6 +39,8 @@ _EXPECTED = {
     "SPOTIFY_API_BASE": _VENDOR_ADDRESS,
     "SPOTIFY_ACCOUNTS_BASE": _VENDOR_ADDRESS,
     "CHECKOUT_SUCCESS_URL": "an address that begins with https:// or http://",
+    "API_JWKS_URL": "https://host/path; no login, no query",
+    "API_CORS_ORIGINS": "origins such as https://app.example.com, separated by commas alone",
 }
 
 # The same for what pydantic finds, by its name for it.
@@ -51,9 +53,12 @@ _EXPECTED_BY_TYPE = {
     "less_than_equal": "{le:g} or less",
     "uuid_parsing": "a UUID",
     "literal_error": "{expected}",
+    "too_short": "{min_length} characters or more",
 }
 
 Kind = Literal["sandbox", "live"]
+
+JwtAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA", "HS256", "HS384", "HS512"]
 
 
 class SettingsError(ValueError):
@@ -200,6 +205,45 @@ class Settings(BaseModel):
         description="What an account may spend on captures in a calendar month (UTC), in US dollars.",
     )
 
+    api_host: str = Field("127.0.0.1", alias="API_HOST", description="Where the HTTP API listens.")
+    api_port: int = Field(8080, alias="API_PORT", ge=1, le=65_535, description="On which port.")
+    api_key_secret: SecretStr | None = Field(
+        None,
+        alias="API_KEY_SECRET",
+        min_length=32,
+        description=(
+            "Under which digests of API keys are made, 32 characters or more; needed for `api` and `keys create`. A new one "
+            "makes every key void. Unset: the sandbox has one that everybody knows, a live deployment none."
+        ),
+    )
+    api_jwt_issuer: str | None = Field(
+        None, alias="API_JWT_ISSUER", description="`iss` of the bearer tokens that are taken. Unset: none are."
+    )
+    api_jwt_audience: str | None = Field(None, alias="API_JWT_AUDIENCE", description="Their `aud`.")
+    api_jwks_url: str | None = Field(
+        None,
+        alias="API_JWKS_URL",
+        pattern=r"^https?://[^\s?#@]+$",
+        description="Where their issuer lists its public keys. Either this or API_JWT_SECRET.",
+    )
+    api_jwt_secret: SecretStr | None = Field(
+        None, alias="API_JWT_SECRET", min_length=32, description="Shared with their issuer, 32 characters or more."
+    )
+    api_jwt_algorithm: JwtAlgorithm | None = Field(
+        None,
+        alias="API_JWT_ALGORITHM",
+        description="The one by which they are signed. Unset: RS256 with API_JWKS_URL, HS256 with API_JWT_SECRET.",
+    )
+    api_cors_origins: str | None = Field(
+        None,
+        alias="API_CORS_ORIGINS",
+        pattern=r"^https?://[^\s,/*]+(,https?://[^\s,/*]+)*$",
+        description="Web origins whose pages may call the API, comma-separated. Unset: none.",
+    )
+    api_requests_per_minute: int = Field(
+        600, alias="API_REQUESTS_PER_MINUTE", ge=0, description="Of one account over HTTP. 0: no limit."
+    )
+
     alert_webhook_url: SecretStr | None = Field(
         None,
         alias="ALERT_WEBHOOK_URL",
@@ -279,6 +323,32 @@ class Settings(BaseModel):
             (given,) = set(pair) - set(missing)
             raise ValueError(f"{given} is set and {missing[0]} is not: expected both, or neither")
         return self
+
+    @model_validator(mode="after")
+    def _tokens_are_whole(self) -> Self:
+        names = {"API_JWT_ISSUER": self.api_jwt_issuer, "API_JWT_AUDIENCE": self.api_jwt_audience}
+        keys = {"API_JWKS_URL": self.api_jwks_url, "API_JWT_SECRET": self.api_jwt_secret}
+        given = [name for name, value in (names | keys).items() if value is not None]
+        if not given and self.api_jwt_algorithm is None:
+            return self
+        if None in names.values() or sum(value is not None for value in keys.values()) != 1:
+            raise ValueError(
+                "bearer tokens need API_JWT_ISSUER, API_JWT_AUDIENCE and exactly one of API_JWKS_URL and API_JWT_SECRET "
+                f"(set: {', '.join(given) or 'API_JWT_ALGORITHM alone'})"
+            )
+        # A public key that is taken for a shared secret is one that everybody can sign with.
+        if self.jwt_algorithm.startswith("HS") != (self.api_jwt_secret is not None):
+            raise ValueError(
+                f"API_JWT_ALGORITHM {self.jwt_algorithm} is not what "
+                f"{'API_JWKS_URL' if self.api_jwks_url else 'API_JWT_SECRET'} is for: expected "
+                f"{'RS…, PS…, ES… or EdDSA' if self.api_jwks_url else 'HS256, HS384 or HS512'}"
+            )
+        return self
+
+    @property
+    def jwt_algorithm(self) -> str:
+        """By which bearer tokens are signed."""
+        return self.api_jwt_algorithm or ("RS256" if self.api_jwt_secret is None else "HS256")
 
     @property
     def claim_timeout(self) -> float:

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from measurement_pipeline.cli import services
-from measurement_pipeline_bench import capture, drain, enqueue, ingest, lab, memory, pace, report, tick
+from measurement_pipeline_bench import capture, drain, enqueue, http_api, ingest, lab, memory, pace, report, tick
 from measurement_pipeline_bench.figures import Findings
 from measurement_pipeline_bench.lab import Lab
 
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Lab], Findings]] = {
     "ingest": ingest.measure,
     "memory": memory.measure,
     "capture": capture.measure,
+    "http": http_api.measure,
 }
 
 
@@ -30,7 +31,7 @@ BENCHMARKS: dict[str, Callable[[Lab], Findings]] = {
 def main(only: tuple[str, ...], *, quick: bool) -> None:
     """How fast the pipeline is, each figure beside what it is compared with.
 
-    Takes about ten minutes on two cores. Writes the figures as JSON where BENCH_JSON names a file.
+    Takes about fourteen minutes on two cores. Writes the figures as JSON where BENCH_JSON names a file.
     """
     console = Console(stderr=False, width=None if os.isatty(1) else 180)
     since = time.monotonic()

@@ -46,6 +46,16 @@ DEFAULTS = {
     "SPOTIFY_API_BASE": ("spotify_api_base", "https://api.spotify.com"),
     "SPOTIFY_ACCOUNTS_BASE": ("spotify_accounts_base", "https://accounts.spotify.com"),
     "SNAPSHOT_MONTHLY_CAP_USD": ("snapshot_monthly_cap_usd", Decimal(25)),
+    "API_HOST": ("api_host", "127.0.0.1"),
+    "API_PORT": ("api_port", 8080),
+    "API_KEY_SECRET": ("api_key_secret", None),
+    "API_JWT_ISSUER": ("api_jwt_issuer", None),
+    "API_JWT_AUDIENCE": ("api_jwt_audience", None),
+    "API_JWKS_URL": ("api_jwks_url", None),
+    "API_JWT_SECRET": ("api_jwt_secret", None),
+    "API_JWT_ALGORITHM": ("api_jwt_algorithm", None),
+    "API_CORS_ORIGINS": ("api_cors_origins", None),
+    "API_REQUESTS_PER_MINUTE": ("api_requests_per_minute", 600),
     "ALERT_WEBHOOK_URL": ("alert_webhook_url", None),
     "SILENCE_ALARM_HOURS": ("silence_alarm_hours", 6.0),
 }
@@ -362,3 +372,80 @@ def test_a_remembered_decision_is_served_without_asking_stripe(database_url: str
     PaymentDecisions(database_url).record(UUID(ACCOUNT), Decision(Verdict.ALLOWED, "a card"))
     assert found.decide(UUID(ACCOUNT)).verdict is Verdict.ALLOWED
     assert found.means.check_payment(UUID(ACCOUNT)) is Verdict.ALLOWED
+
+
+# --- the HTTP API -------------------------------------------------------------------------------------------------------
+
+ISSUER = {"API_JWT_ISSUER": "https://issuer.example", "API_JWT_AUDIENCE": "measurements"}
+JWKS = {**ISSUER, "API_JWKS_URL": "https://issuer.example/jwks.json"}
+SHARED = {**ISSUER, "API_JWT_SECRET": "a secret of more than thirty-two characters"}
+
+
+def test_tokens_are_signed_as_their_key_has_it():
+    assert Settings.read(JWKS).jwt_algorithm == "RS256"
+    assert Settings.read(SHARED).jwt_algorithm == "HS256"
+    assert Settings.read({**JWKS, "API_JWT_ALGORITHM": "ES256"}).jwt_algorithm == "ES256"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        ISSUER,
+        {"API_JWKS_URL": JWKS["API_JWKS_URL"]},
+        {"API_JWT_ALGORITHM": "RS256"},
+        {**JWKS, **SHARED},
+        {**JWKS, "API_JWT_AUDIENCE": ""},
+    ],
+)
+def test_half_of_what_tokens_need_is_refused(environment: dict[str, str]):
+    with pytest.raises(SettingsError, match="bearer tokens need API_JWT_ISSUER, API_JWT_AUDIENCE and exactly one of"):
+        Settings.read(environment)
+
+
+@pytest.mark.parametrize(
+    "environment", [{**JWKS, "API_JWT_ALGORITHM": "HS256"}, {**SHARED, "API_JWT_ALGORITHM": "RS256"}]
+)
+def test_an_algorithm_that_is_not_for_the_key_is_refused(environment: dict[str, str]):
+    with pytest.raises(SettingsError, match=r"API_JWT_ALGORITHM .* is not what"):
+        Settings.read(environment)
+
+
+@pytest.mark.parametrize("variable", ["API_KEY_SECRET", "API_JWT_SECRET"])
+def test_a_secret_that_can_be_guessed_is_refused_and_not_shown(variable: str):
+    with pytest.raises(SettingsError) as refused:
+        Settings.read({**SHARED, variable: "hunter2"})
+    assert f"{variable}: expected 32 characters or more" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("origins", ["*", "https://a.example/", "https://a.example, https://b.example", "a.example"])
+def test_origins_are_origins(origins: str):
+    with pytest.raises(SettingsError, match="API_CORS_ORIGINS: expected origins such as"):
+        Settings.read({"API_CORS_ORIGINS": origins})
+
+
+def test_a_live_deployment_needs_a_secret_for_its_keys_and_a_sandbox_has_one():
+    with pytest.raises(SettingsError, match="API_KEY_SECRET is not set"):
+        deployment.front_desk(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS}))
+    desk = deployment.front_desk(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **DOUBLES}))
+    assert desk.key_secret == deployment.SANDBOX_KEY_SECRET
+    own = {"API_KEY_SECRET": "a secret of this deployment, and of no other one"}
+    assert (
+        deployment.front_desk(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **own})).key_secret
+        == own["API_KEY_SECRET"]
+    )
+
+
+def test_the_api_is_handed_what_the_settings_say():
+    desk = deployment.front_desk(
+        Settings.read(
+            {
+                "DATABASE_URL": "postgresql://x/y", **KEYS, **DOUBLES, **JWKS, "API_CORS_ORIGINS": "https://a.example,http://b:1",
+                "API_REQUESTS_PER_MINUTE": "7",
+            }
+        )
+    )  # fmt: skip
+    assert desk.bearer is not None
+    assert (desk.bearer.issuer, desk.bearer.audience, desk.bearer.algorithm) == (*ISSUER.values(), "RS256")
+    assert (desk.cors_origins, desk.requests_per_minute) == (["https://a.example", "http://b:1"], 7)
+    assert (desk.cap_usd, desk.hits_allowed) == (None, 900)

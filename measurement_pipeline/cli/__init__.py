@@ -30,6 +30,8 @@ _COMMANDS = (
     "reclaim",
     "requeue",
     "breaker",
+    "api",
+    "keys",
     "doctor",
     "audit",
     "sandbox",

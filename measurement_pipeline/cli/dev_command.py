@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from measurement_pipeline import deployment
-from measurement_pipeline.cli import output, sandbox_command, services
+from measurement_pipeline.cli import api_command, output, sandbox_command, services
 from measurement_pipeline.cli import sample_accounts as accounts
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.presence import alone
@@ -41,22 +41,28 @@ from measurement_pipeline.settings import Settings
     type=click.IntRange(1, 65_535),
     help="Of a second UI on 127.0.0.1, for onlookers: it shows everything and changes nothing. Default: none.",
 )
+@click.option("--api-port", type=click.IntRange(1, 65_535), help="Of the HTTP API. Default: API_PORT.")
 @sandbox_command.port_option
 @click.pass_obj
-def command(state: Path | None, *, port: int, read_only_port: int | None, sandbox_port: int | None) -> None:
-    """Run everything with Dagster's UI, until Ctrl-C or SIGTERM.
+def command(
+    state: Path | None, *, port: int, read_only_port: int | None, api_port: int | None, sandbox_port: int | None
+) -> None:
+    """Run everything with Dagster's UI and the HTTP API, until Ctrl-C or SIGTERM.
 
     With vendor keys in the environment: the real vendors and a live database. Without: doubles and a sandbox database.
     """
     with suppress(services.Interrupted), ExitStack() as stack:
         stack.enter_context(services.interruptible())
-        _require_free(port, "--port")
+        settings = Settings.read(os.environ)
+        api_port = api_port or settings.api_port
+        _require_free(port, "--port", whose="Dagster's UI")
         if read_only_port is not None:
-            _require_free(read_only_port, "--read-only-port")
+            _require_free(read_only_port, "--read-only-port", whose="Dagster's UI")
             if read_only_port == port:
                 raise RefusedError(f"port {port} cannot be both UIs': choose another with --read-only-port")
+        _require_free(api_port, "--api-port", whose="the HTTP API", host=settings.api_host)
         sandbox = None
-        if wants_doubles(Settings.read(os.environ)):
+        if wants_doubles(settings):
             sandbox = stack.enter_context(_doubles(sandbox_port or SANDBOX_PORT))
         doubles = None if sandbox is None else Doubles.at(sandbox.songstats_url, sandbox)
         target = stack.enter_context(opened(os.environ, state=state, doubles=doubles))
@@ -69,29 +75,38 @@ def command(state: Path | None, *, port: int, read_only_port: int | None, sandbo
         migrate.upgrade(target.database_url, kind=target.kind)
         output.banner(target)
         dagster = prepare_dagster(target)
+        has_api = target.kind == "sandbox" or target.settings.api_key_secret is not None
+        api = f"http://{target.settings.api_host}:{api_port}"
         if sandbox is not None:
             with target.connect() as connection:
                 accounts.seed(connection, sandbox)
-            _tell_how_to_play(state)
+                key = accounts.key(connection, deployment.key_secret(target.settings, target.kind))
+            _tell_how_to_play(state, api, key)
         its_services = [dagster.code_server(), dagster.daemon(), dagster.webserver(port)]
         if read_only_port is not None:
             its_services.append(dagster.webserver(read_only_port, read_only=True))
+        if has_api:
+            its_services.append(api_command.service(target, api, log=dagster.logs / "api.log"))
         click.echo(f"Dagster is starting; it logs to {dagster.logs}", err=True)
         server = stack.enter_context(server_kept_up(target))
         with services.supervised(its_services) as supervisor:
             output.say(f"Dagster's UI: http://127.0.0.1:{port}  (Ctrl-C stops everything)")
             if read_only_port is not None:
                 output.say(f"for onlookers, read-only: http://127.0.0.1:{read_only_port}")
+            output.say(f"HTTP API: {api}" if has_api else "no HTTP API: API_KEY_SECRET is not set")
             supervisor.wait(server)
             click.echo("stopping: what is in flight finishes or is released", err=True)
     click.echo("stopped", err=True)
 
 
-def _tell_how_to_play(state: Path | None) -> None:
+def _tell_how_to_play(state: Path | None, api: str, key: str) -> None:
     program = "measurement-pipeline" if state is None else f"measurement-pipeline --state {shlex.quote(str(state))}"
     submit = f"{program} submit --source historical --catalog {accounts.CATALOG} --wait --account"
     output.say(f"account with a card:    {accounts.WITH_CARD}\n  {submit} {accounts.WITH_CARD}")
     output.say(f"account without a card: {accounts.WITHOUT_CARD}\n  {submit} {accounts.WITHOUT_CARD}")
+    output.say(
+        f"over HTTP, as the account with a card:\n  curl -H 'x-api-key: {key}' {api}/api/research/measurement-jobs"
+    )
 
 
 @contextmanager
@@ -104,10 +119,10 @@ def _doubles(port: int) -> Iterator[Sandbox]:
         yield sandbox
 
 
-def _require_free(port: int, option: str) -> None:
+def _require_free(port: int, option: str, *, whose: str, host: str = "127.0.0.1") -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError as error:
-            raise RefusedError(f"port {port}, for Dagster's UI, is taken: choose another with {option}") from error
+            raise RefusedError(f"port {port}, for {whose}, is taken: choose another with {option}") from error

@@ -2,8 +2,9 @@
 
 from uuid import UUID
 
+from measurement_pipeline.api import keys
 from measurement_pipeline.cli import catalog_command
-from measurement_pipeline.postgres import payment_decisions
+from measurement_pipeline.postgres import api_keys, payment_decisions
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.sandbox import SAMPLE_CSV, Sandbox
 from measurement_pipeline.sandbox.behaviour import Behaviour
@@ -11,6 +12,17 @@ from measurement_pipeline.sandbox.behaviour import Behaviour
 WITH_CARD = UUID("00000000-0000-4000-8000-0000000000ca")
 WITHOUT_CARD = UUID("00000000-0000-4000-8000-000000000000")
 CATALOG = "sample"
+
+# Of the account with a card, for whoever plays with a sandbox: no secret, like all there is in one.
+API_KEY = "mp_sandbox0_every-sandbox-has-this-key-and-no-other-one"
+
+
+def key(connection: Connection, secret: str) -> str:
+    """A key of the HTTP API that is ready for use."""
+    prefix = str(keys.prefix_of(API_KEY))
+    digest = keys.digest(API_KEY, secret=secret)
+    api_keys.add(connection, account=WITH_CARD, name="sandbox", prefix=prefix, digest=digest)
+    return API_KEY
 
 
 def seed(connection: Connection, sandbox: Sandbox) -> dict[UUID, UUID]:

@@ -10,11 +10,11 @@ import click
 
 from measurement_pipeline import deployment
 from measurement_pipeline.cli import names, output, spend_tables
-from measurement_pipeline.cli.estimate import seconds_until_bought
 from measurement_pipeline.cli.target import database
 from measurement_pipeline.domain import spend as sums
 from measurement_pipeline.domain.spend import Calls
 from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.intake.estimate import seconds_until_bought
 from measurement_pipeline.postgres import songstats_ledger, spend
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.songstats_ledger import Budget

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
-from measurement_pipeline.cli import capture_estimate, estimate, names, output, progress, receipt
+from measurement_pipeline.cli import names, output, progress, receipt
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import Target, database
 from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.domain.measurement_job import MeasurementRequest, Refusal, Source, State, read_request
 from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.intake import capture_estimate, estimate
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import Connection
 

@@ -89,6 +89,11 @@ class MeasurementRequest:
     scope: Scope
     schedule: Schedule = Schedule.ONCE
 
+    @property
+    def needs_card(self) -> bool:
+        """Whether payment is asked about first. A capture needs no card: the month's cap holds it."""
+        return self.source is Source.HISTORICAL
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -165,7 +170,12 @@ def _read_isrcs(values: Sequence[object]) -> Scope | Refusal:
 
 
 def _read_albums(values: Sequence[object]) -> Scope | Refusal:
-    malformed = [_shown(value) for value in values if not (isinstance(value, str) and value.strip())]
+    # Printable, too: what is not (a zero byte, half a surrogate) is no text to PostgreSQL, and no id to Spotify.
+    malformed = [
+        _shown(value)
+        for value in values
+        if not (isinstance(value, str) and value.strip() and value.strip().isprintable())
+    ]
     if malformed:
         return Refusal(400, f"Malformed in scope.album_ids: {_listed(malformed)} (a Spotify album id is a string)")
     # An id that maps to nothing is answered as such.

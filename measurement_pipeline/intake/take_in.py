@@ -64,9 +64,7 @@ class Round:
         """Whose payment decides about at least one request of the round, each once. A capture needs no card."""
         readings = ((request.account, self.readings[request.id]) for request in self.requests)
         asking = (
-            account
-            for account, reading in readings
-            if isinstance(reading, MeasurementRequest) and reading.source is Source.HISTORICAL
+            account for account, reading in readings if isinstance(reading, MeasurementRequest) and reading.needs_card
         )
         return list(dict.fromkeys(asking))
 
@@ -96,27 +94,57 @@ def take_in(
     for request in opened.requests:
         with connect(database_url) as connection:
             run_heartbeats.beat(connection, run)
-            attempts = measurement_jobs.begin_attempt(connection, request, run=run)
-            if attempts is None:
-                continue
-            if attempts > MAX_INTAKE_ATTEMPTS:
-                # The last one never came back to say how it went: the process that worked on it was killed.
-                taken.append(_put_off_or_give_up(connection, request, attempts - 1, "no attempt came to an end"))
-                continue
-            reading = opened.readings[request.id]
-            try:
-                with connection.transaction():
-                    if measurement_jobs.lock(connection, request):
-                        decision = decisions.get(request.account)
-                        taken.append(_answer(connection, request, reading, decision, cap_usd))
-            except DatabaseError as error:
-                if connection.closed:
-                    raise  # the database went away, which is no fault of the request's
-                why = str(error).partition("\n")[0] or type(error).__name__
-                taken.append(_put_off_or_give_up(connection, request, attempts, why))
+            reading, decision = opened.readings[request.id], decisions.get(request.account)
+            answered = _take_one(connection, request, reading, decision, run=run, cap_usd=cap_usd)
+        if answered is not None:
+            taken.append(answered)
+    # Of the round alone: what else there is to settle, the end of each backfill run and the sweep do.
     with connect(database_url) as connection:
-        measurement_jobs.settle(connection)
+        measurement_jobs.settle(connection, only=[request.id for request in opened.requests])
     return taken
+
+
+def take_in_one(
+    connection: Connection, job: UUID, decision: Decision | None, *, run: str, cap_usd: Decimal | None = None
+) -> Taken | None:
+    """Answer that one request, whether or not its time has come: for whoever has just made it and wants the answer now.
+
+    `decision` is about its account, with its link. None: it is no longer queued, or somebody else has answered it meanwhile.
+    Raises as `take_in` does.
+    """
+    answered = None
+    for request in measurement_jobs.queued_one(connection, job):
+        reading = read_request(request.source, request.scope, request.platforms, request.schedule)
+        answered = _take_one(connection, request, reading, decision, run=run, cap_usd=cap_usd)
+        measurement_jobs.settle(connection, only=[job])
+    return answered
+
+
+def _take_one(
+    connection: Connection,
+    request: WaitingRequest,
+    reading: MeasurementRequest | Refusal,
+    decision: Decision | None,
+    *,
+    run: str,
+    cap_usd: Decimal | None,
+) -> Taken | None:
+    attempts = measurement_jobs.begin_attempt(connection, request, run=run)
+    if attempts is None:
+        return None
+    if attempts > MAX_INTAKE_ATTEMPTS:
+        # The last one never came back to say how it went: the process that worked on it was killed.
+        return _put_off_or_give_up(connection, request, attempts - 1, "no attempt came to an end")
+    try:
+        with connection.transaction():
+            if not measurement_jobs.lock(connection, request):
+                return None
+            return _answer(connection, request, reading, decision, cap_usd)
+    except DatabaseError as error:
+        if connection.closed:
+            raise  # the database went away, which is no fault of the request's
+        why = str(error).partition("\n")[0] or type(error).__name__
+        return _put_off_or_give_up(connection, request, attempts, why)
 
 
 def _with_links(database_url: str, decisions: Mapping[UUID, Decision]) -> dict[UUID, Decision]:

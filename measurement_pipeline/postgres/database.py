@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool
 
 T = TypeVar("T")
 Connection = psycopg.Connection[DictRow]
@@ -37,6 +38,28 @@ def _options() -> dict[str, Any]:
 def connect(url: str) -> Connection:
     """A connection to `url` (postgresql://…). Raises `DatabaseUnavailable` where there is none to be had in 10 s."""
     return Connection.connect(url, **_options())
+
+
+Pool = ConnectionPool[Connection]
+
+
+def pool(url: str, *, size: int, patience_seconds: float) -> Pool:
+    """Up to `size` connections that threads borrow (`with pool.connection()`), each tried before it is lent out; not open yet.
+
+    Whoever gets none in so many seconds gets `DatabaseUnavailable`.
+    """
+    return ConnectionPool(
+        url,
+        kwargs=_options(),
+        min_size=1,
+        max_size=size,
+        timeout=patience_seconds,
+        check=ConnectionPool.check_connection,
+        open=False,
+        # Tried at once for whoever waits; while nobody does, now and then.
+        reconnect_timeout=patience_seconds,
+        name="front desk",
+    )
 
 
 class Line:

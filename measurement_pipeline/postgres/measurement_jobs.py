@@ -7,6 +7,7 @@ The statements are in `measurement_jobs.sql`. What a request may ask is `domain/
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -62,25 +63,61 @@ def submit(
     return UUID(str(found["id"]))
 
 
+def submit_once(
+    connection: Connection,
+    *,
+    account: UUID,
+    source: str,
+    scope: dict[str, Any],
+    schedule: str,
+    key: str | None,
+    digest: bytes | None,
+) -> UUID | None:
+    """Insert a request of an account; None where one of its requests has that idempotency `key` already."""
+    parameters = {
+        "account": account,
+        "source": source,
+        "scope": Jsonb(scope),
+        "schedule": schedule,
+        "key": key,
+        "digest": digest,
+    }
+    found = connection.execute(_SQL["submit_once"], parameters).fetchone()
+    return None if found is None else UUID(str(found["id"]))
+
+
+def of_key(connection: Connection, *, account: UUID, key: str) -> tuple[UUID, bytes] | None:
+    """The account's request that came with an idempotency key, and the digest of what it asked."""
+    found = connection.execute(_SQL["of_key"], {"account": account, "key": key}).fetchone()
+    return None if found is None else (found["id"], found["idempotency_digest"])
+
+
 def waiting(connection: Connection, *, states: Sequence[State], limit: int) -> list[WaitingRequest]:
     """Requests in one of `states` whose time has come, oldest first."""
     found = connection.execute(
         _SQL["waiting"],
         {"states": [s.value for s in states], "limit": limit, "patience": UNPAID_PATIENCE.total_seconds()},
     )
-    return [
-        WaitingRequest(
-            row["id"],
-            row["account"],
-            row["source"],
-            _read_json(row["scope"]),
-            row["platforms"],
-            row["schedule"],
-            State(row["state"]),
-            row["out_of_patience"],
-        )
-        for row in found
-    ]
+    return [_waiting(row) for row in found]
+
+
+def queued_one(connection: Connection, job: UUID) -> list[WaitingRequest]:
+    """That request alone, while it is queued; whether its time has come is not asked."""
+    found = connection.execute(_SQL["queued_one"], {"job": job, "patience": UNPAID_PATIENCE.total_seconds()})
+    return [_waiting(row) for row in found]
+
+
+def _waiting(row: dict[str, Any]) -> WaitingRequest:
+    return WaitingRequest(
+        row["id"],
+        row["account"],
+        row["source"],
+        _read_json(row["scope"]),
+        row["platforms"],
+        row["schedule"],
+        State(row["state"]),
+        row["out_of_patience"],
+    )
 
 
 def waiting_count(connection: Connection, *, limit: int) -> int:
@@ -174,10 +211,31 @@ def accept_capture(
     )
 
 
-def settle(connection: Connection) -> list[UUID]:
-    """Answer the accepted requests of which every recording is settled, or whose capture is over; which ones."""
-    settled = connection.execute(_SQL["settle"]).fetchall() + connection.execute(_SQL["settle_captures"]).fetchall()
+def settle(connection: Connection, *, only: Sequence[UUID] | None = None) -> list[UUID]:
+    """Answer the accepted requests of which every recording is settled, or whose capture is over; which ones.
+
+    `only`: look at these alone.
+    """
+    parameters = {"jobs": None if only is None else list(only)}
+    settled = [
+        *connection.execute(_SQL["settle"], parameters),
+        *connection.execute(_SQL["settle_captures"], parameters),
+    ]
     return [row["id"] for row in settled]
+
+
+def withdraw(connection: Connection, job: UUID, *, account: UUID) -> State | None:
+    """Take a request of the account back, while it is open; the state it then has, or None where the account has none such.
+
+    A capture that nobody has begun and nobody else wants is not made, and the series that only this request wanted ends.
+    """
+    with connection.transaction():
+        parameters = {"job": job, "account": account}
+        if connection.execute(_SQL["withdraw"], parameters).fetchone() is not None:
+            connection.execute(_SQL["end_series"], parameters)
+            connection.execute(_SQL["drop_capture"], parameters)
+        found = connection.execute(_SQL["state_of"], parameters).fetchone()
+    return None if found is None else State(found["state"])
 
 
 def reopen(connection: Connection, songs: Sequence[str]) -> list[UUID]:
@@ -195,9 +253,23 @@ def recent(connection: Connection, *, account: UUID | None = None, limit: int = 
     return connection.execute(_SQL["list"], {"account": account, "limit": limit}).fetchall()
 
 
-def show(connection: Connection, job: UUID) -> dict[str, Any] | None:
-    """One request with its progress, outcomes and hits; None where there is none."""
-    found = connection.execute(_SQL["show"], {"job": job}).fetchone()
+def page(
+    connection: Connection, *, account: UUID, before: tuple[datetime, UUID] | None, limit: int
+) -> list[dict[str, Any]]:
+    """The account's requests, newest first; `before`: those made before that one."""
+    at, job = before or (None, None)
+    found = connection.execute(_SQL["page"], {"account": account, "at": at, "job": job, "limit": limit}).fetchall()
+    return [{**row, "scope": _read_json(row["scope"])} for row in found]
+
+
+def answer_to(connection: Connection, job: UUID, *, account: UUID) -> dict[str, Any] | None:
+    """What a request of the account was answered, as far as it is; None where the account has none such."""
+    return connection.execute(_SQL["answer_to"], {"job": job, "account": account}).fetchone()
+
+
+def show(connection: Connection, job: UUID, *, account: UUID | None = None) -> dict[str, Any] | None:
+    """One request with its progress, outcomes and hits; None where there is none, or it is not that account's."""
+    found = connection.execute(_SQL["show"], {"job": job, "account": account}).fetchone()
     return None if found is None else {**found, "scope": _read_json(found["scope"])}
 
 

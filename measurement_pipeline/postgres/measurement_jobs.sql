@@ -5,6 +5,33 @@ insert into measurement_jobs (account, source, scope, schedule)
 values (%(account)s, %(source)s, %(scope)s, %(schedule)s)
 returning id;
 
+-- name: submit_once
+-- Of two that come at once with the same key, the second waits here for the first, and then makes nothing.
+insert into measurement_jobs (account, source, scope, schedule, idempotency_key, idempotency_digest)
+values (%(account)s, %(source)s, %(scope)s, %(schedule)s, %(key)s, %(digest)s)
+on conflict (account, idempotency_key) where idempotency_key is not null do nothing
+returning id;
+
+-- name: of_key
+select
+    id,
+    idempotency_digest
+from measurement_jobs
+where account = %(account)s and idempotency_key = %(key)s;
+
+-- name: queued_one
+select
+    id,
+    account,
+    source,
+    scope::text as scope,
+    platforms,
+    schedule,
+    state,
+    created_at < now() - make_interval(secs => %(patience)s) as out_of_patience
+from measurement_jobs
+where id = %(job)s and state = 'queued';
+
 -- name: waiting
 -- Requests that intake has something to do for. Unpaid ones are looked at only when asked for (the hourly sweep does).
 -- The scope goes out as text, to be read request by request: not every document that PostgreSQL takes can be read outside.
@@ -257,6 +284,7 @@ where
     request.snapshot = captured.id
     and request.state = 'accepted'
     and captured.state in ('done', 'failed')
+    and (%(jobs)s::uuid[] is null or request.id = any(%(jobs)s))
 returning request.id;
 
 -- name: settle
@@ -267,6 +295,7 @@ set
 where
     request.state = 'accepted'
     and request.snapshot is null
+    and (%(jobs)s::uuid[] is null or request.id = any(%(jobs)s))
     and not exists (
         select
         from measurement_job_songs as asked
@@ -314,6 +343,127 @@ where (%(account)s::uuid is null or request.account = %(account)s)
 order by request.created_at desc, request.id desc
 limit %(limit)s;
 
+-- name: page
+select
+    id,
+    account,
+    source,
+    scope::text as scope,
+    schedule,
+    state,
+    status_code,
+    error,
+    checkout_url,
+    asked,
+    enqueued,
+    skipped,
+    estimated_cost_usd,
+    reused,
+    created_at,
+    updated_at
+from measurement_jobs
+where
+    account = %(account)s
+    and (%(at)s::timestamptz is null or (created_at, id) < (%(at)s::timestamptz, %(job)s::uuid))
+order by created_at desc, id desc
+limit %(limit)s;
+
+-- name: answer_to
+select
+    request.id,
+    request.source,
+    request.state,
+    request.status_code,
+    request.error,
+    request.checkout_url,
+    request.enqueued,
+    request.skipped,
+    request.estimated_cost_usd,
+    request.reused,
+    captured.album_count
+from measurement_jobs as request
+left join playcount_snapshots as captured on request.snapshot = captured.id
+where request.id = %(job)s and request.account = %(account)s;
+
+-- name: withdraw
+-- What it wanted is no longer due unless somebody else wants it too: only accepted requests pay. What was paid for stays.
+update measurement_jobs
+set
+    state = 'withdrawn',
+    not_before = null,
+    updated_at = now()
+where id = %(job)s and account = %(account)s and state in ('queued', 'payment_required', 'accepted')
+returning id;
+
+-- name: end_series
+-- The monthly series that a withdrawn request asked for, unless another of the account's wants the same albums.
+with unwanted as (
+    select
+        captured.account,
+        captured.albums_digest
+    from measurement_jobs as request
+    inner join playcount_snapshots as captured on request.snapshot = captured.id
+    where
+        request.id = %(job)s
+        and request.account = %(account)s
+        and request.schedule = 'monthly'
+        and not exists (
+            select
+            from measurement_jobs as another
+            inner join playcount_snapshots as theirs on another.snapshot = theirs.id
+            where
+                another.account = request.account
+                and another.id <> request.id
+                and another.schedule = 'monthly'
+                and another.state in ('accepted', 'done')
+                and theirs.albums_digest = captured.albums_digest
+        )
+)
+
+update playcount_series as series
+set stopped_at = clock_timestamp()
+from unwanted
+where
+    series.account = unwanted.account
+    and series.albums_digest = unwanted.albums_digest
+    and series.stopped_at is null;
+
+-- name: drop_capture
+-- A capture that no run has begun, and no other request or series wants, costs nothing yet, and is not made.
+with unwanted as (
+    select captured.id
+    from measurement_jobs as request
+    inner join playcount_snapshots as captured on request.snapshot = captured.id
+    where
+        request.id = %(job)s
+        and request.account = %(account)s
+        and not exists (
+            select from measurement_jobs as another
+            where another.snapshot = captured.id and another.id <> request.id and another.state = 'accepted'
+        )
+        and not exists (select from apify_runs as begun where begun.snapshot = captured.id)
+        and not exists (
+            select from playcount_series as series
+            where
+                series.account = captured.account
+                and series.albums_digest = captured.albums_digest
+                and series.stopped_at is null
+        )
+)
+
+update playcount_snapshots as captured
+set
+    state = 'failed',
+    error = 'withdrawn before it was begun',
+    updated_at = clock_timestamp()
+from unwanted
+where captured.id = unwanted.id and captured.state = 'queued' and captured.attempts = 0;
+
+-- name: state_of
+select state
+from measurement_jobs
+where id = %(job)s and account = %(account)s;
+
 -- name: show
 select
     request.id,
@@ -329,6 +479,7 @@ select
     request.enqueued,
     request.skipped,
     request.schedule,
+    request.idempotency_key,
     request.snapshot,
     request.estimated_cost_usd,
     request.reused,
@@ -360,7 +511,7 @@ from measurement_jobs as request
 left join measurement_job_songs as asked on request.id = asked.job
 left join songstats_backfill_queue as queue on asked.song = queue.song
 left join playcount_snapshots as captured on request.snapshot = captured.id
-where request.id = %(job)s
+where request.id = %(job)s and request.account = coalesce(%(account)s, request.account)
 group by request.id, captured.id;
 
 -- name: estimate

@@ -20,10 +20,7 @@ class PaymentDecisions:
     def fresh(self, account: UUID) -> Decision | None:
         """An allowed decision that may still be spent on, by the database's clock."""
         with connect(self.database_url) as connection:
-            found = connection.execute(
-                _SQL["fresh"], {"account": account, "allowed_serves": ALLOWED_SERVES.total_seconds()}
-            ).fetchone()
-        return None if found is None else Decision(Verdict.ALLOWED, f"a card was on file at {found['checked_at']}")
+            return fresh(connection, account)
 
     def open_checkout(self, account: UUID) -> tuple[str, datetime] | None:
         """The checkout page that a denied account was last given, if it stays open for a while: its URL and when it closes."""
@@ -56,6 +53,13 @@ class PaymentDecisions:
                     "checkout_expires_at": decision.checkout_expires_at,
                 },
             )
+
+
+def fresh(connection: Connection, account: UUID) -> Decision | None:
+    """An allowed decision that may still be spent on, by the database's clock."""
+    parameters = {"account": account, "allowed_serves": ALLOWED_SERVES.total_seconds()}
+    found = connection.execute(_SQL["fresh"], parameters).fetchone()
+    return None if found is None else Decision(Verdict.ALLOWED, f"a card was on file at {found['checked_at']}")
 
 
 def ensure_account(connection: Connection, account: UUID, *, name: str | None = None) -> None:

@@ -16,8 +16,10 @@ _SQL = statements("roles")
 
 # Named one by one: the schema may hold tables of others, which are theirs.
 TABLES = (
+    "account_songs",
     "accounts",
     "alembic_version",
+    "api_keys",
     "apify_runs",
     "catalog_songs",
     "catalogs",

@@ -97,12 +97,20 @@ grant select, insert on operator_acts to measurement_pipeline;
 -- What was asked stays as it was asked; the answer is the pipeline's.
 grant
 select,
-insert (account, source, scope, schedule),
+insert (account, source, scope, schedule, idempotency_key, idempotency_digest),
 update (
     state, status_code, error, checkout_url, asked, enqueued, skipped, snapshot, estimated_cost_usd, reused, attempts, not_before,
     run_id, updated_at
 )
 on measurement_jobs to measurement_pipeline;
+
+-- A key is made once; what becomes of it later is that it is used, and revoked.
+grant select on account_songs to measurement_pipeline;
+grant
+select,
+insert (account, name, prefix, digest, expires_at),
+update (last_used_at, revoked_at)
+on api_keys to measurement_pipeline;
 
 -- What is to be captured stays as it was asked for; what it came to is the pipeline's. A result, once kept, is not written over.
 grant

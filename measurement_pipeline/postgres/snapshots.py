@@ -128,6 +128,14 @@ def spent_this_month(connection: Connection, account: UUID) -> Decimal:
     return Decimal(found["spent"])
 
 
+def seconds_left_this_month(connection: Connection) -> float:
+    """How long the month that captures are capped by (UTC) goes on."""
+    row = connection.execute(_SQL["left_this_month"]).fetchone()
+    if row is None:
+        raise LookupError("the end of the month is not known")
+    return float(row["seconds"])
+
+
 def due_series(connection: Connection, series: UUID | None = None) -> list[tuple[UUID, Wanted]]:
     """The series to be captured now; `series`: whether that one is."""
     parameters = {"every": SERIES_EVERY.days, "series": series}

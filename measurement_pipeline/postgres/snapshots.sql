@@ -81,6 +81,13 @@ select coalesce(sum(usd), 0) as spent
 from playcount_spent_this_month
 where account = %(account)s;
 
+-- name: left_this_month
+select
+    extract(
+        epoch from (date_trunc('month', clock_timestamp() at time zone 'UTC') + interval '1 month') at time zone 'UTC'
+        - clock_timestamp()
+    ) as seconds;
+
 -- name: start_series
 -- Asked for again, it is the same series, and goes on where it was stopped.
 insert into playcount_series (account, catalog, album_ids, albums_digest, isrcs, platforms)

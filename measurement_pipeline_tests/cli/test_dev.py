@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from measurement_pipeline.cli import sample_accounts
 from measurement_pipeline.cli.sandbox_command import at_port
 from measurement_pipeline.cli.services import answers, free_port
 from measurement_pipeline.settings import Settings
@@ -43,6 +44,7 @@ class Dev:
     ui: str
     read_only: str
     doubles: str
+    api: str
     state: Path
 
     def pids(self) -> dict[str, int]:
@@ -51,7 +53,7 @@ class Dev:
         for child in psutil.Process(self.process.pid).children():
             with suppress(psutil.NoSuchProcess):  # a zombie too
                 command = " ".join(child.cmdline())
-                for name in ("api grpc", "dagster-daemon", "dagster-webserver"):
+                for name in ("api grpc", "dagster-daemon", "dagster-webserver", "api --host"):
                     if name in command and "--read-only" not in command:
                         found[name] = child.pid
         return found
@@ -78,9 +80,9 @@ def directory() -> Iterator[Path]:
 def dev(directory: Path) -> Iterator[Dev]:
     settings = {field.alias for field in Settings.model_fields.values()}
     environment = {name: value for name, value in os.environ.items() if name not in settings}
-    ports = [free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(4)]
     state = directory / "state"
-    options = ["--port", "--read-only-port", "--sandbox-port"]
+    options = ["--port", "--read-only-port", "--sandbox-port", "--api-port"]
     command = [Path(sys.executable).parent / "measurement-pipeline", "--state", str(state), "dev"]
     command += [text for option, port in zip(options, ports, strict=True) for text in (option, str(port))]
     said = directory / "said"
@@ -89,9 +91,9 @@ def dev(directory: Path) -> Iterator[Dev]:
     found = Dev(process, *(f"http://127.0.0.1:{port}" for port in ports), state)
     try:
         until(
-            lambda: process.poll() is not None or (answers(f"{found.read_only}/server_info")("")),
+            lambda: process.poll() is not None or (answers(f"{found.api}/readyz")("")),
             seconds=120,
-            what="the UI for onlookers, which is the last to start",
+            what="the HTTP API, which is the last to start",
         )
         assert process.poll() is None, said.read_text()
         yield found
@@ -112,8 +114,16 @@ def test_onlookers_see_and_cannot_touch_and_whatever_dies_comes_back_by_itself(d
 
     assert at_port(None, dev.state).url == dev.doubles, "commands of the same state find the doubles"
 
+    asked = httpx.post(
+        f"{dev.api}/api/research/measurement-jobs",
+        json={"source": "historical", "scope": {"isrcs": ["AA6Q72000001"]}},
+        headers={"x-api-key": sample_accounts.API_KEY},
+        timeout=30,
+    )
+    assert (asked.status_code, asked.json()["state"]) == (202, "accepted")
+
     before = dev.pids()
-    assert set(before) == {"api grpc", "dagster-daemon", "dagster-webserver"}
+    assert set(before) == {"api grpc", "dagster-daemon", "dagster-webserver", "api --host"}
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
     until(
@@ -122,6 +132,7 @@ def test_onlookers_see_and_cannot_touch_and_whatever_dies_comes_back_by_itself(d
         what="another of each",
     )
     until(lambda: answers(f"{dev.ui}/server_info")(""), seconds=60, what="the UI")
+    until(lambda: answers(f"{dev.api}/readyz")(""), seconds=60, what="the API")
     until(
         lambda: ask(dev.ui, LAUNCH)["data"]["launchRun"]["__typename"] == "LaunchRunSuccess",
         seconds=60,

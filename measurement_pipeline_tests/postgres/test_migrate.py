@@ -18,7 +18,7 @@ TABLES = {
     "deployment", "accounts", "payment_decisions", "songs", "song_identifiers", "catalogs", "catalog_songs",
     "measurement_jobs", "measurement_job_songs", "songstats_backfill_queue", "songstats_quota_ledger",
     "songstats_responses", "song_measurements", "vendor_state", "run_heartbeats", "operator_acts", "alembic_version",
-    "incidents", "client_logins", "playcount_snapshots", "playcount_series", "apify_runs",
+    "incidents", "client_logins", "playcount_snapshots", "playcount_series", "apify_runs", "api_keys",
 }  # fmt: skip
 
 

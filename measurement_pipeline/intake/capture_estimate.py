@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
-from measurement_pipeline.cli.estimate import NothingToEstimateError
 from measurement_pipeline.domain.measurement_job import (
     NO_ALBUM_KNOWN,
     UNKNOWN_CATALOG,
     MeasurementRequest,
     ScopeByCatalog,
 )
+from measurement_pipeline.intake.estimate import NothingToEstimateError
 from measurement_pipeline.postgres import measurement_jobs, snapshots
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.snapshots import Wanted

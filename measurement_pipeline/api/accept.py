@@ -1,0 +1,161 @@
+"""One request over HTTP becomes a row of `measurement_jobs`, and is taken in as any other row is, while the client waits.
+
+Stripe is asked before there is a row: where it gives no answer nothing was asked for, and a client that is told 503 cannot be
+charged for a request it believes refused. What takes too long goes on without the client: the row is there, and if not this
+process then the sensor's run takes it in; both lock it, so that it is taken in once.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+from starlette.concurrency import run_in_threadpool
+
+from measurement_pipeline.api.auth import Caller
+from measurement_pipeline.api.limits import MAX_LISTED
+from measurement_pipeline.api.problems import Problem
+from measurement_pipeline.domain.measurement_job import (
+    MeasurementRequest,
+    Refusal,
+    ScopeByAlbum,
+    ScopeByIsrc,
+    read_request,
+)
+from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.intake.take_in import NO_CAPTURES, take_in_one
+from measurement_pipeline.postgres import measurement_jobs, payment_decisions
+from measurement_pipeline.postgres.database import Connection
+
+T = TypeVar("T")
+
+_STRIPE_AWAY_SECONDS = 60.0
+NO_CAPTURES_SECONDS = 3600.0
+OTHER_BODY = "That Idempotency-Key came with another request before: expected the same body, or a new key"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request whose shape is right, as it was sent."""
+
+    source: str
+    scope: dict[str, Any]
+    schedule: str
+    reading: MeasurementRequest
+
+    @property
+    def digest(self) -> bytes:
+        """What makes two bodies the same: what they ask, not how they are written."""
+        written = json.dumps([self.source, self.scope, self.schedule], sort_keys=True)
+        return hashlib.sha256(written.encode()).digest()
+
+
+def read(source: object, scope: object, platforms: object, schedule: object) -> Asked:
+    """The request in a body. Raises `Problem` (400), with the words of the table path: what is refused so leaves no row."""
+    reading = read_request(source, scope, platforms, schedule)
+    if isinstance(reading, Refusal):
+        raise Problem(reading.status_code, reading.error)
+    listed = scope.get("isrcs") or scope.get("album_ids") or () if isinstance(scope, dict) else ()
+    if isinstance(reading.scope, ScopeByIsrc | ScopeByAlbum) and len(listed) > MAX_LISTED:
+        raise Problem(
+            400, f"At most {MAX_LISTED:,} in a request, got {len(listed):,}: ask for a catalogue, or in several"
+        )
+    assert isinstance(scope, dict)
+    given = {key: value for key, value in scope.items() if value is not None}
+    return Asked(reading.source.value, given, reading.schedule.value, reading)
+
+
+async def accept(caller: Caller, asked: Asked, *, key: str | None) -> dict[str, Any]:
+    """The answer to a request, as its row has it (`measurement_jobs.answer_to`); `state` queued: it is still to come.
+
+    Raises `Problem` (409, 503), and `DatabaseUnavailable`.
+    """
+    office = caller.office
+    deadline = asyncio.get_running_loop().time() + office.desk.answer_within_seconds
+    before, decision = await run_in_threadpool(_look_up, caller, asked, key)
+    if before is not None:
+        return before
+    needs_card = asked.reading.needs_card
+    if not needs_card and office.desk.cap_usd is None:
+        raise Problem(503, NO_CAPTURES, retry_after=NO_CAPTURES_SECONDS)
+    if needs_card and decision is None:
+        decision = await _in_time(office.questions, deadline, lambda: office.desk.decide(caller.account))
+        if decision is not None and decision.verdict is Verdict.UNKNOWN:
+            wait = decision.retry_after_seconds or _STRIPE_AWAY_SECONDS
+            raise Problem(503, f"{decision.reason} Nothing was asked for: send it again later.", retry_after=wait)
+    job = await run_in_threadpool(_submit, caller, asked, key)
+    if job is None:
+        # Somebody sent the same key at the same moment, and was first.
+        before, _ = await run_in_threadpool(_look_up, caller, asked, key)
+        if before is None:
+            raise LookupError("a request was in the way of another, and is not there")
+        return before
+    if decision is not None or not needs_card:
+        answer = await _in_time(office.intakes, deadline, lambda: _take_in(caller, job, decision))
+        if answer is not None:
+            return answer
+    return await run_in_threadpool(_answer, caller, job)
+
+
+async def _in_time(threads: ThreadPoolExecutor, deadline: float, work: Callable[[], T]) -> T | None:
+    """What `work` returns, or None where it does not come before `deadline`; it then goes on by itself."""
+    future = asyncio.get_running_loop().run_in_executor(threads, work)
+    done, _ = await asyncio.wait([future], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+    if not done:
+        future.add_done_callback(_heard)
+        return None
+    return future.result()
+
+
+def _heard(future: asyncio.Future[Any]) -> None:
+    """Take note of an error that nobody waits for any more: the row says what became of the request."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _look_up(caller: Caller, asked: Asked, key: str | None) -> tuple[dict[str, Any] | None, Decision | None]:
+    """The answer to an earlier request with that key, and a decision about the account that may still be spent on."""
+    with caller.office.pool.connection() as connection:
+        found = None if key is None else measurement_jobs.of_key(connection, account=caller.account, key=key)
+        if found is None:
+            return None, payment_decisions.fresh(connection, caller.account)
+        job, digest = found
+        if digest != asked.digest:
+            raise Problem(409, OTHER_BODY, id=str(job))
+        return measurement_jobs.answer_to(connection, job, account=caller.account), None
+
+
+def _submit(caller: Caller, asked: Asked, key: str | None) -> UUID | None:
+    with caller.office.pool.connection() as connection:
+        return measurement_jobs.submit_once(
+            connection,
+            account=caller.account,
+            source=asked.source,
+            scope=asked.scope,
+            schedule=asked.schedule,
+            key=key,
+            digest=None if key is None else asked.digest,
+        )
+
+
+def _take_in(caller: Caller, job: UUID, decision: Decision | None) -> dict[str, Any]:
+    office = caller.office
+    with office.pool.connection() as connection:
+        take_in_one(connection, job, decision, run=office.name, cap_usd=office.desk.cap_usd)
+        return _found(connection, caller, job)
+
+
+def _answer(caller: Caller, job: UUID) -> dict[str, Any]:
+    with caller.office.pool.connection() as connection:
+        return _found(connection, caller, job)
+
+
+def _found(connection: Connection, caller: Caller, job: UUID) -> dict[str, Any]:
+    row = measurement_jobs.answer_to(connection, job, account=caller.account)
+    if row is None:
+        raise LookupError(f"measurement_jobs has no row {job}")
+    return row

@@ -1,0 +1,65 @@
+"""The application: routes, layers and errors put together around one desk. What each does is theirs."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware.cors import CORSMiddleware
+
+from measurement_pipeline.api import jobs, problems, reads
+from measurement_pipeline.api.described import ABOUT, TITLE, VERSION, describe, errors
+from measurement_pipeline.api.desk import FrontDesk
+from measurement_pipeline.api.limits import BodyLimit
+from measurement_pipeline.api.log import AccessLog
+from measurement_pipeline.api.models import Health
+from measurement_pipeline.api.office import Office
+from measurement_pipeline.postgres import reads as asked
+
+health = APIRouter(tags=["health"])
+
+
+@health.get("/healthz", responses=errors(500, anybody=True), summary="Is the process up?")
+async def alive() -> Health:
+    """It answers, whatever else is away."""
+    return Health()
+
+
+@health.get("/readyz", responses=errors(500, 503, anybody=True), summary="Can it answer?")
+def ready(request: Request) -> Health:
+    """The database answers too."""
+    office: Office = request.app.state.office
+    with office.pool.connection() as connection:
+        asked.ready(connection)
+    return Health()
+
+
+def application(desk: FrontDesk) -> FastAPI:
+    """The API over `desk`. Its connections are opened and closed with it."""
+    office = Office.of(desk)
+
+    @asynccontextmanager
+    async def open_for_business(_app: FastAPI) -> AsyncIterator[None]:
+        # Not waited for: a database that is away makes it not ready, and no reason not to start.
+        await run_in_threadpool(office.pool.open, wait=False)
+        yield
+        await run_in_threadpool(office.close)
+
+    app = FastAPI(title=TITLE, version=VERSION, description=ABOUT, lifespan=open_for_business, redoc_url=None)
+    app.state.office = office
+    problems.handle(app)
+    for routes in (jobs.routes, reads.routes, health):
+        app.include_router(routes)
+    describe(app)
+    # The last one added is the first to see a request.
+    app.add_middleware(BodyLimit, seconds=desk.body_within_seconds)
+    if desk.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(desk.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "x-api-key", "content-type", "idempotency-key", "if-none-match"],
+            expose_headers=["etag", "link", "location", "retry-after", "x-request-id"],
+        )
+    app.add_middleware(AccessLog)
+    return app

@@ -1,0 +1,87 @@
+"""Whose request it is: exactly one of `x-api-key` and `Authorization: Bearer`, and what follows from it. Nobody else's business.
+
+A refusal is a 401 that says what was expected, and the same for every key that is not good but ours to know of: unknown, wrong.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+
+from measurement_pipeline.api import keys
+from measurement_pipeline.api.bearer import BadTokenError, KeysAwayError
+from measurement_pipeline.api.log import note
+from measurement_pipeline.api.office import Office
+from measurement_pipeline.api.problems import Problem
+from measurement_pipeline.postgres import api_keys
+
+EXPECTED = "Expected exactly one of the headers x-api-key and Authorization: Bearer"
+NOT_GOOD = "The API key is not good"
+NO_TOKENS = "Tokens are not taken here: send x-api-key"
+TOO_MANY = "Too many requests of this account: {} a minute are allowed"
+
+# For the description of the API alone: what is sent is read below, where two of them, or half of one, can be told.
+_KEY = Security(APIKeyHeader(name="x-api-key", scheme_name="api key", auto_error=False))
+_TOKEN = Security(HTTPBearer(scheme_name="bearer token", bearerFormat="JWT", auto_error=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and works with what."""
+
+    account: UUID
+    office: Office
+
+
+def identify(request: Request, _key: Annotated[object, _KEY], _token: Annotated[object, _TOKEN]) -> Caller:
+    """The caller of a request, one request less allowed. Raises `Problem` (401, 429, 503) and `DatabaseUnavailable`."""
+    office: Office = request.app.state.office
+    given = [*request.headers.getlist("x-api-key"), *request.headers.getlist("authorization")]
+    if len(given) != 1:
+        raise _unknown(EXPECTED)
+    by_key = "x-api-key" in request.headers
+    account = _of_key(office, request, given[0]) if by_key else _of_token(office, given[0])
+    note(request.scope, account=str(account))
+    wait = office.allowance.take(account)
+    if wait is not None:
+        raise Problem(429, TOO_MANY.format(f"{office.desk.requests_per_minute:,}"), retry_after=wait)
+    return Caller(account, office)
+
+
+def _of_key(office: Office, request: Request, key: str) -> UUID:
+    prefix = keys.prefix_of(key)
+    if prefix is None:
+        raise _unknown(NOT_GOOD)
+    with office.pool.connection() as connection:
+        found = api_keys.find(connection, prefix)
+        if found is None or not keys.is_key(key, found.digest, secret=office.desk.key_secret):
+            raise _unknown(NOT_GOOD)
+        note(request.scope, key=prefix)
+        if found.refused_because is not None:
+            raise _unknown(f"{NOT_GOOD}: it is {found.refused_because}")
+        if found.use_unnoted:
+            api_keys.used(connection, found.id)
+    return found.account
+
+
+def _of_token(office: Office, header: str) -> UUID:
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise _unknown(EXPECTED)
+    if office.bearer is None:
+        raise _unknown(NO_TOKENS)
+    try:
+        return office.bearer.account(token.strip())
+    except BadTokenError as error:
+        raise _unknown(str(error)) from error
+    except KeysAwayError as error:
+        raise Problem(503, str(error), retry_after=30) from error
+
+
+def _unknown(why: str) -> Problem:
+    return Problem(401, why, headers={"WWW-Authenticate": "Bearer"})
+
+
+Known = Annotated[Caller, Depends(identify)]

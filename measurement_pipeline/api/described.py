@@ -1,0 +1,60 @@
+"""How the API is described (OpenAPI): its words, and which errors each route answers with. What is answered is the routes'."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from measurement_pipeline.api.models import Refused
+
+TITLE = "Measurement jobs"
+VERSION = "1"
+ABOUT = (
+    "Ask for the play counts of recordings, and read them. A job is a row of the table that every other way in writes to. "
+    'Each answer is JSON with `status`; each error is `{"status": "error", "error": …}` and says what was expected.'
+)
+
+MEANING = {
+    400: "The request cannot be read, or means nothing; `error` says what was expected.",
+    401: "Not exactly one of the two ways to say who asks, or one that is not good.",
+    402: "No card is on file: save one at `checkoutUrl`, and the job goes on by itself.",
+    404: "There is none such of this account.",
+    408: "The body did not come in time.",
+    409: "It cannot be done any more, or the Idempotency-Key came with another body before.",
+    413: "The body is too long.",
+    429: "Too many requests, or the monthly cap of captures: wait as `Retry-After` says.",
+    500: "A defect of ours; the id is in `error`.",
+    503: "Stripe, the database or a token's issuer gives no answer: neither a yes nor a no. Wait as `Retry-After` says.",
+}
+_WAIT = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+_ANYWHERE = (401, 408, 413, 429, 500, 503)
+
+
+def errors(*statuses: int, anybody: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route: these, and unless `anybody` may call it, those that every route has."""
+    every = {*statuses, *(() if anybody else _ANYWHERE)}
+    return {
+        status: {
+            "model": Refused,
+            "description": MEANING[status],
+            **({"headers": _WAIT} if status in (429, 503) else {}),
+        }
+        for status in sorted(every)
+    }
+
+
+def describe(app: FastAPI) -> None:
+    """Have `app` describe itself as it is: it answers 400 where FastAPI would answer 422."""
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = get_openapi(title=TITLE, version=VERSION, description=ABOUT, routes=app.routes)
+            for path in made["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+            for unused in ("HTTPValidationError", "ValidationError"):
+                made["components"]["schemas"].pop(unused, None)
+            app.openapi_schema = made
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]

@@ -1,0 +1,213 @@
+"""The routes of measurement jobs. What a request may ask, and what becomes of it, is `accept`'s and intake's."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Path, Query
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from measurement_pipeline.api import accept, cursors
+from measurement_pipeline.api.auth import Caller, Known
+from measurement_pipeline.api.described import errors
+from measurement_pipeline.api.models import (
+    Accepted,
+    Capture,
+    CurrentEstimate,
+    HistoricalEstimate,
+    Job,
+    JobInFull,
+    Jobs,
+    Links,
+    MeasurementJobRequest,
+    Outcomes,
+    Progress,
+    Receipt,
+    Withdrawn,
+)
+from measurement_pipeline.api.problems import Problem
+from measurement_pipeline.domain import spend
+from measurement_pipeline.domain.measurement_job import Source, State
+from measurement_pipeline.intake import capture_estimate, estimate
+from measurement_pipeline.intake.take_in import NO_CAPTURES
+from measurement_pipeline.postgres import measurement_jobs, snapshots
+
+BASE = "/api/research/measurement-jobs"
+NO_SUCH_JOB = "There is no such measurement job of this account"
+OVER = "It is {} already: only what is queued, payment_required or accepted can be withdrawn"
+
+routes = APIRouter(prefix=BASE, tags=["measurement jobs"])
+
+_Id = Annotated[str, Path(json_schema_extra={"format": "uuid"}, description="The job.")]
+_Key = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[!-~]+$",
+        description="The same key and body again answer the same job; another body with it is refused.",
+    ),
+]
+
+
+@routes.post(
+    "",
+    status_code=202,
+    response_model=Accepted,
+    response_model_exclude_unset=True,
+    responses=errors(400, 402, 409, 429, 500),
+    summary="Ask for measurements",
+)
+async def ask(caller: Known, body: MeasurementJobRequest, idempotency_key: _Key = None) -> JSONResponse:
+    """Validated, held against payment and enqueued before the answer, where that takes no longer than a few seconds."""
+    asked = accept.read(body.source, body.scope, body.platforms, body.schedule)
+    row = await accept.accept(caller, asked, key=idempotency_key)
+    if row["state"] in (State.REJECTED, State.PAYMENT_REQUIRED):
+        raise await run_in_threadpool(_refused, caller, row)
+    said = _accepted(row)
+    return JSONResponse(said, 202, {"Location": said["links"]["self"]})
+
+
+@routes.post(
+    "/estimate",
+    response_model=HistoricalEstimate | CurrentEstimate,
+    responses=errors(400),
+    summary="Say what measurements would cost",
+)
+def ask_the_price(caller: Known, body: MeasurementJobRequest) -> BaseModel:
+    """The same body as that of a job. Nothing is enqueued, and Stripe is not asked."""
+    asked = accept.read(body.source, body.scope, body.platforms, body.schedule)
+    desk = caller.office.desk
+    try:
+        with caller.office.pool.connection() as connection:
+            if asked.reading.source is Source.HISTORICAL:
+                found = estimate.of_scope(
+                    connection,
+                    asked.reading.scope,
+                    account=caller.account,
+                    hits_allowed=desk.hits_allowed,
+                    eur_per_hit=desk.eur_per_hit,
+                )
+                return HistoricalEstimate(**asdict(found))
+            if desk.cap_usd is None:
+                raise Problem(503, NO_CAPTURES, retry_after=accept.NO_CAPTURES_SECONDS)
+            capture = capture_estimate.of_request(
+                connection, asked.reading, account=caller.account, cap_usd=desk.cap_usd
+            )
+            return CurrentEstimate(**asdict(capture), over_cap=capture.is_over_cap)
+    except estimate.NothingToEstimateError as error:
+        raise Problem(400, str(error)) from error
+
+
+@routes.get("", responses=errors(400), summary="List the account's jobs")
+def list_jobs(
+    caller: Known,
+    limit: Annotated[int, Query(ge=1, le=100, description="So many a page.")] = 20,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
+) -> Jobs:
+    """Newest first."""
+    before = None if cursor is None else cursors.job(cursor)
+    with caller.office.pool.connection() as connection:
+        rows = measurement_jobs.page(connection, account=caller.account, before=before, limit=limit + 1)
+    shown = rows[:limit]
+    more = cursors.after_job(shown[-1]["created_at"], shown[-1]["id"]) if len(rows) > limit else None
+    return Jobs(jobs=[Job(**_job(row)) for row in shown], next=more)
+
+
+@routes.get("/{job_id}", responses=errors(404), summary="Show a job")
+def show_job(caller: Known, job_id: _Id) -> JobInFull:
+    """With its progress, outcomes and receipt."""
+    with caller.office.pool.connection() as connection:
+        row = measurement_jobs.show(connection, _uuid(job_id), account=caller.account)
+    if row is None:
+        raise Problem(404, NO_SUCH_JOB)
+    eur = spend.whole(row["hits"], caller.office.desk.eur_per_hit)
+    return JobInFull(
+        **_job(row),
+        progress=Progress(settled=row["settled"], asked=row["asked"]),
+        outcomes=Outcomes(**{name: row[name] for name in Outcomes.model_fields}),
+        receipt=Receipt(hits=row["hits"], eur=float(eur)),
+        capture=_capture(row),
+    )
+
+
+@routes.delete("/{job_id}", responses=errors(404, 409), summary="Withdraw a job")
+def withdraw(caller: Known, job_id: _Id) -> Withdrawn:
+    """What no other job wants is no longer due; what is paid for stays. Once more changes nothing."""
+    job = _uuid(job_id)
+    with caller.office.pool.connection() as connection:
+        state = measurement_jobs.withdraw(connection, job, account=caller.account)
+    if state is None:
+        raise Problem(404, NO_SUCH_JOB)
+    if state is not State.WITHDRAWN:
+        raise Problem(409, OVER.format(state.value), id=str(job), state=state.value)
+    return Withdrawn(id=job)
+
+
+def _accepted(row: dict[str, Any]) -> dict[str, Any]:
+    if row["source"] == Source.HISTORICAL:
+        figures = {"enqueued": row["enqueued"], "skipped": row["skipped"]}
+    else:
+        cost = row["estimated_cost_usd"]
+        figures = {"album_count": row["album_count"], "estimated_cost_usd": None if cost is None else float(cost)}
+        if row["reused"] is not None:
+            figures["reused"] = row["reused"]
+    identity = str(row["id"])
+    return {
+        "status": "success",
+        "source": row["source"],
+        "id": identity,
+        "state": row["state"],
+        **figures,
+        "links": {"self": f"{BASE}/{identity}"},
+    }
+
+
+def _refused(caller: Caller, row: dict[str, Any]) -> Problem:
+    wait = None
+    if row["status_code"] == 429:
+        with caller.office.pool.connection() as connection:
+            wait = snapshots.seconds_left_this_month(connection)
+    more = {} if row["checkout_url"] is None else {"checkoutUrl": row["checkout_url"]}
+    return Problem(row["status_code"], row["error"], retry_after=wait, id=str(row["id"]), state=row["state"], **more)
+
+
+def _job(row: dict[str, Any]) -> dict[str, Any]:
+    scope = row["scope"]
+    try:
+        json.dumps(scope, allow_nan=False)
+    except (ValueError, RecursionError):
+        scope = None  # asked on the table path, of a number that JSON cannot say
+    return {
+        "id": row["id"],
+        "source": row["source"],
+        "scope": scope,
+        "schedule": row["schedule"],
+        "state": row["state"],
+        "status_code": row["status_code"],
+        "error": row["error"],
+        "checkoutUrl": row["checkout_url"],
+        "asked": row["asked"],
+        "enqueued": row["enqueued"],
+        "skipped": row["skipped"],
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
+        "links": Links(self=f"{BASE}/{row['id']}"),
+    }
+
+
+def _capture(row: dict[str, Any]) -> Capture | None:
+    if row["snapshot_state"] is None:
+        return None
+    figures = ("album_count", "estimated_cost_usd", "reused", "tracks", "recordings", "without_count", "unmapped")
+    return Capture(state=row["snapshot_state"], error=row["snapshot_error"], **{name: row[name] for name in figures})
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise Problem(404, NO_SUCH_JOB) from error

@@ -1,0 +1,52 @@
+"""What the running API holds: connections, threads, and what it counts. Opened and closed with the app; no route is here."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from uuid import uuid4
+
+from measurement_pipeline.api.bearer import Bearer
+from measurement_pipeline.api.desk import FrontDesk
+from measurement_pipeline.api.limits import Allowance
+from measurement_pipeline.postgres.database import Pool, pool
+
+# Few of each, on a server whose connections Dagster and its runs need too: what waits, waits for one. More connections than
+# intakes, so that long ones leave some for reads.
+_CONNECTIONS = 16
+_QUESTIONS_AT_ONCE = 8
+_INTAKES_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """The means of one running API.
+
+    `questions` are threads that ask Stripe, `intakes` those that take requests in: a Stripe that does not answer holds up
+    neither reads nor captures. `name` is who handles requests, in `measurement_jobs.run_id`.
+    """
+
+    desk: FrontDesk
+    pool: Pool
+    questions: ThreadPoolExecutor
+    intakes: ThreadPoolExecutor
+    allowance: Allowance
+    bearer: Bearer | None
+    name: str
+
+    @classmethod
+    def of(cls, desk: FrontDesk) -> "Office":
+        """An office whose connections are not open yet."""
+        return cls(
+            desk=desk,
+            pool=pool(desk.database_url, size=_CONNECTIONS, patience_seconds=desk.database_within_seconds),
+            questions=ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "question"),
+            intakes=ThreadPoolExecutor(_INTAKES_AT_ONCE, "intake"),
+            allowance=Allowance(desk.requests_per_minute),
+            bearer=None if desk.bearer is None else Bearer(desk.bearer),
+            name=f"api-{uuid4()}",
+        )
+
+    def close(self) -> None:
+        """Finish what was accepted, begin nothing more, and let go of the connections."""
+        self.questions.shutdown(wait=False, cancel_futures=True)
+        self.intakes.shutdown(wait=True)
+        self.pool.close()

@@ -1,0 +1,166 @@
+"""The routes that read measurements: of a track, an album, a catalogue. Never a vendor call, and nothing of another account's.
+
+An account reads what is in its catalogues and what its requests asked for or captured; the rest is as if it did not exist.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, timedelta
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+
+from measurement_pipeline.api import cursors, formats
+from measurement_pipeline.api.auth import Caller, Known
+from measurement_pipeline.api.described import errors
+from measurement_pipeline.api.models import Album, Catalog, Latest, Point, RunRate, Series, Totals
+from measurement_pipeline.api.problems import Problem
+from measurement_pipeline.domain import isrc, run_rate
+from measurement_pipeline.postgres import measurement_jobs, reads
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.reads import Recording
+
+NO_SUCH_TRACK = "This account has no such recording"
+NO_SUCH_ALBUM = "This account has no recording on such an album"
+NO_SUCH_CATALOG = "This account has no such catalogue"
+WINDOW = "window must be a number of days from 1d to 3650d, such as 365d, and comes with aggregate=run_rate"
+
+_POINT = ("isrc", "captured_at", "value", "data_source")
+_RATE = ("isrc", "window_days", "days", "plays", "plays_a_year", "reason")
+_AS_CSV: dict[str, Any] = {"content": {formats.CSV: {"schema": {"type": "string"}}}}
+_NOT_CHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "As `If-None-Match` has it."}}
+
+routes = APIRouter(prefix="/api", tags=["measurements"])
+
+
+@routes.get(
+    "/research/tracks/{track}/measurements",
+    response_model=Series | RunRate,
+    responses={200: _AS_CSV, **_NOT_CHANGED, **errors(400, 404)},
+    summary="A recording's counts, or how fast it is played",
+)
+def of_track(
+    request: Request,
+    caller: Known,
+    track: Annotated[str, Path(max_length=100, description="ISRC, or Spotify track id.")],
+    aggregate: Annotated[Literal["run_rate"] | None, Query(description="In place of the series.")] = None,
+    window: Annotated[
+        str | None, Query(pattern=r"^[0-9]{1,4}d$", description="Of the run rate; 365d unless it says otherwise.")
+    ] = None,
+) -> Response:
+    """The series by time, each point with its source; or the run rate of a trailing window."""
+    days = _days(window, aggregate)
+    with _reading(caller) as connection:
+        found = reads.recording(connection, account=caller.account, isrc=isrc.normalise(track), track=_storable(track))
+        if found is None:
+            raise Problem(404, NO_SUCH_TRACK)
+        points = reads.series(connection, account=caller.account, isrc=found.isrc)
+    if aggregate is not None:
+        rate = _rate(found, points, days)
+        return formats.answer(request, rate, [rate.model_dump()], _RATE)
+    made = Series(**asdict(found), points=[Point(**_in_utc(point)) for point in points])
+    return formats.answer(request, made, ({"isrc": found.isrc, **point} for point in points), _POINT)
+
+
+@routes.get(
+    "/research/albums/{album}/measurements",
+    response_model=Album,
+    responses={200: _AS_CSV, **_NOT_CHANGED, **errors(400, 404)},
+    summary="The latest counts of an album",
+)
+def of_album(
+    request: Request,
+    caller: Known,
+    album: Annotated[str, Path(max_length=100, description="Spotify album id.")],
+) -> Response:
+    """The account's recordings on it, each with its latest count."""
+    with _reading(caller) as connection:
+        rows = reads.latest_of_album(connection, account=caller.account, album=_storable(album))
+    if not rows:
+        raise Problem(404, NO_SUCH_ALBUM)
+    made = Album(album_id=album, recordings=[Latest(**_in_utc(row)) for row in rows])
+    return formats.answer(request, made, rows, _POINT)
+
+
+@routes.get(
+    "/catalogs/{catalog_id}/measurements",
+    response_model=Catalog,
+    responses={200: _AS_CSV, **_NOT_CHANGED, **errors(400, 404)},
+    summary="The latest counts of a catalogue",
+)
+def of_catalog(
+    request: Request,
+    caller: Known,
+    catalog_id: Annotated[str, Path(json_schema_extra={"format": "uuid"}, description="The catalogue.")],
+    limit: Annotated[int, Query(ge=1, le=1000, description="So many a page.")] = 100,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
+) -> Response:
+    """A page by ISRC; with the first page, the totals of the whole catalogue."""
+    catalog = _uuid(catalog_id)
+    after = None if cursor is None else cursors.song(cursor)
+    with _reading(caller) as connection:
+        if not measurement_jobs.is_theirs(connection, catalog, account=caller.account):
+            raise Problem(404, NO_SUCH_CATALOG)
+        rows = reads.latest_of_catalog(
+            connection, account=caller.account, catalog=catalog, after=after, limit=limit + 1
+        )
+        totals = None
+        if after is None and not formats.wants_csv(request):
+            totals = reads.totals_of_catalog(connection, account=caller.account, catalog=catalog)
+    shown = rows[:limit]
+    more = cursors.after_song(shown[-1]["isrc"]) if len(rows) > limit else None
+    made = Catalog(
+        catalog_id=catalog,
+        recordings=[Latest(**_in_utc(row)) for row in shown],
+        totals=None if totals is None else Totals(**totals),
+        next=more,
+    )
+    link = None if more is None else f"{request.url.path}?{urlencode({'limit': limit, 'cursor': more})}"
+    return formats.answer(request, made, shown, _POINT, next_page=link)
+
+
+@contextmanager
+def _reading(caller: Caller) -> Iterator[Connection]:
+    office = caller.office
+    with (
+        office.pool.connection() as connection,
+        reads.within(connection, seconds=office.desk.read_within_seconds),
+    ):
+        yield connection
+
+
+def _rate(found: Recording, points: list[dict[str, Any]], days: int) -> RunRate:
+    counted = (run_rate.Point(**_in_utc(point)) for point in points)
+    rate = run_rate.run_rate(counted, window=timedelta(days=days))
+    return RunRate.model_validate({**asdict(found), "window_days": days, **asdict(rate)})
+
+
+def _days(window: str | None, aggregate: str | None) -> int:
+    if window is None:
+        return run_rate.DAYS_A_YEAR
+    found = re.fullmatch(r"([0-9]{1,4})d", window)
+    if aggregate is None or found is None or not 1 <= int(found[1]) <= 3650:
+        raise Problem(400, WINDOW)
+    return int(found[1])
+
+
+def _in_utc(row: dict[str, Any]) -> dict[str, Any]:
+    at = row["captured_at"]
+    return row if at is None else {**row, "captured_at": at.astimezone(UTC)}
+
+
+def _storable(text: str) -> str:
+    """What no identifier can be, as one that there is none of: a zero byte is no text to PostgreSQL."""
+    return text if text.isprintable() else ""
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise Problem(404, NO_SUCH_CATALOG) from error

@@ -1,0 +1,72 @@
+"""`api`: the HTTP API, until it is told to stop; then it finishes what it has begun."""
+
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import uvicorn
+
+from measurement_pipeline import deployment
+from measurement_pipeline.api.app import application
+from measurement_pipeline.cli import output, sandbox_command, services
+from measurement_pipeline.cli.services import Service
+from measurement_pipeline.cli.target import Target, opened
+
+# Less than a supervisor's patience, and more than what a request may take.
+_FINISH_SECONDS = 20
+
+
+@click.command("api")
+@click.option("--host", help="Where to listen. Default: API_HOST.")
+@click.option("--port", type=click.IntRange(1, 65_535), help="On which port. Default: API_PORT.")
+@sandbox_command.port_option
+@click.pass_obj
+def command(state: Path | None, *, host: str | None, port: int | None, sandbox_port: int | None) -> None:
+    """Take measurement jobs and serve measurements over HTTP, until Ctrl-C or SIGTERM. docs/api.md has its routes.
+
+    Without vendor keys: on the sandbox that `dev` runs, which has to be up.
+    """
+    doubles = sandbox_command.at_port(sandbox_port, state)
+    with (
+        suppress(services.Interrupted),
+        services.interruptible(),
+        opened(os.environ, state=state, doubles=doubles) as target,
+    ):
+        desk = deployment.front_desk(target.settings)
+        target.require()
+        output.banner(target)
+        _log()
+        uvicorn.run(
+            application(desk),
+            host=host or target.settings.api_host,
+            port=port or target.settings.api_port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # What a proxy says of a client's address is not looked at, so it need not be believed.
+            proxy_headers=False,
+            timeout_graceful_shutdown=_FINISH_SECONDS,
+        )
+
+
+def service(target: Target, url: str, *, log: Path) -> Service:
+    """The API as a process of its own, for whoever supervises several."""
+    where = urlsplit(url)
+    command = ["measurement-pipeline", "api", "--host", str(where.hostname), "--port", str(where.port)]
+    return Service("api", command, target.environment, log=log, ready=services.answers(f"{url}/readyz"))
+
+
+def _log() -> None:
+    """A line of JSON a request, as it is; what else there is, with its level."""
+    plain = logging.StreamHandler()
+    plain.setFormatter(logging.Formatter("%(message)s"))
+    access = logging.getLogger("measurement_pipeline.api.access")
+    access.addHandler(plain)
+    access.setLevel(logging.INFO)
+    access.propagate = False
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Of each call to a vendor.
+    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,0 +1,99 @@
+"""`keys`: who may use the HTTP API. A key is shown once, when it is made."""
+
+import getpass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from measurement_pipeline import deployment
+from measurement_pipeline.api import keys
+from measurement_pipeline.cli import names, output
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.target import database
+from measurement_pipeline.postgres import api_keys, operator_acts
+
+
+@click.group("keys")
+def command() -> None:
+    """API keys: make, list and revoke them."""
+
+
+@command.command("create")
+@names.account_option
+@click.option("--name", required=True, metavar="NAME", help="What it is for: shown by `keys list`.")
+@click.option(
+    "--expires",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="From the beginning of that day (UTC) on it is refused. Default: never.",
+)
+@output.json_option
+@click.pass_obj
+def create(state: Path | None, *, account: str, name: str, expires: datetime | None, as_json: bool) -> None:
+    """Make a key that speaks for an account, and print it: it is kept nowhere."""
+    key, prefix = keys.new_key()
+    with database(state) as (target, connection), connection.transaction():
+        owner = names.account(connection, account)
+        secret = deployment.key_secret(target.settings, target.kind)
+        until = None if expires is None else expires.replace(tzinfo=UTC)
+        made = api_keys.add(
+            connection,
+            account=owner,
+            name=name,
+            prefix=prefix,
+            digest=keys.digest(key, secret=secret),
+            expires_at=until,
+        )
+        if made is None:
+            raise RefusedError(f"a key that begins with {prefix} is there already; once more will make another")
+        detail = {"prefix": prefix, "account": str(owner), "name": name}
+        operator_acts.record(connection, actor=getpass.getuser(), act="key created", detail=detail)
+    if as_json:
+        output.as_json({"key": key, "prefix": prefix, "account": owner, "name": name, "expires_at": until})
+        return
+    click.echo("shown this once; send it as the header x-api-key", err=True)
+    output.say(key)
+
+
+@command.command("list")
+@click.option("--account", metavar="ACCOUNT", help="Only those of this account: its UUID, or its name.")
+@output.json_option
+@click.pass_obj
+def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
+    """Every key by how it begins: whose it is, when it was last used, and whether it still is good."""
+    with database(state) as (_, connection):
+        of = None if account is None else names.account(connection, account)
+        found = api_keys.listed(connection, account=of)
+    if as_json:
+        output.as_json(found)
+    elif not found:
+        output.say("there is no key yet: `measurement-pipeline keys create` makes one")
+    else:
+        columns = ("key", "account", "name", "made", "expires", "last used", "revoked")
+        output.console().print(output.table(columns, [_row(key) for key in found]))
+
+
+@command.command("revoke")
+@click.argument("prefix")
+@click.pass_obj
+def revoke(state: Path | None, *, prefix: str) -> None:
+    """Refuse a key from now on. PREFIX: how it begins, as `keys list` shows it."""
+    with database(state) as (_, connection), connection.transaction():
+        if not api_keys.revoke(connection, prefix):
+            raise RefusedError(f"no key that is accepted begins with {prefix!r}: see `measurement-pipeline keys list`")
+        operator_acts.record(connection, actor=getpass.getuser(), act="key revoked", detail={"prefix": prefix})
+    output.say(f"{prefix} is refused from now on")
+
+
+def _row(key: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        f"{key['prefix']}_…",
+        key["account"],
+        key["name"],
+        key["created_at"],
+        key["expires_at"],
+        key["last_used_at"],
+        key["revoked_at"],
+    )

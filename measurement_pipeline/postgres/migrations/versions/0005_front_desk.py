@@ -1,0 +1,13 @@
+"""Clients that are programs: their keys, their repeated requests, what they may read. The statements are in the .sql file."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Create what the HTTP API needs."""
+    op.get_bind().exec_driver_sql(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))

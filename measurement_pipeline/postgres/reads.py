@@ -1,0 +1,71 @@
+"""What an account reads over HTTP: measurements of its recordings, as they are believed today. Only reads.
+
+Every statement is told the account, and finds nothing of what is not the account's. The statements are in `reads.sql`; which
+recordings are an account's says the view `account_songs`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.sql import statements
+
+_SQL = statements("reads")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A recording that the account may read of."""
+
+    isrc: str
+    name: str | None
+    artist: str | None
+
+
+@contextmanager
+def within(connection: Connection, *, seconds: float) -> Iterator[None]:
+    """Each statement of the block may take so long: then it raises `DatabaseUnavailable`."""
+    with connection.transaction():
+        # Local to the transaction: behind a pooler a session's settings would be another client's next.
+        connection.execute(_SQL["at_most"], {"milliseconds": str(int(seconds * 1000))})
+        yield
+
+
+def recording(connection: Connection, *, account: UUID, isrc: str | None, track: str) -> Recording | None:
+    """The account's recording of that ISRC or Spotify track id; None where it has none such."""
+    row = connection.execute(_SQL["recording"], {"account": account, "isrc": isrc, "track": track}).fetchone()
+    return None if row is None else Recording(**row)
+
+
+def series(connection: Connection, *, account: UUID, isrc: str) -> list[dict[str, Any]]:
+    """Every point of the account's recording (`captured_at`, `value`, `data_source`), by time."""
+    return connection.execute(_SQL["series"], {"account": account, "isrc": isrc}).fetchall()
+
+
+def latest_of_album(connection: Connection, *, account: UUID, album: str) -> list[dict[str, Any]]:
+    """The account's recordings on a Spotify album with their latest counts; a count may be missing."""
+    return connection.execute(_SQL["latest_of_album"], {"account": account, "album": album}).fetchall()
+
+
+def latest_of_catalog(
+    connection: Connection, *, account: UUID, catalog: UUID, after: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """A page of the recordings of the account's catalogue with their latest counts, by ISRC; `after`: those behind that one."""
+    parameters = {"account": account, "catalog": catalog, "after": after, "limit": limit}
+    return connection.execute(_SQL["latest_of_catalog"], parameters).fetchall()
+
+
+def totals_of_catalog(connection: Connection, *, account: UUID, catalog: UUID) -> dict[str, Any]:
+    """The whole catalogue: `recordings`, how many are `measured`, their `plays`, and between when the counts were taken."""
+    row = connection.execute(_SQL["totals_of_catalog"], {"account": account, "catalog": catalog}).fetchone()
+    if row is None:
+        raise LookupError("an aggregate came without its row")
+    return row
+
+
+def ready(connection: Connection) -> None:
+    """Ask the database anything. Raises `DatabaseUnavailable`."""
+    connection.execute(_SQL["ready"])

@@ -1,0 +1,139 @@
+-- What an account reads over HTTP. What is believed today of a point is the newest that was learnt of it.
+
+-- name: at_most
+select set_config('statement_timeout', %(milliseconds)s, true);
+
+-- name: ready
+select from deployment;
+
+-- name: recording
+with meant as (
+    select %(isrc)s::text as song
+    union
+    select identifier.song
+    from song_identifiers as identifier
+    where
+        identifier.platform = 'spotify'
+        and identifier.identifier_type = 'track_id'
+        and identifier.value = %(track)s
+)
+
+select
+    song.isrc,
+    song.name,
+    song.artist
+from meant
+inner join songs as song on meant.song = song.isrc
+where exists (
+    select from account_songs as theirs
+    where theirs.account = %(account)s and theirs.song = song.isrc
+)
+order by song.isrc
+limit 1;
+
+-- name: series
+select distinct on (measurement.captured_at, measurement.data_source)
+    measurement.captured_at,
+    measurement.value,
+    measurement.data_source
+from song_measurements as measurement
+where
+    measurement.song = %(isrc)s
+    and measurement.platform = 'spotify'
+    and measurement.metric = 'platform_displayed_play_count'
+    and exists (
+        select from account_songs as theirs
+        where theirs.account = %(account)s and theirs.song = %(isrc)s
+    )
+order by measurement.captured_at asc, measurement.data_source asc, measurement.learnt_at desc;
+
+-- name: latest_of_album
+select
+    song.isrc,
+    song.name,
+    song.artist,
+    latest.captured_at,
+    latest.value,
+    latest.data_source
+from song_identifiers as identifier
+inner join songs as song on identifier.song = song.isrc
+left join lateral (
+    select
+        measurement.captured_at,
+        measurement.value,
+        measurement.data_source
+    from song_measurements as measurement
+    where
+        measurement.song = song.isrc
+        and measurement.platform = 'spotify'
+        and measurement.metric = 'platform_displayed_play_count'
+    order by measurement.captured_at desc, measurement.data_source desc, measurement.learnt_at desc
+    limit 1
+) as latest on true
+where
+    identifier.platform = 'spotify'
+    and identifier.identifier_type = 'album_id'
+    and identifier.value = %(album)s
+    and exists (
+        select from account_songs as theirs
+        where theirs.account = %(account)s and theirs.song = song.isrc
+    )
+order by song.isrc;
+
+-- name: latest_of_catalog
+select
+    song.isrc,
+    song.name,
+    song.artist,
+    latest.captured_at,
+    latest.value,
+    latest.data_source
+from (
+    select listed.song
+    from catalog_songs as listed
+    inner join catalogs as catalog on listed.catalog = catalog.id
+    where
+        catalog.id = %(catalog)s
+        and catalog.account = %(account)s
+        and (%(after)s::text is null or listed.song > %(after)s)
+    order by listed.song
+    limit %(limit)s
+) as page
+inner join songs as song on page.song = song.isrc
+left join lateral (
+    select
+        measurement.captured_at,
+        measurement.value,
+        measurement.data_source
+    from song_measurements as measurement
+    where
+        measurement.song = song.isrc
+        and measurement.platform = 'spotify'
+        and measurement.metric = 'platform_displayed_play_count'
+    order by measurement.captured_at desc, measurement.data_source desc, measurement.learnt_at desc
+    limit 1
+) as latest on true
+order by song.isrc;
+
+-- name: totals_of_catalog
+select
+    count(*) as recordings,
+    count(latest.value) as measured,
+    coalesce(sum(latest.value), 0)::text as plays,
+    min(latest.captured_at) as oldest_captured_at,
+    max(latest.captured_at) as newest_captured_at
+from catalog_songs as listed
+inner join catalogs as catalog on listed.catalog = catalog.id
+left join lateral (
+    select
+        measurement.captured_at,
+        measurement.value
+    from song_measurements as measurement
+    where
+        measurement.song = listed.song
+        and measurement.platform = 'spotify'
+        and measurement.metric = 'platform_displayed_play_count'
+    order by measurement.captured_at desc, measurement.data_source desc, measurement.learnt_at desc
+    limit 1
+) as latest on true
+where catalog.id = %(catalog)s and catalog.account = %(account)s;

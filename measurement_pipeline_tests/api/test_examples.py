@@ -1,0 +1,52 @@
+"""The examples of docs/api.md, run as they stand, and what its table of errors says."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from measurement_pipeline.api.described import MEANING
+from measurement_pipeline_tests.api.conftest import Front
+from measurement_pipeline_tests.intake.conftest import isrcs
+
+PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+
+
+def test_every_example_of_the_page_works(front: Front):
+    client = front.client()
+    front.table.sql("insert into songs (isrc) values ('GBUM72501895')")
+    front.table.measured("GBUM72501895", 5, source="import")
+    front.table.sql(
+        "insert into song_identifiers (song, platform, identifier_type, value)"
+        " values ('GBUM72501895', 'spotify', 'album_id', '0ETFjACtuP2ADo6LFhL6HN')"
+    )
+    catalog = front.table.catalogue(isrcs(2), account=client.account)
+    examples = [block for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if "curl" in block]
+    assert len(examples) == 5
+    calls = 0
+    for example in examples:
+        # As it stands, but that a refusal ends it.
+        strict = example.replace("curl -sS", "curl -sS --fail-with-body --write-out '\\n'")
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", strict],
+            env={"PATH": "/usr/bin:/bin", "API": front.url, "KEY": client.key, "CATALOG": str(catalog)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, (example, done.stdout, done.stderr)
+        for line in done.stdout.splitlines():
+            if line.startswith("{"):
+                calls += 1
+                assert json.loads(line)["status"] == "success", line
+    assert calls == 9
+    assert front.table.sql("select state from measurement_jobs order by created_at") == [
+        {"state": "accepted"},
+        {"state": "withdrawn"},
+    ]
+
+
+def test_the_page_names_every_error_there_is():
+    table = PAGE.split("## Errors")[1].split("## ")[0]
+    named = {int(status) for row in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for status in row.split(",")}
+    assert named == set(MEANING)

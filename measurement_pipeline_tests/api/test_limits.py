@@ -1,0 +1,139 @@
+"""What one client may take, what is said when something is away, and how it ends."""
+
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from measurement_pipeline.api.limits import MAX_BODY_BYTES, Allowance
+from measurement_pipeline.api.problems import DATABASE_AWAY
+from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline_tests.api.conftest import JOBS, Front, Open, listening
+from measurement_pipeline_tests.intake.conftest import isrcs
+
+
+def test_each_account_has_its_own_allowance_and_is_told_when_it_has_more(open_front: Open):
+    front = open_front(requests_per_minute=2)
+    client, other = front.client(), front.client()
+    assert [client.get(JOBS).status_code for _ in range(3)] == [200, 200, 429]
+    refused = client.get(JOBS)
+    assert 1 <= int(refused.headers["Retry-After"]) <= 30
+    assert refused.json() == {"status": "error", "error": "Too many requests of this account: 2 a minute are allowed"}
+    assert other.get(JOBS).status_code == 200
+
+
+def test_an_allowance_fills_steadily_and_no_further_than_a_minute():
+    clock = [0.0]
+    allowance = Allowance(60, now=lambda: clock[0])
+    account = uuid4()
+    assert [allowance.take(account) for _ in range(60)] == [None] * 60
+    assert allowance.take(account) == 1.0
+    clock[0] = 0.5
+    assert allowance.take(account) == 0.5
+    clock[0] = 1.0
+    assert allowance.take(account) is None
+    clock[0] = 10_000.0
+    assert [allowance.take(account) for _ in range(61)].count(None) == 60
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_that_is_too_long_is_a_413(front: Front, announced: bool):
+    client = front.client()
+    body = b'"' + b"x" * MAX_BODY_BYTES + b'"'
+    content = body if announced else (body[at : at + 65_536] for at in range(0, len(body), 65_536))
+    answer = client.post(JOBS, content=content, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["status"]) == (413, "error")
+
+
+def test_a_body_that_does_not_come_is_a_408(open_front: Open):
+    front = open_front(body_within_seconds=0.2)
+    host, port = front.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as line:
+        line.sendall(f"POST {JOBS} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{{".encode())
+        answer = line.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b'"status": "error"' in answer
+
+
+def test_pages_of_other_origins_may_call_it_only_where_that_is_set(open_front: Open):
+    asks = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    closed, opened = open_front(), open_front(cors_origins=["https://app.example"])
+    assert "access-control-allow-origin" not in httpx.get(f"{closed.url}/healthz", headers=asks).headers
+    assert httpx.options(f"{closed.url}{JOBS}", headers=asks).status_code == 405
+    allowed = httpx.options(f"{opened.url}{JOBS}", headers=asks)
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "https://app.example")
+    other = httpx.options(f"{opened.url}{JOBS}", headers={**asks, "Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_where_the_database_is_away_it_lives_and_is_not_ready_and_neither_says_yes_nor_no(open_front: Open):
+    front = open_front(database_url="postgresql://nobody@127.0.0.1:1/nothing", database_within_seconds=0.3)
+    assert httpx.get(f"{front.url}/healthz").json() == {"status": "success"}
+    for answer in (
+        httpx.get(f"{front.url}/readyz"),
+        httpx.post(front.url + JOBS, json={}, headers={"x-api-key": "mp_aaaaaaaa_" + "a" * 43}),
+    ):
+        assert (answer.status_code, answer.json()["error"]) == (503, DATABASE_AWAY)
+        assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_it_is_ready_once_the_database_answers(front: Front):
+    assert httpx.get(f"{front.url}/readyz").status_code == 200
+
+
+def test_connections_that_were_cut_cost_no_request(front: Front):
+    client = front.client()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: client.get(JOBS), range(16)))
+    front.table.sql(
+        "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname = current_database()"
+    )
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: client.get(JOBS).status_code, range(16)))
+    assert set(answers) == {200}
+
+
+def test_a_read_that_takes_too_long_is_given_up(open_front: Open):
+    front = open_front(read_within_seconds=0.3)
+    client = front.client()
+    front.table.catalogue(isrcs(1), account=client.account)
+    with connect(front.desk.database_url) as connection, connection.transaction():
+        connection.execute("lock table song_measurements in access exclusive mode")
+        answer = client.get(f"/api/research/tracks/{isrcs(1)[0]}/measurements")
+    assert answer.status_code == 503
+    assert client.get(f"/api/research/tracks/{isrcs(1)[0]}/measurements").status_code == 200
+
+
+def test_it_finishes_what_it_accepted_before_it_ends(front: Front):
+    account = front.client().account
+    begun, go_on = threading.Event(), threading.Event()
+
+    def decide(_account: object) -> Decision:
+        begun.set()
+        go_on.wait(20)
+        return Decision(Verdict.ALLOWED, "a card")
+
+    key = front.client(account).key
+    with ThreadPoolExecutor(1) as threads:
+        with listening(replace(front.desk, decide=decide)) as url:
+            waiting = threads.submit(
+                httpx.post, url + JOBS, json={"source": "historical", "scope": {"isrcs": isrcs(2)}},
+                headers={"x-api-key": key}, timeout=30,
+            )  # fmt: skip
+            assert begun.wait(20)
+            threading.Timer(0.3, go_on.set).start()
+        answer = waiting.result()
+    assert (answer.status_code, answer.json()["enqueued"]) == (202, 2)
+    assert front.table.queue() == dict.fromkeys(isrcs(2), "pending")
+
+
+def test_an_unknown_address_and_method_are_refused_like_everything_else(front: Front):
+    missing, wrong = httpx.get(f"{front.url}/nothing"), httpx.put(front.url + JOBS)
+    assert (missing.status_code, missing.json()["status"]) == (404, "error")
+    assert (wrong.status_code, wrong.json()["status"]) == (405, "error")
+    assert wrong.headers["Allow"]

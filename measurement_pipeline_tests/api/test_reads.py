@@ -1,0 +1,283 @@
+"""Measurements over HTTP: of a track, an album, a catalogue; as JSON and CSV; and nothing of another account's."""
+
+import csv
+import io
+from datetime import date, timedelta
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from measurement_pipeline_tests.api.conftest import JOBS, Client, Front
+from measurement_pipeline_tests.intake.conftest import isrcs
+
+SONGS = isrcs(5)
+TRACK, ALBUM = "6habFhsOp2NvshLv26DqMb", "0ETFjACtuP2ADo6LFhL6HN"
+
+
+def track(song: str) -> str:
+    return f"/api/research/tracks/{song}/measurements"
+
+
+def rows(answer: httpx.Response) -> list[dict[str, str]]:
+    assert answer.headers["content-type"].startswith("text/csv")
+    return list(csv.DictReader(io.StringIO(answer.text)))
+
+
+def known(front: Front, client: Client, count: int = 5) -> str:
+    """A catalogue of the client's."""
+    return str(front.table.catalogue(isrcs(count), account=client.account))
+
+
+def identified(front: Front, song: str, kind: str, value: str) -> None:
+    front.table.sql(
+        "insert into song_identifiers (song, platform, identifier_type, value) values (%s, 'spotify', %s, %s)",
+        song, kind, value,
+    )  # fmt: skip
+
+
+# --- a track ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_series_is_every_point_by_time_with_its_source_and_as_believed_today(front: Front):
+    client = front.client()
+    known(front, client)
+    song = SONGS[0]
+    front.table.sql("update songs set name = 'A title', artist = 'An artist' where isrc = %s", song)
+    front.table.measured(song, 20, day="2026-01-02", source="songstats")
+    front.table.measured(song, 10, day="2026-01-01", source="songstats")
+    front.table.sql("update song_measurements set learnt_at = learnt_at - interval '1 hour'")
+    front.table.measured(song, 11, day="2026-01-01", source="songstats")
+    front.table.measured(song, 12, day="2026-01-01", source="import")
+    said = client.get(track(song)).json()
+    assert (said["status"], said["isrc"], said["name"], said["artist"]) == ("success", song, "A title", "An artist")
+    assert said["points"] == [
+        {"captured_at": "2026-01-01T00:00:00Z", "value": 12, "data_source": "import"},
+        {"captured_at": "2026-01-01T00:00:00Z", "value": 11, "data_source": "songstats"},
+        {"captured_at": "2026-01-02T00:00:00Z", "value": 20, "data_source": "songstats"},
+    ]
+
+
+def test_a_track_is_found_by_its_isrc_however_written_and_by_its_spotify_id(front: Front):
+    client = front.client()
+    known(front, client)
+    identified(front, SONGS[0], "track_id", TRACK)
+    for name in (SONGS[0], SONGS[0].lower(), "AA-6Q7-20-00000", TRACK):
+        found = client.get(track(name))
+        assert (found.status_code, found.json()["isrc"]) == (200, SONGS[0]), name
+
+
+@pytest.mark.parametrize(
+    "name", ["AA6Q72999999", "nothing", "a%00b", "%ED%A0%80", "'; drop table songs; --", "%25", "..%2f.."]
+)
+def test_what_is_no_recording_of_the_account_is_a_404(front: Front, name: str):
+    client = front.client()
+    known(front, client)
+    for address in (track(name), f"/api/research/albums/{name}/measurements", f"/api/catalogs/{name}/measurements"):
+        answer = client.get(address)
+        assert (answer.status_code, answer.json()["status"]) == (404, "error"), address
+
+
+def test_the_run_rate_is_of_the_trailing_window_and_says_what_it_compared(front: Front):
+    client = front.client()
+    known(front, client)
+    song, last = SONGS[0], date(2026, 1, 1)
+    for days, count in ((400, 100), (366, 200), (365, 1_000), (100, 2_000), (0, 3_190)):
+        front.table.measured(song, count, day=str(last - timedelta(days)), source="songstats")
+    said = client.get(track(song), params={"aggregate": "run_rate", "window": "365d"}).json()
+    assert (said["window_days"], said["days"], said["plays"], said["plays_a_year"]) == (365, 365, 2_190, 2_190)
+    assert said["first"] == {"captured_at": "2025-01-01T00:00:00Z", "value": 1_000, "data_source": "songstats"}
+    assert (said["last"]["value"], said["reason"]) == (3_190, None)
+    assert client.get(track(song), params={"aggregate": "run_rate"}).json() == said
+    said = client.get(track(song), params={"aggregate": "run_rate", "window": "50d"}).json()
+    assert (said["days"], said["plays"], said["plays_a_year"]) == (100, 1_190, 4_344)
+
+
+def test_a_window_that_the_counts_do_not_cover_has_no_rate_and_a_reason(front: Front):
+    client = front.client()
+    known(front, client)
+    front.table.measured(SONGS[0], 1, day="2026-01-01")
+    front.table.measured(SONGS[0], 5, day="2026-01-11")
+    said = client.get(track(SONGS[0]), params={"aggregate": "run_rate"}).json()
+    assert (said["plays"], said["plays_a_year"], said["reason"]) == (None, None, "the counts cover 10 of 365 days")
+    said = client.get(track(SONGS[1]), params={"aggregate": "run_rate"}).json()
+    assert said["reason"] == "there is no count"
+
+
+@pytest.mark.parametrize(
+    "query", [{"window": "365d"}, {"aggregate": "run_rate", "window": "0d"}, {"aggregate": "run_rate", "window": "1y"},
+              {"aggregate": "run_rate", "window": "9999d"}, {"aggregate": "median"}],
+)  # fmt: skip
+def test_a_window_or_aggregate_that_is_none_is_a_400(front: Front, query: dict[str, str]):
+    client = front.client()
+    known(front, client)
+    assert client.get(track(SONGS[0]), params=query).status_code == 400
+
+
+# --- an album, a catalogue ----------------------------------------------------------------------------------------------
+
+
+def test_an_album_is_the_latest_count_of_each_of_the_accounts_recordings_on_it(front: Front):
+    client = front.client()
+    known(front, client, 2)
+    front.table.sql("insert into songs (isrc) values (%s)", SONGS[4])
+    for song in (*SONGS[:2], SONGS[4]):
+        identified(front, song, "album_id", ALBUM)
+    front.table.measured(SONGS[0], 10, day="2026-01-01")
+    front.table.measured(SONGS[0], 30, day="2026-01-03", source="songstats")
+    said = client.get(f"/api/research/albums/{ALBUM}/measurements").json()
+    assert said["album_id"] == ALBUM
+    assert [(one["isrc"], one["value"], one["data_source"]) for one in said["recordings"]] == [
+        (SONGS[0], 30, "songstats"),
+        (SONGS[1], None, None),
+    ]
+
+
+def test_a_catalogue_is_paged_and_its_totals_are_of_the_whole_of_it(front: Front):
+    client = front.client()
+    catalog = known(front, client)
+    for place, song in enumerate(SONGS[:4]):
+        front.table.measured(song, 2**62, day=f"2026-01-0{place + 1}")
+    address = f"/api/catalogs/{catalog}/measurements"
+    first = client.get(address, params={"limit": 2})
+    said = first.json()
+    assert [one["isrc"] for one in said["recordings"]] == SONGS[:2]
+    assert said["totals"] == {
+        "recordings": 5, "measured": 4, "plays": 2**64,
+        "oldest_captured_at": "2026-01-01T00:00:00Z", "newest_captured_at": "2026-01-04T00:00:00Z",
+    }  # fmt: skip
+    second = client.get(first.links["next"]["url"]).json()
+    third = client.get(address, params={"limit": 2, "cursor": second["next"]}).json()
+    assert [one["isrc"] for one in second["recordings"] + third["recordings"]] == SONGS[2:]
+    assert (second["totals"], third["totals"], third["next"]) == (None, None, None)
+    assert third["recordings"][0]["value"] is None
+
+
+def test_an_empty_catalogue_has_totals_of_nothing(front: Front):
+    client = front.client()
+    said = client.get(f"/api/catalogs/{known(front, client, 0)}/measurements").json()
+    assert (said["recordings"], said["totals"]["recordings"], said["totals"]["plays"]) == ([], 0, 0)
+
+
+# --- how it goes out ----------------------------------------------------------------------------------------------------
+
+
+def test_every_read_is_csv_where_that_is_asked_for(front: Front):
+    client = front.client()
+    catalog = known(front, client)
+    identified(front, SONGS[0], "album_id", ALBUM)
+    front.table.measured(SONGS[0], 7, day="2026-01-01")
+    point = {"isrc": SONGS[0], "captured_at": "2026-01-01T00:00:00Z", "value": "7", "data_source": "import"}
+    as_csv = {"Accept": "text/csv"}
+    assert rows(client.get(track(SONGS[0]), headers=as_csv)) == [point]
+    assert rows(client.get(f"/api/research/albums/{ALBUM}/measurements", headers=as_csv)) == [point]
+    page = client.get(f"/api/catalogs/{catalog}/measurements", params={"limit": 2}, headers=as_csv)
+    assert rows(page) == [point, {"isrc": SONGS[1], "captured_at": "", "value": "", "data_source": ""}]
+    assert [row["isrc"] for row in rows(client.get(page.links["next"]["url"], headers=as_csv))] == SONGS[2:4]
+    (rate,) = rows(client.get(track(SONGS[0]), params={"aggregate": "run_rate"}, headers=as_csv))
+    assert (rate["isrc"], rate["plays"], rate["reason"]) == (SONGS[0], "", "the counts cover 0 of 365 days")
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/csv, application/json;q=0.5", "text/csv"),
+        ("application/json, text/csv;q=0.9", "application/json"),
+        ("text/csv;q=0.5, */*;q=0.1", "text/csv"),
+        ("*/*", "application/json"),
+        ("text/csv;q=nonsense", "application/json"),
+        ("text/html", "application/json"),
+    ],
+)
+def test_csv_is_sent_to_whoever_prefers_it(front: Front, accept: str, kind: str):
+    client = front.client()
+    known(front, client)
+    assert client.get(track(SONGS[0]), headers={"Accept": accept}).headers["content-type"].startswith(kind)
+
+
+def test_what_a_client_has_already_is_not_sent_again_until_it_changes(front: Front):
+    client = front.client()
+    known(front, client)
+    first = client.get(track(SONGS[0]))
+    tag = first.headers["ETag"]
+    assert (first.headers["Vary"], first.headers["Cache-Control"]) == ("Accept", "private, no-cache")
+    for known_tags in (tag, f'"other", {tag}', f"W/{tag}", "*"):
+        again = client.get(track(SONGS[0]), headers={"If-None-Match": known_tags})
+        assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", tag)
+    assert client.get(track(SONGS[0]), headers={"If-None-Match": tag, "Accept": "text/csv"}).status_code == 200
+    front.table.measured(SONGS[0], 7)
+    assert client.get(track(SONGS[0]), headers={"If-None-Match": tag}).status_code == 200
+
+
+def test_a_read_calls_no_vendor(front: Front):
+    client = front.client()
+    catalog = known(front, client)
+    front.sandbox.forget_requests()
+    for address in (
+        track(SONGS[0]),
+        f"/api/research/albums/{ALBUM}/measurements",
+        f"/api/catalogs/{catalog}/measurements",
+        JOBS,
+    ):
+        client.get(address)
+    assert front.sandbox.requests() == []
+
+
+# --- two accounts -------------------------------------------------------------------------------------------------------
+
+
+def test_at_no_route_does_an_account_see_or_touch_what_is_anothers(front: Front):
+    owner, other = front.client(), front.client()
+    catalog = known(front, owner)
+    identified(front, SONGS[0], "track_id", TRACK)
+    identified(front, SONGS[0], "album_id", ALBUM)
+    front.table.measured(SONGS[0], 7)
+    job = owner.ask({"catalog_id": catalog}, key="k").json()["id"]
+    theirs = {
+        "GET " + JOBS + "/{}": job,
+        "DELETE " + JOBS + "/{}": job,
+        "GET /api/research/tracks/{}/measurements": SONGS[0],
+        "GET  /api/research/tracks/{}/measurements": TRACK,
+        "GET /api/research/albums/{}/measurements": ALBUM,
+        "GET /api/catalogs/{}/measurements": catalog,
+    }
+    for route, name in theirs.items():
+        method, address = route.split()
+        unknown = str(uuid4()) if "-" in name else "AA6Q72999999"
+        seen, unseen = (other.request(method, address.format(one)) for one in (name, unknown))
+        assert (seen.status_code, seen.json()) == (404, unseen.json()), route
+        assert unseen.status_code == 404
+    for body in ({"catalog_id": catalog}, {"catalog_id": str(uuid4())}):
+        for path in (JOBS, f"{JOBS}/estimate"):
+            answer = other.post(path, json={"source": "historical", "scope": body})
+            assert (answer.status_code, answer.json()["error"]) == (
+                400,
+                "No such catalog_id: it must be a catalogue of the requesting account",
+            )
+    assert [one["account"] for one in front.table.sql("select account from measurement_jobs where id = %s", job)] == [
+        owner.account
+    ]
+    assert job not in other.get(JOBS).text
+    assert owner.get(f"{JOBS}/{job}").json()["state"] == "accepted"
+
+
+def test_what_an_account_asked_for_or_captured_it_may_read(front: Front):
+    client = front.client()
+    assert client.get(track(SONGS[0])).status_code == 404
+    client.ask({"isrcs": [SONGS[0]]})
+    assert client.get(track(SONGS[0])).status_code == 200
+    capture = client.ask({"album_ids": [ALBUM]}, source="current").json()["id"]
+    front.table.sql("insert into songs (isrc) values (%s)", SONGS[1])
+    front.table.measured(SONGS[1], 5, source="apify_spotify_playcount")
+    assert client.get(track(SONGS[1])).status_code == 404
+    front.table.sql(
+        "update song_measurements set snapshot = (select snapshot from measurement_jobs where id = %s) where song = %s",
+        capture, SONGS[1],
+    )  # fmt: skip
+    assert client.get(track(SONGS[1])).json()["points"][0]["value"] == 5
+
+
+def test_asking_without_a_card_gives_nothing_to_read(front: Front):
+    client = front.client(card=False)
+    assert client.ask({"isrcs": [SONGS[0]]}).status_code == 402
+    assert client.get(track(SONGS[0])).status_code == 404

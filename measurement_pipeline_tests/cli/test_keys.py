@@ -1,0 +1,91 @@
+"""`keys` and `api` as an operator meets them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from measurement_pipeline import deployment
+from measurement_pipeline.api import keys as form
+from measurement_pipeline.cli.services import answers, free_port
+from measurement_pipeline.postgres import api_keys
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline_tests.cli.conftest import SETTINGS, Run, told
+from measurement_pipeline_tests.faults.waiting import until
+
+ACCOUNT = "00000000-0000-4000-8000-00000000000a"
+JOBS = "/api/research/measurement-jobs"
+
+
+def test_a_key_is_printed_once_and_found_by_how_it_begins(run: Run, connection: Connection):
+    made = told(run("keys", "create", "--account", ACCOUNT, "--name", "nightly", "--expires", "2199-01-01", "--json"))
+    assert made["prefix"] == form.prefix_of(made["key"])
+    found = api_keys.find(connection, made["prefix"])
+    assert found is not None
+    assert form.is_key(made["key"], found.digest, secret=deployment.SANDBOX_KEY_SECRET)
+    (listed,) = told(run("keys", "list", "--json"))
+    assert (listed["name"], listed["account"], listed["prefix"]) == ("nightly", ACCOUNT, made["prefix"])
+    assert listed["expires_at"].startswith("2199-01-01")
+    assert "digest" not in listed
+    assert "nightly" in run("keys", "list", "--account", ACCOUNT).stdout
+    assert told(run("keys", "list", "--json", "--account", ACCOUNT[:-1] + "b")) == []
+
+
+def test_without_json_the_key_alone_is_on_stdout(run: Run):
+    result = run("keys", "create", "--account", ACCOUNT, "--name", "x")
+    assert form.prefix_of(result.stdout.strip())
+
+
+def test_a_revoked_key_is_revoked_once_and_both_are_recorded(run: Run, connection: Connection):
+    prefix = told(run("keys", "create", "--account", ACCOUNT, "--name", "x", "--json"))["prefix"]
+    assert run("keys", "revoke", prefix).exit_code == 0
+    again = run("keys", "revoke", prefix)
+    assert (again.exit_code, "see `measurement-pipeline keys list`" in again.stderr) == (1, True)
+    acts = connection.execute("select act, detail ->> 'prefix' as prefix from operator_acts order by id").fetchall()
+    assert [(act["act"], act["prefix"]) for act in acts] == [("key created", prefix), ("key revoked", prefix)]
+
+
+def test_a_live_deployment_makes_no_key_without_a_secret(run: Run, connection: Connection):
+    connection.execute("update deployment set kind = 'live'")
+    result = run("keys", "create", "--account", ACCOUNT, "--name", "x")
+    assert (result.exit_code, "API_KEY_SECRET is not set" in result.stderr) == (1, True)
+
+
+def test_api_listens_until_it_is_told_to_stop_and_logs_no_key(
+    run: Run, keys: dict[str, str], database_url: str, tmp_path: Path
+):
+    key = told(run("keys", "create", "--account", ACCOUNT, "--name", "x", "--json"))["key"]
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    command = [Path(sys.executable).parent / "measurement-pipeline", "api", "--port", str(port)]
+    said = tmp_path / "said"
+    with said.open("wb") as output:
+        process = subprocess.Popen(
+            command, env={**environment, **keys, "DATABASE_URL": database_url}, stdout=output, stderr=output
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: process.poll() is not None or answers(f"{url}/readyz")(""), seconds=60, what="the API")
+        assert httpx.get(url + JOBS, headers={"x-api-key": key}).status_code == 200
+        assert "server" not in httpx.get(url + JOBS).headers
+    finally:
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0, said.read_text()
+    lines = re.findall(r'^\{"request".*$', said.read_text(), re.MULTILINE)
+    assert any(f'"path": "{JOBS}", "status": 200' in line for line in lines), said.read_text()
+    assert key not in said.read_text()
+
+
+def test_api_loads_no_dagster():
+    seen = "import measurement_pipeline.cli.api_command, sys; sys.exit('dagster' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", seen], check=False).returncode == 0
+
+
+def test_api_refuses_a_database_of_the_other_kind(run: Run, keys: dict[str, str], connection: Connection):
+    connection.execute("update deployment set kind = 'live'")
+    result = run("api", **keys)
+    assert (result.exit_code, "stamped `live`" in result.stderr) == (1, True)
