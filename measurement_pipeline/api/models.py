@@ -299,7 +299,10 @@ class Album(BaseModel):
 
 
 class Totals(BaseModel):
-    """A whole catalogue, not the page. `plays` leaves out what was never counted: `recordings` − `measured`."""
+    """A whole catalogue, not the page, as it was within the last minute.
+
+    `plays` leaves out what was never counted: `recordings` − `measured`.
+    """
 
     recordings: int
     measured: int

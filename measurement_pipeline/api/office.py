@@ -7,6 +7,7 @@ from uuid import uuid4
 from measurement_pipeline.api.bearer import Bearer
 from measurement_pipeline.api.desk import FrontDesk
 from measurement_pipeline.api.limits import Allowance
+from measurement_pipeline.api.totals import KeptTotals
 from measurement_pipeline.postgres.database import Pool, pool
 
 # Few of each, on a server whose connections Dagster and its runs need too: what waits, waits for one. More connections than
@@ -29,6 +30,7 @@ class Office:
     questions: ThreadPoolExecutor
     intakes: ThreadPoolExecutor
     allowance: Allowance
+    totals: KeptTotals
     bearer: Bearer | None
     name: str
 
@@ -41,6 +43,7 @@ class Office:
             questions=ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "question"),
             intakes=ThreadPoolExecutor(_INTAKES_AT_ONCE, "intake"),
             allowance=Allowance(desk.requests_per_minute),
+            totals=KeptTotals(),
             bearer=None if desk.bearer is None else Bearer(desk.bearer),
             name=f"api-{uuid4()}",
         )

@@ -111,7 +111,11 @@ def of_catalog(
         )
         totals = None
         if after is None and not formats.wants_csv(request):
-            totals = reads.totals_of_catalog(connection, account=caller.account, catalog=catalog)
+            totals = caller.office.totals.get(
+                caller.account,
+                catalog,
+                lambda: reads.totals_of_catalog(connection, account=caller.account, catalog=catalog),
+            )
     shown = rows[:limit]
     more = cursors.after_song(shown[-1]["isrc"]) if len(rows) > limit else None
     made = Catalog(

@@ -1,4 +1,7 @@
 -- What an account reads over HTTP. What is believed today of a point is the newest that was learnt of it.
+--
+-- Whether a recording is the account's is asked of each by itself, `limit 1`: as exists() it would be planned as a join, for which
+-- all that the account has is read first (measured at 100,000 recordings: 160 ms in place of 1).
 
 -- name: at_most
 select set_config('statement_timeout', %(milliseconds)s, true);
@@ -24,9 +27,10 @@ select
     song.artist
 from meant
 inner join songs as song on meant.song = song.isrc
-where exists (
-    select from account_songs as theirs
+where (
+    select true from account_songs as theirs
     where theirs.account = %(account)s and theirs.song = song.isrc
+    limit 1
 )
 order by song.isrc
 limit 1;
@@ -41,9 +45,10 @@ where
     measurement.song = %(isrc)s
     and measurement.platform = 'spotify'
     and measurement.metric = 'platform_displayed_play_count'
-    and exists (
-        select from account_songs as theirs
+    and (
+        select true from account_songs as theirs
         where theirs.account = %(account)s and theirs.song = %(isrc)s
+        limit 1
     )
 order by measurement.captured_at asc, measurement.data_source asc, measurement.learnt_at desc;
 
@@ -74,9 +79,10 @@ where
     identifier.platform = 'spotify'
     and identifier.identifier_type = 'album_id'
     and identifier.value = %(album)s
-    and exists (
-        select from account_songs as theirs
+    and (
+        select true from account_songs as theirs
         where theirs.account = %(account)s and theirs.song = song.isrc
+        limit 1
     )
 order by song.isrc;
 

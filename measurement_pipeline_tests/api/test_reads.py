@@ -2,12 +2,18 @@
 
 import csv
 import io
+import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from measurement_pipeline.api.totals import KeptTotals
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.sql import statements
 from measurement_pipeline_tests.api.conftest import JOBS, Client, Front
 from measurement_pipeline_tests.intake.conftest import isrcs
 
@@ -153,10 +159,52 @@ def test_a_catalogue_is_paged_and_its_totals_are_of_the_whole_of_it(front: Front
     assert third["recordings"][0]["value"] is None
 
 
+def test_totals_are_added_up_once_a_minute_however_many_ask():
+    clock, added = [0.0], []
+    kept = KeptTotals(now=lambda: clock[0])
+    account, catalog = uuid4(), uuid4()
+
+    def add_up() -> dict[str, Any]:
+        added.append(clock[0])
+        return {"plays": len(added)}
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: kept.get(account, catalog, add_up), range(40)))
+    assert found == [{"plays": 1}] * 40
+    assert kept.get(account, uuid4(), add_up) == {"plays": 2}
+    assert kept.get(uuid4(), catalog, add_up) == {"plays": 3}, "another account's is never handed out"
+    clock[0] = 61.0
+    assert kept.get(account, catalog, add_up) == {"plays": 4}
+
+
 def test_an_empty_catalogue_has_totals_of_nothing(front: Front):
     client = front.client()
     said = client.get(f"/api/catalogs/{known(front, client, 0)}/measurements").json()
     assert (said["recordings"], said["totals"]["recordings"], said["totals"]["plays"]) == ([], 0, 0)
+
+
+def test_whose_a_recording_is_costs_the_same_however_many_the_account_has(front: Front, connection: Connection):
+    client = front.client()
+    front.table.sql(
+        "insert into songs (isrc) select 'AA6Q72' || lpad(n::text, 6, '0') from generate_series(0, 19999) as n"
+    )
+    catalog = front.table.catalogue([], account=client.account)
+    front.table.sql("insert into catalog_songs (catalog, song) select %s, isrc from songs", catalog)
+    front.table.sql(
+        "insert into song_identifiers (song, platform, identifier_type, value)"
+        " select isrc, 'spotify', 'album_id', 'album' || (row_number() over () / 12) from songs"
+    )
+    connection.execute("analyze")
+    for name in ("recording", "latest_of_album"):
+        parameters = {"account": client.account, "isrc": SONGS[0], "track": SONGS[0], "album": "album7"}
+        plan = connection.execute("explain " + statements("reads")[name], parameters).fetchall()
+        scanned = [
+            line
+            for row in plan
+            for line in row.values()
+            if re.search("Seq Scan on (catalog_songs|songs|song_id)", line)
+        ]
+        assert scanned == [], name
 
 
 # --- how it goes out ----------------------------------------------------------------------------------------------------
