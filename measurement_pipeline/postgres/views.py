@@ -5,6 +5,7 @@ They are no migration: a view changes more often than a table, and one that is r
 that promise is dropped by a migration, and comes back here.
 """
 
+import re
 from hashlib import sha256
 from importlib import resources
 from typing import Any, LiteralString
@@ -30,6 +31,8 @@ NAMES = (
     "data_dictionary",
 )
 FUNCTION = "play_counts_as_of"
+# After `from` or `join`; what a view calls one of its own steps is no relation.
+_READ = re.compile(r"^\s*(?:from|(?:inner |left |cross )?join) ((?:analytics\.)?\w+) as ", re.MULTILINE)
 VIEWS = tuple(name for name in NAMES if name != FUNCTION)
 
 
@@ -42,6 +45,19 @@ def text(name: str) -> LiteralString:
 def version(*names: str) -> str:
     """What tells these views from any others; of all of them, what the data dictionary is stamped with."""
     return sha256("\n".join(text(name) for name in names or NAMES).encode()).hexdigest()[:12]
+
+
+def about(name: str) -> str:
+    """What one of its rows is, as its COMMENT has it."""
+    found = re.search(rf"^comment on view analytics\.{name} is '(.*)';$", text(name), re.MULTILINE)
+    if found is None:
+        raise LookupError(f"views/{name}.sql does not say what {name} is")
+    return found[1].replace("''", "'")
+
+
+def reads(name: str) -> frozenset[str]:
+    """The tables it reads, and the views, which are named `analytics.…`."""
+    return frozenset(_READ.findall(text(name)))
 
 
 def stamped(connection: psycopg.Connection[Any]) -> str | None:

@@ -18,15 +18,15 @@ from songs as recording
 left join songstats_backfill_queue as queue on recording.isrc = queue.song
 cross join lateral (
     select
-        min((known.captured_at at time zone 'UTC')::date) as first_day,
-        max((known.captured_at at time zone 'UTC')::date) as last_day,
-        count(distinct (known.captured_at at time zone 'UTC')::date)::int as days_present,
+        min(known.day) as first_day,
+        max(known.day) as last_day,
+        count(distinct known.day)::int as days_present,
         coalesce(sum(known.times - 1), 0)::int as restatements,
         count(*) filter (where known.data_source = 'apify_spotify_playcount')::int as captures
     from (
         -- In the primary key's order: neither a sort nor the table is needed.
         select
-            measurement.captured_at,
+            (measurement.captured_at at time zone 'UTC')::date as day,
             measurement.data_source,
             count(*) as times
         from song_measurements as measurement
