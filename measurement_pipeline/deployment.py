@@ -65,7 +65,7 @@ def from_settings(settings: Settings) -> Pipeline:
 
     return Pipeline(
         terms=terms(settings, settings.database_url),
-        means=Means(new_client=lambda: _new_client(settings), check_payment=check_payment),
+        means=Means(new_client=lambda: songstats_client(settings), check_payment=check_payment),
         decide=decide,
         captures=captures(settings, settings.database_url),
         silence_alarm_hours=settings.silence_alarm_hours,
@@ -97,18 +97,18 @@ def captures(settings: Settings, database_url: str) -> Captures | None:
         return None
 
     def new_actor() -> ApifyActor:
-        return ApifyActor(token.get_secret_value(), base_url=settings.apify_base_url)
+        return ApifyActor(
+            token.get_secret_value(), base_url=settings.apify_base_url, timeout_seconds=on_terms.start_seconds
+        )
 
-    return Captures(
-        CaptureTerms(
-            database_url=database_url,
-            cap_usd=settings.snapshot_monthly_cap_usd,
-            claim_timeout_seconds=settings.claim_timeout,
-            max_attempts=settings.max_attempts,
-            beat_seconds=min(10.0, settings.claim_timeout / 4),
-        ),
-        CaptureMeans(new_actor, _new_spotify(settings)),
+    on_terms = CaptureTerms(
+        database_url=database_url,
+        cap_usd=settings.snapshot_monthly_cap_usd,
+        claim_timeout_seconds=settings.claim_timeout,
+        max_attempts=settings.max_attempts,
+        beat_seconds=min(10.0, settings.claim_timeout / 4),
     )
+    return Captures(on_terms, CaptureMeans(new_actor, _new_spotify(settings)))
 
 
 def _new_spotify(settings: Settings) -> Callable[[], SpotifyClient] | None:
@@ -149,7 +149,8 @@ def _require_keys(settings: Settings) -> None:
         )
 
 
-def _new_client(settings: Settings) -> SongstatsClient:
+def songstats_client(settings: Settings) -> SongstatsClient:
+    """A client of Songstats, or of its double. Raises `SettingsError` where there is no key."""
     if settings.songstats_api_key is None:
         raise SettingsError("SONGSTATS_API_KEY is not set")
     return SongstatsClient(

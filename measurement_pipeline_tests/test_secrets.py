@@ -23,7 +23,8 @@ import pytest
 from psycopg import sql
 
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.sandbox import PLAIN, Sandbox, running
+from measurement_pipeline.sandbox import PLAIN, Known, Sandbox, running
+from measurement_pipeline.sandbox.discography import album_id
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.defs.test_partition_backfill import ROOT, Operator, answers, wait_for
@@ -34,7 +35,11 @@ SONGSTATS_KEY = "mark5ongstats7hK2pQ9xVb3"
 STRIPE_KEY = "rk_test_mark5tripe4nW8sT1yLc6"
 WEBHOOK = "T0MARK/B0WEBHOOK/mark3dWebhook5zRj0fD"
 PASSWORD = "markPa55word6gHmE4uXo"
-MARKED = (SONGSTATS_KEY, STRIPE_KEY, WEBHOOK, PASSWORD)
+APIFY_TOKEN = "apify_api_markAp1fyJ7tZ3uMc8rQe"
+SPOTIFY_SECRET = "mark5potify9dFw2LkYs6vNa"
+# As the double of Spotify gives them.
+SPOTIFY_TOKEN = "sandbox-spotify-token"
+MARKED = (SONGSTATS_KEY, STRIPE_KEY, WEBHOOK, PASSWORD, APIFY_TOKEN, SPOTIFY_SECRET, SPOTIFY_TOKEN)
 
 # All that the UI shows of resources, runs and the instance.
 UI = """
@@ -138,7 +143,12 @@ def test_the_search_finds_what_is_there(pack: Any, before: bytes):
 
 @pytest.fixture
 def marked_sandbox() -> Iterator[Sandbox]:
-    keys = {"songstats_key": SONGSTATS_KEY, "stripe_key": STRIPE_KEY}
+    keys = {
+        "songstats_key": SONGSTATS_KEY,
+        "stripe_key": STRIPE_KEY,
+        "apify_token": APIFY_TOKEN,
+        "spotify_client_secret": SPOTIFY_SECRET,
+    }
     with running(behaviour=replace(PLAIN, **keys)) as sandbox:
         yield sandbox
 
@@ -221,6 +231,33 @@ def watched(process: psutil.Process, everything: Everything) -> Iterator[None]:
         thread.join()
 
 
+def secrets_are_repeated(sandbox: Sandbox, songs: list[str]) -> None:
+    """By Stripe to the first who is asked about, and by the others to all.
+
+    Songstats does so in a history's body and headers, in a refusal, in what is no JSON, on the way elsewhere, while it is busy,
+    and when it refuses the key itself, which opens the breaker; Apify while it is busy; Spotify when it refuses to answer.
+    """
+    told = {"message": f"Invalid API Key provided: {STRIPE_KEY}", "type": "invalid_request_error"}
+    sandbox.faults("/v1", status=401, body=json.dumps({"error": told}), count=1)
+    url = f"https://elsewhere.test/?apikey={SONGSTATS_KEY}"
+    echo = {"x-api-key": SONGSTATS_KEY, "x-request": f"apikey={SONGSTATS_KEY}", "location": url}
+    odd = json.dumps({"result": "success", "apikey": SONGSTATS_KEY, "stats": []})
+    refusal = json.dumps({"result": "error", "message": f"Invalid Api Key {SONGSTATS_KEY}"})
+    sandbox.faults(HISTORY, isrc=songs[0], body=odd, headers=echo)
+    sandbox.faults(HISTORY, isrc=songs[1], status=400, body=refusal, headers=echo)
+    sandbox.faults(HISTORY, isrc=songs[2], body=f"<html>{url}</html>")
+    sandbox.faults(HISTORY, isrc=songs[3], status=302, headers=echo)
+    sandbox.faults(HISTORY, isrc=songs[4], status=503, body=refusal, count=1)
+    sandbox.faults(HISTORY, isrc=songs[5], status=401, body=refusal, delay=1)  # after the others
+    sandbox.faults("/enterprise/v1/status", status=401, body=refusal)
+    busy = json.dumps({"error": {"type": "busy", "message": f"no room for {APIFY_TOKEN}"}})
+    sandbox.faults("/v2/actor-runs/", status=503, body=busy, headers=echo, count=1)
+    refused = json.dumps(
+        {"error": {"status": 403, "message": f"Not for Bearer {SPOTIFY_TOKEN}-1, nor {SPOTIFY_SECRET}"}}
+    )
+    sandbox.faults("/v1/tracks", status=403, body=refused)
+
+
 @pytest.mark.dagster
 @pytest.mark.timeout(240)
 def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
@@ -241,6 +278,12 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
         # A webhook that takes nothing: what is said of it then is what might name it.
         "ALERT_WEBHOOK_URL": f"{sandbox.stripe_url}/services/{WEBHOOK}",
         "BACKFILL_ACCOUNT_ID": str(OPERATORS),
+        "APIFY_TOKEN": APIFY_TOKEN,
+        "APIFY_BASE_URL": sandbox.apify_url,
+        "SPOTIFY_CLIENT_ID": sandbox.spotify_client_id,
+        "SPOTIFY_CLIENT_SECRET": SPOTIFY_SECRET,
+        "SPOTIFY_API_BASE": sandbox.spotify_url,
+        "SPOTIFY_ACCOUNTS_BASE": sandbox.spotify_url,
     }
     everything = Everything()
 
@@ -253,25 +296,16 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
         scope = json.dumps({"isrcs": wanted})
         rows("insert into measurement_jobs (account, source, scope) values (%s, 'historical', %s)", account, scope)
 
+    def ask_for_counts(album: str) -> None:
+        sandbox.know({song: Known(play_count=5, artist="Choir", album=album) for song in songs})
+        scope = json.dumps({"album_ids": [album_id("Choir", album)]})
+        rows("insert into measurement_jobs (account, source, scope) values (%s, 'current', %s)", second, scope)
+
     def see(query: str, what: str) -> None:
         wait_for(lambda: rows(query), what, log_of=tmp_path)
 
     sandbox.card(second)
-    # Stripe repeats the key to the first who is asked about, Songstats to all: in a history's body and headers, in a refusal, in
-    # what is no JSON, on the way elsewhere, while it is busy, and when it refuses the key itself, which opens the breaker.
-    told = {"message": f"Invalid API Key provided: {STRIPE_KEY}", "type": "invalid_request_error"}
-    sandbox.faults("/v1", status=401, body=json.dumps({"error": told}), count=1)
-    url = f"https://elsewhere.test/?apikey={SONGSTATS_KEY}"
-    echo = {"x-api-key": SONGSTATS_KEY, "x-request": f"apikey={SONGSTATS_KEY}", "location": url}
-    odd = json.dumps({"result": "success", "apikey": SONGSTATS_KEY, "stats": []})
-    refusal = json.dumps({"result": "error", "message": f"Invalid Api Key {SONGSTATS_KEY}"})
-    sandbox.faults(HISTORY, isrc=songs[0], body=odd, headers=echo)
-    sandbox.faults(HISTORY, isrc=songs[1], status=400, body=refusal, headers=echo)
-    sandbox.faults(HISTORY, isrc=songs[2], body=f"<html>{url}</html>")
-    sandbox.faults(HISTORY, isrc=songs[3], status=302, headers=echo)
-    sandbox.faults(HISTORY, isrc=songs[4], status=503, body=refusal, count=1)
-    sandbox.faults(HISTORY, isrc=songs[5], status=401, body=refusal, delay=1)  # after the others
-    sandbox.faults("/enterprise/v1/status", status=401, body=refusal)
+    secrets_are_repeated(sandbox, songs)
     # What no step foresees: the sweep may not do what it does.
     rows("revoke delete on run_heartbeats from measurement_pipeline")
     with dagster(environment, tmp_path) as (operator, process), watched(process, everything):
@@ -280,9 +314,16 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
         ask(first, songs)
         see("select 1 from measurement_jobs where error is not null", "Stripe's error")
         ask(second, songs)
+        ask_for_counts("One")
         see("select 1 from vendor_state where breaker = 'open'", "the refused key")
         see("select 1 from songstats_quota_ledger where settled_at is not null having count(*) = 7", "the settled hits")
-        wait_for(lambda: failed(operator) >= {"backfill_reclaim", "songstats_backfill"}, "failed runs", log_of=tmp_path)
+        see("select 1 from playcount_snapshots where state = 'done' and unmapped = 7", "the capture")
+        refused = json.dumps({"error": {"type": "token", "message": f"User was not found by {APIFY_TOKEN}"}})
+        sandbox.faults("/v2/", status=401, body=refused, headers={"www-authenticate": APIFY_TOKEN})
+        ask_for_counts("Two")
+        see("select 1 from vendor_state where vendor = 'apify' and paused_until > now()", "the refused token")
+        expected = {"backfill_reclaim", "songstats_backfill", "play_count_capture"}
+        wait_for(lambda: failed(operator) >= expected, "failed runs", log_of=tmp_path)
         wait_for(lambda: sandbox.requests("/services"), "a post to the webhook", log_of=tmp_path)
         everything.add("the UI", json.dumps(operator.ask(UI, selector=SELECTOR)).encode())
     everything.add_database("measurements", database_url)
@@ -293,6 +334,9 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
     for known, where in (
         (songs[6], "measurements, table song_measurements"),
         ("[api key]", "measurements, table songstats_responses"),
+        ("Not for Bearer", "measurements, table apify_runs"),
+        ("User was not found by", "measurements, table vendor_state"),
+        ("User was not found by", "the UI"),
         (songs[6], "Dagster's storage, table event_logs"),
         ("check_payment_method", "Dagster's storage, table snapshots"),
         ("permission denied for table run_heartbeats", "the UI"),

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from measurement_pipeline.apify import runs
-from measurement_pipeline.apify.errors import NotAllThereYetError, RejectedError, UnavailableError
+from measurement_pipeline.apify.errors import NotAllThereYetError, NotSeenError, RejectedError, UnavailableError
 from measurement_pipeline.apify.runs import ActorRun, RunStatus
 from measurement_pipeline.outbound import Outbound
 
@@ -24,7 +24,7 @@ __all__ = ["ACTOR", "ActorRun", "ApifyActor", "RunStatus"]
 ACTOR = "beatanalytics~spotify-play-count-scraper"
 
 # How far Apify's clock and the database's may lie apart.
-_CLOCK_DIFFERENCE = timedelta(minutes=1)
+_CLOCK_DIFFERENCE = timedelta(hours=1)
 _RUNS_A_PAGE = 1000
 # Apify itself waits no longer than this for a run to end.
 _LONGEST_WAIT_SECONDS = 60
@@ -83,6 +83,10 @@ class ApifyActor:
             raise _not_seen(error, f"run {run_id}") from error
         return runs.read_run(runs.data(body))
 
+    def list_one(self) -> None:
+        """Ask for the newest run, whichever it is: for whether the token may. Free."""
+        runs.listed(self._ask("GET", self._runs_url, params={"desc": True, "limit": 1}))
+
     def find(self, album_ids: Sequence[str], *, since: datetime, besides: Collection[str] = ()) -> ActorRun | None:
         """The newest run that was started since then for just these albums, or None where there is none.
 
@@ -92,12 +96,9 @@ class ApifyActor:
         earliest = since - _CLOCK_DIFFERENCE
         seen: set[str] = set()
         while True:
-            page = runs.data(
+            items = runs.listed(
                 self._ask("GET", self._runs_url, params={"desc": True, "limit": _RUNS_A_PAGE, "offset": len(seen)})
             )
-            items = page.get("items") if isinstance(page, dict) else None
-            if not isinstance(items, list):
-                raise UnavailableError("Apify's answer cannot be read: expected a list of runs")
             before = len(seen)
             for item in items:
                 run = runs.read_run(item)
@@ -191,7 +192,7 @@ def _not_seen(error: RejectedError, what: str) -> RejectedError | UnavailableErr
     """A 404 for what is known to exist is Apify's copies lagging behind, for some seconds: no answer."""
     if error.status_code != HTTPStatus.NOT_FOUND:
         return error
-    return UnavailableError(f"Apify does not see {what} ({error})")
+    return NotSeenError(f"Apify does not see {what} ({error})")
 
 
 def _number(text: str | None) -> int:

@@ -29,6 +29,10 @@ class UnavailableError(ApifyError):
         self.perhaps_started = perhaps_started
 
 
+class NotSeenError(UnavailableError):
+    """404 for a run that is known to exist: Apify's copies lag behind for some seconds, or it has forgotten the run."""
+
+
 class NotAllThereYetError(UnavailableError):
     """What a run found is written, and not all of it can be read yet: for some seconds."""
 

@@ -56,6 +56,15 @@ def data(body: bytes) -> Any:
     return found["data"]
 
 
+def listed(body: bytes) -> list[Any]:
+    """The items of a page of a list of runs. Raises UnavailableError where it cannot be read."""
+    page = data(body)
+    items = page.get("items") if isinstance(page, dict) else None
+    if not isinstance(items, list):
+        raise UnavailableError("Apify's answer cannot be read: expected a list of runs")
+    return items
+
+
 def value(body: bytes) -> Any:
     """The JSON value of a body. Raises UnavailableError where it is none."""
     try:

@@ -3,14 +3,13 @@
 A pause that the vendor asked for (Retry-After) is kept to; a streak breaker is a person's to close.
 """
 
-import asyncio
-
+from measurement_pipeline.backfill import vendor_status
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.postgres import songstats_ledger
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.songstats.historic_stats import key_works
 
+# A sensor's tick has 60 s, and asks again soon.
 _PATIENCE_SECONDS = 10.0
 
 
@@ -23,7 +22,7 @@ def end_guessed_pause(terms: Terms, means: Means) -> str | None:
     with connect(terms.database_url) as connection:
         if not songstats_ledger.deployment(connection).may_probe:
             return None
-    if not asyncio.run(_ask_status(means)):
+    if not vendor_status.ask(means.new_client, seconds=_PATIENCE_SECONDS).key_works:
         return "Songstats gives no good answer yet: the pause goes on"
     with connect(terms.database_url) as connection:
         ended = songstats_ledger.end_guessed_pause(connection)
@@ -36,18 +35,9 @@ def close_key_breaker(terms: Terms, means: Means) -> str | None:
         state = songstats_ledger.deployment(connection)
     if state.breaker != "open" or state.breaker_kind != "key":
         return None
-    works = asyncio.run(_ask_status(means))
+    works = vendor_status.ask(means.new_client, seconds=_PATIENCE_SECONDS).key_works
     if not works:
         return "the key is still refused" if works is False else "Songstats could not be asked"
     with connect(terms.database_url) as connection:
         songstats_ledger.close_breaker(connection, kind="key")
     return "the key works again: closed"
-
-
-async def _ask_status(means: Means) -> bool | None:
-    """Whether the key works; None where that could not be found out in time: a sensor's tick has 60 s, and asks again soon."""
-    try:
-        async with means.new_client() as client, asyncio.timeout(_PATIENCE_SECONDS):
-            return key_works(await client.fetch_status())
-    except TimeoutError:
-        return None

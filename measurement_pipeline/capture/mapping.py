@@ -3,7 +3,7 @@
 May be done again at any time, and costs nothing: the result stays as it was received.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -20,10 +20,11 @@ SPOTIFY = "spotify"
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What Spotify said: tracks by the id that was asked, and why the others have no answer."""
+    """What Spotify said: tracks by the id that was asked, why the others have no answer, and which of them may yet have one."""
 
     found: dict[str, Track]
     why_not: dict[str, str]
+    deferred: frozenset[str] = frozenset()
 
 
 class Spotify:
@@ -38,22 +39,22 @@ class Spotify:
         if not track_ids:
             return Looked({}, {})
         if self._new is None:
-            return Looked({}, dict.fromkeys(track_ids, "Spotify is not set up here: SPOTIFY_CLIENT_ID is not set"))
+            return _none(track_ids, "Spotify is not set up here: SPOTIFY_CLIENT_ID is not set")
         pause = snapshots.paused(connection, SPOTIFY)
         if pause is not None:
-            return Looked({}, dict.fromkeys(track_ids, f"{pause.reason}, until {pause.until:%Y-%m-%d %H:%M} UTC"))
+            return _none(track_ids, f"{pause.reason}, until {pause.until:%Y-%m-%d %H:%M} UTC")
         self._client = self._client or self._new()
         try:
             answer = self._client.look_up(track_ids)
         except CredentialsRefusedError as error:
-            return Looked({}, dict.fromkeys(track_ids, str(error)))
+            return _none(track_ids, str(error))
         if answer.deferred and answer.retry_after_seconds:
             why = answer.why or "Spotify asks to be left alone"
             snapshots.pause(connection, SPOTIFY, seconds=answer.retry_after_seconds, reason=why)
         why_not = dict.fromkeys(answer.unknown, "Spotify knows no such track")
         why_not |= dict.fromkeys(answer.deferred, answer.why or "Spotify gave no answer")
         why_not |= {asked: "Spotify names no ISRC" for asked, track in answer.found.items() if track.isrc is None}
-        return Looked(answer.found, why_not)
+        return Looked(answer.found, why_not, answer.deferred)
 
     def close(self) -> None:
         """Close the connections, if there are any."""
@@ -72,15 +73,23 @@ def map_result(connection: Connection, bought: Bought, spotify: Spotify, *, snap
     looked = spotify.look_up(connection, list(dict.fromkeys([*unknown, *witnesses])))
     apify_runs.learn(connection, {asked: looked.found[asked] for asked in unknown if asked in looked.found})
     songs = apify_runs.songs_of_tracks(connection, track_ids)
-    measured = measure(_with_witnesses(albums, looked.found), songs, looked.why_not)
+    albums = _with_witnesses(albums, looked.found, bought.album_ids)
+    measured = measure(albums, songs, looked.why_not, looked.deferred)
     apify_runs.store(connection, bought.id, measured, snapshot=snapshot, run=run)
     return measured
 
 
-def _with_witnesses(albums: Sequence[CapturedAlbum], found: dict[str, Track]) -> list[CapturedAlbum]:
-    return [
-        replace(album, album_id=found[album.tracks[0].track_id].album_id)
-        if album.album_id is None and album.tracks and album.tracks[0].track_id in found
-        else album
-        for album in albums
-    ]
+def _with_witnesses(
+    albums: Sequence[CapturedAlbum], found: Mapping[str, Track], asked: Collection[str]
+) -> tuple[CapturedAlbum, ...]:
+    """Albums that did not say which they are, by their first track: where Spotify names one that was asked for."""
+
+    def named(album: CapturedAlbum) -> CapturedAlbum:
+        witness = found.get(album.tracks[0].track_id) if album.album_id is None and album.tracks else None
+        return replace(album, album_id=witness.album_id) if witness and witness.album_id in asked else album
+
+    return tuple(named(album) for album in albums)
+
+
+def _none(track_ids: Sequence[str], why: str) -> Looked:
+    return Looked({}, dict.fromkeys(track_ids, why), frozenset(track_ids))

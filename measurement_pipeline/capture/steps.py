@@ -1,9 +1,10 @@
 """What is to be done next for one chunk of a capture. Pure."""
 
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 
 from measurement_pipeline.apify.client import RunStatus
-from measurement_pipeline.postgres.apify_runs import MALFORMED, NOT_STARTED, Bought
+from measurement_pipeline.postgres.apify_runs import GONE, MALFORMED, NOT_STARTED, Bought
 
 
 class Step(StrEnum):
@@ -17,11 +18,8 @@ class Step(StrEnum):
     OVER = "over"
 
 
-def next_step(bought: Bought | None, *, retry_number: int) -> Step:
-    """What to do for a chunk whose latest run of the actor is `bought`.
-
-    One that ended without a result is started anew once a try: the first try does not, the second one does once, and so on.
-    """
+def next_step(bought: Bought | None, *, again: Collection[int]) -> Step:
+    """What to do for a chunk whose latest run of the actor is `bought`. `again`: rows that may be followed by another start."""
     if bought is None or bought.status == NOT_STARTED:
         return Step.START
     if bought.is_mapped or bought.status == MALFORMED:
@@ -30,9 +28,28 @@ def next_step(bought: Bought | None, *, retry_number: int) -> Step:
         return Step.MAP
     if bought.actor_run is None or bought.status is None:
         return Step.FIND
-    status = RunStatus(bought.status)
-    if status.succeeded:
-        return Step.FETCH
-    if status.ended:
-        return Step.START if bought.failures <= retry_number else Step.OVER
-    return Step.LOOK
+    if has_failed(bought):
+        return Step.START if bought.is_superseded or bought.id in again else Step.OVER
+    return Step.FETCH if RunStatus(bought.status).succeeded else Step.LOOK
+
+
+def to_start_again(bought: Iterable[Bought], *, is_retry: bool) -> frozenset[int]:
+    """The rows that a try may follow with another start: those that had failed when it began, where other parts were captured.
+
+    Decided once a try, so that a part is bought once more a try at most. The first try of a run buys nothing again, and where
+    nothing was captured it is a person's to pay again.
+    """
+    all_of_it = list(bought)
+    if not is_retry or not any(one.is_kept for one in all_of_it):
+        return frozenset()
+    return frozenset(one.id for one in all_of_it if has_failed(one))
+
+
+def has_failed(bought: Bought) -> bool:
+    """Whether a run of the actor is over and brought nothing."""
+    if bought.is_kept or bought.status in {None, NOT_STARTED, MALFORMED}:
+        return False
+    if bought.status == GONE:
+        return True
+    status = RunStatus(str(bought.status))
+    return status.ended and not status.succeeded

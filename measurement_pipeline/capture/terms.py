@@ -10,7 +10,11 @@ from measurement_pipeline.spotify.client import SpotifyClient
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`cap_usd` is an account's, of a calendar month (UTC). `patience_seconds`: how long one run waits for the actor at most."""
+    """`cap_usd` is an account's, of a calendar month (UTC).
+
+    `start_seconds`: how long the answer to a start is waited for. `patience_seconds`: how long one run waits for the actor, until
+    others have its slot. `settling_seconds`: a result may lack its last items for so long, and the number of them too.
+    """
 
     database_url: str = field(repr=False)
     cap_usd: Decimal
@@ -18,7 +22,9 @@ class Terms:
     max_attempts: int
     beat_seconds: float = 10.0
     poll_seconds: float = 20.0
-    patience_seconds: float = 600.0
+    start_seconds: float = 30.0
+    patience_seconds: float = 120.0
+    settling_seconds: float = 10.0
     chunks_at_once: int = 4
 
 

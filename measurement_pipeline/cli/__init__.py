@@ -23,6 +23,7 @@ _COMMANDS = (
     "catalog",
     "submit",
     "jobs",
+    "captures",
     "series",
     "queue",
     "spend",

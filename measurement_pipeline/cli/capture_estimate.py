@@ -28,8 +28,8 @@ class CaptureEstimate:
 
     @property
     def is_over_cap(self) -> bool:
-        """Whether the month does not allow it."""
-        return self.spent_usd_this_month + self.cost_usd > self.cap_usd
+        """Whether the month does not allow it. What an earlier capture answers needs no allowance."""
+        return not self.reused and self.spent_usd_this_month + self.cost_usd > self.cap_usd
 
 
 def of_request(

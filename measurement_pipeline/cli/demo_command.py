@@ -22,7 +22,7 @@ from measurement_pipeline.domain.measurement_job import State
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs, migrate, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.sandbox import Sandbox, running, sample_catalogue
+from measurement_pipeline.sandbox import running, sample_catalogue
 from measurement_pipeline.settings import Settings
 
 _ITS_OWN = {"SONGSTATS_REQUESTS_PER_SECOND": "0"}
@@ -37,7 +37,7 @@ class _OutOfTimeError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """The two requests of a demo: one of an account with a card, one of an account without."""
+    """The requests for histories of a demo: one of an account with a card, one of an account without."""
 
     paid: UUID
     unpaid: UUID
@@ -49,7 +49,7 @@ class Requests:
 )
 @click.pass_obj
 def command(state: Path | None, *, timeout: float) -> None:
-    """Backfill a sample catalogue through a real Dagster on a real PostgreSQL, with doubles for vendors."""
+    """Capture and backfill a sample catalogue through a real Dagster on a real PostgreSQL, with doubles for vendors."""
     environment = _of_its_own(os.environ)
     with ExitStack() as stack:
         stack.enter_context(services.interruptible())
@@ -62,11 +62,15 @@ def command(state: Path | None, *, timeout: float) -> None:
         dagster = prepare_dagster(target)
         connection = stack.enter_context(target.connect())
         hits_before = _ledger_hits(connection, target)
-        requests = make_requests(connection, sandbox)
+        catalogs = sample_accounts.seed(connection, sandbox)
+        current = _ask(connection, sample_accounts.WITH_CARD, catalogs, source="current")
         its_services = [dagster.code_server(), dagster.daemon()]
         with services.supervised(its_services) as supervisor, progress.meter() as meter:
             deadline = time.monotonic() + timeout
             try:
+                # First what is displayed today: it ranks what the histories are then bought by.
+                _until_captured(connection, current, meter, tend=supervisor.check, deadline=deadline)
+                requests = Requests(*(_ask(connection, account, catalogs, source="historical") for account in catalogs))
                 waits = _until_drained(connection, target, requests, meter, tend=supervisor.check, deadline=deadline)
             except _OutOfTimeError as error:
                 last = "\n".join(_tail(service.log) for service in its_services)
@@ -75,6 +79,7 @@ def command(state: Path | None, *, timeout: float) -> None:
         demo_report.say(
             connection,
             target,
+            current=progress.show(connection, current),
             paid=progress.show(connection, requests.paid),
             unpaid=progress.show(connection, requests.unpaid),
             vendor_hits=sandbox.hits(),
@@ -85,16 +90,10 @@ def command(state: Path | None, *, timeout: float) -> None:
             raise RefusedError("the request of the account with a card was not accepted: see above")
 
 
-def make_requests(connection: Connection, sandbox: Sandbox) -> Requests:
-    """A request of each account for its sample catalogue."""
-    catalogs = sample_accounts.seed(connection, sandbox)
-    made = {
-        account: measurement_jobs.submit(
-            connection, account=account, source="historical", scope={"catalog_id": str(catalog)}
-        )
-        for account, catalog in catalogs.items()
-    }
-    return Requests(made[sample_accounts.WITH_CARD], made[sample_accounts.WITHOUT_CARD])
+def _ask(connection: Connection, account: UUID, catalogs: Mapping[UUID, UUID], *, source: str) -> UUID:
+    """A request of an account for its sample catalogue."""
+    scope = {"catalog_id": str(catalogs[account])}
+    return measurement_jobs.submit(connection, account=account, source=source, scope=scope)
 
 
 def _of_its_own(environment: Mapping[str, str]) -> dict[str, str]:
@@ -107,6 +106,21 @@ def _of_its_own(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _ledger_hits(connection: Connection, target: Target) -> int:
     return songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed).hits
+
+
+def _until_captured(
+    connection: Connection, current: UUID, meter: progress.Meter, *, tend: Callable[[], None], deadline: float
+) -> None:
+    """Show progress until the capture is over, whichever way. Raises `_OutOfTimeError` where time is up first."""
+    while True:
+        job = progress.show(connection, current)
+        meter.show(0, 0, progress.note(job) if job["snapshot"] or job["error"] else "Dagster is starting")
+        if job["state"] not in progress.UNSETTLED:
+            return
+        if time.monotonic() > deadline:
+            raise _OutOfTimeError(f"not captured in time: {progress.note(job)}")
+        tend()
+        time.sleep(_POLL_SECONDS)
 
 
 def _until_drained(
@@ -162,7 +176,7 @@ def _tail(log: Path | None) -> str:
 
 def _note(job: Mapping[str, object]) -> str:
     if job["state"] == State.QUEUED:
-        return str(job["error"] or "Dagster is starting")
+        return str(job["error"] or "waiting for intake")
     return "" if job["settled"] else "Dagster is planning"
 
 

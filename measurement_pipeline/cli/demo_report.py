@@ -7,6 +7,7 @@ from typing import Any
 from measurement_pipeline.backfill.report import sparkline
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.target import Target
+from measurement_pipeline.domain import spend
 from measurement_pipeline.postgres import songs
 from measurement_pipeline.postgres.database import Connection
 
@@ -17,16 +18,33 @@ def say(
     connection: Connection,
     target: Target,
     *,
+    current: Mapping[str, Any],
     paid: Mapping[str, Any],
     unpaid: Mapping[str, Any],
     vendor_hits: int,
     ledger_hits: int,
     waits: str | None,
 ) -> None:
-    """Print what came of the two requests, what it cost, and the most played recordings."""
+    """Print what came of the requests, what it cost, and the most played recordings."""
     console = output.console()
-    eur = output.euros(ledger_hits, target.settings.songstats_eur_per_hit)
-    console.print("\n[bold]The account with a card asked for the sample catalogue[/]")
+    console.print("\n[bold]The account with a card asked for what is displayed today[/]")
+    console.print(
+        output.facts(
+            {
+                "state": f"{current['state']} ({current['status_code']})",
+                "why": current["error"],
+                "albums captured": current["album_count"],
+                "cost": "$0: a capture of the same albums within the hour answers it"
+                if current["reused"]
+                else f"${current['estimated_cost_usd'] or 0:,.3f}",
+                "recordings measured": f"{current['recordings'] or 0:,}, and ranked by it",
+                "without a count": current["without_count"] or None,
+                "without an ISRC": current["unmapped"] or None,
+            }
+        )
+    )
+    eur = spend.whole(ledger_hits, target.settings.songstats_eur_per_hit)
+    console.print("\n[bold]Then it asked for the histories of the sample catalogue[/]")
     console.print(
         output.facts(
             {

@@ -70,6 +70,8 @@ def _diagnosis(state: Path | None, doubles: Doubles) -> Iterator[Line]:
         groups |= {
             "Songstats key": lambda: doctor_vendors.songstats(settings, kind),
             "Stripe key": lambda: doctor_vendors.stripe(settings, kind),
+            "Apify token": lambda: doctor_vendors.apify(settings, kind),
+            "Spotify client": lambda: doctor_vendors.spotify(settings, kind),
         }
         yield from ask(groups, seconds=_LONGEST_SECONDS)
         yield doctor_vendors.webhook(settings)

@@ -4,6 +4,7 @@ dagster is imported when it is asked: it takes seconds.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from measurement_pipeline import deployment
 from measurement_pipeline.cli import presence
 from measurement_pipeline.cli.dagster_instance import reading
 from measurement_pipeline.cli.diagnosis import Line, fail, ok, warn
+from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.output import shown
 from measurement_pipeline.cli.target import Target
 from measurement_pipeline.postgres import address, run_heartbeats
@@ -30,7 +32,14 @@ def lines(target: Target) -> Iterator[Line]:
     """Dagster's part, one line each. Raises `RefusedError` where its storage cannot be read."""
     age = presence.seconds_since_start(target.home, "dev")
     starting = f"`dev` started {age:.0f} s ago" if age is not None and age < _STARTING_SECONDS else None
-    with reading(target) as instance:
+    with ExitStack() as stack:
+        try:
+            instance = stack.enter_context(reading(target))
+        except RefusedError as error:
+            if starting is None:
+                raise
+            yield warn("Dagster's storage", f"{starting}: {error.message}")
+            return
         yield ok("Dagster's storage", f"reached: {address.in_words(target.dagster_url)}")
         yield _schema(instance)
         yield _daemon(instance, starting)

@@ -11,11 +11,16 @@ from measurement_pipeline.cli.target import Target
 from measurement_pipeline.health import silence
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.health.silence import Machine
-from measurement_pipeline.postgres import health, migrate, songstats_ledger
+from measurement_pipeline.postgres import health, migrate, snapshots, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.songstats_ledger import Deployment
 
-_BUYS, _ANSWERS = "backfill_queue_sensor", "measurement_job_sensor"
+_BUYS, _ANSWERS, _CAPTURES = "backfill_queue_sensor", "measurement_job_sensor", "playcount_snapshot_sensor"
+
+# Whom captures ask.
+_PAUSED = {"Apify": "apify", "Spotify": "spotify"}
+
+_IDLE_SECONDS = 300.0
 
 _NOT_ASKED = "not asked: the database has no schema of this version, or is another deployment's"
 
@@ -28,8 +33,11 @@ def lines(target: Target) -> Iterator[Line]:
         for line in (_schema(target), _stamp(target)):
             is_ours &= line.verdict is Verdict.OK
             yield line
+        yield sessions(connection)
         if not is_ours:
-            yield from (warn(name, _NOT_ASKED) for name in ("breaker", "pause", "budget", "queue", "requests"))
+            yield from (
+                warn(name, _NOT_ASKED) for name in ("breaker", "pause", "budget", "queue", "requests", "captures")
+            )
             return
         vendor = songstats_ledger.deployment(connection)
         yield _breaker(vendor)
@@ -39,9 +47,22 @@ def lines(target: Target) -> Iterator[Line]:
             else warn("pause", f"{vendor.why_paused}; it passes by itself")
         )
         yield _budget(connection, target)
-        buys, answers = _machines(target)
+        buys, answers, captures = _machines(target)
         yield _queue(connection, target, vendor, buys)
         yield _requests(connection, target, answers)
+        yield _captures(connection, target, captures)
+
+
+def sessions(connection: Connection, *, idle_seconds: float = _IDLE_SECONDS) -> Line:
+    """Whether somebody sits on a transaction: what it has locked waits, and vacuum keeps what it might still see."""
+    idle = health.idle_in_transaction(connection, seconds=idle_seconds)
+    if not idle:
+        return ok("sessions", "none is idle in a transaction")
+    who = ", ".join(f"process {one.pid} ({one.application}) since {output.shown(one.since)}" for one in idle)
+    cure = (
+        "it holds up vacuum, and claims too where it has locked rows: commit there, or `select pg_terminate_backend(…)`"
+    )
+    return warn("sessions", f"idle in a transaction: {who}; {cure}")
 
 
 def _schema(target: Target) -> Line:
@@ -79,8 +100,8 @@ def _budget(connection: Connection, target: Target) -> Line:
     return warn("budget", f"SPENT: {words}; it goes on by itself, or raise SONGSTATS_HIT_LIMIT with the plan")
 
 
-def _machines(target: Target) -> tuple[Machine, Machine]:
-    """What Dagster shows of what buys and of what answers, as far as it can be asked: why not is told by lines of its own."""
+def _machines(target: Target) -> tuple[Machine, Machine, Machine]:
+    """What Dagster shows of what buys, answers and captures, as far as it can be asked: why not is told by lines of its own."""
     try:
         with reading(target) as instance:
             from measurement_pipeline.defs.machine import machine
@@ -88,9 +109,10 @@ def _machines(target: Target) -> tuple[Machine, Machine]:
             return (
                 machine(instance, sensor=_BUYS, job="songstats_backfill", buys=True),
                 machine(instance, sensor=_ANSWERS, job="measurement_job_intake", buys=False),
+                machine(instance, sensor=_CAPTURES, job="play_count_capture", buys=False),
             )
     except RefusedError:
-        return Machine(sensor=_BUYS), Machine(sensor=_ANSWERS)
+        return Machine(sensor=_BUYS), Machine(sensor=_ANSWERS), Machine(sensor=_CAPTURES)
 
 
 def _queue(connection: Connection, target: Target, vendor: Deployment, machine: Machine) -> Line:
@@ -108,6 +130,26 @@ def _requests(connection: Connection, target: Target, machine: Machine) -> Line:
     alarm_hours = target.settings.silence_alarm_hours
     answering = health.answering(connection)
     return _told("requests", silence.requests_are_answered(answering, machine, alarm_hours=alarm_hours))
+
+
+def _captures(connection: Connection, target: Target, machine: Machine) -> Line:
+    """Also where none is open: the next one would meet the same pause."""
+    capturing = health.capturing(connection)
+    found = silence.captures_are_made(capturing, machine, alarm_hours=target.settings.silence_alarm_hours)
+    told = _told("captures", found)
+    more = []
+    if found.passed and capturing.oldest is not None:
+        more.append(f"the oldest since {output.shown(capturing.oldest)}")
+        more += [f"one of them says: {capturing.error}"] if capturing.error else []
+    pauses = {name: snapshots.paused(connection, vendor) for name, vendor in _PAUSED.items()}
+    more += [
+        f"{name} is left alone until {output.shown(pause.until)}: {pause.reason}"
+        for name, pause in pauses.items()
+        if pause is not None
+    ]
+    waits = any(pauses.values()) or capturing.error is not None
+    verdict = Verdict.WARN if waits and told.verdict is Verdict.OK else told.verdict
+    return Line(told.name, verdict, "; ".join([told.words, *more]))
 
 
 def _told(name: str, found: Finding, more: str = "") -> Line:

@@ -1,14 +1,12 @@
 """What `doctor` asks of the vendors: whether they take our keys. No hit is spent, nothing is changed, no key is shown."""
 
-import asyncio
 from collections.abc import Iterator
 
+from measurement_pipeline import deployment
+from measurement_pipeline.backfill import vendor_status
 from measurement_pipeline.cli import sandbox_command
 from measurement_pipeline.cli.diagnosis import Line, fail, ok, warn
 from measurement_pipeline.settings import Kind, Settings
-from measurement_pipeline.songstats import status
-from measurement_pipeline.songstats.client import SongstatsClient
-from measurement_pipeline.songstats.historic_stats import key_works
 
 _LONGEST_SECONDS = 8.0
 
@@ -19,30 +17,18 @@ def songstats(settings: Settings, kind: Kind) -> Iterator[Line]:
         yield fail("Songstats key", "SONGSTATS_API_KEY is not set")
         return
     sandbox_command.require_doubles(settings, kind)
-    key = settings.songstats_api_key.get_secret_value()
-
-    async def ask() -> Line:
-        async with SongstatsClient(
-            api_key=key,
-            base_url=settings.songstats_base_url,
-            sources=settings.songstats_sources.split(","),
-            timeout_seconds=min(_LONGEST_SECONDS, settings.songstats_timeout_seconds),
-            concurrency=1,
-        ) as client:
-            answer = await client.fetch_status()
-        works, month = key_works(answer), status.read(answer)
-        if works:
-            counted = "unknown" if month.requests is None else f"{month.requests:,}"
-            return ok("Songstats key", f"taken (GET /status, no hit); requests that it counts this month: {counted}")
-        if works is False:
-            return fail("Songstats key", f"REFUSED ({month.detail}): put SONGSTATS_API_KEY right")
-        return warn(
+    found = vendor_status.ask(lambda: deployment.songstats_client(settings), seconds=_LONGEST_SECONDS)
+    if found.key_works:
+        counted = "unknown" if found.month.requests is None else f"{found.month.requests:,}"
+        yield ok("Songstats key", f"taken (GET /status, no hit); requests that it counts this month: {counted}")
+    elif found.key_works is False:
+        yield fail("Songstats key", f"REFUSED ({found.month.detail}): put SONGSTATS_API_KEY right")
+    else:
+        yield warn(
             "Songstats key",
-            f"unknown, since {settings.songstats_base_url} gave no usable answer ({month.detail}): try again, or check "
+            f"unknown, since {settings.songstats_base_url} gave no usable answer ({found.month.detail}): try again, or check "
             "SONGSTATS_BASE_URL and the network",
         )
-
-    yield asyncio.run(ask())
 
 
 def stripe(settings: Settings, kind: Kind) -> Iterator[Line]:
@@ -64,6 +50,50 @@ def stripe(settings: Settings, kind: Kind) -> Iterator[Line]:
         yield warn("Stripe key", "taken, but it is one of test mode: its cards are invented, and the hits are real")
     else:
         yield ok("Stripe key", "taken (a read of one customer)")
+
+
+def apify(settings: Settings, kind: Kind) -> Iterator[Line]:
+    """One look at the actor's runs. Raises `RefusedError` where a double is expected and none listens."""
+    if settings.apify_token is None:
+        yield ok("Apify token", "APIFY_TOKEN is not set: captures are not made")
+        return
+    sandbox_command.require_doubles(settings, kind)
+    # Imported when it is asked: the library takes half a second.
+    from measurement_pipeline.apify import check
+
+    token = settings.apify_token.get_secret_value()
+    found = check.try_token(token, base_url=settings.apify_base_url, timeout_seconds=_LONGEST_SECONDS)
+    if found.works is False:
+        yield fail("Apify token", f"REFUSED: {found.words}; captures wait until it is put right")
+    elif found.works is None:
+        yield warn("Apify token", f"unknown: {found.words}; captures wait until it answers")
+    else:
+        yield ok("Apify token", "taken (a look at the actor's runs)")
+
+
+def spotify(settings: Settings, kind: Kind) -> Iterator[Line]:
+    """One token. Raises `RefusedError` where a double is expected and none listens."""
+    client_id, secret = settings.spotify_client_id, settings.spotify_client_secret
+    if client_id is None or secret is None:
+        words = "SPOTIFY_CLIENT_ID or SPOTIFY_CLIENT_SECRET is not set: tracks that are new stay unmapped"
+        yield ok("Spotify client", words) if settings.apify_token is None else warn("Spotify client", words)
+        return
+    sandbox_command.require_doubles(settings, kind)
+    from measurement_pipeline.spotify import check
+
+    found = check.try_client(
+        client_id,
+        secret.get_secret_value(),
+        api_base=settings.spotify_api_base,
+        accounts_base=settings.spotify_accounts_base,
+        timeout_seconds=_LONGEST_SECONDS,
+    )
+    if found.works is False:
+        yield fail("Spotify client", f"REFUSED: {found.words}; tracks that are new stay unmapped")
+    elif found.works is None:
+        yield warn("Spotify client", f"unknown: {found.words}; tracks that are new stay unmapped until it answers")
+    else:
+        yield ok("Spotify client", "taken (a token)")
 
 
 def webhook(settings: Settings) -> Line:

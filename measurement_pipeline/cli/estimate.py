@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from measurement_pipeline.domain.measurement_job import NOTHING_RESOLVED, UNKNOWN_CATALOG, Scope
+from measurement_pipeline.domain.spend import whole
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 
@@ -57,7 +58,7 @@ def of_scope(connection: Connection, scope: Scope, *, account: UUID, hits_allowe
         owned=counts["owned"],
         queued=counts["queued"],
         hits=hits,
-        eur=round(hits * eur_per_hit, 2),
+        eur=float(whole(hits, eur_per_hit)),
         days=None if seconds is None else math.ceil(seconds / _DAY_SECONDS),
         hits_left_now=budget.left,
         hits_allowed_in_30_days=hits_allowed,

@@ -103,11 +103,6 @@ def budget(found: "Budget") -> str:
     return f"{spent}; {frees}"
 
 
-def euros(hits: int, eur_per_hit: float) -> float:
-    """What so many hits cost, to the cent."""
-    return round(hits * eur_per_hit, 2)
-
-
 def _plain(value: object) -> object:
     if isinstance(value, datetime | date):
         return value.isoformat()

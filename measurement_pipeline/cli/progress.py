@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.domain.measurement_job import State
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import measurement_jobs, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 
@@ -122,7 +123,7 @@ def note(job: dict[str, Any]) -> str:
         return job["error"] or "waiting for intake"
     if job["snapshot"] is not None:
         waits_for = f": {job['snapshot_error']}" if job["snapshot_error"] else ""
-        return f"the capture of {job['album_count']:,} albums is {job['snapshot_state']}{waits_for}"
+        return f"the capture of {counted(job['album_count'], 'album')} is {job['snapshot_state']}{waits_for}"
     return ""
 
 

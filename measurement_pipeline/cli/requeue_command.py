@@ -12,7 +12,7 @@ from measurement_pipeline import deployment
 from measurement_pipeline.backfill import overrides
 from measurement_pipeline.cli import names, output
 from measurement_pipeline.cli.target import database
-from measurement_pipeline.domain import isrc
+from measurement_pipeline.domain import isrc, spend
 from measurement_pipeline.domain.backfill_queue import Status
 from measurement_pipeline.domain.outcome import Outcome
 from measurement_pipeline.domain.wording import counted
@@ -87,7 +87,7 @@ def command(
         done = [] if estimate else overrides.requeue(connection, list(chosen), rebuy=rebuy, actor=getpass.getuser())
     left_alone = {song: _why_left_alone(rows.get(song)) for song in others}
     hits = sum(rebuy or was is not Outcome.MALFORMED for was in chosen.values())
-    eur = output.euros(hits, target.settings.songstats_eur_per_hit)
+    eur = spend.whole(hits, target.settings.songstats_eur_per_hit)
     if as_json:
         by_outcome = Counter(was.value for was in chosen.values())
         output.as_json(
@@ -98,7 +98,7 @@ def command(
                 "left_alone": others,
                 "left_alone_because": left_alone,
                 "hits_at_most": hits,
-                "eur_at_most": eur,
+                "eur_at_most": float(eur),
             }
         )
     else:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import dagster as dg
 
-from measurement_pipeline.backfill import vendor_month
+from measurement_pipeline.backfill import vendor_status
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
 from measurement_pipeline.defs.machine import machine
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
@@ -144,7 +144,7 @@ health_checks: list[dg.AssetChecksDefinition] = [
 def ledger_matches_vendor(_instance: dg.DagsterInstance, connection: Connection, pipeline: Pipeline) -> Finding:
     """Whether the vendor counts what we count."""
     before = spend.month(connection)
-    counted = vendor_month.ask(pipeline.means.new_client)
+    counted = vendor_status.ask(pipeline.means.new_client).month
     return reconciliation.ledger_matches_vendor(before, spend.month(connection), counted)
 
 

@@ -1,26 +1,33 @@
 """The asset `current_play_counts`: its op, and what a run says of a capture. What a capture does is `capture/run`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
 import dagster as dg
 
-from measurement_pipeline.capture.run import Ended, Kind, make_capture
+from measurement_pipeline.capture.conclusion import Kind
+from measurement_pipeline.capture.mapping import SPOTIFY
+from measurement_pipeline.capture.run import Ended, Launch, make_capture
 from measurement_pipeline.capture.series import start_due
 from measurement_pipeline.capture.terms import Captures
-from measurement_pipeline.defs import retry_policies, tags
+from measurement_pipeline.defs import failures, retry_policies, tags
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import snapshot_partitions
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.defs.sign_of_life import beating
-from measurement_pipeline.postgres import run_heartbeats
+from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.postgres import run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import connect
 
 CURRENT_PLAY_COUNTS = dg.AssetKey("current_play_counts")
 
 # One run at a time waits for the actor; dagster.yaml sets the limit, an operator may raise it.
 POOL = "apify"
+
+# What the sweep looks at again: a pause of Spotify's is over by then.
+_DAYS_SWEPT = 7
+_MOST_MAPPED_AGAIN = 20
 
 NOT_SET_UP = "captures are not set up here: APIFY_TOKEN is not set"
 
@@ -31,7 +38,7 @@ what it cost, and which tracks have no known ISRC. **Missing**: not made yet, or
 actor's own words are in the run's last line.
 
 Launching one that is done costs nothing: where tracks are without an ISRC, what was kept is mapped once more. Launching a failed
-one buys again what is missing.
+one buys what is missing, where the account's month allows it.
 """
 
 
@@ -55,10 +62,10 @@ def capture_play_counts(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
         operator = tags.is_operators(context.run)
         with beating(captures.terms.database_url, context.run_id, every_seconds=captures.terms.beat_seconds):
             ended = make_capture(
-                _snapshot(context.partition_key),
+                _snapshot(context, captures),
                 captures,
                 run=context.run_id,
-                operator=operator,
+                launch=Launch.OPERATORS if operator else Launch.PLANNED,
                 retry_number=context.retry_number,
                 last_try=context.retry_number >= retry_policies.MAX_RETRIES,
             )
@@ -86,7 +93,6 @@ def current_play_counts() -> Any:
 
 @dg.op(
     required_resource_keys={"pipeline"},
-    ins={"swept": dg.In(dg.Nothing)},
     description="Starts the captures of monthly series whose last one is 30 days old; each once, whatever was missed meanwhile.",
 )
 def start_due_series(context: dg.OpExecutionContext) -> None:
@@ -97,8 +103,6 @@ def start_due_series(context: dg.OpExecutionContext) -> None:
         context.add_output_metadata({"series due": 0, "captures started": 0, "why": NOT_SET_UP})
         return
     started = start_due(pipeline.captures.terms)
-    for refusal in started.refused:
-        context.log.warning(refusal)
     context.add_output_metadata(
         {
             "series due": started.due,
@@ -106,6 +110,9 @@ def start_due_series(context: dg.OpExecutionContext) -> None:
             "refused by the monthly cap": len(started.refused),
         }
     )
+    if started.refused:
+        # Nobody asked just now who could be told: an operator is. They are asked for again tomorrow.
+        raise dg.Failure("; ".join(started.refused), allow_retries=False)
 
 
 def require(pipeline: Pipeline) -> Captures:
@@ -115,48 +122,88 @@ def require(pipeline: Pipeline) -> Captures:
     return pipeline.captures
 
 
-def _snapshot(partition_key: str) -> UUID:
+def tell_what_was_never_told(context: dg.OpExecutionContext, captures: Captures) -> int:
+    """Report captures that are done and whose materialization a crash swallowed; how many."""
+    told = context.instance.get_materialized_partitions(CURRENT_PLAY_COUNTS)
+    with connect(captures.terms.database_url) as connection:
+        untold = [one for one in snapshots.done(connection, days=_DAYS_SWEPT) if str(one) not in told]
+        for snapshot in untold:
+            context.instance.add_dynamic_partitions(str(snapshot_partitions.name), [str(snapshot)])
+            shown = snapshots.show(connection, snapshot)
+            if shown is not None:
+                said = "captured earlier, reported by the sweep"
+                context.instance.report_runless_asset_event(_materialization(shown, said, cost_usd=0.0))
+    return len(untold)
+
+
+def map_again_what_was_deferred(context: dg.OpExecutionContext, captures: Captures) -> int:
+    """Look the tracks up again that Spotify could not be asked about, for nothing; of how many captures."""
+    with connect(captures.terms.database_url) as connection:
+        if snapshots.paused(connection, SPOTIFY) is not None or captures.means.new_spotify is None:
+            return 0
+        deferred = snapshots.deferred(connection, days=_DAYS_SWEPT, limit=_MOST_MAPPED_AGAIN)
+    for snapshot in deferred:
+        ended = make_capture(snapshot, captures, run=context.run_id, launch=Launch.SWEEP)
+        context.log.info(f"capture {snapshot} was mapped again: {ended.kind} ({ended.reason})")
+    return len(deferred)
+
+
+def _snapshot(context: dg.OpExecutionContext, captures: Captures) -> UUID:
+    """The capture that the run is of. Raises `dg.Failure`, which nobody but whoever launched it is told."""
+    if not context.has_partition_key:
+        raise _refused_launch("no capture was chosen")
+    key = context.partition_key
     try:
-        return UUID(partition_key)
-    except ValueError as error:
-        raise dg.Failure(
-            f"{partition_key!r} is no capture: expected the id of a row of playcount_snapshots", allow_retries=False
-        ) from error
+        snapshot = UUID(key)
+    except ValueError:
+        raise _refused_launch(f"{key!r} is no capture, expected the id of a row of playcount_snapshots") from None
+    with connect(captures.terms.database_url) as connection:
+        if snapshots.show(connection, snapshot) is None:
+            raise _refused_launch(f"there is no capture {key} in playcount_snapshots")
+    return snapshot
+
+
+def _refused_launch(why: str) -> dg.Failure:
+    cure = "choose partitions of current_play_counts; a request of source current makes one"
+    return dg.Failure(f"{failures.REFUSED_LAUNCH}{why}; {cure}", allow_retries=False)
 
 
 def _tell(context: dg.OpExecutionContext, ended: Ended) -> None:
     shown = ended.shown
     if shown:
         context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs([shown["account"]], shown["jobs"]))
-    if ended.kind not in {Kind.DONE, Kind.DONE_BEFORE}:
+    if ended.kind not in {Kind.DONE, Kind.DONE_IN_PART, Kind.DONE_BEFORE}:
         context.log.info(f"{ended.kind}: {ended.reason}")
         return
+    nothing = "captured before: nothing was paid" if ended.kind is Kind.DONE_BEFORE and not ended.paid_usd else None
+    said = _materialization(shown, nothing or _headline(shown), cost_usd=float(ended.paid_usd), unmapped=ended.unmapped)
+    context.log_event(said)
+
+
+def _materialization(
+    shown: dict[str, Any], description: str, *, cost_usd: float, unmapped: Sequence[str] = ()
+) -> dg.AssetMaterialization:
     metadata: dict[str, Any] = {
         "albums": shown["album_count"],
         "tracks": shown["tracks"],
         "recordings measured": shown["recordings"],
         "tracks without a count": shown["without_count"],
         "tracks without an ISRC": shown["unmapped"],
-        "cost_usd": 0.0 if ended.kind is Kind.DONE_BEFORE else float(shown["estimated_cost_usd"]),
+        "paid by this run (USD)": cost_usd,
         "account": str(shown["account"]),
         "schedule": shown["schedule"],
     }
-    if ended.unmapped:
-        metadata["without an ISRC"] = dg.MetadataValue.md("\n".join(f"- {name}" for name in ended.unmapped))
+    if unmapped:
+        metadata["without an ISRC"] = dg.MetadataValue.md("\n".join(f"- {name}" for name in unmapped))
     if shown["error"]:
-        metadata["missing"] = shown["error"]
-    context.log_event(
-        dg.AssetMaterialization(
-            CURRENT_PLAY_COUNTS,
-            partition=context.partition_key,
-            description="captured before: nothing was paid" if ended.kind is Kind.DONE_BEFORE else _headline(shown),
-            metadata=metadata,
-        )
+        metadata["what is missing"] = shown["error"]
+    return dg.AssetMaterialization(
+        CURRENT_PLAY_COUNTS, partition=str(shown["id"]), description=description, metadata=metadata
     )
 
 
 def _headline(shown: dict[str, Any]) -> str:
-    return f"{shown['recordings']:,} recordings on {shown['album_count']:,} albums"
+    return f"{counted(shown['recordings'], 'recording')} on {counted(shown['album_count'], 'album')}"
 
 
 def _raise_for(ended: Ended, *, operator: bool, retry_number: int) -> None:
@@ -164,6 +211,8 @@ def _raise_for(ended: Ended, *, operator: bool, retry_number: int) -> None:
         raise dg.RetryRequested(
             max_retries=retry_policies.MAX_RETRIES, seconds_to_wait=retry_policies.seconds_before(retry_number)
         )
-    is_bad = ended.kind in {Kind.FAILED, Kind.STOPPED} or (ended.kind is Kind.DONE and ended.reason is not None)
-    if is_bad or (operator and ended.kind in {Kind.LEFT_ALONE, Kind.PUT_OFF}):
+    bad = {Kind.FAILED, Kind.STOPPED, Kind.DONE_IN_PART}
+    if operator:
+        bad |= {Kind.LEFT_ALONE, Kind.PUT_OFF}
+    if ended.kind in bad:
         raise dg.Failure(ended.reason or str(ended.kind), allow_retries=False)

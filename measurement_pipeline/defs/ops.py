@@ -9,7 +9,7 @@ import dagster as dg
 
 from measurement_pipeline.backfill import sweep as backfill_sweep
 from measurement_pipeline.backfill.run import Coverage
-from measurement_pipeline.defs import failures, materializations, retry_policies, tags
+from measurement_pipeline.defs import captures, failures, materializations, retry_policies, tags
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.defs.sign_of_life import beating
 from measurement_pipeline.domain.payment import Decision, ask_in_turn
@@ -114,8 +114,8 @@ def enqueue_backfill(context: dg.OpExecutionContext, opened: intake.Round, decis
         detail = one.receipt or one.capture or one.error
         context.log.info(f"request {one.id} of account {one.account}: {state} ({detail})")
     enqueued = sum(one.receipt.enqueued for one in taken if one.receipt)
-    captures = sum(one.capture is not None and not one.capture.reused for one in taken)
-    context.add_output_metadata({**answers, "recordings enqueued": enqueued, "captures asked for": captures})
+    asked_for = sum(one.capture is not None and not one.capture.reused for one in taken)
+    context.add_output_metadata({**answers, "recordings enqueued": enqueued, "captures asked for": asked_for})
 
 
 @dg.op(
@@ -172,6 +172,10 @@ def reclaim(context: dg.OpExecutionContext) -> None:
     decisions = intake.ask_about_payment(unpaid, pipeline.decide)
     taken = intake.take_in(pipeline.terms.database_url, unpaid, decisions, run=context.run_id, cap_usd=pipeline.cap_usd)
     shown = materializations.tell_what_was_never_told(context, pipeline.terms)
+    mapped_again = 0
+    if pipeline.captures is not None:
+        mapped_again = captures.map_again_what_was_deferred(context, pipeline.captures)
+        shown += captures.tell_what_was_never_told(context, pipeline.captures)
     context.add_output_metadata(
         {
             "failed rows put back": swept.transient,
@@ -183,6 +187,7 @@ def reclaim(context: dg.OpExecutionContext) -> None:
             "unpaid requests looked at": len(unpaid.requests),
             "of these accepted": sum(one.receipt is not None for one in taken),
             "materializations reported late": shown,
+            "captures mapped again": mapped_again,
             "breaker": swept.breaker or "closed or not ours to close",
         }
     )

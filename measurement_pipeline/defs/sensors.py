@@ -160,11 +160,12 @@ def playcount_snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorR
         still = snapshots.open_count(connection)
     if not due:
         waiting = f"; {still['waiting']} wait, the next until {still['next_at']}" if still["waiting"] else ""
-        return dg.SkipReason(f"no capture is due; {still['open']} are open{waiting}")
+        return dg.SkipReason(f"no capture is due; {counted(still['open'], 'is', 'are')} open{waiting}")
     covered = {run.tags.get(tags.PARTITION) for run in _living(context, pipeline, play_count_capture.name)}
     asked = [str(snapshot) for snapshot in due if str(snapshot) not in covered]
     if not asked:
-        return dg.SkipReason(f"runs in flight cover the {len(due)} captures that are due")
+        covered_ones = counted(len(due), "capture that is due", "captures that are due")
+        return dg.SkipReason(f"runs in flight cover the {covered_ones}")
     context.instance.add_dynamic_partitions(str(snapshot_partitions.name), asked)
     _limit_pool(context.instance, capturing.POOL)
     plan_id = _plan_id(context)

@@ -3,7 +3,7 @@
 Pure. How a capture is asked for is `postgres/snapshots`, how it is made `capture/`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
@@ -69,21 +69,23 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Unmapped:
-    """A captured track of which no ISRC is known, and why."""
+    """A captured track of which no ISRC is known, and why. `is_deferred`: Spotify could not be asked, and may yet know."""
 
     track_id: str
     name: str | None
     stream_count: int
     why: str
+    is_deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What captured tracks come to: a count a recording, the albums each is on, and the tracks that could not be mapped.
 
-    `tracks` counts all; `without_count` those that the actor had no usable count of.
+    `tracks` counts all; `without_count` those that the actor had no usable count of; `albums_with_tracks` albums, not items.
     """
 
+    albums_with_tracks: int
     tracks: int
     counts: Mapping[str, int]
     albums: frozenset[tuple[str, str]]
@@ -120,9 +122,12 @@ def by_elimination(albums: Sequence[CapturedAlbum], asked: Sequence[str]) -> tup
 
 
 def measure(
-    albums: Sequence[CapturedAlbum], songs_of: Mapping[str, Sequence[str]], why_not: Mapping[str, str]
+    albums: Sequence[CapturedAlbum],
+    songs_of: Mapping[str, Sequence[str]],
+    why_not: Mapping[str, str],
+    deferred: Collection[str] = (),
 ) -> Measured:
-    """What `albums` come to, with the recordings of each track id, and why a track has none.
+    """What `albums` come to, with the recordings of each track id, why a track has none, and of which ones Spotify may yet know.
 
     A recording on several albums has several tracks: its count is the highest of theirs. A platform shows one count for all of
     them, and where it does not, the lower ones have not caught up.
@@ -141,6 +146,15 @@ def measure(
             counts[song] = max(track.stream_count, counts.get(song, 0))
         if not songs:
             why = why_not.get(track.track_id, "not looked up")
-            unmapped[track.track_id] = Unmapped(track.track_id, track.name, track.stream_count, why)
-    without = sum(track.stream_count is None for _, track in tracks)
-    return Measured(len(tracks), counts, frozenset(on_albums), tuple(unmapped.values()), without)
+            is_deferred = track.track_id in deferred
+            unmapped[track.track_id] = Unmapped(track.track_id, track.name, track.stream_count, why, is_deferred)
+    # The same album twice is one; those that do not say which they are count each.
+    with_tracks = [album.album_id or object() for album in albums if album.tracks]
+    return Measured(
+        albums_with_tracks=len(set(with_tracks)),
+        tracks=len(tracks),
+        counts=counts,
+        albums=frozenset(on_albums),
+        unmapped=tuple(unmapped.values()),
+        without_count=sum(track.stream_count is None for _, track in tracks),
+    )

@@ -3,6 +3,7 @@
 Pure: the shape alone. Whether a catalogue exists, or an account has a card, is asked elsewhere.
 """
 
+import re
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,11 @@ NOTHING_RESOLVED = "No recordings resolvable from the given scope"
 UNKNOWN_CATALOG = "No such catalog_id: it must be a catalogue of the requesting account"
 NO_ALBUM_KNOWN = f"{NOTHING_RESOLVED}: no Spotify album is known for any of them"
 UNPAID_TOO_LONG = "No card was put on file within 7 days of the request. Save a card and ask again."
+
+_ALBUM_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_ALBUM_ADDRESS = re.compile(
+    r"(?:https?://open\.spotify\.com/(?:intl-[a-z-]+/)?album/|spotify:album:)([0-9A-Za-z]{1,64})(?:[/?#].*)?"
+)
 
 _SCOPES = ("catalog_id", "album_ids", "isrcs")
 _VALUES_SHOWN = 20
@@ -106,6 +112,13 @@ def read_request(
     read = _read_scope(scope)
     if isinstance(read, Refusal):
         return read
+    if source == Source.CURRENT and isinstance(read, ScopeByAlbum):
+        # Each is paid for, whatever it is. Not held to Spotify's present 22 characters.
+        odd = [_shown(album_id) for album_id in read.album_ids if not _ALBUM_ID.fullmatch(album_id)]
+        if odd:
+            return Refusal(
+                400, f"Malformed in scope.album_ids: {_listed(odd)} (expected Spotify's ids, addresses or URIs)"
+            )
     often = "once" if schedule is None else schedule
     if not (isinstance(often, str) and often in set(Schedule)):
         return Refusal(400, f"schedule must be once or monthly{_got(often)}")
@@ -155,8 +168,14 @@ def _read_albums(values: Sequence[object]) -> Scope | Refusal:
     malformed = [_shown(value) for value in values if not (isinstance(value, str) and value.strip())]
     if malformed:
         return Refusal(400, f"Malformed in scope.album_ids: {_listed(malformed)} (a Spotify album id is a string)")
-    # Not held to Spotify's present 22 characters: an id that maps to nothing is answered as such.
-    return ScopeByAlbum(tuple(dict.fromkeys(str(value).strip() for value in values)))
+    # An id that maps to nothing is answered as such.
+    return ScopeByAlbum(tuple(dict.fromkeys(_album_id(str(value).strip()) for value in values)))
+
+
+def _album_id(text: str) -> str:
+    """The id in what people copy out of Spotify: an address or a URI; anything else is taken for an id."""
+    found = _ALBUM_ADDRESS.fullmatch(text)
+    return found[1] if found else text
 
 
 def _shown(value: object) -> str:

@@ -143,9 +143,6 @@ def captures_are_made(capturing: Answering, machine: Machine, *, alarm_hours: fl
         return Finding(True, "no capture waits to be made", figures=figures)
     hours = (capturing.now - capturing.oldest) / timedelta(hours=1)
     figures["oldest open since"] = at(capturing.oldest)
-    if hours <= alarm_hours:
-        words = f"{capturing.waiting} captures are open; silence is an alarm after {alarm_hours:g} hours"
-        return Finding(True, words, figures=figures)
     found = [
         *_what_stops_everything(machine),
         *_what_holds_the_slot(machine, capturing.now),
@@ -154,7 +151,10 @@ def captures_are_made(capturing: Answering, machine: Machine, *, alarm_hours: fl
     if capturing.error is not None:
         found.append(_Obstacle(Reason.VENDOR, f"the oldest one says: {capturing.error}"))
     found.append(_nothing_known(machine))
-    return _silent(f"{capturing.waiting} captures are open, the oldest since {at(capturing.oldest)}", found, figures)
+    waiting = counted(capturing.waiting, "capture is open", "captures are open")
+    if hours <= alarm_hours:
+        return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
+    return _silent(f"{waiting}, the oldest since {at(capturing.oldest)}", found, figures)
 
 
 def _silent(what: str, found: list[_Obstacle], figures: Mapping[str, int | float | str]) -> Finding:

@@ -169,7 +169,7 @@ def _open_capture(
 ) -> Taken:
     if cap_usd is None:
         # Whoever runs the deployment can change that; the request is not to blame.
-        measurement_jobs.postpone(connection, request, seconds=_RETRY_SECONDS, error=NO_CAPTURES, attempt_back=True)
+        measurement_jobs.postpone(connection, request, seconds=None, error=NO_CAPTURES, attempt_back=True)
         return Taken(request.id, request.account, None, error=NO_CAPTURES)
     scope = reading.scope
     catalog = scope.catalog_id if isinstance(scope, ScopeByCatalog) else None

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from hashlib import sha256
 from uuid import UUID
 
@@ -18,13 +19,15 @@ _SQL = statements("apify_runs")
 
 NOT_STARTED = "NOT-STARTED"
 MALFORMED = "MALFORMED"
+GONE = "GONE"
 
 
 @dataclass(frozen=True, slots=True)
 class Bought:
     """The latest run of the actor for one chunk. `status` is None while nothing was heard of its start.
 
-    `failures`: how many runs for this chunk ended without a result.
+    `is_superseded`: it brought nothing, and a person asked for another. Once it is mapped: its `albums` that have a track, its
+    `tracks`, and how many of these are `unmapped`.
     """
 
     id: int
@@ -37,7 +40,10 @@ class Bought:
     message: str | None
     is_kept: bool
     is_mapped: bool
-    failures: int
+    is_superseded: bool
+    albums: int
+    tracks: int
+    unmapped: int
 
 
 class NotOursError(Exception):
@@ -75,11 +81,13 @@ def taken(connection: Connection, *, since: datetime) -> frozenset[str]:
 
 
 def started(connection: Connection, row: int, *, actor_run: str, status: str) -> None:
-    """Keep the id of the run that was started, or found, for `row`. Raises `NotOursError`."""
+    """Keep the id of the run that was started, or found, for `row`. Raises `NotOursError`; then it is kept as surplus."""
     try:
         found = connection.execute(_SQL["started"], {"id": row, "actor_run": actor_run, "status": status}).fetchone()
     except UniqueViolation as error:
-        raise NotOursError(f"run {actor_run} of the actor is another row's") from error
+        if error.diag.constraint_name == "apify_runs_one_a_chunk":
+            connection.execute(_SQL["surplus"], {"id": row, "actor_run": actor_run})
+        raise NotOursError(f"run {actor_run} of the actor was started beside another") from error
     if found is None:
         raise NotOursError(f"row {row} has a run of the actor already")
 
@@ -108,10 +116,20 @@ def body(connection: Connection, row: int) -> bytes:
     return bytes(found["body"])
 
 
-def take_up_again(connection: Connection, snapshot: UUID) -> None:
-    """Have what was kept for a capture mapped once more, which costs nothing; what brought nothing may be bought anew."""
+def map_again(connection: Connection, snapshot: UUID) -> None:
+    """Have what was kept for a capture mapped once more, which costs nothing."""
     connection.execute(_SQL["map_again"], {"snapshot": snapshot})
+
+
+def supersede(connection: Connection, snapshot: UUID) -> None:
+    """Have what brought nothing bought anew."""
     connection.execute(_SQL["supersede"], {"snapshot": snapshot})
+
+
+def paid_by(connection: Connection, snapshot: UUID, *, run: str) -> Decimal:
+    """What a Dagster run has bought for a capture, in US dollars."""
+    found = connection.execute(_SQL["paid_by"], {"snapshot": snapshot, "run": run}).fetchone()
+    return Decimal(0) if found is None else Decimal(found["usd"])
 
 
 def malformed(connection: Connection, row: int, *, message: str) -> None:
@@ -172,12 +190,19 @@ def store(connection: Connection, row: int, measured: Measured, *, snapshot: UUI
             _SQL["mapped"],
             {
                 "id": row,
+                "albums": measured.albums_with_tracks,
                 "tracks": measured.tracks,
                 "recordings": len(counted),
                 "without_count": measured.without_count,
                 "unmapped": Jsonb(
                     [
-                        {"track_id": one.track_id, "name": one.name, "count": one.stream_count, "why": one.why}
+                        {
+                            "track_id": one.track_id,
+                            "name": one.name,
+                            "count": one.stream_count,
+                            "why": one.why,
+                            "deferred": one.is_deferred,
+                        }
                         for one in measured.unmapped
                     ]
                 ),

@@ -1,7 +1,7 @@
 -- The actor's runs: a row before each is started, its id the moment it is known, its result as received, and what it came to.
 
 -- name: of_snapshot
--- The latest run of each chunk, and how many of its runs brought nothing, but for those that a person has had enough of.
+-- The latest run of each chunk.
 select distinct on (chunk)
     id,
     chunk,
@@ -13,9 +13,12 @@ select distinct on (chunk)
     message,
     kept_at is not null as is_kept,
     mapped_at is not null as is_mapped,
-    count(*) filter (where status in ('FAILED', 'TIMED-OUT', 'ABORTED') and superseded_at is null) over (partition by chunk) as failures
+    superseded_at is not null as is_superseded,
+    coalesce(albums, 0) as albums,
+    coalesce(tracks, 0) as tracks,
+    coalesce(jsonb_array_length(unmapped), 0) as unmapped
 from apify_runs
-where snapshot = %(snapshot)s
+where snapshot = %(snapshot)s and status is distinct from 'SURPLUS'
 order by chunk asc, id desc;
 
 -- name: intend
@@ -36,7 +39,7 @@ returning id;
 -- The runs of the actor that are some other row's, of about that time.
 select actor_run
 from apify_runs
-where actor_run is not null and intended_at > %(since)s::timestamptz - interval '1 hour';
+where actor_run is not null and intended_at > %(since)s::timestamptz - interval '3 hours';
 
 -- name: started
 update apify_runs
@@ -45,6 +48,15 @@ set
     status = %(status)s
 where id = %(id)s and actor_run is null
 returning id;
+
+-- name: surplus
+-- It was given up as not started, another is used by now, and then its answer came: it is paid for all the same.
+update apify_runs
+set
+    actor_run = %(actor_run)s,
+    status = 'SURPLUS',
+    message = 'started late, beside another'
+where id = %(id)s and actor_run is null;
 
 -- name: not_started
 update apify_runs
@@ -62,13 +74,21 @@ set
 where id = %(id)s and kept_at is null;
 
 -- name: keep
--- Whoever holds the capture: what was paid for is never thrown away.
-update apify_runs
-set
-    kept_at = clock_timestamp(),
-    sha256 = %(sha256)s,
-    body = %(body)s
-where id = %(id)s and kept_at is null;
+-- Whoever holds the capture: what was paid for is never thrown away. The first part that is kept says what moment the capture is of.
+with kept as (
+    update apify_runs
+    set
+        kept_at = clock_timestamp(),
+        sha256 = %(sha256)s,
+        body = %(body)s
+    where id = %(id)s and kept_at is null
+    returning snapshot, least(coalesce(finished_at, kept_at), kept_at) as captured_at
+)
+
+update playcount_snapshots as snapshot
+set captured_at = coalesce(snapshot.captured_at, kept.captured_at)
+from kept
+where snapshot.id = kept.snapshot;
 
 -- name: body
 select body
@@ -94,7 +114,7 @@ where snapshot = %(snapshot)s and kept_at is not null;
 -- name: supersede
 update apify_runs
 set superseded_at = clock_timestamp()
-where snapshot = %(snapshot)s and kept_at is null and superseded_at is null;
+where snapshot = %(snapshot)s and status in ('FAILED', 'TIMED-OUT', 'ABORTED', 'GONE') and superseded_at is null;
 
 -- name: songs_of_tracks
 -- By track: the recordings that are known under these ids.
@@ -116,6 +136,12 @@ cross join lateral jsonb_array_elements(bought.unmapped) as track
 where bought.snapshot = %(snapshot)s and bought.mapped_at is not null
 order by (track ->> 'count')::bigint desc, track_id asc
 limit %(limit)s;
+
+-- name: paid_by
+-- What a Dagster run has bought for a capture, in US dollars.
+select coalesce(sum(cost_usd), 0) as usd
+from apify_runs
+where snapshot = %(snapshot)s and run_id = %(run)s and status is distinct from 'NOT-STARTED';
 
 -- name: hold
 -- Still the owner's? A stale one writes nothing.
@@ -150,16 +176,17 @@ where
     or (songs.release_date is null and excluded.release_date is not null);
 
 -- name: measure
--- A count becomes a measurement where it differs from the newest one known for that moment.
+-- A count becomes a measurement where none is known of that capture, or a lower one: a recording may be on albums of two parts.
 with counted as (
     select
         counted.song,
         counted.value,
         bought.actor_run,
         bought.snapshot,
-        least(coalesce(bought.finished_at, bought.kept_at), bought.kept_at) as captured_at
+        captured.captured_at
     from unnest(%(songs)s::text[], %(values)s::bigint[]) as counted (song, value)
     inner join apify_runs as bought on bought.id = %(id)s
+    inner join playcount_snapshots as captured on bought.snapshot = captured.id
 )
 
 insert into song_measurements (song, platform, metric, captured_at, data_source, value, raw_ref, snapshot)
@@ -185,7 +212,7 @@ left join lateral (
     order by measurement.learnt_at desc
     limit 1
 ) as newest on true
-where newest.value is distinct from counted.value
+where newest.value is null or newest.value < counted.value
 order by counted.song;
 
 -- name: refresh_ranks
@@ -219,6 +246,7 @@ where queue.song = latest.song;
 update apify_runs
 set
     mapped_at = clock_timestamp(),
+    albums = %(albums)s,
     tracks = %(tracks)s,
     recordings = %(recordings)s,
     without_count = %(without_count)s,

@@ -128,9 +128,9 @@ def answer(
 
 
 def postpone(
-    connection: Connection, request: WaitingRequest, *, seconds: float, error: str, attempt_back: bool
+    connection: Connection, request: WaitingRequest, *, seconds: float | None, error: str, attempt_back: bool
 ) -> None:
-    """Leave the request as it is for so long, saying why."""
+    """Leave the request as it is for so long, saying why. None: the longer the older it is, from a minute to an hour."""
     connection.execute(
         _SQL["postpone"],
         {

@@ -68,7 +68,10 @@ where id = %(job)s and state = %(was)s;
 -- The request keeps its state; it gets its attempt back where it was not to blame.
 update measurement_jobs
 set
-    not_before = now() + make_interval(secs => %(wait)s),
+    -- Where nobody says how long: a quarter of its age, from a minute to an hour.
+    not_before = now() + make_interval(
+        secs => coalesce(%(wait)s::float8, least(3600, greatest(60, extract(epoch from now() - created_at)::float8 / 4)))
+    ),
     error = %(error)s,
     attempts = greatest(attempts - %(attempts_back)s, 0)
 where id = %(job)s and state = any(%(states)s);

@@ -30,6 +30,7 @@ TABLES = (
     "payment_decisions",
     "playcount_series",
     "playcount_snapshots",
+    "playcount_spent_this_month",
     "run_heartbeats",
     "song_identifiers",
     "song_measurements",

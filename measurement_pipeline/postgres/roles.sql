@@ -90,7 +90,7 @@ $$;
 
 -- name: grant
 -- All that the statements of this package need, and no more: a test takes each right away and sees one of them refused.
-grant select on alembic_version, deployment, songstats_payable to measurement_pipeline;
+grant select on alembic_version, deployment, songstats_payable, playcount_spent_this_month to measurement_pipeline;
 grant select, insert, update on accounts, payment_decisions, songs, songstats_backfill_queue, incidents to measurement_pipeline;
 grant select, insert on song_identifiers, catalog_songs, measurement_job_songs to measurement_pipeline;
 grant select, insert, update (name) on catalogs to measurement_pipeline;
@@ -112,7 +112,7 @@ on measurement_jobs to measurement_pipeline;
 grant
 select,
 insert (account, catalog, album_ids, albums_digest, isrcs, platforms, schedule, album_count, estimated_cost_usd),
-update (state, error, attempts, claimed_by, not_before, tracks, recordings, without_count, unmapped, updated_at)
+update (state, error, attempts, claimed_by, not_before, captured_at, tracks, recordings, without_count, unmapped, updated_at)
 on playcount_snapshots to measurement_pipeline;
 grant
 select,
@@ -123,7 +123,7 @@ grant
 select,
 insert (snapshot, chunk, album_ids, cost_usd, run_id),
 update (
-    actor_run, status, message, finished_at, superseded_at, kept_at, sha256, body, mapped_at, tracks, recordings, without_count, unmapped
+    actor_run, status, message, finished_at, superseded_at, kept_at, sha256, body, mapped_at, albums, tracks, recordings, without_count, unmapped
 )
 on apify_runs to measurement_pipeline;
 

@@ -3,6 +3,7 @@
 The statements are in `snapshots.sql`. What a run does with a capture is `apify_runs` and `capture/`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -80,41 +81,56 @@ def albums_of(connection: Connection, scope: Scope) -> tuple[str, ...]:
 def open_capture(connection: Connection, wanted: Wanted, *, cap_usd: Decimal) -> Opened | OverCap:
     """The capture that `wanted` is answered with: a young one of the same albums, or a new one that the month allows.
 
-    To be called in a transaction: the account is locked until its end, so that two who ask at once pay once.
+    A monthly one makes a series of it. To be called in a transaction: the account is locked until its end, so that two who ask at
+    once pay once.
     """
+    answer = _open(connection, wanted, cap_usd=cap_usd)
+    if isinstance(answer, Opened) and wanted.schedule is Schedule.MONTHLY:
+        connection.execute(_SQL["start_series"], _parameters(wanted))
+    return answer
+
+
+def _open(connection: Connection, wanted: Wanted, *, cap_usd: Decimal) -> Opened | OverCap:
     parameters = _parameters(wanted)
-    connection.execute(_SQL["lock_account"], {"account": str(wanted.account)})
+    lock_account(connection, wanted.account)
     connection.execute(_SQL["ensure_account"], parameters)
     cost = cost_usd(len(wanted.album_ids))
     albums = len(wanted.album_ids)
     young = connection.execute(_SQL["recent"], parameters | {"reuse_for": REUSE_FOR.total_seconds()}).fetchone()
     if young is not None:
-        answer = Opened(young["id"], albums, Decimal(0), reused=True)
-    else:
-        made = connection.execute(_SQL["open"], parameters | {"cost": cost, "cap": cap_usd}).fetchone()
-        if made is None:
-            raise LookupError("the month's captures could not be added up")
-        if made["id"] is None:
-            return OverCap(cap_usd, made["spent"], cost)
-        answer = Opened(made["id"], albums, cost, reused=False)
-    if wanted.schedule is Schedule.MONTHLY:
-        connection.execute(_SQL["start_series"], parameters)
-    return answer
+        return Opened(young["id"], albums, Decimal(0), reused=True)
+    made = connection.execute(_SQL["open"], parameters | {"cost": cost, "cap": cap_usd}).fetchone()
+    if made is None:
+        raise LookupError("the month's captures could not be added up")
+    if made["id"] is None:
+        return OverCap(cap_usd, made["spent"], cost)
+    return Opened(made["id"], albums, cost, reused=False)
 
 
 def estimate(connection: Connection, wanted: Wanted) -> tuple[Decimal, Decimal, bool]:
     """What `wanted` would cost, what the account's month has cost so far, and whether a young capture would answer it."""
     parameters = _parameters(wanted)
     young = connection.execute(_SQL["recent"], parameters | {"reuse_for": REUSE_FOR.total_seconds()}).fetchone()
-    spent = connection.execute(_SQL["spent_this_month"], parameters).fetchone()
-    if spent is None:
+    spent = spent_this_month(connection, wanted.account)
+    return Decimal(0) if young else cost_usd(len(wanted.album_ids)), spent, young is not None
+
+
+def lock_account(connection: Connection, account: UUID) -> None:
+    """Let nobody else change what the account's captures cost until this transaction is over."""
+    connection.execute(_SQL["lock_account"], {"account": str(account)})
+
+
+def spent_this_month(connection: Connection, account: UUID) -> Decimal:
+    """What the account's captures cost in this calendar month (UTC), those under way included, in US dollars."""
+    found = connection.execute(_SQL["spent_this_month"], {"account": account}).fetchone()
+    if found is None:
         raise LookupError("the month's captures could not be added up")
-    return Decimal(0) if young else cost_usd(len(wanted.album_ids)), spent["spent"], young is not None
+    return Decimal(found["spent"])
 
 
 def due_series(connection: Connection, series: UUID | None = None) -> list[tuple[UUID, Wanted]]:
     """The series to be captured now; `series`: whether that one is."""
-    parameters = {"every": SERIES_EVERY.total_seconds(), "series": series}
+    parameters = {"every": SERIES_EVERY.days, "series": series}
     return [
         (
             row["id"],
@@ -134,10 +150,11 @@ def due_series(connection: Connection, series: UUID | None = None) -> list[tuple
 def start_if_due(connection: Connection, series: UUID, wanted: Wanted, *, cap_usd: Decimal) -> Opened | OverCap | None:
     """The next capture of a series; None where somebody has started it meanwhile. In one transaction with its own check."""
     with connection.transaction():
-        connection.execute(_SQL["lock_account"], {"account": str(wanted.account)})
+        lock_account(connection, wanted.account)
         if not due_series(connection, series):
             return None
-        return open_capture(connection, wanted, cap_usd=cap_usd)
+        # Not as a series asked for anew: one that was stopped at this moment stays so.
+        return _open(connection, wanted, cap_usd=cap_usd)
 
 
 def list_series(connection: Connection, *, account: UUID | None = None) -> list[dict[str, Any]]:
@@ -172,6 +189,26 @@ def claim(
     return None if row is None else Claimed(tuple(row["album_ids"]), row["attempts"])
 
 
+def reopen_requests(connection: Connection, snapshot: UUID) -> None:
+    """Let the requests that a capture answered wait for it again."""
+    connection.execute(_SQL["reopen"], {"snapshot": snapshot})
+
+
+def stop(connection: Connection, snapshot: UUID, *, error: str) -> bool:
+    """End a capture that is open; whether there was one. What was started of it is paid for."""
+    return connection.execute(_SQL["stop"], {"snapshot": snapshot, "error": error}).fetchone() is not None
+
+
+def done(connection: Connection, *, days: int) -> list[UUID]:
+    """The captures that came to their end in the last so many days."""
+    return [row["id"] for row in connection.execute(_SQL["done"], {"days": days})]
+
+
+def deferred(connection: Connection, *, days: int, limit: int) -> list[UUID]:
+    """Captures of the last so many days with tracks that Spotify could not be asked about."""
+    return [row["id"] for row in connection.execute(_SQL["deferred"], {"days": days, "limit": limit})]
+
+
 def release(
     connection: Connection, snapshot: UUID, *, run: str, seconds: float | None, error: str, attempt_back: bool
 ) -> None:
@@ -191,9 +228,19 @@ def show(connection: Connection, snapshot: UUID) -> dict[str, Any] | None:
     return connection.execute(_SQL["show"], {"snapshot": snapshot}).fetchone()
 
 
+def recent(connection: Connection, *, account: UUID | None = None, limit: int = 50) -> list[dict[str, Any]]:
+    """The latest captures, newest first."""
+    return connection.execute(_SQL["recent_captures"], {"account": account, "limit": limit}).fetchall()
+
+
 def pause(connection: Connection, vendor: str, *, seconds: float, reason: str) -> None:
     """Leave a vendor alone for so long: the whole deployment does."""
     connection.execute(_SQL["pause"], {"vendor": vendor, "seconds": seconds, "reason": reason})
+
+
+def resume(connection: Connection, vendors: Sequence[str]) -> list[str]:
+    """End the pauses of vendors; of which ones there was one."""
+    return [row["vendor"] for row in connection.execute(_SQL["resume"], {"vendors": list(vendors)})]
 
 
 def paused(connection: Connection, vendor: str) -> Pause | None:

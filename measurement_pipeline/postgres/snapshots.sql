@@ -28,7 +28,7 @@ values (%(account)s)
 on conflict (id) do nothing;
 
 -- name: recent
--- A capture of the same albums for the same account that is young enough to hand back. One that failed is none.
+-- A capture of the same albums for the same account to hand back: one that is still to come, or is young. A failed one is none.
 select
     id,
     state
@@ -36,33 +36,19 @@ from playcount_snapshots
 where
     account = %(account)s
     and albums_digest = sha256(convert_to(array_to_string(%(album_ids)s::text[], ','), 'UTF8'))
-    and created_at > clock_timestamp() - make_interval(secs => %(reuse_for)s)
-    and state <> 'failed'
+    and (
+        state in ('queued', 'running')
+        or (state = 'done' and created_at > clock_timestamp() - make_interval(secs => %(reuse_for)s))
+    )
 order by created_at desc
 limit 1;
 
 -- name: open
 -- The check and the claim on the month's budget are this one statement, under the account's lock.
 with spent as (
-    select coalesce(sum(snapshot.counts_usd), 0) as usd
-    from (
-        select
-            case
-                -- Of one that failed, what its runs of the actor cost.
-                when made.state = 'failed' then coalesce(
-                    (
-                        select sum(bought.cost_usd) from apify_runs as bought
-                        where bought.snapshot = made.id and bought.status is distinct from 'NOT-STARTED'
-                    ),
-                    0
-                )
-                else made.estimated_cost_usd
-            end as counts_usd
-        from playcount_snapshots as made
-        where
-            made.account = %(account)s
-            and made.created_at >= date_trunc('month', clock_timestamp() at time zone 'UTC') at time zone 'UTC'
-    ) as snapshot
+    select coalesce(sum(usd), 0) as usd
+    from playcount_spent_this_month
+    where account = %(account)s
 ),
 
 opened as (
@@ -91,11 +77,9 @@ from spent
 left join opened on true;
 
 -- name: spent_this_month
-select coalesce(sum(estimated_cost_usd), 0) as spent
-from playcount_snapshots
-where
-    account = %(account)s
-    and created_at >= date_trunc('month', clock_timestamp() at time zone 'UTC') at time zone 'UTC';
+select coalesce(sum(usd), 0) as spent
+from playcount_spent_this_month
+where account = %(account)s;
 
 -- name: start_series
 -- Asked for again, it is the same series, and goes on where it was stopped.
@@ -112,7 +96,8 @@ on conflict (account, albums_digest) do update set stopped_at = null
 where playcount_series.stopped_at is not null;
 
 -- name: due_series
--- Those whose last capture, however it was asked for and however it ended, is so old; each once, whatever was missed meanwhile.
+-- Those whose last capture, however it was asked for, is so many days old; each once, whatever was missed meanwhile. Days, so that a
+-- round that is some seconds early is not a day late. One that is still to come is waited for; one that failed counts for a day.
 select
     series.id,
     series.account,
@@ -129,7 +114,11 @@ where
         where
             made.account = series.account
             and made.albums_digest = series.albums_digest
-            and made.created_at > clock_timestamp() - make_interval(secs => %(every)s)
+            and (
+                made.state in ('queued', 'running')
+                or (made.created_at at time zone 'UTC')::date
+                > (clock_timestamp() at time zone 'UTC')::date - case when made.state = 'failed' then 1 else %(every)s end
+            )
     )
 order by series.created_at, series.id;
 
@@ -215,6 +204,52 @@ where
     )
 returning snapshot.album_ids, snapshot.attempts;
 
+-- name: reopen
+-- The requests that a capture answers wait for it again, once a person has taken it up again.
+update measurement_jobs
+set
+    state = 'accepted',
+    status_code = 202,
+    error = null,
+    updated_at = now()
+where snapshot = %(snapshot)s and state in ('done', 'failed');
+
+-- name: stop
+-- Whoever works on it finds that it is not theirs any more.
+update playcount_snapshots
+set
+    state = 'failed',
+    error = %(error)s,
+    claimed_by = null,
+    not_before = null,
+    updated_at = clock_timestamp()
+where id = %(snapshot)s and state in ('queued', 'running')
+returning id;
+
+-- name: done
+-- By capture: done ones that are not so old that a sweep has looked at them often enough.
+select id
+from playcount_snapshots
+where state = 'done' and updated_at > clock_timestamp() - make_interval(days => %(days)s)
+order by updated_at, id;
+
+-- name: deferred
+-- Captures with tracks that Spotify may yet know, once it is asked again.
+select captured.id
+from playcount_snapshots as captured
+where
+    captured.state = 'done'
+    and captured.unmapped > 0
+    and captured.updated_at > clock_timestamp() - make_interval(days => %(days)s)
+    and exists (
+        select
+        from apify_runs as bought
+        cross join lateral jsonb_array_elements(bought.unmapped) as track
+        where bought.snapshot = captured.id and (track ->> 'deferred')::boolean
+    )
+order by captured.updated_at, captured.id
+limit %(limit)s;
+
 -- name: release
 -- Whoever held it lets go of it, and says why it waits. It gets its attempt back where it was not to blame.
 update playcount_snapshots
@@ -284,6 +319,24 @@ select
 from playcount_snapshots
 where id = %(snapshot)s;
 
+-- name: recent_captures
+select
+    id,
+    account,
+    schedule,
+    state,
+    album_count,
+    estimated_cost_usd,
+    recordings,
+    not_before,
+    error,
+    created_at,
+    updated_at
+from playcount_snapshots
+where (%(account)s::uuid is null or account = %(account)s)
+order by created_at desc, id desc
+limit %(limit)s;
+
 -- name: pause
 -- What the whole deployment knows of a vendor: it is left alone until then. A later end of the pause stays.
 insert into vendor_state (vendor, paused_until, pause_reason)
@@ -291,6 +344,25 @@ values (%(vendor)s, clock_timestamp() + make_interval(secs => %(seconds)s), %(re
 on conflict (vendor) do update set
     paused_until = greatest(excluded.paused_until, vendor_state.paused_until),
     pause_reason = excluded.pause_reason;
+
+-- name: resume
+-- Captures that were put off for it may go on.
+with resumed as (
+    update vendor_state
+    set paused_until = clock_timestamp()
+    where vendor = any(%(vendors)s) and paused_until > clock_timestamp()
+    returning vendor
+),
+
+open_again as (
+    update playcount_snapshots
+    set not_before = null
+    where state in ('queued', 'running') and claimed_by is null and exists (select from resumed)
+)
+
+select vendor
+from resumed
+order by vendor;
 
 -- name: paused
 select

@@ -112,21 +112,27 @@ class ApifyRuns:
         return self._runs.get(f"ru{identity[2:]}")
 
     def newest_first(self) -> list[Run]:
-        """All runs."""
-        return list(reversed(self._runs.values()))
+        """All runs that are listed by now."""
+        listed = self._clock() - timedelta(seconds=self._behaviour.listing_lag)
+        return [run for run in reversed(self._runs.values()) if run.started_at <= listed]
 
     def usage(self) -> dict[str, int]:
         """What was paid for."""
         return {"runs": len(self._runs), "albums": sum(len(run.albums) for run in self._runs.values())}
 
     def found(self, run: Run) -> int:
-        """How many items a run has found until now."""
+        """How many items a run is said to have found until now."""
+        if self._behaviour.dataset_count_lags:
+            return len(self.items(run))
+        return self._found(run)
+
+    def _found(self, run: Run) -> int:
         done = self._clock() >= run.ends_at
         return len(run.albums) if done and run.ends == "SUCCEEDED" else len(run.albums) // 2 if done else 0
 
     def items(self, run: Run) -> list[Object]:
         """The items of a run, as far as they are to be seen: the last ones come late."""
-        found = self.found(run)
+        found = self._found(run)
         late = self._clock() < run.ends_at + timedelta(seconds=self._behaviour.dataset_lag)
         return [self._item(album) for album in run.albums[: found // 2 if late else found]]
 

@@ -75,6 +75,10 @@ class Behaviour:
     """How long a run of Apify's actor takes, unless it is told to end otherwise."""
     dataset_lag: float = 0.5
     """How long after its end a run's last items stay invisible, although they are counted."""
+    dataset_count_lags: bool = False
+    """They are not counted either."""
+    listing_lag: float = 0.0
+    """How long after its start a run is missing from the list of runs."""
     items_without_id: float = 0.1
     """Share of albums whose item does not say which album it is."""
     tracks_without_count: float = 0.03

@@ -6,7 +6,7 @@ What an answer means is the caller's; how long one look-up may wait is `errand`.
 import base64
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from http import HTTPStatus
 
@@ -34,6 +34,8 @@ class WebApi:
         if not (_HEADER_SAFE.fullmatch(client_id) and _HEADER_SAFE.fullmatch(client_secret)):
             raise ValueError("Spotify's client id or secret is empty or holds characters that no header can carry")
         login = base64.b64encode(f"{client_id}:{client_secret}".encode("ascii")).decode("ascii")
+        # What Spotify is told, and so might repeat in an error's words.
+        self._secrets = (client_secret, login)
         self._login = {
             "authorization": f"Basic {login}",
             "content-type": "application/x-www-form-urlencoded",
@@ -50,6 +52,10 @@ class WebApi:
         self._api.close()
         self._accounts.close()
 
+    def has_token(self, errand: Errand) -> bool:
+        """Whether Spotify gives a token; where it does not, `errand` says why. Raises CredentialsRefusedError."""
+        return self._current_token(errand) is not None
+
     def get(self, errand: Errand, path: str) -> httpx.Response | None:
         """What the Web API answers to a path below `/v1/`; None where it has to wait, as `errand` then says.
 
@@ -61,7 +67,8 @@ class WebApi:
                 return None
             headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
             url = f"{self._api.base_url}/v1/{path}"
-            answer = self._persistently(errand, partial(self._api.ask, "GET", url, headers=headers))
+            send = partial(self._api.ask, "GET", url, headers=headers)
+            answer = self._persistently(errand, send, secrets=(*self._secrets, token))
             if answer is None or answer.status_code != HTTPStatus.UNAUTHORIZED:
                 return answer
             with self._token_lock:
@@ -79,7 +86,8 @@ class WebApi:
     def _new_token(self, errand: Errand) -> str | None:
         url = f"{self._accounts.base_url}/api/token"
         body = b"grant_type=client_credentials"
-        answer = self._persistently(errand, partial(self._accounts.ask, "POST", url, headers=self._login, content=body))
+        send = partial(self._accounts.ask, "POST", url, headers=self._login, content=body)
+        answer = self._persistently(errand, send, secrets=self._secrets)
         if answer is None:
             return None
         if answer.status_code in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED}:
@@ -95,13 +103,15 @@ class WebApi:
             errand.give_up(str(odd))
             return None
 
-    def _persistently(self, errand: Errand, send: Callable[..., httpx.Response]) -> httpx.Response | None:
+    def _persistently(
+        self, errand: Errand, send: Callable[..., httpx.Response], *, secrets: Iterable[str]
+    ) -> httpx.Response | None:
         """The first answer that is neither a 429 nor the vendor's own trouble; None where there is none in time."""
         retries = iter(_QUICK_RETRIES_SECONDS)
         while not errand.over:
             turn = errand.turn()
             try:
-                answer = send(timeout_seconds=self._timeout_seconds)
+                answer = _without(secrets, send(timeout_seconds=self._timeout_seconds))
             except httpx.HTTPError as error:
                 trouble = f"Spotify gave no answer ({in_words(error)})"
             else:
@@ -120,3 +130,13 @@ class WebApi:
                 return None
             errand.back_off(turn, pause, trouble)
         return None
+
+
+def _without(secrets: Iterable[str], answer: httpx.Response) -> httpx.Response:
+    """An answer, of which an error's words are to be shown: they hold none of the `secrets`."""
+    if answer.is_success:
+        return answer
+    body = answer.content
+    for secret in secrets:
+        body = body.replace(secret.encode("ascii"), b"[secret]")
+    return httpx.Response(answer.status_code, headers=answer.headers, content=body)

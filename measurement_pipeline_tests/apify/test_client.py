@@ -11,6 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from measurement_pipeline.apify.check import try_token
 from measurement_pipeline.apify.client import ApifyActor, RunStatus, album_url
 from measurement_pipeline.apify.errors import (
     ApifyError,
@@ -283,15 +284,15 @@ def test_a_run_from_before_is_not_found_save_for_what_clocks_differ(actor: Apify
     albums = albums_of_its_own()
     run = actor.start(albums)
     assert run.started_at is not None
-    assert actor.find(albums, since=run.started_at + timedelta(seconds=59)) is not None
-    assert actor.find(albums, since=run.started_at + timedelta(seconds=61)) is None
+    assert actor.find(albums, since=run.started_at + timedelta(minutes=59)) is not None
+    assert actor.find(albums, since=run.started_at + timedelta(minutes=61)) is None
 
 
 def test_inputs_of_runs_from_before_are_not_asked_for(actor: ApifyActor, sandbox: Sandbox):
     albums = albums_of_its_own()
     for _ in range(3):
         actor.start(albums)
-    assert actor.find(albums, since=datetime.now(UTC) + timedelta(hours=1)) is None
+    assert actor.find(albums, since=datetime.now(UTC) + timedelta(hours=2)) is None
     assert sandbox.requests("/v2/key-value-stores") == []
 
 
@@ -503,3 +504,45 @@ def test_the_version_is_added_to_the_address_once(base: str):
     with ApifyActor("a-token", base_url=base, transport=httpx.MockTransport(answer)) as actor:
         actor.look("r/../x")
     assert asked == ["http://apify.test/v2/actor-runs/r%2F..%2Fx"]
+
+
+# --- does it take the token? -------------------------------------------------------------------------------------------------
+
+
+def test_a_token_that_is_taken_costs_one_look(sandbox: Sandbox):
+    paid = sandbox.actor_usage()
+    found = try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=2)
+    assert found.works is True
+    assert [(request["method"], request["path"]) for request in sandbox.requests("/v2")] == [
+        ("GET", "/v2/actors/beatanalytics~spotify-play-count-scraper/runs")
+    ]
+    assert sandbox.actor_usage() == paid
+
+
+@pytest.mark.parametrize(
+    ("fault", "works"),
+    [
+        ({"status": 401}, False),
+        ({"status": 402}, False),
+        ({"status": 403}, False),
+        ({"status": 404}, False),
+        ({"status": 429}, None),
+        ({"status": 503}, None),
+        ({"body": "[]"}, None),
+        ({"reset": True}, None),
+        ({"delay": 3.0}, None),
+    ],
+)
+def test_a_token_that_is_refused_is_told_from_one_of_which_nothing_is_known(
+    sandbox: Sandbox, fault: dict[str, object], works: bool | None
+):
+    sandbox.faults("/v2/", **fault)
+    found = try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=1)
+    assert found.works is works
+    assert sandbox.apify_token not in found.words
+
+
+def test_a_token_that_no_header_can_carry_is_refused(sandbox: Sandbox):
+    found = try_token("two\nlines", base_url=sandbox.apify_url, timeout_seconds=1)
+    assert (found.works, sandbox.requests("/v2")) == (False, [])
+    assert "lines" not in found.words

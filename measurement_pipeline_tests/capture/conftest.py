@@ -1,5 +1,6 @@
 """Captures on the test's own database and doubles, and the few sentences in which the tests speak of them."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -9,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from measurement_pipeline.apify.client import ApifyActor
-from measurement_pipeline.capture.run import Ended, make_capture
+from measurement_pipeline.capture.run import Ended, Launch, make_capture
 from measurement_pipeline.capture.terms import Captures, Means, Terms
 from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.postgres import snapshots
@@ -94,9 +95,10 @@ class Studio:
         return opened.snapshot
 
     def make(self, snapshot: UUID, *, run: str = "run-1", operator: bool = False, **options: Any) -> Ended:
-        """One run over a capture."""
+        """One run over a capture: the sensor's, an operator's, or what `launch` says."""
         captures = options.pop("captures", self.captures)
-        return make_capture(snapshot, captures, run=run, operator=operator, **options)
+        launch = options.pop("launch", Launch.OPERATORS if operator else Launch.PLANNED)
+        return make_capture(snapshot, captures, run=run, launch=launch, **options)
 
     def shown(self, snapshot: UUID) -> dict[str, Any]:
         return self.sql("select * from playcount_snapshots where id = %s", snapshot)[0]
@@ -120,6 +122,31 @@ class Studio:
         breaches = [f"{one.invariant}: {breach}" for one in found for breach in one.breaches]
         assert not breaches, breaches
 
+    def request_for(self, snapshot: UUID) -> UUID:
+        """A request that the capture answers."""
+        (row,) = self.sql(
+            "insert into measurement_jobs (account, source, scope, state, status_code, snapshot)"
+            " select %s, 'current', '{}', case state when 'failed' then 'failed' else 'accepted' end, 202, id"
+            " from playcount_snapshots where id = %s returning id",
+            self.account,
+            snapshot,
+        )
+        return UUID(str(row["id"]))
+
+    def time_passes(self) -> None:
+        """Every wait is over."""
+        self.sql("update playcount_snapshots set not_before = null")
+
+    def until_listed(self, snapshot: UUID) -> None:
+        """Wait until Apify lists the run that was started for the capture."""
+        albums = self.shown(snapshot)["album_ids"]
+        with self.captures.means.new_actor() as actor:
+            deadline = time.monotonic() + 20
+            while actor.find(albums, since=self.shown(snapshot)["created_at"]) is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        self.time_passes()
+
     def with_terms(self, **terms: Any) -> Captures:
         return replace(self.captures, terms=replace(self.captures.terms, **terms))
 
@@ -136,6 +163,8 @@ def studio_of(database_url: str, sandbox: Sandbox) -> Studio:
         beat_seconds=0.2,
         poll_seconds=1.0,
         patience_seconds=20.0,
+        start_seconds=2.0,
+        settling_seconds=0.3,
     )
     means = Means(
         new_actor=lambda: ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=2.0),

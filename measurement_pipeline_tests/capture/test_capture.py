@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
-from measurement_pipeline.capture.run import Kind
+from measurement_pipeline.apify.client import ApifyActor
+from measurement_pipeline.capture.conclusion import Kind
+from measurement_pipeline.capture.run import Launch
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
+from measurement_pipeline.postgres import apify_runs, snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox.behaviour import PLAIN
 from measurement_pipeline_tests.capture.conftest import Studio, album, isrcs, track
@@ -38,6 +42,35 @@ def test_a_measurement_names_its_capture_its_run_of_the_actor_and_when_the_actor
     assert measured["captured_at"] == min(bought["finished_at"], bought["kept_at"])
     assert abs(measured["captured_at"] - datetime.now(UTC)) < timedelta(minutes=1)
     assert bought["sha256"]
+
+
+def test_a_run_of_the_actor_is_a_row_before_it_is_started(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    seen = []
+
+    class Watched(ApifyActor):
+        def start(self, album_ids):
+            seen.append([(row["actor_run"], row["status"]) for row in studio.bought(snapshot)])
+            return super().start(album_ids)
+
+    watched = Watched(studio.sandbox.apify_token, base_url=studio.sandbox.apify_url)
+    captures = replace(studio.captures, means=replace(studio.captures.means, new_actor=lambda: watched))
+    studio.make(snapshot, captures=captures)
+    assert seen == [[(None, None)]]
+
+
+def test_a_result_is_kept_before_anything_is_made_of_it(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    seen = []
+
+    def new_spotify():
+        # Asked for where a track is to be mapped.
+        seen.append([row["kept_at"] is not None for row in studio.bought(snapshot)])
+        return studio.captures.means.new_spotify()
+
+    captures = replace(studio.captures, means=replace(studio.captures.means, new_spotify=new_spotify))
+    studio.make(snapshot, captures=captures)
+    assert seen == [[True]]
 
 
 def test_tracks_become_songs_with_their_titles_ids_and_albums(studio: Studio):
@@ -124,6 +157,8 @@ def test_an_actor_that_takes_long_is_left_at_it_and_waited_for_by_a_later_run(aw
     assert "still at work on 1 of 1 parts" in str(ended.reason)
     shown = awkward.shown(snapshot)
     assert (shown["state"], shown["claimed_by"], shown["attempts"]) == ("running", None, 0)
+    assert shown["not_before"] is not None, "others have the slot meanwhile"
+    awkward.time_passes()
     assert awkward.make(snapshot, run="run-2", captures=short).kind is Kind.PUT_OFF
     assert awkward.paid()["runs"] == 1
     awkward.nothing_breaks()
@@ -181,8 +216,8 @@ def test_a_part_that_keeps_failing_is_said_and_the_capture_is_done_without_it(st
         assert studio.make(snapshot, retry_number=retry_number, last_try=False).kind is Kind.TRY_AGAIN
         studio.sandbox.actor("FAILED", "blocked")
     ended = studio.make(snapshot, retry_number=3)
-    assert ended.kind is Kind.DONE
-    assert "albums could not be captured: run " in str(ended.reason)
+    assert ended.kind is Kind.DONE_IN_PART
+    assert "of 101 albums could not be captured: run " in str(ended.reason)
     assert "ended as FAILED: blocked" in str(ended.reason)
     assert studio.shown(snapshot)["error"] == ended.reason
     assert studio.paid()["runs"] == 5, "two at first, and one more each of three times"
@@ -251,8 +286,8 @@ def test_a_start_that_never_arrived_is_only_made_again_once_apify_would_list_it(
     (lost,) = studio.bought(snapshot)
     if lost["status"] is None:  # it may have been started
         assert studio.make(snapshot, retry_number=1).kind is Kind.PUT_OFF
-        studio.sql("update apify_runs set intended_at = intended_at - interval '1 minute'")
-        studio.sql("update playcount_snapshots set not_before = null")
+        studio.sql("update apify_runs set intended_at = intended_at - interval '2 minutes'")
+        studio.time_passes()
     assert studio.make(snapshot, retry_number=2).kind is Kind.DONE
     assert studio.paid()["runs"] == 1
     assert [row["status"] for row in studio.bought(snapshot)] == ["NOT-STARTED", "SUCCEEDED"]
@@ -267,7 +302,7 @@ def test_another_captures_run_for_the_same_albums_is_not_taken_for_the_lost_one(
     studio.sql("update playcount_snapshots set state = 'running', claimed_by = 'dead' where id = %s", snapshot)
     studio.sql(
         "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, intended_at)"
-        " values (%s, 0, %s, 0.003, 'dead', clock_timestamp() - interval '40 seconds')",
+        " values (%s, 0, %s, 0.003, 'dead', clock_timestamp() - interval '2 minutes')",
         snapshot,
         [one],
     )
@@ -360,8 +395,10 @@ def test_a_refused_token_loses_nothing_and_is_a_persons_to_put_right(studio: Stu
     (state,) = studio.sql("select pause_reason from vendor_state where vendor = 'apify'")
     assert str(status) in state["pause_reason"]
     studio.sandbox.clear_faults()
-    studio.sql("update playcount_snapshots set not_before = null")
-    assert studio.make(snapshot, run="run-2").kind is Kind.DONE
+    assert studio.make(snapshot, run="run-2").kind is Kind.PUT_OFF
+    with connect(studio.database_url) as connection:
+        assert snapshots.resume(connection, ["apify", "spotify"]) == ["apify"]
+    assert studio.make(snapshot, run="run-3").kind is Kind.DONE
     studio.nothing_breaks()
 
 
@@ -371,7 +408,7 @@ def test_what_apify_rejects_each_time_is_given_up(studio: Studio):
     studio.sandbox.faults(STARTS, method="POST", status=404, body=body)
     for number in range(5):
         assert studio.make(snapshot, run=f"run-{number}").kind is Kind.STOPPED
-        studio.sql("update playcount_snapshots set not_before = null")
+        studio.time_passes()
     ended = studio.make(snapshot, run="run-5")
     assert ended.kind is Kind.FAILED
     assert "given up after 5 attempts" in str(ended.reason)
@@ -380,12 +417,8 @@ def test_what_apify_rejects_each_time_is_given_up(studio: Studio):
 
 def test_a_result_that_cannot_be_read_is_kept_and_not_bought_again(studio: Studio):
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
-    studio.sandbox.faults("/v2/datasets/*/items", count=1, status=200, body='[{"tracks": 5}, 7]')
+    studio.sandbox.faults("/v2/datasets/*/items", status=200, body="[7]")
     ended = studio.make(snapshot)
-    if ended.kind is Kind.STOPPED:  # the count of its items did not fit: read again
-        studio.sql("update playcount_snapshots set not_before = null")
-        studio.sandbox.faults("/v2/datasets/*/items", count=1, status=200, body="[7]")
-        ended = studio.make(snapshot, run="run-2")
     assert ended.kind is Kind.FAILED
     assert "cannot be read" in str(ended.reason)
     (bought,) = studio.bought(snapshot)
@@ -404,6 +437,7 @@ def test_tracks_that_spotify_cannot_be_asked_about_are_counted_named_and_mapped_
     studio.sandbox.spotify_quota_exceeded()
     ended = studio.make(snapshot)
     assert ended.kind is Kind.DONE
+    assert ended.reason == "3 of 3 tracks could not be matched with a recording"
     assert studio.shown(snapshot)["unmapped"] == 3
     assert [name.split(" (")[0] for name in ended.unmapped] == [f"Song {song[-3:]}" for song in reversed(songs)]
     assert studio.counts() == {}
@@ -468,10 +502,187 @@ def test_a_failed_capture_is_taken_up_by_a_person_alone(studio: Studio):
     studio.sandbox.actor("FAILED", "blocked", count=1)
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.make(snapshot)
-    assert studio.make(snapshot, run="run-2").kind is Kind.LEFT_ALONE
+    job = studio.request_for(snapshot)
+    assert studio.make(snapshot, run="run-2").kind is Kind.FAILED
+    assert studio.paid()["runs"] == 1
     studio.sandbox.actor("SUCCEEDED")
     assert studio.make(snapshot, run="run-3", operator=True).kind is Kind.DONE
     assert studio.counts() == {isrcs(1)[0]: 10}
+    assert studio.sql("select state, error, status_code from measurement_jobs where id = %s", job) == [
+        {"state": "done", "error": None, "status_code": 202}
+    ]
+    studio.nothing_breaks()
+
+
+def test_a_person_who_takes_one_up_again_is_held_to_the_month_too(studio: Studio):
+    studio.sandbox.actor("FAILED", "blocked")
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.make(snapshot)
+    ended = studio.make(snapshot, run="run-2", operator=True, captures=studio.with_terms(cap_usd=Decimal("0.005")))
+    assert ended.kind is Kind.LEFT_ALONE
+    assert "$0.003 of it spent" in str(ended.reason)
+    assert studio.shown(snapshot)["state"] == "failed"
+    assert studio.paid()["runs"] == 1
+
+
+def test_a_later_try_of_a_persons_launch_buys_nothing_again(studio: Studio):
+    studio.sandbox.actor("FAILED", "blocked")
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.make(snapshot)
+    assert studio.make(snapshot, run="run-2", operator=True).kind is Kind.FAILED
+    assert studio.make(snapshot, run="run-2", operator=True, retry_number=1).kind is Kind.FAILED
+    assert studio.paid()["runs"] == 2
+
+
+def test_a_done_capture_is_never_bought_again_not_even_what_it_lacks(studio: Studio):
+    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    snapshot = studio.asked(studio.release({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
+    studio.sandbox.actor("FAILED", "blocked", count=1)
+    studio.sandbox.actor("SUCCEEDED")
+    assert studio.make(snapshot).kind is Kind.DONE_IN_PART
+    again = studio.make(snapshot, run="run-2", operator=True)
+    assert again.kind is Kind.DONE_IN_PART, "and says once more what is missing"
+    assert "could not be captured" in str(again.reason)
+    assert studio.paid()["runs"] == 2
+
+
+def test_a_lost_start_that_failed_is_not_paid_again_by_the_tries_that_look_for_it(studio: Studio):
+    studio.sandbox.actor("FAILED", "blocked")
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.sandbox.faults(STARTS, method="POST", count=1, reset=True)
+    assert studio.make(snapshot, last_try=False).kind is Kind.TRY_AGAIN
+    assert studio.make(snapshot, retry_number=1, last_try=False).kind is Kind.FAILED
+    assert studio.paid()["runs"] == 1
+
+
+@pytest.mark.parametrize("awkward", [replace(PLAIN, listing_lag=3.0)], indirect=True)
+def test_a_lost_start_is_waited_for_until_apify_lists_it(awkward: Studio):
+    snapshot = awkward.asked(awkward.release({"One": {isrcs(1)[0]: 10}}))
+    awkward.sandbox.faults(STARTS, method="POST", count=1, reset=True)
+    assert awkward.make(snapshot, last_try=False).kind is Kind.TRY_AGAIN
+    assert awkward.make(snapshot, retry_number=1).kind is Kind.PUT_OFF
+    awkward.until_listed(snapshot)
+    assert awkward.make(snapshot, run="run-2").kind is Kind.DONE
+    assert awkward.paid()["runs"] == 1
+
+
+@pytest.mark.parametrize("awkward", [replace(PLAIN, dataset_lag=1.0, dataset_count_lags=True)], indirect=True)
+def test_a_result_whose_number_of_items_lags_too_is_waited_for(awkward: Studio):
+    albums = awkward.release({f"Album {n}": {song: 5} for n, song in enumerate(isrcs(4))})
+    snapshot = awkward.asked(albums)
+    patient = awkward.with_terms(settling_seconds=5.0)
+    assert awkward.make(snapshot, captures=patient).kind is Kind.DONE
+    assert len(awkward.counts()) == 4
+
+
+def test_albums_that_brought_no_track_are_said(studio: Studio):
+    known = studio.release({"One": {isrcs(1)[0]: 10}})
+    snapshot = studio.asked([*known, album("Nowhere")])
+    ended = studio.make(snapshot)
+    assert (ended.kind, ended.reason) == (Kind.DONE, "1 of 2 albums brought no track")
+    assert studio.shown(snapshot)["error"] == ended.reason
+
+
+def test_a_capture_that_brought_no_track_at_all_failed(studio: Studio):
+    snapshot = studio.asked([album("Nowhere")])
+    ended = studio.make(snapshot)
+    assert (ended.kind, ended.reason) == (Kind.FAILED, "none of 1 album brought a track")
+
+
+def test_a_run_that_apify_has_forgotten_is_given_up_after_an_hour(studio: Studio):
+    (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
+    snapshot = studio.asked([one])
+    studio.sql(
+        "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, actor_run, status)"
+        " values (%s, 0, %s, 0.003, 'dead', 'ru000000000000000', 'RUNNING')",
+        snapshot,
+        [one],
+    )
+    assert studio.make(snapshot).kind is Kind.STOPPED
+    studio.time_passes()
+    studio.sql("update apify_runs set intended_at = intended_at - interval '2 hours'")
+    ended = studio.make(snapshot, run="run-2")
+    assert ended.kind is Kind.FAILED
+    assert "not known to Apify any more" in str(ended.reason)
+
+
+def test_errors_of_our_own_cost_a_run_one_attempt_and_give_up_what_was_captured_to_nobody(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+
+    def new_actor():
+        raise RuntimeError("a bug")
+
+    broken = replace(studio.captures, means=replace(studio.captures.means, new_actor=new_actor))
+    for retry_number in range(4):
+        with pytest.raises(RuntimeError):
+            studio.make(snapshot, captures=broken, retry_number=retry_number, last_try=retry_number == 3)
+    shown = studio.shown(snapshot)
+    assert (shown["attempts"], shown["claimed_by"], shown["state"]) == (1, None, "running")
+    assert shown["not_before"] > datetime.now(UTC) + timedelta(seconds=30)
+    assert shown["error"] == "RuntimeError interrupted it"
+
+
+def test_the_sweep_looks_deferred_tracks_up_again_for_nothing_and_unknown_ones_not(studio: Studio):
+    (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
+    snapshot = studio.asked([one])
+    job = studio.request_for(snapshot)
+    studio.sandbox.faults("/v1/tracks", status=503)
+    assert studio.make(snapshot).kind is Kind.DONE
+    with connect(studio.database_url) as connection:
+        assert snapshots.deferred(connection, days=7, limit=10) == [snapshot]
+    assert studio.sql("select state, error from measurement_jobs where id = %s", job) == [
+        {"state": "done", "error": "1 of 1 track could not be matched with a recording"}
+    ]
+    studio.sandbox.clear_faults()
+    assert studio.make(snapshot, run="sweep", launch=Launch.SWEEP).kind is Kind.DONE
+    assert studio.counts() == {isrcs(1)[0]: 10}
+    assert studio.paid()["runs"] == 1
+    with connect(studio.database_url) as connection:
+        assert snapshots.deferred(connection, days=7, limit=10) == []
+    assert studio.sql("select state, error from measurement_jobs where id = %s", job) == [
+        {"state": "done", "error": None}
+    ]
+    assert studio.sql("select * from operator_acts") == []
+
+
+def test_a_recording_on_albums_of_two_parts_has_one_count_of_one_moment(studio: Studio):
+    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    albums = {f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}
+    # On every album: so in both parts.
+    for tracks in albums.values():
+        tracks["AA6Q72999999"] = 70
+    snapshot = studio.asked(studio.release(albums))
+    studio.make(snapshot)
+    assert studio.counts()["AA6Q72999999"] == 70
+    assert len(studio.sql("select distinct captured_at from song_measurements")) == 1
+    assert studio.shown(snapshot)["recordings"] == len(songs) + 1
+
+
+def test_a_planned_run_keeps_to_a_pause_that_began_after_it_was_asked_for(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    with connect(studio.database_url) as connection:
+        snapshots.pause(connection, "apify", seconds=900, reason="Apify answered 429")
+    ended = studio.make(snapshot)
+    assert ended.kind is Kind.PUT_OFF
+    assert studio.sandbox.requests("/v2/") == []
+    assert studio.shown(snapshot)["attempts"] == 0
+
+
+def test_a_start_that_comes_back_after_it_was_given_up_is_paid_for_and_told_so(studio: Studio):
+    (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
+    snapshot = studio.asked([one])
+    studio.make(snapshot)
+    late = studio.sql(
+        "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, status)"
+        " values (%s, 0, %s, 0.003, 'slow', 'NOT-STARTED') returning id",
+        snapshot,
+        [one],
+    )[0]["id"]
+    with connect(studio.database_url) as connection, pytest.raises(apify_runs.NotOursError):
+        apify_runs.started(connection, late, actor_run="late", status="READY")
+    (row,) = studio.sql("select status, actor_run from apify_runs where id = %s", late)
+    assert row == {"status": "SURPLUS", "actor_run": "late"}
+    assert studio.sql("select usd from playcount_spent_this_month") == [{"usd": Decimal("0.006")}]
 
 
 def test_there_is_no_capture_of_that_id(studio: Studio):

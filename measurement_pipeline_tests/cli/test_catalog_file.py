@@ -32,6 +32,29 @@ def test_an_empty_count_is_no_count_and_zero_is_a_count():
 
 
 @pytest.mark.parametrize(
+    ("text", "albums"),
+    [
+        ("", ()),
+        ("  ", ()),
+        ("4aawyAB9vmqN3uQ7FjRGTy", ("4aawyAB9vmqN3uQ7FjRGTy",)),
+        ("b;a", ("b", "a")),
+        (" b ; a ;;b; ", ("b", "a")),
+        ("b a", ("b", "a")),
+    ],
+)
+def test_the_albums_of_a_recording_are_none_one_or_several_each_once(text, albums):
+    found = read(f"isrc,spotify_album_id\nUSABC2400001,{text}\n")
+    assert found.lines["USABC2400001"].album_ids == albums
+    assert not found.bad
+
+
+def test_an_album_that_no_database_can_hold_is_a_bad_line_and_no_other_is_lost_to_it():
+    found = read("isrc,spotify_album_id\nUSABC2400001,a\0b\nUSABC2400002,c\n")
+    assert [(one.number, one.problem) for one in found.bad] == [(2, "spotify_album_id: holds a NUL character")]
+    assert list(found.lines) == ["USABC2400002"]
+
+
+@pytest.mark.parametrize(
     ("line", "named"),
     [
         ("USABC240001,a,b,c,,1", "'USABC240001'"),

@@ -13,16 +13,18 @@ from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
+from measurement_pipeline.cli import doctor_database
 from measurement_pipeline.cli.diagnosis import Verdict, ask, ok
 from measurement_pipeline.cli.presence import alone
 from measurement_pipeline.cli.services import free_port
 from measurement_pipeline.cli.target import opened
 from measurement_pipeline.defs.sensors import sensors
-from measurement_pipeline.postgres import migrate
+from measurement_pipeline.postgres import migrate, snapshots
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.defs.conftest import dagster_template, instance  # noqa: F401 - fixtures
 from measurement_pipeline_tests.defs.test_sensors import started_event
+from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import isrcs
 
 DAGSTER_YAML = Path(__file__).parents[2] / "dagster.yaml"
@@ -50,10 +52,12 @@ def doctor(cli, database_url, keys, dagster_storage, tmp_path):
         "ALERT_WEBHOOK_URL": f"https://hooks.example/{SECRET}",
     }
 
+    secrets = ("SONGSTATS_API_KEY", "STRIPE_SECRET_KEY", "APIFY_TOKEN", "SPOTIFY_CLIENT_SECRET")
+
     def run(*arguments, **environment):
         given = {**usual, **environment}
         done = cli("doctor", "--json", *arguments, **given)
-        for secret in (given["SONGSTATS_API_KEY"], given["STRIPE_SECRET_KEY"], SECRET):
+        for secret in (*map(given.get, secrets), SECRET):
             assert not secret or secret not in done.output
         told = json.loads(done.stdout)
         assert told["healthy"] == (done.exit_code == 0)
@@ -107,8 +111,9 @@ def tick_all(instance, *, but: str = "") -> None:  # noqa: F811
 
 
 ALL = [
-    "settings", "database", "schema", "stamp", "breaker", "pause", "budget", "queue", "requests", "Dagster's storage",
-    "Dagster's schema", "daemon", "run monitoring", "sensors", "schedules", "runs", "Songstats key", "Stripe key", "webhook",
+    "settings", "database", "schema", "stamp", "sessions", "breaker", "pause", "budget", "queue", "requests", "captures",
+    "Dagster's storage", "Dagster's schema", "daemon", "run monitoring", "sensors", "schedules", "runs", "Songstats key",
+    "Stripe key", "Apify token", "Spotify client", "webhook",
 ]  # fmt: skip
 
 
@@ -118,6 +123,7 @@ def test_where_all_is_well_each_line_says_so_and_no_hit_is_spent(doctor, well, s
     assert list(found) == ALL
     assert {verdict for verdict, _ in found.values()} == {"ok"}
     assert sandbox.hits() == 0
+    assert sandbox.actor_usage()["runs"] == 0
 
 
 def test_a_person_reads_one_line_each(cli, doctor, well, database_url, keys):
@@ -199,7 +205,7 @@ def test_an_embedded_server_that_is_there_is_asked(doctor, well, tmp_path):
 def test_a_database_of_another_schema_is_not_asked_what_only_ours_can_answer(doctor, well, empty_database_url):
     found = doctor(DATABASE_URL=empty_database_url)
     assert found["schema"][0] == found["stamp"][0] == "FAIL"
-    for name in ("breaker", "budget", "queue"):
+    for name in ("breaker", "budget", "queue", "captures"):
         assert found[name] == ("warn", found["breaker"][1])
         assert "not asked" in found[name][1]
 
@@ -224,6 +230,50 @@ def test_the_age_of_the_oldest_pending_row_is_told_and_silence_is_an_alarm(docto
     silent = doctor()["queue"]
     assert silent[0] in {"warn", "FAIL"}
     assert "none was settled since" in silent[1]
+
+
+def test_captures_that_are_open_are_told_with_what_they_wait_for(doctor, well, bench):
+    assert doctor()["captures"] == ("ok", "no capture waits to be made")
+    bench.sql("insert into accounts (id) values (%s)", bench.account)
+    bench.sql(
+        "insert into playcount_snapshots"
+        " (account, album_ids, albums_digest, platforms, schedule, album_count, estimated_cost_usd)"
+        " values (%s, '{a}', '', '{spotify}', 'once', 1, 0.003)",
+        bench.account,
+    )
+    verdict, words = doctor()["captures"]
+    assert verdict == "ok"
+    assert "; the oldest since 20" in words
+    bench.sql("update playcount_snapshots set error = 'Apify asks to wait', not_before = now() + interval '1 hour'")
+    verdict, words = doctor()["captures"]
+    assert verdict == "warn"
+    assert words.endswith("; one of them says: Apify asks to wait")
+    bench.sql("update playcount_snapshots set created_at = now() - interval '7 hours'")
+    verdict, words = doctor()["captures"]
+    assert verdict in {"warn", "FAIL"}
+    assert "the oldest one says: Apify asks to wait" in words
+
+
+@pytest.mark.parametrize(("vendor", "name"), [("apify", "Apify"), ("spotify", "Spotify")])
+def test_a_vendor_of_captures_that_is_left_alone_is_told_with_the_reason(doctor, well, bench, vendor, name):
+    with connect(bench.database_url) as connection:
+        snapshots.pause(connection, vendor, seconds=3600, reason="HTTP 429")
+    verdict, words = doctor()["captures"]
+    assert verdict == "warn"
+    assert words.startswith(f"no capture waits to be made; {name} is left alone until 20")
+    assert words.endswith(": HTTP 429")
+
+
+def test_a_session_that_sits_on_a_transaction_is_named(connection, database_url):
+    with connect(database_url) as idle:
+        idle.execute("set application_name = 'somebodys notebook'")
+        assert doctor_database.sessions(connection, idle_seconds=0).verdict is Verdict.OK, "idle, but in no transaction"
+        with idle.transaction():
+            idle.execute("select 1")
+            assert doctor_database.sessions(connection).verdict is Verdict.OK, "not for five minutes"
+            until(lambda: doctor_database.sessions(connection, idle_seconds=0).verdict is Verdict.WARN)
+            words = doctor_database.sessions(connection, idle_seconds=0).words
+            assert f"process {idle.info.backend_pid} (somebodys notebook) since 20" in words
 
 
 def test_what_waits_while_its_sensor_is_off_is_not_called_well(doctor, well, bench, instance):  # noqa: F811
@@ -304,8 +354,9 @@ def test_a_sensor_that_never_ticked_though_others_did_is_named(doctor, instance)
     assert words.startswith("on, but backfill_queue_sensor has never ticked; see ")
 
 
-def test_a_dev_that_has_only_just_started_is_no_failure(doctor, instance, tmp_path):  # noqa: F811
+def test_a_dev_that_has_only_just_started_is_no_failure(doctor, instance, tmp_path, empty_database_url):  # noqa: F811
     with alone(tmp_path / "local" / "sandbox", "dev"):
+        assert doctor(DAGSTER_POSTGRES_URL=empty_database_url)["Dagster's storage"][0] == "warn"
         found = doctor()
         assert found["status"] == 0
         assert re.fullmatch(r"`dev` started \d s ago: it never ran", found["daemon"][1])
@@ -387,11 +438,50 @@ def test_a_restricted_key_that_may_not_read_customers_fails(doctor, well, sandbo
     assert "lacks a permission" in found[1]
 
 
-def test_a_sandbox_whose_doubles_do_not_run_is_told_so(doctor, well):
-    nowhere = dict.fromkeys(("SONGSTATS_API_KEY", "STRIPE_SECRET_KEY", "SONGSTATS_BASE_URL", "STRIPE_API_BASE"), "")
+def test_a_token_that_apify_refuses_fails(doctor, well):
+    found = doctor(APIFY_TOKEN="not-the-right-one")
+    assert found["status"] == 1
+    assert found["Apify token"][0] == "FAIL"
+    assert found["Apify token"][1].startswith(
+        "REFUSED: Apify refuses the token, or its account: check APIFY_TOKEN (HTTP 401"
+    )
+    assert found["Spotify client"][0] == "ok"
+
+
+def test_a_client_that_spotify_refuses_fails(doctor, well):
+    found = doctor(SPOTIFY_CLIENT_SECRET="not-the-right-one")
+    assert found["status"] == 1
+    assert found["Spotify client"][0] == "FAIL"
+    assert "check SPOTIFY_CLIENT_ID and SPOTIFY_CLIENT_SECRET" in found["Spotify client"][1]
+    assert found["Apify token"][0] == "ok"
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"body": "<html>"}, {"close": True}, {"status": 429}])
+@pytest.mark.parametrize(("name", "path"), [("Apify token", "/v2/"), ("Spotify client", "/api/token")])
+def test_a_vendor_of_captures_that_gives_no_usable_answer_leaves_its_key_unknown(
+    doctor, well, sandbox, name, path, fault
+):
+    sandbox.faults(path, **fault)
+    found = doctor()
+    assert found["status"] == 0
+    assert found[name][0] == "warn"
+    assert found[name][1].startswith("unknown: ")
+
+
+def test_without_a_token_captures_are_a_choice_and_without_a_client_half_of_one(doctor, well):
+    none = doctor(APIFY_TOKEN="", SPOTIFY_CLIENT_ID="", SPOTIFY_CLIENT_SECRET="")
+    assert none["Apify token"] == ("ok", "APIFY_TOKEN is not set: captures are not made")
+    assert none["Spotify client"][0] == "ok"
+    half = doctor(SPOTIFY_CLIENT_ID="", SPOTIFY_CLIENT_SECRET="")
+    assert half["Spotify client"][0] == "warn"
+    assert "tracks that are new stay unmapped" in half["Spotify client"][1]
+
+
+def test_a_sandbox_whose_doubles_do_not_run_is_told_so(doctor, well, keys):
+    nowhere = dict.fromkeys(keys, "")
     found = doctor("--sandbox-port", free_port(), **nowhere)
     assert found["status"] == 1
-    for name in ("Songstats key", "Stripe key"):
+    for name in ("Songstats key", "Stripe key", "Apify token", "Spotify client"):
         assert found[name][0] == "FAIL"
         assert "no doubles of the vendors listen" in found[name][1]
     assert found["stamp"][0] == "ok"

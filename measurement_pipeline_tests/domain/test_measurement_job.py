@@ -40,6 +40,33 @@ def test_current_counts_may_be_asked_for_once_or_monthly():
         assert asked == MeasurementRequest(Source.CURRENT, ScopeByIsrc((ISRC,)), read)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "4aawyAB9vmqN3uQ7FjRGTy",
+        " 4aawyAB9vmqN3uQ7FjRGTy ",
+        "spotify:album:4aawyAB9vmqN3uQ7FjRGTy",
+        "https://open.spotify.com/album/4aawyAB9vmqN3uQ7FjRGTy",
+        "https://open.spotify.com/intl-de/album/4aawyAB9vmqN3uQ7FjRGTy?si=x",
+    ],
+)
+@pytest.mark.parametrize("source", ["current", "historical"])
+def test_an_album_may_be_given_as_people_copy_it_out_of_spotify(given: str, source: str):
+    read = read_request(source, {"album_ids": [given]}, ["spotify"])
+    assert isinstance(read, MeasurementRequest)
+    assert read.scope == ScopeByAlbum(("4aawyAB9vmqN3uQ7FjRGTy",))
+
+
+@pytest.mark.parametrize(
+    "given", ["https://open.spotify.com/track/4aawyAB9vmqN3uQ7FjRGTy", "my album", "a/b", "ä", "x" * 65]
+)
+def test_what_cannot_be_an_album_is_not_paid_for(given: str):
+    refusal = read_request("current", {"album_ids": ["4aawyAB9vmqN3uQ7FjRGTy", given]}, ["spotify"])
+    assert isinstance(refusal, Refusal)
+    assert refusal.error.startswith("Malformed in scope.album_ids: ")
+    assert given[:40] in refusal.error
+
+
 @pytest.mark.parametrize("schedule", ["weekly", "", "Monthly", 5, ["once"], {"once": 1}])
 def test_a_schedule_is_once_or_monthly(schedule: object):
     refusal = read_request("current", {"isrcs": [ISRC]}, ["spotify"], schedule)

@@ -32,8 +32,13 @@ class Orders:
     clock_off_seconds: float = 0.0
     dagster_url: str = ""
     directory: str = ""
+    # The capture to be made, or whose captures are to be asked for, and how much a month they may cost.
+    snapshot: str = ""
+    account: str = ""
+    cap_usd: str = "25"
 
 
+CAPTURE, ASK_FOR_CAPTURES = "capture", "ask for captures"
 RUN, INTAKE, UNPAID_INTAKE, SWEEP, DAGSTER_RUN = "run", "intake", "unpaid intake", "sweep", "Dagster run"
 
 
@@ -123,6 +128,49 @@ def _sweep(orders: Orders) -> dict[str, Any]:
     return {"reservations": swept.reservations, "exhausted": swept.exhausted, "transient": swept.transient}
 
 
+def _capture(orders: Orders) -> dict[str, Any]:
+    from uuid import UUID
+
+    from measurement_pipeline.defs.sign_of_life import beating
+    from measurement_pipeline.postgres import run_heartbeats
+    from measurement_pipeline.postgres.database import connect
+    from measurement_pipeline.sandbox import Sandbox
+    from measurement_pipeline_tests.capture.conftest import studio_of
+
+    studio = studio_of(orders.database_url, Sandbox(orders.sandbox_url))
+    captures = studio.with_terms(claim_timeout_seconds=orders.claim_timeout_seconds, max_attempts=orders.max_attempts)
+    with connect(orders.database_url) as connection:
+        run_heartbeats.beat(connection, orders.run)
+    with beating(orders.database_url, orders.run, every_seconds=orders.claim_timeout_seconds / 4):
+        ended = studio.make(UUID(orders.snapshot), captures=captures, run=orders.run)
+    return {"kind": ended.kind, "reason": ended.reason}
+
+
+def _ask_for_captures(orders: Orders) -> dict[str, Any]:
+    """A thread for each of `songs`, which names the first of the albums that it asks for, one capture after the other."""
+    from collections import Counter
+    from concurrent.futures import ThreadPoolExecutor
+    from decimal import Decimal
+    from uuid import UUID
+
+    from measurement_pipeline.postgres import snapshots
+    from measurement_pipeline.postgres.database import connect
+
+    def ask(prefix: str) -> Counter[str]:
+        told: Counter[str] = Counter()
+        with connect(orders.database_url) as connection:
+            for number in range(5):
+                albums = tuple(f"{prefix}-{number}-{one}" for one in range(3))
+                wanted = snapshots.Wanted(UUID(orders.account), albums)
+                with connection.transaction():
+                    opened = snapshots.open_capture(connection, wanted, cap_usd=Decimal(orders.cap_usd))
+                told[type(opened).__name__] += 1
+        return told
+
+    with ThreadPoolExecutor(len(orders.songs)) as pool:
+        return dict(sum(pool.map(ask, orders.songs), Counter[str]()))
+
+
 def _dagster_run(orders: Orders) -> dict[str, Any]:
     from measurement_pipeline_tests.faults.dagster_stage import stage
 
@@ -156,6 +204,8 @@ _USE_CASES: dict[str, Callable[[Orders], dict[str, Any]]] = {
     UNPAID_INTAKE: _unpaid_intake,
     SWEEP: _sweep,
     DAGSTER_RUN: _dagster_run,
+    CAPTURE: _capture,
+    ASK_FOR_CAPTURES: _ask_for_captures,
 }
 
 

@@ -64,9 +64,35 @@ WHILE_ENQUEUEING = CrashPoint("during the enqueue", "songstats_backfill_queue", 
 BEFORE_ACCEPTING = CrashPoint(
     "during the enqueue, before the acceptance", "measurement_jobs", "update of state", "new.state = 'accepted'"
 )
+BEFORE_THE_START = CrashPoint("after its intent, before the actor is started", "apify_runs", "insert")
+AFTER_THE_START = CrashPoint(
+    "after the actor was started, before its id is kept",
+    "apify_runs",
+    "update of actor_run",
+    "new.actor_run is not null and old.actor_run is null",
+)
+AFTER_THE_ID = CrashPoint(
+    "after the id of the actor's run is kept", "apify_runs", "update of status", "old.actor_run is not null"
+)
+AFTER_THE_RESULT = CrashPoint("after the actor's result came, before it is kept", "apify_runs", "update of kept_at")
+AFTER_KEEPING_THE_RESULT = CrashPoint("after the actor's result is kept", "songs", "insert")
+BEFORE_THE_END = CrashPoint(
+    "after all is stored, before it is finished", "playcount_snapshots", "update of state", "new.state = 'done'"
+)
 
 BACKFILL = (AFTER_THE_CLAIM, AFTER_THE_RESERVATION, AFTER_THE_ANSWER, AFTER_KEEPING, WHILE_STORING)
 """The points of a run over its recordings, in the order in which it meets them."""
+
+CAPTURE = (
+    BEFORE_THE_START,
+    AFTER_THE_START,
+    AFTER_THE_ID,
+    AFTER_THE_RESULT,
+    AFTER_KEEPING_THE_RESULT,
+    WHILE_STORING,
+    BEFORE_THE_END,
+)
+"""The points of a capture, in the order in which its run meets them."""
 
 # Ours alone, among the advisory locks of the database.
 _KEY = (0x0FA17, 1)

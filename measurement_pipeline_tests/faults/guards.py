@@ -10,6 +10,7 @@ LEDGER = "measurement_pipeline/postgres/songstats_ledger.sql"
 RESERVE = "measurement_pipeline/postgres/songstats_ledger.py"
 REQUESTS = "measurement_pipeline/postgres/measurement_jobs.sql"
 SCHEMA = "measurement_pipeline/postgres/migrations/versions/0001_initial.sql"
+CAPTURES_SCHEMA = "measurement_pipeline/postgres/migrations/versions/0003_captures.sql"
 MIGRATE = "measurement_pipeline/postgres/migrate.py"
 DRAIN = "measurement_pipeline/backfill/drain.py"
 TRUST = "measurement_pipeline/backfill/trust.py"
@@ -18,6 +19,10 @@ RULES = "measurement_pipeline/domain/backfill_queue.py"
 ANSWERS = "measurement_pipeline/songstats/historic_stats.py"
 CLIENT = "measurement_pipeline/songstats/client.py"
 GATE = "measurement_pipeline/payments/gate.py"
+CAPTURE = "measurement_pipeline/capture/run.py"
+PURCHASE = "measurement_pipeline/capture/purchase.py"
+CAPTURES_ASKED = "measurement_pipeline/postgres/snapshots.py"
+ACTOR_RUNS = "measurement_pipeline/postgres/apify_runs.sql"
 
 
 @dataclass(frozen=True)
@@ -467,4 +472,100 @@ VENDOR = (
     ),
 )
 
-GUARDS = CLAIM + LEASE + HITS + PAYMENT + VENDOR
+# --- captures -------------------------------------------------------------------------------------------------------------
+
+CAPTURES = (
+    guard(
+        "captures: the account's lock",
+        "postgres/test_snapshots.py::test_whoever_waited_for_the_last_of_the_month_finds_it_gone",
+        Change(
+            CAPTURES_ASKED,
+            """
+    lock_account(connection, wanted.account)
+    connection.execute(_SQL["ensure_account"], parameters)
+""",
+            """
+    connection.execute(_SQL["ensure_account"], parameters)
+""",
+        ),
+    ),
+    guard(
+        "captures: one run of the actor a part",
+        "postgres/test_apify_runs.py::test_a_part_whose_run_may_have_brought_something_has_no_second_one",
+        Change(
+            CAPTURES_SCHEMA,
+            "create unique index apify_runs_one_a_chunk on apify_runs (snapshot, chunk)",
+            "create index apify_runs_one_a_chunk on apify_runs (snapshot, chunk)",
+        ),
+    ),
+    guard(
+        "captures: a run of the actor is a row before it is started",
+        "capture/test_capture.py::test_a_run_of_the_actor_is_a_row_before_it_is_started",
+        Change(
+            PURCHASE,
+            """
+        row = apify_runs.intend(self._connection, self._snapshot, chunk, album_ids, run=self._run)
+        try:
+            started = self._actor.start(album_ids)
+""",
+            """
+        try:
+            started = self._actor.start(album_ids)
+            row = apify_runs.intend(self._connection, self._snapshot, chunk, album_ids, run=self._run)
+""",
+        ),
+    ),
+    guard(
+        "captures: a start whose answer is lost may have been paid",
+        "capture/test_capture.py::test_a_start_whose_answer_is_lost_is_looked_for_and_not_paid_again",
+        Change(
+            PURCHASE,
+            """
+            if not error.perhaps_started:
+                apify_runs.not_started(""",
+            """
+            if True:
+                apify_runs.not_started(""",
+        ),
+    ),
+    guard(
+        "captures: a run is looked for before a second start",
+        "capture/test_capture.py::test_a_run_that_died_between_the_start_and_its_id_is_followed_by_one_that_finds_it",
+        Change(
+            PURCHASE,
+            "            found = self._actor.find(bought.album_ids, since=bought.intended_at, besides=taken)\n",
+            "            found = None\n",
+        ),
+    ),
+    guard(
+        "captures: another's run is not taken for the lost one",
+        "capture/test_capture.py::test_another_captures_run_for_the_same_albums_is_not_taken_for_the_lost_one",
+        Change(PURCHASE, "since=bought.intended_at, besides=taken)", "since=bought.intended_at)"),
+    ),
+    guard(
+        "captures: keep before mapping",
+        "capture/test_capture.py::test_a_result_is_kept_before_anything_is_made_of_it",
+        Change(
+            CAPTURE,
+            "closing(Spotify(self.captures.means)) as spotify:",
+            "closing(Spotify(self.captures.means)) as spotify, self.connection.transaction():",
+        ),
+    ),
+    guard(
+        "captures: only the owner stores",
+        "postgres/test_apify_runs.py::test_whoever_was_relieved_while_it_mapped_stores_nothing",
+        Change(
+            ACTOR_RUNS,
+            """
+where id = %(snapshot)s and claimed_by = %(run)s and state = 'running'
+for update;
+""",
+            """
+where id = %(snapshot)s and state = 'running'
+for update;
+""",
+        ),
+    ),
+)
+
+GUARDS = CLAIM + LEASE + HITS + PAYMENT + VENDOR + CAPTURES

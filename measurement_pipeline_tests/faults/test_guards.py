@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from measurement_pipeline_tests.faults.guards import GUARDS, SCHEMA, Change, Guard
+from measurement_pipeline_tests.faults.guards import CAPTURES_SCHEMA, GUARDS, SCHEMA, Change, Guard
 from measurement_pipeline_tests.faults.matrix import Proves
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ class Copy:
         """Run the tests of the copy, whose files `changed`, that `selection` names: of each, why it failed, or None."""
         report = self.directory / "report.xml"
         # Migrating takes longer than most of these tests; what the migrations make is asked of a database of its own.
-        template = [] if SCHEMA in changed else ["--template", self.template]
+        template = [] if {SCHEMA, CAPTURES_SCHEMA} & set(changed) else ["--template", self.template]
         passed_on = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
         ended = subprocess.run(
             # Only what these tests need: a start of pytest with all its plugins, and Dagster for its warnings, takes three

@@ -35,6 +35,7 @@ from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 ROLES = ("measurement_owner", "measurement_pipeline", "measurement_client", "measurement_analyst")
+VIEWS = ("songstats_payable", "playcount_spent_this_month")
 NewLogin = Callable[..., str]
 
 
@@ -253,7 +254,7 @@ def intruder_url(house: Logins) -> str:
         "create trigger mine before insert on songs execute function suppress_redundant_updates_trigger()",
         "truncate run_heartbeats",
         "truncate songstats_quota_ledger cascade",
-        *(f"delete from {table}" for table in roles.TABLES if table not in {"run_heartbeats", "songstats_payable"}),
+        *(f"delete from {table}" for table in roles.TABLES if table not in {"run_heartbeats", *VIEWS}),
         "update song_measurements set value = 0",
         "update songstats_responses set body = ''",
         "update songstats_quota_ledger set reserved_at = now() - interval '31 days'",

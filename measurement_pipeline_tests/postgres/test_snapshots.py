@@ -16,6 +16,7 @@ from measurement_pipeline.domain.measurement_job import ScopeByAlbum, ScopeByCat
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
+from measurement_pipeline_tests.faults.waiting import until
 
 
 def albums(count: int, *, start: int = 0) -> tuple[str, ...]:
@@ -65,9 +66,9 @@ class Counter:
     def start_due(self, *, cap: str = "25"):
         return start_due(Terms(self.database_url, Decimal(cap), claim_timeout_seconds=5.0, max_attempts=5))
 
-    def age(self, interval: str) -> None:
-        """Let so much time have passed since the captures were asked for."""
-        self.sql("update playcount_snapshots set created_at = created_at - %s::interval", interval)
+    def age(self, interval: str, *, state: str = "done") -> None:
+        """Let so much time have passed since the captures were asked for and made."""
+        self.sql("update playcount_snapshots set created_at = created_at - %s::interval, state = %s", interval, state)
 
 
 @pytest.fixture
@@ -127,6 +128,24 @@ def test_those_who_ask_at_once_never_slip_under_the_cap_together(counter: Counte
         assert spent["usd"] == Decimal("0.09")
 
 
+def test_whoever_waited_for_the_last_of_the_month_finds_it_gone(counter: Counter):
+    """A sum that is older than the wait for the account, or no lock at all, would let both have it."""
+    counter.sql("insert into accounts (id) values (%s)", counter.account)
+    locked = (
+        "select 1 from pg_locks inner join pg_database on pg_locks.database = pg_database.oid"
+        " where datname = current_database() and locktype = 'advisory' and not granted"
+    )
+    answers: list[Opened | OverCap] = []
+    second = threading.Thread(target=lambda: answers.append(counter.ask(albums(10, start=50), cap="0.03")))
+    with connect(counter.database_url) as connection, connection.transaction():
+        first = snapshots.open_capture(connection, Wanted(counter.account, albums(10)), cap_usd=Decimal("0.03"))
+        second.start()
+        until(lambda: counter.sql(locked) or not second.is_alive())
+    second.join()
+    assert isinstance(first, Opened)
+    assert answers == [OverCap(cap=Decimal("0.03"), spent=Decimal("0.03"), asked=Decimal("0.03"))]
+
+
 def test_the_same_albums_within_the_hour_are_the_same_capture_and_cost_nothing(counter: Counter):
     first = counter.ask(albums(3))
     again = counter.ask(tuple(reversed(albums(3))), cap="0.009")
@@ -168,6 +187,12 @@ def test_a_failed_capture_is_not_handed_back_and_counts_what_was_paid_for_it(cou
         opened.snapshot,
         opened.snapshot,
     )
+    with connect(counter.database_url) as connection:
+        assert snapshots.estimate(connection, Wanted(counter.account, albums(200))) == (
+            Decimal("0.6"),
+            Decimal("0.3"),
+            False,
+        )
     again = counter.ask(albums(200), cap="0.89")
     assert again == OverCap(cap=Decimal("0.89"), spent=Decimal("0.3"), asked=Decimal("0.6"))
     assert isinstance(counter.ask(albums(200), cap="0.9"), Opened)
@@ -201,14 +226,31 @@ def test_an_estimate_says_what_asking_would_and_asks_for_nothing(counter: Counte
 def test_a_series_is_captured_once_when_its_last_capture_is_thirty_days_old(counter: Counter):
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
     assert counter.start_due().due == 0
-    counter.age("29 days 23 hours")
+    counter.age("29 days")
     assert counter.start_due().started == 0
-    counter.age("1 hour")
+    counter.age("1 day")
     found = counter.start_due()
     assert (found.due, found.started, found.refused) == (1, 1, ())
     rows = counter.sql("select schedule, album_ids, account from playcount_snapshots order by created_at")
     assert rows == [{"schedule": "monthly", "album_ids": list(albums(3)), "account": counter.account}] * 2
+    assert counter.start_due().due == 0, "it is still to come"
+
+
+def test_a_series_whose_capture_failed_is_made_up_for_the_day_after(counter: Counter):
+    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+    counter.age("0", state="failed")
     assert counter.start_due().due == 0
+    counter.age("1 day", state="failed")
+    assert counter.start_due().started == 1
+
+
+def test_a_capture_that_is_still_to_come_is_handed_back_however_old_it_is(counter: Counter):
+    first = counter.ask(albums(3))
+    counter.age("3 hours", state="queued")
+    again = counter.ask(albums(3))
+    assert isinstance(first, Opened)
+    assert isinstance(again, Opened)
+    assert (again.snapshot, again.reused) == (first.snapshot, True)
 
 
 def test_months_that_were_missed_are_made_up_for_once(counter: Counter):

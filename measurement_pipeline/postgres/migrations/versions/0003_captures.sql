@@ -49,6 +49,7 @@ create table playcount_snapshots (
     attempts int not null default 0,
     claimed_by text,
     not_before timestamptz,
+    captured_at timestamptz,
     tracks int,
     recordings int,
     without_count int,
@@ -72,6 +73,7 @@ comment on column playcount_snapshots.error is 'Why it failed, what is missing, 
 comment on column playcount_snapshots.attempts is 'Runs that took it up. Capped; given back where the vendor was away.';
 comment on column playcount_snapshots.claimed_by is 'The Dagster run that works on it, while running.';
 comment on column playcount_snapshots.not_before is 'Left alone until then.';
+comment on column playcount_snapshots.captured_at is 'The moment that its counts are for: when the actor was done with the first part that was kept, by Apify''s clock, and never ahead of the database''s.';
 comment on column playcount_snapshots.tracks is 'Tracks that were captured; a recording on two albums is two.';
 comment on column playcount_snapshots.recordings is 'Recordings that were measured.';
 comment on column playcount_snapshots.without_count is 'Tracks without a usable count: not captured by the actor, and no measurement.';
@@ -98,6 +100,7 @@ create table apify_runs (
     sha256 text,
     body bytea,
     mapped_at timestamptz,
+    albums int,
     tracks int,
     recordings int,
     without_count int,
@@ -114,22 +117,60 @@ comment on column apify_runs.cost_usd is 'What it is to cost, in US dollars.';
 comment on column apify_runs.run_id is 'The Dagster run that meant to start it.';
 comment on column apify_runs.intended_at is 'Before it was started.';
 comment on column apify_runs.actor_run is 'Apify''s id of the run; song_measurements.raw_ref. Null: its start was not heard of yet, and is looked for before another is started.';
-comment on column apify_runs.status is 'Apify''s word for how it stands (READY, RUNNING, SUCCEEDED, FAILED, TIMED-OUT, ABORTED, …), or ours: NOT-STARTED, MALFORMED.';
+comment on column apify_runs.status is 'Apify''s word for how it stands (READY, RUNNING, SUCCEEDED, FAILED, TIMED-OUT, ABORTED, …), or ours: NOT-STARTED; MALFORMED: kept, and cannot be read; GONE: Apify knows it no more; SURPLUS: started late, beside another that is used.';
 comment on column apify_runs.message is 'The actor''s own words on it.';
-comment on column apify_runs.finished_at is 'When the actor was done, by Apify''s clock: captured_at of what it brought, unless that lies ahead of the database''s clock.';
+comment on column apify_runs.finished_at is 'When the actor was done, by Apify''s clock.';
 comment on column apify_runs.superseded_at is 'When a person took the capture up again after this run had brought nothing: it no longer counts as a failure.';
 comment on column apify_runs.kept_at is 'When its result was kept.';
 comment on column apify_runs.sha256 is 'SHA-256 of the result, hex.';
 comment on column apify_runs.body is 'Its result as received, whole: it can be mapped again without paying.';
 comment on column apify_runs.mapped_at is 'When its tracks last became measurements.';
+comment on column apify_runs.albums is 'Albums in it that have a track.';
 comment on column apify_runs.tracks is 'Tracks in it.';
 comment on column apify_runs.recordings is 'Recordings that were measured.';
 comment on column apify_runs.without_count is 'Tracks without a usable count.';
-comment on column apify_runs.unmapped is 'Tracks of which no ISRC is known: id, name, count and why.';
+comment on column apify_runs.unmapped is 'Tracks of which no ISRC is known: id, name, count, why, and whether Spotify may yet say.';
 -- One run of the actor a chunk, unless it is known to have brought nothing.
 create unique index apify_runs_one_a_chunk on apify_runs (snapshot, chunk)
-where status is null or status not in ('FAILED', 'TIMED-OUT', 'ABORTED', 'NOT-STARTED');
+where status is null or status not in ('FAILED', 'TIMED-OUT', 'ABORTED', 'NOT-STARTED', 'GONE', 'SURPLUS');
 create index apify_runs_snapshot on apify_runs (snapshot, chunk, id);
+
+-- What an account's captures cost in the calendar month: what their runs of the actor do, and what is set aside for those that are
+-- still to be started.
+create view playcount_spent_this_month as
+with month as (
+    select date_trunc('month', clock_timestamp() at time zone 'UTC') at time zone 'UTC' as begins
+),
+
+bought as (
+    select
+        run.snapshot,
+        sum(run.cost_usd) as usd,
+        coalesce(sum(run.cost_usd) filter (where run.intended_at >= month.begins), 0) as usd_this_month
+    from apify_runs as run
+    cross join month
+    where run.status is distinct from 'NOT-STARTED'
+    group by run.snapshot
+)
+
+select
+    made.account,
+    sum(
+        coalesce(bought.usd_this_month, 0)
+        + case
+            when made.state in ('queued', 'running') and made.created_at >= month.begins
+                then greatest(made.estimated_cost_usd - coalesce(bought.usd, 0), 0)
+            else 0
+        end
+    ) as usd
+from playcount_snapshots as made
+cross join month
+left join bought on made.id = bought.snapshot
+where made.created_at >= month.begins - interval '31 days' or coalesce(bought.usd_this_month, 0) > 0
+group by made.account;
+comment on view playcount_spent_this_month is 'What the captures of an account cost in this calendar month (UTC), with what is set aside for those under way. In US dollars.';
+comment on column playcount_spent_this_month.account is 'The account.';
+comment on column playcount_spent_this_month.usd is 'US dollars; held against SNAPSHOT_MONTHLY_CAP_USD.';
 
 -- What a capture brought. Bought histories, by far the most rows, are not in it.
 create index song_measurements_snapshot on song_measurements (snapshot, song) where snapshot is not null;

@@ -1,0 +1,32 @@
+"""Asks the vendor how it stands with us: `GET /status`, which is free. Never raises for what the vendor does."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from measurement_pipeline.domain.spend import VendorMonth
+from measurement_pipeline.songstats import status
+from measurement_pipeline.songstats.client import SongstatsClient
+from measurement_pipeline.songstats.historic_stats import key_works
+
+
+@dataclass(frozen=True, slots=True)
+class VendorStatus:
+    """`key_works`: None where that could not be found out. `month`: what the vendor says it counted."""
+
+    key_works: bool | None
+    month: VendorMonth
+
+
+def ask(new_client: Callable[[], SongstatsClient], *, seconds: float | None = None) -> VendorStatus:
+    """One question, one answer; no hit. `seconds`: how long it may take, if not as long as any call."""
+
+    async def go() -> VendorStatus:
+        async with new_client() as client, asyncio.timeout(seconds):
+            answer = await client.fetch_status()
+        return VendorStatus(key_works(answer), status.read(answer))
+
+    try:
+        return asyncio.run(go())
+    except TimeoutError:
+        return VendorStatus(None, VendorMonth(detail=f"no answer within {seconds:g} s"))

@@ -1,0 +1,77 @@
+"""`captures`: those there are, a person's word to end one, and the end of a pause."""
+
+import getpass
+from pathlib import Path
+from uuid import UUID
+
+import click
+
+from measurement_pipeline.cli import names, output
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.target import database
+from measurement_pipeline.postgres import measurement_jobs, operator_acts, snapshots
+
+_VENDORS = ("apify", "spotify")
+
+
+@click.group("captures")
+def command() -> None:
+    """Captures of what is displayed today: `submit --source current` asks for one."""
+
+
+@command.command("list")
+@click.option("--account", metavar="ACCOUNT", help="Only those of this account: its UUID, or its name.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="The latest so many.")
+@output.json_option
+@click.pass_obj
+def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool) -> None:
+    """The latest captures, newest first."""
+    with database(state) as (_, connection):
+        of = None if account is None else names.account(connection, account)
+        found = snapshots.recent(connection, account=of, limit=limit)
+    if as_json:
+        output.as_json(found)
+    elif not found:
+        output.say("no capture was asked for")
+    else:
+        columns = ("capture", "account", "asked at", "state", "albums", "cost", "recordings", "not before", "why")
+        rows = [
+            (
+                one["id"],
+                one["account"],
+                one["created_at"],
+                one["state"],
+                one["album_count"],
+                f"${one['estimated_cost_usd']:,.3f}",
+                one["recordings"],
+                one["not_before"],
+                one["error"],
+            )
+            for one in found
+        ]
+        output.console().print(output.table(columns, rows, right=("albums", "cost", "recordings")))
+
+
+@command.command("stop")
+@click.argument("capture", type=click.UUID)
+@click.pass_obj
+def stop(state: Path | None, *, capture: UUID) -> None:
+    """End CAPTURE, which is open: it and its requests are failed. What was started is paid for; recorded."""
+    who = getpass.getuser()
+    with database(state) as (_, connection), connection.transaction():
+        if not snapshots.stop(connection, capture, error=f"stopped by {who}"):
+            raise RefusedError(f"there is no open capture {capture}: see `measurement-pipeline captures list`")
+        measurement_jobs.settle(connection)
+        operator_acts.record(connection, actor=who, act="capture stopped", detail={"snapshot": str(capture)})
+    output.say(f"capture {capture} is stopped")
+
+
+@command.command("resume")
+@click.pass_obj
+def resume(state: Path | None) -> None:
+    """End the pauses of Apify and Spotify now: a token was put right, or a `Retry-After` was too long; recorded."""
+    with database(state) as (_, connection), connection.transaction():
+        ended = snapshots.resume(connection, _VENDORS)
+        if ended:
+            operator_acts.record(connection, actor=getpass.getuser(), act="pause ended", detail={"vendors": ended})
+    output.say(f"the pause of {' and '.join(ended)} is over" if ended else "neither Apify nor Spotify is paused")

@@ -1,0 +1,73 @@
+"""A capture as a plain script would make it; what ours is held against.
+
+Same calls at the same concurrency, and the counts in the same table, in one transaction. No row before a start, nothing kept,
+no songs and no identifiers (so that the next capture asks Spotify about everything again), no ranks, and no waits.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import psycopg
+
+from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline_bench.sql import statements
+
+_SQL = statements("bare_capture")
+
+_ACTOR = "/v2/actors/beatanalytics~spotify-play-count-scraper/runs"
+_ALBUMS_A_RUN = 100
+_TRACKS_A_REQUEST = 50
+_AT_A_TIME = 8
+
+
+def capture(sandbox: Sandbox, database_url: str, album_ids: Sequence[str], *, batches: bool) -> int:
+    """Capture the albums; how many counts were stored."""
+    counts: dict[str, int] = {}
+    parts = [album_ids[at : at + _ALBUMS_A_RUN] for at in range(0, len(album_ids), _ALBUMS_A_RUN)]
+    with httpx.Client(base_url=sandbox.apify_url, trust_env=False, timeout=60) as client:
+        apify = {"authorization": f"Bearer {sandbox.apify_token}"}
+        runs = [_data(client.post(_ACTOR, json=_urls(part), headers=apify)) for part in parts]
+        for run in runs:
+            _data(client.get(f"/v2/actor-runs/{run['id']}", params={"waitForFinish": 20}, headers=apify))
+            answer = client.get(f"/v2/datasets/{run['defaultDatasetId']}/items", headers=apify).raise_for_status()
+            for album in answer.json():
+                counts |= {track["id"]: track["streamCount"] for track in album["tracks"]}
+        login = (sandbox.spotify_client_id, sandbox.spotify_client_secret)
+        token = client.post("/api/token", data={"grant_type": "client_credentials"}, auth=login).json()["access_token"]
+        isrcs = _isrcs(client, {"authorization": f"Bearer {token}"}, list(counts), batches=batches)
+    measured = [(isrcs[track], count) for track, count in counts.items()]
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            _SQL["store"], {"songs": [song for song, _ in measured], "counts": [count for _, count in measured]}
+        )
+    return len(measured)
+
+
+def _urls(album_ids: Sequence[str]) -> dict[str, Any]:
+    return {"urls": [{"url": f"https://open.spotify.com/album/{album}"} for album in album_ids]}
+
+
+def _data(answer: httpx.Response) -> dict[str, Any]:
+    found: dict[str, Any] = answer.raise_for_status().json()["data"]
+    return found
+
+
+def _isrcs(client: httpx.Client, headers: dict[str, str], tracks: Sequence[str], *, batches: bool) -> dict[str, str]:
+    def ask_for_fifty(at: int) -> list[dict[str, Any]]:
+        ids = ",".join(tracks[at : at + _TRACKS_A_REQUEST])
+        found: list[dict[str, Any]] = client.get("/v1/tracks", params={"ids": ids}, headers=headers).json()["tracks"]
+        return found
+
+    def ask_for_one(track: str) -> dict[str, Any]:
+        found: dict[str, Any] = client.get(f"/v1/tracks/{track}", headers=headers).json()
+        return found
+
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        if batches:
+            fifties = pool.map(ask_for_fifty, range(0, len(tracks), _TRACKS_A_REQUEST))
+            described = [track for fifty in fifties for track in fifty]
+        else:
+            described = list(pool.map(ask_for_one, tracks))
+    return {track["id"]: track["external_ids"]["isrc"] for track in described}

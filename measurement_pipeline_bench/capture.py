@@ -1,0 +1,111 @@
+"""A capture: tracks a second from its claim to its end, beside a bare script that makes the same calls.
+
+Once with a Spotify that answers for fifty tracks at a time, once with one that does not; of tracks that are new, and of the
+same ones again, as the next month's capture meets them.
+"""
+
+import time
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+from measurement_pipeline.capture.conclusion import Kind
+from measurement_pipeline.capture.run import make_capture
+from measurement_pipeline.postgres import snapshots
+from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
+from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.discography import album_id
+from measurement_pipeline_bench import bare_capture
+from measurement_pipeline_bench.figures import Figure, Findings, Target
+from measurement_pipeline_bench.lab import Deployment, Lab, doubles, isrcs
+
+_TRACKS_AN_ALBUM = 15
+_ARTIST = "The Bench"
+# Batches alone: as an app in development mode gets them.
+_BATCHES = "/v1/track[s]"
+
+
+def measure(lab: Lab) -> Findings:
+    """The same albums, each way."""
+    albums = lab.size(1_000, 20)
+    tracks = albums * _TRACKS_AN_ALBUM
+    figures = []
+    with doubles(points=1) as sandbox:
+        album_ids = release(sandbox, albums)
+        for batches in (True, False):
+            if not batches:
+                sandbox.faults(_BATCHES, status=403)
+            asked = "50 a request" if batches else "one a request"
+            deployment = lab.deployment(sandbox, **_settings(sandbox))
+            lab.say(f"capture of {albums:,} albums of {_TRACKS_AN_ALBUM} tracks, Spotify asked for {asked}")
+            first = _seconds(deployment, album_ids)
+            lab.say("capture: the same again, when its tracks are known")
+            second = _seconds(deployment, album_ids)
+            lab.say("capture: the bare script")
+            bare = _bare_seconds(sandbox, lab.database(), album_ids, batches=batches)
+            figures += [
+                Figure(
+                    f"capture of {albums:,} albums of {_TRACKS_AN_ALBUM} tracks, {what}; {asked}",
+                    "tracks/s",
+                    tracks / seconds,
+                    "a bare script, same calls",
+                    tracks / bare,
+                    Target("ratio", at_least=0.5),
+                    "capture: the bare script keeps nothing, learns no song and no identifier, and stores in one transaction",
+                )
+                for what, seconds in (("all new", first), ("all known", second))
+            ]
+    return Findings(figures)
+
+
+def _bare_seconds(sandbox: Sandbox, database_url: str, album_ids: list[str], *, batches: bool) -> float:
+    since = time.monotonic()
+    stored = bare_capture.capture(sandbox, database_url, album_ids, batches=batches)
+    seconds = time.monotonic() - since
+    if stored != len(album_ids) * _TRACKS_AN_ALBUM:
+        raise RuntimeError(f"expected {_TRACKS_AN_ALBUM} counts an album of the bare script, found {stored} in all")
+    return seconds
+
+
+def release(sandbox: Sandbox, albums: int) -> list[str]:
+    """Have Spotify know so many albums; their ids, sorted."""
+    songs = isrcs(albums * _TRACKS_AN_ALBUM)
+    names = [f"Album {number // _TRACKS_AN_ALBUM}" for number in range(len(songs))]
+    known = [Known(play_count=number + 1, artist=_ARTIST, album=name) for number, name in enumerate(names)]
+    sandbox.know(dict(zip(songs, known, strict=True)))
+    return sorted({album_id(_ARTIST, name) for name in names})
+
+
+def _seconds(deployment: Deployment, album_ids: list[str]) -> float:
+    captures = deployment.pipeline().captures
+    if captures is None:
+        raise RuntimeError("expected a deployment that captures")
+    snapshot = _asked(deployment, album_ids, cap_usd=captures.terms.cap_usd)
+    since = time.monotonic()
+    ended = make_capture(snapshot, captures, run="bench")
+    seconds = time.monotonic() - since
+    if ended.kind is not Kind.DONE or ended.unmapped:
+        raise RuntimeError(f"expected a capture that is done, with every track mapped: {ended.kind}, {ended.reason}")
+    return seconds
+
+
+def _asked(deployment: Deployment, album_ids: list[str], *, cap_usd: Decimal) -> UUID:
+    # By another account each time: the same one would be handed the capture that it had within the hour.
+    with deployment.connect() as connection, connection.transaction():
+        opened = snapshots.open_capture(connection, Wanted(uuid4(), tuple(album_ids)), cap_usd=cap_usd)
+    match opened:
+        case Opened():
+            return opened.snapshot
+        case OverCap():
+            raise RuntimeError(f"expected the month to allow a capture: {opened}")
+
+
+def _settings(sandbox: Sandbox) -> dict[str, str]:
+    return {
+        "APIFY_TOKEN": sandbox.apify_token,
+        "APIFY_BASE_URL": sandbox.apify_url,
+        "SPOTIFY_CLIENT_ID": sandbox.spotify_client_id,
+        "SPOTIFY_CLIENT_SECRET": sandbox.spotify_client_secret,
+        "SPOTIFY_API_BASE": sandbox.spotify_url,
+        "SPOTIFY_ACCOUNTS_BASE": sandbox.spotify_url,
+    }

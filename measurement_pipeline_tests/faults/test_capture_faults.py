@@ -1,0 +1,398 @@
+"""Captures under SIGKILL, under vendors that fail, and many at once: each part is paid for once, and all of it is measured.
+
+What was paid for is counted at Apify's end. The victim is a process (`child`), held at a point by the database (`crash_points`).
+"""
+
+import json
+import random
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from measurement_pipeline.capture.conclusion import Kind
+from measurement_pipeline.capture.run import Ended
+from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
+from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.postgres import snapshots
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline_tests.capture.conftest import Studio, isrcs, studio_of
+from measurement_pipeline_tests.faults import crash_points
+from measurement_pipeline_tests.faults.child import ASK_FOR_CAPTURES, CAPTURE, Orders, child, said
+from measurement_pipeline_tests.faults.crash_points import CrashPoint, armed
+from measurement_pipeline_tests.faults.matrix import Proves
+from measurement_pipeline_tests.faults.test_crash_points import killed_at
+from measurement_pipeline_tests.faults.waiting import until
+
+pytestmark = pytest.mark.timeout(300)
+
+CLAIM_TIMEOUT_SECONDS = 0.5
+PARTS = 2
+ALBUMS = ALBUMS_A_CHUNK + 3
+ALWAYS = ("I1", "I2", "I5", "I6", "I10", "I14")
+
+STARTS, LISTED, LOOKS = "/v2/act*/*/runs", "/v2/act*/*/runs", "/v2/actor-runs/"
+ITEMS, INPUT = "/v2/datasets/*/items", "/v2/key-value-stores/"
+
+
+@pytest.fixture
+def studio(database_url: str, sandbox: Sandbox) -> Studio:
+    return studio_of(database_url, sandbox)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request for current counts that was accepted, its capture, and what it is to come to."""
+
+    request: UUID
+    snapshot: UUID
+    counts: dict[str, int]
+
+
+def ask_for(studio: Studio, *, start: int = 0, albums: int = ALBUMS) -> Asked:
+    """A request as a client makes it, for albums of one recording each."""
+    counts = {song: 10 + number for number, song in enumerate(isrcs(albums, start=start))}
+    released = studio.release({f"Album {song}": {song: count} for song, count in counts.items()})
+    (request,) = studio.sql(
+        "insert into measurement_jobs (account, source, scope) values (%s, 'current', %s) returning id",
+        studio.account,
+        json.dumps({"album_ids": released}),
+    )
+    opened = intake.open_round(studio.database_url)
+    (taken,) = intake.take_in(studio.database_url, opened, {}, run="intake", cap_usd=Decimal(25))
+    assert taken.capture is not None
+    return Asked(request["id"], taken.capture.snapshot, counts)
+
+
+def left(studio: Studio, asked: Asked) -> list[list[dict[str, Any]]]:
+    """All that a capture has come to."""
+    return [
+        studio.bought(asked.snapshot),
+        [studio.shown(asked.snapshot)],
+        studio.sql("select * from song_measurements order by song"),
+        studio.sql("select * from measurement_jobs where id = %s", asked.request),
+    ]
+
+
+def is_done_and_paid_once(studio: Studio, everything: Sequence[Asked]) -> None:
+    """All of it is measured, each part of it was paid for once, and whoever asked was answered."""
+    studio.nothing_breaks()
+    assert studio.counts() == {song: count for one in everything for song, count in one.counts.items()}
+    parts = sum(-(-len(one.counts) // ALBUMS_A_CHUNK) for one in everything)
+    assert studio.paid() == {"runs": parts, "albums": sum(len(one.counts) for one in everything)}
+    for one in everything:
+        brought = [row["chunk"] for row in studio.bought(one.snapshot) if row["status"] != "NOT-STARTED"]
+        assert brought == sorted(set(brought)), "one run of the actor a part"
+        (request,) = studio.sql("select state, error from measurement_jobs where id = %s", one.request)
+        assert (request["state"], request["error"]) == ("done", None)
+
+
+# --- deaths ----------------------------------------------------------------------------------------------------------------
+
+# What the victim had come to when it died there, or the test would prove nothing: of its rows and of the runs that were paid.
+SEEN_AT = {
+    crash_points.BEFORE_THE_START: lambda rows, paid: paid == len(rows) - 1,
+    crash_points.AFTER_THE_START: lambda rows, paid: paid == len(rows) and not all(row["actor_run"] for row in rows),
+    crash_points.AFTER_THE_ID: lambda rows, paid: (
+        paid == len(rows) == sum(row["actor_run"] is not None for row in rows)
+    ),
+    crash_points.AFTER_THE_RESULT: lambda rows, _: any(row["status"] == "SUCCEEDED" for row in rows),
+    crash_points.AFTER_KEEPING_THE_RESULT: lambda rows, _: any(row["kept_at"] and not row["mapped_at"] for row in rows),
+    crash_points.WHILE_STORING: lambda rows, _: any(row["kept_at"] and not row["mapped_at"] for row in rows),
+    crash_points.BEFORE_THE_END: lambda rows, _: all(row["mapped_at"] for row in rows),
+}
+
+
+def dies_alone(point: CrashPoint, number: int) -> bool:
+    """Whether the server does the victim's last statement to its end, or the whole machine died: by turns where both can be."""
+    if point in {crash_points.BEFORE_THE_START, crash_points.AFTER_THE_START}:
+        return point is crash_points.BEFORE_THE_START
+    return number % 2 == 1
+
+
+@pytest.mark.parametrize("point", crash_points.CAPTURE, ids=lambda point: point.name)
+def test_a_capture_killed_at_a_named_point_is_taken_over_and_no_part_is_paid_again(
+    studio: Studio, point: CrashPoint, long_form: bool, proves: Proves
+):
+    moments = random.Random(point.name)
+    everything: list[Asked] = []
+    paid_before = 0
+    for number in range(6 if long_form else 1):
+        asked = ask_for(studio, start=number * ALBUMS)
+        everything.append(asked)
+        most = 1 if point is crash_points.BEFORE_THE_END else PARTS
+        occurrence = moments.randint(1, most) if long_form else most
+        victim = orders_for(studio, asked, run=f"victim-{number}")
+        alone = dies_alone(point, number)
+        with killed_at(point, studio.database_url, victim, occurrence=occurrence, undone=not alone):
+            at_death, paid = left(studio, asked), studio.paid()["runs"] - paid_before
+        is_as_named = not alone or point is crash_points.BEFORE_THE_START
+        assert SEEN_AT[point](at_death[0], paid) or not is_as_named
+        studio.nothing_breaks(at_rest=False)
+
+        # While it might still live, nothing of it is touched.
+        patient = studio.with_terms(claim_timeout_seconds=600.0)
+        early = studio.make(asked.snapshot, run=f"too early-{number}", captures=patient)
+        is_over = early.kind is Kind.DONE_BEFORE
+        assert early.kind is Kind.LEFT_ALONE or (is_over and alone and point is crash_points.BEFORE_THE_END)
+        assert left(studio, asked) == at_death
+
+        wait_for_the_claim_timeout(studio)
+        assert_due(studio, [] if is_over else [asked.snapshot])
+        take_over(studio, asked, run=f"next-{number}", is_started=point is not crash_points.BEFORE_THE_START)
+        is_done_and_paid_once(studio, everything)
+        assert studio.shown(asked.snapshot)["attempts"] <= 2
+        paid_before = studio.paid()["runs"]
+    proves(f"SIGKILL of a capture {point.name}", ALWAYS, times=number + 1)
+
+
+def test_a_run_that_stood_still_and_was_relieved_changes_nothing_once_it_goes_on(studio: Studio, proves: Proves):
+    asked = ask_for(studio)
+    with ExitStack() as stack:
+        with armed(studio.database_url, crash_points.AFTER_THE_RESULT, occurrence=PARTS) as held:
+            victim = stack.enter_context(child(orders_for(studio, asked, run="victim")))
+            assert held.wait_for_victim() == victim.pid
+            victim.send_signal(signal.SIGSTOP)
+        wait_for_the_claim_timeout(studio)
+        take_over(studio, asked, run="next", is_started=True)
+        before = left(studio, asked)
+        victim.send_signal(signal.SIGCONT)
+        assert said(victim)["kind"] == Kind.LEFT_ALONE
+    assert left(studio, asked) == before
+    is_done_and_paid_once(studio, [asked])
+    proves("a capture whose run stands still for longer than the claim timeout", [*ALWAYS, "I3"])
+
+
+def orders_for(studio: Studio, asked: Asked, *, run: str) -> Orders:
+    return Orders(
+        CAPTURE,
+        studio.database_url,
+        studio.sandbox.apify_url,
+        run=run,
+        claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS,
+        snapshot=str(asked.snapshot),
+    )
+
+
+def wait_for_the_claim_timeout(studio: Studio) -> None:
+    """As a patient operator would: nobody helps the clock."""
+    lives = "select 1 from run_heartbeats where beat_at >= clock_timestamp() - make_interval(secs => %s)"
+    until(lambda: not studio.sql(lives, CLAIM_TIMEOUT_SECONDS))
+
+
+def assert_due(studio: Studio, expected: Sequence[UUID]) -> None:
+    with connect(studio.database_url) as connection:
+        assert snapshots.due(connection, claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS, limit=10) == expected
+
+
+def take_over(studio: Studio, asked: Asked, *, run: str, is_started: bool) -> None:
+    """The next run takes the capture to its end, at once unless it cannot be known yet whether the actor was started."""
+    captures = studio.with_terms(claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS)
+    if not is_started:
+        paid = studio.paid()
+        ended = studio.make(asked.snapshot, run=run, captures=captures)
+        assert (ended.kind, ended.reason) == (Kind.PUT_OFF, "whether Apify started the actor is not known yet")
+        assert studio.paid() == paid
+        time_passes(studio)
+    assert studio.make(asked.snapshot, run=run, captures=captures).kind in {Kind.DONE, Kind.DONE_BEFORE}
+
+
+def time_passes(studio: Studio) -> None:
+    """Waits are over, and a run that was started would be in Apify's list by now."""
+    studio.sql("update playcount_snapshots set not_before = null")
+    studio.sql("update vendor_state set paused_until = now() where vendor in ('apify', 'spotify')")
+    studio.sql("update apify_runs set intended_at = intended_at - interval '2 minutes' where status is null")
+
+
+# --- vendors ---------------------------------------------------------------------------------------------------------------
+
+
+def to_its_end(studio: Studio, asked: Asked, *, most: int = 60) -> Ended:
+    """Runs until the capture is over: tries within a run, and between two runs whatever wait was asked for."""
+    run, retry_number = 0, 0
+    for _ in range(most):
+        ended = studio.make(asked.snapshot, run=f"run-{run}", retry_number=retry_number, last_try=retry_number >= 3)
+        studio.nothing_breaks(at_rest=False)
+        if ended.kind in {Kind.DONE, Kind.FAILED}:
+            return ended
+        assert ended.kind in {Kind.TRY_AGAIN, Kind.PUT_OFF, Kind.STOPPED}, ended
+        retry_number += 1
+        if ended.kind is not Kind.TRY_AGAIN:
+            run, retry_number = run + 1, 0
+            time_passes(studio)
+    raise AssertionError(f"not over after {most} tries: {studio.shown(asked.snapshot)['error']}")
+
+
+APIFY = {
+    "5xx in bursts": [{"path": "/v2/", "status": 503, "share": 0.25}, {"path": "/v2/", "status": 500, "share": 0.2}],
+    "429 with Retry-After": [{"path": "/v2/", "status": 429, "retry_after": 7, "share": 0.4}],
+    "429 without Retry-After": [{"path": "/v2/", "status": 429, "share": 0.4}],
+    "bodies cut short at random bytes": [{"path": "/v2/", "cut": "anywhere", "share": 0.4}],
+    "connections closed or reset": [
+        {"path": "/v2/", "reset": True, "share": 0.25},
+        {"path": "/v2/", "close": True, "share": 0.25},
+    ],
+    "HTML in place of JSON": [{"path": "/v2/", "body": "<html>", "share": 0.4}],
+    "what is no HTTP": [{"path": "/v2/", "raw": "\x00\x01", "share": 0.4}],
+    "everything at once": [
+        {"path": "/v2/", "status": 502, "share": 0.1},
+        {"path": "/v2/", "status": 429, "share": 0.1},
+        {"path": "/v2/", "cut": "anywhere", "share": 0.15},
+        {"path": "/v2/", "reset": True, "share": 0.15},
+    ],
+}
+
+
+@pytest.mark.parametrize("weather", APIFY)
+def test_a_capture_through_a_storm_at_apify_ends_measured_and_paid_once_a_part(
+    studio: Studio, weather: str, long_form: bool, proves: Proves
+):
+    everything: list[Asked] = []
+    met, enough = 0, 100 if long_form else 3
+    while met < enough:
+        assert len(everything) < enough, "a storm that nothing met proves nothing"
+        for place, fault in enumerate(APIFY[weather]):
+            studio.sandbox.faults(**fault, seed=f"{weather} {len(everything)} {place}")
+        everything.append(ask_for(studio, start=len(everything) * ALBUMS))
+        ended = to_its_end(studio, everything[-1])
+        met += sum(request["fault"] for request in studio.sandbox.requests("/v2/"))
+        studio.sandbox.clear_faults()
+        studio.sandbox.forget_requests()
+        assert (ended.kind, ended.reason) == (Kind.DONE, None)
+        is_done_and_paid_once(studio, everything)
+    proves(f"Apify: {weather}", ALWAYS, times=met)
+
+
+# Which request is spoiled, and whether a start has to be lost for it to be made at all.
+ROUTES = {
+    "start": ("POST", STARTS, False),
+    "look": ("GET", LOOKS, False),
+    "items": ("GET", ITEMS, False),
+    "list": ("GET", LISTED, True),
+    "INPUT": ("GET", INPUT, True),
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"cut": 20}, id="cut"),
+        pytest.param({"reset": True}, id="reset"),
+        # Each takes the seconds that an answer is waited for.
+        pytest.param({"delay": 3.0}, id="late", marks=pytest.mark.long),
+    ],
+)
+def test_whichever_request_to_apify_loses_its_answer_nothing_is_paid_twice(
+    studio: Studio, route: str, fault: dict[str, object], proves: Proves
+):
+    method, path, is_lost = ROUTES[route]
+    if is_lost:
+        studio.sandbox.faults(STARTS, method="POST", close=True, count=1)
+    studio.sandbox.faults(path, method=method, count=2, **fault)
+    asked = ask_for(studio)
+    assert to_its_end(studio, asked).kind is Kind.DONE
+    assert sum(request["fault"] for request in studio.sandbox.requests("/v2/")) == 2 + is_lost
+    is_done_and_paid_once(studio, [asked])
+    proves(f"Apify: an answer lost to {route}", ALWAYS)
+
+
+TRACKS, TOKEN = "/v1/tracks", "/api/token"
+SPOTIFY = {
+    "429 for 14 hours": [{"path": TRACKS, "status": 429, "retry_after": 14 * 3600}],
+    "5xx": [{"path": TRACKS, "status": 503}],
+    "no token to be had": [{"path": TOKEN, "status": 500}],
+    "credentials refused": [{"path": TOKEN, "status": 400, "body": '{"error": "invalid_client"}'}],
+    "tokens that are refused at once": [{"path": TRACKS, "status": 401}],
+    "wrong shapes": [{"path": TRACKS, "body": '{"tracks": {"a": 1}}'}],
+    "HTML in place of JSON": [{"path": TRACKS, "body": "<html>"}],
+    "bodies cut short": [{"path": TRACKS, "cut": 30}],
+    "connections reset": [{"path": TOKEN, "reset": True}, {"path": TRACKS, "reset": True}],
+}
+PASSING = {
+    "an expired token": [{"path": TRACKS, "status": 401, "count": 1}],
+    "a 429 of a second": [{"path": TRACKS, "status": 429, "retry_after": 1, "count": 2}],
+    "a 5xx once": [{"path": TRACKS, "status": 502, "count": 1}],
+}
+
+
+@pytest.mark.parametrize("weather", SPOTIFY)
+def test_while_spotify_is_away_a_capture_ends_unmapped_and_is_mapped_later_for_nothing(
+    studio: Studio, weather: str, proves: Proves
+):
+    asked = ask_for(studio)
+    for fault in SPOTIFY[weather]:
+        studio.sandbox.faults(**fault)
+    assert to_its_end(studio, asked).kind is Kind.DONE
+    shown = studio.shown(asked.snapshot)
+    assert (shown["unmapped"], shown["recordings"]) == (len(asked.counts), 0)
+    assert studio.sql("select 1 from songs") == studio.sql("select 1 from song_measurements") == []
+    studio.nothing_breaks()
+    studio.sandbox.clear_faults()
+    time_passes(studio)
+    again = studio.make(asked.snapshot, run="a person", operator=True)
+    assert (again.kind, again.unmapped) == (Kind.DONE, ())
+    is_done_and_paid_once(studio, [asked])
+    proves(f"Spotify: {weather}", ALWAYS)
+
+
+@pytest.mark.parametrize("weather", PASSING)
+def test_what_passes_at_spotify_within_seconds_is_not_noticed(studio: Studio, weather: str, proves: Proves):
+    asked = ask_for(studio)
+    for fault in PASSING[weather]:
+        studio.sandbox.faults(**fault)
+    assert to_its_end(studio, asked).unmapped == ()
+    is_done_and_paid_once(studio, [asked])
+    proves(f"Spotify: {weather}", ALWAYS)
+
+
+# --- many at once ----------------------------------------------------------------------------------------------------------
+
+
+def waiting_for_the_account(studio: Studio) -> int:
+    (row,) = studio.sql(
+        "select count(*) as n from pg_locks inner join pg_database on pg_locks.database = pg_database.oid"
+        " where datname = current_database() and locktype = 'advisory' and not granted"
+    )
+    return int(row["n"])
+
+
+def test_two_processes_of_four_threads_spend_a_month_to_its_last_album(studio: Studio, long_form: bool, proves: Proves):
+    rounds = 10 if long_form else 1
+    for number in range(rounds):
+        account = uuid4()
+        studio.sql("insert into accounts (id) values (%s)", account)
+        orders = [
+            Orders(
+                ASK_FOR_CAPTURES,
+                studio.database_url,
+                studio.sandbox.apify_url,
+                songs=[f"round {number} process {process} thread {thread}" for thread in range(4)],
+                account=str(account),
+                cap_usd="0.1",
+            )
+            for process in range(2)
+        ]
+        with connect(studio.database_url) as gate, ExitStack() as stack:
+            # Nobody begins before all of them stand before the account.
+            with gate.transaction():
+                gate.execute(
+                    "select pg_advisory_xact_lock(hashtextextended('playcount_snapshots of ' || %s, 0))", [str(account)]
+                )
+                processes = [stack.enter_context(child(one)) for one in orders]
+                until(lambda: waiting_for_the_account(studio) == 8, what="all of them before the account")
+            told = sum((Counter(said(process)) for process in processes), Counter[str]())
+        # $0.10 a month are 11 captures of three albums at $0.009, and $0.001 over.
+        assert (told["Opened"], told["OverCap"]) == (11, 29)
+        (spent,) = studio.sql(
+            "select count(*) as n, sum(estimated_cost_usd) as usd from playcount_snapshots where account = %s", account
+        )
+        assert (spent["n"], spent["usd"]) == (11, Decimal("0.099"))
+    proves("more captures asked for at once than the month allows", ["I1", "I6"], times=rounds)

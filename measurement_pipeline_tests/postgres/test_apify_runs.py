@@ -1,0 +1,79 @@
+"""Rows of runs of the actor: one a part, and written by whoever holds the capture alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+import pytest
+
+from measurement_pipeline.domain.capture import measure
+from measurement_pipeline.postgres import apify_runs, snapshots
+from measurement_pipeline.postgres.apify_runs import NotOursError
+from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.snapshots import Opened, Wanted
+
+
+@pytest.fixture
+def snapshot(connection: Connection) -> UUID:
+    """A capture that run-1 holds."""
+    with connection.transaction():
+        opened = snapshots.open_capture(connection, Wanted(uuid4(), ("a",)), cap_usd=Decimal(1))
+    assert isinstance(opened, Opened)
+    held = snapshots.claim(connection, opened.snapshot, run="run-1", operator=False, claim_timeout_seconds=600)
+    assert held is not None
+    return opened.snapshot
+
+
+def intend(connection: Connection, snapshot: UUID, *, run: str = "run-1") -> int:
+    return apify_runs.intend(connection, snapshot, 0, ["a"], run=run)
+
+
+@contextmanager
+def refused(words: str) -> Iterator[None]:
+    with pytest.raises(NotOursError, match=words):
+        yield
+
+
+@pytest.mark.parametrize("status", [None, "READY", "RUNNING", "SUCCEEDED", "MALFORMED"])
+def test_a_part_whose_run_may_have_brought_something_has_no_second_one(
+    connection: Connection, snapshot: UUID, status: str | None
+):
+    row = intend(connection, snapshot)
+    if status is not None:
+        apify_runs.started(connection, row, actor_run="its-run", status=status)
+    with refused("has a run of the actor already"):
+        intend(connection, snapshot)
+
+
+@pytest.mark.parametrize("status", ["FAILED", "TIMED-OUT", "ABORTED", "NOT-STARTED"])
+def test_a_part_whose_run_brought_nothing_may_have_another(connection: Connection, snapshot: UUID, status: str):
+    row = intend(connection, snapshot)
+    if status == apify_runs.NOT_STARTED:
+        apify_runs.not_started(connection, row, message="refused")
+    else:
+        apify_runs.started(connection, row, actor_run="its-run", status=status)
+    assert intend(connection, snapshot) > row
+
+
+def test_whoever_does_not_hold_the_capture_means_to_start_nothing(connection: Connection, snapshot: UUID):
+    with refused("is not run run-2's"):
+        intend(connection, snapshot, run="run-2")
+
+
+def test_whoever_was_relieved_while_it_mapped_stores_nothing(connection: Connection, snapshot: UUID):
+    row = intend(connection, snapshot)
+    apify_runs.started(connection, row, actor_run="its-run", status="SUCCEEDED")
+    apify_runs.keep(connection, row, b"[]")
+    connection.execute("update playcount_snapshots set claimed_by = 'run-2'")
+    with refused("is not run run-1's any more"):
+        apify_runs.store(connection, row, measure((), {}, {}), snapshot=snapshot, run="run-1")
+    assert not apify_runs.of_snapshot(connection, snapshot)[0].is_mapped
+    apify_runs.store(connection, row, measure((), {}, {}), snapshot=snapshot, run="run-2")
+    assert apify_runs.of_snapshot(connection, snapshot)[0].is_mapped
+
+
+def test_one_run_of_the_actor_is_one_rows(connection: Connection, snapshot: UUID):
+    apify_runs.started(connection, intend(connection, snapshot), actor_run="its-run", status="FAILED")
+    with refused("its-run of the actor is another row's"):
+        apify_runs.started(connection, intend(connection, snapshot), actor_run="its-run", status="READY")
