@@ -23,7 +23,7 @@ _MOST_SERIES = 500
 _MOST_FOUND = 100
 
 # Rows that an export holds at once.
-_ROWS_AT_ONCE = 20_000
+ROWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,5 +173,5 @@ def stream(connection: Connection, view: str, catalog: UUID) -> Iterator[Sequenc
     # A cursor that the server keeps lives in a transaction.
     with connection.transaction(), connection.cursor(f"export_{uuid4().hex}") as cursor:
         cursor.execute(chosen[view], {"catalog": catalog})
-        while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+        while rows := cursor.fetchmany(ROWS_AT_ONCE):
             yield [tuple(row.values()) for row in rows]

@@ -169,7 +169,13 @@ select
     coalesce(sum(covered.days_expected), 0)::bigint as days_expected,
     coalesce(sum(covered.days_missing), 0)::bigint as days_missing,
     coalesce(sum(covered.restatements), 0)::bigint as restatements,
-    coalesce(sum(covered.hits), 0)::bigint as hits
+    coalesce(sum(covered.hits), 0)::bigint as hits,
+    (
+        select coalesce(sum(actor_run.cost_usd), 0)
+        from playcount_snapshots as capture
+        inner join apify_runs as actor_run on capture.id = actor_run.snapshot
+        where capture.catalog = %(catalog)s
+    ) as captures_usd
 from analytics.measurement_coverage as covered
 inner join catalog_songs as listed on covered.song = listed.song
 where listed.catalog = %(catalog)s;

@@ -12,17 +12,23 @@ select
     min(counted.day) filter (where counted.is_measured) as oldest_day,
     max(counted.day) filter (where counted.is_measured) as newest_day,
     coalesce(sum(rates.plays_28), 0)::bigint as plays_28_days,
+    coalesce(sum(rates.a_year_28), 0)::bigint as plays_a_year_28_days,
     count(rates.plays_28)::int as recordings_28_days,
     coalesce(sum(rates.plays_90), 0)::bigint as plays_90_days,
+    coalesce(sum(rates.a_year_90), 0)::bigint as plays_a_year_90_days,
     count(rates.plays_90)::int as recordings_90_days,
     coalesce(sum(rates.plays_365), 0)::bigint as plays_365_days,
+    coalesce(sum(rates.a_year_365), 0)::bigint as plays_a_year_365_days,
     count(rates.plays_365)::int as recordings_365_days
 from analytics.catalog_play_counts as counted
 left join lateral (
     select
         max(rate.plays) filter (where rate.window_days = 28) as plays_28,
+        max(rate.plays_a_year) filter (where rate.window_days = 28) as a_year_28,
         max(rate.plays) filter (where rate.window_days = 90) as plays_90,
-        max(rate.plays) filter (where rate.window_days = 365) as plays_365
+        max(rate.plays_a_year) filter (where rate.window_days = 90) as a_year_90,
+        max(rate.plays) filter (where rate.window_days = 365) as plays_365,
+        max(rate.plays_a_year) filter (where rate.window_days = 365) as a_year_365
     from analytics.run_rates as rate
     where rate.song = counted.song
 ) as rates on true
@@ -39,8 +45,11 @@ comment on column analytics.catalog_totals.imported_play_count is 'What a catalo
 comment on column analytics.catalog_totals.oldest_day is 'The oldest of the newest figures: how stale the total may be. | unit: UTC date | source: catalog_play_counts.day';
 comment on column analytics.catalog_totals.newest_day is 'The newest of them. | unit: UTC date | source: catalog_play_counts.day';
 comment on column analytics.catalog_totals.plays_28_days is 'Plays of each recording''s last 28 days, of those that cover them. | unit: plays | source: run_rates.plays';
+comment on column analytics.catalog_totals.plays_a_year_28_days is 'Their rates a year, added up. | unit: plays a year | source: run_rates.plays_a_year';
 comment on column analytics.catalog_totals.recordings_28_days is 'How many do. | unit: recordings | source: run_rates.plays';
 comment on column analytics.catalog_totals.plays_90_days is 'Plays of each recording''s last 90 days, of those that cover them. | unit: plays | source: run_rates.plays';
+comment on column analytics.catalog_totals.plays_a_year_90_days is 'Their rates a year, added up. | unit: plays a year | source: run_rates.plays_a_year';
 comment on column analytics.catalog_totals.recordings_90_days is 'How many do. | unit: recordings | source: run_rates.plays';
 comment on column analytics.catalog_totals.plays_365_days is 'Plays of each recording''s last 365 days, of those that cover them. | unit: plays | source: run_rates.plays';
+comment on column analytics.catalog_totals.plays_a_year_365_days is 'Their rates a year, added up. | unit: plays a year | source: run_rates.plays_a_year';
 comment on column analytics.catalog_totals.recordings_365_days is 'How many do. | unit: recordings | source: run_rates.plays';
