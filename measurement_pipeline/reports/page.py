@@ -3,6 +3,7 @@
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.reports import charts
 from measurement_pipeline.reports.catalog import CatalogFacts, drawn
 
@@ -40,6 +41,7 @@ def page(facts: CatalogFacts, *, eur_per_hit: float, invented: bool) -> str:
         charts=[Markup(svg) for svg in drawn(facts, charts.OF_THE_PAGE).values()],  # noqa: S704
         short=charts.short,
         n=lambda value: f"{value:,}",
+        counted=counted,
         eur_per_hit=eur_per_hit,
         invented=invented,
     )

@@ -51,7 +51,7 @@ def test_a_catalogues_page_holds_what_a_buyer_asks_for_and_fetches_nothing(owned
     page = path.read_text(encoding="utf-8")
     (total,) = owned.sql("select * from analytics.catalog_totals")
     assert f"{total['play_count']:,}" in page
-    assert "The totals leave out 1 recordings that were not measured." in page
+    assert "The totals leave out 1 recording that was not measured." in page
     assert "never asked for" in page
     assert "Every figure on this page is invented" in page or "every figure on this page is invented" in page
     assert f"{2 * 0.0833:.2f}" in page

@@ -241,6 +241,7 @@ def test_a_total_that_does_not_add_up_is_an_alarm(drained: Stage):
     found = evaluated(refresh(drained))["totals_add_up"]
     assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert "A & <B>" in (found.description or "")
+    assert drained.instance.get_latest_materialization_event(CATALOG_CHARTS) is None
 
 
 def test_views_of_another_version_are_an_alarm(drained: Stage):
