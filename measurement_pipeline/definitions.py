@@ -12,11 +12,11 @@ import dagster as dg
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message="Parameter `owners`")
 
 from measurement_pipeline import deployment  # noqa: E402
-from measurement_pipeline.defs import asset_checks, assets, jobs, schedules, sensors  # noqa: E402
+from measurement_pipeline.defs import analytics_checks, asset_checks, assets, jobs, schedules, sensors  # noqa: E402
 
 defs = dg.Definitions(
     assets=assets.assets,
-    asset_checks=asset_checks.asset_checks,
+    asset_checks=[*asset_checks.asset_checks, *analytics_checks.analytics_checks],
     jobs=jobs.jobs,
     sensors=sensors.sensors,
     schedules=schedules.schedules,

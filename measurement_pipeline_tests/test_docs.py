@@ -10,12 +10,15 @@ from measurement_pipeline.cli import main
 from measurement_pipeline.defs import assets, jobs, schedules, sensors
 from measurement_pipeline.domain.measurement_job import State
 from measurement_pipeline.domain.outcome import Outcome
+from measurement_pipeline.postgres import views
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.faults.guards import GUARDS
+from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 ANALYSTS = (ROOT / "docs" / "analysts.md").read_text(encoding="utf-8")
 
 
@@ -126,3 +129,47 @@ def test_the_analysts_queries_run(connection: Connection):
 def test_the_analysts_pandas_example_runs(database_url: str):
     (example,) = re.findall(r"```python\n(.*?)```", ANALYSTS, re.DOTALL)
     exec(example, {"DATABASE_URL": database_url})
+
+
+def test_the_analysts_page_names_every_view():
+    table = ANALYSTS.split("| view | one row")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(views.VIEWS)
+
+
+def sample_catalogue(bench: Workbench) -> None:
+    """What the tutorial asks about: five recordings, one of which Songstats does not have, bought a while ago."""
+    songs = ["AA6Q72400001", *isrcs(4)]
+    bench.sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=songs[4], status=404)
+    bench.ask_for(songs)
+    bench.cover(songs)
+    bench.sql("update song_measurements set learnt_at = learnt_at - interval '60 days'")
+    bench.sql("insert into accounts (id) values (%s) on conflict do nothing", bench.account)
+    bench.sql("insert into catalogs (account, name) values (%s, 'sample')", bench.account)
+    bench.sql("insert into catalog_songs select id, unnest(%s::text[]) from catalogs", songs)
+
+
+def test_the_tutorials_queries_run_and_find_what_they_ask_for(bench: Workbench):
+    sample_catalogue(bench)
+    queries = [
+        statement
+        for block in re.findall(r"```sql\n(.*?)```", TUTORIAL, re.DOTALL)
+        for statement in block.split(";")
+        if statement.strip()
+    ]
+    assert len(re.findall(r"^## \d\.", TUTORIAL, re.MULTILINE)) == 5
+    rows = [len(bench.sql(query)) for query in queries]
+    # A recording whose window is not covered, and a day to be distrusted, need not be there.
+    assert [
+        query
+        for query, count in zip(queries, rows, strict=True)
+        if not count and "null" not in query and "is_jump" not in query
+    ] == []
+
+
+def test_the_tutorials_script_runs(bench: Workbench, capsys: pytest.CaptureFixture[str]):
+    sample_catalogue(bench)
+    (script,) = re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL)
+    exec(script, {"DATABASE_URL": bench.database_url})
+    said = capsys.readouterr().out
+    assert "falls:" in said
+    assert "AA6Q72400001" in said

@@ -27,6 +27,8 @@ _COMMANDS = (
     "series",
     "queue",
     "spend",
+    "report",
+    "export",
     "reclaim",
     "requeue",
     "breaker",

@@ -7,8 +7,15 @@ import dagster as dg
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
+from measurement_pipeline.defs.catalog_charts import ANALYTICS
 from measurement_pipeline.defs.failures import REFUSED_LAUNCH
-from measurement_pipeline.defs.jobs import health_checks, ledger_reconciliation, play_count_capture, songstats_backfill
+from measurement_pipeline.defs.jobs import (
+    analytics_refresh,
+    health_checks,
+    ledger_reconciliation,
+    play_count_capture,
+    songstats_backfill,
+)
 from measurement_pipeline.defs.machine import ASSET_JOB, covers, failure_line
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import Pipeline
@@ -59,6 +66,8 @@ def _name(run: dg.DagsterRun) -> str:
         return songstats_backfill.name
     if covers(run, CURRENT_PLAY_COUNTS):
         return play_count_capture.name
+    if any(key.path[0] == ANALYTICS for key in run.asset_selection or ()):
+        return analytics_refresh.name
     of_the_vendor = set(run.asset_check_selection or ()) <= set(ledger_matches_vendor.check_keys)
     return ledger_reconciliation.name if of_the_vendor else health_checks.name
 

@@ -26,16 +26,18 @@ _Look = Callable[[dg.DagsterInstance, Connection, Pipeline], Finding]
 _GRACE_HOURS = 2.0
 
 
-def _check(description: str, asset: dg.AssetKey = SONGSTATS_HISTORY) -> Callable[[_Look], dg.AssetChecksDefinition]:
-    """A check named like the function that makes its finding."""
+def check(
+    description: str, asset: dg.AssetKey = SONGSTATS_HISTORY, *, blocking: bool = False
+) -> Callable[[_Look], dg.AssetChecksDefinition]:
+    """A check named like the function that makes its finding. `blocking`: where it fails, nothing downstream is made."""
 
     def made(look: _Look) -> dg.AssetChecksDefinition:
-        spec = dg.AssetCheckSpec(look.__name__, asset=asset, description=description)
+        spec = dg.AssetCheckSpec(look.__name__, asset=asset, description=description, blocking=blocking)
 
         @dg.multi_asset_check(
             name=look.__name__, specs=[spec], description=description, required_resource_keys={"pipeline"}
         )
-        def check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        def looked(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
             pipeline: Pipeline = context.resources.pipeline
             pipeline.require_own_database()
             with connect(pipeline.terms.database_url) as connection:
@@ -45,7 +47,7 @@ def _check(description: str, asset: dg.AssetKey = SONGSTATS_HISTORY) -> Callable
             incidents.see_finding(pipeline.terms.database_url, look.__name__, finding)
             incidents.tell(pipeline.terms.database_url, pipeline.post_alert)
 
-        return check
+        return looked
 
     return made
 
@@ -60,7 +62,7 @@ def result(finding: Finding) -> dg.AssetCheckResult:
     )
 
 
-@_check(
+@check(
     "Recordings that somebody wants bought do not wait while nothing is settled for SILENCE_ALARM_HOURS. Says what stands in the "
     "way: daemon, sensor, breaker, payment, slot, vendor, budget, pause, failing runs."
 )
@@ -75,7 +77,7 @@ def recordings_are_bought(instance: dg.DagsterInstance, connection: Connection, 
     )
 
 
-@_check(
+@check(
     "Requests do not stay queued for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, failing runs, Stripe."
 )
 def requests_are_answered(instance: dg.DagsterInstance, connection: Connection, pipeline: Pipeline) -> Finding:
@@ -87,7 +89,7 @@ def requests_are_answered(instance: dg.DagsterInstance, connection: Connection, 
     )
 
 
-@_check(
+@check(
     "No recording has used up its attempts, none is malformed or suspect; if one is, says which and what a person can do."
 )
 def none_was_given_up(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
@@ -95,7 +97,7 @@ def none_was_given_up(_instance: dg.DagsterInstance, connection: Connection, _pi
     return stock.none_was_given_up(health.given_up(connection))
 
 
-@_check("Partitions shown as materialized, queue rows that are done and measurements that are stored agree, both ways.")
+@check("Partitions shown as materialized, queue rows that are done and measurements that are stored agree, both ways.")
 def shown_is_stored(instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
     """Whether Dagster and the tables agree. Dagster is asked first: a row is done before it is shown."""
     materialized = instance.get_materialized_partitions(SONGSTATS_HISTORY)
@@ -104,14 +106,14 @@ def shown_is_stored(instance: dg.DagsterInstance, connection: Connection, _pipel
     return stock.shown_is_stored(breaches, materialized=len(materialized))
 
 
-@_check("The recordings stored in the last day have a last count, a last day and a course that a play count can have.")
+@check("The recordings stored in the last day have a last count, a last day and a course that a play count can have.")
 def figures_are_in_range(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
     """Whether the latest figures are plausible."""
     latest = health.latest_series(connection)
     return stock.figures_are_in_range(latest, stored=health.stored_of_late(connection))
 
 
-@_check(
+@check(
     "Captures do not stay open for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, slot, failing runs, Apify.",
     CURRENT_PLAY_COUNTS,
 )
@@ -135,7 +137,7 @@ health_checks: list[dg.AssetChecksDefinition] = [
 ]
 
 
-@_check(
+@check(
     "The ledger's hits of this month against the requests and objects that Songstats counts (`GET /status`, free). A drift is a "
     "warning, and so is a vendor that cannot be asked: then it is unknown."
 )

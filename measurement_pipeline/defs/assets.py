@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from measurement_pipeline.defs.analytics import analytics_assets
 from measurement_pipeline.defs.captures import current_play_counts
 from measurement_pipeline.defs.ops import backfill_recordings, check_payment_method, find_payers
 from measurement_pipeline.defs.owners import OWNERS
@@ -39,4 +40,4 @@ def songstats_history() -> Any:
     return backfill_recordings(check_payment_method(find_payers()))
 
 
-assets = [songstats_history, current_play_counts]
+assets = [songstats_history, current_play_counts, *analytics_assets]

@@ -4,10 +4,13 @@ from typing import Any
 
 import dagster as dg
 
+from measurement_pipeline.defs.analytics import analytics_assets
+from measurement_pipeline.defs.analytics_checks import analytics_checks
 from measurement_pipeline.defs.asset_checks import health_checks as checks
 from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
 from measurement_pipeline.defs.assets import songstats_history
 from measurement_pipeline.defs.captures import current_play_counts, start_due_series
+from measurement_pipeline.defs.catalog_charts import catalog_charts
 from measurement_pipeline.defs.ops import check_payment_method, enqueue_backfill, read_requests, reclaim
 from measurement_pipeline.defs.owners import OWNERS
 
@@ -91,6 +94,19 @@ ledger_reconciliation = dg.define_asset_job(
     owners=OWNERS,
 )
 
+analytics_refresh = dg.define_asset_job(
+    "analytics_refresh",
+    # Without the charts: they are drawn with the totals, for all catalogues in one step.
+    selection=dg.AssetSelection.assets(*analytics_assets).without_checks() - dg.AssetSelection.assets(catalog_charts)
+    | dg.AssetSelection.checks(*(key for check in analytics_checks for key in check.check_keys)),
+    description=(
+        "Looks at the analysts' views after a drain: rows, columns, whether they can be believed, and the catalogues' charts. "
+        "`drain_over_sensor` launches it. The views themselves are always up to date."
+    ),
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
+)
+
 
 jobs: list[Any] = [
     measurement_job_intake,
@@ -100,4 +116,5 @@ jobs: list[Any] = [
     daily_maintenance,
     health_checks,
     ledger_reconciliation,
+    analytics_refresh,
 ]

@@ -11,6 +11,7 @@ from measurement_pipeline.capture.run import APIFY
 from measurement_pipeline.defs import captures as capturing
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.alerts import run_failure_alert
+from measurement_pipeline.defs.drain_over import drain_over_sensor
 from measurement_pipeline.defs.jobs import measurement_job_intake, play_count_capture, songstats_backfill
 from measurement_pipeline.defs.machine import ASSET_JOB, covers
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
@@ -232,5 +233,6 @@ sensors: list[dg.SensorDefinition] = [
     backfill_queue_sensor,
     playcount_snapshot_sensor,
     vendor_probe_sensor,
+    drain_over_sensor,
     run_failure_alert,
 ]

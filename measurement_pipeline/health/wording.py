@@ -53,7 +53,7 @@ def about_failure(job: str, line: str, *, run: str) -> str:
 
 def about_finding(check: str, finding: Finding) -> str:
     """The message about a check that fails."""
-    return f"{finding.words}\nThe check {check} of songstats_history says so (Dagster, Checks)."
+    return f"{finding.words}\nThe check {check} says so (Dagster, Checks)."
 
 
 def message(incident: Incident) -> str:

@@ -15,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.pool import NullPool
 
-from measurement_pipeline.postgres import roles
+from measurement_pipeline.postgres import roles, views
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.sql import statements
 
@@ -62,7 +62,7 @@ def current(url: str) -> str | None:
 
 
 def upgrade(url: str, *, kind: str) -> str | None:
-    """Migrate to this version, stamp the database as `kind` if it has no stamp yet, and set the roles' rights.
+    """Migrate to this version, stamp the database as `kind` if it has no stamp yet, make the views, set the roles' rights.
 
     Returns what this login may not do about the roles, in one line, or None. A login that may not migrate at all is none the
     worse for it where there is nothing to migrate. Raises `WrongDeploymentError`, before anything is changed, where the other
@@ -91,7 +91,9 @@ def _upgrade(engine: sqlalchemy.Engine, kind: str) -> str | None:
         command.upgrade(config, "head")
         if stamped is None:
             connection.exec_driver_sql(_SQL["set_stamp"], {"kind": kind})
-        return roles.apply(cast("psycopg.Connection[Any]", connection.connection.driver_connection))
+        opened = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        views.apply(opened)
+        return roles.apply(opened)
 
 
 def stamp(url: str) -> str | None:
@@ -112,6 +114,11 @@ def require(url: str, *, kind: str) -> None:
             f"the measurement database is at schema {found or 'none'}, this version needs {head()}: "
             "run `measurement-pipeline db upgrade`"
         )
+    with connect(url) as connection:
+        if views.stamped(connection) != views.version():
+            raise SchemaOutOfDateError(
+                "the analysts' views are not those of this version: run `measurement-pipeline db upgrade`"
+            )
     stamped = stamp(url)
     if stamped is None:
         raise WrongDeploymentError(

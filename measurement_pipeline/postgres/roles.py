@@ -45,6 +45,19 @@ TABLES = (
 )
 """The tables and views that the migrations make."""
 
+# What keeps a query that went wrong from holding the server: it ends, and so does a transaction that was left open, behind which
+# no dead row of the queue could be taken away. A group's settings are not its members', so each login gets them; one that it has
+# already is left as it is. The limit on temporary files is a superuser's to set.
+LIMITS = {
+    "statement_timeout": "2min",
+    "idle_in_transaction_session_timeout": "1min",
+    "default_transaction_read_only": "on",
+    "max_parallel_workers_per_gather": "0",
+}
+LIMITS_BY_SUPERUSER = {"temp_file_limit": "10GB"}
+ANALYSTS_CONNECTIONS = 5
+"""How many sessions a login of analysts may have at once."""
+
 
 class _OutsideError(Exception):
     """Somebody would lose the tables that it owns: its membership of measurement_owner gives it nothing by itself."""
@@ -62,8 +75,9 @@ def apply(connection: psycopg.Connection[Any]) -> str | None:
                 cursor.execute(_SQL["create"])
         except psycopg.errors.InsufficientPrivilege:
             return (
-                f"measurement_owner, measurement_pipeline and measurement_client are not set up: {here['login']} may not create "
-                "roles. All else works; a login that may can run `measurement-pipeline db upgrade` later"
+                "measurement_owner, measurement_pipeline, measurement_client and measurement_analyst are not set up: "
+                f"{here['login']} may not create roles. All else works; a login that may can run `measurement-pipeline db "
+                "upgrade` later"
             )
         if not here["owns_all"]:
             return f"the rights of the roles are left as they were: {here['login']} does not own the tables"
@@ -85,6 +99,12 @@ def apply(connection: psycopg.Connection[Any]) -> str | None:
         cursor.execute(sql.SQL("revoke all on {} from measurement_pipeline, measurement_client").format(tables))
         cursor.execute(_SQL["grant"])
         cursor.execute(_SQL["guard"])
+        cursor.execute(_SQL["grant_views"])
+        with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            cursor.execute(_SQL["grant_views_to_come"])
+        unlimited = _limit_analysts(cursor)
+        if unlimited:
+            left.append(f"{', '.join(unlimited)} may read as analysts without limits: {here['login']} may not set them")
         return "; ".join(left) or None
 
 
@@ -101,3 +121,35 @@ def _own(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
     for row in cursor.execute(_SQL["owned_otherwise"], tables).fetchall():
         kind = sql.SQL("view" if row["is_view"] else "table")
         cursor.execute(sql.SQL("alter {} {} owner to measurement_owner").format(kind, sql.Identifier(row["name"])))
+    cursor.execute(_SQL["own_function"])
+    for row in cursor.execute(_SQL["views_owned_otherwise"]).fetchall():
+        view = sql.Identifier("analytics", row["name"])
+        cursor.execute(sql.SQL("alter view {} owner to measurement_owner").format(view))
+
+
+def _limit_analysts(cursor: psycopg.Cursor[dict[str, Any]]) -> list[str]:
+    """Set the limits of the analysts' logins that lack them; the logins of which this one may not."""
+    unlimited = []
+    for analyst in cursor.execute(_SQL["analysts"]).fetchall():
+        login = sql.Identifier(analyst["name"])
+        has = {row["name"] for row in cursor.execute(_SQL["settings"], {"login": analyst["name"]}).fetchall()}
+        try:
+            with cursor.connection.transaction():
+                for name, value in LIMITS.items():
+                    if name not in has:
+                        _set(cursor, login, name, value)
+                if analyst["connections"] < 0:
+                    limit = sql.Literal(ANALYSTS_CONNECTIONS)
+                    cursor.execute(sql.SQL("alter role {} connection limit {}").format(login, limit))
+        except psycopg.errors.InsufficientPrivilege:
+            unlimited.append(analyst["name"])
+        with suppress(psycopg.errors.InsufficientPrivilege), cursor.connection.transaction():
+            for name in LIMITS_BY_SUPERUSER.keys() - has:
+                _set(cursor, login, name, LIMITS_BY_SUPERUSER[name])
+    return unlimited
+
+
+def _set(cursor: psycopg.Cursor[dict[str, Any]], login: sql.Identifier, name: str, value: str) -> None:
+    """In every database of the server: a login's sessions harm all of them."""
+    statement = sql.SQL("alter role {} set {} = {}").format(login, sql.Identifier(name), sql.Literal(value))
+    cursor.execute(statement)

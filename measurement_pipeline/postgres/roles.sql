@@ -3,6 +3,7 @@
 --   measurement_owner     owns the tables, and migrates.
 --   measurement_pipeline  works on them: no DDL, no TRUNCATE, and nothing that was asked for, spent or bought can be deleted.
 --   measurement_client    asks for the account that client_logins names for its login, and reads the answers.
+--   measurement_analyst   reads the views of the schema analytics, and nothing else.
 --
 -- None of them logs in: logins become members. Roles belong to the whole server, so that its databases share them; what they
 -- may do is each database's own.
@@ -12,7 +13,7 @@ do $$
 declare
     wanted text;
 begin
-    foreach wanted in array array['measurement_owner', 'measurement_pipeline', 'measurement_client'] loop
+    foreach wanted in array array['measurement_owner', 'measurement_pipeline', 'measurement_client', 'measurement_analyst'] loop
         continue when exists (select from pg_roles where rolname = wanted);
         begin
             execute format('create role %I nologin', wanted);
@@ -46,6 +47,9 @@ do $$
 begin
     if not has_schema_privilege('measurement_owner', current_schema(), 'create') then
         execute format('grant usage, create on schema %I to measurement_owner', current_schema());
+    end if;
+    if not has_schema_privilege('measurement_owner', 'analytics', 'create') then
+        grant usage, create on schema analytics to measurement_owner;
     end if;
 end
 $$;
@@ -169,3 +173,55 @@ begin
     end if;
 end
 $$;
+
+-- name: views_owned_otherwise
+select relname as name
+from pg_class
+where relnamespace = 'analytics'::regnamespace and relkind = 'v' and relowner <> 'measurement_owner'::regrole
+order by relname;
+
+-- name: own_function
+-- The views run with their owner's rights: whoever may read one needs none on the tables. The schema stays whose it is, since to
+-- be given one takes the right to make schemas.
+do $$
+begin
+    if (select proowner from pg_proc where pronamespace = 'analytics'::regnamespace) <> 'measurement_owner'::regrole then
+        alter function analytics.play_counts_as_of(timestamptz) owner to measurement_owner;
+    end if;
+end
+$$;
+
+-- name: grant_views
+grant usage on schema analytics to measurement_analyst, measurement_pipeline;
+grant select on all tables in schema analytics to measurement_analyst, measurement_pipeline;
+revoke all on all functions in schema analytics from public;
+grant execute on all functions in schema analytics to measurement_analyst, measurement_pipeline;
+-- Views to come, whoever makes them: the login that migrates now, or one that is given the owner's role.
+alter default privileges in schema analytics grant select on tables to measurement_analyst, measurement_pipeline;
+
+-- name: grant_views_to_come
+alter default privileges for role measurement_owner in schema analytics
+grant select on tables to measurement_analyst, measurement_pipeline;
+
+-- name: analysts
+-- Logins that read as analysts and are nothing else here.
+select
+    login.rolname as name,
+    login.rolconnlimit as connections
+from pg_roles as login
+where
+    login.rolcanlogin
+    and not login.rolsuper
+    and pg_has_role(login.oid, 'measurement_analyst', 'member')
+    and not pg_has_role(login.oid, 'measurement_pipeline', 'member')
+    and not pg_has_role(login.oid, 'measurement_owner', 'member')
+order by login.rolname;
+
+-- name: settings
+-- What is set for a login in this database.
+select split_part(setting, '=', 1) as name
+from pg_db_role_setting
+cross join lateral unnest(setconfig) as setting
+where
+    setrole = %(login)s::regrole
+    and setdatabase in (0, (select oid from pg_database where datname = current_database()));

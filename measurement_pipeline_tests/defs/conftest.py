@@ -12,7 +12,7 @@ import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from measurement_pipeline import deployment
-from measurement_pipeline.defs import asset_checks, assets, jobs, schedules, sensors, tags
+from measurement_pipeline.defs import analytics_checks, asset_checks, assets, jobs, schedules, sensors, tags
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.defs.resources import Pipeline
@@ -182,7 +182,7 @@ def stage(instance: dg.DagsterInstance, bench: Workbench, sandbox: Sandbox) -> S
 def definitions(pipeline: Pipeline) -> dg.Definitions:
     return dg.Definitions(
         assets=assets.assets,
-        asset_checks=asset_checks.asset_checks,
+        asset_checks=[*asset_checks.asset_checks, *analytics_checks.analytics_checks],
         jobs=jobs.jobs,
         sensors=sensors.sensors,
         schedules=schedules.schedules,

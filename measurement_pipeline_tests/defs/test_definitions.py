@@ -7,24 +7,45 @@ import dagster as dg
 import pytest
 
 from measurement_pipeline.backfill.terms import Terms
-from measurement_pipeline.defs import asset_checks, assets, jobs, schedules, sensors
+from measurement_pipeline.defs import analytics_checks, asset_checks, assets, jobs, schedules, sensors
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN, RECORDINGS_A_RUN
 
 SNAPSHOT: Mapping[str, Any] = {
-    "assets": ["current_play_counts", "songstats_history"],
+    "assets": [
+        "analytics/backfill_progress",
+        "analytics/catalog_charts",
+        "analytics/catalog_play_counts",
+        "analytics/catalog_totals",
+        "analytics/daily_play_counts",
+        "analytics/data_dictionary",
+        "analytics/latest_play_counts",
+        "analytics/measurement_coverage",
+        "analytics/play_count_points",
+        "analytics/run_rates",
+        "analytics/spend",
+        "current_play_counts",
+        "songstats_history",
+    ],
     "checks": [
         "captures_are_made",
+        "counts_do_not_fall",
         "figures_are_in_range",
         "ledger_matches_vendor",
+        "no_day_is_to_come",
         "none_was_given_up",
         "recordings_are_bought",
         "requests_are_answered",
+        "series_are_whole",
         "shown_is_stored",
+        "sources_agree",
+        "totals_add_up",
+        "views_are_of_this_version",
     ],
     "jobs": [
+        "analytics_refresh",
         "backfill_reclaim",
         "daily_maintenance",
         "health_checks",
@@ -34,24 +55,42 @@ SNAPSHOT: Mapping[str, Any] = {
         "songstats_backfill",
     ],
     "ops": [
+        "analytics__backfill_progress",
+        "analytics__catalog_charts",
+        "analytics__catalog_play_counts",
+        "analytics__catalog_totals",
+        "analytics__daily_play_counts",
+        "analytics__data_dictionary",
+        "analytics__latest_play_counts",
+        "analytics__measurement_coverage",
+        "analytics__play_count_points",
+        "analytics__run_rates",
+        "analytics__spend",
         "backfill_recordings",
         "capture_play_counts",
         "captures_are_made",
         "check_payment_method",
+        "counts_do_not_fall",
         "enqueue_backfill",
         "figures_are_in_range",
         "find_payers",
         "ledger_matches_vendor",
+        "no_day_is_to_come",
         "none_was_given_up",
         "read_requests",
         "reclaim",
         "recordings_are_bought",
         "requests_are_answered",
+        "series_are_whole",
         "shown_is_stored",
+        "sources_agree",
         "start_due_series",
+        "totals_add_up",
+        "views_are_of_this_version",
     ],
     "sensors": {
         "backfill_queue_sensor": "songstats_backfill",
+        "drain_over_sensor": "analytics_refresh",
         "measurement_job_sensor": "measurement_job_intake",
         "playcount_snapshot_sensor": "play_count_capture",
         "run_failure_alert": None,
@@ -70,7 +109,7 @@ SNAPSHOT: Mapping[str, Any] = {
 def definitions() -> dg.Definitions:
     return dg.Definitions(
         assets=assets.assets,
-        asset_checks=asset_checks.asset_checks,
+        asset_checks=[*asset_checks.asset_checks, *analytics_checks.analytics_checks],
         jobs=jobs.jobs,
         sensors=sensors.sensors,
         schedules=schedules.schedules,
@@ -108,7 +147,11 @@ def test_everything_says_what_it_is_for(definitions: dg.Definitions):
         assert len(asset.description or "") > 200
         assert asset.owners
     groups = {asset.key.to_user_string(): asset.group_name for asset in repository.asset_graph.asset_nodes}
-    assert groups == {"songstats_history": "historical_backfill", "current_play_counts": "current_counts"}
+    assert groups == {
+        "songstats_history": "historical_backfill",
+        "current_play_counts": "current_counts",
+        **{name: "analytics" for name in SNAPSHOT["assets"] if name.startswith("analytics/")},
+    }
 
 
 def test_captures_are_partitions_of_their_own(definitions: dg.Definitions):

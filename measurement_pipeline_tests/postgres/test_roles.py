@@ -25,7 +25,7 @@ from measurement_pipeline.backfill.sweep import sweep
 from measurement_pipeline.cli import main
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.intake.take_in import ask_about_payment, open_round, take_in
-from measurement_pipeline.postgres import incidents, measurement_jobs, migrate, roles, songs
+from measurement_pipeline.postgres import incidents, measurement_jobs, migrate, roles, songs, views
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.embedded import EmbeddedServer
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions, ensure_account
@@ -34,7 +34,7 @@ from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
-ROLES = ("measurement_owner", "measurement_pipeline", "measurement_client")
+ROLES = ("measurement_owner", "measurement_pipeline", "measurement_client", "measurement_analyst")
 VIEWS = ("songstats_payable", "playcount_spent_this_month", "account_songs")
 NewLogin = Callable[..., str]
 
@@ -456,6 +456,91 @@ def test_the_group_of_all_clients_cannot_be_let_in_as_one(connection: Connection
         )
 
 
+# --- analysts
+
+
+@pytest.fixture(scope="module")
+def analyst_url(house: Logins) -> str:
+    """An analyst's login, with the limits that an upgrade gives it."""
+    url = house.make("measurement_analyst")
+    migrate.upgrade(house.admin_url, kind="sandbox")
+    return url
+
+
+@pytest.mark.parametrize("view", [*views.VIEWS, "play_counts_as_of(now())"])
+def test_an_analyst_reads_every_view(analyst_url: str, view: str):
+    with connect(analyst_url) as connection:
+        connection.execute(f"select * from analytics.{view}")  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        *(f"select * from {table}" for table in roles.TABLES),
+        *(f"insert into {table} default values" for table in ("songs", "measurement_jobs", "song_measurements")),
+        "select body from songstats_responses",
+        "create view analytics.mine as select 1 as a",
+        "create or replace view analytics.spend as select 1 as a",
+        "drop view analytics.spend",
+        "create table mine (a int)",
+        "grant measurement_pipeline to current_user",
+        "set role measurement_owner",
+        "copy (select 1) to program 'cat'",
+        "select pg_read_file('/etc/passwd')",
+    ],
+)
+def test_an_analyst_is_refused_everything_else(analyst_url: str, statement: str):
+    with connect(analyst_url) as connection:
+        connection.execute("set default_transaction_read_only = off")
+        with pytest.raises(InsufficientPrivilege):
+            connection.execute(statement)  # type: ignore[call-overload]
+
+
+def test_an_upgrade_gives_an_analysts_login_the_limits_that_it_lacks(logins: Logins, database_url: str):
+    plain = logins.make("measurement_analyst")
+    patient = logins.make("measurement_analyst", options="connection limit 2")
+    with connect(database_url) as connection:
+        name = sql.Identifier(login_of(patient))
+        connection.execute(sql.SQL("alter role {} set statement_timeout = '1h'").format(name))
+    assert migrate.upgrade(database_url, kind="sandbox") is None
+    assert limits(plain) == {**roles.LIMITS, **roles.LIMITS_BY_SUPERUSER}
+    assert limits(patient)["statement_timeout"] == "1h"
+    with connect(database_url) as connection:
+        found = connection.execute(
+            "select rolname, rolconnlimit from pg_roles where rolname = any(%s)",
+            ([login_of(plain), login_of(patient)],),
+        )
+        assert {row["rolname"]: row["rolconnlimit"] for row in found} == {login_of(plain): 5, login_of(patient): 2}
+
+
+def limits(url: str) -> dict[str, str]:
+    with connect(url) as connection:
+        return {
+            name: connection.execute(sql.SQL("show {}").format(sql.Identifier(name))).fetchall()[0][name]
+            for name in {**roles.LIMITS, **roles.LIMITS_BY_SUPERUSER}
+        }
+
+
+def test_a_query_that_takes_too_long_is_ended(logins: Logins, database_url: str):
+    url = logins.make("measurement_analyst")
+    with connect(database_url) as connection:
+        name = sql.Identifier(login_of(url))
+        connection.execute(sql.SQL("alter role {} set statement_timeout = '50ms'").format(name))
+    migrate.upgrade(database_url, kind="sandbox")
+    with connect(url) as connection, pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"):
+        connection.execute("select count(*) from generate_series(1, 1000000000)")
+
+
+def test_a_view_to_come_is_the_analysts_by_itself(analyst_url: str, house: Logins):
+    with connect(house.admin_url) as connection, connect(analyst_url) as analyst:
+        connection.execute("set role measurement_owner")
+        connection.execute("create view analytics.to_come as select 1 as a")
+        try:
+            assert analyst.execute("select a from analytics.to_come").fetchall() == [{"a": 1}]
+        finally:
+            connection.execute("drop view analytics.to_come")
+
+
 # --- migrating
 
 
@@ -632,7 +717,8 @@ def test_the_command_says_what_it_may_not_set(bare: str):
         for line in CliRunner().invoke(main, ["db", "upgrade"], env=environment).stdout.splitlines()
         if "roles" in line
     )
-    assert line.startswith("roles: measurement_owner, measurement_pipeline and measurement_client are not set up: ")
+    wanted = "measurement_owner, measurement_pipeline, measurement_client and measurement_analyst"
+    assert line.startswith(f"roles: {wanted} are not set up: ")
     environment["DATABASE_URL"] = bare
     assert json.loads(CliRunner().invoke(main, ["db", "upgrade", "--json"], env=environment).stdout)["roles"] is None
     assert "roles" not in CliRunner().invoke(main, ["db", "upgrade"], env=environment).stdout
@@ -663,7 +749,7 @@ def test_many_who_set_up_the_roles_at_once_all_succeed(bare: str, is_superuser: 
 def test_what_the_security_page_tells_to_type_works(bare: str):
     migrate.upgrade(bare, kind="live")
     page = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
-    pipeline, let_in, client, let_out = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    pipeline, let_in, client, let_out, analyst = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
     logins = Logins(bare)
 
     def type_in(url: str, script: str) -> list[list[dict[str, Any]]]:
@@ -677,6 +763,9 @@ def test_what_the_security_page_tells_to_type_works(bare: str):
     asked, requests, account = type_in(logins.url("acme"), client)
     assert [row["id"] for row in requests] == [row["id"] for row in asked]
     assert [str(row["account"]) for row in account] == ["00000000-0000-4000-8000-0000000000ac"]
+    type_in(bare, analyst)
+    assert migrate.upgrade(bare, kind="live") is None
+    assert limits(logins.url("analyst")) == {**roles.LIMITS, **roles.LIMITS_BY_SUPERUSER}
     type_in(bare, let_out)
     with connect(bare) as connection:
         assert connection.execute("select from client_logins").fetchall() == []

@@ -1,0 +1,37 @@
+"""`export`: a catalogue's series and recordings as files, with the data dictionary beside them. Only reads."""
+
+from pathlib import Path
+
+import click
+
+from measurement_pipeline.cli import names, output
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.target import database
+from measurement_pipeline.reports.export import ParquetMissingError, export
+
+
+@click.command("export")
+@click.option("--catalog", required=True, metavar="CATALOG", help="Catalogue: its id, or its name.")
+@click.option("--account", metavar="ACCOUNT", help="Whose catalogue, where two have its name.")
+@click.option("--format", "form", type=click.Choice(["parquet", "csv"]), default="parquet", show_default=True)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="The directory. Default: export-<catalogue> here."
+)
+@output.json_option
+@click.pass_obj
+def command(
+    state: Path | None, *, catalog: str, account: str | None, form: str, out: Path | None, as_json: bool
+) -> None:
+    """Daily series and recordings of a catalogue, written a batch at a time; files of the same names are replaced."""
+    with database(state) as (_, connection):
+        of = None if account is None else names.account(connection, account)
+        found = names.catalog(connection, catalog, of=of)
+        try:
+            written = export(connection, found, directory=out or Path(f"export-{found}"), form=form)
+        except ParquetMissingError as error:
+            raise RefusedError(str(error)) from error
+    if as_json:
+        output.as_json({str(path): rows for path, rows in written.items()})
+        return
+    for path, rows in written.items():
+        output.say(f"{path}: {rows:,} rows")

@@ -1,0 +1,32 @@
+"""`report`: a catalogue's page, for a person who values it. Only reads."""
+
+from pathlib import Path
+
+import click
+
+from measurement_pipeline.cli import names, output
+from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.target import database
+from measurement_pipeline.reports.catalog import gather
+from measurement_pipeline.reports.page import page
+
+
+@click.command("report")
+@click.option("--catalog", required=True, metavar="CATALOG", help="Catalogue: its id, or its name.")
+@click.option("--account", metavar="ACCOUNT", help="Whose catalogue, where two have its name.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file. Default: report-<catalogue>.html here."
+)
+@click.pass_obj
+def command(state: Path | None, *, catalog: str, account: str | None, out: Path | None) -> None:
+    """One HTML page with totals, run rates, top recordings, coverage, spend and caveats; nothing in it is fetched."""
+    with database(state) as (target, connection):
+        of = None if account is None else names.account(connection, account)
+        found = names.catalog(connection, catalog, of=of)
+        facts = gather(connection, found)
+        if facts is None:
+            raise RefusedError(f"the catalogue {catalog!r} holds no recording: import some with `catalog import`")
+    path = out or Path(f"report-{found}.html")
+    eur_per_hit = target.settings.songstats_eur_per_hit
+    path.write_text(page(facts, eur_per_hit=eur_per_hit, invented=target.kind == "sandbox"), encoding="utf-8")
+    output.say(f"{path}: {facts.totals['recordings_measured']:,} of {facts.totals['recordings']:,} recordings measured")

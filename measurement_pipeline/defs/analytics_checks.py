@@ -1,0 +1,84 @@
+"""The checks of the analysts' views: whether they can be believed. What each finds is `health/answers`.
+
+Those that block keep a catalogue's totals and charts from being told while what they rest on is wrong.
+"""
+
+import dagster as dg
+
+from measurement_pipeline.defs.analytics import key_of
+from measurement_pipeline.defs.asset_checks import check
+from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.health import answers
+from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.postgres import analytics, views
+from measurement_pipeline.postgres.database import Connection
+
+
+@check(
+    "The views are those that this version was tested with: names and types are PostgreSQL's to keep. Each column says its unit, "
+    "meaning and source.",
+    key_of("latest_play_counts"),
+    blocking=True,
+)
+def views_are_of_this_version(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+    """Whether the schema is the one that was promised."""
+    undescribed = [
+        f"{row['view_name']}.{row['column_name']}"
+        for row in analytics.dictionary(connection)
+        if not (row["unit"] and row["meaning"] and row["source"])
+    ]
+    return answers.views_are_of_this_version(views.stamped(connection), views.version(), undescribed)
+
+
+@check("No recording has a figure for a day that has not been.", key_of("latest_play_counts"), blocking=True)
+def no_day_is_to_come(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+    """Whether a clock or a vendor is ahead."""
+    return answers.no_day_is_to_come(analytics.in_the_future(connection))
+
+
+@check(
+    "Of what was bought or captured in the last day, no cumulative count falls. Platforms do restate: a person should know.",
+    key_of("daily_play_counts"),
+)
+def counts_do_not_fall(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+    """Whether series fall."""
+    return answers.counts_do_not_fall(analytics.series_of_late(connection))
+
+
+@check(
+    "Of what was bought or captured in the last day, no series lacks more than a tenth of its days.",
+    key_of("daily_play_counts"),
+)
+def series_are_whole(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+    """Whether series have gaps."""
+    return answers.series_are_whole(analytics.series_of_late(connection))
+
+
+@check(
+    "Where a capture of the last week and a bought history have the same day, they differ by less than a tenth, or 1,000 plays.",
+    key_of("latest_play_counts"),
+)
+def sources_agree(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+    """Whether two sources tell of the same recording."""
+    return answers.sources_agree(analytics.sources_apart(connection))
+
+
+@check(
+    "Each catalogue's total is what its recordings add up to, counted from the bare tables; each latest count is the last of its "
+    "series.",
+    key_of("catalog_totals"),
+    blocking=True,
+)
+def totals_add_up(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+    """Whether the views agree with one another."""
+    return answers.totals_add_up(analytics.totals_apart(connection), analytics.series_of_late(connection))
+
+
+analytics_checks: list[dg.AssetChecksDefinition] = [
+    views_are_of_this_version,
+    no_day_is_to_come,
+    counts_do_not_fall,
+    series_are_whole,
+    sources_agree,
+    totals_add_up,
+]

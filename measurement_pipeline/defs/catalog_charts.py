@@ -1,0 +1,111 @@
+"""The asset `catalog_charts`: a catalogue's total over time, its coverage and its top recordings, as pictures in Dagster's UI.
+
+One partition a catalogue, and none a recording: a hundred thousand pictures would only swell the event log. A recording is a row
+of the catalogue's page (`measurement-pipeline report`).
+"""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import dagster as dg
+
+from measurement_pipeline.defs.owners import OWNERS
+from measurement_pipeline.defs.partitions import catalog_partitions
+from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.postgres import analytics
+from measurement_pipeline.postgres.database import Connection, connect
+from measurement_pipeline.reports import charts
+from measurement_pipeline.reports.catalog import CatalogFacts, drawn, gather
+
+# The group of the analysts' assets, and what their keys begin with.
+ANALYTICS = "analytics"
+CATALOG_CHARTS = dg.AssetKey([ANALYTICS, "catalog_charts"])
+
+# Drawn after a drain, those imported last first; any other by launching its partition.
+_MOST_DRAWN = 100
+
+_DESCRIPTION = """A catalogue at a glance: its total over time, how its recordings stand, and the most played ones.
+
+One partition a catalogue (`catalogs.id`). Drawn anew after each drain, for the hundred catalogues imported last; launching a
+partition draws it now. For a page to hand on: `measurement-pipeline report --catalog …`.
+"""
+
+
+@dg.asset(
+    key=CATALOG_CHARTS,
+    deps=[dg.AssetKey([ANALYTICS, name]) for name in ("catalog_play_counts", "catalog_totals", "measurement_coverage")],
+    partitions_def=catalog_partitions,
+    group_name=ANALYTICS,
+    kinds={"python", "postgres"},
+    owners=OWNERS,
+    description=_DESCRIPTION,
+    output_required=False,
+    required_resource_keys={"pipeline"},
+)
+def catalog_charts(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
+    """Yields no output: each catalogue is said by its materialization."""
+    with connect(own_database(context.resources.pipeline)) as connection:
+        for key in context.partition_keys:
+            if not _tell(context, connection, _catalog(key)):
+                raise dg.Failure(f"the catalogue {key} holds no recording, or there is none", allow_retries=False)
+    yield from ()
+
+
+def own_database(pipeline: Pipeline) -> str:
+    """The address of the measurement database, once it is known to be this deployment's own."""
+    pipeline.require_own_database()
+    return pipeline.terms.database_url
+
+
+def tell_all(context: dg.AssetExecutionContext) -> None:
+    """Draw the catalogues imported last, unless their totals are wrong: the check that says so comes too late to keep it."""
+    with connect(own_database(context.resources.pipeline)) as connection:
+        if analytics.totals_apart(connection):
+            return
+        found = analytics.catalogs(connection, most=_MOST_DRAWN)
+        context.instance.add_dynamic_partitions(str(catalog_partitions.name), [str(catalog) for catalog in found])
+        for catalog in found:
+            _tell(context, connection, catalog)
+
+
+def _tell(context: dg.AssetExecutionContext, connection: Connection, catalog: UUID) -> bool:
+    facts = gather(connection, catalog)
+    if facts is None:
+        return False
+    context.log_event(
+        dg.AssetMaterialization(
+            CATALOG_CHARTS,
+            partition=str(catalog),
+            description=f"{facts.totals['catalog_name']}: {facts.totals['play_count']:,} plays",
+            metadata=_metadata(facts),
+        )
+    )
+    return True
+
+
+def _metadata(facts: CatalogFacts) -> dict[str, dg.MetadataValue]:
+    totals = facts.totals
+    pictures = {
+        title: dg.MetadataValue.md(charts.as_markdown(title, svg))
+        for title, svg in drawn(facts, charts.ON_EITHER).items()
+    }
+    return {
+        "catalogue": dg.MetadataValue.text(totals["catalog_name"]),
+        "plays": dg.MetadataValue.int(totals["play_count"]),
+        "recordings": dg.MetadataValue.int(totals["recordings"]),
+        "recordings measured": dg.MetadataValue.int(totals["recordings_measured"]),
+        "recordings left out": dg.MetadataValue.int(totals["recordings_not_measured"]),
+        "plays of the last 365 days": dg.MetadataValue.int(totals["plays_365_days"]),
+        "recordings with 365 days": dg.MetadataValue.int(totals["recordings_365_days"]),
+        **pictures,
+        "its page": dg.MetadataValue.md(f"`measurement-pipeline report --catalog {totals['catalog']}`"),
+    }
+
+
+def _catalog(key: str) -> UUID:
+    try:
+        return UUID(key)
+    except ValueError as error:
+        raise dg.Failure(
+            f"{key!r} is no catalogue: expected the id of a row of catalogs", allow_retries=False
+        ) from error

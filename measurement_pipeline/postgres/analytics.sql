@@ -1,0 +1,326 @@
+-- What is asked of the analysts' views: for their assets and checks in Dagster, for reports and exports. Only reads.
+
+-- name: standing
+-- Whether a drain is over, in so far as the tables show it: when something was last settled or captured, and what is under way.
+select
+    greatest(
+        (
+            select ledger.settled_at
+            from songstats_quota_ledger as ledger
+            where ledger.reason in ('stored', 'no history', 'rejected', 'malformed')
+            order by ledger.settled_at desc
+            limit 1
+        ),
+        (select max(capture.updated_at) from playcount_snapshots as capture where capture.state = 'done')
+    ) as last_change,
+    (select count(*) from songstats_backfill_queue as queue where queue.status = 'in_progress') as being_bought,
+    (
+        select count(*) from playcount_snapshots as capture
+        where
+            capture.state = 'running'
+            or (capture.state = 'queued' and (capture.not_before is null or capture.not_before <= clock_timestamp()))
+    ) as being_captured,
+    clock_timestamp() as now;
+
+-- How many rows each view has: `rows_<view>`. Of the series and the rates it is known without making them.
+
+-- name: rows_play_count_points
+select count(*) as row_count
+from song_measurements as measurement
+where measurement.platform = 'spotify' and measurement.metric = %(play_count)s;
+
+-- name: rows_latest_play_counts
+select count(*) as row_count from analytics.latest_play_counts;
+
+-- name: rows_daily_play_counts
+select coalesce(sum(covered.days_expected), 0)::bigint as row_count from analytics.measurement_coverage as covered;
+
+-- name: rows_run_rates
+select count(*) * 3 as row_count
+from songs as recording
+where exists (
+    select from song_measurements as measurement
+    where
+        measurement.song = recording.isrc
+        and measurement.platform = 'spotify'
+        and measurement.metric = %(play_count)s
+        and measurement.data_source <> 'import'
+);
+
+-- name: rows_catalog_play_counts
+select count(*) as row_count from catalog_songs;
+
+-- name: rows_catalog_totals
+select count(distinct listed.catalog) as row_count from catalog_songs as listed;
+
+-- name: rows_measurement_coverage
+select count(*) as row_count from songs;
+
+-- name: rows_backfill_progress
+select count(*) as row_count from analytics.backfill_progress;
+
+-- name: rows_spend
+select count(*) as row_count from analytics.spend;
+
+-- name: rows_data_dictionary
+select count(*) as row_count from analytics.data_dictionary;
+
+-- name: columns
+select
+    entry.column_name,
+    entry.type,
+    entry.unit,
+    entry.meaning,
+    entry.source
+from analytics.data_dictionary as entry
+where entry.view_name = %(view)s
+order by entry.position;
+
+-- name: dictionary
+select
+    entry.view_name,
+    entry.view_meaning,
+    entry.column_name,
+    entry.type,
+    entry.unit,
+    entry.meaning,
+    entry.source
+from analytics.data_dictionary as entry
+order by entry.view_name, entry.position;
+
+-- name: catalogs
+select
+    catalog.id,
+    catalog.name
+from catalogs as catalog
+order by catalog.created_at desc, catalog.id asc
+limit %(most)s;
+
+-- name: totals
+select * from analytics.catalog_totals where catalog = %(catalog)s; -- noqa: AM04
+
+-- name: top
+-- Its most played recordings.
+select
+    counted.song,
+    counted.title,
+    counted.artist,
+    counted.play_count,
+    counted.day,
+    counted.data_source,
+    rate.plays_a_year,
+    rate.why_none
+from analytics.catalog_play_counts as counted
+left join analytics.run_rates as rate on counted.song = rate.song and rate.window_days = 365
+where counted.catalog = %(catalog)s and counted.is_measured
+order by counted.play_count desc, counted.song asc
+limit %(most)s;
+
+-- name: not_measured
+select
+    counted.standing,
+    count(*) as recordings,
+    coalesce(sum(counted.play_count), 0)::bigint as imported_play_count
+from analytics.catalog_play_counts as counted
+where counted.catalog = %(catalog)s and not counted.is_measured
+group by counted.standing
+order by recordings desc, counted.standing asc;
+
+-- name: over_time
+-- The catalogue's total at each of some days, from its last figure back: of each recording the last figure by then, by one descent
+-- of the primary key. `recordings` had one by then; the others are no part of that day's total.
+with ends as (
+    select max(counted.day) as last_day
+    from analytics.catalog_play_counts as counted
+    where counted.catalog = %(catalog)s and counted.is_measured
+)
+
+select
+    ends.last_day - place.n * %(step_days)s::int as day,
+    count(known.value) as recordings,
+    coalesce(sum(known.value), 0)::bigint as play_count
+from ends
+cross join generate_series(0, %(steps)s::int) as place (n)
+cross join catalog_songs as listed
+left join lateral (
+    select measurement.value
+    from song_measurements as measurement
+    where
+        measurement.song = listed.song
+        and measurement.platform = 'spotify'
+        and measurement.metric = %(play_count)s
+        and measurement.data_source <> 'import'
+        and measurement.captured_at < (ends.last_day - place.n * %(step_days)s::int + 1)::timestamp at time zone 'UTC'
+    order by measurement.captured_at desc, measurement.data_source asc, measurement.learnt_at desc
+    limit 1
+) as known on true
+where listed.catalog = %(catalog)s and ends.last_day is not null
+group by day
+having count(known.value) > 0
+order by day;
+
+-- name: coverage
+-- How a catalogue's recordings stand, and how whole their series are.
+select
+    count(*) as recordings,
+    count(covered.first_day) as measured,
+    min(covered.first_day) as first_day,
+    max(covered.last_day) as last_day,
+    coalesce(sum(covered.days_expected), 0)::bigint as days_expected,
+    coalesce(sum(covered.days_missing), 0)::bigint as days_missing,
+    coalesce(sum(covered.restatements), 0)::bigint as restatements,
+    coalesce(sum(covered.hits), 0)::bigint as hits,
+    (
+        select coalesce(sum(actor_run.cost_usd), 0)
+        from playcount_snapshots as capture
+        inner join apify_runs as actor_run on capture.id = actor_run.snapshot
+        where capture.catalog = %(catalog)s
+    ) as captures_usd
+from analytics.measurement_coverage as covered
+inner join catalog_songs as listed on covered.song = listed.song
+where listed.catalog = %(catalog)s;
+
+-- name: distrust
+-- What its series hold that is to be distrusted: recordings, of the most played ones so many.
+select
+    count(distinct daily.song) filter (where daily.is_negative) as with_falls,
+    count(distinct daily.song) filter (where daily.is_jump) as with_jumps,
+    count(distinct daily.song) filter (where daily.is_gap_filled) as with_gaps,
+    count(distinct daily.song) filter (where daily.is_restated) as with_restatements,
+    count(distinct daily.song) filter (where daily.is_source_changed) as with_two_sources,
+    count(distinct daily.song) as looked_at
+from (
+    select counted.song
+    from analytics.catalog_play_counts as counted
+    where counted.catalog = %(catalog)s and counted.is_measured
+    order by counted.play_count desc
+    limit %(most)s
+) as chosen
+inner join analytics.daily_play_counts as daily on chosen.song = daily.song;
+
+-- name: in_the_future
+select
+    latest.song,
+    latest.day
+from analytics.latest_play_counts as latest
+where latest.day > (clock_timestamp() at time zone 'UTC')::date
+order by latest.day desc, latest.song asc
+limit %(most)s;
+
+-- name: series_of_late
+-- The series of the recordings that were bought or captured last: what a drain brought, and not all that is owned.
+with lately as (
+    select bought.song
+    from (
+        select
+            ledger.song,
+            max(ledger.settled_at) as at
+        from songstats_quota_ledger as ledger
+        where ledger.reason = 'stored' and ledger.settled_at > clock_timestamp() - interval '1 day'
+        group by ledger.song
+        union all
+        select
+            measurement.song,
+            max(measurement.learnt_at) as at
+        from song_measurements as measurement
+        where
+            measurement.snapshot in (
+                select capture.id from playcount_snapshots as capture
+                where capture.state = 'done' and capture.updated_at > clock_timestamp() - interval '1 day'
+            )
+        group by measurement.song
+    ) as bought
+    group by bought.song
+    order by max(bought.at) desc
+    limit %(most)s
+)
+
+select
+    lately.song,
+    count(*) filter (where daily.is_negative and not daily.is_gap_filled) as falls,
+    count(*) filter (where daily.is_gap_filled) as days_missing,
+    count(*) as days,
+    (array_agg(daily.play_count order by daily.day desc))[1] as last_count,
+    latest.play_count as latest_count
+from lately
+inner join analytics.daily_play_counts as daily on lately.song = daily.song
+inner join analytics.latest_play_counts as latest on lately.song = latest.song
+group by lately.song, latest.play_count
+order by lately.song;
+
+-- name: sources_apart
+-- Days of the last week's captures of which both sources have a figure, and how far these are apart.
+select
+    captured.song,
+    (captured.captured_at at time zone 'UTC')::date as day,
+    captured.value as displayed,
+    bought.value as bought
+from playcount_snapshots as capture
+inner join song_measurements as captured on capture.id = captured.snapshot and captured.metric = %(play_count)s
+cross join lateral (
+    select history.value
+    from song_measurements as history
+    where
+        history.song = captured.song
+        and history.platform = captured.platform
+        and history.metric = captured.metric
+        and history.data_source = 'songstats'
+        and history.captured_at = date_trunc('day', captured.captured_at at time zone 'UTC') at time zone 'UTC'
+    order by history.learnt_at desc
+    limit 1
+) as bought
+where capture.updated_at > clock_timestamp() - interval '7 days'
+order by abs(captured.value - bought.value)::numeric / greatest(bought.value, 1) desc, captured.song asc
+limit %(most)s;
+
+-- name: totals_apart
+-- Catalogues whose total is not what their recordings add up to, counted from the bare tables.
+with bare as (
+    select
+        listed.catalog,
+        count(*) as recordings,
+        coalesce(sum(newest.value), 0) as play_count
+    from catalog_songs as listed
+    left join lateral (
+        select measurement.value
+        from song_measurements as measurement
+        where
+            measurement.song = listed.song
+            and measurement.platform = 'spotify'
+            and measurement.metric = %(play_count)s
+            and measurement.data_source in ('songstats', 'apify_spotify_playcount')
+        order by measurement.captured_at desc, measurement.data_source asc, measurement.learnt_at desc
+        limit 1
+    ) as newest on true
+    group by listed.catalog
+)
+
+select
+    total.catalog,
+    total.catalog_name,
+    total.play_count,
+    bare.play_count as adds_up_to,
+    total.recordings,
+    bare.recordings as holds
+from bare
+full join analytics.catalog_totals as total on bare.catalog = total.catalog
+where
+    total.play_count is distinct from bare.play_count
+    or total.recordings is distinct from bare.recordings
+    or total.recordings <> total.recordings_measured + total.recordings_not_measured
+order by total.catalog_name
+limit %(most)s;
+
+-- name: series
+-- A catalogue's whole series, recording by recording: for a cursor, so that nobody holds it at once.
+select daily.* -- noqa: AM04
+from analytics.daily_play_counts as daily
+inner join catalog_songs as listed on daily.song = listed.song
+where listed.catalog = %(catalog)s
+order by daily.song, daily.day;
+
+-- name: recordings
+select counted.* -- noqa: AM04
+from analytics.catalog_play_counts as counted
+where counted.catalog = %(catalog)s
+order by counted.song;

@@ -1,0 +1,85 @@
+"""The analysts' views, made anew by every `db upgrade` that finds others: one `.sql` file each, in `views/`.
+
+They are no migration: a view changes more often than a table, and one that is replaced keeps its rights and its readers.
+`create or replace` refuses to drop, rename or retype a column, which is what analysts are promised; a view that has to break
+that promise is dropped by a migration, and comes back here.
+"""
+
+import re
+from hashlib import sha256
+from importlib import resources
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import scalar_row
+
+_STAMP = " Views of version "
+
+# In the order in which they are made: a view after those that it reads.
+NAMES = (
+    "play_count_points",
+    "play_counts_as_of",
+    "latest_play_counts",
+    "daily_play_counts",
+    "run_rates",
+    "catalog_play_counts",
+    "catalog_totals",
+    "measurement_coverage",
+    "backfill_progress",
+    "spend",
+    "data_dictionary",
+)
+FUNCTION = "play_counts_as_of"
+# After `from` or `join`; what a view calls one of its own steps is no relation.
+_READ = re.compile(r"^\s*(?:from|(?:inner |left |cross )?join) ((?:analytics\.)?\w+) as ", re.MULTILINE)
+VIEWS = tuple(name for name in NAMES if name != FUNCTION)
+
+
+def text(name: str) -> LiteralString:
+    """The statements that make `analytics.<name>`."""
+    # As in sql.py: it ships with the package, and is never built from input.
+    return resources.files(__package__).joinpath("views", f"{name}.sql").read_text(encoding="utf-8")
+
+
+def version(*names: str) -> str:
+    """What tells these views from any others; of all of them, what the data dictionary is stamped with."""
+    return sha256("\n".join(text(name) for name in names or NAMES).encode()).hexdigest()[:12]
+
+
+def about(name: str) -> str:
+    """What one of its rows is, as its COMMENT has it."""
+    found = re.search(rf"^comment on view analytics\.{name} is '(.*)';$", text(name), re.MULTILINE)
+    if found is None:
+        raise LookupError(f"views/{name}.sql does not say what {name} is")
+    return found[1].replace("''", "'")
+
+
+def reads(name: str) -> frozenset[str]:
+    """The tables it reads, and the views, which are named `analytics.…`."""
+    return frozenset(_READ.findall(text(name)))
+
+
+def stamped(connection: psycopg.Connection[Any]) -> str | None:
+    """The version of the views that the database has; None where it has none."""
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        cursor.execute("select obj_description(to_regclass('analytics.data_dictionary'), 'pg_class')")
+        _, _, found = str(cursor.fetchone() or "").partition(_STAMP)
+    return found or None
+
+
+def apply(connection: psycopg.Connection[Any]) -> None:
+    """Make the views as this version has them, inside the caller's transaction; nothing where they are so already."""
+    if stamped(connection) == version():
+        return
+    with connection.cursor() as cursor:
+        for name in NAMES:
+            cursor.execute(text(name))
+        about = f"{_about(cursor)}{_STAMP}{version()}"
+        cursor.execute(sql.SQL("comment on view analytics.data_dictionary is {}").format(sql.Literal(about)))
+
+
+def _about(cursor: psycopg.Cursor[Any]) -> str:
+    with cursor.connection.cursor(row_factory=scalar_row) as described:
+        described.execute("select obj_description('analytics.data_dictionary'::regclass, 'pg_class')")
+        return str(described.fetchone())

@@ -1,0 +1,55 @@
+-- How far the buying has come: by catalogue, and by request.
+create or replace view analytics.backfill_progress as
+with asked as (
+    select
+        'catalog' as kind,
+        catalog.id,
+        catalog.name,
+        null as state,
+        catalog.created_at,
+        listed.song
+    from catalogs as catalog
+    inner join catalog_songs as listed on catalog.id = listed.catalog
+    union all
+    select
+        'job' as kind,
+        request.id,
+        null as name,
+        request.state,
+        request.created_at,
+        wanted.song
+    from measurement_jobs as request
+    inner join measurement_job_songs as wanted on request.id = wanted.job
+)
+
+select
+    asked.kind,
+    asked.id,
+    asked.name,
+    asked.state,
+    asked.created_at,
+    count(*)::int as recordings,
+    count(*) filter (where queue.outcome = 'stored')::int as stored,
+    count(*) filter (where queue.outcome = 'no_history')::int as no_history,
+    count(*) filter (where queue.outcome = 'rejected')::int as rejected,
+    count(*) filter (where queue.status = 'failed')::int as failed,
+    count(*) filter (where queue.status in ('pending', 'in_progress'))::int as still_open,
+    count(*) filter (where queue.song is null)::int as never_queued,
+    max(queue.updated_at) filter (where queue.status in ('done', 'failed')) as last_settled_at
+from asked
+left join songstats_backfill_queue as queue on asked.song = queue.song
+group by asked.kind, asked.id, asked.name, asked.state, asked.created_at;
+comment on view analytics.backfill_progress is 'One row a catalogue and one a historical request: what became of its recordings. The figures after recordings add up to it.';
+comment on column analytics.backfill_progress.kind is 'catalog or job. | unit: name | source: this view';
+comment on column analytics.backfill_progress.id is 'The catalogue or the request. | unit: id | source: catalogs.id, measurement_jobs.id';
+comment on column analytics.backfill_progress.name is 'The catalogue''s name; null for a request. | unit: text | source: catalogs.name';
+comment on column analytics.backfill_progress.state is 'The request''s state; null for a catalogue. | unit: name | source: measurement_jobs.state';
+comment on column analytics.backfill_progress.created_at is 'When it was imported, or asked. | unit: time | source: catalogs.created_at, measurement_jobs.created_at';
+comment on column analytics.backfill_progress.recordings is 'Recordings in it. | unit: recordings | source: catalog_songs, measurement_job_songs';
+comment on column analytics.backfill_progress.stored is 'Those whose history was bought. | unit: recordings | source: songstats_backfill_queue.outcome';
+comment on column analytics.backfill_progress.no_history is 'Those that Songstats has none of. | unit: recordings | source: songstats_backfill_queue.outcome';
+comment on column analytics.backfill_progress.rejected is 'Those that it refused. | unit: recordings | source: songstats_backfill_queue.outcome';
+comment on column analytics.backfill_progress.failed is 'Those whose answer could not be read, or that got none. | unit: recordings | source: songstats_backfill_queue.status';
+comment on column analytics.backfill_progress.still_open is 'Those that are to be bought, or are being bought. | unit: recordings | source: songstats_backfill_queue.status';
+comment on column analytics.backfill_progress.never_queued is 'Those that were never put on the queue. | unit: recordings | source: songstats_backfill_queue';
+comment on column analytics.backfill_progress.last_settled_at is 'When the last of them was settled. | unit: time | source: songstats_backfill_queue.updated_at';

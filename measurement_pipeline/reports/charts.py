@@ -1,0 +1,117 @@
+"""Charts as SVG, drawn here: four shapes need no library, and no script in the page. Pure; nothing else belongs here.
+
+Colours come from the caller: a page has its own, which follow the reader's light or dark; a picture in Dagster's UI cannot know
+which it stands on, and is given some that can be read on both.
+"""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from html import escape
+
+WIDTH = 640
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 30, 26
+_HEIGHT = 220
+_BAR, _ROW = 16, 24
+# A label longer than this would run into its bar.
+_LONGEST_LABEL = 34
+_LABELS = 230
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """Any CSS colours. `parts` are told apart from one another."""
+
+    text: str
+    grid: str
+    line: str
+    parts: Sequence[str]
+
+
+# Read on white and on near-black alike: contrast of 4 and more against both.
+ON_EITHER = Palette(
+    "#7d8590", "#7d859055", "#3b82f6", ("#3b82f6", "#d97706", "#8b5cf6", "#0d9488", "#e11d48", "#7d8590")
+)
+OF_THE_PAGE = Palette("var(--text)", "var(--grid)", "var(--line)", tuple(f"var(--part-{place})" for place in range(6)))
+
+
+def line(title: str, points: Sequence[tuple[date, int]], palette: Palette) -> str:
+    """A figure over time, from nothing up."""
+    if len(points) < 2:
+        return _svg(title, 60, palette, _text(_LEFT, 48, "too few days for a line", palette))
+    most = max([value for _, value in points] + [1])
+    first, last = points[0][0], points[-1][0]
+    span = max((last - first).days, 1)
+
+    def at(day: date, value: int) -> tuple[float, float]:
+        x = _LEFT + (WIDTH - _LEFT - _RIGHT) * (day - first).days / span
+        y = _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * value / most
+        return round(x, 1), round(y, 1)
+
+    marks = []
+    for share in (0.0, 0.5, 1.0):
+        _, y = at(first, round(most * share))
+        marks.append(f'<path d="M{_LEFT} {y}H{WIDTH - _RIGHT}" stroke="{palette.grid}"/>')
+        marks.append(_text(_LEFT - 6, y + 4, short(round(most * share)), palette, anchor="end"))
+    path = "L".join(f"{x} {y}" for x, y in (at(*point) for point in points))
+    marks.append(f'<path d="M{path}" fill="none" stroke="{palette.line}" stroke-width="2"/>')
+    marks.append(_text(_LEFT, _HEIGHT - 8, f"{first}", palette))
+    marks.append(_text(WIDTH - _RIGHT, _HEIGHT - 8, f"{last}", palette, anchor="end"))
+    return _svg(title, _HEIGHT, palette, "".join(marks))
+
+
+def bars(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -> str:
+    """One bar a row, the longest as wide as there is room."""
+    most = max([value for _, value in rows] + [1])
+    room = WIDTH - _LABELS - _RIGHT - 60
+    marks = []
+    for place, (label, value) in enumerate(rows):
+        y = _TOP + _ROW * place
+        width = round(room * value / most, 1)
+        shown = label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
+        marks.append(_text(_LABELS - 8, y + 13, shown, palette, anchor="end"))
+        marks.append(f'<rect x="{_LABELS}" y="{y}" width="{width}" height="{_BAR}" rx="2" fill="{palette.line}"/>')
+        marks.append(_text(_LABELS + width + 6, y + 13, short(value), palette))
+    return _svg(title, _TOP + _ROW * len(rows) + 6, palette, "".join(marks))
+
+
+def parts(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -> str:
+    """One bar, divided: what a whole is made of, with a legend."""
+    whole = max(sum(value for _, value in rows), 1)
+    x = 0.0
+    marks = []
+    for place, (label, value) in enumerate(rows):
+        colour = palette.parts[place % len(palette.parts)]
+        width = round(WIDTH * value / whole, 1)
+        y = _TOP + _BAR + 14 + 20 * place
+        marks.append(f'<rect x="{round(x, 1)}" y="{_TOP}" width="{width}" height="{_BAR}" fill="{colour}"/>')
+        marks.append(f'<rect x="0" y="{y}" width="12" height="12" rx="2" fill="{colour}"/>')
+        marks.append(_text(20, y + 10, f"{label}: {value:,} ({value / whole:.0%})", palette))
+        x += width
+    return _svg(title, _TOP + _BAR + 20 + 20 * len(rows), palette, "".join(marks))
+
+
+def short(value: int) -> str:
+    """A count in few characters: 1.2 B, 34 M, 950."""
+    for size, name in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {name}"
+    return str(value)
+
+
+def as_markdown(title: str, svg: str) -> str:
+    """The chart as a picture in Markdown, with nothing to be fetched."""
+    return f"![{title}](data:image/svg+xml;base64,{b64encode(svg.encode()).decode()})"
+
+
+def _svg(title: str, height: int, palette: Palette, marks: str) -> str:
+    heading = _text(0, 16, title, palette, weight="600")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img"'
+        f' aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="12">{heading}{marks}</svg>'
+    )
+
+
+def _text(x: float, y: float, text: str, palette: Palette, *, anchor: str = "start", weight: str = "400") -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-weight="{weight}" fill="{palette.text}">{escape(text)}</text>'

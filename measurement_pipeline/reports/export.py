@@ -1,0 +1,107 @@
+"""A catalogue as files: its series, its recordings, and the dictionary beside them. A batch at a time, whatever its size.
+
+Whole files or none: each is written under another name, and takes its own once it is complete.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from measurement_pipeline.postgres import analytics
+from measurement_pipeline.postgres.analytics import Column
+from measurement_pipeline.postgres.database import Connection
+
+VIEWS = ("daily_play_counts", "catalog_play_counts")
+DICTIONARY = "data_dictionary.csv"
+
+_Batch = Sequence[tuple[Any, ...]]
+_Write = Callable[[_Batch], None]
+
+
+class ParquetMissingError(RuntimeError):
+    """pyarrow is not installed."""
+
+
+def export(connection: Connection, catalog: UUID, *, directory: Path, form: str) -> dict[Path, int]:
+    """Write the catalogue's files as `form` (parquet or csv); the files and how many rows each has. `ParquetMissingError`."""
+    opens = {"csv": _csv, "parquet": _parquet}[form]
+    directory.mkdir(parents=True, exist_ok=True)
+    written = {}
+    # One moment for all of them, so that the series and the recordings agree.
+    with analytics.of_one_moment(connection):
+        for view in VIEWS:
+            path = directory / f"{view}.{form}"
+            columns = analytics.columns(connection, view)
+            rows = 0
+            with _whole(path) as unfinished, opens(unfinished, columns) as write:
+                for batch in analytics.stream(connection, view, catalog):
+                    write(batch)
+                    rows += len(batch)
+            written[path] = rows
+        path = directory / DICTIONARY
+        described = [row for row in analytics.dictionary(connection) if row["view_name"] in VIEWS]
+        with _whole(path) as unfinished, _csv(unfinished, list(described[0])) as write:
+            write([tuple(row.values()) for row in described])
+        written[path] = len(described)
+    return written
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _csv(path: Path, columns: Sequence[Column | str]) -> Iterator[_Write]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([one if isinstance(one, str) else one.column_name for one in columns])
+        yield writer.writerows
+
+
+@contextmanager
+def _parquet(path: Path, columns: Sequence[Column]) -> Iterator[_Write]:
+    try:
+        # Forty megabytes that nothing else here needs.
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ParquetMissingError(
+            "parquet needs pyarrow, which is not installed: `pip install pyarrow`, or --format csv"
+        ) from error
+    types = {
+        "text": pa.string(),
+        "date": pa.date32(),
+        "bigint": pa.int64(),
+        "integer": pa.int32(),
+        "boolean": pa.bool_(),
+        "timestamp with time zone": pa.timestamp("us", tz="UTC"),
+        # As text: parquet's own kind of UUID is not read by pandas.
+        "uuid": pa.string(),
+    }
+    schema = pa.schema(
+        [
+            pa.field(one.column_name, types[one.type], metadata={"meaning": one.meaning, "unit": one.unit})
+            for one in columns
+        ]
+    )
+    as_text = [place for place, one in enumerate(columns) if one.type == "uuid"]
+
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+
+        def write(batch: _Batch) -> None:
+            held = list(zip(*batch, strict=True))
+            for place in as_text:
+                held[place] = tuple(None if value is None else str(value) for value in held[place])
+            arrays = [pa.array(values, field.type) for values, field in zip(held, schema, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+
+        yield write

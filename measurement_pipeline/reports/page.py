@@ -1,0 +1,47 @@
+"""A catalogue's page: one HTML file with nothing to be fetched, for a person who values it. The words are in `page.html.j2`."""
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.reports import charts
+from measurement_pipeline.reports.catalog import CatalogFacts, drawn
+
+# Every value is escaped: titles are a vendor's or a file's.
+_PAGES = Environment(
+    loader=PackageLoader("measurement_pipeline", "reports"), autoescape=True, undefined=StrictUndefined
+)
+_WINDOWS = (28, 90, 365)
+
+
+def page(facts: CatalogFacts, *, eur_per_hit: float, invented: bool) -> str:
+    """The page as a person opens it. `invented`: the figures are of doubles, and the page says so."""
+    totals = facts.totals
+    windows = [
+        {
+            "days": days,
+            "plays": totals[f"plays_{days}_days"],
+            "a_year": totals[f"plays_a_year_{days}_days"],
+            "recordings": totals[f"recordings_{days}_days"],
+        }
+        for days in _WINDOWS
+    ]
+    over_time = facts.over_time
+    return _PAGES.get_template("page.html.j2").render(
+        totals=totals,
+        coverage=facts.coverage,
+        not_measured=facts.not_measured,
+        top=facts.top,
+        over_time=over_time,
+        growing=bool(over_time) and over_time[0][2] < over_time[-1][2],
+        distrust=facts.distrust,
+        as_of=facts.as_of,
+        windows=windows,
+        # Drawn here, of values that are escaped there.
+        charts=[Markup(svg) for svg in drawn(facts, charts.OF_THE_PAGE).values()],  # noqa: S704
+        short=charts.short,
+        n=lambda value: f"{value:,}",
+        counted=counted,
+        eur_per_hit=eur_per_hit,
+        invented=invented,
+    )

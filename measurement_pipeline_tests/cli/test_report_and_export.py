@@ -1,0 +1,135 @@
+"""A catalogue as a page and as files."""
+
+import csv
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+
+from measurement_pipeline.postgres import analytics
+from measurement_pipeline_tests.cli.conftest import Run
+from measurement_pipeline_tests.workbench import Workbench, isrcs
+
+SONGS = isrcs(3)
+
+
+@pytest.fixture
+def owned(bench: Workbench) -> Workbench:
+    """A catalogue of three, of which two were bought; its titles are a vendor's."""
+    bench.ask_for(SONGS[:2])
+    bench.cover(SONGS[:2])
+    bench.sql("insert into songs (isrc) select unnest(%s::text[]) on conflict do nothing", SONGS)
+    bench.sql("update songs set name = '<script>alert(1)</script>' where isrc = %s", SONGS[0])
+    bench.sql("insert into accounts (id) values (%s) on conflict do nothing", bench.account)
+    bench.sql("insert into catalogs (account, name) values (%s, 'The back catalogue')", bench.account)
+    bench.sql("insert into catalog_songs select id, unnest(%s::text[]) from catalogs", SONGS)
+    return bench
+
+
+class Links(HTMLParser):
+    """What a page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.found += [f"{tag} {name}" for name, _ in attrs if name in {"src", "href", "xlink:href", "srcset"}]
+
+
+def test_a_catalogues_page_holds_what_a_buyer_asks_for_and_fetches_nothing(owned: Workbench, run: Run, tmp_path: Path):
+    path = tmp_path / "page.html"
+    said = run("report", "--catalog", "The back catalogue", "--out", path)
+    assert said.exit_code == 0, said.output
+    assert said.stdout.endswith("2 of 3 recordings measured\n")
+    page = path.read_text(encoding="utf-8")
+    (total,) = owned.sql("select * from analytics.catalog_totals")
+    assert f"{total['play_count']:,}" in page
+    assert "The totals leave out 1 recording that was not measured." in page
+    assert "never asked for" in page
+    assert "Every figure on this page is invented" in page or "every figure on this page is invented" in page
+    assert f"{2 * 0.0833:.2f}" in page
+    for heading in ("Over time", "Run rates", "Recordings", "Coverage", "Spend", "What to distrust"):
+        assert f"<h2>{heading}</h2>" in page
+    assert page.count("<svg") == 3
+    assert "prefers-color-scheme: dark" in page
+    links = Links()
+    links.feed(page)
+    assert links.found == []
+    assert not {"script", "link", "img", "iframe"} & links.tags
+    assert "&lt;script&gt;alert(1)" in page
+    assert not re.search(r"url\(|@import", page)
+
+
+def test_a_catalogue_of_nothing_measured_has_a_page_that_says_so(bench: Workbench, run: Run, tmp_path: Path):
+    bench.sql("insert into songs (isrc) select unnest(%s::text[])", SONGS)
+    bench.sql("insert into accounts (id) values (%s)", bench.account)
+    bench.sql("insert into catalogs (account, name) values (%s, 'new')", bench.account)
+    bench.sql("insert into catalog_songs select id, unnest(%s::text[]) from catalogs", SONGS)
+    path = tmp_path / "page.html"
+    assert run("report", "--catalog", "new", "--out", path).exit_code == 0
+    page = path.read_text(encoding="utf-8")
+    assert "There is no figure yet." in page
+    assert "too few days for a line" in page
+
+
+def test_a_catalogue_that_is_none_is_refused_by_name(run: Run, tmp_path: Path):
+    for command in ("report", "export"):
+        said = run(command, "--catalog", "nobody's", "--out", tmp_path / "x")
+        assert said.exit_code == 1
+        assert 'no catalogue is "nobody\'s"' in said.stderr
+    assert list(tmp_path.glob("x*")) == []
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_an_export_holds_what_the_views_hold_with_the_dictionary_beside_it(
+    owned: Workbench, run: Run, tmp_path: Path, form: str
+):
+    said = run("export", "--catalog", "The back catalogue", "--format", form, "--out", tmp_path / "out", "--json")
+    assert said.exit_code == 0, said.output
+    rows = {Path(path).name: count for path, count in json.loads(said.stdout).items()}
+    series = owned.sql("select * from analytics.daily_play_counts order by song, day")
+    assert rows[f"daily_play_counts.{form}"] == len(series)
+    assert rows[f"catalog_play_counts.{form}"] == 3
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(rows)
+    if form == "parquet":
+        table = parquet.read_table(tmp_path / "out" / "daily_play_counts.parquet")
+        found = table.to_pylist()
+        assert found == series
+        assert table.schema.field("plays").metadata[b"unit"] == b"plays"
+    else:
+        with (tmp_path / "out" / "daily_play_counts.csv").open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+        assert [(line["song"], line["day"], line["play_count"]) for line in lines] == [
+            (row["song"], str(row["day"]), str(row["play_count"])) for row in series
+        ]
+    with (tmp_path / "out" / "data_dictionary.csv").open(encoding="utf-8", newline="") as file:
+        described = {(line["view_name"], line["column_name"]) for line in csv.DictReader(file)}
+    assert {column for view, column in described if view == "daily_play_counts"} == set(series[0])
+
+
+def test_an_export_of_many_rows_is_written_a_batch_at_a_time(
+    owned: Workbench, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(analytics, "ROWS_AT_ONCE", 100)
+    assert run("export", "--catalog", "The back catalogue", "--out", tmp_path).exit_code == 0
+    file = parquet.ParquetFile(tmp_path / "daily_play_counts.parquet")
+    (rows,) = owned.sql("select count(*) as n from analytics.daily_play_counts")
+    assert file.metadata.num_rows == rows["n"]
+    assert file.metadata.num_row_groups == -(-rows["n"] // 100)
+
+
+def test_without_pyarrow_parquet_is_refused_with_what_to_do(
+    owned: Workbench, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    said = run("export", "--catalog", "The back catalogue", "--out", tmp_path / "out")
+    assert said.exit_code == 1
+    assert "or --format csv" in said.stderr
+    assert list((tmp_path / "out").iterdir()) == []

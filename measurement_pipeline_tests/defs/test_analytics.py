@@ -1,0 +1,304 @@
+"""The analysts' assets as Dagster shows them: refreshed once a drain, with rows, columns, checks and pictures."""
+
+import re
+from base64 import b64decode
+from typing import Any
+from uuid import UUID
+from xml.etree import ElementTree as ET
+
+import dagster as dg
+import pytest
+
+from measurement_pipeline.defs.analytics import analytics_assets, key_of
+from measurement_pipeline.defs.catalog_charts import CATALOG_CHARTS
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.postgres import views
+from measurement_pipeline_tests.defs.conftest import Stage
+from measurement_pipeline_tests.workbench import isrcs
+
+SONGS = isrcs(3)
+
+
+@pytest.fixture
+def drained(stage: Stage) -> Stage:
+    """Two recordings of a catalogue of three are bought, and nothing is under way."""
+    stage.bench.ask_for(SONGS[:2])
+    stage.bench.cover(SONGS[:2])
+    stage.bench.sql("insert into songs (isrc) select unnest(%s::text[]) on conflict do nothing", SONGS)
+    stage.bench.sql("insert into accounts (id) values (%s) on conflict do nothing", stage.bench.account)
+    stage.bench.sql("insert into catalogs (account, name) values (%s, 'A & <B>')", stage.bench.account)
+    stage.bench.sql("insert into catalog_songs select id, unnest(%s::text[]) from catalogs", SONGS)
+    return stage
+
+
+def catalog_of(stage: Stage) -> UUID:
+    return UUID(str(stage.bench.sql("select id from catalogs")[0]["id"]))
+
+
+def refresh(stage: Stage) -> dg.ExecuteInProcessResult:
+    job = stage.definitions.resolve_job_def("analytics_refresh")
+    return job.execute_in_process(instance=stage.instance, raise_on_error=False)
+
+
+def shown(result: dg.ExecuteInProcessResult, view: str) -> dg.AssetMaterialization:
+    """What a refresh says of a view."""
+    told = result.asset_materializations_for_node(f"analytics__{view}")
+    (made,) = [each for each in told if each.asset_key == key_of(view)]
+    return made
+
+
+def evaluated(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {each.check_name: each for each in result.get_asset_check_evaluations()}
+
+
+def tick(stage: Stage, cursor: str | None = None) -> tuple[list[dg.RunRequest], str, str | None]:
+    """What the sensor asks for, says, and remembers."""
+    sensor = stage.definitions.resolve_sensor_def("drain_over_sensor")
+    with dg.build_sensor_context(
+        instance=stage.instance, cursor=cursor, resources={"pipeline": stage.pipeline}
+    ) as context:
+        found = sensor.evaluate_tick(context)
+    return list(found.run_requests or []), found.skip_message or "", found.cursor
+
+
+# --- what is shown
+
+
+def test_each_view_is_an_asset_that_says_what_it_holds(drained: Stage):
+    result = refresh(drained)
+    assert result.success
+    for view in views.VIEWS:
+        made = shown(result, view)
+        count = drained.bench.sql(f"select count(*) as n from analytics.{view}")[0]["n"]
+        assert made.metadata["dagster/row_count"].value == count
+        columns = made.metadata["dagster/column_schema"].value
+        assert isinstance(columns, dg.TableSchema)
+        assert all(column.description for column in columns.columns)
+        assert len(columns.columns) > 4
+
+
+def test_lineage_leads_from_a_total_to_what_was_bought(drained: Stage):
+    result = refresh(drained)
+
+    def comes_from(view: str, column: str) -> set[tuple[str, str]]:
+        made = shown(result, view)
+        lineage = made.metadata["dagster/column_lineage"].value
+        assert isinstance(lineage, dg.TableColumnLineage)
+        found = lineage.deps_by_column[column]
+        return {(dep.asset_key.to_user_string(), dep.column_name) for dep in found}
+
+    assert comes_from("catalog_totals", "play_count") == {("analytics/catalog_play_counts", "play_count")}
+    assert comes_from("catalog_play_counts", "play_count") == {("analytics/latest_play_counts", "play_count")}
+    assert comes_from("latest_play_counts", "play_count") == {
+        ("songstats_history", "value"),
+        ("current_play_counts", "value"),
+    }
+
+
+def test_every_view_lies_downstream_of_what_is_bought(drained: Stage):
+    graph = drained.definitions.get_repository_def().asset_graph
+    below = graph.get_all_asset_keys() - {SONGSTATS_HISTORY}
+    downstream, found = {SONGSTATS_HISTORY}, set[dg.AssetKey]()
+    while downstream:
+        downstream = {child for key in downstream for child in graph.get(key).child_keys} - found
+        found |= downstream
+    assert found == {key for key in below if key.path[0] == "analytics"}
+
+
+def test_a_change_of_a_views_sql_is_a_change_of_its_code_version():
+    found = {
+        key: version
+        for asset in analytics_assets
+        for key, version in asset.code_versions_by_key.items()
+        if key != CATALOG_CHARTS
+    }
+    assert found == {key_of(view): views.version(view) for view in views.VIEWS}
+    assert len(set(found.values())) == len(views.VIEWS)
+
+
+def pictures(stage: Stage, catalog: UUID) -> dict[str, str]:
+    """What the UI shows of a catalogue: the pictures by their titles, as SVG."""
+    record = stage.instance.get_latest_materialization_event(CATALOG_CHARTS)
+    assert record is not None
+    made = record.asset_materialization
+    assert made is not None
+    assert made.partition == str(catalog)
+    found: dict[str, Any] = {name: value.value for name, value in made.metadata.items()}
+    return {
+        name: b64decode(text.split("base64,")[1].rstrip(")")).decode()
+        for name, text in found.items()
+        if isinstance(text, str) and text.startswith("![")
+    }
+
+
+def test_a_catalogue_carries_its_total_its_coverage_and_its_top_recordings_as_pictures(drained: Stage):
+    assert refresh(drained).success
+    drawn = pictures(drained, catalog_of(drained))
+    assert set(drawn) == {
+        "Plays since release, of what was measured by then", "Recordings by their standing", "Most played recordings",
+    }  # fmt: skip
+    for svg in drawn.values():
+        assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+        assert len(svg) < 20_000
+    assert "never asked for: 1 (33%)" in drawn["Recordings by their standing"]
+
+
+def test_a_catalogue_is_drawn_when_its_partition_is_launched(drained: Stage):
+    catalog = catalog_of(drained)
+    drained.instance.add_dynamic_partitions("catalog", [str(catalog)])
+    job = drained.definitions.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=drained.instance, asset_selection=[CATALOG_CHARTS], partition_key=str(catalog)
+    )
+    assert result.success
+    assert len(pictures(drained, catalog)) == 3
+
+
+# --- what is checked
+
+
+def test_all_is_well_after_a_drain(drained: Stage):
+    found = evaluated(refresh(drained))
+    assert {name for name, each in found.items() if not each.passed} == set()
+    assert len(found) == 6
+
+
+def test_a_day_to_come_keeps_totals_and_charts_from_being_told(drained: Stage):
+    drained.bench.sql(
+        "update song_measurements set captured_at = captured_at + interval '9 years' where song = %s and captured_at ="
+        " (select max(captured_at) from song_measurements where song = %s)",
+        SONGS[0],
+        SONGS[0],
+    )
+    result = refresh(drained)
+    assert not result.success
+    found = evaluated(result)["no_day_is_to_come"]
+    assert not found.passed
+    assert f"{SONGS[0]} has a figure for 2" in (found.description or "")
+    assert drained.instance.get_latest_materialization_event(key_of("catalog_totals")) is None
+    assert drained.instance.get_latest_materialization_event(CATALOG_CHARTS) is None
+    (incident,) = drained.bench.sql("select what from incidents where ended_at is null and key like 'check no_day%%'")
+    assert "The check no_day_is_to_come says so" in incident["what"]
+
+
+def fall(stage: Stage) -> None:
+    stage.bench.sql(
+        "update song_measurements set value = value / 2 where captured_at = (select max(captured_at) from song_measurements)"
+        " and song = %s",
+        SONGS[0],
+    )
+
+
+def gap(stage: Stage) -> None:
+    stage.bench.sql(
+        "delete from song_measurements where song = %s and extract(day from captured_at at time zone 'UTC') > 15",
+        SONGS[0],
+    )
+
+
+def another_source(stage: Stage) -> None:
+    (capture,) = stage.bench.sql(
+        "insert into playcount_snapshots (account, album_ids, albums_digest, platforms, schedule, album_count,"
+        " estimated_cost_usd, state) values (%s, '{a}', '\\x00', '{spotify}', 'once', 1, 0.003, 'done') returning id",
+        stage.bench.account,
+    )
+    stage.bench.sql(
+        "insert into song_measurements (song, platform, metric, captured_at, data_source, value, snapshot)"
+        " select song, platform, metric, captured_at + interval '9 hours', 'apify_spotify_playcount', value * 3 + 5000, %s"
+        " from song_measurements where song = %s and metric = 'platform_displayed_play_count'"
+        " order by captured_at desc limit 1",
+        capture["id"],
+        SONGS[0],
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "spoil", "words"),
+    [
+        ("counts_do_not_fall", fall, rf"{SONGS[0]} \(1 ×\)"),
+        ("series_are_whole", gap, rf"1 lack more than a tenth: {SONGS[0]} \("),
+        ("sources_agree", another_source, rf"{SONGS[0]} on .* displayed"),
+    ],
+)
+def test_what_is_to_be_distrusted_is_a_warning_and_names_the_recording(
+    drained: Stage, check: str, spoil: Any, words: str
+):
+    spoil(drained)
+    result = refresh(drained)
+    assert result.success
+    found = evaluated(result)[check]
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert re.search(words, found.description or "")
+
+
+def test_a_total_that_does_not_add_up_is_an_alarm(drained: Stage):
+    # As a view would be that somebody changed by hand.
+    drained.bench.sql(
+        views.text("catalog_totals").replace(
+            "sum(counted.play_count) filter (where counted.is_measured)", "sum(counted.play_count + 1)"
+        )
+    )
+    found = evaluated(refresh(drained))["totals_add_up"]
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "A & <B>" in (found.description or "")
+    assert drained.instance.get_latest_materialization_event(CATALOG_CHARTS) is None
+
+
+def test_views_of_another_version_are_an_alarm(drained: Stage):
+    drained.bench.sql("comment on view analytics.data_dictionary is 'Columns. Views of version 000000000000'")
+    found = evaluated(refresh(drained))["views_are_of_this_version"]
+    assert not found.passed
+    assert "of version 000000000000" in (found.description or "")
+
+
+# --- when it is refreshed
+
+
+def test_nothing_is_asked_for_before_anything_was_settled(stage: Stage):
+    assert tick(stage)[:2] == ([], "nothing was ever settled or captured")
+
+
+def test_a_drain_that_is_over_is_followed_by_one_refresh(drained: Stage):
+    (request,), _, cursor = tick(drained)
+    again, said, _ = tick(drained, cursor)
+    assert again == []
+    assert said.startswith("nothing was settled or captured since the refresh that was asked for at 20")
+    # A tick that is repeated, its cursor lost, asks for the same run.
+    assert tick(drained)[0][0].run_key == request.run_key
+
+
+def test_between_two_runs_of_a_drain_nothing_is_asked_for(drained: Stage):
+    _, _, cursor = tick(drained)
+    drained.bench.ask_for([SONGS[2]])
+    drained.bench.sql("update songstats_quota_ledger set settled_at = now()")
+    asked, said, kept = tick(drained, cursor)
+    assert asked == []
+    assert said.startswith("the drain is not over: 1 recording is due; last refresh asked for at 20")
+    assert kept == cursor
+    drained.bench.cover([SONGS[2]])
+    assert len(tick(drained, cursor)[0]) == 1
+
+
+def test_while_a_recording_is_being_bought_nothing_is_asked_for(drained: Stage):
+    drained.bench.sql(
+        "update songstats_backfill_queue set status = 'in_progress', outcome = null, claimed_by = 'run-9',"
+        " heartbeat_at = now() where song = %s",
+        SONGS[0],
+    )
+    assert tick(drained)[1] == "the drain is not over: 1 recording is being bought"
+
+
+def test_a_budget_that_is_spent_ends_a_drain(drained: Stage):
+    drained.bench.ask_for([SONGS[2]])
+    drained.bench.sql(
+        "insert into songstats_quota_ledger (song, account, run_id, lease, settled_at, billable, reason)"
+        " select song, account, 'run-8', 1, now(), true, 'stored' from songstats_quota_ledger, generate_series(1, 900)"
+    )
+    assert len(tick(drained)[0]) == 1
+
+
+@pytest.mark.parametrize(("pause", "runs"), [("1 minute", 0), ("2 hours", 1)])
+def test_a_short_pause_is_part_of_a_drain_and_a_long_one_ends_it(drained: Stage, pause: str, runs: int):
+    drained.bench.ask_for([SONGS[2]])
+    drained.bench.sql("update vendor_state set paused_until = now() + %s::interval, pause_reason = '429'", pause)
+    assert len(tick(drained)[0]) == runs

@@ -1,0 +1,397 @@
+"""What analysts are told: each view, on series whose answers are known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from psycopg.errors import InvalidTableDefinition
+
+from measurement_pipeline.postgres import migrate, views
+from measurement_pipeline.postgres.database import Connection, connect
+from measurement_pipeline.postgres.migrate import SchemaOutOfDateError
+from measurement_pipeline_tests.workbench import Workbench, isrcs
+
+FIRST = date(2026, 1, 1)
+SONGSTATS, CAPTURE, IMPORT = "songstats", "apify_spotify_playcount", "import"
+SONG, OTHER, THIRD = isrcs(3)
+
+
+@dataclass
+class Archive:
+    """Recordings and their figures, as they were learnt."""
+
+    connection: Connection
+    learnt: int = field(default=0)
+
+    def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
+        found = self.connection.execute(statement, parameters)  # type: ignore[call-overload]
+        return list(found) if found.description else []
+
+    def hold(
+        self,
+        counts: Sequence[int | None],
+        *,
+        song: str = SONG,
+        source: str = SONGSTATS,
+        first: date = FIRST,
+        at: timedelta = timedelta(),
+    ) -> datetime:
+        """One count a day from `first`, None where a day has none; when they were learnt."""
+        self.sql("insert into songs (isrc, name) values (%s, 'A title') on conflict do nothing", song)
+        # Each lot was learnt an hour after the one before.
+        self.learnt += 1
+        learnt_at = datetime(2026, 6, 1, tzinfo=UTC) + timedelta(hours=self.learnt)
+        midnight = datetime.combine(first, datetime.min.time(), UTC)
+        for place, count in enumerate(counts):
+            if count is not None:
+                self.sql(
+                    "insert into song_measurements (song, platform, metric, captured_at, data_source, learnt_at, value)"
+                    " values (%s, 'spotify', 'platform_displayed_play_count', %s, %s, %s, %s)",
+                    song, midnight + timedelta(days=place) + at, source, learnt_at, count,
+                )  # fmt: skip
+        return learnt_at
+
+    def catalog(self, songs: Sequence[str], name: str = "a catalogue") -> UUID:
+        (account,) = self.sql("insert into accounts (name) values ('a label') returning id")
+        (made,) = self.sql("insert into catalogs (account, name) values (%s, %s) returning id", account["id"], name)
+        self.sql("insert into songs (isrc) select unnest(%s::text[]) on conflict do nothing", list(songs))
+        self.sql("insert into catalog_songs select %s, unnest(%s::text[])", made["id"], list(songs))
+        return UUID(str(made["id"]))
+
+    def days(self, *columns: str, song: str = SONG) -> list[tuple[Any, ...]]:
+        found = self.sql("select * from analytics.daily_play_counts where song = %s order by day", song)
+        return [tuple(row[column] for column in columns) for row in found]
+
+    def rate(self, window: int, song: str = SONG) -> dict[str, Any]:
+        (row,) = self.sql("select * from analytics.run_rates where song = %s and window_days = %s", song, window)
+        return row
+
+    def latest(self, song: str = SONG) -> dict[str, Any]:
+        (row,) = self.sql("select * from analytics.latest_play_counts where song = %s", song)
+        return row
+
+
+@pytest.fixture
+def archive(connection: Connection) -> Archive:
+    return Archive(connection)
+
+
+def day(place: int) -> date:
+    return FIRST + timedelta(days=place)
+
+
+# --- the latest count
+
+
+def test_the_latest_count_is_the_newest_day_as_it_was_last_learnt(archive: Archive):
+    archive.hold([10, 20, 30])
+    archive.hold([29], first=day(2))
+    latest = archive.latest()
+    assert (latest["play_count"], latest["day"], latest["data_source"]) == (29, day(2), SONGSTATS)
+
+
+@pytest.mark.parametrize("at", [timedelta(), timedelta(hours=15)])
+def test_of_one_day_the_displayed_count_is_the_latest(archive: Archive, at: timedelta):
+    archive.hold([10, 20])
+    archive.hold([24], source=CAPTURE, first=day(1), at=at)
+    latest = archive.latest()
+    assert (latest["play_count"], latest["data_source"]) == (24, CAPTURE)
+
+
+def test_an_imported_count_is_the_latest_only_where_none_was_measured(archive: Archive):
+    archive.hold([10])
+    archive.hold([5000], source=IMPORT, first=day(9))
+    archive.hold([400, 500], source=IMPORT, song=OTHER)
+    assert archive.latest()["data_source"] == SONGSTATS
+    assert (archive.latest(OTHER)["play_count"], archive.latest(OTHER)["data_source"]) == (500, IMPORT)
+
+
+# --- the daily series
+
+
+def test_plays_of_a_day_are_the_difference_to_the_day_before(archive: Archive):
+    archive.hold([100, 110, 125])
+    assert archive.days("day", "play_count", "plays", "plays_filled") == [
+        (day(0), 100, None, None),
+        (day(1), 110, 10, 10),
+        (day(2), 125, 15, 15),
+    ]
+
+
+def test_a_gap_is_filled_in_a_column_of_its_own_and_adds_up(archive: Archive):
+    archive.hold([100, None, None, 110, 111])
+    assert archive.days("day", "play_count", "plays", "plays_filled", "is_gap_filled", "gap_days") == [
+        (day(0), 100, None, None, False, 0),
+        (day(1), None, None, 3, True, 2),
+        (day(2), None, None, 3, True, 2),
+        (day(3), 110, None, 4, False, 2),
+        (day(4), 111, 1, 1, False, 0),
+    ]
+
+
+def test_a_fall_over_a_gap_adds_up_too(archive: Archive):
+    archive.hold([100, None, None, 93])
+    assert [filled for (filled,) in archive.days("plays_filled")][1:] == [-2, -2, -3]
+    assert [found for (found,) in archive.days("is_negative")] == [False, True, True, True]
+
+
+def test_a_fall_is_flagged_and_never_clamped(archive: Archive):
+    archive.hold([100, 90, 95])
+    assert archive.days("play_count", "plays", "is_negative") == [(100, None, False), (90, -10, True), (95, 5, False)]
+
+
+def test_a_jump_is_flagged_and_never_clamped(archive: Archive):
+    steady = [1000 + 100 * place for place in range(40)]
+    archive.hold([*steady, steady[-1] + 50_000, steady[-1] + 50_100])
+    found = archive.days("plays", "is_jump")
+    assert [place for place, (_, is_jump) in enumerate(found) if is_jump] == [40]
+    assert found[40] == (50_000, True)
+
+
+def test_a_small_recording_does_not_jump_by_a_handful_of_plays(archive: Archive):
+    archive.hold([*[5] * 40, 900])
+    assert not any(is_jump for (is_jump,) in archive.days("is_jump"))
+
+
+def test_a_restated_day_shows_what_was_learnt_last_and_says_so(archive: Archive):
+    archive.hold([100, 110, 120])
+    archive.hold([105], first=day(1))
+    assert archive.days("play_count", "is_restated") == [(100, False), (105, True), (120, False)]
+
+
+def test_where_two_sources_have_a_day_the_displayed_one_wins_and_says_so(archive: Archive):
+    archive.hold([100, 110, 120])
+    archive.hold([112], source=CAPTURE, first=day(1), at=timedelta(hours=9))
+    archive.hold([114], source=CAPTURE, first=day(1), at=timedelta(hours=21))
+    assert archive.days("play_count", "data_source", "also_from", "is_source_changed") == [
+        (100, SONGSTATS, None, False),
+        (114, CAPTURE, SONGSTATS, True),
+        (120, SONGSTATS, None, True),
+    ]
+
+
+def test_imports_are_no_part_of_a_series(archive: Archive):
+    archive.hold([100, 110])
+    archive.hold([9_000_000], source=IMPORT, first=day(1))
+    assert archive.days("play_count") == [(100,), (110,)]
+
+
+def test_a_day_is_a_day_in_utc_whatever_the_session_thinks(archive: Archive):
+    archive.hold([100])
+    archive.hold([104], source=CAPTURE, at=timedelta(hours=23, minutes=30))
+    archive.sql("set timezone to 'Pacific/Auckland'")
+    assert archive.days("day", "play_count") == [(FIRST, 104)]
+
+
+# --- what was known then
+
+
+def test_what_was_known_at_a_moment_is_shown_as_it_was_known(archive: Archive):
+    first = archive.hold([100, 110])
+    second = archive.hold([105], first=day(1))
+
+    def known(moment: datetime) -> list[int]:
+        found = archive.sql("select play_count from analytics.play_counts_as_of(%s) order by captured_at", moment)
+        return [row["play_count"] for row in found]
+
+    assert known(first - timedelta(seconds=1)) == []
+    assert known(first) == [100, 110]
+    assert known(second - timedelta(seconds=1)) == [100, 110]
+    assert known(second) == [100, 105]
+
+
+def test_both_what_was_said_and_what_restates_it_are_kept(archive: Archive):
+    first = archive.hold([100])
+    second = archive.hold([101])
+    found = archive.sql(
+        "select play_count, learnt_at, superseded_at from analytics.play_count_points order by learnt_at"
+    )
+    assert [tuple(row.values()) for row in found] == [(100, first, second), (101, second, None)]
+
+
+# --- run rates
+
+
+def test_a_window_that_is_covered_has_a_rate(archive: Archive):
+    archive.hold([1000 + 10 * place for place in range(100)])
+    rate = archive.rate(90)
+    assert (rate["plays"], rate["days_covered"], rate["plays_a_year"], rate["why_none"]) == (900, 90, 3650, None)
+    assert (rate["window_begins"], rate["window_ends"]) == (day(9), day(99))
+
+
+def test_a_window_that_is_not_covered_has_none_and_says_why(archive: Archive):
+    archive.hold([1000 + 10 * place for place in range(100)])
+    rate = archive.rate(365)
+    assert (rate["plays"], rate["plays_a_year"], rate["days_covered"]) == (None, None, 99)
+    assert rate["why_none"] == "the history begins on 2026-01-01"
+
+
+def test_days_missing_within_a_window_take_nothing_from_it(archive: Archive):
+    archive.hold([1000, *[None] * 27, 1280])
+    assert (archive.rate(28)["plays"], archive.rate(28)["days_covered"]) == (280, 28)
+
+
+def test_a_window_may_be_counted_from_a_few_days_before_its_first_and_no_more(archive: Archive):
+    archive.hold([1000, *[None] * 34, 1350])
+    archive.hold([1000, *[None] * 35, 1350], song=OTHER)
+    near, far = archive.rate(28), archive.rate(28, OTHER)
+    assert (near["plays"], near["days_covered"], near["plays_a_year"]) == (350, 35, 3650)
+    assert (far["plays"], far["days_covered"]) == (None, 0)
+    assert far["why_none"] == "no figure between 2026-01-01 and 2026-02-06"
+
+
+def test_a_rate_below_nothing_is_shown_and_flagged(archive: Archive):
+    archive.hold([1000 - place for place in range(29)])
+    assert (archive.rate(28)["plays"], archive.rate(28)["is_negative"]) == (-28, True)
+
+
+def test_a_rate_says_where_both_of_its_ends_come_from(archive: Archive):
+    archive.hold(list(range(0, 290, 10)))
+    archive.hold([300], source=CAPTURE, first=day(28), at=timedelta(hours=12))
+    assert (archive.rate(28)["begins_data_source"], archive.rate(28)["data_source"]) == (SONGSTATS, CAPTURE)
+
+
+# --- catalogues
+
+
+def test_a_recording_without_a_figure_is_a_row_and_the_total_says_that_it_leaves_it_out(archive: Archive):
+    archive.hold([100 + place for place in range(29)])
+    archive.hold([7000], song=OTHER, source=IMPORT)
+    catalog = archive.catalog([SONG, OTHER, THIRD])
+    archive.sql("insert into songstats_backfill_queue (song, status, outcome) values (%s, 'done', 'no_history')", THIRD)
+    rows = archive.sql("select * from analytics.catalog_play_counts where catalog = %s order by song", catalog)
+    assert [(row["play_count"], row["is_measured"], row["standing"]) for row in rows] == [
+        (128, True, "measured"),
+        (7000, False, "never asked for"),
+        (None, False, "no history"),
+    ]
+    (total,) = archive.sql("select * from analytics.catalog_totals where catalog = %s", catalog)
+    assert (total["recordings"], total["recordings_measured"], total["recordings_not_measured"]) == (3, 1, 2)
+    assert (total["play_count"], total["imported_play_count"]) == (128, 7000)
+    assert (total["plays_28_days"], total["recordings_28_days"]) == (28, 1)
+    assert (total["plays_365_days"], total["recordings_365_days"]) == (0, 0)
+
+
+def test_a_catalogue_of_nothing_measured_has_a_total_of_nothing(archive: Archive):
+    catalog = archive.catalog([SONG])
+    (total,) = archive.sql("select * from analytics.catalog_totals where catalog = %s", catalog)
+    assert (total["play_count"], total["recordings_not_measured"], total["newest_day"]) == (0, 1, None)
+
+
+# --- coverage, progress, spend
+
+
+def test_coverage_counts_the_days_there_are_and_those_there_should_be(archive: Archive):
+    archive.hold([100, None, 110])
+    archive.hold([111], first=day(2))
+    archive.hold([113], source=CAPTURE, first=day(2), at=timedelta(hours=9))
+    archive.catalog([OTHER])
+    (known,) = archive.sql("select * from analytics.measurement_coverage where song = %s", SONG)
+    assert (known["first_day"], known["last_day"]) == (day(0), day(2))
+    assert (known["days_expected"], known["days_present"], known["days_missing"]) == (3, 2, 1)
+    assert (known["restatements"], known["captures"], known["outcome"]) == (1, 1, "never asked for")
+    (unknown,) = archive.sql("select * from analytics.measurement_coverage where song = %s", OTHER)
+    assert (unknown["first_day"], unknown["days_expected"], unknown["days_missing"]) == (None, 0, 0)
+
+
+def test_progress_and_spend_say_what_a_drain_came_to(bench: Workbench):
+    asked = isrcs(4)
+    bench.sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=asked[1], status=404)
+    bench.ask_for(asked[:3])
+    bench.cover(asked[:2])
+    with connect(bench.database_url) as connection:
+        catalog = Archive(connection).catalog(asked)
+    parts = ("stored", "no_history", "rejected", "failed", "still_open", "never_queued")
+    progress = {row["kind"]: row for row in bench.sql("select * from analytics.backfill_progress")}
+    assert [progress["job"][part] for part in parts] == [1, 1, 0, 0, 1, 0]
+    assert [progress["catalog"][part] for part in parts] == [1, 1, 0, 0, 1, 1]
+    assert progress["catalog"]["id"] == catalog
+    for row in progress.values():
+        assert row["recordings"] == sum(row[part] for part in parts)
+    spent = bench.sql("select cause, account, calls, hits from analytics.spend order by cause")
+    assert [tuple(row.values()) for row in spent] == [
+        ("no history", bench.account, 1, 1),
+        ("stored", bench.account, 1, 1),
+    ]
+    (bought,) = bench.sql("select * from analytics.measurement_coverage where song = %s", asked[0])
+    assert (bought["hits"], bought["outcome"], bought["last_status_code"]) == (1, "stored", 200)
+    assert bought["last_lookup_at"] is not None
+
+
+def test_what_captures_cost_is_spend_too(archive: Archive):
+    (account,) = archive.sql("insert into accounts (name) values ('a label') returning id")
+    (capture,) = archive.sql(
+        "insert into playcount_snapshots (account, album_ids, albums_digest, platforms, schedule, album_count,"
+        " estimated_cost_usd) values (%s, '{a}', '\\x00', '{spotify}', 'once', 1, 0.003) returning id",
+        account["id"],
+    )
+    archive.sql(
+        "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, status)"
+        " values (%s, 0, '{a}', 0.003, 'run-1', 'SUCCEEDED')",
+        capture["id"],
+    )
+    (spent,) = archive.sql("select vendor, cause, calls, hits, cost_usd::float from analytics.spend")
+    assert tuple(spent.values()) == ("apify", "succeeded", 1, 0, 0.003)
+
+
+# --- the contract
+
+
+def test_every_column_of_every_view_says_what_it_means_in_what_unit_and_from_where(connection: Connection):
+    rows = connection.execute("select * from analytics.data_dictionary").fetchall()
+    assert {row["view_name"] for row in rows} == {*views.VIEWS, "play_counts_as_of(moment timestamp with time zone)"}
+    for row in rows:
+        assert all(row.values()), row
+        assert "|" not in row["meaning"] + row["unit"] + row["source"], row
+
+
+def test_every_file_of_a_view_is_applied():
+    files = {path.stem for path in (Path(str(views.__file__)).parent / "views").glob("*.sql")}
+    assert files == set(views.NAMES)
+
+
+def test_a_view_never_loses_a_column_by_itself(connection: Connection):
+    with pytest.raises(InvalidTableDefinition, match="cannot drop columns from view"):
+        connection.execute("create or replace view analytics.spend as select day, account from analytics.spend")
+
+
+def test_other_views_than_this_versions_are_refused_and_replaced(database_url: str, connection: Connection):
+    connection.execute("comment on view analytics.data_dictionary is 'Views of version 000000000000'")
+    with pytest.raises(SchemaOutOfDateError, match=r"the analysts' views .* run `measurement-pipeline db upgrade`"):
+        migrate.require(database_url, kind="sandbox")
+    migrate.upgrade(database_url, kind="sandbox")
+    migrate.require(database_url, kind="sandbox")
+    assert views.stamped(connection) == views.version()
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "select * from analytics.daily_play_counts where song = 'AA6Q72000001'",
+        "select * from analytics.latest_play_counts where song = 'AA6Q72000001'",
+        "select * from analytics.run_rates where song = 'AA6Q72000001'",
+        "select * from analytics.play_counts_as_of(now()) where song = 'AA6Q72000001'",
+        "select * from analytics.catalog_totals where catalog = '00000000-0000-4000-8000-000000000000'",
+        "select d.* from analytics.daily_play_counts as d inner join catalog_songs as c using (song)",
+    ],
+)
+def test_a_question_about_few_recordings_reads_those_and_no_others(archive: Archive, question: str):
+    archive.sql("insert into songs (isrc) select 'AA6Q72' || lpad(i::text, 6, '0') from generate_series(1, 5000) as i")
+    archive.sql(
+        "insert into song_measurements (song, platform, metric, captured_at, data_source, value)"
+        " select isrc, 'spotify', 'platform_displayed_play_count', '2026-01-01Z'::timestamptz + make_interval(days => i),"
+        " 'songstats', i from songs, generate_series(1, 10) as i"
+    )
+    archive.sql("analyze songs, song_measurements, catalog_songs, catalogs")
+    plan = "\n".join(row["QUERY PLAN"] for row in archive.sql("explain " + question))
+    assert "Seq Scan on song_measurements" not in plan
+    assert "Seq Scan on songs" not in plan
+    assert "Index" in plan
+
+
+def test_nobody_who_is_unknown_has_a_figure(archive: Archive):
+    assert archive.sql("select * from analytics.latest_play_counts where song = %s", str(uuid4())) == []
