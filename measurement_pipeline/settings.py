@@ -47,6 +47,7 @@ _EXPECTED = {
 _EXPECTED_BY_TYPE = {
     "int_parsing": "a whole number",
     "float_parsing": "a number",
+    "decimal_parsing": "a number",
     "finite_number": "a number that is not infinite",
     "greater_than": "more than {gt:g}",
     "greater_than_equal": "{ge:g} or more",
