@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from measurement_pipeline.cli import services
-from measurement_pipeline_bench import capture, drain, enqueue, ingest, lab, memory, pace, report, tick
+from measurement_pipeline_bench import analysts, capture, drain, enqueue, ingest, lab, memory, pace, report, tick
 from measurement_pipeline_bench.figures import Findings
 from measurement_pipeline_bench.lab import Lab
 
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Lab], Findings]] = {
     "ingest": ingest.measure,
     "memory": memory.measure,
     "capture": capture.measure,
+    "analysts": analysts.measure,
 }
 
 
