@@ -9,7 +9,19 @@ import click
 from rich.console import Console
 
 from measurement_pipeline.cli import services
-from measurement_pipeline_bench import capture, drain, enqueue, http_api, ingest, lab, memory, pace, report, tick
+from measurement_pipeline_bench import (
+    analysts,
+    capture,
+    drain,
+    enqueue,
+    http_api,
+    ingest,
+    lab,
+    memory,
+    pace,
+    report,
+    tick,
+)
 from measurement_pipeline_bench.figures import Findings
 from measurement_pipeline_bench.lab import Lab
 
@@ -22,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Lab], Findings]] = {
     "memory": memory.measure,
     "capture": capture.measure,
     "http": http_api.measure,
+    "analysts": analysts.measure,
 }
 
 

@@ -53,6 +53,8 @@ LIMITS = {
     "idle_in_transaction_session_timeout": "1min",
     "default_transaction_read_only": "on",
     "max_parallel_workers_per_gather": "0",
+    # What the planner expects of the views is far above what comes, and compiling for it would take longer than the query.
+    "jit": "off",
 }
 LIMITS_BY_SUPERUSER = {"temp_file_limit": "10GB"}
 ANALYSTS_CONNECTIONS = 5

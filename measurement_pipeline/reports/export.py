@@ -84,7 +84,7 @@ def _parquet(path: Path, columns: Sequence[Column]) -> Iterator[_Write]:
         "integer": pa.int32(),
         "boolean": pa.bool_(),
         "timestamp with time zone": pa.timestamp("us", tz="UTC"),
-        # As text: parquet's own kind of UUID is not read by pandas.
+        # As text, which every reader takes.
         "uuid": pa.string(),
     }
     schema = pa.schema(

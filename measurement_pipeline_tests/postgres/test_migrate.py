@@ -202,7 +202,7 @@ def test_the_outcomes_of_each_status_are_the_same_in_sql(connection: Connection)
         assert set(re.findall(r"'(\w+)'::text", branch[1])) == expected
 
 
-@pytest.mark.parametrize("version", ["0001", "0002"])
+@pytest.mark.parametrize("version", ["0001", "0002", "0003"])
 def test_a_database_of_each_earlier_version_is_brought_up_with_what_it_holds(empty_database_url: str, version: str):
     migrations = Path(migrate.__file__).parent / "migrations" / "versions"
     with connect(empty_database_url) as connection:

@@ -1,0 +1,267 @@
+"""What analysts ask, of the views and of the bare table, at one and at ten million points; and what the queue beside it feels.
+
+Rows read are those that the plan's scans returned or threw away, by EXPLAIN ANALYZE; times include fetching the answer.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from threading import Event, Thread
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+
+from measurement_pipeline.postgres import backfill_queue, migrate
+from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
+from measurement_pipeline_bench.figures import Figure, Findings, Target
+from measurement_pipeline_bench.lab import Deployment, Lab, doubles, isrcs
+from measurement_pipeline_bench.sql import statements
+
+_SQL = statements("analysts")
+
+_DAYS = 1_000
+_AT_ONCE = 500
+_TIMES = 3
+_LONG_SECONDS = 2
+_QUESTIONS = {
+    "latest": "latest count of all recordings",
+    "series": "one recording's daily series",
+    "totals": "a catalogue's totals",
+    "rates": "run rates of everything",
+}
+_HEAVY = ("heavy_series", "heavy_points", "heavy_rates")
+_ANALYSTS = 2
+_QUEUED = 20_000
+_CLAIMED = 20
+# A hundred recordings a second, claimed and put back: as much writing as a drain does that nothing slows.
+_PAUSE_SECONDS = 0.2
+_MOST_TIMES_THE_QUIET = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    seconds: float
+    rows_read: int
+
+
+def measure(lab: Lab) -> Findings:
+    """A tenth of the table first, then all of it."""
+    recordings = lab.size(10_000, 100)
+    with doubles(points=1) as sandbox:
+        deployment = lab.deployment(sandbox)
+        with deployment.connect() as connection:
+            _fill(lab, connection, 1, recordings // 10)
+            small = {name: _both(connection, name) for name in ("latest", "rates", "series")}
+            _fill(lab, connection, recordings // 10 + 1, recordings)
+            connection.execute(_SQL["catalogue"], {"size": recordings * 2 // 5})
+            connection.execute(_SQL["tidy"])
+            found = {}
+            for name, question in _QUESTIONS.items():
+                lab.say(f"analysts: {question}")
+                found[name] = _both(connection, name)
+            brin = _brin(connection)
+        beside, details = _beside_the_queue(lab, deployment)
+    points = f"{recordings * _DAYS:,} points"
+    figures = [
+        Figure(
+            f"{_QUESTIONS[name]}, {points}",
+            "ms",
+            ours.seconds * 1_000,
+            "the plain query on the bare table",
+            bare.seconds * 1_000,
+        )
+        for name, (ours, bare) in found.items()
+    ]
+    read = {
+        f"{_QUESTIONS[name]}: the view, the plain query": f"{ours.rows_read:,}, {bare.rows_read:,}"
+        for name, (ours, bare) in found.items()
+    }
+    growth = {
+        f"{_QUESTIONS[name]}: the view, the plain query": (
+            f"{found[name][0].seconds / ours.seconds:.1f}, {found[name][1].seconds / bare.seconds:.1f}"
+        )
+        for name, (ours, bare) in small.items()
+    }
+    return Findings(
+        [*figures, *beside],
+        {
+            f"rows read, {points}": read,
+            "times as long on ten times the points": growth,
+            "a BRIN on the day": brin,
+            **details,
+        },
+    )
+
+
+def _fill(lab: Lab, connection: Connection, first: int, last: int) -> None:
+    lab.say(f"analysts: {(last - first + 1) * _DAYS:,} points")
+    connection.execute(_SQL["recordings"], {"first": first, "last": last})
+    for start in range(first, last + 1, _AT_ONCE):
+        end = min(start + _AT_ONCE - 1, last)
+        connection.execute(_SQL["points"], {"first": start, "last": end, "days": _DAYS})
+    connection.execute(_SQL["tidy"])
+
+
+def _both(connection: Connection, name: str) -> tuple[_Asked, _Asked]:
+    return _ask(connection, f"{name}_ours"), _ask(connection, f"{name}_bare")
+
+
+def _ask(connection: Connection, name: str) -> _Asked:
+    seconds: list[float] = []
+    # What takes long is asked once: it varies little.
+    while len(seconds) < _TIMES and sum(seconds) < _LONG_SECONDS:
+        since = time.monotonic()
+        connection.execute(_SQL[name]).fetchall()
+        seconds.append(time.monotonic() - since)
+    return _Asked(median(seconds), _rows_read(_plan(connection, name)))
+
+
+def _plan(connection: Connection, name: str) -> dict[str, Any]:
+    (row,) = connection.execute("explain (analyze, buffers, timing off, format json) " + _SQL[name]).fetchall()
+    plans = row["QUERY PLAN"]
+    found: dict[str, Any] = (json.loads(plans) if isinstance(plans, str) else plans)[0]["Plan"]
+    return found
+
+
+def _rows_read(node: dict[str, Any]) -> int:
+    """What the scans of a plan returned or threw away."""
+    own = 0
+    if "Relation Name" in node:
+        each = (
+            node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+        )
+        own = round(each * node["Actual Loops"])
+    return own + sum(_rows_read(child) for child in node.get("Plans", ()))
+
+
+def _brin(connection: Connection) -> dict[str, Any]:
+    """What one day's total over all recordings reads; the second by the BRIN alone, which the planner has to be made to use."""
+    without = _plan(connection, "one_day")
+    connection.execute(_SQL["brin"])
+    for statement in _SQL["only_brin"].split(";"):
+        connection.execute(statement)
+    by_brin = _plan(connection, "one_day")
+    connection.execute(_SQL["any_plan"])
+    connection.execute(_SQL["without_brin"])
+    return {
+        f"one day's total, {name}": f"{_rows_read(plan):,} rows read, {_blocks(plan):,} blocks"
+        for name, plan in {"without it": without, "by it": by_brin}.items()
+    }
+
+
+def _blocks(plan: dict[str, Any]) -> int:
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+def _beside_the_queue(lab: Lab, deployment: Deployment) -> tuple[list[Figure], dict[str, Any]]:
+    seconds = lab.size(120, 3)
+    deployment.submit([f"AA6Q8{song[5:]}" for song in isrcs(_QUEUED)])
+    deployment.take_in()
+    analyst = _analyst(deployment)
+    lab.say(f"analysts: claims for {seconds} s, nobody else there")
+    quiet, before = _claims(deployment, seconds)
+    lab.say(f"analysts: the same beside {_ANALYSTS} analysts' heaviest queries")
+    with _asking(analyst) as answers:
+        busy, rows = _claims(deployment, seconds)
+    target = Target("ratio", at_most=_MOST_TIMES_THE_QUIET)
+    note = f"claims of {_CLAIMED} rows one after the other; {_ANALYSTS} analysts go through {', '.join(_HEAVY)} without a pause"
+    p99, quiet_p99 = _percentile(busy, 99) * 1_000, _percentile(quiet, 99) * 1_000
+    p50, quiet_p50 = _percentile(busy, 50) * 1_000, _percentile(quiet, 50) * 1_000
+    figures = [
+        Figure("claim beside analysts, p99", "ms", p99, "the same, quiet", quiet_p99, target, note),
+        Figure("claim beside analysts, median", "ms", p50, "the same, quiet", quiet_p50, None, note),
+        Figure(
+            "dead rows of the queue meanwhile",
+            "rows",
+            rows["dead"],
+            "its live ones",
+            rows["live"],
+            Target("ratio", at_most=1),
+        ),
+    ]
+    return figures, {
+        "beside the queue": {
+            "claims: quiet, beside": f"{len(quiet)}, {len(busy)}",
+            "dead rows of the queue: quiet, beside": f"{before['dead']:,}, {rows['dead']:,}",
+            "analysts' answers": len(answers),
+        }
+    }
+
+
+def _analyst(deployment: Deployment) -> str:
+    """The URL of a login of analysts with the limits that an upgrade sets."""
+    name = f"analyst_{uuid4().hex[:8]}"
+    with deployment.connect() as connection:
+        connection.execute(sql.SQL("create role {} login in role measurement_analyst").format(sql.Identifier(name)))
+    migrate.upgrade(deployment.database_url, kind="sandbox")
+    return psycopg.conninfo.make_conninfo(deployment.database_url, user=name)
+
+
+@contextmanager
+def _asking(url: str) -> Iterator[list[str]]:
+    """Analysts who ask the heaviest questions again and again for as long as the block lasts; what was answered."""
+    over, answers, failures = Event(), list[str](), list[BaseException]()
+    connections = [connect(url) for _ in range(_ANALYSTS)]
+
+    def ask(place: int) -> None:
+        turn = place
+        while not over.is_set():
+            name = _HEAVY[turn % len(_HEAVY)]
+            turn += 1
+            try:
+                connections[place].execute(_SQL[name]).fetchall()
+            except DatabaseError as error:
+                if not over.is_set():
+                    failures.append(error)
+                return
+            answers.append(name)
+
+    threads = [Thread(target=ask, args=(place,)) for place in range(_ANALYSTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        for connection in connections:
+            connection.cancel_safe()
+        for thread in threads:
+            thread.join()
+        for connection in connections:
+            connection.close()
+    if failures:
+        raise failures[0]
+
+
+def _claims(deployment: Deployment, seconds: float) -> tuple[list[float], dict[str, Any]]:
+    """How long each claim took, and the queue's rows at the end."""
+    rules = deployment.pipeline().terms.rules
+    took = []
+    with deployment.connect() as connection:
+        due = [row.song for row in backfill_queue.due(connection, rules)]
+        until = time.monotonic() + seconds
+        turn = 0
+        while time.monotonic() < until:
+            start = turn * _CLAIMED % (len(due) - _CLAIMED)
+            turn += 1
+            since = time.monotonic()
+            claimed = backfill_queue.claim(
+                connection, due[start : start + _CLAIMED], run="bench", limit=_CLAIMED, rules=rules
+            )
+            took.append(time.monotonic() - since)
+            if len(claimed) != _CLAIMED:
+                raise RuntimeError(f"claimed {len(claimed)} of {_CLAIMED} rows")
+            backfill_queue.release(connection, run="bench")
+            time.sleep(max(0.0, since + _PAUSE_SECONDS - time.monotonic()))
+        (rows,) = connection.execute(_SQL["queue_rows"]).fetchall()
+    return took, rows
+
+
+def _percentile(values: list[float], percent: int) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) * percent // 100, len(ordered) - 1)]
