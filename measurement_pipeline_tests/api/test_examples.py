@@ -18,7 +18,7 @@ def test_every_example_of_the_page_works(front: Front):
     front.table.measured("GBUM72501895", 5, source="import")
     front.table.sql(
         "insert into song_identifiers (song, platform, identifier_type, value)"
-        " values ('GBUM72501895', 'spotify', 'album_id', '0ETFjACtuP2ADo6LFhL6HN')"
+        " values ('GBUM72501895', 'spotify', 'album_id', '4MUSeRnhpSfkMqREFQ36mC')"
     )
     catalog = front.table.catalogue(isrcs(2), account=client.account)
     examples = [block for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if "curl" in block]
