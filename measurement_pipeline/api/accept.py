@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from measurement_pipeline.api.auth import Caller
 from measurement_pipeline.api.limits import MAX_LISTED
 from measurement_pipeline.api.problems import Problem
+from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import (
     MeasurementRequest,
     Refusal,
@@ -27,7 +28,7 @@ from measurement_pipeline.domain.measurement_job import (
     read_request,
 )
 from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.intake.take_in import NO_CAPTURES, take_in_one
+from measurement_pipeline.intake.take_in import take_in_one
 from measurement_pipeline.postgres import measurement_jobs, payment_decisions
 from measurement_pipeline.postgres.database import Connection
 

@@ -30,9 +30,9 @@ from measurement_pipeline.api.models import (
 )
 from measurement_pipeline.api.problems import Problem
 from measurement_pipeline.domain import spend
+from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import Source, State
 from measurement_pipeline.intake import capture_estimate, estimate
-from measurement_pipeline.intake.take_in import NO_CAPTURES
 from measurement_pipeline.postgres import measurement_jobs, snapshots
 
 BASE = "/api/research/measurement-jobs"

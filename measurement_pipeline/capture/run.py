@@ -89,6 +89,7 @@ def make_capture(
                 work.release(f"{type(error).__name__} interrupted it", seconds=None, attempt_back=False)
             raise
         except BaseException:
+            # Cancelled: Dagster's interrupt is no Exception. Raised again, as whatever else ends the process is.
             work.release("its run was interrupted", seconds=_INTERRUPTED_SECONDS, attempt_back=True)
             raise
 

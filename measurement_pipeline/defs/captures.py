@@ -16,6 +16,7 @@ from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import snapshot_partitions
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.defs.sign_of_life import beating
+from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import connect
@@ -28,8 +29,6 @@ POOL = "apify"
 # What the sweep looks at again: a pause of Spotify's is over by then.
 _DAYS_SWEPT = 7
 _MOST_MAPPED_AGAIN = 20
-
-NOT_SET_UP = "captures are not set up here: APIFY_TOKEN is not set"
 
 _DESCRIPTION = """What Spotify displays today for whole albums: one play count a recording, stored in `song_measurements`.
 
@@ -100,7 +99,7 @@ def start_due_series(context: dg.OpExecutionContext) -> None:
     pipeline: Pipeline = context.resources.pipeline
     pipeline.require_own_database()
     if pipeline.captures is None:
-        context.add_output_metadata({"series due": 0, "captures started": 0, "why": NOT_SET_UP})
+        context.add_output_metadata({"series due": 0, "captures started": 0, "why": NO_CAPTURES})
         return
     started = start_due(pipeline.captures.terms)
     context.add_output_metadata(
@@ -118,7 +117,7 @@ def start_due_series(context: dg.OpExecutionContext) -> None:
 def require(pipeline: Pipeline) -> Captures:
     """What captures are made with. Raises `dg.Failure` where they are not set up."""
     if pipeline.captures is None:
-        raise dg.Failure(NOT_SET_UP, allow_retries=False)
+        raise dg.Failure(NO_CAPTURES, allow_retries=False)
     return pipeline.captures
 
 
@@ -127,8 +126,9 @@ def tell_what_was_never_told(context: dg.OpExecutionContext, captures: Captures)
     told = context.instance.get_materialized_partitions(CURRENT_PLAY_COUNTS)
     with connect(captures.terms.database_url) as connection:
         untold = [one for one in snapshots.done(connection, days=_DAYS_SWEPT) if str(one) not in told]
+        if untold:
+            context.instance.add_dynamic_partitions(str(snapshot_partitions.name), [str(one) for one in untold])
         for snapshot in untold:
-            context.instance.add_dynamic_partitions(str(snapshot_partitions.name), [str(snapshot)])
             shown = snapshots.show(connection, snapshot)
             if shown is not None:
                 said = "captured earlier, reported by the sweep"

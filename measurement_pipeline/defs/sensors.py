@@ -19,6 +19,7 @@ from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import isrc_partitions, snapshot_partitions
 from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.intake.take_in import REQUESTS_A_RUN
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, snapshots
@@ -150,7 +151,7 @@ def playcount_snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorR
     pipeline: Pipeline = context.resources.pipeline
     pipeline.require_own_database()
     if pipeline.captures is None:
-        return dg.SkipReason(capturing.NOT_SET_UP)
+        return dg.SkipReason(NO_CAPTURES)
     terms = pipeline.captures.terms
     with connect(terms.database_url) as connection:
         paused = snapshots.paused(connection, APIFY)

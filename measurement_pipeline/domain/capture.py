@@ -19,6 +19,9 @@ REUSE_FOR = timedelta(minutes=60)
 
 SERIES_EVERY = timedelta(days=30)
 
+# What a request, a tick and a run say in a deployment that captures nothing.
+NO_CAPTURES = "captures are not set up here: APIFY_TOKEN is not set"
+
 
 class Schedule(StrEnum):
     """How often what is asked for is captured."""

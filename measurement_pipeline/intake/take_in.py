@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from uuid import UUID
 
-from measurement_pipeline.domain.capture import over_cap
+from measurement_pipeline.domain.capture import NO_CAPTURES, over_cap
 from measurement_pipeline.domain.measurement_job import (
     NO_ALBUM_KNOWN,
     NOTHING_RESOLVED,
@@ -35,7 +35,6 @@ from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
 REQUESTS_A_RUN = 100
 
 MAX_INTAKE_ATTEMPTS = 5
-NO_CAPTURES = "captures are not set up here: APIFY_TOKEN is not set"
 _RETRY_SECONDS = 60.0
 
 

@@ -185,7 +185,7 @@ def store(connection: Connection, row: int, measured: Measured, *, snapshot: UUI
         connection.execute(
             _SQL["measure"], {"id": row, "songs": songs_measured, "values": [count for _, count in counted]}
         )
-        connection.execute(_SQL["refresh_ranks"], {"songs": songs_measured})
+        songs.refresh_ranks(connection, songs_measured)
         connection.execute(
             _SQL["mapped"],
             {

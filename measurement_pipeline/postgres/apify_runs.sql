@@ -215,33 +215,6 @@ left join lateral (
 where newest.value is null or newest.value < counted.value
 order by counted.song;
 
--- name: refresh_ranks
--- Recordings that wait to be bought are ranked by the latest count there is, whichever source it came from.
-with latest as (
-    select
-        queue.song,
-        newest.value
-    from songstats_backfill_queue as queue
-    cross join lateral (
-        select measurement.value
-        from song_measurements as measurement
-        where
-            measurement.song = queue.song
-            and measurement.platform = 'spotify'
-            and measurement.metric = 'platform_displayed_play_count'
-        order by measurement.captured_at desc, measurement.data_source desc, measurement.learnt_at desc
-        limit 1
-    ) as newest
-    where queue.song = any(%(songs)s) and queue.status in ('pending', 'in_progress') and queue.rank_score <> newest.value
-    order by queue.song
-    for update of queue
-)
-
-update songstats_backfill_queue as queue
-set rank_score = latest.value
-from latest
-where queue.song = latest.song;
-
 -- name: mapped
 update apify_runs
 set

@@ -51,8 +51,13 @@ def import_catalog(
         on_albums = sorted((line.isrc, album_id) for line in lines for album_id in line.album_ids)
         identify(connection, on_albums, platform="spotify", identifier_type="album_id")
         connection.execute(_SQL["merge_counts"], {"as_of": as_of, "raw_ref": raw_ref})
-        connection.execute(_SQL["refresh_ranks"])
+        refresh_ranks(connection, [line.isrc for line in lines])
         return UUID(str(found["id"]))
+
+
+def refresh_ranks(connection: Connection, isrcs: Sequence[str]) -> None:
+    """Rank those of `isrcs` that wait to be bought by the latest count there is of each."""
+    connection.execute(_SQL["refresh_ranks"], {"songs": list(isrcs)})
 
 
 def identify(

@@ -92,8 +92,8 @@ with latest as (
     select
         queue.song,
         newest.value
-    from imported
-    inner join songstats_backfill_queue as queue on imported.isrc = queue.song
+    from unnest(%(songs)s::text[]) as counted (song)
+    inner join songstats_backfill_queue as queue on counted.song = queue.song
     cross join lateral (
         select measurement.value
         from song_measurements as measurement

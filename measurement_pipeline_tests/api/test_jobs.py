@@ -8,9 +8,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from measurement_pipeline.api import accept
+from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import BAD_SCOPE, BAD_SOURCE, NOTHING_RESOLVED, UNKNOWN_CATALOG
 from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.intake.take_in import NO_CAPTURES, ask_about_payment, open_round, take_in
+from measurement_pipeline.intake.take_in import ask_about_payment, open_round, take_in
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Front, Open
 from measurement_pipeline_tests.faults.waiting import until
