@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
@@ -53,6 +53,13 @@ _Key = Annotated[
 ]
 
 
+def _one_key(request: Request, idempotency_key: _Key = None) -> str | None:
+    sent = request.headers.getlist("idempotency-key")
+    if len(sent) > 1:
+        raise Problem(400, f"Idempotency-Key: expected one, got {len(sent)}")
+    return idempotency_key
+
+
 @routes.post(
     "",
     status_code=202,
@@ -61,10 +68,12 @@ _Key = Annotated[
     responses=errors(400, 402, 409, 429, 500),
     summary="Ask for measurements",
 )
-async def ask(caller: Known, body: MeasurementJobRequest, idempotency_key: _Key = None) -> JSONResponse:
+async def ask(
+    caller: Known, body: MeasurementJobRequest, key: Annotated[str | None, Depends(_one_key)]
+) -> JSONResponse:
     """Validated, held against payment and enqueued before the answer, where that takes no longer than a few seconds."""
     asked = accept.read(body.source, body.scope, body.platforms, body.schedule)
-    row = await accept.accept(caller, asked, key=idempotency_key)
+    row = await accept.accept(caller, asked, key=key)
     if row["state"] in (State.REJECTED, State.PAYMENT_REQUIRED):
         raise await run_in_threadpool(_refused, caller, row)
     said = _accepted(row)

@@ -114,7 +114,8 @@ class _Work:
             failed = in_part and launch is not Launch.SWEEP
             return self._ended(Kind.DONE_IN_PART if failed else Kind.DONE_BEFORE, shown["error"] if failed else None)
         if shown["state"] == SnapshotState.FAILED and not self._is_to_be_bought_again(launch):
-            return self._ended(Kind.FAILED, shown["error"])
+            not_found = shown["status_code"] == snapshots.NOT_FOUND
+            return self._ended(Kind.NOT_FOUND if not_found else Kind.FAILED, shown["error"])
         pause = snapshots.paused(self.connection, APIFY)
         if launch is Launch.PLANNED and pause is not None:
             return self._ended(Kind.PUT_OFF, f"Apify is left alone until {pause.until:%H:%M:%S} UTC: {pause.reason}")
@@ -162,7 +163,9 @@ class _Work:
         except NotOursError as error:
             return self._ended(Kind.LEFT_ALONE, str(error))
         bought = apify_runs.of_snapshot(self.connection, self.snapshot)
-        kind, why = conclude(bought.values(), last_try=self.last_try)
+        albums = [album for one in bought.values() for album in one.album_ids]
+        known = snapshots.known_albums(self.connection, albums)
+        kind, why = conclude(bought.values(), known_albums=known, last_try=self.last_try)
         return Ended(kind, why) if kind is Kind.TRY_AGAIN else self._finish(kind, why)
 
     def give_up(self, why: str) -> Ended:
@@ -222,9 +225,12 @@ class _Work:
         return self._ended(kind, why)
 
     def _finish(self, kind: Kind, why: str | None) -> Ended:
-        state = SnapshotState.FAILED if kind is Kind.FAILED else SnapshotState.DONE
+        state = SnapshotState.FAILED if kind in {Kind.FAILED, Kind.NOT_FOUND} else SnapshotState.DONE
+        status_code = snapshots.NOT_FOUND if kind is Kind.NOT_FOUND else snapshots.FAILED
         with self.connection.transaction():
-            if not snapshots.finish(self.connection, self.snapshot, run=self.run, state=state, error=why):
+            if not snapshots.finish(
+                self.connection, self.snapshot, run=self.run, state=state, status_code=status_code, error=why
+            ):
                 return self._ended(Kind.LEFT_ALONE, "another run has taken it over")
             measurement_jobs.settle(self.connection)
         return self._ended(kind, why)

@@ -40,7 +40,7 @@ def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool)
                 one["id"],
                 one["account"],
                 one["created_at"],
-                one["state"],
+                "waits" if one["waits"] else one["state"],
                 one["album_count"],
                 f"${one['estimated_cost_usd']:,.3f}",
                 one["recordings"],

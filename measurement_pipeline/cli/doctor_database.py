@@ -140,10 +140,14 @@ def _captures(connection: Connection, target: Target, machine: Machine) -> Line:
     more = []
     if found.passed and capturing.oldest is not None:
         more.append(f"the oldest since {output.shown(capturing.oldest)}")
-        more += [f"one of them says: {capturing.error}"] if capturing.error else []
     pauses = {name: snapshots.paused(connection, vendor) for name, vendor in _PAUSED.items()}
+    # Each thing once: a capture that waits for a vendor says what its pause says, and so may what was found.
+    reasons = {name: pause.reason for name, pause in pauses.items() if pause is not None}
+    if found.passed and capturing.error and capturing.error not in reasons.values():
+        more.append(f"one of them says: {capturing.error}")
     more += [
-        f"{name} is left alone until {output.shown(pause.until)}: {pause.reason}"
+        f"{name} is left alone until {output.shown(pause.until)}"
+        + ("" if pause.reason in told.words else f": {pause.reason}")
         for name, pause in pauses.items()
         if pause is not None
     ]

@@ -30,6 +30,8 @@ def command(
             written = export(connection, found, directory=out or Path(f"export-{found}"), form=form)
         except ParquetMissingError as error:
             raise RefusedError(str(error)) from error
+        except OSError as error:
+            raise RefusedError(f"{error.filename!r} cannot be written: {error.strerror}") from error
     if as_json:
         output.as_json({str(path): rows for path, rows in written.items()})
         return

@@ -48,6 +48,9 @@ def create(state: Path | None, *, account: str, name: str, expires: datetime | N
         )
         if made is None:
             raise RefusedError(f"a key that begins with {prefix} is there already; once more will make another")
+        kept = api_keys.find(connection, prefix)
+        if expires is not None and (kept is None or kept.refused_because is not None):
+            raise RefusedError(f"--expires {expires:%Y-%m-%d} is over already (UTC): expected a day that is to come")
         detail = {"prefix": prefix, "account": str(owner), "name": name}
         operator_acts.record(connection, actor=getpass.getuser(), act="key created", detail=detail)
     if as_json:

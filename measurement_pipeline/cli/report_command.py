@@ -28,5 +28,9 @@ def command(state: Path | None, *, catalog: str, account: str | None, out: Path 
             raise RefusedError(f"the catalogue {catalog!r} holds no recording: import some with `catalog import`")
     path = out or Path(f"report-{found}.html")
     eur_per_hit = target.settings.songstats_eur_per_hit
-    path.write_text(page(facts, eur_per_hit=eur_per_hit, invented=target.kind == "sandbox"), encoding="utf-8")
+    written = page(facts, eur_per_hit=eur_per_hit, invented=target.kind == "sandbox")
+    try:
+        path.write_text(written, encoding="utf-8")
+    except OSError as error:
+        raise RefusedError(f"the page cannot be written to {str(path)!r}: {error.strerror}") from error
     output.say(f"{path}: {facts.totals['recordings_measured']:,} of {facts.totals['recordings']:,} recordings measured")

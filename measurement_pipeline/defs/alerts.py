@@ -8,7 +8,7 @@ from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
 from measurement_pipeline.defs.catalog_charts import ANALYTICS
-from measurement_pipeline.defs.failures import REFUSED_LAUNCH
+from measurement_pipeline.defs.failures import NOTHING_TO_CAPTURE, REFUSED_LAUNCH
 from measurement_pipeline.defs.jobs import (
     analytics_refresh,
     health_checks,
@@ -45,7 +45,7 @@ def run_failure_alert(context: dg.RunFailureSensorContext, pipeline: dg.Resource
     run = context.dagster_run
     job = _name(run)
     line = failure_line(context.instance, run.run_id)
-    if tags.is_operators(run) and line.startswith(REFUSED_LAUNCH):
+    if line.startswith(NOTHING_TO_CAPTURE) or (tags.is_operators(run) and line.startswith(REFUSED_LAUNCH)):
         return
     try:
         pipeline.require_own_database()

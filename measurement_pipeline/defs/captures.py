@@ -211,6 +211,8 @@ def _raise_for(ended: Ended, *, operator: bool, retry_number: int) -> None:
         raise dg.RetryRequested(
             max_retries=retry_policies.MAX_RETRIES, seconds_to_wait=retry_policies.seconds_before(retry_number)
         )
+    if ended.kind is Kind.NOT_FOUND:
+        raise dg.Failure(f"{failures.NOTHING_TO_CAPTURE}{ended.reason}", allow_retries=False)
     bad = {Kind.FAILED, Kind.STOPPED, Kind.DONE_IN_PART}
     if operator:
         bad |= {Kind.LEFT_ALONE, Kind.PUT_OFF}

@@ -14,6 +14,8 @@ from measurement_pipeline.domain.wording import counted
 
 # How a launch fails that a person got wrong: the run's page tells them so, and nobody else is told.
 REFUSED_LAUNCH = "nothing was launched: "
+# How a capture fails that has nothing to capture: its request says so to whoever asked, and nobody else is told.
+NOTHING_TO_CAPTURE = "nothing to capture: "
 
 _SHOWN = 10
 

@@ -276,7 +276,7 @@ where id = %(job)s and state = %(was)s;
 update measurement_jobs as request
 set
     state = captured.state,
-    status_code = case when captured.state = 'failed' then 500 else request.status_code end,
+    status_code = case when captured.state = 'failed' then captured.status_code else request.status_code end,
     error = captured.error,
     updated_at = now()
 from playcount_snapshots as captured

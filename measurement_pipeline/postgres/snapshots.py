@@ -17,6 +17,10 @@ from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("snapshots")
 
+# What the requests that a failed capture answers are told.
+NOT_FOUND = 404
+FAILED = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -225,9 +229,23 @@ def release(
     connection.execute(_SQL["release"], parameters)
 
 
-def finish(connection: Connection, snapshot: UUID, *, run: str, state: SnapshotState, error: str | None) -> bool:
-    """Say what became of a capture; False where it is another's by now."""
-    parameters = {"snapshot": snapshot, "run": run, "state": state.value, "error": error}
+def known_albums(connection: Connection, album_ids: Sequence[str]) -> frozenset[str]:
+    """Those of the albums that a recording is known of."""
+    rows = connection.execute(_SQL["known_albums"], {"album_ids": list(album_ids)})
+    return frozenset(row["album_id"] for row in rows)
+
+
+def finish(
+    connection: Connection, snapshot: UUID, *, run: str, state: SnapshotState, status_code: int, error: str | None
+) -> bool:
+    """Say what became of a capture; False where it is another's by now. `status_code`: of its requests, where it failed."""
+    parameters = {
+        "snapshot": snapshot,
+        "run": run,
+        "state": state.value,
+        "status_code": status_code,
+        "error": error,
+    }
     return connection.execute(_SQL["finish"], parameters).fetchone() is not None
 
 

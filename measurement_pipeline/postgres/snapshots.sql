@@ -17,6 +17,11 @@ where
     and identifier.identifier_type = 'album_id'
 order by album_id;
 
+-- name: known_albums
+select distinct value as album_id
+from song_identifiers
+where platform = 'spotify' and identifier_type = 'album_id' and value = any(%(album_ids)s);
+
 -- name: lock_account
 -- Whoever asks for the same account waits here, until the transaction of whoever came first is over. A statement of its own: what
 -- comes after it then sees what that one wrote.
@@ -226,6 +231,7 @@ where snapshot = %(snapshot)s and state in ('done', 'failed');
 update playcount_snapshots
 set
     state = 'failed',
+    status_code = 500,
     error = %(error)s,
     claimed_by = null,
     not_before = null,
@@ -278,6 +284,7 @@ where id = %(snapshot)s and claimed_by = %(run)s and state = 'running';
 update playcount_snapshots as snapshot
 set
     state = %(state)s,
+    status_code = %(status_code)s,
     error = %(error)s,
     claimed_by = null,
     not_before = null,
@@ -305,6 +312,7 @@ select
     catalog,
     schedule,
     state,
+    status_code,
     album_count,
     estimated_cost_usd,
     error,
@@ -332,6 +340,7 @@ select
     account,
     schedule,
     state,
+    coalesce(state in ('queued', 'running') and not_before > clock_timestamp(), false) as waits,
     album_count,
     estimated_cost_usd,
     recordings,

@@ -137,6 +137,13 @@ def test_a_body_that_cannot_be_read_is_a_400_that_says_so_and_leaves_no_row(fron
     assert front.table.sql("select * from measurement_jobs") == []
 
 
+def test_a_body_that_is_sent_as_something_else_than_json_is_a_400(front: Front):
+    body = b'{"source": "historical", "scope": {"isrcs": ["GBUM72501895"]}}'
+    answer = front.client().post(JOBS, content=body, headers={"content-type": "text/plain"})
+    assert (answer.status_code, "sent as application/json" in answer.json()["error"]) == (400, True)
+    assert front.table.sql("select * from measurement_jobs") == []
+
+
 def test_a_list_is_ten_thousand_long_at_most(front: Front):
     client = front.client()
     answer = client.ask({"isrcs": isrcs(10_001)})
@@ -158,6 +165,13 @@ def test_the_same_key_and_body_is_the_same_job_however_it_is_written(front: Fron
     assert (first.status_code, second.status_code) == (202, 202)
     assert first.json() == second.json()
     assert len(front.table.sql("select * from measurement_jobs")) == 1
+
+
+def test_two_keys_on_one_request_are_a_400(front: Front):
+    body = {"source": "historical", "scope": {"isrcs": isrcs(1)}}
+    answer = front.client().post(JOBS, json=body, headers=[("Idempotency-Key", "k"), ("Idempotency-Key", "l")])
+    assert (answer.status_code, answer.json()["error"]) == (400, "Idempotency-Key: expected one, got 2")
+    assert front.table.sql("select * from measurement_jobs") == []
 
 
 def test_another_body_with_the_same_key_is_a_409_and_another_accounts_same_key_is_its_own(front: Front):

@@ -583,10 +583,34 @@ def test_albums_that_brought_no_track_are_said(studio: Studio):
     assert studio.shown(snapshot)["error"] == ended.reason
 
 
-def test_a_capture_that_brought_no_track_at_all_failed(studio: Studio):
-    snapshot = studio.asked([album("Nowhere")])
+def test_albums_that_there_are_none_of_are_not_found_which_is_their_clients_to_know(studio: Studio):
+    snapshot = studio.asked(["nonsense"])
+    job = studio.request_for(snapshot)
     ended = studio.make(snapshot)
-    assert (ended.kind, ended.reason) == (Kind.FAILED, "none of 1 album brought a track")
+    assert (ended.kind, ended.reason) == (Kind.NOT_FOUND, "no track was found on 1 album (nonsense)")
+    assert studio.sql("select state, status_code, error from measurement_jobs where id = %s", job) == [
+        {"state": "failed", "status_code": 404, "error": ended.reason}
+    ]
+    assert studio.make(snapshot, run="run-2").kind is Kind.NOT_FOUND
+    assert studio.paid()["runs"] == 1
+
+
+def test_an_album_that_is_known_and_brings_no_track_is_the_actors_fault(studio: Studio):
+    (song,) = isrcs(1)
+    snapshot = studio.asked([album("Nowhere"), "nonsense"])
+    job = studio.request_for(snapshot)
+    studio.sql("insert into songs (isrc) values (%s)", song)
+    studio.sql(
+        "insert into song_identifiers (song, platform, identifier_type, value) values (%s, 'spotify', 'album_id', %s)",
+        song,
+        album("Nowhere"),
+    )
+    ended = studio.make(snapshot)
+    assert ended.kind is Kind.FAILED
+    assert "no track was found on 2 albums" in str(ended.reason)
+    assert studio.sql("select state, status_code from measurement_jobs where id = %s", job) == [
+        {"state": "failed", "status_code": 500}
+    ]
 
 
 def test_a_run_that_apify_has_forgotten_is_given_up_after_an_hour(studio: Studio):

@@ -35,6 +35,12 @@ def test_a_key_is_printed_once_and_found_by_how_it_begins(run: Run, connection: 
     assert told(run("keys", "list", "--json", "--account", ACCOUNT[:-1] + "b")) == []
 
 
+def test_a_key_that_would_be_refused_from_the_first_is_not_made(run: Run):
+    result = run("keys", "create", "--account", ACCOUNT, "--name", "late", "--expires", "2020-01-01")
+    assert (result.exit_code, "--expires 2020-01-01 is over already" in result.stderr) == (1, True)
+    assert told(run("keys", "list", "--json")) == []
+
+
 def test_without_json_the_key_alone_is_on_stdout(run: Run):
     result = run("keys", "create", "--account", ACCOUNT, "--name", "x")
     assert form.prefix_of(result.stdout.strip())

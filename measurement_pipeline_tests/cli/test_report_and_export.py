@@ -133,3 +133,11 @@ def test_without_pyarrow_parquet_is_refused_with_what_to_do(
     assert said.exit_code == 1
     assert "or --format csv" in said.stderr
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_to_is_named(owned: Workbench, run: Run, tmp_path: Path):
+    (tmp_path / "file").touch()
+    told_of = {"report": tmp_path / "nowhere" / "page.html", "export": tmp_path / "file" / "below"}
+    for command, path in told_of.items():
+        said = run(command, "--catalog", "The back catalogue", "--out", path)
+        assert (said.exit_code, str(path) in said.stderr) == (1, True)

@@ -202,6 +202,23 @@ def test_a_launch_that_a_person_got_wrong_is_told_on_its_page_and_to_nobody_else
     assert len(receiver.texts) == 1
 
 
+def test_albums_that_there_are_none_of_are_told_whoever_asked_and_nobody_else(sensor: Sensor, receiver: Receiver):
+    stage = sensor.stage
+    job = stage.ask({"album_ids": ["nonsense"]}, source="current")
+    assert stage.intake().success
+    ((snapshot,),) = (
+        row.values() for row in stage.bench.sql("select snapshot from measurement_jobs where id = %s", job)
+    )
+    stage.instance.add_dynamic_partitions("snapshot", [str(snapshot)])
+    result = stage.definitions.resolve_job_def("play_count_capture").execute_in_process(
+        instance=stage.instance, partition_key=str(snapshot), tags={tags.PLAN: "plan-1"}, raise_on_error=False
+    )
+    line = failure_line(stage.instance, result.run_id)
+    assert line == "nothing to capture: no track was found on 1 album (nonsense)"
+    assert len(sensor.catch_up()) == 1
+    assert receiver.texts == stage.bench.sql("select * from incidents") == []
+
+
 def test_runs_that_succeed_are_no_news(sensor: Sensor, receiver: Receiver):
     assert sensor.stage.reclaim().success
     assert sensor.catch_up() == []
