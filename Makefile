@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/measurement-pipeline demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 faults: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --long measurement_pipeline_tests/faults

@@ -26,6 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--catalogue", type=Path, help="A catalogue file whose recordings are drained under random kills.")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that take tens of seconds first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("dagster") is None)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the fault matrix of the tests that passed."""
     properties = [item for report in terminalreporter.getreports("passed") for item in report.user_properties]

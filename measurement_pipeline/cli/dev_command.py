@@ -101,9 +101,10 @@ def command(
 
 def _tell_how_to_play(state: Path | None, api: str, key: str) -> None:
     program = "measurement-pipeline" if state is None else f"measurement-pipeline --state {shlex.quote(str(state))}"
-    submit = f"{program} submit --source historical --catalog {accounts.CATALOG} --wait --account"
-    output.say(f"account with a card:    {accounts.WITH_CARD}\n  {submit} {accounts.WITH_CARD}")
-    output.say(f"account without a card: {accounts.WITHOUT_CARD}\n  {submit} {accounts.WITHOUT_CARD}")
+    submit = f"{program} submit --source historical --wait"
+    named = (("account with a card:   ", accounts.WITH_CARD), ("account without a card:", accounts.WITHOUT_CARD))
+    for words, account in named:
+        output.say(f"{words} {account}\n  {submit} --account {account} --catalog {accounts.CATALOGS[account]}")
     output.say(
         f"over HTTP, as the account with a card:\n  curl -H 'x-api-key: {key}' {api}/api/research/measurement-jobs"
     )

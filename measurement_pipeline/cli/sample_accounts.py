@@ -1,4 +1,4 @@
-"""What a sandbox is seeded with: two accounts, a card for one of them, and the sample catalogue of each."""
+"""What a sandbox is seeded with: two accounts, a card for one of them, and the sample catalogue for each, by a name of its own."""
 
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from measurement_pipeline.sandbox.behaviour import Behaviour
 
 WITH_CARD = UUID("00000000-0000-4000-8000-0000000000ca")
 WITHOUT_CARD = UUID("00000000-0000-4000-8000-000000000000")
-CATALOG = "sample"
+CATALOGS = {WITH_CARD: "sample", WITHOUT_CARD: "sample-unpaid"}
 
 # Of the account with a card, for whoever plays with a sandbox: no secret, like all there is in one.
 API_KEY = "mp_sandbox0_every-sandbox-has-this-key-and-no-other-one"
@@ -36,7 +36,7 @@ def seed(connection: Connection, sandbox: Sandbox) -> dict[UUID, UUID]:
             connection,
             sample,
             account=account,
-            name=CATALOG,
+            name=CATALOGS[account],
             # The doubles' histories end on that day, at these counts.
             as_of=Behaviour().last_day,
             raw_ref=SAMPLE_CSV.name,

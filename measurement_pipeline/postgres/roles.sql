@@ -120,7 +120,9 @@ on api_keys to measurement_pipeline;
 grant
 select,
 insert (account, catalog, album_ids, albums_digest, isrcs, platforms, schedule, album_count, estimated_cost_usd),
-update (state, error, attempts, claimed_by, not_before, captured_at, tracks, recordings, without_count, unmapped, updated_at)
+update (
+    state, status_code, error, attempts, claimed_by, not_before, captured_at, tracks, recordings, without_count, unmapped, updated_at
+)
 on playcount_snapshots to measurement_pipeline;
 grant
 select,
