@@ -264,14 +264,17 @@ class Series(BaseModel):
 
 
 class RunRate(BaseModel):
-    """The plays of a trailing window, and what they would come to in a year. Null with a `reason`: the counts do not cover it."""
+    """The plays of a trailing window, and what they would come to in a year.
+
+    Null with a `reason`: the counts do not cover it; `days` says how much of it they do.
+    """
 
     status: Literal["success"] = "success"
     isrc: str
     name: str | None
     artist: str | None
     window_days: int
-    days: float | None
+    days: int | None
     plays: int | None
     plays_a_year: int | None
     first: Point | None

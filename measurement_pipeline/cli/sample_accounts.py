@@ -1,4 +1,4 @@
-"""What a sandbox is seeded with: two accounts, a card for one of them, and the sample catalogue for each, by a name of its own."""
+"""What a sandbox is seeded with: two accounts, a card for one of them, and the sample catalogue of each, by its own name."""
 
 from uuid import UUID
 

@@ -1,13 +1,19 @@
-"""How fast a recording is being played: the plays of a trailing window, and what they would come to in a year. Pure."""
+"""How fast a recording is being played: the plays of a trailing window, and what they would come to in a year. Pure.
+
+For any window and one recording what `analytics.run_rates` says for three windows and all of them; a test holds the two together.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
 
 DAYS_A_YEAR = 365
 
-# Where two sources have a count for the same day, the displayed one is believed before the bought one, a file's last.
-_BELIEVED = {"apify_spotify_playcount": 0, "songstats": 1, "import": 2}
+# Where a window's first day has no figure, one of so many days before it will do.
+_SLACK = timedelta(days=7)
+# What a file claims is no part of a series.
+_NO_SERIES = "import"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +24,21 @@ class Point:
     value: int
     data_source: str
 
+    @property
+    def day(self) -> date:
+        """The day in UTC."""
+        return self.captured_at.astimezone(UTC).date()
+
 
 @dataclass(frozen=True, slots=True)
 class RunRate:
-    """From the last count before the window to the latest one. Counts fall and jump: `plays` may be negative.
+    """From the window's first day, or the last figure of the week before it, to the latest figure. `plays` may be negative.
 
-    `reason`: why there is no rate. `first` and `last` are the two counts that were compared, as far as there are any.
+    `reason`: why there is no rate; `days` is then how much of the window is covered. `first` and `last` are the two counts that
+    were compared, as far as there are any.
     """
 
-    days: float | None = None
+    days: int | None = None
     plays: int | None = None
     plays_a_year: int | None = None
     first: Point | None = None
@@ -35,20 +47,24 @@ class RunRate:
 
 
 def run_rate(points: Iterable[Point], *, window: timedelta) -> RunRate:
-    """The run rate of the latest `window`; a window that the counts do not cover has none."""
-    by_day: dict[object, Point] = {}
-    for point in sorted(points, key=lambda p: (-_BELIEVED.get(p.data_source, len(_BELIEVED)), p.captured_at)):
-        # The most believed, and of one source the latest, comes last and stays.
-        by_day[point.captured_at.date()] = point
-    ordered = sorted(by_day.values(), key=lambda p: p.captured_at)
+    """The run rate of the latest `window`, of the newest word on each moment and source."""
+    by_source = sorted((p for p in points if p.data_source != _NO_SERIES), key=lambda p: p.data_source, reverse=True)
+    # Of one moment the displayed figure wins, whose source sorts before songstats: it comes last.
+    ordered = sorted(by_source, key=lambda p: p.captured_at)
     if not ordered:
-        return RunRate(reason="there is no count")
+        return RunRate(reason="no count was measured")
     last = ordered[-1]
-    before = [point for point in ordered if point.captured_at.date() <= last.captured_at.date() - window]
-    if not before:
-        covered = (last.captured_at - ordered[0].captured_at).days
-        return RunRate(first=ordered[0], last=last, reason=f"the counts cover {covered} of {window.days} days")
-    first = before[-1]
-    plays = last.value - first.value
-    days = (last.captured_at - first.captured_at) / timedelta(days=1)
-    return RunRate(round(days, 4), plays, round(plays * DAYS_A_YEAR / days), first, last)
+    begins = last.day - window
+    before = [point for point in ordered if point.day <= begins]
+    first = before[-1] if before else None
+    if first is None or first.day < begins - _SLACK:
+        inside = next(point for point in ordered if point.day > begins)
+        why = (
+            f"the history begins on {inside.day}"
+            if first is None
+            else f"no figure between {first.day} and {inside.day}"
+        )
+        return RunRate(days=(last.day - inside.day).days, first=inside, last=last, reason=why)
+    plays, days = last.value - first.value, (last.day - first.day).days
+    a_year = (Decimal(plays * DAYS_A_YEAR) / days).quantize(Decimal(1), ROUND_HALF_UP)
+    return RunRate(days, plays, int(a_year), first, last)

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from psycopg.errors import InvalidTableDefinition
 
+from measurement_pipeline.domain import run_rate
 from measurement_pipeline.postgres import migrate, views
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.migrate import SchemaOutOfDateError
@@ -221,6 +224,43 @@ def test_a_window_that_is_covered_has_a_rate(archive: Archive):
     rate = archive.rate(90)
     assert (rate["plays"], rate["days_covered"], rate["plays_a_year"], rate["why_none"]) == (900, 90, 3650, None)
     assert (rate["window_begins"], rate["window_ends"]) == (day(9), day(99))
+
+
+_SERIES = st.dictionaries(
+    st.tuples(
+        st.one_of(st.integers(0, 12), st.integers(0, 400)),
+        st.sampled_from([SONGSTATS, CAPTURE, IMPORT]),
+        st.sampled_from([0, 0, 9, 23]),
+    ),
+    st.integers(0, 1000),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(series=_SERIES)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_apis_run_rate_is_the_views(archive: Archive, series: dict[tuple[int, str, int], int]):
+    archive.sql("delete from song_measurements")
+    for (place, source, hour), value in series.items():
+        archive.hold([value], source=source, first=day(place), at=timedelta(hours=hour))
+    points = [
+        run_rate.Point(datetime.combine(day(place), time(hour), UTC), value, source)
+        for (place, source, hour), value in series.items()
+    ]
+    for window in (28, 90, 365):
+        rate = run_rate.run_rate(points, window=timedelta(days=window))
+        shown = archive.sql("select * from analytics.run_rates where song = %s and window_days = %s", SONG, window)
+        if rate.last is None:
+            assert (shown, rate.reason) == ([], "no count was measured")
+            continue
+        (row,) = shown
+        assert (rate.days, rate.plays, rate.plays_a_year, rate.reason) == (
+            row["days_covered"], row["plays"], row["plays_a_year"], row["why_none"]
+        )  # fmt: skip
+        assert (rate.last.day, rate.last.data_source) == (row["window_ends"], row["data_source"])
+        if rate.first is not None and rate.reason is None:
+            assert (rate.first.day, rate.first.data_source) == (row["window_begins"], row["begins_data_source"])
 
 
 def test_a_window_that_is_not_covered_has_none_and_says_why(archive: Archive):
