@@ -67,7 +67,9 @@ def command(
         doubles = None if sandbox is None else Doubles.at(sandbox.songstats_url, sandbox)
         target = stack.enter_context(opened(os.environ, state=state, doubles=doubles))
         port_of_doubles = None if sandbox is None else urlsplit(sandbox.songstats_url).port
-        stack.enter_context(alone(target.home, "dev", doubles_port=port_of_doubles))
+        has_api = target.kind == "sandbox" or target.settings.api_key_secret is not None
+        api = f"http://{target.settings.api_host}:{api_port}"
+        stack.enter_context(alone(target.home, "dev", doubles_port=port_of_doubles, api_url=api if has_api else None))
         deployment.from_settings(
             target.settings
         )  # refuses here, and not in three processes' logs, where a key is missing
@@ -75,8 +77,6 @@ def command(
         migrate.upgrade(target.database_url, kind=target.kind)
         output.banner(target)
         dagster = prepare_dagster(target)
-        has_api = target.kind == "sandbox" or target.settings.api_key_secret is not None
-        api = f"http://{target.settings.api_host}:{api_port}"
         if sandbox is not None:
             with target.connect() as connection:
                 accounts.seed(connection, sandbox)

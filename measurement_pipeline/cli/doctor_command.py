@@ -1,6 +1,6 @@
 """`doctor`: is it well, one line each, and what to do where it is not. Only reads; no hit is spent.
 
-What is asked is in `doctor_database`, `doctor_dagster` and `doctor_vendors`; here is who is asked, and how it is printed.
+What is asked is in `doctor_database`, `doctor_dagster`, `doctor_vendors` and `doctor_api`; here is who is asked, and how it is told.
 Where DATABASE_URL is not set, the embedded server is started for the question; none is made for it.
 """
 
@@ -12,9 +12,16 @@ from pathlib import Path
 
 import click
 
-from measurement_pipeline.cli import doctor_dagster, doctor_database, doctor_vendors, output, sandbox_command
+from measurement_pipeline.cli import (
+    doctor_api,
+    doctor_dagster,
+    doctor_database,
+    doctor_vendors,
+    output,
+    sandbox_command,
+)
 from measurement_pipeline.cli.diagnosis import Line, Questions, Verdict, ask, fail, ok
-from measurement_pipeline.cli.target import Doubles, opened, wants_doubles
+from measurement_pipeline.cli.target import Doubles, home_of, opened, wants_doubles
 from measurement_pipeline.postgres.embedded import EmbeddedServerError
 from measurement_pipeline.settings import Kind, Settings, SettingsError
 
@@ -72,6 +79,7 @@ def _diagnosis(state: Path | None, doubles: Doubles) -> Iterator[Line]:
             "Stripe key": lambda: doctor_vendors.stripe(settings, kind),
             "Apify token": lambda: doctor_vendors.apify(settings, kind),
             "Spotify client": lambda: doctor_vendors.spotify(settings, kind),
+            doctor_api.NAME: lambda: doctor_api.lines(settings, home_of(kind, state)),
         }
         yield from ask(groups, seconds=_LONGEST_SECONDS)
         yield doctor_vendors.webhook(settings)

@@ -15,7 +15,7 @@ from measurement_pipeline.cli.failures import RefusedError
 
 
 @contextmanager
-def alone(home: Path, command: str, *, doubles_port: int | None = None) -> Iterator[None]:
+def alone(home: Path, command: str, *, doubles_port: int | None = None, api_url: str | None = None) -> Iterator[None]:
     """Hold `home` for one `dev` or `demo`: two daemons on one Dagster instance would get in each other's way.
 
     Raises `RefusedError`. The kernel lets go when the process dies, however it dies.
@@ -27,7 +27,7 @@ def alone(home: Path, command: str, *, doubles_port: int | None = None) -> Itera
         except BlockingIOError:
             raise RefusedError(f"`measurement-pipeline {command}` runs already, with its state in {home}") from None
         lock.truncate(0)
-        said = {"doubles_port": doubles_port, "started_at": datetime.now(UTC).isoformat()}
+        said = {"doubles_port": doubles_port, "api_url": api_url, "started_at": datetime.now(UTC).isoformat()}
         lock.write(json.dumps(said).encode())
         lock.flush()
         try:
@@ -46,6 +46,11 @@ def doubles_port(home: Path) -> int | None:
     """Where the doubles of the `dev` on `home` listen; None: there are none, or it was killed."""
     port = _said(home, "dev").get("doubles_port")
     return int(port) if port is not None and listens("127.0.0.1", int(port)) else None
+
+
+def api_url(home: Path) -> str | None:
+    """Where the HTTP API of the `dev` on `home` is; None: it has none, or does not run."""
+    return _said(home, "dev").get("api_url")
 
 
 def listens(host: str, port: int) -> bool:

@@ -4,9 +4,14 @@ import json
 import re
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import time_machine
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, TickData, TickStatus
 from dagster._core.test_utils import create_run_for_test
@@ -113,7 +118,7 @@ def tick_all(instance, *, but: str = "") -> None:  # noqa: F811
 ALL = [
     "settings", "database", "schema", "stamp", "sessions", "breaker", "pause", "budget", "queue", "requests", "captures",
     "Dagster's storage", "Dagster's schema", "daemon", "run monitoring", "sensors", "schedules", "runs", "Songstats key",
-    "Stripe key", "Apify token", "Spotify client", "webhook",
+    "Stripe key", "Apify token", "Spotify client", "HTTP API", "webhook",
 ]  # fmt: skip
 
 
@@ -475,6 +480,47 @@ def test_without_a_token_captures_are_a_choice_and_without_a_client_half_of_one(
     half = doctor(SPOTIFY_CLIENT_ID="", SPOTIFY_CLIENT_SECRET="")
     assert half["Spotify client"][0] == "warn"
     assert "tracks that are new stay unmapped" in half["Spotify client"][1]
+
+
+@contextmanager
+def answering(status: int) -> Iterator[int]:
+    """Somebody who answers so; the port."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+
+
+API = {"API_KEY_SECRET": "0123456789abcdef0123456789abcdef"}
+
+
+@pytest.mark.parametrize(("status", "verdict"), [(200, "ok"), (503, "FAIL"), (404, "FAIL")])
+def test_an_api_is_asked_whether_it_is_ready(doctor, well, status, verdict):
+    with answering(status) as port:
+        assert doctor(**API, API_PORT=str(port), API_HOST="0.0.0.0")["HTTP API"][0] == verdict
+
+
+def test_an_api_that_should_listen_and_does_not_is_told(doctor, well, tmp_path):
+    port = free_port()
+    found, words = doctor(**API, API_PORT=str(port))["HTTP API"]
+    assert (found, "start `measurement-pipeline api`" in words) == ("warn", True)
+    # Where a `dev` says that it has one, on whichever port, it has to be there, once it has had time to start.
+    with alone(tmp_path / "local" / "sandbox", "dev", api_url=f"http://127.0.0.1:{port}"):
+        found, words = doctor()["HTTP API"]
+        assert (found, f"no answer at http://127.0.0.1:{port}" in words) == ("warn", True)
+        with time_machine.travel(datetime.now(UTC) + timedelta(minutes=5)):
+            assert doctor()["HTTP API"][0] == "FAIL"
 
 
 def test_a_sandbox_whose_doubles_do_not_run_is_told_so(doctor, well, keys):
