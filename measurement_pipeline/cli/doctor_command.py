@@ -1,6 +1,6 @@
 """`doctor`: is it well, one line each, and what to do where it is not. Only reads; no hit is spent.
 
-What is asked is in `doctor_database`, `doctor_dagster`, `doctor_vendors` and `doctor_api`; here is who is asked, and how it is told.
+What is asked is in the modules `doctor_*`; here is who is asked, and how it is printed.
 Where DATABASE_URL is not set, the embedded server is started for the question; none is made for it.
 """
 
