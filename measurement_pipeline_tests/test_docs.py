@@ -128,7 +128,7 @@ def test_the_analysts_queries_run(connection: Connection):
 
 def test_the_analysts_pandas_example_runs(database_url: str):
     (example,) = re.findall(r"```python\n(.*?)```", ANALYSTS, re.DOTALL)
-    exec(example, {"DATABASE_URL": database_url})
+    exec(example, {"ANALYSTS_URL": database_url})
 
 
 def test_the_analysts_page_names_every_view():

@@ -7,7 +7,7 @@ import click
 from measurement_pipeline.cli import names, output
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import database
-from measurement_pipeline.reports.catalog import gather
+from measurement_pipeline.reports.catalog import LISTED, gather
 from measurement_pipeline.reports.page import page
 
 
@@ -23,7 +23,7 @@ def command(state: Path | None, *, catalog: str, account: str | None, out: Path 
     with database(state) as (target, connection):
         of = None if account is None else names.account(connection, account)
         found = names.catalog(connection, catalog, of=of)
-        facts = gather(connection, found)
+        facts = gather(connection, found, most=LISTED)
         if facts is None:
             raise RefusedError(f"the catalogue {catalog!r} holds no recording: import some with `catalog import`")
     path = out or Path(f"report-{found}.html")

@@ -113,6 +113,9 @@ def _metadata(recording: Recording, terms: Terms) -> dict[str, Any]:
             "first_date": str(recording.first_day),
             "last_date": str(recording.last_day),
             "latest_count": history.play_counts[-1].value,
+            "its row": dg.MetadataValue.md(
+                f"`#{recording.song}` of the page that `measurement-pipeline report` writes"
+            ),
             "plays": sparkline([point.value for point in history.play_counts]),
         }
         if history.dropped:

@@ -13,6 +13,8 @@ from measurement_pipeline.reports.charts import Palette
 # A line of three years in steps of four weeks: forty descents of an index a recording.
 STEPS, STEP_DAYS = 39, 28
 TOP = 25
+# Of a page's table: what a browser opens without waiting. More are in an export.
+LISTED = 5_000
 _TOP_OF_THE_CHART = 10
 
 _OVER_TIME = "Plays since release, of what was measured by then"
@@ -33,8 +35,8 @@ class CatalogFacts:
     as_of: datetime
 
 
-def gather(connection: Connection, catalog: UUID) -> CatalogFacts | None:
-    """None: the catalogue holds nothing, or there is none."""
+def gather(connection: Connection, catalog: UUID, *, most: int = TOP) -> CatalogFacts | None:
+    """With its `most` played recordings. None: the catalogue holds nothing, or there is none."""
     # So that a drain beside it does not make the parts disagree.
     with analytics.of_one_moment(connection):
         totals = analytics.totals(connection, catalog)
@@ -45,7 +47,7 @@ def gather(connection: Connection, catalog: UUID) -> CatalogFacts | None:
             totals=totals,
             coverage=analytics.coverage(connection, catalog),
             not_measured=analytics.not_measured(connection, catalog),
-            top=analytics.top(connection, catalog, most=TOP),
+            top=analytics.top(connection, catalog, most=most),
             over_time=[(row["day"], row["play_count"], row["recordings"]) for row in over_time],
             distrust=analytics.distrust(connection, catalog),
             as_of=analytics.standing(connection).now,

@@ -5,7 +5,7 @@ from markupsafe import Markup
 
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.reports import charts
-from measurement_pipeline.reports.catalog import CatalogFacts, drawn
+from measurement_pipeline.reports.catalog import TOP, CatalogFacts, drawn
 
 # Every value is escaped: titles are a vendor's or a file's.
 _PAGES = Environment(
@@ -31,7 +31,8 @@ def page(facts: CatalogFacts, *, eur_per_hit: float, invented: bool) -> str:
         totals=totals,
         coverage=facts.coverage,
         not_measured=facts.not_measured,
-        top=facts.top,
+        top=facts.top[:TOP],
+        rest=facts.top[TOP:],
         over_time=over_time,
         growing=bool(over_time) and over_time[0][2] < over_time[-1][2],
         distrust=facts.distrust,

@@ -141,3 +141,24 @@ def test_a_place_that_cannot_be_written_to_is_named(owned: Workbench, run: Run, 
     for command, path in told_of.items():
         said = run(command, "--catalog", "The back catalogue", "--out", path)
         assert (said.exit_code, str(path) in said.stderr) == (1, True)
+
+
+def test_every_recording_that_was_measured_has_a_row_that_its_materialization_names(
+    bench: Workbench, run: Run, tmp_path: Path
+):
+    songs = isrcs(27)
+    bench.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
+    bench.sql("insert into accounts (id) values (%s)", bench.account)
+    bench.sql("insert into catalogs (account, name) values (%s, 'big')", bench.account)
+    bench.sql("insert into catalog_songs select id, unnest(%s::text[]) from catalogs", songs)
+    bench.sql(
+        "insert into song_measurements (song, platform, metric, captured_at, data_source, value)"
+        " select song, 'spotify', 'platform_displayed_play_count', '2026-01-01', 'songstats', 1000 + place"
+        " from unnest(%s::text[]) with ordinality as listed (song, place)",
+        songs,
+    )
+    path = tmp_path / "page.html"
+    assert run("report", "--catalog", "big", "--out", path).exit_code == 0
+    page = path.read_text(encoding="utf-8")
+    assert "2 more, the most played first" in page
+    assert re.findall(r'<tr id="(\w+)"', page) == songs[::-1]
