@@ -55,12 +55,13 @@ def series_are_whole(_instance: dg.DagsterInstance, connection: Connection, _pip
 
 
 @check(
-    "Where a capture of the last week and a bought history have the same day, they differ by less than a tenth, or 1,000 plays.",
+    "Where a capture of the last week and a bought history have the same day, they are less than a tenth, or 1,000 plays, apart.",
     key_of("latest_play_counts"),
 )
 def sources_agree(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
     """Whether two sources tell of the same recording."""
-    return answers.sources_agree(analytics.sources_apart(connection))
+    both, apart = analytics.sources_apart(connection, share=answers.FAR_APART_SHARE, plays=answers.FAR_APART_PLAYS)
+    return answers.sources_agree(both, apart)
 
 
 @check(
@@ -71,7 +72,9 @@ def sources_agree(_instance: dg.DagsterInstance, connection: Connection, _pipeli
 )
 def totals_add_up(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
     """Whether the views agree with one another."""
-    return answers.totals_add_up(analytics.totals_apart(connection), analytics.series_of_late(connection))
+    return answers.totals_add_up(
+        list(analytics.totals_apart(connection).values()), analytics.series_of_late(connection)
+    )
 
 
 analytics_checks: list[dg.AssetChecksDefinition] = [

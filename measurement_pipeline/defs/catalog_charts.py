@@ -12,6 +12,7 @@ import dagster as dg
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import catalog_partitions
 from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.domain import wording
 from measurement_pipeline.postgres import analytics
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.reports import charts
@@ -58,11 +59,10 @@ def own_database(pipeline: Pipeline) -> str:
 
 
 def tell_all(context: dg.AssetExecutionContext) -> None:
-    """Draw the catalogues imported last, unless their totals are wrong: the check that says so comes too late to keep it."""
+    """Draw the catalogues imported last, but those whose totals are wrong: the check that says so comes too late to keep them."""
     with connect(own_database(context.resources.pipeline)) as connection:
-        if analytics.totals_apart(connection):
-            return
-        found = analytics.catalogs(connection, most=_MOST_DRAWN)
+        apart = analytics.totals_apart(connection)
+        found = [one for one in analytics.catalogs(connection, most=_MOST_DRAWN) if one not in apart]
         context.instance.add_dynamic_partitions(str(catalog_partitions.name), [str(catalog) for catalog in found])
         for catalog in found:
             _tell(context, connection, catalog)
@@ -76,7 +76,7 @@ def _tell(context: dg.AssetExecutionContext, connection: Connection, catalog: UU
         dg.AssetMaterialization(
             CATALOG_CHARTS,
             partition=str(catalog),
-            description=f"{facts.totals['catalog_name']}: {facts.totals['play_count']:,} plays",
+            description=f"{facts.totals['catalog_name']}: {wording.number(facts.totals['play_count'])} plays",
             metadata=_metadata(facts),
         )
     )
@@ -91,15 +91,19 @@ def _metadata(facts: CatalogFacts) -> dict[str, dg.MetadataValue]:
     }
     return {
         "catalogue": dg.MetadataValue.text(totals["catalog_name"]),
-        "plays": dg.MetadataValue.int(totals["play_count"]),
+        "plays": _plays(totals["play_count"]),
         "recordings": dg.MetadataValue.int(totals["recordings"]),
         "recordings measured": dg.MetadataValue.int(totals["recordings_measured"]),
         "recordings left out": dg.MetadataValue.int(totals["recordings_not_measured"]),
-        "plays of the last 365 days": dg.MetadataValue.int(totals["plays_365_days"]),
+        "plays of the last 365 days": _plays(totals["plays_365_days"]),
         "recordings with 365 days": dg.MetadataValue.int(totals["recordings_365_days"]),
         **pictures,
         "its page": dg.MetadataValue.md(f"`measurement-pipeline report --catalog {totals['catalog']}`"),
     }
+
+
+def _plays(count: int | None) -> dg.MetadataValue:
+    return dg.MetadataValue.null() if count is None else dg.MetadataValue.int(count)
 
 
 def _catalog(key: str) -> UUID:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.health.finding import Finding, examples
-from measurement_pipeline.postgres.analytics import Apart, SeriesOfLate
+from measurement_pipeline.postgres.analytics import MOST_SERIES, Apart, SeriesOfLate
 
 # Of a recording's days, so many without a figure are worth a look.
 MOST_MISSING_SHARE = 0.1
@@ -43,8 +43,8 @@ def counts_do_not_fall(lately: Sequence[SeriesOfLate]) -> Finding:
     falling = [f"{series.song} ({series.falls} ×)" for series in lately if series.falls]
     figures = {"recordings looked at": len(lately), "with falls": len(falling)}
     if not falling:
-        return Finding(True, f"{counted(len(lately), 'recording')} of the last day, none falls", figures=figures)
-    words = f"of {counted(len(lately), 'recording')} of the last day {len(falling)} fall: {examples(falling)}"
+        return Finding(True, f"{_looked_at(lately)}, none falls", figures=figures)
+    words = f"of {_looked_at(lately)} {len(falling)} fall: {examples(falling)}"
     return Finding(False, words + "; see is_negative in daily_play_counts", reason="falls", figures=figures)
 
 
@@ -61,24 +61,18 @@ def series_are_whole(lately: Sequence[SeriesOfLate]) -> Finding:
         "days missing": sum(series.days_missing for series in lately),
     }
     if not gappy:
-        words = f"{counted(len(lately), 'recording')} of the last day, none lacks more than a tenth of its days"
+        words = f"{_looked_at(lately)}, none lacks more than a tenth of its days"
         return Finding(True, words, figures=figures)
-    words = (
-        f"of {counted(len(lately), 'recording')} of the last day {len(gappy)} lack more than a tenth: {examples(gappy)}"
-    )
+    words = f"of {_looked_at(lately)} {len(gappy)} lack more than a tenth: {examples(gappy)}"
     return Finding(False, words, reason="gaps", figures=figures)
 
 
-def sources_agree(both: Sequence[Apart]) -> Finding:
-    """Where a capture and a bought history have the same day they say about the same."""
-    far = [
-        f"{one.song} on {one.day}: {one.displayed:,} displayed, {one.bought:,} bought"
-        for one in both
-        if abs(one.displayed - one.bought) > max(FAR_APART_SHARE * one.bought, FAR_APART_PLAYS)
-    ]
-    figures = {"days with both sources": len(both), "far apart": len(far)}
+def sources_agree(both: int, apart: Sequence[Apart]) -> Finding:
+    """Where a capture and a bought history have the same day they say about the same. `both`: days that have two sources."""
+    far = [f"{one.song} on {one.day}: {one.displayed:,} displayed, {one.bought:,} bought" for one in apart]
+    figures = {"days with both sources": both, "far apart": len(far)}
     if not far:
-        return Finding(True, f"{counted(len(both), 'day')} with both sources, none far apart", figures=figures)
+        return Finding(True, f"{counted(both, 'day')} with both sources, none far apart", figures=figures)
     words = f"{len(far)} are far apart, which may be two recordings under one ISRC: {examples(far)}"
     return Finding(False, words, reason="far apart", figures=figures)
 
@@ -93,6 +87,16 @@ def totals_add_up(apart: Sequence[str], lately: Sequence[SeriesOfLate]) -> Findi
     found = [*apart, *torn]
     figures = {"recordings looked at": len(lately), "that do not add up": len(found)}
     if not found:
-        return Finding(True, "every catalogue's total is what its recordings add up to", figures=figures)
+        words = (
+            f"every catalogue's total is what its recordings add up to; {_looked_at(lately)} end at their latest count"
+        )
+        return Finding(True, words, figures=figures)
     words = f"{len(found)} do not add up: {examples(found)}"
     return Finding(False, words, serious=True, reason="do not add up", figures=figures)
+
+
+def _looked_at(lately: Sequence[SeriesOfLate]) -> str:
+    """What a sample says of all is said of the sample alone."""
+    if len(lately) < MOST_SERIES:
+        return f"{counted(len(lately), 'recording')} of the last day"
+    return f"the {len(lately)} recordings bought or captured last (no more are looked at)"

@@ -6,7 +6,7 @@ The statements are in `analytics.sql`; what the views themselves say is in `view
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
@@ -19,7 +19,7 @@ from measurement_pipeline.postgres.sql import statements
 _SQL = statements("analytics")
 
 # Recordings whose series a check reads through: some seconds' work.
-_MOST_SERIES = 500
+MOST_SERIES = 500
 _MOST_FOUND = 100
 
 # Rows that an export holds at once.
@@ -64,7 +64,7 @@ class Apart:
     """What two sources say of one recording and day."""
 
     song: str
-    day: date
+    day: str
     displayed: int
     bought: int
 
@@ -136,7 +136,7 @@ def over_time(connection: Connection, catalog: UUID, *, steps: int, step_days: i
 
 def distrust(connection: Connection, catalog: UUID) -> dict[str, Any]:
     """How many of its most played recordings have falls, jumps, gaps, restatements, two sources."""
-    (row,) = connection.execute(_SQL["distrust"], {"catalog": catalog, "most": _MOST_SERIES}).fetchall()
+    (row,) = connection.execute(_SQL["distrust"], {"catalog": catalog, "most": MOST_SERIES}).fetchall()
     return row
 
 
@@ -148,23 +148,26 @@ def in_the_future(connection: Connection) -> list[str]:
 
 def series_of_late(connection: Connection) -> list[SeriesOfLate]:
     """The series of what was bought or captured last."""
-    return [SeriesOfLate(**row) for row in connection.execute(_SQL["series_of_late"], {"most": _MOST_SERIES})]
+    return [SeriesOfLate(**row) for row in connection.execute(_SQL["series_of_late"], {"most": MOST_SERIES})]
 
 
-def sources_apart(connection: Connection) -> list[Apart]:
-    """What both sources have a figure of, of late; those furthest apart first."""
-    found = connection.execute(_SQL["sources_apart"], {"most": _MOST_FOUND, "play_count": PLAY_COUNT})
-    return [Apart(**row) for row in found]
+def sources_apart(connection: Connection, *, share: float, plays: int) -> tuple[int, list[Apart]]:
+    """Of how many days both sources have a figure, of late, and those on which they differ by more than both; the worst first."""
+    parameters = {"most": _MOST_FOUND, "play_count": PLAY_COUNT, "share": share, "plays": plays}
+    (row,) = connection.execute(_SQL["sources_apart"], parameters).fetchall()
+    return row["looked_at"], [Apart(**one) for one in row["apart"]]
 
 
-def totals_apart(connection: Connection) -> list[str]:
-    """Catalogues whose total is not what their recordings add up to."""
+def totals_apart(connection: Connection) -> dict[UUID | None, str]:
+    """Catalogues whose total is not what their recordings add up to, with what each says."""
     found = connection.execute(_SQL["totals_apart"], {"most": _MOST_FOUND, "play_count": PLAY_COUNT})
-    return [
-        f"{row['catalog_name']} ({row['catalog']}): {row['play_count']} plays of {row['recordings']} recordings, which add up "
+    return {
+        row[
+            "catalog"
+        ]: f"{row['catalog_name']} ({row['catalog']}): {row['play_count']} plays of {row['recordings']} recordings, which add up "
         f"to {row['adds_up_to']} of {row['holds']}"
         for row in found
-    ]
+    }
 
 
 def stream(connection: Connection, view: str, catalog: UUID) -> Iterator[Sequence[tuple[Any, ...]]]:

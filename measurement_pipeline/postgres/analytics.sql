@@ -120,7 +120,7 @@ limit %(most)s;
 select
     counted.standing,
     count(*) as recordings,
-    coalesce(sum(counted.play_count), 0)::bigint as imported_play_count
+    coalesce(sum(counted.play_count), 0) as imported_play_count
 from analytics.catalog_play_counts as counted
 where counted.catalog = %(catalog)s and not counted.is_measured
 group by counted.standing
@@ -138,7 +138,7 @@ with ends as (
 select
     ends.last_day - place.n * %(step_days)s::int as day,
     count(known.value) as recordings,
-    coalesce(sum(known.value), 0)::bigint as play_count
+    coalesce(sum(known.value), 0) as play_count
 from ends
 cross join generate_series(0, %(steps)s::int) as place (n)
 cross join catalog_songs as listed
@@ -174,7 +174,7 @@ select
         select coalesce(sum(actor_run.cost_usd), 0)
         from playcount_snapshots as capture
         inner join apify_runs as actor_run on capture.id = actor_run.snapshot
-        where capture.catalog = %(catalog)s
+        where capture.catalog = %(catalog)s and actor_run.status is distinct from 'NOT-STARTED'
     ) as captures_usd
 from analytics.measurement_coverage as covered
 inner join catalog_songs as listed on covered.song = listed.song
@@ -238,7 +238,8 @@ with lately as (
 select
     lately.song,
     count(*) filter (where daily.is_negative and not daily.is_gap_filled) as falls,
-    count(*) filter (where daily.is_gap_filled) as days_missing,
+    -- Captures are weeks apart by design: the days before one are not missing.
+    coalesce(sum(daily.gap_days) filter (where daily.data_source = 'songstats'), 0)::int as days_missing,
     count(*) as days,
     (array_agg(daily.play_count order by daily.day desc))[1] as last_count,
     latest.play_count as latest_count
@@ -249,29 +250,44 @@ group by lately.song, latest.play_count
 order by lately.song;
 
 -- name: sources_apart
--- Days of the last week's captures of which both sources have a figure, and how far these are apart.
+-- Days of the last week's captures of which both sources have a figure: how many, and those on which they are far apart.
+with both_tell as (
+    select
+        captured.song,
+        (captured.captured_at at time zone 'UTC')::date as day,
+        captured.value as displayed,
+        bought.value as bought
+    from playcount_snapshots as capture
+    inner join song_measurements as captured on capture.id = captured.snapshot and captured.metric = %(play_count)s
+    cross join lateral (
+        select history.value
+        from song_measurements as history
+        where
+            history.song = captured.song
+            and history.platform = captured.platform
+            and history.metric = captured.metric
+            and history.data_source = 'songstats'
+            and history.captured_at = date_trunc('day', captured.captured_at at time zone 'UTC') at time zone 'UTC'
+        order by history.learnt_at desc
+        limit 1
+    ) as bought
+    where capture.updated_at > clock_timestamp() - interval '7 days'
+),
+
+apart as (
+    select *
+    from both_tell
+    where abs(displayed - bought) > greatest(%(plays)s::numeric, %(share)s::numeric * bought)
+    order by abs(displayed - bought)::numeric / greatest(bought, 1) desc, song asc
+    limit %(most)s
+)
+
 select
-    captured.song,
-    (captured.captured_at at time zone 'UTC')::date as day,
-    captured.value as displayed,
-    bought.value as bought
-from playcount_snapshots as capture
-inner join song_measurements as captured on capture.id = captured.snapshot and captured.metric = %(play_count)s
-cross join lateral (
-    select history.value
-    from song_measurements as history
-    where
-        history.song = captured.song
-        and history.platform = captured.platform
-        and history.metric = captured.metric
-        and history.data_source = 'songstats'
-        and history.captured_at = date_trunc('day', captured.captured_at at time zone 'UTC') at time zone 'UTC'
-    order by history.learnt_at desc
-    limit 1
-) as bought
-where capture.updated_at > clock_timestamp() - interval '7 days'
-order by abs(captured.value - bought.value)::numeric / greatest(bought.value, 1) desc, captured.song asc
-limit %(most)s;
+    (select count(*) from both_tell) as looked_at,
+    (
+        select coalesce(jsonb_agg(to_jsonb(apart)), '[]'::jsonb)
+        from apart
+    ) as apart;
 
 -- name: totals_apart
 -- Catalogues whose total is not what their recordings add up to, counted from the bare tables.

@@ -98,7 +98,11 @@ def apply(connection: psycopg.Connection[Any]) -> str | None:
         except psycopg.errors.InsufficientPrivilege as error:
             left.append(f"{error.diag.message_primary}, and {here['login']} cannot give it that right")
         tables = sql.SQL(", ").join(map(sql.Identifier, TABLES))
-        cursor.execute(sql.SQL("revoke all on {} from measurement_pipeline, measurement_client").format(tables))
+        cursor.execute(
+            sql.SQL("revoke all on {} from measurement_pipeline, measurement_client, measurement_analyst").format(
+                tables
+            )
+        )
         cursor.execute(_SQL["grant"])
         cursor.execute(_SQL["guard"])
         cursor.execute(_SQL["grant_views"])

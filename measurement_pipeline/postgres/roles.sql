@@ -187,7 +187,10 @@ order by relname;
 -- be given one takes the right to make schemas.
 do $$
 begin
-    if (select proowner from pg_proc where pronamespace = 'analytics'::regnamespace) <> 'measurement_owner'::regrole then
+    if exists (
+        select from pg_proc
+        where oid = 'analytics.play_counts_as_of(timestamptz)'::regprocedure and proowner <> 'measurement_owner'::regrole
+    ) then
         alter function analytics.play_counts_as_of(timestamptz) owner to measurement_owner;
     end if;
 end
@@ -217,6 +220,7 @@ where
     and pg_has_role(login.oid, 'measurement_analyst', 'member')
     and not pg_has_role(login.oid, 'measurement_pipeline', 'member')
     and not pg_has_role(login.oid, 'measurement_owner', 'member')
+    and not pg_has_role(login.oid, 'measurement_client', 'member')
 order by login.rolname;
 
 -- name: settings

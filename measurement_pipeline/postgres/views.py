@@ -15,6 +15,13 @@ from psycopg import sql
 from psycopg.rows import scalar_row
 
 _STAMP = " Views of version "
+_THERE = """
+select count(*) from (
+    select relname from pg_class where relnamespace = to_regnamespace('analytics') and relname = any(%(names)s)
+    union all
+    select distinct proname from pg_proc where pronamespace = to_regnamespace('analytics') and proname = any(%(names)s)
+) as found
+"""
 
 # In the order in which they are made: a view after those that it reads.
 NAMES = (
@@ -61,11 +68,12 @@ def reads(name: str) -> frozenset[str]:
 
 
 def stamped(connection: psycopg.Connection[Any]) -> str | None:
-    """The version of the views that the database has; None where it has none."""
+    """The version of the views that the database has; None where one of them is not there, whatever the others are."""
     with connection.cursor(row_factory=scalar_row) as cursor:
         cursor.execute("select obj_description(to_regclass('analytics.data_dictionary'), 'pg_class')")
         _, _, found = str(cursor.fetchone() or "").partition(_STAMP)
-    return found or None
+        cursor.execute(_THERE, {"names": list(NAMES)})
+        return found if found and cursor.fetchone() == len(NAMES) else None
 
 
 def apply(connection: psycopg.Connection[Any]) -> None:

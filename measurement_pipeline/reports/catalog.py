@@ -48,7 +48,7 @@ def gather(connection: Connection, catalog: UUID, *, most: int = TOP) -> Catalog
             coverage=analytics.coverage(connection, catalog),
             not_measured=analytics.not_measured(connection, catalog),
             top=analytics.top(connection, catalog, most=most),
-            over_time=[(row["day"], row["play_count"], row["recordings"]) for row in over_time],
+            over_time=[(row["day"], int(row["play_count"]), row["recordings"]) for row in over_time],
             distrust=analytics.distrust(connection, catalog),
             as_of=analytics.standing(connection).now,
         )

@@ -95,8 +95,10 @@ def parts(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -> str:
 def short(value: int) -> str:
     """A count in few characters: 1.2 B, 34 M, 950."""
     for size, name in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {name}"
+        # Three digits are shown: what they would round up to the next size is of that size.
+        if abs(value) >= size * 0.9995 and abs(value) >= 1000:
+            shown = float(f"{value / size:.3g}")
+            return f"{shown:,.0f} {name}" if abs(shown) >= 100 else f"{shown:g} {name}"
     return str(value)
 
 
@@ -114,4 +116,10 @@ def _svg(title: str, height: int, palette: Palette, marks: str) -> str:
 
 
 def _text(x: float, y: float, text: str, palette: Palette, *, anchor: str = "start", weight: str = "400") -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-weight="{weight}" fill="{palette.text}">{escape(text)}</text>'
+    written = escape(_printable(text))
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-weight="{weight}" fill="{palette.text}">{written}</text>'
+
+
+def _printable(text: str) -> str:
+    """Without the characters that no XML may hold, escaped or not: a title is whatever a vendor sent."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

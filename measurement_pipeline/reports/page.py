@@ -1,9 +1,11 @@
 """A catalogue's page: one HTML file with nothing to be fetched, for a person who values it. The words are in `page.html.j2`."""
 
+from datetime import UTC
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.wording import counted, number
 from measurement_pipeline.reports import charts
 from measurement_pipeline.reports.catalog import TOP, CatalogFacts, drawn
 
@@ -36,12 +38,12 @@ def page(facts: CatalogFacts, *, eur_per_hit: float, invented: bool) -> str:
         over_time=over_time,
         growing=bool(over_time) and over_time[0][2] < over_time[-1][2],
         distrust=facts.distrust,
-        as_of=facts.as_of,
+        as_of=facts.as_of.astimezone(UTC),
         windows=windows,
         # Drawn here, of values that are escaped there.
         charts=[Markup(svg) for svg in drawn(facts, charts.OF_THE_PAGE).values()],  # noqa: S704
-        short=charts.short,
-        n=lambda value: f"{value:,}",
+        short=lambda value: "–" if value is None else charts.short(value),
+        n=number,
         counted=counted,
         eur_per_hit=eur_per_hit,
         invented=invented,

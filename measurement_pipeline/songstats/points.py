@@ -11,6 +11,9 @@ from typing import Any
 from measurement_pipeline.domain.count import MAX_COUNT, UnusableCountError, read_count
 from measurement_pipeline.domain.outcome import History, Point
 
+# Spotify was founded then; a day of long before would make a series of a million missing days.
+_EARLIEST = date(2006, 1, 1)
+
 _DATE_LENGTH = len("YYYY-MM-DD")
 
 _MISSING = object()
@@ -70,9 +73,12 @@ def _day(point: object) -> date:
     # fromisoformat alone would also read 20250510 and 2025-W19-6.
     if type(text) is str and len(text) == _DATE_LENGTH and text[4] == text[7] == "-":
         try:
-            return date.fromisoformat(text)
+            day = date.fromisoformat(text)
         except ValueError:
-            pass
+            raise _DroppedError("without a readable date") from None
+        if day < _EARLIEST:
+            raise _DroppedError("before there was streaming")
+        return day
     raise _DroppedError("without a readable date")
 
 

@@ -513,6 +513,26 @@ def test_an_upgrade_gives_an_analysts_login_the_limits_that_it_lacks(logins: Log
         assert {row["rolname"]: row["rolconnlimit"] for row in found} == {login_of(plain): 5, login_of(patient): 2}
 
 
+def test_a_client_who_reads_as_an_analyst_may_still_ask(logins: Logins, database_url: str):
+    url = logins.make("measurement_client", "measurement_analyst")
+    migrate.upgrade(database_url, kind="sandbox")
+    assert limits(url)["default_transaction_read_only"] == "off"
+
+
+def test_a_table_that_analysts_were_given_by_hand_is_taken_back(database_url: str, connection: Connection):
+    connection.execute("grant select on songstats_responses to measurement_analyst")
+    migrate.upgrade(database_url, kind="sandbox")
+    found = connection.execute(
+        "select has_table_privilege('measurement_analyst', 'songstats_responses', 'select') as may"
+    )
+    assert found.fetchone() == {"may": False}
+
+
+def test_a_function_that_somebody_adds_is_in_nobodys_way(database_url: str, connection: Connection):
+    connection.execute("create function analytics.mine() returns int language sql as 'select 1'")
+    migrate.upgrade(database_url, kind="sandbox")
+
+
 def limits(url: str) -> dict[str, str]:
     with connect(url) as connection:
         return {

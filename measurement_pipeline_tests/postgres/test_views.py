@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from psycopg.errors import InvalidTableDefinition
 
 from measurement_pipeline.domain import run_rate
-from measurement_pipeline.postgres import migrate, views
+from measurement_pipeline.postgres import analytics, migrate, views
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.migrate import SchemaOutOfDateError
 from measurement_pipeline_tests.workbench import Workbench, isrcs
@@ -153,6 +153,11 @@ def test_a_jump_is_flagged_and_never_clamped(archive: Archive):
     found = archive.days("plays", "is_jump")
     assert [place for place, (_, is_jump) in enumerate(found) if is_jump] == [40]
     assert found[40] == (50_000, True)
+
+
+def test_a_jump_among_the_first_figures_is_flagged_too(archive: Archive):
+    archive.hold([1_000, 1_150, 1_300, 900_000, 900_100])
+    assert [is_jump for (is_jump,) in archive.days("is_jump")] == [False, False, False, True, False]
 
 
 def test_a_small_recording_does_not_jump_by_a_handful_of_plays(archive: Archive):
@@ -313,7 +318,68 @@ def test_a_recording_without_a_figure_is_a_row_and_the_total_says_that_it_leaves
     assert (total["recordings"], total["recordings_measured"], total["recordings_not_measured"]) == (3, 1, 2)
     assert (total["play_count"], total["imported_play_count"]) == (128, 7000)
     assert (total["plays_28_days"], total["recordings_28_days"]) == (28, 1)
-    assert (total["plays_365_days"], total["recordings_365_days"]) == (0, 0)
+    assert (total["plays_365_days"], total["plays_a_year_365_days"], total["recordings_365_days"]) == (None, None, 0)
+
+
+def test_each_figure_of_a_total_is_its_own(archive: Archive):
+    archive.hold([100 + 10 * place for place in range(400)])
+    archive.hold([100 + place for place in range(120)], song=OTHER, first=day(200))
+    archive.hold([5 + 2 * place for place in range(40)], song=THIRD, first=day(350))
+    catalog = archive.catalog([SONG, OTHER, THIRD])
+    (total,) = archive.sql("select * from analytics.catalog_totals where catalog = %s", catalog)
+    assert total["play_count"] == 4090 + 219 + 83
+    assert (total["oldest_day"], total["newest_day"]) == (day(319), day(399))
+    assert (total["plays_28_days"], total["plays_a_year_28_days"], total["recordings_28_days"]) == (364, 4745, 3)
+    assert (total["plays_90_days"], total["plays_a_year_90_days"], total["recordings_90_days"]) == (990, 4015, 2)
+    assert (total["plays_365_days"], total["plays_a_year_365_days"], total["recordings_365_days"]) == (3650, 3650, 1)
+    assert total["account"] == archive.sql("select account from catalogs where id = %s", catalog)[0]["account"]
+    # Counted from today, to which a test's days are as they may be.
+    ended = sum(last < datetime.now(UTC).date() - timedelta(days=35) for last in (day(399), day(319), day(389)))
+    assert total["recordings_ended"] == ended
+
+
+def test_figures_a_month_apart_are_scaled_to_the_window(archive: Archive):
+    archive.hold([1000, *[None] * 34, 1350])
+    archive.catalog([SONG])
+    (total,) = archive.sql("select * from analytics.catalog_totals")
+    assert (total["plays_28_days"], total["recordings_28_days"], archive.rate(28)["plays"]) == (280, 1, 350)
+
+
+def test_one_absurd_figure_keeps_nobody_from_the_others(archive: Archive):
+    most = 2**63 - 1
+    archive.hold([0, None, None, most], song=OTHER)
+    archive.hold([0, *[None] * 27, most], song=THIRD)
+    archive.hold([most], source=IMPORT, song="AA6Q72000099")
+    archive.hold([most], source=IMPORT, song="AA6Q72000098")
+    archive.hold([10 * place for place in range(40)])
+    absurd = archive.catalog([OTHER, THIRD, "AA6Q72000099", "AA6Q72000098"], "absurd")
+    sound = archive.catalog([SONG], "sound")
+    totals = {row["catalog"]: row for row in archive.sql("select * from analytics.catalog_totals")}
+    assert (totals[absurd]["play_count"], totals[absurd]["imported_play_count"]) == (None, None)
+    assert (totals[sound]["play_count"], totals[sound]["plays_28_days"]) == (390, 280)
+    rates = {
+        (row["song"], row["window_days"]): row["plays_a_year"]
+        for row in archive.sql("select * from analytics.run_rates")
+    }
+    assert (rates[THIRD, 28], rates[SONG, 28]) == (None, 3650)
+    filled = archive.sql("select sum(plays_filled) as sum from analytics.daily_play_counts where song = %s", OTHER)
+    assert filled[0]["sum"] == most
+    assert "absurd" in "".join(analytics.totals_apart(archive.connection).values())
+    assert list(analytics.totals_apart(archive.connection)) == [absurd]
+
+
+@pytest.mark.parametrize(
+    ("queued", "standing"),
+    [
+        (("pending", None), "to be bought"),
+        (("failed", "malformed"), "failed: malformed"),
+        (("done", "rejected"), "rejected by the vendor"),
+    ],
+)
+def test_why_a_recording_has_no_figure_is_said(archive: Archive, queued: tuple[str, str | None], standing: str):
+    archive.catalog([SONG])
+    archive.sql("insert into songstats_backfill_queue (song, status, outcome) values (%s, %s, %s)", SONG, *queued)
+    assert archive.sql("select standing from analytics.catalog_play_counts") == [{"standing": standing}]
 
 
 def test_a_catalogue_of_nothing_measured_has_a_total_of_nothing(archive: Archive):
@@ -374,8 +440,59 @@ def test_what_captures_cost_is_spend_too(archive: Archive):
         " values (%s, 0, '{a}', 0.003, 'run-1', 'SUCCEEDED')",
         capture["id"],
     )
-    (spent,) = archive.sql("select vendor, cause, calls, hits, cost_usd::float from analytics.spend")
-    assert tuple(spent.values()) == ("apify", "succeeded", 1, 0, 0.003)
+    archive.sql(
+        "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, status)"
+        " values (%s, 1, '{a}', 0.003, 'run-1', 'NOT-STARTED')",
+        capture["id"],
+    )
+    spent = archive.sql("select vendor, cause, calls, hits, cost_usd::float from analytics.spend order by cause")
+    assert [tuple(row.values()) for row in spent] == [
+        ("apify", "not-started", 1, 0, 0.0),
+        ("apify", "succeeded", 1, 0, 0.003),
+    ]
+
+
+def test_a_hit_that_is_not_billed_is_a_call_and_no_hit(bench: Workbench):
+    (song,) = isrcs(1)
+    bench.sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=song, status=429, count=1)
+    bench.ask_for([song])
+    bench.cover([song])
+    spent = bench.sql("select cause, calls, hits from analytics.spend")
+    assert [(row["calls"], row["hits"]) for row in spent if row["cause"] == "throttled"] == [(1, 0)]
+    (covered,) = bench.sql("select hits from analytics.measurement_coverage where song = %s", song)
+    assert covered["hits"] == sum(row["hits"] for row in spent)
+
+
+# --- what the checks look at
+
+
+def captured(archive: Archive, counts: dict[str, tuple[int, int]]) -> None:
+    """Recordings whose history and capture of the same day say these two counts."""
+    (account,) = archive.sql("insert into accounts (name) values ('a label') returning id")
+    (capture,) = archive.sql(
+        "insert into playcount_snapshots (account, album_ids, albums_digest, platforms, schedule, album_count,"
+        " estimated_cost_usd, state) values (%s, '{a}', '\\x00', '{spotify}', 'once', 1, 0.003, 'done') returning id",
+        account["id"],
+    )
+    for song, (bought, displayed) in counts.items():
+        archive.hold([bought], song=song)
+        archive.hold([displayed], song=song, source=CAPTURE, at=timedelta(hours=9))
+    archive.sql("update song_measurements set snapshot = %s where data_source = %s", capture["id"], CAPTURE)
+
+
+def test_one_recording_far_apart_is_found_among_a_hundred_tiny_ones(archive: Archive):
+    tiny = dict.fromkeys([f"AA6Q721{place:05}" for place in range(110)], (100, 300))
+    captured(archive, {**tiny, SONG: (10_000_000, 5_000_000)})
+    looked_at, apart = analytics.sources_apart(archive.connection, share=0.1, plays=1_000)
+    assert (looked_at, [one.song for one in apart]) == (111, [SONG])
+
+
+def test_the_weeks_between_two_captures_are_no_gap_and_those_of_a_history_are(archive: Archive):
+    captured(archive, {SONG: (100, 110), OTHER: (100, 110)})
+    archive.hold([200], source=CAPTURE, first=day(30), at=timedelta(hours=9))
+    archive.hold([200], song=OTHER, first=day(30))
+    found = {series.song: series.days_missing for series in analytics.series_of_late(archive.connection)}
+    assert found == {SONG: 0, OTHER: 29}
 
 
 # --- the contract
@@ -406,6 +523,16 @@ def test_other_views_than_this_versions_are_refused_and_replaced(database_url: s
     migrate.upgrade(database_url, kind="sandbox")
     migrate.require(database_url, kind="sandbox")
     assert views.stamped(connection) == views.version()
+
+
+def test_a_view_that_is_gone_comes_back_with_the_next_upgrade(database_url: str, connection: Connection):
+    connection.execute("drop view analytics.spend")
+    assert views.stamped(connection) is None
+    with pytest.raises(SchemaOutOfDateError, match="run `measurement-pipeline db upgrade`"):
+        migrate.require(database_url, kind="sandbox")
+    migrate.upgrade(database_url, kind="sandbox")
+    migrate.require(database_url, kind="sandbox")
+    assert connection.execute("select * from analytics.spend").fetchall() == []
 
 
 @pytest.mark.parametrize(

@@ -48,3 +48,16 @@ def test_nothing_has_no_parts_and_no_bars():
 )
 def test_a_count_is_short(count: int, shown: str):
     assert charts.short(count) == shown
+
+
+def test_a_title_of_characters_that_no_xml_holds_can_be_parsed():
+    assert texts(charts.bars("Top", [("a\x0bb\x00", 5)], charts.ON_EITHER))[1].startswith("a\ufffdb\ufffd")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0, "0"), (950, "950"), (1_000, "1 k"), (999_499, "999 k"), (999_500, "1 M"), (999_600_000, "1 B"), (1_234_000, "1.23 M"),
+     (-1_500, "-1.5 k"), (5_000_000_000_000, "5,000 B")],
+)  # fmt: skip
+def test_a_count_is_said_in_few_characters(value: int, said: str):
+    assert charts.short(value) == said

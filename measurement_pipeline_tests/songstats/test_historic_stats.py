@@ -433,6 +433,14 @@ def test_a_date_in_any_other_form_drops_the_point(when: object) -> None:
     assert found.dropped == {"without a readable date": 1}
 
 
+@pytest.mark.parametrize("when", ["0002-01-01", "2005-12-31"])
+def test_a_day_before_there_was_streaming_drops_the_point(when: str) -> None:
+    history = [{"date": "2006-01-01", "streams_total": 1}, {"date": when, "streams_total": 2}]
+    found = judge(ok(payload(history))).history
+    assert found is not None
+    assert (len(found.play_counts), found.dropped) == (1, {"before there was streaming": 1})
+
+
 def test_a_point_that_is_no_object_is_dropped() -> None:
     found = judge(ok(payload([{"date": "2025-01-01", "streams_total": 1}, 5, None, []]))).history
     assert found is not None
@@ -545,7 +553,7 @@ def test_any_points_are_either_read_or_counted_as_dropped(points: Sequence[objec
 
 @given(
     st.dictionaries(
-        st.dates(),
+        st.dates(min_value=date(2006, 1, 1)),
         st.tuples(st.integers(0, BIGINT_MAX), st.none() | st.integers(0, 100)),
         min_size=1,
     ),

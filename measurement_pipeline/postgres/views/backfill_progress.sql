@@ -7,6 +7,7 @@ with asked as (
         catalog.name,
         null as state,
         catalog.created_at,
+        catalog.account,
         listed.song
     from catalogs as catalog
     inner join catalog_songs as listed on catalog.id = listed.catalog
@@ -17,6 +18,7 @@ with asked as (
         null as name,
         request.state,
         request.created_at,
+        request.account,
         wanted.song
     from measurement_jobs as request
     inner join measurement_job_songs as wanted on request.id = wanted.job
@@ -35,10 +37,11 @@ select
     count(*) filter (where queue.status = 'failed')::int as failed,
     count(*) filter (where queue.status in ('pending', 'in_progress'))::int as still_open,
     count(*) filter (where queue.song is null)::int as never_queued,
-    max(queue.updated_at) filter (where queue.status in ('done', 'failed')) as last_settled_at
+    max(queue.updated_at) filter (where queue.status in ('done', 'failed')) as last_settled_at,
+    asked.account
 from asked
 left join songstats_backfill_queue as queue on asked.song = queue.song
-group by asked.kind, asked.id, asked.name, asked.state, asked.created_at;
+group by asked.kind, asked.id, asked.name, asked.state, asked.created_at, asked.account;
 comment on view analytics.backfill_progress is 'One row a catalogue and one a historical request: what became of its recordings. The figures after recordings add up to it.';
 comment on column analytics.backfill_progress.kind is 'catalog or job. | unit: name | source: this view';
 comment on column analytics.backfill_progress.id is 'The catalogue or the request. | unit: id | source: catalogs.id, measurement_jobs.id';
@@ -53,3 +56,4 @@ comment on column analytics.backfill_progress.failed is 'Those whose answer coul
 comment on column analytics.backfill_progress.still_open is 'Those that are to be bought, or are being bought. | unit: recordings | source: songstats_backfill_queue.status';
 comment on column analytics.backfill_progress.never_queued is 'Those that were never put on the queue. | unit: recordings | source: songstats_backfill_queue';
 comment on column analytics.backfill_progress.last_settled_at is 'When the last of them was settled. | unit: time | source: songstats_backfill_queue.updated_at';
+comment on column analytics.backfill_progress.account is 'Whose it is. | unit: id | source: catalogs.account, measurement_jobs.account';

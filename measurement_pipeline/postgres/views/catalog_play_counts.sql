@@ -21,7 +21,8 @@ select
         when queue.status = 'in_progress' then 'being bought'
         when queue.status = 'pending' then 'to be bought'
         else 'never asked for'
-    end as standing
+    end as standing,
+    catalog.account
 from catalogs as catalog
 inner join catalog_songs as listed on catalog.id = listed.catalog
 inner join songs as recording on listed.song = recording.isrc
@@ -41,3 +42,4 @@ comment on column analytics.catalog_play_counts.day is 'The day that the figure 
 comment on column analytics.catalog_play_counts.data_source is 'Where it came from; import: nobody measured it. | unit: name | source: latest_play_counts.data_source';
 comment on column analytics.catalog_play_counts.is_measured is 'It has a figure that was measured, and counts in catalog_totals.play_count. | unit: yes or no | source: latest_play_counts.data_source';
 comment on column analytics.catalog_play_counts.standing is 'measured, or why it is not: no history, rejected by the vendor, failed: …, being bought, to be bought, never asked for. | unit: text | source: songstats_backfill_queue';
+comment on column analytics.catalog_play_counts.account is 'Whose catalogue it is. | unit: id | source: catalogs.account';

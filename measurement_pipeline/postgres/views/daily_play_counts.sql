@@ -54,11 +54,13 @@ cross join lateral (
             days.value - lag(days.value) over by_day as step,
             days.day - lag(days.day) over by_day as step_days,
             lag(days.data_source) over by_day as source_before,
-            -- What the 28 steps before this one came to.
-            lag(days.value) over by_day - lag(days.value, 29) over by_day as month_before,
-            lag(days.day) over by_day - lag(days.day, 29) over by_day as month_before_days
+            -- What the 28 steps before this one came to, or as many as there are.
+            lag(days.value) over by_day - first_value(days.value) over month_before as month_before,
+            nullif(lag(days.day) over by_day - first_value(days.day) over month_before, 0) as month_before_days
         from days
-        window by_day as (order by days.day)
+        window
+            by_day as (order by days.day),
+            month_before as (order by days.day rows between 29 preceding and 1 preceding)
     ),
 
     judged as materialized (
@@ -80,7 +82,7 @@ cross join lateral (
         judged.value as play_count,
         case when judged.gap_days = 0 then judged.step end as plays,
         -- The last day of a gap has what the days before it leave of the step.
-        judged.step - judged.step * judged.gap_days / judged.step_days as plays_filled,
+        judged.step - trunc(judged.step::numeric * judged.gap_days / judged.step_days)::bigint as plays_filled,
         false as is_gap_filled,
         judged.gap_days,
         judged.is_restated,
@@ -97,7 +99,10 @@ cross join lateral (
         null as play_count,
         null as plays,
         -- Whole plays that add up to the step.
-        judged.step * missing.place / judged.step_days - judged.step * (missing.place - 1) / judged.step_days as plays_filled,
+        (
+            trunc(judged.step::numeric * missing.place / judged.step_days)
+            - trunc(judged.step::numeric * (missing.place - 1) / judged.step_days)
+        )::bigint as plays_filled,
         true as is_gap_filled,
         judged.gap_days,
         false as is_restated,
@@ -122,7 +127,7 @@ comment on column analytics.daily_play_counts.is_gap_filled is 'The day has no f
 comment on column analytics.daily_play_counts.gap_days is 'Days without a figure in the gap that this day lies in or ends; 0 where there is none. | unit: days | source: days between two figures';
 comment on column analytics.daily_play_counts.is_restated is 'Something else was said of this day before: see play_count_points. | unit: yes or no | source: song_measurements.learnt_at';
 comment on column analytics.daily_play_counts.is_negative is 'The count fell: platforms merge and restate. | unit: yes or no | source: difference of play_count';
-comment on column analytics.daily_play_counts.is_jump is 'A step of 1,000 plays or more, and over ten times the daily average of the 28 steps before it. | unit: yes or no | source: difference of play_count';
+comment on column analytics.daily_play_counts.is_jump is 'A step of 1,000 plays or more, and over ten times the daily average of the 28 steps before it, or of as many as there are; no where there is none. | unit: yes or no | source: difference of play_count';
 comment on column analytics.daily_play_counts.is_source_changed is 'The figure before came from another source, so that the step may be the difference between two ways of counting. | unit: yes or no | source: song_measurements.data_source';
 comment on column analytics.daily_play_counts.data_source is 'Where the figure came from; null on a day without one. The displayed one (apify_spotify_playcount) wins over songstats. | unit: name | source: song_measurements.data_source';
 comment on column analytics.daily_play_counts.also_from is 'The other source that has a figure for the day, and was passed over. | unit: name | source: song_measurements.data_source';

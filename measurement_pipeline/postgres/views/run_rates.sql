@@ -9,7 +9,8 @@ select
     ends.day as window_ends,
     case when judged.is_covered then ends.value - begins.value end as plays,
     case when judged.is_covered then ends.day - begins.day else ends.day - inside.day end as days_covered,
-    case when judged.is_covered then round((ends.value - begins.value) * 365.0 / (ends.day - begins.day))::bigint end as plays_a_year,
+    case when judged.is_covered and rated.a_year between -9223372036854775808 and 9223372036854775807 then rated.a_year::bigint end
+        as plays_a_year,
     coalesce(judged.is_covered and ends.value < begins.value, false) as is_negative,
     ends.data_source,
     case when judged.is_covered then begins.data_source end as begins_data_source,
@@ -53,6 +54,9 @@ left join lateral (
 cross join lateral (
     select coalesce(begins.day >= ends.day - span.window_days - 7, false) as is_covered
 ) as judged
+cross join lateral (
+    select round((ends.value - begins.value) * 365.0 / (ends.day - begins.day)) as a_year
+) as rated
 left join lateral (
     select (measurement.captured_at at time zone 'UTC')::date as day
     from song_measurements as measurement
@@ -74,7 +78,7 @@ comment on column analytics.run_rates.window_begins is 'The day of the figure th
 comment on column analytics.run_rates.window_ends is 'The day of the recording''s last figure, which may be long ago. | unit: UTC date | source: song_measurements.captured_at';
 comment on column analytics.run_rates.plays is 'Plays between the two days; null where the window is not covered. | unit: plays | source: difference of song_measurements.value';
 comment on column analytics.run_rates.days_covered is 'Days between the two figures; where the window is not covered, how much of it is. | unit: days | source: song_measurements.captured_at';
-comment on column analytics.run_rates.plays_a_year is 'Plays × 365 ÷ days_covered; null where the window is not covered. | unit: plays a year | source: plays, days_covered';
+comment on column analytics.run_rates.plays_a_year is 'Plays × 365 ÷ days_covered; null where the window is not covered, or a figure is absurd. | unit: plays a year | source: plays, days_covered';
 comment on column analytics.run_rates.is_negative is 'The count is lower at the end than at the beginning. | unit: yes or no | source: plays';
 comment on column analytics.run_rates.data_source is 'Where the last figure came from. | unit: name | source: song_measurements.data_source';
 comment on column analytics.run_rates.begins_data_source is 'Where the first one came from: if not the same, the plays hold the difference between two ways of counting. | unit: name | source: song_measurements.data_source';

@@ -24,7 +24,7 @@ select
     count(*)::int as calls,
     0 as hits,
     0 as hits_of_unknown_fate,
-    sum(actor_run.cost_usd) as cost_usd
+    coalesce(sum(actor_run.cost_usd) filter (where actor_run.status is distinct from 'NOT-STARTED'), 0) as cost_usd
 from apify_runs as actor_run
 inner join playcount_snapshots as capture on actor_run.snapshot = capture.id
 group by 1, 2, 3, 4;
@@ -36,4 +36,4 @@ comment on column analytics.spend.cause is 'What it came to: stored, no history,
 comment on column analytics.spend.calls is 'Calls to Songstats, or runs of the actor. | unit: calls | source: songstats_quota_ledger, apify_runs';
 comment on column analytics.spend.hits is 'Hits of the plan at Songstats; those of unknown fate count. The price of one is the plan''s. | unit: hits | source: songstats_quota_ledger.billable';
 comment on column analytics.spend.hits_of_unknown_fate is 'Those of the hits of which it is not known whether the vendor counts them. | unit: hits | source: songstats_quota_ledger.billable';
-comment on column analytics.spend.cost_usd is 'What runs of the actor were to cost; 0 for Songstats, which is paid by the hit. | unit: US dollars | source: apify_runs.cost_usd';
+comment on column analytics.spend.cost_usd is 'What runs of the actor were to cost, those that were never started nothing; 0 for Songstats, which is paid by the hit. | unit: US dollars | source: apify_runs.cost_usd';
