@@ -133,10 +133,7 @@ class Purchase:
         try:
             return self._note(bought.id, self._actor.look(str(bought.actor_run), wait_seconds=wait))
         except NotSeenError as error:
-            if bought.age_seconds < _GONE_SECONDS:
-                raise
-            apify_runs.seen(self._connection, bought.id, status=apify_runs.GONE, message=str(error), finished_at=None)
-            return False
+            return self._gone(bought, error)
 
     def _fetch(self, bought: Bought, wait: float) -> bool:
         try:
@@ -144,6 +141,8 @@ class Purchase:
         except NotAllThereYetError:
             time.sleep(min(wait, 1.0))
             return True
+        except NotSeenError as error:
+            return self._gone(bought, error)
         if _albums_with_tracks(body) < len(bought.album_ids):
             # Kept as it is once it has had time to become whole; whichever albums then lack their tracks are said.
             short_since = self._short_since.setdefault(bought.id, time.monotonic())
@@ -151,6 +150,13 @@ class Purchase:
                 time.sleep(min(wait, 1.0))
                 return True
         apify_runs.keep(self._connection, bought.id, body)
+        return False
+
+    def _gone(self, bought: Bought, error: NotSeenError) -> bool:
+        """Give up a run that Apify has not shown for an hour; until then it may be one of Apify's machines that does not know."""
+        if bought.unseen_seconds < _GONE_SECONDS:
+            raise error
+        apify_runs.seen(self._connection, bought.id, status=apify_runs.GONE, message=str(error), finished_at=None)
         return False
 
     def _note(self, row: int, stands: ActorRun) -> bool:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from measurement_pipeline.apify.client import ApifyActor
 from measurement_pipeline.apify.errors import RejectedError, ThrottledError, TokenRefusedError, UnavailableError
+from measurement_pipeline.capture import remap
 from measurement_pipeline.capture.conclusion import Kind, conclude
 from measurement_pipeline.capture.mapping import Spotify
 from measurement_pipeline.capture.purchase import NotYetError, Purchase
@@ -36,11 +37,10 @@ _INTERRUPTED_SECONDS = 300.0
 
 
 class Launch(StrEnum):
-    """Who wants a capture made: the sensor what is due; a person whatever they choose; the sweep, tracks looked up again."""
+    """Who wants a capture made: the sensor what is due; a person whatever they choose."""
 
     PLANNED = "planned"
     OPERATORS = "operator's"
-    SWEEP = "sweep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,8 @@ def make_capture(
         if shown is None:
             raise LookupError(f"there is no capture {snapshot}")
         work = _Work(connection, captures, snapshot, run, retry_number, last_try)
+        if shown["state"] == SnapshotState.DONE:
+            return work.look_at_a_done_one(shown, launch)
         refusal = work.why_not(shown, launch)
         if refusal is not None:
             return refusal
@@ -105,14 +107,23 @@ class _Work:
     retry_number: int
     last_try: bool
 
+    def look_at_a_done_one(self, shown: dict[str, Any], launch: Launch) -> Ended:
+        """Nothing is ever bought for it again; a person's launch has what was kept mapped once more."""
+        if (
+            launch is Launch.OPERATORS
+            and self.retry_number == 0
+            and remap.lacks_something(self.connection, self.snapshot)
+        ):
+            self._record("capture mapped again", shown)
+            return self._ended(*remap.map_again(self.snapshot, self.captures, run=self.run))
+        bought = apify_runs.of_snapshot(self.connection, self.snapshot)
+        if all(one.is_mapped for one in bought.values()):
+            return self._ended(Kind.DONE_BEFORE, None)
+        # A run that could not say so the first time says it now.
+        return self._ended(Kind.DONE_IN_PART, shown["error"])
+
     def why_not(self, shown: dict[str, Any], launch: Launch) -> Ended | None:
         """Why there is nothing to do; None where there is."""
-        if shown["state"] == SnapshotState.DONE and not self._is_to_be_mapped_again(shown, launch):
-            bought = apify_runs.of_snapshot(self.connection, self.snapshot)
-            in_part = any(not one.is_mapped for one in bought.values())
-            # A run that could not say so the first time says it now.
-            failed = in_part and launch is not Launch.SWEEP
-            return self._ended(Kind.DONE_IN_PART if failed else Kind.DONE_BEFORE, shown["error"] if failed else None)
         if shown["state"] == SnapshotState.FAILED and not self._is_to_be_bought_again(launch):
             not_found = shown["status_code"] == snapshots.NOT_FOUND
             return self._ended(Kind.NOT_FOUND if not_found else Kind.FAILED, shown["error"])
@@ -134,8 +145,8 @@ class _Work:
                 )
                 if claimed is None:
                     return self._ended(Kind.LEFT_ALONE, "another run works on it, or it waits for its time")
-                if shown["state"] in {SnapshotState.DONE, SnapshotState.FAILED}:
-                    self._take_up_again(shown, claimed, launch)
+                if shown["state"] == SnapshotState.FAILED:
+                    self._take_up_again(shown, claimed)
                 return claimed
         except _OverCapError as error:
             return self._ended(Kind.LEFT_ALONE, str(error))
@@ -181,30 +192,28 @@ class _Work:
                 self.connection, self.snapshot, run=self.run, seconds=seconds, error=why, attempt_back=attempt_back
             )
 
-    def _is_to_be_mapped_again(self, shown: dict[str, Any], launch: Launch) -> bool:
-        return launch is not Launch.PLANNED and self.retry_number == 0 and bool(shown["unmapped"])
-
     def _is_to_be_bought_again(self, launch: Launch) -> bool:
         # By a person, who launched it knowing that it failed; not by the tries that follow.
         return launch is Launch.OPERATORS and self.retry_number == 0
 
-    def _take_up_again(self, shown: dict[str, Any], claimed: Claimed, launch: Launch) -> None:
-        """Have what was kept mapped again, and of a failed one what is missing bought again. Raises `_OverCapError`."""
-        if shown["state"] == SnapshotState.FAILED:
-            snapshots.lock_account(self.connection, shown["account"])
-            bought = apify_runs.of_snapshot(self.connection, self.snapshot)
-            kept = sum(len(one.album_ids) for one in bought.values() if one.is_kept)
-            spent = snapshots.spent_this_month(self.connection, shown["account"])
-            asked = cost_usd(len(claimed.album_ids) - kept)
-            if spent + asked > self.captures.terms.cap_usd:
-                raise _OverCapError(over_cap(cap=self.captures.terms.cap_usd, spent=spent, asked=asked))
-            apify_runs.supersede(self.connection, self.snapshot)
+    def _take_up_again(self, shown: dict[str, Any], claimed: Claimed) -> None:
+        """Have what is missing of a failed one bought, and what was kept mapped again. Raises `_OverCapError`."""
+        snapshots.lock_account(self.connection, shown["account"])
+        bought = apify_runs.of_snapshot(self.connection, self.snapshot)
+        kept = sum(len(one.album_ids) for one in bought.values() if one.is_kept)
+        spent = snapshots.spent_this_month(self.connection, shown["account"])
+        asked = cost_usd(len(claimed.album_ids) - kept)
+        if spent + asked > self.captures.terms.cap_usd:
+            raise _OverCapError(over_cap(cap=self.captures.terms.cap_usd, spent=spent, asked=asked))
+        apify_runs.supersede(self.connection, self.snapshot)
         apify_runs.map_again(self.connection, self.snapshot)
+        snapshots.date_anew(self.connection, self.snapshot)
         snapshots.reopen_requests(self.connection, self.snapshot)
-        if launch is Launch.OPERATORS:
-            detail = {"snapshot": str(self.snapshot), "was": shown["state"]}
-            act = "capture taken up again"
-            operator_acts.record(self.connection, actor=f"run {self.run}", act=act, detail=detail)
+        self._record("capture taken up again", shown)
+
+    def _record(self, act: str, shown: dict[str, Any]) -> None:
+        detail = {"snapshot": str(self.snapshot), "was": shown["state"]}
+        operator_acts.record(self.connection, actor=f"run {self.run}", act=act, detail=detail)
 
     def _purchase(self, actor: ApifyActor, spotify: Spotify) -> Purchase:
         return Purchase(

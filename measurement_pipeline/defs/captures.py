@@ -8,6 +8,7 @@ import dagster as dg
 
 from measurement_pipeline.capture.conclusion import Kind
 from measurement_pipeline.capture.mapping import SPOTIFY
+from measurement_pipeline.capture.remap import map_again
 from measurement_pipeline.capture.run import Ended, Launch, make_capture
 from measurement_pipeline.capture.series import start_due
 from measurement_pipeline.capture.terms import Captures
@@ -142,9 +143,10 @@ def map_again_what_was_deferred(context: dg.OpExecutionContext, captures: Captur
         if snapshots.paused(connection, SPOTIFY) is not None or captures.means.new_spotify is None:
             return 0
         deferred = snapshots.deferred(connection, days=_DAYS_SWEPT, limit=_MOST_MAPPED_AGAIN)
-    for snapshot in deferred:
-        ended = make_capture(snapshot, captures, run=context.run_id, launch=Launch.SWEEP)
-        context.log.info(f"capture {snapshot} was mapped again: {ended.kind} ({ended.reason})")
+    with beating(captures.terms.database_url, context.run_id, every_seconds=captures.terms.beat_seconds):
+        for snapshot in deferred:
+            kind, why = map_again(snapshot, captures, run=context.run_id)
+            context.log.info(f"capture {snapshot} was mapped again: {kind} ({why})")
     return len(deferred)
 
 
@@ -211,9 +213,10 @@ def _raise_for(ended: Ended, *, operator: bool, retry_number: int) -> None:
         raise dg.RetryRequested(
             max_retries=retry_policies.MAX_RETRIES, seconds_to_wait=retry_policies.seconds_before(retry_number)
         )
-    if ended.kind is Kind.NOT_FOUND:
+    # Whoever asked is told 404. So is an operator where it may be the actor that found nothing, or where nobody asked: a series.
+    if ended.kind is Kind.NOT_FOUND and ended.shown["jobs"] and not ended.shown["may_exist"]:
         raise dg.Failure(f"{failures.NOTHING_TO_CAPTURE}{ended.reason}", allow_retries=False)
-    bad = {Kind.FAILED, Kind.STOPPED, Kind.DONE_IN_PART}
+    bad = {Kind.FAILED, Kind.NOT_FOUND, Kind.STOPPED, Kind.DONE_IN_PART}
     if operator:
         bad |= {Kind.LEFT_ALONE, Kind.PUT_OFF}
     if ended.kind in bad:

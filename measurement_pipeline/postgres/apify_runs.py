@@ -27,7 +27,7 @@ class Bought:
     """The latest run of the actor for one chunk. `status` is None while nothing was heard of its start.
 
     `is_superseded`: it brought nothing, and a person asked for another. Once it is mapped: its `albums` that have a track, its
-    `tracks`, and how many of these are `unmapped`.
+    `tracks`, and how many of these are `without_count`, and how many `unmapped`. `unseen_seconds`: since Apify last showed it.
     """
 
     id: int
@@ -35,6 +35,7 @@ class Bought:
     album_ids: tuple[str, ...]
     intended_at: datetime
     age_seconds: float
+    unseen_seconds: float
     actor_run: str | None
     status: str | None
     message: str | None
@@ -43,6 +44,7 @@ class Bought:
     is_superseded: bool
     albums: int
     tracks: int
+    without_count: int
     unmapped: int
 
 

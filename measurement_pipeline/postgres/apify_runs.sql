@@ -8,6 +8,7 @@ select distinct on (chunk)
     album_ids,
     intended_at,
     extract(epoch from clock_timestamp() - intended_at)::float8 as age_seconds,
+    extract(epoch from clock_timestamp() - coalesce(seen_at, intended_at))::float8 as unseen_seconds,
     actor_run,
     status,
     message,
@@ -16,6 +17,7 @@ select distinct on (chunk)
     superseded_at is not null as is_superseded,
     coalesce(albums, 0) as albums,
     coalesce(tracks, 0) as tracks,
+    coalesce(without_count, 0) as without_count,
     coalesce(jsonb_array_length(unmapped), 0) as unmapped
 from apify_runs
 where snapshot = %(snapshot)s and status is distinct from 'SURPLUS'
@@ -70,6 +72,7 @@ update apify_runs
 set
     status = %(status)s,
     message = %(message)s,
+    seen_at = clock_timestamp(),
     finished_at = coalesce(%(finished_at)s, finished_at)
 where id = %(id)s and kept_at is null;
 
@@ -147,7 +150,7 @@ where snapshot = %(snapshot)s and run_id = %(run)s and status is distinct from '
 -- Still the owner's? A stale one writes nothing.
 select id
 from playcount_snapshots
-where id = %(snapshot)s and claimed_by = %(run)s and state = 'running'
+where id = %(snapshot)s and claimed_by = %(run)s and state in ('running', 'done')
 for update;
 
 -- name: merge_songs
@@ -183,10 +186,15 @@ with counted as (
         counted.value,
         bought.actor_run,
         bought.snapshot,
-        captured.captured_at
+        -- One moment for all parts, but not for those that were bought much later: a run that was put off, or bought anew.
+        case
+            when captured.captured_at >= part.moment - interval '1 hour' then captured.captured_at
+            else part.moment
+        end as captured_at
     from unnest(%(songs)s::text[], %(values)s::bigint[]) as counted (song, value)
     inner join apify_runs as bought on bought.id = %(id)s
     inner join playcount_snapshots as captured on bought.snapshot = captured.id
+    cross join lateral (select least(coalesce(bought.finished_at, bought.kept_at), bought.kept_at) as moment) as part
 )
 
 insert into song_measurements (song, platform, metric, captured_at, data_source, value, raw_ref, snapshot)
@@ -219,6 +227,8 @@ order by counted.song;
 update apify_runs
 set
     mapped_at = clock_timestamp(),
+    status = 'SUCCEEDED',
+    message = null,
     albums = %(albums)s,
     tracks = %(tracks)s,
     recordings = %(recordings)s,

@@ -211,6 +211,11 @@ def accept_capture(
     )
 
 
+def correct_error(connection: Connection, snapshot: UUID, *, before: str | None, error: str | None) -> None:
+    """Say of the requests that a capture answered what is said of it now; they are done, and stay so."""
+    connection.execute(_SQL["correct_error"], {"snapshot": snapshot, "before": before, "error": error})
+
+
 def settle(connection: Connection, *, only: Sequence[UUID] | None = None) -> list[UUID]:
     """Answer the accepted requests of which every recording is settled, or whose capture is over; which ones.
 

@@ -287,6 +287,12 @@ where
     and (%(jobs)s::uuid[] is null or request.id = any(%(jobs)s))
 returning request.id;
 
+-- name: correct_error
+-- What is said of a capture that was mapped once more is said of the requests that it answered.
+update measurement_jobs
+set error = %(error)s
+where snapshot = %(snapshot)s and state = 'done' and error is not distinct from %(before)s;
+
 -- name: settle
 update measurement_jobs as request
 set

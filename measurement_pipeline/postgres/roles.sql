@@ -133,7 +133,7 @@ grant
 select,
 insert (snapshot, chunk, album_ids, cost_usd, run_id),
 update (
-    actor_run, status, message, finished_at, superseded_at, kept_at, sha256, body, mapped_at, albums, tracks, recordings, without_count, unmapped
+    actor_run, status, message, seen_at, finished_at, superseded_at, kept_at, sha256, body, mapped_at, albums, tracks, recordings, without_count, unmapped
 )
 on apify_runs to measurement_pipeline;
 

@@ -201,6 +201,30 @@ def claim(
     return None if row is None else Claimed(tuple(row["album_ids"]), row["attempts"])
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A capture that is done, and what its row said until now."""
+
+    error: str | None
+
+
+def hold_done(connection: Connection, snapshot: UUID, *, run: str, claim_timeout_seconds: float) -> Held | None:
+    """Hold a capture that is done, without opening it. None: it is not, or somebody who lives works on it."""
+    parameters = {"snapshot": snapshot, "run": run, "claim_timeout": claim_timeout_seconds}
+    row = connection.execute(_SQL["hold_done"], parameters).fetchone()
+    return None if row is None else Held(row["error"])
+
+
+def let_go(connection: Connection, snapshot: UUID, *, run: str) -> None:
+    """Let go of a capture that was held while it was done; where the run holds it no more, nothing changes."""
+    connection.execute(_SQL["let_go"], {"snapshot": snapshot, "run": run})
+
+
+def date_anew(connection: Connection, snapshot: UUID) -> None:
+    """Let a capture of which nothing was measured be of the moment at which it is bought anew."""
+    connection.execute(_SQL["date_anew"], {"snapshot": snapshot})
+
+
 def reopen_requests(connection: Connection, snapshot: UUID) -> None:
     """Let the requests that a capture answered wait for it again."""
     connection.execute(_SQL["reopen"], {"snapshot": snapshot})

@@ -216,6 +216,38 @@ where
     )
 returning snapshot.album_ids, snapshot.attempts;
 
+-- name: hold_done
+-- One that is done is held while what was kept of it is mapped once more: its state and its requests stay as they are.
+update playcount_snapshots as snapshot
+set claimed_by = %(run)s
+where
+    snapshot.id = %(snapshot)s
+    and snapshot.state = 'done'
+    and (
+        snapshot.claimed_by is null
+        or snapshot.claimed_by = %(run)s
+        or not exists (
+            select from run_heartbeats as owner
+            where
+                owner.run_id = snapshot.claimed_by
+                and owner.beat_at >= clock_timestamp() - make_interval(secs => %(claim_timeout)s)
+        )
+    )
+returning snapshot.error;
+
+-- name: let_go
+update playcount_snapshots
+set claimed_by = null
+where id = %(snapshot)s and claimed_by = %(run)s and state = 'done';
+
+-- name: date_anew
+-- A failed one that is bought anew is of the moment at which it is, unless something of it was measured.
+update playcount_snapshots
+set captured_at = null
+where
+    id = %(snapshot)s
+    and not exists (select from song_measurements as measured where measured.snapshot = %(snapshot)s);
+
 -- name: reopen
 -- The requests that a capture answers wait for it again, once a person has taken it up again.
 update measurement_jobs
@@ -292,7 +324,8 @@ set
     recordings = total.recordings,
     without_count = total.without_count,
     unmapped = total.unmapped,
-    updated_at = clock_timestamp()
+    -- Of one that was done before nothing changed but what is known of it.
+    updated_at = case when snapshot.state = %(state)s then snapshot.updated_at else clock_timestamp() end
 from (
     select
         coalesce(sum(tracks), 0) as tracks,
@@ -324,6 +357,8 @@ select
     without_count,
     unmapped,
     cardinality(isrcs) as isrcs,
+    -- An id of Spotify's form may be an album's, whatever the actor brought.
+    exists (select from unnest(album_ids) as album (id) where album.id ~ '^[0-9A-Za-z]{22}$') as may_exist,
     array(
         select request.id from measurement_jobs as request
         where request.snapshot = playcount_snapshots.id

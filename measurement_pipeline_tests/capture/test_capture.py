@@ -8,9 +8,9 @@ import pytest
 
 from measurement_pipeline.apify.client import ApifyActor
 from measurement_pipeline.capture.conclusion import Kind
-from measurement_pipeline.capture.run import Launch
+from measurement_pipeline.capture.remap import map_again
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
-from measurement_pipeline.postgres import apify_runs, snapshots
+from measurement_pipeline.postgres import apify_runs, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox.behaviour import PLAIN
 from measurement_pipeline_tests.capture.conftest import Studio, album, isrcs, track
@@ -453,7 +453,7 @@ def test_tracks_that_spotify_cannot_be_asked_about_are_counted_named_and_mapped_
     assert studio.counts() == dict(zip(songs, (10, 20, 30), strict=True))
     assert studio.paid()["runs"] == 1
     (act,) = studio.sql("select act, detail from operator_acts")
-    assert act["act"] == "capture taken up again"
+    assert act["act"] == "capture mapped again"
     studio.nothing_breaks()
 
 
@@ -658,7 +658,7 @@ def test_the_sweep_looks_deferred_tracks_up_again_for_nothing_and_unknown_ones_n
         {"state": "done", "error": "1 of 1 track could not be matched with a recording"}
     ]
     studio.sandbox.clear_faults()
-    assert studio.make(snapshot, run="sweep", launch=Launch.SWEEP).kind is Kind.DONE
+    assert map_again(snapshot, studio.captures, run="sweep") == (Kind.DONE, None)
     assert studio.counts() == {isrcs(1)[0]: 10}
     assert studio.paid()["runs"] == 1
     with connect(studio.database_url) as connection:
@@ -712,3 +712,117 @@ def test_a_start_that_comes_back_after_it_was_given_up_is_paid_for_and_told_so(s
 def test_there_is_no_capture_of_that_id(studio: Studio):
     with pytest.raises(LookupError, match="there is no capture"):
         studio.make(studio.account)
+
+
+# --- what was kept, mapped once more ---------------------------------------------------------------------------------------
+
+
+def test_a_done_capture_that_lacks_a_part_is_mapped_again_and_never_bought_whoever_launches_it(studio: Studio):
+    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    albums = studio.release({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)})
+    snapshot = studio.asked(albums)
+    job = studio.request_for(snapshot)
+    studio.sandbox.actor("FAILED", "blocked", count=1)
+    studio.sandbox.actor("SUCCEEDED")
+    studio.sandbox.faults("/v1/tracks", status=503)
+    assert studio.make(snapshot).kind is Kind.DONE_IN_PART
+    assert studio.shown(snapshot)["unmapped"] == 1
+    paid, before = studio.paid(), studio.shown(snapshot)
+    studio.sandbox.clear_faults()
+    kind, why = map_again(snapshot, studio.captures, run="sweep")
+    assert (kind, "could not be captured" in str(why)) == (Kind.DONE_IN_PART, True)
+    for retry_number in range(3):
+        again = studio.make(snapshot, run="run-2", operator=True, retry_number=retry_number, last_try=False)
+        assert again.kind is Kind.DONE_IN_PART
+    assert studio.paid() == paid
+    assert len(studio.counts()) == 1
+    # It was never opened: neither for the sensor, nor for those who ask for the same, nor for the request that it answered.
+    after = studio.shown(snapshot)
+    assert (after["state"], after["updated_at"], after["unmapped"]) == ("done", before["updated_at"], 0)
+    (row,) = studio.sql("select state, error from measurement_jobs where id = %s", job)
+    assert row == {"state": "done", "error": after["error"]}
+    studio.nothing_breaks()
+
+
+def test_while_it_is_mapped_again_a_capture_is_not_open_to_anybody(studio: Studio):
+    (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
+    snapshot = studio.asked([one])
+    studio.sandbox.spotify_quota_exceeded()
+    studio.make(snapshot)
+    studio.sql("update playcount_snapshots set created_at = created_at - interval '6 days'")
+    with connect(studio.database_url) as connection:
+        held = snapshots.hold_done(connection, snapshot, run="sweep", claim_timeout_seconds=60)
+        assert held is not None
+        run_heartbeats.beat(connection, "sweep")
+        assert snapshots.hold_done(connection, snapshot, run="run-2", claim_timeout_seconds=60) is None
+        assert snapshots.due(connection, claim_timeout_seconds=60, limit=10) == []
+    assert studio.asked([one]) != snapshot
+    assert studio.make(snapshot, run="run-2", operator=True).kind is Kind.LEFT_ALONE
+
+
+def test_a_part_that_could_not_be_read_is_read_again_once_the_capture_is_done(studio: Studio):
+    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    snapshot = studio.asked(studio.release({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
+    studio.make(snapshot)
+    # As code left it that could not read what was kept.
+    studio.sql("delete from song_measurements where raw_ref = (select actor_run from apify_runs where chunk = 1)")
+    studio.sql("update apify_runs set status = 'MALFORMED', message = 'odd', mapped_at = null where chunk = 1")
+    assert len(studio.counts()) == ALBUMS_A_CHUNK
+    assert map_again(snapshot, studio.captures, run="sweep") == (Kind.DONE, None)
+    assert len(studio.counts()) == ALBUMS_A_CHUNK + 1
+    assert studio.paid()["runs"] == 2
+
+
+def test_what_is_bought_weeks_later_is_of_the_moment_at_which_it_is_bought(studio: Studio):
+    (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
+    studio.sandbox.actor("FAILED", "blocked", count=1)
+    studio.sandbox.actor("SUCCEEDED")
+    snapshot = studio.asked([one])
+    assert studio.make(snapshot).kind is Kind.FAILED
+    studio.sql("update playcount_snapshots set captured_at = now() - interval '30 days'")
+    assert studio.make(snapshot, run="run-2", operator=True).kind is Kind.DONE
+    (found,) = studio.sql("select captured_at > now() - interval '1 hour' as is_of_today from song_measurements")
+    assert found["is_of_today"]
+
+
+def test_a_part_that_was_put_off_for_days_is_of_its_own_moment(studio: Studio):
+    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    snapshot = studio.asked(studio.release({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
+    studio.sql("update playcount_snapshots set captured_at = now() - interval '3 days'")
+    studio.make(snapshot)
+    (found,) = studio.sql("select min(captured_at) > now() - interval '1 hour' as is_of_today from song_measurements")
+    assert found["is_of_today"]
+
+
+def test_a_capture_in_which_no_track_has_a_count_failed(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": dict.fromkeys(isrcs(2), 0)}))
+    ended = studio.make(snapshot)
+    assert (ended.kind, ended.reason) == (Kind.FAILED, "none of 2 tracks has a count")
+
+
+def test_a_result_that_apify_has_forgotten_is_given_up_after_an_hour(studio: Studio):
+    (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
+    snapshot = studio.asked([one])
+    studio.sql(
+        "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, actor_run, status)"
+        " values (%s, 0, %s, 0.003, 'dead', 'ru000000000000000', 'SUCCEEDED')",
+        snapshot,
+        [one],
+    )
+    assert studio.make(snapshot).kind is Kind.STOPPED
+    studio.time_passes()
+    studio.sql("update apify_runs set intended_at = intended_at - interval '2 hours'")
+    assert studio.make(snapshot, run="run-2").kind is Kind.FAILED
+
+
+def test_a_run_that_was_seen_a_moment_ago_is_not_given_up_however_long_it_has_been_at_work(studio: Studio):
+    (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
+    snapshot = studio.asked([one])
+    studio.sql(
+        "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, actor_run, status, intended_at, seen_at)"
+        " values (%s, 0, %s, 0.003, 'dead', 'ru000000000000000', 'RUNNING', now() - interval '5 hours', now())",
+        snapshot,
+        [one],
+    )
+    assert studio.make(snapshot).kind is Kind.STOPPED
+    assert studio.shown(snapshot)["state"] == "running"

@@ -217,6 +217,19 @@ def test_albums_that_there_are_none_of_are_told_whoever_asked_and_nobody_else(se
     assert line == "nothing to capture: no track was found on 1 album (nonsense)"
     assert len(sensor.catch_up()) == 1
     assert receiver.texts == stage.bench.sql("select * from incidents") == []
+    # Of an id that Spotify could have given it is not known whether it is the album that is not there, or the actor.
+    likely = stage.ask({"album_ids": ["4MUSeRnhpSfkMqREFQ36mC"]}, source="current")
+    assert stage.intake().success
+    ((snapshot,),) = (
+        row.values() for row in stage.bench.sql("select snapshot from measurement_jobs where id = %s", likely)
+    )
+    stage.instance.add_dynamic_partitions("snapshot", [str(snapshot)])
+    stage.definitions.resolve_job_def("play_count_capture").execute_in_process(
+        instance=stage.instance, partition_key=str(snapshot), tags={tags.PLAN: "plan-2"}, raise_on_error=False
+    )
+    sensor.catch_up()
+    assert "no track was found on 1 album (4MUSeRnhpSfkMqREFQ36mC)" in receiver.texts[0]
+    assert stage.bench.sql("select status_code from measurement_jobs where id = %s", likely) == [{"status_code": 404}]
 
 
 def test_runs_that_succeed_are_no_news(sensor: Sensor, receiver: Receiver):

@@ -3,3 +3,8 @@
 alter table playcount_snapshots add column status_code smallint not null default 500;
 comment on column playcount_snapshots.status_code is
 'What requests are told where it failed: 404 where none of the albums is known to anybody, 500 otherwise.';
+
+alter table apify_runs add column seen_at timestamptz;
+comment on column apify_runs.seen_at is 'When Apify last showed the run: one that was not seen for an hour does not exist any more.';
+comment on column playcount_snapshots.claimed_by is
+'The Dagster run that works on it: while running, and while what was kept of it is mapped once more.';
