@@ -44,8 +44,8 @@ def conclude(bought: Collection[Bought], *, known_albums: Collection[str], last_
         return Kind.FAILED, "; ".join(words)
     if all(one.without_count == one.tracks for one in mapped):
         # Some tracks are always without one; all of them are so where the actor reads a page that has changed.
-        tracks = counted(sum(one.tracks for one in mapped), "track")
-        return Kind.FAILED, "; ".join([f"none of {tracks} has a count", *words])
+        of_all = counted(sum(one.tracks for one in mapped), "track")
+        return Kind.FAILED, "; ".join([f"none of {of_all} has a count", *words])
     if failed and not last_try and any(one.status != MALFORMED for one in failed):
         return Kind.TRY_AGAIN, "; ".join(words)
     said = [f"{_albums(failed)} of {_albums(bought)} could not be captured: {'; '.join(words)}"] if failed else []

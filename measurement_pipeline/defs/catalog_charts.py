@@ -16,7 +16,7 @@ from measurement_pipeline.domain import wording
 from measurement_pipeline.postgres import analytics
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.reports import charts
-from measurement_pipeline.reports.catalog import CatalogFacts, drawn, gather
+from measurement_pipeline.reports.catalog import CatalogFacts, drawn, gather, version
 
 # The group of the analysts' assets, and what their keys begin with.
 ANALYTICS = "analytics"
@@ -40,6 +40,7 @@ partition draws it now. For a page to hand on: `measurement-pipeline report --ca
     kinds={"python", "postgres"},
     owners=OWNERS,
     description=_DESCRIPTION,
+    code_version=version(),
     output_required=False,
     required_resource_keys={"pipeline"},
 )

@@ -240,7 +240,9 @@ select
     count(*) filter (where daily.is_negative and not daily.is_gap_filled) as falls,
     -- Captures are weeks apart by design: the days before one are not missing.
     coalesce(sum(daily.gap_days) filter (where daily.data_source = 'songstats'), 0)::int as days_missing,
-    count(*) as days,
+    -- Nor are they days of a series that could lack any.
+    count(*) filter (where not daily.is_gap_filled)
+    + coalesce(sum(daily.gap_days) filter (where daily.data_source = 'songstats'), 0)::int as days,
     (array_agg(daily.play_count order by daily.day desc))[1] as last_count,
     latest.play_count as latest_count
 from lately
@@ -312,7 +314,7 @@ with bare as (
 )
 
 select
-    total.catalog,
+    coalesce(total.catalog, bare.catalog) as catalog,
     total.catalog_name,
     total.play_count,
     bare.play_count as adds_up_to,

@@ -358,7 +358,7 @@ select
     unmapped,
     cardinality(isrcs) as isrcs,
     -- An id of Spotify's form may be an album's, whatever the actor brought.
-    exists (select from unnest(album_ids) as album (id) where album.id ~ '^[0-9A-Za-z]{22}$') as may_exist,
+    (select bool_or(album.id ~ '^[0-9A-Za-z]{22}$') from unnest(album_ids) as album (id)) as may_exist,
     array(
         select request.id from measurement_jobs as request
         where request.snapshot = playcount_snapshots.id

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from hashlib import sha256
+from importlib import resources
 from typing import Any
 from uuid import UUID
 
-from measurement_pipeline.postgres import analytics
+from measurement_pipeline.postgres import analytics, views
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.reports import charts
 from measurement_pipeline.reports.charts import Palette
@@ -67,3 +69,12 @@ def drawn(facts: CatalogFacts, palette: Palette) -> dict[str, str]:
         rows = [(row["title"] or row["song"], row["play_count"]) for row in facts.top[:_TOP_OF_THE_CHART]]
         titles[_TOP] = charts.bars(_TOP, rows, palette)
     return titles
+
+
+def version() -> str:
+    """What tells these facts and their charts from any others: the statements, the drawing, and the views they rest on."""
+    package = resources.files("measurement_pipeline")
+    sources = [
+        package.joinpath(*path.split("/")).read_bytes() for path in ("postgres/analytics.sql", "reports/charts.py")
+    ]
+    return sha256(b"".join(sources) + views.version().encode()).hexdigest()[:12]

@@ -4,6 +4,7 @@ Colours come from the caller: a page has its own, which follow the reader's ligh
 which it stands on, and is given some that can be read on both.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from datetime import date
 from html import escape
 
 WIDTH = 640
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 30, 26
 _HEIGHT = 220
 _BAR, _ROW = 16, 24
@@ -122,4 +124,4 @@ def _text(x: float, y: float, text: str, palette: Palette, *, anchor: str = "sta
 
 def _printable(text: str) -> str:
     """Without the characters that no XML may hold, escaped or not: a title is whatever a vendor sent."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)

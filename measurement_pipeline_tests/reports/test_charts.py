@@ -54,6 +54,10 @@ def test_a_title_of_characters_that_no_xml_holds_can_be_parsed():
     assert texts(charts.bars("Top", [("a\x0bb\x00", 5)], charts.ON_EITHER))[1].startswith("a\ufffdb\ufffd")
 
 
+def test_a_title_in_any_script_is_drawn_as_it_is():
+    assert texts(charts.bars("Top", [("夜に\u3000駆け\u200cる", 5)], charts.ON_EITHER))[1] == "夜に\u3000駆け\u200cる"
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [(0, "0"), (950, "950"), (1_000, "1 k"), (999_499, "999 k"), (999_500, "1 M"), (999_600_000, "1 B"), (1_234_000, "1.23 M"),

@@ -78,8 +78,8 @@ comment on column analytics.run_rates.window_begins is 'The day of the figure th
 comment on column analytics.run_rates.window_ends is 'The day of the recording''s last figure, which may be long ago. | unit: UTC date | source: song_measurements.captured_at';
 comment on column analytics.run_rates.plays is 'Plays between the two days; null where the window is not covered. | unit: plays | source: difference of song_measurements.value';
 comment on column analytics.run_rates.days_covered is 'Days between the two figures; where the window is not covered, how much of it is. | unit: days | source: song_measurements.captured_at';
-comment on column analytics.run_rates.plays_a_year is 'Plays × 365 ÷ days_covered; null where the window is not covered, or a figure is absurd. | unit: plays a year | source: plays, days_covered';
-comment on column analytics.run_rates.is_negative is 'The count is lower at the end than at the beginning. | unit: yes or no | source: plays';
+comment on column analytics.run_rates.plays_a_year is 'Plays × 365 ÷ days_covered; null where the window is not covered, or a figure is absurd. | unit: plays a year | source: song_measurements.value, song_measurements.captured_at';
+comment on column analytics.run_rates.is_negative is 'The count is lower at the end than at the beginning. | unit: yes or no | source: song_measurements.value';
 comment on column analytics.run_rates.data_source is 'Where the last figure came from. | unit: name | source: song_measurements.data_source';
 comment on column analytics.run_rates.begins_data_source is 'Where the first one came from: if not the same, the plays hold the difference between two ways of counting. | unit: name | source: song_measurements.data_source';
 comment on column analytics.run_rates.why_none is 'Why there is no rate; null where there is one. | unit: text | source: this view';
