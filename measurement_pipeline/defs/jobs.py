@@ -56,8 +56,8 @@ play_count_capture = dg.define_asset_job(
     "play_count_capture",
     selection=dg.AssetSelection.assets(current_play_counts).without_checks(),
     description=(
-        "Makes one capture. `playcount_snapshot_sensor` launches it for those that are asked for; launching one that is over "
-        "maps it again, or buys again what it lacks."
+        "Makes one capture. `playcount_snapshot_sensor` launches it for those that are asked for; launching one that is done "
+        "maps what was kept once more, for nothing; launching one that failed buys what it lacks."
     ),
     executor_def=dg.in_process_executor,
     owners=OWNERS,

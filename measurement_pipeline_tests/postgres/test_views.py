@@ -562,3 +562,12 @@ def test_a_question_about_few_recordings_reads_those_and_no_others(archive: Arch
 
 def test_nobody_who_is_unknown_has_a_figure(archive: Archive):
     assert archive.sql("select * from analytics.latest_play_counts where song = %s", str(uuid4())) == []
+
+
+def test_a_series_is_streamed_by_a_cursor_of_the_servers(archive: Archive):
+    archive.hold([100, 110, 120])
+    catalog = archive.catalog([SONG])
+    with analytics.of_one_moment(archive.connection):
+        for batch in analytics.stream(archive.connection, "daily_play_counts", catalog):
+            assert len(batch) == 3
+            assert len(archive.sql("select name from pg_cursors where name like 'export_%%'")) == 1
