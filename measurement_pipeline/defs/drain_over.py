@@ -1,17 +1,23 @@
 """The sensor that has the analysts' assets look at their views once a drain is over: once a drain, and not once a run."""
 
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
 import dagster as dg
 
+from measurement_pipeline.capture.run import APIFY
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.jobs import analytics_refresh
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.domain.wording import counted
-from measurement_pipeline.postgres import analytics, backfill_queue, songstats_ledger
+from measurement_pipeline.postgres import analytics, backfill_queue, snapshots, songstats_ledger
 from measurement_pipeline.postgres.database import Connection, connect
 
-# A pause that ends sooner is part of the drain.
-_SHORT_PAUSE_SECONDS = 15 * 60
+# What waits no longer than this, for a pause to end or for another try, is part of the drain.
+_SOON_SECONDS = 15 * 60
+# While the budget trickles, each hit that frees up would otherwise be a drain; and a refresh that failed is not repeated at once.
+_NOT_SOONER = timedelta(hours=1)
 
 
 @dg.sensor(
@@ -21,7 +27,7 @@ _SHORT_PAUSE_SECONDS = 15 * 60
     required_resource_keys={"pipeline"},
     description=(
         "Asks for one run of `analytics_refresh` once nothing is due or in flight and something was settled or captured since "
-        "the last one. Otherwise it says what it waits for, and when it last asked."
+        "the last one; anew where that one failed. Otherwise it says what it waits for, and when it last asked."
     ),
     owners=OWNERS,
 )
@@ -29,39 +35,75 @@ def drain_over_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | 
     """Only reads; its cursor is the change that it last asked for, and when it did."""
     pipeline: Pipeline = context.resources.pipeline
     pipeline.require_own_database()
-    seen, asked = (context.cursor or " ").split(" ", 1)
-    with connect(pipeline.terms.database_url) as connection:
-        standing = analytics.standing(connection)
+    seen, asked_at = _read(context.cursor)
+    # Of one moment, or what a run claims between two questions is in neither answer.
+    with connect(pipeline.terms.database_url) as connection, analytics.of_one_moment(connection):
+        standing = analytics.standing(connection, pipeline.terms.rules, soon_seconds=_SOON_SECONDS)
         if standing.last_change is None:
             return dg.SkipReason("nothing was ever settled or captured")
-        change = standing.last_change.isoformat()
-        if change == seen:
-            return dg.SkipReason(f"nothing was settled or captured since the refresh that was asked for at {asked}")
-        under_way = _under_way(connection, pipeline, standing)
-    if under_way:
+        found = _under_way(connection, pipeline, standing)
+    change = standing.last_change.isoformat()
+    asked = "" if asked_at is None else f"; last refresh asked for at {asked_at:%Y-%m-%d %H:%M:%S} UTC"
+    lately = asked_at is not None and standing.now - asked_at < _NOT_SOONER
+    if change == seen and (lately or not _failed(context, change)):
         return dg.SkipReason(
-            f"the drain is not over: {under_way}" + (f"; last refresh asked for at {asked}" if asked else "")
+            f"nothing was settled or captured since the refresh that was{asked.removeprefix('; last refresh')}"
         )
-    now = f"{standing.now:%Y-%m-%d %H:%M:%S} UTC"
+    if found.under_way:
+        return dg.SkipReason(f"the drain is not over: {found.under_way}{asked}")
+    if found.held_up and lately:
+        return dg.SkipReason(f"no more than one refresh an hour while {found.held_up}{asked}")
+    # The change is the key, and of one that is asked for anew when it was before: a tick that is repeated asks for nothing new.
+    attempt = f"-{asked_at.isoformat()}" if change == seen and asked_at is not None else ""
     return dg.SensorResult(
-        # The change is the key: a tick that is repeated asks for nothing new.
-        run_requests=[dg.RunRequest(run_key=f"refresh-{change}", tags={tags.PLAN: f"drain_over-{change}"})],
-        cursor=f"{change} {now}",
+        run_requests=[dg.RunRequest(run_key=f"refresh-{change}{attempt}", tags={tags.PLAN: _plan(change)})],
+        cursor=f"{change} {standing.now.isoformat()}",
     )
 
 
-def _under_way(connection: Connection, pipeline: Pipeline, standing: analytics.Standing) -> str | None:
-    """What is in flight or due, in words; None: nothing."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is in flight, or due and can be done; and what is due and cannot be, for how long is not known. In words, or None."""
+
+    under_way: str | None = None
+    held_up: str | None = None
+
+
+def _under_way(connection: Connection, pipeline: Pipeline, standing: analytics.Standing) -> _Found:
     if standing.being_bought:
-        return f"{counted(standing.being_bought, 'recording is', 'recordings are')} being bought"
+        return _Found(f"{counted(standing.being_bought, 'recording is', 'recordings are')} being bought")
     if standing.being_captured:
-        return f"{counted(standing.being_captured, 'capture is', 'captures are')} due or under way"
+        return _Found(f"{counted(standing.being_captured, 'capture is', 'captures are')} under way")
+    if standing.captures_due and pipeline.captures is not None:
+        apify = snapshots.paused(connection, APIFY)
+        if apify is None or apify.until <= standing.now + timedelta(seconds=_SOON_SECONDS):
+            return _Found(f"{counted(standing.captures_due, 'capture is', 'captures are')} due")
     state = songstats_ledger.deployment(connection)
     if state.breaker == "open":
-        return None
+        return _Found()
     if state.why_paused is not None:
-        return state.why_paused if state.pause_left <= _SHORT_PAUSE_SECONDS else None
-    if not songstats_ledger.budget(connection, hits_allowed=pipeline.terms.hits_allowed).left:
-        return None
-    due = len(backfill_queue.due(connection, pipeline.terms.rules))
-    return f"{counted(due, 'recording is', 'recordings are')} due" if due else None
+        return _Found(state.why_paused if state.pause_left <= _SOON_SECONDS else None)
+    due = len(backfill_queue.due(connection, pipeline.terms.rules)) + standing.tried_again_soon
+    if not due:
+        return _Found()
+    if songstats_ledger.budget(connection, hits_allowed=pipeline.terms.hits_allowed).left:
+        return _Found(f"{counted(due, 'recording is', 'recordings are')} due")
+    return _Found(held_up=f"the budget is spent and {counted(due, 'recording is', 'recordings are')} due")
+
+
+def _failed(context: dg.SensorEvaluationContext, change: str) -> bool:
+    """Whether the refresh that was asked for came to nothing: its run failed, or is not there."""
+    runs = context.instance.get_runs(dg.RunsFilter(tags={tags.PLAN: _plan(change)}), limit=1)
+    return not runs or runs[0].status in {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+
+
+def _plan(change: str) -> str:
+    return f"drain_over-{change}"
+
+
+def _read(cursor: str | None) -> tuple[str | None, datetime | None]:
+    change, _, asked = (cursor or "").partition(" ")
+    try:
+        return change or None, datetime.fromisoformat(asked)
+    except ValueError:  # none yet, or an earlier version's: then one refresh more
+        return None, None

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from psycopg import IsolationLevel
 
-from measurement_pipeline.postgres.backfill_queue import PLAY_COUNT
+from measurement_pipeline.postgres.backfill_queue import PLAY_COUNT, Rules
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
 
@@ -28,11 +28,13 @@ ROWS_AT_ONCE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """When something was last settled or captured (None: never), and what is under way."""
+    """When something was last settled, read or captured (None: never), and what is under way, or will be soon."""
 
     last_change: datetime | None
     being_bought: int
+    tried_again_soon: int
     being_captured: int
+    captures_due: int
     now: datetime
 
 
@@ -69,10 +71,21 @@ class Apart:
     bought: int
 
 
-def standing(connection: Connection) -> Standing:
-    """Whether a drain is over, in so far as the tables show it."""
-    (row,) = connection.execute(_SQL["standing"]).fetchall()
+def standing(connection: Connection, rules: Rules, *, soon_seconds: float) -> Standing:
+    """Whether a drain is over, in so far as the tables show it. `soon_seconds`: what waits no longer than that is part of it."""
+    parameters = {
+        "claim_timeout": rules.claim_timeout_seconds,
+        "max_attempts": rules.max_attempts,
+        "soon": soon_seconds,
+    }
+    (row,) = connection.execute(_SQL["standing"], parameters).fetchall()
     return Standing(**row)
+
+
+def now(connection: Connection) -> datetime:
+    """The database's clock."""
+    (row,) = connection.execute("select clock_timestamp() as now").fetchall()
+    return datetime.fromisoformat(str(row["now"]))
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 -- What is asked of the analysts' views: for their assets and checks in Dagster, for reports and exports. Only reads.
 
 -- name: standing
--- Whether a drain is over, in so far as the tables show it: when something was last settled or captured, and what is under way.
+-- Whether a drain is over, in so far as the tables show it: when something was last settled, read or captured, and what is under way.
+-- What a run holds that gives no sign of life is nobody's; what waits for a moment is part of the drain.
 select
     greatest(
         (
@@ -11,15 +12,32 @@ select
             order by ledger.settled_at desc
             limit 1
         ),
-        (select max(capture.updated_at) from playcount_snapshots as capture where capture.state = 'done')
+        (select max(queue.updated_at) from songstats_backfill_queue as queue where queue.status in ('done', 'failed')),
+        (select max(bought.mapped_at) from apify_runs as bought)
     ) as last_change,
-    (select count(*) from songstats_backfill_queue as queue where queue.status = 'in_progress') as being_bought,
+    (
+        select count(*) from songstats_backfill_queue as queue
+        where queue.status = 'in_progress' and queue.heartbeat_at >= clock_timestamp() - make_interval(secs => %(claim_timeout)s)
+    ) as being_bought,
+    (
+        select count(*) from songstats_backfill_queue as queue
+        where
+            queue.status = 'pending'
+            and queue.attempts < %(max_attempts)s
+            and queue.not_before > clock_timestamp()
+            and queue.not_before <= clock_timestamp() + make_interval(secs => %(soon)s)
+    ) as tried_again_soon,
+    (
+        select count(*) from playcount_snapshots as capture
+        inner join run_heartbeats as owner on capture.claimed_by = owner.run_id
+        where owner.beat_at >= clock_timestamp() - make_interval(secs => %(claim_timeout)s)
+    ) as being_captured,
     (
         select count(*) from playcount_snapshots as capture
         where
-            capture.state = 'running'
-            or (capture.state = 'queued' and (capture.not_before is null or capture.not_before <= clock_timestamp()))
-    ) as being_captured,
+            capture.state in ('queued', 'running')
+            and coalesce(capture.not_before <= clock_timestamp() + make_interval(secs => %(soon)s), true)
+    ) as captures_due,
     clock_timestamp() as now;
 
 -- How many rows each view has: `rows_<view>`. Of the series and the rates it is known without making them.

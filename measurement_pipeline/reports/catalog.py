@@ -52,7 +52,7 @@ def gather(connection: Connection, catalog: UUID, *, most: int = TOP) -> Catalog
             top=analytics.top(connection, catalog, most=most),
             over_time=[(row["day"], int(row["play_count"]), row["recordings"]) for row in over_time],
             distrust=analytics.distrust(connection, catalog),
-            as_of=analytics.standing(connection).now,
+            as_of=analytics.now(connection),
         )
 
 

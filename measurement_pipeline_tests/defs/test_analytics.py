@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64decode
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 from xml.etree import ElementTree as ET
@@ -302,3 +303,108 @@ def test_a_short_pause_is_part_of_a_drain_and_a_long_one_ends_it(drained: Stage,
     drained.bench.ask_for([SONGS[2]])
     drained.bench.sql("update vendor_state set paused_until = now() + %s::interval, pause_reason = '429'", pause)
     assert len(tick(drained)[0]) == runs
+
+
+def test_an_answer_that_is_read_later_is_news_too(drained: Stage):
+    _, _, cursor = tick(drained)
+    drained.bench.sql(
+        "update songstats_backfill_queue set status = 'failed', outcome = 'malformed', updated_at = now() where song = %s",
+        SONGS[0],
+    )
+    assert len(tick(drained, cursor)[0]) == 1
+
+
+def test_a_capture_that_was_mapped_is_news_too(drained: Stage):
+    _, _, cursor = tick(drained)
+    drained.bench.sql(
+        "insert into playcount_snapshots (account, album_ids, albums_digest, platforms, schedule, album_count,"
+        " estimated_cost_usd, state) values (%s, '{a}', '\\x00', '{spotify}', 'once', 1, 0.003, 'done')",
+        drained.bench.account,
+    )
+    drained.bench.sql(
+        "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, status, mapped_at, kept_at, sha256, body)"
+        " select id, 0, '{a}', 0.003, 'run-1', 'SUCCEEDED', now(), now(), 'x', '' from playcount_snapshots"
+    )
+    assert len(tick(drained, cursor)[0]) == 1
+
+
+def test_a_recording_that_a_dead_run_holds_is_in_nobodys_way(drained: Stage):
+    drained.bench.sql(
+        "update songstats_backfill_queue set status = 'in_progress', outcome = null, claimed_by = 'run-9',"
+        " heartbeat_at = now() - interval '3 days' where song = %s",
+        SONGS[0],
+    )
+    drained.bench.sql(
+        "update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'x', opened_at = now()"
+    )
+    assert len(tick(drained)[0]) == 1
+
+
+@pytest.mark.parametrize(("wait", "runs"), [("40 seconds", 0), ("3 hours", 1)])
+def test_what_is_tried_again_in_a_moment_is_part_of_the_drain(drained: Stage, wait: str, runs: int):
+    drained.bench.ask_for([SONGS[2]])
+    drained.bench.sql(
+        "update songstats_backfill_queue set not_before = now() + %s::interval where song = %s", wait, SONGS[2]
+    )
+    assert len(tick(drained)[0]) == runs
+
+
+def test_a_budget_that_trickles_brings_one_refresh_an_hour(drained: Stage):
+    drained.bench.ask_for([SONGS[2]])
+    drained.bench.sql(
+        "insert into songstats_quota_ledger (song, account, run_id, lease, settled_at, billable, reason)"
+        " select song, account, 'run-8', 1, now(), true, 'stored' from songstats_quota_ledger, generate_series(1, 900)"
+    )
+    (_,), _, cursor = tick(drained)
+    assert cursor is not None
+    drained.bench.sql("update songstats_quota_ledger set settled_at = clock_timestamp() where id = 1")
+    asked, said, _ = tick(drained, cursor)
+    assert (asked, said.startswith("no more than one refresh an hour while the budget is spent and 1 recording is due")) == (
+        [], True
+    )  # fmt: skip
+    assert len(tick(drained, an_hour_earlier(cursor))[0]) == 1
+
+
+def an_hour_earlier(cursor: str) -> str:
+    change, asked = cursor.split(" ", 1)
+    return f"{change} {(datetime.fromisoformat(asked) - timedelta(minutes=61)).isoformat()}"
+
+
+@pytest.mark.parametrize(
+    ("status", "runs"),
+    [
+        (dg.DagsterRunStatus.FAILURE, 1),
+        (dg.DagsterRunStatus.CANCELED, 1),
+        (dg.DagsterRunStatus.STARTED, 0),
+        (dg.DagsterRunStatus.SUCCESS, 0),
+        (None, 1),
+    ],
+)
+def test_a_refresh_that_came_to_nothing_is_asked_for_again_an_hour_later(
+    drained: Stage, status: dg.DagsterRunStatus | None, runs: int
+):
+    (request,), _, cursor = tick(drained)
+    assert cursor is not None
+    if status is not None:
+        job = drained.definitions.resolve_job_def("analytics_refresh")
+        drained.instance.create_run_for_job(job, status=status, tags=dict(request.tags))
+    assert tick(drained, cursor)[0] == []
+    again = tick(drained, an_hour_earlier(cursor))[0]
+    assert len(again) == runs
+    assert all(one.run_key != request.run_key for one in again)
+
+
+def test_a_capture_that_is_due_is_part_of_the_drain_unless_apify_is_left_alone_for_long(drained: Stage):
+    drained.bench.sql(
+        "insert into playcount_snapshots (account, album_ids, albums_digest, platforms, schedule, album_count,"
+        " estimated_cost_usd) values (%s, '{a}', '\\x00', '{spotify}', 'once', 1, 0.003)",
+        drained.bench.account,
+    )
+    assert tick(drained)[1] == "the drain is not over: 1 capture is due"
+    drained.bench.sql(
+        "insert into vendor_state (vendor, paused_until, pause_reason) values ('apify', now() + interval '2 days', 'x')"
+    )
+    assert len(tick(drained)[0]) == 1
+    drained.bench.sql("insert into run_heartbeats (run_id, beat_at) values ('run-9', now())")
+    drained.bench.sql("update playcount_snapshots set state = 'running', claimed_by = 'run-9'")
+    assert tick(drained)[1] == "the drain is not over: 1 capture is under way"

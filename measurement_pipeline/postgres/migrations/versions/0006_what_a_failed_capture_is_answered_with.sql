@@ -8,3 +8,7 @@ alter table apify_runs add column seen_at timestamptz;
 comment on column apify_runs.seen_at is 'When Apify last showed the run: one that was not seen for an hour does not exist any more.';
 comment on column playcount_snapshots.claimed_by is
 'The Dagster run that works on it: while running, and while what was kept of it is mapped once more.';
+
+-- When something was last settled or mapped is asked every few seconds.
+create index songstats_backfill_queue_settled on songstats_backfill_queue (updated_at) where status in ('done', 'failed');
+create index apify_runs_mapped on apify_runs (mapped_at) where mapped_at is not null;
