@@ -20,7 +20,7 @@ from measurement_pipeline.apify.items import MalformedItemsError, read_items
 from measurement_pipeline.capture.mapping import Spotify, map_result
 from measurement_pipeline.capture.steps import Step, next_step, to_start_again
 from measurement_pipeline.capture.terms import Terms
-from measurement_pipeline.postgres import apify_runs
+from measurement_pipeline.postgres import apify_runs, snapshots
 from measurement_pipeline.postgres.apify_runs import Bought
 from measurement_pipeline.postgres.database import Connection
 
@@ -61,7 +61,10 @@ class Purchase:
         self._run = run
         self._deadline = deadline
         self._short_since: dict[int, float] = {}
-        self._again = to_start_again(apify_runs.of_snapshot(connection, snapshot).values(), is_retry=is_retry)
+        again = to_start_again(apify_runs.of_snapshot(connection, snapshot).values(), is_retry=is_retry)
+        # What failed is paid for, and so is its next start: where the month does not allow that, what was captured stays.
+        within_cap = not again or snapshots.spent_for(connection, snapshot) <= terms.cap_usd
+        self._again = again if within_cap else frozenset[int]()
 
     def to_the_end(self, parts: Sequence[Sequence[str]]) -> None:
         """Work on the parts until each is over."""

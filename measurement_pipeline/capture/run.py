@@ -201,10 +201,11 @@ class _Work:
         snapshots.lock_account(self.connection, shown["account"])
         bought = apify_runs.of_snapshot(self.connection, self.snapshot)
         kept = sum(len(one.album_ids) for one in bought.values() if one.is_kept)
-        spent = snapshots.spent_this_month(self.connection, shown["account"])
         asked = cost_usd(len(claimed.album_ids) - kept)
-        if spent + asked > self.captures.terms.cap_usd:
-            raise _OverCapError(over_cap(cap=self.captures.terms.cap_usd, spent=spent, asked=asked))
+        # It is open again since its claim: what is missing is set aside, so that nobody else is let have it meanwhile.
+        spent = snapshots.spent_this_month(self.connection, shown["account"])
+        if spent > self.captures.terms.cap_usd:
+            raise _OverCapError(over_cap(cap=self.captures.terms.cap_usd, spent=spent - asked, asked=asked))
         apify_runs.supersede(self.connection, self.snapshot)
         apify_runs.map_again(self.connection, self.snapshot)
         snapshots.date_anew(self.connection, self.snapshot)

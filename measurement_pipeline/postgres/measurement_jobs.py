@@ -23,6 +23,7 @@ from measurement_pipeline.domain.measurement_job import (
     ScopeByIsrc,
     State,
 )
+from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
 
@@ -238,6 +239,8 @@ def withdraw(connection: Connection, job: UUID, *, account: UUID) -> State | Non
         parameters = {"job": job, "account": account}
         if connection.execute(_SQL["withdraw"], parameters).fetchone() is not None:
             connection.execute(_SQL["end_series"], parameters)
+            # As intake does, after the request's row: whoever is being answered with that capture is waited for, or waits.
+            snapshots.lock_account(connection, account)
             connection.execute(_SQL["drop_capture"], parameters)
         found = connection.execute(_SQL["state_of"], parameters).fetchone()
     return None if found is None else State(found["state"])

@@ -86,6 +86,12 @@ select coalesce(sum(usd), 0) as spent
 from playcount_spent_this_month
 where account = %(account)s;
 
+-- name: spent_for
+select coalesce(sum(spent.usd), 0) as spent
+from playcount_spent_this_month as spent
+inner join playcount_snapshots as snapshot on spent.account = snapshot.account
+where snapshot.id = %(snapshot)s;
+
 -- name: left_this_month
 select
     extract(
@@ -109,7 +115,8 @@ where playcount_series.stopped_at is not null;
 
 -- name: due_series
 -- Those whose last capture, however it was asked for, is so many days old; each once, whatever was missed meanwhile. Days, so that a
--- round that is some seconds early is not a day late. One that is still to come is waited for; one that failed counts for a day.
+-- round that is some seconds early is not a day late. One that is still to come is waited for; one that failed counts for a day,
+-- unless there were no such albums: these are not there tomorrow either.
 select
     series.id,
     series.account,
@@ -129,7 +136,8 @@ where
             and (
                 made.state in ('queued', 'running')
                 or (made.created_at at time zone 'UTC')::date
-                > (clock_timestamp() at time zone 'UTC')::date - case when made.state = 'failed' then 1 else %(every)s end
+                > (clock_timestamp() at time zone 'UTC')::date
+                - case when made.state = 'failed' and made.status_code = 500 then 1 else %(every)s end
             )
     )
 order by series.created_at, series.id;

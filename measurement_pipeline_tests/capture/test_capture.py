@@ -826,3 +826,29 @@ def test_a_run_that_was_seen_a_moment_ago_is_not_given_up_however_long_it_has_be
     )
     assert studio.make(snapshot).kind is Kind.STOPPED
     assert studio.shown(snapshot)["state"] == "running"
+
+
+def test_a_failed_part_is_not_bought_again_past_the_months_cap(studio: Studio):
+    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    snapshot = studio.asked(studio.release({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
+    tight = studio.with_terms(cap_usd=Decimal("0.303"))
+    studio.sandbox.actor("FAILED", "blocked", count=1)
+    studio.sandbox.actor("SUCCEEDED")
+    assert studio.make(snapshot, captures=tight, last_try=False).kind is Kind.TRY_AGAIN
+    paid = studio.paid()
+    for retry_number in (1, 2, 3):
+        ended = studio.make(snapshot, captures=tight, retry_number=retry_number, last_try=retry_number == 3)
+    assert ended.kind is Kind.DONE_IN_PART
+    assert studio.paid() == paid
+
+
+def test_what_a_relaunch_buys_is_set_aside_for_it(studio: Studio):
+    albums = studio.release({f"Album {n:03}": {song: 5} for n, song in enumerate(isrcs(2))})
+    studio.sandbox.actor("FAILED", "blocked", count=1)
+    studio.sandbox.actor("SUCCEEDED")
+    snapshot = studio.asked(albums)
+    tight = studio.with_terms(cap_usd=Decimal("0.012"))
+    assert studio.make(snapshot, captures=tight).kind is Kind.FAILED
+    studio.sandbox.faults(STARTS, method="POST", status=429, count=1)
+    assert studio.make(snapshot, captures=tight, run="run-2", operator=True).kind is Kind.PUT_OFF
+    assert studio.sql("select usd from playcount_spent_this_month") == [{"usd": Decimal("0.012")}]

@@ -1,5 +1,6 @@
 """Requests for current counts: no card is asked for; a capture answers them, or the reason why there is none."""
 
+import threading
 from collections.abc import Callable
 from decimal import Decimal
 from uuid import UUID, uuid4
@@ -10,8 +11,9 @@ from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import NO_ALBUM_KNOWN, UNKNOWN_CATALOG, State
 from measurement_pipeline.domain.payment import Decision
 from measurement_pipeline.intake.take_in import Taken, ask_about_payment, open_round, take_in
-from measurement_pipeline.postgres import measurement_jobs
+from measurement_pipeline.postgres import measurement_jobs, snapshots
 from measurement_pipeline.postgres.database import connect
+from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.intake.conftest import Desk, isrcs
 
 
@@ -185,3 +187,28 @@ def test_historical_and_current_requests_are_taken_in_together(desk: Desk, paid:
     assert asked == [account]
     assert row(desk, historical)["asked"] == 1
     assert row(desk, current)["snapshot"] is not None
+
+
+def test_a_withdrawal_waits_for_whoever_is_being_answered_with_the_same_capture(desk: Desk):
+    account = uuid4()
+    job = ask(desk, {"album_ids": ["a"]}, account=account)
+    take(desk)
+    snapshot = row(desk, job)["snapshot"]
+    second = ask(desk, {"album_ids": ["a"]}, account=account)
+
+    def withdraw() -> None:
+        with connect(desk.database_url) as connection:
+            measurement_jobs.withdraw(connection, job, account=account)
+
+    withdrawn = threading.Thread(target=withdraw)
+    with connect(desk.database_url) as connection, connection.transaction():
+        snapshots.lock_account(connection, account)
+        withdrawn.start()
+        until(lambda: bool(desk.sql("select from pg_locks where locktype = 'advisory' and not granted")))
+        connection.execute(
+            "update measurement_jobs set state = 'accepted', status_code = 202, snapshot = %s where id = %s",
+            (snapshot, second),
+        )
+    withdrawn.join()
+    assert row(desk, job)["state"] == "withdrawn"
+    assert desk.sql("select state from playcount_snapshots") == [{"state": "queued"}]

@@ -204,10 +204,37 @@ def test_the_month_begins_at_midnight_utc_wherever_the_server_is(counter: Counte
     (name,) = counter.sql("select current_database() as name")
     counter.sql(f"alter database \"{name['name']}\" set timezone to '{zone}'")
     assert isinstance(counter.ask(albums(10), cap="0.03"), Opened)
-    counter.sql(f"update playcount_snapshots set created_at = {begins} - interval '1 microsecond'")
+    counter.sql(f"update playcount_snapshots set created_at = {begins} - interval '1 microsecond', state = 'done'")
     assert isinstance(counter.ask(albums(10, start=50), cap="0.03"), Opened), "that was last month's"
     counter.sql(f"update playcount_snapshots set created_at = {begins} where created_at >= {begins}")
     assert isinstance(counter.ask(albums(1, start=90), cap="0.03"), OverCap), "its first moment is this month's"
+
+
+def test_what_is_open_is_set_aside_in_whichever_month_it_was_asked_for(counter: Counter):
+    assert isinstance(counter.ask(albums(10), cap="0.03"), Opened)
+    counter.sql("update playcount_snapshots set created_at = created_at - interval '40 days'")
+    assert isinstance(counter.ask(albums(10, start=50), cap="0.03"), OverCap), "it is still to be bought, this month"
+
+
+def test_a_part_that_failed_is_set_aside_again_while_it_may_be_bought_again(counter: Counter):
+    assert isinstance(counter.ask(albums(10), cap="0.06"), Opened)
+    counter.sql(
+        "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, status)"
+        " select id, 0, album_ids, 0.03, 'run-1', 'FAILED' from playcount_snapshots"
+    )
+    assert isinstance(counter.ask(albums(1, start=50), cap="0.06"), OverCap)
+    counter.sql("update playcount_snapshots set state = 'failed'")
+    assert isinstance(counter.ask(albums(1, start=50), cap="0.06"), Opened)
+
+
+def test_a_series_of_albums_that_are_gone_is_not_paid_every_day(counter: Counter):
+    counter.ask(albums(1), cap="1", schedule=Schedule.MONTHLY)
+    counter.sql(
+        "update playcount_snapshots set state = 'failed', status_code = 404, created_at = created_at - interval '2 days'"
+    )
+    assert counter.start_due().due == 0
+    counter.age("30 days", state="failed")
+    assert counter.start_due().started == 1
 
 
 def test_an_estimate_says_what_asking_would_and_asks_for_nothing(counter: Counter):

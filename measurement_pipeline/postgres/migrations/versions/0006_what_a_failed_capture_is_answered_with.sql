@@ -12,3 +12,45 @@ comment on column playcount_snapshots.claimed_by is
 -- When something was last settled or mapped is asked every few seconds.
 create index songstats_backfill_queue_settled on songstats_backfill_queue (updated_at) where status in ('done', 'failed');
 create index apify_runs_mapped on apify_runs (mapped_at) where mapped_at is not null;
+
+-- Set aside for one that is open, whenever it was asked for: what it is to cost, less what was bought of it and came to something. A
+-- part that failed is so set aside again for as long as it may be bought again.
+create or replace view playcount_spent_this_month as
+with month as (
+    select date_trunc('month', clock_timestamp() at time zone 'UTC') at time zone 'UTC' as begins
+),
+
+bought as (
+    select
+        run.snapshot,
+        coalesce(
+            sum(run.cost_usd) filter (
+                where run.status is null or run.status not in ('FAILED', 'TIMED-OUT', 'ABORTED', 'GONE', 'SURPLUS')
+            ),
+            0
+        ) as usd_of_use,
+        coalesce(sum(run.cost_usd) filter (where run.intended_at >= month.begins), 0) as usd_this_month
+    from apify_runs as run
+    cross join month
+    where run.status is distinct from 'NOT-STARTED'
+    group by run.snapshot
+)
+
+select
+    made.account,
+    sum(
+        coalesce(bought.usd_this_month, 0)
+        + case
+            when made.state in ('queued', 'running')
+                then greatest(made.estimated_cost_usd - coalesce(bought.usd_of_use, 0), 0)
+            else 0
+        end
+    ) as usd
+from playcount_snapshots as made
+cross join month
+left join bought on made.id = bought.snapshot
+where
+    made.created_at >= month.begins - interval '31 days'
+    or made.state in ('queued', 'running')
+    or coalesce(bought.usd_this_month, 0) > 0
+group by made.account;
