@@ -204,7 +204,7 @@ def test_a_withdrawal_waits_for_whoever_is_being_answered_with_the_same_capture(
     with connect(desk.database_url) as connection, connection.transaction():
         snapshots.lock_account(connection, account)
         withdrawn.start()
-        until(lambda: bool(desk.sql("select from pg_locks where locktype = 'advisory' and not granted")))
+        until(lambda: desk.sql(_WAITS))
         connection.execute(
             "update measurement_jobs set state = 'accepted', status_code = 202, snapshot = %s where id = %s",
             (snapshot, second),
@@ -212,3 +212,9 @@ def test_a_withdrawal_waits_for_whoever_is_being_answered_with_the_same_capture(
     withdrawn.join()
     assert row(desk, job)["state"] == "withdrawn"
     assert desk.sql("select state from playcount_snapshots") == [{"state": "queued"}]
+
+
+_WAITS = """
+select 1 as waits from pg_locks inner join pg_database on pg_locks.database = pg_database.oid
+where datname = current_database() and locktype = 'advisory' and not granted
+"""
