@@ -136,7 +136,8 @@ def show_job(caller: Known, job_id: _Id) -> JobInFull:
     eur = spend.whole(row["hits"], caller.office.desk.eur_per_hit)
     return JobInFull(
         **_job(row),
-        progress=Progress(settled=row["settled"], asked=row["asked"]),
+        # A capture is made by album: its recordings are not settled one by one.
+        progress=Progress(settled=row["settled"], asked=None if row["source"] == Source.CURRENT else row["asked"]),
         outcomes=Outcomes(**{name: row[name] for name in Outcomes.model_fields}),
         receipt=Receipt(hits=row["hits"], eur=float(eur)),
         capture=_capture(row),
@@ -162,8 +163,8 @@ def _accepted(row: dict[str, Any]) -> dict[str, Any]:
     else:
         cost = row["estimated_cost_usd"]
         figures = {"album_count": row["album_count"], "estimated_cost_usd": None if cost is None else float(cost)}
-        if row["reused"] is not None:
-            figures["reused"] = row["reused"]
+        # What was not looked at yet, or has nothing to say, is not there: `skipped` where recordings are named, `error` of those.
+        figures |= {name: row[name] for name in ("reused", "skipped", "error") if row[name] is not None}
     identity = str(row["id"])
     return {
         "status": "success",

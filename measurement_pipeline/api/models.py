@@ -81,7 +81,10 @@ class Links(BaseModel):
 
 
 class Accepted(BaseModel):
-    """A request that was taken. `enqueued`, or `album_count`, null: it is still being looked at; the link says the rest."""
+    """A request that was taken. `enqueued`, or `album_count`, null: it is still being looked at; the link says the rest.
+
+    Of current counts, `skipped` are recordings of which no album is known; `error` then says that they are left out.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -118,6 +121,7 @@ class Accepted(BaseModel):
     album_count: int | None = None
     estimated_cost_usd: float | None = None
     reused: bool | None = None
+    error: str | None = None
     links: Links
 
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.domain.measurement_job import State
+from measurement_pipeline.domain.measurement_job import Source, State
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import measurement_jobs, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
@@ -96,7 +96,9 @@ def until_answered(
             if time.monotonic() >= ask_again_at:
                 held = what_holds_purchases(connection, hits_allowed=hits_allowed) or ""
                 ask_again_at = time.monotonic() + _HELD_SECONDS
-            shown.show(found["settled"], found["asked"] or 0, note(found) or held)
+            # A capture is made by album: its recordings are not settled one by one.
+            asked = 0 if found["source"] == Source.CURRENT else found["asked"] or 0
+            shown.show(found["settled"], asked, note(found) or held)
             if found["state"] not in UNSETTLED:
                 return found
             time.sleep(_POLL_SECONDS)

@@ -86,8 +86,9 @@ def _say_capture(job: dict[str, Any], *, as_json: bool) -> None:
                 "schedule": job["schedule"],
                 "scope": _scope(job["scope"]),
                 "state": f"{job['state']}{f' ({code})' if (code := job['status_code']) else ''}",
-                "why": job["error"] or job["snapshot_error"],
+                "why": _why(job),
                 "capture": job["snapshot"] and f"{job['snapshot']} ({job['snapshot_state']})",
+                "without an album": job["skipped"] or None,
                 "albums": job["album_count"],
                 "cost": None if cost is None else f"${cost:,.3f}" + (" (an earlier capture)" if job["reused"] else ""),
                 "tracks": job["tracks"],
@@ -99,6 +100,12 @@ def _say_capture(job: dict[str, Any], *, as_json: bool) -> None:
             }
         )
     )
+
+
+def _why(job: dict[str, Any]) -> str | None:
+    """What its capture waits for or came to, and what it leaves out; what a settled request says already is not said twice."""
+    own, captures = job["error"], job["snapshot_error"]
+    return own if captures is None or captures in (own or "") else "; ".join(filter(None, (captures, own)))
 
 
 def _came_from(origin: Origin) -> str:

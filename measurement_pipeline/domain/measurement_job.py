@@ -13,6 +13,7 @@ from uuid import UUID
 
 from measurement_pipeline.domain import isrc
 from measurement_pipeline.domain.capture import Schedule
+from measurement_pipeline.domain.wording import counted
 
 
 class Source(StrEnum):
@@ -130,6 +131,11 @@ def read_request(
     if source == Source.HISTORICAL and often != Schedule.ONCE:
         return Refusal(400, "schedule monthly is for source current: a history is bought once")
     return MeasurementRequest(Source(source), read, Schedule(often))
+
+
+def without_album(left_out: int, *, of: int) -> str:
+    """What a request is told that is accepted although a capture, which is made by album, leaves some of it out."""
+    return f"{left_out:,} of {counted(of, 'recording')} {'has' if left_out == 1 else 'have'} no known album"
 
 
 def _read_scope(scope: object) -> Scope | Refusal:

@@ -18,11 +18,14 @@ from measurement_pipeline.domain.measurement_job import (
     UNPAID_TOO_LONG,
     MeasurementRequest,
     Refusal,
+    Scope,
+    ScopeByAlbum,
     ScopeByCatalog,
     ScopeByIsrc,
     Source,
     State,
     read_request,
+    without_album,
 )
 from measurement_pipeline.domain.payment import Decision, Verdict, ask_in_turn
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, snapshots
@@ -211,10 +214,26 @@ def _open_capture(
     if isinstance(opened, OverCap):
         why = over_cap(cap=opened.cap, spent=opened.spent, asked=opened.asked)
         return _refuse(connection, request, State.REJECTED, 429, why, cost_usd=opened.asked)
+    asked, skipped = _left_out(connection, request, scope)
     measurement_jobs.accept_capture(
-        connection, request, snapshot=opened.snapshot, cost_usd=opened.cost_usd, reused=opened.reused
+        connection,
+        request,
+        snapshot=opened.snapshot,
+        cost_usd=opened.cost_usd,
+        reused=opened.reused,
+        asked=asked,
+        skipped=skipped,
+        error=without_album(skipped, of=asked) if asked and skipped else None,
     )
     return Taken(request.id, request.account, State.ACCEPTED, 202, capture=opened)
+
+
+def _left_out(connection: Connection, request: WaitingRequest, scope: Scope) -> tuple[int, int] | tuple[None, None]:
+    """How many recordings the scope names, and how many of these are on no album that is known. Named albums leave none out."""
+    if isinstance(scope, ScopeByAlbum):
+        return None, None
+    songs = measurement_jobs.songs_of(connection, scope, account=request.account) or []
+    return len(songs), snapshots.without_album(connection, songs)
 
 
 def _refuse(

@@ -203,12 +203,33 @@ def enqueue(connection: Connection, job: UUID) -> Receipt:
 
 
 def accept_capture(
-    connection: Connection, request: WaitingRequest, *, snapshot: UUID, cost_usd: Decimal, reused: bool
+    connection: Connection,
+    request: WaitingRequest,
+    *,
+    snapshot: UUID,
+    cost_usd: Decimal,
+    reused: bool,
+    asked: int | None = None,
+    skipped: int | None = None,
+    error: str | None = None,
 ) -> None:
-    """Accept a current request: that capture answers it."""
+    """Accept a current request: that capture answers it.
+
+    `asked`: the recordings it names, None where it names albums; `skipped`: those of them that are on no album that is known, and
+    `error` says so.
+    """
     connection.execute(
         _SQL["accept_capture"],
-        {"job": request.id, "was": request.state.value, "snapshot": snapshot, "cost": cost_usd, "reused": reused},
+        {
+            "job": request.id,
+            "was": request.state.value,
+            "snapshot": snapshot,
+            "cost": cost_usd,
+            "reused": reused,
+            "asked": asked,
+            "skipped": skipped,
+            "error": error,
+        },
     )
 
 

@@ -256,15 +256,17 @@ where request.id = %(job)s
 returning request.asked, request.enqueued, request.skipped;
 
 -- name: accept_capture
--- A current request is answered by a capture.
+-- A current request is answered by a capture. Its error says what the capture leaves out.
 update measurement_jobs
 set
     state = 'accepted',
     status_code = 202,
-    error = null,
+    error = %(error)s,
     checkout_url = null,
     not_before = null,
     attempts = 0,
+    asked = %(asked)s,
+    skipped = %(skipped)s,
     snapshot = %(snapshot)s,
     estimated_cost_usd = %(cost)s,
     reused = %(reused)s,
@@ -272,12 +274,12 @@ set
 where id = %(job)s and state = %(was)s;
 
 -- name: settle_captures
--- What became of a capture became of the requests that it answers.
+-- What became of a capture became of the requests that it answers. What it leaves out of one was said when that was accepted.
 update measurement_jobs as request
 set
     state = captured.state,
     status_code = case when captured.state = 'failed' then captured.status_code else request.status_code end,
-    error = captured.error,
+    error = nullif(concat_ws('; ', captured.error, request.error), ''),
     updated_at = now()
 from playcount_snapshots as captured
 where

@@ -82,6 +82,14 @@ def albums_of(connection: Connection, scope: Scope) -> tuple[str, ...]:
     return tuple(sorted(row["album_id"] for row in found))
 
 
+def without_album(connection: Connection, songs: Sequence[str]) -> int:
+    """How many of the recordings, each named once, no Spotify album is known of."""
+    found = connection.execute(_SQL["without_album"], {"songs": list(songs)}).fetchone()
+    if found is None:
+        raise LookupError("the recordings without an album could not be counted")
+    return int(found["without_album"])
+
+
 def open_capture(connection: Connection, wanted: Wanted, *, cap_usd: Decimal) -> Opened | OverCap:
     """The capture that `wanted` is answered with: a young one of the same albums, or a new one that the month allows.
 

@@ -17,6 +17,18 @@ where
     and identifier.identifier_type = 'album_id'
 order by album_id;
 
+-- name: without_album
+select count(*) as without_album
+from unnest(%(songs)s::text[]) as wanted (song)
+where
+    not exists (
+        select from song_identifiers as identifier
+        where
+            identifier.song = wanted.song
+            and identifier.platform = 'spotify'
+            and identifier.identifier_type = 'album_id'
+    );
+
 -- name: known_albums
 select distinct value as album_id
 from song_identifiers

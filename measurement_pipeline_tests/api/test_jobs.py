@@ -314,6 +314,18 @@ def test_a_current_job_is_shown_with_its_capture(front: Front):
     assert (capture["state"], capture["album_count"], capture["estimated_cost_usd"]) == ("queued", 1, 0.003)
 
 
+def test_recordings_that_a_capture_leaves_out_are_said_with_the_answer_and_shown(front: Front):
+    front.table.sql("insert into songs (isrc) select unnest(%s::text[])", isrcs(2))
+    front.table.sql("insert into song_identifiers values (%s, 'spotify', 'album_id', %s)", isrcs(1)[0], ALBUM)
+    client = front.client()
+    said = client.ask({"isrcs": isrcs(2)}, source="current").json()
+    words = "1 of 2 recordings has no known album"
+    assert (said["state"], said["album_count"], said["skipped"], said["error"]) == ("accepted", 1, 1, words)
+    shown = client.get(f"{JOBS}/{said['id']}").json()
+    assert (shown["asked"], shown["skipped"], shown["error"]) == (2, 1, words)
+    assert shown["progress"] == {"settled": 0, "asked": None}, "a capture is not settled recording by recording"
+
+
 def test_the_list_is_paged_newest_first_and_shows_each_job_once(front: Front):
     client = front.client()
     jobs = [client.ask({"isrcs": isrcs(1)}).json()["id"] for _ in range(5)]

@@ -5,8 +5,11 @@ from uuid import uuid4
 
 import pytest
 
+from measurement_pipeline.capture.conclusion import Kind
 from measurement_pipeline.domain.measurement_job import NO_ALBUM_KNOWN
 from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.postgres import measurement_jobs, snapshots
+from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.capture.conftest import Studio, isrcs, studio_of
 from measurement_pipeline_tests.cli.conftest import told
 
@@ -136,6 +139,121 @@ def test_a_capture_that_failed_is_shown_with_the_actors_own_words(run, studio):
     assert "the page looks different today" in words
 
 
+def test_what_a_capture_leaves_out_is_shown_beside_what_it_waits_for(run, studio):
+    one, two = isrcs(2)
+    studio.sql("insert into songs (isrc) values (%s), (%s)", one, two)
+    studio.sql("insert into song_identifiers values (%s, 'spotify', 'album_id', 'a')", one)
+    job = told(run(*CURRENT, "--isrc", f"{one},{two}", "--json"))["id"]
+    take_in(studio)
+    left_out = "1 of 2 recordings has no known album"
+    assert left_out in run("jobs", job).stdout
+    studio.sql("update playcount_snapshots set error = 'Apify is busy'")
+    assert f"Apify is busy; {left_out}" in run("jobs", job).stdout
+    studio.sql("update playcount_snapshots set state = 'done', error = 'part of it is missing'")
+    with connect(studio.database_url) as connection:
+        measurement_jobs.settle(connection)
+    words = run("jobs", job).stdout
+    assert f"part of it is missing; {left_out}" in words
+    assert words.count("part of it is missing") == 1
+
+
+# --- captures
+
+
+def asked_for(run, studio, name, *, account=ACCOUNT):
+    """A request whose capture nobody has begun; its id and the capture's."""
+    (one,) = studio.release({name: {isrcs(1)[0]: 10}})
+    job = told(run("submit", "--account", account, "--source", "current", "--album", one, "--json"))["id"]
+    (taken,) = take_in(studio)
+    return job, str(taken.capture.snapshot)
+
+
+def acts(studio):
+    return [(one["act"], one["detail"]) for one in studio.sql("select act, detail from operator_acts order by id")]
+
+
+def test_captures_are_listed_newest_first_with_their_states_and_who_waits(run, studio):
+    assert "no capture was asked for" in run("captures", "list").stdout
+    assert told(run("captures", "list", "--json")) == []
+    _, done = asked_for(run, studio, "One")
+    studio.make(done)
+    _, waiting = asked_for(run, studio, "Two", account=uuid4())
+    studio.sql(
+        "update playcount_snapshots set not_before = now() + interval '1 hour', error = 'Apify is busy' where id = %s",
+        waiting,
+    )
+    _, queued = asked_for(run, studio, "Three")
+
+    found = told(run("captures", "list", "--json"))
+    assert [(one["id"], one["state"], one["waits"]) for one in found] == [
+        (queued, "queued", False),
+        (waiting, "queued", True),
+        (done, "done", False),
+    ]
+    lines = {line.split()[0]: line for line in run("captures", "list").stdout.splitlines()}
+    for capture, state in ((queued, " queued "), (waiting, " waits "), (done, " done ")):
+        assert state in lines[capture]
+    assert " queued " not in lines[waiting]
+    assert "Apify is busy" in lines[waiting]
+    mine = told(run("captures", "list", "--account", ACCOUNT, "--json"))
+    assert [one["id"] for one in mine] == [queued, done]
+    assert [one["id"] for one in told(run("captures", "list", "--limit", "1", "--json"))] == [queued]
+
+
+def test_a_capture_is_stopped_by_a_person_once_and_fails_its_requests(run, studio):
+    job, capture = asked_for(run, studio, "One")
+    again = told(run(*CURRENT, "--album", studio.shown(capture)["album_ids"][0], "--json"))["id"]
+    take_in(studio)
+    other_job, other = asked_for(run, studio, "Two")
+
+    stopped = run("captures", "stop", capture)
+    assert (stopped.exit_code, stopped.stdout) == (0, f"capture {capture} is stopped\n")
+    assert (studio.shown(capture)["state"], studio.shown(other)["state"]) == ("failed", "queued")
+    for one in (job, again):
+        found = told(run("jobs", one, "--json"))
+        assert (found["state"], found["status_code"]) == ("failed", 500)
+        assert found["error"].startswith("stopped by ")
+    assert told(run("jobs", other_job, "--json"))["state"] == "accepted"
+    assert acts(studio) == [("capture stopped", {"snapshot": capture})]
+
+    once_more = run("captures", "stop", capture)
+    assert once_more.exit_code == 1
+    assert f"there is no open capture {capture}" in once_more.stderr
+    assert len(acts(studio)) == 1
+    assert studio.make(capture).kind is Kind.FAILED
+    assert studio.paid()["runs"] == 0, "what is stopped is not bought"
+
+
+def test_a_capture_that_is_not_there_is_refused(run, studio):
+    unknown = uuid4()
+    result = run("captures", "stop", unknown)
+    assert result.exit_code == 1
+    assert str(unknown) in result.stderr
+    assert acts(studio) == []
+    assert run("captures", "stop", "7").exit_code == 2
+
+
+def test_the_pauses_of_both_vendors_are_ended_and_what_waited_for_them_goes_on(run, studio):
+    _, capture = asked_for(run, studio, "One")
+    with connect(studio.database_url) as connection:
+        for vendor in ("apify", "spotify", "songstats"):
+            snapshots.pause(connection, vendor, seconds=3_600, reason="the token is refused")
+    studio.sql("update playcount_snapshots set not_before = now() + interval '1 hour'")
+    assert studio.make(capture).kind is Kind.PUT_OFF
+
+    resumed = run("captures", "resume")
+    assert (resumed.exit_code, resumed.stdout) == (0, "the pause of apify and spotify is over\n")
+    paused = studio.sql("select vendor from vendor_state where paused_until > clock_timestamp()")
+    assert paused == [{"vendor": "songstats"}], "the pause of Songstats is another command's"
+    assert acts(studio) == [("pause ended", {"vendors": ["apify", "spotify"]})]
+    assert told(run("captures", "list", "--json"))[0]["waits"] is False
+    assert studio.make(capture).kind is Kind.DONE
+
+    again = run("captures", "resume")
+    assert (again.exit_code, again.stdout) == (0, "neither Apify nor Spotify is paused\n")
+    assert len(acts(studio)) == 1
+
+
 # --- series
 
 
@@ -159,8 +277,7 @@ def test_a_series_is_listed_with_its_last_capture_and_stopped_by_a_person_once(r
     again = run("series", "stop", series["id"])
     assert again.exit_code == 1
     assert f"there is no series {series['id']} that goes on" in again.stderr
-    acts = studio.sql("select act, detail from operator_acts")
-    assert [(one["act"], one["detail"]) for one in acts] == [("series stopped", {"series": series["id"]})]
+    assert acts(studio) == [("series stopped", {"series": series["id"]})]
 
 
 def test_a_series_that_is_not_there_is_refused(run, studio):

@@ -96,6 +96,58 @@ def test_where_no_album_is_known_the_request_is_rejected_with_the_reason(desk: D
     assert NO_ALBUM_KNOWN.startswith("No recordings resolvable from the given scope")
 
 
+def test_recordings_without_an_album_are_left_out_and_the_request_says_so_to_its_end(desk: Desk):
+    account = uuid4()
+    one, two, three = isrcs(3)
+    on_album(desk, one, "x")
+    desk.sql("insert into songs (isrc) values (%s)", two)
+    desk.sql("insert into song_identifiers values (%s, 'spotify', 'track_id', 't')", two)
+    named = ask(desk, {"isrcs": [one, two]}, account=account)
+    listed = ask(
+        desk,
+        {"catalog_id": str(desk.catalogue([one, two, three], account=account))},
+        account=account,
+        schedule="monthly",
+    )
+    take(desk)
+    said = {
+        named: (2, 1, "1 of 2 recordings has no known album"),
+        listed: (3, 2, "2 of 3 recordings have no known album"),
+    }
+    for job, (asked, skipped, words) in said.items():
+        found = row(desk, job)
+        assert (found["state"], found["status_code"]) == ("accepted", 202)
+        assert (found["asked"], found["skipped"], found["error"]) == (asked, skipped, words)
+    desk.sql("update playcount_snapshots set state = 'done'")
+    with connect(desk.database_url) as connection:
+        measurement_jobs.settle(connection)
+    for job, (_, _, words) in said.items():
+        assert (row(desk, job)["state"], row(desk, job)["error"]) == ("done", words)
+
+
+def test_what_a_capture_has_to_say_comes_before_what_it_leaves_out(desk: Desk):
+    one, two = isrcs(2)
+    on_album(desk, one, "x")
+    job = ask(desk, {"isrcs": [one, two]})
+    take(desk)
+    desk.sql("update playcount_snapshots set state = 'failed', error = 'the actor said so'")
+    with connect(desk.database_url) as connection:
+        measurement_jobs.settle(connection)
+    assert row(desk, job)["error"] == "the actor said so; 1 of 2 recordings has no known album"
+
+
+def test_where_every_recording_is_on_an_album_there_is_nothing_to_say(desk: Desk):
+    one, two = isrcs(2)
+    on_album(desk, one, "x")
+    on_album(desk, two, "x")
+    named, albums = ask(desk, {"isrcs": [one, two]}), ask(desk, {"album_ids": ["x", "unheardof"]})
+    take(desk)
+    found = row(desk, named)
+    assert (found["asked"], found["skipped"], found["error"]) == (2, 0, None)
+    found = row(desk, albums)
+    assert (found["asked"], found["skipped"], found["error"]) == (None, None, None)
+
+
 def test_over_the_monthly_cap_it_is_rejected_saying_cap_spent_and_asked(desk: Desk):
     account = uuid4()
     ask(desk, {"album_ids": ["a", "b"]}, account=account)

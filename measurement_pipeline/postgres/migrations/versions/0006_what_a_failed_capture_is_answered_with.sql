@@ -4,6 +4,14 @@ alter table playcount_snapshots add column status_code smallint not null default
 comment on column playcount_snapshots.status_code is
 'What requests are told where it failed: 404 where none of the albums is known to anybody, 500 otherwise.';
 
+-- A capture is made by album: recordings that are on none are left out of it, and the request says so.
+comment on column measurement_jobs.error is
+'Why it was refused, what it waits for, or what the answer leaves out, in words.';
+comment on column measurement_jobs.asked is
+'Recordings the scope resolved to. historical: = enqueued + skipped + those already queued for another request, written once. current: null where albums were named.';
+comment on column measurement_jobs.skipped is
+'historical: recordings owned or settled already, no hit is spent on them. current: recordings of which no album is known, so that no capture brings them.';
+
 alter table apify_runs add column seen_at timestamptz;
 comment on column apify_runs.seen_at is 'When Apify last showed the run: one that was not seen for an hour does not exist any more.';
 comment on column playcount_snapshots.claimed_by is
