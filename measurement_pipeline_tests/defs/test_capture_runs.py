@@ -1,0 +1,187 @@
+"""The colour that a run over a capture ends in, and what the run does for its claim and its pool."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import dagster as dg
+import pytest
+
+from measurement_pipeline.apify.client import ActorRun, ApifyActor
+from measurement_pipeline.capture.conclusion import Kind
+from measurement_pipeline.capture.run import Ended, make_capture
+from measurement_pipeline.defs.captures import POOL
+from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK, Schedule
+from measurement_pipeline.postgres import snapshots
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.snapshots import Opened, Wanted
+from measurement_pipeline_tests.conftest import Server
+from measurement_pipeline_tests.defs.conftest import Stage, definitions, pooled
+from measurement_pipeline_tests.defs.test_captures import asked, capture, release, told
+
+STARTS = "/v2/act*/*/runs"
+
+
+@pytest.fixture
+def instance(server: Server, dagster_template: str, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """One whose pools let one run in, as dagster.yaml says."""
+    name = server.make(template=dagster_template)
+    overrides = {
+        "storage": pooled(server.url(name)),
+        "telemetry": {"enabled": False},
+        "concurrency": {"pools": {"default_limit": 1, "granularity": "run"}},
+    }
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=overrides) as opened:
+        yield opened
+    server.drop(name)
+
+
+def with_actor(stage: Stage, actor: type[ApifyActor], **terms: object) -> None:
+    """Have the stage's captures ask Apify through an actor of the test's own."""
+    captures = stage.pipeline.captures
+    assert captures is not None
+
+    def new_actor() -> ApifyActor:
+        return actor(stage.bench.sandbox.apify_token, base_url=stage.bench.sandbox.apify_url)
+
+    made = replace(captures, terms=replace(captures.terms, **terms), means=replace(captures.means, new_actor=new_actor))
+    stage.pipeline = replace(stage.pipeline, captures=made)
+    stage.definitions = definitions(stage.pipeline)
+
+
+def shown(stage: Stage, snapshot: str) -> dict[str, object]:
+    return stage.bench.sql("select * from playcount_snapshots where id = %s", UUID(snapshot))[0]
+
+
+# --- the colour ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_token_turns_the_run_red_although_the_capture_goes_on_later(stage: Stage):
+    stage.bench.sandbox.faults("/v2/", status=401)
+    _, snapshot = asked(stage)
+    result = capture(stage, snapshot)
+    assert not result.success
+    assert "check APIFY_TOKEN" in stage.why_failed(result)
+    assert told(stage) == {}
+    assert shown(stage, snapshot)["state"] == "running"
+
+
+def test_a_capture_that_lacks_a_part_is_red_and_its_partition_is_materialized_all_the_same(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("measurement_pipeline.defs.retry_policies.seconds_before", lambda _number: 0.1)
+    for ends in ("FAILED", "SUCCEEDED"):
+        stage.bench.sandbox.actor(ends, "blocked", count=1)
+    stage.bench.sandbox.actor("FAILED", "blocked")
+    _, snapshot = asked(stage, albums=ALBUMS_A_CHUNK + 1)
+    result = capture(stage, snapshot)
+    assert not result.success
+    assert "of 101 albums could not be captured" in stage.why_failed(result)
+    found = told(stage)[snapshot]
+    assert found["recordings measured"] in {1, ALBUMS_A_CHUNK}
+    assert "ended as FAILED: blocked" in found["what is missing"]
+    assert shown(stage, snapshot)["state"] == "done"
+    again = capture(stage, snapshot)
+    assert not again.success, "another run over it says it once more"
+    assert "could not be captured" in stage.why_failed(again)
+
+
+def throttled(stage: Stage, _snapshot: str) -> str:
+    stage.bench.sandbox.faults(STARTS, method="POST", status=429, retry_after=900)
+    return "Apify asks to wait"
+
+
+def held_by_another(stage: Stage, snapshot: str) -> str:
+    stage.bench.sql("update playcount_snapshots set state = 'running', claimed_by = 'other' where id = %s", snapshot)
+    stage.bench.sql("insert into run_heartbeats (run_id) values ('other')")
+    return "another run works on it"
+
+
+@pytest.mark.parametrize("kept_from_it", [throttled, held_by_another])
+def test_what_cannot_be_done_now_is_said_to_whoever_launched_it_and_is_no_failure_of_a_planned_run(
+    stage: Stage, kept_from_it
+):
+    _, snapshot = asked(stage)
+    why = kept_from_it(stage, snapshot)
+    operators = capture(stage, snapshot, planned=False)
+    assert not operators.success
+    assert why in stage.why_failed(operators)
+    stage.bench.sql("update playcount_snapshots set not_before = null")
+    assert capture(stage, snapshot).success
+    assert told(stage) == {}, "nothing was captured: the partition stays missing"
+
+
+def test_a_series_that_the_month_does_not_allow_turns_the_daily_round_red_and_keeps_no_other_from_its_capture(
+    stage: Stage,
+):
+    few, many = uuid4(), uuid4()
+    albums = release(stage, albums=3)
+    with connect(stage.bench.database_url) as connection:
+        for account, wanted in ((many, albums[:2]), (few, albums[2:])):
+            with connection.transaction():
+                series = Wanted(account, tuple(sorted(wanted)), schedule=Schedule.MONTHLY)
+                assert isinstance(snapshots.open_capture(connection, series, cap_usd=Decimal(25)), Opened)
+    stage.bench.sql("update playcount_snapshots set created_at = created_at - interval '31 days', state = 'done'")
+    with_actor(stage, ApifyActor, cap_usd=Decimal("0.003"))
+    result = stage.definitions.resolve_job_def("daily_maintenance").execute_in_process(
+        instance=stage.instance, raise_on_error=False
+    )
+    assert not result.success
+    why = stage.why_failed(result)
+    assert f"of account {many}: The monthly cap of captures is reached" in why
+    assert str(few) not in why
+    assert stage.bench.sql("select account from playcount_snapshots where state = 'queued'") == [{"account": few}]
+
+
+# --- the claim, and the pool -----------------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_run_lets_go_of_its_capture(stage: Stage):
+    class Cancelled(ApifyActor):
+        def start(self, album_ids: Sequence[str]) -> ActorRun:
+            super().start(album_ids)
+            raise dg.DagsterExecutionInterruptedError
+
+    _, snapshot = asked(stage)
+    with_actor(stage, Cancelled)
+    assert not capture(stage, snapshot).success
+    row = shown(stage, snapshot)
+    assert (row["state"], row["claimed_by"], row["attempts"]) == ("running", None, 0)
+    assert row["error"] == "its run was interrupted"
+
+
+def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(stage: Stage):
+    others: list[Ended] = []
+
+    class Slow(ApifyActor):
+        def start(self, album_ids: Sequence[str]) -> ActorRun:
+            # As if the answer had taken an hour; the next sign of life is waited for.
+            stage.bench.sql("update run_heartbeats set beat_at = beat_at - interval '1 hour'")
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline and is_due():
+                time.sleep(0.02)
+            assert plain is not None
+            others.append(make_capture(UUID(snapshot), plain, run="other"))
+            return super().start(album_ids)
+
+    def is_due() -> bool:
+        with connect(stage.bench.database_url) as connection:
+            return bool(snapshots.due(connection, claim_timeout_seconds=60, limit=1))
+
+    _, snapshot = asked(stage)
+    plain = stage.pipeline.captures
+    with_actor(stage, Slow, beat_seconds=0.05)
+    assert capture(stage, snapshot).success
+    assert [other.kind for other in others] == [Kind.LEFT_ALONE]
+    assert stage.bench.sandbox.actor_usage()["runs"] == 1
+
+
+def test_the_pool_of_captures_has_its_limit_before_the_first_run_is_asked_for(stage: Stage):
+    asked(stage)
+    assert POOL not in {limit.name for limit in stage.instance.event_log_storage.get_pool_limits()}
+    assert stage.tick("playcount_snapshot_sensor").run_requests
+    limits = {limit.name: limit.limit for limit in stage.instance.event_log_storage.get_pool_limits()}
+    assert limits[POOL] == 1
