@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from measurement_pipeline.apify.items import read_items
+from measurement_pipeline.apify.items import MalformedItemsError, read_items
 from measurement_pipeline.capture.terms import Means
-from measurement_pipeline.domain.capture import CapturedAlbum, Measured, Track, by_elimination, measure
+from measurement_pipeline.domain.capture import CapturedAlbum, Track, by_elimination, measure
 from measurement_pipeline.postgres import apify_runs, snapshots
 from measurement_pipeline.postgres.apify_runs import Bought
 from measurement_pipeline.postgres.database import Connection
@@ -62,9 +62,14 @@ class Spotify:
             self._client.close()
 
 
-def map_result(connection: Connection, bought: Bought, spotify: Spotify, *, snapshot: UUID, run: str) -> Measured:
-    """Measure what was kept for one chunk. Raises `MalformedItemsError`, and `NotOursError` where the capture is another's."""
-    albums = by_elimination(read_items(apify_runs.body(connection, bought.id)), bought.album_ids)
+def map_result(connection: Connection, bought: Bought, spotify: Spotify, *, snapshot: UUID, run: str) -> None:
+    """Measure what was kept for one chunk; what cannot be read is said on its row. Raises `NotOursError`: it is another run's."""
+    try:
+        items = read_items(apify_runs.body(connection, bought.id))
+    except MalformedItemsError as error:
+        apify_runs.malformed(connection, bought.id, message=str(error))
+        return
+    albums = by_elimination(items, bought.album_ids)
     track_ids = list(dict.fromkeys(track.track_id for album in albums for track in album.tracks))
     songs = apify_runs.songs_of_tracks(connection, track_ids)
     # An item that does not say which album it is: its first track knows.
@@ -76,7 +81,6 @@ def map_result(connection: Connection, bought: Bought, spotify: Spotify, *, snap
     albums = _with_witnesses(albums, looked.found, bought.album_ids)
     measured = measure(albums, songs, looked.why_not, looked.deferred)
     apify_runs.store(connection, bought.id, measured, snapshot=snapshot, run=run)
-    return measured
 
 
 def _with_witnesses(

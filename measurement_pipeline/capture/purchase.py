@@ -49,6 +49,7 @@ class Purchase:
         spotify: Spotify,
         *,
         snapshot: UUID,
+        account: UUID,
         run: str,
         is_retry: bool,
         deadline: float,
@@ -63,7 +64,7 @@ class Purchase:
         self._short_since: dict[int, float] = {}
         again = to_start_again(apify_runs.of_snapshot(connection, snapshot).values(), is_retry=is_retry)
         # What failed is paid for, and so is its next start: where the month does not allow that, what was captured stays.
-        within_cap = not again or snapshots.spent_for(connection, snapshot) <= terms.cap_usd
+        within_cap = not again or snapshots.spent_this_month(connection, account) <= terms.cap_usd
         self._again = again if within_cap else frozenset[int]()
 
     def to_the_end(self, parts: Sequence[Sequence[str]]) -> None:
@@ -96,7 +97,7 @@ class Purchase:
             return self._look(bought, wait)
         if step is Step.FETCH:
             return self._fetch(bought, wait)
-        self._map(bought)
+        map_result(self._connection, bought, self._spotify, snapshot=self._snapshot, run=self._run)
         return False
 
     def _start(self, chunk: int, album_ids: Sequence[str]) -> bool:
@@ -167,12 +168,6 @@ class Purchase:
             self._connection, row, status=stands.status, message=stands.message, finished_at=stands.finished_at
         )
         return not stands.status.ended
-
-    def _map(self, bought: Bought) -> None:
-        try:
-            map_result(self._connection, bought, self._spotify, snapshot=self._snapshot, run=self._run)
-        except MalformedItemsError as error:
-            apify_runs.malformed(self._connection, bought.id, message=str(error))
 
 
 def _albums_with_tracks(body: bytes) -> int:

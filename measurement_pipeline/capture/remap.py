@@ -3,17 +3,16 @@
 Neither the capture nor its requests are opened for it: only what could not be matched or read before is added. Buying is `run`'s.
 """
 
-from contextlib import closing
+from contextlib import closing, suppress
 from uuid import UUID
 
-from measurement_pipeline.apify.items import MalformedItemsError
 from measurement_pipeline.capture.conclusion import Kind, conclude
 from measurement_pipeline.capture.mapping import Spotify, map_result
 from measurement_pipeline.capture.terms import Captures
 from measurement_pipeline.domain.capture import SnapshotState
 from measurement_pipeline.postgres import apify_runs, measurement_jobs, snapshots
 from measurement_pipeline.postgres.apify_runs import Bought, NotOursError
-from measurement_pipeline.postgres.database import Connection, connect
+from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
 
 
 def lacks_something(connection: Connection, snapshot: UUID) -> bool:
@@ -32,27 +31,23 @@ def map_again(snapshot: UUID, captures: Captures, *, run: str) -> tuple[Kind, st
             with closing(Spotify(captures.means)) as spotify:
                 for bought in apify_runs.of_snapshot(connection, snapshot).values():
                     if _lacks(bought):
-                        _map(connection, bought, spotify, snapshot=snapshot, run=run)
+                        map_result(connection, bought, spotify, snapshot=snapshot, run=run)
             parts = apify_runs.of_snapshot(connection, snapshot).values()
             kind, why = conclude(parts, known_albums=(), last_try=True)
             with connection.transaction():
-                snapshots.finish(
+                if not snapshots.finish(
                     connection, snapshot, run=run, state=SnapshotState.DONE, status_code=snapshots.FAILED, error=why
-                )
+                ):
+                    return Kind.LEFT_ALONE, "another run has taken it over"
                 measurement_jobs.correct_error(connection, snapshot, before=before.error, error=why)
         except NotOursError as error:
             return Kind.LEFT_ALONE, str(error)
         finally:
-            snapshots.let_go(connection, snapshot, run=run)
+            # Where the database cannot be told, the claim's age says so.
+            with suppress(DatabaseError):
+                snapshots.let_go(connection, snapshot, run=run)
     return (Kind.DONE if kind is Kind.DONE else Kind.DONE_IN_PART), why
 
 
 def _lacks(bought: Bought) -> bool:
     return bought.is_kept and (bool(bought.unmapped) or not bought.is_mapped)
-
-
-def _map(connection: Connection, bought: Bought, spotify: Spotify, *, snapshot: UUID, run: str) -> None:
-    try:
-        map_result(connection, bought, spotify, snapshot=snapshot, run=run)
-    except MalformedItemsError as error:
-        apify_runs.malformed(connection, bought.id, message=str(error))

@@ -71,7 +71,7 @@ def make_capture(
         shown = snapshots.show(connection, snapshot)
         if shown is None:
             raise LookupError(f"there is no capture {snapshot}")
-        work = _Work(connection, captures, snapshot, run, retry_number, last_try)
+        work = _Work(connection, captures, snapshot, shown["account"], run, retry_number, last_try)
         if shown["state"] == SnapshotState.DONE:
             return work.look_at_a_done_one(shown, launch)
         refusal = work.why_not(shown, launch)
@@ -103,6 +103,7 @@ class _Work:
     connection: Connection
     captures: Captures
     snapshot: UUID
+    account: UUID
     run: str
     retry_number: int
     last_try: bool
@@ -198,12 +199,12 @@ class _Work:
 
     def _take_up_again(self, shown: dict[str, Any], claimed: Claimed) -> None:
         """Have what is missing of a failed one bought, and what was kept mapped again. Raises `_OverCapError`."""
-        snapshots.lock_account(self.connection, shown["account"])
+        snapshots.lock_account(self.connection, self.account)
         bought = apify_runs.of_snapshot(self.connection, self.snapshot)
         kept = sum(len(one.album_ids) for one in bought.values() if one.is_kept)
         asked = cost_usd(len(claimed.album_ids) - kept)
         # It is open again since its claim: what is missing is set aside, so that nobody else is let have it meanwhile.
-        spent = snapshots.spent_this_month(self.connection, shown["account"])
+        spent = snapshots.spent_this_month(self.connection, self.account)
         if spent > self.captures.terms.cap_usd:
             raise _OverCapError(over_cap(cap=self.captures.terms.cap_usd, spent=spent - asked, asked=asked))
         apify_runs.supersede(self.connection, self.snapshot)
@@ -223,6 +224,7 @@ class _Work:
             actor,
             spotify,
             snapshot=self.snapshot,
+            account=self.account,
             run=self.run,
             is_retry=self.retry_number > 0,
             deadline=time.monotonic() + self.captures.terms.patience_seconds,

@@ -84,8 +84,9 @@ def standing(connection: Connection, rules: Rules, *, soon_seconds: float) -> St
 
 def now(connection: Connection) -> datetime:
     """The database's clock."""
-    (row,) = connection.execute("select clock_timestamp() as now").fetchall()
-    return datetime.fromisoformat(str(row["now"]))
+    (row,) = connection.execute(_SQL["now"]).fetchall()
+    at: datetime = row["now"]
+    return at
 
 
 @contextmanager
@@ -171,16 +172,17 @@ def sources_apart(connection: Connection, *, share: float, plays: int) -> tuple[
     return row["looked_at"], [Apart(**one) for one in row["apart"]]
 
 
-def totals_apart(connection: Connection) -> dict[UUID | None, str]:
+def totals_apart(connection: Connection) -> dict[UUID, str]:
     """Catalogues whose total is not what their recordings add up to, with what each says."""
     found = connection.execute(_SQL["totals_apart"], {"most": _MOST_FOUND, "play_count": PLAY_COUNT})
-    return {
-        row[
-            "catalog"
-        ]: f"{row['catalog_name']} ({row['catalog']}): {row['play_count']} plays of {row['recordings']} recordings, which add up "
+    return {row["catalog"]: _apart(row) for row in found}
+
+
+def _apart(row: dict[str, Any]) -> str:
+    return (
+        f"{row['catalog_name']} ({row['catalog']}): {row['play_count']} plays of {row['recordings']} recordings, which add up "
         f"to {row['adds_up_to']} of {row['holds']}"
-        for row in found
-    }
+    )
 
 
 def stream(connection: Connection, view: str, catalog: UUID) -> Iterator[Sequence[tuple[Any, ...]]]:

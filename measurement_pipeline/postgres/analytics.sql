@@ -40,6 +40,9 @@ select
     ) as captures_due,
     clock_timestamp() as now;
 
+-- name: now
+select clock_timestamp() as now;
+
 -- How many rows each view has: `rows_<view>`. Of the series and the rates it is known without making them.
 
 -- name: rows_play_count_points

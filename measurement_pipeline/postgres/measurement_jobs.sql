@@ -290,10 +290,14 @@ where
 returning request.id;
 
 -- name: correct_error
--- What is said of a capture that was mapped once more is said of the requests that it answered.
+-- What is said of a capture that was mapped once more is said of the requests that it answered, in place of what was said of it
+-- before. What it leaves out of one stays behind that, as `settle_captures` has put it.
 update measurement_jobs
-set error = %(error)s
-where snapshot = %(snapshot)s and state = 'done' and error is not distinct from %(before)s;
+set error = nullif(concat_ws('; ', %(error)s::text, nullif(substr(error, length(%(before)s::text) + 3), '')), '')
+where
+    snapshot = %(snapshot)s
+    and state = 'done'
+    and (error = %(before)s or starts_with(error, %(before)s::text || '; '));
 
 -- name: settle
 update measurement_jobs as request

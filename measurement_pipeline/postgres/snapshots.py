@@ -140,14 +140,6 @@ def spent_this_month(connection: Connection, account: UUID) -> Decimal:
     return Decimal(found["spent"])
 
 
-def spent_for(connection: Connection, snapshot: UUID) -> Decimal:
-    """As `spent_this_month`, of the account that a capture is for: with what is set aside for that capture itself."""
-    found = connection.execute(_SQL["spent_for"], {"snapshot": snapshot}).fetchone()
-    if found is None:
-        raise LookupError("the month's captures could not be added up")
-    return Decimal(found["spent"])
-
-
 def seconds_left_this_month(connection: Connection) -> float:
     """How long the month that captures are capped by (UTC) goes on."""
     row = connection.execute(_SQL["left_this_month"]).fetchone()

@@ -98,12 +98,6 @@ select coalesce(sum(usd), 0) as spent
 from playcount_spent_this_month
 where account = %(account)s;
 
--- name: spent_for
-select coalesce(sum(spent.usd), 0) as spent
-from playcount_spent_this_month as spent
-inner join playcount_snapshots as snapshot on spent.account = snapshot.account
-where snapshot.id = %(snapshot)s;
-
 -- name: left_this_month
 select
     extract(

@@ -98,7 +98,7 @@ def short(value: int) -> str:
     """A count in few characters: 1.2 B, 34 M, 950."""
     for size, name in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
         # Three digits are shown: what they would round up to the next size is of that size.
-        if abs(value) >= size * 0.9995 and abs(value) >= 1000:
+        if abs(value) >= size * 0.9995:
             shown = float(f"{value / size:.3g}")
             return f"{shown:,.0f} {name}" if abs(shown) >= 100 else f"{shown:g} {name}"
     return str(value)

@@ -852,3 +852,17 @@ def test_what_a_relaunch_buys_is_set_aside_for_it(studio: Studio):
     studio.sandbox.faults(STARTS, method="POST", status=429, count=1)
     assert studio.make(snapshot, captures=tight, run="run-2", operator=True).kind is Kind.PUT_OFF
     assert studio.sql("select usd from playcount_spent_this_month") == [{"usd": Decimal("0.012")}]
+
+
+def test_what_a_request_leaves_out_is_still_said_once_its_capture_was_mapped_again(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    job = studio.request_for(snapshot)
+    left_out = "1 of 2 recordings has no known album"
+    studio.sql("update measurement_jobs set error = %s where id = %s", left_out, job)
+    studio.sandbox.faults("/v1/tracks", status=503)
+    studio.make(snapshot)
+    (row,) = studio.sql("select error from measurement_jobs where id = %s", job)
+    assert row["error"] == f"1 of 1 track could not be matched with a recording; {left_out}"
+    studio.sandbox.clear_faults()
+    assert map_again(snapshot, studio.captures, run="sweep") == (Kind.DONE, None)
+    assert studio.sql("select error from measurement_jobs where id = %s", job) == [{"error": left_out}]

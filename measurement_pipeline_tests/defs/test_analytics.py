@@ -289,12 +289,16 @@ def test_while_a_recording_is_being_bought_nothing_is_asked_for(drained: Stage):
     assert tick(drained)[1] == "the drain is not over: 1 recording is being bought"
 
 
-def test_a_budget_that_is_spent_ends_a_drain(drained: Stage):
-    drained.bench.ask_for([SONGS[2]])
-    drained.bench.sql(
+def spend_the_budget_and_ask_for_more(stage: Stage) -> None:
+    stage.bench.ask_for([SONGS[2]])
+    stage.bench.sql(
         "insert into songstats_quota_ledger (song, account, run_id, lease, settled_at, billable, reason)"
         " select song, account, 'run-8', 1, now(), true, 'stored' from songstats_quota_ledger, generate_series(1, 900)"
     )
+
+
+def test_a_budget_that_is_spent_ends_a_drain(drained: Stage):
+    spend_the_budget_and_ask_for_more(drained)
     assert len(tick(drained)[0]) == 1
 
 
@@ -350,11 +354,7 @@ def test_what_is_tried_again_in_a_moment_is_part_of_the_drain(drained: Stage, wa
 
 
 def test_a_budget_that_trickles_brings_one_refresh_an_hour(drained: Stage):
-    drained.bench.ask_for([SONGS[2]])
-    drained.bench.sql(
-        "insert into songstats_quota_ledger (song, account, run_id, lease, settled_at, billable, reason)"
-        " select song, account, 'run-8', 1, now(), true, 'stored' from songstats_quota_ledger, generate_series(1, 900)"
-    )
+    spend_the_budget_and_ask_for_more(drained)
     (_,), _, cursor = tick(drained)
     assert cursor is not None
     drained.bench.sql("update songstats_quota_ledger set settled_at = clock_timestamp() where id = 1")
@@ -408,3 +408,25 @@ def test_a_capture_that_is_due_is_part_of_the_drain_unless_apify_is_left_alone_f
     drained.bench.sql("insert into run_heartbeats (run_id, beat_at) values ('run-9', now())")
     drained.bench.sql("update playcount_snapshots set state = 'running', claimed_by = 'run-9'")
     assert tick(drained)[1] == "the drain is not over: 1 capture is under way"
+    drained.bench.sql("update run_heartbeats set beat_at = now() - interval '3 days'")
+    assert len(tick(drained)[0]) == 1, "a dead run's, which nobody may take up while Apify is left alone"
+
+
+def test_a_capture_that_waits_for_hours_is_no_part_of_the_drain(drained: Stage):
+    drained.bench.sql(
+        "insert into playcount_snapshots (account, album_ids, albums_digest, platforms, schedule, album_count,"
+        " estimated_cost_usd, not_before) values (%s, '{a}', '\\x00', '{spotify}', 'once', 1, 0.003, now() + interval '3 hours')",
+        drained.bench.account,
+    )
+    assert len(tick(drained)[0]) == 1
+
+
+def test_an_open_breaker_ends_a_drain_whatever_is_to_be_tried_again(drained: Stage):
+    drained.bench.ask_for([SONGS[2]])
+    drained.bench.sql(
+        "update songstats_backfill_queue set not_before = now() + interval '40 seconds' where song = %s", SONGS[2]
+    )
+    drained.bench.sql(
+        "update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'x', opened_at = now()"
+    )
+    assert len(tick(drained)[0]) == 1

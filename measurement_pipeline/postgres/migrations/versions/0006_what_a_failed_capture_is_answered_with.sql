@@ -2,7 +2,10 @@
 
 alter table playcount_snapshots add column status_code smallint not null default 500;
 comment on column playcount_snapshots.status_code is
-'What requests are told where it failed: 404 where none of the albums is known to anybody, 500 otherwise.';
+'What requests are told where it failed: 404 where no track was found and no recording is known of any of the albums, 500 otherwise.';
+
+comment on column measurement_jobs.status_code is
+'The answer as an HTTP status: 202 accepted, 400 rejected, 402 no card on file, 429 over the monthly cap of captures, 404 there are no such albums, 500 failed. Null while queued.';
 
 -- A capture is made by album: recordings that are on none are left out of it, and the request says so.
 comment on column measurement_jobs.error is
