@@ -5,6 +5,7 @@ named so that two runs against one server do not meet.
 """
 
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -24,6 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="The long form of the fault tests: what `make faults` runs.")
     parser.addoption("--template", help="A migrated sandbox database on the server of DATABASE_URL: none is made then.")
     parser.addoption("--catalogue", type=Path, help="A catalogue file whose recordings are drained under random kills.")
+
+
+def pytest_configure() -> None:
+    """A background shell leaves SIGINT ignored; Dagster then has SIGTERM ignored too, and so has each process that a test starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -205,6 +205,8 @@ class Supervisor:
             if service.log is not None:
                 service.log.parent.mkdir(parents=True, exist_ok=True)
                 log = stack.enter_context(service.log.open("ab"))
+            # Asked before there is a child: it shares the file's position, and moves it with what it says first.
+            begins = log.tell() if log else 0
             # Between its start and our knowing of it, no signal may come.
             stack.enter_context(held())
             process = subprocess.Popen(  # noqa: S603  # the command is the caller's
@@ -215,7 +217,7 @@ class Supervisor:
                 stderr=log,
                 start_new_session=True,  # a group of its own: it is signalled as one, and not by our terminal
             )
-            self._running[service.name] = _Running(service, process, log.tell() if log else 0, time.monotonic(), deaths)
+            self._running[service.name] = _Running(service, process, begins, time.monotonic(), deaths)
             self._keeper.watch(process.pid)
 
     def _after_death(self, running: _Running) -> None:
