@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """A background shell leaves SIGINT ignored; Dagster then has SIGTERM ignored too, and so has each process that a test starts."""
+    """A background shell leaves SIGINT ignored; Dagster then ignores SIGTERM too, and so does what a test starts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
