@@ -103,11 +103,13 @@ async def accept(caller: Caller, asked: Asked, *, key: str | None) -> dict[str, 
 
 
 async def _in_time(threads: ThreadPoolExecutor, deadline: float, work: Callable[[], T]) -> T | None:
-    """What `work` returns, or None where it does not come before `deadline`; it then goes on by itself."""
+    """What `work` returns, or None where it does not come before `deadline`; begun, it goes on by itself."""
     future = asyncio.get_running_loop().run_in_executor(threads, work)
     done, _ = await asyncio.wait([future], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
     if not done:
         future.add_done_callback(_heard)
+        # What no thread has begun is not begun any more: nobody waits for it, and the sensor's run takes the row in.
+        future.cancel()
         return None
     return future.result()
 
@@ -119,9 +121,15 @@ def _heard(future: asyncio.Future[Any]) -> None:
 
 
 def _look_up(caller: Caller, asked: Asked, key: str | None) -> tuple[dict[str, Any] | None, Decision | None]:
-    """The answer to an earlier request with that key, and a decision about the account that may still be spent on."""
-    with caller.office.pool.connection() as connection:
-        found = None if key is None else measurement_jobs.of_key(connection, account=caller.account, key=key)
+    """The answer to an earlier request with that key, and a decision about the account that may still be spent on.
+
+    An answer that told the client to come back is none: with the same key it asks anew.
+    """
+    with caller.office.connection() as connection:
+        found = None
+        if key is not None:
+            measurement_jobs.release_key(connection, account=caller.account, key=key, digest=asked.digest)
+            found = measurement_jobs.of_key(connection, account=caller.account, key=key)
         if found is None:
             return None, payment_decisions.fresh(connection, caller.account)
         job, digest = found
@@ -131,7 +139,7 @@ def _look_up(caller: Caller, asked: Asked, key: str | None) -> tuple[dict[str, A
 
 
 def _submit(caller: Caller, asked: Asked, key: str | None) -> UUID | None:
-    with caller.office.pool.connection() as connection:
+    with caller.office.connection() as connection:
         return measurement_jobs.submit_once(
             connection,
             account=caller.account,
@@ -145,13 +153,14 @@ def _submit(caller: Caller, asked: Asked, key: str | None) -> UUID | None:
 
 def _take_in(caller: Caller, job: UUID, decision: Decision | None) -> dict[str, Any]:
     office = caller.office
+    # Without a limit of its own: a catalogue of 100,000 takes its time, and goes on when the client is told so.
     with office.pool.connection() as connection:
         take_in_one(connection, job, decision, run=office.name, cap_usd=office.desk.cap_usd)
         return _found(connection, caller, job)
 
 
 def _answer(caller: Caller, job: UUID) -> dict[str, Any]:
-    with caller.office.pool.connection() as connection:
+    with caller.office.connection() as connection:
         return _found(connection, caller, job)
 
 

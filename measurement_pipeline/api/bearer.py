@@ -6,7 +6,9 @@ Knows neither requests nor tables. Keys of the issuer are fetched from the confi
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -17,7 +19,9 @@ from measurement_pipeline.api.desk import BearerTerms
 from measurement_pipeline.outbound import Outbound
 
 _KEPT_SECONDS = 600.0
-# A token that names an unknown key makes us look again, but not more often than so.
+# While the issuer is away: long enough for its outage, and for its people to be told of a key that has leaked.
+_TRUSTED_SECONDS = 24 * 3600.0
+# A token that names an unknown key, or an issuer that is away, makes us look again, but not more often than so.
 _LOOK_AGAIN_SECONDS = 30.0
 _FETCH_SECONDS = 5.0
 # An issuer that is away is not waited for by everybody in turn.
@@ -45,7 +49,9 @@ class Bearer:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._terms = terms
-        self._keys = None if terms.jwks_url is None else IssuersKeys(terms.jwks_url, transport=transport, now=now)
+        self._keys = None
+        if terms.jwks_url is not None:
+            self._keys = IssuersKeys(terms.jwks_url, terms.algorithm, transport=transport, now=now)
 
     def account(self, token: str) -> UUID:
         """The account that a token speaks for. Raises `BadTokenError` and `KeysAwayError`."""
@@ -74,41 +80,48 @@ class Bearer:
 
 
 class IssuersKeys:
-    """The issuer's public keys, as its JWKS lists them."""
+    """The issuer's public keys for one algorithm, as its JWKS lists them.
 
-    def __init__(self, url: str, *, transport: httpx.BaseTransport | None, now: Callable[[], float]) -> None:
+    An issuer that is away shuts out nobody whose key is known, for a day; after that, and for a key that is not known, nothing
+    is known of a token.
+    """
+
+    def __init__(
+        self, url: str, algorithm: str, *, transport: httpx.BaseTransport | None, now: Callable[[], float]
+    ) -> None:
         self._url = url
+        self._algorithm = algorithm
         self._outbound = Outbound(url, transport=transport)
         self._now = now
-        self._lock = threading.Lock()
-        self._keys: dict[str | None, jwt.PyJWK] = {}
-        self._fetched_at: float | None = None
-        self._away: tuple[float, KeysAwayError] | None = None
+        self._looking = threading.Lock()
+        self._seen = _Seen()
 
     def of(self, kid: str | None) -> jwt.PyJWK:
         """The key of that id; without an id, the only one there is. Raises `BadTokenError` and `KeysAwayError`."""
-        with self._lock:
-            age = None if self._fetched_at is None else self._now() - self._fetched_at
-            if age is None or age > _KEPT_SECONDS or (kid not in self._keys and age > _LOOK_AGAIN_SECONDS):
-                self._fetch()
-            if kid is None and len(self._keys) == 1:
-                return next(iter(self._keys.values()))
-            if kid not in self._keys:
-                raise BadTokenError("The token is signed with a key that its issuer does not list")
-            return self._keys[kid]
+        seen = self._seen
+        if seen.is_to_look(kid, self._now()) and self._looking.acquire(blocking=seen.key(kid, self._now()) is None):
+            # Whoever has a key that will do does not wait for another's look.
+            try:
+                seen = self._seen
+                if seen.is_to_look(kid, self._now()):
+                    seen = self._seen = self._look(seen)
+            finally:
+                self._looking.release()
+        found = seen.key(kid, self._now())
+        if found is not None:
+            return found
+        if seen.away is not None:
+            raise KeysAwayError(seen.away)
+        raise BadTokenError("The token is signed with a key that its issuer does not list")
 
-    def _fetch(self) -> None:
-        if self._away is not None and self._now() - self._away[0] < _AWAY_SECONDS:
-            raise KeysAwayError(str(self._away[1]))
+    def _look(self, seen: "_Seen") -> "_Seen":
         try:
-            found = self._asked()
+            listed = self._asked()
         except KeysAwayError as error:
-            self._away = (self._now(), error)
-            raise
-        self._keys = {key.key_id: key for key in found.keys}
-        self._fetched_at, self._away = self._now(), None
+            return replace(seen, looked_at=self._now(), away=str(error))
+        return _Seen(listed, listed_at=self._now(), looked_at=self._now())
 
-    def _asked(self) -> jwt.PyJWKSet:
+    def _asked(self) -> dict[str | None, jwt.PyJWK]:
         try:
             answer = self._outbound.ask("GET", self._url, headers={}, timeout_seconds=_FETCH_SECONDS)
         except httpx.HTTPError as error:
@@ -116,6 +129,46 @@ class IssuersKeys:
         if answer.status_code != 200:
             raise KeysAwayError(f"The keys of the token's issuer cannot be had: HTTP {answer.status_code}")
         try:
-            return jwt.PyJWKSet.from_dict(json.loads(answer.content))
-        except (ValueError, AttributeError, jwt.PyJWTError) as error:
+            listed = json.loads(answer.content)["keys"]
+            found = [key for one in listed if (key := self._read(one)) is not None]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise KeysAwayError("The keys of the token's issuer cannot be read") from error
+        if not found:
+            raise KeysAwayError(f"The token's issuer lists no key for {self._algorithm}")
+        return {key.key_id: key for key in found}
+
+    def _read(self, listed: dict[str, Any]) -> jwt.PyJWK | None:
+        """A listed key, where signatures of our algorithm can be checked with it: most lists do not say by which it signs."""
+        if listed.get("use", "sig") != "sig" or listed.get("alg", self._algorithm) != self._algorithm:
+            return None
+        try:
+            return jwt.PyJWK(listed, algorithm=self._algorithm)
+        except jwt.PyJWTError:
+            return None  # of another kind
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the last looks at the list have shown; never changed, so that threads need no lock to read it."""
+
+    keys: Mapping[str | None, jwt.PyJWK] = field(default_factory=dict)
+    listed_at: float | None = None
+    looked_at: float | None = None
+    away: str | None = None
+
+    def key(self, kid: str | None, now: float) -> jwt.PyJWK | None:
+        if self.listed_at is None or now - self.listed_at > _TRUSTED_SECONDS:
+            return None
+        if kid is None and len(self.keys) == 1:
+            return next(iter(self.keys.values()))
+        return self.keys.get(kid)
+
+    def is_to_look(self, kid: str | None, now: float) -> bool:
+        if self.looked_at is None:
+            return True
+        if self.key(kid, now) is not None:
+            pause = _LOOK_AGAIN_SECONDS if self.away else _KEPT_SECONDS
+        else:
+            # Where nothing is known, everybody is kept out meanwhile.
+            pause = _AWAY_SECONDS if self.away and not self.keys else _LOOK_AGAIN_SECONDS
+        return now - self.looked_at > pause

@@ -36,7 +36,8 @@ def answer(
     headers = {"ETag": tag, "Vary": "Accept", "Cache-Control": "private, no-cache"}
     if next_page is not None:
         headers["Link"] = f'<{next_page}>; rel="next"'
-    known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
+    sent = ",".join(request.headers.getlist("if-none-match"))
+    known = [one.strip().removeprefix("W/") for one in sent.split(",")]
     if tag in known or known == ["*"]:
         return Response(status_code=304, headers=headers)
     kind = f"{CSV}; charset=utf-8; header=present" if as_csv else "application/json"

@@ -28,6 +28,7 @@ from measurement_pipeline.api.models import (
     Receipt,
     Withdrawn,
 )
+from measurement_pipeline.api.parameters import only_described
 from measurement_pipeline.api.problems import Problem
 from measurement_pipeline.domain import spend
 from measurement_pipeline.domain.capture import NO_CAPTURES
@@ -37,9 +38,10 @@ from measurement_pipeline.postgres import measurement_jobs, snapshots
 
 BASE = "/api/research/measurement-jobs"
 NO_SUCH_JOB = "There is no such measurement job of this account"
-OVER = "It is {} already: only what is queued, payment_required or accepted can be withdrawn"
+OVER = "It is {} already: only what is queued, payment_required or accepted, and a monthly series that goes on, can be withdrawn"
+TAKEN_BACK = "The request of that Idempotency-Key was withdrawn: expected a new key for a new request"
 
-routes = APIRouter(prefix=BASE, tags=["measurement jobs"])
+routes = APIRouter(prefix=BASE, tags=["measurement jobs"], dependencies=[Depends(only_described)])
 
 _Id = Annotated[str, Path(json_schema_extra={"format": "uuid"}, description="The job.")]
 _Key = Annotated[
@@ -65,7 +67,7 @@ def _one_key(request: Request, idempotency_key: _Key = None) -> str | None:
     status_code=202,
     response_model=Accepted,
     response_model_exclude_unset=True,
-    responses=errors(400, 402, 409, 429, 500),
+    responses=errors(400, 402, 404, 409, 429, 500),
     summary="Ask for measurements",
 )
 async def ask(
@@ -74,7 +76,9 @@ async def ask(
     """Validated, held against payment and enqueued before the answer, where that takes no longer than a few seconds."""
     asked = accept.read(body.source, body.scope, body.platforms, body.schedule)
     row = await accept.accept(caller, asked, key=key)
-    if row["state"] in (State.REJECTED, State.PAYMENT_REQUIRED):
+    if row["state"] == State.WITHDRAWN:
+        raise Problem(409, TAKEN_BACK, id=str(row["id"]), state=row["state"])
+    if row["state"] in (State.REJECTED, State.PAYMENT_REQUIRED, State.FAILED):
         raise await run_in_threadpool(_refused, caller, row)
     said = _accepted(row)
     return JSONResponse(said, 202, {"Location": said["links"]["self"]})
@@ -91,7 +95,7 @@ def ask_the_price(caller: Known, body: MeasurementJobRequest) -> BaseModel:
     asked = accept.read(body.source, body.scope, body.platforms, body.schedule)
     desk = caller.office.desk
     try:
-        with caller.office.pool.connection() as connection:
+        with caller.office.connection() as connection:
             if asked.reading.source is Source.HISTORICAL:
                 found = estimate.of_scope(
                     connection,
@@ -119,7 +123,7 @@ def list_jobs(
 ) -> Jobs:
     """Newest first."""
     before = None if cursor is None else cursors.job(cursor)
-    with caller.office.pool.connection() as connection:
+    with caller.office.connection() as connection:
         rows = measurement_jobs.page(connection, account=caller.account, before=before, limit=limit + 1)
     shown = rows[:limit]
     more = cursors.after_job(shown[-1]["created_at"], shown[-1]["id"]) if len(rows) > limit else None
@@ -129,7 +133,7 @@ def list_jobs(
 @routes.get("/{job_id}", responses=errors(404), summary="Show a job")
 def show_job(caller: Known, job_id: _Id) -> JobInFull:
     """With its progress, outcomes and receipt."""
-    with caller.office.pool.connection() as connection:
+    with caller.office.connection() as connection:
         row = measurement_jobs.show(connection, _uuid(job_id), account=caller.account)
     if row is None:
         raise Problem(404, NO_SUCH_JOB)
@@ -148,7 +152,7 @@ def show_job(caller: Known, job_id: _Id) -> JobInFull:
 def withdraw(caller: Known, job_id: _Id) -> Withdrawn:
     """What no other job wants is no longer due; what is paid for stays. Once more changes nothing."""
     job = _uuid(job_id)
-    with caller.office.pool.connection() as connection:
+    with caller.office.connection() as connection:
         state = measurement_jobs.withdraw(connection, job, account=caller.account)
     if state is None:
         raise Problem(404, NO_SUCH_JOB)
@@ -179,7 +183,7 @@ def _accepted(row: dict[str, Any]) -> dict[str, Any]:
 def _refused(caller: Caller, row: dict[str, Any]) -> Problem:
     wait = None
     if row["status_code"] == 429:
-        with caller.office.pool.connection() as connection:
+        with caller.office.connection() as connection:
             wait = snapshots.seconds_left_this_month(connection)
     more = {} if row["checkout_url"] is None else {"checkoutUrl": row["checkout_url"]}
     return Problem(row["status_code"], row["error"], retry_after=wait, id=str(row["id"]), state=row["state"], **more)

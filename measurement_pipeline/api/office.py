@@ -1,6 +1,8 @@
 """What the running API holds: connections, threads, and what it counts. Opened and closed with the app; no route is here."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -8,7 +10,7 @@ from measurement_pipeline.api.bearer import Bearer
 from measurement_pipeline.api.desk import FrontDesk
 from measurement_pipeline.api.limits import Allowance
 from measurement_pipeline.api.totals import KeptTotals
-from measurement_pipeline.postgres.database import Pool, pool
+from measurement_pipeline.postgres.database import Connection, Pool, pool, within
 
 # Few of each, on a server whose connections Dagster and its runs need too: what waits, waits for one. More connections than
 # intakes, so that long ones leave some for reads.
@@ -48,8 +50,15 @@ class Office:
             name=f"api-{uuid4()}",
         )
 
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """One connection and one transaction, for what is quick. Raises `TooLong` and `DatabaseUnavailable`."""
+        with self.pool.connection() as connection, within(connection, seconds=self.desk.read_within_seconds):
+            yield connection
+
     def close(self) -> None:
-        """Finish what was accepted, begin nothing more, and let go of the connections."""
+        """Finish what was begun, begin nothing more, and let go of the connections: a request that waits is a queued row."""
         self.questions.shutdown(wait=False, cancel_futures=True)
-        self.intakes.shutdown(wait=True)
+        self.intakes.shutdown(wait=True, cancel_futures=True)
+        self.totals.close()
         self.pool.close()

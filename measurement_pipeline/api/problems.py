@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from measurement_pipeline.api.log import request_id
-from measurement_pipeline.postgres.database import DatabaseUnavailable
+from measurement_pipeline.postgres.database import DatabaseUnavailable, TooLong
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ DATABASE_AWAY = (
     "Idempotency-Key, and it is taken once."
 )
 DATABASE_AWAY_SECONDS = 5
+TOO_LONG = "The answer took too long to find, and nothing was changed: ask for less, or again later"
+TOO_LONG_SECONDS = 30
 NOT_JSON = "The body is not JSON"
 _PROBLEMS_NAMED = 5
 
@@ -81,6 +83,11 @@ def handle(app: FastAPI) -> None:
     async def _(_request: Request, error: Exception) -> Response:
         logger.warning("503: %s", str(error).strip().partition("\n")[0])
         return answer(Problem(503, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS))
+
+    @app.exception_handler(TooLong)
+    async def _(_request: Request, error: Exception) -> Response:
+        logger.warning("503: %s", str(error).strip().partition("\n")[0])
+        return answer(Problem(503, TOO_LONG, retry_after=TOO_LONG_SECONDS))
 
     @app.exception_handler(Exception)
     async def _(request: Request, _error: Exception) -> Response:

@@ -4,25 +4,23 @@ An account reads what is in its catalogues and what its requests asked for or ca
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
 from measurement_pipeline.api import cursors, formats
 from measurement_pipeline.api.auth import Caller, Known
 from measurement_pipeline.api.described import errors
 from measurement_pipeline.api.models import Album, Catalog, Latest, Point, RunRate, Series, Totals
+from measurement_pipeline.api.parameters import only_described
 from measurement_pipeline.api.problems import Problem
 from measurement_pipeline.domain import isrc, run_rate
 from measurement_pipeline.postgres import measurement_jobs, reads
-from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.reads import Recording
 
 NO_SUCH_TRACK = "This account has no such recording"
@@ -35,7 +33,7 @@ _RATE = ("isrc", "window_days", "days", "plays", "plays_a_year", "reason")
 _AS_CSV: dict[str, Any] = {"content": {formats.CSV: {"schema": {"type": "string"}}}}
 _NOT_CHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "As `If-None-Match` has it."}}
 
-routes = APIRouter(prefix="/api", tags=["measurements"])
+routes = APIRouter(prefix="/api", tags=["measurements"], dependencies=[Depends(only_described)])
 
 
 @routes.get(
@@ -55,7 +53,7 @@ def of_track(
 ) -> Response:
     """The series by time, each point with its source; or the run rate of a trailing window."""
     days = _days(window, aggregate)
-    with _reading(caller) as connection:
+    with caller.office.connection() as connection:
         found = reads.recording(connection, account=caller.account, isrc=isrc.normalise(track), track=_storable(track))
         if found is None:
             raise Problem(404, NO_SUCH_TRACK)
@@ -79,7 +77,7 @@ def of_album(
     album: Annotated[str, Path(max_length=100, description="Spotify album id.")],
 ) -> Response:
     """The account's recordings on it, each with its latest count."""
-    with _reading(caller) as connection:
+    with caller.office.connection() as connection:
         rows = reads.latest_of_album(connection, account=caller.account, album=_storable(album))
     if not rows:
         raise Problem(404, NO_SUCH_ALBUM)
@@ -103,19 +101,13 @@ def of_catalog(
     """A page by ISRC; with the first page, the totals of the whole catalogue."""
     catalog = _uuid(catalog_id)
     after = None if cursor is None else cursors.song(cursor)
-    with _reading(caller) as connection:
+    with caller.office.connection() as connection:
         if not measurement_jobs.is_theirs(connection, catalog, account=caller.account):
             raise Problem(404, NO_SUCH_CATALOG)
         rows = reads.latest_of_catalog(
             connection, account=caller.account, catalog=catalog, after=after, limit=limit + 1
         )
-        totals = None
-        if after is None and not formats.wants_csv(request):
-            totals = caller.office.totals.get(
-                caller.account,
-                catalog,
-                lambda: reads.totals_of_catalog(connection, account=caller.account, catalog=catalog),
-            )
+    totals = None if after is not None or formats.wants_csv(request) else _totals(caller, catalog)
     shown = rows[:limit]
     more = cursors.after_song(shown[-1]["isrc"]) if len(rows) > limit else None
     made = Catalog(
@@ -128,14 +120,15 @@ def of_catalog(
     return formats.answer(request, made, shown, _POINT, next_page=link)
 
 
-@contextmanager
-def _reading(caller: Caller) -> Iterator[Connection]:
+def _totals(caller: Caller, catalog: UUID) -> dict[str, Any]:
+    """Outside the page's transaction: whoever waits for somebody else's addition holds no connection meanwhile."""
     office = caller.office
-    with (
-        office.pool.connection() as connection,
-        reads.within(connection, seconds=office.desk.read_within_seconds),
-    ):
-        yield connection
+
+    def add_up() -> dict[str, Any]:
+        with office.connection() as connection:
+            return reads.totals_of_catalog(connection, account=caller.account, catalog=catalog)
+
+    return office.totals.get(caller.account, catalog, add_up)
 
 
 def _rate(found: Recording, points: list[dict[str, Any]], days: int) -> RunRate:

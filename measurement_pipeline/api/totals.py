@@ -3,36 +3,47 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 _KEPT_SECONDS = 60.0
 _KEPT_AT_MOST = 1_000
+# A few of them at once, and not one for each that asks: each is heavy.
+_ADDED_UP_AT_ONCE = 4
 
 
 class KeptTotals:
-    """For any thread; of those that ask for the same at once, one adds up and the others wait for it."""
+    """For any thread; those that ask for the same at once get the same: the totals, or the error that adding up came to."""
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(_ADDED_UP_AT_ONCE, "totals")
         self._of: dict[tuple[UUID, UUID], _Kept] = {}
 
     def get(self, account: UUID, catalog: UUID, add_up: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The totals of an account's catalogue, a minute old at most."""
+        """The totals of an account's catalogue, a minute old at most. Raises what `add_up` raises; the next call tries anew."""
         with self._lock:
-            kept = self._of.pop((account, catalog), None) or _Kept()
+            kept = self._of.pop((account, catalog), None)
+            if kept is None or kept.is_failed or self._now() - kept.at > _KEPT_SECONDS:
+                kept = _Kept(self._now(), self._threads.submit(add_up))
             self._of[account, catalog] = kept  # put back last
             while len(self._of) > _KEPT_AT_MOST:
                 del self._of[next(iter(self._of))]
-        with kept.lock:
-            if kept.totals is None or self._now() - kept.at > _KEPT_SECONDS:
-                kept.totals, kept.at = add_up(), self._now()
-            return kept.totals
+        return kept.totals.result()
+
+    def close(self) -> None:
+        """Add up nothing more."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
 
+@dataclass(frozen=True, slots=True)
 class _Kept:
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.totals: dict[str, Any] | None = None
-        self.at = 0.0
+    at: float
+    totals: Future[dict[str, Any]]
+
+    @property
+    def is_failed(self) -> bool:
+        return self.totals.done() and self.totals.exception() is not None

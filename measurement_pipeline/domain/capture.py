@@ -103,10 +103,11 @@ def cost_usd(albums: int) -> Decimal:
 
 def over_cap(*, cap: Decimal, spent: Decimal, asked: Decimal) -> str:
     """Why a capture is refused that the month does not allow."""
-    return (
+    said = (
         f"The monthly cap of captures is reached: ${cap:,.2f} a calendar month (UTC), ${spent:,.3f} of it spent, and this one "
         f"would cost ${asked:,.3f}"
     )
+    return said if asked <= cap else f"{said}: more than a whole month allows, so ask for fewer albums"
 
 
 def chunks(album_ids: Sequence[str]) -> list[tuple[str, ...]]:

@@ -5,7 +5,8 @@ Rows come back as dictionaries, and connections commit statement by statement (`
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
@@ -20,6 +21,8 @@ AsyncConnection = psycopg.AsyncConnection[DictRow]
 # went away under the statement. Nothing is known of what it did.
 DatabaseUnavailable = psycopg.OperationalError
 DatabaseError = psycopg.Error
+# One of the above, where it was we who would not wait any longer (`within`): the transaction did nothing.
+TooLong = psycopg.errors.QueryCanceled
 
 # No server-side prepared statements: behind a transaction pooler the next statement may run on another server process.
 _OPTIONS: dict[str, Any] = {
@@ -60,6 +63,15 @@ def pool(url: str, *, size: int, patience_seconds: float) -> Pool:
         reconnect_timeout=patience_seconds,
         name="front desk",
     )
+
+
+@contextmanager
+def within(connection: Connection, *, seconds: float) -> Iterator[None]:
+    """A transaction each of whose statements may take so long: then it is undone, and raises `TooLong`."""
+    with connection.transaction():
+        # Local to the transaction: behind a pooler a session's settings would be another client's next.
+        connection.execute("select set_config('statement_timeout', %s, true)", [str(int(seconds * 1000))])
+        yield
 
 
 class Line:

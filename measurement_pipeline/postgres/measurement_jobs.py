@@ -87,6 +87,11 @@ def submit_once(
     return None if found is None else UUID(str(found["id"]))
 
 
+def release_key(connection: Connection, *, account: UUID, key: str, digest: bytes) -> None:
+    """Have the same question asked anew under its key, where it was refused for what may be otherwise by now."""
+    connection.execute(_SQL["release_key"], {"account": account, "key": key, "digest": digest})
+
+
 def of_key(connection: Connection, *, account: UUID, key: str) -> tuple[UUID, bytes] | None:
     """The account's request that came with an idempotency key, and the digest of what it asked."""
     found = connection.execute(_SQL["of_key"], {"account": account, "key": key}).fetchone()
@@ -252,7 +257,7 @@ def settle(connection: Connection, *, only: Sequence[UUID] | None = None) -> lis
 
 
 def withdraw(connection: Connection, job: UUID, *, account: UUID) -> State | None:
-    """Take a request of the account back, while it is open; the state it then has, or None where the account has none such.
+    """Take a request of the account back, while it or its series is open; its state then, or None where there is none such.
 
     A capture that nobody has begun and nobody else wants is not made, and the series that only this request wanted ends.
     """

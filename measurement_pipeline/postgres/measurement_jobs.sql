@@ -12,6 +12,19 @@ values (%(account)s, %(source)s, %(scope)s, %(schedule)s, %(key)s, %(digest)s)
 on conflict (account, idempotency_key) where idempotency_key is not null do nothing
 returning id;
 
+-- name: release_key
+-- What the month's cap refused, or waited for a card in vain, was not done, and the same question may be answered otherwise later.
+update measurement_jobs
+set
+    idempotency_key = null,
+    idempotency_digest = null
+where
+    account = %(account)s
+    and idempotency_key = %(key)s
+    and idempotency_digest = %(digest)s
+    and state = 'rejected'
+    and status_code in (402, 429);
+
 -- name: of_key
 select
     id,
@@ -208,7 +221,7 @@ fresh as (
             measurement.song = wanted.song
             and measurement.platform = 'spotify'
             and measurement.metric = 'platform_displayed_play_count'
-        order by measurement.captured_at desc, measurement.data_source desc, measurement.learnt_at desc
+        order by measurement.captured_at desc, measurement.data_source asc, measurement.learnt_at desc
         limit 1
     ) as latest on true
     where not exists (select from standing where standing.song = wanted.song)
@@ -399,13 +412,30 @@ where request.id = %(job)s and request.account = %(account)s;
 
 -- name: withdraw
 -- What it wanted is no longer due unless somebody else wants it too: only accepted requests pay. What was paid for stays.
-update measurement_jobs
+-- A monthly one is open for as long as its series goes on.
+update measurement_jobs as request
 set
     state = 'withdrawn',
     not_before = null,
     updated_at = now()
-where id = %(job)s and account = %(account)s and state in ('queued', 'payment_required', 'accepted')
-returning id;
+where
+    request.id = %(job)s
+    and request.account = %(account)s
+    and (
+        request.state in ('queued', 'payment_required', 'accepted')
+        or (
+            request.state = 'done'
+            and request.schedule = 'monthly'
+            and exists (
+                select
+                from playcount_snapshots as captured
+                inner join playcount_series as series
+                    on captured.account = series.account and captured.albums_digest = series.albums_digest
+                where captured.id = request.snapshot and series.stopped_at is null
+            )
+        )
+    )
+returning request.id;
 
 -- name: end_series
 -- The monthly series that a withdrawn request asked for, unless another of the account's wants the same albums.

@@ -4,8 +4,6 @@ Every statement is told the account, and finds nothing of what is not the accoun
 recordings are an account's says the view `account_songs`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -23,15 +21,6 @@ class Recording:
     isrc: str
     name: str | None
     artist: str | None
-
-
-@contextmanager
-def within(connection: Connection, *, seconds: float) -> Iterator[None]:
-    """Each statement of the block may take so long: then it raises `DatabaseUnavailable`."""
-    with connection.transaction():
-        # Local to the transaction: behind a pooler a session's settings would be another client's next.
-        connection.execute(_SQL["at_most"], {"milliseconds": str(int(seconds * 1000))})
-        yield
 
 
 def recording(connection: Connection, *, account: UUID, isrc: str | None, track: str) -> Recording | None:

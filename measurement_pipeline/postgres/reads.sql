@@ -1,10 +1,8 @@
--- What an account reads over HTTP. What is believed today of a point is the newest that was learnt of it.
+-- What an account reads over HTTP. What is believed today of a point is the newest that was learnt of it. Which count is a recording's
+-- latest says analytics.latest_play_counts, to analysts and here.
 --
 -- Whether a recording is the account's is asked of each by itself, `limit 1`: as exists() it would be planned as a join, for which
 -- all that the account has is read first (measured at 100,000 recordings: 160 ms in place of 1).
-
--- name: at_most
-select set_config('statement_timeout', %(milliseconds)s, true);
 
 -- name: ready
 select from deployment;
@@ -58,23 +56,11 @@ select
     song.name,
     song.artist,
     latest.captured_at,
-    latest.value,
+    latest.play_count as value,
     latest.data_source
 from song_identifiers as identifier
 inner join songs as song on identifier.song = song.isrc
-left join lateral (
-    select
-        measurement.captured_at,
-        measurement.value,
-        measurement.data_source
-    from song_measurements as measurement
-    where
-        measurement.song = song.isrc
-        and measurement.platform = 'spotify'
-        and measurement.metric = 'platform_displayed_play_count'
-    order by measurement.captured_at desc, measurement.data_source desc, measurement.learnt_at desc
-    limit 1
-) as latest on true
+left join analytics.latest_play_counts as latest on song.isrc = latest.song
 where
     identifier.platform = 'spotify'
     and identifier.identifier_type = 'album_id'
@@ -92,7 +78,7 @@ select
     song.name,
     song.artist,
     latest.captured_at,
-    latest.value,
+    latest.play_count as value,
     latest.data_source
 from (
     select listed.song
@@ -106,40 +92,18 @@ from (
     limit %(limit)s
 ) as page
 inner join songs as song on page.song = song.isrc
-left join lateral (
-    select
-        measurement.captured_at,
-        measurement.value,
-        measurement.data_source
-    from song_measurements as measurement
-    where
-        measurement.song = song.isrc
-        and measurement.platform = 'spotify'
-        and measurement.metric = 'platform_displayed_play_count'
-    order by measurement.captured_at desc, measurement.data_source desc, measurement.learnt_at desc
-    limit 1
-) as latest on true
+left join analytics.latest_play_counts as latest on song.isrc = latest.song
 order by song.isrc;
 
 -- name: totals_of_catalog
+-- As analytics.catalog_totals counts: what a catalogue's file claims and nobody measured is in no total.
 select
     count(*) as recordings,
-    count(latest.value) as measured,
-    coalesce(sum(latest.value), 0)::text as plays,
+    count(latest.song) as measured,
+    coalesce(sum(latest.play_count), 0)::text as plays,
     min(latest.captured_at) as oldest_captured_at,
     max(latest.captured_at) as newest_captured_at
 from catalog_songs as listed
 inner join catalogs as catalog on listed.catalog = catalog.id
-left join lateral (
-    select
-        measurement.captured_at,
-        measurement.value
-    from song_measurements as measurement
-    where
-        measurement.song = listed.song
-        and measurement.platform = 'spotify'
-        and measurement.metric = 'platform_displayed_play_count'
-    order by measurement.captured_at desc, measurement.data_source desc, measurement.learnt_at desc
-    limit 1
-) as latest on true
+left join analytics.latest_play_counts as latest on listed.song = latest.song and latest.data_source <> 'import'
 where catalog.id = %(catalog)s and catalog.account = %(account)s;

@@ -101,7 +101,7 @@ with latest as (
             measurement.song = queue.song
             and measurement.platform = 'spotify'
             and measurement.metric = 'platform_displayed_play_count'
-        order by measurement.captured_at desc, measurement.data_source desc, measurement.learnt_at desc
+        order by measurement.captured_at desc, measurement.data_source asc, measurement.learnt_at desc
         limit 1
     ) as newest
     where queue.status in ('pending', 'in_progress') and queue.rank_score <> newest.value

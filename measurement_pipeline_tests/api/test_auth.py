@@ -5,10 +5,11 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from measurement_pipeline.api import keys
 from measurement_pipeline.api.auth import EXPECTED, NO_TOKENS, NOT_GOOD
+from measurement_pipeline.api.bearer import BadTokenError, Bearer, KeysAwayError
 from measurement_pipeline.api.desk import BearerTerms
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import connect
@@ -265,6 +267,79 @@ def test_an_issuer_whose_keys_cannot_be_had_is_neither_a_yes_nor_a_no(open_front
         assert issuer.asked == 1, "it is not waited for by everybody in turn"
         issuer.listed = ["one"]
         until(lambda: get(front, good).status_code == 200, seconds=20, what="the issuer to be asked again")
+
+
+def listed(private: rsa.RSAPrivateKey, **other: str) -> dict[str, Any]:
+    return {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(private.public_key())), **other}
+
+
+class Away:
+    """An issuer's list of keys that is there or not, and how often it was asked for."""
+
+    def __init__(self, *keys: dict[str, Any]) -> None:
+        self.keys, self.is_away, self.asked, self.clock = keys, False, 0, 0.0
+        self.may_answer = Event()
+        self.may_answer.set()
+
+    def answer(self, _request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        self.may_answer.wait(20)
+        return httpx.Response(503) if self.is_away else httpx.Response(200, json={"keys": self.keys})
+
+    def bearer(self, algorithm: str = "RS256") -> Bearer:
+        terms = BearerTerms(ISSUER, AUDIENCE, algorithm, jwks_url="https://issuer.example/jwks.json")
+        return Bearer(terms, transport=httpx.MockTransport(self.answer), now=lambda: self.clock)
+
+
+@pytest.mark.parametrize("algorithm", ["RS512", "PS256"])
+def test_a_list_that_does_not_say_how_its_keys_sign_is_read_for_the_one_algorithm(algorithm: str):
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    account = uuid4()
+    bearer = Away(listed(private, kid="one", use="sig"), listed(private, kid="two", use="enc")).bearer(algorithm)
+    assert bearer.account(token(account, key=private, algorithm=algorithm, kid="one")) == account
+    with pytest.raises(BadTokenError):
+        bearer.account(token(account, key=private, algorithm="RS256", kid="one"))
+    with pytest.raises(BadTokenError):
+        bearer.account(token(account, key=private, algorithm=algorithm, kid="two"))
+
+
+def test_an_issuer_that_is_away_shuts_out_nobody_whose_key_is_known_for_a_day():
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    issuer, account = Away(listed(private, kid="one")), uuid4()
+    bearer = issuer.bearer()
+    known, unknown = (token(account, key=private, algorithm="RS256", kid=kid) for kid in ("one", "two"))
+    assert bearer.account(known) == account
+    issuer.is_away = True
+    for issuer.clock in (601.0, 602.0, 610.0):
+        assert bearer.account(known) == account
+        with pytest.raises(KeysAwayError):
+            bearer.account(unknown)  # the list may name it by now: neither a yes nor a no
+    assert issuer.asked == 2, "a look that failed is a look"
+    issuer.clock = 24 * 3600.0 + 1
+    with pytest.raises(KeysAwayError):
+        bearer.account(known)
+    issuer.is_away = False
+    issuer.clock += 31
+    assert bearer.account(known) == account
+
+
+def test_nobody_whose_key_is_known_waits_while_another_looks_at_the_list():
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    issuer, account = Away(listed(private, kid="one")), uuid4()
+    bearer = issuer.bearer()
+    known = token(account, key=private, algorithm="RS256", kid="one")
+    bearer.account(known)
+    issuer.may_answer.clear()
+    issuer.clock = 601.0
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(bearer.account, known)
+        until(lambda: issuer.asked == 2, seconds=20, what="the list to be asked for")
+        try:
+            assert bearer.account(known) == account
+            assert not first.done()
+        finally:
+            issuer.may_answer.set()
+        assert first.result(20) == account
 
 
 # --- what is said of it -------------------------------------------------------------------------------------------------

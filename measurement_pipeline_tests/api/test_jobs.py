@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from measurement_pipeline.api import accept
+from measurement_pipeline.api.jobs import TAKEN_BACK
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import BAD_SCOPE, BAD_SOURCE, NOTHING_RESOLVED, UNKNOWN_CATALOG
 from measurement_pipeline.domain.payment import Decision, Verdict
@@ -92,6 +93,14 @@ def test_over_the_months_cap_is_a_429_until_the_month_ends(open_front: Open):
     assert answer.status_code == 429
     assert answer.json()["error"].startswith("The monthly cap of captures is reached: $0.00")
     assert 1 <= int(answer.headers["Retry-After"]) <= 31 * 86_400
+
+
+def test_a_capture_that_no_month_allows_says_so(open_front: Open):
+    client = open_front(cap_usd=Decimal("0.004")).client()
+    albums = [ALBUM, "4MUSeRnhpSfkMqREFQ36mC"]
+    assert client.ask({"album_ids": albums}, source="current").json()["error"].endswith("so ask for fewer albums")
+    assert client.ask({"album_ids": albums[:1]}, source="current").status_code == 202
+    assert client.ask({"album_ids": albums[1:]}, source="current").json()["error"].endswith("would cost $0.003")
 
 
 def test_where_stripe_gives_no_answer_nothing_was_asked_for(open_front: Open):
@@ -192,6 +201,46 @@ def test_a_key_that_was_answered_402_is_answered_202_once_the_card_is_there(fron
     assert (answer.status_code, answer.json()["state"], answer.json()["enqueued"]) == (202, "accepted", 1)
 
 
+def test_a_key_that_was_answered_429_asks_anew_and_is_answered_202_once_the_month_allows_it(open_front: Open):
+    front = open_front(cap_usd=Decimal("0.003"))
+    client = front.client()
+    other = client.ask({"album_ids": ["4MUSeRnhpSfkMqREFQ36mC"]}, source="current").json()["id"]
+    for _ in range(2):
+        assert client.ask({"album_ids": [ALBUM]}, source="current", key="k").status_code == 429
+    client.delete(f"{JOBS}/{other}")
+    first, second = (client.ask({"album_ids": [ALBUM]}, source="current", key="k") for _ in range(2))
+    assert (first.status_code, first.json()["state"]) == (202, "accepted")
+    assert first.json() == second.json()
+
+
+def test_a_key_of_a_request_that_waited_for_a_card_in_vain_asks_anew(front: Front):
+    client = front.client(card=False)
+    first = client.ask({"isrcs": isrcs(1)}, key="k").json()["id"]
+    front.table.sql("update measurement_jobs set state = 'rejected', created_at = now() - interval '8 days'")
+    front.sandbox.card(str(client.account))
+    front.table.sql("delete from payment_decisions")
+    answer = client.ask({"isrcs": isrcs(1)}, key="k")
+    assert (answer.status_code, answer.json()["id"] == first) == (202, False)
+
+
+def test_the_same_key_of_a_request_that_failed_or_was_withdrawn_is_no_success(front: Front):
+    client = front.client()
+    failed = client.ask({"isrcs": isrcs(1)}, key="failed").json()["id"]
+    gone = client.ask({"isrcs": isrcs(1)}, key="gone").json()["id"]
+    front.table.sql(
+        "update measurement_jobs set state = 'failed', status_code = 500, error = 'it broke' where id = %s", failed
+    )
+    client.delete(f"{JOBS}/{gone}")
+    answer = client.ask({"isrcs": isrcs(1)}, key="failed")
+    assert (answer.status_code, answer.json()) == (
+        500, {"status": "error", "error": "it broke", "id": failed, "state": "failed"},
+    )  # fmt: skip
+    answer = client.ask({"isrcs": isrcs(1)}, key="gone")
+    assert (answer.status_code, answer.json()) == (
+        409, {"status": "error", "error": TAKEN_BACK, "id": gone, "state": "withdrawn"},
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("key", ["", "a" * 256, "two words", "caf\u00e9".encode("latin-1")])
 def test_an_idempotency_key_is_1_to_255_printable_characters(front: Front, key: object):
     answer = front.client().post(
@@ -248,6 +297,27 @@ def test_where_stripe_is_slow_the_request_is_left_to_the_sensors_run_and_taken_i
         answered.set()
     assert front.table.receipt(UUID(said["id"])) == (2, 2, 0, 0)
     assert front.table.job(UUID(said["id"]))["run_id"] == "sensor"
+
+
+def test_nobody_is_asked_about_for_a_client_that_waits_no_more(open_front: Open):
+    answered, asked = threading.Event(), []
+
+    def decide(account: UUID) -> Decision:
+        asked.append(account)
+        answered.wait(60)
+        return Decision(Verdict.ALLOWED, "a card")
+
+    front = open_front(decide=decide, answer_within_seconds=1.0)
+    clients = [front.client() for _ in range(20)]
+    try:
+        with ThreadPoolExecutor(20) as threads:
+            states = list(threads.map(lambda client: client.ask({"isrcs": isrcs(1)}).json()["state"], clients))
+    finally:
+        answered.set()
+    assert states == ["queued"] * 20
+    client = front.client()
+    assert client.ask({"isrcs": isrcs(1)}).json()["state"] == "accepted"
+    assert len(asked) <= 8 + 1, "one a thread, and the last"
 
 
 def test_what_takes_long_to_take_in_goes_on_without_the_client(open_front: Open):
@@ -392,6 +462,19 @@ def test_a_capture_that_only_a_withdrawn_job_wanted_is_not_made_and_its_series_e
     assert front.table.sql(state) == [{"state": "queued", "goes_on": True}]
     assert client.delete(f"{JOBS}/{second}").status_code == 200
     assert front.table.sql(state) == [{"state": "failed", "goes_on": False}]
+
+
+def test_a_monthly_job_whose_capture_is_over_can_be_withdrawn_while_its_series_goes_on(front: Front):
+    client = front.client()
+    job = client.ask({"album_ids": [ALBUM]}, source="current", schedule="monthly").json()["id"]
+    once = client.ask({"album_ids": [ALBUM]}, source="current").json()["id"]
+    front.table.sql("update playcount_snapshots set state = 'done'")
+    front.table.sql("update measurement_jobs set state = 'done'")
+    assert client.delete(f"{JOBS}/{once}").status_code == 409
+    assert client.delete(f"{JOBS}/{job}").json()["state"] == "withdrawn"
+    assert front.table.sql(
+        "select state, stopped_at is null as goes_on from playcount_snapshots, playcount_series"
+    ) == [{"state": "done", "goes_on": False}]
 
 
 def test_an_estimate_says_what_submit_estimate_says_and_enqueues_nothing(front: Front):

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from measurement_pipeline.api.limits import MAX_BODY_BYTES, Allowance
-from measurement_pipeline.api.problems import DATABASE_AWAY
+from measurement_pipeline.api.problems import DATABASE_AWAY, TOO_LONG
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Front, Open, listening
@@ -105,8 +105,21 @@ def test_a_read_that_takes_too_long_is_given_up(open_front: Open):
     with connect(front.desk.database_url) as connection, connection.transaction():
         connection.execute("lock table song_measurements in access exclusive mode")
         answer = client.get(f"/api/research/tracks/{isrcs(1)[0]}/measurements")
-    assert answer.status_code == 503
+    assert (answer.status_code, answer.json()["error"]) == (503, TOO_LONG)
     assert client.get(f"/api/research/tracks/{isrcs(1)[0]}/measurements").status_code == 200
+
+
+def test_nothing_that_a_client_asks_about_its_jobs_waits_for_a_lock_for_good(open_front: Open):
+    front = open_front(read_within_seconds=0.3)
+    client = front.client()
+    job = client.ask({"isrcs": isrcs(1)}).json()["id"]
+    body = {"source": "historical", "scope": {"isrcs": isrcs(1)}}
+    with connect(front.desk.database_url) as connection, connection.transaction():
+        connection.execute("lock table measurement_jobs, songstats_backfill_queue in access exclusive mode")
+        for method, path in (("GET", ""), ("GET", f"/{job}"), ("DELETE", f"/{job}"), ("POST", "/estimate")):
+            answer = client.request(method, JOBS + path, json=body if method == "POST" else None)
+            assert (answer.status_code, answer.json()["error"]) == (503, TOO_LONG), path
+    assert client.get(f"{JOBS}/{job}").json()["state"] == "accepted", "a withdrawal that was given up changed nothing"
 
 
 def test_it_finishes_what_it_accepted_before_it_ends(front: Front):

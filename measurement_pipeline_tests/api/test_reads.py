@@ -2,9 +2,12 @@
 
 import csv
 import io
+import random
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from itertools import product
 from typing import Any
 from uuid import uuid4
 
@@ -12,9 +15,10 @@ import httpx
 import pytest
 
 from measurement_pipeline.api.totals import KeptTotals
-from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable
 from measurement_pipeline.postgres.sql import statements
 from measurement_pipeline_tests.api.conftest import JOBS, Client, Front
+from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.intake.conftest import isrcs
 
 SONGS = isrcs(5)
@@ -144,7 +148,7 @@ def test_a_catalogue_is_paged_and_its_totals_are_of_the_whole_of_it(front: Front
     client = front.client()
     catalog = known(front, client)
     for place, song in enumerate(SONGS[:4]):
-        front.table.measured(song, 2**62, day=f"2026-01-0{place + 1}")
+        front.table.measured(song, 2**62, day=f"2026-01-0{place + 1}", source="songstats")
     address = f"/api/catalogs/{catalog}/measurements"
     first = client.get(address, params={"limit": 2})
     said = first.json()
@@ -178,6 +182,65 @@ def test_totals_are_added_up_once_a_minute_however_many_ask():
     assert kept.get(account, catalog, add_up) == {"plays": 4}
 
 
+def test_those_that_wait_for_totals_get_its_error_and_the_next_one_tries_anew():
+    kept, begun, go_on, tried = KeptTotals(), threading.Event(), threading.Event(), []
+    account, catalog = uuid4(), uuid4()
+
+    def add_up() -> dict[str, Any]:
+        tried.append(begun.set())
+        assert go_on.wait(20)
+        raise DatabaseUnavailable("away")
+
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(kept.get, account, catalog, add_up) for _ in range(8)]
+        assert begun.wait(20)
+        until(lambda: all(one.running() for one in asked), seconds=20, what="all to wait")
+        go_on.set()
+        assert all(isinstance(one.exception(20), DatabaseUnavailable) for one in asked)
+    assert len(tried) == 1
+    assert kept.get(account, catalog, lambda: {"plays": 1}) == {"plays": 1}
+
+
+def test_what_a_file_claims_is_shown_with_its_source_and_is_in_no_total(front: Front):
+    client = front.client()
+    catalog = known(front, client, 3)
+    front.table.measured(SONGS[0], 10, day="2026-01-01", source="songstats")
+    # Newer, and of a file: what was measured stays the latest count.
+    front.table.measured(SONGS[0], 99, day="2026-02-01")
+    front.table.measured(SONGS[1], 1_000, day="2026-02-01")
+    said = client.get(f"/api/catalogs/{catalog}/measurements").json()
+    assert [(one["value"], one["data_source"]) for one in said["recordings"]] == [
+        (10, "songstats"),
+        (1_000, "import"),
+        (None, None),
+    ]
+    assert said["totals"] == {
+        "recordings": 3, "measured": 1, "plays": 10,
+        "oldest_captured_at": "2026-01-01T00:00:00Z", "newest_captured_at": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+
+
+def test_the_latest_counts_and_totals_are_those_that_analysts_see(front: Front):
+    client = front.client()
+    catalog = known(front, client)
+    some = random.Random(20261126)
+    for song, source, day in product(SONGS, ("import", "songstats", "apify_spotify_playcount"), range(1, 5)):
+        if some.random() < 0.4:
+            front.table.measured(song, some.randrange(1_000), day=f"2026-01-0{day}", source=source)
+    said = client.get(f"/api/catalogs/{catalog}/measurements").json()
+    assert [(one["isrc"], one["value"], one["data_source"]) for one in said["recordings"]] == [
+        tuple(row.values())
+        for row in front.table.sql(
+            "select song, play_count, data_source from analytics.catalog_play_counts where catalog = %s order by song",
+            catalog,
+        )
+    ]
+    (theirs,) = front.table.sql(
+        "select recordings, recordings_measured, play_count from analytics.catalog_totals where catalog = %s", catalog
+    )
+    assert [said["totals"][name] for name in ("recordings", "measured", "plays")] == list(theirs.values())
+
+
 def test_an_empty_catalogue_has_totals_of_nothing(front: Front):
     client = front.client()
     said = client.get(f"/api/catalogs/{known(front, client, 0)}/measurements").json()
@@ -203,7 +266,7 @@ def test_whose_a_recording_is_costs_the_same_however_many_the_account_has(front:
             line
             for row in plan
             for line in row.values()
-            if re.search("Seq Scan on (catalog_songs|songs|song_id)", line)
+            if re.search(r"Seq Scan on (catalog_songs|songs|song_identifiers)\b", line)
         ]
         assert scanned == [], name
 
@@ -253,6 +316,8 @@ def test_what_a_client_has_already_is_not_sent_again_until_it_changes(front: Fro
     for known_tags in (tag, f'"other", {tag}', f"W/{tag}", "*"):
         again = client.get(track(SONGS[0]), headers={"If-None-Match": known_tags})
         assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", tag)
+    in_two = client.get(track(SONGS[0]), headers=[("If-None-Match", '"other"'), ("If-None-Match", tag)])
+    assert in_two.status_code == 304
     assert client.get(track(SONGS[0]), headers={"If-None-Match": tag, "Accept": "text/csv"}).status_code == 200
     front.table.measured(SONGS[0], 7)
     assert client.get(track(SONGS[0]), headers={"If-None-Match": tag}).status_code == 200
@@ -330,3 +395,38 @@ def test_asking_without_a_card_gives_nothing_to_read(front: Front):
     client = front.client(card=False)
     assert client.ask({"isrcs": [SONGS[0]]}).status_code == 402
     assert client.get(track(SONGS[0])).status_code == 404
+
+
+def test_what_an_account_withdrew_it_may_read_only_where_it_paid_for_it(front: Front):
+    client, other = front.client(), front.client()
+    stored, bought, later = SONGS[:3]
+    other.ask({"isrcs": [stored, bought, later]})
+    front.table.sql("update songstats_backfill_queue set status = 'done', outcome = 'stored' where song = %s", stored)
+    front.table.measured(stored, 7, source="songstats")
+    job = client.ask({"isrcs": [stored, bought, later]}).json()["id"]
+    assert client.get(track(stored)).status_code == 200
+    front.table.sql(
+        "insert into songstats_quota_ledger (song, account, job, run_id, lease) values (%s, %s, %s, 'run', 1)",
+        bought, client.account, job,
+    )  # fmt: skip
+    assert client.delete(f"{JOBS}/{job}").status_code == 200
+    front.table.measured(later, 7, source="songstats")
+    assert [client.get(track(song)).status_code for song in (stored, bought, later)] == [404, 200, 404]
+    assert other.get(track(later)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("windw=90d", "Unknown in the query: 'windw'; expected aggregate, window"),
+        ("aggregate=run_rate&window=90d&window=365d", "window: expected one, got 2"),
+    ],
+)
+def test_a_query_that_a_route_does_not_describe_is_a_400_that_names_it(front: Front, query: str, expected: str):
+    client = front.client()
+    known(front, client)
+    answer = client.get(f"{track(SONGS[0])}?{query}")
+    assert (answer.status_code, answer.json()["error"]) == (400, expected)
+    assert httpx.get(f"{front.url}{track(SONGS[0])}?{query}").status_code == 401, (
+        "to nobody is anything said of a route"
+    )
