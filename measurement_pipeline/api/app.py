@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
@@ -45,7 +46,7 @@ def application(desk: FrontDesk) -> FastAPI:
         yield
         await run_in_threadpool(office.close)
 
-    app = FastAPI(title=TITLE, version=VERSION, description=ABOUT, lifespan=open_for_business, redoc_url=None)
+    app = FastAPIOffline(title=TITLE, version=VERSION, description=ABOUT, lifespan=open_for_business, redoc_url=None)
     app.state.office = office
     problems.handle(app)
     for routes in (jobs.routes, reads.routes, health):

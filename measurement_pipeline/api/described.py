@@ -20,11 +20,14 @@ MEANING = {
     402: "No card is on file: save one at `checkoutUrl`, and the job goes on by itself.",
     404: "There is none such of this account.",
     408: "The body did not come in time.",
-    409: "It cannot be done any more, or the Idempotency-Key came with another body before.",
+    409: "It cannot be done any more, or the Idempotency-Key came with another body before, or its job was withdrawn.",
     413: "The body is too long.",
     429: "Too many requests, or the monthly cap of captures: wait as `Retry-After` says.",
     500: "A defect of ours; the id is in `error`.",
-    503: "Stripe, the database or a token's issuer gives no answer: neither a yes nor a no. Wait as `Retry-After` says.",
+    503: (
+        "Stripe, the database or a token's issuer gives no answer, or none in time: neither a yes nor a no. "
+        "Wait as `Retry-After` says."
+    ),
 }
 _WAIT = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 _ANYWHERE = (401, 408, 413, 429, 500, 503)

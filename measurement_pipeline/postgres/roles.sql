@@ -104,7 +104,7 @@ select,
 insert (account, source, scope, schedule, idempotency_key, idempotency_digest),
 update (
     state, status_code, error, checkout_url, asked, enqueued, skipped, snapshot, estimated_cost_usd, reused, attempts, not_before,
-    run_id, updated_at
+    run_id, updated_at, idempotency_key, idempotency_digest
 )
 on measurement_jobs to measurement_pipeline;
 

@@ -5,6 +5,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import httpx
+
 from measurement_pipeline.api.described import MEANING
 from measurement_pipeline_tests.api.conftest import Front
 from measurement_pipeline_tests.intake.conftest import isrcs
@@ -50,3 +52,13 @@ def test_the_page_names_every_error_there_is():
     table = PAGE.split("## Errors")[1].split("## ")[0]
     named = {int(status) for row in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for status in row.split(",")}
     assert named == set(MEANING)
+
+
+def test_the_page_of_the_routes_needs_no_other_host(front: Front):
+    page = httpx.get(f"{front.url}/docs")
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 3
+    for address in loaded:
+        assert address.startswith("/")
+        assert len(httpx.get(front.url + address).content) > 1_000
+    assert "https://" not in page.text
