@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from measurement_pipeline.api.models import Refused
+from measurement_pipeline.domain.payment import NO_CARD
 
 TITLE = "Measurement jobs"
 VERSION = "1"
@@ -29,6 +30,28 @@ MEANING = {
         "Wait as `Retry-After` says."
     ),
 }
+_JOB = "00000000-0000-4000-8000-00000000000b"
+# What a client sees of each: the body of one that happens.
+_EXAMPLES: dict[int, dict[str, str]] = {
+    400: {"error": "source must be current or historical"},
+    401: {"error": "Expected exactly one of the headers x-api-key and Authorization: Bearer"},
+    402: {
+        "error": NO_CARD,
+        "id": _JOB,
+        "state": "payment_required",
+        "checkoutUrl": "https://checkout.stripe.com/c/pay/cs_example",
+    },
+    404: {"error": "There is no such measurement job of this account"},
+    408: {"error": "The body did not come within 20 s"},
+    409: {
+        "error": "That Idempotency-Key came with another request before: expected the same body, or a new key",
+        "id": _JOB,
+    },
+    413: {"error": "The body is longer than 1,048,576 bytes: ask for a catalogue, or in several requests"},
+    429: {"error": "Too many requests of this account: 600 a minute are allowed"},
+    500: {"error": "Something went wrong here, not with the request. Tell us its id: 0b1f…"},
+    503: {"error": "Stripe could not be reached. Nothing was asked for: send it again later."},
+}
 _WAIT = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 _ANYWHERE = (401, 408, 413, 429, 500, 503)
 
@@ -40,6 +63,7 @@ def errors(*statuses: int, anybody: bool = False) -> dict[int | str, dict[str, A
         status: {
             "model": Refused,
             "description": MEANING[status],
+            "content": {"application/json": {"example": {"status": "error", **_EXAMPLES[status]}}},
             **({"headers": _WAIT} if status in (429, 503) else {}),
         }
         for status in sorted(every)

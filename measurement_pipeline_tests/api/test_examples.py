@@ -62,3 +62,17 @@ def test_the_page_of_the_routes_needs_no_other_host(front: Front):
         assert address.startswith("/")
         assert len(httpx.get(front.url + address).content) > 1_000
     assert "https://" not in page.text
+
+
+def test_every_error_of_every_route_is_described_with_a_body_of_its_own(front: Front):
+    described = httpx.get(f"{front.url}/openapi.json").json()
+    bodies = {}
+    for operation in (one for path in described["paths"].values() for one in path.values()):
+        for status, answer in operation["responses"].items():
+            if int(status) >= 400:
+                body = answer["content"]["application/json"]["example"]
+                assert body["status"] == "error"
+                assert ("checkoutUrl" in body) == (status == "402")
+                bodies[status] = body["error"]
+    assert set(bodies) == {str(status) for status in MEANING}
+    assert len(set(bodies.values())) == len(bodies)
