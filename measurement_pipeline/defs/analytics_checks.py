@@ -37,7 +37,8 @@ def no_day_is_to_come(_instance: dg.DagsterInstance, connection: Connection, _pi
 
 
 @check(
-    "Of what was bought or captured in the last day, no cumulative count falls. Platforms do restate: a person should know.",
+    f"Of the {analytics.MOST_SERIES} recordings that the last day bought or captured last, no cumulative count falls. Platforms "
+    "do restate: a person should know.",
     key_of("daily_play_counts"),
 )
 def counts_do_not_fall(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
@@ -46,7 +47,8 @@ def counts_do_not_fall(_instance: dg.DagsterInstance, connection: Connection, _p
 
 
 @check(
-    "Of what was bought or captured in the last day, no series lacks more than a tenth of its days.",
+    f"Of the {analytics.MOST_SERIES} recordings that the last day bought or captured last, no series lacks more than a tenth of "
+    "its days.",
     key_of("daily_play_counts"),
 )
 def series_are_whole(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:

@@ -56,6 +56,7 @@ LIMITS = {
     # What the planner expects of the views is far above what comes, and compiling for it would take longer than the query.
     "jit": "off",
 }
+# Which nobody else may set, however much of a login's is theirs.
 LIMITS_BY_SUPERUSER = {"temp_file_limit": "10GB"}
 ANALYSTS_CONNECTIONS = 5
 """How many sessions a login of analysts may have at once."""
@@ -108,9 +109,8 @@ def apply(connection: psycopg.Connection[Any]) -> str | None:
         cursor.execute(_SQL["grant_views"])
         with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
             cursor.execute(_SQL["grant_views_to_come"])
-        unlimited = _limit_analysts(cursor)
-        if unlimited:
-            left.append(f"{', '.join(unlimited)} may read as analysts without limits: {here['login']} may not set them")
+        for name, missing in _limit_analysts(cursor).items():
+            left.append(f"{name} may read as an analyst without {', '.join(missing)}: {here['login']} may not set that")
         return "; ".join(left) or None
 
 
@@ -133,25 +133,26 @@ def _own(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
         cursor.execute(sql.SQL("alter view {} owner to measurement_owner").format(view))
 
 
-def _limit_analysts(cursor: psycopg.Cursor[dict[str, Any]]) -> list[str]:
-    """Set the limits of the analysts' logins that lack them; the logins of which this one may not."""
-    unlimited = []
+def _limit_analysts(cursor: psycopg.Cursor[dict[str, Any]]) -> dict[str, list[str]]:
+    """Set the limits of the analysts' logins that lack them; by login, those that this one may not set."""
+    unlimited: dict[str, list[str]] = {}
     for analyst in cursor.execute(_SQL["analysts"]).fetchall():
         login = sql.Identifier(analyst["name"])
         has = {row["name"] for row in cursor.execute(_SQL["settings"], {"login": analyst["name"]}).fetchall()}
-        try:
-            with cursor.connection.transaction():
-                for name, value in LIMITS.items():
-                    if name not in has:
-                        _set(cursor, login, name, value)
-                if analyst["connections"] < 0:
+        missing = {name: value for name, value in (LIMITS | LIMITS_BY_SUPERUSER).items() if name not in has}
+        for name, value in missing.items():
+            try:
+                with cursor.connection.transaction():
+                    _set(cursor, login, name, value)
+            except psycopg.errors.InsufficientPrivilege:
+                unlimited.setdefault(analyst["name"], []).append(name)
+        if analyst["connections"] < 0:
+            try:
+                with cursor.connection.transaction():
                     limit = sql.Literal(ANALYSTS_CONNECTIONS)
                     cursor.execute(sql.SQL("alter role {} connection limit {}").format(login, limit))
-        except psycopg.errors.InsufficientPrivilege:
-            unlimited.append(analyst["name"])
-        with suppress(psycopg.errors.InsufficientPrivilege), cursor.connection.transaction():
-            for name in LIMITS_BY_SUPERUSER.keys() - has:
-                _set(cursor, login, name, LIMITS_BY_SUPERUSER[name])
+            except psycopg.errors.InsufficientPrivilege:
+                unlimited.setdefault(analyst["name"], []).append("a connection limit")
     return unlimited
 
 

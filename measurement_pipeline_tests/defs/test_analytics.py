@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64decode
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,8 @@ import pytest
 from measurement_pipeline.defs.analytics import analytics_assets, key_of
 from measurement_pipeline.defs.catalog_charts import CATALOG_CHARTS
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
-from measurement_pipeline.postgres import views
+from measurement_pipeline.postgres import analytics, views
+from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.defs.conftest import Stage
 from measurement_pipeline_tests.workbench import isrcs
 
@@ -278,6 +280,17 @@ def test_between_two_runs_of_a_drain_nothing_is_asked_for(drained: Stage):
     assert kept == cursor
     drained.bench.cover([SONGS[2]])
     assert len(tick(drained, cursor)[0]) == 1
+
+
+def test_what_is_asked_of_one_moment_is_not_changed_by_what_a_run_does_beside_it(drained: Stage):
+    bench = drained.bench
+    with connect(bench.terms.database_url) as connection, analytics.of_one_moment(connection):
+        before = analytics.standing(connection, bench.terms.rules, soon_seconds=60)
+        bench.ask_for([SONGS[2]])
+        bench.cover([SONGS[2]])
+        assert replace(analytics.standing(connection, bench.terms.rules, soon_seconds=60), now=before.now) == before
+    with connect(bench.terms.database_url) as connection:
+        assert analytics.standing(connection, bench.terms.rules, soon_seconds=60).last_change != before.last_change
 
 
 def test_while_a_recording_is_being_bought_nothing_is_asked_for(drained: Stage):

@@ -706,6 +706,20 @@ def test_a_login_that_may_create_roles_sets_them_up_alone(bare: str):
         connection.execute("create role analyst login; grant measurement_client to analyst; drop role analyst")
 
 
+def test_a_limit_of_an_analyst_that_only_a_superuser_may_set_is_said_to_be_missing(bare: str):
+    logins, owner = owning(bare, "createrole")
+    assert migrate.upgrade(owner, kind="live") is None
+    with connect(owner) as connection:
+        connection.execute("create role analyst login; grant measurement_analyst to analyst")
+    for _ in range(2):
+        assert migrate.upgrade(owner, kind="live") == (
+            f"analyst may read as an analyst without temp_file_limit: {login_of(owner)} may not set that"
+        )
+    assert limits(logins.url("analyst")) == {**roles.LIMITS, "temp_file_limit": "-1"}
+    assert migrate.upgrade(bare, kind="live") is None
+    assert migrate.upgrade(owner, kind="live") is None
+
+
 def test_a_login_that_finds_the_roles_gives_them_their_rights_and_keeps_its_tables(bare: str):
     logins, owner = owning(bare)
     with connect(bare) as connection:
