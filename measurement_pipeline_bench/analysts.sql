@@ -22,24 +22,23 @@ cross join generate_series(0, %(days)s::int - 1) as day_place;
 -- name: catalogue
 with labelled as (
     insert into accounts (name) values ('bench') returning id
-),
-
-listed as (
-    insert into catalogs (account, name)
-    select
-        labelled.id,
-        'bench'
-    from labelled
-    returning id
 )
 
+insert into catalogs (account, name)
+select
+    labelled.id,
+    'bench'
+from labelled
+returning id;
+
+-- name: list_songs
 insert into catalog_songs (catalog, song)
 select
-    listed.id,
+    catalog.id,
     recording.isrc
-from listed
+from catalogs as catalog
 cross join (select songs.isrc from songs order by songs.isrc limit %(size)s) as recording
-returning catalog;
+on conflict (catalog, song) do nothing;
 
 -- name: tidy
 vacuum (analyze) song_measurements, songs, catalog_songs, catalogs, accounts;
