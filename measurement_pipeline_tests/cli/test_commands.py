@@ -348,6 +348,37 @@ def test_the_queue_says_what_waits_and_for_what(run, bench):
     assert "1 (1 stored)" in words
 
 
+def test_what_only_a_withdrawn_request_wanted_is_not_next_and_is_said_to_be_withdrawn(run, bench):
+    songs = isrcs(4)
+    job = bench.ask_for(songs)
+    bench.ask_for(songs[:1], account=uuid4())
+    bench.cover(songs[3:])
+    bench.sql("update songstats_backfill_queue set operator_launched = true where song = %s", songs[1])
+    with connect(bench.database_url) as connection:
+        measurement_jobs.withdraw(connection, job, account=bench.account)
+    found = told(run("queue", "--json"))
+    assert [row["song"] for row in found["next"]] == songs[:2]
+    assert (found["counts"]["pending"], found["counts"]["unwanted"]) == (3, 1)
+    assert "1 of these are not bought: their requests were withdrawn, and nobody else wants them" in run("queue").stdout
+    came_from = told(run("jobs", job, "--json"))["came_from"]
+    assert (came_from["withdrawn"], came_from["still_open"], came_from["bought"]) == (3, 0, 1)
+    words = run("jobs", job).stdout
+    assert "3 withdrawn, and not bought" in words
+    assert "still open" not in words
+
+
+def test_an_answer_that_was_paid_for_is_read_next_though_its_request_was_withdrawn(run, bench):
+    (song,) = isrcs(1)
+    job = bench.ask_for([song])
+    bench.cover([song])
+    bench.sql("update songstats_responses set parser_version = null")
+    bench.sql("update songstats_backfill_queue set status = 'pending', outcome = null")
+    with connect(bench.database_url) as connection:
+        measurement_jobs.withdraw(connection, job, account=bench.account)
+    found = told(run("queue", "--json"))
+    assert ([row["song"] for row in found["next"]], found["counts"]["unwanted"]) == ([song], 0)
+
+
 # --- what a person overrides
 
 
