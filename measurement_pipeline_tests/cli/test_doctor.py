@@ -305,6 +305,17 @@ def test_a_daemon_that_does_not_beat_fails_whether_it_never_did_or_stopped(docto
     assert "dagster-daemon run" in stopped[1]
 
 
+def test_a_daemon_that_was_stopped_with_its_dev_is_not_called_running(doctor, well, instance, tmp_path):  # noqa: F811
+    with alone(tmp_path / "local" / "sandbox", "dev"):
+        beat(instance)
+        assert doctor()["daemon"][0] == "ok"
+    verdict, words = doctor()["daemon"]
+    assert verdict == "FAIL"
+    assert words.startswith("NOT RUNNING: `dev` was stopped 20")
+    beat(instance)
+    assert doctor()["daemon"][0] == "ok", "another one runs"
+
+
 def test_a_part_of_the_daemon_that_does_not_beat_is_named(doctor, well, instance):  # noqa: F811
     instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 300, "SENSOR", None, None))
     found = doctor()["daemon"]
