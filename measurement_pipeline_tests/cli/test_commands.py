@@ -156,7 +156,7 @@ def test_a_request_is_a_row_as_a_client_would_insert_it(run, bench, imported):
         (("--source", "historical", "--isrc", "AA6Q72000000", "--album", "x"), 2, "exactly one"),
         (("--source", "past", "--isrc", "AA6Q72000000"), 2, "past"),
         (("--source", "historical", "--isrc", "AA6Q7200000"), 1, "'AA6Q7200000'"),
-        (("--source", "historical", "--isrc", "AA6Q72000000", "--monthly"), 1, "monthly"),
+        (("--source", "historical", "--isrc", "AA6Q72000000", "--monthly"), 2, "--monthly goes with --source current"),
         (("--source", "historical", "--catalog", "nobody's"), 1, "nobody's"),
         (("--source", "historical", "--catalog", "0f0f0f0f-0000-4000-8000-000000000001"), 1, "0f0f0f0f"),
         (("--source", "historical", "--isrc", "AA6Q72000000", "--estimate", "--wait"), 2, "--wait"),
