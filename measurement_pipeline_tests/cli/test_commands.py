@@ -15,6 +15,7 @@ import pytest
 from measurement_pipeline.cli import progress
 from measurement_pipeline.cli.services import free_port
 from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.health import incidents
 from measurement_pipeline.intake import take_in as intake
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseError, connect
@@ -379,6 +380,22 @@ def test_an_answer_that_was_paid_for_is_read_next_though_its_request_was_withdra
     assert ([row["song"] for row in found["next"]], found["counts"]["unwanted"]) == ([song], 0)
 
 
+# --- incidents
+
+
+def test_open_incidents_are_listed_with_since_when_and_how_often(run, database_url):
+    assert run("incidents").stdout == "no incident is open\n"
+    assert told(run("incidents", "--json")) == []
+    for _ in range(2):
+        incidents.see_failure(database_url, "analytics_refresh", "the disk is full", run="0f0f0f0f-0000")
+    (found,) = told(run("incidents", "--json"))
+    assert (found["key"], found["times"], found["told_at"]) == ("analytics_refresh: the disk is full", 2, None)
+    assert found["opened_at"] < found["last_at"]
+    words = run("incidents").stdout
+    assert "analytics_refresh failed: the disk is full" in words
+    assert "Look at run 0f0f0f0f" in words
+
+
 # --- what a person overrides
 
 
@@ -525,6 +542,7 @@ def test_every_command_explains_itself(cli):
         "dev",
         "spend",
         "doctor",
+        "incidents",
         "audit",
     ):
         assert command in cli("--help").stdout
