@@ -1,13 +1,14 @@
 """What the documents name exists, and what exists is named."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from measurement_pipeline.cli import main
+from measurement_pipeline.cli import main, sample_accounts
 from measurement_pipeline.defs import assets, jobs, schedules, sensors
 from measurement_pipeline.domain.measurement_job import State
 from measurement_pipeline.domain.outcome import Outcome
@@ -176,6 +177,28 @@ def test_the_tutorials_queries_run_for_an_analyst_and_find_what_they_ask_for(ben
         for query, count in zip(queries, rows, strict=True)
         if not count and "null" not in query and "is_jump" not in query
     ] == []
+
+
+def test_the_tutorial_begins_with_commands_that_there_are_on_what_dev_seeds():
+    begin = TUTORIAL.split("```sh\n")[1].split("```")[0]
+    assert "make dev" in TUTORIAL.split("```sh\n")[0]
+    assert isinstance(main, click.Group)
+    for line in re.findall(r"\.venv/bin/measurement-pipeline ([^)\n]+)", begin):
+        name, *arguments = shlex.split(line)
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        command.make_context(name, arguments)
+    account, catalog = sample_accounts.WITH_CARD, sample_accounts.CATALOGS[sample_accounts.WITH_CARD]
+    assert f"--account {account} --catalog {catalog}\n" in begin
+    assert not re.findall(r"(?<!\.venv/bin/)measurement-pipeline", TUTORIAL)
+
+
+def test_a_fresh_sandbox_answers_now_what_the_tutorial_asks_of_a_month_ago(bench: Workbench):
+    sample_catalogue(bench)
+    bench.sql("update song_measurements set learnt_at = now() - interval '1 minute'")
+    (query,) = re.findall(r"^select known\..*?(?=;)", TUTORIAL, re.MULTILINE | re.DOTALL)
+    assert not bench.sql(query)
+    assert bench.sql(query.replace("now() - interval '30 days'", "now()"))
 
 
 def test_the_tutorials_script_runs_for_an_analyst(

@@ -260,7 +260,7 @@ class Drain:
                 case Verdict.BUDGET:
                     self.stop("the budget is spent")
                 case Verdict.UNPAID:
-                    await self._defer(claim, "no card on file", wait=None)
+                    await self._defer(claim, "nobody with a card on file wants it", wait=None)
                 case Verdict.STALE if reservation.account is not None:
                     stale.setdefault(reservation.account, []).append(claim)
         return reserved, stale

@@ -35,6 +35,7 @@ _COMMANDS = (
     "api",
     "keys",
     "doctor",
+    "incidents",
     "audit",
     "sandbox",
 )

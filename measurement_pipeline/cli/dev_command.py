@@ -99,12 +99,16 @@ def command(
     click.echo("stopped", err=True)
 
 
-def _tell_how_to_play(state: Path | None, api: str, key: str) -> None:
+def _tell_how_to_play(state: Path | None, api: str, key: str | None) -> None:
     program = "measurement-pipeline" if state is None else f"measurement-pipeline --state {shlex.quote(str(state))}"
     submit = f"{program} submit --source historical --wait"
     named = (("account with a card:   ", accounts.WITH_CARD), ("account without a card:", accounts.WITHOUT_CARD))
     for words, account in named:
         output.say(f"{words} {account}\n  {submit} --account {account} --catalog {accounts.CATALOGS[account]}")
+    if key is None:
+        make = f"{program} keys create --account {accounts.WITH_CARD} --name sandbox"
+        output.say(f"over HTTP: the sandbox's own key is not accepted any more; this makes another\n  {make}")
+        return
     output.say(
         f"over HTTP, as the account with a card:\n  curl -H 'x-api-key: {key}' {api}/api/research/measurement-jobs"
     )

@@ -42,7 +42,7 @@ def lines(target: Target) -> Iterator[Line]:
             return
         yield ok("Dagster's storage", f"reached: {address.in_words(target.dagster_url)}")
         yield _schema(instance)
-        yield _daemon(instance, starting)
+        yield _daemon(instance, starting, stopped_at=presence.stopped_at(target.home, "dev"))
         yield _monitoring(instance)
         yield from _automation(instance, starting)
         yield _runs(instance, target)
@@ -55,15 +55,18 @@ def _schema(instance: "DagsterInstance") -> Line:
     return fail("Dagster's schema", f"at {found or 'none'}, this Dagster needs {head}: run `dagster instance migrate`")
 
 
-def _daemon(instance: "DagsterInstance", starting: str | None) -> Line:
+def _daemon(instance: "DagsterInstance", starting: str | None, *, stopped_at: datetime | None) -> Line:
     from measurement_pipeline.defs.automation import quiet_daemons
 
     quiet = quiet_daemons(instance)
     beats = instance.get_daemon_heartbeats()
     required = sorted(instance.get_required_daemon_types())
+    cure = "nothing is taken in or bought until it runs: start `measurement-pipeline dev` or `dagster-daemon run`"
+    last = max((beat.timestamp for beat in beats.values()), default=None)
+    # A daemon of somebody else's beats on after that.
+    if last is not None and stopped_at is not None and last < stopped_at.timestamp():
+        return fail("daemon", f"NOT RUNNING: `dev` was stopped {shown(stopped_at)}, and nothing beats since; {cure}")
     if quiet:
-        cure = "nothing is taken in or bought until it runs: start `measurement-pipeline dev` or `dagster-daemon run`"
-        last = max((beat.timestamp for beat in beats.values()), default=None)
         never_or_last = "it never ran" if last is None else f"its last sign of life was {_moment(last)}"
         parts = (
             f"{name} never beat" if beat is None else f"{name} last beat {shown(beat)}" for name, beat in quiet.items()

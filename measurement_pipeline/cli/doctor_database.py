@@ -9,9 +9,10 @@ from measurement_pipeline.cli.diagnosis import Line, Verdict, fail, ok, warn
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import Target
 from measurement_pipeline.health import silence
-from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.health.finding import Finding, at
+from measurement_pipeline.health.incidents import passes_by_itself
 from measurement_pipeline.health.silence import Machine
-from measurement_pipeline.postgres import health, migrate, snapshots, songstats_ledger
+from measurement_pipeline.postgres import health, incidents, migrate, snapshots, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.songstats_ledger import Deployment
 
@@ -22,6 +23,10 @@ _PAUSED = {"Apify": "apify", "Spotify": "spotify"}
 
 _IDLE_SECONDS = 300.0
 
+# Of many incidents, the first few: the command has them all.
+_INCIDENTS_TOLD = 3
+
+_ASKED_OF_OURS = ("incidents", "breaker", "pause", "budget", "queue", "requests", "captures")
 _NOT_ASKED = "not asked: the database has no schema of this version, or is another deployment's"
 
 
@@ -35,10 +40,9 @@ def lines(target: Target) -> Iterator[Line]:
             yield line
         yield sessions(connection)
         if not is_ours:
-            yield from (
-                warn(name, _NOT_ASKED) for name in ("breaker", "pause", "budget", "queue", "requests", "captures")
-            )
+            yield from (warn(name, _NOT_ASKED) for name in _ASKED_OF_OURS)
             return
+        yield _incidents(connection)
         vendor = songstats_ledger.deployment(connection)
         yield _breaker(vendor)
         yield (
@@ -83,6 +87,21 @@ def _stamp(target: Target) -> Line:
         f"the database is `{found}`, the vendors of these settings are `{target.kind}`: point DATABASE_URL at a database of "
         "its own kind, or set the keys and addresses of the other vendors; never edit the stamp",
     )
+
+
+def _incidents(connection: Connection) -> Line:
+    """What went wrong and is not over, whether or not any other line has a word of it."""
+    found = incidents.open_now(connection)
+    if not found:
+        return ok("incidents", "none is open")
+    told = [
+        f"Since {at(one.opened_at)}{f', {one.times:,} times' if one.times > 1 else ''}: {one.what}"
+        for one in found[:_INCIDENTS_TOLD]
+    ]
+    words = f"{len(found):,} OPEN. {' '.join(told)} `measurement-pipeline incidents` lists them"
+    if all(map(passes_by_itself, found)):
+        return warn("incidents", words)
+    return fail("incidents", words)
 
 
 def _breaker(vendor: Deployment) -> Line:

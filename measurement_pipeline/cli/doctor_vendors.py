@@ -99,5 +99,6 @@ def spotify(settings: Settings, kind: Kind) -> Iterator[Line]:
 def webhook(settings: Settings) -> Line:
     """Whether incidents are told anywhere. The address itself is a secret."""
     if settings.alert_webhook_url is None:
-        return warn("webhook", "ALERT_WEBHOOK_URL is not set: incidents are shown in Dagster and told nowhere")
+        where = "shown here, in Dagster and by `measurement-pipeline incidents`, and told nowhere"
+        return warn("webhook", f"ALERT_WEBHOOK_URL is not set: incidents are {where}")
     return ok("webhook", "set (its address is a secret, and it is not tried here)")

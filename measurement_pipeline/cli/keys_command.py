@@ -15,6 +15,12 @@ from measurement_pipeline.cli.target import database
 from measurement_pipeline.postgres import api_keys, operator_acts
 
 
+def _not_blank(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
+    if not name.strip():
+        raise click.BadParameter("expected a name that says what the key is for, and none of blanks alone")
+    return name
+
+
 @click.group("keys")
 def command() -> None:
     """API keys: make, list and revoke them."""
@@ -22,7 +28,9 @@ def command() -> None:
 
 @command.command("create")
 @names.account_option
-@click.option("--name", required=True, metavar="NAME", help="What it is for: shown by `keys list`.")
+@click.option(
+    "--name", required=True, callback=_not_blank, metavar="NAME", help="What it is for: shown by `keys list`."
+)
 @click.option(
     "--expires",
     type=click.DateTime(["%Y-%m-%d"]),

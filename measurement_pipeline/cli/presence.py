@@ -1,5 +1,7 @@
 """That a `dev` or `demo` runs on a directory of state: the lock that keeps it alone, and what it says there of itself.
 
+One that ends says when; one that was killed leaves what it said when it began.
+
 Who wants to know reads the file and locks nothing, so that it stands in nobody's way.
 """
 
@@ -26,20 +28,29 @@ def alone(home: Path, command: str, *, doubles_port: int | None = None, api_url:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RefusedError(f"`measurement-pipeline {command}` runs already, with its state in {home}") from None
-        lock.truncate(0)
-        said = {"doubles_port": doubles_port, "api_url": api_url, "started_at": datetime.now(UTC).isoformat()}
-        lock.write(json.dumps(said).encode())
-        lock.flush()
+
+        def say(**said: object) -> None:
+            lock.truncate(0)
+            lock.write(json.dumps(said).encode())
+            lock.flush()
+
+        say(doubles_port=doubles_port, api_url=api_url, started_at=datetime.now(UTC).isoformat())
         try:
             yield
         finally:
-            lock.truncate(0)
+            say(stopped_at=datetime.now(UTC).isoformat())
 
 
 def seconds_since_start(home: Path, command: str) -> float | None:
     """How long `command` has run on `home`; None: it does not, or nothing is known of it."""
-    said = _said(home, command)
-    return (datetime.now(UTC) - datetime.fromisoformat(said["started_at"])).total_seconds() if said else None
+    started_at = _said(home, command).get("started_at")
+    return None if started_at is None else (datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds()
+
+
+def stopped_at(home: Path, command: str) -> datetime | None:
+    """When `command` ended on `home`, with all that it ran; None: it runs, was killed, or never ran."""
+    moment = _said(home, command).get("stopped_at")
+    return None if moment is None else datetime.fromisoformat(moment)
 
 
 def doubles_port(home: Path) -> int | None:

@@ -28,7 +28,7 @@ _OUTCOMES_OF = {"done": ("stored", "no_history", "rejected"), "failed": ("malfor
 def command(state: Path | None, *, limit: int, as_json: bool) -> None:
     """Rows by status and outcome, breaker, pause and budget, and the next recordings by rank."""
     with database(state) as (target, connection):
-        counts = backfill_queue.counts(connection)
+        counts = backfill_queue.counts(connection) | {"unwanted": backfill_queue.unwanted(connection)}
         vendor = songstats_ledger.deployment(connection)
         budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
         upcoming = backfill_queue.upcoming(connection, limit=limit)
@@ -51,6 +51,7 @@ def command(state: Path | None, *, limit: int, as_json: bool) -> None:
                 **{status: _with_outcomes(counts, status) for status in ("pending", "in_progress", "done", "failed")},
                 "suspect": counts["suspect"] or None,
                 "waiting": _waiting(counts),
+                "unwanted": _unwanted(counts),
                 "breaker": _breaker(vendor),
                 "pause": vendor.why_paused or "none",
                 "budget": output.budget(budget),
@@ -84,6 +85,12 @@ def _waiting(counts: dict[str, Any]) -> str | None:
     if not counts["waiting"]:
         return None
     return f"{counts['waiting']:,} of the pending wait to be retried, the next {output.shown(counts['next_retry_at'])}"
+
+
+def _unwanted(counts: dict[str, Any]) -> str | None:
+    if not counts["unwanted"]:
+        return None
+    return f"{counts['unwanted']:,} of these are not bought: their requests were withdrawn, and nobody else wants them"
 
 
 def _breaker(vendor: Deployment) -> str:

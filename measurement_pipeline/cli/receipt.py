@@ -115,6 +115,7 @@ def _came_from(origin: Origin) -> str:
         "owned or settled before": origin.owned,
         "given up or failed": origin.failed,
         "still open": origin.still_open,
+        "withdrawn, and not bought": origin.withdrawn,
     }
     return "; ".join(f"{count:,} {what}" for what, count in parts.items() if count) or "nothing"
 

@@ -59,6 +59,8 @@ def command(
     """Ask for the measurements of recordings: exactly one of --isrc, --album, --catalog."""
     if sum(map(bool, (isrcs, albums, catalog))) != 1:
         raise click.UsageError("expected exactly one of --isrc, --album and --catalog")
+    if monthly and source != Source.CURRENT:
+        raise click.UsageError("--monthly goes with --source current: a history is bought once")
     if only_estimate and wait:
         raise click.UsageError("--estimate enqueues nothing, so there is nothing to --wait for")
     with database(ctx.obj) as (target, connection):

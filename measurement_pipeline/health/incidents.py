@@ -11,12 +11,15 @@ from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.health.wording import about_failure, about_finding, key_of, message
 from measurement_pipeline.postgres import incidents
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.postgres.incidents import Incident
+from measurement_pipeline.postgres.incidents import Incident, OpenIncident
 
 # What one call of `tell` may do. Dagster hands a tick of the run-failure sensor up to five failures, each tells, and the tick has
 # a minute; and a webhook takes about one message a second.
 _MOST_TOLD = 10
 _TELLING_SECONDS = 5.0
+
+# How the keys of what checks say begin; those of runs begin with a job's name.
+_CHECK = "check "
 
 
 def see_failure(database_url: str, job: str, line: str, *, run: str) -> None:
@@ -25,12 +28,17 @@ def see_failure(database_url: str, job: str, line: str, *, run: str) -> None:
         incidents.see(connection, key=key_of(job, line), what=about_failure(job, line, run=run))
 
 
+def passes_by_itself(incident: OpenIncident) -> bool:
+    """Whether it may: a run that failed once. One that fails alike again does not, nor does what a check says."""
+    return incident.times == 1 and not incident.key.startswith(_CHECK)
+
+
 def see_finding(database_url: str, check: str, finding: Finding) -> None:
     """A check fails, and not only for a while: an incident. It passes: what it said is over.
 
     Another reason is another incident and ends none, so that a check that goes back and forth between two tells each once.
     """
-    source = f"check {check}: "
+    source = f"{_CHECK}{check}: "
     with connect(database_url) as connection:
         if finding.passed:
             incidents.end(connection, source=source)

@@ -184,8 +184,13 @@ def counts(connection: Connection) -> dict[str, Any]:
 
 
 def upcoming(connection: Connection, *, limit: int) -> list[dict[str, Any]]:
-    """The open rows in the order of rank, with what a person wants to see of each."""
+    """The open rows that somebody wants, in the order of rank, with what a person wants to see of each."""
     return connection.execute(_SQL["upcoming"], {"limit": limit}).fetchall()
+
+
+def unwanted(connection: Connection) -> int:
+    """How many open rows nobody wants any more: they stay, and are not bought."""
+    return int((connection.execute(_SQL["unwanted"]).fetchone() or {})["unwanted"])
 
 
 def payers(connection: Connection, songs: Sequence[str]) -> list[UUID]:

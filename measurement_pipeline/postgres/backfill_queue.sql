@@ -362,9 +362,39 @@ select
     queue.last_error
 from songstats_backfill_queue as queue
 inner join songs as song on queue.song = song.isrc
-where queue.status in ('pending', 'in_progress')
+where
+    queue.status in ('pending', 'in_progress')
+    and (
+        queue.operator_launched
+        or exists (
+            select from measurement_job_songs as wanted
+            inner join measurement_jobs as request on wanted.job = request.id
+            where wanted.song = queue.song and request.state = 'accepted'
+        )
+        or exists (
+            select from songstats_responses as response
+            where response.song = queue.song and response.parser_version is null
+        )
+    )
 order by queue.rank_score desc, coalesce(queue.requeued_at, queue.created_at) asc, queue.song asc
 limit %(limit)s;
+
+-- name: unwanted
+-- What `upcoming` leaves out: open rows whose requests were withdrawn, and that hold no answer that was paid for.
+select count(*) as unwanted
+from songstats_backfill_queue as queue
+where
+    queue.status in ('pending', 'in_progress')
+    and not queue.operator_launched
+    and not exists (
+        select from measurement_job_songs as wanted
+        inner join measurement_jobs as request on wanted.job = request.id
+        where wanted.song = queue.song and request.state = 'accepted'
+    )
+    and not exists (
+        select from songstats_responses as response
+        where response.song = queue.song and response.parser_version is null
+    );
 
 -- name: exhaust
 -- Rows whose attempts are used up, crashes included: no run will claim them, so nothing else would ever say so. One that waits

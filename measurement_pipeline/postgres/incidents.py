@@ -25,6 +25,25 @@ class Incident:
     ended_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class OpenIncident:
+    """One that is not over. `told_at` None: the webhook has not taken it, or there is none."""
+
+    id: int
+    key: str
+    what: str
+    times: int
+    opened_at: datetime
+    last_at: datetime
+    told_at: datetime | None
+
+
+def open_now(connection: Connection) -> list[OpenIncident]:
+    """Those that are not over, the oldest first. Only reads."""
+    found = connection.execute(_SQL["open"], {"hours": OVER_AFTER_HOURS, "opened": BREAKER_OPENED})
+    return [OpenIncident(**row) for row in found]
+
+
 def see(connection: Connection, *, key: str, what: str) -> bool:
     """Open the incident `key`, or count it once more; whether it is new."""
     with connection.transaction():

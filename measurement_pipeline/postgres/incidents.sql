@@ -31,6 +31,29 @@ update incidents
 set ended_at = clock_timestamp()
 where ended_at is null and starts_with(key, %(source)s);
 
+-- name: open
+-- Read alone, so what is over and was not ended yet is left out here: as `end_unseen` and `end_of_breaker` have it.
+select
+    incident.id,
+    incident.key,
+    incident.what,
+    incident.times,
+    incident.opened_at,
+    incident.last_at,
+    incident.told_at
+from incidents as incident
+where
+    incident.ended_at is null
+    and incident.last_at >= clock_timestamp() - make_interval(hours => %(hours)s)
+    and not exists (
+        select from vendor_state as vendor
+        where
+            strpos(incident.key, %(opened)s) > 0
+            and vendor.vendor = 'songstats'
+            and incident.last_at < greatest(vendor.opened_at, vendor.streak_since)
+    )
+order by incident.opened_at, incident.id;
+
 -- name: next_untold
 -- Skip locked: another is telling that one just now. An old one is news to nobody: there was no webhook then.
 select

@@ -18,7 +18,7 @@ _SQL = statements("spend")
 
 @dataclass(frozen=True, slots=True)
 class ToBuy:
-    """Recordings that will need a hit; `unpaid`: those of them that nobody with a card on file wants for now.
+    """Recordings that somebody wants and that will need a hit; `unpaid`: those that nobody with a card on file wants for now.
 
     `recent_hits` were spent in the last hour, from the first of them to the last in `recent_seconds`, a minute at least.
     """
@@ -42,6 +42,7 @@ class Origin:
     """Where the recordings of a request came from; the other figures add up to `asked`.
 
     `bought`: with its own hits. `bought_for_others`: by other requests, or a launch, since it was made. `owned`: settled before.
+    `withdrawn`: not bought when the request was withdrawn, nor since.
     """
 
     asked: int
@@ -50,6 +51,7 @@ class Origin:
     owned: int
     failed: int
     still_open: int
+    withdrawn: int
 
 
 @dataclass(frozen=True, slots=True)

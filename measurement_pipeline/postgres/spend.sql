@@ -62,7 +62,7 @@ order by judged.account, judged.cause, judged.counted;
 select clock_timestamp() as now;
 
 -- name: queue
--- What is still to be bought: a row whose call is in the air, or whose answer is kept and only has to be read, needs no hit more.
+-- What is still to be bought for somebody: a row whose call is in the air, or whose answer is kept and only has to be read, needs no hit more.
 with to_buy as (
     select
         exists (select from songstats_payable as payable where payable.song = queue.song)
@@ -76,6 +76,14 @@ with to_buy as (
     from songstats_backfill_queue as queue
     where
         queue.status in ('pending', 'in_progress')
+        and (
+            queue.operator_launched
+            or exists (
+                select from measurement_job_songs as wanted
+                inner join measurement_jobs as request on wanted.job = request.id
+                where wanted.song = queue.song and request.state = 'accepted'
+            )
+        )
         and not exists (
             select from songstats_quota_ledger as ledger
             where ledger.song = queue.song and ledger.settled_at is null and ledger.lease = queue.lease
@@ -114,12 +122,13 @@ where ledger.reserved_at > now() - interval '30 days' and ledger.billable is dis
 
 -- name: origin
 -- Where what a request asked for came from, each recording once: its own hits first, then what others bought since it was made,
--- then what was there before. What is given up or still open brought nothing yet, whoever paid.
+-- then what was there before. What is given up, still open or withdrawn brought nothing yet, whoever paid.
 with asked as (
     select
         wanted.song,
-        request.created_at,
+        request.state,
         queue.status,
+        queue.status is null or queue.status in ('pending', 'in_progress') as is_open,
         exists(
             select from songstats_quota_ledger as ledger
             where ledger.song = wanted.song and ledger.job = request.id and ledger.reason in ('stored', 'no history', 'rejected')
@@ -144,7 +153,8 @@ select
     count(*) filter (where status = 'done' and not is_bought and is_bought_for_others) as bought_for_others,
     count(*) filter (where status = 'done' and not is_bought and not is_bought_for_others) as owned,
     count(*) filter (where status = 'failed') as failed,
-    count(*) filter (where status is null or status in ('pending', 'in_progress')) as still_open
+    count(*) filter (where is_open and state <> 'withdrawn') as still_open,
+    count(*) filter (where is_open and state = 'withdrawn') as withdrawn
 from asked;
 
 -- name: month

@@ -14,7 +14,7 @@ import pytest
 from measurement_pipeline.backfill.report import Kind
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.domain.payment import Verdict
-from measurement_pipeline.postgres import backfill_queue
+from measurement_pipeline.postgres import backfill_queue, measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
 from measurement_pipeline.songstats.client import SongstatsClient
 from measurement_pipeline_tests.faults.waiting import until
@@ -279,6 +279,22 @@ def test_a_decision_older_than_ten_minutes_is_asked_for_again_before_a_hit(
     assert all((bench.row(song)["not_before"] is not None) == waits for song in songs)
     if not hits:
         assert {r.kind for r in told} == {Kind.DEFERRED}
+
+
+def test_a_recording_whose_request_is_withdrawn_under_way_is_not_said_to_lack_a_card(bench: Workbench):
+    (song,) = songs = isrcs(1)
+    job = bench.ask_for(songs)
+    bench.sql("update payment_decisions set checked_at = now() - interval '11 minutes'")
+
+    def withdraw(account: Any) -> Verdict:
+        with connect(bench.database_url) as connection:
+            measurement_jobs.withdraw(connection, job, account=account)
+        return Verdict.ALLOWED
+
+    bench.cover(songs, means=Means(bench.means.new_client, withdraw))
+    assert bench.sandbox.hits() == 0
+    row = bench.row(song)
+    assert (row["status"], row["last_error"]) == ("pending", "nobody with a card on file wants it")
 
 
 def test_a_response_that_was_kept_but_never_read_is_read_without_a_hit(bench: Workbench):

@@ -15,6 +15,7 @@ import pytest
 from measurement_pipeline.cli import progress
 from measurement_pipeline.cli.services import free_port
 from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.health import incidents
 from measurement_pipeline.intake import take_in as intake
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseError, connect
@@ -156,7 +157,7 @@ def test_a_request_is_a_row_as_a_client_would_insert_it(run, bench, imported):
         (("--source", "historical", "--isrc", "AA6Q72000000", "--album", "x"), 2, "exactly one"),
         (("--source", "past", "--isrc", "AA6Q72000000"), 2, "past"),
         (("--source", "historical", "--isrc", "AA6Q7200000"), 1, "'AA6Q7200000'"),
-        (("--source", "historical", "--isrc", "AA6Q72000000", "--monthly"), 1, "monthly"),
+        (("--source", "historical", "--isrc", "AA6Q72000000", "--monthly"), 2, "--monthly goes with --source current"),
         (("--source", "historical", "--catalog", "nobody's"), 1, "nobody's"),
         (("--source", "historical", "--catalog", "0f0f0f0f-0000-4000-8000-000000000001"), 1, "0f0f0f0f"),
         (("--source", "historical", "--isrc", "AA6Q72000000", "--estimate", "--wait"), 2, "--wait"),
@@ -348,6 +349,53 @@ def test_the_queue_says_what_waits_and_for_what(run, bench):
     assert "1 (1 stored)" in words
 
 
+def test_what_only_a_withdrawn_request_wanted_is_not_next_and_is_said_to_be_withdrawn(run, bench):
+    songs = isrcs(4)
+    job = bench.ask_for(songs)
+    bench.ask_for(songs[:1], account=uuid4())
+    bench.cover(songs[3:])
+    bench.sql("update songstats_backfill_queue set operator_launched = true where song = %s", songs[1])
+    with connect(bench.database_url) as connection:
+        measurement_jobs.withdraw(connection, job, account=bench.account)
+    found = told(run("queue", "--json"))
+    assert [row["song"] for row in found["next"]] == songs[:2]
+    assert (found["counts"]["pending"], found["counts"]["unwanted"]) == (3, 1)
+    assert "1 of these are not bought: their requests were withdrawn, and nobody else wants them" in run("queue").stdout
+    came_from = told(run("jobs", job, "--json"))["came_from"]
+    assert (came_from["withdrawn"], came_from["still_open"], came_from["bought"]) == (3, 0, 1)
+    words = run("jobs", job).stdout
+    assert "3 withdrawn, and not bought" in words
+    assert "still open" not in words
+
+
+def test_an_answer_that_was_paid_for_is_read_next_though_its_request_was_withdrawn(run, bench):
+    (song,) = isrcs(1)
+    job = bench.ask_for([song])
+    bench.cover([song])
+    bench.sql("update songstats_responses set parser_version = null")
+    bench.sql("update songstats_backfill_queue set status = 'pending', outcome = null")
+    with connect(bench.database_url) as connection:
+        measurement_jobs.withdraw(connection, job, account=bench.account)
+    found = told(run("queue", "--json"))
+    assert ([row["song"] for row in found["next"]], found["counts"]["unwanted"]) == ([song], 0)
+
+
+# --- incidents
+
+
+def test_open_incidents_are_listed_with_since_when_and_how_often(run, database_url):
+    assert run("incidents").stdout == "no incident is open\n"
+    assert told(run("incidents", "--json")) == []
+    for _ in range(2):
+        incidents.see_failure(database_url, "analytics_refresh", "the disk is full", run="0f0f0f0f-0000")
+    (found,) = told(run("incidents", "--json"))
+    assert (found["key"], found["times"], found["told_at"]) == ("analytics_refresh: the disk is full", 2, None)
+    assert found["opened_at"] < found["last_at"]
+    words = run("incidents").stdout
+    assert "analytics_refresh failed: the disk is full" in words
+    assert "Look at run 0f0f0f0f" in words
+
+
 # --- what a person overrides
 
 
@@ -494,6 +542,7 @@ def test_every_command_explains_itself(cli):
         "dev",
         "spend",
         "doctor",
+        "incidents",
         "audit",
     ):
         assert command in cli("--help").stdout

@@ -24,6 +24,8 @@ from measurement_pipeline.cli.presence import alone
 from measurement_pipeline.cli.services import free_port
 from measurement_pipeline.cli.target import opened
 from measurement_pipeline.defs.sensors import sensors
+from measurement_pipeline.health import incidents
+from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres import migrate, snapshots
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import connect
@@ -116,9 +118,9 @@ def tick_all(instance, *, but: str = "") -> None:  # noqa: F811
 
 
 ALL = [
-    "settings", "database", "schema", "stamp", "sessions", "breaker", "pause", "budget", "queue", "requests", "captures",
-    "Dagster's storage", "Dagster's schema", "daemon", "run monitoring", "sensors", "schedules", "runs", "Songstats key",
-    "Stripe key", "Apify token", "Spotify client", "HTTP API", "webhook",
+    "settings", "database", "schema", "stamp", "sessions", "incidents", "breaker", "pause", "budget", "queue", "requests",
+    "captures", "Dagster's storage", "Dagster's schema", "daemon", "run monitoring", "sensors", "schedules", "runs",
+    "Songstats key", "Stripe key", "Apify token", "Spotify client", "HTTP API", "webhook",
 ]  # fmt: skip
 
 
@@ -210,7 +212,7 @@ def test_an_embedded_server_that_is_there_is_asked(doctor, well, tmp_path):
 def test_a_database_of_another_schema_is_not_asked_what_only_ours_can_answer(doctor, well, empty_database_url):
     found = doctor(DATABASE_URL=empty_database_url)
     assert found["schema"][0] == found["stamp"][0] == "FAIL"
-    for name in ("breaker", "budget", "queue", "captures"):
+    for name in ("incidents", "breaker", "budget", "queue", "captures"):
         assert found[name] == ("warn", found["breaker"][1])
         assert "not asked" in found[name][1]
 
@@ -235,6 +237,34 @@ def test_the_age_of_the_oldest_pending_row_is_told_and_silence_is_an_alarm(docto
     silent = doctor()["queue"]
     assert silent[0] in {"warn", "FAIL"}
     assert "none was settled since" in silent[1]
+
+
+def test_what_went_wrong_and_is_not_over_is_told(doctor, well, database_url):
+    incidents.see_failure(database_url, "analytics_refresh", "the disk is full", run="0f0f0f0f-0000")
+    found = doctor()
+    assert found["status"] == 0, "a run that failed once may have met what has passed"
+    verdict, words = found["incidents"]
+    assert verdict == "warn"
+    assert re.match(r"1 OPEN\. Since 20\S+ \d\d:\d\d UTC: analytics_refresh failed: the disk is full", words)
+    incidents.see_failure(database_url, "analytics_refresh", "the disk is full", run="1f0f0f0f-0000")
+    found = doctor()
+    assert found["status"] == 1
+    assert found["incidents"][0] == "FAIL"
+    assert ", 2 times: analytics_refresh failed" in found["incidents"][1]
+    assert "`measurement-pipeline incidents` lists them" in found["incidents"][1]
+
+
+def test_what_a_check_says_fails_until_it_passes_and_the_first_few_of_many_are_told(doctor, well, database_url):
+    for number in range(4):
+        failing = Finding(False, f"total {number} is torn", serious=True, reason=f"{number}")
+        incidents.see_finding(database_url, "totals_add_up", failing)
+    verdict, words = doctor()["incidents"]
+    assert verdict == "FAIL"
+    assert words.startswith("4 OPEN. Since 20")
+    assert "total 2 is torn" in words
+    assert "total 3 is torn" not in words
+    incidents.see_finding(database_url, "totals_add_up", Finding(True, "they do"))
+    assert doctor()["incidents"] == ("ok", "none is open")
 
 
 def test_captures_that_are_open_are_told_with_what_they_wait_for(doctor, well, bench):
@@ -303,6 +333,17 @@ def test_a_daemon_that_does_not_beat_fails_whether_it_never_did_or_stopped(docto
     assert stopped[0] == "FAIL"
     assert "its last sign of life was 20" in stopped[1]
     assert "dagster-daemon run" in stopped[1]
+
+
+def test_a_daemon_that_was_stopped_with_its_dev_is_not_called_running(doctor, well, instance, tmp_path):  # noqa: F811
+    with alone(tmp_path / "local" / "sandbox", "dev"):
+        beat(instance)
+        assert doctor()["daemon"][0] == "ok"
+    verdict, words = doctor()["daemon"]
+    assert verdict == "FAIL"
+    assert words.startswith("NOT RUNNING: `dev` was stopped 20")
+    beat(instance)
+    assert doctor()["daemon"][0] == "ok", "another one runs"
 
 
 def test_a_part_of_the_daemon_that_does_not_beat_is_named(doctor, well, instance):  # noqa: F811

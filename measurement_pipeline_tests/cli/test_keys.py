@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from measurement_pipeline import deployment
 from measurement_pipeline.api import keys as form
+from measurement_pipeline.cli import sample_accounts
 from measurement_pipeline.cli.services import answers, free_port
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import Connection
@@ -39,6 +41,23 @@ def test_a_key_that_would_be_refused_from_the_first_is_not_made(run: Run):
     result = run("keys", "create", "--account", ACCOUNT, "--name", "late", "--expires", "2020-01-01")
     assert (result.exit_code, "--expires 2020-01-01 is over already" in result.stderr) == (1, True)
     assert told(run("keys", "list", "--json")) == []
+
+
+@pytest.mark.parametrize("name", ["", "  \t"])
+def test_a_key_without_a_name_is_wrong_usage(run: Run, name: str):
+    result = run("keys", "create", "--account", ACCOUNT, "--name", name)
+    assert (result.exit_code, "expected a name that says what the key is for" in result.stderr) == (2, True)
+    assert told(run("keys", "list", "--json")) == []
+
+
+def test_a_sandboxs_own_key_is_ready_until_it_is_revoked_or_digested_with_another_secret(
+    run: Run, connection: Connection
+):
+    secret = deployment.SANDBOX_KEY_SECRET
+    assert sample_accounts.key(connection, secret) == sample_accounts.API_KEY
+    assert sample_accounts.key(connection, f"not {secret}") is None
+    assert run("keys", "revoke", form.prefix_of(sample_accounts.API_KEY)).exit_code == 0
+    assert sample_accounts.key(connection, secret) is None
 
 
 def test_without_json_the_key_alone_is_on_stdout(run: Run):

@@ -55,7 +55,10 @@ def test_one_that_was_killed_holds_nothing_and_the_next_one_says_its_own(tmp_pat
     with presence.alone(tmp_path, "dev", doubles_port=port_of(sandbox)):
         assert presence.doubles_port(tmp_path) == port_of(sandbox)
         assert 0 <= (presence.seconds_since_start(tmp_path, "dev") or -1) < 60
+        assert presence.stopped_at(tmp_path, "dev") is None
     assert presence.seconds_since_start(tmp_path, "dev") is None
+    assert presence.doubles_port(tmp_path) is None
+    assert presence.stopped_at(tmp_path, "dev") is not None
 
 
 @pytest.mark.parametrize("said", ["", '{"started_'])

@@ -6,6 +6,8 @@ from uuid import uuid4
 
 import pytest
 
+from measurement_pipeline.postgres import measurement_jobs
+from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.cli.conftest import told
 from measurement_pipeline_tests.workbench import isrcs
 
@@ -136,6 +138,16 @@ def test_a_queue_that_will_never_be_empty_is_said_to_be_so(run, bench):
     assert "5 wait for somebody with a card on file" in run("spend").stdout
 
 
+def test_what_nobody_wants_any_more_waits_for_nobodys_card(run, bench):
+    job = bench.ask_for(isrcs(5))
+    bench.ask_for(isrcs(1), account=uuid4())
+    with connect(bench.database_url) as connection:
+        measurement_jobs.withdraw(connection, job, account=bench.account)
+    words = run("spend").stdout
+    assert "1 to buy: empty about 20" in words
+    assert "card on file" not in words
+
+
 def test_an_open_breaker_is_not_passed_over(run, bench):
     bench.ask_for(isrcs(1))
     bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'key', reason = '401', opened_at = now()")
@@ -174,6 +186,7 @@ def test_a_receipt_says_what_was_spent_for_the_request_and_what_was_there(run, b
         "owned": 1,
         "failed": 0,
         "still_open": 1,
+        "withdrawn": 0,
     }
     assert (found["hits"], cents(found["eur"]), found["hits_per_recording"]) == (2, 17, 1.0)
     assert {(line["cause"], line["calls"], line["hits"]) for line in found["spent"]} == {

@@ -53,3 +53,14 @@ def test_what_nobody_was_told_of_for_a_week_is_no_news(connection: Connection):
     incidents.see(connection, key="a", what="old")
     connection.execute("update incidents set last_at = last_at - interval '8 days'")
     assert not incidents.tell_next(connection, lambda _incident: None, after=0)
+
+
+def test_what_is_over_is_not_shown_as_open_though_nothing_has_ended_it_yet(connection: Connection):
+    opened = f"songstats_backfill: {BREAKER_OPENED}HTTP …"
+    for key in ("unseen", "ended: x", opened, "open"):
+        incidents.see(connection, key=key, what=key)
+    incidents.end(connection, source="ended: ")
+    connection.execute("update incidents set last_at = last_at - interval '6 hours 1 minute' where key = 'unseen'")
+    assert [one.key for one in incidents.open_now(connection)] == [opened, "open"]
+    connection.execute("update vendor_state set streak_since = clock_timestamp()")
+    assert [one.key for one in incidents.open_now(connection)] == ["open"]

@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from measurement_pipeline.domain import spend as sums
+from measurement_pipeline.domain.payment import Verdict
 from measurement_pipeline.postgres import spend
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.postgres.conftest import RULES, isrcs
@@ -128,12 +129,17 @@ def test_each_recording_of_a_request_came_from_one_place(tables, ledger):
     with connect(tables.database_url) as connection:
         found = spend.origin(connection, mine)
         calls = spend.spent_for(connection, mine)
-    assert found == spend.Origin(asked=7, bought=2, bought_for_others=1, owned=2, failed=1, still_open=1)
+    assert found == spend.Origin(asked=7, bought=2, bought_for_others=1, owned=2, failed=1, still_open=1, withdrawn=0)
+    tables.sql("update measurement_jobs set state = 'withdrawn' where id = %s", mine)
+    with connect(tables.database_url) as connection:
+        found = spend.origin(connection, mine)
+    assert (found.bought, found.still_open, found.withdrawn) == (2, 0, 1)
     assert sums.total(calls).hits == 2, "what another request paid for is on its own receipt"
 
 
 def test_what_is_in_the_air_or_kept_needs_no_hit_more(tables, ledger):
     tables.request(SONGS[:5])
+    tables.request(SONGS[5:7], account=tables.decide(uuid4(), Verdict.DENIED))
     tables.claim(SONGS[:2])
     ledger(None, song=SONGS[0], billable=None, is_open=True)
     tables.sql("update songstats_quota_ledger set lease = 1")
@@ -145,8 +151,8 @@ def test_what_is_in_the_air_or_kept_needs_no_hit_more(tables, ledger):
     )
     with connect(tables.database_url) as connection:
         found = spend.to_buy(connection, RULES)
-    assert found.to_buy == 7, "nine rows, one in the air, one kept"
-    assert found.unpaid == 4, "nobody asked for the last four"
+    assert found.to_buy == 5, "nine rows, one in the air, one kept, two that nobody wants"
+    assert found.unpaid == 2, "who asked for those has no card on file"
     assert (found.recent_hits, found.recent_seconds) == (2, 60.0)
 
 

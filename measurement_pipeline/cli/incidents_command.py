@@ -1,0 +1,27 @@
+"""`incidents`: what went wrong, has to be told to a person, and is not over."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from measurement_pipeline.cli import output
+from measurement_pipeline.cli.target import database
+from measurement_pipeline.postgres import incidents
+
+
+@click.command("incidents")
+@output.json_option
+@click.pass_obj
+def command(state: Path | None, *, as_json: bool) -> None:
+    """Open incidents, the oldest first: failed runs and failing checks, each once however often it was seen."""
+    with database(state) as (_, connection):
+        found = incidents.open_now(connection)
+    if as_json:
+        output.as_json([asdict(one) for one in found])
+    elif not found:
+        output.say("no incident is open")
+    else:
+        columns = ("since", "times", "last seen", "told at", "what")
+        rows = [(one.opened_at, one.times, one.last_at, one.told_at, one.what) for one in found]
+        output.console().print(output.table(columns, rows, right=("times",)))
