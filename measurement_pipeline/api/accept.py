@@ -8,9 +8,10 @@ process then the sensor's run takes it in; both lock it, so that it is taken in 
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -23,8 +24,6 @@ from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import (
     MeasurementRequest,
     Refusal,
-    ScopeByAlbum,
-    ScopeByIsrc,
     read_request,
 )
 from measurement_pipeline.domain.payment import Decision, Verdict
@@ -32,6 +31,7 @@ from measurement_pipeline.intake.take_in import take_in_one
 from measurement_pipeline.postgres import measurement_jobs, payment_decisions
 from measurement_pipeline.postgres.database import Connection
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STRIPE_AWAY_SECONDS = 60.0
@@ -51,20 +51,22 @@ class Asked:
     @property
     def digest(self) -> bytes:
         """What makes two bodies the same: what they ask, not how they are written."""
-        written = json.dumps([self.source, self.scope, self.schedule], sort_keys=True)
+        scope = self.reading.scope
+        written = json.dumps([self.source, type(scope).__name__, asdict(scope), self.schedule], default=str)
         return hashlib.sha256(written.encode()).digest()
 
 
 def read(source: object, scope: object, platforms: object, schedule: object) -> Asked:
     """The request in a body. Raises `Problem` (400), with the words of the table path: what is refused so leaves no row."""
+    # Before each of them is looked at.
+    for listed in scope.values() if isinstance(scope, dict) else ():
+        if isinstance(listed, list) and len(listed) > MAX_LISTED:
+            raise Problem(
+                400, f"At most {MAX_LISTED:,} in a request, got {len(listed):,}: ask for a catalogue, or in several"
+            )
     reading = read_request(source, scope, platforms, schedule)
     if isinstance(reading, Refusal):
         raise Problem(reading.status_code, reading.error)
-    listed = scope.get("isrcs") or scope.get("album_ids") or () if isinstance(scope, dict) else ()
-    if isinstance(reading.scope, ScopeByIsrc | ScopeByAlbum) and len(listed) > MAX_LISTED:
-        raise Problem(
-            400, f"At most {MAX_LISTED:,} in a request, got {len(listed):,}: ask for a catalogue, or in several"
-        )
     assert isinstance(scope, dict)
     given = {key: value for key, value in scope.items() if value is not None}
     return Asked(reading.source.value, given, reading.schedule.value, reading)
@@ -88,13 +90,12 @@ async def accept(caller: Caller, asked: Asked, *, key: str | None) -> dict[str, 
         if decision is not None and decision.verdict is Verdict.UNKNOWN:
             wait = decision.retry_after_seconds or _STRIPE_AWAY_SECONDS
             raise Problem(503, f"{decision.reason} Nothing was asked for: send it again later.", retry_after=wait)
-    job = await run_in_threadpool(_submit, caller, asked, key)
-    if job is None:
-        # Somebody sent the same key at the same moment, and was first.
-        before, _ = await run_in_threadpool(_look_up, caller, asked, key)
-        if before is None:
-            raise LookupError("a request was in the way of another, and is not there")
-        return before
+    while (job := await run_in_threadpool(_submit, caller, asked, key)) is None:
+        # Somebody sent the same key at the same moment, and was first: the answer is that one's, a refusal too; unless a third
+        # has taken a refused one's key already.
+        before, _ = await run_in_threadpool(_look_up, caller, asked, key, anew=False)
+        if before is not None:
+            return before
     if decision is not None or not needs_card:
         answer = await _in_time(office.intakes, deadline, lambda: _take_in(caller, job, decision))
         if answer is not None:
@@ -115,20 +116,24 @@ async def _in_time(threads: ThreadPoolExecutor, deadline: float, work: Callable[
 
 
 def _heard(future: asyncio.Future[Any]) -> None:
-    """Take note of an error that nobody waits for any more: the row says what became of the request."""
-    if not future.cancelled():
-        future.exception()
+    """Log an error that nobody waits for any more; the row says what became of the request."""
+    error = None if future.cancelled() else future.exception()
+    if error is not None:
+        logger.error("what went on without its client failed", exc_info=error)
 
 
-def _look_up(caller: Caller, asked: Asked, key: str | None) -> tuple[dict[str, Any] | None, Decision | None]:
+def _look_up(
+    caller: Caller, asked: Asked, key: str | None, *, anew: bool = True
+) -> tuple[dict[str, Any] | None, Decision | None]:
     """The answer to an earlier request with that key, and a decision about the account that may still be spent on.
 
-    An answer that told the client to come back is none: with the same key it asks anew.
+    `anew`: an answer that told the client to come back is none, and lets go of the key.
     """
     with caller.office.connection() as connection:
         found = None
         if key is not None:
-            measurement_jobs.release_key(connection, account=caller.account, key=key, digest=asked.digest)
+            if anew:
+                measurement_jobs.release_key(connection, account=caller.account, key=key, digest=asked.digest)
             found = measurement_jobs.of_key(connection, account=caller.account, key=key)
         if found is None:
             return None, payment_decisions.fresh(connection, caller.account)
@@ -153,8 +158,7 @@ def _submit(caller: Caller, asked: Asked, key: str | None) -> UUID | None:
 
 def _take_in(caller: Caller, job: UUID, decision: Decision | None) -> dict[str, Any]:
     office = caller.office
-    # Without a limit of its own: a catalogue of 100,000 takes its time, and goes on when the client is told so.
-    with office.pool.connection() as connection:
+    with office.unhurried() as connection:
         take_in_one(connection, job, decision, run=office.name, cap_usd=office.desk.cap_usd)
         return _found(connection, caller, job)
 

@@ -54,12 +54,20 @@ def application(desk: FrontDesk) -> FastAPI:
     describe(app)
     # The last one added is the first to see a request.
     app.add_middleware(BodyLimit, seconds=desk.body_within_seconds)
+    app.add_middleware(problems.Defects)
     if desk.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(desk.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "x-api-key", "content-type", "idempotency-key", "if-none-match"],
+            allow_headers=[
+                "authorization",
+                "x-api-key",
+                "content-type",
+                "idempotency-key",
+                "if-none-match",
+                "x-request-id",
+            ],
             expose_headers=["etag", "link", "location", "retry-after", "x-request-id"],
         )
     app.add_middleware(AccessLog)

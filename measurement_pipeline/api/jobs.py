@@ -29,12 +29,13 @@ from measurement_pipeline.api.models import (
     Withdrawn,
 )
 from measurement_pipeline.api.parameters import only_described
-from measurement_pipeline.api.problems import Problem
+from measurement_pipeline.api.problems import DATABASE_AWAY, DATABASE_AWAY_SECONDS, Problem
 from measurement_pipeline.domain import spend
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import Source, State
 from measurement_pipeline.intake import capture_estimate, estimate
 from measurement_pipeline.postgres import measurement_jobs, snapshots
+from measurement_pipeline.postgres.database import TooLong
 
 BASE = "/api/research/measurement-jobs"
 NO_SUCH_JOB = "There is no such measurement job of this account"
@@ -74,8 +75,12 @@ async def ask(
     caller: Known, body: MeasurementJobRequest, key: Annotated[str | None, Depends(_one_key)]
 ) -> JSONResponse:
     """Validated, held against payment and enqueued before the answer, where that takes no longer than a few seconds."""
-    asked = accept.read(body.source, body.scope, body.platforms, body.schedule)
-    row = await accept.accept(caller, asked, key=key)
+    asked = await run_in_threadpool(accept.read, body.source, body.scope, body.platforms, body.schedule)
+    try:
+        row = await accept.accept(caller, asked, key=key)
+    except TooLong as error:
+        # It may be there all the same.
+        raise Problem(503, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS) from error
     if row["state"] == State.WITHDRAWN:
         raise Problem(409, TAKEN_BACK, id=str(row["id"]), state=row["state"])
     if row["state"] in (State.REJECTED, State.PAYMENT_REQUIRED, State.FAILED):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from measurement_pipeline.api.problems import Problem, answer
@@ -39,6 +40,8 @@ class BodyLimit:
             problem = Problem(408, f"The body did not come within {self._seconds:g} s", headers={"Connection": "close"})
             await answer(problem)(scope, receive, send)
             return
+        except ClientDisconnect:
+            return
         if body is None:
             said = f"The body is longer than {self._max_bytes:,} bytes: ask for a catalogue, or in several requests"
             await answer(Problem(413, said, headers={"Connection": "close"}))(scope, receive, send)
@@ -55,15 +58,18 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
     async def _take(self, receive: Receive) -> bytes | None:
+        """The body; None: it is too long. Raises `ClientDisconnect`: what came of it is no request."""
         parts: list[bytes] = []
         size = 0
         while True:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > self._max_bytes:
                 return None
-            if message["type"] != "http.request" or not message.get("more_body", False):
+            if not message.get("more_body", False):
                 return b"".join(parts)
 
 

@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 access = logging.getLogger("measurement_pipeline.api.access")
 
+# Of a client that did not wait for an answer; the number is nginx's.
+_WENT_AWAY = 499
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -42,7 +44,7 @@ class AccessLog:
         identity = given if _PLAIN_ID.fullmatch(given) else uuid4().hex
         scope.setdefault("state", {})["request_id"] = identity
         since = time.perf_counter()
-        status = 500
+        status = _WENT_AWAY
 
         async def send_with_id(message: Message) -> None:
             nonlocal status

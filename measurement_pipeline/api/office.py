@@ -1,22 +1,25 @@
 """What the running API holds: connections, threads, and what it counts. Opened and closed with the app; no route is here."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 from measurement_pipeline.api.bearer import Bearer
 from measurement_pipeline.api.desk import FrontDesk
 from measurement_pipeline.api.limits import Allowance
 from measurement_pipeline.api.totals import KeptTotals
-from measurement_pipeline.postgres.database import Connection, Pool, pool, within
+from measurement_pipeline.postgres.database import Connection, DatabaseError, Pool, pool, within
 
 # Few of each, on a server whose connections Dagster and its runs need too: what waits, waits for one. More connections than
 # intakes, so that long ones leave some for reads.
 _CONNECTIONS = 16
 _QUESTIONS_AT_ONCE = 8
 _INTAKES_AT_ONCE = 8
+# What was begun has had the server's own patience before.
+_FINISH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class Office:
     """The means of one running API.
 
     `questions` are threads that ask Stripe, `intakes` those that take requests in: a Stripe that does not answer holds up
-    neither reads nor captures. `name` is who handles requests, in `measurement_jobs.run_id`.
+    neither reads nor captures. `name` is who handles requests, in `measurement_jobs.run_id`; `at_work`: the connections of
+    intakes.
     """
 
     desk: FrontDesk
@@ -35,6 +39,7 @@ class Office:
     totals: KeptTotals
     bearer: Bearer | None
     name: str
+    at_work: set[Connection] = field(default_factory=set)
 
     @classmethod
     def of(cls, desk: FrontDesk) -> "Office":
@@ -56,9 +61,26 @@ class Office:
         with self.pool.connection() as connection, within(connection, seconds=self.desk.read_within_seconds):
             yield connection
 
+    @contextmanager
+    def unhurried(self) -> Iterator[Connection]:
+        """One connection for an intake, without a limit: a catalogue of 100,000 takes its time. Raises `DatabaseUnavailable`."""
+        with self.pool.connection() as connection:
+            self.at_work.add(connection)
+            try:
+                yield connection
+            finally:
+                self.at_work.discard(connection)
+
     def close(self) -> None:
-        """Finish what was begun, begin nothing more, and let go of the connections: a request that waits is a queued row."""
+        """Finish what was begun, for a while, begin nothing more, and let go: what is not finished is a queued row."""
         self.questions.shutdown(wait=False, cancel_futures=True)
-        self.intakes.shutdown(wait=True, cancel_futures=True)
+        self.intakes.shutdown(wait=False, cancel_futures=True)
+        patience = time.monotonic() + _FINISH_SECONDS
+        while self.at_work:
+            time.sleep(0.1)
+            for connection in list(self.at_work) if time.monotonic() > patience else ():
+                with suppress(DatabaseError):  # it has just come to its end
+                    connection.cancel_safe()
+        self.intakes.shutdown(wait=True)
         self.totals.close()
         self.pool.close()

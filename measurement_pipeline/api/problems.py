@@ -11,8 +11,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from measurement_pipeline.api.log import request_id
 from measurement_pipeline.postgres.database import DatabaseUnavailable, TooLong
@@ -58,7 +59,7 @@ def answer(problem: Problem) -> Response:
 
 
 def handle(app: FastAPI) -> None:
-    """Word every error of `app`."""
+    """Word every error of `app` that is expected."""
 
     @app.exception_handler(Problem)
     async def _(_request: Request, problem: Problem) -> Response:
@@ -89,12 +90,31 @@ def handle(app: FastAPI) -> None:
         logger.warning("503: %s", str(error).strip().partition("\n")[0])
         return answer(Problem(503, TOO_LONG, retry_after=TOO_LONG_SECONDS))
 
-    @app.exception_handler(Exception)
-    async def _(request: Request, _error: Exception) -> Response:
-        # Its traceback is in the log, under this id; nothing of it goes out.
-        found = request_id(request.scope)
-        said = f"Something went wrong here, not with the request. Tell us its id: {found}"
-        return JSONResponse({"status": "error", "error": said}, 500, {"X-Request-Id": found})
+
+class Defects:
+    """The layer that words what nobody expected. Its traceback is in the log, under the request's id; nothing of it goes out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 500 where the layers within raise, unless an answer has begun."""
+        has_begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception:
+            if scope["type"] != "http" or has_begun:
+                raise
+            found = request_id(scope)
+            logger.exception("500, request %s", found)
+            said = f"Something went wrong here, not with the request. Tell us its id: {found}"
+            await answer(Problem(500, said))(scope, receive, send)
 
 
 def in_words(error: RequestValidationError) -> str:

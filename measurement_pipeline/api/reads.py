@@ -3,6 +3,7 @@
 An account reads what is in its catalogues and what its requests asked for or captured; the rest is as if it did not exist.
 """
 
+import asyncio
 import re
 from dataclasses import asdict
 from datetime import UTC, timedelta
@@ -12,13 +13,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
 from measurement_pipeline.api import cursors, formats
 from measurement_pipeline.api.auth import Caller, Known
 from measurement_pipeline.api.described import errors
 from measurement_pipeline.api.models import Album, Catalog, Latest, Point, RunRate, Series, Totals
 from measurement_pipeline.api.parameters import only_described
-from measurement_pipeline.api.problems import Problem
+from measurement_pipeline.api.problems import TOO_LONG, TOO_LONG_SECONDS, Problem
 from measurement_pipeline.domain import isrc, run_rate
 from measurement_pipeline.postgres import measurement_jobs, reads
 from measurement_pipeline.postgres.reads import Recording
@@ -91,7 +93,7 @@ def of_album(
     responses={200: _AS_CSV, **_NOT_CHANGED, **errors(400, 404)},
     summary="The latest counts of a catalogue",
 )
-def of_catalog(
+async def of_catalog(
     request: Request,
     caller: Known,
     catalog_id: Annotated[str, Path(json_schema_extra={"format": "uuid"}, description="The catalogue.")],
@@ -101,34 +103,46 @@ def of_catalog(
     """A page by ISRC; with the first page, the totals of the whole catalogue."""
     catalog = _uuid(catalog_id)
     after = None if cursor is None else cursors.song(cursor)
+    rows = await run_in_threadpool(_page, caller, catalog, after, limit + 1)
+    # Outside the page's transaction, and on no thread: whoever waits for an addition holds nothing that others need meanwhile.
+    totals = None if after is not None or formats.wants_csv(request) else await _totals(caller, catalog)
+    shown = rows[:limit]
+    more = cursors.after_song(shown[-1]["isrc"]) if len(rows) > limit else None
+    link = None if more is None else f"{request.url.path}?{urlencode({'limit': limit, 'cursor': more})}"
+
+    def answer() -> Response:
+        made = Catalog(
+            catalog_id=catalog,
+            recordings=[Latest(**_in_utc(row)) for row in shown],
+            totals=None if totals is None else Totals(**totals),
+            next=more,
+        )
+        return formats.answer(request, made, shown, _POINT, next_page=link)
+
+    return await run_in_threadpool(answer)
+
+
+def _page(caller: Caller, catalog: UUID, after: str | None, limit: int) -> list[dict[str, Any]]:
     with caller.office.connection() as connection:
         if not measurement_jobs.is_theirs(connection, catalog, account=caller.account):
             raise Problem(404, NO_SUCH_CATALOG)
-        rows = reads.latest_of_catalog(
-            connection, account=caller.account, catalog=catalog, after=after, limit=limit + 1
-        )
-    totals = None if after is not None or formats.wants_csv(request) else _totals(caller, catalog)
-    shown = rows[:limit]
-    more = cursors.after_song(shown[-1]["isrc"]) if len(rows) > limit else None
-    made = Catalog(
-        catalog_id=catalog,
-        recordings=[Latest(**_in_utc(row)) for row in shown],
-        totals=None if totals is None else Totals(**totals),
-        next=more,
-    )
-    link = None if more is None else f"{request.url.path}?{urlencode({'limit': limit, 'cursor': more})}"
-    return formats.answer(request, made, shown, _POINT, next_page=link)
+        return reads.latest_of_catalog(connection, account=caller.account, catalog=catalog, after=after, limit=limit)
 
 
-def _totals(caller: Caller, catalog: UUID) -> dict[str, Any]:
-    """Outside the page's transaction: whoever waits for somebody else's addition holds no connection meanwhile."""
+async def _totals(caller: Caller, catalog: UUID) -> dict[str, Any]:
     office = caller.office
 
     def add_up() -> dict[str, Any]:
         with office.connection() as connection:
             return reads.totals_of_catalog(connection, account=caller.account, catalog=catalog)
 
-    return office.totals.get(caller.account, catalog, add_up)
+    adding = asyncio.wrap_future(office.totals.get(caller.account, catalog, add_up))
+    # Not `wait_for`, which would take it away from those who wait beside.
+    done, _ = await asyncio.wait([adding], timeout=office.desk.read_within_seconds)
+    if not done:
+        adding.add_done_callback(lambda over: over.cancelled() or over.exception())
+        raise Problem(503, TOO_LONG, retry_after=TOO_LONG_SECONDS)
+    return adding.result()
 
 
 def _rate(found: Recording, points: list[dict[str, Any]], days: int) -> RunRate:

@@ -23,8 +23,8 @@ class KeptTotals:
         self._threads = ThreadPoolExecutor(_ADDED_UP_AT_ONCE, "totals")
         self._of: dict[tuple[UUID, UUID], _Kept] = {}
 
-    def get(self, account: UUID, catalog: UUID, add_up: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The totals of an account's catalogue, a minute old at most. Raises what `add_up` raises; the next call tries anew."""
+    def get(self, account: UUID, catalog: UUID, add_up: Callable[[], dict[str, Any]]) -> Future[dict[str, Any]]:
+        """The totals of an account's catalogue, a minute old at most, or what `add_up` raises: then the next call tries anew."""
         with self._lock:
             kept = self._of.pop((account, catalog), None)
             if kept is None or kept.is_failed or self._now() - kept.at > _KEPT_SECONDS:
@@ -32,7 +32,7 @@ class KeptTotals:
             self._of[account, catalog] = kept  # put back last
             while len(self._of) > _KEPT_AT_MOST:
                 del self._of[next(iter(self._of))]
-        return kept.totals.result()
+        return kept.totals
 
     def close(self) -> None:
         """Add up nothing more."""

@@ -264,9 +264,10 @@ def withdraw(connection: Connection, job: UUID, *, account: UUID) -> State | Non
     with connection.transaction():
         parameters = {"job": job, "account": account}
         if connection.execute(_SQL["withdraw"], parameters).fetchone() is not None:
-            connection.execute(_SQL["end_series"], parameters)
-            # As intake does, after the request's row: whoever is being answered with that capture is waited for, or waits.
+            # As intake does, after the request's row: whoever is being answered with that capture or starts that series is waited
+            # for, or waits; of two who withdraw at once the second sees that nobody wants it any more.
             snapshots.lock_account(connection, account)
+            connection.execute(_SQL["end_series"], parameters)
             connection.execute(_SQL["drop_capture"], parameters)
         found = connection.execute(_SQL["state_of"], parameters).fetchone()
     return None if found is None else State(found["state"])

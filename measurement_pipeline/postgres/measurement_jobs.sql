@@ -424,7 +424,7 @@ where
     and (
         request.state in ('queued', 'payment_required', 'accepted')
         or (
-            request.state = 'done'
+            request.state in ('done', 'failed')
             and request.schedule = 'monthly'
             and exists (
                 select
@@ -457,7 +457,7 @@ with unwanted as (
                 another.account = request.account
                 and another.id <> request.id
                 and another.schedule = 'monthly'
-                and another.state in ('accepted', 'done')
+                and another.state in ('accepted', 'done', 'failed')
                 and theirs.albums_digest = captured.albums_digest
         )
 )
@@ -471,11 +471,14 @@ where
     and series.stopped_at is null;
 
 -- name: drop_capture
--- A capture that no run has begun, and no other request or series wants, costs nothing yet, and is not made.
+-- A capture that no run has begun, and no other request or series wants, costs nothing yet, and is not made: the request's own, or
+-- one that its series made later.
 with unwanted as (
     select captured.id
     from measurement_jobs as request
-    inner join playcount_snapshots as captured on request.snapshot = captured.id
+    inner join playcount_snapshots as answered on request.snapshot = answered.id
+    inner join playcount_snapshots as captured
+        on answered.account = captured.account and answered.albums_digest = captured.albums_digest
     where
         request.id = %(job)s
         and request.account = %(account)s

@@ -13,6 +13,7 @@ from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import BAD_SCOPE, BAD_SOURCE, NOTHING_RESOLVED, UNKNOWN_CATALOG
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.intake.take_in import ask_about_payment, open_round, take_in
+from measurement_pipeline.postgres import measurement_jobs, snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Front, Open
 from measurement_pipeline_tests.faults.waiting import until
@@ -173,6 +174,9 @@ def test_the_same_key_and_body_is_the_same_job_however_it_is_written(front: Fron
     )
     assert (first.status_code, second.status_code) == (202, 202)
     assert first.json() == second.json()
+    assert (
+        client.ask({"isrcs": [f"{song[:2]}-{song[2:]}".lower() for song in isrcs(2)]}, key="k").json() == first.json()
+    )
     assert len(front.table.sql("select * from measurement_jobs")) == 1
 
 
@@ -211,6 +215,15 @@ def test_a_key_that_was_answered_429_asks_anew_and_is_answered_202_once_the_mont
     first, second = (client.ask({"album_ids": [ALBUM]}, source="current", key="k") for _ in range(2))
     assert (first.status_code, first.json()["state"]) == (202, "accepted")
     assert first.json() == second.json()
+
+
+def test_however_many_send_a_request_that_is_refused_at_once_each_is_told_so(open_front: Open):
+    client = open_front(cap_usd=Decimal("0.002")).client()
+    with ThreadPoolExecutor(30) as threads:
+        answers = list(threads.map(lambda _: client.ask({"album_ids": [ALBUM]}, source="current", key="k"), range(120)))
+    # One that comes while another is being answered is told that it is queued.
+    assert {answer.status_code for answer in answers} <= {429, 202}
+    assert 429 in {answer.status_code for answer in answers}
 
 
 def test_a_key_of_a_request_that_waited_for_a_card_in_vain_asks_anew(front: Front):
@@ -475,6 +488,58 @@ def test_a_monthly_job_whose_capture_is_over_can_be_withdrawn_while_its_series_g
     assert front.table.sql(
         "select state, stopped_at is null as goes_on from playcount_snapshots, playcount_series"
     ) == [{"state": "done", "goes_on": False}]
+
+
+@pytest.mark.parametrize("status", [500, 404])
+def test_a_monthly_job_that_failed_can_be_withdrawn_while_its_series_goes_on(front: Front, status: int):
+    client = front.client()
+    job = client.ask({"album_ids": [ALBUM]}, source="current", schedule="monthly").json()["id"]
+    front.table.sql(
+        "update playcount_snapshots set state = 'failed', error = 'no', status_code = %s,"
+        " created_at = now() - interval '31 days'",
+        status,
+    )
+    with connect(front.desk.database_url) as connection:
+        measurement_jobs.settle(connection)
+        assert len(snapshots.due_series(connection)) == 1
+        assert client.delete(f"{JOBS}/{job}").json()["state"] == "withdrawn"
+        assert snapshots.due_series(connection) == []
+
+
+def test_a_withdrawal_keeps_the_next_capture_of_its_series_from_being_made(front: Front):
+    client = front.client()
+    job = client.ask({"album_ids": [ALBUM]}, source="current", schedule="monthly").json()["id"]
+    front.table.sql("update playcount_snapshots set state = 'done', created_at = now() - interval '31 days'")
+    with connect(front.desk.database_url) as connection:
+        measurement_jobs.settle(connection)
+        ((series, wanted),) = snapshots.due_series(connection)
+        snapshots.start_if_due(connection, series, wanted, cap_usd=Decimal(25))
+    assert client.delete(f"{JOBS}/{job}").status_code == 200
+    assert front.table.sql("select state from playcount_snapshots order by created_at") == [
+        {"state": "done"},
+        {"state": "failed"},
+    ]
+
+
+def test_of_two_who_withdraw_the_same_series_at_once_the_second_ends_it(front: Front):
+    for _ in range(10):
+        client = front.client()
+        jobs = [client.ask({"album_ids": [ALBUM]}, source="current", schedule="monthly").json()["id"] for _ in range(2)]
+        with ThreadPoolExecutor(2) as threads:
+            answers = list(threads.map(lambda job, of=client: of.delete(f"{JOBS}/{job}").status_code, jobs))
+        assert answers == [200, 200]
+    assert front.table.sql("select count(*) as n from playcount_series where stopped_at is null") == [{"n": 0}]
+
+
+def test_a_withdrawal_beside_another_request_for_the_series_leaves_it_to_that_one(front: Front):
+    for _ in range(20):
+        client = front.client()
+        job = client.ask({"album_ids": [ALBUM]}, source="current", schedule="monthly").json()["id"]
+        with ThreadPoolExecutor(2) as threads:
+            asked = threads.submit(client.ask, {"album_ids": [ALBUM]}, source="current", schedule="monthly")
+            gone = threads.submit(client.delete, f"{JOBS}/{job}")
+        assert (gone.result().status_code, asked.result().json()["state"]) == (200, "accepted")
+    assert front.table.sql("select count(*) as n from playcount_series where stopped_at is null") == [{"n": 20}]
 
 
 def test_an_estimate_says_what_submit_estimate_says_and_enqueues_nothing(front: Front):

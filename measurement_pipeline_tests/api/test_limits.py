@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from uuid import uuid4
@@ -120,6 +121,67 @@ def test_nothing_that_a_client_asks_about_its_jobs_waits_for_a_lock_for_good(ope
             answer = client.request(method, JOBS + path, json=body if method == "POST" else None)
             assert (answer.status_code, answer.json()["error"]) == (503, TOO_LONG), path
     assert client.get(f"{JOBS}/{job}").json()["state"] == "accepted", "a withdrawal that was given up changed nothing"
+
+
+def test_a_request_that_was_taken_before_an_answer_took_too_long_is_not_said_to_have_changed_nothing(open_front: Open):
+    front = open_front(read_within_seconds=1.0, answer_within_seconds=1.0)
+    client = front.client()
+    client.ask({"isrcs": isrcs(1)})
+    with connect(front.desk.database_url) as connection, connection.transaction():
+        # What the answer is read from, and intake is not.
+        connection.execute("lock table playcount_snapshots in access exclusive mode")
+        answer = client.ask({"isrcs": isrcs(2)})
+    assert (answer.status_code, answer.json()["error"]) == (503, DATABASE_AWAY)
+
+
+def test_an_intake_that_waits_for_a_lock_keeps_nothing_from_ending(front: Front):
+    client = front.client()
+    client.ask({"isrcs": isrcs(1)})
+    with connect(front.desk.database_url) as connection:
+        with connection.transaction():
+            connection.execute("lock table measurement_job_songs in access exclusive mode")
+            with listening(replace(front.desk, answer_within_seconds=0.5)) as url:
+                body = {"source": "historical", "scope": {"isrcs": isrcs(2)}}
+                answer = httpx.post(url + JOBS, json=body, headers={"x-api-key": client.key}, timeout=30)
+                assert answer.json()["state"] == "queued"
+                since = time.monotonic()
+            assert time.monotonic() - since < 20
+        row = connection.execute("select state from measurement_jobs where id = %s", [answer.json()["id"]]).fetchone()
+    assert row == {"state": "queued"}
+
+
+def test_a_body_that_was_cut_off_is_no_request(front: Front):
+    client = front.client()
+    body = b'{"source": "historical", "scope": {"isrcs": ["' + isrcs(1)[0].encode() + b'"]}}'
+    where = httpx.URL(front.url)
+    with socket.create_connection((where.host, where.port or 80)) as line:
+        line.sendall(
+            f"POST {JOBS} HTTP/1.1\r\nhost: x\r\nx-api-key: {client.key}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body) + 100}\r\n\r\n".encode()
+            + body
+        )
+    with connect(front.desk.database_url) as connection:
+        assert client.ask({"isrcs": isrcs(1)}).status_code == 202
+        assert connection.execute("select count(*) as n from measurement_jobs").fetchall() == [{"n": 1}]
+
+
+def test_a_defect_is_a_500_with_an_id_that_the_log_has_beside_its_traceback(
+    open_front: Open, caplog: pytest.LogCaptureFixture
+):
+    def decide(_account: object) -> Decision:
+        raise ZeroDivisionError("a defect")
+
+    front = open_front(decide=decide, cors_origins=("https://app.example",))
+    headers = {"Origin": "https://app.example", "x-request-id": "mine"}
+    body = {"source": "historical", "scope": {"isrcs": isrcs(1)}}
+    answer = front.client().post(JOBS, json=body, headers=headers)
+    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "mine")
+    assert answer.json()["error"].endswith("Tell us its id: mine")
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    (record,) = (one for one in caplog.records if one.exc_info)
+    assert "mine" in record.getMessage()
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
 
 
 def test_it_finishes_what_it_accepted_before_it_ends(front: Front):

@@ -7,6 +7,7 @@ import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from decimal import Decimal
 from itertools import product
 from typing import Any
 from uuid import uuid4
@@ -14,10 +15,12 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from measurement_pipeline.api.problems import TOO_LONG
 from measurement_pipeline.api.totals import KeptTotals
-from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable
+from measurement_pipeline.postgres import reads, snapshots
+from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable, connect
 from measurement_pipeline.postgres.sql import statements
-from measurement_pipeline_tests.api.conftest import JOBS, Client, Front
+from measurement_pipeline_tests.api.conftest import JOBS, Client, Front, Open
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.intake.conftest import isrcs
 
@@ -174,31 +177,51 @@ def test_totals_are_added_up_once_a_minute_however_many_ask():
         return {"plays": len(added)}
 
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda _: kept.get(account, catalog, add_up), range(40)))
+        found = list(threads.map(lambda _: kept.get(account, catalog, add_up).result(), range(40)))
     assert found == [{"plays": 1}] * 40
-    assert kept.get(account, uuid4(), add_up) == {"plays": 2}
-    assert kept.get(uuid4(), catalog, add_up) == {"plays": 3}, "another account's is never handed out"
+    assert kept.get(account, uuid4(), add_up).result() == {"plays": 2}
+    assert kept.get(uuid4(), catalog, add_up).result() == {"plays": 3}, "another account's is never handed out"
     clock[0] = 61.0
-    assert kept.get(account, catalog, add_up) == {"plays": 4}
+    assert kept.get(account, catalog, add_up).result() == {"plays": 4}
 
 
 def test_those_that_wait_for_totals_get_its_error_and_the_next_one_tries_anew():
-    kept, begun, go_on, tried = KeptTotals(), threading.Event(), threading.Event(), []
+    kept, go_on, tried = KeptTotals(), threading.Event(), []
     account, catalog = uuid4(), uuid4()
 
     def add_up() -> dict[str, Any]:
-        tried.append(begun.set())
+        tried.append(1)
         assert go_on.wait(20)
         raise DatabaseUnavailable("away")
 
-    with ThreadPoolExecutor(8) as threads:
-        asked = [threads.submit(kept.get, account, catalog, add_up) for _ in range(8)]
-        assert begun.wait(20)
-        until(lambda: all(one.running() for one in asked), seconds=20, what="all to wait")
-        go_on.set()
-        assert all(isinstance(one.exception(20), DatabaseUnavailable) for one in asked)
+    asked = [kept.get(account, catalog, add_up) for _ in range(8)]
+    go_on.set()
+    assert all(isinstance(one.exception(20), DatabaseUnavailable) for one in asked)
     assert len(tried) == 1
-    assert kept.get(account, catalog, lambda: {"plays": 1}) == {"plays": 1}
+    assert kept.get(account, catalog, lambda: {"plays": 1}).result() == {"plays": 1}
+
+
+def test_totals_that_take_long_are_given_up_and_hold_nothing_that_others_need(
+    open_front: Open, monkeypatch: pytest.MonkeyPatch
+):
+    front = open_front(read_within_seconds=2.0)
+    client, other = front.client(), front.client()
+    catalogs = [known(front, client) for _ in range(48)]
+    go_on = threading.Event()
+
+    def slowly(*_: object, **__: object) -> dict[str, Any]:
+        assert go_on.wait(60)
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr(reads, "totals_of_catalog", slowly)
+    try:
+        with ThreadPoolExecutor(48) as threads:
+            pages = [threads.submit(client.get, f"/api/catalogs/{one}/measurements") for one in catalogs]
+            until(lambda: any(one.done() for one in pages), seconds=20, what="the first to be given up")
+            assert other.get(JOBS).status_code == 200
+            assert {one.result().json()["error"] for one in pages} == {TOO_LONG}
+    finally:
+        go_on.set()
 
 
 def test_what_a_file_claims_is_shown_with_its_source_and_is_in_no_total(front: Front):
@@ -395,6 +418,22 @@ def test_asking_without_a_card_gives_nothing_to_read(front: Front):
     client = front.client(card=False)
     assert client.ask({"isrcs": [SONGS[0]]}).status_code == 402
     assert client.get(track(SONGS[0])).status_code == 404
+
+
+def test_what_a_series_brought_its_account_may_read(front: Front):
+    client = front.client()
+    client.ask({"album_ids": [ALBUM]}, source="current", schedule="monthly")
+    front.table.sql("update playcount_snapshots set state = 'done', created_at = now() - interval '31 days'")
+    with connect(front.desk.database_url) as connection:
+        ((series, wanted),) = snapshots.due_series(connection)
+        snapshots.start_if_due(connection, series, wanted, cap_usd=Decimal(25))
+    front.table.sql("insert into songs (isrc) values (%s)", SONGS[0])
+    front.table.measured(SONGS[0], 10, source="apify_spotify_playcount")
+    front.table.sql(
+        "update song_measurements set snapshot = (select id from playcount_snapshots order by created_at desc limit 1)"
+    )
+    assert client.get(track(SONGS[0])).status_code == 200
+    assert front.client().get(track(SONGS[0])).status_code == 404
 
 
 def test_what_an_account_withdrew_it_may_read_only_where_it_paid_for_it(front: Front):

@@ -52,7 +52,7 @@ def test_a_request_for_current_counts_is_a_row_as_a_client_would_insert_it(run, 
 
 def test_a_history_is_bought_once_and_never_monthly(run, studio):
     result = run("submit", "--account", ACCOUNT, "--source", "historical", "--isrc", isrcs(1)[0], "--monthly")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "monthly" in result.stderr
     assert studio.sql("select 1 from measurement_jobs") == []
 

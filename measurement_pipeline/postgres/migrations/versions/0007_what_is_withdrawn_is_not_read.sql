@@ -1,5 +1,5 @@
 -- A request that was taken back gives no right to read what others bought meanwhile. What was paid for in the account's name stays
--- readable: hits by the ledger, captures by the request that they answer, whatever its state.
+-- readable, whichever request or series it was for: hits by the ledger, captures by their own account.
 create or replace view account_songs as
 select
     catalog.account,
@@ -21,8 +21,8 @@ from songstats_quota_ledger as spent
 where spent.billable is distinct from false
 union all
 select
-    request.account,
+    captured.account,
     measured.song
-from measurement_jobs as request
-inner join song_measurements as measured on request.snapshot = measured.snapshot;
+from playcount_snapshots as captured
+inner join song_measurements as measured on captured.id = measured.snapshot;
 comment on view account_songs is 'Recordings whose measurements an account may read over HTTP: those of its catalogues, those its requests ask for unless they were withdrawn, and those it paid for, by hits or captures. A recording may be there more than once.';
