@@ -498,7 +498,7 @@ def test_an_analyst_is_refused_everything_else(analyst_url: str, statement: str)
 
 def test_an_upgrade_gives_an_analysts_login_the_limits_that_it_lacks(logins: Logins, database_url: str):
     plain = logins.make("measurement_analyst")
-    patient = logins.make("measurement_analyst", options="connection limit 2")
+    patient = logins.make("measurement_analyst", options="connection limit 3")
     with connect(database_url) as connection:
         name = sql.Identifier(login_of(patient))
         connection.execute(sql.SQL("alter role {} set statement_timeout = '1h'").format(name))
@@ -510,7 +510,7 @@ def test_an_upgrade_gives_an_analysts_login_the_limits_that_it_lacks(logins: Log
             "select rolname, rolconnlimit from pg_roles where rolname = any(%s)",
             ([login_of(plain), login_of(patient)],),
         )
-        assert {row["rolname"]: row["rolconnlimit"] for row in found} == {login_of(plain): 5, login_of(patient): 2}
+        assert {row["rolname"]: row["rolconnlimit"] for row in found} == {login_of(plain): 2, login_of(patient): 3}
 
 
 def test_a_client_who_reads_as_an_analyst_may_still_ask(logins: Logins, database_url: str):
