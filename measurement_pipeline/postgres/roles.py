@@ -61,9 +61,9 @@ LIMITS_BY_SUPERUSER = {"temp_file_limit": "10GB"}
 ANALYSTS_CONNECTIONS = 2
 """How many sessions a login of analysts may have at once, until an administrator says otherwise.
 
-Each query takes a core, and the pipeline's statements wait for one where none is left: on two cores a claim's p99 was 1.7 times the
-quiet one beside one query, and 2.9 times beside two (`make bench`). Not 1: a session that was just closed counts for a moment, and
-who connects anew in that moment would be refused.
+Each query takes a core, and the pipeline's statements wait for one where none is left: on two cores a claim's p99 was 1.7 times
+the quiet one beside one query, and 2.9 times beside two (`make bench`). Not 1: a session that was just closed counts for a
+moment, and who connects anew in that moment would be refused.
 """
 
 
