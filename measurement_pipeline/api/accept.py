@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 from uuid import UUID
@@ -105,18 +105,20 @@ async def accept(caller: Caller, asked: Asked, *, key: str | None) -> dict[str, 
 
 async def _in_time(threads: ThreadPoolExecutor, deadline: float, work: Callable[[], T]) -> T | None:
     """What `work` returns, or None where it does not come before `deadline`; begun, it goes on by itself."""
-    future = asyncio.get_running_loop().run_in_executor(threads, work)
-    done, _ = await asyncio.wait([future], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
-    if not done:
-        future.add_done_callback(_heard)
-        # What no thread has begun is not begun any more: nobody waits for it, and the sensor's run takes the row in.
-        future.cancel()
-        return None
-    return future.result()
+    future = threads.submit(work)
+    heard = asyncio.wrap_future(future)
+    done, _ = await asyncio.wait([heard], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+    if done:
+        return heard.result()
+    future.add_done_callback(_log_failure)
+    # What no thread has begun is not begun any more: nobody waits for it, and the sensor's run takes the row in.
+    future.cancel()
+    heard.cancel()
+    return None
 
 
-def _heard(future: asyncio.Future[Any]) -> None:
-    """Log an error that nobody waits for any more; the row says what became of the request."""
+def _log_failure(future: Future[Any]) -> None:
+    """Say what nobody waits for any more; the row says what became of the request."""
     error = None if future.cancelled() else future.exception()
     if error is not None:
         logger.error("what went on without its client failed", exc_info=error)

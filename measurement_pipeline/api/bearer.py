@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 from uuid import UUID
 
 import httpx
@@ -99,8 +98,10 @@ class IssuersKeys:
     def of(self, kid: str | None) -> jwt.PyJWK:
         """The key of that id; without an id, the only one there is. Raises `BadTokenError` and `KeysAwayError`."""
         seen = self._seen
-        if seen.is_to_look(kid, self._now()) and self._looking.acquire(blocking=seen.key(kid, self._now()) is None):
-            # Whoever has a key that will do does not wait for another's look.
+        is_due = seen.is_to_look(kid, self._now())
+        # Nobody waits for another's look but while there is nothing to go by at all: forged ids would hold everybody's threads.
+        is_ours = is_due and self._looking.acquire(blocking=not seen.is_trusted(self._now()))
+        if is_ours:
             try:
                 seen = self._seen
                 if seen.is_to_look(kid, self._now()):
@@ -110,6 +111,8 @@ class IssuersKeys:
         found = seen.key(kid, self._now())
         if found is not None:
             return found
+        if is_due and not is_ours:
+            raise KeysAwayError("The keys of the token's issuer are being looked at")
         if seen.away is not None:
             raise KeysAwayError(seen.away)
         raise BadTokenError("The token is signed with a key that its issuer does not list")
@@ -130,16 +133,20 @@ class IssuersKeys:
             raise KeysAwayError(f"The keys of the token's issuer cannot be had: HTTP {answer.status_code}")
         try:
             listed = json.loads(answer.content)["keys"]
-            found = [key for one in listed if (key := self._read(one)) is not None]
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError) as error:
             raise KeysAwayError("The keys of the token's issuer cannot be read") from error
-        if not found:
-            raise KeysAwayError(f"The token's issuer lists no key for {self._algorithm}")
-        return {key.key_id: key for key in found}
+        if not isinstance(listed, list):
+            raise KeysAwayError("The keys of the token's issuer cannot be read")
+        found = [key for one in listed if (key := self._read(one)) is not None]
+        # Of several without an id none can be told; that there is none at all is an answer too: they were withdrawn.
+        nameless = [key for key in found if key.key_id is None]
+        return {key.key_id: key for key in found if key.key_id is not None or len(nameless) == 1}
 
-    def _read(self, listed: dict[str, Any]) -> jwt.PyJWK | None:
+    def _read(self, listed: object) -> jwt.PyJWK | None:
         """A listed key, where signatures of our algorithm can be checked with it: most lists do not say by which it signs."""
-        if listed.get("use", "sig") != "sig" or listed.get("alg", self._algorithm) != self._algorithm:
+        if not isinstance(listed, dict) or not isinstance(listed.get("kid"), str | None):
+            return None
+        if (listed.get("use") or "sig") != "sig" or (listed.get("alg") or self._algorithm) != self._algorithm:
             return None
         try:
             return jwt.PyJWK(listed, algorithm=self._algorithm)
@@ -156,8 +163,11 @@ class _Seen:
     looked_at: float | None = None
     away: str | None = None
 
+    def is_trusted(self, now: float) -> bool:
+        return self.listed_at is not None and now - self.listed_at <= _TRUSTED_SECONDS
+
     def key(self, kid: str | None, now: float) -> jwt.PyJWK | None:
-        if self.listed_at is None or now - self.listed_at > _TRUSTED_SECONDS:
+        if not self.is_trusted(now):
             return None
         if kid is None and len(self.keys) == 1:
             return next(iter(self.keys.values()))
@@ -169,6 +179,6 @@ class _Seen:
         if self.key(kid, now) is not None:
             pause = _LOOK_AGAIN_SECONDS if self.away else _KEPT_SECONDS
         else:
-            # Where nothing is known, everybody is kept out meanwhile.
-            pause = _AWAY_SECONDS if self.away and not self.keys else _LOOK_AGAIN_SECONDS
+            # Where there is nothing to go by, everybody is kept out meanwhile.
+            pause = _AWAY_SECONDS if self.away and not self.is_trusted(now) else _LOOK_AGAIN_SECONDS
         return now - self.looked_at > pause

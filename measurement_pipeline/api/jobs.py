@@ -40,6 +40,7 @@ from measurement_pipeline.postgres.database import TooLong
 BASE = "/api/research/measurement-jobs"
 NO_SUCH_JOB = "There is no such measurement job of this account"
 OVER = "It is {} already: only what is queued, payment_required or accepted, and a monthly series that goes on, can be withdrawn"
+AT_WORK = "It is being worked on at this moment, and was not withdrawn: send it again"
 TAKEN_BACK = "The request of that Idempotency-Key was withdrawn: expected a new key for a new request"
 
 routes = APIRouter(prefix=BASE, tags=["measurement jobs"], dependencies=[Depends(only_described)])
@@ -78,13 +79,13 @@ async def ask(
     asked = await run_in_threadpool(accept.read, body.source, body.scope, body.platforms, body.schedule)
     try:
         row = await accept.accept(caller, asked, key=key)
+        if row["state"] == State.WITHDRAWN:
+            raise Problem(409, TAKEN_BACK, id=str(row["id"]), state=row["state"])
+        if row["state"] in (State.REJECTED, State.PAYMENT_REQUIRED, State.FAILED):
+            raise await run_in_threadpool(_refused, caller, row)
     except TooLong as error:
-        # It may be there all the same.
+        # The request may be there all the same.
         raise Problem(503, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS) from error
-    if row["state"] == State.WITHDRAWN:
-        raise Problem(409, TAKEN_BACK, id=str(row["id"]), state=row["state"])
-    if row["state"] in (State.REJECTED, State.PAYMENT_REQUIRED, State.FAILED):
-        raise await run_in_threadpool(_refused, caller, row)
     said = _accepted(row)
     return JSONResponse(said, 202, {"Location": said["links"]["self"]})
 
@@ -157,8 +158,11 @@ def show_job(caller: Known, job_id: _Id) -> JobInFull:
 def withdraw(caller: Known, job_id: _Id) -> Withdrawn:
     """What no other job wants is no longer due; what is paid for stays. Once more changes nothing."""
     job = _uuid(job_id)
-    with caller.office.connection() as connection:
-        state = measurement_jobs.withdraw(connection, job, account=caller.account)
+    try:
+        with caller.office.connection() as connection:
+            state = measurement_jobs.withdraw(connection, job, account=caller.account)
+    except TooLong as error:
+        raise Problem(503, AT_WORK, retry_after=DATABASE_AWAY_SECONDS) from error
     if state is None:
         raise Problem(404, NO_SUCH_JOB)
     if state is not State.WITHDRAWN:

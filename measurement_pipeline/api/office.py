@@ -27,8 +27,8 @@ class Office:
     """The means of one running API.
 
     `questions` are threads that ask Stripe, `intakes` those that take requests in: a Stripe that does not answer holds up
-    neither reads nor captures. `name` is who handles requests, in `measurement_jobs.run_id`; `at_work`: the connections of
-    intakes.
+    neither reads nor captures. `name` is who handles requests, in `measurement_jobs.run_id`; `at_work`: the connections
+    that are lent.
     """
 
     desk: FrontDesk
@@ -50,7 +50,7 @@ class Office:
             questions=ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "question"),
             intakes=ThreadPoolExecutor(_INTAKES_AT_ONCE, "intake"),
             allowance=Allowance(desk.requests_per_minute),
-            totals=KeptTotals(),
+            totals=KeptTotals(desk.read_within_seconds),
             bearer=None if desk.bearer is None else Bearer(desk.bearer),
             name=f"api-{uuid4()}",
         )
@@ -58,12 +58,12 @@ class Office:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """One connection and one transaction, for what is quick. Raises `TooLong` and `DatabaseUnavailable`."""
-        with self.pool.connection() as connection, within(connection, seconds=self.desk.read_within_seconds):
+        with self.unhurried() as connection, within(connection, seconds=self.desk.read_within_seconds):
             yield connection
 
     @contextmanager
     def unhurried(self) -> Iterator[Connection]:
-        """One connection for an intake, without a limit: a catalogue of 100,000 takes its time. Raises `DatabaseUnavailable`."""
+        """One connection without a limit, for an intake: a catalogue of 100,000 takes its time. Raises `DatabaseUnavailable`."""
         with self.pool.connection() as connection:
             self.at_work.add(connection)
             try:
@@ -73,14 +73,14 @@ class Office:
 
     def close(self) -> None:
         """Finish what was begun, for a while, begin nothing more, and let go: what is not finished is a queued row."""
-        self.questions.shutdown(wait=False, cancel_futures=True)
-        self.intakes.shutdown(wait=False, cancel_futures=True)
-        patience = time.monotonic() + _FINISH_SECONDS
-        while self.at_work:
+        for threads in (self.questions, self.intakes):
+            threads.shutdown(wait=False, cancel_futures=True)
+        self.totals.close()
+        # Whoever waits for a connection gets none any more; those that are lent are taken back below.
+        self.pool.close(timeout=0)
+        begun = time.monotonic()
+        while self.at_work and time.monotonic() < begun + 2 * _FINISH_SECONDS:
             time.sleep(0.1)
-            for connection in list(self.at_work) if time.monotonic() > patience else ():
+            for connection in list(self.at_work) if time.monotonic() > begun + _FINISH_SECONDS else ():
                 with suppress(DatabaseError):  # it has just come to its end
                     connection.cancel_safe()
-        self.intakes.shutdown(wait=True)
-        self.totals.close()
-        self.pool.close()

@@ -142,7 +142,10 @@ async def _totals(caller: Caller, catalog: UUID) -> dict[str, Any]:
     if not done:
         adding.add_done_callback(lambda over: over.cancelled() or over.exception())
         raise Problem(503, TOO_LONG, retry_after=TOO_LONG_SECONDS)
-    return adding.result()
+    try:
+        return adding.result()
+    except TimeoutError as error:
+        raise Problem(503, TOO_LONG, retry_after=TOO_LONG_SECONDS) from error
 
 
 def _rate(found: Recording, points: list[dict[str, Any]], days: int) -> RunRate:

@@ -15,28 +15,42 @@ _ADDED_UP_AT_ONCE = 4
 
 
 class KeptTotals:
-    """For any thread; those that ask for the same at once get the same: the totals, or the error that adding up came to."""
+    """For any thread; those that ask for the same at once get the same: the totals, or the error that adding up came to.
 
-    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+    `patience_seconds`: what has not been begun so long after it was asked for is not begun, since nobody waits for it any more.
+    """
+
+    def __init__(self, patience_seconds: float, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._patience = patience_seconds
         self._now = now
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(_ADDED_UP_AT_ONCE, "totals")
         self._of: dict[tuple[UUID, UUID], _Kept] = {}
 
     def get(self, account: UUID, catalog: UUID, add_up: Callable[[], dict[str, Any]]) -> Future[dict[str, Any]]:
-        """The totals of an account's catalogue, a minute old at most, or what `add_up` raises: then the next call tries anew."""
+        """The totals of an account's catalogue, a minute old at most, or what `add_up` raises: then the next call tries anew.
+
+        Or TimeoutError, where others were before it for too long.
+        """
+
+        def in_time() -> dict[str, Any]:
+            if self._now() - asked_at > self._patience:
+                raise TimeoutError("too many catalogues are being added up")
+            return add_up()
+
         with self._lock:
+            asked_at = self._now()
             kept = self._of.pop((account, catalog), None)
-            if kept is None or kept.is_failed or self._now() - kept.at > _KEPT_SECONDS:
-                kept = _Kept(self._now(), self._threads.submit(add_up))
+            if kept is None or kept.is_over(asked_at):
+                kept = _Kept(asked_at, self._threads.submit(in_time))
             self._of[account, catalog] = kept  # put back last
             while len(self._of) > _KEPT_AT_MOST:
                 del self._of[next(iter(self._of))]
         return kept.totals
 
     def close(self) -> None:
-        """Add up nothing more."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        """Begin nothing more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,8 @@ class _Kept:
     at: float
     totals: Future[dict[str, Any]]
 
-    @property
-    def is_failed(self) -> bool:
-        return self.totals.done() and self.totals.exception() is not None
+    def is_over(self, now: float) -> bool:
+        """Whether it is to be added up anew; never while it is being added up."""
+        if not self.totals.done():
+            return False
+        return now - self.at > _KEPT_SECONDS or self.totals.cancelled() or self.totals.exception() is not None

@@ -20,6 +20,7 @@ from measurement_pipeline.postgres.database import connect
 # Which assets write the tables that the views read.
 _WRITTEN_BY = {
     "song_measurements": (SONGSTATS_HISTORY, CURRENT_PLAY_COUNTS),
+    "latest_counts": (SONGSTATS_HISTORY, CURRENT_PLAY_COUNTS),
     "songstats_backfill_queue": (SONGSTATS_HISTORY,),
     "songstats_quota_ledger": (SONGSTATS_HISTORY,),
     "playcount_snapshots": (CURRENT_PLAY_COUNTS,),

@@ -3,7 +3,13 @@
 -- name: end_unseen
 update incidents
 set ended_at = last_at
-where ended_at is null and last_at < clock_timestamp() - make_interval(hours => %(hours)s);
+where
+    ended_at is null
+    and last_at < clock_timestamp() - case
+        -- Some checks look once a drain; each ends what it said when it passes. One that is there no more never does.
+        when starts_with(key, 'check ') then interval '7 days'
+        else make_interval(hours => %(hours)s)
+    end;
 
 -- name: end_of_breaker
 -- Over with the breaker's closing, so that it is told when it opens anew. Dagster may show a failure after that: such a one is over
@@ -44,7 +50,10 @@ select
 from incidents as incident
 where
     incident.ended_at is null
-    and incident.last_at >= clock_timestamp() - make_interval(hours => %(hours)s)
+    and incident.last_at >= clock_timestamp() - case
+        when starts_with(incident.key, 'check ') then interval '7 days'
+        else make_interval(hours => %(hours)s)
+    end
     and not exists (
         select from vendor_state as vendor
         where

@@ -453,12 +453,16 @@ with unwanted as (
             select
             from measurement_jobs as another
             inner join playcount_snapshots as theirs on another.snapshot = theirs.id
+            inner join playcount_series as series
+                on theirs.account = series.account and theirs.albums_digest = series.albums_digest
             where
                 another.account = request.account
                 and another.id <> request.id
                 and another.schedule = 'monthly'
                 and another.state in ('accepted', 'done', 'failed')
                 and theirs.albums_digest = captured.albums_digest
+                -- One that was over when a person stopped the series has no part in it since.
+                and another.updated_at >= series.started_at
         )
 )
 

@@ -1,5 +1,5 @@
 -- What an account reads over HTTP. What is believed today of a point is the newest that was learnt of it. Which count is a recording's
--- latest says analytics.latest_play_counts, to analysts and here.
+-- latest says latest_counts, to analysts and here.
 --
 -- Whether a recording is the account's is asked of each by itself, `limit 1`: as exists() it would be planned as a join, for which
 -- all that the account has is read first (measured at 100,000 recordings: 160 ms in place of 1).
@@ -60,7 +60,7 @@ select
     latest.data_source
 from song_identifiers as identifier
 inner join songs as song on identifier.song = song.isrc
-left join analytics.latest_play_counts as latest on song.isrc = latest.song
+left join latest_counts as latest on song.isrc = latest.song
 where
     identifier.platform = 'spotify'
     and identifier.identifier_type = 'album_id'
@@ -92,7 +92,7 @@ from (
     limit %(limit)s
 ) as page
 inner join songs as song on page.song = song.isrc
-left join analytics.latest_play_counts as latest on song.isrc = latest.song
+left join latest_counts as latest on song.isrc = latest.song
 order by song.isrc;
 
 -- name: totals_of_catalog
@@ -105,5 +105,5 @@ select
     max(latest.captured_at) as newest_captured_at
 from catalog_songs as listed
 inner join catalogs as catalog on listed.catalog = catalog.id
-left join analytics.latest_play_counts as latest on listed.song = latest.song and latest.data_source <> 'import'
+left join latest_counts as latest on listed.song = latest.song and latest.data_source <> 'import'
 where catalog.id = %(catalog)s and catalog.account = %(account)s;

@@ -26,6 +26,7 @@ TABLES = (
     "client_logins",
     "deployment",
     "incidents",
+    "latest_counts",
     "measurement_job_songs",
     "measurement_jobs",
     "operator_acts",

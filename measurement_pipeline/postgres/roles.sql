@@ -109,7 +109,7 @@ update (
 on measurement_jobs to measurement_pipeline;
 
 -- A key is made once; what becomes of it later is that it is used, and revoked.
-grant select on account_songs to measurement_pipeline;
+grant select on account_songs, latest_counts to measurement_pipeline;
 grant
 select,
 insert (account, name, prefix, digest, expires_at),
@@ -127,7 +127,7 @@ on playcount_snapshots to measurement_pipeline;
 grant
 select,
 insert (account, catalog, album_ids, albums_digest, isrcs, platforms),
-update (stopped_at)
+update (stopped_at, started_at)
 on playcount_series to measurement_pipeline;
 grant
 select,

@@ -116,7 +116,7 @@ values (
     %(isrcs)s::text[],
     %(platforms)s::text[]
 )
-on conflict (account, albums_digest) do update set stopped_at = null
+on conflict (account, albums_digest) do update set stopped_at = null, started_at = now()
 where playcount_series.stopped_at is not null;
 
 -- name: due_series

@@ -312,6 +312,19 @@ def test_where_stripe_is_slow_the_request_is_left_to_the_sensors_run_and_taken_i
     assert front.table.job(UUID(said["id"]))["run_id"] == "sensor"
 
 
+def test_what_fails_once_its_client_waits_no_more_is_in_the_log(open_front: Open, caplog: pytest.LogCaptureFixture):
+    go_on = threading.Event()
+
+    def decide(_account: UUID) -> Decision:
+        go_on.wait(60)
+        raise ZeroDivisionError("a defect")
+
+    front = open_front(decide=decide, answer_within_seconds=0.3)
+    assert front.client().ask({"isrcs": isrcs(1)}).json()["state"] == "queued"
+    go_on.set()
+    until(lambda: any(one.exc_info for one in caplog.records), seconds=20, what="the failure to be logged")
+
+
 def test_nobody_is_asked_about_for_a_client_that_waits_no_more(open_front: Open):
     answered, asked = threading.Event(), []
 
@@ -504,6 +517,25 @@ def test_a_monthly_job_that_failed_can_be_withdrawn_while_its_series_goes_on(fro
         assert len(snapshots.due_series(connection)) == 1
         assert client.delete(f"{JOBS}/{job}").json()["state"] == "withdrawn"
         assert snapshots.due_series(connection) == []
+
+
+def test_who_wanted_a_series_before_a_person_stopped_it_does_not_keep_it_going(front: Front):
+    client = front.client()
+    monthly = {"source": "current", "schedule": "monthly"}
+    client.ask({"album_ids": [ALBUM]}, **monthly)
+    front.table.sql("update playcount_snapshots set state = 'done', created_at = now() - interval '2 hours'")
+    with connect(front.desk.database_url) as connection:
+        measurement_jobs.settle(connection)
+        snapshots.stop_series(connection, front.table.sql("select id from playcount_series")[0]["id"])
+    again = client.ask({"album_ids": [ALBUM]}, **monthly).json()["id"]
+    going = "select count(*) as n from playcount_series where stopped_at is null"
+    assert front.table.sql(going) == [{"n": 1}]
+    assert client.delete(f"{JOBS}/{again}").status_code == 200
+    assert front.table.sql(going) == [{"n": 0}]
+    assert front.table.sql("select state from playcount_snapshots order by created_at") == [
+        {"state": "done"},
+        {"state": "failed"},
+    ]
 
 
 def test_a_withdrawal_keeps_the_next_capture_of_its_series_from_being_made(front: Front):

@@ -169,7 +169,7 @@ def test_a_catalogue_is_paged_and_its_totals_are_of_the_whole_of_it(front: Front
 
 def test_totals_are_added_up_once_a_minute_however_many_ask():
     clock, added = [0.0], []
-    kept = KeptTotals(now=lambda: clock[0])
+    kept = KeptTotals(10.0, now=lambda: clock[0])
     account, catalog = uuid4(), uuid4()
 
     def add_up() -> dict[str, Any]:
@@ -186,7 +186,7 @@ def test_totals_are_added_up_once_a_minute_however_many_ask():
 
 
 def test_those_that_wait_for_totals_get_its_error_and_the_next_one_tries_anew():
-    kept, go_on, tried = KeptTotals(), threading.Event(), []
+    kept, go_on, tried = KeptTotals(10.0), threading.Event(), []
     account, catalog = uuid4(), uuid4()
 
     def add_up() -> dict[str, Any]:
@@ -199,6 +199,25 @@ def test_those_that_wait_for_totals_get_its_error_and_the_next_one_tries_anew():
     assert all(isinstance(one.exception(20), DatabaseUnavailable) for one in asked)
     assert len(tried) == 1
     assert kept.get(account, catalog, lambda: {"plays": 1}).result() == {"plays": 1}
+
+
+def test_totals_are_not_added_up_for_those_who_wait_no_more_nor_twice_at_once():
+    clock, go_on = [0.0], threading.Event()
+    kept = KeptTotals(10.0, now=lambda: clock[0])
+
+    def slowly() -> dict[str, Any]:
+        assert go_on.wait(20)
+        return {"plays": 1}
+
+    account, catalog = uuid4(), uuid4()
+    first = kept.get(account, catalog, slowly)
+    others = [kept.get(account, uuid4(), slowly) for _ in range(3)]
+    late = kept.get(account, uuid4(), slowly)
+    clock[0] = 61.0
+    assert kept.get(account, catalog, slowly) is first
+    go_on.set()
+    assert [one.result(20) for one in (first, *others)] == [{"plays": 1}] * 4
+    assert isinstance(late.exception(20), TimeoutError)
 
 
 def test_totals_that_take_long_are_given_up_and_hold_nothing_that_others_need(

@@ -35,7 +35,7 @@ from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 ROLES = ("measurement_owner", "measurement_pipeline", "measurement_client", "measurement_analyst")
-VIEWS = ("songstats_payable", "playcount_spent_this_month", "account_songs")
+VIEWS = ("songstats_payable", "playcount_spent_this_month", "account_songs", "latest_counts")
 NewLogin = Callable[..., str]
 
 
