@@ -17,7 +17,7 @@ import pytest
 
 from measurement_pipeline.api.problems import TOO_LONG
 from measurement_pipeline.api.totals import KeptTotals
-from measurement_pipeline.postgres import reads, snapshots
+from measurement_pipeline.postgres import reads, snapshots, views
 from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable, connect
 from measurement_pipeline.postgres.sql import statements
 from measurement_pipeline_tests.api.conftest import JOBS, Client, Front, Open
@@ -241,6 +241,28 @@ def test_totals_that_take_long_are_given_up_and_hold_nothing_that_others_need(
             assert {one.result().json()["error"] for one in pages} == {TOO_LONG}
     finally:
         go_on.set()
+
+
+def test_views_that_are_made_anew_beside_an_analysts_query_hold_up_no_client(open_front: Open):
+    front = open_front(read_within_seconds=2.0)
+    client = front.client()
+    catalog = known(front, client)
+    waiting = "select count(*) as n from pg_locks where not granted and relation = %s::regclass"
+    with (
+        connect(front.desk.database_url) as analyst,
+        connect(front.desk.database_url) as upgrade,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        with analyst.transaction():
+            analyst.execute("select * from analytics.latest_play_counts")
+            making = threads.submit(upgrade.execute, views.text("latest_play_counts"))
+            until(
+                lambda: front.table.sql(waiting, "analytics.latest_play_counts") == [{"n": 1}],
+                seconds=20,
+                what="it to wait for the analyst",
+            )
+            assert client.get(f"/api/catalogs/{catalog}/measurements").status_code == 200
+        making.result(20)
 
 
 def test_what_a_file_claims_is_shown_with_its_source_and_is_in_no_total(front: Front):

@@ -30,6 +30,16 @@ def test_an_incident_not_seen_for_six_hours_is_over_and_the_same_key_is_a_new_on
     assert old["same"], "it was over when it was last seen"
 
 
+def test_what_a_check_says_stays_open_for_a_week_since_some_checks_look_once_a_drain(connection: Connection):
+    incidents.see(connection, key="check totals_add_up: x", what="x")
+    connection.execute("update incidents set last_at = last_at - interval '6 days 23 hours'")
+    assert len(incidents.open_now(connection)) == 1
+    assert not incidents.see(connection, key="check totals_add_up: x", what="x")
+    connection.execute("update incidents set last_at = last_at - interval '7 days 1 minute'")
+    assert incidents.open_now(connection) == []
+    assert incidents.see(connection, key="check totals_add_up: x", what="x")
+
+
 def test_an_opening_of_the_breaker_that_was_seen_after_its_closing_is_over_with_the_next_one(connection: Connection):
     key = f"songstats_backfill: {BREAKER_OPENED}HTTP …"
     connection.execute("update vendor_state set streak_since = clock_timestamp()")
