@@ -599,7 +599,7 @@ def test_a_malformed_address_is_answered_with_one_that_is_not(cli, address):
 def test_dev_refuses_a_database_of_the_other_kind_before_it_announces_anything(run, bench):
     bench.sql("update deployment set kind = 'sandbox'")
     keys = {"SONGSTATS_API_KEY": "x", "STRIPE_SECRET_KEY": "y"}
-    result = run("dev", "--port", free_port(), **keys)
+    result = run("dev", "--port", free_port(), "--api-port", free_port(), **keys)
     assert result.exit_code == 1
     assert "stamped `sandbox`" in result.stderr
     assert "LIVE" not in result.output
