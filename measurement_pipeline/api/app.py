@@ -46,7 +46,15 @@ def application(desk: FrontDesk) -> FastAPI:
         yield
         await run_in_threadpool(office.close)
 
-    app = FastAPIOffline(title=TITLE, version=VERSION, description=ABOUT, lifespan=open_for_business, redoc_url=None)
+    app = FastAPIOffline(
+        title=TITLE,
+        version=VERSION,
+        description=ABOUT,
+        lifespan=open_for_business,
+        redoc_url=None,
+        # A redirect would name whatever host the client says it asked.
+        redirect_slashes=False,
+    )
     app.state.office = office
     problems.handle(app)
     for routes in (jobs.routes, reads.routes, health):

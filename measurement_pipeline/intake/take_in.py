@@ -174,6 +174,12 @@ def _answer(
         return _refuse(connection, request, State.REJECTED, reading.status_code, reading.error)
     if reading.source is Source.CURRENT:
         return _open_capture(connection, request, reading, cap_usd)
+    scope = reading.scope
+    if isinstance(scope, ScopeByCatalog) and not measurement_jobs.is_theirs(
+        connection, scope.catalog_id, account=request.account
+    ):
+        # Before payment: nobody is to save a card for what cannot be had.
+        return _refuse(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
     if decision is None or decision.verdict is Verdict.UNKNOWN:
         wait = _RETRY_SECONDS if decision is None else max(decision.retry_after_seconds or 0.0, _RETRY_SECONDS)
         why = "payment was not asked about" if decision is None else decision.reason

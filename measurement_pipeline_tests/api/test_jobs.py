@@ -88,6 +88,11 @@ def test_without_a_card_nothing_is_enqueued_and_the_request_goes_on_by_itself_on
     assert client.get(f"{JOBS}/{said['id']}").json()["state"] == "accepted"
 
 
+def test_nobody_is_asked_for_a_card_for_a_catalogue_that_is_not_theirs(front: Front):
+    answer = front.client(card=False).ask({"catalog_id": str(uuid4())})
+    assert (answer.status_code, answer.json()["error"]) == (400, UNKNOWN_CATALOG)
+
+
 def test_over_the_months_cap_is_a_429_until_the_month_ends(open_front: Open):
     client = open_front(cap_usd=Decimal("0.002")).client()
     answer = client.ask({"album_ids": [ALBUM]}, source="current")

@@ -209,6 +209,11 @@ def test_it_finishes_what_it_accepted_before_it_ends(front: Front):
     assert front.table.queue() == dict.fromkeys(isrcs(2), "pending")
 
 
+def test_a_slash_too_many_is_an_unknown_address_and_leads_nowhere(front: Front):
+    answer = front.client().get(f"{JOBS}/", headers={"Host": "evil.example"})
+    assert (answer.status_code, "location" in answer.headers) == (404, False)
+
+
 def test_an_unknown_address_and_method_are_refused_like_everything_else(front: Front):
     missing, wrong = httpx.get(f"{front.url}/nothing"), httpx.put(front.url + JOBS)
     assert (missing.status_code, missing.json()["status"]) == (404, "error")
