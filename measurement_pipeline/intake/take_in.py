@@ -174,10 +174,7 @@ def _answer(
         return _refuse(connection, request, State.REJECTED, reading.status_code, reading.error)
     if reading.source is Source.CURRENT:
         return _open_capture(connection, request, reading, cap_usd)
-    scope = reading.scope
-    if isinstance(scope, ScopeByCatalog) and not measurement_jobs.is_theirs(
-        connection, scope.catalog_id, account=request.account
-    ):
+    if _is_anothers(connection, request, reading.scope):
         # Before payment: nobody is to save a card for what cannot be had.
         return _refuse(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
     if decision is None or decision.verdict is Verdict.UNKNOWN:
@@ -192,10 +189,8 @@ def _answer(
         return _refuse(
             connection, request, State.PAYMENT_REQUIRED, 402, decision.reason, checkout_url=decision.checkout_url
         )
-    resolved = measurement_jobs.resolve(connection, request.id, reading.scope, account=request.account)
-    if not resolved:
-        why = UNKNOWN_CATALOG if resolved is None else NOTHING_RESOLVED
-        return _refuse(connection, request, State.REJECTED, 400, why)
+    if not measurement_jobs.resolve(connection, request.id, reading.scope):
+        return _refuse(connection, request, State.REJECTED, 400, NOTHING_RESOLVED)
     receipt = measurement_jobs.enqueue(connection, request.id)
     return Taken(request.id, request.account, State.ACCEPTED, 202, receipt=receipt)
 
@@ -208,12 +203,12 @@ def _open_capture(
         measurement_jobs.postpone(connection, request, seconds=None, error=NO_CAPTURES, attempt_back=True)
         return Taken(request.id, request.account, None, error=NO_CAPTURES)
     scope = reading.scope
-    catalog = scope.catalog_id if isinstance(scope, ScopeByCatalog) else None
-    if catalog is not None and not measurement_jobs.is_theirs(connection, catalog, account=request.account):
+    if _is_anothers(connection, request, scope):
         return _refuse(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
     album_ids = snapshots.albums_of(connection, scope)
     if not album_ids:
         return _refuse(connection, request, State.REJECTED, 400, NO_ALBUM_KNOWN)
+    catalog = scope.catalog_id if isinstance(scope, ScopeByCatalog) else None
     isrcs = scope.isrcs if isinstance(scope, ScopeByIsrc) else None
     wanted = Wanted(request.account, album_ids, catalog, isrcs, schedule=reading.schedule)
     opened = snapshots.open_capture(connection, wanted, cap_usd=cap_usd)
@@ -232,6 +227,13 @@ def _open_capture(
         error=without_album(skipped, of=asked) if asked and skipped else None,
     )
     return Taken(request.id, request.account, State.ACCEPTED, 202, capture=opened)
+
+
+def _is_anothers(connection: Connection, request: WaitingRequest, scope: Scope) -> bool:
+    """Whether it is a catalogue that is not the account's, or none at all."""
+    return isinstance(scope, ScopeByCatalog) and not measurement_jobs.is_theirs(
+        connection, scope.catalog_id, account=request.account
+    )
 
 
 def _left_out(connection: Connection, request: WaitingRequest, scope: Scope) -> tuple[int, int] | tuple[None, None]:

@@ -186,16 +186,14 @@ def postpone(
     )
 
 
-def resolve(connection: Connection, job: UUID, scope: Scope, *, account: UUID) -> int | None:
-    """Write down which recordings `scope` means; how many, or None where the catalogue is not the account's."""
+def resolve(connection: Connection, job: UUID, scope: Scope) -> int:
+    """Write down which recordings `scope` means; how many. Whose a catalogue is was asked before (`is_theirs`)."""
     match scope:
         case ScopeByIsrc(isrcs):
             return connection.execute(_SQL["ask_for_isrcs"], {"job": job, "isrcs": list(isrcs)}).rowcount
         case ScopeByAlbum(album_ids):
             return connection.execute(_SQL["ask_for_albums"], {"job": job, "album_ids": list(album_ids)}).rowcount
         case ScopeByCatalog(catalog_id):
-            if not is_theirs(connection, catalog_id, account=account):
-                return None
             return connection.execute(_SQL["ask_for_catalog"], {"job": job, "catalog": catalog_id}).rowcount
 
 

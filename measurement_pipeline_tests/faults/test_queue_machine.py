@@ -346,7 +346,7 @@ class QueueMachine(RuleBasedStateMachine):
         scope = ScopeByIsrc(tuple(songs))
         with self.connection.transaction():
             job = measurement_jobs.submit(self.connection, account=account, source="historical", scope={"isrcs": songs})
-            assert measurement_jobs.resolve(self.connection, job, scope, account=account) == len(songs)
+            assert measurement_jobs.resolve(self.connection, job, scope) == len(songs)
             receipt = measurement_jobs.enqueue(self.connection, job)
         assert (receipt.asked, receipt.enqueued, receipt.skipped) == self.model.enqueue(job, account, songs)
 

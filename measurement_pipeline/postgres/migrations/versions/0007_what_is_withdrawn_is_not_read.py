@@ -1,4 +1,4 @@
-"""What an account may read of requests that it withdrew. The statements are in the .sql file."""
+"""What an account may read, which count is the latest, since when a series goes on. The statements are in the .sql file."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    """Put the view of what accounts may read in place of the older one."""
+    """Replace the view of what accounts may read; add the view of latest counts and the start of a series."""
     op.get_bind().exec_driver_sql(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
