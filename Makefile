@@ -30,8 +30,9 @@ check: $(READY)
 vulnerabilities: $(READY)
 	$(BIN)/python .ci/known_vulnerabilities.py $(BIN)/pip-audit requirements.lock
 
+# make dev PORT=3001 SANDBOX_PORT=8918 API_PORT=8081: beside a dev of another checkout.
 dev: $(READY)
-	$(BIN)/measurement-pipeline dev
+	$(BIN)/measurement-pipeline dev $(if $(PORT),--port $(PORT)) $(if $(SANDBOX_PORT),--sandbox-port $(SANDBOX_PORT))
 
 bench: $(READY)
 	$(BIN)/python -m measurement_pipeline_bench

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from measurement_pipeline.cli import failures
+from measurement_pipeline.cli.groups import Group
 
 # In the order of `--help`. Each is `command` in the module `<name>_command`.
 _COMMANDS = (
@@ -44,7 +45,7 @@ _COMMANDS = (
 _AS_JSON = f"{__name__}.as_json"
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
 
@@ -89,7 +90,7 @@ class _Commands(click.Group):
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where embedded servers and Dagster's home are kept. Default: .local/ in the checkout.",
+    help="Keep embedded servers and Dagster's home in this directory. Default: .local/ in the checkout.",
 )
 @click.pass_context
 def main(ctx: click.Context, state: Path | None) -> None:

@@ -20,8 +20,8 @@ _FINISH_SECONDS = 20
 
 
 @click.command("api")
-@click.option("--host", help="Where to listen. Default: API_HOST.")
-@click.option("--port", type=click.IntRange(1, 65_535), help="On which port. Default: API_PORT.")
+@click.option("--host", help="Listen on this address. Default: API_HOST.")
+@click.option("--port", type=click.IntRange(1, 65_535), help="Listen on this port. Default: API_PORT.")
 @sandbox_command.port_option
 @click.pass_obj
 def command(state: Path | None, *, host: str | None, port: int | None, sandbox_port: int | None) -> None:

@@ -19,12 +19,12 @@ _BREACHES_SHOWN = 10
 @click.option(
     "--at-rest",
     is_flag=True,
-    help="Nothing is under way: what is still open, in the air, or stored and not yet shown in Dagster is a breach too.",
+    help="Assume that nothing is running. Open or unfinished work is then a breach too.",
 )
 @output.json_option
 @click.pass_context
 def command(ctx: click.Context, *, at_rest: bool, as_json: bool) -> None:
-    """Each invariant, and what breaks it. Exit status 1 on a breach."""
+    """Check each invariant and list what breaks it. Exit status 1 on a breach."""
     with database(ctx.obj) as (target, connection):
         # Dagster first: a row is done before it is shown.
         materialized, left_out = _materialized(target)

@@ -7,6 +7,7 @@ import click
 
 from measurement_pipeline.backfill import overrides
 from measurement_pipeline.cli import output
+from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.cli.target import database
 from measurement_pipeline.postgres import songstats_ledger
 
@@ -23,16 +24,16 @@ WHAT_TO_DO = {
 }
 
 
-@click.group("breaker")
+@click.group("breaker", cls=Group)
 def command() -> None:
-    """The breaker: open, it keeps every call to Songstats back."""
+    """Show and close the circuit breaker. While it is open, no call to Songstats is made."""
 
 
 @command.command("show")
 @output.json_option
 @click.pass_obj
 def show(state: Path | None, *, as_json: bool) -> None:
-    """Say whether it is open, since when, why, and what to do; and whether a pause lasts."""
+    """Show whether it is open, since when, why, and what to do; and any pause."""
     with database(state) as (_, connection):
         vendor = songstats_ledger.deployment(connection)
     if as_json:
@@ -55,7 +56,7 @@ def show(state: Path | None, *, as_json: bool) -> None:
 @output.json_option
 @click.pass_obj
 def close(state: Path | None, *, as_json: bool) -> None:
-    """Let calls go out again, and lift a pause; streaks are counted afresh from here. It is recorded who did it."""
+    """Close the breaker and end a pause. Streaks are counted from zero. The act is recorded."""
     with database(state) as (_, connection):
         done = overrides.close_breaker(connection, actor=getpass.getuser())
     if as_json:

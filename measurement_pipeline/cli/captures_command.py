@@ -8,24 +8,25 @@ import click
 
 from measurement_pipeline.cli import names, output
 from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.cli.target import database
 from measurement_pipeline.postgres import measurement_jobs, operator_acts, snapshots
 
 _VENDORS = ("apify", "spotify")
 
 
-@click.group("captures")
+@click.group("captures", cls=Group)
 def command() -> None:
-    """Captures of what is displayed today: `submit --source current` asks for one."""
+    """Show and stop captures of today's counts. `submit --source current` requests one."""
 
 
 @command.command("list")
-@click.option("--account", metavar="ACCOUNT", help="Only those of this account: its UUID, or its name.")
+@click.option("--account", metavar="ACCOUNT", help="List only those of this account. Give its UUID or its name.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="The latest so many.")
 @output.json_option
 @click.pass_obj
 def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool) -> None:
-    """The latest captures, newest first."""
+    """List the latest captures, newest first."""
     with database(state) as (_, connection):
         of = None if account is None else names.account(connection, account)
         found = snapshots.recent(connection, account=of, limit=limit)
@@ -56,7 +57,7 @@ def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool)
 @click.argument("capture", type=click.UUID)
 @click.pass_obj
 def stop(state: Path | None, *, capture: UUID) -> None:
-    """End CAPTURE, which is open: it and its requests are failed. What was started is paid for; recorded."""
+    """End the open capture CAPTURE. It and its requests are failed. A run that was started is paid for. The act is recorded."""
     who = getpass.getuser()
     with database(state) as (_, connection), connection.transaction():
         if not snapshots.stop(connection, capture, error=f"stopped by {who}"):
@@ -69,7 +70,7 @@ def stop(state: Path | None, *, capture: UUID) -> None:
 @command.command("resume")
 @click.pass_obj
 def resume(state: Path | None) -> None:
-    """End the pauses of Apify and Spotify now: a token was put right, or a `Retry-After` was too long; recorded."""
+    """End the pauses of Apify and Spotify now, for example after a token was replaced. The act is recorded."""
     with database(state) as (_, connection), connection.transaction():
         ended = snapshots.resume(connection, _VENDORS)
         if ended:

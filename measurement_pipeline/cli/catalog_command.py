@@ -9,6 +9,7 @@ import click
 from measurement_pipeline.cli import catalog_file, names, output
 from measurement_pipeline.cli.catalog_file import CatalogFile, NotACatalogError
 from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.cli.target import database
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import songs
@@ -21,20 +22,24 @@ _SHOWN = 50
 _EARLIEST = date(1900, 1, 1)
 
 
-@click.group("catalog")
+@click.group("catalog", cls=Group)
 def command() -> None:
-    """Catalogues: named sets of recordings, each of one account."""
+    """Import catalogues: named sets of recordings, each of one account."""
 
 
 @command.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--name", required=True, help="The catalogue's name within its account; importing again adds to it.")
+@click.option(
+    "--name",
+    required=True,
+    help="The catalogue's name within its account. A second import with the same name adds to it.",
+)
 @names.account_option
 @click.option(
     "--as-of",
     type=click.DateTime(["%Y-%m-%d"]),
     metavar="DATE",
-    help="The day that the counts are of, YYYY-MM-DD. Default: today in UTC.",
+    help="The day of the counts, YYYY-MM-DD. Default: today in UTC.",
 )
 @output.json_option
 @click.pass_context

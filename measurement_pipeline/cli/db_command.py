@@ -6,20 +6,21 @@ from pathlib import Path
 import click
 
 from measurement_pipeline.cli import output
+from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.cli.target import opened
 from measurement_pipeline.postgres import address, migrate
 
 
-@click.group("db")
+@click.group("db", cls=Group)
 def command() -> None:
-    """The measurement database: bring it up to date, say where and what it is."""
+    """Manage the measurement database: migrate it, show its state and its address."""
 
 
 @command.command("upgrade")
 @output.json_option
 @click.pass_obj
 def upgrade(state: Path | None, *, as_json: bool) -> None:
-    """Migrate to this version's schema, and set what each role may do; a new database is stamped sandbox or live, for good.
+    """Migrate the database to this version and set the rights of its roles. A new database is stamped sandbox or live for ever.
 
     "roles" says what this login may not set; null, or nothing said, where all is set.
     """
@@ -38,10 +39,10 @@ def upgrade(state: Path | None, *, as_json: bool) -> None:
 
 
 @command.command("url")
-@click.option("--dagster", is_flag=True, help="That of Dagster's own storage instead.")
+@click.option("--dagster", is_flag=True, help="Print the address of Dagster's own storage instead.")
 @click.pass_obj
 def url(state: Path | None, *, dagster: bool) -> None:
-    """Print the database's address, login included. An embedded server runs while `dev` or a command does."""
+    """Print the database's address, password included. An embedded server runs only while `dev` or a command runs."""
     with opened(os.environ, state=state) as target:
         if dagster:
             address.create_if_absent(target.dagster_url)
@@ -52,7 +53,7 @@ def url(state: Path | None, *, dagster: bool) -> None:
 @output.json_option
 @click.pass_context
 def status(ctx: click.Context, *, as_json: bool) -> None:
-    """Say which schema the database has and which kind it is; exit status 1 unless it is ready for use."""
+    """Show the schema version and the kind of the database. Exit status 1 unless it is ready for use."""
     with opened(os.environ, state=ctx.obj) as target:
         found, stamp, head = migrate.current(target.database_url), migrate.stamp(target.database_url), migrate.head()
         ready = found == head and stamp == target.kind

@@ -45,7 +45,7 @@ class Requests:
 
 @click.command("demo")
 @click.option(
-    "--timeout", type=click.FloatRange(min=1), default=300.0, show_default=True, help="Give up after so many seconds."
+    "--timeout", type=click.FloatRange(min=1), default=300.0, show_default=True, help="Give up after this many seconds."
 )
 @click.pass_obj
 def command(state: Path | None, *, timeout: float) -> None:

@@ -34,14 +34,18 @@ from measurement_pipeline.settings import Settings
 
 @click.command("dev")
 @click.option(
-    "--port", type=click.IntRange(1, 65_535), default=3000, show_default=True, help="Of Dagster's UI, on 127.0.0.1."
+    "--port",
+    type=click.IntRange(1, 65_535),
+    default=3000,
+    show_default=True,
+    help="Serve Dagster's UI on this port of 127.0.0.1.",
 )
 @click.option(
     "--read-only-port",
     type=click.IntRange(1, 65_535),
-    help="Of a second UI on 127.0.0.1, for onlookers: it shows everything and changes nothing. Default: none.",
+    help="Serve a second, read-only UI on this port of 127.0.0.1. Default: none.",
 )
-@click.option("--api-port", type=click.IntRange(1, 65_535), help="Of the HTTP API. Default: API_PORT.")
+@click.option("--api-port", type=click.IntRange(1, 65_535), help="Serve the HTTP API on this port. Default: API_PORT.")
 @sandbox_command.port_option
 @click.pass_obj
 def command(
@@ -49,7 +53,8 @@ def command(
 ) -> None:
     """Run everything with Dagster's UI and the HTTP API, until Ctrl-C or SIGTERM.
 
-    With vendor keys in the environment: the real vendors and a live database. Without: doubles and a sandbox database.
+    With vendor keys in the environment it uses the real vendors and a live database. Without keys it uses doubles of the
+    vendors and a sandbox database.
     """
     with suppress(services.Interrupted), ExitStack() as stack:
         stack.enter_context(services.interruptible())
@@ -100,7 +105,7 @@ def command(
 
 
 def _tell_how_to_play(state: Path | None, api: str, key: str | None) -> None:
-    program = "measurement-pipeline" if state is None else f"measurement-pipeline --state {shlex.quote(str(state))}"
+    program = output.program() + ("" if state is None else f" --state {shlex.quote(str(state))}")
     submit = f"{program} submit --source historical --wait"
     named = (("account with a card:   ", accounts.WITH_CARD), ("account without a card:", accounts.WITHOUT_CARD))
     for words, account in named:

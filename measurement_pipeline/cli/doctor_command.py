@@ -34,7 +34,7 @@ _LONGEST_SECONDS = 20.0
 @output.json_option
 @click.pass_context
 def command(ctx: click.Context, *, sandbox_port: int | None, as_json: bool) -> None:
-    """Ask everything that has to be well whether it is: a line each, with what to do. Exit status 1 where one FAILs."""
+    """Check every part of the deployment and print a line for each, with what to do. Exit status 1 where one FAILs."""
     said: list[Line] = []
     for line in _diagnosis(ctx.obj, sandbox_command.at_port(sandbox_port, ctx.obj)):
         said.append(line)

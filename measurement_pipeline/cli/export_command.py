@@ -11,18 +11,31 @@ from measurement_pipeline.reports.export import ParquetMissingError, export
 
 
 @click.command("export")
-@click.option("--catalog", required=True, metavar="CATALOG", help="Catalogue: its id, or its name.")
-@click.option("--account", metavar="ACCOUNT", help="Whose catalogue, where two have its name.")
-@click.option("--format", "form", type=click.Choice(["parquet", "csv"]), default="parquet", show_default=True)
+@click.option("--catalog", required=True, metavar="CATALOG", help="The catalogue. Give its id or its name.")
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="The directory. Default: export-<catalogue> here."
+    "--account",
+    metavar="ACCOUNT",
+    help="The account that owns the catalogue. Needed where two catalogues have the same name.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["parquet", "csv"]),
+    default="parquet",
+    show_default=True,
+    help="Write files of this format.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write to this directory. Default: export-<catalogue> in the current directory.",
 )
 @output.json_option
 @click.pass_obj
 def command(
     state: Path | None, *, catalog: str, account: str | None, form: str, out: Path | None, as_json: bool
 ) -> None:
-    """Daily series and recordings of a catalogue, written a batch at a time; files of the same names are replaced."""
+    """Write the daily series and the recordings of a catalogue to files. Files of the same names are replaced."""
     with database(state) as (_, connection):
         of = None if account is None else names.account(connection, account)
         found = names.catalog(connection, catalog, of=of)

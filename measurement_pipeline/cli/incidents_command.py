@@ -14,7 +14,7 @@ from measurement_pipeline.postgres import incidents
 @output.json_option
 @click.pass_obj
 def command(state: Path | None, *, as_json: bool) -> None:
-    """Open incidents, the oldest first: failed runs and failing checks, each once however often it was seen."""
+    """List open incidents, the oldest first: failed runs and failing checks, each once however often it occurred."""
     with database(state) as (_, connection):
         found = incidents.open_now(connection)
     if as_json:

@@ -12,12 +12,12 @@ from measurement_pipeline.postgres import measurement_jobs
 
 @click.command("jobs")
 @click.argument("job", required=False, type=click.UUID, metavar="[ID]")
-@click.option("--account", metavar="ACCOUNT", help="Only those of this account: its UUID, or its name.")
+@click.option("--account", metavar="ACCOUNT", help="List only those of this account. Give its UUID or its name.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="The latest so many.")
 @output.json_option
 @click.pass_obj
 def command(state: Path | None, *, job: UUID | None, account: str | None, limit: int, as_json: bool) -> None:
-    """The latest requests, or one with its receipt: progress, outcomes, where they came from, hits and cost."""
+    """List the latest requests, or show one with its receipt: progress, outcomes, sources, hits and cost."""
     with database(state) as (target, connection):
         if job is not None:
             found = progress.show(connection, job)

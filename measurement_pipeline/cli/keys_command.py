@@ -11,6 +11,7 @@ from measurement_pipeline import deployment
 from measurement_pipeline.api import keys
 from measurement_pipeline.cli import names, output
 from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.cli.target import database
 from measurement_pipeline.postgres import api_keys, operator_acts
 
@@ -21,26 +22,26 @@ def _not_blank(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
     return name
 
 
-@click.group("keys")
+@click.group("keys", cls=Group)
 def command() -> None:
-    """API keys: make, list and revoke them."""
+    """Create, list and revoke API keys."""
 
 
 @command.command("create")
 @names.account_option
 @click.option(
-    "--name", required=True, callback=_not_blank, metavar="NAME", help="What it is for: shown by `keys list`."
+    "--name", required=True, callback=_not_blank, metavar="NAME", help="What the key is for. `keys list` shows it."
 )
 @click.option(
     "--expires",
     type=click.DateTime(["%Y-%m-%d"]),
     metavar="DATE",
-    help="From the beginning of that day (UTC) on it is refused. Default: never.",
+    help="Refuse the key from this day on (UTC), YYYY-MM-DD. Default: it never expires.",
 )
 @output.json_option
 @click.pass_obj
 def create(state: Path | None, *, account: str, name: str, expires: datetime | None, as_json: bool) -> None:
-    """Make a key that speaks for an account, and print it: it is kept nowhere."""
+    """Create a key for an account and print it. It is stored nowhere, so copy it now."""
     key, prefix = keys.new_key()
     with database(state) as (target, connection), connection.transaction():
         owner = names.account(connection, account)
@@ -69,11 +70,11 @@ def create(state: Path | None, *, account: str, name: str, expires: datetime | N
 
 
 @command.command("list")
-@click.option("--account", metavar="ACCOUNT", help="Only those of this account: its UUID, or its name.")
+@click.option("--account", metavar="ACCOUNT", help="List only those of this account. Give its UUID or its name.")
 @output.json_option
 @click.pass_obj
 def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
-    """Every key by how it begins: whose it is, when it was last used, and whether it still is good."""
+    """List every key by its prefix: its account, when it was last used, and whether it is valid."""
     with database(state) as (_, connection):
         of = None if account is None else names.account(connection, account)
         found = api_keys.listed(connection, account=of)
@@ -90,7 +91,7 @@ def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
 @click.argument("prefix")
 @click.pass_obj
 def revoke(state: Path | None, *, prefix: str) -> None:
-    """Refuse a key from now on. PREFIX: how it begins, as `keys list` shows it."""
+    """Revoke the key that begins with PREFIX, as `keys list` shows it."""
     with database(state) as (_, connection), connection.transaction():
         if not api_keys.revoke(connection, prefix):
             raise RefusedError(f"no key that is accepted begins with {prefix!r}: see `measurement-pipeline keys list`")

@@ -9,7 +9,7 @@ from measurement_pipeline.postgres import names
 from measurement_pipeline.postgres.database import Connection
 
 account_option = click.option(
-    "--account", required=True, metavar="ACCOUNT", help="Account: its UUID, or the name it is known by."
+    "--account", required=True, metavar="ACCOUNT", help="The account. Give its UUID or its name."
 )
 
 

@@ -1,10 +1,13 @@
 """How commands say things: JSON for scripts, plain words and tables for people. What is said is theirs."""
 
 import json
+import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 # Not a terminal: nothing is to be cut or folded at 80 columns.
 _WIDTH_OF_A_FILE = 200
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text, for scripts.")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -49,6 +52,18 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Se
         # Text, not str: a title may hold what rich would read as markup.
         made.add_row(*(Text(shown(value)) for value in row))
     return made
+
+
+def program() -> str:
+    """How to call this program from here: by its name where the shell finds it, else by its path."""
+    name = Path(sys.argv[0]).name
+    found, own = shutil.which(name), Path(sys.argv[0]).absolute()
+    if found is not None and Path(found).absolute() == own:
+        return shlex.quote(name)
+    here = Path.cwd()
+    shown = str(own.relative_to(here) if own.is_relative_to(here) else own)
+    # Without a slash a shell looks for it on the path alone.
+    return shlex.quote(shown if "/" in shown else f"./{shown}")
 
 
 def banner(target: "Target") -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from measurement_pipeline.cli.failures import RefusedError
 
@@ -62,6 +63,23 @@ def doubles_port(home: Path) -> int | None:
 def api_url(home: Path) -> str | None:
     """Where the HTTP API of the `dev` on `home` is; None: it has none, or does not run."""
     return _said(home, "dev").get("api_url")
+
+
+def why_gone(home: Path, command: str) -> str | None:
+    """How `command` ended on `home`, for a person; None: it runs, or never ran.
+
+    A command that was killed left no end behind: then the port on which it listened tells.
+    """
+    stopped = stopped_at(home, command)
+    if stopped is not None:
+        return f"was stopped {stopped:%Y-%m-%d %H:%M:%S} UTC"
+    ports = [found for found in (_port_of_api(home), _said(home, command).get("doubles_port")) if found is not None]
+    return "was killed" if ports and not any(listens("127.0.0.1", int(port)) for port in ports) else None
+
+
+def _port_of_api(home: Path) -> int | None:
+    address = api_url(home)
+    return None if address is None else urlsplit(address).port
 
 
 def listens(host: str, port: int) -> bool:

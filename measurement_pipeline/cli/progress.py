@@ -3,13 +3,13 @@
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 from uuid import UUID
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.failures import RefusedError
@@ -25,6 +25,8 @@ _POLL_SECONDS = 0.5
 _HELD_SECONDS = 5.0
 # The sensor of intake looks every 5 s, and a run of it takes as long again to start.
 _INTAKE_SECONDS = 20.0
+# Over which the speed is averaged that the time left is computed from.
+_SPEED_SECONDS = 120.0
 # Between two plain lines that say the same.
 _REPEAT_SECONDS = 30.0
 
@@ -72,20 +74,35 @@ def meter() -> Iterator[Meter]:
         MofNCompleteColumn(),
         TextColumn("settled"),
         TimeElapsedColumn(),
+        TextColumn("elapsed,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
+    # Recordings settle in bursts of a run: a short window would make the time left jump.
+    with Progress(
+        *columns, console=output.console(stderr=True), transient=True, speed_estimate_period=_SPEED_SECONDS
+    ) as bar:
         yield _Bar(bar)
 
 
 def until_answered(
-    connection: Connection, job: UUID, *, hits_allowed: int, intake_seconds: float = _INTAKE_SECONDS
+    connection: Connection,
+    job: UUID,
+    *,
+    hits_allowed: int,
+    why_gone: Callable[[], str | None] = lambda: None,
+    intake_seconds: float = _INTAKE_SECONDS,
+    poll_seconds: float = _POLL_SECONDS,
+    hold_seconds: float = _HELD_SECONDS,
 ) -> dict[str, Any]:
-    """Wait until the request is done or refused, showing how far it is and what holds it; the request as it is then.
+    """Wait until the request is done or refused, showing its progress and what blocks it; the request as it is then.
 
-    Says so, once, where nothing has taken it in after `intake_seconds`.
+    Prints one line where nothing has taken it in after `intake_seconds`, and one where a `dev` that ran has ended: `why_gone`
+    returns how it ended, or None while it runs.
     """
     held, ask_again_at = "", 0.0
+    gone: str | None = None
     missed_at = time.monotonic() + intake_seconds
     with meter() as shown:
         while True:
@@ -94,14 +111,24 @@ def until_answered(
                 click.echo(_nothing_takes_it_in(intake_seconds), err=True)
                 missed_at = math.inf
             if time.monotonic() >= ask_again_at:
+                before, gone = gone, why_gone()
+                if gone is not None and before is None:
+                    click.echo(_dev_is_gone(gone), err=True)
                 held = what_holds_purchases(connection, hits_allowed=hits_allowed) or ""
-                ask_again_at = time.monotonic() + _HELD_SECONDS
+                ask_again_at = time.monotonic() + hold_seconds
             # A capture is made by album: its recordings are not settled one by one.
             asked = 0 if found["source"] == Source.CURRENT else found["asked"] or 0
             shown.show(found["settled"], asked, note(found) or held)
             if found["state"] not in UNSETTLED:
                 return found
-            time.sleep(_POLL_SECONDS)
+            time.sleep(poll_seconds)
+
+
+def _dev_is_gone(how: str) -> str:
+    return (
+        f"`measurement-pipeline dev` {how}, so nothing is bought. The request is kept and goes on when `dev` runs again. This "
+        "command goes on waiting; Ctrl-C ends it and changes nothing"
+    )
 
 
 def _nothing_takes_it_in(seconds: float) -> str:

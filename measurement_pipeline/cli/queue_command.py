@@ -21,12 +21,12 @@ _OUTCOMES_OF = {"done": ("stored", "no_history", "rejected"), "failed": ("malfor
     type=click.IntRange(0, 10_000),
     default=10,
     show_default=True,
-    help="Show so many of the next recordings.",
+    help="Show this many of the next recordings.",
 )
 @output.json_option
 @click.pass_obj
 def command(state: Path | None, *, limit: int, as_json: bool) -> None:
-    """Rows by status and outcome, breaker, pause and budget, and the next recordings by rank."""
+    """Show rows by status and outcome, the breaker, the pause, the budget, and the next recordings by rank."""
     with database(state) as (target, connection):
         counts = backfill_queue.counts(connection) | {"unwanted": backfill_queue.unwanted(connection)}
         vendor = songstats_ledger.deployment(connection)

@@ -31,7 +31,7 @@ _IN_WORDS = {
 @output.json_option
 @click.pass_obj
 def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> None:
-    """Put right what crashes and passing failures left behind: the same sweep as the hourly schedule's.
+    """Repair what crashes and transient failures left behind: the same sweep as the hourly schedule's.
 
     Recordings stored but never shown in the UI are left to that one.
     """

@@ -12,14 +12,20 @@ from measurement_pipeline.reports.page import page
 
 
 @click.command("report")
-@click.option("--catalog", required=True, metavar="CATALOG", help="Catalogue: its id, or its name.")
-@click.option("--account", metavar="ACCOUNT", help="Whose catalogue, where two have its name.")
+@click.option("--catalog", required=True, metavar="CATALOG", help="The catalogue. Give its id or its name.")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file. Default: report-<catalogue>.html here."
+    "--account",
+    metavar="ACCOUNT",
+    help="The account that owns the catalogue. Needed where two catalogues have the same name.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to this file. Default: report-<catalogue>.html in the current directory.",
 )
 @click.pass_obj
 def command(state: Path | None, *, catalog: str, account: str | None, out: Path | None) -> None:
-    """One HTML page with totals, run rates, top recordings, coverage, spend and caveats; nothing in it is fetched."""
+    """Write one HTML page with totals, run rates, top recordings, coverage, spend and caveats. It is one file."""
     with database(state) as (target, connection):
         of = None if account is None else names.account(connection, account)
         found = names.catalog(connection, catalog, of=of)

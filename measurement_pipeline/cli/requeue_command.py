@@ -35,18 +35,33 @@ def _seconds(_: click.Context, param: click.Parameter, value: str | None) -> flo
 
 
 @click.command("requeue")
-@click.option("--outcome", type=click.Choice(_CHOICES), help="Only recordings settled so.")
-@click.option("--suspect", is_flag=True, help="Only those settled in a streak that opened the breaker.")
-@click.option("--catalog", metavar="CATALOG", help="Only those of this catalogue: its id or its name.")
-@click.option("--account", metavar="ACCOUNT", help="Whose catalogue --catalog names.")
+@click.option("--outcome", type=click.Choice(_CHOICES), help="Choose recordings with this outcome.")
 @click.option(
-    "--older-than", callback=_seconds, metavar="AGE", help="Only those settled longer ago, such as 30d or 12h."
+    "--suspect", is_flag=True, help="Choose recordings that were settled in a streak that opened the breaker."
+)
+@click.option("--catalog", metavar="CATALOG", help="Choose recordings of this catalogue. Give its id or its name.")
+@click.option("--account", metavar="ACCOUNT", help="The account that owns the catalogue of --catalog.")
+@click.option(
+    "--older-than",
+    callback=_seconds,
+    metavar="AGE",
+    help="Choose recordings that were settled longer ago than this, such as 30d or 12h.",
 )
 @click.option(
-    "--isrc", "isrcs", multiple=True, metavar="ISRC", help="Only these; repeat it, or separate several by commas."
+    "--isrc",
+    "isrcs",
+    multiple=True,
+    metavar="ISRC",
+    help="Choose this recording. Repeat the option, or separate several ISRCs by commas.",
 )
-@click.option("--rebuy", is_flag=True, help="Buy malformed answers anew, rather than read again what was kept.")
-@click.option("--estimate", is_flag=True, help="Change nothing: say how many, and at most how many hits.")
+@click.option(
+    "--rebuy", is_flag=True, help="Buy malformed answers again. Without it, the stored response is parsed again."
+)
+@click.option(
+    "--estimate",
+    is_flag=True,
+    help="Change nothing. Print how many recordings would be requeued, and at most how many hits that costs.",
+)
 @output.json_option
 @click.pass_obj
 def command(
@@ -62,7 +77,7 @@ def command(
     estimate: bool,
     as_json: bool,
 ) -> None:
-    """Put settled recordings back on the queue, stored ones apart: all that every given condition names.
+    """Put settled recordings back on the queue: those that meet every given condition, except stored ones.
 
     Requests that wanted them are open again, and pay.
     """

@@ -16,8 +16,8 @@ port_option = click.option(
     "--sandbox-port",
     type=click.IntRange(1, 65_535),
     help=(
-        "Where the doubles of the vendors listen on loopback, where no vendor keys are set.  "
-        f"[default: where the `dev` that runs has them, else {SANDBOX_PORT}]"
+        "The loopback port of the vendors' doubles. Used only where no vendor keys are set. "
+        f"Default: the port of the running `dev`, else {SANDBOX_PORT}."
     ),
 )
 
@@ -47,13 +47,19 @@ def require_doubles(settings: Settings, kind: Kind) -> None:
 
 @click.command("sandbox")
 @click.option(
-    "--port", type=click.IntRange(0, 65_535), default=SANDBOX_PORT, show_default=True, help="0: any that is free."
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=SANDBOX_PORT,
+    show_default=True,
+    help="Listen on this loopback port. 0 takes any free port.",
 )
-@click.option("--plain", is_flag=True, help="Nothing awkward: every recording has a history of usable numbers.")
-@click.option("--latency", type=click.FloatRange(0, 60), default=0.0, help="Seconds added to every answer.")
+@click.option(
+    "--plain", is_flag=True, help="Leave out all difficult cases. Every recording then has a history of usable numbers."
+)
+@click.option("--latency", type=click.FloatRange(0, 60), default=0.0, help="Add this many seconds to every answer.")
 @output.json_option
 def command(*, port: int, plain: bool, latency: float, as_json: bool) -> None:
-    """Run loopback doubles of Songstats, Stripe, Apify and Spotify until Ctrl-C or SIGTERM, and say how to talk to them."""
+    """Run loopback doubles of the vendors until Ctrl-C or SIGTERM, and print the settings that use them."""
     from dataclasses import replace
 
     from measurement_pipeline.sandbox import sample_catalogue, serve

@@ -8,21 +8,22 @@ import click
 
 from measurement_pipeline.cli import names, output
 from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.cli.target import database
 from measurement_pipeline.postgres import operator_acts, snapshots
 
 
-@click.group("series")
+@click.group("series", cls=Group)
 def command() -> None:
-    """Monthly series: `submit --source current --monthly` starts one."""
+    """Show and stop monthly series. `submit --source current --monthly` starts one."""
 
 
 @command.command("list")
-@click.option("--account", metavar="ACCOUNT", help="Only those of this account: its UUID, or its name.")
+@click.option("--account", metavar="ACCOUNT", help="List only those of this account. Give its UUID or its name.")
 @output.json_option
 @click.pass_obj
 def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
-    """All series with their last captures."""
+    """List all series with their last captures."""
     with database(state) as (_, connection):
         of = None if account is None else names.account(connection, account)
         found = snapshots.list_series(connection, account=of)
@@ -51,7 +52,7 @@ def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
 @click.argument("series", type=click.UUID)
 @click.pass_obj
 def stop(state: Path | None, *, series: UUID) -> None:
-    """Capture nothing more for SERIES. Asking for it again starts it again; recorded."""
+    """End the series SERIES. A new request starts it again. The act is recorded."""
     with database(state) as (_, connection), connection.transaction():
         if not snapshots.stop_series(connection, series):
             raise RefusedError(f"there is no series {series} that goes on: see `measurement-pipeline series list`")

@@ -39,12 +39,18 @@ class Outlook:
 
 
 @click.command("spend")
-@click.option("--account", metavar="ACCOUNT", help="Only hits of this account: its UUID, or its name.")
-@click.option("--days", type=click.IntRange(1, 3_650), default=30, show_default=True, help="Calls of the last so many.")
+@click.option("--account", metavar="ACCOUNT", help="Count only the hits of this account. Give its UUID or its name.")
+@click.option(
+    "--days",
+    type=click.IntRange(1, 3_650),
+    default=30,
+    show_default=True,
+    help="Count the calls of this many last days.",
+)
 @output.json_option
 @click.pass_obj
 def command(state: Path | None, *, account: str | None, days: int, as_json: bool) -> None:
-    """Hits by cause and account, in euros; what was wasted; the budget, and when the queue will be empty."""
+    """Show hits by cause and account in euros, what was wasted, the budget, and when the queue will be empty."""
     with database(state) as (target, connection):
         of = None if account is None else names.known_account(connection, account)
         window = spend.since(connection, days=days)

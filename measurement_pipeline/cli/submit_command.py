@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from measurement_pipeline.cli import names, output, progress, receipt
+from measurement_pipeline.cli import names, output, presence, progress, receipt
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import Target, database
 from measurement_pipeline.domain.capture import Schedule
@@ -23,24 +23,30 @@ from measurement_pipeline.postgres.database import Connection
     "--source",
     type=click.Choice([s.value for s in Source]),
     required=True,
-    help="historical: the past, bought once. current: what is displayed today, captured by album.",
+    help="historical buys the past once. current captures the counts displayed today, album by album.",
 )
 @click.option(
-    "--isrc", "isrcs", multiple=True, metavar="ISRC", help="A recording; repeat it, or separate several by commas."
+    "--isrc",
+    "isrcs",
+    multiple=True,
+    metavar="ISRC",
+    help="Ask for this recording. Repeat the option, or separate several ISRCs by commas.",
 )
 @click.option(
     "--album",
     "albums",
     multiple=True,
     metavar="ID",
-    help="Every recording of a Spotify album; repeat it, or use commas.",
+    help="Ask for every recording of this Spotify album. Repeat the option, or separate several ids by commas.",
 )
 @click.option(
-    "--catalog", metavar="CATALOG", help="Every recording of one of the account's catalogues: its id or its name."
+    "--catalog",
+    metavar="CATALOG",
+    help="Ask for every recording of this catalogue of the account. Give its id or its name.",
 )
-@click.option("--monthly", is_flag=True, help="With --source current: capture it anew every 30 days.")
-@click.option("--estimate", "only_estimate", is_flag=True, help="Enqueue nothing: say what it would cost.")
-@click.option("--wait", is_flag=True, help="Wait until the request is settled; exit status 1 unless it is done.")
+@click.option("--monthly", is_flag=True, help="Capture again every 30 days. Only with --source current.")
+@click.option("--estimate", "only_estimate", is_flag=True, help="Enqueue nothing. Print what the request would cost.")
+@click.option("--wait", is_flag=True, help="Wait until the request is settled. Exit status 1 unless it is done.")
 @output.json_option
 @click.pass_context
 def command(
@@ -56,7 +62,7 @@ def command(
     wait: bool,
     as_json: bool,
 ) -> None:
-    """Ask for the measurements of recordings: exactly one of --isrc, --album, --catalog."""
+    """Request measurements of recordings. Give exactly one of --isrc, --album and --catalog."""
     if sum(map(bool, (isrcs, albums, catalog))) != 1:
         raise click.UsageError("expected exactly one of --isrc, --album and --catalog")
     if monthly and source != Source.CURRENT:
@@ -79,6 +85,7 @@ def command(
             say = _say_capture_estimate if request.source is Source.CURRENT else _say_estimate
             say(connection, target, request, owner=owner, as_json=as_json)
             return
+        was_gone = presence.why_gone(target.home, "dev")
         job = measurement_jobs.submit(connection, account=owner, source=source, scope=scope, schedule=schedule)
         if not wait:
             if as_json:
@@ -89,7 +96,13 @@ def command(
         if not as_json:
             click.echo(f"request {job} is queued", err=True)
         try:
-            shown = progress.until_answered(connection, job, hits_allowed=target.settings.hits_allowed)
+            shown = progress.until_answered(
+                connection,
+                job,
+                hits_allowed=target.settings.hits_allowed,
+                # Where it had ended before, Dagster may run without `dev`, elsewhere.
+                why_gone=lambda: None if was_gone else presence.why_gone(target.home, "dev"),
+            )
         except KeyboardInterrupt:
             click.echo(f"stopped waiting; request {job} goes on: `measurement-pipeline jobs {job}`", err=True)
             raise

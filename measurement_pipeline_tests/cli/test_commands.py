@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 import time
-from threading import Thread
+from threading import Event, Thread
 from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.cli import progress
+from measurement_pipeline.cli import presence, progress
 from measurement_pipeline.cli.services import free_port
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.health import incidents
@@ -301,6 +301,42 @@ def test_waiting_for_a_request_that_is_taken_in_accuses_nobody(bench, connection
     bench.cover(isrcs(1))
     assert progress.until_answered(connection, job, hits_allowed=1, intake_seconds=0)["state"] == "done"
     assert "taken" not in capsys.readouterr().err
+
+
+def test_waiting_reports_once_that_dev_ended_and_goes_on_waiting(bench, connection, database_url, tmp_path):
+    job = measurement_jobs.submit(connection, account=uuid4(), source="historical", scope={"isrcs": isrcs(1)})
+    said, ended = io.StringIO(), Event()
+
+    def answer():
+        until(lambda: "`measurement-pipeline dev` was stopped 2" in said.getvalue())
+        answer_requests(database_url, decision=Decision(Verdict.DENIED, "No card."))
+
+    with presence.alone(tmp_path, "dev"):
+        assert presence.why_gone(tmp_path, "dev") is None
+    intake_thread = Thread(target=answer)
+    with contextlib.redirect_stderr(said):
+        intake_thread.start()
+        found = progress.until_answered(
+            connection,
+            job,
+            hits_allowed=1,
+            # It runs at the first look, and has ended at the second.
+            why_gone=lambda: presence.why_gone(tmp_path, "dev") if ended.is_set() else ended.set(),
+            poll_seconds=0.01,
+            hold_seconds=0.02,
+        )
+    intake_thread.join()
+    assert found["state"] == "payment_required"
+    assert said.getvalue().count("The request is kept and goes on when `dev` runs again") == 1
+
+
+def test_a_dev_that_was_killed_is_known_by_the_port_that_it_left(tmp_path):
+    (tmp_path / "dev.lock").write_text(
+        json.dumps({"doubles_port": free_port(), "api_url": f"http://127.0.0.1:{free_port()}"})
+    )
+    assert presence.why_gone(tmp_path, "dev") == "was killed"
+    (tmp_path / "dev.lock").unlink()
+    assert presence.why_gone(tmp_path, "dev") is None
 
 
 @pytest.mark.parametrize("moment", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"])
