@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from measurement_pipeline.api.auth import Caller
 from measurement_pipeline.api.limits import MAX_LISTED
-from measurement_pipeline.api.problems import Problem
+from measurement_pipeline.api.problems import ErrorCode, Problem
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import (
     MeasurementRequest,
@@ -62,11 +62,13 @@ def read(source: object, scope: object, platforms: object, schedule: object) -> 
     for listed in scope.values() if isinstance(scope, dict) else ():
         if isinstance(listed, list) and len(listed) > MAX_LISTED:
             raise Problem(
-                400, f"At most {MAX_LISTED:,} in a request, got {len(listed):,}: ask for a catalogue, or in several"
+                400,
+                ErrorCode.INVALID_REQUEST,
+                f"At most {MAX_LISTED:,} in a request, got {len(listed):,}: ask for a catalogue, or in several",
             )
     reading = read_request(source, scope, platforms, schedule)
     if isinstance(reading, Refusal):
-        raise Problem(reading.status_code, reading.error)
+        raise Problem(reading.status_code, ErrorCode.INVALID_REQUEST, reading.error)
     assert isinstance(scope, dict)
     given = {key: value for key, value in scope.items() if value is not None}
     return Asked(reading.source.value, given, reading.schedule.value, reading)
@@ -84,12 +86,17 @@ async def accept(caller: Caller, asked: Asked, *, key: str | None) -> dict[str, 
         return before
     needs_card = asked.reading.needs_card
     if not needs_card and office.desk.cap_usd is None:
-        raise Problem(503, NO_CAPTURES, retry_after=NO_CAPTURES_SECONDS)
+        raise Problem(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=NO_CAPTURES_SECONDS)
     if needs_card and decision is None:
         decision = await _in_time(office.questions, deadline, lambda: office.desk.decide(caller.account))
         if decision is not None and decision.verdict is Verdict.UNKNOWN:
             wait = decision.retry_after_seconds or _STRIPE_AWAY_SECONDS
-            raise Problem(503, f"{decision.reason} Nothing was asked for: send it again later.", retry_after=wait)
+            raise Problem(
+                503,
+                ErrorCode.PAYMENT_UNKNOWN,
+                f"{decision.reason} Nothing was asked for: send it again later.",
+                retry_after=wait,
+            )
     while (job := await run_in_threadpool(_submit, caller, asked, key)) is None:
         # Somebody sent the same key at the same moment, and was first: the answer is that one's, a refusal too; unless a third
         # has taken a refused one's key already.
@@ -141,7 +148,7 @@ def _look_up(
             return None, payment_decisions.fresh(connection, caller.account)
         job, digest = found
         if digest != asked.digest:
-            raise Problem(409, OTHER_BODY, id=str(job))
+            raise Problem(409, ErrorCode.IDEMPOTENCY_KEY_REUSED, OTHER_BODY, id=str(job))
         return measurement_jobs.answer_to(connection, job, account=caller.account), None
 
 

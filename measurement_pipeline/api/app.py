@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import HTMLResponse
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
 from measurement_pipeline.api import jobs, problems, reads
+from measurement_pipeline.api.cache_control import NoStore
 from measurement_pipeline.api.described import ABOUT, TITLE, VERSION, describe, errors
 from measurement_pipeline.api.desk import FrontDesk
 from measurement_pipeline.api.limits import BodyLimit
@@ -17,22 +19,46 @@ from measurement_pipeline.api.models import Health
 from measurement_pipeline.api.office import Office
 from measurement_pipeline.postgres import reads as asked
 
+_INDEX = f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>{TITLE}</title>
+<h1>{TITLE}</h1>
+<ul>
+<li><a href="/docs">/docs</a>: every route, with examples</li>
+<li><a href="/openapi.json">/openapi.json</a>: the same for programs</li>
+<li><a href="/healthz">/healthz</a>, <a href="/readyz">/readyz</a>: is it up, can it answer</li>
+</ul>
+</html>
+"""
+
 health = APIRouter(tags=["health"])
 
 
-@health.get("/healthz", responses=errors(500, anybody=True), summary="Is the process up?")
+@health.get("/healthz", responses=errors(500, anybody=True), operation_id="get_health", summary="Is the process up?")
 async def alive() -> Health:
     """It answers, whatever else is away."""
     return Health()
 
 
-@health.get("/readyz", responses=errors(500, 503, anybody=True), summary="Can it answer?")
+@health.get("/readyz", responses=errors(500, 503, anybody=True), operation_id="get_readiness", summary="Can it answer?")
 def ready(request: Request) -> Health:
     """The database answers too."""
     office: Office = request.app.state.office
     with office.pool.connection() as connection:
         asked.ready(connection)
     return Health()
+
+
+# Load balancers probe with HEAD. Routes of their own: a description knows them by the GET.
+health.add_api_route("/healthz", alive, methods=["HEAD"], include_in_schema=False)
+health.add_api_route("/readyz", ready, methods=["HEAD"], include_in_schema=False)
+
+
+@health.get("/", include_in_schema=False, response_class=HTMLResponse)
+async def index() -> str:
+    """A page for a person who opened the server's address in a browser."""
+    return _INDEX
 
 
 def application(desk: FrontDesk) -> FastAPI:
@@ -78,5 +104,6 @@ def application(desk: FrontDesk) -> FastAPI:
             ],
             expose_headers=["etag", "link", "location", "retry-after", "x-request-id"],
         )
+    app.add_middleware(NoStore)
     app.add_middleware(AccessLog)
     return app

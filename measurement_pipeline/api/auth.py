@@ -14,7 +14,7 @@ from measurement_pipeline.api import keys
 from measurement_pipeline.api.bearer import BadTokenError, KeysAwayError
 from measurement_pipeline.api.log import note
 from measurement_pipeline.api.office import Office
-from measurement_pipeline.api.problems import Problem
+from measurement_pipeline.api.problems import ErrorCode, Problem
 from measurement_pipeline.postgres import api_keys
 
 EXPECTED = "Expected exactly one of the headers x-api-key and Authorization: Bearer"
@@ -46,7 +46,9 @@ def identify(request: Request, _key: Annotated[object, _KEY], _token: Annotated[
     note(request.scope, account=str(account))
     wait = office.allowance.take(account)
     if wait is not None:
-        raise Problem(429, TOO_MANY.format(f"{office.desk.requests_per_minute:,}"), retry_after=wait)
+        raise Problem(
+            429, ErrorCode.RATE_LIMITED, TOO_MANY.format(f"{office.desk.requests_per_minute:,}"), retry_after=wait
+        )
     return Caller(account, office)
 
 
@@ -77,11 +79,11 @@ def _of_token(office: Office, header: str) -> UUID:
     except BadTokenError as error:
         raise _unknown(str(error)) from error
     except KeysAwayError as error:
-        raise Problem(503, str(error), retry_after=30) from error
+        raise Problem(503, ErrorCode.TOKEN_KEYS_UNAVAILABLE, str(error), retry_after=30) from error
 
 
 def _unknown(why: str) -> Problem:
-    return Problem(401, why, headers={"WWW-Authenticate": "Bearer"})
+    return Problem(401, ErrorCode.UNAUTHENTICATED, why, headers={"WWW-Authenticate": "Bearer"})
 
 
 Known = Annotated[Caller, Depends(identify)]

@@ -6,13 +6,15 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from measurement_pipeline.api.models import Refused
+from measurement_pipeline.api.problems import ErrorCode
 from measurement_pipeline.domain.payment import NO_CARD
 
 TITLE = "Measurement jobs"
 VERSION = "1"
 ABOUT = (
     "Ask for the play counts of recordings, and read them. A job is a row of the table that every other way in writes to. "
-    'Each answer is JSON with `status`; each error is `{"status": "error", "error": …}` and says what was expected.'
+    'Each answer is JSON with `status`. Each error is `{"status": "error", "code": …, "error": …}`: `code` is stable, for '
+    "programs; `error` says what was expected and may be reworded."
 )
 
 MEANING = {
@@ -52,6 +54,20 @@ _EXAMPLES: dict[int, dict[str, str]] = {
     500: {"error": "Something went wrong here, not with the request. Tell us its id: 0b1f…"},
     503: {"error": "Stripe could not be reached. Nothing was asked for: send it again later."},
 }
+# The code of each example; a status can have others.
+_CODES = {
+    400: ErrorCode.INVALID_REQUEST,
+    401: ErrorCode.UNAUTHENTICATED,
+    402: ErrorCode.CARD_REQUIRED,
+    404: ErrorCode.NOT_FOUND,
+    408: ErrorCode.BODY_TIMEOUT,
+    409: ErrorCode.IDEMPOTENCY_KEY_REUSED,
+    413: ErrorCode.BODY_TOO_LARGE,
+    429: ErrorCode.RATE_LIMITED,
+    500: ErrorCode.INTERNAL_ERROR,
+    503: ErrorCode.PAYMENT_UNKNOWN,
+}
+_THIS_SERVER = {"url": "/", "description": "The server that this description came from."}
 _WAIT = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 _ANYWHERE = (401, 408, 413, 429, 500, 503)
 
@@ -63,7 +79,9 @@ def errors(*statuses: int, anybody: bool = False) -> dict[int | str, dict[str, A
         status: {
             "model": Refused,
             "description": MEANING[status],
-            "content": {"application/json": {"example": {"status": "error", **_EXAMPLES[status]}}},
+            "content": {
+                "application/json": {"example": {"status": "error", "code": _CODES[status], **_EXAMPLES[status]}}
+            },
             **({"headers": _WAIT} if status in (429, 503) else {}),
         }
         for status in sorted(every)
@@ -75,13 +93,23 @@ def describe(app: FastAPI) -> None:
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
-            made = get_openapi(title=TITLE, version=VERSION, description=ABOUT, routes=app.routes)
+            made = get_openapi(
+                title=TITLE, version=VERSION, description=ABOUT, routes=app.routes, servers=[dict(_THIS_SERVER)]
+            )
             for path in made["paths"].values():
                 for operation in path.values():
                     operation["responses"].pop("422", None)
+            _name_scopes(made["components"]["schemas"])
             for unused in ("HTTPValidationError", "ValidationError"):
                 made["components"]["schemas"].pop(unused, None)
             app.openapi_schema = made
         return app.openapi_schema
+
+    def _name_scopes(schemas: dict[str, Any]) -> None:
+        # A client generator names a class after each schema of its own, and numbers those that stand inside another one.
+        scope = schemas["MeasurementJobRequest"]["properties"]["scope"]
+        for number, form in enumerate(scope["oneOf"]):
+            schemas[form["title"]] = form
+            scope["oneOf"][number] = {"$ref": f"#/components/schemas/{form['title']}"}
 
     app.openapi = described  # type: ignore[method-assign]

@@ -33,7 +33,7 @@ def answer(
     as_csv = wants_csv(request)
     body = _csv(rows, columns) if as_csv else made.model_dump_json().encode()
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Vary": "Accept", "Cache-Control": "private, no-cache"}
+    headers = {"ETag": tag, "Vary": "Accept"}
     if next_page is not None:
         headers["Link"] = f'<{next_page}>; rel="next"'
     sent = ",".join(request.headers.getlist("if-none-match"))

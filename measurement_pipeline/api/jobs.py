@@ -1,6 +1,8 @@
 """The routes of measurement jobs. What a request may ask, and what becomes of it, is `accept`'s and intake's."""
 
 import json
+import re
+import reprlib
 from dataclasses import asdict
 from typing import Annotated, Any
 from uuid import UUID
@@ -29,7 +31,7 @@ from measurement_pipeline.api.models import (
     Withdrawn,
 )
 from measurement_pipeline.api.parameters import only_described
-from measurement_pipeline.api.problems import DATABASE_AWAY, DATABASE_AWAY_SECONDS, Problem
+from measurement_pipeline.api.problems import DATABASE_AWAY, DATABASE_AWAY_SECONDS, ErrorCode, Problem
 from measurement_pipeline.domain import spend
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import Source, State
@@ -43,16 +45,29 @@ OVER = "It is {} already: only what is queued, payment_required or accepted, and
 AT_WORK = "It is being worked on at this moment, and was not withdrawn: send it again"
 TAKEN_BACK = "The request of that Idempotency-Key was withdrawn: expected a new key for a new request"
 
+BAD_KEY = "Idempotency-Key: expected 1 to 255 printable ASCII characters without spaces, got {}"
+
 routes = APIRouter(prefix=BASE, tags=["measurement jobs"], dependencies=[Depends(only_described)])
 
+# What a row that is no success is answered with. A capture can fail with other statuses of its own.
+_CODE_OF_STATUS = {
+    400: ErrorCode.INVALID_REQUEST,
+    402: ErrorCode.CARD_REQUIRED,
+    404: ErrorCode.NOT_FOUND,
+    429: ErrorCode.CAPTURE_CAP_REACHED,
+}
+
 _Id = Annotated[str, Path(json_schema_extra={"format": "uuid"}, description="The job.")]
+_KEY_FORMAT = re.compile(r"^[!-~]{1,255}$")
 _Key = Annotated[
     str | None,
     Header(
-        min_length=1,
-        max_length=255,
-        pattern=r"^[!-~]+$",
-        description="The same key and body again answer the same job; another body with it is refused.",
+        # Checked below, so that the message describes the format in words.
+        json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": _KEY_FORMAT.pattern},
+        description=(
+            "1 to 255 printable ASCII characters without spaces. The same key and body again return the same job; the same "
+            "key with another body is refused."
+        ),
     ),
 ]
 
@@ -60,7 +75,9 @@ _Key = Annotated[
 def _one_key(request: Request, idempotency_key: _Key = None) -> str | None:
     sent = request.headers.getlist("idempotency-key")
     if len(sent) > 1:
-        raise Problem(400, f"Idempotency-Key: expected one, got {len(sent)}")
+        raise Problem(400, ErrorCode.INVALID_REQUEST, f"Idempotency-Key: expected one, got {len(sent)}")
+    if idempotency_key is not None and not _KEY_FORMAT.fullmatch(idempotency_key):
+        raise Problem(400, ErrorCode.INVALID_REQUEST, BAD_KEY.format(reprlib.repr(idempotency_key)))
     return idempotency_key
 
 
@@ -70,6 +87,7 @@ def _one_key(request: Request, idempotency_key: _Key = None) -> str | None:
     response_model=Accepted,
     response_model_exclude_unset=True,
     responses=errors(400, 402, 404, 409, 429, 500),
+    operation_id="create_measurement_job",
     summary="Ask for measurements",
 )
 async def ask(
@@ -80,12 +98,12 @@ async def ask(
     try:
         row = await accept.accept(caller, asked, key=key)
         if row["state"] == State.WITHDRAWN:
-            raise Problem(409, TAKEN_BACK, id=str(row["id"]), state=row["state"])
+            raise Problem(409, ErrorCode.JOB_WITHDRAWN, TAKEN_BACK, id=str(row["id"]), state=row["state"])
         if row["state"] in (State.REJECTED, State.PAYMENT_REQUIRED, State.FAILED):
             raise await run_in_threadpool(_refused, caller, row)
     except TooLong as error:
         # The request may be there all the same.
-        raise Problem(503, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS) from error
+        raise Problem(503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS) from error
     said = _accepted(row)
     return JSONResponse(said, 202, {"Location": said["links"]["self"]})
 
@@ -94,6 +112,7 @@ async def ask(
     "/estimate",
     response_model=HistoricalEstimate | CurrentEstimate,
     responses=errors(400),
+    operation_id="estimate_measurement_job",
     summary="Say what measurements would cost",
 )
 def ask_the_price(caller: Known, body: MeasurementJobRequest) -> BaseModel:
@@ -112,16 +131,16 @@ def ask_the_price(caller: Known, body: MeasurementJobRequest) -> BaseModel:
                 )
                 return HistoricalEstimate(**asdict(found))
             if desk.cap_usd is None:
-                raise Problem(503, NO_CAPTURES, retry_after=accept.NO_CAPTURES_SECONDS)
+                raise Problem(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=accept.NO_CAPTURES_SECONDS)
             capture = capture_estimate.of_request(
                 connection, asked.reading, account=caller.account, cap_usd=desk.cap_usd
             )
             return CurrentEstimate(**asdict(capture), over_cap=capture.is_over_cap)
     except estimate.NothingToEstimateError as error:
-        raise Problem(400, str(error)) from error
+        raise Problem(400, ErrorCode.INVALID_REQUEST, str(error)) from error
 
 
-@routes.get("", responses=errors(400), summary="List the account's jobs")
+@routes.get("", responses=errors(400), operation_id="list_measurement_jobs", summary="List the account's jobs")
 def list_jobs(
     caller: Known,
     limit: Annotated[int, Query(ge=1, le=100, description="So many a page.")] = 20,
@@ -136,13 +155,13 @@ def list_jobs(
     return Jobs(jobs=[Job(**_job(row)) for row in shown], next=more)
 
 
-@routes.get("/{job_id}", responses=errors(404), summary="Show a job")
+@routes.get("/{job_id}", responses=errors(404), operation_id="get_measurement_job", summary="Show a job")
 def show_job(caller: Known, job_id: _Id) -> JobInFull:
     """With its progress, outcomes and receipt."""
     with caller.office.connection() as connection:
         row = measurement_jobs.show(connection, _uuid(job_id), account=caller.account)
     if row is None:
-        raise Problem(404, NO_SUCH_JOB)
+        raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
     eur = spend.whole(row["hits"], caller.office.desk.eur_per_hit)
     return JobInFull(
         **_job(row),
@@ -154,7 +173,9 @@ def show_job(caller: Known, job_id: _Id) -> JobInFull:
     )
 
 
-@routes.delete("/{job_id}", responses=errors(404, 409), summary="Withdraw a job")
+@routes.delete(
+    "/{job_id}", responses=errors(404, 409), operation_id="withdraw_measurement_job", summary="Withdraw a job"
+)
 def withdraw(caller: Known, job_id: _Id) -> Withdrawn:
     """What no other job wants is no longer due; what is paid for stays. Once more changes nothing."""
     job = _uuid(job_id)
@@ -162,11 +183,11 @@ def withdraw(caller: Known, job_id: _Id) -> Withdrawn:
         with caller.office.connection() as connection:
             state = measurement_jobs.withdraw(connection, job, account=caller.account)
     except TooLong as error:
-        raise Problem(503, AT_WORK, retry_after=DATABASE_AWAY_SECONDS) from error
+        raise Problem(503, ErrorCode.JOB_LOCKED, AT_WORK, retry_after=DATABASE_AWAY_SECONDS) from error
     if state is None:
-        raise Problem(404, NO_SUCH_JOB)
+        raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
     if state is not State.WITHDRAWN:
-        raise Problem(409, OVER.format(state.value), id=str(job), state=state.value)
+        raise Problem(409, ErrorCode.JOB_FINISHED, OVER.format(state.value), id=str(job), state=state.value)
     return Withdrawn(id=job)
 
 
@@ -195,7 +216,10 @@ def _refused(caller: Caller, row: dict[str, Any]) -> Problem:
         with caller.office.connection() as connection:
             wait = snapshots.seconds_left_this_month(connection)
     more = {} if row["checkout_url"] is None else {"checkoutUrl": row["checkout_url"]}
-    return Problem(row["status_code"], row["error"], retry_after=wait, id=str(row["id"]), state=row["state"], **more)
+    code = _CODE_OF_STATUS.get(row["status_code"], ErrorCode.JOB_FAILED)
+    return Problem(
+        row["status_code"], code, row["error"], retry_after=wait, id=str(row["id"]), state=row["state"], **more
+    )
 
 
 def _job(row: dict[str, Any]) -> dict[str, Any]:
@@ -233,4 +257,4 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError as error:
-        raise Problem(404, NO_SUCH_JOB) from error
+        raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB) from error

@@ -12,7 +12,7 @@ from uuid import UUID
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from measurement_pipeline.api.problems import Problem, answer
+from measurement_pipeline.api.problems import ErrorCode, Problem, answer
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_LISTED = 10_000
@@ -37,14 +37,21 @@ class BodyLimit:
             async with asyncio.timeout(self._seconds):
                 body = await self._take(receive)
         except TimeoutError:
-            problem = Problem(408, f"The body did not come within {self._seconds:g} s", headers={"Connection": "close"})
+            problem = Problem(
+                408,
+                ErrorCode.BODY_TIMEOUT,
+                f"The body did not come within {self._seconds:g} s",
+                headers={"Connection": "close"},
+            )
             await answer(problem)(scope, receive, send)
             return
         except ClientDisconnect:
             return
         if body is None:
             said = f"The body is longer than {self._max_bytes:,} bytes: ask for a catalogue, or in several requests"
-            await answer(Problem(413, said, headers={"Connection": "close"}))(scope, receive, send)
+            await answer(Problem(413, ErrorCode.BODY_TOO_LARGE, said, headers={"Connection": "close"}))(
+                scope, receive, send
+            )
             return
         handed_on = False
 

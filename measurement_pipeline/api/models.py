@@ -10,24 +10,38 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from measurement_pipeline.api.limits import MAX_LISTED
+from measurement_pipeline.api.problems import ErrorCode
 
 _ID = "00000000-0000-4000-8000-00000000000b"
 _CATALOG = "00000000-0000-4000-8000-0000000000c0"
 
 
-def _listed(name: str, items: dict[str, Any]) -> dict[str, Any]:
+def _listed(title: str, name: str, items: dict[str, Any]) -> dict[str, Any]:
     values = {"type": "array", "minItems": 1, "maxItems": MAX_LISTED, "items": items}
-    return {"type": "object", "properties": {name: values}, "required": [name], "additionalProperties": False}
+    return {
+        "title": title,
+        "type": "object",
+        "properties": {name: values},
+        "required": [name],
+        "additionalProperties": False,
+    }
 
 
 _SCOPE = {
     "description": f"Exactly one of the three. At most {MAX_LISTED:,} in a list; more through a catalogue.",
     "oneOf": [
-        _listed("isrcs", {"type": "string", "pattern": "^[A-Z]{2}[A-Z0-9]{3}[0-9]{7}$", "examples": ["GBUM72501895"]}),
         _listed(
-            "album_ids", {"type": "string", "pattern": "^[0-9A-Za-z]{22}$", "examples": ["0ETFjACtuP2ADo6LFhL6HN"]}
+            "IsrcScope",
+            "isrcs",
+            {"type": "string", "pattern": "^[A-Z]{2}[A-Z0-9]{3}[0-9]{7}$", "examples": ["GBUM72501895"]},
+        ),
+        _listed(
+            "AlbumScope",
+            "album_ids",
+            {"type": "string", "pattern": "^[0-9A-Za-z]{22}$", "examples": ["0ETFjACtuP2ADo6LFhL6HN"]},
         ),
         {
+            "title": "CatalogScope",
             "type": "object",
             "properties": {"catalog_id": {"type": "string", "format": "uuid", "examples": [_CATALOG]}},
             "required": ["catalog_id"],
@@ -126,13 +140,18 @@ class Accepted(BaseModel):
 
 
 class Refused(BaseModel):
-    """What was wrong, in words. `id`: the request's, where it has a row; `checkoutUrl`: where a card can be saved (402)."""
+    """What was wrong. `id`: the job, where there is one; `checkoutUrl`: the page where a card can be saved (402)."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"status": "error", "error": "source must be current or historical"}]}
+        json_schema_extra={
+            "examples": [
+                {"status": "error", "code": "invalid_request", "error": "source must be current or historical"}
+            ]
+        }
     )
 
     status: Literal["error"] = "error"
+    code: ErrorCode = Field(description="Stable, for programs. `error` is for people and may be reworded.")
     error: str
     id: UUID | None = None
     state: str | None = None

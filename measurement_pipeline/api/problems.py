@@ -1,12 +1,13 @@
-"""Errors → status and body: every refusal is `{"status": "error", "error": …}`, with `Retry-After` where to wait helps.
+"""Errors → status and body: `{"status": "error", "code": …, "error": …}`, with `Retry-After` where waiting helps.
 
-What is raised elsewhere as `Problem` is a refusal that somebody decided on; the handlers here word the rest.
+Other modules raise `Problem` for a refusal that they decide on. The handlers here answer all other errors.
 """
 
 import json
 import logging
 import math
 import reprlib
+from enum import StrEnum
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -31,12 +32,38 @@ NOT_JSON = "The body is not JSON"
 _PROBLEMS_NAMED = 5
 
 
+class ErrorCode(StrEnum):
+    """What went wrong, for programs: `error` is for people and may be reworded, a code keeps its meaning."""
+
+    INVALID_REQUEST = "invalid_request"
+    UNAUTHENTICATED = "unauthenticated"
+    CARD_REQUIRED = "card_required"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    BODY_TIMEOUT = "body_timeout"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    JOB_WITHDRAWN = "job_withdrawn"
+    JOB_FINISHED = "job_finished"
+    BODY_TOO_LARGE = "body_too_large"
+    RATE_LIMITED = "rate_limited"
+    CAPTURE_CAP_REACHED = "capture_cap_reached"
+    JOB_FAILED = "job_failed"
+    INTERNAL_ERROR = "internal_error"
+    DATABASE_UNAVAILABLE = "database_unavailable"
+    TIMEOUT = "timeout"
+    JOB_LOCKED = "job_locked"
+    PAYMENT_UNKNOWN = "payment_unknown"
+    TOKEN_KEYS_UNAVAILABLE = "token_keys_unavailable"  # noqa: S105 - a name, not a secret
+    CAPTURES_DISABLED = "captures_disabled"
+
+
 class Problem(Exception):  # noqa: N818 - it is no error of ours: an answer
     """An answer other than success. `more` goes into the body beside `error`."""
 
     def __init__(
         self,
         status: int,
+        code: ErrorCode,
         error: str,
         *,
         retry_after: float | None = None,
@@ -45,7 +72,7 @@ class Problem(Exception):  # noqa: N818 - it is no error of ours: an answer
     ) -> None:
         super().__init__(error)
         self.status = status
-        self.body = {"status": "error", "error": error, **more}
+        self.body = {"status": "error", "code": code.value, "error": error, **more}
         self.headers = dict(headers or {})
         if retry_after is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
@@ -67,28 +94,28 @@ def handle(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _(_request: Request, error: HTTPException) -> Response:
-        words = {
-            # FastAPI's, for JSON that no parser of Python's reads: nested too deep, a number of 5,000 digits.
-            400: NOT_JSON,
-            404: "There is nothing at this address",
-            405: "This address does not take that method",
+        known = {
+            # FastAPI raises 400 for JSON that Python's parser cannot read: nested too deep, a number of 5,000 digits.
+            400: (ErrorCode.INVALID_REQUEST, NOT_JSON),
+            404: (ErrorCode.NOT_FOUND, "There is nothing at this address; / lists what there is"),
+            405: (ErrorCode.METHOD_NOT_ALLOWED, "This address does not accept that method"),
         }
-        said = words.get(error.status_code) or str(error.detail)
-        return answer(Problem(error.status_code, said, headers=dict(error.headers or {})))
+        code, text = known.get(error.status_code, (ErrorCode.INVALID_REQUEST, str(error.detail)))
+        return answer(Problem(error.status_code, code, text, headers=dict(error.headers or {})))
 
     @app.exception_handler(RequestValidationError)
     async def _(_request: Request, error: RequestValidationError) -> Response:
-        return answer(Problem(400, in_words(error)))
+        return answer(Problem(400, ErrorCode.INVALID_REQUEST, in_words(error)))
 
     @app.exception_handler(DatabaseUnavailable)
     async def _(_request: Request, error: Exception) -> Response:
         logger.warning("503: %s", str(error).strip().partition("\n")[0])
-        return answer(Problem(503, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS))
+        return answer(Problem(503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS))
 
     @app.exception_handler(TooLong)
     async def _(_request: Request, error: Exception) -> Response:
         logger.warning("503: %s", str(error).strip().partition("\n")[0])
-        return answer(Problem(503, TOO_LONG, retry_after=TOO_LONG_SECONDS))
+        return answer(Problem(503, ErrorCode.TIMEOUT, TOO_LONG, retry_after=TOO_LONG_SECONDS))
 
 
 class Defects:
@@ -114,7 +141,7 @@ class Defects:
             found = request_id(scope)
             logger.exception("500, request %s", found)
             said = f"Something went wrong here, not with the request. Tell us its id: {found}"
-            await answer(Problem(500, said))(scope, receive, send)
+            await answer(Problem(500, ErrorCode.INTERNAL_ERROR, said))(scope, receive, send)
 
 
 def in_words(error: RequestValidationError) -> str:

@@ -5,8 +5,9 @@ An account reads what is in its catalogues and what its requests asked for or ca
 
 import asyncio
 import re
+import reprlib
 from dataclasses import asdict
-from datetime import UTC, timedelta
+from datetime import UTC, date, timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 from uuid import UUID
@@ -20,7 +21,7 @@ from measurement_pipeline.api.auth import Caller, Known
 from measurement_pipeline.api.described import errors
 from measurement_pipeline.api.models import Album, Catalog, Latest, Point, RunRate, Series, Totals
 from measurement_pipeline.api.parameters import only_described
-from measurement_pipeline.api.problems import TOO_LONG, TOO_LONG_SECONDS, Problem
+from measurement_pipeline.api.problems import TOO_LONG, TOO_LONG_SECONDS, ErrorCode, Problem
 from measurement_pipeline.domain import isrc, run_rate
 from measurement_pipeline.postgres import measurement_jobs, reads
 from measurement_pipeline.postgres.reads import Recording
@@ -30,6 +31,10 @@ NO_SUCH_ALBUM = "This account has no recording on such an album"
 NO_SUCH_CATALOG = "This account has no such catalogue"
 WINDOW = "window must be a number of days from 1d to 3650d, such as 365d, and comes with aggregate=run_rate"
 
+NO_PERIOD = "from and to choose days of a series: with aggregate=run_rate, send window"
+
+_WINDOW = re.compile(r"^([0-9]{1,4})d$")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _POINT = ("isrc", "captured_at", "value", "data_source")
 _RATE = ("isrc", "window_days", "days", "plays", "plays_a_year", "reason")
 _AS_CSV: dict[str, Any] = {"content": {formats.CSV: {"schema": {"type": "string"}}}}
@@ -42,6 +47,7 @@ routes = APIRouter(prefix="/api", tags=["measurements"], dependencies=[Depends(o
     "/research/tracks/{track}/measurements",
     response_model=Series | RunRate,
     responses={200: _AS_CSV, **_NOT_CHANGED, **errors(400, 404)},
+    operation_id="get_track_measurements",
     summary="A recording's counts, or how fast it is played",
 )
 def of_track(
@@ -50,16 +56,28 @@ def of_track(
     track: Annotated[str, Path(max_length=100, description="ISRC, or Spotify track id.")],
     aggregate: Annotated[Literal["run_rate"] | None, Query(description="In place of the series.")] = None,
     window: Annotated[
-        str | None, Query(pattern=r"^[0-9]{1,4}d$", description="Of the run rate; 365d unless it says otherwise.")
+        str | None,
+        Query(
+            json_schema_extra={"pattern": _WINDOW.pattern},
+            description="Of the run rate: a number of days from 1d to 3650d. Default: 365d.",
+        ),
+    ] = None,
+    first_day: Annotated[
+        str | None,
+        Query(alias="from", json_schema_extra={"format": "date"}, description="First day of the series, UTC."),
+    ] = None,
+    last_day: Annotated[
+        str | None, Query(alias="to", json_schema_extra={"format": "date"}, description="Last day of the series, UTC.")
     ] = None,
 ) -> Response:
     """The series by time, each point with its source; or the run rate of a trailing window."""
     days = _days(window, aggregate)
+    first, last = _period(first_day, last_day, aggregate)
     with caller.office.connection() as connection:
         found = reads.recording(connection, account=caller.account, isrc=isrc.normalise(track), track=_storable(track))
         if found is None:
-            raise Problem(404, NO_SUCH_TRACK)
-        points = reads.series(connection, account=caller.account, isrc=found.isrc)
+            raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_TRACK)
+        points = reads.series(connection, account=caller.account, isrc=found.isrc, first=first, last=last)
     if aggregate is not None:
         rate = _rate(found, points, days)
         return formats.answer(request, rate, [rate.model_dump()], _RATE)
@@ -71,6 +89,7 @@ def of_track(
     "/research/albums/{album}/measurements",
     response_model=Album,
     responses={200: _AS_CSV, **_NOT_CHANGED, **errors(400, 404)},
+    operation_id="get_album_measurements",
     summary="The latest counts of an album",
 )
 def of_album(
@@ -82,7 +101,7 @@ def of_album(
     with caller.office.connection() as connection:
         rows = reads.latest_of_album(connection, account=caller.account, album=_storable(album))
     if not rows:
-        raise Problem(404, NO_SUCH_ALBUM)
+        raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_ALBUM)
     made = Album(album_id=album, recordings=[Latest(**_in_utc(row)) for row in rows])
     return formats.answer(request, made, rows, _POINT)
 
@@ -91,6 +110,7 @@ def of_album(
     "/catalogs/{catalog_id}/measurements",
     response_model=Catalog,
     responses={200: _AS_CSV, **_NOT_CHANGED, **errors(400, 404)},
+    operation_id="get_catalog_measurements",
     summary="The latest counts of a catalogue",
 )
 async def of_catalog(
@@ -125,7 +145,7 @@ async def of_catalog(
 def _page(caller: Caller, catalog: UUID, after: str | None, limit: int) -> list[dict[str, Any]]:
     with caller.office.connection() as connection:
         if not measurement_jobs.is_theirs(connection, catalog, account=caller.account):
-            raise Problem(404, NO_SUCH_CATALOG)
+            raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_CATALOG)
         return reads.latest_of_catalog(connection, account=caller.account, catalog=catalog, after=after, limit=limit)
 
 
@@ -141,11 +161,11 @@ async def _totals(caller: Caller, catalog: UUID) -> dict[str, Any]:
     done, _ = await asyncio.wait([adding], timeout=office.desk.read_within_seconds)
     if not done:
         adding.add_done_callback(lambda over: over.cancelled() or over.exception())
-        raise Problem(503, TOO_LONG, retry_after=TOO_LONG_SECONDS)
+        raise Problem(503, ErrorCode.TIMEOUT, TOO_LONG, retry_after=TOO_LONG_SECONDS)
     try:
         return adding.result()
     except TimeoutError as error:
-        raise Problem(503, TOO_LONG, retry_after=TOO_LONG_SECONDS) from error
+        raise Problem(503, ErrorCode.TIMEOUT, TOO_LONG, retry_after=TOO_LONG_SECONDS) from error
 
 
 def _rate(found: Recording, points: list[dict[str, Any]], days: int) -> RunRate:
@@ -157,10 +177,31 @@ def _rate(found: Recording, points: list[dict[str, Any]], days: int) -> RunRate:
 def _days(window: str | None, aggregate: str | None) -> int:
     if window is None:
         return run_rate.DAYS_A_YEAR
-    found = re.fullmatch(r"([0-9]{1,4})d", window)
+    found = _WINDOW.fullmatch(window)
     if aggregate is None or found is None or not 1 <= int(found[1]) <= 3650:
-        raise Problem(400, WINDOW)
+        raise Problem(400, ErrorCode.INVALID_REQUEST, WINDOW)
     return int(found[1])
+
+
+def _period(first: str | None, last: str | None, aggregate: str | None) -> tuple[date | None, date | None]:
+    """The days of a series that were asked for, both included. Raises `Problem` (400)."""
+    if aggregate is not None and not (first is None and last is None):
+        raise Problem(400, ErrorCode.INVALID_REQUEST, NO_PERIOD)
+    begins, ends = _day("from", first), _day("to", last)
+    if begins is not None and ends is not None and begins > ends:
+        raise Problem(400, ErrorCode.INVALID_REQUEST, f"from must not be after to (got {begins} and {ends})")
+    return begins, ends
+
+
+def _day(name: str, text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        # fromisoformat reads other forms as well, such as 2026-W01-1.
+        return date.fromisoformat(text if _DATE.fullmatch(text) else "")
+    except ValueError as error:
+        expected = f"{name} must be a date, such as 2026-01-31 (got {reprlib.repr(text)})"
+        raise Problem(400, ErrorCode.INVALID_REQUEST, expected) from error
 
 
 def _in_utc(row: dict[str, Any]) -> dict[str, Any]:
@@ -177,4 +218,4 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError as error:
-        raise Problem(404, NO_SUCH_CATALOG) from error
+        raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_CATALOG) from error

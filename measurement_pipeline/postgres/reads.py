@@ -5,6 +5,7 @@ recordings are an account's says the view `account_songs`.
 """
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -29,9 +30,15 @@ def recording(connection: Connection, *, account: UUID, isrc: str | None, track:
     return None if row is None else Recording(**row)
 
 
-def series(connection: Connection, *, account: UUID, isrc: str) -> list[dict[str, Any]]:
-    """Every point of the account's recording (`captured_at`, `value`, `data_source`), by time."""
-    return connection.execute(_SQL["series"], {"account": account, "isrc": isrc}).fetchall()
+def series(
+    connection: Connection, *, account: UUID, isrc: str, first: date | None = None, last: date | None = None
+) -> list[dict[str, Any]]:
+    """The points of the account's recording (`captured_at`, `value`, `data_source`), by time.
+
+    `first` and `last`: days in UTC, both included. None: as far as there are points.
+    """
+    parameters = {"account": account, "isrc": isrc, "first": first, "last": last}
+    return connection.execute(_SQL["series"], parameters).fetchall()
 
 
 def latest_of_album(connection: Connection, *, account: UUID, album: str) -> list[dict[str, Any]]:

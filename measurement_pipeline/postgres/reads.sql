@@ -43,6 +43,8 @@ where
     measurement.song = %(isrc)s
     and measurement.platform = 'spotify'
     and measurement.metric = 'platform_displayed_play_count'
+    and measurement.captured_at >= coalesce(%(first)s::date::timestamp at time zone 'UTC', '-infinity')
+    and measurement.captured_at < coalesce((%(last)s::date + 1)::timestamp at time zone 'UTC', 'infinity')
     and (
         select true from account_songs as theirs
         where theirs.account = %(account)s and theirs.song = %(isrc)s

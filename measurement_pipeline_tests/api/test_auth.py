@@ -67,7 +67,8 @@ def test_neither_both_twice_and_another_scheme_are_a_401_that_says_what_is_expec
         [("Authorization", "Bearer")],
     ):
         answer = get(front, *headers)
-        assert (answer.status_code, answer.json()) == (401, {"status": "error", "error": EXPECTED}), headers
+        refused = {"status": "error", "code": "unauthenticated", "error": EXPECTED}
+        assert (answer.status_code, answer.json()) == (401, refused), headers
         assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert get(front, key).status_code == 200
     assert get(front, jwt_).status_code == 200

@@ -25,7 +25,11 @@ def test_each_account_has_its_own_allowance_and_is_told_when_it_has_more(open_fr
     assert [client.get(JOBS).status_code for _ in range(3)] == [200, 200, 429]
     refused = client.get(JOBS)
     assert 1 <= int(refused.headers["Retry-After"]) <= 30
-    assert refused.json() == {"status": "error", "error": "Too many requests of this account: 2 a minute are allowed"}
+    assert refused.json() == {
+        "status": "error",
+        "code": "rate_limited",
+        "error": "Too many requests of this account: 2 a minute are allowed",
+    }
     assert other.get(JOBS).status_code == 200
 
 
