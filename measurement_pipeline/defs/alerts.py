@@ -1,4 +1,4 @@
-"""The run-failure sensor: a run that failed is an incident, and an incident is told once."""
+"""The sensors of ended runs: a run that failed is an incident, told once, until a run of its job succeeds."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +9,7 @@ from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
 from measurement_pipeline.defs.catalog_charts import ANALYTICS
 from measurement_pipeline.defs.failures import NOTHING_TO_CAPTURE, REFUSED_LAUNCH
+from measurement_pipeline.defs.interruptions import cancel, interruption, no_run_starts
 from measurement_pipeline.defs.jobs import (
     analytics_refresh,
     health_checks,
@@ -21,9 +22,11 @@ from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.health import incidents, wording
 from measurement_pipeline.postgres.database import DatabaseError
-from measurement_pipeline.postgres.incidents import OVER_AFTER_HOURS
+from measurement_pipeline.postgres.incidents import SAME_WITHIN_HOURS
 from measurement_pipeline.postgres.migrate import SchemaOutOfDateError, WrongDeploymentError
 
+# The jobs whose runs cover partitions, and of which asset.
+_PARTITIONED = {songstats_backfill.name: SONGSTATS_HISTORY, play_count_capture.name: CURRENT_PLAY_COUNTS}
 # Earlier failures looked through where our own tables cannot be asked.
 _MOST_FAILURES = 100
 
@@ -33,7 +36,8 @@ _MOST_FAILURES = 100
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Sees every run of this code location that fails, makes one incident of those that fail alike (table `incidents`), and "
-        "tells it to ALERT_WEBHOOK_URL, if there is one."
+        "tells it to ALERT_WEBHOOK_URL, if there is one. A run that did not start, or whose process was asked to end, is no "
+        "incident: it becomes a cancelled run, and what it covered is due again."
     ),
 )
 def run_failure_alert(context: dg.RunFailureSensorContext, pipeline: dg.ResourceParam[Pipeline]) -> None:
@@ -42,9 +46,17 @@ def run_failure_alert(context: dg.RunFailureSensorContext, pipeline: dg.Resource
     Dagster moves on to the next failure even where this raises. What was written is not lost by that: the next failure, or the
     next run of the checks, tells it.
     """
-    run = context.dagster_run
+    run, instance = context.dagster_run, context.instance
     job = _name(run)
-    line = failure_line(context.instance, run.run_id)
+    why = interruption(instance, run)
+    if why is None:
+        line = failure_line(instance, run.run_id)
+    else:
+        cancel(instance, run, why, _PARTITIONED.get(job))
+        since = no_run_starts(instance, run.job_name)
+        if since is None:
+            return
+        line = f"no run starts ({why}); see the code server's log, and whether run workers have room"
     if line.startswith(NOTHING_TO_CAPTURE) or (tags.is_operators(run) and line.startswith(REFUSED_LAUNCH)):
         return
     try:
@@ -55,7 +67,24 @@ def run_failure_alert(context: dg.RunFailureSensorContext, pipeline: dg.Resource
         if pipeline.post_alert is not None and not _failed_so_before(context, job, line):
             pipeline.post_alert(wording.about_failure(job, line, run=run.run_id))
         raise
+    if _any_later(instance, run, job, dg.DagsterRunStatus.SUCCESS):
+        incidents.see_success(pipeline.terms.database_url, job)
     incidents.tell(pipeline.terms.database_url, pipeline.post_alert)
+
+
+@dg.run_status_sensor(
+    run_status=dg.DagsterRunStatus.SUCCESS,
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Sees every run of this code location that succeeds, and ends the open incidents of its job.",
+)
+def run_success_sensor(context: dg.RunStatusSensorContext, pipeline: dg.ResourceParam[Pipeline]) -> None:
+    """Unless the job has failed since: then the incident is about that failure."""
+    run, job = context.dagster_run, _name(context.dagster_run)
+    if _any_later(context.instance, run, job, dg.DagsterRunStatus.FAILURE):
+        return
+    pipeline.require_own_database()
+    incidents.see_success(pipeline.terms.database_url, job)
 
 
 def _name(run: dg.DagsterRun) -> str:
@@ -72,10 +101,22 @@ def _name(run: dg.DagsterRun) -> str:
     return ledger_reconciliation.name if of_the_vendor else health_checks.name
 
 
+def _any_later(instance: dg.DagsterInstance, run: dg.DagsterRun, job: str, status: dg.DagsterRunStatus) -> bool:
+    """Whether a run of `job` ended with `status` after `run` ended."""
+    record = instance.get_run_record_by_id(run.run_id)
+    if record is None or record.end_time is None:
+        return False
+    after = dg.RunsFilter(statuses=[status], updated_after=datetime.fromtimestamp(record.end_time, UTC))
+    return any(
+        _name(other.dagster_run) == job and (other.end_time or 0.0) > record.end_time
+        for other in instance.get_run_records(after, limit=_MOST_FAILURES)
+    )
+
+
 def _failed_so_before(context: dg.RunFailureSensorContext, job: str, line: str) -> bool:
     """Whether Dagster remembers an earlier run that failed alike and would have been told, without asking our own tables."""
     run = context.dagster_run
-    lately = datetime.now(UTC) - timedelta(hours=OVER_AFTER_HOURS)
+    lately = datetime.now(UTC) - timedelta(hours=SAME_WITHIN_HOURS)
     failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=lately)
     # Those launched before this one, the latest first: of all that fail alike, the one launched first is told.
     earlier = context.instance.get_runs(failed, cursor=run.run_id, limit=_MOST_FAILURES)

@@ -1,8 +1,9 @@
-"""The checks of the assets: what an operator sees as passing or failing, with the reason in words.
+"""The checks of the pipeline's health: what an operator sees as passing or failing, with the reason in words.
 
 Each gathers facts at the edge, asks `health/` for its finding, and shows it. A failing one of severity ERROR is an incident as
-well, and is told; a WARN is a wait that passes by itself, or work for a person that can wait. Launching recordings runs none of
-them: `songstats_backfill` leaves them out, and behind an operator's launch Dagster skips them, as the asset's op has no output.
+well, and is told; a WARN is a wait that passes by itself, or work for a person that can wait. They belong to `pipeline_health`,
+an asset that is never materialized: of an asset that is, Dagster shows a check only as of the latest materialization, so that
+the checks of `songstats_history` read "Not evaluated" during each drain (docs/decisions/0027).
 """
 
 from collections.abc import Callable, Iterator
@@ -10,15 +11,28 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 
 from measurement_pipeline.backfill import vendor_status
-from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
 from measurement_pipeline.defs.machine import machine
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.health import incidents, reconciliation, silence, stock
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres import health, songstats_ledger, spend
 from measurement_pipeline.postgres.audit import shown_and_stored
 from measurement_pipeline.postgres.database import Connection, connect
+
+PIPELINE_HEALTH = dg.AssetKey("pipeline_health")
+
+_DESCRIPTION = """Whether the pipeline is well. Open *Checks*: each says in words what it found, and what to do.
+
+`health_schedule` runs the checks every 15 minutes and `reconciliation_schedule` runs `ledger_matches_vendor` once a day. They are
+about requests, `songstats_history` and `current_play_counts`. This asset holds no data and is never materialized, so the
+latest result of each check is shown at any time, also while recordings are bought.
+"""
+
+pipeline_health = dg.AssetSpec(
+    PIPELINE_HEALTH, group_name="health", kinds={"dagster"}, owners=OWNERS, description=_DESCRIPTION
+)
 
 _Look = Callable[[dg.DagsterInstance, Connection, Pipeline], Finding]
 
@@ -27,7 +41,7 @@ _GRACE_HOURS = 2.0
 
 
 def check(
-    description: str, asset: dg.AssetKey = SONGSTATS_HISTORY, *, blocking: bool = False
+    description: str, asset: dg.AssetKey = PIPELINE_HEALTH, *, blocking: bool = False
 ) -> Callable[[_Look], dg.AssetChecksDefinition]:
     """A check named like the function that makes its finding. `blocking`: where it fails, nothing downstream is made."""
 
@@ -114,8 +128,7 @@ def figures_are_in_range(_instance: dg.DagsterInstance, connection: Connection, 
 
 
 @check(
-    "Captures do not stay open for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, slot, failing runs, Apify.",
-    CURRENT_PLAY_COUNTS,
+    "Captures do not stay open for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, slot, failing runs, Apify."
 )
 def captures_are_made(instance: dg.DagsterInstance, connection: Connection, pipeline: Pipeline) -> Finding:
     """Whether capturing is silent."""

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from measurement_pipeline.defs.analytics import analytics_assets
+from measurement_pipeline.defs.asset_checks import pipeline_health
 from measurement_pipeline.defs.captures import current_play_counts
 from measurement_pipeline.defs.ops import backfill_recordings, check_payment_method, find_payers
 from measurement_pipeline.defs.owners import OWNERS
@@ -40,4 +41,9 @@ def songstats_history() -> Any:
     return backfill_recordings(check_payment_method(find_payers()))
 
 
-assets = [songstats_history, current_play_counts, *analytics_assets]
+assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
+    songstats_history,
+    current_play_counts,
+    pipeline_health,
+    *analytics_assets,
+]

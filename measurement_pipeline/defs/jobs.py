@@ -31,8 +31,7 @@ def measurement_job_intake() -> None:
 
 songstats_backfill = dg.define_asset_job(
     "songstats_backfill",
-    # Without the checks: they run by their own schedule, not with each hundred recordings.
-    selection=dg.AssetSelection.assets(songstats_history).without_checks(),
+    selection=dg.AssetSelection.assets(songstats_history),
     description=(
         "Buys the history of a range of recordings. `backfill_queue_sensor` launches it for what is due, the most played first; "
         "an operator launches one ISRC, a range, or all missing."
@@ -54,7 +53,7 @@ def backfill_reclaim() -> None:
 
 play_count_capture = dg.define_asset_job(
     "play_count_capture",
-    selection=dg.AssetSelection.assets(current_play_counts).without_checks(),
+    selection=dg.AssetSelection.assets(current_play_counts),
     description=(
         "Makes one capture. `playcount_snapshot_sensor` launches it for those that are asked for; launching one that is done "
         "maps what was kept once more, for nothing; launching one that failed buys what it lacks."

@@ -10,7 +10,9 @@ from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 from measurement_pipeline.backfill.report import Kind, Recording, Summary, sparkline
 from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.defs import failures
+from measurement_pipeline.defs.partition_status import show_as_before
 from measurement_pipeline.defs.partitions import isrc_partitions
+from measurement_pipeline.domain.backfill_queue import Status
 from measurement_pipeline.domain.outcome import Outcome
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import connect
@@ -84,6 +86,17 @@ def tell_what_was_never_told(context: dg.OpExecutionContext, terms: Terms) -> in
             )
         )
     return len(untold)
+
+
+def show_untried_as_before(context: dg.OpExecutionContext, terms: Terms) -> int:
+    """Let recordings that did not fail, but were in a run that did, show as missing or stored again; how many."""
+
+    def failed(songs: Sequence[str]) -> frozenset[str]:
+        with connect(terms.database_url) as connection:
+            rows = backfill_queue.rows(connection, songs, terms.rules)
+        return frozenset(song for song, row in rows.items() if row.status is Status.FAILED)
+
+    return show_as_before(context, SONGSTATS_HISTORY, isrc_partitions, failed)
 
 
 def _headline(recording: Recording) -> str:

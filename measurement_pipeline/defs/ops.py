@@ -176,6 +176,7 @@ def reclaim(context: dg.OpExecutionContext) -> None:
     if pipeline.captures is not None:
         mapped_again = captures.map_again_what_was_deferred(context, pipeline.captures)
         shown += captures.tell_what_was_never_told(context, pipeline.captures)
+    shown_as_before = materializations.show_untried_as_before(context, pipeline.terms)
     context.add_output_metadata(
         {
             "failed rows put back": swept.transient,
@@ -187,6 +188,7 @@ def reclaim(context: dg.OpExecutionContext) -> None:
             "unpaid requests looked at": len(unpaid.requests),
             "of these accepted": sum(one.receipt is not None for one in taken),
             "materializations reported late": shown,
+            "partitions no longer shown as failed": shown_as_before,
             "captures mapped again": mapped_again,
             "breaker": swept.breaker or "closed or not ours to close",
         }

@@ -34,7 +34,7 @@ health_schedule = dg.ScheduleDefinition(
     cron_schedule="*/15 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every quarter of an hour: runs the checks of songstats_history, and tells the incidents that were not told yet.",
+    description="Every quarter of an hour: runs the checks of pipeline_health, and tells the incidents that were not told yet.",
     owners=OWNERS,
 )
 

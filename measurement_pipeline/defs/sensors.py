@@ -10,7 +10,7 @@ from measurement_pipeline.backfill.planning import Partitions, make_plan
 from measurement_pipeline.capture.run import APIFY
 from measurement_pipeline.defs import captures as capturing
 from measurement_pipeline.defs import tags
-from measurement_pipeline.defs.alerts import run_failure_alert
+from measurement_pipeline.defs.alerts import run_failure_alert, run_success_sensor
 from measurement_pipeline.defs.drain_over import drain_over_sensor
 from measurement_pipeline.defs.jobs import measurement_job_intake, play_count_capture, songstats_backfill
 from measurement_pipeline.defs.machine import ASSET_JOB, covers
@@ -236,4 +236,5 @@ sensors: list[dg.SensorDefinition] = [
     vendor_probe_sensor,
     drain_over_sensor,
     run_failure_alert,
+    run_success_sensor,
 ]

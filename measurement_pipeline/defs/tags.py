@@ -8,6 +8,8 @@ import dagster as dg
 # Set by the sensor alone: a run without it was launched by a person.
 PLAN = "measurement_pipeline/plan"
 RECORDINGS = "measurement_pipeline/recordings"
+# Why a run was cancelled that Dagster had called failed (defs/interruptions.py).
+INTERRUPTED = "measurement_pipeline/interrupted"
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from measurement_pipeline.alerts.webhook import WebhookError
+from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.health.wording import about_failure, about_finding, key_of, message
 from measurement_pipeline.postgres import incidents
@@ -23,9 +24,24 @@ _CHECK = "check "
 
 
 def see_failure(database_url: str, job: str, line: str, *, run: str) -> None:
-    """A run failed: a new incident, or one more of an open one."""
+    """A run failed: a new incident, or one more of an open one.
+
+    A job that fails now and then is told once. An opening of the breaker is told each time, since a person closed the last one.
+    """
+    same_within_hours = 0 if BREAKER_OPENED in line else incidents.SAME_WITHIN_HOURS
     with connect(database_url) as connection:
-        incidents.see(connection, key=key_of(job, line), what=about_failure(job, line, run=run))
+        incidents.see(
+            connection,
+            key=key_of(job, line),
+            what=about_failure(job, line, run=run),
+            same_within_hours=same_within_hours,
+        )
+
+
+def see_success(database_url: str, job: str) -> None:
+    """A run succeeded: the incidents of its job end."""
+    with connect(database_url) as connection:
+        incidents.end(connection, source=f"{job}: ")
 
 
 def passes_by_itself(incident: OpenIncident) -> bool:

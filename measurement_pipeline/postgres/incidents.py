@@ -10,8 +10,10 @@ from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("incidents")
 
-# Not seen for so long, an incident is over; the same thing later is a new one, and is told again.
-OVER_AFTER_HOURS = 6
+# An incident ends when what it names works again. One that was not seen for so long ends too: its job or check may be gone.
+OVER_AFTER_DAYS = 7
+# A job that fails, succeeds and fails alike within so long has one incident, and one message.
+SAME_WITHIN_HOURS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +42,18 @@ class OpenIncident:
 
 def open_now(connection: Connection) -> list[OpenIncident]:
     """Those that are not over, the oldest first. Only reads."""
-    found = connection.execute(_SQL["open"], {"hours": OVER_AFTER_HOURS, "opened": BREAKER_OPENED})
+    found = connection.execute(_SQL["open"], {"days": OVER_AFTER_DAYS, "opened": BREAKER_OPENED})
     return [OpenIncident(**row) for row in found]
 
 
-def see(connection: Connection, *, key: str, what: str) -> bool:
-    """Open the incident `key`, or count it once more; whether it is new."""
+def see(connection: Connection, *, key: str, what: str, same_within_hours: int = 0) -> bool:
+    """Open the incident `key`, or count it once more; whether it is new.
+
+    One that ended less than `same_within_hours` ago opens again, and is not told again.
+    """
     with connection.transaction():
         _end_what_is_over(connection)
+        connection.execute(_SQL["reopen"], {"key": key, "hours": same_within_hours})
         row = connection.execute(_SQL["see"], {"key": key, "what": what}).fetchone()
     return row is not None and row["times"] == 1
 
@@ -75,5 +81,5 @@ def tell_next(connection: Connection, tell: Callable[[Incident], None], *, after
 
 
 def _end_what_is_over(connection: Connection) -> None:
-    connection.execute(_SQL["end_unseen"], {"hours": OVER_AFTER_HOURS})
+    connection.execute(_SQL["end_unseen"], {"days": OVER_AFTER_DAYS})
     connection.execute(_SQL["end_of_breaker"], {"opened": BREAKER_OPENED})

@@ -5,11 +5,7 @@ update incidents
 set ended_at = last_at
 where
     ended_at is null
-    and last_at < clock_timestamp() - case
-        -- Some checks look once a drain; each ends what it said when it passes. One that is there no more never does.
-        when starts_with(key, 'check ') then interval '7 days'
-        else make_interval(hours => %(hours)s)
-    end;
+    and last_at < clock_timestamp() - make_interval(days => %(days)s);
 
 -- name: end_of_breaker
 -- Over with the breaker's closing, so that it is told when it opens anew. Dagster may show a failure after that: such a one is over
@@ -23,6 +19,19 @@ where
     and vendor.vendor = 'songstats'
     and incident.last_at < greatest(vendor.opened_at, vendor.streak_since);
 
+-- name: reopen
+update incidents
+set ended_at = null
+where
+    id = (
+        select id
+        from incidents
+        where key = %(key)s and ended_at > clock_timestamp() - make_interval(hours => %(hours)s)
+        order by id desc
+        limit 1
+    )
+    and not exists (select from incidents where key = %(key)s and ended_at is null);
+
 -- name: see
 insert into incidents (key, what)
 values (%(key)s, %(what)s)
@@ -32,7 +41,7 @@ last_at = clock_timestamp()
 returning times;
 
 -- name: end_of
--- A check that passes ends what it said before.
+-- A check that passes ends its incidents, and a run that succeeds those of its job.
 update incidents
 set ended_at = clock_timestamp()
 where ended_at is null and starts_with(key, %(source)s);
@@ -50,10 +59,7 @@ select
 from incidents as incident
 where
     incident.ended_at is null
-    and incident.last_at >= clock_timestamp() - case
-        when starts_with(incident.key, 'check ') then interval '7 days'
-        else make_interval(hours => %(hours)s)
-    end
+    and incident.last_at >= clock_timestamp() - make_interval(days => %(days)s)
     and not exists (
         select from vendor_state as vendor
         where

@@ -1,5 +1,6 @@
 """Failed runs on a real Dagster instance, and what a person is told of them."""
 
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -7,7 +8,11 @@ from uuid import UUID
 import dagster as dg
 import pytest
 from dagster._core.definitions.run_request import DagsterRunReaction
+from dagster._core.events import EngineEventData, JobFailureData, RunFailureReason
 from dagster._core.utils import make_new_run_id
+from dagster._utils import get_run_crash_explanation
+from dagster._utils.error import SerializableErrorInfo
+from sqlalchemy import text
 
 from measurement_pipeline.alerts.webhook import Webhook
 from measurement_pipeline.defs import tags
@@ -19,6 +24,7 @@ from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
+from measurement_pipeline_tests.defs.test_sensors import ranges
 from measurement_pipeline_tests.health.receiver import Receiver
 from measurement_pipeline_tests.workbench import isrcs
 
@@ -31,14 +37,15 @@ class Sensor:
 
     stage: Stage
     cursor: str | None = None
+    name: str = "run_failure_alert"
 
     def tick(self) -> Sequence[DagsterRunReaction]:
-        definition = self.stage.definitions.resolve_sensor_def("run_failure_alert")
+        definition = self.stage.definitions.resolve_sensor_def(self.name)
         with dg.build_sensor_context(
             instance=self.stage.instance,
             cursor=self.cursor,
             resources={"pipeline": self.stage.pipeline},
-            sensor_name="run_failure_alert",
+            sensor_name=self.name,
             definitions=self.stage.definitions,
         ) as context:
             found = definition.evaluate_tick(context)
@@ -60,6 +67,14 @@ def sensor(stage: Stage, receiver: Receiver) -> Sensor:
     made = Sensor(stage)
     # The first tick only notes where to begin: what failed before is no news.
     assert made.tick() == []
+    return made
+
+
+@pytest.fixture
+def success(sensor: Sensor) -> Sensor:
+    """The sensor of successful runs, which has seen all that succeeded before."""
+    made = Sensor(sensor.stage, name="run_success_sensor")
+    made.tick()
     return made
 
 
@@ -240,6 +255,157 @@ def test_runs_that_succeed_are_no_news(sensor: Sensor, receiver: Receiver):
     assert sensor.stage.reclaim().success
     assert sensor.catch_up() == []
     assert receiver.texts == []
+
+
+# --- until it works again
+
+
+def open_incidents(stage: Stage) -> list[str]:
+    return [row["key"] for row in stage.bench.sql("select key from incidents where ended_at is null order by id")]
+
+
+def test_an_incident_ends_when_the_next_run_of_its_job_succeeds(sensor: Sensor, success: Sensor):
+    fail(sensor.stage, "the store is full", job="backfill_reclaim")
+    fail(sensor.stage, "the store is full")
+    sensor.catch_up()
+    assert sensor.stage.reclaim().success
+    assert len(success.catch_up()) == 1
+    assert open_incidents(sensor.stage) == ["songstats_backfill: the store is full"]
+
+
+def test_a_success_from_before_the_failure_ends_nothing(sensor: Sensor, success: Sensor):
+    assert sensor.stage.reclaim().success
+    fail(sensor.stage, "the store is full", job="backfill_reclaim")
+    sensor.catch_up()
+    success.catch_up()
+    assert open_incidents(sensor.stage) == ["backfill_reclaim: the store is full"]
+
+
+def test_a_failure_that_is_seen_after_the_next_success_is_told_as_ended(
+    sensor: Sensor, success: Sensor, receiver: Receiver
+):
+    fail(sensor.stage, "the store is full", job="backfill_reclaim")
+    assert sensor.stage.reclaim().success
+    success.catch_up()
+    sensor.catch_up()
+    assert open_incidents(sensor.stage) == []
+    assert "; over since 20" in receiver.texts[0]
+
+
+def test_a_job_that_fails_now_and_then_is_one_incident_and_one_message(
+    sensor: Sensor, success: Sensor, receiver: Receiver
+):
+    for _ in range(3):
+        fail(sensor.stage, "the store is full", job="backfill_reclaim")
+        sensor.catch_up()
+        assert open_incidents(sensor.stage) == ["backfill_reclaim: the store is full"]
+        assert sensor.stage.reclaim().success
+        success.catch_up()
+        assert open_incidents(sensor.stage) == []
+    assert len(receiver.texts) == 1
+    assert sensor.stage.bench.sql("select times from incidents") == [{"times": 3}]
+
+
+# --- runs that say nothing about their work
+
+
+def a_start_timeout(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    instance.report_run_failed(
+        run,
+        "Run timed out due to taking longer than 600 seconds to start.",
+        JobFailureData(error=None, failure_reason=RunFailureReason.START_TIMEOUT),
+    )
+
+
+def a_code_server_that_shuts_down(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """As Dagster's daemon reports what its launcher raises."""
+    error = SerializableErrorInfo(
+        "dagster._core.errors.DagsterLaunchFailedError: Tried to start a run on a server after telling it to shut down\n",
+        [],
+        "DagsterLaunchFailedError",
+    )
+    message = "Caught an unrecoverable error while dequeuing the run."
+    instance.report_engine_event(message, run, EngineEventData.engine_error(error))
+    instance.report_run_failed(run)
+
+
+def an_unexpected_interrupt(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    instance.report_run_failed(
+        run,
+        "Execution was interrupted unexpectedly.",
+        JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION),
+    )
+
+
+def a_process_ended_by_sigterm(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """As the code server reports a worker that is gone."""
+    why = get_run_crash_explanation(f"Run execution process for {run.run_id}", -signal.SIGTERM)
+    instance.report_engine_event(why, run)
+    instance.report_run_failed(run)
+
+
+INTERRUPTIONS = [
+    a_start_timeout,
+    a_code_server_that_shuts_down,
+    an_unexpected_interrupt,
+    a_process_ended_by_sigterm,
+]
+
+
+@pytest.mark.parametrize("end", INTERRUPTIONS)
+def test_a_run_that_says_nothing_about_its_work_is_no_incident_and_its_partitions_are_not_red(
+    sensor: Sensor, receiver: Receiver, end: Callable[[dg.DagsterInstance, dg.DagsterRun], None]
+):
+    stage, songs = sensor.stage, isrcs(3)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    stage.backfill(songs[:1])
+    runs = [planned(stage, songs) for _ in range(3)]
+    for run in runs:
+        end(stage.instance, run)
+    assert set(stage.partition_statuses().values()) == {"FAILED"}, "Dagster remembers them as failed"
+    sensor.catch_up()
+    assert receiver.texts == stage.bench.sql("select * from incidents") == []
+    assert stage.partition_statuses() == {songs[0]: "MATERIALIZED"}
+    found = [stage.instance.get_run_by_id(run.run_id) for run in runs]
+    assert {run.status for run in found if run} == {dg.DagsterRunStatus.CANCELED}
+    assert sum(count for *_, count in ranges(stage.tick("backfill_queue_sensor"))) == 2, "they are due again"
+
+
+def test_runs_that_do_not_start_for_an_hour_are_an_incident(sensor: Sensor, receiver: Receiver):
+    stage = sensor.stage
+    for _ in range(2):
+        a_start_timeout(stage.instance, planned(stage, [], job="backfill_reclaim"))
+    sensor.catch_up()
+    assert receiver.texts == []
+    with stage.instance.run_storage.connect() as connection:
+        connection.execute(text("update runs set create_timestamp = create_timestamp - interval '61 minutes'"))
+    a_start_timeout(stage.instance, planned(stage, [], job="backfill_reclaim"))
+    sensor.catch_up()
+    assert "backfill_reclaim failed: no run starts (the run did not start in time)" in receiver.texts[0]
+    # One that starts, however it ends, is a new beginning.
+    assert stage.reclaim().success
+    a_start_timeout(stage.instance, planned(stage, [], job="backfill_reclaim"))
+    assert len(sensor.catch_up()) == 1
+    assert len(receiver.texts) == 1
+
+
+def test_a_process_that_runs_out_of_memory_is_an_incident(sensor: Sensor, receiver: Receiver):
+    run = planned(sensor.stage, [], job="backfill_reclaim")
+    why = get_run_crash_explanation(f"Run execution process for {run.run_id}", -signal.SIGKILL)
+    sensor.stage.instance.report_engine_event(why, run)
+    sensor.stage.instance.report_run_failed(run)
+    sensor.catch_up()
+    assert len(receiver.texts) == 1
+
+
+def planned(stage: Stage, songs: Sequence[str], *, job: str = "songstats_backfill") -> dg.DagsterRun:
+    """A run as the sensor has it created: its partitions are planned."""
+    chosen = {tags.RANGE_START: songs[0], tags.RANGE_END: songs[-1]} if songs else {}
+    return stage.instance.create_run_for_job(
+        stage.definitions.resolve_job_def(job),
+        tags={**chosen, tags.PLAN: "plan-1"},
+    )
 
 
 def test_a_webhook_that_is_away_fails_the_tick_and_the_next_failure_tells_all_exactly_once(

@@ -9,8 +9,11 @@ import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
+from dagster._core.test_utils import in_process_test_workspace
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
+from dagster_graphql.test.utils import execute_dagster_graphql
 
 from measurement_pipeline.alerts.webhook import Webhook
 from measurement_pipeline.defs import tags
@@ -289,9 +292,40 @@ def test_launching_recordings_runs_no_check_neither_the_sensors_nor_an_operators
     by_hand = silent.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={SONGSTATS_HISTORY})
     result = by_hand.execute_in_process(instance=silent.instance, tags={tags.PARTITION: SONGS[2]})
     assert SONGS[2] in silent.told()
-    skipped = {event.step_key for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_SKIPPED}
-    of_the_asset = {key for check in asset_checks for key in check.check_keys if key.asset_key == SONGSTATS_HISTORY}
-    assert skipped == {key.name for key in of_the_asset}
+    assert result.get_asset_check_evaluations() == []
+
+
+CHECKS = """
+{
+  assetNodeOrError(assetKey: {path: ["pipeline_health"]}) {
+    ... on AssetNode {
+      assetChecksOrError {
+        ... on AssetChecks { checks { name executionForLatestMaterialization { status evaluation { description } } } }
+      }
+    }
+  }
+}
+"""
+
+
+# Of Dagster's own, where it describes a schedule to GraphQL.
+@pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`:DeprecationWarning")
+def test_the_checks_are_readable_in_the_ui_while_recordings_are_bought(silent: Stage):
+    assert run_checks(silent).success
+    for song in SONGS:
+        # A materialization after the evaluation is what hid it.
+        silent.backfill([song])
+    module = LoadableTargetOrigin(
+        module_name="measurement_pipeline_tests.defs.without_resources", attribute="without_resources"
+    )
+    with in_process_test_workspace(silent.instance, module) as workspace:
+        answer = execute_dagster_graphql(workspace, CHECKS)
+    assert set(silent.told()) == set(SONGS)
+    checks = answer.data["assetNodeOrError"]["assetChecksOrError"]["checks"]
+    shown = {check["name"]: check["executionForLatestMaterialization"] for check in checks}
+    assert shown.pop("ledger_matches_vendor") is None, "it runs once a day, and has not run"
+    assert set(shown) == {key.name for check in health_checks for key in check.check_keys}
+    assert all(execution["evaluation"]["description"] for execution in shown.values())
 
 
 def test_a_check_that_cannot_look_is_loud_and_the_others_still_run(stage: Stage):

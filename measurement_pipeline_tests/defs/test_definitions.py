@@ -7,11 +7,13 @@ import dagster as dg
 import pytest
 
 from measurement_pipeline.backfill.terms import Terms
-from measurement_pipeline.defs import analytics_checks, asset_checks, assets, jobs, schedules, sensors
+from measurement_pipeline.defs import asset_checks
+from measurement_pipeline.defs.asset_checks import PIPELINE_HEALTH
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN, RECORDINGS_A_RUN
+from measurement_pipeline_tests.defs.without_resources import without_resources
 
 SNAPSHOT: Mapping[str, Any] = {
     "assets": [
@@ -27,6 +29,7 @@ SNAPSHOT: Mapping[str, Any] = {
         "analytics/run_rates",
         "analytics/spend",
         "current_play_counts",
+        "pipeline_health",
         "songstats_history",
     ],
     "checks": [
@@ -94,6 +97,7 @@ SNAPSHOT: Mapping[str, Any] = {
         "measurement_job_sensor": "measurement_job_intake",
         "playcount_snapshot_sensor": "play_count_capture",
         "run_failure_alert": None,
+        "run_success_sensor": None,
         "vendor_probe_sensor": None,
     },
     "schedules": {
@@ -107,15 +111,7 @@ SNAPSHOT: Mapping[str, Any] = {
 
 @pytest.fixture(scope="module")
 def definitions() -> dg.Definitions:
-    return dg.Definitions(
-        assets=assets.assets,
-        asset_checks=[*asset_checks.asset_checks, *analytics_checks.analytics_checks],
-        jobs=jobs.jobs,
-        sensors=sensors.sensors,
-        schedules=schedules.schedules,
-        resources={"pipeline": dg.ResourceDefinition.none_resource()},
-        executor=dg.in_process_executor,
-    )
+    return without_resources
 
 
 def test_everything_that_the_snapshot_names_is_there_and_nothing_else(definitions: dg.Definitions):
@@ -150,8 +146,15 @@ def test_everything_says_what_it_is_for(definitions: dg.Definitions):
     assert groups == {
         "songstats_history": "historical_backfill",
         "current_play_counts": "current_counts",
+        "pipeline_health": "health",
         **{name: "analytics" for name in SNAPSHOT["assets"] if name.startswith("analytics/")},
     }
+
+
+def test_the_health_checks_belong_to_an_asset_that_nothing_materializes(definitions: dg.Definitions):
+    graph = definitions.get_repository_def().asset_graph
+    assert not graph.get(PIPELINE_HEALTH).is_executable
+    assert {key.asset_key for check in asset_checks.asset_checks for key in check.check_keys} == {PIPELINE_HEALTH}
 
 
 def test_captures_are_partitions_of_their_own(definitions: dg.Definitions):

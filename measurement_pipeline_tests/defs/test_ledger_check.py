@@ -4,7 +4,7 @@ import asyncio
 
 import dagster as dg
 
-from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.asset_checks import PIPELINE_HEALTH
 from measurement_pipeline_tests.defs.conftest import Stage
 from measurement_pipeline_tests.workbench import isrcs
 
@@ -17,7 +17,7 @@ def compare(stage: Stage) -> dg.AssetCheckEvaluation:
     run = job.execute_in_process(instance=stage.instance, raise_on_error=False)
     assert run.success, "a drift warns, it fails nothing"
     (found,) = run.get_asset_check_evaluations()
-    assert (found.asset_key, found.check_name) == (SONGSTATS_HISTORY, "ledger_matches_vendor")
+    assert (found.asset_key, found.check_name) == (PIPELINE_HEALTH, "ledger_matches_vendor")
     assert found.severity is dg.AssetCheckSeverity.WARN
     return found
 

@@ -186,6 +186,25 @@ def test_the_sweep_reports_what_a_crash_kept_from_being_told(stage: Stage):
     assert set(stage.partition_statuses().values()) == {"MATERIALIZED"}
 
 
+def test_the_sweep_shows_recordings_of_a_failed_run_that_did_not_fail_as_they_were(stage: Stage):
+    stored, failed, untried, absent = songs = isrcs(4)
+    stage.bench.ask_for(songs[:3])
+    stage.register(songs)
+    assert stage.backfill([stored]).success
+    stage.bench.sandbox.faults(HISTORY, isrc=failed, body="not json")
+    stage.backfill([failed])
+    run = stage.instance.create_run_for_job(
+        stage.definitions.resolve_job_def("songstats_backfill"),
+        tags={tags.RANGE_START: stored, tags.RANGE_END: absent},
+    )
+    stage.instance.report_run_failed(run, "the disk is full")
+    assert stage.partition_statuses() == dict.fromkeys(songs, "FAILED")
+    assert stage.reclaim().success
+    assert stage.partition_statuses() == {stored: "MATERIALIZED", failed: "FAILED"}
+    assert stage.instance.get_materialized_partitions(SONGSTATS_HISTORY) == {stored}
+    assert untried in stage.instance.get_dynamic_partitions("isrc")
+
+
 def test_the_sweep_closes_a_key_breaker_once_the_key_works_and_no_other(stage: Stage):
     songs = isrcs(10)
     stage.bench.ask_for(songs)

@@ -19,25 +19,31 @@ def test_the_same_key_is_one_incident_that_counts(connection: Connection):
     assert row["what"] == "first"
 
 
-def test_an_incident_not_seen_for_six_hours_is_over_and_the_same_key_is_a_new_one(connection: Connection):
-    incidents.see(connection, key="a", what="first")
-    connection.execute("update incidents set last_at = last_at - interval '5 hours 59 minutes'")
-    assert not incidents.see(connection, key="a", what="again")
-    connection.execute("update incidents set last_at = last_at - interval '6 hours 1 minute'")
-    assert incidents.see(connection, key="a", what="new")
-    assert rows(connection) == [("a", 2, False), ("a", 1, True)]
-    (old,) = connection.execute("select ended_at = last_at as same from incidents order by id limit 1")
-    assert old["same"], "it was over when it was last seen"
+def test_an_incident_not_seen_for_a_week_ends_and_the_same_key_is_a_new_one(connection: Connection):
+    for key in ("a", "check totals_add_up: x"):
+        incidents.see(connection, key=key, what="first")
+        connection.execute("update incidents set last_at = last_at - interval '6 days 23 hours' where key = %s", (key,))
+        assert not incidents.see(connection, key=key, what="again")
+        connection.execute("update incidents set last_at = last_at - interval '7 days 1 minute' where key = %s", (key,))
+        assert incidents.open_now(connection) == []
+        assert incidents.see(connection, key=key, what="new")
+        connection.execute("delete from incidents where ended_at is null")
+    (old, _) = connection.execute("select ended_at = last_at as same from incidents order by id")
+    assert old["same"], "it ended when it was last seen"
 
 
-def test_what_a_check_says_stays_open_for_a_week_since_some_checks_look_once_a_drain(connection: Connection):
-    incidents.see(connection, key="check totals_add_up: x", what="x")
-    connection.execute("update incidents set last_at = last_at - interval '6 days 23 hours'")
-    assert len(incidents.open_now(connection)) == 1
-    assert not incidents.see(connection, key="check totals_add_up: x", what="x")
-    connection.execute("update incidents set last_at = last_at - interval '7 days 1 minute'")
-    assert incidents.open_now(connection) == []
-    assert incidents.see(connection, key="check totals_add_up: x", what="x")
+def test_one_that_ended_a_short_time_ago_opens_again_where_the_caller_says_so(connection: Connection):
+    for key in ("a", "b"):
+        incidents.see(connection, key=key, what="first")
+    incidents.end(connection, source="a")
+    assert not incidents.see(connection, key="a", what="again", same_within_hours=6)
+    assert rows(connection) == [("a", 2, True), ("b", 1, True)]
+    incidents.end(connection, source="a")
+    connection.execute("update incidents set ended_at = ended_at - interval '6 hours 1 minute' where key = 'a'")
+    assert incidents.see(connection, key="a", what="new", same_within_hours=6)
+    assert rows(connection) == [("a", 2, False), ("b", 1, True), ("a", 1, True)]
+    incidents.end(connection, source="a")
+    assert incidents.see(connection, key="a", what="newer")
 
 
 def test_an_opening_of_the_breaker_that_was_seen_after_its_closing_is_over_with_the_next_one(connection: Connection):
@@ -70,7 +76,7 @@ def test_what_is_over_is_not_shown_as_open_though_nothing_has_ended_it_yet(conne
     for key in ("unseen", "ended: x", opened, "open"):
         incidents.see(connection, key=key, what=key)
     incidents.end(connection, source="ended: ")
-    connection.execute("update incidents set last_at = last_at - interval '6 hours 1 minute' where key = 'unseen'")
+    connection.execute("update incidents set last_at = last_at - interval '7 days 1 minute' where key = 'unseen'")
     assert [one.key for one in incidents.open_now(connection)] == [opened, "open"]
     connection.execute("update vendor_state set streak_since = clock_timestamp()")
     assert [one.key for one in incidents.open_now(connection)] == ["open"]

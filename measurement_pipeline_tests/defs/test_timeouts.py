@@ -1,0 +1,54 @@
+"""The limits of dagster.yaml and of the settings fit together, so that none ends what another still waits for."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from measurement_pipeline import deployment
+from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.capture.terms import Terms as CaptureTerms
+from measurement_pipeline.defs.retry_policies import MAX_RETRIES
+from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN
+from measurement_pipeline.settings import Settings
+
+INSTANCE: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text(encoding="utf-8"))
+MONITORING = INSTANCE["run_monitoring"]
+SETTINGS = Settings.read({})
+
+
+@pytest.fixture(scope="module")
+def terms() -> Terms:
+    return deployment.terms(SETTINGS, "")
+
+
+def test_a_run_that_is_put_back_on_the_queue_for_a_code_server_is_not_ended_by_the_start_timeout():
+    queue = INSTANCE["run_coordinator"]["config"]
+    retrying = queue["max_user_code_failure_retries"] * queue["user_code_failure_retry_delay"]
+    # Each try takes a while too, and then the run has to start.
+    assert MONITORING["start_timeout_seconds"] >= 2 * retrying
+
+
+def test_a_cancelled_run_has_time_to_store_the_answers_of_its_calls(terms: Terms):
+    needed = SETTINGS.songstats_timeout_seconds + terms.patience_with_database_seconds
+    assert MONITORING["cancel_timeout_seconds"] > needed + MONITORING["poll_interval_seconds"]
+
+
+def test_the_largest_run_ends_before_the_longest_runtime_even_where_each_call_times_out(terms: Terms):
+    slowest = MOST_RECORDINGS_A_RUN / terms.concurrency * SETTINGS.songstats_timeout_seconds
+    at_its_pace = MOST_RECORDINGS_A_RUN / terms.requests_per_second
+    assert MONITORING["max_runtime_seconds"] > (1 + MAX_RETRIES) * max(slowest, at_its_pace)
+
+
+def test_a_capture_gives_up_waiting_for_the_actor_long_before_the_longest_runtime():
+    capture = CaptureTerms(database_url="", cap_usd=Decimal(1), claim_timeout_seconds=1, max_attempts=1)
+    waits = capture.start_seconds + capture.patience_seconds + capture.settling_seconds
+    assert MONITORING["max_runtime_seconds"] > (1 + MAX_RETRIES) * 2 * waits
+
+
+def test_a_claim_outlives_a_call_and_several_missed_heartbeats(terms: Terms):
+    assert terms.rules.claim_timeout_seconds > SETTINGS.songstats_timeout_seconds
+    assert terms.rules.claim_timeout_seconds >= 4 * terms.beat_seconds
+    assert terms.silence_seconds >= terms.rules.claim_timeout_seconds
