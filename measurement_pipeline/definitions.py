@@ -1,6 +1,7 @@
 """The composition root: settings → terms and means → `Definitions`. Loaded by Dagster (workspace.yaml), imported by nobody.
 
-Loading it checks the environment and the measurement database, and refuses, saying why, before anything can be spent.
+Loading it needs no setting and no database: what is missing is named when a run or a tick starts. A setting that is wrong, or a
+database of another deployment, is refused at load, before anything can be spent.
 """
 
 import os
@@ -13,6 +14,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning, message="Parameter `o
 
 from measurement_pipeline import deployment  # noqa: E402
 from measurement_pipeline.defs import analytics_checks, asset_checks, assets, jobs, schedules, sensors  # noqa: E402
+from measurement_pipeline.defs.resources import resource_definitions  # noqa: E402
 
 defs = dg.Definitions(
     assets=assets.assets,
@@ -20,6 +22,6 @@ defs = dg.Definitions(
     jobs=jobs.jobs,
     sensors=sensors.sensors,
     schedules=schedules.schedules,
-    resources={"pipeline": deployment.pipeline(os.environ)},
+    resources=resource_definitions(deployment.pipeline_at_launch(os.environ)),
     executor=dg.in_process_executor,
 )

@@ -19,7 +19,7 @@ from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.capture.terms import Captures
 from measurement_pipeline.capture.terms import Means as CaptureMeans
 from measurement_pipeline.capture.terms import Terms as CaptureTerms
-from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.defs.resources import NotConfiguredError, Pipeline
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.backfill_queue import Rules
@@ -34,6 +34,24 @@ if TYPE_CHECKING:
 
 # Everybody knows it, as every figure of a sandbox is invented. No live deployment takes it.
 SANDBOX_KEY_SECRET = "the secret of every sandbox, which is none"  # noqa: S105
+
+
+def pipeline_at_launch(environment: Mapping[str, str]) -> Callable[[], Pipeline]:
+    """The pipeline that `environment` describes, for Dagster, which loads definitions where nothing is set too.
+
+    What is returned raises `NotConfiguredError` for a missing setting: a run or a tick calls it when it starts. Raises what
+    `pipeline` raises where nothing is missing, so that a wrong setting is refused at load.
+    """
+    missing = _missing(Settings.read(environment))
+    if missing is None:
+        found = pipeline(environment)
+        return lambda: found
+    why = missing
+
+    def refuse() -> Pipeline:
+        raise NotConfiguredError(why)
+
+    return refuse
 
 
 def pipeline(environment: Mapping[str, str]) -> Pipeline:
@@ -56,12 +74,9 @@ def pipeline(environment: Mapping[str, str]) -> Pipeline:
 
 def from_settings(settings: Settings) -> Pipeline:
     """The pipeline of `settings`, without asking the database anything."""
-    if settings.database_url is None:
-        raise SettingsError(
-            "DATABASE_URL is not set: Dagster started by itself needs it, and DAGSTER_POSTGRES_URL. `measurement-pipeline dev` "
-            "starts an embedded server and sets both."
-        )
-    _require_keys(settings)
+    missing = _missing(settings)
+    if missing is not None or settings.database_url is None:
+        raise SettingsError(missing)
     decide = _decider(settings, settings.database_url)
 
     def check_payment(account: UUID) -> Verdict:
@@ -171,21 +186,24 @@ def _post_alert(settings: Settings) -> Callable[[str], None] | None:
     return None if url is None else Webhook(url.get_secret_value()).post
 
 
-def _require_keys(settings: Settings) -> None:
-    kind = settings.kind
+def _missing(settings: Settings) -> str | None:
+    """Which settings are missing that every deployment needs, and what to do about it; None where none is."""
     missing = [
         name
-        for name, key in (
+        for name, value in (
+            ("DATABASE_URL", settings.database_url),
             ("SONGSTATS_API_KEY", settings.songstats_api_key),
             ("STRIPE_SECRET_KEY", settings.stripe_secret_key),
         )
-        if key is None
+        if value is None
     ]
-    if missing:
-        raise SettingsError(
-            f"{' and '.join(missing)} not set, for a {kind} deployment: expected the vendors' keys, or neither key and "
-            "`measurement-pipeline dev`, which brings doubles of the vendors"
-        )
+    if not missing:
+        return None
+    names = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'}"
+    return (
+        f"{names} not set, for a {settings.kind} deployment: set them for every process, or unset all three and start "
+        "`measurement-pipeline dev`, which brings a database and doubles of the vendors"
+    )
 
 
 def songstats_client(settings: Settings) -> SongstatsClient:

@@ -12,6 +12,7 @@ from measurement_pipeline import deployment
 from measurement_pipeline.defs import assets, jobs, sensors, tags
 from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.partitions import isrc_partitions
+from measurement_pipeline.defs.resources import backfill_config, resource_definitions
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import connect
 
@@ -23,11 +24,11 @@ _RUNS_AT_ONCE = 3
     job=jobs.songstats_backfill,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    required_resource_keys={"pipeline"},
+    required_resource_keys={"backfill_config"},
 )
 def one_run_a_recording(context: dg.SensorEvaluationContext) -> list[dg.RunRequest]:
     """A run for each due row, once."""
-    terms = context.resources.pipeline.terms
+    terms = backfill_config(context.resources)
     with connect(terms.database_url) as connection:
         due = [row.song for row in backfill_queue.due(connection, terms.rules)]
     context.instance.add_dynamic_partitions(str(isrc_partitions.name), due)
@@ -39,6 +40,6 @@ defs = dg.Definitions(
     assets=assets.assets,
     jobs=[jobs.measurement_job_intake, jobs.songstats_backfill],
     sensors=[sensors.measurement_job_sensor, one_run_a_recording],
-    resources={"pipeline": deployment.pipeline(os.environ), "io_manager": dg.mem_io_manager},
+    resources={**resource_definitions(deployment.pipeline_at_launch(os.environ)), "io_manager": dg.mem_io_manager},
     executor=dg.in_process_executor,
 )

@@ -10,7 +10,7 @@ import dagster as dg
 
 from measurement_pipeline.defs import assets, jobs, sensors
 from measurement_pipeline.defs.partitions import isrc_partitions
-from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.defs.resources import Pipeline, resource_definitions
 from measurement_pipeline_bench.enqueue import queue_catalogue
 from measurement_pipeline_bench.figures import Figure, Findings, Target
 from measurement_pipeline_bench.lab import Deployment, Lab, doubles
@@ -62,7 +62,10 @@ def measure(lab: Lab) -> Findings:
 def _tick(definitions: dg.Definitions, pipeline: Pipeline, instance: dg.DagsterInstance) -> None:
     """One evaluation as the code server does it; the runs it asks for are not launched."""
     with dg.build_sensor_context(
-        instance=instance, resources={"pipeline": pipeline}, sensor_name=_SENSOR, definitions=definitions
+        instance=instance,
+        resources=resource_definitions(lambda: pipeline),
+        sensor_name=_SENSOR,
+        definitions=definitions,
     ) as context:
         asked = definitions.resolve_sensor_def(_SENSOR).evaluate_tick(context)
     if not asked.run_requests:
@@ -74,7 +77,7 @@ def _definitions(pipeline: Pipeline) -> dg.Definitions:
         assets=assets.assets,
         jobs=jobs.jobs,
         sensors=sensors.sensors,
-        resources={"pipeline": pipeline, "io_manager": dg.mem_io_manager},
+        resources={**resource_definitions(lambda: pipeline), "io_manager": dg.mem_io_manager},
         executor=dg.in_process_executor,
     )
 

@@ -338,7 +338,7 @@ def test_a_deployment_without_a_database_says_so():
 def test_a_missing_key_is_named_before_anything_is_spent(missing: str):
     environment = {**DOUBLES, **KEYS, "DATABASE_URL": "postgresql://x/x"}
     del environment[missing]
-    with pytest.raises(SettingsError, match=f"{missing} not set, for a sandbox deployment"):
+    with pytest.raises(SettingsError, match=f"{missing} is not set, for a sandbox deployment"):
         deployment.from_settings(Settings.read(environment))
 
 

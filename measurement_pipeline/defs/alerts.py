@@ -19,7 +19,7 @@ from measurement_pipeline.defs.jobs import (
 )
 from measurement_pipeline.defs.machine import ASSET_JOB, covers, failure_line
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
-from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.defs.resources import Alerts, MeasurementDatabase
 from measurement_pipeline.health import incidents, wording
 from measurement_pipeline.postgres.database import DatabaseError
 from measurement_pipeline.postgres.incidents import SAME_WITHIN_HOURS
@@ -40,7 +40,11 @@ _MOST_FAILURES = 100
         "incident: it becomes a cancelled run, and what it covered is due again."
     ),
 )
-def run_failure_alert(context: dg.RunFailureSensorContext, pipeline: dg.ResourceParam[Pipeline]) -> None:
+def run_failure_alert(
+    context: dg.RunFailureSensorContext,
+    measurement_database: dg.ResourceParam[MeasurementDatabase],
+    alerts: dg.ResourceParam[Alerts],
+) -> None:
     """Written to the table, then told.
 
     Dagster moves on to the next failure even where this raises. What was written is not lost by that: the next failure, or the
@@ -60,16 +64,15 @@ def run_failure_alert(context: dg.RunFailureSensorContext, pipeline: dg.Resource
     if line.startswith(NOTHING_TO_CAPTURE) or (tags.is_operators(run) and line.startswith(REFUSED_LAUNCH)):
         return
     try:
-        pipeline.require_own_database()
-        incidents.see_failure(pipeline.terms.database_url, job, line, run=run.run_id)
+        incidents.see_failure(measurement_database.own_url(), job, line, run=run.run_id)
     except (DatabaseError, WrongDeploymentError, SchemaOutOfDateError):
         # Dagster will not come back to this failure, and the table cannot have it: told from here, or never.
-        if pipeline.post_alert is not None and not _failed_so_before(context, job, line):
-            pipeline.post_alert(wording.about_failure(job, line, run=run.run_id))
+        if alerts.post is not None and not _failed_so_before(context, job, line):
+            alerts.post(wording.about_failure(job, line, run=run.run_id))
         raise
     if _any_later(instance, run, job, dg.DagsterRunStatus.SUCCESS):
-        incidents.see_success(pipeline.terms.database_url, job)
-    incidents.tell(pipeline.terms.database_url, pipeline.post_alert)
+        incidents.see_success(measurement_database.url, job)
+    incidents.tell(measurement_database.url, alerts.post)
 
 
 @dg.run_status_sensor(
@@ -78,13 +81,14 @@ def run_failure_alert(context: dg.RunFailureSensorContext, pipeline: dg.Resource
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Sees every run of this code location that succeeds, and ends the open incidents of its job.",
 )
-def run_success_sensor(context: dg.RunStatusSensorContext, pipeline: dg.ResourceParam[Pipeline]) -> None:
+def run_success_sensor(
+    context: dg.RunStatusSensorContext, measurement_database: dg.ResourceParam[MeasurementDatabase]
+) -> None:
     """Unless the job has failed since: then the incident is about that failure."""
     run, job = context.dagster_run, _name(context.dagster_run)
     if _any_later(context.instance, run, job, dg.DagsterRunStatus.FAILURE):
         return
-    pipeline.require_own_database()
-    incidents.see_success(pipeline.terms.database_url, job)
+    incidents.see_success(measurement_database.own_url(), job)
 
 
 def _name(run: dg.DagsterRun) -> str:

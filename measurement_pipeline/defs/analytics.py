@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
-from measurement_pipeline.defs.catalog_charts import ANALYTICS, catalog_charts, own_database, tell_all
+from measurement_pipeline.defs.catalog_charts import ANALYTICS, catalog_charts, tell_all
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.owners import OWNERS
+from measurement_pipeline.defs.resources import own_database
 from measurement_pipeline.postgres import analytics, views
 from measurement_pipeline.postgres.analytics import Column
 from measurement_pipeline.postgres.database import connect
@@ -55,10 +56,10 @@ def _asset(view: str) -> dg.AssetsDefinition:
             "read by": "members of measurement_analyst",
             "made by": dg.MetadataValue.path(f"measurement_pipeline/postgres/views/{view}.sql"),
         },
-        required_resource_keys={"pipeline"},
+        required_resource_keys={"measurement_database"},
     )
     def made(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
-        with connect(own_database(context.resources.pipeline)) as connection:
+        with connect(own_database(context.resources)) as connection:
             columns = analytics.columns(connection, view)
             rows = analytics.row_count(connection, view)
         yield dg.MaterializeResult(
@@ -101,9 +102,8 @@ def _assets_of(table: str) -> Sequence[dg.AssetKey]:
 
 
 def _upstream(view: str) -> list[dg.AssetKey]:
-    found = {asset for table in views.reads(view) for asset in _assets_of(table.removeprefix("analytics."))}
-    # The dictionary reads the database's own catalogue, which holds the other views.
-    return sorted(found) if view != "data_dictionary" else [key_of(one) for one in views.VIEWS if one != view]
+    # `data_dictionary` has none: it reads the database's own catalogue, and no figure of it depends on another view's.
+    return sorted({asset for table in views.reads(view) for asset in _assets_of(table.removeprefix("analytics."))})
 
 
 analytics_assets: list[dg.AssetsDefinition] = [*(_asset(view) for view in views.VIEWS), catalog_charts]

@@ -3,11 +3,12 @@
 Those that block keep a catalogue's totals and charts from being told while what they rest on is wrong.
 """
 
+from typing import Any
+
 import dagster as dg
 
 from measurement_pipeline.defs.analytics import key_of
 from measurement_pipeline.defs.asset_checks import check
-from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.health import answers
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres import analytics, views
@@ -20,7 +21,7 @@ from measurement_pipeline.postgres.database import Connection
     key_of("latest_play_counts"),
     blocking=True,
 )
-def views_are_of_this_version(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+def views_are_of_this_version(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether the schema is the one that was promised."""
     undescribed = [
         f"{row['view_name']}.{row['column_name']}"
@@ -31,7 +32,7 @@ def views_are_of_this_version(_instance: dg.DagsterInstance, connection: Connect
 
 
 @check("No recording has a figure for a day that has not been.", key_of("latest_play_counts"), blocking=True)
-def no_day_is_to_come(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+def no_day_is_to_come(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether a clock or a vendor is ahead."""
     return answers.no_day_is_to_come(analytics.in_the_future(connection))
 
@@ -41,7 +42,7 @@ def no_day_is_to_come(_instance: dg.DagsterInstance, connection: Connection, _pi
     "do restate: a person should know.",
     key_of("daily_play_counts"),
 )
-def counts_do_not_fall(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+def counts_do_not_fall(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether series fall."""
     return answers.counts_do_not_fall(analytics.series_of_late(connection))
 
@@ -51,7 +52,7 @@ def counts_do_not_fall(_instance: dg.DagsterInstance, connection: Connection, _p
     "its days.",
     key_of("daily_play_counts"),
 )
-def series_are_whole(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+def series_are_whole(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether series have gaps."""
     return answers.series_are_whole(analytics.series_of_late(connection))
 
@@ -60,7 +61,7 @@ def series_are_whole(_instance: dg.DagsterInstance, connection: Connection, _pip
     "Where a capture of the last week and a bought history have the same day, they are less than a tenth, or 1,000 plays, apart.",
     key_of("latest_play_counts"),
 )
-def sources_agree(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+def sources_agree(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether two sources tell of the same recording."""
     both, apart = analytics.sources_apart(connection, share=answers.FAR_APART_SHARE, plays=answers.FAR_APART_PLAYS)
     return answers.sources_agree(both, apart)
@@ -72,7 +73,7 @@ def sources_agree(_instance: dg.DagsterInstance, connection: Connection, _pipeli
     key_of("catalog_totals"),
     blocking=True,
 )
-def totals_add_up(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+def totals_add_up(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether the views agree with one another."""
     return answers.totals_add_up(
         list(analytics.totals_apart(connection).values()), analytics.series_of_late(connection)

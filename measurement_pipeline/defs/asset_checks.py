@@ -6,7 +6,8 @@ an asset that is never materialized: of an asset that is, Dagster shows a check 
 the checks of `songstats_history` read "Not evaluated" during each drain (docs/decisions/0027).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 import dagster as dg
 
@@ -14,7 +15,7 @@ from measurement_pipeline.backfill import vendor_status
 from measurement_pipeline.defs.machine import machine
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.owners import OWNERS
-from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.defs.resources import alerts, backfill_config, own_database, songstats
 from measurement_pipeline.health import incidents, reconciliation, silence, stock
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres import health, songstats_ledger, spend
@@ -34,32 +35,42 @@ pipeline_health = dg.AssetSpec(
     PIPELINE_HEALTH, group_name="health", kinds={"dagster"}, owners=OWNERS, description=_DESCRIPTION
 )
 
-_Look = Callable[[dg.DagsterInstance, Connection, Pipeline], Finding]
+# Its last argument is the context's resources.
+_Look = Callable[[dg.DagsterInstance, Connection, Any], Finding]
 
 # The sweep shows within the hour what a crash kept from being shown; twice that is a failure.
 _GRACE_HOURS = 2.0
 
 
 def check(
-    description: str, asset: dg.AssetKey = PIPELINE_HEALTH, *, blocking: bool = False
+    description: str,
+    asset: dg.AssetKey = PIPELINE_HEALTH,
+    *,
+    blocking: bool = False,
+    uses: Collection[str] = (),
 ) -> Callable[[_Look], dg.AssetChecksDefinition]:
-    """A check named like the function that makes its finding. `blocking`: where it fails, nothing downstream is made."""
+    """A check named like the function that makes its finding. `blocking`: where it fails, nothing downstream is made.
+
+    `uses`: keys of resources beside `measurement_database` and `alerts`, which every check uses.
+    """
 
     def made(look: _Look) -> dg.AssetChecksDefinition:
         spec = dg.AssetCheckSpec(look.__name__, asset=asset, description=description, blocking=blocking)
 
         @dg.multi_asset_check(
-            name=look.__name__, specs=[spec], description=description, required_resource_keys={"pipeline"}
+            name=look.__name__,
+            specs=[spec],
+            description=description,
+            required_resource_keys={"measurement_database", "alerts", *uses},
         )
         def looked(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-            pipeline: Pipeline = context.resources.pipeline
-            pipeline.require_own_database()
-            with connect(pipeline.terms.database_url) as connection:
-                finding = look(context.instance, connection, pipeline)
+            url = own_database(context.resources)
+            with connect(url) as connection:
+                finding = look(context.instance, connection, context.resources)
             # Shown before it is told, so that a webhook that is away fails the step and hides nothing.
             yield result(finding)
-            incidents.see_finding(pipeline.terms.database_url, look.__name__, finding)
-            incidents.tell(pipeline.terms.database_url, pipeline.post_alert)
+            incidents.see_finding(url, look.__name__, finding)
+            incidents.tell(url, alerts(context.resources).post)
 
         return looked
 
@@ -78,41 +89,47 @@ def result(finding: Finding) -> dg.AssetCheckResult:
 
 @check(
     "Recordings that somebody wants bought do not wait while nothing is settled for SILENCE_ALARM_HOURS. Says what stands in the "
-    "way: daemon, sensor, breaker, payment, slot, vendor, budget, pause, failing runs."
+    "way: daemon, sensor, breaker, payment, slot, vendor, budget, pause, failing runs.",
+    uses={"backfill_config", "dagster_database"},
 )
-def recordings_are_bought(instance: dg.DagsterInstance, connection: Connection, pipeline: Pipeline) -> Finding:
+def recordings_are_bought(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> Finding:
     """Whether buying is silent."""
+    terms = backfill_config(resources)
     return silence.recordings_are_bought(
-        health.buying(connection, operators_account=pipeline.terms.rules.operators_account),
+        health.buying(connection, operators_account=terms.rules.operators_account),
         songstats_ledger.deployment(connection),
-        songstats_ledger.budget(connection, hits_allowed=pipeline.terms.hits_allowed),
+        songstats_ledger.budget(connection, hits_allowed=terms.hits_allowed),
         machine(instance, sensor="backfill_queue_sensor", job="songstats_backfill", buys=True),
-        alarm_hours=pipeline.silence_alarm_hours,
+        alarm_hours=alerts(resources).silence_alarm_hours,
     )
 
 
 @check(
-    "Requests do not stay queued for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, failing runs, Stripe."
+    "Requests do not stay queued for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, failing runs, Stripe.",
+    uses={"dagster_database"},
 )
-def requests_are_answered(instance: dg.DagsterInstance, connection: Connection, pipeline: Pipeline) -> Finding:
+def requests_are_answered(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> Finding:
     """Whether intake is silent."""
     return silence.requests_are_answered(
         health.answering(connection),
         machine(instance, sensor="measurement_job_sensor", job="measurement_job_intake", buys=False),
-        alarm_hours=pipeline.silence_alarm_hours,
+        alarm_hours=alerts(resources).silence_alarm_hours,
     )
 
 
 @check(
     "No recording has used up its attempts, none is malformed or suspect; if one is, says which and what a person can do."
 )
-def none_was_given_up(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+def none_was_given_up(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether rows wait for a person."""
     return stock.none_was_given_up(health.given_up(connection))
 
 
-@check("Partitions shown as materialized, queue rows that are done and measurements that are stored agree, both ways.")
-def shown_is_stored(instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+@check(
+    "Partitions shown as materialized, queue rows that are done and measurements that are stored agree, both ways.",
+    uses={"dagster_database"},
+)
+def shown_is_stored(instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether Dagster and the tables agree. Dagster is asked first: a row is done before it is shown."""
     materialized = instance.get_materialized_partitions(SONGSTATS_HISTORY)
     breaches = shown_and_stored(connection, materialized, at_rest=False, grace_hours=_GRACE_HOURS)
@@ -121,21 +138,22 @@ def shown_is_stored(instance: dg.DagsterInstance, connection: Connection, _pipel
 
 
 @check("The recordings stored in the last day have a last count, a last day and a course that a play count can have.")
-def figures_are_in_range(_instance: dg.DagsterInstance, connection: Connection, _pipeline: Pipeline) -> Finding:
+def figures_are_in_range(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether the latest figures are plausible."""
     latest = health.latest_series(connection)
     return stock.figures_are_in_range(latest, stored=health.stored_of_late(connection))
 
 
 @check(
-    "Captures do not stay open for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, slot, failing runs, Apify."
+    "Captures do not stay open for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, slot, failing runs, Apify.",
+    uses={"dagster_database"},
 )
-def captures_are_made(instance: dg.DagsterInstance, connection: Connection, pipeline: Pipeline) -> Finding:
+def captures_are_made(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> Finding:
     """Whether capturing is silent."""
     return silence.captures_are_made(
         health.capturing(connection),
         machine(instance, sensor="playcount_snapshot_sensor", job="play_count_capture", buys=False),
-        alarm_hours=pipeline.silence_alarm_hours,
+        alarm_hours=alerts(resources).silence_alarm_hours,
     )
 
 
@@ -152,12 +170,13 @@ health_checks: list[dg.AssetChecksDefinition] = [
 
 @check(
     "The ledger's hits of this month against the requests and objects that Songstats counts (`GET /status`, free). A drift is a "
-    "warning, and so is a vendor that cannot be asked: then it is unknown."
+    "warning, and so is a vendor that cannot be asked: then it is unknown.",
+    uses={"songstats"},
 )
-def ledger_matches_vendor(_instance: dg.DagsterInstance, connection: Connection, pipeline: Pipeline) -> Finding:
+def ledger_matches_vendor(_instance: dg.DagsterInstance, connection: Connection, resources: Any) -> Finding:
     """Whether the vendor counts what we count."""
     before = spend.month(connection)
-    counted = vendor_status.ask(pipeline.means.new_client).month
+    counted = vendor_status.ask(songstats(resources).new_client).month
     return reconciliation.ledger_matches_vendor(before, spend.month(connection), counted)
 
 

@@ -12,10 +12,9 @@ from measurement_pipeline.capture.remap import map_again
 from measurement_pipeline.capture.run import Ended, Launch, make_capture
 from measurement_pipeline.capture.series import start_due
 from measurement_pipeline.capture.terms import Captures
-from measurement_pipeline.defs import failures, retry_policies, tags
+from measurement_pipeline.defs import failures, resources, retry_policies, tags
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import snapshot_partitions
-from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.defs.sign_of_life import beating
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.wording import counted
@@ -43,7 +42,7 @@ one buys what is missing, where the account's month allows it.
 
 
 @dg.op(
-    required_resource_keys={"pipeline"},
+    required_resource_keys={"measurement_database", "capture_config", "apify", "spotify"},
     out=dg.Out(dg.Nothing, is_required=False),
     pool=POOL,
     description=(
@@ -54,10 +53,11 @@ one buys what is missing, where the account's month allows it.
 def capture_play_counts(context: dg.OpExecutionContext) -> Iterator[dg.Output[None]]:
     """Yields no output: a capture that came to its end is said by its materialization."""
     with retry_policies.tried_again(context.retry_number):
-        pipeline: Pipeline = context.resources.pipeline
-        pipeline.require_own_database()
-        captures = require(pipeline)
-        with connect(captures.terms.database_url) as connection:
+        url = resources.own_database(context.resources)
+        captures = resources.captures(context.resources)
+        if captures is None:
+            raise dg.Failure(NO_CAPTURES, allow_retries=False)
+        with connect(url) as connection:
             run_heartbeats.beat(connection, context.run_id)
         operator = tags.is_operators(context.run)
         with beating(captures.terms.database_url, context.run_id, every_seconds=captures.terms.beat_seconds):
@@ -92,17 +92,17 @@ def current_play_counts() -> Any:
 
 
 @dg.op(
-    required_resource_keys={"pipeline"},
+    required_resource_keys={"measurement_database", "capture_config"},
     description="Starts the captures of monthly series whose last one is 30 days old; each once, whatever was missed meanwhile.",
 )
 def start_due_series(context: dg.OpExecutionContext) -> None:
     """A deployment that captures nothing has nothing to start."""
-    pipeline: Pipeline = context.resources.pipeline
-    pipeline.require_own_database()
-    if pipeline.captures is None:
+    resources.own_database(context.resources)
+    config = resources.capture_config(context.resources)
+    if config is None:
         context.add_output_metadata({"series due": 0, "captures started": 0, "why": NO_CAPTURES})
         return
-    started = start_due(pipeline.captures.terms)
+    started = start_due(config)
     context.add_output_metadata(
         {
             "series due": started.due,
@@ -113,13 +113,6 @@ def start_due_series(context: dg.OpExecutionContext) -> None:
     if started.refused:
         # Nobody asked just now who could be told: an operator is. They are asked for again tomorrow.
         raise dg.Failure("; ".join(started.refused), allow_retries=False)
-
-
-def require(pipeline: Pipeline) -> Captures:
-    """What captures are made with. Raises `dg.Failure` where they are not set up."""
-    if pipeline.captures is None:
-        raise dg.Failure(NO_CAPTURES, allow_retries=False)
-    return pipeline.captures
 
 
 def tell_what_was_never_told(context: dg.OpExecutionContext, captures: Captures) -> int:

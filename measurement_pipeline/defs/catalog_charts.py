@@ -11,7 +11,7 @@ import dagster as dg
 
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import catalog_partitions
-from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.defs.resources import own_database
 from measurement_pipeline.domain import wording
 from measurement_pipeline.postgres import analytics
 from measurement_pipeline.postgres.database import Connection, connect
@@ -42,26 +42,20 @@ partition draws it now. For a page to hand on: `measurement-pipeline report --ca
     description=_DESCRIPTION,
     code_version=version(),
     output_required=False,
-    required_resource_keys={"pipeline"},
+    required_resource_keys={"measurement_database"},
 )
 def catalog_charts(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
     """Yields no output: each catalogue is said by its materialization."""
-    with connect(own_database(context.resources.pipeline)) as connection:
+    with connect(own_database(context.resources)) as connection:
         for key in context.partition_keys:
             if not _tell(context, connection, _catalog(key)):
                 raise dg.Failure(f"the catalogue {key} holds no recording, or there is none", allow_retries=False)
     yield from ()
 
 
-def own_database(pipeline: Pipeline) -> str:
-    """The address of the measurement database, once it is known to be this deployment's own."""
-    pipeline.require_own_database()
-    return pipeline.terms.database_url
-
-
 def tell_all(context: dg.AssetExecutionContext) -> None:
     """Draw the catalogues imported last, but those whose totals are wrong: the check that says so comes too late to keep them."""
-    with connect(own_database(context.resources.pipeline)) as connection:
+    with connect(own_database(context.resources)) as connection:
         apart = analytics.totals_apart(connection)
         found = [one for one in analytics.catalogs(connection, most=_MOST_DRAWN) if one not in apart]
         context.instance.add_dynamic_partitions(str(catalog_partitions.name), [str(catalog) for catalog in found])

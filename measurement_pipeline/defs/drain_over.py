@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
+from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.capture.run import APIFY
-from measurement_pipeline.defs import tags
+from measurement_pipeline.defs import resources, tags
 from measurement_pipeline.defs.jobs import analytics_refresh
 from measurement_pipeline.defs.owners import OWNERS
-from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import analytics, backfill_queue, snapshots, songstats_ledger
 from measurement_pipeline.postgres.database import Connection, connect
@@ -24,7 +24,7 @@ _NOT_SOONER = timedelta(hours=1)
     job=analytics_refresh,
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    required_resource_keys={"pipeline"},
+    required_resource_keys={"measurement_database", "backfill_config", "capture_config"},
     description=(
         "Asks for one run of `analytics_refresh` once nothing is due or in flight and something was settled or captured since "
         "the last one; anew where that one failed. Otherwise it says what it waits for, and when it last asked."
@@ -33,12 +33,13 @@ _NOT_SOONER = timedelta(hours=1)
 )
 def drain_over_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Only reads; its cursor is the change that it last asked for, and when it did."""
-    pipeline: Pipeline = context.resources.pipeline
-    pipeline.require_own_database()
+    url = resources.own_database(context.resources)
+    terms = resources.backfill_config(context.resources)
+    captures = resources.capture_config(context.resources) is not None
     seen, asked_at = _read(context.cursor)
     # Of one moment, or what a run claims between two questions is in neither answer.
-    with connect(pipeline.terms.database_url) as connection, analytics.of_one_moment(connection):
-        standing = analytics.standing(connection, pipeline.terms.rules, soon_seconds=_SOON_SECONDS)
+    with connect(url) as connection, analytics.of_one_moment(connection):
+        standing = analytics.standing(connection, terms.rules, soon_seconds=_SOON_SECONDS)
         if standing.last_change is None:
             return dg.SkipReason("nothing was ever settled or captured")
         change = standing.last_change.isoformat()
@@ -48,7 +49,7 @@ def drain_over_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | 
             return dg.SkipReason(
                 f"nothing was settled or captured since the refresh that was asked for at {_when(asked_at)}"
             )
-        found = _under_way(connection, pipeline, standing)
+        found = _under_way(connection, terms, standing, captures=captures)
     last = f"; last refresh asked for at {_when(asked_at)}" if asked_at else ""
     if found.under_way:
         return dg.SkipReason(f"the drain is not over: {found.under_way}{last}")
@@ -70,12 +71,12 @@ class _Found:
     held_up: str | None = None
 
 
-def _under_way(connection: Connection, pipeline: Pipeline, standing: analytics.Standing) -> _Found:
+def _under_way(connection: Connection, terms: Terms, standing: analytics.Standing, *, captures: bool) -> _Found:
     if standing.being_bought:
         return _Found(f"{counted(standing.being_bought, 'recording is', 'recordings are')} being bought")
     if standing.being_captured:
         return _Found(f"{counted(standing.being_captured, 'capture is', 'captures are')} under way")
-    if standing.captures_due and pipeline.captures is not None:
+    if standing.captures_due and captures:
         apify = snapshots.paused(connection, APIFY)
         if apify is None or apify.until <= standing.now + timedelta(seconds=_SOON_SECONDS):
             return _Found(f"{counted(standing.captures_due, 'capture is', 'captures are')} due")
@@ -84,10 +85,10 @@ def _under_way(connection: Connection, pipeline: Pipeline, standing: analytics.S
         return _Found()
     if state.why_paused is not None:
         return _Found(state.why_paused if state.pause_left <= _SOON_SECONDS else None)
-    due = len(backfill_queue.due(connection, pipeline.terms.rules)) + standing.tried_again_soon
+    due = len(backfill_queue.due(connection, terms.rules)) + standing.tried_again_soon
     if not due:
         return _Found()
-    if songstats_ledger.budget(connection, hits_allowed=pipeline.terms.hits_allowed).left:
+    if songstats_ledger.budget(connection, hits_allowed=terms.hits_allowed).left:
         return _Found(f"{counted(due, 'recording is', 'recordings are')} due")
     return _Found(held_up=f"the budget is spent and {counted(due, 'recording is', 'recordings are')} due")
 

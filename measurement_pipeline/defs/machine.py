@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 
 import dagster as dg
+from dagster._core.events import JobFailureData
+from dagster_shared.error import SerializableErrorInfo
 
 from measurement_pipeline.defs.automation import quiet_daemons, standing
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
@@ -31,7 +33,7 @@ def machine(instance: dg.DagsterInstance, *, sensor: str, job: str, buys: bool) 
     return Machine(
         sensor=sensor,
         switched_off=stands.switched_off,
-        tick_error=one_line(tick.error.message) if tick and tick.is_failure and tick.error else None,
+        tick_error=_cause(tick.error) if tick and tick.is_failure and tick.error else None,
         quiet_daemons=quiet_daemons(instance),
         busy=_run(busy[-1]) if busy else None,
         queued=_run(queued[-1]) if queued else None,
@@ -54,13 +56,23 @@ def failure_line(instance: dg.DagsterInstance, run_id: str) -> str:
         failure = steps[-1].dagster_event.step_failure_data
         if failure.user_failure_data is not None and failure.user_failure_data.description:
             return one_line(failure.user_failure_data.description)
-        error = failure.error
-        while error is not None and error.cause is not None:
-            error = error.cause
-        if error is not None:
-            return one_line(error.message)
+        if failure.error is not None:
+            return _cause(failure.error)
     runs = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
-    return one_line((runs[-1].dagster_event and runs[-1].dagster_event.message) or "" if runs else "")
+    event = runs[-1].dagster_event if runs else None
+    if event is None:
+        return ""
+    # A resource that could not be made, for example: no step has begun.
+    of_run = event.event_specific_data
+    if isinstance(of_run, JobFailureData) and of_run.error is not None:
+        return _cause(of_run.error)
+    return one_line(event.message or "")
+
+
+def _cause(error: SerializableErrorInfo) -> str:
+    while error.cause is not None:
+        error = error.cause
+    return one_line(error.message)
 
 
 def _runs(

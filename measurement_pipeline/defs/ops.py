@@ -9,8 +9,7 @@ import dagster as dg
 
 from measurement_pipeline.backfill import sweep as backfill_sweep
 from measurement_pipeline.backfill.run import Coverage
-from measurement_pipeline.defs import captures, failures, materializations, retry_policies, tags
-from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.defs import captures, failures, materializations, resources, retry_policies, tags
 from measurement_pipeline.defs.sign_of_life import beating
 from measurement_pipeline.domain.payment import Decision, ask_in_turn
 from measurement_pipeline.domain.wording import counted
@@ -18,19 +17,16 @@ from measurement_pipeline.intake import take_in as intake
 from measurement_pipeline.postgres import backfill_queue, run_heartbeats
 from measurement_pipeline.postgres.database import connect
 
-_PIPELINE = {"pipeline"}
-
 # One run at a time spends hits; dagster.yaml sets the limit and that it is held by the run.
 POOL = "songstats"
 
 
-def _pipeline(context: dg.OpExecutionContext) -> Pipeline:
-    """The pipeline, on a database that is its own; and a sign of life, since an op may take long before it writes one."""
-    pipeline: Pipeline = context.resources.pipeline
-    pipeline.require_own_database()
-    with connect(pipeline.terms.database_url) as connection:
+def _own_database(context: dg.OpExecutionContext) -> str:
+    """The measurement database's address, checked; and a heartbeat, since an op may take long before it writes one."""
+    url = resources.own_database(context.resources)
+    with connect(url) as connection:
         run_heartbeats.beat(connection, context.run_id)
-    return pipeline
+    return url
 
 
 def _recordings(context: dg.OpExecutionContext) -> list[str]:
@@ -45,13 +41,13 @@ def _recordings(context: dg.OpExecutionContext) -> list[str]:
 
 
 @dg.op(
-    required_resource_keys=_PIPELINE,
+    required_resource_keys={"measurement_database"},
     out={"opened": dg.Out(intake.Round), "accounts": dg.Out(list[UUID])},
     description="Reads the requests that wait, and whose card has to be on file for them. Changes nothing.",
 )
 def read_requests(context: dg.OpExecutionContext) -> tuple[intake.Round, list[UUID]]:
     """The oldest waiting requests, with their shapes read."""
-    opened = intake.open_round(_pipeline(context).terms.database_url)
+    opened = intake.open_round(_own_database(context))
     requests = [request.id for request in opened.requests]
     context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs(opened.accounts, requests))
     context.log.info(f"{counted(len(requests), 'request')} of {counted(len(opened.accounts), 'account')} waiting")
@@ -59,15 +55,15 @@ def read_requests(context: dg.OpExecutionContext) -> tuple[intake.Round, list[UU
 
 
 @dg.op(
-    required_resource_keys=_PIPELINE,
+    required_resource_keys={"measurement_database", "backfill_config"},
     description="Finds the accounts that would pay for the run's recordings.",
 )
 def find_payers(context: dg.OpExecutionContext) -> list[UUID]:
     """Accounts whose accepted requests want what the run covers, and the operators' own."""
     songs = _recordings(context)
     with retry_policies.tried_again(context.retry_number):
-        terms = _pipeline(context).terms
-        with connect(terms.database_url) as connection:
+        terms = resources.backfill_config(context.resources)
+        with connect(_own_database(context)) as connection:
             payers = backfill_queue.payers(connection, songs)
             requests = backfill_queue.requests(connection, songs)
     if terms.rules.operators_account is not None and tags.is_operators(context.run):
@@ -77,7 +73,7 @@ def find_payers(context: dg.OpExecutionContext) -> list[UUID]:
 
 
 @dg.op(
-    required_resource_keys=_PIPELINE,
+    required_resource_keys={"measurement_database", "backfill_config", "stripe"},
     description=(
         "The payment gate: asks Stripe whether each account has a card on file. Yes serves for 10 minutes; no hands out a "
         "Checkout link; an answer that cannot be had is neither, and what depends on it waits."
@@ -85,10 +81,10 @@ def find_payers(context: dg.OpExecutionContext) -> list[UUID]:
 )
 def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -> dict[UUID, Decision]:
     """What Stripe says of each account; never raises for Stripe's sake."""
-    pipeline = _pipeline(context)
+    terms = resources.backfill_config(context.resources)
     # A Stripe that is slow to answer takes minutes.
-    with beating(pipeline.terms.database_url, context.run_id, every_seconds=pipeline.terms.beat_seconds):
-        decisions = ask_in_turn(accounts, pipeline.decide)
+    with beating(_own_database(context), context.run_id, every_seconds=terms.beat_seconds):
+        decisions = ask_in_turn(accounts, resources.stripe(context.resources).decide)
     for account, decision in decisions.items():
         context.log.info(f"account {account}: {decision.verdict} ({decision.reason})")
     context.add_output_metadata({str(account): str(decision.verdict) for account, decision in decisions.items()})
@@ -97,7 +93,7 @@ def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -
 
 
 @dg.op(
-    required_resource_keys=_PIPELINE,
+    required_resource_keys={"measurement_database", "capture_config"},
     description=(
         "Answers each request: refused with the reason, waiting for a card with a Checkout link, or accepted, its recordings "
         "put on the queue in the order of their play counts; or, for current counts, answered by a capture."
@@ -105,8 +101,8 @@ def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -
 )
 def enqueue_backfill(context: dg.OpExecutionContext, opened: intake.Round, decisions: dict[UUID, Decision]) -> None:
     """One transaction a request, so that a bad one never holds up the others."""
-    pipeline = _pipeline(context)
-    taken = intake.take_in(pipeline.terms.database_url, opened, decisions, run=context.run_id, cap_usd=pipeline.cap_usd)
+    cap_usd = resources.cap_usd(context.resources)
+    taken = intake.take_in(_own_database(context), opened, decisions, run=context.run_id, cap_usd=cap_usd)
     answers: dict[str, int] = {}
     for one in taken:
         state = "waiting" if one.state is None else one.state.value
@@ -119,7 +115,7 @@ def enqueue_backfill(context: dg.OpExecutionContext, opened: intake.Round, decis
 
 
 @dg.op(
-    required_resource_keys=_PIPELINE,
+    required_resource_keys={"measurement_database", "backfill_config", "songstats", "stripe"},
     ins={"paid_for": dg.In(dg.Nothing)},
     out=dg.Out(dg.Nothing, is_required=False),
     pool=POOL,
@@ -131,13 +127,14 @@ def enqueue_backfill(context: dg.OpExecutionContext, opened: intake.Round, decis
 def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[None]]:
     """Yields no output: what was settled is said by one materialization an ISRC."""
     with retry_policies.tried_again(context.retry_number):
-        pipeline = _pipeline(context)
+        _own_database(context)
+        terms = resources.backfill_config(context.resources)
         coverage = Coverage(
             list(context.partition_keys),
             run=context.run_id,
             operator=tags.is_operators(context.run),
-            terms=pipeline.terms,
-            means=pipeline.means,
+            terms=terms,
+            means=resources.backfill_means(context.resources),
             again=context.retry_number > 0,
             told=materializations.already_told(context) if context.retry_number else frozenset(),
             retry_soon_seconds=failures.retry_soon_seconds(context.retry_number),
@@ -145,12 +142,12 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
         batches = coverage.batches()
         try:
             for batch in batches:
-                materializations.tell(context, batch, pipeline.terms)
+                materializations.tell(context, batch, terms)
         except BaseException:
             # Cancelled, or an error of our own: ask for nothing more, but say what came of the calls that were in the air.
             coverage.stop("the run was interrupted")
             for batch in chain(batches, [coverage.unsaid]):
-                materializations.tell(context, batch, pipeline.terms)
+                materializations.tell(context, batch, terms)
             raise
         materializations.tell_totals(context, coverage.summary)
         failures.raise_for(coverage.summary, retry_number=context.retry_number)
@@ -158,7 +155,15 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
 
 
 @dg.op(
-    required_resource_keys=_PIPELINE,
+    required_resource_keys={
+        "measurement_database",
+        "backfill_config",
+        "songstats",
+        "stripe",
+        "capture_config",
+        "apify",
+        "spotify",
+    },
     description=(
         "Puts right what a crash or a passing failure left behind: failed rows that may be tried again, hits nobody settled, "
         "unpaid requests whose card is there now, a refused key that works again, and recordings stored but never shown."
@@ -166,17 +171,20 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
 )
 def reclaim(context: dg.OpExecutionContext) -> None:
     """The hourly sweep. An error of the database fails the run: a sweep that could not sweep is no success."""
-    pipeline = _pipeline(context)
-    swept = backfill_sweep.sweep(pipeline.terms, pipeline.means)
-    unpaid = intake.open_round(pipeline.terms.database_url, unpaid=True, limit=10_000)
-    decisions = intake.ask_about_payment(unpaid, pipeline.decide)
-    taken = intake.take_in(pipeline.terms.database_url, unpaid, decisions, run=context.run_id, cap_usd=pipeline.cap_usd)
-    shown = materializations.tell_what_was_never_told(context, pipeline.terms)
+    database_url = _own_database(context)
+    terms = resources.backfill_config(context.resources)
+    swept = backfill_sweep.sweep(terms, resources.backfill_means(context.resources))
+    unpaid = intake.open_round(database_url, unpaid=True, limit=10_000)
+    decisions = intake.ask_about_payment(unpaid, resources.stripe(context.resources).decide)
+    cap_usd = resources.cap_usd(context.resources)
+    taken = intake.take_in(database_url, unpaid, decisions, run=context.run_id, cap_usd=cap_usd)
+    shown = materializations.tell_what_was_never_told(context, terms)
     mapped_again = 0
-    if pipeline.captures is not None:
-        mapped_again = captures.map_again_what_was_deferred(context, pipeline.captures)
-        shown += captures.tell_what_was_never_told(context, pipeline.captures)
-    shown_as_before = materializations.show_untried_as_before(context, pipeline.terms)
+    capturing = resources.captures(context.resources)
+    if capturing is not None:
+        mapped_again = captures.map_again_what_was_deferred(context, capturing)
+        shown += captures.tell_what_was_never_told(context, capturing)
+    shown_as_before = materializations.show_untried_as_before(context, terms)
     context.add_output_metadata(
         {
             "failed rows put back": swept.transient,

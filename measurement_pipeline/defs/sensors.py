@@ -9,7 +9,7 @@ from measurement_pipeline.backfill import probe
 from measurement_pipeline.backfill.planning import Partitions, make_plan
 from measurement_pipeline.capture.run import APIFY
 from measurement_pipeline.defs import captures as capturing
-from measurement_pipeline.defs import tags
+from measurement_pipeline.defs import resources, tags
 from measurement_pipeline.defs.alerts import run_failure_alert, run_success_sensor
 from measurement_pipeline.defs.drain_over import drain_over_sensor
 from measurement_pipeline.defs.jobs import measurement_job_intake, play_count_capture, songstats_backfill
@@ -18,7 +18,6 @@ from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import isrc_partitions, snapshot_partitions
-from measurement_pipeline.defs.resources import Pipeline
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.intake.take_in import REQUESTS_A_RUN
@@ -46,7 +45,7 @@ _HELD_BY_A_PROCESS = {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING
     job=measurement_job_intake,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    required_resource_keys={"pipeline"},
+    required_resource_keys={"measurement_database", "backfill_config"},
     description=(
         "Watches `measurement_jobs` for queued requests and asks for one run of `measurement_job_intake` for all that wait, "
         "unless one is under way."
@@ -55,13 +54,11 @@ _HELD_BY_A_PROCESS = {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING
 )
 def measurement_job_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """One run for up to a hundred requests; it only reads."""
-    pipeline: Pipeline = context.resources.pipeline
-    pipeline.require_own_database()
-    with connect(pipeline.terms.database_url) as connection:
+    with connect(resources.own_database(context.resources)) as connection:
         waiting = measurement_jobs.waiting_count(connection, limit=REQUESTS_A_RUN + 1)
     if not waiting:
         return dg.SkipReason("no request waits")
-    under_way = _living(context, pipeline, measurement_job_intake.name)
+    under_way = _living(context, measurement_job_intake.name)
     if under_way:
         return dg.SkipReason(
             f"intake is under way in run {under_way[0].run_id}; {counted(waiting, 'request waits', 'requests wait')}"
@@ -73,7 +70,7 @@ def measurement_job_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest
     job=songstats_backfill,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    required_resource_keys={"pipeline"},
+    required_resource_keys={"measurement_database", "backfill_config"},
     description=(
         "Plans what is due, the most played first, and asks for runs of `songstats_backfill`. When it asks for nothing it "
         "says why: nothing due, budget spent, paused, breaker open, runs in flight."
@@ -82,9 +79,9 @@ def measurement_job_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest
 )
 def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Reads, registers partitions that are missing, reports dead runs; claiming is the run's."""
-    pipeline: Pipeline = context.resources.pipeline
-    pipeline.require_own_database()
-    runs = _living(context, pipeline, songstats_backfill.name)
+    resources.own_database(context.resources)
+    terms = resources.backfill_config(context.resources)
+    runs = _living(context, songstats_backfill.name)
     queued = sum(run.status is dg.DagsterRunStatus.QUEUED for run in runs)
     if queued > 1:
         # Enough to go on with: the next plan is made from what is known then.
@@ -93,7 +90,7 @@ def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResul
     def register(songs: Sequence[str]) -> None:
         context.instance.add_dynamic_partitions(str(isrc_partitions.name), list(songs))
 
-    planned = make_plan(pipeline.terms, lambda: _partitions(context.instance, runs), register)
+    planned = make_plan(terms, lambda: _partitions(context.instance, runs), register)
     if planned.why_none is not None:
         return dg.SkipReason(planned.why_none)
     _limit_pool(context.instance, POOL)
@@ -121,7 +118,7 @@ def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResul
 @dg.sensor(
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    required_resource_keys={"pipeline"},
+    required_resource_keys={"measurement_database", "backfill_config", "songstats", "stripe"},
     description=(
         "While Songstats throttles and has not said for how long, asks `GET /status` (free) every half minute whether it is "
         "back, and then ends the pause. It launches nothing; a pause that Songstats asked for it keeps to."
@@ -130,16 +127,18 @@ def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResul
 )
 def vendor_probe_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """So that a drain goes on within a minute of the vendor's return, however long the pause was meant to be."""
-    pipeline: Pipeline = context.resources.pipeline
-    pipeline.require_own_database()
-    return dg.SkipReason(probe.end_guessed_pause(pipeline.terms, pipeline.means) or "no pause to end")
+    resources.own_database(context.resources)
+    ended = probe.end_guessed_pause(
+        resources.backfill_config(context.resources), resources.backfill_means(context.resources)
+    )
+    return dg.SkipReason(ended or "no pause to end")
 
 
 @dg.sensor(
     job=play_count_capture,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    required_resource_keys={"pipeline"},
+    required_resource_keys={"measurement_database", "backfill_config", "capture_config"},
     description=(
         "Watches `playcount_snapshots` for captures that are asked for, and asks for one run of `play_count_capture` each. When "
         "it asks for nothing it says why: none due, Apify paused, runs in flight."
@@ -148,12 +147,11 @@ def vendor_probe_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 )
 def playcount_snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Reads, registers partitions, reports dead runs; claiming is the run's."""
-    pipeline: Pipeline = context.resources.pipeline
-    pipeline.require_own_database()
-    if pipeline.captures is None:
+    terms = resources.capture_config(context.resources)
+    url = resources.own_database(context.resources)
+    if terms is None:
         return dg.SkipReason(NO_CAPTURES)
-    terms = pipeline.captures.terms
-    with connect(terms.database_url) as connection:
+    with connect(url) as connection:
         paused = snapshots.paused(connection, APIFY)
         if paused is not None:
             return dg.SkipReason(f"Apify is left alone until {paused.until:%Y-%m-%d %H:%M:%S} UTC: {paused.reason}")
@@ -162,7 +160,7 @@ def playcount_snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorR
     if not due:
         waiting = f"; {still['waiting']} wait, the next until {still['next_at']}" if still["waiting"] else ""
         return dg.SkipReason(f"no capture is due; {counted(still['open'], 'is', 'are')} open{waiting}")
-    covered = {run.tags.get(tags.PARTITION) for run in _living(context, pipeline, play_count_capture.name)}
+    covered = {run.tags.get(tags.PARTITION) for run in _living(context, play_count_capture.name)}
     asked = [str(snapshot) for snapshot in due if str(snapshot) not in covered]
     if not asked:
         covered_ones = counted(len(due), "capture that is due", "captures that are due")
@@ -193,7 +191,7 @@ def _partitions(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> 
     return Partitions(registered, covered)
 
 
-def _living(context: dg.SensorEvaluationContext, pipeline: Pipeline, job_name: str) -> list[dg.DagsterRun]:
+def _living(context: dg.SensorEvaluationContext, job_name: str) -> list[dg.DagsterRun]:
     """The unfinished runs of a job, an operator's too, after those whose process is gone were reported as failed.
 
     Dagster calls a run STARTED for ever when its process died with the whole machine; it would hold the pool.
@@ -206,8 +204,9 @@ def _living(context: dg.SensorEvaluationContext, pipeline: Pipeline, job_name: s
         or (asset and record.dagster_run.job_name == ASSET_JOB and covers(record.dagster_run, asset))
     ]
     started = [record.dagster_run.run_id for record in records if record.dagster_run.status in _HELD_BY_A_PROCESS]
-    silence = pipeline.terms.silence_seconds
-    with connect(pipeline.terms.database_url) as connection:
+    terms = resources.backfill_config(context.resources)
+    silence = terms.silence_seconds
+    with connect(terms.database_url) as connection:
         dead = run_heartbeats.silent(connection, started, seconds=silence) if started else set()
     for record in records:
         if record.dagster_run.run_id in dead:

@@ -15,7 +15,7 @@ from measurement_pipeline import deployment
 from measurement_pipeline.defs import analytics_checks, asset_checks, assets, jobs, schedules, sensors, tags
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.partitions import isrc_partitions
-from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.defs.resources import Pipeline, resource_definitions
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.sandbox import Sandbox
 from measurement_pipeline.settings import Settings
@@ -92,7 +92,7 @@ class Stage:
         definition = self.definitions.resolve_sensor_def(sensor)
         with dg.build_sensor_context(
             instance=self.instance,
-            resources={"pipeline": self.pipeline},
+            resources=resource_definitions(lambda: self.pipeline),
             sensor_name=sensor,
             definitions=self.definitions,
         ) as context:
@@ -186,6 +186,6 @@ def definitions(pipeline: Pipeline) -> dg.Definitions:
         jobs=jobs.jobs,
         sensors=sensors.sensors,
         schedules=schedules.schedules,
-        resources={"pipeline": pipeline},
+        resources=resource_definitions(lambda: pipeline),
         executor=dg.in_process_executor,
     )

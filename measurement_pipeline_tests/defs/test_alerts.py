@@ -19,6 +19,7 @@ from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.asset_checks import health_checks, ledger_matches_vendor
 from measurement_pipeline.defs.machine import failure_line
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.resources import resource_definitions
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import migrate
@@ -44,7 +45,7 @@ class Sensor:
         with dg.build_sensor_context(
             instance=self.stage.instance,
             cursor=self.cursor,
-            resources={"pipeline": self.stage.pipeline},
+            resources=resource_definitions(lambda: self.stage.pipeline),
             sensor_name=self.name,
             definitions=self.stage.definitions,
         ) as context:

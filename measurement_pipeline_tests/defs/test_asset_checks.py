@@ -315,9 +315,7 @@ def test_the_checks_are_readable_in_the_ui_while_recordings_are_bought(silent: S
     for song in SONGS:
         # A materialization after the evaluation is what hid it.
         silent.backfill([song])
-    module = LoadableTargetOrigin(
-        module_name="measurement_pipeline_tests.defs.without_resources", attribute="without_resources"
-    )
+    module = LoadableTargetOrigin(module_name="measurement_pipeline.definitions", attribute="defs")
     with in_process_test_workspace(silent.instance, module) as workspace:
         answer = execute_dagster_graphql(workspace, CHECKS)
     assert set(silent.told()) == set(SONGS)

@@ -1,19 +1,30 @@
 """A snapshot of what an operator finds in Dagster, so that nothing vanishes or goes without a word unnoticed."""
 
-from collections.abc import Mapping
+import importlib
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from measurement_pipeline.backfill.terms import Terms
-from measurement_pipeline.defs import asset_checks
+from measurement_pipeline import deployment
+from measurement_pipeline.defs import asset_checks, sensors
 from measurement_pipeline.defs.asset_checks import PIPELINE_HEALTH
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
+from measurement_pipeline.defs.jobs import measurement_job_intake
+from measurement_pipeline.defs.machine import failure_line
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
-from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.defs.resources import NotConfiguredError, resource_definitions
 from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN, RECORDINGS_A_RUN
-from measurement_pipeline_tests.defs.without_resources import without_resources
+from measurement_pipeline.settings import Settings
+from measurement_pipeline_tests.defs.conftest import Stage
+
+SETTINGS = [str(field.alias) for field in Settings.model_fields.values()]
+MISSING_STRIPE = (
+    "STRIPE_SECRET_KEY is not set, for a live deployment: set them for every process, or unset all three and start "
+    "`measurement-pipeline dev`, which brings a database and doubles of the vendors"
+)
 
 SNAPSHOT: Mapping[str, Any] = {
     "assets": [
@@ -111,7 +122,11 @@ SNAPSHOT: Mapping[str, Any] = {
 
 @pytest.fixture(scope="module")
 def definitions() -> dg.Definitions:
-    return without_resources
+    """What Dagster loads, with nothing set that it could read."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SETTINGS:
+            patch.delenv(name, raising=False)
+        return importlib.import_module("measurement_pipeline.definitions").defs
 
 
 def test_everything_that_the_snapshot_names_is_there_and_nothing_else(definitions: dg.Definitions):
@@ -183,8 +198,72 @@ def test_the_runs_that_spend_share_a_pool(definitions: dg.Definitions):
     }
 
 
-def test_the_resource_shows_no_secret():
-    """What Dagster could show of the one resource is its repr: what holds the keys is not part of it."""
-    shown = {name for name, field in Pipeline.__dataclass_fields__.items() if field.repr}
-    assert shown == {"terms"}
-    assert not Terms.__dataclass_fields__["database_url"].repr
+USES: Mapping[str, set[str]] = {
+    "read_requests": {"measurement_database"},
+    "find_payers": {"measurement_database", "backfill_config"},
+    "check_payment_method": {"measurement_database", "backfill_config", "stripe"},
+    "enqueue_backfill": {"measurement_database", "capture_config"},
+    "backfill_recordings": {"measurement_database", "backfill_config", "songstats", "stripe"},
+    "capture_play_counts": {"measurement_database", "capture_config", "apify", "spotify"},
+    "start_due_series": {"measurement_database", "capture_config"},
+    "analytics__catalog_totals": {"measurement_database"},
+    "ledger_matches_vendor": {"measurement_database", "alerts", "songstats"},
+    "measurement_job_sensor": {"measurement_database", "backfill_config"},
+    "playcount_snapshot_sensor": {"measurement_database", "backfill_config", "capture_config"},
+}
+
+
+def test_each_vendor_and_each_database_is_a_resource_with_a_description(definitions: dg.Definitions):
+    resources = definitions.get_repository_def().get_top_level_resources()
+    assert set(resources) == {
+        "alerts", "apify", "backfill_config", "capture_config", "dagster_database", "measurement_database", "songstats",
+        "spotify", "stripe",
+    }  # fmt: skip
+    assert [name for name, resource in resources.items() if len(resource.description or "") < 40] == []
+
+
+def test_an_op_and_a_sensor_require_only_what_they_use(definitions: dg.Definitions):
+    repository = definitions.get_repository_def()
+    ops = [op for job in repository.get_all_jobs() for op in job.graph.iterate_op_defs()]
+    found = {op.name: set(op.required_resource_keys) - {"io_manager"} for op in ops}
+    found |= {sensor.name: set(sensor.required_resource_keys) for sensor in repository.sensor_defs}
+    assert {name: found[name] for name in USES} == USES
+
+
+def test_the_dictionary_is_downstream_of_nothing(definitions: dg.Definitions):
+    key = dg.AssetKey(["analytics", "data_dictionary"])
+    assert not definitions.get_repository_def().asset_graph.get(key).parent_keys
+
+
+@pytest.fixture
+def without_stripe(instance: dg.DagsterInstance) -> Callable[[], Any]:
+    return deployment.pipeline_at_launch({"DATABASE_URL": "postgresql://x/x", "SONGSTATS_API_KEY": "key"})
+
+
+def test_a_run_without_a_key_fails_in_one_line_that_names_it(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, without_stripe: Callable[[], Any]
+):
+    job = dg.Definitions(
+        jobs=[measurement_job_intake], resources=resource_definitions(without_stripe), executor=dg.in_process_executor
+    ).resolve_job_def("measurement_job_intake")
+    run = job.execute_in_process(instance=instance, raise_on_error=False)
+    assert not run.success
+    assert failure_line(instance, run.run_id).endswith(MISSING_STRIPE)
+
+
+def test_a_tick_without_a_key_fails_in_one_line_that_names_it(
+    instance: dg.DagsterInstance, without_stripe: Callable[[], Any]
+):
+    with (
+        pytest.raises(NotConfiguredError) as raised,
+        dg.build_sensor_context(instance=instance, resources=resource_definitions(without_stripe)) as context,
+    ):
+        sensors.measurement_job_sensor(context)
+    assert str(raised.value) == MISSING_STRIPE
+
+
+def test_a_resource_shows_no_secret(stage: Stage):
+    """Dagster could show the repr of a resource's value: what holds the keys is not part of it."""
+    with dg.build_resources(resource_definitions(lambda: stage.pipeline), instance=stage.instance) as resources:
+        shown = repr([value for key, value in resources._asdict().items() if key != "dagster_database"])
+    assert not re.search(r"postgresql|sandbox|0x[0-9a-f]", shown)
