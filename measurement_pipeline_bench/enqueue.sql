@@ -11,14 +11,9 @@ select
     %(song)s,
     coalesce(
         (
-            select measurement.value
-            from song_measurements as measurement
-            where
-                measurement.song = %(song)s
-                and measurement.platform = 'spotify'
-                and measurement.metric = 'platform_displayed_play_count'
-            order by measurement.captured_at desc, measurement.data_source desc, measurement.learnt_at desc
-            limit 1
+            select latest_counts.play_count
+            from latest_counts
+            where latest_counts.song = %(song)s
         ), 0
     )
 on conflict (song) do update set rank_score = excluded.rank_score;

@@ -204,7 +204,7 @@ reopened as (
 fresh as (
     select
         wanted.song,
-        coalesce(latest.value, 0) as rank_score,
+        coalesce(latest.play_count, 0) as rank_score,
         exists(
             select from song_measurements as measurement
             where
@@ -214,14 +214,11 @@ fresh as (
                 and measurement.data_source = 'songstats'
         ) as owned
     from wanted
+    -- `limit 1` asks for one recording at a time; without it the planner may compute the latest count of every recording first.
     left join lateral (
-        select measurement.value
-        from song_measurements as measurement
-        where
-            measurement.song = wanted.song
-            and measurement.platform = 'spotify'
-            and measurement.metric = 'platform_displayed_play_count'
-        order by measurement.captured_at desc, measurement.data_source asc, measurement.learnt_at desc
+        select latest_counts.play_count
+        from latest_counts
+        where latest_counts.song = wanted.song
         limit 1
     ) as latest on true
     where not exists (select from standing where standing.song = wanted.song)

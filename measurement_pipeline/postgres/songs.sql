@@ -87,30 +87,26 @@ left join lateral (
 where imported.play_count is not null and newest.value is distinct from imported.play_count;
 
 -- name: refresh_ranks
--- Recordings that wait are ranked by the latest count there is, whichever source it came from.
+-- Recordings that wait are ranked by their latest count, as latest_counts has it: an import never outranks a measurement.
 with latest as (
     select
         queue.song,
-        newest.value
+        newest.play_count
     from unnest(%(songs)s::text[]) as counted (song)
     inner join songstats_backfill_queue as queue on counted.song = queue.song
     cross join lateral (
-        select measurement.value
-        from song_measurements as measurement
-        where
-            measurement.song = queue.song
-            and measurement.platform = 'spotify'
-            and measurement.metric = 'platform_displayed_play_count'
-        order by measurement.captured_at desc, measurement.data_source asc, measurement.learnt_at desc
+        select latest_counts.play_count
+        from latest_counts
+        where latest_counts.song = queue.song
         limit 1
     ) as newest
-    where queue.status in ('pending', 'in_progress') and queue.rank_score <> newest.value
+    where queue.status in ('pending', 'in_progress') and queue.rank_score <> newest.play_count
     order by queue.song
     for update of queue
 )
 
 update songstats_backfill_queue as queue
-set rank_score = latest.value
+set rank_score = latest.play_count
 from latest
 where queue.song = latest.song;
 

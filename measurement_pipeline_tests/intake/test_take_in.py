@@ -107,6 +107,8 @@ def test_rows_are_ranked_by_their_latest_known_count(desk: Desk, paid: Check):
     desk.measured(a, 900, day="2025-01-01")
     desk.measured(a, 50, day="2026-01-01")
     desk.measured(b, 70, day="2026-01-01", source="apify_spotify_playcount")
+    # A newer import never outranks a measurement.
+    desk.measured(b, 5, day="2026-06-01", source="import")
     desk.ask({"isrcs": songs})
     desk.take(paid)
     ranks = desk.sql("select song, rank_score from songstats_backfill_queue order by rank_score desc")

@@ -13,7 +13,7 @@ from psycopg.errors import LockNotAvailable
 from measurement_pipeline.domain.backfill_queue import Settlement, Status
 from measurement_pipeline.domain.outcome import Cause, Outcome, Point
 from measurement_pipeline.domain.payment import Verdict
-from measurement_pipeline.postgres import backfill_queue, songstats_ledger
+from measurement_pipeline.postgres import backfill_queue, measurement_jobs, songs, songstats_ledger
 from measurement_pipeline.postgres.backfill_queue import Claim, Settling
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.songstats_ledger import Received
@@ -692,6 +692,19 @@ def test_the_work_of_each_statement_is_in_proportion_to_what_it_is_asked(deep_qu
     assert rows_touched(reserve) < 40 * len(claims)
     with connect(tables.database_url) as connection:
         assert backfill_queue.release(connection, run="run-1") == 64
+
+
+@pytest.mark.parametrize("analysed", [False, True])
+def test_ranking_reads_the_latest_counts_of_what_was_asked_for_alone(deep_queue: Tables, *, analysed: bool):
+    tables = deep_queue
+    if analysed:
+        tables.sql("analyze")
+    waiting = [row["song"] for row in tables.sql("select song from songstats_backfill_queue order by song limit 100")]
+    ranked = executed(tables, songs._SQL["refresh_ranks"], {"songs": waiting})  # noqa: SLF001
+    assert rows_touched(ranked) < 20 * len(waiting)
+    unqueued = isrcs(100)
+    enqueued = executed(tables, measurement_jobs._SQL["enqueue"], {"job": tables.request(unqueued)})  # noqa: SLF001
+    assert rows_touched(enqueued) < 20 * len(unqueued)
 
 
 def test_a_response_that_was_kept_twice_is_there_once(tables: Tables):

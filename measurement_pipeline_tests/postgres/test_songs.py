@@ -93,13 +93,13 @@ def test_a_catalogue_is_known_by_account_and_name(tables: Tables, connection: Co
     assert len(set(made)) == 3
 
 
-def test_what_waits_is_ranked_anew_by_the_latest_count(tables: Tables, connection: Connection):
+def test_an_import_ranks_what_waits_unless_a_measurement_is_known_however_old(tables: Tables, connection: Connection):
     waiting, bought, done = isrcs(3)
     tables.enqueue([waiting, bought, done], ranks=[1, 1, 1])
     tables.sql("update songstats_backfill_queue set status = 'done', outcome = 'stored' where song = %s", done)
     tables.sql(
         "insert into song_measurements (song, platform, metric, captured_at, data_source, value)"
-        " values (%s, 'spotify', 'platform_displayed_play_count', '2027-01-01', 'songstats', 3)",
+        " values (%s, 'spotify', 'platform_displayed_play_count', '2020-01-01', 'songstats', 3)",
         bought,
     )
     load(tables, connection, *(a_line(song, play_count=50) for song in (waiting, bought, done)))

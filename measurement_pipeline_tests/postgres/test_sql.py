@@ -32,3 +32,18 @@ def test_every_statement_is_used_and_every_one_used_is_there(module: str):
 def test_a_statement_is_what_stands_between_two_names():
     found = statements("migrate")
     assert found["lock"].rstrip(";") == "select pg_advisory_xact_lock(%(key)s)"
+
+
+def test_each_search_for_a_latest_figure_says_which_sources_count():
+    """Without that, a newer import outranks a measurement. `latest_counts` is the definition for whatever can use it."""
+    searches = {
+        f"{path.name}: {found[2].strip()}": re.search(r"data_source (?:<>|=|in) ", found[2])
+        for path in PACKAGE.rglob("*.sql")
+        for found in re.finditer(
+            r"from song_measurements as (\w+)((?:(?!from song_measurements).)*?)order by \1\.captured_at desc",
+            path.read_text(encoding="utf-8"),
+            re.DOTALL,
+        )
+    }
+    assert len(searches) >= 5
+    assert [search for search, sources in searches.items() if sources is None] == []
