@@ -22,14 +22,14 @@ def say(connection: Connection, job: dict[str, Any], *, eur_per_hit: float, as_j
     calls = spend.spent_for(connection, job["id"])
     total, by_cause = sums.total(calls), sums.by_cause(calls)
     eur = sums.whole(total.hits, eur_per_hit)
-    per_recording = round((total.hits - total.undecided) / origin.bought, 4) if origin.bought else None
+    per_recording = sums.hits_per_recording(total.hits - total.undecided, origin.bought)
     if as_json:
         output.as_json(
             {
                 **job,
                 "hits": total.hits,
                 "eur": float(eur),
-                "hits_per_recording": per_recording,
+                "hits_per_recording_settled": per_recording,
                 "came_from": asdict(origin),
                 "spent": spend_tables.as_json(by_cause, of="cause", eur_per_hit=eur_per_hit),
             }
@@ -59,9 +59,9 @@ def say(connection: Connection, job: dict[str, Any], *, eur_per_hit: float, as_j
                 "failed": job["failed"] or None,
                 "came from": _came_from(origin) if job["asked"] else None,
                 "hits": f"{total.hits:,} (€{eur:,.2f}) spent for this request",
-                "hits a recording": None
+                "hits per recording settled": None
                 if per_recording is None
-                else f"{per_recording:.2f} of those bought with them (ideal 1.00)",
+                else f"{per_recording:.2f} (ideal 1.00): {origin.bought:,} settled with this request's hits",
                 "asked at": job["created_at"],
                 "last change": job["updated_at"],
             }

@@ -119,7 +119,7 @@ def _totals(calls: list[Calls], eur_per_hit: float) -> dict[str, Any]:
     return {
         **spend_tables.figures(total, eur=sums.whole(total.hits, eur_per_hit)),
         "wasted_eur": float(sums.whole(total.wasted, eur_per_hit)),
-        "hits_per_recording_stored": total.hits_per_recording_stored,
+        "hits_per_recording_settled": total.hits_per_recording_settled,
         "by_cause": spend_tables.as_json(sums.by_cause(calls), of="cause", eur_per_hit=eur_per_hit),
         "by_account": [
             {**one, "name": _names(calls)[one["account"]]}
@@ -156,14 +156,15 @@ def _say_facts(
     paused: bool,
 ) -> None:
     total = sums.total(calls)
-    ratio = total.hits_per_recording_stored
+    ratio = total.hits_per_recording_settled
     wasted = sums.whole(total.wasted, eur_per_hit)
     output.console().print(
         output.facts(
             {
-                "hits per recording stored": "nothing was stored"
+                "hits per recording settled": "no recording was settled"
                 if ratio is None
-                else f"{ratio:.2f} (ideal 1.00), {total.stored:,} stored",
+                else f"{ratio:.2f} (ideal 1.00): {total.settled:,} settled, of which {total.stored:,} stored a history and "
+                f"{total.settled - total.stored:,} have none or were rejected",
                 "wasted hits": f"{total.wasted:,} (€{wasted:,.2f}): they brought neither a history nor the first word that "
                 "there is none",
                 "of unknown fate": None

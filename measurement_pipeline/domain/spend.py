@@ -36,7 +36,8 @@ class Calls:
     """So many calls of one account that came to the same.
 
     `wasted`: those of them that are hits and brought nothing: neither a history nor the first word that there is none.
-    `stored`: those that brought a recording's first history.
+    `stored`: those that brought a recording's first history. `settled`: those that settled a recording: they stored its history,
+    or found that the vendor has none or rejects it.
     """
 
     account: UUID
@@ -46,6 +47,7 @@ class Calls:
     calls: int
     wasted: int = 0
     stored: int = 0
+    settled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Sum:
     cost_nothing: int = 0
     wasted: int = 0
     stored: int = 0
+    settled: int = 0
     undecided: int = 0
 
     @property
@@ -66,9 +69,12 @@ class Sum:
         return self.counted + self.unknown
 
     @property
-    def hits_per_recording_stored(self) -> float | None:
-        """Its ideal is 1.00. Hits whose cause is still to come are left out; None where nothing was stored."""
-        return round((self.hits - self.undecided) / self.stored, 4) if self.stored else None
+    def hits_per_recording_settled(self) -> float | None:
+        """Hits divided by the recordings they settled. The ideal is 1.00. Hits without an outcome yet are left out.
+
+        None where nothing was settled.
+        """
+        return hits_per_recording(self.hits - self.undecided, self.settled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,11 @@ class VendorMonth:
     objects: int | None = None
     bill: Decimal | None = None
     detail: str = ""
+
+
+def hits_per_recording(hits: int, settled: int) -> float | None:
+    """Hits a recording settled, rounded; None where nothing was settled."""
+    return round(hits / settled, 4) if settled else None
 
 
 def total(lines: Iterable[Calls]) -> Sum:
@@ -98,6 +109,7 @@ def total(lines: Iterable[Calls]) -> Sum:
         cost_nothing=calls(Counted.NO),
         wasted=sum(line.wasted for line in found),
         stored=sum(line.stored for line in found),
+        settled=sum(line.settled for line in found),
         undecided=sum(line.calls for line in found if line.cause in (NOT_READ_YET, IN_THE_AIR)),
     )
 

@@ -39,7 +39,16 @@ judged as (
                 earlier.song = calls.song
                 and earlier.id < calls.id
                 and (earlier.reason = 'stored' or (earlier.reason = 'no history' and calls.cause = 'no history'))
-        ) as is_news
+        ) as is_news,
+        -- The call whose answer settled the recording as done. One that a person asked for again counts where it brought a history.
+        calls.cause in ('stored', 'no history', 'rejected')
+        and not exists (
+            select from songstats_quota_ledger as earlier
+            where
+                earlier.song = calls.song
+                and earlier.id < calls.id
+                and (earlier.reason = 'stored' or (earlier.reason in ('no history', 'rejected') and calls.cause <> 'stored'))
+        ) as is_settling
     from calls
 )
 
@@ -52,7 +61,8 @@ select
     count(*) filter (
         where judged.counted <> 'no' and not judged.is_news and judged.cause not in ('in the air', 'kept, not read yet')
     ) as wasted,
-    count(*) filter (where judged.cause = 'stored' and judged.is_news) as stored
+    count(*) filter (where judged.cause = 'stored' and judged.is_news) as stored,
+    count(*) filter (where judged.is_settling) as settled
 from judged
 inner join accounts as account on judged.account = account.id
 group by judged.account, account.name, judged.cause, judged.counted

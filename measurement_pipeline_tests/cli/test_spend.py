@@ -52,7 +52,7 @@ def test_causes_and_accounts_add_up_in_json(run, mixed, bench):
     assert (found["calls"], found["hits"]) == (len(ledger), len(counted))
     assert cents(found["eur"]) == round(len(counted) * Decimal("8.33"))
     for groups in (found["by_cause"], found["by_account"]):
-        for name in ("calls", "counted", "unknown", "cost_nothing", "hits", "wasted", "stored"):
+        for name in ("calls", "counted", "unknown", "cost_nothing", "hits", "wasted", "stored", "settled"):
             assert sum(group[name] for group in groups) == found[name], name
         assert sum(cents(group["eur"]) for group in groups) == cents(found["eur"])
     assert {group["name"] for group in found["by_account"]} == {None, "Acme"}
@@ -67,8 +67,20 @@ def test_causes_and_accounts_add_up_in_json(run, mixed, bench):
         "in the air": 1,
     }
     assert (found["wasted"], found["cost_nothing"], found["unknown"]) == (2, 1, 2)
-    # Ten hits whose cause is known, seven histories.
-    assert found["hits_per_recording_stored"] == round(10 / 7, 4)
+    # Ten hits with an outcome; seven stored a history, one found none, one was rejected, one timed out.
+    assert (found["stored"], found["settled"]) == (7, 9)
+    assert found["hits_per_recording_settled"] == round(10 / 9, 4)
+
+
+def test_a_hit_that_finds_no_history_settles_its_recording_and_is_no_second_hit(run, bench, sandbox):
+    songs = isrcs(4)
+    sandbox.faults(HISTORY, isrc=songs[0], status=404)
+    mine = bench.ask_for(songs)
+    bench.cover(songs)
+    found = told(run("spend", "--json"))
+    assert (found["hits"], found["stored"], found["hits_per_recording_settled"]) == (4, 3, 1.0)
+    assert "1.00 (ideal 1.00): 4 settled, of which 3 stored a history and 1" in " ".join(run("spend").stdout.split())
+    assert told(run("jobs", mine, "--json"))["hits_per_recording_settled"] == 1.0
 
 
 def test_the_table_adds_up_too(run, mixed):
@@ -103,9 +115,9 @@ def test_an_account_that_is_not_there_is_refused_and_one_that_has_only_asked_is_
 def test_an_empty_ledger_is_no_error(run):
     words = run("spend").stdout
     assert "nothing was called for" in words
-    assert "nothing was stored" in words
+    assert "no recording was settled" in words
     assert "nothing is to be bought" in words
-    assert told(run("spend", "--json"))["hits_per_recording_stored"] is None
+    assert told(run("spend", "--json"))["hits_per_recording_settled"] is None
 
 
 def test_the_queue_is_said_to_be_empty_when_the_budget_has_freed_for_the_last_of_it(run, bench):
@@ -188,7 +200,7 @@ def test_a_receipt_says_what_was_spent_for_the_request_and_what_was_there(run, b
         "still_open": 1,
         "withdrawn": 0,
     }
-    assert (found["hits"], cents(found["eur"]), found["hits_per_recording"]) == (2, 17, 1.0)
+    assert (found["hits"], cents(found["eur"]), found["hits_per_recording_settled"]) == (2, 17, 1.0)
     assert {(line["cause"], line["calls"], line["hits"]) for line in found["spent"]} == {
         ("stored", 2, 2),
         ("transient", 1, 0),
@@ -206,7 +218,7 @@ def test_a_receipt_does_not_claim_what_another_request_paid_for(run, bench):
     late = bench.ask_for(songs, account=uuid4())
     bench.cover(songs)
     found = told(run("jobs", late, "--json"))
-    assert (found["hits"], found["spent"], found["hits_per_recording"]) == (0, [], None)
+    assert (found["hits"], found["spent"], found["hits_per_recording_settled"]) == (0, [], None)
     assert found["came_from"]["bought_for_others"] == 2
     words = run("jobs", late).stdout
     assert "2 bought meanwhile for another request or a launch" in words

@@ -23,6 +23,7 @@ def lines(draw: st.DrawFn) -> Calls:
         calls=calls,
         wasted=draw(st.integers(0, calls)),
         stored=draw(st.integers(0, calls)),
+        settled=draw(st.integers(0, calls)),
     )
 
 
@@ -31,7 +32,7 @@ def test_causes_and_accounts_each_add_up_to_the_total(calls):
     total = spend.total(calls)
     assert total.calls == sum(line.calls for line in calls) == total.hits + total.cost_nothing
     for groups in (spend.by_cause(calls), spend.by_account(calls)):
-        for name in ("calls", "counted", "unknown", "cost_nothing", "wasted", "stored", "hits", "undecided"):
+        for name in ("calls", "counted", "unknown", "cost_nothing", "wasted", "stored", "settled", "hits", "undecided"):
             assert sum(getattr(group, name) for group in groups.values()) == getattr(total, name)
 
 
@@ -44,14 +45,15 @@ def test_a_column_of_euros_adds_up_to_the_figure_below_it_and_each_is_right_to_t
 
 
 def test_hits_whose_cause_is_still_to_come_do_not_spoil_the_ratio():
-    def line(cause: str, calls: int, counted: Counted = Counted.YES, stored: int = 0) -> Calls:
-        return Calls(ACCOUNTS[0], None, cause, counted, calls, stored=stored)
+    def line(cause: str, calls: int, counted: Counted = Counted.YES, settled: int = 0) -> Calls:
+        return Calls(ACCOUNTS[0], None, cause, counted, calls, settled=settled)
 
     drain = [
-        line("stored", 10, stored=10),
+        line("stored", 8, settled=8),
+        line("no history", 2, settled=2),
         line("in the air", 5, Counted.UNKNOWN),
         line("throttled", 100, Counted.NO),
         line("timeout: unknown", 1, Counted.UNKNOWN),
     ]
-    assert spend.total(drain).hits_per_recording_stored == 1.1
-    assert spend.total(drain[1:2]).hits_per_recording_stored is None
+    assert spend.total(drain).hits_per_recording_settled == 1.1
+    assert spend.total(drain[2:3]).hits_per_recording_settled is None
