@@ -4,12 +4,13 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel
+
+from measurement_pipeline.domain.csv_cells import csv_cell
 
 CSV = "text/csv"
 _JSON = ("application/json", "application/*", "*/*")
@@ -49,14 +50,8 @@ def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
     writer = csv.writer(out)
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([_plain(row[column]) for column in columns])
+        writer.writerow([csv_cell(row[column]) for column in columns])
     return out.getvalue().encode()
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    return value
 
 
 def _accepted(header: str) -> dict[str, float]:

@@ -35,8 +35,9 @@ NO_PERIOD = "from and to choose days of a series: with aggregate=run_rate, send 
 
 _WINDOW = re.compile(r"^([0-9]{1,4})d$")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_POINT = ("isrc", "captured_at", "value", "data_source")
-_RATE = ("isrc", "window_days", "days", "plays", "plays_a_year", "reason")
+# New columns come last: a client may read by position.
+_POINT = ("isrc", "captured_at", "value", "data_source", "name", "artist")
+_RATE = ("isrc", "window_days", "days", "plays", "plays_a_year", "reason", "name", "artist")
 _AS_CSV: dict[str, Any] = {"content": {formats.CSV: {"schema": {"type": "string"}}}}
 _NOT_CHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "As `If-None-Match` has it."}}
 
@@ -82,7 +83,7 @@ def of_track(
         rate = _rate(found, points, days)
         return formats.answer(request, rate, [rate.model_dump()], _RATE)
     made = Series(**asdict(found), points=[Point(**_in_utc(point)) for point in points])
-    return formats.answer(request, made, ({"isrc": found.isrc, **point} for point in points), _POINT)
+    return formats.answer(request, made, ({**asdict(found), **point} for point in points), _POINT)
 
 
 @routes.get(

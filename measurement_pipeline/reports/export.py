@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from measurement_pipeline.domain.csv_cells import csv_cell
 from measurement_pipeline.postgres import analytics
 from measurement_pipeline.postgres.analytics import Column
 from measurement_pipeline.postgres.database import Connection
@@ -64,7 +65,11 @@ def _csv(path: Path, columns: Sequence[Column | str]) -> Iterator[_Write]:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([one if isinstance(one, str) else one.column_name for one in columns])
-        yield writer.writerows
+
+        def write(batch: _Batch) -> None:
+            writer.writerows([csv_cell(value) for value in row] for row in batch)
+
+        yield write
 
 
 @contextmanager

@@ -344,15 +344,20 @@ def test_every_read_is_csv_where_that_is_asked_for(front: Front):
     catalog = known(front, client)
     identified(front, SONGS[0], "album_id", ALBUM)
     front.table.measured(SONGS[0], 7, day="2026-01-01")
-    point = {"isrc": SONGS[0], "captured_at": "2026-01-01T00:00:00Z", "value": "7", "data_source": "import"}
+    title = "=HYPERLINK(...)"
+    front.table.sql("update songs set name = %s, artist = null where isrc = %s", title, SONGS[0])
+    # A spreadsheet shows the title, and does not run it.
+    named = {"name": f"'{title}", "artist": ""}
+    point = {"isrc": SONGS[0], "captured_at": "2026-01-01T00:00:00Z", "value": "7", "data_source": "import", **named}
     as_csv = {"Accept": "text/csv"}
     assert rows(client.get(track(SONGS[0]), headers=as_csv)) == [point]
     assert rows(client.get(f"/api/research/albums/{ALBUM}/measurements", headers=as_csv)) == [point]
     page = client.get(f"/api/catalogs/{catalog}/measurements", params={"limit": 2}, headers=as_csv)
-    assert rows(page) == [point, {"isrc": SONGS[1], "captured_at": "", "value": "", "data_source": ""}]
+    assert rows(page) == [point, {**dict.fromkeys(point, ""), "isrc": SONGS[1]}]
     assert [row["isrc"] for row in rows(client.get(page.links["next"]["url"], headers=as_csv))] == SONGS[2:4]
     (rate,) = rows(client.get(track(SONGS[0]), params={"aggregate": "run_rate"}, headers=as_csv))
     assert (rate["isrc"], rate["plays"], rate["reason"]) == (SONGS[0], "", "no count was measured")
+    assert {name: rate[name] for name in named} == named
 
 
 @pytest.mark.parametrize(
