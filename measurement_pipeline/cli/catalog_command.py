@@ -46,8 +46,12 @@ def command() -> None:
 def import_(ctx: click.Context, file: Path, *, name: str, account: str, as_of: datetime | None, as_json: bool) -> None:
     """Load FILE: CSV, UTF-8, columns isrc, title, artist, album, release_date, play_count, spotify_album_id.
 
+    Commas, semicolons or tabs separate the columns.
+
     A count becomes a measurement of source import and ranks the recording; no count ranks 0. The Spotify album is what
-    current counts are captured by; several are separated by a semicolon. Bad lines are listed and left out; the exit
+    current counts are captured by; several are separated by a space, or by a semicolon where that does not separate the
+    columns. A release date that is only a year or a month is not stored. Garbled characters in a title, artist or album,
+    and dates without a day, are warnings: the recording is loaded. Bad lines are listed and left out; the exit
     status is then 1. A file without a good line makes nothing.
     """
     if not name.strip():
@@ -67,6 +71,7 @@ def import_(ctx: click.Context, file: Path, *, name: str, account: str, as_of: d
                 "loaded": len(found.lines),
                 "repeated": found.repeated,
                 "bad": [{"line": bad.number, "problem": bad.problem} for bad in found.bad],
+                "warnings": [{"line": one.number, "isrc": one.isrc, "problem": one.problem} for one in found.warnings],
             }
         )
     else:
@@ -126,13 +131,18 @@ def _report(found: CatalogFile, *, catalog: UUID | None, name: str) -> None:
     repeated = f"; {counted(found.repeated, 'line')} repeated an earlier one" if found.repeated else ""
     if catalog is not None:
         output.say(f"catalogue {name} ({catalog}): {counted(len(found.lines), 'recording')} loaded{counts}{repeated}")
-    for bad in found.bad[:_SHOWN]:
-        click.echo(f"line {bad.number}: {bad.problem}", err=True)
-    if len(found.bad) > _SHOWN:
-        click.echo(f"… and {len(found.bad) - _SHOWN:,} more (--json lists all)", err=True)
+    _list([f"line {one.number}: warning: {one.isrc}: {one.problem}" for one in found.warnings])
+    _list([f"line {bad.number}: {bad.problem}" for bad in found.bad])
     if catalog is None:
         click.echo("the file has no good line: no catalogue was made, nothing is loaded", err=True)
     elif found.bad:
         click.echo(
             f"{counted(len(found.bad), 'bad line was', 'bad lines were')} left out; the good ones are loaded", err=True
         )
+
+
+def _list(lines: list[str]) -> None:
+    for line in lines[:_SHOWN]:
+        click.echo(line, err=True)
+    if len(lines) > _SHOWN:
+        click.echo(f"… and {len(lines) - _SHOWN:,} more (--json lists all)", err=True)

@@ -1,6 +1,7 @@
 """Reads a catalogue file: good lines as values, bad ones named with what was expected. Pure: text in, values out.
 
-UTF-8 CSV with a header; columns in any order, `isrc` required, others ignored where this project has no use for them.
+UTF-8 CSV with a header; columns in any order, `isrc` required, others ignored where this project has no use for them. Fields are
+separated by the comma, semicolon or tab that the header uses.
 """
 
 import csv
@@ -16,7 +17,14 @@ from measurement_pipeline.postgres.songs import CatalogLine
 COLUMNS = ("isrc", "title", "artist", "album", "release_date", "play_count", "spotify_album_id")
 LARGEST_COUNT = 2**63 - 1
 
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_YEAR_OR_MONTH = re.compile(r"([0-9]{4})(?:-(0[1-9]|1[0-2])(?:-00)?|-00-00)?")
+# The replacement character: a byte was lost. Its three bytes read as Latin-1: the same, one conversion later.
+_GARBLED = (
+    "\N{REPLACEMENT CHARACTER}",
+    "\N{LATIN SMALL LETTER I WITH DIAERESIS}\N{INVERTED QUESTION MARK}\N{VULGAR FRACTION ONE HALF}",
+)
 _COUNT = re.compile(r"[0-9]{1,19}")
 _SHOWN = 40
 
@@ -33,12 +41,22 @@ class BadLine:
     problem: str
 
 
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A line whose recording is loaded, with something that a person should look at."""
+
+    number: int
+    isrc: str
+    problem: str
+
+
 @dataclass(slots=True)
 class CatalogFile:
     """What a file holds: each recording once, the bad lines, and how many lines only repeated an earlier one."""
 
     lines: dict[str, CatalogLine] = field(default_factory=dict)
     bad: list[BadLine] = field(default_factory=list)
+    warnings: list[Warned] = field(default_factory=list)
     repeated: int = 0
 
 
@@ -47,12 +65,13 @@ def read(text: str) -> CatalogFile:
     # Not splitlines: a title may hold one of the other characters that it splits at.
     lines = io.StringIO(text).readlines()
     try:
-        columns = _header(next(csv.reader(lines[:1]), []))
+        separator = _separator(lines[:1])
+        columns = _header(next(csv.reader(lines[:1], delimiter=separator), []))
     except csv.Error as error:
         raise NotACatalogError(f"line 1 is not CSV: {error}") from error
     found = CatalogFile()
     first_seen: dict[str, int] = {}
-    for number, row in _records(lines, width=len(columns)):
+    for number, row in _records(lines, separator, width=len(columns)):
         if isinstance(row, str):
             found.bad.append(BadLine(number, row))
         elif any(value.strip() for value in row):
@@ -60,14 +79,14 @@ def read(text: str) -> CatalogFile:
     return found
 
 
-def _records(lines: Sequence[str], *, width: int) -> Iterator[tuple[int, list[str] | str]]:
+def _records(lines: Sequence[str], separator: str, *, width: int) -> Iterator[tuple[int, list[str] | str]]:
     """Each record after the header, or what is wrong with it, with the number of the line that it begins on.
 
     A quote that is never closed would swallow all that follows: a record of several lines that does not come out right
     is one bad line, and reading goes on at the line after it.
     """
     start = 1
-    reader = csv.reader(_from(lines, start), strict=True)
+    reader = csv.reader(_from(lines, start), delimiter=separator, strict=True)
     began = start
     while True:
         row: list[str] | str
@@ -81,7 +100,7 @@ def _records(lines: Sequence[str], *, width: int) -> Iterator[tuple[int, list[st
         if ended - start > 1 and (isinstance(row, str) or len(row) != width):
             row = "a quote opens that is not closed on the line: expected a closing one"
             ended = began = start + 1
-            reader = csv.reader(_from(lines, began), strict=True)
+            reader = csv.reader(_from(lines, began), delimiter=separator, strict=True)
         start = ended
         yield number + 1, row
 
@@ -90,13 +109,27 @@ def _from(lines: Sequence[str], start: int) -> Iterator[str]:
     return (lines[place] for place in range(start, len(lines)))
 
 
+def _separator(header: Sequence[str]) -> str:
+    """The separator under which the first line names the most columns of a catalogue; a comma where none does."""
+
+    def named(separator: str) -> int:
+        return sum(name in COLUMNS for name in _names(next(csv.reader(header, delimiter=separator), [])))
+
+    return max(_SEPARATORS, key=named)
+
+
+def _names(row: list[str]) -> list[str]:
+    return [name.strip().lower() for name in row]
+
+
 def _header(row: list[str]) -> list[str]:
-    columns = [name.strip().lower() for name in row]
+    columns = _names(row)
     if not columns:
         raise NotACatalogError(f"the file is empty: expected a header with isrc, of {', '.join(COLUMNS)}")
     if "isrc" not in columns:
         raise NotACatalogError(
-            f"line 1 is {_shown(','.join(row))}: expected a header with isrc, of {', '.join(COLUMNS)}"
+            f"line 1 is {_shown(','.join(row))}: expected a header with isrc, of {', '.join(COLUMNS)}; fields may be "
+            f"separated by {', '.join(_SEPARATORS.values())}"
         )
     twice = sorted({name for name in columns if name in COLUMNS and columns.count(name) > 1})
     if twice:
@@ -116,6 +149,7 @@ def _add(row: list[str], number: int, columns: list[str], first_seen: dict[str, 
     earlier = found.lines.setdefault(line.isrc, line)
     if earlier is line:
         first_seen[line.isrc] = number
+        found.warnings.extend(Warned(number, line.isrc, problem) for problem in _doubts(values, line))
     elif earlier == line:
         found.repeated += 1
     else:
@@ -133,8 +167,10 @@ def _line(values: dict[str, str]) -> CatalogLine | str:
     released = None
     if values.get("release_date"):
         released = _date(values["release_date"])
-        if released is None:
-            problems.append(f"release_date {_shown(values['release_date'])}: expected YYYY-MM-DD, or nothing")
+        if released is None and not _YEAR_OR_MONTH.fullmatch(values["release_date"]):
+            problems.append(
+                f"release_date {_shown(values['release_date'])}: expected YYYY-MM-DD, YYYY-MM, YYYY, or nothing"
+            )
     count = None
     if values.get("play_count"):
         text = values["play_count"]
@@ -159,6 +195,19 @@ def _line(values: dict[str, str]) -> CatalogLine | str:
         # A reissue puts a recording on several.
         album_ids=tuple(dict.fromkeys(values.get("spotify_album_id", "").replace(";", " ").split())),
     )
+
+
+def _doubts(values: dict[str, str], line: CatalogLine) -> list[str]:
+    """What a person should look at in a line that is loaded."""
+    found = [
+        f"{name} {_shown(values[name])} is garbled: a conversion lost characters. Correct the file and import it again"
+        for name in ("title", "artist", "album")
+        if any(sign in values.get(name, "") for sign in _GARBLED)
+    ]
+    if values.get("release_date") and line.release_date is None:
+        # A first of January would be a day that nobody stated, and views would count from it.
+        found.append(f"release_date {_shown(values['release_date'])} has no day: no release date is stored")
+    return found
 
 
 def _date(text: str) -> date | None:

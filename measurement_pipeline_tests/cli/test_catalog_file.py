@@ -111,6 +111,53 @@ def test_a_file_without_a_usable_header_is_no_catalogue(text):
         read(text)
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_commas_semicolons_and_tabs_separate_columns_as_the_header_does(separator, ends):
+    rows = [
+        ["isrc", "title", "spotify_album_id"],
+        ["USABC2400001", f"a{separator}b", "x y"],
+        ["USABC2400002", "c,d;e", ""],
+    ]
+    written = io.StringIO(newline="")
+    csv.writer(written, delimiter=separator, lineterminator=ends).writerows(rows)
+    found = read(written.getvalue())
+    assert [line.title for line in found.lines.values()] == [f"a{separator}b", "c,d;e"]
+    assert found.lines["USABC2400001"].album_ids == ("x", "y")
+    assert not found.bad
+
+
+def test_a_quoted_header_is_separated_too():
+    assert list(read('"isrc";"title, artist"\r\n"USABC2400001";"a"\r\n').lines) == ["USABC2400001"]
+
+
+def test_a_header_without_isrc_is_refused_with_the_separators_that_are_read():
+    with pytest.raises(NotACatalogError, match="separated by commas, semicolons, tabs"):
+        read("isrc|title\nUSABC2400001|a\n")
+
+
+@pytest.mark.parametrize("text", ["2024", "2024-03", "2024-03-00", "2024-00-00"])
+def test_a_release_date_without_a_day_keeps_the_recording_and_warns(text):
+    found = read(f"{HEADER}USABC2400001,a,b,c,{text},7\n")
+    assert (found.lines["USABC2400001"].play_count, found.lines["USABC2400001"].release_date) == (7, None)
+    assert [(one.number, one.isrc) for one in found.warnings] == [(2, "USABC2400001")]
+    assert found.warnings[0].problem == f"release_date '{text}' has no day: no release date is stored"
+
+
+@pytest.mark.parametrize("text", ["24", "2024-13", "2024-3", "20240", "2024-02-30"])
+def test_what_is_no_date_at_all_is_a_bad_line(text):
+    assert "release_date" in bad(f"{HEADER}USABC2400001,a,b,c,{text},7\n")[2]
+
+
+@pytest.mark.parametrize("title", ["Caf\ufffd", "Caf\u00ef\u00bf\u00bd"])
+def test_a_garbled_title_is_named_and_its_recording_is_kept(title):
+    found = read(f"{HEADER}USABC2400001,{title},b,c,,7\nUSABC2400002,Café ¿qué?,\u00ef,c,,7\n")
+    assert len(found.lines) == 2
+    (warned,) = found.warnings
+    assert (warned.number, warned.isrc) == (2, "USABC2400001")
+    assert warned.problem.startswith(f"title '{title}' is garbled")
+
+
 CELLS = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=12)
 
 

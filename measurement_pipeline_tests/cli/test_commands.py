@@ -95,6 +95,25 @@ def test_bad_lines_are_listed_the_good_ones_are_loaded_and_the_status_says_so(ru
     assert [row["isrc"] for row in bench.sql("select isrc from songs")] == ["AA6Q72000000"]
 
 
+def test_an_import_warns_of_garbled_titles_and_dates_without_a_day_and_loads_the_recordings(run, tmp_path, bench):
+    path = tmp_path / "semicolons.csv"
+    path.write_text(
+        "isrc;title;release_date\nAA6Q72000000;Caf\ufffd;\nAA6Q72000001;Rain;2019\nAA6Q72000002;Sun;2019-05-01\n",
+        encoding="utf-8",
+    )
+    arguments = ("catalog", "import", path, "--name", "mine", "--account", ACCOUNT)
+    found = told(run(*arguments, "--json"))
+    assert found["loaded"] == 3
+    assert [(one["line"], one["isrc"]) for one in found["warnings"]] == [(2, "AA6Q72000000"), (3, "AA6Q72000001")]
+    said = run(*arguments)
+    assert said.exit_code == 0
+    garbled, dateless = said.stderr.splitlines()
+    assert garbled.startswith("line 2: warning: AA6Q72000000: title 'Caf\ufffd' is garbled")
+    assert dateless == "line 3: warning: AA6Q72000001: release_date '2019' has no day: no release date is stored"
+    days = bench.sql("select release_date from songs order by isrc")
+    assert [row["release_date"] and row["release_date"].isoformat() for row in days] == [None, None, "2019-05-01"]
+
+
 def test_importing_twice_adds_nothing(run, catalogue, imported, bench):
     again = told(run("catalog", "import", catalogue, "--name", "mine", "--account", ACCOUNT, "--json"))
     assert again["catalog"] == imported
