@@ -140,11 +140,17 @@ def test_the_analysts_page_names_every_view():
 
 
 def sample_catalogue(bench: Workbench) -> None:
-    """What the tutorial asks about: five recordings, one of which Songstats does not have, bought a while ago."""
+    """What the tutorial asks about: five recordings bought a while ago, one unknown to Songstats, one with a file's own count."""
     songs = ["AA6Q72400001", *isrcs(4)]
     bench.sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=songs[4], status=404)
     bench.ask_for(songs)
     bench.cover(songs)
+    bench.sql(
+        "insert into song_measurements (song, platform, metric, captured_at, data_source, value)"
+        " select song, platform, metric, captured_at, 'import', 2 * value + 100 from song_measurements"
+        " where song = %s order by captured_at desc limit 1",
+        songs[1],
+    )
     bench.sql("update song_measurements set learnt_at = learnt_at - interval '60 days'")
     bench.sql("insert into accounts (id) values (%s) on conflict do nothing", bench.account)
     bench.sql("insert into catalogs (account, name) values (%s, 'sample')", bench.account)

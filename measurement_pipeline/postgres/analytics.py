@@ -149,9 +149,14 @@ def over_time(connection: Connection, catalog: UUID, *, steps: int, step_days: i
 
 
 def distrust(connection: Connection, catalog: UUID) -> dict[str, Any]:
-    """How many of its most played recordings have falls, jumps, gaps, restatements, two sources."""
+    """How many of its most played recordings have falls, returns, jumps, gaps, restatements, two sources."""
     (row,) = connection.execute(_SQL["distrust"], {"catalog": catalog, "most": MOST_SERIES}).fetchall()
     return row
+
+
+def import_differences(connection: Connection, catalog: UUID, *, most: int) -> list[dict[str, Any]]:
+    """Its recordings whose imported count differs by more than 10 % from the measured one, the largest differences first."""
+    return connection.execute(_SQL["import_differences"], {"catalog": catalog, "most": most}).fetchall()
 
 
 def in_the_future(connection: Connection) -> list[str]:

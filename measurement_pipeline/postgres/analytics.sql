@@ -77,6 +77,9 @@ select count(distinct listed.catalog) as row_count from catalog_songs as listed;
 -- name: rows_measurement_coverage
 select count(*) as row_count from songs;
 
+-- name: rows_import_differences
+select count(*) as row_count from analytics.import_differences;
+
 -- name: rows_backfill_progress
 select count(*) as row_count from analytics.backfill_progress;
 
@@ -205,6 +208,7 @@ where listed.catalog = %(catalog)s;
 -- What its series hold that is to be distrusted: recordings, of the most played ones so many.
 select
     count(distinct daily.song) filter (where daily.is_negative) as with_falls,
+    count(distinct daily.song) filter (where daily.is_rebound) as with_rebounds,
     count(distinct daily.song) filter (where daily.is_jump) as with_jumps,
     count(distinct daily.song) filter (where daily.is_gap_filled) as with_gaps,
     count(distinct daily.song) filter (where daily.is_restated) as with_restatements,
@@ -218,6 +222,24 @@ from (
     limit %(most)s
 ) as chosen
 inner join analytics.daily_play_counts as daily on chosen.song = daily.song;
+
+-- name: import_differences
+-- A catalogue's recordings whose imported count differs from the measured one, the largest differences first; `recordings` counts all.
+select
+    found.song,
+    found.title,
+    found.artist,
+    found.imported_play_count,
+    found.imported_day,
+    found.imported_from,
+    found.measured_play_count,
+    found.measured_day,
+    count(*) over () as recordings
+from analytics.import_differences as found
+inner join catalog_songs as listed on found.song = listed.song
+where listed.catalog = %(catalog)s
+order by abs(found.difference) desc, found.song asc
+limit %(most)s;
 
 -- name: in_the_future
 select

@@ -33,6 +33,7 @@ NAMES = (
     "catalog_play_counts",
     "catalog_totals",
     "measurement_coverage",
+    "import_differences",
     "backfill_progress",
     "spend",
     "data_dictionary",

@@ -34,6 +34,7 @@ class CatalogFacts:
     top: list[dict[str, Any]]
     over_time: list[tuple[date, int, int]]
     distrust: dict[str, Any]
+    import_differences: list[dict[str, Any]]
     as_of: datetime
 
 
@@ -52,6 +53,7 @@ def gather(connection: Connection, catalog: UUID, *, most: int = TOP) -> Catalog
             top=analytics.top(connection, catalog, most=most),
             over_time=[(row["day"], int(row["play_count"]), row["recordings"]) for row in over_time],
             distrust=analytics.distrust(connection, catalog),
+            import_differences=analytics.import_differences(connection, catalog, most=TOP),
             as_of=analytics.now(connection),
         )
 

@@ -38,6 +38,7 @@ def page(facts: CatalogFacts, *, eur_per_hit: float, invented: bool) -> str:
         over_time=over_time,
         growing=bool(over_time) and over_time[0][2] < over_time[-1][2],
         distrust=facts.distrust,
+        import_differences=facts.import_differences,
         as_of=facts.as_of.astimezone(UTC),
         windows=windows,
         # Drawn here, of values that are escaped there.

@@ -106,8 +106,8 @@ def test_an_export_holds_what_the_views_hold_with_the_dictionary_beside_it(
     else:
         with (tmp_path / "out" / "daily_play_counts.csv").open(encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file))
-        assert [(line["song"], line["day"], line["play_count"]) for line in lines] == [
-            (row["song"], str(row["day"]), str(row["play_count"])) for row in series
+        assert [(line["song"], line["day"], line["play_count"], line["captured_at"]) for line in lines] == [
+            (row["song"], str(row["day"]), str(row["play_count"]), f"{row['day']}T00:00:00Z") for row in series
         ]
     with (tmp_path / "out" / "data_dictionary.csv").open(encoding="utf-8", newline="") as file:
         described = {(line["view_name"], line["column_name"]) for line in csv.DictReader(file)}
@@ -162,3 +162,32 @@ def test_every_recording_that_was_measured_has_a_row_that_its_materialization_na
     page = path.read_text(encoding="utf-8")
     assert "2 more, the most played first" in page
     assert re.findall(r'<tr id="(\w+)"', page) == songs[::-1]
+
+
+def test_a_title_that_is_a_formula_is_a_text_in_a_csv_export(owned: Workbench, run: Run, tmp_path: Path):
+    owned.sql("update songs set name = '=1+1', artist = '-Yo', album = '-12' where isrc = %s", SONGS[0])
+    assert run("export", "--catalog", "The back catalogue", "--format", "csv", "--out", tmp_path).exit_code == 0
+    with (tmp_path / "catalog_play_counts.csv").open(encoding="utf-8", newline="") as file:
+        (line,) = (line for line in csv.DictReader(file) if line["song"] == SONGS[0])
+    assert (line["title"], line["artist"], line["album"]) == ("'=1+1", "'-Yo", "-12")
+
+
+def test_the_report_shows_a_files_count_beside_the_measured_one_where_they_differ(
+    owned: Workbench, run: Run, tmp_path: Path
+):
+    (measured,) = owned.sql("select play_count from analytics.latest_play_counts where song = %s", SONGS[0])
+    for song, share in ((SONGS[0], 2), (SONGS[1], 1)):
+        owned.sql(
+            "insert into song_measurements (song, platform, metric, captured_at, data_source, value, raw_ref)"
+            " select song, platform, metric, captured_at, 'import', value * %s, 'file.csv' from song_measurements"
+            " where song = %s order by captured_at desc limit 1",
+            share,
+            song,
+        )
+    path = tmp_path / "page.html"
+    assert run("report", "--catalog", "The back catalogue", "--out", path).exit_code == 0
+    page = path.read_text(encoding="utf-8")
+    assert "count of 1 recording differs by more than 10 % from the measured one" in page
+    differences = page.split("differs by more than 10 %")[1]
+    assert f"{2 * measured['play_count']:,}" in differences
+    assert f"{measured['play_count']:,}" in differences

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,6 +17,8 @@ from measurement_pipeline.domain import run_rate
 from measurement_pipeline.postgres import analytics, migrate, views
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.migrate import SchemaOutOfDateError
+from measurement_pipeline.sandbox import PLAIN, Known
+from measurement_pipeline.sandbox.series import history
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 FIRST = date(2026, 1, 1)
@@ -113,6 +116,45 @@ def test_an_imported_count_is_the_latest_only_where_none_was_measured(archive: A
     assert (archive.latest(OTHER)["play_count"], archive.latest(OTHER)["data_source"]) == (500, IMPORT)
 
 
+# --- imported and measured counts
+
+
+def differences(archive: Archive) -> list[tuple[Any, ...]]:
+    found = archive.sql("select * from analytics.import_differences order by song")
+    return [
+        (row["song"], row["imported_play_count"], row["measured_play_count"], row["measured_day"], row["difference"])
+        for row in found
+    ]
+
+
+def test_an_imported_count_is_shown_beside_the_measured_one_where_they_differ_by_more_than_a_tenth(archive: Archive):
+    archive.hold([291_000_000, 291_202_335], song=SONG)
+    archive.hold([1_564_979_439], source=IMPORT, song=SONG, first=day(9))
+    archive.hold([1_000], song=OTHER)
+    archive.hold([1_100], source=IMPORT, song=OTHER)
+    archive.hold([1_000], song=THIRD)
+    archive.hold([899], source=IMPORT, song=THIRD)
+    assert differences(archive) == [
+        (SONG, 1_564_979_439, 291_202_335, day(1), 1_273_777_104),
+        (THIRD, 899, 1_000, day(0), -101),
+    ]
+
+
+def test_an_imported_count_is_compared_with_the_measured_one_of_its_own_day(archive: Archive):
+    archive.hold(growing(300, first=1_000, by=1_000))
+    archive.hold([11_000], source=IMPORT, first=day(10))
+    # Older than any measured figure: the first one after it.
+    archive.hold([50], source=IMPORT, song=OTHER, first=day(-90))
+    archive.hold([1_000, 2_000], song=OTHER)
+    assert differences(archive) == [(OTHER, 50, 1_000, day(0), -950)]
+
+
+def test_a_recording_that_was_only_imported_or_only_measured_has_no_difference(archive: Archive):
+    archive.hold([5], source=IMPORT)
+    archive.hold([5], song=OTHER)
+    assert differences(archive) == []
+
+
 # --- the daily series
 
 
@@ -147,28 +189,129 @@ def test_a_fall_is_flagged_and_never_clamped(archive: Archive):
     assert archive.days("play_count", "plays", "is_negative") == [(100, None, False), (90, -10, True), (95, 5, False)]
 
 
-def test_a_jump_is_flagged_and_never_clamped(archive: Archive):
-    steady = [1000 + 100 * place for place in range(40)]
+def flagged(archive: Archive, flag: str) -> list[int]:
+    """The places of the days that have the flag."""
+    return [place for place, (is_flagged,) in enumerate(archive.days(flag)) if is_flagged]
+
+
+def growing(days: int, *, first: int = 1_000, by: int = 100) -> list[int]:
+    return [first + by * place for place in range(days)]
+
+
+def test_a_jump_above_the_recordings_own_trend_is_flagged_and_never_clamped(archive: Archive):
+    steady = growing(40)
     archive.hold([*steady, steady[-1] + 50_000, steady[-1] + 50_100])
-    found = archive.days("plays", "is_jump")
-    assert [place for place, (_, is_jump) in enumerate(found) if is_jump] == [40]
-    assert found[40] == (50_000, True)
+    assert flagged(archive, "is_jump") == [40]
+    assert archive.days("plays", "is_jump")[40] == (50_000, True)
 
 
-def test_a_jump_among_the_first_figures_is_flagged_too(archive: Archive):
-    archive.hold([1_000, 1_150, 1_300, 900_000, 900_100])
-    assert [is_jump for (is_jump,) in archive.days("is_jump")] == [False, False, False, True, False]
+def test_the_ramp_after_a_release_is_no_jump(archive: Archive):
+    """Two days of 0, a first day, and ten times as much on each of the next two."""
+    plays = [0, 0, 3_069, 30_000, 300_000, *[400_000 - 5_000 * place for place in range(40)]]
+    archive.hold(list(accumulate(plays)))
+    assert flagged(archive, "is_jump") == []
+
+
+def test_the_ramp_of_a_recording_that_was_followed_before_its_release_is_no_jump(archive: Archive):
+    archive.hold(list(accumulate([*[0] * 40, 3_069, 30_000, 300_000, *[400_000] * 20])))
+    assert flagged(archive, "is_jump") == []
+
+
+def test_growth_that_lasts_is_no_jump(archive: Archive):
+    """Plays double every three days for a month: two hundred times the plays of a month before."""
+    archive.hold(list(accumulate([1_000] * 30 + [int(1_000 * 2 ** (place / 3)) for place in range(30)])))
+    assert flagged(archive, "is_jump") == []
+
+
+def test_the_plays_of_a_standstill_that_are_counted_at_once_are_no_jump(archive: Archive):
+    plays = [10_000] * 60
+    plays[40:49], plays[49] = [0] * 9, 100_000
+    # One day is counted in the middle of another standstill.
+    plays[20:32], plays[26], plays[32] = [0] * 12, 10_000, 120_000
+    archive.hold(list(accumulate(plays)))
+    assert flagged(archive, "is_jump") == []
+
+
+def test_a_jump_after_captures_that_are_a_month_apart_is_flagged(archive: Archive):
+    for month in range(6):
+        count = 1_000_000 + 300_000 * month + (5_000_000 if month == 5 else 0)
+        archive.hold([count], source=CAPTURE, first=day(30 * month))
+    assert flagged(archive, "is_jump") == list(range(121, 151))
 
 
 def test_a_small_recording_does_not_jump_by_a_handful_of_plays(archive: Archive):
     archive.hold([*[5] * 40, 900])
-    assert not any(is_jump for (is_jump,) in archive.days("is_jump"))
+    assert flagged(archive, "is_jump") == []
 
 
-def test_a_restated_day_shows_what_was_learnt_last_and_says_so(archive: Archive):
-    archive.hold([100, 110, 120])
+def test_a_level_that_lasts_is_a_jump_on_its_first_day_alone(archive: Archive):
+    archive.hold(list(accumulate([1_000] * 40 + [20_000] * 30)))
+    assert flagged(archive, "is_jump") == [40]
+
+
+def test_clean_series_are_not_flagged_and_planted_jumps_are(archive: Archive):
+    """The sandbox's own series, without falls: they stand still and catch up, fade, and have noise."""
+    songs = isrcs(60)
+    planted = {}
+    for place, song in enumerate(songs):
+        released = PLAIN.last_day - timedelta(days=200)
+        first, counts = history(song, Known(play_count=10**6 * (place + 1), release_date=released), PLAIN)
+        if place % 2:
+            planted[song] = 60 + place
+            jump = 12 * max(1_000, (counts[59 + place] - counts[31 + place]) // 28)
+            counts = [count + jump * (at >= 60 + place) for at, count in enumerate(counts)]
+        archive.hold(counts, song=song, first=first)
+    found = {song: flagged_of(archive, song, "is_jump") for song in songs}
+    assert sum(bool(found[song]) for song in songs if song not in planted) <= 1
+    assert sum(planted[song] in found[song] for song in planted) >= 28
+
+
+def flagged_of(archive: Archive, song: str, flag: str) -> list[int]:
+    return [place for place, (is_flagged,) in enumerate(archive.days(flag, song=song)) if is_flagged]
+
+
+def test_a_restated_day_shows_what_was_learnt_last_and_both_its_steps_say_so(archive: Archive):
+    archive.hold([100, 110, 120, 130])
     archive.hold([105], first=day(1))
-    assert archive.days("play_count", "is_restated") == [(100, False), (105, True), (120, False)]
+    assert archive.days("play_count", "is_restated") == [(100, False), (105, True), (120, True), (130, False)]
+
+
+def test_whoever_leaves_out_restated_days_leaves_out_the_false_spike_after_one(archive: Archive):
+    """A day is restated far below its neighbours: a fall into it, and a spike out of it."""
+    steady = growing(60, first=10**6, by=10_000)
+    archive.hold(steady)
+    archive.hold([steady[40] - 520_000], first=day(40))
+    plays = archive.days("plays", "is_restated")
+    assert {played for played, is_restated in plays if not is_restated} == {None, 10_000}
+    assert [played for played, is_restated in plays if is_restated] == [-510_000, 530_000]
+
+
+def test_a_step_over_a_gap_that_ends_at_a_restated_day_is_restated_on_each_of_its_days(archive: Archive):
+    archive.hold([100, None, None, 110, 120])
+    archive.hold([105], first=day(3))
+    assert [found for (found,) in archive.days("is_restated")] == [False, True, True, True, True]
+
+
+def test_the_return_after_a_fall_is_flagged_as_such_and_not_as_a_jump(archive: Archive):
+    steady = growing(60, first=10**6, by=10_000)
+    steady[40:43] = [count - 520_000 for count in steady[40:43]]
+    archive.hold(steady)
+    assert (flagged(archive, "is_negative"), flagged(archive, "is_rebound")) == ([40], [43])
+    assert flagged(archive, "is_jump") == []
+    assert archive.days("plays")[43] == (530_000,)
+
+
+def test_days_after_a_fall_that_stays_are_no_return(archive: Archive):
+    steady = growing(60, first=10**6, by=10_000)
+    archive.hold([*steady[:40], *(count - 35_000 for count in steady[40:])])
+    assert flagged(archive, "is_negative") == [40]
+    assert flagged(archive, "is_rebound") == []
+
+
+def test_a_step_between_two_sources_is_flagged_on_each_day_of_its_gap(archive: Archive):
+    archive.hold([100, 110])
+    archive.hold([160], source=CAPTURE, first=day(4))
+    assert [found for (found,) in archive.days("is_source_changed")] == [False, False, True, True, True]
 
 
 def test_where_two_sources_have_a_day_the_displayed_one_wins_and_says_so(archive: Archive):

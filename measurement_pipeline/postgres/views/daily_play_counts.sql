@@ -15,7 +15,8 @@ select
     series.is_source_changed,
     series.data_source,
     series.also_from,
-    series.captured_at
+    series.captured_at,
+    series.is_rebound
 from songs as recording
 cross join lateral (
     with points as (
@@ -48,19 +49,93 @@ cross join lateral (
         order by points.day asc, points.data_source asc, points.captured_at desc, points.learnt_at desc
     ),
 
-    steps as (
+    changes as (
         select
             days.*,
-            days.value - lag(days.value) over by_day as step,
-            days.day - lag(days.day) over by_day as step_days,
-            lag(days.data_source) over by_day as source_before,
-            -- What the 28 steps before this one came to, or as many as there are.
-            lag(days.value) over by_day - first_value(days.value) over month_before as month_before,
-            nullif(lag(days.day) over by_day - first_value(days.day) over month_before, 0) as month_before_days
+            coalesce(days.value <> lag(days.value) over (order by days.day), true) as is_changed
         from days
+    ),
+
+    -- Where the count stood 7, 14, 21 and 28 days before each figure: the last figure by then, or the first of all.
+    spans as (
+        select
+            changes.*,
+            coalesce(last_value(changes.value) over week_1, first_value(changes.value) over by_day) as value_1,
+            coalesce(last_value(changes.day) over week_1, first_value(changes.day) over by_day) as day_1,
+            coalesce(last_value(changes.value) over week_2, first_value(changes.value) over by_day) as value_2,
+            coalesce(last_value(changes.day) over week_2, first_value(changes.day) over by_day) as day_2,
+            coalesce(last_value(changes.value) over week_3, first_value(changes.value) over by_day) as value_3,
+            coalesce(last_value(changes.day) over week_3, first_value(changes.day) over by_day) as day_3,
+            coalesce(last_value(changes.value) over week_4, first_value(changes.value) over by_day) as value_4,
+            coalesce(last_value(changes.day) over week_4, first_value(changes.day) over by_day) as day_4,
+            max(changes.value) over week_4_to_here as highest,
+            max(changes.day) filter (where changes.is_changed) over by_day as unchanged_since,
+            min(changes.day) filter (where changes.value > 0) over by_day as first_played
+        from changes
         window
-            by_day as (order by days.day),
-            month_before as (order by days.day rows between 29 preceding and 1 preceding)
+            by_day as (order by changes.day),
+            week_1 as (order by changes.day range between unbounded preceding and interval '7 days' preceding),
+            week_2 as (order by changes.day range between unbounded preceding and interval '14 days' preceding),
+            week_3 as (order by changes.day range between unbounded preceding and interval '21 days' preceding),
+            week_4 as (order by changes.day range between unbounded preceding and interval '28 days' preceding),
+            week_4_to_here as (order by changes.day range between interval '28 days' preceding and current row)
+    ),
+
+    -- Plays a day in each of the four weeks that end with a figure; null where the series has no figure for a week.
+    weeks as (
+        select
+            spans.*,
+            (spans.value - spans.value_1)::float8 / nullif(spans.day - spans.day_1, 0) as rate_1,
+            (spans.value_1 - spans.value_2)::float8 / nullif(spans.day_1 - spans.day_2, 0) as rate_2,
+            (spans.value_2 - spans.value_3)::float8 / nullif(spans.day_2 - spans.day_3, 0) as rate_3,
+            (spans.value_3 - spans.value_4)::float8 / nullif(spans.day_3 - spans.day_4, 0) as rate_4
+        from spans
+    ),
+
+    -- The trend that a figure leaves behind, in plays a day: the median of the four weekly means, or the mean of the last week where
+    -- that is higher, so that growth is no anomaly.
+    trends as (
+        select
+            weeks.*,
+            greatest(
+                weeks.rate_1,
+                case num_nonnulls(weeks.rate_1, weeks.rate_2, weeks.rate_3, weeks.rate_4)
+                    when 4 then (total.rate - total.highest - total.lowest) / 2
+                    when 3 then total.rate - total.highest - total.lowest
+                    when 2 then total.rate / 2
+                end,
+                case when weeks.rate_1 is not null then 0 end
+            ) as trend
+        from weeks
+        cross join lateral (
+            select
+                coalesce(weeks.rate_1, 0) + coalesce(weeks.rate_2, 0) + coalesce(weeks.rate_3, 0) + coalesce(weeks.rate_4, 0) as rate,
+                greatest(weeks.rate_1, weeks.rate_2, weeks.rate_3, weeks.rate_4) as highest,
+                least(weeks.rate_1, weeks.rate_2, weeks.rate_3, weeks.rate_4) as lowest
+        ) as total
+    ),
+
+    -- Each figure with the one before it.
+    steps as (
+        select
+            trends.day,
+            trends.captured_at,
+            trends.data_source,
+            trends.last_source,
+            trends.value,
+            trends.is_restated or coalesce(lag(trends.is_restated) over by_day, false) as is_restated,
+            trends.value - lag(trends.value) over by_day as step,
+            trends.day - lag(trends.day) over by_day as step_days,
+            trends.day - lag(trends.unchanged_since) over by_day as days_since_change,
+            lag(trends.data_source) over by_day as source_before,
+            lag(trends.trend) over by_day as trend,
+            lag(trends.day) over by_day - lag(trends.first_played) over by_day >= 14 as is_after_release,
+            -- How far the count is above the line that the trend draws from two weeks before.
+            trends.value - lag(trends.value_2) over by_day
+            - (trends.day - lag(trends.day_2) over by_day) * lag(trends.trend) over by_day as above_trend,
+            lag(trends.highest) over by_day - lag(trends.value) over by_day as fallen
+        from trends
+        window by_day as (order by trends.day)
     ),
 
     judged as materialized (
@@ -69,10 +144,20 @@ cross join lateral (
             coalesce(steps.step_days - 1, 0) as gap_days,
             coalesce(steps.step < 0, false) as is_negative,
             coalesce(
-                steps.step >= 1000
-                and steps.step::numeric / steps.step_days > 10 * greatest(steps.month_before, 0)::numeric / steps.month_before_days,
+                steps.is_after_release
+                and steps.step >= 1000
+                -- Plays that were not counted while the count stood still are counted on the day it moves again.
+                and steps.step > 5 * steps.trend * steps.days_since_change
+                and steps.above_trend > 5 * steps.trend,
                 false
             ) as is_jump,
+            coalesce(
+                steps.step > 0
+                and steps.fallen > 0
+                and steps.step >= steps.fallen / 2.0
+                and (steps.trend is null or (steps.fallen > steps.trend and steps.step > 2 * steps.trend * steps.step_days)),
+                false
+            ) as is_rebound,
             coalesce(steps.data_source <> steps.source_before, false) as is_source_changed
         from steps
     )
@@ -91,7 +176,8 @@ cross join lateral (
         judged.is_source_changed,
         judged.data_source,
         case when judged.last_source <> judged.data_source then judged.last_source end as also_from,
-        judged.captured_at
+        judged.captured_at,
+        judged.is_rebound
     from judged
     union all
     select
@@ -105,13 +191,14 @@ cross join lateral (
         )::bigint as plays_filled,
         true as is_gap_filled,
         judged.gap_days,
-        false as is_restated,
+        judged.is_restated,
         judged.is_negative,
         judged.is_jump,
-        false as is_source_changed,
+        judged.is_source_changed,
         null as data_source,
         null as also_from,
-        null as captured_at
+        null as captured_at,
+        judged.is_rebound
     from judged
     cross join lateral generate_series(1, judged.gap_days) as missing (place)
     where judged.gap_days > 0
@@ -125,10 +212,11 @@ comment on column analytics.daily_play_counts.plays is 'Plays since the day befo
 comment on column analytics.daily_play_counts.plays_filled is 'As plays, but what was played over a gap is spread evenly over its days, in whole plays that add up. | unit: plays | source: song_measurements.value';
 comment on column analytics.daily_play_counts.is_gap_filled is 'The day has no figure: its row is there for plays_filled alone. | unit: yes or no | source: song_measurements.captured_at';
 comment on column analytics.daily_play_counts.gap_days is 'Days without a figure in the gap that this day lies in or ends; 0 where there is none. | unit: days | source: song_measurements.captured_at';
-comment on column analytics.daily_play_counts.is_restated is 'The source that the figure is from has said something else of this day before: see play_count_points. | unit: yes or no | source: song_measurements.learnt_at';
+comment on column analytics.daily_play_counts.is_restated is 'The figure, or the one that its plays are counted from, was restated: its source has said something else of that day before. See play_count_points. | unit: yes or no | source: song_measurements.learnt_at';
 comment on column analytics.daily_play_counts.is_negative is 'The count fell: platforms merge and restate. | unit: yes or no | source: song_measurements.value';
-comment on column analytics.daily_play_counts.is_jump is 'A step of 1,000 plays or more, and over ten times the daily average of the 28 steps before it, or of as many as there are; no where there is none. | unit: yes or no | source: song_measurements.value';
+comment on column analytics.daily_play_counts.is_jump is 'A step of 1,000 plays or more that the recording''s own trend does not explain: over 5 times the trend a day, and over 5 days of plays above it. The trend is the median of the means of the four weeks before, or the mean of the last week where that is higher. The first 14 days with plays are not judged. | unit: yes or no | source: song_measurements.value';
 comment on column analytics.daily_play_counts.is_source_changed is 'The figure before came from another source, so that the step may be the difference between two ways of counting. | unit: yes or no | source: song_measurements.data_source';
 comment on column analytics.daily_play_counts.data_source is 'Where the figure came from; null on a day without one. The displayed one (apify_spotify_playcount) wins over songstats. | unit: name | source: song_measurements.data_source';
 comment on column analytics.daily_play_counts.also_from is 'The other source that has a figure for the day, and was passed over. | unit: name | source: song_measurements.data_source';
 comment on column analytics.daily_play_counts.captured_at is 'The moment that the figure is for. | unit: time | source: song_measurements.captured_at';
+comment on column analytics.daily_play_counts.is_rebound is 'The count rises again after it fell in the 28 days before: one step that takes back half of the fall or more. Its plays were counted before. | unit: yes or no | source: song_measurements.value';

@@ -1,0 +1,90 @@
+-- Recordings whose catalogue file and measured history do not agree. The two counts are compared as near to the same day as the
+-- history allows: a file of two years ago is no contradiction of today's count.
+create or replace view analytics.import_differences as
+select
+    recording.isrc as song,
+    'spotify'::text as platform,
+    recording.name as title,
+    recording.artist,
+    imported.value as imported_play_count,
+    imported.day as imported_day,
+    imported.raw_ref as imported_from,
+    measured.value as measured_play_count,
+    measured.day as measured_day,
+    measured.data_source,
+    imported.value - measured.value as difference,
+    case when measured.value > 0 then round(imported.value::numeric / measured.value, 2) end as ratio
+from songs as recording
+cross join lateral (
+    select
+        measurement.value,
+        measurement.captured_at,
+        measurement.raw_ref,
+        (measurement.captured_at at time zone 'UTC')::date as day
+    from song_measurements as measurement
+    where
+        measurement.song = recording.isrc
+        and measurement.platform = 'spotify'
+        and measurement.metric = 'platform_displayed_play_count'
+        and measurement.data_source = 'import'
+    order by measurement.captured_at desc, measurement.learnt_at desc
+    limit 1
+) as imported
+cross join lateral (
+    select
+        known.value,
+        known.data_source,
+        (known.captured_at at time zone 'UTC')::date as day
+    from (
+        -- The last figure by the end of the file's day; where there is none, the first one after it.
+        (
+            select
+                0 as place,
+                measurement.value,
+                measurement.captured_at,
+                measurement.data_source
+            from song_measurements as measurement
+            where
+                measurement.song = recording.isrc
+                and measurement.platform = 'spotify'
+                and measurement.metric = 'platform_displayed_play_count'
+                and measurement.data_source <> 'import'
+                and measurement.captured_at < imported.captured_at + interval '1 day'
+            order by measurement.captured_at desc, measurement.data_source asc, measurement.learnt_at desc
+            limit 1
+        )
+        union all
+        (
+            select
+                1 as place,
+                measurement.value,
+                measurement.captured_at,
+                measurement.data_source
+            from song_measurements as measurement
+            where
+                measurement.song = recording.isrc
+                and measurement.platform = 'spotify'
+                and measurement.metric = 'platform_displayed_play_count'
+                and measurement.data_source <> 'import'
+                and measurement.captured_at >= imported.captured_at + interval '1 day'
+            order by measurement.captured_at asc, measurement.data_source asc, measurement.learnt_at desc
+            limit 1
+        )
+    ) as known
+    order by known.place
+    limit 1
+) as measured
+where abs(imported.value - measured.value) > measured.value / 10.0;
+comment on view analytics.import_differences is 'One row a recording whose newest imported count differs by more than 10 % from what was measured: one of the two may be of another recording, or of all its versions.';
+comment on column analytics.import_differences.song is 'The recording. | unit: ISRC | source: songs.isrc';
+comment on column analytics.import_differences.platform is 'Whose counts they are. | unit: name | source: song_measurements.platform';
+comment on column analytics.import_differences.title is 'Its title; null where it is known by its ISRC alone. | unit: text | source: songs.name';
+comment on column analytics.import_differences.artist is 'Its artist, as displayed. | unit: text | source: songs.artist';
+comment on column analytics.import_differences.imported_play_count is 'The count in the newest catalogue file that has one. | unit: plays | source: song_measurements.value';
+comment on column analytics.import_differences.imported_day is 'The day that the file''s counts are of. | unit: UTC date | source: song_measurements.captured_at';
+comment on column analytics.import_differences.imported_from is 'The file''s name. | unit: text | source: song_measurements.raw_ref';
+comment on column analytics.import_differences.measured_play_count is 'The measured count of that day, or of the last day before it; of the first day after it where no earlier one is known. | unit: plays | source: song_measurements.value';
+comment on column analytics.import_differences.measured_day is 'The day that the measured count is for. | unit: UTC date | source: song_measurements.captured_at';
+comment on column analytics.import_differences.data_source is 'Where the measured count came from: songstats or apify_spotify_playcount. | unit: name | source: song_measurements.data_source';
+comment on column analytics.import_differences.difference is 'Imported minus measured. | unit: plays | source: imported_play_count, measured_play_count';
+comment on column analytics.import_differences.ratio is 'Imported ÷ measured; null where 0 was measured. | unit: times | source: imported_play_count, measured_play_count';
