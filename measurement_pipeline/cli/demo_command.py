@@ -14,7 +14,7 @@ from uuid import UUID
 
 import click
 
-from measurement_pipeline.cli import demo_report, output, progress, sample_accounts, services
+from measurement_pipeline.cli import demo_report, output, progress, sample_accounts, sandbox_command, services
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.presence import alone
 from measurement_pipeline.cli.target import Doubles, Target, opened, prepare_dagster
@@ -22,7 +22,6 @@ from measurement_pipeline.domain.measurement_job import State
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs, migrate, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.sandbox import running, sample_catalogue
 from measurement_pipeline.settings import Settings
 
 _ITS_OWN = {"SONGSTATS_REQUESTS_PER_SECOND": "0"}
@@ -53,7 +52,7 @@ def command(state: Path | None, *, timeout: float) -> None:
     environment = _of_its_own(os.environ)
     with ExitStack() as stack:
         stack.enter_context(services.interruptible())
-        sandbox = stack.enter_context(running(catalogue=sample_catalogue()))
+        sandbox = stack.enter_context(sandbox_command.doubles("demo", state))
         doubles = Doubles.at(sandbox.songstats_url, sandbox)
         target = stack.enter_context(opened(environment, state=state, doubles=doubles, name="demo"))
         stack.enter_context(alone(target.home, "demo"))
@@ -62,6 +61,7 @@ def command(state: Path | None, *, timeout: float) -> None:
         dagster = prepare_dagster(target)
         connection = stack.enter_context(target.connect())
         hits_before = _ledger_hits(connection, target)
+        sandbox_command.introduce(sandbox, connection)
         catalogs = sample_accounts.seed(connection, sandbox)
         current = _ask(connection, sample_accounts.WITH_CARD, catalogs, source="current")
         its_services = [dagster.code_server(), dagster.daemon()]

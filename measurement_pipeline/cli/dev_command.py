@@ -7,8 +7,7 @@ Neither `dagster dev` nor `dg dev`: both hide the code server in a child that no
 import os
 import shlex
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,7 +27,6 @@ from measurement_pipeline.cli.target import (
     wants_doubles,
 )
 from measurement_pipeline.postgres import migrate
-from measurement_pipeline.sandbox import Sandbox, running, sample_catalogue
 from measurement_pipeline.settings import Settings
 
 
@@ -68,7 +66,7 @@ def command(
         _require_free(api_port, "--api-port", whose="the HTTP API", host=settings.api_host)
         sandbox = None
         if wants_doubles(settings):
-            sandbox = stack.enter_context(_doubles(sandbox_port or SANDBOX_PORT))
+            sandbox = stack.enter_context(sandbox_command.doubles("sandbox", state, port=sandbox_port or SANDBOX_PORT))
         doubles = None if sandbox is None else Doubles.at(sandbox.songstats_url, sandbox)
         target = stack.enter_context(opened(os.environ, state=state, doubles=doubles))
         port_of_doubles = None if sandbox is None else urlsplit(sandbox.songstats_url).port
@@ -84,6 +82,7 @@ def command(
         dagster = prepare_dagster(target)
         if sandbox is not None:
             with target.connect() as connection:
+                sandbox_command.introduce(sandbox, connection)
                 accounts.seed(connection, sandbox)
                 key = accounts.key(connection, deployment.key_secret(target.settings, target.kind))
             _tell_how_to_play(state, api, key)
@@ -117,16 +116,6 @@ def _tell_how_to_play(state: Path | None, api: str, key: str | None) -> None:
     output.say(
         f"over HTTP, as the account with a card:\n  curl -H 'x-api-key: {key}' {api}/api/research/measurement-jobs"
     )
-
-
-@contextmanager
-def _doubles(port: int) -> Iterator[Sandbox]:
-    with ExitStack() as stack:
-        try:
-            sandbox = stack.enter_context(running(catalogue=sample_catalogue(), port=port))
-        except OSError as error:
-            raise RefusedError(f"port {port}, for the doubles, is taken: choose another with --sandbox-port") from error
-        yield sandbox
 
 
 def _require_free(port: int, option: str, *, whose: str, host: str = "127.0.0.1") -> None:

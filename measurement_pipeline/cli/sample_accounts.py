@@ -30,7 +30,7 @@ def key(connection: Connection, secret: str) -> str | None:
 
 def seed(connection: Connection, sandbox: Sandbox) -> dict[UUID, UUID]:
     """Make what is missing of it; account → its catalogue."""
-    # The doubles of an earlier start are gone, and their Checkout pages with them.
+    # These doubles may listen on another port than those that made the pages; their Checkout sessions go on.
     payment_decisions.forget_checkouts(connection)
     sandbox.card(str(WITH_CARD))
     sample = catalog_command.read_file(SAMPLE_CSV)
@@ -40,8 +40,8 @@ def seed(connection: Connection, sandbox: Sandbox) -> dict[UUID, UUID]:
             sample,
             account=account,
             name=CATALOGS[account],
-            # The doubles' histories end on that day, at these counts.
-            as_of=Behaviour().last_day,
+            # The doubles' histories have these counts on that day.
+            as_of=Behaviour().counted_on,
             raw_ref=SAMPLE_CSV.name,
             account_name=name,
         )

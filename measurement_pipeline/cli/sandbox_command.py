@@ -1,7 +1,10 @@
 """`sandbox`: the doubles of the vendors by themselves, and how other commands of the same checkout find them."""
 
 import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
@@ -9,8 +12,13 @@ import click
 from measurement_pipeline.cli import output, presence
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import SANDBOX_PORT, Doubles, Target, home_of
+from measurement_pipeline.postgres import migrate, songstats_ledger
+from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.sandbox.behaviour import PLAIN, Behaviour
 from measurement_pipeline.settings import Kind, Settings
+
+if TYPE_CHECKING:  # a web server of their own: commands that ask no vendor do not load it
+    from measurement_pipeline.sandbox import Sandbox
 
 port_option = click.option(
     "--sandbox-port",
@@ -26,6 +34,41 @@ def at_port(port: int | None, state: Path | None) -> Doubles:
     """The doubles on `port`; None: those of the `dev` that runs on `state`, or where they are unless somebody says otherwise."""
     port = port or presence.doubles_port(home_of("sandbox", state)) or SANDBOX_PORT
     return Doubles.at(f"http://127.0.0.1:{port}", Behaviour())
+
+
+def memory_file(name: str, state: Path | None) -> Path:
+    """Where the doubles of that deployment keep what they counted and stored, so that a restart does not lose it."""
+    return home_of(name, state) / "doubles.sqlite"
+
+
+@contextmanager
+def doubles(name: str, state: Path | None, *, port: int = 0) -> Iterator["Sandbox"]:
+    """The doubles of that deployment, with the sample catalogue, for as long as the block lasts. `port` 0: any that is free."""
+    from measurement_pipeline.sandbox import MemoryFileError, running, sample_catalogue
+
+    with ExitStack() as stack:
+        try:
+            sandbox = stack.enter_context(
+                running(catalogue=sample_catalogue(), port=port, memory=memory_file(name, state))
+            )
+        except MemoryFileError as error:
+            raise RefusedError(str(error)) from error
+        except OSError as error:
+            raise RefusedError(f"port {port}, for the doubles, is taken: choose another with --sandbox-port") from error
+        yield sandbox
+
+
+def introduce(sandbox: "Sandbox", connection: Connection) -> None:
+    """Make the doubles remember for this database, and say so where the database remembers and they do not."""
+    known = sandbox.belong_to(migrate.identity(connection))
+    hits = songstats_ledger.budget(connection, hits_allowed=0).hits
+    if hits and not known:
+        click.echo(
+            f"The doubles remember nothing of this database: their file was deleted. Its ledger has {hits} hits of the last 30 "
+            "days that they did not count, so `ledger_matches_vendor` warns until the month ends. To start afresh, make a new "
+            "database.",
+            err=True,
+        )
 
 
 def require_running(target: Target) -> None:
@@ -57,12 +100,17 @@ def require_doubles(settings: Settings, kind: Kind) -> None:
     "--plain", is_flag=True, help="Leave out all difficult cases. Every recording then has a history of usable numbers."
 )
 @click.option("--latency", type=click.FloatRange(0, 60), default=0.0, help="Add this many seconds to every answer.")
+@click.option(
+    "--forget", is_flag=True, help="Forget what these doubles counted and stored before. Use it for a new database."
+)
 @output.json_option
-def command(*, port: int, plain: bool, latency: float, as_json: bool) -> None:
+@click.pass_obj
+def command(state: Path | None, *, port: int, plain: bool, latency: float, forget: bool, as_json: bool) -> None:
     """Run loopback doubles of the vendors until Ctrl-C or SIGTERM, and print the settings that use them."""
     from dataclasses import replace
 
-    from measurement_pipeline.sandbox import sample_catalogue, serve
+    from measurement_pipeline.sandbox import MemoryFileError, sample_catalogue, serve
+    from measurement_pipeline.sandbox.memory import Memory
 
     behaviour = replace(PLAIN if plain else Behaviour(), latency=latency)
 
@@ -78,8 +126,14 @@ def command(*, port: int, plain: bool, latency: float, as_json: bool) -> None:
         for name, value in settings.items():
             output.say(f"export {name}={shlex.quote(value)}")
 
+    memory = memory_file("sandbox", state)
     try:
-        serve(port=port, behaviour=behaviour, catalogue=sample_catalogue(), on_ready=ready)
+        if forget:
+            with closing(Memory(memory)) as remembered:
+                remembered.forget()
+        serve(port=port, behaviour=behaviour, catalogue=sample_catalogue(), memory=memory, on_ready=ready)
+    except MemoryFileError as error:
+        raise RefusedError(str(error)) from error
     except OSError as error:
         raise RefusedError(f"port {port} is taken: choose another with --port") from error
     except KeyboardInterrupt:

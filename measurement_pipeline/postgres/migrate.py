@@ -4,6 +4,7 @@ Alembic keeps the account of what ran; the migrations themselves are plain SQL (
 exist: what was bought is never dropped.
 """
 
+from datetime import UTC
 from importlib import resources
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.pool import NullPool
 
 from measurement_pipeline.postgres import roles, views
-from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("migrate")
@@ -104,6 +105,16 @@ def stamp(url: str) -> str | None:
             return None
         found = connection.execute(_SQL["stamp"]).fetchone()
         return None if found is None else str(found["kind"])
+
+
+def identity(connection: Connection) -> str:
+    """What tells this database from one that was made anew: the moment of its stamp."""
+    found = connection.execute(_SQL["identity"]).fetchone()
+    if found is None:
+        raise WrongDeploymentError(
+            "this database has lost its stamp: `deployment` must say whether it is sandbox or live"
+        )
+    return f"{found['created_at'].astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 def require(url: str, *, kind: str) -> None:

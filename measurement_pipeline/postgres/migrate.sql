@@ -13,6 +13,9 @@ select to_regclass('deployment') is not null as is_stamped;
 -- name: stamp
 select kind from deployment;
 
+-- name: identity
+select created_at from deployment;
+
 -- name: set_stamp
 insert into deployment (kind) values (%(kind)s)
 on conflict (only_row) do nothing;

@@ -7,6 +7,7 @@ it is there to disagree with: it imports nothing from the rest of the project.
 from measurement_pipeline.sandbox.behaviour import PLAIN, Behaviour, Role
 from measurement_pipeline.sandbox.catalogue import SAMPLE_CSV, Known, sample_catalogue
 from measurement_pipeline.sandbox.handle import Sandbox
+from measurement_pipeline.sandbox.memory import MemoryFileError
 from measurement_pipeline.sandbox.server import running, serve
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "SAMPLE_CSV",
     "Behaviour",
     "Known",
+    "MemoryFileError",
     "Role",
     "Sandbox",
     "running",

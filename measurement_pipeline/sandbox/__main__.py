@@ -24,7 +24,11 @@ from measurement_pipeline.sandbox.server import serve
     is_flag=True,
     help="Nothing awkward: every recording has a history of usable numbers.",
 )
-@click.option("--points", type=int, help="Exactly so many points a recording.")
+@click.option(
+    "--points",
+    type=int,
+    help="So many points a recording up to the day of the catalogue's counts, and one for each day since.",
+)
 @click.option("--latency", default=0.0, help="Seconds added to every answer.")
 @click.option("--actor-seconds", type=float, help="How long a run of Apify's actor takes.")
 @click.option("--search-lag", type=float, help="Seconds until Stripe's search sees a customer.")
@@ -33,6 +37,11 @@ from measurement_pipeline.sandbox.server import serve
     "--catalogue",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Know this CSV file.",
+)
+@click.option(
+    "--memory",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep what the vendors know in this file. Default: it ends with the process.",
 )
 @click.option("--with-parent", is_flag=True, help="Stop when the process that started this one is gone.")
 def main(
@@ -47,6 +56,7 @@ def main(
     search_lag: float | None,
     sample: bool,
     catalogue: Path | None,
+    memory: Path | None,
     with_parent: bool,
 ) -> None:
     """Loopback doubles of Songstats, Stripe, Apify and Spotify.
@@ -71,6 +81,7 @@ def main(
         port,
         behaviour=behaviour,
         catalogue=known,
+        memory=memory,
         on_ready=ready,
         should_stop=lambda: with_parent and os.getppid() != parent,
     )

@@ -5,7 +5,6 @@ A run takes its time: READY, then RUNNING, then whatever it was told to end as. 
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from measurement_pipeline.sandbox.behaviour import Behaviour
 from measurement_pipeline.sandbox.discography import Album, Discography
+from measurement_pipeline.sandbox.memory import Memory
 
 Object = dict[str, Any]
 
@@ -37,18 +37,25 @@ class Orders(BaseModel):
     count: int | None = Field(default=None, ge=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(BaseModel):
     """One run."""
+
+    model_config = ConfigDict(frozen=True)
 
     id: str
     albums: tuple[str, ...]
-    input_body: bytes
+    input_text: str
+    """The body of the request that started it, a byte a character."""
     input_type: str
     started_at: datetime
     seconds: float
     ends: str
     message: str
+
+    @property
+    def input_body(self) -> bytes:
+        """The body of the request that started it."""
+        return self.input_text.encode("latin-1")
 
     @property
     def ends_at(self) -> datetime:
@@ -78,11 +85,13 @@ class Run:
 class ApifyRuns:
     """All runs of the actor, and what they cost."""
 
-    def __init__(self, behaviour: Behaviour, discography: Discography, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, behaviour: Behaviour, discography: Discography, clock: Callable[[], datetime], memory: Memory
+    ) -> None:
         self._behaviour = behaviour
         self._discography = discography
         self._clock = clock
-        self._runs: dict[str, Run] = {}
+        self._runs = memory.table("apify runs")
         self._orders: list[Orders] = []
 
     def order(self, orders: Orders) -> None:
@@ -97,28 +106,33 @@ class ApifyRuns:
             # Not drawn by the seed: a database that outlives these doubles knows the ids of those before them.
             id=f"ru{secrets.token_hex(8)[:15]}",
             albums=tuple(filter(None, map(_album_id, urls))),
-            input_body=input_body,
+            input_text=input_body.decode("latin-1"),
             input_type=input_type,
             started_at=self._clock(),
             seconds=self._behaviour.actor_seconds if orders.seconds is None else orders.seconds,
             ends=orders.ends,
             message=orders.message or _MESSAGES[orders.ends],
         )
-        self._runs[run.id] = run
+        self._runs[run.id] = run.model_dump(mode="json")
         return run
 
     def run(self, identity: str) -> Run | None:
         """A run by its id, or by that of its dataset or key-value store."""
-        return self._runs.get(f"ru{identity[2:]}")
+        found = self._runs.get(f"ru{identity[2:]}")
+        return None if found is None else Run.model_validate(found)
 
     def newest_first(self) -> list[Run]:
         """All runs that are listed by now."""
         listed = self._clock() - timedelta(seconds=self._behaviour.listing_lag)
-        return [run for run in reversed(self._runs.values()) if run.started_at <= listed]
+        return [run for run in reversed(self._all()) if run.started_at <= listed]
 
     def usage(self) -> dict[str, int]:
         """What was paid for."""
-        return {"runs": len(self._runs), "albums": sum(len(run.albums) for run in self._runs.values())}
+        runs = self._all()
+        return {"runs": len(runs), "albums": sum(len(run.albums) for run in runs)}
+
+    def _all(self) -> list[Run]:
+        return [Run.model_validate(run) for run in self._runs.documents()]
 
     def found(self, run: Run) -> int:
         """How many items a run is said to have found until now."""
@@ -134,7 +148,7 @@ class ApifyRuns:
         """The items of a run, as far as they are to be seen: the last ones come late."""
         found = self._found(run)
         late = self._clock() < run.ends_at + timedelta(seconds=self._behaviour.dataset_lag)
-        return [self._item(album) for album in run.albums[: found // 2 if late else found]]
+        return [self._item(album, run.started_at) for album in run.albums[: found // 2 if late else found]]
 
     def _next_orders(self) -> Orders:
         if not self._orders:
@@ -146,21 +160,21 @@ class ApifyRuns:
             self._orders[0] = orders.model_copy(update={"count": orders.count - 1})
         return orders
 
-    def _item(self, identity: str) -> Object:
+    def _item(self, identity: str, at: datetime) -> Object:
         album = self._discography.album(identity)
         item: Object = {"id": identity, "name": "", "label": None, "copyright": [], "tracks": []}
         if album is not None:
             label = f"{album.artist} Recordings"
-            item |= {"name": album.name, "label": label, "copyright": [f"℗ {label}"], "tracks": self._tracks(album)}
+            item |= {"name": album.name, "label": label, "copyright": [f"℗ {label}"], "tracks": self._tracks(album, at)}
         if self._behaviour.draw(identity, "id") < self._behaviour.items_without_id:
             del item["id"]
         return item
 
-    def _tracks(self, album: Album) -> list[Object]:
+    def _tracks(self, album: Album, at: datetime) -> list[Object]:
         tracks = []
         for track in album.tracks:
             draw, share = self._behaviour.draw(track.id, "streamCount"), self._behaviour.tracks_without_count
-            count = self._discography.play_count(track.isrc)
+            count = self._discography.play_count(track.isrc, at)
             entry: Object = {"id": track.id, "name": track.title, "duration": 150_000 + int(draw * 120_000)}
             if draw >= share and count is not None:
                 entry["streamCount"] = 0 if draw < 2 * share else count

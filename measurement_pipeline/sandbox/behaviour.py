@@ -6,7 +6,7 @@ what is known of one recording is the catalogue (`catalogue`).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
 
@@ -66,8 +66,11 @@ class Behaviour:
     """Answers without `track_info` and `source_ids`."""
 
     points: int | None = None
-    """Exactly so many points a recording. None: from the day before release."""
-    last_day: date = date(2026, 9, 22)
+    """So many points a recording up to `counted_on`, and one for each day since. None: from the day before release."""
+    counted_on: date = date(2026, 9, 22)
+    """The day whose counts a catalogue has: a history passes its `play_count` on that day."""
+    last_day: date | None = None
+    """The last day of every history, and of what Spotify displays. None: yesterday in UTC, and today's counts are displayed."""
     tracked_since: date | None = date(2024, 1, 1)
     """Histories of older recordings begin here, at that day's count. None: all are whole."""
 
@@ -89,6 +92,14 @@ class Behaviour:
     spotify_token_seconds: int = 3600
     tracks_without_isrc: float = 0.005
     """Share of tracks that Spotify knows without an ISRC."""
+
+    def history_until(self, now: datetime) -> date:
+        """The last day of a history that is asked for at `now`."""
+        return self.last_day or (now - timedelta(days=1)).date()
+
+    def displayed_on(self, now: datetime) -> date:
+        """The day whose counts Spotify displays at `now`."""
+        return self.last_day or now.date()
 
     def role(self, isrc: str) -> Role:
         """The role of a recording, fixed or drawn."""
@@ -113,6 +124,7 @@ class Behaviour:
 
 
 PLAIN = Behaviour(
+    last_day=Behaviour().counted_on,
     search_lag=0,
     absent=0,
     later=0,
@@ -129,7 +141,10 @@ PLAIN = Behaviour(
     spotify_batches=True,
     tracks_without_isrc=0,
 )
-"""Nothing awkward: every recording has a history of usable numbers, search sees at once, and a run of the actor ends at once."""
+"""Nothing awkward: every recording has a history of usable numbers, search sees at once, and a run of the actor ends at once.
+
+The vendors' figures stand still on the day of the catalogue's counts, so that tests and benchmarks get the same ones on any day.
+"""
 
 
 def utc_now() -> datetime:

@@ -33,8 +33,8 @@ SAMPLE_REISSUES: Mapping[str, tuple[str, ...]] = {
 class Known(BaseModel):
     """What is known of one recording; whatever is missing derives from the seed.
 
-    Its invented history ends at `play_count` and begins the day before `release_date`. Without `artist` and `album` it is on no
-    album. `reissued_on` are further albums of the same artist that hold it.
+    Its invented history begins the day before `release_date` and has `play_count` on `Behaviour.counted_on`. Without `artist` and
+    `album` it is on no album. `reissued_on` are further albums of the same artist that hold it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,11 +1,13 @@
-"""The page that Stripe Checkout would show: one button that saves a card which does not exist."""
+"""The page that Stripe Checkout would show: a button for each type of payment method that the session offers."""
 
 from html import escape
+from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from measurement_pipeline.sandbox.memory import Memory
 from measurement_pipeline.sandbox.stripe_objects import StripeError, StripeObjects
 
 _PAGE = """<!doctype html>
@@ -22,7 +24,7 @@ _PAGE = """<!doctype html>
   h1 {{ margin: 0 0 .5rem; font-size: 1.3rem; }}
   .card {{ margin: 1.5rem 0; padding: 1rem; border: 1px solid #d5d8de; border-radius: 8px;
           font-family: ui-monospace, monospace; }}
-  button {{ width: 100%; padding: .8rem; border: 0; border-radius: 8px; cursor: pointer;
+  button {{ width: 100%; margin-top: .5rem; padding: .8rem; border: 0; border-radius: 8px; cursor: pointer;
            background: #3d4ee0; color: #fff; font: inherit; font-weight: 600; }}
   button:focus-visible {{ outline: 3px solid #9aa5ff; outline-offset: 2px; }}
   small {{ color: #667; }}
@@ -31,30 +33,33 @@ _PAGE = """<!doctype html>
 <body><main>
 <h1>{title}</h1>
 {content}
-<p><small>This is the sandbox: no card exists, and nothing is charged.</small></p>
+<p><small>This is the sandbox: nothing here exists, and nothing is charged.</small></p>
 </main></body>
 </html>
 """
 _FORM = """<p>{what}</p>
 <div class="card">4242 4242 4242 4242<br>12 / 34 &nbsp; 123</div>
-<form method="post"><button type="submit">Save card</button></form>"""
+<form method="post">{buttons}</form>"""
 _WHAT = {
-    "setup": "Saves a card for your account. Nothing is charged.",
-    "subscription": "Saves a card for your account and starts the free tier.",
+    "setup": "Saves a payment method for your account. Nothing is charged.",
+    "subscription": "Saves a payment method for your account and starts the free tier.",
 }
+_BUTTON = '<button type="submit" name="type" value="{kind}">Save {what}</button>'
+_NAMES = {"card": "card", "link": "Link", "us_bank_account": "bank account"}
 
 
 class CheckoutPage:
     """The hosted page of each session, at the session's `url`."""
 
-    def __init__(self, objects: StripeObjects) -> None:
+    def __init__(self, objects: StripeObjects, memory: Memory) -> None:
         self._objects = objects
+        self._memory = memory
 
     def routes(self) -> list[BaseRoute]:
-        """Showing the page and pressing its button."""
+        """Showing the page and pressing one of its buttons."""
         return [
             Route("/checkout/{id}", self._show, methods=["GET"]),
-            Route("/checkout/{id}", self._save_card, methods=["POST"]),
+            Route("/checkout/{id}", self._save, methods=["POST"]),
         ]
 
     async def _show(self, request: Request) -> Response:
@@ -63,16 +68,19 @@ class CheckoutPage:
         except StripeError as error:
             return _page("Nothing here", f"<p>{escape(str(error))}</p>", error.status)
         if session["status"] == "complete":
-            return _page("Card saved", "<p>The card is on file. You can close this page.</p>")
+            return _page("Saved", "<p>The payment method is on file. You can close this page.</p>")
         if session["status"] == "expired":
             return _page("This link has expired", "<p>Ask for a new one.</p>", 410)
-        return _page("Save a card", _FORM.format(what=_WHAT[session["mode"]]))
+        buttons = "".join(_BUTTON.format(kind=kind, what=_NAMES[kind]) for kind in session["payment_method_types"])
+        return _page("Save a payment method", _FORM.format(what=_WHAT[session["mode"]], buttons=buttons))
 
-    async def _save_card(self, request: Request) -> Response:
+    async def _save(self, request: Request) -> Response:
+        chosen = parse_qs((await request.body()).decode("latin-1")).get("type", [None])[0]
         try:
-            session = self._objects.complete_session(request.path_params["id"])
+            with self._memory.transaction():
+                session = self._objects.complete_session(request.path_params["id"], chosen)
         except StripeError as error:
-            return _page("This card was not saved", f"<p>{escape(str(error))}</p>", error.status)
+            return _page("Nothing was saved", f"<p>{escape(str(error))}</p>", error.status)
         return RedirectResponse(session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"]), 303)
 
 

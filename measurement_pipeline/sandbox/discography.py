@@ -5,6 +5,7 @@ Pure. An id derives from names, so it is the same in any process; one recording 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import blake2b
 
 from measurement_pipeline.sandbox.behaviour import Behaviour
@@ -86,12 +87,12 @@ class Discography:
         """What is known of a recording on one of the albums."""
         return self._known[isrc]
 
-    def play_count(self, isrc: str) -> int | None:
-        """What is displayed today: what the recording's history ends at. None where it is not out yet."""
-        known = self._known[isrc]
-        if known.play_count is not None:
+    def play_count(self, isrc: str, now: datetime) -> int | None:
+        """What is displayed at `now`: a point of the series of the recording's history. None where it is not out yet."""
+        known, day = self._known[isrc], self._behaviour.displayed_on(now)
+        if known.play_count is not None and day == self._behaviour.counted_on:
             return known.play_count
-        _, counts = history(isrc, known, self._behaviour)
+        _, counts = history(isrc, known, self._behaviour, day)
         return counts[-1] if counts else None
 
 

@@ -8,10 +8,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from http import HTTPStatus
+from typing import Literal
 from urllib.parse import parse_qsl
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -27,6 +28,7 @@ from measurement_pipeline.sandbox.catalogue import CATALOGUE, Known
 from measurement_pipeline.sandbox.checkout_page import CheckoutPage
 from measurement_pipeline.sandbox.discography import Discography
 from measurement_pipeline.sandbox.faults import FAULTS, Answer, Fault, Faults
+from measurement_pipeline.sandbox.memory import Memory
 from measurement_pipeline.sandbox.request_log import RequestLog
 from measurement_pipeline.sandbox.songstats_double import SongstatsDouble
 from measurement_pipeline.sandbox.spotify_double import SpotifyDouble
@@ -42,6 +44,19 @@ class _Card(BaseModel):
     card: bool
 
 
+class _PaymentMethod(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["card", "link", "us_bank_account"] = "card"
+    expires: tuple[int, int] | None = None
+    wallet: str | None = None
+    default: bool = False
+
+
+class _Deployment(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    id: str = Field(min_length=1)
+
+
 class Front:
     """All doubles behind one address.
 
@@ -54,19 +69,21 @@ class Front:
         catalogue: Mapping[str, Known],
         base_url: Callable[[], str],
         clock: Callable[[], datetime],
+        memory: Memory,
     ) -> None:
+        self._memory = memory
         self._latency = behaviour.latency
         self._faults = Faults()
         self._log = RequestLog(clock)
-        self._songstats = SongstatsDouble(behaviour, catalogue, clock)
-        self._objects = StripeObjects(behaviour, base_url, clock)
+        self._songstats = SongstatsDouble(behaviour, catalogue, clock, memory)
+        self._objects = StripeObjects(behaviour, base_url, clock, memory)
         self._discography = Discography(behaviour, catalogue)
-        self._runs = ApifyRuns(behaviour, self._discography, clock)
+        self._runs = ApifyRuns(behaviour, self._discography, clock, memory)
         self._vendors = Starlette(
             routes=[
                 *self._songstats.routes(),
-                *StripeDouble(behaviour, self._objects, clock).routes(),
-                *CheckoutPage(self._objects).routes(),
+                *StripeDouble(behaviour, self._objects, clock, memory).routes(),
+                *CheckoutPage(self._objects, memory).routes(),
                 *ApifyDouble(behaviour, self._runs, clock).routes(),
                 *SpotifyDouble(behaviour, self._discography, clock).routes(),
             ],
@@ -84,6 +101,8 @@ class Front:
                 Route("/_actor", self._order_runs, methods=["POST"]),
                 Route("/_actor", self._actor_usage, methods=["GET"]),
                 Route("/_accounts/{id}/card", self._set_card, methods=["POST"]),
+                Route("/_accounts/{id}/payment_methods", self._give_payment_method, methods=["POST"]),
+                Route("/_deployment", self._belong_to, methods=["POST"]),
             ],
             exception_handlers={ValidationError: _malformed},
         )
@@ -148,12 +167,29 @@ class Front:
         return JSONResponse(self._runs.usage())
 
     async def _set_card(self, request: Request) -> Response:
-        try:
-            account = str(UUID(request.path_params["id"]))
-        except ValueError:
-            return JSONResponse({"error": "an account is a UUID"}, 400)
         wanted = _Card.model_validate_json(await request.body())
-        return JSONResponse(self._objects.set_card(account, card=wanted.card))
+        with self._memory.transaction():
+            return JSONResponse(self._objects.set_card(_account(request), card=wanted.card))
+
+    async def _give_payment_method(self, request: Request) -> Response:
+        wanted = _PaymentMethod.model_validate_json(await request.body())
+        with self._memory.transaction():
+            given = self._objects.give_payment_method(
+                _account(request), wanted.type, expires=wanted.expires, wallet=wanted.wallet, default=wanted.default
+            )
+        return JSONResponse(given, 201)
+
+    async def _belong_to(self, request: Request) -> Response:
+        deployment = _Deployment.model_validate_json(await request.body())
+        return JSONResponse({"known": self._memory.belong_to(deployment.id)})
+
+
+def _account(request: Request) -> str:
+    """The account that the path names. Raises `HTTPException` where it is no UUID."""
+    try:
+        return str(UUID(request.path_params["id"]))
+    except ValueError:
+        raise HTTPException(400, "an account is a UUID") from None
 
 
 async def _whole_answer(app: ASGIApp, scope: Scope, receive: Receive) -> Answer:

@@ -98,6 +98,25 @@ class Sandbox:
         customer: str = self._call("POST", f"/_accounts/{account}/card", json={"card": on_file}).json()["id"]
         return customer
 
+    def payment_method(
+        self,
+        account: str,
+        kind: str = "card",
+        *,
+        expires: tuple[int, int] | None = None,
+        wallet: str | None = None,
+        default: bool = False,
+    ) -> str:
+        """Gives an account's Stripe customer one more payment method; `expires` is a year and a month. The customer's id."""
+        body = {"type": kind, "expires": expires, "wallet": wallet, "default": default}
+        customer: str = self._call("POST", f"/_accounts/{account}/payment_methods", json=body).json()["id"]
+        return customer
+
+    def belong_to(self, deployment: str) -> bool:
+        """Makes the doubles remember for this deployment from now on. Whether they know anything of it already."""
+        known: bool = self._call("POST", "/_deployment", json={"id": deployment}).json()["known"]
+        return known
+
     def _call(self, method: str, path: str, **more: Any) -> httpx.Response:
         return self._http.request(method, path, **more).raise_for_status()
 

@@ -7,9 +7,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from ipaddress import ip_address
+from pathlib import Path
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -18,6 +19,7 @@ from measurement_pipeline.sandbox.behaviour import Behaviour, utc_now
 from measurement_pipeline.sandbox.catalogue import Known
 from measurement_pipeline.sandbox.front import Front
 from measurement_pipeline.sandbox.handle import Sandbox
+from measurement_pipeline.sandbox.memory import Memory
 
 Clock = Callable[[], datetime]
 
@@ -28,17 +30,19 @@ def serve(
     *,
     behaviour: Behaviour | None = None,
     catalogue: Mapping[str, Known] | None = None,
+    memory: Path | None = None,
     on_ready: Callable[[str], None] = lambda _url: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Serves until SIGTERM or SIGINT, or until `should_stop`, asked every second, says so.
 
-    `on_ready` is handed the base URL, the same for all vendors, once connections are accepted.
+    `on_ready` is handed the base URL, the same for all vendors, once connections are accepted. `memory` is the file in which
+    the vendors keep what they know; None: it ends with the process.
     After a signal the process ends as that signal ends it; KeyboardInterrupt for SIGINT. Raises
-    ValueError for a host that is not loopback and OSError where the port is taken.
+    ValueError for a host that is not loopback, OSError where the port is taken, and `MemoryFileError`.
     """
-    with _listening(host, port) as listener:
-        server = _server(listener, behaviour or Behaviour(), catalogue or {}, utc_now)
+    with _listening(host, port) as listener, closing(Memory(memory)) as remembered:
+        server = _server(listener, behaviour or Behaviour(), catalogue or {}, utc_now, remembered)
         threading.Thread(target=_stop_when, args=(server, should_stop), daemon=True).start()
         on_ready(_url(listener))
         server.run(sockets=[listener])
@@ -51,14 +55,16 @@ def running(
     catalogue: Mapping[str, Known] | None = None,
     port: int = 0,
     clock: Clock = utc_now,
+    memory: Path | None = None,
 ) -> Iterator[Sandbox]:
     """The doubles in a thread of this process, for as long as the block lasts.
 
-    On a free port unless one is named. Raises OSError where that is taken.
+    On a free port unless one is named. `memory` is the file in which the vendors keep what they know; None: it ends with the
+    block. Raises OSError where the port is taken, and `MemoryFileError`.
     """
     behaviour = behaviour or Behaviour()
-    with _listening("127.0.0.1", port) as listener:
-        server = _server(listener, behaviour, catalogue or {}, clock)
+    with _listening("127.0.0.1", port) as listener, closing(Memory(memory)) as remembered:
+        server = _server(listener, behaviour, catalogue or {}, clock, remembered)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True)
         thread.start()
         try:
@@ -78,9 +84,9 @@ class _HttpProtocol(HttpToolsProtocol):
 
 
 def _server(
-    listener: socket.socket, behaviour: Behaviour, catalogue: Mapping[str, Known], clock: Clock
+    listener: socket.socket, behaviour: Behaviour, catalogue: Mapping[str, Known], clock: Clock, memory: Memory
 ) -> uvicorn.Server:
-    front = Front(behaviour, catalogue, lambda: _url(listener), clock)
+    front = Front(behaviour, catalogue, lambda: _url(listener), clock, memory)
     return uvicorn.Server(
         uvicorn.Config(
             front,

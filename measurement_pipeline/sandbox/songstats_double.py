@@ -9,7 +9,6 @@ recording here; any other identifier is not found. What a 200 says is `songstats
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import lru_cache, wraps
 
@@ -19,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from measurement_pipeline.sandbox.behaviour import Behaviour, Role
 from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.memory import Memory, Table
 from measurement_pipeline.sandbox.series import GBUM72501895
 from measurement_pipeline.sandbox.songstats_body import AGGREGATES, OTHER_METRICS, render
 
@@ -36,14 +36,6 @@ _UNKNOWN = Known()
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-@dataclass(slots=True)
-class Usage:
-    """What one month saw: requests for recordings, and the distinct ones there was data of."""
-
-    requests: int = 0
-    objects: set[str] = field(default_factory=set)
-
-
 class SongstatsDouble:
     """The API, what it knows of recordings, and the month's bill."""
 
@@ -52,12 +44,14 @@ class SongstatsDouble:
         behaviour: Behaviour,
         catalogue: Mapping[str, Known],
         clock: Callable[[], datetime],
+        memory: Memory,
     ) -> None:
         self._behaviour = behaviour
         self._catalogue = dict(catalogue)
         self._clock = clock
-        self._asked: dict[str, int] = {}
-        self._months: dict[tuple[int, int], Usage] = {}
+        self._memory = memory
+        self._requests = memory.table("songstats requests by month")
+        self._asked = memory.table("songstats requests by isrc")
         # Bounded: the bodies of a large catalogue are hundreds of megabytes.
         self._body = lru_cache(maxsize=256)(self._render)
 
@@ -87,7 +81,9 @@ class SongstatsDouble:
         return guarded
 
     async def _historic_stats(self, request: Request) -> Response:
-        self._usage().requests += 1
+        now = self._clock()
+        # Counted before it is answered: a process that is killed in between has counted a request, like the vendor.
+        self._requests.count(_month(now))
         query = request.query_params
         sources = tuple(name for name in query.get("source", "").lower().split(",") if name)
         if not sources:
@@ -105,19 +101,19 @@ class SongstatsDouble:
         isrc = query.get("isrc", "")
         if not self._found(isrc):
             return _error(404, "Track not found. ")
-        self._usage().objects.add(isrc)
+        self._objects(now)[isrc] = True
         asked_for = SOURCES if "all" in sources else tuple(dict.fromkeys(sources))
         aggregates = query.get("with_aggregates", "").lower() == "true"
-        body = self._body(isrc, asked_for, aggregates, start, end)
+        body = self._body(isrc, asked_for, aggregates, start, end, self._behaviour.history_until(now))
         return Response(body, media_type="application/json")
 
     def _found(self, isrc: str) -> bool:
         if not _ISRC.fullmatch(isrc):
             return False
-        self._asked[isrc] = self._asked.get(isrc, 0) + 1
+        asked = self._asked.count(isrc)
         role = self._role(isrc)
         if role is Role.LATER:
-            return self._asked[isrc] > self._behaviour.discovered_after
+            return asked > self._behaviour.discovered_after
         return role is not Role.ABSENT
 
     def _role(self, isrc: str) -> Role:
@@ -132,6 +128,7 @@ class SongstatsDouble:
         aggregates: bool,  # noqa: FBT001  # lru_cache tells keyword calls apart from positional ones
         start: date | None,
         end: date | None,
+        until: date,
     ) -> bytes:
         return render(
             isrc,
@@ -142,21 +139,26 @@ class SongstatsDouble:
             aggregates=aggregates,
             start=start,
             end=end,
+            until=until,
         )
 
     async def _status(self, _: Request) -> Response:
         now = self._clock()
         status: dict[str, int | str] = {}
         for name, month in (("current", now), ("previous", now.replace(day=1) - timedelta(days=1))):
-            usage = self._months.get((month.year, month.month), Usage())
-            status[f"{name}_month_total_requests"] = usage.requests
-            status[f"{name}_month_total_requested_objects"] = len(usage.objects)
-            status[f"{name}_month_total_bill"] = f"{len(usage.objects) / 10:.2f}"
+            objects = len(self._objects(month))
+            status[f"{name}_month_total_requests"] = self._requests.get(_month(month), 0)
+            status[f"{name}_month_total_requested_objects"] = objects
+            status[f"{name}_month_total_bill"] = f"{objects / 10:.2f}"
         return _success(status=status)
 
-    def _usage(self) -> Usage:
-        now = self._clock()
-        return self._months.setdefault((now.year, now.month), Usage())
+    def _objects(self, at: datetime) -> Table:
+        """The recordings of that month that there was data of."""
+        return self._memory.table(f"songstats objects of {_month(at)}")
+
+
+def _month(at: datetime) -> str:
+    return f"{at:%Y-%m}"
 
 
 async def _sources(_: Request) -> Response:

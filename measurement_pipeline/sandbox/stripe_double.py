@@ -1,13 +1,13 @@
 """The double of the Stripe API: routes, key, form parameters, idempotency, and errors as Stripe's.
 
-What it knows is `stripe_objects`; the page a person sees is `checkout_page`. A parameter it does
-not know is refused, as Stripe does: a client cannot believe that something took effect which did
-not.
+It implements one version of the API, `API_VERSION`, and the later ones of the same name, which only add to it. What it knows is
+`stripe_objects`; the page a person sees is `checkout_page`. A parameter that it does not know is refused, as Stripe does, so that
+no client believes that something took effect which did not.
 """
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 
 from starlette.requests import Request
@@ -15,27 +15,34 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from measurement_pipeline.sandbox.behaviour import Behaviour
-from measurement_pipeline.sandbox.stripe_objects import Object, StripeError, StripeObjects, missing
-from measurement_pipeline.sandbox.stripe_params import Params, nested, only, page_size, required
+from measurement_pipeline.sandbox.memory import Memory
+from measurement_pipeline.sandbox.stripe_objects import (
+    PAYMENT_METHOD_TYPES,
+    Object,
+    StripeError,
+    StripeObjects,
+    missing,
+)
+from measurement_pipeline.sandbox.stripe_params import ACCEPTED, Params, nested, only, page_size, required
+
+API_VERSION = "2026-10-28.endive"
+"""What Stripe's library for Python pins; a test holds the two together."""
 
 _SEARCH = re.compile(r"""\s*metadata\[(['"])(?P<name>[^'"\\]+)\1\]\s*:\s*(['"])(?P<value>[^'"\\]*)\3\s*""")
-_CUSTOMER_PARAMS = {"metadata", "email", "name", "description"}
-_SESSION_PARAMS = {
-    "cancel_url", "client_reference_id", "currency", "customer", "line_items", "metadata", "mode",
-    "payment_method_collection", "payment_method_types", "setup_intent_data", "subscription_data",
-    "success_url",
-}  # fmt: skip
 _KEYS_KEPT = timedelta(hours=24)
 
 
 class StripeDouble:
     """The API in front of the objects, and the answers it keeps for idempotency keys."""
 
-    def __init__(self, behaviour: Behaviour, objects: StripeObjects, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, behaviour: Behaviour, objects: StripeObjects, clock: Callable[[], datetime], memory: Memory
+    ) -> None:
         self._key = behaviour.stripe_key
         self._objects = objects
         self._clock = clock
-        self._kept: dict[str, tuple[datetime, tuple[str, bytes], bytes]] = {}
+        self._memory = memory
+        self._kept = memory.table("stripe idempotency keys")
         self._answered = 0
 
     def routes(self) -> list[BaseRoute]:
@@ -51,26 +58,33 @@ class StripeDouble:
             ("GET", "/v1/checkout/sessions/{id}", self._retrieve_session),
             ("POST", "/v1/checkout/sessions/{id}/expire", self._expire_session),
         ]
-        return [Route(path, self._endpoint(handler), methods=[method]) for method, path, handler in served]
+        return [
+            Route(path, self._endpoint(handler, ACCEPTED[f"{method} {path}"]), methods=[method])
+            for method, path, handler in served
+        ]
 
-    def _endpoint(self, handler: Callable[[Params, str], Object]) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(
+        self, handler: Callable[[Params, str], Object], accepted: frozenset[str]
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            body = await request.body()
+            body = (await request.body()).decode()
             self._answered += 1
-            headers = {"request-id": f"req_{self._answered:014d}"}
+            headers = {"request-id": f"req_{self._answered:014d}", "stripe-version": API_VERSION}
+            key = request.headers.get("idempotency-key") if request.method == "POST" else None
             try:
                 self._check_key(request.headers.get("authorization", ""))
-                key = request.headers.get("idempotency-key") if request.method == "POST" else None
+                _check_version(request.headers.get("stripe-version", API_VERSION))
                 if key is not None and (kept := self._kept_answer(key, request.url.path, body)) is not None:
                     return _json(200, kept, headers | {"idempotent-replayed": "true"})
-                text = body.decode() if request.method == "POST" else request.url.query
-                content = json.dumps(handler(nested(text), request.path_params.get("id", ""))).encode()
+                params = nested(body if request.method == "POST" else request.url.query)
+                only(params, accepted)
+                with self._memory.transaction():
+                    content = json.dumps(handler(params, request.path_params.get("id", "")))
+                    if key is not None:
+                        self._kept[key] = self._clock().isoformat(), [request.url.path, body], content
             except StripeError as error:
-                return _json(error.status, json.dumps({"error": error.error}).encode(), headers)
-            if key is not None:
-                self._kept[key] = self._clock(), (request.url.path, body), content
-                headers["idempotency-key"] = key
-            return _json(200, content, headers)
+                return _json(error.status, json.dumps({"error": error.error}), headers)
+            return _json(200, content, headers if key is None else headers | {"idempotency-key": key})
 
         return endpoint
 
@@ -81,21 +95,23 @@ class StripeDouble:
                 "Invalid API Key provided." if authorization else "You did not provide an API key.",
             )
 
-    def _kept_answer(self, key: str, path: str, body: bytes) -> bytes | None:
+    def _kept_answer(self, key: str, path: str, body: str) -> str | None:
         """What this key was answered before. Raises `StripeError` where it came with others."""
-        if key not in self._kept or self._kept[key][0] <= self._clock() - _KEYS_KEPT:
+        if key not in self._kept:
             return None
-        _, first_request, content = self._kept[key]
-        if first_request != (path, body):
+        at, first_request, content = self._kept[key]
+        if datetime.fromisoformat(at) <= self._clock() - _KEYS_KEPT:
+            return None
+        if first_request != [path, body]:
             raise StripeError(
                 400,
                 f"The idempotency key '{key}' was first used with other parameters.",
                 kind="idempotency_error",
             )
-        return content
+        kept: str = content
+        return kept
 
     def _search_customers(self, params: Params, _: str) -> Object:
-        only(params, {"query", "limit"})
         query = required(params, "query")
         match = _SEARCH.fullmatch(query)
         if match is None:
@@ -114,7 +130,6 @@ class StripeDouble:
         }
 
     def _list_customers(self, params: Params, _: str) -> Object:
-        only(params, {"limit"})
         living, limit = self._objects.living_customers(), page_size(params)
         return {
             "object": "list",
@@ -124,38 +139,34 @@ class StripeDouble:
         }
 
     def _create_customer(self, params: Params, _: str) -> Object:
-        only(params, _CUSTOMER_PARAMS)
         return self._objects.create_customer(params)
 
-    def _retrieve_customer(self, params: Params, identity: str) -> Object:
-        only(params, set())
+    def _retrieve_customer(self, _: Params, identity: str) -> Object:
         return self._objects.customer(identity)
 
-    def _delete_customer(self, params: Params, identity: str) -> Object:
-        only(params, set())
+    def _delete_customer(self, _: Params, identity: str) -> Object:
         return self._objects.delete_customer(identity)
 
     def _list_payment_methods(self, params: Params, _: str) -> Object:
-        only(params, {"customer", "type", "limit"})
         customer = self._objects.living_customer(required(params, "customer"))
-        cards = self._objects.cards(customer["id"]) if params.get("type", "card") == "card" else []
+        found = self._objects.payment_methods(customer["id"], params.get("type"))
         limit = page_size(params)
         return {
             "object": "list",
-            "data": cards[:limit],
-            "has_more": len(cards) > limit,
+            "data": found[:limit],
+            "has_more": len(found) > limit,
             "url": "/v1/payment_methods",
         }
 
     def _create_session(self, params: Params, _: str) -> Object:
-        only(params, _SESSION_PARAMS)
         mode = required(params, "mode")
         success_url = required(params, "success_url")
         if not re.match(r"https?://", success_url):
             raise StripeError(400, f"Not a valid URL: {success_url}", code="url_invalid", param="success_url")
+        _check_payment_method_types(params.get("allowed_payment_method_types", {}))
         if mode == "setup":
-            if "currency" not in params and "payment_method_types" not in params:
-                raise StripeError(400, "Setup mode needs currency or payment_method_types.", param="currency")
+            if "currency" not in params and "allowed_payment_method_types" not in params:
+                raise StripeError(400, "Setup mode needs currency or allowed_payment_method_types.", param="currency")
             if "line_items" in params:
                 raise StripeError(400, "Setup mode sells nothing: line_items is not allowed.", param="line_items")
         elif mode == "subscription":
@@ -174,13 +185,24 @@ class StripeDouble:
             )
         return self._objects.create_session(params)
 
-    def _retrieve_session(self, params: Params, identity: str) -> Object:
-        only(params, set())
+    def _retrieve_session(self, _: Params, identity: str) -> Object:
         return self._objects.session(identity)
 
-    def _expire_session(self, params: Params, identity: str) -> Object:
-        only(params, set())
+    def _expire_session(self, _: Params, identity: str) -> Object:
         return self._objects.expire_session(identity)
+
+
+def _check_version(asked: str) -> None:
+    """Raises `StripeError` for a version of the API under another name: what it means may differ."""
+    if asked.rpartition(".")[2] != API_VERSION.rpartition(".")[2]:
+        raise StripeError(400, f"This double implements API version {API_VERSION}, not {asked}.")
+
+
+def _check_payment_method_types(types: Mapping[str, str]) -> None:
+    for place, kind in types.items():
+        if kind not in PAYMENT_METHOD_TYPES:
+            param = f"allowed_payment_method_types[{place}]"
+            raise StripeError(400, f"Invalid {param}: must be one of {', '.join(PAYMENT_METHOD_TYPES)}", param=param)
 
 
 def unrecognized(method: str, path: str) -> Response:
@@ -189,8 +211,8 @@ def unrecognized(method: str, path: str) -> Response:
         "type": "invalid_request_error",
         "message": f"Unrecognized request URL ({method}: {path}).",
     }
-    return _json(404, json.dumps({"error": error}).encode(), {})
+    return _json(404, json.dumps({"error": error}), {})
 
 
-def _json(status: int, content: bytes, headers: dict[str, str]) -> Response:
+def _json(status: int, content: str, headers: dict[str, str]) -> Response:
     return Response(content, status, headers, "application/json")

@@ -1,19 +1,21 @@
-"""What the Stripe double holds: customers, cards, Checkout sessions, and a search that lags.
+"""What the Stripe double holds: customers, payment methods, Checkout sessions, and a search that lags.
 
 Objects are the dictionaries that go out as JSON. Routes, keys and parameters are `stripe_double`.
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 
 from measurement_pipeline.sandbox.behaviour import Behaviour
+from measurement_pipeline.sandbox.memory import Memory
 
 Object = dict[str, Any]
 SESSION_LIFE = timedelta(hours=24)
+PAYMENT_METHOD_TYPES = ("card", "link", "us_bank_account")
+"""What the Dashboard of this account enables: Checkout offers all of it, unless the session allows only some."""
 
 
 class StripeError(Exception):
@@ -42,16 +44,18 @@ def missing(what: str, value: str, param: str, status: int = 400) -> StripeError
 class StripeObjects:
     """One Stripe account in test mode."""
 
-    def __init__(self, behaviour: Behaviour, base_url: Callable[[], str], clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, behaviour: Behaviour, base_url: Callable[[], str], clock: Callable[[], datetime], memory: Memory
+    ) -> None:
         self._behaviour = behaviour
         self._base_url = base_url
         self._clock = clock
-        self._customers: dict[str, Object] = {}
-        self._cards: dict[str, Object] = {}
-        self._sessions: dict[str, Object] = {}
-        self._made = 0
+        self._customers = memory.table("stripe customers")
+        self._methods = memory.table("stripe payment methods")
+        self._sessions = memory.table("stripe checkout sessions")
+        self._numbers = memory.table("stripe numbers")
         # What search sees: each customer as it was written, with the time from which search does.
-        self._index: dict[str, list[tuple[datetime, Object | None]]] = {}
+        self._index = memory.table("stripe search")
         self._searches: deque[datetime] = deque()
 
     def create_customer(self, fields: Mapping[str, Any], *, search_at_once: bool = False) -> Object:
@@ -80,7 +84,8 @@ class StripeObjects:
         """A customer, deleted ones included. Raises `StripeError` where there is none."""
         if identity not in self._customers:
             raise missing("customer", identity, param, status)
-        return self._customers[identity]
+        found: Object = self._customers[identity]
+        return found
 
     def living_customer(self, identity: str) -> Object:
         """A customer that a parameter names. Raises `StripeError` for a deleted one too."""
@@ -91,16 +96,17 @@ class StripeObjects:
 
     def living_customers(self) -> list[Object]:
         """Those that were not deleted, newest first. Listing sees at once what search sees late."""
-        return [one for one in reversed(self._customers.values()) if not one.get("deleted")]
+        return [one for one in reversed(self._customers.documents()) if not one.get("deleted")]
 
     def delete_customer(self, identity: str) -> Object:
-        """Deletes a customer and its cards; search notices only after the lag."""
+        """Deletes a customer and its payment methods; search notices only after the lag."""
         if self.customer(identity).get("deleted"):
             raise missing("customer", identity, "id", 404)
-        self._remove_cards(identity)
-        self._customers[identity] = {"id": identity, "object": "customer", "deleted": True}
-        self._index[identity].append((self._search_time(), None))
-        return self._customers[identity]
+        self._remove_payment_methods(identity)
+        deleted = {"id": identity, "object": "customer", "deleted": True}
+        self._customers[identity] = deleted
+        self._index[identity] = [*self._index[identity], (self._search_time().isoformat(), None)]
+        return deleted
 
     def search_customers(self, name: str, value: str, limit: int) -> list[Object]:
         """Customers whose metadata has it, newest first, as search sees them.
@@ -114,20 +120,25 @@ class StripeObjects:
         if allowed and len(self._searches) >= allowed:
             raise StripeError(429, "Too many search requests.", code="rate_limit")
         self._searches.append(now)
-        seen = [self._as_seen(identity, now) for identity in reversed(self._index)]
+        seen = [_as_seen(versions, now) for versions in reversed(self._index.documents())]
         return [customer for customer in seen if customer and customer["metadata"].get(name) == value][:limit]
 
-    def cards(self, customer: str) -> list[Object]:
-        """The card payment methods of a customer, newest first."""
-        return [card for card in reversed(self._cards.values()) if card["customer"] == customer]
+    def payment_methods(self, customer: str, kind: str | None = None) -> list[Object]:
+        """The payment methods of a customer, newest first; of one type, or of all."""
+        found = reversed(self._methods.documents())
+        return [one for one in found if one["customer"] == customer and kind in (None, one["type"])]
 
     def create_session(self, fields: Mapping[str, Any]) -> Object:
         """A Checkout session, open for 24 hours. The customer it names must live."""
         identity = self._new_id("cs_test")
         now = self._clock()
+        allowed = (
+            list(fields["allowed_payment_method_types"].values()) if "allowed_payment_method_types" in fields else None
+        )
         session = {
             "id": identity,
             "object": "checkout.session",
+            "allowed_payment_method_types": allowed,
             "cancel_url": fields.get("cancel_url"),
             "client_reference_id": fields.get("client_reference_id"),
             "created": int(now.timestamp()),
@@ -137,61 +148,84 @@ class StripeObjects:
             "livemode": False,
             "metadata": dict(fields.get("metadata", {})),
             "mode": fields["mode"],
+            "payment_method_types": [kind for kind in PAYMENT_METHOD_TYPES if allowed is None or kind in allowed],
             "payment_status": "no_payment_required",
             "setup_intent": self._new_id("seti") if fields["mode"] == "setup" else None,
             "status": "open",
             "subscription": None,
             "success_url": fields["success_url"],
-            "url": f"{self._base_url()}/checkout/{identity}",
         }
         self._sessions[identity] = session
-        return session
+        return self._shown(session)
 
     def session(self, identity: str) -> Object:
         """A session as it is now. Raises `StripeError` where there is none."""
         if identity not in self._sessions:
             raise missing("checkout.session", identity, "session", 404)
-        session = self._sessions[identity]
+        session: Object = self._sessions[identity]
         if session["status"] == "open" and session["expires_at"] <= self._clock().timestamp():
-            session |= {"status": "expired", "url": None}
-        return session
+            self._sessions[identity] = session = session | {"status": "expired"}
+        return self._shown(session)
 
     def expire_session(self, identity: str) -> Object:
         """Ends an open session. Raises `StripeError` where it is not open."""
         session = self._open_session(identity)
-        session |= {"status": "expired", "url": None}
-        return session
+        self._sessions[identity] = session = session | {"status": "expired"}
+        return self._shown(session)
 
-    def complete_session(self, identity: str) -> Object:
-        """What the hosted page does once a card was entered.
+    def complete_session(self, identity: str, kind: str | None = None) -> Object:
+        """What the hosted page does once a payment method was entered: of the type `kind`, or the first that it offers.
 
-        Setup mode lists the card and leaves the default alone; a subscription makes it the default.
-        Raises `StripeError` where the session is not open.
+        The customer's default stays as it is; a subscription keeps the payment method for itself. Raises `StripeError` where the
+        session is not open or does not offer that type.
         """
         session = self._open_session(identity)
+        kind = kind or session["payment_method_types"][0]
+        if kind not in session["payment_method_types"]:
+            raise StripeError(400, f"This session does not offer {kind}.")
         if session["customer"] is None:
             session["customer"] = self.create_customer({})["id"]
         customer = self.living_customer(session["customer"])
-        card = self._add_card(customer["id"])
+        self._add_payment_method(customer["id"], kind)
         if session["mode"] == "subscription":
-            customer["invoice_settings"]["default_payment_method"] = card["id"]
             session["subscription"] = self._new_id("sub")
         self._written(customer)
-        session |= {"status": "complete", "url": None}
-        return session
+        self._sessions[identity] = session = session | {"status": "complete"}
+        return self._shown(session)
 
     def set_card(self, account: str, *, card: bool) -> Object:
-        """Gives an account's customer a card, or takes its cards away; search sees it at once."""
-        living = [one for one in self._customers.values() if one.get("metadata", {}).get("accountId") == account]
-        customer = living[0] if living else self.create_customer({"metadata": {"accountId": account}})
-        default = None
-        if card:
-            default = (self.cards(customer["id"]) or [self._add_card(customer["id"])])[0]["id"]
-        else:
-            self._remove_cards(customer["id"])
-        customer["invoice_settings"]["default_payment_method"] = default
+        """Gives an account's customer a card as its default, or takes all payment methods away; search sees it at once."""
+        customer = self._of_account(account)
+        if not card:
+            self._remove_payment_methods(customer["id"])
+            return self._default(customer, None)
+        cards = self.payment_methods(customer["id"], "card") or [self._add_payment_method(customer["id"], "card")]
+        return self._default(customer, cards[0]["id"])
+
+    def give_payment_method(
+        self, account: str, kind: str, *, expires: tuple[int, int] | None, wallet: str | None, default: bool
+    ) -> Object:
+        """Gives an account's customer one more payment method; search sees it at once. The customer."""
+        customer = self._of_account(account)
+        method = self._add_payment_method(customer["id"], kind, expires=expires, wallet=wallet)
+        return self._default(
+            customer, method["id"] if default else customer["invoice_settings"]["default_payment_method"]
+        )
+
+    def _of_account(self, account: str) -> Object:
+        living = [one for one in self._customers.documents() if one.get("metadata", {}).get("accountId") == account]
+        return living[0] if living else self.create_customer({"metadata": {"accountId": account}})
+
+    def _default(self, customer: Object, method: str | None) -> Object:
+        customer["invoice_settings"]["default_payment_method"] = method
+        self._customers[customer["id"]] = customer
         self._written(customer, search_at_once=True)
         return customer
+
+    def _shown(self, session: Object) -> Object:
+        """With the address of its page, which follows the doubles to another port."""
+        is_open = session["status"] == "open"
+        return session | {"url": f"{self._base_url()}/checkout/{session['id']}" if is_open else None}
 
     def _open_session(self, identity: str) -> Object:
         session = self.session(identity)
@@ -199,39 +233,47 @@ class StripeObjects:
             raise StripeError(400, f"This session is not open: it is {session['status']}.")
         return session
 
-    def _add_card(self, customer: str) -> Object:
+    def _add_payment_method(
+        self, customer: str, kind: str, *, expires: tuple[int, int] | None = None, wallet: str | None = None
+    ) -> Object:
         now = self._clock()
-        card: Object = {
+        year, month = expires or (now.year + 3, 12)
+        details: Object = {}
+        if kind == "card":
+            details = {"brand": "visa", "exp_month": month, "exp_year": year, "last4": "4242"}
+            details["wallet"] = None if wallet is None else {"type": wallet}
+        method: Object = {
             "id": self._new_id("pm"),
             "object": "payment_method",
-            "card": {"brand": "visa", "exp_month": 12, "exp_year": now.year + 3, "last4": "4242"},
+            kind: details,
             "created": int(now.timestamp()),
             "customer": customer,
             "livemode": False,
             "metadata": {},
-            "type": "card",
+            "type": kind,
         }
-        self._cards[card["id"]] = card
-        return card
+        self._methods[method["id"]] = method
+        return method
 
-    def _remove_cards(self, customer: str) -> None:
-        self._cards = {identity: card for identity, card in self._cards.items() if card["customer"] != customer}
+    def _remove_payment_methods(self, customer: str) -> None:
+        for method in self.payment_methods(customer):
+            del self._methods[method["id"]]
 
     def _written(self, customer: Object, *, search_at_once: bool = False) -> None:
         seen_from = self._clock() if search_at_once else self._search_time()
-        self._index.setdefault(customer["id"], []).append((seen_from, deepcopy(customer)))
+        self._index[customer["id"]] = [*self._index.get(customer["id"], []), (seen_from.isoformat(), customer)]
 
     def _search_time(self) -> datetime:
         return self._clock() + timedelta(seconds=self._behaviour.search_lag)
 
-    def _as_seen(self, identity: str, now: datetime) -> Object | None:
-        versions = [version for seen_from, version in self._index[identity] if seen_from <= now]
-        return versions[-1] if versions else None
-
     def _new_id(self, prefix: str) -> str:
-        self._made += 1
-        return self._id(prefix, str(self._made))
+        return self._id(prefix, str(self._numbers.count("made")))
 
     def _id(self, prefix: str, of: str) -> str:
         digest = blake2b(f"{self._behaviour.seed}:{of}".encode(), digest_size=10)
         return f"{prefix}_{digest.hexdigest()}"
+
+
+def _as_seen(versions: list[tuple[str, Object | None]], now: datetime) -> Object | None:
+    seen = [version for seen_from, version in versions if datetime.fromisoformat(seen_from) <= now]
+    return seen[-1] if seen else None

@@ -1,12 +1,43 @@
 """Stripe's form-encoded parameters: read into nested dictionaries, and refused as Stripe does."""
 
 import re
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 from measurement_pipeline.sandbox.stripe_objects import StripeError
 
 Params = dict[str, Any]
+
+ACCEPTED: Mapping[str, frozenset[str]] = {
+    "GET /v1/customers/search": frozenset({"query", "limit"}),
+    "GET /v1/customers": frozenset({"limit"}),
+    "POST /v1/customers": frozenset({"metadata[*]", "email", "name", "description"}),
+    "GET /v1/customers/{id}": frozenset(),
+    "DELETE /v1/customers/{id}": frozenset(),
+    "GET /v1/payment_methods": frozenset({"customer", "type", "limit"}),
+    "POST /v1/checkout/sessions": frozenset(
+        {
+            "allowed_payment_method_types[]",
+            "cancel_url",
+            "client_reference_id",
+            "currency",
+            "customer",
+            "line_items[][price]",
+            "line_items[][quantity]",
+            "metadata[*]",
+            "mode",
+            "payment_method_collection",
+            "setup_intent_data[metadata][*]",
+            "subscription_data[metadata][*]",
+            "subscription_data[trial_period_days]",
+            "success_url",
+        }
+    ),
+    "GET /v1/checkout/sessions/{id}": frozenset(),
+    "POST /v1/checkout/sessions/{id}/expire": frozenset(),
+}
+"""What each endpoint takes: `[]` stands for any place of a list, `[*]` for any name. Stripe takes all of it, and more."""
 
 _KEY_PART = re.compile(r"\[([^\[\]]*)\]")
 
@@ -29,15 +60,26 @@ def nested(text: str) -> Params:
     return params
 
 
-def only(params: Params, allowed: set[str]) -> None:
-    """Raises `StripeError` for the first parameter that is not allowed."""
-    if unknown := sorted(params.keys() - allowed):
-        raise StripeError(
-            400,
-            f"Received unknown parameter: {unknown[0]}",
-            code="parameter_unknown",
-            param=unknown[0],
-        )
+def only(params: Params, accepted: Collection[str]) -> None:
+    """Raises `StripeError` for the first parameter that is not accepted, at any depth."""
+    for path, written in sorted(_paths(params)):
+        if path in accepted or re.sub(r"\[[^\[\]]*\]$", "[*]", path) in accepted:
+            continue
+        root = written.partition("[")[0]
+        known = any(one.partition("[")[0] == root for one in accepted)
+        param = written if known else root
+        raise StripeError(400, f"Received unknown parameter: {param}", code="parameter_unknown", param=param)
+
+
+def _paths(params: Params, path: str = "", written: str = "") -> Iterator[tuple[str, str]]:
+    """Each value's path, with places of lists as `[]`, and as it was written."""
+    for name, value in params.items():
+        part = "[]" if name == "" or name.isdecimal() else f"[{name}]"
+        one, as_written = (path + part, f"{written}[{name}]") if path else (name, name)
+        if isinstance(value, dict):
+            yield from _paths(value, one, as_written)
+        else:
+            yield one, as_written
 
 
 def required(params: Params, name: str) -> str:

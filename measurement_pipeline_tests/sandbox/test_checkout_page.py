@@ -43,7 +43,34 @@ def test_setup_leaves_the_default_alone(client: Any) -> None:
     assert settings.default_payment_method is None
 
 
-def test_a_subscription_makes_the_card_the_default(client: Any) -> None:
+def test_without_a_list_the_page_offers_whatever_the_dashboard_enables(client: Any) -> None:
+    customer = client.v1.customers.create({})
+    session = client.v1.checkout.sessions.create(
+        {"customer": customer.id, "mode": "setup", "currency": "usd", "success_url": SUCCESS}
+    )
+    assert "Save bank account" in httpx.get(session.url).text
+
+    assert httpx.post(session.url, data={"type": "us_bank_account"}).status_code == 303
+
+    saved = client.v1.payment_methods.list({"customer": customer.id})
+    assert [method.type for method in saved.data] == ["us_bank_account"]
+    assert client.v1.payment_methods.list({"customer": customer.id, "type": "card"}).data == []
+
+
+def test_a_list_of_types_is_all_that_the_page_offers(client: Any) -> None:
+    customer = client.v1.customers.create({})
+    session = client.v1.checkout.sessions.create(
+        {"customer": customer.id, "mode": "setup", "allowed_payment_method_types": ["card"], "success_url": SUCCESS}
+    )
+    page = httpx.get(session.url).text
+    assert "Save card" in page
+    assert "Save bank account" not in page
+
+    assert httpx.post(session.url, data={"type": "us_bank_account"}).status_code == 400
+    assert client.v1.checkout.sessions.retrieve(session.id).status == "open"
+
+
+def test_a_subscription_keeps_the_card_for_itself_and_leaves_the_default_alone(client: Any) -> None:
     customer = client.v1.customers.create({})
     session = client.v1.checkout.sessions.create(
         {
@@ -58,7 +85,8 @@ def test_a_subscription_makes_the_card_the_default(client: Any) -> None:
 
     (card,) = client.v1.payment_methods.list({"customer": customer.id, "type": "card"}).data
     settings = client.v1.customers.retrieve(customer.id).invoice_settings
-    assert settings.default_payment_method == card.id
+    assert card.type == "card"
+    assert settings.default_payment_method is None
     complete = client.v1.checkout.sessions.retrieve(session.id)
     assert str(complete.subscription).startswith("sub_")
 

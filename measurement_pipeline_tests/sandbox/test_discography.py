@@ -1,12 +1,15 @@
 """Which albums and tracks there are: the same in any process, one track an album, and quick to learn."""
 
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from measurement_pipeline.sandbox import PLAIN, SAMPLE_CSV, Behaviour, Known, sample_catalogue
 from measurement_pipeline.sandbox.discography import Discography, album_id, track_id
+from measurement_pipeline.sandbox.series import history
 
+NOON = datetime(2026, 10, 4, 12, tzinfo=UTC)
 CHOIR = {"artist": "Choir", "album": "One"}
 
 
@@ -49,13 +52,27 @@ def test_what_is_learnt_replaces_what_was_known():
     assert old.tracks == []
     assert found.track(track_id("AA6Q72400001", "Choir", "One")) is None
     assert found.track(track_id("AA6Q72400001", "Choir", "Two")) is not None
-    assert found.play_count("AA6Q72400001") == 2
+    assert found.play_count("AA6Q72400001", NOON) == 2
 
 
 def test_a_count_that_is_not_given_is_what_the_history_ends_at():
     first, again = (Discography(Behaviour(), {"AA6Q72400001": Known(**CHOIR)}) for _ in range(2))
-    assert first.play_count("AA6Q72400001") == again.play_count("AA6Q72400001")
-    assert first.play_count("AA6Q72400001")
+    assert first.play_count("AA6Q72400001", NOON) == again.play_count("AA6Q72400001", NOON)
+    _, counts = history("AA6Q72400001", Known(**CHOIR), Behaviour(), NOON.date())
+    assert first.play_count("AA6Q72400001", NOON) == counts[-1]
+
+
+def test_a_count_goes_on_growing_after_the_day_on_which_it_was_counted():
+    found = Discography(Behaviour(), {"AA6Q72400001": Known(**CHOIR, play_count=5_000_000)})
+    counted = datetime(2026, 9, 22, 12, tzinfo=UTC)
+    assert found.play_count("AA6Q72400001", counted) == 5_000_000
+    counts = [found.play_count("AA6Q72400001", counted + timedelta(days=30 * month)) or 0 for month in range(4)]
+    assert counts == sorted(set(counts))
+
+
+def test_a_count_that_stands_still_is_that_of_the_last_day_of_the_histories():
+    found = Discography(PLAIN, {"AA6Q72400001": Known(**CHOIR, play_count=7)})
+    assert found.play_count("AA6Q72400001", NOON + timedelta(days=300)) == 7
 
 
 @pytest.mark.timeout(20)
@@ -64,7 +81,7 @@ def test_a_large_catalogue_is_learnt_without_inventing_its_histories():
     found = Discography(PLAIN, catalogue)
     album = found.album(album_id("Choir", "Album 999"))
     assert album is not None
-    assert [found.play_count(track.isrc) for track in album.tracks] == list(range(14_985, 15_000))
+    assert [found.play_count(track.isrc, NOON) for track in album.tracks] == list(range(14_985, 15_000))
 
 
 def test_the_samples_album_ids_are_those_of_the_double():

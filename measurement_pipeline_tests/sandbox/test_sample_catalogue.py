@@ -3,6 +3,7 @@
 import csv
 import re
 from collections import Counter
+from dataclasses import replace
 from datetime import date
 
 from measurement_pipeline.sandbox import (
@@ -44,8 +45,9 @@ def test_every_role_is_in_the_sample_and_most_recordings_are_plain() -> None:
     assert roles[Role.PLAIN] == 195
 
 
-def test_the_histories_of_the_sample_end_at_its_counts() -> None:
-    with running(behaviour=Behaviour(), catalogue=sample_catalogue()) as sandbox:
+def test_the_histories_of_the_sample_have_its_counts_on_the_day_that_these_are_of() -> None:
+    counted = replace(Behaviour(), last_day=Behaviour().counted_on)
+    with running(behaviour=counted, catalogue=sample_catalogue()) as sandbox:
         for row in rows()[12:30]:
             points = spotify(ask(sandbox, row["isrc"]))
             if row["play_count"]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import httpx
 import pytest
@@ -48,7 +48,7 @@ def test_the_recorded_history_comes_back_as_recorded(sandbox: Sandbox) -> None:
 
 
 def test_the_recorded_history_is_the_same_however_awkward_the_vendor_is(sandbox: Sandbox) -> None:
-    worst = Behaviour(absent=1, counts_as_text=1, gaps=1, falls=1, bare=1, points=7)
+    worst = Behaviour(absent=1, counts_as_text=1, gaps=1, falls=1, bare=1, points=7, last_day=PLAIN.last_day)
     with running(behaviour=worst) as awkward:
         assert ask(awkward, "GBUM72501895").json() == ask(sandbox, "GBUM72501895").json()
 
@@ -200,11 +200,33 @@ def test_counts_can_be_text_missing_or_null_but_the_last_one_is_there() -> None:
     assert all(isinstance(p.get("streams_total") or "", str) for p in points)
 
 
-def test_the_last_day_has_a_count_even_where_a_gap_would_fall_on_it() -> None:
-    with running(behaviour=replace(PLAIN, gaps=1, points=30)) as sandbox:
-        points = spotify(ask(sandbox, A_RECORDING))
+def test_a_history_ends_yesterday_by_the_doubles_clock_and_a_later_one_says_the_same_of_older_days(
+    clock: Clock,
+) -> None:
+    isrcs = [f"AA6Q725{n:05d}" for n in range(20)]
+    awkward = Behaviour(counts_as_text=0.5, gaps=1, falls=0.5, absent=0, later=0, no_spotify=0, empty=0)
+    known = {isrc: Known(release_date=date(2025, 1, 1)) for isrc in isrcs}
+    with running(behaviour=awkward, catalogue=known, clock=clock) as sandbox:
+        first = [spotify(ask(sandbox, isrc, with_aggregates="true")) for isrc in isrcs]
+        clock.advance(days=1)
+        second = [spotify(ask(sandbox, isrc, with_aggregates="true")) for isrc in isrcs]
+        clock.advance(days=60)
+        third = [spotify(ask(sandbox, isrc, with_aggregates="true")) for isrc in isrcs]
 
-    assert isinstance(points[29]["streams_total"], int)
+    for one, two, three in zip(first, second, third, strict=True):
+        assert one[-1]["date"] == "2026-03-13"
+        assert two[:-1] == one
+        assert two[-1]["date"] == "2026-03-14"
+        assert three[: len(two)] == two
+        assert len(three) == len(two) + 60
+
+
+def test_a_history_ends_yesterday_in_utc_today_too(sandbox: Sandbox) -> None:
+    with running(behaviour=replace(PLAIN, last_day=None)) as moving:
+        before = datetime.now(UTC).date()
+        ends = spotify(ask(moving, A_RECORDING))[-1]["date"]
+        after = datetime.now(UTC).date()
+    assert date.fromisoformat(ends) + timedelta(days=1) in {before, after}
 
 
 def test_the_blocks_around_the_numbers_can_be_missing(sandbox: Sandbox) -> None:

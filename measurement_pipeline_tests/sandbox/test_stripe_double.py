@@ -200,6 +200,31 @@ def test_an_unknown_parameter_is_refused(client: Any) -> None:
     assert refusal.value.code == "parameter_unknown"
 
 
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"payment_method_types": ["card"]}, "payment_method_types"),
+        ({"subscription_data": {"trial_days": 30}}, "subscription_data[trial_days]"),
+        ({"line_items": [{"price": "price_1", "amount": 1}]}, "line_items[0][amount]"),
+        ({"allowed_payment_method_types": ["card", "cash"]}, "allowed_payment_method_types[1]"),
+    ],
+)
+def test_a_parameter_that_this_version_does_not_have_is_refused_at_any_depth(
+    client: Any, more: dict[str, object], param: str
+) -> None:
+    customer = client.v1.customers.create({})
+    with pytest.raises(stripe.InvalidRequestError) as refusal:
+        client.v1.checkout.sessions.create(setup_session(customer.id) | more)
+    assert refusal.value.http_status == 400
+    assert refusal.value.param == param
+
+
+def test_another_version_of_the_api_is_refused(client: Any) -> None:
+    client.v1.customers.create({}, {"stripe_version": "2026-11-25.endive"})
+    with pytest.raises(stripe.InvalidRequestError, match="implements API version"):
+        client.v1.customers.create({}, {"stripe_version": "2026-08-26.dahlia"})
+
+
 def test_an_unknown_path_is_refused_in_stripes_words(client: Any) -> None:
     with pytest.raises(stripe.InvalidRequestError, match="Unrecognized request URL"):
         client.v1.charges.retrieve("ch_1")
