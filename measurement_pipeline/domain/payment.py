@@ -3,9 +3,9 @@
 The values and the words only. Asking Stripe is `payments`; keeping an answer is `postgres`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
@@ -18,7 +18,9 @@ CHECKOUT_MARGIN = timedelta(minutes=30)
 CARD_ON_FILE = "A card is on file."
 
 NO_CARD = "No card is on file for this account."
-SAVE_A_CARD = "Open the checkout link and save one; nothing is charged. The request then goes on by itself."
+NOT_A_CARD = "No card is on file for this account: only another payment method, such as a bank debit or Link."
+CARD_EXPIRED = "No valid card is on file for this account: the newest one expired in {month:02d}/{year}."
+SAVE_A_CARD = "Open the checkout link and save a card; nothing is charged. The request then goes on by itself."
 SUBSCRIBE = "Open the checkout link and subscribe, with {days} days of trial. The request then goes on by itself."
 
 
@@ -28,6 +30,41 @@ class Verdict(StrEnum):
     ALLOWED = "allowed"
     DENIED = "denied"
     UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedCard:
+    """When a saved card expires: it can be charged through the last day of that month."""
+
+    exp_year: int
+    exp_month: int
+
+    def is_expired(self, today: date) -> bool:
+        """Whether the month of expiry has passed."""
+        return (self.exp_year, self.exp_month) < (today.year, today.month)
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentMethods:
+    """What one Stripe customer has saved: its cards, newest first, and whether a payment method of any type is the default."""
+
+    cards: Sequence[SavedCard]
+    has_default: bool = False
+
+
+def no_card_reason(found: Iterable[PaymentMethods], *, today: date) -> str | None:
+    """Why an account with these payment methods has no card that can be charged; None if it has one.
+
+    Only cards count. Expired cards do not: Stripe renews the date of a saved card by itself where the issuer allows it, so a
+    date in the past means that the issuer declines the card.
+    """
+    methods = list(found)
+    cards = [card for one in methods for card in one.cards]
+    if any(not card.is_expired(today) for card in cards):
+        return None
+    if cards:
+        return CARD_EXPIRED.format(month=cards[0].exp_month, year=cards[0].exp_year)
+    return NOT_A_CARD if any(one.has_default for one in methods) else NO_CARD
 
 
 # Accounts in a row of which nothing could be found out, before the others are not asked about: Stripe is away.

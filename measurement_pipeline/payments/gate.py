@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from http import HTTPStatus
 from typing import Protocol
 from uuid import UUID
@@ -19,18 +19,21 @@ from stripe.params.checkout import SessionCreateParams
 
 from measurement_pipeline.domain.payment import (
     CARD_ON_FILE,
-    NO_CARD,
     SAVE_A_CARD,
     SUBSCRIBE,
     Decision,
+    PaymentMethods,
     Verdict,
+    no_card_reason,
 )
-from measurement_pipeline.payments.stripe_answers import OddAnswerError, listed, moment, replayed, text
+from measurement_pipeline.payments.stripe_answers import OddAnswerError, listed, moment, replayed, saved_card, text
 from measurement_pipeline.payments.stripe_errors import in_words, retry_after
 from measurement_pipeline.payments.transport import HttpxTransport
 
 # An account should have one customer. Where it has more, a card on any of them counts.
 _CUSTOMERS_LOOKED_AT = 10
+# One page of a customer's cards, the newest first: the most that Stripe lists at once.
+_CARDS_LOOKED_AT = 100
 _SESSIONS_TRIED = 4
 
 
@@ -39,6 +42,10 @@ class Decisions(Protocol):
 
     def fresh(self, account: UUID) -> Decision | None:
         """An allowed decision not older than ALLOWED_SERVES; None otherwise."""
+        ...
+
+    def today(self) -> date:
+        """The date in UTC."""
         ...
 
     def open_checkout(self, account: UUID) -> tuple[str, datetime] | None:
@@ -67,6 +74,7 @@ def check_payment_method(account: UUID, *, gate: "StripeGate", decisions: Decisi
         customer=decisions.customer(account),
         open_checkout=decisions.open_checkout(account),
         want_checkout=want_checkout,
+        today=decisions.today(),
     )
     if decision.verdict is not Verdict.UNKNOWN:
         decisions.record(account, decision)
@@ -121,13 +129,14 @@ class StripeGate:
         customer: str | None,
         open_checkout: tuple[str, datetime] | None,
         want_checkout: bool,
+        today: date,
     ) -> Decision:
-        """Ask Stripe. `customer` and `open_checkout` are what is remembered of the account.
+        """Ask Stripe. `customer` and `open_checkout` are what is remembered of the account; `today` decides which cards expired.
 
         Never raises for what Stripe or the network does: that is an unknown with its reason.
         """
         try:
-            return self._decide(account, customer, open_checkout, want_checkout=want_checkout)
+            return self._decide(account, customer, open_checkout, want_checkout=want_checkout, today=today)
         except stripe.StripeError as error:
             wait = retry_after(error)
             return Decision(Verdict.UNKNOWN, in_words(error), retry_after_seconds=wait)
@@ -141,23 +150,26 @@ class StripeGate:
         link: tuple[str, datetime] | None,
         *,
         want_checkout: bool,
+        today: date,
     ) -> Decision:
-        cards: dict[str, bool | None] = {}
+        found: dict[str, PaymentMethods | None] = {}
         for customer in self._customers(account, known):
-            cards[customer] = self._has_card(customer)
-            if cards[customer]:
+            methods = found[customer] = self._payment_methods(customer)
+            if methods is not None and no_card_reason([methods], today=today) is None:
                 return Decision(Verdict.ALLOWED, CARD_ON_FILE, customer=customer)
-        living = next((customer for customer, card in cards.items() if card is not None), None)
-        gone = known if known and cards[known] is None else None
+        reason = no_card_reason(filter(None, found.values()), today=today)
+        assert reason is not None
+        living = next((customer for customer, methods in found.items() if methods is not None), None)
+        gone = known if known and found[known] is None else None
         if gone:  # and its checkout session with it
             link = None
         if link is None and want_checkout:
             living = living or self._create_customer(account, gone)
             link = self._open_session(account, living)
         if link is None:
-            return Decision(Verdict.DENIED, NO_CARD, customer=living)
+            return Decision(Verdict.DENIED, reason, customer=living)
         what_to_do = SUBSCRIBE.format(days=self._trial_days) if self._price else SAVE_A_CARD
-        return Decision(Verdict.DENIED, f"{NO_CARD} {what_to_do}", *link, customer=living)
+        return Decision(Verdict.DENIED, f"{reason} {what_to_do}", *link, customer=living)
 
     def _customers(self, account: UUID, known: str | None) -> Iterator[str]:
         """The account's customers: the remembered one, and search only where that has no card.
@@ -176,8 +188,12 @@ class StripeGate:
             if identity != known:
                 yield identity
 
-    def _has_card(self, customer: str) -> bool | None:
-        """Whether a customer has a card now; None where the customer is no longer there."""
+    def _payment_methods(self, customer: str) -> PaymentMethods | None:
+        """What a customer has saved; None where the customer is no longer there.
+
+        The list is read even where a default is set: a default can be a bank debit or expired, and a card that is the default
+        is in the list too. Cards saved through a wallet or through Link's card form are of type card and are listed.
+        """
         try:
             found = self._stripe.v1.customers.retrieve(customer)
         except stripe.InvalidRequestError as error:
@@ -188,11 +204,12 @@ class StripeGate:
             raise OddAnswerError("another customer than the one asked for")
         if getattr(found, "deleted", False):
             return None
-        settings = getattr(found, "invoice_settings", None)
-        if getattr(settings, "default_payment_method", None):
-            return True
-        cards = self._stripe.v1.payment_methods.list({"customer": customer, "type": "card", "limit": 1})
-        return any(text(card, "id") for card in listed(cards, "a list of payment methods"))
+        listing = self._stripe.v1.payment_methods.list(
+            {"customer": customer, "type": "card", "limit": _CARDS_LOOKED_AT}
+        )
+        cards = [saved_card(card) for card in listed(listing, "a list of payment methods")]
+        default = getattr(getattr(found, "invoice_settings", None), "default_payment_method", None)
+        return PaymentMethods(cards, has_default=bool(default))
 
     def _create_customer(self, account: UUID, gone: str | None) -> str:
         # Two requests that race make one customer. One made after another was deleted needs a key
@@ -220,6 +237,8 @@ class StripeGate:
 
     def _session_params(self, account: UUID, customer: str) -> SessionCreateParams:
         params: SessionCreateParams = {
+            # Without it Checkout offers whatever the account's Dashboard enables, and a bank debit does not open the gate.
+            "allowed_payment_method_types": ["card"],
             "customer": customer,
             "client_reference_id": str(account),
             "metadata": {"accountId": str(account)},

@@ -8,6 +8,8 @@ from typing import Any
 
 import stripe
 
+from measurement_pipeline.domain.payment import SavedCard
+
 
 class OddAnswerError(Exception):
     """Stripe answered, but not in the shape that its documentation gives; the message says what."""
@@ -35,6 +37,16 @@ def moment(found: object, name: str) -> datetime:
     if not isinstance(value, int):
         raise OddAnswerError(f"{name} of {getattr(found, 'object', 'an object')} is not there")
     return datetime.fromtimestamp(value, UTC)
+
+
+def saved_card(method: object) -> SavedCard:
+    """A payment method of type card. Its id is required, like its date of expiry."""
+    text(method, "id")
+    card = getattr(method, "card", None)
+    year, month = getattr(card, "exp_year", None), getattr(card, "exp_month", None)
+    if not isinstance(year, int) or not isinstance(month, int):
+        raise OddAnswerError(f"the date of expiry of {getattr(method, 'object', 'an object')} is not there")
+    return SavedCard(year, month)
 
 
 def replayed(answered: stripe.StripeObject) -> bool:

@@ -13,6 +13,9 @@ where
     and verdict = 'allowed'
     and checked_at > clock_timestamp() - make_interval(secs => %(allowed_serves)s);
 
+-- name: today
+select (clock_timestamp() at time zone 'UTC')::date as today;
+
 -- name: open_checkout
 select
     checkout_url,
@@ -54,7 +57,7 @@ insert into operator_acts (actor, act, detail)
 values (%(actor)s, %(act)s, %(detail)s);
 
 -- name: forget_checkouts
--- The doubles that made these pages are gone, and their pages with them.
+-- The doubles that made these pages may have moved to another port.
 update payment_decisions
 set
     checkout_url = null,

@@ -1,7 +1,7 @@
 """What Stripe last said of an account. Only answers are kept; an unknown has nowhere to go. Statements: `accounts.sql`."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
 from measurement_pipeline.domain.payment import ALLOWED_SERVES, CHECKOUT_MARGIN, Decision, Verdict
@@ -21,6 +21,14 @@ class PaymentDecisions:
         """An allowed decision that may still be spent on, by the database's clock."""
         with connect(self.database_url) as connection:
             return fresh(connection, account)
+
+    def today(self) -> date:
+        """Today's date in UTC by the database's clock: it decides which cards have expired."""
+        with connect(self.database_url) as connection:
+            found = connection.execute(_SQL["today"]).fetchone()
+        assert found is not None
+        today: date = found["today"]
+        return today
 
     def open_checkout(self, account: UUID) -> tuple[str, datetime] | None:
         """The checkout page that a denied account was last given, if it stays open for a while: its URL and when it closes."""
@@ -68,5 +76,5 @@ def ensure_account(connection: Connection, account: UUID, *, name: str | None = 
 
 
 def forget_checkouts(connection: Connection) -> None:
-    """Hand out no checkout page again that was made before now: for doubles of Stripe, whose pages end with them."""
+    """Hand out no checkout page again that was made before now: for doubles of Stripe that may have moved to another port."""
     connection.execute(_SQL["forget_checkouts"])

@@ -1,15 +1,21 @@
 """The words of the payment gate."""
 
-from datetime import timedelta
+from datetime import date, timedelta
+
+import pytest
 
 from measurement_pipeline.domain.payment import (
     ALLOWED_SERVES,
     CHECKOUT_MARGIN,
     NO_CARD,
+    NOT_A_CARD,
     SAVE_A_CARD,
     SUBSCRIBE,
     Decision,
+    PaymentMethods,
+    SavedCard,
     Verdict,
+    no_card_reason,
 )
 
 
@@ -29,6 +35,27 @@ def test_a_refusal_says_what_is_missing_and_what_to_do() -> None:
     assert "card" in NO_CARD
     assert "checkout link" in SAVE_A_CARD
     assert "30 days of trial" in SUBSCRIBE.format(days=30)
+
+
+VALID, EXPIRED = SavedCard(2026, 11), SavedCard(2026, 10)
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        ([], NO_CARD),
+        ([PaymentMethods([])], NO_CARD),
+        ([PaymentMethods([], has_default=True)], NOT_A_CARD),
+        ([PaymentMethods([], has_default=True), PaymentMethods([VALID])], None),
+        ([PaymentMethods([EXPIRED, VALID])], None),
+        (
+            [PaymentMethods([], has_default=True), PaymentMethods([EXPIRED], has_default=True)],
+            "No valid card is on file for this account: the newest one expired in 10/2026.",
+        ),
+    ],
+)
+def test_only_a_card_that_has_not_expired_counts(found: list[PaymentMethods], reason: str | None) -> None:
+    assert no_card_reason(found, today=date(2026, 11, 30)) == reason
 
 
 def test_decisions_compare_by_what_they_say() -> None:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,13 +16,14 @@ from measurement_pipeline.payments.gate import StripeGate, check_payment_method
 from measurement_pipeline.sandbox import PLAIN, Sandbox, running
 
 SESSIONS = "/v1/checkout/sessions"
+TODAY = date(2026, 3, 14)
 
 
 class Clock:
     """A clock that the test moves."""
 
     def __init__(self) -> None:
-        self.now = datetime(2026, 3, 14, 12, tzinfo=UTC)
+        self.now = datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC)
 
     def __call__(self) -> datetime:
         return self.now
@@ -78,8 +79,9 @@ def ask(
     customer: str | None = None,
     open_checkout: tuple[str, datetime] | None = None,
     want_checkout: bool = True,
+    today: date = TODAY,
 ) -> Decision:
-    return gate.ask(account, customer=customer, open_checkout=open_checkout, want_checkout=want_checkout)
+    return gate.ask(account, customer=customer, open_checkout=open_checkout, want_checkout=want_checkout, today=today)
 
 
 def save_a_card(decision: Decision) -> None:
@@ -116,6 +118,66 @@ def test_a_listed_card_that_is_nobodys_default_counts(double: Sandbox, gate: Str
     denied = ask(gate, account)
     save_a_card(denied)
     assert ask(gate, account, customer=denied.customer).verdict is Verdict.ALLOWED
+
+
+@pytest.mark.parametrize("kind", ["us_bank_account", "link"])
+def test_a_default_that_is_no_card_does_not_count_and_the_denial_says_so(
+    double: Sandbox, gate: StripeGate, account: UUID, kind: str
+) -> None:
+    double.payment_method(str(account), kind, default=True)
+    decision = ask(gate, account)
+    assert decision.verdict is Verdict.DENIED
+    assert "another payment method" in decision.reason
+    assert decision.checkout_url is not None
+
+
+def test_a_card_beside_a_default_that_is_no_card_counts(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+    customer = double.payment_method(str(account))
+    double.payment_method(str(account), "us_bank_account", default=True)
+    decision = ask(gate, account)
+    assert (decision.verdict, decision.customer) == (Verdict.ALLOWED, customer)
+
+
+@pytest.mark.parametrize("wallet", ["apple_pay", "google_pay", "link"])
+def test_a_card_that_a_wallet_carries_counts(double: Sandbox, gate: StripeGate, account: UUID, wallet: str) -> None:
+    double.payment_method(str(account), wallet=wallet)
+    assert ask(gate, account).verdict is Verdict.ALLOWED
+
+
+def test_a_card_counts_through_the_month_of_its_expiry_and_not_a_day_longer(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    double.payment_method(str(account), expires=(2026, 3), default=True)
+    assert ask(gate, account, today=date(2026, 3, 31)).verdict is Verdict.ALLOWED
+    decision = ask(gate, account, today=date(2026, 4, 1))
+    assert decision.verdict is Verdict.DENIED
+    assert "expired in 03/2026" in decision.reason
+    save_a_card(decision)
+    assert ask(gate, account, today=date(2026, 4, 1)).verdict is Verdict.ALLOWED
+
+
+def test_a_valid_card_behind_newer_expired_ones_counts(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+    double.payment_method(str(account))
+    for _ in range(12):
+        double.payment_method(str(account), expires=(2025, 1), default=True)
+    assert ask(gate, account).verdict is Verdict.ALLOWED
+
+
+@pytest.mark.parametrize("price", [None, "price_free"])
+def test_our_checkout_page_offers_cards_and_nothing_else(
+    double: Sandbox, clock: Clock, account: UUID, price: str | None
+) -> None:
+    gate = gate_to(double, clock, free_tier_price_id=price)
+    decision = ask(gate, account)
+    assert decision.checkout_url is not None
+    page = httpx.get(decision.checkout_url, trust_env=False).text
+    assert "Save card" in page
+    assert "Save bank account" not in page
+    chosen = {"type": "us_bank_account"}
+    assert httpx.post(decision.checkout_url, data=chosen, trust_env=False).status_code == 400
+    save_a_card(decision)
+    assert ask(gate, account).verdict is Verdict.ALLOWED
+    gate.close()
 
 
 def test_an_account_nobody_knows_is_denied_with_a_link_that_saves_a_card(
@@ -282,6 +344,7 @@ ODD_BODIES = [
     '{"error": "text"}', '{"error": null}', '{"error": []}', '{"error": {}}',
     '{"data": "x"}', '{"data": {}}', '{"data": [1]}', '{"data": [null]}', '{"data": [{}]}',
     '{"id": 5}', '{"id": "cus_2", "invoice_settings": {"default_payment_method": "pm"}}',
+    '{"data": [{"id": "pm_1", "type": "card"}]}', '{"data": [{"id": "pm_1", "card": {"exp_month": "12", "exp_year": 2030}}]}',
     '{"deleted": "yes"}', '{"invoice_settings": {"default_payment_method": "pm"}}',
 ]  # fmt: skip
 
@@ -451,6 +514,9 @@ class Remembered:
 
     def fresh(self, account: UUID) -> Decision | None:
         return self.kept[account] if self.serves else None
+
+    def today(self) -> date:
+        return TODAY
 
     def open_checkout(self, account: UUID) -> tuple[str, datetime] | None:
         kept = self.kept.get(account)

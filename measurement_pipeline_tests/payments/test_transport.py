@@ -1,6 +1,7 @@
 """Where requests to Stripe go: to the configured host, and nowhere that an answer or the environment points to."""
 
 from collections.abc import Iterator
+from datetime import date
 from uuid import uuid4
 
 import pytest
@@ -22,7 +23,7 @@ def ask(api_base: str, key: str) -> Decision:
         secret_key=key, api_base=api_base, success_url="https://pipeline.test/thanks", max_network_retries=0
     )
     try:
-        return gate.ask(uuid4(), customer=None, open_checkout=None, want_checkout=True)
+        return gate.ask(uuid4(), customer=None, open_checkout=None, want_checkout=True, today=date(2026, 3, 14))
     finally:
         gate.close()
 
