@@ -20,7 +20,7 @@ ABOUT = (
 MEANING = {
     400: "The request cannot be read, or means nothing; `error` says what was expected.",
     401: "Not exactly one of the two ways to say who asks, or one that is not good.",
-    402: "No card is on file: save one at `checkoutUrl`, and the job goes on by itself.",
+    402: "No card that can be charged is on file: save one at `checkoutUrl`, and the job goes on by itself.",
     404: "There is none such of this account.",
     408: "The body did not come in time.",
     409: "It cannot be done any more, or the Idempotency-Key came with another body before, or its job was withdrawn.",
