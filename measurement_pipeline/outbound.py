@@ -4,10 +4,11 @@ No redirect is followed, no proxy of the environment is used, no cookie is kept,
 whether to ask again, is the vendor's package's.
 """
 
+import json
 import re
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -21,6 +22,11 @@ LONGEST_RETRY_AFTER = timedelta(days=30).total_seconds()
 # end with an unknown fate.
 _KEEPALIVE_SECONDS = 5.0
 _SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}/[a-z0-9][a-z0-9.+-]{0,60}")
+_JSON_TYPE = re.compile(r"(application|text)/([a-z0-9.-]+\+)?json")
+_LONGEST_EXCERPT = 80
+_NO_JSON = object()
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -83,6 +89,43 @@ class Outbound:
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
+
+
+def foreign_answer(
+    status: int, headers: Mapping[str, str], body: bytes, *, is_vendors_error: Callable[[object], bool]
+) -> str | None:
+    """Describe an answer that is not the vendor's own, or return None. Header names are lower case.
+
+    A CDN's challenge page, a proxy's error page and a captive portal use the vendor's status codes. An error is the vendor's
+    own if it is JSON of the vendor's error shape. A success is the vendor's own if its content type or its body is JSON: what is
+    called JSON and cannot be read is the vendor's fault, and the vendor's package reports it.
+
+    The body must not contain secrets, because the description quotes its first characters.
+    """
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json_type = _JSON_TYPE.fullmatch(media_type) is not None
+    if 200 <= status < 300:
+        is_own = is_json_type or _json(body) is not _NO_JSON
+    else:
+        is_own = (is_json_type or not media_type) and is_vendors_error(_json(body))
+    if is_own:
+        return None
+    shown = media_type if _MEDIA_TYPE.fullmatch(media_type) else "without a content type"
+    redirect = ", a redirect, which is not followed" if 300 <= status < 400 else ""
+    return f"{status} {shown}{redirect}, {_beginning(body)}"
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body, parse_int=str)
+    except (ValueError, RecursionError):
+        return _NO_JSON
+
+
+def _beginning(body: bytes) -> str:
+    text = body[: 8 * _LONGEST_EXCERPT].decode("utf-8", "replace")
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return f'begins with "{line[:_LONGEST_EXCERPT]}"' if line else "with an empty body"
 
 
 def may_have_arrived(error: httpx.HTTPError) -> bool:

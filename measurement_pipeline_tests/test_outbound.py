@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from measurement_pipeline import outbound
-from measurement_pipeline.outbound import Outbound, may_have_arrived
+from measurement_pipeline.outbound import Outbound, foreign_answer, may_have_arrived
 
 
 @contextlib.contextmanager
@@ -93,3 +93,49 @@ def test_whether_a_request_may_have_arrived():
     with pytest.raises(httpx.HTTPError) as refused:
         ask("http://127.0.0.1:9")
     assert not may_have_arrived(refused.value)
+
+
+# --- whose answer it is -----------------------------------------------------------------------------------------------------
+
+JSON, HTML = "application/json; charset=utf-8", "text/html"
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body", "is_own"),
+    [
+        (200, JSON, b'{"a": 1}', True),
+        (200, JSON, b'{"a": ', True),
+        (200, "application/vnd.api+json", b"cut", True),
+        (200, "text/plain", b'{"a": 1}', True),
+        (200, None, b"[]", True),
+        (200, HTML, b"<html>", False),
+        (200, None, b"", False),
+        (204, None, b"", False),
+        (404, JSON, b'{"mine": 1}', True),
+        (404, None, b'{"mine": 1}', True),
+        (404, HTML, b'{"mine": 1}', False),
+        (404, JSON, b'{"others": 1}', False),
+        (404, JSON, b"<html>", False),
+        (404, JSON, b"", False),
+        (302, None, b"", False),
+        (500, HTML, b"<html>", False),
+    ],
+)
+def test_an_answer_is_the_vendors_by_its_content_type_its_json_and_its_error_shape(
+    status: int, content_type: str | None, body: bytes, is_own: bool
+):
+    headers = {} if content_type is None else {"content-type": content_type}
+    found = foreign_answer(status, headers, body, is_vendors_error=lambda value: value == {"mine": "1"})
+    assert (found is None) == is_own
+
+
+def test_a_foreign_answer_is_described_in_one_short_line():
+    page = b"<!doctype html>\n<title>\x00Just a \xff moment</title>" + b"x" * 1_000_000
+    found = foreign_answer(403, {"content-type": "Text/HTML; charset=x"}, page, is_vendors_error=lambda _: False)
+    assert found is not None
+    assert found.startswith('403 text/html, begins with "<!doctype html> <title> Just a')
+    assert found.isprintable()
+    assert len(found) < 150
+    assert foreign_answer(302, {"content-type": "a b\x1b"}, b"", is_vendors_error=lambda _: False) == (
+        "302 without a content type, a redirect, which is not followed, with an empty body"
+    )

@@ -25,7 +25,7 @@ from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.backfill_queue import Claim, Settling
 from measurement_pipeline.postgres.database import DatabaseError, DatabaseUnavailable, Line
 from measurement_pipeline.postgres.songstats_ledger import Received, Reservation, Verdict
-from measurement_pipeline.songstats.answer import Answer
+from measurement_pipeline.songstats.answer import Answer, Failure
 from measurement_pipeline.songstats.client import SongstatsClient
 from measurement_pipeline.songstats.historic_stats import PARSER_VERSION, digest, judge, key_works, needs_key_check
 
@@ -342,12 +342,9 @@ class Drain:
 
     def _tell(self, item: _Answered, judgement: Judgement, settlement: Settlement) -> None:
         kind = _STATUS_OF.get(settlement.status, Kind.DEFERRED)
-        if (
-            kind is Kind.DEFERRED
-            and judgement.outcome is Outcome.TRANSIENT
-            and settlement.not_before_seconds == self._retry_soon
-        ):
-            self._come_back_in(self._retry_soon)
+        wait = settlement.not_before_seconds
+        if kind is Kind.DEFERRED and wait is not None and wait == self._retry_soon:
+            self._come_back_in(wait)
         self._say(
             Recording(
                 item.claim.song,
@@ -401,6 +398,6 @@ def _received(item: _Answered) -> Received:
         return Received(item.reservation.ledger, 200, True, None, answer.headers, answer.body)
     judgement = judge(answer, key_works=item.key_works)
     body = answer.body if judgement.billable and answer.failure is None else None
-    return Received(
-        item.reservation.ledger, answer.status_code, judgement.billable, judgement.cause, answer.headers, body
-    )
+    # The ledger has the status of whole answers alone. An unknown hit with a status is one that something else answered.
+    status = answer.status_code if answer.failure in {None, Failure.FOREIGN} else None
+    return Received(item.reservation.ledger, status, judgement.billable, judgement.cause, answer.headers, body)

@@ -10,7 +10,10 @@ from functools import partial
 from measurement_pipeline.domain.backfill_queue import (
     BLANKS_THAT_CALL_FOR_A_PAUSE,
     BREAKER_OPENED,
+    CAUSES_READ,
+    FOREIGN,
     calls_allowed_in_the_air,
+    interference,
     streak,
 )
 from measurement_pipeline.domain.outcome import Cause, Judgement
@@ -31,7 +34,7 @@ class Trust:
         self._line = line
         self._concurrency = concurrency
         # (cause, song) of the answers, the latest first: earlier runs' too, so that a streak goes on across runs.
-        self._answers: deque[tuple[str, str]] = deque(maxlen=100)
+        self._answers: deque[tuple[str, str]] = deque(maxlen=CAUSES_READ)
         self._stored_in_this_run = False
         # There was a pause, and no answer since.
         self._throttled = False
@@ -51,6 +54,7 @@ class Trust:
         self._answers.extend(await self._line.persist(ledger.recent_causes))
         self._throttled = await self._line.persist(ledger.throttled) > 0
         await self._watch_the_streak()
+        await self._watch_for_interference()
 
     def room(self, in_the_air: int) -> int:
         """How many more calls may go out."""
@@ -72,12 +76,22 @@ class Trust:
             await self._watch_the_streak()
         blank = judgement.cause in _BLANK
         self._blanks = self._blanks + 1 if blank else 0
+        share_is_too_high = False
+        if blank and judgement.outcome is None:
+            self._answers.appendleft((FOREIGN, song))
+            share_is_too_high = await self._watch_for_interference(judgement.detail)
         if judgement.cause is Cause.REFUSED_KEY:
             await self._open_breaker("key", judgement.detail, [])
         elif judgement.cause is Cause.THROTTLED or (
-            # A vendor that is away, or a 403 of which `/status` says nothing: the recordings are not to blame. After a pause
-            # the first such answer says that it is not over.
-            blank and (judgement.outcome is None or self._throttled or self._blanks >= BLANKS_THAT_CALL_FOR_A_PAUSE)
+            # A vendor that is away, a page that is not Songstats', or a 403 that `/status` does not explain: the recordings
+            # are not to blame. After a pause the first such answer shows that the trouble lasts.
+            blank
+            and (
+                (judgement.outcome is None and answer.failure is None)
+                or share_is_too_high
+                or self._throttled
+                or self._blanks >= BLANKS_THAT_CALL_FOR_A_PAUSE
+            )
         ):
             await self._pause(answer, judgement, blank=blank)
         elif judgement.cause in _TELLING and self._throttled and self.pause_left is None:
@@ -100,6 +114,14 @@ class Trust:
         # Again with each answer that comes down once it is open: what was in the air is as doubtful.
         if reason is not None:
             await self._open_breaker("streak", reason, self._since_stored())
+
+    async def _watch_for_interference(self, detail: str | None = None) -> bool:
+        """Open the breaker where something else keeps answering for Songstats; whether its share calls for a pause."""
+        seen = interference([cause for cause, _ in self._answers])
+        if seen.reason is not None:
+            # No row was settled on such an answer, so none is suspect.
+            await self._open_breaker("streak", f"{seen.reason} (the last: {detail})" if detail else seen.reason, [])
+        return seen.calls_for_a_pause
 
     async def _open_breaker(self, kind: str, reason: str, suspects: list[str]) -> None:
         await self._line.persist(partial(ledger.open_breaker, kind=kind, reason=reason, suspects=suspects))

@@ -39,6 +39,15 @@ BREAKER_OPENED = "the breaker opened: "
 # Answers in a row that tell nothing (no answer, or the vendor's own error) before the deployment stays away for a while.
 BLANKS_THAT_CALL_FOR_A_PAUSE = 5
 
+# How an answer that is not Songstats' own (or a 403 that `/status` does not explain) is named among the causes.
+FOREIGN = "foreign"
+# Of the last FOREIGN_WINDOW answers, so many that are not Songstats' own make the deployment pause.
+FOREIGN_THAT_CALL_FOR_A_PAUSE = 5
+FOREIGN_WINDOW = 40
+# Songstats' own answers came back, and then others again: so many times within the answers read open the breaker.
+FOREIGN_EPISODES_THAT_OPEN_THE_BREAKER = 10
+CAUSES_READ = 100
+
 # What may be waited for inside a run; anything longer ends the run and is the planner's to take up again.
 LONGEST_WAIT_IN_A_RUN_SECONDS = 30.0
 
@@ -69,7 +78,11 @@ def settle(judgement: Judgement, *, attempts: int, max_attempts: int, retry_soon
     """
     if judgement.outcome is None:
         # Nothing was learnt of the recording. A pause or the breaker, not the row, keeps it from being asked at once.
-        return Settlement(Status.PENDING, None, attempt_back=True)
+        wait = None
+        if judgement.cause is Cause.TRANSIENT:
+            # Something other than Songstats may answer for this recording alone: then no pause follows, so the row waits.
+            wait = backoff_seconds(1) if retry_soon_seconds is None else retry_soon_seconds
+        return Settlement(Status.PENDING, None, not_before_seconds=wait, attempt_back=True)
     if judgement.outcome is not Outcome.TRANSIENT:
         return Settlement(STATUS_OF_OUTCOME[judgement.outcome], judgement.outcome)
     if retry_soon_seconds is not None:
@@ -125,6 +138,42 @@ def streak(causes: Sequence[str]) -> Streak:
         refusals += cause in {Cause.REJECTED, Cause.MALFORMED}
         silences += cause == Cause.NO_HISTORY
     return Streak(refusals, silences)
+
+
+@dataclass(frozen=True, slots=True)
+class Interference:
+    """How often something other than Songstats answered.
+
+    `recent` counts the last FOREIGN_WINDOW answers. `episodes` counts runs of such answers among the last CAUSES_READ: an outage
+    of any length is one episode, and a lasting share of such answers makes many.
+    """
+
+    recent: int = 0
+    episodes: int = 0
+
+    @property
+    def calls_for_a_pause(self) -> bool:
+        """Whether the share of such answers is too high to go on."""
+        return self.recent >= FOREIGN_THAT_CALL_FOR_A_PAUSE
+
+    @property
+    def reason(self) -> str | None:
+        """Why the breaker opens, or None."""
+        if self.episodes < FOREIGN_EPISODES_THAT_OPEN_THE_BREAKER:
+            return None
+        return (
+            f"something other than Songstats answered {self.episodes} separate times within the last {CAUSES_READ} answers: look "
+            "for a CDN challenge, a proxy or a captive portal between this machine and Songstats"
+        )
+
+
+def interference(causes: Sequence[str]) -> Interference:
+    """How often something other than Songstats answered, from `causes`, the latest first."""
+    read = causes[:CAUSES_READ]
+    starts = sum(
+        cause == FOREIGN and (place + 1 == len(read) or read[place + 1] != FOREIGN) for place, cause in enumerate(read)
+    )
+    return Interference(recent=read[:FOREIGN_WINDOW].count(FOREIGN), episodes=starts)
 
 
 def calls_allowed_in_the_air(

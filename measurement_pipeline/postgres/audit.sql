@@ -224,7 +224,8 @@ from playcount_snapshots as captured
 where %(at_rest)s and captured.claimed_by is not null;
 
 -- name: I11
--- An attempt is a claim under which it was called for; one that was throttled or refused is none, unless the answer came when
+-- An attempt is a claim under which it was called for; one that was throttled or refused, or that something other than Songstats
+-- answered (unknown, with a status), is none, unless the answer came when
 -- a later owner had called already: then it changes nothing of the row. A run's tries within seconds are one attempt of several
 -- claims; a run that comes back after another had the row makes a second.
 select queue.song || ' counts ' || queue.attempts || ' attempts, and was called for under ' || calls.claims || ' claims' as what
@@ -235,7 +236,12 @@ cross join lateral (
     where
         ledger.song = queue.song
         and (
-            coalesce(ledger.reason not in ('throttled', 'refused key'), true)
+            (
+                coalesce(ledger.reason not in ('throttled', 'refused key'), true)
+                and not coalesce(
+                    ledger.reason = 'transient' and ledger.billable is null and ledger.status_code is not null, false
+                )
+            )
             or exists (
                 select from songstats_quota_ledger as later
                 where later.song = ledger.song and later.lease > ledger.lease and later.reserved_at < ledger.settled_at

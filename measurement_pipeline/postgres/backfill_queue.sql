@@ -183,15 +183,18 @@ held as materialized (
         -- Unless another call of this run for it came to something: that one was an attempt.
         asked.attempt_back
         and queue.attempt_run = %(run)s
-        and (
-            select count(*)
-            from songstats_quota_ledger as ledger
+        and not exists (
+            select from songstats_quota_ledger as ledger
             where
                 ledger.song = queue.song
                 and ledger.run_id = %(run)s
                 and ledger.settled_at is not null
                 and coalesce(ledger.reason not in ('throttled', 'refused key'), true)
-        ) <= coalesce(asked.cause not in ('throttled', 'refused key'), true)::int as gives_attempt_back
+                -- Unknown, with a status: something other than Songstats answered.
+                and not coalesce(
+                    ledger.reason = 'transient' and ledger.billable is null and ledger.status_code is not null, false
+                )
+        ) as gives_attempt_back
     from asked
     inner join songstats_backfill_queue as queue on asked.song = queue.song and asked.lease = queue.lease
     where queue.status = 'in_progress' and queue.claimed_by = %(run)s

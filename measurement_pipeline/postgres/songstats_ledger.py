@@ -13,7 +13,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from measurement_pipeline.domain.backfill_queue import pause_seconds
+from measurement_pipeline.domain.backfill_queue import CAUSES_READ, pause_seconds
 from measurement_pipeline.domain.outcome import Cause
 from measurement_pipeline.domain.payment import ALLOWED_SERVES
 from measurement_pipeline.postgres.backfill_queue import Claim
@@ -21,9 +21,6 @@ from measurement_pipeline.postgres.database import AsyncConnection, Connection
 from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("songstats_ledger")
-
-# The longest streak that is ever asked about.
-_CAUSES_READ = 100
 
 
 class Verdict(StrEnum):
@@ -187,8 +184,11 @@ def frees_in(connection: Connection, place: int) -> float | None:
 
 
 async def recent_causes(connection: AsyncConnection) -> list[tuple[str, str]]:
-    """(cause, song) of the answers since the breaker was last closed by a person, the latest first."""
-    found = await connection.execute(_SQL["recent_causes"], {"limit": _CAUSES_READ})
+    """(cause, song) of the answers since the breaker was last closed by a person, the latest first.
+
+    The cause is `domain.backfill_queue.FOREIGN` where something other than Songstats answered.
+    """
+    found = await connection.execute(_SQL["recent_causes"], {"limit": CAUSES_READ})
     return [(row["reason"], row["song"]) async for row in found]
 
 

@@ -151,8 +151,8 @@ with answered as materialized (
 ),
 
 not_to_blame as (
-    -- Rows whose run was throttled or refused, and for which no other call of it came to something. That is no attempt at them,
-    -- also where the run dies before it settles them.
+    -- Rows whose run was throttled, refused, or answered by something other than Songstats (unknown, with a status), and for which
+    -- no other call of it came to something. That is no attempt at them, also where the run dies before it settles them.
     select
         queue.song,
         queue.attempt_run
@@ -160,7 +160,10 @@ not_to_blame as (
     inner join songstats_quota_ledger as ledger on answered.ledger = ledger.id
     inner join songstats_backfill_queue as queue on ledger.song = queue.song and ledger.run_id = queue.attempt_run
     where
-        answered.reason in ('throttled', 'refused key')
+        (
+            answered.reason in ('throttled', 'refused key')
+            or (answered.reason = 'transient' and answered.billable is null and answered.status_code is not null)
+        )
         and not exists (
             select from songstats_quota_ledger as other
             where
@@ -169,6 +172,9 @@ not_to_blame as (
                 and other.id <> ledger.id
                 and other.settled_at is not null
                 and coalesce(other.reason not in ('throttled', 'refused key'), true)
+                and not coalesce(
+                    other.reason = 'transient' and other.billable is null and other.status_code is not null, false
+                )
         )
     order by queue.song
     for update of queue
@@ -269,14 +275,54 @@ limit 1
 offset %(before)s;
 
 -- name: recent_causes
+-- Two parts, each of which its index serves. An unknown hit with a status was answered by something other than Songstats.
+with since as (
+    select coalesce(streak_since, '-infinity') as moment
+    from vendor_state
+    where vendor = 'songstats'
+),
+
+telling as (
+    select
+        ledger.reason,
+        ledger.song,
+        ledger.settled_at,
+        ledger.id
+    from songstats_quota_ledger as ledger
+    where
+        ledger.reason in ('stored', 'no history', 'rejected', 'malformed')
+        and ledger.settled_at > (select since.moment from since)
+    order by ledger.settled_at desc, ledger.id desc
+    limit %(limit)s
+),
+
+other as (
+    select
+        'foreign' as reason,
+        ledger.song,
+        ledger.settled_at,
+        ledger.id
+    from songstats_quota_ledger as ledger
+    where
+        ledger.reason = 'transient'
+        and ledger.billable is null
+        and ledger.status_code is not null
+        and ledger.settled_at > (select since.moment from since)
+        -- Older ones are not counted (the budget's index is by age).
+        and ledger.reserved_at > clock_timestamp() - interval '30 days'
+    order by ledger.settled_at desc, ledger.id desc
+    limit %(limit)s
+)
+
 select
-    ledger.reason,
-    ledger.song
-from songstats_quota_ledger as ledger
-where
-    ledger.reason in ('stored', 'no history', 'rejected', 'malformed')
-    and ledger.settled_at > (select coalesce(streak_since, '-infinity') from vendor_state where vendor = 'songstats')
-order by ledger.settled_at desc, ledger.id desc
+    found.reason,
+    found.song
+from (
+    select * from telling
+    union all
+    select * from other
+) as found
+order by found.settled_at desc, found.id desc
 limit %(limit)s;
 
 -- name: open_breaker

@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter
 
 from measurement_pipeline.sandbox import vendor_errors
+from measurement_pipeline.sandbox.foreign_pages import PAGES, Foreign
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Gzip(StrEnum):
 class Fault(BaseModel):
     """One thing that goes wrong.
 
-    With `status`, `body` or `raw` the vendor does nothing and answers just that. Without them it
+    With `status`, `body`, `foreign` or `raw` the vendor does nothing and answers just that. Without them it
     does its work and then the delivery is spoiled: a customer is created, a hit is counted, and the
     answer is late, cut short or lost.
     """
@@ -59,6 +60,8 @@ class Fault(BaseModel):
     seed: str = ""
     status: int | None = Field(default=None, ge=200, le=599)
     body: str | None = None
+    foreign: Foreign | None = Field(default=None, strict=False)
+    """Something else answers in the vendor's place. `status`, where it is set, replaces that of the page."""
     headers: dict[str, str] = Field(default_factory=dict)
     retry_after: int | str | None = None
     delay: float = Field(default=0, ge=0)
@@ -97,6 +100,9 @@ class Fault(BaseModel):
 
     def answer(self, path: str) -> Answer | None:
         """What the vendor says instead of doing its work; None where it does it."""
+        if self.foreign is not None:
+            page = PAGES[self.foreign]
+            return Answer(self.status or page.status, page.body.encode(), dict(page.headers))
         if self.status is None and self.body is None and self.raw is None:
             return None
         status = self.status or 200

@@ -7,6 +7,7 @@ Plain values: no I/O and no clock. What an answer means is `historic_stats`; mak
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
 from measurement_pipeline import outbound
 
@@ -22,6 +23,8 @@ class Failure(StrEnum):
     """Reset or closed before a status line came, or something that is not HTTP."""
     INCOMPLETE = "incomplete"
     """A status line came, but the body was cut short: length, chunking, gzip, or our own limit."""
+    FOREIGN = "not Songstats' own answer"
+    """A whole answer that something else gave: a CDN's challenge, a proxy's error page, a captive portal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,23 @@ class Answer:
         if self.status_code is None and self.failure is None:
             raise ValueError("an answer without a status code needs a failure that says why")
 
+    @classmethod
+    def received(cls, status_code: int, headers: Mapping[str, str], body: bytes) -> Self:
+        """The answer as received, or a FOREIGN failure without its body. The body must not contain the key."""
+        foreign = outbound.foreign_answer(status_code, headers, body, is_vendors_error=_is_songstats_error)
+        if foreign is not None:
+            return cls(status_code, headers, b"", Failure.FOREIGN, foreign)
+        return cls(status_code, headers, body)
+
     @property
     def retry_after(self) -> float | None:
         """Seconds to wait as the vendor asks, 0 to 30 days; None where it asks nothing readable."""
         return outbound.retry_after(self.headers)
+
+
+def _is_songstats_error(value: object) -> bool:
+    """Songstats' errors are `{"result": "error", "message": "…"}`."""
+    if not isinstance(value, dict):
+        return False
+    result, message = value.get("result"), value.get("message")
+    return isinstance(result, str) and result.strip().lower() == "error" and isinstance(message, str)

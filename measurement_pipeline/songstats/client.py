@@ -160,7 +160,7 @@ class SongstatsClient:
             else:
                 failure = Failure.CONNECTION if status is None else Failure.INCOMPLETE
             return Answer(status, headers, b"", failure, self._in_words(error))
-        return Answer(status, headers, self._without_key(body))
+        return Answer.received(status, headers, self._without_key(body))
 
     def _harmless(self, headers: httpx.Headers) -> dict[str, str]:
         """What may be stored: nothing that could let someone in, and no echo of the key."""

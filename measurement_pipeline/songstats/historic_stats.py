@@ -17,7 +17,13 @@ from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.songstats.answer import Answer, Failure
 from measurement_pipeline.songstats.points import read_points
 
-PARSER_VERSION = 1
+PARSER_VERSION = 2
+
+# The `source` values that the vendor documents. An answer that names none of them is of another shape, not "no history".
+PLATFORMS = frozenset({
+    "spotify", "apple_music", "amazon", "deezer", "tiktok", "youtube", "tracklist", "1001tracklists", "beatport", "traxsource",
+    "itunes", "shazam", "soundcloud", "tidal", "radio",
+})  # fmt: skip
 
 _LONGEST_DETAIL = 300
 
@@ -35,6 +41,7 @@ _UNREACHED: _Row = (Outcome.TRANSIENT, False, Cause.TRANSIENT)
 _TIMED_OUT: _Row = (Outcome.TRANSIENT, None, Cause.TIMEOUT)
 _THROTTLED: _Row = (None, False, Cause.THROTTLED)
 _REFUSED_KEY: _Row = (None, False, Cause.REFUSED_KEY)
+# Nothing is known of the recording, and a CDN or proxy may have passed the call on: the hit counts until it is known to be free.
 _UNSURE: _Row = (None, None, Cause.TRANSIENT)
 
 _BY_STATUS = {
@@ -64,30 +71,35 @@ def judge(answer: Answer, *, key_works: bool | None = None, platform: str = "spo
     """Say what one answer comes to, by the outcome table.
 
     `key_works` is what `/status` said of the key, for the one answer that needs it (see
-    `needs_key_check`). A lost body is of no account where the status line already says all there is
-    to know; of a success it does not, and what cannot be kept cannot be read again either.
+    `needs_key_check`). A status counts only with Songstats' own body. Exceptions are 408, 425, 429
+    and 5xx, which mean "try again later" from a CDN or a proxy too.
     """
     status = answer.status_code
-    if status is None or (status // 100 == 2 and answer.failure is not None):
+    if answer.failure is not None and (status is None or not _means_later(status)):
         return _unanswered(answer)
+    if status is None:
+        raise ValueError("an answer without a status code needs a failure")
     if status == HTTPStatus.OK:
         return _read(answer.body, platform)
-    return _refused(status, _message(answer.body), key=key_works)
+    message = _message(answer.body) if answer.failure is None else f"{answer.failure}: {answer.detail}"
+    return _refused(status, message, key=key_works)
 
 
 def needs_key_check(answer: Answer) -> bool:
-    """Whether `/status` must be asked first: a 403 may speak of the key or of the recording."""
-    return answer.status_code == HTTPStatus.FORBIDDEN
+    """Whether `/status` must be asked first: Songstats' own 403 may speak of the key or of the recording."""
+    return answer.status_code == HTTPStatus.FORBIDDEN and answer.failure is None
 
 
 def key_works(status_answer: Answer) -> bool | None:
     """What an answer of `/status` says of the key: True, False, or None where it says nothing."""
+    if status_answer.failure is not None:
+        return None
     if status_answer.status_code in (401, 402, 403):
         return False
-    if status_answer.status_code != HTTPStatus.OK or status_answer.failure is not None:
+    if status_answer.status_code != HTTPStatus.OK:
         return None
     payload = _parsed(status_answer.body)
-    return True if isinstance(payload, dict) and payload.get("result") == "success" else None
+    return True if isinstance(payload, dict) and _is_success(payload) else None
 
 
 def digest(body: bytes) -> str:
@@ -95,8 +107,13 @@ def digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
+def _means_later(status: int) -> bool:
+    return status in (408, 425, 429) or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
 def _unanswered(answer: Answer) -> Judgement:
-    row = {Failure.TIMEOUT: _TIMED_OUT, Failure.UNREACHED: _UNREACHED}.get(answer.failure or Failure.CONNECTION, _LOST)
+    rows = {Failure.TIMEOUT: _TIMED_OUT, Failure.UNREACHED: _UNREACHED, Failure.FOREIGN: _UNSURE}
+    row = rows.get(answer.failure or Failure.CONNECTION, _LOST)
     return Judgement(*row, _line(f"{answer.failure}: {answer.detail}"))
 
 
@@ -139,16 +156,21 @@ def _history(body: bytes, platform: str) -> list[Any] | None:
     payload = _parsed(body)
     if not isinstance(payload, dict):
         raise _OddShapeError(f"{len(body)} bytes that are no JSON object: {_message(body)}")
-    if payload.get("result") != "success":
+    if not _is_success(payload):
         raise _OddShapeError(f"a 200 whose result is not success: {_message(body) or 'no message'}")
     stats = payload.get("stats")
     if not isinstance(stats, list):
         raise _OddShapeError("stats is not a list")
-    named = [e for e in stats if isinstance(e, dict) and isinstance(e.get("source"), str)]
+    named = [
+        e | {"source": _name(e["source"])} for e in stats if isinstance(e, dict) and isinstance(e.get("source"), str)
+    ]
     entries = [entry for entry in named if entry["source"] == platform]
     if not entries:
         if len(named) < len(stats):  # one of them could be the platform's own
             raise _OddShapeError(f"no entry for {platform}, and one that does not name its source")
+        if named and not any(entry["source"] in PLATFORMS for entry in named):
+            names = ", ".join(entry["source"] for entry in named)
+            raise _OddShapeError(f"no entry for {platform}, and none of a platform that is known: {names}")
         return None
     # The same entry twice is harmless; two that differ could be two recordings' counts in one.
     if any(other != entries[0] for other in entries[1:]):
@@ -158,6 +180,16 @@ def _history(body: bytes, platform: str) -> list[Any] | None:
     if not isinstance(history, list):
         raise _OddShapeError(f"the entry for {platform} has no list data.history")
     return history
+
+
+def _is_success(payload: dict[str, Any]) -> bool:
+    result = payload.get("result")
+    return isinstance(result, str) and _name(result) == "success"
+
+
+def _name(text: str) -> str:
+    """A name as the vendor documents it: "Apple Music" is apple_music."""
+    return "_".join(text.lower().replace("-", " ").split())
 
 
 def _parsed(body: bytes) -> object:

@@ -5,14 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from measurement_pipeline.domain.backfill_queue import (
+    FOREIGN,
     REFUSALS_THAT_OPEN_THE_BREAKER,
     SILENCES_THAT_OPEN_THE_BREAKER,
     STATUS_OF_OUTCOME,
+    Interference,
     Settlement,
     Status,
     Streak,
     backoff_seconds,
     calls_allowed_in_the_air,
+    interference,
     pause_seconds,
     settle,
     streak,
@@ -77,9 +80,28 @@ def test_what_was_not_the_rows_fault_gives_the_attempt_back_even_at_the_cap(caus
     assert found == Settlement(Status.PENDING, None, not_before_seconds=None, attempt_back=True)
 
 
-def test_an_attempt_that_told_nothing_of_the_recording_is_given_back_whoever_pays():
-    found = settle(judged(None, Cause.TRANSIENT, billable=None), attempts=1, max_attempts=5, retry_soon_seconds=None)
-    assert found.attempt_back
+@pytest.mark.parametrize(("retry_soon", "wait"), [(None, 60.0), (4.0, 4.0)])
+def test_an_answer_of_something_else_gives_the_attempt_back_even_at_the_cap_and_the_row_waits(
+    retry_soon: float | None, wait: float
+):
+    judgement = judged(None, Cause.TRANSIENT, billable=None)
+    found = settle(judgement, attempts=5, max_attempts=5, retry_soon_seconds=retry_soon)
+    assert found == Settlement(Status.PENDING, None, not_before_seconds=wait, attempt_back=True)
+
+
+def test_every_fifth_answer_of_something_else_calls_for_a_pause_at_the_25th_and_opens_the_breaker_at_the_50th():
+    answers = [FOREIGN if place % 5 == 0 else "stored" for place in range(1, 101)]
+    seen = [interference(answers[:count][::-1]) for count in range(1, 101)]
+    assert next(count for count, one in enumerate(seen, 1) if one.calls_for_a_pause) == 25
+    assert next(count for count, one in enumerate(seen, 1) if one.reason is not None) == 50
+
+
+def test_an_outage_of_any_length_is_one_episode_and_opens_no_breaker():
+    outage = interference([FOREIGN] * 100)
+    assert (outage.recent, outage.episodes, outage.reason) == (40, 1, None)
+    assert outage.calls_for_a_pause
+    assert interference(["stored"] * 40 + [FOREIGN] * 60) == Interference(0, 1)
+    assert interference([]) == Interference()
 
 
 def test_every_outcome_belongs_to_one_status_and_only_done_and_failed_have_any():

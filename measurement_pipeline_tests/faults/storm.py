@@ -19,6 +19,8 @@ from measurement_pipeline_tests.workbench import Workbench
 # None never went out.
 _ANSWERED = ("stored", True)
 _LOST = frozenset({("transient", None), ("timeout: unknown", None)})
+# Something else answered with a status of Songstats'.
+_FOREIGN = ("transient", None)
 _BY_STATUS: dict[int, tuple[str, bool]] = {
     401: ("refused key", False),
     402: ("refused key", False),
@@ -107,8 +109,9 @@ def _what_it_may_come_to(request: dict[str, Any]) -> frozenset[tuple[str, bool |
     if status == 200:
         return _SPOILED if request["fault"] else frozenset({_ANSWERED})
     if status == 403:
-        return frozenset({("rejected", True), ("refused key", False), ("transient", None)})
-    return frozenset({_BY_STATUS.get(status) or (("transient", False) if status >= 500 else ("rejected", True))})
+        return frozenset({("rejected", True), ("refused key", False), _FOREIGN})
+    own = _BY_STATUS.get(status) or (("transient", False) if status >= 500 else ("rejected", True))
+    return frozenset({own, _FOREIGN}) if request["fault"] and (own[1] or status == 401) else frozenset({own})
 
 
 def budget_counts_only(bench: Workbench) -> int:

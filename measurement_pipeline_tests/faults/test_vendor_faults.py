@@ -76,6 +76,10 @@ STORMS: dict[str, Faults] = {
         {"body": HTML, "headers": {"content-type": "text/html"}, "share": 0.2},
         {"body": HTML, "status": 503, "headers": {"content-type": "text/html"}, "share": 0.2},
     ],
+    "pages of a CDN, a proxy and a captive portal": [
+        {"foreign": page, "share": 0.08}
+        for page in ("challenge", "proxy", "portal", "portal redirect", "login", "gateway", "json")
+    ],
     "gzip that lies": [{"gzip": how, "share": 0.15} for how in ("not", "short", "wrong")],
     "what is no HTTP": [
         {"raw": head("HTTP/1.1 two hundred", "content-length: 2"), "share": 0.1},
@@ -95,14 +99,19 @@ IN_SHORT = (
     "429 of both kinds, mixed",
     "bodies cut short at random bytes",
     "half-open connections",
+    "pages of a CDN, a proxy and a captive portal",
     "everything at once",
 )
+PAGES = ("challenge", "proxy", "portal", "portal redirect", "login", "json")
+PAGES_IN_SHORT = ("proxy",)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     long_form = metafunc.config.getoption("--long")
     if "weather" in metafunc.fixturenames:
         metafunc.parametrize("weather", STORMS if long_form else IN_SHORT)
+    if "page" in metafunc.fixturenames:
+        metafunc.parametrize("page", PAGES if long_form else PAGES_IN_SHORT)
     if "retry_after" in metafunc.fixturenames:
         metafunc.parametrize("retry_after", [None, 300] if long_form else [None])
 
@@ -270,6 +279,37 @@ def test_a_vendor_that_answers_5xx_for_ever_exhausts_what_was_asked_and_the_next
     storm.clears_up(bench, songs)
     storm.each_request_has_its_row(bench)
     proves("vendor: 5xx until attempts are used up, then put back", ALWAYS, times=5 * len(songs))
+
+
+def test_an_hour_of_a_page_of_something_else_settles_nothing_and_the_drain_goes_on_by_itself(
+    bench: Workbench, page: str, long_form: bool, proves: Proves
+):
+    """From the middle of a drain, histories and `/status` alike. The key is not blamed, and no attempt is counted."""
+    songs = isrcs(300 if long_form else 40)
+    bench.ask_for(songs)
+    storm.run(bench, songs[:10])
+    bench.sandbox.faults("/enterprise/", foreign=page)
+    passed, pauses = 0.0, 0
+    while passed < 3600:
+        asked = bench.sandbox.hits()
+        storm.run(bench, songs)
+        (state,) = bench.sql(
+            "select breaker, pause_reason, extract(epoch from paused_until - now()) as pause from vendor_state"
+        )
+        assert (state["breaker"], "not Songstats' own answer: " in state["pause_reason"]) == ("closed", True)
+        assert bench.sandbox.hits() - asked <= (5 if pauses == 0 else 1)
+        assert str(storm.planned(bench, songs).why_none).startswith("paused until")
+        passed += float(state["pause"])
+        pauses += 1
+        storm.time_passes(bench)
+    assert bench.statuses() == {"stored": 10, "pending": len(songs) - 10}
+    assert {row["attempts"] for row in bench.sql("select attempts from songstats_backfill_queue")} == {0, 1}
+    assert storm.budget_counts_only(bench) == len(bench.ledger()), "unknown hits count"
+    bench.sandbox.clear_faults()
+    storm.drain(bench, songs, runs=2)
+    assert bench.statuses() == {"stored": len(songs)}
+    storm.each_request_has_its_row(bench)
+    proves(f"vendor: a page of something else for an hour ({page})", ALWAYS, times=pauses)
 
 
 def test_answers_that_are_slow_but_in_time_are_answers(bench: Workbench, long_form: bool, proves: Proves):

@@ -73,6 +73,21 @@ def test_a_body_can_be_anything(sandbox: Sandbox) -> None:
     assert answer.headers["content-type"] == "text/html"
 
 
+@pytest.mark.parametrize(
+    ("foreign", "status"),
+    [("challenge", 403), ("proxy", 404), ("portal", 200), ("portal redirect", 302), ("login", 401), ("gateway", 500)],
+)
+def test_something_else_can_answer_in_the_vendors_place(sandbox: Sandbox, foreign: str, status: int) -> None:
+    sandbox.faults(HISTORIES, foreign=foreign, count=1)
+    sandbox.faults(HISTORIES, foreign=foreign, status=429, count=1)
+
+    answer = ask(sandbox, A_RECORDING)
+    assert answer.status_code == status
+    assert "json" not in answer.headers.get("content-type", "")
+    assert ask(sandbox, A_RECORDING).status_code == 429
+    assert ask(sandbox, A_RECORDING).status_code == 200
+
+
 def test_a_body_that_is_no_gzip_cannot_be_unpacked(sandbox: Sandbox) -> None:
     sandbox.faults(HISTORIES, body="{}", headers={"Content-Encoding": "gzip"}, count=1)
 
@@ -147,7 +162,13 @@ def test_faults_can_be_listed_with_what_is_left_of_them(sandbox: Sandbox) -> Non
 
 @pytest.mark.parametrize(
     "fault",
-    [{}, {"path": "/", "stauts": 500}, {"path": "/", "status": "500"}, {"path": "/", "count": 0}],
+    [
+        {},
+        {"path": "/", "stauts": 500},
+        {"path": "/", "status": "500"},
+        {"path": "/", "count": 0},
+        {"path": "/", "foreign": "x"},
+    ],
 )
 def test_a_fault_that_is_no_fault_is_refused(sandbox: Sandbox, fault: dict[str, object]) -> None:
     answer = httpx.post(f"{sandbox.songstats_url}/_faults", json=fault)

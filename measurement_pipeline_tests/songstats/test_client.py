@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from measurement_pipeline.domain.outcome import Outcome
+from measurement_pipeline.domain.outcome import Cause, Outcome
 from measurement_pipeline.songstats.client import MAX_BODY_BYTES, Answer, Failure, SongstatsClient
-from measurement_pipeline.songstats.historic_stats import judge
+from measurement_pipeline.songstats.historic_stats import judge, needs_key_check
 
 KEY = "sk-0123456789abcdef"
 ISRC = "AA6Q72000047"
@@ -180,16 +180,61 @@ def test_a_whole_answer_is_handed_over_as_it_came() -> None:
     assert judge(answer).outcome is Outcome.STORED
 
 
-@pytest.mark.parametrize("status", ["204 No Content", "404 Not Found", "429 Slow", "503 Busy"])
+ERROR = b'{"result":"error","message":"Track not found. "}'
+PAGE = b"<!doctype html>\n<html><head><title>Just a moment...</title></head></html>"
+HTML, JSON = "Content-Type: text/html; charset=UTF-8", "Content-Type: application/json"
+
+
+@pytest.mark.parametrize("status", ["400 Bad", "404 Not Found", "429 Slow", "503 Busy"])
 def test_any_status_is_an_answer_and_not_an_error(status: str) -> None:
-    answer = ask(saying(answered(status, b"")))
-    assert (answer.status_code, answer.failure) == (int(status[:3]), None)
+    answer = ask(saying(answered(status, ERROR, JSON)))
+    assert (answer.status_code, answer.failure, answer.body) == (int(status[:3]), None, ERROR)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "header"),
+    [
+        ("200 OK", PAGE, HTML),
+        ("204 No Content", b"", "X-Odd: 1"),
+        ("401 Unauthorized", PAGE, HTML),
+        ("403 Forbidden", PAGE, HTML),
+        ("404 Not Found", PAGE, JSON),
+        ("404 Not Found", b"", JSON),
+        ("404 Not Found", ERROR, HTML),
+        ("403 Forbidden", b'{"message":"Forbidden"}', JSON),
+        ("403 Forbidden", b'{"result":"success","message":""}', JSON),
+        ("410 Gone", b"[]", JSON),
+    ],
+)
+def test_a_status_without_songstats_own_body_is_not_songstats_answer(status: str, body: bytes, header: str) -> None:
+    answer = ask(saying(answered(status, body, header)))
+    assert (answer.status_code, answer.failure, answer.body) == (int(status[:3]), Failure.FOREIGN, b"")
+    judgement = judge(answer)
+    assert (judgement.outcome, judgement.billable) == (None, None)
+    assert judgement.detail.startswith(f"not Songstats' own answer: {status[:3]} ")
+    assert not needs_key_check(answer)
+
+
+def test_a_page_is_quoted_without_the_key() -> None:
+    page = b"<html>\n you sent %s and " % KEY.encode() + b"x" * 500
+    detail = ask(saying(answered("403 Forbidden", page, HTML))).detail
+    assert detail.startswith('403 text/html, begins with "<html> you sent [api key] and xxx')
+    assert len(detail) < 150
+
+
+@pytest.mark.parametrize(("status", "cause"), [(429, Cause.THROTTLED), (503, Cause.TRANSIENT), (425, Cause.TRANSIENT)])
+def test_a_gateways_wish_to_be_asked_later_is_heeded_and_costs_nothing(status: int, cause: Cause) -> None:
+    answer = ask(saying(answered(f"{status} Later", PAGE, HTML, "Retry-After: 7")))
+    judgement = judge(answer)
+    assert (judgement.cause, judgement.billable, answer.retry_after) == (cause, False, 7)
+    assert "not Songstats' own answer" in judgement.detail
 
 
 @pytest.mark.parametrize("location", ["https://elsewhere.test/", "http://[bad", "//"])
 def test_a_redirect_is_not_followed_wherever_it_points(location: str) -> None:
     answer = ask(saying(answered("302 Found", b"", f"Location: {location}")))
-    assert (answer.status_code, answer.failure) == (302, None)
+    assert (answer.status_code, answer.failure) == (302, Failure.FOREIGN)
+    assert "redirect, which is not followed" in answer.detail
 
 
 def test_headers_that_could_let_someone_in_are_not_kept() -> None:
@@ -210,8 +255,8 @@ def test_headers_that_could_let_someone_in_are_not_kept() -> None:
 
 
 def test_an_echo_of_the_key_is_not_handed_on() -> None:
-    answer = ask(saying(answered("401 Unauthorized", f'{{"message":"bad key {KEY}"}}'.encode())))
-    assert answer.body == b'{"message":"bad key [api key]"}'
+    answer = ask(saying(answered("401 Unauthorized", f'{{"result":"error","message":"bad key {KEY}"}}'.encode())))
+    assert answer.body == b'{"result":"error","message":"bad key [api key]"}'
 
 
 def test_a_short_key_does_not_spoil_a_body() -> None:
@@ -231,7 +276,7 @@ def test_gzip_is_unpacked() -> None:
 
 def test_an_encoding_nobody_asked_for_is_left_whole_and_is_malformed_rather_than_bought_again() -> None:
     packed = zlib.compress(BODY)
-    answer = ask(saying(answered("200 OK", packed, "Content-Encoding: deflate")))
+    answer = ask(saying(answered("200 OK", packed, "Content-Encoding: deflate", JSON)))
     assert (answer.body, answer.failure) == (packed, None)
     assert judge(answer).outcome is Outcome.MALFORMED
 

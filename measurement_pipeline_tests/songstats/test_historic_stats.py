@@ -197,17 +197,25 @@ def test_a_timeout_is_transient_and_may_have_been_billed(status: int | None) -> 
     ("status", "cause"),
     [
         (429, Cause.THROTTLED),
-        (401, Cause.REFUSED_KEY),
-        (404, Cause.NO_HISTORY),
+        (408, Cause.TRANSIENT),
         (503, Cause.TRANSIENT),
     ],
 )
-def test_a_status_line_that_says_all_counts_even_when_its_body_was_lost(
+def test_a_status_that_means_later_counts_even_when_its_body_was_lost(
     failure: Failure, status: int, cause: Cause
 ) -> None:
     judgement = judge(Answer(status, {}, b"", failure, "cut short"))
     assert taken_as(judgement) == taken_as(judge(refused(status)))
     assert judgement.cause is cause
+
+
+@pytest.mark.parametrize("failure", [Failure.INCOMPLETE, Failure.TIMEOUT, Failure.FOREIGN])
+@pytest.mark.parametrize("status", [200, 204, 302, 400, 401, 402, 403, 404, 410])
+def test_any_other_status_says_nothing_without_its_body(failure: Failure, status: int) -> None:
+    judgement = judge(Answer(status, {}, b"", failure, "cut short"))
+    assert judgement.outcome in {None, Outcome.TRANSIENT}
+    assert judgement.billable is None
+    assert judgement.detail == f"{failure.value}: cut short"
 
 
 # What /status says of the key.
@@ -225,6 +233,8 @@ def test_a_status_line_that_says_all_counts_even_when_its_body_was_lost(
         (ok({"result": "error"}), None),
         (Answer(200, {}, b"<html>maintenance</html>"), None),
         (Answer(200, {}, b"", Failure.INCOMPLETE), None),
+        (Answer(403, {}, b"", Failure.FOREIGN), None),
+        (Answer(401, {}, b"", Failure.FOREIGN), None),
         (Answer(None, {}, b"", Failure.CONNECTION), None),
     ],
 )
@@ -278,6 +288,36 @@ def test_the_platform_is_found_wherever_it_stands() -> None:
     others: list[object] = [{"source": "youtube", "data": None}, "odd", {"no": "source"}]
     for stats in ([spotify, *others], [*others, spotify]):
         assert judge(ok({"result": "success", "stats": stats})).outcome is Outcome.STORED
+
+
+@pytest.mark.parametrize("source", ["Spotify", "SPOTIFY", " spotify ", "spotify"])
+@pytest.mark.parametrize("result", ["success", "Success", "SUCCESS "])
+def test_the_platform_and_the_result_are_read_in_any_case(source: str, result: str) -> None:
+    body = payload([{"date": "2025-01-01", "streams_total": 1}], source=source) | {"result": result}
+    assert judge(ok(body)).outcome is Outcome.STORED
+
+
+def test_the_same_platform_in_two_cases_is_one() -> None:
+    entries = [
+        {"source": name, "data": {"history": [{"date": "2025-01-01", "streams_total": 1}]}}
+        for name in ("Spotify", "spotify")
+    ]
+    assert judge(ok({"result": "success", "stats": entries})).outcome is Outcome.STORED
+    entries[0]["data"] = {"history": []}
+    assert judge(ok({"result": "success", "stats": entries})).outcome is Outcome.MALFORMED
+
+
+def test_a_list_that_names_no_known_platform_is_malformed_and_says_what_it_names() -> None:
+    judgement = judge(ok(payload([{"date": "2025-01-01", "streams_total": 1}], source="Platform 7")))
+    assert taken_as(judgement) == (Outcome.MALFORMED, True, Cause.MALFORMED)
+    assert "platform_7" in judgement.detail
+
+
+@pytest.mark.parametrize("known", ["deezer", "Apple Music", "apple-music", "1001Tracklists"])
+def test_a_list_with_one_known_platform_is_no_history(known: str) -> None:
+    odd = {"source": "platform 7", "data": {"history": []}}
+    body = {"result": "success", "stats": [odd, {"source": known, "data": {"history": []}}]}
+    assert judge(ok(body)).outcome is Outcome.NO_HISTORY
 
 
 def test_another_platform_can_be_asked_for() -> None:
