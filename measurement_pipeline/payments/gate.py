@@ -197,7 +197,8 @@ class StripeGate:
         try:
             found = self._stripe.v1.customers.retrieve(customer)
         except stripe.InvalidRequestError as error:
-            if error.http_status == HTTPStatus.NOT_FOUND:
+            # Stripe names a missing customer by this code. Its 404 without the code is about the address.
+            if error.http_status == HTTPStatus.NOT_FOUND and error.code == "resource_missing":
                 return None
             raise
         if text(found, "id") != customer:

@@ -13,6 +13,14 @@ _SETTING_OF = {
 }
 
 
+class ForeignAnswerError(stripe.APIConnectionError):
+    """Something other than Stripe answered: a CDN, a proxy, a captive portal. Nothing is known, and a retry is safe."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__(answer, should_retry=True)  # type: ignore[no-untyped-call]  # stripe leaves it without types
+        self.answer = answer
+
+
 _WORDS: dict[type[stripe.StripeError], str] = {
     stripe.AuthenticationError: "Stripe does not accept the key: check STRIPE_SECRET_KEY.",
     stripe.PermissionError: (
@@ -30,6 +38,8 @@ def in_words(error: stripe.StripeError) -> str:
         settings = [name for start, name in _SETTING_OF.items() if error.param.startswith(start)]
         hint = f": check {settings[0]}" if settings else ""
         return f"Stripe refused the request for its {error.param} ({error.code or 'invalid'}){hint}."
+    if isinstance(error, ForeignAnswerError):
+        return f"Not Stripe's own answer ({error.answer}): check STRIPE_API_BASE and the network, a proxy for example."
     status = f"HTTP {error.http_status}, " if error.http_status else ""
     return _WORDS.get(type(error)) or f"Stripe answered with an error ({status}{type(error).__name__})."
 

@@ -7,9 +7,13 @@ opens an asynchronous client beside the one that is used.
 """
 
 from collections.abc import Mapping
+from http import HTTPStatus
 
 import httpx
 import stripe
+
+from measurement_pipeline.outbound import foreign_answer
+from measurement_pipeline.payments.stripe_errors import ForeignAnswerError
 
 _TIMEOUT_SECONDS = 20.0
 
@@ -34,29 +38,36 @@ class HttpxTransport(stripe.HTTPClient):
     def request(  # type: ignore[override]  # the library's own clients return bytes as well
         self, method: str, url: str, headers: Mapping[str, str], post_data: str | None = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
-        """Send one request: body, status and headers of its answer."""
+        """Send one request: body, status and headers of its answer.
+
+        Raises stripe.APIConnectionError where no answer came, and ForeignAnswerError where it is not Stripe's own.
+        """
         try:
             answer = self._client.request(method, url, headers=headers, content=post_data)
         except httpx.HTTPError as error:
             lost = stripe.APIConnectionError(type(error).__name__, should_retry=True)  # type: ignore[no-untyped-call]
             raise lost from error
-        return _readable(answer), answer.status_code, answer.headers
+        foreign = foreign_answer(
+            answer.status_code, answer.headers, _without_key(answer.content, headers), is_vendors_error=_is_stripe_error
+        )
+        if foreign is None:
+            return answer.content, answer.status_code, answer.headers
+        if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS or answer.is_server_error:
+            # "Try again later" from a gateway too. The library fails on an error body that is not Stripe's.
+            return b'{"error": {}}', answer.status_code, answer.headers
+        raise ForeignAnswerError(foreign)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
 
-def _readable(answer: httpx.Response) -> bytes:
-    """The body, or an error without words where something other than Stripe refused in its stead.
+def _is_stripe_error(value: object) -> bool:
+    """Stripe's errors are `{"error": {"type": "…", …}}`."""
+    error = value.get("error") if isinstance(value, dict) else None
+    return isinstance(error, dict) and isinstance(error.get("type"), str)
 
-    The library breaks on errors of another shape than Stripe's, and looks at the status only after that.
-    """
-    if answer.is_success:
-        return answer.content
-    try:
-        body = answer.json()
-    except ValueError:
-        body = None
-    error = body.get("error") if isinstance(body, dict) else None
-    return answer.content if isinstance(error, dict) else b'{"error": {}}'
+
+def _without_key(body: bytes, headers: Mapping[str, str]) -> bytes:
+    key = headers.get("Authorization", "").removeprefix("Bearer ").encode()
+    return body.replace(key, b"[key]") if key else body

@@ -34,6 +34,8 @@ OUTAGES: dict[str, dict[str, Any]] = {
     "reset": {"reset": True},
     "cut short": {"cut": 20},
     "HTML": {"body": "<html>maintenance</html>"},
+    "a page of a CDN": {"foreign": "challenge"},
+    "a page of a proxy": {"foreign": "proxy"},
     "another shape": {"body": '{"data": null}'},
     "no HTTP": {"raw": "ICY 200 OK\r\n\r\n"},
 }

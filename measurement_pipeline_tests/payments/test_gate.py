@@ -399,12 +399,59 @@ def test_no_odd_body_allows_denies_or_raises(
         assert ask(gate, account, customer=customer).verdict is Verdict.UNKNOWN, body
 
 
-@pytest.mark.parametrize(("status", "words"), [(401, "STRIPE_SECRET_KEY"), (429, "limits")])
-def test_a_refusal_that_is_not_in_stripes_words_is_told_by_its_status(
-    double: Sandbox, gate: StripeGate, account: UUID, status: int, words: str
+FOREIGN = ["challenge", "proxy", "portal", "portal redirect", "login", "gateway", "json"]
+
+
+@pytest.mark.parametrize("page", FOREIGN)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_something_else_answers_is_unknown_and_makes_no_second_customer(
+    double: Sandbox, gate: StripeGate, account: UUID, page: str, method: str
 ) -> None:
-    double.faults("/v1", status=status, body="<html>a proxy</html>")
-    assert words in ask(gate, account).reason
+    first = ask(gate, account)
+    assert first.customer is not None
+    double.faults("/v1", method=method, foreign=page)
+    double.forget_requests()
+    decision = ask(gate, account, customer=first.customer)
+    assert decision.verdict is Verdict.UNKNOWN
+    assert "STRIPE_SECRET_KEY" not in decision.reason
+    assert "permission" not in decision.reason
+    if page != "gateway":
+        assert decision.reason.startswith("Not Stripe's own answer (")
+    assert calls(double, "/v1/customers", "POST") == 0
+    double.clear_faults()
+    assert ask(gate, account, customer=first.customer).customer == first.customer
+
+
+@pytest.mark.parametrize("page", ["challenge", "proxy", "portal", "login"])
+def test_a_search_that_something_else_answers_makes_no_customer(
+    double: Sandbox, gate: StripeGate, account: UUID, page: str
+) -> None:
+    double.faults("/v1/customers/search", foreign=page)
+    assert ask(gate, account).verdict is Verdict.UNKNOWN
+    assert calls(double, "/v1/customers", "POST") == 0
+
+
+def test_a_404_of_stripes_own_that_is_not_about_a_customer_does_not_say_that_it_is_gone(
+    double: Sandbox, gate: StripeGate, account: UUID
+) -> None:
+    customer = double.card(str(account))
+    double.faults("/v1/customers/cus", status=404)
+    assert ask(gate, account, customer=customer).verdict is Verdict.UNKNOWN
+    assert calls(double, "/v1/customers", "POST") == 0
+
+
+def test_a_page_is_quoted_without_the_key(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+    double.faults("/v1", status=403, body=f"<html>{double.stripe_key} is bad", headers={"content-type": "text/html"})
+    reason = ask(gate, account).reason
+    assert 'begins with "<html>[key] is bad"' in reason
+    assert double.stripe_key not in reason
+
+
+def test_a_429_of_something_else_is_a_limit_all_the_same(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+    double.faults("/v1", status=429, foreign="challenge", retry_after=9)
+    decision = ask(gate, account)
+    assert "limits" in decision.reason
+    assert decision.retry_after_seconds == 9
 
 
 @pytest.mark.parametrize("path", ["/v1/customers", "/v1/checkout/sessions"])
@@ -458,7 +505,7 @@ def test_a_wrong_key_is_unknown_and_shown_nowhere(
     double.faults(
         "/v1",
         status=401,
-        body='{"error": {"message": "Invalid API Key provided: sk_test_wrong_0123456789"}}',
+        body='{"error": {"type": "invalid_request_error", "message": "Invalid API Key: sk_test_wrong_0123456789"}}',
     )
     decision = ask(gate, account)
     gate.close()

@@ -24,12 +24,25 @@ def test_a_key_that_is_refused_or_lacks_a_permission_does_not_work(sandbox: Sand
     refused = ask(sandbox, "sk_live_wrong")
     assert refused.works is False
     assert "sk_live" not in refused.words
-    sandbox.faults("/v1/customers", status=403, body=json.dumps({"error": {"message": "no"}}))
+    sandbox.faults(
+        "/v1/customers", status=403, body=json.dumps({"error": {"type": "invalid_request_error", "message": "no"}})
+    )
     assert ask(sandbox).works is False
 
 
 @pytest.mark.parametrize(
-    "fault", [{"status": 500}, {"status": 429}, {"reset": True}, {"hang": True}, {"body": "[]"}, {"body": "{}"}]
+    "fault",
+    [
+        {"status": 500},
+        {"status": 429},
+        {"reset": True},
+        {"hang": True},
+        {"body": "[]"},
+        {"body": "{}"},
+        {"foreign": "challenge"},
+        {"foreign": "login"},
+        {"foreign": "portal"},
+    ],
 )
 def test_no_usable_answer_leaves_it_unknown(sandbox: Sandbox, fault: dict[str, object]):
     sandbox.faults("/v1/customers", **fault)
