@@ -39,14 +39,14 @@ def _album(item: dict[str, Any]) -> CapturedAlbum:
     found = tracks if isinstance(tracks, list) else []
     captured = (_track(track) for track in found if isinstance(track, dict))
     return CapturedAlbum(
-        album_id=_text(item.get("id")),
+        album_id=_id(item),
         name=_text(item.get("name")),
         tracks=tuple(track for track in captured if track is not None),
     )
 
 
 def _track(track: dict[str, Any]) -> CapturedTrack | None:
-    identity = _text(track.get("id"))
+    identity = _id(track)
     if identity is None:
         return None
     try:
@@ -54,6 +54,11 @@ def _track(track: dict[str, Any]) -> CapturedTrack | None:
     except UnusableCountError:
         count = 0
     return CapturedTrack(identity, _text(track.get("name")), count or None)
+
+
+def _id(of: dict[str, Any]) -> str | None:
+    identity = _text(of.get("id"))
+    return None if identity is None else identity.strip()
 
 
 def _text(value: object) -> str | None:

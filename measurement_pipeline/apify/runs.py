@@ -77,6 +77,8 @@ def read_run(run: Any) -> ActorRun:
     """One run. Raises UnavailableError where its id or status cannot be read."""
     identity = text(run, "id")
     status = text(run, "status")
+    if status is not None:
+        status = status.strip().upper().replace("_", "-")
     if identity is None:
         raise UnavailableError("Apify's answer cannot be read: expected a run with an `id`")
     if status not in set(RunStatus):

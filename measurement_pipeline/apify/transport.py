@@ -19,7 +19,7 @@ from measurement_pipeline.apify.errors import (
     TokenRefusedError,
     UnavailableError,
 )
-from measurement_pipeline.outbound import Outbound, in_words, may_have_arrived, retry_after
+from measurement_pipeline.outbound import Outbound, foreign_answer, in_words, may_have_arrived, retry_after
 
 _TOKEN_REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN}
 # The request is not at fault: the same one may be answered the next time.
@@ -60,6 +60,10 @@ class OutboundTransport(HttpClient):
                 f"Apify gave no answer ({in_words(error)})",
                 perhaps_started=method == "POST" and may_have_arrived(error),
             ) from None
+        body = answer.content.replace(self._token.encode("ascii"), b"[token]")
+        foreign = foreign_answer(answer.status_code, answer.headers, body, is_vendors_error=_is_apify_error)
+        if foreign is not None and answer.status_code != HTTPStatus.TOO_MANY_REQUESTS:
+            raise UnavailableError(f"not Apify's own answer: {foreign}", perhaps_started=method == "POST")
         if answer.is_success:
             return answer
         raise self._refusal(method, answer)
@@ -69,7 +73,7 @@ class OutboundTransport(HttpClient):
         status = answer.status_code
         said = f"HTTP {status}" + (f", {kind}" if kind else "") + (f": {words}" if words else "")
         said = said.replace(self._token, "[token]")[:_LONGEST_WORDS]
-        if status == HTTPStatus.TOO_MANY_REQUESTS or kind in _BUSY:
+        if status == HTTPStatus.TOO_MANY_REQUESTS or kind.strip().lower() in _BUSY:
             return ThrottledError(f"Apify asks to wait ({said})", retry_after_seconds=retry_after(answer.headers))
         if status in _TOKEN_REFUSED:
             return TokenRefusedError(f"Apify refuses the token, or its account: check APIFY_TOKEN ({said})")
@@ -77,6 +81,12 @@ class OutboundTransport(HttpClient):
             return RejectedError(f"Apify refuses the request ({said})", status_code=status)
         redirect = "; a redirect is not followed" if answer.is_redirect else ""
         return UnavailableError(f"Apify could not answer ({said}{redirect})", perhaps_started=method == "POST")
+
+
+def _is_apify_error(value: object) -> bool:
+    """Apify's errors are `{"error": {"type": "…", "message": "…"}}`."""
+    error = value.get("error") if isinstance(value, dict) else None
+    return isinstance(error, dict) and isinstance(error.get("type"), str)
 
 
 def _error(body: bytes) -> tuple[str, str]:

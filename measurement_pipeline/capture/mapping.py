@@ -10,12 +10,17 @@ from uuid import UUID
 from measurement_pipeline.apify.items import MalformedItemsError, read_items
 from measurement_pipeline.capture.terms import Means
 from measurement_pipeline.domain.capture import CapturedAlbum, Track, by_elimination, measure
-from measurement_pipeline.postgres import apify_runs, snapshots
+from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.postgres import apify_runs, incidents, snapshots
 from measurement_pipeline.postgres.apify_runs import Bought
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.spotify.client import CredentialsRefusedError, SpotifyClient
 
 SPOTIFY = "spotify"
+
+_NO_ISRC = "Spotify names no ISRC"
+_INCIDENT = "Spotify: "
+_NO_ISRCS = f"{_INCIDENT}tracks come without ISRCs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ class Spotify:
             snapshots.pause(connection, SPOTIFY, seconds=answer.retry_after_seconds, reason=why)
         why_not = dict.fromkeys(answer.unknown, "Spotify knows no such track")
         why_not |= dict.fromkeys(answer.deferred, answer.why or "Spotify gave no answer")
-        why_not |= {asked: "Spotify names no ISRC" for asked, track in answer.found.items() if track.isrc is None}
+        why_not |= {asked: _NO_ISRC for asked, track in answer.found.items() if track.isrc is None}
         return Looked(answer.found, why_not, answer.deferred)
 
     def close(self) -> None:
@@ -78,9 +83,30 @@ def map_result(connection: Connection, bought: Bought, spotify: Spotify, *, snap
     looked = spotify.look_up(connection, list(dict.fromkeys([*unknown, *witnesses])))
     apify_runs.learn(connection, {asked: looked.found[asked] for asked in unknown if asked in looked.found})
     songs = apify_runs.songs_of_tracks(connection, track_ids)
+    _watch_for_isrcs(connection, looked.found.values(), is_any_mapped=bool(songs))
     albums = _with_witnesses(albums, looked.found, bought.album_ids)
     measured = measure(albums, songs, looked.why_not, looked.deferred)
     apify_runs.store(connection, bought.id, measured, snapshot=snapshot, run=run)
+
+
+def _watch_for_isrcs(connection: Connection, found: Collection[Track], *, is_any_mapped: bool) -> None:
+    """Open an incident if Spotify no longer names ISRCs, and end it once it does.
+
+    That is so if no track object has `external_ids`, or if no track of the whole chunk could be mapped for want of an ISRC.
+    """
+    if any(track.isrc is not None for track in found):
+        incidents.end(connection, source=_INCIDENT)
+    elif found and (not is_any_mapped or not any(track.has_external_ids for track in found)):
+        tracks = counted(len(found), "track")
+        incidents.see(
+            connection,
+            key=_NO_ISRCS,
+            what=(
+                f"Spotify named no ISRC for any of {tracks} of one chunk (field `external_ids`). Their counts are kept, and not "
+                "stored. Compare https://developer.spotify.com/documentation/web-api/reference/get-track. Once Spotify names "
+                "ISRCs again, launch the capture's partition of current_play_counts, which costs nothing."
+            ),
+        )
 
 
 def _with_witnesses(

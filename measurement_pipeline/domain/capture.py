@@ -59,7 +59,10 @@ class CapturedAlbum:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What Spotify says of a track. `isrc` is in normal form, or None where it has none that can be one."""
+    """What Spotify says of a track. `isrc` is in normal form, or None where it has none that can be one.
+
+    `has_external_ids` is False if the track object lacks the field in which Spotify gives ISRCs.
+    """
 
     track_id: str
     isrc: str | None
@@ -68,6 +71,7 @@ class Track:
     album_id: str | None
     album: str | None
     release_date: date | None
+    has_external_ids: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx
 
+from measurement_pipeline.outbound import foreign_answer
+
 _TOKEN = re.compile(r"[!-~]+")
 _LONGEST_WORDS = 200
 
@@ -16,6 +18,22 @@ class OddAnswerError(ValueError):
 
     def __str__(self) -> str:
         return f"an answer of Spotify cannot be read: {super().__str__()}"
+
+
+def is_web_api_error(value: object) -> bool:
+    """Errors of the Web API are `{"error": {"status": …, "message": "…"}}`."""
+    error = value.get("error") if isinstance(value, dict) else None
+    return isinstance(error, dict) and isinstance(error.get("message"), str)
+
+
+def is_own_error(answer: httpx.Response) -> bool:
+    """Whether an error of the Web API is Spotify's own."""
+    return foreign_answer(answer.status_code, answer.headers, answer.content, is_vendors_error=is_web_api_error) is None
+
+
+def is_token_error(value: object) -> bool:
+    """Errors of the accounts service are `{"error": "…", "error_description": "…"}`."""
+    return isinstance(value, dict) and isinstance(value.get("error"), str)
 
 
 def read_json(answer: httpx.Response) -> Any:

@@ -17,7 +17,7 @@ import httpx
 
 from measurement_pipeline.domain.capture import Track
 from measurement_pipeline.outbound import Outbound
-from measurement_pipeline.spotify.answers import OddAnswerError, read_json, read_list, said
+from measurement_pipeline.spotify.answers import OddAnswerError, is_own_error, read_json, read_list, said
 from measurement_pipeline.spotify.errand import Errand
 from measurement_pipeline.spotify.tracks import read_answer
 from measurement_pipeline.spotify.web_api import CredentialsRefusedError, WebApi
@@ -76,7 +76,7 @@ class SpotifyClient:
         self._sleep = sleep
         self._longest_wait = longest_wait_seconds
         self._workers = workers
-        # Learnt once: apps in development mode get 403 for more than one track at a time.
+        # Learnt once: apps in development mode get 403 for more than one track at a time, and the batch form may be gone.
         self._one_by_one = False
 
     def look_up(self, track_ids: Sequence[str]) -> Lookup:
@@ -122,13 +122,14 @@ class SpotifyClient:
         if self._one_by_one:
             errand.one_by_one.extend(ids)
             return
-        answer = self._web_api.get(errand, f"tracks?ids={','.join(ids)}")
+        answer = self._web_api.get(errand, f"tracks?ids={','.join(ids)}", foreign_refusal=True)
         if answer is None:
             return
-        if answer.status_code == HTTPStatus.FORBIDDEN:
-            self._one_by_one = True
-        if answer.status_code in {HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST}:  # one bad id spoils all fifty
+        if answer.is_client_error:
+            # 400: one bad id spoils all fifty. Any other: this client may not ask for several, or that form is gone.
             errand.one_by_one.extend(ids)
+            is_for_good = {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE}
+            self._one_by_one |= answer.status_code in is_for_good and is_own_error(answer)
             return
         try:
             values = read_list(answer, len(ids))
@@ -151,7 +152,7 @@ class SpotifyClient:
             errand.unknown.add(track)
             return
         if answer.status_code == HTTPStatus.FORBIDDEN:
-            errand.give_up(f"Spotify refuses to answer (HTTP 403{said(answer)})")
+            errand.refused(f"Spotify refuses to answer (HTTP 403{said(answer)})")
             return
         try:
             value = read_json(answer)

@@ -8,6 +8,8 @@ from measurement_pipeline.domain.capture import Track
 
 # Requests without an answer, each tried several times, after which the rest is not asked any more.
 _FAILURES = 3
+# Tracks refused (403) while no other track was answered: then Spotify refuses the client, not these tracks.
+_REFUSALS = 50
 
 
 @dataclass
@@ -23,6 +25,7 @@ class Errand:
     retry_after: float | None = None
     why: str | None = None
     _failures: int = 0
+    _refusals: int = 0
     _waits: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -47,6 +50,14 @@ class Errand:
         """What was said of one track cannot be read."""
         with self._lock:
             self.why = self.why or why
+
+    def refused(self, why: str) -> None:
+        """Spotify refuses one track. The others are asked for, unless it refuses each of the first many."""
+        with self._lock:
+            self._refusals += 1
+            self.why = self.why or why
+            if self._refusals >= _REFUSALS and not self.found and not self.unknown:
+                self.over, self.why = True, why
 
     def failed(self, why: str) -> None:
         """One request stays without an answer that can be read."""

@@ -15,6 +15,7 @@ def read_track(value: object) -> Track:
     identity = _text(value, "id")
     if not isinstance(value, dict) or identity is None:
         raise OddAnswerError("expected a track with an `id`")
+    identity = identity.strip()
     album = value.get("album")
     artists = value.get("artists")
     names = [name for artist in artists if (name := _text(artist, "name"))] if isinstance(artists, list) else []
@@ -26,6 +27,7 @@ def read_track(value: object) -> Track:
         album_id=_text(album, "id"),
         album=_text(album, "name"),
         release_date=_day(_text(album, "release_date")),
+        has_external_ids=isinstance(value.get("external_ids"), dict),
     )
 
 

@@ -12,8 +12,8 @@ from http import HTTPStatus
 
 import httpx
 
-from measurement_pipeline.outbound import Outbound, in_words, retry_after
-from measurement_pipeline.spotify.answers import OddAnswerError, read_token, said
+from measurement_pipeline.outbound import Outbound, foreign_answer, in_words, retry_after
+from measurement_pipeline.spotify.answers import OddAnswerError, is_token_error, is_web_api_error, read_token, said
 from measurement_pipeline.spotify.errand import Errand
 
 _HEADER_SAFE = re.compile(r"[!-~]+")
@@ -56,8 +56,11 @@ class WebApi:
         """Whether Spotify gives a token; where it does not, `errand` says why. Raises CredentialsRefusedError."""
         return self._current_token(errand) is not None
 
-    def get(self, errand: Errand, path: str) -> httpx.Response | None:
+    def get(self, errand: Errand, path: str, *, foreign_refusal: bool = False) -> httpx.Response | None:
         """What the Web API answers to a path below `/v1/`; None where it has to wait, as `errand` then says.
+
+        With `foreign_refusal`, a 4xx that is not Spotify's own (401 and 429 apart) is returned too, for a caller that tries
+        another form of request.
 
         Raises CredentialsRefusedError.
         """
@@ -68,7 +71,13 @@ class WebApi:
             headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
             url = f"{self._api.base_url}/v1/{path}"
             send = partial(self._api.ask, "GET", url, headers=headers)
-            answer = self._persistently(errand, send, secrets=(*self._secrets, token))
+            answer = self._persistently(
+                errand,
+                send,
+                secrets=(*self._secrets, token),
+                is_vendors_error=is_web_api_error,
+                foreign_refusal=foreign_refusal,
+            )
             if answer is None or answer.status_code != HTTPStatus.UNAUTHORIZED:
                 return answer
             with self._token_lock:
@@ -87,7 +96,7 @@ class WebApi:
         url = f"{self._accounts.base_url}/api/token"
         body = b"grant_type=client_credentials"
         send = partial(self._accounts.ask, "POST", url, headers=self._login, content=body)
-        answer = self._persistently(errand, send, secrets=self._secrets)
+        answer = self._persistently(errand, send, secrets=self._secrets, is_vendors_error=is_token_error)
         if answer is None:
             return None
         if answer.status_code in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED}:
@@ -104,9 +113,15 @@ class WebApi:
             return None
 
     def _persistently(
-        self, errand: Errand, send: Callable[..., httpx.Response], *, secrets: Iterable[str]
+        self,
+        errand: Errand,
+        send: Callable[..., httpx.Response],
+        *,
+        secrets: Iterable[str],
+        is_vendors_error: Callable[[object], bool],
+        foreign_refusal: bool = False,
     ) -> httpx.Response | None:
-        """The first answer that is neither a 429 nor the vendor's own trouble; None where there is none in time."""
+        """The first answer of Spotify's own that is neither a 429 nor a 5xx; None where there is none in time."""
         retries = iter(_QUICK_RETRIES_SECONDS)
         while not errand.over:
             turn = errand.turn()
@@ -121,9 +136,17 @@ class WebApi:
                     seconds = max(2.0**turn if asked is None else asked, _SHORTEST_WAIT_SECONDS)
                     errand.back_off(turn, seconds, why, retry_after=asked)
                     continue
-                if answer.status_code < 500:
+                foreign = foreign_answer(
+                    answer.status_code, answer.headers, answer.content, is_vendors_error=is_vendors_error
+                )
+                if foreign is None:
+                    if answer.status_code < 500:
+                        return answer
+                    trouble = f"Spotify could not answer (HTTP {answer.status_code})"
+                elif foreign_refusal and answer.is_client_error and answer.status_code != HTTPStatus.UNAUTHORIZED:
                     return answer
-                trouble = f"Spotify could not answer (HTTP {answer.status_code})"
+                else:
+                    trouble = f"not Spotify's own answer: {foreign}"
             pause = next(retries, None)
             if pause is None:
                 errand.failed(trouble)
@@ -133,8 +156,8 @@ class WebApi:
 
 
 def _without(secrets: Iterable[str], answer: httpx.Response) -> httpx.Response:
-    """An answer, of which an error's words are to be shown: they hold none of the `secrets`."""
-    if answer.is_success:
+    """An answer, of which an error's words or a page's beginning are to be shown: they hold none of the `secrets`."""
+    if answer.is_success and answer.headers.get("content-type", "").startswith("application/json"):
         return answer
     body = answer.content
     for secret in secrets:

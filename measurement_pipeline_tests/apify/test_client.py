@@ -27,6 +27,8 @@ from measurement_pipeline.sandbox.discography import album_id
 ALBUMS = [album_id("Choir", name) for name in ("One", "Two", "Three")]
 KNOWN = {f"AA6Q72400{n:03}": Known(play_count=100 + n, artist="Choir", album="One") for n in range(3)}
 RUNS = "/v2/actors"
+NOT_FOUND = {"error": {"type": "record-not-found", "message": "Dataset was not found"}}
+PAGES = ["challenge", "proxy", "portal", "portal redirect", "login", "gateway", "json"]
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -122,6 +124,28 @@ def test_a_start_whose_answer_is_lost_may_have_begun_and_is_not_repeated(
         actor.start(ALBUMS)
     assert lost.value.perhaps_started
     assert starts(sandbox) == 1
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_something_else_answers_is_no_refusal_and_a_start_may_have_begun(
+    actor: ApifyActor, sandbox: Sandbox, page: str
+):
+    run = actor.start(ALBUMS)
+    sandbox.faults("/v2/", foreign=page)
+    with pytest.raises(UnavailableError, match="not Apify's own answer: ") as lost:
+        actor.start(ALBUMS)
+    assert lost.value.perhaps_started
+    for call in (lambda: actor.look(run.id), lambda: actor.result(run), lambda: actor.find(ALBUMS, since=LONG_AGO)):
+        with pytest.raises(UnavailableError, match="not Apify's own answer: ") as lost:
+            call()
+        assert not lost.value.perhaps_started
+    assert try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=2).works is None
+
+
+@pytest.mark.parametrize("status", ["succeeded", " SUCCEEDED ", "Succeeded", "TIMED_OUT"])
+def test_a_status_is_read_in_any_case(status: str):
+    with answering(lambda _: httpx.Response(200, json={"data": {"id": "r", "status": status}})) as actor:
+        assert actor.look("r").status.ended
 
 
 def test_a_start_that_is_not_answered_in_time_may_have_begun(sandbox: Sandbox):
@@ -377,7 +401,7 @@ def dataset(items: list[Any], *, a_page: int, counted: int | None = None, total:
             return (
                 httpx.Response(200, json={"data": {"itemCount": counted}})
                 if counted is not None
-                else httpx.Response(404)
+                else httpx.Response(404, json=NOT_FOUND)
             )
         offset = int(request.url.params["offset"])
         headers = {} if total is None else {"X-Apify-Pagination-Total": str(total)}
@@ -422,7 +446,8 @@ def test_a_count_that_lags_behind_what_is_there_does_not_matter():
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b'[{"id": 1}'])
 def test_items_that_cannot_be_read_are_asked_for_again_later(body: bytes):
     def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, content=body) if request.url.path.endswith("/items") else httpx.Response(404)
+        found = httpx.Response(200, content=body)
+        return found if request.url.path.endswith("/items") else httpx.Response(404, json=NOT_FOUND)
 
     with pytest.raises(UnavailableError):
         result(answering(answer))

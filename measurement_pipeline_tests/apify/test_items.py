@@ -24,6 +24,11 @@ def count_of(stream_count: str) -> int | None:
     return track.stream_count
 
 
+def test_blanks_around_an_id_are_left_out():
+    [album] = read_items(items({"id": " a ", "tracks": [{"id": "t\n", "streamCount": "7"}]}))
+    assert (album.album_id, album.tracks) == ("a", (CapturedTrack("t", None, 7),))
+
+
 def test_an_item_is_an_album_with_its_tracks():
     body = items(
         {

@@ -1,5 +1,6 @@
 """One capture, from its claim to its end: what is bought is bought once, and kept before it is mapped."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -10,6 +11,7 @@ from measurement_pipeline.apify.client import ApifyActor
 from measurement_pipeline.capture.conclusion import Kind
 from measurement_pipeline.capture.remap import map_again
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
+from measurement_pipeline.health import incidents
 from measurement_pipeline.postgres import apify_runs, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox.behaviour import PLAIN
@@ -455,6 +457,60 @@ def test_tracks_that_spotify_cannot_be_asked_about_are_counted_named_and_mapped_
     (act,) = studio.sql("select act, detail from operator_acts")
     assert act["act"] == "capture mapped again"
     studio.nothing_breaks()
+
+
+def open_incidents(studio: Studio) -> list[str]:
+    return [row["what"] for row in studio.sql("select what from incidents where ended_at is null")]
+
+
+@pytest.mark.parametrize("awkward", [replace(PLAIN, tracks_without_isrc=1.0)], indirect=True)
+def test_a_whole_chunk_without_isrcs_is_an_incident_that_ends_once_spotify_names_them(awkward: Studio):
+    songs = isrcs(3)
+    snapshot = awkward.asked(awkward.release({"One": dict.fromkeys(songs, 10)}))
+    assert awkward.make(snapshot).kind is Kind.DONE
+    (what,) = open_incidents(awkward)
+    assert "no ISRC for any of 3 tracks" in what
+    told: list[str] = []
+    assert incidents.tell(awkward.database_url, told.append) == 1
+    assert "external_ids" in told[0]
+    tracks = [{"id": track(song, "One"), "external_ids": {"isrc": song}} for song in songs]
+    for one in tracks:
+        awkward.sandbox.faults(f"/v1/tracks/{one['id']}", body=json.dumps(one))
+    awkward.sandbox.faults("/v1/tracks", status=403)
+    awkward.make(snapshot, run="run-2", operator=True)
+    assert awkward.counts() == dict.fromkeys(songs, 10)
+    assert open_incidents(awkward) == []
+
+
+def test_new_tracks_without_the_field_are_an_incident_though_the_others_are_known(studio: Studio):
+    known, new = isrcs(2)
+    one, two = studio.release({"One": {known: 10}, "Two": {new: 20}})
+    studio.make(studio.asked([one]))
+    studio.sandbox.faults("/v1/tracks", body=json.dumps({"tracks": [{"id": track(new, "Two"), "name": "Song"}]}))
+    studio.make(studio.asked([one, two]), run="run-2")
+    assert studio.sql("select distinct song from song_measurements") == [{"song": known}]
+    assert len(open_incidents(studio)) == 1
+
+
+def test_a_track_without_an_isrc_beside_tracks_that_have_one_is_no_incident(studio: Studio):
+    known, bare = isrcs(2)
+    one, two = studio.release({"One": {known: 10}, "Two": {bare: 20}})
+    studio.make(studio.asked([one]))
+    studio.sandbox.faults("/v1/tracks", body=json.dumps({"tracks": [{"id": track(bare, "Two"), "external_ids": {}}]}))
+    ended = studio.make(studio.asked([one, two]), run="run-2")
+    assert "Spotify names no ISRC" in ended.unmapped[0]
+    assert open_incidents(studio) == []
+
+
+def test_a_token_that_something_else_refuses_stops_no_capture_and_is_not_called_refused(studio: Studio):
+    snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
+    studio.sandbox.faults(STARTS, method="POST", foreign="login", count=1)
+    ended = studio.make(snapshot, last_try=False)
+    assert ended.kind is Kind.TRY_AGAIN
+    assert "not Apify's own answer: 401 text/html" in str(ended.reason)
+    assert studio.sql("select 1 from vendor_state where vendor = 'apify' and paused_until > now()") == []
+    (lost,) = studio.bought(snapshot)
+    assert lost["status"] is None, "whether it was started is not known"
 
 
 def test_the_next_capture_tries_unmapped_tracks_again(studio: Studio):

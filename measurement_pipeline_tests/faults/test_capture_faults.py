@@ -240,6 +240,9 @@ APIFY = {
         {"path": "/v2/", "close": True, "share": 0.25},
     ],
     "HTML in place of JSON": [{"path": "/v2/", "body": "<html>", "share": 0.4}],
+    "pages of a CDN, a proxy and a captive portal": [
+        {"path": "/v2/", "foreign": page, "share": 0.15} for page in ("challenge", "proxy", "portal", "login")
+    ],
     "what is no HTTP": [{"path": "/v2/", "raw": "\x00\x01", "share": 0.4}],
     "everything at once": [
         {"path": "/v2/", "status": 502, "share": 0.1},
@@ -313,6 +316,9 @@ SPOTIFY = {
     "tokens that are refused at once": [{"path": TRACKS, "status": 401}],
     "wrong shapes": [{"path": TRACKS, "body": '{"tracks": {"a": 1}}'}],
     "HTML in place of JSON": [{"path": TRACKS, "body": "<html>"}],
+    "a page of a CDN": [{"path": TRACKS, "foreign": "challenge"}],
+    "a page of a proxy": [{"path": TRACKS, "foreign": "proxy"}],
+    "a proxy that wants a login": [{"path": TOKEN, "foreign": "login"}],
     "bodies cut short": [{"path": TRACKS, "cut": 30}],
     "connections reset": [{"path": TOKEN, "reset": True}, {"path": TRACKS, "reset": True}],
 }

@@ -20,6 +20,7 @@ TRACKS = {isrc: track_id(isrc, "Choir", "One") for isrc in KNOWN}
 IDS = list(TRACKS.values())
 UNKNOWN = ["u" * 21 + digit for digit in "123"]
 TRACKS_PATH = "/v1/tracks"
+BATCHES = "/v1/track[s]"  # a pattern: without the paths below it
 
 
 @dataclass
@@ -332,6 +333,68 @@ def test_one_odd_track_in_a_batch_is_deferred_alone(in_batches: Sandbox):
     assert found.found.keys() == {IDS[0]}
     assert found.unknown == {IDS[2]}
     assert found.deferred == {IDS[1], IDS[3]}
+
+
+@pytest.mark.parametrize("page", ["challenge", "proxy", "portal", "portal redirect", "login", "gateway", "json"])
+def test_what_something_else_answers_defers_and_is_never_unknown_nor_bad_credentials(sandbox: Sandbox, page: str):
+    for path in (TRACKS_PATH, "/api/token"):
+        sandbox.clear_faults()
+        sandbox.faults(path, foreign=page)
+        found = look_up(sandbox, *IDS[:3])
+        assert (found.unknown, found.deferred) == (frozenset(), frozenset(IDS[:3]))
+        assert found.why is not None
+        assert found.why.startswith("not Spotify's own answer: ")
+
+
+def test_a_page_that_passes_is_tried_again_quickly(sandbox: Sandbox, sleeper: Sleeper):
+    sandbox.faults(f"{TRACKS_PATH}*", foreign="portal", count=2)
+    assert len(look_up(sandbox, *IDS, sleeper=sleeper, workers=1).found) == len(IDS)
+    assert sleeper.slept == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 410, 414, 451])
+def test_where_the_batch_form_is_gone_tracks_are_asked_for_one_by_one(in_batches: Sandbox, status: int):
+    in_batches.faults(BATCHES, status=status, count=3)
+    with client(in_batches, workers=1) as spotify:
+        found = spotify.look_up(IDS)
+        assert len(found.found) == len(IDS)
+        for_good = status in {403, 404, 405, 410}
+        assert asked(in_batches).count("") == (1 if for_good else 3)
+        in_batches.clear_faults()
+        spotify.look_up(IDS[:2])
+        assert asked(in_batches).count("") == (1 if for_good else 4)
+
+
+@pytest.mark.parametrize("page", ["challenge", "proxy"])
+def test_where_something_else_refuses_a_batch_tracks_are_asked_for_one_by_one_for_now(in_batches: Sandbox, page: str):
+    in_batches.faults(BATCHES, foreign=page, count=1)
+    with client(in_batches, workers=1) as spotify:
+        assert len(spotify.look_up(IDS[:50]).found) == 50
+        spotify.look_up(IDS[50:52])
+        assert asked(in_batches).count("") == 2
+
+
+@pytest.mark.parametrize("status", [401, 429])
+def test_a_batch_that_is_refused_for_its_token_or_its_pace_is_no_sign_that_the_form_is_gone(
+    in_batches: Sandbox, status: int
+):
+    in_batches.faults(TRACKS_PATH, status=status, count=1)
+    assert len(look_up(in_batches, *IDS[:50]).found) == 50
+    assert asked(in_batches) == ["", ""]
+
+
+def test_a_track_that_is_refused_is_deferred_alone(one_by_one: Sandbox):
+    one_by_one.faults(f"{TRACKS_PATH}/{IDS[0]}", status=403)
+    found = look_up(one_by_one, *IDS[:60], workers=1)
+    assert (found.unknown, found.deferred) == (frozenset(), {IDS[0]})
+    assert len(found.found) == 59
+    assert str(found.why).startswith("Spotify refuses to answer (HTTP 403: ")
+
+
+def test_an_app_that_is_refused_altogether_is_not_asked_for_every_track(one_by_one: Sandbox):
+    one_by_one.faults(TRACKS_PATH, status=403)
+    assert look_up(one_by_one, *IDS, workers=1).deferred == frozenset(IDS)
+    assert len(asked(one_by_one)) == 51
 
 
 def test_an_app_that_is_refused_altogether_learns_nothing_is_unknown(sandbox: Sandbox):

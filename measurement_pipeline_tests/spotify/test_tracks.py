@@ -43,7 +43,11 @@ def test_a_year_or_a_month_alone_names_no_day(released: Any):
 
 
 def test_a_track_with_nothing_but_its_id_is_one():
-    assert read_track({"id": "t"}) == Track("t", None, None, None, None, None, None)
+    assert read_track({"id": "t"}) == Track("t", None, None, None, None, None, None, has_external_ids=False)
+
+
+def test_blanks_around_an_id_are_left_out():
+    assert read_answer({"id": " t\n"}, "t", others=["t", "u"]).track_id == "t"
 
 
 @pytest.mark.parametrize(
