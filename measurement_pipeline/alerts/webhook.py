@@ -27,13 +27,22 @@ class Webhook:
         try:
             with self._transport or httpx.HTTPTransport() as transport:
                 response = transport.handle_request(request)
-                response.close()
+                try:
+                    begins = next(response.iter_bytes(), b"")
+                finally:
+                    response.close()
         except httpx.HTTPError as error:
             # Without its cause, whose text and request hold the address.
             raise WebhookError(f"ALERT_WEBHOOK_URL cannot be reached ({type(error).__name__})") from None
         if not response.is_success:
             redirect = ", and a redirect is not followed" if response.is_redirect else ""
             raise WebhookError(f"ALERT_WEBHOOK_URL answered {response.status_code}{redirect}")
+        # Slack's "ok" is called text/html too, so the body decides.
+        if begins.lstrip().startswith(b"<"):
+            raise WebhookError(
+                f"ALERT_WEBHOOK_URL answered {response.status_code} with a web page, not as a webhook does: look for a proxy or "
+                "a captive portal"
+            )
 
 
 def _escaped(text: str) -> str:
