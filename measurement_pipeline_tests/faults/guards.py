@@ -390,6 +390,11 @@ PAYMENT = (
         ),
     ),
     guard(
+        "unknown is not allowed: a 404 that is not about the customer",
+        "payments/test_gate.py::test_a_404_of_stripes_own_that_is_not_about_a_customer_does_not_say_that_it_is_gone",
+        Change(GATE, ' and error.code == "resource_missing"', ""),
+    ),
+    guard(
         "unknown is not allowed: a request is taken in",
         "intake/test_take_in.py::test_nothing_is_enqueued_without_an_allowed_decision[unknown]",
         Change(INTAKE, "if decision is None or decision.verdict is Verdict.UNKNOWN:", "if decision is None:"),
@@ -441,7 +446,7 @@ VENDOR = (
     guard(
         "a 429 costs no attempt",
         "domain/test_backfill_queue.py::test_what_was_not_the_rows_fault_gives_the_attempt_back_even_at_the_cap",
-        Change(RULES, "Settlement(Status.PENDING, None, attempt_back=True)", "Settlement(Status.PENDING, None)"),
+        Change(RULES, "not_before_seconds=wait, attempt_back=True)", "not_before_seconds=wait)"),
     ),
     guard(
         "a 429 costs no budget",
@@ -454,6 +459,11 @@ VENDOR = (
         Change(
             RULES, "return max(retry_after, guess) if pauses_before else retry_after", "return min(retry_after, guess)"
         ),
+    ),
+    guard(
+        "a status counts only with Songstats' own body",
+        "backfill/test_foreign_answers.py::test_a_page_leaves_its_row_pending_and_untried_and_the_others_are_stored[proxy]",
+        Change(CLIENT, "return Answer.received(status,", "return Answer(status,"),
     ),
     guard(
         "what cannot be read is not done",
