@@ -308,6 +308,25 @@ def test_days_after_a_fall_that_stays_are_no_return(archive: Archive):
     assert flagged(archive, "is_rebound") == []
 
 
+def test_the_plays_of_a_standstill_after_a_fall_are_no_return(archive: Archive):
+    steady = growing(80, first=10**6, by=10_000)
+    fallen = [*steady[:40], *(count - 120_000 for count in steady[40:])]
+    fallen[50:58] = [fallen[50]] * 8
+    archive.hold(fallen)
+    assert flagged(archive, "is_rebound") == []
+
+
+def test_a_return_after_two_days_of_falls_is_flagged_and_nothing_after_it_is(archive: Archive):
+    steady = growing(80, first=10**6, by=10_000)
+    steady[40] -= 300_000
+    steady[41] -= 500_000
+    steady[42] -= 500_000
+    steady[46:] = [count + 200_000 for count in steady[46:]]
+    archive.hold(steady)
+    assert (flagged(archive, "is_negative"), flagged(archive, "is_rebound")) == ([40, 41], [43])
+    assert flagged(archive, "is_jump") == [46]
+
+
 def test_a_step_between_two_sources_is_flagged_on_each_day_of_its_gap(archive: Archive):
     archive.hold([100, 110])
     archive.hold([160], source=CAPTURE, first=day(4))

@@ -52,33 +52,44 @@ cross join lateral (
     changes as (
         select
             days.*,
-            coalesce(days.value <> lag(days.value) over (order by days.day), true) as is_changed
+            coalesce(days.value <> lag(days.value) over (order by days.day), true) as is_changed,
+            greatest(lag(days.value) over (order by days.day) - days.value, 0) as fall
         from days
+    ),
+
+    falls as (
+        select
+            changes.*,
+            sum(changes.fall::float8) over (order by changes.day) as falls
+        from changes
     ),
 
     -- Where the count stood 7, 14, 21 and 28 days before each figure: the last figure by then, or the first of all.
     spans as (
         select
-            changes.*,
-            coalesce(last_value(changes.value) over week_1, first_value(changes.value) over by_day) as value_1,
-            coalesce(last_value(changes.day) over week_1, first_value(changes.day) over by_day) as day_1,
-            coalesce(last_value(changes.value) over week_2, first_value(changes.value) over by_day) as value_2,
-            coalesce(last_value(changes.day) over week_2, first_value(changes.day) over by_day) as day_2,
-            coalesce(last_value(changes.value) over week_3, first_value(changes.value) over by_day) as value_3,
-            coalesce(last_value(changes.day) over week_3, first_value(changes.day) over by_day) as day_3,
-            coalesce(last_value(changes.value) over week_4, first_value(changes.value) over by_day) as value_4,
-            coalesce(last_value(changes.day) over week_4, first_value(changes.day) over by_day) as day_4,
-            max(changes.value) over week_4_to_here as highest,
-            max(changes.day) filter (where changes.is_changed) over by_day as unchanged_since,
-            min(changes.day) filter (where changes.value > 0) over by_day as first_played
-        from changes
+            falls.*,
+            coalesce(last_value(falls.value) over week_1, first_value(falls.value) over by_day) as value_1,
+            coalesce(last_value(falls.day) over week_1, first_value(falls.day) over by_day) as day_1,
+            coalesce(last_value(falls.value) over week_2, first_value(falls.value) over by_day) as value_2,
+            coalesce(last_value(falls.day) over week_2, first_value(falls.day) over by_day) as day_2,
+            coalesce(last_value(falls.value) over week_3, first_value(falls.value) over by_day) as value_3,
+            coalesce(last_value(falls.day) over week_3, first_value(falls.day) over by_day) as day_3,
+            coalesce(last_value(falls.value) over week_4, first_value(falls.value) over by_day) as value_4,
+            coalesce(last_value(falls.day) over week_4, first_value(falls.day) over by_day) as day_4,
+            -- What the count lost in the 28 days before and has not regained: its falls, up to the distance from its highest.
+            least(
+                falls.falls - coalesce(last_value(falls.falls) over week_4, 0),
+                max(falls.value) over by_day - falls.value
+            ) as lost,
+            max(falls.day) filter (where falls.is_changed) over by_day as unchanged_since,
+            min(falls.day) filter (where falls.value > 0) over by_day as first_played
+        from falls
         window
-            by_day as (order by changes.day),
-            week_1 as (order by changes.day range between unbounded preceding and interval '7 days' preceding),
-            week_2 as (order by changes.day range between unbounded preceding and interval '14 days' preceding),
-            week_3 as (order by changes.day range between unbounded preceding and interval '21 days' preceding),
-            week_4 as (order by changes.day range between unbounded preceding and interval '28 days' preceding),
-            week_4_to_here as (order by changes.day range between interval '28 days' preceding and current row)
+            by_day as (order by falls.day),
+            week_1 as (order by falls.day range between unbounded preceding and interval '7 days' preceding),
+            week_2 as (order by falls.day range between unbounded preceding and interval '14 days' preceding),
+            week_3 as (order by falls.day range between unbounded preceding and interval '21 days' preceding),
+            week_4 as (order by falls.day range between unbounded preceding and interval '28 days' preceding)
     ),
 
     -- Plays a day in each of the four weeks that end with a figure; null where the series has no figure for a week.
@@ -133,7 +144,7 @@ cross join lateral (
             -- How far the count is above the line that the trend draws from two weeks before.
             trends.value - lag(trends.value_2) over by_day
             - (trends.day - lag(trends.day_2) over by_day) * lag(trends.trend) over by_day as above_trend,
-            lag(trends.highest) over by_day - lag(trends.value) over by_day as fallen
+            lag(trends.lost) over by_day as lost
         from trends
         window by_day as (order by trends.day)
     ),
@@ -152,10 +163,8 @@ cross join lateral (
                 false
             ) as is_jump,
             coalesce(
-                steps.step > 0
-                and steps.fallen > 0
-                and steps.step >= steps.fallen / 2.0
-                and (steps.trend is null or (steps.fallen > steps.trend and steps.step > 2 * steps.trend * steps.step_days)),
+                steps.lost > steps.trend
+                and steps.step - steps.trend * steps.days_since_change >= steps.lost / 2,
                 false
             ) as is_rebound,
             coalesce(steps.data_source <> steps.source_before, false) as is_source_changed
