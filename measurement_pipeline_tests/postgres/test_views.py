@@ -254,8 +254,10 @@ def test_clean_series_are_not_flagged_and_planted_jumps_are(archive: Archive):
     songs = isrcs(60)
     planted = {}
     for place, song in enumerate(songs):
-        released = PLAIN.last_day - timedelta(days=200)
-        first, counts = history(song, Known(play_count=10**6 * (place + 1), release_date=released), PLAIN)
+        released = PLAIN.counted_on - timedelta(days=200)
+        first, counts = history(
+            song, Known(play_count=10**6 * (place + 1), release_date=released), PLAIN, PLAIN.counted_on
+        )
         if place % 2:
             planted[song] = 60 + place
             jump = 12 * max(1_000, (counts[59 + place] - counts[31 + place]) // 28)
@@ -310,7 +312,7 @@ def test_days_after_a_fall_that_stays_are_no_return(archive: Archive):
 
 def test_the_plays_of_a_standstill_after_a_fall_are_no_return(archive: Archive):
     steady = growing(80, first=10**6, by=10_000)
-    fallen = [*steady[:40], *(count - 120_000 for count in steady[40:])]
+    fallen = [*steady[:40], *(count - 500_000 for count in steady[40:])]
     fallen[50:58] = [fallen[50]] * 8
     archive.hold(fallen)
     assert flagged(archive, "is_rebound") == []
