@@ -278,7 +278,7 @@ def test_a_restated_day_shows_what_was_learnt_last_and_both_its_steps_say_so(arc
     assert archive.days("play_count", "is_restated") == [(100, False), (105, True), (120, True), (130, False)]
 
 
-def test_whoever_leaves_out_restated_days_leaves_out_the_false_spike_after_one(archive: Archive):
+def test_leaving_out_restated_days_leaves_out_the_false_spike_after_one(archive: Archive):
     """A day is restated far below its neighbours: a fall into it, and a spike out of it."""
     steady = growing(60, first=10**6, by=10_000)
     archive.hold(steady)
