@@ -20,11 +20,15 @@ from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.domain import isrc
 from measurement_pipeline.domain.backfill_queue import Status
 from measurement_pipeline.domain.payment import Verdict as Payment
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, songs, songstats_ledger
 from measurement_pipeline.postgres.backfill_queue import Claim, Row
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.songstats.client import SongstatsClient
+
+# Where nothing is settled for so long, the caller gets an empty batch: a moment to show its progress.
+_NO_NEWS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class Coverage:
             yield from batch
 
     def batches(self) -> Iterator[list[Recording]]:
-        """The same, as many at a time as there are: what is told together costs less each."""
+        """The same, as many at a time as there are: what is told together costs less each. Empty while nothing is settled."""
         with connect(self._terms.database_url) as connection:
             run_heartbeats.beat(connection, self._run)
             claims = yield from self._survey(connection)
@@ -92,6 +96,14 @@ class Coverage:
         if self._operator:
             with connect(self._terms.database_url) as connection:
                 self._name_undone(connection)
+
+    @property
+    def progress(self) -> str:
+        """How far the run is, for a person who watches it. Safe to call from any thread."""
+        summary = self.summary if self._drain is None else self._drain.summary
+        others = [f"{summary.total(kind)} {kind}" for kind in Kind if kind is not Kind.SETTLED and summary.total(kind)]
+        figures = [f"{summary.total(Kind.SETTLED)} of {summary.claimed} claimed recordings settled", *others]
+        return f"{', '.join(figures)}; {counted(summary.calls, 'call')} made"
 
     def stop(self, why: str) -> None:
         """Ask for nothing more; iterate on for what was in the air. Safe to call from any thread, and twice."""
@@ -148,13 +160,13 @@ class Coverage:
         thread = Thread(target=self._walk, args=(claims, ended), name=f"drain {self._run}", daemon=True)
         thread.start()
         try:
-            while batch := self._arrived():
-                yield batch
+            while not self._ended:
+                yield self._arrived()
         except BaseException:
             # An interrupt of the waiting caller ends this generator: what comes down meanwhile is for `unsaid`.
             self.stop("the run was interrupted")
-            while batch := self._arrived():
-                self.unsaid.extend(batch)
+            while not self._ended:
+                self.unsaid.extend(self._arrived())
             raise
         finally:
             thread.join()
@@ -164,13 +176,14 @@ class Coverage:
             self.summary.by_kind[kind] = self.summary.by_kind.get(kind, 0) + count
 
     def _arrived(self) -> list[Recording]:
-        """What the drain has said since, waiting for the first; empty once it has ended."""
+        """What the drain has reported since, waiting a moment for the first; empty where none came, or where it has ended."""
         batch: list[Recording] = []
-        while not self._ended and (not batch or not self._feed.empty()):
-            recording = self._feed.get()
-            self._ended = recording is None
-            if recording is not None:
-                batch.append(recording)
+        with suppress(threads.Empty):
+            while not self._ended and (not batch or not self._feed.empty()):
+                recording = self._feed.get(timeout=_NO_NEWS_SECONDS)
+                self._ended = recording is None
+                if recording is not None:
+                    batch.append(recording)
         return batch
 
     def _walk(self, claims: Sequence[Claim], ended: "Future[Summary]") -> None:

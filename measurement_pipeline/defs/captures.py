@@ -14,11 +14,13 @@ from measurement_pipeline.capture.series import start_due
 from measurement_pipeline.capture.terms import Captures
 from measurement_pipeline.defs import failures, resources, retry_policies, tags
 from measurement_pipeline.defs.owners import OWNERS
-from measurement_pipeline.defs.partitions import snapshot_partitions
+from measurement_pipeline.defs.partition_status import show_as_before
+from measurement_pipeline.defs.partitions import register, snapshot_partitions
 from measurement_pipeline.defs.sign_of_life import beating
+from measurement_pipeline.defs.stopping import stops_in_one_line
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.wording import counted
-from measurement_pipeline.postgres import run_heartbeats, snapshots
+from measurement_pipeline.postgres import partition_keys, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import connect
 
 CURRENT_PLAY_COUNTS = dg.AssetKey("current_play_counts")
@@ -32,7 +34,8 @@ _MOST_MAPPED_AGAIN = 20
 
 _DESCRIPTION = """What Spotify displays today for whole albums: one play count a recording, stored in `song_measurements`.
 
-One partition a capture (`playcount_snapshots.id`). **Green**: captured; the metadata says how many albums, tracks and recordings,
+One partition a capture, named after its catalogue or first album, its day and its id
+(`playcount_snapshots.partition_key`). **Green**: captured; the metadata says how many albums, tracks and recordings,
 what it cost, and which tracks have no known ISRC. **Missing**: not made yet, or put off; it goes on by itself. **Failed**: the
 actor's own words are in the run's last line.
 
@@ -50,6 +53,7 @@ one buys what is missing, where the account's month allows it.
         "stores their counts. A run of the actor that was started is never started again: it is waited for, or looked for."
     ),
 )
+@stops_in_one_line
 def capture_play_counts(context: dg.OpExecutionContext) -> Iterator[dg.Output[None]]:
     """Yields no output: a capture that came to its end is said by its materialization."""
     with retry_policies.tried_again(context.retry_number):
@@ -95,6 +99,7 @@ def current_play_counts() -> Any:
     required_resource_keys={"measurement_database", "capture_config"},
     description="Starts the captures of monthly series whose last one is 30 days old; each once, whatever was missed meanwhile.",
 )
+@stops_in_one_line
 def start_due_series(context: dg.OpExecutionContext) -> None:
     """A deployment that captures nothing has nothing to start."""
     resources.own_database(context.resources)
@@ -119,15 +124,25 @@ def tell_what_was_never_told(context: dg.OpExecutionContext, captures: Captures)
     """Report captures that are done and whose materialization a crash swallowed; how many."""
     told = context.instance.get_materialized_partitions(CURRENT_PLAY_COUNTS)
     with connect(captures.terms.database_url) as connection:
-        untold = [one for one in snapshots.done(connection, days=_DAYS_SWEPT) if str(one) not in told]
-        if untold:
-            context.instance.add_dynamic_partitions(str(snapshot_partitions.name), [str(one) for one in untold])
+        done = partition_keys.of_captures(connection, snapshots.done(connection, days=_DAYS_SWEPT))
+        untold = {snapshot: key for snapshot, key in done.items() if key not in told}
+        register(context.instance, snapshot_partitions, list(untold.values()))
         for snapshot in untold:
             shown = snapshots.show(connection, snapshot)
             if shown is not None:
                 said = "captured earlier, reported by the sweep"
                 context.instance.report_runless_asset_event(_materialization(shown, said, cost_usd=0.0))
     return len(untold)
+
+
+def show_untried_as_before(context: dg.OpExecutionContext, captures: Captures) -> int:
+    """Let captures that did not fail, but whose run did, show as missing or captured again; how many."""
+
+    def failed(keys: Sequence[str]) -> frozenset[str]:
+        with connect(captures.terms.database_url) as connection:
+            return partition_keys.failed_captures(connection, keys)
+
+    return show_as_before(context, CURRENT_PLAY_COUNTS, snapshot_partitions, failed)
 
 
 def map_again_what_was_deferred(context: dg.OpExecutionContext, captures: Captures) -> int:
@@ -148,13 +163,10 @@ def _snapshot(context: dg.OpExecutionContext, captures: Captures) -> UUID:
     if not context.has_partition_key:
         raise _refused_launch("no capture was chosen")
     key = context.partition_key
-    try:
-        snapshot = UUID(key)
-    except ValueError:
-        raise _refused_launch(f"{key!r} is no capture, expected the id of a row of playcount_snapshots") from None
     with connect(captures.terms.database_url) as connection:
-        if snapshots.show(connection, snapshot) is None:
-            raise _refused_launch(f"there is no capture {key} in playcount_snapshots")
+        snapshot = partition_keys.capture(connection, key)
+    if snapshot is None:
+        raise _refused_launch(f"{key!r} is no capture: playcount_snapshots has none with this partition_key")
     return snapshot
 
 
@@ -193,7 +205,7 @@ def _materialization(
     if shown["error"]:
         metadata["what is missing"] = shown["error"]
     return dg.AssetMaterialization(
-        CURRENT_PLAY_COUNTS, partition=str(shown["id"]), description=description, metadata=metadata
+        CURRENT_PLAY_COUNTS, partition=shown["partition_key"], description=description, metadata=metadata
     )
 
 

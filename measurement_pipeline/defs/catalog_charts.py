@@ -10,10 +10,11 @@ from uuid import UUID
 import dagster as dg
 
 from measurement_pipeline.defs.owners import OWNERS
-from measurement_pipeline.defs.partitions import catalog_partitions
+from measurement_pipeline.defs.partitions import catalog_partitions, register
 from measurement_pipeline.defs.resources import own_database
+from measurement_pipeline.defs.stopping import stops_in_one_line
 from measurement_pipeline.domain import wording
-from measurement_pipeline.postgres import analytics
+from measurement_pipeline.postgres import analytics, partition_keys
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.reports import charts
 from measurement_pipeline.reports.catalog import CatalogFacts, drawn, gather, version
@@ -27,8 +28,9 @@ _MOST_DRAWN = 100
 
 _DESCRIPTION = """A catalogue at a glance: its total over time, how its recordings stand, and the most played ones.
 
-One partition a catalogue (`catalogs.id`). Drawn anew after each drain, for the hundred catalogues imported last; launching a
-partition draws it now. For a page to hand on: `measurement-pipeline report --catalog …`.
+One partition a catalogue, named after it, its account and its id (`catalogs.partition_key`). Drawn anew after each drain, for
+the hundred catalogues imported last; launching a partition draws it now. For a page to hand on: `measurement-pipeline report
+--catalog …`.
 """
 
 
@@ -44,12 +46,13 @@ partition draws it now. For a page to hand on: `measurement-pipeline report --ca
     output_required=False,
     required_resource_keys={"measurement_database"},
 )
+@stops_in_one_line
 def catalog_charts(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
     """Yields no output: each catalogue is said by its materialization."""
     with connect(own_database(context.resources)) as connection:
         for key in context.partition_keys:
-            if not _tell(context, connection, _catalog(key)):
-                raise dg.Failure(f"the catalogue {key} holds no recording, or there is none", allow_retries=False)
+            if not _tell(context, connection, _catalog(connection, key), key):
+                raise dg.Failure(f"the catalogue {key} holds no recording", allow_retries=False)
     yield from ()
 
 
@@ -58,19 +61,20 @@ def tell_all(context: dg.AssetExecutionContext) -> None:
     with connect(own_database(context.resources)) as connection:
         apart = analytics.totals_apart(connection)
         found = [one for one in analytics.catalogs(connection, most=_MOST_DRAWN) if one not in apart]
-        context.instance.add_dynamic_partitions(str(catalog_partitions.name), [str(catalog) for catalog in found])
-        for catalog in found:
-            _tell(context, connection, catalog)
+        keys = partition_keys.of_catalogs(connection, found)
+        register(context.instance, catalog_partitions, list(keys.values()))
+        for catalog, key in keys.items():
+            _tell(context, connection, catalog, key)
 
 
-def _tell(context: dg.AssetExecutionContext, connection: Connection, catalog: UUID) -> bool:
+def _tell(context: dg.AssetExecutionContext, connection: Connection, catalog: UUID, key: str) -> bool:
     facts = gather(connection, catalog)
     if facts is None:
         return False
     context.log_event(
         dg.AssetMaterialization(
             CATALOG_CHARTS,
-            partition=str(catalog),
+            partition=key,
             description=f"{facts.totals['catalog_name']}: {wording.number(facts.totals['play_count'])} plays",
             metadata=_metadata(facts),
         )
@@ -101,10 +105,11 @@ def _plays(count: int | None) -> dg.MetadataValue:
     return dg.MetadataValue.null() if count is None else dg.MetadataValue.int(count)
 
 
-def _catalog(key: str) -> UUID:
-    try:
-        return UUID(key)
-    except ValueError as error:
+def _catalog(connection: Connection, key: str) -> UUID:
+    found = partition_keys.catalog(connection, key)
+    if found is None:
         raise dg.Failure(
-            f"{key!r} is no catalogue: expected the id of a row of catalogs", allow_retries=False
-        ) from error
+            f"{key!r} is no catalogue: choose a partition that analytics_refresh has made (catalogs.partition_key)",
+            allow_retries=False,
+        )
+    return found

@@ -10,7 +10,10 @@ import dagster as dg
 from measurement_pipeline.backfill import sweep as backfill_sweep
 from measurement_pipeline.backfill.run import Coverage
 from measurement_pipeline.defs import captures, failures, materializations, resources, retry_policies, tags
+from measurement_pipeline.defs.partitions import register_requested
+from measurement_pipeline.defs.progress import ProgressLog
 from measurement_pipeline.defs.sign_of_life import beating
+from measurement_pipeline.defs.stopping import stops_in_one_line
 from measurement_pipeline.domain.payment import Decision, ask_in_turn
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.intake import take_in as intake
@@ -45,6 +48,7 @@ def _recordings(context: dg.OpExecutionContext) -> list[str]:
     out={"opened": dg.Out(intake.Round), "accounts": dg.Out(list[UUID])},
     description="Reads the requests that wait, and whose card has to be on file for them. Changes nothing.",
 )
+@stops_in_one_line
 def read_requests(context: dg.OpExecutionContext) -> tuple[intake.Round, list[UUID]]:
     """The oldest waiting requests, with their shapes read."""
     opened = intake.open_round(_own_database(context))
@@ -58,6 +62,7 @@ def read_requests(context: dg.OpExecutionContext) -> tuple[intake.Round, list[UU
     required_resource_keys={"measurement_database", "backfill_config"},
     description="Finds the accounts that would pay for the run's recordings.",
 )
+@stops_in_one_line
 def find_payers(context: dg.OpExecutionContext) -> list[UUID]:
     """Accounts whose accepted requests want what the run covers, and the operators' own."""
     songs = _recordings(context)
@@ -79,6 +84,7 @@ def find_payers(context: dg.OpExecutionContext) -> list[UUID]:
         "Checkout link; an answer that cannot be had is neither, and what depends on it waits."
     ),
 )
+@stops_in_one_line
 def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -> dict[UUID, Decision]:
     """What Stripe says of each account; never raises for Stripe's sake."""
     terms = resources.backfill_config(context.resources)
@@ -99,6 +105,7 @@ def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -
         "put on the queue in the order of their play counts; or, for current counts, answered by a capture."
     ),
 )
+@stops_in_one_line
 def enqueue_backfill(context: dg.OpExecutionContext, opened: intake.Round, decisions: dict[UUID, Decision]) -> None:
     """One transaction a request, so that a bad one never holds up the others."""
     cap_usd = resources.cap_usd(context.resources)
@@ -124,6 +131,7 @@ def enqueue_backfill(context: dg.OpExecutionContext, opened: intake.Round, decis
         "the measurements. One materialization an ISRC; what is deferred stays missing and is asked for again by the sensor."
     ),
 )
+@stops_in_one_line
 def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[None]]:
     """Yields no output: what was settled is said by one materialization an ISRC."""
     with retry_policies.tried_again(context.retry_number):
@@ -140,15 +148,19 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
             retry_soon_seconds=failures.retry_soon_seconds(context.retry_number),
         )
         batches = coverage.batches()
+        progress = ProgressLog(context.log.info)
         try:
             for batch in batches:
                 materializations.tell(context, batch, terms)
+                progress.show(lambda: coverage.progress)
         except BaseException:
             # Cancelled, or an error of our own: ask for nothing more, but say what came of the calls that were in the air.
             coverage.stop("the run was interrupted")
             for batch in chain(batches, [coverage.unsaid]):
                 materializations.tell(context, batch, terms)
+            context.log.info(coverage.progress)
             raise
+        context.log.info(coverage.progress)
         materializations.tell_totals(context, coverage.summary)
         failures.raise_for(coverage.summary, retry_number=context.retry_number)
     yield from ()
@@ -169,6 +181,7 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
         "unpaid requests whose card is there now, a refused key that works again, and recordings stored but never shown."
     ),
 )
+@stops_in_one_line
 def reclaim(context: dg.OpExecutionContext) -> None:
     """The hourly sweep. An error of the database fails the run: a sweep that could not sweep is no success."""
     database_url = _own_database(context)
@@ -178,13 +191,17 @@ def reclaim(context: dg.OpExecutionContext) -> None:
     decisions = intake.ask_about_payment(unpaid, resources.stripe(context.resources).decide)
     cap_usd = resources.cap_usd(context.resources)
     taken = intake.take_in(database_url, unpaid, decisions, run=context.run_id, cap_usd=cap_usd)
+    registered = register_requested(context.instance, database_url)
     shown = materializations.tell_what_was_never_told(context, terms)
     mapped_again = 0
     capturing = resources.captures(context.resources)
     if capturing is not None:
         mapped_again = captures.map_again_what_was_deferred(context, capturing)
         shown += captures.tell_what_was_never_told(context, capturing)
+    # Last: until the run ends, Dagster shows these partitions as being made.
     shown_as_before = materializations.show_untried_as_before(context, terms)
+    if capturing is not None:
+        shown_as_before += captures.show_untried_as_before(context, capturing)
     context.add_output_metadata(
         {
             "failed rows put back": swept.transient,
@@ -195,6 +212,7 @@ def reclaim(context: dg.OpExecutionContext) -> None:
             "accounts with a card again": swept.accounts_allowed_again,
             "unpaid requests looked at": len(unpaid.requests),
             "of these accepted": sum(one.receipt is not None for one in taken),
+            "partitions registered late": registered,
             "materializations reported late": shown,
             "partitions no longer shown as failed": shown_as_before,
             "captures mapped again": mapped_again,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 import dagster as dg
 
@@ -17,11 +18,11 @@ from measurement_pipeline.defs.machine import ASSET_JOB, covers
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.owners import OWNERS
-from measurement_pipeline.defs.partitions import isrc_partitions, snapshot_partitions
+from measurement_pipeline.defs.partitions import isrc_partitions, register, register_requested, snapshot_partitions
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.intake.take_in import REQUESTS_A_RUN
-from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, snapshots
+from measurement_pipeline.postgres import measurement_jobs, partition_keys, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import connect
 
 _UNFINISHED = [
@@ -48,13 +49,16 @@ _HELD_BY_A_PROCESS = {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING
     required_resource_keys={"measurement_database", "backfill_config"},
     description=(
         "Watches `measurement_jobs` for queued requests and asks for one run of `measurement_job_intake` for all that wait, "
-        "unless one is under way."
+        "unless one is under way. Registers the recordings of accepted requests as partitions of `songstats_history`."
     ),
     owners=OWNERS,
 )
 def measurement_job_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """One run for up to a hundred requests; it only reads."""
-    with connect(resources.own_database(context.resources)) as connection:
+    """One run for up to a hundred requests."""
+    database_url = resources.own_database(context.resources)
+    # Not in the sensor that plans: it returns early while the budget is spent, a pause lasts or the breaker is open.
+    register_requested(context.instance, database_url)
+    with connect(database_url) as connection:
         waiting = measurement_jobs.waiting_count(connection, limit=REQUESTS_A_RUN + 1)
     if not waiting:
         return dg.SkipReason("no request waits")
@@ -87,10 +91,11 @@ def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResul
         # Enough to go on with: the next plan is made from what is known then.
         return dg.SkipReason(f"runs in flight: {queued} wait for the one that buys")
 
-    def register(songs: Sequence[str]) -> None:
-        context.instance.add_dynamic_partitions(str(isrc_partitions.name), list(songs))
-
-    planned = make_plan(terms, lambda: _partitions(context.instance, runs), register)
+    planned = make_plan(
+        terms,
+        lambda: _partitions(context.instance, runs),
+        partial(register, context.instance, isrc_partitions),
+    )
     if planned.why_none is not None:
         return dg.SkipReason(planned.why_none)
     _limit_pool(context.instance, POOL)
@@ -156,25 +161,26 @@ def playcount_snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorR
         if paused is not None:
             return dg.SkipReason(f"Apify is left alone until {paused.until:%Y-%m-%d %H:%M:%S} UTC: {paused.reason}")
         due = snapshots.due(connection, claim_timeout_seconds=terms.claim_timeout_seconds, limit=_CAPTURES_A_TICK)
+        keys = partition_keys.of_captures(connection, due)
         still = snapshots.open_count(connection)
     if not due:
         waiting = f"; {still['waiting']} wait, the next until {still['next_at']}" if still["waiting"] else ""
         return dg.SkipReason(f"no capture is due; {counted(still['open'], 'is', 'are')} open{waiting}")
     covered = {run.tags.get(tags.PARTITION) for run in _living(context, play_count_capture.name)}
-    asked = [str(snapshot) for snapshot in due if str(snapshot) not in covered]
+    asked = [key for key in keys.values() if key not in covered]
     if not asked:
         covered_ones = counted(len(due), "capture that is due", "captures that are due")
         return dg.SkipReason(f"runs in flight cover the {covered_ones}")
-    context.instance.add_dynamic_partitions(str(snapshot_partitions.name), asked)
+    register(context.instance, snapshot_partitions, asked)
     _limit_pool(context.instance, capturing.POOL)
     plan_id = _plan_id(context)
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
-                run_key=f"{plan_id}-{snapshot}",
-                tags={tags.PLAN: plan_id, tags.PRIORITY: str(-1 - place), tags.PARTITION: snapshot},
+                run_key=f"{plan_id}-{key}",
+                tags={tags.PLAN: plan_id, tags.PRIORITY: str(-1 - place), tags.PARTITION: key},
             )
-            for place, snapshot in enumerate(asked)
+            for place, key in enumerate(asked)
         ]
     )
 

@@ -337,3 +337,19 @@ def _read_json(text: str | None) -> object:
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def without_partitions(connection: Connection, *, recordings: int, requests: int) -> list[UUID]:
+    """The oldest accepted requests whose recordings are no partitions in Dagster yet, up to about so many recordings."""
+    parameters = {"recordings": recordings, "requests": requests}
+    return [row["id"] for row in connection.execute(_SQL["without_partitions"], parameters)]
+
+
+def songs_by_rank(connection: Connection, jobs: Sequence[UUID]) -> list[str]:
+    """The recordings of the requests, the most played first."""
+    return [row["song"] for row in connection.execute(_SQL["songs_by_rank"], {"jobs": list(jobs)})]
+
+
+def mark_partitions(connection: Connection, jobs: Sequence[UUID]) -> None:
+    """Their recordings are partitions in Dagster now."""
+    connection.execute(_SQL["with_partitions"], {"jobs": list(jobs)})

@@ -594,3 +594,30 @@ where platform = 'spotify' and identifier_type = 'album_id' and value = any(%(al
 select song
 from catalog_songs
 where catalog = %(catalog)s;
+
+-- name: without_partitions
+-- As many of the oldest as have that many recordings together, and one at least.
+with counted as (
+    select
+        id,
+        sum(coalesce(asked, 0)) over (order by created_at, id) - coalesce(asked, 0) as recordings_before
+    from measurement_jobs
+    where state = 'accepted' and snapshot is null and partitions_at is null
+)
+
+select id
+from counted
+where recordings_before < %(recordings)s
+order by recordings_before
+limit %(requests)s;
+
+-- name: songs_by_rank
+select queue.song
+from songstats_backfill_queue as queue
+where queue.song in (select wanted.song from measurement_job_songs as wanted where wanted.job = any(%(jobs)s::uuid[]))
+order by queue.rank_score desc, queue.created_at asc, queue.song asc;
+
+-- name: with_partitions
+update measurement_jobs
+set partitions_at = clock_timestamp()
+where id = any(%(jobs)s::uuid[]);

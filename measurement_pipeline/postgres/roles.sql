@@ -93,7 +93,7 @@ $$;
 grant select on alembic_version, deployment, songstats_payable, playcount_spent_this_month to measurement_pipeline;
 grant select, insert, update on accounts, payment_decisions, songs, songstats_backfill_queue, incidents to measurement_pipeline;
 grant select, insert on song_identifiers, catalog_songs, measurement_job_songs to measurement_pipeline;
-grant select, insert, update (name) on catalogs to measurement_pipeline;
+grant select, insert, update (name, partition_key) on catalogs to measurement_pipeline;
 grant select, insert, update, delete on run_heartbeats to measurement_pipeline;
 grant select, insert, update on vendor_state to measurement_pipeline;
 grant select, insert on operator_acts to measurement_pipeline;
@@ -104,7 +104,7 @@ select,
 insert (account, source, scope, schedule, idempotency_key, idempotency_digest),
 update (
     state, status_code, error, checkout_url, asked, enqueued, skipped, snapshot, estimated_cost_usd, reused, attempts, not_before,
-    run_id, updated_at, idempotency_key, idempotency_digest
+    run_id, updated_at, idempotency_key, idempotency_digest, partitions_at
 )
 on measurement_jobs to measurement_pipeline;
 
@@ -121,7 +121,8 @@ grant
 select,
 insert (account, catalog, album_ids, albums_digest, isrcs, platforms, schedule, album_count, estimated_cost_usd),
 update (
-    state, status_code, error, attempts, claimed_by, not_before, captured_at, tracks, recordings, without_count, unmapped, updated_at
+    state, status_code, error, attempts, claimed_by, not_before, captured_at, tracks, recordings, without_count, unmapped, updated_at,
+    partition_key
 )
 on playcount_snapshots to measurement_pipeline;
 grant

@@ -355,6 +355,7 @@ returning snapshot.id;
 -- name: show
 select
     id,
+    partition_key,
     account,
     catalog,
     schedule,

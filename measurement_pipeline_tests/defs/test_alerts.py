@@ -25,6 +25,7 @@ from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
+from measurement_pipeline_tests.defs.test_captures import capture
 from measurement_pipeline_tests.defs.test_sensors import ranges
 from measurement_pipeline_tests.health.receiver import Receiver
 from measurement_pipeline_tests.workbench import isrcs
@@ -224,13 +225,7 @@ def captured(stage: Stage, album: str) -> tuple[UUID, dg.ExecuteInProcessResult]
     job = stage.ask({"album_ids": [album]}, source="current")
     assert stage.intake().success
     (row,) = stage.bench.sql("select snapshot from measurement_jobs where id = %s", job)
-    stage.instance.add_dynamic_partitions("snapshot", [str(row["snapshot"])])
-    return job, stage.definitions.resolve_job_def("play_count_capture").execute_in_process(
-        instance=stage.instance,
-        partition_key=str(row["snapshot"]),
-        tags={tags.PLAN: "plan-1"},
-        raise_on_error=False,
-    )
+    return job, capture(stage, str(row["snapshot"]))
 
 
 def test_albums_that_there_are_none_of_are_told_whoever_asked_and_nobody_else(sensor: Sensor, receiver: Receiver):

@@ -15,7 +15,7 @@ from measurement_pipeline.defs.analytics import analytics_assets, key_of
 from measurement_pipeline.defs.catalog_charts import CATALOG_CHARTS
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import resource_definitions
-from measurement_pipeline.postgres import analytics, views
+from measurement_pipeline.postgres import analytics, partition_keys, views
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.defs.conftest import Stage
 from measurement_pipeline_tests.workbench import isrcs
@@ -120,13 +120,19 @@ def test_a_change_of_a_views_sql_is_a_change_of_its_code_version():
     assert len(set(found.values())) == len(views.VIEWS)
 
 
+def partition_of(stage: Stage, catalog: UUID) -> str:
+    """The partition of a catalogue."""
+    with connect(stage.bench.database_url) as connection:
+        return partition_keys.of_catalogs(connection, [catalog])[catalog]
+
+
 def pictures(stage: Stage, catalog: UUID) -> dict[str, str]:
     """What the UI shows of a catalogue: the pictures by their titles, as SVG."""
     record = stage.instance.get_latest_materialization_event(CATALOG_CHARTS)
     assert record is not None
     made = record.asset_materialization
     assert made is not None
-    assert made.partition == str(catalog)
+    assert made.partition == partition_of(stage, catalog)
     found: dict[str, Any] = {name: value.value for name, value in made.metadata.items()}
     return {
         name: b64decode(text.split("base64,")[1].rstrip(")")).decode()
@@ -149,13 +155,24 @@ def test_a_catalogue_carries_its_total_its_coverage_and_its_top_recordings_as_pi
 
 def test_a_catalogue_is_drawn_when_its_partition_is_launched(drained: Stage):
     catalog = catalog_of(drained)
-    drained.instance.add_dynamic_partitions("catalog", [str(catalog)])
+    key = partition_of(drained, catalog)
+    drained.instance.add_dynamic_partitions("catalog", [key])
     job = drained.definitions.resolve_implicit_global_asset_job_def()
-    result = job.execute_in_process(
-        instance=drained.instance, asset_selection=[CATALOG_CHARTS], partition_key=str(catalog)
-    )
+    result = job.execute_in_process(instance=drained.instance, asset_selection=[CATALOG_CHARTS], partition_key=key)
     assert result.success
     assert len(pictures(drained, catalog)) == 3
+
+
+def test_catalogues_are_listed_by_name_and_account_and_keep_the_name_that_they_had(drained: Stage):
+    catalog = catalog_of(drained)
+    drained.bench.sql("update accounts set name = 'Studio \"A\"'")
+    drained.bench.sql("update catalogs set name = 'Björk [best of, 2]'")
+    assert refresh(drained).success
+    names = [f"Björk best of 2 Studio A {str(catalog)[:8]}"]
+    assert drained.instance.get_dynamic_partitions("catalog") == names
+    drained.bench.sql("update catalogs set name = 'another'")
+    assert refresh(drained).success
+    assert drained.instance.get_dynamic_partitions("catalog") == names
 
 
 # --- what is checked

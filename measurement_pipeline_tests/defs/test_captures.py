@@ -12,8 +12,11 @@ from dagster._daemon.types import DaemonHeartbeat
 from measurement_pipeline.capture.run import make_capture
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
+from measurement_pipeline.defs.partition_status import failed_partitions
 from measurement_pipeline.defs.partitions import snapshot_partitions
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
+from measurement_pipeline.postgres import partition_keys
+from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox.catalogue import Known
 from measurement_pipeline.sandbox.discography import album_id
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
@@ -45,21 +48,39 @@ def asked(stage: Stage, *, albums: int = 1) -> tuple[UUID, str]:
     return job, capture_of(stage, job)
 
 
+def partition_of(stage: Stage, snapshot: str) -> str:
+    """The partition of a capture."""
+    with connect(stage.bench.database_url) as connection:
+        return partition_keys.of_captures(connection, [UUID(snapshot)])[UUID(snapshot)]
+
+
 def capture(stage: Stage, snapshot: str, *, planned: bool = True) -> dg.ExecuteInProcessResult:
     """A run over a capture: the sensor's, or an operator's."""
-    stage.instance.add_dynamic_partitions(str(snapshot_partitions.name), [snapshot])
+    return launched(stage, partition_of(stage, snapshot), planned=planned)
+
+
+def launched(stage: Stage, key: str, *, planned: bool = True) -> dg.ExecuteInProcessResult:
+    """A run over a partition, whatever it is named."""
+    stage.instance.add_dynamic_partitions(str(snapshot_partitions.name), [key])
     return stage.definitions.resolve_job_def("play_count_capture").execute_in_process(
         instance=stage.instance,
-        partition_key=snapshot,
+        partition_key=key,
         tags={tags.PLAN: "plan-1"} if planned else {},
         raise_on_error=False,
     )
 
 
 def told(stage: Stage) -> dict[str, dict[str, Any]]:
+    """What Dagster shows of each capture."""
     records = stage.instance.fetch_materializations(CURRENT_PLAY_COUNTS, limit=100, ascending=True).records
     found = [record.asset_materialization for record in records]
-    return {one.partition: {k: v.value for k, v in one.metadata.items()} for one in found if one and one.partition}
+    ids = stage.bench.sql("select id, partition_key from playcount_snapshots where partition_key is not null")
+    capture_of_partition = {row["partition_key"]: str(row["id"]) for row in ids}
+    return {
+        capture_of_partition[one.partition]: {k: v.value for k, v in one.metadata.items()}
+        for one in found
+        if one and one.partition
+    }
 
 
 def test_a_request_for_current_counts_goes_through_sensor_run_and_partition_to_done(stage: Stage):
@@ -67,8 +88,9 @@ def test_a_request_for_current_counts_goes_through_sensor_run_and_partition_to_d
     stage.intake()
     snapshot = capture_of(stage, job)
     (request,) = stage.tick("playcount_snapshot_sensor").run_requests
-    assert request.tags[tags.PARTITION] == snapshot
-    assert stage.instance.get_dynamic_partitions("snapshot") == [snapshot]
+    key = partition_of(stage, snapshot)
+    assert request.tags[tags.PARTITION] == key
+    assert stage.instance.get_dynamic_partitions("snapshot") == [key]
     result = capture(stage, snapshot)
     assert result.success
     shown = told(stage)[snapshot]
@@ -87,7 +109,7 @@ def test_the_sensor_asks_for_nothing_that_a_run_in_flight_covers(stage: Stage):
     stage.instance.create_run_for_job(
         stage.definitions.resolve_job_def("play_count_capture"),
         status=dg.DagsterRunStatus.NOT_STARTED,
-        tags={tags.PARTITION: snapshot},
+        tags={tags.PARTITION: partition_of(stage, snapshot)},
     )
     assert stage.tick("playcount_snapshot_sensor").skip_message == "runs in flight cover the 1 capture that is due"
 
@@ -108,7 +130,7 @@ def test_a_deployment_without_a_token_captures_nothing_and_says_so(stage: Stage)
     (row,) = stage.bench.sql("select state, error from measurement_jobs where id = %s", job)
     assert row == {"state": "queued", "error": "captures are not set up here: APIFY_TOKEN is not set"}
     assert stage.tick("playcount_snapshot_sensor").skip_message == row["error"]
-    assert row["error"] in stage.why_failed(capture(stage, str(NOBODYS)))
+    assert row["error"] in stage.why_failed(launched(stage, str(NOBODYS)))
 
 
 def test_an_actor_that_fails_turns_the_partition_red_in_its_own_words_and_the_request_failed(stage: Stage):
@@ -150,14 +172,58 @@ def test_tracks_without_an_isrc_are_named_on_the_partition(stage: Stage):
     assert "Song 0" in shown["without an ISRC"]
 
 
-@pytest.mark.parametrize(
-    ("key", "words"),
-    [("not-an-id", "expected the id of a row of playcount_snapshots"), (str(NOBODYS), "there is no capture")],
-)
-def test_a_partition_that_is_no_capture_fails_in_plain_words(stage: Stage, key: str, words: str):
-    why = stage.why_failed(capture(stage, key, planned=False))
-    assert words in why
+@pytest.mark.parametrize("key", ["Abbey Road", str(NOBODYS)])
+def test_a_partition_that_is_no_capture_fails_in_plain_words(stage: Stage, key: str):
+    why = stage.why_failed(launched(stage, key, planned=False))
+    assert f"'{key}' is no capture: playcount_snapshots has none with this partition_key" in why
     assert "nothing was launched: " in why
+
+
+def test_captures_are_listed_by_what_a_person_knows(stage: Stage):
+    job = stage.ask({"album_ids": release(stage, albums=2)}, source="current")
+    stage.bench.sql("update measurement_jobs set schedule = 'monthly' where id = %s", job)
+    stage.intake()
+    first = min(release(stage, albums=2))
+    stage.bench.sql("insert into songs (isrc, album) values ('AA6Q72000000', 'Abbey Road [2019, \"Mix\"]')")
+    stage.bench.sql(
+        "insert into song_identifiers (song, platform, identifier_type, value)"
+        " values ('AA6Q72000000', 'spotify', 'album_id', %s)",
+        first,
+    )
+    snapshot = capture_of(stage, job)
+    (request,) = stage.tick("playcount_snapshot_sensor").run_requests
+    (row,) = stage.bench.sql(
+        "select to_char(created_at at time zone 'UTC', 'YYYY-MM-DD') as day from playcount_snapshots"
+    )
+    assert request.partition_key is None
+    assert request.tags[tags.PARTITION] == f"Abbey Road 2019 Mix and 1 more monthly {row['day']} {snapshot[:8]}"
+    assert launched(stage, request.tags[tags.PARTITION]).success
+    assert set(told(stage)) == {snapshot}
+
+
+def test_the_sweep_shows_a_capture_whose_run_failed_before_it_was_tried_as_missing(stage: Stage):
+    _, snapshot = asked(stage)
+    key = partition_of(stage, snapshot)
+    stage.instance.add_dynamic_partitions("snapshot", [key])
+    run = stage.instance.create_run_for_job(
+        stage.definitions.resolve_job_def("play_count_capture"), tags={tags.PARTITION: key}
+    )
+    stage.instance.report_run_failed(run, "the disk is full")
+    assert failed_partitions(stage.instance, CURRENT_PLAY_COUNTS, snapshot_partitions) == [key]
+    stage.bench.sql("update playcount_snapshots set state = 'failed'")
+    assert stage.reclaim().success
+    assert failed_partitions(stage.instance, CURRENT_PLAY_COUNTS, snapshot_partitions) == [key]
+    stage.bench.sql("update playcount_snapshots set state = 'queued'")
+    assert stage.reclaim().success
+    assert failed_partitions(stage.instance, CURRENT_PLAY_COUNTS, snapshot_partitions) == []
+
+
+def test_captures_from_before_keep_the_id_that_they_were_registered_under(stage: Stage):
+    _, snapshot = asked(stage)
+    stage.bench.sql("update playcount_snapshots set partition_key = id::text")
+    assert stage.tick("playcount_snapshot_sensor").run_requests[0].tags[tags.PARTITION] == snapshot
+    assert launched(stage, snapshot).success
+    assert set(told(stage)) == {snapshot}
 
 
 def test_the_sweep_shows_what_a_crash_kept_from_being_shown_and_looks_deferred_tracks_up_again(stage: Stage):

@@ -1,11 +1,16 @@
 """What the sensors ask for, and why for nothing, on a real Dagster instance."""
 
 import time
+from collections.abc import Sequence
 
 import dagster as dg
+import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from measurement_pipeline.defs import tags
+from measurement_pipeline.defs.partitions import isrc_partitions, register
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage
 from measurement_pipeline_tests.workbench import isrcs
@@ -58,6 +63,67 @@ def test_what_is_due_is_registered_and_asked_for_the_most_played_first(stage: St
     result = stage.tick("backfill_queue_sensor")
     assert stage.instance.get_dynamic_partitions("isrc") == songs, "registered in order of rank"
     assert ranges(result) == [(songs[0], songs[124], 125), (songs[125], songs[249], 125)]
+
+
+@pytest.mark.parametrize("reason", ["planner off", "budget spent", "paused", "breaker open"])
+def test_what_was_requested_is_a_partition_at_once_whatever_keeps_it_from_being_bought(stage: Stage, reason: str):
+    songs = isrcs(40)
+    match reason:
+        case "budget spent":
+            stage.with_hits_allowed(0)
+        case "paused":
+            stage.bench.sql("update vendor_state set paused_until = now() + interval '1 hour', pause_reason = '429'")
+        case "breaker open":
+            stage.bench.sql("update vendor_state set breaker = 'open', reason = 'the key was refused'")
+    stage.ask({"isrcs": songs})
+    assert stage.intake().success
+    if reason != "planner off":
+        assert not stage.tick("backfill_queue_sensor").run_requests
+    stage.tick("measurement_job_sensor")
+    assert set(stage.instance.get_dynamic_partitions("isrc")) == set(songs)
+
+
+def test_requests_over_http_are_partitions_too_in_order_of_rank(stage: Stage):
+    songs = isrcs(6)
+    stage.bench.ask_for(songs[3:], ranks=[1, 3, 2])
+    stage.bench.ask_for(songs[:3], ranks=[9, 7, 8])
+    stage.tick("measurement_job_sensor")
+    ordered = [songs[0], songs[2], songs[1], songs[4], songs[5], songs[3]]
+    assert stage.instance.get_dynamic_partitions("isrc") == ordered
+
+
+def test_what_dagster_cannot_take_now_is_committed_and_registered_later(stage: Stage):
+    songs = isrcs(3)
+    with stage.instance.event_log_storage.index_connection() as connection:
+        connection.execute(text("alter table dynamic_partitions rename column partition to away"))
+    stage.ask({"isrcs": songs})
+    assert stage.intake().success
+    assert stage.bench.statuses() == {"pending": 3}
+    with pytest.raises(SQLAlchemyError):
+        stage.tick("measurement_job_sensor")
+    with stage.instance.event_log_storage.index_connection() as connection:
+        connection.execute(text("alter table dynamic_partitions rename column away to partition"))
+    assert stage.reclaim().success, "as where the sensor is off"
+    assert stage.instance.get_dynamic_partitions("isrc") == songs
+    assert stage.bench.sql("select count(*) n from measurement_jobs where partitions_at is null") == [{"n": 0}]
+
+
+def test_a_large_catalogue_is_registered_in_blocks_and_once(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    songs = isrcs(45)
+    stage.bench.ask_for(songs)
+    asked = list[int]()
+    add = stage.instance.add_dynamic_partitions
+
+    def counted(name: str, keys: Sequence[str]) -> None:
+        asked.append(len(keys))
+        add(name, keys)
+
+    monkeypatch.setattr(stage.instance, "add_dynamic_partitions", counted)
+    register(stage.instance, isrc_partitions, songs, block=20)
+    assert asked == [20, 20, 5]
+    for _ in range(2):
+        stage.tick("measurement_job_sensor")
+    assert asked == [20, 20, 5, 45], "the second tick finds nothing to do"
 
 
 def test_the_best_range_is_dequeued_first_in_whatever_order_the_runs_are_submitted_and_after_an_operators(stage: Stage):

@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""When an incident ends, and which requests still have to become partitions in Dagster."""
 
 from pathlib import Path
 

@@ -1,0 +1,29 @@
+"""How far a run is, as lines on its page: one every few seconds, whether or not anything was settled meanwhile."""
+
+import time
+from collections.abc import Callable
+
+PROGRESS_SECONDS = 5.0
+
+
+class ProgressLog:
+    """Hands a line to `log` at most every `every_seconds`."""
+
+    def __init__(
+        self,
+        log: Callable[[str], None],
+        *,
+        every_seconds: float = PROGRESS_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._log = log
+        self._every = every_seconds
+        self._clock = clock
+        self._next = clock() + every_seconds
+
+    def show(self, line: Callable[[], str]) -> None:
+        """Log `line`, if it is time."""
+        now = self._clock()
+        if now >= self._next:
+            self._next = now + self._every
+            self._log(line())

@@ -1,0 +1,59 @@
+"""A run that is cancelled, or whose process is asked to end, says so in one line.
+
+Dagster interrupts the op with an exception and logs it twice, each time with the stack of whatever the op was doing. That reads
+like a crash to the person who pressed "Terminate".
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import dagster as dg
+from dagster._core.errors import DagsterUserCodeProcessError
+from dagster_shared.error import SerializableErrorInfo
+
+CANCELLED = "Cancelled: what was in flight is stored, the rest is released and stays due."
+ASKED_TO_END = "The process of this run was asked to end (SIGTERM): what was in flight is stored, the rest stays due."
+
+_Step = TypeVar("_Step", bound=Callable[..., Any])
+
+
+class RunStoppedError(dg.DagsterExecutionInterruptedError, DagsterUserCodeProcessError):
+    """An interrupt that Dagster logs as one line: of the second base it takes the error as it is given, without a stack."""
+
+    def __init__(self, line: str) -> None:
+        error = SerializableErrorInfo(line, [], None)
+        DagsterUserCodeProcessError.__init__(  # type: ignore[no-untyped-call]
+            self, line, user_code_process_error_infos=[error]
+        )
+
+
+def stops_in_one_line(step: _Step) -> _Step:
+    """Decorate the function of an op, asset or check: an interrupt becomes one line in the run's log."""
+    if inspect.isgeneratorfunction(step):
+
+        @wraps(step)
+        def generator(context: Any, *args: Any, **inputs: Any) -> Iterator[Any]:
+            with _in_one_line(context):
+                yield from step(context, *args, **inputs)
+
+        return cast("_Step", generator)
+
+    @wraps(step)
+    def function(context: Any, *args: Any, **inputs: Any) -> Any:
+        with _in_one_line(context):
+            return step(context, *args, **inputs)
+
+    return cast("_Step", function)
+
+
+@contextmanager
+def _in_one_line(context: Any) -> Iterator[None]:
+    try:
+        yield
+    except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
+        run = context.instance.get_run_by_id(context.run_id)
+        is_cancelled = run is not None and run.status in {dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED}
+        raise RunStoppedError(CANCELLED if is_cancelled else ASKED_TO_END) from None

@@ -1,0 +1,35 @@
+"""The names of partitions in Dagster: what a person knows the thing by, and enough of its id to be unique. Pure."""
+
+import unicodedata
+from uuid import UUID
+
+# Signs that a name keeps. Others have a meaning where partitions are chosen by text in Dagster's UI: commas, brackets, quotes.
+_KEPT = frozenset(" -_.&'()+#")
+_LONGEST_NAME = 60
+_LONGEST_PART = 20
+_NAMED_ALBUMS = 1
+
+
+def of_catalog(catalog: UUID, *, name: str, account: UUID, account_name: str | None) -> str:
+    """A catalogue by its name and its account's."""
+    return _key(_plain(name, _LONGEST_NAME), _plain(account_name or _short(account), _LONGEST_PART), _short(catalog))
+
+
+def of_capture(capture: UUID, *, what: str, albums: int, monthly: bool, day: str) -> str:
+    """A capture by its catalogue or first album, and its day."""
+    more = f"and {albums - _NAMED_ALBUMS} more" if albums > _NAMED_ALBUMS else ""
+    return _key(_plain(what, _LONGEST_NAME), more, "monthly" if monthly else "", day, _short(capture))
+
+
+def _key(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _short(whole: UUID) -> str:
+    return str(whole).partition("-")[0]
+
+
+def _plain(text: str, longest: int) -> str:
+    letters = (sign if sign.isalnum() or sign in _KEPT else " " for sign in unicodedata.normalize("NFC", text))
+    # Dagster reads three dots as a range.
+    return " ".join("".join(letters).replace("...", " ").split())[:longest].strip()
