@@ -29,6 +29,9 @@ from measurement_pipeline.cli.target import (
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.settings import Settings
 
+# What a run that is stopped needs to store the last answer and to end.
+_STORING_SECONDS = 15.0
+
 
 @click.command("dev")
 @click.option(
@@ -93,7 +96,9 @@ def command(
             its_services.append(api_command.service(target, api, log=dagster.logs / "api.log"))
         click.echo(f"Dagster is starting; it logs to {dagster.logs}", err=True)
         server = stack.enter_context(server_kept_up(target))
-        with services.supervised(its_services) as supervisor:
+        # A run that is stopped waits for the calls that it has made: they are paid for.
+        stop_seconds = target.settings.songstats_timeout_seconds + _STORING_SECONDS
+        with services.supervised(its_services, stop_seconds=stop_seconds) as supervisor:
             output.say(f"Dagster's UI: http://127.0.0.1:{port}  (Ctrl-C stops everything)")
             if read_only_port is not None:
                 output.say(f"for onlookers, read-only: http://127.0.0.1:{read_only_port}")

@@ -14,6 +14,7 @@ from measurement_pipeline.defs.catalog_charts import ANALYTICS, catalog_charts, 
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.resources import own_database
+from measurement_pipeline.defs.stopping import stops_in_one_line
 from measurement_pipeline.postgres import analytics, views
 from measurement_pipeline.postgres.analytics import Column
 from measurement_pipeline.postgres.database import connect
@@ -58,6 +59,7 @@ def _asset(view: str) -> dg.AssetsDefinition:
         },
         required_resource_keys={"measurement_database"},
     )
+    @stops_in_one_line
     def made(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
         with connect(own_database(context.resources)) as connection:
             columns = analytics.columns(connection, view)

@@ -16,6 +16,7 @@ from measurement_pipeline.defs.machine import machine
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.resources import alerts, backfill_config, own_database, songstats
+from measurement_pipeline.defs.stopping import stops_in_one_line
 from measurement_pipeline.health import incidents, reconciliation, silence, stock
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres import health, songstats_ledger, spend
@@ -63,6 +64,7 @@ def check(
             description=description,
             required_resource_keys={"measurement_database", "alerts", *uses},
         )
+        @stops_in_one_line
         def looked(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
             url = own_database(context.resources)
             with connect(url) as connection:

@@ -75,6 +75,10 @@ class Stage:
         cause = error.cause or error
         return f"{error.message} {cause.message} {failure.step_failure_data.user_failure_data}"
 
+    def log(self, run_id: str) -> str:
+        """What our own code has written to a run's log."""
+        return "\n".join(entry.user_message for entry in self.instance.all_logs(run_id))
+
     def totals(self) -> dict[str, Any]:
         """The metadata of the latest run's totals."""
         (record,) = self.instance.fetch_observations(SONGSTATS_HISTORY, limit=1).records

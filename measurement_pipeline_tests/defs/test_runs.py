@@ -5,6 +5,7 @@ import json
 import dagster as dg
 from dagster._core.execution.api import create_execution_plan
 
+from measurement_pipeline.backfill.run import Coverage
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
@@ -36,6 +37,27 @@ def test_a_planned_run_materializes_each_recording_with_what_it_came_to(stage: S
     assert run is not None
     assert run.tags[f"measurement_job/{job}"] == "asked"
     assert run.tags[f"account/{stage.bench.account}"] == "pays"
+
+
+def test_a_run_says_how_far_it_is(stage: Stage):
+    songs = isrcs(4)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    stage.backfill(songs[:1])
+    stage.bench.sandbox.faults(HISTORY, isrc=songs[1], status=404)
+    stage.bench.sandbox.faults(HISTORY, isrc=songs[2], body="not json")
+    run = stage.backfill(songs)
+    assert "2 of 3 claimed recordings settled, 1 already stored, 1 failed; 3 calls made" in stage.log(run.run_id)
+
+
+def test_while_nothing_is_settled_a_caller_gets_empty_batches_to_show_its_progress(stage: Stage):
+    songs = isrcs(1)
+    stage.bench.ask_for(songs)
+    stage.bench.sandbox.faults(HISTORY, delay=1.2)
+    coverage = Coverage(songs, run="run", operator=False, terms=stage.bench.terms, means=stage.bench.means)
+    seen = [(len(batch), coverage.progress) for batch in coverage.batches()]
+    assert seen[0] == (0, "0 of 1 claimed recordings settled; 1 call made")
+    assert "1 of 1 claimed recordings settled; 1 call made" in dict(reversed(seen)).values()
 
 
 def test_what_is_deferred_stays_missing_and_the_run_succeeds(stage: Stage):

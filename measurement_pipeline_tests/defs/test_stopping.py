@@ -1,0 +1,72 @@
+"""A run that is stopped while it buys: what was in flight is stored, and the run's log says so in one line."""
+
+import os
+import signal
+import threading
+
+import dagster as dg
+import pytest
+
+from measurement_pipeline.defs.interruptions import interruption
+from measurement_pipeline.defs.stopping import ASKED_TO_END, CANCELLED
+from measurement_pipeline.domain.wording import counted
+from measurement_pipeline_tests.backfill.test_money_path import HISTORY
+from measurement_pipeline_tests.defs.conftest import Stage
+from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.workbench import isrcs
+
+
+def stopped(stage: Stage, *, cancelled: bool) -> dg.DagsterRun:
+    """A run that is interrupted as Dagster interrupts it, once its first call is in flight."""
+    songs = isrcs(8)
+    stage.bench.ask_for(songs)
+    stage.register(songs)
+    stage.bench.sandbox.faults(HISTORY, delay=1.0)
+
+    def interrupt() -> None:
+        until(lambda: bool(stage.bench.sandbox.hits()), seconds=60, what="a call")
+        if cancelled:
+            (run,) = stage.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+            stage.instance.report_run_canceling(run)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    result = stage.backfill(songs)
+    thread.join()
+    run = stage.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    return run
+
+
+def stacks(stage: Stage, run: dg.DagsterRun) -> list[str]:
+    """The errors in the run's log that come with a stack."""
+    errors = [
+        getattr(entry.dagster_event.event_specific_data, "error", None)
+        for entry in stage.instance.all_logs(run.run_id)
+        if entry.dagster_event is not None
+    ]
+    return [error.message for error in errors if error and (error.stack or error.cause or error.context)]
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_run_that_is_stopped_stores_what_was_in_flight_and_ends_in_one_line(stage: Stage, *, cancelled: bool):
+    run = stopped(stage, cancelled=cancelled)
+    assert run.status is (dg.DagsterRunStatus.CANCELED if cancelled else dg.DagsterRunStatus.FAILURE)
+    assert stacks(stage, run) == []
+    log = "".join(str(entry.dagster_event) for entry in stage.instance.all_logs(run.run_id))
+    assert (CANCELLED if cancelled else ASKED_TO_END) in log
+    settled = stage.bench.sandbox.hits()
+    assert f"{settled} of 8 claimed recordings settled; {counted(settled, 'call')} made" in stage.log(run.run_id)
+    statuses = stage.bench.statuses()
+    assert statuses["stored"] == stage.bench.sandbox.hits()
+    assert statuses["stored"] + statuses.get("pending", 0) == 8
+    assert set(stage.told()) == {
+        row["song"] for row in stage.bench.sql("select song from songstats_backfill_queue where outcome = 'stored'")
+    }
+
+
+def test_no_run_that_a_stopped_dev_ends_is_an_incident(stage: Stage):
+    stopped(stage, cancelled=False)
+    (run,) = stage.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+    assert interruption(stage.instance, run) == "the process of the run was asked to end"
