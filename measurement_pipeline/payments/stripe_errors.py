@@ -5,8 +5,9 @@ Stripe's own messages are left out: some of them repeat a part of the key.
 
 import stripe
 
-# Parameters of ours that a setting decides, by how their names begin.
-_SETTING_OF = {
+# What to check when Stripe refuses a parameter of ours, by how its name begins.
+_CHECK = {
+    "allowed_payment_method_types": "that cards are enabled in Stripe's Dashboard",
     "line_items": "STRIPE_FREE_TIER_PRICE_ID",
     "subscription_data": "STRIPE_TRIAL_DAYS",
     "success_url": "CHECKOUT_SUCCESS_URL",
@@ -35,8 +36,8 @@ _WORDS: dict[type[stripe.StripeError], str] = {
 def in_words(error: stripe.StripeError) -> str:
     """One sentence for an operator, free of secrets."""
     if isinstance(error, stripe.InvalidRequestError) and error.param:
-        settings = [name for start, name in _SETTING_OF.items() if error.param.startswith(start)]
-        hint = f": check {settings[0]}" if settings else ""
+        checks = [check for start, check in _CHECK.items() if error.param.startswith(start)]
+        hint = f": check {checks[0]}" if checks else ""
         return f"Stripe refused the request for its {error.param} ({error.code or 'invalid'}){hint}."
     if isinstance(error, ForeignAnswerError):
         return f"Not Stripe's own answer ({error.answer}): check STRIPE_API_BASE and the network, a proxy for example."

@@ -1,5 +1,6 @@
 """The payment gate against the double of Stripe: who may spend, who may not, and who cannot be told."""
 
+import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -536,6 +537,14 @@ def test_a_setting_that_stripe_refuses_is_named(
     gate.close()
     assert decision.verdict is Verdict.UNKNOWN
     assert named in decision.reason
+
+
+def test_cards_that_the_dashboard_does_not_enable_are_named(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+    error = {"type": "invalid_request_error", "param": "allowed_payment_method_types", "message": "none is eligible"}
+    double.faults(SESSIONS, method="POST", status=400, body=json.dumps({"error": error}))
+    decision = ask(gate, account)
+    assert decision.verdict is Verdict.UNKNOWN
+    assert "check that cards are enabled in Stripe's Dashboard" in decision.reason
 
 
 def test_a_stripe_that_cannot_be_reached_is_unknown(clock: Clock, account: UUID) -> None:
