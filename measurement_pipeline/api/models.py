@@ -287,9 +287,12 @@ class Series(BaseModel):
 
 
 class RunRate(BaseModel):
-    """The plays of a trailing window, and what they would come to in a year.
+    """The plays of a trailing window, and what they come to in a year.
 
-    Null with a `reason`: the counts do not cover it; `days` says how much of it they do.
+    Null with a `reason`: the counts do not cover the window; `days` says how much of it they do. The window ends with `last`,
+    which may be long ago. `first` is the count on the window's first day, or the last one before it. Then `is_interpolated`: the
+    count on that day lies on a straight line from `first` to `first_after`, which are at most 35 days apart.
+    `is_source_changed`: the counts come from two sources, which may count differently.
     """
 
     status: Literal["success"] = "success"
@@ -303,6 +306,9 @@ class RunRate(BaseModel):
     first: Point | None
     last: Point | None
     reason: str | None
+    is_interpolated: bool
+    first_after: Point | None
+    is_source_changed: bool
 
 
 class Latest(BaseModel):
@@ -327,7 +333,8 @@ class Album(BaseModel):
 class Totals(BaseModel):
     """A whole catalogue, not the page, as it was within the last minute.
 
-    `plays` leaves out what was never counted: `recordings` − `measured`.
+    `plays` leaves out what was never counted: `recordings` − `measured`. It includes `ended` recordings, whose last count is over
+    35 days old.
     """
 
     recordings: int
@@ -335,6 +342,7 @@ class Totals(BaseModel):
     plays: int
     oldest_captured_at: datetime | None
     newest_captured_at: datetime | None
+    ended: int
 
 
 class Catalog(BaseModel):

@@ -37,7 +37,9 @@ _WINDOW = re.compile(r"^([0-9]{1,4})d$")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # New columns come last: a client may read by position.
 _POINT = ("isrc", "captured_at", "value", "data_source", "name", "artist")
-_RATE = ("isrc", "window_days", "days", "plays", "plays_a_year", "reason", "name", "artist")
+_RATE = (
+    "isrc", "window_days", "days", "plays", "plays_a_year", "reason", "name", "artist", "is_interpolated", "is_source_changed",
+)  # fmt: skip
 _AS_CSV: dict[str, Any] = {"content": {formats.CSV: {"schema": {"type": "string"}}}}
 _NOT_CHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "As `If-None-Match` has it."}}
 

@@ -94,11 +94,20 @@ def _metadata(facts: CatalogFacts) -> dict[str, dg.MetadataValue]:
         "recordings": dg.MetadataValue.int(totals["recordings"]),
         "recordings measured": dg.MetadataValue.int(totals["recordings_measured"]),
         "recordings left out": dg.MetadataValue.int(totals["recordings_not_measured"]),
-        "plays of the last 365 days": _plays(totals["plays_365_days"]),
-        "recordings with 365 days": dg.MetadataValue.int(totals["recordings_365_days"]),
+        **_cohort(facts),
         **pictures,
         "its page": dg.MetadataValue.md(f"`measurement-pipeline report --catalog {totals['catalog']}`"),
     }
+
+
+def _cohort(facts: CatalogFacts) -> dict[str, dg.MetadataValue]:
+    """The figures that may be compared, and of which recordings they are."""
+    cohort = facts.cohort
+    if cohort is None:
+        return {"cohort": dg.MetadataValue.text("none: no recording covers 28, 90 or 365 days")}
+    size = f"{wording.counted(cohort.recordings, 'recording')} that cover the last {cohort.days}"
+    rates = {f"cohort: plays a year, by {days} days": _plays(a_year) for days, _, a_year in cohort.windows}
+    return {"cohort": dg.MetadataValue.text(size), **rates}
 
 
 def _plays(count: int | None) -> dg.MetadataValue:

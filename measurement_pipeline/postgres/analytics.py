@@ -143,7 +143,7 @@ def not_measured(connection: Connection, catalog: UUID) -> list[dict[str, Any]]:
 
 
 def over_time(connection: Connection, catalog: UUID, *, steps: int, step_days: int) -> list[dict[str, Any]]:
-    """Its total at days `step_days` apart, the last of them its last: `steps` before that at most."""
+    """Its total and its cohort's at days `step_days` apart, the last of them its last: `steps` before that at most."""
     asked = {"catalog": catalog, "steps": steps, "step_days": step_days, "play_count": PLAY_COUNT}
     return connection.execute(_SQL["over_time"], asked).fetchall()
 

@@ -71,6 +71,9 @@ where exists (
 -- name: rows_catalog_play_counts
 select count(*) as row_count from catalog_songs;
 
+-- name: rows_catalog_run_rates
+select count(*) as row_count from catalog_songs;
+
 -- name: rows_catalog_totals
 select count(distinct listed.catalog) as row_count from catalog_songs as listed;
 
@@ -151,26 +154,40 @@ group by counted.standing
 order by recordings desc, counted.standing asc;
 
 -- name: over_time
--- The catalogue's total at each of some days, from its last figure back: of each recording the last figure by then, by one descent
--- of the primary key. `recordings` had one by then; the others are no part of that day's total.
-with ends as (
-    select max(counted.day) as last_day
-    from analytics.catalog_play_counts as counted
-    where counted.catalog = %(catalog)s and counted.is_measured
+-- The catalogue's totals at days that lie some days apart, from its last figure back: of each recording the last figure by then, by one
+-- descent of the primary key. `recordings` had one by then. The cohort's total is null on days before each of its recordings has one.
+with members as materialized (
+    select
+        listed.song,
+        listed.day as last_day,
+        listed.is_measured,
+        listed.is_in_cohort
+    from analytics.catalog_run_rates as listed
+    where listed.catalog = %(catalog)s
+),
+
+ends as (
+    select max(members.last_day) as last_day
+    from members
+    where members.is_measured
 )
 
 select
     ends.last_day - place.n * %(step_days)s::int as day,
     count(known.value) as recordings,
-    coalesce(sum(known.value), 0) as play_count
+    coalesce(sum(known.value), 0) as play_count,
+    case
+        when count(known.value) filter (where members.is_in_cohort) = count(*) filter (where members.is_in_cohort)
+            then sum(known.value) filter (where members.is_in_cohort)
+    end as cohort_play_count
 from ends
 cross join generate_series(0, %(steps)s::int) as place (n)
-cross join catalog_songs as listed
+cross join members
 left join lateral (
     select measurement.value
     from song_measurements as measurement
     where
-        measurement.song = listed.song
+        measurement.song = members.song
         and measurement.platform = 'spotify'
         and measurement.metric = %(play_count)s
         and measurement.data_source <> 'import'
@@ -178,7 +195,7 @@ left join lateral (
     order by measurement.captured_at desc, measurement.data_source asc, measurement.learnt_at desc
     limit 1
 ) as known on true
-where listed.catalog = %(catalog)s and ends.last_day is not null
+where ends.last_day is not null
 group by day
 having count(known.value) > 0
 order by day;

@@ -55,7 +55,7 @@ def latest_of_catalog(
 
 
 def totals_of_catalog(connection: Connection, *, account: UUID, catalog: UUID) -> dict[str, Any]:
-    """The whole catalogue: `recordings`, how many are `measured`, their `plays`, and between when the counts were taken."""
+    """The whole catalogue: `recordings`, how many are `measured`, how many `ended`, their `plays`, and when they were counted."""
     row = connection.execute(_SQL["totals_of_catalog"], {"account": account, "catalog": catalog}).fetchone()
     if row is None:
         raise LookupError("an aggregate came without its row")

@@ -104,7 +104,8 @@ select
     count(latest.song) as measured,
     coalesce(sum(latest.play_count), 0)::text as plays,
     min(latest.captured_at) as oldest_captured_at,
-    max(latest.captured_at) as newest_captured_at
+    max(latest.captured_at) as newest_captured_at,
+    count(*) filter (where (latest.captured_at at time zone 'UTC')::date < (clock_timestamp() at time zone 'UTC')::date - 35) as ended
 from catalog_songs as listed
 inner join catalogs as catalog on listed.catalog = catalog.id
 left join latest_counts as latest on listed.song = latest.song and latest.data_source <> 'import'

@@ -31,6 +31,7 @@ NAMES = (
     "daily_play_counts",
     "run_rates",
     "catalog_play_counts",
+    "catalog_run_rates",
     "catalog_totals",
     "measurement_coverage",
     "import_differences",

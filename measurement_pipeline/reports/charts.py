@@ -38,12 +38,13 @@ ON_EITHER = Palette(
 OF_THE_PAGE = Palette("var(--text)", "var(--grid)", "var(--line)", tuple(f"var(--part-{place})" for place in range(6)))
 
 
-def line(title: str, points: Sequence[tuple[date, int]], palette: Palette) -> str:
-    """A figure over time, from nothing up."""
-    if len(points) < 2:
+def lines(title: str, series: Sequence[tuple[str, Sequence[tuple[date, int]]]], palette: Palette) -> str:
+    """Figures over time, from nothing up, with a legend: the main one first, the others dashed."""
+    points = [point for _, drawn in series for point in drawn]
+    if len({day for day, _ in points}) < 2:
         return _svg(title, 60, palette, _text(_LEFT, 48, "too few days for a line", palette))
     most = max([value for _, value in points] + [1])
-    first, last = points[0][0], points[-1][0]
+    first, last = min(points)[0], max(points)[0]
     span = max((last - first).days, 1)
 
     def at(day: date, value: int) -> tuple[float, float]:
@@ -56,11 +57,18 @@ def line(title: str, points: Sequence[tuple[date, int]], palette: Palette) -> st
         _, y = at(first, round(most * share))
         marks.append(f'<path d="M{_LEFT} {y}H{WIDTH - _RIGHT}" stroke="{palette.grid}"/>')
         marks.append(_text(_LEFT - 6, y + 4, short(round(most * share)), palette, anchor="end"))
-    path = "L".join(f"{x} {y}" for x, y in (at(*point) for point in points))
-    marks.append(f'<path d="M{path}" fill="none" stroke="{palette.line}" stroke-width="2"/>')
+    for place, (label, drawn) in enumerate(series):
+        stroke = f'stroke="{palette.parts[place % len(palette.parts)]}" stroke-width="2"'
+        if place:
+            stroke += ' stroke-dasharray="5 4"'
+        path = "L".join(f"{x} {y}" for x, y in (at(*point) for point in drawn))
+        marks.append(f'<path d="M{path}" fill="none" {stroke}/>')
+        y = _HEIGHT + 12 + 20 * place
+        marks.append(f'<path d="M{_LEFT} {y}h24" {stroke}/>')
+        marks.append(_text(_LEFT + 32, y + 4, label, palette))
     marks.append(_text(_LEFT, _HEIGHT - 8, f"{first}", palette))
     marks.append(_text(WIDTH - _RIGHT, _HEIGHT - 8, f"{last}", palette, anchor="end"))
-    return _svg(title, _HEIGHT, palette, "".join(marks))
+    return _svg(title, _HEIGHT + 4 + 20 * len(series), palette, "".join(marks))
 
 
 def bars(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -> str:

@@ -19,24 +19,25 @@ _WINDOWS = (28, 90, 365)
 def page(facts: CatalogFacts, *, eur_per_hit: float, invented: bool) -> str:
     """The page as a person opens it. `invented`: the figures are of doubles, and the page says so."""
     totals = facts.totals
+    cohort = facts.cohort
+    of_cohort = {} if cohort is None else {days: (plays, a_year) for days, plays, a_year in cohort.windows}
     windows = [
         {
             "days": days,
-            "plays": totals[f"plays_{days}_days"],
+            "cohort_plays": of_cohort.get(days, (None, None))[0],
+            "cohort_a_year": of_cohort.get(days, (None, None))[1],
             "a_year": totals[f"plays_a_year_{days}_days"],
             "recordings": totals[f"recordings_{days}_days"],
         }
         for days in _WINDOWS
     ]
-    over_time = facts.over_time
     return _PAGES.get_template("page.html.j2").render(
         totals=totals,
         coverage=facts.coverage,
         not_measured=facts.not_measured,
         top=facts.top[:TOP],
         rest=facts.top[TOP:],
-        over_time=over_time,
-        growing=bool(over_time) and over_time[0][2] < over_time[-1][2],
+        cohort=cohort,
         distrust=facts.distrust,
         import_differences=facts.import_differences,
         as_of=facts.as_of.astimezone(UTC),

@@ -104,7 +104,25 @@ def test_the_run_rate_is_of_the_trailing_window_and_says_what_it_compared(front:
     assert (said["last"]["value"], said["reason"]) == (3_190, None)
     assert client.get(track(song), params={"aggregate": "run_rate"}).json() == said
     said = client.get(track(song), params={"aggregate": "run_rate", "window": "50d"}).json()
-    assert (said["days"], said["plays"], said["plays_a_year"]) == (55, 1_190, 7_897)
+    assert (said["plays"], said["reason"]) == (None, "no figure between 2025-11-07 and 2026-01-01")
+
+
+def test_a_count_between_two_captures_is_interpolated_and_the_answer_says_between_which(front: Front):
+    client = front.client()
+    known(front, client)
+    for day, count, source in (
+        ("2026-01-01", 1_000, "songstats"),
+        ("2026-01-31", 1_300, "apify_spotify_playcount"),
+        ("2026-03-02", 1_900, "apify_spotify_playcount"),
+    ):
+        front.table.measured(SONGS[0], count, day=day, source=source)
+    said = client.get(track(SONGS[0]), params={"aggregate": "run_rate", "window": "50d"}).json()
+    assert (said["days"], said["plays"], said["plays_a_year"]) == (50, 800, 5_840)
+    assert (said["is_interpolated"], said["is_source_changed"], said["reason"]) == (True, True, None)
+    assert [said[end]["value"] for end in ("first", "first_after", "last")] == [1_000, 1_300, 1_900]
+    said = client.get(track(SONGS[0]), params={"aggregate": "run_rate", "window": "30d"}).json()
+    assert (said["plays"], said["is_interpolated"], said["is_source_changed"]) == (600, False, False)
+    assert said["first_after"] is None
 
 
 def test_a_window_that_the_counts_do_not_cover_has_no_rate_and_a_reason(front: Front):
@@ -159,7 +177,7 @@ def test_a_catalogue_is_paged_and_its_totals_are_of_the_whole_of_it(front: Front
     assert [one["isrc"] for one in said["recordings"]] == SONGS[:2]
     assert said["totals"] == {
         "recordings": 5, "measured": 4, "plays": 2**64,
-        "oldest_captured_at": "2026-01-01T00:00:00Z", "newest_captured_at": "2026-01-04T00:00:00Z",
+        "oldest_captured_at": "2026-01-01T00:00:00Z", "newest_captured_at": "2026-01-04T00:00:00Z", "ended": 4,
     }  # fmt: skip
     second = client.get(first.links["next"]["url"]).json()
     third = client.get(address, params={"limit": 2, "cursor": second["next"]}).json()
@@ -281,7 +299,7 @@ def test_what_a_file_claims_is_shown_with_its_source_and_is_in_no_total(front: F
     ]
     assert said["totals"] == {
         "recordings": 3, "measured": 1, "plays": 10,
-        "oldest_captured_at": "2026-01-01T00:00:00Z", "newest_captured_at": "2026-01-01T00:00:00Z",
+        "oldest_captured_at": "2026-01-01T00:00:00Z", "newest_captured_at": "2026-01-01T00:00:00Z", "ended": 1,
     }  # fmt: skip
 
 
@@ -301,9 +319,11 @@ def test_the_latest_counts_and_totals_are_those_that_analysts_see(front: Front):
         )
     ]
     (theirs,) = front.table.sql(
-        "select recordings, recordings_measured, play_count from analytics.catalog_totals where catalog = %s", catalog
+        "select recordings, recordings_measured, play_count, recordings_ended from analytics.catalog_totals"
+        " where catalog = %s",
+        catalog,
     )
-    assert [said["totals"][name] for name in ("recordings", "measured", "plays")] == list(theirs.values())
+    assert [said["totals"][name] for name in ("recordings", "measured", "plays", "ended")] == list(theirs.values())
 
 
 def test_an_empty_catalogue_has_totals_of_nothing(front: Front):

@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -65,6 +67,64 @@ def test_a_catalogues_page_holds_what_a_buyer_asks_for_and_fetches_nothing(owned
     assert not {"script", "link", "img", "iframe"} & links.tags
     assert "&lt;script&gt;alert(1)" in page
     assert not re.search(r"url\(|@import", page)
+
+
+def play_counts(bench: Workbench, song: str, counts: Sequence[int], *, ends: date) -> None:
+    """One measured count a day, the last of them on `ends`."""
+    bench.sql("insert into songs (isrc) values (%s)", song)
+    bench.sql(
+        "insert into song_measurements (song, platform, metric, captured_at, data_source, value)"
+        " select %s, 'spotify', 'platform_displayed_play_count', (%s::date - %s::int + place::int)::timestamp at time zone 'UTC',"
+        " 'songstats', counted from unnest(%s::bigint[]) with ordinality as listed (counted, place)",
+        song, ends, len(counts), list(counts),
+    )  # fmt: skip
+
+
+def listed_in(bench: Workbench, songs: Sequence[str], name: str) -> None:
+    bench.sql("insert into accounts (id) values (%s)", bench.account)
+    bench.sql("insert into catalogs (account, name) values (%s, %s)", bench.account, name)
+    bench.sql("insert into catalog_songs select id, unnest(%s::text[]) from catalogs", songs)
+
+
+def text_of(path: Path) -> str:
+    """What a reader sees, without the tags."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", path.read_text(encoding="utf-8")))
+
+
+def test_a_page_compares_windows_on_the_same_recordings_and_names_them(bench: Workbench, run: Run, tmp_path: Path):
+    today = datetime.now(UTC).date()
+    fades = [1_000 * place for place in range(373)]
+    play_counts(bench, SONGS[0], [*fades, *(fades[-1] + 100 * place for place in range(1, 29))], ends=today)
+    play_counts(bench, SONGS[1], [5_000 * place for place in range(40)], ends=today)
+    play_counts(bench, SONGS[2], [10 * place for place in range(400)], ends=today - timedelta(days=36))
+    listed_in(bench, SONGS, "fading")
+    path = tmp_path / "page.html"
+    assert run("report", "--catalog", "fading", "--out", path).exit_code == 0
+    page = text_of(path)
+    cohort = "The cohort: the 1 recording of 3 measured that cover the last 28, 90 and 365 days."
+    assert cohort in page
+    assert f"28 days 2,800 {2_800 * 365 // 28:,} {(2_800 + 28 * 5_000 + 280) * 365 // 28 + 1:,} 3" in page
+    assert f"365 days {339_800:,} {339_800:,} {339_800 + 3_650:,} 2" in page
+    assert "The last figure of 1 recording is over 35 days older than the newest: the cohort leaves them out" in page
+    assert "the same 1 recording throughout: the cohort" in page
+    assert "every recording with a figure by then: 1 at first, 3 at last" in page
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (100, "No recording covers 28, 90 and 365 days: this cohort covers 28 and 90 days"),
+        (20, "There is no cohort: no recording covers 28, 90 or 365 days."),
+    ],
+)
+def test_a_page_says_where_no_recording_covers_every_window(
+    bench: Workbench, run: Run, tmp_path: Path, count: int, said: str
+):
+    play_counts(bench, SONGS[0], [10 * place for place in range(count)], ends=datetime.now(UTC).date())
+    listed_in(bench, SONGS[:1], "young")
+    path = tmp_path / "page.html"
+    assert run("report", "--catalog", "young", "--out", path).exit_code == 0
+    assert said in text_of(path)
 
 
 def test_a_catalogue_of_nothing_measured_has_a_page_that_says_so(bench: Workbench, run: Run, tmp_path: Path):

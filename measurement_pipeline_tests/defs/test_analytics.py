@@ -91,7 +91,9 @@ def test_lineage_leads_from_a_total_to_what_was_bought(drained: Stage):
         found = lineage.deps_by_column[column]
         return {(dep.asset_key.to_user_string(), dep.column_name) for dep in found}
 
-    assert comes_from("catalog_totals", "play_count") == {("analytics/catalog_play_counts", "play_count")}
+    assert comes_from("catalog_totals", "cohort_plays_28_days") == {("analytics/catalog_run_rates", "plays_28_days")}
+    assert comes_from("catalog_totals", "play_count") == {("analytics/catalog_run_rates", "play_count")}
+    assert comes_from("catalog_run_rates", "play_count") == {("analytics/catalog_play_counts", "play_count")}
     assert comes_from("catalog_play_counts", "play_count") == {("analytics/latest_play_counts", "play_count")}
     assert comes_from("latest_play_counts", "play_count") == {
         ("songstats_history", "value"),
@@ -144,13 +146,30 @@ def pictures(stage: Stage, catalog: UUID) -> dict[str, str]:
 def test_a_catalogue_carries_its_total_its_coverage_and_its_top_recordings_as_pictures(drained: Stage):
     assert refresh(drained).success
     drawn = pictures(drained, catalog_of(drained))
-    assert set(drawn) == {
-        "Plays since release, of what was measured by then", "Recordings by their standing", "Most played recordings",
-    }  # fmt: skip
+    assert set(drawn) == {"Plays since release", "Recordings by their standing", "Most played recordings"}
     for svg in drawn.values():
         assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
         assert len(svg) < 20_000
     assert "never asked for: 1 (33%)" in drawn["Recordings by their standing"]
+    (total,) = drained.bench.sql("select cohort_recordings from analytics.catalog_totals")
+    assert re.search(
+        rf"the same {total['cohort_recordings']} recordings? throughout: the cohort", drawn["Plays since release"]
+    )
+
+
+def test_the_figures_that_stand_side_by_side_are_of_one_cohort_that_is_named(drained: Stage):
+    assert refresh(drained).success
+    record = drained.instance.get_latest_materialization_event(CATALOG_CHARTS)
+    assert record is not None
+    assert record.asset_materialization is not None
+    said = {name: value.value for name, value in record.asset_materialization.metadata.items()}
+    (total,) = drained.bench.sql("select * from analytics.catalog_totals")
+    windows = sorted(total["cohort_windows"])
+    assert str(said["cohort"]).startswith(f"{total['cohort_recordings']} recording")
+    assert str(said["cohort"]).endswith(f"{windows[-1]} days")
+    assert {name: value for name, value in said.items() if name.startswith("cohort: ")} == {
+        f"cohort: plays a year, by {days} days": total[f"cohort_plays_a_year_{days}_days"] for days in windows
+    }
 
 
 def test_a_catalogue_is_drawn_when_its_partition_is_launched(drained: Stage):

@@ -397,7 +397,7 @@ def test_a_window_that_is_covered_has_a_rate(archive: Archive):
 
 _SERIES = st.dictionaries(
     st.tuples(
-        st.one_of(st.integers(0, 12), st.integers(0, 400)),
+        st.one_of(st.integers(0, 12), st.integers(0, 80), st.integers(0, 400)),
         st.sampled_from([SONGSTATS, CAPTURE, IMPORT]),
         st.sampled_from([0, 0, 9, 23]),
     ),
@@ -428,8 +428,13 @@ def test_the_apis_run_rate_is_the_views(archive: Archive, series: dict[tuple[int
             row["days_covered"], row["plays"], row["plays_a_year"], row["why_none"]
         )  # fmt: skip
         assert (rate.last.day, rate.last.data_source) == (row["window_ends"], row["data_source"])
+        assert (rate.is_interpolated, rate.is_source_changed) == (row["is_interpolated"], row["is_source_changed"])
         if rate.first is not None and rate.reason is None:
-            assert (rate.first.day, rate.first.data_source) == (row["window_begins"], row["begins_data_source"])
+            assert (rate.first.data_source, rate.last.day - timedelta(days=window)) == (
+                row["begins_data_source"], row["window_begins"]
+            )  # fmt: skip
+            between = (rate.first.day, rate.first_after.day) if rate.first_after else (None, None)
+            assert between == (row["interpolated_from"], row["interpolated_to"])
 
 
 def test_a_window_that_is_not_covered_has_none_and_says_why(archive: Archive):
@@ -444,13 +449,43 @@ def test_days_missing_within_a_window_take_nothing_from_it(archive: Archive):
     assert (archive.rate(28)["plays"], archive.rate(28)["days_covered"]) == (280, 28)
 
 
-def test_a_window_may_be_counted_from_a_few_days_before_its_first_and_no_more(archive: Archive):
+def test_a_first_day_between_two_figures_at_most_35_days_apart_is_interpolated(archive: Archive):
     archive.hold([1000, *[None] * 34, 1350])
     archive.hold([1000, *[None] * 35, 1350], song=OTHER)
     near, far = archive.rate(28), archive.rate(28, OTHER)
-    assert (near["plays"], near["days_covered"], near["plays_a_year"]) == (350, 35, 3650)
-    assert (far["plays"], far["days_covered"]) == (None, 0)
+    assert (near["plays"], near["days_covered"], near["plays_a_year"]) == (280, 28, 3650)
+    assert (near["is_interpolated"], near["interpolated_from"], near["interpolated_to"]) == (True, day(0), day(35))
+    assert near["window_begins"] == day(7)
+    assert (far["plays"], far["days_covered"], far["is_interpolated"]) == (None, 0, False)
     assert far["why_none"] == "no figure between 2026-01-01 and 2026-02-06"
+
+
+def test_a_first_day_with_a_figure_of_its_own_is_not_interpolated(archive: Archive):
+    archive.hold([1000, 1001, *[None] * 27, 1350])
+    rate = archive.rate(28)
+    assert (rate["plays"], rate["is_interpolated"], rate["interpolated_from"]) == (349, False, None)
+
+
+def test_windows_stay_covered_while_captures_follow_a_bought_history(archive: Archive):
+    a_day = 100
+    archive.hold([a_day * place for place in range(400)])
+    for capture in range(1, 7):
+        at = 399 + 30 * capture
+        archive.hold([a_day * at], source=CAPTURE, first=day(at), at=timedelta(hours=14))
+        rates = {window: archive.rate(window) for window in (28, 90, 365)}
+        assert {window: rate["plays"] for window, rate in rates.items()} == {
+            window: a_day * window for window in rates
+        }, capture
+        # A window that begins in the bought history compares two ways of counting.
+        begins_in_history = {window: at - window < 399 + 30 for window in rates}
+        assert {window: rate["is_source_changed"] for window, rate in rates.items()} == begins_in_history, capture
+
+
+def test_one_late_capture_leaves_the_longer_windows_and_says_why_the_short_one_is_gone(archive: Archive):
+    archive.hold([100 * place for place in range(400)])
+    archive.hold([100 * 469], source=CAPTURE, first=day(469), at=timedelta(hours=14))
+    assert [archive.rate(window)["plays"] for window in (28, 90, 365)] == [None, 9_000, 36_500]
+    assert archive.rate(28)["why_none"] == f"no figure between {day(399)} and {day(469)}"
 
 
 def test_a_rate_below_nothing_is_shown_and_flagged(archive: Archive):
@@ -461,7 +496,8 @@ def test_a_rate_below_nothing_is_shown_and_flagged(archive: Archive):
 def test_a_rate_says_where_both_of_its_ends_come_from(archive: Archive):
     archive.hold(list(range(0, 290, 10)))
     archive.hold([300], source=CAPTURE, first=day(28), at=timedelta(hours=12))
-    assert (archive.rate(28)["begins_data_source"], archive.rate(28)["data_source"]) == (SONGSTATS, CAPTURE)
+    rate = archive.rate(28)
+    assert (rate["begins_data_source"], rate["data_source"], rate["is_source_changed"]) == (SONGSTATS, CAPTURE, True)
 
 
 # --- catalogues
@@ -502,11 +538,103 @@ def test_each_figure_of_a_total_is_its_own(archive: Archive):
     assert total["recordings_ended"] == ended
 
 
-def test_figures_a_month_apart_are_scaled_to_the_window(archive: Archive):
-    archive.hold([1000, *[None] * 34, 1350])
-    archive.catalog([SONG])
-    (total,) = archive.sql("select * from analytics.catalog_totals")
-    assert (total["plays_28_days"], total["recordings_28_days"], archive.rate(28)["plays"]) == (280, 1, 350)
+def members(archive: Archive, catalog: UUID) -> dict[str, str | None]:
+    """Why each recording is not in the catalogue's cohort; None: it is."""
+    found = archive.sql("select * from analytics.catalog_run_rates where catalog = %s", catalog)
+    assert {row["is_in_cohort"] for row in found if row["why_not_in_cohort"] is None} <= {True}
+    return {row["song"]: row["why_not_in_cohort"] for row in found}
+
+
+def total_of(archive: Archive, catalog: UUID) -> dict[str, Any]:
+    (total,) = archive.sql("select * from analytics.catalog_totals where catalog = %s", catalog)
+    return total
+
+
+WINDOWS = (28, 90, 365)
+
+
+def test_windows_are_compared_on_the_same_recordings_though_younger_ones_cover_some(archive: Archive):
+    # Fades: 300 plays a day, in the last 28 days 100. Two younger recordings make the short windows look like growth.
+    fading = [300 * place for place in range(372)]
+    archive.hold([*fading, *(fading[-1] + 100 * place for place in range(1, 29))])
+    archive.hold([1_000 * place for place in range(100)], song=OTHER, first=day(300))
+    archive.hold([2_000 * place for place in range(40)], song=THIRD, first=day(360))
+    catalog = archive.catalog([SONG, OTHER, THIRD, "AA6Q72000099"])
+    total = total_of(archive, catalog)
+    assert [total[f"recordings_{days}_days"] for days in WINDOWS] == [3, 2, 1]
+    by_all = [total[f"plays_a_year_{days}_days"] for days in WINDOWS]
+    assert by_all == sorted(by_all, reverse=True), "of different recordings: it looks like growth"
+    of_cohort = [total[f"cohort_plays_a_year_{days}_days"] for days in WINDOWS]
+    assert of_cohort == [36_500, round((28 * 100 + 62 * 300) * 365 / 90), 28 * 100 + 337 * 300]
+    assert (total["cohort_windows"], total["cohort_recordings"]) == ([365, 90, 28], 1)
+    assert total["cohort_play_count"] == 300 * 371 + 2_800
+    assert members(archive, catalog) == {
+        SONG: None,
+        OTHER: "does not cover 365 days",
+        THIRD: "does not cover 90, 365 days",
+        "AA6Q72000099": "not measured",
+    }
+
+
+def test_a_recording_that_ended_long_before_the_others_is_not_added_to_them(archive: Archive):
+    archive.hold([10 * place for place in range(400)])
+    archive.hold([10 * place for place in range(365)], song=OTHER, first=day(0))
+    archive.hold([10 * place for place in range(366)], song=THIRD, first=day(-2))
+    catalog = archive.catalog([SONG, OTHER, THIRD])
+    assert members(archive, catalog)[THIRD] == f"the last figure, of {day(363)}, is over 35 days older than the newest"
+    total = total_of(archive, catalog)
+    assert (total["recordings_not_current"], total["cohort_recordings"]) == (1, 1)
+    assert (total["recordings_28_days"], total["cohort_plays_28_days"]) == (3, 280)
+    assert members(archive, catalog)[OTHER] == "does not cover 365 days"
+    assert total["cohort_oldest_day"] == day(399)
+
+
+@pytest.mark.parametrize(
+    ("gap", "count", "windows"),
+    [
+        # One capture, long after the history that was bought.
+        (69, 400, [365, 90]),
+        (1, 200, [90, 28]),
+        (1, 50, [28]),
+        (1, 10, None),
+    ],
+)
+def test_where_no_recording_covers_every_window_the_cohort_names_those_it_covers(
+    archive: Archive, gap: int, count: int, windows: list[int] | None
+):
+    for song in (SONG, OTHER):
+        archive.hold([10 * place for place in range(count)], song=song)
+        at = count - 1 + gap
+        archive.hold([10 * at], song=song, source=CAPTURE, first=day(at), at=timedelta(hours=9))
+    catalog = archive.catalog([SONG, OTHER])
+    total = total_of(archive, catalog)
+    covered = windows or []
+    assert (total["cohort_windows"], total["cohort_recordings"]) == (windows, 2 if windows else 0)
+    assert {days: total[f"cohort_plays_{days}_days"] for days in WINDOWS} == {
+        days: 20 * days if days in covered else None for days in WINDOWS
+    }
+    if windows is None:
+        assert set(members(archive, catalog).values()) == {"does not cover 28, 90, 365 days"}
+
+
+def test_of_recordings_that_cover_different_windows_the_cohort_keeps_the_longer_windows(archive: Archive):
+    archive.hold([10 * place for place in range(100)], first=day(300))
+    archive.hold([*(10 * place for place in range(320)), *[None] * 79, 3_990], song=OTHER)
+    catalog = archive.catalog([SONG, OTHER])
+    total = total_of(archive, catalog)
+    assert members(archive, catalog) == {SONG: "does not cover 365 days", OTHER: None}
+    assert (total["cohort_windows"], total["cohort_recordings"]) == ([365, 90], 1)
+    assert [total[f"cohort_plays_{days}_days"] for days in WINDOWS] == [None, 900, 3_650]
+    assert [total[f"recordings_{days}_days"] for days in WINDOWS] == [1, 2, 1]
+
+
+def test_a_cohort_says_how_many_of_its_recordings_are_interpolated_or_of_two_sources(archive: Archive):
+    for song in (SONG, OTHER):
+        archive.hold([10 * place for place in range(400)], song=song)
+    archive.hold([10 * 429], song=OTHER, source=CAPTURE, first=day(429))
+    archive.hold([10 * 429], song=SONG, first=day(429))
+    total = total_of(archive, archive.catalog([SONG, OTHER]))
+    assert (total["cohort_recordings"], total["cohort_interpolated"], total["cohort_source_changed"]) == (2, 2, 1)
 
 
 def test_one_absurd_figure_keeps_nobody_from_the_others(archive: Archive):

@@ -14,14 +14,18 @@ def texts(svg: str) -> list[str]:
     return [element.text or "" for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
-def test_a_line_names_its_ends_and_its_height():
-    found = texts(charts.line("Total", DAYS, charts.ON_EITHER))
-    assert found == ["Total", "0", "24.5 k", "49 k", "2026-01-01", "2026-02-19"]
+def test_lines_name_their_ends_their_height_and_what_each_of_them_adds_up():
+    svg = charts.lines("Total", [("the cohort", DAYS[20:]), ("all", DAYS)], charts.ON_EITHER)
+    assert texts(svg) == ["Total", "0", "24.5 k", "49 k", "the cohort", "all", "2026-01-01", "2026-02-19"]
+    drawn = [e for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}path") if "L" in e.get("d", "")]
+    assert [(path.get("d", "").count("L"), path.get("stroke-dasharray")) for path in drawn] == [(29, None), (49, "5 4")]
+    assert len({path.get("stroke") for path in drawn}) == 2
 
 
 @pytest.mark.parametrize("points", [[], DAYS[:1]])
 def test_too_few_days_are_said_and_not_drawn(points: list[tuple[date, int]]):
-    assert texts(charts.line("Total", points, charts.ON_EITHER)) == ["Total", "too few days for a line"]
+    assert texts(charts.lines("Total", [("all", points)], charts.ON_EITHER)) == ["Total", "too few days for a line"]
+    assert texts(charts.lines("Total", [], charts.ON_EITHER)) == ["Total", "too few days for a line"]
 
 
 def test_a_title_can_be_anything():
