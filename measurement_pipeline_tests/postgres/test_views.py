@@ -469,6 +469,7 @@ def test_a_first_day_with_a_figure_of_its_own_is_not_interpolated(archive: Archi
 def test_windows_stay_covered_while_captures_follow_a_bought_history(archive: Archive):
     a_day = 100
     archive.hold([a_day * place for place in range(400)])
+    catalog = archive.catalog([SONG])
     for capture in range(1, 7):
         at = 399 + 30 * capture
         archive.hold([a_day * at], source=CAPTURE, first=day(at), at=timedelta(hours=14))
@@ -479,6 +480,8 @@ def test_windows_stay_covered_while_captures_follow_a_bought_history(archive: Ar
         # A window that begins in the bought history compares two ways of counting.
         begins_in_history = {window: at - window < 399 + 30 for window in rates}
         assert {window: rate["is_source_changed"] for window, rate in rates.items()} == begins_in_history, capture
+        (total,) = archive.sql("select * from analytics.catalog_totals where catalog = %s", catalog)
+        assert (total["cohort_windows"], total["cohort_recordings"]) == ([365, 90, 28], 1), capture
 
 
 def test_one_late_capture_leaves_the_longer_windows_and_says_why_the_short_one_is_gone(archive: Archive):
