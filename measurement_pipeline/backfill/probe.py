@@ -1,6 +1,6 @@
-"""Is the vendor back? Asks `GET /status`, which is free, where the answer could let calls go out again.
+"""Asks `GET /status`, which is free, whether the vendor is back, where the answer could end a pause or close the breaker.
 
-A pause that the vendor asked for (Retry-After) is kept to; a streak breaker is a person's to close.
+A pause that the vendor asked for (Retry-After) is kept for a day at most without a test. A streak breaker is closed by a person.
 """
 
 from measurement_pipeline.backfill import vendor_status
@@ -14,15 +14,17 @@ _PATIENCE_SECONDS = 10.0
 
 
 def end_guessed_pause(terms: Terms, means: Means) -> str | None:
-    """End a pause of which only we thought that it must be so long, once the vendor answers; what came of it.
+    """End a pause that may be probed once the vendor answers; what came of it, in words.
 
-    None: there is no such pause. Whether the vendor really is back the next call shows: one goes out alone, and a 429 begins
-    the next, longer pause. So in a storm one call goes unanswered each time, costing nothing, and no more than that.
+    None: there is no such pause. It is one of our own guesses, or one that the vendor asked for more than a day ago. The next
+    call shows whether the vendor really is back: one goes out alone, and a 429, which is not billed, begins the next pause.
     """
     with connect(terms.database_url) as connection:
         if not songstats_ledger.deployment(connection).may_probe:
             return None
     if not vendor_status.ask(means.new_client, seconds=_PATIENCE_SECONDS).key_works:
+        with connect(terms.database_url) as connection:
+            songstats_ledger.postpone_probe(connection)
         return "Songstats gives no good answer yet: the pause goes on"
     with connect(terms.database_url) as connection:
         ended = songstats_ledger.end_guessed_pause(connection)

@@ -6,9 +6,12 @@ from pathlib import Path
 import click
 
 from measurement_pipeline.cli import output
+from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.cli.target import opened
-from measurement_pipeline.postgres import address, migrate
+from measurement_pipeline.health.wording import about_blockers
+from measurement_pipeline.postgres import address, migrate, sessions
+from measurement_pipeline.postgres.database import LockTimeout
 
 
 @click.group("db", cls=Group)
@@ -26,7 +29,14 @@ def upgrade(state: Path | None, *, as_json: bool) -> None:
     """
     with opened(os.environ, state=state) as target:
         before = migrate.current(target.database_url)
-        left = migrate.upgrade(target.database_url, kind=target.kind)
+        try:
+            left = migrate.upgrade(target.database_url, kind=target.kind)
+        except LockTimeout as error:
+            with target.connect() as connection:
+                blockers = about_blockers(sessions.likely_blockers(connection))
+            raise RefusedError(
+                f"the migration waited 30 s for a lock and changed nothing. {blockers} Then run it again"
+            ) from error
         after = migrate.head()
         if as_json:
             output.as_json({"kind": target.kind, "before": before, "schema": after, "roles": left})

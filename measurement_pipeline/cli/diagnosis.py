@@ -1,11 +1,11 @@
-"""What `doctor` says: lines, and how questions are put so that none keeps another from being answered.
+"""The lines of `doctor`, and how its checks run so that none blocks another and no cause is reported twice.
 
-Each group of questions runs in a thread of its own and has so long; what it has said by then stands, and what it has not is a
-failure. What is asked is in the rooms `doctor_*`.
+Each group of checks runs in a thread of its own with a time limit. What it has reported by then stands; the rest is a failure.
+The checks are in the modules `doctor_*`.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Thread
@@ -25,11 +25,15 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One answer: of what, how it stands, and, unless it is well, what to do."""
+    """One check: its name, its result, and, unless that is ok, what to do.
+
+    `cause`: the name of the line that reports the cause, where this line only shows its effect.
+    """
 
     name: str
     verdict: Verdict
     words: str
+    cause: str = ""
 
 
 Questions = Callable[[], Iterator[Line]]
@@ -45,15 +49,35 @@ def warn(name: str, words: str) -> Line:
     return Line(name, Verdict.WARN, words)
 
 
-def fail(name: str, words: str) -> Line:
+def fail(name: str, words: str, *, cause: str = "") -> Line:
     """A person has to do something."""
-    return Line(name, Verdict.FAIL, words)
+    return Line(name, Verdict.FAIL, words, cause)
+
+
+def report_causes_once(lines: Sequence[Line]) -> list[Line]:
+    """The lines with one FAIL for each cause.
+
+    A failure that another failing line explains becomes a warning that names that line. Two lines that fail in the same words
+    have the same cause: the first one keeps it.
+    """
+    failing = {line.name for line in lines if line.verdict is Verdict.FAIL and not line.cause}
+    first: dict[str, str] = {}
+    found = []
+    for line in lines:
+        cause = line.cause if line.cause in failing else first.get(line.words, "")
+        if line.verdict is Verdict.FAIL and cause and cause != line.name:
+            found.append(Line(line.name, Verdict.WARN, f"{line.words} (cause: see {cause})", cause))
+            continue
+        if line.verdict is Verdict.FAIL:
+            first.setdefault(line.words, line.name)
+        found.append(line)
+    return found
 
 
 def ask(groups: Mapping[str, Questions], *, seconds: float) -> Iterator[Line]:
-    """Put all groups' questions at once; the answers in the order of the groups.
+    """Run all groups at once; their lines in the order of the groups.
 
-    All have the same `seconds`. A group that could not go on is told so under its own name.
+    Each has the same `seconds`. A group that cannot go on is reported under its own name.
     """
     asked = [_Group(name, questions) for name, questions in groups.items()]
     for group in asked:
@@ -82,6 +106,6 @@ class _Group(Thread):
                 self.said.append(line)
         except click.ClickException as error:
             self.said.append(fail(self.name, error.message))
-        except Exception as error:  # noqa: BLE001 - it is told as a failure, and must not keep the others from being told
+        except Exception as error:  # noqa: BLE001 - it becomes a FAIL line, and must not stop the other groups
             foreseen = failures.in_one_line(error)
             self.said.append(fail(self.name, foreseen or f"could not be asked: {type(error).__name__} in this command"))

@@ -43,5 +43,7 @@ def lines(settings: Settings, home: Path) -> Iterator[Line]:
         yield ok(NAME, f"answers at {url}")
     else:
         yield fail(
-            NAME, f"HTTP {status} from {url}/readyz: it cannot reach the database, or something else listens there"
+            NAME,
+            f"HTTP {status} from {url}/readyz: it cannot reach the database, or something else listens there",
+            cause="database",
         )

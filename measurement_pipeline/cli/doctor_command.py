@@ -1,7 +1,7 @@
-"""`doctor`: is it well, one line each, and what to do where it is not. Only reads; no hit is spent.
+"""`doctor`: checks every part of the deployment, one line each, with what to do. It only reads, and spends no hit.
 
-What is asked is in the modules `doctor_*`; here is who is asked, and how it is printed.
-Where DATABASE_URL is not set, the embedded server is started for the question; none is made for it.
+The checks are in the modules `doctor_*`. This module chooses them and prints their lines.
+Where DATABASE_URL is not set, an embedded server that exists is started for the checks; none is created.
 """
 
 import os
@@ -20,7 +20,8 @@ from measurement_pipeline.cli import (
     output,
     sandbox_command,
 )
-from measurement_pipeline.cli.diagnosis import Line, Questions, Verdict, ask, fail, ok
+from measurement_pipeline.cli.diagnosis import Line, Questions, Verdict, ask, fail, ok, report_causes_once
+from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import Doubles, home_of, opened, wants_doubles
 from measurement_pipeline.postgres.embedded import EmbeddedServerError
 from measurement_pipeline.settings import Kind, Settings, SettingsError
@@ -35,10 +36,9 @@ _LONGEST_SECONDS = 20.0
 @click.pass_context
 def command(ctx: click.Context, *, sandbox_port: int | None, as_json: bool) -> None:
     """Check every part of the deployment and print a line for each, with what to do. Exit status 1 where one FAILs."""
-    said: list[Line] = []
-    for line in _diagnosis(ctx.obj, sandbox_command.at_port(sandbox_port, ctx.obj)):
-        said.append(line)
-        if not as_json:
+    said = report_causes_once(list(_diagnosis(ctx.obj, sandbox_command.at_port(sandbox_port, ctx.obj))))
+    if not as_json:
+        for line in said:
             output.say(f"{line.verdict:<5} {line.name:<18} {' '.join(line.words.split())}")
     failed = sum(line.verdict is Verdict.FAIL for line in said)
     warned = sum(line.verdict is Verdict.WARN for line in said)
@@ -74,13 +74,20 @@ def _diagnosis(state: Path | None, doubles: Doubles) -> Iterator[Line]:
                 "Dagster's storage": lambda: doctor_dagster.lines(target),
             }
         yield ok("settings", _in_words(kind))
-        groups |= {
-            "Songstats key": lambda: doctor_vendors.songstats(settings, kind),
-            "Stripe key": lambda: doctor_vendors.stripe(settings, kind),
-            "Apify token": lambda: doctor_vendors.apify(settings, kind),
-            "Spotify client": lambda: doctor_vendors.spotify(settings, kind),
-            doctor_api.NAME: lambda: doctor_api.lines(settings, home_of(kind, state)),
-        }
+        try:
+            sandbox_command.require_doubles(settings, kind)
+        except RefusedError as error:
+            # `dev` runs the doubles and the daemon.
+            no_doubles = fail("doubles", error.message, cause="daemon")
+            groups["doubles"] = lambda: iter([no_doubles])
+        else:
+            groups |= {
+                "Songstats key": lambda: doctor_vendors.songstats(settings),
+                "Stripe key": lambda: doctor_vendors.stripe(settings, kind),
+                "Apify token": lambda: doctor_vendors.apify(settings),
+                "Spotify client": lambda: doctor_vendors.spotify(settings),
+            }
+        groups[doctor_api.NAME] = lambda: doctor_api.lines(settings, home_of(kind, state))
         yield from ask(groups, seconds=_LONGEST_SECONDS)
         yield doctor_vendors.webhook(settings)
 
@@ -91,4 +98,4 @@ def _in_words(kind: Kind) -> str:
 
 def _no_server(why: str) -> Iterator[Line]:
     yield fail("database", f"no embedded server: {why}")
-    yield fail("Dagster's storage", "not asked: it is on the same server")
+    yield fail("Dagster's storage", "not checked: it is on the same server", cause="database")

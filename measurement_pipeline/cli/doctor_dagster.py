@@ -29,7 +29,7 @@ _SENSOR_SILENCE_SECONDS = 600.0
 
 
 def lines(target: Target) -> Iterator[Line]:
-    """Dagster's part, one line each. Raises `RefusedError` where its storage cannot be read."""
+    """Dagster's part, one line each."""
     age = presence.seconds_since_start(target.home, "dev")
     starting = f"`dev` started {age:.0f} s ago" if age is not None and age < _STARTING_SECONDS else None
     with ExitStack() as stack:
@@ -37,7 +37,9 @@ def lines(target: Target) -> Iterator[Line]:
             instance = stack.enter_context(reading(target))
         except RefusedError as error:
             if starting is None:
-                raise
+                is_on_same_server = target.settings.dagster_postgres_url is None
+                yield fail("Dagster's storage", error.message, cause="database" if is_on_same_server else "")
+                return
             yield warn("Dagster's storage", f"{starting}: {error.message}")
             return
         yield ok("Dagster's storage", f"reached: {address.in_words(target.dagster_url)}")

@@ -1,6 +1,7 @@
-"""What `doctor` asks of the measurement database: is it there, is it ours, and does anything stand in the way of buying."""
+"""The checks of the measurement database: is it reachable, is it this deployment's, and does anything stop buying."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.breaker_command import WHAT_TO_DO
@@ -10,10 +11,11 @@ from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import Target
 from measurement_pipeline.health import silence
 from measurement_pipeline.health.finding import Finding, at
-from measurement_pipeline.health.incidents import passes_by_itself
-from measurement_pipeline.health.silence import Machine
-from measurement_pipeline.postgres import health, incidents, migrate, snapshots, songstats_ledger
-from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.health.incidents import passes_by_itself, reason_of
+from measurement_pipeline.health.silence import Machine, Reason
+from measurement_pipeline.health.wording import about_session
+from measurement_pipeline.postgres import health, incidents, migrate, sessions, snapshots, songstats_ledger
+from measurement_pipeline.postgres.database import Connection, TooLong, within
 from measurement_pipeline.postgres.songstats_ledger import Deployment
 
 _BUYS, _ANSWERS, _CAPTURES = "backfill_queue_sensor", "measurement_job_sensor", "playcount_snapshot_sensor"
@@ -21,7 +23,24 @@ _BUYS, _ANSWERS, _CAPTURES = "backfill_queue_sensor", "measurement_job_sensor", 
 # Whom captures ask.
 _PAUSED = {"Apify": "apify", "Spotify": "spotify"}
 
-_IDLE_SECONDS = 300.0
+_LONG_SECONDS = 300.0
+_LOCK_SECONDS = 25.0
+_SESSIONS_SHOWN = 3
+
+# Of one line's statements. The group has longer, so that a line that hangs leaves time for the others.
+_LONGEST_SECONDS = 3.0
+
+# Which line reports the cause of what stops buying, where there is such a line.
+_LINE_OF = {
+    Reason.DAEMON: "daemon",
+    Reason.SENSOR_OFF: "sensors",
+    Reason.SENSOR_FAILS: "sensors",
+    Reason.BREAKER: "breaker",
+    Reason.PAUSE: "pause",
+    Reason.VENDOR: "pause",
+    Reason.BUDGET: "budget",
+    Reason.SLOT: "runs",
+}
 
 # Of many incidents, the first few: the command has them all.
 _INCIDENTS_TOLD = 3
@@ -30,43 +49,63 @@ _ASKED_OF_OURS = ("incidents", "breaker", "pause", "budget", "queue", "requests"
 _NOT_ASKED = "not asked: the database has no schema of this version, or is another deployment's"
 
 
-def lines(target: Target) -> Iterator[Line]:
-    """The database's part, one line each."""
+def lines(target: Target, *, seconds: float = _LONGEST_SECONDS) -> Iterator[Line]:
+    """The database's part, one line each. No statement of a line may take longer than `seconds`."""
     with target.connect() as connection:
         yield ok("database", f"reached: {target.where}")
+
+        def check(name: str, make: Callable[[], Line]) -> Line:
+            try:
+                with within(connection, seconds=seconds):
+                    return make()
+            except TooLong:
+                return fail(name, f"no answer within {seconds:g} s: a lock, or a busy server; see the line sessions")
+
         is_ours = True
-        for line in (_schema(target), _stamp(target)):
+        for line in (check("schema", lambda: _schema(target)), check("stamp", lambda: _stamp(target))):
             is_ours &= line.verdict is Verdict.OK
             yield line
-        yield sessions(connection)
+        yield check("sessions", lambda: long_sessions(connection))
         if not is_ours:
             yield from (warn(name, _NOT_ASKED) for name in _ASKED_OF_OURS)
             return
-        yield _incidents(connection)
+        yield check("incidents", lambda: _incidents(connection))
         vendor = songstats_ledger.deployment(connection)
         yield _breaker(vendor)
-        yield (
-            ok("pause", "none")
-            if vendor.why_paused is None
-            else warn("pause", f"{vendor.why_paused}; it passes by itself")
-        )
-        yield _budget(connection, target)
+        yield _pause(vendor, alarm_hours=target.settings.silence_alarm_hours)
+        yield check("budget", lambda: _budget(connection, target))
         buys, answers, captures = _machines(target)
-        yield _queue(connection, target, vendor, buys)
-        yield _requests(connection, target, answers)
-        yield _captures(connection, target, captures)
+        yield check("queue", lambda: _queue(connection, target, vendor, buys))
+        yield check("requests", lambda: _requests(connection, target, answers))
+        yield check("captures", lambda: _captures(connection, target, captures))
 
 
-def sessions(connection: Connection, *, idle_seconds: float = _IDLE_SECONDS) -> Line:
-    """Whether somebody sits on a transaction: what it has locked waits, and vacuum keeps what it might still see."""
-    idle = health.idle_in_transaction(connection, seconds=idle_seconds)
-    if not idle:
-        return ok("sessions", "none is idle in a transaction")
-    who = ", ".join(f"process {one.pid} ({one.application}) since {output.shown(one.since)}" for one in idle)
-    cure = (
-        "it holds up vacuum, and claims too where it has locked rows: commit there, or `select pg_terminate_backend(…)`"
+def long_sessions(
+    connection: Connection, *, seconds: float = _LONG_SECONDS, lock_seconds: float = _LOCK_SECONDS
+) -> Line:
+    """Long transactions and holders of advisory locks: our statements wait for their locks, and vacuum removes no dead rows."""
+    found = sessions.long_lived(connection, seconds=seconds, lock_seconds=lock_seconds)
+    hidden = sessions.hidden_logins(connection)
+    unseen = (
+        f"; sessions of {', '.join(hidden)} cannot be checked: `grant pg_read_all_stats` to this login"
+        if hidden
+        else ""
     )
-    return warn("sessions", f"idle in a transaction: {who}; {cure}")
+    if not found:
+        return ok("sessions", f"no transaction is older than {seconds / 60:g} min{unseen}")
+    shown = "; ".join(about_session(session) for session in found[:_SESSIONS_SHOWN])
+    more = f"; and {len(found) - _SESSIONS_SHOWN:,} more" if len(found) > _SESSIONS_SHOWN else ""
+    cure = "commit or end the transaction there, or `select pg_terminate_backend(<process>)`"
+    return warn("sessions", f"long transactions: {shown}{more}. They block vacuum and may block claims: {cure}{unseen}")
+
+
+def _pause(vendor: Deployment, *, alarm_hours: float) -> Line:
+    if vendor.why_paused is None or vendor.paused_until is None:
+        return ok("pause", "none")
+    if vendor.paused_until - vendor.now > timedelta(hours=alarm_hours):
+        cure = "ask Songstats, and end it with `measurement-pipeline breaker close`"
+        return fail("pause", f"{vendor.why_paused}; that is longer than SILENCE_ALARM_HOURS: {cure}")
+    return warn("pause", f"{vendor.why_paused}; it ends by itself")
 
 
 def _schema(target: Target) -> Line:
@@ -81,7 +120,7 @@ def _stamp(target: Target) -> Line:
     if found == target.kind:
         return ok("stamp", found)
     if found is None:
-        return fail("stamp", "none: run `measurement-pipeline db upgrade`, which stamps a new database")
+        return fail("stamp", "none: run `measurement-pipeline db upgrade`, which stamps a new database", cause="schema")
     return fail(
         "stamp",
         f"the database is `{found}`, the vendors of these settings are `{target.kind}`: point DATABASE_URL at a database of "
@@ -90,7 +129,7 @@ def _stamp(target: Target) -> Line:
 
 
 def _incidents(connection: Connection) -> Line:
-    """What went wrong and is not over, whether or not any other line has a word of it."""
+    """Open incidents, whether or not another line shows them too."""
     found = incidents.open_now(connection)
     if not found:
         return ok("incidents", "none is open")
@@ -101,7 +140,9 @@ def _incidents(connection: Connection) -> Line:
     words = f"{len(found):,} OPEN. {' '.join(told)} `measurement-pipeline incidents` lists them"
     if all(map(passes_by_itself, found)):
         return warn("incidents", words)
-    return fail("incidents", words)
+    reasons = {reason_of(one) for one in found if not passes_by_itself(one)}
+    causes = {"" if reason is None else _LINE_OF.get(reason, "") for reason in reasons}
+    return fail("incidents", words, cause=causes.pop() if len(causes) == 1 else "")
 
 
 def _breaker(vendor: Deployment) -> Line:
@@ -178,4 +219,7 @@ def _captures(connection: Connection, target: Target, machine: Machine) -> Line:
 def _told(name: str, found: Finding, more: str = "") -> Line:
     if found.passed:
         return Line(name, Verdict.WARN if found.reason else Verdict.OK, f"{found.words}{more}")
-    return Line(name, Verdict.FAIL if found.serious else Verdict.WARN, f"{found.words}{more}")
+    # A spent budget is what a plan of so many hits means, and needs no repair: its date is in the line.
+    is_failure = found.serious and found.reason != Reason.BUDGET
+    cause = _LINE_OF.get(Reason(found.reason), "") if found.reason else ""
+    return Line(name, Verdict.FAIL if is_failure else Verdict.WARN, f"{found.words}{more}", cause)

@@ -4,19 +4,17 @@ from collections.abc import Iterator
 
 from measurement_pipeline import deployment
 from measurement_pipeline.backfill import vendor_status
-from measurement_pipeline.cli import sandbox_command
 from measurement_pipeline.cli.diagnosis import Line, fail, ok, warn
 from measurement_pipeline.settings import Kind, Settings
 
 _LONGEST_SECONDS = 8.0
 
 
-def songstats(settings: Settings, kind: Kind) -> Iterator[Line]:
-    """One `GET /status`, which is free. Raises `RefusedError` where a double is expected and none listens."""
+def songstats(settings: Settings) -> Iterator[Line]:
+    """One `GET /status`, which is free."""
     if settings.songstats_api_key is None:
         yield fail("Songstats key", "SONGSTATS_API_KEY is not set")
         return
-    sandbox_command.require_doubles(settings, kind)
     found = vendor_status.ask(lambda: deployment.songstats_client(settings), seconds=_LONGEST_SECONDS)
     if found.key_works:
         counted = "unknown" if found.month.requests is None else f"{found.month.requests:,}"
@@ -32,11 +30,10 @@ def songstats(settings: Settings, kind: Kind) -> Iterator[Line]:
 
 
 def stripe(settings: Settings, kind: Kind) -> Iterator[Line]:
-    """One list of one customer. Raises `RefusedError` where a double is expected and none listens."""
+    """One list of one customer."""
     if settings.stripe_secret_key is None:
         yield fail("Stripe key", "STRIPE_SECRET_KEY is not set")
         return
-    sandbox_command.require_doubles(settings, kind)
     # Imported when it is asked: a fifth of a second.
     from measurement_pipeline.payments import key as stripe_key
 
@@ -52,12 +49,11 @@ def stripe(settings: Settings, kind: Kind) -> Iterator[Line]:
         yield ok("Stripe key", "taken (a read of one customer)")
 
 
-def apify(settings: Settings, kind: Kind) -> Iterator[Line]:
-    """One look at the actor's runs. Raises `RefusedError` where a double is expected and none listens."""
+def apify(settings: Settings) -> Iterator[Line]:
+    """One look at the actor's runs."""
     if settings.apify_token is None:
         yield ok("Apify token", "APIFY_TOKEN is not set: captures are not made")
         return
-    sandbox_command.require_doubles(settings, kind)
     # Imported when it is asked: the library takes half a second.
     from measurement_pipeline.apify import check
 
@@ -71,14 +67,13 @@ def apify(settings: Settings, kind: Kind) -> Iterator[Line]:
         yield ok("Apify token", "taken (a look at the actor's runs)")
 
 
-def spotify(settings: Settings, kind: Kind) -> Iterator[Line]:
-    """One token. Raises `RefusedError` where a double is expected and none listens."""
+def spotify(settings: Settings) -> Iterator[Line]:
+    """One token."""
     client_id, secret = settings.spotify_client_id, settings.spotify_client_secret
     if client_id is None or secret is None:
         words = "SPOTIFY_CLIENT_ID or SPOTIFY_CLIENT_SECRET is not set: tracks that are new stay unmapped"
         yield ok("Spotify client", words) if settings.apify_token is None else warn("Spotify client", words)
         return
-    sandbox_command.require_doubles(settings, kind)
     from measurement_pipeline.spotify import check
 
     found = check.try_client(

@@ -21,7 +21,7 @@ from measurement_pipeline.health import incidents, reconciliation, silence, stoc
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres import health, songstats_ledger, spend
 from measurement_pipeline.postgres.audit import shown_and_stored
-from measurement_pipeline.postgres.database import Connection, connect
+from measurement_pipeline.postgres.database import Connection, TooLong, connect, within
 
 PIPELINE_HEALTH = dg.AssetKey("pipeline_health")
 
@@ -39,6 +39,9 @@ pipeline_health = dg.AssetSpec(
 # Its last argument is the context's resources.
 _Look = Callable[[dg.DagsterInstance, Connection, Any], Finding]
 
+# Of one statement of a check. None takes a tenth of it; one that waits for a lock must not keep the other checks waiting.
+_LONGEST_SECONDS = 60.0
+
 # The sweep shows within the hour what a crash kept from being shown; twice that is a failure.
 _GRACE_HOURS = 2.0
 
@@ -49,10 +52,12 @@ def check(
     *,
     blocking: bool = False,
     uses: Collection[str] = (),
+    seconds: float = _LONGEST_SECONDS,
 ) -> Callable[[_Look], dg.AssetChecksDefinition]:
     """A check named like the function that makes its finding. `blocking`: where it fails, nothing downstream is made.
 
-    `uses`: keys of resources beside `measurement_database` and `alerts`, which every check uses.
+    `uses`: keys of resources beside `measurement_database` and `alerts`, which every check uses. `seconds`: how long a statement
+    of the check may take.
     """
 
     def made(look: _Look) -> dg.AssetChecksDefinition:
@@ -67,8 +72,7 @@ def check(
         @stops_in_one_line
         def looked(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
             url = own_database(context.resources)
-            with connect(url) as connection:
-                finding = look(context.instance, connection, context.resources)
+            finding = _look_in_time(look, context, url, seconds=seconds)
             # Shown before it is told, so that a webhook that is away fails the step and hides nothing.
             yield result(finding)
             incidents.see_finding(url, look.__name__, finding)
@@ -77,6 +81,17 @@ def check(
         return looked
 
     return made
+
+
+def _look_in_time(look: _Look, context: dg.AssetCheckExecutionContext, url: str, *, seconds: float) -> Finding:
+    """The finding of a check; where the database gives no answer in time, that is the finding: nothing is known then."""
+    try:
+        with connect(url) as connection, within(connection, seconds=seconds):
+            return look(context.instance, connection, context.resources)
+    except TooLong:
+        words = f"not known: a statement of this check took longer than {seconds:g} s, or waited for a lock"
+        cure = "`measurement-pipeline doctor` names the sessions that may hold it (line sessions)"
+        return Finding(False, f"{words}; {cure}", serious=True, reason="no answer")
 
 
 def result(finding: Finding) -> dg.AssetCheckResult:

@@ -55,6 +55,8 @@ _FIRST_BACKOFF_SECONDS = 60.0
 _LONGEST_BACKOFF_SECONDS = 6 * 3600.0
 _FIRST_PAUSE_SECONDS = 5.0
 _LONGEST_GUESSED_PAUSE_SECONDS = 900.0
+# `Retry-After: 2592000` has been seen: for 30 days nobody would have asked again.
+LONGEST_UNTESTED_PAUSE_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,16 @@ def settle(judgement: Judgement, *, attempts: int, max_attempts: int, retry_soon
 def backoff_seconds(attempts: int) -> float:
     """How long a row waits after so many runs failed to get an answer for it: 1 min, 2, 4, … up to 6 h."""
     return float(min(_FIRST_BACKOFF_SECONDS * 2 ** (max(attempts, 1) - 1), _LONGEST_BACKOFF_SECONDS))
+
+
+def seconds_before_probe(pause: float, *, retry_after: float | None, is_guess: bool) -> float:
+    """How long a pause of so many seconds is kept before `GET /status` may end it.
+
+    What the vendor asked for (`retry_after`) is a floor for a day: a longer one would stop all buying for as long as one answer
+    says so, and is tested once a day. A pause that is a guess beyond `retry_after` is tested from there on.
+    """
+    kept = (retry_after or 0.0) if is_guess else pause
+    return min(kept, LONGEST_UNTESTED_PAUSE_SECONDS)
 
 
 def pause_seconds(retry_after: float | None, *, pauses_before: int) -> float:

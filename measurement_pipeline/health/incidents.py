@@ -9,10 +9,20 @@ from collections.abc import Callable
 from measurement_pipeline.alerts.webhook import WebhookError
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.health.finding import Finding
-from measurement_pipeline.health.wording import about_failure, about_finding, key_of, message
-from measurement_pipeline.postgres import incidents
-from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.health.silence import Reason
+from measurement_pipeline.health.wording import (
+    about_blockers,
+    about_failure,
+    about_finding,
+    key_of,
+    message,
+    waited_for_a_lock,
+)
+from measurement_pipeline.postgres import incidents, sessions
+from measurement_pipeline.postgres.database import connect, within
 from measurement_pipeline.postgres.incidents import Incident, OpenIncident
+
+_LONGEST_SECONDS = 10.0
 
 # What one call of `tell` may do. Dagster hands a tick of the run-failure sensor up to five failures, each tells, and the tick has
 # a minute; and a webhook takes about one message a second.
@@ -27,15 +37,15 @@ def see_failure(database_url: str, job: str, line: str, *, run: str) -> None:
     """A run failed: a new incident, or one more of an open one.
 
     A job that fails now and then is told once. An opening of the breaker is told each time, since a person closed the last one.
+    After a lock timeout the incident names the sessions that may hold the lock. Raises `TooLong` where the table is locked.
     """
     same_within_hours = 0 if BREAKER_OPENED in line else incidents.SAME_WITHIN_HOURS
-    with connect(database_url) as connection:
-        incidents.see(
-            connection,
-            key=key_of(job, line),
-            what=about_failure(job, line, run=run),
-            same_within_hours=same_within_hours,
-        )
+    # A lock that fails runs must not keep the alert about them: the caller posts it without the table then.
+    with connect(database_url) as connection, within(connection, seconds=_LONGEST_SECONDS):
+        what = about_failure(job, line, run=run)
+        if waited_for_a_lock(line):
+            what = f"{what} {about_blockers(sessions.likely_blockers(connection))}"
+        incidents.see(connection, key=key_of(job, line), what=what, same_within_hours=same_within_hours)
 
 
 def see_success(database_url: str, job: str) -> None:
@@ -45,8 +55,18 @@ def see_success(database_url: str, job: str) -> None:
 
 
 def passes_by_itself(incident: OpenIncident) -> bool:
-    """Whether it may: a run that failed once. One that fails alike again does not, nor does what a check says."""
-    return incident.times == 1 and not incident.key.startswith(_CHECK)
+    """Whether it may: a run that failed once, or a spent budget, whose next hit has a date. Other failures of checks do not."""
+    if incident.key.startswith(_CHECK):
+        return reason_of(incident) is Reason.BUDGET
+    return incident.times == 1
+
+
+def reason_of(incident: OpenIncident) -> Reason | None:
+    """What stops buying according to a check's incident; None where it is about something else."""
+    if not incident.key.startswith(_CHECK):
+        return None
+    _, _, reason = incident.key.rpartition(": ")
+    return Reason(reason) if reason in set(Reason) else None
 
 
 def see_finding(database_url: str, check: str, finding: Finding) -> None:

@@ -71,9 +71,15 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class _Obstacle:
+    """`ends_at`: when it passes by itself, where that is known."""
+
     reason: Reason
     words: str
-    passes_by_itself: bool = False
+    ends_at: datetime | None = None
+
+    def outlasts(self, hours: float, *, now: datetime) -> bool:
+        """Whether it is known today that it will still be there in so many hours."""
+        return self.ends_at is not None and self.ends_at - now > timedelta(hours=hours)
 
 
 def recordings_are_bought(
@@ -96,9 +102,13 @@ def recordings_are_bought(
     figures["hours of silence"] = round(hours, 1)
     waiting = counted(buying.waiting, "recording waits", "recordings wait")
     found = list(_what_stops_buying(buying, deployment, budget, machine, since))
-    if hours <= alarm_hours:
-        return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
-    return _silent(f"{waiting}, and none was settled since {at(since)}", found, figures)
+    lasting = [obstacle for obstacle in found if obstacle.outlasts(alarm_hours, now=buying.now)]
+    if hours > alarm_hours:
+        return _silent(f"{waiting}, and none was settled since {at(since)}", found, figures, alarm_hours, buying.now)
+    if lasting:
+        # The date is known: an alarm in some hours would say the same, later.
+        return _silent(waiting, lasting, figures, alarm_hours, buying.now)
+    return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
 
 
 def requests_are_answered(answering: Answering, machine: Machine, *, alarm_hours: float) -> Finding:
@@ -120,7 +130,7 @@ def requests_are_answered(answering: Answering, machine: Machine, *, alarm_hours
         waiting = counted(answering.waiting, "request waits", "requests wait")
         return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
     queued = counted(answering.waiting, "request is queued", "requests are queued")
-    return _silent(f"{queued}, the oldest since {at(answering.oldest)}", found, figures)
+    return _silent(f"{queued}, the oldest since {at(answering.oldest)}", found, figures, alarm_hours, answering.now)
 
 
 def _no_alarm_yet(
@@ -154,16 +164,24 @@ def captures_are_made(capturing: Answering, machine: Machine, *, alarm_hours: fl
     waiting = counted(capturing.waiting, "capture is open", "captures are open")
     if hours <= alarm_hours:
         return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
-    return _silent(f"{waiting}, the oldest since {at(capturing.oldest)}", found, figures)
+    return _silent(f"{waiting}, the oldest since {at(capturing.oldest)}", found, figures, alarm_hours, capturing.now)
 
 
-def _silent(what: str, found: list[_Obstacle], figures: Mapping[str, int | float | str]) -> Finding:
+def _silent(
+    what: str,
+    found: list[_Obstacle],
+    figures: Mapping[str, int | float | str],
+    alarm_hours: float,
+    now: datetime,
+) -> Finding:
     first, *others = found
+    # One that ends within the alarm's hours needs no person.
+    serious = first.ends_at is None or first.outlasts(alarm_hours, now=now)
     # That nothing is known is only worth a word where it is the only one.
     also = [other.words for other in others if other.reason is not Reason.UNKNOWN]
     return Finding(
         passed=False,
-        serious=not first.passes_by_itself,
+        serious=serious,
         reason=first.reason.value,
         words=f"{what}: {first.words}",
         figures={**figures, "reason": first.reason.value, **({"also": "; ".join(also)} if also else {})},
@@ -194,10 +212,14 @@ def _what_stops_buying(
     if budget.left == 0:
         frees = budget.next_hit_frees_at
         when = "none is allowed at all" if frees is None else f"the next one frees at {at(frees)}"
-        spent = f"the budget is spent ({budget.hits} of {budget.allowed} hits in 30 days); {when}"
-        yield _Obstacle(Reason.BUDGET, spent, passes_by_itself=True)
+        spent = (
+            f"the budget is spent ({budget.hits} of {budget.allowed} hits in 30 days); {when}. Wait, or buy a larger plan and "
+            "raise SONGSTATS_HIT_LIMIT"
+        )
+        yield _Obstacle(Reason.BUDGET, spent, ends_at=frees)
     if deployment.why_paused is not None and deployment.throttled <= 1:
-        yield _Obstacle(Reason.PAUSE, deployment.why_paused, passes_by_itself=True)
+        pause = f"{deployment.why_paused}. Wait, or ask Songstats and end it with `measurement-pipeline breaker close`"
+        yield _Obstacle(Reason.PAUSE, pause, ends_at=deployment.paused_until)
     yield from _failing_runs(machine, since)
     if buying.payable and not buying.ready and buying.next_retry_at is not None:
         words = f"all of them wait to be tried again, the next at {at(buying.next_retry_at)}"

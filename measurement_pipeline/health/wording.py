@@ -5,11 +5,14 @@ one run to the next.
 """
 
 import re
+from collections.abc import Sequence
 
 from measurement_pipeline.health.finding import Finding, at
 from measurement_pipeline.postgres.incidents import Incident
+from measurement_pipeline.postgres.sessions import Session
 
 _LONGEST_LINE = 500
+_SESSIONS_SHOWN = 5
 
 # What differs between two failures of one kind: times, ids, ISRCs, figures; and then lists of those.
 _CHANGING = (
@@ -49,6 +52,28 @@ def one_line(text: str) -> str:
 def about_failure(job: str, line: str, *, run: str) -> str:
     """The message about a run that failed."""
     return f"{job} failed: {line}\nLook at run {run[:8]} in Dagster (Runs); its last line says more."
+
+
+def waited_for_a_lock(line: str) -> bool:
+    """Whether a failure was a statement that gave up waiting for a lock."""
+    return "LockNotAvailable" in line or "lock timeout" in line
+
+
+def about_session(session: Session) -> str:
+    """One session for a person: process, login, application, what it does, since when."""
+    lock = ", holds an advisory lock" if session.has_advisory_lock else ""
+    who = f"process {session.pid} (login {session.login}, {session.application})"
+    if session.since is None or session.age_seconds is None:
+        return f"{who}: {session.state}{lock}"
+    return f"{who}: {session.state}{lock}, since {at(session.since)} ({session.age_seconds / 60:,.0f} min)"
+
+
+def about_blockers(sessions: Sequence[Session]) -> str:
+    """What is added to a failure that waited for a lock: the sessions that may hold it."""
+    if not sessions:
+        return "The session that held the lock has ended meanwhile."
+    shown = "; ".join(about_session(session) for session in sessions[:_SESSIONS_SHOWN])
+    return f"Sessions that may hold the lock: {shown}. End one with `select pg_terminate_backend(<process>)`."
 
 
 def about_finding(check: str, finding: Finding) -> str:

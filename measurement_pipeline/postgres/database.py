@@ -24,6 +24,9 @@ DatabaseError = psycopg.Error
 # One of the above, where it was we who would not wait any longer (`within`): the transaction did nothing.
 TooLong = psycopg.errors.QueryCanceled
 
+# A statement waited for a lock longer than `lock_timeout`.
+LockTimeout = psycopg.errors.LockNotAvailable
+
 # No server-side prepared statements: behind a transaction pooler the next statement may run on another server process.
 _OPTIONS: dict[str, Any] = {
     "autocommit": True,

@@ -44,15 +44,6 @@ class Answering:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
-    """A session on the database, and since when it is as it is."""
-
-    pid: int
-    application: str
-    since: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Some:
     """How many recordings there are of a kind, and the most played of them."""
 
@@ -97,11 +88,6 @@ def answering(connection: Connection) -> Answering:
 def capturing(connection: Connection) -> Answering:
     """What waits to be captured."""
     return Answering(**(connection.execute(_SQL["capturing"]).fetchone() or {}))
-
-
-def idle_in_transaction(connection: Connection, *, seconds: float) -> list[Session]:
-    """The sessions that have done nothing for so long inside a transaction, as far as this login may see; the oldest first."""
-    return [Session(**row) for row in connection.execute(_SQL["idle_in_transaction"], {"seconds": seconds})]
 
 
 def given_up(connection: Connection) -> GivenUp:

@@ -82,19 +82,6 @@ select
 from playcount_snapshots
 where state in ('queued', 'running');
 
--- name: idle_in_transaction
--- Of other logins' sessions a login that is no superuser is told the process alone, and so sees none of them here.
-select
-    pid,
-    coalesce(nullif(application_name, ''), 'without a name') as application,
-    state_change as since
-from pg_stat_activity
-where
-    datname = current_database()
-    and state like 'idle in transaction%%'
-    and state_change < clock_timestamp() - make_interval(secs => %(seconds)s)
-order by state_change;
-
 -- name: given_up
 select
     count(*) filter (where outcome = 'exhausted') as exhausted,

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from measurement_pipeline.domain.backfill_queue import CAUSES_READ, pause_seconds
+from measurement_pipeline.domain.backfill_queue import CAUSES_READ, pause_seconds, seconds_before_probe
 from measurement_pipeline.domain.outcome import Cause
 from measurement_pipeline.domain.payment import ALLOWED_SERVES
 from measurement_pipeline.postgres.backfill_queue import Claim
@@ -93,7 +93,7 @@ class Deployment:
         if self.paused_until is None:
             return None
         until = self.paused_until.strftime("%Y-%m-%d %H:%M:%S %Z")
-        probed = "; it is asked every half minute whether it is back" if self.may_probe else ""
+        probed = "; `GET /status` is asked regularly whether it is back" if self.may_probe else ""
         return f"paused until {until}: {self.pause_reason or 'nobody said why'}{probed}"
 
 
@@ -207,8 +207,8 @@ def close_breaker(connection: Connection, *, kind: str | None = None) -> bool:
 async def pause(connection: AsyncConnection, *, retry_after: float | None, why: str, blank: bool) -> float:
     """Keep the whole deployment away for as long as the vendor says, or longer each time; seconds left of the pause.
 
-    `blank`: after answers that told nothing; their pauses grow by themselves, and no probe ends one. After a 429 a probe may
-    end what goes beyond `retry_after`.
+    `blank`: after answers that said nothing of the recording. Their pauses grow, and on the first day a good `GET /status` does
+    not end them. After a 429 it may end what goes beyond `retry_after`.
     """
     async with connection.transaction():
         before = _one(await (await connection.execute(_SQL["throttled_before"], {"blank": blank})).fetchone())
@@ -220,7 +220,7 @@ async def pause(connection: AsyncConnection, *, retry_after: float | None, why: 
                 "count_it": not before["is_paused"],
                 "blank": blank,
                 "seconds": seconds,
-                "no_probe_for": seconds if blank else retry_after or 0.0,
+                "no_probe_for": seconds_before_probe(seconds, retry_after=retry_after, is_guess=not blank),
                 "why": why,
             },
         )
@@ -233,8 +233,13 @@ def end_pause(connection: Connection) -> bool:
 
 
 def end_guessed_pause(connection: Connection) -> bool:
-    """Let calls go out before a pause is over of which only we thought that it must be so long. Whether it was one."""
+    """End a pause that may be probed: a guess, or one that the vendor asked for more than a day ago. Whether there was one."""
     return connection.execute(_SQL["end_guessed_pause"]).fetchone() is not None
+
+
+def postpone_probe(connection: Connection) -> None:
+    """Probe a pause that lasts for more than an hour again in an hour. Shorter ones are probed at every tick."""
+    connection.execute(_SQL["postpone_probe"])
 
 
 async def throttled(connection: AsyncConnection) -> int:

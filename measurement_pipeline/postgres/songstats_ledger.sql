@@ -391,11 +391,16 @@ where vendor = 'songstats' and paused_until > clock_timestamp()
 returning vendor;
 
 -- name: end_guessed_pause
--- Only what is our own guess: what the vendor asked for (Retry-After) is kept to.
+-- Only what may be probed: what the vendor asked for (Retry-After) is kept for as long as it asked, or for a day.
 update vendor_state
 set paused_until = null
 where vendor = 'songstats' and paused_until > clock_timestamp() and no_probe_before <= clock_timestamp()
 returning vendor;
+
+-- name: postpone_probe
+update vendor_state
+set no_probe_before = clock_timestamp() + interval '1 hour'
+where vendor = 'songstats' and paused_until > clock_timestamp() + interval '1 hour' and no_probe_before <= clock_timestamp();
 
 -- name: throttled
 select throttled + stumbled as throttled

@@ -54,6 +54,25 @@ def test_a_pause_that_the_vendor_asked_for_is_kept_to(bench: Workbench):
     assert bench.sandbox.requests(STATUS) == []
 
 
+def test_a_pause_of_30_days_is_kept_for_a_day_and_then_tested_every_hour(bench: Workbench):
+    bench.ask_for(isrcs(30))
+    throttle(bench, status=429, retry_after=30 * 86_400)
+    row = "select extract(epoch from {} - now())::int as s from vendor_state"
+    assert bench.sql(row.format("paused_until"))[0]["s"] > 29 * 86_400
+    assert 86_000 < bench.sql(row.format("no_probe_before"))[0]["s"] <= 86_400
+    assert ask(bench) is None
+    bench.sql("update vendor_state set no_probe_before = now()")  # a day later
+    bench.sandbox.faults(STATUS, status=429)
+    assert ask(bench) == "Songstats gives no good answer yet: the pause goes on"
+    assert 3_500 < bench.sql(row.format("no_probe_before"))[0]["s"] <= 3_600
+    assert ask(bench) is None, "not asked again before the hour is up"
+    bench.sandbox.clear_faults()
+    bench.sql("update vendor_state set no_probe_before = now()")  # an hour later
+    assert ask(bench) == "Songstats answers again: the pause is over"
+    bench.cover(isrcs(30))
+    assert bench.statuses() == {"stored": 30}
+
+
 def test_what_goes_beyond_the_vendors_wish_is_a_guess_again(bench: Workbench):
     bench.ask_for(isrcs(30))
     throttle(bench, times=8, status=429, retry_after=60)

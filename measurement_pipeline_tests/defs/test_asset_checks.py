@@ -17,8 +17,10 @@ from dagster_graphql.test.utils import execute_dagster_graphql
 
 from measurement_pipeline.alerts.webhook import Webhook
 from measurement_pipeline.defs import tags
-from measurement_pipeline.defs.asset_checks import asset_checks, health_checks
+from measurement_pipeline.defs.asset_checks import asset_checks, check, health_checks, pipeline_health
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.defs.test_sensors import started_event
@@ -45,6 +47,31 @@ def shown(stage: Stage, name: str) -> dg.AssetCheckEvaluation:
     assert result.success
     (found,) = [each for each in result.get_asset_check_evaluations() if each.check_name == name]
     return found
+
+
+def test_a_check_that_waits_for_a_lock_fails_alone_and_says_that_nothing_is_known(stage: Stage):
+    @check("Waits.", seconds=0.2)
+    def waits(_instance: dg.DagsterInstance, connection: Connection, _resources: object) -> Finding:
+        connection.execute("select pg_sleep(60)")
+        return Finding(True, "it waited")
+
+    @check("Answers.")
+    def answers(_instance: dg.DagsterInstance, _connection: Connection, _resources: object) -> Finding:
+        return Finding(True, "it answered")
+
+    both = dg.Definitions(
+        assets=[pipeline_health],
+        asset_checks=[waits, answers],
+        jobs=[dg.define_asset_job("both", dg.AssetSelection.all_asset_checks())],
+        resources=stage.definitions.resources,
+        executor=dg.in_process_executor,
+    )
+    ran = both.resolve_job_def("both").execute_in_process(instance=stage.instance)
+    found = {each.check_name: each for each in ran.get_asset_check_evaluations()}
+    assert found["answers"].passed
+    assert not found["waits"].passed
+    assert found["waits"].severity is dg.AssetCheckSeverity.ERROR
+    assert str(found["waits"].description).startswith("not known: a statement of this check took longer than 0.2 s")
 
 
 def tell_to(stage: Stage, receiver: Receiver) -> None:
@@ -337,7 +364,7 @@ def test_a_check_that_cannot_look_is_loud_and_the_others_still_run(stage: Stage)
 
 
 def test_every_check_says_what_it_is_for():
-    for check in asset_checks:
-        for spec in check.check_specs:
+    for one in asset_checks:
+        for spec in one.check_specs:
             assert len(spec.description or "") > 40, spec.name
             assert not spec.blocking, spec.name

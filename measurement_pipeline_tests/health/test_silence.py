@@ -154,6 +154,34 @@ def test_of_two_reasons_the_first_in_order_is_the_reason_and_the_other_is_told_b
         assert WAYS[second][1] in str(found.figures["also"])
 
 
+@pytest.mark.parametrize("reason", [Reason.PAUSE, Reason.BUDGET])
+@pytest.mark.parametrize(("ends_in", "settled", "passed", "serious"), [
+    (7 * HOUR, HOUR, False, True),  # known today: nobody has to wait for an alarm that says the same
+    (30 * 24 * HOUR, HOUR, False, True),
+    (5 * HOUR, HOUR, True, False),
+    (5 * HOUR, 7 * HOUR, False, False),  # it ends soon, by itself
+    (7 * HOUR, 7 * HOUR, False, True),
+])  # fmt: skip
+def test_a_pause_or_a_spent_budget_that_outlasts_the_alarm_is_an_alarm_at_once_with_its_date_and_what_to_do(
+    reason: Reason, ends_in: timedelta, settled: timedelta, passed: bool, serious: bool
+):
+    end = NOW + ends_in
+    given = (
+        {"deployment": replace(PAUSED, paused_until=end)}
+        if reason is Reason.PAUSE
+        else {"budget": replace(SPENT, next_hit_frees_at=end)}
+    )
+    found = look(replace(BUYING, last_settled=NOW - settled), **given)  # type: ignore[arg-type]
+    assert (found.passed, found.serious, found.reason) == (passed, serious, reason)
+    if not passed:
+        assert f"{end:%Y-%m-%d %H:%M}" in found.words
+        assert ("breaker close" if reason is Reason.PAUSE else "SONGSTATS_HIT_LIMIT") in found.words
+
+
+def test_a_long_pause_is_no_alarm_while_nothing_waits():
+    assert look(replace(BUYING, waiting=0, oldest_waiting=None), replace(PAUSED, paused_until=NOW + 99 * HOUR)).passed
+
+
 def test_a_vendor_that_is_away_is_the_reason_between_two_pauses_too():
     between = replace(CALM, throttled=12)
     found = look(deployment=between, machine=replace(MACHINE, put_off="7 × paused"))

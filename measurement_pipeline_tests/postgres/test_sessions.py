@@ -1,0 +1,100 @@
+"""Sessions of analysts and clients that hold up ours are named, idle or active, with process, login and age."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from measurement_pipeline.cli import doctor_database
+from measurement_pipeline.cli.diagnosis import Verdict
+from measurement_pipeline.health import incidents
+from measurement_pipeline.health.wording import about_blockers
+from measurement_pipeline.postgres import sessions
+from measurement_pipeline.postgres.database import Connection, connect
+from measurement_pipeline.postgres.incidents import open_now
+from measurement_pipeline_tests.faults.waiting import until
+
+LOGIN = "mp_test_curious"
+
+
+@contextmanager
+def session(url: str, application: str = "psql") -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    with psycopg.connect(url, application_name=application, autocommit=True) as opened:
+        yield opened
+
+
+def sleeps_until_terminated(active: psycopg.Connection[tuple[object, ...]]) -> None:
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        active.execute("select pg_sleep(600)")
+
+
+def test_an_idle_and_an_active_transaction_are_named_and_a_short_one_is_not(connection: Connection, database_url: str):
+    with session(database_url, "a notebook") as idle, session(database_url, "a report") as active:
+        idle.execute("begin")
+        idle.execute("select 1")
+        report = Thread(target=sleeps_until_terminated, args=[active])
+        report.start()
+        both = {"idle in transaction", "active"}
+        until(lambda: {one.state for one in sessions.long_lived(connection, seconds=0)} == both)
+        line = doctor_database.long_sessions(connection, seconds=0)
+        assert line.verdict is Verdict.WARN
+        for one in (idle, active):
+            application = one.info.parameter_status("application_name")
+            assert f"process {one.info.backend_pid} (login {one.info.user}, {application})" in line.words
+        assert "(0 min)" in line.words
+        assert "pg_terminate_backend" in line.words
+        assert doctor_database.long_sessions(connection).verdict is Verdict.OK, "seconds old"
+        connection.execute("select pg_terminate_backend(%s)", (active.info.backend_pid,))
+        report.join()
+
+
+def test_who_holds_an_advisory_lock_is_named_without_any_transaction(connection: Connection, database_url: str):
+    with session(database_url, "a curious client") as holder:
+        holder.execute("select pg_advisory_lock(hashtextextended('songstats_quota', 0))")
+        found = doctor_database.long_sessions(connection, lock_seconds=0)
+        assert found.verdict is Verdict.WARN
+        assert "a curious client): idle, holds an advisory lock, since 2" in found.words
+        assert doctor_database.long_sessions(connection).verdict is Verdict.OK, "ours are held for milliseconds"
+
+
+def test_a_run_that_waited_for_a_lock_names_who_may_hold_it(connection: Connection, database_url: str):
+    with session(database_url, "a notebook") as holder:
+        holder.execute("begin")
+        holder.execute("lock table songs in access exclusive mode")
+        blockers = sessions.long_lived(connection, seconds=0)
+        who = f"process {holder.info.backend_pid} (login {holder.info.user}, a notebook)"
+        assert f"{who}: idle in transaction" in about_blockers(blockers)
+        line = "LockNotAvailable: canceling statement due to lock timeout"
+        incidents.see_failure(database_url, "songstats_backfill", line, run="0123456789")
+        # Held for a moment only: no statement has waited 30 s for it.
+        assert "The session that held the lock has ended meanwhile." in open_now(connection)[0].what
+    incidents.see_failure(database_url, "songstats_backfill", "the store is full", run="0123456789")
+    assert "lock" not in open_now(connection)[1].what
+
+
+def test_logins_whose_sessions_cannot_be_looked_into_are_named_with_the_cure(connection: Connection, database_url: str):
+    name = sql.Identifier(LOGIN)
+    connection.execute(sql.SQL("create role {} login").format(name))
+    try:
+        info = psycopg.conninfo.conninfo_to_dict(database_url)
+        with (
+            session(database_url) as other,
+            connect(psycopg.conninfo.make_conninfo("", **{**info, "user": LOGIN})) as curious,
+        ):
+            other.execute("begin")
+            other.execute("select 1")
+            line = doctor_database.long_sessions(curious, seconds=0)
+            assert str(other.info.user) in line.words
+            assert "grant pg_read_all_stats" in line.words
+    finally:
+        connection.execute(sql.SQL("drop role {}").format(name))
+
+
+@pytest.mark.parametrize("line", ["LockNotAvailable: canceling statement due to lock timeout"])
+def test_the_key_of_such_an_incident_is_the_failure_alone(connection: Connection, database_url: str, line: str):
+    for run in ("one", "two"):
+        incidents.see_failure(database_url, "songstats_backfill", line, run=run)
+    assert [found.times for found in open_now(connection)] == [2]
