@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from psycopg import sql
 
 from measurement_pipeline.domain.backfill_queue import STATUS_OF_OUTCOME, Status
 from measurement_pipeline.domain.measurement_job import State
@@ -202,16 +203,38 @@ def test_the_outcomes_of_each_status_are_the_same_in_sql(connection: Connection)
         assert set(re.findall(r"'(\w+)'::text", branch[1])) == expected
 
 
+def make_version(connection: Connection, version: str) -> None:
+    """Make the tables as they were at `version`."""
+    migrations = Path(migrate.__file__).parent / "migrations" / "versions"
+    connection.execute("create table alembic_version (version_num varchar(32) primary key)")
+    for script in sorted(migrations.glob("*.sql")):
+        if script.name[:4] <= version:
+            connection.execute(script.read_text(encoding="utf-8"))  # type: ignore[arg-type]
+    connection.execute("insert into alembic_version values (%s)", (version,))
+    connection.execute("insert into deployment (kind) values ('sandbox')")
+
+
+def test_captures_and_catalogues_from_before_their_partitions_had_names_keep_their_ids(empty_database_url: str):
+    with connect(empty_database_url) as connection:
+        make_version(connection, "0007")
+        connection.execute("insert into accounts (id) values (gen_random_uuid())")
+        connection.execute("insert into catalogs (account, name) select id, 'a name' from accounts")
+        connection.execute(
+            "insert into playcount_snapshots"
+            " (account, album_ids, albums_digest, platforms, schedule, album_count, estimated_cost_usd)"
+            " select id, '{album}', 'x', '{spotify}', 'once', 1, 0 from accounts"
+        )
+    migrate.upgrade(empty_database_url, kind="sandbox")
+    with connect(empty_database_url) as connection:
+        for table in ("catalogs", "playcount_snapshots"):
+            found = connection.execute(sql.SQL("select id, partition_key from {}").format(sql.Identifier(table)))
+            assert [str(row["id"]) == row["partition_key"] for row in found] == [True]
+
+
 @pytest.mark.parametrize("version", ["0001", "0002", "0003"])
 def test_a_database_of_each_earlier_version_is_brought_up_with_what_it_holds(empty_database_url: str, version: str):
-    migrations = Path(migrate.__file__).parent / "migrations" / "versions"
     with connect(empty_database_url) as connection:
-        connection.execute("create table alembic_version (version_num varchar(32) primary key)")
-        for script in sorted(migrations.glob("*.sql")):
-            if script.name[:4] <= version:
-                connection.execute(script.read_text(encoding="utf-8"))  # type: ignore[arg-type]
-        connection.execute("insert into alembic_version values (%s)", (version,))
-        connection.execute("insert into deployment (kind) values ('sandbox')")
+        make_version(connection, version)
         connection.execute("insert into songs (isrc, name) values ('AA6Q72000047', 'kept')")
         connection.execute("update vendor_state set throttled = 3, paused_until = '2026-01-01'")
     assert migrate.current(empty_database_url) == version
