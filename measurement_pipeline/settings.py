@@ -14,6 +14,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from measurement_pipeline.postgres import conninfo
+
 REAL_SONGSTATS = "https://api.songstats.com"
 REAL_STRIPE = "https://api.stripe.com"
 REAL_APIFY = "https://api.apify.com"
@@ -28,10 +30,7 @@ _SLOWEST_PACE = 0.001
 
 # What is told where a pattern does not hold: a regular expression helps nobody.
 _VENDOR_ADDRESS = "https://host, with or without a port and a path; no login, no query"
-_DATABASE_ADDRESS = "postgresql://user:password@host:port/database"
 _EXPECTED = {
-    "DATABASE_URL": _DATABASE_ADDRESS,
-    "DAGSTER_POSTGRES_URL": _DATABASE_ADDRESS,
     "SONGSTATS_BASE_URL": _VENDOR_ADDRESS,
     "SONGSTATS_SOURCES": "names in lower case, separated by commas alone, such as spotify,deezer",
     "STRIPE_API_BASE": _VENDOR_ADDRESS,
@@ -74,13 +73,11 @@ class Settings(BaseModel):
     database_url: str | None = Field(
         None,
         alias="DATABASE_URL",
-        pattern=r"^postgres(ql)?://",
         description="Measurement database. Unset: an embedded server.",
     )
     dagster_postgres_url: str | None = Field(
         None,
         alias="DAGSTER_POSTGRES_URL",
-        pattern=r"^postgres(ql)?(\+psycopg2)?://",
         description="Dagster's own storage. Unset: database `dagster` on the same server.",
     )
     dagster_home: str | None = Field(
@@ -293,6 +290,13 @@ class Settings(BaseModel):
             readable = False
         if not readable:
             raise ValueError("must be http(s)://host, with or without a port and a path")
+        return address
+
+    @field_validator("database_url", "dagster_postgres_url")
+    @classmethod
+    def _is_a_database(cls, address: str | None) -> str | None:
+        if address is not None:
+            conninfo.parse(address)
         return address
 
     @field_validator("alert_webhook_url")

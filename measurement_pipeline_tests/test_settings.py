@@ -129,8 +129,8 @@ def test_a_malformed_value_is_answered_in_plain_words_alone_or_with_others(varia
 
 
 MALFORMED = {
-    "DATABASE_URL": ["mysql://x", "localhost:5432", "postgresql:/x"],
-    "DAGSTER_POSTGRES_URL": ["sqlite:///x", "postgresql+psycopg://x"],
+    "DATABASE_URL": ["mysql://x", "localhost:5432", "postgresql:/x", " postgresql://h/d", "postgresql://h/d\n"],
+    "DAGSTER_POSTGRES_URL": ["sqlite:///x", "postgresql+psycopg://x", "postgresql://h/d ", "service=dagster"],
     "DEPLOYMENT_KIND": ["production", "Live"],
     "SONGSTATS_API_KEY": ["two words", "kéy", "line\nbreak"],
     "SONGSTATS_BASE_URL": [

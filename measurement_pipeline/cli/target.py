@@ -140,12 +140,6 @@ def opened(
     `SettingsError`, `EmbeddedServerError`, what the database raises.
     """
     settings = Settings.read(environment)
-    for variable, url in (
-        ("DATABASE_URL", settings.database_url),
-        ("DAGSTER_POSTGRES_URL", settings.dagster_postgres_url),
-    ):
-        if url is not None and not address.is_readable(url):
-            raise SettingsError(f"{variable} cannot be read: expected postgresql://user:password@host:port/database")
     without_vendors = wants_doubles(settings)
     vendors = doubles.environment() if doubles is not None and without_vendors else {}
     settings = Settings.read({**environment, **vendors})

@@ -23,6 +23,7 @@ from dagster_postgres import (
 )
 from dagster_postgres.utils import pg_url_from_config, set_pg_statement_timeout
 
+from measurement_pipeline.postgres import session
 from measurement_pipeline.postgres.dagster_url import dagster_url
 
 # Connections a process keeps when it is idle. A burst of threads may open more, which close when handed back.
@@ -40,6 +41,11 @@ def _engine(url: str, statement_timeout_ms: int) -> sqlalchemy.Engine:
         max_overflow=_BURST,
         pool_pre_ping=True,  # PostgreSQL may have been restarted since
     )
+
+    def connect(dialect: Any, _record: object, _args: object, _given: object) -> Any:
+        return session.open_pinned(url, lambda parameters: dialect.connect(**parameters))
+
+    sqlalchemy.event.listen(engine, "do_connect", connect)
     if statement_timeout_ms:
 
         def set_timeout(connection: Any, _: object) -> None:  # psycopg2 has no types

@@ -4,22 +4,14 @@ An address holds a password: nothing here puts it into an exception.
 """
 
 import socket
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
+from measurement_pipeline.postgres import conninfo
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
 
 _DEFAULT_PORT = "5432"
 _LOOPBACK = {"localhost", "127.0.0.1", "::1", ""}
-
-
-def is_readable(url: str) -> bool:
-    """Whether libpq can read `url` and it names a database."""
-    return _read(url) is not None
 
 
 def listens(embedded_url: str) -> bool:
@@ -27,7 +19,7 @@ def listens(embedded_url: str) -> bool:
 
     The socket alone: a server that refuses a login, being full or on its way up, is not dead.
     """
-    where = conninfo_to_dict(embedded_url)
+    where = conninfo.parse(embedded_url)
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -41,19 +33,19 @@ def listens(embedded_url: str) -> bool:
 
 def on_same_server(url: str, database: str) -> str:
     """`url` with another database."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=f"/{database}"))
+    return conninfo.uri({**conninfo.parse(url), "dbname": database})
 
 
 def same_database(one: str, other: str) -> bool:
-    """Whether two readable addresses name one database, whoever logs in."""
-    return _place(one) == _place(other)
+    """Whether two addresses name one database, whoever logs in: it is the same name on a host and port that both list."""
+    (servers, name), (others, other_name) = _place(one), _place(other)
+    return name == other_name and not set(servers).isdisjoint(others)
 
 
 def in_words(url: str) -> str:
     """Database and server, without the login: fit for a banner or a log."""
-    host, port, database = _place(url)
-    return f"{database} on {host}" if host.startswith("/") else f"{database} on {host}:{port}"
+    servers, database = _place(url)
+    return f"{database} on {', '.join(host if host.startswith('/') else f'{host}:{port}' for host, port in servers)}"
 
 
 def create_if_absent(url: str) -> bool:
@@ -67,28 +59,19 @@ def create_if_absent(url: str) -> bool:
     except DatabaseUnavailable:
         # Told by asking, not by the message: that one comes in the server's language.
         with connect(on_same_server(url, "postgres")) as connection:
-            name = str((_read(url) or {})["dbname"])
+            name = conninfo.parse(url)["dbname"]
             if connection.execute("select from pg_database where datname = %s", (name,)).fetchone() is not None:
                 raise
             connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
             return True
 
 
-def _read(url: str) -> dict[str, Any] | None:
-    # Dagster's addresses carry SQLAlchemy's driver.
-    scheme, _, rest = url.partition("://")
-    try:
-        found = conninfo_to_dict(f"{scheme.partition('+')[0]}://{rest}")
-    except psycopg.ProgrammingError:
-        return None
-    return found if found.get("dbname") else None
-
-
-def _place(url: str) -> tuple[str, str, str]:
-    found = _read(url) or {}
-    host = str(found.get("host") or "")
-    return (
-        "localhost" if host in _LOOPBACK else host,
-        str(found.get("port") or _DEFAULT_PORT),
-        str(found.get("dbname") or ""),
-    )
+def _place(url: str) -> tuple[list[tuple[str, str]], str]:
+    """The servers that it lists, as host and port, and the database."""
+    found = conninfo.parse(url)
+    hosts, ports = found.get("host", "").split(","), found.get("port", "").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    places = zip(hosts, ports, strict=True)
+    return [("localhost" if host in _LOOPBACK else host, port or _DEFAULT_PORT) for host, port in places], found[
+        "dbname"
+    ]

@@ -92,12 +92,13 @@ def now(connection: Connection) -> datetime:
 @contextmanager
 def of_one_moment(connection: Connection) -> Iterator[None]:
     """Let the block see the tables as they are now, whatever is written beside it, and change nothing."""
+    before = connection.isolation_level, connection.read_only
     connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
     try:
         with connection.transaction():
             yield
     finally:
-        connection.isolation_level, connection.read_only = None, None
+        connection.isolation_level, connection.read_only = before
 
 
 def row_count(connection: Connection, view: str) -> int:

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
+from measurement_pipeline.postgres import session
+
 T = TypeVar("T")
-Connection = psycopg.Connection[DictRow]
-AsyncConnection = psycopg.AsyncConnection[DictRow]
+Connection = session.Connection
+AsyncConnection = session.AsyncConnection
 
 # Raised here and caught by callers, so that they need not import psycopg to name it: the database could not be reached, or
 # went away under the statement. Nothing is known of what it did.
@@ -42,7 +44,7 @@ def _options() -> dict[str, Any]:
 
 
 def connect(url: str) -> Connection:
-    """A connection to `url` (postgresql://…). Raises `DatabaseUnavailable` where there is none to be had in 10 s."""
+    """A connection to `url`, any address that `conninfo` reads. Raises `DatabaseUnavailable` after 10 s without one."""
     return Connection.connect(url, **_options())
 
 
@@ -56,6 +58,7 @@ def pool(url: str, *, size: int, patience_seconds: float) -> Pool:
     """
     return ConnectionPool(
         url,
+        connection_class=Connection,
         kwargs=_options(),
         min_size=1,
         max_size=size,

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 
 from measurement_pipeline.postgres.dagster_url import dagster_url
+from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.embedded_cluster import (
     PORT,
     SUPERUSER,
@@ -102,7 +103,7 @@ class EmbeddedServer:
 
     def create_database(self, name: str) -> None:
         """Make the database `name`, unless it is there."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        with connect(self.url("postgres")) as connection:
             try:
                 connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
             except psycopg.errors.DuplicateDatabase:

@@ -6,9 +6,8 @@ exist: what was bought is never dropped.
 
 from datetime import UTC
 from importlib import resources
-from typing import Any, cast
+from typing import cast
 
-import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
@@ -43,7 +42,7 @@ def _config() -> Config:
 def _engine(url: str) -> sqlalchemy.Engine:
     # The URL is libpq's business alone: SQLAlchemy would re-read, and trip over, hosts that are socket directories. Connected
     # here, since it would also wrap the error of a server that is away, which callers know as `DatabaseUnavailable`.
-    opened = psycopg.connect(url, connect_timeout=10)
+    opened = Connection.connect(url, connect_timeout=10)
     return sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: opened, poolclass=NullPool)
 
 
@@ -92,7 +91,7 @@ def _upgrade(engine: sqlalchemy.Engine, kind: str) -> str | None:
         command.upgrade(config, "head")
         if stamped is None:
             connection.exec_driver_sql(_SQL["set_stamp"], {"kind": kind})
-        opened = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        opened = cast("Connection", connection.connection.driver_connection)
         views.apply(opened)
         return roles.apply(opened)
 

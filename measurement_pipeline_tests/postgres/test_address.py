@@ -1,9 +1,106 @@
-"""Addresses of databases are read, compared and shown without ever showing a password."""
+"""Addresses of databases are read by libpq's parser alone, and no part of a password is ever shown."""
+
+from collections.abc import Callable
 
 import pytest
+import sqlalchemy
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg.conninfo import make_conninfo
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 
-from measurement_pipeline.postgres import address
+from measurement_pipeline.postgres import address, conninfo
+from measurement_pipeline.postgres.conninfo import AddressError
+from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import DatabaseError, connect
+from measurement_pipeline.settings import Settings, SettingsError
+
+# Each password holds both, with what may be special between them: neither may ever be shown.
+MARKS = ("Zwordone", "Zwordtwo")
+passwords = st.text("@/?#%:[]&='\\ +;,{}!$~\"é", max_size=4).map(lambda text: f"{MARKS[0]}{text}{MARKS[1]}")
+
+READ = {
+    "postgresql://u:p#w@h/d": {"user": "u", "password": "p#w", "host": "h", "dbname": "d"},
+    "postgresql://u:p%40w@db:5433/d?sslmode=require": {
+        "user": "u", "password": "p@w", "host": "db", "port": "5433", "dbname": "d", "sslmode": "require",
+    },
+    "postgres://u@/d?host=/a/b&port=5432": {"user": "u", "host": "/a/b", "port": "5432", "dbname": "d"},
+    "postgresql://u@%2Fvar%2Frun:5433/d": {"user": "u", "host": "/var/run", "port": "5433", "dbname": "d"},
+    "postgresql+psycopg2://u@one:1,two:2/d": {"user": "u", "host": "one,two", "port": "1,2", "dbname": "d"},
+    "postgresql://u@[::1]:5433/d": {"user": "u", "host": "::1", "port": "5433", "dbname": "d"},
+    "postgresql://h/d?options=-csearch_path%3Dx%20-cwork_mem%3D8MB": {
+        "host": "h", "dbname": "d", "options": "-csearch_path=x -cwork_mem=8MB",
+    },
+    "postgresql:///d": {"dbname": "d"},
+    "postgresql://h/odd%2Fname%20%25": {"host": "h", "dbname": "odd/name %"},
+    "host=h user=u password='a b://c' dbname=d": {"host": "h", "user": "u", "password": "a b://c", "dbname": "d"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", READ)
+def test_both_databases_get_what_libpq_reads(text: str):
+    assert conninfo.parse(text) == READ[text]
+    assert conninfo.parse(conninfo.uri(READ[text])) == READ[text]
+    assert to_psycopg2(dagster_url(text)) == READ[text]
+    assert dagster_url(dagster_url(text)) == dagster_url(text)
+
+
+def to_psycopg2(url: str) -> dict[str, str]:
+    """What SQLAlchemy hands to psycopg2."""
+    _, found = PGDialect_psycopg2().create_connect_args(sqlalchemy.make_url(url))
+    return {key: str(value) for key, value in found.items()}
+
+
+REFUSED = {
+    "postgresql://h": "names no database",
+    "postgresql://u:%zz@h/d": "cannot be read",
+    "nonsense": "cannot be read",
+    "mysql://u@h/d": "is no address of a PostgreSQL database",
+    "postgresql://?service=dagster": "names a service",
+    "service=dagster dbname=d": "names a service",
+    " postgresql://h/d": "whitespace",
+    "postgresql://h/d\n": "whitespace",
+    "postgresql://u:p@w@h/d": "cannot be read",
+    "postgresql://u:1/w@h/d": "cannot be read",
+    "postgresql://u:p/d": "a host or a port that is none",
+    "postgresql://a:1,b:2,c/d?port=1,2": "a host or a port that is none",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "DAGSTER_POSTGRES_URL"])
+def test_what_cannot_be_used_is_refused_in_one_line_for_either_database(variable: str, text: str):
+    with pytest.raises(SettingsError, match=f"{variable}: .*{REFUSED[text]}") as refused:
+        Settings.read({variable: text})
+    assert len(str(refused.value).splitlines()) == 1
+
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "encoded": lambda password: conninfo.uri({"user": "u", "password": password, "host": "h", "dbname": "d"}),
+    "raw": lambda password: f"postgresql://u:{password}@h/d",
+    "raw in the query": lambda password: f"postgresql://u@h/d?password={password}",
+    "key=value": lambda password: make_conninfo("", user="u", password=password, host="h", dbname="d"),
+    "key=value, unquoted": lambda password: f"user=u password={password} host=h dbname=d",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(password=passwords)
+def test_no_part_of_a_password_is_shown(form: str, password: str):
+    text = FORMS[form](password)
+    try:
+        shown = address.in_words(text) + address.in_words(dagster_url(text))
+        shown += address.in_words(address.on_same_server(text, "other"))
+        assert Settings.read({"DATABASE_URL": text}).database_url == text
+        assert to_psycopg2(dagster_url(text)) == conninfo.parse(text)
+        if form in {"encoded", "key=value"}:
+            assert conninfo.parse(text)["password"] == password
+    except AddressError as error:
+        assert form not in {"encoded", "key=value"}, "what is quoted as it should be is read"
+        with pytest.raises(SettingsError) as refused:
+            Settings.read({"DATABASE_URL": text})
+        shown = f"{error} {refused.value}"
+    assert [mark for mark in MARKS if mark in shown] == []
 
 
 @pytest.mark.parametrize(
@@ -12,12 +109,13 @@ from measurement_pipeline.postgres.database import DatabaseError, connect
         ("postgresql://a@h/d", "postgres://b:p@h:5432/d", True),
         ("postgresql://a@localhost/d", "postgresql+psycopg2://a@127.0.0.1/d", True),
         ("postgresql://a@/d?host=/run/pg", "postgresql://%2Frun%2Fpg/d", True),
+        ("postgresql://a@h,i/d", "host=i dbname=d", True),
         ("postgresql://a@h/d", "postgresql://a@h/e", False),
         ("postgresql://a@h/d", "postgresql://a@h:5433/d", False),
         ("postgresql://a@h/d", "postgresql://a@i/d", False),
     ],
 )
-def test_two_addresses_are_one_where_server_and_database_are(one, other, same):
+def test_two_addresses_are_one_where_server_and_database_are(one: str, other: str, same: bool):
     assert address.same_database(one, other) is same
 
 
@@ -28,11 +126,7 @@ def test_another_database_on_the_same_server_keeps_login_and_options():
 
 def test_an_address_is_shown_without_its_login():
     assert address.in_words("postgresql://u:secret@db.example:1/d") == "d on db.example:1"
-
-
-@pytest.mark.parametrize("url", ["postgresql://h", "postgresql://u:%zz@h/d", "nonsense"])
-def test_what_names_no_database_cannot_be_read(url):
-    assert not address.is_readable(url)
+    assert address.in_words("postgresql://u:secret@one:1,two:2/d") == "d on one:1, two:2"
 
 
 def test_a_missing_database_is_made_once(database_url, server):

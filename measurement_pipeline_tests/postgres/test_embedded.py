@@ -255,34 +255,3 @@ def test_a_server_that_cannot_start_says_what_postgresql_said(directory: Path) -
 def test_a_url_of_a_server_that_was_not_started_is_refused(directory: Path) -> None:
     with pytest.raises(EmbeddedServerError, match="not started"):
         EmbeddedServer(directory).url("postgres")
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (
-            "postgresql://u:p%40w@db:5433/dagster?sslmode=require",
-            "postgresql+psycopg2://u:p%40w@db:5433/dagster?sslmode=require",
-        ),
-        ("postgres://u@db/dagster", "postgresql+psycopg2://u@db/dagster"),
-        ("postgresql+psycopg2://u@db/dagster", "postgresql+psycopg2://u@db/dagster"),
-        (
-            "postgresql://u@/dagster?host=/a/b&port=5432",
-            "postgresql+psycopg2://u@/dagster?host=/a/b&port=5432",
-        ),
-        (
-            "postgresql://u@%2Fvar%2Frun:5433/dagster",
-            "postgresql+psycopg2://u@/dagster?host=/var/run&port=5433",
-        ),
-        ("postgresql:///dagster", "postgresql+psycopg2:///dagster"),
-    ],
-)
-def test_dagsters_url_names_psycopg2_and_keeps_the_rest(given: str, expected: str) -> None:
-    assert dagster_url(given) == expected
-    assert dagster_url(expected) == expected
-
-
-def test_a_url_of_another_database_is_refused_without_its_password() -> None:
-    with pytest.raises(ValueError, match="mysql") as refused:
-        dagster_url("mysql://u:secret@db/dagster")
-    assert "secret" not in str(refused.value)

@@ -1,0 +1,165 @@
+"""How a session begins does not depend on the server, the role, the database, or a PG… variable."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from measurement_pipeline.defs.storage import PooledRunStorage
+from measurement_pipeline.postgres import conninfo, migrate
+from measurement_pipeline.postgres.dagster_url import dagster_url
+from measurement_pipeline.postgres.database import AsyncConnection, connect, pool
+
+FOREIGN = {
+    "timezone": "Asia/Tokyo",
+    "datestyle": "German, DMY",
+    "client_encoding": "LATIN1",
+    "default_transaction_isolation": "serializable",
+}
+OURS = ("UTC", "ISO, MDY", "UTF8", "read committed")
+SHOWN = "select {} as value".format(" || '|' || ".join(f"current_setting('{name}')" for name in FOREIGN))
+PG_VARIABLES = {
+    "PGTZ": "Asia/Tokyo",
+    "PGDATESTYLE": "German",
+    "PGCLIENTENCODING": "LATIN1",
+    "PGOPTIONS": "-c default_transaction_isolation=serializable",
+    "PGDATABASE": "elsewhere",
+    "PGAPPNAME": "elsewhere",
+}
+
+
+@pytest.fixture
+def foreign_url(empty_database_url: str) -> str:
+    """A database whose defaults are none of ours."""
+    name = conninfo.parse(empty_database_url)["dbname"]
+    with psycopg.connect(empty_database_url, autocommit=True) as opened:
+        for setting, value in FOREIGN.items():
+            opened.execute(
+                sql.SQL("alter database {} set {} = {}").format(
+                    sql.Identifier(name), sql.Identifier(setting), sql.Literal(value)
+                )
+            )
+    return empty_database_url
+
+
+def test_every_kind_of_connection_begins_alike(foreign_url: str):
+    def check(value: str) -> None:
+        assert tuple(value.split("|")) == OURS
+
+    with connect(foreign_url) as opened:
+        check(opened.execute(SHOWN).fetchone()["value"])
+        with opened.transaction():
+            check(opened.execute(SHOWN).fetchone()["value"])
+    with pool(foreign_url, size=1, patience_seconds=10) as lent, lent.connection() as opened:
+        check(opened.execute(SHOWN).fetchone()["value"])
+
+    async def ask() -> str:
+        async with await AsyncConnection.connect(foreign_url) as opened:
+            cursor = await opened.execute(SHOWN)
+            (value,) = await cursor.fetchone()
+            return value
+
+    check(asyncio.run(ask()))
+    storage = PooledRunStorage(dagster_url(foreign_url))
+    with storage.connect() as opened:
+        check(opened.exec_driver_sql(SHOWN).scalar_one())
+    with migrate._engine(foreign_url).connect() as opened:  # noqa: SLF001
+        check(opened.exec_driver_sql(SHOWN).scalar_one())
+
+
+def test_a_transaction_states_its_level_where_the_session_could_not(foreign_url: str):
+    """As behind a pooler that takes no options: the level is stated by `begin`."""
+    with connect(foreign_url) as opened:
+        opened.execute("set default_transaction_isolation = serializable")
+        with opened.transaction():
+            assert opened.execute("show transaction_isolation").fetchone() == {
+                "transaction_isolation": "read committed"
+            }
+
+
+def test_pg_variables_change_nothing(foreign_url: str):
+    script = (
+        "import sys; from measurement_pipeline.postgres.database import connect\n"
+        f"print(connect(sys.argv[1]).execute({SHOWN!r}).fetchone()['value'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, foreign_url],
+        env={**os.environ, **PG_VARIABLES},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("|".join(OURS), "")
+
+
+@contextmanager
+def pooler_without_options(target: str) -> Iterator[str]:
+    """As PgBouncer: parameters that it does not track are refused at start, in its own words. Else bytes are passed on."""
+    found = conninfo.parse(target)
+    host, port = found.get("host", "localhost"), found.get("port", "5432")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                threading.Thread(target=handle, args=[client], daemon=True).start()
+
+        def handle(client: socket.socket) -> None:
+            start = client.recv(65_536)
+            while len(start) <= 16 and start:  # a request for TLS or GSS: there is none
+                client.sendall(b"N")
+                start = client.recv(65_536)
+            if b"options\0" in start:
+                said = b"SFATAL\0C08P01\0Munsupported startup parameter: options\0\0"
+                client.sendall(b"E" + (len(said) + 4).to_bytes(4, "big") + said)
+                client.close()
+                return
+            if host.startswith("/"):
+                upstream = socket.socket(socket.AF_UNIX)
+                upstream.connect(f"{host}/.s.PGSQL.{port}")
+            else:
+                upstream = socket.create_connection((host, int(port)))
+            upstream.sendall(start)
+            threading.Thread(target=copy, args=[client, upstream], daemon=True).start()
+            copy(upstream, client)
+
+        def copy(source: socket.socket, sink: socket.socket) -> None:
+            try:
+                while data := source.recv(65_536):
+                    sink.sendall(data)
+            except OSError:
+                pass
+            sink.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        via = {**found, "host": "127.0.0.1", "port": str(server.getsockname()[1]), "gssencmode": "disable"}
+        yield conninfo.uri(via)
+
+
+def test_a_pooler_that_takes_no_options_gets_the_rest(foreign_url: str):
+    with pooler_without_options(foreign_url) as url:
+        for _ in range(2):
+            with connect(url) as opened:
+                assert opened.execute(SHOWN).fetchone() == {"value": "UTC|ISO, MDY|UTF8|serializable"}
+                with opened.transaction():
+                    (found,) = opened.execute("show transaction_isolation").fetchall()
+                    assert found["transaction_isolation"] == "read committed"
+        with PooledRunStorage(dagster_url(url), should_autocreate_tables=False).connect() as opened:
+            assert opened.exec_driver_sql(SHOWN).scalar_one().startswith("UTC|ISO, MDY|UTF8|")
+
+
+def test_a_key_value_address_is_taken(foreign_url: str):
+    with connect(make_conninfo("", **conninfo.parse(foreign_url))) as opened:
+        assert opened.execute("select 1 as one").fetchone() == {"one": 1}
