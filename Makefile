@@ -25,6 +25,8 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/sqlfluff lint --processes 2 measurement_pipeline measurement_pipeline_bench
+	env -u DAGSTER_HOME -u DATABASE_URL $(BIN)/dagster definitions validate
+	env -u DAGSTER_HOME -u DATABASE_URL VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/dg check defs
 	$(BIN)/python .ci/known_vulnerabilities.py $(BIN)/pip-audit requirements.lock
 
 vulnerabilities: $(READY)

@@ -15,7 +15,8 @@ from pathlib import Path
 from measurement_pipeline.cli import services
 from measurement_pipeline.cli.services import Service, ServiceError
 
-_CHECKOUT = Path(__file__).resolve().parents[2]
+# How the instance is set up.
+INSTANCE = Path(__file__).resolve().parents[1] / "dagster.yaml"
 
 # As in workspace.yaml, which loads the same by hand: sensors and schedules are remembered by the location's name.
 _LOCATION = "measurement_pipeline"
@@ -92,17 +93,10 @@ class DagsterProcesses:
 
 
 def prepare_home(path: Path) -> None:
-    """Make `path` a DAGSTER_HOME: a directory with a link to the repository's dagster.yaml. An operator's own file stays.
-
-    Raises `ServiceError` where there is no repository around the package: the supported way to
-    install it is `pip install -e`.
-    """
-    ours = _CHECKOUT / "dagster.yaml"
-    if not ours.is_file():
-        raise ServiceError(f"{ours} is missing: expected a clone of the repository, installed with `pip install -e .`")
+    """Make `path` a DAGSTER_HOME: a directory with a link to the package's dagster.yaml. An operator's own file stays."""
     path.mkdir(parents=True, exist_ok=True)
     link = path / "dagster.yaml"
     if link.is_symlink():
         link.unlink()
     if not link.exists():
-        link.symlink_to(ours)
+        link.symlink_to(INSTANCE)

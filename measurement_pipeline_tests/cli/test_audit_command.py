@@ -1,11 +1,11 @@
 """What `audit` prints, and the exit status that a script goes by. That each breach is found is `postgres/test_audit`."""
 
 import json
-from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from measurement_pipeline.cli.dagster_processes import INSTANCE
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.postgres.audit import SAYS
 from measurement_pipeline.postgres.dagster_url import dagster_url
@@ -28,7 +28,7 @@ def audit(run, instance, tmp_path):  # noqa: F811
     """The command, with Dagster's storage beside the measurement database."""
     home = tmp_path / "home"
     home.mkdir()
-    (home / "dagster.yaml").symlink_to(Path(__file__).parents[2] / "dagster.yaml")
+    (home / "dagster.yaml").symlink_to(INSTANCE)
     where = {
         "DAGSTER_POSTGRES_URL": dagster_url(instance.event_log_storage.postgres_url),
         "DAGSTER_HOME": str(home),
