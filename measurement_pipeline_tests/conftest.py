@@ -22,6 +22,7 @@ from measurement_pipeline_tests.faults import matrix
 from measurement_pipeline_tests.workbench import Workbench, workbench
 
 # Of one worker's server; there may be several.
+DURABILITY = ("fsync", "synchronous_commit", "full_page_writes")
 _ROOM_BYTES = 4 * 1024**3
 
 
@@ -88,12 +89,14 @@ class Server:
             return f"postgresql://{login}@/{database}?host={host}"
         return f"postgresql://{login}@{host}:{port}/{database}"
 
-    def make(self, *, template: str | None = None) -> str:
+    def make(self, *, template: str | None = None, encoding: str | None = None) -> str:
         self._made += 1
         name = f"{self._prefix}_{self._made}"
         statement = sql.SQL("create database {}").format(sql.Identifier(name))
         if template is not None:
             statement += sql.SQL(" template {}").format(sql.Identifier(template))
+        if encoding is not None:
+            statement += sql.SQL(" template template0 encoding {} locale 'C'").format(sql.Literal(encoding))
         self._run(statement)
         return name
 
@@ -102,9 +105,14 @@ class Server:
 
     def hurry(self) -> None:
         """Nothing of a throw-away server has to survive a power cut. Never asked of a server that was given."""
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-            self._run(sql.SQL("alter system set {} = off").format(sql.Identifier(setting)))
+        for setting in DURABILITY:
+            self.set(setting, "off")
         self._run(sql.SQL("alter system set max_wal_size = '128MB'"))
+        self._run(sql.SQL("select pg_reload_conf()"))
+
+    def set(self, setting: str, value: str) -> None:
+        """A setting of the whole server, which takes effect within moments."""
+        self._run(sql.SQL("alter system set {} = {}").format(sql.Identifier(setting), sql.Literal(value)))
         self._run(sql.SQL("select pg_reload_conf()"))
 
     def _run(self, statement: sql.Composable) -> None:

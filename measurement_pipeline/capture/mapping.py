@@ -10,7 +10,7 @@ from uuid import UUID
 from measurement_pipeline.apify.items import MalformedItemsError, read_items
 from measurement_pipeline.capture.terms import Means
 from measurement_pipeline.domain.capture import CapturedAlbum, Track, by_elimination, measure
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.wording import counted, utc
 from measurement_pipeline.postgres import apify_runs, incidents, snapshots
 from measurement_pipeline.postgres.apify_runs import Bought
 from measurement_pipeline.postgres.database import Connection
@@ -47,7 +47,7 @@ class Spotify:
             return _none(track_ids, "Spotify is not set up here: SPOTIFY_CLIENT_ID is not set")
         pause = snapshots.paused(connection, SPOTIFY)
         if pause is not None:
-            return _none(track_ids, f"{pause.reason}, until {pause.until:%Y-%m-%d %H:%M} UTC")
+            return _none(track_ids, f"{pause.reason}, until {utc(pause.until)}")
         self._client = self._client or self._new()
         try:
             answer = self._client.look_up(track_ids)

@@ -14,7 +14,7 @@ from measurement_pipeline.health.finding import Finding, at
 from measurement_pipeline.health.incidents import passes_by_itself, reason_of
 from measurement_pipeline.health.silence import Machine, Reason
 from measurement_pipeline.health.wording import about_session
-from measurement_pipeline.postgres import health, incidents, migrate, sessions, snapshots, songstats_ledger
+from measurement_pipeline.postgres import health, incidents, migrate, server_settings, sessions, snapshots, songstats_ledger
 from measurement_pipeline.postgres.database import Connection, TooLong, within
 from measurement_pipeline.postgres.songstats_ledger import Deployment
 
@@ -65,6 +65,9 @@ def lines(target: Target, *, seconds: float = _LONGEST_SECONDS) -> Iterator[Line
         for line in (check("schema", lambda: _schema(target)), check("stamp", lambda: _stamp(target))):
             is_ours &= line.verdict is Verdict.OK
             yield line
+        yield check("encoding", lambda: _encoding(connection))
+        yield check("durability", lambda: _durability(connection))
+        yield check("isolation", lambda: _isolation(connection))
         yield check("sessions", lambda: long_sessions(connection))
         if not is_ours:
             yield from (warn(name, _NOT_ASKED) for name in _ASKED_OF_OURS)
@@ -78,6 +81,27 @@ def lines(target: Target, *, seconds: float = _LONGEST_SECONDS) -> Iterator[Line
         yield check("queue", lambda: _queue(connection, target, vendor, buys))
         yield check("requests", lambda: _requests(connection, target, answers))
         yield check("captures", lambda: _captures(connection, target, captures))
+
+
+def _encoding(connection: Connection) -> Line:
+    found, unsuitable = server_settings.encoding(connection)
+    return ok("encoding", found) if unsuitable is None else fail("encoding", unsuitable)
+
+
+def _durability(connection: Connection) -> Line:
+    loose = server_settings.not_durable(connection)
+    if not loose:
+        return ok("durability", "a committed transaction outlasts a crash")
+    cure = "set each to on (`alter system`, `alter role` or `alter database`, wherever it is off)"
+    return fail("durability", f"{', '.join(loose)}: a crash can lose answers that were paid for; {cure}")
+
+
+def _isolation(connection: Connection) -> Line:
+    isolation = server_settings.other_isolation(connection)
+    if isolation is None:
+        return ok("isolation", "read committed")
+    cure = "`alter role … set default_transaction_isolation = 'read committed'` for this login"
+    return warn("isolation", f"a pooler keeps single statements at {isolation}, and concurrent ones can fail: {cure}")
 
 
 def long_sessions(

@@ -11,10 +11,17 @@ def in_one_line(error: Exception) -> str | None:
     """What to tell a person of `error`; None where it is a defect of ours. Imported late: most commands never fail."""
     from measurement_pipeline.postgres.database import DatabaseError, DatabaseUnavailable
     from measurement_pipeline.postgres.embedded import EmbeddedServerError
-    from measurement_pipeline.postgres.migrate import SchemaOutOfDateError, WrongDeploymentError
+    from measurement_pipeline.postgres.migrate import (
+        SchemaOutOfDateError,
+        UnsuitableEncodingError,
+        WrongDeploymentError,
+    )
     from measurement_pipeline.settings import SettingsError
 
-    if isinstance(error, SettingsError | WrongDeploymentError | SchemaOutOfDateError | EmbeddedServerError):
+    foreseen = (
+        SettingsError, WrongDeploymentError, SchemaOutOfDateError, UnsuitableEncodingError, EmbeddedServerError,
+    )  # fmt: skip
+    if isinstance(error, foreseen):
         return str(error)
     if isinstance(error, DatabaseUnavailable):
         return f"the database cannot be reached: {_first_line(error)}"

@@ -17,6 +17,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from measurement_pipeline.domain.wording import utc
+
 if TYPE_CHECKING:
     from measurement_pipeline.cli.target import Target
     from measurement_pipeline.postgres.songstats_ledger import Budget
@@ -100,7 +102,7 @@ def shown(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S %Z").strip()
+        return utc(value)
     return str(value)
 
 

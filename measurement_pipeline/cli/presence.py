@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.domain.wording import utc
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def why_gone(home: Path, command: str) -> str | None:
     """
     stopped = stopped_at(home, command)
     if stopped is not None:
-        return f"was stopped {stopped:%Y-%m-%d %H:%M:%S} UTC"
+        return f"was stopped {utc(stopped)}"
     ports = [found for found in (_port_of_api(home), _said(home, command).get("doubles_port")) if found is not None]
     return "was killed" if ports and not any(listens("127.0.0.1", int(port)) for port in ports) else None
 

@@ -10,7 +10,7 @@ from measurement_pipeline.capture.run import APIFY
 from measurement_pipeline.defs import resources, tags
 from measurement_pipeline.defs.jobs import analytics_refresh
 from measurement_pipeline.defs.owners import OWNERS
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.wording import counted, utc
 from measurement_pipeline.postgres import analytics, backfill_queue, snapshots, songstats_ledger
 from measurement_pipeline.postgres.database import Connection, connect
 
@@ -100,7 +100,7 @@ def _failed(context: dg.SensorEvaluationContext, change: str) -> bool:
 
 
 def _when(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    return "an unknown time" if at is None else utc(at)
 
 
 def _plan(change: str) -> str:

@@ -20,7 +20,7 @@ from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import isrc_partitions, register, register_requested, snapshot_partitions
 from measurement_pipeline.domain.capture import NO_CAPTURES
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.wording import counted, utc
 from measurement_pipeline.intake.take_in import REQUESTS_A_RUN
 from measurement_pipeline.postgres import measurement_jobs, partition_keys, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import connect
@@ -159,7 +159,7 @@ def playcount_snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorR
     with connect(url) as connection:
         paused = snapshots.paused(connection, APIFY)
         if paused is not None:
-            return dg.SkipReason(f"Apify is left alone until {paused.until:%Y-%m-%d %H:%M:%S} UTC: {paused.reason}")
+            return dg.SkipReason(f"Apify is left alone until {utc(paused.until)}: {paused.reason}")
         due = snapshots.due(connection, claim_timeout_seconds=terms.claim_timeout_seconds, limit=_CAPTURES_A_TICK)
         keys = partition_keys.of_captures(connection, due)
         still = snapshots.open_count(connection)

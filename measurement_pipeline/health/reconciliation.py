@@ -5,6 +5,7 @@ unknown fate may or may not have been counted; hits near the month's edge may be
 vendor's month follows is not known; and calls may be made while the vendor is being asked.
 """
 
+from datetime import UTC
 from decimal import Decimal
 
 from measurement_pipeline.domain.spend import VendorMonth
@@ -21,7 +22,7 @@ def ledger_matches_vendor(before: Month, after: Month, vendor: VendorMonth) -> F
     """`before` and `after`: the ledger as it was when the vendor was asked, and when it had answered."""
     hits = after.counted + after.unknown
     figures: dict[str, int | float | str] = {
-        "month since (UTC)": f"{after.begins:%Y-%m-%d}",
+        "month since (UTC)": f"{after.begins.astimezone(UTC):%Y-%m-%d}",
         "ledger: calls": after.calls,
         "ledger: counted": after.counted,
         "ledger: of unknown fate": after.unknown,

@@ -15,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.pool import NullPool
 
-from measurement_pipeline.postgres import roles, views
+from measurement_pipeline.postgres import roles, server_settings, views
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.sql import statements
 
@@ -27,6 +27,10 @@ _MIGRATION_LOCK = 7_305_501
 
 class WrongDeploymentError(RuntimeError):
     """The database is stamped for vendors of the other kind: invented and bought history must never meet."""
+
+
+class UnsuitableEncodingError(RuntimeError):
+    """The database's encoding cannot hold titles."""
 
 
 class SchemaOutOfDateError(RuntimeError):
@@ -66,8 +70,12 @@ def upgrade(url: str, *, kind: str) -> str | None:
 
     Returns what this login may not do about the roles, in one line, or None. A login that may not migrate at all is none the
     worse for it where there is nothing to migrate. Raises `WrongDeploymentError`, before anything is changed, where the other
-    stamp is on it, and `DatabaseError`.
+    stamp is on it, `UnsuitableEncodingError` likewise, and `DatabaseError`.
     """
+    with connect(url) as opened:
+        _, unsuitable = server_settings.encoding(opened)
+    if unsuitable is not None:
+        raise UnsuitableEncodingError(unsuitable)
     try:
         return _upgrade(_engine(url), kind)
     except sqlalchemy.exc.DBAPIError as wrapped:

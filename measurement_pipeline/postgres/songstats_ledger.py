@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from measurement_pipeline.domain.backfill_queue import CAUSES_READ, pause_seconds, seconds_before_probe
 from measurement_pipeline.domain.outcome import Cause
 from measurement_pipeline.domain.payment import ALLOWED_SERVES
+from measurement_pipeline.domain.wording import utc
 from measurement_pipeline.postgres.backfill_queue import Claim
 from measurement_pipeline.postgres.database import AsyncConnection, Connection
 from measurement_pipeline.postgres.sql import statements
@@ -92,7 +93,7 @@ class Deployment:
         """Until when nothing is called, and why, in words; None where there is no pause."""
         if self.paused_until is None:
             return None
-        until = self.paused_until.strftime("%Y-%m-%d %H:%M:%S %Z")
+        until = utc(self.paused_until)
         probed = "; `GET /status` is asked regularly whether it is back" if self.may_probe else ""
         return f"paused until {until}: {self.pause_reason or 'nobody said why'}{probed}"
 

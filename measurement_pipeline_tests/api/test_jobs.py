@@ -6,6 +6,7 @@ from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
+from psycopg import sql
 
 from measurement_pipeline.api import accept
 from measurement_pipeline.api.jobs import TAKEN_BACK
@@ -13,7 +14,7 @@ from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import BAD_SCOPE, BAD_SOURCE, NOTHING_RESOLVED, UNKNOWN_CATALOG
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.intake.take_in import ask_about_payment, open_round, take_in
-from measurement_pipeline.postgres import measurement_jobs, snapshots
+from measurement_pipeline.postgres import conninfo, measurement_jobs, snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Front, Open
 from measurement_pipeline_tests.faults.waiting import until
@@ -277,6 +278,19 @@ def test_two_hundred_at_once_of_the_same_job_make_one_row_a_recording_and_no_err
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert front.table.queue() == dict.fromkeys(isrcs(5), "pending")
+
+
+def test_forty_alike_at_once_succeed_where_the_database_makes_transactions_serializable(
+    database_url: str, open_front: Open
+):
+    name = conninfo.parse(database_url)["dbname"]
+    with connect(database_url) as connection:
+        serializable = sql.SQL("alter database {} set default_transaction_isolation = serializable")
+        connection.execute(serializable.format(sql.Identifier(name)))
+    client = open_front().client()
+    with ThreadPoolExecutor(40) as threads:
+        answers = list(threads.map(lambda _: client.ask({"isrcs": isrcs(5)}), range(40)))
+    assert {answer.status_code for answer in answers} == {202}
 
 
 def test_two_hundred_at_once_without_a_key_are_two_hundred_jobs_and_one_row_a_recording(front: Front):

@@ -1,6 +1,7 @@
 """What `doctor` says in each state, on a real database and a real Dagster instance: the truth, and what to do."""
 
 import json
+import os
 import re
 import threading
 import time
@@ -8,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import time_machine
@@ -17,7 +17,9 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
+from psycopg import sql
 
+from measurement_pipeline.cli.dagster_processes import INSTANCE
 from measurement_pipeline.cli.diagnosis import Verdict, ask, fail, ok, report_causes_once
 from measurement_pipeline.cli.presence import alone
 from measurement_pipeline.cli.services import free_port
@@ -25,17 +27,28 @@ from measurement_pipeline.cli.target import opened
 from measurement_pipeline.defs.sensors import sensors
 from measurement_pipeline.health import incidents
 from measurement_pipeline.health.finding import Finding
-from measurement_pipeline.postgres import migrate, snapshots
+from measurement_pipeline.postgres import conninfo, migrate, server_settings, snapshots
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import connect
+from measurement_pipeline_tests.conftest import DURABILITY, Server
 from measurement_pipeline_tests.defs.conftest import dagster_template, instance  # noqa: F401 - fixtures
 from measurement_pipeline_tests.defs.test_sensors import started_event
 from measurement_pipeline_tests.workbench import isrcs
 
-DAGSTER_YAML = Path(__file__).parents[2] / "dagster.yaml"
-DAEMONS = ("ASSET", "BACKFILL", "FRESHNESS_DAEMON", "MONITORING", "QUEUED_RUN_COORDINATOR", "SCHEDULER", "SENSOR")
+DAEMONS = ("ASSET", "BACKFILL", "MONITORING", "QUEUED_RUN_COORDINATOR", "SCHEDULER", "SENSOR")
 STATUS = "/enterprise/v1/status"
 SECRET = "hunter2secret"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def durable(server: Server) -> Iterator[None]:
+    """As an operator's server: that of the tests keeps nothing over a power cut, for speed."""
+    own = "DATABASE_URL" not in os.environ
+    for setting in DURABILITY if own else ():
+        server.set(setting, "on")
+    yield
+    for setting in DURABILITY if own else ():
+        server.set(setting, "off")
 
 
 @pytest.fixture
@@ -48,7 +61,7 @@ def doctor(cli, database_url, keys, dagster_storage, tmp_path):
     """`doctor(SONGSTATS_API_KEY=…)`: the lines by name, as (verdict, words), and the exit status under "status"."""
     home = tmp_path / "home"
     home.mkdir()
-    (home / "dagster.yaml").symlink_to(DAGSTER_YAML)
+    (home / "dagster.yaml").symlink_to(INSTANCE)
     usual = {
         **keys,
         "DATABASE_URL": database_url,
@@ -129,6 +142,73 @@ def test_where_all_is_well_each_line_says_so_and_no_hit_is_spent(doctor, well, s
     assert {verdict for verdict, _ in found.values()} == {"ok"}
     assert sandbox.hits() == 0
     assert sandbox.actor_usage()["runs"] == 0
+
+
+def test_a_server_that_a_crash_can_rob_fails(doctor, well, server, database_url):
+    name = conninfo.parse(database_url)["dbname"]
+    with connect(database_url) as connection:
+        connection.execute(sql.SQL("alter database {} set synchronous_commit = off").format(sql.Identifier(name)))
+    told = doctor()
+    assert told["status"] == 1
+    verdict, words = told["durability"]
+    assert verdict == "FAIL"
+    assert "synchronous_commit = off, synchronous_commit = off for every login of the database" in words
+
+
+@pytest.mark.skipif("DATABASE_URL" in os.environ, reason="the settings of a server that was given are left alone")
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+def test_a_setting_of_the_server_that_loses_commits_fails(server, database_url, setting):
+    server.set(setting, "off")
+    try:
+        with connect(database_url) as connection:
+
+            def is_told() -> bool:
+                return f"{setting} = off" in server_settings.not_durable(connection)
+
+            until(is_told, seconds=10, what="the server to take the setting")
+    finally:
+        server.set(setting, "on")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_an_encoding_that_cannot_hold_titles_is_refused_in_one_line(doctor, cli, keys, server, encoding):
+    name = server.make(encoding=encoding)
+    url = server.url(name)
+    verdict, words = doctor(DATABASE_URL=url)["encoding"]
+    assert (verdict, words.startswith(f"the database's encoding is {encoding}, which cannot hold")) == ("FAIL", True)
+    done = cli("db", "upgrade", **keys, DATABASE_URL=url)
+    assert (done.exit_code, done.stderr.splitlines()) == (1, [f"Error: {words}"])
+    assert migrate.current(url) is None
+    server.drop(name)
+
+
+def test_a_pooler_that_keeps_the_isolation_level_out_is_told(database_url):
+    with connect(database_url) as connection:
+        assert server_settings.other_isolation(connection) is None
+        connection.execute("set default_transaction_isolation = serializable")
+        assert server_settings.other_isolation(connection) == "serializable"
+
+
+NASTY = [
+    "postgresql://u:hush/half@127.0.0.1:9/d",
+    "postgresql://u:hush@half@127.0.0.1:9/d",
+    "postgresql://u:hush?half@127.0.0.1:9/d",
+    "postgresql://u:hush#half@127.0.0.1:9/d",
+    "postgresql://u:9/hush@half@127.0.0.1:9/d",
+    "postgresql://u:hush%half@127.0.0.1:9/d",
+    "postgresql://u:hush:half@127.0.0.1:9/d",
+    "host=127.0.0.1 port=9 user=u password=hush half dbname=d",
+    "host=127.0.0.1 port=9 user=u password='hush half' dbname=d",
+]
+
+
+@pytest.mark.parametrize("url", NASTY)
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "DAGSTER_POSTGRES_URL"])
+def test_no_command_shows_a_part_of_a_password(cli, keys, database_url, variable, url):
+    given = {**keys, "DATABASE_URL": database_url, variable: url}
+    for command in (["doctor"], ["doctor", "--json"], ["audit"], ["db", "status"], ["queue"]):
+        output = cli(*command, **given).output
+        assert not re.search("hush|half", output), command
 
 
 def test_a_person_reads_one_line_each(cli, doctor, well, database_url, keys):

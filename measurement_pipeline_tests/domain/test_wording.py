@@ -1,8 +1,10 @@
 """A figure and its noun agree."""
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.wording import counted, utc
 
 
 @pytest.mark.parametrize(
@@ -18,3 +20,8 @@ from measurement_pipeline.domain.wording import counted
 )
 def test_a_noun_agrees_with_its_figure(said: str, words: str):
     assert said == words
+
+
+def test_a_moment_is_told_in_utc_whatever_zone_it_is_in():
+    tokyo = timezone(timedelta(hours=9))
+    assert utc(datetime(2026, 1, 2, 3, 4, 5, tzinfo=tokyo)) == "2026-01-01 18:04:05 UTC"

@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from measurement_pipeline.defs.storage import PooledRunStorage
-from measurement_pipeline.postgres import conninfo, migrate
+from measurement_pipeline.postgres import conninfo, migrate, songstats_ledger
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import AsyncConnection, connect, pool
 
@@ -158,6 +158,20 @@ def test_a_pooler_that_takes_no_options_gets_the_rest(foreign_url: str):
                     assert found["transaction_isolation"] == "read committed"
         with PooledRunStorage(dagster_url(url), should_autocreate_tables=False).connect() as opened:
             assert opened.exec_driver_sql(SHOWN).scalar_one().startswith("UTC|ISO, MDY|UTF8|")
+
+
+def test_what_is_labelled_utc_is_utc(database_url: str):
+    name = conninfo.parse(database_url)["dbname"]
+    with connect(database_url) as opened:
+        opened.execute(sql.SQL("alter database {} set timezone = 'Asia/Tokyo'").format(sql.Identifier(name)))
+        opened.execute(
+            "update vendor_state set paused_until = '2100-01-01 00:00+00', pause_reason = 'asked to' where vendor = 'songstats'"
+        )
+    with connect(database_url) as opened:
+        vendor = songstats_ledger.deployment(opened)
+        assert vendor.why_paused is not None
+        assert vendor.why_paused.startswith("paused until 2100-01-01 00:00:00 UTC: asked to")
+        assert str(vendor.now.tzinfo) == "UTC"
 
 
 def test_a_key_value_address_is_taken(foreign_url: str):

@@ -1,0 +1,25 @@
+-- What the server, the database and our login are set to, as far as it can lose or refuse what is stored.
+
+-- name: session
+select
+    current_setting('server_encoding') as encoding,
+    current_setting('default_transaction_isolation') as isolation;
+
+-- name: not_durable
+-- Of this session, and of sessions that other logins of this database begin.
+select format('%s = off', setting.name) as what
+from pg_settings as setting
+where setting.name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting.setting = 'off'
+union
+select
+    format(
+        'synchronous_commit = off for %s',
+        coalesce('login ' || quote_ident(login.rolname::text), 'every login of the database')
+    ) as what
+from pg_db_role_setting as kept
+cross join lateral unnest(kept.setconfig) as configured (pair)
+left join pg_roles as login on kept.setrole = login.oid
+where
+    kept.setdatabase = (select database.oid from pg_database as database where database.datname = current_database())
+    and configured.pair ~* '^synchronous_commit=(off|false|no|0)$'
+order by what;
