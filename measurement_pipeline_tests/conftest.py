@@ -19,6 +19,7 @@ from psycopg import sql
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.sandbox import PLAIN, Sandbox, running
 from measurement_pipeline_tests.faults import matrix
+from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import Workbench, workbench
 
 # Of one worker's server; there may be several.
@@ -111,9 +112,15 @@ class Server:
         self._run(sql.SQL("select pg_reload_conf()"))
 
     def set(self, setting: str, value: str) -> None:
-        """A setting of the whole server, which takes effect within moments."""
+        """Change a setting of the whole server, and wait until new sessions have it."""
         self._run(sql.SQL("alter system set {} = {}").format(sql.Identifier(setting), sql.Literal(value)))
         self._run(sql.SQL("select pg_reload_conf()"))
+
+        def is_taken() -> bool:
+            with psycopg.connect(self._admin) as connection:
+                return connection.execute("select current_setting(%s)", [setting]).fetchone() == (value,)
+
+        until(is_taken, seconds=30, what=f"the server to set {setting} to {value}")
 
     def _run(self, statement: sql.Composable) -> None:
         with psycopg.connect(self._admin, autocommit=True) as connection:
