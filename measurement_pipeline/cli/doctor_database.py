@@ -14,7 +14,15 @@ from measurement_pipeline.health.finding import Finding, at
 from measurement_pipeline.health.incidents import passes_by_itself, reason_of
 from measurement_pipeline.health.silence import Machine, Reason
 from measurement_pipeline.health.wording import about_session
-from measurement_pipeline.postgres import health, incidents, migrate, server_settings, sessions, snapshots, songstats_ledger
+from measurement_pipeline.postgres import (
+    health,
+    incidents,
+    migrate,
+    server_settings,
+    sessions,
+    snapshots,
+    songstats_ledger,
+)
 from measurement_pipeline.postgres.database import Connection, TooLong, within
 from measurement_pipeline.postgres.songstats_ledger import Deployment
 
