@@ -138,8 +138,8 @@ def a_spent_budget(stage: Stage) -> None:
     stage.with_hits_allowed(1)
 
 
-def a_pause(stage: Stage) -> None:
-    stage.bench.sandbox.faults(HISTORY, status=429, retry_after=86400)
+def a_pause(stage: Stage, *, seconds: int = 86_400) -> None:
+    stage.bench.sandbox.faults(HISTORY, status=429, retry_after=seconds)
     stage.backfill(SONGS)
 
 
@@ -184,8 +184,8 @@ REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
         "it is the pause number 25 without an answer between",
         True,
     ),
-    "budget spent": (a_spent_budget, "the budget is spent (1 of 1 hits in 30 days); the next one frees at 20", False),
-    "vendor pause": (a_pause, "paused until 20", False),
+    "budget spent": (a_spent_budget, "the budget is spent (1 of 1 hits in 30 days); the next one frees at 20", True),
+    "vendor pause": (a_pause, "paused until 20", True),
     "runs failing": (a_run_that_failed, "with: no sign of life from its process for 100 s", True),
     "retries": (
         by_sql(
@@ -210,6 +210,13 @@ def test_silence_is_shown_with_its_reason(silent: Stage, reason: str):
     assert words in found.description
     assert found.severity is (dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN)
     assert silent.bench.sql("select count(*) n from incidents where key like 'check recordings%%'")[0]["n"] == is_error
+
+
+def test_a_pause_that_ends_before_the_alarm_only_warns(silent: Stage):
+    a_pause(silent, seconds=3600)
+    found = shown(silent, "recordings_are_bought")
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert silent.bench.sql("select key from incidents") == []
 
 
 def test_what_is_bought_is_not_silent(silent: Stage):
