@@ -104,7 +104,7 @@ def _cohort(facts: CatalogFacts) -> dict[str, dg.MetadataValue]:
     """The figures that may be compared, and of which recordings they are."""
     cohort = facts.cohort
     if cohort is None:
-        return {"cohort": dg.MetadataValue.text("none: no recording covers 28, 90 or 365 days")}
+        return {"cohort": dg.MetadataValue.text("none: no recording with a current figure covers 28, 90 or 365 days")}
     size = f"{wording.counted(cohort.recordings, 'recording')} that cover the last {cohort.days}"
     rates = {f"cohort: plays a year, by {days} days": _plays(a_year) for days, _, a_year in cohort.windows}
     return {"cohort": dg.MetadataValue.text(size), **rates}

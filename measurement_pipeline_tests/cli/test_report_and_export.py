@@ -113,8 +113,11 @@ def test_a_page_compares_windows_on_the_same_recordings_and_names_them(bench: Wo
 @pytest.mark.parametrize(
     ("count", "said"),
     [
-        (100, "No recording covers 28, 90 and 365 days: this cohort covers 28 and 90 days"),
-        (20, "There is no cohort: no recording covers 28, 90 or 365 days."),
+        (
+            100,
+            "No recording with a current figure covers all of 28, 90 and 365 days: this cohort covers 28 and 90 days",
+        ),
+        (20, "There is no cohort: no recording with a current figure covers 28, 90 or 365 days."),
     ],
 )
 def test_a_page_says_where_no_recording_covers_every_window(

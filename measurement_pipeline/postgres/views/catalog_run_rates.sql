@@ -69,7 +69,7 @@ cross join lateral (
         cross join newest
     ),
 
-    -- All three windows where one recording covers them; otherwise the most windows that one recording covers, the longer ones first.
+    -- All three windows where one current recording covers them; otherwise the most that one covers, the longer ones first.
     chosen as (
         select aged.windows
         from aged
@@ -118,5 +118,5 @@ comment on column analytics.catalog_run_rates.is_interpolated is 'In one of its 
 comment on column analytics.catalog_run_rates.is_source_changed is 'One of its windows compares figures of two sources. | unit: yes or no | source: run_rates.is_source_changed';
 comment on column analytics.catalog_run_rates.is_in_cohort is 'It is current, and covers every window of cohort_windows. | unit: yes or no | source: windows, is_current';
 comment on column analytics.catalog_run_rates.why_not_in_cohort is 'Why it is not in the cohort; null where it is. | unit: text | source: this view';
-comment on column analytics.catalog_run_rates.cohort_windows is 'The windows that the catalogue''s cohort covers: 365, 90 and 28 where one recording covers all three, otherwise the most that one covers, the longer ones first; null where none covers any. | unit: days | source: run_rates.window_days';
+comment on column analytics.catalog_run_rates.cohort_windows is 'The windows that the catalogue''s cohort covers: 365, 90 and 28 where one current recording covers all three, otherwise the most that one covers, the longer ones first; null where none covers any. | unit: days | source: run_rates.window_days';
 comment on column analytics.catalog_run_rates.account is 'Whose catalogue it is. | unit: id | source: catalogs.account';

@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""Changes nothing: the views with comparable figures only gain columns, which `views.apply` adds without a migration."""
 
 from pathlib import Path
 
