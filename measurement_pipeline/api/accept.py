@@ -18,7 +18,6 @@ from uuid import UUID
 from starlette.concurrency import run_in_threadpool
 
 from measurement_pipeline.api.auth import Caller
-from measurement_pipeline.api.limits import MAX_LISTED
 from measurement_pipeline.api.problems import ErrorCode, Problem
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import (
@@ -58,14 +57,6 @@ class Asked:
 
 def read(source: object, scope: object, platforms: object, schedule: object) -> Asked:
     """The request in a body. Raises `Problem` (400), with the words of the table path: what is refused so leaves no row."""
-    # Before each of them is looked at.
-    for listed in scope.values() if isinstance(scope, dict) else ():
-        if isinstance(listed, list) and len(listed) > MAX_LISTED:
-            raise Problem(
-                400,
-                ErrorCode.INVALID_REQUEST,
-                f"At most {MAX_LISTED:,} in a request, got {len(listed):,}: ask for a catalogue, or in several",
-            )
     reading = read_request(source, scope, platforms, schedule)
     if isinstance(reading, Refusal):
         raise Problem(reading.status_code, ErrorCode.INVALID_REQUEST, reading.error)
@@ -154,15 +145,19 @@ def _look_up(
 
 def _submit(caller: Caller, asked: Asked, key: str | None) -> UUID | None:
     with caller.office.connection() as connection:
-        return measurement_jobs.submit_once(
-            connection,
-            account=caller.account,
-            source=asked.source,
-            scope=asked.scope,
-            schedule=asked.schedule,
-            key=key,
-            digest=None if key is None else asked.digest,
-        )
+        try:
+            return measurement_jobs.submit_once(
+                connection,
+                account=caller.account,
+                source=asked.source,
+                scope=asked.scope,
+                schedule=asked.schedule,
+                key=key,
+                digest=None if key is None else asked.digest,
+            )
+        except measurement_jobs.RequestTooLargeError as error:
+            # Its text in the table may be somewhat longer than the body was.
+            raise Problem(413, ErrorCode.BODY_TOO_LARGE, str(error)) from error
 
 
 def _take_in(caller: Caller, job: UUID, decision: Decision | None) -> dict[str, Any]:

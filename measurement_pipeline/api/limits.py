@@ -13,9 +13,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from measurement_pipeline.api.problems import ErrorCode, Problem, answer
+from measurement_pipeline.domain.measurement_job import MAX_REQUEST_BYTES
 
-MAX_BODY_BYTES = 1024 * 1024
-MAX_LISTED = 10_000
 # Of accounts that have been quiet, nothing has to be remembered.
 _ACCOUNTS_REMEMBERED = 10_000
 
@@ -23,7 +22,7 @@ _ACCOUNTS_REMEMBERED = 10_000
 class BodyLimit:
     """Takes a request's body whole, within its size and time, before anything else looks at the request."""
 
-    def __init__(self, app: ASGIApp, *, seconds: float, max_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, app: ASGIApp, *, seconds: float, max_bytes: int = MAX_REQUEST_BYTES) -> None:
         self._app = app
         self._seconds = seconds
         self._max_bytes = max_bytes

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from measurement_pipeline.api.limits import MAX_LISTED
 from measurement_pipeline.api.problems import ErrorCode
+from measurement_pipeline.domain.measurement_job import MAX_LISTED
 
 _ID = "00000000-0000-4000-8000-00000000000b"
 _CATALOG = "00000000-0000-4000-8000-0000000000c0"

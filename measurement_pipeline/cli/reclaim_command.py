@@ -11,8 +11,6 @@ from measurement_pipeline.cli.target import opened
 from measurement_pipeline.intake import take_in as intake
 from measurement_pipeline.postgres import songstats_ledger
 
-_MOST_UNPAID = 10_000
-
 _IN_WORDS = {
     "transient": "failed rows put back",
     "malformed": "malformed responses to read again",
@@ -45,7 +43,7 @@ def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> N
         target.require()
         sandbox_command.require_running(target)
         swept = sweep.sweep(pipeline.terms, pipeline.means)
-        unpaid = intake.open_round(target.database_url, unpaid=True, limit=_MOST_UNPAID)
+        unpaid = intake.open_round(target.database_url, unpaid=True, limit=intake.MOST_UNPAID)
         taken = intake.take_in(
             target.database_url,
             unpaid,

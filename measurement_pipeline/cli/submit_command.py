@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
+from uuid import UUID
 
 import click
 
@@ -86,7 +87,7 @@ def command(
             say(connection, target, request, owner=owner, as_json=as_json)
             return
         was_gone = presence.why_gone(target.home, "dev")
-        job = measurement_jobs.submit(connection, account=owner, source=source, scope=scope, schedule=schedule)
+        job = _submit(connection, account=owner, source=source, scope=scope, schedule=schedule)
         if not wait:
             if as_json:
                 output.as_json({"id": job, "state": State.QUEUED.value})
@@ -108,6 +109,13 @@ def command(
             raise
         receipt.say(connection, shown, eur_per_hit=target.settings.songstats_eur_per_hit, as_json=as_json)
         ctx.exit(0 if shown["state"] == State.DONE else 1)
+
+
+def _submit(connection: Connection, **request: Any) -> UUID:
+    try:
+        return measurement_jobs.submit(connection, **request)
+    except measurement_jobs.RequestTooLargeError as error:
+        raise RefusedError(str(error)) from error
 
 
 def _several(values: Sequence[str]) -> list[str]:

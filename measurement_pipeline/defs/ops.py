@@ -1,6 +1,7 @@
 """The steps of the jobs: each unpacks what Dagster hands it, calls a use case, and reports what came of it."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from uuid import UUID
@@ -17,11 +18,13 @@ from measurement_pipeline.defs.stopping import stops_in_one_line
 from measurement_pipeline.domain.payment import Decision, ask_in_turn
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.intake import take_in as intake
-from measurement_pipeline.postgres import backfill_queue, run_heartbeats
+from measurement_pipeline.postgres import backfill_queue, payment_decisions, run_heartbeats
 from measurement_pipeline.postgres.database import connect
 
 # One run at a time spends hits; dagster.yaml sets the limit and that it is held by the run.
 POOL = "songstats"
+
+_LINES_AN_EVENT = 100
 
 
 def _own_database(context: dg.OpExecutionContext) -> str:
@@ -30,6 +33,12 @@ def _own_database(context: dg.OpExecutionContext) -> str:
     with connect(url) as connection:
         run_heartbeats.beat(connection, context.run_id)
     return url
+
+
+def _log(context: dg.OpExecutionContext, lines: Sequence[str]) -> None:
+    """Log `lines` a hundred to an event: Dagster's storage takes milliseconds for each event."""
+    for start in range(0, len(lines), _LINES_AN_EVENT):
+        context.log.info("\n".join(lines[start : start + _LINES_AN_EVENT]))
 
 
 def _recordings(context: dg.OpExecutionContext) -> list[str]:
@@ -50,7 +59,7 @@ def _recordings(context: dg.OpExecutionContext) -> list[str]:
 )
 @stops_in_one_line
 def read_requests(context: dg.OpExecutionContext) -> tuple[intake.Round, list[UUID]]:
-    """The oldest waiting requests, with their shapes read."""
+    """Waiting requests, of each account in turn."""
     opened = intake.open_round(_own_database(context))
     requests = [request.id for request in opened.requests]
     context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs(opened.accounts, requests))
@@ -87,12 +96,14 @@ def find_payers(context: dg.OpExecutionContext) -> list[UUID]:
 @stops_in_one_line
 def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -> dict[UUID, Decision]:
     """What Stripe says of each account; never raises for Stripe's sake."""
-    terms = resources.backfill_config(context.resources)
+    terms, database_url = resources.backfill_config(context.resources), _own_database(context)
+    with connect(database_url) as connection:
+        decisions = payment_decisions.fresh_of(connection, accounts)
+    asked = [account for account in accounts if account not in decisions]
     # A Stripe that is slow to answer takes minutes.
-    with beating(_own_database(context), context.run_id, every_seconds=terms.beat_seconds):
-        decisions = ask_in_turn(accounts, resources.stripe(context.resources).decide)
-    for account, decision in decisions.items():
-        context.log.info(f"account {account}: {decision.verdict} ({decision.reason})")
+    with beating(database_url, context.run_id, every_seconds=terms.beat_seconds):
+        decisions |= ask_in_turn(asked, resources.stripe(context.resources).decide)
+    _log(context, [f"account {account}: {d.verdict} ({d.reason})" for account, d in decisions.items()])
     context.add_output_metadata({str(account): str(decision.verdict) for account, decision in decisions.items()})
     # Between ops a value lies in a file: the checkout link, which is as good as a login, has no business there.
     return {account: replace(d, checkout_url=None, checkout_expires_at=None) for account, d in decisions.items()}
@@ -110,12 +121,14 @@ def enqueue_backfill(context: dg.OpExecutionContext, opened: intake.Round, decis
     """One transaction a request, so that a bad one never holds up the others."""
     cap_usd = resources.cap_usd(context.resources)
     taken = intake.take_in(_own_database(context), opened, decisions, run=context.run_id, cap_usd=cap_usd)
-    answers: dict[str, int] = {}
-    for one in taken:
-        state = "waiting" if one.state is None else one.state.value
-        answers[state] = answers.get(state, 0) + 1
-        detail = one.receipt or one.capture or one.error
-        context.log.info(f"request {one.id} of account {one.account}: {state} ({detail})")
+    answers = Counter("waiting" if one.state is None else one.state.value for one in taken)
+    _log(
+        context,
+        [
+            f"request {one.id} of account {one.account}: {one.state or 'waiting'} ({one.receipt or one.capture or one.error})"
+            for one in taken
+        ],
+    )
     enqueued = sum(one.receipt.enqueued for one in taken if one.receipt)
     asked_for = sum(one.capture is not None and not one.capture.reused for one in taken)
     context.add_output_metadata({**answers, "recordings enqueued": enqueued, "captures asked for": asked_for})
@@ -187,7 +200,7 @@ def reclaim(context: dg.OpExecutionContext) -> None:
     database_url = _own_database(context)
     terms = resources.backfill_config(context.resources)
     swept = backfill_sweep.sweep(terms, resources.backfill_means(context.resources))
-    unpaid = intake.open_round(database_url, unpaid=True, limit=10_000)
+    unpaid = intake.open_round(database_url, unpaid=True, limit=intake.MOST_UNPAID)
     decisions = intake.ask_about_payment(unpaid, resources.stripe(context.resources).decide)
     cap_usd = resources.cap_usd(context.resources)
     taken = intake.take_in(database_url, unpaid, decisions, run=context.run_id, cap_usd=cap_usd)

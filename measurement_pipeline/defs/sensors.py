@@ -54,7 +54,7 @@ _HELD_BY_A_PROCESS = {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING
     owners=OWNERS,
 )
 def measurement_job_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """One run for up to a hundred requests."""
+    """One run for up to a thousand requests."""
     database_url = resources.own_database(context.resources)
     # Not in the sensor that plans: it returns early while the budget is spent, a pause lasts or the breaker is open.
     register_requested(context.instance, database_url)

@@ -37,6 +37,11 @@ class State(StrEnum):
 
 PLATFORMS = frozenset({"spotify"})
 
+# What one request may hold, on the table path and over HTTP alike: so many values in a list, and so many bytes of text in all.
+# The migration `0008_fair_intake` holds the table to the same number of bytes; a test compares the two.
+MAX_LISTED = 10_000
+MAX_REQUEST_BYTES = 1024 * 1024
+
 # How long an unpaid request is looked at again before it is rejected.
 UNPAID_PATIENCE = timedelta(days=7)
 
@@ -46,6 +51,9 @@ BAD_SCOPE = "Provide exactly one of scope.catalog_id / album_ids / isrcs"
 NOTHING_RESOLVED = "No recordings resolvable from the given scope"
 UNKNOWN_CATALOG = "No such catalog_id: it must be a catalogue of the requesting account"
 NO_ALBUM_KNOWN = f"{NOTHING_RESOLVED}: no Spotify album is known for any of them"
+TOO_LARGE = (
+    f"The request is larger than {MAX_REQUEST_BYTES:,} bytes: ask for a catalogue (catalog_id), or in several requests"
+)
 UNPAID_TOO_LONG = "No card was put on file within 7 days of the request. Save a card and ask again."
 
 _ALBUM_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -151,6 +159,11 @@ def _read_scope(scope: object) -> Scope | Refusal:
         return _read_catalog(value)
     if not isinstance(value, list) or not value:
         return Refusal(400, f"scope.{key} must be a list of at least one{_got(value)}")
+    if len(value) > MAX_LISTED:
+        # Before any of them is read.
+        return Refusal(
+            400, f"At most {MAX_LISTED:,} in a request, got {len(value):,}: ask for a catalogue, or in several requests"
+        )
     return _read_isrcs(value) if key == "isrcs" else _read_albums(value)
 
 

@@ -1,19 +1,25 @@
 """Takes requests off `measurement_jobs`: shape, then payment, then resolution into recordings to buy or a capture to make.
 
 All questions to Stripe come first, none inside a transaction; then one transaction a request locks its row while it is
-still as it was read, enqueues, and writes state and receipt. Each request stands alone: one that cannot be worked on
+still as it was chosen, reads it, enqueues, and writes state and receipt. Each request stands alone: one that cannot be worked on
 never holds up the others.
+
+An attempt is counted, and committed, before what a client wrote is read. Requests that no attempt failed on are counted in
+groups. Those that one failed on come last, each counted by itself: one that kills its process again kills no other's answer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import islice
 from uuid import UUID
 
 from measurement_pipeline.domain.capture import NO_CAPTURES, over_cap
 from measurement_pipeline.domain.measurement_job import (
     NO_ALBUM_KNOWN,
     NOTHING_RESOLVED,
+    TOO_LARGE,
     UNKNOWN_CATALOG,
     UNPAID_TOO_LONG,
     MeasurementRequest,
@@ -28,14 +34,21 @@ from measurement_pipeline.domain.measurement_job import (
     without_album,
 )
 from measurement_pipeline.domain.payment import Decision, Verdict, ask_in_turn
-from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, snapshots
+from measurement_pipeline.postgres import measurement_jobs, payment_decisions, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
-from measurement_pipeline.postgres.measurement_jobs import Receipt, WaitingRequest
-from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
+from measurement_pipeline.postgres.measurement_jobs import Receipt, RequestDocument, WaitingRequest
 from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
 
-# So that a thousand requests cost about ten runs.
-REQUESTS_A_RUN = 100
+# A run takes seconds to start, and milliseconds for a request.
+REQUESTS_A_RUN = 1_000
+# What one sweep looks at again.
+MOST_UNPAID = 10_000
+# Stripe may have to be asked about each of them first, one after the other.
+ACCOUNTS_A_RUN = 100
+# Attempts are counted for so many at once. Where the process is killed, so many are suspected and taken one by one.
+_GROUP = 50
+# A run that gives no sign of life for the claim timeout is reported as failed.
+_BEAT_SECONDS = 5.0
 
 MAX_INTAKE_ATTEMPTS = 5
 _RETRY_SECONDS = 60.0
@@ -56,27 +69,69 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Requests with their shapes read, and the accounts that have to be asked about."""
+    """Requests to answer, without what clients wrote, which is read when they are answered.
+
+    `accounts`: the card of each decides about at least one of them. A capture needs no card.
+    """
 
     requests: Sequence[WaitingRequest]
-    readings: dict[UUID, MeasurementRequest | Refusal] = field(default_factory=dict)
-
-    @property
-    def accounts(self) -> list[UUID]:
-        """Whose payment decides about at least one request of the round, each once. A capture needs no card."""
-        readings = ((request.account, self.readings[request.id]) for request in self.requests)
-        asking = (
-            account for account, reading in readings if isinstance(reading, MeasurementRequest) and reading.needs_card
-        )
-        return list(dict.fromkeys(asking))
+    accounts: list[UUID]
 
 
-def open_round(database_url: str, *, unpaid: bool = False, limit: int = REQUESTS_A_RUN) -> Round:
-    """The requests whose time has come: the queued ones, or, with `unpaid`, those that wait for a card."""
-    states = [State.PAYMENT_REQUIRED if unpaid else State.QUEUED]
+def open_round(
+    database_url: str, *, unpaid: bool = False, limit: int = REQUESTS_A_RUN, accounts: int = ACCOUNTS_A_RUN
+) -> Round:
+    """The requests that are due: the queued ones of up to so many `accounts`, each account in turn.
+
+    `unpaid`: those that wait for a card instead, of all accounts.
+    """
     with connect(database_url) as connection:
-        requests = measurement_jobs.waiting(connection, states=states, limit=limit)
-    return Round(requests, {r.id: read_request(r.source, r.scope, r.platforms, r.schedule) for r in requests})
+        if unpaid:
+            requests = measurement_jobs.waiting(connection, state=State.PAYMENT_REQUIRED, limit=limit)
+            asking = {request.id for request in requests}
+        else:
+            requests = measurement_jobs.waiting(connection, state=State.QUEUED, limit=limit)
+            first = set(islice(dict.fromkeys(request.account for request in requests), accounts))
+            requests = [request for request in requests if request.account in first]
+            asking = _need_card(connection, requests)
+    # Those that fewest attempts failed on come first, so that one that kills its process does not do so before the others again.
+    ordered = sorted(requests, key=lambda request: request.attempts)
+    return Round(ordered, list(dict.fromkeys(request.account for request in ordered if request.id in asking)))
+
+
+def _was_tried(request: WaitingRequest) -> bool:
+    """Whether an attempt at it failed, or was killed."""
+    return request.attempts > 0
+
+
+def _need_card(connection: Connection, requests: Sequence[WaitingRequest]) -> set[UUID]:
+    """Which of `requests` have a shape that payment is asked about.
+
+    One that an attempt failed on is not read here, where it could keep the others from an answer. Its account is asked about.
+    """
+    historical = [request for request in requests if request.is_historical]
+    asking = {request.id for request in historical if _was_tried(request)}
+    for group in _batched([request for request in historical if not _was_tried(request)], _GROUP):
+        begun = measurement_jobs.begin_attempts(connection, group)
+        mine = [request for request in group if request.id in begun]
+        try:
+            for job, document in measurement_jobs.documents(connection, mine):
+                reading = _read(document)
+                if isinstance(reading, MeasurementRequest) and reading.needs_card:
+                    asking.add(job)
+        except DatabaseError:
+            if connection.closed:
+                raise
+            # PostgreSQL cannot hand out one of them. Answering them one by one will show which.
+            asking.update(request.id for request in mine)
+        measurement_jobs.end_attempts(connection, mine)
+    return asking
+
+
+def _read(document: RequestDocument) -> MeasurementRequest | Refusal:
+    if not document.fits:
+        return Refusal(400, TOO_LARGE)
+    return read_request(document.source, document.scope, document.platforms, document.schedule)
 
 
 def ask_about_payment(opened: Round, check: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
@@ -92,48 +147,64 @@ def take_in(
     Raises `DatabaseUnavailable` where the database goes away; an error of one request's own is put on its row.
     """
     taken = []
-    decisions = _with_links(database_url, decisions)
-    for request in opened.requests:
-        with connect(database_url) as connection:
-            run_heartbeats.beat(connection, run)
-            reading, decision = opened.readings[request.id], decisions.get(request.account)
-            answered = _take_one(connection, request, reading, decision, run=run, cap_usd=cap_usd)
-        if answered is not None:
-            taken.append(answered)
-    # Of the round alone: what else there is to settle, the end of each backfill run and the sweep do.
     with connect(database_url) as connection:
+        decisions = _with_links(connection, decisions)
+        for group in _groups(opened.requests):
+            run_heartbeats.beat(connection, run)
+            beat_at = time.monotonic()
+            begun = measurement_jobs.begin_attempts(connection, group, run=run)
+            for request in group:
+                if time.monotonic() - beat_at > _BEAT_SECONDS:
+                    run_heartbeats.beat(connection, run)
+                    beat_at = time.monotonic()
+                if request.id in begun:
+                    decision = decisions.get(request.account)
+                    answered = _take_one(connection, request, begun[request.id], decision, cap_usd=cap_usd)
+                    if answered is not None:
+                        taken.append(answered)
+        # Of the round alone: what else there is to settle, the end of each backfill run and the sweep do.
         measurement_jobs.settle(connection, only=[request.id for request in opened.requests])
     return taken
+
+
+def _groups(requests: Sequence[WaitingRequest]) -> Iterator[Sequence[WaitingRequest]]:
+    """Requests that no attempt failed on in groups, then the others, each alone."""
+    yield from _batched([request for request in requests if not _was_tried(request)], _GROUP)
+    yield from ([request] for request in requests if _was_tried(request))
+
+
+def _batched(requests: Sequence[WaitingRequest], size: int) -> Iterator[Sequence[WaitingRequest]]:
+    return (requests[start : start + size] for start in range(0, len(requests), size))
 
 
 def take_in_one(
     connection: Connection, job: UUID, decision: Decision | None, *, run: str, cap_usd: Decimal | None = None
 ) -> Taken | None:
-    """Answer that one request, whether or not its time has come: for whoever has just made it and wants the answer now.
+    """Answer that one request, due or not: for a caller that has just made it and wants the answer now.
 
-    `decision` is about its account, with its link. None: it is no longer queued, or somebody else has answered it meanwhile.
+    `decision` is about its account, with its link. None: it is no longer queued, or something else has answered it meanwhile.
     Raises as `take_in` does.
     """
-    answered = None
-    for request in measurement_jobs.queued_one(connection, job):
-        reading = read_request(request.source, request.scope, request.platforms, request.schedule)
-        answered = _take_one(connection, request, reading, decision, run=run, cap_usd=cap_usd)
-        measurement_jobs.settle(connection, only=[job])
+    request = measurement_jobs.queued_one(connection, job)
+    if request is None:
+        return None
+    begun = measurement_jobs.begin_attempts(connection, [request], run=run)
+    if job not in begun:
+        return None
+    answered = _take_one(connection, request, begun[job], decision, cap_usd=cap_usd)
+    measurement_jobs.settle(connection, only=[job])
     return answered
 
 
 def _take_one(
     connection: Connection,
     request: WaitingRequest,
-    reading: MeasurementRequest | Refusal,
+    attempts: int,
     decision: Decision | None,
     *,
-    run: str,
     cap_usd: Decimal | None,
 ) -> Taken | None:
-    attempts = measurement_jobs.begin_attempt(connection, request, run=run)
-    if attempts is None:
-        return None
+    """Answer a request of which so many attempts began, this one counted."""
     if attempts > MAX_INTAKE_ATTEMPTS:
         # The last one never came back to say how it went: the process that worked on it was killed.
         return _put_off_or_give_up(connection, request, attempts - 1, "no attempt came to an end")
@@ -141,7 +212,8 @@ def _take_one(
         with connection.transaction():
             if not measurement_jobs.lock(connection, request):
                 return None
-            return _answer(connection, request, reading, decision, cap_usd)
+            document = measurement_jobs.document(connection, request)
+            return _answer(connection, request, document, decision, cap_usd)
     except DatabaseError as error:
         if connection.closed:
             raise  # the database went away, which is no fault of the request's
@@ -149,14 +221,13 @@ def _take_one(
         return _put_off_or_give_up(connection, request, attempts, why)
 
 
-def _with_links(database_url: str, decisions: Mapping[UUID, Decision]) -> dict[UUID, Decision]:
+def _with_links(connection: Connection, decisions: Mapping[UUID, Decision]) -> dict[UUID, Decision]:
     """Denials with the checkout page that is on file for them: a decision that has been through a file carries none."""
-    on_file = PaymentDecisions(database_url)
     found = {}
     for account, decision in decisions.items():
         link = None
         if decision.verdict is Verdict.DENIED and decision.checkout_url is None:
-            link = on_file.open_checkout(account)
+            link = payment_decisions.open_checkout(connection, account)
         found[account] = (
             decision if link is None else replace(decision, checkout_url=link[0], checkout_expires_at=link[1])
         )
@@ -166,10 +237,11 @@ def _with_links(database_url: str, decisions: Mapping[UUID, Decision]) -> dict[U
 def _answer(
     connection: Connection,
     request: WaitingRequest,
-    reading: MeasurementRequest | Refusal,
+    document: RequestDocument,
     decision: Decision | None,
     cap_usd: Decimal | None,
 ) -> Taken:
+    reading = _read(document)
     if isinstance(reading, Refusal):
         return _refuse(connection, request, State.REJECTED, reading.status_code, reading.error)
     if reading.source is Source.CURRENT:
@@ -184,7 +256,7 @@ def _answer(
         return Taken(request.id, request.account, None, error=why)
     if decision.verdict is Verdict.DENIED:
         # Only one that has been shown where to save a card, however long intake itself was away.
-        if request.out_of_patience and request.state is State.PAYMENT_REQUIRED:
+        if document.out_of_patience and request.state is State.PAYMENT_REQUIRED:
             return _refuse(connection, request, State.REJECTED, 402, UNPAID_TOO_LONG)
         return _refuse(
             connection, request, State.PAYMENT_REQUIRED, 402, decision.reason, checkout_url=decision.checkout_url

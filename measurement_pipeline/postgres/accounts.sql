@@ -6,10 +6,12 @@ values (%(account)s, %(name)s)
 on conflict (id) do update set name = coalesce(accounts.name, excluded.name);
 
 -- name: fresh
-select checked_at
+select
+    account,
+    checked_at
 from payment_decisions
 where
-    account = %(account)s
+    account = any(%(accounts)s)
     and verdict = 'allowed'
     and checked_at > clock_timestamp() - make_interval(secs => %(allowed_serves)s);
 

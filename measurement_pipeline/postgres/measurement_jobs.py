@@ -5,17 +5,21 @@ The statements are in `measurement_jobs.sql`. What a request may ask is `domain/
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from psycopg.errors import CheckViolation
 from psycopg.types.json import Jsonb
 
 from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.domain.measurement_job import (
+    MAX_REQUEST_BYTES,
+    TOO_LARGE,
     UNPAID_PATIENCE,
     Scope,
     ScopeByAlbum,
@@ -29,19 +33,39 @@ from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("measurement_jobs")
 
+# The trigger that refuses a request which is too large names itself as a constraint.
+_SIZE = "measurement_jobs_request_size"
+# A list of requests leaves out longer scopes: a hundred of the largest would be 100 MB. Reading one request shows its scope.
+_LISTED_BYTES = 16 * 1024
+# Of a source or a schedule: the words that mean something are shorter.
+_SHOWN = 100
+
 
 @dataclass(frozen=True, slots=True)
 class WaitingRequest:
-    """A row that intake has to answer, its columns as they are: nothing has vouched for them yet."""
+    """A row that intake has to answer. `attempts` began before, and none of them ended in an answer."""
 
     id: UUID
     account: UUID
+    state: State
+    attempts: int
+    is_historical: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDocument:
+    """What the client wrote, its columns as they are, unchecked. Not `fits`: it is larger than the limit, and was not read."""
+
+    fits: bool
     source: object
     scope: object
     platforms: object
     schedule: object
-    state: State
     out_of_patience: bool
+
+
+class RequestTooLargeError(ValueError):
+    """The table takes no request of that size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +80,10 @@ class Receipt:
 def submit(
     connection: Connection, *, account: UUID, source: str, scope: dict[str, Any], schedule: str = Schedule.ONCE
 ) -> UUID:
-    """Insert a request as a client would; its id."""
+    """Insert a request as a client would; its id. Raises `RequestTooLargeError`."""
     parameters = {"account": account, "source": source, "scope": Jsonb(scope), "schedule": schedule}
-    found = connection.execute(_SQL["submit"], parameters).fetchone()
+    with _too_large_is_said():
+        found = connection.execute(_SQL["submit"], parameters).fetchone()
     if found is None:
         raise LookupError("the insert of a request returned no id")
     return UUID(str(found["id"]))
@@ -74,7 +99,10 @@ def submit_once(
     key: str | None,
     digest: bytes | None,
 ) -> UUID | None:
-    """Insert a request of an account; None where one of its requests has that idempotency `key` already."""
+    """Insert a request of an account; None where one of its requests has that idempotency `key` already.
+
+    Raises `RequestTooLargeError`.
+    """
     parameters = {
         "account": account,
         "source": source,
@@ -83,8 +111,19 @@ def submit_once(
         "key": key,
         "digest": digest,
     }
-    found = connection.execute(_SQL["submit_once"], parameters).fetchone()
+    with _too_large_is_said():
+        found = connection.execute(_SQL["submit_once"], parameters).fetchone()
     return None if found is None else UUID(str(found["id"]))
+
+
+@contextmanager
+def _too_large_is_said() -> Iterator[None]:
+    try:
+        yield
+    except CheckViolation as error:
+        if error.diag.constraint_name == _SIZE:
+            raise RequestTooLargeError(TOO_LARGE) from error
+        raise
 
 
 def release_key(connection: Connection, *, account: UUID, key: str, digest: bytes) -> None:
@@ -98,32 +137,53 @@ def of_key(connection: Connection, *, account: UUID, key: str) -> tuple[UUID, by
     return None if found is None else (found["id"], found["idempotency_digest"])
 
 
-def waiting(connection: Connection, *, states: Sequence[State], limit: int) -> list[WaitingRequest]:
-    """Requests in one of `states` whose time has come, oldest first."""
-    found = connection.execute(
-        _SQL["waiting"],
-        {"states": [s.value for s in states], "limit": limit, "patience": UNPAID_PATIENCE.total_seconds()},
+def waiting(connection: Connection, *, state: State, limit: int) -> list[WaitingRequest]:
+    """Requests in `state` that are due, one of each account in turn, the oldest of an account first."""
+    return [_waiting(row) for row in connection.execute(_SQL["waiting"], {"state": state.value, "limit": limit})]
+
+
+def queued_one(connection: Connection, job: UUID) -> WaitingRequest | None:
+    """That request, while it is queued, due or not."""
+    found = connection.execute(_SQL["queued_one"], {"job": job}).fetchone()
+    return None if found is None else _waiting(found)
+
+
+def documents(connection: Connection, requests: Sequence[WaitingRequest]) -> Iterator[tuple[UUID, RequestDocument]]:
+    """What the clients of `requests` wrote, received one by one, so that never more than one is held in memory."""
+    with connection.cursor() as cursor:
+        for row in cursor.stream(_SQL["documents"], _documents_of(requests)):
+            yield row["id"], _document(row)
+
+
+def document(connection: Connection, request: WaitingRequest) -> RequestDocument:
+    """What the client of `request` wrote. Raises `LookupError` where its row is gone."""
+    found = connection.execute(_SQL["documents"], _documents_of([request])).fetchone()
+    if found is None:
+        raise LookupError(f"measurement_jobs has no row {request.id}")
+    return _document(found)
+
+
+def _documents_of(requests: Sequence[WaitingRequest]) -> dict[str, Any]:
+    return {
+        "jobs": [request.id for request in requests],
+        "max_bytes": MAX_REQUEST_BYTES,
+        "patience": UNPAID_PATIENCE.total_seconds(),
+    }
+
+
+def _document(row: dict[str, Any]) -> RequestDocument:
+    return RequestDocument(
+        fits=row["fits"],
+        source=row["source"],
+        scope=_read_json(row["scope"]),
+        platforms=row["platforms"],
+        schedule=row["schedule"],
+        out_of_patience=row["out_of_patience"],
     )
-    return [_waiting(row) for row in found]
-
-
-def queued_one(connection: Connection, job: UUID) -> list[WaitingRequest]:
-    """That request alone, while it is queued; whether its time has come is not asked."""
-    found = connection.execute(_SQL["queued_one"], {"job": job, "patience": UNPAID_PATIENCE.total_seconds()})
-    return [_waiting(row) for row in found]
 
 
 def _waiting(row: dict[str, Any]) -> WaitingRequest:
-    return WaitingRequest(
-        row["id"],
-        row["account"],
-        row["source"],
-        _read_json(row["scope"]),
-        row["platforms"],
-        row["schedule"],
-        State(row["state"]),
-        row["out_of_patience"],
-    )
+    return WaitingRequest(row["id"], row["account"], State(row["state"]), row["attempts"], row["is_historical"])
 
 
 def waiting_count(connection: Connection, *, limit: int) -> int:
@@ -132,16 +192,25 @@ def waiting_count(connection: Connection, *, limit: int) -> int:
     return 0 if found is None else int(found["waiting"])
 
 
-def begin_attempt(connection: Connection, request: WaitingRequest, *, run: str) -> int | None:
-    """Count an attempt; how many there were with it, or None where the request is no longer in its state."""
-    found = connection.execute(
-        _SQL["begin_attempt"], {"job": request.id, "states": [request.state.value], "run": run}
-    ).fetchone()
-    return None if found is None else int(found["attempts"])
+def begin_attempts(
+    connection: Connection, requests: Sequence[WaitingRequest], *, run: str | None = None
+) -> dict[UUID, int]:
+    """Count an attempt at each of `requests`, which are of one state: id → attempts. One that left that state is missing."""
+    if not requests:
+        return {}
+    parameters = {"jobs": [request.id for request in requests], "state": requests[0].state.value, "run": run}
+    return {row["id"]: int(row["attempts"]) for row in connection.execute(_SQL["begin_attempts"], parameters)}
+
+
+def end_attempts(connection: Connection, requests: Sequence[WaitingRequest]) -> None:
+    """Take back the attempts that `begin_attempts` counted, once the requests were read."""
+    if requests:
+        parameters = {"jobs": [request.id for request in requests], "state": requests[0].state.value}
+        connection.execute(_SQL["end_attempts"], parameters)
 
 
 def lock(connection: Connection, request: WaitingRequest) -> bool:
-    """Lock the row for the rest of the transaction; False where somebody else has answered it meanwhile."""
+    """Lock the row for the rest of the transaction; False where another process has answered it meanwhile."""
     return connection.execute(_SQL["lock"], {"job": request.id, "state": request.state.value}).fetchone() is not None
 
 
@@ -283,15 +352,16 @@ def unpaid_accounts(connection: Connection) -> list[UUID]:
 
 def recent(connection: Connection, *, account: UUID | None = None, limit: int = 50) -> list[dict[str, Any]]:
     """The latest requests, newest first."""
-    return connection.execute(_SQL["list"], {"account": account, "limit": limit}).fetchall()
+    return connection.execute(_SQL["list"], {"account": account, "limit": limit, "shown": _SHOWN}).fetchall()
 
 
 def page(
     connection: Connection, *, account: UUID, before: tuple[datetime, UUID] | None, limit: int
 ) -> list[dict[str, Any]]:
-    """The account's requests, newest first; `before`: those made before that one."""
+    """The account's requests, newest first; `before`: those made before that one. A long scope is left out (None)."""
     at, job = before or (None, None)
-    found = connection.execute(_SQL["page"], {"account": account, "at": at, "job": job, "limit": limit}).fetchall()
+    parameters = {"account": account, "at": at, "job": job, "limit": limit, "max_bytes": _LISTED_BYTES, "shown": _SHOWN}
+    found = connection.execute(_SQL["page"], parameters).fetchall()
     return [{**row, "scope": _read_json(row["scope"])} for row in found]
 
 
@@ -302,7 +372,8 @@ def answer_to(connection: Connection, job: UUID, *, account: UUID) -> dict[str, 
 
 def show(connection: Connection, job: UUID, *, account: UUID | None = None) -> dict[str, Any] | None:
     """One request with its progress, outcomes and hits; None where there is none, or it is not that account's."""
-    found = connection.execute(_SQL["show"], {"job": job, "account": account}).fetchone()
+    parameters = {"job": job, "account": account, "max_bytes": MAX_REQUEST_BYTES, "shown": _SHOWN}
+    found = connection.execute(_SQL["show"], parameters).fetchone()
     return None if found is None else {**found, "scope": _read_json(found["scope"])}
 
 

@@ -36,34 +36,76 @@ where account = %(account)s and idempotency_key = %(key)s;
 select
     id,
     account,
-    source,
-    scope::text as scope,
-    platforms,
-    schedule,
     state,
-    created_at < now() - make_interval(secs => %(patience)s) as out_of_patience
+    attempts,
+    coalesce(source = 'historical', false) as is_historical
 from measurement_jobs
 where id = %(job)s and state = 'queued';
 
 -- name: waiting
--- Requests that intake has something to do for. Unpaid ones are looked at only when asked for (the hourly sweep does).
--- The scope goes out as text, to be read request by request: not every document that PostgreSQL takes can be read outside.
--- Those that an attempt came to grief over go last, so that one that kills its process holds nobody up.
+-- Requests of one state that are due, one of each account in turn, so that an account with many delays no other. Narrow columns only:
+-- nothing that a client may write at length is read here. The index holds all that choosing needs.
+with numbered as (
+    select
+        id,
+        created_at,
+        row_number() over (partition by account order by created_at, id) as turn
+    from measurement_jobs
+    where state = %(state)s and (not_before is null or not_before <= now())
+),
+
+chosen as materialized (
+    select
+        id,
+        turn
+    from numbered
+    where turn <= %(limit)s
+    order by turn, created_at, id
+    limit %(limit)s
+)
+
 select
-    id,
-    account,
-    source,
-    scope::text as scope,
-    platforms,
-    schedule,
-    state,
-    created_at < now() - make_interval(secs => %(patience)s) as out_of_patience
-from measurement_jobs
-where
-    state = any(%(states)s)
-    and (not_before is null or not_before <= now())
-order by attempts, created_at, id
-limit %(limit)s;
+    request.id,
+    request.account,
+    request.state,
+    request.attempts,
+    request.is_historical
+from chosen
+-- The limit makes the planner look each one up by its key, instead of reading the table.
+cross join
+    lateral (
+        select
+            job.id,
+            job.account,
+            job.state,
+            job.attempts,
+            job.created_at,
+            coalesce(job.source = 'historical', false) as is_historical
+        from measurement_jobs as job
+        where job.id = chosen.id
+        limit 1
+    ) as request
+order by chosen.turn, request.created_at, request.id;
+
+-- name: documents
+-- What clients wrote. A request that is larger than the limit is not sent: it was inserted before there was a limit. The scope is sent
+-- as text, and read request by request: Python cannot read every document that PostgreSQL takes.
+select
+    request.id,
+    sized.fits,
+    case when sized.fits then request.source end as source,
+    case when sized.fits then request.scope::text end as scope,
+    case when sized.fits then request.platforms end as platforms,
+    case when sized.fits then request.schedule end as schedule,
+    request.created_at < now() - make_interval(secs => %(patience)s) as out_of_patience
+from measurement_jobs as request
+-- The limit keeps the planner from computing the size once for each use.
+cross join
+    lateral (
+        select measurement_job_bytes(request.source, request.scope, request.platforms, request.schedule) <= %(max_bytes)s as fits
+        limit 1
+    ) as sized
+where request.id = any(%(jobs)s);
 
 -- name: waiting_count
 select count(*) as waiting
@@ -74,17 +116,42 @@ from (
     limit %(limit)s
 ) as counted;
 
--- name: begin_attempt
--- Counted, and committed, before the request is worked on: one that kills its process is given up after a few.
-update measurement_jobs
+-- name: begin_attempts
+-- Counted, and committed, before the requests are read: one that kills its process is given up after a few. Locked in the order of
+-- their ids, which prevents deadlocks.
+with locked as materialized (
+    select id
+    from measurement_jobs
+    where id = any(%(jobs)s) and state = %(state)s
+    order by id
+    for update
+)
+
+update measurement_jobs as request
 set
-    attempts = attempts + 1,
-    run_id = %(run)s
-where id = %(job)s and state = any(%(states)s)
-returning attempts;
+    attempts = request.attempts + 1,
+    run_id = coalesce(%(run)s, request.run_id)
+from locked
+where request.id = locked.id
+returning request.id, request.attempts;
+
+-- name: end_attempts
+-- Reading these did no harm: what comes next counts by itself.
+with locked as materialized (
+    select id
+    from measurement_jobs
+    where id = any(%(jobs)s) and state = %(state)s and attempts > 0
+    order by id
+    for update
+)
+
+update measurement_jobs as request
+set attempts = request.attempts - 1
+from locked
+where request.id = locked.id;
 
 -- name: lock
--- Still as it was when it was read? Whoever comes second waits here, and then finds that it is not.
+-- Still as it was when it was chosen? A second one that works on it waits here, and then finds that it is not.
 select id
 from measurement_jobs
 where id = %(job)s and state = %(state)s
@@ -350,7 +417,7 @@ where request.state = 'accepted' and decision.verdict = 'denied';
 select
     request.id,
     request.account,
-    request.source,
+    left(request.source, %(shown)s) as source,
     request.state,
     request.status_code,
     request.error,
@@ -369,9 +436,9 @@ limit %(limit)s;
 select
     id,
     account,
-    source,
-    scope::text as scope,
-    schedule,
+    left(source, %(shown)s) as source,
+    case when measurement_job_bytes(source, scope, platforms, schedule) <= %(max_bytes)s then scope::text end as scope,
+    left(schedule, %(shown)s) as schedule,
     state,
     status_code,
     error,
@@ -514,9 +581,9 @@ where id = %(job)s and account = %(account)s;
 select
     request.id,
     request.account,
-    request.source,
-    request.scope::text as scope,
-    request.platforms,
+    left(request.source, %(shown)s) as source,
+    case when sized.fits then request.scope::text end as scope,
+    case when sized.fits then request.platforms end as platforms,
     request.state,
     request.status_code,
     request.error,
@@ -524,7 +591,7 @@ select
     request.asked,
     request.enqueued,
     request.skipped,
-    request.schedule,
+    left(request.schedule, %(shown)s) as schedule,
     request.idempotency_key,
     request.snapshot,
     request.estimated_cost_usd,
@@ -554,11 +621,16 @@ select
         where ledger.job = request.id and ledger.billable is distinct from false
     ) as hits
 from measurement_jobs as request
+cross join
+    lateral (
+        select measurement_job_bytes(request.source, request.scope, request.platforms, request.schedule) <= %(max_bytes)s as fits
+        limit 1
+    ) as sized
 left join measurement_job_songs as asked on request.id = asked.job
 left join songstats_backfill_queue as queue on asked.song = queue.song
 left join playcount_snapshots as captured on request.snapshot = captured.id
 where request.id = %(job)s and request.account = coalesce(%(account)s, request.account)
-group by request.id, captured.id;
+group by request.id, captured.id, sized.fits;
 
 -- name: estimate
 -- What a set of recordings would cost: nothing is changed.

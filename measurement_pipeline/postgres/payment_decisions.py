@@ -1,5 +1,6 @@
 """What Stripe last said of an account. Only answers are kept; an unknown has nowhere to go. Statements: `accounts.sql`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
@@ -33,10 +34,7 @@ class PaymentDecisions:
     def open_checkout(self, account: UUID) -> tuple[str, datetime] | None:
         """The checkout page that a denied account was last given, if it stays open for a while: its URL and when it closes."""
         with connect(self.database_url) as connection:
-            found = connection.execute(
-                _SQL["open_checkout"], {"account": account, "margin": CHECKOUT_MARGIN.total_seconds()}
-            ).fetchone()
-        return None if found is None else (found["checkout_url"], found["checkout_expires_at"])
+            return open_checkout(connection, account)
 
     def customer(self, account: UUID) -> str | None:
         """The account's Stripe customer, once known."""
@@ -65,9 +63,23 @@ class PaymentDecisions:
 
 def fresh(connection: Connection, account: UUID) -> Decision | None:
     """An allowed decision that may still be spent on, by the database's clock."""
-    parameters = {"account": account, "allowed_serves": ALLOWED_SERVES.total_seconds()}
-    found = connection.execute(_SQL["fresh"], parameters).fetchone()
-    return None if found is None else Decision(Verdict.ALLOWED, f"a card was on file at {found['checked_at']}")
+    return fresh_of(connection, [account]).get(account)
+
+
+def fresh_of(connection: Connection, accounts: Iterable[UUID]) -> dict[UUID, Decision]:
+    """The allowed decisions about `accounts` that may still be spent on; an account without one is not there."""
+    parameters = {"accounts": list(accounts), "allowed_serves": ALLOWED_SERVES.total_seconds()}
+    return {
+        row["account"]: Decision(Verdict.ALLOWED, f"a card was on file at {row['checked_at']}")
+        for row in connection.execute(_SQL["fresh"], parameters)
+    }
+
+
+def open_checkout(connection: Connection, account: UUID) -> tuple[str, datetime] | None:
+    """The checkout page that a denied account was last given, if it stays open for a while: its URL and when it closes."""
+    parameters = {"account": account, "margin": CHECKOUT_MARGIN.total_seconds()}
+    found = connection.execute(_SQL["open_checkout"], parameters).fetchone()
+    return None if found is None else (found["checkout_url"], found["checkout_expires_at"])
 
 
 def ensure_account(connection: Connection, account: UUID, *, name: str | None = None) -> None:

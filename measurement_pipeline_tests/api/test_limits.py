@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from measurement_pipeline.api.jobs import AT_WORK
-from measurement_pipeline.api.limits import MAX_BODY_BYTES, Allowance
+from measurement_pipeline.api.limits import Allowance
 from measurement_pipeline.api.problems import DATABASE_AWAY, TOO_LONG
+from measurement_pipeline.domain.measurement_job import MAX_REQUEST_BYTES
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Front, Open, listening
@@ -50,7 +51,7 @@ def test_an_allowance_fills_steadily_and_no_further_than_a_minute():
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_body_that_is_too_long_is_a_413(front: Front, announced: bool):
     client = front.client()
-    body = b'"' + b"x" * MAX_BODY_BYTES + b'"'
+    body = b'"' + b"x" * MAX_REQUEST_BYTES + b'"'
     content = body if announced else (body[at : at + 65_536] for at in range(0, len(body), 65_536))
     answer = client.post(JOBS, content=content, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["status"]) == (413, "error")

@@ -434,7 +434,7 @@ def test_a_request_that_kills_its_process_is_given_up_and_goes_last_until_then(d
     request = next(request for request in open_round(desk.database_url).requests if request.id == killer)
     with connect(desk.database_url) as connection:
         for attempt in range(1, MAX_INTAKE_ATTEMPTS + 1):
-            assert measurement_jobs.begin_attempt(connection, request, run="killed") == attempt
+            assert measurement_jobs.begin_attempts(connection, [request], run="killed") == {killer: attempt}
     assert [request.id for request in open_round(desk.database_url).requests] == [other, killer]
     desk.take(paid)
     row = desk.job(killer)
@@ -509,7 +509,7 @@ def test_requests_that_reopen_the_same_exhausted_rows_at_once_count_each_once(de
     jobs = [desk.ask({"isrcs": songs[::step]}) for step in (1, -1, 1, -1)]
     opened = open_round(desk.database_url)
     decisions = ask_about_payment(opened, paid)
-    rounds = [type(opened)([request], opened.readings) for request in opened.requests]
+    rounds = [type(opened)([request], opened.accounts) for request in opened.requests]
     threads = [
         threading.Thread(target=take_in, args=(desk.database_url, one, decisions), kwargs={"run": f"r{n}"})
         for n, one in enumerate(rounds)

@@ -16,10 +16,12 @@ from measurement_pipeline_tests.postgres.conftest import Tables, isrcs
 def test_a_submitted_request_waits_with_the_defaults_of_a_client(connection: Connection):
     account = uuid4()
     job = jobs.submit(connection, account=account, source="historical", scope={"isrcs": isrcs(1)})
-    (waiting,) = jobs.waiting(connection, states=[State.QUEUED], limit=10)
-    assert (waiting.id, waiting.account, waiting.source) == (job, account, "historical")
-    assert (waiting.scope, waiting.platforms, waiting.out_of_patience) == ({"isrcs": isrcs(1)}, ["spotify"], False)
-    assert jobs.waiting(connection, states=[State.PAYMENT_REQUIRED], limit=10) == []
+    (waiting,) = jobs.waiting(connection, state=State.QUEUED, limit=10)
+    assert (waiting.id, waiting.account, waiting.is_historical, waiting.attempts) == (job, account, True, 0)
+    document = jobs.document(connection, waiting)
+    assert (document.source, document.scope, document.platforms) == ("historical", {"isrcs": isrcs(1)}, ["spotify"])
+    assert (document.fits, document.out_of_patience) == (True, False)
+    assert jobs.waiting(connection, state=State.PAYMENT_REQUIRED, limit=10) == []
 
 
 def test_a_request_whose_time_has_not_come_does_not_wait_for_intake(connection: Connection):
@@ -29,7 +31,7 @@ def test_a_request_whose_time_has_not_come_does_not_wait_for_intake(connection: 
     assert jobs.waiting_count(connection, limit=10) == 4
     connection.execute("update measurement_jobs set not_before = now() + interval '1 minute'")
     assert jobs.waiting_count(connection, limit=10) == 0
-    assert jobs.waiting(connection, states=[State.QUEUED], limit=10) == []
+    assert jobs.waiting(connection, state=State.QUEUED, limit=10) == []
 
 
 @pytest.mark.parametrize(
@@ -113,11 +115,12 @@ def test_a_request_that_python_cannot_read_is_shown_as_it_stands(connection: Con
         "insert into measurement_jobs (account, scope)"
         " values (gen_random_uuid(), (repeat('[', 3000) || repeat(']', 3000))::jsonb)"
     )
-    (waiting,) = jobs.waiting(connection, states=[State.QUEUED], limit=1)
-    assert waiting.scope == "[" * 3000 + "]" * 3000
+    (waiting,) = jobs.waiting(connection, state=State.QUEUED, limit=1)
+    scope = jobs.document(connection, waiting).scope
+    assert scope == "[" * 3000 + "]" * 3000
     shown = jobs.show(connection, waiting.id)
     assert shown is not None
-    assert shown["scope"] == waiting.scope
+    assert shown["scope"] == scope
 
 
 def test_the_latest_requests_come_first(connection: Connection):
@@ -176,9 +179,9 @@ def test_a_postponed_request_keeps_its_state_and_gets_its_attempt_back_where_it_
     connection: Connection,
 ):
     job = jobs.submit(connection, account=uuid4(), source="historical", scope={})
-    (request,) = jobs.waiting(connection, states=[State.QUEUED], limit=1)
+    (request,) = jobs.waiting(connection, state=State.QUEUED, limit=1)
     for back, left in ((True, 0), (False, 1), (True, 1)):
-        jobs.begin_attempt(connection, request, run="r")
+        jobs.begin_attempts(connection, [request], run="r")
         jobs.postpone(connection, request, seconds=300, error="why", attempt_back=back)
         shown = jobs.show(connection, job)
         assert shown is not None
@@ -190,7 +193,7 @@ def test_a_postponed_request_keeps_its_state_and_gets_its_attempt_back_where_it_
 
 def test_whoever_comes_second_waits_and_finds_the_request_answered(connection: Connection, tables: Tables):
     jobs.submit(connection, account=uuid4(), source="historical", scope={})
-    (request,) = jobs.waiting(connection, states=[State.QUEUED], limit=1)
+    (request,) = jobs.waiting(connection, state=State.QUEUED, limit=1)
     found: list[bool] = []
 
     def come_second() -> None:
@@ -206,4 +209,4 @@ def test_whoever_comes_second_waits_and_finds_the_request_answered(connection: C
         jobs.answer(connection, request, state=State.REJECTED, status_code=400, error="no")
     second.join()
     assert found == [False]
-    assert jobs.begin_attempt(connection, request, run="late") is None
+    assert jobs.begin_attempts(connection, [request], run="late") == {}

@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""Bound the size of a request, and index waiting requests by account, so that intake can serve accounts in turn."""
 
 from pathlib import Path
 

@@ -1,0 +1,268 @@
+"""No account delays another one, no request is too large to answer, and a hundred requests cost a hundred commits."""
+
+import json
+import pickle
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import UUID, uuid4
+
+import pytest
+from psycopg.errors import CheckViolation
+
+from measurement_pipeline.domain.measurement_job import MAX_LISTED, MAX_REQUEST_BYTES, TOO_LARGE, State
+from measurement_pipeline.domain.payment import Decision
+from measurement_pipeline.intake.take_in import MAX_INTAKE_ATTEMPTS, ask_about_payment, open_round, take_in
+from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
+from measurement_pipeline.postgres.sql import statements
+from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.intake.conftest import Desk, isrcs
+
+Check = Callable[[UUID], Decision]
+
+
+def chosen(desk: Desk, **options: int) -> list[UUID]:
+    return [request.id for request in open_round(desk.database_url, **options).requests]
+
+
+@contextmanager
+def before_there_was_a_limit(desk: Desk) -> Iterator[None]:
+    """What is inserted here is as an older version took it."""
+    desk.sql("alter table measurement_jobs disable trigger measurement_jobs_request_size")
+    yield
+    desk.sql("alter table measurement_jobs enable trigger measurement_jobs_request_size")
+
+
+def scope_of_bytes(size: int) -> dict[str, list[str]]:
+    """An album scope whose text in the table has exactly so many bytes."""
+    count = MAX_LISTED
+    room = size - len(json.dumps({"album_ids": [""] * count}))
+    each, more = divmod(room, count)
+    return {"album_ids": ["a" * (each + (number < more)) for number in range(count)]}
+
+
+# --- each account in turn -------------------------------------------------------------------------------------------------
+
+
+def test_accounts_are_served_in_turn_however_many_requests_one_has(desk: Desk):
+    many, few, late = uuid4(), uuid4(), uuid4()
+    of_many = [desk.ask({"isrcs": isrcs(1)}, account=many) for _ in range(20)]
+    of_few = [desk.ask({"isrcs": isrcs(1)}, account=few) for _ in range(2)]
+    of_late = [desk.ask({"isrcs": isrcs(1)}, account=late, source="current")]
+    expected = [of_many[0], of_few[0], of_late[0], of_many[1], of_few[1], of_many[2], of_many[3]]
+    assert chosen(desk, limit=7) == expected
+    assert chosen(desk, limit=2) == expected[:2]
+
+
+def test_a_round_asks_about_no_more_accounts_than_its_limit_and_takes_all_requests_of_these(desk: Desk, paid: Check):
+    first, second, third = uuid4(), uuid4(), uuid4()
+    asked = [desk.ask({"isrcs": isrcs(1)}, account=account) for account in (first, second, third, first, second)]
+    assert chosen(desk, accounts=2) == [asked[0], asked[1], asked[3], asked[4]]
+    opened = open_round(desk.database_url, accounts=2)
+    assert opened.accounts == [first, second]
+    take_in(desk.database_url, opened, ask_about_payment(opened, paid), run="one")
+    assert chosen(desk, accounts=2) == [asked[2]]
+
+
+def test_choosing_among_many_thousand_requests_reads_one_index_and_no_table(desk: Desk):
+    desk.sql(
+        # No triggers, which would take longer; and committed for good, or a vacuum marks nothing as visible to all.
+        "set session_replication_role = replica; set synchronous_commit = on;"
+        " insert into measurement_jobs (account, source, scope)"
+        " select case when n <= 39000 then md5('many') else md5(n::text) end::uuid, 'historical', '{}'"
+        " from generate_series(1, 40000) as n"
+    )
+    desk.sql("vacuum analyze measurement_jobs")
+    with connect(desk.database_url) as connection:
+        plan = connection.execute(
+            "explain (analyze, buffers, format json) " + statements("measurement_jobs")["waiting"],
+            {"state": "queued", "limit": 1_000},
+        ).fetchone()
+    assert plan is not None
+    (root,) = plan["QUERY PLAN"]
+    nodes = list(walk(root["Plan"]))
+    scans = {(node["Node Type"], node.get("Index Name")) for node in nodes if "Relation Name" in node}
+    assert scans == {("Index Only Scan", "measurement_jobs_waiting"), ("Index Scan", "measurement_jobs_pkey")}
+    (reading,) = [node for node in nodes if node["Node Type"] == "Index Only Scan"]
+    assert reading["Heap Fetches"] == 0
+    # The requests that are chosen are looked up by their key: a few blocks each, whatever waits.
+    assert root["Plan"]["Shared Hit Blocks"] + root["Plan"]["Shared Read Blocks"] < 1_000 * 4 + 2_000
+    assert len(set(chosen(desk, limit=1_000))) == 1_000
+
+
+def walk(node: dict) -> Iterator[dict]:
+    yield node
+    for below in node.get("Plans", []):
+        yield from walk(below)
+
+
+def test_a_hundred_requests_cost_one_commit_each_and_few_connections(desk: Desk, paid: Check):
+    accounts = [uuid4() for _ in range(10)]
+    for number in range(100):
+        desk.ask({"isrcs": isrcs(1, start=number)}, account=accounts[number % 10])
+    opened = open_round(desk.database_url)
+    decisions = ask_about_payment(opened, paid)
+    counted = "select sessions, xact_commit from pg_stat_database where datname = current_database()"
+
+    def settled_count() -> dict:
+        # The statistics of a session are added when it ends.
+        until(
+            lambda: (
+                desk.sql("select count(*) as n from pg_stat_activity where datname = current_database()")[0]["n"] == 1
+            )
+        )
+        return desk.sql(counted)[0]
+
+    before = settled_count()
+    taken = take_in(desk.database_url, opened, decisions, run="one")
+    until(lambda: settled_count()["xact_commit"] >= before["xact_commit"] + 100)
+    after = settled_count()
+    assert {one.state for one in taken} == {State.ACCEPTED}
+    looked = after["sessions"] - before["sessions"] - 1
+    assert after["xact_commit"] - before["xact_commit"] - 2 * looked < 150
+
+
+# --- large requests -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "(account, scope) values (gen_random_uuid(), to_jsonb(repeat('x', 1048575)))",
+        "(account, source) values (gen_random_uuid(), repeat('x', 1048577))",
+        "(account, schedule) values (gen_random_uuid(), repeat('x', 1048577))",
+        "(account, platforms) values (gen_random_uuid(), array[repeat('x', 1048577)])",
+        "(account, scope) values (gen_random_uuid(), (select jsonb_agg(n) from generate_series(1, 3000000) as n))",
+    ],
+    ids=["scope", "source", "schedule", "platforms", "a very large scope"],
+)
+def test_a_request_that_is_too_large_is_refused_at_insert_by_name_with_what_to_do(desk: Desk, columns: str):
+    with pytest.raises(CheckViolation, match=r"is too large: at most 1048576 bytes") as refused:
+        desk.sql(f"insert into measurement_jobs {columns}")
+    assert refused.value.diag.constraint_name == "measurement_jobs_request_size"
+    assert "catalog_id" in (refused.value.diag.message_hint or "")
+
+
+def test_a_client_cannot_get_round_the_limit_by_its_search_path(desk: Desk):
+    desk.sql("create schema evil")
+    desk.sql("create function evil.octet_length(text) returns int language sql as 'select 1'")
+    with pytest.raises(CheckViolation):
+        desk.sql(
+            "set search_path = evil, public, pg_catalog;"
+            " insert into measurement_jobs (account, source) values (gen_random_uuid(), repeat('x', 1048577))"
+        )
+
+
+def test_the_table_and_the_domain_have_the_same_limit(desk: Desk):
+    room = MAX_REQUEST_BYTES - len("historical") - len("once") - len("{spotify}")
+    job = desk.ask(scope_of_bytes(room))
+    (row,) = desk.sql(
+        "select measurement_job_bytes(source, scope, platforms, schedule) as size from measurement_jobs where id = %s",
+        job,
+    )
+    assert row["size"] == MAX_REQUEST_BYTES
+    with pytest.raises(CheckViolation):
+        desk.ask(scope_of_bytes(room + 1))
+
+
+def test_the_largest_requests_and_larger_ones_of_older_versions_are_answered_beside_others(desk: Desk, paid: Check):
+    greedy = uuid4()
+    largest = [desk.ask(scope_of_bytes(MAX_REQUEST_BYTES - 100), account=greedy) for _ in range(40)]
+    with before_there_was_a_limit(desk):
+        larger = [
+            desk.ask({"album_ids": ["x" * 1000] * 4_000}, account=greedy),
+            desk.ask({"isrcs": ["AA6Q72000047"] * 200_000}, account=greedy, source="current"),
+            desk.ask({"isrcs": isrcs(1)}, account=greedy, source="x" * 3_000_000),
+        ]
+    small = desk.ask({"isrcs": isrcs(1)})
+    tracemalloc.start()
+    opened = open_round(desk.database_url)
+    taken = take_in(desk.database_url, opened, ask_about_payment(opened, paid), run="one")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [one.id for one in taken].index(small) == 1, "the other account is served in turn"
+    assert desk.job(small)["state"] == "accepted"
+    assert {desk.job(job)["error"] for job in larger} == {TOO_LARGE}
+    assert {desk.job(job)["status_code"] for job in [*largest, *larger]} == {400}
+    assert peak < 16 * MAX_REQUEST_BYTES, "one request is in memory at a time"
+    assert len(pickle.dumps(opened)) < 20_000, "between ops a round is a file"
+    assert {row["attempts"] for row in desk.sql("select attempts from measurement_jobs")} == {0}
+
+
+def test_a_longer_list_than_over_http_is_refused_before_it_is_read(desk: Desk, paid: Check):
+    job = desk.ask({"isrcs": ["x"] * (MAX_LISTED + 1)})
+    desk.take(paid)
+    row = desk.job(job)
+    assert (row["state"], row["status_code"]) == ("rejected", 400)
+    assert row["error"].startswith("At most 10,000 in a request, got 10,001")
+
+
+def test_the_sweep_reads_one_unpaid_request_at_a_time_and_larger_ones_are_refused(desk: Desk, paid: Check):
+    unpaid = [desk.ask(scope_of_bytes(MAX_REQUEST_BYTES - 100)) for _ in range(10)]
+    with before_there_was_a_limit(desk):
+        larger = desk.ask({"album_ids": ["x" * 1000] * 4_000})
+    desk.sql("update measurement_jobs set state = 'payment_required'")
+    tracemalloc.start()
+    desk.take(paid, unpaid=True, limit=10_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert {desk.job(job)["status_code"] for job in [*unpaid, larger]} == {400}
+    assert desk.job(larger)["error"] == TOO_LARGE
+    assert peak < 16 * MAX_REQUEST_BYTES
+
+
+# --- requests that end the process ----------------------------------------------------------------------------------------
+
+
+def test_an_attempt_is_counted_before_a_request_is_read_and_taken_back_once_it_was(desk: Desk):
+    """PostgreSQL ends the session of whoever reads this request, as a process that runs out of memory ends."""
+    job, other = desk.ask({"isrcs": isrcs(1)}), desk.ask({"isrcs": isrcs(2)})
+    open_round(desk.database_url)
+    assert (desk.job(job)["attempts"], desk.job(other)["attempts"]) == (0, 0)
+    reading_kills(desk, job)
+    with pytest.raises(DatabaseUnavailable):
+        open_round(desk.database_url)
+    assert (desk.job(job)["attempts"], desk.job(other)["attempts"]) == (1, 1), "either may have done it"
+
+
+def test_a_request_whose_reading_kills_is_failed_after_its_attempts_and_the_others_are_answered_first(
+    desk: Desk, paid: Check
+):
+    killer, *others = (desk.ask({"isrcs": isrcs(1, start=number)}) for number in range(4))
+    reading_kills(desk, killer)
+    deaths = 0
+    for _ in range(MAX_INTAKE_ATTEMPTS + 1):
+        try:
+            desk.take(paid)
+        except DatabaseUnavailable:
+            deaths += 1
+        if deaths == 3:  # in a group, first of those that are suspected, and then behind all of them
+            assert {desk.job(job)["state"] for job in others} == {"accepted"}
+    row = desk.job(killer)
+    assert (row["state"], row["error"]) == ("failed", "given up after 5 attempts: no attempt came to an end")
+    assert deaths == MAX_INTAKE_ATTEMPTS
+    assert {desk.job(job)["state"] for job in others} == {"accepted"}
+
+
+def reading_kills(desk: Desk, job: UUID) -> None:
+    """Have the database end the session that reads the request."""
+    desk.sql(
+        "create or replace function measurement_job_bytes(source text, scope jsonb, platforms text[], schedule text)"
+        " returns bigint language plpgsql as $$ begin"
+        f" if scope = (select j.scope from measurement_jobs as j where j.id = '{job}') then"
+        " perform pg_terminate_backend(pg_backend_pid()); end if; return 0; end $$"
+    )
+
+
+def test_a_request_that_postgresql_cannot_hand_out_is_put_off_and_holds_nobody_up(desk: Desk, paid: Check):
+    bad, good = desk.ask({"isrcs": isrcs(1)}), desk.ask({"isrcs": isrcs(1, start=1)})
+    desk.sql(
+        "create or replace function measurement_job_bytes(source text, scope jsonb, platforms text[], schedule text)"
+        " returns bigint language plpgsql as $$ begin"
+        f" if scope = (select j.scope from measurement_jobs as j where j.id = '{bad}') then"
+        " raise exception 'out of memory' using errcode = '53200'; end if; return 0; end $$"
+    )
+    desk.take(paid)
+    assert desk.job(good)["state"] == "accepted"
+    row = desk.job(bad)
+    assert (row["state"], row["attempts"], row["error"]) == ("queued", 1, "out of memory")
