@@ -6,6 +6,7 @@ What a person decides (requeue, closing a breaker) is `overrides`; asking the ve
 from dataclasses import dataclass
 
 from measurement_pipeline.backfill import probe
+from measurement_pipeline.backfill.reconcile import reconcile
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.domain.payment import Verdict
@@ -16,7 +17,10 @@ from measurement_pipeline.songstats.historic_stats import PARSER_VERSION
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How many of each were put right. `breaker` says how a key breaker's probe went, where one was open."""
+    """How many of each were put right. `breaker` says how a key breaker's probe went, where one was open.
+
+    `returned`: hits of unknown outcome that Songstats did not bill; `reconciliation` says how that was found, or why nothing was.
+    """
 
     transient: int
     malformed: int
@@ -24,6 +28,8 @@ class Swept:
     reservations: int
     jobs_settled: int
     accounts_allowed_again: int
+    returned: int
+    reconciliation: str
     breaker: str | None
 
 
@@ -36,14 +42,18 @@ def sweep(terms: Terms, means: Means) -> Swept:
     with connect(terms.database_url) as connection, connection.transaction():
         run_heartbeats.forget(connection)
         transient, malformed = backfill_queue.reclaim(connection, terms.rules, parser_version=PARSER_VERSION)
-        return Swept(
-            transient=transient,
-            malformed=malformed,
-            exhausted=backfill_queue.exhaust(connection, terms.rules),
-            reservations=songstats_ledger.settle_open(
-                connection, claim_timeout_seconds=terms.rules.claim_timeout_seconds
-            ),
-            jobs_settled=len(measurement_jobs.settle(connection)),
-            accounts_allowed_again=len(allowed),
-            breaker=breaker,
-        )
+        exhausted = backfill_queue.exhaust(connection, terms.rules)
+        reservations = songstats_ledger.settle_open(connection, claim_timeout_seconds=terms.rules.claim_timeout_seconds)
+        jobs_settled = len(measurement_jobs.settle(connection))
+    reconciled = reconcile(terms, means)
+    return Swept(
+        transient=transient,
+        malformed=malformed,
+        exhausted=exhausted,
+        reservations=reservations,
+        jobs_settled=jobs_settled,
+        accounts_allowed_again=len(allowed),
+        returned=reconciled.returned,
+        reconciliation=reconciled.why,
+        breaker=breaker,
+    )

@@ -18,6 +18,8 @@ _IN_WORDS = {
     "reservations": "hits settled as unknown",
     "jobs_settled": "requests settled",
     "accounts_allowed_again": "accounts with a card again",
+    "returned": "hits returned to the budget",
+    "reconciliation": "hits of unknown outcome",
     "breaker": "breaker",
     "unpaid_looked_at": "unpaid requests looked at",
     "unpaid_accepted": "of these accepted",

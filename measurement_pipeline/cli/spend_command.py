@@ -172,7 +172,8 @@ def _say_facts(
                 else f"{total.unknown:,}: the vendor alone knows whether it counted them; the budget does",
                 "cost nothing": None
                 if not total.cost_nothing
-                else f"{counted(total.cost_nothing, 'call')}: 429, an answered 5xx, a refused key, or never sent",
+                else f"{counted(total.cost_nothing, 'call')}: 429, an answered 5xx, a refused key, never sent, "
+                "or not billed by Songstats' own count",
                 "budget (all accounts)": output.budget(budget),
                 "frees": _frees(budget, frees),
                 "queue": _queue(queue, ahead, budget, paused=paused),

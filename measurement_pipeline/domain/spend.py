@@ -17,8 +17,12 @@ K = TypeVar("K")
 
 NOT_READ_YET = "kept, not read yet"
 IN_THE_AIR = "in the air"
-CAUSES = (*(cause.value for cause in Cause), NOT_READ_YET, IN_THE_AIR)
-"""Every cause there is, in the order in which they are told. The last two are of calls whose cause is still to come."""
+NOT_BILLED = "not billed (reconciled)"
+CAUSES = (*(cause.value for cause in Cause), NOT_BILLED, NOT_READ_YET, IN_THE_AIR)
+"""Every cause there is, in the order in which they are shown. The last two are of calls whose cause is still to come.
+
+`NOT_BILLED` takes the place of the cause of a call of unknown outcome once the vendor's own count shows that it was not billed.
+"""
 
 _CENT = Decimal("0.01")
 
@@ -79,7 +83,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class VendorMonth:
-    """What the vendor says it counted in its current month. None: not known, which is never 0.
+    """What the vendor says it counted in its current month, and requests in the one before. None: not known, which is never 0.
 
     `detail` is one line for a person, where something is not known.
     """
@@ -88,6 +92,7 @@ class VendorMonth:
     objects: int | None = None
     bill: Decimal | None = None
     detail: str = ""
+    previous_requests: int | None = None
 
 
 def hits_per_recording(hits: int, settled: int) -> float | None:

@@ -138,8 +138,8 @@ update (
 )
 on apify_runs to measurement_pipeline;
 
--- What was spent and what it brought: written once. A hit is settled, a response is marked as read.
-grant select, insert, update (settled_at, status_code, billable, reason) on songstats_quota_ledger to measurement_pipeline;
+-- What was spent and what it brought: written once. A hit is settled, or reconciled; a response is marked as read.
+grant select, insert, update (settled_at, status_code, billable, reason, reconciled_at) on songstats_quota_ledger to measurement_pipeline;
 -- The ledger's number is written over itself by a second try, which so finds the first one's row.
 grant select, insert, update (ledger, parser_version) on songstats_responses to measurement_pipeline;
 grant select, insert on song_measurements to measurement_pipeline;

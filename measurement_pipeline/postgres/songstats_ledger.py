@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from measurement_pipeline.domain.backfill_queue import CAUSES_READ, pause_seconds, seconds_before_probe
 from measurement_pipeline.domain.outcome import Cause
 from measurement_pipeline.domain.payment import ALLOWED_SERVES
+from measurement_pipeline.domain.reconciliation import EAST, WEST, LedgerLook, MonthOfLedger
 from measurement_pipeline.domain.wording import utc
 from measurement_pipeline.postgres.backfill_queue import Claim
 from measurement_pipeline.postgres.database import AsyncConnection, Connection
@@ -262,6 +263,29 @@ async def take_call_slots(connection: AsyncConnection, calls: int, *, requests_p
 def settle_open(connection: Connection, *, claim_timeout_seconds: float) -> int:
     """Settle reservations whose claim is over as unknown; how many there were."""
     return len(connection.execute(_SQL["settle_open"], {"claim_timeout": claim_timeout_seconds}).fetchall())
+
+
+def look(connection: Connection, *, now: datetime | None = None) -> LedgerLook:
+    """The ledger as the vendor's monthly counts are held against it; `now`: as if it were then."""
+    parameters = {"now": now, "east": EAST.total_seconds(), "west": WEST.total_seconds()}
+    row = _one(connection.execute(_SQL["look"], parameters).fetchone())
+    return LedgerLook(
+        current=MonthOfLedger(row.pop("billed"), row.pop("unknown")),
+        previous=MonthOfLedger(row.pop("previous_billed"), row.pop("previous_unknown")),
+        **row,
+    )
+
+
+def lock_reservations(connection: Connection) -> None:
+    """Let no hit be reserved until the end of this transaction. Raises `DatabaseUnavailable` after 30 s without the lock."""
+    connection.execute(_SQL["reserve_patience"])
+    connection.execute(_SQL["reserve_lock"])
+
+
+def settle_unbilled(connection: Connection, *, since: datetime, until: datetime, calls: int) -> list[int]:
+    """Settle the oldest `calls` of unknown outcome, reserved in that time, as not billed: their ledger ids."""
+    parameters = {"since": since, "until": until, "calls": calls}
+    return [row["id"] for row in connection.execute(_SQL["settle_unbilled"], parameters)]
 
 
 def _one(row: dict[str, Any] | None) -> dict[str, Any]:

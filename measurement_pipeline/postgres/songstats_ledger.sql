@@ -195,7 +195,8 @@ settled as (
         settled_at = clock_timestamp(),
         status_code = answered.status_code,
         billable = answered.billable,
-        reason = answered.reason
+        reason = answered.reason,
+        reconciled_at = null
     from answered
     where ledger.id = answered.ledger
     returning ledger.id, ledger.song
@@ -447,4 +448,81 @@ set
     reason = 'crashed: unknown'
 from orphan
 where ledger.id = orphan.id
+returning ledger.id;
+
+-- name: look
+-- What the vendor's counts of this month and the last one are held against. Months are of UTC; `near_…` are hits so close to the
+-- beginning of one that another time zone may count them to the month before.
+with clock as (
+    select coalesce(%(now)s::timestamptz, clock_timestamp()) as now
+),
+
+edges as (
+    select
+        clock.now,
+        date_trunc('month', clock.now at time zone 'UTC') at time zone 'UTC' as this_month,
+        (date_trunc('month', clock.now at time zone 'UTC') - interval '1 month') at time zone 'UTC' as last_month,
+        (date_trunc('month', clock.now at time zone 'UTC') + interval '1 month') at time zone 'UTC' as next_month
+    from clock
+)
+
+select
+    edges.now,
+    edges.last_month as previous_month_begins,
+    edges.this_month as month_begins,
+    edges.next_month as next_month_begins,
+    count(*) filter (where ledger.reserved_at >= edges.this_month and ledger.billable) as billed,
+    count(*) filter (
+        where ledger.reserved_at >= edges.this_month and ledger.billable is null and ledger.settled_at is not null
+    ) as unknown,
+    count(*) filter (
+        where ledger.reserved_at >= edges.last_month and ledger.reserved_at < edges.this_month and ledger.billable
+    ) as previous_billed,
+    count(*) filter (
+        where
+        ledger.reserved_at >= edges.last_month
+        and ledger.reserved_at < edges.this_month
+        and ledger.billable is null
+        and ledger.settled_at is not null
+    ) as previous_unknown,
+    count(*) filter (
+        where
+        ledger.billable is distinct from false
+        and ledger.reserved_at >= edges.this_month - make_interval(secs => %(east)s)
+        and ledger.reserved_at < edges.this_month + make_interval(secs => %(west)s)
+    ) as near_month,
+    count(*) filter (
+        where
+        ledger.billable is distinct from false
+        and ledger.reserved_at >= edges.last_month - make_interval(secs => %(east)s)
+        and ledger.reserved_at < edges.last_month + make_interval(secs => %(west)s)
+    ) as near_previous,
+    (select count(*) from songstats_quota_ledger as open_call where open_call.settled_at is null) as open_calls,
+    max(greatest(ledger.reserved_at, ledger.settled_at)) as last_call_at,
+    (select coalesce(max(id), 0) from songstats_quota_ledger) as calls_ever
+from edges
+left join songstats_quota_ledger as ledger on ledger.reserved_at >= edges.last_month - make_interval(secs => %(east)s)
+group by edges.now, edges.last_month, edges.this_month, edges.next_month;
+
+-- name: settle_unbilled
+-- The oldest of a window's calls of unknown outcome: those that are kept go on counting for longer. Their reason stays.
+with unbilled as (
+    select id
+    from songstats_quota_ledger
+    where
+        billable is null
+        and settled_at is not null
+        and reserved_at >= %(since)s
+        and reserved_at < %(until)s
+    order by reserved_at, id
+    limit %(calls)s
+    for update
+)
+
+update songstats_quota_ledger as ledger
+set
+    billable = false,
+    reconciled_at = clock_timestamp()
+from unbilled
+where ledger.id = unbilled.id
 returning ledger.id;

@@ -8,6 +8,7 @@ with calls as (
         ledger.song,
         ledger.account,
         case
+            when ledger.reconciled_at is not null then 'not billed (reconciled)'
             when ledger.settled_at is null then 'in the air'
             -- A 200 whose run died before it could be read: it is there, and will be read without another hit.
             when ledger.reason is null then 'kept, not read yet'

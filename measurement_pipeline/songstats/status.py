@@ -15,7 +15,7 @@ _LARGEST = 10**12
 
 
 def read(answer: Answer) -> VendorMonth:
-    """The current month's requests, objects and bill, each as far as it can be read."""
+    """The current month's requests, objects and bill, and the previous month's requests, each as far as it can be read."""
     if answer.status_code is None or answer.failure is not None:
         return VendorMonth(detail=f"{answer.failure}: {answer.detail}")
     if answer.status_code != HTTPStatus.OK:
@@ -31,7 +31,8 @@ def read(answer: Answer) -> VendorMonth:
     requests, objects = _count(found["requests"]), _count(found["requested_objects"])
     bill = _amount(found["bill"])
     unread = [name for name, value in zip(found, (requests, objects, bill), strict=True) if value is None]
-    return VendorMonth(requests, objects, bill, f"`current_month_total_{unread[0]}` cannot be read" if unread else "")
+    detail = f"`current_month_total_{unread[0]}` cannot be read" if unread else ""
+    return VendorMonth(requests, objects, bill, detail, _count(status.get("previous_month_total_requests")))
 
 
 def _count(value: object) -> int | None:

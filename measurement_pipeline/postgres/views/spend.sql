@@ -5,6 +5,7 @@ select
     ledger.account,
     'songstats' as vendor,
     case
+        when ledger.reconciled_at is not null then 'not billed (reconciled)'
         when ledger.settled_at is null then 'in the air'
         when ledger.reason is null then 'kept, not read yet'
         else ledger.reason
@@ -32,7 +33,7 @@ comment on view analytics.spend is 'One row a day, account, vendor and cause: ca
 comment on column analytics.spend.day is 'The day on which it was spent. | unit: UTC date | source: songstats_quota_ledger.reserved_at, apify_runs.intended_at';
 comment on column analytics.spend.account is 'Who pays. | unit: id | source: songstats_quota_ledger.account, playcount_snapshots.account';
 comment on column analytics.spend.vendor is 'songstats or apify. | unit: name | source: this view';
-comment on column analytics.spend.cause is 'What it came to: stored, no history, rejected, malformed, throttled, …; of Apify the actor''s status. | unit: name | source: songstats_quota_ledger.reason, apify_runs.status';
+comment on column analytics.spend.cause is 'What it came to: stored, no history, rejected, malformed, throttled, …; not billed (reconciled): of unknown outcome, until the vendor''s own count showed that it was not billed; of Apify the actor''s status. | unit: name | source: songstats_quota_ledger.reason, songstats_quota_ledger.reconciled_at, apify_runs.status';
 comment on column analytics.spend.calls is 'Calls to Songstats, or runs of the actor. | unit: calls | source: songstats_quota_ledger, apify_runs';
 comment on column analytics.spend.hits is 'Hits of the plan at Songstats; those of unknown fate count. The price of one is the plan''s. | unit: hits | source: songstats_quota_ledger.billable';
 comment on column analytics.spend.hits_of_unknown_fate is 'Those of the hits of which it is not known whether the vendor counts them. | unit: hits | source: songstats_quota_ledger.billable';

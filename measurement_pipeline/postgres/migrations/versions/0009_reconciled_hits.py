@@ -1,4 +1,4 @@
-"""Placeholder."""
+"""Record when a call of unknown outcome was found not to be billed."""
 
 from pathlib import Path
 

@@ -1,0 +1,70 @@
+"""Returns hits of unknown outcome to the budget where Songstats' own monthly count shows that it did not bill them.
+
+What follows from the figures is decided in `domain/reconciliation`. Songstats is asked `GET /status`, which is free.
+Where it gives no answer, nothing changes.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from measurement_pipeline.backfill import vendor_status
+from measurement_pipeline.backfill.run import Means
+from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.domain.reconciliation import LedgerLook, Window, WindowResult, decide, waits_because
+from measurement_pipeline.postgres import operator_acts, songstats_ledger
+from measurement_pipeline.postgres.database import Connection, connect
+
+# The sweep goes on without an answer that takes longer.
+_PATIENCE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """`returned` hits count no longer; `kept`, of unknown outcome, still do. `why` gives the figures, or says what is missing."""
+
+    returned: int
+    kept: int
+    why: str
+
+
+def reconcile(terms: Terms, means: Means, *, now: datetime | None = None) -> Reconciled:
+    """Settle unknown hits by Songstats' count, in one transaction that no reservation can come between.
+
+    `now`: as if it were then. Raises what the database raises, never for what Songstats does.
+    """
+    with connect(terms.database_url) as connection:
+        before = songstats_ledger.look(connection, now=now)
+    waits = waits_because(before)
+    if waits is not None:
+        return Reconciled(0, before.unknown, waits)
+    vendor = vendor_status.ask(means.new_client, seconds=_PATIENCE_SECONDS).month
+    with connect(terms.database_url) as connection, connection.transaction():
+        songstats_ledger.lock_reservations(connection)
+        after = songstats_ledger.look(connection, now=now)
+        results = decide(before, after, vendor)
+        if isinstance(results, str):
+            return Reconciled(0, after.unknown, results)
+        returned = sum(_settle(connection, after, result) for result in results)
+    return Reconciled(returned, after.unknown - returned, "; ".join(result.why for result in results))
+
+
+def _settle(connection: Connection, look: LedgerLook, result: WindowResult) -> int:
+    if not result.not_billed:
+        return 0
+    since = look.month_begins if result.window is Window.CURRENT else look.previous_month_begins
+    until = look.month_begins if result.window is Window.PREVIOUS else look.next_month_begins
+    settled = songstats_ledger.settle_unbilled(connection, since=since, until=until, calls=result.not_billed)
+    operator_acts.record(
+        connection,
+        actor="the hourly sweep",
+        act="settle unknown hits as not billed",
+        detail={
+            "window": result.window.value,
+            "songstats_counts": result.vendor_count,
+            "ledger_billed": result.billed,
+            "ledger_unknown": result.unknown,
+            "kept": result.kept,
+            "settled": settled,
+        },
+    )
+    return len(settled)

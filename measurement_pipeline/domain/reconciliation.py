@@ -1,0 +1,151 @@
+"""Which hits of unknown outcome the vendor did not bill: our ledger against its monthly count. Pure.
+
+A call whose answer was lost counts against the budget, since the vendor may have billed it. The vendor's count settles the
+question, but only where the two figures must mean the same calls. `decide` states each condition. Where one fails, nothing
+changes, and the text says which. Where hits are returned, those known to be billed and those kept as unknown are as many as the
+vendor counts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from measurement_pipeline.domain.spend import VendorMonth
+from measurement_pipeline.domain.wording import counted
+
+QUIET = timedelta(hours=1)
+"""No call may have been made or settled for so long: the vendor's count may lag behind its answers, but hardly for longer."""
+
+EAST = timedelta(hours=14)
+WEST = timedelta(hours=12)
+"""Where the vendor is, a month begins up to 14 hours before, and up to 12 hours after, it does in UTC: its zone is not known."""
+
+
+class Window(StrEnum):
+    """The calls that one figure of the vendor counts."""
+
+    CURRENT = "this month"
+    PREVIOUS = "last month"
+    BOTH = "last month and this month"
+
+
+@dataclass(frozen=True, slots=True)
+class MonthOfLedger:
+    """Settled calls of a calendar month (UTC): those known to be billed, and those of unknown outcome."""
+
+    billed: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLook:
+    """The ledger at one moment, by the database's clock.
+
+    `near_month` and `near_previous`: hits so near the beginning of this month, or of the last one, that the vendor may count them
+    to the month before. `open_calls`: reserved and not settled, of any time. `calls_ever` changes with each call.
+    """
+
+    now: datetime
+    previous_month_begins: datetime
+    month_begins: datetime
+    next_month_begins: datetime
+    current: MonthOfLedger
+    previous: MonthOfLedger
+    near_month: int
+    near_previous: int
+    open_calls: int
+    last_call_at: datetime | None
+    calls_ever: int
+
+    @property
+    def unknown(self) -> int:
+        """Calls of unknown outcome in both months."""
+        return self.current.unknown + self.previous.unknown
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult:
+    """What follows for one window: so many unknown calls were not billed. 0: nothing changes, and `why` says so."""
+
+    window: Window
+    vendor_count: int | None
+    billed: int
+    unknown: int
+    not_billed: int
+    why: str
+
+    @property
+    def kept(self) -> int:
+        """Unknown calls that go on counting against the budget."""
+        return self.unknown - self.not_billed
+
+
+def decide(before: LedgerLook, after: LedgerLook, vendor: VendorMonth) -> list[WindowResult] | str:
+    """What to settle, a result for each window with unknown calls; or why nothing can be said about any of them.
+
+    `before` and `after`: the ledger before the vendor was asked, and after it answered.
+    """
+    obstacle = _obstacle(before, after, vendor)
+    return obstacle or [_judge(*window) for window in _windows(after, vendor)]
+
+
+def waits_because(look: LedgerLook) -> str | None:
+    """Why the vendor need not be asked now; None where it should be."""
+    if look.unknown == 0:
+        return "no hit of unknown outcome in this month or the last one"
+    if look.open_calls:
+        return f"waiting: {counted(look.open_calls, 'call')} not settled yet"
+    if look.last_call_at is not None and look.now - look.last_call_at < QUIET:
+        minutes = int(QUIET.total_seconds() // 60)
+        return f"waiting: the last call must be {minutes} minutes old, since the vendor's count may lag behind"
+    if look.now < look.month_begins + WEST or look.now >= look.next_month_begins - EAST:
+        return "waiting: near the turn of the month it is not known which month the vendor counts"
+    return None
+
+
+def _obstacle(before: LedgerLook, after: LedgerLook, vendor: VendorMonth) -> str | None:
+    waits = waits_because(before) or waits_because(after)
+    if waits is not None:
+        return waits
+    if replace(before, now=after.now) != after:
+        return "waiting: calls were made or settled while the vendor was asked"
+    if vendor.requests is None:
+        return f"unknown: Songstats gave no count ({vendor.detail})"
+    return None
+
+
+def _windows(look: LedgerLook, vendor: VendorMonth) -> Iterator[tuple[Window, MonthOfLedger, int | None, bool]]:
+    """Each window with unknown calls: its ledger, the vendor's count of it, and whether it is clear which calls belong to it."""
+    if look.near_month == 0:
+        if look.current.unknown:
+            yield Window.CURRENT, look.current, vendor.requests, True
+        if look.previous.unknown:
+            yield Window.PREVIOUS, look.previous, vendor.previous_requests, look.near_previous == 0
+        return
+    # Which of the two months the calls between them belong to does not matter to their sum.
+    both = MonthOfLedger(look.current.billed + look.previous.billed, look.current.unknown + look.previous.unknown)
+    known = vendor.requests is not None and vendor.previous_requests is not None
+    total = (vendor.requests or 0) + (vendor.previous_requests or 0) if known else None
+    yield Window.BOTH, both, total, look.near_previous == 0
+
+
+def _judge(window: Window, ledger: MonthOfLedger, count: int | None, has_clear_edge: bool) -> WindowResult:  # noqa: FBT001
+    def result(not_billed: int, why: str) -> WindowResult:
+        return WindowResult(window, count, ledger.billed, ledger.unknown, not_billed, f"{window.value}: {why}")
+
+    figures = f"Songstats counts {count}, the ledger {ledger.billed} billed and {ledger.unknown} unknown"
+    if not has_clear_edge:
+        return result(0, "nothing changes: calls near the turn of the month may belong to another one")
+    if count is None:
+        return result(0, "nothing changes: Songstats gave no count of it")
+    if count < ledger.billed:
+        return result(
+            0, f"nothing changes: {figures}. Songstats does not bill all that the ledger counts, or counts late"
+        )
+    if count > ledger.billed + ledger.unknown:
+        return result(
+            0, f"nothing changes: {figures}. Another program uses the key, or Songstats bills other calls too"
+        )
+    not_billed = ledger.billed + ledger.unknown - count
+    return result(not_billed, f"{figures}: {not_billed} not billed, {ledger.unknown - not_billed} kept")

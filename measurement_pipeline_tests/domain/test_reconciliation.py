@@ -1,0 +1,141 @@
+"""Hits are returned to the budget only where the vendor's count leaves no doubt, and never more than it allows."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from measurement_pipeline.domain.reconciliation import EAST, WEST, LedgerLook, MonthOfLedger, Window, decide
+from measurement_pipeline.domain.spend import VendorMonth
+
+OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
+NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
+DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
+
+LOOK = LedgerLook(
+    now=datetime(2026, 11, 15, 12, tzinfo=UTC),
+    previous_month_begins=OCTOBER,
+    month_begins=NOVEMBER,
+    next_month_begins=DECEMBER,
+    current=MonthOfLedger(billed=100, unknown=37),
+    previous=MonthOfLedger(billed=0, unknown=0),
+    near_month=0,
+    near_previous=0,
+    open_calls=0,
+    last_call_at=datetime(2026, 11, 15, 10, tzinfo=UTC),
+    calls_ever=140,
+)
+
+
+def returned(requests: int | None, *, look: LedgerLook = LOOK, previous: int | None = None) -> int:
+    found = decide(look, look, VendorMonth(requests, detail="HTTP 503", previous_requests=previous))
+    return 0 if isinstance(found, str) else sum(result.not_billed for result in found)
+
+
+@pytest.mark.parametrize(("requests", "not_billed"), [(100, 37), (101, 36), (136, 1), (137, 0)])
+def test_as_many_are_kept_as_the_vendor_counts_beyond_the_calls_known_to_be_billed(requests: int, not_billed: int):
+    assert returned(requests) == not_billed
+
+
+@pytest.mark.parametrize(
+    ("requests", "said"), [(99, "does not bill all"), (138, "Another program uses the key"), (0, "does not bill all")]
+)
+def test_figures_that_do_not_fit_change_nothing_and_are_reported(requests: int, said: str):
+    (result,) = decide(LOOK, LOOK, VendorMonth(requests))
+    assert not isinstance(result, str)
+    assert (result.not_billed, result.kept) == (0, 37)
+    assert said in result.why
+    assert f"Songstats counts {requests}, the ledger 100 billed and 37 unknown" in result.why
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"open_calls": 1}, "1 call not settled yet"),
+        ({"last_call_at": LOOK.now - timedelta(minutes=59)}, "must be 60 minutes old"),
+        ({"now": NOVEMBER + WEST - timedelta(seconds=1), "last_call_at": None}, "near the turn of the month"),
+        ({"now": DECEMBER - EAST}, "near the turn of the month"),
+        ({"current": MonthOfLedger(100, 0)}, "no hit of unknown outcome"),
+    ],
+)
+def test_while_the_figures_may_still_change_nothing_does(changes: dict, said: str):
+    look = replace(LOOK, **changes)
+    found = decide(look, look, VendorMonth(100))
+    assert isinstance(found, str)
+    assert said in found
+
+
+def test_calls_that_are_made_while_the_vendor_is_asked_change_nothing():
+    found = decide(LOOK, replace(LOOK, calls_ever=141), VendorMonth(100))
+    assert found == "waiting: calls were made or settled while the vendor was asked"
+
+
+def test_a_vendor_that_cannot_be_asked_is_unknown():
+    assert decide(LOOK, LOOK, VendorMonth(detail="HTTP 503")) == "unknown: Songstats gave no count (HTTP 503)"
+
+
+def test_calls_near_the_turn_of_the_month_are_reconciled_by_the_sum_of_both_months_alone():
+    look = replace(LOOK, near_month=3, previous=MonthOfLedger(50, 5))
+    assert returned(100, look=look) == 0, "without the other month it is not known which calls are counted"
+    (result,) = decide(look, look, VendorMonth(98, previous_requests=52))
+    assert not isinstance(result, str)
+    assert (result.window, result.vendor_count, result.not_billed) == (Window.BOTH, 150, 42)
+    assert returned(98, look=replace(look, near_previous=1), previous=52) == 0, "its own beginning is not clear"
+
+
+def test_each_month_is_reconciled_by_its_own_figure_where_nothing_lies_between():
+    look = replace(LOOK, previous=MonthOfLedger(50, 5))
+    results = decide(look, look, VendorMonth(100, previous_requests=53))
+    assert not isinstance(results, str)
+    assert [(one.window, one.not_billed) for one in results] == [(Window.CURRENT, 37), (Window.PREVIOUS, 2)]
+    assert returned(100, look=look) == 37, "a month of which there is no figure changes nothing"
+    assert returned(100, look=replace(look, near_previous=1), previous=53) == 37
+
+
+calls = st.lists(
+    st.tuples(st.integers(-31 * 24 - 20, 14 * 24), st.sampled_from(["billed", "unknown, counted", "unknown, lost"])),
+    max_size=30,
+)
+
+
+@given(calls, st.integers(-12, 14), st.integers(0, 3), st.integers(0, 3))
+def test_what_counts_afterwards_is_never_less_than_what_the_vendor_counted(
+    made: list[tuple[int, str]], zone: int, others_now: int, others_before: int
+):
+    """Calls at any hour, a vendor's month in any time zone, another program or none."""
+    ours = [(NOVEMBER + timedelta(hours=hours), kind) for hours, kind in made]
+    turn, before_that = NOVEMBER - timedelta(hours=zone), OCTOBER - timedelta(hours=zone)
+    counted = [at for at, kind in ours if kind != "unknown, lost"]
+    vendor = VendorMonth(
+        sum(at >= turn for at in counted) + others_now,
+        previous_requests=sum(before_that <= at < turn for at in counted) + others_before,
+    )
+
+    def month(since: datetime, until: datetime) -> MonthOfLedger:
+        kinds = [kind for at, kind in ours if since <= at < until]
+        return MonthOfLedger(kinds.count("billed"), len(kinds) - kinds.count("billed"))
+
+    def near(edge: datetime) -> int:
+        return sum(edge - EAST <= at < edge + WEST for at, _ in ours)
+
+    look = replace(
+        LOOK,
+        current=month(NOVEMBER, DECEMBER),
+        previous=month(OCTOBER, NOVEMBER),
+        near_month=near(NOVEMBER),
+        near_previous=near(OCTOBER),
+        last_call_at=None,
+    )
+    results = decide(look, look, vendor)
+    if isinstance(results, str):
+        return
+    for result in results:
+        assert 0 <= result.not_billed <= result.unknown
+        if result.not_billed:
+            assert result.vendor_count is not None
+            assert result.billed + result.kept >= result.vendor_count
+    not_billed = sum(result.not_billed for result in results)
+    lost = sum(kind == "unknown, lost" and at >= OCTOBER for at, kind in ours)
+    assert not_billed <= lost, "no call that the vendor counted is returned"
