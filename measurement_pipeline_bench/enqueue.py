@@ -3,12 +3,14 @@
 import asyncio
 import time
 from datetime import date
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 
+from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.intake import take_in as intake
-from measurement_pipeline.postgres import songs
+from measurement_pipeline.postgres import measurement_jobs, songs
+from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.postgres.songs import CatalogLine
 from measurement_pipeline_bench.figures import Figure, Findings, Target
 from measurement_pipeline_bench.lab import Deployment, Lab, doubles, isrcs
@@ -18,6 +20,8 @@ _SQL = statements("enqueue")
 
 _AT_A_TIME = 25
 _COMMITS = 200
+_ACCOUNTS = 10
+_ALLOWED = Decision(Verdict.ALLOWED, "a card")
 
 
 def measure(lab: Lab) -> Findings:
@@ -32,8 +36,20 @@ def measure(lab: Lab) -> Findings:
         lab.say(f"one upsert a recording, for {sample:,}")
         upserts = asyncio.run(_upsert(other.database_url, job, isrcs(size)[:sample]))
         commit = _commit_seconds(other)
+        requests = lab.size(1_000, 100)
+        answered = answer_requests(lab, lab.deployment(sandbox), requests)
+        scripted = _answer_by_script(lab, lab.deployment(sandbox), requests)
     return Findings(
         [
+            Figure(
+                f"intake of {requests:,} requests for one recording each, of 10 accounts",
+                "requests/s",
+                requests / answered,
+                "a script that writes the same rows",
+                requests / scripted,
+                Target("ratio", at_least=0.3),
+                "the script trusts each request: it reads no scope, asks for no card, counts no attempt and holds no lock",
+            ),
             Figure(
                 f"enqueueing a catalogue of {size:,} in one request",
                 "recordings/s",
@@ -42,7 +58,7 @@ def measure(lab: Lab) -> Findings:
                 sample / upserts,
                 Target("ratio", at_least=50),
                 f"one upsert a recording: measured on {sample:,} of the same catalogue; the same two rows, a statement each",
-            )
+            ),
         ],
         {
             "enqueueing": {
@@ -83,6 +99,47 @@ def queue_catalogue(lab: Lab, deployment: Deployment, size: int) -> float:
         raise RuntimeError(f"expected {size} recordings to be enqueued, intake said {taken}")
     lab.say(f"intake took {seconds:.1f} s")
     return seconds
+
+
+def answer_requests(lab: Lab, deployment: Deployment, requests: int) -> float:
+    """Seconds of intake for so many small requests, choosing and reading them included; Stripe is left out."""
+    accounts = _ask_one_by_one(deployment, requests)
+    for account in accounts:
+        PaymentDecisions(deployment.database_url).record(account, _ALLOWED)
+    lab.say(f"intake of {requests:,} requests for one recording each")
+    since = time.monotonic()
+    opened = intake.open_round(deployment.database_url)
+    taken = intake.take_in(deployment.database_url, opened, dict.fromkeys(opened.accounts, _ALLOWED), run="bench")
+    seconds = time.monotonic() - since
+    if sum(one.receipt is not None for one in taken) != requests:
+        raise RuntimeError(f"expected {requests} requests to be accepted, intake answered {len(taken)}")
+    return seconds
+
+
+def _answer_by_script(lab: Lab, deployment: Deployment, requests: int) -> float:
+    """Seconds of a script that writes the rows of so many requests, each in a transaction of its own."""
+    _ask_one_by_one(deployment, requests)
+    lab.say(f"a script that answers {requests:,} requests")
+    with deployment.connect() as connection:
+        jobs = connection.execute(_SQL["jobs"]).fetchall()
+        since = time.monotonic()
+        for row, song in zip(jobs, isrcs(requests), strict=True):
+            with connection.transaction():
+                connection.execute(_SQL["song"], {"song": song})
+                connection.execute(_SQL["ask"], {"job": row["id"], "song": song})
+                connection.execute(_SQL["upsert"], {"song": song})
+                connection.execute(_SQL["accept"], {"job": row["id"]})
+        return time.monotonic() - since
+
+
+def _ask_one_by_one(deployment: Deployment, requests: int) -> list[UUID]:
+    """A request for one recording each, of ten accounts, which are returned."""
+    accounts = [uuid4() for _ in range(_ACCOUNTS)]
+    with deployment.connect() as connection, connection.transaction():
+        for number, song in enumerate(isrcs(requests)):
+            scope = {"isrcs": [song]}
+            measurement_jobs.submit(connection, account=accounts[number % _ACCOUNTS], source="historical", scope=scope)
+    return accounts
 
 
 async def _upsert(database_url: str, job: UUID, isrcs_: list[str]) -> float:

@@ -22,3 +22,24 @@ on conflict (song) do update set rank_score = excluded.rank_score;
 update vendor_state
 set next_call_at = clock_timestamp()
 where vendor = 'songstats';
+
+-- name: song
+insert into songs (isrc)
+values (%(song)s)
+on conflict (isrc) do nothing;
+
+-- name: accept
+update measurement_jobs
+set
+    state = 'accepted',
+    status_code = 202,
+    asked = 1,
+    enqueued = 1,
+    skipped = 0,
+    updated_at = now()
+where id = %(job)s;
+
+-- name: jobs
+select id
+from measurement_jobs
+order by created_at, id;
