@@ -1,5 +1,6 @@
 """Measurement jobs over HTTP: taken, refused, shown, listed, withdrawn, priced."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -11,7 +12,14 @@ from psycopg import sql
 from measurement_pipeline.api import accept
 from measurement_pipeline.api.jobs import TAKEN_BACK
 from measurement_pipeline.domain.capture import NO_CAPTURES
-from measurement_pipeline.domain.measurement_job import BAD_SCOPE, BAD_SOURCE, NOTHING_RESOLVED, UNKNOWN_CATALOG
+from measurement_pipeline.domain.measurement_job import (
+    BAD_SCOPE,
+    BAD_SOURCE,
+    MAX_REQUEST_BYTES,
+    NOTHING_RESOLVED,
+    TOO_LARGE,
+    UNKNOWN_CATALOG,
+)
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.intake.take_in import ask_about_payment, open_round, take_in
 from measurement_pipeline.postgres import conninfo, measurement_jobs, snapshots
@@ -165,6 +173,23 @@ def test_a_list_is_ten_thousand_long_at_most(front: Front):
     answer = client.ask({"isrcs": isrcs(10_001)})
     assert (answer.status_code, "got 10,001" in answer.json()["error"]) == (400, True)
     assert client.ask({"isrcs": isrcs(10_000)}).json()["enqueued"] == 10_000
+
+
+def test_a_body_whose_text_in_the_table_is_too_long_is_a_413_and_leaves_no_row(front: Front):
+    body = json.dumps({"source": "historical", "scope": {"album_ids": ["a" * 101] * 10_000}}, separators=(",", ":"))
+    assert len(body) < MAX_REQUEST_BYTES
+    answer = front.client().post(JOBS, content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]) == (413, TOO_LARGE)
+    assert front.table.sql("select * from measurement_jobs") == []
+
+
+def test_a_list_of_jobs_leaves_out_long_scopes_which_the_job_itself_shows(front: Front):
+    client = front.client()
+    short, long = {"isrcs": isrcs(1)}, {"isrcs": isrcs(2_000)}
+    asked = {client.ask(scope).json()["id"]: scope for scope in (short, long)}
+    listed = {job["id"]: job["scope"] for job in client.get(JOBS).json()["jobs"]}
+    assert [listed[job] for job in asked] == [short, None]
+    assert [client.get(f"{JOBS}/{job}").json()["scope"] for job in asked] == [short, long]
 
 
 # --- the same request twice ---------------------------------------------------------------------------------------------

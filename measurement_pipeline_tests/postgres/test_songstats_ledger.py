@@ -284,6 +284,22 @@ def test_kept_twice_is_kept_once(tables: Tables):
     assert len(first) == len(tables.sql("select id from songstats_responses")) == 3
 
 
+def test_an_answer_that_comes_after_all_counts_again_although_its_hit_was_returned(tables: Tables):
+    (song,) = isrcs(1)
+    tables.wanted([song])
+    (reservation,) = reserve(tables, tables.claim([song]))
+    keep(tables, answered(reservation, Cause.TIMEOUT, billable=None))
+    with connect(tables.database_url) as connection:
+        (now,) = connection.execute("select clock_timestamp() as now").fetchall()
+        day = timedelta(days=1)
+        settled = ledger.settle_unbilled(connection, since=now["now"] - day, until=now["now"] + day, calls=1)
+        assert settled == [reservation.ledger]
+        assert ledger.budget(connection, hits_allowed=5).left == 5
+    keep(tables, answered(reservation, Cause.STORED))
+    (hit,) = tables.sql("select billable, reconciled_at, reason from songstats_quota_ledger")
+    assert hit == {"billable": True, "reconciled_at": None, "reason": "stored"}
+
+
 def test_what_was_not_paid_for_is_counted_and_not_kept(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])

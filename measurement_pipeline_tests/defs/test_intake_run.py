@@ -1,0 +1,29 @@
+"""A run of intake for many requests, as Dagster's event log and run page show it."""
+
+from measurement_pipeline_tests.defs.conftest import Stage
+
+
+def test_the_answers_to_many_requests_are_a_few_events_and_none_is_left_out(stage: Stage):
+    stage.bench.allow(stage.bench.account)
+    asked = stage.bench.sql(
+        "insert into measurement_jobs (account, source, scope)"
+        " select %s, 'historical', jsonb_build_object('isrcs', jsonb_build_array('AA6Q72' || lpad(n::text, 6, '0')))"
+        " from generate_series(1, 250) as n returning id",
+        stage.bench.account,
+    )
+    result = stage.intake()
+    assert result.success
+    lines = [entry.user_message for entry in stage.instance.all_logs(result.run_id) if not entry.is_dagster_event]
+    answers = [line for line in lines if line.startswith("request ")]
+    assert len(answers) == 3
+    assert all(f"request {row['id']} of account" in "\n".join(answers) for row in asked)
+    assert stage.bench.statuses() == {"pending": 250}
+
+
+def test_the_sweep_says_what_became_of_hits_of_unknown_outcome(stage: Stage):
+    result = stage.reclaim()
+    assert result.success
+    (output,) = [event for event in result.all_events if event.is_successful_output]
+    metadata = output.step_output_data.metadata
+    assert metadata["hits returned to the budget"].value == 0
+    assert metadata["hits of unknown outcome"].value == "no hit of unknown outcome in this month or the last one"
