@@ -38,7 +38,7 @@ def without(**changes: object) -> dict[str, object]:
 
 
 def test_the_vendors_own_answer_is_read():
-    assert read(REAL) == VendorMonth(5678, 343, Decimal("34.30"))
+    assert read(REAL) == VendorMonth(5678, 343, Decimal("34.30"), previous_requests=0)
 
 
 def test_a_month_without_a_request_is_a_known_nothing():
@@ -92,4 +92,4 @@ def test_the_doubles_count_is_read(sandbox):
             await client.fetch_history("AA6Q72000000")
             return status.read(await client.fetch_status())
 
-    assert asyncio.run(ask()) == VendorMonth(2, 1, Decimal("0.10"))
+    assert asyncio.run(ask()) == VendorMonth(2, 1, Decimal("0.10"), previous_requests=0)
