@@ -55,7 +55,7 @@ def _recordings(context: dg.OpExecutionContext) -> list[str]:
 @dg.op(
     required_resource_keys={"measurement_database"},
     out={"opened": dg.Out(intake.Round), "accounts": dg.Out(list[UUID])},
-    description="Reads the requests that wait, and whose card has to be on file for them. Changes nothing.",
+    description="Reads the requests that wait, and whose card has to be on file for them. Answers none yet.",
 )
 @stops_in_one_line
 def read_requests(context: dg.OpExecutionContext) -> tuple[intake.Round, list[UUID]]:
