@@ -169,7 +169,7 @@ def _say_facts(
                 "there is none",
                 "of unknown fate": None
                 if not total.unknown
-                else f"{total.unknown:,}: the vendor alone knows whether it counted them; the budget does",
+                else f"{total.unknown:,}: they count until the hourly sweep finds that they were not billed; `reclaim` says more",
                 "cost nothing": None
                 if not total.cost_nothing
                 else f"{counted(total.cost_nothing, 'call')}: 429, an answered 5xx, a refused key, never sent, "
