@@ -185,15 +185,26 @@ order by relname;
 
 -- name: own_function
 -- The views run with their owner's rights: whoever may read one needs none on the tables. The schema stays whose it is, since to
--- be given one takes the right to make schemas.
+-- be given one takes the right to make schemas. The functions below a table belong to its owner.
 do $$
+declare
+    owned regprocedure;
 begin
-    if exists (
-        select from pg_proc
-        where oid = 'analytics.play_counts_as_of(timestamptz)'::regprocedure and proowner <> 'measurement_owner'::regrole
-    ) then
-        alter function analytics.play_counts_as_of(timestamptz) owner to measurement_owner;
-    end if;
+    for owned in
+        select oid
+        from pg_proc
+        where
+            proowner <> 'measurement_owner'::regrole
+            and (
+                oid = 'analytics.play_counts_as_of(timestamptz)'::regprocedure
+                or (
+                    pronamespace = current_schema()::regnamespace
+                    and proname in ('measurement_job_bytes', 'refuse_large_measurement_job')
+                )
+            )
+    loop
+        execute 'alter function ' || owned || ' owner to measurement_owner';
+    end loop;
 end
 $$;
 
