@@ -10,7 +10,7 @@ from measurement_pipeline.backfill.reconcile import reconcile
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.domain.payment import Verdict
-from measurement_pipeline.postgres import backfill_queue, measurement_jobs, run_heartbeats, songstats_ledger
+from measurement_pipeline.postgres import backfill_queue, clock, measurement_jobs, run_heartbeats, songstats_ledger
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.songstats.historic_stats import PARSER_VERSION
 
@@ -31,6 +31,7 @@ class Swept:
     returned: int
     reconciliation: str
     breaker: str | None
+    times_corrected: int
 
 
 def sweep(terms: Terms, means: Means) -> Swept:
@@ -41,6 +42,8 @@ def sweep(terms: Terms, means: Means) -> Swept:
     allowed = [account for account in denied if means.check_payment(account) is Verdict.ALLOWED]
     with connect(terms.database_url) as connection, connection.transaction():
         run_heartbeats.forget(connection)
+        # First: what they hold up is looked for below.
+        corrected = clock.pull_back(connection)
         transient, malformed = backfill_queue.reclaim(connection, terms.rules, parser_version=PARSER_VERSION)
         exhausted = backfill_queue.exhaust(connection, terms.rules)
         reservations = songstats_ledger.settle_open(connection, claim_timeout_seconds=terms.rules.claim_timeout_seconds)
@@ -56,4 +59,5 @@ def sweep(terms: Terms, means: Means) -> Swept:
         returned=reconciled.returned,
         reconciliation=reconciled.why,
         breaker=breaker,
+        times_corrected=corrected,
     )

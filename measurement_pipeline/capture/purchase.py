@@ -129,7 +129,7 @@ class Purchase:
         patience = self._terms.start_seconds + _LISTED_SECONDS
         if bought.age_seconds < patience:
             why = "whether Apify started the actor is not known yet"
-            raise NotYetError(why, seconds=patience - bought.age_seconds)
+            raise NotYetError(why, seconds=min(patience, patience - bought.age_seconds))
         apify_runs.not_started(self._connection, bought.id, message="Apify knows of no such run")
         return False
 

@@ -9,12 +9,14 @@ from measurement_pipeline.cli.dagster_instance import reading
 from measurement_pipeline.cli.diagnosis import Line, Verdict, fail, ok, warn
 from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.cli.target import Target
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.health import silence
 from measurement_pipeline.health.finding import Finding, at
 from measurement_pipeline.health.incidents import passes_by_itself, reason_of
 from measurement_pipeline.health.silence import Machine, Reason
 from measurement_pipeline.health.wording import about_session
 from measurement_pipeline.postgres import (
+    clock,
     health,
     incidents,
     migrate,
@@ -53,7 +55,7 @@ _LINE_OF = {
 # Of many incidents, the first few: the command has them all.
 _INCIDENTS_TOLD = 3
 
-_ASKED_OF_OURS = ("incidents", "breaker", "pause", "budget", "queue", "requests", "captures")
+_ASKED_OF_OURS = ("incidents", "breaker", "pause", "clock", "budget", "queue", "requests", "captures")
 _NOT_ASKED = "not asked: the database has no schema of this version, or is another deployment's"
 
 
@@ -84,6 +86,7 @@ def lines(target: Target, *, seconds: float = _LONGEST_SECONDS) -> Iterator[Line
         vendor = songstats_ledger.deployment(connection)
         yield _breaker(vendor)
         yield _pause(vendor, alarm_hours=target.settings.silence_alarm_hours)
+        yield check("clock", lambda: _clock(connection, target))
         yield check("budget", lambda: _budget(connection, target))
         buys, answers, captures = _machines(target)
         yield check("queue", lambda: _queue(connection, target, vendor, buys))
@@ -182,6 +185,19 @@ def _breaker(vendor: Deployment) -> Line:
         return ok("breaker", "closed")
     what_to_do = WHAT_TO_DO[vendor.breaker_kind or "streak"]
     return fail("breaker", f"OPEN since {output.shown(vendor.opened_at)}: {vendor.reason}; {what_to_do}")
+
+
+def _clock(connection: Connection, target: Target) -> Line:
+    """Whether times are stored that are still to come: then the clock of the database server was set back."""
+    found = clock.ahead(connection, requests_per_second=target.settings.songstats_requests_per_second)
+    if not found:
+        return ok("clock", "no stored time is ahead of it")
+    which = ", ".join(f"{one.what} ({counted(one.rows, 'row')}, up to {output.shown(one.latest)})" for one in found)
+    return warn(
+        "clock",
+        f"stored times are ahead of the database's clock, which was set back: {which}. Check the server's time service; "
+        "`measurement-pipeline reclaim` corrects what would hold up work",
+    )
 
 
 def _budget(connection: Connection, target: Target) -> Line:

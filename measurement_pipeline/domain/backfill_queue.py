@@ -52,7 +52,7 @@ CAUSES_READ = 100
 LONGEST_WAIT_IN_A_RUN_SECONDS = 30.0
 
 _FIRST_BACKOFF_SECONDS = 60.0
-_LONGEST_BACKOFF_SECONDS = 6 * 3600.0
+LONGEST_BACKOFF_SECONDS = 6 * 3600.0
 _FIRST_PAUSE_SECONDS = 5.0
 _LONGEST_GUESSED_PAUSE_SECONDS = 900.0
 # `Retry-After: 2592000` has been seen: for 30 days nobody would have asked again.
@@ -97,7 +97,12 @@ def settle(judgement: Judgement, *, attempts: int, max_attempts: int, retry_soon
 
 def backoff_seconds(attempts: int) -> float:
     """How long a row waits after so many runs failed to get an answer for it: 1 min, 2, 4, … up to 6 h."""
-    return float(min(_FIRST_BACKOFF_SECONDS * 2 ** (max(attempts, 1) - 1), _LONGEST_BACKOFF_SECONDS))
+    return float(min(_FIRST_BACKOFF_SECONDS * 2 ** (max(attempts, 1) - 1), LONGEST_BACKOFF_SECONDS))
+
+
+def furthest_booking_seconds(requests_per_second: float) -> float:
+    """How far ahead a call can be booked at this pace: the longest wait of a run for its first call, and a batch of calls."""
+    return LONGEST_WAIT_IN_A_RUN_SECONDS + (max(1.0, 1 / requests_per_second) if requests_per_second else 0.0)
 
 
 def seconds_before_probe(pause: float, *, retry_after: float | None, is_guess: bool) -> float:

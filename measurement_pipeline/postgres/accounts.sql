@@ -13,7 +13,9 @@ from payment_decisions
 where
     account = any(%(accounts)s)
     and verdict = 'allowed'
-    and checked_at > clock_timestamp() - make_interval(secs => %(allowed_serves)s);
+    and checked_at > clock_timestamp() - make_interval(secs => %(allowed_serves)s)
+    -- One dated ahead is of before the clock was set back: of unknown age, and so not fresh.
+    and checked_at <= clock_timestamp() + interval '1 minute';
 
 -- name: today
 select (clock_timestamp() at time zone 'UTC')::date as today;
@@ -52,7 +54,10 @@ on conflict (account) do update set
         when excluded.verdict = 'allowed' then null
         else coalesce(excluded.checkout_expires_at, payment_decisions.checkout_expires_at)
     end
-where excluded.checked_at >= payment_decisions.checked_at;
+-- The later answer stays, unless it is dated ahead: then it is of before the clock was set back.
+where
+    excluded.checked_at >= payment_decisions.checked_at
+    or payment_decisions.checked_at > clock_timestamp() + interval '1 minute';
 
 -- name: act
 insert into operator_acts (actor, act, detail)

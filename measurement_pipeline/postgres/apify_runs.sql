@@ -6,7 +6,8 @@ select distinct on (chunk)
     id,
     chunk,
     album_ids,
-    intended_at,
+    -- Since when Apify's list is searched. One dated ahead is of before the clock was set back, and any start of the last day may be it.
+    case when intended_at > clock_timestamp() then clock_timestamp() - interval '1 day' else intended_at end as intended_at,
     extract(epoch from clock_timestamp() - intended_at)::float8 as age_seconds,
     extract(epoch from clock_timestamp() - coalesce(seen_at, intended_at))::float8 as unseen_seconds,
     actor_run,
@@ -197,7 +198,7 @@ with counted as (
     cross join lateral (select least(coalesce(bought.finished_at, bought.kept_at), bought.kept_at) as moment) as part
 )
 
-insert into song_measurements (song, platform, metric, captured_at, data_source, value, raw_ref, snapshot)
+insert into song_measurements (song, platform, metric, captured_at, data_source, value, raw_ref, snapshot, learnt_at)
 select
     counted.song,
     'spotify',
@@ -206,10 +207,14 @@ select
     'apify_spotify_playcount',
     counted.value,
     counted.actor_run,
-    counted.snapshot
+    counted.snapshot,
+    -- Later than what it restates, also where the clock was set back in between.
+    greatest(now(), newest.learnt_at + interval '1 microsecond')
 from counted
 left join lateral (
-    select measurement.value
+    select
+        measurement.value,
+        measurement.learnt_at
     from song_measurements as measurement
     where
         measurement.song = counted.song

@@ -256,7 +256,8 @@ newest as materialized (
         measurement.song,
         measurement.metric,
         measurement.captured_at,
-        measurement.value
+        measurement.value,
+        measurement.learnt_at
     from song_measurements as measurement
     where
         measurement.song in (select held.song from held)
@@ -266,7 +267,7 @@ newest as materialized (
 ),
 
 stored as (
-    insert into song_measurements (song, platform, metric, captured_at, data_source, value, raw_ref)
+    insert into song_measurements (song, platform, metric, captured_at, data_source, value, raw_ref, learnt_at)
     select
         point.song,
         'spotify',
@@ -274,7 +275,9 @@ stored as (
         point.captured_at,
         'songstats',
         point.value,
-        point.raw_ref
+        point.raw_ref,
+        -- Later than what it restates, also where the clock was set back in between.
+        greatest(now(), newest.learnt_at + interval '1 microsecond')
     from point
     left join newest
         on point.song = newest.song and point.metric = newest.metric and point.captured_at = newest.captured_at

@@ -42,7 +42,10 @@ select
     (
         select ledger.settled_at
         from songstats_quota_ledger as ledger
-        where ledger.reason in ('stored', 'no history', 'rejected', 'malformed')
+        where
+            ledger.reason in ('stored', 'no history', 'rejected', 'malformed')
+            -- Not what is dated ahead, of before the clock was set back: it would hide a silence.
+            and ledger.settled_at <= clock_timestamp()
         order by ledger.settled_at desc
         limit 1
     ) as last_settled,

@@ -62,7 +62,7 @@ on conflict (catalog, song) do nothing;
 
 -- name: merge_counts
 -- A count becomes a measurement where it differs from the newest one known for that day and source.
-insert into song_measurements (song, platform, metric, captured_at, data_source, value, raw_ref)
+insert into song_measurements (song, platform, metric, captured_at, data_source, value, raw_ref, learnt_at)
 select
     imported.isrc,
     'spotify',
@@ -70,10 +70,14 @@ select
     %(as_of)s::date::timestamp at time zone 'UTC',
     'import',
     imported.play_count,
-    %(raw_ref)s
+    %(raw_ref)s,
+    -- Later than what it restates, also where the clock was set back in between.
+    greatest(now(), newest.learnt_at + interval '1 microsecond')
 from imported
 left join lateral (
-    select measurement.value
+    select
+        measurement.value,
+        measurement.learnt_at
     from song_measurements as measurement
     where
         measurement.song = imported.isrc

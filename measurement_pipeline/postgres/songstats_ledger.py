@@ -13,7 +13,13 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from measurement_pipeline.domain.backfill_queue import CAUSES_READ, pause_seconds, seconds_before_probe
+from measurement_pipeline.domain.backfill_queue import (
+    CAUSES_READ,
+    LONGEST_WAIT_IN_A_RUN_SECONDS,
+    furthest_booking_seconds,
+    pause_seconds,
+    seconds_before_probe,
+)
 from measurement_pipeline.domain.outcome import Cause
 from measurement_pipeline.domain.payment import ALLOWED_SERVES
 from measurement_pipeline.domain.reconciliation import EAST, WEST, LedgerLook, MonthOfLedger
@@ -255,8 +261,18 @@ async def unthrottle(connection: AsyncConnection) -> None:
 
 
 async def take_call_slots(connection: AsyncConnection, calls: int, *, requests_per_second: float) -> float:
-    """Book `calls` places in the deployment's pace; seconds until the first. The others follow at the pace."""
-    found = await connection.execute(_SQL["take_call_slots"], {"calls": calls, "interval": 1 / requests_per_second})
+    """Book `calls` places in the deployment's pace; seconds until the first, 30 at most. The others follow at the pace."""
+    found = await connection.execute(
+        _SQL["take_call_slots"],
+        {"calls": calls, "interval": 1 / requests_per_second, "longest": LONGEST_WAIT_IN_A_RUN_SECONDS},
+    )
+    return float(_one(await found.fetchone())["wait"])
+
+
+async def seconds_to_the_next_slot(connection: AsyncConnection, *, requests_per_second: float) -> float:
+    """Seconds until the next call may go out at this pace. Books nothing."""
+    furthest = furthest_booking_seconds(requests_per_second)
+    found = await connection.execute(_SQL["seconds_to_the_next_slot"], {"furthest": furthest})
     return float(_one(await found.fetchone())["wait"])
 
 

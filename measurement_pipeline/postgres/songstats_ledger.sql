@@ -43,7 +43,9 @@ payer as (
         held.place,
         pays.account,
         pays.job,
-        pays.checked_at > clock_timestamp() - make_interval(secs => %(allowed_serves)s) as fresh
+        -- One dated ahead is of before the clock was set back: of unknown age, and so not fresh.
+        pays.checked_at > clock_timestamp() - make_interval(secs => %(allowed_serves)s)
+        and pays.checked_at <= clock_timestamp() + interval '1 minute' as fresh
     from held
     left join lateral (
         select *
@@ -293,6 +295,8 @@ telling as (
     where
         ledger.reason in ('stored', 'no history', 'rejected', 'malformed')
         and ledger.settled_at > (select since.moment from since)
+        -- One dated ahead is of before the clock was set back, and not the latest.
+        and ledger.settled_at <= clock_timestamp()
     order by ledger.settled_at desc, ledger.id desc
     limit %(limit)s
 ),
@@ -309,6 +313,7 @@ other as (
         and ledger.billable is null
         and ledger.status_code is not null
         and ledger.settled_at > (select since.moment from since)
+        and ledger.settled_at <= clock_timestamp()
         -- Older ones are not counted (the budget's index is by age).
         and ledger.reserved_at > clock_timestamp() - interval '30 days'
     order by ledger.settled_at desc, ledger.id desc
@@ -416,14 +421,29 @@ set
 where vendor = 'songstats' and throttled + stumbled > 0;
 
 -- name: take_call_slots
--- Seconds until the first of so many calls may go out; the others follow at the pace.
+-- Seconds until the first of so many calls may go out; the others follow at the pace. No run waits for longer than `longest`: what is
+-- further ahead was booked before the clock was set back.
 update vendor_state
-set next_call_at = greatest(next_call_at, clock_timestamp()) + make_interval(secs => %(calls)s * %(interval)s)
+set
+    next_call_at = least(
+        greatest(next_call_at, clock_timestamp()), clock_timestamp() + make_interval(secs => %(longest)s)
+    ) + make_interval(secs => %(calls)s * %(interval)s)
 where vendor = 'songstats'
 returning
     greatest(
         extract(epoch from next_call_at - make_interval(secs => %(calls)s * %(interval)s) - clock_timestamp()), 0
     )::double precision as wait;
+
+-- name: seconds_to_the_next_slot
+-- 0 where it is further ahead than any run books: then the clock was set back, and taking a slot cuts it down.
+select
+    case
+        when next_call_at <= clock_timestamp() + make_interval(secs => %(furthest)s)
+            then greatest(extract(epoch from next_call_at - clock_timestamp()), 0)
+        else 0
+    end::double precision as wait
+from vendor_state
+where vendor = 'songstats';
 
 -- name: settle_open
 -- Reservations whose claim is over and that brought no answer: nobody knows whether the vendor was reached, so they count.

@@ -130,7 +130,7 @@ def tick_all(instance, *, but: str = "") -> None:  # noqa: F811
 
 ALL = [
     "settings", "database", "schema", "stamp", "encoding", "durability", "isolation", "sessions", "incidents",
-    "breaker", "pause", "budget", "queue", "requests", "captures", "Dagster's storage", "Dagster's schema", "daemon",
+    "breaker", "pause", "clock", "budget", "queue", "requests", "captures", "Dagster's storage", "Dagster's schema", "daemon",
     "run monitoring", "sensors", "schedules", "runs", "Songstats key", "Stripe key", "Apify token", "Spotify client",
     "HTTP API", "webhook",
 ]  # fmt: skip
@@ -303,6 +303,16 @@ def test_what_passes_by_itself_warns(doctor, well, bench):
     assert "paused until" in found["pause"][1]
     assert found["budget"][0] == "warn"
     assert "no hits are allowed" in found["budget"][1]
+
+
+def test_times_that_are_ahead_of_the_databases_clock_are_named_with_what_to_do(doctor, well, bench):
+    bench.sql("update vendor_state set next_call_at = now() + interval '2 days'")
+    bench.sql("insert into run_heartbeats (run_id, beat_at) values ('gone', now() + interval '2 days')")
+    found = doctor()
+    assert (found["status"], found["clock"][0]) == (0, "warn")
+    assert "vendor_state.next_call_at (1 row, up to " in found["clock"][1]
+    assert "run_heartbeats.beat_at (1 row" in found["clock"][1]
+    assert "measurement-pipeline reclaim" in found["clock"][1]
 
 
 def test_the_age_of_the_oldest_pending_row_is_told_and_silence_is_an_alarm(doctor, well, bench):

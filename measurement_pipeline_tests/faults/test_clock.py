@@ -1,4 +1,5 @@
-"""A worker whose clock is an hour off, in either direction: nothing that is decided or written goes by it.
+"""A worker whose clock is an hour off, in either direction: nothing that is decided or written goes by it. And the database's own
+clock, set back: what is dated ahead then blocks nothing for as long.
 
 The worker is a process (`child`) whose clock was put wrong before it imported anything. Where a case differs only by which clock
 is believed, it is there twice, half an hour to either side of the limit: an hour off, one of the two would come out wrong.
@@ -6,12 +7,18 @@ is believed, it is there twice, half an hour to either side of the limit: an hou
 
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 
+from measurement_pipeline.backfill.sweep import sweep
+from measurement_pipeline.domain.backfill_queue import LONGEST_BACKOFF_SECONDS
+from measurement_pipeline.domain.payment import Verdict
+from measurement_pipeline.postgres import clock, run_heartbeats
 from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.songstats.answer import Answer
 from measurement_pipeline.songstats.historic_stats import judge
 from measurement_pipeline_tests.faults.child import RUN, UNPAID_INTAKE, Orders, child, said
@@ -215,3 +222,93 @@ def test_how_long_a_request_has_waited_goes_by_the_databases_clock(bench: Workbe
     assert abs(checked_at["ago"]) < timedelta(minutes=15)
     nothing_breaks(bench, at_rest=False)
     proves(fault(off, "unpaid requests"), ["I1", "I15"])
+
+
+# --- the database's clock was set back --------------------------------------------------------------------------------------
+
+SET_BACK = ["I1", "I2", "I4", "I5", "I6", "I10", "I14", "I15"]
+
+
+def date_ahead(bench: Workbench, table: str, column: str, by: str = "2 days") -> None:
+    """What a clock leaves behind that was two days ahead, and was then set back."""
+    bench.sql(f"update {table} set {column} = now() + %s::interval", by)
+
+
+def test_a_pace_booked_ahead_of_the_clock_holds_up_a_run_for_no_longer_than_a_run_ever_waits(
+    bench: Workbench, long_form: bool, proves: Proves
+):
+    songs = isrcs(5)
+    bench.ask_for(songs)
+    date_ahead(bench, "vendor_state", "next_call_at")
+    bench.terms = replace(bench.terms, requests_per_second=5.0)
+    if long_form:
+        bench.cover(songs)
+        everything_is_stored_and_each_hit_accounted_for(bench, songs)
+    else:
+        # The first call waits for half a minute: long enough to see what it has booked.
+        with child(worker(bench, RUN, songs, off=0.0, requests_per_second=5.0)):
+            ahead = "select 1 from vendor_state where next_call_at <= clock_timestamp() + interval '31 seconds'"
+            until(lambda: bench.sql(ahead), what="the pace, cut down")
+    proves("the database's clock set back by two days: the pace", SET_BACK)
+
+
+def test_at_a_pace_slower_than_a_run_waits_the_rest_is_put_off_until_the_next_call(bench: Workbench):
+    songs = isrcs(4)
+    bench.ask_for(songs)
+    coverage, _ = bench.cover(songs, terms=replace(bench.terms, requests_per_second=0.01))
+    assert (coverage.summary.calls, bench.sandbox.hits()) == (1, 1)
+    assert "allows the next call in" in str(coverage.summary.stopped)
+    waits = bench.sql(
+        "select extract(epoch from not_before - clock_timestamp())::float as wait, attempts from songstats_backfill_queue"
+        " where status = 'pending'"
+    )
+    assert [0 < row["wait"] <= 100 and row["attempts"] == 0 for row in waits] == [True] * 3
+
+
+def test_rows_of_a_dead_run_whose_heartbeats_are_ahead_of_the_clock_are_due_after_a_sweep(
+    bench: Workbench, proves: Proves
+):
+    songs = isrcs(3)
+    bench.ask_for(songs)
+    own(bench, songs[0], since="0 seconds")
+    date_ahead(bench, "songstats_backfill_queue", "not_before", "30 days")
+    bench.sql(
+        "update songstats_backfill_queue set heartbeat_at = now() + interval '2 days' where status = 'in_progress'"
+    )
+    bench.sql("insert into run_heartbeats (run_id, beat_at) values ('owner', now() + interval '2 days')")
+    bench.sql("update vendor_state set streak_since = now() + interval '2 days'")
+    bench.terms = replace(bench.terms, rules=replace(bench.terms.rules, claim_timeout_seconds=0.2))
+    assert sweep(bench.terms, bench.means).times_corrected == 5
+    with connect(bench.database_url) as connection:
+        until(lambda: run_heartbeats.silent(connection, ["owner"], seconds=0.2) == {"owner"})
+        assert clock.ahead(connection, requests_per_second=5.0) == []
+    longest = (
+        "select max(extract(epoch from not_before - clock_timestamp()))::float as wait from songstats_backfill_queue"
+    )
+    assert bench.sql(longest)[0]["wait"] <= LONGEST_BACKOFF_SECONDS
+    bench.sql("update songstats_backfill_queue set not_before = null")
+    bench.cover(songs, run="next")
+    everything_is_stored_and_each_hit_accounted_for(bench, songs)
+    proves("the database's clock set back by two days: leases and waits", SET_BACK)
+
+
+def test_a_payment_decision_dated_ahead_is_asked_for_anew_and_replaced(bench: Workbench, proves: Proves):
+    songs = isrcs(2)
+    bench.ask_for(songs)
+    date_ahead(bench, "payment_decisions", "checked_at")
+    decisions = PaymentDecisions(bench.database_url)
+    assert decisions.fresh(bench.account) is None
+    asked: list[UUID] = []
+
+    def check_payment(account: UUID) -> Verdict:
+        asked.append(account)
+        bench.allow(account)
+        return Verdict.ALLOWED
+
+    bench.cover(songs, means=replace(bench.means, check_payment=check_payment))
+    assert asked == [bench.account]
+    everything_is_stored_and_each_hit_accounted_for(bench, songs)
+    date_ahead(bench, "payment_decisions", "checked_at")
+    bench.deny(bench.account)
+    assert bench.sql("select verdict from payment_decisions") == [{"verdict": "denied"}]
+    proves("the database's clock set back by two days: payment decisions", [*SET_BACK, "I12"])

@@ -403,6 +403,16 @@ def test_a_restatement_is_kept_beside_what_it_restates(tables: Tables):
     assert len(measurements(tables)) == 5
 
 
+def test_a_restatement_learnt_after_the_clock_was_set_back_is_the_newest_and_adds_nothing_twice(tables: Tables):
+    (song,) = isrcs(1)
+    tables.wanted([song])
+    again(tables, song, history(1))
+    tables.sql("update song_measurements set learnt_at = now() + interval '2 days'")
+    for _ in range(2):
+        again(tables, song, (Point(date(2026, 1, 1), 90),))
+    assert [row["value"] for row in tables.sql("select value from song_measurements order by learnt_at")] == [100, 90]
+
+
 @pytest.mark.parametrize("wait", [None, 120.0])
 def test_a_deferred_row_is_pending_again_and_waits_as_long_as_it_should(tables: Tables, wait: float | None):
     (song,) = isrcs(1)

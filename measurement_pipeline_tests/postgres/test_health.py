@@ -45,6 +45,20 @@ def test_what_an_operator_launched_waits_too_and_the_operators_account_pays(benc
     assert health.buying(connection, operators_account=None).payable == 0
 
 
+def test_what_was_settled_ahead_of_the_clock_hides_no_silence(bench: Workbench, connection: Connection):
+    bench.ask_for(isrcs(2))
+    for song, at in zip(isrcs(2), ("now() - interval '9 hours'", "now() + interval '2 days'"), strict=True):
+        bench.sql(
+            "insert into songstats_quota_ledger (song, account, run_id, lease, settled_at, billable, reason)"
+            f" values (%s, %s, 'then', 0, {at}, true, 'stored')",
+            song,
+            bench.account,
+        )
+    found = health.buying(connection, operators_account=None)
+    assert found.last_settled is not None
+    assert timedelta(hours=8) < found.now - found.last_settled < timedelta(hours=10)
+
+
 def test_rows_in_progress_are_silent_too_and_retries_are_told_apart(bench: Workbench, connection: Connection):
     songs = isrcs(3)
     bench.ask_for(songs)

@@ -503,12 +503,45 @@ def test_slots_taken_at_once_do_not_overlap(tables: Tables):
         async def one() -> float:
             opened = await AsyncConnection.connect(tables.database_url, autocommit=True, row_factory=dict_row)
             async with opened as connection:
-                return await ledger.take_call_slots(connection, 1, requests_per_second=0.01)
+                return await ledger.take_call_slots(connection, 1, requests_per_second=0.2)
 
         return await asyncio.gather(*(one() for _ in range(5)))
 
     waits = sorted(asyncio.run(take()))
-    assert all(round((wait - waits[0]) / 100) == n for n, wait in enumerate(waits))
+    assert all(round((wait - waits[0]) / 5) == n for n, wait in enumerate(waits))
+
+
+def test_a_slot_booked_before_the_clock_was_set_back_is_cut_down_to_the_longest_wait_of_a_run(tables: Tables):
+    tables.sql("update vendor_state set next_call_at = now() + interval '3 days'")
+    assert 29 < slots(tables, 1, 5.0) <= 30
+    assert 29 < slots(tables, 1, 5.0) <= 30
+    (row,) = tables.sql("select extract(epoch from next_call_at - clock_timestamp())::float as ahead from vendor_state")
+    assert row["ahead"] <= 30.2
+
+
+def test_at_a_slow_pace_the_wait_for_the_next_call_is_told_without_booking_one(tables: Tables):
+    def wait() -> float:
+        return tables.in_loop(lambda c: ledger.seconds_to_the_next_slot(c, requests_per_second=0.01))
+
+    assert wait() == 0
+    slots(tables, 1, 0.01)
+    assert 99 < wait() <= 100
+    assert 99 < wait() <= 100
+    tables.sql("update vendor_state set next_call_at = now() + interval '3 days'")
+    assert wait() == 0, "no run books so far ahead: the clock was set back"
+
+
+def test_a_streak_of_before_the_clock_was_set_back_is_no_evidence_of_now(tables: Tables):
+    song, account = "AA6Q72000001", uuid4()
+    tables.sql("insert into songs (isrc) values (%s) on conflict do nothing", song)
+    tables.sql("insert into accounts (id) values (%s)", account)
+    tables.sql(
+        "insert into songstats_quota_ledger (song, account, run_id, lease, settled_at, billable, reason)"
+        " select %s, %s, 'then', 0, now() + interval '1 day', true, 'no history' from generate_series(1, 30)",
+        song,
+        account,
+    )
+    assert tables.in_loop(ledger.recent_causes) == []
 
 
 def test_a_blank_answer_in_a_pause_after_a_429_begins_the_growing_of_its_own_kind_at_its_beginning(tables: Tables):
