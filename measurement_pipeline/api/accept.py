@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -28,7 +29,8 @@ from measurement_pipeline.domain.measurement_job import (
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.intake.take_in import take_in_one
 from measurement_pipeline.postgres import measurement_jobs, payment_decisions
-from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.database import Connection, DatabaseError
+from measurement_pipeline.postgres.errors import is_transient
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -95,7 +97,13 @@ async def accept(caller: Caller, asked: Asked, *, key: str | None) -> dict[str, 
         if before is not None:
             return before
     if decision is not None or not needs_card:
-        answer = await _in_time(office.intakes, deadline, lambda: _take_in(caller, job, decision))
+        try:
+            answer = await _in_time(office.intakes, deadline, lambda: _take_in(caller, job, decision))
+        except DatabaseError as error:
+            # The row is there, and the sensor's run takes it in: that is the answer, where the database can still be read.
+            if not is_transient(error):
+                raise
+            answer = None
         if answer is not None:
             return answer
     return await run_in_threadpool(_answer, caller, job)
@@ -129,7 +137,8 @@ def _look_up(
 
     `anew`: an answer that told the client to come back is none, and lets go of the key.
     """
-    with caller.office.connection() as connection:
+
+    def look_up(connection: Connection) -> tuple[dict[str, Any] | None, Decision | None]:
         found = None
         if key is not None:
             if anew:
@@ -142,22 +151,24 @@ def _look_up(
             raise Problem(409, ErrorCode.IDEMPOTENCY_KEY_REUSED, OTHER_BODY, id=str(job))
         return measurement_jobs.answer_to(connection, job, account=caller.account), None
 
+    return caller.office.write(look_up)
+
 
 def _submit(caller: Caller, asked: Asked, key: str | None) -> UUID | None:
-    with caller.office.connection() as connection:
-        try:
-            return measurement_jobs.submit_once(
-                connection,
-                account=caller.account,
-                source=asked.source,
-                scope=asked.scope,
-                schedule=asked.schedule,
-                key=key,
-                digest=None if key is None else asked.digest,
-            )
-        except measurement_jobs.RequestTooLargeError as error:
-            # Its text in the table may be somewhat longer than the body was.
-            raise Problem(413, ErrorCode.BODY_TOO_LARGE, str(error)) from error
+    submit = partial(
+        measurement_jobs.submit_once,
+        account=caller.account,
+        source=asked.source,
+        scope=asked.scope,
+        schedule=asked.schedule,
+        key=key,
+        digest=None if key is None else asked.digest,
+    )
+    try:
+        return caller.office.write(submit)
+    except measurement_jobs.RequestTooLargeError as error:
+        # Its text in the table may be somewhat longer than the body was.
+        raise Problem(413, ErrorCode.BODY_TOO_LARGE, str(error)) from error
 
 
 def _take_in(caller: Caller, job: UUID, decision: Decision | None) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from measurement_pipeline.api.log import note
 from measurement_pipeline.api.office import Office
 from measurement_pipeline.api.problems import ErrorCode, Problem
 from measurement_pipeline.postgres import api_keys
+from measurement_pipeline.postgres.database import Connection, DatabaseError
+from measurement_pipeline.postgres.errors import is_transient
 
 EXPECTED = "Expected exactly one of the headers x-api-key and Authorization: Bearer"
 NOT_GOOD = "The API key is not good"
@@ -64,8 +66,17 @@ def _of_key(office: Office, request: Request, key: str) -> UUID:
         if found.refused_because is not None:
             raise _unknown(f"{NOT_GOOD}: it is {found.refused_because}")
         if found.use_unnoted:
-            api_keys.used(connection, found.id)
+            _note_use(connection, found.id)
     return found.account
+
+
+def _note_use(connection: Connection, key: UUID) -> None:
+    """Record that the key was used. A database that takes no writes at the moment is no reason to refuse a read."""
+    try:
+        api_keys.used(connection, key)
+    except DatabaseError as error:
+        if not is_transient(error):
+            raise
 
 
 def _of_token(office: Office, header: str) -> UUID:

@@ -4,6 +4,7 @@ import json
 import re
 import reprlib
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -180,8 +181,7 @@ def withdraw(caller: Known, job_id: _Id) -> Withdrawn:
     """What no other job wants is no longer due; what is paid for stays. Once more changes nothing."""
     job = _uuid(job_id)
     try:
-        with caller.office.connection() as connection:
-            state = measurement_jobs.withdraw(connection, job, account=caller.account)
+        state = caller.office.write(partial(measurement_jobs.withdraw, job=job, account=caller.account))
     except TooLong as error:
         raise Problem(503, ErrorCode.JOB_LOCKED, AT_WORK, retry_after=DATABASE_AWAY_SECONDS) from error
     if state is None:

@@ -1,10 +1,11 @@
 """What the running API holds: connections, threads, and what it counts. Opened and closed with the app; no route is here."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 from uuid import uuid4
 
 from measurement_pipeline.api.bearer import Bearer
@@ -12,12 +13,17 @@ from measurement_pipeline.api.desk import FrontDesk
 from measurement_pipeline.api.limits import Allowance
 from measurement_pipeline.api.totals import KeptTotals
 from measurement_pipeline.postgres.database import Connection, DatabaseError, Pool, pool, within
+from measurement_pipeline.postgres.errors import is_read_only, is_undone
+
+T = TypeVar("T")
 
 # Few of each, on a server whose connections Dagster and its runs need too: what waits, waits for one. More connections than
 # intakes, so that long ones leave some for reads.
 _CONNECTIONS = 16
 _QUESTIONS_AT_ONCE = 8
 _INTAKES_AT_ONCE = 8
+# Of a transaction that the server rolled back and accepts again.
+_TRIES = 3
 # What was begun has had the server's own patience before.
 _FINISH_SECONDS = 5.0
 
@@ -68,8 +74,28 @@ class Office:
             self.at_work.add(connection)
             try:
                 yield connection
+            except DatabaseError as error:
+                if is_read_only(error):
+                    # Sessions keep what the server was when they began: none of them is used again.
+                    self.pool.drain()
+                raise
             finally:
                 self.at_work.discard(connection)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in one quick transaction, again where the server rolled it back for a deadlock or refused to change anything.
+
+        Raises `TooLong` and `DatabaseError`.
+        """
+        for _ in range(_TRIES - 1):
+            try:
+                with self.connection() as connection:
+                    return work(connection)
+            except DatabaseError as error:
+                if not (is_undone(error) or is_read_only(error)):
+                    raise
+        with self.connection() as connection:
+            return work(connection)
 
     def close(self) -> None:
         """Finish what was begun, for a while, begin nothing more, and let go: what is not finished is a queued row."""

@@ -17,13 +17,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from measurement_pipeline.api.log import request_id
-from measurement_pipeline.postgres.database import DatabaseUnavailable, TooLong
+from measurement_pipeline.postgres.database import DatabaseError, TooLong
+from measurement_pipeline.postgres.errors import first_line, is_transient
 
 logger = logging.getLogger(__name__)
 
 DATABASE_AWAY = (
-    "The database gave no answer. Whether a request sent with POST was taken is not known: send it again with the same "
-    "Idempotency-Key, and it is taken once."
+    "The database did not complete the request. Whether a request sent with POST was accepted is not known: send it again with "
+    "the same Idempotency-Key, and it is accepted once."
 )
 DATABASE_AWAY_SECONDS = 5
 TOO_LONG = "The answer took too long to find, and nothing was changed: ask for less, or again later"
@@ -107,14 +108,16 @@ def handle(app: FastAPI) -> None:
     async def _(_request: Request, error: RequestValidationError) -> Response:
         return answer(Problem(400, ErrorCode.INVALID_REQUEST, in_words(error)))
 
-    @app.exception_handler(DatabaseUnavailable)
+    @app.exception_handler(DatabaseError)
     async def _(_request: Request, error: Exception) -> Response:
-        logger.warning("503: %s", str(error).strip().partition("\n")[0])
+        if not is_transient(error):
+            raise error  # a defect: `Defects` answers it
+        logger.warning("503: %s", first_line(error))
         return answer(Problem(503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS))
 
     @app.exception_handler(TooLong)
     async def _(_request: Request, error: Exception) -> Response:
-        logger.warning("503: %s", str(error).strip().partition("\n")[0])
+        logger.warning("503: %s", first_line(error))
         return answer(Problem(503, ErrorCode.TIMEOUT, TOO_LONG, retry_after=TOO_LONG_SECONDS))
 
 

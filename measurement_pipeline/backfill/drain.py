@@ -8,7 +8,7 @@ answer is decided in `domain` and `songstats/historic_stats`, what it says of th
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
@@ -23,7 +23,8 @@ from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import run_heartbeats
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.backfill_queue import Claim, Settling
-from measurement_pipeline.postgres.database import DatabaseError, DatabaseUnavailable, Line
+from measurement_pipeline.postgres.database import DatabaseError, Line
+from measurement_pipeline.postgres.errors import ErrorKind, first_line, is_transient, kind_of
 from measurement_pipeline.postgres.songstats_ledger import Received, Reservation, Verdict
 from measurement_pipeline.songstats.answer import Answer, Failure
 from measurement_pipeline.songstats.client import SongstatsClient
@@ -120,8 +121,12 @@ class Drain:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - raised by `walk` once nothing is in the air
-            self._error = self._error or error
-            self.stop(f"an error: {error}")
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Start no more calls; `walk` raises the first error once the calls in flight are kept."""
+        self._error = self._error or error
+        self.stop(f"an error: {first_line(error)}")
 
     # --- stations ------------------------------------------------------------------------------------------------------
 
@@ -145,6 +150,12 @@ class Drain:
         per_second = self._terms.requests_per_second
         at_once = max(1, min(_BATCH, int(per_second * _BATCH_SECONDS))) if per_second else _BATCH
         while self._waiting and not self.summary.stopped:
+            if (
+                per_second
+                and 1 / per_second > LONGEST_WAIT_IN_A_RUN_SECONDS
+                and await self._next_call_is_far(per_second)
+            ):
+                break
             room = min(self._trust.room(self._in_the_air), at_once)
             if room <= 0:
                 await self._wait_for_progress()
@@ -158,7 +169,19 @@ class Drain:
             # Asked once the calls are under way: a hit that was set aside does not wait for Stripe.
             await self._ask_for_the_stale(stale)
             if per_second and reserved:
-                await asyncio.sleep(max(0.0, wait + len(reserved) / per_second - _AHEAD_SECONDS))
+                pause = wait + len(reserved) / per_second - _AHEAD_SECONDS
+                await asyncio.sleep(max(0.0, min(pause, LONGEST_WAIT_IN_A_RUN_SECONDS)))
+
+    async def _next_call_is_far(self, per_second: float) -> bool:
+        """Where the pace is so slow that the next call is further away than a run waits, put off the rest until then."""
+        wish = partial(ledger.seconds_to_the_next_slot, requests_per_second=per_second)
+        wait = await self._reserve_line.persist(wish)
+        if wait <= LONGEST_WAIT_IN_A_RUN_SECONDS:
+            return False
+        self.stop(f"SONGSTATS_REQUESTS_PER_SECOND allows the next call in {wait:.0f} s")
+        while self._waiting:
+            await self._defer(self._waiting.popleft(), "the pace allows no call yet", wait=wait)
+        return True
 
     async def _call(self, claim: Claim, reservation: Reservation, wait: float) -> None:
         answered = None
@@ -210,30 +233,40 @@ class Drain:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self._terms.beat_seconds)
-            held = list(self._held.values())
-            # A beat that the database cannot take is made up by the next one; the claim timeout is many beats long.
-            with suppress(DatabaseUnavailable):
-                await self._beat_line.do(partial(run_heartbeats.beat_async, run=self._run))
-                still = await self._beat_line.do(partial(queue.heartbeat, claims=held, run=self._run))
-                # Settled meanwhile, or taken over: either way no longer ours to ask for.
-                for claim in held:
-                    if claim.song not in still:
-                        self._held.pop(claim.song, None)
+            # A failed beat never cancels the calls in flight. The claim timeout is many beats long, so the next beat makes up for
+            # one that failed for now; after any other error the run starts no more calls.
+            with self._calls_first():
+                try:
+                    await self._beat_once()
+                except DatabaseError as error:
+                    if not is_transient(error):
+                        raise
+
+    async def _beat_once(self) -> None:
+        held = list(self._held.values())
+        await self._beat_line.do(partial(run_heartbeats.beat_async, run=self._run))
+        still = await self._beat_line.do(partial(queue.heartbeat, claims=held, run=self._run))
+        # Settled meanwhile, or taken over: either way no longer ours to ask for.
+        for claim in held:
+            if claim.song not in still:
+                self._held.pop(claim.song, None)
 
     # --- what the stations do ------------------------------------------------------------------------------------------
 
     async def _keep(self, batch: Sequence[_Answered]) -> list[_Answered]:
-        """Keep what came, whole; an answer that PostgreSQL refuses must not take the others down with it."""
+        """Keep the answers whole. One that PostgreSQL refuses ends the run and takes none of the others with it."""
+        write = partial(ledger.keep, received=[_received(item) for item in batch])
         try:
-            found = await self._keep_line.persist(partial(ledger.keep, received=[_received(item) for item in batch]))
-        except DatabaseUnavailable:
-            raise
+            # They are paid for and exist only here: no error but one about themselves is a reason to drop them early.
+            found = await self._keep_line.persist(write, hold=self._fail)
         except DatabaseError as error:
-            if len(batch) > 1:
-                return [kept for one in batch for kept in await self._keep([one])]
-            self._error = self._error or error
-            self.stop(f"an error: {error}")
-            return []
+            if kind_of(error) is not ErrorKind.ROW or len(batch) == 1:
+                raise
+            kept: list[_Answered] = []
+            for one in batch:
+                with self._calls_first():
+                    kept += await self._keep([one])
+            return kept
         return [replace(item, response=found.get(item.reservation.ledger or 0)) for item in batch]
 
     async def _reserve(self, batch: list[Claim]) -> tuple[list[tuple[Claim, Reservation]], dict[UUID, list[Claim]]]:
@@ -281,7 +314,9 @@ class Drain:
         self._payment_asked[account] = now
         try:
             return await asyncio.to_thread(self._check_payment, account)
-        except DatabaseUnavailable:
+        except DatabaseError as error:
+            if not is_transient(error):
+                raise
             return Payment.UNKNOWN
 
     async def _book_calls(self, calls: int) -> float:
@@ -316,18 +351,20 @@ class Drain:
         A row that PostgreSQL refuses is failed for now with what was said, its response unread: it must not take the others,
         whose hits were paid for, down with it.
         """
-        write = partial(queue.settle, settlings=settlings, run=self._run, parser_version=PARSER_VERSION)
         try:
-            mine = await self._settle_line.persist(write)
-        except DatabaseUnavailable:
-            raise
+            return await self._write(settlings)
         except DatabaseError as error:
+            if kind_of(error) is not ErrorKind.ROW:
+                raise
             if len(settlings) > 1:
                 return {song: done for one in settlings for song, done in (await self._settle([one])).items()}
-            refused = Settling(
-                settlings[0].claim, Settlement(Status.FAILED, Outcome.TRANSIENT), error=str(error).splitlines()[0]
-            )
-            return await self._settle([refused])
+            failed = Settlement(Status.FAILED, Outcome.TRANSIENT)
+            # Tried once: where the row is refused even so, it stays claimed, and the error ends the run.
+            return await self._write([Settling(settlings[0].claim, failed, error=first_line(error))])
+
+    async def _write(self, settlings: list[Settling]) -> dict[str, Settling]:
+        write = partial(queue.settle, settlings=settlings, run=self._run, parser_version=PARSER_VERSION)
+        mine = await self._settle_line.persist(write)
         for settling in settlings:
             self._held.pop(settling.claim.song, None)
         return {settling.claim.song: settling for settling in settlings if settling.claim.song in mine}

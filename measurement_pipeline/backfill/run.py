@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
+from typing import TypeVar
 from uuid import UUID
 
 from measurement_pipeline.backfill import overrides
@@ -24,8 +25,10 @@ from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, songs, songstats_ledger
 from measurement_pipeline.postgres.backfill_queue import Claim, Row
-from measurement_pipeline.postgres.database import Connection, connect
+from measurement_pipeline.postgres.database import Connection, persist
 from measurement_pipeline.songstats.client import SongstatsClient
+
+T = TypeVar("T")
 
 # Where nothing is settled for so long, the caller gets an empty batch: a moment to show its progress.
 _NO_NEWS_SECONDS = 1.0
@@ -82,20 +85,28 @@ class Coverage:
         for batch in self.batches():
             yield from batch
 
-    def batches(self) -> Iterator[list[Recording]]:
-        """The same, as many at a time as there are: what is told together costs less each. Empty while nothing is settled."""
-        with connect(self._terms.database_url) as connection:
-            run_heartbeats.beat(connection, self._run)
-            claims = yield from self._survey(connection)
+    def batches(self) -> Generator[list[Recording], None, None]:
+        """The same, as many at a time as there are: what is told together costs less each. Empty while nothing is settled.
+
+        Close it (`contextlib.closing`) if you stop before its end. `close` returns once the calls in flight are kept and settled;
+        their results are then in `unsaid`.
+        """
+        stored, claims = self._persist(self._survey)
+        for recording in stored:
+            self.summary.count(recording)
         try:
+            if stored:
+                yield stored
             if claims:
                 yield from self._drained(claims)
         finally:
-            with connect(self._terms.database_url) as connection:
-                self._put_back(connection)
+            self._persist(self._put_back)
         if self._operator:
-            with connect(self._terms.database_url) as connection:
-                self._name_undone(connection)
+            self._persist(self._name_undone)
+
+    def _persist(self, work: Callable[[Connection], T]) -> T:
+        patience = self._terms.patience_with_database_seconds
+        return persist(self._terms.database_url, work, patience_seconds=patience)
 
     @property
     def progress(self) -> str:
@@ -114,8 +125,9 @@ class Coverage:
 
     # --- before the drain ----------------------------------------------------------------------------------------------
 
-    def _survey(self, connection: Connection) -> Generator[list[Recording], None, list[Claim]]:
-        """Yield what needs no work; returns the rows claimed."""
+    def _survey(self, connection: Connection) -> tuple[list[Recording], list[Claim]]:
+        """What needs no work, and the rows claimed."""
+        run_heartbeats.beat(connection, self._run)
         found = queue.rows(connection, self._isrcs, self._terms.rules)
         if self._operator and not self._again:
             found = self._take_up_as_operator(connection, found)
@@ -124,15 +136,11 @@ class Coverage:
             for song in self._isrcs
             if (row := found.get(song)) is not None and row.status is Status.DONE and song not in self._told
         ]
-        for recording in stored:
-            self.summary.count(recording)
-        if stored:
-            yield stored
         budget = songstats_ledger.budget(connection, hits_allowed=self._terms.hits_allowed)
         if budget.left == 0:
             self.summary.stopped = "the budget is spent"
-            return []
-        return queue.claim(
+            return stored, []
+        return stored, queue.claim(
             connection,
             self._isrcs,
             run=self._run,
@@ -178,12 +186,17 @@ class Coverage:
     def _arrived(self) -> list[Recording]:
         """What the drain has reported since, waiting a moment for the first; empty where none came, or where it has ended."""
         batch: list[Recording] = []
-        with suppress(threads.Empty):
+        try:
             while not self._ended and (not batch or not self._feed.empty()):
                 recording = self._feed.get(timeout=_NO_NEWS_SECONDS)
                 self._ended = recording is None
                 if recording is not None:
                     batch.append(recording)
+        except threads.Empty:
+            pass
+        except BaseException:
+            self.unsaid.extend(batch)
+            raise
         return batch
 
     def _walk(self, claims: Sequence[Claim], ended: "Future[Summary]") -> None:

@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +25,8 @@ from measurement_pipeline.domain.capture import SnapshotState, chunks, cost_usd,
 from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import apify_runs, measurement_jobs, operator_acts, snapshots
 from measurement_pipeline.postgres.apify_runs import NotOursError
-from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
+from measurement_pipeline.postgres.database import Connection, DatabaseError, persist
+from measurement_pipeline.postgres.errors import is_transient
 from measurement_pipeline.postgres.snapshots import Claimed
 
 APIFY = "apify"
@@ -65,35 +67,56 @@ def make_capture(
 ) -> Ended:
     """Take a capture as far as it goes. `last_try`: the run has no further try after this one.
 
+    A database that is away or read-only for a while costs nothing: every step finds what the one before it came to.
     Raises `LookupError` where there is no such capture, and what the database raises.
     """
-    with connect(captures.terms.database_url) as connection:
+    tries = count()
+
+    def make(connection: Connection) -> Ended:
+        # Only the first of these tries pays for anything again: the others go on where the database failed.
+        is_first = next(tries) == 0
         shown = snapshots.show(connection, snapshot)
         if shown is None:
             raise LookupError(f"there is no capture {snapshot}")
-        work = _Work(connection, captures, snapshot, shown["account"], run, retry_number, last_try)
-        if shown["state"] == SnapshotState.DONE:
-            return work.look_at_a_done_one(shown, launch)
-        refusal = work.why_not(shown, launch)
-        if refusal is not None:
-            return refusal
-        claimed = work.claim(shown, launch)
-        if isinstance(claimed, Ended):
-            return claimed
-        if claimed.attempts > captures.terms.max_attempts and launch is Launch.PLANNED:
-            gone = counted(claimed.attempts - 1, "attempt")
-            return work.give_up(f"given up after {gone}: {shown['error'] or 'no attempt came to an end'}")
-        try:
-            return work.do(chunks(claimed.album_ids))
-        except Exception as error:
-            # An error of our own. The next try of this run goes on with what it holds; a later run waits a little.
-            if last_try:
-                work.release(f"{type(error).__name__} interrupted it", seconds=None, attempt_back=False)
-            raise
-        except BaseException:
-            # Cancelled: Dagster's interrupt is no Exception. Raised again, as whatever else ends the process is.
-            work.release("its run was interrupted", seconds=_INTERRUPTED_SECONDS, attempt_back=True)
-            raise
+        work = _Work(
+            connection,
+            captures,
+            snapshot,
+            shown["account"],
+            run,
+            is_first_try=is_first and retry_number == 0,
+            is_retry=is_first and retry_number > 0,
+            last_try=last_try,
+        )
+        return _make(work, shown, launch)
+
+    terms = captures.terms
+    return persist(terms.database_url, make, patience_seconds=terms.patience_with_database_seconds)
+
+
+def _make(work: "_Work", shown: dict[str, Any], launch: Launch) -> Ended:
+    if shown["state"] == SnapshotState.DONE:
+        return work.look_at_a_done_one(shown, launch)
+    refusal = work.why_not(shown, launch)
+    if refusal is not None:
+        return refusal
+    claimed = work.claim(shown, launch)
+    if isinstance(claimed, Ended):
+        return claimed
+    if claimed.attempts > work.captures.terms.max_attempts and launch is Launch.PLANNED:
+        gone = counted(claimed.attempts - 1, "attempt")
+        return work.give_up(f"given up after {gone}: {shown['error'] or 'no attempt came to an end'}")
+    try:
+        return work.do(chunks(claimed.album_ids))
+    except Exception as error:
+        # An error of our own. The next try of this run goes on with what it holds; a later run waits a little.
+        if work.last_try and not is_transient(error):
+            work.release(f"{type(error).__name__} interrupted it", seconds=None, attempt_back=False)
+        raise
+    except BaseException:
+        # Cancelled: Dagster's interrupt is no Exception. Raised again, as whatever else ends the process is.
+        work.release("its run was interrupted", seconds=_INTERRUPTED_SECONDS, attempt_back=True)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +128,13 @@ class _Work:
     snapshot: UUID
     account: UUID
     run: str
-    retry_number: int
+    is_first_try: bool
+    is_retry: bool
     last_try: bool
 
     def look_at_a_done_one(self, shown: dict[str, Any], launch: Launch) -> Ended:
         """Nothing is ever bought for it again; a person's launch has what was kept mapped once more."""
-        if (
-            launch is Launch.OPERATORS
-            and self.retry_number == 0
-            and remap.lacks_something(self.connection, self.snapshot)
-        ):
+        if launch is Launch.OPERATORS and self.is_first_try and remap.lacks_something(self.connection, self.snapshot):
             self._record("capture mapped again", shown)
             return self._ended(*remap.map_again(self.snapshot, self.captures, run=self.run))
         bought = apify_runs.of_snapshot(self.connection, self.snapshot)
@@ -195,7 +215,7 @@ class _Work:
 
     def _is_to_be_bought_again(self, launch: Launch) -> bool:
         # By a person, who launched it knowing that it failed; not by the tries that follow.
-        return launch is Launch.OPERATORS and self.retry_number == 0
+        return launch is Launch.OPERATORS and self.is_first_try
 
     def _take_up_again(self, shown: dict[str, Any], claimed: Claimed) -> None:
         """Have what is missing of a failed one bought, and what was kept mapped again. Raises `_OverCapError`."""
@@ -226,7 +246,7 @@ class _Work:
             snapshot=self.snapshot,
             account=self.account,
             run=self.run,
-            is_retry=self.retry_number > 0,
+            is_retry=self.is_retry,
             deadline=time.monotonic() + self.captures.terms.patience_seconds,
         )
 

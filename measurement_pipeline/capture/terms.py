@@ -26,6 +26,8 @@ class Terms:
     patience_seconds: float = 120.0
     settling_seconds: float = 10.0
     chunks_at_once: int = 4
+    # How long errors of a database that is away, or read-only, are outlasted.
+    patience_with_database_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ class RefusedError(click.ClickException):
 
 def in_one_line(error: Exception) -> str | None:
     """What to tell a person of `error`; None where it is a defect of ours. Imported late: most commands never fail."""
-    from measurement_pipeline.postgres.database import DatabaseError, DatabaseUnavailable
+    from measurement_pipeline.postgres.database import DatabaseError
     from measurement_pipeline.postgres.embedded import EmbeddedServerError
+    from measurement_pipeline.postgres.errors import is_transient
     from measurement_pipeline.postgres.migrate import (
         SchemaOutOfDateError,
         UnsuitableEncodingError,
@@ -23,8 +24,10 @@ def in_one_line(error: Exception) -> str | None:
     )  # fmt: skip
     if isinstance(error, foreseen):
         return str(error)
-    if isinstance(error, DatabaseUnavailable):
-        return f"the database cannot be reached: {_first_line(error)}"
+    if isinstance(error, DatabaseError) and is_transient(error):
+        if error.sqlstate is None:
+            return f"the database cannot be reached: {_first_line(error)}"
+        return f"the database cannot do this at the moment, try again later: {_first_line(error)}"
     if isinstance(error, DatabaseError):
         return f"the database refused: {_first_line(error)}"
     if isinstance(error, OSError):

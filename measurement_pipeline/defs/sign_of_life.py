@@ -1,11 +1,15 @@
 """Signs of life of a run while it waits for somebody outside. A run that buys beats from within its drain instead."""
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Event, Thread
 
 from measurement_pipeline.postgres import run_heartbeats
-from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
+from measurement_pipeline.postgres.database import DatabaseError, connect
+from measurement_pipeline.postgres.errors import first_line, is_transient
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -26,6 +30,10 @@ def beating(database_url: str, run: str, *, every_seconds: float) -> Iterator[No
 
 def _beat(database_url: str, run: str, every_seconds: float, over: Event) -> None:
     while not over.wait(every_seconds):
-        # What the database cannot take is made up by the next beat.
-        with suppress(DatabaseUnavailable), connect(database_url) as connection:
-            run_heartbeats.beat(connection, run)
+        # A failed beat ends neither this thread nor the work beside it: the next beat makes up for it.
+        try:
+            with connect(database_url) as connection:
+                run_heartbeats.beat(connection, run)
+        except DatabaseError as error:
+            level = logging.DEBUG if is_transient(error) else logging.ERROR
+            logger.log(level, "run %s could not write its heartbeat: %s", run, first_line(error))

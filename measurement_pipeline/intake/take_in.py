@@ -36,6 +36,7 @@ from measurement_pipeline.domain.measurement_job import (
 from measurement_pipeline.domain.payment import Decision, Verdict, ask_in_turn
 from measurement_pipeline.postgres import measurement_jobs, payment_decisions, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
+from measurement_pipeline.postgres.errors import first_line, is_outage, is_undone
 from measurement_pipeline.postgres.measurement_jobs import Receipt, RequestDocument, WaitingRequest
 from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
 
@@ -52,6 +53,8 @@ _BEAT_SECONDS = 5.0
 
 MAX_INTAKE_ATTEMPTS = 5
 _RETRY_SECONDS = 60.0
+# Of one that the server rolled back for a deadlock and accepts again.
+_TRIES_OF_A_TRANSACTION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,17 +211,25 @@ def _take_one(
     if attempts > MAX_INTAKE_ATTEMPTS:
         # The last one never came back to say how it went: the process that worked on it was killed.
         return _put_off_or_give_up(connection, request, attempts - 1, "no attempt came to an end")
-    try:
-        with connection.transaction():
-            if not measurement_jobs.lock(connection, request):
-                return None
-            document = measurement_jobs.document(connection, request)
-            return _answer(connection, request, document, decision, cap_usd)
-    except DatabaseError as error:
-        if connection.closed:
-            raise  # the database went away, which is no fault of the request's
-        why = str(error).partition("\n")[0] or type(error).__name__
-        return _put_off_or_give_up(connection, request, attempts, why)
+    for tries_left in reversed(range(_TRIES_OF_A_TRANSACTION)):
+        try:
+            with connection.transaction():
+                if not measurement_jobs.lock(connection, request):
+                    return None
+                document = measurement_jobs.document(connection, request)
+                return _answer(connection, request, document, decision, cap_usd)
+        except DatabaseError as error:
+            if connection.closed:
+                raise  # the database went away, which is no fault of the request's
+            if is_undone(error) and tries_left:
+                continue
+            why = first_line(error)
+            if is_outage(error):
+                # Not the request's fault either: it waits, and keeps its attempts.
+                measurement_jobs.postpone(connection, request, seconds=_RETRY_SECONDS, error=why, attempt_back=True)
+                return Taken(request.id, request.account, None, error=why)
+            return _put_off_or_give_up(connection, request, attempts, why)
+    return None
 
 
 def _with_links(connection: Connection, decisions: Mapping[UUID, Decision]) -> dict[UUID, Decision]:

@@ -5,6 +5,7 @@ Rows come back as dictionaries, and connections commit statement by statement (`
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,13 +15,14 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
 from measurement_pipeline.postgres import session
+from measurement_pipeline.postgres.errors import ErrorKind, is_transient, kind_of
 
 T = TypeVar("T")
 Connection = session.Connection
 AsyncConnection = session.AsyncConnection
 
-# Raised here and caught by callers, so that they need not import psycopg to name it: the database could not be reached, or
-# went away under the statement. Nothing is known of what it did.
+# Named here, so that callers need not import psycopg. What an error means is decided by its SQLSTATE (`errors.kind_of`), not by
+# these classes: a read-only server raises no `DatabaseUnavailable`, and a value that is too large does.
 DatabaseUnavailable = psycopg.OperationalError
 DatabaseError = psycopg.Error
 # One of the above, where it was we who would not wait any longer (`within`): the transaction did nothing.
@@ -80,6 +82,39 @@ def within(connection: Connection, *, seconds: float) -> Iterator[None]:
         yield
 
 
+# Between two tries of the same work.
+_RETRY_SECONDS = 0.5
+
+
+class _Patience:
+    """Counts from the first error: whether to try again after this one."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._failing_since: float | None = None
+
+    def is_left(self) -> bool:
+        now = time.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        return now - self._failing_since <= self._seconds
+
+
+def persist(url: str, work: Callable[[Connection], T], *, patience_seconds: float) -> T:
+    """Do `work` on a new connection, again after each transient error, until `patience_seconds` after the first.
+
+    Doing `work` twice must have the effect of doing it once. Raises the last error.
+    """
+    patience = _Patience(patience_seconds)
+    while True:
+        try:
+            with connect(url) as connection:
+                return work(connection)
+        except DatabaseError as error:
+            if not is_transient(error) or not patience.is_left():
+                raise
+        time.sleep(_RETRY_SECONDS)
+
+
 class Line:
     """One connection of an event loop that is made when it is needed, and made anew once it was lost.
 
@@ -105,16 +140,30 @@ class Line:
                 await self.close()
                 raise
 
-    async def persist(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Do `work`, again and again while the database is away and patience lasts: it must be such that twice does once."""
-        deadline = asyncio.get_running_loop().time() + self._patience
+    async def persist(
+        self,
+        work: Callable[[AsyncConnection], Awaitable[T]],
+        *,
+        hold: Callable[[DatabaseError], None] | None = None,
+    ) -> T:
+        """Do `work`, again after each transient error while patience lasts: doing it twice must have the effect of doing it once.
+
+        `hold`: what `work` writes exists nowhere else. Then a defect is outlasted too, and `hold` is called with it; only an
+        error about the row itself is raised at once.
+        """
+        patience = _Patience(self._patience)
         while True:
             try:
                 return await self.do(work)
-            except DatabaseUnavailable:
-                if asyncio.get_running_loop().time() > deadline:
+            except DatabaseError as error:
+                kind = kind_of(error)
+                if kind is ErrorKind.DEFECT and hold is not None:
+                    hold(error)
+                elif kind is not ErrorKind.TRANSIENT:
                     raise
-                await asyncio.sleep(0.5)
+                if not patience.is_left():
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def close(self) -> None:
         """Close the connection, if there is one."""

@@ -27,6 +27,24 @@ def test_a_run_beats_for_as_long_as_it_waits_and_no_longer(bench: Workbench):
     assert beats() == last
 
 
+@pytest.mark.parametrize("sqlstate", ["25006", "57P01", "42501"])
+def test_a_beat_that_the_database_refuses_is_not_the_last_one(bench: Workbench, sqlstate: str):
+    def beats() -> list[Any]:
+        return bench.sql("select beat_at from run_heartbeats where run_id = 'waiting'")
+
+    bench.sql(
+        "create function refuse() returns trigger language plpgsql as $$ begin perform nextval('refused');"
+        f" raise exception 'no' using errcode = '{sqlstate}'; end $$"
+    )
+    bench.sql("create sequence refused")
+    bench.sql("create trigger refuse before insert on run_heartbeats for each row execute function refuse()")
+    with beating(bench.database_url, "waiting", every_seconds=0.02):
+        until(lambda: bench.sql("select 1 from refused where is_called"), what="a beat that was refused")
+        assert beats() == []
+        bench.sql("drop function refuse cascade")
+        until(beats, what="the next beat")
+
+
 @pytest.mark.parametrize(("silence", "lives"), [(35, True), (50, False)])
 def test_a_run_may_be_silent_for_its_longest_wait_between_two_tries_and_not_for_much_longer(
     stage: Stage, silence: int, lives: bool

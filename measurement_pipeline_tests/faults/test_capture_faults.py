@@ -6,8 +6,10 @@ What was paid for is counted at Apify's end. The victim is a process (`child`), 
 import json
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
@@ -29,6 +31,7 @@ from measurement_pipeline_tests.faults.child import ASK_FOR_CAPTURES, CAPTURE, O
 from measurement_pipeline_tests.faults.crash_points import CrashPoint, armed
 from measurement_pipeline_tests.faults.matrix import Proves
 from measurement_pipeline_tests.faults.test_crash_points import killed_at
+from measurement_pipeline_tests.faults.test_database_faults import read_only
 from measurement_pipeline_tests.faults.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
@@ -402,3 +405,37 @@ def test_two_processes_of_four_threads_spend_a_month_to_its_last_album(studio: S
         )
         assert (spent["n"], spent["usd"]) == (11, Decimal("0.099"))
     proves("more captures asked for at once than the month allows", ["I1", "I6"], times=rounds)
+
+
+# --- the database ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_database_that_is_read_only_during_a_capture_costs_no_second_run_of_the_actor(
+    studio: Studio, long_form: bool, proves: Proves
+):
+    asked = ask_for(studio)
+    studio.sandbox.faults(LOOKS, delay=1.0)
+    with ThreadPoolExecutor(1) as threads:
+        making = threads.submit(studio.make, asked.snapshot)
+        until(lambda: studio.paid()["runs"] >= 1, what="a run of the actor that is paid for")
+        with read_only(studio.database_url):
+            time.sleep(30.0 if long_form else 1.5)
+            assert not making.done()
+        ended = making.result(120)
+    while ended.kind is Kind.PUT_OFF:
+        studio.until_listed(asked.snapshot)
+        ended = studio.make(asked.snapshot, run="next")
+    is_done_and_paid_once(studio, [asked])
+    proves("PostgreSQL read-only during a capture", ALWAYS)
+
+
+def test_a_start_dated_ahead_of_the_clock_is_found_and_not_started_again(studio: Studio, proves: Proves):
+    asked = ask_for(studio)
+    victim = orders_for(studio, asked, run="victim")
+    with killed_at(crash_points.AFTER_THE_START, studio.database_url, victim, occurrence=PARTS, undone=True):
+        pass
+    studio.sql("update apify_runs set intended_at = now() + interval '2 days' where actor_run is null")
+    wait_for_the_claim_timeout(studio)
+    take_over(studio, asked, run="next", is_started=True)
+    is_done_and_paid_once(studio, [asked])
+    proves("the database's clock set back by two days: a start of the actor", [*ALWAYS, "I15"])

@@ -1,4 +1,4 @@
-"""The database goes away, ends its sessions, or lets somebody else sit on its locks, while a run drains.
+"""The database goes away, turns read-only, ends its sessions, or lets somebody else sit on its locks, while a run drains.
 
 The run's process lives, so no call is lost with it: each recording costs one hit, unless the database is away for longer than an
 answer is held.
@@ -17,7 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from measurement_pipeline.backfill.report import Summary
 from measurement_pipeline.backfill.terms import Terms
@@ -29,6 +31,7 @@ from measurement_pipeline_tests.faults.matrix import Proves
 from measurement_pipeline_tests.faults.reckoning import (
     HISTORY,
     everything_is_stored_and_each_hit_accounted_for,
+    hits_of,
     kept,
     nothing_breaks,
 )
@@ -216,6 +219,132 @@ def test_a_database_away_for_longer_than_an_answer_is_held_costs_the_calls_in_th
     found = everything_is_stored_and_each_hit_accounted_for(bench, songs)
     assert found.in_vain == in_the_air > 0
     proves("PostgreSQL away for longer than an answer is held", HELD)
+
+
+@contextmanager
+def read_only(database_url: str) -> Iterator[None]:
+    """Refuse every write with SQLSTATE 25006, as a server does that has become a standby; its old sessions are ended."""
+    with connect(database_url) as tester:
+        name = sql.Identifier(tester.info.dbname)
+        tester.execute(sql.SQL("alter database {} set default_transaction_read_only = on").format(name))
+        tester.execute(_TERMINATE)
+        try:
+            yield
+        finally:
+            tester.execute(sql.SQL("alter database {} reset default_transaction_read_only").format(name))
+
+
+def test_a_database_that_is_read_only_in_the_middle_of_a_drain_costs_no_answer(
+    bench: Workbench, long_form: bool, proves: Proves
+):
+    seconds = 30.0 if long_form else 1.5
+    songs = isrcs(100 if long_form else 40)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, delay=0.5)
+    # Several heartbeats fail meanwhile.
+    limits = terms(bench, claim_timeout_seconds=100.0, patience_with_database_seconds=60.0)
+    bench.terms = replace(limits, beat_seconds=0.1, concurrency=8)
+    with draining(bench, songs, run="patient") as run:
+        until(lambda: bench.sandbox.hits() >= 12)
+        with read_only(bench.database_url):
+            time.sleep(seconds)
+            assert not run.done()
+        run.result(60)
+    found = everything_is_stored_and_each_hit_accounted_for(bench, songs)
+    assert found.in_vain == 0, "each answer was held until the database took it"
+    proves(f"PostgreSQL read-only for {seconds:.1f} s during a drain", HELD)
+
+
+# Raised by a trigger for a row of a table, until it is dropped.
+_RAISE = """
+create function refuse() returns trigger language plpgsql as $$
+begin raise exception 'refused' using errcode = '{sqlstate}'; end $$;
+create trigger refuse before {event} on {table} for each row when ({when}) execute function refuse();
+"""
+_BEATS = (
+    "update of heartbeat_at",
+    "songstats_backfill_queue",
+    "old.status = 'in_progress' and new.lease = old.lease and new.status = old.status",
+)
+
+
+def refuse(bench: Workbench, sqlstate: str, event: str, table: str, when: str) -> None:
+    bench.sql(_RAISE.format(sqlstate=sqlstate, event=event, table=table, when=when))
+
+
+def stop_refusing(bench: Workbench) -> None:
+    bench.sql("drop function refuse cascade")
+
+
+@pytest.mark.parametrize("sqlstate", ["25006", "40001", "53100", "55P03", "57P01", "58030"])
+def test_a_heartbeat_that_fails_for_now_is_no_reason_to_end_a_run(bench: Workbench, sqlstate: str):
+    songs = isrcs(12)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, delay=0.2)
+    refuse(bench, sqlstate, *_BEATS)
+    bench.terms = replace(terms(bench, claim_timeout_seconds=100.0), beat_seconds=0.02, concurrency=4)
+    coverage, _ = bench.cover(songs)
+    assert coverage.summary.stopped is None
+    assert everything_is_stored_and_each_hit_accounted_for(bench, songs).in_vain == 0
+
+
+def test_a_heartbeat_without_the_privilege_ends_a_run_once_its_calls_are_kept(bench: Workbench, proves: Proves):
+    songs = isrcs(40)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, delay=0.2)
+    refuse(bench, "42501", *_BEATS)
+    bench.terms = replace(terms(bench, claim_timeout_seconds=100.0), beat_seconds=0.1, concurrency=4)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="refused"):
+        bench.cover(songs)
+    stop_refusing(bench)
+    assert 0 < bench.sandbox.hits() < len(songs), "it started no more calls"
+    assert len(kept(bench)) == bench.sandbox.hits(), "every call in flight was kept"
+    bench.cover(songs, run="next")
+    assert everything_is_stored_and_each_hit_accounted_for(bench, songs).in_vain == 0
+    proves("heartbeats refused for a missing privilege", HELD)
+
+
+def test_answers_are_held_while_keeping_them_is_refused_for_a_defect_and_the_run_ends_loudly(
+    bench: Workbench, proves: Proves
+):
+    songs = isrcs(20)
+    bench.ask_for(songs)
+    bench.sandbox.faults(HISTORY, delay=0.1)
+    refuse(bench, "42501", "update of settled_at", "songstats_quota_ledger", "new.settled_at is not null")
+    bench.terms = replace(terms(bench, claim_timeout_seconds=100.0, patience_with_database_seconds=60.0), concurrency=4)
+    with draining(bench, songs, run="held") as run:
+        until(lambda: bench.sandbox.hits() >= 4)
+        time.sleep(1.0)
+        stop_refusing(bench)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="refused"):
+            run.result(60)
+    assert len(kept(bench)) == bench.sandbox.hits() < len(songs)
+    bench.cover(songs, run="next")
+    assert everything_is_stored_and_each_hit_accounted_for(bench, songs).in_vain == 0
+    proves("answers refused for a missing privilege", HELD)
+
+
+def test_a_row_that_cannot_be_settled_in_any_way_ends_the_run_and_takes_no_other_with_it(
+    bench: Workbench, proves: Proves
+):
+    songs = isrcs(6)
+    unlucky = songs[0]
+    bench.ask_for(songs)
+    refuse(
+        bench,
+        "23514",
+        "update of status",
+        "songstats_backfill_queue",
+        f"new.song = '{unlucky}' and new.status in ('done', 'failed')",
+    )
+    with pytest.raises(psycopg.errors.CheckViolation, match="refused"):
+        bench.cover(songs)
+    assert kept(bench) == set(hits_of(bench))
+    stop_refusing(bench)
+    bench.cover(songs, run="next")
+    found = everything_is_stored_and_each_hit_accounted_for(bench, songs)
+    assert (found.in_vain, bench.sandbox.hits(unlucky)) == (0, 1)
+    proves("a row that PostgreSQL refuses to settle", HELD)
 
 
 # The server gives up on whoever settles a hit of one recording, as it does when it is being shut down.

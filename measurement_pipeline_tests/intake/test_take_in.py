@@ -398,6 +398,29 @@ def test_a_request_over_which_postgresql_raises_holds_nobody_up(desk: Desk, paid
     assert isrcs(3)[1] not in desk.queue()
 
 
+@pytest.mark.parametrize("sqlstate", ["25006", "57P01", "55P03", "58030"])
+def test_an_outage_of_the_database_costs_a_request_no_attempt(desk: Desk, paid: Check, sqlstate: str):
+    first, put_off, last = (desk.ask({"isrcs": [song]}) for song in isrcs(3))
+    break_for(desk, isrcs(3)[1], sqlstate=sqlstate)
+    desk.take(paid)
+    assert [desk.job(job)["state"] for job in (first, put_off, last)] == ["accepted", "queued", "accepted"]
+    row = desk.job(put_off)
+    assert (row["attempts"], row["error"]) == (0, "no AA6Q72000001")
+    assert row["not_before"] is not None
+
+
+def test_a_deadlock_is_tried_again_at_once(desk: Desk, paid: Check):
+    job = desk.ask({"isrcs": isrcs(1)})
+    desk.sql("create sequence tries")
+    desk.sql(
+        "create function deadlock() returns trigger language plpgsql as $$ begin"
+        " if nextval('tries') < 3 then raise exception 'deadlock' using errcode = '40P01'; end if; return new; end $$"
+    )
+    desk.sql("create trigger deadlock before insert on measurement_job_songs for each row execute function deadlock()")
+    desk.take(paid)
+    assert desk.job(job)["state"] == "accepted"
+
+
 def test_attempts_used_up_fail_the_request_with_the_reason(desk: Desk, paid: Check):
     (song,) = isrcs(1)
     job = desk.ask({"isrcs": [song]})
