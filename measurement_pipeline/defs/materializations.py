@@ -1,6 +1,8 @@
 """One materialization an ISRC: what a run, or the sweep after it, says of a recording in the UI."""
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -12,16 +14,61 @@ from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.defs import failures
 from measurement_pipeline.defs.partition_status import show_as_before
 from measurement_pipeline.defs.partitions import isrc_partitions
+from measurement_pipeline.defs.storage import STORAGE_ERRORS
 from measurement_pipeline.domain.backfill_queue import Status
 from measurement_pipeline.domain.outcome import Outcome
+from measurement_pipeline.domain.wording import counted
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import connect
 
 SONGSTATS_HISTORY = dg.AssetKey("songstats_history")
 
+logger = logging.getLogger(__name__)
+
 # A sweep reports no more than this at once, so that it stays a matter of seconds.
 _MOST_LATE = 2_000
+# Between two tries to report what was refused.
+_REFUSED_SECONDS = 1.0
 _DONE = frozenset({Kind.SETTLED, Kind.ALREADY_STORED})
+
+
+class Reporter:
+    """Reports a run's recordings. What Dagster's database refuses is reported with a later batch, or by the hourly sweep.
+
+    Reporting never fails a run that buys: the recordings are stored in our database, whatever Dagster shows of them.
+    """
+
+    def __init__(self, context: dg.OpExecutionContext, terms: Terms) -> None:
+        self._context = context
+        self._terms = terms
+        self._unreported: list[Recording] = []
+        self._not_before = 0.0
+
+    @property
+    def unreported(self) -> int:
+        """How many recordings are done, and Dagster does not show them yet."""
+        return sum(recording.kind in _DONE for recording in self._unreported)
+
+    def report(self, batch: Sequence[Recording], *, is_last: bool = False) -> None:
+        """Report `batch` and whatever was refused before it; after a refusal once a second, and in any case with the last one."""
+        self._unreported += batch
+        if not self._unreported or (time.monotonic() < self._not_before and not is_last):
+            return
+        if is_reported(lambda: tell(self._context, self._unreported, self._terms)):
+            self._unreported = []
+        else:
+            self._not_before = time.monotonic() + _REFUSED_SECONDS
+
+
+def is_reported(report: Callable[[], None]) -> bool:
+    """Do `report`, which only writes to Dagster's database; False where that is away or refuses it."""
+    try:
+        report()
+    except STORAGE_ERRORS as error:
+        # To the process's own log: the run's log is in the database that refuses.
+        logger.warning("Dagster's database refused a report: %s", str(error).strip().partition("\n")[0])
+        return False
+    return True
 
 
 def tell(context: dg.OpExecutionContext, batch: Sequence[Recording], terms: Terms) -> None:
@@ -48,11 +95,16 @@ def tell(context: dg.OpExecutionContext, batch: Sequence[Recording], terms: Term
             context.log.debug(f"{recording.song}: {recording.kind} ({recording.reason})")
 
 
-def tell_totals(context: dg.OpExecutionContext, summary: Summary) -> None:
-    """Log the run's totals beside the recordings, deferred ones included."""
-    context.log_event(
-        dg.AssetObservation(SONGSTATS_HISTORY, description="totals of a run", metadata=failures.metadata(summary))
-    )
+def tell_totals(context: dg.OpExecutionContext, summary: Summary, *, unreported: int) -> None:
+    """Log the run's totals beside the recordings, deferred ones included, and how many the sweep will report."""
+    metadata = failures.metadata(summary)
+    if unreported:
+        metadata["not reported yet"] = dg.MetadataValue.int(unreported)
+        context.log.warning(
+            f"{counted(unreported, 'recording is', 'recordings are')} stored and not shown here: Dagster's database refused the "
+            "materializations. `backfill_reclaim` reports them within the hour."
+        )
+    context.log_event(dg.AssetObservation(SONGSTATS_HISTORY, description="totals of a run", metadata=metadata))
 
 
 def already_told(context: dg.OpExecutionContext) -> frozenset[str]:

@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from itertools import chain
 from uuid import UUID
 
 import dagster as dg
@@ -160,21 +160,25 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
             told=materializations.already_told(context) if context.retry_number else frozenset(),
             retry_soon_seconds=failures.retry_soon_seconds(context.retry_number),
         )
-        batches = coverage.batches()
-        progress = ProgressLog(context.log.info)
+        reporter = materializations.Reporter(context, terms)
+
+        def log(line: str) -> None:
+            materializations.is_reported(lambda: context.log.info(line))
+
+        progress = ProgressLog(log)
         try:
-            for batch in batches:
-                materializations.tell(context, batch, terms)
-                progress.show(lambda: coverage.progress)
-        except BaseException:
-            # Cancelled, or an error of our own: ask for nothing more, but say what came of the calls that were in the air.
-            coverage.stop("the run was interrupted")
-            for batch in chain(batches, [coverage.unsaid]):
-                materializations.tell(context, batch, terms)
-            context.log.info(coverage.progress)
-            raise
-        context.log.info(coverage.progress)
-        materializations.tell_totals(context, coverage.summary)
+            # Closed in every case, cancelled or failed: that waits until the calls in flight are kept and settled.
+            with closing(coverage.batches()) as batches:
+                for batch in batches:
+                    reporter.report(batch)
+                    progress.show(lambda: coverage.progress)
+        finally:
+            reporter.report(coverage.unsaid, is_last=True)
+            log(coverage.progress)
+        unreported = reporter.unreported
+        materializations.is_reported(
+            lambda: materializations.tell_totals(context, coverage.summary, unreported=unreported)
+        )
         failures.raise_for(coverage.summary, retry_number=context.retry_number)
     yield from ()
 
@@ -231,6 +235,7 @@ def reclaim(context: dg.OpExecutionContext) -> None:
             "materializations reported late": shown,
             "partitions no longer shown as failed": shown_as_before,
             "captures mapped again": mapped_again,
+            "times corrected after the clock was set back": swept.times_corrected,
             "breaker": swept.breaker or "closed or not ours to close",
         }
     )

@@ -21,10 +21,13 @@ from dagster_postgres import (
     PostgresRunStorage,
     PostgresScheduleStorage,
 )
-from dagster_postgres.utils import pg_url_from_config, set_pg_statement_timeout
+from dagster_postgres.utils import DagsterPostgresException, pg_url_from_config, set_pg_statement_timeout
 
 from measurement_pipeline.postgres import session
 from measurement_pipeline.postgres.dagster_url import dagster_url
+
+# Raised where Dagster's database is away, or refuses what is written to it.
+STORAGE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, DagsterPostgresException)
 
 # Connections a process keeps when it is idle. A burst of threads may open more, which close when handed back.
 _KEPT = 4

@@ -23,7 +23,7 @@ def stage(orders: Orders) -> Iterator[Stage]:
                 "SONGSTATS_API_KEY": bench.sandbox.songstats_key,
                 "SONGSTATS_BASE_URL": bench.sandbox.songstats_url,
                 "SONGSTATS_REQUESTS_PER_SECOND": "0",
-                "SONGSTATS_TIMEOUT_SECONDS": "2",
+                "SONGSTATS_TIMEOUT_SECONDS": "30",
                 "CLAIM_TIMEOUT_SECONDS": str(orders.claim_timeout_seconds),
                 "STRIPE_SECRET_KEY": bench.sandbox.stripe_key,
                 "STRIPE_API_BASE": bench.sandbox.stripe_url,

@@ -1,0 +1,164 @@
+"""Dagster's own database refuses events (its disk is full) while a run has calls in flight.
+
+Our tables are in another database: what was paid for is kept and settled there, whatever Dagster can show of it. What is stored
+and not shown is reported by the run itself once Dagster accepts it, or by the sweep.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import sqlalchemy.exc
+
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.postgres.audit import audit
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline_tests.conftest import Server
+from measurement_pipeline_tests.defs.conftest import Stage
+from measurement_pipeline_tests.faults.dagster_stage import stage
+from measurement_pipeline_tests.faults.matrix import Proves
+from measurement_pipeline_tests.faults.reckoning import HISTORY, everything_is_stored_and_each_hit_accounted_for
+from measurement_pipeline_tests.faults.test_crash_points import DAGSTER_RUN, orders_for
+from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.workbench import Workbench, isrcs
+
+pytestmark = pytest.mark.timeout(300)
+
+HELD = ["I1", "I2", "I4", "I5", "I6", "I10", "I13", "I14"]
+
+_REFUSE = """
+create function refuse() returns trigger language plpgsql as $$
+begin raise exception 'could not extend file: No space left on device' using errcode = 'disk_full'; end $$;
+create trigger refuse before insert on event_logs for each row when ({when}) execute function refuse();
+"""
+MATERIALIZATIONS = "new.dagster_event_type = 'ASSET_MATERIALIZATION'"
+
+
+class DagsterDatabase:
+    """The database of the stage's Dagster, which refuses events when told to."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def refuse(self, when: str = "true") -> None:
+        self._execute(_REFUSE.format(when=when))
+
+    def accept(self) -> None:
+        self._execute("drop function if exists refuse cascade")
+
+    def _execute(self, statement: str) -> None:
+        with connect(self.url) as connection:
+            connection.execute(statement)  # type: ignore[call-overload]
+
+
+@pytest.fixture
+def dagster(server: Server) -> Iterator[DagsterDatabase]:
+    name = server.make()
+    yield DagsterDatabase(server.url(name))
+    server.drop(name)
+
+
+@contextmanager
+def opened(bench: Workbench, dagster: DagsterDatabase, directory: Path) -> Iterator[Stage]:
+    where = {"dagster_url": dagster.url, "directory": str(directory)}
+    bench.sandbox.card(str(bench.account))
+    with stage(orders_for(bench, DAGSTER_RUN, claim_timeout_seconds=30.0, **where)) as found:
+        yield found
+
+
+def asked(bench: Workbench, found: Stage, count: int) -> list[str]:
+    songs = isrcs(count)
+    bench.ask_for(songs)
+    found.register(songs)
+    return songs
+
+
+def all_is_shown(bench: Workbench, found: Stage, songs: Sequence[str]) -> None:
+    """Nothing was lost or bought twice, and Dagster shows each recording."""
+    shown = found.instance.get_materialized_partitions(SONGSTATS_HISTORY)
+    with connect(bench.database_url) as connection:
+        results = audit(connection, max_attempts=5, at_rest=True, materialized=shown)
+    assert [f"{one.invariant}: {breach}" for one in results for breach in one.breaches] == []
+    assert shown == set(songs)
+    reckoning = everything_is_stored_and_each_hit_accounted_for(bench, songs)
+    assert (reckoning.in_vain, reckoning.unknown, bench.sandbox.hits()) == (0, 0, len(songs))
+
+
+def test_a_run_whose_materializations_are_refused_succeeds_and_the_sweep_reports_them(
+    bench: Workbench, dagster: DagsterDatabase, tmp_path: Path, long_form: bool, proves: Proves
+):
+    with opened(bench, dagster, tmp_path) as found:
+        songs = asked(bench, found, 100 if long_form else 20)
+        dagster.refuse(MATERIALIZATIONS)
+        result = found.backfill(songs)
+        assert result.success
+        assert found.totals()["not reported yet"] == len(songs)
+        assert found.instance.get_materialized_partitions(SONGSTATS_HISTORY) == set()
+        dagster.accept()
+        assert found.reclaim().success
+        all_is_shown(bench, found, songs)
+    proves("Dagster's database refuses materializations during a whole run", HELD)
+
+
+@contextmanager
+def beside(work: Callable[[], None]) -> Iterator[None]:
+    """Do `work` in a thread while the block runs."""
+    with ThreadPoolExecutor(1) as threads:
+        doing = threads.submit(work)
+        yield
+        doing.result(60)
+
+
+@contextmanager
+def calls_in_flight(bench: Workbench) -> Iterator[None]:
+    """Once a few calls are made: no further hit is reserved until the block ends, so the run cannot end before."""
+    until(lambda: bench.sandbox.hits() >= 4, seconds=60)
+    with connect(bench.database_url) as tester, tester.transaction():
+        tester.execute("select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))")
+        yield
+
+
+def test_what_is_refused_for_a_while_is_reported_by_the_same_run(
+    bench: Workbench, dagster: DagsterDatabase, tmp_path: Path, long_form: bool, proves: Proves
+):
+    count = 300 if long_form else 60
+    bench.sandbox.faults(HISTORY, delay=0.3)
+
+    def refuse_for_a_while() -> None:
+        with calls_in_flight(bench):
+            dagster.refuse()
+            until(lambda: bench.statuses().get("stored") == bench.sandbox.hits(), seconds=60)
+            dagster.accept()
+
+    with opened(bench, dagster, tmp_path) as found:
+        songs = asked(bench, found, count)
+        with beside(refuse_for_a_while):
+            result = found.backfill(songs)
+        assert result.success
+        assert "not reported yet" not in found.totals()
+        all_is_shown(bench, found, songs)
+    proves("Dagster's database refuses every event while calls are in flight", HELD)
+
+
+def test_a_run_that_dagster_itself_cannot_end_loses_none_of_its_calls(
+    bench: Workbench, dagster: DagsterDatabase, tmp_path: Path, long_form: bool, proves: Proves
+):
+    count = 300 if long_form else 60
+    bench.sandbox.faults(HISTORY, delay=0.3)
+
+    def refuse_for_good() -> None:
+        with calls_in_flight(bench):
+            dagster.refuse()
+
+    with opened(bench, dagster, tmp_path) as found:
+        songs = asked(bench, found, count)
+        # Dagster cannot write that the step succeeded, and says so.
+        with beside(refuse_for_good), suppress(sqlalchemy.exc.SQLAlchemyError):
+            assert not found.backfill(songs).success
+        assert bench.statuses() == {"stored": count}, "everything was bought, kept and settled all the same"
+        dagster.accept()
+        assert found.reclaim().success
+        all_is_shown(bench, found, songs)
+    proves("Dagster's database refuses every event until after the end of a run", HELD)
