@@ -20,11 +20,15 @@ _PATIENCE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """`returned` hits count no longer; `kept`, of unknown outcome, still do. `why` gives the figures, or says what is missing."""
+    """`returned` hits count no longer; `kept`, of unknown outcome, do. `why` gives the figures, or says what is missing.
+
+    `late`: hits among `kept` that were returned before, and that Songstats counts after all.
+    """
 
     returned: int
     kept: int
     why: str
+    late: int = 0
 
 
 def reconcile(terms: Terms, means: Means, *, now: datetime | None = None) -> Reconciled:
@@ -45,26 +49,40 @@ def reconcile(terms: Terms, means: Means, *, now: datetime | None = None) -> Rec
         if isinstance(results, str):
             return Reconciled(0, after.unknown, results)
         returned = sum(_settle(connection, after, result) for result in results)
-    return Reconciled(returned, after.unknown - returned, "; ".join(result.why for result in results))
+        late = sum(_take_back(connection, after, result) for result in results)
+    return Reconciled(returned, after.unknown - returned + late, "; ".join(result.why for result in results), late)
 
 
 def _settle(connection: Connection, look: LedgerLook, result: WindowResult) -> int:
     if not result.not_billed:
         return 0
-    since = look.month_begins if result.window is Window.CURRENT else look.previous_month_begins
-    until = look.month_begins if result.window is Window.PREVIOUS else look.next_month_begins
+    since, until = _bounds(look, result.window)
     settled = songstats_ledger.settle_unbilled(connection, since=since, until=until, calls=result.not_billed)
-    operator_acts.record(
-        connection,
-        actor="the hourly sweep",
-        act="settle unknown hits as not billed",
-        detail={
-            "window": result.window.value,
-            "songstats_counts": result.vendor_count,
-            "ledger_billed": result.billed,
-            "ledger_unknown": result.unknown,
-            "kept": result.kept,
-            "settled": settled,
-        },
-    )
+    _record(connection, "settle unknown hits as not billed", result, settled=settled)
     return len(settled)
+
+
+def _take_back(connection: Connection, look: LedgerLook, result: WindowResult) -> int:
+    if not result.late:
+        return 0
+    since, until = _bounds(look, result.window)
+    taken = songstats_ledger.take_back_unbilled(connection, since=since, until=until, calls=result.late)
+    _record(connection, "count returned hits again", result, taken_back=taken)
+    return len(taken)
+
+
+def _bounds(look: LedgerLook, window: Window) -> tuple[datetime, datetime]:
+    since = look.month_begins if window is Window.CURRENT else look.previous_month_begins
+    until = look.month_begins if window is Window.PREVIOUS else look.next_month_begins
+    return since, until
+
+
+def _record(connection: Connection, act: str, result: WindowResult, **ledgers: list[int]) -> None:
+    figures = {
+        "window": result.window.value,
+        "songstats_counts": result.vendor_count,
+        "ledger_billed": result.billed,
+        "ledger_unknown": result.unknown,
+        "kept": result.kept,
+    }
+    operator_acts.record(connection, actor="the hourly sweep", act=act, detail={**figures, **ledgers})

@@ -3,7 +3,7 @@
 A call whose answer was lost counts against the budget, since the vendor may have billed it. The vendor's count settles the
 question, but only where the two figures must mean the same calls. `decide` states each condition. Where one fails, nothing
 changes, and the text says which. Where hits are returned, those known to be billed and those kept as unknown are as many as the
-vendor counts.
+vendor counts. Where it counts more than that later, its count was late: as many of the returned hits become unknown again.
 """
 
 from collections.abc import Iterator
@@ -32,10 +32,11 @@ class Window(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MonthOfLedger:
-    """Settled calls of a calendar month (UTC): those known to be billed, and those of unknown outcome."""
+    """Settled calls of a calendar month (UTC): those known to be billed, those of unknown outcome, and those returned before."""
 
     billed: int
     unknown: int
+    returned: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,18 @@ class LedgerLook:
         """Calls of unknown outcome in both months."""
         return self.current.unknown + self.previous.unknown
 
+    @property
+    def returned(self) -> int:
+        """Calls that were unknown once, and returned since the vendor had not counted them."""
+        return self.current.returned + self.previous.returned
+
 
 @dataclass(frozen=True, slots=True)
 class WindowResult:
-    """What follows for one window: so many unknown calls were not billed. 0: nothing changes, and `why` says so."""
+    """What follows for one window: so many unknown calls were not billed, or so many returned ones are unknown again (`late`).
+
+    Both 0: nothing changes, and `why` says so.
+    """
 
     window: Window
     vendor_count: int | None
@@ -74,15 +83,16 @@ class WindowResult:
     unknown: int
     not_billed: int
     why: str
+    late: int = 0
 
     @property
     def kept(self) -> int:
         """Unknown calls that go on counting against the budget."""
-        return self.unknown - self.not_billed
+        return self.unknown - self.not_billed + self.late
 
 
 def decide(before: LedgerLook, after: LedgerLook, vendor: VendorMonth) -> list[WindowResult] | str:
-    """What to settle, a result for each window with unknown calls; or why nothing can be said about any of them.
+    """What to settle, a result for each window with unknown or returned calls; or why nothing can be said about any of them.
 
     `before` and `after`: the ledger before the vendor was asked, and after it answered.
     """
@@ -92,7 +102,7 @@ def decide(before: LedgerLook, after: LedgerLook, vendor: VendorMonth) -> list[W
 
 def waits_because(look: LedgerLook) -> str | None:
     """Why the vendor need not be asked now; None where it should be."""
-    if look.unknown == 0:
+    if look.unknown == 0 and look.returned == 0:
         return "no hit of unknown outcome in this month or the last one"
     if look.open_calls:
         return f"waiting: {counted(look.open_calls, 'call')} not settled yet"
@@ -116,23 +126,24 @@ def _obstacle(before: LedgerLook, after: LedgerLook, vendor: VendorMonth) -> str
 
 
 def _windows(look: LedgerLook, vendor: VendorMonth) -> Iterator[tuple[Window, MonthOfLedger, int | None, bool]]:
-    """Each window with unknown calls: its ledger, the vendor's count of it, and whether it is clear which calls belong to it."""
+    """Each window with unknown or returned calls: its ledger, the vendor's count, and whether it is clear which calls it has."""
     if look.near_month == 0:
-        if look.current.unknown:
+        if look.current.unknown or look.current.returned:
             yield Window.CURRENT, look.current, vendor.requests, True
-        if look.previous.unknown:
+        if look.previous.unknown or look.previous.returned:
             yield Window.PREVIOUS, look.previous, vendor.previous_requests, look.near_previous == 0
         return
     # Which of the two months the calls between them belong to does not matter to their sum.
-    both = MonthOfLedger(look.current.billed + look.previous.billed, look.current.unknown + look.previous.unknown)
+    billed = look.current.billed + look.previous.billed
+    both = MonthOfLedger(billed, look.unknown, look.returned)
     known = vendor.requests is not None and vendor.previous_requests is not None
     total = (vendor.requests or 0) + (vendor.previous_requests or 0) if known else None
     yield Window.BOTH, both, total, look.near_previous == 0
 
 
 def _judge(window: Window, ledger: MonthOfLedger, count: int | None, has_clear_edge: bool) -> WindowResult:  # noqa: FBT001
-    def result(not_billed: int, why: str) -> WindowResult:
-        return WindowResult(window, count, ledger.billed, ledger.unknown, not_billed, f"{window.value}: {why}")
+    def result(not_billed: int, why: str, *, late: int = 0) -> WindowResult:
+        return WindowResult(window, count, ledger.billed, ledger.unknown, not_billed, f"{window.value}: {why}", late)
 
     figures = f"Songstats counts {count}, the ledger {ledger.billed} billed and {ledger.unknown} unknown"
     if not has_clear_edge:
@@ -143,7 +154,14 @@ def _judge(window: Window, ledger: MonthOfLedger, count: int | None, has_clear_e
         return result(
             0, f"nothing changes: {figures}. Songstats does not bill all that the ledger counts, or counts late"
         )
-    if count > ledger.billed + ledger.unknown:
+    late = count - ledger.billed - ledger.unknown
+    if 0 < late <= ledger.returned:
+        return result(
+            0,
+            f"{figures}: it counted {late} of the {ledger.returned} returned before late, they count again",
+            late=late,
+        )
+    if late > 0:
         return result(
             0, f"nothing changes: {figures}. Another program uses the key, or Songstats bills other calls too"
         )

@@ -286,8 +286,8 @@ def look(connection: Connection, *, now: datetime | None = None) -> LedgerLook:
     parameters = {"now": now, "east": EAST.total_seconds(), "west": WEST.total_seconds()}
     row = _one(connection.execute(_SQL["look"], parameters).fetchone())
     return LedgerLook(
-        current=MonthOfLedger(row.pop("billed"), row.pop("unknown")),
-        previous=MonthOfLedger(row.pop("previous_billed"), row.pop("previous_unknown")),
+        current=MonthOfLedger(row.pop("billed"), row.pop("unknown"), row.pop("returned")),
+        previous=MonthOfLedger(row.pop("previous_billed"), row.pop("previous_unknown"), row.pop("previous_returned")),
         **row,
     )
 
@@ -302,6 +302,12 @@ def settle_unbilled(connection: Connection, *, since: datetime, until: datetime,
     """Settle the oldest `calls` of unknown outcome, reserved in that time, as not billed: their ledger ids."""
     parameters = {"since": since, "until": until, "calls": calls}
     return [row["id"] for row in connection.execute(_SQL["settle_unbilled"], parameters)]
+
+
+def take_back_unbilled(connection: Connection, *, since: datetime, until: datetime, calls: int) -> list[int]:
+    """Let the newest `calls` that were settled so, reserved in that time, be of unknown outcome again: their ledger ids."""
+    parameters = {"since": since, "until": until, "calls": calls}
+    return [row["id"] for row in connection.execute(_SQL["take_back_unbilled"], parameters)]
 
 
 def _one(row: dict[str, Any] | None) -> dict[str, Any]:

@@ -495,6 +495,7 @@ select
     count(*) filter (
         where ledger.reserved_at >= edges.this_month and ledger.billable is null and ledger.settled_at is not null
     ) as unknown,
+    count(*) filter (where ledger.reserved_at >= edges.this_month and ledger.reconciled_at is not null) as returned,
     count(*) filter (
         where ledger.reserved_at >= edges.last_month and ledger.reserved_at < edges.this_month and ledger.billable
     ) as previous_billed,
@@ -507,13 +508,17 @@ select
     ) as previous_unknown,
     count(*) filter (
         where
-        ledger.billable is distinct from false
+        ledger.reserved_at >= edges.last_month and ledger.reserved_at < edges.this_month and ledger.reconciled_at is not null
+    ) as previous_returned,
+    count(*) filter (
+        where
+        (ledger.billable is distinct from false or ledger.reconciled_at is not null)
         and ledger.reserved_at >= edges.this_month - make_interval(secs => %(east)s)
         and ledger.reserved_at < edges.this_month + make_interval(secs => %(west)s)
     ) as near_month,
     count(*) filter (
         where
-        ledger.billable is distinct from false
+        (ledger.billable is distinct from false or ledger.reconciled_at is not null)
         and ledger.reserved_at >= edges.last_month - make_interval(secs => %(east)s)
         and ledger.reserved_at < edges.last_month + make_interval(secs => %(west)s)
     ) as near_previous,
@@ -545,4 +550,26 @@ set
     reconciled_at = clock_timestamp()
 from unbilled
 where ledger.id = unbilled.id
+returning ledger.id;
+
+-- name: take_back_unbilled
+-- The newest of a window's calls that were settled as not billed and that the vendor counts after all: they are unknown again.
+with late as (
+    select id
+    from songstats_quota_ledger
+    where
+        reconciled_at is not null
+        and reserved_at >= %(since)s
+        and reserved_at < %(until)s
+    order by reserved_at desc, id desc
+    limit %(calls)s
+    for update
+)
+
+update songstats_quota_ledger as ledger
+set
+    billable = null,
+    reconciled_at = null
+from late
+where ledger.id = late.id
 returning ledger.id;

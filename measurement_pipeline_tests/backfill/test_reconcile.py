@@ -78,6 +78,21 @@ def test_a_month_that_the_vendor_counts_as_billed_alone_returns_them_all(lost: W
     assert hits(lost) == 4
 
 
+def test_hits_that_the_vendor_counts_late_count_again(lost: Workbench):
+    lost.sandbox.faults(STATUS, body='{"result": "success", "status": {"current_month_total_requests": 4}}', count=1)
+    assert reconcile(lost.terms, lost.means, now=NOW).returned == 5
+    assert hits(lost) == 4
+    found = reconcile(lost.terms, lost.means, now=NOW)
+    assert (found.returned, found.late, found.kept) == (0, 2, 2)
+    assert hits(lost) == lost.sandbox.hits() == 6
+    assert [act["act"] for act in lost.sql("select act from operator_acts order by id")] == [
+        "settle unknown hits as not billed",
+        "count returned hits again",
+    ]
+    assert reconcile(lost.terms, lost.means, now=NOW).late == 0, "once"
+    assert hits(lost) == 6
+
+
 def test_what_was_returned_is_shown_by_cause_in_spend_and_in_the_analysts_view(lost: Workbench):
     reconcile(lost.terms, lost.means, now=NOW)
     with connect(lost.database_url) as connection:

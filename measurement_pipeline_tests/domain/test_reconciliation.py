@@ -50,6 +50,23 @@ def test_figures_that_do_not_fit_change_nothing_and_are_reported(requests: int, 
     assert f"Songstats counts {requests}, the ledger 100 billed and 37 unknown" in result.why
 
 
+@pytest.mark.parametrize(("requests", "late", "kept"), [(137, 0, 37), (138, 1, 38), (157, 20, 57), (158, 0, 37)])
+def test_returned_hits_that_the_vendor_counts_after_all_count_again_and_never_more_than_were_returned(
+    requests: int, late: int, kept: int
+):
+    look = replace(LOOK, current=MonthOfLedger(billed=100, unknown=37, returned=20))
+    (result,) = decide(look, look, VendorMonth(requests))
+    assert not isinstance(result, str)
+    assert (result.not_billed, result.late, result.kept) == (0, late, kept)
+
+
+def test_returned_hits_alone_are_a_reason_to_ask_the_vendor():
+    look = replace(LOOK, current=MonthOfLedger(billed=100, unknown=0, returned=20))
+    (result,) = decide(look, look, VendorMonth(103))
+    assert not isinstance(result, str)
+    assert (result.late, result.kept) == (3, 3)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
