@@ -155,7 +155,8 @@ order by recordings desc, counted.standing asc;
 
 -- name: over_time
 -- The catalogue's totals at days that lie some days apart, from its last figure back: of each recording the last figure by then, by one
--- descent of the primary key. `recordings` had one by then. The cohort's total is null on days before each of its recordings has one.
+-- descent of the primary key. `recordings` had one by then. The cohort's total adds up counts of that very day: a day without a figure
+-- lies on the straight line between the figures before and after it. It is null before the first and after the last figure of any member.
 with members as materialized (
     select
         listed.song,
@@ -173,32 +174,59 @@ ends as (
 )
 
 select
-    ends.last_day - place.n * %(step_days)s::int as day,
+    step.day,
     count(known.value) as recordings,
     coalesce(sum(known.value), 0) as play_count,
     case
-        when count(known.value) filter (where members.is_in_cohort) = count(*) filter (where members.is_in_cohort)
-            then sum(known.value) filter (where members.is_in_cohort)
+        when count(on_day.value) filter (where members.is_in_cohort) = count(*) filter (where members.is_in_cohort)
+            then sum(on_day.value) filter (where members.is_in_cohort)
     end as cohort_play_count
 from ends
 cross join generate_series(0, %(steps)s::int) as place (n)
+cross join lateral (select ends.last_day - place.n * %(step_days)s::int as day) as step
 cross join members
 left join lateral (
-    select measurement.value
+    select
+        measurement.value,
+        (measurement.captured_at at time zone 'UTC')::date as day
     from song_measurements as measurement
     where
         measurement.song = members.song
         and measurement.platform = 'spotify'
         and measurement.metric = %(play_count)s
         and measurement.data_source <> 'import'
-        and measurement.captured_at < (ends.last_day - place.n * %(step_days)s::int + 1)::timestamp at time zone 'UTC'
+        and measurement.captured_at < (step.day + 1)::timestamp at time zone 'UTC'
     order by measurement.captured_at desc, measurement.data_source asc, measurement.learnt_at desc
     limit 1
 ) as known on true
+-- The next figure, read only where a member of the cohort has none of that day.
+left join lateral (
+    select
+        measurement.value,
+        (measurement.captured_at at time zone 'UTC')::date as day
+    from song_measurements as measurement
+    where
+        members.is_in_cohort
+        and known.day < step.day
+        and measurement.song = members.song
+        and measurement.platform = 'spotify'
+        and measurement.metric = %(play_count)s
+        and measurement.data_source <> 'import'
+        and measurement.captured_at >= (step.day + 1)::timestamp at time zone 'UTC'
+    order by measurement.captured_at asc, measurement.data_source asc, measurement.learnt_at desc
+    limit 1
+) as later on true
+cross join lateral (
+    select
+        case
+            when known.day = step.day then known.value
+            else round(known.value + (later.value - known.value) * (step.day - known.day)::numeric / (later.day - known.day))
+        end as value
+) as on_day
 where ends.last_day is not null
-group by day
+group by step.day
 having count(known.value) > 0
-order by day;
+order by step.day;
 
 -- name: coverage
 -- How a catalogue's recordings stand, and how whole their series are.

@@ -29,7 +29,8 @@ _TOP = "Most played recordings"
 class DayTotal:
     """A catalogue's total on a day: of the `recordings` with a figure by then, and of its cohort.
 
-    `cohort_play_count` is None on days before each recording of the cohort has a figure.
+    `cohort_play_count` is None on days before the first or after the last figure of any recording of the cohort. Between two
+    figures of a recording it is interpolated.
     """
 
     day: date

@@ -640,6 +640,19 @@ def test_a_cohort_says_how_many_of_its_recordings_are_interpolated_or_of_two_sou
     assert (total["cohort_recordings"], total["cohort_interpolated"], total["cohort_source_changed"]) == (2, 2, 1)
 
 
+def test_the_line_of_a_cohort_does_not_bend_where_its_recordings_are_captured_on_different_days(archive: Archive):
+    # Each is played 100 times a day, throughout: a bought history, then one capture of each, on days of their own.
+    for song, captured_on in ((SONG, 405), (OTHER, 430)):
+        archive.hold([100 * place for place in range(400)], song=song)
+        archive.hold([100 * captured_on], song=song, source=CAPTURE, first=day(captured_on))
+    catalog = archive.catalog([SONG, OTHER])
+    line = {row["day"]: row for row in analytics.over_time(archive.connection, catalog, steps=15, step_days=28)}
+    drawn = {at: row["cohort_play_count"] for at, row in line.items() if row["cohort_play_count"] is not None}
+    # 430 is after the last figure of one of the two, 402 is between two figures of each.
+    assert drawn == {day(place): 200 * place for place in range(10, 403, 28)}
+    assert line[day(430)]["play_count"] == 100 * (405 + 430)
+
+
 def test_one_absurd_figure_keeps_nobody_from_the_others(archive: Archive):
     most = 2**63 - 1
     archive.hold([0, None, None, most], song=OTHER)
