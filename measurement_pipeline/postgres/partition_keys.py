@@ -1,7 +1,7 @@
 """Under which name a capture or a catalogue is a partition in Dagster. Given once, kept in its row, unique."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from measurement_pipeline.domain import partition_key
@@ -19,7 +19,7 @@ def of_captures(connection: Connection, captures: Sequence[UUID]) -> dict[UUID, 
             row["id"], what=row["what"], albums=row["albums"], monthly=row["monthly"], day=row["day"]
         )
 
-    return _keys(connection, captures, "capture", name)
+    return _keys(connection, captures, name, find=_SQL["captures"], keep=_SQL["name_capture"])
 
 
 def of_catalogs(connection: Connection, catalogs: Sequence[UUID]) -> dict[UUID, str]:
@@ -30,12 +30,12 @@ def of_catalogs(connection: Connection, catalogs: Sequence[UUID]) -> dict[UUID, 
             row["id"], name=row["name"], account=row["account"], account_name=row["account_name"]
         )
 
-    return _keys(connection, catalogs, "catalog", name)
+    return _keys(connection, catalogs, name, find=_SQL["catalogs"], keep=_SQL["name_catalog"])
 
 
 def capture(connection: Connection, key: str) -> UUID | None:
     """The capture whose partition is `key`; None: there is none."""
-    return _id(connection, "capture", key)
+    return _id(connection, _SQL["capture"], key)
 
 
 def failed_captures(connection: Connection, keys: Sequence[str]) -> frozenset[str]:
@@ -45,23 +45,28 @@ def failed_captures(connection: Connection, keys: Sequence[str]) -> frozenset[st
 
 def catalog(connection: Connection, key: str) -> UUID | None:
     """The catalogue whose partition is `key`; None: there is none."""
-    return _id(connection, "catalog", key)
+    return _id(connection, _SQL["catalog"], key)
 
 
 def _keys(
-    connection: Connection, ids: Sequence[UUID], kind: str, name: Callable[[Mapping[str, Any]], str]
+    connection: Connection,
+    ids: Sequence[UUID],
+    name: Callable[[Mapping[str, Any]], str],
+    *,
+    find: LiteralString,
+    keep: LiteralString,
 ) -> dict[UUID, str]:
-    rows = connection.execute(_SQL[f"{kind}s"], {"ids": list(ids)}).fetchall()
+    rows = connection.execute(find, {"ids": list(ids)}).fetchall()
     unnamed = [row for row in rows if row["partition_key"] is None]
     if unnamed:
         for row in unnamed:
-            connection.execute(_SQL[f"name_{kind}"], {"id": row["id"], "key": name(row)})
+            connection.execute(keep, {"id": row["id"], "key": name(row)})
         # Read again: another process may have named one meanwhile.
-        rows = connection.execute(_SQL[f"{kind}s"], {"ids": list(ids)}).fetchall()
+        rows = connection.execute(find, {"ids": list(ids)}).fetchall()
     found = {row["id"]: str(row["partition_key"]) for row in rows}
     return {one: found[one] for one in ids if one in found}
 
 
-def _id(connection: Connection, kind: str, key: str) -> UUID | None:
-    row = connection.execute(_SQL[kind], {"key": key}).fetchone()
+def _id(connection: Connection, statement: LiteralString, key: str) -> UUID | None:
+    row = connection.execute(statement, {"key": key}).fetchone()
     return None if row is None else UUID(str(row["id"]))
