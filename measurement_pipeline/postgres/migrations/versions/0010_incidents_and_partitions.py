@@ -1,4 +1,4 @@
-"""Changes nothing: the views with comparable figures only gain columns, which `views.apply` adds without a migration."""
+"""When an incident ends, and which requests still have to become partitions in Dagster."""
 
 from pathlib import Path
 
