@@ -20,6 +20,7 @@ _IN_WORDS = {
     "accounts_allowed_again": "accounts with a card again",
     "returned": "hits returned to the budget",
     "reconciliation": "hits of unknown outcome",
+    "times_corrected": "times corrected after the clock was set back",
     "breaker": "breaker",
     "unpaid_looked_at": "unpaid requests looked at",
     "unpaid_accepted": "of these accepted",

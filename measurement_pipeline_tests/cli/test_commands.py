@@ -547,7 +547,9 @@ def test_a_pause_is_shown_and_a_person_may_lift_it(run, bench):
 
 def test_reclaim_does_not_call_an_open_streak_breaker_closed(run, bench, keys):
     bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'odd', opened_at = now()")
-    words = run("reclaim", **keys).stdout
+    done = run("reclaim", **keys)
+    assert done.exit_code == 0, (done.output, done.exception)
+    words = done.stdout
     assert "OPEN, a person's to close: odd" in words
     assert "closed" not in words
 
@@ -648,7 +650,8 @@ def test_a_reader_that_has_read_enough_is_no_error(database_url):
 def test_a_malformed_address_is_answered_with_one_that_is_not(cli, address):
     result = cli("queue", DATABASE_URL=address)
     assert result.exit_code == 1
-    assert "DATABASE_URL: expected postgresql://user:password@host:port/database" in result.stderr
+    assert result.stderr.startswith("Error: DATABASE_URL: ")
+    assert "expected postgresql://user:password@host:port/database" in result.stderr
 
 
 def test_dev_refuses_a_database_of_the_other_kind_before_it_announces_anything(run, bench):

@@ -14,7 +14,9 @@ from measurement_pipeline.defs.retry_policies import MAX_RETRIES
 from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN
 from measurement_pipeline.settings import Settings
 
-INSTANCE: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text(encoding="utf-8"))
+INSTANCE: dict[str, Any] = yaml.safe_load(
+    (Path(deployment.__file__).parent / "dagster.yaml").read_text(encoding="utf-8")
+)
 MONITORING = INSTANCE["run_monitoring"]
 SETTINGS = Settings.read({})
 
