@@ -7,15 +7,13 @@ select
 
 -- name: not_durable
 -- Of this session, and of sessions that other logins of this database begin.
-select format('%s = off', setting.name) as what
+select setting.name || ' = off' as what
 from pg_settings as setting
 where setting.name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting.setting = 'off'
 union
 select
-    format(
-        'synchronous_commit = off for %s',
-        coalesce('login ' || quote_ident(login.rolname::text), 'every login of the database')
-    ) as what
+    'synchronous_commit = off for '
+    || coalesce('login ' || quote_ident(login.rolname::text), 'every login of the database') as what
 from pg_db_role_setting as kept
 cross join lateral unnest(kept.setconfig) as configured (pair)
 left join pg_roles as login on kept.setrole = login.oid
