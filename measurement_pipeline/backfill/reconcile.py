@@ -11,11 +11,17 @@ from measurement_pipeline.backfill import vendor_status
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.domain.reconciliation import LedgerLook, Window, WindowResult, decide, waits_because
+from measurement_pipeline.domain.spend import VendorMonth
 from measurement_pipeline.postgres import operator_acts, songstats_ledger
-from measurement_pipeline.postgres.database import Connection, connect
+from measurement_pipeline.postgres.database import Connection, LockTimeout, connect
 
 # The sweep goes on without an answer that takes longer.
 _PATIENCE_SECONDS = 10.0
+# The same for the lock: `reserve` takes it for milliseconds, so another session holds it.
+_LOCK_SECONDS = 10.0
+_LOCKED = (
+    "waiting: another session holds the lock of the budget (`measurement-pipeline doctor` names it, line sessions)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +37,12 @@ class Reconciled:
     late: int = 0
 
 
-def reconcile(terms: Terms, means: Means, *, now: datetime | None = None) -> Reconciled:
+def reconcile(
+    terms: Terms, means: Means, *, now: datetime | None = None, lock_seconds: float = _LOCK_SECONDS
+) -> Reconciled:
     """Settle unknown hits by Songstats' count, in one transaction that no reservation can come between.
 
-    `now`: as if it were then. Raises what the database raises, never for what Songstats does.
+    `now`: as if it were then. Raises what the database raises, never for what Songstats does or for a lock that stays taken.
     """
     with connect(terms.database_url) as connection:
         before = songstats_ledger.look(connection, now=now)
@@ -42,8 +50,17 @@ def reconcile(terms: Terms, means: Means, *, now: datetime | None = None) -> Rec
     if waits is not None:
         return Reconciled(0, before.unknown, waits)
     vendor = vendor_status.ask(means.new_client, seconds=_PATIENCE_SECONDS).month
+    try:
+        return _settle_by(vendor, before, terms, now=now, lock_seconds=lock_seconds)
+    except LockTimeout:
+        return Reconciled(0, before.unknown, _LOCKED)
+
+
+def _settle_by(
+    vendor: VendorMonth, before: LedgerLook, terms: Terms, *, now: datetime | None, lock_seconds: float
+) -> Reconciled:
     with connect(terms.database_url) as connection, connection.transaction():
-        songstats_ledger.lock_reservations(connection)
+        songstats_ledger.lock_reservations(connection, seconds=lock_seconds)
         after = songstats_ledger.look(connection, now=now)
         results = decide(before, after, vendor)
         if isinstance(results, str):

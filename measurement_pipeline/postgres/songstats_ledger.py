@@ -292,9 +292,9 @@ def look(connection: Connection, *, now: datetime | None = None) -> LedgerLook:
     )
 
 
-def lock_reservations(connection: Connection) -> None:
-    """Let no hit be reserved until the end of this transaction. Raises `DatabaseUnavailable` after 30 s without the lock."""
-    connection.execute(_SQL["reserve_patience"])
+def lock_reservations(connection: Connection, *, seconds: float) -> None:
+    """Let no hit be reserved until the end of this transaction. Raises `LockTimeout` after so many seconds without the lock."""
+    connection.execute(_SQL["lock_patience"], {"milliseconds": str(round(seconds * 1000))})
     connection.execute(_SQL["reserve_lock"])
 
 

@@ -10,6 +10,10 @@ select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0));
 -- a run that waits for ever looks like one that works.
 set local lock_timeout = '30s';
 
+-- name: lock_patience
+-- Of this transaction alone.
+select set_config('lock_timeout', %(milliseconds)s, true);
+
 -- name: reserve
 with asked as materialized (
     select *

@@ -93,6 +93,15 @@ def test_hits_that_the_vendor_counts_late_count_again(lost: Workbench):
     assert hits(lost) == 6
 
 
+def test_a_session_that_keeps_the_lock_of_the_budget_fails_no_sweep(lost: Workbench):
+    with connect(lost.database_url) as client, client.transaction():
+        client.execute("select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))")
+        found = reconcile(lost.terms, lost.means, now=NOW, lock_seconds=0.1)
+    assert (found.returned, found.kept) == (0, 5)
+    assert "doctor" in found.why
+    assert reconcile(lost.terms, lost.means, now=NOW).returned == 3
+
+
 def test_what_was_returned_is_shown_by_cause_in_spend_and_in_the_analysts_view(lost: Workbench):
     reconcile(lost.terms, lost.means, now=NOW)
     with connect(lost.database_url) as connection:
