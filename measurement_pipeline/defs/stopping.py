@@ -5,6 +5,7 @@ like a crash to the person who pressed "Terminate".
 """
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -13,6 +14,10 @@ from typing import Any, TypeVar, cast
 import dagster as dg
 from dagster._core.errors import DagsterUserCodeProcessError
 from dagster_shared.error import SerializableErrorInfo
+
+from measurement_pipeline.defs.storage import STORAGE_ERRORS
+
+logger = logging.getLogger(__name__)
 
 CANCELLED = "Cancelled: what was in flight is stored, the rest is released and stays due."
 ASKED_TO_END = "The process of this run was asked to end (SIGTERM): what was in flight is stored, the rest stays due."
@@ -54,6 +59,14 @@ def _in_one_line(context: Any) -> Iterator[None]:
     try:
         yield
     except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
+        raise RunStoppedError(CANCELLED if _is_cancelled(context) else ASKED_TO_END) from None
+
+
+def _is_cancelled(context: Any) -> bool:
+    """Whether a person cancelled the run. While Dagster's storage is away that is not known: then it was asked to end."""
+    try:
         run = context.instance.get_run_by_id(context.run_id)
-        is_cancelled = run is not None and run.status in {dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED}
-        raise RunStoppedError(CANCELLED if is_cancelled else ASKED_TO_END) from None
+    except STORAGE_ERRORS as error:
+        logger.warning("whether the run was cancelled is not known: %s", type(error).__name__)
+        return False
+    return run is not None and run.status in {dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED}

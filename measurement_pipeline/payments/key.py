@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import stripe
 
 from measurement_pipeline.payments.stripe_answers import OddAnswerError, listed
-from measurement_pipeline.payments.stripe_errors import in_words
+from measurement_pipeline.payments.stripe_errors import in_detail, in_words
 from measurement_pipeline.payments.transport import HttpxTransport
 
 
@@ -28,7 +28,7 @@ def try_key(*, secret_key: str, api_base: str, timeout_seconds: float) -> KeySta
     except (stripe.AuthenticationError, stripe.PermissionError) as error:
         return KeyStanding(False, in_words(error))
     except stripe.StripeError as error:
-        return KeyStanding(None, in_words(error))
+        return KeyStanding(None, in_detail(error))
     except OddAnswerError as odd:
         return KeyStanding(None, f"Stripe's answer could not be read: {odd}.")
     finally:

@@ -40,9 +40,15 @@ def in_words(error: stripe.StripeError) -> str:
         hint = f": check {checks[0]}" if checks else ""
         return f"Stripe refused the request for its {error.param} ({error.code or 'invalid'}){hint}."
     if isinstance(error, ForeignAnswerError):
-        return f"Not Stripe's own answer ({error.answer}): check STRIPE_API_BASE and the network, a proxy for example."
+        # Clients read this sentence: what a proxy's page says of the network inside is not theirs.
+        return "Something other than Stripe answered: check STRIPE_API_BASE and the network, a proxy for example."
     status = f"HTTP {error.http_status}, " if error.http_status else ""
     return _WORDS.get(type(error)) or f"Stripe answered with an error ({status}{type(error).__name__})."
+
+
+def in_detail(error: stripe.StripeError) -> str:
+    """As `in_words`, with what a foreign answer began with: for `doctor`, never for a client."""
+    return f"{in_words(error)} ({error.answer})" if isinstance(error, ForeignAnswerError) else in_words(error)
 
 
 def retry_after(error: stripe.StripeError) -> float | None:

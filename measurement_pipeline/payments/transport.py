@@ -6,6 +6,7 @@ The library's own httpx client hands request bodies over in a way that httpx has
 opens an asynchronous client beside the one that is used.
 """
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -14,6 +15,8 @@ import stripe
 
 from measurement_pipeline.outbound import foreign_answer
 from measurement_pipeline.payments.stripe_errors import ForeignAnswerError
+
+logger = logging.getLogger(__name__)
 
 _TIMEOUT_SECONDS = 20.0
 
@@ -55,6 +58,7 @@ class HttpxTransport(stripe.HTTPClient):
         if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS or answer.is_server_error:
             # "Try again later" from a gateway too. The library fails on an error body that is not Stripe's.
             return b'{"error": {}}', answer.status_code, answer.headers
+        logger.warning("not Stripe's own answer: %s", foreign)
         raise ForeignAnswerError(foreign)
 
     def close(self) -> None:

@@ -62,7 +62,7 @@ def end(connection: Connection, *, source: str) -> None:
     """End the open incidents whose key begins with `source`, and what is over of the others."""
     with connection.transaction():
         _end_what_is_over(connection)
-        connection.execute(_SQL["end_of"], {"source": source})
+        connection.execute(_SQL["end_of"], {"source": source, "opened": BREAKER_OPENED})
 
 
 def tell_next(connection: Connection, tell: Callable[[Incident], None], *, after: int) -> bool:

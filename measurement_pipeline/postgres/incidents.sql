@@ -41,10 +41,17 @@ last_at = clock_timestamp()
 returning times;
 
 -- name: end_of
--- A check that passes ends its incidents, and a run that succeeds those of its job.
+-- A check that passes ends its incidents, and a run that succeeds those of its job. A run over stored recordings succeeds while the
+-- breaker is open: that incident ends when the breaker is closed.
 update incidents
 set ended_at = clock_timestamp()
-where ended_at is null and starts_with(key, %(source)s);
+where
+    ended_at is null
+    and starts_with(key, %(source)s)
+    and not (
+        strpos(key, %(opened)s) > 0
+        and exists (select from vendor_state as vendor where vendor.vendor = 'songstats' and vendor.breaker = 'open')
+    );
 
 -- name: open
 -- Read alone, so what is over and was not ended yet is left out here: as `end_unseen` and `end_of_breaker` have it.

@@ -18,6 +18,10 @@ from pg_db_role_setting as kept
 cross join lateral unnest(kept.setconfig) as configured (pair)
 left join pg_roles as login on kept.setrole = login.oid
 where
-    kept.setdatabase = (select database.oid from pg_database as database where database.datname = current_database())
+    (
+        kept.setdatabase = (select database.oid from pg_database as database where database.datname = current_database())
+        -- `alter role … set` holds in every database: of those, the logins that write here.
+        or (kept.setdatabase = 0 and has_table_privilege(login.oid, to_regclass('measurement_jobs'), 'insert'))
+    )
     and configured.pair ~* '^synchronous_commit=(off|false|no|0)$'
 order by what;

@@ -168,6 +168,20 @@ def test_a_setting_of_the_server_that_loses_commits_fails(server, database_url, 
         server.set(setting, "on")
 
 
+def test_a_login_that_writes_here_and_loses_commits_in_every_database_is_named(connection):
+    writer, reader = sql.Identifier("mp_test_careless"), sql.Identifier("mp_test_careless_reader")
+    for role in (writer, reader):
+        connection.execute(sql.SQL("create role {} login").format(role))
+        connection.execute(sql.SQL("alter role {} set synchronous_commit = off").format(role))
+    try:
+        connection.execute(sql.SQL("grant insert on measurement_jobs to {}").format(writer))
+        assert server_settings.not_durable(connection) == ["synchronous_commit = off for login mp_test_careless"]
+    finally:
+        connection.execute(sql.SQL("drop owned by {}").format(writer))
+        for role in (writer, reader):
+            connection.execute(sql.SQL("drop role {}").format(role))
+
+
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_an_encoding_that_cannot_hold_titles_is_refused_in_one_line(doctor, cli, keys, server, encoding):
     name = server.make(encoding=encoding)

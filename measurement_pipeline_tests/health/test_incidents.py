@@ -8,9 +8,11 @@ import httpx
 import pytest
 
 from measurement_pipeline.alerts.webhook import Webhook, WebhookError
+from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.health import incidents, wording
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.incidents import open_now
 from measurement_pipeline_tests.health.receiver import Receiver
 
 BROKEN = Finding(False, "3 recordings wait: the breaker is open", serious=True, reason="breaker open")
@@ -174,6 +176,22 @@ def test_a_check_that_fails_is_one_incident_until_it_passes_or_the_reason_is_ano
         incidents.see_finding(database_url, "recordings_are_bought", finding)
         incidents.tell(database_url, post)
     assert [text.split("\n")[0] for text in receiver.texts] == [BROKEN.words, other.words, other.words]
+
+
+def test_a_run_that_succeeds_while_the_breaker_is_open_does_not_end_its_incident(
+    database_url: str, connection: Connection
+):
+    incidents.see_failure(database_url, "songstats_backfill", f"{BREAKER_OPENED}5 rejected in a row", run="one")
+    incidents.see_failure(database_url, "songstats_backfill", "the store is full", run="two")
+    connection.execute(
+        "update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'odd', opened_at = now()"
+    )
+    connection.execute("update incidents set last_at = clock_timestamp()")
+    incidents.see_success(database_url, "songstats_backfill")
+    assert [BREAKER_OPENED in one.key for one in open_now(connection)] == [True]
+    connection.execute("update vendor_state set breaker = 'closed', streak_since = clock_timestamp()")
+    incidents.see_success(database_url, "songstats_backfill")
+    assert open_now(connection) == []
 
 
 def test_a_check_that_only_warns_is_shown_and_not_told(database_url: str, receiver: Receiver):

@@ -417,7 +417,8 @@ def test_what_something_else_answers_is_unknown_and_makes_no_second_customer(
     assert "STRIPE_SECRET_KEY" not in decision.reason
     assert "permission" not in decision.reason
     if page != "gateway":
-        assert decision.reason.startswith("Not Stripe's own answer (")
+        assert decision.reason.startswith("Something other than Stripe answered: check STRIPE_API_BASE")
+        assert "begins with" not in decision.reason, "clients read it"
     assert calls(double, "/v1/customers", "POST") == 0
     double.clear_faults()
     assert ask(gate, account, customer=first.customer).customer == first.customer
@@ -441,11 +442,14 @@ def test_a_404_of_stripes_own_that_is_not_about_a_customer_does_not_say_that_it_
     assert calls(double, "/v1/customers", "POST") == 0
 
 
-def test_a_page_is_quoted_without_the_key(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_a_page_is_quoted_in_the_log_without_the_key(
+    double: Sandbox, gate: StripeGate, account: UUID, caplog: pytest.LogCaptureFixture
+) -> None:
     double.faults("/v1", status=403, body=f"<html>{double.stripe_key} is bad", headers={"content-type": "text/html"})
     reason = ask(gate, account).reason
-    assert 'begins with "<html>[key] is bad"' in reason
-    assert double.stripe_key not in reason
+    assert "begins with" not in reason
+    assert 'begins with "<html>[key] is bad"' in caplog.text
+    assert double.stripe_key not in reason + caplog.text
 
 
 def test_a_429_of_something_else_is_a_limit_all_the_same(double: Sandbox, gate: StripeGate, account: UUID) -> None:

@@ -54,17 +54,22 @@ cross join lateral (
         where counted.catalog = catalog.id
     ),
 
+    -- A figure of a day to come is an error of a clock or a vendor: it must not make all others look old.
     newest as (
-        select max(rated.day) as day
-        from rated
-        where rated.is_measured
+        select
+            max(rated.day) filter (where rated.day <= today.day) as day,
+            today.day as today
+        from (select (clock_timestamp() at time zone 'UTC')::date as day) as today
+        left join rated on rated.is_measured
+        group by today.day
     ),
 
     -- A figure that is much older than the others ends another period than theirs.
     aged as (
         select
             rated.*,
-            coalesce(rated.is_measured and rated.day >= newest.day - 35, false) as is_current
+            coalesce(rated.day > newest.today, false) as is_to_come,
+            coalesce(rated.is_measured and rated.day between newest.day - 35 and newest.today, false) as is_current
         from rated
         cross join newest
     ),
@@ -85,6 +90,7 @@ cross join lateral (
         case
             when judged.is_in_cohort then null
             when not aged.is_measured then 'not measured'
+            when aged.is_to_come then format('the last figure, of %s, is of a day to come', aged.day)
             when not aged.is_current then format('the last figure, of %s, is over 35 days older than the newest', aged.day)
             else format('does not cover %s days', array_to_string(array(
                 select missing.days

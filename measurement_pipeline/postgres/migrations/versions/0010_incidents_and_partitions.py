@@ -1,4 +1,4 @@
-"""When an incident ends, and which requests still have to become partitions in Dagster."""
+"""When an incident ends, which requests still have to become partitions in Dagster, and Checkout pages that are closed."""
 
 from pathlib import Path
 

@@ -16,3 +16,10 @@ alter table playcount_snapshots add column partition_key text unique;
 update playcount_snapshots
 set partition_key = id::text;
 comment on column playcount_snapshots.partition_key is 'Its partition of current_play_counts in Dagster: catalogue or first album, day, the beginning of its id. Null: it is none yet.';
+
+-- Pages that were opened before Checkout was limited to cards may save what the payment gate does not count.
+update payment_decisions
+set
+    checkout_url = null,
+    checkout_expires_at = null
+where checkout_url is not null;
