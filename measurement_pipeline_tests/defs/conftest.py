@@ -125,9 +125,10 @@ def pooled(url: str) -> dict[str, Any]:
 
 
 def open_instance(storage: dict[str, Any], directory: Path) -> dg.DagsterInstance:
-    return dg.DagsterInstance.local_temp(
-        str(directory), overrides={"storage": storage, "telemetry": {"enabled": False}}
-    )
+    # Captured output costs four processes a run, and no test reads it.
+    no_logs = {"module": "dagster.core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    overrides = {"storage": storage, "telemetry": {"enabled": False}, "compute_logs": no_logs}
+    return dg.DagsterInstance.local_temp(str(directory), overrides=overrides)
 
 
 @pytest.fixture(scope="session")
