@@ -10,8 +10,6 @@ from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
-from psycopg import IsolationLevel
-
 from measurement_pipeline.postgres.backfill_queue import PLAY_COUNT, Rules
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
@@ -92,13 +90,10 @@ def now(connection: Connection) -> datetime:
 @contextmanager
 def of_one_moment(connection: Connection) -> Iterator[None]:
     """Let the block see the tables as they are now, whatever is written beside it, and change nothing."""
-    before = connection.isolation_level, connection.read_only
-    connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
-    try:
-        with connection.transaction():
-            yield
-    finally:
-        connection.isolation_level, connection.read_only = before
+    with connection.transaction():
+        # Of the transaction alone: nothing is left to undo, which an interrupted connection would refuse.
+        connection.execute("set transaction isolation level repeatable read, read only")
+        yield
 
 
 def row_count(connection: Connection, view: str) -> int:

@@ -330,6 +330,16 @@ def test_what_is_asked_of_one_moment_is_not_changed_by_what_a_run_does_beside_it
         assert analytics.standing(connection, bench.terms.rules, soon_seconds=60).last_change != before.last_change
 
 
+def test_an_interruption_in_the_middle_of_a_statement_stays_what_it_is(drained: Stage):
+    def interrupted() -> None:
+        with connect(drained.bench.terms.database_url) as connection, analytics.of_one_moment(connection):
+            connection.pgconn.send_query(b"select pg_sleep(600)")
+            raise dg.DagsterExecutionInterruptedError
+
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        interrupted()
+
+
 def test_while_a_recording_is_being_bought_nothing_is_asked_for(drained: Stage):
     drained.bench.sql(
         "update songstats_backfill_queue set status = 'in_progress', outcome = null, claimed_by = 'run-9',"
