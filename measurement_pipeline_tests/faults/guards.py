@@ -567,11 +567,11 @@ CAPTURES = (
         Change(
             ACTOR_RUNS,
             """
-where id = %(snapshot)s and claimed_by = %(run)s and state = 'running'
+where id = %(snapshot)s and claimed_by = %(run)s and state in ('running', 'done')
 for update;
 """,
             """
-where id = %(snapshot)s and state = 'running'
+where id = %(snapshot)s and state in ('running', 'done')
 for update;
 """,
         ),
