@@ -33,10 +33,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--catalogue", type=Path, help="A catalogue file whose recordings are drained under random kills.")
 
 
-def pytest_configure() -> None:
-    """A background shell leaves SIGINT ignored; Dagster then ignores SIGTERM too, and so does what a test starts."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Set up what tests and the processes that they start inherit."""
+    # A background shell leaves SIGINT ignored. Dagster then ignores SIGTERM too.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The guards' runs of pytest do without this plugin, and without its import.
+    if config.pluginmanager.has_plugin("hypothesispytest"):
+        from hypothesis import HealthCheck, settings
+
+        # On a busy machine an example takes as long as it takes.
+        settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -205,7 +205,7 @@ def dagster(environment: dict[str, str], home: Path) -> Iterator[tuple[Operator,
         finally:
             os.killpg(started.pid, signal.SIGTERM)
             try:
-                started.wait(20)
+                started.wait(120)
             except subprocess.TimeoutExpired:
                 os.killpg(started.pid, signal.SIGKILL)
                 started.wait()
@@ -260,7 +260,6 @@ def secrets_are_repeated(sandbox: Sandbox, songs: list[str]) -> None:
 
 
 @pytest.mark.dagster
-@pytest.mark.timeout(240)
 def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
     server: Server, database_url: str, marked_sandbox: Sandbox, pipeline_login: tuple[str, str], tmp_path: Path
 ):

@@ -1,9 +1,14 @@
 """A pipeline on the test's own database and doubles, and the few sentences in which the tests speak of it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import asyncio
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
+
+import httpx
 
 from measurement_pipeline.backfill.report import Recording
 from measurement_pipeline.backfill.run import Coverage, Means
@@ -88,25 +93,66 @@ class Workbench:
 
 
 def workbench(database_url: str, sandbox: Sandbox) -> Workbench:
-    """A workbench whose payments are always allowed, with short timeouts."""
+    """A workbench whose payments are always allowed. Its timeouts are long: a test about a timeout sets its own."""
     terms = Terms(
         database_url=database_url,
-        rules=Rules(claim_timeout_seconds=5.0, max_attempts=5, operators_account=OPERATORS),
+        rules=Rules(claim_timeout_seconds=60.0, max_attempts=5, operators_account=OPERATORS),
         hits_allowed=900,
         requests_per_second=0,
         concurrency=20,
         eur_per_hit=0.0833,
         beat_seconds=0.2,
-        patience_with_database_seconds=5.0,
+        patience_with_database_seconds=60.0,
     )
 
-    def new_client() -> SongstatsClient:
-        return SongstatsClient(
-            api_key=sandbox.songstats_key,
-            base_url=sandbox.songstats_url,
-            sources=["spotify"],
-            timeout_seconds=2.0,
-            concurrency=20,
-        )
+    return Workbench(database_url, sandbox, terms, Means(songstats_client(sandbox), lambda _account: Verdict.ALLOWED))
 
-    return Workbench(database_url, sandbox, terms, Means(new_client, lambda _account: Verdict.ALLOWED))
+
+def songstats_client(sandbox: Sandbox, **changed: Any) -> Callable[[], SongstatsClient]:
+    """Make clients of the sandbox's Songstats, with what the test changes of their settings."""
+    settings: dict[str, Any] = {
+        "api_key": sandbox.songstats_key,
+        "base_url": sandbox.songstats_url,
+        "sources": ["spotify"],
+        "timeout_seconds": 60.0,
+        "concurrency": 20,
+    }
+    return lambda: SongstatsClient(**settings | changed)
+
+
+class Gate:
+    """Hold back Songstats' answers, after the first `free`, until the gate is opened: calls stay in flight that long."""
+
+    def __init__(self, *, free: int = 0) -> None:
+        self._free = free
+        self._opened = threading.Event()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    def means(self, means: Means, sandbox: Sandbox) -> Means:
+        """The same means, with clients whose answers come through the gate."""
+
+        def new_client() -> SongstatsClient:
+            return songstats_client(sandbox, transport=_Held(self))()
+
+        return replace(means, new_client=new_client)
+
+    async def passed(self) -> None:
+        self._free -= 1
+        if self._free < 0:
+            await asyncio.to_thread(self._opened.wait)
+
+
+class _Held(httpx.AsyncBaseTransport):
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._sent_by = httpx.AsyncHTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._sent_by.handle_async_request(request)
+        await self._gate.passed()
+        return response
+
+    async def aclose(self) -> None:
+        await self._sent_by.aclose()

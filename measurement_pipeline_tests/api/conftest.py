@@ -35,7 +35,7 @@ class Client(httpx.Client):
     key: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        super().__init__(base_url=self.url, headers={"x-api-key": self.key}, timeout=30, trust_env=False)
+        super().__init__(base_url=self.url, headers={"x-api-key": self.key}, timeout=120, trust_env=False)
 
     def ask(
         self, scope: object, *, source: object = "historical", key: str | None = None, **more: Any
@@ -78,11 +78,11 @@ def listening(desk: FrontDesk) -> Iterator[str]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            until(lambda: server.started or not thread.is_alive(), seconds=30, what="the API to listen")
+            until(lambda: server.started or not thread.is_alive(), what="the API to listen")
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(120)
             assert not thread.is_alive()
 
 
@@ -100,7 +100,7 @@ def desk_of_api(database_url: str, sandbox: Sandbox) -> FrontDesk:
             "API_REQUESTS_PER_MINUTE": "0",
         }
     )
-    return replace(deployment.front_desk(settings), answer_within_seconds=15.0)
+    return replace(deployment.front_desk(settings), answer_within_seconds=60.0, read_within_seconds=60.0)
 
 
 Open = Callable[..., Front]

@@ -52,7 +52,7 @@ def albums_of_its_own() -> list[str]:
 
 @pytest.fixture
 def actor(sandbox: Sandbox) -> Iterator[ApifyActor]:
-    with ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=2) as opened:
+    with ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60) as opened:
         yield opened
 
 
@@ -82,7 +82,7 @@ def test_a_start_is_one_request_for_the_albums_and_comes_back_with_its_run(actor
     assert run.status is RunStatus.READY
     assert run.dataset_id
     assert run.started_at is not None
-    assert timedelta(0) <= run.started_at - before.replace(microsecond=0) < timedelta(seconds=10)
+    assert timedelta(0) <= run.started_at - before.replace(microsecond=0) < timedelta(minutes=10)
     assert run.finished_at is None
     assert sandbox.actor_usage() == {"runs": paid["runs"] + 1, "albums": paid["albums"] + 3}
     assert starts(sandbox) == 1
@@ -139,7 +139,7 @@ def test_what_something_else_answers_is_no_refusal_and_a_start_may_have_begun(
         with pytest.raises(UnavailableError, match="not Apify's own answer: ") as lost:
             call()
         assert not lost.value.perhaps_started
-    assert try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=2).works is None
+    assert try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60).works is None
 
 
 @pytest.mark.parametrize("status", ["succeeded", " SUCCEEDED ", "Succeeded", "TIMED_OUT"])
@@ -152,7 +152,7 @@ def test_a_start_that_is_not_answered_in_time_may_have_begun(sandbox: Sandbox):
     sandbox.faults(RUNS, method="POST", hang=True)
     paid = sandbox.actor_usage()["runs"]
     with (
-        ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=0.1) as actor,
+        ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=0.5) as actor,
         pytest.raises(UnavailableError) as lost,
     ):
         actor.start(ALBUMS)
@@ -536,7 +536,7 @@ def test_the_version_is_added_to_the_address_once(base: str):
 
 def test_a_token_that_is_taken_costs_one_look(sandbox: Sandbox):
     paid = sandbox.actor_usage()
-    found = try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=2)
+    found = try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60)
     assert found.works is True
     assert [(request["method"], request["path"]) for request in sandbox.requests("/v2")] == [
         ("GET", "/v2/actors/beatanalytics~spotify-play-count-scraper/runs")
@@ -555,14 +555,15 @@ def test_a_token_that_is_taken_costs_one_look(sandbox: Sandbox):
         ({"status": 503}, None),
         ({"body": "[]"}, None),
         ({"reset": True}, None),
-        ({"delay": 3.0}, None),
+        ({"hang": True}, None),
     ],
 )
 def test_a_token_that_is_refused_is_told_from_one_of_which_nothing_is_known(
     sandbox: Sandbox, fault: dict[str, object], works: bool | None
 ):
     sandbox.faults("/v2/", **fault)
-    found = try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=1)
+    seconds = 0.5 if "hang" in fault else 60
+    found = try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=seconds)
     assert found.works is works
     assert sandbox.apify_token not in found.words
 

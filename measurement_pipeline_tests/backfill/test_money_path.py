@@ -16,9 +16,8 @@ from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.domain.payment import Verdict
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
-from measurement_pipeline.songstats.client import SongstatsClient
 from measurement_pipeline_tests.faults.waiting import until
-from measurement_pipeline_tests.workbench import Workbench, isrcs
+from measurement_pipeline_tests.workbench import Gate, Workbench, isrcs, songstats_client
 
 HISTORY = "/enterprise/v1/tracks/historic_stats"
 STATUS = "/enterprise/v1/status"
@@ -103,7 +102,7 @@ OUTCOMES: dict[str, tuple[dict[str, Any], str | None, bool | None, str]] = {
     "a connection reset": ({"reset": True}, None, None, "transient"),
     "a body cut short": ({"cut": 20}, None, None, "transient"),
     "gzip that lies": ({"body": GOOD, "headers": {"content-encoding": "gzip"}}, None, None, "transient"),
-    "no answer in time": ({"delay": 3.0}, None, None, "timeout: unknown"),
+    "no answer in time": ({"hang": True}, None, None, "timeout: unknown"),
     "429": ({"status": 429}, None, False, "throttled"),
 }
 
@@ -115,13 +114,7 @@ def test_each_answer_has_its_outcome(bench: Workbench, answer: str):
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, **fault)
     if answer == "no answer in time":
-        client = lambda: SongstatsClient(  # noqa: E731
-            api_key="sandbox-songstats-key",
-            base_url=bench.sandbox.songstats_url,
-            sources=["spotify"],
-            timeout_seconds=0.3,
-        )
-        bench.means = Means(client, bench.means.check_payment)
+        bench.means = Means(songstats_client(bench.sandbox, timeout_seconds=0.3), bench.means.check_payment)
     bench.cover(songs)
     row = bench.row(song)
     assert row["outcome"] == outcome
@@ -351,12 +344,14 @@ def test_no_call_goes_out_before_its_hit_is_set_aside(bench: Workbench):
 def test_an_answer_is_kept_before_anything_is_made_of_it(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
-    bench.sandbox.faults(HISTORY, delay=0.5)
+    gate = Gate()
+    means = gate.means(bench.means, bench.sandbox)
     with connect(bench.database_url) as busy, ThreadPoolExecutor() as pool:
         with busy.transaction():
-            run = pool.submit(bench.cover, songs, terms=replace(bench.terms, beat_seconds=60.0))
+            run = pool.submit(bench.cover, songs, terms=replace(bench.terms, beat_seconds=60.0), means=means)
             until(lambda: bench.sandbox.hits(song) or run.done())
             busy.execute("select song from songstats_backfill_queue for update")
+            gate.open()
             # What is stored is stored with its row: it can get no further than that.
             until(lambda: waiting_for(bench, "transactionid") or run.done())
             assert bench.sql("select song, parser_version from songstats_responses") == [
@@ -370,14 +365,15 @@ def test_an_answer_is_kept_before_anything_is_made_of_it(bench: Workbench):
 def test_a_row_whose_owner_beats_is_left_alone(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
-    bench.sandbox.faults(HISTORY, delay=1.0, count=1)
-    slow = threading.Thread(target=lambda: bench.cover(songs, terms=replace(bench.terms)))
+    gate = Gate()
+    means = gate.means(bench.means, bench.sandbox)
+    slow = threading.Thread(target=lambda: bench.cover(songs, means=means))
     slow.start()
-    while bench.row(song)["status"] != "in_progress":
-        time.sleep(0.02)
+    until(bench.sandbox.hits, what="its call")
     coverage, told = bench.cover(songs, run="run-2", operator=True)
     assert told == []
     assert coverage.summary.undone == {song: "run run-1 is buying it"}
+    gate.open()
     slow.join()
     assert bench.row(song)["outcome"] == "stored"
     assert bench.sandbox.hits() == 1
@@ -386,18 +382,19 @@ def test_a_row_whose_owner_beats_is_left_alone(bench: Workbench):
 def test_a_stale_owner_changes_nothing_when_its_answer_comes_late(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
-    bench.sandbox.faults(HISTORY, delay=1.0, count=1)
+    gate = Gate()
+    means = gate.means(bench.means, bench.sandbox)
     # It beats too seldom, so that its claim is taken over while its call is in the air.
     stale: list[Any] = []
     frozen = replace(bench.terms, beat_seconds=60.0)
-    slow = threading.Thread(target=lambda: stale.extend(bench.cover(songs, run="stale", terms=frozen)[1]))
+    slow = threading.Thread(target=lambda: stale.extend(bench.cover(songs, run="stale", terms=frozen, means=means)[1]))
     slow.start()
-    while not bench.sandbox.hits():
-        time.sleep(0.02)
+    until(bench.sandbox.hits, what="its call")
     bench.sql("update songstats_backfill_queue set heartbeat_at = now() - interval '1 hour'")
     bench.cover(songs, run="new")
     lease = bench.row(song)["lease"]
     before = bench.sql("select count(*) n from song_measurements")[0]["n"]
+    gate.open()
     slow.join()
     assert stale == [], "what was not its to settle is not its to report"
     assert (bench.row(song)["lease"], bench.row(song)["outcome"]) == (lease, "stored")
@@ -530,9 +527,7 @@ def test_a_vendor_that_cannot_be_reached_costs_no_hit_and_pauses_the_deployment(
     songs = isrcs(40)
     bench.ask_for(songs)
     nobody = Means(
-        lambda: SongstatsClient(
-            api_key="sandbox-songstats-key", base_url="http://127.0.0.1:9", sources=["spotify"], timeout_seconds=1
-        ),
+        songstats_client(bench.sandbox, base_url="http://127.0.0.1:9"),
         bench.means.check_payment,
     )
     coverage, _ = bench.cover(songs, means=nobody)
@@ -554,13 +549,16 @@ def test_a_403_of_which_the_status_says_nothing_settles_nothing_and_pauses(bench
     assert {r["attempts"] for r in bench.sql("select attempts from songstats_backfill_queue")} == {0}
 
 
-@pytest.mark.parametrize("first", [{"delay": 3.0}, {"cut": 20}, {"status": 502}])
+@pytest.mark.parametrize("first", [{"hang": True}, {"cut": 20}, {"status": 502}])
 def test_a_429_does_not_give_back_an_attempt_that_came_to_something_before_it(bench: Workbench, first: dict[str, Any]):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, count=1, **first)
     bench.sandbox.faults(HISTORY, status=429, count=1)
-    bench.cover(songs, retry_soon_seconds=0.0)
+    means = bench.means
+    if "hang" in first:
+        means = Means(songstats_client(bench.sandbox, timeout_seconds=0.3), bench.means.check_payment)
+    bench.cover(songs, retry_soon_seconds=0.0, means=means)
     bench.cover(songs, again=True)
     assert [hit["reason"] for hit in bench.ledger()][1:] == ["throttled"]
     assert bench.row(song)["attempts"] == 1

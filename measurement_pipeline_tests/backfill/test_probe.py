@@ -155,5 +155,5 @@ def test_a_pause_that_a_person_lifted_does_not_keep_the_next_ones_from_being_pro
 def test_a_status_that_hangs_is_given_up_in_time_for_the_tick(bench: Workbench):
     bench.ask_for(isrcs(30))
     throttle(bench, status=429)
-    bench.sandbox.faults(STATUS, delay=60)
+    bench.sandbox.faults(STATUS, hang=True)
     assert ask(bench) == "Songstats gives no good answer yet: the pause goes on"

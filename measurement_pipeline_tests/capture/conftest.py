@@ -1,6 +1,5 @@
 """Captures on the test's own database and doubles, and the few sentences in which the tests speak of them."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -21,6 +20,7 @@ from measurement_pipeline.sandbox import Sandbox, running
 from measurement_pipeline.sandbox.catalogue import Known
 from measurement_pipeline.sandbox.discography import album_id, track_id
 from measurement_pipeline.spotify.client import SpotifyClient
+from measurement_pipeline_tests.faults.waiting import until
 
 ARTIST = "The Sandbox Players"
 
@@ -141,14 +141,17 @@ class Studio:
         """Wait until Apify lists the run that was started for the capture."""
         albums = self.shown(snapshot)["album_ids"]
         with self.captures.means.new_actor() as actor:
-            deadline = time.monotonic() + 20
-            while actor.find(albums, since=self.shown(snapshot)["created_at"]) is None:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            until(lambda: actor.find(albums, since=self.shown(snapshot)["created_at"]) is not None)
         self.time_passes()
 
     def with_terms(self, **terms: Any) -> Captures:
         return replace(self.captures, terms=replace(self.captures.terms, **terms))
+
+    def with_vendor_timeout(self, seconds: float) -> Captures:
+        """Captures that wait so many seconds for each of Apify's answers."""
+        url, token = self.sandbox.apify_url, self.sandbox.apify_token
+        means = replace(self.captures.means, new_actor=lambda: ApifyActor(token, base_url=url, timeout_seconds=seconds))
+        return replace(self.captures, means=means)
 
     def without_spotify(self) -> Captures:
         return replace(self.captures, means=replace(self.captures.means, new_spotify=None))
@@ -158,22 +161,22 @@ def studio_of(database_url: str, sandbox: Sandbox) -> Studio:
     terms = Terms(
         database_url=database_url,
         cap_usd=Decimal(25),
-        claim_timeout_seconds=5.0,
+        claim_timeout_seconds=60.0,
         max_attempts=5,
         beat_seconds=0.2,
         poll_seconds=1.0,
-        patience_seconds=20.0,
+        patience_seconds=120.0,
         start_seconds=2.0,
         settling_seconds=0.3,
     )
     means = Means(
-        new_actor=lambda: ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=2.0),
+        new_actor=lambda: ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60.0),
         new_spotify=lambda: SpotifyClient(
             sandbox.spotify_client_id,
             sandbox.spotify_client_secret,
             api_base=sandbox.spotify_url,
             accounts_base=sandbox.spotify_url,
-            timeout_seconds=2.0,
+            timeout_seconds=60.0,
             sleep=lambda _seconds: None,
         ),
     )

@@ -60,7 +60,7 @@ class Dev:
 
 
 def ask(url: str, query: str) -> dict[str, Any]:
-    answer = httpx.post(f"{url}/graphql", json={"query": query}, timeout=30)
+    answer = httpx.post(f"{url}/graphql", json={"query": query}, timeout=120)
     found: dict[str, Any] = answer.json()
     return found
 
@@ -99,18 +99,17 @@ def dev(directory: Path) -> Iterator[Dev]:
         yield found
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0, said.read_text()
+        assert process.wait(120) == 0, said.read_text()
 
 
 @pytest.mark.dagster
-@pytest.mark.timeout(240)
 def test_onlookers_see_and_cannot_touch_and_whatever_dies_comes_back_by_itself(dev: Dev):
     assert ["songstats_history"] in assets(dev.ui)
     assert ["songstats_history"] in assets(dev.read_only)
     assert ask(dev.ui, LAUNCH)["data"]["launchRun"]["__typename"] == "LaunchRunSuccess"
     assert ask(dev.read_only, LAUNCH)["data"]["launchRun"]["__typename"] == "UnauthorizedError"
-    assert httpx.post(f"{dev.ui}{REPORT}", timeout=30).status_code == 200
-    assert httpx.post(f"{dev.read_only}{REPORT}", timeout=30).status_code == 401
+    assert httpx.post(f"{dev.ui}{REPORT}", timeout=120).status_code == 200
+    assert httpx.post(f"{dev.read_only}{REPORT}", timeout=120).status_code == 401
 
     assert at_port(None, dev.state).url == dev.doubles, "commands of the same state find the doubles"
 
@@ -118,7 +117,7 @@ def test_onlookers_see_and_cannot_touch_and_whatever_dies_comes_back_by_itself(d
         f"{dev.api}/api/research/measurement-jobs",
         json={"source": "historical", "scope": {"isrcs": ["AA6Q72000001"]}},
         headers={"x-api-key": sample_accounts.API_KEY},
-        timeout=30,
+        timeout=120,
     )
     assert (asked.status_code, asked.json()["state"]) == (202, "accepted")
 
@@ -128,14 +127,12 @@ def test_onlookers_see_and_cannot_touch_and_whatever_dies_comes_back_by_itself(d
         os.kill(pid, signal.SIGKILL)
     until(
         lambda: dev.pids().keys() == before.keys() and not set(dev.pids().values()) & set(before.values()),
-        seconds=60,
         what="another of each",
     )
-    until(lambda: answers(f"{dev.ui}/server_info")(""), seconds=60, what="the UI")
-    until(lambda: answers(f"{dev.api}/readyz")(""), seconds=60, what="the API")
+    until(lambda: answers(f"{dev.ui}/server_info")(""), what="the UI")
+    until(lambda: answers(f"{dev.api}/readyz")(""), what="the API")
     until(
         lambda: ask(dev.ui, LAUNCH)["data"]["launchRun"]["__typename"] == "LaunchRunSuccess",
-        seconds=60,
         what="a launch through the new code server, which nobody reloaded",
     )
 

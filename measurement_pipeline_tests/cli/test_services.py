@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from measurement_pipeline.cli.services import (
     supervised,
 )
 from measurement_pipeline.cli.stop_signals import held
+from measurement_pipeline_tests.faults.waiting import until
 
 UP = says("up")
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
@@ -56,29 +56,22 @@ def _service(
 ) -> Service:
     command = [sys.executable, "-c", f"import os; os.chdir({str(directory)!r})\n{textwrap.dedent(code)}", *arguments]
     return Service(
-        name, command, {"PATH": os.defpath}, log=directory / "logs" / f"{name}.log", ready=ready, ready_seconds=10
+        name, command, {"PATH": os.defpath}, log=directory / "logs" / f"{name}.log", ready=ready, ready_seconds=120
     )
-
-
-def _until(holds: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def _stopped(directory: Path) -> list[str]:
     return (directory / "stopped").read_text().split()
 
 
-def _checked(supervisor: Supervisor, holds: Callable[[], bool]) -> bool:
+def _until(supervisor: Supervisor, holds: Callable[[], bool]) -> None:
+    """Let the supervisor check its services until `holds`."""
+
     def check() -> bool:
         supervisor.check()
         return holds()
 
-    return _until(check)
+    until(check)
 
 
 def test_a_service_is_ready_when_its_log_says_so(tmp_path: Path) -> None:
@@ -169,7 +162,7 @@ def test_what_outlives_its_parent_is_stopped_too(tmp_path: Path) -> None:
     )
     with supervised([], patience=Patience(first_wait_seconds=60)) as supervisor:
         group = int(supervisor.start(_service("leaves", leaves, tmp_path)).split()[0])
-        assert _checked(supervisor, lambda: not lives(group))
+        _until(supervisor, lambda: not lives(group))
 
 
 @pytest.mark.parametrize("status", [0, 1])
@@ -185,12 +178,12 @@ def test_a_service_that_dies_is_started_again_whatever_its_status(tmp_path: Path
     """
     with supervised([_service("dies", dies_once, tmp_path)], patience=Patience(first_wait_seconds=0.1)) as supervisor:
         log = tmp_path / "logs" / "dies.log"
-        assert _checked(supervisor, lambda: log.read_text() == "up\nup\n")
+        _until(supervisor, lambda: log.read_text() == "up\nup\n")
 
 
 def test_a_service_that_keeps_dying_is_given_up_with_what_it_said_last(tmp_path: Path) -> None:
     def three_deaths(supervisor: Supervisor) -> None:
-        _checked(supervisor, lambda: False)
+        _until(supervisor, lambda: False)
 
     dies = _service("dies", "print('up'); raise SystemExit('wrong key')", tmp_path)
     with (
@@ -210,7 +203,7 @@ def test_what_a_service_started_is_spared_when_it_dies_and_stopped_with_the_othe
     with supervised([], patience=Patience(first_wait_seconds=0.01)) as supervisor:
         first = int(supervisor.start(spared).split()[1])
         os.kill(first, signal.SIGKILL)
-        assert _checked(supervisor, lambda: supervisor.pid("family") not in {None, first})
+        _until(supervisor, lambda: supervisor.pid("family") not in {None, first})
         assert lives(first)  # its child
         assert not (tmp_path / "stopped").exists()
     assert not lives(first)
@@ -223,7 +216,7 @@ SUPERVISOR = """
     from measurement_pipeline.cli.services import Interrupted, Service, says, supervised
     services = [Service("family", sys.argv[1:], {}, log=Path("family.log"), ready=says("up"))]
     try:
-        with supervised(services, stop_seconds=5) as supervisor:
+        with supervised(services, stop_seconds=60) as supervisor:
             print(Path("family.log").read_text().split()[1], flush=True)
             supervisor.wait()
             print("waited", flush=True)
@@ -258,10 +251,10 @@ def test_nothing_outlives_a_supervisor_that_a_script_started_in_the_background(
     assert process.stdout is not None
     group = int(process.stdout.readline())
     process.send_signal(end)
-    said, _ = process.communicate(timeout=10)
+    said, _ = process.communicate(timeout=120)
     # "interrupted" where the signal came before it waited.
     assert said in ({""} if end == signal.SIGKILL else {"waited\n", "interrupted\n"})
-    assert _until(lambda: not lives(group))
+    until(lambda: not lives(group))
     assert _stopped(tmp_path) == ["family-child", "family"]
 
 

@@ -1,6 +1,5 @@
 """The colour that a run over a capture ends in, and what the run does for its claim and its pool."""
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -21,6 +20,7 @@ from measurement_pipeline.postgres.snapshots import Opened, Wanted
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.defs.conftest import Stage, definitions, pooled
 from measurement_pipeline_tests.defs.test_captures import asked, capture, release, told
+from measurement_pipeline_tests.faults.waiting import until
 
 STARTS = "/v2/act*/*/runs"
 
@@ -160,9 +160,7 @@ def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(
         def start(self, album_ids: Sequence[str]) -> ActorRun:
             # As if the answer had taken an hour; the next sign of life is waited for.
             stage.bench.sql("update run_heartbeats set beat_at = beat_at - interval '1 hour'")
-            deadline = time.monotonic() + 10
-            while time.monotonic() < deadline and is_due():
-                time.sleep(0.02)
+            until(lambda: not is_due(), what="a beat")
             assert plain is not None
             others.append(make_capture(UUID(snapshot), plain, run="other"))
             return super().start(album_ids)

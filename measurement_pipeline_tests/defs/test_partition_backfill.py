@@ -64,7 +64,7 @@ class Operator:
     url: str
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
-        answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=30).json()
+        answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=120).json()
         assert "errors" not in answer, answer
         found: dict[str, Any] = answer["data"]
         return found
@@ -99,7 +99,7 @@ def operator(server: Server, bench: Workbench, sandbox: Sandbox, tmp_path: Path)
     finally:
         os.killpg(dagster.pid, signal.SIGTERM)
         try:
-            dagster.wait(20)
+            dagster.wait(120)
         except subprocess.TimeoutExpired:
             os.killpg(dagster.pid, signal.SIGKILL)
             dagster.wait()
@@ -109,21 +109,20 @@ def operator(server: Server, bench: Workbench, sandbox: Sandbox, tmp_path: Path)
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/server_info", timeout=5).is_success
+        return httpx.get(f"{url}/server_info", timeout=120).is_success
     except httpx.TransportError:
         return False
 
 
-def wait_for(holds: Any, what: str, *, log_of: Path, seconds: float = 90) -> None:
+def wait_for(holds: Any, what: str, *, log_of: Path, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
             pytest.fail(f"{what} did not come in {seconds} s:\n{(log_of / 'dagster.log').read_text()[-4000:]}")
-        time.sleep(0.5)
+        time.sleep(0.1)
 
 
 @pytest.mark.dagster
-@pytest.mark.timeout(240)
 def test_a_partition_backfill_shows_each_isrc_as_it_truly_is(
     operator: Operator, bench: Workbench, sandbox: Sandbox, tmp_path: Path
 ):

@@ -3,6 +3,8 @@
 import os
 import signal
 import threading
+import time
+from dataclasses import replace
 
 import dagster as dg
 import pytest
@@ -10,10 +12,9 @@ import pytest
 from measurement_pipeline.defs.interruptions import interruption
 from measurement_pipeline.defs.stopping import ASKED_TO_END, CANCELLED
 from measurement_pipeline.domain.wording import counted
-from measurement_pipeline_tests.backfill.test_money_path import HISTORY
-from measurement_pipeline_tests.defs.conftest import Stage
+from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.faults.waiting import until
-from measurement_pipeline_tests.workbench import isrcs
+from measurement_pipeline_tests.workbench import Gate, isrcs
 
 
 def stopped(stage: Stage, *, cancelled: bool) -> dg.DagsterRun:
@@ -21,14 +22,20 @@ def stopped(stage: Stage, *, cancelled: bool) -> dg.DagsterRun:
     songs = isrcs(8)
     stage.bench.ask_for(songs)
     stage.register(songs)
-    stage.bench.sandbox.faults(HISTORY, delay=1.0)
+    gate = Gate()
+    means = gate.means(stage.pipeline.means, stage.bench.sandbox)
+    stage.pipeline = replace(stage.pipeline, means=means)
+    stage.definitions = definitions(stage.pipeline)
 
     def interrupt() -> None:
-        until(lambda: bool(stage.bench.sandbox.hits()), seconds=60, what="a call")
+        until(lambda: bool(stage.bench.sandbox.hits()), what="a call")
         if cancelled:
             (run,) = stage.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
             stage.instance.report_run_canceling(run)
         os.kill(os.getpid(), signal.SIGTERM)
+        # The run's thread takes the signal while it waits for answers, and not while it shows one.
+        time.sleep(1)
+        gate.open()
 
     thread = threading.Thread(target=interrupt)
     thread.start()

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from dagster_postgres import PostgresEventLogStorage
 from measurement_pipeline.cli.dagster_processes import prepare_home
 from measurement_pipeline.defs.storage import PooledEventLogStorage, PooledPostgresStorage
 from measurement_pipeline.postgres.embedded import dagster_url
+from measurement_pipeline_tests.faults.waiting import until
 
 ASSET = dg.AssetKey("songstats_history")
 RUN = "5f0a4b3c-0000-4000-8000-000000000001"
@@ -106,7 +106,7 @@ def test_a_job_runs_and_its_events_are_heard_while_it_does(instance: DagsterInst
     run = instance.create_run_for_job(dg.Definitions([history]).resolve_implicit_global_asset_job_def())
     instance.watch_event_logs(run.run_id, None, lambda *_: heard.set())
     instance.report_engine_event("heard?", run)
-    assert heard.wait(10)
+    assert heard.wait(120)
     assert dg.materialize([history], instance=instance).success
     assert instance.get_latest_materialization_event(history.key) is not None
 
@@ -161,16 +161,7 @@ def test_a_burst_of_threads_leaves_few_connections_and_new_instances_add_none(em
     for thread in threads:
         thread.join()
     assert len(storages[0].event_log_storage.get_materialized_partitions(ASSET)) == 12
-    assert _until_at_most(empty_database_url, 4)
-
-
-def _until_at_most(url: str, count: int) -> bool:
-    deadline = time.monotonic() + 5
-    while _connections(url) > count:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+    until(lambda: _connections(empty_database_url) <= 4, what="the end of the other connections")
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
@@ -181,7 +172,7 @@ def test_a_forked_process_neither_uses_nor_closes_its_parents_connections(empty_
     child.start()
     for _ in range(20):
         storage.store_event(_materialized("parent"))
-    child.join(20)
+    child.join(120)
     assert child.exitcode == 0
     storage.store_event(_materialized("after"))
     assert storage.get_materialized_partitions(ASSET) == {"parent", "child", "after"}

@@ -59,7 +59,7 @@ def child(orders: Orders) -> Iterator["subprocess.Popen[str]"]:
 
 def said(process: "subprocess.Popen[str]") -> dict[str, Any]:
     """What the process says of itself once it has ended well."""
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, f"it ended with {process.returncode}"
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found

@@ -12,12 +12,11 @@ from measurement_pipeline.backfill.sweep import sweep
 from measurement_pipeline.domain.outcome import Outcome
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.songstats.client import SongstatsClient
 from measurement_pipeline_tests.faults import storm
 from measurement_pipeline_tests.faults.matrix import Proves
 from measurement_pipeline_tests.faults.reckoning import HISTORY, nothing_breaks
 from measurement_pipeline_tests.faults.waiting import until
-from measurement_pipeline_tests.workbench import Workbench, isrcs
+from measurement_pipeline_tests.workbench import Workbench, isrcs, songstats_client
 
 ENTERPRISE = "/enterprise/v1/"
 MAINTENANCE = "<!doctype html><html><body><h1>Down for maintenance</h1></body></html>"
@@ -230,13 +229,7 @@ def test_a_key_that_does_not_exist_spends_nothing(bench: Workbench, proves: Prov
     songs = isrcs(30)
     bench.ask_for(songs)
     wrong = Means(
-        lambda: SongstatsClient(
-            api_key="a-key-nobody-knows",
-            base_url=bench.sandbox.songstats_url,
-            sources=["spotify"],
-            timeout_seconds=2.0,
-            concurrency=20,
-        ),
+        songstats_client(bench.sandbox, api_key="a-key-nobody-knows"),
         bench.means.check_payment,
     )
     storm.run(bench, songs, means=wrong)

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-import pytest
-
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.backfill_queue import Claim
@@ -66,7 +64,6 @@ def test_whoever_waited_for_the_last_hit_finds_it_gone(bench: Workbench):
     assert [hit["song"] for hit in bench.ledger()] == songs[:1]
 
 
-@pytest.mark.timeout(600)
 def test_a_hundred_and_fifty_hits_are_a_hundred_and_fifty(bench: Workbench, proves: Proves, *, long_form: bool):
     threads, rows, rounds = (16, 4, 100) if long_form else (4, 15, 2)
     runs = [f"run-{n}" for n in range(PROCESSES * threads)]

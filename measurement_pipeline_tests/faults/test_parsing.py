@@ -10,7 +10,6 @@ from copy import deepcopy
 from itertools import count
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -146,7 +145,6 @@ HEADERS = st.dictionaries(
 )
 
 
-@pytest.mark.timeout(600)
 def test_any_answer_comes_to_a_row_of_the_outcome_table(long_form: bool, proves: Proves):
     tried = count()
 
@@ -188,7 +186,6 @@ def as_sent(status: int, headers: dict[str, str], body: bytes, *, packed: bool) 
     return "\r\n".join([*lines, "", ""]) + content.decode("latin-1")
 
 
-@pytest.mark.timeout(600)
 def test_any_answer_leaves_its_recording_in_a_state_of_the_table(bench: Workbench, long_form: bool, proves: Proves):
     numbers, tried = count(step=8), count()
 

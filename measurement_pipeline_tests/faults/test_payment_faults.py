@@ -5,6 +5,7 @@ The real gate against the double of Stripe. Ten minutes pass by moving the decis
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -18,9 +19,9 @@ from measurement_pipeline.payments.gate import StripeGate, check_payment_method
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline_tests.faults import storm
 from measurement_pipeline_tests.faults.matrix import Proves
-from measurement_pipeline_tests.faults.reckoning import HISTORY, nothing_breaks
+from measurement_pipeline_tests.faults.reckoning import nothing_breaks
 from measurement_pipeline_tests.faults.waiting import until
-from measurement_pipeline_tests.workbench import Workbench, isrcs
+from measurement_pipeline_tests.workbench import Gate, Workbench, isrcs
 
 STRIPE = "/v1/"
 
@@ -77,13 +78,19 @@ def spent_since(bench: Workbench, moment: datetime, account: UUID) -> int:
     return int(row["n"])
 
 
-def under_way(bench: Workbench, songs: list[str], *, hits: int) -> threading.Thread:
-    """A run in the middle of its work, with so many hits behind it."""
-    bench.sandbox.faults(HISTORY, delay=0.25)
-    thread = threading.Thread(target=storm.run, args=(bench, songs))
+@contextmanager
+def under_way(bench: Workbench, songs: list[str], *, hits: int) -> Iterator[None]:
+    """A run in the middle of its work, with so many answers behind it; it goes on once the block has ended, to its end."""
+    gate = Gate(free=hits)
+    means = gate.means(bench.means, bench.sandbox)
+    thread = threading.Thread(target=storm.run, args=(bench, songs), kwargs={"means": means})
     thread.start()
-    until(lambda: bench.sandbox.hits() >= hits, what=f"{hits} hits")
-    return thread
+    try:
+        until(lambda: bench.sandbox.hits() > hits, what=f"{hits} hits")
+        yield
+    finally:
+        gate.open()
+        thread.join()
 
 
 def test_stripe_down_in_the_middle_of_a_drain_defers_and_back_again_goes_on(
@@ -91,10 +98,9 @@ def test_stripe_down_in_the_middle_of_a_drain_defers_and_back_again_goes_on(
 ):
     songs = isrcs(300 if long_form else 60)
     paying.ask_for(songs)
-    thread = under_way(paying, songs, hits=25)
-    paying.sandbox.faults(STRIPE, status=500)
-    moment = ten_minutes_pass(paying)
-    thread.join()
+    with under_way(paying, songs, hits=25):
+        paying.sandbox.faults(STRIPE, status=500)
+        moment = ten_minutes_pass(paying)
     assert spent_since(paying, moment, paying.account) == 0, "no hit without a fresh yes"
     assert paying.sandbox.hits() == len(paying.ledger())
     rows = paying.sql("select * from songstats_backfill_queue where status <> 'done'")
@@ -130,10 +136,9 @@ def test_a_yes_that_grows_old_in_the_middle_of_a_run_is_asked_for_again_and_the_
 ):
     songs = isrcs(300 if long_form else 60)
     paying.ask_for(songs)
-    thread = under_way(paying, songs, hits=25)
-    asked = len(paying.sandbox.requests(STRIPE))
-    ten_minutes_pass(paying)
-    thread.join()
+    with under_way(paying, songs, hits=25):
+        asked = len(paying.sandbox.requests(STRIPE))
+        ten_minutes_pass(paying)
     assert paying.statuses() == {"stored": len(songs)}
     assert 1 <= len(paying.sandbox.requests(STRIPE)) - asked <= 3, "one question: a search and a look at the cards"
     storm.each_request_has_its_row(paying)
@@ -151,10 +156,9 @@ def test_a_card_removed_in_the_middle_of_a_drain_stops_its_account_alone_until_i
     job = paying.ask_for([*ours, *both], ranks=range(2 * count + 10, count + 5, -1))
     paying.ask_for([*theirs, *both], account=other, ranks=range(2 * count + 10, count + 5, -1))
     songs = [*ours, *theirs, *both]
-    thread = under_way(paying, songs, hits=16)
-    paying.sandbox.card(str(paying.account), on_file=False)
-    moment = ten_minutes_pass(paying)
-    thread.join()
+    with under_way(paying, songs, hits=16):
+        paying.sandbox.card(str(paying.account), on_file=False)
+        moment = ten_minutes_pass(paying)
     assert spent_since(paying, moment, paying.account) == 0, "nothing is spent once the ten minutes are over"
     left = {row["song"] for row in paying.sql("select song from songstats_backfill_queue where status = 'pending'")}
     assert left

@@ -23,7 +23,6 @@ _END = f"select pg_terminate_backend(pid) from ({_HELD}) as held"
 
 @pytest.mark.long
 @pytest.mark.dagster
-@pytest.mark.timeout(600)
 def test_a_run_that_is_killed_at_a_point_is_followed_by_one_that_ends_what_it_began(proves: Proves):
     with stage(SONGSTATS_REQUESTS_PER_SECOND="20") as processes:
         asked: list[str] = []

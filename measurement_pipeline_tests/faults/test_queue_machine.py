@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -505,7 +504,6 @@ class QueueMachine(RuleBasedStateMachine):
         assert [f"{one.invariant}: {breach}" for one in found for breach in one.breaches] == []
 
 
-@pytest.mark.timeout(600)
 def test_any_order_of_steps_leaves_the_tables_as_the_model_says(database_url: str, proves: Proves, *, long_form: bool):
     class Machine(QueueMachine):
         def __init__(self) -> None:

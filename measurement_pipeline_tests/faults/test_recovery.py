@@ -21,7 +21,6 @@ def pause_seconds(processes: Stage) -> float:
 
 @pytest.mark.long
 @pytest.mark.dagster
-@pytest.mark.timeout(600)
 def test_after_a_storm_of_429_the_drain_goes_on_within_a_minute_of_the_vendors_return(proves: Proves):
     songs = isrcs(40)
     with stage() as processes:

@@ -16,7 +16,6 @@ _SEEN = "Another SENSOR daemon is still sending heartbeats"
 
 @pytest.mark.long
 @pytest.mark.dagster
-@pytest.mark.timeout(600)
 def test_two_daemons_buy_nothing_twice_and_the_operator_is_told(proves: Proves):
     songs = isrcs(200)
     with stage(SONGSTATS_REQUESTS_PER_SECOND="5") as processes:

@@ -33,7 +33,7 @@ def listening() -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            receiver.held.wait(30)
+            receiver.held.wait(120)
             if receiver.status < 300:
                 receiver.posted.append(body)
             self.send_response(receiver.status)

@@ -80,7 +80,7 @@ def test_the_gate_asks_the_doubles_version_and_is_refused_no_parameter(
     for _ in range(2):  # without a customer, and with one
         check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
     gate.close()
-    assert try_key(secret_key=sandbox.stripe_key, api_base=sandbox.stripe_url, timeout_seconds=20).works
+    assert try_key(secret_key=sandbox.stripe_key, api_base=sandbox.stripe_url, timeout_seconds=60).works
     assert http.asked == {API_VERSION}
     received = sandbox.requests("/v1")
     assert {one["status"] for one in received} == {200}

@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy
 
 from measurement_pipeline.postgres.embedded import EmbeddedServer, EmbeddedServerError, dagster_url
+from measurement_pipeline_tests.faults.waiting import until
 
 QUICK = {"fsync": "off"}
 
@@ -25,6 +26,7 @@ import subprocess, sys, time
 from pathlib import Path
 import psycopg
 from measurement_pipeline.postgres.embedded import EmbeddedServer
+from measurement_pipeline_tests.faults.waiting import until
 server = EmbeddedServer(Path(sys.argv[1]), settings={"fsync": "off"})
 server.start()
 server.create_database("kept")
@@ -55,15 +57,6 @@ def _answers(url: str) -> bool:
         psycopg.connect(url).close()
     except psycopg.OperationalError:
         return False
-    return True
-
-
-def _until(holds: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
     return True
 
 
@@ -160,7 +153,7 @@ def test_a_killed_owner_leaves_its_data_and_no_server(
     owner = new_owner().wait()
     assert _serves(directory)
     owner.kill(with_signal=end)
-    assert _until(lambda: not _serves(directory)), "the server outlived its owner"
+    until(lambda: not _serves(directory), what="the end of the server after its owner's")
     with EmbeddedServer(directory, settings=QUICK) as server:
         assert _words(server) == ["kept"]
 
@@ -168,11 +161,15 @@ def test_a_killed_owner_leaves_its_data_and_no_server(
 def test_a_child_that_cleans_up_after_a_killed_owner_still_finds_the_server(
     directory: Path, new_owner: Callable[..., Owner]
 ) -> None:
-    owner = new_owner("subprocess.Popen(['sleep', '2'], close_fds=False)").wait()
+    pid = directory.parent / "child"
+    code = f"Path({str(pid)!r}).write_text(str(subprocess.Popen(['sleep', '600'], close_fds=False).pid))"
+    owner = new_owner(code).wait()
     owner.kill()
+    # Time enough to stop, if it did.
     time.sleep(1)
     assert _serves(directory)
-    assert _until(lambda: not _serves(directory))
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    until(lambda: not _serves(directory), what="the end of the server after the child's")
 
 
 def test_a_server_whose_owner_and_guard_were_both_killed_is_joined_and_then_stopped(

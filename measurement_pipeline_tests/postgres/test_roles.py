@@ -32,6 +32,7 @@ from measurement_pipeline.postgres.payment_decisions import PaymentDecisions, en
 from measurement_pipeline.postgres.sql import statements
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.conftest import Server
+from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 ROLES = ("measurement_owner", "measurement_pipeline", "measurement_client", "measurement_analyst")
@@ -97,6 +98,22 @@ def house(server: Server, template: str) -> Iterator[Logins]:
     with logins_on(server.url(name)) as made:
         yield made
     server.drop(name)
+
+
+def connect_within_limit(url: str) -> Connection:
+    """A connection of a login that may have few: PostgreSQL counts a session until its process has ended, after it was closed."""
+    opened: list[Connection] = []
+
+    def is_open() -> bool:
+        try:
+            opened.append(connect(url))
+        except psycopg.OperationalError as error:
+            if "too many connections for role" not in str(error):
+                raise
+        return bool(opened)
+
+    until(is_open, what="room for a connection")
+    return opened[0]
 
 
 def login_of(url: str) -> str:
@@ -469,7 +486,7 @@ def analyst_url(house: Logins) -> str:
 
 @pytest.mark.parametrize("view", [*views.VIEWS, "play_counts_as_of(now())"])
 def test_an_analyst_reads_every_view(analyst_url: str, view: str):
-    with connect(analyst_url) as connection:
+    with connect_within_limit(analyst_url) as connection:
         connection.execute(f"select * from analytics.{view}")  # type: ignore[call-overload]
 
 
@@ -490,7 +507,7 @@ def test_an_analyst_reads_every_view(analyst_url: str, view: str):
     ],
 )
 def test_an_analyst_is_refused_everything_else(analyst_url: str, statement: str):
-    with connect(analyst_url) as connection:
+    with connect_within_limit(analyst_url) as connection:
         connection.execute("set default_transaction_read_only = off")
         with pytest.raises(InsufficientPrivilege):
             connection.execute(statement)  # type: ignore[call-overload]
@@ -534,7 +551,7 @@ def test_a_function_that_somebody_adds_is_in_nobodys_way(database_url: str, conn
 
 
 def limits(url: str) -> dict[str, str]:
-    with connect(url) as connection:
+    with connect_within_limit(url) as connection:
         return {
             name: connection.execute(sql.SQL("show {}").format(sql.Identifier(name))).fetchall()[0][name]
             for name in {**roles.LIMITS, **roles.LIMITS_BY_SUPERUSER}
@@ -547,12 +564,15 @@ def test_a_query_that_takes_too_long_is_ended(logins: Logins, database_url: str)
         name = sql.Identifier(login_of(url))
         connection.execute(sql.SQL("alter role {} set statement_timeout = '50ms'").format(name))
     migrate.upgrade(database_url, kind="sandbox")
-    with connect(url) as connection, pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"):
+    with (
+        connect_within_limit(url) as connection,
+        pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"),
+    ):
         connection.execute("select count(*) from generate_series(1, 1000000000)")
 
 
 def test_a_view_to_come_is_the_analysts_by_itself(analyst_url: str, house: Logins):
-    with connect(house.admin_url) as connection, connect(analyst_url) as analyst:
+    with connect(house.admin_url) as connection, connect_within_limit(analyst_url) as analyst:
         connection.execute("set role measurement_owner")
         connection.execute("create view analytics.to_come as select 1 as a")
         try:

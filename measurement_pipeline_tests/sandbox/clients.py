@@ -20,7 +20,7 @@ def ask(sandbox: Sandbox, isrc: str, **params: str) -> httpx.Response:
         f"{sandbox.songstats_url}/enterprise/v1/tracks/historic_stats",
         params={"isrc": isrc, "source": "spotify"} | params,
         headers={"apikey": sandbox.songstats_key},
-        timeout=5,
+        timeout=60,
         verify=NO_TLS,
     )
 

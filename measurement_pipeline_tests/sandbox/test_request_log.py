@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.sandbox.clients import ask
 
 A_RECORDING = "QZES72012345"
@@ -34,10 +35,11 @@ def test_a_request_that_was_never_answered_is_there_without_a_status(sandbox: Sa
 
 
 def test_a_request_is_there_while_its_answer_is_still_held_back(sandbox: Sandbox) -> None:
-    sandbox.faults("/enterprise/", delay=2, count=1)
+    sandbox.faults("/enterprise/", hang=True, count=1)
     with pytest.raises(httpx.ReadTimeout):
-        httpx.get(f"{sandbox.songstats_url}/enterprise/v1/status", timeout=0.2)
+        httpx.get(f"{sandbox.songstats_url}/enterprise/v1/status", timeout=httpx.Timeout(60, read=0.2))
 
+    until(sandbox.requests, what="the request")
     (received,) = sandbox.requests()
     assert received["status"] is None
 

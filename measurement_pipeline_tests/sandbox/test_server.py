@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from measurement_pipeline.sandbox import PLAIN, Sandbox, running, serve
-from measurement_pipeline_tests.sandbox.clients import ask
+from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.sandbox.clients import NO_TLS, ask
 
 COMMAND = [sys.executable, "-m", "measurement_pipeline.sandbox"]
 
@@ -39,12 +40,10 @@ def test_a_process_says_where_it_listens_and_ends_at_sigterm() -> None:
             assert points[-1]["streams_total"] == 70049
             sandbox.faults("/", delay=3600)
             with pytest.raises(httpx.ReadTimeout):
-                httpx.get(f"{url}/enterprise/v1/status", timeout=0.1)
+                httpx.get(f"{url}/enterprise/v1/status", timeout=httpx.Timeout(60, read=0.1))
 
-        before = time.monotonic()
         started.terminate()
-        assert started.wait(5) == -signal.SIGTERM
-        assert time.monotonic() - before < 3
+        assert started.wait(120) == -signal.SIGTERM, "an answer that is held back for an hour holds up no end"
 
 
 def test_a_process_ends_when_its_parent_is_gone() -> None:
@@ -64,15 +63,18 @@ def test_a_process_ends_when_its_parent_is_gone() -> None:
         assert httpx.get(f"{url}/_faults").json() == []
         parent.kill()
 
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
+    def listens() -> bool:
         try:
-            httpx.get(f"{url}/_faults")
-        except httpx.ConnectError:
-            return
-        time.sleep(0.1)
-    os.kill(doubles, signal.SIGKILL)
-    pytest.fail("the doubles outlived their parent by 10 seconds")
+            httpx.get(f"{url}/_faults", verify=NO_TLS)
+        except httpx.TransportError:
+            return False
+        return True
+
+    try:
+        until(lambda: not listens(), what="the end of the doubles after their parent's")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(doubles, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::"])
@@ -101,12 +103,10 @@ def test_after_the_block_nothing_listens_any_more() -> None:
 def test_latency_is_added_to_the_vendors_answers_and_not_to_our_own() -> None:
     with running(behaviour=replace(PLAIN, latency=0.25)) as sandbox:
         before = time.monotonic()
-        sandbox.hits()
-        own = time.monotonic() - before
-        ask(sandbox, "QZES72012345")
-        theirs = time.monotonic() - before - own
-
-    assert own < 0.25 <= theirs
+        assert ask(sandbox, "QZES72012345").status_code == 200
+        assert time.monotonic() - before >= 0.25
+    with running(behaviour=replace(PLAIN, latency=3600)) as sandbox:
+        assert sandbox.hits() == 0
 
 
 def test_only_the_keys_that_were_set_are_accepted() -> None:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.sandbox.clients import NO_TLS, ask
 
 HISTORIES = "/enterprise/v1/tracks/"
@@ -188,18 +189,21 @@ def raw_body(sandbox: Sandbox) -> bytes:
     """A body as it was transferred."""
     url = f"{sandbox.songstats_url}{HISTORIES}historic_stats?isrc={A_RECORDING}&source=spotify"
     with (
-        httpx.Client(verify=NO_TLS, timeout=5) as client,
+        httpx.Client(verify=NO_TLS, timeout=60) as client,
         client.stream("GET", url, headers={"apikey": sandbox.songstats_key}) as answer,
     ):
         return b"".join(answer.iter_raw())
 
 
 def received(sandbox: Sandbox, fault: dict[str, object], *, silent: bool = False) -> tuple[bytes, str]:
-    """What came of one request by itself, status line and all, and how it ended. `silent`: nothing is waited for."""
+    """What came of one request by itself, status line and all, and how it ended. `silent`: nothing is waited for.
+
+    A connection that is to hang is called silent once nothing has come for half a second. All others are waited for.
+    """
     sandbox.faults(HISTORIES, count=1, **fault)
     host, port = sandbox.songstats_url.removeprefix("http://").split(":")
     request = f"GET {HISTORIES}historic_stats?isrc={A_RECORDING}&source=spotify HTTP/1.1\r\nhost: {host}\r\n"
-    with socket.create_connection((host, int(port)), timeout=0.3 if silent else 5) as connection:
+    with socket.create_connection((host, int(port)), timeout=0.5 if silent else 60) as connection:
         connection.sendall(f"{request}apikey: {sandbox.songstats_key}\r\n\r\n".encode())
         came = b""
         while True:
@@ -212,12 +216,13 @@ def received(sandbox: Sandbox, fault: dict[str, object], *, silent: bool = False
             if not part:
                 return came, "closed"
             came += part
-            # What follows the first piece follows at once.
-            connection.settimeout(0.5)
+            if "hang" in fault:
+                connection.settimeout(0.5)
 
 
 def test_a_half_open_connection_says_nothing_and_stays(sandbox: Sandbox) -> None:
     assert received(sandbox, {"hang": True}, silent=True) == (b"", "silence")
+    until(lambda: sandbox.requests(HISTORIES), what="the request")
     assert sandbox.requests(HISTORIES)[-1]["status"] is None
 
 

