@@ -38,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # A background shell leaves SIGINT ignored. Dagster then ignores SIGTERM too.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Loading all authorities takes httpx 45 ms for each client, and no test speaks TLS. Processes that tests start inherit this.
+    os.environ.setdefault("SSL_CERT_FILE", str(Path(__file__).with_name("no_authority.pem")))
     # The guards' runs of pytest do without this plugin, and without its import.
     if config.pluginmanager.has_plugin("hypothesispytest"):
         from hypothesis import HealthCheck, settings
@@ -132,7 +134,7 @@ class Server:
             with psycopg.connect(self._admin) as connection:
                 return connection.execute("select current_setting(%s)", [setting]).fetchone() == (value,)
 
-        until(is_taken, seconds=30, what=f"the server to set {setting} to {value}")
+        until(is_taken, what=f"the server to set {setting} to {value}")
 
     def _run(self, statement: sql.Composable) -> None:
         with psycopg.connect(self._admin, autocommit=True) as connection:

@@ -22,6 +22,7 @@ from measurement_pipeline.sandbox import Sandbox
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.intake.conftest import Desk
+from measurement_pipeline_tests.sandbox.clients import NO_TLS
 
 JOBS = "/api/research/measurement-jobs"
 
@@ -35,7 +36,7 @@ class Client(httpx.Client):
     key: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        super().__init__(base_url=self.url, headers={"x-api-key": self.key}, timeout=120, trust_env=False)
+        super().__init__(base_url=self.url, headers={"x-api-key": self.key}, timeout=120, verify=NO_TLS)
 
     def ask(
         self, scope: object, *, source: object = "historical", key: str | None = None, **more: Any

@@ -153,7 +153,7 @@ def test_the_share_is_read_from_the_ledger_by_the_next_run(bench: Workbench):
     bench.cover(songs)
 
     async def causes() -> list[tuple[str, str]]:
-        line = Line(bench.database_url, patience_seconds=5.0)
+        line = Line(bench.database_url, patience_seconds=60.0)
         try:
             return await line.persist(songstats_ledger.recent_causes)
         finally:

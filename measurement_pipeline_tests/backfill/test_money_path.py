@@ -557,7 +557,7 @@ def test_a_429_does_not_give_back_an_attempt_that_came_to_something_before_it(be
     bench.sandbox.faults(HISTORY, status=429, count=1)
     means = bench.means
     if "hang" in first:
-        means = Means(songstats_client(bench.sandbox, timeout_seconds=0.3), bench.means.check_payment)
+        means = Means(songstats_client(bench.sandbox, timeout_seconds=1.0), bench.means.check_payment)
     bench.cover(songs, retry_soon_seconds=0.0, means=means)
     bench.cover(songs, again=True)
     assert [hit["reason"] for hit in bench.ledger()][1:] == ["throttled"]

@@ -44,7 +44,7 @@ def lost(bench: Workbench) -> Workbench:
             api_key=bench.sandbox.songstats_key,
             base_url=bench.sandbox.songstats_url,
             sources=["spotify"],
-            timeout_seconds=2.0,
+            timeout_seconds=60.0,
             transport=_Silent(),
         )
 

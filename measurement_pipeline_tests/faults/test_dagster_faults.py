@@ -24,8 +24,6 @@ from measurement_pipeline_tests.faults.test_crash_points import DAGSTER_RUN, ord
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
-pytestmark = pytest.mark.timeout(300)
-
 HELD = ["I1", "I2", "I4", "I5", "I6", "I10", "I13", "I14"]
 
 _REFUSE = """
@@ -114,7 +112,7 @@ def beside(work: Callable[[], None]) -> Iterator[None]:
 @contextmanager
 def calls_in_flight(bench: Workbench) -> Iterator[None]:
     """Once a few calls are made: no further hit is reserved until the block ends, so the run cannot end before."""
-    until(lambda: bench.sandbox.hits() >= 4, seconds=60)
+    until(lambda: bench.sandbox.hits() >= 4)
     with connect(bench.database_url) as tester, tester.transaction():
         tester.execute("select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))")
         yield
@@ -129,7 +127,7 @@ def test_what_is_refused_for_a_while_is_reported_by_the_same_run(
     def refuse_for_a_while() -> None:
         with calls_in_flight(bench):
             dagster.refuse()
-            until(lambda: bench.statuses().get("stored") == bench.sandbox.hits(), seconds=60)
+            until(lambda: bench.statuses().get("stored") == bench.sandbox.hits())
             dagster.accept()
 
     with opened(bench, dagster, tmp_path) as found:

@@ -86,7 +86,7 @@ def test_nothing_raises_for_what_an_answer_holds(body):
 def test_the_doubles_count_is_read(sandbox):
     async def ask() -> VendorMonth:
         async with SongstatsClient(
-            api_key=sandbox.songstats_key, base_url=sandbox.songstats_url, sources=["spotify"], timeout_seconds=5
+            api_key=sandbox.songstats_key, base_url=sandbox.songstats_url, sources=["spotify"], timeout_seconds=60
         ) as client:
             await client.fetch_history("AA6Q72000000")
             await client.fetch_history("AA6Q72000000")
