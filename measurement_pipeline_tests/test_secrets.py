@@ -205,7 +205,7 @@ def dagster(environment: dict[str, str], home: Path) -> Iterator[tuple[Operator,
         finally:
             os.killpg(started.pid, signal.SIGTERM)
             try:
-                started.wait(120)
+                started.wait(20)
             except subprocess.TimeoutExpired:
                 os.killpg(started.pid, signal.SIGKILL)
                 started.wait()

@@ -99,7 +99,7 @@ def operator(server: Server, bench: Workbench, sandbox: Sandbox, tmp_path: Path)
     finally:
         os.killpg(dagster.pid, signal.SIGTERM)
         try:
-            dagster.wait(120)
+            dagster.wait(20)
         except subprocess.TimeoutExpired:
             os.killpg(dagster.pid, signal.SIGKILL)
             dagster.wait()

@@ -135,7 +135,7 @@ class Armed:
         self._tester = tester
         self._session = ""
 
-    def wait_for_victim(self, *, seconds: float = 120.0) -> int:
+    def wait_for_victim(self, *, seconds: float = 240.0) -> int:
         """The process that is held at the point, once there is one: the number that ends its session's application name."""
         until(self._look, seconds=seconds, what="a process at the crash point")
         return int(self._session.rpartition(" ")[2])

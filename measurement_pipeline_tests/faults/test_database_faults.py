@@ -80,19 +80,21 @@ def draining(bench: Workbench, songs: Sequence[str], *, run: str) -> Iterator[Fu
 
 
 @contextmanager
-def terminating(database_url: str, *, times_a_second: float) -> Iterator[list[int]]:
+def terminating(bench: Workbench, *, times_a_second: float) -> Iterator[list[int]]:
     """End all other sessions of the database, at random moments, until the block ends; how many it were each time.
 
-    Random, so that now and then there is time enough for a statement, however slow the machine.
+    At most once between two calls to the vendor, so that the run gets on, however slow the machine.
     """
     ended: list[int] = []
     over = threading.Event()
 
     def terminate() -> None:
-        with connect(database_url) as tester:
-            moments = random.Random(1)
+        with connect(bench.database_url) as tester:
+            moments, hits = random.Random(1), 0
             while not over.wait(moments.expovariate(times_a_second)):
-                ended.append(tester.execute(_TERMINATE).fetchone()["ended"])
+                if bench.sandbox.hits() > hits:
+                    hits = bench.sandbox.hits()
+                    ended.append(tester.execute(_TERMINATE).fetchone()["ended"])
 
     thread = threading.Thread(target=terminate)
     thread.start()
@@ -109,9 +111,10 @@ def test_sessions_ended_several_times_a_second_slow_a_drain_and_cost_no_hit_that
     songs = isrcs(300 if long_form else 25)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, delay=0.1)
-    bench.terms = terms(bench, claim_timeout_seconds=1.0, patience_with_database_seconds=60.0)
+    # Few calls at a time, so that there are many moments between two of them.
+    bench.terms = terms(bench, claim_timeout_seconds=1.0, patience_with_database_seconds=60.0, concurrency=3)
     done, runs = False, 0
-    with terminating(bench.database_url, times_a_second=4) as ended:
+    with terminating(bench, times_a_second=4) as ended:
         while not done:
             runs += 1
             # A run that could not even begin, or end, is one more for the planner to make up for.
@@ -389,6 +392,13 @@ SAT_ON = {
 }
 
 
+def makes_no_more_calls(bench: Workbench) -> bool:
+    """Whether no call was made for ten times as long as an answer takes."""
+    hits = bench.sandbox.hits()
+    time.sleep(1)
+    return bench.sandbox.hits() == hits
+
+
 @pytest.mark.parametrize("what", SAT_ON)
 def test_a_forgotten_session_that_sits_on_a_lock_delays_a_drain_and_costs_nothing(
     bench: Workbench, what: str, long_form: bool, proves: Proves
@@ -402,6 +412,8 @@ def test_a_forgotten_session_that_sits_on_a_lock_delays_a_drain_and_costs_nothin
         forgotten.execute("begin")
         forgotten.execute(SAT_ON[what], [songs[::2] if what == ROWS else songs])
         until(lambda: bench.sql(_BLOCKED_BY, forgotten.info.backend_pid), what="somebody who waits for the lock")
+        if what == ROWS:
+            until(lambda: makes_no_more_calls(bench), what="the first run to wait for the rows")
         # As if that were for longer than a claim lasts without a beat.
         bench.sql(_UNBEATEN)
         if what != ROWS:

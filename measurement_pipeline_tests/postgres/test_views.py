@@ -52,13 +52,13 @@ class Archive:
         self.learnt += 1
         learnt_at = datetime(2026, 6, 1, tzinfo=UTC) + timedelta(hours=self.learnt)
         midnight = datetime.combine(first, datetime.min.time(), UTC)
-        for place, count in enumerate(counts):
-            if count is not None:
-                self.sql(
-                    "insert into song_measurements (song, platform, metric, captured_at, data_source, learnt_at, value)"
-                    " values (%s, 'spotify', 'platform_displayed_play_count', %s, %s, %s, %s)",
-                    song, midnight + timedelta(days=place) + at, source, learnt_at, count,
-                )  # fmt: skip
+        days = [midnight + timedelta(days=place) + at for place in range(len(counts))]
+        self.sql(
+            "insert into song_measurements (song, platform, metric, captured_at, data_source, learnt_at, value)"
+            " select %s, 'spotify', 'platform_displayed_play_count', captured_at, %s, %s, value"
+            " from unnest(%s::timestamptz[], %s::bigint[]) as point (captured_at, value) where value is not null",
+            song, source, learnt_at, days, list(counts),
+        )  # fmt: skip
         return learnt_at
 
     def catalog(self, songs: Sequence[str], name: str = "a catalogue") -> UUID:
