@@ -9,6 +9,7 @@ from measurement_pipeline.backfill import overrides
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.cli.target import database
+from measurement_pipeline.health import incidents
 from measurement_pipeline.postgres import songstats_ledger
 
 WHAT_TO_DO = {
@@ -59,6 +60,7 @@ def close(state: Path | None, *, as_json: bool) -> None:
     """Close the breaker and end a pause. Streaks are counted from zero. The act is recorded."""
     with database(state) as (_, connection):
         done = overrides.close_breaker(connection, actor=getpass.getuser())
+        incidents.end_because_calls_go_out(connection)
     if as_json:
         output.as_json(
             {"closed": "breaker closed" in done, "pause_lifted": "pause lifted" in done, "breaker": "closed"}

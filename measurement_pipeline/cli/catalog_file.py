@@ -20,10 +20,12 @@ LARGEST_COUNT = 2**63 - 1
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _YEAR_OR_MONTH = re.compile(r"([0-9]{4})(?:-(0[1-9]|1[0-2])(?:-00)?|-00-00)?")
-# The replacement character: a byte was lost. Its three bytes read as Latin-1: the same, one conversion later.
+# The replacement character: a byte was lost. Its three bytes read as Latin-1: the same, one conversion later. Its low byte alone,
+# which is a y with an acute in Latin-1, for each letter of a title: no language has three in a row.
 _GARBLED = (
     "\N{REPLACEMENT CHARACTER}",
     "\N{LATIN SMALL LETTER I WITH DIAERESIS}\N{INVERTED QUESTION MARK}\N{VULGAR FRACTION ONE HALF}",
+    "\N{LATIN SMALL LETTER Y WITH ACUTE}" * 3,
 )
 _COUNT = re.compile(r"[0-9]{1,19}")
 _SHOWN = 40

@@ -37,7 +37,7 @@ def lines(target: Target) -> Iterator[Line]:
             instance = stack.enter_context(reading(target))
         except RefusedError as error:
             if starting is None:
-                is_on_same_server = target.settings.dagster_postgres_url is None
+                is_on_same_server = address.same_server(target.database_url, target.dagster_url)
                 yield fail("Dagster's storage", error.message, cause="database" if is_on_same_server else "")
                 return
             yield warn("Dagster's storage", f"{starting}: {error.message}")

@@ -69,7 +69,7 @@ def lines(target: Target, *, seconds: float = _LONGEST_SECONDS) -> Iterator[Line
                 with within(connection, seconds=seconds):
                     return make()
             except TooLong:
-                return fail(name, f"no answer within {seconds:g} s: a lock, or a busy server; see the line sessions")
+                return _no_answer(connection, name, seconds=seconds)
 
         is_ours = True
         for line in (check("schema", lambda: _schema(target)), check("stamp", lambda: _stamp(target))):
@@ -92,6 +92,16 @@ def lines(target: Target, *, seconds: float = _LONGEST_SECONDS) -> Iterator[Line
         yield check("queue", lambda: _queue(connection, target, vendor, buys))
         yield check("requests", lambda: _requests(connection, target, answers))
         yield check("captures", lambda: _captures(connection, target, captures))
+
+
+def _no_answer(connection: Connection, name: str, *, seconds: float) -> Line:
+    """A line without an answer. The sessions that have been there for as long as it waited are named: one may hold a lock."""
+    found = sessions.long_lived(connection, seconds=seconds, lock_seconds=seconds)
+    if not found:
+        return fail(name, f"no answer within {seconds:g} s, and no session is old enough to block it: a busy server")
+    shown = "; ".join(about_session(session) for session in found[:_SESSIONS_SHOWN])
+    cure = "commit or end the transaction there, or `select pg_terminate_backend(<process>)`"
+    return fail(name, f"no answer within {seconds:g} s; a session may hold a lock that it needs: {shown}: {cure}")
 
 
 def _encoding(connection: Connection) -> Line:

@@ -19,7 +19,7 @@ from measurement_pipeline.health.wording import (
     waited_for_a_lock,
 )
 from measurement_pipeline.postgres import incidents, sessions
-from measurement_pipeline.postgres.database import connect, within
+from measurement_pipeline.postgres.database import Connection, connect, within
 from measurement_pipeline.postgres.incidents import Incident, OpenIncident
 
 _LONGEST_SECONDS = 10.0
@@ -80,6 +80,12 @@ def see_finding(database_url: str, check: str, finding: Finding) -> None:
             incidents.end(connection, source=source)
         elif finding.serious:
             incidents.see(connection, key=source + finding.reason, what=about_finding(check, finding))
+
+
+def end_because_calls_go_out(connection: Connection) -> None:
+    """A person closed the breaker or ended the pause: incidents with these reasons end now, not at the next check."""
+    for reason in (Reason.BREAKER, Reason.PAUSE, Reason.VENDOR):
+        incidents.end(connection, source=f"{_CHECK}recordings_are_bought: {reason.value}")
 
 
 def tell(database_url: str, post: Callable[[str], None] | None, *, clock: Callable[[], float] = time.monotonic) -> int:

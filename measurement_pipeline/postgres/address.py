@@ -38,8 +38,12 @@ def on_same_server(url: str, database: str) -> str:
 
 def same_database(one: str, other: str) -> bool:
     """Whether two addresses name one database, whoever logs in: it is the same name on a host and port that both list."""
-    (servers, name), (others, other_name) = _place(one), _place(other)
-    return name == other_name and not set(servers).isdisjoint(others)
+    return _place(one)[1] == _place(other)[1] and same_server(one, other)
+
+
+def same_server(one: str, other: str) -> bool:
+    """Whether two addresses list a host and port in common."""
+    return not set(_place(one)[0]).isdisjoint(_place(other)[0])
 
 
 def in_words(url: str) -> str:

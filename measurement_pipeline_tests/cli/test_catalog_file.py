@@ -149,7 +149,7 @@ def test_what_is_no_date_at_all_is_a_bad_line(text):
     assert "release_date" in bad(f"{HEADER}USABC2400001,a,b,c,{text},7\n")[2]
 
 
-@pytest.mark.parametrize("title", ["Caf\ufffd", "Caf\u00ef\u00bf\u00bd"])
+@pytest.mark.parametrize("title", ["Caf\ufffd", "Caf\u00ef\u00bf\u00bd", "\u00fd\u00fd\u00fd\u00fd \u00fd"])
 def test_a_garbled_title_is_named_and_its_recording_is_kept(title):
     found = read(f"{HEADER}USABC2400001,{title},b,c,,7\nUSABC2400002,Café ¿qué?,\u00ef,c,,7\n")
     assert len(found.lines) == 2

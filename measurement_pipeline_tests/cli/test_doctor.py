@@ -716,9 +716,12 @@ def test_a_pause_that_outlasts_the_alarm_fails_and_a_spent_budget_is_a_date(doct
 def test_a_table_that_somebody_has_locked_fails_its_own_line_alone(doctor, well, connection, database_url):
     with connect(database_url) as other, other.transaction():
         other.execute("lock table incidents in access exclusive mode")
+        holder = f"process {other.info.backend_pid} (login {other.info.user}, measurement_pipeline"
         found = doctor()
     assert failing(found) == ["incidents"]
-    assert found["incidents"][1].startswith("no answer within 3 s")
+    assert found["incidents"][1].startswith("no answer within 3 s; a session may hold a lock that it needs: ")
+    assert holder in found["incidents"][1]
+    assert "pg_terminate_backend" in found["incidents"][1]
     assert [name for name in ALL if name not in found] == []
 
 

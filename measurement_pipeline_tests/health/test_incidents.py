@@ -233,3 +233,12 @@ def test_text_from_elsewhere_mentions_nobody_in_slack():
 
     Webhook("http://127.0.0.1/x", transport=httpx.MockTransport(take)).post("failed: <!channel> & more")
     assert sent == [b'{"text":"failed: &lt;!channel&gt; &amp; more"}']
+
+
+def test_an_incident_about_a_pause_ends_when_a_person_ends_the_pause(database_url: str, connection: Connection):
+    paused = Finding(False, "7 recordings wait", serious=True, reason="vendor pause")
+    off = Finding(False, "7 recordings wait", serious=True, reason="sensor stopped")
+    for found in (paused, off):
+        incidents.see_finding(database_url, "recordings_are_bought", found)
+    incidents.end_because_calls_go_out(connection)
+    assert [one.key for one in open_now(connection)] == ["check recordings_are_bought: sensor stopped"]

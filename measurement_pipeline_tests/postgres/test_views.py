@@ -143,10 +143,22 @@ def test_an_imported_count_is_shown_beside_the_measured_one_where_they_differ_by
 def test_an_imported_count_is_compared_with_the_measured_one_of_its_own_day(archive: Archive):
     archive.hold(growing(300, first=1_000, by=1_000))
     archive.hold([11_000], source=IMPORT, first=day(10))
-    # Older than any measured figure: the first one after it.
-    archive.hold([50], source=IMPORT, song=OTHER, first=day(-90))
+    # Older than any measured figure: the first one after it, where it is near.
+    archive.hold([50], source=IMPORT, song=OTHER, first=day(-30))
     archive.hold([1_000, 2_000], song=OTHER)
     assert differences(archive) == [(OTHER, 50, 1_000, day(0), -950)]
+
+
+@pytest.mark.parametrize(
+    ("place", "imported", "is_contradiction"),
+    [(-90, 50, False), (-90, 1_500, True), (90, 5_000, False), (90, 50, True), (-35, 50, True), (-36, 50, False)],
+)
+def test_counts_of_days_far_apart_differ_only_where_growth_cannot_explain_it(
+    archive: Archive, place: int, imported: int, is_contradiction: bool
+):
+    archive.hold([imported], source=IMPORT, first=day(place))
+    archive.hold([1_000])
+    assert bool(differences(archive)) is is_contradiction
 
 
 def test_a_recording_that_was_only_imported_or_only_measured_has_no_difference(archive: Archive):
