@@ -19,7 +19,7 @@ from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.capture.terms import Captures
 from measurement_pipeline.capture.terms import Means as CaptureMeans
 from measurement_pipeline.capture.terms import Terms as CaptureTerms
-from measurement_pipeline.defs.resources import NotConfiguredError, Pipeline
+from measurement_pipeline.defs.pipeline import Pipeline
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.backfill_queue import Rules
@@ -49,6 +49,9 @@ def pipeline_at_launch(environment: Mapping[str, str]) -> Callable[[], Pipeline]
     why = missing
 
     def refuse() -> Pipeline:
+        # Imported here: Dagster takes a second to load, which the HTTP API and most commands never need.
+        from measurement_pipeline.defs.resources import NotConfiguredError
+
         raise NotConfiguredError(why)
 
     return refuse

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from measurement_pipeline import deployment
 from measurement_pipeline.cli import dagster_processes
-from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.defs.pipeline import Pipeline
 from measurement_pipeline.intake import take_in as intake
 from measurement_pipeline.postgres import measurement_jobs, migrate
 from measurement_pipeline.postgres.database import Connection, connect

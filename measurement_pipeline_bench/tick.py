@@ -10,7 +10,8 @@ import dagster as dg
 
 from measurement_pipeline.defs import assets, jobs, sensors
 from measurement_pipeline.defs.partitions import isrc_partitions
-from measurement_pipeline.defs.resources import Pipeline, resource_definitions
+from measurement_pipeline.defs.pipeline import Pipeline
+from measurement_pipeline.defs.resources import resource_definitions
 from measurement_pipeline_bench.enqueue import queue_catalogue
 from measurement_pipeline_bench.figures import Figure, Findings, Target
 from measurement_pipeline_bench.lab import Deployment, Lab, doubles

@@ -18,33 +18,13 @@ from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.capture.terms import Captures
 from measurement_pipeline.capture.terms import Means as CaptureMeans
 from measurement_pipeline.capture.terms import Terms as CaptureTerms
+from measurement_pipeline.defs.pipeline import Pipeline
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.songstats.client import SongstatsClient
 
 
 class NotConfiguredError(dg.DagsterError):
     """A setting is missing. Dagster wraps other errors of a resource; of its own it shows the text as it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """What a deployment consists of, as the composition makes it. `resource_definitions` hands it out in parts."""
-
-    terms: Terms
-    means: Means = field(repr=False)
-    decide: Callable[[UUID], Decision] = field(repr=False)
-    # Raises where the database is not this deployment's own; asked at the start of every tick and op, answered once.
-    require_own_database: Callable[[], None] = field(repr=False, default=lambda: None)
-    # None: this deployment captures nothing.
-    captures: Captures | None = field(repr=False, default=None)
-    silence_alarm_hours: float = field(repr=False, default=6.0)
-    # Tells a person one message. None: there is no webhook.
-    post_alert: Callable[[str], None] | None = field(repr=False, default=None)
-
-    @property
-    def cap_usd(self) -> Decimal | None:
-        """What captures may cost an account in a month; None: none are made here."""
-        return None if self.captures is None else self.captures.terms.cap_usd
 
 
 @dataclass(frozen=True, slots=True)

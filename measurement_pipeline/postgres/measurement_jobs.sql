@@ -601,6 +601,7 @@ select
     request.run_id,
     request.created_at,
     request.updated_at,
+    request.partitions_at,
     captured.state as snapshot_state,
     captured.error as snapshot_error,
     captured.album_count,

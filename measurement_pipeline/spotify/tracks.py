@@ -27,7 +27,7 @@ def read_track(value: object) -> Track:
         album_id=_text(album, "id"),
         album=_text(album, "name"),
         release_date=_day(_text(album, "release_date")),
-        has_external_ids=isinstance(value.get("external_ids"), dict) and bool(value["external_ids"]),
+        has_external_ids=isinstance(value.get("external_ids"), dict),
     )
 
 

@@ -15,7 +15,8 @@ from measurement_pipeline import deployment
 from measurement_pipeline.defs import analytics_checks, asset_checks, assets, jobs, schedules, sensors, tags
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.partitions import isrc_partitions
-from measurement_pipeline.defs.resources import Pipeline, resource_definitions
+from measurement_pipeline.defs.pipeline import Pipeline
+from measurement_pipeline.defs.resources import resource_definitions
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.sandbox import Sandbox
 from measurement_pipeline.settings import Settings

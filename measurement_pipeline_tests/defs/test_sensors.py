@@ -33,7 +33,7 @@ def test_no_request_no_run(stage: Stage):
     assert skipped(stage.tick("measurement_job_sensor")) == "no request waits"
 
 
-def test_a_thousand_requests_cost_about_ten_runs(stage: Stage):
+def test_a_thousand_requests_cost_one_run(stage: Stage):
     songs = isrcs(1000)
     stage.bench.sql(
         "insert into measurement_jobs (account, source, scope)"
@@ -45,7 +45,7 @@ def test_a_thousand_requests_cost_about_ten_runs(stage: Stage):
     while stage.tick("measurement_job_sensor").run_requests:
         assert stage.intake().success
         runs += 1
-    assert runs == 10
+    assert runs == 1
     assert stage.bench.statuses() == {"pending": 1000}
 
 
@@ -193,7 +193,7 @@ def test_a_throttled_vendor_is_asked_for_free_whether_it_is_back_and_then_the_pl
     stage.bench.cover(songs)
     stage.bench.sql("update vendor_state set paused_until = now() + interval '15 minutes'")
     assert skipped(stage.tick("vendor_probe_sensor")) == "Songstats gives no good answer yet: the pause goes on"
-    assert "it is asked every half minute whether it is back" in skipped(stage.tick("backfill_queue_sensor"))
+    assert "`GET /status` is asked regularly whether it is back" in skipped(stage.tick("backfill_queue_sensor"))
     stage.bench.sandbox.clear_faults()
     assert skipped(stage.tick("vendor_probe_sensor")) == "Songstats answers again: the pause is over"
     assert stage.tick("backfill_queue_sensor").run_requests

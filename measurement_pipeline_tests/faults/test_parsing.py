@@ -7,6 +7,7 @@ Bytes at random, and real answers of the vendor's shape with something done to t
 import gzip
 import json
 from copy import deepcopy
+from datetime import date
 from itertools import count
 from typing import Any
 
@@ -47,6 +48,7 @@ STATES = {
     ("failed", "malformed"),
     ("pending", None),
 }
+LAST_DAY = date(2026, 9, 22)
 AWKWARD = Behaviour(points=12, counts_as_text=0.5, gaps=0.5, bare=0.5, falls=0.5)
 
 ODD_VALUES = st.sampled_from(
@@ -70,7 +72,10 @@ def real_answers(draw: st.DrawFn) -> bytes:
     (isrc,) = isrcs(1, start=draw(st.integers(0, 40)))
     role = draw(st.sampled_from([Role.PLAIN, Role.PLAIN, Role.PLAIN, Role.NO_SPOTIFY, Role.EMPTY]))
     sources = draw(st.sampled_from([("spotify",), ("spotify", "youtube", "shazam")]))
-    return render(isrc, Known(), role, AWKWARD, sources=sources, aggregates=draw(st.booleans()), start=None, end=None)
+    aggregates = draw(st.booleans())
+    return render(
+        isrc, Known(), role, AWKWARD, sources=sources, aggregates=aggregates, start=None, end=None, until=LAST_DAY
+    )
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:

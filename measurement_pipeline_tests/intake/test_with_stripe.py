@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from measurement_pipeline import deployment
-from measurement_pipeline.defs.resources import Pipeline
+from measurement_pipeline.defs.pipeline import Pipeline
 from measurement_pipeline.sandbox import Sandbox
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.intake.conftest import Desk, isrcs

@@ -43,7 +43,6 @@ def test_a_year_or_a_month_alone_names_no_day(released: Any):
 
 
 def test_a_track_with_nothing_but_its_id_is_one():
-    assert not read_track({"id": "t", "external_ids": {}}).has_external_ids
     assert read_track({"id": "t"}) == Track("t", None, None, None, None, None, None, has_external_ids=False)
 
 
