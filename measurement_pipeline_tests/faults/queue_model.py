@@ -55,6 +55,11 @@ class Hit:
     billable: bool | None = None
     cause: Cause | None = None
 
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether it says nothing of the recording: throttled, refused, or answered by something other than the vendor."""
+        return self.cause in TELLS_NOTHING or (self.cause is Cause.TRANSIENT and self.billable is None)
+
 
 @dataclass
 class Response:
@@ -213,7 +218,7 @@ class Model:
         """The answer of a hit, whoever holds the row."""
         hit = self.hits[number]
         hit.is_open, hit.billable, hit.cause = False, billable, cause
-        if cause in TELLS_NOTHING and self._calls_that_told(hit.song, hit.run) == 0:
+        if hit.tells_nothing and self._calls_that_told(hit.song, hit.run) == 0:
             self._give_back(hit.song, hit.run)
         if response is not None:
             self.responses.setdefault(response, Response(hit.song, number))
@@ -237,7 +242,10 @@ class Model:
         row = self.rows[song]
         row.status, row.outcome, row.owner, row.silent = settlement.status, settlement.outcome, None, False
         row.waits = settlement.not_before_seconds is not None
-        if settlement.attempt_back and self._calls_that_told(song, run) <= (cause not in TELLS_NOTHING):
+        if settlement.attempt_back and self._calls_that_told(song, run) <= (
+            # A transient answer gives the attempt back only where it was not the vendor's own.
+            cause not in TELLS_NOTHING | {Cause.TRANSIENT}
+        ):
             self._give_back(song, run)
         if response is not None:
             self.responses[response].read_by = parser
@@ -334,7 +342,7 @@ class Model:
 
     def _calls_that_told(self, song: str, run: str) -> int:
         return sum(
-            (hit.song, hit.run, hit.is_open) == (song, run, False) and hit.cause not in TELLS_NOTHING
+            (hit.song, hit.run, hit.is_open) == (song, run, False) and not hit.tells_nothing
             for hit in self.hits.values()
         )
 
