@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from measurement_pipeline.cli import services
+from measurement_pipeline.local import supervisor
 from measurement_pipeline_bench import (
     analysts,
     capture,
@@ -49,7 +49,7 @@ def main(only: tuple[str, ...], *, quick: bool) -> None:
     console = Console(stderr=False, width=None if os.isatty(1) else 180)
     since = time.monotonic()
     findings = {}
-    with services.interruptible(), lab.opened(console, quick=quick) as opened:
+    with supervisor.interruptible(), lab.opened(console, quick=quick) as opened:
         for name, measure in BENCHMARKS.items():
             if not only or name in only:
                 findings[name] = measure(opened)

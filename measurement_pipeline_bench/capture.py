@@ -8,13 +8,13 @@ import time
 from decimal import Decimal
 from uuid import UUID, uuid4
 
-from measurement_pipeline.capture.conclusion import Kind
+from measurement_pipeline.capture.outcome import Kind
 from measurement_pipeline.capture.run import make_capture
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
 from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline.sandbox.catalogue import Known
-from measurement_pipeline.sandbox.discography import album_id
 from measurement_pipeline_bench import bare_capture
 from measurement_pipeline_bench.figures import Figure, Findings, Target
 from measurement_pipeline_bench.lab import Deployment, Lab, doubles, isrcs

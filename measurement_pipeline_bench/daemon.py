@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from measurement_pipeline.cli import services
-from measurement_pipeline.cli.dagster_processes import DagsterProcesses
-from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.local import supervisor
+from measurement_pipeline.local.dagster_processes import DagsterProcesses
+from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_bench.lab import Deployment, Lab
@@ -59,18 +59,23 @@ class Timeline:
 
 
 @contextmanager
-def running(deployment: Deployment, *, sensor: str, code: Sequence[str] = ()) -> Iterator[services.Supervisor]:
+def running(deployment: Deployment, *, sensor: str, code: Sequence[str] = ()) -> Iterator[supervisor.Supervisor]:
     """The real daemon with the project's dagster.yaml, once `sensor` has ticked. `code`: what it loads, if not the project's."""
     processes = DagsterProcesses(deployment.processes, deployment.environment, **({"code": code} if code else {}))
-    daemon = replace(processes.daemon(), ready=services.says(f"Checking for new runs for sensor: {sensor}"))
-    with services.supervised([processes.code_server(), daemon]) as supervisor:
+    daemon = replace(processes.daemon(), ready=supervisor.says(f"Checking for new runs for sensor: {sensor}"))
+    with supervisor.supervised([processes.code_server(), daemon]) as started:
         # A request comes half way between two ticks of the sensors on average; this one comes so exactly.
         time.sleep(_SENSOR_LOOP_SECONDS / 2)
-        yield supervisor
+        yield started
 
 
 def drain(
-    lab: Lab, deployment: Deployment, songs: Sequence[str], supervisor: services.Supervisor, *, patience_seconds: float
+    lab: Lab,
+    deployment: Deployment,
+    songs: Sequence[str],
+    running: supervisor.Supervisor,
+    *,
+    patience_seconds: float,
 ) -> Timeline:
     """Ask for `songs` as a client does and wait until each is settled. Raises `RefusedError` where that takes too long."""
     columns = (TextColumn("         "), BarColumn(), MofNCompleteColumn(), TextColumn("settled"), TimeElapsedColumn())
@@ -84,7 +89,7 @@ def drain(
                 tail = deployment.log.read_text(errors="replace")[-3000:]
                 raise RefusedError(f"{settled} of {len(songs)} settled after {patience_seconds:g} s\n{tail}")
             time.sleep(_POLL_SECONDS)
-            supervisor.check()
+            running.check()
             counts = backfill_queue.counts(connection)
             settled = counts["done"] + counts["failed"]
             bar.update(task, completed=settled)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import measurement_jobs, songs
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.postgres.songs import CatalogLine

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from measurement_pipeline import deployment as composition
+from measurement_pipeline import services as composition
 from measurement_pipeline.api import cursors, keys
-from measurement_pipeline.cli import services
-from measurement_pipeline.cli.services import Service
+from measurement_pipeline.local import supervisor
+from measurement_pipeline.local.supervisor import Service
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline_bench.figures import Figure, Findings
 from measurement_pipeline_bench.http_load import Load, Request, send
@@ -116,7 +116,7 @@ def _running(deployment: Deployment) -> Iterator[tuple[int, int, str]]:
     with deployment.connect() as connection:
         digest = keys.digest(key, secret=composition.SANDBOX_KEY_SECRET)
         api_keys.add(connection, account=deployment.account, name="bench", prefix=prefix, digest=digest)
-    port, bare_port = services.free_port(), services.free_port()
+    port, bare_port = supervisor.free_port(), supervisor.free_port()
     logs = deployment.processes / "logs"
     started = [
         Service(
@@ -124,15 +124,15 @@ def _running(deployment: Deployment) -> Iterator[tuple[int, int, str]]:
             ["measurement-pipeline", "api", "--port", str(port)],
             deployment.environment,
             log=logs / "api.log",
-            ready=services.answers(f"http://127.0.0.1:{port}/readyz"),
+            ready=supervisor.answers(f"http://127.0.0.1:{port}/readyz"),
         ),
         Service(
             "bare",
             [sys.executable, "-m", "measurement_pipeline_bench.bare_route", str(bare_port)],
             deployment.environment,
             log=logs / "bare.log",
-            ready=services.answers(f"http://127.0.0.1:{bare_port}/bare"),
+            ready=supervisor.answers(f"http://127.0.0.1:{bare_port}/bare"),
         ),
     ]
-    with services.supervised(started):
+    with supervisor.supervised(started):
         yield port, bare_port, key

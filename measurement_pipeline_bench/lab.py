@@ -19,13 +19,13 @@ from uuid import UUID, uuid4
 
 from rich.console import Console
 
-from measurement_pipeline import deployment
-from measurement_pipeline.cli import dagster_processes
+from measurement_pipeline import services
 from measurement_pipeline.defs.pipeline import Pipeline
-from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.intake import process as intake
+from measurement_pipeline.local import dagster_processes
+from measurement_pipeline.local.embedded_postgres import EmbeddedServer
 from measurement_pipeline.postgres import measurement_jobs, migrate
 from measurement_pipeline.postgres.database import Connection, connect
-from measurement_pipeline.postgres.embedded import EmbeddedServer
 from measurement_pipeline.postgres.payment_decisions import ensure_account
 from measurement_pipeline.sandbox import Sandbox
 from measurement_pipeline.settings import Settings
@@ -65,7 +65,7 @@ class Deployment:
 
     def pipeline(self) -> Pipeline:
         """The pipeline's own objects, made of the environment."""
-        return deployment.pipeline(self.environment)
+        return services.pipeline(self.environment)
 
     def know_account(self, connection: Connection) -> None:
         """Make the account's row, which a catalogue needs before its owner has asked for anything."""

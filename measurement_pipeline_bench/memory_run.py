@@ -6,8 +6,8 @@ import resource
 import sys
 from pathlib import Path
 
-from measurement_pipeline import deployment
-from measurement_pipeline.backfill.report import Kind
+from measurement_pipeline import services
+from measurement_pipeline.backfill.results import Kind
 from measurement_pipeline.backfill.run import Coverage
 
 _STATUS = Path("/proc/self/status")
@@ -26,7 +26,7 @@ def peak_mb() -> float:
 
 def main() -> None:
     """Run it."""
-    pipeline = deployment.pipeline(os.environ)
+    pipeline = services.pipeline(os.environ)
     songs = sys.stdin.read().split()
     before = peak_mb()
     coverage = Coverage(songs, run="bench", operator=False, terms=pipeline.terms, means=pipeline.means)

@@ -8,7 +8,7 @@ import os
 
 import dagster as dg
 
-from measurement_pipeline import deployment
+from measurement_pipeline import services
 from measurement_pipeline.defs import assets, jobs, sensors, tags
 from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.partitions import isrc_partitions
@@ -40,6 +40,6 @@ defs = dg.Definitions(
     assets=assets.assets,
     jobs=[jobs.measurement_job_intake, jobs.songstats_backfill],
     sensors=[sensors.measurement_job_sensor, one_run_a_recording],
-    resources={**resource_definitions(deployment.pipeline_at_launch(os.environ)), "io_manager": dg.mem_io_manager},
+    resources={**resource_definitions(services.pipeline_at_launch(os.environ)), "io_manager": dg.mem_io_manager},
     executor=dg.in_process_executor,
 )

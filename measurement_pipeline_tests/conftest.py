@@ -153,7 +153,7 @@ def server() -> Iterator[Server]:
     if given:
         yield Server(given)
         return
-    from measurement_pipeline.postgres.embedded import EmbeddedServer
+    from measurement_pipeline.local.embedded_postgres import EmbeddedServer
 
     with (
         tempfile.TemporaryDirectory(prefix="mp", dir=_roomy()) as directory,

@@ -22,10 +22,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from measurement_pipeline.cli.dagster_processes import INSTANCE
+from measurement_pipeline.local.dagster_processes import INSTANCE
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import PLAIN, Known, Sandbox, running
-from measurement_pipeline.sandbox.discography import album_id
+from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.defs.test_partition_backfill import ROOT, Operator, answers, wait_for

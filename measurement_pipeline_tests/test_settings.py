@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from measurement_pipeline import deployment
+from measurement_pipeline import services
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.settings import Settings, SettingsError
@@ -331,7 +331,7 @@ def test_behind_proxies_that_are_called_live_the_vendors_of_captures_may_be_real
 
 def test_a_deployment_without_a_database_says_so():
     with pytest.raises(SettingsError, match="DATABASE_URL is not set"):
-        deployment.from_settings(Settings.read({**DOUBLES, **KEYS}))
+        services.from_settings(Settings.read({**DOUBLES, **KEYS}))
 
 
 @pytest.mark.parametrize("missing", KEYS)
@@ -339,13 +339,13 @@ def test_a_missing_key_is_named_before_anything_is_spent(missing: str):
     environment = {**DOUBLES, **KEYS, "DATABASE_URL": "postgresql://x/x"}
     del environment[missing]
     with pytest.raises(SettingsError, match=f"{missing} is not set, for a sandbox deployment"):
-        deployment.from_settings(Settings.read(environment))
+        services.from_settings(Settings.read(environment))
 
 
 def test_mixed_vendors_are_refused_before_anything_is_spent():
     environment = {**KEYS, "DATABASE_URL": "postgresql://x/x", "STRIPE_API_BASE": "http://127.0.0.1:9000"}
     with pytest.raises(SettingsError, match="must both be the real vendors or both doubles"):
-        deployment.pipeline(environment)
+        services.pipeline(environment)
 
 
 def test_the_terms_are_the_settings():
@@ -354,7 +354,7 @@ def test_the_terms_are_the_settings():
         "SONGSTATS_REQUESTS_PER_SECOND": "2.5", "SONGSTATS_CONCURRENCY": "3", "CLAIM_TIMEOUT_SECONDS": "8",
         "MAX_ATTEMPTS": "2", "BACKFILL_ACCOUNT_ID": ACCOUNT,
     }  # fmt: skip
-    terms = deployment.from_settings(Settings.read(environment)).terms
+    terms = services.from_settings(Settings.read(environment)).terms
     assert (terms.hits_allowed, terms.requests_per_second, terms.concurrency) == (42, 2.5, 3)
     assert (terms.rules.claim_timeout_seconds, terms.rules.max_attempts) == (8.0, 2)
     assert terms.rules.operators_account == UUID(ACCOUNT)
@@ -363,12 +363,12 @@ def test_the_terms_are_the_settings():
 
 def test_a_database_that_is_away_is_no_reason_to_refuse():
     environment = {**DOUBLES, **KEYS, "DATABASE_URL": f"postgresql://me:{SECRET}@127.0.0.1:1/x"}
-    assert deployment.pipeline(environment).terms.database_url == environment["DATABASE_URL"]
+    assert services.pipeline(environment).terms.database_url == environment["DATABASE_URL"]
 
 
 def test_a_remembered_decision_is_served_without_asking_stripe(database_url: str):
     environment = {**DOUBLES, **KEYS, "DATABASE_URL": database_url, "STRIPE_API_BASE": "http://127.0.0.1:1"}
-    found = deployment.from_settings(Settings.read(environment))
+    found = services.from_settings(Settings.read(environment))
     PaymentDecisions(database_url).record(UUID(ACCOUNT), Decision(Verdict.ALLOWED, "a card"))
     assert found.decide(UUID(ACCOUNT)).verdict is Verdict.ALLOWED
     assert found.means.check_payment(UUID(ACCOUNT)) is Verdict.ALLOWED
@@ -426,18 +426,18 @@ def test_origins_are_origins(origins: str):
 
 def test_a_live_deployment_needs_a_secret_for_its_keys_and_a_sandbox_has_one():
     with pytest.raises(SettingsError, match="API_KEY_SECRET is not set"):
-        deployment.front_desk(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS}))
-    desk = deployment.front_desk(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **DOUBLES}))
-    assert desk.key_secret == deployment.SANDBOX_KEY_SECRET
+        services.front_desk(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS}))
+    desk = services.front_desk(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **DOUBLES}))
+    assert desk.key_secret == services.SANDBOX_KEY_SECRET
     own = {"API_KEY_SECRET": "a secret of this deployment, and of no other one"}
     assert (
-        deployment.front_desk(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **own})).key_secret
+        services.front_desk(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **own})).key_secret
         == own["API_KEY_SECRET"]
     )
 
 
 def test_the_api_is_handed_what_the_settings_say():
-    desk = deployment.front_desk(
+    desk = services.front_desk(
         Settings.read(
             {
                 "DATABASE_URL": "postgresql://x/y", **KEYS, **DOUBLES, **JWKS, "API_CORS_ORIGINS": "https://a.example,http://b:1",

@@ -10,15 +10,15 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from measurement_pipeline.backfill.report import Recording
+from measurement_pipeline.backfill.config import Terms
+from measurement_pipeline.backfill.results import Recording
 from measurement_pipeline.backfill.run import Coverage, Means
-from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.postgres.backfill_queue import Rules
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.sandbox import Sandbox
-from measurement_pipeline.songstats.client import SongstatsClient
+from measurement_pipeline.vendors.songstats.client import SongstatsClient
 
 OPERATORS = UUID("0f0f0f0f-0000-4000-8000-000000000001")
 

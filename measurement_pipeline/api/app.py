@@ -9,14 +9,14 @@ from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
-from measurement_pipeline.api import jobs, problems, reads
+from measurement_pipeline.api import errors, jobs, reads
 from measurement_pipeline.api.cache_control import NoStore
-from measurement_pipeline.api.described import ABOUT, TITLE, VERSION, describe, errors
-from measurement_pipeline.api.desk import FrontDesk
+from measurement_pipeline.api.config import FrontDesk
 from measurement_pipeline.api.limits import BodyLimit
 from measurement_pipeline.api.log import AccessLog
 from measurement_pipeline.api.models import Health
-from measurement_pipeline.api.office import Office
+from measurement_pipeline.api.openapi import ABOUT, TITLE, VERSION, describe, error_responses
+from measurement_pipeline.api.state import Office
 from measurement_pipeline.postgres import reads as asked
 
 _INDEX = f"""<!doctype html>
@@ -35,13 +35,17 @@ _INDEX = f"""<!doctype html>
 health = APIRouter(tags=["health"])
 
 
-@health.get("/healthz", responses=errors(500, anybody=True), operation_id="get_health", summary="Is the process up?")
+@health.get(
+    "/healthz", responses=error_responses(500, anybody=True), operation_id="get_health", summary="Is the process up?"
+)
 async def alive() -> Health:
     """It answers, whatever else is away."""
     return Health()
 
 
-@health.get("/readyz", responses=errors(500, 503, anybody=True), operation_id="get_readiness", summary="Can it answer?")
+@health.get(
+    "/readyz", responses=error_responses(500, 503, anybody=True), operation_id="get_readiness", summary="Can it answer?"
+)
 def ready(request: Request) -> Health:
     """The database answers too."""
     office: Office = request.app.state.office
@@ -82,13 +86,13 @@ def application(desk: FrontDesk) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.office = office
-    problems.handle(app)
+    errors.handle(app)
     for routes in (jobs.routes, reads.routes, health):
         app.include_router(routes)
     describe(app)
     # The last one added is the first to see a request.
     app.add_middleware(BodyLimit, seconds=desk.body_within_seconds)
-    app.add_middleware(problems.Defects)
+    app.add_middleware(errors.Defects)
     if desk.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -12,9 +12,9 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 
 from measurement_pipeline.api import keys
 from measurement_pipeline.api.bearer import BadTokenError, KeysAwayError
+from measurement_pipeline.api.errors import ErrorCode, Problem
 from measurement_pipeline.api.log import note
-from measurement_pipeline.api.office import Office
-from measurement_pipeline.api.problems import ErrorCode, Problem
+from measurement_pipeline.api.state import Office
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import Connection, DatabaseError
 from measurement_pipeline.postgres.errors import is_transient

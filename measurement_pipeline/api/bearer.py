@@ -13,9 +13,9 @@ from uuid import UUID
 import httpx
 import jwt
 
-from measurement_pipeline import outbound
-from measurement_pipeline.api.desk import BearerTerms
-from measurement_pipeline.outbound import Outbound
+from measurement_pipeline.api.config import BearerTerms
+from measurement_pipeline.vendors import http
+from measurement_pipeline.vendors.http import Outbound
 
 _KEPT_SECONDS = 600.0
 # While the issuer is away: long enough for its outage, and for its people to be told of a key that has leaked.
@@ -128,7 +128,7 @@ class IssuersKeys:
         try:
             answer = self._outbound.ask("GET", self._url, headers={}, timeout_seconds=_FETCH_SECONDS)
         except httpx.HTTPError as error:
-            raise KeysAwayError(f"The keys of the token's issuer cannot be had: {outbound.in_words(error)}") from error
+            raise KeysAwayError(f"The keys of the token's issuer cannot be had: {http.in_words(error)}") from error
         if answer.status_code != 200:
             raise KeysAwayError(f"The keys of the token's issuer cannot be had: HTTP {answer.status_code}")
         try:

@@ -5,7 +5,7 @@ import json
 from datetime import datetime
 from uuid import UUID
 
-from measurement_pipeline.api.problems import ErrorCode, Problem
+from measurement_pipeline.api.errors import ErrorCode, Problem
 from measurement_pipeline.domain import isrc
 
 NOT_ONE = "cursor must be what an earlier page gave as next"

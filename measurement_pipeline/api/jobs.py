@@ -13,9 +13,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from measurement_pipeline.api import accept, cursors
+from measurement_pipeline.api import cursors, submit
 from measurement_pipeline.api.auth import Caller, Known
-from measurement_pipeline.api.described import errors
+from measurement_pipeline.api.errors import DATABASE_AWAY, DATABASE_AWAY_SECONDS, ErrorCode, Problem
 from measurement_pipeline.api.models import (
     Accepted,
     Capture,
@@ -31,8 +31,8 @@ from measurement_pipeline.api.models import (
     Receipt,
     Withdrawn,
 )
+from measurement_pipeline.api.openapi import error_responses
 from measurement_pipeline.api.parameters import only_described
-from measurement_pipeline.api.problems import DATABASE_AWAY, DATABASE_AWAY_SECONDS, ErrorCode, Problem
 from measurement_pipeline.domain import spend
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import Source, State
@@ -87,7 +87,7 @@ def _one_key(request: Request, idempotency_key: _Key = None) -> str | None:
     status_code=202,
     response_model=Accepted,
     response_model_exclude_unset=True,
-    responses=errors(400, 402, 404, 409, 429, 500),
+    responses=error_responses(400, 402, 404, 409, 429, 500),
     operation_id="create_measurement_job",
     summary="Ask for measurements",
 )
@@ -95,9 +95,9 @@ async def ask(
     caller: Known, body: MeasurementJobRequest, key: Annotated[str | None, Depends(_one_key)]
 ) -> JSONResponse:
     """Validated, held against payment and enqueued before the answer, where that takes no longer than a few seconds."""
-    asked = await run_in_threadpool(accept.read, body.source, body.scope, body.platforms, body.schedule)
+    asked = await run_in_threadpool(submit.read, body.source, body.scope, body.platforms, body.schedule)
     try:
-        row = await accept.accept(caller, asked, key=key)
+        row = await submit.accept(caller, asked, key=key)
         if row["state"] == State.WITHDRAWN:
             raise Problem(409, ErrorCode.JOB_WITHDRAWN, TAKEN_BACK, id=str(row["id"]), state=row["state"])
         if row["state"] in (State.REJECTED, State.PAYMENT_REQUIRED, State.FAILED):
@@ -112,13 +112,13 @@ async def ask(
 @routes.post(
     "/estimate",
     response_model=HistoricalEstimate | CurrentEstimate,
-    responses=errors(400),
+    responses=error_responses(400),
     operation_id="estimate_measurement_job",
     summary="Say what measurements would cost",
 )
 def ask_the_price(caller: Known, body: MeasurementJobRequest) -> BaseModel:
     """The same body as that of a job. Nothing is enqueued, and Stripe is not asked."""
-    asked = accept.read(body.source, body.scope, body.platforms, body.schedule)
+    asked = submit.read(body.source, body.scope, body.platforms, body.schedule)
     desk = caller.office.desk
     try:
         with caller.office.connection() as connection:
@@ -132,7 +132,7 @@ def ask_the_price(caller: Known, body: MeasurementJobRequest) -> BaseModel:
                 )
                 return HistoricalEstimate(**asdict(found))
             if desk.cap_usd is None:
-                raise Problem(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=accept.NO_CAPTURES_SECONDS)
+                raise Problem(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=submit.NO_CAPTURES_SECONDS)
             capture = capture_estimate.of_request(
                 connection, asked.reading, account=caller.account, cap_usd=desk.cap_usd
             )
@@ -141,7 +141,7 @@ def ask_the_price(caller: Known, body: MeasurementJobRequest) -> BaseModel:
         raise Problem(400, ErrorCode.INVALID_REQUEST, str(error)) from error
 
 
-@routes.get("", responses=errors(400), operation_id="list_measurement_jobs", summary="List the account's jobs")
+@routes.get("", responses=error_responses(400), operation_id="list_measurement_jobs", summary="List the account's jobs")
 def list_jobs(
     caller: Known,
     limit: Annotated[int, Query(ge=1, le=100, description="So many a page.")] = 20,
@@ -156,7 +156,7 @@ def list_jobs(
     return Jobs(jobs=[Job(**_job(row)) for row in shown], next=more)
 
 
-@routes.get("/{job_id}", responses=errors(404), operation_id="get_measurement_job", summary="Show a job")
+@routes.get("/{job_id}", responses=error_responses(404), operation_id="get_measurement_job", summary="Show a job")
 def show_job(caller: Known, job_id: _Id) -> JobInFull:
     """With its progress, outcomes and receipt."""
     with caller.office.connection() as connection:
@@ -175,7 +175,7 @@ def show_job(caller: Known, job_id: _Id) -> JobInFull:
 
 
 @routes.delete(
-    "/{job_id}", responses=errors(404, 409), operation_id="withdraw_measurement_job", summary="Withdraw a job"
+    "/{job_id}", responses=error_responses(404, 409), operation_id="withdraw_measurement_job", summary="Withdraw a job"
 )
 def withdraw(caller: Known, job_id: _Id) -> Withdrawn:
     """What no other job wants is no longer due; what is paid for stays. Once more changes nothing."""

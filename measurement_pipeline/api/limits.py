@@ -12,7 +12,7 @@ from uuid import UUID
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from measurement_pipeline.api.problems import ErrorCode, Problem, answer
+from measurement_pipeline.api.errors import ErrorCode, Problem, answer
 from measurement_pipeline.domain.measurement_job import MAX_REQUEST_BYTES
 
 # Of accounts that have been quiet, nothing has to be remembered.

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from measurement_pipeline.api.problems import ErrorCode
+from measurement_pipeline.api.errors import ErrorCode
 from measurement_pipeline.domain.measurement_job import MAX_LISTED
 
 _ID = "00000000-0000-4000-8000-00000000000b"

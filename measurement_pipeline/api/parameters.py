@@ -5,7 +5,7 @@ import reprlib
 from fastapi import Request
 
 from measurement_pipeline.api.auth import Known
-from measurement_pipeline.api.problems import ErrorCode, Problem
+from measurement_pipeline.api.errors import ErrorCode, Problem
 
 
 def only_described(request: Request, _caller: Known) -> None:

@@ -18,10 +18,10 @@ from starlette.concurrency import run_in_threadpool
 
 from measurement_pipeline.api import cursors, formats
 from measurement_pipeline.api.auth import Caller, Known
-from measurement_pipeline.api.described import errors
+from measurement_pipeline.api.errors import TOO_LONG, TOO_LONG_SECONDS, ErrorCode, Problem
 from measurement_pipeline.api.models import Album, Catalog, Latest, Point, RunRate, Series, Totals
+from measurement_pipeline.api.openapi import error_responses
 from measurement_pipeline.api.parameters import only_described
-from measurement_pipeline.api.problems import TOO_LONG, TOO_LONG_SECONDS, ErrorCode, Problem
 from measurement_pipeline.domain import isrc, run_rate
 from measurement_pipeline.postgres import measurement_jobs, reads
 from measurement_pipeline.postgres.reads import Recording
@@ -49,7 +49,7 @@ routes = APIRouter(prefix="/api", tags=["measurements"], dependencies=[Depends(o
 @routes.get(
     "/research/tracks/{track}/measurements",
     response_model=Series | RunRate,
-    responses={200: _AS_CSV, **_NOT_CHANGED, **errors(400, 404)},
+    responses={200: _AS_CSV, **_NOT_CHANGED, **error_responses(400, 404)},
     operation_id="get_track_measurements",
     summary="A recording's counts, or how fast it is played",
 )
@@ -91,7 +91,7 @@ def of_track(
 @routes.get(
     "/research/albums/{album}/measurements",
     response_model=Album,
-    responses={200: _AS_CSV, **_NOT_CHANGED, **errors(400, 404)},
+    responses={200: _AS_CSV, **_NOT_CHANGED, **error_responses(400, 404)},
     operation_id="get_album_measurements",
     summary="The latest counts of an album",
 )
@@ -112,7 +112,7 @@ def of_album(
 @routes.get(
     "/catalogs/{catalog_id}/measurements",
     response_model=Catalog,
-    responses={200: _AS_CSV, **_NOT_CHANGED, **errors(400, 404)},
+    responses={200: _AS_CSV, **_NOT_CHANGED, **error_responses(400, 404)},
     operation_id="get_catalog_measurements",
     summary="The latest counts of a catalogue",
 )

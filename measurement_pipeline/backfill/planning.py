@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.backfill.config import Terms
 from measurement_pipeline.domain import plan
 from measurement_pipeline.domain.plan import Range
 from measurement_pipeline.postgres import backfill_queue, songstats_ledger

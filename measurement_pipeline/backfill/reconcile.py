@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from measurement_pipeline.backfill import vendor_status
+from measurement_pipeline.backfill.config import Terms
 from measurement_pipeline.backfill.run import Means
-from measurement_pipeline.backfill.terms import Terms
 from measurement_pipeline.domain.reconciliation import LedgerLook, Window, WindowResult, decide, waits_because
 from measurement_pipeline.domain.spend import VendorMonth
 from measurement_pipeline.postgres import operator_acts, songstats_ledger

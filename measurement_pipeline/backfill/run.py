@@ -14,19 +14,19 @@ from threading import Thread
 from typing import TypeVar
 from uuid import UUID
 
-from measurement_pipeline.backfill import overrides
-from measurement_pipeline.backfill.drain import Drain
-from measurement_pipeline.backfill.report import Kind, Recording, Summary
-from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.backfill import operator_actions
+from measurement_pipeline.backfill.config import Terms
+from measurement_pipeline.backfill.results import Kind, Recording, Summary
+from measurement_pipeline.backfill.worker import Drain
 from measurement_pipeline.domain import isrc
 from measurement_pipeline.domain.backfill_queue import Status
 from measurement_pipeline.domain.payment import Verdict as Payment
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, songs, songstats_ledger
 from measurement_pipeline.postgres.backfill_queue import Claim, Row
 from measurement_pipeline.postgres.database import Connection, persist
-from measurement_pipeline.songstats.client import SongstatsClient
+from measurement_pipeline.vendors.songstats.client import SongstatsClient
 
 T = TypeVar("T")
 
@@ -158,7 +158,7 @@ class Coverage:
             unsettled = [song for song, row in found.items() if row.status is not Status.DONE and not row.alive]
             queue.launch(connection, unsettled)
             failed = [song for song in unsettled if found[song].status is Status.FAILED]
-            taken_up = overrides.requeue(connection, failed, rebuy=False, actor=f"run {self._run}")
+            taken_up = operator_actions.requeue(connection, failed, rebuy=False, actor=f"run {self._run}")
         return queue.rows(connection, self._isrcs, self._terms.rules) if absent or taken_up else found
 
     # --- the drain, in its thread --------------------------------------------------------------------------------------

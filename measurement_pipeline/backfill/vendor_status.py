@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from measurement_pipeline.domain.spend import VendorMonth
-from measurement_pipeline.songstats import status
-from measurement_pipeline.songstats.client import SongstatsClient
-from measurement_pipeline.songstats.historic_stats import key_works
+from measurement_pipeline.vendors.songstats import status
+from measurement_pipeline.vendors.songstats.client import SongstatsClient
+from measurement_pipeline.vendors.songstats.historic_stats import key_works
 
 
 @dataclass(frozen=True, slots=True)

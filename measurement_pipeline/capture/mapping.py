@@ -7,14 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from measurement_pipeline.apify.items import MalformedItemsError, read_items
-from measurement_pipeline.capture.terms import Means
+from measurement_pipeline.capture.config import Means
 from measurement_pipeline.domain.capture import CapturedAlbum, Track, by_elimination, measure
-from measurement_pipeline.domain.wording import counted, utc
+from measurement_pipeline.domain.text import counted, utc
 from measurement_pipeline.postgres import apify_runs, incidents, snapshots
 from measurement_pipeline.postgres.apify_runs import Bought
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.spotify.client import CredentialsRefusedError, SpotifyClient
+from measurement_pipeline.vendors.apify.items import MalformedItemsError, read_items
+from measurement_pipeline.vendors.spotify.client import CredentialsRefusedError, SpotifyClient
 
 SPOTIFY = "spotify"
 

@@ -14,20 +14,25 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
-from measurement_pipeline.apify.client import ApifyActor
-from measurement_pipeline.apify.errors import RejectedError, ThrottledError, TokenRefusedError, UnavailableError
-from measurement_pipeline.capture import remap
-from measurement_pipeline.capture.conclusion import Kind, conclude
+from measurement_pipeline.capture import retry_mapping
+from measurement_pipeline.capture.actor_runner import NotYetError, Purchase
+from measurement_pipeline.capture.config import Captures
 from measurement_pipeline.capture.mapping import Spotify
-from measurement_pipeline.capture.purchase import NotYetError, Purchase
-from measurement_pipeline.capture.terms import Captures
+from measurement_pipeline.capture.outcome import Kind, conclude
 from measurement_pipeline.domain.capture import SnapshotState, chunks, cost_usd, over_cap
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import apify_runs, measurement_jobs, operator_acts, snapshots
 from measurement_pipeline.postgres.apify_runs import NotOursError
 from measurement_pipeline.postgres.database import Connection, DatabaseError, persist
 from measurement_pipeline.postgres.errors import is_transient
 from measurement_pipeline.postgres.snapshots import Claimed
+from measurement_pipeline.vendors.apify.client import ApifyActor
+from measurement_pipeline.vendors.apify.errors import (
+    RejectedError,
+    ThrottledError,
+    TokenRefusedError,
+    UnavailableError,
+)
 
 APIFY = "apify"
 
@@ -134,9 +139,13 @@ class _Work:
 
     def look_at_a_done_one(self, shown: dict[str, Any], launch: Launch) -> Ended:
         """Nothing is ever bought for it again; a person's launch has what was kept mapped once more."""
-        if launch is Launch.OPERATORS and self.is_first_try and remap.lacks_something(self.connection, self.snapshot):
+        if (
+            launch is Launch.OPERATORS
+            and self.is_first_try
+            and retry_mapping.lacks_something(self.connection, self.snapshot)
+        ):
             self._record("capture mapped again", shown)
-            return self._ended(*remap.map_again(self.snapshot, self.captures, run=self.run))
+            return self._ended(*retry_mapping.map_again(self.snapshot, self.captures, run=self.run))
         bought = apify_runs.of_snapshot(self.connection, self.snapshot)
         if all(one.is_mapped for one in bought.values()):
             return self._ended(Kind.DONE_BEFORE, None)

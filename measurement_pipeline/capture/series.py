@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from measurement_pipeline.capture.terms import Terms
+from measurement_pipeline.capture.config import Terms
 from measurement_pipeline.domain.capture import over_cap
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.database import connect

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterable
 from enum import StrEnum
 
-from measurement_pipeline.apify.client import RunStatus
 from measurement_pipeline.postgres.apify_runs import GONE, MALFORMED, NOT_STARTED, Bought
+from measurement_pipeline.vendors.apify.client import RunStatus
 
 
 class Step(StrEnum):

@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 import click
 import uvicorn
 
-from measurement_pipeline import deployment
+from measurement_pipeline import services
 from measurement_pipeline.api.app import application
-from measurement_pipeline.cli import output, sandbox_command, services
-from measurement_pipeline.cli.services import Service
-from measurement_pipeline.cli.target import Target, opened
+from measurement_pipeline.cli import output, sandbox_command
+from measurement_pipeline.cli.environment import Target, opened
+from measurement_pipeline.local import supervisor
+from measurement_pipeline.local.supervisor import Service
 
 # Less than a supervisor's patience, and more than what a request may take.
 _FINISH_SECONDS = 20
@@ -31,11 +32,11 @@ def command(state: Path | None, *, host: str | None, port: int | None, sandbox_p
     """
     doubles = sandbox_command.at_port(sandbox_port, state)
     with (
-        suppress(services.Interrupted),
-        services.interruptible(),
+        suppress(supervisor.Interrupted),
+        supervisor.interruptible(),
         opened(os.environ, state=state, doubles=doubles) as target,
     ):
-        desk = deployment.front_desk(target.settings)
+        desk = services.front_desk(target.settings)
         target.require()
         output.banner(target)
         _log()
@@ -56,7 +57,7 @@ def service(target: Target, url: str, *, log: Path) -> Service:
     """The API as a process of its own, for whoever supervises several."""
     where = urlsplit(url)
     command = ["measurement-pipeline", "api", "--host", str(where.hostname), "--port", str(where.port)]
-    return Service("api", command, target.environment, log=log, ready=services.answers(f"{url}/readyz"))
+    return Service("api", command, target.environment, log=log, ready=supervisor.answers(f"{url}/readyz"))
 
 
 def _log() -> None:

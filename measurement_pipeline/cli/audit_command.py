@@ -7,9 +7,9 @@ import click
 
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.dagster_instance import reading
-from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.target import Target, database
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.cli.environment import Target, database
+from measurement_pipeline.domain.text import counted
+from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import audit
 
 _BREACHES_SHOWN = 10

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from measurement_pipeline.backfill import overrides
+from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.cli import output
+from measurement_pipeline.cli.environment import database
 from measurement_pipeline.cli.groups import Group
-from measurement_pipeline.cli.target import database
 from measurement_pipeline.health import incidents
 from measurement_pipeline.postgres import songstats_ledger
 
@@ -59,7 +59,7 @@ def show(state: Path | None, *, as_json: bool) -> None:
 def close(state: Path | None, *, as_json: bool) -> None:
     """Close the breaker and end a pause. Streaks are counted from zero. The act is recorded."""
     with database(state) as (_, connection):
-        done = overrides.close_breaker(connection, actor=getpass.getuser())
+        done = operator_actions.close_breaker(connection, actor=getpass.getuser())
         incidents.end_because_calls_go_out(connection)
     if as_json:
         output.as_json(

@@ -6,10 +6,10 @@ from uuid import UUID
 
 import click
 
-from measurement_pipeline.cli import names, output
-from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli import lookup, output
+from measurement_pipeline.cli.environment import database
 from measurement_pipeline.cli.groups import Group
-from measurement_pipeline.cli.target import database
+from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import measurement_jobs, operator_acts, snapshots
 
 _VENDORS = ("apify", "spotify")
@@ -28,7 +28,7 @@ def command() -> None:
 def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool) -> None:
     """List the latest captures, newest first."""
     with database(state) as (_, connection):
-        of = None if account is None else names.account(connection, account)
+        of = None if account is None else lookup.account(connection, account)
         found = snapshots.recent(connection, account=of, limit=limit)
     if as_json:
         output.as_json(found)

@@ -6,12 +6,12 @@ from uuid import UUID
 
 import click
 
-from measurement_pipeline.cli import catalog_file, names, output
+from measurement_pipeline.cli import catalog_file, lookup, output
 from measurement_pipeline.cli.catalog_file import CatalogFile, NotACatalogError
-from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.environment import database
 from measurement_pipeline.cli.groups import Group
-from measurement_pipeline.cli.target import database
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
+from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import songs
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.payment_decisions import ensure_account
@@ -34,7 +34,7 @@ def command() -> None:
     required=True,
     help="The catalogue's name within its account. A second import with the same name adds to it.",
 )
-@names.account_option
+@lookup.account_option
 @click.option(
     "--as-of",
     type=click.DateTime(["%Y-%m-%d"]),
@@ -58,7 +58,7 @@ def import_(ctx: click.Context, file: Path, *, name: str, account: str, as_of: d
         raise click.BadParameter("expected a name", param_hint="--name")
     found = read_file(file)
     with database(ctx.obj) as (_, connection):
-        owner = names.account(connection, account)
+        owner = lookup.account(connection, account)
         day = None if as_of is None else _past(connection, as_of.date())
         catalog = None
         if found.lines:

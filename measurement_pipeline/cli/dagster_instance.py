@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.target import Target
+from measurement_pipeline.cli.environment import Target
+from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import address, dagster_tables
 from measurement_pipeline.postgres.database import DatabaseUnavailable
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import click
 
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.environment import opened
 from measurement_pipeline.cli.groups import Group
-from measurement_pipeline.cli.target import opened
-from measurement_pipeline.health.wording import about_blockers
+from measurement_pipeline.health.messages import about_blockers
+from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import address, migrate, sessions
 from measurement_pipeline.postgres.database import LockTimeout
 

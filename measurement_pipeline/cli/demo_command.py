@@ -14,12 +14,13 @@ from uuid import UUID
 
 import click
 
-from measurement_pipeline.cli import demo_report, output, progress, sample_accounts, sandbox_command, services
-from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.presence import alone
-from measurement_pipeline.cli.target import Doubles, Target, opened, prepare_dagster
+from measurement_pipeline.cli import demo_report, output, progress, sample_accounts, sandbox_command
+from measurement_pipeline.cli.environment import Doubles, Target, opened, prepare_dagster
 from measurement_pipeline.domain.measurement_job import State
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
+from measurement_pipeline.local import supervisor
+from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.instance_lock import alone
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs, migrate, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.settings import Settings
@@ -51,7 +52,7 @@ def command(state: Path | None, *, timeout: float) -> None:
     """Capture and backfill a sample catalogue through a real Dagster on a real PostgreSQL, with doubles for vendors."""
     environment = _of_its_own(os.environ)
     with ExitStack() as stack:
-        stack.enter_context(services.interruptible())
+        stack.enter_context(supervisor.interruptible())
         sandbox = stack.enter_context(sandbox_command.doubles("demo", state))
         doubles = Doubles.at(sandbox.songstats_url, sandbox)
         target = stack.enter_context(opened(environment, state=state, doubles=doubles, name="demo"))
@@ -65,13 +66,13 @@ def command(state: Path | None, *, timeout: float) -> None:
         catalogs = sample_accounts.seed(connection, sandbox)
         current = _ask(connection, sample_accounts.WITH_CARD, catalogs, source="current")
         its_services = [dagster.code_server(), dagster.daemon()]
-        with services.supervised(its_services) as supervisor, progress.meter() as meter:
+        with supervisor.supervised(its_services) as running, progress.meter() as meter:
             deadline = time.monotonic() + timeout
             try:
                 # First what is displayed today: it ranks what the histories are then bought by.
-                _until_captured(connection, current, meter, tend=supervisor.check, deadline=deadline)
+                _until_captured(connection, current, meter, tend=running.check, deadline=deadline)
                 requests = Requests(*(_ask(connection, account, catalogs, source="historical") for account in catalogs))
-                waits = _until_drained(connection, target, requests, meter, tend=supervisor.check, deadline=deadline)
+                waits = _until_drained(connection, target, requests, meter, tend=running.check, deadline=deadline)
             except _OutOfTimeError as error:
                 last = "\n".join(_tail(service.log) for service in its_services)
                 raise RefusedError(f"{error} (logs: {dagster.logs})\n{last}") from error

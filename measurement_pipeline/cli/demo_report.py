@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
-from measurement_pipeline.backfill.report import sparkline
+from measurement_pipeline.backfill.results import sparkline
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.target import Target
+from measurement_pipeline.cli.environment import Target
 from measurement_pipeline.domain import spend
 from measurement_pipeline.postgres import songs
 from measurement_pipeline.postgres.database import Connection

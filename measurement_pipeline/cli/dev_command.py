@@ -13,12 +13,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from measurement_pipeline import deployment
-from measurement_pipeline.cli import api_command, output, sandbox_command, services
+from measurement_pipeline import services
+from measurement_pipeline.cli import api_command, output, sandbox_command
 from measurement_pipeline.cli import sample_accounts as accounts
-from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.presence import alone
-from measurement_pipeline.cli.target import (
+from measurement_pipeline.cli.environment import (
     SANDBOX_PORT,
     Doubles,
     opened,
@@ -26,6 +24,9 @@ from measurement_pipeline.cli.target import (
     server_kept_up,
     wants_doubles,
 )
+from measurement_pipeline.local import supervisor
+from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.instance_lock import alone
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.settings import Settings
 
@@ -57,8 +58,8 @@ def command(
     With vendor keys in the environment it uses the real vendors and a live database. Without keys it uses doubles of the
     vendors and a sandbox database.
     """
-    with suppress(services.Interrupted), ExitStack() as stack:
-        stack.enter_context(services.interruptible())
+    with suppress(supervisor.Interrupted), ExitStack() as stack:
+        stack.enter_context(supervisor.interruptible())
         settings = Settings.read(os.environ)
         api_port = api_port or settings.api_port
         _require_free(port, "--port", whose="Dagster's UI")
@@ -76,7 +77,7 @@ def command(
         has_api = target.kind == "sandbox" or target.settings.api_key_secret is not None
         api = f"http://{target.settings.api_host}:{api_port}"
         stack.enter_context(alone(target.home, "dev", doubles_port=port_of_doubles, api_url=api if has_api else None))
-        deployment.from_settings(
+        services.from_settings(
             target.settings
         )  # refuses here, and not in three processes' logs, where a key is missing
         # Before the banner: a database of the other kind is refused, and nothing is to be announced then.
@@ -87,7 +88,7 @@ def command(
             with target.connect() as connection:
                 sandbox_command.introduce(sandbox, connection)
                 accounts.seed(connection, sandbox)
-                key = accounts.key(connection, deployment.key_secret(target.settings, target.kind))
+                key = accounts.key(connection, services.key_secret(target.settings, target.kind))
             _tell_how_to_play(state, api, key)
         its_services = [dagster.code_server(), dagster.daemon(), dagster.webserver(port)]
         if read_only_port is not None:
@@ -98,12 +99,12 @@ def command(
         server = stack.enter_context(server_kept_up(target))
         # A run that is stopped waits for the calls that it has made: they are paid for.
         stop_seconds = target.settings.songstats_timeout_seconds + _STORING_SECONDS
-        with services.supervised(its_services, stop_seconds=stop_seconds) as supervisor:
+        with supervisor.supervised(its_services, stop_seconds=stop_seconds) as running:
             output.say(f"Dagster's UI: http://127.0.0.1:{port}  (Ctrl-C stops everything)")
             if read_only_port is not None:
                 output.say(f"for onlookers, read-only: http://127.0.0.1:{read_only_port}")
             output.say(f"HTTP API: {api}" if has_api else "no HTTP API: API_KEY_SECRET is not set")
-            supervisor.wait(server)
+            running.wait(server)
             click.echo("stopping: what is in flight finishes or is released", err=True)
     click.echo("stopped", err=True)
 

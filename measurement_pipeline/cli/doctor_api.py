@@ -5,8 +5,8 @@ from pathlib import Path
 
 import httpx
 
-from measurement_pipeline.cli import presence
-from measurement_pipeline.cli.diagnosis import Line, fail, ok, warn
+from measurement_pipeline.cli.checks import Line, fail, ok, warn
+from measurement_pipeline.local import instance_lock
 from measurement_pipeline.settings import Settings
 
 NAME = "HTTP API"
@@ -20,7 +20,7 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - nothing is
 
 def lines(settings: Settings, home: Path) -> Iterator[Line]:
     """One `GET /readyz`, at the `dev` that runs on `home`, else where the settings have it."""
-    url, of_dev = presence.api_url(home), True
+    url, of_dev = instance_lock.api_url(home), True
     if url is None:
         if settings.api_key_secret is None:
             yield ok(NAME, "not set up: API_KEY_SECRET is not set")
@@ -31,7 +31,7 @@ def lines(settings: Settings, home: Path) -> Iterator[Line]:
         status = httpx.get(f"{url}/readyz", timeout=_LONGEST_SECONDS, trust_env=False).status_code
     except httpx.HTTPError as error:
         why = f"no answer at {url} ({error})"
-        since = presence.seconds_since_start(home, "dev") if of_dev else None
+        since = instance_lock.seconds_since_start(home, "dev") if of_dev else None
         if since is not None and since < _STARTS_SECONDS:
             yield warn(NAME, f"{why}; `dev` started {since:.0f} s ago")
         elif of_dev:

@@ -20,10 +20,10 @@ from measurement_pipeline.cli import (
     output,
     sandbox_command,
 )
-from measurement_pipeline.cli.diagnosis import Line, Questions, Verdict, ask, fail, ok, report_causes_once
-from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.target import Doubles, home_of, opened, wants_doubles
-from measurement_pipeline.postgres.embedded import EmbeddedServerError
+from measurement_pipeline.cli.checks import Line, Questions, Verdict, ask, fail, ok, report_causes_once
+from measurement_pipeline.cli.environment import Doubles, home_of, opened, wants_doubles
+from measurement_pipeline.local.embedded_postgres import EmbeddedServerError
+from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.settings import Kind, Settings, SettingsError
 
 # A database that is away is known after 10 s, a vendor after 8.

@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from measurement_pipeline import deployment
-from measurement_pipeline.cli import presence
+from measurement_pipeline import services
+from measurement_pipeline.cli.checks import Line, fail, ok, warn
 from measurement_pipeline.cli.dagster_instance import reading
-from measurement_pipeline.cli.diagnosis import Line, fail, ok, warn
-from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli.environment import Target
 from measurement_pipeline.cli.output import shown
-from measurement_pipeline.cli.target import Target
+from measurement_pipeline.local import instance_lock
+from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import address, run_heartbeats
 from measurement_pipeline.postgres.database import DatabaseError
 
@@ -30,7 +30,7 @@ _SENSOR_SILENCE_SECONDS = 600.0
 
 def lines(target: Target) -> Iterator[Line]:
     """Dagster's part, one line each."""
-    age = presence.seconds_since_start(target.home, "dev")
+    age = instance_lock.seconds_since_start(target.home, "dev")
     starting = f"`dev` started {age:.0f} s ago" if age is not None and age < _STARTING_SECONDS else None
     with ExitStack() as stack:
         try:
@@ -44,7 +44,7 @@ def lines(target: Target) -> Iterator[Line]:
             return
         yield ok("Dagster's storage", f"reached: {address.in_words(target.dagster_url)}")
         yield _schema(instance)
-        yield _daemon(instance, starting, stopped_at=presence.stopped_at(target.home, "dev"))
+        yield _daemon(instance, starting, stopped_at=instance_lock.stopped_at(target.home, "dev"))
         yield _monitoring(instance)
         yield from _automation(instance, starting)
         yield _runs(instance, target)
@@ -129,8 +129,8 @@ def _runs(instance: "DagsterInstance", target: Target) -> Line:
     """Runs that Dagster calls started, and that give no sign of life: they hold the slot of the one that buys."""
     from dagster import DagsterRunStatus, RunsFilter
 
+    from measurement_pipeline.defs.instance_status import ASSET_JOB
     from measurement_pipeline.defs.jobs import measurement_job_intake, songstats_backfill
-    from measurement_pipeline.defs.machine import ASSET_JOB
 
     begun = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])
     beating = {songstats_backfill.name, measurement_job_intake.name, ASSET_JOB}
@@ -148,7 +148,7 @@ def _runs(instance: "DagsterInstance", target: Target) -> Line:
             beats = run_heartbeats.last_beats(connection, list(runs))
     except DatabaseError:
         return warn("runs", f"{len(runs)} under way; unknown whether they live, since the measurement database is away")
-    silence = deployment.terms(target.settings, target.database_url).silence_seconds
+    silence = services.terms(target.settings, target.database_url).silence_seconds
     dead = [run for run, seconds in runs.items() if beats.get(run, seconds) > silence]
     if dead:
         return warn(

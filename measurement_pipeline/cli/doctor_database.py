@@ -5,16 +5,16 @@ from datetime import timedelta
 
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.breaker_command import WHAT_TO_DO
+from measurement_pipeline.cli.checks import Line, Verdict, fail, ok, warn
 from measurement_pipeline.cli.dagster_instance import reading
-from measurement_pipeline.cli.diagnosis import Line, Verdict, fail, ok, warn
-from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.target import Target
-from measurement_pipeline.domain.wording import counted
-from measurement_pipeline.health import silence
+from measurement_pipeline.cli.environment import Target
+from measurement_pipeline.domain.text import counted
+from measurement_pipeline.health import stall_checks
 from measurement_pipeline.health.finding import Finding, at
 from measurement_pipeline.health.incidents import passes_by_itself, reason_of
-from measurement_pipeline.health.silence import Machine, Reason
-from measurement_pipeline.health.wording import about_session
+from measurement_pipeline.health.messages import about_session
+from measurement_pipeline.health.stall_checks import Machine, Reason
+from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import (
     clock,
     health,
@@ -222,7 +222,7 @@ def _machines(target: Target) -> tuple[Machine, Machine, Machine]:
     """What Dagster shows of what buys, answers and captures, as far as it can be asked: why not is told by lines of its own."""
     try:
         with reading(target) as instance:
-            from measurement_pipeline.defs.machine import machine
+            from measurement_pipeline.defs.instance_status import machine
 
             return (
                 machine(instance, sensor=_BUYS, job="songstats_backfill", buys=True),
@@ -237,7 +237,7 @@ def _queue(connection: Connection, target: Target, vendor: Deployment, machine: 
     buying = health.buying(connection, operators_account=target.settings.backfill_account_id)
     budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
     alarm_hours = target.settings.silence_alarm_hours
-    found = silence.recordings_are_bought(buying, vendor, budget, machine, alarm_hours=alarm_hours)
+    found = stall_checks.recordings_are_bought(buying, vendor, budget, machine, alarm_hours=alarm_hours)
     oldest = "" if buying.oldest_waiting is None else f"; the oldest since {output.shown(buying.oldest_waiting)}"
     unpaid = buying.waiting - buying.payable
     owing = f"; {unpaid:,} of them wait for somebody with a card on file" if unpaid else ""
@@ -247,13 +247,13 @@ def _queue(connection: Connection, target: Target, vendor: Deployment, machine: 
 def _requests(connection: Connection, target: Target, machine: Machine) -> Line:
     alarm_hours = target.settings.silence_alarm_hours
     answering = health.answering(connection)
-    return _told("requests", silence.requests_are_answered(answering, machine, alarm_hours=alarm_hours))
+    return _told("requests", stall_checks.requests_are_answered(answering, machine, alarm_hours=alarm_hours))
 
 
 def _captures(connection: Connection, target: Target, machine: Machine) -> Line:
     """Also where none is open: the next one would meet the same pause."""
     capturing = health.capturing(connection)
-    found = silence.captures_are_made(capturing, machine, alarm_hours=target.settings.silence_alarm_hours)
+    found = stall_checks.captures_are_made(capturing, machine, alarm_hours=target.settings.silence_alarm_hours)
     told = _told("captures", found)
     more = []
     if found.passed and capturing.oldest is not None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from measurement_pipeline import deployment
+from measurement_pipeline import services
 from measurement_pipeline.backfill import vendor_status
-from measurement_pipeline.cli.diagnosis import Line, fail, ok, warn
+from measurement_pipeline.cli.checks import Line, fail, ok, warn
 from measurement_pipeline.settings import Kind, Settings
 
 _LONGEST_SECONDS = 8.0
@@ -15,7 +15,7 @@ def songstats(settings: Settings) -> Iterator[Line]:
     if settings.songstats_api_key is None:
         yield fail("Songstats key", "SONGSTATS_API_KEY is not set")
         return
-    found = vendor_status.ask(lambda: deployment.songstats_client(settings), seconds=_LONGEST_SECONDS)
+    found = vendor_status.ask(lambda: services.songstats_client(settings), seconds=_LONGEST_SECONDS)
     if found.key_works:
         counted = "unknown" if found.month.requests is None else f"{found.month.requests:,}"
         yield ok("Songstats key", f"taken (GET /status, no hit); requests that it counts this month: {counted}")
@@ -35,7 +35,7 @@ def stripe(settings: Settings, kind: Kind) -> Iterator[Line]:
         yield fail("Stripe key", "STRIPE_SECRET_KEY is not set")
         return
     # Imported when it is asked: a fifth of a second.
-    from measurement_pipeline.payments import key as stripe_key
+    from measurement_pipeline.vendors.stripe import api_key as stripe_key
 
     secret = settings.stripe_secret_key.get_secret_value()
     found = stripe_key.try_key(secret_key=secret, api_base=settings.stripe_api_base, timeout_seconds=_LONGEST_SECONDS)
@@ -55,7 +55,7 @@ def apify(settings: Settings) -> Iterator[Line]:
         yield ok("Apify token", "APIFY_TOKEN is not set: captures are not made")
         return
     # Imported when it is asked: the library takes half a second.
-    from measurement_pipeline.apify import check
+    from measurement_pipeline.vendors.apify import check
 
     token = settings.apify_token.get_secret_value()
     found = check.try_token(token, base_url=settings.apify_base_url, timeout_seconds=_LONGEST_SECONDS)
@@ -74,7 +74,7 @@ def spotify(settings: Settings) -> Iterator[Line]:
         words = "SPOTIFY_CLIENT_ID or SPOTIFY_CLIENT_SECRET is not set: tracks that are new stay unmapped"
         yield ok("Spotify client", words) if settings.apify_token is None else warn("Spotify client", words)
         return
-    from measurement_pipeline.spotify import check
+    from measurement_pipeline.vendors.spotify import check
 
     found = check.try_client(
         client_id,

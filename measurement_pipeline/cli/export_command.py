@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from measurement_pipeline.cli import names, output
-from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.target import database
-from measurement_pipeline.reports.export import ParquetMissingError, export
+from measurement_pipeline.analytics.export import ParquetMissingError, export
+from measurement_pipeline.cli import lookup, output
+from measurement_pipeline.cli.environment import database
+from measurement_pipeline.local.errors import RefusedError
 
 
 @click.command("export")
@@ -37,8 +37,8 @@ def command(
 ) -> None:
     """Write the daily series and the recordings of a catalogue to files. Files of the same names are replaced."""
     with database(state) as (_, connection):
-        of = None if account is None else names.account(connection, account)
-        found = names.catalog(connection, catalog, of=of)
+        of = None if account is None else lookup.account(connection, account)
+        found = lookup.catalog(connection, catalog, of=of)
         try:
             written = export(connection, found, directory=out or Path(f"export-{found}"), form=form)
         except ParquetMissingError as error:

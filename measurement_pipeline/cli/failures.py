@@ -1,16 +1,10 @@
 """Which failures of a command are foreseeable, and how each is told. Anything else keeps its traceback."""
 
-import click
-
-
-class RefusedError(click.ClickException):
-    """A command cannot do what it was asked; the message names the value and what was expected. Exit status 1."""
-
 
 def in_one_line(error: Exception) -> str | None:
     """What to tell a person of `error`; None where it is a defect of ours. Imported late: most commands never fail."""
+    from measurement_pipeline.local.embedded_postgres import EmbeddedServerError
     from measurement_pipeline.postgres.database import DatabaseError
-    from measurement_pipeline.postgres.embedded import EmbeddedServerError
     from measurement_pipeline.postgres.errors import is_transient
     from measurement_pipeline.postgres.migrate import (
         SchemaOutOfDateError,

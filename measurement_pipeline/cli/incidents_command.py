@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.target import database
+from measurement_pipeline.cli.environment import database
 from measurement_pipeline.postgres import incidents
 
 

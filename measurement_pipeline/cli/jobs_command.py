@@ -5,8 +5,8 @@ from uuid import UUID
 
 import click
 
-from measurement_pipeline.cli import names, output, progress, receipt
-from measurement_pipeline.cli.target import database
+from measurement_pipeline.cli import lookup, output, progress, receipt
+from measurement_pipeline.cli.environment import database
 from measurement_pipeline.postgres import measurement_jobs
 
 
@@ -23,7 +23,7 @@ def command(state: Path | None, *, job: UUID | None, account: str | None, limit:
             found = progress.show(connection, job)
             receipt.say(connection, found, eur_per_hit=target.settings.songstats_eur_per_hit, as_json=as_json)
             return
-        of = None if account is None else names.account(connection, account)
+        of = None if account is None else lookup.account(connection, account)
         requests = measurement_jobs.recent(connection, account=of, limit=limit)
     if as_json:
         output.as_json(requests)

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from measurement_pipeline import deployment
+from measurement_pipeline import services
 from measurement_pipeline.api import keys
-from measurement_pipeline.cli import names, output
-from measurement_pipeline.cli.failures import RefusedError
+from measurement_pipeline.cli import lookup, output
+from measurement_pipeline.cli.environment import database
 from measurement_pipeline.cli.groups import Group
-from measurement_pipeline.cli.target import database
+from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import api_keys, operator_acts
 
 
@@ -28,7 +28,7 @@ def command() -> None:
 
 
 @command.command("create")
-@names.account_option
+@lookup.account_option
 @click.option(
     "--name", required=True, callback=_not_blank, metavar="NAME", help="What the key is for. `keys list` shows it."
 )
@@ -44,8 +44,8 @@ def create(state: Path | None, *, account: str, name: str, expires: datetime | N
     """Create a key for an account and print it. It is stored nowhere, so copy it now."""
     key, prefix = keys.new_key()
     with database(state) as (target, connection), connection.transaction():
-        owner = names.account(connection, account)
-        secret = deployment.key_secret(target.settings, target.kind)
+        owner = lookup.account(connection, account)
+        secret = services.key_secret(target.settings, target.kind)
         until = None if expires is None else expires.replace(tzinfo=UTC)
         made = api_keys.add(
             connection,
@@ -76,7 +76,7 @@ def create(state: Path | None, *, account: str, name: str, expires: datetime | N
 def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
     """List every key by its prefix: its account, when it was last used, and whether it is valid."""
     with database(state) as (_, connection):
-        of = None if account is None else names.account(connection, account)
+        of = None if account is None else lookup.account(connection, account)
         found = api_keys.listed(connection, account=of)
     if as_json:
         output.as_json(found)

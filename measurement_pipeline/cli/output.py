@@ -17,10 +17,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from measurement_pipeline.domain.wording import utc
+from measurement_pipeline.domain.text import utc
 
 if TYPE_CHECKING:
-    from measurement_pipeline.cli.target import Target
+    from measurement_pipeline.cli.environment import Target
     from measurement_pipeline.postgres.songstats_ledger import Budget
 
 # Not a terminal: nothing is to be cut or folded at 80 columns.

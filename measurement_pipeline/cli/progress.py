@@ -12,9 +12,9 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.failures import RefusedError
 from measurement_pipeline.domain.measurement_job import Source, State
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
+from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import measurement_jobs, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.target import database
+from measurement_pipeline.cli.environment import database
 from measurement_pipeline.postgres import backfill_queue, songstats_ledger
 from measurement_pipeline.postgres.songstats_ledger import Deployment
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from measurement_pipeline.cli import output, sandbox_command
-from measurement_pipeline.cli.target import opened
-from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.cli.environment import opened
+from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import songstats_ledger
 
 _IN_WORDS = {
@@ -37,15 +37,15 @@ def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> N
     Recordings stored but never shown in the UI are left to that one.
     """
     # Imported here: half a second that no other command needs.
-    from measurement_pipeline import deployment
-    from measurement_pipeline.backfill import sweep
+    from measurement_pipeline import services
+    from measurement_pipeline.backfill import reclaim
 
     doubles = sandbox_command.at_port(sandbox_port, state)
     with opened(os.environ, state=state, doubles=doubles) as target:
-        pipeline = deployment.from_settings(target.settings)
+        pipeline = services.from_settings(target.settings)
         target.require()
         sandbox_command.require_running(target)
-        swept = sweep.sweep(pipeline.terms, pipeline.means)
+        swept = reclaim.sweep(pipeline.terms, pipeline.means)
         unpaid = intake.open_round(target.database_url, unpaid=True, limit=intake.MOST_UNPAID)
         taken = intake.take_in(
             target.database_url,

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from measurement_pipeline.cli import names, output
-from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.target import database
-from measurement_pipeline.reports.catalog import LISTED, gather
-from measurement_pipeline.reports.page import page
+from measurement_pipeline.analytics.catalog import LISTED, gather
+from measurement_pipeline.analytics.page import page
+from measurement_pipeline.cli import lookup, output
+from measurement_pipeline.cli.environment import database
+from measurement_pipeline.local.errors import RefusedError
 
 
 @click.command("report")
@@ -27,8 +27,8 @@ from measurement_pipeline.reports.page import page
 def command(state: Path | None, *, catalog: str, account: str | None, out: Path | None) -> None:
     """Write one HTML page with totals, run rates, top recordings, coverage, spend and caveats. It is one file."""
     with database(state) as (target, connection):
-        of = None if account is None else names.account(connection, account)
-        found = names.catalog(connection, catalog, of=of)
+        of = None if account is None else lookup.account(connection, account)
+        found = lookup.catalog(connection, catalog, of=of)
         facts = gather(connection, found, most=LISTED)
         if facts is None:
             raise RefusedError(f"the catalogue {catalog!r} holds no recording: import some with `catalog import`")

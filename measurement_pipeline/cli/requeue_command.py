@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from measurement_pipeline import deployment
-from measurement_pipeline.backfill import overrides
-from measurement_pipeline.cli import names, output
-from measurement_pipeline.cli.target import database
+from measurement_pipeline import services
+from measurement_pipeline.backfill import operator_actions
+from measurement_pipeline.cli import lookup, output
+from measurement_pipeline.cli.environment import database
 from measurement_pipeline.domain import isrc, spend
 from measurement_pipeline.domain.backfill_queue import Status
 from measurement_pipeline.domain.outcome import Outcome
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.backfill_queue import Row
 
@@ -87,19 +87,21 @@ def command(
         raise click.UsageError("--account says whose --catalog is meant: expected --catalog too")
     wanted = _isrcs(isrcs)
     with database(state) as (target, connection):
-        of = None if account is None else names.account(connection, account)
+        of = None if account is None else lookup.account(connection, account)
         chosen = backfill_queue.choose(
             connection,
             outcome=None if outcome is None else Outcome(outcome),
             suspect=suspect,
-            catalog=None if catalog is None else names.catalog(connection, catalog, of=of),
+            catalog=None if catalog is None else lookup.catalog(connection, catalog, of=of),
             isrcs=wanted or None,
             older_than_seconds=older_than,
         )
         others = [song for song in dict.fromkeys(wanted) if song not in chosen]
-        rules = deployment.terms(target.settings, target.database_url).rules
+        rules = services.terms(target.settings, target.database_url).rules
         rows = backfill_queue.rows(connection, others, rules) if others else {}
-        done = [] if estimate else overrides.requeue(connection, list(chosen), rebuy=rebuy, actor=getpass.getuser())
+        done = (
+            [] if estimate else operator_actions.requeue(connection, list(chosen), rebuy=rebuy, actor=getpass.getuser())
+        )
     left_alone = {song: _why_left_alone(rows.get(song)) for song in others}
     hits = sum(rebuy or was is not Outcome.MALFORMED for was in chosen.values())
     eur = spend.whole(hits, target.settings.songstats_eur_per_hit)

@@ -7,7 +7,7 @@ from measurement_pipeline.cli import catalog_command
 from measurement_pipeline.postgres import api_keys, payment_decisions
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.sandbox import SAMPLE_CSV, Sandbox
-from measurement_pipeline.sandbox.behaviour import Behaviour
+from measurement_pipeline.sandbox.scenarios import Behaviour
 
 WITH_CARD = UUID("00000000-0000-4000-8000-0000000000ca")
 WITHOUT_CARD = UUID("00000000-0000-4000-8000-000000000000")

@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 
 import click
 
-from measurement_pipeline.cli import output, presence
-from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.target import SANDBOX_PORT, Doubles, Target, home_of
+from measurement_pipeline.cli import output
+from measurement_pipeline.cli.environment import SANDBOX_PORT, Doubles, Target, home_of
+from measurement_pipeline.local import instance_lock
+from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import migrate, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.sandbox.behaviour import PLAIN, Behaviour
+from measurement_pipeline.sandbox.scenarios import PLAIN, Behaviour
 from measurement_pipeline.settings import Kind, Settings
 
 if TYPE_CHECKING:  # a web server of their own: commands that ask no vendor do not load it
@@ -32,7 +33,7 @@ port_option = click.option(
 
 def at_port(port: int | None, state: Path | None) -> Doubles:
     """The doubles on `port`; None: those of the `dev` that runs on `state`, or where they are unless somebody says otherwise."""
-    port = port or presence.doubles_port(home_of("sandbox", state)) or SANDBOX_PORT
+    port = port or instance_lock.doubles_port(home_of("sandbox", state)) or SANDBOX_PORT
     return Doubles.at(f"http://127.0.0.1:{port}", Behaviour())
 
 
@@ -81,7 +82,7 @@ def require_doubles(settings: Settings, kind: Kind) -> None:
     address = urlsplit(settings.songstats_base_url)
     if kind != "sandbox" or address.hostname not in {"127.0.0.1", "localhost", "::1"}:
         return
-    if not presence.listens(address.hostname, address.port or 80):
+    if not instance_lock.listens(address.hostname, address.port or 80):
         raise RefusedError(
             f"no doubles of the vendors listen at {settings.songstats_base_url}: start "
             "`measurement-pipeline dev` or `measurement-pipeline sandbox` first, or name their port with --sandbox-port"

@@ -8,12 +8,12 @@ from uuid import UUID
 
 import click
 
-from measurement_pipeline import deployment
-from measurement_pipeline.cli import names, output, spend_tables
-from measurement_pipeline.cli.target import database
+from measurement_pipeline import services
+from measurement_pipeline.cli import lookup, output, spend_tables
+from measurement_pipeline.cli.environment import database
 from measurement_pipeline.domain import spend as sums
 from measurement_pipeline.domain.spend import Calls
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
 from measurement_pipeline.intake.estimate import seconds_until_bought
 from measurement_pipeline.postgres import songstats_ledger, spend
 from measurement_pipeline.postgres.database import Connection
@@ -52,12 +52,12 @@ class Outlook:
 def command(state: Path | None, *, account: str | None, days: int, as_json: bool) -> None:
     """Show hits by cause and account in euros, what was wasted, the budget, and when the queue will be empty."""
     with database(state) as (target, connection):
-        of = None if account is None else names.known_account(connection, account)
+        of = None if account is None else lookup.known_account(connection, account)
         window = spend.since(connection, days=days)
         calls = spend.spent(connection, days=days, account=of)
         budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
         frees = spend.frees(connection)
-        queue = spend.to_buy(connection, deployment.terms(target.settings, target.database_url).rules)
+        queue = spend.to_buy(connection, services.terms(target.settings, target.database_url).rules)
         ahead = outlook(connection, queue, budget, pace=target.settings.songstats_requests_per_second, now=window[1])
         held = songstats_ledger.deployment(connection)
         if held.breaker == "open":

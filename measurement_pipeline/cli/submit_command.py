@@ -7,19 +7,20 @@ from uuid import UUID
 
 import click
 
-from measurement_pipeline.cli import names, output, presence, progress, receipt
-from measurement_pipeline.cli.failures import RefusedError
-from measurement_pipeline.cli.target import Target, database
+from measurement_pipeline.cli import lookup, output, progress, receipt
+from measurement_pipeline.cli.environment import Target, database
 from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.domain.measurement_job import MeasurementRequest, Refusal, Source, State, read_request
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
 from measurement_pipeline.intake import capture_estimate, estimate
+from measurement_pipeline.local import instance_lock
+from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import Connection
 
 
 @click.command("submit")
-@names.account_option
+@lookup.account_option
 @click.option(
     "--source",
     type=click.Choice([s.value for s in Source]),
@@ -71,10 +72,10 @@ def command(
     if only_estimate and wait:
         raise click.UsageError("--estimate enqueues nothing, so there is nothing to --wait for")
     with database(ctx.obj) as (target, connection):
-        owner = names.account(connection, account)
+        owner = lookup.account(connection, account)
         scope: dict[str, Any]
         if catalog:
-            scope = {"catalog_id": str(names.catalog(connection, catalog, of=owner))}
+            scope = {"catalog_id": str(lookup.catalog(connection, catalog, of=owner))}
         else:
             scope = {"isrcs": _several(isrcs)} if isrcs else {"album_ids": _several(albums)}
         # Intake would give the same answer a few seconds later.
@@ -86,7 +87,7 @@ def command(
             say = _say_capture_estimate if request.source is Source.CURRENT else _say_estimate
             say(connection, target, request, owner=owner, as_json=as_json)
             return
-        was_gone = presence.why_gone(target.home, "dev")
+        was_gone = instance_lock.why_gone(target.home, "dev")
         job = _submit(connection, account=owner, source=source, scope=scope, schedule=schedule)
         if not wait:
             if as_json:
@@ -102,7 +103,7 @@ def command(
                 job,
                 hits_allowed=target.settings.hits_allowed,
                 # Where it had ended before, Dagster may run without `dev`, elsewhere.
-                why_gone=lambda: None if was_gone else presence.why_gone(target.home, "dev"),
+                why_gone=lambda: None if was_gone else instance_lock.why_gone(target.home, "dev"),
             )
         except KeyboardInterrupt:
             click.echo(f"stopped waiting; request {job} goes on: `measurement-pipeline jobs {job}`", err=True)

@@ -9,6 +9,7 @@ from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
 from measurement_pipeline.defs.catalog_charts import ANALYTICS
 from measurement_pipeline.defs.failures import NOTHING_TO_CAPTURE, REFUSED_LAUNCH
+from measurement_pipeline.defs.instance_status import ASSET_JOB, covers, failure_line
 from measurement_pipeline.defs.interruptions import cancel, interruption, no_run_starts
 from measurement_pipeline.defs.jobs import (
     analytics_refresh,
@@ -17,10 +18,9 @@ from measurement_pipeline.defs.jobs import (
     play_count_capture,
     songstats_backfill,
 )
-from measurement_pipeline.defs.machine import ASSET_JOB, covers, failure_line
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import Alerts, MeasurementDatabase
-from measurement_pipeline.health import incidents, wording
+from measurement_pipeline.health import incidents, messages
 from measurement_pipeline.postgres.database import DatabaseError
 from measurement_pipeline.postgres.incidents import SAME_WITHIN_HOURS
 from measurement_pipeline.postgres.migrate import SchemaOutOfDateError, WrongDeploymentError
@@ -68,7 +68,7 @@ def run_failure_alert(
     except (DatabaseError, WrongDeploymentError, SchemaOutOfDateError):
         # Dagster will not come back to this failure, and the table cannot have it: told from here, or never.
         if alerts.post is not None and not _failed_so_before(context, job, line):
-            alerts.post(wording.about_failure(job, line, run=run.run_id))
+            alerts.post(messages.about_failure(job, line, run=run.run_id))
         raise
     if _any_later(instance, run, job, dg.DagsterRunStatus.SUCCESS):
         incidents.see_success(measurement_database.url, job)
@@ -126,6 +126,6 @@ def _failed_so_before(context: dg.RunFailureSensorContext, job: str, line: str) 
     earlier = context.instance.get_runs(failed, cursor=run.run_id, limit=_MOST_FAILURES)
     return any(
         _name(other) == job
-        and wording.key_of(job, failure_line(context.instance, other.run_id)) == wording.key_of(job, line)
+        and messages.key_of(job, failure_line(context.instance, other.run_id)) == messages.key_of(job, line)
         for other in earlier
     )

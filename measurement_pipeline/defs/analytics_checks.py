@@ -9,7 +9,7 @@ import dagster as dg
 
 from measurement_pipeline.defs.analytics import key_of
 from measurement_pipeline.defs.asset_checks import check
-from measurement_pipeline.health import answers
+from measurement_pipeline.health import analytics_checks
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres import analytics, views
 from measurement_pipeline.postgres.database import Connection
@@ -28,13 +28,13 @@ def views_are_of_this_version(_instance: dg.DagsterInstance, connection: Connect
         for row in analytics.dictionary(connection)
         if not (row["unit"] and row["meaning"] and row["source"])
     ]
-    return answers.views_are_of_this_version(views.stamped(connection), views.version(), undescribed)
+    return analytics_checks.views_are_of_this_version(views.stamped(connection), views.version(), undescribed)
 
 
 @check("No recording has a figure for a day that has not been.", key_of("latest_play_counts"), blocking=True)
 def no_day_is_to_come(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether a clock or a vendor is ahead."""
-    return answers.no_day_is_to_come(analytics.in_the_future(connection))
+    return analytics_checks.no_day_is_to_come(analytics.in_the_future(connection))
 
 
 @check(
@@ -44,7 +44,7 @@ def no_day_is_to_come(_instance: dg.DagsterInstance, connection: Connection, _re
 )
 def counts_do_not_fall(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether series fall."""
-    return answers.counts_do_not_fall(analytics.series_of_late(connection))
+    return analytics_checks.counts_do_not_fall(analytics.series_of_late(connection))
 
 
 @check(
@@ -54,7 +54,7 @@ def counts_do_not_fall(_instance: dg.DagsterInstance, connection: Connection, _r
 )
 def series_are_whole(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether series have gaps."""
-    return answers.series_are_whole(analytics.series_of_late(connection))
+    return analytics_checks.series_are_whole(analytics.series_of_late(connection))
 
 
 @check(
@@ -63,8 +63,10 @@ def series_are_whole(_instance: dg.DagsterInstance, connection: Connection, _res
 )
 def sources_agree(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether two sources tell of the same recording."""
-    both, apart = analytics.sources_apart(connection, share=answers.FAR_APART_SHARE, plays=answers.FAR_APART_PLAYS)
-    return answers.sources_agree(both, apart)
+    both, apart = analytics.sources_apart(
+        connection, share=analytics_checks.FAR_APART_SHARE, plays=analytics_checks.FAR_APART_PLAYS
+    )
+    return analytics_checks.sources_agree(both, apart)
 
 
 @check(
@@ -75,12 +77,12 @@ def sources_agree(_instance: dg.DagsterInstance, connection: Connection, _resour
 )
 def totals_add_up(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether the views agree with one another."""
-    return answers.totals_add_up(
+    return analytics_checks.totals_add_up(
         list(analytics.totals_apart(connection).values()), analytics.series_of_late(connection)
     )
 
 
-analytics_checks: list[dg.AssetChecksDefinition] = [
+analytics_asset_checks: list[dg.AssetChecksDefinition] = [
     views_are_of_this_version,
     no_day_is_to_come,
     counts_do_not_fall,

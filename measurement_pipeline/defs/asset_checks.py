@@ -12,12 +12,12 @@ from typing import Any
 import dagster as dg
 
 from measurement_pipeline.backfill import vendor_status
-from measurement_pipeline.defs.machine import machine
+from measurement_pipeline.defs.instance_status import machine
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.resources import alerts, backfill_config, own_database, songstats
 from measurement_pipeline.defs.stopping import stops_in_one_line
-from measurement_pipeline.health import incidents, reconciliation, silence, stock
+from measurement_pipeline.health import incidents, queue_checks, reconciliation, stall_checks
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres import health, songstats_ledger, spend
 from measurement_pipeline.postgres.audit import shown_and_stored
@@ -112,7 +112,7 @@ def result(finding: Finding) -> dg.AssetCheckResult:
 def recordings_are_bought(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> Finding:
     """Whether buying is silent."""
     terms = backfill_config(resources)
-    return silence.recordings_are_bought(
+    return stall_checks.recordings_are_bought(
         health.buying(connection, operators_account=terms.rules.operators_account),
         songstats_ledger.deployment(connection),
         songstats_ledger.budget(connection, hits_allowed=terms.hits_allowed),
@@ -127,7 +127,7 @@ def recordings_are_bought(instance: dg.DagsterInstance, connection: Connection, 
 )
 def requests_are_answered(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> Finding:
     """Whether intake is silent."""
-    return silence.requests_are_answered(
+    return stall_checks.requests_are_answered(
         health.answering(connection),
         machine(instance, sensor="measurement_job_sensor", job="measurement_job_intake", buys=False),
         alarm_hours=alerts(resources).silence_alarm_hours,
@@ -139,7 +139,7 @@ def requests_are_answered(instance: dg.DagsterInstance, connection: Connection, 
 )
 def none_was_given_up(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether rows wait for a person."""
-    return stock.none_was_given_up(health.given_up(connection))
+    return queue_checks.none_was_given_up(health.given_up(connection))
 
 
 @check(
@@ -151,14 +151,14 @@ def shown_is_stored(instance: dg.DagsterInstance, connection: Connection, _resou
     materialized = instance.get_materialized_partitions(SONGSTATS_HISTORY)
     breaches = shown_and_stored(connection, materialized, at_rest=False, grace_hours=_GRACE_HOURS)
     breaches += health.rows_against_measurements(connection)
-    return stock.shown_is_stored(breaches, materialized=len(materialized))
+    return queue_checks.shown_is_stored(breaches, materialized=len(materialized))
 
 
 @check("The recordings stored in the last day have a last count, a last day and a course that a play count can have.")
 def figures_are_in_range(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
     """Whether the latest figures are plausible."""
     latest = health.latest_series(connection)
-    return stock.figures_are_in_range(latest, stored=health.stored_of_late(connection))
+    return queue_checks.figures_are_in_range(latest, stored=health.stored_of_late(connection))
 
 
 @check(
@@ -167,7 +167,7 @@ def figures_are_in_range(_instance: dg.DagsterInstance, connection: Connection, 
 )
 def captures_are_made(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> Finding:
     """Whether capturing is silent."""
-    return silence.captures_are_made(
+    return stall_checks.captures_are_made(
         health.capturing(connection),
         machine(instance, sensor="playcount_snapshot_sensor", job="play_count_capture", buys=False),
         alarm_hours=alerts(resources).silence_alarm_hours,

@@ -6,21 +6,21 @@ from uuid import UUID
 
 import dagster as dg
 
-from measurement_pipeline.capture.conclusion import Kind
+from measurement_pipeline.capture.config import Captures
 from measurement_pipeline.capture.mapping import SPOTIFY
-from measurement_pipeline.capture.remap import map_again
+from measurement_pipeline.capture.outcome import Kind
+from measurement_pipeline.capture.retry_mapping import map_again
 from measurement_pipeline.capture.run import Ended, Launch, make_capture
 from measurement_pipeline.capture.series import start_due
-from measurement_pipeline.capture.terms import Captures
 from measurement_pipeline.defs import failures, resources, retry_policies, tags
+from measurement_pipeline.defs.heartbeat import beating
 from measurement_pipeline.defs.materializations import is_reported
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partition_status import show_as_before
 from measurement_pipeline.defs.partitions import register, snapshot_partitions
-from measurement_pipeline.defs.sign_of_life import beating
 from measurement_pipeline.defs.stopping import stops_in_one_line
 from measurement_pipeline.domain.capture import NO_CAPTURES
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import partition_keys, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import connect
 

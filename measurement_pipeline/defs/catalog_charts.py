@@ -9,15 +9,15 @@ from uuid import UUID
 
 import dagster as dg
 
+from measurement_pipeline.analytics import charts
+from measurement_pipeline.analytics.catalog import CatalogFacts, drawn, gather, version
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import catalog_partitions, register
 from measurement_pipeline.defs.resources import own_database
 from measurement_pipeline.defs.stopping import stops_in_one_line
-from measurement_pipeline.domain import wording
+from measurement_pipeline.domain import text
 from measurement_pipeline.postgres import analytics, partition_keys
 from measurement_pipeline.postgres.database import Connection, connect
-from measurement_pipeline.reports import charts
-from measurement_pipeline.reports.catalog import CatalogFacts, drawn, gather, version
 
 # The group of the analysts' assets, and what their keys begin with.
 ANALYTICS = "analytics"
@@ -75,7 +75,7 @@ def _tell(context: dg.AssetExecutionContext, connection: Connection, catalog: UU
         dg.AssetMaterialization(
             CATALOG_CHARTS,
             partition=key,
-            description=f"{facts.totals['catalog_name']}: {wording.number(facts.totals['play_count'])} plays",
+            description=f"{facts.totals['catalog_name']}: {text.number(facts.totals['play_count'])} plays",
             metadata=_metadata(facts),
         )
     )
@@ -105,7 +105,7 @@ def _cohort(facts: CatalogFacts) -> dict[str, dg.MetadataValue]:
     cohort = facts.cohort
     if cohort is None:
         return {"cohort": dg.MetadataValue.text("none: no recording with a current figure covers 28, 90 or 365 days")}
-    size = f"{wording.counted(cohort.recordings, 'recording')} that cover the last {cohort.days}"
+    size = f"{text.counted(cohort.recordings, 'recording')} that cover the last {cohort.days}"
     rates = {f"cohort: plays a year, by {days} days": _plays(a_year) for days, _, a_year in cohort.windows}
     return {"cohort": dg.MetadataValue.text(size), **rates}
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from measurement_pipeline.backfill.report import Kind, Summary
+from measurement_pipeline.backfill.results import Kind, Summary
 from measurement_pipeline.backfill.run import needs_rerun
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.retry_policies import MAX_RETRIES
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
 
 # How a launch fails that a person got wrong: the run's page tells them so, and nobody else is told.
 REFUSED_LAUNCH = "nothing was launched: "

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from measurement_pipeline.defs.analytics import analytics_assets
-from measurement_pipeline.defs.analytics_checks import analytics_checks
+from measurement_pipeline.defs.analytics_checks import analytics_asset_checks
 from measurement_pipeline.defs.asset_checks import health_checks as checks
 from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
 from measurement_pipeline.defs.assets import songstats_history
@@ -97,7 +97,7 @@ analytics_refresh = dg.define_asset_job(
     "analytics_refresh",
     # Without the charts: they are drawn with the totals, for all catalogues in one step.
     selection=dg.AssetSelection.assets(*analytics_assets).without_checks() - dg.AssetSelection.assets(catalog_charts)
-    | dg.AssetSelection.checks(*(key for check in analytics_checks for key in check.check_keys)),
+    | dg.AssetSelection.checks(*(key for check in analytics_asset_checks for key in check.check_keys)),
     description=(
         "Looks at the analysts' views after a drain: rows, columns, whether they can be believed, and the catalogues' charts. "
         "`drain_over_sensor` launches it. The views themselves are always up to date."

@@ -9,15 +9,15 @@ from uuid import uuid4
 import dagster as dg
 from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 
-from measurement_pipeline.backfill.report import Kind, Recording, Summary, sparkline
-from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.backfill.config import Terms
+from measurement_pipeline.backfill.results import Kind, Recording, Summary, sparkline
 from measurement_pipeline.defs import failures
 from measurement_pipeline.defs.partition_status import show_as_before
 from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.defs.storage import STORAGE_ERRORS
 from measurement_pipeline.domain.backfill_queue import Status
 from measurement_pipeline.domain.outcome import Outcome
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import connect
 

@@ -8,16 +8,16 @@ from uuid import UUID
 
 import dagster as dg
 
-from measurement_pipeline.backfill import sweep as backfill_sweep
+from measurement_pipeline.backfill import reclaim as backfill_sweep
 from measurement_pipeline.backfill.run import Coverage
 from measurement_pipeline.defs import captures, failures, materializations, resources, retry_policies, tags
+from measurement_pipeline.defs.heartbeat import beating
 from measurement_pipeline.defs.partitions import register_requested
 from measurement_pipeline.defs.progress import ProgressLog
-from measurement_pipeline.defs.sign_of_life import beating
 from measurement_pipeline.defs.stopping import stops_in_one_line
 from measurement_pipeline.domain.payment import Decision, ask_in_turn
-from measurement_pipeline.domain.wording import counted
-from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.domain.text import counted
+from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import backfill_queue, payment_decisions, run_heartbeats
 from measurement_pipeline.postgres.database import connect
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from uuid import UUID
 
+from measurement_pipeline.backfill.config import Terms
 from measurement_pipeline.backfill.run import Means
-from measurement_pipeline.backfill.terms import Terms
-from measurement_pipeline.capture.terms import Captures
+from measurement_pipeline.capture.config import Captures
 from measurement_pipeline.domain.payment import Decision
 
 

@@ -13,14 +13,14 @@ from uuid import UUID
 
 import dagster as dg
 
+from measurement_pipeline.backfill.config import Terms
 from measurement_pipeline.backfill.run import Means
-from measurement_pipeline.backfill.terms import Terms
-from measurement_pipeline.capture.terms import Captures
-from measurement_pipeline.capture.terms import Means as CaptureMeans
-from measurement_pipeline.capture.terms import Terms as CaptureTerms
+from measurement_pipeline.capture.config import Captures
+from measurement_pipeline.capture.config import Means as CaptureMeans
+from measurement_pipeline.capture.config import Terms as CaptureTerms
 from measurement_pipeline.defs.pipeline import Pipeline
 from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.songstats.client import SongstatsClient
+from measurement_pipeline.vendors.songstats.client import SongstatsClient
 
 
 class NotConfiguredError(dg.DagsterError):

@@ -6,22 +6,22 @@ from functools import partial
 
 import dagster as dg
 
-from measurement_pipeline.backfill import probe
+from measurement_pipeline.backfill import vendor_probe
 from measurement_pipeline.backfill.planning import Partitions, make_plan
 from measurement_pipeline.capture.run import APIFY
 from measurement_pipeline.defs import captures as capturing
 from measurement_pipeline.defs import resources, tags
 from measurement_pipeline.defs.alerts import run_failure_alert, run_success_sensor
-from measurement_pipeline.defs.drain_over import drain_over_sensor
+from measurement_pipeline.defs.analytics_refresh import drain_over_sensor
+from measurement_pipeline.defs.instance_status import ASSET_JOB, covers
 from measurement_pipeline.defs.jobs import measurement_job_intake, play_count_capture, songstats_backfill
-from measurement_pipeline.defs.machine import ASSET_JOB, covers
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import isrc_partitions, register, register_requested, snapshot_partitions
 from measurement_pipeline.domain.capture import NO_CAPTURES
-from measurement_pipeline.domain.wording import counted, utc
-from measurement_pipeline.intake.take_in import REQUESTS_A_RUN
+from measurement_pipeline.domain.text import counted, utc
+from measurement_pipeline.intake.process import REQUESTS_A_RUN
 from measurement_pipeline.postgres import measurement_jobs, partition_keys, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import connect
 
@@ -133,7 +133,7 @@ def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResul
 def vendor_probe_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """So that a drain goes on within a minute of the vendor's return, however long the pause was meant to be."""
     resources.own_database(context.resources)
-    ended = probe.end_guessed_pause(
+    ended = vendor_probe.end_guessed_pause(
         resources.backfill_config(context.resources), resources.backfill_means(context.resources)
     )
     return dg.SkipReason(ended or "no pause to end")

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from measurement_pipeline.domain import isrc
 from measurement_pipeline.domain.capture import Schedule
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
 
 
 class Source(StrEnum):

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from measurement_pipeline.domain.spend import VendorMonth
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
 
 QUIET = timedelta(hours=1)
 """No call may have been made or settled for so long: the vendor's count may lag behind its answers, but hardly for longer."""

@@ -6,11 +6,9 @@ It is written to the table first and told from there, so that a webhook that is 
 import time
 from collections.abc import Callable
 
-from measurement_pipeline.alerts.webhook import WebhookError
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.health.finding import Finding
-from measurement_pipeline.health.silence import Reason
-from measurement_pipeline.health.wording import (
+from measurement_pipeline.health.messages import (
     about_blockers,
     about_failure,
     about_finding,
@@ -18,9 +16,11 @@ from measurement_pipeline.health.wording import (
     message,
     waited_for_a_lock,
 )
+from measurement_pipeline.health.stall_checks import Reason
 from measurement_pipeline.postgres import incidents, sessions
 from measurement_pipeline.postgres.database import Connection, connect, within
 from measurement_pipeline.postgres.incidents import Incident, OpenIncident
+from measurement_pipeline.vendors.webhook import WebhookError
 
 _LONGEST_SECONDS = 10.0
 

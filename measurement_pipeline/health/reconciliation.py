@@ -9,7 +9,7 @@ from datetime import UTC
 from decimal import Decimal
 
 from measurement_pipeline.domain.spend import VendorMonth
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres.spend import Month
 

@@ -7,10 +7,11 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
@@ -51,6 +52,14 @@ def connect(url: str) -> Connection:
 
 
 Pool = ConnectionPool[Connection]
+
+
+def create_database(url: str, name: str) -> None:
+    """Create the database `name` on the server of `url`, unless it exists."""
+    # The second error is that of two processes that create it at the same moment.
+    exists = (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
+    with connect(url) as connection, suppress(*exists):
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
 
 
 def pool(url: str, *, size: int, patience_seconds: float) -> Pool:

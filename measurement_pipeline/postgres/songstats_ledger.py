@@ -23,7 +23,7 @@ from measurement_pipeline.domain.backfill_queue import (
 from measurement_pipeline.domain.outcome import Cause
 from measurement_pipeline.domain.payment import ALLOWED_SERVES
 from measurement_pipeline.domain.reconciliation import EAST, WEST, LedgerLook, MonthOfLedger
-from measurement_pipeline.domain.wording import utc
+from measurement_pipeline.domain.text import utc
 from measurement_pipeline.postgres.backfill_queue import Claim
 from measurement_pipeline.postgres.database import AsyncConnection, Connection
 from measurement_pipeline.postgres.sql import statements

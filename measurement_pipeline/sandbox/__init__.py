@@ -4,10 +4,10 @@ What the demo, a checkout without keys, and the tests run against. Knows nothing
 it is there to disagree with: it imports nothing from the rest of the project.
 """
 
-from measurement_pipeline.sandbox.behaviour import PLAIN, Behaviour, Role
 from measurement_pipeline.sandbox.catalogue import SAMPLE_CSV, Known, sample_catalogue
-from measurement_pipeline.sandbox.handle import Sandbox
+from measurement_pipeline.sandbox.client import Sandbox
 from measurement_pipeline.sandbox.memory import MemoryFileError
+from measurement_pipeline.sandbox.scenarios import PLAIN, Behaviour, Role
 from measurement_pipeline.sandbox.server import running, serve
 
 __all__ = [

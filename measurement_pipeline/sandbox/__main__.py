@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from measurement_pipeline.sandbox.behaviour import PLAIN, Behaviour
 from measurement_pipeline.sandbox.catalogue import read_catalogue, sample_catalogue
+from measurement_pipeline.sandbox.scenarios import PLAIN, Behaviour
 from measurement_pipeline.sandbox.server import serve
 
 

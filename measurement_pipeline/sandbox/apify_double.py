@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from measurement_pipeline.sandbox.apify_runs import ApifyRuns, Object, Run
-from measurement_pipeline.sandbox.behaviour import Behaviour
+from measurement_pipeline.sandbox.scenarios import Behaviour
 
 ACTOR = "beatanalytics~spotify-play-count-scraper"
 

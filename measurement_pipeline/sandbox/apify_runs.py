@@ -11,9 +11,9 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from measurement_pipeline.sandbox.behaviour import Behaviour
-from measurement_pipeline.sandbox.discography import Album, Discography
+from measurement_pipeline.sandbox.albums import Album, Discography
 from measurement_pipeline.sandbox.memory import Memory
+from measurement_pipeline.sandbox.scenarios import Behaviour
 
 Object = dict[str, Any]
 

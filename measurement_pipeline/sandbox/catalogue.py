@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from measurement_pipeline.sandbox.behaviour import Role
+from measurement_pipeline.sandbox.scenarios import Role
 
 SAMPLE_CSV = Path(__file__).with_name("sample_catalogue.csv")
 """Columns isrc, title, artist, album, release_date, play_count, spotify_album_id; play_count is empty for some."""

@@ -8,8 +8,8 @@ from datetime import date, timedelta
 from itertools import accumulate
 from random import Random
 
-from measurement_pipeline.sandbox.behaviour import Behaviour
 from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.scenarios import Behaviour
 
 GBUM72501895 = "GBUM72501895"
 """A recording whose history is known in part: its first and last days and their counts are real."""

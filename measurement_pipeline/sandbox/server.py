@@ -15,11 +15,11 @@ from pathlib import Path
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from measurement_pipeline.sandbox.behaviour import Behaviour, utc_now
 from measurement_pipeline.sandbox.catalogue import Known
-from measurement_pipeline.sandbox.front import Front
-from measurement_pipeline.sandbox.handle import Sandbox
+from measurement_pipeline.sandbox.client import Sandbox
+from measurement_pipeline.sandbox.control_app import Front
 from measurement_pipeline.sandbox.memory import Memory
+from measurement_pipeline.sandbox.scenarios import Behaviour, utc_now
 
 Clock = Callable[[], datetime]
 

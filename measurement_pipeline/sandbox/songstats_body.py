@@ -8,8 +8,8 @@ import json
 from datetime import date, timedelta
 from functools import lru_cache
 
-from measurement_pipeline.sandbox.behaviour import Behaviour, Role
 from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.scenarios import Behaviour, Role
 from measurement_pipeline.sandbox.series import GBUM72501895, history, scaled
 
 OTHER_METRICS = {

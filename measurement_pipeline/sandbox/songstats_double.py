@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from measurement_pipeline.sandbox.behaviour import Behaviour, Role
 from measurement_pipeline.sandbox.catalogue import Known
 from measurement_pipeline.sandbox.memory import Memory, Table
+from measurement_pipeline.sandbox.scenarios import Behaviour, Role
 from measurement_pipeline.sandbox.series import GBUM72501895
 from measurement_pipeline.sandbox.songstats_body import AGGREGATES, OTHER_METRICS, render
 

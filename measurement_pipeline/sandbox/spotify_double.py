@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from measurement_pipeline.sandbox.behaviour import Behaviour
-from measurement_pipeline.sandbox.discography import Album, AlbumTrack, Discography
+from measurement_pipeline.sandbox.albums import Album, AlbumTrack, Discography
+from measurement_pipeline.sandbox.scenarios import Behaviour
 
 Object = dict[str, object]
 Handler = Callable[[Request], Awaitable[Response]]

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from measurement_pipeline.sandbox.behaviour import Behaviour
 from measurement_pipeline.sandbox.memory import Memory
+from measurement_pipeline.sandbox.scenarios import Behaviour
 from measurement_pipeline.sandbox.stripe_objects import (
     PAYMENT_METHOD_TYPES,
     Object,

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 
-from measurement_pipeline.sandbox.behaviour import Behaviour
 from measurement_pipeline.sandbox.memory import Memory
+from measurement_pipeline.sandbox.scenarios import Behaviour
 
 Object = dict[str, Any]
 SESSION_LIFE = timedelta(hours=24)

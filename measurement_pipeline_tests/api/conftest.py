@@ -12,10 +12,10 @@ import httpx
 import pytest
 import uvicorn
 
-from measurement_pipeline import deployment
+from measurement_pipeline import services
 from measurement_pipeline.api import keys
 from measurement_pipeline.api.app import application
-from measurement_pipeline.api.desk import FrontDesk
+from measurement_pipeline.api.config import FrontDesk
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import Sandbox
@@ -101,7 +101,7 @@ def desk_of_api(database_url: str, sandbox: Sandbox) -> FrontDesk:
             "API_REQUESTS_PER_MINUTE": "0",
         }
     )
-    return replace(deployment.front_desk(settings), answer_within_seconds=60.0, read_within_seconds=60.0)
+    return replace(services.front_desk(settings), answer_within_seconds=60.0, read_within_seconds=60.0)
 
 
 Open = Callable[..., Front]

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from measurement_pipeline.api import keys
 from measurement_pipeline.api.auth import EXPECTED, NO_TOKENS, NOT_GOOD
 from measurement_pipeline.api.bearer import BadTokenError, Bearer, KeysAwayError
-from measurement_pipeline.api.desk import BearerTerms
+from measurement_pipeline.api.config import BearerTerms
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Front, Open

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from measurement_pipeline.intake.take_in import ask_about_payment, open_round, take_in
+from measurement_pipeline.intake.process import ask_about_payment, open_round, take_in
 from measurement_pipeline_tests.api.conftest import JOBS, Front
 from measurement_pipeline_tests.intake.conftest import isrcs
 

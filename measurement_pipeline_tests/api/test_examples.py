@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from measurement_pipeline.api.described import MEANING
+from measurement_pipeline.api.openapi import MEANING
 from measurement_pipeline_tests.api.conftest import Front
 from measurement_pipeline_tests.intake.conftest import isrcs
 

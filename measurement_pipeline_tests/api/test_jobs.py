@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from psycopg import sql
 
-from measurement_pipeline.api import accept
+from measurement_pipeline.api import submit
 from measurement_pipeline.api.jobs import TAKEN_BACK
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import (
@@ -21,7 +21,7 @@ from measurement_pipeline.domain.measurement_job import (
     UNKNOWN_CATALOG,
 )
 from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.intake.take_in import ask_about_payment, open_round, take_in
+from measurement_pipeline.intake.process import ask_about_payment, open_round, take_in
 from measurement_pipeline.postgres import conninfo, measurement_jobs, snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Front, Open
@@ -222,7 +222,7 @@ def test_another_body_with_the_same_key_is_a_409_and_another_accounts_same_key_i
     client, other = front.client(), front.client()
     job = client.ask({"isrcs": isrcs(2)}, key="k").json()["id"]
     answer = client.ask({"isrcs": isrcs(1)}, key="k")
-    assert (answer.status_code, answer.json()["error"], answer.json()["id"]) == (409, accept.OTHER_BODY, job)
+    assert (answer.status_code, answer.json()["error"], answer.json()["id"]) == (409, submit.OTHER_BODY, job)
     assert other.ask({"isrcs": isrcs(1)}, key="k").status_code == 202
 
 

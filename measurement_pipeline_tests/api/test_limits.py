@@ -9,9 +9,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from measurement_pipeline.api.errors import DATABASE_AWAY, TOO_LONG
 from measurement_pipeline.api.jobs import AT_WORK
 from measurement_pipeline.api.limits import Allowance
-from measurement_pipeline.api.problems import DATABASE_AWAY, TOO_LONG
 from measurement_pipeline.domain.measurement_job import MAX_REQUEST_BYTES
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.postgres.database import connect

@@ -3,7 +3,7 @@
 import pytest
 from psycopg import sql
 
-from measurement_pipeline.api.problems import DATABASE_AWAY
+from measurement_pipeline.api.errors import DATABASE_AWAY
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Client, Front
 from measurement_pipeline_tests.workbench import isrcs

@@ -15,7 +15,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from measurement_pipeline.api.problems import TOO_LONG
+from measurement_pipeline.api.errors import TOO_LONG
 from measurement_pipeline.api.reads import NO_PERIOD
 from measurement_pipeline.api.totals import KeptTotals
 from measurement_pipeline.postgres import reads, snapshots, views

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from measurement_pipeline.backfill import probe, vendor_status
+from measurement_pipeline.backfill import vendor_probe, vendor_status
 from measurement_pipeline.postgres import songstats_ledger
 from measurement_pipeline.postgres.database import Line
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY, STATUS
@@ -141,7 +141,7 @@ def test_a_refused_key_stays_refused_while_something_else_answers_for_songstats(
     bench.cover(isrcs(1))
     assert state(bench)["breaker"] == "open"
     bench.sandbox.faults(STATUS, foreign="portal")
-    assert probe.close_key_breaker(bench.terms, bench.means) == "Songstats could not be asked"
+    assert vendor_probe.close_key_breaker(bench.terms, bench.means) == "Songstats could not be asked"
     assert state(bench)["breaker"] == "open"
 
 

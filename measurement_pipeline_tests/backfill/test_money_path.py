@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from measurement_pipeline.backfill.report import Kind
+from measurement_pipeline.backfill.results import Kind
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.domain.payment import Verdict
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
+from measurement_pipeline.backfill.reclaim import sweep
 from measurement_pipeline.backfill.reconcile import reconcile
-from measurement_pipeline.backfill.sweep import sweep
 from measurement_pipeline.domain.spend import by_cause
 from measurement_pipeline.postgres import songstats_ledger, spend
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.songstats.client import SongstatsClient
+from measurement_pipeline.vendors.songstats.client import SongstatsClient
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 HISTORY = "/enterprise/v1/tracks/historic_stats"

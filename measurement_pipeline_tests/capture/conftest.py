@@ -8,18 +8,18 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.apify.client import ApifyActor
+from measurement_pipeline.capture.config import Captures, Means, Terms
 from measurement_pipeline.capture.run import Ended, Launch, make_capture
-from measurement_pipeline.capture.terms import Captures, Means, Terms
 from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
 from measurement_pipeline.sandbox import Sandbox, running
+from measurement_pipeline.sandbox.albums import album_id, track_id
 from measurement_pipeline.sandbox.catalogue import Known
-from measurement_pipeline.sandbox.discography import album_id, track_id
-from measurement_pipeline.spotify.client import SpotifyClient
+from measurement_pipeline.vendors.apify.client import ApifyActor
+from measurement_pipeline.vendors.spotify.client import SpotifyClient
 from measurement_pipeline_tests.faults.waiting import until
 
 ARTIST = "The Sandbox Players"

@@ -7,14 +7,14 @@ from decimal import Decimal
 
 import pytest
 
-from measurement_pipeline.apify.client import ApifyActor
-from measurement_pipeline.capture.conclusion import Kind
-from measurement_pipeline.capture.remap import map_again
+from measurement_pipeline.capture.outcome import Kind
+from measurement_pipeline.capture.retry_mapping import map_again
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
 from measurement_pipeline.health import incidents
 from measurement_pipeline.postgres import apify_runs, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.sandbox.behaviour import PLAIN
+from measurement_pipeline.sandbox.scenarios import PLAIN
+from measurement_pipeline.vendors.apify.client import ApifyActor
 from measurement_pipeline_tests.capture.conftest import Studio, album, isrcs, track
 
 STARTS = "/v2/act*/*/runs"

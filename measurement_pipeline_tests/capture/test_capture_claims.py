@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from measurement_pipeline.apify.client import ActorRun, ApifyActor
-from measurement_pipeline.capture.conclusion import Kind
+from measurement_pipeline.capture.config import Captures
+from measurement_pipeline.capture.outcome import Kind
 from measurement_pipeline.capture.series import start_due
-from measurement_pipeline.capture.terms import Captures
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK, Schedule
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.vendors.apify.client import ActorRun, ApifyActor
 from measurement_pipeline_tests.capture.conftest import Studio, isrcs
 
 INPUTS = "/v2/key-value-stores/*/records/INPUT"

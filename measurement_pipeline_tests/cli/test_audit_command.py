@@ -5,8 +5,8 @@ import json
 import dagster as dg
 import pytest
 
-from measurement_pipeline.cli.dagster_processes import INSTANCE
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.local.dagster_processes import INSTANCE
 from measurement_pipeline.postgres.audit import SAYS
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline_tests.defs.conftest import dagster_template, instance  # noqa: F401 - fixtures

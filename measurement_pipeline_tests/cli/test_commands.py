@@ -12,11 +12,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.cli import presence, progress
-from measurement_pipeline.cli.services import free_port
+from measurement_pipeline.cli import progress
 from measurement_pipeline.domain.payment import Decision, Verdict
 from measurement_pipeline.health import incidents
-from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.intake import process as intake
+from measurement_pipeline.local import instance_lock
+from measurement_pipeline.local.supervisor import free_port
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseError, connect
 from measurement_pipeline_tests.cli.conftest import told
@@ -330,8 +331,8 @@ def test_waiting_reports_once_that_dev_ended_and_goes_on_waiting(bench, connecti
         until(lambda: "`measurement-pipeline dev` was stopped 2" in said.getvalue())
         answer_requests(database_url, decision=Decision(Verdict.DENIED, "No card."))
 
-    with presence.alone(tmp_path, "dev"):
-        assert presence.why_gone(tmp_path, "dev") is None
+    with instance_lock.alone(tmp_path, "dev"):
+        assert instance_lock.why_gone(tmp_path, "dev") is None
     intake_thread = Thread(target=answer)
     with contextlib.redirect_stderr(said):
         intake_thread.start()
@@ -340,7 +341,7 @@ def test_waiting_reports_once_that_dev_ended_and_goes_on_waiting(bench, connecti
             job,
             hits_allowed=1,
             # It runs at the first look, and has ended at the second.
-            why_gone=lambda: presence.why_gone(tmp_path, "dev") if ended.is_set() else ended.set(),
+            why_gone=lambda: instance_lock.why_gone(tmp_path, "dev") if ended.is_set() else ended.set(),
             poll_seconds=0.01,
             hold_seconds=0.02,
         )
@@ -353,9 +354,9 @@ def test_a_dev_that_was_killed_is_known_by_the_port_that_it_left(tmp_path):
     (tmp_path / "dev.lock").write_text(
         json.dumps({"doubles_port": free_port(), "api_url": f"http://127.0.0.1:{free_port()}"})
     )
-    assert presence.why_gone(tmp_path, "dev") == "was killed"
+    assert instance_lock.why_gone(tmp_path, "dev") == "was killed"
     (tmp_path / "dev.lock").unlink()
-    assert presence.why_gone(tmp_path, "dev") is None
+    assert instance_lock.why_gone(tmp_path, "dev") is None
 
 
 @pytest.mark.parametrize("moment", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"])

@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from measurement_pipeline.capture.conclusion import Kind
+from measurement_pipeline.capture.outcome import Kind
 from measurement_pipeline.domain.measurement_job import NO_ALBUM_KNOWN
-from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import measurement_jobs, snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.capture.conftest import Studio, isrcs, studio_of

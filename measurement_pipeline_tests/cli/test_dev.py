@@ -17,7 +17,7 @@ import pytest
 
 from measurement_pipeline.cli import sample_accounts
 from measurement_pipeline.cli.sandbox_command import at_port
-from measurement_pipeline.cli.services import answers, free_port
+from measurement_pipeline.local.supervisor import answers, free_port
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.cli.conftest import Run
 from measurement_pipeline_tests.faults.waiting import until

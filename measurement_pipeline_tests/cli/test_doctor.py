@@ -19,14 +19,14 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 from psycopg import sql
 
-from measurement_pipeline.cli.dagster_processes import INSTANCE
-from measurement_pipeline.cli.diagnosis import Verdict, ask, fail, ok, report_causes_once
-from measurement_pipeline.cli.presence import alone
-from measurement_pipeline.cli.services import free_port
-from measurement_pipeline.cli.target import opened
+from measurement_pipeline.cli.checks import Verdict, ask, fail, ok, report_causes_once
+from measurement_pipeline.cli.environment import opened
 from measurement_pipeline.defs.sensors import sensors
 from measurement_pipeline.health import incidents
 from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.local.dagster_processes import INSTANCE
+from measurement_pipeline.local.instance_lock import alone
+from measurement_pipeline.local.supervisor import free_port
 from measurement_pipeline.postgres import conninfo, migrate, server_settings, snapshots
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import connect

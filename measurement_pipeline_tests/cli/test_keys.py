@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from measurement_pipeline import deployment
+from measurement_pipeline import services
 from measurement_pipeline.api import keys as form
 from measurement_pipeline.cli import sample_accounts
-from measurement_pipeline.cli.services import answers, free_port
+from measurement_pipeline.local.supervisor import answers, free_port
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline_tests.cli.conftest import SETTINGS, Run, told
@@ -28,7 +28,7 @@ def test_a_key_is_printed_once_and_found_by_how_it_begins(run: Run, connection: 
     assert made["prefix"] == form.prefix_of(made["key"])
     found = api_keys.find(connection, made["prefix"])
     assert found is not None
-    assert form.is_key(made["key"], found.digest, secret=deployment.SANDBOX_KEY_SECRET)
+    assert form.is_key(made["key"], found.digest, secret=services.SANDBOX_KEY_SECRET)
     (listed,) = told(run("keys", "list", "--json"))
     assert (listed["name"], listed["account"], listed["prefix"]) == ("nightly", ACCOUNT, made["prefix"])
     assert listed["expires_at"].startswith("2199-01-01")
@@ -53,7 +53,7 @@ def test_a_key_without_a_name_is_wrong_usage(run: Run, name: str):
 def test_a_sandboxs_own_key_is_ready_until_it_is_revoked_or_digested_with_another_secret(
     run: Run, connection: Connection
 ):
-    secret = deployment.SANDBOX_KEY_SECRET
+    secret = services.SANDBOX_KEY_SECRET
     assert sample_accounts.key(connection, secret) == sample_accounts.API_KEY
     assert sample_accounts.key(connection, f"not {secret}") is None
     assert run("keys", "revoke", form.prefix_of(sample_accounts.API_KEY)).exit_code == 0

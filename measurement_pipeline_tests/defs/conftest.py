@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
-from measurement_pipeline import deployment
+from measurement_pipeline import services
 from measurement_pipeline.defs import analytics_checks, asset_checks, assets, jobs, schedules, sensors, tags
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.partitions import isrc_partitions
@@ -181,7 +181,7 @@ def stage(instance: dg.DagsterInstance, bench: Workbench, sandbox: Sandbox) -> S
             "SPOTIFY_ACCOUNTS_BASE": sandbox.spotify_url,
         }
     )
-    pipeline = deployment.from_settings(settings)
+    pipeline = services.from_settings(settings)
     sandbox.card(str(bench.account))
     return Stage(instance, definitions(pipeline), pipeline, bench)
 
@@ -189,7 +189,7 @@ def stage(instance: dg.DagsterInstance, bench: Workbench, sandbox: Sandbox) -> S
 def definitions(pipeline: Pipeline) -> dg.Definitions:
     return dg.Definitions(
         assets=assets.assets,
-        asset_checks=[*asset_checks.asset_checks, *analytics_checks.analytics_checks],
+        asset_checks=[*asset_checks.asset_checks, *analytics_checks.analytics_asset_checks],
         jobs=jobs.jobs,
         sensors=sensors.sensors,
         schedules=schedules.schedules,

@@ -14,15 +14,15 @@ from dagster._utils import get_run_crash_explanation
 from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy import text
 
-from measurement_pipeline.alerts.webhook import Webhook
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.asset_checks import health_checks, ledger_matches_vendor
-from measurement_pipeline.defs.machine import failure_line
+from measurement_pipeline.defs.instance_status import failure_line
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import resource_definitions
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import migrate
+from measurement_pipeline.vendors.webhook import Webhook
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.defs.test_captures import capture

@@ -15,12 +15,12 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 from dagster_graphql.test.utils import execute_dagster_graphql
 
-from measurement_pipeline.alerts.webhook import Webhook
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.asset_checks import asset_checks, check, health_checks, pipeline_health
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.vendors.webhook import Webhook
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.defs.test_sensors import started_event

@@ -9,14 +9,14 @@ from uuid import UUID, uuid4
 import dagster as dg
 import pytest
 
-from measurement_pipeline.apify.client import ActorRun, ApifyActor
-from measurement_pipeline.capture.conclusion import Kind
+from measurement_pipeline.capture.outcome import Kind
 from measurement_pipeline.capture.run import Ended, make_capture
 from measurement_pipeline.defs.captures import POOL
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK, Schedule
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.snapshots import Opened, Wanted
+from measurement_pipeline.vendors.apify.client import ActorRun, ApifyActor
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.defs.conftest import Stage, definitions, pooled
 from measurement_pipeline_tests.defs.test_captures import asked, capture, release, told

@@ -17,8 +17,8 @@ from measurement_pipeline.defs.partitions import snapshot_partitions
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
 from measurement_pipeline.postgres import partition_keys
 from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline.sandbox.catalogue import Known
-from measurement_pipeline.sandbox.discography import album_id
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.workbench import isrcs
 

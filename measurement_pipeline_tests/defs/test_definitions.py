@@ -8,12 +8,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from measurement_pipeline import deployment
+from measurement_pipeline import services
 from measurement_pipeline.defs import asset_checks, sensors
 from measurement_pipeline.defs.asset_checks import PIPELINE_HEALTH
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
+from measurement_pipeline.defs.instance_status import failure_line
 from measurement_pipeline.defs.jobs import measurement_job_intake
-from measurement_pipeline.defs.machine import failure_line
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import NotConfiguredError, resource_definitions
 from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN, RECORDINGS_A_RUN
@@ -241,7 +241,7 @@ def test_the_dictionary_is_downstream_of_nothing(definitions: dg.Definitions):
 
 @pytest.fixture
 def without_stripe(instance: dg.DagsterInstance) -> Callable[[], Any]:
-    return deployment.pipeline_at_launch({"DATABASE_URL": "postgresql://x/x", "SONGSTATS_API_KEY": "key"})
+    return services.pipeline_at_launch({"DATABASE_URL": "postgresql://x/x", "SONGSTATS_API_KEY": "key"})
 
 
 def test_a_run_without_a_key_fails_in_one_line_that_names_it(

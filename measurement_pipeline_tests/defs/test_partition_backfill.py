@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from measurement_pipeline.cli.dagster_processes import INSTANCE
+from measurement_pipeline.local.dagster_processes import INSTANCE
 from measurement_pipeline.sandbox import Sandbox
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.conftest import Server

@@ -11,7 +11,7 @@ import pytest
 
 from measurement_pipeline.defs.interruptions import interruption
 from measurement_pipeline.defs.stopping import ASKED_TO_END, CANCELLED
-from measurement_pipeline.domain.wording import counted
+from measurement_pipeline.domain.text import counted
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import Gate, isrcs

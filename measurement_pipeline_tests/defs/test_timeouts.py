@@ -7,23 +7,21 @@ from typing import Any
 import pytest
 import yaml
 
-from measurement_pipeline import deployment
-from measurement_pipeline.backfill.terms import Terms
-from measurement_pipeline.capture.terms import Terms as CaptureTerms
+from measurement_pipeline import services
+from measurement_pipeline.backfill.config import Terms
+from measurement_pipeline.capture.config import Terms as CaptureTerms
 from measurement_pipeline.defs.retry_policies import MAX_RETRIES
 from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN
 from measurement_pipeline.settings import Settings
 
-INSTANCE: dict[str, Any] = yaml.safe_load(
-    (Path(deployment.__file__).parent / "dagster.yaml").read_text(encoding="utf-8")
-)
+INSTANCE: dict[str, Any] = yaml.safe_load((Path(services.__file__).parent / "dagster.yaml").read_text(encoding="utf-8"))
 MONITORING = INSTANCE["run_monitoring"]
 SETTINGS = Settings.read({})
 
 
 @pytest.fixture(scope="module")
 def terms() -> Terms:
-    return deployment.terms(SETTINGS, "")
+    return services.terms(SETTINGS, "")
 
 
 def test_a_run_that_is_put_back_on_the_queue_for_a_code_server_is_not_ended_by_the_start_timeout():

@@ -103,7 +103,7 @@ def _run(orders: Orders) -> dict[str, Any]:
 
 def _intake(orders: Orders, *, unpaid: bool = False) -> dict[str, Any]:
     from measurement_pipeline.domain.payment import Decision, Verdict
-    from measurement_pipeline.intake import take_in as intake
+    from measurement_pipeline.intake import process as intake
     from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 
     def decide(account: Any) -> Decision:
@@ -121,7 +121,7 @@ def _unpaid_intake(orders: Orders) -> dict[str, Any]:
 
 
 def _sweep(orders: Orders) -> dict[str, Any]:
-    from measurement_pipeline.backfill.sweep import sweep
+    from measurement_pipeline.backfill.reclaim import sweep
 
     bench = _bench(orders)
     swept = sweep(bench.terms, bench.means)
@@ -131,7 +131,7 @@ def _sweep(orders: Orders) -> dict[str, Any]:
 def _capture(orders: Orders) -> dict[str, Any]:
     from uuid import UUID
 
-    from measurement_pipeline.defs.sign_of_life import beating
+    from measurement_pipeline.defs.heartbeat import beating
     from measurement_pipeline.postgres import run_heartbeats
     from measurement_pipeline.postgres.database import connect
     from measurement_pipeline.sandbox import Sandbox

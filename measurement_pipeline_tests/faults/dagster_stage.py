@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from measurement_pipeline import deployment
+from measurement_pipeline import services
 from measurement_pipeline.sandbox import Sandbox
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.defs.conftest import Stage, definitions, open_instance, pooled
@@ -16,7 +16,7 @@ from measurement_pipeline_tests.workbench import workbench
 def stage(orders: Orders) -> Iterator[Stage]:
     """The instance whose storage is at `dagster_url`, with the pipeline that `orders` are for."""
     bench = workbench(orders.database_url, Sandbox(orders.sandbox_url))
-    pipeline = deployment.from_settings(
+    pipeline = services.from_settings(
         Settings.read(
             {
                 "DATABASE_URL": orders.database_url,

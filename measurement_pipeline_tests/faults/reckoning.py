@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.songstats.answer import Answer
-from measurement_pipeline.songstats.historic_stats import judge
+from measurement_pipeline.vendors.songstats.historic_stats import judge
+from measurement_pipeline.vendors.songstats.response import Answer
 from measurement_pipeline_tests.workbench import Workbench
 
 HISTORY = "/enterprise/v1/tracks/historic_stats"

@@ -19,9 +19,9 @@ from uuid import UUID, uuid4
 
 import psutil
 
-from measurement_pipeline.cli import services
-from measurement_pipeline.cli.dagster_processes import DagsterProcesses
-from measurement_pipeline.cli.target import Doubles, Target, opened, prepare_dagster, server_kept_up
+from measurement_pipeline.cli.environment import Doubles, Target, opened, prepare_dagster, server_kept_up
+from measurement_pipeline.local import supervisor
+from measurement_pipeline.local.dagster_processes import DagsterProcesses
 from measurement_pipeline.postgres import measurement_jobs, migrate
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
@@ -39,7 +39,7 @@ CLAIM_TIMEOUT_SECONDS = 4.0
 MAX_ATTEMPTS = 20
 
 # Whatever dies is started again within a second, however often it has died: here it is killed on purpose.
-_PATIENCE = services.Patience(deaths_allowed=1_000, first_wait_seconds=0.2, longest_wait_seconds=1.0)
+_PATIENCE = supervisor.Patience(deaths_allowed=1_000, first_wait_seconds=0.2, longest_wait_seconds=1.0)
 
 _ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 _UNSETTLED = """
@@ -60,7 +60,7 @@ class Stage:
 
     target: Target
     sandbox: Sandbox
-    supervisor: services.Supervisor
+    running: supervisor.Supervisor
     dagster: DagsterProcesses
     keep_server_up: Callable[[], None]
     account: UUID
@@ -76,7 +76,7 @@ class Stage:
     def tend(self) -> None:
         """What `dev` does every half second: start again what has died."""
         self.keep_server_up()
-        self.supervisor.check()
+        self.running.check()
 
     def ask_for(self, songs: Sequence[str]) -> UUID:
         """Insert a request, as a client does."""
@@ -113,7 +113,7 @@ class Stage:
                 return int((self.target.home / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0])
             except (FileNotFoundError, IndexError, ValueError):
                 return None
-        return self.supervisor.pid(victim)
+        return self.running.pid(victim)
 
     # --- doing ---------------------------------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ def stage(*, latency_seconds: float = 0.08, **settings: str) -> Iterator[Stage]:
         **settings,
     }
     with ExitStack() as stack:
-        stack.enter_context(services.interruptible())
+        stack.enter_context(supervisor.interruptible())
         # Not pytest's own: each start of pytest shuts its parent to the user that PostgreSQL runs as below root.
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="mp_stage", ignore_cleanup_errors=True)))
         sandbox = stack.enter_context(running(behaviour=replace(PLAIN, latency=latency_seconds)))
@@ -217,8 +217,8 @@ def stage(*, latency_seconds: float = 0.08, **settings: str) -> Iterator[Stage]:
             ensure_account(connection, account)
         keep_server_up = stack.enter_context(server_kept_up(target))
         its_services = [dagster.code_server(), dagster.daemon()]
-        supervisor = stack.enter_context(services.supervised(its_services, stop_seconds=20, patience=_PATIENCE))
-        yield Stage(target, sandbox, supervisor, dagster, keep_server_up, account)
+        processes = stack.enter_context(supervisor.supervised(its_services, stop_seconds=20, patience=_PATIENCE))
+        yield Stage(target, sandbox, processes, dagster, keep_server_up, account)
 
 
 def everything_is_stored_and_accounted_for(processes: Stage, songs: Sequence[str]) -> Counter[str]:

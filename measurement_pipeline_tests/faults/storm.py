@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-from measurement_pipeline.backfill import overrides
+from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.backfill.planning import Partitions, Planned, make_plan
 from measurement_pipeline.backfill.run import Coverage
 from measurement_pipeline.postgres.database import connect
@@ -71,12 +71,12 @@ def clears_up(bench: Workbench, songs: Sequence[str]) -> None:
     """The vendor is well, and a person does what is a person's: everything must end stored."""
     bench.sandbox.clear_faults()
     with connect(bench.database_url) as connection:
-        overrides.close_breaker(connection, actor="a test")
+        operator_actions.close_breaker(connection, actor="a test")
     time_passes(bench)
     drain(bench, songs, runs=12)
     unsold = [row["song"] for row in bench.sql("select song from songstats_backfill_queue where outcome <> 'stored'")]
     with connect(bench.database_url) as connection:
-        overrides.requeue(connection, unsold, rebuy=True, actor="a test")
+        operator_actions.requeue(connection, unsold, rebuy=True, actor="a test")
     if unsold:
         drain(bench, songs, runs=12)
     assert bench.statuses() == {"stored": len(songs)}

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from measurement_pipeline.backfill import overrides
+from measurement_pipeline.backfill import operator_actions
+from measurement_pipeline.backfill.reclaim import sweep
 from measurement_pipeline.backfill.run import Means
-from measurement_pipeline.backfill.sweep import sweep
 from measurement_pipeline.domain.outcome import Outcome
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import connect
@@ -81,9 +81,9 @@ def a_person_puts_it_right(bench: Workbench, songs: list[str], *, outcome: Outco
     """
     bench.sandbox.clear_faults()
     with connect(bench.database_url) as connection:
-        assert overrides.close_breaker(connection, actor="a test") == ["breaker closed"]
+        assert operator_actions.close_breaker(connection, actor="a test") == ["breaker closed"]
         chosen = list(backfill_queue.choose(connection, suspect=outcome is None, outcome=outcome))
-        assert sorted(overrides.requeue(connection, chosen, rebuy=True, actor="a test")) == chosen
+        assert sorted(operator_actions.requeue(connection, chosen, rebuy=True, actor="a test")) == chosen
     storm.drain(bench, songs, runs=2)
     assert bench.statuses() == {"stored": len(songs)}
     assert suspects(bench) == []

@@ -18,10 +18,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.capture.conclusion import Kind
+from measurement_pipeline.capture.outcome import Kind
 from measurement_pipeline.capture.run import Ended
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
-from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import Sandbox

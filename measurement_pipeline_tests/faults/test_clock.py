@@ -13,14 +13,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.backfill.sweep import sweep
+from measurement_pipeline.backfill.reclaim import sweep
 from measurement_pipeline.domain.backfill_queue import LONGEST_BACKOFF_SECONDS
 from measurement_pipeline.domain.payment import Verdict
 from measurement_pipeline.postgres import clock, run_heartbeats
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
-from measurement_pipeline.songstats.answer import Answer
-from measurement_pipeline.songstats.historic_stats import judge
+from measurement_pipeline.vendors.songstats.historic_stats import judge
+from measurement_pipeline.vendors.songstats.response import Answer
 from measurement_pipeline_tests.faults.child import RUN, UNPAID_INTAKE, Orders, child, said
 from measurement_pipeline_tests.faults.matrix import Proves
 from measurement_pipeline_tests.faults.reckoning import (

@@ -17,12 +17,12 @@ from subprocess import Popen
 
 import pytest
 
-from measurement_pipeline.backfill.report import Kind
-from measurement_pipeline.backfill.sweep import sweep
-from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.backfill.config import Terms
+from measurement_pipeline.backfill.reclaim import sweep
+from measurement_pipeline.backfill.results import Kind
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.intake import take_in as intake
+from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.conftest import Server

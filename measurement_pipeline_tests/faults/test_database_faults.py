@@ -22,11 +22,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from measurement_pipeline.backfill.report import Summary
-from measurement_pipeline.backfill.terms import Terms
+from measurement_pipeline.backfill.config import Terms
+from measurement_pipeline.backfill.results import Summary
+from measurement_pipeline.local.embedded_postgres import EmbeddedServer
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
-from measurement_pipeline.postgres.embedded import EmbeddedServer
 from measurement_pipeline.sandbox import Sandbox
 from measurement_pipeline_tests.faults.matrix import Proves
 from measurement_pipeline_tests.faults.reckoning import (

@@ -14,14 +14,14 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from measurement_pipeline.backfill import overrides
+from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.domain.outcome import Cause, Outcome
-from measurement_pipeline.outbound import LONGEST_RETRY_AFTER
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import Behaviour, Known, Role
 from measurement_pipeline.sandbox.songstats_body import render
-from measurement_pipeline.songstats.answer import Answer, Failure
-from measurement_pipeline.songstats.historic_stats import judge
+from measurement_pipeline.vendors.http import LONGEST_RETRY_AFTER
+from measurement_pipeline.vendors.songstats.historic_stats import judge
+from measurement_pipeline.vendors.songstats.response import Answer, Failure
 from measurement_pipeline_tests.faults import storm
 from measurement_pipeline_tests.faults.matrix import Proves
 from measurement_pipeline_tests.faults.reckoning import HISTORY, nothing_breaks
@@ -219,7 +219,7 @@ def test_any_answer_leaves_its_recording_in_a_state_of_the_table(bench: Workbenc
         for _ in range(12):
             storm.run(bench, songs)
             with connect(bench.database_url) as connection:
-                overrides.close_breaker(connection, actor="a test")
+                operator_actions.close_breaker(connection, actor="a test")
             # Those that wait to be tried again were asked for.
             unasked = "select 1 from songstats_backfill_queue where song = any(%s) and status = 'pending' and lease = 0"
             if not bench.sql(unasked, songs):

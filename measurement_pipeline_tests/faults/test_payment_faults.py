@@ -13,10 +13,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from measurement_pipeline.backfill.reclaim import sweep
 from measurement_pipeline.backfill.run import Means
-from measurement_pipeline.backfill.sweep import sweep
-from measurement_pipeline.payments.gate import StripeGate, check_payment_method
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
+from measurement_pipeline.vendors.stripe.payment_gate import StripeGate, check_payment_method
 from measurement_pipeline_tests.faults import storm
 from measurement_pipeline_tests.faults.matrix import Proves
 from measurement_pipeline_tests.faults.reckoning import nothing_breaks

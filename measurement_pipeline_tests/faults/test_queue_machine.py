@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from measurement_pipeline.backfill import overrides
+from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.domain import backfill_queue as rules_of_rows
 from measurement_pipeline.domain.backfill_queue import Settlement, Status
 from measurement_pipeline.domain.measurement_job import ScopeByIsrc
@@ -401,7 +401,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @step(12, when=lambda self: self.is_hindered(), each=st.booleans())
     def calls_may_go_out_again(self, each: bool) -> None:
-        done = overrides.close_breaker(self.connection, actor="somebody")
+        done = operator_actions.close_breaker(self.connection, actor="somebody")
         assert done == ["breaker closed"] * (not self.model.is_open) + ["pause lifted"] * self.model.paused
         self.model.is_open, self.model.paused = True, False
         for account in PAYERS if each else ACCOUNTS[:1]:
@@ -430,7 +430,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @step(6, when=lambda self: self.any_row(Status.DONE, Status.FAILED), songs=some_songs, rebuy=st.booleans())
     def a_person_requeues(self, songs: list[str], rebuy: bool) -> None:
-        found = overrides.requeue(self.connection, songs, rebuy=rebuy, actor="somebody")
+        found = operator_actions.requeue(self.connection, songs, rebuy=rebuy, actor="somebody")
         assert sorted(found) == sorted(self.model.requeue(songs, rebuy=rebuy))
 
     # --- what holds after each ----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def test_two_daemons_buy_nothing_twice_and_the_operator_is_told(proves: Proves):
     with stage(SONGSTATS_REQUESTS_PER_SECOND="5") as processes:
         daemon = processes.dagster.daemon()
         second = replace(daemon, name=SECOND, log=processes.dagster.logs / f"{SECOND}.log")
-        processes.supervisor.start(second)
+        processes.running.start(second)
         processes.ask_for(songs)
         processes.wait(processes.at_rest, seconds=300, what="the end of the drain")
         told = [processes.dagster.logs / f"{name}.log" for name in (DAEMON, SECOND)]

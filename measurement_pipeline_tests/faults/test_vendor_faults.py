@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from measurement_pipeline.backfill import overrides
+from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.backfill.run import Means
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.faults import storm
@@ -132,7 +132,7 @@ def test_a_drain_through_a_storm_ends_with_everything_stored(
     for _ in range(20):
         storm.run(bench, songs, means=impatient(bench, 3.0))
         with connect(bench.database_url) as connection:
-            overrides.close_breaker(connection, actor="a test")
+            operator_actions.close_breaker(connection, actor="a test")
         storm.time_passes(bench)
         nothing_is_failed_too_early(bench)
         met = sum(request["fault"] for request in bench.sandbox.requests(HISTORY))
@@ -261,7 +261,7 @@ def test_a_vendor_that_answers_5xx_for_ever_exhausts_what_was_asked_and_the_next
     nothing_breaks(bench)
     bench.sandbox.clear_faults()
     with connect(bench.database_url) as connection:
-        put_back = overrides.requeue(connection, songs[::2], rebuy=False, actor="a test")
+        put_back = operator_actions.requeue(connection, songs[::2], rebuy=False, actor="a test")
     assert sorted(put_back) == songs[::2]
     storm.drain(bench, songs[::2], runs=1)
     assert bench.statuses() == {"stored": len(songs) // 2, "exhausted": len(songs) // 2}

@@ -7,12 +7,12 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from measurement_pipeline.alerts.webhook import Webhook, WebhookError
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
-from measurement_pipeline.health import incidents, wording
+from measurement_pipeline.health import incidents, messages
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.incidents import open_now
+from measurement_pipeline.vendors.webhook import Webhook, WebhookError
 from measurement_pipeline_tests.health.receiver import Receiver
 
 BROKEN = Finding(False, "3 recordings wait: the breaker is open", serious=True, reason="breaker open")
@@ -32,12 +32,12 @@ BROKEN = Finding(False, "3 recordings wait: the breaker is open", serious=True, 
     ],
 )
 def test_failures_that_differ_in_figures_ids_isrcs_and_times_are_one_incident(one: str, other: str):
-    assert wording.key_of("songstats_backfill", one) == wording.key_of("songstats_backfill", other)
+    assert messages.key_of("songstats_backfill", one) == messages.key_of("songstats_backfill", other)
 
 
 def test_failures_of_another_job_or_for_another_reason_are_others():
     keys = {
-        wording.key_of(job, line)
+        messages.key_of(job, line)
         for job in ("songstats_backfill", "backfill_reclaim")
         for line in ("the breaker opened: rejected", "the breaker opened: refused key", "the database is full")
     }
@@ -51,17 +51,17 @@ def test_a_line_is_the_first_paragraph_of_a_length_to_be_read_and_without_a_logi
 
 Stack Trace:
   File "x.py" """
-    assert wording.one_line(dagsters) == (
+    assert messages.one_line(dagsters) == (
         "DagsterInvalidInvocationError: Partition range AA6Q72000001 to AA6Q72000002 is not a valid range. "
         "Nonexistent partition keys: ['AA6Q72000001']"
     )
     postgresqls = 'relation "x" does not exist\nLINE 1: delete from x\n                    ^\nHINT: none'
-    assert wording.one_line(postgresqls) == 'relation "x" does not exist LINE 1: delete from x'
+    assert messages.one_line(postgresqls) == 'relation "x" does not exist LINE 1: delete from x'
     text = "\n could not reach postgresql://me:pass@db/x\nTraceback (most recent call last):\n ..."
-    assert wording.one_line(text) == "could not reach postgresql://db/x"
-    assert wording.one_line("psycopg.errors.UndefinedTable: no such table") == "UndefinedTable: no such table"
-    assert len(wording.one_line("x " * 1000)) == 500
-    assert wording.one_line(" \n ") == wording.one_line("") == "no reason was given"
+    assert messages.one_line(text) == "could not reach postgresql://db/x"
+    assert messages.one_line("psycopg.errors.UndefinedTable: no such table") == "UndefinedTable: no such table"
+    assert len(messages.one_line("x " * 1000)) == 500
+    assert messages.one_line(" \n ") == messages.one_line("") == "no reason was given"
 
 
 def test_the_message_says_what_where_to_look_and_since_when(database_url: str, receiver: Receiver):

@@ -10,7 +10,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.intake.take_in import Taken, ask_about_payment, open_round, take_in
+from measurement_pipeline.intake.process import Taken, ask_about_payment, open_round, take_in
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 

@@ -12,7 +12,7 @@ from psycopg.errors import CheckViolation
 
 from measurement_pipeline.domain.measurement_job import MAX_LISTED, MAX_REQUEST_BYTES, TOO_LARGE, State
 from measurement_pipeline.domain.payment import Decision
-from measurement_pipeline.intake.take_in import MAX_INTAKE_ATTEMPTS, ask_about_payment, open_round, take_in
+from measurement_pipeline.intake.process import MAX_INTAKE_ATTEMPTS, ask_about_payment, open_round, take_in
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
 from measurement_pipeline.postgres.sql import statements

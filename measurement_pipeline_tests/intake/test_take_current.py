@@ -10,7 +10,7 @@ import pytest
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import NO_ALBUM_KNOWN, UNKNOWN_CATALOG, State
 from measurement_pipeline.domain.payment import Decision
-from measurement_pipeline.intake.take_in import Taken, ask_about_payment, open_round, take_in
+from measurement_pipeline.intake.process import Taken, ask_about_payment, open_round, take_in
 from measurement_pipeline.postgres import measurement_jobs, snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.faults.waiting import until

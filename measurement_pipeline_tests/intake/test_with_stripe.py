@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from measurement_pipeline import deployment
+from measurement_pipeline import services
 from measurement_pipeline.defs.pipeline import Pipeline
 from measurement_pipeline.sandbox import Sandbox
 from measurement_pipeline.settings import Settings
@@ -24,7 +24,7 @@ def environment(database_url: str, sandbox: Sandbox) -> dict[str, str]:
 
 @pytest.fixture
 def pipeline(environment: dict[str, str]) -> Pipeline:
-    return deployment.from_settings(Settings.read(environment))
+    return services.from_settings(Settings.read(environment))
 
 
 def test_a_client_without_a_card_saves_one_and_the_request_goes_on(desk: Desk, pipeline: Pipeline, sandbox: Sandbox):
@@ -90,7 +90,7 @@ def test_stripe_down_leaves_the_request_queued(desk: Desk, pipeline: Pipeline, s
 
 
 def test_a_key_that_stripe_does_not_accept_is_neither_a_yes_nor_a_no(desk: Desk, environment: dict[str, str]):
-    pipeline = deployment.from_settings(Settings.read({**environment, "STRIPE_SECRET_KEY": "rk_test_wrong"}))
+    pipeline = services.from_settings(Settings.read({**environment, "STRIPE_SECRET_KEY": "rk_test_wrong"}))
     job = desk.ask({"isrcs": isrcs(1)})
     desk.take(pipeline.decide)
     row = desk.job(job)
@@ -102,7 +102,7 @@ def test_a_key_that_stripe_does_not_accept_is_neither_a_yes_nor_a_no(desk: Desk,
 def test_with_a_price_checkout_offers_a_subscription_with_a_trial(
     desk: Desk, environment: dict[str, str], sandbox: Sandbox
 ):
-    pipeline = deployment.from_settings(
+    pipeline = services.from_settings(
         Settings.read({**environment, "STRIPE_FREE_TIER_PRICE_ID": "price_free", "STRIPE_TRIAL_DAYS": "14"})
     )
     job = desk.ask({"isrcs": isrcs(1)})

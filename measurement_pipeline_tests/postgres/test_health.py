@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from measurement_pipeline.health import stock
+from measurement_pipeline.health import queue_checks
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres import health
 from measurement_pipeline.postgres.audit import shown_and_stored
@@ -86,7 +86,7 @@ def test_the_last_purchase_is_known(bench: Workbench, connection: Connection):
 def test_rows_that_wait_for_a_person_are_named_with_counts_and_cures(bench: Workbench, connection: Connection):
     songs = isrcs(12)
     bench.ask_for(songs)
-    assert stock.none_was_given_up(health.given_up(connection)).passed
+    assert queue_checks.none_was_given_up(health.given_up(connection)).passed
     bench.sql(
         "update songstats_backfill_queue set status = 'failed', outcome = 'exhausted' where song = any(%s)", songs[:7]
     )
@@ -95,7 +95,7 @@ def test_rows_that_wait_for_a_person_are_named_with_counts_and_cures(bench: Work
         "update songstats_backfill_queue set status = 'done', outcome = 'rejected', suspect = true where song = %s",
         songs[9],
     )
-    found = stock.none_was_given_up(health.given_up(connection))
+    found = queue_checks.none_was_given_up(health.given_up(connection))
     assert not found.passed
     assert not found.serious
     assert found.figures == {"exhausted": 7, "malformed": 1, "suspect": 1}
@@ -136,7 +136,7 @@ def test_rows_and_measurements_are_compared_both_ways(bench: Workbench, connecti
         f"{songs[1]} has a history, and its row is pending",
         f"{songs[2]} has a history, and its row is missing",
     ]
-    found = stock.shown_is_stored(breaches, materialized=4)
+    found = queue_checks.shown_is_stored(breaches, materialized=4)
     assert not found.passed
     assert found.serious
     assert breaches[0] in found.words
@@ -151,7 +151,7 @@ def up_to_date(database_url: str) -> Iterator[Workbench]:
 
 
 def figures(connection: Connection) -> Finding:
-    return stock.figures_are_in_range(health.latest_series(connection), stored=health.stored_of_late(connection))
+    return queue_checks.figures_are_in_range(health.latest_series(connection), stored=health.stored_of_late(connection))
 
 
 LAST = (
@@ -214,7 +214,7 @@ def test_of_many_recordings_it_is_said_how_many_were_looked_at(bench: Workbench,
     bench.cover(isrcs(3))
     assert figures(connection).words == "3 recordings stored in the last day, all in range"
     latest = health.latest_series(connection, most=2)
-    found = stock.figures_are_in_range(latest, stored=health.stored_of_late(connection))
+    found = queue_checks.figures_are_in_range(latest, stored=health.stored_of_late(connection))
     assert found.words == "the latest 2 of 3 recordings stored in the last day, all in range"
     assert found.figures["recordings stored"] == 3
 

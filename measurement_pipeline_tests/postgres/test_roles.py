@@ -20,14 +20,14 @@ from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 from psycopg.rows import dict_row
 
-from measurement_pipeline.backfill.overrides import requeue
-from measurement_pipeline.backfill.sweep import sweep
+from measurement_pipeline.backfill.operator_actions import requeue
+from measurement_pipeline.backfill.reclaim import sweep
 from measurement_pipeline.cli import main
 from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.intake.take_in import ask_about_payment, open_round, take_in
+from measurement_pipeline.intake.process import ask_about_payment, open_round, take_in
+from measurement_pipeline.local.embedded_postgres import EmbeddedServer
 from measurement_pipeline.postgres import incidents, measurement_jobs, migrate, roles, songs, views
 from measurement_pipeline.postgres.database import Connection, connect
-from measurement_pipeline.postgres.embedded import EmbeddedServer
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions, ensure_account
 from measurement_pipeline.postgres.sql import statements
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY

@@ -9,9 +9,9 @@ import pytest
 from psycopg import sql
 
 from measurement_pipeline.cli import doctor_database
-from measurement_pipeline.cli.diagnosis import Verdict
+from measurement_pipeline.cli.checks import Verdict
 from measurement_pipeline.health import incidents
-from measurement_pipeline.health.wording import about_blockers
+from measurement_pipeline.health.messages import about_blockers
 from measurement_pipeline.postgres import sessions
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.incidents import open_now

@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from measurement_pipeline.capture.config import Terms
 from measurement_pipeline.capture.series import start_due
-from measurement_pipeline.capture.terms import Terms
 from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.domain.measurement_job import ScopeByAlbum, ScopeByCatalog, ScopeByIsrc
 from measurement_pipeline.postgres import snapshots

@@ -11,7 +11,7 @@ from apify_client import ApifyClient
 from apify_client.errors import ApifyApiError
 
 from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, Sandbox, running
-from measurement_pipeline.sandbox.discography import album_id, track_id
+from measurement_pipeline.sandbox.albums import album_id, track_id
 from measurement_pipeline_tests.sandbox.clients import NO_TLS
 from measurement_pipeline_tests.sandbox.clock import Clock
 

@@ -13,7 +13,7 @@ from apify_client import ApifyClient
 from songstats_sdk import SongstatsClient
 
 from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, MemoryFileError, Role, Sandbox, running
-from measurement_pipeline.sandbox.discography import album_id
+from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline.sandbox.memory import Memory
 from measurement_pipeline_tests.sandbox.clients import ask, stripe_client
 from measurement_pipeline_tests.sandbox.clock import Clock

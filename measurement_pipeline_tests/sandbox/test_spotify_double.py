@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, Sandbox, running
-from measurement_pipeline.sandbox.discography import album_id, track_id
+from measurement_pipeline.sandbox.albums import album_id, track_id
 from measurement_pipeline_tests.sandbox.clients import NO_TLS
 from measurement_pipeline_tests.sandbox.clock import Clock
 

@@ -1,0 +1,52 @@
+"""A catalogue's page: one HTML file with nothing to be fetched, for a person who values it. The words are in `page.html.j2`."""
+
+from datetime import UTC
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from measurement_pipeline.analytics import charts
+from measurement_pipeline.analytics.catalog import TOP, CatalogFacts, drawn
+from measurement_pipeline.domain.text import counted, number
+
+# Every value is escaped: titles are a vendor's or a file's.
+_PAGES = Environment(
+    loader=PackageLoader("measurement_pipeline", "reports"), autoescape=True, undefined=StrictUndefined
+)
+_WINDOWS = (28, 90, 365)
+
+
+def page(facts: CatalogFacts, *, eur_per_hit: float, invented: bool) -> str:
+    """The page as a person opens it. `invented`: the figures are of doubles, and the page says so."""
+    totals = facts.totals
+    cohort = facts.cohort
+    of_cohort = {} if cohort is None else {days: (plays, a_year) for days, plays, a_year in cohort.windows}
+    windows = [
+        {
+            "days": days,
+            "cohort_plays": of_cohort.get(days, (None, None))[0],
+            "cohort_a_year": of_cohort.get(days, (None, None))[1],
+            "a_year": totals[f"plays_a_year_{days}_days"],
+            "recordings": totals[f"recordings_{days}_days"],
+        }
+        for days in _WINDOWS
+    ]
+    return _PAGES.get_template("page.html.j2").render(
+        totals=totals,
+        coverage=facts.coverage,
+        not_measured=facts.not_measured,
+        top=facts.top[:TOP],
+        rest=facts.top[TOP:],
+        cohort=cohort,
+        distrust=facts.distrust,
+        import_differences=facts.import_differences,
+        as_of=facts.as_of.astimezone(UTC),
+        windows=windows,
+        # Drawn here, of values that are escaped there.
+        charts=[Markup(svg) for svg in drawn(facts, charts.OF_THE_PAGE).values()],  # noqa: S704
+        short=lambda value: "–" if value is None else charts.short(value),
+        n=number,
+        counted=counted,
+        eur_per_hit=eur_per_hit,
+        invented=invented,
+    )

@@ -1,0 +1,190 @@
+"""One request over HTTP becomes a row of `measurement_jobs`, and is taken in as any other row is, while the client waits.
+
+Stripe is asked before there is a row: where it gives no answer nothing was asked for, and a client that is told 503 cannot be
+charged for a request it believes refused. What takes too long goes on without the client: the row is there, and if not this
+process then the sensor's run takes it in; both lock it, so that it is taken in once.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+from starlette.concurrency import run_in_threadpool
+
+from measurement_pipeline.api.auth import Caller
+from measurement_pipeline.api.errors import ErrorCode, Problem
+from measurement_pipeline.domain.capture import NO_CAPTURES
+from measurement_pipeline.domain.measurement_job import (
+    MeasurementRequest,
+    Refusal,
+    read_request,
+)
+from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.intake.process import take_in_one
+from measurement_pipeline.postgres import measurement_jobs, payment_decisions
+from measurement_pipeline.postgres.database import Connection, DatabaseError
+from measurement_pipeline.postgres.errors import is_transient
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_STRIPE_AWAY_SECONDS = 60.0
+NO_CAPTURES_SECONDS = 3600.0
+OTHER_BODY = "That Idempotency-Key came with another request before: expected the same body, or a new key"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request whose shape is right, as it was sent."""
+
+    source: str
+    scope: dict[str, Any]
+    schedule: str
+    reading: MeasurementRequest
+
+    @property
+    def digest(self) -> bytes:
+        """What makes two bodies the same: what they ask, not how they are written."""
+        scope = self.reading.scope
+        written = json.dumps([self.source, type(scope).__name__, asdict(scope), self.schedule], default=str)
+        return hashlib.sha256(written.encode()).digest()
+
+
+def read(source: object, scope: object, platforms: object, schedule: object) -> Asked:
+    """The request in a body. Raises `Problem` (400), with the words of the table path: what is refused so leaves no row."""
+    reading = read_request(source, scope, platforms, schedule)
+    if isinstance(reading, Refusal):
+        raise Problem(reading.status_code, ErrorCode.INVALID_REQUEST, reading.error)
+    assert isinstance(scope, dict)
+    given = {key: value for key, value in scope.items() if value is not None}
+    return Asked(reading.source.value, given, reading.schedule.value, reading)
+
+
+async def accept(caller: Caller, asked: Asked, *, key: str | None) -> dict[str, Any]:
+    """The answer to a request, as its row has it (`measurement_jobs.answer_to`); `state` queued: it is still to come.
+
+    Raises `Problem` (409, 503), and `DatabaseUnavailable`.
+    """
+    office = caller.office
+    deadline = asyncio.get_running_loop().time() + office.desk.answer_within_seconds
+    before, decision = await run_in_threadpool(_look_up, caller, asked, key)
+    if before is not None:
+        return before
+    needs_card = asked.reading.needs_card
+    if not needs_card and office.desk.cap_usd is None:
+        raise Problem(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=NO_CAPTURES_SECONDS)
+    if needs_card and decision is None:
+        decision = await _in_time(office.questions, deadline, lambda: office.desk.decide(caller.account))
+        if decision is not None and decision.verdict is Verdict.UNKNOWN:
+            wait = decision.retry_after_seconds or _STRIPE_AWAY_SECONDS
+            raise Problem(
+                503,
+                ErrorCode.PAYMENT_UNKNOWN,
+                f"{decision.reason} Nothing was asked for: send it again later.",
+                retry_after=wait,
+            )
+    while (job := await run_in_threadpool(_submit, caller, asked, key)) is None:
+        # Somebody sent the same key at the same moment, and was first: the answer is that one's, a refusal too; unless a third
+        # has taken a refused one's key already.
+        before, _ = await run_in_threadpool(_look_up, caller, asked, key, anew=False)
+        if before is not None:
+            return before
+    if decision is not None or not needs_card:
+        try:
+            answer = await _in_time(office.intakes, deadline, lambda: _take_in(caller, job, decision))
+        except DatabaseError as error:
+            # The row is there, and the sensor's run takes it in: that is the answer, where the database can still be read.
+            if not is_transient(error):
+                raise
+            answer = None
+        if answer is not None:
+            return answer
+    return await run_in_threadpool(_answer, caller, job)
+
+
+async def _in_time(threads: ThreadPoolExecutor, deadline: float, work: Callable[[], T]) -> T | None:
+    """What `work` returns, or None where it does not come before `deadline`; begun, it goes on by itself."""
+    future = threads.submit(work)
+    heard = asyncio.wrap_future(future)
+    done, _ = await asyncio.wait([heard], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+    if done:
+        return heard.result()
+    future.add_done_callback(_log_failure)
+    # What no thread has begun is not begun any more: nobody waits for it, and the sensor's run takes the row in.
+    future.cancel()
+    heard.cancel()
+    return None
+
+
+def _log_failure(future: Future[Any]) -> None:
+    """Say what nobody waits for any more; the row says what became of the request."""
+    error = None if future.cancelled() else future.exception()
+    if error is not None:
+        logger.error("what went on without its client failed", exc_info=error)
+
+
+def _look_up(
+    caller: Caller, asked: Asked, key: str | None, *, anew: bool = True
+) -> tuple[dict[str, Any] | None, Decision | None]:
+    """The answer to an earlier request with that key, and a decision about the account that may still be spent on.
+
+    `anew`: an answer that told the client to come back is none, and lets go of the key.
+    """
+
+    def look_up(connection: Connection) -> tuple[dict[str, Any] | None, Decision | None]:
+        found = None
+        if key is not None:
+            if anew:
+                measurement_jobs.release_key(connection, account=caller.account, key=key, digest=asked.digest)
+            found = measurement_jobs.of_key(connection, account=caller.account, key=key)
+        if found is None:
+            return None, payment_decisions.fresh(connection, caller.account)
+        job, digest = found
+        if digest != asked.digest:
+            raise Problem(409, ErrorCode.IDEMPOTENCY_KEY_REUSED, OTHER_BODY, id=str(job))
+        return measurement_jobs.answer_to(connection, job, account=caller.account), None
+
+    return caller.office.write(look_up)
+
+
+def _submit(caller: Caller, asked: Asked, key: str | None) -> UUID | None:
+    submit = partial(
+        measurement_jobs.submit_once,
+        account=caller.account,
+        source=asked.source,
+        scope=asked.scope,
+        schedule=asked.schedule,
+        key=key,
+        digest=None if key is None else asked.digest,
+    )
+    try:
+        return caller.office.write(submit)
+    except measurement_jobs.RequestTooLargeError as error:
+        # Its text in the table may be somewhat longer than the body was.
+        raise Problem(413, ErrorCode.BODY_TOO_LARGE, str(error)) from error
+
+
+def _take_in(caller: Caller, job: UUID, decision: Decision | None) -> dict[str, Any]:
+    office = caller.office
+    with office.unhurried() as connection:
+        take_in_one(connection, job, decision, run=office.name, cap_usd=office.desk.cap_usd)
+        return _found(connection, caller, job)
+
+
+def _answer(caller: Caller, job: UUID) -> dict[str, Any]:
+    with caller.office.connection() as connection:
+        return _found(connection, caller, job)
+
+
+def _found(connection: Connection, caller: Caller, job: UUID) -> dict[str, Any]:
+    row = measurement_jobs.answer_to(connection, job, account=caller.account)
+    if row is None:
+        raise LookupError(f"measurement_jobs has no row {job}")
+    return row

@@ -1,0 +1,63 @@
+"""The hourly sweep of the backfill: failed and abandoned rows, hits that nobody settled, a refused key that works again.
+
+What a person decides (requeue, closing a breaker) is `overrides`; asking the vendor whether it is back is `probe`.
+"""
+
+from dataclasses import dataclass
+
+from measurement_pipeline.backfill import vendor_probe
+from measurement_pipeline.backfill.config import Terms
+from measurement_pipeline.backfill.reconcile import reconcile
+from measurement_pipeline.backfill.run import Means
+from measurement_pipeline.domain.payment import Verdict
+from measurement_pipeline.postgres import backfill_queue, clock, measurement_jobs, run_heartbeats, songstats_ledger
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.vendors.songstats.historic_stats import PARSER_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How many of each were put right. `breaker` says how a key breaker's probe went, where one was open.
+
+    `returned`: hits of unknown outcome that Songstats did not bill; `reconciliation` says how that was found, or why nothing was.
+    """
+
+    transient: int
+    malformed: int
+    exhausted: int
+    reservations: int
+    jobs_settled: int
+    accounts_allowed_again: int
+    returned: int
+    reconciliation: str
+    breaker: str | None
+    times_corrected: int
+
+
+def sweep(terms: Terms, means: Means) -> Swept:
+    """Put right what a crash or a passing failure left behind. Raises what the database raises: a sweep that cannot is loud."""
+    breaker = vendor_probe.close_key_breaker(terms, means)
+    with connect(terms.database_url) as connection:
+        denied = measurement_jobs.unpaid_accounts(connection)
+    allowed = [account for account in denied if means.check_payment(account) is Verdict.ALLOWED]
+    with connect(terms.database_url) as connection, connection.transaction():
+        run_heartbeats.forget(connection)
+        # First: what they hold up is looked for below.
+        corrected = clock.pull_back(connection)
+        transient, malformed = backfill_queue.reclaim(connection, terms.rules, parser_version=PARSER_VERSION)
+        exhausted = backfill_queue.exhaust(connection, terms.rules)
+        reservations = songstats_ledger.settle_open(connection, claim_timeout_seconds=terms.rules.claim_timeout_seconds)
+        jobs_settled = len(measurement_jobs.settle(connection))
+    reconciled = reconcile(terms, means)
+    return Swept(
+        transient=transient,
+        malformed=malformed,
+        exhausted=exhausted,
+        reservations=reservations,
+        jobs_settled=jobs_settled,
+        accounts_allowed_again=len(allowed),
+        returned=reconciled.returned,
+        reconciliation=reconciled.why,
+        breaker=breaker,
+        times_corrected=corrected,
+    )

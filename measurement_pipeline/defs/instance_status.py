@@ -1,0 +1,113 @@
+"""What Dagster's instance shows of a sensor, its runs and the daemon: plain facts, for `health/` to judge. Only reads."""
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster._core.events import JobFailureData
+from dagster_shared.error import SerializableErrorInfo
+
+from measurement_pipeline.defs.automation import quiet_daemons, standing
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.health.messages import one_line
+from measurement_pipeline.health.stall_checks import Machine, Run
+
+# A run that an operator launches from the asset's page, or a partition backfill, runs under this name.
+ASSET_JOB = "__ASSET_JOB"
+
+_BUSY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
+_WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
+_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+# Runs looked at, the latest first: more are never under way at once.
+_MOST_RUNS = 100
+
+
+def machine(instance: dg.DagsterInstance, *, sensor: str, job: str, buys: bool) -> Machine:
+    """What is known of `sensor` and the runs of `job`; where it `buys`, of those that operators launched too."""
+    jobs = (job, ASSET_JOB) if buys else (job,)
+    busy, queued, ended = (_runs(instance, statuses, jobs) for statuses in (_BUSY, _WAITING, _ENDED))
+    stands = standing(instance, [sensor])[sensor]
+    tick = stands.last_tick
+    last = ended[0] if ended else None
+    return Machine(
+        sensor=sensor,
+        switched_off=stands.switched_off,
+        tick_error=_cause(tick.error) if tick and tick.is_failure and tick.error else None,
+        quiet_daemons=quiet_daemons(instance),
+        busy=_run(busy[-1]) if busy else None,
+        queued=_run(queued[-1]) if queued else None,
+        failed=_failed(instance, last) if last and last.dagster_run.status is dg.DagsterRunStatus.FAILURE else None,
+        put_off=_put_off(instance) if buys else None,
+    )
+
+
+def covers(run: dg.DagsterRun, asset: dg.AssetKey) -> bool:
+    """Whether it makes partitions of `asset`; a launch from an asset's page may run checks alone."""
+    if run.asset_selection is None:
+        return not run.asset_check_selection
+    return asset in run.asset_selection
+
+
+def failure_line(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Why a run failed, in one line: what its last failed step says, else what Dagster says of the run."""
+    steps = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    if steps and steps[-1].dagster_event is not None:
+        failure = steps[-1].dagster_event.step_failure_data
+        if failure.user_failure_data is not None and failure.user_failure_data.description:
+            return one_line(failure.user_failure_data.description)
+        if failure.error is not None:
+            return _cause(failure.error)
+    runs = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    event = runs[-1].dagster_event if runs else None
+    if event is None:
+        return ""
+    # A resource that could not be made, for example: no step has begun.
+    of_run = event.event_specific_data
+    if isinstance(of_run, JobFailureData) and of_run.error is not None:
+        return _cause(of_run.error)
+    return one_line(event.message or "")
+
+
+def _cause(error: SerializableErrorInfo) -> str:
+    while error.cause is not None:
+        error = error.cause
+    return one_line(error.message)
+
+
+def _runs(
+    instance: dg.DagsterInstance, statuses: list[dg.DagsterRunStatus], jobs: Collection[str]
+) -> list[dg.RunRecord]:
+    """Those of all `jobs` together, the latest first."""
+    found = [
+        record
+        for job in jobs
+        for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=statuses), limit=_MOST_RUNS)
+        if covers(record.dagster_run, SONGSTATS_HISTORY)
+    ]
+    return sorted(found, key=lambda record: record.storage_id, reverse=True)
+
+
+def _run(record: dg.RunRecord) -> Run:
+    since = record.create_timestamp if record.start_time is None else _time(record.start_time)
+    return Run(record.dagster_run.run_id, since)
+
+
+def _failed(instance: dg.DagsterInstance, record: dg.RunRecord) -> Run:
+    begun = _run(record)
+    return Run(begun.id, begun.since, failure_line(instance, begun.id))
+
+
+def _put_off(instance: dg.DagsterInstance) -> str | None:
+    """What the totals of the last run name as deferred."""
+    records = instance.fetch_observations(SONGSTATS_HISTORY, limit=1).records
+    observation = records[0].asset_observation if records else None
+    totals: Mapping[str, dg.MetadataValue] = {} if observation is None else observation.metadata
+    deferred = {
+        name.removeprefix("deferred: "): value.value for name, value in totals.items() if name.startswith("deferred: ")
+    }
+    return ", ".join(f"{count} × {why}" for why, count in deferred.items()) or None
+
+
+def _time(timestamp: float) -> datetime:
+    return datetime.fromtimestamp(timestamp, tz=UTC)

@@ -1,0 +1,265 @@
+"""When silence is an alarm, and what keeps things from moving. Pure: facts in, one finding out.
+
+What stands in the way is told in order of precedence: first what stops everything until a person acts, then what passes by
+itself, then what only looks like a cause. The first one is the reason; the others are told beside it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from measurement_pipeline.domain.text import counted
+from measurement_pipeline.health.finding import Finding, at
+from measurement_pipeline.postgres.health import Answering, Buying
+from measurement_pipeline.postgres.songstats_ledger import Budget, Deployment
+
+# A run that has held the slot, or waited for it, for less is just doing its work.
+_SOON = timedelta(minutes=10)
+
+
+class Reason(StrEnum):
+    """What stands in the way, in order of precedence."""
+
+    DAEMON = "daemon not beating"
+    SENSOR_OFF = "sensor stopped"
+    SENSOR_FAILS = "sensor failing"
+    BREAKER = "breaker open"
+    PAYMENT = "payment"
+    SLOT = "pool slot held"
+    VENDOR = "vendor away"
+    BUDGET = "budget spent"
+    PAUSE = "vendor pause"
+    RUNS = "runs failing"
+    RETRIES = "retries"
+    PUT_OFF = "put off"
+    STRIPE = "not answered"
+    UNKNOWN = "nothing known"
+
+
+# Before that a run that holds the slot is at work, and what the last one put off may be bought by now.
+_ONLY_IN_SILENCE = {Reason.SLOT, Reason.PUT_OFF, Reason.UNKNOWN}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A Dagster run. `since`: when it reached the state in which it is. `line`: how it failed, where it did."""
+
+    id: str
+    since: datetime
+    line: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What Dagster's instance shows of one sensor and the runs that it launches.
+
+    `quiet_daemons`: those that do not beat, and when they last did. `busy` and `queued`: the runs that hold the slot and wait
+    for it, the oldest. `failed`: the last run that ended, where it failed, since when it ran. `put_off`: what the last run
+    deferred, in words.
+    """
+
+    sensor: str
+    switched_off: bool = False
+    tick_error: str | None = None
+    quiet_daemons: Mapping[str, datetime | None] = field(default_factory=dict)
+    busy: Run | None = None
+    queued: Run | None = None
+    failed: Run | None = None
+    put_off: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Obstacle:
+    """`ends_at`: when it passes by itself, where that is known."""
+
+    reason: Reason
+    words: str
+    ends_at: datetime | None = None
+
+    def outlasts(self, hours: float, *, now: datetime) -> bool:
+        """Whether it is known today that it will still be there in so many hours."""
+        return self.ends_at is not None and self.ends_at - now > timedelta(hours=hours)
+
+
+def recordings_are_bought(
+    buying: Buying, deployment: Deployment, budget: Budget, machine: Machine, *, alarm_hours: float
+) -> Finding:
+    """Recordings wait that somebody wants bought, and none was settled for so long."""
+    figures: dict[str, int | float | str] = {
+        "recordings waiting": buying.waiting,
+        "of these payable": buying.payable,
+        "hits left": budget.left,
+    }
+    if buying.last_settled is not None:
+        figures["last settled"] = at(buying.last_settled)
+    if buying.oldest_waiting is None:
+        return Finding(True, "no recording waits to be bought", figures=figures)
+    # Waiting for less than that is no silence, however long ago the last purchase was.
+    since = max(buying.oldest_waiting, buying.last_settled or buying.oldest_waiting)
+    hours = (buying.now - since) / timedelta(hours=1)
+    figures["oldest waiting since"] = at(buying.oldest_waiting)
+    figures["hours of silence"] = round(hours, 1)
+    waiting = counted(buying.waiting, "recording waits", "recordings wait")
+    found = list(_what_stops_buying(buying, deployment, budget, machine, since))
+    lasting = [obstacle for obstacle in found if obstacle.outlasts(alarm_hours, now=buying.now)]
+    if hours > alarm_hours:
+        return _silent(f"{waiting}, and none was settled since {at(since)}", found, figures, alarm_hours, buying.now)
+    if lasting:
+        # The date is known: an alarm in some hours would say the same, later.
+        return _silent(waiting, lasting, figures, alarm_hours, buying.now)
+    return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
+
+
+def requests_are_answered(answering: Answering, machine: Machine, *, alarm_hours: float) -> Finding:
+    """Requests stay queued for so long: intake is silent."""
+    figures: dict[str, int | float | str] = {"requests queued": answering.waiting}
+    if answering.oldest is None:
+        return Finding(True, "no request waits for an answer", figures=figures)
+    hours = (answering.now - answering.oldest) / timedelta(hours=1)
+    figures["oldest queued since"] = at(answering.oldest)
+    found = [
+        *_what_stops_everything(machine),
+        *_what_holds_the_slot(machine, answering.now),
+        *_failing_runs(machine, answering.oldest),
+    ]
+    if answering.error is not None:
+        found.append(_Obstacle(Reason.STRIPE, f"the oldest one says: {answering.error}"))
+    found.append(_nothing_known(machine))
+    if hours <= alarm_hours:
+        waiting = counted(answering.waiting, "request waits", "requests wait")
+        return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
+    queued = counted(answering.waiting, "request is queued", "requests are queued")
+    return _silent(f"{queued}, the oldest since {at(answering.oldest)}", found, figures, alarm_hours, answering.now)
+
+
+def _no_alarm_yet(
+    waiting: str, found: list[_Obstacle], figures: Mapping[str, int | float | str], *, alarm_hours: float
+) -> Finding:
+    """Passes; but what is known to stand in the way is told already."""
+    known = next((obstacle for obstacle in found if obstacle.reason not in _ONLY_IN_SILENCE), None)
+    return Finding(
+        passed=True,
+        reason="" if known is None else known.reason.value,
+        words=f"{waiting}{'' if known is None else f': {known.words}'}; silence is an alarm after {alarm_hours:g} hours",
+        figures=figures,
+    )
+
+
+def captures_are_made(capturing: Answering, machine: Machine, *, alarm_hours: float) -> Finding:
+    """Captures stay open for so long."""
+    figures: dict[str, int | float | str] = {"captures open": capturing.waiting}
+    if capturing.oldest is None:
+        return Finding(True, "no capture waits to be made", figures=figures)
+    hours = (capturing.now - capturing.oldest) / timedelta(hours=1)
+    figures["oldest open since"] = at(capturing.oldest)
+    found = [
+        *_what_stops_everything(machine),
+        *_what_holds_the_slot(machine, capturing.now),
+        *_failing_runs(machine, capturing.oldest),
+    ]
+    if capturing.error is not None:
+        found.append(_Obstacle(Reason.VENDOR, f"the oldest one says: {capturing.error}"))
+    found.append(_nothing_known(machine))
+    waiting = counted(capturing.waiting, "capture is open", "captures are open")
+    if hours <= alarm_hours:
+        return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
+    return _silent(f"{waiting}, the oldest since {at(capturing.oldest)}", found, figures, alarm_hours, capturing.now)
+
+
+def _silent(
+    what: str,
+    found: list[_Obstacle],
+    figures: Mapping[str, int | float | str],
+    alarm_hours: float,
+    now: datetime,
+) -> Finding:
+    first, *others = found
+    # One that ends within the alarm's hours needs no person.
+    serious = first.ends_at is None or first.outlasts(alarm_hours, now=now)
+    # That nothing is known is only worth a word where it is the only one.
+    also = [other.words for other in others if other.reason is not Reason.UNKNOWN]
+    return Finding(
+        passed=False,
+        serious=serious,
+        reason=first.reason.value,
+        words=f"{what}: {first.words}",
+        figures={**figures, "reason": first.reason.value, **({"also": "; ".join(also)} if also else {})},
+    )
+
+
+def _what_stops_buying(
+    buying: Buying, deployment: Deployment, budget: Budget, machine: Machine, since: datetime
+) -> Iterator[_Obstacle]:
+    yield from _what_stops_everything(machine)
+    if deployment.breaker == "open":
+        cure = (
+            "put the key right, and the hourly sweep closes it"
+            if deployment.breaker_kind == "key"
+            else "find out what changed, then `measurement-pipeline breaker close`"
+        )
+        yield _Obstacle(Reason.BREAKER, f"the breaker is open because {deployment.reason}; {cure}")
+    if buying.payable == 0:
+        who = ", ".join(buying.unpaid_accounts) or "the operators' own account (BACKFILL_ACCOUNT_ID)"
+        yield _Obstacle(Reason.PAYMENT, f"nobody who wants them has a card on file; ask for one: {who}")
+    yield from _what_holds_the_slot(machine, buying.now)
+    # One pause as long as all of the silence is what the vendor asked for; pause after pause is a vendor that is away.
+    # Judged between two pauses too: a probe ends each of them, and nothing has changed.
+    if deployment.throttled > 1:
+        now = deployment.why_paused or "Songstats is about to be asked again"
+        again = f"it is the pause number {deployment.throttled} without an answer between: see what ails Songstats"
+        yield _Obstacle(Reason.VENDOR, f"{now}; {again}")
+    if budget.left == 0:
+        frees = budget.next_hit_frees_at
+        when = "none is allowed at all" if frees is None else f"the next one frees at {at(frees)}"
+        spent = (
+            f"the budget is spent ({budget.hits} of {budget.allowed} hits in 30 days); {when}. Wait, or buy a larger plan and "
+            "raise SONGSTATS_HIT_LIMIT"
+        )
+        yield _Obstacle(Reason.BUDGET, spent, ends_at=frees)
+    if deployment.why_paused is not None and deployment.throttled <= 1:
+        pause = f"{deployment.why_paused}. Wait, or ask Songstats and end it with `measurement-pipeline breaker close`"
+        yield _Obstacle(Reason.PAUSE, pause, ends_at=deployment.paused_until)
+    yield from _failing_runs(machine, since)
+    if buying.payable and not buying.ready and buying.next_retry_at is not None:
+        words = f"all of them wait to be tried again, the next at {at(buying.next_retry_at)}"
+        yield _Obstacle(Reason.RETRIES, words + (f"; last error: {buying.last_error}" if buying.last_error else ""))
+    if machine.put_off is not None:
+        yield _Obstacle(Reason.PUT_OFF, f"the last run put them off: {machine.put_off}")
+    yield _nothing_known(machine)
+
+
+def _what_stops_everything(machine: Machine) -> Iterator[_Obstacle]:
+    if machine.quiet_daemons:
+        who = ", ".join(
+            f"{name} since {at(beat)}" if beat else f"{name} never did"
+            for name, beat in sorted(machine.quiet_daemons.items())
+        )
+        yield _Obstacle(Reason.DAEMON, f"Dagster's daemon does not beat ({who}); restart it")
+    if machine.switched_off:
+        yield _Obstacle(Reason.SENSOR_OFF, f"{machine.sensor} is switched off; switch it on (Automation)")
+    if machine.tick_error is not None:
+        yield _Obstacle(Reason.SENSOR_FAILS, f"the last tick of {machine.sensor} failed: {machine.tick_error}")
+
+
+def _what_holds_the_slot(machine: Machine, now: datetime) -> Iterator[_Obstacle]:
+    busy, queued = machine.busy, machine.queued
+    if busy is not None and now - busy.since > _SOON:
+        words = (
+            f"run {busy.id} holds the slot since {at(busy.since)} and settles nothing; look at it, then terminate it"
+        )
+        yield _Obstacle(Reason.SLOT, words)
+    elif busy is None and queued is not None and now - queued.since > _SOON:
+        words = f"run {queued.id} is queued since {at(queued.since)} and does not start; see what else is running"
+        yield _Obstacle(Reason.SLOT, words)
+
+
+def _failing_runs(machine: Machine, since: datetime) -> Iterator[_Obstacle]:
+    # One that began before the silence had settled something, and is no reason for what came after.
+    if machine.failed is not None and machine.failed.since > since:
+        yield _Obstacle(Reason.RUNS, f"runs fail; the last one, {machine.failed.id}, with: {machine.failed.line}")
+
+
+def _nothing_known(machine: Machine) -> _Obstacle:
+    words = f"nothing known stands in the way; look at the last ticks of {machine.sensor} and at the last runs"
+    return _Obstacle(Reason.UNKNOWN, words)

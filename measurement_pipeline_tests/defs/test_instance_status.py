@@ -1,0 +1,50 @@
+"""What Dagster's instance shows of the runs that buy, an operator's and the sensor's together."""
+
+import dagster as dg
+import pytest
+from dagster._core.utils import make_new_run_id
+
+from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
+from measurement_pipeline.defs.instance_status import ASSET_JOB, machine
+from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.health.stall_checks import Machine
+from measurement_pipeline_tests.defs.conftest import Stage
+
+PLANNED, BY_HAND = "songstats_backfill", ASSET_JOB
+
+
+def a_run(stage: Stage, job: str, *, checks: bool = False, failed: bool = False) -> str:
+    """A run that waits, or that failed; of `checks` alone where they were launched from the asset's page."""
+    run = dg.DagsterRun(
+        job_name=job,
+        run_id=make_new_run_id(),
+        asset_selection=None if checks or job == PLANNED else frozenset({SONGSTATS_HISTORY}),
+        asset_check_selection=frozenset(ledger_matches_vendor.check_keys) if checks else None,
+        status=dg.DagsterRunStatus.NOT_STARTED,
+    )
+    stage.instance.add_run(run)
+    if failed:
+        stage.instance.report_run_failed(run, "the store is full")
+    return run.run_id
+
+
+def look(stage: Stage) -> Machine:
+    return machine(stage.instance, sensor="backfill_queue_sensor", job=PLANNED, buys=True)
+
+
+@pytest.mark.parametrize("jobs", [(PLANNED, BY_HAND), (BY_HAND, PLANNED)])
+def test_the_last_and_the_oldest_run_are_so_whoever_launched_them(stage: Stage, jobs: tuple[str, str]):
+    failed = [a_run(stage, job, failed=True) for job in jobs]
+    queued = [a_run(stage, job) for job in jobs]
+    found = look(stage)
+    assert found.failed is not None
+    assert found.failed.id == failed[-1]
+    assert found.queued is not None
+    assert found.queued.id == queued[0]
+
+
+def test_checks_launched_from_the_assets_page_are_no_run_that_buys(stage: Stage):
+    a_run(stage, BY_HAND, checks=True, failed=True)
+    a_run(stage, BY_HAND, checks=True)
+    found = look(stage)
+    assert (found.failed, found.queued) == (None, None)

@@ -1,0 +1,243 @@
+"""When silence is an alarm, and which of the things in the way is named. Pure."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+
+from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.health.stall_checks import (
+    Machine,
+    Reason,
+    Run,
+    recordings_are_bought,
+    requests_are_answered,
+)
+from measurement_pipeline.postgres.health import Answering, Buying
+from measurement_pipeline.postgres.songstats_ledger import Budget, Deployment
+
+NOW = datetime(2026, 9, 22, 12, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+BUYING = Buying(
+    waiting=7,
+    payable=7,
+    ready=7,
+    oldest_waiting=NOW - 30 * HOUR,
+    next_retry_at=None,
+    last_error=None,
+    last_settled=NOW - 7 * HOUR,
+    now=NOW,
+)
+CALM = Deployment(
+    breaker="closed",
+    breaker_kind=None,
+    reason=None,
+    opened_at=None,
+    paused_until=None,
+    pause_reason=None,
+    may_probe=False,
+    pause_left=0.0,
+    throttled=0,
+    now=NOW,
+)
+BUDGET = Budget(allowed=900, hits=10, in_the_air=0, calls_ever=10, next_hit_frees_at=NOW + HOUR)
+MACHINE = Machine("backfill_queue_sensor")
+
+
+def look(
+    buying: Buying = BUYING, deployment: Deployment = CALM, budget: Budget = BUDGET, machine: Machine = MACHINE
+) -> Finding:
+    return recordings_are_bought(buying, deployment, budget, machine, alarm_hours=6)
+
+
+def test_nothing_waiting_is_no_silence():
+    found = look(replace(BUYING, waiting=0, payable=0, ready=0, oldest_waiting=None))
+    assert found.passed
+    assert found.words == "no recording waits to be bought"
+
+
+@pytest.mark.parametrize("buys", [True, False])
+def test_what_stands_in_the_way_is_told_before_it_is_an_alarm(buys: bool):
+    off = replace(MACHINE, switched_off=True, busy=Run("run", NOW - HOUR), put_off="3 × budget")
+    for machine, reason in ((off, "sensor stopped"), (replace(off, switched_off=False), "")):
+        found = (
+            look(replace(BUYING, waiting=1, last_settled=NOW - HOUR), machine=machine)
+            if buys
+            else requests_are_answered(Answering(1, NOW - HOUR, None, NOW), machine, alarm_hours=6)
+        )
+        assert (found.passed, found.reason) == (True, reason)
+        held = ": backfill_queue_sensor is switched off; switch it on (Automation)" if reason else ""
+        what = "1 recording waits" if buys else "1 request waits"
+        assert found.words == f"{what}{held}; silence is an alarm after 6 hours"
+
+
+@pytest.mark.parametrize(
+    ("waiting_hours", "settled_hours", "passed"),
+    [
+        (30, 7, False),
+        (30, 5, True),
+        (5, 40, True),  # what waits has not waited so long
+        (7, None, False),  # never, since the oldest waits
+        (5, None, True),
+    ],
+)
+def test_silence_counts_from_the_last_settled_row_or_since_the_oldest_waits(
+    waiting_hours: int, settled_hours: int | None, passed: bool
+):
+    settled = None if settled_hours is None else NOW - settled_hours * HOUR
+    found = look(replace(BUYING, oldest_waiting=NOW - waiting_hours * HOUR, last_settled=settled))
+    assert found.passed is passed
+
+
+PAUSED = replace(CALM, paused_until=NOW + HOUR, pause_reason="Songstats asked for it", throttled=1)
+OPEN = replace(CALM, breaker="open", breaker_kind="streak", reason="5 rejected in a row")
+SPENT = replace(BUDGET, hits=900)
+FAILED = Run("run-9", NOW - HOUR, "the store is full")
+
+# What stands in the way, in order of precedence → the facts that say so, what is named, whether a person is told.
+WAYS = {
+    Reason.DAEMON: (
+        {"machine": {"quiet_daemons": {"SENSOR": NOW - 9 * HOUR}}},
+        "SENSOR since 2026-09-22 03:00 UTC",
+        True,
+    ),
+    Reason.SENSOR_OFF: ({"machine": {"switched_off": True}}, "backfill_queue_sensor is switched off", True),
+    Reason.SENSOR_FAILS: ({"machine": {"tick_error": "no such table"}}, "failed: no such table", True),
+    Reason.BREAKER: ({"deployment": OPEN}, "because 5 rejected in a row", True),
+    Reason.PAYMENT: (
+        {"buying": {"payable": 0, "ready": 0, "unpaid_accounts": ("a-1",)}},
+        "nobody who wants them has a card on file; ask for one: a-1",
+        True,
+    ),
+    Reason.SLOT: ({"machine": {"busy": Run("run-7", NOW - HOUR)}}, "run run-7 holds the slot", True),
+    Reason.VENDOR: ({"deployment": replace(PAUSED, throttled=12)}, "pause number 12", True),
+    Reason.BUDGET: (
+        {"budget": SPENT},
+        "900 of 900 hits in 30 days); the next one frees at 2026-09-22 13:00 UTC",
+        False,
+    ),
+    Reason.PAUSE: ({"deployment": PAUSED}, "Songstats asked for it", False),
+    Reason.RUNS: ({"machine": {"failed": FAILED}}, "the last one, run-9, with: the store is full", True),
+    Reason.RETRIES: (
+        {"buying": {"ready": 0, "next_retry_at": NOW + HOUR, "last_error": "502"}},
+        "tried again, the next at 2026-09-22 13:00 UTC; last error: 502",
+        True,
+    ),
+    Reason.PUT_OFF: ({"machine": {"put_off": "7 × Stripe gave no answer"}}, "7 × Stripe gave no answer", True),
+    Reason.UNKNOWN: ({}, "nothing known stands in the way", True),
+}
+
+
+def facts(*reasons: Reason) -> dict[str, object]:
+    buying, machine = BUYING, MACHINE
+    found: dict[str, object] = {}
+    for reason in reasons:
+        given, _, _ = WAYS[reason]
+        buying = replace(buying, **given.get("buying", {}))
+        machine = replace(machine, **given.get("machine", {}))
+        found |= {name: value for name, value in given.items() if name in ("deployment", "budget")}
+    return {**found, "buying": buying, "machine": machine}
+
+
+@pytest.mark.parametrize("reason", WAYS)
+def test_each_reason_is_named_with_what_a_person_needs(reason: Reason):
+    _, words, is_told = WAYS[reason]
+    found = look(**facts(reason))  # type: ignore[arg-type]
+    assert not found.passed
+    assert found.reason == reason
+    assert words in found.words
+    assert found.words.startswith("7 recordings wait, and none was settled since 2026-09-22 05:00 UTC: ")
+    assert found.serious is is_told
+
+
+@pytest.mark.parametrize(("first", "second"), list(pairwise(WAYS)))
+def test_of_two_reasons_the_first_in_order_is_the_reason_and_the_other_is_told_beside_it(first: Reason, second: Reason):
+    found = look(**facts(second, first))  # type: ignore[arg-type]
+    assert found.reason == first
+    if second is not Reason.UNKNOWN and {first, second} != {Reason.VENDOR, Reason.PAUSE}:
+        assert WAYS[second][1] in str(found.figures["also"])
+
+
+@pytest.mark.parametrize("reason", [Reason.PAUSE, Reason.BUDGET])
+@pytest.mark.parametrize(("ends_in", "settled", "passed", "serious"), [
+    (7 * HOUR, HOUR, False, True),  # known today: nobody has to wait for an alarm that says the same
+    (30 * 24 * HOUR, HOUR, False, True),
+    (5 * HOUR, HOUR, True, False),
+    (5 * HOUR, 7 * HOUR, False, False),  # it ends soon, by itself
+    (7 * HOUR, 7 * HOUR, False, True),
+])  # fmt: skip
+def test_a_pause_or_a_spent_budget_that_outlasts_the_alarm_is_an_alarm_at_once_with_its_date_and_what_to_do(
+    reason: Reason, ends_in: timedelta, settled: timedelta, passed: bool, serious: bool
+):
+    end = NOW + ends_in
+    given = (
+        {"deployment": replace(PAUSED, paused_until=end)}
+        if reason is Reason.PAUSE
+        else {"budget": replace(SPENT, next_hit_frees_at=end)}
+    )
+    found = look(replace(BUYING, last_settled=NOW - settled), **given)  # type: ignore[arg-type]
+    assert (found.passed, found.serious, found.reason) == (passed, serious, reason)
+    if not passed:
+        assert f"{end:%Y-%m-%d %H:%M}" in found.words
+        assert ("breaker close" if reason is Reason.PAUSE else "SONGSTATS_HIT_LIMIT") in found.words
+
+
+def test_a_long_pause_is_no_alarm_while_nothing_waits():
+    assert look(replace(BUYING, waiting=0, oldest_waiting=None), replace(PAUSED, paused_until=NOW + 99 * HOUR)).passed
+
+
+def test_a_vendor_that_is_away_is_the_reason_between_two_pauses_too():
+    between = replace(CALM, throttled=12)
+    found = look(deployment=between, machine=replace(MACHINE, put_off="7 × paused"))
+    assert found.reason == Reason.VENDOR
+    assert "pause number 12" in found.words
+    assert look(deployment=replace(between, throttled=1)).reason == Reason.UNKNOWN
+
+
+def test_a_run_that_has_just_begun_holds_nothing_up():
+    assert look(machine=replace(MACHINE, busy=Run("run-7", NOW - timedelta(minutes=3)))).reason == Reason.UNKNOWN
+
+
+def test_a_run_that_is_queued_and_does_not_start_is_the_slots_doing():
+    found = look(machine=replace(MACHINE, queued=Run("run-8", NOW - HOUR)))
+    assert found.reason == Reason.SLOT
+    assert "run-8 is queued since 2026-09-22 11:00 UTC and does not start" in found.words
+
+
+def test_a_run_that_failed_after_it_settled_the_last_row_is_no_reason_for_the_silence_since():
+    assert look(machine=replace(MACHINE, failed=Run("run-9", NOW - 8 * HOUR, "old"))).reason == Reason.UNKNOWN
+
+
+def test_a_refused_key_names_another_cure_than_a_streak():
+    assert "put the key right" in look(deployment=replace(OPEN, breaker_kind="key")).words
+    assert "breaker close" in look(deployment=OPEN).words
+
+
+ANSWERING = Answering(waiting=2, oldest=NOW - 7 * HOUR, error=None, now=NOW)
+INTAKE = Machine("measurement_job_sensor")
+
+
+@pytest.mark.parametrize(
+    ("machine", "error", "reason", "words"),
+    [
+        (INTAKE, None, Reason.UNKNOWN, "measurement_job_sensor"),
+        (replace(INTAKE, switched_off=True), None, Reason.SENSOR_OFF, "measurement_job_sensor is switched off"),
+        (replace(INTAKE, quiet_daemons={"SENSOR": None}), None, Reason.DAEMON, "SENSOR never did"),
+        (replace(INTAKE, failed=Run("run-3", NOW - HOUR, "no table")), None, Reason.RUNS, "with: no table"),
+        (INTAKE, "Stripe refused the key", Reason.STRIPE, "Stripe refused the key"),
+    ],
+)
+def test_requests_that_stay_queued_are_silence_too(machine: Machine, error: str | None, reason: Reason, words: str):
+    found = requests_are_answered(replace(ANSWERING, error=error), machine, alarm_hours=6)
+    assert not found.passed
+    assert found.serious
+    assert found.reason == reason
+    assert "2 requests are queued, the oldest since 2026-09-22 05:00 UTC" in found.words
+    assert words in found.words
+
+
+def test_a_request_that_waits_for_minutes_is_no_silence():
+    assert requests_are_answered(replace(ANSWERING, oldest=NOW - HOUR), INTAKE, alarm_hours=6).passed
+    assert requests_are_answered(replace(ANSWERING, waiting=0, oldest=None), INTAKE, alarm_hours=6).passed

@@ -1,0 +1,254 @@
+"""The embedded server, for real: started, shared, killed, and started again."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+import psycopg
+import pytest
+import sqlalchemy
+
+from measurement_pipeline.local.embedded_postgres import EmbeddedServer, EmbeddedServerError, dagster_url
+from measurement_pipeline_tests.faults.waiting import until
+
+QUICK = {"fsync": "off"}
+
+OWNER = """
+import subprocess, sys, time
+from pathlib import Path
+import psycopg
+from measurement_pipeline.local.embedded_postgres import EmbeddedServer
+from measurement_pipeline_tests.faults.waiting import until
+server = EmbeddedServer(Path(sys.argv[1]), settings={"fsync": "off"})
+server.start()
+server.create_database("kept")
+with psycopg.connect(server.url("kept"), autocommit=True) as connection:
+    connection.execute("select pg_advisory_lock(1)")
+    connection.execute("create table if not exists word (word text)")
+    connection.execute("insert into word values ('kept')")
+exec(sys.argv[2])
+print(server._guard.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    # Not tmp_path: a short name keeps the socket beside the data, which is the usual case.
+    with tempfile.TemporaryDirectory(prefix="mp-embedded-") as made:
+        yield Path(made) / "postgres"
+
+
+def _words(server: EmbeddedServer) -> list[str]:
+    with psycopg.connect(server.url("kept")) as connection:
+        return [word for (word,) in connection.execute("select word from word").fetchall()]
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+class Owner:
+    """A process of its own that owns the server, and has written a word to it."""
+
+    def __init__(self, directory: Path, code: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OWNER, str(directory), code], stdout=subprocess.PIPE, text=True
+        )
+
+    def wait(self) -> Self:
+        """Until it owns the server."""
+        assert self.process.stdout is not None
+        self._guard = self.process.stdout.readline()
+        assert self._guard, "the owner did not start"
+        return self
+
+    def kill_guard(self) -> None:
+        os.kill(int(self._guard), signal.SIGKILL)
+
+    def kill(self, *, with_signal: int = signal.SIGKILL) -> None:
+        self.process.send_signal(with_signal)
+        self.process.wait()
+
+
+@pytest.fixture
+def new_owner(directory: Path) -> Iterator[Callable[..., Owner]]:
+    owners: list[Owner] = []
+
+    def new(code: str = "") -> Owner:
+        owners.append(Owner(directory, code))
+        return owners[-1]
+
+    yield new
+    for owner in owners:
+        owner.kill()
+        assert owner.process.stdout is not None
+        owner.process.stdout.close()
+
+
+def _serves(directory: Path) -> bool:
+    return _answers(f"postgresql://postgres@/postgres?host={directory / 'socket'}&port=5432")
+
+
+def test_a_database_is_made_once_and_reached_by_its_url(directory: Path) -> None:
+    with EmbeddedServer(directory, settings=QUICK) as server:
+        for _ in range(2):
+            server.create_database("an odd/name")
+        with psycopg.connect(server.url("an odd/name")) as connection:
+            assert connection.execute("select current_database(), current_setting('timezone')").fetchone() == (
+                "an odd/name",
+                "UTC",
+            )
+
+
+def test_dagsters_url_reaches_the_same_server_through_psycopg2(directory: Path) -> None:
+    with EmbeddedServer(directory, settings=QUICK) as server:
+        engine = sqlalchemy.create_engine(dagster_url(server.url("postgres")))
+        assert engine.driver == "psycopg2"
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql("select current_database()").scalar() == "postgres"
+        engine.dispose()
+
+
+def test_the_server_stops_with_its_last_owner_and_not_before(directory: Path) -> None:
+    first, second = (
+        EmbeddedServer(directory, settings=QUICK).start(),
+        EmbeddedServer(directory).start(),
+    )
+    url = first.url("postgres")
+    first.stop()
+    assert _answers(url)
+    second.stop()
+    assert not _answers(url)
+    second.stop()
+
+
+def test_several_processes_that_start_at_once_share_one_server(
+    directory: Path, new_owner: Callable[..., Owner]
+) -> None:
+    owners = [owner.wait() for owner in [new_owner() for _ in range(3)]]
+    with EmbeddedServer(directory) as server:
+        assert _words(server) == ["kept"] * 3
+        for owner in owners:
+            owner.kill()
+        assert _words(server) == ["kept"] * 3
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_owner_leaves_its_data_and_no_server(
+    directory: Path, new_owner: Callable[..., Owner], end: int
+) -> None:
+    owner = new_owner().wait()
+    assert _serves(directory)
+    owner.kill(with_signal=end)
+    until(lambda: not _serves(directory), what="the end of the server after its owner's")
+    with EmbeddedServer(directory, settings=QUICK) as server:
+        assert _words(server) == ["kept"]
+
+
+def test_a_child_that_cleans_up_after_a_killed_owner_still_finds_the_server(
+    directory: Path, new_owner: Callable[..., Owner]
+) -> None:
+    pid = directory.parent / "child"
+    code = f"Path({str(pid)!r}).write_text(str(subprocess.Popen(['sleep', '600'], close_fds=False).pid))"
+    owner = new_owner(code).wait()
+    owner.kill()
+    # Time enough to stop, if it did.
+    time.sleep(1)
+    assert _serves(directory)
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    until(lambda: not _serves(directory), what="the end of the server after the child's")
+
+
+def test_a_server_whose_owner_and_guard_were_both_killed_is_joined_and_then_stopped(
+    directory: Path, new_owner: Callable[..., Owner]
+) -> None:
+    owner = new_owner().wait()
+    owner.kill_guard()
+    owner.kill()
+    with EmbeddedServer(directory) as server:
+        assert _words(server) == ["kept"]
+    assert not _serves(directory)
+
+
+def test_a_killed_server_is_recovered_even_where_its_pid_now_belongs_to_somebody_else(
+    directory: Path, new_owner: Callable[..., Owner]
+) -> None:
+    owner = new_owner().wait()
+    owner.kill_guard()
+    lock_files = (
+        directory / "data" / "postmaster.pid",
+        directory / "socket" / ".s.PGSQL.5432.lock",
+    )
+    killed = lock_files[0].read_text().splitlines()[0]
+    os.kill(int(killed), signal.SIGKILL)
+    owner.kill()
+    servers_user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+    stranger = subprocess.Popen(["sleep", "600"], user=servers_user)
+    for file in lock_files:
+        file.write_text(file.read_text().replace(killed, str(stranger.pid), 1))
+    try:
+        with EmbeddedServer(directory, settings=QUICK) as server:
+            assert _words(server) == ["kept"]
+        assert stranger.poll() is None, "a process that is not ours was ended"
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+@pytest.mark.parametrize("left", ["", "12"])
+def test_a_lock_file_that_was_cut_short_does_not_keep_the_server_from_starting(directory: Path, left: str) -> None:
+    with EmbeddedServer(directory, settings=QUICK):
+        pass
+    (directory / "data" / "postmaster.pid").write_text(left)
+    with EmbeddedServer(directory, settings=QUICK) as server:
+        assert _answers(server.url("postgres"))
+
+
+def test_an_initdb_that_was_killed_half_way_is_begun_anew(directory: Path) -> None:
+    half_way = directory / "unfinished-1"
+    half_way.mkdir(parents=True)
+    (half_way / "PG_VERSION").write_text("18\n")
+    with EmbeddedServer(directory, settings=QUICK) as server:
+        assert _answers(server.url("postgres"))
+    assert not half_way.exists()
+
+
+def test_a_path_too_long_for_a_socket_gets_a_short_one(directory: Path) -> None:
+    deep = directory.joinpath(*["d" * 40] * 4)
+    with EmbeddedServer(deep, settings=QUICK) as server, EmbeddedServer(deep) as joined:
+        assert _answers(server.url("postgres"))
+        assert server.url("postgres") == joined.url("postgres")
+        sockets = Path(server.url("postgres").partition("host=")[2].partition("&")[0])
+        assert not sockets.is_relative_to(deep)
+    shutil.rmtree(sockets)
+
+
+def test_no_place_for_a_socket_is_said(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = directory.joinpath(*["d" * 40] * 4)
+    deep.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(EmbeddedServerError, match="too long for a unix socket"):
+        EmbeddedServer(deep).start()
+
+
+def test_a_server_that_cannot_start_says_what_postgresql_said(directory: Path) -> None:
+    with pytest.raises(EmbeddedServerError, match="no_such_setting"):
+        EmbeddedServer(directory, settings={"no_such_setting": "1"}).start()
+
+
+def test_a_url_of_a_server_that_was_not_started_is_refused(directory: Path) -> None:
+    with pytest.raises(EmbeddedServerError, match="not started"):
+        EmbeddedServer(directory).url("postgres")

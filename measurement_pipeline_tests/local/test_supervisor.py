@@ -1,0 +1,304 @@
+"""The supervisor, with tiny real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from measurement_pipeline.local.process_group import lives
+from measurement_pipeline.local.signals import held
+from measurement_pipeline.local.supervisor import (
+    Interrupted,
+    Patience,
+    Service,
+    ServiceError,
+    Supervisor,
+    answers,
+    free_port,
+    interruptible,
+    says,
+    supervised,
+)
+from measurement_pipeline_tests.faults.waiting import until
+
+UP = says("up")
+SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
+
+# Has a child of its own; both write their names when they are asked to stop, the parent after the child.
+FAMILY = """
+    import os, pathlib, signal, subprocess, sys, time
+    name = sys.argv[1]
+    class Asked(BaseException): pass
+    def asked(*_): raise Asked
+    signal.signal(signal.SIGTERM, asked)
+    child = None if name.endswith("child") else subprocess.Popen([sys.executable, *sys.orig_argv[1:-1], name + "-child"])
+    try:
+        if child:
+            while not pathlib.Path(name + "-child").exists(): time.sleep(0.01)
+            print(f"{name} {os.getpid()} up", flush=True)
+        else:
+            pathlib.Path(name).touch()
+        time.sleep(600)
+    except Asked:
+        if child: child.wait()
+        with open("stopped", "a") as stopped: stopped.write(name + "\\n")
+"""
+
+
+def _service(
+    name: str, code: str, directory: Path, *arguments: str, ready: Callable[[str], bool] | None = UP
+) -> Service:
+    command = [sys.executable, "-c", f"import os; os.chdir({str(directory)!r})\n{textwrap.dedent(code)}", *arguments]
+    return Service(
+        name, command, {"PATH": os.defpath}, log=directory / "logs" / f"{name}.log", ready=ready, ready_seconds=120
+    )
+
+
+def _stopped(directory: Path) -> list[str]:
+    return (directory / "stopped").read_text().split()
+
+
+def _until(supervisor: Supervisor, holds: Callable[[], bool]) -> None:
+    """Let the supervisor check its services until `holds`."""
+
+    def check() -> bool:
+        supervisor.check()
+        return holds()
+
+    until(check)
+
+
+def test_a_service_is_ready_when_its_log_says_so(tmp_path: Path) -> None:
+    with supervised([]) as supervisor:
+        logged = supervisor.start(
+            _service("one", "import time; time.sleep(0.3); print('up at', 8917); time.sleep(600)", tmp_path)
+        )
+    assert logged == "up at 8917\n"
+    assert (tmp_path / "logs" / "one.log").read_text() == logged
+
+
+def test_only_what_a_service_logs_since_its_start_makes_it_ready(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "one.log").write_text("up, once\n")
+    with supervised([]) as supervisor:
+        assert supervisor.start(_service("one", SLEEPER, tmp_path)) == "up\n"
+
+
+def test_a_web_service_is_ready_when_it_answers(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/"
+    code = f"import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
+    assert not answers(url)("")
+    with supervised([_service("web", code, tmp_path, ready=answers(url))]):
+        assert answers(url)("")
+
+
+def test_a_service_that_ends_before_it_is_ready_says_what_it_said_last(tmp_path: Path) -> None:
+    failing = _service("failing", "import sys; sys.exit('no such key')", tmp_path)
+    with (
+        pytest.raises(ServiceError, match=r"(?s)failing ended with status 1 before it was ready.*no such key"),
+        supervised([failing]),
+    ):
+        pytest.fail("it never was ready")
+
+
+def test_a_service_that_never_gets_ready_is_stopped_with_those_before_it(tmp_path: Path) -> None:
+    first = _service("first", FAMILY, tmp_path, "first")
+    silent = Service(
+        "silent",
+        [sys.executable, "-c", SLEEPER],
+        {},
+        log=tmp_path / "silent.log",
+        ready=says("never"),
+        ready_seconds=0.5,
+    )
+    with pytest.raises(ServiceError, match=r"silent is not ready after 0.5 s"), supervised([first, silent]):
+        pytest.fail("it never was ready")
+    assert _stopped(tmp_path) == ["first-child", "first"]
+
+
+def test_a_program_that_is_not_there_is_named() -> None:
+    with (
+        pytest.raises(ServiceError, match="there is no program 'no-such-program'"),
+        supervised([Service("x", ["no-such-program"], {})]),
+    ):
+        pytest.fail("it cannot have started")
+
+
+def test_scripts_of_our_own_environment_need_no_activation(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with supervised([Service("dagster", ["dagster", "--version"], {}, log=log, ready=says("dagster, version"))]):
+        assert log.exists()
+
+
+def test_all_that_a_service_started_is_asked_to_stop_and_the_latest_service_first(tmp_path: Path) -> None:
+    with supervised([_service(name, FAMILY, tmp_path, name) for name in ("first", "second")]):
+        pass
+    assert _stopped(tmp_path) == ["second-child", "second", "first-child", "first"]
+
+
+def test_a_service_that_does_not_stop_is_killed(tmp_path: Path) -> None:
+    stubborn = """
+        import signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print(os.getpid(), "up", flush=True)
+        signal.pause()
+    """
+    with supervised([], stop_seconds=0.3) as supervisor:
+        group = int(supervisor.start(_service("stubborn", stubborn, tmp_path)).split()[0])
+        assert lives(group)
+    assert not lives(group)
+
+
+def test_what_outlives_its_parent_is_stopped_too(tmp_path: Path) -> None:
+    leaves = (
+        f"import os, subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); print(os.getpid(), 'up')"
+    )
+    with supervised([], patience=Patience(first_wait_seconds=60)) as supervisor:
+        group = int(supervisor.start(_service("leaves", leaves, tmp_path)).split()[0])
+        _until(supervisor, lambda: not lives(group))
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_service_that_dies_is_started_again_whatever_its_status(tmp_path: Path, status: int) -> None:
+    dies_once = f"""
+        import pathlib, sys, time
+        print("up", flush=True)
+        died = pathlib.Path("died")
+        if died.exists():
+            time.sleep(600)
+        died.touch()
+        sys.exit({status})
+    """
+    with supervised([_service("dies", dies_once, tmp_path)], patience=Patience(first_wait_seconds=0.1)) as supervisor:
+        log = tmp_path / "logs" / "dies.log"
+        _until(supervisor, lambda: log.read_text() == "up\nup\n")
+
+
+def test_a_service_that_keeps_dying_is_given_up_with_what_it_said_last(tmp_path: Path) -> None:
+    def three_deaths(supervisor: Supervisor) -> None:
+        _until(supervisor, lambda: False)
+
+    dies = _service("dies", "print('up'); raise SystemExit('wrong key')", tmp_path)
+    with (
+        supervised([dies], patience=Patience(deaths_allowed=2, first_wait_seconds=0.01)) as supervisor,
+        pytest.raises(ServiceError, match=r"(?s)dies ended by itself with status 1, 3 times in a row.*wrong key"),
+    ):
+        three_deaths(supervisor)
+
+
+def test_patience_grows_with_each_death_up_to_its_end() -> None:
+    patience = Patience(first_wait_seconds=1, longest_wait_seconds=5)
+    assert [patience.wait_seconds(deaths) for deaths in (1, 2, 3, 4, 5)] == [1, 2, 4, 5, 5]
+
+
+def test_what_a_service_started_is_spared_when_it_dies_and_stopped_with_the_others(tmp_path: Path) -> None:
+    spared = replace(_service("family", FAMILY, tmp_path, "family"), spares_children=True)
+    with supervised([], patience=Patience(first_wait_seconds=0.01)) as supervisor:
+        first = int(supervisor.start(spared).split()[1])
+        os.kill(first, signal.SIGKILL)
+        _until(supervisor, lambda: supervisor.pid("family") not in {None, first})
+        assert lives(first)  # its child
+        assert not (tmp_path / "stopped").exists()
+    assert not lives(first)
+    assert "family-child" in _stopped(tmp_path)
+
+
+SUPERVISOR = """
+    import sys
+    from pathlib import Path
+    from measurement_pipeline.local.supervisor import Interrupted, Service, says, supervised
+    services = [Service("family", sys.argv[1:], {}, log=Path("family.log"), ready=says("up"))]
+    try:
+        with supervised(services, stop_seconds=60) as supervisor:
+            print(Path("family.log").read_text().split()[1], flush=True)
+            supervisor.wait()
+            print("waited", flush=True)
+    except Interrupted:
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_outlives_a_supervisor_that_a_script_started_in_the_background(
+    tmp_path: Path, end: signal.Signals
+) -> None:
+    # What a shell without job control does to `command &`.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                textwrap.dedent(SUPERVISOR),
+                sys.executable,
+                "-c",
+                textwrap.dedent(FAMILY),
+                "family",
+            ],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert process.stdout is not None
+    group = int(process.stdout.readline())
+    process.send_signal(end)
+    said, _ = process.communicate(timeout=120)
+    # "interrupted" where the signal came before it waited.
+    assert said in ({""} if end == signal.SIGKILL else {"waited\n", "interrupted\n"})
+    until(lambda: not lives(group))
+    assert _stopped(tmp_path) == ["family-child", "family"]
+
+
+def test_children_find_stop_signals_at_their_defaults_even_where_we_were_told_to_ignore_them(tmp_path: Path) -> None:
+    code = """
+        import signal
+        print([signal.getsignal(number) != signal.SIG_IGN for number in (signal.SIGTERM, signal.SIGINT)], "up")
+    """
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with supervised([]) as supervisor:
+            assert supervisor.start(_service("one", code, tmp_path)) == "[True, True] up\n"
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_the_first_stop_signal_interrupts_and_later_ones_do_not_disturb_the_stopping() -> None:
+    steps: list[str] = []
+
+    def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            steps.append("went on")
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            steps.append("stopped")
+
+    with interruptible(), pytest.raises(Interrupted, match="SIGTERM"):
+        work()
+    assert steps == ["stopped"]
+
+
+def test_a_stop_signal_waits_for_a_step_that_must_not_be_left_half_done() -> None:
+    steps: list[str] = []
+
+    def work() -> None:
+        with held():
+            steps.append("begun")
+            signal.raise_signal(signal.SIGTERM)
+            steps.append("done")
+        steps.append("went on")
+
+    with interruptible(), pytest.raises(Interrupted):
+        work()
+    assert steps == ["begun", "done"]

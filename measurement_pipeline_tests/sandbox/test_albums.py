@@ -1,0 +1,103 @@
+"""Which albums and tracks there are: the same in any process, one track an album, and quick to learn."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from measurement_pipeline.sandbox import PLAIN, SAMPLE_CSV, Behaviour, Known, sample_catalogue
+from measurement_pipeline.sandbox.albums import Discography, album_id, track_id
+from measurement_pipeline.sandbox.series import history
+
+NOON = datetime(2026, 10, 4, 12, tzinfo=UTC)
+CHOIR = {"artist": "Choir", "album": "One"}
+
+
+def test_ids_look_like_spotifys_and_are_the_same_in_any_process():
+    assert album_id("Glasswing Choir", "Cathedral of Rain") == "4MUSeRnhpSfkMqREFQ36mC"
+    ids = {track_id(f"AA6Q724{n:05}", "Choir", "One") for n in range(500)} | {
+        album_id("Choir", str(n)) for n in range(500)
+    }
+    assert len(ids) == 1000
+    assert all(re.fullmatch("[0-9A-Za-z]{22}", identity) for identity in ids)
+
+
+def test_an_album_has_its_tracks_in_the_order_of_their_isrcs():
+    found = Discography(PLAIN, {isrc: Known(**CHOIR) for isrc in ("AA6Q72400003", "AA6Q72400001", "AA6Q72400002")})
+    album = found.album(album_id("Choir", "One"))
+    assert album is not None
+    assert [track.isrc for track in album.tracks] == ["AA6Q72400001", "AA6Q72400002", "AA6Q72400003"]
+    for track in album.tracks:
+        assert found.track(track.id) == (track, album)
+
+
+def test_a_reissue_has_a_track_of_its_own_with_the_same_isrc():
+    found = Discography(PLAIN, {"AA6Q72400001": Known(**CHOIR, reissued_on=("Two", "One"))})
+    (first,), (second,) = (album.tracks for name in ("One", "Two") if (album := found.album(album_id("Choir", name))))
+    assert first.isrc == second.isrc
+    assert first.id != second.id
+
+
+def test_what_is_on_no_album_is_nowhere():
+    found = Discography(PLAIN, {"AA6Q72400001": Known(artist="Choir"), "AA6Q72400002": Known(album="One")})
+    assert found.album(album_id("Choir", "One")) is None
+    assert found.track(track_id("AA6Q72400001", "Choir", "One")) is None
+
+
+def test_what_is_learnt_replaces_what_was_known():
+    found = Discography(PLAIN, {"AA6Q72400001": Known(**CHOIR, play_count=1)})
+    found.learn({"AA6Q72400001": Known(artist="Choir", album="Two", play_count=2)})
+    old = found.album(album_id("Choir", "One"))
+    assert old is not None
+    assert old.tracks == []
+    assert found.track(track_id("AA6Q72400001", "Choir", "One")) is None
+    assert found.track(track_id("AA6Q72400001", "Choir", "Two")) is not None
+    assert found.play_count("AA6Q72400001", NOON) == 2
+
+
+def test_a_count_that_is_not_given_is_what_the_history_ends_at():
+    first, again = (Discography(Behaviour(), {"AA6Q72400001": Known(**CHOIR)}) for _ in range(2))
+    assert first.play_count("AA6Q72400001", NOON) == again.play_count("AA6Q72400001", NOON)
+    _, counts = history("AA6Q72400001", Known(**CHOIR), Behaviour(), NOON.date())
+    assert first.play_count("AA6Q72400001", NOON) == counts[-1]
+
+
+def test_a_count_goes_on_growing_after_the_day_on_which_it_was_counted():
+    found = Discography(Behaviour(), {"AA6Q72400001": Known(**CHOIR, play_count=5_000_000)})
+    counted = datetime(2026, 9, 22, 12, tzinfo=UTC)
+    assert found.play_count("AA6Q72400001", counted) == 5_000_000
+    counts = [found.play_count("AA6Q72400001", counted + timedelta(days=30 * month)) or 0 for month in range(4)]
+    assert counts == sorted(set(counts))
+
+
+def test_a_count_that_stands_still_is_that_of_the_last_day_of_the_histories():
+    found = Discography(PLAIN, {"AA6Q72400001": Known(**CHOIR, play_count=7)})
+    assert found.play_count("AA6Q72400001", NOON + timedelta(days=300)) == 7
+
+
+@pytest.mark.timeout(20)
+def test_a_large_catalogue_is_learnt_without_inventing_its_histories():
+    catalogue = {f"AA6Q7{n:07}": Known(artist="Choir", album=f"Album {n // 15}", play_count=n) for n in range(15_000)}
+    found = Discography(PLAIN, catalogue)
+    album = found.album(album_id("Choir", "Album 999"))
+    assert album is not None
+    assert [found.play_count(track.isrc, NOON) for track in album.tracks] == list(range(14_985, 15_000))
+
+
+def test_the_samples_album_ids_are_those_of_the_double():
+    found = Discography(PLAIN, sample_catalogue())
+    lines = [line.split(",") for line in SAMPLE_CSV.read_text(encoding="utf-8").splitlines()[1:]]
+    assert len(lines) == 200
+    for line in lines:
+        album = found.album(line[-1])
+        assert album is not None
+        assert line[0] in album.by_isrc
+
+
+def test_the_sample_has_a_reissue():
+    found = Discography(PLAIN, sample_catalogue())
+    reissue = found.album(album_id("Glasswing Choir", "Cathedral of Rain (Candlelight Edition)"))
+    first = found.album(album_id("Glasswing Choir", "Cathedral of Rain"))
+    assert reissue is not None
+    assert first is not None
+    assert reissue.by_isrc.keys() < first.by_isrc.keys()

@@ -1,0 +1,574 @@
+"""Runs of the actor: one request each, a lost one found again, and nothing taken for whole that is not."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from measurement_pipeline.sandbox import PLAIN, Known, Sandbox, running
+from measurement_pipeline.sandbox.albums import album_id
+from measurement_pipeline.vendors.apify.check import try_token
+from measurement_pipeline.vendors.apify.client import ApifyActor, RunStatus, album_url
+from measurement_pipeline.vendors.apify.errors import (
+    ApifyError,
+    RejectedError,
+    ThrottledError,
+    TokenRefusedError,
+    UnavailableError,
+)
+from measurement_pipeline.vendors.apify.items import read_items
+
+ALBUMS = [album_id("Choir", name) for name in ("One", "Two", "Three")]
+KNOWN = {f"AA6Q72400{n:03}": Known(play_count=100 + n, artist="Choir", album="One") for n in range(3)}
+RUNS = "/v2/actors"
+NOT_FOUND = {"error": {"type": "record-not-found", "message": "Dataset was not found"}}
+PAGES = ["challenge", "proxy", "portal", "portal redirect", "login", "gateway", "json"]
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Sandbox]:
+    with running(behaviour=PLAIN, catalogue=KNOWN) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sandbox(shared: Sandbox) -> Iterator[Sandbox]:
+    """Doubles whose runs are never forgotten: a test that looks for one asks for albums of its own."""
+    yield shared
+    shared.clear_faults()
+    shared.forget_requests()
+
+
+def albums_of_its_own() -> list[str]:
+    return [album_id(uuid4().hex, name) for name in ("One", "Two", "Three")]
+
+
+@pytest.fixture
+def actor(sandbox: Sandbox) -> Iterator[ApifyActor]:
+    with ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Sandbox]:
+    """Another host, which takes the same token: nothing is ever to arrive there."""
+    with running(behaviour=PLAIN) as opened:
+        yield opened
+
+
+def starts(sandbox: Sandbox) -> int:
+    """How many starts arrived, whatever they were answered."""
+    return sum(request["method"] == "POST" for request in sandbox.requests("/v2/"))
+
+
+def answering(answer: Callable[[httpx.Request], httpx.Response]) -> ApifyActor:
+    """An actor whose vendor is a function."""
+    return ApifyActor("a-token", base_url="http://apify.test", transport=httpx.MockTransport(answer))
+
+
+# --- start ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_start_is_one_request_for_the_albums_and_comes_back_with_its_run(actor: ApifyActor, sandbox: Sandbox):
+    before, paid = datetime.now(UTC), sandbox.actor_usage()
+    run = actor.start(ALBUMS)
+    assert run.status is RunStatus.READY
+    assert run.dataset_id
+    assert run.started_at is not None
+    assert timedelta(0) <= run.started_at - before.replace(microsecond=0) < timedelta(minutes=10)
+    assert run.finished_at is None
+    assert sandbox.actor_usage() == {"runs": paid["runs"] + 1, "albums": paid["albums"] + 3}
+    assert starts(sandbox) == 1
+
+
+def test_an_album_is_asked_for_by_its_address_and_what_is_odd_in_an_id_stays_in_it():
+    assert album_url("4MUSeRnhpSfkMqREFQ36mC") == "https://open.spotify.com/album/4MUSeRnhpSfkMqREFQ36mC"
+    assert album_url("a/../b?c#d é") == "https://open.spotify.com/album/a%2F..%2Fb%3Fc%23d%20%C3%A9"
+
+
+def test_no_albums_are_refused_before_anything_is_asked(actor: ApifyActor, sandbox: Sandbox):
+    with pytest.raises(ValueError, match="at least one album"):
+        actor.start([])
+    assert sandbox.requests() == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 500},
+        {"status": 503, "retry_after": 1},
+        {"status": 408},
+        {"status": 200, "body": "<html>"},
+        {"status": 201, "body": '{"data": {"id": "r", "status": "NOVEL"}}'},
+        {"status": 201, "body": '{"data": null}'},
+        {"status": 302, "headers": {"location": "https://elsewhere.test/"}},
+        {"close": True},
+        {"reset": True},
+        {"cut": 20},
+        {"gzip": "not"},
+    ],
+    ids=str,
+)
+def test_a_start_whose_answer_is_lost_may_have_begun_and_is_not_repeated(
+    actor: ApifyActor, sandbox: Sandbox, fault: dict[str, Any]
+):
+    sandbox.faults(RUNS, method="POST", **fault)
+    with pytest.raises(UnavailableError) as lost:
+        actor.start(ALBUMS)
+    assert lost.value.perhaps_started
+    assert starts(sandbox) == 1
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_something_else_answers_is_no_refusal_and_a_start_may_have_begun(
+    actor: ApifyActor, sandbox: Sandbox, page: str
+):
+    run = actor.start(ALBUMS)
+    sandbox.faults("/v2/", foreign=page)
+    with pytest.raises(UnavailableError, match="not Apify's own answer: ") as lost:
+        actor.start(ALBUMS)
+    assert lost.value.perhaps_started
+    for call in (lambda: actor.look(run.id), lambda: actor.result(run), lambda: actor.find(ALBUMS, since=LONG_AGO)):
+        with pytest.raises(UnavailableError, match="not Apify's own answer: ") as lost:
+            call()
+        assert not lost.value.perhaps_started
+    assert try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60).works is None
+
+
+@pytest.mark.parametrize("status", ["succeeded", " SUCCEEDED ", "Succeeded", "TIMED_OUT"])
+def test_a_status_is_read_in_any_case(status: str):
+    with answering(lambda _: httpx.Response(200, json={"data": {"id": "r", "status": status}})) as actor:
+        assert actor.look("r").status.ended
+
+
+def test_a_start_that_is_not_answered_in_time_may_have_begun(sandbox: Sandbox):
+    sandbox.faults(RUNS, method="POST", hang=True)
+    paid = sandbox.actor_usage()["runs"]
+    with (
+        ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=0.5) as actor,
+        pytest.raises(UnavailableError) as lost,
+    ):
+        actor.start(ALBUMS)
+    assert lost.value.perhaps_started
+    assert (starts(sandbox), sandbox.actor_usage()["runs"]) == (1, paid + 1)
+
+
+def test_a_start_that_reached_nobody_has_not_begun():
+    with (
+        ApifyActor("a-token", base_url="http://127.0.0.1:9") as actor,
+        pytest.raises(UnavailableError) as unreached,
+    ):
+        actor.start(ALBUMS)
+    assert not unreached.value.perhaps_started
+
+
+# --- refusals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_a_refused_token_says_so_in_the_vendors_words(actor: ApifyActor, sandbox: Sandbox, status: int):
+    sandbox.faults("/v2/", status=status, body='{"error": {"type": "no-token", "message": "It\\nis not valid"}}')
+    with pytest.raises(TokenRefusedError, match=f"HTTP {status}, no-token: It is not valid"):
+        actor.start(ALBUMS)
+
+
+def test_a_wrong_token_is_refused(sandbox: Sandbox):
+    with ApifyActor("wrong-token", base_url=sandbox.apify_url) as actor, pytest.raises(TokenRefusedError) as refused:
+        actor.look("r")
+    assert "wrong-token" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("said", "seconds"), [(7, 7.0), (None, None), ("soon", None)])
+def test_a_429_says_how_long_to_wait_and_is_not_waited_out(
+    actor: ApifyActor, sandbox: Sandbox, said: int | str | None, seconds: float | None
+):
+    sandbox.faults("/v2/", status=429, retry_after=said)
+    with pytest.raises(ThrottledError) as throttled:
+        actor.start(ALBUMS)
+    assert throttled.value.retry_after_seconds == seconds
+    assert starts(sandbox) == 1
+
+
+@pytest.mark.parametrize("kind", ["actor-memory-limit-exceeded", "concurrent-runs-limit-exceeded"])
+def test_an_account_that_is_busy_is_no_refused_token(actor: ApifyActor, sandbox: Sandbox, kind: str):
+    sandbox.faults("/v2/", status=402, body=json.dumps({"error": {"type": kind, "message": "Later"}}))
+    with pytest.raises(ThrottledError, match=kind):
+        actor.start(ALBUMS)
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 422])
+def test_another_4xx_is_a_rejection(actor: ApifyActor, sandbox: Sandbox, status: int):
+    sandbox.faults("/v2/", status=status)
+    with pytest.raises(RejectedError) as rejected:
+        actor.start(ALBUMS)
+    assert rejected.value.status_code == status
+
+
+def test_an_actor_that_is_not_there_is_rejected_in_the_vendors_words(sandbox: Sandbox):
+    with (
+        ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, actor="some~other") as actor,
+        pytest.raises(RejectedError, match="Actor was not found"),
+    ):
+        actor.start(ALBUMS)
+
+
+# --- look ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_looked_at_as_often_as_one_likes_and_is_not_paid_for_again(actor: ApifyActor, sandbox: Sandbox):
+    run = actor.start(ALBUMS)
+    paid = sandbox.actor_usage()
+    looked = [actor.look(run.id) for _ in range(3)]
+    assert {found.id for found in looked} == {run.id}
+    assert looked[0].status.succeeded
+    assert looked[0].finished_at is not None
+    assert sandbox.actor_usage() == paid
+
+
+def test_waiting_for_a_run_asks_once_and_comes_back_when_it_has_ended(actor: ApifyActor, sandbox: Sandbox):
+    sandbox.actor("SUCCEEDED", seconds=0.3, count=1)
+    run = actor.start(ALBUMS)
+    assert actor.look(run.id, wait_seconds=20).status is RunStatus.SUCCEEDED
+    assert [request["query"] for request in sandbox.requests("/v2/actor-runs")] == [{"waitForFinish": "20"}]
+
+
+@pytest.mark.parametrize("ends", ["FAILED", "TIMED-OUT", "ABORTED"])
+def test_a_run_that_did_not_succeed_has_ended_and_says_why(actor: ApifyActor, sandbox: Sandbox, ends: str):
+    sandbox.actor(ends, "the proxy was blocked", count=1)
+    looked = actor.look(actor.start(ALBUMS).id)
+    assert looked.status == ends
+    assert looked.status.ended
+    assert not looked.status.succeeded
+    assert looked.message == "the proxy was blocked"
+
+
+def test_a_run_that_apify_does_not_see_is_not_known_to_be_gone(actor: ApifyActor):
+    with pytest.raises(UnavailableError, match="does not see run ru0"):
+        actor.look("ru0")
+
+
+def test_what_else_a_run_object_holds_does_not_matter():
+    bare = {
+        "id": "r",
+        "status": "RUNNING",
+        "startedAt": "yesterday",
+        "finishedAt": 7,
+        "options": None,
+        "pricingInfo": {"x": 1},
+    }
+    with answering(lambda _: httpx.Response(200, json={"data": bare})) as actor:
+        run = actor.look("r")
+    assert (run.status, run.started_at, run.finished_at, run.dataset_id) == (RunStatus.RUNNING, None, None, None)
+
+
+# --- find ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_start_was_not_answered_is_found_by_its_albums(actor: ApifyActor, sandbox: Sandbox):
+    since, albums = datetime.now(UTC), albums_of_its_own()
+    actor.start(albums[:1])
+    sandbox.faults(RUNS, method="POST", close=True, count=1)
+    with pytest.raises(UnavailableError):
+        actor.start(albums)
+    actor.start(albums[1:])
+    found = actor.find(albums[::-1], since=since)
+    assert found is not None
+    assert [album.album_id for album in read_items(actor.result(found))] == albums
+    assert starts(sandbox) == 3
+
+
+def test_the_newest_of_several_is_found_and_those_that_are_somebodys_are_not(actor: ApifyActor):
+    albums = albums_of_its_own()
+    first, second = actor.start(albums), actor.start(albums)
+    found = actor.find(albums, since=LONG_AGO)
+    assert found is not None
+    assert found.id == second.id
+    besides = actor.find(albums, since=LONG_AGO, besides={second.id})
+    assert besides is not None
+    assert besides.id == first.id
+    assert actor.find(albums, since=LONG_AGO, besides={first.id, second.id}) is None
+
+
+def test_fewer_or_more_albums_are_another_run(actor: ApifyActor):
+    albums = albums_of_its_own()
+    actor.start(albums[:2])
+    assert actor.find(albums[:1], since=LONG_AGO) is None
+    assert actor.find(albums, since=LONG_AGO) is None
+    assert actor.find(albums[:2], since=LONG_AGO) is not None
+
+
+def test_a_run_from_before_is_not_found_save_for_what_clocks_differ(actor: ApifyActor):
+    albums = albums_of_its_own()
+    run = actor.start(albums)
+    assert run.started_at is not None
+    assert actor.find(albums, since=run.started_at + timedelta(minutes=59)) is not None
+    assert actor.find(albums, since=run.started_at + timedelta(minutes=61)) is None
+
+
+def test_inputs_of_runs_from_before_are_not_asked_for(actor: ApifyActor, sandbox: Sandbox):
+    albums = albums_of_its_own()
+    for _ in range(3):
+        actor.start(albums)
+    assert actor.find(albums, since=datetime.now(UTC) + timedelta(hours=2)) is None
+    assert sandbox.requests("/v2/key-value-stores") == []
+
+
+def runs_of(pages: list[list[dict[str, Any]]], inputs: dict[str, httpx.Response]) -> ApifyActor:
+    """An actor whose runs come in pages, and whose inputs are these by store."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/INPUT"):
+            return inputs[request.url.path.split("/")[3]]
+        offset, sizes = int(request.url.params["offset"]), [sum(map(len, pages[:n])) for n in range(len(pages) + 1)]
+        page = pages[sizes.index(offset)] if offset in sizes[:-1] else []
+        return httpx.Response(200, json={"data": {"items": page, "total": sizes[-1]}})
+
+    return answering(answer)
+
+
+def listed(name: str, **more: Any) -> dict[str, Any]:
+    started = {"startedAt": "2026-05-01T12:00:00.000Z", "defaultKeyValueStoreId": name}
+    return {"id": name, "status": "RUNNING", **started, **more}
+
+
+def urls(*albums: str, **more: Any) -> httpx.Response:
+    return httpx.Response(200, json={"urls": [{"url": album_url(album), "method": "GET"} for album in albums], **more})
+
+
+def test_it_may_stand_on_a_later_page_and_its_input_may_have_gained_defaults():
+    pages = [[listed("k1"), listed("k2")], [listed("k3")]]
+    with runs_of(pages, {"k1": urls("x"), "k2": urls("y"), "k3": urls("a", "b", proxy=None)}) as actor:
+        found = actor.find(["b", "a"], since=LONG_AGO)
+        assert found is not None
+        assert found.id == "k3"
+        assert actor.find(["c"], since=LONG_AGO) is None
+
+
+@pytest.mark.parametrize(
+    "item",
+    [listed("k", startedAt=None), listed("k", defaultKeyValueStoreId=None), listed("k", status="NOVEL"), {}, None],
+)
+def test_a_run_that_cannot_be_told_from_the_lost_one_is_no_none(item: Any):
+    with runs_of([[item]], {"k": urls("x")}) as actor, pytest.raises(UnavailableError):
+        actor.find(["a"], since=LONG_AGO)
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(404), httpx.Response(500), httpx.Response(200, content=b"no JSON")])
+def test_an_input_that_cannot_be_read_is_no_none(answer: httpx.Response):
+    with runs_of([[listed("k")]], {"k": answer}) as actor, pytest.raises(UnavailableError):
+        actor.find(["a"], since=LONG_AGO)
+
+
+@pytest.mark.parametrize("body", [{"data": {}}, {"data": []}, {}, []])
+def test_a_list_of_runs_that_cannot_be_read_is_no_none(body: Any):
+    with answering(lambda _: httpx.Response(200, json=body)) as actor, pytest.raises(UnavailableError):
+        actor.find(["a"], since=LONG_AGO)
+
+
+# --- result --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_items_come_as_they_were_received(actor: ApifyActor, sandbox: Sandbox):
+    run = actor.start(ALBUMS)
+    received = httpx.get(
+        f"{sandbox.apify_url}/v2/datasets/{run.dataset_id}/items",
+        headers={"authorization": f"Bearer {sandbox.apify_token}"},
+    )
+    assert actor.result(run) == received.content
+    assert [len(album.tracks) for album in read_items(received.content)] == [3, 0, 0]
+
+
+def test_items_that_are_counted_and_not_there_yet_are_waited_for():
+    late = replace(PLAIN, dataset_lag=3600)
+    with running(behaviour=late) as sandbox, ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url) as actor:
+        run = actor.start(ALBUMS)
+        with pytest.raises(UnavailableError, match="1 of the 3 items"):
+            actor.result(run)
+
+
+def dataset(items: list[Any], *, a_page: int, counted: int | None = None, total: int | None = None) -> ApifyActor:
+    """A vendor that hands out so many items a page."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/items"):
+            return (
+                httpx.Response(200, json={"data": {"itemCount": counted}})
+                if counted is not None
+                else httpx.Response(404, json=NOT_FOUND)
+            )
+        offset = int(request.url.params["offset"])
+        headers = {} if total is None else {"X-Apify-Pagination-Total": str(total)}
+        return httpx.Response(
+            200, headers=headers, content=json.dumps(items[offset : offset + a_page], indent=1).encode()
+        )
+
+    return answering(answer)
+
+
+RUN = {"id": "r", "status": "SUCCEEDED", "defaultDatasetId": "d"}
+
+
+def result(actor: ApifyActor) -> list[Any]:
+    from measurement_pipeline.vendors.apify.runs import read_run
+
+    with actor:
+        found: list[Any] = json.loads(actor.result(read_run(RUN)))
+        return found
+
+
+@pytest.mark.parametrize("a_page", [1, 2, 3, 7, 100])
+def test_all_pages_are_one_list(a_page: int):
+    items = [{"id": str(n), "tracks": [{"name": "], ["}]} for n in range(7)]
+    assert result(dataset(items, a_page=a_page, counted=7, total=7)) == items
+
+
+def test_no_items_are_an_empty_list():
+    assert result(dataset([], a_page=10, counted=0, total=0)) == []
+
+
+@pytest.mark.parametrize(("counted", "total"), [(8, 7), (7, 8), (8, None), (None, 8)])
+def test_fewer_items_than_promised_are_not_taken_for_all(counted: int | None, total: int | None):
+    with pytest.raises(UnavailableError, match="7 of the 8 items"):
+        result(dataset([{}] * 7, a_page=100, counted=counted, total=total))
+
+
+def test_a_count_that_lags_behind_what_is_there_does_not_matter():
+    assert result(dataset([{}] * 7, a_page=100, counted=5, total=6)) == [{}] * 7
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b'[{"id": 1}'])
+def test_items_that_cannot_be_read_are_asked_for_again_later(body: bytes):
+    def answer(request: httpx.Request) -> httpx.Response:
+        found = httpx.Response(200, content=body)
+        return found if request.url.path.endswith("/items") else httpx.Response(404, json=NOT_FOUND)
+
+    with pytest.raises(UnavailableError):
+        result(answering(answer))
+
+
+# --- where requests go, and what is told --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "status"), [("look", 302), ("find", 302), *(("start", status) for status in (301, 302, 303, 307, 308))]
+)
+def test_a_redirect_to_another_host_is_not_followed(
+    actor: ApifyActor, sandbox: Sandbox, elsewhere: Sandbox, status: int, call: str
+):
+    sandbox.faults("/v2/", status=status, headers={"location": f"{elsewhere.apify_url}/v2/actor-runs/r"})
+    calls = {
+        "start": lambda: actor.start(ALBUMS),
+        "look": lambda: actor.look("r"),
+        "find": lambda: actor.find(ALBUMS, since=LONG_AGO),
+    }
+    with pytest.raises(UnavailableError, match="not followed"):
+        calls[call]()
+    assert elsewhere.requests() == []
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_a_proxy_that_the_environment_names_is_not_asked(
+    elsewhere: Sandbox, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.setenv(name, elsewhere.apify_url)
+    with ApifyActor("a-token", base_url="http://127.0.0.1:9") as actor, pytest.raises(UnavailableError):
+        actor.start(ALBUMS)
+    assert elsewhere.requests() == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 401}, {"status": 429}, {"status": 400}, {"status": 500}, {"reset": True}, {"status": 200, "body": "?"}],
+    ids=str,
+)
+def test_the_token_is_in_no_error_and_no_log(sandbox: Sandbox, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]):
+    token = "marked-token-4711"
+    caplog.set_level(logging.DEBUG)
+    if "status" in fault and "body" not in fault:
+        fault = {**fault, "body": json.dumps({"error": {"type": "t", "message": f"no {token} here"}})}
+    sandbox.faults("/v2/", **fault)
+    with ApifyActor(token, base_url=sandbox.apify_url) as actor:
+        with pytest.raises(ApifyError) as error:
+            actor.start(ALBUMS)
+        assert token not in repr(actor)
+    assert token not in str(error.value) + repr(error.value)
+    assert error.value.__cause__ is None or token not in repr(error.value.__cause__)
+    assert token not in caplog.text
+
+
+@pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "é"])
+def test_a_token_that_no_header_can_carry_is_refused_without_being_shown(token: str):
+    with pytest.raises(ValueError, match="the Apify token is empty or holds") as refused:
+        ApifyActor(token, base_url="http://apify.test")
+    assert not token or token not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["", "apify.test", "ftp://apify.test", "http://"])
+def test_an_address_that_is_none_is_refused(address: str):
+    with pytest.raises(ValueError, match="http"):
+        ApifyActor("a-token", base_url=address)
+
+
+@pytest.mark.parametrize(
+    "base", ["http://apify.test", "http://apify.test/", "http://apify.test/v2", "http://apify.test/v2/"]
+)
+def test_the_version_is_added_to_the_address_once(base: str):
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(200, json={"data": RUN})
+
+    with ApifyActor("a-token", base_url=base, transport=httpx.MockTransport(answer)) as actor:
+        actor.look("r/../x")
+    assert asked == ["http://apify.test/v2/actor-runs/r%2F..%2Fx"]
+
+
+# --- does it take the token? -------------------------------------------------------------------------------------------------
+
+
+def test_a_token_that_is_taken_costs_one_look(sandbox: Sandbox):
+    paid = sandbox.actor_usage()
+    found = try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60)
+    assert found.works is True
+    assert [(request["method"], request["path"]) for request in sandbox.requests("/v2")] == [
+        ("GET", "/v2/actors/beatanalytics~spotify-play-count-scraper/runs")
+    ]
+    assert sandbox.actor_usage() == paid
+
+
+@pytest.mark.parametrize(
+    ("fault", "works"),
+    [
+        ({"status": 401}, False),
+        ({"status": 402}, False),
+        ({"status": 403}, False),
+        ({"status": 404}, False),
+        ({"status": 429}, None),
+        ({"status": 503}, None),
+        ({"body": "[]"}, None),
+        ({"reset": True}, None),
+        ({"hang": True}, None),
+    ],
+)
+def test_a_token_that_is_refused_is_told_from_one_of_which_nothing_is_known(
+    sandbox: Sandbox, fault: dict[str, object], works: bool | None
+):
+    sandbox.faults("/v2/", **fault)
+    seconds = 0.5 if "hang" in fault else 60
+    found = try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=seconds)
+    assert found.works is works
+    assert sandbox.apify_token not in found.words
+
+
+def test_a_token_that_no_header_can_carry_is_refused(sandbox: Sandbox):
+    found = try_token("two\nlines", base_url=sandbox.apify_url, timeout_seconds=1)
+    assert (found.works, sandbox.requests("/v2")) == (False, [])
+    assert "lines" not in found.words

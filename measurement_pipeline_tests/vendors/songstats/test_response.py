@@ -1,0 +1,72 @@
+"""How long the vendor asks to wait, from the answer alone."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from measurement_pipeline.vendors.http import LONGEST_RETRY_AFTER
+from measurement_pipeline.vendors.songstats.response import Answer, Failure
+
+SENT = "Wed, 21 Oct 2015 07:28:00 GMT"
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    return Answer(429, headers, b"").retry_after
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("7", 7),
+        (" 120 ", 120),
+        ("2.5", 2.5),
+        ("-5", 0),
+        ("86400", 86400),
+        ("9" * 400, LONGEST_RETRY_AFTER),
+    ],
+)
+def test_seconds_are_read_as_they_stand(text: str, seconds: float) -> None:
+    assert retry_after({"retry-after": text}) == seconds
+
+
+@pytest.mark.parametrize(
+    ("until", "seconds"),
+    [
+        ("Wed, 21 Oct 2015 07:29:30 GMT", 90),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Wed, 21 Oct 2015 06:28:00 GMT", 0),
+        ("Wed, 21 Oct 2015 07:28:10 -0000", 10),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", LONGEST_RETRY_AFTER),
+    ],
+)
+def test_a_date_is_read_against_the_answers_own_date(until: str, seconds: float) -> None:
+    assert retry_after({"retry-after": until, "date": SENT}) == seconds
+
+
+def test_a_date_says_nothing_without_the_answers_own_date() -> None:
+    in_an_hour = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    assert retry_after({"retry-after": in_an_hour}) is None
+    assert retry_after({"retry-after": in_an_hour, "date": "yesterday"}) is None
+
+
+@pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "1e3", "5, 10", "0x10", "\u0665"])
+def test_garbage_says_nothing(text: str) -> None:
+    assert retry_after({"retry-after": text, "date": SENT}) is None
+    assert retry_after({}) is None
+
+
+@given(st.text(), st.text())
+def test_no_header_makes_it_raise_or_leave_its_range(text: str, sent: str) -> None:
+    seconds = retry_after({"retry-after": text, "date": sent})
+    assert seconds is None or 0 <= seconds <= LONGEST_RETRY_AFTER
+
+
+def test_an_answer_has_a_status_or_a_failure() -> None:
+    with pytest.raises(ValueError, match="failure"):
+        Answer(None, {}, b"")
+    assert Answer(None, {}, b"", Failure.TIMEOUT).retry_after is None

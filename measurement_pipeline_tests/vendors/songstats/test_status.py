@@ -1,0 +1,95 @@
+"""What `/status` says is read as far as it can be, and what cannot be read is unknown, never nothing."""
+
+import asyncio
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from measurement_pipeline.domain.spend import VendorMonth
+from measurement_pipeline.vendors.songstats import status
+from measurement_pipeline.vendors.songstats.client import SongstatsClient
+from measurement_pipeline.vendors.songstats.response import Answer, Failure
+
+# As the vendor sends it.
+REAL = {
+    "result": "success",
+    "message": "Data Retrieved.",
+    "status": {
+        "current_month_total_requests": 5678,
+        "current_month_total_requested_objects": 343,
+        "current_month_total_bill": "34.30",
+        "previous_month_total_requests": 0,
+        "previous_month_total_requested_objects": 0,
+        "previous_month_total_bill": "0.00",
+    },
+}
+
+
+def read(payload: object, *, code: int = 200) -> VendorMonth:
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return status.read(Answer(code, {}, body))
+
+
+def without(**changes: object) -> dict[str, object]:
+    return {**REAL, "status": {**REAL["status"], **changes}}
+
+
+def test_the_vendors_own_answer_is_read():
+    assert read(REAL) == VendorMonth(5678, 343, Decimal("34.30"), previous_requests=0)
+
+
+def test_a_month_without_a_request_is_a_known_nothing():
+    assert read(without(current_month_total_requests=0)).requests == 0
+
+
+@pytest.mark.parametrize("odd", [None, True, -1, 1.5, "many", "", "NaN", "Infinity", "-3", [], {}, "1e400", 10**30])
+def test_a_count_that_is_none_is_unknown_and_the_others_are_read_all_the_same(odd):
+    found = read(without(current_month_total_requests=odd))
+    assert found.requests is None
+    assert "current_month_total_requests" in found.detail
+    assert (found.objects, found.bill) == (343, Decimal("34.30"))
+
+
+@pytest.mark.parametrize(("text", "count"), [("5678", 5678), ("5678.0", 5678), (5678.0, 5678)])
+def test_a_count_may_be_text_as_other_figures_of_theirs_are(text, count):
+    assert read(without(current_month_total_requests=text)).requests == count
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"status": 3}', b"\xff", b"[" * 100_000, b"null"])
+def test_another_shape_is_unknown_with_a_word_why(body):
+    found = read(body)
+    assert (found.requests, found.objects, found.bill) == (None, None, None)
+    assert found.detail
+
+
+@pytest.mark.parametrize("code", [401, 429, 500])
+def test_a_refusal_is_unknown_whatever_it_carries(code):
+    assert read(REAL, code=code) == VendorMonth(detail=f"HTTP {code}")
+
+
+def test_a_lost_answer_is_unknown():
+    found = status.read(Answer(200, {}, b"", Failure.INCOMPLETE, "cut short"))
+    assert found == VendorMonth(detail="incomplete: cut short")
+
+
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(
+    lambda value: json.dumps({"status": {"current_month_total_requests": value}}).encode()
+))  # fmt: skip
+def test_nothing_raises_for_what_an_answer_holds(body):
+    found = read(body)
+    assert found.requests is None or found.requests >= 0
+
+
+def test_the_doubles_count_is_read(sandbox):
+    async def ask() -> VendorMonth:
+        async with SongstatsClient(
+            api_key=sandbox.songstats_key, base_url=sandbox.songstats_url, sources=["spotify"], timeout_seconds=60
+        ) as client:
+            await client.fetch_history("AA6Q72000000")
+            await client.fetch_history("AA6Q72000000")
+            return status.read(await client.fetch_status())
+
+    assert asyncio.run(ask()) == VendorMonth(2, 1, Decimal("0.10"), previous_requests=0)

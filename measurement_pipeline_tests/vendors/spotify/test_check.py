@@ -1,0 +1,57 @@
+"""Whether Spotify takes the client: yes, no, or not known; one token, and nothing is waited for."""
+
+from typing import Any
+
+import pytest
+
+from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.vendors.spotify.check import ClientStanding, try_client
+from measurement_pipeline_tests.faults.waiting import until
+
+TOKEN = "/api/token"
+
+
+def ask(sandbox: Sandbox, *, seconds: float = 60, **other: Any) -> ClientStanding:
+    client = {"client_id": sandbox.spotify_client_id, "client_secret": sandbox.spotify_client_secret, **other}
+    return try_client(
+        **client, api_base=sandbox.spotify_url, accounts_base=sandbox.spotify_url, timeout_seconds=seconds
+    )
+
+
+def test_a_client_that_is_taken_costs_one_token(sandbox: Sandbox):
+    assert ask(sandbox).works is True
+    assert [request["path"] for request in sandbox.requests("/")] == [TOKEN]
+
+
+@pytest.mark.parametrize(
+    ("fault", "works"),
+    [
+        ({"status": 400}, False),
+        ({"status": 401}, False),
+        ({"status": 429, "retry_after": 50_400}, None),
+        ({"status": 503}, None),
+        ({"body": "<html>"}, None),
+        ({"body": "{}"}, None),
+        ({"reset": True}, None),
+        ({"hang": True}, None),
+    ],
+)
+def test_a_client_that_is_refused_is_told_from_one_of_which_nothing_is_known(
+    sandbox: Sandbox, fault: dict[str, object], works: bool | None
+):
+    sandbox.faults(TOKEN, **fault)
+    found = ask(sandbox, seconds=0.5 if "hang" in fault else 60)
+    assert found.works is works
+    assert sandbox.spotify_client_secret not in found.words
+    until(lambda: sandbox.requests(TOKEN), what="the request")
+    assert len(sandbox.requests(TOKEN)) == 1, "it is asked once"
+
+
+def test_a_secret_that_is_not_its_clients_is_refused_and_not_repeated(sandbox: Sandbox):
+    found = ask(sandbox, client_secret="another-secret")
+    assert found.works is False
+    assert "another-secret" not in found.words
+    words = f'{{"error": "invalid_client", "error_description": "no client has the secret {sandbox.spotify_client_secret}"}}'
+    sandbox.faults(TOKEN, status=400, body=words)
+    assert "no client has the secret [secret])" in ask(sandbox).words
+    assert ask(sandbox, client_secret="two\nlines").works is False

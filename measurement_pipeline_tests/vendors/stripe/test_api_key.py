@@ -1,0 +1,57 @@
+"""Whether Stripe takes a key is asked without writing anything, and what is not known is not called refused."""
+
+import json
+
+import pytest
+
+from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.vendors.stripe.api_key import is_of_test_mode, try_key
+
+
+def ask(sandbox: Sandbox, key: str | None = None, *, seconds: float = 60.0):
+    return try_key(secret_key=key or sandbox.stripe_key, api_base=sandbox.stripe_url, timeout_seconds=seconds)
+
+
+def test_a_key_that_works_costs_one_read(sandbox: Sandbox):
+    sandbox.card("11111111-1111-4111-8111-111111111111")
+    sandbox.forget_requests()
+    assert ask(sandbox).works is True
+    (request,) = sandbox.requests("/v1/")
+    assert (request["method"], request["path"]) == ("GET", "/v1/customers")
+
+
+def test_a_key_that_is_refused_or_lacks_a_permission_does_not_work(sandbox: Sandbox):
+    refused = ask(sandbox, "sk_live_wrong")
+    assert refused.works is False
+    assert "sk_live" not in refused.words
+    sandbox.faults(
+        "/v1/customers", status=403, body=json.dumps({"error": {"type": "invalid_request_error", "message": "no"}})
+    )
+    assert ask(sandbox).works is False
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 500},
+        {"status": 429},
+        {"reset": True},
+        {"hang": True},
+        {"body": "[]"},
+        {"body": "{}"},
+        {"foreign": "challenge"},
+        {"foreign": "login"},
+        {"foreign": "portal"},
+    ],
+)
+def test_no_usable_answer_leaves_it_unknown(sandbox: Sandbox, fault: dict[str, object]):
+    sandbox.faults("/v1/customers", **fault)
+    found = ask(sandbox, seconds=0.5 if "hang" in fault else 60.0)
+    assert found.works is None
+    assert found.words
+
+
+def test_a_key_of_test_mode_is_told_by_its_form():
+    assert is_of_test_mode("sk_test_x")
+    assert is_of_test_mode("rk_test_x")
+    assert not is_of_test_mode("rk_live_x")

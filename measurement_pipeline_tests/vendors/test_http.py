@@ -1,0 +1,143 @@
+"""Asking a vendor: one host, one time limit, one size, whatever the other end does."""
+
+import contextlib
+import gzip
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from measurement_pipeline.vendors import http
+from measurement_pipeline.vendors.http import Outbound, foreign_answer, may_have_arrived
+
+
+@contextlib.contextmanager
+def saying(*parts: bytes, drips: bool = False) -> Iterator[str]:
+    """A vendor that reads a request and says this; `drips`: and then a byte every 20 ms until the client hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                taken, _ = listener.accept()
+                with taken:
+                    taken.recv(65536)
+                    for part in parts:
+                        taken.sendall(part)
+                    while drips:
+                        taken.sendall(b"x")
+                        time.sleep(0.02)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    thread.join(120)
+
+
+def ask(url: str, *, timeout_seconds: float = 60) -> httpx.Response:
+    line = Outbound(url)
+    try:
+        return line.ask("GET", f"{url}/x", headers={}, timeout_seconds=timeout_seconds)
+    finally:
+        line.close()
+
+
+def test_an_answer_comes_whole_and_unpacked():
+    packed = gzip.compress(b'{"a": 1}')
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\nx-more: 7\r\n\r\n" % len(packed)
+    with saying(head, packed) as url:
+        answer = ask(url)
+    assert (answer.status_code, answer.content, answer.headers["x-more"]) == (200, b'{"a": 1}', "7")
+    assert "content-encoding" not in answer.headers
+
+
+def test_an_answer_that_drips_is_given_up_when_its_time_is_over():
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"
+    with (
+        saying(head, drips=True) as url,
+        pytest.raises(httpx.ReadTimeout, match=r"no whole answer within 0\.5 s"),
+    ):
+        ask(url, timeout_seconds=0.5)
+
+
+def test_a_body_beyond_all_measure_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(http, "MAX_BODY_BYTES", 1000)
+    with (
+        saying(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n", b"x" * 5000) as url,
+        pytest.raises(httpx.RemoteProtocolError, match="more than 1000 bytes"),
+    ):
+        ask(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://elsewhere.test/x", "http://vendor.test.elsewhere.test/x", "http://vendor.test@elsewhere.test/", "/x"],
+)
+def test_no_address_but_those_below_the_base_is_asked(url: str):
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200)
+
+    line = Outbound("http://vendor.test", transport=httpx.MockTransport(answer))
+    with pytest.raises(ValueError, match=r"expected an address below http://vendor\.test"):
+        line.ask("GET", url, headers={}, timeout_seconds=1)
+    assert asked == []
+
+
+def test_whether_a_request_may_have_arrived():
+    with saying() as url, pytest.raises(httpx.HTTPError) as dropped:
+        ask(url)
+    assert may_have_arrived(dropped.value)
+    with pytest.raises(httpx.HTTPError) as refused:
+        ask("http://127.0.0.1:9")
+    assert not may_have_arrived(refused.value)
+
+
+# --- whose answer it is -----------------------------------------------------------------------------------------------------
+
+JSON, HTML = "application/json; charset=utf-8", "text/html"
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body", "is_own"),
+    [
+        (200, JSON, b'{"a": 1}', True),
+        (200, JSON, b'{"a": ', True),
+        (200, "application/vnd.api+json", b"cut", True),
+        (200, "text/plain", b'{"a": 1}', True),
+        (200, None, b"[]", True),
+        (200, HTML, b"<html>", False),
+        (200, None, b"", False),
+        (204, None, b"", False),
+        (404, JSON, b'{"mine": 1}', True),
+        (404, None, b'{"mine": 1}', True),
+        (404, HTML, b'{"mine": 1}', False),
+        (404, JSON, b'{"others": 1}', False),
+        (404, JSON, b"<html>", False),
+        (404, JSON, b"", False),
+        (302, None, b"", False),
+        (500, HTML, b"<html>", False),
+    ],
+)
+def test_an_answer_is_the_vendors_by_its_content_type_its_json_and_its_error_shape(
+    status: int, content_type: str | None, body: bytes, is_own: bool
+):
+    headers = {} if content_type is None else {"content-type": content_type}
+    found = foreign_answer(status, headers, body, is_vendors_error=lambda value: value == {"mine": "1"})
+    assert (found is None) == is_own
+
+
+def test_a_foreign_answer_is_described_in_one_short_line():
+    page = b"<!doctype html>\n<title>\x00Just a \xff moment</title>" + b"x" * 1_000_000
+    found = foreign_answer(403, {"content-type": "Text/HTML; charset=x"}, page, is_vendors_error=lambda _: False)
+    assert found is not None
+    assert found.startswith('403 text/html, begins with "<!doctype html> <title> Just a')
+    assert found.isprintable()
+    assert len(found) < 150
+    assert foreign_answer(302, {"content-type": "a b\x1b"}, b"", is_vendors_error=lambda _: False) == (
+        "302 without a content type, a redirect, which is not followed, with an empty body"
+    )
