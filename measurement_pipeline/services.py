@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 from weakref import finalize
 
-from measurement_pipeline.api.config import BearerTerms, FrontDesk
-from measurement_pipeline.backfill.config import Terms
-from measurement_pipeline.backfill.run import Means
-from measurement_pipeline.capture.config import Captures
-from measurement_pipeline.capture.config import Means as CaptureMeans
-from measurement_pipeline.capture.config import Terms as CaptureTerms
+from measurement_pipeline.api.config import ApiConfig, JwtConfig
+from measurement_pipeline.backfill.config import BackfillConfig
+from measurement_pipeline.backfill.run import BackfillDependencies
+from measurement_pipeline.capture.config import CaptureConfig as CaptureTerms
+from measurement_pipeline.capture.config import CaptureDependencies as CaptureMeans
+from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.defs.pipeline import Pipeline
-from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.backfill_queue import Rules
 from measurement_pipeline.postgres.database import DatabaseUnavailable
@@ -82,12 +82,12 @@ def from_settings(settings: Settings) -> Pipeline:
         raise SettingsError(missing)
     decide = _decider(settings, settings.database_url)
 
-    def check_payment(account: UUID) -> Verdict:
+    def check_payment(account: UUID) -> PaymentVerdict:
         return decide(account).verdict
 
     return Pipeline(
         terms=terms(settings, settings.database_url),
-        means=Means(new_client=lambda: songstats_client(settings), check_payment=check_payment),
+        means=BackfillDependencies(new_client=lambda: songstats_client(settings), check_payment=check_payment),
         decide=decide,
         captures=captures(settings, settings.database_url),
         silence_alarm_hours=settings.silence_alarm_hours,
@@ -104,20 +104,20 @@ def key_secret(settings: Settings, kind: Kind) -> str:
     raise SettingsError("API_KEY_SECRET is not set: a live deployment needs one for its API, 32 characters or more")
 
 
-def front_desk(settings: Settings) -> FrontDesk:
+def front_desk(settings: Settings) -> ApiConfig:
     """What the HTTP API works with. Raises `SettingsError`."""
     pipeline = from_settings(settings)
     secret = settings.api_jwt_secret
     bearer = None
     if settings.api_jwt_issuer is not None and settings.api_jwt_audience is not None:
-        bearer = BearerTerms(
+        bearer = JwtConfig(
             issuer=settings.api_jwt_issuer,
             audience=settings.api_jwt_audience,
             algorithm=settings.jwt_algorithm,
             jwks_url=settings.api_jwks_url,
             secret=None if secret is None else secret.get_secret_value(),
         )
-    return FrontDesk(
+    return ApiConfig(
         database_url=pipeline.terms.database_url,
         decide=pipeline.decide,
         key_secret=key_secret(settings, settings.kind),
@@ -130,9 +130,9 @@ def front_desk(settings: Settings) -> FrontDesk:
     )
 
 
-def terms(settings: Settings, database_url: str) -> Terms:
+def terms(settings: Settings, database_url: str) -> BackfillConfig:
     """On what terms hits are spent."""
-    return Terms(
+    return BackfillConfig(
         database_url=database_url,
         rules=Rules(
             claim_timeout_seconds=settings.claim_timeout,
@@ -143,11 +143,11 @@ def terms(settings: Settings, database_url: str) -> Terms:
         requests_per_second=settings.songstats_requests_per_second,
         concurrency=settings.songstats_concurrency,
         eur_per_hit=settings.songstats_eur_per_hit,
-        beat_seconds=min(10.0, settings.claim_timeout / 4),
+        heartbeat_seconds=min(10.0, settings.claim_timeout / 4),
     )
 
 
-def captures(settings: Settings, database_url: str) -> Captures | None:
+def captures(settings: Settings, database_url: str) -> CaptureServices | None:
     """On what terms captures are made, and by what means; None where there is no token to make any with."""
     token = settings.apify_token
     if token is None:
@@ -163,9 +163,9 @@ def captures(settings: Settings, database_url: str) -> Captures | None:
         cap_usd=settings.snapshot_monthly_cap_usd,
         claim_timeout_seconds=settings.claim_timeout,
         max_attempts=settings.max_attempts,
-        beat_seconds=min(10.0, settings.claim_timeout / 4),
+        heartbeat_seconds=min(10.0, settings.claim_timeout / 4),
     )
-    return Captures(on_terms, CaptureMeans(new_actor, _new_spotify(settings)))
+    return CaptureServices(on_terms, CaptureMeans(new_actor, _new_spotify(settings)))
 
 
 def _new_spotify(settings: Settings) -> Callable[[], SpotifyClient] | None:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import psycopg
 
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_bench.sql import statements
 
 _SQL = statements("bare_capture")
@@ -22,7 +22,7 @@ _TRACKS_A_REQUEST = 50
 _AT_A_TIME = 8
 
 
-def capture(sandbox: Sandbox, database_url: str, album_ids: Sequence[str], *, batches: bool) -> int:
+def capture(sandbox: SandboxClient, database_url: str, album_ids: Sequence[str], *, batches: bool) -> int:
     """Capture the albums; how many counts were stored."""
     counts: dict[str, int] = {}
     parts = [album_ids[at : at + _ALBUMS_A_RUN] for at in range(0, len(album_ids), _ALBUMS_A_RUN)]

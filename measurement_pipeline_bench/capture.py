@@ -8,11 +8,11 @@ import time
 from decimal import Decimal
 from uuid import UUID, uuid4
 
-from measurement_pipeline.capture.outcome import Kind
+from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.run import make_capture
 from measurement_pipeline.postgres import snapshots
-from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.postgres.snapshots import CaptureSpec, CaptureTicket, OverCap
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline.sandbox.catalogue import Known
 from measurement_pipeline_bench import bare_capture
@@ -58,7 +58,7 @@ def measure(lab: Lab) -> Findings:
     return Findings(figures)
 
 
-def _bare_seconds(sandbox: Sandbox, database_url: str, album_ids: list[str], *, batches: bool) -> float:
+def _bare_seconds(sandbox: SandboxClient, database_url: str, album_ids: list[str], *, batches: bool) -> float:
     since = time.monotonic()
     stored = bare_capture.capture(sandbox, database_url, album_ids, batches=batches)
     seconds = time.monotonic() - since
@@ -67,7 +67,7 @@ def _bare_seconds(sandbox: Sandbox, database_url: str, album_ids: list[str], *, 
     return seconds
 
 
-def release(sandbox: Sandbox, albums: int) -> list[str]:
+def release(sandbox: SandboxClient, albums: int) -> list[str]:
     """Have Spotify know so many albums; their ids, sorted."""
     songs = isrcs(albums * _TRACKS_AN_ALBUM)
     names = [f"Album {number // _TRACKS_AN_ALBUM}" for number in range(len(songs))]
@@ -84,7 +84,7 @@ def _seconds(deployment: Deployment, album_ids: list[str]) -> float:
     since = time.monotonic()
     ended = make_capture(snapshot, captures, run="bench")
     seconds = time.monotonic() - since
-    if ended.kind is not Kind.DONE or ended.unmapped:
+    if ended.kind is not CaptureResultKind.DONE or ended.unmapped:
         raise RuntimeError(f"expected a capture that is done, with every track mapped: {ended.kind}, {ended.reason}")
     return seconds
 
@@ -92,15 +92,15 @@ def _seconds(deployment: Deployment, album_ids: list[str]) -> float:
 def _asked(deployment: Deployment, album_ids: list[str], *, cap_usd: Decimal) -> UUID:
     # By another account each time: the same one would be handed the capture that it had within the hour.
     with deployment.connect() as connection, connection.transaction():
-        opened = snapshots.open_capture(connection, Wanted(uuid4(), tuple(album_ids)), cap_usd=cap_usd)
+        opened = snapshots.open_capture(connection, CaptureSpec(uuid4(), tuple(album_ids)), cap_usd=cap_usd)
     match opened:
-        case Opened():
+        case CaptureTicket():
             return opened.snapshot
         case OverCap():
             raise RuntimeError(f"expected the month to allow a capture: {opened}")
 
 
-def _settings(sandbox: Sandbox) -> dict[str, str]:
+def _settings(sandbox: SandboxClient) -> dict[str, str]:
     return {
         "APIFY_TOKEN": sandbox.apify_token,
         "APIFY_BASE_URL": sandbox.apify_url,

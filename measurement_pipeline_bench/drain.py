@@ -9,7 +9,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_bench import daemon
 from measurement_pipeline_bench.daemon import Timeline
 from measurement_pipeline_bench.figures import Figure, Findings, Target
@@ -66,7 +66,7 @@ def measure(lab: Lab) -> Findings:
     )
 
 
-def _by_daemon(lab: Lab, sandbox: Sandbox, songs: list[str]) -> Timeline:
+def _by_daemon(lab: Lab, sandbox: SandboxClient, songs: list[str]) -> Timeline:
     deployment = lab.deployment(sandbox)
     lab.say("drain: starting the daemon")
     with daemon.running(deployment, sensor="backfill_queue_sensor") as supervisor:
@@ -76,7 +76,7 @@ def _by_daemon(lab: Lab, sandbox: Sandbox, songs: list[str]) -> Timeline:
     return found
 
 
-def _one_run_each(lab: Lab, sandbox: Sandbox, songs: list[str]) -> Timeline:
+def _one_run_each(lab: Lab, sandbox: SandboxClient, songs: list[str]) -> Timeline:
     deployment = lab.deployment(sandbox)
     lab.say(f"drain: the same with one run a recording, for {len(songs)}")
     code = ["-m", "measurement_pipeline_bench.one_run_each"]
@@ -84,7 +84,7 @@ def _one_run_each(lab: Lab, sandbox: Sandbox, songs: list[str]) -> Timeline:
         return daemon.drain(lab, deployment, songs, supervisor, patience_seconds=300)
 
 
-def _by_script(lab: Lab, sandbox: Sandbox, songs: list[str]) -> float:
+def _by_script(lab: Lab, sandbox: SandboxClient, songs: list[str]) -> float:
     """Seconds that the bare script takes."""
     deployment = lab.deployment(sandbox)
     lab.say(f"drain: the same by a bare asyncio script, for {len(songs):,}")

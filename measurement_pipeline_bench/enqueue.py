@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import measurement_jobs, songs
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
@@ -21,7 +21,7 @@ _SQL = statements("enqueue")
 _AT_A_TIME = 25
 _COMMITS = 200
 _ACCOUNTS = 10
-_ALLOWED = Decision(Verdict.ALLOWED, "a card")
+_ALLOWED = Decision(PaymentVerdict.ALLOWED, "a card")
 
 
 def measure(lab: Lab) -> Findings:
@@ -90,10 +90,10 @@ def queue_catalogue(lab: Lab, deployment: Deployment, size: int) -> float:
     decide = deployment.pipeline().decide
     deployment.submit_scope({"catalog_id": str(catalogue)})
     lab.say(f"intake of one request for {size:,} recordings")
-    opened = intake.open_round(deployment.database_url)
+    opened = intake.load_batch(deployment.database_url)
     decisions = intake.ask_about_payment(opened, decide)
     since = time.monotonic()
-    (taken,) = intake.take_in(deployment.database_url, opened, decisions, run="bench")
+    (taken,) = intake.process_batch(deployment.database_url, opened, decisions, run="bench")
     seconds = time.monotonic() - since
     if taken.receipt is None or taken.receipt.enqueued != size:
         raise RuntimeError(f"expected {size} recordings to be enqueued, intake said {taken}")
@@ -108,8 +108,8 @@ def answer_requests(lab: Lab, deployment: Deployment, requests: int) -> float:
         PaymentDecisions(deployment.database_url).record(account, _ALLOWED)
     lab.say(f"intake of {requests:,} requests for one recording each")
     since = time.monotonic()
-    opened = intake.open_round(deployment.database_url)
-    taken = intake.take_in(deployment.database_url, opened, dict.fromkeys(opened.accounts, _ALLOWED), run="bench")
+    opened = intake.load_batch(deployment.database_url)
+    taken = intake.process_batch(deployment.database_url, opened, dict.fromkeys(opened.accounts, _ALLOWED), run="bench")
     seconds = time.monotonic() - since
     if sum(one.receipt is not None for one in taken) != requests:
         raise RuntimeError(f"expected {requests} requests to be accepted, intake answered {len(taken)}")

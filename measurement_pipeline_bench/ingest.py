@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from measurement_pipeline.domain.backfill_queue import Settlement, Status
-from measurement_pipeline.domain.outcome import Cause, Outcome, Point
+from measurement_pipeline.domain.outcome import Cause, DailyCount, Outcome
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.backfill_queue import Claim, Settling
-from measurement_pipeline.postgres.database import Line
+from measurement_pipeline.postgres.database import ReconnectingConnection
 from measurement_pipeline_bench.figures import Figure, Findings
 from measurement_pipeline_bench.lab import Deployment, Lab, doubles, isrcs
 from measurement_pipeline_bench.sql import statements
@@ -78,7 +78,7 @@ def _ingest(deployment: Deployment, songs: Sequence[str], *, widened: bool) -> _
 
 def _batches(claims: Sequence[Claim]) -> Iterator[list[Settling]]:
     days = [_FIRST_DAY + timedelta(n) for n in range(_POINTS)]
-    levels = tuple(Point(day, n % 100) for n, day in enumerate(days))
+    levels = tuple(DailyCount(day, n % 100) for n, day in enumerate(days))
     for start in range(0, len(claims), _BATCH):
         yield [
             Settling(
@@ -87,7 +87,7 @@ def _batches(claims: Sequence[Claim]) -> Iterator[list[Settling]]:
                 cause=Cause.STORED,
                 status_code=200,
                 response=1_000_000 + start + place,
-                play_counts=tuple(Point(day, (start + place) * 1_000 + n * 4_321) for n, day in enumerate(days)),
+                play_counts=tuple(DailyCount(day, (start + place) * 1_000 + n * 4_321) for n, day in enumerate(days)),
                 popularity=levels,
             )
             for place, claim in enumerate(claims[start : start + _BATCH])
@@ -95,7 +95,7 @@ def _batches(claims: Sequence[Claim]) -> Iterator[list[Settling]]:
 
 
 async def _settle(database_url: str, batches: Sequence[Sequence[Settling]]) -> float:
-    line = Line(database_url, patience_seconds=10)
+    line = ReconnectingConnection(database_url, patience_seconds=10)
     since = time.monotonic()
     for batch in batches:
         await line.do(lambda c, b=batch: backfill_queue.settle(c, b, run=_RUN, parser_version=1))  # type: ignore[misc]

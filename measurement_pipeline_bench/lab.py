@@ -27,7 +27,7 @@ from measurement_pipeline.local.embedded_postgres import EmbeddedServer
 from measurement_pipeline.postgres import measurement_jobs, migrate
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.payment_decisions import ensure_account
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.settings import Settings
 
 # More than any benchmark spends, and as fast as it goes: the budget and the pace are not what is measured.
@@ -83,9 +83,9 @@ class Deployment:
     def take_in(self) -> None:
         """Intake of what was asked, in this process: for what begins with a queue."""
         pipeline = self.pipeline()
-        opened = intake.open_round(self.database_url)
+        opened = intake.load_batch(self.database_url)
         decisions = intake.ask_about_payment(opened, pipeline.decide)
-        intake.take_in(self.database_url, opened, decisions, run="bench")
+        intake.process_batch(self.database_url, opened, decisions, run="bench")
 
 
 class Lab:
@@ -113,7 +113,7 @@ class Lab:
         migrate.upgrade(url, kind="sandbox")
         return url
 
-    def deployment(self, sandbox: Sandbox, **settings: str) -> Deployment:
+    def deployment(self, sandbox: SandboxClient, **settings: str) -> Deployment:
         """A fresh deployment that talks to `sandbox`."""
         database_url, dagster_url = self.database(), self._empty_database()
         home = self._directory / f"dagster{self._made}"
@@ -157,7 +157,7 @@ def opened(console: Console, *, quick: bool) -> Iterator[Lab]:
 
 
 @contextmanager
-def doubles(*, points: int, latency: float = 0.0) -> Iterator[Sandbox]:
+def doubles(*, points: int, latency: float = 0.0) -> Iterator[SandboxClient]:
     """The vendors, in a process of their own: every recording has a history of so many points; latency in seconds."""
     options = ["--plain", "--points", str(points), "--latency", str(latency), "--search-lag", "0", "--with-parent"]
     process = subprocess.Popen(
@@ -167,7 +167,7 @@ def doubles(*, points: int, latency: float = 0.0) -> Iterator[Sandbox]:
         try:
             assert process.stdout is not None
             url = json.loads(process.stdout.readline())["songstats_url"]
-            with Sandbox(url) as sandbox:
+            with SandboxClient(url) as sandbox:
                 yield sandbox
         finally:
             process.terminate()

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_bench.figures import Figure, Findings, Target
 from measurement_pipeline_bench.lab import Lab, doubles, isrcs
 
@@ -33,7 +33,7 @@ def measure(lab: Lab) -> Findings:
     )
 
 
-def _peak(lab: Lab, sandbox: Sandbox, count: int) -> dict[str, float]:
+def _peak(lab: Lab, sandbox: SandboxClient, count: int) -> dict[str, float]:
     deployment = lab.deployment(sandbox)
     songs = isrcs(count)
     deployment.submit(songs)

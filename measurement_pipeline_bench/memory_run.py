@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from measurement_pipeline import services
-from measurement_pipeline.backfill.results import Kind
-from measurement_pipeline.backfill.run import Coverage
+from measurement_pipeline.backfill.results import ResultKind
+from measurement_pipeline.backfill.run import BackfillRun
 
 _STATUS = Path("/proc/self/status")
 
@@ -29,8 +29,8 @@ def main() -> None:
     pipeline = services.pipeline(os.environ)
     songs = sys.stdin.read().split()
     before = peak_mb()
-    coverage = Coverage(songs, run="bench", operator=False, terms=pipeline.terms, means=pipeline.means)
-    settled = sum(recording.kind is Kind.SETTLED for recording in coverage)
+    coverage = BackfillRun(songs, run="bench", operator=False, terms=pipeline.terms, means=pipeline.means)
+    settled = sum(recording.kind is ResultKind.SETTLED for recording in coverage)
     if settled != len(songs):
         raise RuntimeError(f"only {settled} of {len(songs)} recordings were settled: {coverage.summary}")
     sys.stdout.write(json.dumps({"before": before, "peak": peak_mb()}))

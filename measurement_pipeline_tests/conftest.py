@@ -17,7 +17,7 @@ import pytest
 from psycopg import sql
 
 from measurement_pipeline.postgres.database import Connection, connect
-from measurement_pipeline.sandbox import PLAIN, Sandbox, running
+from measurement_pipeline.sandbox import PLAIN, SandboxClient, running
 from measurement_pipeline_tests.faults import matrix
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import Workbench, workbench
@@ -203,12 +203,12 @@ def connection(database_url: str) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
+def sandbox() -> Iterator[SandboxClient]:
     """The doubles, with nothing awkward but what the test asks for."""
     with running(behaviour=PLAIN) as opened:
         yield opened
 
 
 @pytest.fixture
-def bench(database_url: str, sandbox: Sandbox) -> Workbench:
+def bench(database_url: str, sandbox: SandboxClient) -> Workbench:
     return workbench(database_url, sandbox)

@@ -24,7 +24,7 @@ from psycopg import sql
 
 from measurement_pipeline.local.dagster_processes import INSTANCE
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.sandbox import PLAIN, Known, Sandbox, running
+from measurement_pipeline.sandbox import PLAIN, Known, SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.conftest import Server
@@ -143,7 +143,7 @@ def test_the_search_finds_what_is_there(pack: Any, before: bytes):
 
 
 @pytest.fixture
-def marked_sandbox() -> Iterator[Sandbox]:
+def marked_sandbox() -> Iterator[SandboxClient]:
     keys = {
         "songstats_key": SONGSTATS_KEY,
         "stripe_key": STRIPE_KEY,
@@ -232,7 +232,7 @@ def watched(process: psutil.Process, everything: Everything) -> Iterator[None]:
         thread.join()
 
 
-def secrets_are_repeated(sandbox: Sandbox, songs: list[str]) -> None:
+def secrets_are_repeated(sandbox: SandboxClient, songs: list[str]) -> None:
     """By Stripe to the first who is asked about, and by the others to all.
 
     Songstats does so in a history's body and headers, in a refusal, in what is no JSON, on the way elsewhere, while it is busy,
@@ -261,7 +261,7 @@ def secrets_are_repeated(sandbox: Sandbox, songs: list[str]) -> None:
 
 @pytest.mark.dagster
 def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
-    server: Server, database_url: str, marked_sandbox: Sandbox, pipeline_login: tuple[str, str], tmp_path: Path
+    server: Server, database_url: str, marked_sandbox: SandboxClient, pipeline_login: tuple[str, str], tmp_path: Path
 ):
     sandbox, songs = marked_sandbox, isrcs(7)
     first, second = str(uuid4()), str(uuid4())

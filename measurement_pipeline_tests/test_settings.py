@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from measurement_pipeline import services
-from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.settings import Settings, SettingsError
 
@@ -358,7 +358,7 @@ def test_the_terms_are_the_settings():
     assert (terms.hits_allowed, terms.requests_per_second, terms.concurrency) == (42, 2.5, 3)
     assert (terms.rules.claim_timeout_seconds, terms.rules.max_attempts) == (8.0, 2)
     assert terms.rules.operators_account == UUID(ACCOUNT)
-    assert terms.beat_seconds <= terms.rules.claim_timeout_seconds / 4
+    assert terms.heartbeat_seconds <= terms.rules.claim_timeout_seconds / 4
 
 
 def test_a_database_that_is_away_is_no_reason_to_refuse():
@@ -369,9 +369,9 @@ def test_a_database_that_is_away_is_no_reason_to_refuse():
 def test_a_remembered_decision_is_served_without_asking_stripe(database_url: str):
     environment = {**DOUBLES, **KEYS, "DATABASE_URL": database_url, "STRIPE_API_BASE": "http://127.0.0.1:1"}
     found = services.from_settings(Settings.read(environment))
-    PaymentDecisions(database_url).record(UUID(ACCOUNT), Decision(Verdict.ALLOWED, "a card"))
-    assert found.decide(UUID(ACCOUNT)).verdict is Verdict.ALLOWED
-    assert found.means.check_payment(UUID(ACCOUNT)) is Verdict.ALLOWED
+    PaymentDecisions(database_url).record(UUID(ACCOUNT), Decision(PaymentVerdict.ALLOWED, "a card"))
+    assert found.decide(UUID(ACCOUNT)).verdict is PaymentVerdict.ALLOWED
+    assert found.means.check_payment(UUID(ACCOUNT)) is PaymentVerdict.ALLOWED
 
 
 # --- the HTTP API -------------------------------------------------------------------------------------------------------

@@ -10,14 +10,14 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from measurement_pipeline.backfill.config import Terms
-from measurement_pipeline.backfill.results import Recording
-from measurement_pipeline.backfill.run import Coverage, Means
-from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.backfill.config import BackfillConfig
+from measurement_pipeline.backfill.results import RecordingResult
+from measurement_pipeline.backfill.run import BackfillDependencies, BackfillRun
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres.backfill_queue import Rules
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
 
 OPERATORS = UUID("0f0f0f0f-0000-4000-8000-000000000001")
@@ -33,9 +33,9 @@ class Workbench:
     """What a test of the money path works with."""
 
     database_url: str
-    sandbox: Sandbox
-    terms: Terms
-    means: Means
+    sandbox: SandboxClient
+    terms: BackfillConfig
+    means: BackfillDependencies
     account: UUID = field(default_factory=uuid4)
 
     def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
@@ -44,10 +44,10 @@ class Workbench:
             return list(found) if found.description else []
 
     def allow(self, account: UUID) -> None:
-        PaymentDecisions(self.database_url).record(account, Decision(Verdict.ALLOWED, "a card"))
+        PaymentDecisions(self.database_url).record(account, Decision(PaymentVerdict.ALLOWED, "a card"))
 
     def deny(self, account: UUID) -> None:
-        PaymentDecisions(self.database_url).record(account, Decision(Verdict.DENIED, "no card"))
+        PaymentDecisions(self.database_url).record(account, Decision(PaymentVerdict.DENIED, "no card"))
 
     def ask_for(self, songs: Sequence[str], *, account: UUID | None = None, ranks: Sequence[int] | None = None) -> UUID:
         """An accepted request for `songs`, enqueued, of an account with a card."""
@@ -70,11 +70,13 @@ class Workbench:
         )
         return UUID(str(job))
 
-    def cover(self, songs: Sequence[str], *, run: str = "run-1", **options: Any) -> tuple[Coverage, list[Recording]]:
+    def cover(
+        self, songs: Sequence[str], *, run: str = "run-1", **options: Any
+    ) -> tuple[BackfillRun, list[RecordingResult]]:
         """One run over `songs`, to its end."""
         terms = options.pop("terms", self.terms)
         means = options.pop("means", self.means)
-        coverage = Coverage(
+        coverage = BackfillRun(
             songs, run=run, operator=options.pop("operator", False), terms=terms, means=means, **options
         )
         return coverage, list(coverage)
@@ -92,23 +94,28 @@ class Workbench:
         return self.sql("select * from songstats_quota_ledger order by id")
 
 
-def workbench(database_url: str, sandbox: Sandbox) -> Workbench:
+def workbench(database_url: str, sandbox: SandboxClient) -> Workbench:
     """A workbench whose payments are always allowed. Its timeouts are long: a test about a timeout sets its own."""
-    terms = Terms(
+    terms = BackfillConfig(
         database_url=database_url,
         rules=Rules(claim_timeout_seconds=60.0, max_attempts=5, operators_account=OPERATORS),
         hits_allowed=900,
         requests_per_second=0,
         concurrency=20,
         eur_per_hit=0.0833,
-        beat_seconds=0.2,
+        heartbeat_seconds=0.2,
         patience_with_database_seconds=60.0,
     )
 
-    return Workbench(database_url, sandbox, terms, Means(songstats_client(sandbox), lambda _account: Verdict.ALLOWED))
+    return Workbench(
+        database_url,
+        sandbox,
+        terms,
+        BackfillDependencies(songstats_client(sandbox), lambda _account: PaymentVerdict.ALLOWED),
+    )
 
 
-def songstats_client(sandbox: Sandbox, **changed: Any) -> Callable[[], SongstatsClient]:
+def songstats_client(sandbox: SandboxClient, **changed: Any) -> Callable[[], SongstatsClient]:
     """Make clients of the sandbox's Songstats, with what the test changes of their settings."""
     settings: dict[str, Any] = {
         "api_key": sandbox.songstats_key,
@@ -130,7 +137,7 @@ class Gate:
     def open(self) -> None:
         self._opened.set()
 
-    def means(self, means: Means, sandbox: Sandbox) -> Means:
+    def means(self, means: BackfillDependencies, sandbox: SandboxClient) -> BackfillDependencies:
         """The same means, with clients whose answers come through the gate."""
 
         def new_client() -> SongstatsClient:

@@ -146,6 +146,6 @@ def version() -> str:
     """What tells these facts and their charts from any others: the statements, the drawing, and the views they rest on."""
     package = resources.files("measurement_pipeline")
     sources = [
-        package.joinpath(*path.split("/")).read_bytes() for path in ("postgres/analytics.sql", "reports/charts.py")
+        package.joinpath(*path.split("/")).read_bytes() for path in ("postgres/analytics.sql", "analytics/charts.py")
     ]
     return sha256(b"".join(sources) + views.version().encode()).hexdigest()[:12]

@@ -11,7 +11,7 @@ from measurement_pipeline.domain.text import counted, number
 
 # Every value is escaped: titles are a vendor's or a file's.
 _PAGES = Environment(
-    loader=PackageLoader("measurement_pipeline", "reports"), autoescape=True, undefined=StrictUndefined
+    loader=PackageLoader("measurement_pipeline", "analytics"), autoescape=True, undefined=StrictUndefined
 )
 _WINDOWS = (28, 90, 365)
 

@@ -11,12 +11,12 @@ from starlette.middleware.cors import CORSMiddleware
 
 from measurement_pipeline.api import errors, jobs, reads
 from measurement_pipeline.api.cache_control import NoStore
-from measurement_pipeline.api.config import FrontDesk
+from measurement_pipeline.api.config import ApiConfig
 from measurement_pipeline.api.limits import BodyLimit
 from measurement_pipeline.api.log import AccessLog
 from measurement_pipeline.api.models import Health
 from measurement_pipeline.api.openapi import ABOUT, TITLE, VERSION, describe, error_responses
-from measurement_pipeline.api.state import Office
+from measurement_pipeline.api.state import ApiState
 from measurement_pipeline.postgres import reads as asked
 
 _INDEX = f"""<!doctype html>
@@ -48,7 +48,7 @@ async def alive() -> Health:
 )
 def ready(request: Request) -> Health:
     """The database answers too."""
-    office: Office = request.app.state.office
+    office: ApiState = request.app.state.office
     with office.pool.connection() as connection:
         asked.ready(connection)
     return Health()
@@ -65,9 +65,9 @@ async def index() -> str:
     return _INDEX
 
 
-def application(desk: FrontDesk) -> FastAPI:
+def application(desk: ApiConfig) -> FastAPI:
     """The API over `desk`. Its connections are opened and closed with it."""
-    office = Office.of(desk)
+    office = ApiState.of(desk)
 
     @asynccontextmanager
     async def open_for_business(_app: FastAPI) -> AsyncIterator[None]:
@@ -92,7 +92,7 @@ def application(desk: FrontDesk) -> FastAPI:
     describe(app)
     # The last one added is the first to see a request.
     app.add_middleware(BodyLimit, seconds=desk.body_within_seconds)
-    app.add_middleware(errors.Defects)
+    app.add_middleware(errors.ServerErrorMiddleware)
     if desk.cors_origins:
         app.add_middleware(
             CORSMiddleware,

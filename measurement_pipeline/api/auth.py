@@ -11,10 +11,10 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from measurement_pipeline.api import keys
-from measurement_pipeline.api.bearer import BadTokenError, KeysAwayError
-from measurement_pipeline.api.errors import ErrorCode, Problem
+from measurement_pipeline.api.bearer import InvalidTokenError, JwksUnavailableError
+from measurement_pipeline.api.errors import ApiError, ErrorCode
 from measurement_pipeline.api.log import note
-from measurement_pipeline.api.state import Office
+from measurement_pipeline.api.state import ApiState
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import Connection, DatabaseError
 from measurement_pipeline.postgres.errors import is_transient
@@ -34,12 +34,12 @@ class Caller:
     """Who asks, and works with what."""
 
     account: UUID
-    office: Office
+    office: ApiState
 
 
 def identify(request: Request, _key: Annotated[object, _KEY], _token: Annotated[object, _TOKEN]) -> Caller:
     """The caller of a request, one request less allowed. Raises `Problem` (401, 429, 503) and `DatabaseUnavailable`."""
-    office: Office = request.app.state.office
+    office: ApiState = request.app.state.office
     given = [*request.headers.getlist("x-api-key"), *request.headers.getlist("authorization")]
     if len(given) != 1:
         raise _unknown(EXPECTED)
@@ -48,13 +48,13 @@ def identify(request: Request, _key: Annotated[object, _KEY], _token: Annotated[
     note(request.scope, account=str(account))
     wait = office.allowance.take(account)
     if wait is not None:
-        raise Problem(
+        raise ApiError(
             429, ErrorCode.RATE_LIMITED, TOO_MANY.format(f"{office.desk.requests_per_minute:,}"), retry_after=wait
         )
     return Caller(account, office)
 
 
-def _of_key(office: Office, request: Request, key: str) -> UUID:
+def _of_key(office: ApiState, request: Request, key: str) -> UUID:
     prefix = keys.prefix_of(key)
     if prefix is None:
         raise _unknown(NOT_GOOD)
@@ -79,7 +79,7 @@ def _note_use(connection: Connection, key: UUID) -> None:
             raise
 
 
-def _of_token(office: Office, header: str) -> UUID:
+def _of_token(office: ApiState, header: str) -> UUID:
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise _unknown(EXPECTED)
@@ -87,14 +87,14 @@ def _of_token(office: Office, header: str) -> UUID:
         raise _unknown(NO_TOKENS)
     try:
         return office.bearer.account(token.strip())
-    except BadTokenError as error:
+    except InvalidTokenError as error:
         raise _unknown(str(error)) from error
-    except KeysAwayError as error:
-        raise Problem(503, ErrorCode.TOKEN_KEYS_UNAVAILABLE, str(error), retry_after=30) from error
+    except JwksUnavailableError as error:
+        raise ApiError(503, ErrorCode.TOKEN_KEYS_UNAVAILABLE, str(error), retry_after=30) from error
 
 
-def _unknown(why: str) -> Problem:
-    return Problem(401, ErrorCode.UNAUTHENTICATED, why, headers={"WWW-Authenticate": "Bearer"})
+def _unknown(why: str) -> ApiError:
+    return ApiError(401, ErrorCode.UNAUTHENTICATED, why, headers={"WWW-Authenticate": "Bearer"})
 
 
 Known = Annotated[Caller, Depends(identify)]

@@ -13,9 +13,9 @@ from uuid import UUID
 import httpx
 import jwt
 
-from measurement_pipeline.api.config import BearerTerms
+from measurement_pipeline.api.config import JwtConfig
 from measurement_pipeline.vendors import http
-from measurement_pipeline.vendors.http import Outbound
+from measurement_pipeline.vendors.http import VendorHttpClient
 
 _KEPT_SECONDS = 600.0
 # While the issuer is away: long enough for its outage, and for its people to be told of a key that has leaked.
@@ -29,20 +29,20 @@ _AWAY_SECONDS = 2.0
 _LEEWAY_SECONDS = 30.0
 
 
-class BadTokenError(ValueError):
+class InvalidTokenError(ValueError):
     """The token is not good; the text says why, and holds nothing of it."""
 
 
-class KeysAwayError(RuntimeError):
+class JwksUnavailableError(RuntimeError):
     """The issuer's keys cannot be had: whether a token is good is not known."""
 
 
-class Bearer:
+class BearerTokenVerifier:
     """Reads tokens. For any thread. `transport` and `now` are the network's and the clock's place."""
 
     def __init__(
         self,
-        terms: BearerTerms,
+        terms: JwtConfig,
         *,
         transport: httpx.BaseTransport | None = None,
         now: Callable[[], float] = time.monotonic,
@@ -50,7 +50,7 @@ class Bearer:
         self._terms = terms
         self._keys = None
         if terms.jwks_url is not None:
-            self._keys = IssuersKeys(terms.jwks_url, terms.algorithm, transport=transport, now=now)
+            self._keys = JwksCache(terms.jwks_url, terms.algorithm, transport=transport, now=now)
 
     def account(self, token: str) -> UUID:
         """The account that a token speaks for. Raises `BadTokenError` and `KeysAwayError`."""
@@ -69,16 +69,16 @@ class Bearer:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
         except jwt.ExpiredSignatureError as error:
-            raise BadTokenError("The token has expired") from error
+            raise InvalidTokenError("The token has expired") from error
         except jwt.PyJWTError as error:
-            raise BadTokenError(f"The token is not good: {type(error).__name__}") from error
+            raise InvalidTokenError(f"The token is not good: {type(error).__name__}") from error
         try:
             return UUID(claims["sub"])
         except ValueError as error:
-            raise BadTokenError("The token's sub is no account: expected a UUID") from error
+            raise InvalidTokenError("The token's sub is no account: expected a UUID") from error
 
 
-class IssuersKeys:
+class JwksCache:
     """The issuer's public keys for one algorithm, as its JWKS lists them.
 
     An issuer that is away shuts out nobody whose key is known, for a day; after that, and for a key that is not known, nothing
@@ -90,7 +90,7 @@ class IssuersKeys:
     ) -> None:
         self._url = url
         self._algorithm = algorithm
-        self._outbound = Outbound(url, transport=transport)
+        self._outbound = VendorHttpClient(url, transport=transport)
         self._now = now
         self._looking = threading.Lock()
         self._seen = _Seen()
@@ -112,31 +112,33 @@ class IssuersKeys:
         if found is not None:
             return found
         if is_due and not is_ours:
-            raise KeysAwayError("The keys of the token's issuer are being looked at")
+            raise JwksUnavailableError("The keys of the token's issuer are being looked at")
         if seen.away is not None:
-            raise KeysAwayError(seen.away)
-        raise BadTokenError("The token is signed with a key that its issuer does not list")
+            raise JwksUnavailableError(seen.away)
+        raise InvalidTokenError("The token is signed with a key that its issuer does not list")
 
     def _look(self, seen: "_Seen") -> "_Seen":
         try:
             listed = self._asked()
-        except KeysAwayError as error:
+        except JwksUnavailableError as error:
             return replace(seen, looked_at=self._now(), away=str(error))
         return _Seen(listed, listed_at=self._now(), looked_at=self._now())
 
     def _asked(self) -> dict[str | None, jwt.PyJWK]:
         try:
-            answer = self._outbound.ask("GET", self._url, headers={}, timeout_seconds=_FETCH_SECONDS)
+            answer = self._outbound.request("GET", self._url, headers={}, timeout_seconds=_FETCH_SECONDS)
         except httpx.HTTPError as error:
-            raise KeysAwayError(f"The keys of the token's issuer cannot be had: {http.in_words(error)}") from error
+            raise JwksUnavailableError(
+                f"The keys of the token's issuer cannot be had: {http.describe_error(error)}"
+            ) from error
         if answer.status_code != 200:
-            raise KeysAwayError(f"The keys of the token's issuer cannot be had: HTTP {answer.status_code}")
+            raise JwksUnavailableError(f"The keys of the token's issuer cannot be had: HTTP {answer.status_code}")
         try:
             listed = json.loads(answer.content)["keys"]
         except (ValueError, LookupError, TypeError) as error:
-            raise KeysAwayError("The keys of the token's issuer cannot be read") from error
+            raise JwksUnavailableError("The keys of the token's issuer cannot be read") from error
         if not isinstance(listed, list):
-            raise KeysAwayError("The keys of the token's issuer cannot be read")
+            raise JwksUnavailableError("The keys of the token's issuer cannot be read")
         found = [key for one in listed if (key := self._read(one)) is not None]
         # Of several without an id none can be told; that there is none at all is an answer too: they were withdrawn.
         nameless = [key for key in found if key.key_id is None]

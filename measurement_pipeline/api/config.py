@@ -9,7 +9,7 @@ from measurement_pipeline.domain.payment import Decision
 
 
 @dataclass(frozen=True, slots=True)
-class BearerTerms:
+class JwtConfig:
     """Whose tokens are taken: exactly one of `jwks_url` and `secret` says what their signatures are checked with."""
 
     issuer: str
@@ -20,7 +20,7 @@ class BearerTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class FrontDesk:
+class ApiConfig:
     """The API's terms and means.
 
     `decide` is the question that is put to Stripe. `cap_usd` None: no captures are made here. `bearer` None: tokens are not
@@ -34,7 +34,7 @@ class FrontDesk:
     cap_usd: Decimal | None = None
     hits_allowed: int = 0
     eur_per_hit: float = 0.0
-    bearer: BearerTerms | None = None
+    bearer: JwtConfig | None = None
     cors_origins: Sequence[str] = ()
     requests_per_minute: int = 0
     answer_within_seconds: float = 4.0

@@ -5,7 +5,7 @@ import json
 from datetime import datetime
 from uuid import UUID
 
-from measurement_pipeline.api.errors import ErrorCode, Problem
+from measurement_pipeline.api.errors import ApiError, ErrorCode
 from measurement_pipeline.domain import isrc
 
 NOT_ONE = "cursor must be what an earlier page gave as next"
@@ -22,9 +22,9 @@ def job(cursor: str) -> tuple[datetime, UUID]:
     try:
         moment, found = datetime.fromisoformat(at), UUID(identity)
     except ValueError as error:
-        raise Problem(400, ErrorCode.INVALID_REQUEST, NOT_ONE) from error
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, NOT_ONE) from error
     if moment.tzinfo is None:
-        raise Problem(400, ErrorCode.INVALID_REQUEST, NOT_ONE)
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, NOT_ONE)
     return moment, found
 
 
@@ -37,7 +37,7 @@ def song(cursor: str) -> str:
     """Where a page of recordings ended. Raises `Problem` (400)."""
     (found,) = _read(cursor, 1)
     if isrc.normalise(found) != found:
-        raise Problem(400, ErrorCode.INVALID_REQUEST, NOT_ONE)
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, NOT_ONE)
     return found
 
 
@@ -49,7 +49,7 @@ def _read(cursor: str, parts: int) -> list[str]:
     try:
         found = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, RecursionError) as error:  # whichever of base64, UTF-8 and JSON it is not
-        raise Problem(400, ErrorCode.INVALID_REQUEST, NOT_ONE) from error
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, NOT_ONE) from error
     if not (isinstance(found, list) and len(found) == parts and all(isinstance(part, str) for part in found)):
-        raise Problem(400, ErrorCode.INVALID_REQUEST, NOT_ONE)
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, NOT_ONE)
     return found

@@ -58,7 +58,7 @@ class ErrorCode(StrEnum):
     CAPTURES_DISABLED = "captures_disabled"
 
 
-class Problem(Exception):  # noqa: N818 - it is no error of ours: an answer
+class ApiError(Exception):
     """An answer other than success. `more` goes into the body beside `error`."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Problem(Exception):  # noqa: N818 - it is no error of ours: an answer
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
 
 
-def answer(problem: Problem) -> Response:
+def answer(problem: ApiError) -> Response:
     """The problem as it goes out."""
     # ASCII: a value that is told back may hold what no UTF-8 can, such as half a surrogate.
     body = json.dumps(problem.body, ensure_ascii=True, allow_nan=False)
@@ -89,8 +89,8 @@ def answer(problem: Problem) -> Response:
 def handle(app: FastAPI) -> None:
     """Word every error of `app` that is expected."""
 
-    @app.exception_handler(Problem)
-    async def _(_request: Request, problem: Problem) -> Response:
+    @app.exception_handler(ApiError)
+    async def _(_request: Request, problem: ApiError) -> Response:
         return answer(problem)
 
     @app.exception_handler(HTTPException)
@@ -102,26 +102,26 @@ def handle(app: FastAPI) -> None:
             405: (ErrorCode.METHOD_NOT_ALLOWED, "This address does not accept that method"),
         }
         code, text = known.get(error.status_code, (ErrorCode.INVALID_REQUEST, str(error.detail)))
-        return answer(Problem(error.status_code, code, text, headers=dict(error.headers or {})))
+        return answer(ApiError(error.status_code, code, text, headers=dict(error.headers or {})))
 
     @app.exception_handler(RequestValidationError)
     async def _(_request: Request, error: RequestValidationError) -> Response:
-        return answer(Problem(400, ErrorCode.INVALID_REQUEST, in_words(error)))
+        return answer(ApiError(400, ErrorCode.INVALID_REQUEST, in_words(error)))
 
     @app.exception_handler(DatabaseError)
     async def _(_request: Request, error: Exception) -> Response:
         if not is_transient(error):
             raise error  # a defect: `Defects` answers it
         logger.warning("503: %s", first_line(error))
-        return answer(Problem(503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS))
+        return answer(ApiError(503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS))
 
     @app.exception_handler(TooLong)
     async def _(_request: Request, error: Exception) -> Response:
         logger.warning("503: %s", first_line(error))
-        return answer(Problem(503, ErrorCode.TIMEOUT, TOO_LONG, retry_after=TOO_LONG_SECONDS))
+        return answer(ApiError(503, ErrorCode.TIMEOUT, TOO_LONG, retry_after=TOO_LONG_SECONDS))
 
 
-class Defects:
+class ServerErrorMiddleware:
     """The layer that words what nobody expected. Its traceback is in the log, under the request's id; nothing of it goes out."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -144,7 +144,7 @@ class Defects:
             found = request_id(scope)
             logger.exception("500, request %s", found)
             said = f"Something went wrong here, not with the request. Tell us its id: {found}"
-            await answer(Problem(500, ErrorCode.INTERNAL_ERROR, said))(scope, receive, send)
+            await answer(ApiError(500, ErrorCode.INTERNAL_ERROR, said))(scope, receive, send)
 
 
 def in_words(error: RequestValidationError) -> str:

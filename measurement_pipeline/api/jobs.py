@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from measurement_pipeline.api import cursors, submit
 from measurement_pipeline.api.auth import Caller, Known
-from measurement_pipeline.api.errors import DATABASE_AWAY, DATABASE_AWAY_SECONDS, ErrorCode, Problem
+from measurement_pipeline.api.errors import DATABASE_AWAY, DATABASE_AWAY_SECONDS, ApiError, ErrorCode
 from measurement_pipeline.api.models import (
     Accepted,
     Capture,
@@ -76,9 +76,9 @@ _Key = Annotated[
 def _one_key(request: Request, idempotency_key: _Key = None) -> str | None:
     sent = request.headers.getlist("idempotency-key")
     if len(sent) > 1:
-        raise Problem(400, ErrorCode.INVALID_REQUEST, f"Idempotency-Key: expected one, got {len(sent)}")
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, f"Idempotency-Key: expected one, got {len(sent)}")
     if idempotency_key is not None and not _KEY_FORMAT.fullmatch(idempotency_key):
-        raise Problem(400, ErrorCode.INVALID_REQUEST, BAD_KEY.format(reprlib.repr(idempotency_key)))
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, BAD_KEY.format(reprlib.repr(idempotency_key)))
     return idempotency_key
 
 
@@ -99,12 +99,12 @@ async def ask(
     try:
         row = await submit.accept(caller, asked, key=key)
         if row["state"] == State.WITHDRAWN:
-            raise Problem(409, ErrorCode.JOB_WITHDRAWN, TAKEN_BACK, id=str(row["id"]), state=row["state"])
+            raise ApiError(409, ErrorCode.JOB_WITHDRAWN, TAKEN_BACK, id=str(row["id"]), state=row["state"])
         if row["state"] in (State.REJECTED, State.PAYMENT_REQUIRED, State.FAILED):
             raise await run_in_threadpool(_refused, caller, row)
     except TooLong as error:
         # The request may be there all the same.
-        raise Problem(503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS) from error
+        raise ApiError(503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS) from error
     said = _accepted(row)
     return JSONResponse(said, 202, {"Location": said["links"]["self"]})
 
@@ -132,13 +132,13 @@ def ask_the_price(caller: Known, body: MeasurementJobRequest) -> BaseModel:
                 )
                 return HistoricalEstimate(**asdict(found))
             if desk.cap_usd is None:
-                raise Problem(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=submit.NO_CAPTURES_SECONDS)
+                raise ApiError(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=submit.NO_CAPTURES_SECONDS)
             capture = capture_estimate.of_request(
                 connection, asked.reading, account=caller.account, cap_usd=desk.cap_usd
             )
             return CurrentEstimate(**asdict(capture), over_cap=capture.is_over_cap)
     except estimate.NothingToEstimateError as error:
-        raise Problem(400, ErrorCode.INVALID_REQUEST, str(error)) from error
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, str(error)) from error
 
 
 @routes.get("", responses=error_responses(400), operation_id="list_measurement_jobs", summary="List the account's jobs")
@@ -162,7 +162,7 @@ def show_job(caller: Known, job_id: _Id) -> JobInFull:
     with caller.office.connection() as connection:
         row = measurement_jobs.show(connection, _uuid(job_id), account=caller.account)
     if row is None:
-        raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
+        raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
     eur = spend.whole(row["hits"], caller.office.desk.eur_per_hit)
     return JobInFull(
         **_job(row),
@@ -183,11 +183,11 @@ def withdraw(caller: Known, job_id: _Id) -> Withdrawn:
     try:
         state = caller.office.write(partial(measurement_jobs.withdraw, job=job, account=caller.account))
     except TooLong as error:
-        raise Problem(503, ErrorCode.JOB_LOCKED, AT_WORK, retry_after=DATABASE_AWAY_SECONDS) from error
+        raise ApiError(503, ErrorCode.JOB_LOCKED, AT_WORK, retry_after=DATABASE_AWAY_SECONDS) from error
     if state is None:
-        raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
+        raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
     if state is not State.WITHDRAWN:
-        raise Problem(409, ErrorCode.JOB_FINISHED, OVER.format(state.value), id=str(job), state=state.value)
+        raise ApiError(409, ErrorCode.JOB_FINISHED, OVER.format(state.value), id=str(job), state=state.value)
     return Withdrawn(id=job)
 
 
@@ -210,14 +210,14 @@ def _accepted(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refused(caller: Caller, row: dict[str, Any]) -> Problem:
+def _refused(caller: Caller, row: dict[str, Any]) -> ApiError:
     wait = None
     if row["status_code"] == 429:
         with caller.office.connection() as connection:
             wait = snapshots.seconds_left_this_month(connection)
     more = {} if row["checkout_url"] is None else {"checkoutUrl": row["checkout_url"]}
     code = _CODE_OF_STATUS.get(row["status_code"], ErrorCode.JOB_FAILED)
-    return Problem(
+    return ApiError(
         row["status_code"], code, row["error"], retry_after=wait, id=str(row["id"]), state=row["state"], **more
     )
 
@@ -257,4 +257,4 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError as error:
-        raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB) from error
+        raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB) from error

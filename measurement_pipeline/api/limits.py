@@ -12,7 +12,7 @@ from uuid import UUID
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from measurement_pipeline.api.errors import ErrorCode, Problem, answer
+from measurement_pipeline.api.errors import ApiError, ErrorCode, answer
 from measurement_pipeline.domain.measurement_job import MAX_REQUEST_BYTES
 
 # Of accounts that have been quiet, nothing has to be remembered.
@@ -36,7 +36,7 @@ class BodyLimit:
             async with asyncio.timeout(self._seconds):
                 body = await self._take(receive)
         except TimeoutError:
-            problem = Problem(
+            problem = ApiError(
                 408,
                 ErrorCode.BODY_TIMEOUT,
                 f"The body did not come within {self._seconds:g} s",
@@ -48,7 +48,7 @@ class BodyLimit:
             return
         if body is None:
             said = f"The body is longer than {self._max_bytes:,} bytes: ask for a catalogue, or in several requests"
-            await answer(Problem(413, ErrorCode.BODY_TOO_LARGE, said, headers={"Connection": "close"}))(
+            await answer(ApiError(413, ErrorCode.BODY_TOO_LARGE, said, headers={"Connection": "close"}))(
                 scope, receive, send
             )
             return
@@ -79,7 +79,7 @@ class BodyLimit:
                 return b"".join(parts)
 
 
-class Allowance:
+class RateLimiter:
     """So many requests a minute for each account, as a bucket that fills steadily. For any thread."""
 
     def __init__(self, per_minute: int, *, now: Callable[[], float] = time.monotonic) -> None:

@@ -5,7 +5,7 @@ import reprlib
 from fastapi import Request
 
 from measurement_pipeline.api.auth import Known
-from measurement_pipeline.api.errors import ErrorCode, Problem
+from measurement_pipeline.api.errors import ApiError, ErrorCode
 
 
 def only_described(request: Request, _caller: Known) -> None:
@@ -14,12 +14,12 @@ def only_described(request: Request, _caller: Known) -> None:
     expected = [one["name"] for one in described.get("parameters", ()) if one["in"] == "query"]
     for name in request.query_params:
         if name not in expected:
-            raise Problem(
+            raise ApiError(
                 400,
                 ErrorCode.INVALID_REQUEST,
                 f"Unknown in the query: {reprlib.repr(name)}; expected {', '.join(expected) or 'none'}",
             )
         if len(request.query_params.getlist(name)) > 1:
-            raise Problem(
+            raise ApiError(
                 400, ErrorCode.INVALID_REQUEST, f"{name}: expected one, got {len(request.query_params.getlist(name))}"
             )

@@ -18,13 +18,13 @@ from starlette.concurrency import run_in_threadpool
 
 from measurement_pipeline.api import cursors, formats
 from measurement_pipeline.api.auth import Caller, Known
-from measurement_pipeline.api.errors import TOO_LONG, TOO_LONG_SECONDS, ErrorCode, Problem
+from measurement_pipeline.api.errors import TOO_LONG, TOO_LONG_SECONDS, ApiError, ErrorCode
 from measurement_pipeline.api.models import Album, Catalog, Latest, Point, RunRate, Series, Totals
 from measurement_pipeline.api.openapi import error_responses
 from measurement_pipeline.api.parameters import only_described
 from measurement_pipeline.domain import isrc, run_rate
 from measurement_pipeline.postgres import measurement_jobs, reads
-from measurement_pipeline.postgres.reads import Recording
+from measurement_pipeline.postgres.reads import RecordingRow
 
 NO_SUCH_TRACK = "This account has no such recording"
 NO_SUCH_ALBUM = "This account has no recording on such an album"
@@ -79,7 +79,7 @@ def of_track(
     with caller.office.connection() as connection:
         found = reads.recording(connection, account=caller.account, isrc=isrc.normalise(track), track=_storable(track))
         if found is None:
-            raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_TRACK)
+            raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_TRACK)
         points = reads.series(connection, account=caller.account, isrc=found.isrc, first=first, last=last)
     if aggregate is not None:
         rate = _rate(found, points, days)
@@ -104,7 +104,7 @@ def of_album(
     with caller.office.connection() as connection:
         rows = reads.latest_of_album(connection, account=caller.account, album=_storable(album))
     if not rows:
-        raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_ALBUM)
+        raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_ALBUM)
     made = Album(album_id=album, recordings=[Latest(**_in_utc(row)) for row in rows])
     return formats.answer(request, made, rows, _POINT)
 
@@ -148,7 +148,7 @@ async def of_catalog(
 def _page(caller: Caller, catalog: UUID, after: str | None, limit: int) -> list[dict[str, Any]]:
     with caller.office.connection() as connection:
         if not measurement_jobs.is_theirs(connection, catalog, account=caller.account):
-            raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_CATALOG)
+            raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_CATALOG)
         return reads.latest_of_catalog(connection, account=caller.account, catalog=catalog, after=after, limit=limit)
 
 
@@ -164,14 +164,14 @@ async def _totals(caller: Caller, catalog: UUID) -> dict[str, Any]:
     done, _ = await asyncio.wait([adding], timeout=office.desk.read_within_seconds)
     if not done:
         adding.add_done_callback(lambda over: over.cancelled() or over.exception())
-        raise Problem(503, ErrorCode.TIMEOUT, TOO_LONG, retry_after=TOO_LONG_SECONDS)
+        raise ApiError(503, ErrorCode.TIMEOUT, TOO_LONG, retry_after=TOO_LONG_SECONDS)
     try:
         return adding.result()
     except TimeoutError as error:
-        raise Problem(503, ErrorCode.TIMEOUT, TOO_LONG, retry_after=TOO_LONG_SECONDS) from error
+        raise ApiError(503, ErrorCode.TIMEOUT, TOO_LONG, retry_after=TOO_LONG_SECONDS) from error
 
 
-def _rate(found: Recording, points: list[dict[str, Any]], days: int) -> RunRate:
+def _rate(found: RecordingRow, points: list[dict[str, Any]], days: int) -> RunRate:
     counted = (run_rate.Point(**_in_utc(point)) for point in points)
     rate = run_rate.run_rate(counted, window=timedelta(days=days))
     return RunRate.model_validate({**asdict(found), "window_days": days, **asdict(rate)})
@@ -182,17 +182,17 @@ def _days(window: str | None, aggregate: str | None) -> int:
         return run_rate.DAYS_A_YEAR
     found = _WINDOW.fullmatch(window)
     if aggregate is None or found is None or not 1 <= int(found[1]) <= 3650:
-        raise Problem(400, ErrorCode.INVALID_REQUEST, WINDOW)
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, WINDOW)
     return int(found[1])
 
 
 def _period(first: str | None, last: str | None, aggregate: str | None) -> tuple[date | None, date | None]:
     """The days of a series that were asked for, both included. Raises `Problem` (400)."""
     if aggregate is not None and not (first is None and last is None):
-        raise Problem(400, ErrorCode.INVALID_REQUEST, NO_PERIOD)
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, NO_PERIOD)
     begins, ends = _day("from", first), _day("to", last)
     if begins is not None and ends is not None and begins > ends:
-        raise Problem(400, ErrorCode.INVALID_REQUEST, f"from must not be after to (got {begins} and {ends})")
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, f"from must not be after to (got {begins} and {ends})")
     return begins, ends
 
 
@@ -204,7 +204,7 @@ def _day(name: str, text: str | None) -> date | None:
         return date.fromisoformat(text if _DATE.fullmatch(text) else "")
     except ValueError as error:
         expected = f"{name} must be a date, such as 2026-01-31 (got {reprlib.repr(text)})"
-        raise Problem(400, ErrorCode.INVALID_REQUEST, expected) from error
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, expected) from error
 
 
 def _in_utc(row: dict[str, Any]) -> dict[str, Any]:
@@ -221,4 +221,4 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError as error:
-        raise Problem(404, ErrorCode.NOT_FOUND, NO_SUCH_CATALOG) from error
+        raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_CATALOG) from error

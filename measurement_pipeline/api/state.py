@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import uuid4
 
-from measurement_pipeline.api.bearer import Bearer
-from measurement_pipeline.api.config import FrontDesk
-from measurement_pipeline.api.limits import Allowance
-from measurement_pipeline.api.totals import KeptTotals
-from measurement_pipeline.postgres.database import Connection, DatabaseError, Pool, pool, within
+from measurement_pipeline.api.bearer import BearerTokenVerifier
+from measurement_pipeline.api.config import ApiConfig
+from measurement_pipeline.api.limits import RateLimiter
+from measurement_pipeline.api.totals import TotalsCache
+from measurement_pipeline.postgres.database import Connection, DatabaseError, Pool, pool, transaction_with_timeout
 from measurement_pipeline.postgres.errors import is_read_only, is_undone
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ _FINISH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Office:
+class ApiState:
     """The means of one running API.
 
     `questions` are threads that ask Stripe, `intakes` those that take requests in: a Stripe that does not answer holds up
@@ -37,34 +37,37 @@ class Office:
     that are lent.
     """
 
-    desk: FrontDesk
+    desk: ApiConfig
     pool: Pool
     questions: ThreadPoolExecutor
     intakes: ThreadPoolExecutor
-    allowance: Allowance
-    totals: KeptTotals
-    bearer: Bearer | None
+    allowance: RateLimiter
+    totals: TotalsCache
+    bearer: BearerTokenVerifier | None
     name: str
     at_work: set[Connection] = field(default_factory=set)
 
     @classmethod
-    def of(cls, desk: FrontDesk) -> "Office":
+    def of(cls, desk: ApiConfig) -> "ApiState":
         """An office whose connections are not open yet."""
         return cls(
             desk=desk,
             pool=pool(desk.database_url, size=_CONNECTIONS, patience_seconds=desk.database_within_seconds),
             questions=ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "question"),
             intakes=ThreadPoolExecutor(_INTAKES_AT_ONCE, "intake"),
-            allowance=Allowance(desk.requests_per_minute),
-            totals=KeptTotals(desk.read_within_seconds),
-            bearer=None if desk.bearer is None else Bearer(desk.bearer),
+            allowance=RateLimiter(desk.requests_per_minute),
+            totals=TotalsCache(desk.read_within_seconds),
+            bearer=None if desk.bearer is None else BearerTokenVerifier(desk.bearer),
             name=f"api-{uuid4()}",
         )
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """One connection and one transaction, for what is quick. Raises `TooLong` and `DatabaseUnavailable`."""
-        with self.unhurried() as connection, within(connection, seconds=self.desk.read_within_seconds):
+        with (
+            self.unhurried() as connection,
+            transaction_with_timeout(connection, seconds=self.desk.read_within_seconds),
+        ):
             yield connection
 
     @contextmanager

@@ -19,15 +19,15 @@ from uuid import UUID
 from starlette.concurrency import run_in_threadpool
 
 from measurement_pipeline.api.auth import Caller
-from measurement_pipeline.api.errors import ErrorCode, Problem
+from measurement_pipeline.api.errors import ApiError, ErrorCode
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import (
     MeasurementRequest,
     Refusal,
     read_request,
 )
-from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.intake.process import take_in_one
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
+from measurement_pipeline.intake.process import process_request
 from measurement_pipeline.postgres import measurement_jobs, payment_decisions
 from measurement_pipeline.postgres.database import Connection, DatabaseError
 from measurement_pipeline.postgres.errors import is_transient
@@ -41,7 +41,7 @@ OTHER_BODY = "That Idempotency-Key came with another request before: expected th
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedRequest:
     """A request whose shape is right, as it was sent."""
 
     source: str
@@ -57,17 +57,17 @@ class Asked:
         return hashlib.sha256(written.encode()).digest()
 
 
-def read(source: object, scope: object, platforms: object, schedule: object) -> Asked:
+def read(source: object, scope: object, platforms: object, schedule: object) -> ParsedRequest:
     """The request in a body. Raises `Problem` (400), with the words of the table path: what is refused so leaves no row."""
     reading = read_request(source, scope, platforms, schedule)
     if isinstance(reading, Refusal):
-        raise Problem(reading.status_code, ErrorCode.INVALID_REQUEST, reading.error)
+        raise ApiError(reading.status_code, ErrorCode.INVALID_REQUEST, reading.error)
     assert isinstance(scope, dict)
     given = {key: value for key, value in scope.items() if value is not None}
-    return Asked(reading.source.value, given, reading.schedule.value, reading)
+    return ParsedRequest(reading.source.value, given, reading.schedule.value, reading)
 
 
-async def accept(caller: Caller, asked: Asked, *, key: str | None) -> dict[str, Any]:
+async def accept(caller: Caller, asked: ParsedRequest, *, key: str | None) -> dict[str, Any]:
     """The answer to a request, as its row has it (`measurement_jobs.answer_to`); `state` queued: it is still to come.
 
     Raises `Problem` (409, 503), and `DatabaseUnavailable`.
@@ -79,12 +79,12 @@ async def accept(caller: Caller, asked: Asked, *, key: str | None) -> dict[str, 
         return before
     needs_card = asked.reading.needs_card
     if not needs_card and office.desk.cap_usd is None:
-        raise Problem(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=NO_CAPTURES_SECONDS)
+        raise ApiError(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=NO_CAPTURES_SECONDS)
     if needs_card and decision is None:
         decision = await _in_time(office.questions, deadline, lambda: office.desk.decide(caller.account))
-        if decision is not None and decision.verdict is Verdict.UNKNOWN:
+        if decision is not None and decision.verdict is PaymentVerdict.UNKNOWN:
             wait = decision.retry_after_seconds or _STRIPE_AWAY_SECONDS
-            raise Problem(
+            raise ApiError(
                 503,
                 ErrorCode.PAYMENT_UNKNOWN,
                 f"{decision.reason} Nothing was asked for: send it again later.",
@@ -131,7 +131,7 @@ def _log_failure(future: Future[Any]) -> None:
 
 
 def _look_up(
-    caller: Caller, asked: Asked, key: str | None, *, anew: bool = True
+    caller: Caller, asked: ParsedRequest, key: str | None, *, anew: bool = True
 ) -> tuple[dict[str, Any] | None, Decision | None]:
     """The answer to an earlier request with that key, and a decision about the account that may still be spent on.
 
@@ -148,13 +148,13 @@ def _look_up(
             return None, payment_decisions.fresh(connection, caller.account)
         job, digest = found
         if digest != asked.digest:
-            raise Problem(409, ErrorCode.IDEMPOTENCY_KEY_REUSED, OTHER_BODY, id=str(job))
+            raise ApiError(409, ErrorCode.IDEMPOTENCY_KEY_REUSED, OTHER_BODY, id=str(job))
         return measurement_jobs.answer_to(connection, job, account=caller.account), None
 
     return caller.office.write(look_up)
 
 
-def _submit(caller: Caller, asked: Asked, key: str | None) -> UUID | None:
+def _submit(caller: Caller, asked: ParsedRequest, key: str | None) -> UUID | None:
     submit = partial(
         measurement_jobs.submit_once,
         account=caller.account,
@@ -168,13 +168,13 @@ def _submit(caller: Caller, asked: Asked, key: str | None) -> UUID | None:
         return caller.office.write(submit)
     except measurement_jobs.RequestTooLargeError as error:
         # Its text in the table may be somewhat longer than the body was.
-        raise Problem(413, ErrorCode.BODY_TOO_LARGE, str(error)) from error
+        raise ApiError(413, ErrorCode.BODY_TOO_LARGE, str(error)) from error
 
 
 def _take_in(caller: Caller, job: UUID, decision: Decision | None) -> dict[str, Any]:
     office = caller.office
     with office.unhurried() as connection:
-        take_in_one(connection, job, decision, run=office.name, cap_usd=office.desk.cap_usd)
+        process_request(connection, job, decision, run=office.name, cap_usd=office.desk.cap_usd)
         return _found(connection, caller, job)
 
 

@@ -14,7 +14,7 @@ _KEPT_AT_MOST = 1_000
 _ADDED_UP_AT_ONCE = 4
 
 
-class KeptTotals:
+class TotalsCache:
     """For any thread; those that ask for the same at once get the same: the totals, or the error that adding up came to.
 
     `patience_seconds`: what has not been begun so long after it was asked for is not begun, since nobody waits for it any more.

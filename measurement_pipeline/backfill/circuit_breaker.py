@@ -18,17 +18,17 @@ from measurement_pipeline.domain.backfill_queue import (
 )
 from measurement_pipeline.domain.outcome import Cause, Judgement
 from measurement_pipeline.postgres import songstats_ledger as ledger
-from measurement_pipeline.postgres.database import Line
-from measurement_pipeline.vendors.songstats.response import Answer
+from measurement_pipeline.postgres.database import ReconnectingConnection
+from measurement_pipeline.vendors.songstats.response import SongstatsResponse
 
 _TELLING = frozenset({Cause.STORED, Cause.NO_HISTORY, Cause.REJECTED, Cause.MALFORMED})
 _BLANK = frozenset({Cause.TRANSIENT, Cause.TIMEOUT})
 
 
-class Trust:
+class CircuitBreaker:
     """One run's trust in the vendor. `breaker_opened` and `pause_left` (seconds) say what ended it."""
 
-    def __init__(self, line: Line, *, concurrency: int) -> None:
+    def __init__(self, line: ReconnectingConnection, *, concurrency: int) -> None:
         self.breaker_opened: str | None = None
         self.pause_left: float | None = None
         self._line = line
@@ -41,7 +41,7 @@ class Trust:
         self._blanks = 0
 
     @property
-    def lost(self) -> str | None:
+    def open_reason(self) -> str | None:
         """Why nothing more may be called, or None."""
         if self.breaker_opened is not None:
             return f"{BREAKER_OPENED}{self.breaker_opened}"
@@ -56,7 +56,7 @@ class Trust:
         await self._watch_the_streak()
         await self._watch_for_interference()
 
-    def room(self, in_the_air: int) -> int:
+    def available_slots(self, in_the_air: int) -> int:
         """How many more calls may go out."""
         seen = streak([cause for cause, _ in self._answers])
         allowed = calls_allowed_in_the_air(
@@ -68,7 +68,7 @@ class Trust:
         )
         return allowed - in_the_air
 
-    async def heed(self, song: str, answer: Answer, judgement: Judgement) -> None:
+    async def record_outcome(self, song: str, answer: SongstatsResponse, judgement: Judgement) -> None:
         """Take the answer to one call to heart. What is read again from what was kept tells nothing new."""
         if judgement.cause in _TELLING:
             self._answers.appendleft((judgement.cause, song))
@@ -98,7 +98,7 @@ class Trust:
             self._throttled = False
             await self._line.persist(ledger.unthrottle)
 
-    async def _pause(self, answer: Answer, judgement: Judgement, *, blank: bool) -> None:
+    async def _pause(self, answer: SongstatsResponse, judgement: Judgement, *, blank: bool) -> None:
         if blank:
             why = f"Songstats gives no usable answer ({judgement.detail})"
         elif answer.retry_after is None:

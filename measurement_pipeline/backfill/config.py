@@ -7,7 +7,7 @@ from measurement_pipeline.postgres.backfill_queue import Rules
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class BackfillConfig:
     """`hits_allowed` is limit − reserve, of any 30 days. `requests_per_second` 0: no pace limit."""
 
     database_url: str = field(repr=False)
@@ -16,7 +16,7 @@ class Terms:
     requests_per_second: float
     concurrency: int
     eur_per_hit: float
-    beat_seconds: float = 10.0
+    heartbeat_seconds: float = 10.0
     # How long an answer that was paid for is held while the database cannot take it.
     patience_with_database_seconds: float = 60.0
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from measurement_pipeline.backfill.config import Terms
+from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.domain import plan
 from measurement_pipeline.domain.plan import Range
 from measurement_pipeline.postgres import backfill_queue, songstats_ledger
@@ -31,7 +31,9 @@ class Planned:
     why_none: str | None
 
 
-def make_plan(terms: Terms, partitions: Callable[[], Partitions], register: Callable[[Sequence[str]], None]) -> Planned:
+def make_plan(
+    terms: BackfillConfig, partitions: Callable[[], Partitions], register: Callable[[Sequence[str]], None]
+) -> Planned:
     """Plan what is due. Dagster is asked for its partitions only once there is something to plan."""
     with connect(terms.database_url) as connection:
         state = songstats_ledger.deployment(connection)

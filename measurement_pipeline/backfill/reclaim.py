@@ -6,17 +6,17 @@ What a person decides (requeue, closing a breaker) is `overrides`; asking the ve
 from dataclasses import dataclass
 
 from measurement_pipeline.backfill import vendor_probe
-from measurement_pipeline.backfill.config import Terms
+from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.reconcile import reconcile
-from measurement_pipeline.backfill.run import Means
-from measurement_pipeline.domain.payment import Verdict
+from measurement_pipeline.backfill.run import BackfillDependencies
+from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue, clock, measurement_jobs, run_heartbeats, songstats_ledger
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.vendors.songstats.historic_stats import PARSER_VERSION
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class ReclaimResult:
     """How many of each were put right. `breaker` says how a key breaker's probe went, where one was open.
 
     `returned`: hits of unknown outcome that Songstats did not bill; `reconciliation` says how that was found, or why nothing was.
@@ -34,12 +34,12 @@ class Swept:
     times_corrected: int
 
 
-def sweep(terms: Terms, means: Means) -> Swept:
+def reclaim(terms: BackfillConfig, means: BackfillDependencies) -> ReclaimResult:
     """Put right what a crash or a passing failure left behind. Raises what the database raises: a sweep that cannot is loud."""
     breaker = vendor_probe.close_key_breaker(terms, means)
     with connect(terms.database_url) as connection:
         denied = measurement_jobs.unpaid_accounts(connection)
-    allowed = [account for account in denied if means.check_payment(account) is Verdict.ALLOWED]
+    allowed = [account for account in denied if means.check_payment(account) is PaymentVerdict.ALLOWED]
     with connect(terms.database_url) as connection, connection.transaction():
         run_heartbeats.forget(connection)
         # First: what they hold up is looked for below.
@@ -49,7 +49,7 @@ def sweep(terms: Terms, means: Means) -> Swept:
         reservations = songstats_ledger.settle_open(connection, claim_timeout_seconds=terms.rules.claim_timeout_seconds)
         jobs_settled = len(measurement_jobs.settle(connection))
     reconciled = reconcile(terms, means)
-    return Swept(
+    return ReclaimResult(
         transient=transient,
         malformed=malformed,
         exhausted=exhausted,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from measurement_pipeline.backfill import vendor_status
-from measurement_pipeline.backfill.config import Terms
-from measurement_pipeline.backfill.run import Means
+from measurement_pipeline.backfill.config import BackfillConfig
+from measurement_pipeline.backfill.run import BackfillDependencies
 from measurement_pipeline.domain.reconciliation import LedgerLook, Window, WindowResult, decide, waits_because
 from measurement_pipeline.domain.spend import VendorMonth
 from measurement_pipeline.postgres import operator_acts, songstats_ledger
@@ -38,7 +38,11 @@ class Reconciled:
 
 
 def reconcile(
-    terms: Terms, means: Means, *, now: datetime | None = None, lock_seconds: float = _LOCK_SECONDS
+    terms: BackfillConfig,
+    means: BackfillDependencies,
+    *,
+    now: datetime | None = None,
+    lock_seconds: float = _LOCK_SECONDS,
 ) -> Reconciled:
     """Settle unknown hits by Songstats' count, in one transaction that no reservation can come between.
 
@@ -57,7 +61,7 @@ def reconcile(
 
 
 def _settle_by(
-    vendor: VendorMonth, before: LedgerLook, terms: Terms, *, now: datetime | None, lock_seconds: float
+    vendor: VendorMonth, before: LedgerLook, terms: BackfillConfig, *, now: datetime | None, lock_seconds: float
 ) -> Reconciled:
     with connect(terms.database_url) as connection, connection.transaction():
         songstats_ledger.lock_reservations(connection, seconds=lock_seconds)

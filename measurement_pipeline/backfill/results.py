@@ -9,7 +9,7 @@ from uuid import UUID
 from measurement_pipeline.domain.outcome import History, Outcome
 
 
-class Kind(StrEnum):
+class ResultKind(StrEnum):
     """What a run did with one recording."""
 
     SETTLED = "settled"  # bought (or read from what was kept) and settled as done
@@ -20,11 +20,11 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class RecordingResult:
     """One recording of a run. `reason` is for a person; `hit` says whether a call was spent on it in this run."""
 
     song: str
-    kind: Kind
+    kind: ResultKind
     outcome: Outcome | None = None
     reason: str | None = None
     history: History | None = None
@@ -51,7 +51,7 @@ class Summary:
 
     claimed: int = 0
     calls: int = 0
-    by_kind: dict[Kind, int] = field(default_factory=dict)
+    by_kind: dict[ResultKind, int] = field(default_factory=dict)
     by_outcome: dict[Outcome, int] = field(default_factory=dict)
     deferred: dict[str, int] = field(default_factory=dict)
     stopped: str | None = None
@@ -61,16 +61,16 @@ class Summary:
     # As the database has it at the end of the run, so that it holds for all the tries of one run together.
     failed: dict[str, Outcome] = field(default_factory=dict)
 
-    def count(self, recording: Recording) -> None:
+    def count(self, recording: RecordingResult) -> None:
         """Add one recording to the totals."""
         self.by_kind[recording.kind] = self.by_kind.get(recording.kind, 0) + 1
-        if recording.outcome is not None and recording.kind is not Kind.ALREADY_STORED:
+        if recording.outcome is not None and recording.kind is not ResultKind.ALREADY_STORED:
             self.by_outcome[recording.outcome] = self.by_outcome.get(recording.outcome, 0) + 1
-        if recording.kind is Kind.DEFERRED:
+        if recording.kind is ResultKind.DEFERRED:
             reason = recording.reason or "deferred"
             self.deferred[reason] = self.deferred.get(reason, 0) + 1
 
-    def total(self, kind: Kind) -> int:
+    def total(self, kind: ResultKind) -> int:
         """How many recordings ended so."""
         return self.by_kind.get(kind, 0)
 

@@ -15,17 +15,17 @@ from typing import TypeVar
 from uuid import UUID
 
 from measurement_pipeline.backfill import operator_actions
-from measurement_pipeline.backfill.config import Terms
-from measurement_pipeline.backfill.results import Kind, Recording, Summary
-from measurement_pipeline.backfill.worker import Drain
+from measurement_pipeline.backfill.config import BackfillConfig
+from measurement_pipeline.backfill.results import RecordingResult, ResultKind, Summary
+from measurement_pipeline.backfill.worker import BackfillWorker
 from measurement_pipeline.domain import isrc
 from measurement_pipeline.domain.backfill_queue import Status
-from measurement_pipeline.domain.payment import Verdict as Payment
+from measurement_pipeline.domain.payment import PaymentVerdict as Payment
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, songs, songstats_ledger
 from measurement_pipeline.postgres.backfill_queue import Claim, Row
-from measurement_pipeline.postgres.database import Connection, persist
+from measurement_pipeline.postgres.database import Connection, execute_with_retry
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
 
 T = TypeVar("T")
@@ -35,14 +35,14 @@ _NO_NEWS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class BackfillDependencies:
     """What a run works with beside the database. `check_payment` asks Stripe and records the answer; it blocks."""
 
     new_client: Callable[[], SongstatsClient]
     check_payment: Callable[[UUID], Payment]
 
 
-class Coverage:
+class BackfillRun:
     """One run over `isrcs`: iterate it for what became of each, then read `summary`.
 
     `operator`: a person launched it, so failed rows are taken up again, absent ones made, and whatever could not be done is
@@ -58,8 +58,8 @@ class Coverage:
         *,
         run: str,
         operator: bool,
-        terms: Terms,
-        means: Means,
+        terms: BackfillConfig,
+        means: BackfillDependencies,
         again: bool = False,
         told: frozenset[str] = frozenset(),
         retry_soon_seconds: float | None = None,
@@ -74,18 +74,18 @@ class Coverage:
         self._told = told
         self._retry_soon = retry_soon_seconds
         # What an interrupt kept from being yielded.
-        self.unsaid: list[Recording] = []
+        self.unsaid: list[RecordingResult] = []
         self._ended = False
-        self._feed: threads.SimpleQueue[Recording | None] = threads.SimpleQueue()
-        self._drain: Drain | None = None
+        self._feed: threads.SimpleQueue[RecordingResult | None] = threads.SimpleQueue()
+        self._drain: BackfillWorker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: str | None = None
 
-    def __iter__(self) -> Iterator[Recording]:
+    def __iter__(self) -> Iterator[RecordingResult]:
         for batch in self.batches():
             yield from batch
 
-    def batches(self) -> Generator[list[Recording], None, None]:
+    def batches(self) -> Generator[list[RecordingResult], None, None]:
         """The same, as many at a time as there are: what is told together costs less each. Empty while nothing is settled.
 
         Close it (`contextlib.closing`) if you stop before its end. `close` returns once the calls in flight are kept and settled;
@@ -106,14 +106,18 @@ class Coverage:
 
     def _persist(self, work: Callable[[Connection], T]) -> T:
         patience = self._terms.patience_with_database_seconds
-        return persist(self._terms.database_url, work, patience_seconds=patience)
+        return execute_with_retry(self._terms.database_url, work, patience_seconds=patience)
 
     @property
     def progress(self) -> str:
         """How far the run is, for a person who watches it. Safe to call from any thread."""
         summary = self.summary if self._drain is None else self._drain.summary
-        others = [f"{summary.total(kind)} {kind}" for kind in Kind if kind is not Kind.SETTLED and summary.total(kind)]
-        figures = [f"{summary.total(Kind.SETTLED)} of {summary.claimed} claimed recordings settled", *others]
+        others = [
+            f"{summary.total(kind)} {kind}"
+            for kind in ResultKind
+            if kind is not ResultKind.SETTLED and summary.total(kind)
+        ]
+        figures = [f"{summary.total(ResultKind.SETTLED)} of {summary.claimed} claimed recordings settled", *others]
         return f"{', '.join(figures)}; {counted(summary.calls, 'call')} made"
 
     def stop(self, why: str) -> None:
@@ -125,14 +129,14 @@ class Coverage:
 
     # --- before the drain ----------------------------------------------------------------------------------------------
 
-    def _survey(self, connection: Connection) -> tuple[list[Recording], list[Claim]]:
+    def _survey(self, connection: Connection) -> tuple[list[RecordingResult], list[Claim]]:
         """What needs no work, and the rows claimed."""
         run_heartbeats.beat(connection, self._run)
         found = queue.rows(connection, self._isrcs, self._terms.rules)
         if self._operator and not self._again:
             found = self._take_up_as_operator(connection, found)
         stored = [
-            Recording(song, Kind.ALREADY_STORED, outcome=row.outcome)
+            RecordingResult(song, ResultKind.ALREADY_STORED, outcome=row.outcome)
             for song in self._isrcs
             if (row := found.get(song)) is not None and row.status is Status.DONE and song not in self._told
         ]
@@ -163,7 +167,7 @@ class Coverage:
 
     # --- the drain, in its thread --------------------------------------------------------------------------------------
 
-    def _drained(self, claims: Sequence[Claim]) -> Iterator[list[Recording]]:
+    def _drained(self, claims: Sequence[Claim]) -> Iterator[list[RecordingResult]]:
         ended: Future[Summary] = Future()
         thread = Thread(target=self._walk, args=(claims, ended), name=f"drain {self._run}", daemon=True)
         thread.start()
@@ -183,9 +187,9 @@ class Coverage:
         for kind, count in before.by_kind.items():
             self.summary.by_kind[kind] = self.summary.by_kind.get(kind, 0) + count
 
-    def _arrived(self) -> list[Recording]:
+    def _arrived(self) -> list[RecordingResult]:
         """What the drain has reported since, waiting a moment for the first; empty where none came, or where it has ended."""
-        batch: list[Recording] = []
+        batch: list[RecordingResult] = []
         try:
             while not self._ended and (not batch or not self._feed.empty()):
                 recording = self._feed.get(timeout=_NO_NEWS_SECONDS)
@@ -209,7 +213,7 @@ class Coverage:
 
     async def _walk_in_loop(self, claims: Sequence[Claim]) -> Summary:
         async with self._means.new_client() as client:
-            self._drain = Drain(
+            self._drain = BackfillWorker(
                 self._terms,
                 run=self._run,
                 client=client,
@@ -220,7 +224,7 @@ class Coverage:
             self._loop = asyncio.get_running_loop()
             if self._stopping is not None:
                 self._drain.stop(self._stopping)
-            return await self._drain.walk(claims)
+            return await self._drain.run(claims)
 
     # --- after it ------------------------------------------------------------------------------------------------------
 

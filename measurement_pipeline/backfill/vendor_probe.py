@@ -4,8 +4,8 @@ A pause that the vendor asked for (Retry-After) is kept for a day at most withou
 """
 
 from measurement_pipeline.backfill import vendor_status
-from measurement_pipeline.backfill.config import Terms
-from measurement_pipeline.backfill.run import Means
+from measurement_pipeline.backfill.config import BackfillConfig
+from measurement_pipeline.backfill.run import BackfillDependencies
 from measurement_pipeline.postgres import songstats_ledger
 from measurement_pipeline.postgres.database import connect
 
@@ -13,7 +13,7 @@ from measurement_pipeline.postgres.database import connect
 _PATIENCE_SECONDS = 10.0
 
 
-def end_guessed_pause(terms: Terms, means: Means) -> str | None:
+def end_guessed_pause(terms: BackfillConfig, means: BackfillDependencies) -> str | None:
     """End a pause that may be probed once the vendor answers; what came of it, in words.
 
     None: there is no such pause. It is one of our own guesses, or one that the vendor asked for more than a day ago. The next
@@ -31,7 +31,7 @@ def end_guessed_pause(terms: Terms, means: Means) -> str | None:
     return "Songstats answers again: the pause is over" if ended else None
 
 
-def close_key_breaker(terms: Terms, means: Means) -> str | None:
+def close_key_breaker(terms: BackfillConfig, means: BackfillDependencies) -> str | None:
     """Close a breaker that a refused key opened, once the key works; what came of it. None: there is no such breaker."""
     with connect(terms.database_url) as connection:
         state = songstats_ledger.deployment(connection)

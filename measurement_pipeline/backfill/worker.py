@@ -13,19 +13,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
-from measurement_pipeline.backfill.circuit_breaker import Trust
-from measurement_pipeline.backfill.config import Terms
-from measurement_pipeline.backfill.results import Kind, Recording, Summary
+from measurement_pipeline.backfill.circuit_breaker import CircuitBreaker
+from measurement_pipeline.backfill.config import BackfillConfig
+from measurement_pipeline.backfill.results import RecordingResult, ResultKind, Summary
 from measurement_pipeline.domain.backfill_queue import LONGEST_WAIT_IN_A_RUN_SECONDS, Settlement, Status, settle
 from measurement_pipeline.domain.outcome import Judgement, Outcome
-from measurement_pipeline.domain.payment import Verdict as Payment
+from measurement_pipeline.domain.payment import PaymentVerdict as Payment
 from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import run_heartbeats
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.backfill_queue import Claim, Settling
-from measurement_pipeline.postgres.database import DatabaseError, Line
+from measurement_pipeline.postgres.database import DatabaseError, ReconnectingConnection
 from measurement_pipeline.postgres.errors import ErrorKind, first_line, is_transient, kind_of
-from measurement_pipeline.postgres.songstats_ledger import Received, Reservation, Verdict
+from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse, Reservation, ReservationVerdict
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
 from measurement_pipeline.vendors.songstats.historic_stats import (
     PARSER_VERSION,
@@ -34,42 +34,42 @@ from measurement_pipeline.vendors.songstats.historic_stats import (
     key_works,
     needs_key_check,
 )
-from measurement_pipeline.vendors.songstats.response import Answer, Failure
+from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
 
 _BATCH = 64
 # A hit is set aside when it is about to be spent, so that a pause which begins meanwhile finds none to be spent after it: no
 # more at once than what the pace lets out in so long, and no sooner than this before the pace lets it out.
 _BATCH_SECONDS = 0.2
 _AHEAD_SECONDS = 0.02
-_NEVER_ASKED = Reservation(Verdict.RESERVED, None, None, None, None)
+_NEVER_ASKED = Reservation(ReservationVerdict.RESERVED, None, None, None, None)
 
 # A payer whose decision is still stale so soon after it was asked for is not asked again: its rows wait.
 _PAYMENT_RETRY_SECONDS = 60.0
-_STATUS_OF = {Status.DONE: Kind.SETTLED, Status.FAILED: Kind.FAILED}
+_STATUS_OF = {Status.DONE: ResultKind.SETTLED, Status.FAILED: ResultKind.FAILED}
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
+class _FetchedItem:
     """A recording on its way from the call to settlement."""
 
     claim: Claim
     reservation: Reservation
-    answer: Answer
+    answer: SongstatsResponse
     key_works: bool | None = None
     response: int | None = None
 
 
-class Drain:
+class BackfillWorker:
     """One run's walk. Make it in the event loop that runs it."""
 
     def __init__(
         self,
-        terms: Terms,
+        terms: BackfillConfig,
         *,
         run: str,
         client: SongstatsClient,
         check_payment: Callable[[UUID], Payment],
-        report: Callable[[Recording], None],
+        report: Callable[[RecordingResult], None],
         retry_soon_seconds: float | None,
     ) -> None:
         """`check_payment` blocks and is called in a thread; `report` is called in the loop for each recording."""
@@ -81,19 +81,21 @@ class Drain:
         self._report = report
         self._retry_soon = retry_soon_seconds
         # A line for each station, so that none waits for another's statement.
-        line = partial(Line, terms.database_url, patience_seconds=terms.patience_with_database_seconds)
+        line = partial(
+            ReconnectingConnection, terms.database_url, patience_seconds=terms.patience_with_database_seconds
+        )
         self._reserve_line, self._keep_line, self._settle_line, self._beat_line = line(), line(), line(), line()
-        self._trust = Trust(self._settle_line, concurrency=terms.concurrency)
+        self._trust = CircuitBreaker(self._settle_line, concurrency=terms.concurrency)
         self._waiting: deque[Claim] = deque()
         self._held: dict[str, Claim] = {}
         self._in_the_air = 0
         self._payment_asked: dict[UUID, float] = {}
-        self._to_keep: asyncio.Queue[_Answered] = asyncio.Queue()
-        self._to_settle: asyncio.Queue[_Answered] = asyncio.Queue()
+        self._to_keep: asyncio.Queue[_FetchedItem] = asyncio.Queue()
+        self._to_settle: asyncio.Queue[_FetchedItem] = asyncio.Queue()
         self._progress = asyncio.Event()
         self._error: Exception | None = None
 
-    async def walk(self, claims: Sequence[Claim]) -> Summary:
+    async def run(self, claims: Sequence[Claim]) -> Summary:
         """Buy what was claimed, as far as budget, payment, pace and vendor allow. What was never asked stays claimed."""
         self._held = {claim.song: claim for claim in claims}
         self.summary.claimed = len(claims)
@@ -141,14 +143,16 @@ class Drain:
         for claim in claims:
             if claim.unread_response is not None:
                 kept = await self._reserve_line.persist(partial(ledger.response, response_id=claim.unread_response))
-                answer = Answer(kept.status_code, kept.headers, kept.body)
+                answer = SongstatsResponse(kept.status_code, kept.headers, kept.body)
                 self._in_the_air += 1
                 # A 403 was kept only once the key had been found to work.
-                item = _Answered(claim, _NEVER_ASKED, answer, key_works=True, response=claim.unread_response)
+                item = _FetchedItem(claim, _NEVER_ASKED, answer, key_works=True, response=claim.unread_response)
                 self._to_settle.put_nowait(item)
             elif claim.has_history:
                 owned = Settling(claim, Settlement(Status.DONE, Outcome.STORED))
-                await self._settle_one(owned, Recording(claim.song, Kind.ALREADY_STORED, outcome=Outcome.STORED))
+                await self._settle_one(
+                    owned, RecordingResult(claim.song, ResultKind.ALREADY_STORED, outcome=Outcome.STORED)
+                )
             else:
                 self._waiting.append(claim)
 
@@ -162,7 +166,7 @@ class Drain:
                 and await self._next_call_is_far(per_second)
             ):
                 break
-            room = min(self._trust.room(self._in_the_air), at_once)
+            room = min(self._trust.available_slots(self._in_the_air), at_once)
             if room <= 0:
                 await self._wait_for_progress()
                 continue
@@ -196,7 +200,7 @@ class Drain:
             self.summary.calls += 1
             answer = await self._client.fetch_history(claim.song)
             works = key_works(await self._client.fetch_status()) if needs_key_check(answer) else None
-            answered = _Answered(claim, reservation, answer, works)
+            answered = _FetchedItem(claim, reservation, answer, works)
         if answered is not None:
             self._to_keep.put_nowait(answered)
         else:
@@ -205,7 +209,7 @@ class Drain:
     async def _keep_station(self) -> None:
         while True:
             batch = await _gathered(self._to_keep)
-            kept: list[_Answered] = []
+            kept: list[_FetchedItem] = []
             with self._calls_first():
                 kept = await self._keep(batch)
             # Held for as long as patience lasts, and lost: hits of unknown fate. The others in the air still come down.
@@ -222,14 +226,14 @@ class Drain:
                     await self._settle_batch(batch)
             self._land(len(batch))
 
-    async def _settle_batch(self, batch: Sequence[_Answered]) -> None:
+    async def _settle_batch(self, batch: Sequence[_FetchedItem]) -> None:
         judged = [(item, judge(item.answer, key_works=item.key_works)) for item in batch]
         settled = await self._settle([self._settling(item, judgement) for item, judgement in judged])
         for item, judgement in judged:
             if item.claim.song in settled:
                 self._tell(item, judgement, settled[item.claim.song].settlement)
             if item.reservation.ledger is not None:
-                await self._trust.heed(item.claim.song, item.answer, judgement)
+                await self._trust.record_outcome(item.claim.song, item.answer, judgement)
         self._stop_if_trust_is_lost()
 
     def _land(self, calls: int) -> None:
@@ -238,7 +242,7 @@ class Drain:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(self._terms.beat_seconds)
+            await asyncio.sleep(self._terms.heartbeat_seconds)
             # A failed beat never cancels the calls in flight. The claim timeout is many beats long, so the next beat makes up for
             # one that failed for now; after any other error the run starts no more calls.
             with self._calls_first():
@@ -259,7 +263,7 @@ class Drain:
 
     # --- what the stations do ------------------------------------------------------------------------------------------
 
-    async def _keep(self, batch: Sequence[_Answered]) -> list[_Answered]:
+    async def _keep(self, batch: Sequence[_FetchedItem]) -> list[_FetchedItem]:
         """Keep the answers whole. One that PostgreSQL refuses ends the run and takes none of the others with it."""
         write = partial(ledger.keep, received=[_received(item) for item in batch])
         try:
@@ -268,7 +272,7 @@ class Drain:
         except DatabaseError as error:
             if kind_of(error) is not ErrorKind.ROW or len(batch) == 1:
                 raise
-            kept: list[_Answered] = []
+            kept: list[_FetchedItem] = []
             for one in batch:
                 with self._calls_first():
                     kept += await self._keep([one])
@@ -290,17 +294,17 @@ class Drain:
         stale: dict[UUID, list[Claim]] = {}
         for claim, reservation in zip(batch, found, strict=True):
             match reservation.verdict:
-                case Verdict.RESERVED:
+                case ReservationVerdict.RESERVED:
                     reserved.append((claim, reservation))
-                case Verdict.LOST:
+                case ReservationVerdict.LOST:
                     self._held.pop(claim.song, None)
-                case Verdict.CLOSED:
+                case ReservationVerdict.CLOSED:
                     self.stop("the breaker opened or a pause began elsewhere")
-                case Verdict.BUDGET:
+                case ReservationVerdict.BUDGET:
                     self.stop("the budget is spent")
-                case Verdict.UNPAID:
+                case ReservationVerdict.UNPAID:
                     await self._defer(claim, "nobody with a card on file wants it", wait=None)
-                case Verdict.STALE if reservation.account is not None:
+                case ReservationVerdict.STALE if reservation.account is not None:
                     stale.setdefault(reservation.account, []).append(claim)
         return reserved, stale
 
@@ -333,7 +337,7 @@ class Drain:
             partial(ledger.take_call_slots, calls=calls, requests_per_second=per_second)
         )
 
-    def _settling(self, item: _Answered, judgement: Judgement) -> Settling:
+    def _settling(self, item: _FetchedItem, judgement: Judgement) -> Settling:
         history = judgement.history
         return Settling(
             item.claim,
@@ -375,21 +379,21 @@ class Drain:
             self._held.pop(settling.claim.song, None)
         return {settling.claim.song: settling for settling in settlings if settling.claim.song in mine}
 
-    async def _settle_one(self, settling: Settling, recording: Recording) -> None:
+    async def _settle_one(self, settling: Settling, recording: RecordingResult) -> None:
         if await self._settle([settling]):
             self._say(recording)
 
     async def _defer(self, claim: Claim, reason: str, *, wait: float | None) -> None:
         settling = Settling(claim, Settlement(Status.PENDING, None, not_before_seconds=wait), error=reason)
-        await self._settle_one(settling, Recording(claim.song, Kind.DEFERRED, reason=reason))
+        await self._settle_one(settling, RecordingResult(claim.song, ResultKind.DEFERRED, reason=reason))
 
-    def _tell(self, item: _Answered, judgement: Judgement, settlement: Settlement) -> None:
-        kind = _STATUS_OF.get(settlement.status, Kind.DEFERRED)
+    def _tell(self, item: _FetchedItem, judgement: Judgement, settlement: Settlement) -> None:
+        kind = _STATUS_OF.get(settlement.status, ResultKind.DEFERRED)
         wait = settlement.not_before_seconds
-        if kind is Kind.DEFERRED and wait is not None and wait == self._retry_soon:
+        if kind is ResultKind.DEFERRED and wait is not None and wait == self._retry_soon:
             self._come_back_in(wait)
         self._say(
-            Recording(
+            RecordingResult(
                 item.claim.song,
                 kind,
                 outcome=settlement.outcome,
@@ -404,18 +408,18 @@ class Drain:
         )
 
     def _stop_if_trust_is_lost(self) -> None:
-        if self._trust.lost is None:
+        if self._trust.open_reason is None:
             return
         self.summary.breaker_opened = self._trust.breaker_opened
         left = self._trust.pause_left
         if left is not None and left <= LONGEST_WAIT_IN_A_RUN_SECONDS and self._retry_soon is not None:
             self._come_back_in(left)
-        self.stop(self._trust.lost)
+        self.stop(self._trust.open_reason)
 
     def _come_back_in(self, seconds: float | None) -> None:
         self.summary.retry_in_seconds = max(seconds or 0.0, self.summary.retry_in_seconds or 0.0)
 
-    def _say(self, recording: Recording) -> None:
+    def _say(self, recording: RecordingResult) -> None:
         self.summary.count(recording)
         self._report(recording)
 
@@ -424,7 +428,7 @@ class Drain:
         self._progress.clear()
 
 
-async def _gathered(waiting: "asyncio.Queue[_Answered]") -> list[_Answered]:
+async def _gathered(waiting: "asyncio.Queue[_FetchedItem]") -> list[_FetchedItem]:
     """Everything that is there, up to a batch; waits for the first."""
     batch = [await waiting.get()]
     while not waiting.empty() and len(batch) < _BATCH:
@@ -432,15 +436,15 @@ async def _gathered(waiting: "asyncio.Queue[_Answered]") -> list[_Answered]:
     return batch
 
 
-def _received(item: _Answered) -> Received:
+def _received(item: _FetchedItem) -> ReceivedResponse:
     answer = item.answer
     if item.reservation.ledger is None:
         raise ValueError(f"{item.claim.song} was called without a reservation")
     if answer.status_code == 200 and answer.failure is None:
         # Kept before it is read: whatever reading it does to this process, it was paid for and is there.
-        return Received(item.reservation.ledger, 200, True, None, answer.headers, answer.body)
+        return ReceivedResponse(item.reservation.ledger, 200, True, None, answer.headers, answer.body)
     judgement = judge(answer, key_works=item.key_works)
     body = answer.body if judgement.billable and answer.failure is None else None
     # The ledger has the status of whole answers alone. An unknown hit with a status is one that something else answered.
     status = answer.status_code if answer.failure in {None, Failure.FOREIGN} else None
-    return Received(item.reservation.ledger, status, judgement.billable, judgement.cause, answer.headers, body)
+    return ReceivedResponse(item.reservation.ledger, status, judgement.billable, judgement.cause, answer.headers, body)

@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 from uuid import UUID
 
-from measurement_pipeline.capture.config import Terms
+from measurement_pipeline.capture.config import CaptureConfig
 from measurement_pipeline.capture.mapping import Spotify, map_result
 from measurement_pipeline.capture.steps import Step, next_step, to_start_again
 from measurement_pipeline.postgres import apify_runs, snapshots
-from measurement_pipeline.postgres.apify_runs import Bought
+from measurement_pipeline.postgres.apify_runs import ActorRunRow
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.vendors.apify.client import ActorRun, ApifyActor
 from measurement_pipeline.vendors.apify.errors import (
@@ -38,13 +38,13 @@ class NotYetError(Exception):
         self.seconds = seconds
 
 
-class Purchase:
+class ActorRunner:
     """One try at one capture. Raises `ApifyError`s, `NotYetError` and `NotOursError`."""
 
     def __init__(
         self,
         connection: Connection,
-        terms: Terms,
+        terms: CaptureConfig,
         actor: ApifyActor,
         spotify: Spotify,
         *,
@@ -85,7 +85,7 @@ class Purchase:
                 why = f"the actor is still at work on {in_the_air} of {len(parts)} parts"
                 raise NotYetError(why, seconds=self._terms.patience_seconds / 2)
 
-    def _do(self, step: Step, chunk: int, album_ids: Sequence[str], bought: Bought | None, wait: float) -> bool:
+    def _do(self, step: Step, chunk: int, album_ids: Sequence[str], bought: ActorRunRow | None, wait: float) -> bool:
         """Do the next step of a part; whether the actor is at work on it now."""
         if step is Step.START:
             return self._start(chunk, album_ids)
@@ -114,7 +114,7 @@ class Purchase:
         apify_runs.started(self._connection, row, actor_run=started.id, status=started.status)
         return self._note(row, started)
 
-    def _find(self, bought: Bought) -> bool:
+    def _find(self, bought: ActorRunRow) -> bool:
         taken = apify_runs.taken(self._connection, since=bought.intended_at)
         try:
             found = self._actor.find(bought.album_ids, since=bought.intended_at, besides=taken)
@@ -133,13 +133,13 @@ class Purchase:
         apify_runs.not_started(self._connection, bought.id, message="Apify knows of no such run")
         return False
 
-    def _look(self, bought: Bought, wait: float) -> bool:
+    def _look(self, bought: ActorRunRow, wait: float) -> bool:
         try:
             return self._note(bought.id, self._actor.look(str(bought.actor_run), wait_seconds=wait))
         except NotSeenError as error:
             return self._gone(bought, error)
 
-    def _fetch(self, bought: Bought, wait: float) -> bool:
+    def _fetch(self, bought: ActorRunRow, wait: float) -> bool:
         try:
             body = self._actor.result(self._actor.look(str(bought.actor_run)))
         except NotAllThereYetError:
@@ -156,7 +156,7 @@ class Purchase:
         apify_runs.keep(self._connection, bought.id, body)
         return False
 
-    def _gone(self, bought: Bought, error: NotSeenError) -> bool:
+    def _gone(self, bought: ActorRunRow, error: NotSeenError) -> bool:
         """Give up a run that Apify has not shown for an hour; until then it may be one of Apify's machines that does not know."""
         if bought.unseen_seconds < _GONE_SECONDS:
             raise error

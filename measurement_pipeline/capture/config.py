@@ -9,7 +9,7 @@ from measurement_pipeline.vendors.spotify.client import SpotifyClient
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class CaptureConfig:
     """`cap_usd` is an account's, of a calendar month (UTC).
 
     `start_seconds`: how long the answer to a start is waited for. `patience_seconds`: how long one run waits for the actor, until
@@ -20,7 +20,7 @@ class Terms:
     cap_usd: Decimal
     claim_timeout_seconds: float
     max_attempts: int
-    beat_seconds: float = 10.0
+    heartbeat_seconds: float = 10.0
     poll_seconds: float = 20.0
     start_seconds: float = 30.0
     patience_seconds: float = 120.0
@@ -31,7 +31,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class CaptureDependencies:
     """New connections to the vendors. `new_spotify` None: tracks that are not known yet stay unmapped."""
 
     new_actor: Callable[[], ApifyActor] = field(repr=False)
@@ -39,8 +39,8 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True)
-class Captures:
+class CaptureServices:
     """Terms and means of a deployment that captures."""
 
-    terms: Terms
-    means: Means
+    terms: CaptureConfig
+    means: CaptureDependencies

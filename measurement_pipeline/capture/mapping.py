@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from measurement_pipeline.capture.config import Means
+from measurement_pipeline.capture.config import CaptureDependencies
 from measurement_pipeline.domain.capture import CapturedAlbum, Track, by_elimination, measure
 from measurement_pipeline.domain.text import counted, utc
 from measurement_pipeline.postgres import apify_runs, incidents, snapshots
-from measurement_pipeline.postgres.apify_runs import Bought
+from measurement_pipeline.postgres.apify_runs import ActorRunRow
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.vendors.apify.items import MalformedItemsError, read_items
 from measurement_pipeline.vendors.spotify.client import CredentialsRefusedError, SpotifyClient
@@ -24,7 +24,7 @@ _NO_ISRCS = f"{_INCIDENT}tracks come without ISRCs"
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class TrackLookup:
     """What Spotify said: tracks by the id that was asked, why the others have no answer, and which of them may yet have one."""
 
     found: dict[str, Track]
@@ -35,14 +35,14 @@ class Looked:
 class Spotify:
     """Spotify, asked through one client for as long as a run lasts: it learns in what form it may ask."""
 
-    def __init__(self, means: Means) -> None:
+    def __init__(self, means: CaptureDependencies) -> None:
         self._new = means.new_spotify
         self._client: SpotifyClient | None = None
 
-    def look_up(self, connection: Connection, track_ids: Sequence[str]) -> Looked:
+    def look_up(self, connection: Connection, track_ids: Sequence[str]) -> TrackLookup:
         """What is known there of these tracks. Whatever keeps it from answering is said of each, and never raised."""
         if not track_ids:
-            return Looked({}, {})
+            return TrackLookup({}, {})
         if self._new is None:
             return _none(track_ids, "Spotify is not set up here: SPOTIFY_CLIENT_ID is not set")
         pause = snapshots.paused(connection, SPOTIFY)
@@ -59,7 +59,7 @@ class Spotify:
         why_not = dict.fromkeys(answer.unknown, "Spotify knows no such track")
         why_not |= dict.fromkeys(answer.deferred, answer.why or "Spotify gave no answer")
         why_not |= {asked: _NO_ISRC for asked, track in answer.found.items() if track.isrc is None}
-        return Looked(answer.found, why_not, answer.deferred)
+        return TrackLookup(answer.found, why_not, answer.deferred)
 
     def close(self) -> None:
         """Close the connections, if there are any."""
@@ -67,7 +67,7 @@ class Spotify:
             self._client.close()
 
 
-def map_result(connection: Connection, bought: Bought, spotify: Spotify, *, snapshot: UUID, run: str) -> None:
+def map_result(connection: Connection, bought: ActorRunRow, spotify: Spotify, *, snapshot: UUID, run: str) -> None:
     """Measure what was kept for one chunk; what cannot be read is said on its row. Raises `NotOursError`: it is another run's."""
     try:
         items = read_items(apify_runs.body(connection, bought.id))
@@ -121,5 +121,5 @@ def _with_witnesses(
     return tuple(named(album) for album in albums)
 
 
-def _none(track_ids: Sequence[str], why: str) -> Looked:
-    return Looked({}, dict.fromkeys(track_ids, why), frozenset(track_ids))
+def _none(track_ids: Sequence[str], why: str) -> TrackLookup:
+    return TrackLookup({}, dict.fromkeys(track_ids, why), frozenset(track_ids))

@@ -4,12 +4,12 @@ from collections.abc import Collection, Sequence
 from enum import StrEnum
 
 from measurement_pipeline.domain.text import counted
-from measurement_pipeline.postgres.apify_runs import GONE, MALFORMED, Bought
+from measurement_pipeline.postgres.apify_runs import GONE, MALFORMED, ActorRunRow
 
 _SHOWN = 10
 
 
-class Kind(StrEnum):
+class CaptureResultKind(StrEnum):
     """How a run's work on a capture ended.
 
     `STOPPED`: nothing is lost, it goes on by itself, and an operator has to act. `NOT_FOUND`: it failed, and its client has to.
@@ -26,7 +26,9 @@ class Kind(StrEnum):
     STOPPED = "stopped"
 
 
-def conclude(bought: Collection[Bought], *, known_albums: Collection[str], last_try: bool) -> tuple[Kind, str | None]:
+def conclude(
+    bought: Collection[ActorRunRow], *, known_albums: Collection[str], last_try: bool
+) -> tuple[CaptureResultKind, str | None]:
     """What became of a capture of whose parts each is over, and what is to be said of it.
 
     Albums without a track and tracks without an ISRC are said; parts that failed are tried again, then said; where nothing at all
@@ -38,16 +40,16 @@ def conclude(bought: Collection[Bought], *, known_albums: Collection[str], last_
     words = list(dict.fromkeys(_why(one) for one in failed))
     if mapped and not any(one.tracks for one in mapped):
         named = _named([album for one in mapped for album in one.album_ids])
-        kind = Kind.FAILED if failed or known_albums else Kind.NOT_FOUND
+        kind = CaptureResultKind.FAILED if failed or known_albums else CaptureResultKind.NOT_FOUND
         return kind, "; ".join([f"no track was found on {named}", *words])
     if not mapped:
-        return Kind.FAILED, "; ".join(words)
+        return CaptureResultKind.FAILED, "; ".join(words)
     if all(one.without_count == one.tracks for one in mapped):
         # Some tracks are always without one; all of them are so where the actor reads a page that has changed.
         of_all = counted(sum(one.tracks for one in mapped), "track")
-        return Kind.FAILED, "; ".join([f"none of {of_all} has a count", *words])
+        return CaptureResultKind.FAILED, "; ".join([f"none of {of_all} has a count", *words])
     if failed and not last_try and any(one.status != MALFORMED for one in failed):
-        return Kind.TRY_AGAIN, "; ".join(words)
+        return CaptureResultKind.TRY_AGAIN, "; ".join(words)
     said = [f"{_albums(failed)} of {_albums(bought)} could not be captured: {'; '.join(words)}"] if failed else []
     without_track = sum(len(one.album_ids) - one.albums for one in mapped)
     if without_track > 0:
@@ -55,7 +57,7 @@ def conclude(bought: Collection[Bought], *, known_albums: Collection[str], last_
     unmapped, tracks = sum(one.unmapped for one in mapped), sum(one.tracks for one in mapped)
     if unmapped:
         said.append(f"{unmapped:,} of {counted(tracks, 'track')} could not be matched with a recording")
-    return Kind.DONE_IN_PART if failed else Kind.DONE, "; ".join(said) or None
+    return CaptureResultKind.DONE_IN_PART if failed else CaptureResultKind.DONE, "; ".join(said) or None
 
 
 def _named(album_ids: Sequence[str]) -> str:
@@ -63,11 +65,11 @@ def _named(album_ids: Sequence[str]) -> str:
     return f"{counted(len(album_ids), 'album')} ({shown})"
 
 
-def _albums(bought: Collection[Bought]) -> str:
+def _albums(bought: Collection[ActorRunRow]) -> str:
     return counted(sum(len(one.album_ids) for one in bought), "album")
 
 
-def _why(bought: Bought) -> str:
+def _why(bought: ActorRunRow) -> str:
     if bought.status == MALFORMED:
         return f"what run {bought.actor_run} brought cannot be read ({bought.message}); it is kept"
     if bought.status == GONE:

@@ -6,12 +6,12 @@ Neither the capture nor its requests are opened for it: only what could not be m
 from contextlib import closing, suppress
 from uuid import UUID
 
-from measurement_pipeline.capture.config import Captures
+from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.capture.mapping import Spotify, map_result
-from measurement_pipeline.capture.outcome import Kind, conclude
+from measurement_pipeline.capture.outcome import CaptureResultKind, conclude
 from measurement_pipeline.domain.capture import SnapshotState
 from measurement_pipeline.postgres import apify_runs, measurement_jobs, snapshots
-from measurement_pipeline.postgres.apify_runs import Bought, NotOursError
+from measurement_pipeline.postgres.apify_runs import ActorRunRow, NotOursError
 from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
 
 
@@ -20,13 +20,13 @@ def lacks_something(connection: Connection, snapshot: UUID) -> bool:
     return any(_lacks(one) for one in apify_runs.of_snapshot(connection, snapshot).values())
 
 
-def map_again(snapshot: UUID, captures: Captures, *, run: str) -> tuple[Kind, str | None]:
+def map_again(snapshot: UUID, captures: CaptureServices, *, run: str) -> tuple[CaptureResultKind, str | None]:
     """How the capture stands afterwards, and what is to be said of it. Raises what the database raises."""
     with connect(captures.terms.database_url) as connection:
         timeout = captures.terms.claim_timeout_seconds
         before = snapshots.hold_done(connection, snapshot, run=run, claim_timeout_seconds=timeout)
         if before is None:
-            return Kind.LEFT_ALONE, "another run works on it, or it is not done"
+            return CaptureResultKind.LEFT_ALONE, "another run works on it, or it is not done"
         try:
             with closing(Spotify(captures.means)) as spotify:
                 for bought in apify_runs.of_snapshot(connection, snapshot).values():
@@ -38,16 +38,16 @@ def map_again(snapshot: UUID, captures: Captures, *, run: str) -> tuple[Kind, st
                 if not snapshots.finish(
                     connection, snapshot, run=run, state=SnapshotState.DONE, status_code=snapshots.FAILED, error=why
                 ):
-                    return Kind.LEFT_ALONE, "another run has taken it over"
+                    return CaptureResultKind.LEFT_ALONE, "another run has taken it over"
                 measurement_jobs.correct_error(connection, snapshot, before=before.error, error=why)
         except NotOursError as error:
-            return Kind.LEFT_ALONE, str(error)
+            return CaptureResultKind.LEFT_ALONE, str(error)
         finally:
             # Where the database cannot be told, the claim's age says so.
             with suppress(DatabaseError):
                 snapshots.let_go(connection, snapshot, run=run)
-    return (Kind.DONE if kind is Kind.DONE else Kind.DONE_IN_PART), why
+    return (CaptureResultKind.DONE if kind is CaptureResultKind.DONE else CaptureResultKind.DONE_IN_PART), why
 
 
-def _lacks(bought: Bought) -> bool:
+def _lacks(bought: ActorRunRow) -> bool:
     return bought.is_kept and (bool(bought.unmapped) or not bought.is_mapped)

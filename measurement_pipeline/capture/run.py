@@ -15,17 +15,17 @@ from typing import Any
 from uuid import UUID
 
 from measurement_pipeline.capture import retry_mapping
-from measurement_pipeline.capture.actor_runner import NotYetError, Purchase
-from measurement_pipeline.capture.config import Captures
+from measurement_pipeline.capture.actor_runner import ActorRunner, NotYetError
+from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.capture.mapping import Spotify
-from measurement_pipeline.capture.outcome import Kind, conclude
+from measurement_pipeline.capture.outcome import CaptureResultKind, conclude
 from measurement_pipeline.domain.capture import SnapshotState, chunks, cost_usd, over_cap
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import apify_runs, measurement_jobs, operator_acts, snapshots
 from measurement_pipeline.postgres.apify_runs import NotOursError
-from measurement_pipeline.postgres.database import Connection, DatabaseError, persist
+from measurement_pipeline.postgres.database import Connection, DatabaseError, execute_with_retry
 from measurement_pipeline.postgres.errors import is_transient
-from measurement_pipeline.postgres.snapshots import Claimed
+from measurement_pipeline.postgres.snapshots import ClaimedCapture
 from measurement_pipeline.vendors.apify.client import ApifyActor
 from measurement_pipeline.vendors.apify.errors import (
     RejectedError,
@@ -51,10 +51,10 @@ class Launch(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class CaptureOutcome:
     """What a run did: `reason` in one line, the capture's row afterwards, what the run paid, and tracks without an ISRC."""
 
-    kind: Kind
+    kind: CaptureResultKind
     reason: str | None = None
     shown: dict[str, Any] = field(default_factory=dict)
     paid_usd: Decimal = Decimal(0)
@@ -63,13 +63,13 @@ class Ended:
 
 def make_capture(
     snapshot: UUID,
-    captures: Captures,
+    captures: CaptureServices,
     *,
     run: str,
     launch: Launch = Launch.PLANNED,
     retry_number: int = 0,
     last_try: bool = True,
-) -> Ended:
+) -> CaptureOutcome:
     """Take a capture as far as it goes. `last_try`: the run has no further try after this one.
 
     A database that is away or read-only for a while costs nothing: every step finds what the one before it came to.
@@ -77,7 +77,7 @@ def make_capture(
     """
     tries = count()
 
-    def make(connection: Connection) -> Ended:
+    def make(connection: Connection) -> CaptureOutcome:
         # Only the first of these tries pays for anything again: the others go on where the database failed.
         is_first = next(tries) == 0
         shown = snapshots.show(connection, snapshot)
@@ -96,17 +96,17 @@ def make_capture(
         return _make(work, shown, launch)
 
     terms = captures.terms
-    return persist(terms.database_url, make, patience_seconds=terms.patience_with_database_seconds)
+    return execute_with_retry(terms.database_url, make, patience_seconds=terms.patience_with_database_seconds)
 
 
-def _make(work: "_Work", shown: dict[str, Any], launch: Launch) -> Ended:
+def _make(work: "_Work", shown: dict[str, Any], launch: Launch) -> CaptureOutcome:
     if shown["state"] == SnapshotState.DONE:
         return work.look_at_a_done_one(shown, launch)
     refusal = work.why_not(shown, launch)
     if refusal is not None:
         return refusal
     claimed = work.claim(shown, launch)
-    if isinstance(claimed, Ended):
+    if isinstance(claimed, CaptureOutcome):
         return claimed
     if claimed.attempts > work.captures.terms.max_attempts and launch is Launch.PLANNED:
         gone = counted(claimed.attempts - 1, "attempt")
@@ -129,7 +129,7 @@ class _Work:
     """What one run does with one capture."""
 
     connection: Connection
-    captures: Captures
+    captures: CaptureServices
     snapshot: UUID
     account: UUID
     run: str
@@ -137,7 +137,7 @@ class _Work:
     is_retry: bool
     last_try: bool
 
-    def look_at_a_done_one(self, shown: dict[str, Any], launch: Launch) -> Ended:
+    def look_at_a_done_one(self, shown: dict[str, Any], launch: Launch) -> CaptureOutcome:
         """Nothing is ever bought for it again; a person's launch has what was kept mapped once more."""
         if (
             launch is Launch.OPERATORS
@@ -148,21 +148,23 @@ class _Work:
             return self._ended(*retry_mapping.map_again(self.snapshot, self.captures, run=self.run))
         bought = apify_runs.of_snapshot(self.connection, self.snapshot)
         if all(one.is_mapped for one in bought.values()):
-            return self._ended(Kind.DONE_BEFORE, None)
+            return self._ended(CaptureResultKind.DONE_BEFORE, None)
         # A run that could not say so the first time says it now.
-        return self._ended(Kind.DONE_IN_PART, shown["error"])
+        return self._ended(CaptureResultKind.DONE_IN_PART, shown["error"])
 
-    def why_not(self, shown: dict[str, Any], launch: Launch) -> Ended | None:
+    def why_not(self, shown: dict[str, Any], launch: Launch) -> CaptureOutcome | None:
         """Why there is nothing to do; None where there is."""
         if shown["state"] == SnapshotState.FAILED and not self._is_to_be_bought_again(launch):
             not_found = shown["status_code"] == snapshots.NOT_FOUND
-            return self._ended(Kind.NOT_FOUND if not_found else Kind.FAILED, shown["error"])
+            return self._ended(CaptureResultKind.NOT_FOUND if not_found else CaptureResultKind.FAILED, shown["error"])
         pause = snapshots.paused(self.connection, APIFY)
         if launch is Launch.PLANNED and pause is not None:
-            return self._ended(Kind.PUT_OFF, f"Apify is left alone until {pause.until:%H:%M:%S} UTC: {pause.reason}")
+            return self._ended(
+                CaptureResultKind.PUT_OFF, f"Apify is left alone until {pause.until:%H:%M:%S} UTC: {pause.reason}"
+            )
         return None
 
-    def claim(self, shown: dict[str, Any], launch: Launch) -> Claimed | Ended:
+    def claim(self, shown: dict[str, Any], launch: Launch) -> ClaimedCapture | CaptureOutcome:
         """Make the run its owner. What a person's launch makes of one that is over is decided here, with the claim."""
         try:
             with self.connection.transaction():
@@ -174,46 +176,48 @@ class _Work:
                     claim_timeout_seconds=self.captures.terms.claim_timeout_seconds,
                 )
                 if claimed is None:
-                    return self._ended(Kind.LEFT_ALONE, "another run works on it, or it waits for its time")
+                    return self._ended(
+                        CaptureResultKind.LEFT_ALONE, "another run works on it, or it waits for its time"
+                    )
                 if shown["state"] == SnapshotState.FAILED:
                     self._take_up_again(shown, claimed)
                 return claimed
         except _OverCapError as error:
-            return self._ended(Kind.LEFT_ALONE, str(error))
+            return self._ended(CaptureResultKind.LEFT_ALONE, str(error))
 
-    def do(self, parts: Sequence[Sequence[str]]) -> Ended:
+    def do(self, parts: Sequence[Sequence[str]]) -> CaptureOutcome:
         """Every part, until each is over; what stops that is said on the capture's row."""
         try:
             with self.captures.means.new_actor() as actor, closing(Spotify(self.captures.means)) as spotify:
                 self._purchase(actor, spotify).to_the_end(parts)
         except NotYetError as error:
-            return self._put_off(Kind.PUT_OFF, str(error), seconds=error.seconds)
+            return self._put_off(CaptureResultKind.PUT_OFF, str(error), seconds=error.seconds)
         except ThrottledError as error:
             seconds = max(error.retry_after_seconds or 0.0, _THROTTLED_SECONDS)
             snapshots.pause(self.connection, APIFY, seconds=seconds, reason=str(error))
-            return self._put_off(Kind.PUT_OFF, str(error), seconds=seconds)
+            return self._put_off(CaptureResultKind.PUT_OFF, str(error), seconds=seconds)
         except TokenRefusedError as error:
             snapshots.pause(self.connection, APIFY, seconds=_REFUSED_SECONDS, reason=str(error))
-            return self._put_off(Kind.STOPPED, str(error), seconds=_REFUSED_SECONDS)
+            return self._put_off(CaptureResultKind.STOPPED, str(error), seconds=_REFUSED_SECONDS)
         except UnavailableError as error:
             if not self.last_try:
-                return Ended(Kind.TRY_AGAIN, str(error))
-            return self._put_off(Kind.STOPPED, str(error), seconds=None)
+                return CaptureOutcome(CaptureResultKind.TRY_AGAIN, str(error))
+            return self._put_off(CaptureResultKind.STOPPED, str(error), seconds=None)
         except RejectedError as error:
-            return self._put_off(Kind.STOPPED, str(error), seconds=None, attempt_back=False)
+            return self._put_off(CaptureResultKind.STOPPED, str(error), seconds=None, attempt_back=False)
         except NotOursError as error:
-            return self._ended(Kind.LEFT_ALONE, str(error))
+            return self._ended(CaptureResultKind.LEFT_ALONE, str(error))
         bought = apify_runs.of_snapshot(self.connection, self.snapshot)
         albums = [album for one in bought.values() for album in one.album_ids]
         known = snapshots.known_albums(self.connection, albums)
         kind, why = conclude(bought.values(), known_albums=known, last_try=self.last_try)
-        return Ended(kind, why) if kind is Kind.TRY_AGAIN else self._finish(kind, why)
+        return CaptureOutcome(kind, why) if kind is CaptureResultKind.TRY_AGAIN else self._finish(kind, why)
 
-    def give_up(self, why: str) -> Ended:
+    def give_up(self, why: str) -> CaptureOutcome:
         """End it; what was captured stays."""
         bought = apify_runs.of_snapshot(self.connection, self.snapshot)
         captured = any(one.is_mapped for one in bought.values())
-        return self._finish(Kind.DONE_IN_PART if captured else Kind.FAILED, why)
+        return self._finish(CaptureResultKind.DONE_IN_PART if captured else CaptureResultKind.FAILED, why)
 
     def release(self, why: str, *, seconds: float | None, attempt_back: bool) -> None:
         """Let go of it. Where the database cannot be told, the claim's age says so."""
@@ -226,7 +230,7 @@ class _Work:
         # By a person, who launched it knowing that it failed; not by the tries that follow.
         return launch is Launch.OPERATORS and self.is_first_try
 
-    def _take_up_again(self, shown: dict[str, Any], claimed: Claimed) -> None:
+    def _take_up_again(self, shown: dict[str, Any], claimed: ClaimedCapture) -> None:
         """Have what is missing of a failed one bought, and what was kept mapped again. Raises `_OverCapError`."""
         snapshots.lock_account(self.connection, self.account)
         bought = apify_runs.of_snapshot(self.connection, self.snapshot)
@@ -246,8 +250,8 @@ class _Work:
         detail = {"snapshot": str(self.snapshot), "was": shown["state"]}
         operator_acts.record(self.connection, actor=f"run {self.run}", act=act, detail=detail)
 
-    def _purchase(self, actor: ApifyActor, spotify: Spotify) -> Purchase:
-        return Purchase(
+    def _purchase(self, actor: ApifyActor, spotify: Spotify) -> ActorRunner:
+        return ActorRunner(
             self.connection,
             self.captures.terms,
             actor,
@@ -259,25 +263,31 @@ class _Work:
             deadline=time.monotonic() + self.captures.terms.patience_seconds,
         )
 
-    def _put_off(self, kind: Kind, why: str, *, seconds: float | None, attempt_back: bool = True) -> Ended:
+    def _put_off(
+        self, kind: CaptureResultKind, why: str, *, seconds: float | None, attempt_back: bool = True
+    ) -> CaptureOutcome:
         snapshots.release(
             self.connection, self.snapshot, run=self.run, seconds=seconds, error=why, attempt_back=attempt_back
         )
         return self._ended(kind, why)
 
-    def _finish(self, kind: Kind, why: str | None) -> Ended:
-        state = SnapshotState.FAILED if kind in {Kind.FAILED, Kind.NOT_FOUND} else SnapshotState.DONE
-        status_code = snapshots.NOT_FOUND if kind is Kind.NOT_FOUND else snapshots.FAILED
+    def _finish(self, kind: CaptureResultKind, why: str | None) -> CaptureOutcome:
+        state = (
+            SnapshotState.FAILED
+            if kind in {CaptureResultKind.FAILED, CaptureResultKind.NOT_FOUND}
+            else SnapshotState.DONE
+        )
+        status_code = snapshots.NOT_FOUND if kind is CaptureResultKind.NOT_FOUND else snapshots.FAILED
         with self.connection.transaction():
             if not snapshots.finish(
                 self.connection, self.snapshot, run=self.run, state=state, status_code=status_code, error=why
             ):
-                return self._ended(Kind.LEFT_ALONE, "another run has taken it over")
+                return self._ended(CaptureResultKind.LEFT_ALONE, "another run has taken it over")
             measurement_jobs.settle(self.connection)
         return self._ended(kind, why)
 
-    def _ended(self, kind: Kind, why: str | None) -> Ended:
-        return Ended(
+    def _ended(self, kind: CaptureResultKind, why: str | None) -> CaptureOutcome:
+        return CaptureOutcome(
             kind,
             why,
             snapshots.show(self.connection, self.snapshot) or {},

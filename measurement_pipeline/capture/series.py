@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from measurement_pipeline.capture.config import Terms
+from measurement_pipeline.capture.config import CaptureConfig
 from measurement_pipeline.domain.capture import over_cap
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.postgres.snapshots import Opened, OverCap
+from measurement_pipeline.postgres.snapshots import CaptureTicket, OverCap
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +18,14 @@ class Started:
     refused: tuple[str, ...]
 
 
-def start_due(terms: Terms) -> Started:
+def start_due(terms: CaptureConfig) -> Started:
     """Start what is due. Raises what the database raises."""
     started, refused = 0, []
     with connect(terms.database_url) as connection:
         due = snapshots.due_series(connection)
         for series, wanted in due:
             match snapshots.start_if_due(connection, series, wanted, cap_usd=terms.cap_usd):
-                case Opened():
+                case CaptureTicket():
                     started += 1
                 case OverCap(cap, spent, asked):
                     refused.append(

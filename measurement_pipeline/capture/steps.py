@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from enum import StrEnum
 
-from measurement_pipeline.postgres.apify_runs import GONE, MALFORMED, NOT_STARTED, Bought
+from measurement_pipeline.postgres.apify_runs import GONE, MALFORMED, NOT_STARTED, ActorRunRow
 from measurement_pipeline.vendors.apify.client import RunStatus
 
 
@@ -18,7 +18,7 @@ class Step(StrEnum):
     OVER = "over"
 
 
-def next_step(bought: Bought | None, *, again: Collection[int]) -> Step:
+def next_step(bought: ActorRunRow | None, *, again: Collection[int]) -> Step:
     """What to do for a chunk whose latest run of the actor is `bought`. `again`: rows that may be followed by another start."""
     if bought is None or bought.status == NOT_STARTED:
         return Step.START
@@ -33,7 +33,7 @@ def next_step(bought: Bought | None, *, again: Collection[int]) -> Step:
     return Step.FETCH if RunStatus(bought.status).succeeded else Step.LOOK
 
 
-def to_start_again(bought: Iterable[Bought], *, is_retry: bool) -> frozenset[int]:
+def to_start_again(bought: Iterable[ActorRunRow], *, is_retry: bool) -> frozenset[int]:
     """The rows that a try may follow with another start: those that had failed when it began, where other parts were captured.
 
     Decided once a try, so that a part is bought once more a try at most. The first try of a run buys nothing again, and where
@@ -45,7 +45,7 @@ def to_start_again(bought: Iterable[Bought], *, is_retry: bool) -> frozenset[int
     return frozenset(one.id for one in all_of_it if has_failed(one))
 
 
-def has_failed(bought: Bought) -> bool:
+def has_failed(bought: ActorRunRow) -> bool:
     """Whether a run of the actor is over and brought nothing."""
     if bought.is_kept or bought.status in {None, NOT_STARTED, MALFORMED}:
         return False

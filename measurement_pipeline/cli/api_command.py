@@ -12,7 +12,7 @@ import uvicorn
 from measurement_pipeline import services
 from measurement_pipeline.api.app import application
 from measurement_pipeline.cli import output, sandbox_command
-from measurement_pipeline.cli.environment import Target, opened
+from measurement_pipeline.cli.environment import CliEnvironment, opened
 from measurement_pipeline.local import supervisor
 from measurement_pipeline.local.supervisor import Service
 
@@ -53,7 +53,7 @@ def command(state: Path | None, *, host: str | None, port: int | None, sandbox_p
         )
 
 
-def service(target: Target, url: str, *, log: Path) -> Service:
+def service(target: CliEnvironment, url: str, *, log: Path) -> Service:
     """The API as a process of its own, for whoever supervises several."""
     where = urlsplit(url)
     command = ["measurement-pipeline", "api", "--host", str(where.hostname), "--port", str(where.port)]

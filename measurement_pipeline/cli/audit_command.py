@@ -7,7 +7,7 @@ import click
 
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.dagster_instance import reading
-from measurement_pipeline.cli.environment import Target, database
+from measurement_pipeline.cli.environment import CliEnvironment, database
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import audit
@@ -52,7 +52,7 @@ def command(ctx: click.Context, *, at_rest: bool, as_json: bool) -> None:
     ctx.exit(1 if broken else 0)
 
 
-def _materialized(target: Target) -> tuple[AbstractSet[str] | None, str | None]:
+def _materialized(target: CliEnvironment) -> tuple[AbstractSet[str] | None, str | None]:
     """What Dagster shows as materialized; or why it cannot be known."""
     try:
         with reading(target) as instance:
@@ -63,7 +63,7 @@ def _materialized(target: Target) -> tuple[AbstractSet[str] | None, str | None]:
         return None, error.message
 
 
-def _say(finding: audit.Finding) -> None:
+def _say(finding: audit.AuditFinding) -> None:
     if not finding.breaches:
         output.say(f"{finding.invariant:<4} holds     {finding.says}")
         return
@@ -75,7 +75,7 @@ def _say(finding: audit.Finding) -> None:
         output.say(f"               … and {count - _BREACHES_SHOWN:,} more")
 
 
-def _verdict(broken: list[audit.Finding], asked: int, *, at_rest: bool) -> str:
+def _verdict(broken: list[audit.AuditFinding], asked: int, *, at_rest: bool) -> str:
     under = "" if at_rest else "; what is under way may be open (--at-rest asks that too)"
     if broken:
         return f"{len(broken)} of {asked} invariants are broken: {', '.join(one.invariant for one in broken)}{under}"

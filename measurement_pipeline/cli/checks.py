@@ -15,7 +15,7 @@ import click
 from measurement_pipeline.cli import failures
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     """`FAIL`: a person has to do something. `warn`: it passes by itself, is not known, or is a choice to know of."""
 
     OK = "ok"
@@ -24,57 +24,57 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CheckResult:
     """One check: its name, its result, and, unless that is ok, what to do.
 
     `cause`: the name of the line that reports the cause, where this line only shows its effect.
     """
 
     name: str
-    verdict: Verdict
+    verdict: CheckStatus
     words: str
     cause: str = ""
 
 
-Questions = Callable[[], Iterator[Line]]
+Questions = Callable[[], Iterator[CheckResult]]
 
 
-def ok(name: str, words: str) -> Line:
+def ok(name: str, words: str) -> CheckResult:
     """It is well."""
-    return Line(name, Verdict.OK, words)
+    return CheckResult(name, CheckStatus.OK, words)
 
 
-def warn(name: str, words: str) -> Line:
+def warn(name: str, words: str) -> CheckResult:
     """Worth knowing."""
-    return Line(name, Verdict.WARN, words)
+    return CheckResult(name, CheckStatus.WARN, words)
 
 
-def fail(name: str, words: str, *, cause: str = "") -> Line:
+def fail(name: str, words: str, *, cause: str = "") -> CheckResult:
     """A person has to do something."""
-    return Line(name, Verdict.FAIL, words, cause)
+    return CheckResult(name, CheckStatus.FAIL, words, cause)
 
 
-def report_causes_once(lines: Sequence[Line]) -> list[Line]:
+def report_causes_once(lines: Sequence[CheckResult]) -> list[CheckResult]:
     """The lines with one FAIL for each cause.
 
     A failure that another failing line explains becomes a warning that names that line. Two lines that fail in the same words
     have the same cause: the first one keeps it.
     """
-    failing = {line.name for line in lines if line.verdict is Verdict.FAIL and not line.cause}
+    failing = {line.name for line in lines if line.verdict is CheckStatus.FAIL and not line.cause}
     first: dict[str, str] = {}
     found = []
     for line in lines:
         cause = line.cause if line.cause in failing else first.get(line.words, "")
-        if line.verdict is Verdict.FAIL and cause and cause != line.name:
-            found.append(Line(line.name, Verdict.WARN, f"{line.words} (cause: see {cause})", cause))
+        if line.verdict is CheckStatus.FAIL and cause and cause != line.name:
+            found.append(CheckResult(line.name, CheckStatus.WARN, f"{line.words} (cause: see {cause})", cause))
             continue
-        if line.verdict is Verdict.FAIL:
+        if line.verdict is CheckStatus.FAIL:
             first.setdefault(line.words, line.name)
         found.append(line)
     return found
 
 
-def ask(groups: Mapping[str, Questions], *, seconds: float) -> Iterator[Line]:
+def ask(groups: Mapping[str, Questions], *, seconds: float) -> Iterator[CheckResult]:
     """Run all groups at once; their lines in the order of the groups.
 
     Each has the same `seconds`. A group that cannot go on is reported under its own name.
@@ -97,7 +97,7 @@ class _Group(Thread):
 
     def __init__(self, name: str, questions: Questions) -> None:
         super().__init__(name=name, daemon=True)
-        self.said: list[Line] = []
+        self.said: list[CheckResult] = []
         self._questions = questions
 
     def run(self) -> None:

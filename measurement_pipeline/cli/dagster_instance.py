@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from measurement_pipeline.cli.environment import Target
+from measurement_pipeline.cli.environment import CliEnvironment
 from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import address, dagster_tables
 from measurement_pipeline.postgres.database import DatabaseUnavailable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reading(target: Target) -> Iterator["DagsterInstance"]:
+def reading(target: CliEnvironment) -> Iterator["DagsterInstance"]:
     """The instance of `target`, its settings those of DAGSTER_HOME. Raises `RefusedError` where there is none to read."""
     where = address.in_words(target.dagster_url)
     if not (target.dagster_home / "dagster.yaml").exists():

@@ -15,7 +15,7 @@ from uuid import UUID
 import click
 
 from measurement_pipeline.cli import demo_report, output, progress, sample_accounts, sandbox_command
-from measurement_pipeline.cli.environment import Doubles, Target, opened, prepare_dagster
+from measurement_pipeline.cli.environment import CliEnvironment, Doubles, opened, prepare_dagster
 from measurement_pipeline.domain.measurement_job import State
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.local import supervisor
@@ -105,7 +105,7 @@ def _of_its_own(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in ignored} | _ITS_OWN
 
 
-def _ledger_hits(connection: Connection, target: Target) -> int:
+def _ledger_hits(connection: Connection, target: CliEnvironment) -> int:
     return songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed).hits
 
 
@@ -126,7 +126,7 @@ def _until_captured(
 
 def _until_drained(
     connection: Connection,
-    target: Target,
+    target: CliEnvironment,
     requests: Requests,
     meter: progress.Meter,
     *,
@@ -154,7 +154,7 @@ def _until_drained(
         time.sleep(_POLL_SECONDS)
 
 
-def _let_runs_end(target: Target, *, deadline: float) -> None:
+def _let_runs_end(target: CliEnvironment, *, deadline: float) -> None:
     """Wait for the runs that are ending: stopped in their last second, they would be remembered as cancelled."""
     # A second to import, spent while they end.
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
@@ -181,7 +181,7 @@ def _note(job: Mapping[str, object]) -> str:
     return "" if job["settled"] else "Dagster is planning"
 
 
-def _why_it_waits(connection: Connection, target: Target) -> str | None:
+def _why_it_waits(connection: Connection, target: CliEnvironment) -> str | None:
     """Why nothing more will happen for a while; None while something may."""
     counts = backfill_queue.counts(connection)
     if counts["in_progress"]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from measurement_pipeline.backfill.results import sparkline
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.environment import Target
+from measurement_pipeline.cli.environment import CliEnvironment
 from measurement_pipeline.domain import spend
 from measurement_pipeline.postgres import songs
 from measurement_pipeline.postgres.database import Connection
@@ -16,7 +16,7 @@ _MOST_PLAYED = 10
 
 def say(
     connection: Connection,
-    target: Target,
+    target: CliEnvironment,
     *,
     current: Mapping[str, Any],
     paid: Mapping[str, Any],

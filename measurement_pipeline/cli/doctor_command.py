@@ -20,7 +20,7 @@ from measurement_pipeline.cli import (
     output,
     sandbox_command,
 )
-from measurement_pipeline.cli.checks import Line, Questions, Verdict, ask, fail, ok, report_causes_once
+from measurement_pipeline.cli.checks import CheckResult, CheckStatus, Questions, ask, fail, ok, report_causes_once
 from measurement_pipeline.cli.environment import Doubles, home_of, opened, wants_doubles
 from measurement_pipeline.local.embedded_postgres import EmbeddedServerError
 from measurement_pipeline.local.errors import RefusedError
@@ -40,8 +40,8 @@ def command(ctx: click.Context, *, sandbox_port: int | None, as_json: bool) -> N
     if not as_json:
         for line in said:
             output.say(f"{line.verdict:<5} {line.name:<18} {' '.join(line.words.split())}")
-    failed = sum(line.verdict is Verdict.FAIL for line in said)
-    warned = sum(line.verdict is Verdict.WARN for line in said)
+    failed = sum(line.verdict is CheckStatus.FAIL for line in said)
+    warned = sum(line.verdict is CheckStatus.WARN for line in said)
     if as_json:
         output.as_json({"healthy": not failed, "lines": [asdict(line) for line in said]})
     else:
@@ -50,7 +50,7 @@ def command(ctx: click.Context, *, sandbox_port: int | None, as_json: bool) -> N
     ctx.exit(1 if failed else 0)
 
 
-def _diagnosis(state: Path | None, doubles: Doubles) -> Iterator[Line]:
+def _diagnosis(state: Path | None, doubles: Doubles) -> Iterator[CheckResult]:
     try:
         settings = Settings.read(os.environ)
         if wants_doubles(settings):
@@ -96,6 +96,6 @@ def _in_words(kind: Kind) -> str:
     return {"sandbox": "sandbox: the vendors are doubles", "live": "LIVE: real vendors, real money"}[kind]
 
 
-def _no_server(why: str) -> Iterator[Line]:
+def _no_server(why: str) -> Iterator[CheckResult]:
     yield fail("database", f"no embedded server: {why}")
     yield fail("Dagster's storage", "not checked: it is on the same server", cause="database")

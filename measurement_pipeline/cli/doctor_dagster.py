@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from measurement_pipeline import services
-from measurement_pipeline.cli.checks import Line, fail, ok, warn
+from measurement_pipeline.cli.checks import CheckResult, fail, ok, warn
 from measurement_pipeline.cli.dagster_instance import reading
-from measurement_pipeline.cli.environment import Target
+from measurement_pipeline.cli.environment import CliEnvironment
 from measurement_pipeline.cli.output import shown
 from measurement_pipeline.local import instance_lock
 from measurement_pipeline.local.errors import RefusedError
@@ -28,7 +28,7 @@ _STARTING_SECONDS = 120.0
 _SENSOR_SILENCE_SECONDS = 600.0
 
 
-def lines(target: Target) -> Iterator[Line]:
+def lines(target: CliEnvironment) -> Iterator[CheckResult]:
     """Dagster's part, one line each."""
     age = instance_lock.seconds_since_start(target.home, "dev")
     starting = f"`dev` started {age:.0f} s ago" if age is not None and age < _STARTING_SECONDS else None
@@ -50,14 +50,14 @@ def lines(target: Target) -> Iterator[Line]:
         yield _runs(instance, target)
 
 
-def _schema(instance: "DagsterInstance") -> Line:
+def _schema(instance: "DagsterInstance") -> CheckResult:
     found, head = instance.event_log_storage.alembic_version() or (None, None)
     if found == head:
         return ok("Dagster's schema", f"at {head}, this Dagster's")
     return fail("Dagster's schema", f"at {found or 'none'}, this Dagster needs {head}: run `dagster instance migrate`")
 
 
-def _daemon(instance: "DagsterInstance", starting: str | None, *, stopped_at: datetime | None) -> Line:
+def _daemon(instance: "DagsterInstance", starting: str | None, *, stopped_at: datetime | None) -> CheckResult:
     from measurement_pipeline.defs.automation import quiet_daemons
 
     quiet = quiet_daemons(instance)
@@ -82,13 +82,13 @@ def _daemon(instance: "DagsterInstance", starting: str | None, *, stopped_at: da
     return ok("daemon", f"running; all {len(required)} parts of it beat, none longer ago than {max(0.0, age):.0f} s")
 
 
-def _monitoring(instance: "DagsterInstance") -> Line:
+def _monitoring(instance: "DagsterInstance") -> CheckResult:
     if instance.run_monitoring_enabled:
         return ok("run monitoring", "on")
     return warn("run monitoring", "off: a run that never starts holds its slot; use this project's dagster.yaml")
 
 
-def _automation(instance: "DagsterInstance", starting: str | None) -> Iterator[Line]:
+def _automation(instance: "DagsterInstance", starting: str | None) -> Iterator[CheckResult]:
     from measurement_pipeline.defs import schedules, sensors
     from measurement_pipeline.defs.automation import standing
 
@@ -106,7 +106,7 @@ def _automation(instance: "DagsterInstance", starting: str | None) -> Iterator[L
             yield ok(kind, f"on: {', '.join(stands)}")
 
 
-def _never_ticked(starting: str | None) -> Line:
+def _never_ticked(starting: str | None) -> CheckResult:
     if starting:
         return warn("sensors", f"none has ticked yet; {starting}")
     cure = "if the daemon runs for more than a minute, the code location does not load: see Deployment in Dagster"
@@ -125,7 +125,7 @@ def _unwell(tick: "InstigatorTick | None", kind: str) -> str | None:
     return None
 
 
-def _runs(instance: "DagsterInstance", target: Target) -> Line:
+def _runs(instance: "DagsterInstance", target: CliEnvironment) -> CheckResult:
     """Runs that Dagster calls started, and that give no sign of life: they hold the slot of the one that buys."""
     from dagster import DagsterRunStatus, RunsFilter
 

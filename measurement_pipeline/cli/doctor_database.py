@@ -5,15 +5,15 @@ from datetime import timedelta
 
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.breaker_command import WHAT_TO_DO
-from measurement_pipeline.cli.checks import Line, Verdict, fail, ok, warn
+from measurement_pipeline.cli.checks import CheckResult, CheckStatus, fail, ok, warn
 from measurement_pipeline.cli.dagster_instance import reading
-from measurement_pipeline.cli.environment import Target
+from measurement_pipeline.cli.environment import CliEnvironment
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.health import stall_checks
 from measurement_pipeline.health.finding import Finding, at
 from measurement_pipeline.health.incidents import passes_by_itself, reason_of
 from measurement_pipeline.health.messages import about_session
-from measurement_pipeline.health.stall_checks import Machine, Reason
+from measurement_pipeline.health.stall_checks import InstanceState, Reason
 from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import (
     clock,
@@ -25,7 +25,7 @@ from measurement_pipeline.postgres import (
     snapshots,
     songstats_ledger,
 )
-from measurement_pipeline.postgres.database import Connection, TooLong, within
+from measurement_pipeline.postgres.database import Connection, TooLong, transaction_with_timeout
 from measurement_pipeline.postgres.songstats_ledger import Deployment
 
 _BUYS, _ANSWERS, _CAPTURES = "backfill_queue_sensor", "measurement_job_sensor", "playcount_snapshot_sensor"
@@ -59,21 +59,21 @@ _ASKED_OF_OURS = ("incidents", "breaker", "pause", "clock", "budget", "queue", "
 _NOT_ASKED = "not asked: the database has no schema of this version, or is another deployment's"
 
 
-def lines(target: Target, *, seconds: float = _LONGEST_SECONDS) -> Iterator[Line]:
+def lines(target: CliEnvironment, *, seconds: float = _LONGEST_SECONDS) -> Iterator[CheckResult]:
     """The database's part, one line each. No statement of a line may take longer than `seconds`."""
     with target.connect() as connection:
         yield ok("database", f"reached: {target.where}")
 
-        def check(name: str, make: Callable[[], Line]) -> Line:
+        def check(name: str, make: Callable[[], CheckResult]) -> CheckResult:
             try:
-                with within(connection, seconds=seconds):
+                with transaction_with_timeout(connection, seconds=seconds):
                     return make()
             except TooLong:
                 return _no_answer(connection, name, seconds=seconds)
 
         is_ours = True
         for line in (check("schema", lambda: _schema(target)), check("stamp", lambda: _stamp(target))):
-            is_ours &= line.verdict is Verdict.OK
+            is_ours &= line.verdict is CheckStatus.OK
             yield line
         yield check("encoding", lambda: _encoding(connection))
         yield check("durability", lambda: _durability(connection))
@@ -94,7 +94,7 @@ def lines(target: Target, *, seconds: float = _LONGEST_SECONDS) -> Iterator[Line
         yield check("captures", lambda: _captures(connection, target, captures))
 
 
-def _no_answer(connection: Connection, name: str, *, seconds: float) -> Line:
+def _no_answer(connection: Connection, name: str, *, seconds: float) -> CheckResult:
     """A line without an answer. The sessions that have been there for as long as it waited are named: one may hold a lock."""
     found = sessions.long_lived(connection, seconds=seconds, lock_seconds=seconds)
     if not found:
@@ -104,12 +104,12 @@ def _no_answer(connection: Connection, name: str, *, seconds: float) -> Line:
     return fail(name, f"no answer within {seconds:g} s; a session may hold a lock that it needs: {shown}: {cure}")
 
 
-def _encoding(connection: Connection) -> Line:
+def _encoding(connection: Connection) -> CheckResult:
     found, unsuitable = server_settings.encoding(connection)
     return ok("encoding", found) if unsuitable is None else fail("encoding", unsuitable)
 
 
-def _durability(connection: Connection) -> Line:
+def _durability(connection: Connection) -> CheckResult:
     loose = server_settings.not_durable(connection)
     if not loose:
         return ok("durability", "a committed transaction outlasts a crash")
@@ -117,7 +117,7 @@ def _durability(connection: Connection) -> Line:
     return fail("durability", f"{', '.join(loose)}: a crash can lose answers that were paid for; {cure}")
 
 
-def _isolation(connection: Connection) -> Line:
+def _isolation(connection: Connection) -> CheckResult:
     isolation = server_settings.other_isolation(connection)
     if isolation is None:
         return ok("isolation", "read committed")
@@ -127,7 +127,7 @@ def _isolation(connection: Connection) -> Line:
 
 def long_sessions(
     connection: Connection, *, seconds: float = _LONG_SECONDS, lock_seconds: float = _LOCK_SECONDS
-) -> Line:
+) -> CheckResult:
     """Long transactions and holders of advisory locks: our statements wait for their locks, and vacuum removes no dead rows."""
     found = sessions.long_lived(connection, seconds=seconds, lock_seconds=lock_seconds)
     hidden = sessions.hidden_logins(connection)
@@ -144,7 +144,7 @@ def long_sessions(
     return warn("sessions", f"long transactions: {shown}{more}. They block vacuum and may block claims: {cure}{unseen}")
 
 
-def _pause(vendor: Deployment, *, alarm_hours: float) -> Line:
+def _pause(vendor: Deployment, *, alarm_hours: float) -> CheckResult:
     if vendor.why_paused is None or vendor.paused_until is None:
         return ok("pause", "none")
     if vendor.paused_until - vendor.now > timedelta(hours=alarm_hours):
@@ -153,14 +153,14 @@ def _pause(vendor: Deployment, *, alarm_hours: float) -> Line:
     return warn("pause", f"{vendor.why_paused}; it ends by itself")
 
 
-def _schema(target: Target) -> Line:
+def _schema(target: CliEnvironment) -> CheckResult:
     found, head = migrate.current(target.database_url), migrate.head()
     if found == head:
         return ok("schema", f"at {head}, this version's")
     return fail("schema", f"at {found or 'none'}, this version needs {head}: run `measurement-pipeline db upgrade`")
 
 
-def _stamp(target: Target) -> Line:
+def _stamp(target: CliEnvironment) -> CheckResult:
     found = migrate.stamp(target.database_url)
     if found == target.kind:
         return ok("stamp", found)
@@ -173,7 +173,7 @@ def _stamp(target: Target) -> Line:
     )
 
 
-def _incidents(connection: Connection) -> Line:
+def _incidents(connection: Connection) -> CheckResult:
     """Open incidents, whether or not another line shows them too."""
     found = incidents.open_now(connection)
     if not found:
@@ -190,14 +190,14 @@ def _incidents(connection: Connection) -> Line:
     return fail("incidents", words, cause=causes.pop() if len(causes) == 1 else "")
 
 
-def _breaker(vendor: Deployment) -> Line:
+def _breaker(vendor: Deployment) -> CheckResult:
     if vendor.breaker != "open":
         return ok("breaker", "closed")
     what_to_do = WHAT_TO_DO[vendor.breaker_kind or "streak"]
     return fail("breaker", f"OPEN since {output.shown(vendor.opened_at)}: {vendor.reason}; {what_to_do}")
 
 
-def _clock(connection: Connection, target: Target) -> Line:
+def _clock(connection: Connection, target: CliEnvironment) -> CheckResult:
     """Whether times are stored that are still to come: then the clock of the database server was set back."""
     found = clock.ahead(connection, requests_per_second=target.settings.songstats_requests_per_second)
     if not found:
@@ -210,7 +210,7 @@ def _clock(connection: Connection, target: Target) -> Line:
     )
 
 
-def _budget(connection: Connection, target: Target) -> Line:
+def _budget(connection: Connection, target: CliEnvironment) -> CheckResult:
     budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
     words = output.budget(budget)
     if budget.left:
@@ -218,7 +218,7 @@ def _budget(connection: Connection, target: Target) -> Line:
     return warn("budget", f"SPENT: {words}; it goes on by itself, or raise SONGSTATS_HIT_LIMIT with the plan")
 
 
-def _machines(target: Target) -> tuple[Machine, Machine, Machine]:
+def _machines(target: CliEnvironment) -> tuple[InstanceState, InstanceState, InstanceState]:
     """What Dagster shows of what buys, answers and captures, as far as it can be asked: why not is told by lines of its own."""
     try:
         with reading(target) as instance:
@@ -230,10 +230,10 @@ def _machines(target: Target) -> tuple[Machine, Machine, Machine]:
                 machine(instance, sensor=_CAPTURES, job="play_count_capture", buys=False),
             )
     except RefusedError:
-        return Machine(sensor=_BUYS), Machine(sensor=_ANSWERS), Machine(sensor=_CAPTURES)
+        return InstanceState(sensor=_BUYS), InstanceState(sensor=_ANSWERS), InstanceState(sensor=_CAPTURES)
 
 
-def _queue(connection: Connection, target: Target, vendor: Deployment, machine: Machine) -> Line:
+def _queue(connection: Connection, target: CliEnvironment, vendor: Deployment, machine: InstanceState) -> CheckResult:
     buying = health.buying(connection, operators_account=target.settings.backfill_account_id)
     budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
     alarm_hours = target.settings.silence_alarm_hours
@@ -244,13 +244,13 @@ def _queue(connection: Connection, target: Target, vendor: Deployment, machine: 
     return _told("queue", found, f"{oldest}{owing}")
 
 
-def _requests(connection: Connection, target: Target, machine: Machine) -> Line:
+def _requests(connection: Connection, target: CliEnvironment, machine: InstanceState) -> CheckResult:
     alarm_hours = target.settings.silence_alarm_hours
     answering = health.answering(connection)
     return _told("requests", stall_checks.requests_are_answered(answering, machine, alarm_hours=alarm_hours))
 
 
-def _captures(connection: Connection, target: Target, machine: Machine) -> Line:
+def _captures(connection: Connection, target: CliEnvironment, machine: InstanceState) -> CheckResult:
     """Also where none is open: the next one would meet the same pause."""
     capturing = health.capturing(connection)
     found = stall_checks.captures_are_made(capturing, machine, alarm_hours=target.settings.silence_alarm_hours)
@@ -270,14 +270,14 @@ def _captures(connection: Connection, target: Target, machine: Machine) -> Line:
         if pause is not None
     ]
     waits = any(pauses.values()) or capturing.error is not None
-    verdict = Verdict.WARN if waits and told.verdict is Verdict.OK else told.verdict
-    return Line(told.name, verdict, "; ".join([told.words, *more]))
+    verdict = CheckStatus.WARN if waits and told.verdict is CheckStatus.OK else told.verdict
+    return CheckResult(told.name, verdict, "; ".join([told.words, *more]))
 
 
-def _told(name: str, found: Finding, more: str = "") -> Line:
+def _told(name: str, found: Finding, more: str = "") -> CheckResult:
     if found.passed:
-        return Line(name, Verdict.WARN if found.reason else Verdict.OK, f"{found.words}{more}")
+        return CheckResult(name, CheckStatus.WARN if found.reason else CheckStatus.OK, f"{found.words}{more}")
     # A spent budget is what a plan of so many hits means, and needs no repair: its date is in the line.
     is_failure = found.serious and found.reason != Reason.BUDGET
     cause = _LINE_OF.get(Reason(found.reason), "") if found.reason else ""
-    return Line(name, Verdict.FAIL if is_failure else Verdict.WARN, f"{found.words}{more}", cause)
+    return CheckResult(name, CheckStatus.FAIL if is_failure else CheckStatus.WARN, f"{found.words}{more}", cause)

@@ -21,7 +21,7 @@ from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.settings import REAL_SONGSTATS, REAL_STRIPE, Kind, Settings, SettingsError
 
 if TYPE_CHECKING:  # a web server of their own: commands that ask no vendor do not load it
-    from measurement_pipeline.sandbox import Behaviour, Sandbox
+    from measurement_pipeline.sandbox import Behaviour, SandboxClient
 
 # Where the doubles of one checkout listen unless they are told otherwise, so that its commands find them.
 SANDBOX_PORT = 8917
@@ -33,7 +33,7 @@ _CHECKOUT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class CliEnvironment:
     """A deployment whose server answers. `environment` is what every process of it must be started with."""
 
     kind: Kind
@@ -77,7 +77,7 @@ class Doubles:
     spotify_client_secret: str
 
     @classmethod
-    def at(cls, url: str, keys: "Behaviour | Sandbox") -> Self:
+    def at(cls, url: str, keys: "Behaviour | SandboxClient") -> Self:
         """Doubles at `url` that take the keys of `keys`."""
         return cls(
             url,
@@ -132,7 +132,7 @@ def opened(
     doubles: Doubles | None = None,
     name: str | None = None,
     make: bool = True,
-) -> Iterator[Target]:
+) -> Iterator[CliEnvironment]:
     """The deployment that `environment` describes; an embedded server is held for as long as the block lasts.
 
     `doubles` stand in for the vendors where `wants_doubles`. `state` is where `<kind>/postgres` and `<kind>/dagster`
@@ -158,7 +158,7 @@ def opened(
             "DAGSTER_POSTGRES_URL": dagster_url(dagster),
             "DAGSTER_HOME": str(Path(dagster_home).absolute()),
         }
-        yield Target(
+        yield CliEnvironment(
             kind=kind,
             settings=Settings.read({**environment, **decided}),
             database_url=database_url,
@@ -170,7 +170,7 @@ def opened(
 
 
 @contextmanager
-def database(state: Path | None) -> Iterator[tuple[Target, Connection]]:
+def database(state: Path | None) -> Iterator[tuple[CliEnvironment, Connection]]:
     """The deployment of this process's environment, checked, and a connection: for commands that ask no vendor."""
     with opened(os.environ, state=state) as target:
         target.require()
@@ -179,7 +179,7 @@ def database(state: Path | None) -> Iterator[tuple[Target, Connection]]:
 
 
 @contextmanager
-def server_kept_up(target: Target) -> Iterator[Callable[[], None]]:
+def server_kept_up(target: CliEnvironment) -> Iterator[Callable[[], None]]:
     """What to call every second or so: it starts `target`'s embedded server again where that has died.
 
     Elsewhere it does nothing. Raises `EmbeddedServerError` where the server does not start.
@@ -198,7 +198,7 @@ def server_kept_up(target: Target) -> Iterator[Callable[[], None]]:
         yield check
 
 
-def prepare_dagster(target: Target) -> DagsterProcesses:
+def prepare_dagster(target: CliEnvironment) -> DagsterProcesses:
     """Dagster's processes; its database and home are made where they are missing. A dagster.yaml of its own stays."""
     address.create_if_absent(target.dagster_url)
     dagster_processes.prepare_home(target.dagster_home)

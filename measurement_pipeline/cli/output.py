@@ -20,7 +20,7 @@ from rich.text import Text
 from measurement_pipeline.domain.text import utc
 
 if TYPE_CHECKING:
-    from measurement_pipeline.cli.environment import Target
+    from measurement_pipeline.cli.environment import CliEnvironment
     from measurement_pipeline.postgres.songstats_ledger import Budget
 
 # Not a terminal: nothing is to be cut or folded at 80 columns.
@@ -68,7 +68,7 @@ def program() -> str:
     return shlex.quote(shown if "/" in shown else f"./{shown}")
 
 
-def banner(target: "Target") -> None:
+def banner(target: "CliEnvironment") -> None:
     """Say loudly, once, whose vendors and which database: nobody should have to guess whether money is spent."""
     kind = (
         "SANDBOX: doubles of the vendors, every figure is invented"

@@ -45,9 +45,9 @@ def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> N
         pipeline = services.from_settings(target.settings)
         target.require()
         sandbox_command.require_running(target)
-        swept = reclaim.sweep(pipeline.terms, pipeline.means)
-        unpaid = intake.open_round(target.database_url, unpaid=True, limit=intake.MOST_UNPAID)
-        taken = intake.take_in(
+        swept = reclaim.reclaim(pipeline.terms, pipeline.means)
+        unpaid = intake.load_batch(target.database_url, unpaid=True, limit=intake.MOST_UNPAID)
+        taken = intake.process_batch(
             target.database_url,
             unpaid,
             intake.ask_about_payment(unpaid, pipeline.decide),

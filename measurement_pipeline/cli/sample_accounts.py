@@ -6,7 +6,7 @@ from measurement_pipeline.api import keys
 from measurement_pipeline.cli import catalog_command
 from measurement_pipeline.postgres import api_keys, payment_decisions
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.sandbox import SAMPLE_CSV, Sandbox
+from measurement_pipeline.sandbox import SAMPLE_CSV, SandboxClient
 from measurement_pipeline.sandbox.scenarios import Behaviour
 
 WITH_CARD = UUID("00000000-0000-4000-8000-0000000000ca")
@@ -28,7 +28,7 @@ def key(connection: Connection, secret: str) -> str | None:
     return API_KEY
 
 
-def seed(connection: Connection, sandbox: Sandbox) -> dict[UUID, UUID]:
+def seed(connection: Connection, sandbox: SandboxClient) -> dict[UUID, UUID]:
     """Make what is missing of it; account → its catalogue."""
     # These doubles may listen on another port than those that made the pages; their Checkout sessions go on.
     payment_decisions.forget_checkouts(connection)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.environment import SANDBOX_PORT, Doubles, Target, home_of
+from measurement_pipeline.cli.environment import SANDBOX_PORT, CliEnvironment, Doubles, home_of
 from measurement_pipeline.local import instance_lock
 from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.postgres import migrate, songstats_ledger
@@ -19,7 +19,7 @@ from measurement_pipeline.sandbox.scenarios import PLAIN, Behaviour
 from measurement_pipeline.settings import Kind, Settings
 
 if TYPE_CHECKING:  # a web server of their own: commands that ask no vendor do not load it
-    from measurement_pipeline.sandbox import Sandbox
+    from measurement_pipeline.sandbox import SandboxClient
 
 port_option = click.option(
     "--sandbox-port",
@@ -43,7 +43,7 @@ def memory_file(name: str, state: Path | None) -> Path:
 
 
 @contextmanager
-def doubles(name: str, state: Path | None, *, port: int = 0) -> Iterator["Sandbox"]:
+def doubles(name: str, state: Path | None, *, port: int = 0) -> Iterator["SandboxClient"]:
     """The doubles of that deployment, with the sample catalogue, for as long as the block lasts. `port` 0: any that is free."""
     from measurement_pipeline.sandbox import MemoryFileError, running, sample_catalogue
 
@@ -59,7 +59,7 @@ def doubles(name: str, state: Path | None, *, port: int = 0) -> Iterator["Sandbo
         yield sandbox
 
 
-def introduce(sandbox: "Sandbox", connection: Connection) -> None:
+def introduce(sandbox: "SandboxClient", connection: Connection) -> None:
     """Make the doubles remember for this database, and say so where the database remembers and they do not."""
     known = sandbox.belong_to(migrate.identity(connection))
     hits = songstats_ledger.budget(connection, hits_allowed=0).hits
@@ -72,7 +72,7 @@ def introduce(sandbox: "Sandbox", connection: Connection) -> None:
         )
 
 
-def require_running(target: Target) -> None:
+def require_running(target: CliEnvironment) -> None:
     """Raise `RefusedError` where `target` is a sandbox on loopback and nothing listens there."""
     require_doubles(target.settings, target.kind)
 

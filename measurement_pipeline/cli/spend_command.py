@@ -18,7 +18,7 @@ from measurement_pipeline.intake.estimate import seconds_until_bought
 from measurement_pipeline.postgres import songstats_ledger, spend
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.songstats_ledger import Budget
-from measurement_pipeline.postgres.spend import Frees, ToBuy
+from measurement_pipeline.postgres.spend import BudgetRelease, ToBuy
 
 _HOUR_SECONDS = 3_600.0
 # Fewer are a trial, and no pace.
@@ -148,7 +148,7 @@ def _say_tables(calls: list[Calls], eur_per_hit: float) -> None:
 def _say_facts(
     calls: list[Calls],
     budget: Budget,
-    frees: Frees,
+    frees: BudgetRelease,
     queue: ToBuy,
     ahead: Outlook,
     *,
@@ -182,7 +182,7 @@ def _say_facts(
     )
 
 
-def _frees(budget: Budget, frees: Frees) -> str | None:
+def _frees(budget: Budget, frees: BudgetRelease) -> str | None:
     if budget.next_hit_frees_at is None:
         return None
     return (

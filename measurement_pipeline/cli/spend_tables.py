@@ -7,25 +7,25 @@ from typing import Any, TypeVar
 from rich.table import Table
 
 from measurement_pipeline.cli import output
-from measurement_pipeline.domain.spend import Sum, euros
+from measurement_pipeline.domain.spend import SpendRow, euros
 
 K = TypeVar("K")
 
 _FIGURES = ("calls", "counted", "unknown, counted too", "cost nothing", "hits", "wasted", "EUR")
 
 
-def as_json(sums: Mapping[K, Sum], *, of: str, eur_per_hit: float) -> list[dict[str, Any]]:
+def as_json(sums: Mapping[K, SpendRow], *, of: str, eur_per_hit: float) -> list[dict[str, Any]]:
     """One object a sum, `of` naming what it is the sum of; hits and euros add up to those of all together."""
     eur = euros({key: found.hits for key, found in sums.items()}, eur_per_hit)
     return [{of: key, **_figures(found), "eur": float(eur[key])} for key, found in sums.items()]
 
 
-def figures(found: Sum, *, eur: object) -> dict[str, Any]:
+def figures(found: SpendRow, *, eur: object) -> dict[str, Any]:
     """One sum, for a script."""
     return {**_figures(found), "eur": float(str(eur))}
 
 
-def table(sums: Mapping[K, Sum], *, of: str, total: Sum, eur_per_hit: float) -> Table:
+def table(sums: Mapping[K, SpendRow], *, of: str, total: SpendRow, eur_per_hit: float) -> Table:
     """A row a sum, and the total, which they add up to."""
     eur = euros({key: found.hits for key, found in sums.items()}, eur_per_hit)
     rows: list[tuple[object, ...]] = [(key, *_row(found), f"{eur[key]:,.2f}") for key, found in sums.items()]
@@ -33,12 +33,12 @@ def table(sums: Mapping[K, Sum], *, of: str, total: Sum, eur_per_hit: float) -> 
     return output.table((of, *_FIGURES), rows, right=_FIGURES)
 
 
-def _figures(found: Sum) -> dict[str, Any]:
+def _figures(found: SpendRow) -> dict[str, Any]:
     return {
         **{name: value for name, value in asdict(found).items() if name != "undecided"},
         "hits": found.hits,
     }
 
 
-def _row(found: Sum) -> tuple[int, ...]:
+def _row(found: SpendRow) -> tuple[int, ...]:
     return (found.calls, found.counted, found.unknown, found.cost_nothing, found.hits, found.wasted)

@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 
 from measurement_pipeline.cli import lookup, output, progress, receipt
-from measurement_pipeline.cli.environment import Target, database
+from measurement_pipeline.cli.environment import CliEnvironment, database
 from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.domain.measurement_job import MeasurementRequest, Refusal, Source, State, read_request
 from measurement_pipeline.domain.text import counted
@@ -124,7 +124,7 @@ def _several(values: Sequence[str]) -> list[str]:
 
 
 def _say_estimate(
-    connection: Connection, target: Target, request: MeasurementRequest, *, owner: Any, as_json: bool
+    connection: Connection, target: CliEnvironment, request: MeasurementRequest, *, owner: Any, as_json: bool
 ) -> None:
     settings = target.settings
     try:
@@ -162,7 +162,7 @@ def _say_estimate(
 
 
 def _say_capture_estimate(
-    connection: Connection, target: Target, request: MeasurementRequest, *, owner: Any, as_json: bool
+    connection: Connection, target: CliEnvironment, request: MeasurementRequest, *, owner: Any, as_json: bool
 ) -> None:
     cap = target.settings.snapshot_monthly_cap_usd
     try:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from measurement_pipeline.backfill.config import Terms
+from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.capture.run import APIFY
 from measurement_pipeline.defs import resources, tags
 from measurement_pipeline.defs.jobs import analytics_refresh
@@ -71,7 +71,9 @@ class _Found:
     held_up: str | None = None
 
 
-def _under_way(connection: Connection, terms: Terms, standing: analytics.Standing, *, captures: bool) -> _Found:
+def _under_way(
+    connection: Connection, terms: BackfillConfig, standing: analytics.RefreshState, *, captures: bool
+) -> _Found:
     if standing.being_bought:
         return _Found(f"{counted(standing.being_bought, 'recording is', 'recordings are')} being bought")
     if standing.being_captured:

@@ -21,7 +21,7 @@ from measurement_pipeline.health import incidents, queue_checks, reconciliation,
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres import health, songstats_ledger, spend
 from measurement_pipeline.postgres.audit import shown_and_stored
-from measurement_pipeline.postgres.database import Connection, TooLong, connect, within
+from measurement_pipeline.postgres.database import Connection, TooLong, connect, transaction_with_timeout
 
 PIPELINE_HEALTH = dg.AssetKey("pipeline_health")
 
@@ -86,7 +86,7 @@ def check(
 def _look_in_time(look: _Look, context: dg.AssetCheckExecutionContext, url: str, *, seconds: float) -> Finding:
     """The finding of a check; where the database gives no answer in time, that is the finding: nothing is known then."""
     try:
-        with connect(url) as connection, within(connection, seconds=seconds):
+        with connect(url) as connection, transaction_with_timeout(connection, seconds=seconds):
             return look(context.instance, connection, context.resources)
     except TooLong:
         words = f"not known: a statement of this check took longer than {seconds:g} s, or waited for a lock"

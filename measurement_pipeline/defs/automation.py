@@ -15,7 +15,7 @@ DAEMON_SILENCE = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class DaemonStatus:
     """How one sensor or schedule stands. `last_tick` None: it never ticked."""
 
     switched_off: bool = False
@@ -33,9 +33,9 @@ def quiet_daemons(instance: dg.DagsterInstance) -> dict[str, datetime | None]:
     return {name: beat for name, beat in last.items() if beat is None or beat < patience_ends}
 
 
-def standing(instance: dg.DagsterInstance, names: Collection[str]) -> dict[str, Standing]:
+def standing(instance: dg.DagsterInstance, names: Collection[str]) -> dict[str, DaemonStatus]:
     """How each of `names` stands. One that nobody has touched and that never ticked is as the code declares it: on."""
-    found = {name: Standing() for name in names}
+    found = {name: DaemonStatus() for name in names}
     for state in instance.all_instigator_state():
         if state.name in found:
             # A location that was renamed leaves its states behind: the one that ticked last is the one in use.
@@ -43,10 +43,10 @@ def standing(instance: dg.DagsterInstance, names: Collection[str]) -> dict[str, 
     return found
 
 
-def _standing(instance: dg.DagsterInstance, state: InstigatorState) -> Standing:
+def _standing(instance: dg.DagsterInstance, state: InstigatorState) -> DaemonStatus:
     ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
-    return Standing(switched_off=not state.is_running, last_tick=next(iter(ticks), None))
+    return DaemonStatus(switched_off=not state.is_running, last_tick=next(iter(ticks), None))
 
 
-def _last_ticked(standing: Standing) -> float:
+def _last_ticked(standing: DaemonStatus) -> float:
     return 0.0 if standing.last_tick is None else standing.last_tick.timestamp

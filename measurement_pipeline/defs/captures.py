@@ -6,14 +6,14 @@ from uuid import UUID
 
 import dagster as dg
 
-from measurement_pipeline.capture.config import Captures
+from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.capture.mapping import SPOTIFY
-from measurement_pipeline.capture.outcome import Kind
+from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.retry_mapping import map_again
-from measurement_pipeline.capture.run import Ended, Launch, make_capture
+from measurement_pipeline.capture.run import CaptureOutcome, Launch, make_capture
 from measurement_pipeline.capture.series import start_due
 from measurement_pipeline.defs import failures, resources, retry_policies, tags
-from measurement_pipeline.defs.heartbeat import beating
+from measurement_pipeline.defs.heartbeat import heartbeats
 from measurement_pipeline.defs.materializations import is_reported
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partition_status import show_as_before
@@ -65,7 +65,7 @@ def capture_play_counts(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
         with connect(url) as connection:
             run_heartbeats.beat(connection, context.run_id)
         operator = tags.is_operators(context.run)
-        with beating(captures.terms.database_url, context.run_id, every_seconds=captures.terms.beat_seconds):
+        with heartbeats(captures.terms.database_url, context.run_id, every_seconds=captures.terms.heartbeat_seconds):
             ended = make_capture(
                 _snapshot(context, captures),
                 captures,
@@ -122,7 +122,7 @@ def start_due_series(context: dg.OpExecutionContext) -> None:
         raise dg.Failure("; ".join(started.refused), allow_retries=False)
 
 
-def tell_what_was_never_told(context: dg.OpExecutionContext, captures: Captures) -> int:
+def tell_what_was_never_told(context: dg.OpExecutionContext, captures: CaptureServices) -> int:
     """Report captures that are done and whose materialization a crash swallowed; how many."""
     told = context.instance.get_materialized_partitions(CURRENT_PLAY_COUNTS)
     with connect(captures.terms.database_url) as connection:
@@ -137,7 +137,7 @@ def tell_what_was_never_told(context: dg.OpExecutionContext, captures: Captures)
     return len(untold)
 
 
-def show_untried_as_before(context: dg.OpExecutionContext, captures: Captures) -> int:
+def show_untried_as_before(context: dg.OpExecutionContext, captures: CaptureServices) -> int:
     """Let captures that did not fail, but whose run did, show as missing or captured again; how many."""
 
     def failed(keys: Sequence[str]) -> frozenset[str]:
@@ -147,20 +147,20 @@ def show_untried_as_before(context: dg.OpExecutionContext, captures: Captures) -
     return show_as_before(context, CURRENT_PLAY_COUNTS, snapshot_partitions, failed)
 
 
-def map_again_what_was_deferred(context: dg.OpExecutionContext, captures: Captures) -> int:
+def map_again_what_was_deferred(context: dg.OpExecutionContext, captures: CaptureServices) -> int:
     """Look the tracks up again that Spotify could not be asked about, for nothing; of how many captures."""
     with connect(captures.terms.database_url) as connection:
         if snapshots.paused(connection, SPOTIFY) is not None or captures.means.new_spotify is None:
             return 0
         deferred = snapshots.deferred(connection, days=_DAYS_SWEPT, limit=_MOST_MAPPED_AGAIN)
-    with beating(captures.terms.database_url, context.run_id, every_seconds=captures.terms.beat_seconds):
+    with heartbeats(captures.terms.database_url, context.run_id, every_seconds=captures.terms.heartbeat_seconds):
         for snapshot in deferred:
             kind, why = map_again(snapshot, captures, run=context.run_id)
             context.log.info(f"capture {snapshot} was mapped again: {kind} ({why})")
     return len(deferred)
 
 
-def _snapshot(context: dg.OpExecutionContext, captures: Captures) -> UUID:
+def _snapshot(context: dg.OpExecutionContext, captures: CaptureServices) -> UUID:
     """The capture that the run is of. Raises `dg.Failure`, which nobody but whoever launched it is told."""
     if not context.has_partition_key:
         raise _refused_launch("no capture was chosen")
@@ -177,14 +177,18 @@ def _refused_launch(why: str) -> dg.Failure:
     return dg.Failure(f"{failures.REFUSED_LAUNCH}{why}; {cure}", allow_retries=False)
 
 
-def _tell(context: dg.OpExecutionContext, ended: Ended) -> None:
+def _tell(context: dg.OpExecutionContext, ended: CaptureOutcome) -> None:
     shown = ended.shown
     if shown:
         context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs([shown["account"]], shown["jobs"]))
-    if ended.kind not in {Kind.DONE, Kind.DONE_IN_PART, Kind.DONE_BEFORE}:
+    if ended.kind not in {CaptureResultKind.DONE, CaptureResultKind.DONE_IN_PART, CaptureResultKind.DONE_BEFORE}:
         context.log.info(f"{ended.kind}: {ended.reason}")
         return
-    nothing = "captured before: nothing was paid" if ended.kind is Kind.DONE_BEFORE and not ended.paid_usd else None
+    nothing = (
+        "captured before: nothing was paid"
+        if ended.kind is CaptureResultKind.DONE_BEFORE and not ended.paid_usd
+        else None
+    )
     said = _materialization(shown, nothing or _headline(shown), cost_usd=float(ended.paid_usd), unmapped=ended.unmapped)
     context.log_event(said)
 
@@ -215,16 +219,21 @@ def _headline(shown: dict[str, Any]) -> str:
     return f"{counted(shown['recordings'], 'recording')} on {counted(shown['album_count'], 'album')}"
 
 
-def _raise_for(ended: Ended, *, operator: bool, retry_number: int) -> None:
-    if ended.kind is Kind.TRY_AGAIN:
+def _raise_for(ended: CaptureOutcome, *, operator: bool, retry_number: int) -> None:
+    if ended.kind is CaptureResultKind.TRY_AGAIN:
         raise dg.RetryRequested(
             max_retries=retry_policies.MAX_RETRIES, seconds_to_wait=retry_policies.seconds_before(retry_number)
         )
     # Whoever asked is told 404. So is an operator where it may be the actor that found nothing, or where nobody asked: a series.
-    if ended.kind is Kind.NOT_FOUND and ended.shown["jobs"] and not ended.shown["may_exist"]:
+    if ended.kind is CaptureResultKind.NOT_FOUND and ended.shown["jobs"] and not ended.shown["may_exist"]:
         raise dg.Failure(f"{failures.NOTHING_TO_CAPTURE}{ended.reason}", allow_retries=False)
-    bad = {Kind.FAILED, Kind.NOT_FOUND, Kind.STOPPED, Kind.DONE_IN_PART}
+    bad = {
+        CaptureResultKind.FAILED,
+        CaptureResultKind.NOT_FOUND,
+        CaptureResultKind.STOPPED,
+        CaptureResultKind.DONE_IN_PART,
+    }
     if operator:
-        bad |= {Kind.LEFT_ALONE, Kind.PUT_OFF}
+        bad |= {CaptureResultKind.LEFT_ALONE, CaptureResultKind.PUT_OFF}
     if ended.kind in bad:
         raise dg.Failure(ended.reason or str(ended.kind), allow_retries=False)

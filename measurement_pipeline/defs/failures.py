@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from measurement_pipeline.backfill.results import Kind, Summary
+from measurement_pipeline.backfill.results import ResultKind, Summary
 from measurement_pipeline.backfill.run import needs_rerun
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.retry_policies import MAX_RETRIES
@@ -61,7 +61,7 @@ def refused_launch(run_tags: Mapping[str, str]) -> dg.Failure:
 
 def metadata(summary: Summary) -> dict[str, dg.MetadataValue]:
     """The run's totals, as an operator reads them."""
-    totals: dict[str, dg.MetadataValue] = {kind.value: dg.MetadataValue.int(summary.total(kind)) for kind in Kind}
+    totals: dict[str, dg.MetadataValue] = {kind.value: dg.MetadataValue.int(summary.total(kind)) for kind in ResultKind}
     totals["calls"] = dg.MetadataValue.int(summary.calls)
     for outcome, count in summary.by_outcome.items():
         totals[f"outcome {outcome.value}"] = dg.MetadataValue.int(count)

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def beating(database_url: str, run: str, *, every_seconds: float) -> Iterator[None]:
+def heartbeats(database_url: str, run: str, *, every_seconds: float) -> Iterator[None]:
     """Let `run` beat from a thread for as long as the block lasts.
 
     For waits alone: a thread beats on where the work beside it hangs, and nobody would notice.

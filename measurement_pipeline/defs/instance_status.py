@@ -10,7 +10,7 @@ from dagster_shared.error import SerializableErrorInfo
 from measurement_pipeline.defs.automation import quiet_daemons, standing
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.health.messages import one_line
-from measurement_pipeline.health.stall_checks import Machine, Run
+from measurement_pipeline.health.stall_checks import InstanceState, UnfinishedRun
 
 # A run that an operator launches from the asset's page, or a partition backfill, runs under this name.
 ASSET_JOB = "__ASSET_JOB"
@@ -23,14 +23,14 @@ _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRu
 _MOST_RUNS = 100
 
 
-def machine(instance: dg.DagsterInstance, *, sensor: str, job: str, buys: bool) -> Machine:
+def machine(instance: dg.DagsterInstance, *, sensor: str, job: str, buys: bool) -> InstanceState:
     """What is known of `sensor` and the runs of `job`; where it `buys`, of those that operators launched too."""
     jobs = (job, ASSET_JOB) if buys else (job,)
     busy, queued, ended = (_runs(instance, statuses, jobs) for statuses in (_BUSY, _WAITING, _ENDED))
     stands = standing(instance, [sensor])[sensor]
     tick = stands.last_tick
     last = ended[0] if ended else None
-    return Machine(
+    return InstanceState(
         sensor=sensor,
         switched_off=stands.switched_off,
         tick_error=_cause(tick.error) if tick and tick.is_failure and tick.error else None,
@@ -88,14 +88,14 @@ def _runs(
     return sorted(found, key=lambda record: record.storage_id, reverse=True)
 
 
-def _run(record: dg.RunRecord) -> Run:
+def _run(record: dg.RunRecord) -> UnfinishedRun:
     since = record.create_timestamp if record.start_time is None else _time(record.start_time)
-    return Run(record.dagster_run.run_id, since)
+    return UnfinishedRun(record.dagster_run.run_id, since)
 
 
-def _failed(instance: dg.DagsterInstance, record: dg.RunRecord) -> Run:
+def _failed(instance: dg.DagsterInstance, record: dg.RunRecord) -> UnfinishedRun:
     begun = _run(record)
-    return Run(begun.id, begun.since, failure_line(instance, begun.id))
+    return UnfinishedRun(begun.id, begun.since, failure_line(instance, begun.id))
 
 
 def _put_off(instance: dg.DagsterInstance) -> str | None:

@@ -9,8 +9,8 @@ from uuid import uuid4
 import dagster as dg
 from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 
-from measurement_pipeline.backfill.config import Terms
-from measurement_pipeline.backfill.results import Kind, Recording, Summary, sparkline
+from measurement_pipeline.backfill.config import BackfillConfig
+from measurement_pipeline.backfill.results import RecordingResult, ResultKind, Summary, sparkline
 from measurement_pipeline.defs import failures
 from measurement_pipeline.defs.partition_status import show_as_before
 from measurement_pipeline.defs.partitions import isrc_partitions
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _MOST_LATE = 2_000
 # Between two tries to report what was refused.
 _REFUSED_SECONDS = 1.0
-_DONE = frozenset({Kind.SETTLED, Kind.ALREADY_STORED})
+_DONE = frozenset({ResultKind.SETTLED, ResultKind.ALREADY_STORED})
 
 
 class Reporter:
@@ -38,10 +38,10 @@ class Reporter:
     Reporting never fails a run that buys: the recordings are stored in our database, whatever Dagster shows of them.
     """
 
-    def __init__(self, context: dg.OpExecutionContext, terms: Terms) -> None:
+    def __init__(self, context: dg.OpExecutionContext, terms: BackfillConfig) -> None:
         self._context = context
         self._terms = terms
-        self._unreported: list[Recording] = []
+        self._unreported: list[RecordingResult] = []
         self._not_before = 0.0
 
     @property
@@ -49,7 +49,7 @@ class Reporter:
         """How many recordings are done, and Dagster does not show them yet."""
         return sum(recording.kind in _DONE for recording in self._unreported)
 
-    def report(self, batch: Sequence[Recording], *, is_last: bool = False) -> None:
+    def report(self, batch: Sequence[RecordingResult], *, is_last: bool = False) -> None:
         """Report `batch` and whatever was refused before it; after a refusal once a second, and in any case with the last one."""
         self._unreported += batch
         if not self._unreported or (time.monotonic() < self._not_before and not is_last):
@@ -71,7 +71,7 @@ def is_reported(report: Callable[[], None]) -> bool:
     return True
 
 
-def tell(context: dg.OpExecutionContext, batch: Sequence[Recording], terms: Terms) -> None:
+def tell(context: dg.OpExecutionContext, batch: Sequence[RecordingResult], terms: BackfillConfig) -> None:
     """Log the materializations of recordings that are done; say in the run's log what became of the others.
 
     Logged as one batch, which `context.log_event` cannot: 0.3 ms each instead of 2.4 (defs/storage.py).
@@ -117,7 +117,7 @@ def already_told(context: dg.OpExecutionContext) -> frozenset[str]:
     )
 
 
-def tell_what_was_never_told(context: dg.OpExecutionContext, terms: Terms) -> int:
+def tell_what_was_never_told(context: dg.OpExecutionContext, terms: BackfillConfig) -> int:
     """Report done recordings whose materialization a crash swallowed; how many.
 
     Dagster's storage is another database than ours, so the two cannot commit together.
@@ -140,7 +140,7 @@ def tell_what_was_never_told(context: dg.OpExecutionContext, terms: Terms) -> in
     return len(untold)
 
 
-def show_untried_as_before(context: dg.OpExecutionContext, terms: Terms) -> int:
+def show_untried_as_before(context: dg.OpExecutionContext, terms: BackfillConfig) -> int:
     """Let recordings that did not fail, but were in a run that did, show as missing or stored again; how many."""
 
     def failed(songs: Sequence[str]) -> frozenset[str]:
@@ -151,8 +151,8 @@ def show_untried_as_before(context: dg.OpExecutionContext, terms: Terms) -> int:
     return show_as_before(context, SONGSTATS_HISTORY, isrc_partitions, failed)
 
 
-def _headline(recording: Recording) -> str:
-    if recording.kind is Kind.ALREADY_STORED:
+def _headline(recording: RecordingResult) -> str:
+    if recording.kind is ResultKind.ALREADY_STORED:
         return (
             "already stored: no hit was spent"
             if recording.outcome is Outcome.STORED
@@ -161,13 +161,13 @@ def _headline(recording: Recording) -> str:
     return recording.reason or str(recording.outcome)
 
 
-def _metadata(recording: Recording, terms: Terms) -> dict[str, Any]:
+def _metadata(recording: RecordingResult, terms: BackfillConfig) -> dict[str, Any]:
     found: dict[str, Any] = {
         "outcome": str(recording.outcome),
         "hit": recording.hit,
         "cost_eur": terms.eur_per_hit if recording.hit else 0.0,
     }
-    if recording.kind is Kind.ALREADY_STORED:
+    if recording.kind is ResultKind.ALREADY_STORED:
         return found
     history = recording.history
     if history is not None:

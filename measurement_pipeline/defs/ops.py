@@ -9,9 +9,9 @@ from uuid import UUID
 import dagster as dg
 
 from measurement_pipeline.backfill import reclaim as backfill_sweep
-from measurement_pipeline.backfill.run import Coverage
+from measurement_pipeline.backfill.run import BackfillRun
 from measurement_pipeline.defs import captures, failures, materializations, resources, retry_policies, tags
-from measurement_pipeline.defs.heartbeat import beating
+from measurement_pipeline.defs.heartbeat import heartbeats
 from measurement_pipeline.defs.partitions import register_requested
 from measurement_pipeline.defs.progress import ProgressLog
 from measurement_pipeline.defs.stopping import stops_in_one_line
@@ -54,13 +54,13 @@ def _recordings(context: dg.OpExecutionContext) -> list[str]:
 
 @dg.op(
     required_resource_keys={"measurement_database"},
-    out={"opened": dg.Out(intake.Round), "accounts": dg.Out(list[UUID])},
+    out={"opened": dg.Out(intake.RequestBatch), "accounts": dg.Out(list[UUID])},
     description="Reads the requests that wait, and whose card has to be on file for them. Answers none yet.",
 )
 @stops_in_one_line
-def read_requests(context: dg.OpExecutionContext) -> tuple[intake.Round, list[UUID]]:
+def read_requests(context: dg.OpExecutionContext) -> tuple[intake.RequestBatch, list[UUID]]:
     """Waiting requests, of each account in turn."""
-    opened = intake.open_round(_own_database(context))
+    opened = intake.load_batch(_own_database(context))
     requests = [request.id for request in opened.requests]
     context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs(opened.accounts, requests))
     context.log.info(f"{counted(len(requests), 'request')} of {counted(len(opened.accounts), 'account')} waiting")
@@ -101,7 +101,7 @@ def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -
         decisions = payment_decisions.fresh_of(connection, accounts)
     asked = [account for account in accounts if account not in decisions]
     # A Stripe that is slow to answer takes minutes.
-    with beating(database_url, context.run_id, every_seconds=terms.beat_seconds):
+    with heartbeats(database_url, context.run_id, every_seconds=terms.heartbeat_seconds):
         decisions |= ask_in_turn(asked, resources.stripe(context.resources).decide)
     _log(context, [f"account {account}: {d.verdict} ({d.reason})" for account, d in decisions.items()])
     context.add_output_metadata({str(account): str(decision.verdict) for account, decision in decisions.items()})
@@ -117,10 +117,12 @@ def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -
     ),
 )
 @stops_in_one_line
-def enqueue_backfill(context: dg.OpExecutionContext, opened: intake.Round, decisions: dict[UUID, Decision]) -> None:
+def enqueue_backfill(
+    context: dg.OpExecutionContext, opened: intake.RequestBatch, decisions: dict[UUID, Decision]
+) -> None:
     """One transaction a request, so that a bad one never holds up the others."""
     cap_usd = resources.cap_usd(context.resources)
-    taken = intake.take_in(_own_database(context), opened, decisions, run=context.run_id, cap_usd=cap_usd)
+    taken = intake.process_batch(_own_database(context), opened, decisions, run=context.run_id, cap_usd=cap_usd)
     answers = Counter("waiting" if one.state is None else one.state.value for one in taken)
     _log(
         context,
@@ -150,7 +152,7 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
     with retry_policies.tried_again(context.retry_number):
         _own_database(context)
         terms = resources.backfill_config(context.resources)
-        coverage = Coverage(
+        coverage = BackfillRun(
             list(context.partition_keys),
             run=context.run_id,
             operator=tags.is_operators(context.run),
@@ -203,11 +205,11 @@ def reclaim(context: dg.OpExecutionContext) -> None:
     """The hourly sweep. An error of the database fails the run: a sweep that could not sweep is no success."""
     database_url = _own_database(context)
     terms = resources.backfill_config(context.resources)
-    swept = backfill_sweep.sweep(terms, resources.backfill_means(context.resources))
-    unpaid = intake.open_round(database_url, unpaid=True, limit=intake.MOST_UNPAID)
+    swept = backfill_sweep.reclaim(terms, resources.backfill_means(context.resources))
+    unpaid = intake.load_batch(database_url, unpaid=True, limit=intake.MOST_UNPAID)
     decisions = intake.ask_about_payment(unpaid, resources.stripe(context.resources).decide)
     cap_usd = resources.cap_usd(context.resources)
-    taken = intake.take_in(database_url, unpaid, decisions, run=context.run_id, cap_usd=cap_usd)
+    taken = intake.process_batch(database_url, unpaid, decisions, run=context.run_id, cap_usd=cap_usd)
     registered = register_requested(context.instance, database_url)
     shown = materializations.tell_what_was_never_told(context, terms)
     mapped_again = 0

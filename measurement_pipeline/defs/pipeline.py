@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from uuid import UUID
 
-from measurement_pipeline.backfill.config import Terms
-from measurement_pipeline.backfill.run import Means
-from measurement_pipeline.capture.config import Captures
+from measurement_pipeline.backfill.config import BackfillConfig
+from measurement_pipeline.backfill.run import BackfillDependencies
+from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.domain.payment import Decision
 
 
@@ -15,13 +15,13 @@ from measurement_pipeline.domain.payment import Decision
 class Pipeline:
     """What a deployment consists of, as the composition makes it. `resource_definitions` hands it out in parts."""
 
-    terms: Terms
-    means: Means = field(repr=False)
+    terms: BackfillConfig
+    means: BackfillDependencies = field(repr=False)
     decide: Callable[[UUID], Decision] = field(repr=False)
     # Raises where the database is not this deployment's own; asked at the start of every tick and op, answered once.
     require_own_database: Callable[[], None] = field(repr=False, default=lambda: None)
     # None: this deployment captures nothing.
-    captures: Captures | None = field(repr=False, default=None)
+    captures: CaptureServices | None = field(repr=False, default=None)
     silence_alarm_hours: float = field(repr=False, default=6.0)
     # Tells a person one message. None: there is no webhook.
     post_alert: Callable[[str], None] | None = field(repr=False, default=None)

@@ -13,13 +13,13 @@ from uuid import UUID
 
 import dagster as dg
 
-from measurement_pipeline.backfill.config import Terms
-from measurement_pipeline.backfill.run import Means
-from measurement_pipeline.capture.config import Captures
-from measurement_pipeline.capture.config import Means as CaptureMeans
-from measurement_pipeline.capture.config import Terms as CaptureTerms
+from measurement_pipeline.backfill.config import BackfillConfig
+from measurement_pipeline.backfill.run import BackfillDependencies
+from measurement_pipeline.capture.config import CaptureConfig as CaptureTerms
+from measurement_pipeline.capture.config import CaptureDependencies as CaptureMeans
+from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.defs.pipeline import Pipeline
-from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
 
 
@@ -52,7 +52,7 @@ class Stripe:
     """The payment gate. `decide` also creates a Checkout session for an account without a card."""
 
     decide: Callable[[UUID], Decision] = field(repr=False)
-    check_payment: Callable[[UUID], Verdict] = field(repr=False)
+    check_payment: Callable[[UUID], PaymentVerdict] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +130,9 @@ def own_database(resources: Any) -> str:
     return database.own_url()
 
 
-def backfill_config(resources: Any) -> Terms:
+def backfill_config(resources: Any) -> BackfillConfig:
     """The limits of the backfill. Needs `backfill_config`."""
-    config: Terms = resources.backfill_config
+    config: BackfillConfig = resources.backfill_config
     return config
 
 
@@ -160,17 +160,17 @@ def alerts(resources: Any) -> Alerts:
     return found
 
 
-def backfill_means(resources: Any) -> Means:
+def backfill_means(resources: Any) -> BackfillDependencies:
     """What a backfill works with. Needs `songstats` and `stripe`."""
-    return Means(songstats(resources).new_client, stripe(resources).check_payment)
+    return BackfillDependencies(songstats(resources).new_client, stripe(resources).check_payment)
 
 
-def captures(resources: Any) -> Captures | None:
+def captures(resources: Any) -> CaptureServices | None:
     """What captures are made with; None where this deployment makes none. Needs `capture_config`, `apify` and `spotify`."""
     config = capture_config(resources)
     if config is None:
         return None
-    return Captures(config, CaptureMeans(resources.apify.new_client, resources.spotify.new_client))
+    return CaptureServices(config, CaptureMeans(resources.apify.new_client, resources.spotify.new_client))
 
 
 def cap_usd(resources: Any) -> Decimal | None:

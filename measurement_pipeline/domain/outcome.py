@@ -34,7 +34,7 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class DailyCount:
     """A cumulative count, or a level, on one day (00:00 UTC of that date)."""
 
     day: date
@@ -48,8 +48,8 @@ class History:
     `dropped` counts the play-count points that were left out, by reason in words.
     """
 
-    play_counts: tuple[Point, ...]
-    popularity: tuple[Point, ...] = ()
+    play_counts: tuple[DailyCount, ...]
+    popularity: tuple[DailyCount, ...] = ()
     dropped: dict[str, int] = field(default_factory=dict)
 
 

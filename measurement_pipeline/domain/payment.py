@@ -24,7 +24,7 @@ SAVE_A_CARD = "Open the checkout link and save a card; nothing is charged. The r
 SUBSCRIBE = "Open the checkout link and subscribe, with {days} days of trial. The request then goes on by itself."
 
 
-class Verdict(StrEnum):
+class PaymentVerdict(StrEnum):
     """May an account spend? The first two are kept, the last one never is."""
 
     ALLOWED = "allowed"
@@ -81,7 +81,7 @@ class Decision:
     an unknown, where Stripe said how long to wait.
     """
 
-    verdict: Verdict
+    verdict: PaymentVerdict
     reason: str
     checkout_url: str | None = None
     checkout_expires_at: datetime | None = None
@@ -99,9 +99,9 @@ def ask_in_turn(accounts: Iterable[UUID], ask: Callable[[UUID], Decision]) -> di
     for account in dict.fromkeys(accounts):
         if unknowns < _UNKNOWNS_BELIEVED:
             decisions[account] = ask(account)
-            unknowns = unknowns + 1 if decisions[account].verdict is Verdict.UNKNOWN else 0
+            unknowns = unknowns + 1 if decisions[account].verdict is PaymentVerdict.UNKNOWN else 0
         else:
             decisions[account] = Decision(
-                Verdict.UNKNOWN, "Stripe gave no answer for other accounts, so it was not asked."
+                PaymentVerdict.UNKNOWN, "Stripe gave no answer for other accounts, so it was not asked."
             )
     return decisions

@@ -27,7 +27,7 @@ CAUSES = (*(cause.value for cause in Cause), NOT_BILLED, NOT_READ_YET, IN_THE_AI
 _CENT = Decimal("0.01")
 
 
-class Counted(StrEnum):
+class HitTotals(StrEnum):
     """Whether the vendor counts a call. The budget counts the first two."""
 
     YES = "yes"
@@ -47,7 +47,7 @@ class Calls:
     account: UUID
     name: str | None
     cause: str
-    counted: Counted
+    counted: HitTotals
     calls: int
     wasted: int = 0
     stored: int = 0
@@ -55,7 +55,7 @@ class Calls:
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
+class SpendRow:
     """Calls added up: `calls` = `counted` + `unknown` + `cost_nothing`."""
 
     calls: int = 0
@@ -100,18 +100,18 @@ def hits_per_recording(hits: int, settled: int) -> float | None:
     return round(hits / settled, 4) if settled else None
 
 
-def total(lines: Iterable[Calls]) -> Sum:
+def total(lines: Iterable[Calls]) -> SpendRow:
     """All of `lines` together."""
     found = list(lines)
 
-    def calls(counted: Counted) -> int:
+    def calls(counted: HitTotals) -> int:
         return sum(line.calls for line in found if line.counted is counted)
 
-    return Sum(
+    return SpendRow(
         calls=sum(line.calls for line in found),
-        counted=calls(Counted.YES),
-        unknown=calls(Counted.UNKNOWN),
-        cost_nothing=calls(Counted.NO),
+        counted=calls(HitTotals.YES),
+        unknown=calls(HitTotals.UNKNOWN),
+        cost_nothing=calls(HitTotals.NO),
         wasted=sum(line.wasted for line in found),
         stored=sum(line.stored for line in found),
         settled=sum(line.settled for line in found),
@@ -119,12 +119,12 @@ def total(lines: Iterable[Calls]) -> Sum:
     )
 
 
-def by_cause(lines: Sequence[Calls]) -> dict[str, Sum]:
+def by_cause(lines: Sequence[Calls]) -> dict[str, SpendRow]:
     """A sum for each cause there was."""
     return _grouped(lines, lambda line: line.cause, in_order=CAUSES)
 
 
-def by_account(lines: Sequence[Calls]) -> dict[UUID, Sum]:
+def by_account(lines: Sequence[Calls]) -> dict[UUID, SpendRow]:
     """A sum for each account, the one with most hits first."""
     found = _grouped(lines, lambda line: line.account, in_order=sorted({line.account for line in lines}))
     return dict(sorted(found.items(), key=lambda one: -one[1].hits))
@@ -149,7 +149,7 @@ def whole(hits: int, eur_per_hit: float) -> Decimal:
     return (hits * Decimal(str(eur_per_hit))).quantize(_CENT, ROUND_HALF_UP)
 
 
-def _grouped(lines: Sequence[Calls], key: Callable[[Calls], K], *, in_order: Iterable[K]) -> dict[K, Sum]:
+def _grouped(lines: Sequence[Calls], key: Callable[[Calls], K], *, in_order: Iterable[K]) -> dict[K, SpendRow]:
     groups: dict[K, list[Calls]] = {}
     for line in lines:
         groups.setdefault(key(line), []).append(line)

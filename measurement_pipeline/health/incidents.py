@@ -18,7 +18,7 @@ from measurement_pipeline.health.messages import (
 )
 from measurement_pipeline.health.stall_checks import Reason
 from measurement_pipeline.postgres import incidents, sessions
-from measurement_pipeline.postgres.database import Connection, connect, within
+from measurement_pipeline.postgres.database import Connection, connect, transaction_with_timeout
 from measurement_pipeline.postgres.incidents import Incident, OpenIncident
 from measurement_pipeline.vendors.webhook import WebhookError
 
@@ -41,7 +41,7 @@ def see_failure(database_url: str, job: str, line: str, *, run: str) -> None:
     """
     same_within_hours = 0 if BREAKER_OPENED in line else incidents.SAME_WITHIN_HOURS
     # A lock that fails runs must not keep the alert about them: the caller posts it without the table then.
-    with connect(database_url) as connection, within(connection, seconds=_LONGEST_SECONDS):
+    with connect(database_url) as connection, transaction_with_timeout(connection, seconds=_LONGEST_SECONDS):
         what = about_failure(job, line, run=run)
         if waited_for_a_lock(line):
             what = f"{what} {about_blockers(sessions.likely_blockers(connection))}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.health.finding import Finding, examples
-from measurement_pipeline.postgres.health import GivenUp, Series
+from measurement_pipeline.postgres.health import CaptureSeriesStatus, GivenUp
 
 # More plays than any recording will have in our time: a hundred times the most played one's.
 ABSURD_COUNT = 10**11
@@ -47,7 +47,7 @@ def shown_is_stored(breaches: Sequence[str], *, materialized: int) -> Finding:
     )
 
 
-def figures_are_in_range(latest: Sequence[Series], *, stored: int) -> Finding:
+def figures_are_in_range(latest: Sequence[CaptureSeriesStatus], *, stored: int) -> Finding:
     """The figures of the latest of the recordings `stored` of late are such as a play count can be."""
     odd = {series.song: "; ".join(found) for series in latest if (found := _oddities(series))}
     figures: dict[str, int | float | str] = {
@@ -67,7 +67,7 @@ def figures_are_in_range(latest: Sequence[Series], *, stored: int) -> Finding:
     return Finding(False, words + "; look at their kept responses", reason="out of range", figures=figures)
 
 
-def _oddities(series: Series) -> list[str]:
+def _oddities(series: CaptureSeriesStatus) -> list[str]:
     found = []
     if not 0 < series.latest_count <= ABSURD_COUNT:
         found.append(f"was played {series.latest_count} times")

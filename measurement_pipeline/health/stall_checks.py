@@ -42,7 +42,7 @@ _ONLY_IN_SILENCE = {Reason.SLOT, Reason.PUT_OFF, Reason.UNKNOWN}
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class UnfinishedRun:
     """A Dagster run. `since`: when it reached the state in which it is. `line`: how it failed, where it did."""
 
     id: str
@@ -51,7 +51,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class InstanceState:
     """What Dagster's instance shows of one sensor and the runs that it launches.
 
     `quiet_daemons`: those that do not beat, and when they last did. `busy` and `queued`: the runs that hold the slot and wait
@@ -63,9 +63,9 @@ class Machine:
     switched_off: bool = False
     tick_error: str | None = None
     quiet_daemons: Mapping[str, datetime | None] = field(default_factory=dict)
-    busy: Run | None = None
-    queued: Run | None = None
-    failed: Run | None = None
+    busy: UnfinishedRun | None = None
+    queued: UnfinishedRun | None = None
+    failed: UnfinishedRun | None = None
     put_off: str | None = None
 
 
@@ -83,7 +83,7 @@ class _Obstacle:
 
 
 def recordings_are_bought(
-    buying: Buying, deployment: Deployment, budget: Budget, machine: Machine, *, alarm_hours: float
+    buying: Buying, deployment: Deployment, budget: Budget, machine: InstanceState, *, alarm_hours: float
 ) -> Finding:
     """Recordings wait that somebody wants bought, and none was settled for so long."""
     figures: dict[str, int | float | str] = {
@@ -111,7 +111,7 @@ def recordings_are_bought(
     return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
 
 
-def requests_are_answered(answering: Answering, machine: Machine, *, alarm_hours: float) -> Finding:
+def requests_are_answered(answering: Answering, machine: InstanceState, *, alarm_hours: float) -> Finding:
     """Requests stay queued for so long: intake is silent."""
     figures: dict[str, int | float | str] = {"requests queued": answering.waiting}
     if answering.oldest is None:
@@ -146,7 +146,7 @@ def _no_alarm_yet(
     )
 
 
-def captures_are_made(capturing: Answering, machine: Machine, *, alarm_hours: float) -> Finding:
+def captures_are_made(capturing: Answering, machine: InstanceState, *, alarm_hours: float) -> Finding:
     """Captures stay open for so long."""
     figures: dict[str, int | float | str] = {"captures open": capturing.waiting}
     if capturing.oldest is None:
@@ -189,7 +189,7 @@ def _silent(
 
 
 def _what_stops_buying(
-    buying: Buying, deployment: Deployment, budget: Budget, machine: Machine, since: datetime
+    buying: Buying, deployment: Deployment, budget: Budget, machine: InstanceState, since: datetime
 ) -> Iterator[_Obstacle]:
     yield from _what_stops_everything(machine)
     if deployment.breaker == "open":
@@ -229,7 +229,7 @@ def _what_stops_buying(
     yield _nothing_known(machine)
 
 
-def _what_stops_everything(machine: Machine) -> Iterator[_Obstacle]:
+def _what_stops_everything(machine: InstanceState) -> Iterator[_Obstacle]:
     if machine.quiet_daemons:
         who = ", ".join(
             f"{name} since {at(beat)}" if beat else f"{name} never did"
@@ -242,7 +242,7 @@ def _what_stops_everything(machine: Machine) -> Iterator[_Obstacle]:
         yield _Obstacle(Reason.SENSOR_FAILS, f"the last tick of {machine.sensor} failed: {machine.tick_error}")
 
 
-def _what_holds_the_slot(machine: Machine, now: datetime) -> Iterator[_Obstacle]:
+def _what_holds_the_slot(machine: InstanceState, now: datetime) -> Iterator[_Obstacle]:
     busy, queued = machine.busy, machine.queued
     if busy is not None and now - busy.since > _SOON:
         words = (
@@ -254,12 +254,12 @@ def _what_holds_the_slot(machine: Machine, now: datetime) -> Iterator[_Obstacle]
         yield _Obstacle(Reason.SLOT, words)
 
 
-def _failing_runs(machine: Machine, since: datetime) -> Iterator[_Obstacle]:
+def _failing_runs(machine: InstanceState, since: datetime) -> Iterator[_Obstacle]:
     # One that began before the silence had settled something, and is no reason for what came after.
     if machine.failed is not None and machine.failed.since > since:
         yield _Obstacle(Reason.RUNS, f"runs fail; the last one, {machine.failed.id}, with: {machine.failed.line}")
 
 
-def _nothing_known(machine: Machine) -> _Obstacle:
+def _nothing_known(machine: InstanceState) -> _Obstacle:
     words = f"nothing known stands in the way; look at the last ticks of {machine.sensor} and at the last runs"
     return _Obstacle(Reason.UNKNOWN, words)

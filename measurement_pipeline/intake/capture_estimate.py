@@ -13,7 +13,7 @@ from measurement_pipeline.domain.measurement_job import (
 from measurement_pipeline.intake.estimate import NothingToEstimateError
 from measurement_pipeline.postgres import measurement_jobs, snapshots
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.postgres.snapshots import Wanted
+from measurement_pipeline.postgres.snapshots import CaptureSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,5 +44,5 @@ def of_request(
     album_ids = snapshots.albums_of(connection, scope)
     if not album_ids:
         raise NothingToEstimateError(NO_ALBUM_KNOWN)
-    cost, spent, reused = snapshots.estimate(connection, Wanted(account, album_ids))
+    cost, spent, reused = snapshots.estimate(connection, CaptureSpec(account, album_ids))
     return CaptureEstimate(len(album_ids), cost, reused, spent, cap_usd)

@@ -33,12 +33,12 @@ from measurement_pipeline.domain.measurement_job import (
     read_request,
     without_album,
 )
-from measurement_pipeline.domain.payment import Decision, Verdict, ask_in_turn
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict, ask_in_turn
 from measurement_pipeline.postgres import measurement_jobs, payment_decisions, run_heartbeats, snapshots
 from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
 from measurement_pipeline.postgres.errors import first_line, is_outage, is_undone
-from measurement_pipeline.postgres.measurement_jobs import Receipt, RequestDocument, WaitingRequest
-from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
+from measurement_pipeline.postgres.measurement_jobs import JobReceipt, RequestDocument, WaitingRequest
+from measurement_pipeline.postgres.snapshots import CaptureSpec, CaptureTicket, OverCap
 
 # A run takes seconds to start, and milliseconds for a request.
 REQUESTS_A_RUN = 1_000
@@ -58,7 +58,7 @@ _TRIES_OF_A_TRANSACTION = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class RequestResult:
     """What became of one request in this round. `state` None: it waits, and `error` says for what."""
 
     id: UUID
@@ -66,12 +66,12 @@ class Taken:
     state: State | None
     status_code: int | None = None
     error: str | None = None
-    receipt: Receipt | None = None
-    capture: Opened | None = None
+    receipt: JobReceipt | None = None
+    capture: CaptureTicket | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class RequestBatch:
     """Requests to answer, without what clients wrote, which is read when they are answered.
 
     `accounts`: the card of each decides about at least one of them. A capture needs no card.
@@ -81,9 +81,9 @@ class Round:
     accounts: list[UUID]
 
 
-def open_round(
+def load_batch(
     database_url: str, *, unpaid: bool = False, limit: int = REQUESTS_A_RUN, accounts: int = ACCOUNTS_A_RUN
-) -> Round:
+) -> RequestBatch:
     """The requests that are due: the queued ones of up to so many `accounts`, each account in turn.
 
     `unpaid`: those that wait for a card instead, of all accounts.
@@ -99,7 +99,7 @@ def open_round(
             asking = _need_card(connection, requests)
     # Those that fewest attempts failed on come first, so that one that kills its process does not do so before the others again.
     ordered = sorted(requests, key=lambda request: request.attempts)
-    return Round(ordered, list(dict.fromkeys(request.account for request in ordered if request.id in asking)))
+    return RequestBatch(ordered, list(dict.fromkeys(request.account for request in ordered if request.id in asking)))
 
 
 def _was_tried(request: WaitingRequest) -> bool:
@@ -137,14 +137,19 @@ def _read(document: RequestDocument) -> MeasurementRequest | Refusal:
     return read_request(document.source, document.scope, document.platforms, document.schedule)
 
 
-def ask_about_payment(opened: Round, check: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
+def ask_about_payment(opened: RequestBatch, check: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
     """What Stripe says of each account of the round. `check` returns a decision, and never raises for Stripe's sake."""
     return ask_in_turn(opened.accounts, check)
 
 
-def take_in(
-    database_url: str, opened: Round, decisions: dict[UUID, Decision], *, run: str, cap_usd: Decimal | None = None
-) -> list[Taken]:
+def process_batch(
+    database_url: str,
+    opened: RequestBatch,
+    decisions: dict[UUID, Decision],
+    *,
+    run: str,
+    cap_usd: Decimal | None = None,
+) -> list[RequestResult]:
     """Answer every request of the round. `cap_usd`: what captures may cost an account a month; None: none are made here.
 
     Raises `DatabaseUnavailable` where the database goes away; an error of one request's own is put on its row.
@@ -180,9 +185,9 @@ def _batched(requests: Sequence[WaitingRequest], size: int) -> Iterator[Sequence
     return (requests[start : start + size] for start in range(0, len(requests), size))
 
 
-def take_in_one(
+def process_request(
     connection: Connection, job: UUID, decision: Decision | None, *, run: str, cap_usd: Decimal | None = None
-) -> Taken | None:
+) -> RequestResult | None:
     """Answer that one request, due or not: for a caller that has just made it and wants the answer now.
 
     `decision` is about its account, with its link. None: it is no longer queued, or something else has answered it meanwhile.
@@ -206,7 +211,7 @@ def _take_one(
     decision: Decision | None,
     *,
     cap_usd: Decimal | None,
-) -> Taken | None:
+) -> RequestResult | None:
     """Answer a request of which so many attempts began, this one counted."""
     if attempts > MAX_INTAKE_ATTEMPTS:
         # The last one never came back to say how it went: the process that worked on it was killed.
@@ -227,7 +232,7 @@ def _take_one(
             if is_outage(error):
                 # Not the request's fault either: it waits, and keeps its attempts.
                 measurement_jobs.postpone(connection, request, seconds=_RETRY_SECONDS, error=why, attempt_back=True)
-                return Taken(request.id, request.account, None, error=why)
+                return RequestResult(request.id, request.account, None, error=why)
             return _put_off_or_give_up(connection, request, attempts, why)
     return None
 
@@ -237,7 +242,7 @@ def _with_links(connection: Connection, decisions: Mapping[UUID, Decision]) -> d
     found = {}
     for account, decision in decisions.items():
         link = None
-        if decision.verdict is Verdict.DENIED and decision.checkout_url is None:
+        if decision.verdict is PaymentVerdict.DENIED and decision.checkout_url is None:
             link = payment_decisions.open_checkout(connection, account)
         found[account] = (
             decision if link is None else replace(decision, checkout_url=link[0], checkout_expires_at=link[1])
@@ -251,7 +256,7 @@ def _answer(
     document: RequestDocument,
     decision: Decision | None,
     cap_usd: Decimal | None,
-) -> Taken:
+) -> RequestResult:
     reading = _read(document)
     if isinstance(reading, Refusal):
         return _refuse(connection, request, State.REJECTED, reading.status_code, reading.error)
@@ -260,12 +265,12 @@ def _answer(
     if _is_anothers(connection, request, reading.scope):
         # Before payment: nobody is to save a card for what cannot be had.
         return _refuse(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
-    if decision is None or decision.verdict is Verdict.UNKNOWN:
+    if decision is None or decision.verdict is PaymentVerdict.UNKNOWN:
         wait = _RETRY_SECONDS if decision is None else max(decision.retry_after_seconds or 0.0, _RETRY_SECONDS)
         why = "payment was not asked about" if decision is None else decision.reason
         measurement_jobs.postpone(connection, request, seconds=wait, error=why, attempt_back=True)
-        return Taken(request.id, request.account, None, error=why)
-    if decision.verdict is Verdict.DENIED:
+        return RequestResult(request.id, request.account, None, error=why)
+    if decision.verdict is PaymentVerdict.DENIED:
         # Only one that has been shown where to save a card, however long intake itself was away.
         if document.out_of_patience and request.state is State.PAYMENT_REQUIRED:
             return _refuse(connection, request, State.REJECTED, 402, UNPAID_TOO_LONG)
@@ -275,16 +280,16 @@ def _answer(
     if not measurement_jobs.resolve(connection, request.id, reading.scope):
         return _refuse(connection, request, State.REJECTED, 400, NOTHING_RESOLVED)
     receipt = measurement_jobs.enqueue(connection, request.id)
-    return Taken(request.id, request.account, State.ACCEPTED, 202, receipt=receipt)
+    return RequestResult(request.id, request.account, State.ACCEPTED, 202, receipt=receipt)
 
 
 def _open_capture(
     connection: Connection, request: WaitingRequest, reading: MeasurementRequest, cap_usd: Decimal | None
-) -> Taken:
+) -> RequestResult:
     if cap_usd is None:
         # Whoever runs the deployment can change that; the request is not to blame.
         measurement_jobs.postpone(connection, request, seconds=None, error=NO_CAPTURES, attempt_back=True)
-        return Taken(request.id, request.account, None, error=NO_CAPTURES)
+        return RequestResult(request.id, request.account, None, error=NO_CAPTURES)
     scope = reading.scope
     if _is_anothers(connection, request, scope):
         return _refuse(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
@@ -293,7 +298,7 @@ def _open_capture(
         return _refuse(connection, request, State.REJECTED, 400, NO_ALBUM_KNOWN)
     catalog = scope.catalog_id if isinstance(scope, ScopeByCatalog) else None
     isrcs = scope.isrcs if isinstance(scope, ScopeByIsrc) else None
-    wanted = Wanted(request.account, album_ids, catalog, isrcs, schedule=reading.schedule)
+    wanted = CaptureSpec(request.account, album_ids, catalog, isrcs, schedule=reading.schedule)
     opened = snapshots.open_capture(connection, wanted, cap_usd=cap_usd)
     if isinstance(opened, OverCap):
         why = over_cap(cap=opened.cap, spent=opened.spent, asked=opened.asked)
@@ -309,7 +314,7 @@ def _open_capture(
         skipped=skipped,
         error=without_album(skipped, of=asked) if asked and skipped else None,
     )
-    return Taken(request.id, request.account, State.ACCEPTED, 202, capture=opened)
+    return RequestResult(request.id, request.account, State.ACCEPTED, 202, capture=opened)
 
 
 def _is_anothers(connection: Connection, request: WaitingRequest, scope: Scope) -> bool:
@@ -336,7 +341,7 @@ def _refuse(
     *,
     checkout_url: str | None = None,
     cost_usd: Decimal | None = None,
-) -> Taken:
+) -> RequestResult:
     measurement_jobs.answer(
         connection,
         request,
@@ -346,13 +351,13 @@ def _refuse(
         checkout_url=checkout_url,
         cost_usd=cost_usd,
     )
-    return Taken(request.id, request.account, state, status_code, error)
+    return RequestResult(request.id, request.account, state, status_code, error)
 
 
-def _put_off_or_give_up(connection: Connection, request: WaitingRequest, attempts: int, error: str) -> Taken:
+def _put_off_or_give_up(connection: Connection, request: WaitingRequest, attempts: int, error: str) -> RequestResult:
     if attempts >= MAX_INTAKE_ATTEMPTS:
         why = f"given up after {attempts} attempts: {error}"
         return _refuse(connection, request, State.FAILED, 500, why)
     seconds = _RETRY_SECONDS * 2 ** (attempts - 1)
     measurement_jobs.postpone(connection, request, seconds=seconds, error=error, attempt_back=False)
-    return Taken(request.id, request.account, None, error=error)
+    return RequestResult(request.id, request.account, None, error=error)

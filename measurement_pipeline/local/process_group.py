@@ -67,7 +67,7 @@ def _gone(group: int, seconds: float) -> bool:
     return True
 
 
-class Keeper:
+class OrphanReaper:
     """A small process that ends the groups it was told of once this process is gone, SIGKILL included."""
 
     def __init__(self, *, seconds: float) -> None:

@@ -19,12 +19,12 @@ from pathlib import Path
 import httpx
 
 from measurement_pipeline.local.errors import RefusedError
-from measurement_pipeline.local.process_group import Keeper, end, lives
+from measurement_pipeline.local.process_group import OrphanReaper, end, lives
 from measurement_pipeline.local.signals import Interrupted, held, interruptible
 
 __all__ = [
     "Interrupted",
-    "Patience",
+    "RestartPolicy",
     "Service",
     "ServiceError",
     "Supervisor",
@@ -65,7 +65,7 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RestartPolicy:
     """With services that die: the wait before the first new start is doubled with each death, up to the longest one.
 
     One that has run for `well_seconds` is well again: its next death counts as its first.
@@ -81,7 +81,7 @@ class Patience:
         return min(self.first_wait_seconds * 2.0 ** (deaths - 1), self.longest_wait_seconds)
 
 
-_PATIENCE = Patience()
+_PATIENCE = RestartPolicy()
 
 
 def answers(url: str) -> Callable[[str], bool]:
@@ -104,7 +104,7 @@ def says(text: str) -> Callable[[str], bool]:
 
 @contextmanager
 def supervised(
-    services: Sequence[Service], *, stop_seconds: float = 30.0, patience: Patience = _PATIENCE
+    services: Sequence[Service], *, stop_seconds: float = 30.0, patience: RestartPolicy = _PATIENCE
 ) -> Iterator["Supervisor"]:
     """Run `services`, started in this order and each ready before the next, for as long as the block lasts.
 
@@ -115,7 +115,7 @@ def supervised(
     """
     with interruptible(), ExitStack() as stack:
         # Nobody who stops may be stopped in the middle of it: what comes then waits for the end.
-        keeper = stack.enter_context(Keeper(seconds=stop_seconds))
+        keeper = stack.enter_context(OrphanReaper(seconds=stop_seconds))
         supervisor = Supervisor(keeper, stop_seconds=stop_seconds, patience=patience)
         stack.callback(supervisor.stop)
         for service in services:
@@ -136,7 +136,7 @@ class _Running:
 class Supervisor:
     """Made by `supervised`; not for several threads."""
 
-    def __init__(self, keeper: Keeper, *, stop_seconds: float, patience: Patience) -> None:
+    def __init__(self, keeper: OrphanReaper, *, stop_seconds: float, patience: RestartPolicy) -> None:
         self._keeper = keeper
         self._stop_seconds = stop_seconds
         self._patience = patience

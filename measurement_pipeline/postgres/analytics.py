@@ -25,7 +25,7 @@ ROWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RefreshState:
     """When something was last settled, read or captured (None: never), and what is under way, or will be soon."""
 
     last_change: datetime | None
@@ -69,7 +69,7 @@ class Apart:
     bought: int
 
 
-def standing(connection: Connection, rules: Rules, *, soon_seconds: float) -> Standing:
+def standing(connection: Connection, rules: Rules, *, soon_seconds: float) -> RefreshState:
     """Whether a drain is over, in so far as the tables show it. `soon_seconds`: what waits no longer than that is part of it."""
     parameters = {
         "claim_timeout": rules.claim_timeout_seconds,
@@ -77,7 +77,7 @@ def standing(connection: Connection, rules: Rules, *, soon_seconds: float) -> St
         "soon": soon_seconds,
     }
     (row,) = connection.execute(_SQL["standing"], parameters).fetchall()
-    return Standing(**row)
+    return RefreshState(**row)
 
 
 def now(connection: Connection) -> datetime:

@@ -23,7 +23,7 @@ GONE = "GONE"
 
 
 @dataclass(frozen=True, slots=True)
-class Bought:
+class ActorRunRow:
     """The latest run of the actor for one chunk. `status` is None while nothing was heard of its start.
 
     `is_superseded`: it brought nothing, and a person asked for another. Once it is mapped: its `albums` that have a track, its
@@ -52,10 +52,10 @@ class NotOursError(Exception):
     """The capture is another run's by now: nothing was written."""
 
 
-def of_snapshot(connection: Connection, snapshot: UUID) -> dict[int, Bought]:
+def of_snapshot(connection: Connection, snapshot: UUID) -> dict[int, ActorRunRow]:
     """The latest run of each chunk that has one."""
     rows = connection.execute(_SQL["of_snapshot"], {"snapshot": snapshot})
-    return {row["chunk"]: Bought(**{**row, "album_ids": tuple(row["album_ids"])}) for row in rows}
+    return {row["chunk"]: ActorRunRow(**{**row, "album_ids": tuple(row["album_ids"])}) for row in rows}
 
 
 def intend(connection: Connection, snapshot: UUID, chunk: int, album_ids: Sequence[str], *, run: str) -> int:

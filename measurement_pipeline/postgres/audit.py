@@ -32,7 +32,7 @@ SAYS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AuditFinding:
     """How one invariant stands: it holds where `breaches`, each in words, is empty."""
 
     invariant: str
@@ -42,7 +42,7 @@ class Finding:
 
 def audit(
     connection: Connection, *, max_attempts: int, at_rest: bool, materialized: AbstractSet[str] | None = None
-) -> list[Finding]:
+) -> list[AuditFinding]:
     """Every invariant, and what breaks it.
 
     `at_rest`: nothing is under way, so that open claims, hits and requests count as breaches too. `materialized`: the ISRCs that
@@ -54,7 +54,7 @@ def audit(
     }
     if materialized is not None:
         found["I13"] = tuple(shown_and_stored(connection, materialized, at_rest=at_rest))
-    return [Finding(name, SAYS[name], found[name]) for name in SAYS if name in found]
+    return [AuditFinding(name, SAYS[name], found[name]) for name in SAYS if name in found]
 
 
 def shown_and_stored(

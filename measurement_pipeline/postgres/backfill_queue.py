@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from measurement_pipeline.domain.backfill_queue import Settlement, Status
-from measurement_pipeline.domain.outcome import Cause, Outcome, Point
+from measurement_pipeline.domain.outcome import Cause, DailyCount, Outcome
 from measurement_pipeline.postgres.database import AsyncConnection, Connection
 from measurement_pipeline.postgres.sql import statements
 
@@ -72,8 +72,8 @@ class Settling:
     status_code: int | None = None
     error: str | None = None
     response: int | None = None
-    play_counts: Sequence[Point] = ()
-    popularity: Sequence[Point] = ()
+    play_counts: Sequence[DailyCount] = ()
+    popularity: Sequence[DailyCount] = ()
 
 
 def due(connection: Connection, rules: Rules) -> list[DueRow]:

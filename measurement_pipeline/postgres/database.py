@@ -83,7 +83,7 @@ def pool(url: str, *, size: int, patience_seconds: float) -> Pool:
 
 
 @contextmanager
-def within(connection: Connection, *, seconds: float) -> Iterator[None]:
+def transaction_with_timeout(connection: Connection, *, seconds: float) -> Iterator[None]:
     """A transaction each of whose statements may take so long: then it is undone, and raises `TooLong`."""
     with connection.transaction():
         # Local to the transaction: behind a pooler a session's settings would be another client's next.
@@ -108,7 +108,7 @@ class _Patience:
         return now - self._failing_since <= self._seconds
 
 
-def persist(url: str, work: Callable[[Connection], T], *, patience_seconds: float) -> T:
+def execute_with_retry(url: str, work: Callable[[Connection], T], *, patience_seconds: float) -> T:
     """Do `work` on a new connection, again after each transient error, until `patience_seconds` after the first.
 
     Doing `work` twice must have the effect of doing it once. Raises the last error.
@@ -124,7 +124,7 @@ def persist(url: str, work: Callable[[Connection], T], *, patience_seconds: floa
         time.sleep(_RETRY_SECONDS)
 
 
-class Line:
+class ReconnectingConnection:
     """One connection of an event loop that is made when it is needed, and made anew once it was lost.
 
     A pool would hand a broken connection's users to its others; here each user keeps a line of its own, and one that is lost

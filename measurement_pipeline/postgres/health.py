@@ -44,7 +44,7 @@ class Answering:
 
 
 @dataclass(frozen=True, slots=True)
-class Some:
+class Sample:
     """How many recordings there are of a kind, and the most played of them."""
 
     count: int
@@ -55,13 +55,13 @@ class Some:
 class GivenUp:
     """Rows that nothing but a person, or a newer parser, takes up again."""
 
-    exhausted: Some
-    malformed: Some
-    suspect: Some
+    exhausted: Sample
+    malformed: Sample
+    suspect: Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class CaptureSeriesStatus:
     """A recording's play counts: the latest, the first day on which they more than halve, how far before the purchase they end.
 
     `days_behind` is None in a sandbox, where histories are invented and end on a day of their own.
@@ -94,7 +94,7 @@ def given_up(connection: Connection) -> GivenUp:
     """What waits for a person."""
     row = connection.execute(_SQL["given_up"]).fetchone() or {}
     return GivenUp(
-        **{kind: Some(row[kind], tuple(row[f"{kind}_songs"] or ())) for kind in ("exhausted", "malformed", "suspect")}
+        **{kind: Sample(row[kind], tuple(row[f"{kind}_songs"] or ())) for kind in ("exhausted", "malformed", "suspect")}
     )
 
 
@@ -108,7 +108,7 @@ def stored_of_late(connection: Connection) -> int:
     return int((connection.execute(_SQL["stored_of_late"]).fetchone() or {})["stored"])
 
 
-def latest_series(connection: Connection, *, most: int = _MOST_SERIES) -> Sequence[Series]:
+def latest_series(connection: Connection, *, most: int = _MOST_SERIES) -> Sequence[CaptureSeriesStatus]:
     """The series of the recordings stored in the last day, the latest of them where there are many."""
     found = connection.execute(_SQL["latest_series"], {"most": most, "play_count": PLAY_COUNT})
-    return [Series(**row) for row in found]
+    return [CaptureSeriesStatus(**row) for row in found]

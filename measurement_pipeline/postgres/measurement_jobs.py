@@ -69,7 +69,7 @@ class RequestTooLargeError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class JobReceipt:
     """What became of the recordings that a request asked for; what is missing to `asked` was queued already."""
 
     asked: int
@@ -266,12 +266,12 @@ def resolve(connection: Connection, job: UUID, scope: Scope) -> int:
             return connection.execute(_SQL["ask_for_catalog"], {"job": job, "catalog": catalog_id}).rowcount
 
 
-def enqueue(connection: Connection, job: UUID) -> Receipt:
+def enqueue(connection: Connection, job: UUID) -> JobReceipt:
     """Turn what the request asked for into queue rows and accept it."""
     found = connection.execute(_SQL["enqueue"], {"job": job}).fetchone()
     if found is None:
         raise LookupError(f"measurement_jobs has no row {job}")
-    return Receipt(**found)
+    return JobReceipt(**found)
 
 
 def accept_capture(

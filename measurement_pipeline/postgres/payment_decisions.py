@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
 
-from measurement_pipeline.domain.payment import ALLOWED_SERVES, CHECKOUT_MARGIN, Decision, Verdict
+from measurement_pipeline.domain.payment import ALLOWED_SERVES, CHECKOUT_MARGIN, Decision, PaymentVerdict
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.sql import statements
 
@@ -44,7 +44,7 @@ class PaymentDecisions:
 
     def record(self, account: UUID, decision: Decision) -> None:
         """Keep an answer. Raises `ValueError` for an unknown: it is neither a yes nor a no."""
-        if decision.verdict is Verdict.UNKNOWN:
+        if decision.verdict is PaymentVerdict.UNKNOWN:
             raise ValueError(f"an unknown payment decision must not be stored (account {account})")
         with connect(self.database_url) as connection, connection.transaction():
             ensure_account(connection, account)
@@ -70,7 +70,7 @@ def fresh_of(connection: Connection, accounts: Iterable[UUID]) -> dict[UUID, Dec
     """The allowed decisions about `accounts` that may still be spent on; an account without one is not there."""
     parameters = {"accounts": list(accounts), "allowed_serves": ALLOWED_SERVES.total_seconds()}
     return {
-        row["account"]: Decision(Verdict.ALLOWED, f"a card was on file at {row['checked_at']}")
+        row["account"]: Decision(PaymentVerdict.ALLOWED, f"a card was on file at {row['checked_at']}")
         for row in connection.execute(_SQL["fresh"], parameters)
     }
 

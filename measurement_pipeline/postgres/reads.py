@@ -16,7 +16,7 @@ _SQL = statements("reads")
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class RecordingRow:
     """A recording that the account may read of."""
 
     isrc: str
@@ -24,10 +24,10 @@ class Recording:
     artist: str | None
 
 
-def recording(connection: Connection, *, account: UUID, isrc: str | None, track: str) -> Recording | None:
+def recording(connection: Connection, *, account: UUID, isrc: str | None, track: str) -> RecordingRow | None:
     """The account's recording of that ISRC or Spotify track id; None where it has none such."""
     row = connection.execute(_SQL["recording"], {"account": account, "isrc": isrc, "track": track}).fetchone()
-    return None if row is None else Recording(**row)
+    return None if row is None else RecordingRow(**row)
 
 
 def series(

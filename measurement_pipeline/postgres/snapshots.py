@@ -23,7 +23,7 @@ FAILED = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CaptureSpec:
     """What is to be captured, and for whom. `album_ids` are sorted, each once."""
 
     account: UUID
@@ -35,7 +35,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class CaptureTicket:
     """The capture that answers a request; `reused`: it was there, and costs nothing more."""
 
     snapshot: UUID
@@ -54,7 +54,7 @@ class OverCap:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedCapture:
     """A capture that this run owns now. `attempts` counts it."""
 
     album_ids: tuple[str, ...]
@@ -90,19 +90,19 @@ def without_album(connection: Connection, songs: Sequence[str]) -> int:
     return int(found["without_album"])
 
 
-def open_capture(connection: Connection, wanted: Wanted, *, cap_usd: Decimal) -> Opened | OverCap:
+def open_capture(connection: Connection, wanted: CaptureSpec, *, cap_usd: Decimal) -> CaptureTicket | OverCap:
     """The capture that `wanted` is answered with: a young one of the same albums, or a new one that the month allows.
 
     A monthly one makes a series of it. To be called in a transaction: the account is locked until its end, so that two who ask at
     once pay once.
     """
     answer = _open(connection, wanted, cap_usd=cap_usd)
-    if isinstance(answer, Opened) and wanted.schedule is Schedule.MONTHLY:
+    if isinstance(answer, CaptureTicket) and wanted.schedule is Schedule.MONTHLY:
         connection.execute(_SQL["start_series"], _parameters(wanted))
     return answer
 
 
-def _open(connection: Connection, wanted: Wanted, *, cap_usd: Decimal) -> Opened | OverCap:
+def _open(connection: Connection, wanted: CaptureSpec, *, cap_usd: Decimal) -> CaptureTicket | OverCap:
     parameters = _parameters(wanted)
     lock_account(connection, wanted.account)
     connection.execute(_SQL["ensure_account"], parameters)
@@ -110,16 +110,16 @@ def _open(connection: Connection, wanted: Wanted, *, cap_usd: Decimal) -> Opened
     albums = len(wanted.album_ids)
     young = connection.execute(_SQL["recent"], parameters | {"reuse_for": REUSE_FOR.total_seconds()}).fetchone()
     if young is not None:
-        return Opened(young["id"], albums, Decimal(0), reused=True)
+        return CaptureTicket(young["id"], albums, Decimal(0), reused=True)
     made = connection.execute(_SQL["open"], parameters | {"cost": cost, "cap": cap_usd}).fetchone()
     if made is None:
         raise LookupError("the month's captures could not be added up")
     if made["id"] is None:
         return OverCap(cap_usd, made["spent"], cost)
-    return Opened(made["id"], albums, cost, reused=False)
+    return CaptureTicket(made["id"], albums, cost, reused=False)
 
 
-def estimate(connection: Connection, wanted: Wanted) -> tuple[Decimal, Decimal, bool]:
+def estimate(connection: Connection, wanted: CaptureSpec) -> tuple[Decimal, Decimal, bool]:
     """What `wanted` would cost, what the account's month has cost so far, and whether a young capture would answer it."""
     parameters = _parameters(wanted)
     young = connection.execute(_SQL["recent"], parameters | {"reuse_for": REUSE_FOR.total_seconds()}).fetchone()
@@ -148,13 +148,13 @@ def seconds_left_this_month(connection: Connection) -> float:
     return float(row["seconds"])
 
 
-def due_series(connection: Connection, series: UUID | None = None) -> list[tuple[UUID, Wanted]]:
+def due_series(connection: Connection, series: UUID | None = None) -> list[tuple[UUID, CaptureSpec]]:
     """The series to be captured now; `series`: whether that one is."""
     parameters = {"every": SERIES_EVERY.days, "series": series}
     return [
         (
             row["id"],
-            Wanted(
+            CaptureSpec(
                 account=row["account"],
                 album_ids=tuple(row["album_ids"]),
                 catalog=row["catalog"],
@@ -167,7 +167,9 @@ def due_series(connection: Connection, series: UUID | None = None) -> list[tuple
     ]
 
 
-def start_if_due(connection: Connection, series: UUID, wanted: Wanted, *, cap_usd: Decimal) -> Opened | OverCap | None:
+def start_if_due(
+    connection: Connection, series: UUID, wanted: CaptureSpec, *, cap_usd: Decimal
+) -> CaptureTicket | OverCap | None:
     """The next capture of a series; None where somebody has started it meanwhile. In one transaction with its own check."""
     with connection.transaction():
         lock_account(connection, wanted.account)
@@ -200,27 +202,27 @@ def open_count(connection: Connection) -> dict[str, Any]:
 
 def claim(
     connection: Connection, snapshot: UUID, *, run: str, operator: bool, claim_timeout_seconds: float
-) -> Claimed | None:
+) -> ClaimedCapture | None:
     """Make `run` the owner of a capture. None where it is done, waits, or somebody who lives works on it."""
     row = connection.execute(
         _SQL["claim"],
         {"snapshot": snapshot, "run": run, "operator": operator, "claim_timeout": claim_timeout_seconds},
     ).fetchone()
-    return None if row is None else Claimed(tuple(row["album_ids"]), row["attempts"])
+    return None if row is None else ClaimedCapture(tuple(row["album_ids"]), row["attempts"])
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldCapture:
     """A capture that is done, and what its row said until now."""
 
     error: str | None
 
 
-def hold_done(connection: Connection, snapshot: UUID, *, run: str, claim_timeout_seconds: float) -> Held | None:
+def hold_done(connection: Connection, snapshot: UUID, *, run: str, claim_timeout_seconds: float) -> HeldCapture | None:
     """Hold a capture that is done, without opening it. None: it is not, or somebody who lives works on it."""
     parameters = {"snapshot": snapshot, "run": run, "claim_timeout": claim_timeout_seconds}
     row = connection.execute(_SQL["hold_done"], parameters).fetchone()
-    return None if row is None else Held(row["error"])
+    return None if row is None else HeldCapture(row["error"])
 
 
 def let_go(connection: Connection, snapshot: UUID, *, run: str) -> None:
@@ -307,7 +309,7 @@ def paused(connection: Connection, vendor: str) -> Pause | None:
     return None if row is None else Pause(row["paused_until"], row["pause_reason"])
 
 
-def _parameters(wanted: Wanted) -> dict[str, Any]:
+def _parameters(wanted: CaptureSpec) -> dict[str, Any]:
     return {
         "account": wanted.account,
         "album_ids": list(wanted.album_ids),

@@ -31,7 +31,7 @@ from measurement_pipeline.postgres.sql import statements
 _SQL = statements("songstats_ledger")
 
 
-class Verdict(StrEnum):
+class ReservationVerdict(StrEnum):
     """What became of a wish to spend a hit."""
 
     RESERVED = "reserved"
@@ -46,7 +46,7 @@ class Verdict(StrEnum):
 class Reservation:
     """The answer to one wish: `ledger` is the open ledger row where the verdict is RESERVED."""
 
-    verdict: Verdict
+    verdict: ReservationVerdict
     account: UUID | None
     job: UUID | None
     ledger: int | None
@@ -54,7 +54,7 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedResponse:
     """An answer to keep. `body` None: nothing was paid for, the ledger row is settled alone.
 
     `cause` None: a 200 that has not been read yet.
@@ -140,12 +140,12 @@ async def reserve(
             },
         )
         return [
-            Reservation(Verdict(row["verdict"]), row["account"], row["job"], row["ledger"], row["attempts"])
+            Reservation(ReservationVerdict(row["verdict"]), row["account"], row["job"], row["ledger"], row["attempts"])
             async for row in found
         ]
 
 
-async def keep(connection: AsyncConnection, received: Sequence[Received]) -> dict[int, int]:
+async def keep(connection: AsyncConnection, received: Sequence[ReceivedResponse]) -> dict[int, int]:
     """Settle ledger rows and keep the bodies that were paid for, in one transaction; ledger id → response id.
 
     Doing it twice does it once.

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
-from measurement_pipeline.domain.spend import Calls, Counted
+from measurement_pipeline.domain.spend import Calls, HitTotals
 from measurement_pipeline.postgres.backfill_queue import Rules
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
@@ -30,7 +30,7 @@ class ToBuy:
 
 
 @dataclass(frozen=True, slots=True)
-class Frees:
+class BudgetRelease:
     """Hits that count now and no longer will in a day, and in a week."""
 
     in_a_day: int
@@ -93,9 +93,9 @@ def to_buy(connection: Connection, rules: Rules) -> ToBuy:
     return ToBuy(**_row(connection, _SQL["queue"], operators_account=rules.operators_account))
 
 
-def frees(connection: Connection) -> Frees:
+def frees(connection: Connection) -> BudgetRelease:
     """How fast the budget comes back."""
-    return Frees(**_row(connection, _SQL["frees"]))
+    return BudgetRelease(**_row(connection, _SQL["frees"]))
 
 
 def month(connection: Connection) -> Month:
@@ -111,7 +111,7 @@ def since(connection: Connection, *, days: int) -> tuple[datetime, datetime]:
 
 def _spent(connection: Connection, *, days: int | None, account: UUID | None, job: UUID | None) -> list[Calls]:
     found = connection.execute(_SQL["spent"], {"days": days, "account": account, "job": job})
-    return [Calls(**{**row, "counted": Counted(row["counted"])}) for row in found]
+    return [Calls(**{**row, "counted": HitTotals(row["counted"])}) for row in found]
 
 
 def _row(connection: Connection, statement: LiteralString, **parameters: object) -> dict[str, Any]:

@@ -5,9 +5,9 @@ it is there to disagree with: it imports nothing from the rest of the project.
 """
 
 from measurement_pipeline.sandbox.catalogue import SAMPLE_CSV, Known, sample_catalogue
-from measurement_pipeline.sandbox.client import Sandbox
+from measurement_pipeline.sandbox.client import SandboxClient
 from measurement_pipeline.sandbox.memory import MemoryFileError
-from measurement_pipeline.sandbox.scenarios import PLAIN, Behaviour, Role
+from measurement_pipeline.sandbox.scenarios import PLAIN, Behaviour, Scenario
 from measurement_pipeline.sandbox.server import running, serve
 
 __all__ = [
@@ -16,8 +16,8 @@ __all__ = [
     "Behaviour",
     "Known",
     "MemoryFileError",
-    "Role",
-    "Sandbox",
+    "SandboxClient",
+    "Scenario",
     "running",
     "sample_catalogue",
     "serve",

@@ -36,7 +36,7 @@ class AlbumTrack:
 
 
 @dataclass(slots=True)
-class Album:
+class SandboxAlbum:
     """An album, and what is on it by ISRC."""
 
     id: str
@@ -56,8 +56,8 @@ class Discography:
     def __init__(self, behaviour: Behaviour, catalogue: Mapping[str, Known]) -> None:
         self._behaviour = behaviour
         self._known: dict[str, Known] = {}
-        self._albums: dict[str, Album] = {}
-        self._album_of: dict[str, Album] = {}
+        self._albums: dict[str, SandboxAlbum] = {}
+        self._album_of: dict[str, SandboxAlbum] = {}
         self._track_of: dict[str, AlbumTrack] = {}
         self.learn(catalogue)
 
@@ -69,16 +69,16 @@ class Discography:
             self._known[isrc] = known
             for artist, name in _albums_of(known):
                 identity = album_id(artist, name)
-                album = self._albums.setdefault(identity, Album(identity, artist, name))
+                album = self._albums.setdefault(identity, SandboxAlbum(identity, artist, name))
                 track = AlbumTrack(track_id(isrc, artist, name), isrc, known.title or f"Recording {isrc}")
                 album.by_isrc[isrc] = track
                 self._album_of[track.id], self._track_of[track.id] = album, track
 
-    def album(self, identity: str) -> Album | None:
+    def album(self, identity: str) -> SandboxAlbum | None:
         """The album of that id, if there is one."""
         return self._albums.get(identity)
 
-    def track(self, identity: str) -> tuple[AlbumTrack, Album] | None:
+    def track(self, identity: str) -> tuple[AlbumTrack, SandboxAlbum] | None:
         """The track of that id and its album, if there is one."""
         track, album = self._track_of.get(identity), self._album_of.get(identity)
         return None if track is None or album is None or track.isrc not in album.by_isrc else (track, album)

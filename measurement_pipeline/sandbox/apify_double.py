@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from measurement_pipeline.sandbox.apify_runs import ApifyRuns, Object, Run
+from measurement_pipeline.sandbox.apify_runs import ApifyRuns, Object, SandboxActorRun
 from measurement_pipeline.sandbox.scenarios import Behaviour
 
 ACTOR = "beatanalytics~spotify-play-count-scraper"
@@ -155,7 +155,7 @@ class ApifyDouble:
         headers = {f"x-apify-pagination-{name}": str(number) for name, number in numbers.items()}
         return _json(page, headers=headers)
 
-    def _described(self, run: Run) -> Object:
+    def _described(self, run: SandboxActorRun) -> Object:
         """The run object, with what Apify's own client insists on."""
         status = run.status(self._clock())
         over = status == run.ends

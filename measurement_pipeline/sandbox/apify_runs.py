@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from measurement_pipeline.sandbox.albums import Album, Discography
+from measurement_pipeline.sandbox.albums import Discography, SandboxAlbum
 from measurement_pipeline.sandbox.memory import Memory
 from measurement_pipeline.sandbox.scenarios import Behaviour
 
@@ -37,7 +37,7 @@ class Orders(BaseModel):
     count: int | None = Field(default=None, ge=1)
 
 
-class Run(BaseModel):
+class SandboxActorRun(BaseModel):
     """One run."""
 
     model_config = ConfigDict(frozen=True)
@@ -99,10 +99,10 @@ class ApifyRuns:
         self._orders = [earlier for earlier in self._orders if earlier.count is not None]
         self._orders.append(orders)
 
-    def start(self, urls: list[str], input_body: bytes, input_type: str) -> Run:
+    def start(self, urls: list[str], input_body: bytes, input_type: str) -> SandboxActorRun:
         """A new run: each is paid for, however often the same albums are asked for."""
         orders = self._next_orders()
-        run = Run(
+        run = SandboxActorRun(
             # Not drawn by the seed: a database that outlives these doubles knows the ids of those before them.
             id=f"ru{secrets.token_hex(8)[:15]}",
             albums=tuple(filter(None, map(_album_id, urls))),
@@ -116,12 +116,12 @@ class ApifyRuns:
         self._runs[run.id] = run.model_dump(mode="json")
         return run
 
-    def run(self, identity: str) -> Run | None:
+    def run(self, identity: str) -> SandboxActorRun | None:
         """A run by its id, or by that of its dataset or key-value store."""
         found = self._runs.get(f"ru{identity[2:]}")
-        return None if found is None else Run.model_validate(found)
+        return None if found is None else SandboxActorRun.model_validate(found)
 
-    def newest_first(self) -> list[Run]:
+    def newest_first(self) -> list[SandboxActorRun]:
         """All runs that are listed by now."""
         listed = self._clock() - timedelta(seconds=self._behaviour.listing_lag)
         return [run for run in reversed(self._all()) if run.started_at <= listed]
@@ -131,20 +131,20 @@ class ApifyRuns:
         runs = self._all()
         return {"runs": len(runs), "albums": sum(len(run.albums) for run in runs)}
 
-    def _all(self) -> list[Run]:
-        return [Run.model_validate(run) for run in self._runs.documents()]
+    def _all(self) -> list[SandboxActorRun]:
+        return [SandboxActorRun.model_validate(run) for run in self._runs.documents()]
 
-    def found(self, run: Run) -> int:
+    def found(self, run: SandboxActorRun) -> int:
         """How many items a run is said to have found until now."""
         if self._behaviour.dataset_count_lags:
             return len(self.items(run))
         return self._found(run)
 
-    def _found(self, run: Run) -> int:
+    def _found(self, run: SandboxActorRun) -> int:
         done = self._clock() >= run.ends_at
         return len(run.albums) if done and run.ends == "SUCCEEDED" else len(run.albums) // 2 if done else 0
 
-    def items(self, run: Run) -> list[Object]:
+    def items(self, run: SandboxActorRun) -> list[Object]:
         """The items of a run, as far as they are to be seen: the last ones come late."""
         found = self._found(run)
         late = self._clock() < run.ends_at + timedelta(seconds=self._behaviour.dataset_lag)
@@ -170,7 +170,7 @@ class ApifyRuns:
             del item["id"]
         return item
 
-    def _tracks(self, album: Album, at: datetime) -> list[Object]:
+    def _tracks(self, album: SandboxAlbum, at: datetime) -> list[Object]:
         tracks = []
         for track in album.tracks:
             draw, share = self._behaviour.draw(track.id, "streamCount"), self._behaviour.tracks_without_count

@@ -7,11 +7,11 @@ from typing import cast
 
 from starlette.types import Receive, Scope, Send
 
-from measurement_pipeline.sandbox.faults import Answer, Fault
+from measurement_pipeline.sandbox.faults import Fault, FaultResponse
 
 
 async def deliver(
-    answer: Answer, fault: Fault | None, scope: Scope, receive: Receive, send: Send, *, draw: float
+    answer: FaultResponse, fault: Fault | None, scope: Scope, receive: Receive, send: Send, *, draw: float
 ) -> None:
     """Sends the answer, as far as the fault lets it. `draw`, in [0, 1), says where it is cut if that may be anywhere."""
     if fault is None or (fault.sends_a_status and fault.cut is None):
@@ -27,7 +27,7 @@ async def deliver(
     await _end(fault, scope, receive)
 
 
-async def _start(answer: Answer, send: Send) -> None:
+async def _start(answer: FaultResponse, send: Send) -> None:
     headers = dict(answer.headers)
     if "transfer-encoding" not in headers:
         headers["content-length"] = str(len(answer.body))

@@ -11,17 +11,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from measurement_pipeline.sandbox.scenarios import Role
+from measurement_pipeline.sandbox.scenarios import Scenario
 
 SAMPLE_CSV = Path(__file__).with_name("sample_catalogue.csv")
 """Columns isrc, title, artist, album, release_date, play_count, spotify_album_id; play_count is empty for some."""
 
-SAMPLE_ROLES: Mapping[str, Role] = {
-    "AA6Q72400007": Role.ABSENT,
-    "AA6Q72400031": Role.LATER,
-    "AA6Q72500012": Role.NO_SPOTIFY,
-    "AA6Q72500040": Role.EMPTY,
-    "AA6Q72600003": Role.ABSENT,
+SAMPLE_ROLES: Mapping[str, Scenario] = {
+    "AA6Q72400007": Scenario.ABSENT,
+    "AA6Q72400031": Scenario.LATER,
+    "AA6Q72500012": Scenario.NO_SPOTIFY,
+    "AA6Q72500040": Scenario.EMPTY,
+    "AA6Q72600003": Scenario.ABSENT,
 }
 
 SAMPLE_REISSUES: Mapping[str, tuple[str, ...]] = {
@@ -45,7 +45,7 @@ class Known(BaseModel):
     artist: str | None = None
     album: str | None = None
     reissued_on: tuple[str, ...] = ()
-    role: Role | None = None
+    role: Scenario | None = None
 
 
 CATALOGUE: TypeAdapter[dict[str, Known]] = TypeAdapter(dict[str, Known])
@@ -65,7 +65,7 @@ def sample_catalogue() -> dict[str, Known]:
     """The sample catalogue: a handful are awkward, all the others have a history."""
     return {
         isrc: known.model_copy(
-            update={"role": SAMPLE_ROLES.get(isrc, Role.PLAIN), "reissued_on": SAMPLE_REISSUES.get(isrc, ())}
+            update={"role": SAMPLE_ROLES.get(isrc, Scenario.PLAIN), "reissued_on": SAMPLE_REISSUES.get(isrc, ())}
         )
         for isrc, known in read_catalogue(SAMPLE_CSV).items()
     }

@@ -18,7 +18,7 @@ _HITS = "/enterprise/v1/tracks/historic_stats"
 _DEFAULT = Behaviour()
 
 
-class Sandbox:
+class SandboxClient:
     """Running doubles, in this process or another.
 
     Each method is one request, and raises httpx.HTTPStatusError where it is refused.

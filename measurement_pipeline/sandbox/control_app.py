@@ -27,7 +27,7 @@ from measurement_pipeline.sandbox.apify_runs import ApifyRuns, Orders
 from measurement_pipeline.sandbox.broken_responses import deliver
 from measurement_pipeline.sandbox.catalogue import CATALOGUE, Known
 from measurement_pipeline.sandbox.checkout_page import CheckoutPage
-from measurement_pipeline.sandbox.faults import FAULTS, Answer, Fault, Faults
+from measurement_pipeline.sandbox.faults import FAULTS, Fault, FaultResponse, Faults
 from measurement_pipeline.sandbox.memory import Memory
 from measurement_pipeline.sandbox.request_log import RequestLog
 from measurement_pipeline.sandbox.scenarios import Behaviour
@@ -57,7 +57,7 @@ class _Deployment(BaseModel):
     id: str = Field(min_length=1)
 
 
-class Front:
+class ControlApp:
     """All doubles behind one address.
 
     `base_url` is asked late, since the port is known only once the socket is bound.
@@ -192,7 +192,7 @@ def _account(request: Request) -> str:
         raise HTTPException(400, "an account is a UUID") from None
 
 
-async def _whole_answer(app: ASGIApp, scope: Scope, receive: Receive) -> Answer:
+async def _whole_answer(app: ASGIApp, scope: Scope, receive: Receive) -> FaultResponse:
     """What an application answers, kept back until all of it is there."""
     status, headers, body = 0, {}, b""
 
@@ -205,7 +205,7 @@ async def _whole_answer(app: ASGIApp, scope: Scope, receive: Receive) -> Answer:
             body += message.get("body", b"")
 
     await app(scope, receive, keep)
-    return Answer(status, body, headers)
+    return FaultResponse(status, body, headers)
 
 
 def _filters(request: Request) -> tuple[str, str | None, int]:

@@ -18,7 +18,7 @@ from measurement_pipeline.sandbox.foreign_pages import PAGES, Foreign
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class FaultResponse:
     """A whole HTTP answer, before it goes out. Header names are lower case."""
 
     status: int
@@ -98,18 +98,18 @@ class Fault(BaseModel):
             return fnmatchcase(path, self.path)
         return path.startswith(self.path)
 
-    def answer(self, path: str) -> Answer | None:
+    def answer(self, path: str) -> FaultResponse | None:
         """What the vendor says instead of doing its work; None where it does it."""
         if self.foreign is not None:
             page = PAGES[self.foreign]
-            return Answer(self.status or page.status, page.body.encode(), dict(page.headers))
+            return FaultResponse(self.status or page.status, page.body.encode(), dict(page.headers))
         if self.status is None and self.body is None and self.raw is None:
             return None
         status = self.status or 200
         body = vendor_errors.told_to(path, status) if self.body is None else self.body.encode()
-        return Answer(status, body, {"content-type": "application/json"})
+        return FaultResponse(status, body, {"content-type": "application/json"})
 
-    def spoil(self, answer: Answer) -> Answer:
+    def spoil(self, answer: FaultResponse) -> FaultResponse:
         """The answer with this fault's headers and packing."""
         headers = {name.lower(): value for name, value in self.headers.items()}
         if self.retry_after is not None:
@@ -118,7 +118,7 @@ class Fault(BaseModel):
         if self.gzip is not None:
             headers["content-encoding"] = "gzip"
             body = _packed(body, self.gzip)
-        return Answer(answer.status, body, answer.headers | headers)
+        return FaultResponse(answer.status, body, answer.headers | headers)
 
 
 FAULTS: TypeAdapter[Fault | list[Fault]] = TypeAdapter(Fault | list[Fault])

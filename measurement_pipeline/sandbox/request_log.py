@@ -13,7 +13,7 @@ _SECRET_PARAMETERS = frozenset({"apikey", "api_key", "key", "token"})
 
 
 @dataclass(slots=True)
-class Received:
+class LoggedRequest:
     """One request. `status` is None while it is unanswered, for ever where it never was answered.
 
     `fault` says that it met one.
@@ -34,15 +34,15 @@ class RequestLog:
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._received: list[Received] = []
+        self._received: list[LoggedRequest] = []
         self._by_path: Counter[str] = Counter()
         self._last = 0
 
-    def add(self, method: str, path: str, query: dict[str, str]) -> Received:
+    def add(self, method: str, path: str, query: dict[str, str]) -> LoggedRequest:
         """Notes a request as it comes in; its status is filled in by whoever answers it."""
         self._last += 1
         shown = {name: value for name, value in query.items() if name.lower() not in _SECRET_PARAMETERS}
-        entry = Received(self._last, method, path, shown, query.get("isrc"), self._clock().isoformat())
+        entry = LoggedRequest(self._last, method, path, shown, query.get("isrc"), self._clock().isoformat())
         self._received.append(entry)
         self._by_path[path] += 1
         return entry
@@ -62,7 +62,7 @@ class RequestLog:
         self._received.clear()
         self._by_path.clear()
 
-    def _fitting(self, path: str, isrc: str | None, since: int) -> Iterator[Received]:
+    def _fitting(self, path: str, isrc: str | None, since: int) -> Iterator[LoggedRequest]:
         return (
             entry
             for entry in self._received

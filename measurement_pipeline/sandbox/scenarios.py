@@ -11,7 +11,7 @@ from enum import StrEnum
 from hashlib import blake2b
 
 
-class Role(StrEnum):
+class Scenario(StrEnum):
     """What Songstats has for a recording."""
 
     PLAIN = "plain"
@@ -53,7 +53,7 @@ class Behaviour:
     later: float = 0.01
     no_spotify: float = 0.005
     empty: float = 0.005
-    roles: Mapping[str, Role] = field(default_factory=dict)
+    roles: Mapping[str, Scenario] = field(default_factory=dict)
     """Recordings whose role is fixed, by ISRC."""
     discovered_after: int = 1
 
@@ -101,21 +101,21 @@ class Behaviour:
         """The day whose counts Spotify displays at `now`."""
         return self.last_day or now.date()
 
-    def role(self, isrc: str) -> Role:
+    def role(self, isrc: str) -> Scenario:
         """The role of a recording, fixed or drawn."""
         if isrc in self.roles:
             return self.roles[isrc]
         draw = self.draw(isrc, "role")
         for role, share in (
-            (Role.ABSENT, self.absent),
-            (Role.LATER, self.later),
-            (Role.NO_SPOTIFY, self.no_spotify),
-            (Role.EMPTY, self.empty),
+            (Scenario.ABSENT, self.absent),
+            (Scenario.LATER, self.later),
+            (Scenario.NO_SPOTIFY, self.no_spotify),
+            (Scenario.EMPTY, self.empty),
         ):
             if draw < share:
                 return role
             draw -= share
-        return Role.PLAIN
+        return Scenario.PLAIN
 
     def draw(self, of: str, purpose: str) -> float:
         """A number in [0, 1), the same in any process for the same seed, ISRC (or album, or track) and purpose."""

@@ -16,8 +16,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from measurement_pipeline.sandbox.catalogue import Known
-from measurement_pipeline.sandbox.client import Sandbox
-from measurement_pipeline.sandbox.control_app import Front
+from measurement_pipeline.sandbox.client import SandboxClient
+from measurement_pipeline.sandbox.control_app import ControlApp
 from measurement_pipeline.sandbox.memory import Memory
 from measurement_pipeline.sandbox.scenarios import Behaviour, utc_now
 
@@ -56,7 +56,7 @@ def running(
     port: int = 0,
     clock: Clock = utc_now,
     memory: Path | None = None,
-) -> Iterator[Sandbox]:
+) -> Iterator[SandboxClient]:
     """The doubles in a thread of this process, for as long as the block lasts.
 
     On a free port unless one is named. `memory` is the file in which the vendors keep what they know; None: it ends with the
@@ -68,7 +68,7 @@ def running(
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True)
         thread.start()
         try:
-            with Sandbox(_url(listener), behaviour) as sandbox:
+            with SandboxClient(_url(listener), behaviour) as sandbox:
                 yield sandbox
         finally:
             server.should_exit = True
@@ -86,7 +86,7 @@ class _HttpProtocol(HttpToolsProtocol):
 def _server(
     listener: socket.socket, behaviour: Behaviour, catalogue: Mapping[str, Known], clock: Clock, memory: Memory
 ) -> uvicorn.Server:
-    front = Front(behaviour, catalogue, lambda: _url(listener), clock, memory)
+    front = ControlApp(behaviour, catalogue, lambda: _url(listener), clock, memory)
     return uvicorn.Server(
         uvicorn.Config(
             front,

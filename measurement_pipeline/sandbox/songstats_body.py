@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from functools import lru_cache
 
 from measurement_pipeline.sandbox.catalogue import Known
-from measurement_pipeline.sandbox.scenarios import Behaviour, Role
+from measurement_pipeline.sandbox.scenarios import Behaviour, Scenario
 from measurement_pipeline.sandbox.series import GBUM72501895, history, scaled
 
 OTHER_METRICS = {
@@ -28,7 +28,7 @@ AGGREGATES = (
 def render(
     isrc: str,
     known: Known,
-    role: Role,
+    role: Scenario,
     behaviour: Behaviour,
     *,
     sources: tuple[str, ...],
@@ -48,9 +48,9 @@ def render(
         None if end is None else max(0, (end - first).days + 1),
     )
     stats = []
-    if "spotify" in sources and role is not Role.NO_SPOTIFY:
+    if "spotify" in sources and role is not Scenario.NO_SPOTIFY:
         points = _spotify(isrc, days, counts, behaviour, aggregates=aggregates)
-        stats.append(_entry("spotify", [] if role is Role.EMPTY else points[kept]))
+        stats.append(_entry("spotify", [] if role is Scenario.EMPTY else points[kept]))
     for source in sources:
         height = behaviour.draw(isrc, source)
         if source in OTHER_METRICS and height > 0.1:

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from measurement_pipeline.sandbox.catalogue import Known
 from measurement_pipeline.sandbox.memory import Memory, Table
-from measurement_pipeline.sandbox.scenarios import Behaviour, Role
+from measurement_pipeline.sandbox.scenarios import Behaviour, Scenario
 from measurement_pipeline.sandbox.series import GBUM72501895
 from measurement_pipeline.sandbox.songstats_body import AGGREGATES, OTHER_METRICS, render
 
@@ -112,13 +112,13 @@ class SongstatsDouble:
             return False
         asked = self._asked.count(isrc)
         role = self._role(isrc)
-        if role is Role.LATER:
+        if role is Scenario.LATER:
             return asked > self._behaviour.discovered_after
-        return role is not Role.ABSENT
+        return role is not Scenario.ABSENT
 
-    def _role(self, isrc: str) -> Role:
+    def _role(self, isrc: str) -> Scenario:
         if isrc == GBUM72501895:
-            return Role.PLAIN
+            return Scenario.PLAIN
         return self._catalogue.get(isrc, _UNKNOWN).role or self._behaviour.role(isrc)
 
     def _render(

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from measurement_pipeline.sandbox.albums import Album, AlbumTrack, Discography
+from measurement_pipeline.sandbox.albums import AlbumTrack, Discography, SandboxAlbum
 from measurement_pipeline.sandbox.scenarios import Behaviour
 
 Object = dict[str, object]
@@ -92,7 +92,7 @@ class SpotifyDouble:
         found = self._discography.track(identity)
         return None if found is None else self._described(*found)
 
-    def _described(self, track: AlbumTrack, album: Album) -> Object:
+    def _described(self, track: AlbumTrack, album: SandboxAlbum) -> Object:
         artist = {"id": track.id[::-1], "name": album.artist, "type": "artist"}
         released = self._discography.known(track.isrc).release_date
         bare = self._behaviour.draw(track.id, "isrc") < self._behaviour.tracks_without_isrc

@@ -31,7 +31,7 @@ _NO_JSON = object()
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
-class Outbound:
+class VendorHttpClient:
     """Connections to the host of `base_url`; threads may share them. Raises ValueError for an address that is none."""
 
     def __init__(self, base_url: str, *, transport: httpx.BaseTransport | None = None) -> None:
@@ -45,7 +45,7 @@ class Outbound:
         # A transport alone, without httpx's client, which resolves redirects and keeps cookies even where none is wanted.
         self._transport = transport or httpx.HTTPTransport(verify=tls, limits=limits)
 
-    def ask(
+    def request(
         self,
         method: str,
         url: str,
@@ -128,12 +128,12 @@ def _beginning(body: bytes) -> str:
     return f'begins with "{line[:_LONGEST_EXCERPT]}"' if line else "with an empty body"
 
 
-def may_have_arrived(error: httpx.HTTPError) -> bool:
+def may_have_been_received(error: httpx.HTTPError) -> bool:
     """Whether the vendor may have got the request that ended so."""
     return not isinstance(error, _NOT_SENT)
 
 
-def in_words(error: httpx.HTTPError) -> str:
+def describe_error(error: httpx.HTTPError) -> str:
     """One line on how a request ended; it holds neither address nor headers."""
     text = " ".join(str(error).split())[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

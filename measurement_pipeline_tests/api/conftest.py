@@ -15,10 +15,10 @@ import uvicorn
 from measurement_pipeline import services
 from measurement_pipeline.api import keys
 from measurement_pipeline.api.app import application
-from measurement_pipeline.api.config import FrontDesk
+from measurement_pipeline.api.config import ApiConfig
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.intake.conftest import Desk
@@ -50,9 +50,9 @@ class Front:
     """A running API, and who may speak to it."""
 
     url: str
-    desk: FrontDesk
+    desk: ApiConfig
     table: Desk
-    sandbox: Sandbox
+    sandbox: SandboxClient
     clients: ExitStack
 
     def client(self, account: UUID | None = None, *, card: bool = True) -> Client:
@@ -72,7 +72,7 @@ class Front:
 
 
 @contextmanager
-def listening(desk: FrontDesk) -> Iterator[str]:
+def listening(desk: ApiConfig) -> Iterator[str]:
     """The API over `desk`, on a port of its own, until the block ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(application(desk), log_config=None, access_log=False))
@@ -88,7 +88,7 @@ def listening(desk: FrontDesk) -> Iterator[str]:
 
 
 @pytest.fixture
-def desk_of_api(database_url: str, sandbox: Sandbox) -> FrontDesk:
+def desk_of_api(database_url: str, sandbox: SandboxClient) -> ApiConfig:
     settings = Settings.read(
         {
             "DATABASE_URL": database_url,
@@ -108,7 +108,7 @@ Open = Callable[..., Front]
 
 
 @pytest.fixture
-def open_front(desk_of_api: FrontDesk, sandbox: Sandbox) -> Iterator[Open]:
+def open_front(desk_of_api: ApiConfig, sandbox: SandboxClient) -> Iterator[Open]:
     """Open the API with what the test changes of its desk: `open_front(requests_per_minute=2)`."""
     with ExitStack() as stack:
 

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from measurement_pipeline.api import keys
 from measurement_pipeline.api.auth import EXPECTED, NO_TOKENS, NOT_GOOD
-from measurement_pipeline.api.bearer import BadTokenError, Bearer, KeysAwayError
-from measurement_pipeline.api.config import BearerTerms
+from measurement_pipeline.api.bearer import BearerTokenVerifier, InvalidTokenError, JwksUnavailableError
+from measurement_pipeline.api.config import JwtConfig
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Front, Open
@@ -29,7 +29,7 @@ from measurement_pipeline_tests.faults.waiting import until
 
 ISSUER, AUDIENCE = "https://issuer.example", "measurements"
 SECRET = "a secret of more than thirty-two characters"
-HS = BearerTerms(ISSUER, AUDIENCE, "HS256", secret=SECRET)
+HS = JwtConfig(ISSUER, AUDIENCE, "HS256", secret=SECRET)
 
 
 def get(front: Front, *headers: tuple[str, str]) -> httpx.Response:
@@ -228,7 +228,7 @@ def serving(issuer: Issuer) -> Iterator[str]:
 def test_a_token_signed_with_a_listed_key_is_taken_and_the_list_is_fetched_once(open_front: Open):
     issuer = Issuer()
     with serving(issuer) as url:
-        front = open_front(bearer=BearerTerms(ISSUER, AUDIENCE, "RS256", jwks_url=url))
+        front = open_front(bearer=JwtConfig(ISSUER, AUDIENCE, "RS256", jwks_url=url))
         for kid in ("one", None, "one"):
             good = token(uuid4(), key=issuer.private, algorithm="RS256", kid=kid)
             assert get(front, bearer(good)).status_code == 200
@@ -246,7 +246,7 @@ def test_a_token_signed_with_a_listed_key_is_taken_and_the_list_is_fetched_once(
 def test_a_public_key_is_not_taken_for_a_shared_secret(open_front: Open):
     issuer = Issuer()
     with serving(issuer) as url:
-        front = open_front(bearer=BearerTerms(ISSUER, AUDIENCE, "RS256", jwks_url=url))
+        front = open_front(bearer=JwtConfig(ISSUER, AUDIENCE, "RS256", jwks_url=url))
         listed = json.loads(issuer.answer() or b"")["keys"][0]
         forged = jwt.encode(
             claims(uuid4()), base64.urlsafe_b64decode(listed["n"] + "=="), "HS256", headers={"kid": "one"}
@@ -258,7 +258,7 @@ def test_an_issuer_whose_keys_cannot_be_had_is_neither_a_yes_nor_a_no(open_front
     issuer = Issuer()
     issuer.listed = None
     with serving(issuer) as url:
-        front = open_front(bearer=BearerTerms(ISSUER, AUDIENCE, "RS256", jwks_url=url))
+        front = open_front(bearer=JwtConfig(ISSUER, AUDIENCE, "RS256", jwks_url=url))
         good = bearer(token(uuid4(), key=issuer.private, algorithm="RS256", kid="one"))
         for _ in range(3):
             answer = get(front, good)
@@ -286,9 +286,9 @@ class Away:
         self.may_answer.wait(120)
         return httpx.Response(503) if self.is_away else httpx.Response(200, json={"keys": self.keys})
 
-    def bearer(self, algorithm: str = "RS256") -> Bearer:
-        terms = BearerTerms(ISSUER, AUDIENCE, algorithm, jwks_url="https://issuer.example/jwks.json")
-        return Bearer(terms, transport=httpx.MockTransport(self.answer), now=lambda: self.clock)
+    def bearer(self, algorithm: str = "RS256") -> BearerTokenVerifier:
+        terms = JwtConfig(ISSUER, AUDIENCE, algorithm, jwks_url="https://issuer.example/jwks.json")
+        return BearerTokenVerifier(terms, transport=httpx.MockTransport(self.answer), now=lambda: self.clock)
 
 
 @pytest.mark.parametrize("algorithm", ["RS512", "PS256"])
@@ -297,9 +297,9 @@ def test_a_list_that_does_not_say_how_its_keys_sign_is_read_for_the_one_algorith
     account = uuid4()
     bearer = Away(listed(private, kid="one", use="sig"), listed(private, kid="two", use="enc")).bearer(algorithm)
     assert bearer.account(token(account, key=private, algorithm=algorithm, kid="one")) == account
-    with pytest.raises(BadTokenError):
+    with pytest.raises(InvalidTokenError):
         bearer.account(token(account, key=private, algorithm="RS256", kid="one"))
-    with pytest.raises(BadTokenError):
+    with pytest.raises(InvalidTokenError):
         bearer.account(token(account, key=private, algorithm=algorithm, kid="two"))
 
 
@@ -312,11 +312,11 @@ def test_an_issuer_that_is_away_shuts_out_nobody_whose_key_is_known_for_a_day():
     issuer.is_away = True
     for issuer.clock in (601.0, 602.0, 610.0):
         assert bearer.account(known) == account
-        with pytest.raises(KeysAwayError):
+        with pytest.raises(JwksUnavailableError):
             bearer.account(unknown)  # the list may name it by now: neither a yes nor a no
     assert issuer.asked == 2, "a look that failed is a look"
     issuer.clock = 24 * 3600.0 + 1
-    with pytest.raises(KeysAwayError):
+    with pytest.raises(JwksUnavailableError):
         bearer.account(known)
     issuer.is_away = False
     issuer.clock += 3
@@ -330,7 +330,7 @@ def test_a_key_that_its_issuer_lists_no_more_is_refused_once_the_list_is_read_ag
     known = token(account, key=private, algorithm="RS256", kid="one")
     assert bearer.account(known) == account
     issuer.keys, issuer.clock = (), 601.0
-    with pytest.raises(BadTokenError):
+    with pytest.raises(InvalidTokenError):
         bearer.account(known)
 
 
@@ -354,12 +354,12 @@ def test_ids_that_nobody_knows_hold_no_thread_while_the_issuer_is_slow():
         first = threads.submit(bearer.account, forged)
         until(lambda: issuer.asked == 2, what="the list to be asked for")
         try:
-            with pytest.raises(KeysAwayError):
+            with pytest.raises(JwksUnavailableError):
                 bearer.account(forged)
             assert not first.done()
         finally:
             issuer.may_answer.set()
-        assert isinstance(first.exception(20), BadTokenError)
+        assert isinstance(first.exception(20), InvalidTokenError)
 
 
 def test_nobody_whose_key_is_known_waits_while_another_looks_at_the_list():

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from measurement_pipeline.intake.process import ask_about_payment, open_round, take_in
+from measurement_pipeline.intake.process import ask_about_payment, load_batch, process_batch
 from measurement_pipeline_tests.api.conftest import JOBS, Front
 from measurement_pipeline_tests.intake.conftest import isrcs
 
@@ -76,9 +76,9 @@ def meant(scope: object, names: dict[str, str]) -> object:
 
 def on_the_table(front: Front, account: UUID, source: Any, scope: object) -> dict[str, Any]:
     job = front.table.ask(scope, account=account, source=source)
-    opened = open_round(front.desk.database_url)
+    opened = load_batch(front.desk.database_url)
     decisions = ask_about_payment(opened, front.desk.decide)
-    take_in(front.desk.database_url, opened, decisions, run="sensor", cap_usd=front.desk.cap_usd)
+    process_batch(front.desk.database_url, opened, decisions, run="sensor", cap_usd=front.desk.cap_usd)
     (row,) = front.table.sql(
         "select job.*, made.album_count from measurement_jobs as job"
         " left join playcount_snapshots as made on made.id = job.snapshot where job.id = %s",

@@ -20,8 +20,8 @@ from measurement_pipeline.domain.measurement_job import (
     TOO_LARGE,
     UNKNOWN_CATALOG,
 )
-from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.intake.process import ask_about_payment, open_round, take_in
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
+from measurement_pipeline.intake.process import ask_about_payment, load_batch, process_batch
 from measurement_pipeline.postgres import conninfo, measurement_jobs, snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Front, Open
@@ -92,8 +92,8 @@ def test_without_a_card_nothing_is_enqueued_and_the_request_goes_on_by_itself_on
     assert said["checkoutUrl"].startswith("http")
     assert front.table.queue() == {}
     front.sandbox.card(str(client.account))
-    opened = open_round(front.desk.database_url, unpaid=True)
-    take_in(front.desk.database_url, opened, ask_about_payment(opened, front.desk.decide), run="sweep")
+    opened = load_batch(front.desk.database_url, unpaid=True)
+    process_batch(front.desk.database_url, opened, ask_about_payment(opened, front.desk.decide), run="sweep")
     assert client.get(f"{JOBS}/{said['id']}").json()["state"] == "accepted"
 
 
@@ -120,7 +120,7 @@ def test_a_capture_that_no_month_allows_says_so(open_front: Open):
 
 def test_where_stripe_gives_no_answer_nothing_was_asked_for(open_front: Open):
     front = open_front(
-        decide=lambda _: Decision(Verdict.UNKNOWN, "Stripe could not be reached.", retry_after_seconds=7.2)
+        decide=lambda _: Decision(PaymentVerdict.UNKNOWN, "Stripe could not be reached.", retry_after_seconds=7.2)
     )
     answer = front.client().ask({"isrcs": isrcs(1)}, key="a")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "8")
@@ -230,8 +230,8 @@ def test_a_key_that_was_answered_402_is_answered_202_once_the_card_is_there(fron
     client = front.client(card=False)
     assert client.ask({"isrcs": isrcs(1)}, key="k").status_code == 402
     front.sandbox.card(str(client.account))
-    opened = open_round(front.desk.database_url, unpaid=True)
-    take_in(front.desk.database_url, opened, ask_about_payment(opened, front.desk.decide), run="sweep")
+    opened = load_batch(front.desk.database_url, unpaid=True)
+    process_batch(front.desk.database_url, opened, ask_about_payment(opened, front.desk.decide), run="sweep")
     answer = client.ask({"isrcs": isrcs(1)}, key="k")
     assert (answer.status_code, answer.json()["state"], answer.json()["enqueued"]) == (202, "accepted", 1)
 
@@ -336,18 +336,18 @@ def test_where_stripe_is_slow_the_request_is_left_to_the_sensors_run_and_taken_i
 
     def decide(_account: UUID) -> Decision:
         answered.wait(120)
-        return Decision(Verdict.ALLOWED, "a card")
+        return Decision(PaymentVerdict.ALLOWED, "a card")
 
     front = open_front(decide=decide, answer_within_seconds=0.3)
     try:
         answer = front.client().ask({"isrcs": isrcs(2)})
         said = answer.json()
         assert (answer.status_code, said["state"], said["enqueued"], said["skipped"]) == (202, "queued", None, None)
-        opened = open_round(front.desk.database_url)
-        take_in(
+        opened = load_batch(front.desk.database_url)
+        process_batch(
             front.desk.database_url,
             opened,
-            ask_about_payment(opened, lambda _: Decision(Verdict.ALLOWED, "a card")),
+            ask_about_payment(opened, lambda _: Decision(PaymentVerdict.ALLOWED, "a card")),
             run="sensor",
         )
     finally:
@@ -375,7 +375,7 @@ def test_nobody_is_asked_about_for_a_client_that_waits_no_more(open_front: Open)
     def decide(account: UUID) -> Decision:
         asked.append(account)
         answered.wait(120)
-        return Decision(Verdict.ALLOWED, "a card")
+        return Decision(PaymentVerdict.ALLOWED, "a card")
 
     front = open_front(decide=decide, answer_within_seconds=1.0)
     clients = [front.client() for _ in range(20)]
@@ -410,8 +410,8 @@ def test_the_sensors_run_and_the_api_at_once_take_a_request_in_once(front: Front
 
     def sensor() -> None:
         while not stop.is_set():
-            opened = open_round(front.desk.database_url)
-            take_in(front.desk.database_url, opened, ask_about_payment(opened, front.desk.decide), run="sensor")
+            opened = load_batch(front.desk.database_url)
+            process_batch(front.desk.database_url, opened, ask_about_payment(opened, front.desk.decide), run="sensor")
 
     with ThreadPoolExecutor(12) as threads:
         run = threads.submit(sensor)

@@ -11,9 +11,9 @@ import pytest
 
 from measurement_pipeline.api.errors import DATABASE_AWAY, TOO_LONG
 from measurement_pipeline.api.jobs import AT_WORK
-from measurement_pipeline.api.limits import Allowance
+from measurement_pipeline.api.limits import RateLimiter
 from measurement_pipeline.domain.measurement_job import MAX_REQUEST_BYTES
-from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Front, Open, listening
 from measurement_pipeline_tests.intake.conftest import isrcs
@@ -35,7 +35,7 @@ def test_each_account_has_its_own_allowance_and_is_told_when_it_has_more(open_fr
 
 def test_an_allowance_fills_steadily_and_no_further_than_a_minute():
     clock = [0.0]
-    allowance = Allowance(60, now=lambda: clock[0])
+    allowance = RateLimiter(60, now=lambda: clock[0])
     account = uuid4()
     assert [allowance.take(account) for _ in range(60)] == [None] * 60
     assert allowance.take(account) == 1.0
@@ -195,7 +195,7 @@ def test_it_finishes_what_it_accepted_before_it_ends(front: Front):
     def decide(_account: object) -> Decision:
         begun.set()
         go_on.wait(120)
-        return Decision(Verdict.ALLOWED, "a card")
+        return Decision(PaymentVerdict.ALLOWED, "a card")
 
     key = front.client(account).key
     with ThreadPoolExecutor(1) as threads:

@@ -17,7 +17,7 @@ import pytest
 
 from measurement_pipeline.api.errors import TOO_LONG
 from measurement_pipeline.api.reads import NO_PERIOD
-from measurement_pipeline.api.totals import KeptTotals
+from measurement_pipeline.api.totals import TotalsCache
 from measurement_pipeline.postgres import reads, snapshots, views
 from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable, connect
 from measurement_pipeline.postgres.sql import statements
@@ -188,7 +188,7 @@ def test_a_catalogue_is_paged_and_its_totals_are_of_the_whole_of_it(front: Front
 
 def test_totals_are_added_up_once_a_minute_however_many_ask():
     clock, added = [0.0], []
-    kept = KeptTotals(10.0, now=lambda: clock[0])
+    kept = TotalsCache(10.0, now=lambda: clock[0])
     account, catalog = uuid4(), uuid4()
 
     def add_up() -> dict[str, Any]:
@@ -205,7 +205,7 @@ def test_totals_are_added_up_once_a_minute_however_many_ask():
 
 
 def test_those_that_wait_for_totals_get_its_error_and_the_next_one_tries_anew():
-    kept, go_on, tried = KeptTotals(10.0), threading.Event(), []
+    kept, go_on, tried = TotalsCache(10.0), threading.Event(), []
     account, catalog = uuid4(), uuid4()
 
     def add_up() -> dict[str, Any]:
@@ -222,7 +222,7 @@ def test_those_that_wait_for_totals_get_its_error_and_the_next_one_tries_anew():
 
 def test_totals_are_not_added_up_for_those_who_wait_no_more_nor_twice_at_once():
     clock, go_on = [0.0], threading.Event()
-    kept = KeptTotals(10.0, now=lambda: clock[0])
+    kept = TotalsCache(10.0, now=lambda: clock[0])
 
     def slowly() -> dict[str, Any]:
         assert go_on.wait(120)

@@ -7,7 +7,7 @@ import pytest
 
 from measurement_pipeline.backfill import vendor_probe, vendor_status
 from measurement_pipeline.postgres import songstats_ledger
-from measurement_pipeline.postgres.database import Line
+from measurement_pipeline.postgres.database import ReconnectingConnection
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY, STATUS
 from measurement_pipeline_tests.faults.reckoning import nothing_breaks
 from measurement_pipeline_tests.workbench import Workbench, isrcs
@@ -153,7 +153,7 @@ def test_the_share_is_read_from_the_ledger_by_the_next_run(bench: Workbench):
     bench.cover(songs)
 
     async def causes() -> list[tuple[str, str]]:
-        line = Line(bench.database_url, patience_seconds=60.0)
+        line = ReconnectingConnection(bench.database_url, patience_seconds=60.0)
         try:
             return await line.persist(songstats_ledger.recent_causes)
         finally:

@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from measurement_pipeline.backfill.results import Kind
-from measurement_pipeline.backfill.run import Means
-from measurement_pipeline.domain.payment import Verdict
+from measurement_pipeline.backfill.results import ResultKind
+from measurement_pipeline.backfill.run import BackfillDependencies
+from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
 from measurement_pipeline_tests.faults.waiting import until
@@ -38,7 +38,7 @@ def test_a_due_recording_is_bought_once_and_stored(bench: Workbench):
     (song,) = songs = isrcs(1)
     job = bench.ask_for(songs)
     _, told = bench.cover(songs)
-    assert [(r.song, r.kind, r.hit) for r in told] == [(song, Kind.SETTLED, True)]
+    assert [(r.song, r.kind, r.hit) for r in told] == [(song, ResultKind.SETTLED, True)]
     assert bench.row(song)["outcome"] == "stored"
     assert bench.sandbox.hits() == 1
     points = bench.sql("select count(*) n from song_measurements where metric = 'platform_displayed_play_count'")[0][
@@ -71,10 +71,10 @@ def test_two_hundred_recordings_cost_two_hundred_hits_and_a_second_run_none(benc
     songs = isrcs(200)
     bench.ask_for(songs)
     coverage, told = bench.cover(songs)
-    assert coverage.summary.total(Kind.SETTLED) == 200
+    assert coverage.summary.total(ResultKind.SETTLED) == 200
     assert {len(bench.sandbox.requests(HISTORY, isrc=song)) for song in songs[:5]} == {1}
     again, told = bench.cover(songs, run="run-2")
-    assert {r.kind for r in told} == {Kind.ALREADY_STORED}
+    assert {r.kind for r in told} == {ResultKind.ALREADY_STORED}
     assert len(told) == 200
     assert again.summary.calls == 0
     assert bench.sandbox.hits() == 200
@@ -114,7 +114,9 @@ def test_each_answer_has_its_outcome(bench: Workbench, answer: str):
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, **fault)
     if answer == "no answer in time":
-        bench.means = Means(songstats_client(bench.sandbox, timeout_seconds=0.3), bench.means.check_payment)
+        bench.means = BackfillDependencies(
+            songstats_client(bench.sandbox, timeout_seconds=0.3), bench.means.check_payment
+        )
     bench.cover(songs)
     row = bench.row(song)
     assert row["outcome"] == outcome
@@ -251,27 +253,28 @@ def test_a_card_that_is_gone_spends_nothing(bench: Workbench):
 
 
 @pytest.mark.parametrize(
-    ("answer", "hits", "waits"), [(Verdict.ALLOWED, 2, False), (Verdict.DENIED, 0, False), (Verdict.UNKNOWN, 0, True)]
+    ("answer", "hits", "waits"),
+    [(PaymentVerdict.ALLOWED, 2, False), (PaymentVerdict.DENIED, 0, False), (PaymentVerdict.UNKNOWN, 0, True)],
 )
 def test_a_decision_older_than_ten_minutes_is_asked_for_again_before_a_hit(
-    bench: Workbench, answer: Verdict, hits: int, waits: bool
+    bench: Workbench, answer: PaymentVerdict, hits: int, waits: bool
 ):
     songs = isrcs(2)
     bench.ask_for(songs)
     bench.sql("update payment_decisions set checked_at = now() - interval '11 minutes'")
 
-    def check(account: Any) -> Verdict:
-        if answer is Verdict.ALLOWED:
+    def check(account: Any) -> PaymentVerdict:
+        if answer is PaymentVerdict.ALLOWED:
             bench.allow(account)
-        if answer is Verdict.DENIED:
+        if answer is PaymentVerdict.DENIED:
             bench.deny(account)
         return answer
 
-    _, told = bench.cover(songs, means=Means(bench.means.new_client, check))
+    _, told = bench.cover(songs, means=BackfillDependencies(bench.means.new_client, check))
     assert bench.sandbox.hits() == hits
     assert all((bench.row(song)["not_before"] is not None) == waits for song in songs)
     if not hits:
-        assert {r.kind for r in told} == {Kind.DEFERRED}
+        assert {r.kind for r in told} == {ResultKind.DEFERRED}
 
 
 def test_a_recording_whose_request_is_withdrawn_under_way_is_not_said_to_lack_a_card(bench: Workbench):
@@ -279,12 +282,12 @@ def test_a_recording_whose_request_is_withdrawn_under_way_is_not_said_to_lack_a_
     job = bench.ask_for(songs)
     bench.sql("update payment_decisions set checked_at = now() - interval '11 minutes'")
 
-    def withdraw(account: Any) -> Verdict:
+    def withdraw(account: Any) -> PaymentVerdict:
         with connect(bench.database_url) as connection:
             measurement_jobs.withdraw(connection, job, account=account)
-        return Verdict.ALLOWED
+        return PaymentVerdict.ALLOWED
 
-    bench.cover(songs, means=Means(bench.means.new_client, withdraw))
+    bench.cover(songs, means=BackfillDependencies(bench.means.new_client, withdraw))
     assert bench.sandbox.hits() == 0
     row = bench.row(song)
     assert (row["status"], row["last_error"]) == ("pending", "nobody with a card on file wants it")
@@ -304,7 +307,7 @@ def test_a_response_that_was_kept_but_never_read_is_read_without_a_hit(bench: Wo
     )
     _, told = bench.cover(songs, run="run-2")
     assert bench.sandbox.hits() == 1
-    assert [(r.kind, r.hit) for r in told] == [(Kind.SETTLED, False)]
+    assert [(r.kind, r.hit) for r in told] == [(ResultKind.SETTLED, False)]
     assert bench.sql("select count(*) n from song_measurements")[0]["n"] > 0
 
 
@@ -315,7 +318,7 @@ def test_measurements_without_a_settled_row_are_owned_and_cost_nothing(bench: Wo
     bench.sql("update songstats_backfill_queue set status = 'pending', outcome = null")
     bench.sql("update measurement_jobs set state = 'accepted'")
     _, told = bench.cover(songs, run="run-2")
-    assert (told[0].kind, bench.row(song)["outcome"]) == (Kind.ALREADY_STORED, "stored")
+    assert (told[0].kind, bench.row(song)["outcome"]) == (ResultKind.ALREADY_STORED, "stored")
     assert bench.sandbox.hits() == 1
 
 
@@ -435,9 +438,9 @@ def test_stopping_lets_what_is_in_the_air_come_down_and_releases_the_rest(bench:
     songs = isrcs(50)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, delay=0.3)
-    from measurement_pipeline.backfill.run import Coverage
+    from measurement_pipeline.backfill.run import BackfillRun
 
-    coverage = Coverage(songs, run="run-1", operator=False, terms=bench.terms, means=bench.means)
+    coverage = BackfillRun(songs, run="run-1", operator=False, terms=bench.terms, means=bench.means)
     told = []
     for recording in coverage:
         told.append(recording)
@@ -455,7 +458,7 @@ def test_an_operator_takes_up_failed_rows_and_it_is_recorded(bench: Workbench):
     bench.cover(songs)
     assert bench.sandbox.hits() == 0, "a planned run leaves failed rows alone"
     _, told = bench.cover(songs, run="run-2", operator=True)
-    assert [r.kind for r in told] == [Kind.SETTLED]
+    assert [r.kind for r in told] == [ResultKind.SETTLED]
     (act,) = bench.sql("select actor, act, detail from operator_acts")
     assert (act["actor"], act["detail"]["songs"]) == ("run run-2", [song])
 
@@ -480,7 +483,7 @@ def test_an_absent_recording_is_bought_for_the_operators_account_or_refused_clea
 
     bench.allow(OPERATORS)
     _, told = bench.cover([known], run="run-2", operator=True)
-    assert [(r.kind, r.account) for r in told] == [(Kind.SETTLED, OPERATORS)]
+    assert [(r.kind, r.account) for r in told] == [(ResultKind.SETTLED, OPERATORS)]
     homeless = replace(bench.terms, rules=replace(bench.terms.rules, operators_account=None))
     coverage, _ = bench.cover([unknown], run="run-3", operator=True, terms=homeless)
     assert "BACKFILL_ACCOUNT_ID" in coverage.summary.undone[unknown]
@@ -526,7 +529,7 @@ def test_connections_that_are_terminated_under_way_lose_and_repeat_nothing(bench
 def test_a_vendor_that_cannot_be_reached_costs_no_hit_and_pauses_the_deployment(bench: Workbench):
     songs = isrcs(40)
     bench.ask_for(songs)
-    nobody = Means(
+    nobody = BackfillDependencies(
         songstats_client(bench.sandbox, base_url="http://127.0.0.1:9"),
         bench.means.check_payment,
     )
@@ -557,7 +560,7 @@ def test_a_429_does_not_give_back_an_attempt_that_came_to_something_before_it(be
     bench.sandbox.faults(HISTORY, status=429, count=1)
     means = bench.means
     if "hang" in first:
-        means = Means(songstats_client(bench.sandbox, timeout_seconds=1.0), bench.means.check_payment)
+        means = BackfillDependencies(songstats_client(bench.sandbox, timeout_seconds=1.0), bench.means.check_payment)
     bench.cover(songs, retry_soon_seconds=0.0, means=means)
     bench.cover(songs, again=True)
     assert [hit["reason"] for hit in bench.ledger()][1:] == ["throttled"]
@@ -620,11 +623,11 @@ def test_an_error_of_our_own_ends_the_run_only_after_what_is_in_the_air_was_kept
     bench.sql("update payment_decisions set checked_at = now() - interval '11 minutes' where account = %s", other)
     bench.sandbox.faults(HISTORY, delay=0.5)
 
-    def broken(_account: Any) -> Verdict:
+    def broken(_account: Any) -> PaymentVerdict:
         raise RuntimeError("a defect")
 
     with pytest.raises(RuntimeError, match="a defect"):
-        bench.cover([*paid, *stale], means=Means(bench.means.new_client, broken))
+        bench.cover([*paid, *stale], means=BackfillDependencies(bench.means.new_client, broken))
     assert bench.sandbox.hits() == len(bench.sql("select 1 from songstats_responses")) == 4
     assert "crashed: unknown" not in {h["reason"] for h in bench.ledger()}
     bench.sandbox.clear_faults()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from measurement_pipeline.backfill.reclaim import sweep
+from measurement_pipeline.backfill.reclaim import reclaim
 from measurement_pipeline.backfill.reconcile import reconcile
 from measurement_pipeline.domain.spend import by_cause
 from measurement_pipeline.postgres import songstats_ledger, spend
@@ -142,7 +142,7 @@ def test_a_vendor_that_is_away_changes_nothing_and_fails_no_sweep(lost: Workbenc
     found = reconcile(lost.terms, lost.means, now=NOW)
     assert (found.returned, found.kept) == (0, 5)
     assert found.why.startswith("unknown: Songstats gave no count (")
-    swept = sweep(lost.terms, lost.means)
+    swept = reclaim(lost.terms, lost.means)
     assert swept.returned == 0
     assert hits(lost) == 9
 

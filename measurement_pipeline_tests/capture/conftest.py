@@ -8,14 +8,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.capture.config import Captures, Means, Terms
-from measurement_pipeline.capture.run import Ended, Launch, make_capture
+from measurement_pipeline.capture.config import CaptureConfig, CaptureDependencies, CaptureServices
+from measurement_pipeline.capture.run import CaptureOutcome, Launch, make_capture
 from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
-from measurement_pipeline.sandbox import Sandbox, running
+from measurement_pipeline.postgres.snapshots import CaptureSpec, CaptureTicket, OverCap
+from measurement_pipeline.sandbox import SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id, track_id
 from measurement_pipeline.sandbox.catalogue import Known
 from measurement_pipeline.vendors.apify.client import ApifyActor
@@ -45,8 +45,8 @@ class Studio:
     """What a test of captures works with."""
 
     database_url: str
-    sandbox: Sandbox
-    captures: Captures
+    sandbox: SandboxClient
+    captures: CaptureServices
     account: UUID = field(default_factory=uuid4)
 
     def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
@@ -83,18 +83,18 @@ class Studio:
         account: UUID | None = None,
         cap: str = "25",
         schedule: Schedule = Schedule.ONCE,
-    ) -> Opened | OverCap:
-        wanted = Wanted(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
+    ) -> CaptureTicket | OverCap:
+        wanted = CaptureSpec(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
         with connect(self.database_url) as connection, connection.transaction():
             return snapshots.open_capture(connection, wanted, cap_usd=Decimal(cap))
 
     def asked(self, album_ids: Sequence[str], **options: Any) -> UUID:
         """A capture that the month allows."""
         opened = self.ask(album_ids, **options)
-        assert isinstance(opened, Opened)
+        assert isinstance(opened, CaptureTicket)
         return opened.snapshot
 
-    def make(self, snapshot: UUID, *, run: str = "run-1", operator: bool = False, **options: Any) -> Ended:
+    def make(self, snapshot: UUID, *, run: str = "run-1", operator: bool = False, **options: Any) -> CaptureOutcome:
         """One run over a capture: the sensor's, an operator's, or what `launch` says."""
         captures = options.pop("captures", self.captures)
         launch = options.pop("launch", Launch.OPERATORS if operator else Launch.PLANNED)
@@ -144,32 +144,32 @@ class Studio:
             until(lambda: actor.find(albums, since=self.shown(snapshot)["created_at"]) is not None)
         self.time_passes()
 
-    def with_terms(self, **terms: Any) -> Captures:
+    def with_terms(self, **terms: Any) -> CaptureServices:
         return replace(self.captures, terms=replace(self.captures.terms, **terms))
 
-    def with_vendor_timeout(self, seconds: float) -> Captures:
+    def with_vendor_timeout(self, seconds: float) -> CaptureServices:
         """Captures that wait so many seconds for each of Apify's answers."""
         url, token = self.sandbox.apify_url, self.sandbox.apify_token
         means = replace(self.captures.means, new_actor=lambda: ApifyActor(token, base_url=url, timeout_seconds=seconds))
         return replace(self.captures, means=means)
 
-    def without_spotify(self) -> Captures:
+    def without_spotify(self) -> CaptureServices:
         return replace(self.captures, means=replace(self.captures.means, new_spotify=None))
 
 
-def studio_of(database_url: str, sandbox: Sandbox) -> Studio:
-    terms = Terms(
+def studio_of(database_url: str, sandbox: SandboxClient) -> Studio:
+    terms = CaptureConfig(
         database_url=database_url,
         cap_usd=Decimal(25),
         claim_timeout_seconds=60.0,
         max_attempts=5,
-        beat_seconds=0.2,
+        heartbeat_seconds=0.2,
         poll_seconds=1.0,
         patience_seconds=120.0,
         start_seconds=2.0,
         settling_seconds=0.3,
     )
-    means = Means(
+    means = CaptureDependencies(
         new_actor=lambda: ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60.0),
         new_spotify=lambda: SpotifyClient(
             sandbox.spotify_client_id,
@@ -180,11 +180,11 @@ def studio_of(database_url: str, sandbox: Sandbox) -> Studio:
             sleep=lambda _seconds: None,
         ),
     )
-    return Studio(database_url, sandbox, Captures(terms, means))
+    return Studio(database_url, sandbox, CaptureServices(terms, means))
 
 
 @pytest.fixture
-def studio(database_url: str, sandbox: Sandbox) -> Studio:
+def studio(database_url: str, sandbox: SandboxClient) -> Studio:
     return studio_of(database_url, sandbox)
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from measurement_pipeline.capture.outcome import Kind
+from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.retry_mapping import map_again
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
 from measurement_pipeline.health import incidents
@@ -24,7 +24,7 @@ def test_a_capture_measures_what_is_displayed_and_says_what_it_came_to(studio: S
     one, two = studio.release({"One": dict(zip(isrcs(3), (10, 20, 30), strict=True)), "Two": {isrcs(4)[3]: 40}})
     snapshot = studio.asked([one, two])
     ended = studio.make(snapshot)
-    assert (ended.kind, ended.reason) == (Kind.DONE, None)
+    assert (ended.kind, ended.reason) == (CaptureResultKind.DONE, None)
     assert studio.counts() == dict(zip(isrcs(4), (10, 20, 30, 40), strict=True))
     shown = studio.shown(snapshot)
     assert (shown["state"], shown["tracks"], shown["recordings"], shown["unmapped"]) == ("done", 4, 4, 0)
@@ -146,7 +146,7 @@ def test_an_album_that_does_not_say_which_it_is_is_told_by_its_tracks(awkward: S
 @pytest.mark.parametrize("awkward", [replace(PLAIN, actor_seconds=1.0, dataset_lag=1.5)], indirect=True)
 def test_the_actor_is_waited_for_and_so_are_its_last_items(awkward: Studio):
     snapshot = awkward.asked(awkward.release({"One": {isrcs(1)[0]: 10}}))
-    assert awkward.make(snapshot).kind is Kind.DONE
+    assert awkward.make(snapshot).kind is CaptureResultKind.DONE
     assert awkward.paid() == {"runs": 1, "albums": 1}
 
 
@@ -155,13 +155,13 @@ def test_an_actor_that_takes_long_is_left_at_it_and_waited_for_by_a_later_run(aw
     snapshot = awkward.asked(awkward.release({"One": {isrcs(1)[0]: 10}}))
     short = awkward.with_terms(patience_seconds=0.5, poll_seconds=0.1)
     ended = awkward.make(snapshot, captures=short)
-    assert ended.kind is Kind.PUT_OFF
+    assert ended.kind is CaptureResultKind.PUT_OFF
     assert "still at work on 1 of 1 parts" in str(ended.reason)
     shown = awkward.shown(snapshot)
     assert (shown["state"], shown["claimed_by"], shown["attempts"]) == ("running", None, 0)
     assert shown["not_before"] is not None, "others have the slot meanwhile"
     awkward.time_passes()
-    assert awkward.make(snapshot, run="run-2", captures=short).kind is Kind.PUT_OFF
+    assert awkward.make(snapshot, run="run-2", captures=short).kind is CaptureResultKind.PUT_OFF
     assert awkward.paid()["runs"] == 1
     awkward.nothing_breaks()
 
@@ -183,7 +183,7 @@ def test_an_actor_that_fails_fails_the_capture_in_its_own_words_and_nothing_is_h
     studio.sandbox.actor(ends, "the page looks different today")
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     ended = studio.make(snapshot, last_try=False)
-    assert ended.kind is Kind.FAILED
+    assert ended.kind is CaptureResultKind.FAILED
     assert f"ended as {ends}: the page looks different today" in str(ended.reason)
     assert studio.shown(snapshot)["error"] == ended.reason
     assert studio.counts() == {}
@@ -199,12 +199,12 @@ def test_of_parts_that_fail_what_was_captured_stays_and_the_rest_is_tried_again_
     studio.sandbox.actor("FAILED", "blocked", count=1)
     studio.sandbox.actor("SUCCEEDED")
     first = studio.make(snapshot, last_try=False)
-    assert first.kind is Kind.TRY_AGAIN
+    assert first.kind is CaptureResultKind.TRY_AGAIN
     assert "blocked" in str(first.reason)
     measured = len(studio.counts())
     assert 0 < measured < len(songs)
     ended = studio.make(snapshot, retry_number=1)
-    assert (ended.kind, ended.reason) == (Kind.DONE, None)
+    assert (ended.kind, ended.reason) == (CaptureResultKind.DONE, None)
     assert len(studio.counts()) == len(songs)
     assert studio.paid()["runs"] == 3
     studio.nothing_breaks()
@@ -215,10 +215,10 @@ def test_a_part_that_keeps_failing_is_said_and_the_capture_is_done_without_it(st
     snapshot = studio.asked(studio.release({f"Album {n}": {song: 5} for n, song in enumerate(songs)}))
     studio.sandbox.actor("FAILED", "blocked", count=1)
     for retry_number in range(3):
-        assert studio.make(snapshot, retry_number=retry_number, last_try=False).kind is Kind.TRY_AGAIN
+        assert studio.make(snapshot, retry_number=retry_number, last_try=False).kind is CaptureResultKind.TRY_AGAIN
         studio.sandbox.actor("FAILED", "blocked")
     ended = studio.make(snapshot, retry_number=3)
-    assert ended.kind is Kind.DONE_IN_PART
+    assert ended.kind is CaptureResultKind.DONE_IN_PART
     assert "of 101 albums could not be captured: run " in str(ended.reason)
     assert "ended as FAILED: blocked" in str(ended.reason)
     assert studio.shown(snapshot)["error"] == ended.reason
@@ -245,7 +245,7 @@ def test_a_run_that_died_after_the_start_is_followed_by_one_that_waits_for_the_s
             " values (%s, 0, %s, 0.003, 'dead', %s, 'READY')",
             (snapshot, [one], started.id),
         )
-    assert studio.make(snapshot).kind is Kind.DONE
+    assert studio.make(snapshot).kind is CaptureResultKind.DONE
     assert studio.paid()["runs"] == 1
     assert studio.counts() == {isrcs(1)[0]: 10}
     studio.nothing_breaks()
@@ -264,7 +264,7 @@ def test_a_run_that_died_between_the_start_and_its_id_is_followed_by_one_that_fi
         snapshot,
         [one],
     )
-    assert studio.make(snapshot).kind is Kind.DONE
+    assert studio.make(snapshot).kind is CaptureResultKind.DONE
     assert [row["actor_run"] for row in studio.bought(snapshot)] == [started.id]
     assert studio.paid()["runs"] == 1
     studio.nothing_breaks()
@@ -275,8 +275,8 @@ def test_a_start_whose_answer_is_lost_is_looked_for_and_not_paid_again(studio: S
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.sandbox.faults(STARTS, method="POST", count=1, **fault)
     captures = studio.with_vendor_timeout(1.0) if "hang" in fault else studio.captures
-    assert studio.make(snapshot, captures=captures, last_try=False).kind is Kind.TRY_AGAIN
-    assert studio.make(snapshot, retry_number=1).kind is Kind.DONE
+    assert studio.make(snapshot, captures=captures, last_try=False).kind is CaptureResultKind.TRY_AGAIN
+    assert studio.make(snapshot, retry_number=1).kind is CaptureResultKind.DONE
     assert studio.paid()["runs"] == 1
     studio.nothing_breaks()
 
@@ -285,13 +285,13 @@ def test_a_start_that_never_arrived_is_only_made_again_once_apify_would_list_it(
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.sandbox.faults(STARTS, method="POST", count=1, status=503)
     ended = studio.make(snapshot, last_try=False)
-    assert ended.kind is Kind.TRY_AGAIN
+    assert ended.kind is CaptureResultKind.TRY_AGAIN
     (lost,) = studio.bought(snapshot)
     assert lost["status"] is None, "a 503 does not say whether it was started"
-    assert studio.make(snapshot, retry_number=1).kind is Kind.PUT_OFF
+    assert studio.make(snapshot, retry_number=1).kind is CaptureResultKind.PUT_OFF
     studio.sql("update apify_runs set intended_at = intended_at - interval '2 minutes'")
     studio.time_passes()
-    assert studio.make(snapshot, retry_number=2).kind is Kind.DONE
+    assert studio.make(snapshot, retry_number=2).kind is CaptureResultKind.DONE
     assert studio.paid()["runs"] == 1
     assert [row["status"] for row in studio.bought(snapshot)] == ["NOT-STARTED", "SUCCEEDED"]
     studio.nothing_breaks()
@@ -309,7 +309,7 @@ def test_another_captures_run_for_the_same_albums_is_not_taken_for_the_lost_one(
         snapshot,
         [one],
     )
-    assert studio.make(snapshot, run="run-2").kind is Kind.DONE
+    assert studio.make(snapshot, run="run-2").kind is CaptureResultKind.DONE
     assert studio.paid()["runs"] == 2
     studio.nothing_breaks()
 
@@ -322,7 +322,7 @@ def test_a_run_that_died_after_the_result_was_kept_is_followed_by_one_that_maps_
     studio.sql("update apify_runs set mapped_at = null, tracks = null, recordings = null")
     studio.sql("update playcount_snapshots set state = 'running', claimed_by = 'dead'")
     studio.sandbox.forget_requests()
-    assert studio.make(snapshot, run="run-2").kind is Kind.DONE
+    assert studio.make(snapshot, run="run-2").kind is CaptureResultKind.DONE
     assert studio.sandbox.requests("/v2/") == []
     assert studio.counts() == {isrcs(1)[0]: 10}
     studio.nothing_breaks()
@@ -332,10 +332,10 @@ def test_a_living_owner_is_left_alone_and_a_silent_one_is_relieved(studio: Studi
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.sql("update playcount_snapshots set state = 'running', claimed_by = 'other' where id = %s", snapshot)
     studio.sql("insert into run_heartbeats (run_id) values ('other')")
-    assert studio.make(snapshot).kind is Kind.LEFT_ALONE
+    assert studio.make(snapshot).kind is CaptureResultKind.LEFT_ALONE
     assert studio.paid()["runs"] == 0
     studio.sql("update run_heartbeats set beat_at = beat_at - interval '1 minute'")
-    assert studio.make(snapshot).kind is Kind.DONE
+    assert studio.make(snapshot).kind is CaptureResultKind.DONE
 
 
 def test_a_run_that_was_relieved_writes_nothing_more(studio: Studio):
@@ -347,7 +347,7 @@ def test_a_run_that_was_relieved_writes_nothing_more(studio: Studio):
         return studio.captures.means.new_actor()
 
     captures = replace(studio.captures, means=replace(studio.captures.means, new_actor=new_actor))
-    assert studio.make(snapshot, captures=captures).kind is Kind.LEFT_ALONE
+    assert studio.make(snapshot, captures=captures).kind is CaptureResultKind.LEFT_ALONE
     assert studio.bought(snapshot) == []
     assert studio.paid()["runs"] == 0
     assert studio.shown(snapshot)["claimed_by"] == "other"
@@ -359,7 +359,7 @@ def test_a_capture_that_kills_its_runs_is_given_up_in_the_end(studio: Studio):
         "update playcount_snapshots set state = 'running', claimed_by = 'dead', attempts = 5 where id = %s", snapshot
     )
     ended = studio.make(snapshot)
-    assert ended.kind is Kind.FAILED
+    assert ended.kind is CaptureResultKind.FAILED
     assert ended.reason == "given up after 5 attempts: no attempt came to an end"
 
 
@@ -370,7 +370,7 @@ def test_apify_away_costs_no_attempt_and_the_capture_goes_on_later(studio: Studi
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.sandbox.faults("/v2/", status=503)
     ended = studio.make(snapshot)
-    assert ended.kind is Kind.STOPPED
+    assert ended.kind is CaptureResultKind.STOPPED
     shown = studio.shown(snapshot)
     assert (shown["state"], shown["attempts"], shown["claimed_by"]) == ("running", 0, None)
     assert shown["not_before"] > datetime.now(UTC) + timedelta(seconds=30)
@@ -381,7 +381,7 @@ def test_a_429_pauses_the_whole_deployment_for_as_long_as_apify_asks(studio: Stu
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.sandbox.faults(STARTS, method="POST", status=429, retry_after=900)
     ended = studio.make(snapshot)
-    assert ended.kind is Kind.PUT_OFF
+    assert ended.kind is CaptureResultKind.PUT_OFF
     (state,) = studio.sql("select extract(epoch from paused_until - now()) s from vendor_state where vendor = 'apify'")
     assert 890 < state["s"] <= 900
     assert studio.shown(snapshot)["attempts"] == 0
@@ -393,15 +393,15 @@ def test_a_refused_token_loses_nothing_and_is_a_persons_to_put_right(studio: Stu
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.sandbox.faults("/v2/", status=status)
     ended = studio.make(snapshot)
-    assert ended.kind is Kind.STOPPED
+    assert ended.kind is CaptureResultKind.STOPPED
     assert studio.shown(snapshot)["state"] == "running"
     (state,) = studio.sql("select pause_reason from vendor_state where vendor = 'apify'")
     assert str(status) in state["pause_reason"]
     studio.sandbox.clear_faults()
-    assert studio.make(snapshot, run="run-2").kind is Kind.PUT_OFF
+    assert studio.make(snapshot, run="run-2").kind is CaptureResultKind.PUT_OFF
     with connect(studio.database_url) as connection:
         assert snapshots.resume(connection, ["apify", "spotify"]) == ["apify"]
-    assert studio.make(snapshot, run="run-3").kind is Kind.DONE
+    assert studio.make(snapshot, run="run-3").kind is CaptureResultKind.DONE
     studio.nothing_breaks()
 
 
@@ -410,10 +410,10 @@ def test_what_apify_rejects_each_time_is_given_up(studio: Studio):
     body = '{"error": {"type": "invalid-input", "message": "no such actor"}}'
     studio.sandbox.faults(STARTS, method="POST", status=404, body=body)
     for number in range(5):
-        assert studio.make(snapshot, run=f"run-{number}").kind is Kind.STOPPED
+        assert studio.make(snapshot, run=f"run-{number}").kind is CaptureResultKind.STOPPED
         studio.time_passes()
     ended = studio.make(snapshot, run="run-5")
-    assert ended.kind is Kind.FAILED
+    assert ended.kind is CaptureResultKind.FAILED
     assert "given up after 5 attempts" in str(ended.reason)
     assert "no such actor" in str(ended.reason)
 
@@ -422,7 +422,7 @@ def test_a_result_that_cannot_be_read_is_kept_and_not_bought_again(studio: Studi
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.sandbox.faults("/v2/datasets/*/items", status=200, body="[7]")
     ended = studio.make(snapshot)
-    assert ended.kind is Kind.FAILED
+    assert ended.kind is CaptureResultKind.FAILED
     assert "cannot be read" in str(ended.reason)
     (bought,) = studio.bought(snapshot)
     assert bought["status"] == "MALFORMED"
@@ -439,7 +439,7 @@ def test_tracks_that_spotify_cannot_be_asked_about_are_counted_named_and_mapped_
     snapshot = studio.asked([one])
     studio.sandbox.spotify_quota_exceeded()
     ended = studio.make(snapshot)
-    assert ended.kind is Kind.DONE
+    assert ended.kind is CaptureResultKind.DONE
     assert ended.reason == "3 of 3 tracks could not be matched with a recording"
     assert studio.shown(snapshot)["unmapped"] == 3
     assert [name.split(" (")[0] for name in ended.unmapped] == [f"Song {song[-3:]}" for song in reversed(songs)]
@@ -452,7 +452,7 @@ def test_tracks_that_spotify_cannot_be_asked_about_are_counted_named_and_mapped_
     studio.sandbox.clear_faults()
     studio.sql("update vendor_state set paused_until = now()")
     again = studio.make(snapshot, run="run-2", operator=True)
-    assert (again.kind, again.unmapped) == (Kind.DONE, ())
+    assert (again.kind, again.unmapped) == (CaptureResultKind.DONE, ())
     assert studio.counts() == dict(zip(songs, (10, 20, 30), strict=True))
     assert studio.paid()["runs"] == 1
     (act,) = studio.sql("select act, detail from operator_acts")
@@ -468,7 +468,7 @@ def open_incidents(studio: Studio) -> list[str]:
 def test_a_whole_chunk_without_isrcs_is_an_incident_that_ends_once_spotify_names_them(awkward: Studio):
     songs = isrcs(3)
     snapshot = awkward.asked(awkward.release({"One": dict.fromkeys(songs, 10)}))
-    assert awkward.make(snapshot).kind is Kind.DONE
+    assert awkward.make(snapshot).kind is CaptureResultKind.DONE
     (what,) = open_incidents(awkward)
     assert "no ISRC for any of 3 tracks" in what
     told: list[str] = []
@@ -507,7 +507,7 @@ def test_a_token_that_something_else_refuses_stops_no_capture_and_is_not_called_
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.sandbox.faults(STARTS, method="POST", foreign="login", count=1)
     ended = studio.make(snapshot, last_try=False)
-    assert ended.kind is Kind.TRY_AGAIN
+    assert ended.kind is CaptureResultKind.TRY_AGAIN
     assert "not Apify's own answer: 401 text/html" in str(ended.reason)
     assert studio.sql("select 1 from vendor_state where vendor = 'apify' and paused_until > now()") == []
     (lost,) = studio.bought(snapshot)
@@ -550,7 +550,7 @@ def test_a_capture_that_is_done_is_never_made_again(studio: Studio):
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.make(snapshot)
     for operator in (False, True):
-        assert studio.make(snapshot, run="run-2", operator=operator).kind is Kind.DONE_BEFORE
+        assert studio.make(snapshot, run="run-2", operator=operator).kind is CaptureResultKind.DONE_BEFORE
     assert studio.paid()["runs"] == 1
     assert len(studio.sql("select * from song_measurements")) == 1
 
@@ -560,10 +560,10 @@ def test_a_failed_capture_is_taken_up_by_a_person_alone(studio: Studio):
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.make(snapshot)
     job = studio.request_for(snapshot)
-    assert studio.make(snapshot, run="run-2").kind is Kind.FAILED
+    assert studio.make(snapshot, run="run-2").kind is CaptureResultKind.FAILED
     assert studio.paid()["runs"] == 1
     studio.sandbox.actor("SUCCEEDED")
-    assert studio.make(snapshot, run="run-3", operator=True).kind is Kind.DONE
+    assert studio.make(snapshot, run="run-3", operator=True).kind is CaptureResultKind.DONE
     assert studio.counts() == {isrcs(1)[0]: 10}
     assert studio.sql("select state, error, status_code from measurement_jobs where id = %s", job) == [
         {"state": "done", "error": None, "status_code": 202}
@@ -576,7 +576,7 @@ def test_a_person_who_takes_one_up_again_is_held_to_the_month_too(studio: Studio
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.make(snapshot)
     ended = studio.make(snapshot, run="run-2", operator=True, captures=studio.with_terms(cap_usd=Decimal("0.005")))
-    assert ended.kind is Kind.LEFT_ALONE
+    assert ended.kind is CaptureResultKind.LEFT_ALONE
     assert "$0.003 of it spent" in str(ended.reason)
     assert studio.shown(snapshot)["state"] == "failed"
     assert studio.paid()["runs"] == 1
@@ -586,8 +586,8 @@ def test_a_later_try_of_a_persons_launch_buys_nothing_again(studio: Studio):
     studio.sandbox.actor("FAILED", "blocked")
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.make(snapshot)
-    assert studio.make(snapshot, run="run-2", operator=True).kind is Kind.FAILED
-    assert studio.make(snapshot, run="run-2", operator=True, retry_number=1).kind is Kind.FAILED
+    assert studio.make(snapshot, run="run-2", operator=True).kind is CaptureResultKind.FAILED
+    assert studio.make(snapshot, run="run-2", operator=True, retry_number=1).kind is CaptureResultKind.FAILED
     assert studio.paid()["runs"] == 2
 
 
@@ -596,9 +596,9 @@ def test_a_done_capture_is_never_bought_again_not_even_what_it_lacks(studio: Stu
     snapshot = studio.asked(studio.release({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
     studio.sandbox.actor("FAILED", "blocked", count=1)
     studio.sandbox.actor("SUCCEEDED")
-    assert studio.make(snapshot).kind is Kind.DONE_IN_PART
+    assert studio.make(snapshot).kind is CaptureResultKind.DONE_IN_PART
     again = studio.make(snapshot, run="run-2", operator=True)
-    assert again.kind is Kind.DONE_IN_PART, "and says once more what is missing"
+    assert again.kind is CaptureResultKind.DONE_IN_PART, "and says once more what is missing"
     assert "could not be captured" in str(again.reason)
     assert studio.paid()["runs"] == 2
 
@@ -607,8 +607,8 @@ def test_a_lost_start_that_failed_is_not_paid_again_by_the_tries_that_look_for_i
     studio.sandbox.actor("FAILED", "blocked")
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.sandbox.faults(STARTS, method="POST", count=1, reset=True)
-    assert studio.make(snapshot, last_try=False).kind is Kind.TRY_AGAIN
-    assert studio.make(snapshot, retry_number=1, last_try=False).kind is Kind.FAILED
+    assert studio.make(snapshot, last_try=False).kind is CaptureResultKind.TRY_AGAIN
+    assert studio.make(snapshot, retry_number=1, last_try=False).kind is CaptureResultKind.FAILED
     assert studio.paid()["runs"] == 1
 
 
@@ -616,10 +616,10 @@ def test_a_lost_start_that_failed_is_not_paid_again_by_the_tries_that_look_for_i
 def test_a_lost_start_is_waited_for_until_apify_lists_it(awkward: Studio):
     snapshot = awkward.asked(awkward.release({"One": {isrcs(1)[0]: 10}}))
     awkward.sandbox.faults(STARTS, method="POST", count=1, reset=True)
-    assert awkward.make(snapshot, last_try=False).kind is Kind.TRY_AGAIN
-    assert awkward.make(snapshot, retry_number=1).kind is Kind.PUT_OFF
+    assert awkward.make(snapshot, last_try=False).kind is CaptureResultKind.TRY_AGAIN
+    assert awkward.make(snapshot, retry_number=1).kind is CaptureResultKind.PUT_OFF
     awkward.until_listed(snapshot)
-    assert awkward.make(snapshot, run="run-2").kind is Kind.DONE
+    assert awkward.make(snapshot, run="run-2").kind is CaptureResultKind.DONE
     assert awkward.paid()["runs"] == 1
 
 
@@ -628,7 +628,7 @@ def test_a_result_whose_number_of_items_lags_too_is_waited_for(awkward: Studio):
     albums = awkward.release({f"Album {n}": {song: 5} for n, song in enumerate(isrcs(4))})
     snapshot = awkward.asked(albums)
     patient = awkward.with_terms(settling_seconds=5.0)
-    assert awkward.make(snapshot, captures=patient).kind is Kind.DONE
+    assert awkward.make(snapshot, captures=patient).kind is CaptureResultKind.DONE
     assert len(awkward.counts()) == 4
 
 
@@ -636,7 +636,7 @@ def test_albums_that_brought_no_track_are_said(studio: Studio):
     known = studio.release({"One": {isrcs(1)[0]: 10}})
     snapshot = studio.asked([*known, album("Nowhere")])
     ended = studio.make(snapshot)
-    assert (ended.kind, ended.reason) == (Kind.DONE, "1 of 2 albums brought no track")
+    assert (ended.kind, ended.reason) == (CaptureResultKind.DONE, "1 of 2 albums brought no track")
     assert studio.shown(snapshot)["error"] == ended.reason
 
 
@@ -644,11 +644,11 @@ def test_albums_that_there_are_none_of_are_not_found_which_is_their_clients_to_k
     snapshot = studio.asked(["nonsense"])
     job = studio.request_for(snapshot)
     ended = studio.make(snapshot)
-    assert (ended.kind, ended.reason) == (Kind.NOT_FOUND, "no track was found on 1 album (nonsense)")
+    assert (ended.kind, ended.reason) == (CaptureResultKind.NOT_FOUND, "no track was found on 1 album (nonsense)")
     assert studio.sql("select state, status_code, error from measurement_jobs where id = %s", job) == [
         {"state": "failed", "status_code": 404, "error": ended.reason}
     ]
-    assert studio.make(snapshot, run="run-2").kind is Kind.NOT_FOUND
+    assert studio.make(snapshot, run="run-2").kind is CaptureResultKind.NOT_FOUND
     assert studio.paid()["runs"] == 1
 
 
@@ -663,7 +663,7 @@ def test_an_album_that_is_known_and_brings_no_track_is_the_actors_fault(studio: 
         album("Nowhere"),
     )
     ended = studio.make(snapshot)
-    assert ended.kind is Kind.FAILED
+    assert ended.kind is CaptureResultKind.FAILED
     assert "no track was found on 2 albums" in str(ended.reason)
     assert studio.sql("select state, status_code from measurement_jobs where id = %s", job) == [
         {"state": "failed", "status_code": 500}
@@ -679,11 +679,11 @@ def test_a_run_that_apify_has_forgotten_is_given_up_after_an_hour(studio: Studio
         snapshot,
         [one],
     )
-    assert studio.make(snapshot).kind is Kind.STOPPED
+    assert studio.make(snapshot).kind is CaptureResultKind.STOPPED
     studio.time_passes()
     studio.sql("update apify_runs set intended_at = intended_at - interval '2 hours'")
     ended = studio.make(snapshot, run="run-2")
-    assert ended.kind is Kind.FAILED
+    assert ended.kind is CaptureResultKind.FAILED
     assert "not known to Apify any more" in str(ended.reason)
 
 
@@ -708,14 +708,14 @@ def test_the_sweep_looks_deferred_tracks_up_again_for_nothing_and_unknown_ones_n
     snapshot = studio.asked([one])
     job = studio.request_for(snapshot)
     studio.sandbox.faults("/v1/tracks", status=503)
-    assert studio.make(snapshot).kind is Kind.DONE
+    assert studio.make(snapshot).kind is CaptureResultKind.DONE
     with connect(studio.database_url) as connection:
         assert snapshots.deferred(connection, days=7, limit=10) == [snapshot]
     assert studio.sql("select state, error from measurement_jobs where id = %s", job) == [
         {"state": "done", "error": "1 of 1 track could not be matched with a recording"}
     ]
     studio.sandbox.clear_faults()
-    assert map_again(snapshot, studio.captures, run="sweep") == (Kind.DONE, None)
+    assert map_again(snapshot, studio.captures, run="sweep") == (CaptureResultKind.DONE, None)
     assert studio.counts() == {isrcs(1)[0]: 10}
     assert studio.paid()["runs"] == 1
     with connect(studio.database_url) as connection:
@@ -744,7 +744,7 @@ def test_a_planned_run_keeps_to_a_pause_that_began_after_it_was_asked_for(studio
     with connect(studio.database_url) as connection:
         snapshots.pause(connection, "apify", seconds=900, reason="Apify answered 429")
     ended = studio.make(snapshot)
-    assert ended.kind is Kind.PUT_OFF
+    assert ended.kind is CaptureResultKind.PUT_OFF
     assert studio.sandbox.requests("/v2/") == []
     assert studio.shown(snapshot)["attempts"] == 0
 
@@ -782,15 +782,15 @@ def test_a_done_capture_that_lacks_a_part_is_mapped_again_and_never_bought_whoev
     studio.sandbox.actor("FAILED", "blocked", count=1)
     studio.sandbox.actor("SUCCEEDED")
     studio.sandbox.faults("/v1/tracks", status=503)
-    assert studio.make(snapshot).kind is Kind.DONE_IN_PART
+    assert studio.make(snapshot).kind is CaptureResultKind.DONE_IN_PART
     assert studio.shown(snapshot)["unmapped"] == 1
     paid, before = studio.paid(), studio.shown(snapshot)
     studio.sandbox.clear_faults()
     kind, why = map_again(snapshot, studio.captures, run="sweep")
-    assert (kind, "could not be captured" in str(why)) == (Kind.DONE_IN_PART, True)
+    assert (kind, "could not be captured" in str(why)) == (CaptureResultKind.DONE_IN_PART, True)
     for retry_number in range(3):
         again = studio.make(snapshot, run="run-2", operator=True, retry_number=retry_number, last_try=False)
-        assert again.kind is Kind.DONE_IN_PART
+        assert again.kind is CaptureResultKind.DONE_IN_PART
     assert studio.paid() == paid
     assert len(studio.counts()) == 1
     # It was never opened: neither for the sensor, nor for those who ask for the same, nor for the request that it answered.
@@ -814,7 +814,7 @@ def test_while_it_is_mapped_again_a_capture_is_not_open_to_anybody(studio: Studi
         assert snapshots.hold_done(connection, snapshot, run="run-2", claim_timeout_seconds=60) is None
         assert snapshots.due(connection, claim_timeout_seconds=60, limit=10) == []
     assert studio.asked([one]) != snapshot
-    assert studio.make(snapshot, run="run-2", operator=True).kind is Kind.LEFT_ALONE
+    assert studio.make(snapshot, run="run-2", operator=True).kind is CaptureResultKind.LEFT_ALONE
 
 
 def test_a_part_that_could_not_be_read_is_read_again_once_the_capture_is_done(studio: Studio):
@@ -825,7 +825,7 @@ def test_a_part_that_could_not_be_read_is_read_again_once_the_capture_is_done(st
     studio.sql("delete from song_measurements where raw_ref = (select actor_run from apify_runs where chunk = 1)")
     studio.sql("update apify_runs set status = 'MALFORMED', message = 'odd', mapped_at = null where chunk = 1")
     assert len(studio.counts()) == ALBUMS_A_CHUNK
-    assert map_again(snapshot, studio.captures, run="sweep") == (Kind.DONE, None)
+    assert map_again(snapshot, studio.captures, run="sweep") == (CaptureResultKind.DONE, None)
     assert len(studio.counts()) == ALBUMS_A_CHUNK + 1
     assert studio.paid()["runs"] == 2
 
@@ -835,9 +835,9 @@ def test_what_is_bought_weeks_later_is_of_the_moment_at_which_it_is_bought(studi
     studio.sandbox.actor("FAILED", "blocked", count=1)
     studio.sandbox.actor("SUCCEEDED")
     snapshot = studio.asked([one])
-    assert studio.make(snapshot).kind is Kind.FAILED
+    assert studio.make(snapshot).kind is CaptureResultKind.FAILED
     studio.sql("update playcount_snapshots set captured_at = now() - interval '30 days'")
-    assert studio.make(snapshot, run="run-2", operator=True).kind is Kind.DONE
+    assert studio.make(snapshot, run="run-2", operator=True).kind is CaptureResultKind.DONE
     (found,) = studio.sql("select captured_at > now() - interval '1 hour' as is_of_today from song_measurements")
     assert found["is_of_today"]
 
@@ -854,7 +854,7 @@ def test_a_part_that_was_put_off_for_days_is_of_its_own_moment(studio: Studio):
 def test_a_capture_in_which_no_track_has_a_count_failed(studio: Studio):
     snapshot = studio.asked(studio.release({"One": dict.fromkeys(isrcs(2), 0)}))
     ended = studio.make(snapshot)
-    assert (ended.kind, ended.reason) == (Kind.FAILED, "none of 2 tracks has a count")
+    assert (ended.kind, ended.reason) == (CaptureResultKind.FAILED, "none of 2 tracks has a count")
 
 
 def test_a_result_that_apify_has_forgotten_is_given_up_after_an_hour(studio: Studio):
@@ -866,10 +866,10 @@ def test_a_result_that_apify_has_forgotten_is_given_up_after_an_hour(studio: Stu
         snapshot,
         [one],
     )
-    assert studio.make(snapshot).kind is Kind.STOPPED
+    assert studio.make(snapshot).kind is CaptureResultKind.STOPPED
     studio.time_passes()
     studio.sql("update apify_runs set intended_at = intended_at - interval '2 hours'")
-    assert studio.make(snapshot, run="run-2").kind is Kind.FAILED
+    assert studio.make(snapshot, run="run-2").kind is CaptureResultKind.FAILED
 
 
 def test_a_run_that_was_seen_a_moment_ago_is_not_given_up_however_long_it_has_been_at_work(studio: Studio):
@@ -881,7 +881,7 @@ def test_a_run_that_was_seen_a_moment_ago_is_not_given_up_however_long_it_has_be
         snapshot,
         [one],
     )
-    assert studio.make(snapshot).kind is Kind.STOPPED
+    assert studio.make(snapshot).kind is CaptureResultKind.STOPPED
     assert studio.shown(snapshot)["state"] == "running"
 
 
@@ -891,11 +891,11 @@ def test_a_failed_part_is_not_bought_again_past_the_months_cap(studio: Studio):
     tight = studio.with_terms(cap_usd=Decimal("0.303"))
     studio.sandbox.actor("FAILED", "blocked", count=1)
     studio.sandbox.actor("SUCCEEDED")
-    assert studio.make(snapshot, captures=tight, last_try=False).kind is Kind.TRY_AGAIN
+    assert studio.make(snapshot, captures=tight, last_try=False).kind is CaptureResultKind.TRY_AGAIN
     paid = studio.paid()
     for retry_number in (1, 2, 3):
         ended = studio.make(snapshot, captures=tight, retry_number=retry_number, last_try=retry_number == 3)
-    assert ended.kind is Kind.DONE_IN_PART
+    assert ended.kind is CaptureResultKind.DONE_IN_PART
     assert studio.paid() == paid
 
 
@@ -905,9 +905,9 @@ def test_what_a_relaunch_buys_is_set_aside_for_it(studio: Studio):
     studio.sandbox.actor("SUCCEEDED")
     snapshot = studio.asked(albums)
     tight = studio.with_terms(cap_usd=Decimal("0.012"))
-    assert studio.make(snapshot, captures=tight).kind is Kind.FAILED
+    assert studio.make(snapshot, captures=tight).kind is CaptureResultKind.FAILED
     studio.sandbox.faults(STARTS, method="POST", status=429, count=1)
-    assert studio.make(snapshot, captures=tight, run="run-2", operator=True).kind is Kind.PUT_OFF
+    assert studio.make(snapshot, captures=tight, run="run-2", operator=True).kind is CaptureResultKind.PUT_OFF
     assert studio.sql("select usd from playcount_spent_this_month") == [{"usd": Decimal("0.012")}]
 
 
@@ -921,5 +921,5 @@ def test_what_a_request_leaves_out_is_still_said_once_its_capture_was_mapped_aga
     (row,) = studio.sql("select error from measurement_jobs where id = %s", job)
     assert row["error"] == f"1 of 1 track could not be matched with a recording; {left_out}"
     studio.sandbox.clear_faults()
-    assert map_again(snapshot, studio.captures, run="sweep") == (Kind.DONE, None)
+    assert map_again(snapshot, studio.captures, run="sweep") == (CaptureResultKind.DONE, None)
     assert studio.sql("select error from measurement_jobs where id = %s", job) == [{"error": left_out}]

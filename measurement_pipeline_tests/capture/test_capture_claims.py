@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from measurement_pipeline.capture.config import Captures
-from measurement_pipeline.capture.outcome import Kind
+from measurement_pipeline.capture.config import CaptureServices
+from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.series import start_due
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK, Schedule
 from measurement_pipeline.postgres import snapshots
@@ -19,7 +19,7 @@ from measurement_pipeline_tests.capture.conftest import Studio, isrcs
 INPUTS = "/v2/key-value-stores/*/records/INPUT"
 
 
-def with_actor(studio: Studio, actor: type[ApifyActor], **terms: object) -> Captures:
+def with_actor(studio: Studio, actor: type[ApifyActor], **terms: object) -> CaptureServices:
     """Captures that ask Apify through an actor of the test's own."""
 
     def new_actor() -> ApifyActor:
@@ -47,7 +47,7 @@ def test_an_interrupted_run_lets_go_of_its_capture_which_waits_and_is_not_to_bla
     with connect(studio.database_url) as connection:
         assert snapshots.due(connection, claim_timeout_seconds=0, limit=10) == [], "whoever cancelled it wants it gone"
     studio.time_passes()
-    assert studio.make(snapshot, run="run-2").kind is Kind.DONE
+    assert studio.make(snapshot, run="run-2").kind is CaptureResultKind.DONE
     assert studio.paid()["runs"] == 1, "what it had bought is waited for"
     studio.nothing_breaks()
 
@@ -57,7 +57,7 @@ def test_a_person_may_try_what_has_used_up_its_attempts(studio: Studio):
     studio.sql(
         "update playcount_snapshots set state = 'running', claimed_by = 'dead', attempts = 5 where id = %s", snapshot
     )
-    assert studio.make(snapshot, operator=True).kind is Kind.DONE
+    assert studio.make(snapshot, operator=True).kind is CaptureResultKind.DONE
     assert studio.counts() == {isrcs(1)[0]: 10}
 
 
@@ -68,7 +68,7 @@ def test_a_capture_that_apify_keeps_waiting_waits_a_quarter_of_its_age_from_a_mi
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     studio.sql("update playcount_snapshots set created_at = created_at - %s::interval", age)
     studio.sandbox.faults("/v2/", status=503)
-    assert studio.make(snapshot).kind is Kind.STOPPED
+    assert studio.make(snapshot).kind is CaptureResultKind.STOPPED
     (wait,) = studio.sql("select extract(epoch from not_before - clock_timestamp()) as left from playcount_snapshots")
     assert seconds - 30 < wait["left"] < seconds + 30
 
@@ -85,11 +85,11 @@ def test_a_start_is_looked_for_among_runs_whose_input_is_lost_for_an_hour_and_th
         [one],
     )
     studio.sandbox.faults(INPUTS, status=404)
-    assert studio.make(snapshot).kind is Kind.STOPPED
+    assert studio.make(snapshot).kind is CaptureResultKind.STOPPED
     assert studio.paid()["runs"] == 1, "it may be the one that was started"
     studio.sql("update apify_runs set intended_at = intended_at - interval '11 minutes'")
     studio.time_passes()
-    assert studio.make(snapshot, run="run-2").kind is Kind.DONE
+    assert studio.make(snapshot, run="run-2").kind is CaptureResultKind.DONE
     assert [row["status"] for row in studio.bought(snapshot)] == ["NOT-STARTED", "SUCCEEDED"]
     assert studio.paid()["runs"] == 2
     studio.nothing_breaks()
@@ -109,7 +109,7 @@ def test_no_more_parts_are_bought_at_once_than_the_terms_say(studio: Studio):
     songs = isrcs(3 * ALBUMS_A_CHUNK + 1)
     snapshot = studio.asked(studio.release({f"Album {n}": {song: 5} for n, song in enumerate(songs)}))
     studio.sandbox.actor("SUCCEEDED", seconds=0.2)
-    assert studio.make(snapshot, captures=with_actor(studio, Watched, chunks_at_once=2)).kind is Kind.DONE
+    assert studio.make(snapshot, captures=with_actor(studio, Watched, chunks_at_once=2)).kind is CaptureResultKind.DONE
     assert len(at_work) == 4
     assert max(at_work) == 1, "beside the one that is started"
     assert len(studio.counts()) == len(songs)
@@ -136,7 +136,7 @@ def test_a_count_is_never_of_a_moment_that_is_still_to_come_whatever_apifys_cloc
             return replace(run, finished_at=late)
 
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
-    assert studio.make(snapshot, captures=with_actor(studio, Ahead)).kind is Kind.DONE
+    assert studio.make(snapshot, captures=with_actor(studio, Ahead)).kind is CaptureResultKind.DONE
     (bought,) = studio.bought(snapshot)
     assert bought["finished_at"] > bought["kept_at"] + timedelta(hours=2)
     (measured,) = studio.sql("select captured_at from song_measurements")
@@ -158,7 +158,7 @@ def test_of_two_parts_that_count_a_recording_the_higher_count_stays(studio: Stud
     (isrc,) = isrcs(1)
     # On every album: so in both parts.
     snapshot = studio.asked(studio.release({f"Album {n:03}": {isrc: 70} for n in range(ALBUMS_A_CHUNK + 1)}))
-    assert studio.make(snapshot, captures=with_actor(studio, Behind)).kind is Kind.DONE
+    assert studio.make(snapshot, captures=with_actor(studio, Behind)).kind is CaptureResultKind.DONE
     found = studio.sql("select value, captured_at from song_measurements where song = %s order by learnt_at", isrc)
     assert [row["value"] for row in found] == stored
     assert len({row["captured_at"] for row in found}) == 1

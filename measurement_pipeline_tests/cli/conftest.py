@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from measurement_pipeline.cli import main
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.settings import Settings
 
 Run = Callable[..., Result]
@@ -38,7 +38,7 @@ def run(cli: Run, database_url: str) -> Run:
 
 
 @pytest.fixture
-def keys(sandbox: Sandbox) -> dict[str, str]:
+def keys(sandbox: SandboxClient) -> dict[str, str]:
     """What makes commands ask the test's doubles."""
     return {
         "SONGSTATS_BASE_URL": sandbox.songstats_url,

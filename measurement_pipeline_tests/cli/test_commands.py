@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from measurement_pipeline.cli import progress
-from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.health import incidents
 from measurement_pipeline.intake import process as intake
 from measurement_pipeline.local import instance_lock
@@ -42,8 +42,8 @@ def imported(run, catalogue):
 
 
 def answer_requests(database_url, *, decision):
-    opened = intake.open_round(database_url)
-    return intake.take_in(database_url, opened, dict.fromkeys(opened.accounts, decision), run="intake")
+    opened = intake.load_batch(database_url)
+    return intake.process_batch(database_url, opened, dict.fromkeys(opened.accounts, decision), run="intake")
 
 
 # --- db
@@ -235,7 +235,7 @@ def test_an_estimate_enqueues_nothing_and_tells_owned_from_queued_from_needed(ru
 
 def test_waiting_ends_with_failure_and_the_checkout_link_where_a_card_is_missing(run, database_url):
     link = "https://checkout.example/1"
-    denied = Decision(Verdict.DENIED, "No card.", checkout_url=link)
+    denied = Decision(PaymentVerdict.DENIED, "No card.", checkout_url=link)
 
     def answer():
         while not answer_requests(database_url, decision=denied):
@@ -255,7 +255,7 @@ def test_waiting_ends_well_once_all_is_settled(run, bench, database_url):
     bench.cover(["AA6Q72000000"])
 
     def answer():
-        while not answer_requests(database_url, decision=Decision(Verdict.ALLOWED, "a card")):
+        while not answer_requests(database_url, decision=Decision(PaymentVerdict.ALLOWED, "a card")):
             pass
 
     intake_thread = Thread(target=answer)
@@ -281,7 +281,7 @@ def test_waiting_ends_well_once_all_is_settled(run, bench, database_url):
 )
 def test_waiting_says_why_nothing_moves(run, bench, database_url, obstacle, environment, why):
     bench.sql(f"update vendor_state set {obstacle}")
-    allowed = Decision(Verdict.ALLOWED, "a card")
+    allowed = Decision(PaymentVerdict.ALLOWED, "a card")
 
     def withdraw():
         # Accepted and held: shown for a moment, then withdrawn, so that the waiting ends.
@@ -305,7 +305,7 @@ def test_waiting_says_once_that_nothing_takes_the_request_in(bench, connection, 
 
     def answer():
         until(lambda: "nothing has taken the request in" in said.getvalue())
-        answer_requests(database_url, decision=Decision(Verdict.DENIED, "No card."))
+        answer_requests(database_url, decision=Decision(PaymentVerdict.DENIED, "No card."))
 
     intake_thread = Thread(target=answer)
     with contextlib.redirect_stderr(said):
@@ -329,7 +329,7 @@ def test_waiting_reports_once_that_dev_ended_and_goes_on_waiting(bench, connecti
 
     def answer():
         until(lambda: "`measurement-pipeline dev` was stopped 2" in said.getvalue())
-        answer_requests(database_url, decision=Decision(Verdict.DENIED, "No card."))
+        answer_requests(database_url, decision=Decision(PaymentVerdict.DENIED, "No card."))
 
     with instance_lock.alone(tmp_path, "dev"):
         assert instance_lock.why_gone(tmp_path, "dev") is None
@@ -559,7 +559,7 @@ def test_reclaim_takes_up_an_unpaid_request_once_the_card_is_there(run, bench, k
     account = uuid4()
     with connect(database_url) as connection:
         job = measurement_jobs.submit(connection, account=account, source="historical", scope={"isrcs": isrcs(1)})
-    answer_requests(database_url, decision=Decision(Verdict.DENIED, "No card."))
+    answer_requests(database_url, decision=Decision(PaymentVerdict.DENIED, "No card."))
     assert told(run("reclaim", "--json", **keys))["unpaid_accepted"] == 0
     sandbox.card(str(account))
     assert told(run("reclaim", "--json", **keys))["unpaid_accepted"] == 1

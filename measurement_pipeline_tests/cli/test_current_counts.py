@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from measurement_pipeline.capture.outcome import Kind
+from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.domain.measurement_job import NO_ALBUM_KNOWN
 from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import measurement_jobs, snapshots
@@ -23,8 +23,8 @@ def studio(database_url, sandbox) -> Studio:
 
 
 def take_in(studio, *, cap="25"):
-    opened = intake.open_round(studio.database_url)
-    return intake.take_in(studio.database_url, opened, {}, run="intake", cap_usd=Decimal(cap))
+    opened = intake.load_batch(studio.database_url)
+    return intake.process_batch(studio.database_url, opened, {}, run="intake", cap_usd=Decimal(cap))
 
 
 def captured(run, studio, *arguments):
@@ -220,7 +220,7 @@ def test_a_capture_is_stopped_by_a_person_once_and_fails_its_requests(run, studi
     assert once_more.exit_code == 1
     assert f"there is no open capture {capture}" in once_more.stderr
     assert len(acts(studio)) == 1
-    assert studio.make(capture).kind is Kind.FAILED
+    assert studio.make(capture).kind is CaptureResultKind.FAILED
     assert studio.paid()["runs"] == 0, "what is stopped is not bought"
 
 
@@ -239,7 +239,7 @@ def test_the_pauses_of_both_vendors_are_ended_and_what_waited_for_them_goes_on(r
         for vendor in ("apify", "spotify", "songstats"):
             snapshots.pause(connection, vendor, seconds=3_600, reason="the token is refused")
     studio.sql("update playcount_snapshots set not_before = now() + interval '1 hour'")
-    assert studio.make(capture).kind is Kind.PUT_OFF
+    assert studio.make(capture).kind is CaptureResultKind.PUT_OFF
 
     resumed = run("captures", "resume")
     assert (resumed.exit_code, resumed.stdout) == (0, "the pause of apify and spotify is over\n")
@@ -247,7 +247,7 @@ def test_the_pauses_of_both_vendors_are_ended_and_what_waited_for_them_goes_on(r
     assert paused == [{"vendor": "songstats"}], "the pause of Songstats is another command's"
     assert acts(studio) == [("pause ended", {"vendors": ["apify", "spotify"]})]
     assert told(run("captures", "list", "--json"))[0]["waits"] is False
-    assert studio.make(capture).kind is Kind.DONE
+    assert studio.make(capture).kind is CaptureResultKind.DONE
 
     again = run("captures", "resume")
     assert (again.exit_code, again.stdout) == (0, "neither Apify nor Spotify is paused\n")

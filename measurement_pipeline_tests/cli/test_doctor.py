@@ -19,7 +19,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 from psycopg import sql
 
-from measurement_pipeline.cli.checks import Verdict, ask, fail, ok, report_causes_once
+from measurement_pipeline.cli.checks import CheckStatus, ask, fail, ok, report_causes_once
 from measurement_pipeline.cli.environment import opened
 from measurement_pipeline.defs.sensors import sensors
 from measurement_pipeline.health import incidents
@@ -735,12 +735,12 @@ def test_one_cause_is_one_failure_and_the_lines_that_show_its_effect_name_it():
         ok("daemon", "beats"),
     ]
     assert [(line.name, line.verdict, line.words) for line in report_causes_once(lines)] == [
-        ("database", Verdict.FAIL, "away"),
-        ("storage", Verdict.WARN, "away too (cause: see database)"),
-        ("first key", Verdict.FAIL, "no doubles"),
-        ("second key", Verdict.WARN, "no doubles (cause: see first key)"),
-        ("queue", Verdict.FAIL, "silent"),
-        ("daemon", Verdict.OK, "beats"),
+        ("database", CheckStatus.FAIL, "away"),
+        ("storage", CheckStatus.WARN, "away too (cause: see database)"),
+        ("first key", CheckStatus.FAIL, "no doubles"),
+        ("second key", CheckStatus.WARN, "no doubles (cause: see first key)"),
+        ("queue", CheckStatus.FAIL, "silent"),
+        ("daemon", CheckStatus.OK, "beats"),
     ]
 
 
@@ -758,11 +758,11 @@ def test_a_question_without_an_answer_keeps_no_other_from_being_told():
     found = list(ask({"hangs": hangs, "breaks": breaks, "well": lambda: iter([ok("third", "said")])}, seconds=0.5))
     never.set()
     assert [(line.name, line.verdict) for line in found] == [
-        ("first", Verdict.OK),
-        ("hangs", Verdict.FAIL),
-        ("second", Verdict.OK),
-        ("breaks", Verdict.FAIL),
-        ("third", Verdict.OK),
+        ("first", CheckStatus.OK),
+        ("hangs", CheckStatus.FAIL),
+        ("second", CheckStatus.OK),
+        ("breaks", CheckStatus.FAIL),
+        ("third", CheckStatus.OK),
     ]
     assert "no answer within 0.5 s to what comes after the line first" in found[1].words
     assert "secret" not in found[3].words

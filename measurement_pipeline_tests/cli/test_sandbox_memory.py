@@ -11,17 +11,17 @@ from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.health.reconciliation import ledger_matches_vendor
 from measurement_pipeline.postgres import spend
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.cli.conftest import Run
 from measurement_pipeline_tests.workbench import isrcs, workbench
 
 
-def compare(database_url: str, connection: Connection, sandbox: Sandbox) -> Finding:
+def compare(database_url: str, connection: Connection, sandbox: SandboxClient) -> Finding:
     counted = vendor_status.ask(workbench(database_url, sandbox).means.new_client).month
     return ledger_matches_vendor(spend.month(connection), spend.month(connection), counted)
 
 
-def buy(database_url: str, sandbox: Sandbox, count: int) -> None:
+def buy(database_url: str, sandbox: SandboxClient, count: int) -> None:
     bench = workbench(database_url, sandbox)
     bench.ask_for(isrcs(count))
     bench.cover(isrcs(count))

@@ -18,7 +18,7 @@ from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.defs.pipeline import Pipeline
 from measurement_pipeline.defs.resources import resource_definitions
 from measurement_pipeline.postgres.dagster_url import dagster_url
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.health.receiver import Receiver, listening
@@ -161,7 +161,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def stage(instance: dg.DagsterInstance, bench: Workbench, sandbox: Sandbox) -> Stage:
+def stage(instance: dg.DagsterInstance, bench: Workbench, sandbox: SandboxClient) -> Stage:
     settings = Settings.read(
         {
             "DATABASE_URL": bench.database_url,

@@ -9,13 +9,13 @@ from uuid import UUID, uuid4
 import dagster as dg
 import pytest
 
-from measurement_pipeline.capture.outcome import Kind
-from measurement_pipeline.capture.run import Ended, make_capture
+from measurement_pipeline.capture.outcome import CaptureResultKind
+from measurement_pipeline.capture.run import CaptureOutcome, make_capture
 from measurement_pipeline.defs.captures import POOL
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK, Schedule
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.postgres.snapshots import Opened, Wanted
+from measurement_pipeline.postgres.snapshots import CaptureSpec, CaptureTicket
 from measurement_pipeline.vendors.apify.client import ActorRun, ApifyActor
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.defs.conftest import Stage, definitions, pooled
@@ -122,8 +122,8 @@ def test_a_series_that_the_month_does_not_allow_turns_the_daily_round_red_and_ke
     with connect(stage.bench.database_url) as connection:
         for account, wanted in ((many, albums[:2]), (few, albums[2:])):
             with connection.transaction():
-                series = Wanted(account, tuple(sorted(wanted)), schedule=Schedule.MONTHLY)
-                assert isinstance(snapshots.open_capture(connection, series, cap_usd=Decimal(25)), Opened)
+                series = CaptureSpec(account, tuple(sorted(wanted)), schedule=Schedule.MONTHLY)
+                assert isinstance(snapshots.open_capture(connection, series, cap_usd=Decimal(25)), CaptureTicket)
     stage.bench.sql("update playcount_snapshots set created_at = created_at - interval '31 days', state = 'done'")
     with_actor(stage, ApifyActor, cap_usd=Decimal("0.003"))
     result = stage.definitions.resolve_job_def("daily_maintenance").execute_in_process(
@@ -154,7 +154,7 @@ def test_a_cancelled_run_lets_go_of_its_capture(stage: Stage):
 
 
 def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(stage: Stage):
-    others: list[Ended] = []
+    others: list[CaptureOutcome] = []
 
     class Slow(ApifyActor):
         def start(self, album_ids: Sequence[str]) -> ActorRun:
@@ -173,7 +173,7 @@ def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(
     plain = stage.pipeline.captures
     with_actor(stage, Slow, beat_seconds=0.05)
     assert capture(stage, snapshot).success
-    assert [other.kind for other in others] == [Kind.LEFT_ALONE]
+    assert [other.kind for other in others] == [CaptureResultKind.LEFT_ALONE]
     assert stage.bench.sandbox.actor_usage()["runs"] == 1
 
 

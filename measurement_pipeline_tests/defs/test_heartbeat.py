@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from measurement_pipeline.defs import tags
-from measurement_pipeline.defs.heartbeat import beating
+from measurement_pipeline.defs.heartbeat import heartbeats
 from measurement_pipeline_tests.defs.conftest import Stage
 from measurement_pipeline_tests.defs.test_sensors import started_event
 from measurement_pipeline_tests.faults.waiting import until
@@ -17,12 +17,12 @@ def test_a_run_beats_for_as_long_as_it_waits_and_no_longer(bench: Workbench):
     def beats() -> list[Any]:
         return [row["beat_at"] for row in bench.sql("select beat_at from run_heartbeats where run_id = 'waiting'")]
 
-    with beating(bench.database_url, "waiting", every_seconds=0.02):
+    with heartbeats(bench.database_url, "waiting", every_seconds=0.02):
         until(beats, what="a beat")
         first = beats()
         until(lambda: beats() != first, what="a second beat")
     last = beats()
-    with beating(bench.database_url, "another", every_seconds=0.02):
+    with heartbeats(bench.database_url, "another", every_seconds=0.02):
         until(lambda: bench.sql("select run_id from run_heartbeats where run_id = 'another'"), what="another's beat")
     assert beats() == last
 
@@ -38,7 +38,7 @@ def test_a_beat_that_the_database_refuses_is_not_the_last_one(bench: Workbench, 
     )
     bench.sql("create sequence refused")
     bench.sql("create trigger refuse before insert on run_heartbeats for each row execute function refuse()")
-    with beating(bench.database_url, "waiting", every_seconds=0.02):
+    with heartbeats(bench.database_url, "waiting", every_seconds=0.02):
         until(lambda: bench.sql("select 1 from refused where is_called"), what="a beat that was refused")
         assert beats() == []
         bench.sql("drop function refuse cascade")

@@ -7,7 +7,7 @@ from dagster._core.utils import make_new_run_id
 from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
 from measurement_pipeline.defs.instance_status import ASSET_JOB, machine
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
-from measurement_pipeline.health.stall_checks import Machine
+from measurement_pipeline.health.stall_checks import InstanceState
 from measurement_pipeline_tests.defs.conftest import Stage
 
 PLANNED, BY_HAND = "songstats_backfill", ASSET_JOB
@@ -28,7 +28,7 @@ def a_run(stage: Stage, job: str, *, checks: bool = False, failed: bool = False)
     return run.run_id
 
 
-def look(stage: Stage) -> Machine:
+def look(stage: Stage) -> InstanceState:
     return machine(stage.instance, sensor="backfill_queue_sensor", job=PLANNED, buys=True)
 
 

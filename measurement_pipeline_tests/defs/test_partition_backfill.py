@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from measurement_pipeline.local.dagster_processes import INSTANCE
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.workbench import OPERATORS, Workbench, isrcs
@@ -71,7 +71,7 @@ class Operator:
 
 
 @pytest.fixture
-def operator(server: Server, bench: Workbench, sandbox: Sandbox, tmp_path: Path) -> Iterator[Operator]:
+def operator(server: Server, bench: Workbench, sandbox: SandboxClient, tmp_path: Path) -> Iterator[Operator]:
     storage = server.make()
     shutil.copy(INSTANCE, tmp_path)
     with socket.socket() as free:
@@ -124,7 +124,7 @@ def wait_for(holds: Any, what: str, *, log_of: Path, seconds: float = 240) -> No
 
 @pytest.mark.dagster
 def test_a_partition_backfill_shows_each_isrc_as_it_truly_is(
-    operator: Operator, bench: Workbench, sandbox: Sandbox, tmp_path: Path
+    operator: Operator, bench: Workbench, sandbox: SandboxClient, tmp_path: Path
 ):
     songs = isrcs(6)
     sandbox.card(str(OPERATORS))

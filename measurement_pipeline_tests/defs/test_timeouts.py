@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from measurement_pipeline import services
-from measurement_pipeline.backfill.config import Terms
-from measurement_pipeline.capture.config import Terms as CaptureTerms
+from measurement_pipeline.backfill.config import BackfillConfig
+from measurement_pipeline.capture.config import CaptureConfig as CaptureTerms
 from measurement_pipeline.defs.retry_policies import MAX_RETRIES
 from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN
 from measurement_pipeline.settings import Settings
@@ -20,7 +20,7 @@ SETTINGS = Settings.read({})
 
 
 @pytest.fixture(scope="module")
-def terms() -> Terms:
+def terms() -> BackfillConfig:
     return services.terms(SETTINGS, "")
 
 
@@ -31,12 +31,12 @@ def test_a_run_that_is_put_back_on_the_queue_for_a_code_server_is_not_ended_by_t
     assert MONITORING["start_timeout_seconds"] >= 2 * retrying
 
 
-def test_a_cancelled_run_has_time_to_store_the_answers_of_its_calls(terms: Terms):
+def test_a_cancelled_run_has_time_to_store_the_answers_of_its_calls(terms: BackfillConfig):
     needed = SETTINGS.songstats_timeout_seconds + terms.patience_with_database_seconds
     assert MONITORING["cancel_timeout_seconds"] > needed + MONITORING["poll_interval_seconds"]
 
 
-def test_the_largest_run_ends_before_the_longest_runtime_even_where_each_call_times_out(terms: Terms):
+def test_the_largest_run_ends_before_the_longest_runtime_even_where_each_call_times_out(terms: BackfillConfig):
     slowest = MOST_RECORDINGS_A_RUN / terms.concurrency * SETTINGS.songstats_timeout_seconds
     at_its_pace = MOST_RECORDINGS_A_RUN / terms.requests_per_second
     assert MONITORING["max_runtime_seconds"] > (1 + MAX_RETRIES) * max(slowest, at_its_pace)
@@ -48,7 +48,7 @@ def test_a_capture_gives_up_waiting_for_the_actor_long_before_the_longest_runtim
     assert MONITORING["max_runtime_seconds"] > (1 + MAX_RETRIES) * 2 * waits
 
 
-def test_a_claim_outlives_a_call_and_several_missed_heartbeats(terms: Terms):
+def test_a_claim_outlives_a_call_and_several_missed_heartbeats(terms: BackfillConfig):
     assert terms.rules.claim_timeout_seconds > SETTINGS.songstats_timeout_seconds
-    assert terms.rules.claim_timeout_seconds >= 4 * terms.beat_seconds
+    assert terms.rules.claim_timeout_seconds >= 4 * terms.heartbeat_seconds
     assert terms.silence_seconds >= terms.rules.claim_timeout_seconds

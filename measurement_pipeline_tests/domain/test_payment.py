@@ -13,14 +13,14 @@ from measurement_pipeline.domain.payment import (
     SUBSCRIBE,
     Decision,
     PaymentMethods,
+    PaymentVerdict,
     SavedCard,
-    Verdict,
     no_card_reason,
 )
 
 
 def test_unknown_is_a_verdict_of_its_own() -> None:
-    assert [verdict.value for verdict in Verdict] == ["allowed", "denied", "unknown"]
+    assert [verdict.value for verdict in PaymentVerdict] == ["allowed", "denied", "unknown"]
 
 
 def test_an_allowed_decision_serves_for_ten_minutes() -> None:
@@ -59,4 +59,4 @@ def test_only_a_card_that_has_not_expired_counts(found: list[PaymentMethods], re
 
 
 def test_decisions_compare_by_what_they_say() -> None:
-    assert Decision(Verdict.DENIED, NO_CARD) == Decision(Verdict.DENIED, NO_CARD)
+    assert Decision(PaymentVerdict.DENIED, NO_CARD) == Decision(PaymentVerdict.DENIED, NO_CARD)

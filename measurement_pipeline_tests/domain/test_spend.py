@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from measurement_pipeline.domain import spend
-from measurement_pipeline.domain.spend import CAUSES, Calls, Counted
+from measurement_pipeline.domain.spend import CAUSES, Calls, HitTotals
 
 ACCOUNTS = [UUID(int=number) for number in range(4)]
 
@@ -19,7 +19,7 @@ def lines(draw: st.DrawFn) -> Calls:
         account=draw(st.sampled_from(ACCOUNTS)),
         name=None,
         cause=draw(st.sampled_from(CAUSES)),
-        counted=draw(st.sampled_from(Counted)),
+        counted=draw(st.sampled_from(HitTotals)),
         calls=calls,
         wasted=draw(st.integers(0, calls)),
         stored=draw(st.integers(0, calls)),
@@ -45,15 +45,15 @@ def test_a_column_of_euros_adds_up_to_the_figure_below_it_and_each_is_right_to_t
 
 
 def test_hits_whose_cause_is_still_to_come_do_not_spoil_the_ratio():
-    def line(cause: str, calls: int, counted: Counted = Counted.YES, settled: int = 0) -> Calls:
+    def line(cause: str, calls: int, counted: HitTotals = HitTotals.YES, settled: int = 0) -> Calls:
         return Calls(ACCOUNTS[0], None, cause, counted, calls, settled=settled)
 
     drain = [
         line("stored", 8, settled=8),
         line("no history", 2, settled=2),
-        line("in the air", 5, Counted.UNKNOWN),
-        line("throttled", 100, Counted.NO),
-        line("timeout: unknown", 1, Counted.UNKNOWN),
+        line("in the air", 5, HitTotals.UNKNOWN),
+        line("throttled", 100, HitTotals.NO),
+        line("timeout: unknown", 1, HitTotals.UNKNOWN),
     ]
     assert spend.total(drain).hits_per_recording_settled == 1.1
     assert spend.total(drain[2:3]).hits_per_recording_settled is None

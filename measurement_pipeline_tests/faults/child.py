@@ -78,20 +78,20 @@ def main(orders: Orders) -> None:
 
 
 def _run(orders: Orders) -> dict[str, Any]:
-    from measurement_pipeline.backfill.run import Coverage, Means
-    from measurement_pipeline.domain.payment import Decision, Verdict
+    from measurement_pipeline.backfill.run import BackfillDependencies, BackfillRun
+    from measurement_pipeline.domain.payment import Decision, PaymentVerdict
     from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 
     bench = _bench(orders)
     asked: list[str] = []
 
-    def check_payment(account: Any) -> Verdict:
+    def check_payment(account: Any) -> PaymentVerdict:
         asked.append(str(account))
-        PaymentDecisions(orders.database_url).record(account, Decision(Verdict.ALLOWED, "a card"))
-        return Verdict.ALLOWED
+        PaymentDecisions(orders.database_url).record(account, Decision(PaymentVerdict.ALLOWED, "a card"))
+        return PaymentVerdict.ALLOWED
 
-    means = Means(bench.means.new_client, check_payment)
-    coverage = Coverage(orders.songs, run=orders.run, operator=False, terms=bench.terms, means=means)
+    means = BackfillDependencies(bench.means.new_client, check_payment)
+    coverage = BackfillRun(orders.songs, run=orders.run, operator=False, terms=bench.terms, means=means)
     told = {one.song: str(one.kind) for one in coverage}
     return {
         "told": told,
@@ -102,17 +102,17 @@ def _run(orders: Orders) -> dict[str, Any]:
 
 
 def _intake(orders: Orders, *, unpaid: bool = False) -> dict[str, Any]:
-    from measurement_pipeline.domain.payment import Decision, Verdict
+    from measurement_pipeline.domain.payment import Decision, PaymentVerdict
     from measurement_pipeline.intake import process as intake
     from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 
     def decide(account: Any) -> Decision:
-        decision = Decision(Verdict.DENIED, "no card") if unpaid else Decision(Verdict.ALLOWED, "a card")
+        decision = Decision(PaymentVerdict.DENIED, "no card") if unpaid else Decision(PaymentVerdict.ALLOWED, "a card")
         PaymentDecisions(orders.database_url).record(account, decision)
         return decision
 
-    opened = intake.open_round(orders.database_url, unpaid=unpaid)
-    taken = intake.take_in(orders.database_url, opened, intake.ask_about_payment(opened, decide), run=orders.run)
+    opened = intake.load_batch(orders.database_url, unpaid=unpaid)
+    taken = intake.process_batch(orders.database_url, opened, intake.ask_about_payment(opened, decide), run=orders.run)
     return {"states": {str(one.id): str(one.state) for one in taken}}
 
 
@@ -121,27 +121,27 @@ def _unpaid_intake(orders: Orders) -> dict[str, Any]:
 
 
 def _sweep(orders: Orders) -> dict[str, Any]:
-    from measurement_pipeline.backfill.reclaim import sweep
+    from measurement_pipeline.backfill.reclaim import reclaim
 
     bench = _bench(orders)
-    swept = sweep(bench.terms, bench.means)
+    swept = reclaim(bench.terms, bench.means)
     return {"reservations": swept.reservations, "exhausted": swept.exhausted, "transient": swept.transient}
 
 
 def _capture(orders: Orders) -> dict[str, Any]:
     from uuid import UUID
 
-    from measurement_pipeline.defs.heartbeat import beating
+    from measurement_pipeline.defs.heartbeat import heartbeats
     from measurement_pipeline.postgres import run_heartbeats
     from measurement_pipeline.postgres.database import connect
-    from measurement_pipeline.sandbox import Sandbox
+    from measurement_pipeline.sandbox import SandboxClient
     from measurement_pipeline_tests.capture.conftest import studio_of
 
-    studio = studio_of(orders.database_url, Sandbox(orders.sandbox_url))
+    studio = studio_of(orders.database_url, SandboxClient(orders.sandbox_url))
     captures = studio.with_terms(claim_timeout_seconds=orders.claim_timeout_seconds, max_attempts=orders.max_attempts)
     with connect(orders.database_url) as connection:
         run_heartbeats.beat(connection, orders.run)
-    with beating(orders.database_url, orders.run, every_seconds=orders.claim_timeout_seconds / 4):
+    with heartbeats(orders.database_url, orders.run, every_seconds=orders.claim_timeout_seconds / 4):
         ended = studio.make(UUID(orders.snapshot), captures=captures, run=orders.run)
     return {"kind": ended.kind, "reason": ended.reason}
 
@@ -161,7 +161,7 @@ def _ask_for_captures(orders: Orders) -> dict[str, Any]:
         with connect(orders.database_url) as connection:
             for number in range(5):
                 albums = tuple(f"{prefix}-{number}-{one}" for one in range(3))
-                wanted = snapshots.Wanted(UUID(orders.account), albums)
+                wanted = snapshots.CaptureSpec(UUID(orders.account), albums)
                 with connection.transaction():
                     opened = snapshots.open_capture(connection, wanted, cap_usd=Decimal(orders.cap_usd))
                 told[type(opened).__name__] += 1
@@ -181,10 +181,10 @@ def _dagster_run(orders: Orders) -> dict[str, Any]:
 def _bench(orders: Orders) -> Any:
     from dataclasses import replace
 
-    from measurement_pipeline.sandbox import Sandbox
+    from measurement_pipeline.sandbox import SandboxClient
     from measurement_pipeline_tests.workbench import workbench
 
-    bench = workbench(orders.database_url, Sandbox(orders.sandbox_url))
+    bench = workbench(orders.database_url, SandboxClient(orders.sandbox_url))
     rules = replace(
         bench.terms.rules, claim_timeout_seconds=orders.claim_timeout_seconds, max_attempts=orders.max_attempts
     )

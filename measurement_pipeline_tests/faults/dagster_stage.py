@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from measurement_pipeline import services
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.defs.conftest import Stage, definitions, open_instance, pooled
 from measurement_pipeline_tests.faults.child import Orders
@@ -15,7 +15,7 @@ from measurement_pipeline_tests.workbench import workbench
 @contextmanager
 def stage(orders: Orders) -> Iterator[Stage]:
     """The instance whose storage is at `dagster_url`, with the pipeline that `orders` are for."""
-    bench = workbench(orders.database_url, Sandbox(orders.sandbox_url))
+    bench = workbench(orders.database_url, SandboxClient(orders.sandbox_url))
     pipeline = services.from_settings(
         Settings.read(
             {

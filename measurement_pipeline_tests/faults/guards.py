@@ -329,7 +329,7 @@ select
     ),
     guard(
         "owned recordings are skipped by intake",
-        "intake/test_take_in.py::test_a_request_for_what_is_owned_is_done_at_once",
+        "intake/test_process.py::test_a_request_for_what_is_owned_is_done_at_once",
         Change(
             REQUESTS,
             """
@@ -350,7 +350,9 @@ select
             """
             elif claim.has_history:
                 owned = Settling(claim, Settlement(Status.DONE, Outcome.STORED))
-                await self._settle_one(owned, Recording(claim.song, Kind.ALREADY_STORED, outcome=Outcome.STORED))
+                await self._settle_one(
+                    owned, RecordingResult(claim.song, ResultKind.ALREADY_STORED, outcome=Outcome.STORED)
+                )
 """,
             "\n",
         ),
@@ -362,7 +364,7 @@ select
     ),
     guard(
         "no redirect is followed",
-        "songstats/test_client.py::test_a_redirect_is_not_followed_wherever_it_points[https://elsewhere.test/]",
+        "vendors/songstats/test_client.py::test_a_redirect_is_not_followed_wherever_it_points[https://elsewhere.test/]",
         Change(
             CLIENT,
             """
@@ -384,20 +386,23 @@ select
 PAYMENT = (
     guard(
         "unknown is not allowed: Stripe gives no answer",
-        "payments/test_gate.py::test_whatever_keeps_stripe_from_answering_is_neither_allowed_nor_denied[False-fault5-HTTP 500]",
+        "vendors/stripe/test_payment_gate.py::"
+        "test_whatever_keeps_stripe_from_answering_is_neither_allowed_nor_denied[False-fault5-HTTP 500]",
         Change(
-            GATE, "return Decision(Verdict.UNKNOWN, in_words(error)", "return Decision(Verdict.ALLOWED, in_words(error)"
+            GATE,
+            "return Decision(PaymentVerdict.UNKNOWN, describe_error(error)",
+            "return Decision(PaymentVerdict.ALLOWED, describe_error(error)",
         ),
     ),
     guard(
         "unknown is not allowed: a 404 that is not about the customer",
-        "payments/test_gate.py::test_a_404_of_stripes_own_that_is_not_about_a_customer_does_not_say_that_it_is_gone",
+        "vendors/stripe/test_payment_gate.py::test_a_404_of_stripes_own_that_is_not_about_a_customer_does_not_say_that_it_is_gone",
         Change(GATE, ' and error.code == "resource_missing"', ""),
     ),
     guard(
         "unknown is not allowed: a request is taken in",
-        "intake/test_take_in.py::test_nothing_is_enqueued_without_an_allowed_decision[unknown]",
-        Change(INTAKE, "if decision is None or decision.verdict is Verdict.UNKNOWN:", "if decision is None:"),
+        "intake/test_process.py::test_nothing_is_enqueued_without_an_allowed_decision[unknown]",
+        Change(INTAKE, "if decision is None or decision.verdict is PaymentVerdict.UNKNOWN:", "if decision is None:"),
     ),
     guard(
         "unknown is not allowed: an account nobody asked about",
@@ -450,7 +455,7 @@ VENDOR = (
     ),
     guard(
         "a 429 costs no budget",
-        "songstats/test_historic_stats.py::test_429_says_nothing_of_the_recording_and_is_not_billed",
+        "vendors/songstats/test_historic_stats.py::test_429_says_nothing_of_the_recording_and_is_not_billed",
         Change(ANSWERS, "(None, False, Cause.THROTTLED)", "(None, None, Cause.THROTTLED)"),
     ),
     guard(

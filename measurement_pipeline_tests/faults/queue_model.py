@@ -11,7 +11,7 @@ from uuid import UUID
 
 from measurement_pipeline.domain.backfill_queue import Settlement, Status
 from measurement_pipeline.domain.outcome import Cause, Outcome
-from measurement_pipeline.postgres.songstats_ledger import Verdict
+from measurement_pipeline.postgres.songstats_ledger import ReservationVerdict
 
 SETTLED = {Outcome.STORED, Outcome.NO_HISTORY, Outcome.REJECTED, Outcome.MALFORMED, Outcome.EXHAUSTED}
 TELLS_NOTHING = {Cause.THROTTLED, Cause.REFUSED_KEY}
@@ -190,18 +190,18 @@ class Model:
             self.rows[song].silent = False
         return held
 
-    def may_reserve(self, song: str, lease: int, *, run: str) -> Verdict:
+    def may_reserve(self, song: str, lease: int, *, run: str) -> ReservationVerdict:
         """What becomes of a wish for one hit."""
         payer = self.payer(song)
         if not self.is_held(song, lease, run) or self.unread(song) is not None:
-            return Verdict.LOST
+            return ReservationVerdict.LOST
         if not self.may_call:
-            return Verdict.CLOSED
+            return ReservationVerdict.CLOSED
         if payer is None:
-            return Verdict.UNPAID
+            return ReservationVerdict.UNPAID
         if payer[0] not in self.fresh:
-            return Verdict.STALE
-        return Verdict.RESERVED if self.hits_left > 0 else Verdict.BUDGET
+            return ReservationVerdict.STALE
+        return ReservationVerdict.RESERVED if self.hits_left > 0 else ReservationVerdict.BUDGET
 
     def reserve(self, number: int, song: str, lease: int, *, run: str) -> int | None:
         """Set hit `number` aside; the attempt, where this is the run's first."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.vendors.songstats.historic_stats import judge
-from measurement_pipeline.vendors.songstats.response import Answer
+from measurement_pipeline.vendors.songstats.response import SongstatsResponse
 from measurement_pipeline_tests.workbench import Workbench
 
 HISTORY = "/enterprise/v1/tracks/historic_stats"
@@ -67,7 +67,7 @@ def measurements_are_whole(bench: Workbench) -> None:
     stored = bench.sql("select song, raw_ref, count(*) n from song_measurements group by 1, 2")
     expected = set()
     for row in answers:
-        history = judge(Answer(row["status_code"], row["headers"], row["body"]), key_works=True).history
+        history = judge(SongstatsResponse(row["status_code"], row["headers"], row["body"]), key_works=True).history
         assert history is not None
         assert history.play_counts
         expected.add(

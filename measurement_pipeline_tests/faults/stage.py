@@ -19,14 +19,14 @@ from uuid import UUID, uuid4
 
 import psutil
 
-from measurement_pipeline.cli.environment import Doubles, Target, opened, prepare_dagster, server_kept_up
+from measurement_pipeline.cli.environment import CliEnvironment, Doubles, opened, prepare_dagster, server_kept_up
 from measurement_pipeline.local import supervisor
 from measurement_pipeline.local.dagster_processes import DagsterProcesses
 from measurement_pipeline.postgres import measurement_jobs, migrate
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
 from measurement_pipeline.postgres.payment_decisions import ensure_account
-from measurement_pipeline.sandbox import PLAIN, Sandbox, running
+from measurement_pipeline.sandbox import PLAIN, SandboxClient, running
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.faults.reckoning import hits_of, measurements_are_whole
 from measurement_pipeline_tests.workbench import Workbench, workbench
@@ -39,7 +39,7 @@ CLAIM_TIMEOUT_SECONDS = 4.0
 MAX_ATTEMPTS = 20
 
 # Whatever dies is started again within a second, however often it has died: here it is killed on purpose.
-_PATIENCE = supervisor.Patience(deaths_allowed=1_000, first_wait_seconds=0.2, longest_wait_seconds=1.0)
+_PATIENCE = supervisor.RestartPolicy(deaths_allowed=1_000, first_wait_seconds=0.2, longest_wait_seconds=1.0)
 
 _ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 _UNSETTLED = """
@@ -58,8 +58,8 @@ _SETTLED = "select count(*) as n from songstats_backfill_queue where status in (
 class Stage:
     """A deployment whose processes run, and what a test does to them."""
 
-    target: Target
-    sandbox: Sandbox
+    target: CliEnvironment
+    sandbox: SandboxClient
     running: supervisor.Supervisor
     dagster: DagsterProcesses
     keep_server_up: Callable[[], None]

@@ -10,7 +10,7 @@ from typing import Any
 
 from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.backfill.planning import Partitions, Planned, make_plan
-from measurement_pipeline.backfill.run import Coverage
+from measurement_pipeline.backfill.run import BackfillRun
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.faults.reckoning import HISTORY, nothing_breaks
 from measurement_pipeline_tests.workbench import Workbench
@@ -35,7 +35,7 @@ _SPOILED = _LOST | {_ANSWERED, ("malformed", True), ("no history", True)}
 _run = count(1)
 
 
-def run(bench: Workbench, songs: Sequence[str], **options: Any) -> Coverage:
+def run(bench: Workbench, songs: Sequence[str], **options: Any) -> BackfillRun:
     """One run over all of `songs`, to its end."""
     return bench.cover(songs, run=f"run-{next(_run)}", **options)[0]
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from measurement_pipeline.backfill import operator_actions
-from measurement_pipeline.backfill.reclaim import sweep
-from measurement_pipeline.backfill.run import Means
+from measurement_pipeline.backfill.reclaim import reclaim
+from measurement_pipeline.backfill.run import BackfillDependencies
 from measurement_pipeline.domain.outcome import Outcome
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import connect
@@ -68,7 +68,7 @@ def an_hour_of_looks(bench: Workbench, songs: list[str]) -> None:
     before = bench.sandbox.hits()
     for _ in range(2):
         assert storm.run(bench, songs).summary.calls == 0
-        sweep(bench.terms, bench.means)
+        reclaim(bench.terms, bench.means)
         assert str(storm.planned(bench, songs).why_none).startswith("breaker open because")
         storm.time_passes(bench)
     assert bench.sandbox.hits() == before
@@ -187,10 +187,10 @@ def test_a_key_revoked_in_the_middle_of_a_drain_and_restored_costs_nothing_and_n
     assert storm.budget_counts_only(bench) == stored_before, "a refused key costs no budget"
     attempts = bench.sql("select distinct attempts from songstats_backfill_queue where status = 'pending'")
     assert [row["attempts"] for row in attempts] == [0]
-    assert sweep(bench.terms, bench.means).breaker == "the key is still refused"
+    assert reclaim(bench.terms, bench.means).breaker == "the key is still refused"
     an_hour_of_looks(bench, songs)
     bench.sandbox.clear_faults()
-    assert sweep(bench.terms, bench.means).breaker == "the key works again: closed"
+    assert reclaim(bench.terms, bench.means).breaker == "the key works again: closed"
     storm.drain(bench, songs, runs=1)
     assert bench.statuses() == {"stored": len(songs)}
     assert bench.sandbox.hits() == len(songs) + refused
@@ -217,7 +217,7 @@ def test_a_key_replaced_by_one_of_another_kind_while_a_run_is_under_way(
     refused = bench.sandbox.hits() - 20
     bench.sandbox.clear_faults()
     bench.sandbox.faults(HISTORY, status=400)
-    assert sweep(bench.terms, bench.means).breaker == "the key works again: closed"
+    assert reclaim(bench.terms, bench.means).breaker == "the key works again: closed"
     storm.run(bench, songs)
     assert breaker(bench) == ("open", "streak")
     assert bench.sandbox.hits() == 20 + refused + 5, "the next run starts with little trust, and spends five hits"
@@ -228,7 +228,7 @@ def test_a_key_replaced_by_one_of_another_kind_while_a_run_is_under_way(
 def test_a_key_that_does_not_exist_spends_nothing(bench: Workbench, proves: Proves):
     songs = isrcs(30)
     bench.ask_for(songs)
-    wrong = Means(
+    wrong = BackfillDependencies(
         songstats_client(bench.sandbox, api_key="a-key-nobody-knows"),
         bench.means.check_payment,
     )
@@ -238,7 +238,7 @@ def test_a_key_that_does_not_exist_spends_nothing(bench: Workbench, proves: Prov
     assert bench.sandbox.hits() <= 5
     assert storm.budget_counts_only(bench) == 0
     nothing_breaks(bench)
-    assert sweep(bench.terms, bench.means).breaker == "the key works again: closed"
+    assert reclaim(bench.terms, bench.means).breaker == "the key works again: closed"
     storm.drain(bench, songs, runs=1)
     storm.each_request_has_its_row(bench)
     proves("vendor: a key that does not exist", ["I1", "I4", "I6", "I7", "I10", "I11"])

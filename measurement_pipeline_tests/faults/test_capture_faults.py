@@ -18,13 +18,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.capture.outcome import Kind
-from measurement_pipeline.capture.run import Ended
+from measurement_pipeline.capture.outcome import CaptureResultKind
+from measurement_pipeline.capture.run import CaptureOutcome
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
 from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.capture.conftest import Studio, isrcs, studio_of
 from measurement_pipeline_tests.faults import crash_points
 from measurement_pipeline_tests.faults.child import ASK_FOR_CAPTURES, CAPTURE, Orders, child, said
@@ -44,7 +44,7 @@ ITEMS, INPUT = "/v2/datasets/*/items", "/v2/key-value-stores/"
 
 
 @pytest.fixture
-def studio(database_url: str, sandbox: Sandbox) -> Studio:
+def studio(database_url: str, sandbox: SandboxClient) -> Studio:
     return studio_of(database_url, sandbox)
 
 
@@ -66,8 +66,8 @@ def ask_for(studio: Studio, *, start: int = 0, albums: int = ALBUMS) -> Asked:
         studio.account,
         json.dumps({"album_ids": released}),
     )
-    opened = intake.open_round(studio.database_url)
-    (taken,) = intake.take_in(studio.database_url, opened, {}, run="intake", cap_usd=Decimal(25))
+    opened = intake.load_batch(studio.database_url)
+    (taken,) = intake.process_batch(studio.database_url, opened, {}, run="intake", cap_usd=Decimal(25))
     assert taken.capture is not None
     return Asked(request["id"], taken.capture.snapshot, counts)
 
@@ -141,8 +141,10 @@ def test_a_capture_killed_at_a_named_point_is_taken_over_and_no_part_is_paid_aga
         # While it might still live, nothing of it is touched.
         patient = studio.with_terms(claim_timeout_seconds=600.0)
         early = studio.make(asked.snapshot, run=f"too early-{number}", captures=patient)
-        is_over = early.kind is Kind.DONE_BEFORE
-        assert early.kind is Kind.LEFT_ALONE or (is_over and alone and point is crash_points.BEFORE_THE_END)
+        is_over = early.kind is CaptureResultKind.DONE_BEFORE
+        assert early.kind is CaptureResultKind.LEFT_ALONE or (
+            is_over and alone and point is crash_points.BEFORE_THE_END
+        )
         assert left(studio, asked) == at_death
 
         wait_for_the_claim_timeout(studio)
@@ -165,7 +167,7 @@ def test_a_run_that_stood_still_and_was_relieved_changes_nothing_once_it_goes_on
         take_over(studio, asked, run="next", is_started=True)
         before = left(studio, asked)
         victim.send_signal(signal.SIGCONT)
-        assert said(victim)["kind"] == Kind.LEFT_ALONE
+        assert said(victim)["kind"] == CaptureResultKind.LEFT_ALONE
     assert left(studio, asked) == before
     is_done_and_paid_once(studio, [asked])
     proves("a capture whose run stands still for longer than the claim timeout", [*ALWAYS, "I3"])
@@ -199,10 +201,16 @@ def take_over(studio: Studio, asked: Asked, *, run: str, is_started: bool) -> No
     if not is_started:
         paid = studio.paid()
         ended = studio.make(asked.snapshot, run=run, captures=captures)
-        assert (ended.kind, ended.reason) == (Kind.PUT_OFF, "whether Apify started the actor is not known yet")
+        assert (ended.kind, ended.reason) == (
+            CaptureResultKind.PUT_OFF,
+            "whether Apify started the actor is not known yet",
+        )
         assert studio.paid() == paid
         time_passes(studio)
-    assert studio.make(asked.snapshot, run=run, captures=captures).kind in {Kind.DONE, Kind.DONE_BEFORE}
+    assert studio.make(asked.snapshot, run=run, captures=captures).kind in {
+        CaptureResultKind.DONE,
+        CaptureResultKind.DONE_BEFORE,
+    }
 
 
 def time_passes(studio: Studio) -> None:
@@ -215,17 +223,17 @@ def time_passes(studio: Studio) -> None:
 # --- vendors ---------------------------------------------------------------------------------------------------------------
 
 
-def to_its_end(studio: Studio, asked: Asked, *, most: int = 60) -> Ended:
+def to_its_end(studio: Studio, asked: Asked, *, most: int = 60) -> CaptureOutcome:
     """Runs until the capture is over: tries within a run, and between two runs whatever wait was asked for."""
     run, retry_number = 0, 0
     for _ in range(most):
         ended = studio.make(asked.snapshot, run=f"run-{run}", retry_number=retry_number, last_try=retry_number >= 3)
         studio.nothing_breaks(at_rest=False)
-        if ended.kind in {Kind.DONE, Kind.FAILED}:
+        if ended.kind in {CaptureResultKind.DONE, CaptureResultKind.FAILED}:
             return ended
-        assert ended.kind in {Kind.TRY_AGAIN, Kind.PUT_OFF, Kind.STOPPED}, ended
+        assert ended.kind in {CaptureResultKind.TRY_AGAIN, CaptureResultKind.PUT_OFF, CaptureResultKind.STOPPED}, ended
         retry_number += 1
-        if ended.kind is not Kind.TRY_AGAIN:
+        if ended.kind is not CaptureResultKind.TRY_AGAIN:
             run, retry_number = run + 1, 0
             time_passes(studio)
     raise AssertionError(f"not over after {most} tries: {studio.shown(asked.snapshot)['error']}")
@@ -269,7 +277,7 @@ def test_a_capture_through_a_storm_at_apify_ends_measured_and_paid_once_a_part(
         met += sum(request["fault"] for request in studio.sandbox.requests("/v2/"))
         studio.sandbox.clear_faults()
         studio.sandbox.forget_requests()
-        assert (ended.kind, ended.reason) == (Kind.DONE, None)
+        assert (ended.kind, ended.reason) == (CaptureResultKind.DONE, None)
         is_done_and_paid_once(studio, everything)
     proves(f"Apify: {weather}", ALWAYS, times=met)
 
@@ -304,7 +312,7 @@ def test_whichever_request_to_apify_loses_its_answer_nothing_is_paid_twice(
     if "delay" in fault:
         studio = replace(studio, captures=studio.with_vendor_timeout(2.0))
     asked = ask_for(studio)
-    assert to_its_end(studio, asked).kind is Kind.DONE
+    assert to_its_end(studio, asked).kind is CaptureResultKind.DONE
     assert sum(request["fault"] for request in studio.sandbox.requests("/v2/")) == 2 + is_lost
     is_done_and_paid_once(studio, [asked])
     proves(f"Apify: an answer lost to {route}", ALWAYS)
@@ -339,7 +347,7 @@ def test_while_spotify_is_away_a_capture_ends_unmapped_and_is_mapped_later_for_n
     asked = ask_for(studio)
     for fault in SPOTIFY[weather]:
         studio.sandbox.faults(**fault)
-    assert to_its_end(studio, asked).kind is Kind.DONE
+    assert to_its_end(studio, asked).kind is CaptureResultKind.DONE
     shown = studio.shown(asked.snapshot)
     assert (shown["unmapped"], shown["recordings"]) == (len(asked.counts), 0)
     assert studio.sql("select 1 from songs") == studio.sql("select 1 from song_measurements") == []
@@ -347,7 +355,7 @@ def test_while_spotify_is_away_a_capture_ends_unmapped_and_is_mapped_later_for_n
     studio.sandbox.clear_faults()
     time_passes(studio)
     again = studio.make(asked.snapshot, run="a person", operator=True)
-    assert (again.kind, again.unmapped) == (Kind.DONE, ())
+    assert (again.kind, again.unmapped) == (CaptureResultKind.DONE, ())
     is_done_and_paid_once(studio, [asked])
     proves(f"Spotify: {weather}", ALWAYS)
 
@@ -422,7 +430,7 @@ def test_a_database_that_is_read_only_during_a_capture_costs_no_second_run_of_th
             time.sleep(30.0 if long_form else 1.5)
             assert not making.done()
         ended = making.result(120)
-    while ended.kind is Kind.PUT_OFF:
+    while ended.kind is CaptureResultKind.PUT_OFF:
         studio.until_listed(asked.snapshot)
         ended = studio.make(asked.snapshot, run="next")
     is_done_and_paid_once(studio, [asked])

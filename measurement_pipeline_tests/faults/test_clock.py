@@ -13,14 +13,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.backfill.reclaim import sweep
+from measurement_pipeline.backfill.reclaim import reclaim
 from measurement_pipeline.domain.backfill_queue import LONGEST_BACKOFF_SECONDS
-from measurement_pipeline.domain.payment import Verdict
+from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import clock, run_heartbeats
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.vendors.songstats.historic_stats import judge
-from measurement_pipeline.vendors.songstats.response import Answer
+from measurement_pipeline.vendors.songstats.response import SongstatsResponse
 from measurement_pipeline_tests.faults.child import RUN, UNPAID_INTAKE, Orders, child, said
 from measurement_pipeline_tests.faults.matrix import Proves
 from measurement_pipeline_tests.faults.reckoning import (
@@ -103,7 +103,7 @@ def points_stored(bench: Workbench) -> set[tuple[str, datetime, int]]:
 def points_received(bench: Workbench) -> set[tuple[str, datetime, int]]:
     found = set()
     for row in bench.sql("select * from songstats_responses"):
-        history = judge(Answer(row["status_code"], row["headers"], row["body"]), key_works=True).history
+        history = judge(SongstatsResponse(row["status_code"], row["headers"], row["body"]), key_works=True).history
         assert history is not None
         for point in history.play_counts:
             found.add((row["song"], datetime(point.day.year, point.day.month, point.day.day, tzinfo=UTC), point.value))
@@ -275,7 +275,7 @@ def test_rows_of_a_dead_run_whose_heartbeats_are_ahead_of_the_clock_are_due_afte
     bench.sql("insert into run_heartbeats (run_id, beat_at) values ('owner', now() + interval '2 days')")
     bench.sql("update vendor_state set streak_since = now() + interval '2 days'")
     bench.terms = replace(bench.terms, rules=replace(bench.terms.rules, claim_timeout_seconds=0.2))
-    assert sweep(bench.terms, bench.means).times_corrected == 5
+    assert reclaim(bench.terms, bench.means).times_corrected == 5
     with connect(bench.database_url) as connection:
         until(lambda: run_heartbeats.silent(connection, ["owner"], seconds=0.2) == {"owner"})
         assert clock.ahead(connection, requests_per_second=5.0) == []
@@ -297,10 +297,10 @@ def test_a_payment_decision_dated_ahead_is_asked_for_anew_and_replaced(bench: Wo
     assert decisions.fresh(bench.account) is None
     asked: list[UUID] = []
 
-    def check_payment(account: UUID) -> Verdict:
+    def check_payment(account: UUID) -> PaymentVerdict:
         asked.append(account)
         bench.allow(account)
-        return Verdict.ALLOWED
+        return PaymentVerdict.ALLOWED
 
     bench.cover(songs, means=replace(bench.means, check_payment=check_payment))
     assert asked == [bench.account]

@@ -17,11 +17,11 @@ from subprocess import Popen
 
 import pytest
 
-from measurement_pipeline.backfill.config import Terms
-from measurement_pipeline.backfill.reclaim import sweep
-from measurement_pipeline.backfill.results import Kind
+from measurement_pipeline.backfill.config import BackfillConfig
+from measurement_pipeline.backfill.reclaim import reclaim
+from measurement_pipeline.backfill.results import ResultKind
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
-from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import connect
@@ -72,7 +72,7 @@ def orders_for(bench: Workbench, does: str, songs: Sequence[str] = (), **more: o
     return Orders(does, bench.database_url, bench.sandbox.songstats_url, list(songs), **terms)
 
 
-def with_timeout(bench: Workbench, seconds: float, **more: object) -> Terms:
+def with_timeout(bench: Workbench, seconds: float, **more: object) -> BackfillConfig:
     rules = replace(bench.terms.rules, claim_timeout_seconds=seconds)
     return replace(bench.terms, rules=rules, beat_seconds=seconds / 4, **more)
 
@@ -150,7 +150,7 @@ def test_a_run_killed_at_a_named_point_is_taken_over_and_nothing_is_bought_twice
 
         # While it might still live, nothing of it is touched.
         _, told = bench.cover(songs, run=f"too early-{number}", terms=with_timeout(bench, 600.0))
-        assert {recording.kind for recording in told} <= {Kind.ALREADY_STORED}
+        assert {recording.kind for recording in told} <= {ResultKind.ALREADY_STORED}
         assert left(bench) == at_death
 
         # Nobody knows whether the calls of its open reservations went out, so they weigh on the budget.
@@ -237,7 +237,7 @@ def test_a_killed_sweep_has_done_nothing_and_the_next_does_all(
         ):
             # Its transaction is open when it dies: whichever way, nobody commits it.
             assert state_of(bench) == before
-        swept = sweep(with_timeout(bench, CLAIM_TIMEOUT_SECONDS), bench.means)
+        swept = reclaim(with_timeout(bench, CLAIM_TIMEOUT_SECONDS), bench.means)
         assert (swept.transient, swept.exhausted, swept.reservations) == (count, count, count)
         bench.cover(open_songs, run=f"next-{number}", terms=with_timeout(bench, CLAIM_TIMEOUT_SECONDS))
         assert bench.statuses() == {"stored": len(open_songs), "exhausted": len(spent_songs)}
@@ -322,11 +322,11 @@ def test_a_request_whose_intake_is_killed_is_neither_lost_nor_half_enqueued(
     proves("SIGKILL during the enqueue", ["I1", "I2", "I4", "I5", "I6", "I10", "I14"], times=number + 1)
 
 
-def take_in(bench: Workbench) -> list[intake.Taken]:
-    opened = intake.open_round(bench.database_url)
+def take_in(bench: Workbench) -> list[intake.RequestResult]:
+    opened = intake.load_batch(bench.database_url)
     bench.allow(bench.account)
-    yes = Decision(Verdict.ALLOWED, "a card")
-    return intake.take_in(bench.database_url, opened, dict.fromkeys(opened.accounts, yes), run="next")
+    yes = Decision(PaymentVerdict.ALLOWED, "a card")
+    return intake.process_batch(bench.database_url, opened, dict.fromkeys(opened.accounts, yes), run="next")
 
 
 @pytest.mark.long

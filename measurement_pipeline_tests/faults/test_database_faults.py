@@ -22,12 +22,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from measurement_pipeline.backfill.config import Terms
+from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.results import Summary
 from measurement_pipeline.local.embedded_postgres import EmbeddedServer
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.faults.matrix import Proves
 from measurement_pipeline_tests.faults.reckoning import (
     HISTORY,
@@ -55,7 +55,7 @@ _SILENT = "select 1 from songstats_backfill_queue where heartbeat_at < now() - i
 _BLOCKED_BY = "select 1 from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
 
 
-def terms(bench: Workbench, *, claim_timeout_seconds: float, **more: Any) -> Terms:
+def terms(bench: Workbench, *, claim_timeout_seconds: float, **more: Any) -> BackfillConfig:
     rules = replace(bench.terms.rules, claim_timeout_seconds=claim_timeout_seconds, max_attempts=1000)
     return replace(bench.terms, rules=rules, **{"beat_seconds": claim_timeout_seconds / 4, **more})
 
@@ -168,7 +168,7 @@ def own_directory() -> Iterator[Path]:
 
 
 @pytest.fixture
-def own(own_directory: Path, sandbox: Sandbox) -> Iterator[Own]:
+def own(own_directory: Path, sandbox: SandboxClient) -> Iterator[Own]:
     name = f"measurements_{uuid4().hex}"
     with EmbeddedServer(own_directory) as server:
         server.create_database(name)

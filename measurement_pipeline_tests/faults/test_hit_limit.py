@@ -9,8 +9,8 @@ from functools import partial
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.backfill_queue import Claim
-from measurement_pipeline.postgres.database import AsyncConnection, Line, connect
-from measurement_pipeline.postgres.songstats_ledger import Verdict
+from measurement_pipeline.postgres.database import AsyncConnection, ReconnectingConnection, connect
+from measurement_pipeline.postgres.songstats_ledger import ReservationVerdict
 from measurement_pipeline_tests.faults.hammer import STRIKE, Orders, hammers, hears, says
 from measurement_pipeline_tests.faults.matrix import Proves
 from measurement_pipeline_tests.faults.reckoning import nothing_breaks
@@ -40,13 +40,13 @@ def test_whoever_waited_for_the_last_hit_finds_it_gone(bench: Workbench):
     songs = isrcs(2)
     bench.ask_for(songs)
     mine, theirs = (claim(bench, [song], run=song) for song in songs)
-    line = partial(Line, bench.database_url, patience_seconds=0)
+    line = partial(ReconnectingConnection, bench.database_url, patience_seconds=0)
     wish = partial(ledger.reserve, hits_allowed=1, operators_account=None)
 
-    async def reserve_both() -> list[Verdict]:
+    async def reserve_both() -> list[ReservationVerdict]:
         first, second = line(), line()
 
-        async def and_then_the_other(connection: AsyncConnection) -> list[Verdict]:
+        async def and_then_the_other(connection: AsyncConnection) -> list[ReservationVerdict]:
             async with connection.transaction():
                 taken = await wish(connection, mine, run=songs[0])
                 other = asyncio.create_task(second.do(partial(wish, claims=theirs, run=songs[1])))
@@ -60,7 +60,7 @@ def test_whoever_waited_for_the_last_hit_finds_it_gone(bench: Workbench):
             await first.close()
             await second.close()
 
-    assert asyncio.run(reserve_both()) == [Verdict.RESERVED, Verdict.BUDGET]
+    assert asyncio.run(reserve_both()) == [ReservationVerdict.RESERVED, ReservationVerdict.BUDGET]
     assert [hit["song"] for hit in bench.ledger()] == songs[:1]
 
 
@@ -86,7 +86,7 @@ def test_a_hundred_and_fifty_hits_are_a_hundred_and_fifty(bench: Workbench, prov
                     says(process, STRIKE)
                 until(lambda: waiting_for_the_lock(bench) == len(runs), what="all of them at the lock")
             told = sum((Counter(json.loads(hears(process))) for process in processes), Counter[str]())
-            assert told == {Verdict.RESERVED: HITS, Verdict.BUDGET: len(songs) - HITS}
+            assert told == {ReservationVerdict.RESERVED: HITS, ReservationVerdict.BUDGET: len(songs) - HITS}
             found = bench.sql(
                 "select count(*) as hits, count(distinct song) as songs, count(settled_at) as settled,"
                 " (select sum(attempts) from songstats_backfill_queue) as attempts from songstats_quota_ledger"

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.domain.outcome import Cause, Outcome
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.sandbox import Behaviour, Known, Role
+from measurement_pipeline.sandbox import Behaviour, Known, Scenario
 from measurement_pipeline.sandbox.songstats_body import render
 from measurement_pipeline.vendors.http import LONGEST_RETRY_AFTER
 from measurement_pipeline.vendors.songstats.historic_stats import judge
-from measurement_pipeline.vendors.songstats.response import Answer, Failure
+from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
 from measurement_pipeline_tests.faults import storm
 from measurement_pipeline_tests.faults.matrix import Proves
 from measurement_pipeline_tests.faults.reckoning import HISTORY, nothing_breaks
@@ -70,7 +70,7 @@ SPLICES = st.sampled_from(
 def real_answers(draw: st.DrawFn) -> bytes:
     """What the vendor would send for some recording, as awkward as it is."""
     (isrc,) = isrcs(1, start=draw(st.integers(0, 40)))
-    role = draw(st.sampled_from([Role.PLAIN, Role.PLAIN, Role.PLAIN, Role.NO_SPOTIFY, Role.EMPTY]))
+    role = draw(st.sampled_from([Scenario.PLAIN, Scenario.PLAIN, Scenario.PLAIN, Scenario.NO_SPOTIFY, Scenario.EMPTY]))
     sources = draw(st.sampled_from([("spotify",), ("spotify", "youtube", "shazam")]))
     aggregates = draw(st.booleans())
     return render(
@@ -170,7 +170,7 @@ def test_any_answer_comes_to_a_row_of_the_outcome_table(long_form: bool, proves:
         *, status: int, headers: dict[str, str], body: bytes, failure: Failure | None, key_works: bool | None
     ) -> None:
         next(tried)
-        answer = Answer(status, headers, body, failure)
+        answer = SongstatsResponse(status, headers, body, failure)
         judgement = judge(answer, key_works=key_works)
         assert (judgement.outcome, judgement.billable, judgement.cause) in TABLE
         assert (judgement.history is not None) == (judgement.outcome is Outcome.STORED)

@@ -26,17 +26,17 @@ from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.domain import backfill_queue as rules_of_rows
 from measurement_pipeline.domain.backfill_queue import Settlement, Status
 from measurement_pipeline.domain.measurement_job import ScopeByIsrc
-from measurement_pipeline.domain.outcome import Cause, Judgement, Outcome, Point
+from measurement_pipeline.domain.outcome import Cause, DailyCount, Judgement, Outcome
 from measurement_pipeline.domain.payment import Decision
-from measurement_pipeline.domain.payment import Verdict as Payment
+from measurement_pipeline.domain.payment import PaymentVerdict as Payment
 from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.backfill_queue import Claim, Rules, Settling
-from measurement_pipeline.postgres.database import Line, connect
+from measurement_pipeline.postgres.database import ReconnectingConnection, connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
-from measurement_pipeline.postgres.songstats_ledger import Received, Verdict
+from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse, ReservationVerdict
 from measurement_pipeline_tests.faults.matrix import Proves
 from measurement_pipeline_tests.faults.queue_model import Model
 from measurement_pipeline_tests.workbench import OPERATORS, isrcs
@@ -177,7 +177,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def connect(self) -> None:
         self.connection = connect(self.url)
-        self.line = Line(self.url, patience_seconds=0)
+        self.line = ReconnectingConnection(self.url, patience_seconds=0)
 
     def disconnect(self) -> None:
         self.connection.close()
@@ -255,7 +255,7 @@ class QueueMachine(RuleBasedStateMachine):
         )
         for claim, got in zip(claims, found, strict=True):
             assert got.verdict is self.model.may_reserve(claim.song, claim.lease, run=run)
-            if got.verdict is Verdict.RESERVED:
+            if got.verdict is ReservationVerdict.RESERVED:
                 assert got.ledger is not None
                 assert got.attempts == self.model.reserve(got.ledger, claim.song, claim.lease, run=run)
                 hit = self.model.hits[got.ledger]
@@ -268,7 +268,7 @@ class QueueMachine(RuleBasedStateMachine):
         run, call = self.one_of("calls", at)
         self.memory[run].calls.remove(call)
         claim, hit, attempts = call
-        received = Received(hit, reply.status_code, reply.billable, reply.kept_as, {}, reply.body)
+        received = ReceivedResponse(hit, reply.status_code, reply.billable, reply.kept_as, {}, reply.body)
         kept = [self.loop.run(self.line.do(lambda c: ledger.keep(c, [received]))) for _ in range(times)]
         assert all(one == kept[0] for one in kept)
         response = kept[0].get(hit)
@@ -307,7 +307,9 @@ class QueueMachine(RuleBasedStateMachine):
         self, run: str, claim: Claim, settlement: Settlement, *, cause: Cause | None = None, response: int | None = None
     ) -> None:
         points = (
-            (Point(date(2026, 1, 1), 1), Point(date(2026, 1, 2), 2)) if settlement.outcome is Outcome.STORED else ()
+            (DailyCount(date(2026, 1, 1), 1), DailyCount(date(2026, 1, 2), 2))
+            if settlement.outcome is Outcome.STORED
+            else ()
         )
         settling = Settling(claim, settlement, cause=cause, response=response, play_counts=points)
         found = self.loop.run(self.line.do(lambda c: queue.settle(c, [settling], run=run, parser_version=self.parser)))

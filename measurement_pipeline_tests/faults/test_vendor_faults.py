@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from measurement_pipeline.backfill import operator_actions
-from measurement_pipeline.backfill.run import Means
+from measurement_pipeline.backfill.run import BackfillDependencies
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.faults import storm
 from measurement_pipeline_tests.faults.matrix import Proves
@@ -115,9 +115,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("retry_after", [None, 300] if long_form else [None])
 
 
-def impatient(bench: Workbench, seconds: float) -> Means:
+def impatient(bench: Workbench, seconds: float) -> BackfillDependencies:
     """A client that allows a call so many seconds."""
-    return Means(songstats_client(bench.sandbox, timeout_seconds=seconds), bench.means.check_payment)
+    return BackfillDependencies(songstats_client(bench.sandbox, timeout_seconds=seconds), bench.means.check_payment)
 
 
 def test_a_drain_through_a_storm_ends_with_everything_stored(

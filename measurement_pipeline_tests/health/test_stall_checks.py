@@ -8,9 +8,9 @@ import pytest
 
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.health.stall_checks import (
-    Machine,
+    InstanceState,
     Reason,
-    Run,
+    UnfinishedRun,
     recordings_are_bought,
     requests_are_answered,
 )
@@ -43,11 +43,11 @@ CALM = Deployment(
     now=NOW,
 )
 BUDGET = Budget(allowed=900, hits=10, in_the_air=0, calls_ever=10, next_hit_frees_at=NOW + HOUR)
-MACHINE = Machine("backfill_queue_sensor")
+MACHINE = InstanceState("backfill_queue_sensor")
 
 
 def look(
-    buying: Buying = BUYING, deployment: Deployment = CALM, budget: Budget = BUDGET, machine: Machine = MACHINE
+    buying: Buying = BUYING, deployment: Deployment = CALM, budget: Budget = BUDGET, machine: InstanceState = MACHINE
 ) -> Finding:
     return recordings_are_bought(buying, deployment, budget, machine, alarm_hours=6)
 
@@ -60,7 +60,7 @@ def test_nothing_waiting_is_no_silence():
 
 @pytest.mark.parametrize("buys", [True, False])
 def test_what_stands_in_the_way_is_told_before_it_is_an_alarm(buys: bool):
-    off = replace(MACHINE, switched_off=True, busy=Run("run", NOW - HOUR), put_off="3 × budget")
+    off = replace(MACHINE, switched_off=True, busy=UnfinishedRun("run", NOW - HOUR), put_off="3 × budget")
     for machine, reason in ((off, "sensor stopped"), (replace(off, switched_off=False), "")):
         found = (
             look(replace(BUYING, waiting=1, last_settled=NOW - HOUR), machine=machine)
@@ -94,7 +94,7 @@ def test_silence_counts_from_the_last_settled_row_or_since_the_oldest_waits(
 PAUSED = replace(CALM, paused_until=NOW + HOUR, pause_reason="Songstats asked for it", throttled=1)
 OPEN = replace(CALM, breaker="open", breaker_kind="streak", reason="5 rejected in a row")
 SPENT = replace(BUDGET, hits=900)
-FAILED = Run("run-9", NOW - HOUR, "the store is full")
+FAILED = UnfinishedRun("run-9", NOW - HOUR, "the store is full")
 
 # What stands in the way, in order of precedence → the facts that say so, what is named, whether a person is told.
 WAYS = {
@@ -111,7 +111,7 @@ WAYS = {
         "nobody who wants them has a card on file; ask for one: a-1",
         True,
     ),
-    Reason.SLOT: ({"machine": {"busy": Run("run-7", NOW - HOUR)}}, "run run-7 holds the slot", True),
+    Reason.SLOT: ({"machine": {"busy": UnfinishedRun("run-7", NOW - HOUR)}}, "run run-7 holds the slot", True),
     Reason.VENDOR: ({"deployment": replace(PAUSED, throttled=12)}, "pause number 12", True),
     Reason.BUDGET: (
         {"budget": SPENT},
@@ -197,17 +197,19 @@ def test_a_vendor_that_is_away_is_the_reason_between_two_pauses_too():
 
 
 def test_a_run_that_has_just_begun_holds_nothing_up():
-    assert look(machine=replace(MACHINE, busy=Run("run-7", NOW - timedelta(minutes=3)))).reason == Reason.UNKNOWN
+    assert (
+        look(machine=replace(MACHINE, busy=UnfinishedRun("run-7", NOW - timedelta(minutes=3)))).reason == Reason.UNKNOWN
+    )
 
 
 def test_a_run_that_is_queued_and_does_not_start_is_the_slots_doing():
-    found = look(machine=replace(MACHINE, queued=Run("run-8", NOW - HOUR)))
+    found = look(machine=replace(MACHINE, queued=UnfinishedRun("run-8", NOW - HOUR)))
     assert found.reason == Reason.SLOT
     assert "run-8 is queued since 2026-09-22 11:00 UTC and does not start" in found.words
 
 
 def test_a_run_that_failed_after_it_settled_the_last_row_is_no_reason_for_the_silence_since():
-    assert look(machine=replace(MACHINE, failed=Run("run-9", NOW - 8 * HOUR, "old"))).reason == Reason.UNKNOWN
+    assert look(machine=replace(MACHINE, failed=UnfinishedRun("run-9", NOW - 8 * HOUR, "old"))).reason == Reason.UNKNOWN
 
 
 def test_a_refused_key_names_another_cure_than_a_streak():
@@ -216,7 +218,7 @@ def test_a_refused_key_names_another_cure_than_a_streak():
 
 
 ANSWERING = Answering(waiting=2, oldest=NOW - 7 * HOUR, error=None, now=NOW)
-INTAKE = Machine("measurement_job_sensor")
+INTAKE = InstanceState("measurement_job_sensor")
 
 
 @pytest.mark.parametrize(
@@ -225,11 +227,13 @@ INTAKE = Machine("measurement_job_sensor")
         (INTAKE, None, Reason.UNKNOWN, "measurement_job_sensor"),
         (replace(INTAKE, switched_off=True), None, Reason.SENSOR_OFF, "measurement_job_sensor is switched off"),
         (replace(INTAKE, quiet_daemons={"SENSOR": None}), None, Reason.DAEMON, "SENSOR never did"),
-        (replace(INTAKE, failed=Run("run-3", NOW - HOUR, "no table")), None, Reason.RUNS, "with: no table"),
+        (replace(INTAKE, failed=UnfinishedRun("run-3", NOW - HOUR, "no table")), None, Reason.RUNS, "with: no table"),
         (INTAKE, "Stripe refused the key", Reason.STRIPE, "Stripe refused the key"),
     ],
 )
-def test_requests_that_stay_queued_are_silence_too(machine: Machine, error: str | None, reason: Reason, words: str):
+def test_requests_that_stay_queued_are_silence_too(
+    machine: InstanceState, error: str | None, reason: Reason, words: str
+):
     found = requests_are_answered(replace(ANSWERING, error=error), machine, alarm_hours=6)
     assert not found.passed
     assert found.serious

@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 from psycopg.types.json import Jsonb
 
-from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.intake.process import Taken, ask_about_payment, open_round, take_in
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
+from measurement_pipeline.intake.process import RequestResult, ask_about_payment, load_batch, process_batch
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 
@@ -66,10 +66,10 @@ class Desk:
 
     def take(
         self, check: Callable[[UUID], Decision], *, unpaid: bool = False, run: str = "intake-1", limit: int = 100
-    ) -> list[Taken]:
+    ) -> list[RequestResult]:
         """One round, as a run or the hourly sweep makes it."""
-        opened = open_round(self.database_url, unpaid=unpaid, limit=limit)
-        return take_in(self.database_url, opened, ask_about_payment(opened, check), run=run)
+        opened = load_batch(self.database_url, unpaid=unpaid, limit=limit)
+        return process_batch(self.database_url, opened, ask_about_payment(opened, check), run=run)
 
     def job(self, job: UUID) -> dict[str, Any]:
         """Its row, scope apart: a test may have put one there that Python cannot read."""
@@ -112,7 +112,7 @@ def paid(database_url: str) -> Callable[[UUID], Decision]:
     """Every account has a card, and that is on record."""
 
     def check(account: UUID) -> Decision:
-        decision = Decision(Verdict.ALLOWED, "A card is on file.")
+        decision = Decision(PaymentVerdict.ALLOWED, "A card is on file.")
         PaymentDecisions(database_url).record(account, decision)
         return decision
 
@@ -121,9 +121,9 @@ def paid(database_url: str) -> Callable[[UUID], Decision]:
 
 def unpaid(_account: UUID) -> Decision:
     return Decision(
-        Verdict.DENIED, "No card is on file for this account.", CHECKOUT, datetime.now(UTC) + timedelta(hours=24)
+        PaymentVerdict.DENIED, "No card is on file for this account.", CHECKOUT, datetime.now(UTC) + timedelta(hours=24)
     )
 
 
 def unknown(_account: UUID) -> Decision:
-    return Decision(Verdict.UNKNOWN, "Stripe could not be reached.", retry_after_seconds=600.0)
+    return Decision(PaymentVerdict.UNKNOWN, "Stripe could not be reached.", retry_after_seconds=600.0)

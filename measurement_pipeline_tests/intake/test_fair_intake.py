@@ -12,7 +12,7 @@ from psycopg.errors import CheckViolation
 
 from measurement_pipeline.domain.measurement_job import MAX_LISTED, MAX_REQUEST_BYTES, TOO_LARGE, State
 from measurement_pipeline.domain.payment import Decision
-from measurement_pipeline.intake.process import MAX_INTAKE_ATTEMPTS, ask_about_payment, open_round, take_in
+from measurement_pipeline.intake.process import MAX_INTAKE_ATTEMPTS, ask_about_payment, load_batch, process_batch
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
 from measurement_pipeline.postgres.sql import statements
@@ -23,7 +23,7 @@ Check = Callable[[UUID], Decision]
 
 
 def chosen(desk: Desk, **options: int) -> list[UUID]:
-    return [request.id for request in open_round(desk.database_url, **options).requests]
+    return [request.id for request in load_batch(desk.database_url, **options).requests]
 
 
 @contextmanager
@@ -59,9 +59,9 @@ def test_a_round_asks_about_no_more_accounts_than_its_limit_and_takes_all_reques
     first, second, third = uuid4(), uuid4(), uuid4()
     asked = [desk.ask({"isrcs": isrcs(1)}, account=account) for account in (first, second, third, first, second)]
     assert chosen(desk, accounts=2) == [asked[0], asked[1], asked[3], asked[4]]
-    opened = open_round(desk.database_url, accounts=2)
+    opened = load_batch(desk.database_url, accounts=2)
     assert opened.accounts == [first, second]
-    take_in(desk.database_url, opened, ask_about_payment(opened, paid), run="one")
+    process_batch(desk.database_url, opened, ask_about_payment(opened, paid), run="one")
     assert chosen(desk, accounts=2) == [asked[2]]
 
 
@@ -103,7 +103,7 @@ def test_a_hundred_requests_cost_one_commit_each_and_few_connections(desk: Desk,
     accounts = [uuid4() for _ in range(10)]
     for number in range(100):
         desk.ask({"isrcs": isrcs(1, start=number)}, account=accounts[number % 10])
-    opened = open_round(desk.database_url)
+    opened = load_batch(desk.database_url)
     decisions = ask_about_payment(opened, paid)
     counted = "select sessions, xact_commit from pg_stat_database where datname = current_database()"
 
@@ -117,7 +117,7 @@ def test_a_hundred_requests_cost_one_commit_each_and_few_connections(desk: Desk,
         return desk.sql(counted)[0]
 
     before = settled_count()
-    taken = take_in(desk.database_url, opened, decisions, run="one")
+    taken = process_batch(desk.database_url, opened, decisions, run="one")
     until(lambda: settled_count()["xact_commit"] >= before["xact_commit"] + 100)
     after = settled_count()
     assert {one.state for one in taken} == {State.ACCEPTED}
@@ -179,8 +179,8 @@ def test_the_largest_requests_and_larger_ones_of_older_versions_are_answered_bes
         ]
     small = desk.ask({"isrcs": isrcs(1)})
     tracemalloc.start()
-    opened = open_round(desk.database_url)
-    taken = take_in(desk.database_url, opened, ask_about_payment(opened, paid), run="one")
+    opened = load_batch(desk.database_url)
+    taken = process_batch(desk.database_url, opened, ask_about_payment(opened, paid), run="one")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [one.id for one in taken].index(small) == 1, "the other account is served in turn"
@@ -220,11 +220,11 @@ def test_the_sweep_reads_one_unpaid_request_at_a_time_and_larger_ones_are_refuse
 def test_an_attempt_is_counted_before_a_request_is_read_and_taken_back_once_it_was(desk: Desk):
     """PostgreSQL ends the session of whoever reads this request, as a process that runs out of memory ends."""
     job, other = desk.ask({"isrcs": isrcs(1)}), desk.ask({"isrcs": isrcs(2)})
-    open_round(desk.database_url)
+    load_batch(desk.database_url)
     assert (desk.job(job)["attempts"], desk.job(other)["attempts"]) == (0, 0)
     reading_kills(desk, job)
     with pytest.raises(DatabaseUnavailable):
-        open_round(desk.database_url)
+        load_batch(desk.database_url)
     assert (desk.job(job)["attempts"], desk.job(other)["attempts"]) == (1, 1), "either may have done it"
 
 

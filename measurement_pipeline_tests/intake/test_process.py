@@ -7,11 +7,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from measurement_pipeline.domain.measurement_job import NOTHING_RESOLVED, UNKNOWN_CATALOG, UNPAID_TOO_LONG, State
-from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.intake.process import MAX_INTAKE_ATTEMPTS, ask_about_payment, open_round, take_in
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
+from measurement_pipeline.intake.process import MAX_INTAKE_ATTEMPTS, ask_about_payment, load_batch, process_batch
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseError, DatabaseUnavailable, connect
-from measurement_pipeline.postgres.measurement_jobs import Receipt
+from measurement_pipeline.postgres.measurement_jobs import JobReceipt
 from measurement_pipeline_tests.intake.conftest import CHECKOUT, Desk, isrcs, unknown, unpaid
 
 Check = Callable[[UUID], Decision]
@@ -24,7 +24,7 @@ def test_a_request_for_new_recordings_is_accepted_and_queued(desk: Desk, paid: C
     songs = isrcs(3)
     job = desk.ask({"isrcs": songs})
     (taken,) = desk.take(paid)
-    assert (taken.id, taken.state, taken.status_code, taken.receipt) == (job, State.ACCEPTED, 202, Receipt(3, 3, 0))
+    assert (taken.id, taken.state, taken.status_code, taken.receipt) == (job, State.ACCEPTED, 202, JobReceipt(3, 3, 0))
     row = desk.job(job)
     assert (row["state"], row["status_code"], row["error"], row["checkout_url"]) == ("accepted", 202, None, None)
     assert (row["attempts"], row["not_before"], row["run_id"]) == (0, None, "intake-1")
@@ -326,7 +326,7 @@ def test_an_unknown_waits_as_long_as_stripe_says_and_a_minute_at_least(desk: Des
     waits = desk.sql("select extract(epoch from not_before - now())::float as seconds from measurement_jobs")
     assert 590 < waits[0]["seconds"] <= 600
     desk.sql("update measurement_jobs set not_before = null")
-    desk.take(lambda _account: Decision(Verdict.UNKNOWN, "odd", retry_after_seconds=0.5))
+    desk.take(lambda _account: Decision(PaymentVerdict.UNKNOWN, "odd", retry_after_seconds=0.5))
     waits = desk.sql("select extract(epoch from not_before - now())::float as seconds from measurement_jobs")
     assert 50 < waits[0]["seconds"] <= 60
 
@@ -348,8 +348,8 @@ def test_stripe_is_asked_once_an_account_and_before_any_row_is_touched(desk: Des
 
 def test_an_account_that_was_not_asked_about_waits(desk: Desk):
     job = desk.ask({"isrcs": isrcs(1)})
-    opened = open_round(desk.database_url)
-    take_in(desk.database_url, opened, {}, run="r")
+    opened = load_batch(desk.database_url)
+    process_batch(desk.database_url, opened, {}, run="r")
     row = desk.job(job)
     assert (row["state"], row["error"], row["attempts"]) == ("queued", "payment was not asked about", 0)
     assert row["not_before"] is not None
@@ -451,11 +451,11 @@ def test_waits_between_attempts_double(desk: Desk, paid: Check):
 def test_a_request_that_kills_its_process_is_given_up_and_goes_last_until_then(desk: Desk, paid: Check):
     """A killed process leaves a counted attempt behind and no answer."""
     killer, other = desk.ask({"isrcs": isrcs(1)}), desk.ask({"isrcs": isrcs(1, start=1)})
-    request = next(request for request in open_round(desk.database_url).requests if request.id == killer)
+    request = next(request for request in load_batch(desk.database_url).requests if request.id == killer)
     with connect(desk.database_url) as connection:
         for attempt in range(1, MAX_INTAKE_ATTEMPTS + 1):
             assert measurement_jobs.begin_attempts(connection, [request], run="killed") == {killer: attempt}
-    assert [request.id for request in open_round(desk.database_url).requests] == [other, killer]
+    assert [request.id for request in load_batch(desk.database_url).requests] == [other, killer]
     desk.take(paid)
     row = desk.job(killer)
     assert (row["state"], row["error"]) == ("failed", "given up after 5 attempts: no attempt came to an end")
@@ -480,16 +480,16 @@ def test_a_database_that_goes_away_is_nobodys_attempt_to_answer_for(desk: Desk, 
 
 def test_a_request_withdrawn_while_it_was_being_read_stays_withdrawn(desk: Desk, paid: Check):
     job = desk.ask({"isrcs": isrcs(1)})
-    opened = open_round(desk.database_url)
+    opened = load_batch(desk.database_url)
     desk.sql("update measurement_jobs set state = 'withdrawn'")
-    assert take_in(desk.database_url, opened, ask_about_payment(opened, paid), run="r") == []
+    assert process_batch(desk.database_url, opened, ask_about_payment(opened, paid), run="r") == []
     assert desk.job(job)["state"] == "withdrawn"
     assert desk.queue() == {}
 
 
 def test_a_failure_does_not_overwrite_an_answer_that_somebody_else_gave(desk: Desk):
     job = desk.ask({"isrcs": isrcs(1)})
-    (request,) = open_round(desk.database_url).requests
+    (request,) = load_batch(desk.database_url).requests
     desk.sql("update measurement_jobs set state = 'accepted', status_code = 202")
     with connect(desk.database_url) as connection:
         measurement_jobs.answer(connection, request, state=State.FAILED, status_code=500, error="late")
@@ -499,14 +499,14 @@ def test_a_failure_does_not_overwrite_an_answer_that_somebody_else_gave(desk: De
 def test_two_intakes_at_once_give_each_request_one_answer_and_each_recording_one_row(desk: Desk, paid: Check):
     """Both read the same requests before either answers; the requests ask for overlapping recordings."""
     jobs = [desk.ask({"isrcs": isrcs(20, start=start)}) for start in range(0, 60, 5)]
-    opened = [open_round(desk.database_url), open_round(desk.database_url)]
+    opened = [load_batch(desk.database_url), load_batch(desk.database_url)]
     decisions = ask_about_payment(opened[0], paid)
     barrier = threading.Barrier(2)
     answers: dict[int, list[UUID]] = {}
 
     def intake(number: int) -> None:
         barrier.wait()
-        taken = take_in(desk.database_url, opened[number], decisions, run=f"intake-{number}")
+        taken = process_batch(desk.database_url, opened[number], decisions, run=f"intake-{number}")
         answers[number] = [one.id for one in taken if one.state is State.ACCEPTED]
 
     threads = [threading.Thread(target=intake, args=(number,)) for number in (0, 1)]
@@ -527,11 +527,11 @@ def test_requests_that_reopen_the_same_exhausted_rows_at_once_count_each_once(de
     for song in songs:
         desk.settle_row(song, "exhausted")
     jobs = [desk.ask({"isrcs": songs[::step]}) for step in (1, -1, 1, -1)]
-    opened = open_round(desk.database_url)
+    opened = load_batch(desk.database_url)
     decisions = ask_about_payment(opened, paid)
     rounds = [type(opened)([request], opened.accounts) for request in opened.requests]
     threads = [
-        threading.Thread(target=take_in, args=(desk.database_url, one, decisions), kwargs={"run": f"r{n}"})
+        threading.Thread(target=process_batch, args=(desk.database_url, one, decisions), kwargs={"run": f"r{n}"})
         for n, one in enumerate(rounds)
     ]
     for thread in threads:

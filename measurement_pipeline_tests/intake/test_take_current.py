@@ -10,7 +10,7 @@ import pytest
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import NO_ALBUM_KNOWN, UNKNOWN_CATALOG, State
 from measurement_pipeline.domain.payment import Decision
-from measurement_pipeline.intake.process import Taken, ask_about_payment, open_round, take_in
+from measurement_pipeline.intake.process import RequestResult, ask_about_payment, load_batch, process_batch
 from measurement_pipeline.postgres import measurement_jobs, snapshots
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.faults.waiting import until
@@ -21,11 +21,13 @@ def nobody_is_asked(account: UUID) -> Decision:
     raise AssertionError(f"Stripe was asked about {account}")
 
 
-def take(desk: Desk, *, cap: str | None = "25", check: Callable[[UUID], Decision] = nobody_is_asked) -> list[Taken]:
-    opened = open_round(desk.database_url)
+def take(
+    desk: Desk, *, cap: str | None = "25", check: Callable[[UUID], Decision] = nobody_is_asked
+) -> list[RequestResult]:
+    opened = load_batch(desk.database_url)
     decisions = ask_about_payment(opened, check)
     cap_usd = None if cap is None else Decimal(cap)
-    return take_in(desk.database_url, opened, decisions, run="intake-1", cap_usd=cap_usd)
+    return process_batch(desk.database_url, opened, decisions, run="intake-1", cap_usd=cap_usd)
 
 
 def ask(desk: Desk, scope: object, *, account: UUID | None = None, schedule: str | None = None) -> UUID:

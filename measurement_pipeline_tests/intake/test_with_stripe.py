@@ -6,13 +6,13 @@ import pytest
 
 from measurement_pipeline import services
 from measurement_pipeline.defs.pipeline import Pipeline
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.intake.conftest import Desk, isrcs
 
 
 @pytest.fixture
-def environment(database_url: str, sandbox: Sandbox) -> dict[str, str]:
+def environment(database_url: str, sandbox: SandboxClient) -> dict[str, str]:
     return {
         "DATABASE_URL": database_url,
         "SONGSTATS_BASE_URL": sandbox.songstats_url,
@@ -27,7 +27,9 @@ def pipeline(environment: dict[str, str]) -> Pipeline:
     return services.from_settings(Settings.read(environment))
 
 
-def test_a_client_without_a_card_saves_one_and_the_request_goes_on(desk: Desk, pipeline: Pipeline, sandbox: Sandbox):
+def test_a_client_without_a_card_saves_one_and_the_request_goes_on(
+    desk: Desk, pipeline: Pipeline, sandbox: SandboxClient
+):
     account = uuid4()
     job = desk.ask({"isrcs": isrcs(2)}, account=account)
     desk.take(pipeline.decide)
@@ -44,7 +46,7 @@ def test_a_client_without_a_card_saves_one_and_the_request_goes_on(desk: Desk, p
 
 
 def test_an_account_with_a_card_is_accepted_at_once_and_stripe_is_asked_once(
-    desk: Desk, pipeline: Pipeline, sandbox: Sandbox
+    desk: Desk, pipeline: Pipeline, sandbox: SandboxClient
 ):
     account = uuid4()
     sandbox.card(str(account))
@@ -58,7 +60,7 @@ def test_an_account_with_a_card_is_accepted_at_once_and_stripe_is_asked_once(
     assert len(sandbox.requests("/v1")) == asked, "a decision serves for ten minutes"
 
 
-def test_an_open_checkout_session_is_handed_out_again(desk: Desk, pipeline: Pipeline, sandbox: Sandbox):
+def test_an_open_checkout_session_is_handed_out_again(desk: Desk, pipeline: Pipeline, sandbox: SandboxClient):
     account = uuid4()
     jobs = []
     for _ in range(3):
@@ -71,7 +73,7 @@ def test_an_open_checkout_session_is_handed_out_again(desk: Desk, pipeline: Pipe
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_stripe_down_leaves_the_request_queued(desk: Desk, pipeline: Pipeline, sandbox: Sandbox, status: int):
+def test_stripe_down_leaves_the_request_queued(desk: Desk, pipeline: Pipeline, sandbox: SandboxClient, status: int):
     account = uuid4()
     sandbox.card(str(account))
     job = desk.ask({"isrcs": isrcs(1)}, account=account)
@@ -100,7 +102,7 @@ def test_a_key_that_stripe_does_not_accept_is_neither_a_yes_nor_a_no(desk: Desk,
 
 
 def test_with_a_price_checkout_offers_a_subscription_with_a_trial(
-    desk: Desk, environment: dict[str, str], sandbox: Sandbox
+    desk: Desk, environment: dict[str, str], sandbox: SandboxClient
 ):
     pipeline = services.from_settings(
         Settings.read({**environment, "STRIPE_FREE_TIER_PRICE_ID": "price_free", "STRIPE_TRIAL_DAYS": "14"})

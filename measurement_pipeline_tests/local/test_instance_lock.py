@@ -12,7 +12,7 @@ from measurement_pipeline.cli.sandbox_command import at_port
 from measurement_pipeline.local import instance_lock
 from measurement_pipeline.local.errors import RefusedError
 from measurement_pipeline.local.supervisor import free_port
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.cli.conftest import Run, told
 
 HOLD = """
@@ -25,11 +25,13 @@ with alone(Path(sys.argv[1]), "dev", doubles_port=int(sys.argv[2])):
 """
 
 
-def port_of(sandbox: Sandbox) -> int:
+def port_of(sandbox: SandboxClient) -> int:
     return int(sandbox.songstats_url.rsplit(":", 1)[1])
 
 
-def test_commands_ask_the_doubles_of_the_dev_that_runs_wherever_they_listen(run: Run, sandbox: Sandbox, tmp_path: Path):
+def test_commands_ask_the_doubles_of_the_dev_that_runs_wherever_they_listen(
+    run: Run, sandbox: SandboxClient, tmp_path: Path
+):
     home = tmp_path / "local" / "sandbox"
     with instance_lock.alone(home, "dev", doubles_port=port_of(sandbox)):
         told(run("reclaim", "--json"))
@@ -42,7 +44,7 @@ def test_a_dev_whose_doubles_are_gone_is_not_gone_by(tmp_path: Path):
         assert instance_lock.doubles_port(tmp_path) is None
 
 
-def test_one_that_was_killed_holds_nothing_and_the_next_one_says_its_own(tmp_path: Path, sandbox: Sandbox):
+def test_one_that_was_killed_holds_nothing_and_the_next_one_says_its_own(tmp_path: Path, sandbox: SandboxClient):
     killed = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path), "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

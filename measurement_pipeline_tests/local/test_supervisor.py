@@ -15,7 +15,7 @@ from measurement_pipeline.local.process_group import lives
 from measurement_pipeline.local.signals import held
 from measurement_pipeline.local.supervisor import (
     Interrupted,
-    Patience,
+    RestartPolicy,
     Service,
     ServiceError,
     Supervisor,
@@ -160,7 +160,7 @@ def test_what_outlives_its_parent_is_stopped_too(tmp_path: Path) -> None:
     leaves = (
         f"import os, subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); print(os.getpid(), 'up')"
     )
-    with supervised([], patience=Patience(first_wait_seconds=60)) as supervisor:
+    with supervised([], patience=RestartPolicy(first_wait_seconds=60)) as supervisor:
         group = int(supervisor.start(_service("leaves", leaves, tmp_path)).split()[0])
         _until(supervisor, lambda: not lives(group))
 
@@ -176,7 +176,9 @@ def test_a_service_that_dies_is_started_again_whatever_its_status(tmp_path: Path
         died.touch()
         sys.exit({status})
     """
-    with supervised([_service("dies", dies_once, tmp_path)], patience=Patience(first_wait_seconds=0.1)) as supervisor:
+    with supervised(
+        [_service("dies", dies_once, tmp_path)], patience=RestartPolicy(first_wait_seconds=0.1)
+    ) as supervisor:
         log = tmp_path / "logs" / "dies.log"
         _until(supervisor, lambda: log.read_text() == "up\nup\n")
 
@@ -187,20 +189,20 @@ def test_a_service_that_keeps_dying_is_given_up_with_what_it_said_last(tmp_path:
 
     dies = _service("dies", "print('up'); raise SystemExit('wrong key')", tmp_path)
     with (
-        supervised([dies], patience=Patience(deaths_allowed=2, first_wait_seconds=0.01)) as supervisor,
+        supervised([dies], patience=RestartPolicy(deaths_allowed=2, first_wait_seconds=0.01)) as supervisor,
         pytest.raises(ServiceError, match=r"(?s)dies ended by itself with status 1, 3 times in a row.*wrong key"),
     ):
         three_deaths(supervisor)
 
 
 def test_patience_grows_with_each_death_up_to_its_end() -> None:
-    patience = Patience(first_wait_seconds=1, longest_wait_seconds=5)
+    patience = RestartPolicy(first_wait_seconds=1, longest_wait_seconds=5)
     assert [patience.wait_seconds(deaths) for deaths in (1, 2, 3, 4, 5)] == [1, 2, 4, 5, 5]
 
 
 def test_what_a_service_started_is_spared_when_it_dies_and_stopped_with_the_others(tmp_path: Path) -> None:
     spared = replace(_service("family", FAMILY, tmp_path, "family"), spares_children=True)
-    with supervised([], patience=Patience(first_wait_seconds=0.01)) as supervisor:
+    with supervised([], patience=RestartPolicy(first_wait_seconds=0.01)) as supervisor:
         first = int(supervisor.start(spared).split()[1])
         os.kill(first, signal.SIGKILL)
         _until(supervisor, lambda: supervisor.pid("family") not in {None, first})

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.backfill_queue import Claim, Rules
 from measurement_pipeline.postgres.database import AsyncConnection, connect
@@ -50,7 +50,7 @@ class Tables:
 
         return asyncio.run(go())
 
-    def decide(self, account: UUID, verdict: Verdict = Verdict.ALLOWED, *, age: str = "0") -> UUID:
+    def decide(self, account: UUID, verdict: PaymentVerdict = PaymentVerdict.ALLOWED, *, age: str = "0") -> UUID:
         PaymentDecisions(self.database_url).record(account, Decision(verdict, "so it was decided"))
         self.sql("update payment_decisions set checked_at = now() - %s::interval where account = %s", age, account)
         return account

@@ -11,12 +11,12 @@ import pytest
 from psycopg.errors import LockNotAvailable
 
 from measurement_pipeline.domain.backfill_queue import Settlement, Status
-from measurement_pipeline.domain.outcome import Cause, Outcome, Point
-from measurement_pipeline.domain.payment import Verdict
+from measurement_pipeline.domain.outcome import Cause, DailyCount, Outcome
+from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs, songs, songstats_ledger
 from measurement_pipeline.postgres.backfill_queue import Claim, Settling
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.postgres.songstats_ledger import Received
+from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse
 from measurement_pipeline_tests.postgres.conftest import OPERATORS, RULES, Tables, isrcs
 
 # --- what is due --------------------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def every_kind_of_row(tables: Tables, operators: str) -> dict[str, bool]:
         " as t (song, status, outcome, owner, beat, wait, attempts, launched)",
         songs, *[list(column) for column in columns],
     )  # fmt: skip
-    allowed, denied = tables.decide(uuid4()), tables.decide(uuid4(), Verdict.DENIED)
+    allowed, denied = tables.decide(uuid4()), tables.decide(uuid4(), PaymentVerdict.DENIED)
     for wish in PAYERS[1:]:
         wanted = [song for song, kind in zip(songs, kinds, strict=True) if kind[4] == wish]
         match wish:
@@ -88,7 +88,7 @@ def every_kind_of_row(tables: Tables, operators: str) -> dict[str, bool]:
     respond(tables, *[song for song, kind in zip(songs, kinds, strict=True) if kind[3]], parser_version=None)
     respond(tables, *[song for song, kind in zip(songs, kinds, strict=True) if not kind[3]], parser_version=1)
     if operators != "undecided":
-        tables.decide(OPERATORS, Verdict(operators))
+        tables.decide(OPERATORS, PaymentVerdict(operators))
     return {song: is_due(kind, operators) for song, kind in zip(songs, kinds, strict=True)}
 
 
@@ -274,8 +274,8 @@ def settle(tables: Tables, *settlings: Settling, run: str = "run-1", parser_vers
     return tables.in_loop(lambda c: backfill_queue.settle(c, settlings, run=run, parser_version=parser_version))
 
 
-def history(count: int, *, first: int = 100) -> tuple[Point, ...]:
-    return tuple(Point(date(2026, 1, 1) + timedelta(days=n), first + n) for n in range(count))
+def history(count: int, *, first: int = 100) -> tuple[DailyCount, ...]:
+    return tuple(DailyCount(date(2026, 1, 1) + timedelta(days=n), first + n) for n in range(count))
 
 
 def measurements(tables: Tables) -> list[dict[str, Any]]:
@@ -355,7 +355,8 @@ def test_points_are_stored_at_midnight_utc_with_their_evidence(tables: Tables):
         tables,
         settled(
             claim, cause=Cause.STORED, status_code=200, response=response,
-            play_counts=(Point(date(2026, 1, 1), 0), Point(date(2026, 1, 2), 2**40)), popularity=(Point(date(2026, 1, 1), 12),),
+            play_counts=(DailyCount(date(2026, 1, 1), 0), DailyCount(date(2026, 1, 2), 2**40)),
+            popularity=(DailyCount(date(2026, 1, 1), 12),),
         ),
         parser_version=7,
     )  # fmt: skip
@@ -375,7 +376,7 @@ def test_points_are_stored_at_midnight_utc_with_their_evidence(tables: Tables):
     assert (row["claimed_by"], row["heartbeat_at"], row["not_before"]) == (None, None, None)
 
 
-def again(tables: Tables, song: str, counts: tuple[Point, ...]) -> None:
+def again(tables: Tables, song: str, counts: tuple[DailyCount, ...]) -> None:
     """The same recording settled once more, as after a requeue."""
     tables.sql("update songstats_backfill_queue set status = 'pending', outcome = null")
     (claim,) = tables.claim([song])
@@ -394,7 +395,7 @@ def test_a_restatement_is_kept_beside_what_it_restates(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     again(tables, song, history(2))
-    again(tables, song, (Point(date(2026, 1, 1), 90), *history(3)[1:]))
+    again(tables, song, (DailyCount(date(2026, 1, 1), 90), *history(3)[1:]))
     again(tables, song, history(3))  # and back
     values = {(row["captured_at"].day, row["value"]) for row in measurements(tables)}
     assert [row["value"] for row in measurements(tables) if row["captured_at"].day == 1] == [100, 90, 100]
@@ -409,7 +410,7 @@ def test_a_restatement_learnt_after_the_clock_was_set_back_is_the_newest_and_add
     again(tables, song, history(1))
     tables.sql("update song_measurements set learnt_at = now() + interval '2 days'")
     for _ in range(2):
-        again(tables, song, (Point(date(2026, 1, 1), 90),))
+        again(tables, song, (DailyCount(date(2026, 1, 1), 90),))
     assert [row["value"] for row in tables.sql("select value from song_measurements order by learnt_at")] == [100, 90]
 
 
@@ -607,7 +608,7 @@ def test_who_to_ask_for_money_are_the_accepted_requests_of_what_is_not_settled(t
     done, pending, failed = songs = isrcs(3)
     tables.enqueue(songs)
     accounts = {name: uuid4() for name in ("of done", "of pending", "of failed", "denied", "unpaid")}
-    tables.decide(accounts["denied"], Verdict.DENIED)
+    tables.decide(accounts["denied"], PaymentVerdict.DENIED)
     jobs = {
         "of done": tables.request([done], account=accounts["of done"]),
         "of pending": tables.request([pending], account=accounts["of pending"]),
@@ -726,7 +727,7 @@ def test_a_response_that_was_kept_twice_is_there_once(tables: Tables):
         lambda c: songstats_ledger.reserve(c, claims, run="run-1", hits_allowed=1, operators_account=None)
     )
     assert reservation.ledger is not None
-    received = Received(reservation.ledger, 200, True, None, {"date": "today"}, b"{}")
+    received = ReceivedResponse(reservation.ledger, 200, True, None, {"date": "today"}, b"{}")
     first = tables.in_loop(lambda c: songstats_ledger.keep(c, [received]))
     assert tables.in_loop(lambda c: songstats_ledger.keep(c, [received])) == first
     assert len(tables.sql("select 1 from songstats_responses")) == 1

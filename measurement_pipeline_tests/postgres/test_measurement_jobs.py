@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from measurement_pipeline.domain.measurement_job import ScopeByAlbum, ScopeByCatalog, ScopeByIsrc, State
-from measurement_pipeline.domain.payment import Verdict
+from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import measurement_jobs as jobs
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline_tests.postgres.conftest import Tables, isrcs
@@ -133,8 +133,8 @@ def test_the_latest_requests_come_first(connection: Connection):
 def test_accounts_that_were_denied_and_have_accepted_requests_are_asked_about_again(
     tables: Tables, connection: Connection
 ):
-    denied, allowed = tables.decide(uuid4(), Verdict.DENIED), tables.decide(uuid4())
-    settled = tables.decide(uuid4(), Verdict.DENIED)
+    denied, allowed = tables.decide(uuid4(), PaymentVerdict.DENIED), tables.decide(uuid4())
+    settled = tables.decide(uuid4(), PaymentVerdict.DENIED)
     for account, state in ((denied, "accepted"), (denied, "accepted"), (allowed, "accepted"), (settled, "done")):
         tables.request([], account=account, state=state)
     assert jobs.unpaid_accounts(connection) == [denied]

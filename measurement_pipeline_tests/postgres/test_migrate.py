@@ -10,7 +10,7 @@ from psycopg import sql
 from measurement_pipeline.domain.backfill_queue import STATUS_OF_OUTCOME, Status
 from measurement_pipeline.domain.measurement_job import State
 from measurement_pipeline.domain.outcome import Cause, Outcome
-from measurement_pipeline.domain.payment import Verdict
+from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable, connect
 from measurement_pipeline.postgres.migrate import SchemaOutOfDateError, WrongDeploymentError
@@ -173,7 +173,7 @@ def test_every_time_is_with_time_zone(connection: Connection):
         ("songstats_backfill_queue", "status", set(Status)),
         ("songstats_backfill_queue", "outcome", set(Outcome)),
         ("songstats_quota_ledger", "reason", set(Cause)),
-        ("payment_decisions", "verdict", set(Verdict) - {Verdict.UNKNOWN}),
+        ("payment_decisions", "verdict", set(PaymentVerdict) - {PaymentVerdict.UNKNOWN}),
         ("deployment", "kind", {"sandbox", "live"}),
         ("vendor_state", "breaker", {"open", "closed"}),
         ("vendor_state", "breaker_kind", {"key", "streak"}),

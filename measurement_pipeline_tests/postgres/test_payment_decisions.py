@@ -5,16 +5,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.domain.payment import Decision, Verdict
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions, ensure_account, forget_checkouts
 from measurement_pipeline_tests.postgres.conftest import Tables
 
-ALLOWED = Decision(Verdict.ALLOWED, "a card", customer="cus_1")
+ALLOWED = Decision(PaymentVerdict.ALLOWED, "a card", customer="cus_1")
 
 
 def denied(url: str | None = None, *, hours: float = 24) -> Decision:
-    return Decision(Verdict.DENIED, "no card", url, datetime.now(UTC) + timedelta(hours=hours) if url else None)
+    return Decision(PaymentVerdict.DENIED, "no card", url, datetime.now(UTC) + timedelta(hours=hours) if url else None)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_yes_serves_for_ten_minutes(
     decisions.record(account, ALLOWED)
     tables.sql("update payment_decisions set checked_at = clock_timestamp() - %s::interval", age)
     found = decisions.fresh(account)
-    assert (found is not None and found.verdict is Verdict.ALLOWED) is serves
+    assert (found is not None and found.verdict is PaymentVerdict.ALLOWED) is serves
 
 
 def test_a_no_never_serves(decisions: PaymentDecisions, account: UUID):
@@ -53,10 +53,10 @@ def test_a_no_never_serves(decisions: PaymentDecisions, account: UUID):
 def test_an_unknown_is_refused_and_leaves_what_was_known(decisions: PaymentDecisions, account: UUID, tables: Tables):
     decisions.record(account, ALLOWED)
     with pytest.raises(ValueError, match=f"unknown payment decision must not be stored .*{account}"):
-        decisions.record(account, Decision(Verdict.UNKNOWN, "Stripe is away"))
+        decisions.record(account, Decision(PaymentVerdict.UNKNOWN, "Stripe is away"))
     assert decisions.fresh(account) is not None
     with pytest.raises(ValueError, match="unknown"):
-        decisions.record(uuid4(), Decision(Verdict.UNKNOWN, "Stripe is away"))
+        decisions.record(uuid4(), Decision(PaymentVerdict.UNKNOWN, "Stripe is away"))
     assert len(tables.sql("select 1 from accounts")) == 1
 
 
@@ -101,7 +101,7 @@ def test_the_customer_is_remembered_and_replaced(decisions: PaymentDecisions, ac
     decisions.record(account, ALLOWED)
     decisions.record(account, denied())
     assert decisions.customer(account) == "cus_1"
-    decisions.record(account, Decision(Verdict.ALLOWED, "a card", customer="cus_2"))
+    decisions.record(account, Decision(PaymentVerdict.ALLOWED, "a card", customer="cus_2"))
     assert decisions.customer(account) == "cus_2"
 
 

@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 
 from measurement_pipeline.cli import doctor_database
-from measurement_pipeline.cli.checks import Verdict
+from measurement_pipeline.cli.checks import CheckStatus
 from measurement_pipeline.health import incidents
 from measurement_pipeline.health.messages import about_blockers
 from measurement_pipeline.postgres import sessions
@@ -40,13 +40,13 @@ def test_an_idle_and_an_active_transaction_are_named_and_a_short_one_is_not(conn
         both = {"idle in transaction", "active"}
         until(lambda: {one.state for one in sessions.long_lived(connection, seconds=0)} == both)
         line = doctor_database.long_sessions(connection, seconds=0)
-        assert line.verdict is Verdict.WARN
+        assert line.verdict is CheckStatus.WARN
         for one in (idle, active):
             application = one.info.parameter_status("application_name")
             assert f"process {one.info.backend_pid} (login {one.info.user}, {application})" in line.words
         assert "(0 min)" in line.words
         assert "pg_terminate_backend" in line.words
-        assert doctor_database.long_sessions(connection).verdict is Verdict.OK, "seconds old"
+        assert doctor_database.long_sessions(connection).verdict is CheckStatus.OK, "seconds old"
         connection.execute("select pg_terminate_backend(%s)", (active.info.backend_pid,))
         report.join()
 
@@ -55,9 +55,9 @@ def test_who_holds_an_advisory_lock_is_named_without_any_transaction(connection:
     with session(database_url, "a curious client") as holder:
         holder.execute("select pg_advisory_lock(hashtextextended('songstats_quota', 0))")
         found = doctor_database.long_sessions(connection, lock_seconds=0)
-        assert found.verdict is Verdict.WARN
+        assert found.verdict is CheckStatus.WARN
         assert "a curious client): idle, holds an advisory lock, since 2" in found.words
-        assert doctor_database.long_sessions(connection).verdict is Verdict.OK, "ours are held for milliseconds"
+        assert doctor_database.long_sessions(connection).verdict is CheckStatus.OK, "ours are held for milliseconds"
 
 
 def test_a_run_that_waited_for_a_lock_names_who_may_hold_it(connection: Connection, database_url: str):

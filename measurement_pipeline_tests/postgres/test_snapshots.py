@@ -9,13 +9,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.capture.config import Terms
+from measurement_pipeline.capture.config import CaptureConfig
 from measurement_pipeline.capture.series import start_due
 from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.domain.measurement_job import ScopeByAlbum, ScopeByCatalog, ScopeByIsrc
 from measurement_pipeline.postgres import snapshots
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.postgres.snapshots import Opened, OverCap, Wanted
+from measurement_pipeline.postgres.snapshots import CaptureSpec, CaptureTicket, OverCap
 from measurement_pipeline_tests.faults.waiting import until
 
 
@@ -42,15 +42,15 @@ class Counter:
         cap: str = "25",
         account: UUID | None = None,
         schedule: Schedule = Schedule.ONCE,
-    ) -> Opened | OverCap:
+    ) -> CaptureTicket | OverCap:
         with connect(self.database_url) as connection, connection.transaction():
-            wanted = Wanted(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
+            wanted = CaptureSpec(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
             return snapshots.open_capture(connection, wanted, cap_usd=Decimal(cap))
 
-    def at_once(self, asks: Sequence[dict[str, Any]]) -> list[Opened | OverCap]:
+    def at_once(self, asks: Sequence[dict[str, Any]]) -> list[CaptureTicket | OverCap]:
         """All of them at the same moment, each from a thread of its own."""
         barrier = threading.Barrier(len(asks))
-        answers: list[Opened | OverCap] = []
+        answers: list[CaptureTicket | OverCap] = []
 
         def ask(options: dict[str, Any]) -> None:
             barrier.wait()
@@ -64,7 +64,7 @@ class Counter:
         return answers
 
     def start_due(self, *, cap: str = "25"):
-        return start_due(Terms(self.database_url, Decimal(cap), claim_timeout_seconds=5.0, max_attempts=5))
+        return start_due(CaptureConfig(self.database_url, Decimal(cap), claim_timeout_seconds=5.0, max_attempts=5))
 
     def age(self, interval: str, *, state: str = "done") -> None:
         """Let so much time have passed since the captures were asked for and made."""
@@ -96,18 +96,20 @@ def test_a_scope_resolves_to_the_albums_of_its_recordings_each_once(counter: Cou
 
 def test_a_capture_costs_three_tenths_of_a_cent_an_album(counter: Counter):
     opened = counter.ask(albums(12))
-    assert isinstance(opened, Opened)
+    assert isinstance(opened, CaptureTicket)
     assert (opened.albums, opened.cost_usd, opened.reused) == (12, Decimal("0.036"), False)
     (row,) = counter.sql("select * from playcount_snapshots")
     assert (row["album_count"], row["estimated_cost_usd"], row["state"]) == (12, Decimal("0.0360"), "queued")
 
 
 def test_the_month_allows_its_cap_to_the_last_album_and_not_one_more(counter: Counter):
-    assert isinstance(counter.ask(albums(90), cap="0.3"), Opened)
-    assert isinstance(counter.ask(albums(10, start=90), cap="0.3"), Opened)
+    assert isinstance(counter.ask(albums(90), cap="0.3"), CaptureTicket)
+    assert isinstance(counter.ask(albums(10, start=90), cap="0.3"), CaptureTicket)
     refused = counter.ask(albums(1, start=200), cap="0.3")
     assert refused == OverCap(cap=Decimal("0.3"), spent=Decimal("0.3"), asked=Decimal("0.003"))
-    assert isinstance(counter.ask(albums(1, start=200), cap="0.3", account=uuid4()), Opened), "another account's month"
+    assert isinstance(counter.ask(albums(1, start=200), cap="0.3", account=uuid4()), CaptureTicket), (
+        "another account's month"
+    )
 
 
 def test_a_cap_of_nothing_allows_nothing(counter: Counter):
@@ -121,7 +123,7 @@ def test_those_who_ask_at_once_never_slip_under_the_cap_together(counter: Counte
             {"album_ids": albums(10, start=1000 * round_ + 10 * n), "cap": "0.1", "account": account} for n in range(8)
         ]
         answers = counter.at_once(asks)
-        assert sum(isinstance(answer, Opened) for answer in answers) == 3, "three of $0.03 are within $0.10"
+        assert sum(isinstance(answer, CaptureTicket) for answer in answers) == 3, "three of $0.03 are within $0.10"
         (spent,) = counter.sql(
             "select sum(estimated_cost_usd) usd from playcount_snapshots where account = %s", account
         )
@@ -135,34 +137,34 @@ def test_whoever_waited_for_the_last_of_the_month_finds_it_gone(counter: Counter
         "select 1 from pg_locks inner join pg_database on pg_locks.database = pg_database.oid"
         " where datname = current_database() and locktype = 'advisory' and not granted"
     )
-    answers: list[Opened | OverCap] = []
+    answers: list[CaptureTicket | OverCap] = []
     second = threading.Thread(target=lambda: answers.append(counter.ask(albums(10, start=50), cap="0.03")))
     with connect(counter.database_url) as connection, connection.transaction():
-        first = snapshots.open_capture(connection, Wanted(counter.account, albums(10)), cap_usd=Decimal("0.03"))
+        first = snapshots.open_capture(connection, CaptureSpec(counter.account, albums(10)), cap_usd=Decimal("0.03"))
         second.start()
         until(lambda: counter.sql(locked) or not second.is_alive())
     second.join()
-    assert isinstance(first, Opened)
+    assert isinstance(first, CaptureTicket)
     assert answers == [OverCap(cap=Decimal("0.03"), spent=Decimal("0.03"), asked=Decimal("0.03"))]
 
 
 def test_the_same_albums_within_the_hour_are_the_same_capture_and_cost_nothing(counter: Counter):
     first = counter.ask(albums(3))
     again = counter.ask(tuple(reversed(albums(3))), cap="0.009")
-    assert isinstance(first, Opened)
-    assert again == Opened(first.snapshot, 3, Decimal(0), reused=True), "even where the month allows no other"
+    assert isinstance(first, CaptureTicket)
+    assert again == CaptureTicket(first.snapshot, 3, Decimal(0), reused=True), "even where the month allows no other"
     others = counter.ask(albums(3), account=uuid4())
-    assert isinstance(others, Opened)
+    assert isinstance(others, CaptureTicket)
     assert not others.reused, "another account pays for its own"
     more = counter.ask(albums(4))
-    assert isinstance(more, Opened)
+    assert isinstance(more, CaptureTicket)
     assert not more.reused
 
 
 def test_two_who_ask_for_the_same_at_once_pay_once(counter: Counter):
     for round_ in range(5):
         answers = counter.at_once([{"album_ids": albums(5, start=100 * round_)}] * 6)
-        opened = [answer for answer in answers if isinstance(answer, Opened)]
+        opened = [answer for answer in answers if isinstance(answer, CaptureTicket)]
         assert len(opened) == 6
         assert len({one.snapshot for one in opened}) == 1
         assert sum(one.cost_usd for one in opened) == Decimal("0.015")
@@ -173,13 +175,13 @@ def test_an_older_capture_is_not_handed_back(counter: Counter, age: str, reused:
     counter.ask(albums(3))
     counter.age(age)
     again = counter.ask(albums(3))
-    assert isinstance(again, Opened)
+    assert isinstance(again, CaptureTicket)
     assert again.reused is reused
 
 
 def test_a_failed_capture_is_not_handed_back_and_counts_what_was_paid_for_it(counter: Counter):
     opened = counter.ask(albums(200), cap="1")
-    assert isinstance(opened, Opened)
+    assert isinstance(opened, CaptureTicket)
     counter.sql("update playcount_snapshots set state = 'failed'")
     counter.sql(
         "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, actor_run, status)"
@@ -188,14 +190,14 @@ def test_a_failed_capture_is_not_handed_back_and_counts_what_was_paid_for_it(cou
         opened.snapshot,
     )
     with connect(counter.database_url) as connection:
-        assert snapshots.estimate(connection, Wanted(counter.account, albums(200))) == (
+        assert snapshots.estimate(connection, CaptureSpec(counter.account, albums(200))) == (
             Decimal("0.6"),
             Decimal("0.3"),
             False,
         )
     again = counter.ask(albums(200), cap="0.89")
     assert again == OverCap(cap=Decimal("0.89"), spent=Decimal("0.3"), asked=Decimal("0.6"))
-    assert isinstance(counter.ask(albums(200), cap="0.9"), Opened)
+    assert isinstance(counter.ask(albums(200), cap="0.9"), CaptureTicket)
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "UTC", "Pacific/Pago_Pago"])
@@ -203,28 +205,28 @@ def test_the_month_begins_at_midnight_utc_wherever_the_server_is(counter: Counte
     begins = "date_trunc('month', now() at time zone 'UTC') at time zone 'UTC'"
     (name,) = counter.sql("select current_database() as name")
     counter.sql(f"alter database \"{name['name']}\" set timezone to '{zone}'")
-    assert isinstance(counter.ask(albums(10), cap="0.03"), Opened)
+    assert isinstance(counter.ask(albums(10), cap="0.03"), CaptureTicket)
     counter.sql(f"update playcount_snapshots set created_at = {begins} - interval '1 microsecond', state = 'done'")
-    assert isinstance(counter.ask(albums(10, start=50), cap="0.03"), Opened), "that was last month's"
+    assert isinstance(counter.ask(albums(10, start=50), cap="0.03"), CaptureTicket), "that was last month's"
     counter.sql(f"update playcount_snapshots set created_at = {begins} where created_at >= {begins}")
     assert isinstance(counter.ask(albums(1, start=90), cap="0.03"), OverCap), "its first moment is this month's"
 
 
 def test_what_is_open_is_set_aside_in_whichever_month_it_was_asked_for(counter: Counter):
-    assert isinstance(counter.ask(albums(10), cap="0.03"), Opened)
+    assert isinstance(counter.ask(albums(10), cap="0.03"), CaptureTicket)
     counter.sql("update playcount_snapshots set created_at = created_at - interval '40 days'")
     assert isinstance(counter.ask(albums(10, start=50), cap="0.03"), OverCap), "it is still to be bought, this month"
 
 
 def test_a_part_that_failed_is_set_aside_again_while_it_may_be_bought_again(counter: Counter):
-    assert isinstance(counter.ask(albums(10), cap="0.06"), Opened)
+    assert isinstance(counter.ask(albums(10), cap="0.06"), CaptureTicket)
     counter.sql(
         "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, status)"
         " select id, 0, album_ids, 0.03, 'run-1', 'FAILED' from playcount_snapshots"
     )
     assert isinstance(counter.ask(albums(1, start=50), cap="0.06"), OverCap)
     counter.sql("update playcount_snapshots set state = 'failed'")
-    assert isinstance(counter.ask(albums(1, start=50), cap="0.06"), Opened)
+    assert isinstance(counter.ask(albums(1, start=50), cap="0.06"), CaptureTicket)
 
 
 def test_a_series_of_albums_that_are_gone_is_not_paid_every_day(counter: Counter):
@@ -238,7 +240,7 @@ def test_a_series_of_albums_that_are_gone_is_not_paid_every_day(counter: Counter
 
 
 def test_an_estimate_says_what_asking_would_and_asks_for_nothing(counter: Counter):
-    wanted = Wanted(counter.account, albums(7))
+    wanted = CaptureSpec(counter.account, albums(7))
     with connect(counter.database_url) as connection:
         assert snapshots.estimate(connection, wanted) == (Decimal("0.021"), Decimal(0), False)
     counter.ask(albums(7))
@@ -275,8 +277,8 @@ def test_a_capture_that_is_still_to_come_is_handed_back_however_old_it_is(counte
     first = counter.ask(albums(3))
     counter.age("3 hours", state="queued")
     again = counter.ask(albums(3))
-    assert isinstance(first, Opened)
-    assert isinstance(again, Opened)
+    assert isinstance(first, CaptureTicket)
+    assert isinstance(again, CaptureTicket)
     assert (again.snapshot, again.reused) == (first.snapshot, True)
 
 

@@ -12,12 +12,12 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 
 from measurement_pipeline.domain.outcome import Cause
-from measurement_pipeline.domain.payment import Verdict as Payment
+from measurement_pipeline.domain.payment import PaymentVerdict as Payment
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.backfill_queue import Claim
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.postgres.songstats_ledger import Received, Reservation, Verdict
+from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse, Reservation, ReservationVerdict
 from measurement_pipeline_tests.postgres.conftest import OPERATORS, Tables, isrcs
 
 
@@ -27,19 +27,19 @@ def reserve(
     return tables.in_loop(lambda c: ledger.reserve(c, claims, run=run, hits_allowed=hits, operators_account=operators))
 
 
-def verdicts(found: Sequence[Reservation]) -> list[Verdict]:
+def verdicts(found: Sequence[Reservation]) -> list[ReservationVerdict]:
     return [one.verdict for one in found]
 
 
 def answered(
     reservation: Reservation, cause: Cause | None = None, *, status: int = 200, billable: bool | None = True
-) -> Received:
+) -> ReceivedResponse:
     assert reservation.ledger is not None
     body = b"{}" if billable else None
-    return Received(reservation.ledger, status, billable, cause, {"date": "today"}, body)
+    return ReceivedResponse(reservation.ledger, status, billable, cause, {"date": "today"}, body)
 
 
-def keep(tables: Tables, *received: Received) -> dict[int, int]:
+def keep(tables: Tables, *received: ReceivedResponse) -> dict[int, int]:
     return tables.in_loop(lambda c: ledger.keep(c, received))
 
 
@@ -65,7 +65,7 @@ def test_a_hit_is_set_aside_for_each_claim_in_order_and_an_attempt_counted(table
     job = tables.wanted(songs)
     claims = tables.claim(songs)
     found = reserve(tables, claims)
-    assert verdicts(found) == [Verdict.RESERVED] * 3
+    assert verdicts(found) == [ReservationVerdict.RESERVED] * 3
     rows = tables.sql("select * from songstats_quota_ledger order by id")
     assert [row["id"] for row in rows] == [one.ledger for one in found]
     assert [(row["song"], row["lease"], row["run_id"], row["job"]) for row in rows] == [
@@ -90,7 +90,7 @@ def test_the_last_hits_go_to_the_first_in_order_and_the_others_are_told_why(tabl
     tables.wanted(songs)
     hits_spent(tables, 7)
     found = reserve(tables, tables.claim(songs), hits=9)
-    assert verdicts(found) == [Verdict.RESERVED] * 2 + [Verdict.BUDGET] * 3
+    assert verdicts(found) == [ReservationVerdict.RESERVED] * 2 + [ReservationVerdict.BUDGET] * 3
     assert [tables.row(song)["attempts"] for song in songs] == [1, 1, 0, 0, 0], "an unasked row has no attempt counted"
 
 
@@ -99,7 +99,7 @@ def test_nothing_is_set_aside_once_the_budget_is_overdrawn(tables: Tables, hits:
     (song,) = isrcs(1)
     tables.wanted([song])
     hits_spent(tables, 5)
-    assert verdicts(reserve(tables, tables.claim([song]), hits=hits)) == [Verdict.BUDGET]
+    assert verdicts(reserve(tables, tables.claim([song]), hits=hits)) == [ReservationVerdict.BUDGET]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_eight_runs_at_once_spend_exactly_the_budget(tables: Tables):
     shares = [songs[n::runs] for n in range(runs)]
     claims = [tables.claim(share, run=f"run-{n}") for n, share in enumerate(shares)]
     barrier = threading.Barrier(runs)
-    seen: list[Verdict] = []
+    seen: list[ReservationVerdict] = []
 
     def spend(n: int) -> None:
         async def one_by_one(connection: AsyncConnection[DictRow]) -> None:
@@ -143,8 +143,8 @@ def test_eight_runs_at_once_spend_exactly_the_budget(tables: Tables):
         thread.start()
     for thread in threads:
         thread.join()
-    assert seen.count(Verdict.RESERVED) == allowed
-    assert seen.count(Verdict.BUDGET) == len(songs) - allowed
+    assert seen.count(ReservationVerdict.RESERVED) == allowed
+    assert seen.count(ReservationVerdict.BUDGET) == len(songs) - allowed
     assert tables.sql("select count(*) as n from songstats_quota_ledger") == [{"n": allowed}]
 
 
@@ -159,7 +159,11 @@ def test_a_row_that_is_no_longer_the_runs_is_lost(tables: Tables):
         released,
     )
     found = dict(zip([claim.song for claim in claims], verdicts(reserve(tables, claims)), strict=True))
-    assert found == {mine: Verdict.RESERVED, taken: Verdict.LOST, released: Verdict.LOST}
+    assert found == {
+        mine: ReservationVerdict.RESERVED,
+        taken: ReservationVerdict.LOST,
+        released: ReservationVerdict.LOST,
+    }
 
 
 def test_a_run_that_claimed_its_own_row_anew_reserves_nothing_under_its_former_lease(tables: Tables):
@@ -168,8 +172,8 @@ def test_a_run_that_claimed_its_own_row_anew_reserves_nothing_under_its_former_l
     former = tables.claim([song])
     tables.abandon([song])
     present = tables.claim([song])
-    assert verdicts(reserve(tables, former)) == [Verdict.LOST]
-    assert verdicts(reserve(tables, present)) == [Verdict.RESERVED]
+    assert verdicts(reserve(tables, former)) == [ReservationVerdict.LOST]
+    assert verdicts(reserve(tables, present)) == [ReservationVerdict.RESERVED]
 
 
 def test_a_recording_whose_earlier_call_was_answered_meanwhile_is_not_bought_again(tables: Tables):
@@ -181,7 +185,7 @@ def test_a_recording_whose_earlier_call_was_answered_meanwhile_is_not_bought_aga
     taken_over = tables.claim([song], run="run-2")
     assert taken_over[0].unread_response is None
     kept = keep(tables, answered(slow))
-    assert verdicts(reserve(tables, taken_over, run="run-2")) == [Verdict.LOST]
+    assert verdicts(reserve(tables, taken_over, run="run-2")) == [ReservationVerdict.LOST]
     with connect(tables.database_url) as connection:
         assert backfill_queue.release(connection, run="run-2") == 1
     assert [claim.unread_response for claim in tables.claim([song], run="run-3")] == list(kept.values())
@@ -195,7 +199,7 @@ def test_nothing_is_set_aside_while_the_breaker_is_open_or_a_pause_lasts(tables:
     tables.wanted(songs)
     claims = tables.claim(songs)
     tables.sql(f"update vendor_state set {state}")
-    assert verdicts(reserve(tables, claims)) == [Verdict.CLOSED] * 2
+    assert verdicts(reserve(tables, claims)) == [ReservationVerdict.CLOSED] * 2
     assert tables.sql("select * from songstats_quota_ledger") == []
 
 
@@ -204,20 +208,21 @@ def test_a_card_removed_meanwhile_leaves_nobody_to_pay(tables: Tables):
     tables.wanted([song])
     claims = tables.claim([song])
     tables.sql("update payment_decisions set verdict = 'denied'")
-    assert reserve(tables, claims, operators=None) == [Reservation(Verdict.UNPAID, None, None, None, None)]
+    assert reserve(tables, claims, operators=None) == [Reservation(ReservationVerdict.UNPAID, None, None, None, None)]
 
 
 @pytest.mark.parametrize(
-    ("age", "verdict"), [("9 minutes 50 seconds", Verdict.RESERVED), ("10 minutes 1 second", Verdict.STALE)]
+    ("age", "verdict"),
+    [("9 minutes 50 seconds", ReservationVerdict.RESERVED), ("10 minutes 1 second", ReservationVerdict.STALE)],
 )
-def test_a_decision_is_spent_on_for_ten_minutes(tables: Tables, age: str, verdict: Verdict):
+def test_a_decision_is_spent_on_for_ten_minutes(tables: Tables, age: str, verdict: ReservationVerdict):
     (song,) = isrcs(1)
     tables.enqueue([song])
     account = tables.decide(uuid4(), age=age)
     tables.request([song], account=account)
     (found,) = reserve(tables, tables.claim([song]))
     assert (found.verdict, found.account) == (verdict, account)
-    assert (found.ledger is None) is (verdict is Verdict.STALE)
+    assert (found.ledger is None) is (verdict is ReservationVerdict.STALE)
 
 
 def test_the_earliest_accepted_request_pays(tables: Tables):
@@ -251,7 +256,7 @@ def test_the_operators_account_pays_for_nothing_that_was_not_launched(tables: Ta
     tables.decide(OPERATORS)
     claims = tables.claim([song])
     tables.sql("update measurement_jobs set state = 'withdrawn'")
-    assert verdicts(reserve(tables, claims)) == [Verdict.UNPAID]
+    assert verdicts(reserve(tables, claims)) == [ReservationVerdict.UNPAID]
 
 
 # --- keep ---------------------------------------------------------------------------------------------------------------
@@ -263,7 +268,7 @@ def test_an_answer_and_its_hit_are_kept_together_lease_or_no_lease(tables: Table
     (reservation,) = reserve(tables, tables.claim([song]))
     tables.abandon([song])
     tables.claim([song], run="run-2")
-    kept = keep(tables, Received(int(reservation.ledger or 0), 200, True, None, {"etag": "x"}, b"\x00paid for"))
+    kept = keep(tables, ReceivedResponse(int(reservation.ledger or 0), 200, True, None, {"etag": "x"}, b"\x00paid for"))
     (response,) = tables.sql("select * from songstats_responses")
     assert kept == {reservation.ledger: response["id"]}
     assert (response["song"], response["body"], response["headers"]) == (song, b"\x00paid for", {"etag": "x"})

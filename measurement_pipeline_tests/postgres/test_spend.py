@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from measurement_pipeline.domain import spend as sums
-from measurement_pipeline.domain.payment import Verdict
+from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import spend
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.postgres.conftest import RULES, isrcs
@@ -139,7 +139,7 @@ def test_each_recording_of_a_request_came_from_one_place(tables, ledger):
 
 def test_what_is_in_the_air_or_kept_needs_no_hit_more(tables, ledger):
     tables.request(SONGS[:5])
-    tables.request(SONGS[5:7], account=tables.decide(uuid4(), Verdict.DENIED))
+    tables.request(SONGS[5:7], account=tables.decide(uuid4(), PaymentVerdict.DENIED))
     tables.claim(SONGS[:2])
     ledger(None, song=SONGS[0], billable=None, is_open=True)
     tables.sql("update songstats_quota_ledger set lease = 1")

@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import stripe
 
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 
 # Plain http: loading the authorities for each request would take longer than the request.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def ask(sandbox: Sandbox, isrc: str, **params: str) -> httpx.Response:
+def ask(sandbox: SandboxClient, isrc: str, **params: str) -> httpx.Response:
     """One request for a history."""
     return httpx.get(
         f"{sandbox.songstats_url}/enterprise/v1/tracks/historic_stats",
@@ -33,7 +33,7 @@ def spotify(answer: httpx.Response) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def stripe_client(sandbox: Sandbox, key: str | None = None, retries: int = 0) -> Iterator[Any]:
+def stripe_client(sandbox: SandboxClient, key: str | None = None, retries: int = 0) -> Iterator[Any]:
     """Stripe's own client, its connections closed at the end.
 
     Any: in its types nearly everything can be None, and parameters are typed dictionaries.

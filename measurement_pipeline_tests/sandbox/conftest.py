@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 
-from measurement_pipeline.sandbox import PLAIN, Sandbox, running
+from measurement_pipeline.sandbox import PLAIN, SandboxClient, running
 from measurement_pipeline_tests.sandbox.clients import stripe_client
 from measurement_pipeline_tests.sandbox.clock import Clock
 
 
 @pytest.fixture(scope="session")
-def plain_sandbox() -> Iterator[Sandbox]:
+def plain_sandbox() -> Iterator[SandboxClient]:
     with running(behaviour=PLAIN) as sandbox:
         yield sandbox
 
 
 @pytest.fixture
-def sandbox(plain_sandbox: Sandbox) -> Iterator[Sandbox]:
+def sandbox(plain_sandbox: SandboxClient) -> Iterator[SandboxClient]:
     yield plain_sandbox
     plain_sandbox.clear_faults()
     plain_sandbox.forget_requests()
@@ -29,6 +29,6 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def client(sandbox: Sandbox) -> Iterator[Any]:
+def client(sandbox: SandboxClient) -> Iterator[Any]:
     with stripe_client(sandbox) as client:
         yield client

@@ -10,7 +10,7 @@ import pytest
 from apify_client import ApifyClient
 from apify_client.errors import ApifyApiError
 
-from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, Sandbox, running
+from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id, track_id
 from measurement_pipeline_tests.sandbox.clients import NO_TLS
 from measurement_pipeline_tests.sandbox.clock import Clock
@@ -25,29 +25,29 @@ def of(*albums: str) -> dict[str, Any]:
     return {"urls": [{"url": f"https://open.spotify.com/album/{album}"} for album in albums]}
 
 
-def official(sandbox: Sandbox, token: str | None = None) -> ApifyClient:
+def official(sandbox: SandboxClient, token: str | None = None) -> ApifyClient:
     return ApifyClient(token or sandbox.apify_token, api_url=sandbox.apify_url, max_retries=0)
 
 
-def ask(sandbox: Sandbox, path: str, method: str = "GET", **more: Any) -> httpx.Response:
+def ask(sandbox: SandboxClient, path: str, method: str = "GET", **more: Any) -> httpx.Response:
     headers = {"authorization": f"Bearer {sandbox.apify_token}"}
     return httpx.request(method, f"{sandbox.apify_url}{path}", **{"headers": headers, "verify": NO_TLS, **more})
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[Sandbox]:
+def plain() -> Iterator[SandboxClient]:
     with running(behaviour=PLAIN, catalogue=KNOWN) as opened:
         yield opened
 
 
 @pytest.fixture
-def sandbox(plain: Sandbox) -> Iterator[Sandbox]:
+def sandbox(plain: SandboxClient) -> Iterator[SandboxClient]:
     yield plain
     plain.clear_faults()
     plain.forget_requests()
 
 
-def test_apifys_client_runs_the_actor_to_its_end_and_reads_what_it_found(sandbox: Sandbox):
+def test_apifys_client_runs_the_actor_to_its_end_and_reads_what_it_found(sandbox: SandboxClient):
     client = official(sandbox)
     run = client.actor(ACTOR).call(run_input=of(ALBUM, "nobody"), logger=None)
     assert run is not None
@@ -63,7 +63,7 @@ def test_apifys_client_runs_the_actor_to_its_end_and_reads_what_it_found(sandbox
     assert (nobody["id"], nobody["tracks"]) == ("nobody", [])
 
 
-def test_apifys_client_finds_a_run_its_input_and_its_counted_items_again(sandbox: Sandbox):
+def test_apifys_client_finds_a_run_its_input_and_its_counted_items_again(sandbox: SandboxClient):
     client = official(sandbox)
     started = client.actor(ACTOR).start(run_input=of(ALBUM))
     assert started.status == "READY"
@@ -77,7 +77,7 @@ def test_apifys_client_finds_a_run_its_input_and_its_counted_items_again(sandbox
     assert dataset.item_count == 1
 
 
-def test_an_input_so_large_that_the_client_packs_it_is_read(sandbox: Sandbox):
+def test_an_input_so_large_that_the_client_packs_it_is_read(sandbox: SandboxClient):
     client = official(sandbox)
     albums = [f"{n:022}" for n in range(100)]
     run = client.actor(ACTOR).call(run_input=of(*albums), logger=None)
@@ -90,7 +90,7 @@ def test_an_input_so_large_that_the_client_packs_it_is_read(sandbox: Sandbox):
 
 
 @pytest.mark.parametrize("style", ["acts", "actors"])
-def test_both_path_styles_are_served_and_the_token_may_stand_in_the_query(sandbox: Sandbox, style: str):
+def test_both_path_styles_are_served_and_the_token_may_stand_in_the_query(sandbox: SandboxClient, style: str):
     path = f"/v2/{style}/beatanalytics~spotify-play-count-scraper/runs"
     answer = ask(sandbox, path, "POST", headers={}, params={"token": sandbox.apify_token}, json=of(ALBUM))
     assert answer.status_code == 201
@@ -123,7 +123,7 @@ def test_a_run_takes_its_time_and_ends_as_it_was_told(clock: Clock):
     assert [item["id"] for item in partly] == [ALBUM]
 
 
-def test_an_order_without_a_count_lasts_until_the_next(sandbox: Sandbox):
+def test_an_order_without_a_count_lasts_until_the_next(sandbox: SandboxClient):
     client = official(sandbox)
 
     def ends() -> str:
@@ -150,7 +150,7 @@ def test_the_last_items_come_later_than_the_end_of_their_run(clock: Clock):
         assert seen() == (2, 2)
 
 
-def test_waiting_for_a_run_comes_back_when_it_ends_or_when_asked_to(sandbox: Sandbox):
+def test_waiting_for_a_run_comes_back_when_it_ends_or_when_asked_to(sandbox: SandboxClient):
     sandbox.actor("SUCCEEDED", seconds=0.2, count=1)
     run = official(sandbox).actor(ACTOR).start(run_input=of(ALBUM)).id
     assert ask(sandbox, f"/v2/actor-runs/{run}?waitForFinish=30").json()["data"]["status"] == "SUCCEEDED"
@@ -193,14 +193,14 @@ def test_what_was_started_is_paid_for_whether_or_not_the_answer_arrived():
 
 
 @pytest.mark.parametrize("token", ["wrong", ""])
-def test_without_the_token_everything_is_refused_in_apifys_shape(sandbox: Sandbox, token: str):
+def test_without_the_token_everything_is_refused_in_apifys_shape(sandbox: SandboxClient, token: str):
     for path in ("/v2/actor-runs/x", "/v2/datasets/x/items", "/v2/key-value-stores/x/records/INPUT"):
         answer = ask(sandbox, path, headers={"authorization": f"Bearer {token}"} if token else {})
         assert answer.status_code == 401
         assert set(answer.json()["error"]) == {"type", "message"}
 
 
-def test_apifys_client_reads_refusals_and_faults(sandbox: Sandbox):
+def test_apifys_client_reads_refusals_and_faults(sandbox: SandboxClient):
     with pytest.raises(ApifyApiError) as wrong:
         official(sandbox, "wrong").actor(ACTOR).start(run_input=of(ALBUM))
     assert (wrong.value.status_code, wrong.value.type) == (401, "user-or-token-not-found")
@@ -223,17 +223,17 @@ def test_apifys_client_reads_refusals_and_faults(sandbox: Sandbox):
         "/v2/nothing",
     ],
 )
-def test_what_is_not_there_is_not_found_in_apifys_shape(sandbox: Sandbox, path: str):
+def test_what_is_not_there_is_not_found_in_apifys_shape(sandbox: SandboxClient, path: str):
     answer = ask(sandbox, path)
     assert answer.status_code == 404
     assert set(answer.json()["error"]) == {"type", "message"}
 
 
 @pytest.mark.parametrize("query", ["limit=many", "offset=x"])
-def test_numbers_that_are_none_are_refused(sandbox: Sandbox, query: str):
+def test_numbers_that_are_none_are_refused(sandbox: SandboxClient, query: str):
     assert ask(sandbox, f"/v2/actors/beatanalytics~spotify-play-count-scraper/runs?{query}").status_code == 400
 
 
-def test_an_order_that_is_none_is_refused(sandbox: Sandbox):
+def test_an_order_that_is_none_is_refused(sandbox: SandboxClient):
     with pytest.raises(httpx.HTTPStatusError):
         sandbox.actor("CRASHED")

@@ -12,7 +12,7 @@ import pytest
 from apify_client import ApifyClient
 from songstats_sdk import SongstatsClient
 
-from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, MemoryFileError, Role, Sandbox, running
+from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, MemoryFileError, SandboxClient, Scenario, running
 from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline.sandbox.memory import Memory
 from measurement_pipeline_tests.sandbox.clients import ask, stripe_client
@@ -21,7 +21,7 @@ from measurement_pipeline_tests.sandbox.test_server import process
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
-Start = Callable[..., AbstractContextManager[Sandbox]]
+Start = Callable[..., AbstractContextManager[SandboxClient]]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def start(file: Path) -> Start:
     return partial(running, behaviour=PLAIN, memory=file)
 
 
-def usage(sandbox: Sandbox) -> tuple[int, int]:
+def usage(sandbox: SandboxClient) -> tuple[int, int]:
     """What Songstats counts this month: requests, and recordings there was data of."""
     with SongstatsClient(api_key=sandbox.songstats_key, base_url=sandbox.songstats_url, max_retries=0) as sdk:
         status = sdk.info.status()["status"]
@@ -43,7 +43,7 @@ def usage(sandbox: Sandbox) -> tuple[int, int]:
 
 
 def test_the_months_counts_and_what_was_discovered_survive_a_restart(start: Start) -> None:
-    later = Behaviour(last_day=PLAIN.last_day, roles={"AA6Q72500001": Role.LATER}, absent=0)
+    later = Behaviour(last_day=PLAIN.last_day, roles={"AA6Q72500001": Scenario.LATER}, absent=0)
     with start(behaviour=later) as sandbox:
         assert ask(sandbox, "AA6Q72500001").status_code == 404
         assert ask(sandbox, "AA6Q72500002").status_code == 200
@@ -66,7 +66,7 @@ def test_a_request_whose_answer_is_lost_was_counted(start: Start) -> None:
 def test_what_was_answered_before_sigkill_is_remembered(file: Path, start: Start) -> None:
     account = str(uuid4())
     with process("--plain", "--memory", str(file)) as (started, url):
-        with Sandbox(url, PLAIN) as sandbox:
+        with SandboxClient(url, PLAIN) as sandbox:
             for n in range(5):
                 ask(sandbox, f"AA6Q725{n:05d}")
             customer = sandbox.card(account)
@@ -107,7 +107,7 @@ def test_runs_of_the_actor_and_their_items_survive_a_restart(start: Start, clock
     moving = Behaviour(dataset_lag=0, items_without_id=0, tracks_without_count=0)
     wanted = {"urls": [{"url": f"https://open.spotify.com/album/{album_id('Choir', 'One')}"}]}
 
-    def client(sandbox: Sandbox) -> ApifyClient:
+    def client(sandbox: SandboxClient) -> ApifyClient:
         return ApifyClient(sandbox.apify_token, api_url=sandbox.apify_url, max_retries=0)
 
     with start(behaviour=moving, catalogue=catalogue, clock=clock) as sandbox:

@@ -3,14 +3,14 @@
 import httpx
 import pytest
 
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.sandbox.clients import ask
 
 A_RECORDING = "QZES72012345"
 
 
-def test_each_request_is_noted_with_what_became_of_it(sandbox: Sandbox) -> None:
+def test_each_request_is_noted_with_what_became_of_it(sandbox: SandboxClient) -> None:
     ask(sandbox, A_RECORDING)
     sandbox.faults("/enterprise/", status=503, count=1)
     ask(sandbox, "QZES72012346", source="all")
@@ -25,7 +25,7 @@ def test_each_request_is_noted_with_what_became_of_it(sandbox: Sandbox) -> None:
     assert second["at"] >= first["at"]
 
 
-def test_a_request_that_was_never_answered_is_there_without_a_status(sandbox: Sandbox) -> None:
+def test_a_request_that_was_never_answered_is_there_without_a_status(sandbox: SandboxClient) -> None:
     sandbox.faults("/enterprise/", close=True, count=1)
     with pytest.raises(httpx.RemoteProtocolError):
         ask(sandbox, A_RECORDING)
@@ -34,7 +34,7 @@ def test_a_request_that_was_never_answered_is_there_without_a_status(sandbox: Sa
     assert received["status"] is None
 
 
-def test_a_request_is_there_while_its_answer_is_still_held_back(sandbox: Sandbox) -> None:
+def test_a_request_is_there_while_its_answer_is_still_held_back(sandbox: SandboxClient) -> None:
     sandbox.faults("/enterprise/", hang=True, count=1)
     with pytest.raises(httpx.ReadTimeout):
         httpx.get(f"{sandbox.songstats_url}/enterprise/v1/status", timeout=httpx.Timeout(60, read=0.2))
@@ -44,7 +44,7 @@ def test_a_request_is_there_while_its_answer_is_still_held_back(sandbox: Sandbox
     assert received["status"] is None
 
 
-def test_requests_can_be_picked_by_path_recording_and_number(sandbox: Sandbox) -> None:
+def test_requests_can_be_picked_by_path_recording_and_number(sandbox: SandboxClient) -> None:
     for isrc in (A_RECORDING, "QZES72012346", A_RECORDING):
         ask(sandbox, isrc)
     httpx.get(f"{sandbox.stripe_url}/v1/customers/cus_1")
@@ -59,7 +59,7 @@ def test_requests_can_be_picked_by_path_recording_and_number(sandbox: Sandbox) -
     assert [r["n"] for r in sandbox.requests(isrc=A_RECORDING, since=first["n"])] == [third["n"]]
 
 
-def test_hits_are_counted_at_the_vendors_end(sandbox: Sandbox) -> None:
+def test_hits_are_counted_at_the_vendors_end(sandbox: SandboxClient) -> None:
     for isrc in (A_RECORDING, "QZES72012346", A_RECORDING):
         ask(sandbox, isrc)
     httpx.get(f"{sandbox.songstats_url}/enterprise/v1/status")
@@ -68,7 +68,7 @@ def test_hits_are_counted_at_the_vendors_end(sandbox: Sandbox) -> None:
     assert sandbox.hits(A_RECORDING) == 2
 
 
-def test_forgetting_starts_the_count_again_but_not_the_numbers(sandbox: Sandbox) -> None:
+def test_forgetting_starts_the_count_again_but_not_the_numbers(sandbox: SandboxClient) -> None:
     ask(sandbox, A_RECORDING)
     (before,) = sandbox.requests()
     sandbox.forget_requests()
@@ -79,14 +79,14 @@ def test_forgetting_starts_the_count_again_but_not_the_numbers(sandbox: Sandbox)
     assert after["n"] > before["n"]
 
 
-def test_what_is_asked_of_the_double_itself_is_not_noted(sandbox: Sandbox) -> None:
+def test_what_is_asked_of_the_double_itself_is_not_noted(sandbox: SandboxClient) -> None:
     sandbox.faults("/nowhere", status=500)
     sandbox.requests()
 
     assert sandbox.requests("") == []
 
 
-def test_no_key_is_ever_noted(sandbox: Sandbox) -> None:
+def test_no_key_is_ever_noted(sandbox: SandboxClient) -> None:
     ask(sandbox, A_RECORDING, apikey="secret-in-the-query")
     httpx.get(
         f"{sandbox.stripe_url}/v1/customers/cus_1",
@@ -100,5 +100,5 @@ def test_no_key_is_ever_noted(sandbox: Sandbox) -> None:
     assert "secret-in-the-query" not in noted
 
 
-def test_a_number_that_is_none_is_refused(sandbox: Sandbox) -> None:
+def test_a_number_that_is_none_is_refused(sandbox: SandboxClient) -> None:
     assert httpx.get(f"{sandbox.songstats_url}/_requests?since=yesterday").status_code == 400

@@ -9,7 +9,7 @@ from datetime import date
 from measurement_pipeline.sandbox import (
     SAMPLE_CSV,
     Behaviour,
-    Role,
+    Scenario,
     running,
     sample_catalogue,
 )
@@ -41,8 +41,8 @@ def test_some_rows_have_no_count_and_some_share_an_album() -> None:
 def test_every_role_is_in_the_sample_and_most_recordings_are_plain() -> None:
     roles = Counter(known.role for known in sample_catalogue().values())
 
-    assert set(roles) == set(Role)
-    assert roles[Role.PLAIN] == 195
+    assert set(roles) == set(Scenario)
+    assert roles[Scenario.PLAIN] == 195
 
 
 def test_the_histories_of_the_sample_have_its_counts_on_the_day_that_these_are_of() -> None:

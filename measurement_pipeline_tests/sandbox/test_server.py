@@ -13,7 +13,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from measurement_pipeline.sandbox import PLAIN, Sandbox, running, serve
+from measurement_pipeline.sandbox import PLAIN, SandboxClient, running, serve
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.sandbox.clients import NO_TLS, ask
 
@@ -33,7 +33,7 @@ def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def test_a_process_says_where_it_listens_and_ends_at_sigterm() -> None:
     with process("--plain", "--points", "5", "--sample") as (started, url):
-        sandbox = Sandbox(url)
+        sandbox = SandboxClient(url)
         with sandbox:
             points = ask(sandbox, "AA6Q72400001").json()["stats"][0]["data"]["history"]
             assert len(points) == 5
@@ -113,4 +113,4 @@ def test_only_the_keys_that_were_set_are_accepted() -> None:
     with running(behaviour=replace(PLAIN, songstats_key="another")) as sandbox:
         assert sandbox.songstats_key == "another"
         assert ask(sandbox, "QZES72012345").status_code == 200
-        assert ask(Sandbox(sandbox.songstats_url), "QZES72012345").status_code == 401
+        assert ask(SandboxClient(sandbox.songstats_url), "QZES72012345").status_code == 401

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from songstats_sdk import SongstatsAPIError, SongstatsClient
 
-from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, Role, Sandbox, running
+from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, SandboxClient, Scenario, running
 from measurement_pipeline_tests.sandbox.clients import ask, spotify
 from measurement_pipeline_tests.sandbox.clock import Clock
 
@@ -16,7 +16,7 @@ A_RECORDING = "QZES72012345"
 
 
 @pytest.fixture
-def sdk(sandbox: Sandbox) -> Iterator[SongstatsClient]:
+def sdk(sandbox: SandboxClient) -> Iterator[SongstatsClient]:
     with SongstatsClient(api_key=sandbox.songstats_key, base_url=sandbox.songstats_url, max_retries=0) as client:
         yield client
 
@@ -37,7 +37,7 @@ def test_the_sdk_reaches_the_other_routes(sdk: SongstatsClient) -> None:
     assert sdk.info.uptime_check()["result"] == "success"
 
 
-def test_the_recorded_history_comes_back_as_recorded(sandbox: Sandbox) -> None:
+def test_the_recorded_history_comes_back_as_recorded(sandbox: SandboxClient) -> None:
     points = [(p["date"], p["streams_total"]) for p in spotify(ask(sandbox, "GBUM72501895"))]
 
     assert len(points) == 503
@@ -47,20 +47,20 @@ def test_the_recorded_history_comes_back_as_recorded(sandbox: Sandbox) -> None:
     assert [count for _, count in points] == sorted(count for _, count in points)
 
 
-def test_the_recorded_history_is_the_same_however_awkward_the_vendor_is(sandbox: Sandbox) -> None:
+def test_the_recorded_history_is_the_same_however_awkward_the_vendor_is(sandbox: SandboxClient) -> None:
     worst = Behaviour(absent=1, counts_as_text=1, gaps=1, falls=1, bare=1, points=7, last_day=PLAIN.last_day)
     with running(behaviour=worst) as awkward:
         assert ask(awkward, "GBUM72501895").json() == ask(sandbox, "GBUM72501895").json()
 
 
-def test_a_missing_key_is_refused(sandbox: Sandbox) -> None:
+def test_a_missing_key_is_refused(sandbox: SandboxClient) -> None:
     answer = httpx.get(f"{sandbox.songstats_url}/enterprise/v1/status")
 
     assert answer.status_code == 401
     assert answer.json() == {"result": "error", "message": "Invalid Api Key"}
 
 
-def test_a_wrong_key_is_refused_everywhere(sandbox: Sandbox) -> None:
+def test_a_wrong_key_is_refused_everywhere(sandbox: SandboxClient) -> None:
     stranger = SongstatsClient(api_key="wrong", base_url=sandbox.songstats_url, max_retries=0)
     with stranger:
         for call in (
@@ -91,14 +91,14 @@ def test_an_unknown_recording_is_not_found_with_a_trailing_space(sdk: SongstatsC
         {"start_date": "22.09.2026"},
     ],
 )
-def test_a_bad_question_is_answered_400(sandbox: Sandbox, params: dict[str, str]) -> None:
+def test_a_bad_question_is_answered_400(sandbox: SandboxClient, params: dict[str, str]) -> None:
     answer = ask(sandbox, **({"isrc": A_RECORDING} | params))
 
     assert answer.status_code == 400
     assert answer.json()["result"] == "error"
 
 
-def test_a_path_the_vendor_does_not_have_says_nothing_of_tracks(sandbox: Sandbox) -> None:
+def test_a_path_the_vendor_does_not_have_says_nothing_of_tracks(sandbox: SandboxClient) -> None:
     answer = httpx.get(f"{sandbox.songstats_url}/enterprise/v2/tracks")
 
     assert answer.status_code == 404
@@ -106,7 +106,7 @@ def test_a_path_the_vendor_does_not_have_says_nothing_of_tracks(sandbox: Sandbox
 
 
 def test_a_known_recording_ends_at_its_count_and_begins_the_day_before_release(
-    sandbox: Sandbox,
+    sandbox: SandboxClient,
 ) -> None:
     known = Known(play_count=70_049, release_date=date(2025, 3, 15))
     sandbox.know({"AA6Q72500990": known})
@@ -119,7 +119,7 @@ def test_a_known_recording_ends_at_its_count_and_begins_the_day_before_release(
     assert points[-1]["date"] == "2026-09-22"
 
 
-def test_what_is_learnt_replaces_what_was_answered_before(sandbox: Sandbox) -> None:
+def test_what_is_learnt_replaces_what_was_answered_before(sandbox: SandboxClient) -> None:
     before = spotify(ask(sandbox, "AA6Q72500991"))[-1]["streams_total"]
     sandbox.know({"AA6Q72500991": Known(play_count=before + 5)})
 
@@ -161,10 +161,10 @@ def test_two_processes_with_one_seed_agree_and_another_seed_differs() -> None:
 
 def test_each_role_is_played() -> None:
     roles = {
-        "AA6Q72500001": Role.ABSENT,
-        "AA6Q72500002": Role.LATER,
-        "AA6Q72500003": Role.NO_SPOTIFY,
-        "AA6Q72500004": Role.EMPTY,
+        "AA6Q72500001": Scenario.ABSENT,
+        "AA6Q72500002": Scenario.LATER,
+        "AA6Q72500003": Scenario.NO_SPOTIFY,
+        "AA6Q72500004": Scenario.EMPTY,
     }
     with running(behaviour=replace(PLAIN, roles=roles, discovered_after=2)) as sandbox:
         absent = [ask(sandbox, "AA6Q72500001").status_code for _ in range(5)]
@@ -182,10 +182,10 @@ def test_the_shares_of_awkward_recordings_are_about_what_was_asked_for() -> None
     behaviour = Behaviour(absent=0.25, later=0.25, no_spotify=0.1, empty=0.1)
     roles = [behaviour.role(f"AA6Q725{n:05d}") for n in range(2000)]
 
-    assert 400 < roles.count(Role.ABSENT) < 600
-    assert 400 < roles.count(Role.LATER) < 600
-    assert 140 < roles.count(Role.NO_SPOTIFY) < 260
-    assert 140 < roles.count(Role.EMPTY) < 260
+    assert 400 < roles.count(Scenario.ABSENT) < 600
+    assert 400 < roles.count(Scenario.LATER) < 600
+    assert 140 < roles.count(Scenario.NO_SPOTIFY) < 260
+    assert 140 < roles.count(Scenario.EMPTY) < 260
 
 
 def test_counts_can_be_text_missing_or_null_but_the_last_one_is_there() -> None:
@@ -221,7 +221,7 @@ def test_a_history_ends_yesterday_by_the_doubles_clock_and_a_later_one_says_the_
         assert len(three) == len(two) + 60
 
 
-def test_a_history_ends_yesterday_in_utc_today_too(sandbox: Sandbox) -> None:
+def test_a_history_ends_yesterday_in_utc_today_too(sandbox: SandboxClient) -> None:
     with running(behaviour=replace(PLAIN, last_day=None)) as moving:
         before = datetime.now(UTC).date()
         ends = spotify(ask(moving, A_RECORDING))[-1]["date"]
@@ -229,13 +229,13 @@ def test_a_history_ends_yesterday_in_utc_today_too(sandbox: Sandbox) -> None:
     assert date.fromisoformat(ends) + timedelta(days=1) in {before, after}
 
 
-def test_the_blocks_around_the_numbers_can_be_missing(sandbox: Sandbox) -> None:
+def test_the_blocks_around_the_numbers_can_be_missing(sandbox: SandboxClient) -> None:
     with running(behaviour=replace(PLAIN, bare=1)) as bare:
         assert set(ask(bare, A_RECORDING).json()) == {"result", "message", "stats"}
     assert {"track_info", "source_ids"} <= set(ask(sandbox, A_RECORDING).json())
 
 
-def test_several_sources_come_in_no_particular_order(sandbox: Sandbox) -> None:
+def test_several_sources_come_in_no_particular_order(sandbox: SandboxClient) -> None:
     def order(isrc: str) -> list[str]:
         stats = ask(sandbox, isrc, source="spotify,youtube,shazam").json()["stats"]
         return [entry["source"] for entry in stats]
@@ -247,7 +247,7 @@ def test_several_sources_come_in_no_particular_order(sandbox: Sandbox) -> None:
     assert any("youtube" not in seen for seen in orders) or any("shazam" not in seen for seen in orders)
 
 
-def test_all_sources_bring_each_platform_in_its_own_words(sandbox: Sandbox) -> None:
+def test_all_sources_bring_each_platform_in_its_own_words(sandbox: SandboxClient) -> None:
     metrics = set()
     for n in range(10):
         for entry in ask(sandbox, f"AA6Q726{n:05d}", source="all").json()["stats"]:
@@ -261,21 +261,21 @@ def test_all_sources_bring_each_platform_in_its_own_words(sandbox: Sandbox) -> N
     }
 
 
-def test_aggregates_come_when_asked_for(sandbox: Sandbox) -> None:
+def test_aggregates_come_when_asked_for(sandbox: SandboxClient) -> None:
     point = spotify(ask(sandbox, A_RECORDING, with_aggregates="true"))[0]
 
     assert "playlists_current" in point
     assert "playlists_current" not in spotify(ask(sandbox, A_RECORDING))[0]
 
 
-def test_a_window_of_days_is_honoured(sandbox: Sandbox) -> None:
+def test_a_window_of_days_is_honoured(sandbox: SandboxClient) -> None:
     points = spotify(ask(sandbox, "GBUM72501895", start_date="2025-05-09", end_date="2025-05-10"))
 
     assert [p["date"] for p in points] == ["2025-05-09", "2025-05-10"]
 
 
 def test_status_counts_the_month_and_forgets_it_the_month_after(clock: Clock) -> None:
-    roles = {"AA6Q72500001": Role.ABSENT}
+    roles = {"AA6Q72500001": Scenario.ABSENT}
     with (
         running(behaviour=replace(PLAIN, roles=roles), clock=clock) as sandbox,
         SongstatsClient(api_key=sandbox.songstats_key, base_url=sandbox.songstats_url, max_retries=0) as sdk,

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, Sandbox, running
+from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id, track_id
 from measurement_pipeline_tests.sandbox.clients import NO_TLS
 from measurement_pipeline_tests.sandbox.clock import Clock
@@ -21,42 +21,44 @@ NOBODY = "n" * 22
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[Sandbox]:
+def plain() -> Iterator[SandboxClient]:
     with running(behaviour=PLAIN, catalogue=KNOWN) as opened:
         yield opened
 
 
 @pytest.fixture
-def sandbox(plain: Sandbox) -> Iterator[Sandbox]:
+def sandbox(plain: SandboxClient) -> Iterator[SandboxClient]:
     yield plain
     plain.clear_faults()
     plain.forget_requests()
 
 
-def token_answer(sandbox: Sandbox, secret: str | None = None, grant: str = "client_credentials") -> httpx.Response:
+def token_answer(
+    sandbox: SandboxClient, secret: str | None = None, grant: str = "client_credentials"
+) -> httpx.Response:
     login = (sandbox.spotify_client_id, secret or sandbox.spotify_client_secret)
     return httpx.post(f"{sandbox.spotify_url}/api/token", auth=login, data={"grant_type": grant}, verify=NO_TLS)
 
 
-def ask(sandbox: Sandbox, path: str, token: str | None = None, **more: Any) -> httpx.Response:
+def ask(sandbox: SandboxClient, path: str, token: str | None = None, **more: Any) -> httpx.Response:
     given = token or token_answer(sandbox).json()["access_token"]
     headers = {"authorization": f"Bearer {given}"}
     return httpx.get(f"{sandbox.spotify_url}/v1/{path}", headers=headers, verify=NO_TLS, **more)
 
 
-def test_a_token_is_given_for_the_clients_credentials(sandbox: Sandbox):
+def test_a_token_is_given_for_the_clients_credentials(sandbox: SandboxClient):
     answer = token_answer(sandbox).json()
     assert set(answer) == {"access_token", "token_type", "expires_in"}
     assert (answer["token_type"], answer["expires_in"]) == ("Bearer", 3600)
 
 
-def test_wrong_credentials_and_grants_are_refused(sandbox: Sandbox):
+def test_wrong_credentials_and_grants_are_refused(sandbox: SandboxClient):
     assert token_answer(sandbox, "wrong").json()["error"] == "invalid_client"
     assert token_answer(sandbox, "wrong").status_code == 400
     assert token_answer(sandbox, grant="password").json()["error"] == "unsupported_grant_type"
 
 
-def test_a_batch_has_a_place_for_each_id_and_null_for_what_is_not_known(sandbox: Sandbox):
+def test_a_batch_has_a_place_for_each_id_and_null_for_what_is_not_known(sandbox: SandboxClient):
     first, nobody, again = ask(sandbox, f"tracks?ids={TRACK},{NOBODY},{REISSUE}").json()["tracks"]
     assert nobody is None
     assert first["id"] == TRACK
@@ -66,7 +68,7 @@ def test_a_batch_has_a_place_for_each_id_and_null_for_what_is_not_known(sandbox:
     assert (again["id"], again["external_ids"], again["album"]["name"]) == (REISSUE, {"isrc": ISRC}, "Two")
 
 
-def test_a_single_track_is_the_same_object_or_404(sandbox: Sandbox):
+def test_a_single_track_is_the_same_object_or_404(sandbox: SandboxClient):
     assert ask(sandbox, f"tracks/{TRACK}").json() == ask(sandbox, f"tracks?ids={TRACK}").json()["tracks"][0]
     answer = ask(sandbox, f"tracks/{NOBODY}")
     assert answer.status_code == 404
@@ -74,13 +76,13 @@ def test_a_single_track_is_the_same_object_or_404(sandbox: Sandbox):
 
 
 @pytest.mark.parametrize("path", ["tracks/short", "tracks?ids=short", f"tracks?ids={TRACK},", "tracks"])
-def test_what_is_no_id_is_refused_and_takes_its_batch_with_it(sandbox: Sandbox, path: str):
+def test_what_is_no_id_is_refused_and_takes_its_batch_with_it(sandbox: SandboxClient, path: str):
     answer = ask(sandbox, path)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"] == "Invalid base62 id"
 
 
-def test_more_than_fifty_are_refused(sandbox: Sandbox):
+def test_more_than_fifty_are_refused(sandbox: SandboxClient):
     assert ask(sandbox, f"tracks?ids={','.join([TRACK] * 50)}").status_code == 200
     assert ask(sandbox, f"tracks?ids={','.join([TRACK] * 51)}").status_code == 400
 
@@ -103,13 +105,13 @@ def test_a_token_expires_and_says_so(clock: Clock):
         assert ask(sandbox, f"tracks/{TRACK}").status_code == 200
 
 
-def test_no_token_or_a_strangers_is_refused(sandbox: Sandbox):
+def test_no_token_or_a_strangers_is_refused(sandbox: SandboxClient):
     assert ask(sandbox, f"tracks/{TRACK}", "wrong").json()["error"]["message"] == "Invalid access token"
     bare = httpx.get(f"{sandbox.spotify_url}/v1/tracks/{TRACK}", verify=NO_TLS)
     assert (bare.status_code, bare.json()["error"]["message"]) == (401, "No token provided")
 
 
-def test_a_used_up_quota_says_fourteen_hours(sandbox: Sandbox):
+def test_a_used_up_quota_says_fourteen_hours(sandbox: SandboxClient):
     sandbox.spotify_quota_exceeded(count=1)
     answer = ask(sandbox, f"tracks/{TRACK}")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "50400")
@@ -121,7 +123,7 @@ def test_a_used_up_quota_says_fourteen_hours(sandbox: Sandbox):
     ("path", "shape"),
     [("/v1/tracks", {"error": {"status", "message"}}), ("/api/token", {"error", "error_description"})],
 )
-def test_faults_answer_in_spotifys_shapes(sandbox: Sandbox, path: str, shape: Any):
+def test_faults_answer_in_spotifys_shapes(sandbox: SandboxClient, path: str, shape: Any):
     sandbox.faults(path, status=503)
     body = httpx.post(f"{sandbox.spotify_url}{path}", verify=NO_TLS).json()
     assert ({"error": set(body["error"])} if isinstance(shape, dict) else set(body)) == shape
@@ -132,13 +134,13 @@ def test_some_tracks_have_no_isrc():
         assert ask(sandbox, f"tracks/{TRACK}").json()["external_ids"] == {}
 
 
-def test_recordings_learnt_later_are_found(sandbox: Sandbox):
+def test_recordings_learnt_later_are_found(sandbox: SandboxClient):
     sandbox.know({"AA6Q72400099": Known(artist="Late", album="Album")})
     found = ask(sandbox, f"tracks/{track_id('AA6Q72400099', 'Late', 'Album')}").json()
     assert found["external_ids"] == {"isrc": "AA6Q72400099"}
 
 
-def test_neither_secret_nor_token_is_noted(sandbox: Sandbox):
+def test_neither_secret_nor_token_is_noted(sandbox: SandboxClient):
     ask(sandbox, f"tracks/{TRACK}")
     noted = str(sandbox.requests())
     assert "/v1/tracks/" in noted

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import stripe
 
-from measurement_pipeline.sandbox import PLAIN, Sandbox, running
+from measurement_pipeline.sandbox import PLAIN, SandboxClient, running
 from measurement_pipeline_tests.sandbox.clients import stripe_client
 from measurement_pipeline_tests.sandbox.clock import Clock
 
@@ -146,7 +146,7 @@ def test_an_idempotency_key_is_kept_for_a_day(clock: Clock) -> None:
         assert client.v1.customers.create({"name": "one"}, options).id != first.id
 
 
-def test_a_create_whose_answer_was_lost_is_made_once_when_retried(sandbox: Sandbox) -> None:
+def test_a_create_whose_answer_was_lost_is_made_once_when_retried(sandbox: SandboxClient) -> None:
     account = str(uuid4())
     sandbox.faults("/v1/customers", method="POST", close=True, count=1)
     with stripe_client(sandbox, retries=2) as client:
@@ -160,7 +160,7 @@ def test_a_create_whose_answer_was_lost_is_made_once_when_retried(sandbox: Sandb
     assert [r["status"] for r in sandbox.requests("/v1/customers")][:2] == [None, 200]
 
 
-def test_a_wrong_key_is_refused_and_not_repeated(sandbox: Sandbox) -> None:
+def test_a_wrong_key_is_refused_and_not_repeated(sandbox: SandboxClient) -> None:
     with (
         stripe_client(sandbox, key="sk_test_wrong") as client,
         pytest.raises(stripe.AuthenticationError) as refusal,
@@ -176,7 +176,7 @@ def test_a_wrong_key_is_refused_and_not_repeated(sandbox: Sandbox) -> None:
     [(429, stripe.RateLimitError), (500, stripe.APIError), (503, stripe.APIError)],
 )
 def test_a_fault_speaks_stripes_words(
-    sandbox: Sandbox, client: Any, status: int, error: type[stripe.StripeError]
+    sandbox: SandboxClient, client: Any, status: int, error: type[stripe.StripeError]
 ) -> None:
     sandbox.faults("/v1/customers", status=status, count=1)
 
@@ -230,7 +230,7 @@ def test_an_unknown_path_is_refused_in_stripes_words(client: Any) -> None:
         client.v1.charges.retrieve("ch_1")
 
 
-def test_a_setup_session_is_open_and_charges_nothing(sandbox: Sandbox, client: Any) -> None:
+def test_a_setup_session_is_open_and_charges_nothing(sandbox: SandboxClient, client: Any) -> None:
     customer = client.v1.customers.create({})
     session = client.v1.checkout.sessions.create(setup_session(customer.id))
 
@@ -316,7 +316,7 @@ SOMEBODY = "6f8f57f1-6c4c-4e0a-9d53-0c5a3f9f0f01"
     [("nobody", {"card": True}), (SOMEBODY, {"card": "yes"}), (SOMEBODY, {})],
 )
 def test_a_card_for_no_account_or_of_no_kind_is_refused(
-    sandbox: Sandbox, account: str, body: dict[str, object]
+    sandbox: SandboxClient, account: str, body: dict[str, object]
 ) -> None:
     answer = httpx.post(f"{sandbox.stripe_url}/_accounts/{account}/card", json=body)
 

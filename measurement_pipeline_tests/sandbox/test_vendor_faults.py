@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.sandbox.clients import NO_TLS, ask
 
@@ -15,13 +15,13 @@ HISTORIES = "/enterprise/v1/tracks/"
 A_RECORDING = "QZES72012345"
 
 
-def test_a_fault_lasts_for_its_count_and_then_the_vendor_is_well(sandbox: Sandbox) -> None:
+def test_a_fault_lasts_for_its_count_and_then_the_vendor_is_well(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=503, count=2)
 
     assert [ask(sandbox, A_RECORDING).status_code for _ in range(3)] == [503, 503, 200]
 
 
-def test_a_fault_without_a_count_lasts_until_it_is_cleared(sandbox: Sandbox) -> None:
+def test_a_fault_without_a_count_lasts_until_it_is_cleared(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=500)
     assert [ask(sandbox, A_RECORDING).status_code for _ in range(3)] == [500, 500, 500]
 
@@ -29,21 +29,21 @@ def test_a_fault_without_a_count_lasts_until_it_is_cleared(sandbox: Sandbox) -> 
     assert ask(sandbox, A_RECORDING).status_code == 200
 
 
-def test_faults_are_met_in_the_order_they_were_set(sandbox: Sandbox) -> None:
+def test_faults_are_met_in_the_order_they_were_set(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=502, count=1)
     sandbox.faults(HISTORIES, status=429, count=1)
 
     assert [ask(sandbox, A_RECORDING).status_code for _ in range(3)] == [502, 429, 200]
 
 
-def test_a_fault_of_one_recording_leaves_the_others_alone(sandbox: Sandbox) -> None:
+def test_a_fault_of_one_recording_leaves_the_others_alone(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, isrc="AA6Q72500001", status=410)
 
     assert ask(sandbox, "AA6Q72500001").status_code == 410
     assert ask(sandbox, "AA6Q72500002").status_code == 200
 
 
-def test_a_path_can_be_a_pattern(sandbox: Sandbox) -> None:
+def test_a_path_can_be_a_pattern(sandbox: SandboxClient) -> None:
     sandbox.faults("/enterprise/*/historic_stats", status=500)
 
     assert ask(sandbox, A_RECORDING).status_code == 500
@@ -52,13 +52,13 @@ def test_a_path_can_be_a_pattern(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("advice", [17, "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_retry_after_goes_out_as_given(sandbox: Sandbox, advice: int | str) -> None:
+def test_retry_after_goes_out_as_given(sandbox: SandboxClient, advice: int | str) -> None:
     sandbox.faults(HISTORIES, status=429, retry_after=advice, count=1)
 
     assert ask(sandbox, A_RECORDING).headers["retry-after"] == str(advice)
 
 
-def test_a_429_without_advice_has_no_retry_after(sandbox: Sandbox) -> None:
+def test_a_429_without_advice_has_no_retry_after(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=429, count=1)
 
     answer = ask(sandbox, A_RECORDING)
@@ -66,7 +66,7 @@ def test_a_429_without_advice_has_no_retry_after(sandbox: Sandbox) -> None:
     assert answer.json()["result"] == "error"
 
 
-def test_a_body_can_be_anything(sandbox: Sandbox) -> None:
+def test_a_body_can_be_anything(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, body="<html>", headers={"Content-Type": "text/html"}, count=1)
 
     answer = ask(sandbox, A_RECORDING)
@@ -78,7 +78,7 @@ def test_a_body_can_be_anything(sandbox: Sandbox) -> None:
     ("foreign", "status"),
     [("challenge", 403), ("proxy", 404), ("portal", 200), ("portal redirect", 302), ("login", 401), ("gateway", 500)],
 )
-def test_something_else_can_answer_in_the_vendors_place(sandbox: Sandbox, foreign: str, status: int) -> None:
+def test_something_else_can_answer_in_the_vendors_place(sandbox: SandboxClient, foreign: str, status: int) -> None:
     sandbox.faults(HISTORIES, foreign=foreign, count=1)
     sandbox.faults(HISTORIES, foreign=foreign, status=429, count=1)
 
@@ -89,14 +89,14 @@ def test_something_else_can_answer_in_the_vendors_place(sandbox: Sandbox, foreig
     assert ask(sandbox, A_RECORDING).status_code == 200
 
 
-def test_a_body_that_is_no_gzip_cannot_be_unpacked(sandbox: Sandbox) -> None:
+def test_a_body_that_is_no_gzip_cannot_be_unpacked(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, body="{}", headers={"Content-Encoding": "gzip"}, count=1)
 
     with pytest.raises(httpx.DecodingError):
         ask(sandbox, A_RECORDING)
 
 
-def test_an_answer_can_be_late(sandbox: Sandbox) -> None:
+def test_an_answer_can_be_late(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, delay=0.3, count=1)
     before = time.monotonic()
 
@@ -104,7 +104,7 @@ def test_an_answer_can_be_late(sandbox: Sandbox) -> None:
     assert time.monotonic() - before >= 0.3
 
 
-def test_a_body_cut_short_is_noticed_by_its_length(sandbox: Sandbox) -> None:
+def test_a_body_cut_short_is_noticed_by_its_length(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, cut=100, count=1)
 
     with pytest.raises(httpx.RemoteProtocolError, match="received 100 bytes, expected"):
@@ -112,14 +112,14 @@ def test_a_body_cut_short_is_noticed_by_its_length(sandbox: Sandbox) -> None:
     assert ask(sandbox, A_RECORDING).status_code == 200
 
 
-def test_a_chunked_body_can_be_cut_short_too(sandbox: Sandbox) -> None:
+def test_a_chunked_body_can_be_cut_short_too(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, cut=100, headers={"Transfer-Encoding": "chunked"}, count=1)
 
     with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
         ask(sandbox, A_RECORDING)
 
 
-def test_a_connection_can_end_without_an_answer(sandbox: Sandbox) -> None:
+def test_a_connection_can_end_without_an_answer(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, close=True, count=1)
 
     with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
@@ -127,7 +127,7 @@ def test_a_connection_can_end_without_an_answer(sandbox: Sandbox) -> None:
     assert ask(sandbox, A_RECORDING).status_code == 200
 
 
-def test_a_connection_can_be_reset(sandbox: Sandbox) -> None:
+def test_a_connection_can_be_reset(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, reset=True, count=1)
 
     with pytest.raises(httpx.ReadError, match="reset"):
@@ -135,7 +135,7 @@ def test_a_connection_can_be_reset(sandbox: Sandbox) -> None:
     assert ask(sandbox, A_RECORDING).status_code == 200
 
 
-def test_a_spoiled_delivery_was_work_done_but_an_invented_answer_was_not(sandbox: Sandbox) -> None:
+def test_a_spoiled_delivery_was_work_done_but_an_invented_answer_was_not(sandbox: SandboxClient) -> None:
     def billed() -> int:
         status = f"{sandbox.songstats_url}/enterprise/v1/status"
         answer = httpx.get(status, headers={"apikey": sandbox.songstats_key}).json()
@@ -153,7 +153,7 @@ def test_a_spoiled_delivery_was_work_done_but_an_invented_answer_was_not(sandbox
     assert billed() == before + 1
 
 
-def test_faults_can_be_listed_with_what_is_left_of_them(sandbox: Sandbox) -> None:
+def test_faults_can_be_listed_with_what_is_left_of_them(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=503, count=3)
     ask(sandbox, A_RECORDING)
 
@@ -171,21 +171,21 @@ def test_faults_can_be_listed_with_what_is_left_of_them(sandbox: Sandbox) -> Non
         {"path": "/", "foreign": "x"},
     ],
 )
-def test_a_fault_that_is_no_fault_is_refused(sandbox: Sandbox, fault: dict[str, object]) -> None:
+def test_a_fault_that_is_no_fault_is_refused(sandbox: SandboxClient, fault: dict[str, object]) -> None:
     answer = httpx.post(f"{sandbox.songstats_url}/_faults", json=fault)
 
     assert answer.status_code == 400
     assert httpx.get(f"{sandbox.songstats_url}/_faults").json() == []
 
 
-def test_several_faults_can_be_set_at_once(sandbox: Sandbox) -> None:
+def test_several_faults_can_be_set_at_once(sandbox: SandboxClient) -> None:
     faults = [{"path": HISTORIES, "status": status, "count": 1} for status in (500, 503)]
     httpx.post(f"{sandbox.songstats_url}/_faults", json=faults).raise_for_status()
 
     assert [ask(sandbox, A_RECORDING).status_code for _ in range(3)] == [500, 503, 200]
 
 
-def raw_body(sandbox: Sandbox) -> bytes:
+def raw_body(sandbox: SandboxClient) -> bytes:
     """A body as it was transferred."""
     url = f"{sandbox.songstats_url}{HISTORIES}historic_stats?isrc={A_RECORDING}&source=spotify"
     with (
@@ -195,7 +195,7 @@ def raw_body(sandbox: Sandbox) -> bytes:
         return b"".join(answer.iter_raw())
 
 
-def received(sandbox: Sandbox, fault: dict[str, object], *, silent: bool = False) -> tuple[bytes, str]:
+def received(sandbox: SandboxClient, fault: dict[str, object], *, silent: bool = False) -> tuple[bytes, str]:
     """What came of one request by itself, status line and all, and how it ended. `silent`: nothing is waited for.
 
     A connection that is to hang is called silent once nothing has come for half a second. All others are waited for.
@@ -220,13 +220,13 @@ def received(sandbox: Sandbox, fault: dict[str, object], *, silent: bool = False
                 connection.settimeout(0.5)
 
 
-def test_a_half_open_connection_says_nothing_and_stays(sandbox: Sandbox) -> None:
+def test_a_half_open_connection_says_nothing_and_stays(sandbox: SandboxClient) -> None:
     assert received(sandbox, {"hang": True}, silent=True) == (b"", "silence")
     until(lambda: sandbox.requests(HISTORIES), what="the request")
     assert sandbox.requests(HISTORIES)[-1]["status"] is None
 
 
-def test_a_connection_can_fall_silent_after_the_head_or_within_the_body(sandbox: Sandbox) -> None:
+def test_a_connection_can_fall_silent_after_the_head_or_within_the_body(sandbox: SandboxClient) -> None:
     came, end = received(sandbox, {"hang": True, "cut": 0})
     assert (came.startswith(b"HTTP/1.1 200 OK\r\n"), came.endswith(b"\r\n\r\n"), end) == (True, True, "silence")
 
@@ -234,12 +234,12 @@ def test_a_connection_can_fall_silent_after_the_head_or_within_the_body(sandbox:
     assert (len(came.partition(b"\r\n\r\n")[2]), end) == (10, "silence")
 
 
-def test_a_connection_can_be_reset_within_the_body(sandbox: Sandbox) -> None:
+def test_a_connection_can_be_reset_within_the_body(sandbox: SandboxClient) -> None:
     came, end = received(sandbox, {"reset": True, "cut": 10})
     assert (came.partition(b"\r\n\r\n")[2][10:], end) == (b"", "reset")
 
 
-def test_a_cut_anywhere_is_drawn_anew_for_each_request_and_again_from_its_seed(sandbox: Sandbox) -> None:
+def test_a_cut_anywhere_is_drawn_anew_for_each_request_and_again_from_its_seed(sandbox: SandboxClient) -> None:
     def sizes(seed: str) -> list[int]:
         sandbox.clear_faults()
         return [
@@ -252,7 +252,7 @@ def test_a_cut_anywhere_is_drawn_anew_for_each_request_and_again_from_its_seed(s
     assert sizes("other") != first
 
 
-def test_gzip_can_be_whole_or_lie_in_three_ways(sandbox: Sandbox) -> None:
+def test_gzip_can_be_whole_or_lie_in_three_ways(sandbox: SandboxClient) -> None:
     plain = raw_body(sandbox)
 
     def packed(how: str) -> bytes:
@@ -267,13 +267,13 @@ def test_gzip_can_be_whole_or_lie_in_three_ways(sandbox: Sandbox) -> None:
         gzip.decompress(packed("wrong"))
 
 
-def test_what_is_no_http_goes_out_byte_by_byte(sandbox: Sandbox) -> None:
+def test_what_is_no_http_goes_out_byte_by_byte(sandbox: SandboxClient) -> None:
     raw = "HTTP/9.9 \x00 ok\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab"
     assert received(sandbox, {"raw": raw}) == (raw.encode("latin-1"), "closed")
     assert received(sandbox, {"raw": raw, "hang": True}) == (raw.encode("latin-1"), "silence")
 
 
-def test_a_share_of_the_requests_meets_a_fault_and_the_others_the_next_one(sandbox: Sandbox) -> None:
+def test_a_share_of_the_requests_meets_a_fault_and_the_others_the_next_one(sandbox: SandboxClient) -> None:
     def answers() -> list[int]:
         sandbox.clear_faults()
         sandbox.faults(HISTORIES, status=503, share=0.5, seed="one")

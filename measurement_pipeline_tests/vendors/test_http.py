@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from measurement_pipeline.vendors import http
-from measurement_pipeline.vendors.http import Outbound, foreign_answer, may_have_arrived
+from measurement_pipeline.vendors.http import VendorHttpClient, foreign_answer, may_have_been_received
 
 
 @contextlib.contextmanager
@@ -37,9 +37,9 @@ def saying(*parts: bytes, drips: bool = False) -> Iterator[str]:
 
 
 def ask(url: str, *, timeout_seconds: float = 60) -> httpx.Response:
-    line = Outbound(url)
+    line = VendorHttpClient(url)
     try:
-        return line.ask("GET", f"{url}/x", headers={}, timeout_seconds=timeout_seconds)
+        return line.request("GET", f"{url}/x", headers={}, timeout_seconds=timeout_seconds)
     finally:
         line.close()
 
@@ -82,19 +82,19 @@ def test_no_address_but_those_below_the_base_is_asked(url: str):
         asked.append(request)
         return httpx.Response(200)
 
-    line = Outbound("http://vendor.test", transport=httpx.MockTransport(answer))
+    line = VendorHttpClient("http://vendor.test", transport=httpx.MockTransport(answer))
     with pytest.raises(ValueError, match=r"expected an address below http://vendor\.test"):
-        line.ask("GET", url, headers={}, timeout_seconds=1)
+        line.request("GET", url, headers={}, timeout_seconds=1)
     assert asked == []
 
 
 def test_whether_a_request_may_have_arrived():
     with saying() as url, pytest.raises(httpx.HTTPError) as dropped:
         ask(url)
-    assert may_have_arrived(dropped.value)
+    assert may_have_been_received(dropped.value)
     with pytest.raises(httpx.HTTPError) as refused:
         ask("http://127.0.0.1:9")
-    assert not may_have_arrived(refused.value)
+    assert not may_have_been_received(refused.value)
 
 
 # --- whose answer it is -----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from measurement_pipeline.vendors.apify.errors import (
     UnavailableError,
 )
 from measurement_pipeline.vendors.apify.runs import ActorRun, RunStatus
-from measurement_pipeline.vendors.http import Outbound
+from measurement_pipeline.vendors.http import VendorHttpClient
 
 __all__ = ["ACTOR", "ActorRun", "ApifyActor", "RunStatus"]
 
@@ -57,7 +57,7 @@ class ApifyActor:
         if not re.fullmatch(r"[!-~]+", token):
             raise ValueError("the Apify token is empty or holds characters that no header can carry")
         self._timeout_seconds = timeout_seconds
-        self._outbound = Outbound(base_url, transport=transport)
+        self._outbound = VendorHttpClient(base_url, transport=transport)
         self._http = OutboundTransport(token, self._outbound)
         root = self._outbound.base_url
         self._root = root if urlsplit(root).path.endswith("/v2") else f"{root}/v2"

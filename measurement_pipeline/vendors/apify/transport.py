@@ -19,7 +19,13 @@ from measurement_pipeline.vendors.apify.errors import (
     TokenRefusedError,
     UnavailableError,
 )
-from measurement_pipeline.vendors.http import Outbound, foreign_answer, in_words, may_have_arrived, retry_after
+from measurement_pipeline.vendors.http import (
+    VendorHttpClient,
+    describe_error,
+    foreign_answer,
+    may_have_been_received,
+    retry_after,
+)
 
 _TOKEN_REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN}
 # The request is not at fault: the same one may be answered the next time.
@@ -32,7 +38,7 @@ _LONGEST_WORDS = 300
 class OutboundTransport(HttpClient):
     """The library's own place for another HTTP client. Raises ApifyError for whatever is no success."""
 
-    def __init__(self, token: str, outbound: Outbound) -> None:
+    def __init__(self, token: str, outbound: VendorHttpClient) -> None:
         super().__init__(
             token=token, max_retries=0, timeout_max=timedelta(days=1), user_agent_suffix="measurement-pipeline"
         )
@@ -53,12 +59,12 @@ class OutboundTransport(HttpClient):
         if timeout is None or not isinstance(content, bytes | None):
             raise TypeError("a request has a whole body and a time within which it must be answered")
         try:
-            answer = self._outbound.ask(method, url, headers=headers, timeout_seconds=timeout, content=content)
+            answer = self._outbound.request(method, url, headers=headers, timeout_seconds=timeout, content=content)
         except httpx.HTTPError as error:
             # Without its cause, whose request holds the token.
             raise UnavailableError(
-                f"Apify gave no answer ({in_words(error)})",
-                perhaps_started=method == "POST" and may_have_arrived(error),
+                f"Apify gave no answer ({describe_error(error)})",
+                perhaps_started=method == "POST" and may_have_been_received(error),
             ) from None
         body = answer.content.replace(self._token.encode("ascii"), b"[token]")
         foreign = foreign_answer(answer.status_code, answer.headers, body, is_vendors_error=_is_apify_error)

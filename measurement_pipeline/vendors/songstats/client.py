@@ -16,9 +16,9 @@ from urllib.parse import urlencode
 import httpx
 
 from measurement_pipeline.domain import isrc as isrcs
-from measurement_pipeline.vendors.songstats.response import Answer, Failure
+from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
 
-__all__ = ["MAX_BODY_BYTES", "Answer", "Failure", "SongstatsClient"]
+__all__ = ["MAX_BODY_BYTES", "Failure", "SongstatsClient", "SongstatsResponse"]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -100,7 +100,7 @@ class SongstatsClient:
         for line in self._transports:
             self._lines.put_nowait(line)
 
-    async def fetch_history(self, isrc: str) -> Answer:
+    async def fetch_history(self, isrc: str) -> SongstatsResponse:
         """Ask for a recording's whole history: one hit.
 
         Raises ValueError, before anything is sent, for an ISRC that is not in normal form.
@@ -109,7 +109,7 @@ class SongstatsClient:
             raise ValueError(f"expected an ISRC of twelve characters in normal form, not {isrc!r}")
         return await self._get(httpx.URL(self._history_url + isrc))
 
-    async def fetch_status(self) -> Answer:
+    async def fetch_status(self) -> SongstatsResponse:
         """Ask whether the key works: free."""
         return await self._get(self._status_url)
 
@@ -129,14 +129,14 @@ class SongstatsClient:
     ) -> None:
         await self.aclose()
 
-    async def _get(self, url: httpx.URL) -> Answer:
+    async def _get(self, url: httpx.URL) -> SongstatsResponse:
         line = await self._lines.get()
         try:
             return await self._ask(line, httpx.Request("GET", url, headers=self._headers))
         finally:
             self._lines.put_nowait(line)
 
-    async def _ask(self, line: httpx.AsyncBaseTransport, request: httpx.Request) -> Answer:
+    async def _ask(self, line: httpx.AsyncBaseTransport, request: httpx.Request) -> SongstatsResponse:
         status: int | None = None
         headers: dict[str, str] = {}
         try:
@@ -151,7 +151,7 @@ class SongstatsClient:
             body = _decoded(packed, headers.get("content-encoding", ""))
         except (TimeoutError, httpx.TimeoutException):
             detail = f"no complete answer within {self._timeout_seconds:g} s"
-            return Answer(status, headers, b"", Failure.TIMEOUT, detail)
+            return SongstatsResponse(status, headers, b"", Failure.TIMEOUT, detail)
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError):
             raise  # our own request was wrong, whatever the vendor does
         except (httpx.TransportError, OSError, _CutShortError) as error:
@@ -159,8 +159,8 @@ class SongstatsClient:
                 failure = Failure.UNREACHED
             else:
                 failure = Failure.CONNECTION if status is None else Failure.INCOMPLETE
-            return Answer(status, headers, b"", failure, self._in_words(error))
-        return Answer.received(status, headers, self._without_key(body))
+            return SongstatsResponse(status, headers, b"", failure, self._in_words(error))
+        return SongstatsResponse.received(status, headers, self._without_key(body))
 
     def _harmless(self, headers: httpx.Headers) -> dict[str, str]:
         """What may be stored: nothing that could let someone in, and no echo of the key."""

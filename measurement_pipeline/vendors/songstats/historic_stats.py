@@ -15,7 +15,7 @@ from typing import Any
 from measurement_pipeline.domain.outcome import Cause, Judgement, Outcome
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.vendors.songstats.points import read_points
-from measurement_pipeline.vendors.songstats.response import Answer, Failure
+from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
 
 PARSER_VERSION = 2
 
@@ -67,7 +67,7 @@ class _OddShapeError(Exception):
     """A body of another shape than the vendor's; the message says where."""
 
 
-def judge(answer: Answer, *, key_works: bool | None = None, platform: str = "spotify") -> Judgement:
+def judge(answer: SongstatsResponse, *, key_works: bool | None = None, platform: str = "spotify") -> Judgement:
     """Say what one answer comes to, by the outcome table.
 
     `key_works` is what `/status` said of the key, for the one answer that needs it (see
@@ -85,12 +85,12 @@ def judge(answer: Answer, *, key_works: bool | None = None, platform: str = "spo
     return _refused(status, message, key=key_works)
 
 
-def needs_key_check(answer: Answer) -> bool:
+def needs_key_check(answer: SongstatsResponse) -> bool:
     """Whether `/status` must be asked first: Songstats' own 403 may speak of the key or of the recording."""
     return answer.status_code == HTTPStatus.FORBIDDEN and answer.failure is None
 
 
-def key_works(status_answer: Answer) -> bool | None:
+def key_works(status_answer: SongstatsResponse) -> bool | None:
     """What an answer of `/status` says of the key: True, False, or None where it says nothing."""
     if status_answer.failure is not None:
         return None
@@ -111,7 +111,7 @@ def _means_later(status: int) -> bool:
     return status in (408, 425, 429) or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def _unanswered(answer: Answer) -> Judgement:
+def _unanswered(answer: SongstatsResponse) -> Judgement:
     rows = {Failure.TIMEOUT: _TIMED_OUT, Failure.UNREACHED: _UNREACHED, Failure.FOREIGN: _UNSURE}
     row = rows.get(answer.failure or Failure.CONNECTION, _LOST)
     return Judgement(*row, _line(f"{answer.failure}: {answer.detail}"))

@@ -8,7 +8,7 @@ from collections import Counter
 from datetime import date
 from typing import Any
 
-from measurement_pipeline.domain.outcome import History, Point
+from measurement_pipeline.domain.outcome import DailyCount, History
 from measurement_pipeline.domain.play_count import MAX_COUNT, UnusableCountError, read_count
 
 # Spotify was founded then; a day of long before would make a series of a million missing days.
@@ -61,8 +61,8 @@ def read_points(points: list[Any]) -> History:
     return History(_ascending(counts), _ascending(levels), dict(dropped))
 
 
-def _ascending(series: dict[date, int]) -> tuple[Point, ...]:
-    return tuple([Point(day, series[day]) for day in sorted(series)])
+def _ascending(series: dict[date, int]) -> tuple[DailyCount, ...]:
+    return tuple([DailyCount(day, series[day]) for day in sorted(series)])
 
 
 def _day(point: object) -> date:

@@ -28,7 +28,7 @@ class Failure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SongstatsResponse:
     """One call's answer.
 
     `status_code` is None where no status line came; it is set beside a `failure` where only the

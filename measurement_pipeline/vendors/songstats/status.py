@@ -9,12 +9,12 @@ from decimal import Decimal, InvalidOperation
 from http import HTTPStatus
 
 from measurement_pipeline.domain.spend import VendorMonth
-from measurement_pipeline.vendors.songstats.response import Answer
+from measurement_pipeline.vendors.songstats.response import SongstatsResponse
 
 _LARGEST = 10**12
 
 
-def read(answer: Answer) -> VendorMonth:
+def read(answer: SongstatsResponse) -> VendorMonth:
     """The current month's requests, objects and bill, and the previous month's requests, each as far as it can be read."""
     if answer.status_code is None or answer.failure is not None:
         return VendorMonth(detail=f"{answer.failure}: {answer.detail}")

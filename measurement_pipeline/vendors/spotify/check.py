@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from measurement_pipeline.vendors.http import Outbound
-from measurement_pipeline.vendors.spotify.lookup_batch import Errand
+from measurement_pipeline.vendors.http import VendorHttpClient
+from measurement_pipeline.vendors.spotify.lookup_batch import LookupBatch
 from measurement_pipeline.vendors.spotify.web_api import CredentialsRefusedError, WebApi
 
 
@@ -20,9 +20,9 @@ def try_client(
 ) -> ClientStanding:
     """Ask for a token, once."""
     # Without patience: whatever asks to wait has given no answer.
-    errand = Errand(sleep=lambda _seconds: None, patience=0.0)
+    errand = LookupBatch(sleep=lambda _seconds: None, patience=0.0)
     try:
-        api, accounts = Outbound(api_base), Outbound(accounts_base)
+        api, accounts = VendorHttpClient(api_base), VendorHttpClient(accounts_base)
         web_api = WebApi(client_id, client_secret, api=api, accounts=accounts, timeout_seconds=timeout_seconds)
     except ValueError as error:
         return ClientStanding(False, str(error))

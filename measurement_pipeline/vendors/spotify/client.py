@@ -16,8 +16,8 @@ from typing import Any, Self
 import httpx
 
 from measurement_pipeline.domain.capture import Track
-from measurement_pipeline.vendors.http import Outbound
-from measurement_pipeline.vendors.spotify.lookup_batch import Errand
+from measurement_pipeline.vendors.http import VendorHttpClient
+from measurement_pipeline.vendors.spotify.lookup_batch import LookupBatch
 from measurement_pipeline.vendors.spotify.responses import OddAnswerError, is_own_error, read_json, read_list, said
 from measurement_pipeline.vendors.spotify.tracks import read_answer
 from measurement_pipeline.vendors.spotify.web_api import CredentialsRefusedError, WebApi
@@ -69,8 +69,8 @@ class SpotifyClient:
         self._web_api = WebApi(
             client_id,
             client_secret,
-            api=Outbound(api_base, transport=transport),
-            accounts=Outbound(accounts_base, transport=transport),
+            api=VendorHttpClient(api_base, transport=transport),
+            accounts=VendorHttpClient(accounts_base, transport=transport),
             timeout_seconds=timeout_seconds,
         )
         self._sleep = sleep
@@ -82,7 +82,7 @@ class SpotifyClient:
     def look_up(self, track_ids: Sequence[str]) -> Lookup:
         """Ask for these tracks. Raises CredentialsRefusedError; whatever else goes wrong defers what is left."""
         asked = tuple(dict.fromkeys(track_ids))
-        errand = Errand(self._sleep, self._longest_wait)
+        errand = LookupBatch(self._sleep, self._longest_wait)
         # Spotify refuses a whole batch for one id of another form.
         errand.unknown.update(track for track in asked if not _TRACK_ID.fullmatch(track))
         ids = [track for track in asked if track not in errand.unknown]
@@ -113,12 +113,12 @@ class SpotifyClient:
     ) -> None:
         self.close()
 
-    def _each(self, ask: Callable[[Errand, Any], None], errand: Errand, parts: Iterable[Any]) -> None:
+    def _each(self, ask: Callable[[LookupBatch, Any], None], errand: LookupBatch, parts: Iterable[Any]) -> None:
         with ThreadPoolExecutor(self._workers, thread_name_prefix="spotify") as pool:
             for _ in pool.map(partial(ask, errand), parts):
                 pass
 
-    def _ask_for_batch(self, errand: Errand, ids: list[str]) -> None:
+    def _ask_for_batch(self, errand: LookupBatch, ids: list[str]) -> None:
         if self._one_by_one:
             errand.one_by_one.extend(ids)
             return
@@ -142,7 +142,7 @@ class SpotifyClient:
             else:
                 _learn(errand, asked, value, others=ids)
 
-    def _ask_for_one(self, errand: Errand, track: str) -> None:
+    def _ask_for_one(self, errand: LookupBatch, track: str) -> None:
         answer = self._web_api.get(errand, f"tracks/{track}")
         if answer is None:
             return
@@ -162,7 +162,7 @@ class SpotifyClient:
             _learn(errand, track, value, others=())
 
 
-def _learn(errand: Errand, asked: str, value: object, *, others: Sequence[str]) -> None:
+def _learn(errand: LookupBatch, asked: str, value: object, *, others: Sequence[str]) -> None:
     try:
         errand.found[asked] = read_answer(value, asked, others=others)
     except OddAnswerError as odd:

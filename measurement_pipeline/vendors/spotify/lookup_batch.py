@@ -13,7 +13,7 @@ _REFUSALS = 50
 
 
 @dataclass
-class Errand:
+class LookupBatch:
     """What is known of the tracks asked for. `over`: no further request is made, and what is left waits for another day."""
 
     sleep: Callable[[float], None]

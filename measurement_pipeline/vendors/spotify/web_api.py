@@ -12,8 +12,8 @@ from http import HTTPStatus
 
 import httpx
 
-from measurement_pipeline.vendors.http import Outbound, foreign_answer, in_words, retry_after
-from measurement_pipeline.vendors.spotify.lookup_batch import Errand
+from measurement_pipeline.vendors.http import VendorHttpClient, describe_error, foreign_answer, retry_after
+from measurement_pipeline.vendors.spotify.lookup_batch import LookupBatch
 from measurement_pipeline.vendors.spotify.responses import (
     OddAnswerError,
     is_token_error,
@@ -35,7 +35,13 @@ class WebApi:
     """The Web API for one client; threads may share it. Raises ValueError where a setting cannot be used."""
 
     def __init__(
-        self, client_id: str, client_secret: str, *, api: Outbound, accounts: Outbound, timeout_seconds: float
+        self,
+        client_id: str,
+        client_secret: str,
+        *,
+        api: VendorHttpClient,
+        accounts: VendorHttpClient,
+        timeout_seconds: float,
     ) -> None:
         if not (_HEADER_SAFE.fullmatch(client_id) and _HEADER_SAFE.fullmatch(client_secret)):
             raise ValueError("Spotify's client id or secret is empty or holds characters that no header can carry")
@@ -58,11 +64,11 @@ class WebApi:
         self._api.close()
         self._accounts.close()
 
-    def has_token(self, errand: Errand) -> bool:
+    def has_token(self, errand: LookupBatch) -> bool:
         """Whether Spotify gives a token; where it does not, `errand` says why. Raises CredentialsRefusedError."""
         return self._current_token(errand) is not None
 
-    def get(self, errand: Errand, path: str, *, foreign_refusal: bool = False) -> httpx.Response | None:
+    def get(self, errand: LookupBatch, path: str, *, foreign_refusal: bool = False) -> httpx.Response | None:
         """What the Web API answers to a path below `/v1/`; None where it has to wait, as `errand` then says.
 
         With `foreign_refusal`, a 4xx that is not Spotify's own (401 and 429 apart) is returned too, for a caller that tries
@@ -76,7 +82,7 @@ class WebApi:
                 return None
             headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
             url = f"{self._api.base_url}/v1/{path}"
-            send = partial(self._api.ask, "GET", url, headers=headers)
+            send = partial(self._api.request, "GET", url, headers=headers)
             answer = self._persistently(
                 errand,
                 send,
@@ -92,16 +98,16 @@ class WebApi:
         errand.give_up("Spotify refuses a token that it has only just given")
         return None
 
-    def _current_token(self, errand: Errand) -> str | None:
+    def _current_token(self, errand: LookupBatch) -> str | None:
         with self._token_lock:
             if self._token is None:
                 self._token = self._new_token(errand)
             return self._token
 
-    def _new_token(self, errand: Errand) -> str | None:
+    def _new_token(self, errand: LookupBatch) -> str | None:
         url = f"{self._accounts.base_url}/api/token"
         body = b"grant_type=client_credentials"
-        send = partial(self._accounts.ask, "POST", url, headers=self._login, content=body)
+        send = partial(self._accounts.request, "POST", url, headers=self._login, content=body)
         answer = self._persistently(errand, send, secrets=self._secrets, is_vendors_error=is_token_error)
         if answer is None:
             return None
@@ -120,7 +126,7 @@ class WebApi:
 
     def _persistently(
         self,
-        errand: Errand,
+        errand: LookupBatch,
         send: Callable[..., httpx.Response],
         *,
         secrets: Iterable[str],
@@ -134,7 +140,7 @@ class WebApi:
             try:
                 answer = _without(secrets, send(timeout_seconds=self._timeout_seconds))
             except httpx.HTTPError as error:
-                trouble = f"Spotify gave no answer ({in_words(error)})"
+                trouble = f"Spotify gave no answer ({describe_error(error)})"
             else:
                 if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
                     why = f"Spotify asks to wait (HTTP 429{said(answer)})"

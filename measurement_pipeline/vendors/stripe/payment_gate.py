@@ -23,7 +23,7 @@ from measurement_pipeline.domain.payment import (
     SUBSCRIBE,
     Decision,
     PaymentMethods,
-    Verdict,
+    PaymentVerdict,
     no_card_reason,
 )
 from measurement_pipeline.vendors.stripe.errors import in_words, retry_after
@@ -76,7 +76,7 @@ def check_payment_method(account: UUID, *, gate: "StripeGate", decisions: Decisi
         want_checkout=want_checkout,
         today=decisions.today(),
     )
-    if decision.verdict is not Verdict.UNKNOWN:
+    if decision.verdict is not PaymentVerdict.UNKNOWN:
         decisions.record(account, decision)
     return decision
 
@@ -139,9 +139,9 @@ class StripeGate:
             return self._decide(account, customer, open_checkout, want_checkout=want_checkout, today=today)
         except stripe.StripeError as error:
             wait = retry_after(error)
-            return Decision(Verdict.UNKNOWN, in_words(error), retry_after_seconds=wait)
+            return Decision(PaymentVerdict.UNKNOWN, in_words(error), retry_after_seconds=wait)
         except OddAnswerError as odd:
-            return Decision(Verdict.UNKNOWN, f"Stripe's answer could not be read: {odd}.")
+            return Decision(PaymentVerdict.UNKNOWN, f"Stripe's answer could not be read: {odd}.")
 
     def _decide(
         self,
@@ -156,7 +156,7 @@ class StripeGate:
         for customer in self._customers(account, known):
             methods = found[customer] = self._payment_methods(customer)
             if methods is not None and no_card_reason([methods], today=today) is None:
-                return Decision(Verdict.ALLOWED, CARD_ON_FILE, customer=customer)
+                return Decision(PaymentVerdict.ALLOWED, CARD_ON_FILE, customer=customer)
         reason = no_card_reason(filter(None, found.values()), today=today)
         assert reason is not None
         living = next((customer for customer, methods in found.items() if methods is not None), None)
@@ -167,9 +167,9 @@ class StripeGate:
             living = living or self._create_customer(account, gone)
             link = self._open_session(account, living)
         if link is None:
-            return Decision(Verdict.DENIED, reason, customer=living)
+            return Decision(PaymentVerdict.DENIED, reason, customer=living)
         what_to_do = SUBSCRIBE.format(days=self._trial_days) if self._price else SAVE_A_CARD
-        return Decision(Verdict.DENIED, f"{reason} {what_to_do}", *link, customer=living)
+        return Decision(PaymentVerdict.DENIED, f"{reason} {what_to_do}", *link, customer=living)
 
     def _customers(self, account: UUID, known: str | None) -> Iterator[str]:
         """The account's customers: the remembered one, and search only where that has no card.

@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from measurement_pipeline.sandbox import PLAIN, Known, Sandbox, running
+from measurement_pipeline.sandbox import PLAIN, Known, SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline.vendors.apify.check import try_token
 from measurement_pipeline.vendors.apify.client import ApifyActor, RunStatus, album_url
@@ -33,13 +33,13 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Sandbox]:
+def shared() -> Iterator[SandboxClient]:
     with running(behaviour=PLAIN, catalogue=KNOWN) as opened:
         yield opened
 
 
 @pytest.fixture
-def sandbox(shared: Sandbox) -> Iterator[Sandbox]:
+def sandbox(shared: SandboxClient) -> Iterator[SandboxClient]:
     """Doubles whose runs are never forgotten: a test that looks for one asks for albums of its own."""
     yield shared
     shared.clear_faults()
@@ -51,19 +51,19 @@ def albums_of_its_own() -> list[str]:
 
 
 @pytest.fixture
-def actor(sandbox: Sandbox) -> Iterator[ApifyActor]:
+def actor(sandbox: SandboxClient) -> Iterator[ApifyActor]:
     with ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[Sandbox]:
+def elsewhere() -> Iterator[SandboxClient]:
     """Another host, which takes the same token: nothing is ever to arrive there."""
     with running(behaviour=PLAIN) as opened:
         yield opened
 
 
-def starts(sandbox: Sandbox) -> int:
+def starts(sandbox: SandboxClient) -> int:
     """How many starts arrived, whatever they were answered."""
     return sum(request["method"] == "POST" for request in sandbox.requests("/v2/"))
 
@@ -76,7 +76,7 @@ def answering(answer: Callable[[httpx.Request], httpx.Response]) -> ApifyActor:
 # --- start ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_start_is_one_request_for_the_albums_and_comes_back_with_its_run(actor: ApifyActor, sandbox: Sandbox):
+def test_a_start_is_one_request_for_the_albums_and_comes_back_with_its_run(actor: ApifyActor, sandbox: SandboxClient):
     before, paid = datetime.now(UTC), sandbox.actor_usage()
     run = actor.start(ALBUMS)
     assert run.status is RunStatus.READY
@@ -93,7 +93,7 @@ def test_an_album_is_asked_for_by_its_address_and_what_is_odd_in_an_id_stays_in_
     assert album_url("a/../b?c#d é") == "https://open.spotify.com/album/a%2F..%2Fb%3Fc%23d%20%C3%A9"
 
 
-def test_no_albums_are_refused_before_anything_is_asked(actor: ApifyActor, sandbox: Sandbox):
+def test_no_albums_are_refused_before_anything_is_asked(actor: ApifyActor, sandbox: SandboxClient):
     with pytest.raises(ValueError, match="at least one album"):
         actor.start([])
     assert sandbox.requests() == []
@@ -117,7 +117,7 @@ def test_no_albums_are_refused_before_anything_is_asked(actor: ApifyActor, sandb
     ids=str,
 )
 def test_a_start_whose_answer_is_lost_may_have_begun_and_is_not_repeated(
-    actor: ApifyActor, sandbox: Sandbox, fault: dict[str, Any]
+    actor: ApifyActor, sandbox: SandboxClient, fault: dict[str, Any]
 ):
     sandbox.faults(RUNS, method="POST", **fault)
     with pytest.raises(UnavailableError) as lost:
@@ -128,7 +128,7 @@ def test_a_start_whose_answer_is_lost_may_have_begun_and_is_not_repeated(
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_something_else_answers_is_no_refusal_and_a_start_may_have_begun(
-    actor: ApifyActor, sandbox: Sandbox, page: str
+    actor: ApifyActor, sandbox: SandboxClient, page: str
 ):
     run = actor.start(ALBUMS)
     sandbox.faults("/v2/", foreign=page)
@@ -148,7 +148,7 @@ def test_a_status_is_read_in_any_case(status: str):
         assert actor.look("r").status.ended
 
 
-def test_a_start_that_is_not_answered_in_time_may_have_begun(sandbox: Sandbox):
+def test_a_start_that_is_not_answered_in_time_may_have_begun(sandbox: SandboxClient):
     sandbox.faults(RUNS, method="POST", hang=True)
     paid = sandbox.actor_usage()["runs"]
     with (
@@ -173,13 +173,13 @@ def test_a_start_that_reached_nobody_has_not_begun():
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-def test_a_refused_token_says_so_in_the_vendors_words(actor: ApifyActor, sandbox: Sandbox, status: int):
+def test_a_refused_token_says_so_in_the_vendors_words(actor: ApifyActor, sandbox: SandboxClient, status: int):
     sandbox.faults("/v2/", status=status, body='{"error": {"type": "no-token", "message": "It\\nis not valid"}}')
     with pytest.raises(TokenRefusedError, match=f"HTTP {status}, no-token: It is not valid"):
         actor.start(ALBUMS)
 
 
-def test_a_wrong_token_is_refused(sandbox: Sandbox):
+def test_a_wrong_token_is_refused(sandbox: SandboxClient):
     with ApifyActor("wrong-token", base_url=sandbox.apify_url) as actor, pytest.raises(TokenRefusedError) as refused:
         actor.look("r")
     assert "wrong-token" not in str(refused.value)
@@ -187,7 +187,7 @@ def test_a_wrong_token_is_refused(sandbox: Sandbox):
 
 @pytest.mark.parametrize(("said", "seconds"), [(7, 7.0), (None, None), ("soon", None)])
 def test_a_429_says_how_long_to_wait_and_is_not_waited_out(
-    actor: ApifyActor, sandbox: Sandbox, said: int | str | None, seconds: float | None
+    actor: ApifyActor, sandbox: SandboxClient, said: int | str | None, seconds: float | None
 ):
     sandbox.faults("/v2/", status=429, retry_after=said)
     with pytest.raises(ThrottledError) as throttled:
@@ -197,21 +197,21 @@ def test_a_429_says_how_long_to_wait_and_is_not_waited_out(
 
 
 @pytest.mark.parametrize("kind", ["actor-memory-limit-exceeded", "concurrent-runs-limit-exceeded"])
-def test_an_account_that_is_busy_is_no_refused_token(actor: ApifyActor, sandbox: Sandbox, kind: str):
+def test_an_account_that_is_busy_is_no_refused_token(actor: ApifyActor, sandbox: SandboxClient, kind: str):
     sandbox.faults("/v2/", status=402, body=json.dumps({"error": {"type": kind, "message": "Later"}}))
     with pytest.raises(ThrottledError, match=kind):
         actor.start(ALBUMS)
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 422])
-def test_another_4xx_is_a_rejection(actor: ApifyActor, sandbox: Sandbox, status: int):
+def test_another_4xx_is_a_rejection(actor: ApifyActor, sandbox: SandboxClient, status: int):
     sandbox.faults("/v2/", status=status)
     with pytest.raises(RejectedError) as rejected:
         actor.start(ALBUMS)
     assert rejected.value.status_code == status
 
 
-def test_an_actor_that_is_not_there_is_rejected_in_the_vendors_words(sandbox: Sandbox):
+def test_an_actor_that_is_not_there_is_rejected_in_the_vendors_words(sandbox: SandboxClient):
     with (
         ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, actor="some~other") as actor,
         pytest.raises(RejectedError, match="Actor was not found"),
@@ -222,7 +222,7 @@ def test_an_actor_that_is_not_there_is_rejected_in_the_vendors_words(sandbox: Sa
 # --- look ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_looked_at_as_often_as_one_likes_and_is_not_paid_for_again(actor: ApifyActor, sandbox: Sandbox):
+def test_a_run_is_looked_at_as_often_as_one_likes_and_is_not_paid_for_again(actor: ApifyActor, sandbox: SandboxClient):
     run = actor.start(ALBUMS)
     paid = sandbox.actor_usage()
     looked = [actor.look(run.id) for _ in range(3)]
@@ -232,7 +232,7 @@ def test_a_run_is_looked_at_as_often_as_one_likes_and_is_not_paid_for_again(acto
     assert sandbox.actor_usage() == paid
 
 
-def test_waiting_for_a_run_asks_once_and_comes_back_when_it_has_ended(actor: ApifyActor, sandbox: Sandbox):
+def test_waiting_for_a_run_asks_once_and_comes_back_when_it_has_ended(actor: ApifyActor, sandbox: SandboxClient):
     sandbox.actor("SUCCEEDED", seconds=0.3, count=1)
     run = actor.start(ALBUMS)
     assert actor.look(run.id, wait_seconds=20).status is RunStatus.SUCCEEDED
@@ -240,7 +240,7 @@ def test_waiting_for_a_run_asks_once_and_comes_back_when_it_has_ended(actor: Api
 
 
 @pytest.mark.parametrize("ends", ["FAILED", "TIMED-OUT", "ABORTED"])
-def test_a_run_that_did_not_succeed_has_ended_and_says_why(actor: ApifyActor, sandbox: Sandbox, ends: str):
+def test_a_run_that_did_not_succeed_has_ended_and_says_why(actor: ApifyActor, sandbox: SandboxClient, ends: str):
     sandbox.actor(ends, "the proxy was blocked", count=1)
     looked = actor.look(actor.start(ALBUMS).id)
     assert looked.status == ends
@@ -271,7 +271,7 @@ def test_what_else_a_run_object_holds_does_not_matter():
 # --- find ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_whose_start_was_not_answered_is_found_by_its_albums(actor: ApifyActor, sandbox: Sandbox):
+def test_a_run_whose_start_was_not_answered_is_found_by_its_albums(actor: ApifyActor, sandbox: SandboxClient):
     since, albums = datetime.now(UTC), albums_of_its_own()
     actor.start(albums[:1])
     sandbox.faults(RUNS, method="POST", close=True, count=1)
@@ -312,7 +312,7 @@ def test_a_run_from_before_is_not_found_save_for_what_clocks_differ(actor: Apify
     assert actor.find(albums, since=run.started_at + timedelta(minutes=61)) is None
 
 
-def test_inputs_of_runs_from_before_are_not_asked_for(actor: ApifyActor, sandbox: Sandbox):
+def test_inputs_of_runs_from_before_are_not_asked_for(actor: ApifyActor, sandbox: SandboxClient):
     albums = albums_of_its_own()
     for _ in range(3):
         actor.start(albums)
@@ -375,7 +375,7 @@ def test_a_list_of_runs_that_cannot_be_read_is_no_none(body: Any):
 # --- result --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_items_come_as_they_were_received(actor: ApifyActor, sandbox: Sandbox):
+def test_the_items_come_as_they_were_received(actor: ApifyActor, sandbox: SandboxClient):
     run = actor.start(ALBUMS)
     received = httpx.get(
         f"{sandbox.apify_url}/v2/datasets/{run.dataset_id}/items",
@@ -460,7 +460,7 @@ def test_items_that_cannot_be_read_are_asked_for_again_later(body: bytes):
     ("call", "status"), [("look", 302), ("find", 302), *(("start", status) for status in (301, 302, 303, 307, 308))]
 )
 def test_a_redirect_to_another_host_is_not_followed(
-    actor: ApifyActor, sandbox: Sandbox, elsewhere: Sandbox, status: int, call: str
+    actor: ApifyActor, sandbox: SandboxClient, elsewhere: SandboxClient, status: int, call: str
 ):
     sandbox.faults("/v2/", status=status, headers={"location": f"{elsewhere.apify_url}/v2/actor-runs/r"})
     calls = {
@@ -475,7 +475,7 @@ def test_a_redirect_to_another_host_is_not_followed(
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 def test_a_proxy_that_the_environment_names_is_not_asked(
-    elsewhere: Sandbox, monkeypatch: pytest.MonkeyPatch, name: str
+    elsewhere: SandboxClient, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     monkeypatch.setenv(name, elsewhere.apify_url)
     with ApifyActor("a-token", base_url="http://127.0.0.1:9") as actor, pytest.raises(UnavailableError):
@@ -488,7 +488,9 @@ def test_a_proxy_that_the_environment_names_is_not_asked(
     [{"status": 401}, {"status": 429}, {"status": 400}, {"status": 500}, {"reset": True}, {"status": 200, "body": "?"}],
     ids=str,
 )
-def test_the_token_is_in_no_error_and_no_log(sandbox: Sandbox, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]):
+def test_the_token_is_in_no_error_and_no_log(
+    sandbox: SandboxClient, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]
+):
     token = "marked-token-4711"
     caplog.set_level(logging.DEBUG)
     if "status" in fault and "body" not in fault:
@@ -534,7 +536,7 @@ def test_the_version_is_added_to_the_address_once(base: str):
 # --- does it take the token? -------------------------------------------------------------------------------------------------
 
 
-def test_a_token_that_is_taken_costs_one_look(sandbox: Sandbox):
+def test_a_token_that_is_taken_costs_one_look(sandbox: SandboxClient):
     paid = sandbox.actor_usage()
     found = try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60)
     assert found.works is True
@@ -559,7 +561,7 @@ def test_a_token_that_is_taken_costs_one_look(sandbox: Sandbox):
     ],
 )
 def test_a_token_that_is_refused_is_told_from_one_of_which_nothing_is_known(
-    sandbox: Sandbox, fault: dict[str, object], works: bool | None
+    sandbox: SandboxClient, fault: dict[str, object], works: bool | None
 ):
     sandbox.faults("/v2/", **fault)
     seconds = 0.5 if "hang" in fault else 60
@@ -568,7 +570,7 @@ def test_a_token_that_is_refused_is_told_from_one_of_which_nothing_is_known(
     assert sandbox.apify_token not in found.words
 
 
-def test_a_token_that_no_header_can_carry_is_refused(sandbox: Sandbox):
+def test_a_token_that_no_header_can_carry_is_refused(sandbox: SandboxClient):
     found = try_token("two\nlines", base_url=sandbox.apify_url, timeout_seconds=1)
     assert (found.works, sandbox.requests("/v2")) == (False, [])
     assert "lines" not in found.words

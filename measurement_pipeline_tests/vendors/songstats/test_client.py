@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from measurement_pipeline.domain.outcome import Cause, Outcome
-from measurement_pipeline.vendors.songstats.client import MAX_BODY_BYTES, Answer, Failure, SongstatsClient
+from measurement_pipeline.vendors.songstats.client import MAX_BODY_BYTES, Failure, SongstatsClient, SongstatsResponse
 from measurement_pipeline.vendors.songstats.historic_stats import judge, needs_key_check
 
 KEY = "sk-0123456789abcdef"
@@ -90,8 +90,8 @@ async def vendor(speak: Speak) -> AsyncIterator[str]:
         server.close()
 
 
-def ask(speak: Speak, **settings: Any) -> Answer:
-    async def once() -> Answer:
+def ask(speak: Speak, **settings: Any) -> SongstatsResponse:
+    async def once() -> SongstatsResponse:
         async with vendor(speak) as url, client(url, **settings) as songstats:
             return await songstats.fetch_history(ISRC)
 
@@ -286,7 +286,7 @@ def test_an_encoding_nobody_asked_for_is_left_whole_and_is_malformed_rather_than
 # What does not come back.
 
 
-def failed(answer: Answer) -> tuple[Failure | None, int | None]:
+def failed(answer: SongstatsResponse) -> tuple[Failure | None, int | None]:
     assert answer.body == b""
     assert KEY not in repr(answer)
     assert answer.detail
@@ -300,7 +300,7 @@ def test_a_refused_connection_sent_nothing_and_costs_nothing() -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
 
-    async def once() -> Answer:
+    async def once() -> SongstatsResponse:
         async with client(f"http://127.0.0.1:{port}") as songstats:
             return await songstats.fetch_history(ISRC)
 
@@ -403,7 +403,7 @@ def test_a_host_that_nobody_knows_was_sent_nothing() -> None:
     def unknown(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("Name or service not known", request=request)
 
-    async def once() -> Answer:
+    async def once() -> SongstatsResponse:
         transport = httpx.MockTransport(unknown)
         async with client("https://vendor.test", transport=transport) as songstats:
             return await songstats.fetch_history(ISRC)
@@ -415,7 +415,7 @@ def test_a_mistake_in_our_own_request_is_not_taken_for_the_vendors() -> None:
     def wrong(request: httpx.Request) -> httpx.Response:
         raise httpx.LocalProtocolError("bad request", request=request)
 
-    async def once() -> Answer:
+    async def once() -> SongstatsResponse:
         transport = httpx.MockTransport(wrong)
         async with client("https://vendor.test", transport=transport) as songstats:
             return await songstats.fetch_history(ISRC)
@@ -447,7 +447,7 @@ def test_a_connection_serves_many_calls() -> None:
 
 
 def test_a_connection_that_the_vendor_closed_while_it_idled_costs_no_failed_call() -> None:
-    async def run() -> list[Answer]:
+    async def run() -> list[SongstatsResponse]:
         async with vendor(saying(answered("200 OK", BODY))) as url, client(url) as songstats:
             answers = []
             for _ in range(5):
@@ -469,7 +469,7 @@ def test_a_connection_closed_in_answer_to_a_later_call_is_a_call_of_unknown_fate
         await reader.readuntil(b"\r\n\r\n")
         requests += 1
 
-    async def run() -> Answer:
+    async def run() -> SongstatsResponse:
         async with vendor(once_only) as url, client(url) as songstats:
             assert (await songstats.fetch_history(ISRC)).failure is None
             return await songstats.fetch_history(ISRC)
@@ -523,7 +523,7 @@ def test_no_more_calls_than_allowed_are_in_the_air_and_waiting_costs_no_time_of_
             now -= 1
             writer.write(answered("200 OK", BODY))
 
-    async def run() -> list[Answer]:
+    async def run() -> list[SongstatsResponse]:
         async with (
             vendor(serve) as url,
             client(url, concurrency=2, timeout_seconds=1.0) as songstats,
@@ -551,7 +551,7 @@ def test_a_proxy_that_the_environment_names_is_not_asked(monkeypatch: pytest.Mon
         asked.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(answered("200 OK", BODY))
 
-    async def once() -> Answer:
+    async def once() -> SongstatsResponse:
         async with vendor(proxy) as url:
             monkeypatch.setenv(name, url)
             async with client("http://songstats.invalid") as songstats:

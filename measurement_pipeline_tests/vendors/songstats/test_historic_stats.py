@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from measurement_pipeline.domain.outcome import Cause, Judgement, Outcome, Point
+from measurement_pipeline.domain.outcome import Cause, DailyCount, Judgement, Outcome
 from measurement_pipeline.vendors.songstats.historic_stats import digest, judge, key_works, needs_key_check
-from measurement_pipeline.vendors.songstats.response import Answer, Failure
+from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
 
 BIGINT_MAX = 2**63 - 1
 
@@ -35,16 +35,16 @@ def payload(history: object, *, source: str = "spotify", **more: object) -> dict
     return {"result": "success", "message": "Data Retrieved.", "stats": [entry]} | more
 
 
-def ok(value: object) -> Answer:
-    return Answer(200, {}, json.dumps(value).encode())
+def ok(value: object) -> SongstatsResponse:
+    return SongstatsResponse(200, {}, json.dumps(value).encode())
 
 
 def day(text: str) -> date:
     return date.fromisoformat(text)
 
 
-def refused(status: int, message: str = "no") -> Answer:
-    return Answer(status, {}, json.dumps({"result": "error", "message": message}).encode())
+def refused(status: int, message: str = "no") -> SongstatsResponse:
+    return SongstatsResponse(status, {}, json.dumps({"result": "error", "message": message}).encode())
 
 
 def taken_as(judgement: Judgement) -> tuple[Outcome | None, bool | None, Cause]:
@@ -82,8 +82,8 @@ def test_usable_points_are_stored_and_billed() -> None:
     assert judgement.history is not None
     assert [point.value for point in judgement.history.play_counts] == [0, 0, 3069]
     assert judgement.history.popularity == (
-        Point(day("2025-05-09"), 3),
-        Point(day("2025-05-10"), 12),
+        DailyCount(day("2025-05-09"), 3),
+        DailyCount(day("2025-05-10"), 12),
     )
     assert judgement.history.dropped == {}
     assert judgement.detail == "3 points from 2025-05-08 to 2025-05-10"
@@ -115,7 +115,7 @@ def test_other_4xx_are_rejected(status: int) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_rejected_rather_than_followed_with_the_key(status: int) -> None:
-    assert taken_as(judge(Answer(status, {"location": "https://elsewhere"}, b""))) == (
+    assert taken_as(judge(SongstatsResponse(status, {"location": "https://elsewhere"}, b""))) == (
         Outcome.REJECTED,
         True,
         Cause.REJECTED,
@@ -125,7 +125,7 @@ def test_a_redirect_is_rejected_rather_than_followed_with_the_key(status: int) -
 @pytest.mark.parametrize("status", [201, 202, 204, 206])
 def test_a_success_that_is_not_200_is_malformed_and_not_bought_again(status: int) -> None:
     body = json.dumps(payload([{"date": "2025-05-08", "streams_total": 1}])).encode()
-    assert taken_as(judge(Answer(status, {}, body))) == (
+    assert taken_as(judge(SongstatsResponse(status, {}, body))) == (
         Outcome.MALFORMED,
         True,
         Cause.MALFORMED,
@@ -175,14 +175,14 @@ def test_only_403_needs_the_status_call() -> None:
 def test_a_call_without_a_whole_answer_is_transient_and_may_have_been_billed(
     failure: Failure, status: int | None
 ) -> None:
-    judgement = judge(Answer(status, {}, b"", failure, "cut short"))
+    judgement = judge(SongstatsResponse(status, {}, b"", failure, "cut short"))
     assert taken_as(judgement) == (Outcome.TRANSIENT, None, Cause.TRANSIENT)
     assert judgement.detail == f"{failure.value}: cut short"
 
 
 @pytest.mark.parametrize("status", [None, 200])
 def test_a_timeout_is_transient_and_may_have_been_billed(status: int | None) -> None:
-    judgement = judge(Answer(status, {}, b"", Failure.TIMEOUT, "no answer"))
+    judgement = judge(SongstatsResponse(status, {}, b"", Failure.TIMEOUT, "no answer"))
     assert taken_as(judgement) == (Outcome.TRANSIENT, None, Cause.TIMEOUT)
 
 
@@ -198,7 +198,7 @@ def test_a_timeout_is_transient_and_may_have_been_billed(status: int | None) -> 
 def test_a_status_that_means_later_counts_even_when_its_body_was_lost(
     failure: Failure, status: int, cause: Cause
 ) -> None:
-    judgement = judge(Answer(status, {}, b"", failure, "cut short"))
+    judgement = judge(SongstatsResponse(status, {}, b"", failure, "cut short"))
     assert taken_as(judgement) == taken_as(judge(refused(status)))
     assert judgement.cause is cause
 
@@ -206,7 +206,7 @@ def test_a_status_that_means_later_counts_even_when_its_body_was_lost(
 @pytest.mark.parametrize("failure", [Failure.INCOMPLETE, Failure.TIMEOUT, Failure.FOREIGN])
 @pytest.mark.parametrize("status", [200, 204, 302, 400, 401, 402, 403, 404, 410])
 def test_any_other_status_says_nothing_without_its_body(failure: Failure, status: int) -> None:
-    judgement = judge(Answer(status, {}, b"", failure, "cut short"))
+    judgement = judge(SongstatsResponse(status, {}, b"", failure, "cut short"))
     assert judgement.outcome in {None, Outcome.TRANSIENT}
     assert judgement.billable is None
     assert judgement.detail == f"{failure.value}: cut short"
@@ -225,14 +225,14 @@ def test_any_other_status_says_nothing_without_its_body(failure: Failure, status
         (refused(429), None),
         (refused(500), None),
         (ok({"result": "error"}), None),
-        (Answer(200, {}, b"<html>maintenance</html>"), None),
-        (Answer(200, {}, b"", Failure.INCOMPLETE), None),
-        (Answer(403, {}, b"", Failure.FOREIGN), None),
-        (Answer(401, {}, b"", Failure.FOREIGN), None),
-        (Answer(None, {}, b"", Failure.CONNECTION), None),
+        (SongstatsResponse(200, {}, b"<html>maintenance</html>"), None),
+        (SongstatsResponse(200, {}, b"", Failure.INCOMPLETE), None),
+        (SongstatsResponse(403, {}, b"", Failure.FOREIGN), None),
+        (SongstatsResponse(401, {}, b"", Failure.FOREIGN), None),
+        (SongstatsResponse(None, {}, b"", Failure.CONNECTION), None),
     ],
 )
-def test_the_key_works_does_not_or_is_not_known(*, answer: Answer, works: bool | None) -> None:
+def test_the_key_works_does_not_or_is_not_known(*, answer: SongstatsResponse, works: bool | None) -> None:
     assert key_works(answer) is works
 
 
@@ -266,14 +266,14 @@ def test_the_key_works_does_not_or_is_not_known(*, answer: Answer, works: bool |
     ],
 )
 def test_a_200_of_another_shape_is_malformed(body: bytes) -> None:
-    judgement = judge(Answer(200, {}, body))
+    judgement = judge(SongstatsResponse(200, {}, body))
     assert taken_as(judgement) == (Outcome.MALFORMED, True, Cause.MALFORMED)
     assert judgement.history is None
 
 
 def test_a_byte_order_mark_is_read_over() -> None:
     body = b"\xef\xbb\xbf" + json.dumps(payload([{"date": "2025-01-01", "streams_total": 1}])).encode()
-    assert judge(Answer(200, {}, body)).outcome is Outcome.STORED
+    assert judge(SongstatsResponse(200, {}, body)).outcome is Outcome.STORED
 
 
 def test_the_platform_is_found_wherever_it_stands() -> None:
@@ -334,7 +334,7 @@ def test_the_same_entry_twice_is_read_once_and_two_that_differ_are_malformed() -
 def test_entries_nested_too_deeply_to_be_compared_are_malformed() -> None:
     deep = b'{"source":"spotify","data":' + b"[" * 900 + b"]" * 900 + b"}"
     body = b'{"result":"success","stats":[' + deep + b"," + deep + b"]}"
-    assert judge(Answer(200, {}, body)).outcome is Outcome.MALFORMED
+    assert judge(SongstatsResponse(200, {}, body)).outcome is Outcome.MALFORMED
 
 
 # Points.
@@ -375,13 +375,13 @@ def test_popularity_alone_is_no_history_of_plays() -> None:
 def test_numbers_and_numeric_strings_are_read(value: object, count: int) -> None:
     judgement = judge(ok(payload([{"date": "2025-01-01", "streams_total": value}])))
     assert judgement.history is not None
-    assert judgement.history.play_counts == (Point(day("2025-01-01"), count),)
+    assert judgement.history.play_counts == (DailyCount(day("2025-01-01"), count),)
 
 
 def test_a_number_with_a_point_keeps_digits_that_a_float_would_lose() -> None:
     body = json.dumps(payload([{"date": "2025-01-01", "streams_total": "?"}]))
     exact = body.replace('"?"', "9007199254740993.0").encode()
-    judgement = judge(Answer(200, {}, exact))
+    judgement = judge(SongstatsResponse(200, {}, exact))
     assert judgement.history is not None
     assert judgement.history.play_counts[0].value == 9007199254740993
 
@@ -424,16 +424,16 @@ def test_a_missing_count_is_dropped_and_never_stored_as_zero() -> None:
     history = [{"date": "2025-01-01", "streams_total": 1}, {"date": "2025-01-02"}]
     found = judge(ok(payload(history))).history
     assert found is not None
-    assert found.play_counts == (Point(day("2025-01-01"), 1),)
+    assert found.play_counts == (DailyCount(day("2025-01-01"), 1),)
     assert found.dropped == {"missing": 1}
 
 
 def test_an_integer_too_long_for_python_drops_its_point_and_not_the_body() -> None:
     body = json.dumps(payload([{"date": "2025-01-01", "streams_total": 7}, {"n": "?"}]))
     huge = body.replace('{"n": "?"}', '{"date":"2025-01-02","streams_total":' + "9" * 5000 + "}")
-    judgement = judge(Answer(200, {}, huge.encode()))
+    judgement = judge(SongstatsResponse(200, {}, huge.encode()))
     assert judgement.history is not None
-    assert judgement.history.play_counts == (Point(day("2025-01-01"), 7),)
+    assert judgement.history.play_counts == (DailyCount(day("2025-01-01"), 7),)
     assert judgement.history.dropped == {"over range": 1}
 
 
@@ -489,7 +489,7 @@ def test_of_the_same_date_twice_the_last_usable_one_wins_and_it_is_counted() -> 
     ]
     found = judge(ok(payload(history))).history
     assert found is not None
-    assert found.play_counts == (Point(day("2025-01-01"), 1), Point(day("2025-01-02"), 6))
+    assert found.play_counts == (DailyCount(day("2025-01-01"), 1), DailyCount(day("2025-01-02"), 6))
     assert found.dropped == {"same date twice": 1, "null": 1}
 
 
@@ -520,7 +520,7 @@ def test_popularity_is_kept_on_a_day_without_a_count() -> None:
     ]
     found = judge(ok(payload(history))).history
     assert found is not None
-    assert found.popularity == (Point(day("2025-01-02"), 9),)
+    assert found.popularity == (DailyCount(day("2025-01-02"), 9),)
 
 
 # Whatever comes.
@@ -540,7 +540,7 @@ POINTS = st.fixed_dictionaries(
 )
 
 
-def check_it_is_of_the_table(answer: Answer, *, works: bool | None = None) -> None:
+def check_it_is_of_the_table(answer: SongstatsResponse, *, works: bool | None = None) -> None:
     judgement = judge(answer, key_works=works)
     assert taken_as(judgement) in TABLE
     assert (judgement.history is not None) == (judgement.outcome is Outcome.STORED)
@@ -565,7 +565,7 @@ def check_it_is_of_the_table(answer: Answer, *, works: bool | None = None) -> No
 def test_any_bytes_come_out_as_a_row_of_the_table(
     *, status: int, body: bytes, failure: Failure | None, works: bool | None
 ) -> None:
-    check_it_is_of_the_table(Answer(status, {}, body, failure), works=works)
+    check_it_is_of_the_table(SongstatsResponse(status, {}, body, failure), works=works)
 
 
 @given(ANY_JSON)
@@ -604,9 +604,9 @@ def test_a_well_formed_history_comes_back_whole_and_ascending(
     history = judge(ok(payload(points))).history
     assert history is not None
     assert history.dropped == {}
-    assert history.play_counts == tuple(Point(when, count) for when, (count, _) in sorted(series.items()))
+    assert history.play_counts == tuple(DailyCount(when, count) for when, (count, _) in sorted(series.items()))
     assert history.popularity == tuple(
-        Point(when, level) for when, (_, level) in sorted(series.items()) if level is not None
+        DailyCount(when, level) for when, (_, level) in sorted(series.items()) if level is not None
     )
 
 

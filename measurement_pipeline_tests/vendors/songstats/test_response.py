@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from measurement_pipeline.vendors.http import LONGEST_RETRY_AFTER
-from measurement_pipeline.vendors.songstats.response import Answer, Failure
+from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
 
 SENT = "Wed, 21 Oct 2015 07:28:00 GMT"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    return Answer(429, headers, b"").retry_after
+    return SongstatsResponse(429, headers, b"").retry_after
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,5 @@ def test_no_header_makes_it_raise_or_leave_its_range(text: str, sent: str) -> No
 
 def test_an_answer_has_a_status_or_a_failure() -> None:
     with pytest.raises(ValueError, match="failure"):
-        Answer(None, {}, b"")
-    assert Answer(None, {}, b"", Failure.TIMEOUT).retry_after is None
+        SongstatsResponse(None, {}, b"")
+    assert SongstatsResponse(None, {}, b"", Failure.TIMEOUT).retry_after is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from measurement_pipeline.domain.spend import VendorMonth
 from measurement_pipeline.vendors.songstats import status
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
-from measurement_pipeline.vendors.songstats.response import Answer, Failure
+from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
 
 # As the vendor sends it.
 REAL = {
@@ -30,7 +30,7 @@ REAL = {
 
 def read(payload: object, *, code: int = 200) -> VendorMonth:
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    return status.read(Answer(code, {}, body))
+    return status.read(SongstatsResponse(code, {}, body))
 
 
 def without(**changes: object) -> dict[str, object]:
@@ -71,7 +71,7 @@ def test_a_refusal_is_unknown_whatever_it_carries(code):
 
 
 def test_a_lost_answer_is_unknown():
-    found = status.read(Answer(200, {}, b"", Failure.INCOMPLETE, "cut short"))
+    found = status.read(SongstatsResponse(200, {}, b"", Failure.INCOMPLETE, "cut short"))
     assert found == VendorMonth(detail="incomplete: cut short")
 
 

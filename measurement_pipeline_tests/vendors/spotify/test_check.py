@@ -4,21 +4,21 @@ from typing import Any
 
 import pytest
 
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.vendors.spotify.check import ClientStanding, try_client
 from measurement_pipeline_tests.faults.waiting import until
 
 TOKEN = "/api/token"
 
 
-def ask(sandbox: Sandbox, *, seconds: float = 60, **other: Any) -> ClientStanding:
+def ask(sandbox: SandboxClient, *, seconds: float = 60, **other: Any) -> ClientStanding:
     client = {"client_id": sandbox.spotify_client_id, "client_secret": sandbox.spotify_client_secret, **other}
     return try_client(
         **client, api_base=sandbox.spotify_url, accounts_base=sandbox.spotify_url, timeout_seconds=seconds
     )
 
 
-def test_a_client_that_is_taken_costs_one_token(sandbox: Sandbox):
+def test_a_client_that_is_taken_costs_one_token(sandbox: SandboxClient):
     assert ask(sandbox).works is True
     assert [request["path"] for request in sandbox.requests("/")] == [TOKEN]
 
@@ -37,7 +37,7 @@ def test_a_client_that_is_taken_costs_one_token(sandbox: Sandbox):
     ],
 )
 def test_a_client_that_is_refused_is_told_from_one_of_which_nothing_is_known(
-    sandbox: Sandbox, fault: dict[str, object], works: bool | None
+    sandbox: SandboxClient, fault: dict[str, object], works: bool | None
 ):
     sandbox.faults(TOKEN, **fault)
     found = ask(sandbox, seconds=0.5 if "hang" in fault else 60)
@@ -47,7 +47,7 @@ def test_a_client_that_is_refused_is_told_from_one_of_which_nothing_is_known(
     assert len(sandbox.requests(TOKEN)) == 1, "it is asked once"
 
 
-def test_a_secret_that_is_not_its_clients_is_refused_and_not_repeated(sandbox: Sandbox):
+def test_a_secret_that_is_not_its_clients_is_refused_and_not_repeated(sandbox: SandboxClient):
     found = ask(sandbox, client_secret="another-secret")
     assert found.works is False
     assert "another-secret" not in found.words

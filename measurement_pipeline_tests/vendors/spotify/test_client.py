@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from measurement_pipeline.sandbox import PLAIN, Known, Sandbox, running
+from measurement_pipeline.sandbox import PLAIN, Known, SandboxClient, running
 from measurement_pipeline.sandbox.albums import track_id
 from measurement_pipeline.vendors.spotify.client import CredentialsRefusedError, Lookup, SpotifyClient
 
@@ -41,20 +41,20 @@ def sleeper() -> Sleeper:
 
 
 @pytest.fixture(scope="module")
-def batches() -> Iterator[Sandbox]:
+def batches() -> Iterator[SandboxClient]:
     with running(behaviour=PLAIN, catalogue=KNOWN) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def singles() -> Iterator[Sandbox]:
+def singles() -> Iterator[SandboxClient]:
     """A Spotify that refuses batches, as it does to an app in development mode."""
     with running(behaviour=replace(PLAIN, spotify_batches=False), catalogue=KNOWN) as opened:
         yield opened
 
 
 @pytest.fixture(params=["batches", "singles"])
-def sandbox(request: pytest.FixtureRequest, batches: Sandbox, singles: Sandbox) -> Iterator[Sandbox]:
+def sandbox(request: pytest.FixtureRequest, batches: SandboxClient, singles: SandboxClient) -> Iterator[SandboxClient]:
     found = batches if request.param == "batches" else singles
     yield found
     found.clear_faults()
@@ -62,20 +62,20 @@ def sandbox(request: pytest.FixtureRequest, batches: Sandbox, singles: Sandbox) 
 
 
 @pytest.fixture
-def in_batches(batches: Sandbox) -> Iterator[Sandbox]:
+def in_batches(batches: SandboxClient) -> Iterator[SandboxClient]:
     yield batches
     batches.clear_faults()
     batches.forget_requests()
 
 
 @pytest.fixture
-def one_by_one(singles: Sandbox) -> Iterator[Sandbox]:
+def one_by_one(singles: SandboxClient) -> Iterator[SandboxClient]:
     yield singles
     singles.clear_faults()
     singles.forget_requests()
 
 
-def client(sandbox: Sandbox, sleeper: Sleeper | None = None, **settings: Any) -> SpotifyClient:
+def client(sandbox: SandboxClient, sleeper: Sleeper | None = None, **settings: Any) -> SpotifyClient:
     usual: dict[str, Any] = {
         "client_id": sandbox.spotify_client_id,
         "client_secret": sandbox.spotify_client_secret,
@@ -87,23 +87,23 @@ def client(sandbox: Sandbox, sleeper: Sleeper | None = None, **settings: Any) ->
     return SpotifyClient(**usual | settings)
 
 
-def look_up(sandbox: Sandbox, *ids: str, sleeper: Sleeper | None = None, **settings: Any) -> Lookup:
+def look_up(sandbox: SandboxClient, *ids: str, sleeper: Sleeper | None = None, **settings: Any) -> Lookup:
     with client(sandbox, sleeper, **settings) as spotify:
         return spotify.look_up(ids)
 
 
-def asked(sandbox: Sandbox) -> list[str]:
+def asked(sandbox: SandboxClient) -> list[str]:
     return [request["path"].removeprefix(TRACKS_PATH) for request in sandbox.requests(TRACKS_PATH)]
 
 
-def tokens(sandbox: Sandbox) -> int:
+def tokens(sandbox: SandboxClient) -> int:
     return len(sandbox.requests("/api/token"))
 
 
 # --- what is found, and what is not ---------------------------------------------------------------------------------------
 
 
-def test_tracks_are_found_by_the_id_that_was_asked_with_their_isrc(sandbox: Sandbox):
+def test_tracks_are_found_by_the_id_that_was_asked_with_their_isrc(sandbox: SandboxClient):
     found = look_up(sandbox, *IDS)
     assert {isrc: found.found[identity].isrc for isrc, identity in TRACKS.items()} == {isrc: isrc for isrc in TRACKS}
     assert (found.unknown, found.deferred, found.why, found.retry_after_seconds) == (
@@ -115,34 +115,34 @@ def test_tracks_are_found_by_the_id_that_was_asked_with_their_isrc(sandbox: Sand
     assert tokens(sandbox) == 1
 
 
-def test_what_spotify_does_not_know_is_unknown(sandbox: Sandbox):
+def test_what_spotify_does_not_know_is_unknown(sandbox: SandboxClient):
     found = look_up(sandbox, UNKNOWN[0], IDS[0], *UNKNOWN[1:])
     assert found.unknown == frozenset(UNKNOWN)
     assert found.found.keys() == {IDS[0]}
     assert found.deferred == frozenset()
 
 
-def test_what_can_be_no_id_is_unknown_and_spoils_nobody_elses_answer(sandbox: Sandbox):
+def test_what_can_be_no_id_is_unknown_and_spoils_nobody_elses_answer(sandbox: SandboxClient):
     odd = ["", "short", "é" * 22, "a" * 21 + ",", f"{IDS[1]}x", "../../users/me/abcdefgh"]
     found = look_up(sandbox, *odd, IDS[0])
     assert found.unknown == frozenset(odd)
     assert found.found.keys() == {IDS[0]}
 
 
-def test_nothing_asked_asks_nothing(sandbox: Sandbox):
+def test_nothing_asked_asks_nothing(sandbox: SandboxClient):
     assert look_up(sandbox) == Lookup({}, frozenset(), frozenset(), None, None)
     assert look_up(sandbox, "no id").unknown == {"no id"}
     assert sandbox.requests() == []
 
 
-def test_fifty_go_into_a_request_and_each_only_once(in_batches: Sandbox):
+def test_fifty_go_into_a_request_and_each_only_once(in_batches: SandboxClient):
     look_up(in_batches, *IDS, *IDS)
     batches = [request["query"]["ids"].split(",") for request in in_batches.requests(TRACKS_PATH)]
     assert sorted(map(len, batches)) == [20, 50, 50]
     assert sorted(identity for batch in batches for identity in batch) == sorted(IDS)
 
 
-def test_where_a_batch_is_refused_they_are_asked_one_by_one_and_that_is_remembered(one_by_one: Sandbox):
+def test_where_a_batch_is_refused_they_are_asked_one_by_one_and_that_is_remembered(one_by_one: SandboxClient):
     with client(one_by_one, workers=1) as spotify:
         assert len(spotify.look_up(IDS[:60]).found) == 60
         assert asked(one_by_one).count("") == 1
@@ -151,7 +151,7 @@ def test_where_a_batch_is_refused_they_are_asked_one_by_one_and_that_is_remember
     assert sorted(asked(one_by_one)[1:]) == sorted(f"/{identity}" for identity in IDS)
 
 
-def test_an_id_that_spoils_its_batch_is_told_from_the_others(in_batches: Sandbox):
+def test_an_id_that_spoils_its_batch_is_told_from_the_others(in_batches: SandboxClient):
     in_batches.faults(
         TRACKS_PATH, status=400, body='{"error": {"status": 400, "message": "Invalid base62 id"}}', count=1
     )
@@ -164,7 +164,7 @@ def test_an_id_that_spoils_its_batch_is_told_from_the_others(in_batches: Sandbox
 # --- tokens ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_token_serves_until_it_expires_and_then_there_is_a_new_one(sandbox: Sandbox):
+def test_a_token_serves_until_it_expires_and_then_there_is_a_new_one(sandbox: SandboxClient):
     with client(sandbox) as spotify:
         spotify.look_up(IDS[:2])
         spotify.look_up(IDS[2:4])
@@ -176,7 +176,7 @@ def test_a_token_serves_until_it_expires_and_then_there_is_a_new_one(sandbox: Sa
         assert tokens(sandbox) == 2
 
 
-def test_a_token_that_is_refused_at_once_is_not_asked_for_for_ever(sandbox: Sandbox):
+def test_a_token_that_is_refused_at_once_is_not_asked_for_for_ever(sandbox: SandboxClient):
     sandbox.faults(TRACKS_PATH, status=401)
     found = look_up(sandbox, *IDS, workers=2)
     assert found.deferred == frozenset(IDS)
@@ -186,7 +186,7 @@ def test_a_token_that_is_refused_at_once_is_not_asked_for_for_ever(sandbox: Sand
 
 
 @pytest.mark.parametrize("workers", [1, 8])
-def test_wrong_credentials_are_refused_in_spotifys_words_and_once(in_batches: Sandbox, workers: int):
+def test_wrong_credentials_are_refused_in_spotifys_words_and_once(in_batches: SandboxClient, workers: int):
     with pytest.raises(CredentialsRefusedError, match=r"SPOTIFY_CLIENT_SECRET .*Invalid client") as refused:
         look_up(in_batches, *IDS, client_secret="marked-4711", workers=workers)
     assert "marked-4711" not in str(refused.value)
@@ -197,7 +197,7 @@ def test_wrong_credentials_are_refused_in_spotifys_words_and_once(in_batches: Sa
     "fault",
     [{"status": 500}, {"status": 403}, {"status": 200, "body": "{}"}, {"status": 200, "body": "?"}, {"reset": True}],
 )
-def test_without_a_token_everything_is_deferred(sandbox: Sandbox, fault: dict[str, Any]):
+def test_without_a_token_everything_is_deferred(sandbox: SandboxClient, fault: dict[str, Any]):
     sandbox.faults("/api/token", **fault)
     found = look_up(sandbox, *IDS)
     assert found.deferred == frozenset(IDS)
@@ -208,13 +208,13 @@ def test_without_a_token_everything_is_deferred(sandbox: Sandbox, fault: dict[st
 # --- waits ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_short_retry_after_is_waited_out(sandbox: Sandbox, sleeper: Sleeper):
+def test_a_short_retry_after_is_waited_out(sandbox: SandboxClient, sleeper: Sleeper):
     sandbox.faults(TRACKS_PATH, status=429, retry_after=7, count=1)
     assert len(look_up(sandbox, *IDS, sleeper=sleeper).found) == len(IDS)
     assert sleeper.slept == [7.0]
 
 
-def test_several_that_are_told_to_wait_at_once_wait_once(in_batches: Sandbox, sleeper: Sleeper):
+def test_several_that_are_told_to_wait_at_once_wait_once(in_batches: SandboxClient, sleeper: Sleeper):
     """Three requests are in the air, and all are told to wait before one of them has waited."""
     together = threading.Barrier(3, timeout=120)
     seen: set[str] = set()
@@ -237,14 +237,14 @@ def test_several_that_are_told_to_wait_at_once_wait_once(in_batches: Sandbox, sl
     assert sleeper.slept == [20.0]
 
 
-def test_waits_add_up_and_what_is_too_long_in_all_is_handed_on(sandbox: Sandbox, sleeper: Sleeper):
+def test_waits_add_up_and_what_is_too_long_in_all_is_handed_on(sandbox: SandboxClient, sleeper: Sleeper):
     sandbox.faults(TRACKS_PATH, status=429, retry_after=12)
     found = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
     assert sleeper.slept == [12.0, 12.0]
     assert (found.deferred, found.retry_after_seconds) == (frozenset(IDS), 12.0)
 
 
-def test_a_used_up_quota_defers_the_rest_at_once_with_its_fourteen_hours(in_batches: Sandbox, sleeper: Sleeper):
+def test_a_used_up_quota_defers_the_rest_at_once_with_its_fourteen_hours(in_batches: SandboxClient, sleeper: Sleeper):
     with client(in_batches, sleeper, workers=1) as spotify:
         spotify.look_up(IDS[:1])
         in_batches.forget_requests()
@@ -257,7 +257,7 @@ def test_a_used_up_quota_defers_the_rest_at_once_with_its_fourteen_hours(in_batc
     assert len(asked(in_batches)) == 1
 
 
-def test_what_was_found_before_the_quota_was_used_up_stays_found(one_by_one: Sandbox, sleeper: Sleeper):
+def test_what_was_found_before_the_quota_was_used_up_stays_found(one_by_one: SandboxClient, sleeper: Sleeper):
     one_by_one.faults(f"{TRACKS_PATH}/{IDS[30]}", status=429, retry_after=50400)
     found = look_up(one_by_one, *IDS[:60], sleeper=sleeper, workers=1)
     assert found.found.keys() == set(IDS[:30])
@@ -267,7 +267,7 @@ def test_what_was_found_before_the_quota_was_used_up_stays_found(one_by_one: San
 
 @pytest.mark.parametrize("said", [None, "soon", 0])
 def test_a_429_without_a_time_is_waited_for_longer_each_time_and_not_for_ever(
-    sandbox: Sandbox, sleeper: Sleeper, said: int | str | None
+    sandbox: SandboxClient, sleeper: Sleeper, said: int | str | None
 ):
     sandbox.faults(TRACKS_PATH, status=429, retry_after=said)
     found = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
@@ -280,13 +280,13 @@ def test_a_429_without_a_time_is_waited_for_longer_each_time_and_not_for_ever(
 @pytest.mark.parametrize(
     "fault", [{"status": 500}, {"status": 503}, {"close": True}, {"reset": True}, {"cut": 10}], ids=str
 )
-def test_trouble_that_passes_is_tried_again_quickly(sandbox: Sandbox, sleeper: Sleeper, fault: dict[str, Any]):
+def test_trouble_that_passes_is_tried_again_quickly(sandbox: SandboxClient, sleeper: Sleeper, fault: dict[str, Any]):
     sandbox.faults(TRACKS_PATH, count=2, **fault)
     assert len(look_up(sandbox, *IDS, sleeper=sleeper, workers=1).found) == len(IDS)
     assert sleeper.slept == [0.5, 1.0]
 
 
-def test_trouble_that_stays_defers_and_is_not_asked_for_ever(sandbox: Sandbox, sleeper: Sleeper):
+def test_trouble_that_stays_defers_and_is_not_asked_for_ever(sandbox: SandboxClient, sleeper: Sleeper):
     sandbox.faults(TRACKS_PATH, status=502)
     found = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
     assert (found.found, found.unknown, found.deferred) == ({}, frozenset(), frozenset(IDS))
@@ -294,7 +294,7 @@ def test_trouble_that_stays_defers_and_is_not_asked_for_ever(sandbox: Sandbox, s
     assert len(asked(sandbox)) == 9
 
 
-def test_one_request_that_always_fails_stands_in_nobodys_way(one_by_one: Sandbox):
+def test_one_request_that_always_fails_stands_in_nobodys_way(one_by_one: SandboxClient):
     one_by_one.faults(f"{TRACKS_PATH}/{IDS[0]}", status=500)
     found = look_up(one_by_one, *IDS[:60])
     assert found.deferred == {IDS[0]}
@@ -307,7 +307,7 @@ def test_one_request_that_always_fails_stands_in_nobodys_way(one_by_one: Sandbox
 @pytest.mark.parametrize(
     "body", ["<html>", "null", "[]", "{}", '{"tracks": null}', '{"tracks": []}', '{"tracks": [null]}']
 )
-def test_a_batch_that_cannot_be_read_is_deferred_and_never_unknown(in_batches: Sandbox, body: str):
+def test_a_batch_that_cannot_be_read_is_deferred_and_never_unknown(in_batches: SandboxClient, body: str):
     in_batches.faults(TRACKS_PATH, status=200, body=body)
     found = look_up(in_batches, *IDS[:3])
     assert (found.unknown, found.deferred) == (frozenset(), frozenset(IDS[:3]))
@@ -319,14 +319,16 @@ def test_a_batch_that_cannot_be_read_is_deferred_and_never_unknown(in_batches: S
     ("status", "body"),
     [(200, "<html>"), (200, "null"), (200, "{}"), (400, '{"error": {"message": "Bad request"}}'), (410, "")],
 )
-def test_a_single_answer_that_cannot_be_read_is_deferred_and_never_unknown(one_by_one: Sandbox, status: int, body: str):
+def test_a_single_answer_that_cannot_be_read_is_deferred_and_never_unknown(
+    one_by_one: SandboxClient, status: int, body: str
+):
     one_by_one.faults(f"{TRACKS_PATH}/", status=status, body=body)
     found = look_up(one_by_one, IDS[0])
     assert (found.unknown, found.deferred) == (frozenset(), {IDS[0]})
     assert found.why
 
 
-def test_one_odd_track_in_a_batch_is_deferred_alone(in_batches: Sandbox):
+def test_one_odd_track_in_a_batch_is_deferred_alone(in_batches: SandboxClient):
     tracks = [{"id": IDS[0]}, {"name": "no id"}, None, {"id": IDS[0]}]
     in_batches.faults(TRACKS_PATH, status=200, body=json.dumps({"tracks": tracks}))
     found = look_up(in_batches, *IDS[:4])
@@ -336,7 +338,7 @@ def test_one_odd_track_in_a_batch_is_deferred_alone(in_batches: Sandbox):
 
 
 @pytest.mark.parametrize("page", ["challenge", "proxy", "portal", "portal redirect", "login", "gateway", "json"])
-def test_what_something_else_answers_defers_and_is_never_unknown_nor_bad_credentials(sandbox: Sandbox, page: str):
+def test_what_something_else_answers_defers_and_is_never_unknown_nor_bad_credentials(sandbox: SandboxClient, page: str):
     for path in (TRACKS_PATH, "/api/token"):
         sandbox.clear_faults()
         sandbox.faults(path, foreign=page)
@@ -346,14 +348,14 @@ def test_what_something_else_answers_defers_and_is_never_unknown_nor_bad_credent
         assert found.why.startswith("not Spotify's own answer: ")
 
 
-def test_a_page_that_passes_is_tried_again_quickly(sandbox: Sandbox, sleeper: Sleeper):
+def test_a_page_that_passes_is_tried_again_quickly(sandbox: SandboxClient, sleeper: Sleeper):
     sandbox.faults(f"{TRACKS_PATH}*", foreign="portal", count=2)
     assert len(look_up(sandbox, *IDS, sleeper=sleeper, workers=1).found) == len(IDS)
     assert sleeper.slept == [0.5, 1.0]
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 410, 414, 451])
-def test_where_the_batch_form_is_gone_tracks_are_asked_for_one_by_one(in_batches: Sandbox, status: int):
+def test_where_the_batch_form_is_gone_tracks_are_asked_for_one_by_one(in_batches: SandboxClient, status: int):
     in_batches.faults(BATCHES, status=status, count=3)
     with client(in_batches, workers=1) as spotify:
         found = spotify.look_up(IDS)
@@ -366,7 +368,9 @@ def test_where_the_batch_form_is_gone_tracks_are_asked_for_one_by_one(in_batches
 
 
 @pytest.mark.parametrize("page", ["challenge", "proxy"])
-def test_where_something_else_refuses_a_batch_tracks_are_asked_for_one_by_one_for_now(in_batches: Sandbox, page: str):
+def test_where_something_else_refuses_a_batch_tracks_are_asked_for_one_by_one_for_now(
+    in_batches: SandboxClient, page: str
+):
     in_batches.faults(BATCHES, foreign=page, count=1)
     with client(in_batches, workers=1) as spotify:
         assert len(spotify.look_up(IDS[:50]).found) == 50
@@ -376,14 +380,14 @@ def test_where_something_else_refuses_a_batch_tracks_are_asked_for_one_by_one_fo
 
 @pytest.mark.parametrize("status", [401, 429])
 def test_a_batch_that_is_refused_for_its_token_or_its_pace_is_no_sign_that_the_form_is_gone(
-    in_batches: Sandbox, status: int
+    in_batches: SandboxClient, status: int
 ):
     in_batches.faults(TRACKS_PATH, status=status, count=1)
     assert len(look_up(in_batches, *IDS[:50]).found) == 50
     assert asked(in_batches) == ["", ""]
 
 
-def test_a_track_that_is_refused_is_deferred_alone(one_by_one: Sandbox):
+def test_a_track_that_is_refused_is_deferred_alone(one_by_one: SandboxClient):
     one_by_one.faults(f"{TRACKS_PATH}/{IDS[0]}", status=403)
     found = look_up(one_by_one, *IDS[:60], workers=1)
     assert (found.unknown, found.deferred) == (frozenset(), {IDS[0]})
@@ -391,13 +395,13 @@ def test_a_track_that_is_refused_is_deferred_alone(one_by_one: Sandbox):
     assert str(found.why).startswith("Spotify refuses to answer (HTTP 403: ")
 
 
-def test_an_app_that_is_refused_altogether_is_not_asked_for_every_track(one_by_one: Sandbox):
+def test_an_app_that_is_refused_altogether_is_not_asked_for_every_track(one_by_one: SandboxClient):
     one_by_one.faults(TRACKS_PATH, status=403)
     assert look_up(one_by_one, *IDS, workers=1).deferred == frozenset(IDS)
     assert len(asked(one_by_one)) == 51
 
 
-def test_an_app_that_is_refused_altogether_learns_nothing_is_unknown(sandbox: Sandbox):
+def test_an_app_that_is_refused_altogether_learns_nothing_is_unknown(sandbox: SandboxClient):
     sandbox.faults(
         TRACKS_PATH, status=403, body='{"error": {"status": 403, "message": "Check settings on developer.test"}}'
     )
@@ -410,7 +414,9 @@ def test_an_app_that_is_refused_altogether_learns_nothing_is_unknown(sandbox: Sa
 
 
 @pytest.mark.parametrize(("path", "status"), [("/api/token", 307), (TRACKS_PATH, 301), (TRACKS_PATH, 308)])
-def test_a_redirect_to_another_host_is_not_followed(in_batches: Sandbox, one_by_one: Sandbox, path: str, status: int):
+def test_a_redirect_to_another_host_is_not_followed(
+    in_batches: SandboxClient, one_by_one: SandboxClient, path: str, status: int
+):
     in_batches.faults(path, status=status, headers={"location": f"{one_by_one.spotify_url}{path}"})
     assert look_up(in_batches, *IDS).deferred == frozenset(IDS)
     assert one_by_one.requests() == []
@@ -418,7 +424,7 @@ def test_a_redirect_to_another_host_is_not_followed(in_batches: Sandbox, one_by_
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 def test_a_proxy_that_the_environment_names_is_not_asked(
-    in_batches: Sandbox, monkeypatch: pytest.MonkeyPatch, name: str
+    in_batches: SandboxClient, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     monkeypatch.setenv(name, in_batches.spotify_url)
     found = look_up(in_batches, *IDS, api_base="http://127.0.0.1:9", accounts_base="http://127.0.0.1:9")
@@ -426,7 +432,7 @@ def test_a_proxy_that_the_environment_names_is_not_asked(
     assert in_batches.requests() == []
 
 
-def test_no_secret_and_no_token_is_in_an_error_or_a_log(in_batches: Sandbox, caplog: pytest.LogCaptureFixture):
+def test_no_secret_and_no_token_is_in_an_error_or_a_log(in_batches: SandboxClient, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
     in_batches.faults("/api/token", status=200, body='{"access_token": "marked-token-4711"}', count=1)
     with client(in_batches, client_secret="marked-secret-4711") as spotify:
@@ -440,14 +446,14 @@ def test_no_secret_and_no_token_is_in_an_error_or_a_log(in_batches: Sandbox, cap
 @pytest.mark.parametrize("name", ["client_id", "client_secret"])
 @pytest.mark.parametrize("value", ["", "two words", "é"])
 def test_credentials_that_no_header_can_carry_are_refused_without_being_shown(
-    in_batches: Sandbox, name: str, value: str
+    in_batches: SandboxClient, name: str, value: str
 ):
     with pytest.raises(ValueError, match="client id or secret is empty or holds") as refused:
         client(in_batches, **{name: value})
     assert not value or value not in str(refused.value)
 
 
-def test_one_client_serves_several_at_once(sandbox: Sandbox):
+def test_one_client_serves_several_at_once(sandbox: SandboxClient):
     with client(sandbox) as spotify, ThreadPoolExecutor(4) as pool:
         results = list(pool.map(spotify.look_up, [IDS[:60]] * 4))
     assert [len(found.found) for found in results] == [60] * 4

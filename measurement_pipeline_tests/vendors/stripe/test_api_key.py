@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.vendors.stripe.api_key import is_of_test_mode, try_key
 
 
-def ask(sandbox: Sandbox, key: str | None = None, *, seconds: float = 60.0):
+def ask(sandbox: SandboxClient, key: str | None = None, *, seconds: float = 60.0):
     return try_key(secret_key=key or sandbox.stripe_key, api_base=sandbox.stripe_url, timeout_seconds=seconds)
 
 
-def test_a_key_that_works_costs_one_read(sandbox: Sandbox):
+def test_a_key_that_works_costs_one_read(sandbox: SandboxClient):
     sandbox.card("11111111-1111-4111-8111-111111111111")
     sandbox.forget_requests()
     assert ask(sandbox).works is True
@@ -20,7 +20,7 @@ def test_a_key_that_works_costs_one_read(sandbox: Sandbox):
     assert (request["method"], request["path"]) == ("GET", "/v1/customers")
 
 
-def test_a_key_that_is_refused_or_lacks_a_permission_does_not_work(sandbox: Sandbox):
+def test_a_key_that_is_refused_or_lacks_a_permission_does_not_work(sandbox: SandboxClient):
     refused = ask(sandbox, "sk_live_wrong")
     assert refused.works is False
     assert "sk_live" not in refused.words
@@ -44,7 +44,7 @@ def test_a_key_that_is_refused_or_lacks_a_permission_does_not_work(sandbox: Sand
         {"foreign": "portal"},
     ],
 )
-def test_no_usable_answer_leaves_it_unknown(sandbox: Sandbox, fault: dict[str, object]):
+def test_no_usable_answer_leaves_it_unknown(sandbox: SandboxClient, fault: dict[str, object]):
     sandbox.faults("/v1/customers", **fault)
     found = ask(sandbox, seconds=0.5 if "hang" in fault else 60.0)
     assert found.works is None

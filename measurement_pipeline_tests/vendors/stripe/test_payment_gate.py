@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.sandbox import PLAIN, Sandbox, running
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
+from measurement_pipeline.sandbox import PLAIN, SandboxClient, running
 from measurement_pipeline.vendors.stripe.payment_gate import StripeGate, check_payment_method
 
 SESSIONS = "/v1/checkout/sessions"
@@ -36,21 +36,21 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="module")
-def shared_double(clock: Clock) -> Iterator[Sandbox]:
+def shared_double(clock: Clock) -> Iterator[SandboxClient]:
     # On a clock that stands still every search falls into the same second.
     with running(behaviour=replace(PLAIN, searches_per_second=0), clock=clock) as sandbox:
         yield sandbox
 
 
 @pytest.fixture
-def double(shared_double: Sandbox) -> Iterator[Sandbox]:
+def double(shared_double: SandboxClient) -> Iterator[SandboxClient]:
     """Accounts are new in each test; what else a test sets is taken back."""
     shared_double.forget_requests()
     yield shared_double
     shared_double.clear_faults()
 
 
-def gate_to(double: Sandbox, clock: Clock, **settings: Any) -> StripeGate:
+def gate_to(double: SandboxClient, clock: Clock, **settings: Any) -> StripeGate:
     usual: dict[str, Any] = {
         "secret_key": double.stripe_key,
         "api_base": double.stripe_url,
@@ -62,7 +62,7 @@ def gate_to(double: Sandbox, clock: Clock, **settings: Any) -> StripeGate:
 
 
 @pytest.fixture
-def gate(double: Sandbox, clock: Clock) -> Iterator[StripeGate]:
+def gate(double: SandboxClient, clock: Clock) -> Iterator[StripeGate]:
     gate = gate_to(double, clock)
     yield gate
     gate.close()
@@ -91,7 +91,7 @@ def save_a_card(decision: Decision) -> None:
     assert httpx.post(decision.checkout_url, trust_env=False).status_code == 303
 
 
-def stripe_says(double: Sandbox, method: str, path: str, **more: Any) -> dict[str, Any]:
+def stripe_says(double: SandboxClient, method: str, path: str, **more: Any) -> dict[str, Any]:
     """What somebody else did at Stripe meanwhile."""
     headers = {"authorization": f"Bearer {double.stripe_key}"}
     answer = httpx.request(method, double.stripe_url + path, headers=headers, trust_env=False, **more)
@@ -99,7 +99,7 @@ def stripe_says(double: Sandbox, method: str, path: str, **more: Any) -> dict[st
     return said
 
 
-def calls(double: Sandbox, path: str, method: str | None = None) -> int:
+def calls(double: SandboxClient, path: str, method: str | None = None) -> int:
     return sum(1 for one in double.requests(path) if method in (None, one["method"]))
 
 
@@ -107,66 +107,68 @@ def calls(double: Sandbox, path: str, method: str | None = None) -> int:
 
 
 def test_an_account_with_a_card_is_allowed_and_its_customer_is_told(
-    double: Sandbox, gate: StripeGate, account: UUID
+    double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     customer = double.card(str(account))
     decision = ask(gate, account)
-    assert (decision.verdict, decision.customer) == (Verdict.ALLOWED, customer)
+    assert (decision.verdict, decision.customer) == (PaymentVerdict.ALLOWED, customer)
     assert decision.checkout_url is None
 
 
-def test_a_listed_card_that_is_nobodys_default_counts(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_a_listed_card_that_is_nobodys_default_counts(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     denied = ask(gate, account)
     save_a_card(denied)
-    assert ask(gate, account, customer=denied.customer).verdict is Verdict.ALLOWED
+    assert ask(gate, account, customer=denied.customer).verdict is PaymentVerdict.ALLOWED
 
 
 @pytest.mark.parametrize("kind", ["us_bank_account", "link"])
 def test_a_default_that_is_no_card_does_not_count_and_the_denial_says_so(
-    double: Sandbox, gate: StripeGate, account: UUID, kind: str
+    double: SandboxClient, gate: StripeGate, account: UUID, kind: str
 ) -> None:
     double.payment_method(str(account), kind, default=True)
     decision = ask(gate, account)
-    assert decision.verdict is Verdict.DENIED
+    assert decision.verdict is PaymentVerdict.DENIED
     assert "another payment method" in decision.reason
     assert decision.checkout_url is not None
 
 
-def test_a_card_beside_a_default_that_is_no_card_counts(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_a_card_beside_a_default_that_is_no_card_counts(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     customer = double.payment_method(str(account))
     double.payment_method(str(account), "us_bank_account", default=True)
     decision = ask(gate, account)
-    assert (decision.verdict, decision.customer) == (Verdict.ALLOWED, customer)
+    assert (decision.verdict, decision.customer) == (PaymentVerdict.ALLOWED, customer)
 
 
 @pytest.mark.parametrize("wallet", ["apple_pay", "google_pay", "link"])
-def test_a_card_that_a_wallet_carries_counts(double: Sandbox, gate: StripeGate, account: UUID, wallet: str) -> None:
+def test_a_card_that_a_wallet_carries_counts(
+    double: SandboxClient, gate: StripeGate, account: UUID, wallet: str
+) -> None:
     double.payment_method(str(account), wallet=wallet)
-    assert ask(gate, account).verdict is Verdict.ALLOWED
+    assert ask(gate, account).verdict is PaymentVerdict.ALLOWED
 
 
 def test_a_card_counts_through_the_month_of_its_expiry_and_not_a_day_longer(
-    double: Sandbox, gate: StripeGate, account: UUID
+    double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     double.payment_method(str(account), expires=(2026, 3), default=True)
-    assert ask(gate, account, today=date(2026, 3, 31)).verdict is Verdict.ALLOWED
+    assert ask(gate, account, today=date(2026, 3, 31)).verdict is PaymentVerdict.ALLOWED
     decision = ask(gate, account, today=date(2026, 4, 1))
-    assert decision.verdict is Verdict.DENIED
+    assert decision.verdict is PaymentVerdict.DENIED
     assert "expired in 03/2026" in decision.reason
     save_a_card(decision)
-    assert ask(gate, account, today=date(2026, 4, 1)).verdict is Verdict.ALLOWED
+    assert ask(gate, account, today=date(2026, 4, 1)).verdict is PaymentVerdict.ALLOWED
 
 
-def test_a_valid_card_behind_newer_expired_ones_counts(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_a_valid_card_behind_newer_expired_ones_counts(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     double.payment_method(str(account))
     for _ in range(12):
         double.payment_method(str(account), expires=(2025, 1), default=True)
-    assert ask(gate, account).verdict is Verdict.ALLOWED
+    assert ask(gate, account).verdict is PaymentVerdict.ALLOWED
 
 
 @pytest.mark.parametrize("price", [None, "price_free"])
 def test_our_checkout_page_offers_cards_and_nothing_else(
-    double: Sandbox, clock: Clock, account: UUID, price: str | None
+    double: SandboxClient, clock: Clock, account: UUID, price: str | None
 ) -> None:
     gate = gate_to(double, clock, free_tier_price_id=price)
     decision = ask(gate, account)
@@ -177,43 +179,47 @@ def test_our_checkout_page_offers_cards_and_nothing_else(
     chosen = {"type": "us_bank_account"}
     assert httpx.post(decision.checkout_url, data=chosen, trust_env=False).status_code == 400
     save_a_card(decision)
-    assert ask(gate, account).verdict is Verdict.ALLOWED
+    assert ask(gate, account).verdict is PaymentVerdict.ALLOWED
     gate.close()
 
 
 def test_an_account_nobody_knows_is_denied_with_a_link_that_saves_a_card(
-    double: Sandbox, gate: StripeGate, clock: Clock, account: UUID
+    double: SandboxClient, gate: StripeGate, clock: Clock, account: UUID
 ) -> None:
     decision = ask(gate, account)
-    assert decision.verdict is Verdict.DENIED
+    assert decision.verdict is PaymentVerdict.DENIED
     assert "No card is on file" in decision.reason
     assert "checkout link" in decision.reason
     assert decision.customer is not None
     assert decision.checkout_expires_at == clock.now + timedelta(hours=24)
     save_a_card(decision)
-    assert ask(gate, account, customer=decision.customer).verdict is Verdict.ALLOWED
+    assert ask(gate, account, customer=decision.customer).verdict is PaymentVerdict.ALLOWED
 
 
-def test_a_card_removed_meanwhile_denies_the_next_question(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_a_card_removed_meanwhile_denies_the_next_question(
+    double: SandboxClient, gate: StripeGate, account: UUID
+) -> None:
     customer = double.card(str(account))
-    assert ask(gate, account, customer=customer).verdict is Verdict.ALLOWED
+    assert ask(gate, account, customer=customer).verdict is PaymentVerdict.ALLOWED
     double.card(str(account), on_file=False)
-    assert ask(gate, account, customer=customer).verdict is Verdict.DENIED
+    assert ask(gate, account, customer=customer).verdict is PaymentVerdict.DENIED
 
 
-def test_a_customer_that_is_remembered_is_not_searched_for(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_a_customer_that_is_remembered_is_not_searched_for(
+    double: SandboxClient, gate: StripeGate, account: UUID
+) -> None:
     customer = double.card(str(account))
-    assert ask(gate, account, customer=customer).verdict is Verdict.ALLOWED
+    assert ask(gate, account, customer=customer).verdict is PaymentVerdict.ALLOWED
     assert calls(double, "/v1/customers/search") == 0
 
 
-def test_search_looks_for_the_account_and_no_other(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_search_looks_for_the_account_and_no_other(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     double.card(str(uuid4()))
-    assert ask(gate, account).verdict is Verdict.DENIED
+    assert ask(gate, account).verdict is PaymentVerdict.DENIED
 
 
 def test_a_card_on_another_customer_of_the_account_counts(
-    double: Sandbox, gate: StripeGate, clock: Clock, account: UUID
+    double: SandboxClient, gate: StripeGate, clock: Clock, account: UUID
 ) -> None:
     with_card = double.card(str(account))
     bare = stripe_says(double, "POST", "/v1/customers", data={"metadata[accountId]": str(account)})["id"]
@@ -221,10 +227,12 @@ def test_a_card_on_another_customer_of_the_account_counts(
     clock.now += timedelta(seconds=PLAIN.search_lag)
     for remembered in (bare, None):
         decision = ask(gate, account, customer=remembered)
-        assert (decision.verdict, decision.customer) == (Verdict.ALLOWED, with_card)
+        assert (decision.verdict, decision.customer) == (PaymentVerdict.ALLOWED, with_card)
 
 
-def test_a_deleted_customer_is_looked_up_again_and_replaced(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_a_deleted_customer_is_looked_up_again_and_replaced(
+    double: SandboxClient, gate: StripeGate, account: UUID
+) -> None:
     first = ask(gate, account)
     assert first.customer is not None
     stripe_says(double, "DELETE", f"/v1/customers/{first.customer}")
@@ -234,21 +242,23 @@ def test_a_deleted_customer_is_looked_up_again_and_replaced(double: Sandbox, gat
         customer=first.customer,
         open_checkout=("https://checkout.test/old", datetime.max.replace(tzinfo=UTC)),
     )
-    assert again.verdict is Verdict.DENIED
+    assert again.verdict is PaymentVerdict.DENIED
     assert again.customer not in (None, first.customer)
     assert again.checkout_url not in (None, "https://checkout.test/old")
     save_a_card(again)
-    assert ask(gate, account, customer=again.customer).verdict is Verdict.ALLOWED
+    assert ask(gate, account, customer=again.customer).verdict is PaymentVerdict.ALLOWED
 
 
-def test_a_customer_that_stripe_never_had_is_looked_up_again(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_a_customer_that_stripe_never_had_is_looked_up_again(
+    double: SandboxClient, gate: StripeGate, account: UUID
+) -> None:
     customer = double.card(str(account))
     decision = ask(gate, account, customer="cus_of_another_key")
-    assert (decision.verdict, decision.customer) == (Verdict.ALLOWED, customer)
+    assert (decision.verdict, decision.customer) == (PaymentVerdict.ALLOWED, customer)
 
 
 def test_a_customer_that_search_does_not_see_yet_is_not_made_twice(
-    double: Sandbox, gate: StripeGate, account: UUID
+    double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     denied = ask(gate, account)
     again = ask(gate, account)  # on a clock that stands still search sees nothing that was written
@@ -259,7 +269,7 @@ def test_a_customer_that_search_does_not_see_yet_is_not_made_twice(
 # Checkout links.
 
 
-def test_an_open_link_is_handed_out_again(double: Sandbox, gate: StripeGate, clock: Clock, account: UUID) -> None:
+def test_an_open_link_is_handed_out_again(double: SandboxClient, gate: StripeGate, clock: Clock, account: UUID) -> None:
     first = ask(gate, account)
     assert first.checkout_url
     assert first.checkout_expires_at
@@ -276,14 +286,16 @@ def test_an_open_link_is_handed_out_again(double: Sandbox, gate: StripeGate, clo
 
 
 def test_no_customer_and_no_link_are_made_where_none_is_wanted(
-    double: Sandbox, gate: StripeGate, account: UUID
+    double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     decision = ask(gate, account, want_checkout=False)
-    assert decision == Decision(Verdict.DENIED, "No card is on file for this account.")
+    assert decision == Decision(PaymentVerdict.DENIED, "No card is on file for this account.")
     assert calls(double, "/v1", "POST") == 0
 
 
-def test_requests_that_race_make_one_customer_and_one_link(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_requests_that_race_make_one_customer_and_one_link(
+    double: SandboxClient, gate: StripeGate, account: UUID
+) -> None:
     with ThreadPoolExecutor(4) as pool:
         decisions = list(pool.map(lambda _: ask(gate, account), range(8)))
     assert len({decision.customer for decision in decisions}) == 1
@@ -291,22 +303,22 @@ def test_requests_that_race_make_one_customer_and_one_link(double: Sandbox, gate
 
 
 def test_a_link_that_was_used_is_not_handed_out_again_though_its_key_is_the_same(
-    double: Sandbox, gate: StripeGate, account: UUID
+    double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     first = ask(gate, account)
     for _ in range(2):
         save_a_card(first)
         double.card(str(account), on_file=False)
         second = ask(gate, account, customer=first.customer)
-        assert second.verdict is Verdict.DENIED
+        assert second.verdict is PaymentVerdict.DENIED
         assert second.checkout_url != first.checkout_url
         first = second
     save_a_card(second)
-    assert ask(gate, account, customer=second.customer).verdict is Verdict.ALLOWED
+    assert ask(gate, account, customer=second.customer).verdict is PaymentVerdict.ALLOWED
 
 
 def test_an_expired_link_is_followed_by_a_new_one(
-    double: Sandbox, gate: StripeGate, clock: Clock, account: UUID
+    double: SandboxClient, gate: StripeGate, clock: Clock, account: UUID
 ) -> None:
     first = ask(gate, account)
     clock.now += timedelta(hours=25)
@@ -316,24 +328,26 @@ def test_an_expired_link_is_followed_by_a_new_one(
 
 
 def test_changed_settings_make_another_link_and_no_error(
-    double: Sandbox, gate: StripeGate, clock: Clock, account: UUID
+    double: SandboxClient, gate: StripeGate, clock: Clock, account: UUID
 ) -> None:
     first = ask(gate, account)
     changed = gate_to(double, clock, success_url="https://pipeline.test/other")
     second = ask(changed, account, customer=first.customer)
     changed.close()
-    assert second.verdict is Verdict.DENIED
+    assert second.verdict is PaymentVerdict.DENIED
     assert second.checkout_url != first.checkout_url
 
 
-def test_with_a_price_the_link_subscribes_to_it_with_a_trial(double: Sandbox, clock: Clock, account: UUID) -> None:
+def test_with_a_price_the_link_subscribes_to_it_with_a_trial(
+    double: SandboxClient, clock: Clock, account: UUID
+) -> None:
     gate = gate_to(double, clock, free_tier_price_id="price_free", trial_days=14)
     decision = ask(gate, account)
-    assert decision.verdict is Verdict.DENIED
+    assert decision.verdict is PaymentVerdict.DENIED
     assert "14 days of trial" in decision.reason
     [made] = [one for one in double.requests(SESSIONS) if one["method"] == "POST"]
     save_a_card(decision)
-    assert ask(gate, account, customer=decision.customer).verdict is Verdict.ALLOWED
+    assert ask(gate, account, customer=decision.customer).verdict is PaymentVerdict.ALLOWED
     gate.close()
     assert made["status"] == 200
 
@@ -373,7 +387,7 @@ ODD_BODIES = [
 @pytest.mark.parametrize("has_card", [True, False])
 def test_whatever_keeps_stripe_from_answering_is_neither_allowed_nor_denied(
     *,
-    double: Sandbox,
+    double: SandboxClient,
     gate: StripeGate,
     account: UUID,
     fault: dict[str, Any],
@@ -383,7 +397,7 @@ def test_whatever_keeps_stripe_from_answering_is_neither_allowed_nor_denied(
     double.card(str(account), on_file=has_card)
     double.faults("/v1", **fault)
     decision = ask(gate, account)
-    assert decision.verdict is Verdict.UNKNOWN
+    assert decision.verdict is PaymentVerdict.UNKNOWN
     assert words in decision.reason
     assert double.stripe_key not in decision.reason
     assert decision.checkout_url is None
@@ -392,12 +406,12 @@ def test_whatever_keeps_stripe_from_answering_is_neither_allowed_nor_denied(
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500])
 @pytest.mark.parametrize("customer", [None, "cus_1"])
 def test_no_odd_body_allows_denies_or_raises(
-    double: Sandbox, gate: StripeGate, account: UUID, status: int, customer: str | None
+    double: SandboxClient, gate: StripeGate, account: UUID, status: int, customer: str | None
 ) -> None:
     for body in ODD_BODIES:
         double.clear_faults()
         double.faults("/v1", status=status, body=body)
-        assert ask(gate, account, customer=customer).verdict is Verdict.UNKNOWN, body
+        assert ask(gate, account, customer=customer).verdict is PaymentVerdict.UNKNOWN, body
 
 
 FOREIGN = ["challenge", "proxy", "portal", "portal redirect", "login", "gateway", "json"]
@@ -406,14 +420,14 @@ FOREIGN = ["challenge", "proxy", "portal", "portal redirect", "login", "gateway"
 @pytest.mark.parametrize("page", FOREIGN)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_what_something_else_answers_is_unknown_and_makes_no_second_customer(
-    double: Sandbox, gate: StripeGate, account: UUID, page: str, method: str
+    double: SandboxClient, gate: StripeGate, account: UUID, page: str, method: str
 ) -> None:
     first = ask(gate, account)
     assert first.customer is not None
     double.faults("/v1", method=method, foreign=page)
     double.forget_requests()
     decision = ask(gate, account, customer=first.customer)
-    assert decision.verdict is Verdict.UNKNOWN
+    assert decision.verdict is PaymentVerdict.UNKNOWN
     assert "STRIPE_SECRET_KEY" not in decision.reason
     assert "permission" not in decision.reason
     if page != "gateway":
@@ -426,24 +440,24 @@ def test_what_something_else_answers_is_unknown_and_makes_no_second_customer(
 
 @pytest.mark.parametrize("page", ["challenge", "proxy", "portal", "login"])
 def test_a_search_that_something_else_answers_makes_no_customer(
-    double: Sandbox, gate: StripeGate, account: UUID, page: str
+    double: SandboxClient, gate: StripeGate, account: UUID, page: str
 ) -> None:
     double.faults("/v1/customers/search", foreign=page)
-    assert ask(gate, account).verdict is Verdict.UNKNOWN
+    assert ask(gate, account).verdict is PaymentVerdict.UNKNOWN
     assert calls(double, "/v1/customers", "POST") == 0
 
 
 def test_a_404_of_stripes_own_that_is_not_about_a_customer_does_not_say_that_it_is_gone(
-    double: Sandbox, gate: StripeGate, account: UUID
+    double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     customer = double.card(str(account))
     double.faults("/v1/customers/cus", status=404)
-    assert ask(gate, account, customer=customer).verdict is Verdict.UNKNOWN
+    assert ask(gate, account, customer=customer).verdict is PaymentVerdict.UNKNOWN
     assert calls(double, "/v1/customers", "POST") == 0
 
 
 def test_a_page_is_quoted_in_the_log_without_the_key(
-    double: Sandbox, gate: StripeGate, account: UUID, caplog: pytest.LogCaptureFixture
+    double: SandboxClient, gate: StripeGate, account: UUID, caplog: pytest.LogCaptureFixture
 ) -> None:
     double.faults("/v1", status=403, body=f"<html>{double.stripe_key} is bad", headers={"content-type": "text/html"})
     reason = ask(gate, account).reason
@@ -452,7 +466,9 @@ def test_a_page_is_quoted_in_the_log_without_the_key(
     assert double.stripe_key not in reason + caplog.text
 
 
-def test_a_429_of_something_else_is_a_limit_all_the_same(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_a_429_of_something_else_is_a_limit_all_the_same(
+    double: SandboxClient, gate: StripeGate, account: UUID
+) -> None:
     double.faults("/v1", status=429, foreign="challenge", retry_after=9)
     decision = ask(gate, account)
     assert "limits" in decision.reason
@@ -461,49 +477,49 @@ def test_a_429_of_something_else_is_a_limit_all_the_same(double: Sandbox, gate: 
 
 @pytest.mark.parametrize("path", ["/v1/customers", "/v1/checkout/sessions"])
 def test_a_denial_whose_link_could_not_be_made_is_unknown_and_heals(
-    double: Sandbox, gate: StripeGate, account: UUID, path: str
+    double: SandboxClient, gate: StripeGate, account: UUID, path: str
 ) -> None:
     double.faults(path, method="POST", status=503)
-    assert ask(gate, account).verdict is Verdict.UNKNOWN
+    assert ask(gate, account).verdict is PaymentVerdict.UNKNOWN
     double.clear_faults()
-    assert ask(gate, account).verdict is Verdict.DENIED
+    assert ask(gate, account).verdict is PaymentVerdict.DENIED
 
 
 def test_an_answer_lost_on_the_way_back_does_not_make_a_second_customer(
-    double: Sandbox, gate: StripeGate, account: UUID
+    double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     double.faults("/v1/customers", method="POST", count=1, close=True)
-    assert ask(gate, account).verdict is Verdict.UNKNOWN
+    assert ask(gate, account).verdict is PaymentVerdict.UNKNOWN
     decision = ask(gate, account)
     assert decision.customer == double.card(str(account))
 
 
-def test_stripes_own_wait_is_handed_on(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_stripes_own_wait_is_handed_on(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     double.faults("/v1", status=429, retry_after=17)
     assert ask(gate, account).retry_after_seconds == 17
 
 
 def test_a_double_on_this_machine_is_not_looked_for_behind_a_proxy(
-    double: Sandbox, clock: Clock, account: UUID, monkeypatch: pytest.MonkeyPatch
+    double: SandboxClient, clock: Clock, account: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     double.card(str(account))
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     gate = gate_to(double, clock)
-    assert ask(gate, account).verdict is Verdict.ALLOWED
+    assert ask(gate, account).verdict is PaymentVerdict.ALLOWED
     gate.close()
 
 
-def test_a_passing_fault_is_tried_again_by_the_library(double: Sandbox, clock: Clock, account: UUID) -> None:
+def test_a_passing_fault_is_tried_again_by_the_library(double: SandboxClient, clock: Clock, account: UUID) -> None:
     double.card(str(account))
     double.faults("/v1", status=503, count=1)
     gate = gate_to(double, clock, max_network_retries=2)
-    assert ask(gate, account).verdict is Verdict.ALLOWED
+    assert ask(gate, account).verdict is PaymentVerdict.ALLOWED
     gate.close()
 
 
 def test_a_wrong_key_is_unknown_and_shown_nowhere(
-    double: Sandbox, clock: Clock, account: UUID, caplog: pytest.LogCaptureFixture
+    double: SandboxClient, clock: Clock, account: UUID, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     gate = gate_to(double, clock, secret_key="sk_test_wrong_0123456789")
@@ -514,7 +530,7 @@ def test_a_wrong_key_is_unknown_and_shown_nowhere(
     )
     decision = ask(gate, account)
     gate.close()
-    assert decision.verdict is Verdict.UNKNOWN
+    assert decision.verdict is PaymentVerdict.UNKNOWN
     assert "STRIPE_SECRET_KEY" in decision.reason
     assert "0123456789" not in f"{decision!r} {gate!r} {caplog.text}"
 
@@ -534,20 +550,22 @@ def test_a_key_that_no_header_can_carry_is_refused_at_once_without_showing_it(ke
     ],
 )
 def test_a_setting_that_stripe_refuses_is_named(
-    double: Sandbox, clock: Clock, account: UUID, settings: dict[str, Any], named: str
+    double: SandboxClient, clock: Clock, account: UUID, settings: dict[str, Any], named: str
 ) -> None:
     gate = gate_to(double, clock, **settings)
     decision = ask(gate, account)
     gate.close()
-    assert decision.verdict is Verdict.UNKNOWN
+    assert decision.verdict is PaymentVerdict.UNKNOWN
     assert named in decision.reason
 
 
-def test_cards_that_the_dashboard_does_not_enable_are_named(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_cards_that_the_dashboard_does_not_enable_are_named(
+    double: SandboxClient, gate: StripeGate, account: UUID
+) -> None:
     error = {"type": "invalid_request_error", "param": "allowed_payment_method_types", "message": "none is eligible"}
     double.faults(SESSIONS, method="POST", status=400, body=json.dumps({"error": error}))
     decision = ask(gate, account)
-    assert decision.verdict is Verdict.UNKNOWN
+    assert decision.verdict is PaymentVerdict.UNKNOWN
     assert "check that cards are enabled in Stripe's Dashboard" in decision.reason
 
 
@@ -558,7 +576,7 @@ def test_a_stripe_that_cannot_be_reached_is_unknown(clock: Clock, account: UUID)
         success_url="https://x.test",
         max_network_retries=0,
     )
-    assert ask(gate, account).verdict is Verdict.UNKNOWN
+    assert ask(gate, account).verdict is PaymentVerdict.UNKNOWN
     gate.close()
 
 
@@ -591,7 +609,9 @@ class Remembered:
         self.kept[account] = decision
 
 
-def test_a_fresh_decision_is_served_without_asking_stripe(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_a_fresh_decision_is_served_without_asking_stripe(
+    double: SandboxClient, gate: StripeGate, account: UUID
+) -> None:
     decisions = Remembered()
     double.card(str(account))
     first = check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
@@ -604,7 +624,7 @@ def test_a_fresh_decision_is_served_without_asking_stripe(double: Sandbox, gate:
 
 
 def test_a_denial_is_kept_and_its_link_is_used_until_the_card_is_there(
-    double: Sandbox, gate: StripeGate, account: UUID
+    double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     decisions = Remembered()
 
@@ -612,17 +632,17 @@ def test_a_denial_is_kept_and_its_link_is_used_until_the_card_is_there(
         return check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
 
     first = check()
-    assert first.verdict is Verdict.DENIED
+    assert first.verdict is PaymentVerdict.DENIED
     assert check().checkout_url == first.checkout_url
     save_a_card(first)
     allowed = check()
-    assert allowed.verdict is Verdict.ALLOWED
+    assert allowed.verdict is PaymentVerdict.ALLOWED
     assert decisions.kept == {account: allowed}
 
 
-def test_an_unknown_is_never_kept(double: Sandbox, gate: StripeGate, account: UUID) -> None:
+def test_an_unknown_is_never_kept(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     decisions = Remembered()
     double.faults("/v1", status=500)
     decision = check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
-    assert decision.verdict is Verdict.UNKNOWN
+    assert decision.verdict is PaymentVerdict.UNKNOWN
     assert decisions.kept == {}

@@ -10,7 +10,7 @@ from stripe.params import CustomerCreateParams, CustomerListParams, CustomerSear
 from stripe.params.checkout import SessionCreateParams
 
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
-from measurement_pipeline.sandbox import Sandbox
+from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.sandbox.stripe_double import API_VERSION
 from measurement_pipeline.sandbox.stripe_objects import PAYMENT_METHOD_TYPES
 from measurement_pipeline.sandbox.stripe_params import ACCEPTED
@@ -65,7 +65,7 @@ def test_the_payment_methods_of_the_double_are_types_that_the_library_knows() ->
 
 @pytest.mark.parametrize("price", [None, "price_free"])
 def test_the_gate_asks_the_doubles_version_and_is_refused_no_parameter(
-    sandbox: Sandbox, database_url: str, price: str | None
+    sandbox: SandboxClient, database_url: str, price: str | None
 ) -> None:
     http = Versions()
     gate = StripeGate(

@@ -6,13 +6,13 @@ from uuid import uuid4
 
 import pytest
 
-from measurement_pipeline.domain.payment import Decision, Verdict
-from measurement_pipeline.sandbox import PLAIN, Sandbox, running
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
+from measurement_pipeline.sandbox import PLAIN, SandboxClient, running
 from measurement_pipeline.vendors.stripe.payment_gate import StripeGate
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[Sandbox]:
+def elsewhere() -> Iterator[SandboxClient]:
     """Another host, which takes the same key: whatever arrives there counts."""
     with running(behaviour=PLAIN) as opened:
         yield opened
@@ -30,18 +30,20 @@ def ask(api_base: str, key: str) -> Decision:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_redirect_to_another_host_is_not_followed(sandbox: Sandbox, elsewhere: Sandbox, status: int, method: str):
+def test_a_redirect_to_another_host_is_not_followed(
+    sandbox: SandboxClient, elsewhere: SandboxClient, status: int, method: str
+):
     away = {"location": f"{elsewhere.stripe_url}/v1/customers/search"}
     sandbox.faults("/v1", method=method, status=status, headers=away)
-    assert ask(sandbox.stripe_url, sandbox.stripe_key).verdict is Verdict.UNKNOWN
+    assert ask(sandbox.stripe_url, sandbox.stripe_key).verdict is PaymentVerdict.UNKNOWN
     assert sandbox.requests("/v1", since=0)[-1]["method"] == method
     assert elsewhere.requests() == []
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 def test_a_proxy_that_the_environment_names_is_not_asked(
-    sandbox: Sandbox, elsewhere: Sandbox, monkeypatch: pytest.MonkeyPatch, name: str
+    sandbox: SandboxClient, elsewhere: SandboxClient, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     monkeypatch.setenv(name, elsewhere.stripe_url)
-    assert ask("http://stripe.invalid", sandbox.stripe_key).verdict is Verdict.UNKNOWN
+    assert ask("http://stripe.invalid", sandbox.stripe_key).verdict is PaymentVerdict.UNKNOWN
     assert elsewhere.requests() == []
