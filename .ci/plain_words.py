@@ -1,4 +1,5 @@
-"""Reject retired words in code, SQL and docs, and name the standard term for each.  # noqa: INP001  # a script
+#!/usr/bin/env python3
+"""Reject retired words in code, SQL and docs, and name the standard term for each.
 
 Usage: plain_words.py [PATH ...]; without a path, every tracked text file of the repository. Exit status 1 if a word is found.
 The dialect was retired because a new reader had to learn it first; CONTRIBUTING.md says how this project writes.
