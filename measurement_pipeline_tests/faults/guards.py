@@ -390,8 +390,8 @@ PAYMENT = (
         "test_whatever_keeps_stripe_from_answering_is_neither_allowed_nor_denied[False-fault5-HTTP 500]",
         Change(
             GATE,
-            "return Decision(PaymentVerdict.UNKNOWN, describe_error(error)",
-            "return Decision(PaymentVerdict.ALLOWED, describe_error(error)",
+            "return Decision(PaymentVerdict.UNKNOWN, in_words(error)",
+            "return Decision(PaymentVerdict.ALLOWED, in_words(error)",
         ),
     ),
     guard(
@@ -468,7 +468,7 @@ VENDOR = (
     guard(
         "a status counts only with Songstats' own body",
         "backfill/test_foreign_answers.py::test_a_page_leaves_its_row_pending_and_untried_and_the_others_are_stored[proxy]",
-        Change(CLIENT, "return Answer.received(status,", "return Answer(status,"),
+        Change(CLIENT, "return SongstatsResponse.received(status,", "return SongstatsResponse(status,"),
     ),
     guard(
         "what cannot be read is not done",
