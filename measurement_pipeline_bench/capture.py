@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 
 from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.run import make_capture
-from measurement_pipeline.postgres import snapshots
-from measurement_pipeline.postgres.snapshots import CaptureSpec, CaptureTicket, OverCap
+from measurement_pipeline.domain.capture import CaptureSpec, CaptureTicket, OverCap
+from measurement_pipeline.postgres import captures
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline.sandbox.catalogue import Known
@@ -92,7 +92,7 @@ def _seconds(deployment: Deployment, album_ids: list[str]) -> float:
 def _asked(deployment: Deployment, album_ids: list[str], *, cap_usd: Decimal) -> UUID:
     # By another account each time: the same one would be handed the capture that it had within the hour.
     with deployment.connect() as connection, connection.transaction():
-        opened = snapshots.open_capture(connection, CaptureSpec(uuid4(), tuple(album_ids)), cap_usd=cap_usd)
+        opened = captures.open_capture(connection, CaptureSpec(uuid4(), tuple(album_ids)), cap_usd=cap_usd)
     match opened:
         case CaptureTicket():
             return opened.snapshot

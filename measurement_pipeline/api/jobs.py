@@ -37,7 +37,7 @@ from measurement_pipeline.domain import spend
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import Source, State
 from measurement_pipeline.intake import capture_estimate, estimate
-from measurement_pipeline.postgres import measurement_jobs, snapshots
+from measurement_pipeline.postgres import captures, measurement_jobs
 from measurement_pipeline.postgres.database import TooLong
 
 BASE = "/api/research/measurement-jobs"
@@ -214,7 +214,7 @@ def _refused(caller: Caller, row: dict[str, Any]) -> ApiError:
     wait = None
     if row["status_code"] == 429:
         with caller.office.connection() as connection:
-            wait = snapshots.seconds_left_this_month(connection)
+            wait = captures.seconds_left_this_month(connection)
     more = {} if row["checkout_url"] is None else {"checkoutUrl": row["checkout_url"]}
     code = _CODE_OF_STATUS.get(row["status_code"], ErrorCode.JOB_FAILED)
     return ApiError(

@@ -10,7 +10,7 @@ from uuid import UUID
 from measurement_pipeline.capture.config import CaptureConfig
 from measurement_pipeline.capture.mapping import Spotify, map_result
 from measurement_pipeline.capture.steps import Step, next_step, to_start_again
-from measurement_pipeline.postgres import apify_runs, snapshots
+from measurement_pipeline.postgres import apify_runs, captures
 from measurement_pipeline.postgres.apify_runs import ActorRunRow
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.vendors.apify.client import ActorRun, ApifyActor
@@ -64,7 +64,7 @@ class ActorRunner:
         self._short_since: dict[int, float] = {}
         again = to_start_again(apify_runs.of_snapshot(connection, snapshot).values(), is_retry=is_retry)
         # What failed is paid for, and so is its next start: where the month does not allow that, what was captured stays.
-        within_cap = not again or snapshots.spent_this_month(connection, account) <= terms.cap_usd
+        within_cap = not again or captures.spent_this_month(connection, account) <= terms.cap_usd
         self._again = again if within_cap else frozenset[int]()
 
     def to_the_end(self, parts: Sequence[Sequence[str]]) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from measurement_pipeline.capture.config import CaptureDependencies
 from measurement_pipeline.domain.capture import CapturedAlbum, Track, by_elimination, measure
 from measurement_pipeline.domain.text import counted, utc
-from measurement_pipeline.postgres import apify_runs, incidents, snapshots
+from measurement_pipeline.postgres import apify_runs, incidents, vendor_state
 from measurement_pipeline.postgres.apify_runs import ActorRunRow
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.vendors.apify.items import MalformedItemsError, read_items
@@ -45,7 +45,7 @@ class Spotify:
             return TrackLookup({}, {})
         if self._new is None:
             return _none(track_ids, "Spotify is not set up here: SPOTIFY_CLIENT_ID is not set")
-        pause = snapshots.paused(connection, SPOTIFY)
+        pause = vendor_state.get_pause(connection, SPOTIFY)
         if pause is not None:
             return _none(track_ids, f"{pause.reason}, until {utc(pause.until)}")
         self._client = self._client or self._new()
@@ -55,7 +55,7 @@ class Spotify:
             return _none(track_ids, str(error))
         if answer.deferred and answer.retry_after_seconds:
             why = answer.why or "Spotify asks to be left alone"
-            snapshots.pause(connection, SPOTIFY, seconds=answer.retry_after_seconds, reason=why)
+            vendor_state.pause(connection, SPOTIFY, seconds=answer.retry_after_seconds, reason=why)
         why_not = dict.fromkeys(answer.unknown, "Spotify knows no such track")
         why_not |= dict.fromkeys(answer.deferred, answer.why or "Spotify gave no answer")
         why_not |= {asked: _NO_ISRC for asked, track in answer.found.items() if track.isrc is None}

@@ -10,7 +10,7 @@ from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.capture.mapping import Spotify, map_result
 from measurement_pipeline.capture.outcome import CaptureResultKind, conclude
 from measurement_pipeline.domain.capture import SnapshotState
-from measurement_pipeline.postgres import apify_runs, measurement_jobs, snapshots
+from measurement_pipeline.postgres import apify_runs, captures, measurement_jobs
 from measurement_pipeline.postgres.apify_runs import ActorRunRow, NotOursError
 from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
 
@@ -20,23 +20,23 @@ def lacks_something(connection: Connection, snapshot: UUID) -> bool:
     return any(_lacks(one) for one in apify_runs.of_snapshot(connection, snapshot).values())
 
 
-def map_again(snapshot: UUID, captures: CaptureServices, *, run: str) -> tuple[CaptureResultKind, str | None]:
+def map_again(snapshot: UUID, services: CaptureServices, *, run: str) -> tuple[CaptureResultKind, str | None]:
     """How the capture stands afterwards, and what is to be said of it. Raises what the database raises."""
-    with connect(captures.terms.database_url) as connection:
-        timeout = captures.terms.claim_timeout_seconds
-        before = snapshots.hold_done(connection, snapshot, run=run, claim_timeout_seconds=timeout)
+    with connect(services.terms.database_url) as connection:
+        timeout = services.terms.claim_timeout_seconds
+        before = captures.claim_done(connection, snapshot, run=run, claim_timeout_seconds=timeout)
         if before is None:
             return CaptureResultKind.LEFT_ALONE, "another run works on it, or it is not done"
         try:
-            with closing(Spotify(captures.means)) as spotify:
+            with closing(Spotify(services.means)) as spotify:
                 for bought in apify_runs.of_snapshot(connection, snapshot).values():
                     if _lacks(bought):
                         map_result(connection, bought, spotify, snapshot=snapshot, run=run)
             parts = apify_runs.of_snapshot(connection, snapshot).values()
             kind, why = conclude(parts, known_albums=(), last_try=True)
             with connection.transaction():
-                if not snapshots.finish(
-                    connection, snapshot, run=run, state=SnapshotState.DONE, status_code=snapshots.FAILED, error=why
+                if not captures.finish(
+                    connection, snapshot, run=run, state=SnapshotState.DONE, status_code=captures.FAILED, error=why
                 ):
                     return CaptureResultKind.LEFT_ALONE, "another run has taken it over"
                 measurement_jobs.correct_error(connection, snapshot, before=before.error, error=why)
@@ -45,7 +45,7 @@ def map_again(snapshot: UUID, captures: CaptureServices, *, run: str) -> tuple[C
         finally:
             # Where the database cannot be told, the claim's age says so.
             with suppress(DatabaseError):
-                snapshots.let_go(connection, snapshot, run=run)
+                captures.release_done(connection, snapshot, run=run)
     return (CaptureResultKind.DONE if kind is CaptureResultKind.DONE else CaptureResultKind.DONE_IN_PART), why
 
 

@@ -21,11 +21,11 @@ from measurement_pipeline.capture.mapping import Spotify
 from measurement_pipeline.capture.outcome import CaptureResultKind, conclude
 from measurement_pipeline.domain.capture import SnapshotState, chunks, cost_usd, over_cap
 from measurement_pipeline.domain.text import counted
-from measurement_pipeline.postgres import apify_runs, measurement_jobs, operator_acts, snapshots
+from measurement_pipeline.postgres import apify_runs, captures, measurement_jobs, operator_acts, vendor_state
 from measurement_pipeline.postgres.apify_runs import NotOursError
+from measurement_pipeline.postgres.captures import ClaimedCapture
 from measurement_pipeline.postgres.database import Connection, DatabaseError, execute_with_retry
 from measurement_pipeline.postgres.errors import is_transient
-from measurement_pipeline.postgres.snapshots import ClaimedCapture
 from measurement_pipeline.vendors.apify.client import ApifyActor
 from measurement_pipeline.vendors.apify.errors import (
     RejectedError,
@@ -63,7 +63,7 @@ class CaptureOutcome:
 
 def make_capture(
     snapshot: UUID,
-    captures: CaptureServices,
+    services: CaptureServices,
     *,
     run: str,
     launch: Launch = Launch.PLANNED,
@@ -80,12 +80,12 @@ def make_capture(
     def make(connection: Connection) -> CaptureOutcome:
         # Only the first of these tries pays for anything again: the others go on where the database failed.
         is_first = next(tries) == 0
-        shown = snapshots.show(connection, snapshot)
+        shown = captures.get(connection, snapshot)
         if shown is None:
             raise LookupError(f"there is no capture {snapshot}")
         work = _Work(
             connection,
-            captures,
+            services,
             snapshot,
             shown["account"],
             run,
@@ -95,7 +95,7 @@ def make_capture(
         )
         return _make(work, shown, launch)
 
-    terms = captures.terms
+    terms = services.terms
     return execute_with_retry(terms.database_url, make, patience_seconds=terms.patience_with_database_seconds)
 
 
@@ -108,7 +108,7 @@ def _make(work: "_Work", shown: dict[str, Any], launch: Launch) -> CaptureOutcom
     claimed = work.claim(shown, launch)
     if isinstance(claimed, CaptureOutcome):
         return claimed
-    if claimed.attempts > work.captures.terms.max_attempts and launch is Launch.PLANNED:
+    if claimed.attempts > work.services.terms.max_attempts and launch is Launch.PLANNED:
         gone = counted(claimed.attempts - 1, "attempt")
         return work.give_up(f"given up after {gone}: {shown['error'] or 'no attempt came to an end'}")
     try:
@@ -129,7 +129,7 @@ class _Work:
     """What one run does with one capture."""
 
     connection: Connection
-    captures: CaptureServices
+    services: CaptureServices
     snapshot: UUID
     account: UUID
     run: str
@@ -145,7 +145,7 @@ class _Work:
             and retry_mapping.lacks_something(self.connection, self.snapshot)
         ):
             self._record("capture mapped again", shown)
-            return self._ended(*retry_mapping.map_again(self.snapshot, self.captures, run=self.run))
+            return self._ended(*retry_mapping.map_again(self.snapshot, self.services, run=self.run))
         bought = apify_runs.of_snapshot(self.connection, self.snapshot)
         if all(one.is_mapped for one in bought.values()):
             return self._ended(CaptureResultKind.DONE_BEFORE, None)
@@ -155,9 +155,9 @@ class _Work:
     def why_not(self, shown: dict[str, Any], launch: Launch) -> CaptureOutcome | None:
         """Why there is nothing to do; None where there is."""
         if shown["state"] == SnapshotState.FAILED and not self._is_to_be_bought_again(launch):
-            not_found = shown["status_code"] == snapshots.NOT_FOUND
+            not_found = shown["status_code"] == captures.NOT_FOUND
             return self._ended(CaptureResultKind.NOT_FOUND if not_found else CaptureResultKind.FAILED, shown["error"])
-        pause = snapshots.paused(self.connection, APIFY)
+        pause = vendor_state.get_pause(self.connection, APIFY)
         if launch is Launch.PLANNED and pause is not None:
             return self._ended(
                 CaptureResultKind.PUT_OFF, f"Apify is left alone until {pause.until:%H:%M:%S} UTC: {pause.reason}"
@@ -168,12 +168,12 @@ class _Work:
         """Make the run its owner. What a person's launch makes of one that is over is decided here, with the claim."""
         try:
             with self.connection.transaction():
-                claimed = snapshots.claim(
+                claimed = captures.claim(
                     self.connection,
                     self.snapshot,
                     run=self.run,
                     operator=launch is not Launch.PLANNED,
-                    claim_timeout_seconds=self.captures.terms.claim_timeout_seconds,
+                    claim_timeout_seconds=self.services.terms.claim_timeout_seconds,
                 )
                 if claimed is None:
                     return self._ended(
@@ -188,16 +188,16 @@ class _Work:
     def do(self, parts: Sequence[Sequence[str]]) -> CaptureOutcome:
         """Every part, until each is over; what stops that is said on the capture's row."""
         try:
-            with self.captures.means.new_actor() as actor, closing(Spotify(self.captures.means)) as spotify:
+            with self.services.means.new_actor() as actor, closing(Spotify(self.services.means)) as spotify:
                 self._purchase(actor, spotify).to_the_end(parts)
         except NotYetError as error:
             return self._put_off(CaptureResultKind.PUT_OFF, str(error), seconds=error.seconds)
         except ThrottledError as error:
             seconds = max(error.retry_after_seconds or 0.0, _THROTTLED_SECONDS)
-            snapshots.pause(self.connection, APIFY, seconds=seconds, reason=str(error))
+            vendor_state.pause(self.connection, APIFY, seconds=seconds, reason=str(error))
             return self._put_off(CaptureResultKind.PUT_OFF, str(error), seconds=seconds)
         except TokenRefusedError as error:
-            snapshots.pause(self.connection, APIFY, seconds=_REFUSED_SECONDS, reason=str(error))
+            vendor_state.pause(self.connection, APIFY, seconds=_REFUSED_SECONDS, reason=str(error))
             return self._put_off(CaptureResultKind.STOPPED, str(error), seconds=_REFUSED_SECONDS)
         except UnavailableError as error:
             if not self.last_try:
@@ -209,7 +209,7 @@ class _Work:
             return self._ended(CaptureResultKind.LEFT_ALONE, str(error))
         bought = apify_runs.of_snapshot(self.connection, self.snapshot)
         albums = [album for one in bought.values() for album in one.album_ids]
-        known = snapshots.known_albums(self.connection, albums)
+        known = captures.known_albums(self.connection, albums)
         kind, why = conclude(bought.values(), known_albums=known, last_try=self.last_try)
         return CaptureOutcome(kind, why) if kind is CaptureResultKind.TRY_AGAIN else self._finish(kind, why)
 
@@ -222,7 +222,7 @@ class _Work:
     def release(self, why: str, *, seconds: float | None, attempt_back: bool) -> None:
         """Let go of it. Where the database cannot be told, the claim's age says so."""
         with suppress(DatabaseError):
-            snapshots.release(
+            captures.release(
                 self.connection, self.snapshot, run=self.run, seconds=seconds, error=why, attempt_back=attempt_back
             )
 
@@ -232,18 +232,18 @@ class _Work:
 
     def _take_up_again(self, shown: dict[str, Any], claimed: ClaimedCapture) -> None:
         """Have what is missing of a failed one bought, and what was kept mapped again. Raises `_OverCapError`."""
-        snapshots.lock_account(self.connection, self.account)
+        captures.lock_account(self.connection, self.account)
         bought = apify_runs.of_snapshot(self.connection, self.snapshot)
         kept = sum(len(one.album_ids) for one in bought.values() if one.is_kept)
         asked = cost_usd(len(claimed.album_ids) - kept)
         # It is open again since its claim: what is missing is set aside, so that nobody else is let have it meanwhile.
-        spent = snapshots.spent_this_month(self.connection, self.account)
-        if spent > self.captures.terms.cap_usd:
-            raise _OverCapError(over_cap(cap=self.captures.terms.cap_usd, spent=spent - asked, asked=asked))
+        spent = captures.spent_this_month(self.connection, self.account)
+        if spent > self.services.terms.cap_usd:
+            raise _OverCapError(over_cap(cap=self.services.terms.cap_usd, spent=spent - asked, asked=asked))
         apify_runs.supersede(self.connection, self.snapshot)
         apify_runs.map_again(self.connection, self.snapshot)
-        snapshots.date_anew(self.connection, self.snapshot)
-        snapshots.reopen_requests(self.connection, self.snapshot)
+        captures.reset_captured_at(self.connection, self.snapshot)
+        captures.reopen_requests(self.connection, self.snapshot)
         self._record("capture taken up again", shown)
 
     def _record(self, act: str, shown: dict[str, Any]) -> None:
@@ -253,20 +253,20 @@ class _Work:
     def _purchase(self, actor: ApifyActor, spotify: Spotify) -> ActorRunner:
         return ActorRunner(
             self.connection,
-            self.captures.terms,
+            self.services.terms,
             actor,
             spotify,
             snapshot=self.snapshot,
             account=self.account,
             run=self.run,
             is_retry=self.is_retry,
-            deadline=time.monotonic() + self.captures.terms.patience_seconds,
+            deadline=time.monotonic() + self.services.terms.patience_seconds,
         )
 
     def _put_off(
         self, kind: CaptureResultKind, why: str, *, seconds: float | None, attempt_back: bool = True
     ) -> CaptureOutcome:
-        snapshots.release(
+        captures.release(
             self.connection, self.snapshot, run=self.run, seconds=seconds, error=why, attempt_back=attempt_back
         )
         return self._ended(kind, why)
@@ -277,9 +277,9 @@ class _Work:
             if kind in {CaptureResultKind.FAILED, CaptureResultKind.NOT_FOUND}
             else SnapshotState.DONE
         )
-        status_code = snapshots.NOT_FOUND if kind is CaptureResultKind.NOT_FOUND else snapshots.FAILED
+        status_code = captures.NOT_FOUND if kind is CaptureResultKind.NOT_FOUND else captures.FAILED
         with self.connection.transaction():
-            if not snapshots.finish(
+            if not captures.finish(
                 self.connection, self.snapshot, run=self.run, state=state, status_code=status_code, error=why
             ):
                 return self._ended(CaptureResultKind.LEFT_ALONE, "another run has taken it over")
@@ -290,7 +290,7 @@ class _Work:
         return CaptureOutcome(
             kind,
             why,
-            snapshots.show(self.connection, self.snapshot) or {},
+            captures.get(self.connection, self.snapshot) or {},
             apify_runs.paid_by(self.connection, self.snapshot, run=self.run),
             apify_runs.unmapped(self.connection, self.snapshot),
         )

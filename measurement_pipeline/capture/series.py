@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from measurement_pipeline.capture.config import CaptureConfig
-from measurement_pipeline.domain.capture import over_cap
-from measurement_pipeline.postgres import snapshots
+from measurement_pipeline.domain.capture import CaptureTicket, OverCap, over_cap
+from measurement_pipeline.postgres import capture_series
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.postgres.snapshots import CaptureTicket, OverCap
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +21,9 @@ def start_due(terms: CaptureConfig) -> Started:
     """Start what is due. Raises what the database raises."""
     started, refused = 0, []
     with connect(terms.database_url) as connection:
-        due = snapshots.due_series(connection)
+        due = capture_series.list_due(connection)
         for series, wanted in due:
-            match snapshots.start_if_due(connection, series, wanted, cap_usd=terms.cap_usd):
+            match capture_series.start_if_due(connection, series, wanted, cap_usd=terms.cap_usd):
                 case CaptureTicket():
                     started += 1
                 case OverCap(cap, spent, asked):

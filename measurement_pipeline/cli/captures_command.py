@@ -10,7 +10,7 @@ from measurement_pipeline.cli import lookup, output
 from measurement_pipeline.cli.environment import database
 from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.local.errors import RefusedError
-from measurement_pipeline.postgres import measurement_jobs, operator_acts, snapshots
+from measurement_pipeline.postgres import captures, measurement_jobs, operator_acts, vendor_state
 
 _VENDORS = ("apify", "spotify")
 
@@ -29,7 +29,7 @@ def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool)
     """List the latest captures, newest first."""
     with database(state) as (_, connection):
         of = None if account is None else lookup.account(connection, account)
-        found = snapshots.recent(connection, account=of, limit=limit)
+        found = captures.list_recent(connection, account=of, limit=limit)
     if as_json:
         output.as_json(found)
     elif not found:
@@ -60,7 +60,7 @@ def stop(state: Path | None, *, capture: UUID) -> None:
     """End the open capture CAPTURE. It and its requests are failed. A run that was started is paid for. The act is recorded."""
     who = getpass.getuser()
     with database(state) as (_, connection), connection.transaction():
-        if not snapshots.stop(connection, capture, error=f"stopped by {who}"):
+        if not captures.stop(connection, capture, error=f"stopped by {who}"):
             raise RefusedError(f"there is no open capture {capture}: see `measurement-pipeline captures list`")
         measurement_jobs.settle(connection)
         operator_acts.record(connection, actor=who, act="capture stopped", detail={"snapshot": str(capture)})
@@ -72,7 +72,7 @@ def stop(state: Path | None, *, capture: UUID) -> None:
 def resume(state: Path | None) -> None:
     """End the pauses of Apify and Spotify now, for example after a token was replaced. The act is recorded."""
     with database(state) as (_, connection), connection.transaction():
-        ended = snapshots.resume(connection, _VENDORS)
+        ended = vendor_state.resume(connection, _VENDORS)
         if ended:
             operator_acts.record(connection, actor=getpass.getuser(), act="pause ended", detail={"vendors": ended})
     output.say(f"the pause of {' and '.join(ended)} is over" if ended else "neither Apify nor Spotify is paused")

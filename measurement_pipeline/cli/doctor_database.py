@@ -22,8 +22,8 @@ from measurement_pipeline.postgres import (
     migrate,
     server_settings,
     sessions,
-    snapshots,
     songstats_ledger,
+    vendor_state,
 )
 from measurement_pipeline.postgres.database import Connection, TooLong, transaction_with_timeout
 from measurement_pipeline.postgres.songstats_ledger import Deployment
@@ -258,7 +258,7 @@ def _captures(connection: Connection, target: CliEnvironment, machine: InstanceS
     more = []
     if found.passed and capturing.oldest is not None:
         more.append(f"the oldest since {output.shown(capturing.oldest)}")
-    pauses = {name: snapshots.paused(connection, vendor) for name, vendor in _PAUSED.items()}
+    pauses = {name: vendor_state.get_pause(connection, vendor) for name, vendor in _PAUSED.items()}
     # Each thing once: a capture that waits for a vendor says what its pause says, and so may what was found.
     reasons = {name: pause.reason for name, pause in pauses.items() if pause is not None}
     if found.passed and capturing.error and capturing.error not in reasons.values():

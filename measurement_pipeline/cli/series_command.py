@@ -10,7 +10,7 @@ from measurement_pipeline.cli import lookup, output
 from measurement_pipeline.cli.environment import database
 from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.local.errors import RefusedError
-from measurement_pipeline.postgres import operator_acts, snapshots
+from measurement_pipeline.postgres import capture_series, operator_acts
 
 
 @click.group("series", cls=Group)
@@ -26,7 +26,7 @@ def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
     """List all series with their last captures."""
     with database(state) as (_, connection):
         of = None if account is None else lookup.account(connection, account)
-        found = snapshots.list_series(connection, account=of)
+        found = capture_series.list_all(connection, account=of)
     if as_json:
         output.as_json(found)
     elif not found:
@@ -54,7 +54,7 @@ def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
 def stop(state: Path | None, *, series: UUID) -> None:
     """End the series SERIES. A new request starts it again. The act is recorded."""
     with database(state) as (_, connection), connection.transaction():
-        if not snapshots.stop_series(connection, series):
+        if not capture_series.stop(connection, series):
             raise RefusedError(f"there is no series {series} that goes on: see `measurement-pipeline series list`")
         operator_acts.record(connection, actor=getpass.getuser(), act="series stopped", detail={"series": str(series)})
     output.say(f"series {series} is stopped")

@@ -11,7 +11,7 @@ from measurement_pipeline.defs import resources, tags
 from measurement_pipeline.defs.jobs import analytics_refresh
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.domain.text import counted, utc
-from measurement_pipeline.postgres import analytics, backfill_queue, snapshots, songstats_ledger
+from measurement_pipeline.postgres import analytics, backfill_queue, songstats_ledger, vendor_state
 from measurement_pipeline.postgres.database import Connection, connect
 
 # What waits no longer than this, for a pause to end or for another try, is part of the drain.
@@ -79,7 +79,7 @@ def _under_way(
     if standing.being_captured:
         return _Found(f"{counted(standing.being_captured, 'capture is', 'captures are')} under way")
     if standing.captures_due and captures:
-        apify = snapshots.paused(connection, APIFY)
+        apify = vendor_state.get_pause(connection, APIFY)
         if apify is None or apify.until <= standing.now + timedelta(seconds=_SOON_SECONDS):
             return _Found(f"{counted(standing.captures_due, 'capture is', 'captures are')} due")
     state = songstats_ledger.deployment(connection)

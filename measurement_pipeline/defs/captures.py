@@ -21,7 +21,7 @@ from measurement_pipeline.defs.partitions import register, snapshot_partitions
 from measurement_pipeline.defs.stopping import stops_in_one_line
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.text import counted
-from measurement_pipeline.postgres import partition_keys, run_heartbeats, snapshots
+from measurement_pipeline.postgres import captures, partition_keys, run_heartbeats, vendor_state
 from measurement_pipeline.postgres.database import connect
 
 CURRENT_PLAY_COUNTS = dg.AssetKey("current_play_counts")
@@ -59,16 +59,16 @@ def capture_play_counts(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
     """Yields no output: a capture that came to its end is said by its materialization."""
     with retry_policies.tried_again(context.retry_number):
         url = resources.own_database(context.resources)
-        captures = resources.captures(context.resources)
-        if captures is None:
+        services = resources.captures(context.resources)
+        if services is None:
             raise dg.Failure(NO_CAPTURES, allow_retries=False)
         with connect(url) as connection:
             run_heartbeats.beat(connection, context.run_id)
         operator = tags.is_operators(context.run)
-        with heartbeats(captures.terms.database_url, context.run_id, every_seconds=captures.terms.heartbeat_seconds):
+        with heartbeats(services.terms.database_url, context.run_id, every_seconds=services.terms.heartbeat_seconds):
             ended = make_capture(
-                _snapshot(context, captures),
-                captures,
+                _snapshot(context, services),
+                services,
                 run=context.run_id,
                 launch=Launch.OPERATORS if operator else Launch.PLANNED,
                 retry_number=context.retry_number,
@@ -122,50 +122,50 @@ def start_due_series(context: dg.OpExecutionContext) -> None:
         raise dg.Failure("; ".join(started.refused), allow_retries=False)
 
 
-def tell_what_was_never_told(context: dg.OpExecutionContext, captures: CaptureServices) -> int:
+def tell_what_was_never_told(context: dg.OpExecutionContext, services: CaptureServices) -> int:
     """Report captures that are done and whose materialization a crash swallowed; how many."""
     told = context.instance.get_materialized_partitions(CURRENT_PLAY_COUNTS)
-    with connect(captures.terms.database_url) as connection:
-        done = partition_keys.of_captures(connection, snapshots.done(connection, days=_DAYS_SWEPT))
+    with connect(services.terms.database_url) as connection:
+        done = partition_keys.of_captures(connection, captures.list_recently_done(connection, days=_DAYS_SWEPT))
         untold = {snapshot: key for snapshot, key in done.items() if key not in told}
         register(context.instance, snapshot_partitions, list(untold.values()))
         for snapshot in untold:
-            shown = snapshots.show(connection, snapshot)
+            shown = captures.get(connection, snapshot)
             if shown is not None:
                 said = "captured earlier, reported by the sweep"
                 context.instance.report_runless_asset_event(_materialization(shown, said, cost_usd=0.0))
     return len(untold)
 
 
-def show_untried_as_before(context: dg.OpExecutionContext, captures: CaptureServices) -> int:
+def show_untried_as_before(context: dg.OpExecutionContext, services: CaptureServices) -> int:
     """Let captures that did not fail, but whose run did, show as missing or captured again; how many."""
 
     def failed(keys: Sequence[str]) -> frozenset[str]:
-        with connect(captures.terms.database_url) as connection:
+        with connect(services.terms.database_url) as connection:
             return partition_keys.failed_captures(connection, keys)
 
     return show_as_before(context, CURRENT_PLAY_COUNTS, snapshot_partitions, failed)
 
 
-def map_again_what_was_deferred(context: dg.OpExecutionContext, captures: CaptureServices) -> int:
+def map_again_what_was_deferred(context: dg.OpExecutionContext, services: CaptureServices) -> int:
     """Look the tracks up again that Spotify could not be asked about, for nothing; of how many captures."""
-    with connect(captures.terms.database_url) as connection:
-        if snapshots.paused(connection, SPOTIFY) is not None or captures.means.new_spotify is None:
+    with connect(services.terms.database_url) as connection:
+        if vendor_state.get_pause(connection, SPOTIFY) is not None or services.means.new_spotify is None:
             return 0
-        deferred = snapshots.deferred(connection, days=_DAYS_SWEPT, limit=_MOST_MAPPED_AGAIN)
-    with heartbeats(captures.terms.database_url, context.run_id, every_seconds=captures.terms.heartbeat_seconds):
+        deferred = captures.list_with_deferred_tracks(connection, days=_DAYS_SWEPT, limit=_MOST_MAPPED_AGAIN)
+    with heartbeats(services.terms.database_url, context.run_id, every_seconds=services.terms.heartbeat_seconds):
         for snapshot in deferred:
-            kind, why = map_again(snapshot, captures, run=context.run_id)
+            kind, why = map_again(snapshot, services, run=context.run_id)
             context.log.info(f"capture {snapshot} was mapped again: {kind} ({why})")
     return len(deferred)
 
 
-def _snapshot(context: dg.OpExecutionContext, captures: CaptureServices) -> UUID:
+def _snapshot(context: dg.OpExecutionContext, services: CaptureServices) -> UUID:
     """The capture that the run is of. Raises `dg.Failure`, which nobody but whoever launched it is told."""
     if not context.has_partition_key:
         raise _refused_launch("no capture was chosen")
     key = context.partition_key
-    with connect(captures.terms.database_url) as connection:
+    with connect(services.terms.database_url) as connection:
         snapshot = partition_keys.capture(connection, key)
     if snapshot is None:
         raise _refused_launch(f"{key!r} is no capture: playcount_snapshots has none with this partition_key")

@@ -22,7 +22,7 @@ from measurement_pipeline.defs.partitions import isrc_partitions, register, regi
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.text import counted, utc
 from measurement_pipeline.intake.process import REQUESTS_A_RUN
-from measurement_pipeline.postgres import measurement_jobs, partition_keys, run_heartbeats, snapshots
+from measurement_pipeline.postgres import captures, measurement_jobs, partition_keys, run_heartbeats, vendor_state
 from measurement_pipeline.postgres.database import connect
 
 _UNFINISHED = [
@@ -157,12 +157,12 @@ def playcount_snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorR
     if terms is None:
         return dg.SkipReason(NO_CAPTURES)
     with connect(url) as connection:
-        paused = snapshots.paused(connection, APIFY)
+        paused = vendor_state.get_pause(connection, APIFY)
         if paused is not None:
             return dg.SkipReason(f"Apify is left alone until {utc(paused.until)}: {paused.reason}")
-        due = snapshots.due(connection, claim_timeout_seconds=terms.claim_timeout_seconds, limit=_CAPTURES_A_TICK)
+        due = captures.list_due(connection, claim_timeout_seconds=terms.claim_timeout_seconds, limit=_CAPTURES_A_TICK)
         keys = partition_keys.of_captures(connection, due)
-        still = snapshots.open_count(connection)
+        still = captures.count_open(connection)
     if not due:
         waiting = f"; {still['waiting']} wait, the next until {still['next_at']}" if still["waiting"] else ""
         return dg.SkipReason(f"no capture is due; {counted(still['open'], 'is', 'are')} open{waiting}")

@@ -1,6 +1,6 @@
 """A capture of what is displayed today: its records, whichever vendor said them, its price, and what its tracks come to.
 
-Pure. How a capture is asked for is `postgres/snapshots`, how it is made `capture/`.
+Pure. How a capture is asked for is `postgres/captures`, how it is made `capture/`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from uuid import UUID
 
 USD_PER_ALBUM = Decimal("0.003")
 
@@ -166,3 +167,34 @@ def measure(
         unmapped=tuple(unmapped.values()),
         without_count=sum(track.stream_count is None for _, track in tracks),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSpec:
+    """What is to be captured, and for whom. `album_ids` are sorted, each once."""
+
+    account: UUID
+    album_ids: tuple[str, ...]
+    catalog: UUID | None = None
+    isrcs: tuple[str, ...] | None = None
+    platforms: tuple[str, ...] = ("spotify",)
+    schedule: Schedule = Schedule.ONCE
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureTicket:
+    """The capture that answers a request; `reused`: it was there, and costs nothing more."""
+
+    snapshot: UUID
+    albums: int
+    cost_usd: Decimal
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OverCap:
+    """The month does not allow it. In US dollars."""
+
+    cap: Decimal
+    spent: Decimal
+    asked: Decimal

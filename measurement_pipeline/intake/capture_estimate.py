@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
+from measurement_pipeline.domain.capture import CaptureSpec
 from measurement_pipeline.domain.measurement_job import (
     NO_ALBUM_KNOWN,
     UNKNOWN_CATALOG,
@@ -11,9 +12,8 @@ from measurement_pipeline.domain.measurement_job import (
     ScopeByCatalog,
 )
 from measurement_pipeline.intake.estimate import NothingToEstimateError
-from measurement_pipeline.postgres import measurement_jobs, snapshots
+from measurement_pipeline.postgres import captures, measurement_jobs
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.postgres.snapshots import CaptureSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ def of_request(
         connection, scope.catalog_id, account=account
     ):
         raise NothingToEstimateError(UNKNOWN_CATALOG)
-    album_ids = snapshots.albums_of(connection, scope)
+    album_ids = captures.resolve_albums(connection, scope)
     if not album_ids:
         raise NothingToEstimateError(NO_ALBUM_KNOWN)
-    cost, spent, reused = snapshots.estimate(connection, CaptureSpec(account, album_ids))
+    cost, spent, reused = captures.estimate(connection, CaptureSpec(account, album_ids))
     return CaptureEstimate(len(album_ids), cost, reused, spent, cap_usd)

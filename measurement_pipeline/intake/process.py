@@ -15,7 +15,7 @@ from decimal import Decimal
 from itertools import islice
 from uuid import UUID
 
-from measurement_pipeline.domain.capture import NO_CAPTURES, over_cap
+from measurement_pipeline.domain.capture import NO_CAPTURES, CaptureSpec, CaptureTicket, OverCap, over_cap
 from measurement_pipeline.domain.measurement_job import (
     NO_ALBUM_KNOWN,
     NOTHING_RESOLVED,
@@ -34,11 +34,10 @@ from measurement_pipeline.domain.measurement_job import (
     without_album,
 )
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict, ask_in_turn
-from measurement_pipeline.postgres import measurement_jobs, payment_decisions, run_heartbeats, snapshots
+from measurement_pipeline.postgres import captures, measurement_jobs, payment_decisions, run_heartbeats
 from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
 from measurement_pipeline.postgres.errors import first_line, is_outage, is_undone
 from measurement_pipeline.postgres.measurement_jobs import JobReceipt, RequestDocument, WaitingRequest
-from measurement_pipeline.postgres.snapshots import CaptureSpec, CaptureTicket, OverCap
 
 # A run takes seconds to start, and milliseconds for a request.
 REQUESTS_A_RUN = 1_000
@@ -293,13 +292,13 @@ def _open_capture(
     scope = reading.scope
     if _is_anothers(connection, request, scope):
         return _refuse(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
-    album_ids = snapshots.albums_of(connection, scope)
+    album_ids = captures.resolve_albums(connection, scope)
     if not album_ids:
         return _refuse(connection, request, State.REJECTED, 400, NO_ALBUM_KNOWN)
     catalog = scope.catalog_id if isinstance(scope, ScopeByCatalog) else None
     isrcs = scope.isrcs if isinstance(scope, ScopeByIsrc) else None
     wanted = CaptureSpec(request.account, album_ids, catalog, isrcs, schedule=reading.schedule)
-    opened = snapshots.open_capture(connection, wanted, cap_usd=cap_usd)
+    opened = captures.open_capture(connection, wanted, cap_usd=cap_usd)
     if isinstance(opened, OverCap):
         why = over_cap(cap=opened.cap, spent=opened.spent, asked=opened.asked)
         return _refuse(connection, request, State.REJECTED, 429, why, cost_usd=opened.asked)
@@ -329,7 +328,7 @@ def _left_out(connection: Connection, request: WaitingRequest, scope: Scope) -> 
     if isinstance(scope, ScopeByAlbum):
         return None, None
     songs = measurement_jobs.songs_of(connection, scope, account=request.account) or []
-    return len(songs), snapshots.without_album(connection, songs)
+    return len(songs), captures.count_without_album(connection, songs)
 
 
 def _refuse(

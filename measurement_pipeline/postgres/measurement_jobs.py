@@ -27,7 +27,7 @@ from measurement_pipeline.domain.measurement_job import (
     ScopeByIsrc,
     State,
 )
-from measurement_pipeline.postgres import snapshots
+from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
 
@@ -333,7 +333,7 @@ def withdraw(connection: Connection, job: UUID, *, account: UUID) -> State | Non
         if connection.execute(_SQL["withdraw"], parameters).fetchone() is not None:
             # As intake does, after the request's row: whoever is being answered with that capture or starts that series is waited
             # for, or waits; of two who withdraw at once the second sees that nobody wants it any more.
-            snapshots.lock_account(connection, account)
+            captures.lock_account(connection, account)
             connection.execute(_SQL["end_series"], parameters)
             connection.execute(_SQL["drop_capture"], parameters)
         found = connection.execute(_SQL["state_of"], parameters).fetchone()

@@ -22,7 +22,7 @@ from measurement_pipeline.domain.measurement_job import (
 )
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.intake.process import ask_about_payment, load_batch, process_batch
-from measurement_pipeline.postgres import conninfo, measurement_jobs, snapshots
+from measurement_pipeline.postgres import capture_series, conninfo, measurement_jobs
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Front, Open
 from measurement_pipeline_tests.faults.waiting import until
@@ -557,9 +557,9 @@ def test_a_monthly_job_that_failed_can_be_withdrawn_while_its_series_goes_on(fro
     )
     with connect(front.desk.database_url) as connection:
         measurement_jobs.settle(connection)
-        assert len(snapshots.due_series(connection)) == 1
+        assert len(capture_series.list_due(connection)) == 1
         assert client.delete(f"{JOBS}/{job}").json()["state"] == "withdrawn"
-        assert snapshots.due_series(connection) == []
+        assert capture_series.list_due(connection) == []
 
 
 def test_who_wanted_a_series_before_a_person_stopped_it_does_not_keep_it_going(front: Front):
@@ -569,7 +569,7 @@ def test_who_wanted_a_series_before_a_person_stopped_it_does_not_keep_it_going(f
     front.table.sql("update playcount_snapshots set state = 'done', created_at = now() - interval '2 hours'")
     with connect(front.desk.database_url) as connection:
         measurement_jobs.settle(connection)
-        snapshots.stop_series(connection, front.table.sql("select id from playcount_series")[0]["id"])
+        capture_series.stop(connection, front.table.sql("select id from playcount_series")[0]["id"])
     again = client.ask({"album_ids": [ALBUM]}, **monthly).json()["id"]
     going = "select count(*) as n from playcount_series where stopped_at is null"
     assert front.table.sql(going) == [{"n": 1}]
@@ -587,8 +587,8 @@ def test_a_withdrawal_keeps_the_next_capture_of_its_series_from_being_made(front
     front.table.sql("update playcount_snapshots set state = 'done', created_at = now() - interval '31 days'")
     with connect(front.desk.database_url) as connection:
         measurement_jobs.settle(connection)
-        ((series, wanted),) = snapshots.due_series(connection)
-        snapshots.start_if_due(connection, series, wanted, cap_usd=Decimal(25))
+        ((series, wanted),) = capture_series.list_due(connection)
+        capture_series.start_if_due(connection, series, wanted, cap_usd=Decimal(25))
     assert client.delete(f"{JOBS}/{job}").status_code == 200
     assert front.table.sql("select state from playcount_snapshots order by created_at") == [
         {"state": "done"},

@@ -18,7 +18,7 @@ import pytest
 from measurement_pipeline.api.errors import TOO_LONG
 from measurement_pipeline.api.reads import NO_PERIOD
 from measurement_pipeline.api.totals import TotalsCache
-from measurement_pipeline.postgres import reads, snapshots, views
+from measurement_pipeline.postgres import capture_series, reads, views
 from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable, connect
 from measurement_pipeline.postgres.sql import statements
 from measurement_pipeline_tests.api.conftest import JOBS, Client, Front, Open
@@ -553,8 +553,8 @@ def test_what_a_series_brought_its_account_may_read(front: Front):
     client.ask({"album_ids": [ALBUM]}, source="current", schedule="monthly")
     front.table.sql("update playcount_snapshots set state = 'done', created_at = now() - interval '31 days'")
     with connect(front.desk.database_url) as connection:
-        ((series, wanted),) = snapshots.due_series(connection)
-        snapshots.start_if_due(connection, series, wanted, cap_usd=Decimal(25))
+        ((series, wanted),) = capture_series.list_due(connection)
+        capture_series.start_if_due(connection, series, wanted, cap_usd=Decimal(25))
     front.table.sql("insert into songs (isrc) values (%s)", SONGS[0])
     front.table.measured(SONGS[0], 10, source="apify_spotify_playcount")
     front.table.sql(

@@ -10,11 +10,10 @@ import pytest
 
 from measurement_pipeline.capture.config import CaptureConfig, CaptureDependencies, CaptureServices
 from measurement_pipeline.capture.run import CaptureOutcome, Launch, make_capture
-from measurement_pipeline.domain.capture import Schedule
-from measurement_pipeline.postgres import snapshots
+from measurement_pipeline.domain.capture import CaptureSpec, CaptureTicket, OverCap, Schedule
+from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.postgres.snapshots import CaptureSpec, CaptureTicket, OverCap
 from measurement_pipeline.sandbox import SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id, track_id
 from measurement_pipeline.sandbox.catalogue import Known
@@ -86,7 +85,7 @@ class Studio:
     ) -> CaptureTicket | OverCap:
         wanted = CaptureSpec(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
         with connect(self.database_url) as connection, connection.transaction():
-            return snapshots.open_capture(connection, wanted, cap_usd=Decimal(cap))
+            return captures.open_capture(connection, wanted, cap_usd=Decimal(cap))
 
     def asked(self, album_ids: Sequence[str], **options: Any) -> UUID:
         """A capture that the month allows."""

@@ -11,7 +11,7 @@ from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.retry_mapping import map_again
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
 from measurement_pipeline.health import incidents
-from measurement_pipeline.postgres import apify_runs, run_heartbeats, snapshots
+from measurement_pipeline.postgres import apify_runs, captures, run_heartbeats, vendor_state
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox.scenarios import PLAIN
 from measurement_pipeline.vendors.apify.client import ApifyActor
@@ -400,7 +400,7 @@ def test_a_refused_token_loses_nothing_and_is_a_persons_to_put_right(studio: Stu
     studio.sandbox.clear_faults()
     assert studio.make(snapshot, run="run-2").kind is CaptureResultKind.PUT_OFF
     with connect(studio.database_url) as connection:
-        assert snapshots.resume(connection, ["apify", "spotify"]) == ["apify"]
+        assert vendor_state.resume(connection, ["apify", "spotify"]) == ["apify"]
     assert studio.make(snapshot, run="run-3").kind is CaptureResultKind.DONE
     studio.nothing_breaks()
 
@@ -710,7 +710,7 @@ def test_the_sweep_looks_deferred_tracks_up_again_for_nothing_and_unknown_ones_n
     studio.sandbox.faults("/v1/tracks", status=503)
     assert studio.make(snapshot).kind is CaptureResultKind.DONE
     with connect(studio.database_url) as connection:
-        assert snapshots.deferred(connection, days=7, limit=10) == [snapshot]
+        assert captures.list_with_deferred_tracks(connection, days=7, limit=10) == [snapshot]
     assert studio.sql("select state, error from measurement_jobs where id = %s", job) == [
         {"state": "done", "error": "1 of 1 track could not be matched with a recording"}
     ]
@@ -719,7 +719,7 @@ def test_the_sweep_looks_deferred_tracks_up_again_for_nothing_and_unknown_ones_n
     assert studio.counts() == {isrcs(1)[0]: 10}
     assert studio.paid()["runs"] == 1
     with connect(studio.database_url) as connection:
-        assert snapshots.deferred(connection, days=7, limit=10) == []
+        assert captures.list_with_deferred_tracks(connection, days=7, limit=10) == []
     assert studio.sql("select state, error from measurement_jobs where id = %s", job) == [
         {"state": "done", "error": None}
     ]
@@ -742,7 +742,7 @@ def test_a_recording_on_albums_of_two_parts_has_one_count_of_one_moment(studio: 
 def test_a_planned_run_keeps_to_a_pause_that_began_after_it_was_asked_for(studio: Studio):
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     with connect(studio.database_url) as connection:
-        snapshots.pause(connection, "apify", seconds=900, reason="Apify answered 429")
+        vendor_state.pause(connection, "apify", seconds=900, reason="Apify answered 429")
     ended = studio.make(snapshot)
     assert ended.kind is CaptureResultKind.PUT_OFF
     assert studio.sandbox.requests("/v2/") == []
@@ -808,11 +808,11 @@ def test_while_it_is_mapped_again_a_capture_is_not_open_to_anybody(studio: Studi
     studio.make(snapshot)
     studio.sql("update playcount_snapshots set created_at = created_at - interval '6 days'")
     with connect(studio.database_url) as connection:
-        held = snapshots.hold_done(connection, snapshot, run="sweep", claim_timeout_seconds=60)
+        held = captures.claim_done(connection, snapshot, run="sweep", claim_timeout_seconds=60)
         assert held is not None
         run_heartbeats.beat(connection, "sweep")
-        assert snapshots.hold_done(connection, snapshot, run="run-2", claim_timeout_seconds=60) is None
-        assert snapshots.due(connection, claim_timeout_seconds=60, limit=10) == []
+        assert captures.claim_done(connection, snapshot, run="run-2", claim_timeout_seconds=60) is None
+        assert captures.list_due(connection, claim_timeout_seconds=60, limit=10) == []
     assert studio.asked([one]) != snapshot
     assert studio.make(snapshot, run="run-2", operator=True).kind is CaptureResultKind.LEFT_ALONE
 

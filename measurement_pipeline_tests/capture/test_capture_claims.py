@@ -11,7 +11,7 @@ from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.series import start_due
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK, Schedule
-from measurement_pipeline.postgres import snapshots
+from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.vendors.apify.client import ActorRun, ApifyActor
 from measurement_pipeline_tests.capture.conftest import Studio, isrcs
@@ -45,7 +45,9 @@ def test_an_interrupted_run_lets_go_of_its_capture_which_waits_and_is_not_to_bla
     assert (shown["state"], shown["claimed_by"], shown["attempts"]) == ("running", None, 0)
     assert shown["error"] == "its run was interrupted"
     with connect(studio.database_url) as connection:
-        assert snapshots.due(connection, claim_timeout_seconds=0, limit=10) == [], "whoever cancelled it wants it gone"
+        assert captures.list_due(connection, claim_timeout_seconds=0, limit=10) == [], (
+            "whoever cancelled it wants it gone"
+        )
     studio.time_passes()
     assert studio.make(snapshot, run="run-2").kind is CaptureResultKind.DONE
     assert studio.paid()["runs"] == 1, "what it had bought is waited for"

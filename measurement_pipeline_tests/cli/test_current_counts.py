@@ -8,7 +8,7 @@ import pytest
 from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.domain.measurement_job import NO_ALBUM_KNOWN
 from measurement_pipeline.intake import process as intake
-from measurement_pipeline.postgres import measurement_jobs, snapshots
+from measurement_pipeline.postgres import measurement_jobs, vendor_state
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.capture.conftest import Studio, isrcs, studio_of
 from measurement_pipeline_tests.cli.conftest import told
@@ -237,7 +237,7 @@ def test_the_pauses_of_both_vendors_are_ended_and_what_waited_for_them_goes_on(r
     _, capture = asked_for(run, studio, "One")
     with connect(studio.database_url) as connection:
         for vendor in ("apify", "spotify", "songstats"):
-            snapshots.pause(connection, vendor, seconds=3_600, reason="the token is refused")
+            vendor_state.pause(connection, vendor, seconds=3_600, reason="the token is refused")
     studio.sql("update playcount_snapshots set not_before = now() + interval '1 hour'")
     assert studio.make(capture).kind is CaptureResultKind.PUT_OFF
 

@@ -27,7 +27,7 @@ from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.local.dagster_processes import INSTANCE
 from measurement_pipeline.local.instance_lock import alone
 from measurement_pipeline.local.supervisor import free_port
-from measurement_pipeline.postgres import conninfo, migrate, server_settings, snapshots
+from measurement_pipeline.postgres import conninfo, migrate, server_settings, vendor_state
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.conftest import DURABILITY, Server
@@ -394,7 +394,7 @@ def test_captures_that_are_open_are_told_with_what_they_wait_for(doctor, well, b
 @pytest.mark.parametrize(("vendor", "name"), [("apify", "Apify"), ("spotify", "Spotify")])
 def test_a_vendor_of_captures_that_is_left_alone_is_told_with_the_reason(doctor, well, bench, vendor, name):
     with connect(bench.database_url) as connection:
-        snapshots.pause(connection, vendor, seconds=3600, reason="HTTP 429")
+        vendor_state.pause(connection, vendor, seconds=3600, reason="HTTP 429")
     verdict, words = doctor()["captures"]
     assert verdict == "warn"
     assert words.startswith(f"no capture waits to be made; {name} is left alone until 20")

@@ -12,10 +12,9 @@ import pytest
 from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.run import CaptureOutcome, make_capture
 from measurement_pipeline.defs.captures import POOL
-from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK, Schedule
-from measurement_pipeline.postgres import snapshots
+from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK, CaptureSpec, CaptureTicket, Schedule
+from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.postgres.snapshots import CaptureSpec, CaptureTicket
 from measurement_pipeline.vendors.apify.client import ActorRun, ApifyActor
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.defs.conftest import Stage, definitions, pooled
@@ -123,7 +122,7 @@ def test_a_series_that_the_month_does_not_allow_turns_the_daily_round_red_and_ke
         for account, wanted in ((many, albums[:2]), (few, albums[2:])):
             with connection.transaction():
                 series = CaptureSpec(account, tuple(sorted(wanted)), schedule=Schedule.MONTHLY)
-                assert isinstance(snapshots.open_capture(connection, series, cap_usd=Decimal(25)), CaptureTicket)
+                assert isinstance(captures.open_capture(connection, series, cap_usd=Decimal(25)), CaptureTicket)
     stage.bench.sql("update playcount_snapshots set created_at = created_at - interval '31 days', state = 'done'")
     with_actor(stage, ApifyActor, cap_usd=Decimal("0.003"))
     result = stage.definitions.resolve_job_def("daily_maintenance").execute_in_process(
@@ -167,7 +166,7 @@ def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(
 
     def is_due() -> bool:
         with connect(stage.bench.database_url) as connection:
-            return bool(snapshots.due(connection, claim_timeout_seconds=60, limit=1))
+            return bool(captures.list_due(connection, claim_timeout_seconds=60, limit=1))
 
     _, snapshot = asked(stage)
     plain = stage.pipeline.captures

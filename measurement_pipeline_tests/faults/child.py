@@ -153,7 +153,8 @@ def _ask_for_captures(orders: Orders) -> dict[str, Any]:
     from decimal import Decimal
     from uuid import UUID
 
-    from measurement_pipeline.postgres import snapshots
+    from measurement_pipeline.domain.capture import CaptureSpec
+    from measurement_pipeline.postgres import captures
     from measurement_pipeline.postgres.database import connect
 
     def ask(prefix: str) -> Counter[str]:
@@ -161,9 +162,9 @@ def _ask_for_captures(orders: Orders) -> dict[str, Any]:
         with connect(orders.database_url) as connection:
             for number in range(5):
                 albums = tuple(f"{prefix}-{number}-{one}" for one in range(3))
-                wanted = snapshots.CaptureSpec(UUID(orders.account), albums)
+                wanted = CaptureSpec(UUID(orders.account), albums)
                 with connection.transaction():
-                    opened = snapshots.open_capture(connection, wanted, cap_usd=Decimal(orders.cap_usd))
+                    opened = captures.open_capture(connection, wanted, cap_usd=Decimal(orders.cap_usd))
                 told[type(opened).__name__] += 1
         return told
 

@@ -21,7 +21,7 @@ CLIENT = "measurement_pipeline/vendors/songstats/client.py"
 GATE = "measurement_pipeline/vendors/stripe/payment_gate.py"
 CAPTURE = "measurement_pipeline/capture/run.py"
 PURCHASE = "measurement_pipeline/capture/actor_runner.py"
-CAPTURES_ASKED = "measurement_pipeline/postgres/snapshots.py"
+CAPTURES_ASKED = "measurement_pipeline/postgres/captures.py"
 ACTOR_RUNS = "measurement_pipeline/postgres/apify_runs.sql"
 
 

@@ -22,7 +22,7 @@ from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.run import CaptureOutcome
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
 from measurement_pipeline.intake import process as intake
-from measurement_pipeline.postgres import snapshots
+from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.capture.conftest import Studio, isrcs, studio_of
@@ -192,7 +192,7 @@ def wait_for_the_claim_timeout(studio: Studio) -> None:
 
 def assert_due(studio: Studio, expected: Sequence[UUID]) -> None:
     with connect(studio.database_url) as connection:
-        assert snapshots.due(connection, claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS, limit=10) == expected
+        assert captures.list_due(connection, claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS, limit=10) == expected
 
 
 def take_over(studio: Studio, asked: Asked, *, run: str, is_started: bool) -> None:

@@ -11,7 +11,7 @@ from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import NO_ALBUM_KNOWN, UNKNOWN_CATALOG, State
 from measurement_pipeline.domain.payment import Decision
 from measurement_pipeline.intake.process import RequestResult, ask_about_payment, load_batch, process_batch
-from measurement_pipeline.postgres import measurement_jobs, snapshots
+from measurement_pipeline.postgres import captures, measurement_jobs
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.intake.conftest import Desk, isrcs
@@ -256,7 +256,7 @@ def test_a_withdrawal_waits_for_whoever_is_being_answered_with_the_same_capture(
 
     withdrawn = threading.Thread(target=withdraw)
     with connect(desk.database_url) as connection, connection.transaction():
-        snapshots.lock_account(connection, account)
+        captures.lock_account(connection, account)
         withdrawn.start()
         until(lambda: desk.sql(_WAITS))
         connection.execute(

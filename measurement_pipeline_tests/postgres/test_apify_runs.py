@@ -7,20 +7,19 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.domain.capture import measure
-from measurement_pipeline.postgres import apify_runs, snapshots
+from measurement_pipeline.domain.capture import CaptureSpec, CaptureTicket, measure
+from measurement_pipeline.postgres import apify_runs, captures
 from measurement_pipeline.postgres.apify_runs import NotOursError
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.postgres.snapshots import CaptureSpec, CaptureTicket
 
 
 @pytest.fixture
 def snapshot(connection: Connection) -> UUID:
     """A capture that run-1 holds."""
     with connection.transaction():
-        opened = snapshots.open_capture(connection, CaptureSpec(uuid4(), ("a",)), cap_usd=Decimal(1))
+        opened = captures.open_capture(connection, CaptureSpec(uuid4(), ("a",)), cap_usd=Decimal(1))
     assert isinstance(opened, CaptureTicket)
-    held = snapshots.claim(connection, opened.snapshot, run="run-1", operator=False, claim_timeout_seconds=600)
+    held = captures.claim(connection, opened.snapshot, run="run-1", operator=False, claim_timeout_seconds=600)
     assert held is not None
     return opened.snapshot
 

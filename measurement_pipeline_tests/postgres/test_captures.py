@@ -11,11 +11,10 @@ import pytest
 
 from measurement_pipeline.capture.config import CaptureConfig
 from measurement_pipeline.capture.series import start_due
-from measurement_pipeline.domain.capture import Schedule
+from measurement_pipeline.domain.capture import CaptureSpec, CaptureTicket, OverCap, Schedule
 from measurement_pipeline.domain.measurement_job import ScopeByAlbum, ScopeByCatalog, ScopeByIsrc
-from measurement_pipeline.postgres import snapshots
+from measurement_pipeline.postgres import capture_series, captures
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.postgres.snapshots import CaptureSpec, CaptureTicket, OverCap
 from measurement_pipeline_tests.faults.waiting import until
 
 
@@ -45,7 +44,7 @@ class Counter:
     ) -> CaptureTicket | OverCap:
         with connect(self.database_url) as connection, connection.transaction():
             wanted = CaptureSpec(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
-            return snapshots.open_capture(connection, wanted, cap_usd=Decimal(cap))
+            return captures.open_capture(connection, wanted, cap_usd=Decimal(cap))
 
     def at_once(self, asks: Sequence[dict[str, Any]]) -> list[CaptureTicket | OverCap]:
         """All of them at the same moment, each from a thread of its own."""
@@ -88,10 +87,10 @@ def test_a_scope_resolves_to_the_albums_of_its_recordings_each_once(counter: Cou
     (catalog,) = counter.sql("insert into catalogs (account, name) values (%s, 'c') returning id", counter.account)
     counter.sql("insert into catalog_songs values (%s, %s), (%s, %s)", catalog["id"], two, catalog["id"], three)
     with connect(counter.database_url) as connection:
-        assert snapshots.albums_of(connection, ScopeByIsrc((one, two))) == ("a", "b")
-        assert snapshots.albums_of(connection, ScopeByIsrc((three,))) == ()
-        assert snapshots.albums_of(connection, ScopeByCatalog(catalog["id"])) == ("b",)
-        assert snapshots.albums_of(connection, ScopeByAlbum(("z", "Y", "z"))) == ("Y", "z")
+        assert captures.resolve_albums(connection, ScopeByIsrc((one, two))) == ("a", "b")
+        assert captures.resolve_albums(connection, ScopeByIsrc((three,))) == ()
+        assert captures.resolve_albums(connection, ScopeByCatalog(catalog["id"])) == ("b",)
+        assert captures.resolve_albums(connection, ScopeByAlbum(("z", "Y", "z"))) == ("Y", "z")
 
 
 def test_a_capture_costs_three_tenths_of_a_cent_an_album(counter: Counter):
@@ -140,7 +139,7 @@ def test_whoever_waited_for_the_last_of_the_month_finds_it_gone(counter: Counter
     answers: list[CaptureTicket | OverCap] = []
     second = threading.Thread(target=lambda: answers.append(counter.ask(albums(10, start=50), cap="0.03")))
     with connect(counter.database_url) as connection, connection.transaction():
-        first = snapshots.open_capture(connection, CaptureSpec(counter.account, albums(10)), cap_usd=Decimal("0.03"))
+        first = captures.open_capture(connection, CaptureSpec(counter.account, albums(10)), cap_usd=Decimal("0.03"))
         second.start()
         until(lambda: counter.sql(locked) or not second.is_alive())
     second.join()
@@ -190,7 +189,7 @@ def test_a_failed_capture_is_not_handed_back_and_counts_what_was_paid_for_it(cou
         opened.snapshot,
     )
     with connect(counter.database_url) as connection:
-        assert snapshots.estimate(connection, CaptureSpec(counter.account, albums(200))) == (
+        assert captures.estimate(connection, CaptureSpec(counter.account, albums(200))) == (
             Decimal("0.6"),
             Decimal("0.3"),
             False,
@@ -242,10 +241,10 @@ def test_a_series_of_albums_that_are_gone_is_not_paid_every_day(counter: Counter
 def test_an_estimate_says_what_asking_would_and_asks_for_nothing(counter: Counter):
     wanted = CaptureSpec(counter.account, albums(7))
     with connect(counter.database_url) as connection:
-        assert snapshots.estimate(connection, wanted) == (Decimal("0.021"), Decimal(0), False)
+        assert captures.estimate(connection, wanted) == (Decimal("0.021"), Decimal(0), False)
     counter.ask(albums(7))
     with connect(counter.database_url) as connection:
-        assert snapshots.estimate(connection, wanted) == (Decimal(0), Decimal("0.021"), True)
+        assert captures.estimate(connection, wanted) == (Decimal(0), Decimal("0.021"), True)
     assert len(counter.sql("select * from playcount_snapshots")) == 1
 
 
@@ -320,11 +319,11 @@ def test_a_series_asked_for_twice_is_one_and_goes_on_after_it_was_stopped(counte
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
     with connect(counter.database_url) as connection:
-        (series,) = snapshots.list_series(connection)
+        (series,) = capture_series.list_all(connection)
         assert (series["albums"], series["last_state"], series["stopped_at"]) == (3, "queued", None)
-        assert snapshots.list_series(connection, account=uuid4()) == []
-        assert snapshots.stop_series(connection, series["id"])
-        assert not snapshots.stop_series(connection, series["id"])
+        assert capture_series.list_all(connection, account=uuid4()) == []
+        assert capture_series.stop(connection, series["id"])
+        assert not capture_series.stop(connection, series["id"])
     counter.age("31 days")
     assert counter.start_due().due == 0
     counter.ask(albums(3), schedule=Schedule.MONTHLY)

@@ -1,5 +1,5 @@
--- Captures asked for: which albums a request means, what the month allows, one capture for the same albums within the hour, and
--- the series that are captured anew every 30 days. What a capture then does is `apify_runs`.
+-- Captures: the albums that a request names, the monthly cap, reuse of a recent capture of the same albums, and the claim, release
+-- and result of a capture. The parts of a capture, which are actor runs, are in apify_runs.sql; series in capture_series.sql.
 
 -- name: albums_of_isrcs
 select distinct value as album_id
@@ -17,7 +17,7 @@ where
     and identifier.identifier_type = 'album_id'
 order by album_id;
 
--- name: without_album
+-- name: count_without_album
 select count(*) as without_album
 from unnest(%(songs)s::text[]) as wanted (song)
 where
@@ -44,7 +44,7 @@ insert into accounts (id)
 values (%(account)s)
 on conflict (id) do nothing;
 
--- name: recent
+-- name: reusable
 -- A capture of the same albums for the same account to hand back: one that is still to come, or is young. A failed one is none.
 select
     id,
@@ -98,7 +98,7 @@ select coalesce(sum(usd), 0) as spent
 from playcount_spent_this_month
 where account = %(account)s;
 
--- name: left_this_month
+-- name: seconds_left_this_month
 select
     extract(
         epoch from (date_trunc('month', clock_timestamp() at time zone 'UTC') + interval '1 month') at time zone 'UTC'
@@ -118,64 +118,6 @@ values (
 )
 on conflict (account, albums_digest) do update set stopped_at = null, started_at = now()
 where playcount_series.stopped_at is not null;
-
--- name: due_series
--- Those whose last capture, however it was asked for, is so many days old; each once, whatever was missed meanwhile. Days, so that a
--- round that is some seconds early is not a day late. One that is still to come is waited for; one that failed counts for a day,
--- unless there were no such albums: these are not there tomorrow either.
-select
-    series.id,
-    series.account,
-    series.catalog,
-    series.album_ids,
-    series.isrcs,
-    series.platforms
-from playcount_series as series
-where
-    series.stopped_at is null
-    and series.id = coalesce(%(series)s::uuid, series.id)
-    and not exists (
-        select from playcount_snapshots as made
-        where
-            made.account = series.account
-            and made.albums_digest = series.albums_digest
-            and (
-                made.state in ('queued', 'running')
-                or (made.created_at at time zone 'UTC')::date
-                > (clock_timestamp() at time zone 'UTC')::date
-                - case when made.state = 'failed' and made.status_code = 500 then 1 else %(every)s end
-            )
-    )
-order by series.created_at, series.id;
-
--- name: list_series
-select
-    series.id,
-    series.account,
-    series.catalog,
-    cardinality(series.album_ids) as albums,
-    series.created_at,
-    series.stopped_at,
-    last.created_at as last_captured_at,
-    last.state as last_state
-from playcount_series as series
-left join lateral (
-    select
-        made.created_at,
-        made.state
-    from playcount_snapshots as made
-    where made.account = series.account and made.albums_digest = series.albums_digest
-    order by made.created_at desc
-    limit 1
-) as last on true
-where %(account)s::uuid is null or series.account = %(account)s
-order by series.created_at, series.id;
-
--- name: stop_series
-update playcount_series
-set stopped_at = clock_timestamp()
-where id = %(series)s and stopped_at is null
-returning id;
 
 -- name: due
 -- Captures that a run may take up: nobody works on them, or whoever did has not given a sign of life for so long.
@@ -230,7 +172,7 @@ where
     )
 returning snapshot.album_ids, snapshot.attempts;
 
--- name: hold_done
+-- name: claim_done
 -- One that is done is held while what was kept of it is mapped once more: its state and its requests stay as they are.
 update playcount_snapshots as snapshot
 set claimed_by = %(run)s
@@ -249,12 +191,12 @@ where
     )
 returning snapshot.error;
 
--- name: let_go
+-- name: release_done
 update playcount_snapshots
 set claimed_by = null
 where id = %(snapshot)s and claimed_by = %(run)s and state = 'done';
 
--- name: date_anew
+-- name: reset_captured_at
 -- A failed one that is bought anew is of the moment at which it is, unless something of it was measured.
 update playcount_snapshots
 set captured_at = null
@@ -285,14 +227,14 @@ set
 where id = %(snapshot)s and state in ('queued', 'running')
 returning id;
 
--- name: done
+-- name: recently_done
 -- By capture: done ones that are not so old that a sweep has looked at them often enough.
 select id
 from playcount_snapshots
 where state = 'done' and updated_at > clock_timestamp() - make_interval(days => %(days)s)
 order by updated_at, id;
 
--- name: deferred
+-- name: with_deferred_tracks
 -- Captures with tracks that Spotify may yet know, once it is asked again.
 select captured.id
 from playcount_snapshots as captured
@@ -352,7 +294,7 @@ from (
 where snapshot.id = %(snapshot)s and snapshot.claimed_by = %(run)s
 returning snapshot.id;
 
--- name: show
+-- name: get
 select
     id,
     partition_key,
@@ -402,37 +344,3 @@ from playcount_snapshots
 where (%(account)s::uuid is null or account = %(account)s)
 order by created_at desc, id desc
 limit %(limit)s;
-
--- name: pause
--- What the whole deployment knows of a vendor: it is left alone until then. A later end of the pause stays.
-insert into vendor_state (vendor, paused_until, pause_reason)
-values (%(vendor)s, clock_timestamp() + make_interval(secs => %(seconds)s), %(reason)s)
-on conflict (vendor) do update set
-    paused_until = greatest(excluded.paused_until, vendor_state.paused_until),
-    pause_reason = excluded.pause_reason;
-
--- name: resume
--- Captures that were put off for it may go on.
-with resumed as (
-    update vendor_state
-    set paused_until = clock_timestamp()
-    where vendor = any(%(vendors)s) and paused_until > clock_timestamp()
-    returning vendor
-),
-
-open_again as (
-    update playcount_snapshots
-    set not_before = null
-    where state in ('queued', 'running') and claimed_by is null and exists (select from resumed)
-)
-
-select vendor
-from resumed
-order by vendor;
-
--- name: paused
-select
-    paused_until,
-    pause_reason
-from vendor_state
-where vendor = %(vendor)s and paused_until > clock_timestamp();
