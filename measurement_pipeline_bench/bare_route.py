@@ -15,7 +15,7 @@ _SQL = statements("http_api")
 def application(database_url: str) -> FastAPI:
     """No key, no limits, no log."""
     app = FastAPI()
-    connections = pool(database_url, size=10, patience_seconds=5)
+    connections = pool(database_url, size=10, timeout_seconds=5)
     connections.open()
 
     @app.get("/bare")

@@ -98,7 +98,7 @@ async def _settle(database_url: str, batches: Sequence[Sequence[Settling]]) -> f
     line = ReconnectingConnection(database_url, patience_seconds=10)
     since = time.monotonic()
     for batch in batches:
-        await line.do(lambda c, b=batch: backfill_queue.settle(c, b, run=_RUN, parser_version=1))  # type: ignore[misc]
+        await line.execute(lambda c, b=batch: backfill_queue.settle(c, b, run=_RUN, parser_version=1))  # type: ignore[misc]
     seconds = time.monotonic() - since
     await line.close()
     return seconds

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from measurement_pipeline.api.log import request_id
-from measurement_pipeline.postgres.database import DatabaseError, TooLong
+from measurement_pipeline.postgres.database import DatabaseError, StatementTimeout
 from measurement_pipeline.postgres.errors import first_line, is_transient
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def handle(app: FastAPI) -> None:
         logger.warning("503: %s", first_line(error))
         return answer(ApiError(503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS))
 
-    @app.exception_handler(TooLong)
+    @app.exception_handler(StatementTimeout)
     async def _(_request: Request, error: Exception) -> Response:
         logger.warning("503: %s", first_line(error))
         return answer(ApiError(503, ErrorCode.TIMEOUT, TOO_LONG, retry_after=TOO_LONG_SECONDS))

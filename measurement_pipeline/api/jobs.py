@@ -38,7 +38,7 @@ from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import Source, State
 from measurement_pipeline.intake import capture_estimate, estimate
 from measurement_pipeline.postgres import captures, measurement_jobs
-from measurement_pipeline.postgres.database import TooLong
+from measurement_pipeline.postgres.database import StatementTimeout
 
 BASE = "/api/research/measurement-jobs"
 NO_SUCH_JOB = "There is no such measurement job of this account"
@@ -102,7 +102,7 @@ async def ask(
             raise ApiError(409, ErrorCode.JOB_WITHDRAWN, TAKEN_BACK, id=str(row["id"]), state=row["state"])
         if row["state"] in (State.REJECTED, State.PAYMENT_REQUIRED, State.FAILED):
             raise await run_in_threadpool(_refused, caller, row)
-    except TooLong as error:
+    except StatementTimeout as error:
         # The request may be there all the same.
         raise ApiError(503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS) from error
     said = _accepted(row)
@@ -182,7 +182,7 @@ def withdraw(caller: Known, job_id: _Id) -> Withdrawn:
     job = _uuid(job_id)
     try:
         state = caller.office.write(partial(measurement_jobs.withdraw, job=job, account=caller.account))
-    except TooLong as error:
+    except StatementTimeout as error:
         raise ApiError(503, ErrorCode.JOB_LOCKED, AT_WORK, retry_after=DATABASE_AWAY_SECONDS) from error
     if state is None:
         raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)

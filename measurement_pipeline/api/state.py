@@ -52,7 +52,7 @@ class ApiState:
         """An office whose connections are not open yet."""
         return cls(
             desk=desk,
-            pool=pool(desk.database_url, size=_CONNECTIONS, patience_seconds=desk.database_within_seconds),
+            pool=pool(desk.database_url, size=_CONNECTIONS, timeout_seconds=desk.database_within_seconds),
             questions=ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "question"),
             intakes=ThreadPoolExecutor(_INTAKES_AT_ONCE, "intake"),
             allowance=RateLimiter(desk.requests_per_minute),

@@ -51,8 +51,8 @@ class CircuitBreaker:
 
     async def begin(self) -> None:
         """Take up the streak where earlier runs left it: one of them may have died before it could open the breaker."""
-        self._answers.extend(await self._line.persist(ledger.recent_causes))
-        self._throttled = await self._line.persist(ledger.throttled) > 0
+        self._answers.extend(await self._line.execute_with_retry(ledger.recent_causes))
+        self._throttled = await self._line.execute_with_retry(ledger.throttled) > 0
         await self._watch_the_streak()
         await self._watch_for_interference()
 
@@ -96,7 +96,7 @@ class CircuitBreaker:
             await self._pause(answer, judgement, blank=blank)
         elif judgement.cause in _TELLING and self._throttled and self.pause_left is None:
             self._throttled = False
-            await self._line.persist(ledger.unthrottle)
+            await self._line.execute_with_retry(ledger.unthrottle)
 
     async def _pause(self, answer: SongstatsResponse, judgement: Judgement, *, blank: bool) -> None:
         if blank:
@@ -107,7 +107,7 @@ class CircuitBreaker:
             why = "Songstats asked for it"
         # Of a vendor that stumbles, a healthy `/status` says nothing.
         wish = partial(ledger.pause, retry_after=answer.retry_after, why=why, blank=blank)
-        self.pause_left = max(await self._line.persist(wish), self.pause_left or 0.0)
+        self.pause_left = max(await self._line.execute_with_retry(wish), self.pause_left or 0.0)
 
     async def _watch_the_streak(self) -> None:
         reason = streak([cause for cause, _ in self._answers]).reason
@@ -124,7 +124,7 @@ class CircuitBreaker:
         return seen.calls_for_a_pause
 
     async def _open_breaker(self, kind: str, reason: str, suspects: list[str]) -> None:
-        await self._line.persist(partial(ledger.open_breaker, kind=kind, reason=reason, suspects=suspects))
+        await self._line.execute_with_retry(partial(ledger.open_breaker, kind=kind, reason=reason, suspects=suspects))
         self.breaker_opened = self.breaker_opened or reason
 
     def _since_stored(self) -> list[str]:

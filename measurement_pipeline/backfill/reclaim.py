@@ -43,7 +43,7 @@ def reclaim(terms: BackfillConfig, means: BackfillDependencies) -> ReclaimResult
     with connect(terms.database_url) as connection, connection.transaction():
         run_heartbeats.forget(connection)
         # First: what they hold up is looked for below.
-        corrected = clock.pull_back(connection)
+        corrected = clock.correct_future_times(connection)
         transient, malformed = backfill_queue.reclaim(connection, terms.rules, parser_version=PARSER_VERSION)
         exhausted = backfill_queue.exhaust(connection, terms.rules)
         reservations = songstats_ledger.settle_open(connection, claim_timeout_seconds=terms.rules.claim_timeout_seconds)

@@ -142,7 +142,9 @@ class BackfillWorker:
         """Send what needs no call straight to settlement, the rest to the queue for hits."""
         for claim in claims:
             if claim.unread_response is not None:
-                kept = await self._reserve_line.persist(partial(ledger.response, response_id=claim.unread_response))
+                kept = await self._reserve_line.execute_with_retry(
+                    partial(ledger.response, response_id=claim.unread_response)
+                )
                 answer = SongstatsResponse(kept.status_code, kept.headers, kept.body)
                 self._in_the_air += 1
                 # A 403 was kept only once the key had been found to work.
@@ -185,7 +187,7 @@ class BackfillWorker:
     async def _next_call_is_far(self, per_second: float) -> bool:
         """Where the pace is so slow that the next call is further away than a run waits, put off the rest until then."""
         wish = partial(ledger.seconds_to_the_next_slot, requests_per_second=per_second)
-        wait = await self._reserve_line.persist(wish)
+        wait = await self._reserve_line.execute_with_retry(wish)
         if wait <= LONGEST_WAIT_IN_A_RUN_SECONDS:
             return False
         self.stop(f"SONGSTATS_REQUESTS_PER_SECOND allows the next call in {wait:.0f} s")
@@ -254,8 +256,8 @@ class BackfillWorker:
 
     async def _beat_once(self) -> None:
         held = list(self._held.values())
-        await self._beat_line.do(partial(run_heartbeats.beat_async, run=self._run))
-        still = await self._beat_line.do(partial(queue.heartbeat, claims=held, run=self._run))
+        await self._beat_line.execute(partial(run_heartbeats.beat_async, run=self._run))
+        still = await self._beat_line.execute(partial(queue.heartbeat, claims=held, run=self._run))
         # Settled meanwhile, or taken over: either way no longer ours to ask for.
         for claim in held:
             if claim.song not in still:
@@ -268,7 +270,7 @@ class BackfillWorker:
         write = partial(ledger.keep, received=[_received(item) for item in batch])
         try:
             # They are paid for and exist only here: no error but one about themselves is a reason to drop them early.
-            found = await self._keep_line.persist(write, hold=self._fail)
+            found = await self._keep_line.execute_with_retry(write, on_defect=self._fail)
         except DatabaseError as error:
             if kind_of(error) is not ErrorKind.ROW or len(batch) == 1:
                 raise
@@ -289,7 +291,7 @@ class BackfillWorker:
             operators_account=self._terms.rules.operators_account,
         )
         # Repeated after a lost connection, it may have been written before: then that hit has no call and counts as unknown.
-        found = await self._reserve_line.persist(wish)
+        found = await self._reserve_line.execute_with_retry(wish)
         reserved: list[tuple[Claim, Reservation]] = []
         stale: dict[UUID, list[Claim]] = {}
         for claim, reservation in zip(batch, found, strict=True):
@@ -333,7 +335,7 @@ class BackfillWorker:
         per_second = self._terms.requests_per_second
         if not per_second:
             return 0.0
-        return await self._reserve_line.persist(
+        return await self._reserve_line.execute_with_retry(
             partial(ledger.take_call_slots, calls=calls, requests_per_second=per_second)
         )
 
@@ -374,7 +376,7 @@ class BackfillWorker:
 
     async def _write(self, settlings: list[Settling]) -> dict[str, Settling]:
         write = partial(queue.settle, settlings=settlings, run=self._run, parser_version=PARSER_VERSION)
-        mine = await self._settle_line.persist(write)
+        mine = await self._settle_line.execute_with_retry(write)
         for settling in settlings:
             self._held.pop(settling.claim.song, None)
         return {settling.claim.song: settling for settling in settlings if settling.claim.song in mine}

@@ -62,7 +62,7 @@ class ActorRunner:
         self._run = run
         self._deadline = deadline
         self._short_since: dict[int, float] = {}
-        again = to_start_again(apify_runs.of_snapshot(connection, snapshot).values(), is_retry=is_retry)
+        again = to_start_again(apify_runs.list_latest_runs(connection, snapshot).values(), is_retry=is_retry)
         # What failed is paid for, and so is its next start: where the month does not allow that, what was captured stays.
         within_cap = not again or captures.spent_this_month(connection, account) <= terms.cap_usd
         self._again = again if within_cap else frozenset[int]()
@@ -70,7 +70,7 @@ class ActorRunner:
     def to_the_end(self, parts: Sequence[Sequence[str]]) -> None:
         """Work on the parts until each is over."""
         while True:
-            bought = apify_runs.of_snapshot(self._connection, self._snapshot)
+            bought = apify_runs.list_latest_runs(self._connection, self._snapshot)
             steps = [next_step(bought.get(chunk), again=self._again) for chunk in range(len(parts))]
             if all(step is Step.OVER for step in steps):
                 return
@@ -101,21 +101,21 @@ class ActorRunner:
         return False
 
     def _start(self, chunk: int, album_ids: Sequence[str]) -> bool:
-        row = apify_runs.intend(self._connection, self._snapshot, chunk, album_ids, run=self._run)
+        row = apify_runs.record_intent(self._connection, self._snapshot, chunk, album_ids, run=self._run)
         try:
             started = self._actor.start(album_ids)
         except (ThrottledError, TokenRefusedError, RejectedError) as error:
-            apify_runs.not_started(self._connection, row, message=str(error))
+            apify_runs.record_not_started(self._connection, row, message=str(error))
             raise
         except UnavailableError as error:
             if not error.perhaps_started:
-                apify_runs.not_started(self._connection, row, message=str(error))
+                apify_runs.record_not_started(self._connection, row, message=str(error))
             raise
-        apify_runs.started(self._connection, row, actor_run=started.id, status=started.status)
+        apify_runs.record_start(self._connection, row, actor_run=started.id, status=started.status)
         return self._note(row, started)
 
     def _find(self, bought: ActorRunRow) -> bool:
-        taken = apify_runs.taken(self._connection, since=bought.intended_at)
+        taken = apify_runs.list_recorded_runs(self._connection, since=bought.intended_at)
         try:
             found = self._actor.find(bought.album_ids, since=bought.intended_at, besides=taken)
         except NotSeenError:
@@ -124,13 +124,13 @@ class ActorRunner:
                 raise
             found = None
         if found is not None:
-            apify_runs.started(self._connection, bought.id, actor_run=found.id, status=found.status)
+            apify_runs.record_start(self._connection, bought.id, actor_run=found.id, status=found.status)
             return self._note(bought.id, found)
         patience = self._terms.start_seconds + _LISTED_SECONDS
         if bought.age_seconds < patience:
             why = "whether Apify started the actor is not known yet"
             raise NotYetError(why, seconds=min(patience, patience - bought.age_seconds))
-        apify_runs.not_started(self._connection, bought.id, message="Apify knows of no such run")
+        apify_runs.record_not_started(self._connection, bought.id, message="Apify knows of no such run")
         return False
 
     def _look(self, bought: ActorRunRow, wait: float) -> bool:
@@ -153,18 +153,20 @@ class ActorRunner:
             if time.monotonic() < short_since + self._terms.settling_seconds:
                 time.sleep(min(wait, 1.0))
                 return True
-        apify_runs.keep(self._connection, bought.id, body)
+        apify_runs.store_result(self._connection, bought.id, body)
         return False
 
     def _gone(self, bought: ActorRunRow, error: NotSeenError) -> bool:
         """Give up a run that Apify has not shown for an hour; until then it may be one of Apify's machines that does not know."""
-        if bought.unseen_seconds < _GONE_SECONDS:
+        if bought.seconds_since_seen < _GONE_SECONDS:
             raise error
-        apify_runs.seen(self._connection, bought.id, status=apify_runs.GONE, message=str(error), finished_at=None)
+        apify_runs.record_status(
+            self._connection, bought.id, status=apify_runs.GONE, message=str(error), finished_at=None
+        )
         return False
 
     def _note(self, row: int, stands: ActorRun) -> bool:
-        apify_runs.seen(
+        apify_runs.record_status(
             self._connection, row, status=stands.status, message=stands.message, finished_at=stands.finished_at
         )
         return not stands.status.ended

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from measurement_pipeline.capture.config import CaptureDependencies
-from measurement_pipeline.domain.capture import CapturedAlbum, Track, by_elimination, measure
+from measurement_pipeline.domain.capture import CapturedAlbum, SpotifyTrack, count_plays, infer_missing_album_id
 from measurement_pipeline.domain.text import counted, utc
 from measurement_pipeline.postgres import apify_runs, incidents, vendor_state
 from measurement_pipeline.postgres.apify_runs import ActorRunRow
@@ -27,7 +27,7 @@ _NO_ISRCS = f"{_INCIDENT}tracks come without ISRCs"
 class TrackLookup:
     """What Spotify said: tracks by the id that was asked, why the others have no answer, and which of them may yet have one."""
 
-    found: dict[str, Track]
+    found: dict[str, SpotifyTrack]
     why_not: dict[str, str]
     deferred: frozenset[str] = frozenset()
 
@@ -70,26 +70,26 @@ class Spotify:
 def map_result(connection: Connection, bought: ActorRunRow, spotify: Spotify, *, snapshot: UUID, run: str) -> None:
     """Measure what was kept for one chunk; what cannot be read is said on its row. Raises `NotOursError`: it is another run's."""
     try:
-        items = read_items(apify_runs.body(connection, bought.id))
+        items = read_items(apify_runs.get_result(connection, bought.id))
     except MalformedItemsError as error:
-        apify_runs.malformed(connection, bought.id, message=str(error))
+        apify_runs.record_malformed(connection, bought.id, message=str(error))
         return
-    albums = by_elimination(items, bought.album_ids)
+    albums = infer_missing_album_id(items, bought.album_ids)
     track_ids = list(dict.fromkeys(track.track_id for album in albums for track in album.tracks))
     songs = apify_runs.songs_of_tracks(connection, track_ids)
     # An item that does not say which album it is: its first track knows.
     witnesses = [album.tracks[0].track_id for album in albums if album.album_id is None and album.tracks]
     unknown = [track_id for track_id in track_ids if track_id not in songs]
     looked = spotify.look_up(connection, list(dict.fromkeys([*unknown, *witnesses])))
-    apify_runs.learn(connection, {asked: looked.found[asked] for asked in unknown if asked in looked.found})
+    apify_runs.store_tracks(connection, {asked: looked.found[asked] for asked in unknown if asked in looked.found})
     songs = apify_runs.songs_of_tracks(connection, track_ids)
     _watch_for_isrcs(connection, looked.found.values(), is_any_mapped=bool(songs))
     albums = _with_witnesses(albums, looked.found, bought.album_ids)
-    measured = measure(albums, songs, looked.why_not, looked.deferred)
-    apify_runs.store(connection, bought.id, measured, snapshot=snapshot, run=run)
+    measured = count_plays(albums, songs, looked.why_not, looked.deferred)
+    apify_runs.store_measurements(connection, bought.id, measured, snapshot=snapshot, run=run)
 
 
-def _watch_for_isrcs(connection: Connection, found: Collection[Track], *, is_any_mapped: bool) -> None:
+def _watch_for_isrcs(connection: Connection, found: Collection[SpotifyTrack], *, is_any_mapped: bool) -> None:
     """Open an incident if Spotify no longer names ISRCs, and end it once it does.
 
     That is so if no track object has `external_ids`, or if no track of the whole chunk could be mapped for want of an ISRC.
@@ -110,7 +110,7 @@ def _watch_for_isrcs(connection: Connection, found: Collection[Track], *, is_any
 
 
 def _with_witnesses(
-    albums: Sequence[CapturedAlbum], found: Mapping[str, Track], asked: Collection[str]
+    albums: Sequence[CapturedAlbum], found: Mapping[str, SpotifyTrack], asked: Collection[str]
 ) -> tuple[CapturedAlbum, ...]:
     """Albums that did not say which they are, by their first track: where Spotify names one that was asked for."""
 

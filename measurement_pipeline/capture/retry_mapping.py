@@ -11,13 +11,13 @@ from measurement_pipeline.capture.mapping import Spotify, map_result
 from measurement_pipeline.capture.outcome import CaptureResultKind, conclude
 from measurement_pipeline.domain.capture import SnapshotState
 from measurement_pipeline.postgres import apify_runs, captures, measurement_jobs
-from measurement_pipeline.postgres.apify_runs import ActorRunRow, NotOursError
+from measurement_pipeline.postgres.apify_runs import ActorRunRow, CaptureLostError
 from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
 
 
 def lacks_something(connection: Connection, snapshot: UUID) -> bool:
     """Whether mapping what was kept of it once more might add anything."""
-    return any(_lacks(one) for one in apify_runs.of_snapshot(connection, snapshot).values())
+    return any(_lacks(one) for one in apify_runs.list_latest_runs(connection, snapshot).values())
 
 
 def map_again(snapshot: UUID, services: CaptureServices, *, run: str) -> tuple[CaptureResultKind, str | None]:
@@ -29,10 +29,10 @@ def map_again(snapshot: UUID, services: CaptureServices, *, run: str) -> tuple[C
             return CaptureResultKind.LEFT_ALONE, "another run works on it, or it is not done"
         try:
             with closing(Spotify(services.means)) as spotify:
-                for bought in apify_runs.of_snapshot(connection, snapshot).values():
+                for bought in apify_runs.list_latest_runs(connection, snapshot).values():
                     if _lacks(bought):
                         map_result(connection, bought, spotify, snapshot=snapshot, run=run)
-            parts = apify_runs.of_snapshot(connection, snapshot).values()
+            parts = apify_runs.list_latest_runs(connection, snapshot).values()
             kind, why = conclude(parts, known_albums=(), last_try=True)
             with connection.transaction():
                 if not captures.finish(
@@ -40,7 +40,7 @@ def map_again(snapshot: UUID, services: CaptureServices, *, run: str) -> tuple[C
                 ):
                     return CaptureResultKind.LEFT_ALONE, "another run has taken it over"
                 measurement_jobs.correct_error(connection, snapshot, before=before.error, error=why)
-        except NotOursError as error:
+        except CaptureLostError as error:
             return CaptureResultKind.LEFT_ALONE, str(error)
         finally:
             # Where the database cannot be told, the claim's age says so.
@@ -50,4 +50,4 @@ def map_again(snapshot: UUID, services: CaptureServices, *, run: str) -> tuple[C
 
 
 def _lacks(bought: ActorRunRow) -> bool:
-    return bought.is_kept and (bool(bought.unmapped) or not bought.is_mapped)
+    return bought.has_result and (bool(bought.unmapped) or not bought.is_mapped)

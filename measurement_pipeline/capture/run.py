@@ -19,10 +19,10 @@ from measurement_pipeline.capture.actor_runner import ActorRunner, NotYetError
 from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.capture.mapping import Spotify
 from measurement_pipeline.capture.outcome import CaptureResultKind, conclude
-from measurement_pipeline.domain.capture import SnapshotState, chunks, cost_usd, over_cap
+from measurement_pipeline.domain.capture import SnapshotState, chunks, cost_usd, describe_over_cap
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import apify_runs, captures, measurement_jobs, operator_acts, vendor_state
-from measurement_pipeline.postgres.apify_runs import NotOursError
+from measurement_pipeline.postgres.apify_runs import CaptureLostError
 from measurement_pipeline.postgres.captures import ClaimedCapture
 from measurement_pipeline.postgres.database import Connection, DatabaseError, execute_with_retry
 from measurement_pipeline.postgres.errors import is_transient
@@ -146,7 +146,7 @@ class _Work:
         ):
             self._record("capture mapped again", shown)
             return self._ended(*retry_mapping.map_again(self.snapshot, self.services, run=self.run))
-        bought = apify_runs.of_snapshot(self.connection, self.snapshot)
+        bought = apify_runs.list_latest_runs(self.connection, self.snapshot)
         if all(one.is_mapped for one in bought.values()):
             return self._ended(CaptureResultKind.DONE_BEFORE, None)
         # A run that could not say so the first time says it now.
@@ -205,9 +205,9 @@ class _Work:
             return self._put_off(CaptureResultKind.STOPPED, str(error), seconds=None)
         except RejectedError as error:
             return self._put_off(CaptureResultKind.STOPPED, str(error), seconds=None, attempt_back=False)
-        except NotOursError as error:
+        except CaptureLostError as error:
             return self._ended(CaptureResultKind.LEFT_ALONE, str(error))
-        bought = apify_runs.of_snapshot(self.connection, self.snapshot)
+        bought = apify_runs.list_latest_runs(self.connection, self.snapshot)
         albums = [album for one in bought.values() for album in one.album_ids]
         known = captures.known_albums(self.connection, albums)
         kind, why = conclude(bought.values(), known_albums=known, last_try=self.last_try)
@@ -215,7 +215,7 @@ class _Work:
 
     def give_up(self, why: str) -> CaptureOutcome:
         """End it; what was captured stays."""
-        bought = apify_runs.of_snapshot(self.connection, self.snapshot)
+        bought = apify_runs.list_latest_runs(self.connection, self.snapshot)
         captured = any(one.is_mapped for one in bought.values())
         return self._finish(CaptureResultKind.DONE_IN_PART if captured else CaptureResultKind.FAILED, why)
 
@@ -223,7 +223,7 @@ class _Work:
         """Let go of it. Where the database cannot be told, the claim's age says so."""
         with suppress(DatabaseError):
             captures.release(
-                self.connection, self.snapshot, run=self.run, seconds=seconds, error=why, attempt_back=attempt_back
+                self.connection, self.snapshot, run=self.run, seconds=seconds, error=why, refund_attempt=attempt_back
             )
 
     def _is_to_be_bought_again(self, launch: Launch) -> bool:
@@ -233,15 +233,15 @@ class _Work:
     def _take_up_again(self, shown: dict[str, Any], claimed: ClaimedCapture) -> None:
         """Have what is missing of a failed one bought, and what was kept mapped again. Raises `_OverCapError`."""
         captures.lock_account(self.connection, self.account)
-        bought = apify_runs.of_snapshot(self.connection, self.snapshot)
-        kept = sum(len(one.album_ids) for one in bought.values() if one.is_kept)
+        bought = apify_runs.list_latest_runs(self.connection, self.snapshot)
+        kept = sum(len(one.album_ids) for one in bought.values() if one.has_result)
         asked = cost_usd(len(claimed.album_ids) - kept)
         # It is open again since its claim: what is missing is set aside, so that nobody else is let have it meanwhile.
         spent = captures.spent_this_month(self.connection, self.account)
         if spent > self.services.terms.cap_usd:
-            raise _OverCapError(over_cap(cap=self.services.terms.cap_usd, spent=spent - asked, asked=asked))
+            raise _OverCapError(describe_over_cap(cap=self.services.terms.cap_usd, spent=spent - asked, cost=asked))
         apify_runs.supersede(self.connection, self.snapshot)
-        apify_runs.map_again(self.connection, self.snapshot)
+        apify_runs.reset_mapping(self.connection, self.snapshot)
         captures.reset_captured_at(self.connection, self.snapshot)
         captures.reopen_requests(self.connection, self.snapshot)
         self._record("capture taken up again", shown)
@@ -267,7 +267,7 @@ class _Work:
         self, kind: CaptureResultKind, why: str, *, seconds: float | None, attempt_back: bool = True
     ) -> CaptureOutcome:
         captures.release(
-            self.connection, self.snapshot, run=self.run, seconds=seconds, error=why, attempt_back=attempt_back
+            self.connection, self.snapshot, run=self.run, seconds=seconds, error=why, refund_attempt=attempt_back
         )
         return self._ended(kind, why)
 
@@ -291,8 +291,8 @@ class _Work:
             kind,
             why,
             captures.get(self.connection, self.snapshot) or {},
-            apify_runs.paid_by(self.connection, self.snapshot, run=self.run),
-            apify_runs.unmapped(self.connection, self.snapshot),
+            apify_runs.cost_of_run(self.connection, self.snapshot, run=self.run),
+            apify_runs.list_unmapped(self.connection, self.snapshot),
         )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from measurement_pipeline.capture.config import CaptureConfig
-from measurement_pipeline.domain.capture import CaptureTicket, OverCap, over_cap
+from measurement_pipeline.domain.capture import CaptureTicket, OverCap, describe_over_cap
 from measurement_pipeline.postgres import capture_series
 from measurement_pipeline.postgres.database import connect
 
@@ -28,7 +28,7 @@ def start_due(terms: CaptureConfig) -> Started:
                     started += 1
                 case OverCap(cap, spent, asked):
                     refused.append(
-                        f"series {series} of account {wanted.account}: {over_cap(cap=cap, spent=spent, asked=asked)}"
+                        f"series {series} of account {wanted.account}: {describe_over_cap(cap=cap, spent=spent, cost=asked)}"
                     )
                 case None:
                     pass

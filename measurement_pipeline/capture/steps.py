@@ -24,7 +24,7 @@ def next_step(bought: ActorRunRow | None, *, again: Collection[int]) -> Step:
         return Step.START
     if bought.is_mapped or bought.status == MALFORMED:
         return Step.OVER
-    if bought.is_kept:
+    if bought.has_result:
         return Step.MAP
     if bought.actor_run is None or bought.status is None:
         return Step.FIND
@@ -40,14 +40,14 @@ def to_start_again(bought: Iterable[ActorRunRow], *, is_retry: bool) -> frozense
     nothing was captured it is a person's to pay again.
     """
     all_of_it = list(bought)
-    if not is_retry or not any(one.is_kept for one in all_of_it):
+    if not is_retry or not any(one.has_result for one in all_of_it):
         return frozenset()
     return frozenset(one.id for one in all_of_it if has_failed(one))
 
 
 def has_failed(bought: ActorRunRow) -> bool:
     """Whether a run of the actor is over and brought nothing."""
-    if bought.is_kept or bought.status in {None, NOT_STARTED, MALFORMED}:
+    if bought.has_result or bought.status in {None, NOT_STARTED, MALFORMED}:
         return False
     if bought.status == GONE:
         return True

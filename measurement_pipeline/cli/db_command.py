@@ -33,7 +33,7 @@ def upgrade(state: Path | None, *, as_json: bool) -> None:
             left = migrate.upgrade(target.database_url, kind=target.kind)
         except LockTimeout as error:
             with target.connect() as connection:
-                blockers = about_blockers(sessions.likely_blockers(connection))
+                blockers = about_blockers(sessions.list_likely_blockers(connection))
             raise RefusedError(
                 f"the migration waited 30 s for a lock and changed nothing. {blockers} Then run it again"
             ) from error

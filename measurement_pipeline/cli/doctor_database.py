@@ -25,7 +25,7 @@ from measurement_pipeline.postgres import (
     songstats_ledger,
     vendor_state,
 )
-from measurement_pipeline.postgres.database import Connection, TooLong, transaction_with_timeout
+from measurement_pipeline.postgres.database import Connection, StatementTimeout, transaction_with_timeout
 from measurement_pipeline.postgres.songstats_ledger import Deployment
 
 _BUYS, _ANSWERS, _CAPTURES = "backfill_queue_sensor", "measurement_job_sensor", "playcount_snapshot_sensor"
@@ -68,7 +68,7 @@ def lines(target: CliEnvironment, *, seconds: float = _LONGEST_SECONDS) -> Itera
             try:
                 with transaction_with_timeout(connection, seconds=seconds):
                     return make()
-            except TooLong:
+            except StatementTimeout:
                 return _no_answer(connection, name, seconds=seconds)
 
         is_ours = True
@@ -96,7 +96,7 @@ def lines(target: CliEnvironment, *, seconds: float = _LONGEST_SECONDS) -> Itera
 
 def _no_answer(connection: Connection, name: str, *, seconds: float) -> CheckResult:
     """A line without an answer. The sessions that have been there for as long as it waited are named: one may hold a lock."""
-    found = sessions.long_lived(connection, seconds=seconds, lock_seconds=seconds)
+    found = sessions.list_long_lived(connection, seconds=seconds, lock_seconds=seconds)
     if not found:
         return fail(name, f"no answer within {seconds:g} s, and no session is old enough to block it: a busy server")
     shown = "; ".join(about_session(session) for session in found[:_SESSIONS_SHOWN])
@@ -129,8 +129,8 @@ def long_sessions(
     connection: Connection, *, seconds: float = _LONG_SECONDS, lock_seconds: float = _LOCK_SECONDS
 ) -> CheckResult:
     """Long transactions and holders of advisory locks: our statements wait for their locks, and vacuum removes no dead rows."""
-    found = sessions.long_lived(connection, seconds=seconds, lock_seconds=lock_seconds)
-    hidden = sessions.hidden_logins(connection)
+    found = sessions.list_long_lived(connection, seconds=seconds, lock_seconds=lock_seconds)
+    hidden = sessions.list_hidden_logins(connection)
     unseen = (
         f"; sessions of {', '.join(hidden)} cannot be checked: `grant pg_read_all_stats` to this login"
         if hidden
@@ -199,7 +199,7 @@ def _breaker(vendor: Deployment) -> CheckResult:
 
 def _clock(connection: Connection, target: CliEnvironment) -> CheckResult:
     """Whether times are stored that are still to come: then the clock of the database server was set back."""
-    found = clock.ahead(connection, requests_per_second=target.settings.songstats_requests_per_second)
+    found = clock.list_future_times(connection, requests_per_second=target.settings.songstats_requests_per_second)
     if not found:
         return ok("clock", "no stored time is ahead of it")
     which = ", ".join(f"{one.what} ({counted(one.rows, 'row')}, up to {output.shown(one.latest)})" for one in found)

@@ -21,7 +21,7 @@ from measurement_pipeline.health import incidents, queue_checks, reconciliation,
 from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.postgres import health, songstats_ledger, spend
 from measurement_pipeline.postgres.audit import shown_and_stored
-from measurement_pipeline.postgres.database import Connection, TooLong, connect, transaction_with_timeout
+from measurement_pipeline.postgres.database import Connection, StatementTimeout, connect, transaction_with_timeout
 
 PIPELINE_HEALTH = dg.AssetKey("pipeline_health")
 
@@ -88,7 +88,7 @@ def _look_in_time(look: _Look, context: dg.AssetCheckExecutionContext, url: str,
     try:
         with connect(url) as connection, transaction_with_timeout(connection, seconds=seconds):
             return look(context.instance, connection, context.resources)
-    except TooLong:
+    except StatementTimeout:
         words = f"not known: a statement of this check took longer than {seconds:g} s, or waited for a lock"
         cure = "`measurement-pipeline doctor` names the sessions that may hold it (line sessions)"
         return Finding(False, f"{words}; {cure}", serious=True, reason="no answer")

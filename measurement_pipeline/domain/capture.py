@@ -59,7 +59,7 @@ class CapturedAlbum:
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class SpotifyTrack:
     """What Spotify says of a track. `isrc` is in normal form, or None where it has none that can be one.
 
     `has_external_ids` is False if the track object lacks the field in which Spotify gives ISRCs.
@@ -76,7 +76,7 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
-class Unmapped:
+class UnmappedTrack:
     """A captured track of which no ISRC is known, and why. `is_deferred`: Spotify could not be asked, and may yet know."""
 
     track_id: str
@@ -87,7 +87,7 @@ class Unmapped:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class CaptureCounts:
     """What captured tracks come to: a count a recording, the albums each is on, and the tracks that could not be mapped.
 
     `tracks` counts all; `without_count` those that the actor had no usable count of; `albums_with_tracks` albums, not items.
@@ -97,7 +97,7 @@ class Measured:
     tracks: int
     counts: Mapping[str, int]
     albums: frozenset[tuple[str, str]]
-    unmapped: tuple[Unmapped, ...]
+    unmapped: tuple[UnmappedTrack, ...]
     without_count: int
 
 
@@ -106,13 +106,13 @@ def cost_usd(albums: int) -> Decimal:
     return albums * USD_PER_ALBUM
 
 
-def over_cap(*, cap: Decimal, spent: Decimal, asked: Decimal) -> str:
+def describe_over_cap(*, cap: Decimal, spent: Decimal, cost: Decimal) -> str:
     """Why a capture is refused that the month does not allow."""
     said = (
         f"The monthly cap of captures is reached: ${cap:,.2f} a calendar month (UTC), ${spent:,.3f} of it spent, and this one "
-        f"would cost ${asked:,.3f}"
+        f"would cost ${cost:,.3f}"
     )
-    return said if asked <= cap else f"{said}: more than a whole month allows, so ask for fewer albums"
+    return said if cost <= cap else f"{said}: more than a whole month allows, so ask for fewer albums"
 
 
 def chunks(album_ids: Sequence[str]) -> list[tuple[str, ...]]:
@@ -120,7 +120,7 @@ def chunks(album_ids: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(album_ids[at : at + ALBUMS_A_CHUNK]) for at in range(0, len(album_ids), ALBUMS_A_CHUNK)]
 
 
-def by_elimination(albums: Sequence[CapturedAlbum], asked: Sequence[str]) -> tuple[CapturedAlbum, ...]:
+def infer_missing_album_id(albums: Sequence[CapturedAlbum], asked: Sequence[str]) -> tuple[CapturedAlbum, ...]:
     """The albums with the one id filled in that is missing, where only one album asked for is left that it can be."""
     nameless = [album for album in albums if album.album_id is None]
     left = set(asked) - {album.album_id for album in albums}
@@ -130,12 +130,12 @@ def by_elimination(albums: Sequence[CapturedAlbum], asked: Sequence[str]) -> tup
     return tuple(replace(album, album_id=missing) if album.album_id is None else album for album in albums)
 
 
-def measure(
+def count_plays(
     albums: Sequence[CapturedAlbum],
     songs_of: Mapping[str, Sequence[str]],
     why_not: Mapping[str, str],
     deferred: Collection[str] = (),
-) -> Measured:
+) -> CaptureCounts:
     """What `albums` come to, with the recordings of each track id, why a track has none, and of which ones Spotify may yet know.
 
     A recording on several albums has several tracks: its count is the highest of theirs. A platform shows one count for all of
@@ -143,7 +143,7 @@ def measure(
     """
     counts: dict[str, int] = {}
     on_albums: set[tuple[str, str]] = set()
-    unmapped: dict[str, Unmapped] = {}
+    unmapped: dict[str, UnmappedTrack] = {}
     tracks = [(album, track) for album in albums for track in album.tracks]
     for album, track in tracks:
         songs = songs_of.get(track.track_id, ())
@@ -156,10 +156,10 @@ def measure(
         if not songs:
             why = why_not.get(track.track_id, "not looked up")
             is_deferred = track.track_id in deferred
-            unmapped[track.track_id] = Unmapped(track.track_id, track.name, track.stream_count, why, is_deferred)
+            unmapped[track.track_id] = UnmappedTrack(track.track_id, track.name, track.stream_count, why, is_deferred)
     # The same album twice is one; those that do not say which they are count each.
     with_tracks = [album.album_id or object() for album in albums if album.tracks]
-    return Measured(
+    return CaptureCounts(
         albums_with_tracks=len(set(with_tracks)),
         tracks=len(tracks),
         counts=counts,

@@ -44,7 +44,7 @@ def see_failure(database_url: str, job: str, line: str, *, run: str) -> None:
     with connect(database_url) as connection, transaction_with_timeout(connection, seconds=_LONGEST_SECONDS):
         what = about_failure(job, line, run=run)
         if waited_for_a_lock(line):
-            what = f"{what} {about_blockers(sessions.likely_blockers(connection))}"
+            what = f"{what} {about_blockers(sessions.list_likely_blockers(connection))}"
         incidents.see(connection, key=key_of(job, line), what=what, same_within_hours=same_within_hours)
 
 

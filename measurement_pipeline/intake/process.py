@@ -15,7 +15,7 @@ from decimal import Decimal
 from itertools import islice
 from uuid import UUID
 
-from measurement_pipeline.domain.capture import NO_CAPTURES, CaptureSpec, CaptureTicket, OverCap, over_cap
+from measurement_pipeline.domain.capture import NO_CAPTURES, CaptureSpec, CaptureTicket, OverCap, describe_over_cap
 from measurement_pipeline.domain.measurement_job import (
     NO_ALBUM_KNOWN,
     NOTHING_RESOLVED,
@@ -300,7 +300,7 @@ def _open_capture(
     wanted = CaptureSpec(request.account, album_ids, catalog, isrcs, schedule=reading.schedule)
     opened = captures.open_capture(connection, wanted, cap_usd=cap_usd)
     if isinstance(opened, OverCap):
-        why = over_cap(cap=opened.cap, spent=opened.spent, asked=opened.asked)
+        why = describe_over_cap(cap=opened.cap, spent=opened.spent, cost=opened.asked)
         return _refuse(connection, request, State.REJECTED, 429, why, cost_usd=opened.asked)
     asked, skipped = _left_out(connection, request, scope)
     measurement_jobs.accept_capture(

@@ -10,7 +10,7 @@ from uuid import UUID
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
-from measurement_pipeline.domain.capture import Measured, Track, cost_usd
+from measurement_pipeline.domain.capture import CaptureCounts, SpotifyTrack, cost_usd
 from measurement_pipeline.postgres import songs
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
@@ -35,11 +35,11 @@ class ActorRunRow:
     album_ids: tuple[str, ...]
     intended_at: datetime
     age_seconds: float
-    unseen_seconds: float
+    seconds_since_seen: float
     actor_run: str | None
     status: str | None
     message: str | None
-    is_kept: bool
+    has_result: bool
     is_mapped: bool
     is_superseded: bool
     albums: int
@@ -48,17 +48,17 @@ class ActorRunRow:
     unmapped: int
 
 
-class NotOursError(Exception):
+class CaptureLostError(Exception):
     """The capture is another run's by now: nothing was written."""
 
 
-def of_snapshot(connection: Connection, snapshot: UUID) -> dict[int, ActorRunRow]:
+def list_latest_runs(connection: Connection, snapshot: UUID) -> dict[int, ActorRunRow]:
     """The latest run of each chunk that has one."""
     rows = connection.execute(_SQL["of_snapshot"], {"snapshot": snapshot})
     return {row["chunk"]: ActorRunRow(**{**row, "album_ids": tuple(row["album_ids"])}) for row in rows}
 
 
-def intend(connection: Connection, snapshot: UUID, chunk: int, album_ids: Sequence[str], *, run: str) -> int:
+def record_intent(connection: Connection, snapshot: UUID, chunk: int, album_ids: Sequence[str], *, run: str) -> int:
     """Write down that the actor is about to be started; the row. Raises `NotOursError`."""
     parameters = {
         "snapshot": snapshot,
@@ -70,47 +70,49 @@ def intend(connection: Connection, snapshot: UUID, chunk: int, album_ids: Sequen
     try:
         row = connection.execute(_SQL["intend"], parameters).fetchone()
     except UniqueViolation as error:
-        raise NotOursError(f"chunk {chunk} of capture {snapshot} has a run of the actor already") from error
+        raise CaptureLostError(f"chunk {chunk} of capture {snapshot} has a run of the actor already") from error
     if row is None:
-        raise NotOursError(f"capture {snapshot} is not run {run}'s")
+        raise CaptureLostError(f"capture {snapshot} is not run {run}'s")
     return int(row["id"])
 
 
-def taken(connection: Connection, *, since: datetime) -> frozenset[str]:
+def list_recorded_runs(connection: Connection, *, since: datetime) -> frozenset[str]:
     """The runs of the actor that rows have already, of about `since` or later."""
     rows = connection.execute(_SQL["taken"], {"since": since})
     return frozenset(row["actor_run"] for row in rows)
 
 
-def started(connection: Connection, row: int, *, actor_run: str, status: str) -> None:
+def record_start(connection: Connection, row: int, *, actor_run: str, status: str) -> None:
     """Keep the id of the run that was started, or found, for `row`. Raises `NotOursError`; then it is kept as surplus."""
     try:
         found = connection.execute(_SQL["started"], {"id": row, "actor_run": actor_run, "status": status}).fetchone()
     except UniqueViolation as error:
         if error.diag.constraint_name == "apify_runs_one_a_chunk":
             connection.execute(_SQL["surplus"], {"id": row, "actor_run": actor_run})
-        raise NotOursError(f"run {actor_run} of the actor was started beside another") from error
+        raise CaptureLostError(f"run {actor_run} of the actor was started beside another") from error
     if found is None:
-        raise NotOursError(f"row {row} has a run of the actor already")
+        raise CaptureLostError(f"row {row} has a run of the actor already")
 
 
-def not_started(connection: Connection, row: int, *, message: str) -> None:
+def record_not_started(connection: Connection, row: int, *, message: str) -> None:
     """Say that the actor was never started for `row`: another may be."""
     connection.execute(_SQL["not_started"], {"id": row, "message": message})
 
 
-def seen(connection: Connection, row: int, *, status: str, message: str | None, finished_at: datetime | None) -> None:
+def record_status(
+    connection: Connection, row: int, *, status: str, message: str | None, finished_at: datetime | None
+) -> None:
     """Note how the run of `row` stands."""
     parameters = {"id": row, "status": status, "message": message, "finished_at": finished_at}
     connection.execute(_SQL["seen"], parameters)
 
 
-def keep(connection: Connection, row: int, body: bytes) -> None:
+def store_result(connection: Connection, row: int, body: bytes) -> None:
     """Keep the result of the run of `row`, as received; a second time changes nothing."""
     connection.execute(_SQL["keep"], {"id": row, "body": body, "sha256": sha256(body).hexdigest()})
 
 
-def body(connection: Connection, row: int) -> bytes:
+def get_result(connection: Connection, row: int) -> bytes:
     """What was kept for `row`."""
     found = connection.execute(_SQL["body"], {"id": row}).fetchone()
     if found is None or found["body"] is None:
@@ -118,7 +120,7 @@ def body(connection: Connection, row: int) -> bytes:
     return bytes(found["body"])
 
 
-def map_again(connection: Connection, snapshot: UUID) -> None:
+def reset_mapping(connection: Connection, snapshot: UUID) -> None:
     """Have what was kept for a capture mapped once more, which costs nothing."""
     connection.execute(_SQL["map_again"], {"snapshot": snapshot})
 
@@ -128,13 +130,13 @@ def supersede(connection: Connection, snapshot: UUID) -> None:
     connection.execute(_SQL["supersede"], {"snapshot": snapshot})
 
 
-def paid_by(connection: Connection, snapshot: UUID, *, run: str) -> Decimal:
+def cost_of_run(connection: Connection, snapshot: UUID, *, run: str) -> Decimal:
     """What a Dagster run has bought for a capture, in US dollars."""
     found = connection.execute(_SQL["paid_by"], {"snapshot": snapshot, "run": run}).fetchone()
     return Decimal(0) if found is None else Decimal(found["usd"])
 
 
-def malformed(connection: Connection, row: int, *, message: str) -> None:
+def record_malformed(connection: Connection, row: int, *, message: str) -> None:
     """Say that what was kept for `row` cannot be read."""
     connection.execute(_SQL["malformed"], {"id": row, "message": message})
 
@@ -147,7 +149,7 @@ def songs_of_tracks(connection: Connection, track_ids: Iterable[str]) -> dict[st
     return found
 
 
-def learn(connection: Connection, tracks: Mapping[str, Track]) -> None:
+def store_tracks(connection: Connection, tracks: Mapping[str, SpotifyTrack]) -> None:
     """Make songs of tracks that were looked up, by the id that was asked, and keep their ids. One without an ISRC is no song."""
     met = {track.isrc: track for track in tracks.values() if track.isrc is not None}
     connection.execute(
@@ -160,28 +162,28 @@ def learn(connection: Connection, tracks: Mapping[str, Track]) -> None:
             "release_dates": [track.release_date for track in met.values()],
         },
     )
-    identify(
+    store_identifiers(
         connection, [(track.isrc, asked) for asked, track in tracks.items() if track.isrc is not None], kind="track_id"
     )
 
 
-def identify(connection: Connection, identifiers: Sequence[tuple[str, str]], *, kind: str) -> None:
+def store_identifiers(connection: Connection, identifiers: Sequence[tuple[str, str]], *, kind: str) -> None:
     """Record Spotify's ids of recordings that are known: (ISRC, id) pairs."""
     songs.identify(connection, sorted(identifiers), platform="spotify", identifier_type=kind)
 
 
-def unmapped(connection: Connection, snapshot: UUID, *, limit: int = 50) -> tuple[str, ...]:
+def list_unmapped(connection: Connection, snapshot: UUID, *, limit: int = 50) -> tuple[str, ...]:
     """The tracks of a capture that have no recording yet, the most played first, and why."""
     rows = connection.execute(_SQL["unmapped"], {"snapshot": snapshot, "limit": limit})
     return tuple(f"{row['name'] or 'untitled'} ({row['track_id']}): {row['why']}" for row in rows)
 
 
-def store(connection: Connection, row: int, measured: Measured, *, snapshot: UUID, run: str) -> None:
+def store_measurements(connection: Connection, row: int, measured: CaptureCounts, *, snapshot: UUID, run: str) -> None:
     """Measurements, albums, ranks and totals of one chunk, in one transaction. Raises `NotOursError`."""
     with connection.transaction():
         if connection.execute(_SQL["hold"], {"snapshot": snapshot, "run": run}).fetchone() is None:
-            raise NotOursError(f"capture {snapshot} is not run {run}'s any more")
-        identify(connection, list(measured.albums), kind="album_id")
+            raise CaptureLostError(f"capture {snapshot} is not run {run}'s any more")
+        store_identifiers(connection, list(measured.albums), kind="album_id")
         counted = sorted(measured.counts.items())
         songs_measured = [song for song, _ in counted]
         connection.execute(

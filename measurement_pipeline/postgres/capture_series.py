@@ -32,15 +32,15 @@ def list_due(connection: Connection, series: UUID | None = None) -> list[tuple[U
 
 
 def start_if_due(
-    connection: Connection, series: UUID, wanted: CaptureSpec, *, cap_usd: Decimal
+    connection: Connection, series: UUID, spec: CaptureSpec, *, cap_usd: Decimal
 ) -> CaptureTicket | OverCap | None:
     """The next capture of a series; None where somebody has started it meanwhile. In one transaction with its own check."""
     with connection.transaction():
-        captures.lock_account(connection, wanted.account)
+        captures.lock_account(connection, spec.account)
         if not list_due(connection, series):
             return None
         # Not as a series asked for anew: one that was stopped at this moment stays so.
-        return captures.open_locked(connection, wanted, cap_usd=cap_usd)
+        return captures.open_locked(connection, spec, cap_usd=cap_usd)
 
 
 def list_all(connection: Connection, *, account: UUID | None = None) -> list[dict[str, Any]]:

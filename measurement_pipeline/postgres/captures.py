@@ -58,42 +58,42 @@ def count_without_album(connection: Connection, songs: Sequence[str]) -> int:
     return int(found["without_album"])
 
 
-def open_capture(connection: Connection, wanted: CaptureSpec, *, cap_usd: Decimal) -> CaptureTicket | OverCap:
+def open_capture(connection: Connection, spec: CaptureSpec, *, cap_usd: Decimal) -> CaptureTicket | OverCap:
     """The capture that `wanted` is answered with: a young one of the same albums, or a new one that the month allows.
 
     A monthly one makes a series of it. To be called in a transaction: the account is locked until its end, so that two who ask at
     once pay once.
     """
-    answer = open_locked(connection, wanted, cap_usd=cap_usd)
-    if isinstance(answer, CaptureTicket) and wanted.schedule is Schedule.MONTHLY:
-        connection.execute(_SQL["start_series"], _parameters(wanted))
+    answer = open_locked(connection, spec, cap_usd=cap_usd)
+    if isinstance(answer, CaptureTicket) and spec.schedule is Schedule.MONTHLY:
+        connection.execute(_SQL["start_series"], _parameters(spec))
     return answer
 
 
-def open_locked(connection: Connection, wanted: CaptureSpec, *, cap_usd: Decimal) -> CaptureTicket | OverCap:
+def open_locked(connection: Connection, spec: CaptureSpec, *, cap_usd: Decimal) -> CaptureTicket | OverCap:
     """Like `open_capture`, without starting a series."""
-    parameters = _parameters(wanted)
-    lock_account(connection, wanted.account)
+    parameters = _parameters(spec)
+    lock_account(connection, spec.account)
     connection.execute(_SQL["ensure_account"], parameters)
-    cost = cost_usd(len(wanted.album_ids))
-    albums = len(wanted.album_ids)
-    young = connection.execute(_SQL["reusable"], parameters | {"reuse_for": REUSE_FOR.total_seconds()}).fetchone()
-    if young is not None:
-        return CaptureTicket(young["id"], albums, Decimal(0), reused=True)
-    made = connection.execute(_SQL["open"], parameters | {"cost": cost, "cap": cap_usd}).fetchone()
-    if made is None:
+    cost = cost_usd(len(spec.album_ids))
+    albums = len(spec.album_ids)
+    reusable = connection.execute(_SQL["reusable"], parameters | {"reuse_for": REUSE_FOR.total_seconds()}).fetchone()
+    if reusable is not None:
+        return CaptureTicket(reusable["id"], albums, Decimal(0), reused=True)
+    opened = connection.execute(_SQL["open"], parameters | {"cost": cost, "cap": cap_usd}).fetchone()
+    if opened is None:
         raise LookupError("the month's captures could not be added up")
-    if made["id"] is None:
-        return OverCap(cap_usd, made["spent"], cost)
-    return CaptureTicket(made["id"], albums, cost, reused=False)
+    if opened["id"] is None:
+        return OverCap(cap_usd, opened["spent"], cost)
+    return CaptureTicket(opened["id"], albums, cost, reused=False)
 
 
-def estimate(connection: Connection, wanted: CaptureSpec) -> tuple[Decimal, Decimal, bool]:
+def estimate(connection: Connection, spec: CaptureSpec) -> tuple[Decimal, Decimal, bool]:
     """What `wanted` would cost, what the account's month has cost so far, and whether a young capture would answer it."""
-    parameters = _parameters(wanted)
-    young = connection.execute(_SQL["reusable"], parameters | {"reuse_for": REUSE_FOR.total_seconds()}).fetchone()
-    spent = spent_this_month(connection, wanted.account)
-    return Decimal(0) if young else cost_usd(len(wanted.album_ids)), spent, young is not None
+    parameters = _parameters(spec)
+    reusable = connection.execute(_SQL["reusable"], parameters | {"reuse_for": REUSE_FOR.total_seconds()}).fetchone()
+    spent = spent_this_month(connection, spec.account)
+    return Decimal(0) if reusable else cost_usd(len(spec.album_ids)), spent, reusable is not None
 
 
 def lock_account(connection: Connection, account: UUID) -> None:
@@ -140,17 +140,17 @@ def claim(
 
 
 @dataclass(frozen=True, slots=True)
-class HeldCapture:
+class DoneCapture:
     """A capture that is done, and what its row said until now."""
 
     error: str | None
 
 
-def claim_done(connection: Connection, snapshot: UUID, *, run: str, claim_timeout_seconds: float) -> HeldCapture | None:
+def claim_done(connection: Connection, snapshot: UUID, *, run: str, claim_timeout_seconds: float) -> DoneCapture | None:
     """Hold a capture that is done, without opening it. None: it is not, or somebody who lives works on it."""
     parameters = {"snapshot": snapshot, "run": run, "claim_timeout": claim_timeout_seconds}
     row = connection.execute(_SQL["claim_done"], parameters).fetchone()
-    return None if row is None else HeldCapture(row["error"])
+    return None if row is None else DoneCapture(row["error"])
 
 
 def release_done(connection: Connection, snapshot: UUID, *, run: str) -> None:
@@ -184,10 +184,16 @@ def list_with_deferred_tracks(connection: Connection, *, days: int, limit: int) 
 
 
 def release(
-    connection: Connection, snapshot: UUID, *, run: str, seconds: float | None, error: str, attempt_back: bool
+    connection: Connection, snapshot: UUID, *, run: str, seconds: float | None, error: str, refund_attempt: bool
 ) -> None:
     """Let go of a capture for so long, saying why it waits. None: the longer the older it is, from a minute to an hour."""
-    parameters = {"snapshot": snapshot, "run": run, "wait": seconds, "error": error, "attempts_back": int(attempt_back)}
+    parameters = {
+        "snapshot": snapshot,
+        "run": run,
+        "wait": seconds,
+        "error": error,
+        "attempts_back": int(refund_attempt),
+    }
     connection.execute(_SQL["release"], parameters)
 
 
@@ -221,12 +227,12 @@ def list_recent(connection: Connection, *, account: UUID | None = None, limit: i
     return connection.execute(_SQL["recent_captures"], {"account": account, "limit": limit}).fetchall()
 
 
-def _parameters(wanted: CaptureSpec) -> dict[str, Any]:
+def _parameters(spec: CaptureSpec) -> dict[str, Any]:
     return {
-        "account": wanted.account,
-        "album_ids": list(wanted.album_ids),
-        "catalog": wanted.catalog,
-        "isrcs": None if wanted.isrcs is None else list(wanted.isrcs),
-        "platforms": list(wanted.platforms),
-        "schedule": wanted.schedule.value,
+        "account": spec.account,
+        "album_ids": list(spec.album_ids),
+        "catalog": spec.catalog,
+        "isrcs": None if spec.isrcs is None else list(spec.isrcs),
+        "platforms": list(spec.platforms),
+        "schedule": spec.schedule.value,
     }

@@ -11,7 +11,7 @@ _SQL = statements("clock")
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class FutureTimes:
     """A column with values that are later than they can be."""
 
     what: str
@@ -19,16 +19,16 @@ class Ahead:
     latest: datetime
 
 
-def ahead(connection: Connection, *, requests_per_second: float) -> list[Ahead]:
+def list_future_times(connection: Connection, *, requests_per_second: float) -> list[FutureTimes]:
     """The columns whose values are later than the clock and the pace allow; none while the clock was never set back."""
     parameters = {
         "furthest_booking": furthest_booking_seconds(requests_per_second),
         "longest_backoff": LONGEST_BACKOFF_SECONDS,
     }
-    return [Ahead(**row) for row in connection.execute(_SQL["ahead"], parameters)]
+    return [FutureTimes(**row) for row in connection.execute(_SQL["ahead"], parameters)]
 
 
-def pull_back(connection: Connection) -> int:
+def correct_future_times(connection: Connection) -> int:
     """Correct the times that would hold something up until the clock has caught up with them; how many there were."""
     row = connection.execute(_SQL["pull_back"], {"longest_backoff": LONGEST_BACKOFF_SECONDS}).fetchone() or {}
     return int(row["corrected"])

@@ -27,7 +27,7 @@ AsyncConnection = session.AsyncConnection
 DatabaseUnavailable = psycopg.OperationalError
 DatabaseError = psycopg.Error
 # One of the above, where it was we who would not wait any longer (`within`): the transaction did nothing.
-TooLong = psycopg.errors.QueryCanceled
+StatementTimeout = psycopg.errors.QueryCanceled
 
 # A statement waited for a lock longer than `lock_timeout`.
 LockTimeout = psycopg.errors.LockNotAvailable
@@ -62,7 +62,7 @@ def create_database(url: str, name: str) -> None:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
 
 
-def pool(url: str, *, size: int, patience_seconds: float) -> Pool:
+def pool(url: str, *, size: int, timeout_seconds: float) -> Pool:
     """Up to `size` connections that threads borrow (`with pool.connection()`), each tried before it is lent out; not open yet.
 
     Whoever gets none in so many seconds gets `DatabaseUnavailable`.
@@ -73,11 +73,11 @@ def pool(url: str, *, size: int, patience_seconds: float) -> Pool:
         kwargs=_options(),
         min_size=1,
         max_size=size,
-        timeout=patience_seconds,
+        timeout=timeout_seconds,
         check=ConnectionPool.check_connection,
         open=False,
         # Tried at once for whoever waits; while nobody does, now and then.
-        reconnect_timeout=patience_seconds,
+        reconnect_timeout=timeout_seconds,
         name="front desk",
     )
 
@@ -95,14 +95,14 @@ def transaction_with_timeout(connection: Connection, *, seconds: float) -> Itera
 _RETRY_SECONDS = 0.5
 
 
-class _Patience:
+class _RetryWindow:
     """Counts from the first error: whether to try again after this one."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._failing_since: float | None = None
 
-    def is_left(self) -> bool:
+    def is_open(self) -> bool:
         now = time.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
         return now - self._failing_since <= self._seconds
@@ -113,13 +113,13 @@ def execute_with_retry(url: str, work: Callable[[Connection], T], *, patience_se
 
     Doing `work` twice must have the effect of doing it once. Raises the last error.
     """
-    patience = _Patience(patience_seconds)
+    patience = _RetryWindow(patience_seconds)
     while True:
         try:
             with connect(url) as connection:
                 return work(connection)
         except DatabaseError as error:
-            if not is_transient(error) or not patience.is_left():
+            if not is_transient(error) or not patience.is_open():
                 raise
         time.sleep(_RETRY_SECONDS)
 
@@ -133,13 +133,13 @@ class ReconnectingConnection:
 
     def __init__(self, url: str, *, patience_seconds: float) -> None:
         self._url = url
-        self._patience = patience_seconds
+        self._retry_seconds = patience_seconds
         self._connection: AsyncConnection | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
-    async def do(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def execute(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Do `work` on the connection, one at a time. Raises `DatabaseUnavailable`; the next call then connects anew."""
-        async with self._turn:
+        async with self._lock:
             try:
                 if self._connection is None:
                     self._connection = await AsyncConnection.connect(self._url, **_options())
@@ -149,28 +149,28 @@ class ReconnectingConnection:
                 await self.close()
                 raise
 
-    async def persist(
+    async def execute_with_retry(
         self,
         work: Callable[[AsyncConnection], Awaitable[T]],
         *,
-        hold: Callable[[DatabaseError], None] | None = None,
+        on_defect: Callable[[DatabaseError], None] | None = None,
     ) -> T:
         """Do `work`, again after each transient error while patience lasts: doing it twice must have the effect of doing it once.
 
         `hold`: what `work` writes exists nowhere else. Then a defect is outlasted too, and `hold` is called with it; only an
         error about the row itself is raised at once.
         """
-        patience = _Patience(self._patience)
+        patience = _RetryWindow(self._retry_seconds)
         while True:
             try:
-                return await self.do(work)
+                return await self.execute(work)
             except DatabaseError as error:
                 kind = kind_of(error)
-                if kind is ErrorKind.DEFECT and hold is not None:
-                    hold(error)
+                if kind is ErrorKind.DEFECT and on_defect is not None:
+                    on_defect(error)
                 elif kind is not ErrorKind.TRANSIENT:
                     raise
-                if not patience.is_left():
+                if not patience.is_open():
                     raise
             await asyncio.sleep(_RETRY_SECONDS)
 

@@ -28,18 +28,18 @@ class Session:
     has_advisory_lock: bool
 
 
-def long_lived(connection: Connection, *, seconds: float, lock_seconds: float = _LOCK_SECONDS) -> list[Session]:
+def list_long_lived(connection: Connection, *, seconds: float, lock_seconds: float = _LOCK_SECONDS) -> list[Session]:
     """Sessions whose transaction has been open for `seconds`, or that hold an advisory lock for `lock_seconds`; oldest first."""
     parameters = {"seconds": seconds, "lock_seconds": lock_seconds}
     return [Session(**row) for row in connection.execute(_SQL["long_lived"], parameters)]
 
 
-def likely_blockers(connection: Connection) -> list[Session]:
+def list_likely_blockers(connection: Connection) -> list[Session]:
     """Sessions old enough to be what a statement waited for that has just given up after 30 s."""
-    return long_lived(connection, seconds=_LOCK_SECONDS)
+    return list_long_lived(connection, seconds=_LOCK_SECONDS)
 
 
-def hidden_logins(connection: Connection) -> list[str]:
+def list_hidden_logins(connection: Connection) -> list[str]:
     """Logins with sessions on this database whose state this login may not see."""
     row = connection.execute(_SQL["hidden_logins"]).fetchone()
     return [] if row is None or row["logins"] is None else list(row["logins"])

@@ -155,7 +155,7 @@ def test_the_share_is_read_from_the_ledger_by_the_next_run(bench: Workbench):
     async def causes() -> list[tuple[str, str]]:
         line = ReconnectingConnection(bench.database_url, patience_seconds=60.0)
         try:
-            return await line.persist(songstats_ledger.recent_causes)
+            return await line.execute_with_retry(songstats_ledger.recent_causes)
         finally:
             await line.close()
 

@@ -759,8 +759,8 @@ def test_a_start_that_comes_back_after_it_was_given_up_is_paid_for_and_told_so(s
         snapshot,
         [one],
     )[0]["id"]
-    with connect(studio.database_url) as connection, pytest.raises(apify_runs.NotOursError):
-        apify_runs.started(connection, late, actor_run="late", status="READY")
+    with connect(studio.database_url) as connection, pytest.raises(apify_runs.CaptureLostError):
+        apify_runs.record_start(connection, late, actor_run="late", status="READY")
     (row,) = studio.sql("select status, actor_run from apify_runs where id = %s", late)
     assert row == {"status": "SURPLUS", "actor_run": "late"}
     assert studio.sql("select usd from playcount_spent_this_month") == [{"usd": Decimal("0.006")}]

@@ -9,11 +9,11 @@ from measurement_pipeline.domain.capture import (
     ALBUMS_A_CHUNK,
     CapturedAlbum,
     CapturedTrack,
-    by_elimination,
     chunks,
     cost_usd,
-    measure,
-    over_cap,
+    count_plays,
+    describe_over_cap,
+    infer_missing_album_id,
 )
 
 
@@ -27,7 +27,7 @@ def test_the_cost_is_exact():
 
 
 def test_over_the_cap_says_cap_spent_and_asked():
-    words = over_cap(cap=Decimal(25), spent=Decimal("24.999"), asked=Decimal("0.003"))
+    words = describe_over_cap(cap=Decimal(25), spent=Decimal("24.999"), cost=Decimal("0.003"))
     assert "$25.00" in words
     assert "$24.999" in words
     assert "$0.003" in words
@@ -43,21 +43,21 @@ def test_parts_hold_every_album_once_and_are_the_same_each_time(album_ids: list[
 
 def test_a_recording_on_several_albums_has_the_highest_of_its_counts():
     albums = [album("A", ("t1", 10)), album("B", ("t2", 12)), album("C", ("t3", 11))]
-    found = measure(albums, {"t1": ["X"], "t2": ["X"], "t3": ["X"]}, {})
+    found = count_plays(albums, {"t1": ["X"], "t2": ["X"], "t3": ["X"]}, {})
     assert found.counts == {"X": 12}
     assert found.albums == {("X", "A"), ("X", "B"), ("X", "C")}
     assert found.tracks == 3
 
 
 def test_a_track_without_a_count_is_no_measurement_and_needs_no_recording():
-    found = measure([album("A", ("t1", None), ("t2", None))], {"t1": ["X"]}, {})
+    found = count_plays([album("A", ("t1", None), ("t2", None))], {"t1": ["X"]}, {})
     assert (found.counts, found.unmapped, found.without_count) == ({}, (), 2)
     assert found.albums == {("X", "A")}
 
 
 def test_a_track_without_a_recording_is_named_once_with_why():
     albums = [album("A", ("t1", 10), ("t2", 5)), album("B", ("t1", 10))]
-    found = measure(albums, {}, {"t1": "Spotify knows no such track"})
+    found = count_plays(albums, {}, {"t1": "Spotify knows no such track"})
     assert [(one.track_id, one.stream_count, one.why) for one in found.unmapped] == [
         ("t1", 10, "Spotify knows no such track"),
         ("t2", 5, "not looked up"),
@@ -66,14 +66,14 @@ def test_a_track_without_a_recording_is_named_once_with_why():
 
 def test_the_one_album_without_an_id_is_the_one_that_is_left():
     albums = [album("A"), album(None), album("C")]
-    assert [one.album_id for one in by_elimination(albums, ["A", "B", "C"])] == ["A", "B", "C"]
+    assert [one.album_id for one in infer_missing_album_id(albums, ["A", "B", "C"])] == ["A", "B", "C"]
 
 
 def test_of_two_without_an_id_or_two_left_nothing_is_guessed():
     two_nameless = [album(None), album(None)]
-    assert [one.album_id for one in by_elimination(two_nameless, ["A", "B"])] == [None, None]
-    assert [one.album_id for one in by_elimination([album(None)], ["A", "B"])] == [None]
-    assert [one.album_id for one in by_elimination([album("A"), album(None)], ["A"])] == ["A", None]
+    assert [one.album_id for one in infer_missing_album_id(two_nameless, ["A", "B"])] == [None, None]
+    assert [one.album_id for one in infer_missing_album_id([album(None)], ["A", "B"])] == [None]
+    assert [one.album_id for one in infer_missing_album_id([album("A"), album(None)], ["A"])] == ["A", None]
 
 
 TRACKS = st.tuples(st.sampled_from("abcdef"), st.none() | st.integers(1, 100))
@@ -85,7 +85,7 @@ TRACKS = st.tuples(st.sampled_from("abcdef"), st.none() | st.integers(1, 100))
 )
 def test_every_track_is_measured_named_or_without_a_count(albums: list[list[tuple[str, int | None]]], songs: dict):
     given_albums = [album(str(number), *tracks) for number, tracks in enumerate(albums)]
-    found = measure(given_albums, songs, {})
+    found = count_plays(given_albums, songs, {})
     tracks = [track for tracks in albums for track in tracks]
     assert found.tracks == len(tracks)
     assert found.without_count == sum(count is None for _, count in tracks)

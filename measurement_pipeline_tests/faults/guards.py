@@ -441,7 +441,7 @@ VENDOR = (
     guard(
         "the streak goes on across runs",
         "backfill/test_money_path.py::test_a_streak_is_counted_across_runs",
-        Change(TRUST, "        self._answers.extend(await self._line.persist(ledger.recent_causes))\n", ""),
+        Change(TRUST, "        self._answers.extend(await self._line.execute_with_retry(ledger.recent_causes))\n", ""),
     ),
     guard(
         "an open breaker stops reservations",
@@ -492,11 +492,11 @@ VENDOR = (
 CAPTURES = (
     guard(
         "captures: the account's lock",
-        "postgres/test_snapshots.py::test_whoever_waited_for_the_last_of_the_month_finds_it_gone",
+        "postgres/test_captures.py::test_whoever_waited_for_the_last_of_the_month_finds_it_gone",
         Change(
             CAPTURES_ASKED,
             """
-    lock_account(connection, wanted.account)
+    lock_account(connection, spec.account)
     connection.execute(_SQL["ensure_account"], parameters)
 """,
             """
@@ -519,14 +519,14 @@ CAPTURES = (
         Change(
             PURCHASE,
             """
-        row = apify_runs.intend(self._connection, self._snapshot, chunk, album_ids, run=self._run)
+        row = apify_runs.record_intent(self._connection, self._snapshot, chunk, album_ids, run=self._run)
         try:
             started = self._actor.start(album_ids)
 """,
             """
         try:
             started = self._actor.start(album_ids)
-            row = apify_runs.intend(self._connection, self._snapshot, chunk, album_ids, run=self._run)
+            row = apify_runs.record_intent(self._connection, self._snapshot, chunk, album_ids, run=self._run)
 """,
         ),
     ),
@@ -537,10 +537,10 @@ CAPTURES = (
             PURCHASE,
             """
             if not error.perhaps_started:
-                apify_runs.not_started(""",
+                apify_runs.record_not_started(""",
             """
             if True:
-                apify_runs.not_started(""",
+                apify_runs.record_not_started(""",
         ),
     ),
     guard(
@@ -562,8 +562,8 @@ CAPTURES = (
         "capture/test_capture.py::test_a_result_is_kept_before_anything_is_made_of_it",
         Change(
             CAPTURE,
-            "closing(Spotify(self.captures.means)) as spotify:",
-            "closing(Spotify(self.captures.means)) as spotify, self.connection.transaction():",
+            "closing(Spotify(self.services.means)) as spotify:",
+            "closing(Spotify(self.services.means)) as spotify, self.connection.transaction():",
         ),
     ),
     guard(

@@ -49,13 +49,13 @@ def test_whoever_waited_for_the_last_hit_finds_it_gone(bench: Workbench):
         async def and_then_the_other(connection: AsyncConnection) -> list[ReservationVerdict]:
             async with connection.transaction():
                 taken = await wish(connection, mine, run=songs[0])
-                other = asyncio.create_task(second.do(partial(wish, claims=theirs, run=songs[1])))
+                other = asyncio.create_task(second.execute(partial(wish, claims=theirs, run=songs[1])))
                 while not (other.done() or waiting_for_the_lock(bench)):  # noqa: ASYNC110 - PostgreSQL sets no event
                     await asyncio.sleep(0.005)
             return [one.verdict for one in [*taken, *await other]]
 
         try:
-            return await first.do(and_then_the_other)
+            return await first.execute(and_then_the_other)
         finally:
             await first.close()
             await second.close()

@@ -238,7 +238,7 @@ class QueueMachine(RuleBasedStateMachine):
     def beats(self, at: int, alone: bool) -> None:
         run, one = self.one_of("claims", at)
         claims = [one] if alone else self.memory[run].claims
-        found = self.loop.run(self.line.do(lambda c: queue.heartbeat(c, claims, run=run)))
+        found = self.loop.run(self.line.execute(lambda c: queue.heartbeat(c, claims, run=run)))
         assert found == self.model.heartbeat([(c.song, c.lease) for c in claims], run=run)
 
     @step(12, when=lambda self: self.has("claims"), at=which, count=st.integers(1, 4))
@@ -249,7 +249,7 @@ class QueueMachine(RuleBasedStateMachine):
         turned = {c.song: c for c in reversed([*rest[rest.index(one) :], *rest]) if c.unread_response is None}
         claims = [*turned.values()][::-1][:count]
         found = self.loop.run(
-            self.line.do(
+            self.line.execute(
                 lambda c: ledger.reserve(c, claims, run=run, hits_allowed=HITS_ALLOWED, operators_account=OPERATORS)
             )
         )
@@ -269,7 +269,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.memory[run].calls.remove(call)
         claim, hit, attempts = call
         received = ReceivedResponse(hit, reply.status_code, reply.billable, reply.kept_as, {}, reply.body)
-        kept = [self.loop.run(self.line.do(lambda c: ledger.keep(c, [received]))) for _ in range(times)]
+        kept = [self.loop.run(self.line.execute(lambda c: ledger.keep(c, [received]))) for _ in range(times)]
         assert all(one == kept[0] for one in kept)
         response = kept[0].get(hit)
         assert (response is not None) is (reply.body is not None)
@@ -312,7 +312,9 @@ class QueueMachine(RuleBasedStateMachine):
             else ()
         )
         settling = Settling(claim, settlement, cause=cause, response=response, play_counts=points)
-        found = self.loop.run(self.line.do(lambda c: queue.settle(c, [settling], run=run, parser_version=self.parser)))
+        found = self.loop.run(
+            self.line.execute(lambda c: queue.settle(c, [settling], run=run, parser_version=self.parser))
+        )
         is_mine = self.model.settle(
             claim.song, claim.lease, settlement, run=run, cause=cause, response=response, parser=self.parser
         )
@@ -393,12 +395,12 @@ class QueueMachine(RuleBasedStateMachine):
                 self.model.fresh.clear()
             case "breaker":
                 opening = partial(ledger.open_breaker, kind="streak", reason="why", suspects=songs)
-                self.loop.run(self.line.do(opening))
+                self.loop.run(self.line.execute(opening))
                 self.model.suspect(songs)
                 self.model.is_open = False
             case _:
                 pausing = partial(ledger.pause, retry_after=LONG, why="429", blank=False)
-                assert self.loop.run(self.line.do(pausing)) > LONG / 2
+                assert self.loop.run(self.line.execute(pausing)) > LONG / 2
                 self.model.paused = True
 
     @step(12, when=lambda self: self.is_hindered(), each=st.booleans())

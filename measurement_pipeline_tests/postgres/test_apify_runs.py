@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.domain.capture import CaptureSpec, CaptureTicket, measure
+from measurement_pipeline.domain.capture import CaptureSpec, CaptureTicket, count_plays
 from measurement_pipeline.postgres import apify_runs, captures
-from measurement_pipeline.postgres.apify_runs import NotOursError
+from measurement_pipeline.postgres.apify_runs import CaptureLostError
 from measurement_pipeline.postgres.database import Connection
 
 
@@ -25,12 +25,12 @@ def snapshot(connection: Connection) -> UUID:
 
 
 def intend(connection: Connection, snapshot: UUID, *, run: str = "run-1") -> int:
-    return apify_runs.intend(connection, snapshot, 0, ["a"], run=run)
+    return apify_runs.record_intent(connection, snapshot, 0, ["a"], run=run)
 
 
 @contextmanager
 def refused(words: str) -> Iterator[None]:
-    with pytest.raises(NotOursError, match=words):
+    with pytest.raises(CaptureLostError, match=words):
         yield
 
 
@@ -40,7 +40,7 @@ def test_a_part_whose_run_may_have_brought_something_has_no_second_one(
 ):
     row = intend(connection, snapshot)
     if status is not None:
-        apify_runs.started(connection, row, actor_run="its-run", status=status)
+        apify_runs.record_start(connection, row, actor_run="its-run", status=status)
     with refused("has a run of the actor already"):
         intend(connection, snapshot)
 
@@ -49,9 +49,9 @@ def test_a_part_whose_run_may_have_brought_something_has_no_second_one(
 def test_a_part_whose_run_brought_nothing_may_have_another(connection: Connection, snapshot: UUID, status: str):
     row = intend(connection, snapshot)
     if status == apify_runs.NOT_STARTED:
-        apify_runs.not_started(connection, row, message="refused")
+        apify_runs.record_not_started(connection, row, message="refused")
     else:
-        apify_runs.started(connection, row, actor_run="its-run", status=status)
+        apify_runs.record_start(connection, row, actor_run="its-run", status=status)
     assert intend(connection, snapshot) > row
 
 
@@ -62,17 +62,17 @@ def test_whoever_does_not_hold_the_capture_means_to_start_nothing(connection: Co
 
 def test_whoever_was_relieved_while_it_mapped_stores_nothing(connection: Connection, snapshot: UUID):
     row = intend(connection, snapshot)
-    apify_runs.started(connection, row, actor_run="its-run", status="SUCCEEDED")
-    apify_runs.keep(connection, row, b"[]")
+    apify_runs.record_start(connection, row, actor_run="its-run", status="SUCCEEDED")
+    apify_runs.store_result(connection, row, b"[]")
     connection.execute("update playcount_snapshots set claimed_by = 'run-2'")
     with refused("is not run run-1's any more"):
-        apify_runs.store(connection, row, measure((), {}, {}), snapshot=snapshot, run="run-1")
-    assert not apify_runs.of_snapshot(connection, snapshot)[0].is_mapped
-    apify_runs.store(connection, row, measure((), {}, {}), snapshot=snapshot, run="run-2")
-    assert apify_runs.of_snapshot(connection, snapshot)[0].is_mapped
+        apify_runs.store_measurements(connection, row, count_plays((), {}, {}), snapshot=snapshot, run="run-1")
+    assert not apify_runs.list_latest_runs(connection, snapshot)[0].is_mapped
+    apify_runs.store_measurements(connection, row, count_plays((), {}, {}), snapshot=snapshot, run="run-2")
+    assert apify_runs.list_latest_runs(connection, snapshot)[0].is_mapped
 
 
 def test_one_run_of_the_actor_is_one_rows(connection: Connection, snapshot: UUID):
-    apify_runs.started(connection, intend(connection, snapshot), actor_run="its-run", status="FAILED")
+    apify_runs.record_start(connection, intend(connection, snapshot), actor_run="its-run", status="FAILED")
     with refused("its-run of the actor was started beside another"):
-        apify_runs.started(connection, intend(connection, snapshot), actor_run="its-run", status="READY")
+        apify_runs.record_start(connection, intend(connection, snapshot), actor_run="its-run", status="READY")

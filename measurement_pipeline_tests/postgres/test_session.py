@@ -59,7 +59,7 @@ def test_every_kind_of_connection_begins_alike(foreign_url: str):
         check(opened.execute(SHOWN).fetchone()["value"])
         with opened.transaction():
             check(opened.execute(SHOWN).fetchone()["value"])
-    with pool(foreign_url, size=1, patience_seconds=10) as lent, lent.connection() as opened:
+    with pool(foreign_url, size=1, timeout_seconds=10) as lent, lent.connection() as opened:
         check(opened.execute(SHOWN).fetchone()["value"])
 
     async def ask() -> str:

@@ -38,7 +38,7 @@ def test_an_idle_and_an_active_transaction_are_named_and_a_short_one_is_not(conn
         report = Thread(target=sleeps_until_terminated, args=[active])
         report.start()
         both = {"idle in transaction", "active"}
-        until(lambda: {one.state for one in sessions.long_lived(connection, seconds=0)} == both)
+        until(lambda: {one.state for one in sessions.list_long_lived(connection, seconds=0)} == both)
         line = doctor_database.long_sessions(connection, seconds=0)
         assert line.verdict is CheckStatus.WARN
         for one in (idle, active):
@@ -64,7 +64,7 @@ def test_a_run_that_waited_for_a_lock_names_who_may_hold_it(connection: Connecti
     with session(database_url, "a notebook") as holder:
         holder.execute("begin")
         holder.execute("lock table songs in access exclusive mode")
-        blockers = sessions.long_lived(connection, seconds=0)
+        blockers = sessions.list_long_lived(connection, seconds=0)
         who = f"process {holder.info.backend_pid} (login {holder.info.user}, a notebook)"
         assert f"{who}: idle in transaction" in about_blockers(blockers)
         line = "LockNotAvailable: canceling statement due to lock timeout"

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import httpx
 
-from measurement_pipeline.domain.capture import Track
+from measurement_pipeline.domain.capture import SpotifyTrack
 from measurement_pipeline.vendors.http import VendorHttpClient
 from measurement_pipeline.vendors.spotify.lookup_batch import LookupBatch
 from measurement_pipeline.vendors.spotify.responses import OddAnswerError, is_own_error, read_json, read_list, said
@@ -39,7 +39,7 @@ class Lookup:
     wait, where it does.
     """
 
-    found: dict[str, Track]
+    found: dict[str, SpotifyTrack]
     unknown: frozenset[str]
     deferred: frozenset[str]
     retry_after_seconds: float | None

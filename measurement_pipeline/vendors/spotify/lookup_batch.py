@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from measurement_pipeline.domain.capture import Track
+from measurement_pipeline.domain.capture import SpotifyTrack
 
 # Requests without an answer, each tried several times, after which the rest is not asked any more.
 _FAILURES = 3
@@ -18,7 +18,7 @@ class LookupBatch:
 
     sleep: Callable[[float], None]
     patience: float
-    found: dict[str, Track] = field(default_factory=dict)
+    found: dict[str, SpotifyTrack] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     one_by_one: list[str] = field(default_factory=list)
     over: bool = False

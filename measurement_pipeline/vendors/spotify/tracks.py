@@ -4,13 +4,13 @@ from collections.abc import Collection
 from datetime import date
 
 from measurement_pipeline.domain import isrc as isrcs
-from measurement_pipeline.domain.capture import Track
+from measurement_pipeline.domain.capture import SpotifyTrack
 from measurement_pipeline.vendors.spotify.responses import OddAnswerError
 
 _DATE_LENGTH = len("YYYY-MM-DD")
 
 
-def read_track(value: object) -> Track:
+def read_track(value: object) -> SpotifyTrack:
     """The track that a JSON object describes. Raises OddAnswerError where it has no id; all else may be missing."""
     identity = _text(value, "id")
     if not isinstance(value, dict) or identity is None:
@@ -19,7 +19,7 @@ def read_track(value: object) -> Track:
     album = value.get("album")
     artists = value.get("artists")
     names = [name for artist in artists if (name := _text(artist, "name"))] if isinstance(artists, list) else []
-    return Track(
+    return SpotifyTrack(
         track_id=identity,
         isrc=isrcs.normalise(_text(value.get("external_ids"), "isrc") or ""),
         name=_text(value, "name"),
@@ -31,7 +31,7 @@ def read_track(value: object) -> Track:
     )
 
 
-def read_answer(value: object, asked: str, *, others: Collection[str]) -> Track:
+def read_answer(value: object, asked: str, *, others: Collection[str]) -> SpotifyTrack:
     """The track that answers for the id `asked`, which may be another that replaces it, but none of the `others` asked for.
 
     Raises OddAnswerError.

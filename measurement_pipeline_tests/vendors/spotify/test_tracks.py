@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measurement_pipeline.domain.capture import Track
+from measurement_pipeline.domain.capture import SpotifyTrack
 from measurement_pipeline.vendors.spotify.responses import OddAnswerError
 from measurement_pipeline.vendors.spotify.tracks import read_answer, read_track
 
@@ -22,7 +22,9 @@ WHOLE = {
 
 
 def test_a_track_is_read_whole():
-    assert read_track(WHOLE) == Track("t", "AA6Q72400001", "One", "Choir, Guest", "a", "Cathedral", date(2024, 3, 15))
+    assert read_track(WHOLE) == SpotifyTrack(
+        "t", "AA6Q72400001", "One", "Choir, Guest", "a", "Cathedral", date(2024, 3, 15)
+    )
 
 
 @pytest.mark.parametrize("isrc", ["aa-6q7-24-00001", "ISRC AA6Q72400001", " AA6Q72400001 "])
@@ -43,7 +45,7 @@ def test_a_year_or_a_month_alone_names_no_day(released: Any):
 
 
 def test_a_track_with_nothing_but_its_id_is_one():
-    assert read_track({"id": "t"}) == Track("t", None, None, None, None, None, None, has_external_ids=False)
+    assert read_track({"id": "t"}) == SpotifyTrack("t", None, None, None, None, None, None, has_external_ids=False)
 
 
 def test_blanks_around_an_id_are_left_out():
