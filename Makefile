@@ -1,11 +1,11 @@
-# Everything a newcomer or CI needs; what each does is in README.md. Needs Python 3.11+ and make.
+# Everything a newcomer or CI needs; CONTRIBUTING.md explains each target. Needs Python 3.11+ and make.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test faults fuzz check vulnerabilities dev bench format lock clean
+.PHONY: demo test faults fuzz check docs reference screenshots vulnerabilities dev bench format lock clean
 
 demo: $(READY)
 	$(BIN)/measurement-pipeline demo
@@ -27,7 +27,20 @@ check: $(READY)
 	$(BIN)/sqlfluff lint --processes 2 measurement_pipeline measurement_pipeline_bench
 	env -u DAGSTER_HOME -u DATABASE_URL $(BIN)/dagster definitions validate
 	env -u DAGSTER_HOME -u DATABASE_URL VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/dg check defs
+	$(BIN)/mkdocs build --quiet --strict --site-dir .local/site
 	$(BIN)/python .ci/known_vulnerabilities.py $(BIN)/pip-audit requirements.lock
+
+# The documentation on http://127.0.0.1:8000.
+docs: $(READY)
+	$(BIN)/mkdocs serve --livereload
+
+# The reference pages, from the code. A test compares them.
+reference: $(READY)
+	$(BIN)/python .ci/reference.py
+
+# The pictures of README.md, from a running demonstration. Needs Chromium.
+screenshots: $(READY)
+	$(BIN)/python .ci/screenshots.py
 
 vulnerabilities: $(READY)
 	$(BIN)/python .ci/known_vulnerabilities.py $(BIN)/pip-audit requirements.lock
