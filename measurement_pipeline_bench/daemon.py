@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from measurement_pipeline.local import supervisor
 from measurement_pipeline.local.dagster_processes import DagsterProcesses
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_bench.lab import Deployment, Lab
@@ -62,7 +62,7 @@ class Timeline:
 def running(deployment: Deployment, *, sensor: str, code: Sequence[str] = ()) -> Iterator[supervisor.Supervisor]:
     """The real daemon with the project's dagster.yaml, once `sensor` has ticked. `code`: what it loads, if not the project's."""
     processes = DagsterProcesses(deployment.processes, deployment.environment, **({"code": code} if code else {}))
-    daemon = replace(processes.daemon(), ready=supervisor.says(f"Checking for new runs for sensor: {sensor}"))
+    daemon = replace(processes.daemon(), ready=supervisor.log_contains(f"Checking for new runs for sensor: {sensor}"))
     with supervisor.supervised([processes.code_server(), daemon]) as started:
         # A request comes half way between two ticks of the sensors on average; this one comes so exactly.
         time.sleep(_SENSOR_LOOP_SECONDS / 2)
@@ -77,7 +77,7 @@ def drain(
     *,
     patience_seconds: float,
 ) -> Timeline:
-    """Ask for `songs` as a client does and wait until each is settled. Raises `RefusedError` where that takes too long."""
+    """Ask for `songs` as a client does and wait until each is settled. Raises `CommandError` where that takes too long."""
     columns = (TextColumn("         "), BarColumn(), MofNCompleteColumn(), TextColumn("settled"), TimeElapsedColumn())
     with deployment.connect() as connection, Progress(*columns, console=lab.console, transient=True) as bar:
         task = bar.add_task("", total=len(songs))
@@ -87,14 +87,14 @@ def drain(
         while settled < len(songs):
             if time.monotonic() > deadline:
                 tail = deployment.log.read_text(errors="replace")[-3000:]
-                raise RefusedError(f"{settled} of {len(songs)} settled after {patience_seconds:g} s\n{tail}")
+                raise CommandError(f"{settled} of {len(songs)} settled after {patience_seconds:g} s\n{tail}")
             time.sleep(_POLL_SECONDS)
             running.check()
             counts = backfill_queue.counts(connection)
             settled = counts["done"] + counts["failed"]
             bar.update(task, completed=settled)
         if counts["stored"] < len(songs):
-            raise RefusedError(f"only {counts['stored']} of {len(songs)} recordings were stored")
+            raise CommandError(f"only {counts['stored']} of {len(songs)} recordings were stored")
     _until_runs_ended(deployment)
     return _timeline(deployment)
 

@@ -124,14 +124,14 @@ def _running(deployment: Deployment) -> Iterator[tuple[int, int, str]]:
             ["measurement-pipeline", "api", "--port", str(port)],
             deployment.environment,
             log=logs / "api.log",
-            ready=supervisor.answers(f"http://127.0.0.1:{port}/readyz"),
+            ready=supervisor.http_ready(f"http://127.0.0.1:{port}/readyz"),
         ),
         Service(
             "bare",
             [sys.executable, "-m", "measurement_pipeline_bench.bare_route", str(bare_port)],
             deployment.environment,
             log=logs / "bare.log",
-            ready=supervisor.answers(f"http://127.0.0.1:{bare_port}/bare"),
+            ready=supervisor.http_ready(f"http://127.0.0.1:{bare_port}/bare"),
         ),
     ]
     with supervisor.supervised(started):

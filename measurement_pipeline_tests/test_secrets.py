@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from measurement_pipeline.local.dagster_processes import INSTANCE
+from measurement_pipeline.local.dagster_processes import INSTANCE_FILE
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import PLAIN, Known, SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id
@@ -189,7 +189,7 @@ def failed(operator: Operator) -> set[str]:
 
 @contextmanager
 def dagster(environment: dict[str, str], home: Path) -> Iterator[tuple[Operator, psutil.Process]]:
-    shutil.copy(INSTANCE, home)
+    shutil.copy(INSTANCE_FILE, home)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from measurement_pipeline.cli import failures
+from measurement_pipeline.cli import errors
 from measurement_pipeline.cli.groups import Group
 
 # In the order of `--help`. Each is `command` in the module `<name>_command`.
@@ -80,7 +80,7 @@ class _Commands(Group):
             # As shells have it: 128 and the signal's number.
             raise click.exceptions.Exit(128 + getattr(error, "number", signal.SIGINT)) from error
         except Exception as error:
-            line = failures.in_one_line(error)
+            line = errors.describe_expected_error(error)
             if line is None:
                 raise
             raise click.ClickException(line) from error

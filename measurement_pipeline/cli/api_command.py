@@ -12,7 +12,7 @@ import uvicorn
 from measurement_pipeline import services
 from measurement_pipeline.api.app import application
 from measurement_pipeline.cli import output, sandbox_command
-from measurement_pipeline.cli.environment import CliEnvironment, opened
+from measurement_pipeline.cli.environment import CliEnvironment, open_environment
 from measurement_pipeline.local import supervisor
 from measurement_pipeline.local.supervisor import Service
 
@@ -30,20 +30,20 @@ def command(state: Path | None, *, host: str | None, port: int | None, sandbox_p
 
     Without vendor keys: on the sandbox that `dev` runs, which has to be up.
     """
-    doubles = sandbox_command.at_port(sandbox_port, state)
+    doubles = sandbox_command.find_doubles(sandbox_port, state)
     with (
         suppress(supervisor.Interrupted),
         supervisor.interruptible(),
-        opened(os.environ, state=state, doubles=doubles) as target,
+        open_environment(os.environ, state=state, doubles=doubles) as environment,
     ):
-        desk = services.front_desk(target.settings)
-        target.require()
-        output.banner(target)
+        desk = services.front_desk(environment.settings)
+        environment.require_own_database()
+        output.print_banner(environment)
         _log()
         uvicorn.run(
             application(desk),
-            host=host or target.settings.api_host,
-            port=port or target.settings.api_port,
+            host=host or environment.settings.api_host,
+            port=port or environment.settings.api_port,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -53,11 +53,11 @@ def command(state: Path | None, *, host: str | None, port: int | None, sandbox_p
         )
 
 
-def service(target: CliEnvironment, url: str, *, log: Path) -> Service:
+def service(environment: CliEnvironment, url: str, *, log: Path) -> Service:
     """The API as a process of its own, for whoever supervises several."""
     where = urlsplit(url)
     command = ["measurement-pipeline", "api", "--host", str(where.hostname), "--port", str(where.port)]
-    return Service("api", command, target.environment, log=log, ready=supervisor.answers(f"{url}/readyz"))
+    return Service("api", command, environment.variables, log=log, ready=supervisor.http_ready(f"{url}/readyz"))
 
 
 def _log() -> None:

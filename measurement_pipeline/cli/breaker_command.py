@@ -7,12 +7,12 @@ import click
 
 from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.environment import database
+from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.health import incidents
 from measurement_pipeline.postgres import songstats_ledger
 
-WHAT_TO_DO = {
+NEXT_STEP = {
     "key": (
         "put SONGSTATS_API_KEY right; the hourly sweep, or `measurement-pipeline reclaim`, asks whether it works, and "
         "closes the breaker"
@@ -35,22 +35,22 @@ def command() -> None:
 @click.pass_obj
 def show(state: Path | None, *, as_json: bool) -> None:
     """Show whether it is open, since when, why, and what to do; and any pause."""
-    with database(state) as (_, connection):
+    with open_database(state) as (_, connection):
         vendor = songstats_ledger.deployment(connection)
     if as_json:
-        output.as_json(
+        output.print_json(
             {key: getattr(vendor, key) for key in ("breaker", "breaker_kind", "reason", "opened_at", "paused_until")}
         )
         return
     if vendor.breaker == "open":
-        output.say(f"open since {output.shown(vendor.opened_at)}: {vendor.reason}")
-        output.say(f"what to do: {WHAT_TO_DO[vendor.breaker_kind or 'streak']}")
+        output.print_line(f"open since {output.format_value(vendor.opened_at)}: {vendor.reason}")
+        output.print_line(f"what to do: {NEXT_STEP[vendor.breaker_kind or 'streak']}")
     elif vendor.paused_until is None:
-        output.say("closed: calls go out")
+        output.print_line("closed: calls go out")
     else:
-        output.say("closed, but no call goes out while the pause lasts")
+        output.print_line("closed, but no call goes out while the pause lasts")
     if vendor.paused_until is not None:
-        output.say(f"{vendor.why_paused}; `measurement-pipeline breaker close` lifts it now")
+        output.print_line(f"{vendor.why_paused}; `measurement-pipeline breaker close` lifts it now")
 
 
 @command.command("close")
@@ -58,12 +58,12 @@ def show(state: Path | None, *, as_json: bool) -> None:
 @click.pass_obj
 def close(state: Path | None, *, as_json: bool) -> None:
     """Close the breaker and end a pause. Streaks are counted from zero. The act is recorded."""
-    with database(state) as (_, connection):
+    with open_database(state) as (_, connection):
         done = operator_actions.close_breaker(connection, actor=getpass.getuser())
         incidents.end_because_calls_go_out(connection)
     if as_json:
-        output.as_json(
+        output.print_json(
             {"closed": "breaker closed" in done, "pause_lifted": "pause lifted" in done, "breaker": "closed"}
         )
     else:
-        output.say("; ".join(done) or "it was closed already, and no pause lasted")
+        output.print_line("; ".join(done) or "it was closed already, and no pause lasted")

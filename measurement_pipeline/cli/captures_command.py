@@ -7,9 +7,9 @@ from uuid import UUID
 import click
 
 from measurement_pipeline.cli import lookup, output
-from measurement_pipeline.cli.environment import database
+from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.cli.groups import Group
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import captures, measurement_jobs, operator_acts, vendor_state
 
 _VENDORS = ("apify", "spotify")
@@ -27,13 +27,13 @@ def command() -> None:
 @click.pass_obj
 def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool) -> None:
     """List the latest captures, newest first."""
-    with database(state) as (_, connection):
-        of = None if account is None else lookup.account(connection, account)
+    with open_database(state) as (_, connection):
+        of = None if account is None else lookup.find_account(connection, account)
         found = captures.list_recent(connection, account=of, limit=limit)
     if as_json:
-        output.as_json(found)
+        output.print_json(found)
     elif not found:
-        output.say("no capture was asked for")
+        output.print_line("no capture was asked for")
     else:
         columns = ("capture", "account", "asked at", "state", "albums", "cost", "recordings", "not before", "why")
         rows = [
@@ -50,7 +50,7 @@ def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool)
             )
             for one in found
         ]
-        output.console().print(output.table(columns, rows, right=("albums", "cost", "recordings")))
+        output.console().print(output.build_table(columns, rows, right=("albums", "cost", "recordings")))
 
 
 @command.command("stop")
@@ -59,20 +59,20 @@ def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool)
 def stop(state: Path | None, *, capture: UUID) -> None:
     """End the open capture CAPTURE. It and its requests are failed. A run that was started is paid for. The act is recorded."""
     who = getpass.getuser()
-    with database(state) as (_, connection), connection.transaction():
+    with open_database(state) as (_, connection), connection.transaction():
         if not captures.stop(connection, capture, error=f"stopped by {who}"):
-            raise RefusedError(f"there is no open capture {capture}: see `measurement-pipeline captures list`")
+            raise CommandError(f"there is no open capture {capture}: see `measurement-pipeline captures list`")
         measurement_jobs.settle(connection)
         operator_acts.record(connection, actor=who, act="capture stopped", detail={"snapshot": str(capture)})
-    output.say(f"capture {capture} is stopped")
+    output.print_line(f"capture {capture} is stopped")
 
 
 @command.command("resume")
 @click.pass_obj
 def resume(state: Path | None) -> None:
     """End the pauses of Apify and Spotify now, for example after a token was replaced. The act is recorded."""
-    with database(state) as (_, connection), connection.transaction():
+    with open_database(state) as (_, connection), connection.transaction():
         ended = vendor_state.resume(connection, _VENDORS)
         if ended:
             operator_acts.record(connection, actor=getpass.getuser(), act="pause ended", detail={"vendors": ended})
-    output.say(f"the pause of {' and '.join(ended)} is over" if ended else "neither Apify nor Spotify is paused")
+    output.print_line(f"the pause of {' and '.join(ended)} is over" if ended else "neither Apify nor Spotify is paused")

@@ -8,10 +8,10 @@ import click
 
 from measurement_pipeline.cli import catalog_file, lookup, output
 from measurement_pipeline.cli.catalog_file import CatalogFile, NotACatalogError
-from measurement_pipeline.cli.environment import database
+from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.domain.text import counted
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import songs
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.payment_decisions import ensure_account
@@ -57,14 +57,14 @@ def import_(ctx: click.Context, file: Path, *, name: str, account: str, as_of: d
     if not name.strip():
         raise click.BadParameter("expected a name", param_hint="--name")
     found = read_file(file)
-    with database(ctx.obj) as (_, connection):
-        owner = lookup.account(connection, account)
+    with open_database(ctx.obj) as (_, connection):
+        owner = lookup.find_account(connection, account)
         day = None if as_of is None else _past(connection, as_of.date())
         catalog = None
         if found.lines:
             catalog = load(connection, found, account=owner, name=name.strip(), as_of=day, raw_ref=file.name)
     if as_json:
-        output.as_json(
+        output.print_json(
             {
                 "catalog": catalog,
                 "account": owner,
@@ -80,13 +80,13 @@ def import_(ctx: click.Context, file: Path, *, name: str, account: str, as_of: d
 
 
 def read_file(path: Path) -> CatalogFile:
-    """The catalogue in the file at `path`. Raises `RefusedError`."""
+    """The catalogue in the file at `path`. Raises `CommandError`."""
     try:
         return catalog_file.read(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise RefusedError(f"{path}: not UTF-8 (byte {error.object[error.start]:#04x}): save it as UTF-8") from error
+        raise CommandError(f"{path}: not UTF-8 (byte {error.object[error.start]:#04x}): save it as UTF-8") from error
     except NotACatalogError as error:
-        raise RefusedError(f"{path}: {error}") from error
+        raise CommandError(f"{path}: {error}") from error
 
 
 def load(
@@ -130,7 +130,9 @@ def _report(found: CatalogFile, *, catalog: UUID | None, name: str) -> None:
     counts = f", {without:,} of them without a count" if without else ""
     repeated = f"; {counted(found.repeated, 'line')} repeated an earlier one" if found.repeated else ""
     if catalog is not None:
-        output.say(f"catalogue {name} ({catalog}): {counted(len(found.lines), 'recording')} loaded{counts}{repeated}")
+        output.print_line(
+            f"catalogue {name} ({catalog}): {counted(len(found.lines), 'recording')} loaded{counts}{repeated}"
+        )
     _list([f"line {one.number}: warning: {one.isrc}: {one.problem}" for one in found.warnings])
     _list([f"line {bad.number}: {bad.problem}" for bad in found.bad])
     if catalog is None:

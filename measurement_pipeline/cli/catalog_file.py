@@ -44,7 +44,7 @@ class BadLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Warned:
+class LineWarning:
     """A line whose recording is loaded, with something that a person should look at."""
 
     number: int
@@ -58,7 +58,7 @@ class CatalogFile:
 
     lines: dict[str, CatalogLine] = field(default_factory=dict)
     bad: list[BadLine] = field(default_factory=list)
-    warnings: list[Warned] = field(default_factory=list)
+    warnings: list[LineWarning] = field(default_factory=list)
     repeated: int = 0
 
 
@@ -151,7 +151,7 @@ def _add(row: list[str], number: int, columns: list[str], first_seen: dict[str, 
     earlier = found.lines.setdefault(line.isrc, line)
     if earlier is line:
         first_seen[line.isrc] = number
-        found.warnings.extend(Warned(number, line.isrc, problem) for problem in _doubts(values, line))
+        found.warnings.extend(LineWarning(number, line.isrc, problem) for problem in _doubts(values, line))
     elif earlier == line:
         found.repeated += 1
     else:

@@ -12,7 +12,7 @@ from threading import Thread
 
 import click
 
-from measurement_pipeline.cli import failures
+from measurement_pipeline.cli import errors
 
 
 class CheckStatus(StrEnum):
@@ -31,12 +31,12 @@ class CheckResult:
     """
 
     name: str
-    verdict: CheckStatus
-    words: str
+    status: CheckStatus
+    message: str
     cause: str = ""
 
 
-Questions = Callable[[], Iterator[CheckResult]]
+CheckGroup = Callable[[], Iterator[CheckResult]]
 
 
 def ok(name: str, words: str) -> CheckResult:
@@ -60,26 +60,26 @@ def report_causes_once(lines: Sequence[CheckResult]) -> list[CheckResult]:
     A failure that another failing line explains becomes a warning that names that line. Two lines that fail in the same words
     have the same cause: the first one keeps it.
     """
-    failing = {line.name for line in lines if line.verdict is CheckStatus.FAIL and not line.cause}
+    failing = {line.name for line in lines if line.status is CheckStatus.FAIL and not line.cause}
     first: dict[str, str] = {}
     found = []
     for line in lines:
-        cause = line.cause if line.cause in failing else first.get(line.words, "")
-        if line.verdict is CheckStatus.FAIL and cause and cause != line.name:
-            found.append(CheckResult(line.name, CheckStatus.WARN, f"{line.words} (cause: see {cause})", cause))
+        cause = line.cause if line.cause in failing else first.get(line.message, "")
+        if line.status is CheckStatus.FAIL and cause and cause != line.name:
+            found.append(CheckResult(line.name, CheckStatus.WARN, f"{line.message} (cause: see {cause})", cause))
             continue
-        if line.verdict is CheckStatus.FAIL:
-            first.setdefault(line.words, line.name)
+        if line.status is CheckStatus.FAIL:
+            first.setdefault(line.message, line.name)
         found.append(line)
     return found
 
 
-def ask(groups: Mapping[str, Questions], *, seconds: float) -> Iterator[CheckResult]:
+def run_checks(groups: Mapping[str, CheckGroup], *, seconds: float) -> Iterator[CheckResult]:
     """Run all groups at once; their lines in the order of the groups.
 
     Each has the same `seconds`. A group that cannot go on is reported under its own name.
     """
-    asked = [_Group(name, questions) for name, questions in groups.items()]
+    asked = [_CheckThread(name, questions) for name, questions in groups.items()]
     for group in asked:
         group.start()
     deadline = time.monotonic() + seconds
@@ -92,10 +92,10 @@ def ask(groups: Mapping[str, Questions], *, seconds: float) -> Iterator[CheckRes
             yield fail(group.name, f"no answer within {seconds:g} s{after}: a lock, or a server that hangs")
 
 
-class _Group(Thread):
+class _CheckThread(Thread):
     """A daemon thread: one that hangs does not keep the command from ending."""
 
-    def __init__(self, name: str, questions: Questions) -> None:
+    def __init__(self, name: str, questions: CheckGroup) -> None:
         super().__init__(name=name, daemon=True)
         self.said: list[CheckResult] = []
         self._questions = questions
@@ -107,5 +107,5 @@ class _Group(Thread):
         except click.ClickException as error:
             self.said.append(fail(self.name, error.message))
         except Exception as error:  # noqa: BLE001 - it becomes a FAIL line, and must not stop the other groups
-            foreseen = failures.in_one_line(error)
+            foreseen = errors.describe_expected_error(error)
             self.said.append(fail(self.name, foreseen or f"could not be asked: {type(error).__name__} in this command"))

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from measurement_pipeline.cli.environment import CliEnvironment
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import address, dagster_tables
 from measurement_pipeline.postgres.database import DatabaseUnavailable
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reading(target: CliEnvironment) -> Iterator["DagsterInstance"]:
-    """The instance of `target`, its settings those of DAGSTER_HOME. Raises `RefusedError` where there is none to read."""
-    where = address.in_words(target.dagster_url)
-    if not (target.dagster_home / "dagster.yaml").exists():
-        raise RefusedError(
-            f"there is no dagster.yaml in {target.dagster_home}: start `measurement-pipeline dev`, or let DAGSTER_HOME name "
+def open_dagster_instance(environment: CliEnvironment) -> Iterator["DagsterInstance"]:
+    """The instance of `environment`, its settings those of DAGSTER_HOME. Raises `CommandError` where there is none to read."""
+    where = address.in_words(environment.dagster_url)
+    if not (environment.dagster_home / "dagster.yaml").exists():
+        raise CommandError(
+            f"there is no dagster.yaml in {environment.dagster_home}: start `measurement-pipeline dev`, or let DAGSTER_HOME name "
             "a directory that holds this project's"
         )
     try:
-        used = dagster_tables.exist(target.dagster_url)
+        used = dagster_tables.exist(environment.dagster_url)
     except DatabaseUnavailable as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RefusedError(f"{where} cannot be reached (DAGSTER_POSTGRES_URL): {first}") from error
+        raise CommandError(f"{where} cannot be reached (DAGSTER_POSTGRES_URL): {first}") from error
     if not used:
-        raise RefusedError(f"{where} is empty: Dagster was never started on it; start `measurement-pipeline dev`")
+        raise CommandError(f"{where} is empty: Dagster was never started on it; start `measurement-pipeline dev`")
     # Two seconds to import, which no other command should wait for.
     from dagster import BetaWarning, DagsterInstance
     from dagster._core.instance.ref import InstanceRef
@@ -39,8 +39,8 @@ def reading(target: CliEnvironment) -> Iterator["DagsterInstance"]:
     storage = {
         "module": "measurement_pipeline.defs.storage",
         "class": "PooledPostgresStorage",
-        "config": {"postgres_url": target.dagster_url, "should_autocreate_tables": False},
+        "config": {"postgres_url": environment.dagster_url, "should_autocreate_tables": False},
     }
-    ref = InstanceRef.from_dir(str(target.dagster_home), overrides={"storage": {"custom": storage}})
+    ref = InstanceRef.from_dir(str(environment.dagster_home), overrides={"storage": {"custom": storage}})
     with DagsterInstance.from_ref(ref) as instance:
         yield instance

@@ -6,10 +6,10 @@ from pathlib import Path
 import click
 
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.environment import opened
+from measurement_pipeline.cli.environment import open_environment
 from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.health.messages import about_blockers
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import address, migrate, sessions
 from measurement_pipeline.postgres.database import LockTimeout
 
@@ -27,25 +27,27 @@ def upgrade(state: Path | None, *, as_json: bool) -> None:
 
     "roles" says what this login may not set; null, or nothing said, where all is set.
     """
-    with opened(os.environ, state=state) as target:
-        before = migrate.current(target.database_url)
+    with open_environment(os.environ, state=state) as environment:
+        before = migrate.current(environment.database_url)
         try:
-            left = migrate.upgrade(target.database_url, kind=target.kind)
+            left = migrate.upgrade(environment.database_url, kind=environment.kind)
         except LockTimeout as error:
-            with target.connect() as connection:
+            with environment.connect() as connection:
                 blockers = about_blockers(sessions.list_likely_blockers(connection))
-            raise RefusedError(
+            raise CommandError(
                 f"the migration waited 30 s for a lock and changed nothing. {blockers} Then run it again"
             ) from error
         after = migrate.head()
         if as_json:
-            output.as_json({"kind": target.kind, "before": before, "schema": after, "roles": left})
+            output.print_json({"kind": environment.kind, "before": before, "schema": after, "roles": left})
         elif before == after:
-            output.say(f"{target.where}: at schema {after} already ({target.kind})")
+            output.print_line(f"{environment.database_location}: at schema {after} already ({environment.kind})")
         else:
-            output.say(f"{target.where}: from schema {before or 'none'} to {after} ({target.kind})")
+            output.print_line(
+                f"{environment.database_location}: from schema {before or 'none'} to {after} ({environment.kind})"
+            )
         if left and not as_json:
-            output.say(f"roles: {left}")
+            output.print_line(f"roles: {left}")
 
 
 @command.command("url")
@@ -53,10 +55,10 @@ def upgrade(state: Path | None, *, as_json: bool) -> None:
 @click.pass_obj
 def url(state: Path | None, *, dagster: bool) -> None:
     """Print the database's address, password included. An embedded server runs only while `dev` or a command runs."""
-    with opened(os.environ, state=state) as target:
+    with open_environment(os.environ, state=state) as environment:
         if dagster:
-            address.create_if_absent(target.dagster_url)
-        output.say(target.environment["DAGSTER_POSTGRES_URL"] if dagster else target.database_url)
+            address.create_if_absent(environment.dagster_url)
+        output.print_line(environment.variables["DAGSTER_POSTGRES_URL"] if dagster else environment.database_url)
 
 
 @command.command("status")
@@ -64,30 +66,36 @@ def url(state: Path | None, *, dagster: bool) -> None:
 @click.pass_context
 def status(ctx: click.Context, *, as_json: bool) -> None:
     """Show the schema version and the kind of the database. Exit status 1 unless it is ready for use."""
-    with opened(os.environ, state=ctx.obj) as target:
-        found, stamp, head = migrate.current(target.database_url), migrate.stamp(target.database_url), migrate.head()
-        ready = found == head and stamp == target.kind
+    with open_environment(os.environ, state=ctx.obj) as environment:
+        found, stamp, head = (
+            migrate.current(environment.database_url),
+            migrate.stamp(environment.database_url),
+            migrate.head(),
+        )
+        ready = found == head and stamp == environment.kind
         if as_json:
-            output.as_json(
+            output.print_json(
                 {
                     "ready": ready,
                     "schema": found,
                     "expected_schema": head,
                     "stamp": stamp,
-                    "kind": target.kind,
-                    "embedded": target.embedded,
-                    "where": target.where,
+                    "kind": environment.kind,
+                    "embedded": environment.is_embedded,
+                    "where": environment.database_location,
                 }
             )
         else:
             needs = None if found == head else f"this version needs {head}: run `measurement-pipeline db upgrade`"
             other = (
-                None if stamp in {None, target.kind} else f"the vendors' settings are {target.kind}: they must not meet"
+                None
+                if stamp in {None, environment.kind}
+                else f"the vendors' settings are {environment.kind}: they must not meet"
             )
             output.console().print(
-                output.facts(
+                output.build_facts(
                     {
-                        "database": target.where,
+                        "database": environment.database_location,
                         "schema": f"{found or 'none'}{f' ({needs})' if needs else ''}",
                         "stamp": f"{stamp or 'none'}{f' ({other})' if other else ''}",
                         "ready": ready,

@@ -15,17 +15,17 @@ from uuid import UUID
 import click
 
 from measurement_pipeline.cli import demo_report, output, progress, sample_accounts, sandbox_command
-from measurement_pipeline.cli.environment import CliEnvironment, Doubles, opened, prepare_dagster
+from measurement_pipeline.cli.environment import CliEnvironment, Doubles, open_environment, prepare_dagster
 from measurement_pipeline.domain.measurement_job import State
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.local import supervisor
-from measurement_pipeline.local.errors import RefusedError
-from measurement_pipeline.local.instance_lock import alone
+from measurement_pipeline.local.errors import CommandError
+from measurement_pipeline.local.instance_lock import acquire_instance_lock
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs, migrate, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.settings import Settings
 
-_ITS_OWN = {"SONGSTATS_REQUESTS_PER_SECOND": "0"}
+_OVERRIDES = {"SONGSTATS_REQUESTS_PER_SECOND": "0"}
 _POLL_SECONDS = 0.5
 _TAIL_LINES = 40
 _LAST_RUN_SECONDS = 15.0
@@ -36,7 +36,7 @@ class _OutOfTimeError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Requests:
+class DemoRequests:
     """The requests for histories of a demo: one of an account with a card, one of an account without."""
 
     paid: UUID
@@ -50,45 +50,47 @@ class Requests:
 @click.pass_obj
 def command(state: Path | None, *, timeout: float) -> None:
     """Capture and backfill a sample catalogue through a real Dagster on a real PostgreSQL, with doubles for vendors."""
-    environment = _of_its_own(os.environ)
+    variables = _demo_variables(os.environ)
     with ExitStack() as stack:
         stack.enter_context(supervisor.interruptible())
-        sandbox = stack.enter_context(sandbox_command.doubles("demo", state))
-        doubles = Doubles.at(sandbox.songstats_url, sandbox)
-        target = stack.enter_context(opened(environment, state=state, doubles=doubles, name="demo"))
-        stack.enter_context(alone(target.home, "demo"))
-        output.banner(target)
-        migrate.upgrade(target.database_url, kind=target.kind)
-        dagster = prepare_dagster(target)
-        connection = stack.enter_context(target.connect())
-        hits_before = _ledger_hits(connection, target)
-        sandbox_command.introduce(sandbox, connection)
-        catalogs = sample_accounts.seed(connection, sandbox)
+        sandbox = stack.enter_context(sandbox_command.run_doubles("demo", state))
+        doubles = Doubles.from_keys(sandbox.songstats_url, sandbox)
+        environment = stack.enter_context(open_environment(variables, state=state, doubles=doubles, name="demo"))
+        stack.enter_context(acquire_instance_lock(environment.home, "demo"))
+        output.print_banner(environment)
+        migrate.upgrade(environment.database_url, kind=environment.kind)
+        dagster = prepare_dagster(environment)
+        connection = stack.enter_context(environment.connect())
+        hits_before = _ledger_hits(connection, environment)
+        sandbox_command.bind_to_database(sandbox, connection)
+        catalogs = sample_accounts.seed_accounts(connection, sandbox)
         current = _ask(connection, sample_accounts.WITH_CARD, catalogs, source="current")
         its_services = [dagster.code_server(), dagster.daemon()]
-        with supervisor.supervised(its_services) as running, progress.meter() as meter:
+        with supervisor.supervised(its_services) as running, progress.progress_display() as meter:
             deadline = time.monotonic() + timeout
             try:
                 # First what is displayed today: it ranks what the histories are then bought by.
                 _until_captured(connection, current, meter, tend=running.check, deadline=deadline)
-                requests = Requests(*(_ask(connection, account, catalogs, source="historical") for account in catalogs))
-                waits = _until_drained(connection, target, requests, meter, tend=running.check, deadline=deadline)
+                requests = DemoRequests(
+                    *(_ask(connection, account, catalogs, source="historical") for account in catalogs)
+                )
+                waits = _until_drained(connection, environment, requests, meter, tend=running.check, deadline=deadline)
             except _OutOfTimeError as error:
                 last = "\n".join(_tail(service.log) for service in its_services)
-                raise RefusedError(f"{error} (logs: {dagster.logs})\n{last}") from error
-            _let_runs_end(target, deadline=time.monotonic() + _LAST_RUN_SECONDS)
-        demo_report.say(
+                raise CommandError(f"{error} (logs: {dagster.logs})\n{last}") from error
+            _let_runs_end(environment, deadline=time.monotonic() + _LAST_RUN_SECONDS)
+        demo_report.print_demo_report(
             connection,
-            target,
-            current=progress.show(connection, current),
-            paid=progress.show(connection, requests.paid),
-            unpaid=progress.show(connection, requests.unpaid),
+            environment,
+            current=progress.load_request(connection, current),
+            paid=progress.load_request(connection, requests.paid),
+            unpaid=progress.load_request(connection, requests.unpaid),
             vendor_hits=sandbox.hits(),
-            ledger_hits=_ledger_hits(connection, target) - hits_before,
+            ledger_hits=_ledger_hits(connection, environment) - hits_before,
             waits=waits,
         )
-        if progress.show(connection, requests.paid)["state"] not in {State.DONE, State.ACCEPTED}:
-            raise RefusedError("the request of the account with a card was not accepted: see above")
+        if progress.load_request(connection, requests.paid)["state"] not in {State.DONE, State.ACCEPTED}:
+            raise CommandError("the request of the account with a card was not accepted: see above")
 
 
 def _ask(connection: Connection, account: UUID, catalogs: Mapping[UUID, UUID], *, source: str) -> UUID:
@@ -97,38 +99,38 @@ def _ask(connection: Connection, account: UUID, catalogs: Mapping[UUID, UUID], *
     return measurement_jobs.submit(connection, account=account, source=source, scope=scope)
 
 
-def _of_its_own(environment: Mapping[str, str]) -> dict[str, str]:
+def _demo_variables(variables: Mapping[str, str]) -> dict[str, str]:
     settings = {field.alias for field in Settings.model_fields.values()}
-    ignored = sorted(name for name in environment if name in settings or name.startswith("DAGSTER_"))
+    ignored = sorted(name for name in variables if name in settings or name.startswith("DAGSTER_"))
     if ignored:
         click.echo(f"ignored, since the demo brings its own: {', '.join(ignored)}", err=True)
-    return {name: value for name, value in environment.items() if name not in ignored} | _ITS_OWN
+    return {name: value for name, value in variables.items() if name not in ignored} | _OVERRIDES
 
 
-def _ledger_hits(connection: Connection, target: CliEnvironment) -> int:
-    return songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed).hits
+def _ledger_hits(connection: Connection, environment: CliEnvironment) -> int:
+    return songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed).hits
 
 
 def _until_captured(
-    connection: Connection, current: UUID, meter: progress.Meter, *, tend: Callable[[], None], deadline: float
+    connection: Connection, current: UUID, meter: progress.ProgressDisplay, *, tend: Callable[[], None], deadline: float
 ) -> None:
     """Show progress until the capture is over, whichever way. Raises `_OutOfTimeError` where time is up first."""
     while True:
-        job = progress.show(connection, current)
-        meter.show(0, 0, progress.note(job) if job["snapshot"] or job["error"] else "Dagster is starting")
+        job = progress.load_request(connection, current)
+        meter.show(0, 0, progress.describe_wait(job) if job["snapshot"] or job["error"] else "Dagster is starting")
         if job["state"] not in progress.UNSETTLED:
             return
         if time.monotonic() > deadline:
-            raise _OutOfTimeError(f"not captured in time: {progress.note(job)}")
+            raise _OutOfTimeError(f"not captured in time: {progress.describe_wait(job)}")
         tend()
         time.sleep(_POLL_SECONDS)
 
 
 def _until_drained(
     connection: Connection,
-    target: CliEnvironment,
-    requests: Requests,
-    meter: progress.Meter,
+    environment: CliEnvironment,
+    requests: DemoRequests,
+    meter: progress.ProgressDisplay,
     *,
     tend: Callable[[], None],
     deadline: float,
@@ -138,12 +140,15 @@ def _until_drained(
     Raises `_OutOfTimeError` where time is up first.
     """
     while True:
-        paid, unpaid = progress.show(connection, requests.paid), progress.show(connection, requests.unpaid)
+        paid, unpaid = (
+            progress.load_request(connection, requests.paid),
+            progress.load_request(connection, requests.unpaid),
+        )
         meter.show(paid["settled"], paid["asked"] or 0, _note(paid))
         answered = unpaid["state"] != State.QUEUED
         if answered and paid["state"] not in progress.UNSETTLED:
             return None
-        waits = _why_it_waits(connection, target) if paid["state"] == State.ACCEPTED else None
+        waits = _why_it_waits(connection, environment) if paid["state"] == State.ACCEPTED else None
         if answered and waits:
             return waits
         if time.monotonic() > deadline:
@@ -154,7 +159,7 @@ def _until_drained(
         time.sleep(_POLL_SECONDS)
 
 
-def _let_runs_end(target: CliEnvironment, *, deadline: float) -> None:
+def _let_runs_end(environment: CliEnvironment, *, deadline: float) -> None:
     """Wait for the runs that are ending: stopped in their last second, they would be remembered as cancelled."""
     # A second to import, spent while they end.
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
@@ -162,9 +167,9 @@ def _let_runs_end(target: CliEnvironment, *, deadline: float) -> None:
     ended = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
     unfinished = RunsFilter(statuses=[status for status in DagsterRunStatus if status not in ended])
     os.environ.update(
-        target.environment
+        environment.variables
     )  # dagster.yaml names its database by a variable; this process is the demo's alone
-    with DagsterInstance.from_config(str(target.dagster_home)) as instance:
+    with DagsterInstance.from_config(str(environment.dagster_home)) as instance:
         while instance.get_runs_count(unfinished) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
 
@@ -181,7 +186,7 @@ def _note(job: Mapping[str, object]) -> str:
     return "" if job["settled"] else "Dagster is planning"
 
 
-def _why_it_waits(connection: Connection, target: CliEnvironment) -> str | None:
+def _why_it_waits(connection: Connection, environment: CliEnvironment) -> str | None:
     """Why nothing more will happen for a while; None while something may."""
     counts = backfill_queue.counts(connection)
     if counts["in_progress"]:
@@ -190,8 +195,8 @@ def _why_it_waits(connection: Connection, target: CliEnvironment) -> str | None:
     vendor = songstats_ledger.deployment(connection)
     if vendor.breaker == "open":
         return f"{waiting}: the breaker is open because {vendor.reason}"
-    if songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed).left == 0:
+    if songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed).left == 0:
         return f"{waiting} for the budget"
     if counts["pending"] and counts["waiting"] == counts["pending"]:
-        return f"{waiting} to be retried, the next at {output.shown(counts['next_retry_at'])}"
+        return f"{waiting} to be retried, the next at {output.format_value(counts['next_retry_at'])}"
     return None

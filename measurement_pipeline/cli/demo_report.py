@@ -14,9 +14,9 @@ from measurement_pipeline.postgres.database import Connection
 _MOST_PLAYED = 10
 
 
-def say(
+def print_demo_report(
     connection: Connection,
-    target: CliEnvironment,
+    environment: CliEnvironment,
     *,
     current: Mapping[str, Any],
     paid: Mapping[str, Any],
@@ -29,7 +29,7 @@ def say(
     console = output.console()
     console.print("\n[bold]The account with a card asked for what is displayed today[/]")
     console.print(
-        output.facts(
+        output.build_facts(
             {
                 "state": f"{current['state']} ({current['status_code']})",
                 "why": current["error"],
@@ -43,10 +43,10 @@ def say(
             }
         )
     )
-    eur = spend.whole(ledger_hits, target.settings.songstats_eur_per_hit)
+    eur = spend.whole(ledger_hits, environment.settings.songstats_eur_per_hit)
     console.print("\n[bold]Then it asked for the histories of the sample catalogue[/]")
     console.print(
-        output.facts(
+        output.build_facts(
             {
                 "recordings asked for": paid["asked"],
                 "recordings stored": paid["stored"],
@@ -66,7 +66,7 @@ def say(
         )
     console.print("\n[bold]The account without a card asked for the same[/]")
     console.print(
-        output.facts(
+        output.build_facts(
             {
                 "state": f"{unpaid['state']} ({unpaid['status_code']})",
                 "why": unpaid["error"],
@@ -91,4 +91,4 @@ def say(
             )
             for row in most
         ]
-        console.print(output.table(columns, rows, right=("plays", "points")))
+        console.print(output.build_table(columns, rows, right=("plays", "points")))

@@ -19,14 +19,14 @@ from measurement_pipeline.cli import sample_accounts as accounts
 from measurement_pipeline.cli.environment import (
     SANDBOX_PORT,
     Doubles,
-    opened,
+    keep_server_running,
+    open_environment,
     prepare_dagster,
-    server_kept_up,
-    wants_doubles,
+    should_use_doubles,
 )
 from measurement_pipeline.local import supervisor
-from measurement_pipeline.local.errors import RefusedError
-from measurement_pipeline.local.instance_lock import alone
+from measurement_pipeline.local.errors import CommandError
+from measurement_pipeline.local.instance_lock import acquire_instance_lock
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.settings import Settings
 
@@ -66,60 +66,66 @@ def command(
         if read_only_port is not None:
             _require_free(read_only_port, "--read-only-port", whose="Dagster's UI")
             if read_only_port == port:
-                raise RefusedError(f"port {port} cannot be both UIs': choose another with --read-only-port")
+                raise CommandError(f"port {port} cannot be both UIs': choose another with --read-only-port")
         _require_free(api_port, "--api-port", whose="the HTTP API", host=settings.api_host)
         sandbox = None
-        if wants_doubles(settings):
-            sandbox = stack.enter_context(sandbox_command.doubles("sandbox", state, port=sandbox_port or SANDBOX_PORT))
-        doubles = None if sandbox is None else Doubles.at(sandbox.songstats_url, sandbox)
-        target = stack.enter_context(opened(os.environ, state=state, doubles=doubles))
+        if should_use_doubles(settings):
+            sandbox = stack.enter_context(
+                sandbox_command.run_doubles("sandbox", state, port=sandbox_port or SANDBOX_PORT)
+            )
+        doubles = None if sandbox is None else Doubles.from_keys(sandbox.songstats_url, sandbox)
+        environment = stack.enter_context(open_environment(os.environ, state=state, doubles=doubles))
         port_of_doubles = None if sandbox is None else urlsplit(sandbox.songstats_url).port
-        has_api = target.kind == "sandbox" or target.settings.api_key_secret is not None
-        api = f"http://{target.settings.api_host}:{api_port}"
-        stack.enter_context(alone(target.home, "dev", doubles_port=port_of_doubles, api_url=api if has_api else None))
+        has_api = environment.kind == "sandbox" or environment.settings.api_key_secret is not None
+        api = f"http://{environment.settings.api_host}:{api_port}"
+        stack.enter_context(
+            acquire_instance_lock(
+                environment.home, "dev", doubles_port=port_of_doubles, api_url=api if has_api else None
+            )
+        )
         services.from_settings(
-            target.settings
+            environment.settings
         )  # refuses here, and not in three processes' logs, where a key is missing
         # Before the banner: a database of the other kind is refused, and nothing is to be announced then.
-        migrate.upgrade(target.database_url, kind=target.kind)
-        output.banner(target)
-        dagster = prepare_dagster(target)
+        migrate.upgrade(environment.database_url, kind=environment.kind)
+        output.print_banner(environment)
+        dagster = prepare_dagster(environment)
         if sandbox is not None:
-            with target.connect() as connection:
-                sandbox_command.introduce(sandbox, connection)
-                accounts.seed(connection, sandbox)
-                key = accounts.key(connection, services.key_secret(target.settings, target.kind))
+            with environment.connect() as connection:
+                sandbox_command.bind_to_database(sandbox, connection)
+                accounts.seed_accounts(connection, sandbox)
+                key = accounts.ensure_api_key(connection, services.key_secret(environment.settings, environment.kind))
             _tell_how_to_play(state, api, key)
         its_services = [dagster.code_server(), dagster.daemon(), dagster.webserver(port)]
         if read_only_port is not None:
             its_services.append(dagster.webserver(read_only_port, read_only=True))
         if has_api:
-            its_services.append(api_command.service(target, api, log=dagster.logs / "api.log"))
+            its_services.append(api_command.service(environment, api, log=dagster.logs / "api.log"))
         click.echo(f"Dagster is starting; it logs to {dagster.logs}", err=True)
-        server = stack.enter_context(server_kept_up(target))
+        server = stack.enter_context(keep_server_running(environment))
         # A run that is stopped waits for the calls that it has made: they are paid for.
-        stop_seconds = target.settings.songstats_timeout_seconds + _STORING_SECONDS
+        stop_seconds = environment.settings.songstats_timeout_seconds + _STORING_SECONDS
         with supervisor.supervised(its_services, stop_seconds=stop_seconds) as running:
-            output.say(f"Dagster's UI: http://127.0.0.1:{port}  (Ctrl-C stops everything)")
+            output.print_line(f"Dagster's UI: http://127.0.0.1:{port}  (Ctrl-C stops everything)")
             if read_only_port is not None:
-                output.say(f"for onlookers, read-only: http://127.0.0.1:{read_only_port}")
-            output.say(f"HTTP API: {api}" if has_api else "no HTTP API: API_KEY_SECRET is not set")
+                output.print_line(f"for onlookers, read-only: http://127.0.0.1:{read_only_port}")
+            output.print_line(f"HTTP API: {api}" if has_api else "no HTTP API: API_KEY_SECRET is not set")
             running.wait(server)
             click.echo("stopping: what is in flight finishes or is released", err=True)
     click.echo("stopped", err=True)
 
 
 def _tell_how_to_play(state: Path | None, api: str, key: str | None) -> None:
-    program = output.program() + ("" if state is None else f" --state {shlex.quote(str(state))}")
+    program = output.program_name() + ("" if state is None else f" --state {shlex.quote(str(state))}")
     submit = f"{program} submit --source historical --wait"
     named = (("account with a card:   ", accounts.WITH_CARD), ("account without a card:", accounts.WITHOUT_CARD))
     for words, account in named:
-        output.say(f"{words} {account}\n  {submit} --account {account} --catalog {accounts.CATALOGS[account]}")
+        output.print_line(f"{words} {account}\n  {submit} --account {account} --catalog {accounts.CATALOGS[account]}")
     if key is None:
         make = f"{program} keys create --account {accounts.WITH_CARD} --name sandbox"
-        output.say(f"over HTTP: the sandbox's own key is not accepted any more; this makes another\n  {make}")
+        output.print_line(f"over HTTP: the sandbox's own key is not accepted any more; this makes another\n  {make}")
         return
-    output.say(
+    output.print_line(
         f"over HTTP, as the account with a card:\n  curl -H 'x-api-key: {key}' {api}/api/research/measurement-jobs"
     )
 
@@ -130,4 +136,4 @@ def _require_free(port: int, option: str, *, whose: str, host: str = "127.0.0.1"
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise RefusedError(f"port {port}, for {whose}, is taken: choose another with {option}") from error
+            raise CommandError(f"port {port}, for {whose}, is taken: choose another with {option}") from error

@@ -18,7 +18,7 @@ _STARTS_SECONDS = 60.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - nothing is bound here
 
 
-def lines(settings: Settings, home: Path) -> Iterator[CheckResult]:
+def check_api(settings: Settings, home: Path) -> Iterator[CheckResult]:
     """One `GET /readyz`, at the `dev` that runs on `home`, else where the settings have it."""
     url, of_dev = instance_lock.api_url(home), True
     if url is None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from measurement_pipeline import services
 from measurement_pipeline.cli.checks import CheckResult, fail, ok, warn
-from measurement_pipeline.cli.dagster_instance import reading
+from measurement_pipeline.cli.dagster_instance import open_dagster_instance
 from measurement_pipeline.cli.environment import CliEnvironment
-from measurement_pipeline.cli.output import shown
+from measurement_pipeline.cli.output import format_value
 from measurement_pipeline.local import instance_lock
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import address, run_heartbeats
 from measurement_pipeline.postgres.database import DatabaseError
 
@@ -28,26 +28,26 @@ _STARTING_SECONDS = 120.0
 _SENSOR_SILENCE_SECONDS = 600.0
 
 
-def lines(target: CliEnvironment) -> Iterator[CheckResult]:
+def check_dagster(environment: CliEnvironment) -> Iterator[CheckResult]:
     """Dagster's part, one line each."""
-    age = instance_lock.seconds_since_start(target.home, "dev")
+    age = instance_lock.seconds_since_start(environment.home, "dev")
     starting = f"`dev` started {age:.0f} s ago" if age is not None and age < _STARTING_SECONDS else None
     with ExitStack() as stack:
         try:
-            instance = stack.enter_context(reading(target))
-        except RefusedError as error:
+            instance = stack.enter_context(open_dagster_instance(environment))
+        except CommandError as error:
             if starting is None:
-                is_on_same_server = address.same_server(target.database_url, target.dagster_url)
+                is_on_same_server = address.same_server(environment.database_url, environment.dagster_url)
                 yield fail("Dagster's storage", error.message, cause="database" if is_on_same_server else "")
                 return
             yield warn("Dagster's storage", f"{starting}: {error.message}")
             return
-        yield ok("Dagster's storage", f"reached: {address.in_words(target.dagster_url)}")
+        yield ok("Dagster's storage", f"reached: {address.in_words(environment.dagster_url)}")
         yield _schema(instance)
-        yield _daemon(instance, starting, stopped_at=instance_lock.stopped_at(target.home, "dev"))
+        yield _daemon(instance, starting, stopped_at=instance_lock.stopped_at(environment.home, "dev"))
         yield _monitoring(instance)
         yield from _automation(instance, starting)
-        yield _runs(instance, target)
+        yield _runs(instance, environment)
 
 
 def _schema(instance: "DagsterInstance") -> CheckResult:
@@ -67,11 +67,14 @@ def _daemon(instance: "DagsterInstance", starting: str | None, *, stopped_at: da
     last = max((beat.timestamp for beat in beats.values()), default=None)
     # A daemon of somebody else's beats on after that.
     if last is not None and stopped_at is not None and last < stopped_at.timestamp():
-        return fail("daemon", f"NOT RUNNING: `dev` was stopped {shown(stopped_at)}, and nothing beats since; {cure}")
+        return fail(
+            "daemon", f"NOT RUNNING: `dev` was stopped {format_value(stopped_at)}, and nothing beats since; {cure}"
+        )
     if quiet:
         never_or_last = "it never ran" if last is None else f"its last sign of life was {_moment(last)}"
         parts = (
-            f"{name} never beat" if beat is None else f"{name} last beat {shown(beat)}" for name, beat in quiet.items()
+            f"{name} never beat" if beat is None else f"{name} last beat {format_value(beat)}"
+            for name, beat in quiet.items()
         )
         who = never_or_last if len(quiet) == len(required) else ", ".join(parts)
         return warn("daemon", f"{starting}: {who}") if starting else fail("daemon", f"NOT RUNNING: {who}; {cure}")
@@ -125,7 +128,7 @@ def _unwell(tick: "InstigatorTick | None", kind: str) -> str | None:
     return None
 
 
-def _runs(instance: "DagsterInstance", target: CliEnvironment) -> CheckResult:
+def _runs(instance: "DagsterInstance", environment: CliEnvironment) -> CheckResult:
     """Runs that Dagster calls started, and that give no sign of life: they hold the slot of the one that buys."""
     from dagster import DagsterRunStatus, RunsFilter
 
@@ -144,11 +147,11 @@ def _runs(instance: "DagsterInstance", target: CliEnvironment) -> CheckResult:
     if not runs:
         return ok("runs", "none is under way")
     try:
-        with target.connect() as connection:
+        with environment.connect() as connection:
             beats = run_heartbeats.last_beats(connection, list(runs))
     except DatabaseError:
         return warn("runs", f"{len(runs)} under way; unknown whether they live, since the measurement database is away")
-    silence = services.terms(target.settings, target.database_url).silence_seconds
+    silence = services.terms(environment.settings, environment.database_url).silence_seconds
     dead = [run for run, seconds in runs.items() if beats.get(run, seconds) > silence]
     if dead:
         return warn(
@@ -160,4 +163,4 @@ def _runs(instance: "DagsterInstance", target: CliEnvironment) -> CheckResult:
 
 
 def _moment(timestamp: float) -> str:
-    return shown(datetime.fromtimestamp(timestamp, UTC))
+    return format_value(datetime.fromtimestamp(timestamp, UTC))

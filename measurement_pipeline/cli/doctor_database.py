@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.breaker_command import WHAT_TO_DO
+from measurement_pipeline.cli.breaker_command import NEXT_STEP
 from measurement_pipeline.cli.checks import CheckResult, CheckStatus, fail, ok, warn
-from measurement_pipeline.cli.dagster_instance import reading
+from measurement_pipeline.cli.dagster_instance import open_dagster_instance
 from measurement_pipeline.cli.environment import CliEnvironment
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.health import stall_checks
@@ -14,7 +14,7 @@ from measurement_pipeline.health.finding import Finding, at
 from measurement_pipeline.health.incidents import passes_by_itself, reason_of
 from measurement_pipeline.health.messages import about_session
 from measurement_pipeline.health.stall_checks import InstanceState, Reason
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import (
     clock,
     health,
@@ -59,10 +59,10 @@ _ASKED_OF_OURS = ("incidents", "breaker", "pause", "clock", "budget", "queue", "
 _NOT_ASKED = "not asked: the database has no schema of this version, or is another deployment's"
 
 
-def lines(target: CliEnvironment, *, seconds: float = _LONGEST_SECONDS) -> Iterator[CheckResult]:
+def check_database(environment: CliEnvironment, *, seconds: float = _LONGEST_SECONDS) -> Iterator[CheckResult]:
     """The database's part, one line each. No statement of a line may take longer than `seconds`."""
-    with target.connect() as connection:
-        yield ok("database", f"reached: {target.where}")
+    with environment.connect() as connection:
+        yield ok("database", f"reached: {environment.database_location}")
 
         def check(name: str, make: Callable[[], CheckResult]) -> CheckResult:
             try:
@@ -72,26 +72,26 @@ def lines(target: CliEnvironment, *, seconds: float = _LONGEST_SECONDS) -> Itera
                 return _no_answer(connection, name, seconds=seconds)
 
         is_ours = True
-        for line in (check("schema", lambda: _schema(target)), check("stamp", lambda: _stamp(target))):
-            is_ours &= line.verdict is CheckStatus.OK
+        for line in (check("schema", lambda: _schema(environment)), check("stamp", lambda: _stamp(environment))):
+            is_ours &= line.status is CheckStatus.OK
             yield line
         yield check("encoding", lambda: _encoding(connection))
         yield check("durability", lambda: _durability(connection))
         yield check("isolation", lambda: _isolation(connection))
-        yield check("sessions", lambda: long_sessions(connection))
+        yield check("sessions", lambda: check_sessions(connection))
         if not is_ours:
             yield from (warn(name, _NOT_ASKED) for name in _ASKED_OF_OURS)
             return
         yield check("incidents", lambda: _incidents(connection))
         vendor = songstats_ledger.deployment(connection)
         yield _breaker(vendor)
-        yield _pause(vendor, alarm_hours=target.settings.silence_alarm_hours)
-        yield check("clock", lambda: _clock(connection, target))
-        yield check("budget", lambda: _budget(connection, target))
-        buys, answers, captures = _machines(target)
-        yield check("queue", lambda: _queue(connection, target, vendor, buys))
-        yield check("requests", lambda: _requests(connection, target, answers))
-        yield check("captures", lambda: _captures(connection, target, captures))
+        yield _pause(vendor, alarm_hours=environment.settings.silence_alarm_hours)
+        yield check("clock", lambda: _clock(connection, environment))
+        yield check("budget", lambda: _budget(connection, environment))
+        buys, answers, captures = _machines(environment)
+        yield check("queue", lambda: _queue(connection, environment, vendor, buys))
+        yield check("requests", lambda: _requests(connection, environment, answers))
+        yield check("captures", lambda: _captures(connection, environment, captures))
 
 
 def _no_answer(connection: Connection, name: str, *, seconds: float) -> CheckResult:
@@ -125,7 +125,7 @@ def _isolation(connection: Connection) -> CheckResult:
     return warn("isolation", f"a pooler keeps single statements at {isolation}, and concurrent ones can fail: {cure}")
 
 
-def long_sessions(
+def check_sessions(
     connection: Connection, *, seconds: float = _LONG_SECONDS, lock_seconds: float = _LOCK_SECONDS
 ) -> CheckResult:
     """Long transactions and holders of advisory locks: our statements wait for their locks, and vacuum removes no dead rows."""
@@ -153,22 +153,22 @@ def _pause(vendor: Deployment, *, alarm_hours: float) -> CheckResult:
     return warn("pause", f"{vendor.why_paused}; it ends by itself")
 
 
-def _schema(target: CliEnvironment) -> CheckResult:
-    found, head = migrate.current(target.database_url), migrate.head()
+def _schema(environment: CliEnvironment) -> CheckResult:
+    found, head = migrate.current(environment.database_url), migrate.head()
     if found == head:
         return ok("schema", f"at {head}, this version's")
     return fail("schema", f"at {found or 'none'}, this version needs {head}: run `measurement-pipeline db upgrade`")
 
 
-def _stamp(target: CliEnvironment) -> CheckResult:
-    found = migrate.stamp(target.database_url)
-    if found == target.kind:
+def _stamp(environment: CliEnvironment) -> CheckResult:
+    found = migrate.stamp(environment.database_url)
+    if found == environment.kind:
         return ok("stamp", found)
     if found is None:
         return fail("stamp", "none: run `measurement-pipeline db upgrade`, which stamps a new database", cause="schema")
     return fail(
         "stamp",
-        f"the database is `{found}`, the vendors of these settings are `{target.kind}`: point DATABASE_URL at a database of "
+        f"the database is `{found}`, the vendors of these settings are `{environment.kind}`: point DATABASE_URL at a database of "
         "its own kind, or set the keys and addresses of the other vendors; never edit the stamp",
     )
 
@@ -193,16 +193,18 @@ def _incidents(connection: Connection) -> CheckResult:
 def _breaker(vendor: Deployment) -> CheckResult:
     if vendor.breaker != "open":
         return ok("breaker", "closed")
-    what_to_do = WHAT_TO_DO[vendor.breaker_kind or "streak"]
-    return fail("breaker", f"OPEN since {output.shown(vendor.opened_at)}: {vendor.reason}; {what_to_do}")
+    what_to_do = NEXT_STEP[vendor.breaker_kind or "streak"]
+    return fail("breaker", f"OPEN since {output.format_value(vendor.opened_at)}: {vendor.reason}; {what_to_do}")
 
 
-def _clock(connection: Connection, target: CliEnvironment) -> CheckResult:
+def _clock(connection: Connection, environment: CliEnvironment) -> CheckResult:
     """Whether times are stored that are still to come: then the clock of the database server was set back."""
-    found = clock.list_future_times(connection, requests_per_second=target.settings.songstats_requests_per_second)
+    found = clock.list_future_times(connection, requests_per_second=environment.settings.songstats_requests_per_second)
     if not found:
         return ok("clock", "no stored time is ahead of it")
-    which = ", ".join(f"{one.what} ({counted(one.rows, 'row')}, up to {output.shown(one.latest)})" for one in found)
+    which = ", ".join(
+        f"{one.what} ({counted(one.rows, 'row')}, up to {output.format_value(one.latest)})" for one in found
+    )
     return warn(
         "clock",
         f"stored times are ahead of the database's clock, which was set back: {which}. Check the server's time service; "
@@ -210,18 +212,18 @@ def _clock(connection: Connection, target: CliEnvironment) -> CheckResult:
     )
 
 
-def _budget(connection: Connection, target: CliEnvironment) -> CheckResult:
-    budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
-    words = output.budget(budget)
+def _budget(connection: Connection, environment: CliEnvironment) -> CheckResult:
+    budget = songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed)
+    words = output.format_budget(budget)
     if budget.left:
         return ok("budget", words)
     return warn("budget", f"SPENT: {words}; it goes on by itself, or raise SONGSTATS_HIT_LIMIT with the plan")
 
 
-def _machines(target: CliEnvironment) -> tuple[InstanceState, InstanceState, InstanceState]:
+def _machines(environment: CliEnvironment) -> tuple[InstanceState, InstanceState, InstanceState]:
     """What Dagster shows of what buys, answers and captures, as far as it can be asked: why not is told by lines of its own."""
     try:
-        with reading(target) as instance:
+        with open_dagster_instance(environment) as instance:
             from measurement_pipeline.defs.instance_status import machine
 
             return (
@@ -229,49 +231,51 @@ def _machines(target: CliEnvironment) -> tuple[InstanceState, InstanceState, Ins
                 machine(instance, sensor=_ANSWERS, job="measurement_job_intake", buys=False),
                 machine(instance, sensor=_CAPTURES, job="play_count_capture", buys=False),
             )
-    except RefusedError:
+    except CommandError:
         return InstanceState(sensor=_BUYS), InstanceState(sensor=_ANSWERS), InstanceState(sensor=_CAPTURES)
 
 
-def _queue(connection: Connection, target: CliEnvironment, vendor: Deployment, machine: InstanceState) -> CheckResult:
-    buying = health.buying(connection, operators_account=target.settings.backfill_account_id)
-    budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
-    alarm_hours = target.settings.silence_alarm_hours
+def _queue(
+    connection: Connection, environment: CliEnvironment, vendor: Deployment, machine: InstanceState
+) -> CheckResult:
+    buying = health.buying(connection, operators_account=environment.settings.backfill_account_id)
+    budget = songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed)
+    alarm_hours = environment.settings.silence_alarm_hours
     found = stall_checks.recordings_are_bought(buying, vendor, budget, machine, alarm_hours=alarm_hours)
-    oldest = "" if buying.oldest_waiting is None else f"; the oldest since {output.shown(buying.oldest_waiting)}"
+    oldest = "" if buying.oldest_waiting is None else f"; the oldest since {output.format_value(buying.oldest_waiting)}"
     unpaid = buying.waiting - buying.payable
     owing = f"; {unpaid:,} of them wait for somebody with a card on file" if unpaid else ""
     return _told("queue", found, f"{oldest}{owing}")
 
 
-def _requests(connection: Connection, target: CliEnvironment, machine: InstanceState) -> CheckResult:
-    alarm_hours = target.settings.silence_alarm_hours
+def _requests(connection: Connection, environment: CliEnvironment, machine: InstanceState) -> CheckResult:
+    alarm_hours = environment.settings.silence_alarm_hours
     answering = health.answering(connection)
     return _told("requests", stall_checks.requests_are_answered(answering, machine, alarm_hours=alarm_hours))
 
 
-def _captures(connection: Connection, target: CliEnvironment, machine: InstanceState) -> CheckResult:
+def _captures(connection: Connection, environment: CliEnvironment, machine: InstanceState) -> CheckResult:
     """Also where none is open: the next one would meet the same pause."""
     capturing = health.capturing(connection)
-    found = stall_checks.captures_are_made(capturing, machine, alarm_hours=target.settings.silence_alarm_hours)
+    found = stall_checks.captures_are_made(capturing, machine, alarm_hours=environment.settings.silence_alarm_hours)
     told = _told("captures", found)
     more = []
     if found.passed and capturing.oldest is not None:
-        more.append(f"the oldest since {output.shown(capturing.oldest)}")
+        more.append(f"the oldest since {output.format_value(capturing.oldest)}")
     pauses = {name: vendor_state.get_pause(connection, vendor) for name, vendor in _PAUSED.items()}
     # Each thing once: a capture that waits for a vendor says what its pause says, and so may what was found.
     reasons = {name: pause.reason for name, pause in pauses.items() if pause is not None}
     if found.passed and capturing.error and capturing.error not in reasons.values():
         more.append(f"one of them says: {capturing.error}")
     more += [
-        f"{name} is left alone until {output.shown(pause.until)}"
-        + ("" if pause.reason in told.words else f": {pause.reason}")
+        f"{name} is left alone until {output.format_value(pause.until)}"
+        + ("" if pause.reason in told.message else f": {pause.reason}")
         for name, pause in pauses.items()
         if pause is not None
     ]
     waits = any(pauses.values()) or capturing.error is not None
-    verdict = CheckStatus.WARN if waits and told.verdict is CheckStatus.OK else told.verdict
-    return CheckResult(told.name, verdict, "; ".join([told.words, *more]))
+    verdict = CheckStatus.WARN if waits and told.status is CheckStatus.OK else told.status
+    return CheckResult(told.name, verdict, "; ".join([told.message, *more]))
 
 
 def _told(name: str, found: Finding, more: str = "") -> CheckResult:

@@ -10,7 +10,7 @@ from measurement_pipeline.settings import Kind, Settings
 _LONGEST_SECONDS = 8.0
 
 
-def songstats(settings: Settings) -> Iterator[CheckResult]:
+def check_songstats_key(settings: Settings) -> Iterator[CheckResult]:
     """One `GET /status`, which is free."""
     if settings.songstats_api_key is None:
         yield fail("Songstats key", "SONGSTATS_API_KEY is not set")
@@ -29,7 +29,7 @@ def songstats(settings: Settings) -> Iterator[CheckResult]:
         )
 
 
-def stripe(settings: Settings, kind: Kind) -> Iterator[CheckResult]:
+def check_stripe_key(settings: Settings, kind: Kind) -> Iterator[CheckResult]:
     """One list of one customer."""
     if settings.stripe_secret_key is None:
         yield fail("Stripe key", "STRIPE_SECRET_KEY is not set")
@@ -49,7 +49,7 @@ def stripe(settings: Settings, kind: Kind) -> Iterator[CheckResult]:
         yield ok("Stripe key", "taken (a read of one customer)")
 
 
-def apify(settings: Settings) -> Iterator[CheckResult]:
+def check_apify_token(settings: Settings) -> Iterator[CheckResult]:
     """One look at the actor's runs."""
     if settings.apify_token is None:
         yield ok("Apify token", "APIFY_TOKEN is not set: captures are not made")
@@ -67,7 +67,7 @@ def apify(settings: Settings) -> Iterator[CheckResult]:
         yield ok("Apify token", "taken (a look at the actor's runs)")
 
 
-def spotify(settings: Settings) -> Iterator[CheckResult]:
+def check_spotify_client(settings: Settings) -> Iterator[CheckResult]:
     """One token."""
     client_id, secret = settings.spotify_client_id, settings.spotify_client_secret
     if client_id is None or secret is None:
@@ -91,7 +91,7 @@ def spotify(settings: Settings) -> Iterator[CheckResult]:
         yield ok("Spotify client", "taken (a token)")
 
 
-def webhook(settings: Settings) -> CheckResult:
+def check_webhook(settings: Settings) -> CheckResult:
     """Whether incidents are told anywhere. The address itself is a secret."""
     if settings.alert_webhook_url is None:
         where = "shown here, in Dagster and by `measurement-pipeline incidents`, and told nowhere"

@@ -15,7 +15,7 @@ import click
 from measurement_pipeline.local import dagster_processes
 from measurement_pipeline.local.dagster_processes import DagsterProcesses
 from measurement_pipeline.local.embedded_postgres import EmbeddedServer, EmbeddedServerError, dagster_url
-from measurement_pipeline.local.signals import held
+from measurement_pipeline.local.signals import defer_signals
 from measurement_pipeline.postgres import address, migrate
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.settings import REAL_SONGSTATS, REAL_STRIPE, Kind, Settings, SettingsError
@@ -41,22 +41,24 @@ class CliEnvironment:
     database_url: str = field(repr=False)
     dagster_url: str = field(repr=False)
     home: Path
-    embedded: bool
-    environment: Mapping[str, str] = field(repr=False)
+    is_embedded: bool
+    variables: Mapping[str, str] = field(repr=False)
 
     @property
-    def where(self) -> str:
+    def database_location(self) -> str:
         """The measurement database, for people: no login."""
         return (
-            f"the embedded server in {self.home / 'postgres'}" if self.embedded else address.in_words(self.database_url)
+            f"the embedded server in {self.home / 'postgres'}"
+            if self.is_embedded
+            else address.in_words(self.database_url)
         )
 
     @property
     def dagster_home(self) -> Path:
         """DAGSTER_HOME of its processes."""
-        return Path(self.environment["DAGSTER_HOME"])
+        return Path(self.variables["DAGSTER_HOME"])
 
-    def require(self) -> None:
+    def require_own_database(self) -> None:
         """Raise `SchemaOutOfDateError` or `WrongDeploymentError` unless the database is this version's and kind's."""
         migrate.require(self.database_url, kind=self.kind)
 
@@ -77,7 +79,7 @@ class Doubles:
     spotify_client_secret: str
 
     @classmethod
-    def at(cls, url: str, keys: "Behaviour | SandboxClient") -> Self:
+    def from_keys(cls, url: str, keys: "Behaviour | SandboxClient") -> Self:
         """Doubles at `url` that take the keys of `keys`."""
         return cls(
             url,
@@ -104,7 +106,7 @@ class Doubles:
         }
 
 
-def wants_doubles(settings: Settings) -> bool:
+def should_use_doubles(settings: Settings) -> bool:
     """Whether the doubles of this checkout stand in for the vendors: nothing set says who or where the vendors are.
 
     Raises `SettingsError` where only one of the two keys is set.
@@ -116,22 +118,22 @@ def wants_doubles(settings: Settings) -> bool:
         raise SettingsError(
             f"{given} is set and {missing[0]} is not: expected both, for the vendors, or neither, for the sandbox"
         )
-    return bool(missing) and settings.deployment_kind != "live" and not _says_where_vendors_are(settings)
+    return bool(missing) and settings.deployment_kind != "live" and not _has_vendor_urls(settings)
 
 
-def home_of(name: str, state: Path | None) -> Path:
+def deployment_home(name: str, state: Path | None) -> Path:
     """Where the deployment of that kind, or name, keeps what is its own."""
     return (state or _CHECKOUT / ".local").absolute() / name
 
 
 @contextmanager
-def opened(
-    environment: Mapping[str, str],
+def open_environment(
+    variables: Mapping[str, str],
     *,
     state: Path | None = None,
     doubles: Doubles | None = None,
     name: str | None = None,
-    make: bool = True,
+    create: bool = True,
 ) -> Iterator[CliEnvironment]:
     """The deployment that `environment` describes; an embedded server is held for as long as the block lasts.
 
@@ -139,13 +141,13 @@ def opened(
     are kept; `name` overrides the first part. Where `make` is not set, nothing is made that is not there. Raises
     `SettingsError`, `EmbeddedServerError`, what the database raises.
     """
-    settings = Settings.read(environment)
-    without_vendors = wants_doubles(settings)
+    settings = Settings.read(variables)
+    without_vendors = should_use_doubles(settings)
     vendors = doubles.environment() if doubles is not None and without_vendors else {}
-    settings = Settings.read({**environment, **vendors})
+    settings = Settings.read({**variables, **vendors})
     kind = _kind(settings, without_vendors=without_vendors, has_doubles=bool(vendors))
-    home = home_of(name or kind, state)
-    with _server(settings, home, make=make) as (database_url, dagster):
+    home = deployment_home(name or kind, state)
+    with _server(settings, home, create=create) as (database_url, dagster):
         if address.same_database(database_url, dagster):
             raise SettingsError(
                 f"DATABASE_URL and DAGSTER_POSTGRES_URL both name {address.in_words(dagster)}: expected two databases, "
@@ -160,52 +162,52 @@ def opened(
         }
         yield CliEnvironment(
             kind=kind,
-            settings=Settings.read({**environment, **decided}),
+            settings=Settings.read({**variables, **decided}),
             database_url=database_url,
             dagster_url=dagster,
             home=home,
-            embedded=settings.database_url is None,
-            environment={**environment, **decided},
+            is_embedded=settings.database_url is None,
+            variables={**variables, **decided},
         )
 
 
 @contextmanager
-def database(state: Path | None) -> Iterator[tuple[CliEnvironment, Connection]]:
+def open_database(state: Path | None) -> Iterator[tuple[CliEnvironment, Connection]]:
     """The deployment of this process's environment, checked, and a connection: for commands that ask no vendor."""
-    with opened(os.environ, state=state) as target:
-        target.require()
-        with target.connect() as connection:
-            yield target, connection
+    with open_environment(os.environ, state=state) as environment:
+        environment.require_own_database()
+        with environment.connect() as connection:
+            yield environment, connection
 
 
 @contextmanager
-def server_kept_up(target: CliEnvironment) -> Iterator[Callable[[], None]]:
-    """What to call every second or so: it starts `target`'s embedded server again where that has died.
+def keep_server_running(environment: CliEnvironment) -> Iterator[Callable[[], None]]:
+    """What to call every second or so: it starts `environment`'s embedded server again where that has died.
 
     Elsewhere it does nothing. Raises `EmbeddedServerError` where the server does not start.
     """
     with ExitStack() as again:
 
         def check() -> None:
-            if not target.embedded or address.listens(target.database_url):
+            if not environment.is_embedded or address.listens(environment.database_url):
                 return
-            click.echo(f"POSTGRESQL DIED: starting {target.where} again", err=True)
-            with held():
+            click.echo(f"POSTGRESQL DIED: starting {environment.database_location} again", err=True)
+            with defer_signals():
                 again.close()
-                again.enter_context(EmbeddedServer(target.home / "postgres"))
+                again.enter_context(EmbeddedServer(environment.home / "postgres"))
             click.echo("PostgreSQL is up again; what was in flight is taken up by later runs", err=True)
 
         yield check
 
 
-def prepare_dagster(target: CliEnvironment) -> DagsterProcesses:
+def prepare_dagster(environment: CliEnvironment) -> DagsterProcesses:
     """Dagster's processes; its database and home are made where they are missing. A dagster.yaml of its own stays."""
-    address.create_if_absent(target.dagster_url)
-    dagster_processes.prepare_home(target.dagster_home)
-    return DagsterProcesses(target.home, target.environment)
+    address.create_if_absent(environment.dagster_url)
+    dagster_processes.prepare_home(environment.dagster_home)
+    return DagsterProcesses(environment.home, environment.variables)
 
 
-def _says_where_vendors_are(settings: Settings) -> bool:
+def _has_vendor_urls(settings: Settings) -> bool:
     return (settings.songstats_base_url.rstrip("/"), settings.stripe_api_base.rstrip("/")) != (
         REAL_SONGSTATS,
         REAL_STRIPE,
@@ -226,18 +228,18 @@ def _kind(settings: Settings, *, without_vendors: bool, has_doubles: bool) -> Ki
 
 
 @contextmanager
-def _server(settings: Settings, home: Path, *, make: bool) -> Iterator[tuple[str, str]]:
+def _server(settings: Settings, home: Path, *, create: bool) -> Iterator[tuple[str, str]]:
     """The measurement database's URL, and that of Dagster's storage."""
     if settings.database_url is not None:
         dagster = settings.dagster_postgres_url or address.on_same_server(settings.database_url, DAGSTER_DATABASE)
         yield settings.database_url, dagster
         return
     embedded = EmbeddedServer(home / "postgres")
-    if not (make or embedded.was_made):
+    if not (create or embedded.exists):
         raise EmbeddedServerError(
             f"none was made in {home} yet: start `measurement-pipeline dev`, or let DATABASE_URL name a database"
         )
     with embedded as server:
-        if make:
+        if create:
             server.create_database(MEASUREMENT_DATABASE)
         yield server.url(MEASUREMENT_DATABASE), settings.dagster_postgres_url or server.url(DAGSTER_DATABASE)

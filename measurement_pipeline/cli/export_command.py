@@ -6,8 +6,8 @@ import click
 
 from measurement_pipeline.analytics.export import ParquetMissingError, export
 from measurement_pipeline.cli import lookup, output
-from measurement_pipeline.cli.environment import database
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.cli.environment import open_database
+from measurement_pipeline.local.errors import CommandError
 
 
 @click.command("export")
@@ -36,17 +36,17 @@ def command(
     state: Path | None, *, catalog: str, account: str | None, form: str, out: Path | None, as_json: bool
 ) -> None:
     """Write the daily series and the recordings of a catalogue to files. Files of the same names are replaced."""
-    with database(state) as (_, connection):
-        of = None if account is None else lookup.account(connection, account)
-        found = lookup.catalog(connection, catalog, of=of)
+    with open_database(state) as (_, connection):
+        of = None if account is None else lookup.find_account(connection, account)
+        found = lookup.find_catalog(connection, catalog, of=of)
         try:
             written = export(connection, found, directory=out or Path(f"export-{found}"), form=form)
         except ParquetMissingError as error:
-            raise RefusedError(str(error)) from error
+            raise CommandError(str(error)) from error
         except OSError as error:
-            raise RefusedError(f"{error.filename!r} cannot be written: {error.strerror}") from error
+            raise CommandError(f"{error.filename!r} cannot be written: {error.strerror}") from error
     if as_json:
-        output.as_json({str(path): rows for path, rows in written.items()})
+        output.print_json({str(path): rows for path, rows in written.items()})
         return
     for path, rows in written.items():
-        output.say(f"{path}: {rows:,} rows")
+        output.print_line(f"{path}: {rows:,} rows")

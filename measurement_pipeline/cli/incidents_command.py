@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.environment import database
+from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.postgres import incidents
 
 
@@ -15,13 +15,13 @@ from measurement_pipeline.postgres import incidents
 @click.pass_obj
 def command(state: Path | None, *, as_json: bool) -> None:
     """List open incidents, the oldest first: failed runs and failing checks, each once however often it occurred."""
-    with database(state) as (_, connection):
+    with open_database(state) as (_, connection):
         found = incidents.open_now(connection)
     if as_json:
-        output.as_json([asdict(one) for one in found])
+        output.print_json([asdict(one) for one in found])
     elif not found:
-        output.say("no incident is open")
+        output.print_line("no incident is open")
     else:
         columns = ("since", "times", "last seen", "told at", "what")
         rows = [(one.opened_at, one.times, one.last_at, one.told_at, one.what) for one in found]
-        output.console().print(output.table(columns, rows, right=("times",)))
+        output.console().print(output.build_table(columns, rows, right=("times",)))

@@ -6,7 +6,7 @@ from uuid import UUID
 import click
 
 from measurement_pipeline.cli import lookup, output, progress, receipt
-from measurement_pipeline.cli.environment import database
+from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.postgres import measurement_jobs
 
 
@@ -18,21 +18,23 @@ from measurement_pipeline.postgres import measurement_jobs
 @click.pass_obj
 def command(state: Path | None, *, job: UUID | None, account: str | None, limit: int, as_json: bool) -> None:
     """List the latest requests, or show one with its receipt: progress, outcomes, sources, hits and cost."""
-    with database(state) as (target, connection):
+    with open_database(state) as (environment, connection):
         if job is not None:
-            found = progress.show(connection, job)
-            receipt.say(connection, found, eur_per_hit=target.settings.songstats_eur_per_hit, as_json=as_json)
+            found = progress.load_request(connection, job)
+            receipt.print_receipt(
+                connection, found, eur_per_hit=environment.settings.songstats_eur_per_hit, as_json=as_json
+            )
             return
-        of = None if account is None else lookup.account(connection, account)
+        of = None if account is None else lookup.find_account(connection, account)
         requests = measurement_jobs.recent(connection, account=of, limit=limit)
     if as_json:
-        output.as_json(requests)
+        output.print_json(requests)
     elif not requests:
-        output.say("no request was made yet")
+        output.print_line("no request was made yet")
     else:
         columns = ("request", "account", "asked at", "state", "asked", "enqueued", "skipped", "why")
         rows = [
             (r["id"], r["account"], r["created_at"], r["state"], r["asked"], r["enqueued"], r["skipped"], r["error"])
             for r in requests
         ]
-        output.console().print(output.table(columns, rows, right=("asked", "enqueued", "skipped")))
+        output.console().print(output.build_table(columns, rows, right=("asked", "enqueued", "skipped")))

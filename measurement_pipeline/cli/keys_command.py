@@ -10,9 +10,9 @@ import click
 from measurement_pipeline import services
 from measurement_pipeline.api import keys
 from measurement_pipeline.cli import lookup, output
-from measurement_pipeline.cli.environment import database
+from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.cli.groups import Group
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import api_keys, operator_acts
 
 
@@ -43,9 +43,9 @@ def command() -> None:
 def create(state: Path | None, *, account: str, name: str, expires: datetime | None, as_json: bool) -> None:
     """Create a key for an account and print it. It is stored nowhere, so copy it now."""
     key, prefix = keys.new_key()
-    with database(state) as (target, connection), connection.transaction():
-        owner = lookup.account(connection, account)
-        secret = services.key_secret(target.settings, target.kind)
+    with open_database(state) as (environment, connection), connection.transaction():
+        owner = lookup.find_account(connection, account)
+        secret = services.key_secret(environment.settings, environment.kind)
         until = None if expires is None else expires.replace(tzinfo=UTC)
         made = api_keys.add(
             connection,
@@ -56,17 +56,17 @@ def create(state: Path | None, *, account: str, name: str, expires: datetime | N
             expires_at=until,
         )
         if made is None:
-            raise RefusedError(f"a key that begins with {prefix} is there already; once more will make another")
+            raise CommandError(f"a key that begins with {prefix} is there already; once more will make another")
         kept = api_keys.find(connection, prefix)
         if expires is not None and (kept is None or kept.refused_because is not None):
-            raise RefusedError(f"--expires {expires:%Y-%m-%d} is over already (UTC): expected a day that is to come")
+            raise CommandError(f"--expires {expires:%Y-%m-%d} is over already (UTC): expected a day that is to come")
         detail = {"prefix": prefix, "account": str(owner), "name": name}
         operator_acts.record(connection, actor=getpass.getuser(), act="key created", detail=detail)
     if as_json:
-        output.as_json({"key": key, "prefix": prefix, "account": owner, "name": name, "expires_at": until})
+        output.print_json({"key": key, "prefix": prefix, "account": owner, "name": name, "expires_at": until})
         return
     click.echo("shown this once; send it as the header x-api-key", err=True)
-    output.say(key)
+    output.print_line(key)
 
 
 @command.command("list")
@@ -75,16 +75,16 @@ def create(state: Path | None, *, account: str, name: str, expires: datetime | N
 @click.pass_obj
 def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
     """List every key by its prefix: its account, when it was last used, and whether it is valid."""
-    with database(state) as (_, connection):
-        of = None if account is None else lookup.account(connection, account)
+    with open_database(state) as (_, connection):
+        of = None if account is None else lookup.find_account(connection, account)
         found = api_keys.listed(connection, account=of)
     if as_json:
-        output.as_json(found)
+        output.print_json(found)
     elif not found:
-        output.say("there is no key yet: `measurement-pipeline keys create` makes one")
+        output.print_line("there is no key yet: `measurement-pipeline keys create` makes one")
     else:
         columns = ("key", "account", "name", "made", "expires", "last used", "revoked")
-        output.console().print(output.table(columns, [_row(key) for key in found]))
+        output.console().print(output.build_table(columns, [_row(key) for key in found]))
 
 
 @command.command("revoke")
@@ -92,11 +92,11 @@ def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
 @click.pass_obj
 def revoke(state: Path | None, *, prefix: str) -> None:
     """Revoke the key that begins with PREFIX, as `keys list` shows it."""
-    with database(state) as (_, connection), connection.transaction():
+    with open_database(state) as (_, connection), connection.transaction():
         if not api_keys.revoke(connection, prefix):
-            raise RefusedError(f"no key that is accepted begins with {prefix!r}: see `measurement-pipeline keys list`")
+            raise CommandError(f"no key that is accepted begins with {prefix!r}: see `measurement-pipeline keys list`")
         operator_acts.record(connection, actor=getpass.getuser(), act="key revoked", detail={"prefix": prefix})
-    output.say(f"{prefix} is refused from now on")
+    output.print_line(f"{prefix} is refused from now on")
 
 
 def _row(key: dict[str, Any]) -> tuple[object, ...]:

@@ -35,28 +35,28 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, highlight=False, width=None if stream.isatty() else _WIDTH_OF_A_FILE)
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """One line, as it stands."""
     click.echo(line)
 
 
-def as_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """`value` as JSON: times in ISO 8601, UUIDs as text."""
-    click.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(value, default=_to_json, indent=2, ensure_ascii=False))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
+def build_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
     """A table of values as people read them; the columns named in `right` hold figures."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         # Text, not str: a title may hold what rich would read as markup.
-        made.add_row(*(Text(shown(value)) for value in row))
+        made.add_row(*(Text(format_value(value)) for value in row))
     return made
 
 
-def program() -> str:
+def program_name() -> str:
     """How to call this program from here: by its name where the shell finds it, else by its path."""
     name = Path(sys.argv[0]).name
     found, own = shutil.which(name), Path(sys.argv[0]).absolute()
@@ -68,32 +68,32 @@ def program() -> str:
     return shlex.quote(shown if "/" in shown else f"./{shown}")
 
 
-def banner(target: "CliEnvironment") -> None:
+def print_banner(environment: "CliEnvironment") -> None:
     """Say loudly, once, whose vendors and which database: nobody should have to guess whether money is spent."""
     kind = (
         "SANDBOX: doubles of the vendors, every figure is invented"
-        if target.kind == "sandbox"
+        if environment.kind == "sandbox"
         else "LIVE: real vendors, real money"
     )
-    style = "black on yellow" if target.kind == "sandbox" else "white on red"
+    style = "black on yellow" if environment.kind == "sandbox" else "white on red"
     lines = Text(f" {kind} \n", style=f"bold {style}", justify="center")
     console(stderr=True).print(
-        Panel(lines.append(f" database: {target.where} ", style="not bold"), style=style, expand=False)
+        Panel(lines.append(f" database: {environment.database_location} ", style="not bold"), style=style, expand=False)
     )
 
 
-def facts(pairs: Mapping[str, object]) -> Table:
+def build_facts(pairs: Mapping[str, object]) -> Table:
     """Names and values, one a line; those without a value are left out."""
     made = Table(box=None, pad_edge=False, show_header=False)
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
     for name, value in pairs.items():
         if value is not None:
-            made.add_row(name, Text(shown(value)))
+            made.add_row(name, Text(format_value(value)))
     return made
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value for a person: figures with separators, times to the second."""
     if value is None:
         return ""
@@ -106,7 +106,7 @@ def shown(value: object) -> str:
     return str(value)
 
 
-def budget(found: "Budget") -> str:
+def format_budget(found: "Budget") -> str:
     """The budget as a person reads it."""
     spent = f"{found.left:,} of {found.allowed:,} hits left ({found.hits:,} in the last 30 days"
     spent += f", {found.in_the_air:,} in the air)" if found.in_the_air else ")"
@@ -115,12 +115,12 @@ def budget(found: "Budget") -> str:
     frees = (
         "no hits are allowed"
         if found.next_hit_frees_at is None
-        else f"the next hit frees {shown(found.next_hit_frees_at)}"
+        else f"the next hit frees {format_value(found.next_hit_frees_at)}"
     )
     return f"{spent}; {frees}"
 
 
-def _plain(value: object) -> object:
+def _to_json(value: object) -> object:
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, UUID):

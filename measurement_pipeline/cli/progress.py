@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from measurement_pipeline.cli import output
 from measurement_pipeline.domain.measurement_job import Source, State
 from measurement_pipeline.domain.text import counted
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import measurement_jobs, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 
@@ -31,7 +31,7 @@ _SPEED_SECONDS = 120.0
 _REPEAT_SECONDS = 30.0
 
 
-class Meter(Protocol):
+class ProgressDisplay(Protocol):
     """Where progress is shown."""
 
     def show(self, settled: int, asked: int, note: str) -> None:
@@ -64,7 +64,7 @@ class _Lines:
 
 
 @contextmanager
-def meter() -> Iterator[Meter]:
+def progress_display() -> Iterator[ProgressDisplay]:
     """A bar on a terminal, lines on stderr elsewhere, so that stdout stays the result's."""
     if not sys.stderr.isatty():
         yield _Lines()
@@ -86,7 +86,7 @@ def meter() -> Iterator[Meter]:
         yield _Bar(bar)
 
 
-def until_answered(
+def wait_for_request(
     connection: Connection,
     job: UUID,
     *,
@@ -104,49 +104,49 @@ def until_answered(
     held, ask_again_at = "", 0.0
     gone: str | None = None
     missed_at = time.monotonic() + intake_seconds
-    with meter() as shown:
+    with progress_display() as shown:
         while True:
-            found = show(connection, job)
+            found = load_request(connection, job)
             if time.monotonic() >= missed_at and found["state"] == State.QUEUED and found["run_id"] is None:
-                click.echo(_nothing_takes_it_in(intake_seconds), err=True)
+                click.echo(_describe_missing_intake(intake_seconds), err=True)
                 missed_at = math.inf
             if time.monotonic() >= ask_again_at:
                 before, gone = gone, why_gone()
                 if gone is not None and before is None:
-                    click.echo(_dev_is_gone(gone), err=True)
-                held = what_holds_purchases(connection, hits_allowed=hits_allowed) or ""
+                    click.echo(_describe_stopped_dev(gone), err=True)
+                held = describe_blocker(connection, hits_allowed=hits_allowed) or ""
                 ask_again_at = time.monotonic() + hold_seconds
             # A capture is made by album: its recordings are not settled one by one.
             asked = 0 if found["source"] == Source.CURRENT else found["asked"] or 0
-            shown.show(found["settled"], asked, note(found) or held)
+            shown.show(found["settled"], asked, describe_wait(found) or held)
             if found["state"] not in UNSETTLED:
                 return found
             time.sleep(poll_seconds)
 
 
-def _dev_is_gone(how: str) -> str:
+def _describe_stopped_dev(how: str) -> str:
     return (
         f"`measurement-pipeline dev` {how}, so nothing is bought. The request is kept and goes on when `dev` runs again. This "
         "command goes on waiting; Ctrl-C ends it and changes nothing"
     )
 
 
-def _nothing_takes_it_in(seconds: float) -> str:
+def _describe_missing_intake(seconds: float) -> str:
     return (
         f"nothing has taken the request in for {seconds:.0f} s: is `measurement-pipeline dev`, or Dagster's daemon, running? "
         "`measurement-pipeline doctor` says so; the request stays queued until it is"
     )
 
 
-def show(connection: Connection, job: UUID) -> dict[str, Any]:
-    """A request with its progress. Raises `RefusedError` where there is none of that id."""
+def load_request(connection: Connection, job: UUID) -> dict[str, Any]:
+    """A request with its progress. Raises `CommandError` where there is none of that id."""
     found = measurement_jobs.show(connection, job)
     if found is None:
-        raise RefusedError(f"there is no request {job}")
+        raise CommandError(f"there is no request {job}")
     return found
 
 
-def note(job: dict[str, Any]) -> str:
+def describe_wait(job: dict[str, Any]) -> str:
     """What the request waits for, where it waits."""
     if job["state"] == State.QUEUED:
         return job["error"] or "waiting for intake"
@@ -156,7 +156,7 @@ def note(job: dict[str, Any]) -> str:
     return ""
 
 
-def what_holds_purchases(connection: Connection, *, hits_allowed: int) -> str | None:
+def describe_blocker(connection: Connection, *, hits_allowed: int) -> str | None:
     """Why nothing is bought at the moment: breaker, pause or budget; None where none of them is in the way."""
     vendor = songstats_ledger.deployment(connection)
     if vendor.breaker == "open":
@@ -164,4 +164,4 @@ def what_holds_purchases(connection: Connection, *, hits_allowed: int) -> str | 
     if vendor.why_paused is not None:
         return f"nothing is bought: {vendor.why_paused}"
     budget = songstats_ledger.budget(connection, hits_allowed=hits_allowed)
-    return None if budget.left else f"nothing is bought: {output.budget(budget)}"
+    return None if budget.left else f"nothing is bought: {output.format_budget(budget)}"

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.environment import database
+from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.postgres import backfill_queue, songstats_ledger
 from measurement_pipeline.postgres.songstats_ledger import Deployment
 
@@ -27,15 +27,15 @@ _OUTCOMES_OF = {"done": ("stored", "no_history", "rejected"), "failed": ("malfor
 @click.pass_obj
 def command(state: Path | None, *, limit: int, as_json: bool) -> None:
     """Show rows by status and outcome, the breaker, the pause, the budget, and the next recordings by rank."""
-    with database(state) as (target, connection):
+    with open_database(state) as (environment, connection):
         counts = backfill_queue.counts(connection) | {"unwanted": backfill_queue.unwanted(connection)}
         vendor = songstats_ledger.deployment(connection)
-        budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
+        budget = songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed)
         upcoming = backfill_queue.upcoming(connection, limit=limit)
     if as_json:
-        output.as_json(
+        output.print_json(
             {
-                "kind": target.kind,
+                "kind": environment.kind,
                 "counts": counts,
                 "breaker": {key: getattr(vendor, key) for key in ("breaker", "breaker_kind", "reason", "opened_at")},
                 "paused_until": vendor.paused_until,
@@ -44,9 +44,9 @@ def command(state: Path | None, *, limit: int, as_json: bool) -> None:
             }
         )
         return
-    output.say(f"{target.kind.upper()}: {target.where}")
+    output.print_line(f"{environment.kind.upper()}: {environment.database_location}")
     output.console().print(
-        output.facts(
+        output.build_facts(
             {
                 **{status: _with_outcomes(counts, status) for status in ("pending", "in_progress", "done", "failed")},
                 "suspect": counts["suspect"] or None,
@@ -54,7 +54,7 @@ def command(state: Path | None, *, limit: int, as_json: bool) -> None:
                 "unwanted": _unwanted(counts),
                 "breaker": _breaker(vendor),
                 "pause": vendor.why_paused or "none",
-                "budget": output.budget(budget),
+                "budget": output.format_budget(budget),
             }
         )
     )
@@ -72,8 +72,8 @@ def command(state: Path | None, *, limit: int, as_json: bool) -> None:
             )
             for r in upcoming
         ]
-        output.say("\nnext by rank:")
-        output.console().print(output.table(columns, rows, right=("rank",)))
+        output.print_line("\nnext by rank:")
+        output.console().print(output.build_table(columns, rows, right=("rank",)))
 
 
 def _with_outcomes(counts: dict[str, Any], status: str) -> str:
@@ -84,7 +84,7 @@ def _with_outcomes(counts: dict[str, Any], status: str) -> str:
 def _waiting(counts: dict[str, Any]) -> str | None:
     if not counts["waiting"]:
         return None
-    return f"{counts['waiting']:,} of the pending wait to be retried, the next {output.shown(counts['next_retry_at'])}"
+    return f"{counts['waiting']:,} of the pending wait to be retried, the next {output.format_value(counts['next_retry_at'])}"
 
 
 def _unwanted(counts: dict[str, Any]) -> str | None:
@@ -96,7 +96,7 @@ def _unwanted(counts: dict[str, Any]) -> str | None:
 def _breaker(vendor: Deployment) -> str:
     if vendor.breaker != "open":
         return "closed: calls go out" if vendor.paused_until is None else "closed"
-    return f"OPEN since {output.shown(vendor.opened_at)}: {vendor.reason}"
+    return f"OPEN since {output.format_value(vendor.opened_at)}: {vendor.reason}"
 
 
 def _ahead(moment: datetime | None, now: datetime) -> datetime | None:

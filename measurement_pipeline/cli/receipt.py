@@ -13,10 +13,10 @@ from measurement_pipeline.postgres.spend import Origin
 _VALUES_SHOWN = 5
 
 
-def say(connection: Connection, job: dict[str, Any], *, eur_per_hit: float, as_json: bool) -> None:
+def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: float, as_json: bool) -> None:
     """Print it. `job` is what `progress.show` found."""
     if job["source"] == Source.CURRENT:
-        _say_capture(job, as_json=as_json)
+        _print_capture_receipt(job, as_json=as_json)
         return
     origin = spend.origin(connection, job["id"])
     calls = spend.spent_for(connection, job["id"])
@@ -24,14 +24,14 @@ def say(connection: Connection, job: dict[str, Any], *, eur_per_hit: float, as_j
     eur = sums.whole(total.hits, eur_per_hit)
     per_recording = sums.hits_per_recording(total.hits - total.undecided, origin.bought)
     if as_json:
-        output.as_json(
+        output.print_json(
             {
                 **job,
                 "hits": total.hits,
                 "eur": float(eur),
                 "hits_per_recording_settled": per_recording,
                 "came_from": asdict(origin),
-                "spent": spend_tables.as_json(by_cause, of="cause", eur_per_hit=eur_per_hit),
+                "spent": spend_tables.to_json_rows(by_cause, of="cause", eur_per_hit=eur_per_hit),
             }
         )
         return
@@ -39,7 +39,7 @@ def say(connection: Connection, job: dict[str, Any], *, eur_per_hit: float, as_j
     if job["asked"] is not None:
         queued_before = job["asked"] - job["enqueued"] - job["skipped"] or None
     output.console().print(
-        output.facts(
+        output.build_facts(
             {
                 "request": str(job["id"]),
                 "account": str(job["account"]),
@@ -68,17 +68,19 @@ def say(connection: Connection, job: dict[str, Any], *, eur_per_hit: float, as_j
         )
     )
     if by_cause:
-        output.say("\nspent for this request:")
-        output.console().print(spend_tables.table(by_cause, of="cause", total=total, eur_per_hit=eur_per_hit))
+        output.print_line("\nspent for this request:")
+        output.console().print(
+            spend_tables.build_spend_table(by_cause, of="cause", total=total, eur_per_hit=eur_per_hit)
+        )
 
 
-def _say_capture(job: dict[str, Any], *, as_json: bool) -> None:
+def _print_capture_receipt(job: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        output.as_json(job)
+        output.print_json(job)
         return
     cost = job["estimated_cost_usd"]
     output.console().print(
-        output.facts(
+        output.build_facts(
             {
                 "request": str(job["id"]),
                 "account": str(job["account"]),

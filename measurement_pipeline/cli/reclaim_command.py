@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from measurement_pipeline.cli import output, sandbox_command
-from measurement_pipeline.cli.environment import opened
+from measurement_pipeline.cli.environment import open_environment
 from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import songstats_ledger
 
@@ -40,21 +40,21 @@ def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> N
     from measurement_pipeline import services
     from measurement_pipeline.backfill import reclaim
 
-    doubles = sandbox_command.at_port(sandbox_port, state)
-    with opened(os.environ, state=state, doubles=doubles) as target:
-        pipeline = services.from_settings(target.settings)
-        target.require()
-        sandbox_command.require_running(target)
+    doubles = sandbox_command.find_doubles(sandbox_port, state)
+    with open_environment(os.environ, state=state, doubles=doubles) as environment:
+        pipeline = services.from_settings(environment.settings)
+        environment.require_own_database()
+        sandbox_command.require_running(environment)
         swept = reclaim.reclaim(pipeline.terms, pipeline.means)
-        unpaid = intake.load_batch(target.database_url, unpaid=True, limit=intake.MOST_UNPAID)
+        unpaid = intake.load_batch(environment.database_url, unpaid=True, limit=intake.MOST_UNPAID)
         taken = intake.process_batch(
-            target.database_url,
+            environment.database_url,
             unpaid,
             intake.ask_about_payment(unpaid, pipeline.decide),
             run=f"reclaim by process {os.getpid()}",
             cap_usd=pipeline.cap_usd,
         )
-        with target.connect() as connection:
+        with environment.connect() as connection:
             vendor = songstats_ledger.deployment(connection)
     found = {
         **asdict(swept),
@@ -62,8 +62,8 @@ def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> N
         "unpaid_accepted": sum(one.receipt is not None for one in taken),
     }
     if as_json:
-        output.as_json(found)
+        output.print_json(found)
     else:
         told = {_IN_WORDS[key]: value for key, value in found.items()}
         standing = "closed" if vendor.breaker == "closed" else f"OPEN, a person's to close: {vendor.reason}"
-        output.console().print(output.facts({**told, "breaker": swept.breaker or standing}))
+        output.console().print(output.build_facts({**told, "breaker": swept.breaker or standing}))

@@ -7,8 +7,8 @@ import click
 from measurement_pipeline.analytics.catalog import LISTED, gather
 from measurement_pipeline.analytics.page import page
 from measurement_pipeline.cli import lookup, output
-from measurement_pipeline.cli.environment import database
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.cli.environment import open_database
+from measurement_pipeline.local.errors import CommandError
 
 
 @click.command("report")
@@ -26,17 +26,19 @@ from measurement_pipeline.local.errors import RefusedError
 @click.pass_obj
 def command(state: Path | None, *, catalog: str, account: str | None, out: Path | None) -> None:
     """Write one HTML page with totals, run rates, top recordings, coverage, spend and caveats. It is one file."""
-    with database(state) as (target, connection):
-        of = None if account is None else lookup.account(connection, account)
-        found = lookup.catalog(connection, catalog, of=of)
+    with open_database(state) as (environment, connection):
+        of = None if account is None else lookup.find_account(connection, account)
+        found = lookup.find_catalog(connection, catalog, of=of)
         facts = gather(connection, found, most=LISTED)
         if facts is None:
-            raise RefusedError(f"the catalogue {catalog!r} holds no recording: import some with `catalog import`")
+            raise CommandError(f"the catalogue {catalog!r} holds no recording: import some with `catalog import`")
     path = out or Path(f"report-{found}.html")
-    eur_per_hit = target.settings.songstats_eur_per_hit
-    written = page(facts, eur_per_hit=eur_per_hit, invented=target.kind == "sandbox")
+    eur_per_hit = environment.settings.songstats_eur_per_hit
+    written = page(facts, eur_per_hit=eur_per_hit, invented=environment.kind == "sandbox")
     try:
         path.write_text(written, encoding="utf-8")
     except OSError as error:
-        raise RefusedError(f"the page cannot be written to {str(path)!r}: {error.strerror}") from error
-    output.say(f"{path}: {facts.totals['recordings_measured']:,} of {facts.totals['recordings']:,} recordings measured")
+        raise CommandError(f"the page cannot be written to {str(path)!r}: {error.strerror}") from error
+    output.print_line(
+        f"{path}: {facts.totals['recordings_measured']:,} of {facts.totals['recordings']:,} recordings measured"
+    )

@@ -11,7 +11,7 @@ import click
 from measurement_pipeline import services
 from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.cli import lookup, output
-from measurement_pipeline.cli.environment import database
+from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.domain import isrc, spend
 from measurement_pipeline.domain.backfill_queue import Status
 from measurement_pipeline.domain.outcome import Outcome
@@ -86,28 +86,28 @@ def command(
     if account and not catalog:
         raise click.UsageError("--account says whose --catalog is meant: expected --catalog too")
     wanted = _isrcs(isrcs)
-    with database(state) as (target, connection):
-        of = None if account is None else lookup.account(connection, account)
+    with open_database(state) as (environment, connection):
+        of = None if account is None else lookup.find_account(connection, account)
         chosen = backfill_queue.choose(
             connection,
             outcome=None if outcome is None else Outcome(outcome),
             suspect=suspect,
-            catalog=None if catalog is None else lookup.catalog(connection, catalog, of=of),
+            catalog=None if catalog is None else lookup.find_catalog(connection, catalog, of=of),
             isrcs=wanted or None,
             older_than_seconds=older_than,
         )
         others = [song for song in dict.fromkeys(wanted) if song not in chosen]
-        rules = services.terms(target.settings, target.database_url).rules
+        rules = services.terms(environment.settings, environment.database_url).rules
         rows = backfill_queue.rows(connection, others, rules) if others else {}
         done = (
             [] if estimate else operator_actions.requeue(connection, list(chosen), rebuy=rebuy, actor=getpass.getuser())
         )
     left_alone = {song: _why_left_alone(rows.get(song)) for song in others}
     hits = sum(rebuy or was is not Outcome.MALFORMED for was in chosen.values())
-    eur = spend.whole(hits, target.settings.songstats_eur_per_hit)
+    eur = spend.whole(hits, environment.settings.songstats_eur_per_hit)
     if as_json:
         by_outcome = Counter(was.value for was in chosen.values())
-        output.as_json(
+        output.print_json(
             {
                 "chosen": len(chosen),
                 "by_outcome": by_outcome,
@@ -121,10 +121,12 @@ def command(
     else:
         cost = f"at most {counted(hits, 'hit')}, €{eur:,.2f}"
         deed = "nothing was changed" if estimate else f"{len(done):,} put back on the queue"
-        output.say(f"{counted(len(chosen), 'recording')}{_by_outcome(chosen)}: {deed}; {cost}")
+        output.print_line(f"{counted(len(chosen), 'recording')}{_by_outcome(chosen)}: {deed}; {cost}")
         for reason in dict.fromkeys(left_alone.values()):
             songs = [song for song, why in left_alone.items() if why == reason]
-            output.say(f"left alone: {', '.join(songs[:_SHOWN])}{', …' if len(songs) > _SHOWN else ''}: {reason}")
+            output.print_line(
+                f"left alone: {', '.join(songs[:_SHOWN])}{', …' if len(songs) > _SHOWN else ''}: {reason}"
+            )
 
 
 def _why_left_alone(row: Row | None) -> str:

@@ -17,7 +17,7 @@ CATALOGS = {WITH_CARD: "sample", WITHOUT_CARD: "sample-unpaid"}
 API_KEY = "mp_sandbox0_every-sandbox-has-this-key-and-no-other-one"
 
 
-def key(connection: Connection, secret: str) -> str | None:
+def ensure_api_key(connection: Connection, secret: str) -> str | None:
     """A key of the HTTP API that is ready for use; None: it was revoked, or is of another API_KEY_SECRET."""
     prefix = str(keys.prefix_of(API_KEY))
     digest = keys.digest(API_KEY, secret=secret)
@@ -28,7 +28,7 @@ def key(connection: Connection, secret: str) -> str | None:
     return API_KEY
 
 
-def seed(connection: Connection, sandbox: SandboxClient) -> dict[UUID, UUID]:
+def seed_accounts(connection: Connection, sandbox: SandboxClient) -> dict[UUID, UUID]:
     """Make what is missing of it; account → its catalogue."""
     # These doubles may listen on another port than those that made the pages; their Checkout sessions go on.
     payment_decisions.forget_checkouts(connection)

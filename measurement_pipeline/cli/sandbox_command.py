@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import click
 
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.environment import SANDBOX_PORT, CliEnvironment, Doubles, home_of
+from measurement_pipeline.cli.environment import SANDBOX_PORT, CliEnvironment, Doubles, deployment_home
 from measurement_pipeline.local import instance_lock
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import migrate, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.sandbox.scenarios import PLAIN, Behaviour
@@ -31,19 +31,19 @@ port_option = click.option(
 )
 
 
-def at_port(port: int | None, state: Path | None) -> Doubles:
+def find_doubles(port: int | None, state: Path | None) -> Doubles:
     """The doubles on `port`; None: those of the `dev` that runs on `state`, or where they are unless somebody says otherwise."""
-    port = port or instance_lock.doubles_port(home_of("sandbox", state)) or SANDBOX_PORT
-    return Doubles.at(f"http://127.0.0.1:{port}", Behaviour())
+    port = port or instance_lock.doubles_port(deployment_home("sandbox", state)) or SANDBOX_PORT
+    return Doubles.from_keys(f"http://127.0.0.1:{port}", Behaviour())
 
 
 def memory_file(name: str, state: Path | None) -> Path:
     """Where the doubles of that deployment keep what they counted and stored, so that a restart does not lose it."""
-    return home_of(name, state) / "doubles.sqlite"
+    return deployment_home(name, state) / "doubles.sqlite"
 
 
 @contextmanager
-def doubles(name: str, state: Path | None, *, port: int = 0) -> Iterator["SandboxClient"]:
+def run_doubles(name: str, state: Path | None, *, port: int = 0) -> Iterator["SandboxClient"]:
     """The doubles of that deployment, with the sample catalogue, for as long as the block lasts. `port` 0: any that is free."""
     from measurement_pipeline.sandbox import MemoryFileError, running, sample_catalogue
 
@@ -53,13 +53,13 @@ def doubles(name: str, state: Path | None, *, port: int = 0) -> Iterator["Sandbo
                 running(catalogue=sample_catalogue(), port=port, memory=memory_file(name, state))
             )
         except MemoryFileError as error:
-            raise RefusedError(str(error)) from error
+            raise CommandError(str(error)) from error
         except OSError as error:
-            raise RefusedError(f"port {port}, for the doubles, is taken: choose another with --sandbox-port") from error
+            raise CommandError(f"port {port}, for the doubles, is taken: choose another with --sandbox-port") from error
         yield sandbox
 
 
-def introduce(sandbox: "SandboxClient", connection: Connection) -> None:
+def bind_to_database(sandbox: "SandboxClient", connection: Connection) -> None:
     """Make the doubles remember for this database, and say so where the database remembers and they do not."""
     known = sandbox.belong_to(migrate.identity(connection))
     hits = songstats_ledger.budget(connection, hits_allowed=0).hits
@@ -72,18 +72,18 @@ def introduce(sandbox: "SandboxClient", connection: Connection) -> None:
         )
 
 
-def require_running(target: CliEnvironment) -> None:
-    """Raise `RefusedError` where `target` is a sandbox on loopback and nothing listens there."""
-    require_doubles(target.settings, target.kind)
+def require_running(environment: CliEnvironment) -> None:
+    """Raise `CommandError` where `environment` is a sandbox on loopback and nothing listens there."""
+    require_running_doubles(environment.settings, environment.kind)
 
 
-def require_doubles(settings: Settings, kind: Kind) -> None:
-    """Raise `RefusedError` where the vendors are doubles on loopback and nothing listens there."""
+def require_running_doubles(settings: Settings, kind: Kind) -> None:
+    """Raise `CommandError` where the vendors are doubles on loopback and nothing listens there."""
     address = urlsplit(settings.songstats_base_url)
     if kind != "sandbox" or address.hostname not in {"127.0.0.1", "localhost", "::1"}:
         return
-    if not instance_lock.listens(address.hostname, address.port or 80):
-        raise RefusedError(
+    if not instance_lock.is_listening(address.hostname, address.port or 80):
+        raise CommandError(
             f"no doubles of the vendors listen at {settings.songstats_base_url}: start "
             "`measurement-pipeline dev` or `measurement-pipeline sandbox` first, or name their port with --sandbox-port"
         )
@@ -116,16 +116,16 @@ def command(state: Path | None, *, port: int, plain: bool, latency: float, forge
     behaviour = replace(PLAIN if plain else Behaviour(), latency=latency)
 
     def ready(url: str) -> None:
-        settings = Doubles.at(url, behaviour).environment()
+        settings = Doubles.from_keys(url, behaviour).environment()
         if as_json:
-            output.as_json(settings)
+            output.print_json(settings)
             return
-        output.say(
+        output.print_line(
             "SANDBOX: doubles of Songstats, Stripe, Apify and Spotify; every figure is invented. In the shell that is to use "
             "them:\n"
         )
         for name, value in settings.items():
-            output.say(f"export {name}={shlex.quote(value)}")
+            output.print_line(f"export {name}={shlex.quote(value)}")
 
     memory = memory_file("sandbox", state)
     try:
@@ -134,8 +134,8 @@ def command(state: Path | None, *, port: int, plain: bool, latency: float, forge
                 remembered.forget()
         serve(port=port, behaviour=behaviour, catalogue=sample_catalogue(), memory=memory, on_ready=ready)
     except MemoryFileError as error:
-        raise RefusedError(str(error)) from error
+        raise CommandError(str(error)) from error
     except OSError as error:
-        raise RefusedError(f"port {port} is taken: choose another with --port") from error
+        raise CommandError(f"port {port} is taken: choose another with --port") from error
     except KeyboardInterrupt:
         click.echo("stopped", err=True)

@@ -7,9 +7,9 @@ from uuid import UUID
 import click
 
 from measurement_pipeline.cli import lookup, output
-from measurement_pipeline.cli.environment import database
+from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.cli.groups import Group
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import capture_series, operator_acts
 
 
@@ -24,13 +24,13 @@ def command() -> None:
 @click.pass_obj
 def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
     """List all series with their last captures."""
-    with database(state) as (_, connection):
-        of = None if account is None else lookup.account(connection, account)
+    with open_database(state) as (_, connection):
+        of = None if account is None else lookup.find_account(connection, account)
         found = capture_series.list_all(connection, account=of)
     if as_json:
-        output.as_json(found)
+        output.print_json(found)
     elif not found:
-        output.say("no series was asked for")
+        output.print_line("no series was asked for")
     else:
         columns = ("series", "account", "albums", "since", "last captured", "last state", "stopped")
         rows = [
@@ -45,7 +45,7 @@ def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
             )
             for one in found
         ]
-        output.console().print(output.table(columns, rows, right=("albums",)))
+        output.console().print(output.build_table(columns, rows, right=("albums",)))
 
 
 @command.command("stop")
@@ -53,8 +53,8 @@ def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
 @click.pass_obj
 def stop(state: Path | None, *, series: UUID) -> None:
     """End the series SERIES. A new request starts it again. The act is recorded."""
-    with database(state) as (_, connection), connection.transaction():
+    with open_database(state) as (_, connection), connection.transaction():
         if not capture_series.stop(connection, series):
-            raise RefusedError(f"there is no series {series} that goes on: see `measurement-pipeline series list`")
+            raise CommandError(f"there is no series {series} that goes on: see `measurement-pipeline series list`")
         operator_acts.record(connection, actor=getpass.getuser(), act="series stopped", detail={"series": str(series)})
-    output.say(f"series {series} is stopped")
+    output.print_line(f"series {series} is stopped")

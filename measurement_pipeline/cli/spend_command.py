@@ -10,7 +10,7 @@ import click
 
 from measurement_pipeline import services
 from measurement_pipeline.cli import lookup, output, spend_tables
-from measurement_pipeline.cli.environment import database
+from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.domain import spend as sums
 from measurement_pipeline.domain.spend import Calls
 from measurement_pipeline.domain.text import counted
@@ -27,7 +27,7 @@ _CENTURY_SECONDS = 100 * 365 * 24 * _HOUR_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class QueueForecast:
     """When the queue will be empty, as things are. `empty_at` None: not within a hundred years, or nobody knows.
 
     `held_by`: budget, the pace, or the breaker, which a person or a probe closes; `pace` says which pace that is.
@@ -51,22 +51,24 @@ class Outlook:
 @click.pass_obj
 def command(state: Path | None, *, account: str | None, days: int, as_json: bool) -> None:
     """Show hits by cause and account in euros, what was wasted, the budget, and when the queue will be empty."""
-    with database(state) as (target, connection):
-        of = None if account is None else lookup.known_account(connection, account)
+    with open_database(state) as (environment, connection):
+        of = None if account is None else lookup.find_known_account(connection, account)
         window = spend.since(connection, days=days)
         calls = spend.spent(connection, days=days, account=of)
-        budget = songstats_ledger.budget(connection, hits_allowed=target.settings.hits_allowed)
+        budget = songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed)
         frees = spend.frees(connection)
-        queue = spend.to_buy(connection, services.terms(target.settings, target.database_url).rules)
-        ahead = outlook(connection, queue, budget, pace=target.settings.songstats_requests_per_second, now=window[1])
+        queue = spend.to_buy(connection, services.terms(environment.settings, environment.database_url).rules)
+        ahead = forecast(
+            connection, queue, budget, pace=environment.settings.songstats_requests_per_second, now=window[1]
+        )
         held = songstats_ledger.deployment(connection)
         if held.breaker == "open":
             ahead = replace(ahead, empty_at=None, held_by="breaker")
-    eur_per_hit = target.settings.songstats_eur_per_hit
+    eur_per_hit = environment.settings.songstats_eur_per_hit
     if as_json:
-        output.as_json(
+        output.print_json(
             {
-                "kind": target.kind,
+                "kind": environment.kind,
                 "since": window[0],
                 "until": window[1],
                 "account": of,
@@ -78,13 +80,13 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
         )
         return
     whose = "all accounts" if of is None else f"account {of}"
-    output.say(f"{target.kind.upper()}: {target.where}")
-    output.say(f"{whose}, {output.shown(window[0])} to {output.shown(window[1])}\n")
+    output.print_line(f"{environment.kind.upper()}: {environment.database_location}")
+    output.print_line(f"{whose}, {output.format_value(window[0])} to {output.format_value(window[1])}\n")
     _say_tables(calls, eur_per_hit)
     _say_facts(calls, budget, frees, queue, ahead, eur_per_hit=eur_per_hit, paused=held.paused_until is not None)
 
 
-def outlook(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float, now: datetime) -> Outlook:
+def forecast(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float, now: datetime) -> QueueForecast:
     """When the last recording that somebody pays for can be bought: as the budget frees, and no faster than the pace.
 
     The pace is that of the part of the last hour in which anything was bought, where that was enough to show one; else the set
@@ -110,20 +112,20 @@ def outlook(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float
         )
     held_by = "budget" if by_budget is None or by_budget > by_pace else "pace"
     if by_budget is None or max(by_budget, by_pace) > _CENTURY_SECONDS:
-        return Outlook(None, held_by, which)
-    return Outlook(now + timedelta(seconds=max(by_budget, by_pace)), held_by, which)
+        return QueueForecast(None, held_by, which)
+    return QueueForecast(now + timedelta(seconds=max(by_budget, by_pace)), held_by, which)
 
 
 def _totals(calls: list[Calls], eur_per_hit: float) -> dict[str, Any]:
     total = sums.total(calls)
     return {
-        **spend_tables.figures(total, eur=sums.whole(total.hits, eur_per_hit)),
+        **spend_tables.to_json_row(total, eur=sums.whole(total.hits, eur_per_hit)),
         "wasted_eur": float(sums.whole(total.wasted, eur_per_hit)),
         "hits_per_recording_settled": total.hits_per_recording_settled,
-        "by_cause": spend_tables.as_json(sums.by_cause(calls), of="cause", eur_per_hit=eur_per_hit),
+        "by_cause": spend_tables.to_json_rows(sums.by_cause(calls), of="cause", eur_per_hit=eur_per_hit),
         "by_account": [
             {**one, "name": _names(calls)[one["account"]]}
-            for one in spend_tables.as_json(sums.by_account(calls), of="account", eur_per_hit=eur_per_hit)
+            for one in spend_tables.to_json_rows(sums.by_account(calls), of="account", eur_per_hit=eur_per_hit)
         ],
     }
 
@@ -134,15 +136,17 @@ def _names(calls: list[Calls]) -> dict[UUID, str | None]:
 
 def _say_tables(calls: list[Calls], eur_per_hit: float) -> None:
     if not calls:
-        output.say("nothing was called for\n")
+        output.print_line("nothing was called for\n")
         return
     total, known = sums.total(calls), _names(calls)
     console = output.console()
-    console.print(spend_tables.table(sums.by_cause(calls), of="cause", total=total, eur_per_hit=eur_per_hit))
-    output.say("")
+    console.print(
+        spend_tables.build_spend_table(sums.by_cause(calls), of="cause", total=total, eur_per_hit=eur_per_hit)
+    )
+    output.print_line("")
     named = {f"{known[key] or ''} {key}".strip(): found for key, found in sums.by_account(calls).items()}
-    console.print(spend_tables.table(named, of="account", total=total, eur_per_hit=eur_per_hit))
-    output.say("")
+    console.print(spend_tables.build_spend_table(named, of="account", total=total, eur_per_hit=eur_per_hit))
+    output.print_line("")
 
 
 def _say_facts(
@@ -150,7 +154,7 @@ def _say_facts(
     budget: Budget,
     frees: BudgetRelease,
     queue: ToBuy,
-    ahead: Outlook,
+    ahead: QueueForecast,
     *,
     eur_per_hit: float,
     paused: bool,
@@ -159,7 +163,7 @@ def _say_facts(
     ratio = total.hits_per_recording_settled
     wasted = sums.whole(total.wasted, eur_per_hit)
     output.console().print(
-        output.facts(
+        output.build_facts(
             {
                 "hits per recording settled": "no recording was settled"
                 if ratio is None
@@ -174,7 +178,7 @@ def _say_facts(
                 if not total.cost_nothing
                 else f"{counted(total.cost_nothing, 'call')}: 429, an answered 5xx, a refused key, never sent, "
                 "or not billed by Songstats' own count",
-                "budget (all accounts)": output.budget(budget),
+                "budget (all accounts)": output.format_budget(budget),
                 "frees": _frees(budget, frees),
                 "queue": _queue(queue, ahead, budget, paused=paused),
             }
@@ -186,12 +190,12 @@ def _frees(budget: Budget, frees: BudgetRelease) -> str | None:
     if budget.next_hit_frees_at is None:
         return None
     return (
-        f"the next hit {output.shown(budget.next_hit_frees_at)}; "
+        f"the next hit {output.format_value(budget.next_hit_frees_at)}; "
         f"{frees.in_a_day:,} within a day, {frees.in_a_week:,} within a week"
     )
 
 
-def _queue(queue: ToBuy, ahead: Outlook, budget: Budget, *, paused: bool) -> str:
+def _queue(queue: ToBuy, ahead: QueueForecast, budget: Budget, *, paused: bool) -> str:
     unpaid = f"; {queue.unpaid:,} wait for somebody with a card on file" if queue.unpaid else ""
     paid_for = queue.to_buy - queue.unpaid
     if not paid_for:
@@ -204,4 +208,4 @@ def _queue(queue: ToBuy, ahead: Outlook, budget: Budget, *, paused: bool) -> str
         )
     held = "as the budget frees" if ahead.held_by == "budget" else f"the budget suffices; at {ahead.pace}"
     but = "; nothing is bought at the moment: see `queue`" if paused else ""
-    return f"{paid_for:,} to buy: empty about {output.shown(ahead.empty_at)}, {held}{unpaid}{but}"
+    return f"{paid_for:,} to buy: empty about {output.format_value(ahead.empty_at)}, {held}{unpaid}{but}"

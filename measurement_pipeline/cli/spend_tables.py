@@ -14,23 +14,23 @@ K = TypeVar("K")
 _FIGURES = ("calls", "counted", "unknown, counted too", "cost nothing", "hits", "wasted", "EUR")
 
 
-def as_json(sums: Mapping[K, SpendRow], *, of: str, eur_per_hit: float) -> list[dict[str, Any]]:
+def to_json_rows(sums: Mapping[K, SpendRow], *, of: str, eur_per_hit: float) -> list[dict[str, Any]]:
     """One object a sum, `of` naming what it is the sum of; hits and euros add up to those of all together."""
     eur = euros({key: found.hits for key, found in sums.items()}, eur_per_hit)
     return [{of: key, **_figures(found), "eur": float(eur[key])} for key, found in sums.items()]
 
 
-def figures(found: SpendRow, *, eur: object) -> dict[str, Any]:
+def to_json_row(found: SpendRow, *, eur: object) -> dict[str, Any]:
     """One sum, for a script."""
     return {**_figures(found), "eur": float(str(eur))}
 
 
-def table(sums: Mapping[K, SpendRow], *, of: str, total: SpendRow, eur_per_hit: float) -> Table:
+def build_spend_table(sums: Mapping[K, SpendRow], *, of: str, total: SpendRow, eur_per_hit: float) -> Table:
     """A row a sum, and the total, which they add up to."""
     eur = euros({key: found.hits for key, found in sums.items()}, eur_per_hit)
     rows: list[tuple[object, ...]] = [(key, *_row(found), f"{eur[key]:,.2f}") for key, found in sums.items()]
     rows.append(("total", *_row(total), f"{sum(eur.values()):,.2f}"))
-    return output.table((of, *_FIGURES), rows, right=_FIGURES)
+    return output.build_table((of, *_FIGURES), rows, right=_FIGURES)
 
 
 def _figures(found: SpendRow) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from uuid import UUID
 import click
 
 from measurement_pipeline.cli import lookup, output, progress, receipt
-from measurement_pipeline.cli.environment import CliEnvironment, database
+from measurement_pipeline.cli.environment import CliEnvironment, open_database
 from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.domain.measurement_job import MeasurementRequest, Refusal, Source, State, read_request
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.intake import capture_estimate, estimate
 from measurement_pipeline.local import instance_lock
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import Connection
 
@@ -71,44 +71,48 @@ def command(
         raise click.UsageError("--monthly goes with --source current: a history is bought once")
     if only_estimate and wait:
         raise click.UsageError("--estimate enqueues nothing, so there is nothing to --wait for")
-    with database(ctx.obj) as (target, connection):
-        owner = lookup.account(connection, account)
+    with open_database(ctx.obj) as (environment, connection):
+        owner = lookup.find_account(connection, account)
         scope: dict[str, Any]
         if catalog:
-            scope = {"catalog_id": str(lookup.catalog(connection, catalog, of=owner))}
+            scope = {"catalog_id": str(lookup.find_catalog(connection, catalog, of=owner))}
         else:
             scope = {"isrcs": _several(isrcs)} if isrcs else {"album_ids": _several(albums)}
         # Intake would give the same answer a few seconds later.
         schedule = Schedule.MONTHLY if monthly else Schedule.ONCE
         request = read_request(source, scope, ["spotify"], schedule)
         if isinstance(request, Refusal):
-            raise RefusedError(request.error)
+            raise CommandError(request.error)
         if only_estimate:
             say = _say_capture_estimate if request.source is Source.CURRENT else _say_estimate
-            say(connection, target, request, owner=owner, as_json=as_json)
+            say(connection, environment, request, owner=owner, as_json=as_json)
             return
-        was_gone = instance_lock.why_gone(target.home, "dev")
+        was_gone = instance_lock.describe_end(environment.home, "dev")
         job = _submit(connection, account=owner, source=source, scope=scope, schedule=schedule)
         if not wait:
             if as_json:
-                output.as_json({"id": job, "state": State.QUEUED.value})
+                output.print_json({"id": job, "state": State.QUEUED.value})
             else:
-                output.say(f"request {job} is queued; `measurement-pipeline jobs {job}` shows what becomes of it")
+                output.print_line(
+                    f"request {job} is queued; `measurement-pipeline jobs {job}` shows what becomes of it"
+                )
             return
         if not as_json:
             click.echo(f"request {job} is queued", err=True)
         try:
-            shown = progress.until_answered(
+            shown = progress.wait_for_request(
                 connection,
                 job,
-                hits_allowed=target.settings.hits_allowed,
+                hits_allowed=environment.settings.hits_allowed,
                 # Where it had ended before, Dagster may run without `dev`, elsewhere.
-                why_gone=lambda: None if was_gone else instance_lock.why_gone(target.home, "dev"),
+                why_gone=lambda: None if was_gone else instance_lock.describe_end(environment.home, "dev"),
             )
         except KeyboardInterrupt:
             click.echo(f"stopped waiting; request {job} goes on: `measurement-pipeline jobs {job}`", err=True)
             raise
-        receipt.say(connection, shown, eur_per_hit=target.settings.songstats_eur_per_hit, as_json=as_json)
+        receipt.print_receipt(
+            connection, shown, eur_per_hit=environment.settings.songstats_eur_per_hit, as_json=as_json
+        )
         ctx.exit(0 if shown["state"] == State.DONE else 1)
 
 
@@ -116,7 +120,7 @@ def _submit(connection: Connection, **request: Any) -> UUID:
     try:
         return measurement_jobs.submit(connection, **request)
     except measurement_jobs.RequestTooLargeError as error:
-        raise RefusedError(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
 def _several(values: Sequence[str]) -> list[str]:
@@ -124,9 +128,9 @@ def _several(values: Sequence[str]) -> list[str]:
 
 
 def _say_estimate(
-    connection: Connection, target: CliEnvironment, request: MeasurementRequest, *, owner: Any, as_json: bool
+    connection: Connection, environment: CliEnvironment, request: MeasurementRequest, *, owner: Any, as_json: bool
 ) -> None:
-    settings = target.settings
+    settings = environment.settings
     try:
         found = estimate.of_scope(
             connection,
@@ -136,9 +140,9 @@ def _say_estimate(
             eur_per_hit=settings.songstats_eur_per_hit,
         )
     except estimate.NothingToEstimateError as error:
-        raise RefusedError(str(error)) from error
+        raise CommandError(str(error)) from error
     if as_json:
-        output.as_json(asdict(found))
+        output.print_json(asdict(found))
         return
     if found.days is None:
         limit, reserve = settings.songstats_hit_limit, settings.songstats_hit_reserve
@@ -146,7 +150,7 @@ def _say_estimate(
     else:
         days = str(found.days) if found.days else "0: the hits that are left now are enough"
     output.console().print(
-        output.facts(
+        output.build_facts(
             {
                 "recordings asked for": found.asked,
                 "already owned": found.owned,
@@ -158,23 +162,23 @@ def _say_estimate(
             }
         )
     )
-    output.say("nothing was enqueued")
+    output.print_line("nothing was enqueued")
 
 
 def _say_capture_estimate(
-    connection: Connection, target: CliEnvironment, request: MeasurementRequest, *, owner: Any, as_json: bool
+    connection: Connection, environment: CliEnvironment, request: MeasurementRequest, *, owner: Any, as_json: bool
 ) -> None:
-    cap = target.settings.snapshot_monthly_cap_usd
+    cap = environment.settings.snapshot_monthly_cap_usd
     try:
         found = capture_estimate.of_request(connection, request, account=owner, cap_usd=cap)
     except estimate.NothingToEstimateError as error:
-        raise RefusedError(str(error)) from error
+        raise CommandError(str(error)) from error
     if as_json:
-        output.as_json(asdict(found) | {"over_cap": found.is_over_cap})
+        output.print_json(asdict(found) | {"over_cap": found.is_over_cap})
         return
     month = f"${found.spent_usd_this_month:,.3f} spent of ${found.cap_usd:,.2f}"
     output.console().print(
-        output.facts(
+        output.build_facts(
             {
                 "albums": found.albums,
                 "cost": "$0: a capture of the same albums within the hour answers it"
@@ -184,4 +188,4 @@ def _say_capture_estimate(
             }
         )
     )
-    output.say("nothing was asked for")
+    output.print_line("nothing was asked for")

@@ -16,12 +16,12 @@ from measurement_pipeline.local import supervisor
 from measurement_pipeline.local.supervisor import Service, ServiceError
 
 # How the instance is set up.
-INSTANCE = Path(__file__).resolve().parents[1] / "dagster.yaml"
+INSTANCE_FILE = Path(__file__).resolve().parents[1] / "dagster.yaml"
 
 # As in workspace.yaml, which loads the same by hand: sensors and schedules are remembered by the location's name.
 _LOCATION = "measurement_pipeline"
 # An empty working directory: nothing of the directory that somebody happens to start it in is loaded.
-_CODE = ("--module-name", "measurement_pipeline.definitions", "--empty-working-directory")
+_CODE_ARGUMENTS = ("--module-name", "measurement_pipeline.definitions", "--empty-working-directory")
 
 # sun_path is 108 bytes on Linux and 104 on macOS, the closing zero included.
 _LONGEST_SOCKET_PATH = 103
@@ -36,15 +36,24 @@ class DagsterProcesses:
 
     directory: Path
     environment: Mapping[str, str] = field(repr=False)
-    code: Sequence[str] = _CODE
+    code_arguments: Sequence[str] = _CODE_ARGUMENTS
 
     def code_server(self) -> Service:
         """What the other two ask for definitions, sensor ticks and new runs. Runs are its children, and outlive it."""
         return self._service(
             "code-server",
-            ["dagster", "api", "grpc", "--socket", str(self._socket()), "--location-name", _LOCATION, *self.code],
-            ready=supervisor.says("Started Dagster code server"),
-            spares_children=True,
+            [
+                "dagster",
+                "api",
+                "grpc",
+                "--socket",
+                str(self._socket()),
+                "--location-name",
+                _LOCATION,
+                *self.code_arguments,
+            ],
+            ready=supervisor.log_contains("Started Dagster code server"),
+            keeps_children=True,
         )
 
     def daemon(self) -> Service:
@@ -52,7 +61,7 @@ class DagsterProcesses:
         return self._service(
             "dagster-daemon",
             ["dagster-daemon", "run", "-w", str(self._workspace())],
-            ready=supervisor.says("Instance is configured with the following daemons"),
+            ready=supervisor.log_contains("Instance is configured with the following daemons"),
         )
 
     def webserver(self, port: int, *, read_only: bool = False) -> Service:
@@ -61,7 +70,7 @@ class DagsterProcesses:
             "read-only-webserver" if read_only else "dagster-webserver",
             ["dagster-webserver", "-w", str(self._workspace()), "-h", "127.0.0.1", "-p", str(port)]
             + (["--read-only"] if read_only else []),
-            ready=supervisor.answers(f"http://127.0.0.1:{port}/server_info"),
+            ready=supervisor.http_ready(f"http://127.0.0.1:{port}/server_info"),
         )
 
     @property
@@ -99,4 +108,4 @@ def prepare_home(path: Path) -> None:
     if link.is_symlink():
         link.unlink()
     if not link.exists():
-        link.symlink_to(INSTANCE)
+        link.symlink_to(INSTANCE_FILE)

@@ -37,7 +37,7 @@ class EmbeddedServerError(RuntimeError):
     """The embedded server could not be started or stopped; the text says what was found and what to do."""
 
 
-class Cluster:
+class EmbeddedCluster:
     """The data directory below `directory` and the server process on it. The caller holds the lock that its changes need."""
 
     def __init__(self, directory: Path) -> None:
@@ -46,7 +46,7 @@ class Cluster:
         self.log = directory / "postgres.log"
 
     @property
-    def was_made(self) -> bool:
+    def exists(self) -> bool:
         """Whether there is data of a server here."""
         return (self.data / "PG_VERSION").exists()
 
@@ -56,7 +56,7 @@ class Cluster:
         Raises `EmbeddedServerError`.
         """
         self._open_to_server_user()
-        if not self.was_made:
+        if not self.exists:
             self._initialise()
         deadline = time.monotonic() + _START_SECONDS
         while self._pid_file.exists():

@@ -14,27 +14,27 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from measurement_pipeline.local.embedded_cluster import Cluster
+    from measurement_pipeline.local.embedded_cluster import EmbeddedCluster
 
 _ATTEMPTS = 20
 
 
 @contextmanager
-def changing(directory: Path) -> Iterator[None]:
+def state_lock(directory: Path) -> Iterator[None]:
     """One process at a time starts or stops the server in `directory`."""
     with (directory / "state.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def owners_file(directory: Path) -> IO[bytes]:
+def open_owners_file(directory: Path) -> IO[bytes]:
     """The file whose shared lock makes an owner; closing it ends the ownership."""
     return (directory / "owners.lock").open("ab")
 
 
-def stop_if_unowned(cluster: "Cluster") -> bool:
+def stop_if_unowned(cluster: "EmbeddedCluster") -> bool:
     """Stop the server unless a living process owns it; whether nobody did. To be called under `changing`."""
-    with owners_file(cluster.directory) as owners:
+    with open_owners_file(cluster.directory) as owners:
         try:
             fcntl.flock(owners, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -48,13 +48,13 @@ def main(directory: Path) -> None:
     while sys.stdin.buffer.read(4096):
         pass
     # Imported only now: most guards sleep for as long as their owner lives, and are then killed by it.
-    from measurement_pipeline.local.embedded_cluster import Cluster
+    from measurement_pipeline.local.embedded_cluster import EmbeddedCluster
 
     for _ in range(_ATTEMPTS):
         if not directory.exists():
             return
-        with changing(directory):
-            if stop_if_unowned(Cluster(directory)):
+        with state_lock(directory):
+            if stop_if_unowned(EmbeddedCluster(directory)):
                 return
         # Of a dying process, the pipe may close a moment before the lock is dropped.
         time.sleep(0.05)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Self
 from urllib.parse import quote, urlencode
 
-from measurement_pipeline.local.embedded_cluster import PORT, SUPERUSER, Cluster, EmbeddedServerError
-from measurement_pipeline.local.embedded_guard import changing, owners_file, stop_if_unowned
+from measurement_pipeline.local.embedded_cluster import PORT, SUPERUSER, EmbeddedCluster, EmbeddedServerError
+from measurement_pipeline.local.embedded_guard import open_owners_file, state_lock, stop_if_unowned
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import create_database
 
@@ -29,15 +29,15 @@ class EmbeddedServer:
     """
 
     def __init__(self, directory: Path, *, settings: Mapping[str, str] | None = None) -> None:
-        self._cluster = Cluster(directory.resolve())
+        self._cluster = EmbeddedCluster(directory.resolve())
         self._settings = dict(settings or {})
         self._ownership: IO[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
     @property
-    def was_made(self) -> bool:
+    def exists(self) -> bool:
         """Whether the directory holds a server, running or not."""
-        return self._cluster.was_made
+        return self._cluster.exists
 
     def start(self) -> Self:
         """Start the server, or join it where it runs. Raises `EmbeddedServerError`, and OSError for a directory out of reach."""
@@ -45,8 +45,8 @@ class EmbeddedServer:
             return self
         directory = self._cluster.directory
         directory.mkdir(parents=True, exist_ok=True)
-        with changing(directory):
-            ownership = owners_file(directory)
+        with state_lock(directory):
+            ownership = open_owners_file(directory)
             try:
                 fcntl.flock(ownership, fcntl.LOCK_SH)
                 self._cluster.start(self._settings)
@@ -78,7 +78,7 @@ class EmbeddedServer:
         """Give the server up; whoever is the last to do so stops it. A second call does nothing."""
         if self._ownership is None or self._guard is None:
             return
-        with changing(self._cluster.directory):
+        with state_lock(self._cluster.directory):
             self._ownership.close()
             self._ownership = None
             stop_if_unowned(self._cluster)

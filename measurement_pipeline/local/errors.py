@@ -3,5 +3,5 @@
 import click
 
 
-class RefusedError(click.ClickException):
+class CommandError(click.ClickException):
     """A command cannot do what was requested; the message names the value and what was expected. Exit status 1."""

@@ -19,7 +19,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 @dataclass(slots=True)
-class _Process:
+class _SignalState:
     """Of the whole process, as signal handlers are."""
 
     listening: bool = False
@@ -27,7 +27,7 @@ class _Process:
     holds: int = 0
 
 
-_process = _Process()
+_state = _SignalState()
 
 
 @contextmanager
@@ -38,35 +38,35 @@ def interruptible() -> Iterator[None]:
     it find all three signals at their defaults: exec resets what is handled, and keeps what is
     ignored. Outside of the main thread it does nothing: signals never come there.
     """
-    if _process.listening or threading.current_thread() is not threading.main_thread():
+    if _state.listening or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.signal(number, _handle) for number in _SIGNALS}
-    _process.listening = True
+    _state.listening = True
     try:
         yield
     finally:
-        _process.listening, _process.received = False, None
+        _state.listening, _state.received = False, None
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """A stop signal waits until the end of this block: for steps that must not be left half done."""
-    before = _process.received
-    _process.holds += 1
+    before = _state.received
+    _state.holds += 1
     try:
         yield
     finally:
-        _process.holds -= 1
-    if before is None and _process.received is not None and not _process.holds:
-        raise Interrupted(_process.received)
+        _state.holds -= 1
+    if before is None and _state.received is not None and not _state.holds:
+        raise Interrupted(_state.received)
 
 
 def _handle(number: int, _: FrameType | None) -> None:
-    if _process.received is not None:
+    if _state.received is not None:
         return
-    _process.received = number
-    if not _process.holds:
+    _state.received = number
+    if not _state.holds:
         raise Interrupted(number)

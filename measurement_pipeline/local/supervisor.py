@@ -18,9 +18,10 @@ from pathlib import Path
 
 import httpx
 
-from measurement_pipeline.local.errors import RefusedError
-from measurement_pipeline.local.process_group import OrphanReaper, end, lives
-from measurement_pipeline.local.signals import Interrupted, held, interruptible
+from measurement_pipeline.local.errors import CommandError
+from measurement_pipeline.local.orphan_reaper import OrphanReaper
+from measurement_pipeline.local.process_group import is_alive, terminate
+from measurement_pipeline.local.signals import Interrupted, defer_signals, interruptible
 
 __all__ = [
     "Interrupted",
@@ -28,10 +29,10 @@ __all__ = [
     "Service",
     "ServiceError",
     "Supervisor",
-    "answers",
     "free_port",
+    "http_ready",
     "interruptible",
-    "says",
+    "log_contains",
     "supervised",
 ]
 
@@ -42,7 +43,7 @@ _POLL_SECONDS = 0.1
 _TAIL_CHARACTERS = 3000
 
 
-class ServiceError(RefusedError):
+class ServiceError(CommandError):
     """A service does not start, or not stay up; the text says which, and what it logged last."""
 
 
@@ -61,7 +62,7 @@ class Service:
     log: Path | None = None
     ready: Callable[[str], bool] | None = None
     ready_seconds: float = 90.0
-    spares_children: bool = False
+    keeps_children: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +72,20 @@ class RestartPolicy:
     One that has run for `well_seconds` is well again: its next death counts as its first.
     """
 
-    deaths_allowed: int = 5
+    max_deaths: int = 5
     first_wait_seconds: float = 1.0
-    longest_wait_seconds: float = 30.0
-    well_seconds: float = 60.0
+    max_wait_seconds: float = 30.0
+    reset_seconds: float = 60.0
 
     def wait_seconds(self, deaths: int) -> float:
         """How long to wait after so many deaths in a row."""
-        return min(self.first_wait_seconds * 2.0 ** (deaths - 1), self.longest_wait_seconds)
+        return min(self.first_wait_seconds * 2.0 ** (deaths - 1), self.max_wait_seconds)
 
 
-_PATIENCE = RestartPolicy()
+_DEFAULT_RESTART_POLICY = RestartPolicy()
 
 
-def answers(url: str) -> Callable[[str], bool]:
+def http_ready(url: str) -> Callable[[str], bool]:
     """Ready once a GET of `url` is answered without a server's error."""
 
     def ready(_: str) -> bool:
@@ -97,14 +98,14 @@ def answers(url: str) -> Callable[[str], bool]:
     return ready
 
 
-def says(text: str) -> Callable[[str], bool]:
+def log_contains(text: str) -> Callable[[str], bool]:
     """Ready once its log has `text`."""
     return lambda log: text in log
 
 
 @contextmanager
 def supervised(
-    services: Sequence[Service], *, stop_seconds: float = 30.0, patience: RestartPolicy = _PATIENCE
+    services: Sequence[Service], *, stop_seconds: float = 30.0, restart_policy: RestartPolicy = _DEFAULT_RESTART_POLICY
 ) -> Iterator["Supervisor"]:
     """Run `services`, started in this order and each ready before the next, for as long as the block lasts.
 
@@ -115,8 +116,8 @@ def supervised(
     """
     with interruptible(), ExitStack() as stack:
         # Nobody who stops may be stopped in the middle of it: what comes then waits for the end.
-        keeper = stack.enter_context(OrphanReaper(seconds=stop_seconds))
-        supervisor = Supervisor(keeper, stop_seconds=stop_seconds, patience=patience)
+        reaper = stack.enter_context(OrphanReaper(seconds=stop_seconds))
+        supervisor = Supervisor(reaper, stop_seconds=stop_seconds, restart_policy=restart_policy)
         stack.callback(supervisor.stop)
         for service in services:
             supervisor.start(service)
@@ -136,27 +137,27 @@ class _Running:
 class Supervisor:
     """Made by `supervised`; not for several threads."""
 
-    def __init__(self, keeper: OrphanReaper, *, stop_seconds: float, patience: RestartPolicy) -> None:
-        self._keeper = keeper
+    def __init__(self, reaper: OrphanReaper, *, stop_seconds: float, restart_policy: RestartPolicy) -> None:
+        self._reaper = reaper
         self._stop_seconds = stop_seconds
-        self._patience = patience
+        self._restart_policy = restart_policy
         self._running: dict[str, _Running] = {}
         # Groups whose first process is dead, and whose others were spared.
-        self._spared: list[int] = []
+        self._surviving_groups: list[int] = []
 
     def start(self, service: Service) -> str:
         """Start one more and wait until it is ready; what it has logged by then. Raises `ServiceError`."""
         self._spawn(service, deaths=0)
         running = self._running[service.name]
         deadline = time.monotonic() + service.ready_seconds
-        while service.ready is not None and not service.ready(_logged(running)):
+        while service.ready is not None and not service.ready(_log_since_start(running)):
             status = running.process.poll()
             if status is not None:
-                raise ServiceError(_in_words(running, f"ended with status {status} before it was ready"))
+                raise ServiceError(_describe(running, f"ended with status {status} before it was ready"))
             if time.monotonic() > deadline:
-                raise ServiceError(_in_words(running, f"is not ready after {service.ready_seconds:g} s"))
+                raise ServiceError(_describe(running, f"is not ready after {service.ready_seconds:g} s"))
             time.sleep(_POLL_SECONDS)
-        return _logged(running)
+        return _log_since_start(running)
 
     def check(self) -> None:
         """Start again what has died; to be called every second or so. Raises `ServiceError` where it keeps dying.
@@ -165,26 +166,26 @@ class Supervisor:
         """
         for running in list(self._running.values()):
             if running.restart_at is None and running.process.poll() is not None:
-                self._after_death(running)
+                self._schedule_restart(running)
             if running.restart_at is not None and time.monotonic() >= running.restart_at:
                 self._spawn(running.service, deaths=running.deaths)
-        for group in [group for group in self._spared if not lives(group)]:
-            self._spared.remove(group)
-            self._keeper.forget(group)
+        for group in [group for group in self._surviving_groups if not is_alive(group)]:
+            self._surviving_groups.remove(group)
+            self._reaper.remove(group)
 
     def pid(self, name: str) -> int | None:
         """The process of the service `name`; None while it is dead."""
         process = self._running[name].process
         return process.pid if process.poll() is None else None
 
-    def wait(self, tend: Callable[[], None] = lambda: None) -> None:
+    def wait(self, on_tick: Callable[[], None] = lambda: None) -> None:
         """Check, after a call of `tend`, until a stop signal comes; it is what was waited for, so that this returns.
 
         Raises `ServiceError`, and what `tend` raises.
         """
         try:
             while True:
-                tend()
+                on_tick()
                 self.check()
                 time.sleep(_POLL_SECONDS * 5)
         except Interrupted as signal:
@@ -192,12 +193,12 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop all, the latest started first."""
-        with held():
+        with defer_signals():
             while self._running:
                 _, running = self._running.popitem()
-                self._end(running)
-            while self._spared:
-                self._end_group(self._spared.pop(), "what a dead service had started")
+                self._stop_service(running)
+            while self._surviving_groups:
+                self._stop_group(self._surviving_groups.pop(), "what a dead service had started")
 
     def _spawn(self, service: Service, *, deaths: int) -> None:
         with ExitStack() as stack:
@@ -208,7 +209,7 @@ class Supervisor:
             # Asked before there is a child: it shares the file's position, and moves it with what it says first.
             begins = log.tell() if log else 0
             # Between its start and our knowing of it, no signal may come.
-            stack.enter_context(held())
+            stack.enter_context(defer_signals())
             process = subprocess.Popen(  # noqa: S603  # the command is the caller's
                 _command(service),
                 env={"PYTHONUNBUFFERED": "1", **service.environment},
@@ -218,32 +219,32 @@ class Supervisor:
                 start_new_session=True,  # a group of its own: it is signalled as one, and not by our terminal
             )
             self._running[service.name] = _Running(service, process, begins, time.monotonic(), deaths)
-            self._keeper.watch(process.pid)
+            self._reaper.add(process.pid)
 
-    def _after_death(self, running: _Running) -> None:
+    def _schedule_restart(self, running: _Running) -> None:
         lived = time.monotonic() - running.since
-        running.deaths = 1 if lived > self._patience.well_seconds else running.deaths + 1
+        running.deaths = 1 if lived > self._restart_policy.reset_seconds else running.deaths + 1
         found = f"ended by itself with status {running.process.returncode}"
-        if running.deaths > self._patience.deaths_allowed:
-            raise ServiceError(_in_words(running, f"{found}, {running.deaths} times in a row"))
-        wait = self._patience.wait_seconds(running.deaths)
+        if running.deaths > self._restart_policy.max_deaths:
+            raise ServiceError(_describe(running, f"{found}, {running.deaths} times in a row"))
+        wait = self._restart_policy.wait_seconds(running.deaths)
         logger.warning("%s %s: starting it again in %g s", running.service.name, found, wait)
-        with held():
-            if running.service.spares_children:
-                self._spared.append(running.process.pid)
+        with defer_signals():
+            if running.service.keeps_children:
+                self._surviving_groups.append(running.process.pid)
             else:
                 # What it had started would otherwise work beside what its successor starts.
-                self._end(running)
+                self._stop_service(running)
         running.restart_at = time.monotonic() + wait
 
-    def _end(self, running: _Running) -> None:
-        self._end_group(running.process.pid, running.service.name)
+    def _stop_service(self, running: _Running) -> None:
+        self._stop_group(running.process.pid, running.service.name)
         running.process.wait()
 
-    def _end_group(self, group: int, name: str) -> None:
-        if not end(group, seconds=self._stop_seconds):
+    def _stop_group(self, group: int, name: str) -> None:
+        if not terminate(group, grace_seconds=self._stop_seconds):
             logger.warning("%s did not stop in %g s: killed", name, self._stop_seconds)
-        self._keeper.forget(group)
+        self._reaper.remove(group)
 
 
 def free_port() -> int:
@@ -262,7 +263,7 @@ def _command(service: Service) -> list[str]:
     return [found, *arguments]
 
 
-def _logged(running: _Running) -> str:
+def _log_since_start(running: _Running) -> str:
     if running.service.log is None:
         return ""
     with running.service.log.open("rb") as log:
@@ -270,7 +271,7 @@ def _logged(running: _Running) -> str:
         return log.read().decode(errors="replace")
 
 
-def _in_words(running: _Running, found: str) -> str:
+def _describe(running: _Running, event: str) -> str:
     where = f" (log: {running.service.log})" if running.service.log else ""
-    last = _logged(running)[-_TAIL_CHARACTERS:].strip()
-    return f"{running.service.name} {found}{where}" + (f"\n{last}" if last else "")
+    last = _log_since_start(running)[-_TAIL_CHARACTERS:].strip()
+    return f"{running.service.name} {event}{where}" + (f"\n{last}" if last else "")

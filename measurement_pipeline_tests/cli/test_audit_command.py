@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
-from measurement_pipeline.local.dagster_processes import INSTANCE
+from measurement_pipeline.local.dagster_processes import INSTANCE_FILE
 from measurement_pipeline.postgres.audit import SAYS
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline_tests.defs.conftest import dagster_template, instance  # noqa: F401 - fixtures
@@ -28,7 +28,7 @@ def audit(run, instance, tmp_path):  # noqa: F811
     """The command, with Dagster's storage beside the measurement database."""
     home = tmp_path / "home"
     home.mkdir()
-    (home / "dagster.yaml").symlink_to(INSTANCE)
+    (home / "dagster.yaml").symlink_to(INSTANCE_FILE)
     where = {
         "DAGSTER_POSTGRES_URL": dagster_url(instance.event_log_storage.postgres_url),
         "DAGSTER_HOME": str(home),

@@ -310,7 +310,7 @@ def test_waiting_says_once_that_nothing_takes_the_request_in(bench, connection, 
     intake_thread = Thread(target=answer)
     with contextlib.redirect_stderr(said):
         intake_thread.start()
-        found = progress.until_answered(connection, job, hits_allowed=1, intake_seconds=0)
+        found = progress.wait_for_request(connection, job, hits_allowed=1, intake_seconds=0)
     intake_thread.join()
     assert found["state"] == "payment_required"
     assert said.getvalue().count("measurement-pipeline dev") == 1
@@ -319,7 +319,7 @@ def test_waiting_says_once_that_nothing_takes_the_request_in(bench, connection, 
 def test_waiting_for_a_request_that_is_taken_in_accuses_nobody(bench, connection, capsys):
     job = bench.ask_for(isrcs(1))
     bench.cover(isrcs(1))
-    assert progress.until_answered(connection, job, hits_allowed=1, intake_seconds=0)["state"] == "done"
+    assert progress.wait_for_request(connection, job, hits_allowed=1, intake_seconds=0)["state"] == "done"
     assert "taken" not in capsys.readouterr().err
 
 
@@ -331,17 +331,17 @@ def test_waiting_reports_once_that_dev_ended_and_goes_on_waiting(bench, connecti
         until(lambda: "`measurement-pipeline dev` was stopped 2" in said.getvalue())
         answer_requests(database_url, decision=Decision(PaymentVerdict.DENIED, "No card."))
 
-    with instance_lock.alone(tmp_path, "dev"):
-        assert instance_lock.why_gone(tmp_path, "dev") is None
+    with instance_lock.acquire_instance_lock(tmp_path, "dev"):
+        assert instance_lock.describe_end(tmp_path, "dev") is None
     intake_thread = Thread(target=answer)
     with contextlib.redirect_stderr(said):
         intake_thread.start()
-        found = progress.until_answered(
+        found = progress.wait_for_request(
             connection,
             job,
             hits_allowed=1,
             # It runs at the first look, and has ended at the second.
-            why_gone=lambda: instance_lock.why_gone(tmp_path, "dev") if ended.is_set() else ended.set(),
+            why_gone=lambda: instance_lock.describe_end(tmp_path, "dev") if ended.is_set() else ended.set(),
             poll_seconds=0.01,
             hold_seconds=0.02,
         )
@@ -354,9 +354,9 @@ def test_a_dev_that_was_killed_is_known_by_the_port_that_it_left(tmp_path):
     (tmp_path / "dev.lock").write_text(
         json.dumps({"doubles_port": free_port(), "api_url": f"http://127.0.0.1:{free_port()}"})
     )
-    assert instance_lock.why_gone(tmp_path, "dev") == "was killed"
+    assert instance_lock.describe_end(tmp_path, "dev") == "was killed"
     (tmp_path / "dev.lock").unlink()
-    assert instance_lock.why_gone(tmp_path, "dev") is None
+    assert instance_lock.describe_end(tmp_path, "dev") is None
 
 
 @pytest.mark.parametrize("moment", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"])

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from measurement_pipeline.cli import sample_accounts
-from measurement_pipeline.cli.sandbox_command import at_port
-from measurement_pipeline.local.supervisor import answers, free_port
+from measurement_pipeline.cli.sandbox_command import find_doubles
+from measurement_pipeline.local.supervisor import free_port, http_ready
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.cli.conftest import Run
 from measurement_pipeline_tests.faults.waiting import until
@@ -91,7 +91,7 @@ def dev(directory: Path) -> Iterator[Dev]:
     found = Dev(process, *(f"http://127.0.0.1:{port}" for port in ports), state)
     try:
         until(
-            lambda: process.poll() is not None or (answers(f"{found.api}/readyz")("")),
+            lambda: process.poll() is not None or (http_ready(f"{found.api}/readyz")("")),
             seconds=120,
             what="the HTTP API, which is the last to start",
         )
@@ -111,7 +111,7 @@ def test_onlookers_see_and_cannot_touch_and_whatever_dies_comes_back_by_itself(d
     assert httpx.post(f"{dev.ui}{REPORT}", timeout=120).status_code == 200
     assert httpx.post(f"{dev.read_only}{REPORT}", timeout=120).status_code == 401
 
-    assert at_port(None, dev.state).url == dev.doubles, "commands of the same state find the doubles"
+    assert find_doubles(None, dev.state).url == dev.doubles, "commands of the same state find the doubles"
 
     asked = httpx.post(
         f"{dev.api}/api/research/measurement-jobs",
@@ -129,8 +129,8 @@ def test_onlookers_see_and_cannot_touch_and_whatever_dies_comes_back_by_itself(d
         lambda: dev.pids().keys() == before.keys() and not set(dev.pids().values()) & set(before.values()),
         what="another of each",
     )
-    until(lambda: answers(f"{dev.ui}/server_info")(""), what="the UI")
-    until(lambda: answers(f"{dev.api}/readyz")(""), what="the API")
+    until(lambda: http_ready(f"{dev.ui}/server_info")(""), what="the UI")
+    until(lambda: http_ready(f"{dev.api}/readyz")(""), what="the API")
     until(
         lambda: ask(dev.ui, LAUNCH)["data"]["launchRun"]["__typename"] == "LaunchRunSuccess",
         what="a launch through the new code server, which nobody reloaded",

@@ -19,13 +19,13 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 from psycopg import sql
 
-from measurement_pipeline.cli.checks import CheckStatus, ask, fail, ok, report_causes_once
-from measurement_pipeline.cli.environment import opened
+from measurement_pipeline.cli.checks import CheckStatus, fail, ok, report_causes_once, run_checks
+from measurement_pipeline.cli.environment import open_environment
 from measurement_pipeline.defs.sensors import sensors
 from measurement_pipeline.health import incidents
 from measurement_pipeline.health.finding import Finding
-from measurement_pipeline.local.dagster_processes import INSTANCE
-from measurement_pipeline.local.instance_lock import alone
+from measurement_pipeline.local.dagster_processes import INSTANCE_FILE
+from measurement_pipeline.local.instance_lock import acquire_instance_lock
 from measurement_pipeline.local.supervisor import free_port
 from measurement_pipeline.postgres import conninfo, migrate, server_settings, vendor_state
 from measurement_pipeline.postgres.dagster_url import dagster_url
@@ -61,7 +61,7 @@ def doctor(cli, database_url, keys, dagster_storage, tmp_path):
     """`doctor(SONGSTATS_API_KEY=…)`: the lines by name, as (verdict, words), and the exit status under "status"."""
     home = tmp_path / "home"
     home.mkdir()
-    (home / "dagster.yaml").symlink_to(INSTANCE)
+    (home / "dagster.yaml").symlink_to(INSTANCE_FILE)
     usual = {
         **keys,
         "DATABASE_URL": database_url,
@@ -292,7 +292,7 @@ def test_an_embedded_server_that_is_not_there_is_told_and_not_made(doctor, well,
 
 
 def test_an_embedded_server_that_is_there_is_asked(doctor, well, tmp_path):
-    with opened({}, state=tmp_path / "local") as target:
+    with open_environment({}, state=tmp_path / "local") as target:
         migrate.upgrade(target.database_url, kind="sandbox")
     found = doctor(DATABASE_URL="")
     assert found["database"] == ("ok", f"reached: the embedded server in {tmp_path / 'local' / 'sandbox' / 'postgres'}")
@@ -426,7 +426,7 @@ def test_a_daemon_that_does_not_beat_fails_whether_it_never_did_or_stopped(docto
 
 
 def test_a_daemon_that_was_stopped_with_its_dev_is_not_called_running(doctor, well, instance, tmp_path):  # noqa: F811
-    with alone(tmp_path / "local" / "sandbox", "dev"):
+    with acquire_instance_lock(tmp_path / "local" / "sandbox", "dev"):
         beat(instance)
         assert doctor()["daemon"][0] == "ok"
     verdict, words = doctor()["daemon"]
@@ -491,7 +491,7 @@ def test_a_sensor_that_never_ticked_though_others_did_is_named(doctor, instance)
 
 
 def test_a_dev_that_has_only_just_started_is_no_failure(doctor, instance, tmp_path, empty_database_url):  # noqa: F811
-    with alone(tmp_path / "local" / "sandbox", "dev"):
+    with acquire_instance_lock(tmp_path / "local" / "sandbox", "dev"):
         assert doctor(DAGSTER_POSTGRES_URL=empty_database_url)["Dagster's storage"][0] == "warn"
         found = doctor()
         assert found["status"] == 0
@@ -647,7 +647,7 @@ def test_an_api_that_should_listen_and_does_not_is_told(doctor, well, tmp_path):
     found, words = doctor(**API, API_PORT=str(port))["HTTP API"]
     assert (found, "start `measurement-pipeline api`" in words) == ("warn", True)
     # Where a `dev` says that it has one, on whichever port, it has to be there, once it has had time to start.
-    with alone(tmp_path / "local" / "sandbox", "dev", api_url=f"http://127.0.0.1:{port}"):
+    with acquire_instance_lock(tmp_path / "local" / "sandbox", "dev", api_url=f"http://127.0.0.1:{port}"):
         found, words = doctor()["HTTP API"]
         assert (found, f"no answer at http://127.0.0.1:{port}" in words) == ("warn", True)
         with time_machine.travel(datetime.now(UTC) + timedelta(minutes=5)):
@@ -734,7 +734,7 @@ def test_one_cause_is_one_failure_and_the_lines_that_show_its_effect_name_it():
         fail("queue", "silent", cause="daemon"),
         ok("daemon", "beats"),
     ]
-    assert [(line.name, line.verdict, line.words) for line in report_causes_once(lines)] == [
+    assert [(line.name, line.status, line.message) for line in report_causes_once(lines)] == [
         ("database", CheckStatus.FAIL, "away"),
         ("storage", CheckStatus.WARN, "away too (cause: see database)"),
         ("first key", CheckStatus.FAIL, "no doubles"),
@@ -755,14 +755,16 @@ def test_a_question_without_an_answer_keeps_no_other_from_being_told():
         yield ok("second", "said before")
         raise ZeroDivisionError("with a secret in it")
 
-    found = list(ask({"hangs": hangs, "breaks": breaks, "well": lambda: iter([ok("third", "said")])}, seconds=0.5))
+    found = list(
+        run_checks({"hangs": hangs, "breaks": breaks, "well": lambda: iter([ok("third", "said")])}, seconds=0.5)
+    )
     never.set()
-    assert [(line.name, line.verdict) for line in found] == [
+    assert [(line.name, line.status) for line in found] == [
         ("first", CheckStatus.OK),
         ("hangs", CheckStatus.FAIL),
         ("second", CheckStatus.OK),
         ("breaks", CheckStatus.FAIL),
         ("third", CheckStatus.OK),
     ]
-    assert "no answer within 0.5 s to what comes after the line first" in found[1].words
-    assert "secret" not in found[3].words
+    assert "no answer within 0.5 s to what comes after the line first" in found[1].message
+    assert "secret" not in found[3].message

@@ -13,7 +13,7 @@ import pytest
 from measurement_pipeline import services
 from measurement_pipeline.api import keys as form
 from measurement_pipeline.cli import sample_accounts
-from measurement_pipeline.local.supervisor import answers, free_port
+from measurement_pipeline.local.supervisor import free_port, http_ready
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline_tests.cli.conftest import SETTINGS, Run, told
@@ -54,10 +54,10 @@ def test_a_sandboxs_own_key_is_ready_until_it_is_revoked_or_digested_with_anothe
     run: Run, connection: Connection
 ):
     secret = services.SANDBOX_KEY_SECRET
-    assert sample_accounts.key(connection, secret) == sample_accounts.API_KEY
-    assert sample_accounts.key(connection, f"not {secret}") is None
+    assert sample_accounts.ensure_api_key(connection, secret) == sample_accounts.API_KEY
+    assert sample_accounts.ensure_api_key(connection, f"not {secret}") is None
     assert run("keys", "revoke", form.prefix_of(sample_accounts.API_KEY)).exit_code == 0
-    assert sample_accounts.key(connection, secret) is None
+    assert sample_accounts.ensure_api_key(connection, secret) is None
 
 
 def test_without_json_the_key_alone_is_on_stdout(run: Run):
@@ -94,7 +94,7 @@ def test_api_listens_until_it_is_told_to_stop_and_logs_no_key(
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        until(lambda: process.poll() is not None or answers(f"{url}/readyz")(""), what="the API")
+        until(lambda: process.poll() is not None or http_ready(f"{url}/readyz")(""), what="the API")
         assert httpx.get(url + JOBS, headers={"x-api-key": key}).status_code == 200
         assert "server" not in httpx.get(url + JOBS).headers
     finally:

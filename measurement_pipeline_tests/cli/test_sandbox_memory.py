@@ -35,11 +35,11 @@ def state(tmp_path: Path) -> Path:
 def test_the_ledger_matches_the_vendor_after_a_restart(
     database_url: str, connection: Connection, state: Path, capsys: pytest.CaptureFixture[str]
 ):
-    with sandbox_command.doubles("sandbox", state) as sandbox:
-        sandbox_command.introduce(sandbox, connection)
+    with sandbox_command.run_doubles("sandbox", state) as sandbox:
+        sandbox_command.bind_to_database(sandbox, connection)
         buy(database_url, sandbox, 12)
-    with sandbox_command.doubles("sandbox", state) as sandbox:
-        sandbox_command.introduce(sandbox, connection)
+    with sandbox_command.run_doubles("sandbox", state) as sandbox:
+        sandbox_command.bind_to_database(sandbox, connection)
         found = compare(database_url, connection, sandbox)
     assert found.passed
     assert found.figures["Songstats: requests"] == found.figures["ledger: counted"] == 12
@@ -49,14 +49,14 @@ def test_the_ledger_matches_the_vendor_after_a_restart(
 def test_a_new_database_beside_an_old_file_meets_vendors_that_counted_nothing(
     database_url: str, connection: Connection, state: Path
 ):
-    with sandbox_command.doubles("sandbox", state) as sandbox:
-        sandbox_command.introduce(sandbox, connection)
+    with sandbox_command.run_doubles("sandbox", state) as sandbox:
+        sandbox_command.bind_to_database(sandbox, connection)
         buy(database_url, sandbox, 12)
     # What a new database differs by, as far as the doubles can see: its stamp, and a ledger without calls.
     connection.execute("update deployment set created_at = created_at + %s", (timedelta(hours=1),))
     connection.execute("truncate songstats_quota_ledger cascade")
-    with sandbox_command.doubles("sandbox", state) as sandbox:
-        sandbox_command.introduce(sandbox, connection)
+    with sandbox_command.run_doubles("sandbox", state) as sandbox:
+        sandbox_command.bind_to_database(sandbox, connection)
         found = compare(database_url, connection, sandbox)
     assert found.passed
     assert found.figures["Songstats: requests"] == 0
@@ -65,12 +65,12 @@ def test_a_new_database_beside_an_old_file_meets_vendors_that_counted_nothing(
 def test_an_old_database_beside_a_new_file_is_told_why_the_figures_differ(
     database_url: str, connection: Connection, state: Path, capsys: pytest.CaptureFixture[str]
 ):
-    with sandbox_command.doubles("sandbox", state) as sandbox:
-        sandbox_command.introduce(sandbox, connection)
+    with sandbox_command.run_doubles("sandbox", state) as sandbox:
+        sandbox_command.bind_to_database(sandbox, connection)
         buy(database_url, sandbox, 12)
     sandbox_command.memory_file("sandbox", state).unlink()
-    with sandbox_command.doubles("sandbox", state) as sandbox:
-        sandbox_command.introduce(sandbox, connection)
+    with sandbox_command.run_doubles("sandbox", state) as sandbox:
+        sandbox_command.bind_to_database(sandbox, connection)
         assert not compare(database_url, connection, sandbox).passed
     assert "12 hits" in capsys.readouterr().err
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from measurement_pipeline.local.dagster_processes import INSTANCE
+from measurement_pipeline.local.dagster_processes import INSTANCE_FILE
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.conftest import Server
@@ -73,7 +73,7 @@ class Operator:
 @pytest.fixture
 def operator(server: Server, bench: Workbench, sandbox: SandboxClient, tmp_path: Path) -> Iterator[Operator]:
     storage = server.make()
-    shutil.copy(INSTANCE, tmp_path)
+    shutil.copy(INSTANCE_FILE, tmp_path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

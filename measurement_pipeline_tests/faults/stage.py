@@ -19,7 +19,13 @@ from uuid import UUID, uuid4
 
 import psutil
 
-from measurement_pipeline.cli.environment import CliEnvironment, Doubles, opened, prepare_dagster, server_kept_up
+from measurement_pipeline.cli.environment import (
+    CliEnvironment,
+    Doubles,
+    keep_server_running,
+    open_environment,
+    prepare_dagster,
+)
 from measurement_pipeline.local import supervisor
 from measurement_pipeline.local.dagster_processes import DagsterProcesses
 from measurement_pipeline.postgres import measurement_jobs, migrate
@@ -39,7 +45,7 @@ CLAIM_TIMEOUT_SECONDS = 4.0
 MAX_ATTEMPTS = 20
 
 # Whatever dies is started again within a second, however often it has died: here it is killed on purpose.
-_PATIENCE = supervisor.RestartPolicy(deaths_allowed=1_000, first_wait_seconds=0.2, longest_wait_seconds=1.0)
+_PATIENCE = supervisor.RestartPolicy(max_deaths=1_000, first_wait_seconds=0.2, max_wait_seconds=1.0)
 
 _ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 _UNSETTLED = """
@@ -143,7 +149,7 @@ class Stage:
         launch = ["dagster", "job", "launch", "-w", str(self.target.home / "workspace.yaml"), "-j", "backfill_reclaim"]
         done = subprocess.run(
             [Path(sys.executable).parent / launch[0], *launch[1:], "--run-id", run],
-            env=self.target.environment,
+            env=self.target.variables,
             check=False,
             capture_output=True,
             text=True,
@@ -207,17 +213,17 @@ def stage(*, latency_seconds: float = 0.08, **settings: str) -> Iterator[Stage]:
         # Not pytest's own: each start of pytest shuts its parent to the user that PostgreSQL runs as below root.
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="mp_stage", ignore_cleanup_errors=True)))
         sandbox = stack.enter_context(running(behaviour=replace(PLAIN, latency=latency_seconds)))
-        doubles = Doubles.at(sandbox.songstats_url, sandbox)
-        target = stack.enter_context(opened(environment, state=directory, doubles=doubles))
+        doubles = Doubles.from_keys(sandbox.songstats_url, sandbox)
+        target = stack.enter_context(open_environment(environment, state=directory, doubles=doubles))
         migrate.upgrade(target.database_url, kind=target.kind)
         dagster = prepare_dagster(target)
         account = uuid4()
         sandbox.card(str(account))
         with target.connect() as connection:
             ensure_account(connection, account)
-        keep_server_up = stack.enter_context(server_kept_up(target))
+        keep_server_up = stack.enter_context(keep_server_running(target))
         its_services = [dagster.code_server(), dagster.daemon()]
-        processes = stack.enter_context(supervisor.supervised(its_services, stop_seconds=20, patience=_PATIENCE))
+        processes = stack.enter_context(supervisor.supervised(its_services, stop_seconds=20, restart_policy=_PATIENCE))
         yield Stage(target, sandbox, processes, dagster, keep_server_up, account)
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import yaml
 
-from measurement_pipeline.local.dagster_processes import INSTANCE, DagsterProcesses, prepare_home
+from measurement_pipeline.local.dagster_processes import INSTANCE_FILE, DagsterProcesses, prepare_home
 
 
 def test_dagsters_home_has_the_packages_dagster_yaml(tmp_path: Path) -> None:
     home = tmp_path / "deep" / "home"
     for _ in range(2):
         prepare_home(home)
-    assert (home / "dagster.yaml").read_text() == INSTANCE.read_text()
+    assert (home / "dagster.yaml").read_text() == INSTANCE_FILE.read_text()
 
 
 def test_an_operators_own_dagster_yaml_stays(tmp_path: Path) -> None:
@@ -58,4 +58,4 @@ def test_a_directory_too_deep_for_a_socket_gets_a_short_one_that_nobody_else_may
 def test_no_dagster_yaml_lies_where_dagster_commands_in_a_clone_would_read_it() -> None:
     """It names its database by a variable: with nothing set, `dagster definitions validate` would fail."""
     assert not (Path(__file__).parents[2] / "dagster.yaml").exists()
-    assert yaml.safe_load(INSTANCE.read_text())["freshness"] == {"enabled": False}
+    assert yaml.safe_load(INSTANCE_FILE.read_text())["freshness"] == {"enabled": False}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from measurement_pipeline.cli.environment import SANDBOX_PORT
-from measurement_pipeline.cli.sandbox_command import at_port
+from measurement_pipeline.cli.sandbox_command import find_doubles
 from measurement_pipeline.local import instance_lock
-from measurement_pipeline.local.errors import RefusedError
+from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.local.supervisor import free_port
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.cli.conftest import Run, told
@@ -33,14 +33,14 @@ def test_commands_ask_the_doubles_of_the_dev_that_runs_wherever_they_listen(
     run: Run, sandbox: SandboxClient, tmp_path: Path
 ):
     home = tmp_path / "local" / "sandbox"
-    with instance_lock.alone(home, "dev", doubles_port=port_of(sandbox)):
+    with instance_lock.acquire_instance_lock(home, "dev", doubles_port=port_of(sandbox)):
         told(run("reclaim", "--json"))
         assert run("reclaim", "--sandbox-port", free_port()).exit_code == 1, "what is said goes before what is found"
-    assert at_port(None, tmp_path / "local").url == f"http://127.0.0.1:{SANDBOX_PORT}"
+    assert find_doubles(None, tmp_path / "local").url == f"http://127.0.0.1:{SANDBOX_PORT}"
 
 
 def test_a_dev_whose_doubles_are_gone_is_not_gone_by(tmp_path: Path):
-    with instance_lock.alone(tmp_path, "dev", doubles_port=free_port()):
+    with instance_lock.acquire_instance_lock(tmp_path, "dev", doubles_port=free_port()):
         assert instance_lock.doubles_port(tmp_path) is None
 
 
@@ -51,10 +51,10 @@ def test_one_that_was_killed_holds_nothing_and_the_next_one_says_its_own(tmp_pat
     with killed:
         assert killed.stdout is not None
         assert killed.stdout.readline() == b"held\n"
-        with pytest.raises(RefusedError, match="runs already"), instance_lock.alone(tmp_path, "dev"):
+        with pytest.raises(CommandError, match="runs already"), instance_lock.acquire_instance_lock(tmp_path, "dev"):
             pass
         killed.send_signal(signal.SIGKILL)
-    with instance_lock.alone(tmp_path, "dev", doubles_port=port_of(sandbox)):
+    with instance_lock.acquire_instance_lock(tmp_path, "dev", doubles_port=port_of(sandbox)):
         assert instance_lock.doubles_port(tmp_path) == port_of(sandbox)
         assert 0 <= (instance_lock.seconds_since_start(tmp_path, "dev") or -1) < 60
         assert instance_lock.stopped_at(tmp_path, "dev") is None

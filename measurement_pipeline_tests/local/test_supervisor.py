@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from measurement_pipeline.local.process_group import lives
-from measurement_pipeline.local.signals import held
+from measurement_pipeline.local.process_group import is_alive
+from measurement_pipeline.local.signals import defer_signals
 from measurement_pipeline.local.supervisor import (
     Interrupted,
     RestartPolicy,
     Service,
     ServiceError,
     Supervisor,
-    answers,
     free_port,
+    http_ready,
     interruptible,
-    says,
+    log_contains,
     supervised,
 )
 from measurement_pipeline_tests.faults.waiting import until
 
-UP = says("up")
+UP = log_contains("up")
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 
 # Has a child of its own; both write their names when they are asked to stop, the parent after the child.
@@ -94,9 +94,9 @@ def test_a_web_service_is_ready_when_it_answers(tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}/"
     code = f"import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
-    assert not answers(url)("")
-    with supervised([_service("web", code, tmp_path, ready=answers(url))]):
-        assert answers(url)("")
+    assert not http_ready(url)("")
+    with supervised([_service("web", code, tmp_path, ready=http_ready(url))]):
+        assert http_ready(url)("")
 
 
 def test_a_service_that_ends_before_it_is_ready_says_what_it_said_last(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_service_that_never_gets_ready_is_stopped_with_those_before_it(tmp_pat
         [sys.executable, "-c", SLEEPER],
         {},
         log=tmp_path / "silent.log",
-        ready=says("never"),
+        ready=log_contains("never"),
         ready_seconds=0.5,
     )
     with pytest.raises(ServiceError, match=r"silent is not ready after 0.5 s"), supervised([first, silent]):
@@ -133,7 +133,9 @@ def test_a_program_that_is_not_there_is_named() -> None:
 
 def test_scripts_of_our_own_environment_need_no_activation(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with supervised([Service("dagster", ["dagster", "--version"], {}, log=log, ready=says("dagster, version"))]):
+    with supervised(
+        [Service("dagster", ["dagster", "--version"], {}, log=log, ready=log_contains("dagster, version"))]
+    ):
         assert log.exists()
 
 
@@ -152,17 +154,17 @@ def test_a_service_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     """
     with supervised([], stop_seconds=0.3) as supervisor:
         group = int(supervisor.start(_service("stubborn", stubborn, tmp_path)).split()[0])
-        assert lives(group)
-    assert not lives(group)
+        assert is_alive(group)
+    assert not is_alive(group)
 
 
 def test_what_outlives_its_parent_is_stopped_too(tmp_path: Path) -> None:
     leaves = (
         f"import os, subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); print(os.getpid(), 'up')"
     )
-    with supervised([], patience=RestartPolicy(first_wait_seconds=60)) as supervisor:
+    with supervised([], restart_policy=RestartPolicy(first_wait_seconds=60)) as supervisor:
         group = int(supervisor.start(_service("leaves", leaves, tmp_path)).split()[0])
-        _until(supervisor, lambda: not lives(group))
+        _until(supervisor, lambda: not is_alive(group))
 
 
 @pytest.mark.parametrize("status", [0, 1])
@@ -177,7 +179,7 @@ def test_a_service_that_dies_is_started_again_whatever_its_status(tmp_path: Path
         sys.exit({status})
     """
     with supervised(
-        [_service("dies", dies_once, tmp_path)], patience=RestartPolicy(first_wait_seconds=0.1)
+        [_service("dies", dies_once, tmp_path)], restart_policy=RestartPolicy(first_wait_seconds=0.1)
     ) as supervisor:
         log = tmp_path / "logs" / "dies.log"
         _until(supervisor, lambda: log.read_text() == "up\nup\n")
@@ -189,26 +191,26 @@ def test_a_service_that_keeps_dying_is_given_up_with_what_it_said_last(tmp_path:
 
     dies = _service("dies", "print('up'); raise SystemExit('wrong key')", tmp_path)
     with (
-        supervised([dies], patience=RestartPolicy(deaths_allowed=2, first_wait_seconds=0.01)) as supervisor,
+        supervised([dies], restart_policy=RestartPolicy(max_deaths=2, first_wait_seconds=0.01)) as supervisor,
         pytest.raises(ServiceError, match=r"(?s)dies ended by itself with status 1, 3 times in a row.*wrong key"),
     ):
         three_deaths(supervisor)
 
 
 def test_patience_grows_with_each_death_up_to_its_end() -> None:
-    patience = RestartPolicy(first_wait_seconds=1, longest_wait_seconds=5)
+    patience = RestartPolicy(first_wait_seconds=1, max_wait_seconds=5)
     assert [patience.wait_seconds(deaths) for deaths in (1, 2, 3, 4, 5)] == [1, 2, 4, 5, 5]
 
 
 def test_what_a_service_started_is_spared_when_it_dies_and_stopped_with_the_others(tmp_path: Path) -> None:
-    spared = replace(_service("family", FAMILY, tmp_path, "family"), spares_children=True)
-    with supervised([], patience=RestartPolicy(first_wait_seconds=0.01)) as supervisor:
+    spared = replace(_service("family", FAMILY, tmp_path, "family"), keeps_children=True)
+    with supervised([], restart_policy=RestartPolicy(first_wait_seconds=0.01)) as supervisor:
         first = int(supervisor.start(spared).split()[1])
         os.kill(first, signal.SIGKILL)
         _until(supervisor, lambda: supervisor.pid("family") not in {None, first})
-        assert lives(first)  # its child
+        assert is_alive(first)  # its child
         assert not (tmp_path / "stopped").exists()
-    assert not lives(first)
+    assert not is_alive(first)
     assert "family-child" in _stopped(tmp_path)
 
 
@@ -256,7 +258,7 @@ def test_nothing_outlives_a_supervisor_that_a_script_started_in_the_background(
     said, _ = process.communicate(timeout=120)
     # "interrupted" where the signal came before it waited.
     assert said in ({""} if end == signal.SIGKILL else {"waited\n", "interrupted\n"})
-    until(lambda: not lives(group))
+    until(lambda: not is_alive(group))
     assert _stopped(tmp_path) == ["family-child", "family"]
 
 
@@ -295,7 +297,7 @@ def test_a_stop_signal_waits_for_a_step_that_must_not_be_left_half_done() -> Non
     steps: list[str] = []
 
     def work() -> None:
-        with held():
+        with defer_signals():
             steps.append("begun")
             signal.raise_signal(signal.SIGTERM)
             steps.append("done")

@@ -39,14 +39,14 @@ def test_an_idle_and_an_active_transaction_are_named_and_a_short_one_is_not(conn
         report.start()
         both = {"idle in transaction", "active"}
         until(lambda: {one.state for one in sessions.list_long_lived(connection, seconds=0)} == both)
-        line = doctor_database.long_sessions(connection, seconds=0)
-        assert line.verdict is CheckStatus.WARN
+        line = doctor_database.check_sessions(connection, seconds=0)
+        assert line.status is CheckStatus.WARN
         for one in (idle, active):
             application = one.info.parameter_status("application_name")
-            assert f"process {one.info.backend_pid} (login {one.info.user}, {application})" in line.words
-        assert "(0 min)" in line.words
-        assert "pg_terminate_backend" in line.words
-        assert doctor_database.long_sessions(connection).verdict is CheckStatus.OK, "seconds old"
+            assert f"process {one.info.backend_pid} (login {one.info.user}, {application})" in line.message
+        assert "(0 min)" in line.message
+        assert "pg_terminate_backend" in line.message
+        assert doctor_database.check_sessions(connection).status is CheckStatus.OK, "seconds old"
         connection.execute("select pg_terminate_backend(%s)", (active.info.backend_pid,))
         report.join()
 
@@ -54,10 +54,10 @@ def test_an_idle_and_an_active_transaction_are_named_and_a_short_one_is_not(conn
 def test_who_holds_an_advisory_lock_is_named_without_any_transaction(connection: Connection, database_url: str):
     with session(database_url, "a curious client") as holder:
         holder.execute("select pg_advisory_lock(hashtextextended('songstats_quota', 0))")
-        found = doctor_database.long_sessions(connection, lock_seconds=0)
-        assert found.verdict is CheckStatus.WARN
-        assert "a curious client): idle, holds an advisory lock, since 2" in found.words
-        assert doctor_database.long_sessions(connection).verdict is CheckStatus.OK, "ours are held for milliseconds"
+        found = doctor_database.check_sessions(connection, lock_seconds=0)
+        assert found.status is CheckStatus.WARN
+        assert "a curious client): idle, holds an advisory lock, since 2" in found.message
+        assert doctor_database.check_sessions(connection).status is CheckStatus.OK, "ours are held for milliseconds"
 
 
 def test_a_run_that_waited_for_a_lock_names_who_may_hold_it(connection: Connection, database_url: str):
@@ -86,9 +86,9 @@ def test_logins_whose_sessions_cannot_be_looked_into_are_named_with_the_cure(con
         ):
             other.execute("begin")
             other.execute("select 1")
-            line = doctor_database.long_sessions(curious, seconds=0)
-            assert str(other.info.user) in line.words
-            assert "grant pg_read_all_stats" in line.words
+            line = doctor_database.check_sessions(curious, seconds=0)
+            assert str(other.info.user) in line.message
+            assert "grant pg_read_all_stats" in line.message
     finally:
         connection.execute(sql.SQL("drop role {}").format(name))
 

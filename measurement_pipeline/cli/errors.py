@@ -1,7 +1,7 @@
 """Which failures of a command are foreseeable, and how each is told. Anything else keeps its traceback."""
 
 
-def in_one_line(error: Exception) -> str | None:
+def describe_expected_error(error: Exception) -> str | None:
     """What to tell a person of `error`; None where it is a defect of ours. Imported late: most commands never fail."""
     from measurement_pipeline.local.embedded_postgres import EmbeddedServerError
     from measurement_pipeline.postgres.database import DatabaseError
