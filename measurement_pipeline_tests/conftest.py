@@ -22,6 +22,8 @@ from measurement_pipeline_tests.faults import matrix
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import Workbench, workbench
 
+pytest_plugins = ["measurement_pipeline_tests.faults.guard_items"]
+
 # Of one worker's server; there may be several.
 DURABILITY = ("fsync", "synchronous_commit", "full_page_writes")
 _ROOM_BYTES = 4 * 1024**3

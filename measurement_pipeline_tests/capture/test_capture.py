@@ -46,6 +46,7 @@ def test_a_measurement_names_its_capture_its_run_of_the_actor_and_when_the_actor
     assert bought["sha256"]
 
 
+@pytest.mark.fails_without("captures: a run of the actor is a row before it is started")
 def test_a_run_of_the_actor_is_a_row_before_it_is_started(studio: Studio):
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     seen = []
@@ -61,6 +62,7 @@ def test_a_run_of_the_actor_is_a_row_before_it_is_started(studio: Studio):
     assert seen == [[(None, None)]]
 
 
+@pytest.mark.fails_without("captures: keep before mapping")
 def test_a_result_is_kept_before_anything_is_made_of_it(studio: Studio):
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
     seen = []
@@ -251,6 +253,7 @@ def test_a_run_that_died_after_the_start_is_followed_by_one_that_waits_for_the_s
     studio.nothing_breaks()
 
 
+@pytest.mark.fails_without("captures: a run is looked for before a second start")
 def test_a_run_that_died_between_the_start_and_its_id_is_followed_by_one_that_finds_it(studio: Studio):
     (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
     snapshot = studio.asked([one])
@@ -270,6 +273,7 @@ def test_a_run_that_died_between_the_start_and_its_id_is_followed_by_one_that_fi
     studio.nothing_breaks()
 
 
+@pytest.mark.fails_without("captures: a start whose answer is lost may have been paid")
 @pytest.mark.parametrize("fault", [{"reset": True}, {"close": True}, {"hang": True}, {"cut": 20}])
 def test_a_start_whose_answer_is_lost_is_looked_for_and_not_paid_again(studio: Studio, fault: dict[str, object]):
     snapshot = studio.asked(studio.release({"One": {isrcs(1)[0]: 10}}))
@@ -297,6 +301,7 @@ def test_a_start_that_never_arrived_is_only_made_again_once_apify_would_list_it(
     studio.nothing_breaks()
 
 
+@pytest.mark.fails_without("captures: another's run is not taken for the lost one")
 def test_another_captures_run_for_the_same_albums_is_not_taken_for_the_lost_one(studio: Studio):
     (one,) = studio.release({"One": {isrcs(1)[0]: 10}})
     theirs = studio.asked([one], account=studio.sql("select gen_random_uuid() id")[0]["id"])

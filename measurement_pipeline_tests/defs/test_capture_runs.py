@@ -170,7 +170,7 @@ def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(
 
     _, snapshot = asked(stage)
     plain = stage.pipeline.captures
-    with_actor(stage, Slow, beat_seconds=0.05)
+    with_actor(stage, Slow, heartbeat_seconds=0.05)
     assert capture(stage, snapshot).success
     assert [other.kind for other in others] == [CaptureResultKind.LEFT_ALONE]
     assert stage.bench.sandbox.actor_usage()["runs"] == 1

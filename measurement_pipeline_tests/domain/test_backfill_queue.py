@@ -30,6 +30,7 @@ def judged(outcome: Outcome | None, cause: Cause, *, billable: bool | None = Tru
 # --- every row of the outcome table -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fails_without("what cannot be read is not done", parameters="1-None-malformed-")
 @pytest.mark.parametrize(
     ("judgement", "status"),
     [
@@ -73,6 +74,7 @@ def test_a_run_that_comes_back_soon_keeps_the_row_for_itself_even_at_the_cap(att
     assert found == Settlement(Status.PENDING, None, not_before_seconds=4.0)
 
 
+@pytest.mark.fails_without("a 429 costs no attempt")
 @pytest.mark.parametrize("cause", [Cause.THROTTLED, Cause.REFUSED_KEY])
 @pytest.mark.parametrize("retry_soon", [None, 4.0])
 def test_what_was_not_the_rows_fault_gives_the_attempt_back_even_at_the_cap(cause: Cause, retry_soon: float | None):
@@ -124,6 +126,7 @@ def test_without_a_word_from_the_vendor_pauses_grow_from_five_seconds_to_a_quart
     ]  # fmt: skip
 
 
+@pytest.mark.fails_without("Retry-After is a floor")
 @given(st.floats(0, 30 * 86400), st.integers(0, 100))
 def test_retry_after_is_a_floor(retry_after: float, pauses_before: int):
     assert pause_seconds(retry_after, pauses_before=pauses_before) >= retry_after

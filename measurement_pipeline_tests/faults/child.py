@@ -192,7 +192,7 @@ def _bench(orders: Orders) -> Any:
     bench.terms = replace(
         bench.terms,
         rules=rules,
-        beat_seconds=orders.claim_timeout_seconds / 4,
+        heartbeat_seconds=orders.claim_timeout_seconds / 4,
         requests_per_second=orders.requests_per_second,
         hits_allowed=orders.hits_allowed,
     )

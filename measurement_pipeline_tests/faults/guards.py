@@ -1,586 +1,445 @@
-"""The guards that keep each promise, each with the mistake that would be without it and the test that catches the mistake.
+"""The guards that keep each promise, each with a plausible mistake that leaves it out.
 
-A change replaces one text of one file, which must be there exactly once. What is done with them is `test_guards`.
+A mistake changes a named SQL statement, a function, or the schema of the test's database while one test runs. The test that
+catches it carries the guard's name: `@pytest.mark.fails_without("SKIP LOCKED")`. `guard_items` runs it with the mistake as well.
 """
+# ruff: noqa: SLF001 - a mistake is made inside a class
 
-from dataclasses import dataclass
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FunctionType
+from typing import Any
 
-QUEUE = "measurement_pipeline/postgres/backfill_queue.sql"
-LEDGER = "measurement_pipeline/postgres/songstats_ledger.sql"
-RESERVE = "measurement_pipeline/postgres/songstats_ledger.py"
-REQUESTS = "measurement_pipeline/postgres/measurement_jobs.sql"
-SCHEMA = "measurement_pipeline/postgres/migrations/versions/0001_initial.sql"
-CAPTURES_SCHEMA = "measurement_pipeline/postgres/migrations/versions/0003_captures.sql"
-MIGRATE = "measurement_pipeline/postgres/migrate.py"
-DRAIN = "measurement_pipeline/backfill/worker.py"
-TRUST = "measurement_pipeline/backfill/circuit_breaker.py"
-INTAKE = "measurement_pipeline/intake/process.py"
-RULES = "measurement_pipeline/domain/backfill_queue.py"
-ANSWERS = "measurement_pipeline/vendors/songstats/historic_stats.py"
-CLIENT = "measurement_pipeline/vendors/songstats/client.py"
-GATE = "measurement_pipeline/vendors/stripe/payment_gate.py"
-CAPTURE = "measurement_pipeline/capture/run.py"
-PURCHASE = "measurement_pipeline/capture/actor_runner.py"
-CAPTURES_ASKED = "measurement_pipeline/postgres/captures.py"
-ACTOR_RUNS = "measurement_pipeline/postgres/apify_runs.sql"
+import httpx
+import pytest
+import stripe
+
+from measurement_pipeline.backfill.worker import _NEVER_ASKED, BackfillWorker
+from measurement_pipeline.capture.actor_runner import ActorRunner
+from measurement_pipeline.domain import backfill_queue
+from measurement_pipeline.domain.backfill_queue import Status, Streak
+from measurement_pipeline.domain.outcome import Cause, Outcome
+from measurement_pipeline.domain.payment import PaymentVerdict
+from measurement_pipeline.intake import process
+from measurement_pipeline.postgres import apify_runs, captures, migrate, songstats_ledger
+from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.sql import statements
+from measurement_pipeline.vendors.apify.client import ApifyActor
+from measurement_pipeline.vendors.apify.errors import UnavailableError
+from measurement_pipeline.vendors.songstats import historic_stats
+from measurement_pipeline.vendors.songstats.client import SongstatsClient
+from measurement_pipeline.vendors.songstats.response import SongstatsResponse
+from measurement_pipeline.vendors.stripe.payment_gate import StripeGate
 
 
 @dataclass(frozen=True)
-class Change:
-    """`old`, which is in `file` once, becomes `new`."""
+class Patcher:
+    """Makes a mistake for as long as one test runs. `database_url`: its database, where it has one."""
 
-    file: str
-    old: str
-    new: str
+    monkeypatch: pytest.MonkeyPatch
+    database_url: str | None
+
+    def statement(self, module: str, name: str, pattern: str, replacement: str) -> None:
+        """Change every match of `pattern` in a named statement. A space matches any white space. Raises where there is none."""
+        named = statements(module)
+        text, matches = re.subn(pattern.replace(" ", r"\s+"), replacement, named[name], flags=re.DOTALL)
+        assert matches, f"statement `{name}` of {module}.sql has no {pattern!r}"
+        self.monkeypatch.setitem(named, name, text)  # type: ignore[arg-type]
+
+    def function(self, old: Any, new: Any) -> None:
+        """Replace a function, method or class method wherever this project's modules hold it."""
+        function = getattr(old, "__func__", old)
+        assert isinstance(function, FunctionType), f"{old!r} is no function"
+        owner, _, name = function.__qualname__.rpartition(".")
+        if owner:
+            holder = getattr(sys.modules[function.__module__], owner)
+            self.monkeypatch.setattr(holder, name, classmethod(new) if old is not function else new)
+            return
+        modules = [module for loaded, module in sys.modules.items() if loaded.startswith("measurement_pipeline")]
+        for module in modules:
+            if vars(module).get(name) is function:
+                self.monkeypatch.setattr(module, name, new)
+
+    def schema(self, change: str) -> None:
+        """Change the schema of the test's database."""
+        if self.database_url is not None:
+            with connect(self.database_url) as connection:
+                connection.execute(change)  # type: ignore[arg-type]
+
+    def definition(self, query: str, statement: str, *changes: tuple[str, str]) -> None:
+        """Send `statement` with the definition that `query` returns, after `changes` to it."""
+        if self.database_url is not None:
+            with connect(self.database_url) as connection:
+                row = connection.execute(query).fetchone()  # type: ignore[arg-type]
+                assert row is not None
+                text = row["definition"]
+                for pattern, replacement in changes:
+                    text, matches = re.subn(pattern, replacement, text)
+                    assert matches, f"{row['definition']} has no {pattern!r}"
+                connection.execute(statement.format(text))  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class Guard:
-    """A guard in plain words, the test that fails without it, and how it would plausibly be left out."""
-
-    name: str
-    caught_by: str
-    changes: tuple[Change, ...]
+Mistake = Callable[[Patcher], None]
 
 
-def guard(name: str, caught_by: str, *changes: Change) -> Guard:
-    """A guard; its test is named from the tests' own directory."""
-    return Guard(name, f"measurement_pipeline_tests/{caught_by}", changes)
+def statement(module: str, name: str, *changes: tuple[str, str]) -> Mistake:
+    """Change a named statement."""
+
+    def make(patcher: Patcher) -> None:
+        for pattern, replacement in changes:
+            patcher.statement(module, name, pattern, replacement)
+
+    return make
+
+
+def function(old: Any, new: Any) -> Mistake:
+    """Replace a function."""
+    return lambda patcher: patcher.function(old, new)
+
+
+def all_of(*mistakes: Mistake) -> Mistake:
+    """Several changes that are one mistake."""
+
+    def make(patcher: Patcher) -> None:
+        for mistake in mistakes:
+            mistake(patcher)
+
+    return make
 
 
 # --- the claim ------------------------------------------------------------------------------------------------------------
 
-CLAIM = (
-    guard(
-        "SKIP LOCKED",
-        "postgres/test_backfill_queue.py::test_of_two_claims_at_once_the_second_neither_waits_nor_shares",
-        Change(QUEUE, "for update of queue skip locked", "for update of queue"),
-    ),
-    guard(
-        "the materialized claim",
-        "postgres/test_backfill_queue.py::test_a_claim_never_takes_more_than_its_limit_under_any_plan",
-        Change(
-            QUEUE,
-            """
-with candidate as materialized (
-    -- Materialized: inlined, the plan may take more rows than the limit. Skip locked: two runs never wait for, or share, a row.
-    select queue.song
-""",
-            """
-with claimed as (
-    update songstats_backfill_queue as queue
-    set
-        status = 'in_progress',
-        lease = queue.lease + 1,
-        claimed_by = %(run)s,
-        last_run = %(run)s,
-        claimed_at = clock_timestamp(),
-        heartbeat_at = clock_timestamp(),
-        not_before = null,
-        updated_at = clock_timestamp()
-    where queue.song in (
-    select queue.song
-""",
-        ),
-        Change(
-            QUEUE,
-            """
-    for update of queue skip locked
-),
-
-claimed as (
-    update songstats_backfill_queue as queue
-    set
-        status = 'in_progress',
-        lease = queue.lease + 1,
-        claimed_by = %(run)s,
-        last_run = %(run)s,
-        claimed_at = clock_timestamp(),
-        heartbeat_at = clock_timestamp(),
-        not_before = null,
-        updated_at = clock_timestamp()
-    from candidate
-    where queue.song = candidate.song
-""",
-            """
-    for update of queue skip locked
-    )
-""",
+CLAIM: Mapping[str, Mistake] = {
+    "SKIP LOCKED": statement("backfill_queue", "claim", ("skip locked", "")),
+    # The candidates as a subquery of the update, where the planner may read them once a row.
+    "the materialized claim": statement(
+        "backfill_queue",
+        "claim",
+        (
+            r"with (\w+) as materialized \((?P<rows>.*?)\n\),\n(?P<update>.*?)from \1 where (?P<song>\w+\.song) = \S+",
+            r"with \g<update> where \g<song> in (\g<rows>)",
         ),
     ),
-    guard(
-        "a claim takes over from the silent only",
-        "postgres/test_backfill_queue.py::test_an_owner_that_beats_keeps_its_row_and_one_that_stopped_loses_it",
-        Change(
-            QUEUE,
-            """
-            queue.status = 'pending'
-            or (
-                queue.status = 'in_progress'
-                and queue.heartbeat_at < clock_timestamp() - make_interval(secs => %(claim_timeout)s)
-            )
-""",
-            """
-            queue.status = 'pending'
-            or queue.status = 'in_progress'
-""",
-        ),
+    "a claim takes over from the silent only": statement(
+        "backfill_queue", "claim", (r"and \w+\.heartbeat_at < clock_timestamp\(\) - make_interval\([^)]*\)s\)", "")
     ),
-    guard(
-        "terminal states: a claim takes nothing that is settled",
-        "postgres/test_backfill_queue.py::test_what_is_due_is_what_the_design_says_and_the_claim_agrees[allowed]",
-        Change(
-            QUEUE,
-            """
-            queue.status = 'pending'
-            or (
-""",
-            """
-            queue.status <> 'in_progress'
-            or (
-""",
-        ),
-        Change(
-            QUEUE,
-            """
-        status = 'in_progress',
-        lease = queue.lease + 1,
-""",
-            """
-        status = 'in_progress',
-        outcome = null,
-        lease = queue.lease + 1,
-""",
-        ),
+    "terminal states: a claim takes nothing that is settled": statement(
+        "backfill_queue",
+        "claim",
+        (r"(\w+\.status) = 'pending'", r"\1 <> 'in_progress'"),
+        ("status = 'in_progress',", "status = 'in_progress', outcome = null,"),
     ),
-    guard(
-        "terminal states: a requeue takes nothing that is stored",
-        "postgres/test_backfill_queue.py::test_a_person_puts_back_what_is_settled_but_never_what_is_stored",
-        Change(
-            QUEUE,
-            """
-        queue.song = any(%(songs)s)
-        and queue.status in ('done', 'failed')
-        and queue.outcome is distinct from 'stored'
-""",
-            """
-        queue.song = any(%(songs)s)
-        and queue.status in ('done', 'failed')
-""",
-        ),
+    "terminal states: a requeue takes nothing that is stored": statement(
+        "backfill_queue", "requeue", (r"and \w+\.outcome is distinct from 'stored'", "")
     ),
-    guard(
-        "terminal states: each status has its own outcomes",
-        "postgres/test_migrate.py::test_the_outcomes_of_each_status_are_the_same_in_sql",
-        Change(
-            SCHEMA, "when 'failed' then outcome in ('malformed', 'exhausted', 'transient') and ", "when 'failed' then "
-        ),
+    "terminal states: each status has its own outcomes": lambda patcher: patcher.definition(
+        "select pg_get_constraintdef(oid) as definition from pg_constraint"
+        " where conname = 'songstats_backfill_queue_outcome_of_status'",
+        "alter table songstats_backfill_queue drop constraint songstats_backfill_queue_outcome_of_status,"
+        " add constraint songstats_backfill_queue_outcome_of_status {}",
+        (r"(WHEN 'failed'::text THEN \().*? AND", r"\1"),
     ),
-    guard(
-        "the cap on attempts",
-        "postgres/test_backfill_queue.py::test_a_run_may_claim_again_what_it_counted_the_last_attempt_of",
-        Change(
-            QUEUE,
-            "(queue.attempts < %(max_attempts)s or queue.attempt_run = %(run)s)",
-            "(queue.attempts <= %(max_attempts)s or queue.attempt_run = %(run)s)",
-        ),
+    "the cap on attempts": statement(
+        "backfill_queue", "claim", (r"(\w+\.attempts) < %\(max_attempts\)s", r"\1 <= %(max_attempts)s")
     ),
-)
+}
 
 # --- the lease ------------------------------------------------------------------------------------------------------------
 
-_WITH_LEASE, _WITHOUT = "on asked.song = queue.song and asked.lease = queue.lease", "on asked.song = queue.song"
+_LEASE = (r" and \w+\.lease = \w+\.lease", "")
 
-LEASE = (
-    guard(
-        "the lease predicate of the heartbeat",
-        "postgres/test_backfill_queue.py::test_a_run_that_claimed_its_own_row_anew_is_fenced_from_its_former_self",
-        Change(QUEUE, "on queue.song = mine.song and queue.lease = mine.lease", "on queue.song = mine.song"),
+LEASE: Mapping[str, Mistake] = {
+    "the lease predicate of the heartbeat": statement("backfill_queue", "heartbeat", _LEASE),
+    "the lease predicate of settling": statement("backfill_queue", "settle", _LEASE),
+    "the lease predicate of the reserve": statement("songstats_ledger", "reserve", _LEASE),
+    "measurements are stored under the lease": statement(
+        "backfill_queue",
+        "settle",
+        (r"inner join (\w+) on \w+\.song = \1\.song cross join lateral", "cross join lateral"),
     ),
-    guard(
-        "the lease predicate of settling",
-        "postgres/test_backfill_queue.py::test_a_run_that_claimed_its_own_row_anew_is_fenced_from_its_former_self",
-        Change(QUEUE, _WITH_LEASE, _WITHOUT),
-    ),
-    guard(
-        "the lease predicate of the reserve",
-        "postgres/test_songstats_ledger.py::test_a_run_that_claimed_its_own_row_anew_reserves_nothing_under_its_former_lease",
-        Change(LEDGER, _WITH_LEASE, _WITHOUT),
-    ),
-    guard(
-        "measurements are stored under the lease",
-        "postgres/test_backfill_queue.py::test_rows_and_their_measurements_commit_together_and_each_under_its_own_lease",
-        Change(QUEUE, "inner join held on series.song = held.song", "inner join asked on series.song = asked.song"),
-    ),
-)
+}
 
 # --- hits -----------------------------------------------------------------------------------------------------------------
 
-_LOCK = '        await connection.execute(_SQL["reserve_lock"])\n'
-_LAST_HIT = "faults/test_hit_limit.py::test_whoever_waited_for_the_last_hit_finds_it_gone"
+_NO_LOCK = statement("songstats_ledger", "reserve_lock", (".+", "select 1"))
+_BILLABLE = ("billable is distinct from false", "billable")
 
-HITS = (
-    guard("the advisory lock of the reserve", _LAST_HIT, Change(RESERVE, _LOCK, "")),
-    guard(
-        "the advisory lock is a statement of its own",
-        _LAST_HIT,
-        Change(RESERVE, _LOCK, ""),
-        Change(
-            LEDGER,
-            """
-    select %(hits_allowed)s - count(*) as hits_left
-    from songstats_quota_ledger
-""",
-            """
-    select %(hits_allowed)s - count(*) as hits_left
-    from songstats_quota_ledger
-    cross join (select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))) as locked
-""",
-        ),
-    ),
-    guard(
-        "the budget counts hits that are still open",
-        _LAST_HIT,
-        Change(
-            LEDGER,
-            """and billable is distinct from false
-),
 
-granted as (""",
-            """and billable
-),
+def _reserve_after_the_call(patcher: Patcher) -> None:
+    reserve, keep = BackfillWorker._reserve, BackfillWorker._keep
 
-granted as (""",
-        ),
-    ),
-    guard(
-        "the budget counts hits of unknown fate",
-        "postgres/test_songstats_ledger.py::test_a_hit_counts_for_thirty_days_unless_it_is_known_to_be_free[1 day-None-True]",
-        Change(
-            LEDGER,
-            """and billable is distinct from false
-)
+    async def reserve_nothing(_worker: BackfillWorker, claims: Sequence[Any]) -> Any:
+        return [(claim, _NEVER_ASKED) for claim in claims], {}
 
-select
-    counted.hits,""",
-            """and billable
-)
+    async def reserve_and_keep(worker: BackfillWorker, batch: Sequence[Any]) -> Any:
+        reserved, _ = await reserve(worker, [item.claim for item in batch])
+        by_claim = dict(reserved)
+        return await keep(worker, [replace(item, reservation=by_claim[item.claim]) for item in batch])
 
-select
-    counted.hits,""",
+    patcher.function(reserve, reserve_nothing)
+    patcher.function(keep, reserve_and_keep)
+
+
+def _settle_before_keeping(patcher: Patcher) -> None:
+    keep, settle_batch = BackfillWorker._keep, BackfillWorker._settle_batch
+
+    async def settle_and_keep(worker: BackfillWorker, batch: Sequence[Any]) -> Any:
+        await settle_batch(worker, batch)
+        return await keep(worker, batch)
+
+    async def do_nothing(_worker: BackfillWorker, _batch: Sequence[Any]) -> None:
+        pass
+
+    patcher.function(keep, settle_and_keep)
+    patcher.function(settle_batch, do_nothing)
+
+
+def _buy_what_is_owned(patcher: Patcher) -> None:
+    start = BackfillWorker._start
+
+    async def start_all(worker: BackfillWorker, claims: Sequence[Any]) -> None:
+        await start(worker, [replace(claim, has_history=False) for claim in claims])
+
+    patcher.function(start, start_all)
+
+
+def _follow_redirects(patcher: Patcher) -> None:
+    ask = SongstatsClient._ask
+
+    class Following(httpx.AsyncBaseTransport):
+        def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+            self._transport = transport
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            response = await self._transport.handle_async_request(request)
+            if not response.has_redirect_location:
+                return response
+            await response.aclose()
+            onward = httpx.Request("GET", response.headers["location"], headers=request.headers)
+            return await self._transport.handle_async_request(onward)
+
+    async def follow(client: SongstatsClient, transport: httpx.AsyncBaseTransport, request: httpx.Request) -> Any:
+        return await ask(client, Following(transport), request)
+
+    patcher.function(ask, follow)
+
+
+HITS: Mapping[str, Mistake] = {
+    "the advisory lock of the reserve": _NO_LOCK,
+    # Locked by the statement that counts, after its snapshot was taken.
+    "the advisory lock is a statement of its own": all_of(
+        _NO_LOCK,
+        statement(
+            "songstats_ledger",
+            "reserve",
+            (
+                r"(count\(\*\) as hits_left from songstats_quota_ledger)",
+                r"\1 cross join (select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))) as locked",
+            ),
         ),
     ),
-    guard(
-        "reserve before the call",
-        "backfill/test_money_path.py::test_no_call_goes_out_before_its_hit_is_set_aside",
-        Change(
-            DRAIN,
-            "reserved, stale = await self._reserve([claim for claim in batch if claim.song in self._held])",
-            "reserved, stale = [(claim, _NEVER_ASKED) for claim in batch if claim.song in self._held], {}",
-        ),
-        Change(
-            DRAIN,
-            """
-            answer = await self._client.fetch_history(claim.song)
-""",
-            """
-            answer = await self._client.fetch_history(claim.song)
-            ((claim, reservation),), _ = await self._reserve([claim])
-""",
-        ),
+    "the budget counts hits that are still open": statement("songstats_ledger", "reserve", _BILLABLE),
+    "the budget counts hits of unknown fate": statement("songstats_ledger", "budget", _BILLABLE),
+    "reserve before the call": _reserve_after_the_call,
+    "keep before parsing and storing": _settle_before_keeping,
+    "an answer to an earlier owner's call is read, not bought again": statement(
+        "songstats_ledger", "reserve", (r"and not exists \( select from songstats_responses .*?\)", "")
     ),
-    guard(
-        "keep before parsing and storing",
-        "backfill/test_money_path.py::test_an_answer_is_kept_before_anything_is_made_of_it",
-        Change(
-            DRAIN,
-            """
-            batch = await _gathered(self._to_keep)
-""",
-            """
-            batch = await _gathered(self._to_keep)
-            await self._settle_batch(batch)
-""",
-        ),
-        Change(
-            DRAIN,
-            """
-            for item in kept:
-                self._to_settle.put_nowait(item)
-""",
-            """
-            self._land(len(kept))
-""",
-        ),
+    "owned recordings are skipped by intake": statement(
+        "measurement_jobs",
+        "enqueue",
+        (r"case when \w+\.owned then 'done' else 'pending' end", "'pending'"),
+        (r"case when \w+\.owned then 'stored' end", "null"),
     ),
-    guard(
-        "an answer to an earlier owner's call is read, not bought again",
-        "postgres/test_songstats_ledger.py::test_a_recording_whose_earlier_call_was_answered_meanwhile_is_not_bought_again",
-        Change(
-            LEDGER,
-            """
-        and not exists (
-            select from songstats_responses as response
-            where response.song = queue.song and response.parser_version is null
-        )
-""",
-            "\n",
-        ),
+    "owned recordings are skipped by a run": _buy_what_is_owned,
+    "the same payload twice adds nothing": statement(
+        "backfill_queue", "settle", (r"where \w+\.value is distinct from \w+\.value", "")
     ),
-    guard(
-        "owned recordings are skipped by intake",
-        "intake/test_process.py::test_a_request_for_what_is_owned_is_done_at_once",
-        Change(
-            REQUESTS,
-            """
-        case when fresh.owned then 'done' else 'pending' end as status,
-        case when fresh.owned then 'stored' end as outcome
-""",
-            """
-        'pending' as status,
-        null as outcome
-""",
-        ),
-    ),
-    guard(
-        "owned recordings are skipped by a run",
-        "backfill/test_money_path.py::test_measurements_without_a_settled_row_are_owned_and_cost_nothing",
-        Change(
-            DRAIN,
-            """
-            elif claim.has_history:
-                owned = Settling(claim, Settlement(Status.DONE, Outcome.STORED))
-                await self._settle_one(
-                    owned, RecordingResult(claim.song, ResultKind.ALREADY_STORED, outcome=Outcome.STORED)
-                )
-""",
-            "\n",
-        ),
-    ),
-    guard(
-        "the same payload twice adds nothing",
-        "postgres/test_backfill_queue.py::test_the_same_payload_twice_adds_nothing",
-        Change(QUEUE, "    where newest.value is distinct from point.value\n", ""),
-    ),
-    guard(
-        "no redirect is followed",
-        "vendors/songstats/test_client.py::test_a_redirect_is_not_followed_wherever_it_points[https://elsewhere.test/]",
-        Change(
-            CLIENT,
-            """
-                response = await line.handle_async_request(request)
-""",
-            """
-                response = await line.handle_async_request(request)
-                if response.has_redirect_location:
-                    await response.aclose()
-                    onward = httpx.Request("GET", response.headers["location"], headers=self._headers)
-                    response = await line.handle_async_request(onward)
-""",
-        ),
-    ),
-)
+    "no redirect is followed": _follow_redirects,
+}
 
 # --- payment --------------------------------------------------------------------------------------------------------------
 
-PAYMENT = (
-    guard(
-        "unknown is not allowed: Stripe gives no answer",
-        "vendors/stripe/test_payment_gate.py::"
-        "test_whatever_keeps_stripe_from_answering_is_neither_allowed_nor_denied[False-fault5-HTTP 500]",
-        Change(
-            GATE,
-            "return Decision(PaymentVerdict.UNKNOWN, in_words(error)",
-            "return Decision(PaymentVerdict.ALLOWED, in_words(error)",
+
+def _unknown_is_allowed(patcher: Patcher) -> None:
+    ask = StripeGate.ask
+
+    def ask_and_allow(gate: StripeGate, *arguments: Any, **options: Any) -> Any:
+        decision = ask(gate, *arguments, **options)
+        return (
+            replace(decision, verdict=PaymentVerdict.ALLOWED)
+            if decision.verdict is PaymentVerdict.UNKNOWN
+            else decision
+        )
+
+    patcher.function(ask, ask_and_allow)
+
+
+def _any_404_is_a_missing_customer(patcher: Patcher) -> None:
+    payment_methods = StripeGate._payment_methods
+
+    def without_the_code(gate: StripeGate, customer: str) -> Any:
+        try:
+            return payment_methods(gate, customer)
+        except stripe.InvalidRequestError as error:
+            if error.http_status == 404:
+                return None
+            raise
+
+    patcher.function(payment_methods, without_the_code)
+
+
+def _take_in_the_unknown(patcher: Patcher) -> None:
+    answer = process._answer
+
+    def answer_as_if_allowed(connection: Any, request: Any, document: Any, decision: Any, cap_usd: Any) -> Any:
+        if decision is not None and decision.verdict is PaymentVerdict.UNKNOWN:
+            decision = replace(decision, verdict=PaymentVerdict.ALLOWED)
+        return answer(connection, request, document, decision, cap_usd)
+
+    patcher.function(answer, answer_as_if_allowed)
+
+
+PAYMENT: Mapping[str, Mistake] = {
+    "unknown is not allowed: Stripe gives no answer": _unknown_is_allowed,
+    "unknown is not allowed: a 404 that is not about the customer": _any_404_is_a_missing_customer,
+    "unknown is not allowed: a request is taken in": _take_in_the_unknown,
+    "unknown is not allowed: an account nobody asked about": lambda patcher: patcher.definition(
+        "select pg_get_viewdef('songstats_payable') as definition",
+        "create or replace view songstats_payable as {}",
+        (r"JOIN payment_decisions", "LEFT JOIN payment_decisions"),
+        (r"verdict = 'allowed'::text", "verdict is distinct from 'denied'"),
+    ),
+    "a decision is spent on for ten minutes": statement(
+        "songstats_ledger",
+        "reserve",
+        (
+            r"(\w+\.checked_at) > clock_timestamp\(\) - make_interval\(secs => %\(allowed_serves\)s\)",
+            r"\1 is not null",
         ),
     ),
-    guard(
-        "unknown is not allowed: a 404 that is not about the customer",
-        "vendors/stripe/test_payment_gate.py::test_a_404_of_stripes_own_that_is_not_about_a_customer_does_not_say_that_it_is_gone",
-        Change(GATE, ' and error.code == "resource_missing"', ""),
-    ),
-    guard(
-        "unknown is not allowed: a request is taken in",
-        "intake/test_process.py::test_nothing_is_enqueued_without_an_allowed_decision[unknown]",
-        Change(INTAKE, "if decision is None or decision.verdict is PaymentVerdict.UNKNOWN:", "if decision is None:"),
-    ),
-    guard(
-        "unknown is not allowed: an account nobody asked about",
-        "postgres/test_backfill_queue.py::test_what_is_due_is_what_the_design_says_and_the_claim_agrees[allowed]",
-        Change(
-            SCHEMA,
-            """
-inner join payment_decisions as decision on request.account = decision.account
-where request.state = 'accepted' and decision.verdict = 'allowed';
-""",
-            """
-left join payment_decisions as decision on request.account = decision.account
-where request.state = 'accepted' and decision.verdict is distinct from 'denied';
-""",
-        ),
-    ),
-    guard(
-        "a decision is spent on for ten minutes",
-        "postgres/test_songstats_ledger.py::test_a_decision_is_spent_on_for_ten_minutes[10 minutes 1 second-stale]",
-        Change(
-            LEDGER,
-            "pays.checked_at > clock_timestamp() - make_interval(secs => %(allowed_serves)s)",
-            "pays.checked_at is not null",
-        ),
-    ),
-)
+}
 
 # --- the vendor and the deployment ----------------------------------------------------------------------------------------
 
-VENDOR = (
-    guard(
-        "the streak breaker",
-        "backfill/test_money_path.py::test_answers_that_make_no_sense_open_the_breaker_at_exactly_so_many_hits[fault0-5]",
-        Change(RULES, "    return Streak(refusals, silences)\n", "    return Streak()\n"),
+
+async def _no_causes(*_arguments: Any, **_options: Any) -> list[tuple[str, str]]:
+    return []
+
+
+def _a_429_is_an_attempt(patcher: Patcher) -> None:
+    settle = backfill_queue.settle
+    patcher.function(settle, lambda *read, **given: replace(settle(*read, **given), attempt_back=False))
+
+
+def _a_429_may_be_billed(patcher: Patcher) -> None:
+    judge = historic_stats.judge
+
+    def judge_as_unknown(*read: Any, **given: Any) -> Any:
+        judgement = judge(*read, **given)
+        return replace(judgement, billable=None) if judgement.cause is Cause.THROTTLED else judgement
+
+    patcher.function(judge, judge_as_unknown)
+
+
+def _retry_after_is_a_ceiling(patcher: Patcher) -> None:
+    pause_seconds = backfill_queue.pause_seconds
+
+    def the_shorter(retry_after: float | None, *, pauses_before: int) -> float:
+        guess = pause_seconds(None, pauses_before=pauses_before)
+        return guess if retry_after is None else min(retry_after, guess)
+
+    patcher.function(pause_seconds, the_shorter)
+
+
+def _any_body_counts(cls: type[SongstatsResponse], status: int, headers: Any, body: bytes) -> SongstatsResponse:
+    return cls(status, headers, body)
+
+
+_NO_STAMP = function(migrate._compare, lambda _found, _kind: None)
+
+VENDOR: Mapping[str, Mistake] = {
+    "the streak breaker": function(backfill_queue.streak, lambda _causes: Streak()),
+    "the streak goes on across runs": function(songstats_ledger.recent_causes, _no_causes),
+    "an open breaker stops reservations": statement("songstats_ledger", "reserve", ("breaker = 'closed' and ", "")),
+    "a 429 costs no attempt": _a_429_is_an_attempt,
+    "a 429 costs no budget": _a_429_may_be_billed,
+    "Retry-After is a floor": _retry_after_is_a_ceiling,
+    "a status counts only with Songstats' own body": function(SongstatsResponse.received, _any_body_counts),
+    "what cannot be read is not done": lambda patcher: patcher.monkeypatch.setitem(
+        backfill_queue.STATUS_OF_OUTCOME, Outcome.MALFORMED, Status.DONE
     ),
-    guard(
-        "the streak goes on across runs",
-        "backfill/test_money_path.py::test_a_streak_is_counted_across_runs",
-        Change(TRUST, "        self._answers.extend(await self._line.execute_with_retry(ledger.recent_causes))\n", ""),
-    ),
-    guard(
-        "an open breaker stops reservations",
-        "postgres/test_songstats_ledger.py::test_nothing_is_set_aside_while_the_breaker_is_open_or_a_pause_lasts",
-        Change(LEDGER, "    select breaker = 'closed' and coalesce(", "    select coalesce("),
-    ),
-    guard(
-        "a 429 costs no attempt",
-        "domain/test_backfill_queue.py::test_what_was_not_the_rows_fault_gives_the_attempt_back_even_at_the_cap",
-        Change(RULES, "not_before_seconds=wait, attempt_back=True)", "not_before_seconds=wait)"),
-    ),
-    guard(
-        "a 429 costs no budget",
-        "vendors/songstats/test_historic_stats.py::test_429_says_nothing_of_the_recording_and_is_not_billed",
-        Change(ANSWERS, "(None, False, Cause.THROTTLED)", "(None, None, Cause.THROTTLED)"),
-    ),
-    guard(
-        "Retry-After is a floor",
-        "domain/test_backfill_queue.py::test_retry_after_is_a_floor",
-        Change(
-            RULES, "return max(retry_after, guess) if pauses_before else retry_after", "return min(retry_after, guess)"
-        ),
-    ),
-    guard(
-        "a status counts only with Songstats' own body",
-        "backfill/test_foreign_answers.py::test_a_page_leaves_its_row_pending_and_untried_and_the_others_are_stored[proxy]",
-        Change(CLIENT, "return SongstatsResponse.received(status,", "return SongstatsResponse(status,"),
-    ),
-    guard(
-        "what cannot be read is not done",
-        "domain/test_backfill_queue.py::test_an_answer_that_says_something_settles_the_row_whatever_came_before",
-        Change(RULES, "    Outcome.MALFORMED: Status.FAILED,\n", "    Outcome.MALFORMED: Status.DONE,\n"),
-    ),
-    guard(
-        "the deployment stamp, at every start",
-        "postgres/test_migrate.py::test_a_live_process_is_refused_at_a_sandbox_database[require]",
-        Change(MIGRATE, "        )\n    _compare(stamped, kind)\n", "        )\n"),
-    ),
-    guard(
-        "the deployment stamp, before a migration",
-        "postgres/test_migrate.py::test_a_live_process_is_refused_at_a_sandbox_database[upgrade]",
-        Change(MIGRATE, "            _compare(stamped, kind)\n", ""),
-    ),
-)
+    "the deployment stamp, at every start": _NO_STAMP,
+    "the deployment stamp, before a migration": _NO_STAMP,
+}
 
 # --- captures -------------------------------------------------------------------------------------------------------------
 
-CAPTURES = (
-    guard(
-        "captures: the account's lock",
-        "postgres/test_captures.py::test_whoever_waited_for_the_last_of_the_month_finds_it_gone",
-        Change(
-            CAPTURES_ASKED,
-            """
-    lock_account(connection, spec.account)
-    connection.execute(_SQL["ensure_account"], parameters)
-""",
-            """
-    connection.execute(_SQL["ensure_account"], parameters)
-""",
-        ),
-    ),
-    guard(
-        "captures: one run of the actor a part",
-        "postgres/test_apify_runs.py::test_a_part_whose_run_may_have_brought_something_has_no_second_one",
-        Change(
-            CAPTURES_SCHEMA,
-            "create unique index apify_runs_one_a_chunk on apify_runs (snapshot, chunk)",
-            "create index apify_runs_one_a_chunk on apify_runs (snapshot, chunk)",
-        ),
-    ),
-    guard(
-        "captures: a run of the actor is a row before it is started",
-        "capture/test_capture.py::test_a_run_of_the_actor_is_a_row_before_it_is_started",
-        Change(
-            PURCHASE,
-            """
-        row = apify_runs.record_intent(self._connection, self._snapshot, chunk, album_ids, run=self._run)
-        try:
-            started = self._actor.start(album_ids)
-""",
-            """
-        try:
-            started = self._actor.start(album_ids)
-            row = apify_runs.record_intent(self._connection, self._snapshot, chunk, album_ids, run=self._run)
-""",
-        ),
-    ),
-    guard(
-        "captures: a start whose answer is lost may have been paid",
-        "capture/test_capture.py::test_a_start_whose_answer_is_lost_is_looked_for_and_not_paid_again",
-        Change(
-            PURCHASE,
-            """
-            if not error.perhaps_started:
-                apify_runs.record_not_started(""",
-            """
-            if True:
-                apify_runs.record_not_started(""",
-        ),
-    ),
-    guard(
-        "captures: a run is looked for before a second start",
-        "capture/test_capture.py::test_a_run_that_died_between_the_start_and_its_id_is_followed_by_one_that_finds_it",
-        Change(
-            PURCHASE,
-            "            found = self._actor.find(bought.album_ids, since=bought.intended_at, besides=taken)\n",
-            "            found = None\n",
-        ),
-    ),
-    guard(
-        "captures: another's run is not taken for the lost one",
-        "capture/test_capture.py::test_another_captures_run_for_the_same_albums_is_not_taken_for_the_lost_one",
-        Change(PURCHASE, "since=bought.intended_at, besides=taken)", "since=bought.intended_at)"),
-    ),
-    guard(
-        "captures: keep before mapping",
-        "capture/test_capture.py::test_a_result_is_kept_before_anything_is_made_of_it",
-        Change(
-            CAPTURE,
-            "closing(Spotify(self.services.means)) as spotify:",
-            "closing(Spotify(self.services.means)) as spotify, self.connection.transaction():",
-        ),
-    ),
-    guard(
-        "captures: only the owner stores",
-        "postgres/test_apify_runs.py::test_whoever_was_relieved_while_it_mapped_stores_nothing",
-        Change(
-            ACTOR_RUNS,
-            """
-where id = %(snapshot)s and claimed_by = %(run)s and state in ('running', 'done')
-for update;
-""",
-            """
-where id = %(snapshot)s and state in ('running', 'done')
-for update;
-""",
-        ),
-    ),
-)
 
-GUARDS = CLAIM + LEASE + HITS + PAYMENT + VENDOR + CAPTURES
+def _start_before_the_row(runner: ActorRunner, chunk: int, album_ids: Sequence[str]) -> bool:
+    started = runner._actor.start(album_ids)
+    row = apify_runs.record_intent(runner._connection, runner._snapshot, chunk, album_ids, run=runner._run)
+    apify_runs.record_start(runner._connection, row, actor_run=started.id, status=started.status)
+    return runner._note(row, started)
+
+
+def _a_lost_start_is_no_start(patcher: Patcher) -> None:
+    start = ApifyActor.start
+
+    def start_or_not(actor: ApifyActor, album_ids: Sequence[str]) -> Any:
+        try:
+            return start(actor, album_ids)
+        except UnavailableError as error:
+            error.perhaps_started = False
+            raise
+
+    patcher.function(start, start_or_not)
+
+
+def _any_run_is_the_lost_one(patcher: Patcher) -> None:
+    find = ApifyActor.find
+
+    def find_any(actor: ApifyActor, album_ids: Sequence[str], *, since: Any, besides: Any) -> Any:
+        del besides
+        return find(actor, album_ids, since=since, besides=frozenset())
+
+    patcher.function(find, find_any)
+
+
+def _keep_and_map_in_one_transaction(patcher: Patcher) -> None:
+    to_the_end = ActorRunner.to_the_end
+
+    def in_one_transaction(runner: ActorRunner, parts: Sequence[Sequence[str]]) -> None:
+        with runner._connection.transaction():
+            to_the_end(runner, parts)
+
+    patcher.function(to_the_end, in_one_transaction)
+
+
+CAPTURES: Mapping[str, Mistake] = {
+    "captures: the account's lock": function(captures.lock_account, lambda _connection, _account: None),
+    "captures: one run of the actor a part": lambda patcher: patcher.definition(
+        "select pg_get_indexdef('apify_runs_one_a_chunk'::regclass) as definition",
+        "drop index apify_runs_one_a_chunk; {}",
+        ("UNIQUE ", ""),
+    ),
+    "captures: a run of the actor is a row before it is started": function(ActorRunner._start, _start_before_the_row),
+    "captures: a start whose answer is lost may have been paid": _a_lost_start_is_no_start,
+    "captures: a run is looked for before a second start": function(ApifyActor.find, lambda *_run, **_of: None),
+    "captures: another's run is not taken for the lost one": _any_run_is_the_lost_one,
+    "captures: keep before mapping": _keep_and_map_in_one_transaction,
+    "captures: only the owner stores": statement("apify_runs", "hold", (r"and claimed_by = %\(run\)s", "")),
+}
+
+GUARDS: Mapping[str, Mistake] = {**CLAIM, **LEASE, **HITS, **PAYMENT, **VENDOR, **CAPTURES}
+
+
+@contextmanager
+def left_out(name: str, *, database_url: str | None) -> Iterator[None]:
+    """Leave the guard out for as long as the context lasts."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        GUARDS[name](Patcher(monkeypatch, database_url))
+        yield

@@ -32,10 +32,6 @@ class Proves:
         named = tuple(sorted(set(invariants), key=INVARIANTS.index))
         self._properties.append((PROVED, (fault, named, times)))
 
-    def guard(self, guard: str, caught_by: str) -> None:
-        """Without `guard`, the test `caught_by` fails."""
-        self._properties.append((CAUGHT, (guard, caught_by)))
-
 
 def proofs(properties: Iterable[tuple[str, Any]]) -> list[Proof]:
     """What was proved, one line a fault: the times added up, the invariants those that held every time."""
@@ -51,7 +47,7 @@ def proofs(properties: Iterable[tuple[str, Any]]) -> list[Proof]:
 
 def guards(properties: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
     """Guard → the tests that fail without it."""
-    return [(value[0], value[1]) for name, value in properties if name == CAUGHT]
+    return list(dict.fromkeys((value[0], value[1]) for name, value in properties if name == CAUGHT))
 
 
 def as_markdown(found: Sequence[Proof], caught: Sequence[tuple[str, str]]) -> str:

@@ -74,7 +74,7 @@ def orders_for(bench: Workbench, does: str, songs: Sequence[str] = (), **more: o
 
 def with_timeout(bench: Workbench, seconds: float, **more: object) -> BackfillConfig:
     rules = replace(bench.terms.rules, claim_timeout_seconds=seconds)
-    return replace(bench.terms, rules=rules, beat_seconds=seconds / 4, **more)
+    return replace(bench.terms, rules=rules, heartbeat_seconds=seconds / 4, **more)
 
 
 def wait_for_the_claim_timeout(bench: Workbench) -> None:

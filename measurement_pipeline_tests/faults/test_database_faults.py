@@ -57,7 +57,7 @@ _BLOCKED_BY = "select 1 from pg_stat_activity where %s = any(pg_blocking_pids(pi
 
 def terms(bench: Workbench, *, claim_timeout_seconds: float, **more: Any) -> BackfillConfig:
     rules = replace(bench.terms.rules, claim_timeout_seconds=claim_timeout_seconds, max_attempts=1000)
-    return replace(bench.terms, rules=rules, **{"beat_seconds": claim_timeout_seconds / 4, **more})
+    return replace(bench.terms, rules=rules, **{"heartbeat_seconds": claim_timeout_seconds / 4, **more})
 
 
 @contextmanager
@@ -250,7 +250,7 @@ def test_a_database_that_is_read_only_in_the_middle_of_a_drain_costs_no_answer(
     bench.sandbox.faults(HISTORY, delay=0.5)
     # Several heartbeats fail meanwhile.
     limits = terms(bench, claim_timeout_seconds=100.0, patience_with_database_seconds=60.0)
-    bench.terms = replace(limits, beat_seconds=0.1, concurrency=8)
+    bench.terms = replace(limits, heartbeat_seconds=0.1, concurrency=8)
     with draining(bench, songs, run="patient") as run:
         until(lambda: bench.sandbox.hits() >= 12)
         with read_only(bench.database_url):
@@ -289,7 +289,7 @@ def test_a_heartbeat_that_fails_for_now_is_no_reason_to_end_a_run(bench: Workben
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, delay=0.2)
     refuse(bench, sqlstate, *_BEATS)
-    bench.terms = replace(terms(bench, claim_timeout_seconds=100.0), beat_seconds=0.02, concurrency=4)
+    bench.terms = replace(terms(bench, claim_timeout_seconds=100.0), heartbeat_seconds=0.02, concurrency=4)
     coverage, _ = bench.cover(songs)
     assert coverage.summary.stopped is None
     assert everything_is_stored_and_each_hit_accounted_for(bench, songs).in_vain == 0
@@ -300,7 +300,7 @@ def test_a_heartbeat_without_the_privilege_ends_a_run_once_its_calls_are_kept(be
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, delay=0.2)
     refuse(bench, "42501", *_BEATS)
-    bench.terms = replace(terms(bench, claim_timeout_seconds=100.0), beat_seconds=0.1, concurrency=4)
+    bench.terms = replace(terms(bench, claim_timeout_seconds=100.0), heartbeat_seconds=0.1, concurrency=4)
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="refused"):
         bench.cover(songs)
     stop_refusing(bench)
@@ -406,7 +406,7 @@ def test_a_forgotten_session_that_sits_on_a_lock_delays_a_drain_and_costs_nothin
     songs = isrcs(300 if long_form else 60)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, delay=0.1)
-    bench.terms = terms(bench, claim_timeout_seconds=60.0, beat_seconds=0.2, requests_per_second=100.0)
+    bench.terms = terms(bench, claim_timeout_seconds=60.0, heartbeat_seconds=0.2, requests_per_second=100.0)
     with draining(bench, songs, run="first") as first, connect(bench.database_url) as forgotten:
         until(lambda: bench.sandbox.hits() >= 10)
         forgotten.execute("begin")

@@ -88,6 +88,7 @@ def test_a_request_is_answered_once(desk: Desk, paid: Check):
     assert desk.job(job) == before
 
 
+@pytest.mark.fails_without("owned recordings are skipped by intake")
 def test_a_request_for_what_is_owned_is_done_at_once(desk: Desk, paid: Check):
     songs = isrcs(2)
     desk.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
@@ -356,6 +357,7 @@ def test_an_account_that_was_not_asked_about_waits(desk: Desk):
     assert desk.queue() == {}
 
 
+@pytest.mark.fails_without("unknown is not allowed: a request is taken in", parameters="unknown")
 @pytest.mark.parametrize("check", [unpaid, unknown])
 def test_nothing_is_enqueued_without_an_allowed_decision(desk: Desk, check: Check):
     account = uuid4()

@@ -97,6 +97,8 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str):
     assert migrate.current(empty_database_url) is None
 
 
+@pytest.mark.fails_without("the deployment stamp, before a migration", parameters="upgrade")
+@pytest.mark.fails_without("the deployment stamp, at every start", parameters="require")
 @pytest.mark.parametrize("act", [migrate.upgrade, migrate.require])
 def test_a_live_process_is_refused_at_a_sandbox_database(database_url: str, act):
     with pytest.raises(WrongDeploymentError, match=r"stamped `sandbox`, but the vendors of this process are `live`"):
@@ -191,6 +193,7 @@ def test_what_sql_allows_is_what_python_knows(connection: Connection, table: str
     assert set(re.findall(r"'([^']*)'::text", check["definition"])) == {str(value) for value in values}
 
 
+@pytest.mark.fails_without("terminal states: each status has its own outcomes")
 def test_the_outcomes_of_each_status_are_the_same_in_sql(connection: Connection):
     (check,) = connection.execute(
         "select pg_get_constraintdef(oid) as definition from pg_constraint"

@@ -102,6 +102,7 @@ def test_nothing_is_set_aside_once_the_budget_is_overdrawn(tables: Tables, hits:
     assert verdicts(reserve(tables, tables.claim([song]), hits=hits)) == [ReservationVerdict.BUDGET]
 
 
+@pytest.mark.fails_without("the budget counts hits of unknown fate", parameters="1 day-None-True")
 @pytest.mark.parametrize(
     ("age", "billable", "counts"),
     [
@@ -166,6 +167,7 @@ def test_a_row_that_is_no_longer_the_runs_is_lost(tables: Tables):
     }
 
 
+@pytest.mark.fails_without("the lease predicate of the reserve")
 def test_a_run_that_claimed_its_own_row_anew_reserves_nothing_under_its_former_lease(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
@@ -176,6 +178,7 @@ def test_a_run_that_claimed_its_own_row_anew_reserves_nothing_under_its_former_l
     assert verdicts(reserve(tables, present)) == [ReservationVerdict.RESERVED]
 
 
+@pytest.mark.fails_without("an answer to an earlier owner's call is read, not bought again")
 def test_a_recording_whose_earlier_call_was_answered_meanwhile_is_not_bought_again(tables: Tables):
     """Its former owner was slow, not dead: the answer came after the takeover, and before the new owner's call."""
     (song,) = isrcs(1)
@@ -191,6 +194,7 @@ def test_a_recording_whose_earlier_call_was_answered_meanwhile_is_not_bought_aga
     assert [claim.unread_response for claim in tables.claim([song], run="run-3")] == list(kept.values())
 
 
+@pytest.mark.fails_without("an open breaker stops reservations", parameters="breaker = 'open', breaker_kind = 'streak'")
 @pytest.mark.parametrize(
     "state", ["breaker = 'open', breaker_kind = 'streak'", "paused_until = clock_timestamp() + interval '1 minute'"]
 )
@@ -211,6 +215,7 @@ def test_a_card_removed_meanwhile_leaves_nobody_to_pay(tables: Tables):
     assert reserve(tables, claims, operators=None) == [Reservation(ReservationVerdict.UNPAID, None, None, None, None)]
 
 
+@pytest.mark.fails_without("a decision is spent on for ten minutes", parameters="10 minutes 1 second-stale")
 @pytest.mark.parametrize(
     ("age", "verdict"),
     [("9 minutes 50 seconds", ReservationVerdict.RESERVED), ("10 minutes 1 second", ReservationVerdict.STALE)],

@@ -232,6 +232,7 @@ def test_a_gateways_wish_to_be_asked_later_is_heeded_and_costs_nothing(status: i
     assert "not Songstats' own answer" in judgement.detail
 
 
+@pytest.mark.fails_without("no redirect is followed", parameters="https://elsewhere.test/")
 @pytest.mark.parametrize("location", ["https://elsewhere.test/", "http://[bad", "//"])
 def test_a_redirect_is_not_followed_wherever_it_points(location: str) -> None:
     answer = ask(saying(answered("302 Found", b"", f"Location: {location}")))
