@@ -66,7 +66,7 @@ def measure(lab: Lab) -> Findings:
                 "list of jobs": load([("GET", _JOBS, None)] * requests),
                 "catalogue, first page of 100 with totals": load([("GET", page, None)] * lab.size(40, 4)),
                 "catalogue, a later page of 100": load(
-                    [("GET", f"{page}?cursor={cursors.after_song(song)}", None) for song in some]
+                    [("GET", f"{page}?cursor={cursors.encode_song_cursor(song)}", None) for song in some]
                 ),
             }
             lab.say("http: 200 POSTs of the same job at once")
@@ -112,9 +112,9 @@ def _fill(deployment: Deployment, recordings: int) -> UUID:
 @contextmanager
 def _running(deployment: Deployment) -> Iterator[tuple[int, int, str]]:
     """Both servers, each in a process of its own: their ports, and a key."""
-    key, prefix = keys.new_key()
+    key, prefix = keys.generate_key()
     with deployment.connect() as connection:
-        digest = keys.digest(key, secret=composition.SANDBOX_KEY_SECRET)
+        digest = keys.hash_key(key, secret=composition.SANDBOX_KEY_SECRET)
         api_keys.add(connection, account=deployment.account, name="bench", prefix=prefix, digest=digest)
     port, bare_port = supervisor.free_port(), supervisor.free_port()
     logs = deployment.processes / "logs"

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import pytest
 
-from measurement_pipeline.api.app import application
+from measurement_pipeline.api.app import create_app
 from measurement_pipeline.api.config import ApiConfig
 from measurement_pipeline.api.errors import ErrorCode
 from measurement_pipeline.cli import main
@@ -108,7 +108,7 @@ def openapi() -> dict[str, Any]:
     def decide(_account: object) -> Decision:
         return Decision(PaymentVerdict.UNKNOWN)
 
-    return application(ApiConfig("postgresql://nowhere/nothing", decide, "a secret of 32 characters, or so")).openapi()
+    return create_app(ApiConfig("postgresql://nowhere/nothing", decide, "a secret of 32 characters, or so")).openapi()
 
 
 def definitions() -> Mapping[str, set[str]]:

@@ -17,7 +17,7 @@ from measurement_pipeline.postgres.database import Connection
 STEPS, STEP_DAYS = 39, 28
 TOP = 25
 # Of a page's table: what a browser opens without waiting. More are in an export.
-LISTED = 5_000
+MAX_LISTED = 5_000
 _TOP_OF_THE_CHART = 10
 
 _OVER_TIME = "Plays since release"
@@ -54,7 +54,7 @@ class Cohort:
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogFacts:
+class CatalogReport:
     """The rows behind a catalogue's page; each is a view's, under the view's names."""
 
     totals: dict[str, Any]
@@ -78,7 +78,7 @@ class CatalogFacts:
         return Cohort(self.totals["cohort_recordings"], windows)
 
 
-def gather(connection: Connection, catalog: UUID, *, most: int = TOP) -> CatalogFacts | None:
+def load_catalog_report(connection: Connection, catalog: UUID, *, most: int = TOP) -> CatalogReport | None:
     """With its `most` played recordings. None: the catalogue holds nothing, or there is none."""
     # So that a drain beside it does not make the parts disagree.
     with analytics.of_one_moment(connection):
@@ -86,7 +86,7 @@ def gather(connection: Connection, catalog: UUID, *, most: int = TOP) -> Catalog
         if totals is None:
             return None
         over_time = analytics.over_time(connection, catalog, steps=STEPS, step_days=STEP_DAYS)
-        return CatalogFacts(
+        return CatalogReport(
             totals=totals,
             coverage=analytics.coverage(connection, catalog),
             not_measured=analytics.not_measured(connection, catalog),
@@ -98,17 +98,17 @@ def gather(connection: Connection, catalog: UUID, *, most: int = TOP) -> Catalog
         )
 
 
-def drawn(facts: CatalogFacts, palette: Palette) -> dict[str, str]:
+def draw_charts(report: CatalogReport, palette: Palette) -> dict[str, str]:
     """The catalogue's charts as SVG, by their titles."""
-    standing = [("measured", facts.totals["recordings_measured"])]
-    standing += [(row["standing"], row["recordings"]) for row in facts.not_measured]
+    standing = [("measured", report.totals["recordings_measured"])]
+    standing += [(row["standing"], row["recordings"]) for row in report.not_measured]
     titles = {
-        _OVER_TIME: charts.lines(_OVER_TIME, _over_time(facts), palette),
-        _STANDING: charts.parts(_STANDING, standing, palette),
+        _OVER_TIME: charts.line_chart(_OVER_TIME, _lines_over_time(report), palette),
+        _STANDING: charts.stacked_bar(_STANDING, standing, palette),
     }
-    if facts.top:
-        rows = [(row["title"] or row["song"], row["play_count"]) for row in facts.top[:_TOP_OF_THE_CHART]]
-        titles[_TOP] = charts.bars(_TOP, rows, palette)
+    if report.top:
+        rows = [(row["title"] or row["song"], row["play_count"]) for row in report.top[:_TOP_OF_THE_CHART]]
+        titles[_TOP] = charts.bar_chart(_TOP, rows, palette)
     return titles
 
 
@@ -119,16 +119,16 @@ def _day_total(row: dict[str, Any]) -> DayTotal:
     )
 
 
-def _over_time(facts: CatalogFacts) -> list[tuple[str, list[tuple[date, int]]]]:
+def _lines_over_time(report: CatalogReport) -> list[tuple[str, list[tuple[date, int]]]]:
     """The cohort's line, then that of all recordings, by their labels; a line of fewer than two days is left out."""
     found = [
         (
-            f"the same {counted(facts.totals['cohort_recordings'], 'recording')} throughout: the cohort",
-            [(total.day, total.cohort_play_count) for total in facts.over_time if total.cohort_play_count is not None],
+            f"the same {counted(report.totals['cohort_recordings'], 'recording')} throughout: the cohort",
+            [(total.day, total.cohort_play_count) for total in report.over_time if total.cohort_play_count is not None],
         ),
         (
-            _all_recordings(facts.over_time),
-            [(total.day, total.play_count) for total in facts.over_time],
+            _all_recordings(report.over_time),
+            [(total.day, total.play_count) for total in report.over_time],
         ),
     ]
     return [(label, points) for label, points in found if len(points) > 1]
@@ -142,7 +142,7 @@ def _all_recordings(over_time: list[DayTotal]) -> str:
     return f"every recording with a figure by then: {number(first)} at first, {number(last)} at last"
 
 
-def version() -> str:
+def report_version() -> str:
     """What tells these facts and their charts from any others: the statements, the drawing, and the views they rest on."""
     package = resources.files("measurement_pipeline")
     sources = [

@@ -12,7 +12,7 @@ from datetime import date
 from html import escape
 
 WIDTH = 640
-_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_INVALID_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 30, 26
 _HEIGHT = 220
 _BAR, _ROW = 16, 24
@@ -28,17 +28,19 @@ class Palette:
     text: str
     grid: str
     line: str
-    parts: Sequence[str]
+    series: Sequence[str]
 
 
 # Read on white and on near-black alike: contrast of 4 and more against both.
-ON_EITHER = Palette(
+LIGHT_OR_DARK = Palette(
     "#7d8590", "#7d859055", "#3b82f6", ("#3b82f6", "#d97706", "#8b5cf6", "#0d9488", "#e11d48", "#7d8590")
 )
-OF_THE_PAGE = Palette("var(--text)", "var(--grid)", "var(--line)", tuple(f"var(--part-{place})" for place in range(6)))
+PAGE_VARIABLES = Palette(
+    "var(--text)", "var(--grid)", "var(--line)", tuple(f"var(--part-{place})" for place in range(6))
+)
 
 
-def lines(title: str, series: Sequence[tuple[str, Sequence[tuple[date, int]]]], palette: Palette) -> str:
+def line_chart(title: str, series: Sequence[tuple[str, Sequence[tuple[date, int]]]], palette: Palette) -> str:
     """Figures over time, from nothing up, with a legend: the main one first, the others dashed."""
     points = [point for _, drawn in series for point in drawn]
     if len({day for day, _ in points}) < 2:
@@ -56,9 +58,9 @@ def lines(title: str, series: Sequence[tuple[str, Sequence[tuple[date, int]]]], 
     for share in (0.0, 0.5, 1.0):
         _, y = at(first, round(most * share))
         marks.append(f'<path d="M{_LEFT} {y}H{WIDTH - _RIGHT}" stroke="{palette.grid}"/>')
-        marks.append(_text(_LEFT - 6, y + 4, short(round(most * share)), palette, anchor="end"))
+        marks.append(_text(_LEFT - 6, y + 4, format_short(round(most * share)), palette, anchor="end"))
     for place, (label, drawn) in enumerate(series):
-        stroke = f'stroke="{palette.parts[place % len(palette.parts)]}" stroke-width="2"'
+        stroke = f'stroke="{palette.series[place % len(palette.series)]}" stroke-width="2"'
         if place:
             stroke += ' stroke-dasharray="5 4"'
         path = "L".join(f"{x} {y}" for x, y in (at(*point) for point in drawn))
@@ -71,7 +73,7 @@ def lines(title: str, series: Sequence[tuple[str, Sequence[tuple[date, int]]]], 
     return _svg(title, _HEIGHT + 4 + 20 * len(series), palette, "".join(marks))
 
 
-def bars(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -> str:
+def bar_chart(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -> str:
     """One bar a row, the longest as wide as there is room."""
     most = max([value for _, value in rows] + [1])
     room = WIDTH - _LABELS - _RIGHT - 60
@@ -82,17 +84,17 @@ def bars(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -> str:
         shown = label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
         marks.append(_text(_LABELS - 8, y + 13, shown, palette, anchor="end"))
         marks.append(f'<rect x="{_LABELS}" y="{y}" width="{width}" height="{_BAR}" rx="2" fill="{palette.line}"/>')
-        marks.append(_text(_LABELS + width + 6, y + 13, short(value), palette))
+        marks.append(_text(_LABELS + width + 6, y + 13, format_short(value), palette))
     return _svg(title, _TOP + _ROW * len(rows) + 6, palette, "".join(marks))
 
 
-def parts(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -> str:
+def stacked_bar(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -> str:
     """One bar, divided: what a whole is made of, with a legend."""
     whole = max(sum(value for _, value in rows), 1)
     x = 0.0
     marks = []
     for place, (label, value) in enumerate(rows):
-        colour = palette.parts[place % len(palette.parts)]
+        colour = palette.series[place % len(palette.series)]
         width = round(WIDTH * value / whole, 1)
         y = _TOP + _BAR + 14 + 20 * place
         marks.append(f'<rect x="{round(x, 1)}" y="{_TOP}" width="{width}" height="{_BAR}" fill="{colour}"/>')
@@ -102,7 +104,7 @@ def parts(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -> str:
     return _svg(title, _TOP + _BAR + 20 + 20 * len(rows), palette, "".join(marks))
 
 
-def short(value: int) -> str:
+def format_short(value: int) -> str:
     """A count in few characters: 1.2 B, 34 M, 950."""
     for size, name in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
         # Three digits are shown: what they would round up to the next size is of that size.
@@ -112,7 +114,7 @@ def short(value: int) -> str:
     return str(value)
 
 
-def as_markdown(title: str, svg: str) -> str:
+def markdown_image(title: str, svg: str) -> str:
     """The chart as a picture in Markdown, with nothing to be fetched."""
     return f"![{title}](data:image/svg+xml;base64,{b64encode(svg.encode()).decode()})"
 
@@ -132,4 +134,4 @@ def _text(x: float, y: float, text: str, palette: Palette, *, anchor: str = "sta
 
 def _printable(text: str) -> str:
     """Without the characters that no XML may hold, escaped or not: a title is whatever a vendor sent."""
-    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _INVALID_XML.sub("\N{REPLACEMENT CHARACTER}", text)

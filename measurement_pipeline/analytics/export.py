@@ -26,32 +26,32 @@ class ParquetMissingError(RuntimeError):
     """pyarrow is not installed."""
 
 
-def export(connection: Connection, catalog: UUID, *, directory: Path, form: str) -> dict[Path, int]:
+def export_catalog(connection: Connection, catalog: UUID, *, directory: Path, file_format: str) -> dict[Path, int]:
     """Write the catalogue's files as `form` (parquet or csv); the files and how many rows each has. `ParquetMissingError`."""
-    opens = {"csv": _csv, "parquet": _parquet}[form]
+    opens = {"csv": _open_csv, "parquet": _open_parquet}[file_format]
     directory.mkdir(parents=True, exist_ok=True)
     written = {}
     # One moment for all of them, so that the series and the recordings agree.
     with analytics.of_one_moment(connection):
         for view in VIEWS:
-            path = directory / f"{view}.{form}"
+            path = directory / f"{view}.{file_format}"
             columns = analytics.columns(connection, view)
             rows = 0
-            with _whole(path) as unfinished, opens(unfinished, columns) as write:
+            with _written_atomically(path) as unfinished, opens(unfinished, columns) as write:
                 for batch in analytics.stream(connection, view, catalog):
                     write(batch)
                     rows += len(batch)
             written[path] = rows
         path = directory / DICTIONARY
         described = [row for row in analytics.dictionary(connection) if row["view_name"] in VIEWS]
-        with _whole(path) as unfinished, _csv(unfinished, list(described[0])) as write:
+        with _written_atomically(path) as unfinished, _open_csv(unfinished, list(described[0])) as write:
             write([tuple(row.values()) for row in described])
         written[path] = len(described)
     return written
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def _written_atomically(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         yield unfinished
@@ -61,7 +61,7 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _csv(path: Path, columns: Sequence[Column | str]) -> Iterator[_Write]:
+def _open_csv(path: Path, columns: Sequence[Column | str]) -> Iterator[_Write]:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([one if isinstance(one, str) else one.column_name for one in columns])
@@ -73,7 +73,7 @@ def _csv(path: Path, columns: Sequence[Column | str]) -> Iterator[_Write]:
 
 
 @contextmanager
-def _parquet(path: Path, columns: Sequence[Column]) -> Iterator[_Write]:
+def _open_parquet(path: Path, columns: Sequence[Column]) -> Iterator[_Write]:
     try:
         # Forty megabytes that nothing else here needs.
         import pyarrow as pa

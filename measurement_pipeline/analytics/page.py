@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from measurement_pipeline.analytics import charts
-from measurement_pipeline.analytics.catalog import TOP, CatalogFacts, drawn
+from measurement_pipeline.analytics.catalog import TOP, CatalogReport, draw_charts
 from measurement_pipeline.domain.text import counted, number
 
 # Every value is escaped: titles are a vendor's or a file's.
@@ -16,10 +16,10 @@ _PAGES = Environment(
 _WINDOWS = (28, 90, 365)
 
 
-def page(facts: CatalogFacts, *, eur_per_hit: float, invented: bool) -> str:
+def render_page(report: CatalogReport, *, eur_per_hit: float, is_sandbox: bool) -> str:
     """The page as a person opens it. `invented`: the figures are of doubles, and the page says so."""
-    totals = facts.totals
-    cohort = facts.cohort
+    totals = report.totals
+    cohort = report.cohort
     of_cohort = {} if cohort is None else {days: (plays, a_year) for days, plays, a_year in cohort.windows}
     windows = [
         {
@@ -33,20 +33,20 @@ def page(facts: CatalogFacts, *, eur_per_hit: float, invented: bool) -> str:
     ]
     return _PAGES.get_template("page.html.j2").render(
         totals=totals,
-        coverage=facts.coverage,
-        not_measured=facts.not_measured,
-        top=facts.top[:TOP],
-        rest=facts.top[TOP:],
+        coverage=report.coverage,
+        not_measured=report.not_measured,
+        top=report.top[:TOP],
+        rest=report.top[TOP:],
         cohort=cohort,
-        distrust=facts.distrust,
-        import_differences=facts.import_differences,
-        as_of=facts.as_of.astimezone(UTC),
+        distrust=report.distrust,
+        import_differences=report.import_differences,
+        as_of=report.as_of.astimezone(UTC),
         windows=windows,
         # Drawn here, of values that are escaped there.
-        charts=[Markup(svg) for svg in drawn(facts, charts.OF_THE_PAGE).values()],  # noqa: S704
-        short=lambda value: "–" if value is None else charts.short(value),
+        charts=[Markup(svg) for svg in draw_charts(report, charts.PAGE_VARIABLES).values()],  # noqa: S704
+        short=lambda value: "–" if value is None else charts.format_short(value),
         n=number,
         counted=counted,
         eur_per_hit=eur_per_hit,
-        invented=invented,
+        invented=is_sandbox,
     )

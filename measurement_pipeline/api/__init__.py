@@ -1,4 +1,4 @@
-"""The HTTP API: measurement jobs and reads for clients that are programs. Without Dagster: it calls the same intake as a run.
+"""HTTP API for measurement jobs and measurements. It uses the same intake as a Dagster run and does not import Dagster.
 
-A sibling of `defs`. It is handed all that it works with (`desk`), and reads no environment.
+A sibling of `defs`. `ApiConfig` (`config.py`) contains everything it needs; it reads no environment variables.
 """

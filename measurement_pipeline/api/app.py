@@ -1,4 +1,4 @@
-"""The application: routes, layers and errors put together around one desk. What each does is theirs."""
+"""Assemble the FastAPI application: routers, middleware, error handlers."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,14 +10,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
 from measurement_pipeline.api import errors, jobs, reads
-from measurement_pipeline.api.cache_control import NoStore
+from measurement_pipeline.api.cache_control import NoStoreMiddleware
 from measurement_pipeline.api.config import ApiConfig
-from measurement_pipeline.api.limits import BodyLimit
-from measurement_pipeline.api.log import AccessLog
+from measurement_pipeline.api.limits import BodyLimitMiddleware
+from measurement_pipeline.api.log import AccessLogMiddleware
 from measurement_pipeline.api.models import Health
-from measurement_pipeline.api.openapi import ABOUT, TITLE, VERSION, describe, error_responses
+from measurement_pipeline.api.openapi import DESCRIPTION, TITLE, VERSION, customize_openapi, error_responses
 from measurement_pipeline.api.state import ApiState
-from measurement_pipeline.postgres import reads as asked
+from measurement_pipeline.postgres.reads import ready
 
 _INDEX = f"""<!doctype html>
 <html lang="en">
@@ -25,78 +25,84 @@ _INDEX = f"""<!doctype html>
 <title>{TITLE}</title>
 <h1>{TITLE}</h1>
 <ul>
-<li><a href="/docs">/docs</a>: every route, with examples</li>
-<li><a href="/openapi.json">/openapi.json</a>: the same for programs</li>
-<li><a href="/healthz">/healthz</a>, <a href="/readyz">/readyz</a>: is it up, can it answer</li>
+<li><a href="/docs">/docs</a>: all routes, with examples</li>
+<li><a href="/openapi.json">/openapi.json</a>: the OpenAPI description</li>
+<li><a href="/healthz">/healthz</a>: liveness; <a href="/readyz">/readyz</a>: readiness</li>
 </ul>
 </html>
 """
 
-health = APIRouter(tags=["health"])
+health_router = APIRouter(tags=["health"])
 
 
-@health.get(
-    "/healthz", responses=error_responses(500, anybody=True), operation_id="get_health", summary="Is the process up?"
+@health_router.get(
+    "/healthz",
+    responses=error_responses(500, is_public=True),
+    operation_id="get_health",
+    summary="Check that the process runs",
 )
-async def alive() -> Health:
-    """It answers, whatever else is away."""
+async def get_health() -> Health:
+    """Liveness: does not depend on the database."""
     return Health()
 
 
-@health.get(
-    "/readyz", responses=error_responses(500, 503, anybody=True), operation_id="get_readiness", summary="Can it answer?"
+@health_router.get(
+    "/readyz",
+    responses=error_responses(500, 503, is_public=True),
+    operation_id="get_readiness",
+    summary="Check that the API can answer",
 )
-def ready(request: Request) -> Health:
-    """The database answers too."""
-    office: ApiState = request.app.state.office
-    with office.pool.connection() as connection:
-        asked.ready(connection)
+def get_readiness(request: Request) -> Health:
+    """Readiness: the database answers."""
+    state: ApiState = request.app.state.api
+    with state.pool.connection() as connection:
+        ready(connection)
     return Health()
 
 
-# Load balancers probe with HEAD. Routes of their own: a description knows them by the GET.
-health.add_api_route("/healthz", alive, methods=["HEAD"], include_in_schema=False)
-health.add_api_route("/readyz", ready, methods=["HEAD"], include_in_schema=False)
+# Load balancers probe with HEAD. Not in the schema: the GET operations describe these addresses.
+health_router.add_api_route("/healthz", get_health, methods=["HEAD"], include_in_schema=False)
+health_router.add_api_route("/readyz", get_readiness, methods=["HEAD"], include_in_schema=False)
 
 
-@health.get("/", include_in_schema=False, response_class=HTMLResponse)
-async def index() -> str:
-    """A page for a person who opened the server's address in a browser."""
+@health_router.get("/", include_in_schema=False, response_class=HTMLResponse)
+async def get_index() -> str:
+    """Return the start page for a browser."""
     return _INDEX
 
 
-def application(desk: ApiConfig) -> FastAPI:
-    """The API over `desk`. Its connections are opened and closed with it."""
-    office = ApiState.of(desk)
+def create_app(config: ApiConfig) -> FastAPI:
+    """Create the application. Its lifespan opens and closes the connection pool."""
+    state = ApiState.create(config)
 
     @asynccontextmanager
-    async def open_for_business(_app: FastAPI) -> AsyncIterator[None]:
-        # Not waited for: a database that is away makes it not ready, and no reason not to start.
-        await run_in_threadpool(office.pool.open, wait=False)
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        # Do not wait for connections: without a database the API starts and reports that it is not ready.
+        await run_in_threadpool(state.pool.open, wait=False)
         yield
-        await run_in_threadpool(office.close)
+        await run_in_threadpool(state.close)
 
     app = FastAPIOffline(
         title=TITLE,
         version=VERSION,
-        description=ABOUT,
-        lifespan=open_for_business,
+        description=DESCRIPTION,
+        lifespan=lifespan,
         redoc_url=None,
-        # A redirect would name whatever host the client says it asked.
+        # A redirect would contain the host that the client sent, which can be any host.
         redirect_slashes=False,
     )
-    app.state.office = office
-    errors.handle(app)
-    for routes in (jobs.routes, reads.routes, health):
-        app.include_router(routes)
-    describe(app)
-    # The last one added is the first to see a request.
-    app.add_middleware(BodyLimit, seconds=desk.body_within_seconds)
+    app.state.api = state
+    errors.add_error_handlers(app)
+    for router in (jobs.router, reads.router, health_router):
+        app.include_router(router)
+    customize_openapi(app)
+    # The middleware that is added last sees a request first.
+    app.add_middleware(BodyLimitMiddleware, seconds=config.body_within_seconds)
     app.add_middleware(errors.ServerErrorMiddleware)
-    if desk.cors_origins:
+    if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=list(desk.cors_origins),
+            allow_origins=list(config.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=[
                 "authorization",
@@ -108,6 +114,6 @@ def application(desk: ApiConfig) -> FastAPI:
             ],
             expose_headers=["etag", "link", "location", "retry-after", "x-request-id"],
         )
-    app.add_middleware(NoStore)
-    app.add_middleware(AccessLog)
+    app.add_middleware(NoStoreMiddleware)
+    app.add_middleware(AccessLogMiddleware)
     return app

@@ -1,6 +1,7 @@
-"""Whose request it is: exactly one of `x-api-key` and `Authorization: Bearer`, and what follows from it. Nobody else's business.
+"""Authentication: API key or bearer token → account.
 
-A refusal is a 401 that says what was expected, and the same for every key that is not good but ours to know of: unknown, wrong.
+A request has exactly one of the headers `x-api-key` and `Authorization: Bearer`. An unknown key and a wrong secret get the same
+401, so that a response does not reveal which keys exist.
 """
 
 from dataclasses import dataclass
@@ -13,65 +14,70 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from measurement_pipeline.api import keys
 from measurement_pipeline.api.bearer import InvalidTokenError, JwksUnavailableError
 from measurement_pipeline.api.errors import ApiError, ErrorCode
-from measurement_pipeline.api.log import note
+from measurement_pipeline.api.log import add_log_fields
 from measurement_pipeline.api.state import ApiState
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import Connection, DatabaseError
 from measurement_pipeline.postgres.errors import is_transient
 
-EXPECTED = "Expected exactly one of the headers x-api-key and Authorization: Bearer"
-NOT_GOOD = "The API key is not good"
-NO_TOKENS = "Tokens are not taken here: send x-api-key"
-TOO_MANY = "Too many requests of this account: {} a minute are allowed"
+ONE_CREDENTIAL = "Send exactly one of the headers x-api-key and Authorization: Bearer"
+INVALID_KEY = "The API key is invalid"
+TOKENS_DISABLED = "This server does not accept bearer tokens: send x-api-key"
+RATE_LIMIT_EXCEEDED = "Too many requests: this account may send {} per minute"
+_JWKS_RETRY_SECONDS = 30
 
-# For the description of the API alone: what is sent is read below, where two of them, or half of one, can be told.
+# Only for the OpenAPI description. `authenticate` reads the headers itself, because it rejects duplicate and malformed ones.
 _KEY = Security(APIKeyHeader(name="x-api-key", scheme_name="api key", auto_error=False))
 _TOKEN = Security(HTTPBearer(scheme_name="bearer token", bearerFormat="JWT", auto_error=False))
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and works with what."""
+    """The authenticated account of a request, and the API's state."""
 
     account: UUID
-    office: ApiState
+    state: ApiState
 
 
-def identify(request: Request, _key: Annotated[object, _KEY], _token: Annotated[object, _TOKEN]) -> Caller:
-    """The caller of a request, one request less allowed. Raises `Problem` (401, 429, 503) and `DatabaseUnavailable`."""
-    office: ApiState = request.app.state.office
-    given = [*request.headers.getlist("x-api-key"), *request.headers.getlist("authorization")]
-    if len(given) != 1:
-        raise _unknown(EXPECTED)
-    by_key = "x-api-key" in request.headers
-    account = _of_key(office, request, given[0]) if by_key else _of_token(office, given[0])
-    note(request.scope, account=str(account))
-    wait = office.allowance.take(account)
+def authenticate(request: Request, _key: Annotated[object, _KEY], _token: Annotated[object, _TOKEN]) -> Caller:
+    """Return the caller, and count the request against the account's rate limit.
+
+    Raises `ApiError` (401, 429, 503) and `DatabaseUnavailable`.
+    """
+    state: ApiState = request.app.state.api
+    credentials = [*request.headers.getlist("x-api-key"), *request.headers.getlist("authorization")]
+    if len(credentials) != 1:
+        raise _unauthenticated(ONE_CREDENTIAL)
+    if "x-api-key" in request.headers:
+        account = _authenticate_key(state, request, credentials[0])
+    else:
+        account = _authenticate_token(state, credentials[0])
+    add_log_fields(request.scope, account=str(account))
+    wait = state.rate_limiter.acquire(account)
     if wait is not None:
-        raise ApiError(
-            429, ErrorCode.RATE_LIMITED, TOO_MANY.format(f"{office.desk.requests_per_minute:,}"), retry_after=wait
-        )
-    return Caller(account, office)
+        message = RATE_LIMIT_EXCEEDED.format(f"{state.config.requests_per_minute:,}")
+        raise ApiError(429, ErrorCode.RATE_LIMITED, message, retry_after=wait)
+    return Caller(account, state)
 
 
-def _of_key(office: ApiState, request: Request, key: str) -> UUID:
-    prefix = keys.prefix_of(key)
+def _authenticate_key(state: ApiState, request: Request, key: str) -> UUID:
+    prefix = keys.parse_prefix(key)
     if prefix is None:
-        raise _unknown(NOT_GOOD)
-    with office.pool.connection() as connection:
-        found = api_keys.find(connection, prefix)
-        if found is None or not keys.is_key(key, found.digest, secret=office.desk.key_secret):
-            raise _unknown(NOT_GOOD)
-        note(request.scope, key=prefix)
-        if found.refused_because is not None:
-            raise _unknown(f"{NOT_GOOD}: it is {found.refused_because}")
-        if found.use_unnoted:
-            _note_use(connection, found.id)
-    return found.account
+        raise _unauthenticated(INVALID_KEY)
+    with state.pool.connection() as connection:
+        row = api_keys.find(connection, prefix)
+        if row is None or not keys.matches_digest(key, row.digest, secret=state.config.key_secret):
+            raise _unauthenticated(INVALID_KEY)
+        add_log_fields(request.scope, key=prefix)
+        if row.refused_because is not None:
+            raise _unauthenticated(f"{INVALID_KEY}: it is {row.refused_because}")
+        if row.use_unnoted:
+            _record_use(connection, row.id)
+    return row.account
 
 
-def _note_use(connection: Connection, key: UUID) -> None:
-    """Record that the key was used. A database that takes no writes at the moment is no reason to refuse a read."""
+def _record_use(connection: Connection, key: UUID) -> None:
+    """Record that the key was used. A database that accepts no writes at the moment must not prevent a read."""
     try:
         api_keys.used(connection, key)
     except DatabaseError as error:
@@ -79,22 +85,22 @@ def _note_use(connection: Connection, key: UUID) -> None:
             raise
 
 
-def _of_token(office: ApiState, header: str) -> UUID:
+def _authenticate_token(state: ApiState, header: str) -> UUID:
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise _unknown(EXPECTED)
-    if office.bearer is None:
-        raise _unknown(NO_TOKENS)
+        raise _unauthenticated(ONE_CREDENTIAL)
+    if state.token_verifier is None:
+        raise _unauthenticated(TOKENS_DISABLED)
     try:
-        return office.bearer.account(token.strip())
+        return state.token_verifier.verify(token.strip())
     except InvalidTokenError as error:
-        raise _unknown(str(error)) from error
+        raise _unauthenticated(str(error)) from error
     except JwksUnavailableError as error:
-        raise ApiError(503, ErrorCode.TOKEN_KEYS_UNAVAILABLE, str(error), retry_after=30) from error
+        raise ApiError(503, ErrorCode.TOKEN_KEYS_UNAVAILABLE, str(error), retry_after=_JWKS_RETRY_SECONDS) from error
 
 
-def _unknown(why: str) -> ApiError:
-    return ApiError(401, ErrorCode.UNAUTHENTICATED, why, headers={"WWW-Authenticate": "Bearer"})
+def _unauthenticated(reason: str) -> ApiError:
+    return ApiError(401, ErrorCode.UNAUTHENTICATED, reason, headers={"WWW-Authenticate": "Bearer"})
 
 
-Known = Annotated[Caller, Depends(identify)]
+AuthenticatedCaller = Annotated[Caller, Depends(authenticate)]

@@ -1,6 +1,6 @@
-"""Bearer tokens: JWTs of one issuer for one audience, signed by one algorithm; `sub` is the account.
+"""Bearer tokens: JWTs of one issuer for one audience, signed with one algorithm. The claim `sub` is the account.
 
-Knows neither requests nor tables. Keys of the issuer are fetched from the configured address alone, and kept for a while.
+The issuer's public keys come only from the configured address, and are cached.
 """
 
 import json
@@ -17,72 +17,72 @@ from measurement_pipeline.api.config import JwtConfig
 from measurement_pipeline.vendors import http
 from measurement_pipeline.vendors.http import VendorHttpClient
 
-_KEPT_SECONDS = 600.0
-# While the issuer is away: long enough for its outage, and for its people to be told of a key that has leaked.
-_TRUSTED_SECONDS = 24 * 3600.0
-# A token that names an unknown key, or an issuer that is away, makes us look again, but not more often than so.
-_LOOK_AGAIN_SECONDS = 30.0
-_FETCH_SECONDS = 5.0
-# An issuer that is away is not waited for by everybody in turn.
-_AWAY_SECONDS = 2.0
-# How far the issuer's clock may be from ours.
+_REFRESH_SECONDS = 600.0
+# During an issuer's outage, known keys stay valid this long: enough to repair it, and a limit for a key that has leaked.
+_MAX_AGE_SECONDS = 24 * 3600.0
+# Minimum time between two fetches caused by an unknown key id or by a failed fetch.
+_COOLDOWN_SECONDS = 30.0
+# The same while no valid key is cached: every caller is locked out then, so retry soon, but not once per request.
+_EMPTY_COOLDOWN_SECONDS = 2.0
+_TIMEOUT_SECONDS = 5.0
+# Tolerated clock difference between issuer and this server.
 _LEEWAY_SECONDS = 30.0
 
 
 class InvalidTokenError(ValueError):
-    """The token is not good; the text says why, and holds nothing of it."""
+    """The token is invalid. The text states the reason and contains no part of the token."""
 
 
 class JwksUnavailableError(RuntimeError):
-    """The issuer's keys cannot be had: whether a token is good is not known."""
+    """The issuer's keys are unavailable, so the token's validity is unknown."""
 
 
 class BearerTokenVerifier:
-    """Reads tokens. For any thread. `transport` and `now` are the network's and the clock's place."""
+    """Verify tokens. Thread-safe. Tests replace `transport` and `now`."""
 
     def __init__(
         self,
-        terms: JwtConfig,
+        config: JwtConfig,
         *,
         transport: httpx.BaseTransport | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._terms = terms
-        self._keys = None
-        if terms.jwks_url is not None:
-            self._keys = JwksCache(terms.jwks_url, terms.algorithm, transport=transport, now=now)
+        self._config = config
+        self._jwks = None
+        if config.jwks_url is not None:
+            self._jwks = JwksCache(config.jwks_url, config.algorithm, transport=transport, now=now)
 
-    def account(self, token: str) -> UUID:
-        """The account that a token speaks for. Raises `BadTokenError` and `KeysAwayError`."""
-        terms = self._terms
+    def verify(self, token: str) -> UUID:
+        """Return the account of a valid token. Raises `InvalidTokenError` and `JwksUnavailableError`."""
+        config = self._config
         try:
-            key = (
-                terms.secret or "" if self._keys is None else self._keys.of(jwt.get_unverified_header(token).get("kid"))
-            )
+            key: jwt.PyJWK | str = config.secret or ""
+            if self._jwks is not None:
+                key = self._jwks.get_key(jwt.get_unverified_header(token).get("kid"))
             claims = jwt.decode(
                 token,
                 key,
-                algorithms=[terms.algorithm],
-                issuer=terms.issuer,
-                audience=terms.audience,
+                algorithms=[config.algorithm],
+                issuer=config.issuer,
+                audience=config.audience,
                 leeway=_LEEWAY_SECONDS,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
         except jwt.ExpiredSignatureError as error:
             raise InvalidTokenError("The token has expired") from error
         except jwt.PyJWTError as error:
-            raise InvalidTokenError(f"The token is not good: {type(error).__name__}") from error
+            raise InvalidTokenError(f"The token is invalid: {type(error).__name__}") from error
         try:
             return UUID(claims["sub"])
         except ValueError as error:
-            raise InvalidTokenError("The token's sub is no account: expected a UUID") from error
+            raise InvalidTokenError("The token's sub is not an account: expected a UUID") from error
 
 
 class JwksCache:
-    """The issuer's public keys for one algorithm, as its JWKS lists them.
+    """The issuer's public keys for one algorithm (JSON Web Key Set).
 
-    An issuer that is away shuts out nobody whose key is known, for a day; after that, and for a key that is not known, nothing
-    is known of a token.
+    During an issuer's outage a cached key stays valid for a day. After that, and for a key id that is not cached, the validity of
+    a token is unknown. Decision 0031 says why this is not PyJWT's `PyJWKClient`.
     """
 
     def __init__(
@@ -90,97 +90,98 @@ class JwksCache:
     ) -> None:
         self._url = url
         self._algorithm = algorithm
-        self._outbound = VendorHttpClient(url, transport=transport)
+        self._http = VendorHttpClient(url, transport=transport)
         self._now = now
-        self._looking = threading.Lock()
-        self._seen = _Seen()
+        self._refresh_lock = threading.Lock()
+        self._snapshot = _KeySnapshot()
 
-    def of(self, kid: str | None) -> jwt.PyJWK:
-        """The key of that id; without an id, the only one there is. Raises `BadTokenError` and `KeysAwayError`."""
-        seen = self._seen
-        is_due = seen.is_to_look(kid, self._now())
-        # Nobody waits for another's look but while there is nothing to go by at all: forged ids would hold everybody's threads.
-        is_ours = is_due and self._looking.acquire(blocking=not seen.is_trusted(self._now()))
-        if is_ours:
+    def get_key(self, kid: str | None) -> jwt.PyJWK:
+        """Return the key with that id, or without an id the only key. Raises `InvalidTokenError` and `JwksUnavailableError`."""
+        snapshot = self._snapshot
+        is_due = snapshot.is_refresh_due(kid, self._now())
+        # Only wait for another thread's fetch if no valid key is cached. Otherwise forged key ids could block all threads.
+        is_refreshing = is_due and self._refresh_lock.acquire(blocking=not snapshot.is_valid(self._now()))
+        if is_refreshing:
             try:
-                seen = self._seen
-                if seen.is_to_look(kid, self._now()):
-                    seen = self._seen = self._look(seen)
+                snapshot = self._snapshot
+                if snapshot.is_refresh_due(kid, self._now()):
+                    snapshot = self._snapshot = self._refresh(snapshot)
             finally:
-                self._looking.release()
-        found = seen.key(kid, self._now())
-        if found is not None:
-            return found
-        if is_due and not is_ours:
-            raise JwksUnavailableError("The keys of the token's issuer are being looked at")
-        if seen.away is not None:
-            raise JwksUnavailableError(seen.away)
+                self._refresh_lock.release()
+        key = snapshot.find_key(kid, self._now())
+        if key is not None:
+            return key
+        if is_due and not is_refreshing:
+            raise JwksUnavailableError("The keys of the token's issuer are being fetched: retry")
+        if snapshot.error is not None:
+            raise JwksUnavailableError(snapshot.error)
         raise InvalidTokenError("The token is signed with a key that its issuer does not list")
 
-    def _look(self, seen: "_Seen") -> "_Seen":
+    def _refresh(self, snapshot: "_KeySnapshot") -> "_KeySnapshot":
         try:
-            listed = self._asked()
+            keys = self._fetch()
         except JwksUnavailableError as error:
-            return replace(seen, looked_at=self._now(), away=str(error))
-        return _Seen(listed, listed_at=self._now(), looked_at=self._now())
+            return replace(snapshot, tried_at=self._now(), error=str(error))
+        return _KeySnapshot(keys, fetched_at=self._now(), tried_at=self._now())
 
-    def _asked(self) -> dict[str | None, jwt.PyJWK]:
+    def _fetch(self) -> dict[str | None, jwt.PyJWK]:
         try:
-            answer = self._outbound.request("GET", self._url, headers={}, timeout_seconds=_FETCH_SECONDS)
+            response = self._http.request("GET", self._url, headers={}, timeout_seconds=_TIMEOUT_SECONDS)
         except httpx.HTTPError as error:
-            raise JwksUnavailableError(
-                f"The keys of the token's issuer cannot be had: {http.describe_error(error)}"
-            ) from error
-        if answer.status_code != 200:
-            raise JwksUnavailableError(f"The keys of the token's issuer cannot be had: HTTP {answer.status_code}")
+            raise _unavailable(http.describe_error(error)) from error
+        if response.status_code != 200:
+            raise _unavailable(f"HTTP {response.status_code}")
         try:
-            listed = json.loads(answer.content)["keys"]
+            entries = json.loads(response.content)["keys"]
         except (ValueError, LookupError, TypeError) as error:
-            raise JwksUnavailableError("The keys of the token's issuer cannot be read") from error
-        if not isinstance(listed, list):
-            raise JwksUnavailableError("The keys of the token's issuer cannot be read")
-        found = [key for one in listed if (key := self._read(one)) is not None]
-        # Of several without an id none can be told; that there is none at all is an answer too: they were withdrawn.
-        nameless = [key for key in found if key.key_id is None]
-        return {key.key_id: key for key in found if key.key_id is not None or len(nameless) == 1}
+            raise _unavailable("the response is not a JSON Web Key Set") from error
+        if not isinstance(entries, list):
+            raise _unavailable("the response is not a JSON Web Key Set")
+        keys = [key for entry in entries if (key := self._parse_key(entry)) is not None]
+        # Several keys without an id cannot be told apart. An empty list is valid: all keys were withdrawn.
+        without_id = [key for key in keys if key.key_id is None]
+        return {key.key_id: key for key in keys if key.key_id is not None or len(without_id) == 1}
 
-    def _read(self, listed: object) -> jwt.PyJWK | None:
-        """A listed key, where signatures of our algorithm can be checked with it: most lists do not say by which it signs."""
-        if not isinstance(listed, dict) or not isinstance(listed.get("kid"), str | None):
+    def _parse_key(self, entry: object) -> jwt.PyJWK | None:
+        """Return the key if it verifies signatures of our algorithm. Most issuers do not list the algorithm."""
+        if not isinstance(entry, dict) or not isinstance(entry.get("kid"), str | None):
             return None
-        if (listed.get("use") or "sig") != "sig" or (listed.get("alg") or self._algorithm) != self._algorithm:
+        if (entry.get("use") or "sig") != "sig" or (entry.get("alg") or self._algorithm) != self._algorithm:
             return None
         try:
-            return jwt.PyJWK(listed, algorithm=self._algorithm)
+            return jwt.PyJWK(entry, algorithm=self._algorithm)
         except jwt.PyJWTError:
-            return None  # of another kind
+            return None  # of another key type
+
+
+def _unavailable(reason: str) -> JwksUnavailableError:
+    return JwksUnavailableError(f"The keys of the token's issuer are unavailable: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What the last looks at the list have shown; never changed, so that threads need no lock to read it."""
+class _KeySnapshot:
+    """Result of the last fetches. Immutable, so that threads read it without a lock."""
 
     keys: Mapping[str | None, jwt.PyJWK] = field(default_factory=dict)
-    listed_at: float | None = None
-    looked_at: float | None = None
-    away: str | None = None
+    fetched_at: float | None = None
+    tried_at: float | None = None
+    error: str | None = None
 
-    def is_trusted(self, now: float) -> bool:
-        return self.listed_at is not None and now - self.listed_at <= _TRUSTED_SECONDS
+    def is_valid(self, now: float) -> bool:
+        return self.fetched_at is not None and now - self.fetched_at <= _MAX_AGE_SECONDS
 
-    def key(self, kid: str | None, now: float) -> jwt.PyJWK | None:
-        if not self.is_trusted(now):
+    def find_key(self, kid: str | None, now: float) -> jwt.PyJWK | None:
+        if not self.is_valid(now):
             return None
         if kid is None and len(self.keys) == 1:
             return next(iter(self.keys.values()))
         return self.keys.get(kid)
 
-    def is_to_look(self, kid: str | None, now: float) -> bool:
-        if self.looked_at is None:
+    def is_refresh_due(self, kid: str | None, now: float) -> bool:
+        if self.tried_at is None:
             return True
-        if self.key(kid, now) is not None:
-            pause = _LOOK_AGAIN_SECONDS if self.away else _KEPT_SECONDS
+        if self.find_key(kid, now) is not None:
+            pause = _COOLDOWN_SECONDS if self.error else _REFRESH_SECONDS
         else:
-            # Where there is nothing to go by, everybody is kept out meanwhile.
-            pause = _AWAY_SECONDS if self.away and not self.is_trusted(now) else _LOOK_AGAIN_SECONDS
-        return now - self.looked_at > pause
+            pause = _EMPTY_COOLDOWN_SECONDS if self.error and not self.is_valid(now) else _COOLDOWN_SECONDS
+        return now - self.tried_at > pause

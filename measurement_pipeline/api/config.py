@@ -1,4 +1,4 @@
-"""What the API is handed: one object, made by the composition root from the settings. Plain values and means, no behaviour."""
+"""Configuration and dependencies of the HTTP API. `services.py` creates them from the settings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from measurement_pipeline.domain.payment import Decision
 
 @dataclass(frozen=True, slots=True)
 class JwtConfig:
-    """Whose tokens are taken: exactly one of `jwks_url` and `secret` says what their signatures are checked with."""
+    """Accepted issuer, audience and algorithm of bearer tokens. Exactly one of `jwks_url` and `secret` verifies signatures."""
 
     issuer: str
     audience: str
@@ -21,11 +21,11 @@ class JwtConfig:
 
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
-    """The API's terms and means.
+    """Configuration and dependencies of the HTTP API.
 
-    `decide` is the question that is put to Stripe. `cap_usd` None: no captures are made here. `bearer` None: tokens are not
-    taken. `requests_per_minute` of one account; 0: no limit. `answer_within_seconds`: a POST that takes longer is answered
-    without the figures, and goes on.
+    `decide` asks Stripe whether an account has a valid card. `cap_usd` None: captures are disabled. `bearer` None: bearer tokens
+    are not accepted. `requests_per_minute` applies to each account; 0 means no limit. A POST that takes longer than
+    `answer_within_seconds` gets an answer without the counts, and its processing continues.
     """
 
     database_url: str = field(repr=False)

@@ -1,4 +1,4 @@
-"""Opaque cursors: where a page ended, as text that a client hands back. Pure."""
+"""Opaque pagination cursors: the last item of a page, encoded as text."""
 
 import base64
 import json
@@ -8,48 +8,48 @@ from uuid import UUID
 from measurement_pipeline.api.errors import ApiError, ErrorCode
 from measurement_pipeline.domain import isrc
 
-NOT_ONE = "cursor must be what an earlier page gave as next"
+INVALID_CURSOR = "cursor is invalid: send the value of next from the previous page"
 
 
-def after_job(created_at: datetime, job: UUID) -> str:
-    """A page of requests ended with this one."""
-    return _written([created_at.isoformat(), str(job)])
+def encode_job_cursor(created_at: datetime, job: UUID) -> str:
+    """Return the cursor for the jobs after this one."""
+    return _encode([created_at.isoformat(), str(job)])
 
 
-def job(cursor: str) -> tuple[datetime, UUID]:
-    """Where a page of requests ended. Raises `Problem` (400)."""
-    at, identity = _read(cursor, 2)
+def decode_job_cursor(cursor: str) -> tuple[datetime, UUID]:
+    """Return creation time and id of the last job of the previous page. Raises `ApiError` (400)."""
+    created_at, identifier = _decode(cursor, 2)
     try:
-        moment, found = datetime.fromisoformat(at), UUID(identity)
+        moment, job = datetime.fromisoformat(created_at), UUID(identifier)
     except ValueError as error:
-        raise ApiError(400, ErrorCode.INVALID_REQUEST, NOT_ONE) from error
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, INVALID_CURSOR) from error
     if moment.tzinfo is None:
-        raise ApiError(400, ErrorCode.INVALID_REQUEST, NOT_ONE)
-    return moment, found
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, INVALID_CURSOR)
+    return moment, job
 
 
-def after_song(song: str) -> str:
-    """A page of recordings ended with this one."""
-    return _written([song])
+def encode_song_cursor(song: str) -> str:
+    """Return the cursor for the recordings after this one."""
+    return _encode([song])
 
 
-def song(cursor: str) -> str:
-    """Where a page of recordings ended. Raises `Problem` (400)."""
-    (found,) = _read(cursor, 1)
-    if isrc.normalise(found) != found:
-        raise ApiError(400, ErrorCode.INVALID_REQUEST, NOT_ONE)
-    return found
+def decode_song_cursor(cursor: str) -> str:
+    """Return the ISRC of the last recording of the previous page. Raises `ApiError` (400)."""
+    (song,) = _decode(cursor, 1)
+    if isrc.normalise(song) != song:
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, INVALID_CURSOR)
+    return song
 
 
-def _written(parts: list[str]) -> str:
+def _encode(parts: list[str]) -> str:
     return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
-def _read(cursor: str, parts: int) -> list[str]:
+def _decode(cursor: str, count: int) -> list[str]:
     try:
-        found = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, RecursionError) as error:  # whichever of base64, UTF-8 and JSON it is not
-        raise ApiError(400, ErrorCode.INVALID_REQUEST, NOT_ONE) from error
-    if not (isinstance(found, list) and len(found) == parts and all(isinstance(part, str) for part in found)):
-        raise ApiError(400, ErrorCode.INVALID_REQUEST, NOT_ONE)
-    return found
+        parts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, RecursionError) as error:  # invalid base64, UTF-8 or JSON
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, INVALID_CURSOR) from error
+    if not (isinstance(parts, list) and len(parts) == count and all(isinstance(part, str) for part in parts)):
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, INVALID_CURSOR)
+    return parts

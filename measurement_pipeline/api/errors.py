@@ -1,6 +1,6 @@
-"""Errors → status and body: `{"status": "error", "code": …, "error": …}`, with `Retry-After` where waiting helps.
+"""Map errors to HTTP responses: `{"status": "error", "code": …, "error": …}`, with `Retry-After` where a retry can succeed.
 
-Other modules raise `Problem` for a refusal that they decide on. The handlers here answer all other errors.
+Other modules raise `ApiError` for expected errors. The handlers here map all others.
 """
 
 import json
@@ -22,19 +22,19 @@ from measurement_pipeline.postgres.errors import first_line, is_transient
 
 logger = logging.getLogger(__name__)
 
-DATABASE_AWAY = (
-    "The database did not complete the request. Whether a request sent with POST was accepted is not known: send it again with "
-    "the same Idempotency-Key, and it is accepted once."
+DATABASE_UNAVAILABLE = (
+    "The database did not complete the request. A POST may or may not have been accepted: repeat it with the same "
+    "Idempotency-Key, and it is accepted only once."
 )
-DATABASE_AWAY_SECONDS = 5
-TOO_LONG = "The answer took too long to find, and nothing was changed: ask for less, or again later"
-TOO_LONG_SECONDS = 30
-NOT_JSON = "The body is not JSON"
-_PROBLEMS_NAMED = 5
+DATABASE_RETRY_SECONDS = 5
+READ_TIMEOUT = "The query took too long, and nothing was changed: request fewer items, or retry later"
+READ_RETRY_SECONDS = 30
+BODY_NOT_JSON = "The body is not valid JSON"
+_MAX_ERRORS_LISTED = 5
 
 
 class ErrorCode(StrEnum):
-    """What went wrong, for programs: `error` is for people and may be reworded, a code keeps its meaning."""
+    """Stable error codes for programs. The text in `error` is for people and may change."""
 
     INVALID_REQUEST = "invalid_request"
     UNAUTHENTICATED = "unauthenticated"
@@ -59,7 +59,7 @@ class ErrorCode(StrEnum):
 
 
 class ApiError(Exception):
-    """An answer other than success. `more` goes into the body beside `error`."""
+    """An error response. `fields` are added to the body beside `error`."""
 
     def __init__(
         self,
@@ -69,96 +69,101 @@ class ApiError(Exception):
         *,
         retry_after: float | None = None,
         headers: dict[str, str] | None = None,
-        **more: Any,
+        **fields: Any,
     ) -> None:
         super().__init__(error)
         self.status = status
-        self.body = {"status": "error", "code": code.value, "error": error, **more}
+        self.body = {"status": "error", "code": code.value, "error": error, **fields}
         self.headers = dict(headers or {})
         if retry_after is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
 
 
-def answer(problem: ApiError) -> Response:
-    """The problem as it goes out."""
-    # ASCII: a value that is told back may hold what no UTF-8 can, such as half a surrogate.
-    body = json.dumps(problem.body, ensure_ascii=True, allow_nan=False)
-    return Response(body, problem.status, problem.headers, media_type="application/json")
+def error_response(error: ApiError) -> Response:
+    """Return the response for an error."""
+    # ASCII, because a quoted value can contain what UTF-8 cannot encode, such as a lone surrogate.
+    body = json.dumps(error.body, ensure_ascii=True, allow_nan=False)
+    return Response(body, error.status, error.headers, media_type="application/json")
 
 
-def handle(app: FastAPI) -> None:
-    """Word every error of `app` that is expected."""
+def add_error_handlers(app: FastAPI) -> None:
+    """Register a handler for each expected kind of error."""
 
     @app.exception_handler(ApiError)
-    async def _(_request: Request, problem: ApiError) -> Response:
-        return answer(problem)
+    async def _(_request: Request, error: ApiError) -> Response:
+        return error_response(error)
 
     @app.exception_handler(HTTPException)
     async def _(_request: Request, error: HTTPException) -> Response:
         known = {
-            # FastAPI raises 400 for JSON that Python's parser cannot read: nested too deep, a number of 5,000 digits.
-            400: (ErrorCode.INVALID_REQUEST, NOT_JSON),
-            404: (ErrorCode.NOT_FOUND, "There is nothing at this address; / lists what there is"),
-            405: (ErrorCode.METHOD_NOT_ALLOWED, "This address does not accept that method"),
+            # FastAPI raises 400 for JSON that Python's parser rejects: nested too deeply, or a number of 5,000 digits.
+            400: (ErrorCode.INVALID_REQUEST, BODY_NOT_JSON),
+            404: (ErrorCode.NOT_FOUND, "This address does not exist: see / for the available addresses"),
+            405: (ErrorCode.METHOD_NOT_ALLOWED, "This address does not support this method: see the Allow header"),
         }
         code, text = known.get(error.status_code, (ErrorCode.INVALID_REQUEST, str(error.detail)))
-        return answer(ApiError(error.status_code, code, text, headers=dict(error.headers or {})))
+        return error_response(ApiError(error.status_code, code, text, headers=dict(error.headers or {})))
 
     @app.exception_handler(RequestValidationError)
     async def _(_request: Request, error: RequestValidationError) -> Response:
-        return answer(ApiError(400, ErrorCode.INVALID_REQUEST, in_words(error)))
+        return error_response(ApiError(400, ErrorCode.INVALID_REQUEST, describe_validation_error(error)))
 
     @app.exception_handler(DatabaseError)
     async def _(_request: Request, error: Exception) -> Response:
         if not is_transient(error):
-            raise error  # a defect: `Defects` answers it
+            raise error  # a defect: `ServerErrorMiddleware` handles it
         logger.warning("503: %s", first_line(error))
-        return answer(ApiError(503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS))
+        return error_response(
+            ApiError(503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_UNAVAILABLE, retry_after=DATABASE_RETRY_SECONDS)
+        )
 
     @app.exception_handler(StatementTimeout)
     async def _(_request: Request, error: Exception) -> Response:
         logger.warning("503: %s", first_line(error))
-        return answer(ApiError(503, ErrorCode.TIMEOUT, TOO_LONG, retry_after=TOO_LONG_SECONDS))
+        return error_response(ApiError(503, ErrorCode.TIMEOUT, READ_TIMEOUT, retry_after=READ_RETRY_SECONDS))
 
 
 class ServerErrorMiddleware:
-    """The layer that words what nobody expected. Its traceback is in the log, under the request's id; nothing of it goes out."""
+    """Answer 500 to unexpected errors, and log the traceback with the request id. The response contains no details.
+
+    Not Starlette's handler for `Exception`: that one runs outside all other middleware, without CORS headers and request id.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 500 where the layers within raise, unless an answer has begun."""
-        has_begun = False
+        """Answer 500 if the application raises before the response started."""
+        has_started = False
 
-        async def sending(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
+        async def send_and_record(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, send_and_record)
         except Exception:
-            if scope["type"] != "http" or has_begun:
+            if scope["type"] != "http" or has_started:
                 raise
-            found = request_id(scope)
-            logger.exception("500, request %s", found)
-            said = f"Something went wrong here, not with the request. Tell us its id: {found}"
-            await answer(ApiError(500, ErrorCode.INTERNAL_ERROR, said))(scope, receive, send)
+            identifier = request_id(scope)
+            logger.exception("500, request %s", identifier)
+            message = f"Internal error. Report it with this request id: {identifier}"
+            await error_response(ApiError(500, ErrorCode.INTERNAL_ERROR, message))(scope, receive, send)
 
 
-def in_words(error: RequestValidationError) -> str:
-    """What was wrong with a request, in one line, naming each value and what was expected."""
-    found = []
-    for one in error.errors()[:_PROBLEMS_NAMED]:
-        where = ".".join(str(part) for part in one["loc"] if part not in ("body", "query", "path", "header"))
-        if one["type"] == "json_invalid":
-            return NOT_JSON
-        if one["type"] == "extra_forbidden":
-            found.append(f"Unknown in the body: {reprlib.repr(where)}")
+def describe_validation_error(error: RequestValidationError) -> str:
+    """Describe in one line which values are invalid and what was expected."""
+    problems = []
+    for detail in error.errors()[:_MAX_ERRORS_LISTED]:
+        name = ".".join(str(part) for part in detail["loc"] if part not in ("body", "query", "path", "header"))
+        if detail["type"] == "json_invalid":
+            return BODY_NOT_JSON
+        if detail["type"] == "extra_forbidden":
+            problems.append(f"Unknown field in the body: {reprlib.repr(name)}")
             continue
-        if one["type"] in ("model_attributes_type", "missing") and not where:
+        if detail["type"] in ("model_attributes_type", "missing") and not name:
             return "The body must be a JSON object, sent as application/json"
-        given = "" if one["type"] == "missing" else f" (got {reprlib.repr(one['input'])})"
-        found.append(f"{where}: {one['msg']}{given}")
-    return "; ".join(found)
+        value = "" if detail["type"] == "missing" else f" (got {reprlib.repr(detail['input'])})"
+        problems.append(f"{name}: {detail['msg']}{value}")
+    return "; ".join(problems)

@@ -16,23 +16,23 @@ CSV = "text/csv"
 _JSON = ("application/json", "application/*", "*/*")
 
 
-def wants_csv(request: Request) -> bool:
+def prefers_csv(request: Request) -> bool:
     """Whether `Accept` prefers CSV; JSON where it does not say."""
-    accepted = _accepted(request.headers.get("accept", ""))
+    accepted = _parse_accept(request.headers.get("accept", ""))
     return accepted.get(CSV, 0.0) > max((accepted[kind] for kind in _JSON if kind in accepted), default=0.0)
 
 
-def answer(
+def build_response(
     request: Request,
-    made: BaseModel,
+    model: BaseModel,
     rows: Iterable[Mapping[str, Any]],
     columns: Sequence[str],
     *,
     next_page: str | None = None,
 ) -> Response:
     """`made`, or `rows` as CSV; 304 where the client has it. `next_page` goes into `Link`: CSV has no room for it."""
-    as_csv = wants_csv(request)
-    body = _csv(rows, columns) if as_csv else made.model_dump_json().encode()
+    as_csv = prefers_csv(request)
+    body = _csv(rows, columns) if as_csv else model.model_dump_json().encode()
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Vary": "Accept"}
     if next_page is not None:
@@ -54,7 +54,7 @@ def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
     return out.getvalue().encode()
 
 
-def _accepted(header: str) -> dict[str, float]:
+def _parse_accept(header: str) -> dict[str, float]:
     """Media types and how much each is wanted."""
     found = {}
     for part in header.lower().split(","):

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from measurement_pipeline.api import cursors, submit
-from measurement_pipeline.api.auth import Caller, Known
-from measurement_pipeline.api.errors import DATABASE_AWAY, DATABASE_AWAY_SECONDS, ApiError, ErrorCode
+from measurement_pipeline.api.auth import AuthenticatedCaller, Caller
+from measurement_pipeline.api.errors import DATABASE_RETRY_SECONDS, DATABASE_UNAVAILABLE, ApiError, ErrorCode
 from measurement_pipeline.api.models import (
     Accepted,
     Capture,
@@ -32,7 +32,7 @@ from measurement_pipeline.api.models import (
     Withdrawn,
 )
 from measurement_pipeline.api.openapi import error_responses
-from measurement_pipeline.api.parameters import only_described
+from measurement_pipeline.api.parameters import reject_unknown_query_parameters
 from measurement_pipeline.domain import spend
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import Source, State
@@ -42,13 +42,15 @@ from measurement_pipeline.postgres.database import StatementTimeout
 
 BASE = "/api/research/measurement-jobs"
 NO_SUCH_JOB = "There is no such measurement job of this account"
-OVER = "It is {} already: only what is queued, payment_required or accepted, and a monthly series that goes on, can be withdrawn"
-AT_WORK = "It is being worked on at this moment, and was not withdrawn: send it again"
-TAKEN_BACK = "The request of that Idempotency-Key was withdrawn: expected a new key for a new request"
+JOB_FINISHED = (
+    "The job is {} and cannot be withdrawn: expected queued, payment_required, accepted, or an active monthly series"
+)
+JOB_LOCKED = "It is being worked on at this moment, and was not withdrawn: send it again"
+JOB_WITHDRAWN = "The request of that Idempotency-Key was withdrawn: expected a new key for a new request"
 
-BAD_KEY = "Idempotency-Key: expected 1 to 255 printable ASCII characters without spaces, got {}"
+INVALID_IDEMPOTENCY_KEY = "Idempotency-Key: expected 1 to 255 printable ASCII characters without spaces, got {}"
 
-routes = APIRouter(prefix=BASE, tags=["measurement jobs"], dependencies=[Depends(only_described)])
+router = APIRouter(prefix=BASE, tags=["measurement jobs"], dependencies=[Depends(reject_unknown_query_parameters)])
 
 # What a row that is no success is answered with. A capture can fail with other statuses of its own.
 _CODE_OF_STATUS = {
@@ -58,9 +60,9 @@ _CODE_OF_STATUS = {
     429: ErrorCode.CAPTURE_CAP_REACHED,
 }
 
-_Id = Annotated[str, Path(json_schema_extra={"format": "uuid"}, description="The job.")]
+_JobId = Annotated[str, Path(json_schema_extra={"format": "uuid"}, description="The job.")]
 _KEY_FORMAT = re.compile(r"^[!-~]{1,255}$")
-_Key = Annotated[
+_IdempotencyKey = Annotated[
     str | None,
     Header(
         # Checked below, so that the message describes the format in words.
@@ -73,16 +75,16 @@ _Key = Annotated[
 ]
 
 
-def _one_key(request: Request, idempotency_key: _Key = None) -> str | None:
+def _parse_idempotency_key(request: Request, idempotency_key: _IdempotencyKey = None) -> str | None:
     sent = request.headers.getlist("idempotency-key")
     if len(sent) > 1:
         raise ApiError(400, ErrorCode.INVALID_REQUEST, f"Idempotency-Key: expected one, got {len(sent)}")
     if idempotency_key is not None and not _KEY_FORMAT.fullmatch(idempotency_key):
-        raise ApiError(400, ErrorCode.INVALID_REQUEST, BAD_KEY.format(reprlib.repr(idempotency_key)))
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, INVALID_IDEMPOTENCY_KEY.format(reprlib.repr(idempotency_key)))
     return idempotency_key
 
 
-@routes.post(
+@router.post(
     "",
     status_code=202,
     response_model=Accepted,
@@ -91,107 +93,111 @@ def _one_key(request: Request, idempotency_key: _Key = None) -> str | None:
     operation_id="create_measurement_job",
     summary="Ask for measurements",
 )
-async def ask(
-    caller: Known, body: MeasurementJobRequest, key: Annotated[str | None, Depends(_one_key)]
+async def create_job(
+    caller: AuthenticatedCaller,
+    body: MeasurementJobRequest,
+    key: Annotated[str | None, Depends(_parse_idempotency_key)],
 ) -> JSONResponse:
     """Validated, held against payment and enqueued before the answer, where that takes no longer than a few seconds."""
-    asked = await run_in_threadpool(submit.read, body.source, body.scope, body.platforms, body.schedule)
+    request = await run_in_threadpool(submit.parse_request, body.source, body.scope, body.platforms, body.schedule)
     try:
-        row = await submit.accept(caller, asked, key=key)
+        row = await submit.submit(caller, request, key=key)
         if row["state"] == State.WITHDRAWN:
-            raise ApiError(409, ErrorCode.JOB_WITHDRAWN, TAKEN_BACK, id=str(row["id"]), state=row["state"])
+            raise ApiError(409, ErrorCode.JOB_WITHDRAWN, JOB_WITHDRAWN, id=str(row["id"]), state=row["state"])
         if row["state"] in (State.REJECTED, State.PAYMENT_REQUIRED, State.FAILED):
-            raise await run_in_threadpool(_refused, caller, row)
+            raise await run_in_threadpool(_refusal, caller, row)
     except StatementTimeout as error:
         # The request may be there all the same.
-        raise ApiError(503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_AWAY, retry_after=DATABASE_AWAY_SECONDS) from error
-    said = _accepted(row)
+        raise ApiError(
+            503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_UNAVAILABLE, retry_after=DATABASE_RETRY_SECONDS
+        ) from error
+    said = _accepted_body(row)
     return JSONResponse(said, 202, {"Location": said["links"]["self"]})
 
 
-@routes.post(
+@router.post(
     "/estimate",
     response_model=HistoricalEstimate | CurrentEstimate,
     responses=error_responses(400),
     operation_id="estimate_measurement_job",
     summary="Say what measurements would cost",
 )
-def ask_the_price(caller: Known, body: MeasurementJobRequest) -> BaseModel:
+def estimate_job(caller: AuthenticatedCaller, body: MeasurementJobRequest) -> BaseModel:
     """The same body as that of a job. Nothing is enqueued, and Stripe is not asked."""
-    asked = submit.read(body.source, body.scope, body.platforms, body.schedule)
-    desk = caller.office.desk
+    request = submit.parse_request(body.source, body.scope, body.platforms, body.schedule)
+    config = caller.state.config
     try:
-        with caller.office.connection() as connection:
-            if asked.reading.source is Source.HISTORICAL:
+        with caller.state.connection() as connection:
+            if request.parsed.source is Source.HISTORICAL:
                 found = estimate.of_scope(
                     connection,
-                    asked.reading.scope,
+                    request.parsed.scope,
                     account=caller.account,
-                    hits_allowed=desk.hits_allowed,
-                    eur_per_hit=desk.eur_per_hit,
+                    hits_allowed=config.hits_allowed,
+                    eur_per_hit=config.eur_per_hit,
                 )
                 return HistoricalEstimate(**asdict(found))
-            if desk.cap_usd is None:
-                raise ApiError(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=submit.NO_CAPTURES_SECONDS)
+            if config.cap_usd is None:
+                raise ApiError(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=submit.CAPTURES_RETRY_SECONDS)
             capture = capture_estimate.of_request(
-                connection, asked.reading, account=caller.account, cap_usd=desk.cap_usd
+                connection, request.parsed, account=caller.account, cap_usd=config.cap_usd
             )
             return CurrentEstimate(**asdict(capture), over_cap=capture.is_over_cap)
     except estimate.NothingToEstimateError as error:
         raise ApiError(400, ErrorCode.INVALID_REQUEST, str(error)) from error
 
 
-@routes.get("", responses=error_responses(400), operation_id="list_measurement_jobs", summary="List the account's jobs")
+@router.get("", responses=error_responses(400), operation_id="list_measurement_jobs", summary="List the account's jobs")
 def list_jobs(
-    caller: Known,
+    caller: AuthenticatedCaller,
     limit: Annotated[int, Query(ge=1, le=100, description="So many a page.")] = 20,
     cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
 ) -> Jobs:
     """Newest first."""
-    before = None if cursor is None else cursors.job(cursor)
-    with caller.office.connection() as connection:
+    before = None if cursor is None else cursors.decode_job_cursor(cursor)
+    with caller.state.connection() as connection:
         rows = measurement_jobs.page(connection, account=caller.account, before=before, limit=limit + 1)
     shown = rows[:limit]
-    more = cursors.after_job(shown[-1]["created_at"], shown[-1]["id"]) if len(rows) > limit else None
-    return Jobs(jobs=[Job(**_job(row)) for row in shown], next=more)
+    more = cursors.encode_job_cursor(shown[-1]["created_at"], shown[-1]["id"]) if len(rows) > limit else None
+    return Jobs(jobs=[Job(**_job_fields(row)) for row in shown], next=more)
 
 
-@routes.get("/{job_id}", responses=error_responses(404), operation_id="get_measurement_job", summary="Show a job")
-def show_job(caller: Known, job_id: _Id) -> JobInFull:
+@router.get("/{job_id}", responses=error_responses(404), operation_id="get_measurement_job", summary="Show a job")
+def show_job(caller: AuthenticatedCaller, job_id: _JobId) -> JobInFull:
     """With its progress, outcomes and receipt."""
-    with caller.office.connection() as connection:
-        row = measurement_jobs.show(connection, _uuid(job_id), account=caller.account)
+    with caller.state.connection() as connection:
+        row = measurement_jobs.show(connection, _parse_job_id(job_id), account=caller.account)
     if row is None:
         raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
-    eur = spend.whole(row["hits"], caller.office.desk.eur_per_hit)
+    eur = spend.whole(row["hits"], caller.state.config.eur_per_hit)
     return JobInFull(
-        **_job(row),
+        **_job_fields(row),
         # A capture is made by album: its recordings are not settled one by one.
         progress=Progress(settled=row["settled"], asked=None if row["source"] == Source.CURRENT else row["asked"]),
         outcomes=Outcomes(**{name: row[name] for name in Outcomes.model_fields}),
         receipt=Receipt(hits=row["hits"], eur=float(eur)),
-        capture=_capture(row),
+        capture=_capture_of_row(row),
     )
 
 
-@routes.delete(
+@router.delete(
     "/{job_id}", responses=error_responses(404, 409), operation_id="withdraw_measurement_job", summary="Withdraw a job"
 )
-def withdraw(caller: Known, job_id: _Id) -> Withdrawn:
+def withdraw_job(caller: AuthenticatedCaller, job_id: _JobId) -> Withdrawn:
     """What no other job wants is no longer due; what is paid for stays. Once more changes nothing."""
-    job = _uuid(job_id)
+    job = _parse_job_id(job_id)
     try:
-        state = caller.office.write(partial(measurement_jobs.withdraw, job=job, account=caller.account))
+        state = caller.state.write_with_retry(partial(measurement_jobs.withdraw, job=job, account=caller.account))
     except StatementTimeout as error:
-        raise ApiError(503, ErrorCode.JOB_LOCKED, AT_WORK, retry_after=DATABASE_AWAY_SECONDS) from error
+        raise ApiError(503, ErrorCode.JOB_LOCKED, JOB_LOCKED, retry_after=DATABASE_RETRY_SECONDS) from error
     if state is None:
         raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
     if state is not State.WITHDRAWN:
-        raise ApiError(409, ErrorCode.JOB_FINISHED, OVER.format(state.value), id=str(job), state=state.value)
+        raise ApiError(409, ErrorCode.JOB_FINISHED, JOB_FINISHED.format(state.value), id=str(job), state=state.value)
     return Withdrawn(id=job)
 
 
-def _accepted(row: dict[str, Any]) -> dict[str, Any]:
+def _accepted_body(row: dict[str, Any]) -> dict[str, Any]:
     if row["source"] == Source.HISTORICAL:
         figures = {"enqueued": row["enqueued"], "skipped": row["skipped"]}
     else:
@@ -210,10 +216,10 @@ def _accepted(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refused(caller: Caller, row: dict[str, Any]) -> ApiError:
+def _refusal(caller: Caller, row: dict[str, Any]) -> ApiError:
     wait = None
     if row["status_code"] == 429:
-        with caller.office.connection() as connection:
+        with caller.state.connection() as connection:
             wait = captures.seconds_left_this_month(connection)
     more = {} if row["checkout_url"] is None else {"checkoutUrl": row["checkout_url"]}
     code = _CODE_OF_STATUS.get(row["status_code"], ErrorCode.JOB_FAILED)
@@ -222,7 +228,7 @@ def _refused(caller: Caller, row: dict[str, Any]) -> ApiError:
     )
 
 
-def _job(row: dict[str, Any]) -> dict[str, Any]:
+def _job_fields(row: dict[str, Any]) -> dict[str, Any]:
     scope = row["scope"]
     try:
         json.dumps(scope, allow_nan=False)
@@ -246,14 +252,14 @@ def _job(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _capture(row: dict[str, Any]) -> Capture | None:
+def _capture_of_row(row: dict[str, Any]) -> Capture | None:
     if row["snapshot_state"] is None:
         return None
     figures = ("album_count", "estimated_cost_usd", "reused", "tracks", "recordings", "without_count", "unmapped")
     return Capture(state=row["snapshot_state"], error=row["snapshot_error"], **{name: row[name] for name in figures})
 
 
-def _uuid(text: str) -> UUID:
+def _parse_job_id(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError as error:

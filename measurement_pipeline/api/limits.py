@@ -12,14 +12,14 @@ from uuid import UUID
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from measurement_pipeline.api.errors import ApiError, ErrorCode, answer
+from measurement_pipeline.api.errors import ApiError, ErrorCode, error_response
 from measurement_pipeline.domain.measurement_job import MAX_REQUEST_BYTES
 
 # Of accounts that have been quiet, nothing has to be remembered.
-_ACCOUNTS_REMEMBERED = 10_000
+_MAX_BUCKETS = 10_000
 
 
-class BodyLimit:
+class BodyLimitMiddleware:
     """Takes a request's body whole, within its size and time, before anything else looks at the request."""
 
     def __init__(self, app: ASGIApp, *, seconds: float, max_bytes: int = MAX_REQUEST_BYTES) -> None:
@@ -34,7 +34,7 @@ class BodyLimit:
             return
         try:
             async with asyncio.timeout(self._seconds):
-                body = await self._take(receive)
+                body = await self._read_body(receive)
         except TimeoutError:
             problem = ApiError(
                 408,
@@ -42,13 +42,13 @@ class BodyLimit:
                 f"The body did not come within {self._seconds:g} s",
                 headers={"Connection": "close"},
             )
-            await answer(problem)(scope, receive, send)
+            await error_response(problem)(scope, receive, send)
             return
         except ClientDisconnect:
             return
         if body is None:
             said = f"The body is longer than {self._max_bytes:,} bytes: ask for a catalogue, or in several requests"
-            await answer(ApiError(413, ErrorCode.BODY_TOO_LARGE, said, headers={"Connection": "close"}))(
+            await error_response(ApiError(413, ErrorCode.BODY_TOO_LARGE, said, headers={"Connection": "close"}))(
                 scope, receive, send
             )
             return
@@ -63,7 +63,7 @@ class BodyLimit:
 
         await self._app(scope, replay, send)
 
-    async def _take(self, receive: Receive) -> bytes | None:
+    async def _read_body(self, receive: Receive) -> bytes | None:
         """The body; None: it is too long. Raises `ClientDisconnect`: what came of it is no request."""
         parts: list[bytes] = []
         size = 0
@@ -88,7 +88,7 @@ class RateLimiter:
         self._lock = threading.Lock()
         self._buckets: dict[UUID, tuple[float, float]] = {}
 
-    def take(self, account: UUID) -> float | None:
+    def acquire(self, account: UUID) -> float | None:
         """Take one request off the account's allowance: None, or in how many seconds there is one again."""
         if self._per_minute == 0:
             return None
@@ -99,6 +99,6 @@ class RateLimiter:
             wait = None if left >= 1 else (1 - left) * 60 / self._per_minute
             # Put back last: the first are those that have been quiet for longest.
             self._buckets[account] = (left - 1 if wait is None else left, now)
-            while len(self._buckets) > _ACCOUNTS_REMEMBERED:
+            while len(self._buckets) > _MAX_BUCKETS:
                 del self._buckets[next(iter(self._buckets))]
             return wait

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 access = logging.getLogger("measurement_pipeline.api.access")
 
 # Of a client that did not wait for an answer; the number is nginx's.
-_WENT_AWAY = 499
+_CLIENT_DISCONNECTED = 499
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -24,12 +24,12 @@ def request_id(scope: Scope) -> str:
     return str(scope.get("state", {}).get("request_id", "-"))
 
 
-def note(scope: Scope, **what: str) -> None:
+def add_log_fields(scope: Scope, **fields: str) -> None:
     """Have the request's line say that too: whose it was, by which key."""
-    scope.setdefault("state", {}).setdefault("noted", {}).update(what)
+    scope.setdefault("state", {}).setdefault("noted", {}).update(fields)
 
 
-class AccessLog:
+class AccessLogMiddleware:
     """The outermost layer: whatever the others answer has its line and its id."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -44,7 +44,7 @@ class AccessLog:
         identity = given if _PLAIN_ID.fullmatch(given) else uuid4().hex
         scope.setdefault("state", {})["request_id"] = identity
         since = time.perf_counter()
-        status = _WENT_AWAY
+        status = _CLIENT_DISCONNECTED
 
         async def send_with_id(message: Message) -> None:
             nonlocal status

@@ -11,13 +11,13 @@ from measurement_pipeline.domain.payment import NO_CARD
 
 TITLE = "Measurement jobs"
 VERSION = "1"
-ABOUT = (
+DESCRIPTION = (
     "Ask for the play counts of recordings, and read them. A job is a row of the table that every other way in writes to. "
     'Each answer is JSON with `status`. Each error is `{"status": "error", "code": …, "error": …}`: `code` is stable, for '
     "programs; `error` says what was expected and may be reworded."
 )
 
-MEANING = {
+STATUS_DESCRIPTIONS = {
     400: "The request cannot be read, or means nothing; `error` says what was expected.",
     401: "Not exactly one of the two ways to say who asks, or one that is not good.",
     402: "No card that can be charged is on file: save one at `checkoutUrl`, and the job goes on by itself.",
@@ -72,13 +72,13 @@ _WAIT = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"
 _ANYWHERE = (401, 408, 413, 429, 500, 503)
 
 
-def error_responses(*statuses: int, anybody: bool = False) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int, is_public: bool = False) -> dict[int | str, dict[str, Any]]:
     """The errors of a route: these, and unless `anybody` may call it, those that every route has."""
-    every = {*statuses, *(() if anybody else _ANYWHERE)}
+    every = {*statuses, *(() if is_public else _ANYWHERE)}
     return {
         status: {
             "model": Refused,
-            "description": MEANING[status],
+            "description": STATUS_DESCRIPTIONS[status],
             "content": {
                 "application/json": {"example": {"status": "error", "code": _CODES[status], **_EXAMPLES[status]}}
             },
@@ -88,13 +88,13 @@ def error_responses(*statuses: int, anybody: bool = False) -> dict[int | str, di
     }
 
 
-def describe(app: FastAPI) -> None:
+def customize_openapi(app: FastAPI) -> None:
     """Have `app` describe itself as it is: it answers 400 where FastAPI would answer 422."""
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
             made = get_openapi(
-                title=TITLE, version=VERSION, description=ABOUT, routes=app.routes, servers=[dict(_THIS_SERVER)]
+                title=TITLE, version=VERSION, description=DESCRIPTION, routes=app.routes, servers=[dict(_THIS_SERVER)]
             )
             for path in made["paths"].values():
                 for operation in path.values():

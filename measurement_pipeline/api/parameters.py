@@ -4,11 +4,11 @@ import reprlib
 
 from fastapi import Request
 
-from measurement_pipeline.api.auth import Known
+from measurement_pipeline.api.auth import AuthenticatedCaller
 from measurement_pipeline.api.errors import ApiError, ErrorCode
 
 
-def only_described(request: Request, _caller: Known) -> None:
+def reject_unknown_query_parameters(request: Request, _caller: AuthenticatedCaller) -> None:
     """Raises `Problem` (400). After the question who it is: to nobody is anything said of a route."""
     described = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
     expected = [one["name"] for one in described.get("parameters", ()) if one["in"] == "query"]

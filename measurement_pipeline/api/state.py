@@ -1,4 +1,4 @@
-"""What the running API holds: connections, threads, and what it counts. Opened and closed with the app; no route is here."""
+"""State of the running API: connection pool, threads, rate limits and caches. The application opens and closes it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,99 +17,99 @@ from measurement_pipeline.postgres.errors import is_read_only, is_undone
 
 T = TypeVar("T")
 
-# Few of each, on a server whose connections Dagster and its runs need too: what waits, waits for one. More connections than
-# intakes, so that long ones leave some for reads.
+# Small numbers, because Dagster and its runs need connections of the same server. Fewer intake threads than connections, so that
+# long intakes leave some connections for reads.
 _CONNECTIONS = 16
-_QUESTIONS_AT_ONCE = 8
-_INTAKES_AT_ONCE = 8
-# Of a transaction that the server rolled back and accepts again.
-_TRIES = 3
-# What was begun has had the server's own patience before.
-_FINISH_SECONDS = 5.0
+_PAYMENT_THREADS = 8
+_INTAKE_THREADS = 8
+# Tries of a transaction that the server rolled back.
+_MAX_TRIES = 3
+# At shutdown, the time for unfinished work. The HTTP server has waited before that.
+_DRAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class ApiState:
-    """The means of one running API.
+    """Connections, threads and caches of one API process.
 
-    `questions` are threads that ask Stripe, `intakes` those that take requests in: a Stripe that does not answer holds up
-    neither reads nor captures. `name` is who handles requests, in `measurement_jobs.run_id`; `at_work`: the connections
-    that are lent.
+    `payment_threads` ask Stripe and `intake_threads` process requests. They are separate, so that a Stripe that does not answer
+    delays neither reads nor captures. `name` identifies this process in `measurement_jobs.run_id`.
     """
 
-    desk: ApiConfig
+    config: ApiConfig
     pool: Pool
-    questions: ThreadPoolExecutor
-    intakes: ThreadPoolExecutor
-    allowance: RateLimiter
+    payment_threads: ThreadPoolExecutor
+    intake_threads: ThreadPoolExecutor
+    rate_limiter: RateLimiter
     totals: TotalsCache
-    bearer: BearerTokenVerifier | None
+    token_verifier: BearerTokenVerifier | None
     name: str
-    at_work: set[Connection] = field(default_factory=set)
+    busy_connections: set[Connection] = field(default_factory=set)
 
     @classmethod
-    def of(cls, desk: ApiConfig) -> "ApiState":
-        """An office whose connections are not open yet."""
+    def create(cls, config: ApiConfig) -> "ApiState":
+        """Create the state. It opens no connection yet."""
         return cls(
-            desk=desk,
-            pool=pool(desk.database_url, size=_CONNECTIONS, timeout_seconds=desk.database_within_seconds),
-            questions=ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "question"),
-            intakes=ThreadPoolExecutor(_INTAKES_AT_ONCE, "intake"),
-            allowance=RateLimiter(desk.requests_per_minute),
-            totals=TotalsCache(desk.read_within_seconds),
-            bearer=None if desk.bearer is None else BearerTokenVerifier(desk.bearer),
+            config=config,
+            pool=pool(config.database_url, size=_CONNECTIONS, timeout_seconds=config.database_within_seconds),
+            payment_threads=ThreadPoolExecutor(_PAYMENT_THREADS, "payment"),
+            intake_threads=ThreadPoolExecutor(_INTAKE_THREADS, "intake"),
+            rate_limiter=RateLimiter(config.requests_per_minute),
+            totals=TotalsCache(config.read_within_seconds),
+            token_verifier=None if config.bearer is None else BearerTokenVerifier(config.bearer),
             name=f"api-{uuid4()}",
         )
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """One connection and one transaction, for what is quick. Raises `TooLong` and `DatabaseUnavailable`."""
+        """Yield a connection in a transaction with the read timeout. Raises `StatementTimeout` and `DatabaseUnavailable`."""
         with (
-            self.unhurried() as connection,
-            transaction_with_timeout(connection, seconds=self.desk.read_within_seconds),
+            self.connection_without_timeout() as connection,
+            transaction_with_timeout(connection, seconds=self.config.read_within_seconds),
         ):
             yield connection
 
     @contextmanager
-    def unhurried(self) -> Iterator[Connection]:
-        """One connection without a limit, for an intake: a catalogue of 100,000 takes its time. Raises `DatabaseUnavailable`."""
+    def connection_without_timeout(self) -> Iterator[Connection]:
+        """Yield a connection for an intake: a catalogue of 100,000 recordings takes its time. Raises `DatabaseUnavailable`."""
         with self.pool.connection() as connection:
-            self.at_work.add(connection)
+            self.busy_connections.add(connection)
             try:
                 yield connection
             except DatabaseError as error:
                 if is_read_only(error):
-                    # Sessions keep what the server was when they began: none of them is used again.
+                    # A session that started on a read-only server stays read-only, so replace all pooled sessions.
                     self.pool.drain()
                 raise
             finally:
-                self.at_work.discard(connection)
+                self.busy_connections.discard(connection)
 
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """Do `work` in one quick transaction, again where the server rolled it back for a deadlock or refused to change anything.
+    def write_with_retry(self, write: Callable[[Connection], T]) -> T:
+        """Run `write` in a short transaction; retry if the server rolled it back or was read-only.
 
-        Raises `TooLong` and `DatabaseError`.
+        Raises `StatementTimeout` and `DatabaseError`.
         """
-        for _ in range(_TRIES - 1):
+        for _ in range(_MAX_TRIES - 1):
             try:
                 with self.connection() as connection:
-                    return work(connection)
+                    return write(connection)
             except DatabaseError as error:
                 if not (is_undone(error) or is_read_only(error)):
                     raise
         with self.connection() as connection:
-            return work(connection)
+            return write(connection)
 
     def close(self) -> None:
-        """Finish what was begun, for a while, begin nothing more, and let go: what is not finished is a queued row."""
-        for threads in (self.questions, self.intakes):
+        """Start nothing new, wait a limited time for running work, then cancel it. A cancelled intake stays a queued job."""
+        for threads in (self.payment_threads, self.intake_threads):
             threads.shutdown(wait=False, cancel_futures=True)
         self.totals.close()
-        # Whoever waits for a connection gets none any more; those that are lent are taken back below.
+        # Closes idle connections and rejects waiting requests. Busy connections are cancelled below.
         self.pool.close(timeout=0)
-        begun = time.monotonic()
-        while self.at_work and time.monotonic() < begun + 2 * _FINISH_SECONDS:
+        started_at = time.monotonic()
+        while self.busy_connections and time.monotonic() < started_at + 2 * _DRAIN_SECONDS:
             time.sleep(0.1)
-            for connection in list(self.at_work) if time.monotonic() > begun + _FINISH_SECONDS else ():
-                with suppress(DatabaseError):  # it has just come to its end
-                    connection.cancel_safe()
+            if time.monotonic() > started_at + _DRAIN_SECONDS:
+                for connection in list(self.busy_connections):
+                    with suppress(DatabaseError):  # it has just finished
+                        connection.cancel_safe()

@@ -35,9 +35,9 @@ from measurement_pipeline.postgres.errors import is_transient
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_STRIPE_AWAY_SECONDS = 60.0
-NO_CAPTURES_SECONDS = 3600.0
-OTHER_BODY = "That Idempotency-Key came with another request before: expected the same body, or a new key"
+_PAYMENT_RETRY_SECONDS = 60.0
+CAPTURES_RETRY_SECONDS = 3600.0
+KEY_REUSED = "That Idempotency-Key came with another request before: expected the same body, or a new key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +47,17 @@ class ParsedRequest:
     source: str
     scope: dict[str, Any]
     schedule: str
-    reading: MeasurementRequest
+    parsed: MeasurementRequest
 
     @property
     def digest(self) -> bytes:
         """What makes two bodies the same: what they ask, not how they are written."""
-        scope = self.reading.scope
+        scope = self.parsed.scope
         written = json.dumps([self.source, type(scope).__name__, asdict(scope), self.schedule], default=str)
         return hashlib.sha256(written.encode()).digest()
 
 
-def read(source: object, scope: object, platforms: object, schedule: object) -> ParsedRequest:
+def parse_request(source: object, scope: object, platforms: object, schedule: object) -> ParsedRequest:
     """The request in a body. Raises `Problem` (400), with the words of the table path: what is refused so leaves no row."""
     reading = read_request(source, scope, platforms, schedule)
     if isinstance(reading, Refusal):
@@ -67,38 +67,38 @@ def read(source: object, scope: object, platforms: object, schedule: object) -> 
     return ParsedRequest(reading.source.value, given, reading.schedule.value, reading)
 
 
-async def accept(caller: Caller, asked: ParsedRequest, *, key: str | None) -> dict[str, Any]:
+async def submit(caller: Caller, request: ParsedRequest, *, key: str | None) -> dict[str, Any]:
     """The answer to a request, as its row has it (`measurement_jobs.answer_to`); `state` queued: it is still to come.
 
     Raises `Problem` (409, 503), and `DatabaseUnavailable`.
     """
-    office = caller.office
-    deadline = asyncio.get_running_loop().time() + office.desk.answer_within_seconds
-    before, decision = await run_in_threadpool(_look_up, caller, asked, key)
-    if before is not None:
-        return before
-    needs_card = asked.reading.needs_card
-    if not needs_card and office.desk.cap_usd is None:
-        raise ApiError(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=NO_CAPTURES_SECONDS)
+    state = caller.state
+    deadline = asyncio.get_running_loop().time() + state.config.answer_within_seconds
+    earlier, decision = await run_in_threadpool(_find_earlier, caller, request, key)
+    if earlier is not None:
+        return earlier
+    needs_card = request.parsed.needs_card
+    if not needs_card and state.config.cap_usd is None:
+        raise ApiError(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=CAPTURES_RETRY_SECONDS)
     if needs_card and decision is None:
-        decision = await _in_time(office.questions, deadline, lambda: office.desk.decide(caller.account))
+        decision = await wait_until(state.payment_threads, deadline, lambda: state.config.decide(caller.account))
         if decision is not None and decision.verdict is PaymentVerdict.UNKNOWN:
-            wait = decision.retry_after_seconds or _STRIPE_AWAY_SECONDS
+            wait = decision.retry_after_seconds or _PAYMENT_RETRY_SECONDS
             raise ApiError(
                 503,
                 ErrorCode.PAYMENT_UNKNOWN,
                 f"{decision.reason} Nothing was asked for: send it again later.",
                 retry_after=wait,
             )
-    while (job := await run_in_threadpool(_submit, caller, asked, key)) is None:
+    while (job := await run_in_threadpool(_insert_job, caller, request, key)) is None:
         # Somebody sent the same key at the same moment, and was first: the answer is that one's, a refusal too; unless a third
         # has taken a refused one's key already.
-        before, _ = await run_in_threadpool(_look_up, caller, asked, key, anew=False)
-        if before is not None:
-            return before
+        earlier, _ = await run_in_threadpool(_find_earlier, caller, request, key, anew=False)
+        if earlier is not None:
+            return earlier
     if decision is not None or not needs_card:
         try:
-            answer = await _in_time(office.intakes, deadline, lambda: _take_in(caller, job, decision))
+            answer = await wait_until(state.intake_threads, deadline, lambda: _process(caller, job, decision))
         except DatabaseError as error:
             # The row is there, and the sensor's run takes it in: that is the answer, where the database can still be read.
             if not is_transient(error):
@@ -106,10 +106,10 @@ async def accept(caller: Caller, asked: ParsedRequest, *, key: str | None) -> di
             answer = None
         if answer is not None:
             return answer
-    return await run_in_threadpool(_answer, caller, job)
+    return await run_in_threadpool(_read_job, caller, job)
 
 
-async def _in_time(threads: ThreadPoolExecutor, deadline: float, work: Callable[[], T]) -> T | None:
+async def wait_until(threads: ThreadPoolExecutor, deadline: float, work: Callable[[], T]) -> T | None:
     """What `work` returns, or None where it does not come before `deadline`; begun, it goes on by itself."""
     future = threads.submit(work)
     heard = asyncio.wrap_future(future)
@@ -130,8 +130,8 @@ def _log_failure(future: Future[Any]) -> None:
         logger.error("what went on without its client failed", exc_info=error)
 
 
-def _look_up(
-    caller: Caller, asked: ParsedRequest, key: str | None, *, anew: bool = True
+def _find_earlier(
+    caller: Caller, request: ParsedRequest, key: str | None, *, anew: bool = True
 ) -> tuple[dict[str, Any] | None, Decision | None]:
     """The answer to an earlier request with that key, and a decision about the account that may still be spent on.
 
@@ -142,48 +142,48 @@ def _look_up(
         found = None
         if key is not None:
             if anew:
-                measurement_jobs.release_key(connection, account=caller.account, key=key, digest=asked.digest)
+                measurement_jobs.release_key(connection, account=caller.account, key=key, digest=request.digest)
             found = measurement_jobs.of_key(connection, account=caller.account, key=key)
         if found is None:
             return None, payment_decisions.fresh(connection, caller.account)
         job, digest = found
-        if digest != asked.digest:
-            raise ApiError(409, ErrorCode.IDEMPOTENCY_KEY_REUSED, OTHER_BODY, id=str(job))
+        if digest != request.digest:
+            raise ApiError(409, ErrorCode.IDEMPOTENCY_KEY_REUSED, KEY_REUSED, id=str(job))
         return measurement_jobs.answer_to(connection, job, account=caller.account), None
 
-    return caller.office.write(look_up)
+    return caller.state.write_with_retry(look_up)
 
 
-def _submit(caller: Caller, asked: ParsedRequest, key: str | None) -> UUID | None:
-    submit = partial(
+def _insert_job(caller: Caller, request: ParsedRequest, key: str | None) -> UUID | None:
+    insert = partial(
         measurement_jobs.submit_once,
         account=caller.account,
-        source=asked.source,
-        scope=asked.scope,
-        schedule=asked.schedule,
+        source=request.source,
+        scope=request.scope,
+        schedule=request.schedule,
         key=key,
-        digest=None if key is None else asked.digest,
+        digest=None if key is None else request.digest,
     )
     try:
-        return caller.office.write(submit)
+        return caller.state.write_with_retry(insert)
     except measurement_jobs.RequestTooLargeError as error:
         # Its text in the table may be somewhat longer than the body was.
         raise ApiError(413, ErrorCode.BODY_TOO_LARGE, str(error)) from error
 
 
-def _take_in(caller: Caller, job: UUID, decision: Decision | None) -> dict[str, Any]:
-    office = caller.office
-    with office.unhurried() as connection:
-        process_request(connection, job, decision, run=office.name, cap_usd=office.desk.cap_usd)
-        return _found(connection, caller, job)
+def _process(caller: Caller, job: UUID, decision: Decision | None) -> dict[str, Any]:
+    office = caller.state
+    with office.connection_without_timeout() as connection:
+        process_request(connection, job, decision, run=office.name, cap_usd=office.config.cap_usd)
+        return _fetch_row(connection, caller, job)
 
 
-def _answer(caller: Caller, job: UUID) -> dict[str, Any]:
-    with caller.office.connection() as connection:
-        return _found(connection, caller, job)
+def _read_job(caller: Caller, job: UUID) -> dict[str, Any]:
+    with caller.state.connection() as connection:
+        return _fetch_row(connection, caller, job)
 
 
-def _found(connection: Connection, caller: Caller, job: UUID) -> dict[str, Any]:
+def _fetch_row(connection: Connection, caller: Caller, job: UUID) -> dict[str, Any]:
     row = measurement_jobs.answer_to(connection, job, account=caller.account)
     if row is None:
         raise LookupError(f"measurement_jobs has no row {job}")

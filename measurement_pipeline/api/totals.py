@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-_KEPT_SECONDS = 60.0
-_KEPT_AT_MOST = 1_000
+_TTL_SECONDS = 60.0
+_MAX_ENTRIES = 1_000
 # A few of them at once, and not one for each that asks: each is heavy.
-_ADDED_UP_AT_ONCE = 4
+_THREADS = 4
 
 
 class TotalsCache:
@@ -24,10 +24,10 @@ class TotalsCache:
         self._patience = patience_seconds
         self._now = now
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(_ADDED_UP_AT_ONCE, "totals")
-        self._of: dict[tuple[UUID, UUID], _Kept] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, "totals")
+        self._entries: dict[tuple[UUID, UUID], _Entry] = {}
 
-    def get(self, account: UUID, catalog: UUID, add_up: Callable[[], dict[str, Any]]) -> Future[dict[str, Any]]:
+    def get(self, account: UUID, catalog: UUID, compute: Callable[[], dict[str, Any]]) -> Future[dict[str, Any]]:
         """The totals of an account's catalogue, a minute old at most, or what `add_up` raises: then the next call tries anew.
 
         Or TimeoutError, where others were before it for too long.
@@ -36,16 +36,16 @@ class TotalsCache:
         def in_time() -> dict[str, Any]:
             if self._now() - asked_at > self._patience:
                 raise TimeoutError("too many catalogues are being added up")
-            return add_up()
+            return compute()
 
         with self._lock:
             asked_at = self._now()
-            kept = self._of.pop((account, catalog), None)
-            if kept is None or kept.is_over(asked_at):
-                kept = _Kept(asked_at, self._threads.submit(in_time))
-            self._of[account, catalog] = kept  # put back last
-            while len(self._of) > _KEPT_AT_MOST:
-                del self._of[next(iter(self._of))]
+            kept = self._entries.pop((account, catalog), None)
+            if kept is None or kept.is_expired(asked_at):
+                kept = _Entry(asked_at, self._threads.submit(in_time))
+            self._entries[account, catalog] = kept  # put back last
+            while len(self._entries) > _MAX_ENTRIES:
+                del self._entries[next(iter(self._entries))]
         return kept.totals
 
     def close(self) -> None:
@@ -54,12 +54,12 @@ class TotalsCache:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    at: float
+class _Entry:
+    requested_at: float
     totals: Future[dict[str, Any]]
 
-    def is_over(self, now: float) -> bool:
+    def is_expired(self, now: float) -> bool:
         """Whether it is to be added up anew; never while it is being added up."""
         if not self.totals.done():
             return False
-        return now - self.at > _KEPT_SECONDS or self.totals.cancelled() or self.totals.exception() is not None
+        return now - self.requested_at > _TTL_SECONDS or self.totals.cancelled() or self.totals.exception() is not None

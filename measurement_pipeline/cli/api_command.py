@@ -10,7 +10,7 @@ import click
 import uvicorn
 
 from measurement_pipeline import services
-from measurement_pipeline.api.app import application
+from measurement_pipeline.api.app import create_app
 from measurement_pipeline.cli import output, sandbox_command
 from measurement_pipeline.cli.environment import CliEnvironment, open_environment
 from measurement_pipeline.local import supervisor
@@ -41,7 +41,7 @@ def command(state: Path | None, *, host: str | None, port: int | None, sandbox_p
         output.print_banner(environment)
         _log()
         uvicorn.run(
-            application(desk),
+            create_app(desk),
             host=host or environment.settings.api_host,
             port=port or environment.settings.api_port,
             log_config=None,

@@ -60,7 +60,7 @@ def close(state: Path | None, *, as_json: bool) -> None:
     """Close the breaker and end a pause. Streaks are counted from zero. The act is recorded."""
     with open_database(state) as (_, connection):
         done = operator_actions.close_breaker(connection, actor=getpass.getuser())
-        incidents.end_because_calls_go_out(connection)
+        incidents.end_songstats_incidents(connection)
     if as_json:
         output.print_json(
             {"closed": "breaker closed" in done, "pause_lifted": "pause lifted" in done, "breaker": "closed"}

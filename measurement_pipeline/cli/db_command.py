@@ -8,7 +8,7 @@ import click
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.environment import open_environment
 from measurement_pipeline.cli.groups import Group
-from measurement_pipeline.health.messages import about_blockers
+from measurement_pipeline.health.messages import describe_lock_holders
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import address, migrate, sessions
 from measurement_pipeline.postgres.database import LockTimeout
@@ -33,7 +33,7 @@ def upgrade(state: Path | None, *, as_json: bool) -> None:
             left = migrate.upgrade(environment.database_url, kind=environment.kind)
         except LockTimeout as error:
             with environment.connect() as connection:
-                blockers = about_blockers(sessions.list_likely_blockers(connection))
+                blockers = describe_lock_holders(sessions.list_likely_blockers(connection))
             raise CommandError(
                 f"the migration waited 30 s for a lock and changed nothing. {blockers} Then run it again"
             ) from error

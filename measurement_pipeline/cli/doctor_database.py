@@ -10,9 +10,9 @@ from measurement_pipeline.cli.dagster_instance import open_dagster_instance
 from measurement_pipeline.cli.environment import CliEnvironment
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.health import stall_checks
-from measurement_pipeline.health.finding import Finding, at
-from measurement_pipeline.health.incidents import passes_by_itself, reason_of
-from measurement_pipeline.health.messages import about_session
+from measurement_pipeline.health.incidents import blocking_reason, is_transient
+from measurement_pipeline.health.messages import describe_session
+from measurement_pipeline.health.result import HealthResult, format_minute
 from measurement_pipeline.health.stall_checks import InstanceState, Reason
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import (
@@ -99,7 +99,7 @@ def _no_answer(connection: Connection, name: str, *, seconds: float) -> CheckRes
     found = sessions.list_long_lived(connection, seconds=seconds, lock_seconds=seconds)
     if not found:
         return fail(name, f"no answer within {seconds:g} s, and no session is old enough to block it: a busy server")
-    shown = "; ".join(about_session(session) for session in found[:_SESSIONS_SHOWN])
+    shown = "; ".join(describe_session(session) for session in found[:_SESSIONS_SHOWN])
     cure = "commit or end the transaction there, or `select pg_terminate_backend(<process>)`"
     return fail(name, f"no answer within {seconds:g} s; a session may hold a lock that it needs: {shown}: {cure}")
 
@@ -138,7 +138,7 @@ def check_sessions(
     )
     if not found:
         return ok("sessions", f"no transaction is older than {seconds / 60:g} min{unseen}")
-    shown = "; ".join(about_session(session) for session in found[:_SESSIONS_SHOWN])
+    shown = "; ".join(describe_session(session) for session in found[:_SESSIONS_SHOWN])
     more = f"; and {len(found) - _SESSIONS_SHOWN:,} more" if len(found) > _SESSIONS_SHOWN else ""
     cure = "commit or end the transaction there, or `select pg_terminate_backend(<process>)`"
     return warn("sessions", f"long transactions: {shown}{more}. They block vacuum and may block claims: {cure}{unseen}")
@@ -179,13 +179,13 @@ def _incidents(connection: Connection) -> CheckResult:
     if not found:
         return ok("incidents", "none is open")
     told = [
-        f"Since {at(one.opened_at)}{f', {one.times:,} times' if one.times > 1 else ''}: {one.what}"
+        f"Since {format_minute(one.opened_at)}{f', {one.times:,} times' if one.times > 1 else ''}: {one.what}"
         for one in found[:_INCIDENTS_TOLD]
     ]
     words = f"{len(found):,} OPEN. {' '.join(told)} `measurement-pipeline incidents` lists them"
-    if all(map(passes_by_itself, found)):
+    if all(map(is_transient, found)):
         return warn("incidents", words)
-    reasons = {reason_of(one) for one in found if not passes_by_itself(one)}
+    reasons = {blocking_reason(one) for one in found if not is_transient(one)}
     causes = {"" if reason is None else _LINE_OF.get(reason, "") for reason in reasons}
     return fail("incidents", words, cause=causes.pop() if len(causes) == 1 else "")
 
@@ -278,10 +278,10 @@ def _captures(connection: Connection, environment: CliEnvironment, machine: Inst
     return CheckResult(told.name, verdict, "; ".join([told.message, *more]))
 
 
-def _told(name: str, found: Finding, more: str = "") -> CheckResult:
+def _told(name: str, found: HealthResult, more: str = "") -> CheckResult:
     if found.passed:
-        return CheckResult(name, CheckStatus.WARN if found.reason else CheckStatus.OK, f"{found.words}{more}")
+        return CheckResult(name, CheckStatus.WARN if found.reason else CheckStatus.OK, f"{found.message}{more}")
     # A spent budget is what a plan of so many hits means, and needs no repair: its date is in the line.
-    is_failure = found.serious and found.reason != Reason.BUDGET
+    is_failure = found.should_alert and found.reason != Reason.BUDGET
     cause = _LINE_OF.get(Reason(found.reason), "") if found.reason else ""
-    return CheckResult(name, CheckStatus.FAIL if is_failure else CheckStatus.WARN, f"{found.words}{more}", cause)
+    return CheckResult(name, CheckStatus.FAIL if is_failure else CheckStatus.WARN, f"{found.message}{more}", cause)

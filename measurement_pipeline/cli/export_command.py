@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from measurement_pipeline.analytics.export import ParquetMissingError, export
+from measurement_pipeline.analytics.export import ParquetMissingError, export_catalog
 from measurement_pipeline.cli import lookup, output
 from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.local.errors import CommandError
@@ -40,7 +40,7 @@ def command(
         of = None if account is None else lookup.find_account(connection, account)
         found = lookup.find_catalog(connection, catalog, of=of)
         try:
-            written = export(connection, found, directory=out or Path(f"export-{found}"), form=form)
+            written = export_catalog(connection, found, directory=out or Path(f"export-{found}"), file_format=form)
         except ParquetMissingError as error:
             raise CommandError(str(error)) from error
         except OSError as error:

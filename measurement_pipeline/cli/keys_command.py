@@ -42,7 +42,7 @@ def command() -> None:
 @click.pass_obj
 def create(state: Path | None, *, account: str, name: str, expires: datetime | None, as_json: bool) -> None:
     """Create a key for an account and print it. It is stored nowhere, so copy it now."""
-    key, prefix = keys.new_key()
+    key, prefix = keys.generate_key()
     with open_database(state) as (environment, connection), connection.transaction():
         owner = lookup.find_account(connection, account)
         secret = services.key_secret(environment.settings, environment.kind)
@@ -52,7 +52,7 @@ def create(state: Path | None, *, account: str, name: str, expires: datetime | N
             account=owner,
             name=name,
             prefix=prefix,
-            digest=keys.digest(key, secret=secret),
+            digest=keys.hash_key(key, secret=secret),
             expires_at=until,
         )
         if made is None:

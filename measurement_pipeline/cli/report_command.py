@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from measurement_pipeline.analytics.catalog import LISTED, gather
-from measurement_pipeline.analytics.page import page
+from measurement_pipeline.analytics.catalog import MAX_LISTED, load_catalog_report
+from measurement_pipeline.analytics.page import render_page
 from measurement_pipeline.cli import lookup, output
 from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.local.errors import CommandError
@@ -29,12 +29,12 @@ def command(state: Path | None, *, catalog: str, account: str | None, out: Path 
     with open_database(state) as (environment, connection):
         of = None if account is None else lookup.find_account(connection, account)
         found = lookup.find_catalog(connection, catalog, of=of)
-        facts = gather(connection, found, most=LISTED)
+        facts = load_catalog_report(connection, found, most=MAX_LISTED)
         if facts is None:
             raise CommandError(f"the catalogue {catalog!r} holds no recording: import some with `catalog import`")
     path = out or Path(f"report-{found}.html")
     eur_per_hit = environment.settings.songstats_eur_per_hit
-    written = page(facts, eur_per_hit=eur_per_hit, invented=environment.kind == "sandbox")
+    written = render_page(facts, eur_per_hit=eur_per_hit, is_sandbox=environment.kind == "sandbox")
     try:
         path.write_text(written, encoding="utf-8")
     except OSError as error:

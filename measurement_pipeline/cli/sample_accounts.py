@@ -19,11 +19,11 @@ API_KEY = "mp_sandbox0_every-sandbox-has-this-key-and-no-other-one"
 
 def ensure_api_key(connection: Connection, secret: str) -> str | None:
     """A key of the HTTP API that is ready for use; None: it was revoked, or is of another API_KEY_SECRET."""
-    prefix = str(keys.prefix_of(API_KEY))
-    digest = keys.digest(API_KEY, secret=secret)
+    prefix = str(keys.parse_prefix(API_KEY))
+    digest = keys.hash_key(API_KEY, secret=secret)
     api_keys.add(connection, account=WITH_CARD, name="sandbox", prefix=prefix, digest=digest)
     kept = api_keys.find(connection, prefix)
-    if kept is None or kept.refused_because is not None or not keys.is_key(API_KEY, kept.digest, secret=secret):
+    if kept is None or kept.refused_because is not None or not keys.matches_digest(API_KEY, kept.digest, secret=secret):
         return None
     return API_KEY
 

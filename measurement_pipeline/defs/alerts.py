@@ -64,15 +64,15 @@ def run_failure_alert(
     if line.startswith(NOTHING_TO_CAPTURE) or (tags.is_operators(run) and line.startswith(REFUSED_LAUNCH)):
         return
     try:
-        incidents.see_failure(measurement_database.own_url(), job, line, run=run.run_id)
+        incidents.record_failure(measurement_database.own_url(), job, line, run=run.run_id)
     except (DatabaseError, WrongDeploymentError, SchemaOutOfDateError):
         # Dagster will not come back to this failure, and the table cannot have it: told from here, or never.
         if alerts.post is not None and not _failed_so_before(context, job, line):
-            alerts.post(messages.about_failure(job, line, run=run.run_id))
+            alerts.post(messages.describe_failure(job, line, run=run.run_id))
         raise
     if _any_later(instance, run, job, dg.DagsterRunStatus.SUCCESS):
-        incidents.see_success(measurement_database.url, job)
-    incidents.tell(measurement_database.url, alerts.post)
+        incidents.record_success(measurement_database.url, job)
+    incidents.send_alerts(measurement_database.url, alerts.post)
 
 
 @dg.run_status_sensor(
@@ -88,7 +88,7 @@ def run_success_sensor(
     run, job = context.dagster_run, _name(context.dagster_run)
     if _any_later(context.instance, run, job, dg.DagsterRunStatus.FAILURE):
         return
-    incidents.see_success(measurement_database.own_url(), job)
+    incidents.record_success(measurement_database.own_url(), job)
 
 
 def _name(run: dg.DagsterRun) -> str:
@@ -126,6 +126,6 @@ def _failed_so_before(context: dg.RunFailureSensorContext, job: str, line: str) 
     earlier = context.instance.get_runs(failed, cursor=run.run_id, limit=_MOST_FAILURES)
     return any(
         _name(other) == job
-        and messages.key_of(job, failure_line(context.instance, other.run_id)) == messages.key_of(job, line)
+        and messages.incident_key(job, failure_line(context.instance, other.run_id)) == messages.incident_key(job, line)
         for other in earlier
     )

@@ -10,7 +10,7 @@ import dagster as dg
 from measurement_pipeline.defs.analytics import key_of
 from measurement_pipeline.defs.asset_checks import check
 from measurement_pipeline.health import analytics_checks
-from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres import analytics, views
 from measurement_pipeline.postgres.database import Connection
 
@@ -21,20 +21,20 @@ from measurement_pipeline.postgres.database import Connection
     key_of("latest_play_counts"),
     blocking=True,
 )
-def views_are_of_this_version(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
+def views_are_of_this_version(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether the schema is the one that was promised."""
     undescribed = [
         f"{row['view_name']}.{row['column_name']}"
         for row in analytics.dictionary(connection)
         if not (row["unit"] and row["meaning"] and row["source"])
     ]
-    return analytics_checks.views_are_of_this_version(views.stamped(connection), views.version(), undescribed)
+    return analytics_checks.views_are_current(views.stamped(connection), views.version(), undescribed)
 
 
 @check("No recording has a figure for a day that has not been.", key_of("latest_play_counts"), blocking=True)
-def no_day_is_to_come(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
+def no_day_is_to_come(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether a clock or a vendor is ahead."""
-    return analytics_checks.no_day_is_to_come(analytics.in_the_future(connection))
+    return analytics_checks.no_future_dates(analytics.in_the_future(connection))
 
 
 @check(
@@ -42,9 +42,9 @@ def no_day_is_to_come(_instance: dg.DagsterInstance, connection: Connection, _re
     "do restate: a person should know.",
     key_of("daily_play_counts"),
 )
-def counts_do_not_fall(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
+def counts_do_not_fall(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether series fall."""
-    return analytics_checks.counts_do_not_fall(analytics.series_of_late(connection))
+    return analytics_checks.counts_are_monotonic(analytics.series_of_late(connection))
 
 
 @check(
@@ -52,19 +52,19 @@ def counts_do_not_fall(_instance: dg.DagsterInstance, connection: Connection, _r
     "its days.",
     key_of("daily_play_counts"),
 )
-def series_are_whole(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
+def series_are_whole(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether series have gaps."""
-    return analytics_checks.series_are_whole(analytics.series_of_late(connection))
+    return analytics_checks.series_have_no_gaps(analytics.series_of_late(connection))
 
 
 @check(
     "Where a capture of the last week and a bought history have the same day, they are less than a tenth, or 1,000 plays, apart.",
     key_of("latest_play_counts"),
 )
-def sources_agree(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
+def sources_agree(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether two sources tell of the same recording."""
     both, apart = analytics.sources_apart(
-        connection, share=analytics_checks.FAR_APART_SHARE, plays=analytics_checks.FAR_APART_PLAYS
+        connection, share=analytics_checks.MAX_DIFFERENCE_SHARE, plays=analytics_checks.MAX_DIFFERENCE_PLAYS
     )
     return analytics_checks.sources_agree(both, apart)
 
@@ -75,7 +75,7 @@ def sources_agree(_instance: dg.DagsterInstance, connection: Connection, _resour
     key_of("catalog_totals"),
     blocking=True,
 )
-def totals_add_up(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
+def totals_add_up(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether the views agree with one another."""
     return analytics_checks.totals_add_up(
         list(analytics.totals_apart(connection).values()), analytics.series_of_late(connection)

@@ -18,7 +18,7 @@ from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.resources import alerts, backfill_config, own_database, songstats
 from measurement_pipeline.defs.stopping import stops_in_one_line
 from measurement_pipeline.health import incidents, queue_checks, reconciliation, stall_checks
-from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres import health, songstats_ledger, spend
 from measurement_pipeline.postgres.audit import shown_and_stored
 from measurement_pipeline.postgres.database import Connection, StatementTimeout, connect, transaction_with_timeout
@@ -37,7 +37,7 @@ pipeline_health = dg.AssetSpec(
 )
 
 # Its last argument is the context's resources.
-_Look = Callable[[dg.DagsterInstance, Connection, Any], Finding]
+_Look = Callable[[dg.DagsterInstance, Connection, Any], HealthResult]
 
 # Of one statement of a check. None takes a tenth of it; one that waits for a lock must not keep the other checks waiting.
 _LONGEST_SECONDS = 60.0
@@ -75,15 +75,15 @@ def check(
             finding = _look_in_time(look, context, url, seconds=seconds)
             # Shown before it is told, so that a webhook that is away fails the step and hides nothing.
             yield result(finding)
-            incidents.see_finding(url, look.__name__, finding)
-            incidents.tell(url, alerts(context.resources).post)
+            incidents.record_result(url, look.__name__, finding)
+            incidents.send_alerts(url, alerts(context.resources).post)
 
         return looked
 
     return made
 
 
-def _look_in_time(look: _Look, context: dg.AssetCheckExecutionContext, url: str, *, seconds: float) -> Finding:
+def _look_in_time(look: _Look, context: dg.AssetCheckExecutionContext, url: str, *, seconds: float) -> HealthResult:
     """The finding of a check; where the database gives no answer in time, that is the finding: nothing is known then."""
     try:
         with connect(url) as connection, transaction_with_timeout(connection, seconds=seconds):
@@ -91,16 +91,16 @@ def _look_in_time(look: _Look, context: dg.AssetCheckExecutionContext, url: str,
     except StatementTimeout:
         words = f"not known: a statement of this check took longer than {seconds:g} s, or waited for a lock"
         cure = "`measurement-pipeline doctor` names the sessions that may hold it (line sessions)"
-        return Finding(False, f"{words}; {cure}", serious=True, reason="no answer")
+        return HealthResult(False, f"{words}; {cure}", should_alert=True, reason="no answer")
 
 
-def result(finding: Finding) -> dg.AssetCheckResult:
+def result(finding: HealthResult) -> dg.AssetCheckResult:
     """A finding as Dagster shows it."""
     return dg.AssetCheckResult(
         passed=finding.passed,
-        severity=dg.AssetCheckSeverity.ERROR if finding.serious else dg.AssetCheckSeverity.WARN,
-        description=finding.words,
-        metadata=dict(finding.figures),
+        severity=dg.AssetCheckSeverity.ERROR if finding.should_alert else dg.AssetCheckSeverity.WARN,
+        description=finding.message,
+        metadata=dict(finding.metadata),
     )
 
 
@@ -109,7 +109,7 @@ def result(finding: Finding) -> dg.AssetCheckResult:
     "way: daemon, sensor, breaker, payment, slot, vendor, budget, pause, failing runs.",
     uses={"backfill_config", "dagster_database"},
 )
-def recordings_are_bought(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> Finding:
+def recordings_are_bought(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> HealthResult:
     """Whether buying is silent."""
     terms = backfill_config(resources)
     return stall_checks.recordings_are_bought(
@@ -125,7 +125,7 @@ def recordings_are_bought(instance: dg.DagsterInstance, connection: Connection, 
     "Requests do not stay queued for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, failing runs, Stripe.",
     uses={"dagster_database"},
 )
-def requests_are_answered(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> Finding:
+def requests_are_answered(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> HealthResult:
     """Whether intake is silent."""
     return stall_checks.requests_are_answered(
         health.answering(connection),
@@ -137,35 +137,35 @@ def requests_are_answered(instance: dg.DagsterInstance, connection: Connection, 
 @check(
     "No recording has used up its attempts, none is malformed or suspect; if one is, says which and what a person can do."
 )
-def none_was_given_up(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
+def none_was_given_up(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether rows wait for a person."""
-    return queue_checks.none_was_given_up(health.given_up(connection))
+    return queue_checks.no_exhausted_recordings(health.given_up(connection))
 
 
 @check(
     "Partitions shown as materialized, queue rows that are done and measurements that are stored agree, both ways.",
     uses={"dagster_database"},
 )
-def shown_is_stored(instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
+def shown_is_stored(instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether Dagster and the tables agree. Dagster is asked first: a row is done before it is shown."""
     materialized = instance.get_materialized_partitions(SONGSTATS_HISTORY)
     breaches = shown_and_stored(connection, materialized, at_rest=False, grace_hours=_GRACE_HOURS)
     breaches += health.rows_against_measurements(connection)
-    return queue_checks.shown_is_stored(breaches, materialized=len(materialized))
+    return queue_checks.partitions_match_tables(breaches, materialized=len(materialized))
 
 
 @check("The recordings stored in the last day have a last count, a last day and a course that a play count can have.")
-def figures_are_in_range(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> Finding:
+def figures_are_in_range(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether the latest figures are plausible."""
     latest = health.latest_series(connection)
-    return queue_checks.figures_are_in_range(latest, stored=health.stored_of_late(connection))
+    return queue_checks.values_in_range(latest, stored=health.stored_of_late(connection))
 
 
 @check(
     "Captures do not stay open for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, slot, failing runs, Apify.",
     uses={"dagster_database"},
 )
-def captures_are_made(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> Finding:
+def captures_are_made(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> HealthResult:
     """Whether capturing is silent."""
     return stall_checks.captures_are_made(
         health.capturing(connection),
@@ -190,7 +190,7 @@ health_checks: list[dg.AssetChecksDefinition] = [
     "warning, and so is a vendor that cannot be asked: then it is unknown.",
     uses={"songstats"},
 )
-def ledger_matches_vendor(_instance: dg.DagsterInstance, connection: Connection, resources: Any) -> Finding:
+def ledger_matches_vendor(_instance: dg.DagsterInstance, connection: Connection, resources: Any) -> HealthResult:
     """Whether the vendor counts what we count."""
     before = spend.month(connection)
     counted = vendor_status.ask(songstats(resources).new_client).month

@@ -10,7 +10,7 @@ from uuid import UUID
 import dagster as dg
 
 from measurement_pipeline.analytics import charts
-from measurement_pipeline.analytics.catalog import CatalogFacts, drawn, gather, version
+from measurement_pipeline.analytics.catalog import CatalogReport, draw_charts, load_catalog_report, report_version
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import catalog_partitions, register
 from measurement_pipeline.defs.resources import own_database
@@ -42,7 +42,7 @@ the hundred catalogues imported last; launching a partition draws it now. For a 
     kinds={"python", "postgres"},
     owners=OWNERS,
     description=_DESCRIPTION,
-    code_version=version(),
+    code_version=report_version(),
     output_required=False,
     required_resource_keys={"measurement_database"},
 )
@@ -68,7 +68,7 @@ def tell_all(context: dg.AssetExecutionContext) -> None:
 
 
 def _tell(context: dg.AssetExecutionContext, connection: Connection, catalog: UUID, key: str) -> bool:
-    facts = gather(connection, catalog)
+    facts = load_catalog_report(connection, catalog)
     if facts is None:
         return False
     context.log_event(
@@ -82,11 +82,11 @@ def _tell(context: dg.AssetExecutionContext, connection: Connection, catalog: UU
     return True
 
 
-def _metadata(facts: CatalogFacts) -> dict[str, dg.MetadataValue]:
+def _metadata(facts: CatalogReport) -> dict[str, dg.MetadataValue]:
     totals = facts.totals
     pictures = {
-        title: dg.MetadataValue.md(charts.as_markdown(title, svg))
-        for title, svg in drawn(facts, charts.ON_EITHER).items()
+        title: dg.MetadataValue.md(charts.markdown_image(title, svg))
+        for title, svg in draw_charts(facts, charts.LIGHT_OR_DARK).items()
     }
     return {
         "catalogue": dg.MetadataValue.text(totals["catalog_name"]),
@@ -100,7 +100,7 @@ def _metadata(facts: CatalogFacts) -> dict[str, dg.MetadataValue]:
     }
 
 
-def _cohort(facts: CatalogFacts) -> dict[str, dg.MetadataValue]:
+def _cohort(facts: CatalogReport) -> dict[str, dg.MetadataValue]:
     """The figures that may be compared, and of which recordings they are."""
     cohort = facts.cohort
     if cohort is None:

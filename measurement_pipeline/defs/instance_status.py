@@ -9,7 +9,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from measurement_pipeline.defs.automation import quiet_daemons, standing
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
-from measurement_pipeline.health.messages import one_line
+from measurement_pipeline.health.messages import summarize_error
 from measurement_pipeline.health.stall_checks import InstanceState, UnfinishedRun
 
 # A run that an operator launches from the asset's page, or a partition backfill, runs under this name.
@@ -55,7 +55,7 @@ def failure_line(instance: dg.DagsterInstance, run_id: str) -> str:
     if steps and steps[-1].dagster_event is not None:
         failure = steps[-1].dagster_event.step_failure_data
         if failure.user_failure_data is not None and failure.user_failure_data.description:
-            return one_line(failure.user_failure_data.description)
+            return summarize_error(failure.user_failure_data.description)
         if failure.error is not None:
             return _cause(failure.error)
     runs = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
@@ -66,13 +66,13 @@ def failure_line(instance: dg.DagsterInstance, run_id: str) -> str:
     of_run = event.event_specific_data
     if isinstance(of_run, JobFailureData) and of_run.error is not None:
         return _cause(of_run.error)
-    return one_line(event.message or "")
+    return summarize_error(event.message or "")
 
 
 def _cause(error: SerializableErrorInfo) -> str:
     while error.cause is not None:
         error = error.cause
-    return one_line(error.message)
+    return summarize_error(error.message)
 
 
 def _runs(

@@ -7,88 +7,90 @@ import time
 from collections.abc import Callable
 
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
-from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.health.messages import (
-    about_blockers,
-    about_failure,
-    about_finding,
-    key_of,
-    message,
-    waited_for_a_lock,
+    alert_text,
+    describe_failure,
+    describe_lock_holders,
+    describe_result,
+    incident_key,
+    is_lock_timeout,
 )
+from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.health.stall_checks import Reason
 from measurement_pipeline.postgres import incidents, sessions
 from measurement_pipeline.postgres.database import Connection, connect, transaction_with_timeout
 from measurement_pipeline.postgres.incidents import Incident, OpenIncident
 from measurement_pipeline.vendors.webhook import WebhookError
 
-_LONGEST_SECONDS = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 # What one call of `tell` may do. Dagster hands a tick of the run-failure sensor up to five failures, each tells, and the tick has
 # a minute; and a webhook takes about one message a second.
-_MOST_TOLD = 10
-_TELLING_SECONDS = 5.0
+_MAX_ALERTS = 10
+_ALERT_SECONDS = 5.0
 
 # How the keys of what checks say begin; those of runs begin with a job's name.
-_CHECK = "check "
+_CHECK_PREFIX = "check "
 
 
-def see_failure(database_url: str, job: str, line: str, *, run: str) -> None:
+def record_failure(database_url: str, job: str, line: str, *, run: str) -> None:
     """A run failed: a new incident, or one more of an open one.
 
     A job that fails now and then is told once. An opening of the breaker is told each time, since a person closed the last one.
-    After a lock timeout the incident names the sessions that may hold the lock. Raises `TooLong` where the table is locked.
+    After a lock timeout the incident names sessions that may hold the lock. Raises `StatementTimeout` if the table is locked.
     """
     same_within_hours = 0 if BREAKER_OPENED in line else incidents.SAME_WITHIN_HOURS
     # A lock that fails runs must not keep the alert about them: the caller posts it without the table then.
-    with connect(database_url) as connection, transaction_with_timeout(connection, seconds=_LONGEST_SECONDS):
-        what = about_failure(job, line, run=run)
-        if waited_for_a_lock(line):
-            what = f"{what} {about_blockers(sessions.list_likely_blockers(connection))}"
-        incidents.see(connection, key=key_of(job, line), what=what, same_within_hours=same_within_hours)
+    with connect(database_url) as connection, transaction_with_timeout(connection, seconds=_TIMEOUT_SECONDS):
+        what = describe_failure(job, line, run=run)
+        if is_lock_timeout(line):
+            what = f"{what} {describe_lock_holders(sessions.list_likely_blockers(connection))}"
+        incidents.see(connection, key=incident_key(job, line), what=what, same_within_hours=same_within_hours)
 
 
-def see_success(database_url: str, job: str) -> None:
+def record_success(database_url: str, job: str) -> None:
     """A run succeeded: the incidents of its job end."""
     with connect(database_url) as connection:
         incidents.end(connection, source=f"{job}: ")
 
 
-def passes_by_itself(incident: OpenIncident) -> bool:
+def is_transient(incident: OpenIncident) -> bool:
     """Whether it may: a run that failed once, or a spent budget, whose next hit has a date. Other failures of checks do not."""
-    if incident.key.startswith(_CHECK):
-        return reason_of(incident) is Reason.BUDGET
+    if incident.key.startswith(_CHECK_PREFIX):
+        return blocking_reason(incident) is Reason.BUDGET
     return incident.times == 1
 
 
-def reason_of(incident: OpenIncident) -> Reason | None:
+def blocking_reason(incident: OpenIncident) -> Reason | None:
     """What stops buying according to a check's incident; None where it is about something else."""
-    if not incident.key.startswith(_CHECK):
+    if not incident.key.startswith(_CHECK_PREFIX):
         return None
     _, _, reason = incident.key.rpartition(": ")
     return Reason(reason) if reason in set(Reason) else None
 
 
-def see_finding(database_url: str, check: str, finding: Finding) -> None:
+def record_result(database_url: str, check: str, result: HealthResult) -> None:
     """A check fails, and not only for a while: an incident. It passes: what it said is over.
 
     Another reason is another incident and ends none, so that a check that goes back and forth between two tells each once.
     """
-    source = f"{_CHECK}{check}: "
+    source = f"{_CHECK_PREFIX}{check}: "
     with connect(database_url) as connection:
-        if finding.passed:
+        if result.passed:
             incidents.end(connection, source=source)
-        elif finding.serious:
-            incidents.see(connection, key=source + finding.reason, what=about_finding(check, finding))
+        elif result.should_alert:
+            incidents.see(connection, key=source + result.reason, what=describe_result(check, result))
 
 
-def end_because_calls_go_out(connection: Connection) -> None:
+def end_songstats_incidents(connection: Connection) -> None:
     """A person closed the breaker or ended the pause: incidents with these reasons end now, not at the next check."""
     for reason in (Reason.BREAKER, Reason.PAUSE, Reason.VENDOR):
-        incidents.end(connection, source=f"{_CHECK}recordings_are_bought: {reason.value}")
+        incidents.end(connection, source=f"{_CHECK_PREFIX}recordings_are_bought: {reason.value}")
 
 
-def tell(database_url: str, post: Callable[[str], None] | None, *, clock: Callable[[], float] = time.monotonic) -> int:
+def send_alerts(
+    database_url: str, post: Callable[[str], None] | None, *, clock: Callable[[], float] = time.monotonic
+) -> int:
     """Tell what was not told yet, oldest first; how many. Without a webhook nothing is told.
 
     One that the webhook refuses does not keep the others from being told; then, at the end, it raises what `post` raised first.
@@ -97,15 +99,15 @@ def tell(database_url: str, post: Callable[[str], None] | None, *, clock: Callab
     if post is None:
         return 0
     told, seen, refused = 0, 0, None
-    deadline = clock() + _TELLING_SECONDS
+    deadline = clock() + _ALERT_SECONDS
 
     def send(incident: Incident) -> None:
         nonlocal seen
         seen = incident.id
-        post(message(incident))
+        post(alert_text(incident))
 
     with connect(database_url) as connection:
-        while told < _MOST_TOLD and clock() < deadline:
+        while told < _MAX_ALERTS and clock() < deadline:
             try:
                 if not incidents.tell_next(connection, send, after=seen):
                     break

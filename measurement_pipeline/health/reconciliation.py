@@ -10,15 +10,15 @@ from decimal import Decimal
 
 from measurement_pipeline.domain.spend import VendorMonth
 from measurement_pipeline.domain.text import counted
-from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres.spend import Month
 
 # A drift of so many, or of one in a hundred, is not worth a word: a person tried the key, the vendor counts at another moment.
-TOLERATED = 5
-TOLERATED_SHARE = 0.01
+TOLERANCE = 5
+TOLERANCE_SHARE = 0.01
 
 
-def ledger_matches_vendor(before: Month, after: Month, vendor: VendorMonth) -> Finding:
+def ledger_matches_vendor(before: Month, after: Month, vendor: VendorMonth) -> HealthResult:
     """`before` and `after`: the ledger as it was when the vendor was asked, and when it had answered."""
     hits = after.counted + after.unknown
     figures: dict[str, int | float | str] = {
@@ -28,37 +28,37 @@ def ledger_matches_vendor(before: Month, after: Month, vendor: VendorMonth) -> F
         "ledger: of unknown fate": after.unknown,
         "ledger: cost nothing": after.cost_nothing,
         "ledger: recordings answered": after.answered,
-        "Songstats: requests": _figure(vendor.requests),
-        "Songstats: objects": _figure(vendor.objects),
-        "Songstats: bill": _figure(vendor.bill),
+        "Songstats: requests": _known_or_unknown(vendor.requests),
+        "Songstats: objects": _known_or_unknown(vendor.objects),
+        "Songstats: bill": _known_or_unknown(vendor.bill),
     }
     if vendor.requests is None:
         words = (
             f"what Songstats counted is unknown ({vendor.detail}); the ledger counts {counted(hits, 'hit')} this month"
         )
-        return Finding(False, words, reason="vendor not asked", figures=figures)
-    tolerance = max(TOLERATED, int(TOLERATED_SHARE * hits))
-    requests = _beyond(vendor.requests, before.counted - before.early, hits + after.late)
+        return HealthResult(False, words, reason="vendor not asked", metadata=figures)
+    tolerance = max(TOLERANCE, int(TOLERANCE_SHARE * hits))
+    requests = _distance_outside(vendor.requests, before.counted - before.early, hits + after.late)
     figures |= {"drift: requests": vendor.requests - hits, "drift: requests, unexplained": requests}
     objects = None
     if vendor.objects is not None:
-        objects = _beyond(vendor.objects, before.answered - before.early, after.asked)
+        objects = _distance_outside(vendor.objects, before.answered - before.early, after.asked)
         figures |= {"drift: objects": vendor.objects - after.answered, "drift: objects, unexplained": objects}
     ours = f"{counted(hits, 'hit')} ({after.unknown} of unknown fate)"
     said = [
         f"Songstats counts {counted(vendor.requests, 'request')} this month, the ledger {ours}",
-        f"objects: {_figure(vendor.objects)} against {counted(after.answered, 'recording')} answered",
+        f"objects: {_known_or_unknown(vendor.objects)} against {counted(after.answered, 'recording')} answered",
     ]
     drifts = [f"{_signed(drift)} {what}" for drift, what in ((requests, "requests"), (objects, "objects")) if drift]
     if abs(requests) <= tolerance and abs(objects or 0) <= tolerance:
         said.append(f"within the tolerance of {tolerance}" if drifts else "no drift that is not explained")
-        return Finding(True, "; ".join(said), figures=figures)
+        return HealthResult(True, "; ".join(said), metadata=figures)
     said.append(f"DRIFT beyond the tolerance of {tolerance}: {' and '.join(drifts)} that nothing explains")
-    said.append(_what_to_look_at(after, requests or objects or 0))
-    return Finding(False, "; ".join(said), reason="drift", figures=figures)
+    said.append(_suggest_cause(after, requests or objects or 0))
+    return HealthResult(False, "; ".join(said), reason="drift", metadata=figures)
 
 
-def _what_to_look_at(month: Month, drift: int) -> str:
+def _suggest_cause(month: Month, drift: int) -> str:
     zone = "Songstats' month may begin in another time zone than UTC's"
     if drift < 0:
         return f"Songstats may not bill all that we count (404, rejected), which only leaves the budget on the safe side; {zone}"
@@ -68,12 +68,12 @@ def _what_to_look_at(month: Month, drift: int) -> str:
     )
 
 
-def _beyond(figure: int, low: int, high: int) -> int:
+def _distance_outside(figure: int, low: int, high: int) -> int:
     """How far `figure` lies outside of what can be explained; 0 inside."""
     return min(figure - low, 0) or max(figure - high, 0)
 
 
-def _figure(value: int | Decimal | None) -> int | str:
+def _known_or_unknown(value: int | Decimal | None) -> int | str:
     if value is None:
         return "unknown"
     return value if isinstance(value, int) else str(value)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from measurement_pipeline.domain.text import counted
-from measurement_pipeline.health.finding import Finding, at
+from measurement_pipeline.health.result import HealthResult, format_minute
 from measurement_pipeline.postgres.health import Answering, Buying
 from measurement_pipeline.postgres.songstats_ledger import Budget, Deployment
 
@@ -84,7 +84,7 @@ class _Obstacle:
 
 def recordings_are_bought(
     buying: Buying, deployment: Deployment, budget: Budget, machine: InstanceState, *, alarm_hours: float
-) -> Finding:
+) -> HealthResult:
     """Recordings wait that somebody wants bought, and none was settled for so long."""
     figures: dict[str, int | float | str] = {
         "recordings waiting": buying.waiting,
@@ -92,32 +92,34 @@ def recordings_are_bought(
         "hits left": budget.left,
     }
     if buying.last_settled is not None:
-        figures["last settled"] = at(buying.last_settled)
+        figures["last settled"] = format_minute(buying.last_settled)
     if buying.oldest_waiting is None:
-        return Finding(True, "no recording waits to be bought", figures=figures)
+        return HealthResult(True, "no recording waits to be bought", metadata=figures)
     # Waiting for less than that is no silence, however long ago the last purchase was.
     since = max(buying.oldest_waiting, buying.last_settled or buying.oldest_waiting)
     hours = (buying.now - since) / timedelta(hours=1)
-    figures["oldest waiting since"] = at(buying.oldest_waiting)
+    figures["oldest waiting since"] = format_minute(buying.oldest_waiting)
     figures["hours of silence"] = round(hours, 1)
     waiting = counted(buying.waiting, "recording waits", "recordings wait")
     found = list(_what_stops_buying(buying, deployment, budget, machine, since))
     lasting = [obstacle for obstacle in found if obstacle.outlasts(alarm_hours, now=buying.now)]
     if hours > alarm_hours:
-        return _silent(f"{waiting}, and none was settled since {at(since)}", found, figures, alarm_hours, buying.now)
+        return _silent(
+            f"{waiting}, and none was settled since {format_minute(since)}", found, figures, alarm_hours, buying.now
+        )
     if lasting:
         # The date is known: an alarm in some hours would say the same, later.
         return _silent(waiting, lasting, figures, alarm_hours, buying.now)
     return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
 
 
-def requests_are_answered(answering: Answering, machine: InstanceState, *, alarm_hours: float) -> Finding:
+def requests_are_answered(answering: Answering, machine: InstanceState, *, alarm_hours: float) -> HealthResult:
     """Requests stay queued for so long: intake is silent."""
     figures: dict[str, int | float | str] = {"requests queued": answering.waiting}
     if answering.oldest is None:
-        return Finding(True, "no request waits for an answer", figures=figures)
+        return HealthResult(True, "no request waits for an answer", metadata=figures)
     hours = (answering.now - answering.oldest) / timedelta(hours=1)
-    figures["oldest queued since"] = at(answering.oldest)
+    figures["oldest queued since"] = format_minute(answering.oldest)
     found = [
         *_what_stops_everything(machine),
         *_what_holds_the_slot(machine, answering.now),
@@ -130,29 +132,31 @@ def requests_are_answered(answering: Answering, machine: InstanceState, *, alarm
         waiting = counted(answering.waiting, "request waits", "requests wait")
         return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
     queued = counted(answering.waiting, "request is queued", "requests are queued")
-    return _silent(f"{queued}, the oldest since {at(answering.oldest)}", found, figures, alarm_hours, answering.now)
+    return _silent(
+        f"{queued}, the oldest since {format_minute(answering.oldest)}", found, figures, alarm_hours, answering.now
+    )
 
 
 def _no_alarm_yet(
     waiting: str, found: list[_Obstacle], figures: Mapping[str, int | float | str], *, alarm_hours: float
-) -> Finding:
+) -> HealthResult:
     """Passes; but what is known to stand in the way is told already."""
     known = next((obstacle for obstacle in found if obstacle.reason not in _ONLY_IN_SILENCE), None)
-    return Finding(
+    return HealthResult(
         passed=True,
         reason="" if known is None else known.reason.value,
-        words=f"{waiting}{'' if known is None else f': {known.words}'}; silence is an alarm after {alarm_hours:g} hours",
-        figures=figures,
+        message=f"{waiting}{'' if known is None else f': {known.words}'}; silence is an alarm after {alarm_hours:g} hours",
+        metadata=figures,
     )
 
 
-def captures_are_made(capturing: Answering, machine: InstanceState, *, alarm_hours: float) -> Finding:
+def captures_are_made(capturing: Answering, machine: InstanceState, *, alarm_hours: float) -> HealthResult:
     """Captures stay open for so long."""
     figures: dict[str, int | float | str] = {"captures open": capturing.waiting}
     if capturing.oldest is None:
-        return Finding(True, "no capture waits to be made", figures=figures)
+        return HealthResult(True, "no capture waits to be made", metadata=figures)
     hours = (capturing.now - capturing.oldest) / timedelta(hours=1)
-    figures["oldest open since"] = at(capturing.oldest)
+    figures["oldest open since"] = format_minute(capturing.oldest)
     found = [
         *_what_stops_everything(machine),
         *_what_holds_the_slot(machine, capturing.now),
@@ -164,7 +168,9 @@ def captures_are_made(capturing: Answering, machine: InstanceState, *, alarm_hou
     waiting = counted(capturing.waiting, "capture is open", "captures are open")
     if hours <= alarm_hours:
         return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
-    return _silent(f"{waiting}, the oldest since {at(capturing.oldest)}", found, figures, alarm_hours, capturing.now)
+    return _silent(
+        f"{waiting}, the oldest since {format_minute(capturing.oldest)}", found, figures, alarm_hours, capturing.now
+    )
 
 
 def _silent(
@@ -173,18 +179,18 @@ def _silent(
     figures: Mapping[str, int | float | str],
     alarm_hours: float,
     now: datetime,
-) -> Finding:
+) -> HealthResult:
     first, *others = found
     # One that ends within the alarm's hours needs no person.
     serious = first.ends_at is None or first.outlasts(alarm_hours, now=now)
     # That nothing is known is only worth a word where it is the only one.
     also = [other.words for other in others if other.reason is not Reason.UNKNOWN]
-    return Finding(
+    return HealthResult(
         passed=False,
-        serious=serious,
+        should_alert=serious,
         reason=first.reason.value,
-        words=f"{what}: {first.words}",
-        figures={**figures, "reason": first.reason.value, **({"also": "; ".join(also)} if also else {})},
+        message=f"{what}: {first.words}",
+        metadata={**figures, "reason": first.reason.value, **({"also": "; ".join(also)} if also else {})},
     )
 
 
@@ -211,7 +217,7 @@ def _what_stops_buying(
         yield _Obstacle(Reason.VENDOR, f"{now}; {again}")
     if budget.left == 0:
         frees = budget.next_hit_frees_at
-        when = "none is allowed at all" if frees is None else f"the next one frees at {at(frees)}"
+        when = "none is allowed at all" if frees is None else f"the next one frees at {format_minute(frees)}"
         spent = (
             f"the budget is spent ({budget.hits} of {budget.allowed} hits in 30 days); {when}. Wait, or buy a larger plan and "
             "raise SONGSTATS_HIT_LIMIT"
@@ -222,7 +228,7 @@ def _what_stops_buying(
         yield _Obstacle(Reason.PAUSE, pause, ends_at=deployment.paused_until)
     yield from _failing_runs(machine, since)
     if buying.payable and not buying.ready and buying.next_retry_at is not None:
-        words = f"all of them wait to be tried again, the next at {at(buying.next_retry_at)}"
+        words = f"all of them wait to be tried again, the next at {format_minute(buying.next_retry_at)}"
         yield _Obstacle(Reason.RETRIES, words + (f"; last error: {buying.last_error}" if buying.last_error else ""))
     if machine.put_off is not None:
         yield _Obstacle(Reason.PUT_OFF, f"the last run put them off: {machine.put_off}")
@@ -232,7 +238,7 @@ def _what_stops_buying(
 def _what_stops_everything(machine: InstanceState) -> Iterator[_Obstacle]:
     if machine.quiet_daemons:
         who = ", ".join(
-            f"{name} since {at(beat)}" if beat else f"{name} never did"
+            f"{name} since {format_minute(beat)}" if beat else f"{name} never did"
             for name, beat in sorted(machine.quiet_daemons.items())
         )
         yield _Obstacle(Reason.DAEMON, f"Dagster's daemon does not beat ({who}); restart it")
@@ -245,12 +251,11 @@ def _what_stops_everything(machine: InstanceState) -> Iterator[_Obstacle]:
 def _what_holds_the_slot(machine: InstanceState, now: datetime) -> Iterator[_Obstacle]:
     busy, queued = machine.busy, machine.queued
     if busy is not None and now - busy.since > _SOON:
-        words = (
-            f"run {busy.id} holds the slot since {at(busy.since)} and settles nothing; look at it, then terminate it"
-        )
+        since = format_minute(busy.since)
+        words = f"run {busy.id} holds the slot since {since} and settles nothing; look at it, then terminate it"
         yield _Obstacle(Reason.SLOT, words)
     elif busy is None and queued is not None and now - queued.since > _SOON:
-        words = f"run {queued.id} is queued since {at(queued.since)} and does not start; see what else is running"
+        words = f"run {queued.id} is queued since {format_minute(queued.since)} and does not start; see what else is running"
         yield _Obstacle(Reason.SLOT, words)
 
 

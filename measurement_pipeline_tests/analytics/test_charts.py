@@ -15,7 +15,7 @@ def texts(svg: str) -> list[str]:
 
 
 def test_lines_name_their_ends_their_height_and_what_each_of_them_adds_up():
-    svg = charts.lines("Total", [("the cohort", DAYS[20:]), ("all", DAYS)], charts.ON_EITHER)
+    svg = charts.line_chart("Total", [("the cohort", DAYS[20:]), ("all", DAYS)], charts.LIGHT_OR_DARK)
     assert texts(svg) == ["Total", "0", "24.5 k", "49 k", "the cohort", "all", "2026-01-01", "2026-02-19"]
     drawn = [e for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}path") if "L" in e.get("d", "")]
     assert [(path.get("d", "").count("L"), path.get("stroke-dasharray")) for path in drawn] == [(29, None), (49, "5 4")]
@@ -24,42 +24,48 @@ def test_lines_name_their_ends_their_height_and_what_each_of_them_adds_up():
 
 @pytest.mark.parametrize("points", [[], DAYS[:1]])
 def test_too_few_days_are_said_and_not_drawn(points: list[tuple[date, int]]):
-    assert texts(charts.lines("Total", [("all", points)], charts.ON_EITHER)) == ["Total", "too few days for a line"]
-    assert texts(charts.lines("Total", [], charts.ON_EITHER)) == ["Total", "too few days for a line"]
+    assert texts(charts.line_chart("Total", [("all", points)], charts.LIGHT_OR_DARK)) == [
+        "Total",
+        "too few days for a line",
+    ]
+    assert texts(charts.line_chart("Total", [], charts.LIGHT_OR_DARK)) == ["Total", "too few days for a line"]
 
 
 def test_a_title_can_be_anything():
     wild = """<script>alert("x")</script> & 'so'"""
-    svg = charts.bars("Top", [(wild, 5), ("plain", 0)], charts.ON_EITHER)
+    svg = charts.bar_chart("Top", [(wild, 5), ("plain", 0)], charts.LIGHT_OR_DARK)
     assert "<script>" not in svg
     assert texts(svg)[1].startswith('<script>alert("x")')
 
 
 def test_the_parts_of_a_whole_add_up():
-    svg = charts.parts("Standing", [("measured", 3), ("to be bought", 1)], charts.ON_EITHER)
+    svg = charts.stacked_bar("Standing", [("measured", 3), ("to be bought", 1)], charts.LIGHT_OR_DARK)
     assert texts(svg) == ["Standing", "measured: 3 (75%)", "to be bought: 1 (25%)"]
     bars = [e for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}rect") if e.get("height") == "16"]
     assert sum(float(bar.get("width", "0")) for bar in bars) == charts.WIDTH
 
 
 def test_nothing_has_no_parts_and_no_bars():
-    for draw in (charts.parts, charts.bars):
-        assert texts(draw("Nothing", [], charts.ON_EITHER)) == ["Nothing"]
+    for draw in (charts.stacked_bar, charts.bar_chart):
+        assert texts(draw("Nothing", [], charts.LIGHT_OR_DARK)) == ["Nothing"]
 
 
 @pytest.mark.parametrize(
     ("count", "shown"), [(0, "0"), (950, "950"), (1_234, "1.23 k"), (34_000_000, "34 M"), (1_200_000_000, "1.2 B")]
 )
 def test_a_count_is_short(count: int, shown: str):
-    assert charts.short(count) == shown
+    assert charts.format_short(count) == shown
 
 
 def test_a_title_of_characters_that_no_xml_holds_can_be_parsed():
-    assert texts(charts.bars("Top", [("a\x0bb\x00", 5)], charts.ON_EITHER))[1].startswith("a\ufffdb\ufffd")
+    assert texts(charts.bar_chart("Top", [("a\x0bb\x00", 5)], charts.LIGHT_OR_DARK))[1].startswith("a\ufffdb\ufffd")
 
 
 def test_a_title_in_any_script_is_drawn_as_it_is():
-    assert texts(charts.bars("Top", [("夜に\u3000駆け\u200cる", 5)], charts.ON_EITHER))[1] == "夜に\u3000駆け\u200cる"
+    assert (
+        texts(charts.bar_chart("Top", [("夜に\u3000駆け\u200cる", 5)], charts.LIGHT_OR_DARK))[1]
+        == "夜に\u3000駆け\u200cる"
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,4 +74,4 @@ def test_a_title_in_any_script_is_drawn_as_it_is():
      (-1_500, "-1.5 k"), (5_000_000_000_000, "5,000 B")],
 )  # fmt: skip
 def test_a_count_is_said_in_few_characters(value: int, said: str):
-    assert charts.short(value) == said
+    assert charts.format_short(value) == said

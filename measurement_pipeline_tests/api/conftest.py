@@ -14,7 +14,7 @@ import uvicorn
 
 from measurement_pipeline import services
 from measurement_pipeline.api import keys
-from measurement_pipeline.api.app import application
+from measurement_pipeline.api.app import create_app
 from measurement_pipeline.api.config import ApiConfig
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import connect
@@ -59,14 +59,14 @@ class Front:
         account = account or uuid4()
         if card:
             self.sandbox.card(str(account))
-        key, prefix = keys.new_key()
+        key, prefix = keys.generate_key()
         with connect(self.desk.database_url) as connection:
             api_keys.add(
                 connection,
                 account=account,
                 name="test",
                 prefix=prefix,
-                digest=keys.digest(key, secret=self.desk.key_secret),
+                digest=keys.hash_key(key, secret=self.desk.key_secret),
             )
         return self.clients.enter_context(Client(self.url, account, key))
 
@@ -75,7 +75,7 @@ class Front:
 def listening(desk: ApiConfig) -> Iterator[str]:
     """The API over `desk`, on a port of its own, until the block ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(application(desk), log_config=None, access_log=False))
+        server = uvicorn.Server(uvicorn.Config(create_app(desk), log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from measurement_pipeline.api import keys
-from measurement_pipeline.api.auth import EXPECTED, NO_TOKENS, NOT_GOOD
+from measurement_pipeline.api.auth import INVALID_KEY, ONE_CREDENTIAL, TOKENS_DISABLED
 from measurement_pipeline.api.bearer import BearerTokenVerifier, InvalidTokenError, JwksUnavailableError
 from measurement_pipeline.api.config import JwtConfig
 from measurement_pipeline.postgres import api_keys
@@ -67,7 +67,7 @@ def test_neither_both_twice_and_another_scheme_are_a_401_that_says_what_is_expec
         [("Authorization", "Bearer")],
     ):
         answer = get(front, *headers)
-        refused = {"status": "error", "code": "unauthenticated", "error": EXPECTED}
+        refused = {"status": "error", "code": "unauthenticated", "error": ONE_CREDENTIAL}
         assert (answer.status_code, answer.json()) == (401, refused), headers
         assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert get(front, key).status_code == 200
@@ -92,8 +92,8 @@ def test_every_route_but_health_and_the_description_asks_who_it_is(front: Front)
 def test_a_key_is_kept_as_a_digest_under_the_servers_secret(front: Front):
     key = front.client().key
     (row,) = front.table.sql("select * from api_keys")
-    assert bytes(row["digest"]) == keys.digest(key, secret=front.desk.key_secret)
-    assert bytes(row["digest"]) != keys.digest(key, secret="another secret")
+    assert bytes(row["digest"]) == keys.hash_key(key, secret=front.desk.key_secret)
+    assert bytes(row["digest"]) != keys.hash_key(key, secret="another secret")
     secret = key.removeprefix(row["prefix"])
     assert not any(secret in str(value) for value in row.values())
 
@@ -101,13 +101,13 @@ def test_a_key_is_kept_as_a_digest_under_the_servers_secret(front: Front):
 @pytest.mark.parametrize("spoil", ["", "x", "mp_", "mp_aaaaaaaa_" + "a" * 43, "' or true --", "mp_%_" + "_" * 43])
 def test_a_key_that_is_none_is_refused(front: Front, spoil: str):
     answer = get(front, ("x-api-key", spoil))
-    assert (answer.status_code, answer.json()["error"]) == (401, NOT_GOOD)
+    assert (answer.status_code, answer.json()["error"]) == (401, INVALID_KEY)
 
 
 def test_a_key_with_one_other_character_is_refused(front: Front):
     key = front.client().key
     spoilt = key[:-1] + ("a" if key[-1] != "a" else "b")
-    assert get(front, ("x-api-key", spoilt)).json()["error"] == NOT_GOOD
+    assert get(front, ("x-api-key", spoilt)).json()["error"] == INVALID_KEY
 
 
 def test_a_key_made_under_another_secret_is_refused(open_front: Open):
@@ -119,18 +119,18 @@ def test_a_key_made_under_another_secret_is_refused(open_front: Open):
 
 def test_a_revoked_and_an_expired_key_are_refused_and_say_so(front: Front):
     client = front.client()
-    prefix = str(keys.prefix_of(client.key))
+    prefix = str(keys.parse_prefix(client.key))
     assert client.get(JOBS).status_code == 200
     with connect(front.desk.database_url) as connection:
         assert api_keys.revoke(connection, prefix)
         assert not api_keys.revoke(connection, prefix)
-    assert client.get(JOBS).json()["error"] == f"{NOT_GOOD}: it is revoked"
-    late, prefix = keys.new_key()
+    assert client.get(JOBS).json()["error"] == f"{INVALID_KEY}: it is revoked"
+    late, prefix = keys.generate_key()
     with connect(front.desk.database_url) as connection:
         past = datetime.now(UTC) - timedelta(hours=1)
-        digest = keys.digest(late, secret=front.desk.key_secret)
+        digest = keys.hash_key(late, secret=front.desk.key_secret)
         api_keys.add(connection, account=client.account, name="late", prefix=prefix, digest=digest, expires_at=past)
-    assert get(front, ("x-api-key", late)).json()["error"] == f"{NOT_GOOD}: it is expired"
+    assert get(front, ("x-api-key", late)).json()["error"] == f"{INVALID_KEY}: it is expired"
 
 
 def test_when_a_key_was_last_used_is_written_down_once_a_minute(front: Front):
@@ -182,7 +182,7 @@ def test_a_token_whose_sub_is_no_account_or_that_is_no_token_is_refused(open_fro
 
 def test_where_no_issuer_is_set_tokens_are_refused_and_keys_are_not(front: Front):
     answer = get(front, bearer(token(uuid4())))
-    assert (answer.status_code, answer.json()["error"]) == (401, NO_TOKENS)
+    assert (answer.status_code, answer.json()["error"]) == (401, TOKENS_DISABLED)
 
 
 def unsigned(account: UUID) -> str:
@@ -296,11 +296,11 @@ def test_a_list_that_does_not_say_how_its_keys_sign_is_read_for_the_one_algorith
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     account = uuid4()
     bearer = Away(listed(private, kid="one", use="sig"), listed(private, kid="two", use="enc")).bearer(algorithm)
-    assert bearer.account(token(account, key=private, algorithm=algorithm, kid="one")) == account
+    assert bearer.verify(token(account, key=private, algorithm=algorithm, kid="one")) == account
     with pytest.raises(InvalidTokenError):
-        bearer.account(token(account, key=private, algorithm="RS256", kid="one"))
+        bearer.verify(token(account, key=private, algorithm="RS256", kid="one"))
     with pytest.raises(InvalidTokenError):
-        bearer.account(token(account, key=private, algorithm=algorithm, kid="two"))
+        bearer.verify(token(account, key=private, algorithm=algorithm, kid="two"))
 
 
 def test_an_issuer_that_is_away_shuts_out_nobody_whose_key_is_known_for_a_day():
@@ -308,19 +308,19 @@ def test_an_issuer_that_is_away_shuts_out_nobody_whose_key_is_known_for_a_day():
     issuer, account = Away(listed(private, kid="one")), uuid4()
     bearer = issuer.bearer()
     known, unknown = (token(account, key=private, algorithm="RS256", kid=kid) for kid in ("one", "two"))
-    assert bearer.account(known) == account
+    assert bearer.verify(known) == account
     issuer.is_away = True
     for issuer.clock in (601.0, 602.0, 610.0):
-        assert bearer.account(known) == account
+        assert bearer.verify(known) == account
         with pytest.raises(JwksUnavailableError):
-            bearer.account(unknown)  # the list may name it by now: neither a yes nor a no
+            bearer.verify(unknown)  # the list may name it by now: neither a yes nor a no
     assert issuer.asked == 2, "a look that failed is a look"
     issuer.clock = 24 * 3600.0 + 1
     with pytest.raises(JwksUnavailableError):
-        bearer.account(known)
+        bearer.verify(known)
     issuer.is_away = False
     issuer.clock += 3
-    assert bearer.account(known) == account, "where there is nothing to go by we look again soon"
+    assert bearer.verify(known) == account, "where there is nothing to go by we look again soon"
 
 
 def test_a_key_that_its_issuer_lists_no_more_is_refused_once_the_list_is_read_again():
@@ -328,10 +328,10 @@ def test_a_key_that_its_issuer_lists_no_more_is_refused_once_the_list_is_read_ag
     issuer, account = Away(listed(private, kid="one")), uuid4()
     bearer = issuer.bearer()
     known = token(account, key=private, algorithm="RS256", kid="one")
-    assert bearer.account(known) == account
+    assert bearer.verify(known) == account
     issuer.keys, issuer.clock = (), 601.0
     with pytest.raises(InvalidTokenError):
-        bearer.account(known)
+        bearer.verify(known)
 
 
 def test_an_odd_entry_in_a_list_of_keys_is_in_no_others_way():
@@ -339,23 +339,23 @@ def test_an_odd_entry_in_a_list_of_keys_is_in_no_others_way():
     odd: list[Any] = [None, 5, listed(private, kid=["z"]), {"kty": "?"}, listed(private), listed(private)]  # type: ignore[arg-type]
     bearer = Away(*odd, {**listed(private, kid="one"), "use": None, "alg": None}).bearer()
     account = uuid4()
-    assert bearer.account(token(account, key=private, algorithm="RS256", kid="one")) == account
+    assert bearer.verify(token(account, key=private, algorithm="RS256", kid="one")) == account
 
 
 def test_ids_that_nobody_knows_hold_no_thread_while_the_issuer_is_slow():
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     issuer = Away(listed(private, kid="one"))
     bearer = issuer.bearer()
-    bearer.account(token(uuid4(), key=private, algorithm="RS256", kid="one"))
+    bearer.verify(token(uuid4(), key=private, algorithm="RS256", kid="one"))
     issuer.may_answer.clear()
     issuer.clock = 31.0
     forged = token(uuid4(), key=private, algorithm="RS256", kid="forged")
     with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(bearer.account, forged)
+        first = threads.submit(bearer.verify, forged)
         until(lambda: issuer.asked == 2, what="the list to be asked for")
         try:
             with pytest.raises(JwksUnavailableError):
-                bearer.account(forged)
+                bearer.verify(forged)
             assert not first.done()
         finally:
             issuer.may_answer.set()
@@ -367,14 +367,14 @@ def test_nobody_whose_key_is_known_waits_while_another_looks_at_the_list():
     issuer, account = Away(listed(private, kid="one")), uuid4()
     bearer = issuer.bearer()
     known = token(account, key=private, algorithm="RS256", kid="one")
-    bearer.account(known)
+    bearer.verify(known)
     issuer.may_answer.clear()
     issuer.clock = 601.0
     with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(bearer.account, known)
+        first = threads.submit(bearer.verify, known)
         until(lambda: issuer.asked == 2, what="the list to be asked for")
         try:
-            assert bearer.account(known) == account
+            assert bearer.verify(known) == account
             assert not first.done()
         finally:
             issuer.may_answer.set()
@@ -400,7 +400,7 @@ def test_the_log_has_a_line_a_request_with_its_id_its_account_and_no_secret(
     ]
     assert [(line["request"], line["status"]) for line in lines[:2]] == [("abc-1", 400), (given, 200)]
     assert lines[0]["account"] == lines[1]["account"] == str(client.account)
-    assert (lines[0]["key"], lines[0]["method"], lines[0]["path"]) == (keys.prefix_of(client.key), "GET", JOBS)
+    assert (lines[0]["key"], lines[0]["method"], lines[0]["path"]) == (keys.parse_prefix(client.key), "GET", JOBS)
     assert "account" not in lines[2]
     said = "".join(record.getMessage() for record in caplog.records if record.name != "httpx")
     for word in (client.key, secret, "secret-in-a-query", "s" * 43, "two words"):

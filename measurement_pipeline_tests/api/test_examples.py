@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from measurement_pipeline.api.openapi import MEANING
+from measurement_pipeline.api.openapi import STATUS_DESCRIPTIONS
 from measurement_pipeline_tests.api.conftest import Front
 from measurement_pipeline_tests.intake.conftest import isrcs
 
@@ -51,7 +51,7 @@ def test_every_example_of_the_page_works(front: Front):
 def test_the_page_names_every_error_there_is():
     table = PAGE.split("## Errors")[1].split("## ")[0]
     named = {int(status) for row in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for status in row.split(",")}
-    assert named == set(MEANING)
+    assert named == set(STATUS_DESCRIPTIONS)
 
 
 def test_the_page_of_the_routes_needs_no_other_host(front: Front):
@@ -74,5 +74,5 @@ def test_every_error_of_every_route_is_described_with_a_body_of_its_own(front: F
                 assert body["status"] == "error"
                 assert ("checkoutUrl" in body) == (status == "402")
                 bodies[status] = body["error"]
-    assert set(bodies) == {str(status) for status in MEANING}
+    assert set(bodies) == {str(status) for status in STATUS_DESCRIPTIONS}
     assert len(set(bodies.values())) == len(bodies)

@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from measurement_pipeline.api import submit
-from measurement_pipeline.api.jobs import TAKEN_BACK
+from measurement_pipeline.api.jobs import JOB_WITHDRAWN
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import (
     BAD_SCOPE,
@@ -222,7 +222,7 @@ def test_another_body_with_the_same_key_is_a_409_and_another_accounts_same_key_i
     client, other = front.client(), front.client()
     job = client.ask({"isrcs": isrcs(2)}, key="k").json()["id"]
     answer = client.ask({"isrcs": isrcs(1)}, key="k")
-    assert (answer.status_code, answer.json()["error"], answer.json()["id"]) == (409, submit.OTHER_BODY, job)
+    assert (answer.status_code, answer.json()["error"], answer.json()["id"]) == (409, submit.KEY_REUSED, job)
     assert other.ask({"isrcs": isrcs(1)}, key="k").status_code == 202
 
 
@@ -281,7 +281,7 @@ def test_the_same_key_of_a_request_that_failed_or_was_withdrawn_is_no_success(fr
     )  # fmt: skip
     answer = client.ask({"isrcs": isrcs(1)}, key="gone")
     assert (answer.status_code, answer.json()) == (
-        409, {"status": "error", "code": "job_withdrawn", "error": TAKEN_BACK, "id": gone, "state": "withdrawn"},
+        409, {"status": "error", "code": "job_withdrawn", "error": JOB_WITHDRAWN, "id": gone, "state": "withdrawn"},
     )  # fmt: skip
 
 

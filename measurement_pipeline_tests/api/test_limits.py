@@ -9,8 +9,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from measurement_pipeline.api.errors import DATABASE_AWAY, TOO_LONG
-from measurement_pipeline.api.jobs import AT_WORK
+from measurement_pipeline.api.errors import DATABASE_UNAVAILABLE, READ_TIMEOUT
+from measurement_pipeline.api.jobs import JOB_LOCKED
 from measurement_pipeline.api.limits import RateLimiter
 from measurement_pipeline.domain.measurement_job import MAX_REQUEST_BYTES
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
@@ -37,14 +37,14 @@ def test_an_allowance_fills_steadily_and_no_further_than_a_minute():
     clock = [0.0]
     allowance = RateLimiter(60, now=lambda: clock[0])
     account = uuid4()
-    assert [allowance.take(account) for _ in range(60)] == [None] * 60
-    assert allowance.take(account) == 1.0
+    assert [allowance.acquire(account) for _ in range(60)] == [None] * 60
+    assert allowance.acquire(account) == 1.0
     clock[0] = 0.5
-    assert allowance.take(account) == 0.5
+    assert allowance.acquire(account) == 0.5
     clock[0] = 1.0
-    assert allowance.take(account) is None
+    assert allowance.acquire(account) is None
     clock[0] = 10_000.0
-    assert [allowance.take(account) for _ in range(61)].count(None) == 60
+    assert [allowance.acquire(account) for _ in range(61)].count(None) == 60
 
 
 @pytest.mark.parametrize("announced", [True, False])
@@ -84,7 +84,7 @@ def test_where_the_database_is_away_it_lives_and_is_not_ready_and_neither_says_y
         httpx.get(f"{front.url}/readyz"),
         httpx.post(front.url + JOBS, json={}, headers={"x-api-key": "mp_aaaaaaaa_" + "a" * 43}),
     ):
-        assert (answer.status_code, answer.json()["error"]) == (503, DATABASE_AWAY)
+        assert (answer.status_code, answer.json()["error"]) == (503, DATABASE_UNAVAILABLE)
         assert int(answer.headers["Retry-After"]) > 0
 
 
@@ -111,7 +111,7 @@ def test_a_read_that_takes_too_long_is_given_up(open_front: Open):
     with connect(front.desk.database_url) as connection, connection.transaction():
         connection.execute("lock table song_measurements in access exclusive mode")
         answer = client.get(f"/api/research/tracks/{isrcs(1)[0]}/measurements")
-    assert (answer.status_code, answer.json()["error"]) == (503, TOO_LONG)
+    assert (answer.status_code, answer.json()["error"]) == (503, READ_TIMEOUT)
     assert client.get(f"/api/research/tracks/{isrcs(1)[0]}/measurements").status_code == 200
 
 
@@ -124,7 +124,7 @@ def test_nothing_that_a_client_asks_about_its_jobs_waits_for_a_lock_for_good(ope
         connection.execute("lock table measurement_jobs, songstats_backfill_queue in access exclusive mode")
         for method, path in (("GET", ""), ("GET", f"/{job}"), ("DELETE", f"/{job}"), ("POST", "/estimate")):
             answer = client.request(method, JOBS + path, json=body if method == "POST" else None)
-            expected = AT_WORK if method == "DELETE" else TOO_LONG
+            expected = JOB_LOCKED if method == "DELETE" else READ_TIMEOUT
             assert (answer.status_code, answer.json()["error"]) == (503, expected), path
     assert client.get(f"{JOBS}/{job}").json()["state"] == "accepted", "a withdrawal that was given up changed nothing"
 
@@ -137,7 +137,7 @@ def test_a_request_that_was_taken_before_an_answer_took_too_long_is_not_said_to_
         # What the answer is read from, and intake is not.
         connection.execute("lock table playcount_snapshots in access exclusive mode")
         answer = client.ask({"isrcs": isrcs(2)})
-    assert (answer.status_code, answer.json()["error"]) == (503, DATABASE_AWAY)
+    assert (answer.status_code, answer.json()["error"]) == (503, DATABASE_UNAVAILABLE)
 
 
 def test_an_intake_that_waits_for_a_lock_keeps_nothing_from_ending(front: Front):

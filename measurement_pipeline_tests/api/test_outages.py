@@ -3,7 +3,7 @@
 import pytest
 from psycopg import sql
 
-from measurement_pipeline.api.errors import DATABASE_AWAY
+from measurement_pipeline.api.errors import DATABASE_UNAVAILABLE
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, Client, Front
 from measurement_pipeline_tests.workbench import isrcs
@@ -28,7 +28,7 @@ def test_what_the_database_cannot_do_for_now_is_a_503_that_says_when_to_come_bac
     job = client.ask({"isrcs": isrcs(1)}).json()["id"]
     refuse(front, sqlstate, "insert or update")
     for answer in (client.ask({"isrcs": isrcs(2)}), client.delete(f"{JOBS}/{job}")):
-        assert (answer.status_code, answer.json()["error"]) == (503, DATABASE_AWAY)
+        assert (answer.status_code, answer.json()["error"]) == (503, DATABASE_UNAVAILABLE)
         assert int(answer.headers["retry-after"]) > 0
 
 

@@ -15,8 +15,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from measurement_pipeline.api.errors import TOO_LONG
-from measurement_pipeline.api.reads import NO_PERIOD
+from measurement_pipeline.api.errors import READ_TIMEOUT
+from measurement_pipeline.api.reads import PERIOD_WITH_RUN_RATE
 from measurement_pipeline.api.totals import TotalsCache
 from measurement_pipeline.postgres import capture_series, reads, views
 from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable, connect
@@ -257,7 +257,7 @@ def test_totals_that_take_long_are_given_up_and_hold_nothing_that_others_need(
             pages = [threads.submit(client.get, f"/api/catalogs/{one}/measurements") for one in catalogs]
             until(lambda: any(one.done() for one in pages), what="the first to be given up")
             assert other.get(JOBS).status_code == 200
-            assert {one.result().json()["error"] for one in pages} == {TOO_LONG}
+            assert {one.result().json()["error"] for one in pages} == {READ_TIMEOUT}
     finally:
         go_on.set()
 
@@ -464,7 +464,7 @@ def test_a_series_can_be_asked_for_by_its_days_both_included_in_utc(front: Front
         ({"from": "2026-W01-1"}, "from must be a date, such as 2026-01-31 (got '2026-W01-1')"),
         ({"from": ""}, "from must be a date, such as 2026-01-31 (got '')"),
         ({"from": "2026-02-01", "to": "2026-01-31"}, "from must not be after to (got 2026-02-01 and 2026-01-31)"),
-        ({"from": "2026-02-01", "aggregate": "run_rate"}, NO_PERIOD),
+        ({"from": "2026-02-01", "aggregate": "run_rate"}, PERIOD_WITH_RUN_RATE),
     ],
 )
 def test_a_period_that_is_none_is_a_400_in_words(front: Front, query: dict[str, str], expected: str):

@@ -477,7 +477,7 @@ def test_a_whole_chunk_without_isrcs_is_an_incident_that_ends_once_spotify_names
     (what,) = open_incidents(awkward)
     assert "no ISRC for any of 3 tracks" in what
     told: list[str] = []
-    assert incidents.tell(awkward.database_url, told.append) == 1
+    assert incidents.send_alerts(awkward.database_url, told.append) == 1
     assert "external_ids" in told[0]
     tracks = [{"id": track(song, "One"), "external_ids": {"isrc": song}} for song in songs]
     for one in tracks:

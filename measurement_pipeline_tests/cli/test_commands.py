@@ -443,7 +443,7 @@ def test_open_incidents_are_listed_with_since_when_and_how_often(run, database_u
     assert run("incidents").stdout == "no incident is open\n"
     assert told(run("incidents", "--json")) == []
     for _ in range(2):
-        incidents.see_failure(database_url, "analytics_refresh", "the disk is full", run="0f0f0f0f-0000")
+        incidents.record_failure(database_url, "analytics_refresh", "the disk is full", run="0f0f0f0f-0000")
     (found,) = told(run("incidents", "--json"))
     assert (found["key"], found["times"], found["told_at"]) == ("analytics_refresh: the disk is full", 2, None)
     assert found["opened_at"] < found["last_at"]

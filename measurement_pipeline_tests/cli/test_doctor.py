@@ -23,7 +23,7 @@ from measurement_pipeline.cli.checks import CheckStatus, fail, ok, report_causes
 from measurement_pipeline.cli.environment import open_environment
 from measurement_pipeline.defs.sensors import sensors
 from measurement_pipeline.health import incidents
-from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.local.dagster_processes import INSTANCE_FILE
 from measurement_pipeline.local.instance_lock import acquire_instance_lock
 from measurement_pipeline.local.supervisor import free_port
@@ -342,13 +342,13 @@ def test_the_age_of_the_oldest_pending_row_is_told_and_silence_is_an_alarm(docto
 
 
 def test_what_went_wrong_and_is_not_over_is_told(doctor, well, database_url):
-    incidents.see_failure(database_url, "analytics_refresh", "the disk is full", run="0f0f0f0f-0000")
+    incidents.record_failure(database_url, "analytics_refresh", "the disk is full", run="0f0f0f0f-0000")
     found = doctor()
     assert found["status"] == 0, "a run that failed once may have met what has passed"
     verdict, words = found["incidents"]
     assert verdict == "warn"
     assert re.match(r"1 OPEN\. Since 20\S+ \d\d:\d\d UTC: analytics_refresh failed: the disk is full", words)
-    incidents.see_failure(database_url, "analytics_refresh", "the disk is full", run="1f0f0f0f-0000")
+    incidents.record_failure(database_url, "analytics_refresh", "the disk is full", run="1f0f0f0f-0000")
     found = doctor()
     assert found["status"] == 1
     assert found["incidents"][0] == "FAIL"
@@ -358,14 +358,14 @@ def test_what_went_wrong_and_is_not_over_is_told(doctor, well, database_url):
 
 def test_what_a_check_says_fails_until_it_passes_and_the_first_few_of_many_are_told(doctor, well, database_url):
     for number in range(4):
-        failing = Finding(False, f"total {number} is torn", serious=True, reason=f"{number}")
-        incidents.see_finding(database_url, "totals_add_up", failing)
+        failing = HealthResult(False, f"total {number} is torn", should_alert=True, reason=f"{number}")
+        incidents.record_result(database_url, "totals_add_up", failing)
     verdict, words = doctor()["incidents"]
     assert verdict == "FAIL"
     assert words.startswith("4 OPEN. Since 20")
     assert "total 2 is torn" in words
     assert "total 3 is torn" not in words
-    incidents.see_finding(database_url, "totals_add_up", Finding(True, "they do"))
+    incidents.record_result(database_url, "totals_add_up", HealthResult(True, "they do"))
     assert doctor()["incidents"] == ("ok", "none is open")
 
 
@@ -683,8 +683,8 @@ def test_a_dev_that_was_stopped_is_one_failure_whatever_it_holds_up(doctor, well
     bench.sql("insert into measurement_jobs (account, source, scope) values (%s, 'historical', '{}')", bench.account)
     bench.sql("update measurement_jobs set created_at = now() - interval '9 hours'")
     beat(instance, seconds_ago=9 * 3600)
-    dead = Finding(False, "recordings wait", serious=True, reason="daemon not beating")
-    incidents.see_finding(database_url, "recordings_are_bought", dead)
+    dead = HealthResult(False, "recordings wait", should_alert=True, reason="daemon not beating")
+    incidents.record_result(database_url, "recordings_are_bought", dead)
     found = doctor("--sandbox-port", free_port(), **dict.fromkeys(keys, ""))
     assert failing(found) == ["daemon"]
     for name in ("incidents", "queue", "requests", "doubles"):
@@ -696,8 +696,8 @@ def test_a_breaker_that_opened_is_one_failure(doctor, well, bench, database_url)
     bench.ask_for(isrcs(1))
     bench.sql("update songstats_backfill_queue set created_at = now() - interval '9 hours'")
     bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'odd', opened_at = now()")
-    opened_ = Finding(False, "recordings wait", serious=True, reason="breaker open")
-    incidents.see_finding(database_url, "recordings_are_bought", opened_)
+    opened_ = HealthResult(False, "recordings wait", should_alert=True, reason="breaker open")
+    incidents.record_result(database_url, "recordings_are_bought", opened_)
     assert failing(doctor()) == ["breaker"]
 
 

@@ -25,10 +25,10 @@ JOBS = "/api/research/measurement-jobs"
 
 def test_a_key_is_printed_once_and_found_by_how_it_begins(run: Run, connection: Connection):
     made = told(run("keys", "create", "--account", ACCOUNT, "--name", "nightly", "--expires", "2199-01-01", "--json"))
-    assert made["prefix"] == form.prefix_of(made["key"])
+    assert made["prefix"] == form.parse_prefix(made["key"])
     found = api_keys.find(connection, made["prefix"])
     assert found is not None
-    assert form.is_key(made["key"], found.digest, secret=services.SANDBOX_KEY_SECRET)
+    assert form.matches_digest(made["key"], found.digest, secret=services.SANDBOX_KEY_SECRET)
     (listed,) = told(run("keys", "list", "--json"))
     assert (listed["name"], listed["account"], listed["prefix"]) == ("nightly", ACCOUNT, made["prefix"])
     assert listed["expires_at"].startswith("2199-01-01")
@@ -56,13 +56,13 @@ def test_a_sandboxs_own_key_is_ready_until_it_is_revoked_or_digested_with_anothe
     secret = services.SANDBOX_KEY_SECRET
     assert sample_accounts.ensure_api_key(connection, secret) == sample_accounts.API_KEY
     assert sample_accounts.ensure_api_key(connection, f"not {secret}") is None
-    assert run("keys", "revoke", form.prefix_of(sample_accounts.API_KEY)).exit_code == 0
+    assert run("keys", "revoke", form.parse_prefix(sample_accounts.API_KEY)).exit_code == 0
     assert sample_accounts.ensure_api_key(connection, secret) is None
 
 
 def test_without_json_the_key_alone_is_on_stdout(run: Run):
     result = run("keys", "create", "--account", ACCOUNT, "--name", "x")
-    assert form.prefix_of(result.stdout.strip())
+    assert form.parse_prefix(result.stdout.strip())
 
 
 def test_a_revoked_key_is_revoked_once_and_both_are_recorded(run: Run, connection: Connection):

@@ -7,8 +7,8 @@ import pytest
 
 from measurement_pipeline.backfill import vendor_status
 from measurement_pipeline.cli import sandbox_command
-from measurement_pipeline.health.finding import Finding
 from measurement_pipeline.health.reconciliation import ledger_matches_vendor
+from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres import spend
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.sandbox import SandboxClient
@@ -16,7 +16,7 @@ from measurement_pipeline_tests.cli.conftest import Run
 from measurement_pipeline_tests.workbench import isrcs, workbench
 
 
-def compare(database_url: str, connection: Connection, sandbox: SandboxClient) -> Finding:
+def compare(database_url: str, connection: Connection, sandbox: SandboxClient) -> HealthResult:
     counted = vendor_status.ask(workbench(database_url, sandbox).means.new_client).month
     return ledger_matches_vendor(spend.month(connection), spend.month(connection), counted)
 
@@ -42,7 +42,7 @@ def test_the_ledger_matches_the_vendor_after_a_restart(
         sandbox_command.bind_to_database(sandbox, connection)
         found = compare(database_url, connection, sandbox)
     assert found.passed
-    assert found.figures["Songstats: requests"] == found.figures["ledger: counted"] == 12
+    assert found.metadata["Songstats: requests"] == found.metadata["ledger: counted"] == 12
     assert capsys.readouterr().err == ""
 
 
@@ -59,7 +59,7 @@ def test_a_new_database_beside_an_old_file_meets_vendors_that_counted_nothing(
         sandbox_command.bind_to_database(sandbox, connection)
         found = compare(database_url, connection, sandbox)
     assert found.passed
-    assert found.figures["Songstats: requests"] == 0
+    assert found.metadata["Songstats: requests"] == 0
 
 
 def test_an_old_database_beside_a_new_file_is_told_why_the_figures_differ(

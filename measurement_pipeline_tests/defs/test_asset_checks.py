@@ -18,7 +18,7 @@ from dagster_graphql.test.utils import execute_dagster_graphql
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.asset_checks import asset_checks, check, health_checks, pipeline_health
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
-from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.vendors.webhook import Webhook
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
@@ -51,13 +51,13 @@ def shown(stage: Stage, name: str) -> dg.AssetCheckEvaluation:
 
 def test_a_check_that_waits_for_a_lock_fails_alone_and_says_that_nothing_is_known(stage: Stage):
     @check("Waits.", seconds=0.2)
-    def waits(_instance: dg.DagsterInstance, connection: Connection, _resources: object) -> Finding:
+    def waits(_instance: dg.DagsterInstance, connection: Connection, _resources: object) -> HealthResult:
         connection.execute("select pg_sleep(60)")
-        return Finding(True, "it waited")
+        return HealthResult(True, "it waited")
 
     @check("Answers.")
-    def answers(_instance: dg.DagsterInstance, _connection: Connection, _resources: object) -> Finding:
-        return Finding(True, "it answered")
+    def answers(_instance: dg.DagsterInstance, _connection: Connection, _resources: object) -> HealthResult:
+        return HealthResult(True, "it answered")
 
     both = dg.Definitions(
         assets=[pipeline_health],

@@ -9,13 +9,13 @@ import pytest
 
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.health import incidents, messages
-from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.incidents import open_now
 from measurement_pipeline.vendors.webhook import Webhook, WebhookError
 from measurement_pipeline_tests.health.receiver import Receiver
 
-BROKEN = Finding(False, "3 recordings wait: the breaker is open", serious=True, reason="breaker open")
+BROKEN = HealthResult(False, "3 recordings wait: the breaker is open", should_alert=True, reason="breaker open")
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ BROKEN = Finding(False, "3 recordings wait: the breaker is open", serious=True, 
     ],
 )
 def test_failures_that_differ_in_figures_ids_isrcs_and_times_are_one_incident(one: str, other: str):
-    assert messages.key_of("songstats_backfill", one) == messages.key_of("songstats_backfill", other)
+    assert messages.incident_key("songstats_backfill", one) == messages.incident_key("songstats_backfill", other)
 
 
 def test_failures_of_another_job_or_for_another_reason_are_others():
     keys = {
-        messages.key_of(job, line)
+        messages.incident_key(job, line)
         for job in ("songstats_backfill", "backfill_reclaim")
         for line in ("the breaker opened: rejected", "the breaker opened: refused key", "the database is full")
     }
@@ -51,29 +51,29 @@ def test_a_line_is_the_first_paragraph_of_a_length_to_be_read_and_without_a_logi
 
 Stack Trace:
   File "x.py" """
-    assert messages.one_line(dagsters) == (
+    assert messages.summarize_error(dagsters) == (
         "DagsterInvalidInvocationError: Partition range AA6Q72000001 to AA6Q72000002 is not a valid range. "
         "Nonexistent partition keys: ['AA6Q72000001']"
     )
     postgresqls = 'relation "x" does not exist\nLINE 1: delete from x\n                    ^\nHINT: none'
-    assert messages.one_line(postgresqls) == 'relation "x" does not exist LINE 1: delete from x'
+    assert messages.summarize_error(postgresqls) == 'relation "x" does not exist LINE 1: delete from x'
     text = "\n could not reach postgresql://me:pass@db/x\nTraceback (most recent call last):\n ..."
-    assert messages.one_line(text) == "could not reach postgresql://db/x"
-    assert messages.one_line("psycopg.errors.UndefinedTable: no such table") == "UndefinedTable: no such table"
-    assert len(messages.one_line("x " * 1000)) == 500
-    assert messages.one_line(" \n ") == messages.one_line("") == "no reason was given"
+    assert messages.summarize_error(text) == "could not reach postgresql://db/x"
+    assert messages.summarize_error("psycopg.errors.UndefinedTable: no such table") == "UndefinedTable: no such table"
+    assert len(messages.summarize_error("x " * 1000)) == 500
+    assert messages.summarize_error(" \n ") == messages.summarize_error("") == "no reason was given"
 
 
 def test_the_message_says_what_where_to_look_and_since_when(database_url: str, receiver: Receiver):
     for _ in range(3):
-        incidents.see_failure(database_url, "songstats_backfill", "2 recordings failed", run="0f0f0f0f-1234")
-    assert incidents.tell(database_url, Webhook(receiver.url).post) == 1
+        incidents.record_failure(database_url, "songstats_backfill", "2 recordings failed", run="0f0f0f0f-1234")
+    assert incidents.send_alerts(database_url, Webhook(receiver.url).post) == 1
     (text,) = receiver.texts
     first, second = text.split("\n")
     assert first == "songstats_backfill failed: 2 recordings failed"
     assert second.startswith("Look at run 0f0f0f0f in Dagster (Runs); its last line says more. Since 20")
     assert second.endswith(" UTC, 3 times by now.")
-    assert incidents.tell(database_url, Webhook(receiver.url).post) == 0
+    assert incidents.send_alerts(database_url, Webhook(receiver.url).post) == 0
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
@@ -83,14 +83,14 @@ def test_a_webhook_that_is_away_loses_nothing_and_is_told_later_exactly_once(
     webhook = Webhook(receiver.url)
     receiver.status, receiver.location = status, receiver.url
     for number in range(2):
-        incidents.see_failure(database_url, f"job {number}", "it broke", run="run")
+        incidents.record_failure(database_url, f"job {number}", "it broke", run="run")
         with pytest.raises(WebhookError, match=f"ALERT_WEBHOOK_URL answered {status}"):
-            incidents.tell(database_url, webhook.post)
+            incidents.send_alerts(database_url, webhook.post)
     assert receiver.texts == []
     receiver.status = 200
-    assert incidents.tell(database_url, webhook.post) == 2
+    assert incidents.send_alerts(database_url, webhook.post) == 2
     assert [text.split(" failed")[0] for text in receiver.texts] == ["job 0", "job 1"]
-    assert incidents.tell(database_url, webhook.post) == 0
+    assert incidents.send_alerts(database_url, webhook.post) == 0
 
 
 def test_one_that_the_webhook_refuses_keeps_no_other_from_being_told(database_url: str):
@@ -102,51 +102,51 @@ def test_one_that_the_webhook_refuses_keeps_no_other_from_being_told(database_ur
         taken.append(text)
 
     for line in ("it is ill", "a lock is sat on", "the disk is full"):
-        incidents.see_failure(database_url, "job", line, run="12345678")
+        incidents.record_failure(database_url, "job", line, run="12345678")
     with pytest.raises(WebhookError, match="answered 400"):
-        incidents.tell(database_url, post)
+        incidents.send_alerts(database_url, post)
     assert ["lock" in taken[0], "disk" in taken[1], len(taken)] == [True, True, 2]
 
 
 def test_what_is_over_before_it_could_be_told_is_told_as_over(database_url: str, receiver: Receiver):
-    incidents.see_finding(database_url, "recordings_are_bought", BROKEN)
-    incidents.see_finding(database_url, "recordings_are_bought", Finding(True, "fine"))
-    incidents.tell(database_url, Webhook(receiver.url).post)
+    incidents.record_result(database_url, "recordings_are_bought", BROKEN)
+    incidents.record_result(database_url, "recordings_are_bought", HealthResult(True, "fine"))
+    incidents.send_alerts(database_url, Webhook(receiver.url).post)
     assert "; over since 20" in receiver.texts[0]
 
 
 def test_tellers_at_once_tell_each_incident_once(database_url: str, receiver: Receiver):
     for number in range(5):
-        incidents.see_failure(database_url, f"job {'abcde'[number]}", "it broke", run="run")
+        incidents.record_failure(database_url, f"job {'abcde'[number]}", "it broke", run="run")
     with ThreadPoolExecutor(4) as pool:
-        told = [pool.submit(incidents.tell, database_url, Webhook(receiver.url).post) for _ in range(4)]
+        told = [pool.submit(incidents.send_alerts, database_url, Webhook(receiver.url).post) for _ in range(4)]
         assert sum(each.result() for each in told) == 5
     assert len(set(receiver.texts)) == len(receiver.texts) == 5
 
 
 def test_without_a_webhook_it_is_recorded_and_not_sent(database_url: str, connection: Connection):
-    incidents.see_failure(database_url, "backfill_reclaim", "it broke", run="run")
-    assert incidents.tell(database_url, None) == 0
+    incidents.record_failure(database_url, "backfill_reclaim", "it broke", run="run")
+    assert incidents.send_alerts(database_url, None) == 0
     (row,) = connection.execute("select * from incidents").fetchall()
     assert (row["key"], row["told_at"], row["ended_at"]) == ("backfill_reclaim: it broke", None, None)
 
 
-@pytest.mark.parametrize("between", [replace(BROKEN, reason="sensor stopped"), replace(BROKEN, serious=False)])
+@pytest.mark.parametrize("between", [replace(BROKEN, reason="sensor stopped"), replace(BROKEN, should_alert=False)])
 def test_a_check_that_goes_back_and_forth_between_two_reasons_tells_each_once(
-    database_url: str, receiver: Receiver, between: Finding
+    database_url: str, receiver: Receiver, between: HealthResult
 ):
     for finding in (BROKEN, between, BROKEN, between, BROKEN):
-        incidents.see_finding(database_url, "recordings_are_bought", finding)
-        incidents.tell(database_url, Webhook(receiver.url).post)
-    assert len(receiver.texts) == (2 if between.serious else 1)
+        incidents.record_result(database_url, "recordings_are_bought", finding)
+        incidents.send_alerts(database_url, Webhook(receiver.url).post)
+    assert len(receiver.texts) == (2 if between.should_alert else 1)
 
 
 def test_one_call_tells_no_more_than_a_few_and_the_next_goes_on(database_url: str):
     taken: list[str] = []
     for number in range(12):
-        incidents.see_failure(database_url, f"job {'abcdefghijkl'[number]}", "it broke", run="run")
-    assert incidents.tell(database_url, taken.append) == 10
-    assert incidents.tell(database_url, taken.append) == 2
+        incidents.record_failure(database_url, f"job {'abcdefghijkl'[number]}", "it broke", run="run")
+    assert incidents.send_alerts(database_url, taken.append) == 10
+    assert incidents.send_alerts(database_url, taken.append) == 2
     assert len(set(taken)) == 12
 
 
@@ -160,10 +160,10 @@ def test_a_webhook_that_is_slow_is_not_waited_for_time_and_again(database_url: s
         raise WebhookError("ALERT_WEBHOOK_URL cannot be reached (ReadTimeout)")
 
     for number in range(12):
-        incidents.see_failure(database_url, f"job {'abcdefghijkl'[number]}", "it broke", run="run")
+        incidents.record_failure(database_url, f"job {'abcdefghijkl'[number]}", "it broke", run="run")
     for _ in range(5):
         with pytest.raises(WebhookError):
-            incidents.tell(database_url, post, clock=lambda: seconds)
+            incidents.send_alerts(database_url, post, clock=lambda: seconds)
     assert seconds < 60
 
 
@@ -171,32 +171,32 @@ def test_a_check_that_fails_is_one_incident_until_it_passes_or_the_reason_is_ano
     database_url: str, receiver: Receiver
 ):
     post = Webhook(receiver.url).post
-    other = Finding(False, "the sensor is off", serious=True, reason="sensor stopped")
-    for finding in (BROKEN, BROKEN, other, other, Finding(True, "fine"), other):
-        incidents.see_finding(database_url, "recordings_are_bought", finding)
-        incidents.tell(database_url, post)
-    assert [text.split("\n")[0] for text in receiver.texts] == [BROKEN.words, other.words, other.words]
+    other = HealthResult(False, "the sensor is off", should_alert=True, reason="sensor stopped")
+    for finding in (BROKEN, BROKEN, other, other, HealthResult(True, "fine"), other):
+        incidents.record_result(database_url, "recordings_are_bought", finding)
+        incidents.send_alerts(database_url, post)
+    assert [text.split("\n")[0] for text in receiver.texts] == [BROKEN.message, other.message, other.message]
 
 
 def test_a_run_that_succeeds_while_the_breaker_is_open_does_not_end_its_incident(
     database_url: str, connection: Connection
 ):
-    incidents.see_failure(database_url, "songstats_backfill", f"{BREAKER_OPENED}5 rejected in a row", run="one")
-    incidents.see_failure(database_url, "songstats_backfill", "the store is full", run="two")
+    incidents.record_failure(database_url, "songstats_backfill", f"{BREAKER_OPENED}5 rejected in a row", run="one")
+    incidents.record_failure(database_url, "songstats_backfill", "the store is full", run="two")
     connection.execute(
         "update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'odd', opened_at = now()"
     )
     connection.execute("update incidents set last_at = clock_timestamp()")
-    incidents.see_success(database_url, "songstats_backfill")
+    incidents.record_success(database_url, "songstats_backfill")
     assert [BREAKER_OPENED in one.key for one in open_now(connection)] == [True]
     connection.execute("update vendor_state set breaker = 'closed', streak_since = clock_timestamp()")
-    incidents.see_success(database_url, "songstats_backfill")
+    incidents.record_success(database_url, "songstats_backfill")
     assert open_now(connection) == []
 
 
 def test_a_check_that_only_warns_is_shown_and_not_told(database_url: str, receiver: Receiver):
-    incidents.see_finding(database_url, "figures_are_in_range", Finding(False, "odd", reason="out of range"))
-    assert incidents.tell(database_url, Webhook(receiver.url).post) == 0
+    incidents.record_result(database_url, "figures_are_in_range", HealthResult(False, "odd", reason="out of range"))
+    assert incidents.send_alerts(database_url, Webhook(receiver.url).post) == 0
 
 
 def test_the_address_of_the_webhook_is_in_no_error(receiver: Receiver, caplog: pytest.LogCaptureFixture):
@@ -236,9 +236,9 @@ def test_text_from_elsewhere_mentions_nobody_in_slack():
 
 
 def test_an_incident_about_a_pause_ends_when_a_person_ends_the_pause(database_url: str, connection: Connection):
-    paused = Finding(False, "7 recordings wait", serious=True, reason="vendor pause")
-    off = Finding(False, "7 recordings wait", serious=True, reason="sensor stopped")
+    paused = HealthResult(False, "7 recordings wait", should_alert=True, reason="vendor pause")
+    off = HealthResult(False, "7 recordings wait", should_alert=True, reason="sensor stopped")
     for found in (paused, off):
-        incidents.see_finding(database_url, "recordings_are_bought", found)
-    incidents.end_because_calls_go_out(connection)
+        incidents.record_result(database_url, "recordings_are_bought", found)
+    incidents.end_songstats_incidents(connection)
     assert [one.key for one in open_now(connection)] == ["check recordings_are_bought: sensor stopped"]

@@ -31,33 +31,33 @@ def judged(requests: int | None, *, month: Month = MONTH, after: Month | None = 
 def test_calls_of_unknown_fate_may_have_been_counted_or_not(requests):
     found = judged(requests)
     assert found.passed
-    assert "no drift that is not explained" in found.words
-    assert found.figures["Songstats: requests"] == requests
-    assert found.figures["drift: requests"] == requests - 110
+    assert "no drift that is not explained" in found.message
+    assert found.metadata["Songstats: requests"] == requests
+    assert found.metadata["drift: requests"] == requests - 110
 
 
 @pytest.mark.parametrize("requests", [95, 115])
 def test_a_small_drift_is_tolerated_and_told(requests):
     found = judged(requests)
     assert found.passed
-    assert "within the tolerance of 5" in found.words
+    assert "within the tolerance of 5" in found.message
 
 
 def test_a_vendor_that_counts_more_is_a_drift_with_both_figures_and_what_to_look_at():
     found = judged(131)
     assert not found.passed
-    assert not found.serious, "it warns"
-    assert "Songstats counts 131 requests this month, the ledger 110 hits" in found.words
-    assert "+21 requests" in found.words
-    assert "the 20 calls held to cost nothing" in found.words
-    assert found.figures["drift: requests, unexplained"] == 21
+    assert not found.should_alert, "it warns"
+    assert "Songstats counts 131 requests this month, the ledger 110 hits" in found.message
+    assert "+21 requests" in found.message
+    assert "the 20 calls held to cost nothing" in found.message
+    assert found.metadata["drift: requests, unexplained"] == 21
 
 
 def test_a_vendor_that_counts_fewer_is_a_drift_too():
     found = judged(90)
     assert not found.passed
-    assert "-10 requests" in found.words
-    assert "time zone" in found.words
+    assert "-10 requests" in found.message
+    assert "time zone" in found.message
 
 
 @pytest.mark.parametrize(("objects", "passes"), [(95, True), (105, True), (110, True), (112, False), (89, False)])
@@ -68,17 +68,17 @@ def test_objects_are_compared_as_well(objects, passes):
 def test_objects_that_are_not_known_are_said_to_be_unknown_and_are_no_drift():
     found = judged(105, objects=None)
     assert found.passed
-    assert found.figures["Songstats: objects"] == "unknown"
-    assert "drift: objects" not in found.figures
+    assert found.metadata["Songstats: objects"] == "unknown"
+    assert "drift: objects" not in found.metadata
 
 
 def test_a_vendor_that_cannot_be_asked_is_unknown_and_not_passed():
     found = judged(None)
     assert not found.passed
-    assert not found.serious
-    assert "unknown (HTTP 503)" in found.words
-    assert found.figures["Songstats: requests"] == "unknown"
-    assert "drift: requests" not in found.figures
+    assert not found.should_alert
+    assert "unknown (HTTP 503)" in found.message
+    assert found.metadata["Songstats: requests"] == "unknown"
+    assert "drift: requests" not in found.metadata
 
 
 def test_hits_near_the_months_edge_may_be_of_the_other_month():

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.health.stall_checks import (
     InstanceState,
     Reason,
@@ -48,14 +48,14 @@ MACHINE = InstanceState("backfill_queue_sensor")
 
 def look(
     buying: Buying = BUYING, deployment: Deployment = CALM, budget: Budget = BUDGET, machine: InstanceState = MACHINE
-) -> Finding:
+) -> HealthResult:
     return recordings_are_bought(buying, deployment, budget, machine, alarm_hours=6)
 
 
 def test_nothing_waiting_is_no_silence():
     found = look(replace(BUYING, waiting=0, payable=0, ready=0, oldest_waiting=None))
     assert found.passed
-    assert found.words == "no recording waits to be bought"
+    assert found.message == "no recording waits to be bought"
 
 
 @pytest.mark.parametrize("buys", [True, False])
@@ -70,7 +70,7 @@ def test_what_stands_in_the_way_is_told_before_it_is_an_alarm(buys: bool):
         assert (found.passed, found.reason) == (True, reason)
         held = ": backfill_queue_sensor is switched off; switch it on (Automation)" if reason else ""
         what = "1 recording waits" if buys else "1 request waits"
-        assert found.words == f"{what}{held}; silence is an alarm after 6 hours"
+        assert found.message == f"{what}{held}; silence is an alarm after 6 hours"
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_each_reason_is_named_with_what_a_person_needs(reason: Reason):
     found = look(**facts(reason))  # type: ignore[arg-type]
     assert not found.passed
     assert found.reason == reason
-    assert words in found.words
-    assert found.words.startswith("7 recordings wait, and none was settled since 2026-09-22 05:00 UTC: ")
-    assert found.serious is is_told
+    assert words in found.message
+    assert found.message.startswith("7 recordings wait, and none was settled since 2026-09-22 05:00 UTC: ")
+    assert found.should_alert is is_told
 
 
 @pytest.mark.parametrize(("first", "second"), list(pairwise(WAYS)))
@@ -157,7 +157,7 @@ def test_of_two_reasons_the_first_in_order_is_the_reason_and_the_other_is_told_b
     found = look(**facts(second, first))  # type: ignore[arg-type]
     assert found.reason == first
     if second is not Reason.UNKNOWN and {first, second} != {Reason.VENDOR, Reason.PAUSE}:
-        assert WAYS[second][1] in str(found.figures["also"])
+        assert WAYS[second][1] in str(found.metadata["also"])
 
 
 @pytest.mark.parametrize("reason", [Reason.PAUSE, Reason.BUDGET])
@@ -178,10 +178,10 @@ def test_a_pause_or_a_spent_budget_that_outlasts_the_alarm_is_an_alarm_at_once_w
         else {"budget": replace(SPENT, next_hit_frees_at=end)}
     )
     found = look(replace(BUYING, last_settled=NOW - settled), **given)  # type: ignore[arg-type]
-    assert (found.passed, found.serious, found.reason) == (passed, serious, reason)
+    assert (found.passed, found.should_alert, found.reason) == (passed, serious, reason)
     if not passed:
-        assert f"{end:%Y-%m-%d %H:%M}" in found.words
-        assert ("breaker close" if reason is Reason.PAUSE else "SONGSTATS_HIT_LIMIT") in found.words
+        assert f"{end:%Y-%m-%d %H:%M}" in found.message
+        assert ("breaker close" if reason is Reason.PAUSE else "SONGSTATS_HIT_LIMIT") in found.message
 
 
 def test_a_long_pause_is_no_alarm_while_nothing_waits():
@@ -192,7 +192,7 @@ def test_a_vendor_that_is_away_is_the_reason_between_two_pauses_too():
     between = replace(CALM, throttled=12)
     found = look(deployment=between, machine=replace(MACHINE, put_off="7 × paused"))
     assert found.reason == Reason.VENDOR
-    assert "pause number 12" in found.words
+    assert "pause number 12" in found.message
     assert look(deployment=replace(between, throttled=1)).reason == Reason.UNKNOWN
 
 
@@ -205,7 +205,7 @@ def test_a_run_that_has_just_begun_holds_nothing_up():
 def test_a_run_that_is_queued_and_does_not_start_is_the_slots_doing():
     found = look(machine=replace(MACHINE, queued=UnfinishedRun("run-8", NOW - HOUR)))
     assert found.reason == Reason.SLOT
-    assert "run-8 is queued since 2026-09-22 11:00 UTC and does not start" in found.words
+    assert "run-8 is queued since 2026-09-22 11:00 UTC and does not start" in found.message
 
 
 def test_a_run_that_failed_after_it_settled_the_last_row_is_no_reason_for_the_silence_since():
@@ -213,8 +213,8 @@ def test_a_run_that_failed_after_it_settled_the_last_row_is_no_reason_for_the_si
 
 
 def test_a_refused_key_names_another_cure_than_a_streak():
-    assert "put the key right" in look(deployment=replace(OPEN, breaker_kind="key")).words
-    assert "breaker close" in look(deployment=OPEN).words
+    assert "put the key right" in look(deployment=replace(OPEN, breaker_kind="key")).message
+    assert "breaker close" in look(deployment=OPEN).message
 
 
 ANSWERING = Answering(waiting=2, oldest=NOW - 7 * HOUR, error=None, now=NOW)
@@ -236,10 +236,10 @@ def test_requests_that_stay_queued_are_silence_too(
 ):
     found = requests_are_answered(replace(ANSWERING, error=error), machine, alarm_hours=6)
     assert not found.passed
-    assert found.serious
+    assert found.should_alert
     assert found.reason == reason
-    assert "2 requests are queued, the oldest since 2026-09-22 05:00 UTC" in found.words
-    assert words in found.words
+    assert "2 requests are queued, the oldest since 2026-09-22 05:00 UTC" in found.message
+    assert words in found.message
 
 
 def test_a_request_that_waits_for_minutes_is_no_silence():

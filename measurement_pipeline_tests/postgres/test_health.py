@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from measurement_pipeline.health import queue_checks
-from measurement_pipeline.health.finding import Finding
+from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres import health
 from measurement_pipeline.postgres.audit import shown_and_stored
 from measurement_pipeline.postgres.database import Connection
@@ -86,7 +86,7 @@ def test_the_last_purchase_is_known(bench: Workbench, connection: Connection):
 def test_rows_that_wait_for_a_person_are_named_with_counts_and_cures(bench: Workbench, connection: Connection):
     songs = isrcs(12)
     bench.ask_for(songs)
-    assert queue_checks.none_was_given_up(health.given_up(connection)).passed
+    assert queue_checks.no_exhausted_recordings(health.given_up(connection)).passed
     bench.sql(
         "update songstats_backfill_queue set status = 'failed', outcome = 'exhausted' where song = any(%s)", songs[:7]
     )
@@ -95,13 +95,13 @@ def test_rows_that_wait_for_a_person_are_named_with_counts_and_cures(bench: Work
         "update songstats_backfill_queue set status = 'done', outcome = 'rejected', suspect = true where song = %s",
         songs[9],
     )
-    found = queue_checks.none_was_given_up(health.given_up(connection))
+    found = queue_checks.no_exhausted_recordings(health.given_up(connection))
     assert not found.passed
-    assert not found.serious
-    assert found.figures == {"exhausted": 7, "malformed": 1, "suspect": 1}
-    assert f"7 exhausted ({', '.join(songs[:5])}, …): find out why" in found.words
-    assert f"1 malformed ({songs[8]})" in found.words
-    assert f"1 suspect ({songs[9]})" in found.words
+    assert not found.should_alert
+    assert found.metadata == {"exhausted": 7, "malformed": 1, "suspect": 1}
+    assert f"7 exhausted ({', '.join(songs[:5])}, …): find out why" in found.message
+    assert f"1 malformed ({songs[8]})" in found.message
+    assert f"1 suspect ({songs[9]})" in found.message
 
 
 def test_what_is_done_and_not_shown_is_a_failure_only_after_the_sweep_had_its_time(
@@ -136,10 +136,10 @@ def test_rows_and_measurements_are_compared_both_ways(bench: Workbench, connecti
         f"{songs[1]} has a history, and its row is pending",
         f"{songs[2]} has a history, and its row is missing",
     ]
-    found = queue_checks.shown_is_stored(breaches, materialized=4)
+    found = queue_checks.partitions_match_tables(breaches, materialized=4)
     assert not found.passed
-    assert found.serious
-    assert breaches[0] in found.words
+    assert found.should_alert
+    assert breaches[0] in found.message
 
 
 @pytest.fixture
@@ -150,8 +150,8 @@ def up_to_date(database_url: str) -> Iterator[Workbench]:
         yield workbench(database_url, sandbox)
 
 
-def figures(connection: Connection) -> Finding:
-    return queue_checks.figures_are_in_range(health.latest_series(connection), stored=health.stored_of_late(connection))
+def figures(connection: Connection) -> HealthResult:
+    return queue_checks.values_in_range(health.latest_series(connection), stored=health.stored_of_late(connection))
 
 
 LAST = (
@@ -187,14 +187,14 @@ def test_figures_that_no_play_count_has_are_named(
     bench.ask_for([song, other])
     bench.cover([song, other])
     bench.sql("update deployment set kind = 'live'")
-    assert figures(connection).passed, figures(connection).words
+    assert figures(connection).passed, figures(connection).message
     connection.execute(statement, {"song": song})  # type: ignore[call-overload]
     found = figures(connection)
     assert not found.passed
-    assert not found.serious
-    assert f"{song} " in found.words
-    assert words in found.words
-    assert other not in found.words
+    assert not found.should_alert
+    assert f"{song} " in found.message
+    assert words in found.message
+    assert other not in found.message
 
 
 def test_a_restatement_is_believed_and_not_the_figure_before_it(bench: Workbench, connection: Connection):
@@ -206,17 +206,17 @@ def test_a_restatement_is_believed_and_not_the_figure_before_it(bench: Workbench
         f" from song_measurements where {OF_IT} and {LAST}",
         {"song": song},
     )  # type: ignore[call-overload]
-    assert f"{song} was played 0 times" in figures(connection).words
+    assert f"{song} was played 0 times" in figures(connection).message
 
 
 def test_of_many_recordings_it_is_said_how_many_were_looked_at(bench: Workbench, connection: Connection):
     bench.ask_for(isrcs(3))
     bench.cover(isrcs(3))
-    assert figures(connection).words == "3 recordings stored in the last day, all in range"
+    assert figures(connection).message == "3 recordings stored in the last day, all in range"
     latest = health.latest_series(connection, most=2)
-    found = queue_checks.figures_are_in_range(latest, stored=health.stored_of_late(connection))
-    assert found.words == "the latest 2 of 3 recordings stored in the last day, all in range"
-    assert found.figures["recordings stored"] == 3
+    found = queue_checks.values_in_range(latest, stored=health.stored_of_late(connection))
+    assert found.message == "the latest 2 of 3 recordings stored in the last day, all in range"
+    assert found.metadata["recordings stored"] == 3
 
 
 def test_a_request_that_its_client_has_put_off_is_not_waited_for_and_one_that_intake_put_off_is(

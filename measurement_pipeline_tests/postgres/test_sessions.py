@@ -11,7 +11,7 @@ from psycopg import sql
 from measurement_pipeline.cli import doctor_database
 from measurement_pipeline.cli.checks import CheckStatus
 from measurement_pipeline.health import incidents
-from measurement_pipeline.health.messages import about_blockers
+from measurement_pipeline.health.messages import describe_lock_holders
 from measurement_pipeline.postgres import sessions
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.incidents import open_now
@@ -66,12 +66,12 @@ def test_a_run_that_waited_for_a_lock_names_who_may_hold_it(connection: Connecti
         holder.execute("lock table songs in access exclusive mode")
         blockers = sessions.list_long_lived(connection, seconds=0)
         who = f"process {holder.info.backend_pid} (login {holder.info.user}, a notebook)"
-        assert f"{who}: idle in transaction" in about_blockers(blockers)
+        assert f"{who}: idle in transaction" in describe_lock_holders(blockers)
         line = "LockNotAvailable: canceling statement due to lock timeout"
-        incidents.see_failure(database_url, "songstats_backfill", line, run="0123456789")
+        incidents.record_failure(database_url, "songstats_backfill", line, run="0123456789")
         # Held for a moment only: no statement has waited 30 s for it.
         assert "The session that held the lock has ended meanwhile." in open_now(connection)[0].what
-    incidents.see_failure(database_url, "songstats_backfill", "the store is full", run="0123456789")
+    incidents.record_failure(database_url, "songstats_backfill", "the store is full", run="0123456789")
     assert "lock" not in open_now(connection)[1].what
 
 
@@ -96,5 +96,5 @@ def test_logins_whose_sessions_cannot_be_looked_into_are_named_with_the_cure(con
 @pytest.mark.parametrize("line", ["LockNotAvailable: canceling statement due to lock timeout"])
 def test_the_key_of_such_an_incident_is_the_failure_alone(connection: Connection, database_url: str, line: str):
     for run in ("one", "two"):
-        incidents.see_failure(database_url, "songstats_backfill", line, run=run)
+        incidents.record_failure(database_url, "songstats_backfill", line, run=run)
     assert [found.times for found in open_now(connection)] == [2]

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-_EXAMPLES = 5
+_MAX_EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HealthResult:
     """How one check stands.
 
     `words` say it and, where it does not pass, what to do. `reason` names why in a word or two, the same for as long as it is the
@@ -16,17 +16,17 @@ class Finding:
     """
 
     passed: bool
-    words: str
-    serious: bool = False
+    message: str
+    should_alert: bool = False
     reason: str = ""
-    figures: Mapping[str, int | float | str] = field(default_factory=dict)
+    metadata: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
-def at(moment: datetime) -> str:
+def format_minute(moment: datetime) -> str:
     """A moment as people read it here."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def examples(found: Sequence[str]) -> str:
+def format_examples(found: Sequence[str]) -> str:
     """The first few of many."""
-    return ", ".join(found[:_EXAMPLES]) + (", …" if len(found) > _EXAMPLES else "")
+    return ", ".join(found[:_MAX_EXAMPLES]) + (", …" if len(found) > _MAX_EXAMPLES else "")
