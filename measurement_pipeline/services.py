@@ -86,10 +86,10 @@ def from_settings(settings: Settings) -> Pipeline:
         return decide(account).verdict
 
     return Pipeline(
-        terms=terms(settings, settings.database_url),
+        terms=backfill_config(settings, settings.database_url),
         means=BackfillDependencies(new_client=lambda: songstats_client(settings), check_payment=check_payment),
         decide=decide,
-        captures=captures(settings, settings.database_url),
+        captures=capture_services(settings, settings.database_url),
         silence_alarm_hours=settings.silence_alarm_hours,
         post_alert=_post_alert(settings),
     )
@@ -104,7 +104,7 @@ def key_secret(settings: Settings, kind: Kind) -> str:
     raise SettingsError("API_KEY_SECRET is not set: a live deployment needs one for its API, 32 characters or more")
 
 
-def front_desk(settings: Settings) -> ApiConfig:
+def api_config(settings: Settings) -> ApiConfig:
     """What the HTTP API works with. Raises `SettingsError`."""
     pipeline = from_settings(settings)
     secret = settings.api_jwt_secret
@@ -130,7 +130,7 @@ def front_desk(settings: Settings) -> ApiConfig:
     )
 
 
-def terms(settings: Settings, database_url: str) -> BackfillConfig:
+def backfill_config(settings: Settings, database_url: str) -> BackfillConfig:
     """On what terms hits are spent."""
     return BackfillConfig(
         database_url=database_url,
@@ -147,7 +147,7 @@ def terms(settings: Settings, database_url: str) -> BackfillConfig:
     )
 
 
-def captures(settings: Settings, database_url: str) -> CaptureServices | None:
+def capture_services(settings: Settings, database_url: str) -> CaptureServices | None:
     """On what terms captures are made, and by what means; None where there is no token to make any with."""
     token = settings.apify_token
     if token is None:

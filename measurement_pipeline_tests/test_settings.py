@@ -426,18 +426,18 @@ def test_origins_are_origins(origins: str):
 
 def test_a_live_deployment_needs_a_secret_for_its_keys_and_a_sandbox_has_one():
     with pytest.raises(SettingsError, match="API_KEY_SECRET is not set"):
-        services.front_desk(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS}))
-    desk = services.front_desk(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **DOUBLES}))
+        services.api_config(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS}))
+    desk = services.api_config(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **DOUBLES}))
     assert desk.key_secret == services.SANDBOX_KEY_SECRET
     own = {"API_KEY_SECRET": "a secret of this deployment, and of no other one"}
     assert (
-        services.front_desk(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **own})).key_secret
+        services.api_config(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **own})).key_secret
         == own["API_KEY_SECRET"]
     )
 
 
 def test_the_api_is_handed_what_the_settings_say():
-    desk = services.front_desk(
+    desk = services.api_config(
         Settings.read(
             {
                 "DATABASE_URL": "postgresql://x/y", **KEYS, **DOUBLES, **JWKS, "API_CORS_ORIGINS": "https://a.example,http://b:1",

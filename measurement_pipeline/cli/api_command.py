@@ -36,7 +36,7 @@ def command(state: Path | None, *, host: str | None, port: int | None, sandbox_p
         supervisor.interruptible(),
         open_environment(os.environ, state=state, doubles=doubles) as environment,
     ):
-        desk = services.front_desk(environment.settings)
+        desk = services.api_config(environment.settings)
         environment.require_own_database()
         output.print_banner(environment)
         _log()

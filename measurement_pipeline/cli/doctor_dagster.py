@@ -93,10 +93,10 @@ def _monitoring(instance: "DagsterInstance") -> CheckResult:
 
 def _automation(instance: "DagsterInstance", starting: str | None) -> Iterator[CheckResult]:
     from measurement_pipeline.defs import schedules, sensors
-    from measurement_pipeline.defs.automation import standing
+    from measurement_pipeline.defs.automation import read_statuses
 
     for kind, ours in (("sensors", sensors.sensors), ("schedules", schedules.schedules)):
-        stands = standing(instance, [str(definition.name) for definition in ours])
+        stands = read_statuses(instance, [str(definition.name) for definition in ours])
         off = [name for name, one in stands.items() if one.switched_off]
         if off:
             yield fail(kind, f"SWITCHED OFF: {', '.join(off)}; switch on in Dagster (Automation)")
@@ -151,7 +151,7 @@ def _runs(instance: "DagsterInstance", environment: CliEnvironment) -> CheckResu
             beats = run_heartbeats.last_beats(connection, list(runs))
     except DatabaseError:
         return warn("runs", f"{len(runs)} under way; unknown whether they live, since the measurement database is away")
-    silence = services.terms(environment.settings, environment.database_url).silence_seconds
+    silence = services.backfill_config(environment.settings, environment.database_url).silence_seconds
     dead = [run for run, seconds in runs.items() if beats.get(run, seconds) > silence]
     if dead:
         return warn(

@@ -224,12 +224,12 @@ def _machines(environment: CliEnvironment) -> tuple[InstanceState, InstanceState
     """What Dagster shows of what buys, answers and captures, as far as it can be asked: why not is told by lines of its own."""
     try:
         with open_dagster_instance(environment) as instance:
-            from measurement_pipeline.defs.instance_status import machine
+            from measurement_pipeline.defs.instance_status import read_instance_state
 
             return (
-                machine(instance, sensor=_BUYS, job="songstats_backfill", buys=True),
-                machine(instance, sensor=_ANSWERS, job="measurement_job_intake", buys=False),
-                machine(instance, sensor=_CAPTURES, job="play_count_capture", buys=False),
+                read_instance_state(instance, sensor=_BUYS, job="songstats_backfill", buys=True),
+                read_instance_state(instance, sensor=_ANSWERS, job="measurement_job_intake", buys=False),
+                read_instance_state(instance, sensor=_CAPTURES, job="play_count_capture", buys=False),
             )
     except CommandError:
         return InstanceState(sensor=_BUYS), InstanceState(sensor=_ANSWERS), InstanceState(sensor=_CAPTURES)
@@ -241,7 +241,7 @@ def _queue(
     buying = health.buying(connection, operators_account=environment.settings.backfill_account_id)
     budget = songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed)
     alarm_hours = environment.settings.silence_alarm_hours
-    found = stall_checks.recordings_are_bought(buying, vendor, budget, machine, alarm_hours=alarm_hours)
+    found = stall_checks.backfill_is_progressing(buying, vendor, budget, machine, alarm_hours=alarm_hours)
     oldest = "" if buying.oldest_waiting is None else f"; the oldest since {output.format_value(buying.oldest_waiting)}"
     unpaid = buying.waiting - buying.payable
     owing = f"; {unpaid:,} of them wait for somebody with a card on file" if unpaid else ""
@@ -251,13 +251,15 @@ def _queue(
 def _requests(connection: Connection, environment: CliEnvironment, machine: InstanceState) -> CheckResult:
     alarm_hours = environment.settings.silence_alarm_hours
     answering = health.answering(connection)
-    return _told("requests", stall_checks.requests_are_answered(answering, machine, alarm_hours=alarm_hours))
+    return _told("requests", stall_checks.intake_is_progressing(answering, machine, alarm_hours=alarm_hours))
 
 
 def _captures(connection: Connection, environment: CliEnvironment, machine: InstanceState) -> CheckResult:
     """Also where none is open: the next one would meet the same pause."""
     capturing = health.capturing(connection)
-    found = stall_checks.captures_are_made(capturing, machine, alarm_hours=environment.settings.silence_alarm_hours)
+    found = stall_checks.captures_are_progressing(
+        capturing, machine, alarm_hours=environment.settings.silence_alarm_hours
+    )
     told = _told("captures", found)
     more = []
     if found.passed and capturing.oldest is not None:

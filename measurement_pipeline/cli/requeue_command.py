@@ -97,7 +97,7 @@ def command(
             older_than_seconds=older_than,
         )
         others = [song for song in dict.fromkeys(wanted) if song not in chosen]
-        rules = services.terms(environment.settings, environment.database_url).rules
+        rules = services.backfill_config(environment.settings, environment.database_url).rules
         rows = backfill_queue.rows(connection, others, rules) if others else {}
         done = (
             [] if estimate else operator_actions.requeue(connection, list(chosen), rebuy=rebuy, actor=getpass.getuser())

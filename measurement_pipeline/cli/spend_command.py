@@ -57,7 +57,7 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
         calls = spend.spent(connection, days=days, account=of)
         budget = songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed)
         frees = spend.frees(connection)
-        queue = spend.to_buy(connection, services.terms(environment.settings, environment.database_url).rules)
+        queue = spend.to_buy(connection, services.backfill_config(environment.settings, environment.database_url).rules)
         ahead = forecast(
             connection, queue, budget, pace=environment.settings.songstats_requests_per_second, now=window[1]
         )

@@ -51,7 +51,7 @@ def run_failure_alert(
     next run of the checks, tells it.
     """
     run, instance = context.dagster_run, context.instance
-    job = _name(run)
+    job = job_name_of(run)
     why = interruption(instance, run)
     if why is None:
         line = failure_line(instance, run.run_id)
@@ -67,7 +67,7 @@ def run_failure_alert(
         incidents.record_failure(measurement_database.own_url(), job, line, run=run.run_id)
     except (DatabaseError, WrongDeploymentError, SchemaOutOfDateError):
         # Dagster will not come back to this failure, and the table cannot have it: told from here, or never.
-        if alerts.post is not None and not _failed_so_before(context, job, line):
+        if alerts.post is not None and not _failed_alike_before(context, job, line):
             alerts.post(messages.describe_failure(job, line, run=run.run_id))
         raise
     if _any_later(instance, run, job, dg.DagsterRunStatus.SUCCESS):
@@ -85,13 +85,13 @@ def run_success_sensor(
     context: dg.RunStatusSensorContext, measurement_database: dg.ResourceParam[MeasurementDatabase]
 ) -> None:
     """Unless the job has failed since: then the incident is about that failure."""
-    run, job = context.dagster_run, _name(context.dagster_run)
+    run, job = context.dagster_run, job_name_of(context.dagster_run)
     if _any_later(context.instance, run, job, dg.DagsterRunStatus.FAILURE):
         return
     incidents.record_success(measurement_database.own_url(), job)
 
 
-def _name(run: dg.DagsterRun) -> str:
+def job_name_of(run: dg.DagsterRun) -> str:
     """The job that does the same: a launch from the asset's page runs under a name of Dagster's own."""
     if run.job_name != ASSET_JOB:
         return run.job_name
@@ -112,12 +112,12 @@ def _any_later(instance: dg.DagsterInstance, run: dg.DagsterRun, job: str, statu
         return False
     after = dg.RunsFilter(statuses=[status], updated_after=datetime.fromtimestamp(record.end_time, UTC))
     return any(
-        _name(other.dagster_run) == job and (other.end_time or 0.0) > record.end_time
+        job_name_of(other.dagster_run) == job and (other.end_time or 0.0) > record.end_time
         for other in instance.get_run_records(after, limit=_MOST_FAILURES)
     )
 
 
-def _failed_so_before(context: dg.RunFailureSensorContext, job: str, line: str) -> bool:
+def _failed_alike_before(context: dg.RunFailureSensorContext, job: str, line: str) -> bool:
     """Whether Dagster remembers an earlier run that failed alike and would have been told, without asking our own tables."""
     run = context.dagster_run
     lately = datetime.now(UTC) - timedelta(hours=SAME_WITHIN_HOURS)
@@ -125,7 +125,7 @@ def _failed_so_before(context: dg.RunFailureSensorContext, job: str, line: str) 
     # Those launched before this one, the latest first: of all that fail alike, the one launched first is told.
     earlier = context.instance.get_runs(failed, cursor=run.run_id, limit=_MOST_FAILURES)
     return any(
-        _name(other) == job
+        job_name_of(other) == job
         and messages.incident_key(job, failure_line(context.instance, other.run_id)) == messages.incident_key(job, line)
         for other in earlier
     )

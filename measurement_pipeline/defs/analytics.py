@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
-from measurement_pipeline.defs.catalog_charts import ANALYTICS, catalog_charts, tell_all
+from measurement_pipeline.defs.catalog_charts import ANALYTICS, catalog_charts, emit_latest_charts
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.resources import own_database
@@ -73,7 +73,7 @@ def _asset(view: str) -> dg.AssetsDefinition:
         )
         # Behind it, so that the pictures are not older than what they show.
         if view == "catalog_totals":
-            tell_all(context)
+            emit_latest_charts(context)
 
     return made
 

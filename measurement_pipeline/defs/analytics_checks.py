@@ -21,7 +21,7 @@ from measurement_pipeline.postgres.database import Connection
     key_of("latest_play_counts"),
     blocking=True,
 )
-def views_are_of_this_version(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
+def views_are_current(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether the schema is the one that was promised."""
     undescribed = [
         f"{row['view_name']}.{row['column_name']}"
@@ -32,7 +32,7 @@ def views_are_of_this_version(_instance: dg.DagsterInstance, connection: Connect
 
 
 @check("No recording has a figure for a day that has not been.", key_of("latest_play_counts"), blocking=True)
-def no_day_is_to_come(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
+def no_future_dates(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether a clock or a vendor is ahead."""
     return analytics_checks.no_future_dates(analytics.in_the_future(connection))
 
@@ -42,7 +42,7 @@ def no_day_is_to_come(_instance: dg.DagsterInstance, connection: Connection, _re
     "do restate: a person should know.",
     key_of("daily_play_counts"),
 )
-def counts_do_not_fall(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
+def counts_are_monotonic(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether series fall."""
     return analytics_checks.counts_are_monotonic(analytics.series_of_late(connection))
 
@@ -52,7 +52,7 @@ def counts_do_not_fall(_instance: dg.DagsterInstance, connection: Connection, _r
     "its days.",
     key_of("daily_play_counts"),
 )
-def series_are_whole(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
+def series_have_no_gaps(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether series have gaps."""
     return analytics_checks.series_have_no_gaps(analytics.series_of_late(connection))
 
@@ -83,10 +83,10 @@ def totals_add_up(_instance: dg.DagsterInstance, connection: Connection, _resour
 
 
 analytics_asset_checks: list[dg.AssetChecksDefinition] = [
-    views_are_of_this_version,
-    no_day_is_to_come,
-    counts_do_not_fall,
-    series_are_whole,
+    views_are_current,
+    no_future_dates,
+    counts_are_monotonic,
+    series_have_no_gaps,
     sources_agree,
     totals_add_up,
 ]

@@ -31,7 +31,7 @@ _NOT_SOONER = timedelta(hours=1)
     ),
     owners=OWNERS,
 )
-def drain_over_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+def analytics_refresh_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Only reads; its cursor is the change that it last asked for, and when it did."""
     url = resources.own_database(context.resources)
     terms = resources.backfill_config(context.resources)
@@ -106,7 +106,7 @@ def _when(at: datetime | None) -> str:
 
 
 def _plan(change: str) -> str:
-    return f"drain_over-{change}"
+    return f"analytics_refresh-{change}"
 
 
 def _read(cursor: str | None) -> tuple[str | None, datetime | None]:

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from measurement_pipeline.backfill import vendor_status
-from measurement_pipeline.defs.instance_status import machine
+from measurement_pipeline.defs.instance_status import read_instance_state
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.resources import alerts, backfill_config, own_database, songstats
@@ -109,14 +109,14 @@ def result(finding: HealthResult) -> dg.AssetCheckResult:
     "way: daemon, sensor, breaker, payment, slot, vendor, budget, pause, failing runs.",
     uses={"backfill_config", "dagster_database"},
 )
-def recordings_are_bought(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> HealthResult:
+def backfill_is_progressing(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> HealthResult:
     """Whether buying is silent."""
     terms = backfill_config(resources)
-    return stall_checks.recordings_are_bought(
+    return stall_checks.backfill_is_progressing(
         health.buying(connection, operators_account=terms.rules.operators_account),
         songstats_ledger.deployment(connection),
         songstats_ledger.budget(connection, hits_allowed=terms.hits_allowed),
-        machine(instance, sensor="backfill_queue_sensor", job="songstats_backfill", buys=True),
+        read_instance_state(instance, sensor="backfill_queue_sensor", job="songstats_backfill", buys=True),
         alarm_hours=alerts(resources).silence_alarm_hours,
     )
 
@@ -125,11 +125,11 @@ def recordings_are_bought(instance: dg.DagsterInstance, connection: Connection, 
     "Requests do not stay queued for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, failing runs, Stripe.",
     uses={"dagster_database"},
 )
-def requests_are_answered(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> HealthResult:
+def intake_is_progressing(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> HealthResult:
     """Whether intake is silent."""
-    return stall_checks.requests_are_answered(
+    return stall_checks.intake_is_progressing(
         health.answering(connection),
-        machine(instance, sensor="measurement_job_sensor", job="measurement_job_intake", buys=False),
+        read_instance_state(instance, sensor="measurement_job_sensor", job="measurement_job_intake", buys=False),
         alarm_hours=alerts(resources).silence_alarm_hours,
     )
 
@@ -137,7 +137,7 @@ def requests_are_answered(instance: dg.DagsterInstance, connection: Connection, 
 @check(
     "No recording has used up its attempts, none is malformed or suspect; if one is, says which and what a person can do."
 )
-def none_was_given_up(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
+def no_exhausted_recordings(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether rows wait for a person."""
     return queue_checks.no_exhausted_recordings(health.given_up(connection))
 
@@ -146,7 +146,7 @@ def none_was_given_up(_instance: dg.DagsterInstance, connection: Connection, _re
     "Partitions shown as materialized, queue rows that are done and measurements that are stored agree, both ways.",
     uses={"dagster_database"},
 )
-def shown_is_stored(instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
+def partitions_match_tables(instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether Dagster and the tables agree. Dagster is asked first: a row is done before it is shown."""
     materialized = instance.get_materialized_partitions(SONGSTATS_HISTORY)
     breaches = shown_and_stored(connection, materialized, at_rest=False, grace_hours=_GRACE_HOURS)
@@ -155,7 +155,7 @@ def shown_is_stored(instance: dg.DagsterInstance, connection: Connection, _resou
 
 
 @check("The recordings stored in the last day have a last count, a last day and a course that a play count can have.")
-def figures_are_in_range(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
+def values_in_range(_instance: dg.DagsterInstance, connection: Connection, _resources: Any) -> HealthResult:
     """Whether the latest figures are plausible."""
     latest = health.latest_series(connection)
     return queue_checks.values_in_range(latest, stored=health.stored_of_late(connection))
@@ -165,23 +165,23 @@ def figures_are_in_range(_instance: dg.DagsterInstance, connection: Connection, 
     "Captures do not stay open for SILENCE_ALARM_HOURS. Says what stands in the way: daemon, sensor, slot, failing runs, Apify.",
     uses={"dagster_database"},
 )
-def captures_are_made(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> HealthResult:
+def captures_are_progressing(instance: dg.DagsterInstance, connection: Connection, resources: Any) -> HealthResult:
     """Whether capturing is silent."""
-    return stall_checks.captures_are_made(
+    return stall_checks.captures_are_progressing(
         health.capturing(connection),
-        machine(instance, sensor="playcount_snapshot_sensor", job="play_count_capture", buys=False),
+        read_instance_state(instance, sensor="playcount_snapshot_sensor", job="play_count_capture", buys=False),
         alarm_hours=alerts(resources).silence_alarm_hours,
     )
 
 
 # What the schedule runs: cheap, and free of the vendor.
 health_checks: list[dg.AssetChecksDefinition] = [
-    recordings_are_bought,
-    requests_are_answered,
-    none_was_given_up,
-    shown_is_stored,
-    figures_are_in_range,
-    captures_are_made,
+    backfill_is_progressing,
+    intake_is_progressing,
+    no_exhausted_recordings,
+    partitions_match_tables,
+    values_in_range,
+    captures_are_progressing,
 ]
 
 

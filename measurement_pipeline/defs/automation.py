@@ -11,7 +11,7 @@ import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick
 
 # A daemon beats every 30 s. Dagster itself calls one healthy for half an hour after its last beat.
-DAEMON_SILENCE = timedelta(minutes=2)
+HEARTBEAT_TOLERANCE = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +29,21 @@ def quiet_daemons(instance: dg.DagsterInstance) -> dict[str, datetime | None]:
         name: datetime.fromtimestamp(beats[name].timestamp, tz=UTC) if name in beats else None
         for name in sorted(instance.get_required_daemon_types())
     }
-    patience_ends = datetime.now(UTC) - DAEMON_SILENCE
+    patience_ends = datetime.now(UTC) - HEARTBEAT_TOLERANCE
     return {name: beat for name, beat in last.items() if beat is None or beat < patience_ends}
 
 
-def standing(instance: dg.DagsterInstance, names: Collection[str]) -> dict[str, DaemonStatus]:
+def read_statuses(instance: dg.DagsterInstance, names: Collection[str]) -> dict[str, DaemonStatus]:
     """How each of `names` stands. One that nobody has touched and that never ticked is as the code declares it: on."""
     found = {name: DaemonStatus() for name in names}
     for state in instance.all_instigator_state():
         if state.name in found:
             # A location that was renamed leaves its states behind: the one that ticked last is the one in use.
-            found[state.name] = max(_standing(instance, state), found[state.name], key=_last_ticked)
+            found[state.name] = max(_read_status(instance, state), found[state.name], key=_last_ticked)
     return found
 
 
-def _standing(instance: dg.DagsterInstance, state: InstigatorState) -> DaemonStatus:
+def _read_status(instance: dg.DagsterInstance, state: InstigatorState) -> DaemonStatus:
     ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
     return DaemonStatus(switched_off=not state.is_running, last_tick=next(iter(ticks), None))
 

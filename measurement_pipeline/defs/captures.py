@@ -16,7 +16,7 @@ from measurement_pipeline.defs import failures, resources, retry_policies, tags
 from measurement_pipeline.defs.heartbeat import heartbeats
 from measurement_pipeline.defs.materializations import is_reported
 from measurement_pipeline.defs.owners import OWNERS
-from measurement_pipeline.defs.partition_status import show_as_before
+from measurement_pipeline.defs.partition_status import restore_statuses
 from measurement_pipeline.defs.partitions import register, snapshot_partitions
 from measurement_pipeline.defs.stopping import stops_in_one_line
 from measurement_pipeline.domain.capture import NO_CAPTURES
@@ -57,7 +57,7 @@ one buys what is missing, where the account's month allows it.
 @stops_in_one_line
 def capture_play_counts(context: dg.OpExecutionContext) -> Iterator[dg.Output[None]]:
     """Yields no output: a capture that came to its end is said by its materialization."""
-    with retry_policies.tried_again(context.retry_number):
+    with retry_policies.retry_on_error(context.retry_number):
         url = resources.own_database(context.resources)
         services = resources.captures(context.resources)
         if services is None:
@@ -75,7 +75,7 @@ def capture_play_counts(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
                 last_try=context.retry_number >= retry_policies.MAX_RETRIES,
             )
         # The capture is stored: what Dagster's database refuses now, the sweep reports.
-        is_reported(lambda: _tell(context, ended))
+        is_reported(lambda: _emit_materialization(context, ended))
         _raise_for(ended, operator=operator, retry_number=context.retry_number)
     yield from ()
 
@@ -122,7 +122,7 @@ def start_due_series(context: dg.OpExecutionContext) -> None:
         raise dg.Failure("; ".join(started.refused), allow_retries=False)
 
 
-def tell_what_was_never_told(context: dg.OpExecutionContext, services: CaptureServices) -> int:
+def emit_missing_materializations(context: dg.OpExecutionContext, services: CaptureServices) -> int:
     """Report captures that are done and whose materialization a crash swallowed; how many."""
     told = context.instance.get_materialized_partitions(CURRENT_PLAY_COUNTS)
     with connect(services.terms.database_url) as connection:
@@ -137,17 +137,17 @@ def tell_what_was_never_told(context: dg.OpExecutionContext, services: CaptureSe
     return len(untold)
 
 
-def show_untried_as_before(context: dg.OpExecutionContext, services: CaptureServices) -> int:
+def restore_partition_statuses(context: dg.OpExecutionContext, services: CaptureServices) -> int:
     """Let captures that did not fail, but whose run did, show as missing or captured again; how many."""
 
     def failed(keys: Sequence[str]) -> frozenset[str]:
         with connect(services.terms.database_url) as connection:
             return partition_keys.failed_captures(connection, keys)
 
-    return show_as_before(context, CURRENT_PLAY_COUNTS, snapshot_partitions, failed)
+    return restore_statuses(context, CURRENT_PLAY_COUNTS, snapshot_partitions, failed)
 
 
-def map_again_what_was_deferred(context: dg.OpExecutionContext, services: CaptureServices) -> int:
+def retry_deferred_mappings(context: dg.OpExecutionContext, services: CaptureServices) -> int:
     """Look the tracks up again that Spotify could not be asked about, for nothing; of how many captures."""
     with connect(services.terms.database_url) as connection:
         if vendor_state.get_pause(connection, SPOTIFY) is not None or services.means.new_spotify is None:
@@ -177,7 +177,7 @@ def _refused_launch(why: str) -> dg.Failure:
     return dg.Failure(f"{failures.REFUSED_LAUNCH}{why}; {cure}", allow_retries=False)
 
 
-def _tell(context: dg.OpExecutionContext, ended: CaptureOutcome) -> None:
+def _emit_materialization(context: dg.OpExecutionContext, ended: CaptureOutcome) -> None:
     shown = ended.shown
     if shown:
         context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs([shown["account"]], shown["jobs"]))

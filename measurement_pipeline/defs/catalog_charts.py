@@ -51,12 +51,12 @@ def catalog_charts(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None
     """Yields no output: each catalogue is said by its materialization."""
     with connect(own_database(context.resources)) as connection:
         for key in context.partition_keys:
-            if not _tell(context, connection, _catalog(connection, key), key):
+            if not _emit_charts(context, connection, _catalog(connection, key), key):
                 raise dg.Failure(f"the catalogue {key} holds no recording", allow_retries=False)
     yield from ()
 
 
-def tell_all(context: dg.AssetExecutionContext) -> None:
+def emit_latest_charts(context: dg.AssetExecutionContext) -> None:
     """Draw the catalogues imported last, but those whose totals are wrong: the check that says so comes too late to keep them."""
     with connect(own_database(context.resources)) as connection:
         apart = analytics.totals_apart(connection)
@@ -64,10 +64,10 @@ def tell_all(context: dg.AssetExecutionContext) -> None:
         keys = partition_keys.of_catalogs(connection, found)
         register(context.instance, catalog_partitions, list(keys.values()))
         for catalog, key in keys.items():
-            _tell(context, connection, catalog, key)
+            _emit_charts(context, connection, catalog, key)
 
 
-def _tell(context: dg.AssetExecutionContext, connection: Connection, catalog: UUID, key: str) -> bool:
+def _emit_charts(context: dg.AssetExecutionContext, connection: Connection, catalog: UUID, key: str) -> bool:
     facts = load_catalog_report(connection, catalog)
     if facts is None:
         return False

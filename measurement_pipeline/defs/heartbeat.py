@@ -19,7 +19,9 @@ def heartbeats(database_url: str, run: str, *, every_seconds: float) -> Iterator
     For waits alone: a thread beats on where the work beside it hangs, and nobody would notice.
     """
     over = Event()
-    thread = Thread(target=_beat, args=(database_url, run, every_seconds, over), name=f"beat of {run}", daemon=True)
+    thread = Thread(
+        target=_write_heartbeats, args=(database_url, run, every_seconds, over), name=f"beat of {run}", daemon=True
+    )
     thread.start()
     try:
         yield
@@ -28,7 +30,7 @@ def heartbeats(database_url: str, run: str, *, every_seconds: float) -> Iterator
         thread.join()
 
 
-def _beat(database_url: str, run: str, every_seconds: float, over: Event) -> None:
+def _write_heartbeats(database_url: str, run: str, every_seconds: float, over: Event) -> None:
     while not over.wait(every_seconds):
         # A failed beat ends neither this thread nor the work beside it: the next beat makes up for it.
         try:

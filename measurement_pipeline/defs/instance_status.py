@@ -7,7 +7,7 @@ import dagster as dg
 from dagster._core.events import JobFailureData
 from dagster_shared.error import SerializableErrorInfo
 
-from measurement_pipeline.defs.automation import quiet_daemons, standing
+from measurement_pipeline.defs.automation import quiet_daemons, read_statuses
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.health.messages import summarize_error
 from measurement_pipeline.health.stall_checks import InstanceState, UnfinishedRun
@@ -23,11 +23,11 @@ _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRu
 _MOST_RUNS = 100
 
 
-def machine(instance: dg.DagsterInstance, *, sensor: str, job: str, buys: bool) -> InstanceState:
+def read_instance_state(instance: dg.DagsterInstance, *, sensor: str, job: str, buys: bool) -> InstanceState:
     """What is known of `sensor` and the runs of `job`; where it `buys`, of those that operators launched too."""
     jobs = (job, ASSET_JOB) if buys else (job,)
     busy, queued, ended = (_runs(instance, statuses, jobs) for statuses in (_BUSY, _WAITING, _ENDED))
-    stands = standing(instance, [sensor])[sensor]
+    stands = read_statuses(instance, [sensor])[sensor]
     tick = stands.last_tick
     last = ended[0] if ended else None
     return InstanceState(

@@ -100,7 +100,7 @@ analytics_refresh = dg.define_asset_job(
     | dg.AssetSelection.checks(*(key for check in analytics_asset_checks for key in check.check_keys)),
     description=(
         "Looks at the analysts' views after a drain: rows, columns, whether they can be believed, and the catalogues' charts. "
-        "`drain_over_sensor` launches it. The views themselves are always up to date."
+        "`analytics_refresh_sensor` launches it. The views themselves are always up to date."
     ),
     executor_def=dg.in_process_executor,
     owners=OWNERS,

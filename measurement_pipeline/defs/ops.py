@@ -27,7 +27,7 @@ POOL = "songstats"
 _LINES_AN_EVENT = 100
 
 
-def _own_database(context: dg.OpExecutionContext) -> str:
+def _begin_step(context: dg.OpExecutionContext) -> str:
     """The measurement database's address, checked; and a heartbeat, since an op may take long before it writes one."""
     url = resources.own_database(context.resources)
     with connect(url) as connection:
@@ -60,7 +60,7 @@ def _recordings(context: dg.OpExecutionContext) -> list[str]:
 @stops_in_one_line
 def read_requests(context: dg.OpExecutionContext) -> tuple[intake.RequestBatch, list[UUID]]:
     """Waiting requests, of each account in turn."""
-    opened = intake.load_batch(_own_database(context))
+    opened = intake.load_batch(_begin_step(context))
     requests = [request.id for request in opened.requests]
     context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs(opened.accounts, requests))
     context.log.info(f"{counted(len(requests), 'request')} of {counted(len(opened.accounts), 'account')} waiting")
@@ -75,9 +75,9 @@ def read_requests(context: dg.OpExecutionContext) -> tuple[intake.RequestBatch, 
 def find_payers(context: dg.OpExecutionContext) -> list[UUID]:
     """Accounts whose accepted requests want what the run covers, and the operators' own."""
     songs = _recordings(context)
-    with retry_policies.tried_again(context.retry_number):
+    with retry_policies.retry_on_error(context.retry_number):
         terms = resources.backfill_config(context.resources)
-        with connect(_own_database(context)) as connection:
+        with connect(_begin_step(context)) as connection:
             payers = backfill_queue.payers(connection, songs)
             requests = backfill_queue.requests(connection, songs)
     if terms.rules.operators_account is not None and tags.is_operators(context.run):
@@ -96,7 +96,7 @@ def find_payers(context: dg.OpExecutionContext) -> list[UUID]:
 @stops_in_one_line
 def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -> dict[UUID, Decision]:
     """What Stripe says of each account; never raises for Stripe's sake."""
-    terms, database_url = resources.backfill_config(context.resources), _own_database(context)
+    terms, database_url = resources.backfill_config(context.resources), _begin_step(context)
     with connect(database_url) as connection:
         decisions = payment_decisions.fresh_of(connection, accounts)
     asked = [account for account in accounts if account not in decisions]
@@ -122,7 +122,7 @@ def enqueue_backfill(
 ) -> None:
     """One transaction a request, so that a bad one never holds up the others."""
     cap_usd = resources.cap_usd(context.resources)
-    taken = intake.process_batch(_own_database(context), opened, decisions, run=context.run_id, cap_usd=cap_usd)
+    taken = intake.process_batch(_begin_step(context), opened, decisions, run=context.run_id, cap_usd=cap_usd)
     answers = Counter("waiting" if one.state is None else one.state.value for one in taken)
     _log(
         context,
@@ -149,8 +149,8 @@ def enqueue_backfill(
 @stops_in_one_line
 def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[None]]:
     """Yields no output: what was settled is said by one materialization an ISRC."""
-    with retry_policies.tried_again(context.retry_number):
-        _own_database(context)
+    with retry_policies.retry_on_error(context.retry_number):
+        _begin_step(context)
         terms = resources.backfill_config(context.resources)
         coverage = BackfillRun(
             list(context.partition_keys),
@@ -159,7 +159,7 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
             terms=terms,
             means=resources.backfill_means(context.resources),
             again=context.retry_number > 0,
-            told=materializations.already_told(context) if context.retry_number else frozenset(),
+            told=materializations.materialized_by_this_run(context) if context.retry_number else frozenset(),
             retry_soon_seconds=failures.retry_soon_seconds(context.retry_number),
         )
         reporter = materializations.Reporter(context, terms)
@@ -179,7 +179,7 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
             log(coverage.progress)
         unreported = reporter.unreported
         materializations.is_reported(
-            lambda: materializations.tell_totals(context, coverage.summary, unreported=unreported)
+            lambda: materializations.emit_totals(context, coverage.summary, unreported=unreported)
         )
         failures.raise_for(coverage.summary, retry_number=context.retry_number)
     yield from ()
@@ -203,7 +203,7 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
 @stops_in_one_line
 def reclaim(context: dg.OpExecutionContext) -> None:
     """The hourly sweep. An error of the database fails the run: a sweep that could not sweep is no success."""
-    database_url = _own_database(context)
+    database_url = _begin_step(context)
     terms = resources.backfill_config(context.resources)
     swept = backfill_sweep.reclaim(terms, resources.backfill_means(context.resources))
     unpaid = intake.load_batch(database_url, unpaid=True, limit=intake.MOST_UNPAID)
@@ -211,16 +211,16 @@ def reclaim(context: dg.OpExecutionContext) -> None:
     cap_usd = resources.cap_usd(context.resources)
     taken = intake.process_batch(database_url, unpaid, decisions, run=context.run_id, cap_usd=cap_usd)
     registered = register_requested(context.instance, database_url)
-    shown = materializations.tell_what_was_never_told(context, terms)
+    shown = materializations.emit_missing_materializations(context, terms)
     mapped_again = 0
     capturing = resources.captures(context.resources)
     if capturing is not None:
-        mapped_again = captures.map_again_what_was_deferred(context, capturing)
-        shown += captures.tell_what_was_never_told(context, capturing)
+        mapped_again = captures.retry_deferred_mappings(context, capturing)
+        shown += captures.emit_missing_materializations(context, capturing)
     # Last: until the run ends, Dagster shows these partitions as being made.
-    shown_as_before = materializations.show_untried_as_before(context, terms)
+    shown_as_before = materializations.restore_partition_statuses(context, terms)
     if capturing is not None:
-        shown_as_before += captures.show_untried_as_before(context, capturing)
+        shown_as_before += captures.restore_partition_statuses(context, capturing)
     context.add_output_metadata(
         {
             "failed rows put back": swept.transient,

@@ -28,7 +28,7 @@ def failed_partitions(
     return [key for key, status in statuses.items() if status is AssetPartitionStatus.FAILED]
 
 
-def show_as_before(
+def restore_statuses(
     context: dg.OpExecutionContext,
     asset: dg.AssetKey,
     partitions: dg.DynamicPartitionsDefinition,

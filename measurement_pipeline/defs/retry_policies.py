@@ -19,7 +19,7 @@ def seconds_before(retry_number: int) -> float:
 
 
 @contextmanager
-def tried_again(retry_number: int) -> Iterator[None]:
+def retry_on_error(retry_number: int) -> Iterator[None]:
     """A database that restarts is no reason to fail a run: an error asks for another try, the last one is raised."""
     try:
         yield

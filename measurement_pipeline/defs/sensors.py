@@ -12,7 +12,7 @@ from measurement_pipeline.capture.run import APIFY
 from measurement_pipeline.defs import captures as capturing
 from measurement_pipeline.defs import resources, tags
 from measurement_pipeline.defs.alerts import run_failure_alert, run_success_sensor
-from measurement_pipeline.defs.analytics_refresh import drain_over_sensor
+from measurement_pipeline.defs.analytics_refresh import analytics_refresh_sensor
 from measurement_pipeline.defs.instance_status import ASSET_JOB, covers
 from measurement_pipeline.defs.jobs import measurement_job_intake, play_count_capture, songstats_backfill
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
@@ -62,7 +62,7 @@ def measurement_job_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest
         waiting = measurement_jobs.waiting_count(connection, limit=REQUESTS_A_RUN + 1)
     if not waiting:
         return dg.SkipReason("no request waits")
-    under_way = _living(context, measurement_job_intake.name)
+    under_way = unfinished_runs(context, measurement_job_intake.name)
     if under_way:
         return dg.SkipReason(
             f"intake is under way in run {under_way[0].run_id}; {counted(waiting, 'request waits', 'requests wait')}"
@@ -85,7 +85,7 @@ def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResul
     """Reads, registers partitions that are missing, reports dead runs; claiming is the run's."""
     resources.own_database(context.resources)
     terms = resources.backfill_config(context.resources)
-    runs = _living(context, songstats_backfill.name)
+    runs = unfinished_runs(context, songstats_backfill.name)
     queued = sum(run.status is dg.DagsterRunStatus.QUEUED for run in runs)
     if queued > 1:
         # Enough to go on with: the next plan is made from what is known then.
@@ -98,7 +98,7 @@ def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResul
     )
     if planned.why_none is not None:
         return dg.SkipReason(planned.why_none)
-    _limit_pool(context.instance, POOL)
+    _initialize_pool_limit(context.instance, POOL)
     plan_id = _plan_id(context)
     return dg.SensorResult(
         run_requests=[
@@ -166,13 +166,13 @@ def playcount_snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorR
     if not due:
         waiting = f"; {still['waiting']} wait, the next until {still['next_at']}" if still["waiting"] else ""
         return dg.SkipReason(f"no capture is due; {counted(still['open'], 'is', 'are')} open{waiting}")
-    covered = {run.tags.get(tags.PARTITION) for run in _living(context, play_count_capture.name)}
+    covered = {run.tags.get(tags.PARTITION) for run in unfinished_runs(context, play_count_capture.name)}
     asked = [key for key in keys.values() if key not in covered]
     if not asked:
         covered_ones = counted(len(due), "capture that is due", "captures that are due")
         return dg.SkipReason(f"runs in flight cover the {covered_ones}")
     register(context.instance, snapshot_partitions, asked)
-    _limit_pool(context.instance, capturing.POOL)
+    _initialize_pool_limit(context.instance, capturing.POOL)
     plan_id = _plan_id(context)
     return dg.SensorResult(
         run_requests=[
@@ -197,7 +197,7 @@ def _partitions(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> 
     return Partitions(registered, covered)
 
 
-def _living(context: dg.SensorEvaluationContext, job_name: str) -> list[dg.DagsterRun]:
+def unfinished_runs(context: dg.SensorEvaluationContext, job_name: str) -> list[dg.DagsterRun]:
     """The unfinished runs of a job, an operator's too, after those whose process is gone were reported as failed.
 
     Dagster calls a run STARTED for ever when its process died with the whole machine; it would hold the pool.
@@ -221,7 +221,7 @@ def _living(context: dg.SensorEvaluationContext, job_name: str) -> list[dg.Dagst
     return [record.dagster_run for record in records if record.dagster_run.run_id not in dead]
 
 
-def _limit_pool(instance: dg.DagsterInstance, pool: str) -> None:
+def _initialize_pool_limit(instance: dg.DagsterInstance, pool: str) -> None:
     """Give a pool its limit before its first run is queued.
 
     Left to itself, Dagster does so while it dequeues, and lets through whatever is queued at that moment, all at once.
@@ -239,7 +239,7 @@ sensors: list[dg.SensorDefinition] = [
     backfill_queue_sensor,
     playcount_snapshot_sensor,
     vendor_probe_sensor,
-    drain_over_sensor,
+    analytics_refresh_sensor,
     run_failure_alert,
     run_success_sensor,
 ]

@@ -85,7 +85,7 @@ def record_result(database_url: str, check: str, result: HealthResult) -> None:
 def end_songstats_incidents(connection: Connection) -> None:
     """A person closed the breaker or ended the pause: incidents with these reasons end now, not at the next check."""
     for reason in (Reason.BREAKER, Reason.PAUSE, Reason.VENDOR):
-        incidents.end(connection, source=f"{_CHECK_PREFIX}recordings_are_bought: {reason.value}")
+        incidents.end(connection, source=f"{_CHECK_PREFIX}backfill_is_progressing: {reason.value}")
 
 
 def send_alerts(

@@ -82,7 +82,7 @@ class _Obstacle:
         return self.ends_at is not None and self.ends_at - now > timedelta(hours=hours)
 
 
-def recordings_are_bought(
+def backfill_is_progressing(
     buying: Buying, deployment: Deployment, budget: Budget, machine: InstanceState, *, alarm_hours: float
 ) -> HealthResult:
     """Recordings wait that somebody wants bought, and none was settled for so long."""
@@ -113,7 +113,7 @@ def recordings_are_bought(
     return _no_alarm_yet(waiting, found, figures, alarm_hours=alarm_hours)
 
 
-def requests_are_answered(answering: Answering, machine: InstanceState, *, alarm_hours: float) -> HealthResult:
+def intake_is_progressing(answering: Answering, machine: InstanceState, *, alarm_hours: float) -> HealthResult:
     """Requests stay queued for so long: intake is silent."""
     figures: dict[str, int | float | str] = {"requests queued": answering.waiting}
     if answering.oldest is None:
@@ -150,7 +150,7 @@ def _no_alarm_yet(
     )
 
 
-def captures_are_made(capturing: Answering, machine: InstanceState, *, alarm_hours: float) -> HealthResult:
+def captures_are_progressing(capturing: Answering, machine: InstanceState, *, alarm_hours: float) -> HealthResult:
     """Captures stay open for so long."""
     figures: dict[str, int | float | str] = {"captures open": capturing.waiting}
     if capturing.oldest is None:

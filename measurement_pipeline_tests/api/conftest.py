@@ -101,7 +101,7 @@ def desk_of_api(database_url: str, sandbox: SandboxClient) -> ApiConfig:
             "API_REQUESTS_PER_MINUTE": "0",
         }
     )
-    return replace(services.front_desk(settings), answer_within_seconds=60.0, read_within_seconds=60.0)
+    return replace(services.api_config(settings), answer_within_seconds=60.0, read_within_seconds=60.0)
 
 
 Open = Callable[..., Front]

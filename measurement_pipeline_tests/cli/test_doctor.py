@@ -684,7 +684,7 @@ def test_a_dev_that_was_stopped_is_one_failure_whatever_it_holds_up(doctor, well
     bench.sql("update measurement_jobs set created_at = now() - interval '9 hours'")
     beat(instance, seconds_ago=9 * 3600)
     dead = HealthResult(False, "recordings wait", should_alert=True, reason="daemon not beating")
-    incidents.record_result(database_url, "recordings_are_bought", dead)
+    incidents.record_result(database_url, "backfill_is_progressing", dead)
     found = doctor("--sandbox-port", free_port(), **dict.fromkeys(keys, ""))
     assert failing(found) == ["daemon"]
     for name in ("incidents", "queue", "requests", "doubles"):
@@ -697,7 +697,7 @@ def test_a_breaker_that_opened_is_one_failure(doctor, well, bench, database_url)
     bench.sql("update songstats_backfill_queue set created_at = now() - interval '9 hours'")
     bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'odd', opened_at = now()")
     opened_ = HealthResult(False, "recordings wait", should_alert=True, reason="breaker open")
-    incidents.record_result(database_url, "recordings_are_bought", opened_)
+    incidents.record_result(database_url, "backfill_is_progressing", opened_)
     assert failing(doctor()) == ["breaker"]
 
 

@@ -57,7 +57,7 @@ def evaluated(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvalu
 
 def tick(stage: Stage, cursor: str | None = None) -> tuple[list[dg.RunRequest], str, str | None]:
     """What the sensor asks for, says, and remembers."""
-    sensor = stage.definitions.resolve_sensor_def("drain_over_sensor")
+    sensor = stage.definitions.resolve_sensor_def("analytics_refresh_sensor")
     with dg.build_sensor_context(
         instance=stage.instance, cursor=cursor, resources=resource_definitions(lambda: stage.pipeline)
     ) as context:
@@ -212,13 +212,15 @@ def test_a_day_to_come_keeps_totals_and_charts_from_being_told(drained: Stage):
     )
     result = refresh(drained)
     assert not result.success
-    found = evaluated(result)["no_day_is_to_come"]
+    found = evaluated(result)["no_future_dates"]
     assert not found.passed
     assert f"{SONGS[0]} has a figure for 2" in (found.description or "")
     assert drained.instance.get_latest_materialization_event(key_of("catalog_totals")) is None
     assert drained.instance.get_latest_materialization_event(CATALOG_CHARTS) is None
-    (incident,) = drained.bench.sql("select what from incidents where ended_at is null and key like 'check no_day%%'")
-    assert "The check no_day_is_to_come says so" in incident["what"]
+    (incident,) = drained.bench.sql(
+        "select what from incidents where ended_at is null and key like 'check no_future_dates%%'"
+    )
+    assert "The check no_future_dates says so" in incident["what"]
 
 
 def fall(stage: Stage) -> None:
@@ -255,8 +257,8 @@ def another_source(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("check", "spoil", "words"),
     [
-        ("counts_do_not_fall", fall, rf"{SONGS[0]} \(1 ×\)"),
-        ("series_are_whole", gap, rf"1 lack more than a tenth: {SONGS[0]} \("),
+        ("counts_are_monotonic", fall, rf"{SONGS[0]} \(1 ×\)"),
+        ("series_have_no_gaps", gap, rf"1 lack more than a tenth: {SONGS[0]} \("),
         ("sources_agree", another_source, rf"{SONGS[0]} on .* displayed"),
     ],
 )
@@ -286,7 +288,7 @@ def test_a_total_that_does_not_add_up_is_an_alarm(drained: Stage):
 
 def test_views_of_another_version_are_an_alarm(drained: Stage):
     drained.bench.sql("comment on view analytics.data_dictionary is 'Columns. Views of version 000000000000'")
-    found = evaluated(refresh(drained))["views_are_of_this_version"]
+    found = evaluated(refresh(drained))["views_are_current"]
     assert not found.passed
     assert "of version 000000000000" in (found.description or "")
 

@@ -203,25 +203,28 @@ REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
 def test_silence_is_shown_with_its_reason(silent: Stage, reason: str):
     make, words, is_error = REASONS[reason]
     make(silent)
-    found = shown(silent, "recordings_are_bought")
+    found = shown(silent, "backfill_is_progressing")
     assert not found.passed
     assert found.description is not None
     assert found.metadata["reason"].value == reason, found.description
     assert words in found.description
     assert found.severity is (dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN)
-    assert silent.bench.sql("select count(*) n from incidents where key like 'check recordings%%'")[0]["n"] == is_error
+    assert (
+        silent.bench.sql("select count(*) n from incidents where key like 'check backfill_is_progressing%%'")[0]["n"]
+        == is_error
+    )
 
 
 def test_a_pause_that_ends_before_the_alarm_only_warns(silent: Stage):
     a_pause(silent, seconds=3600)
-    found = shown(silent, "recordings_are_bought")
+    found = shown(silent, "backfill_is_progressing")
     assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert silent.bench.sql("select key from incidents") == []
 
 
 def test_what_is_bought_is_not_silent(silent: Stage):
     silent.bench.cover(SONGS[:1])
-    found = shown(silent, "recordings_are_bought")
+    found = shown(silent, "backfill_is_progressing")
     assert found.passed
     assert found.metadata["recordings waiting"].value == 2
 
@@ -229,7 +232,7 @@ def test_what_is_bought_is_not_silent(silent: Stage):
 def test_the_hours_are_a_setting(silent: Stage):
     silent.pipeline = replace(silent.pipeline, silence_alarm_hours=31.0)
     silent.definitions = definitions(silent.pipeline)
-    assert shown(silent, "recordings_are_bought").passed
+    assert shown(silent, "backfill_is_progressing").passed
 
 
 def test_silence_is_told_once_and_again_when_it_comes_back(silent: Stage, receiver: Receiver):
@@ -250,19 +253,19 @@ def test_silence_is_told_once_and_again_when_it_comes_back(silent: Stage, receiv
 def test_a_request_that_stays_queued_is_silence_and_its_reason_is_named(stage: Stage):
     beat(stage)
     stage.ask({"isrcs": SONGS})
-    assert shown(stage, "requests_are_answered").passed
+    assert shown(stage, "intake_is_progressing").passed
     stage.bench.sandbox.faults("/v1/", status=500)
     stage.bench.sql("update measurement_jobs set created_at = now() - interval '7 hours'")
     for _ in range(2):  # intake goes on trying, which answers nobody
         stage.bench.sql("update measurement_jobs set not_before = null")
         assert stage.intake().success
-    found = shown(stage, "requests_are_answered")
+    found = shown(stage, "intake_is_progressing")
     assert not found.passed
     assert found.severity is dg.AssetCheckSeverity.ERROR
     assert "1 request is queued" in str(found.description)
     assert "the oldest one says: " in str(found.description)
     switch(stage, "measurement_job_sensor", InstigatorStatus.STOPPED)
-    assert "measurement_job_sensor is switched off" in str(shown(stage, "requests_are_answered").description)
+    assert "measurement_job_sensor is switched off" in str(shown(stage, "intake_is_progressing").description)
 
 
 def test_what_is_shown_is_held_against_what_is_stored(stage: Stage):
@@ -271,18 +274,18 @@ def test_what_is_shown_is_held_against_what_is_stored(stage: Stage):
     stage.register(SONGS)
     stage.backfill(SONGS[:2])
     stage.bench.cover(SONGS[2:])  # stored, and never told
-    found = shown(stage, "shown_is_stored")
+    found = shown(stage, "partitions_match_tables")
     assert found.passed
     assert found.metadata["materialized"].value == 2
     stage.bench.sql("update songstats_backfill_queue set updated_at = now() - interval '3 hours'")
-    found = shown(stage, "shown_is_stored")
+    found = shown(stage, "partitions_match_tables")
     assert not found.passed
     assert found.severity is dg.AssetCheckSeverity.ERROR
     assert f"{SONGS[2]} is done, and not shown as materialized" in str(found.description)
     assert stage.reclaim().success
-    assert shown(stage, "shown_is_stored").passed
+    assert shown(stage, "partitions_match_tables").passed
     stage.bench.sql("delete from songstats_backfill_queue where song = %s", SONGS[0])
-    words = str(shown(stage, "shown_is_stored").description)
+    words = str(shown(stage, "partitions_match_tables").description)
     assert f"{SONGS[0]} is shown as materialized, and its row is not done" in words
     assert f"{SONGS[0]} has a history, and its row is missing" in words
 
@@ -297,7 +300,7 @@ def test_what_only_warns_is_shown_and_fails_no_run(stage: Stage, receiver: Recei
         "update songstats_backfill_queue set status = 'failed', outcome = 'exhausted' where song = %s", SONGS[1]
     )
     stage.bench.sql("delete from song_measurements where song = %s", SONGS[1])
-    for name, words in (("figures_are_in_range", "was played 0 times"), ("none_was_given_up", "1 exhausted (")):
+    for name, words in (("values_in_range", "was played 0 times"), ("no_exhausted_recordings", "1 exhausted (")):
         found = shown(stage, name)
         assert not found.passed
         assert found.severity is dg.AssetCheckSeverity.WARN
@@ -312,7 +315,7 @@ def test_a_webhook_that_is_away_fails_the_step_loudly_and_hides_no_result(silent
     assert not result.success
     shown_ones = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
     assert len(shown_ones) == len(health_checks)
-    assert shown_ones["recordings_are_bought"] is False
+    assert shown_ones["backfill_is_progressing"] is False
     log = "".join(str(entry) for entry in silent.instance.all_logs(result.run_id))
     assert "ALERT_WEBHOOK_URL answered 500" in log
     assert "s3cret" not in log
@@ -367,7 +370,7 @@ def test_a_check_that_cannot_look_is_loud_and_the_others_still_run(stage: Stage)
     assert not result.success
     assert {each.check_name for each in result.get_asset_check_evaluations()} == {
         key.name for check in health_checks for key in check.check_keys
-    } - {"recordings_are_bought"}
+    } - {"backfill_is_progressing"}
 
 
 def test_every_check_says_what_it_is_for():

@@ -274,7 +274,7 @@ def test_open_captures_are_an_alarm_after_hours_of_silence(stage: Stage):
 
     def finding() -> Any:
         result = check.execute_in_process(instance=stage.instance, raise_on_error=False)
-        (found,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "captures_are_made"]
+        (found,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "captures_are_progressing"]
         return found
 
     assert finding().passed

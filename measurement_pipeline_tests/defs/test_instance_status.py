@@ -5,7 +5,7 @@ import pytest
 from dagster._core.utils import make_new_run_id
 
 from measurement_pipeline.defs.asset_checks import ledger_matches_vendor
-from measurement_pipeline.defs.instance_status import ASSET_JOB, machine
+from measurement_pipeline.defs.instance_status import ASSET_JOB, read_instance_state
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.health.stall_checks import InstanceState
 from measurement_pipeline_tests.defs.conftest import Stage
@@ -29,7 +29,7 @@ def a_run(stage: Stage, job: str, *, checks: bool = False, failed: bool = False)
 
 
 def look(stage: Stage) -> InstanceState:
-    return machine(stage.instance, sensor="backfill_queue_sensor", job=PLANNED, buys=True)
+    return read_instance_state(stage.instance, sensor="backfill_queue_sensor", job=PLANNED, buys=True)
 
 
 @pytest.mark.parametrize("jobs", [(PLANNED, BY_HAND), (BY_HAND, PLANNED)])

@@ -21,7 +21,7 @@ SETTINGS = Settings.read({})
 
 @pytest.fixture(scope="module")
 def terms() -> BackfillConfig:
-    return services.terms(SETTINGS, "")
+    return services.backfill_config(SETTINGS, "")
 
 
 def test_a_run_that_is_put_back_on_the_queue_for_a_code_server_is_not_ended_by_the_start_timeout():

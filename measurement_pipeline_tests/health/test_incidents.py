@@ -109,8 +109,8 @@ def test_one_that_the_webhook_refuses_keeps_no_other_from_being_told(database_ur
 
 
 def test_what_is_over_before_it_could_be_told_is_told_as_over(database_url: str, receiver: Receiver):
-    incidents.record_result(database_url, "recordings_are_bought", BROKEN)
-    incidents.record_result(database_url, "recordings_are_bought", HealthResult(True, "fine"))
+    incidents.record_result(database_url, "backfill_is_progressing", BROKEN)
+    incidents.record_result(database_url, "backfill_is_progressing", HealthResult(True, "fine"))
     incidents.send_alerts(database_url, Webhook(receiver.url).post)
     assert "; over since 20" in receiver.texts[0]
 
@@ -136,7 +136,7 @@ def test_a_check_that_goes_back_and_forth_between_two_reasons_tells_each_once(
     database_url: str, receiver: Receiver, between: HealthResult
 ):
     for finding in (BROKEN, between, BROKEN, between, BROKEN):
-        incidents.record_result(database_url, "recordings_are_bought", finding)
+        incidents.record_result(database_url, "backfill_is_progressing", finding)
         incidents.send_alerts(database_url, Webhook(receiver.url).post)
     assert len(receiver.texts) == (2 if between.should_alert else 1)
 
@@ -173,7 +173,7 @@ def test_a_check_that_fails_is_one_incident_until_it_passes_or_the_reason_is_ano
     post = Webhook(receiver.url).post
     other = HealthResult(False, "the sensor is off", should_alert=True, reason="sensor stopped")
     for finding in (BROKEN, BROKEN, other, other, HealthResult(True, "fine"), other):
-        incidents.record_result(database_url, "recordings_are_bought", finding)
+        incidents.record_result(database_url, "backfill_is_progressing", finding)
         incidents.send_alerts(database_url, post)
     assert [text.split("\n")[0] for text in receiver.texts] == [BROKEN.message, other.message, other.message]
 
@@ -195,7 +195,7 @@ def test_a_run_that_succeeds_while_the_breaker_is_open_does_not_end_its_incident
 
 
 def test_a_check_that_only_warns_is_shown_and_not_told(database_url: str, receiver: Receiver):
-    incidents.record_result(database_url, "figures_are_in_range", HealthResult(False, "odd", reason="out of range"))
+    incidents.record_result(database_url, "values_in_range", HealthResult(False, "odd", reason="out of range"))
     assert incidents.send_alerts(database_url, Webhook(receiver.url).post) == 0
 
 
@@ -239,6 +239,6 @@ def test_an_incident_about_a_pause_ends_when_a_person_ends_the_pause(database_ur
     paused = HealthResult(False, "7 recordings wait", should_alert=True, reason="vendor pause")
     off = HealthResult(False, "7 recordings wait", should_alert=True, reason="sensor stopped")
     for found in (paused, off):
-        incidents.record_result(database_url, "recordings_are_bought", found)
+        incidents.record_result(database_url, "backfill_is_progressing", found)
     incidents.end_songstats_incidents(connection)
-    assert [one.key for one in open_now(connection)] == ["check recordings_are_bought: sensor stopped"]
+    assert [one.key for one in open_now(connection)] == ["check backfill_is_progressing: sensor stopped"]

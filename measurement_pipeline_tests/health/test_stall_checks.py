@@ -11,8 +11,8 @@ from measurement_pipeline.health.stall_checks import (
     InstanceState,
     Reason,
     UnfinishedRun,
-    recordings_are_bought,
-    requests_are_answered,
+    backfill_is_progressing,
+    intake_is_progressing,
 )
 from measurement_pipeline.postgres.health import Answering, Buying
 from measurement_pipeline.postgres.songstats_ledger import Budget, Deployment
@@ -49,7 +49,7 @@ MACHINE = InstanceState("backfill_queue_sensor")
 def look(
     buying: Buying = BUYING, deployment: Deployment = CALM, budget: Budget = BUDGET, machine: InstanceState = MACHINE
 ) -> HealthResult:
-    return recordings_are_bought(buying, deployment, budget, machine, alarm_hours=6)
+    return backfill_is_progressing(buying, deployment, budget, machine, alarm_hours=6)
 
 
 def test_nothing_waiting_is_no_silence():
@@ -65,7 +65,7 @@ def test_what_stands_in_the_way_is_told_before_it_is_an_alarm(buys: bool):
         found = (
             look(replace(BUYING, waiting=1, last_settled=NOW - HOUR), machine=machine)
             if buys
-            else requests_are_answered(Answering(1, NOW - HOUR, None, NOW), machine, alarm_hours=6)
+            else intake_is_progressing(Answering(1, NOW - HOUR, None, NOW), machine, alarm_hours=6)
         )
         assert (found.passed, found.reason) == (True, reason)
         held = ": backfill_queue_sensor is switched off; switch it on (Automation)" if reason else ""
@@ -234,7 +234,7 @@ INTAKE = InstanceState("measurement_job_sensor")
 def test_requests_that_stay_queued_are_silence_too(
     machine: InstanceState, error: str | None, reason: Reason, words: str
 ):
-    found = requests_are_answered(replace(ANSWERING, error=error), machine, alarm_hours=6)
+    found = intake_is_progressing(replace(ANSWERING, error=error), machine, alarm_hours=6)
     assert not found.passed
     assert found.should_alert
     assert found.reason == reason
@@ -243,5 +243,5 @@ def test_requests_that_stay_queued_are_silence_too(
 
 
 def test_a_request_that_waits_for_minutes_is_no_silence():
-    assert requests_are_answered(replace(ANSWERING, oldest=NOW - HOUR), INTAKE, alarm_hours=6).passed
-    assert requests_are_answered(replace(ANSWERING, waiting=0, oldest=None), INTAKE, alarm_hours=6).passed
+    assert intake_is_progressing(replace(ANSWERING, oldest=NOW - HOUR), INTAKE, alarm_hours=6).passed
+    assert intake_is_progressing(replace(ANSWERING, waiting=0, oldest=None), INTAKE, alarm_hours=6).passed

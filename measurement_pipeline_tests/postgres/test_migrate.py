@@ -249,3 +249,21 @@ def test_a_database_of_each_earlier_version_is_brought_up_with_what_it_holds(emp
         assert connection.execute("select throttled, stumbled from vendor_state").fetchall() == [
             {"throttled": 3, "stumbled": 0}
         ]
+
+
+def test_open_incidents_of_renamed_checks_go_on_under_the_new_name(empty_database_url: str):
+    with connect(empty_database_url) as connection:
+        make_version(connection, "0010")
+        connection.execute(
+            "insert into incidents (key, what, ended_at) values"
+            " ('check recordings_are_bought: budget', '', null), ('check recordings_are_bought: breaker', '', now()),"
+            " ('check sources_agree: far apart', '', null), ('songstats_backfill: captures_are_made', '', null)"
+        )
+    migrate.upgrade(empty_database_url, kind="sandbox")
+    with connect(empty_database_url) as connection:
+        assert {row["key"] for row in connection.execute("select key from incidents")} == {
+            "check backfill_is_progressing: budget",
+            "check recordings_are_bought: breaker",
+            "check sources_agree: far apart",
+            "songstats_backfill: captures_are_made",
+        }
