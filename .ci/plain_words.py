@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 RETIRED = {
-    r"told|tells?|telling": "report, state, warn; for a person: alert, notify",
+    r"told(?! at\b)|tells?|telling": "report, state, warn; for a person: alert, notify",
     r"heeds?|heeded": "record, observe",
     r"whoever|whomever|whosoever": "the process that, the account that, anyone who",
     r"nobody|somebody": "no one; better: name the subject (no job, no other run, another session)",
     r"thereof|therein|whereof": "of it, in it",
     r"errands?": "batch, lookup batch",
-    r"(?<!heart)beats?|beating|beaten": "heartbeat, renew",
+    r"(?<!heart)beats?(?! at\b)|beating|beaten": "heartbeat, renew",
     r"of late": "recent, recently",
     r"(?:is|are|was|were) over": "has ended, has finished, has expired",
     r"in the air": "in flight",

@@ -68,7 +68,7 @@ def pipeline(environment: Mapping[str, str]) -> Pipeline:
 
     @cache
     def require_own_database() -> None:
-        migrate.require(found.terms.database_url, kind=settings.kind)
+        migrate.require_current(found.terms.database_url, kind=settings.kind)
 
     with suppress(DatabaseUnavailable):
         require_own_database()

@@ -71,7 +71,7 @@ def _authenticate_key(state: ApiState, request: Request, key: str) -> UUID:
         add_log_fields(request.scope, key=prefix)
         if row.refused_because is not None:
             raise _unauthenticated(f"{INVALID_KEY}: it is {row.refused_because}")
-        if row.use_unnoted:
+        if row.is_use_unrecorded:
             _record_use(connection, row.id)
     return row.account
 
@@ -79,7 +79,7 @@ def _authenticate_key(state: ApiState, request: Request, key: str) -> UUID:
 def _record_use(connection: Connection, key: UUID) -> None:
     """Record that the key was used. A database that accepts no writes at the moment must not prevent a read."""
     try:
-        api_keys.used(connection, key)
+        api_keys.record_use(connection, key)
     except DatabaseError as error:
         if not is_transient(error):
             raise

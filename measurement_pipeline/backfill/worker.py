@@ -24,7 +24,7 @@ from measurement_pipeline.postgres import run_heartbeats
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.backfill_queue import Claim, Settling
 from measurement_pipeline.postgres.database import DatabaseError, ReconnectingConnection
-from measurement_pipeline.postgres.errors import ErrorKind, first_line, is_transient, kind_of
+from measurement_pipeline.postgres.errors import ErrorKind, classify, first_line, is_transient
 from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse, Reservation, ReservationVerdict
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
 from measurement_pipeline.vendors.songstats.historic_stats import (
@@ -256,7 +256,7 @@ class BackfillWorker:
 
     async def _beat_once(self) -> None:
         held = list(self._held.values())
-        await self._beat_line.execute(partial(run_heartbeats.beat_async, run=self._run))
+        await self._beat_line.execute(partial(run_heartbeats.renew_async, run=self._run))
         still = await self._beat_line.execute(partial(queue.heartbeat, claims=held, run=self._run))
         # Settled meanwhile, or taken over: either way no longer ours to ask for.
         for claim in held:
@@ -272,7 +272,7 @@ class BackfillWorker:
             # They are paid for and exist only here: no error but one about themselves is a reason to drop them early.
             found = await self._keep_line.execute_with_retry(write, on_defect=self._fail)
         except DatabaseError as error:
-            if kind_of(error) is not ErrorKind.ROW or len(batch) == 1:
+            if classify(error) is not ErrorKind.ROW or len(batch) == 1:
                 raise
             kept: list[_FetchedItem] = []
             for one in batch:
@@ -366,7 +366,7 @@ class BackfillWorker:
         try:
             return await self._write(settlings)
         except DatabaseError as error:
-            if kind_of(error) is not ErrorKind.ROW:
+            if classify(error) is not ErrorKind.ROW:
                 raise
             if len(settlings) > 1:
                 return {song: done for one in settlings for song, done in (await self._settle([one])).items()}

@@ -95,10 +95,10 @@ def _watch_for_isrcs(connection: Connection, found: Collection[SpotifyTrack], *,
     That is so if no track object has `external_ids`, or if no track of the whole chunk could be mapped for want of an ISRC.
     """
     if any(track.isrc is not None for track in found):
-        incidents.end(connection, source=_INCIDENT)
+        incidents.end_by_source(connection, source=_INCIDENT)
     elif found and (not is_any_mapped or not any(track.has_external_ids for track in found)):
         tracks = counted(len(found), "track")
-        incidents.see(
+        incidents.record(
             connection,
             key=_NO_ISRCS,
             what=(

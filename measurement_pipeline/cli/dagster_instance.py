@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 @contextmanager
 def open_dagster_instance(environment: CliEnvironment) -> Iterator["DagsterInstance"]:
     """The instance of `environment`, its settings those of DAGSTER_HOME. Raises `CommandError` where there is none to read."""
-    where = address.in_words(environment.dagster_url)
+    where = address.describe(environment.dagster_url)
     if not (environment.dagster_home / "dagster.yaml").exists():
         raise CommandError(
             f"there is no dagster.yaml in {environment.dagster_home}: start `measurement-pipeline dev`, or let DAGSTER_HOME name "
             "a directory that holds this project's"
         )
     try:
-        used = dagster_tables.exist(environment.dagster_url)
+        used = dagster_tables.do_tables_exist(environment.dagster_url)
     except DatabaseUnavailable as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CommandError(f"{where} cannot be reached (DAGSTER_POSTGRES_URL): {first}") from error

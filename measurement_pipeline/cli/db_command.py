@@ -28,7 +28,7 @@ def upgrade(state: Path | None, *, as_json: bool) -> None:
     "roles" says what this login may not set; null, or nothing said, where all is set.
     """
     with open_environment(os.environ, state=state) as environment:
-        before = migrate.current(environment.database_url)
+        before = migrate.current_version(environment.database_url)
         try:
             left = migrate.upgrade(environment.database_url, kind=environment.kind)
         except LockTimeout as error:
@@ -37,7 +37,7 @@ def upgrade(state: Path | None, *, as_json: bool) -> None:
             raise CommandError(
                 f"the migration waited 30 s for a lock and changed nothing. {blockers} Then run it again"
             ) from error
-        after = migrate.head()
+        after = migrate.expected_version()
         if as_json:
             output.print_json({"kind": environment.kind, "before": before, "schema": after, "roles": left})
         elif before == after:
@@ -68,9 +68,9 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
     """Show the schema version and the kind of the database. Exit status 1 unless it is ready for use."""
     with open_environment(os.environ, state=ctx.obj) as environment:
         found, stamp, head = (
-            migrate.current(environment.database_url),
-            migrate.stamp(environment.database_url),
-            migrate.head(),
+            migrate.current_version(environment.database_url),
+            migrate.get_stamp(environment.database_url),
+            migrate.expected_version(),
         )
         ready = found == head and stamp == environment.kind
         if as_json:

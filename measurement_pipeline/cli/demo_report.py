@@ -55,7 +55,7 @@ def print_demo_report(
                 "failed": paid["failed"] or None,
                 "skipped": f"{paid['skipped'] or 0:,} (bought or settled before)",
                 "waiting": waits,
-                "points": songs.point_count(connection),
+                "points": songs.count_points(connection),
                 "hits spent this time": f"{ledger_hits:,} by the ledger (€{eur:,.2f}), {vendor_hits:,} at the vendor's",
             }
         )
@@ -74,7 +74,7 @@ def print_demo_report(
             }
         )
     )
-    most = songs.most_played(connection, limit=_MOST_PLAYED)
+    most = songs.list_most_played(connection, limit=_MOST_PLAYED)
     if most:
         console.print(f"\n[bold]The {len(most)} most played[/]")
         columns = ("ISRC", "title", "artist", "plays", "first date", "last date", "points", "plays a day")
@@ -87,7 +87,7 @@ def print_demo_report(
                 row["first_day"].astimezone(UTC).date(),
                 row["last_day"].astimezone(UTC).date(),
                 row["points"],
-                sparkline(songs.series(connection, row["isrc"])),
+                sparkline(songs.get_series(connection, row["isrc"])),
             )
             for row in most
         ]

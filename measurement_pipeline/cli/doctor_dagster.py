@@ -37,12 +37,12 @@ def check_dagster(environment: CliEnvironment) -> Iterator[CheckResult]:
             instance = stack.enter_context(open_dagster_instance(environment))
         except CommandError as error:
             if starting is None:
-                is_on_same_server = address.same_server(environment.database_url, environment.dagster_url)
+                is_on_same_server = address.is_same_server(environment.database_url, environment.dagster_url)
                 yield fail("Dagster's storage", error.message, cause="database" if is_on_same_server else "")
                 return
             yield warn("Dagster's storage", f"{starting}: {error.message}")
             return
-        yield ok("Dagster's storage", f"reached: {address.in_words(environment.dagster_url)}")
+        yield ok("Dagster's storage", f"reached: {address.describe(environment.dagster_url)}")
         yield _schema(instance)
         yield _daemon(instance, starting, stopped_at=instance_lock.stopped_at(environment.home, "dev"))
         yield _monitoring(instance)
@@ -148,7 +148,7 @@ def _runs(instance: "DagsterInstance", environment: CliEnvironment) -> CheckResu
         return ok("runs", "none is under way")
     try:
         with environment.connect() as connection:
-            beats = run_heartbeats.last_beats(connection, list(runs))
+            beats = run_heartbeats.seconds_since_last(connection, list(runs))
     except DatabaseError:
         return warn("runs", f"{len(runs)} under way; unknown whether they live, since the measurement database is away")
     silence = services.backfill_config(environment.settings, environment.database_url).silence_seconds

@@ -110,7 +110,7 @@ def _encoding(connection: Connection) -> CheckResult:
 
 
 def _durability(connection: Connection) -> CheckResult:
-    loose = server_settings.not_durable(connection)
+    loose = server_settings.list_not_durable(connection)
     if not loose:
         return ok("durability", "a committed transaction outlasts a crash")
     cure = "set each to on (`alter system`, `alter role` or `alter database`, wherever it is off)"
@@ -118,7 +118,7 @@ def _durability(connection: Connection) -> CheckResult:
 
 
 def _isolation(connection: Connection) -> CheckResult:
-    isolation = server_settings.other_isolation(connection)
+    isolation = server_settings.find_other_isolation(connection)
     if isolation is None:
         return ok("isolation", "read committed")
     cure = "`alter role … set default_transaction_isolation = 'read committed'` for this login"
@@ -154,14 +154,14 @@ def _pause(vendor: Deployment, *, alarm_hours: float) -> CheckResult:
 
 
 def _schema(environment: CliEnvironment) -> CheckResult:
-    found, head = migrate.current(environment.database_url), migrate.head()
+    found, head = migrate.current_version(environment.database_url), migrate.expected_version()
     if found == head:
         return ok("schema", f"at {head}, this version's")
     return fail("schema", f"at {found or 'none'}, this version needs {head}: run `measurement-pipeline db upgrade`")
 
 
 def _stamp(environment: CliEnvironment) -> CheckResult:
-    found = migrate.stamp(environment.database_url)
+    found = migrate.get_stamp(environment.database_url)
     if found == environment.kind:
         return ok("stamp", found)
     if found is None:
@@ -175,7 +175,7 @@ def _stamp(environment: CliEnvironment) -> CheckResult:
 
 def _incidents(connection: Connection) -> CheckResult:
     """Open incidents, whether or not another line shows them too."""
-    found = incidents.open_now(connection)
+    found = incidents.list_open(connection)
     if not found:
         return ok("incidents", "none is open")
     told = [

@@ -50,7 +50,7 @@ class CliEnvironment:
         return (
             f"the embedded server in {self.home / 'postgres'}"
             if self.is_embedded
-            else address.in_words(self.database_url)
+            else address.describe(self.database_url)
         )
 
     @property
@@ -60,7 +60,7 @@ class CliEnvironment:
 
     def require_own_database(self) -> None:
         """Raise `SchemaOutOfDateError` or `WrongDeploymentError` unless the database is this version's and kind's."""
-        migrate.require(self.database_url, kind=self.kind)
+        migrate.require_current(self.database_url, kind=self.kind)
 
     def connect(self) -> Connection:
         """A connection to the measurement database."""
@@ -148,9 +148,9 @@ def open_environment(
     kind = _kind(settings, without_vendors=without_vendors, has_doubles=bool(vendors))
     home = deployment_home(name or kind, state)
     with _server(settings, home, create=create) as (database_url, dagster):
-        if address.same_database(database_url, dagster):
+        if address.is_same_database(database_url, dagster):
             raise SettingsError(
-                f"DATABASE_URL and DAGSTER_POSTGRES_URL both name {address.in_words(dagster)}: expected two databases, "
+                f"DATABASE_URL and DAGSTER_POSTGRES_URL both name {address.describe(dagster)}: expected two databases, "
                 "since each keeps the account of its migrations in a table of the same name"
             )
         dagster_home = settings.dagster_home or str(home / "dagster")
@@ -189,7 +189,7 @@ def keep_server_running(environment: CliEnvironment) -> Iterator[Callable[[], No
     with ExitStack() as again:
 
         def check() -> None:
-            if not environment.is_embedded or address.listens(environment.database_url):
+            if not environment.is_embedded or address.is_listening(environment.database_url):
                 return
             click.echo(f"POSTGRESQL DIED: starting {environment.database_location} again", err=True)
             with defer_signals():
@@ -221,7 +221,7 @@ def _kind(settings: Settings, *, without_vendors: bool, has_doubles: bool) -> Ki
     if (
         settings.deployment_kind is None
         and settings.database_url is not None
-        and migrate.stamp(settings.database_url) == "live"
+        and migrate.get_stamp(settings.database_url) == "live"
     ):
         return "live"
     return "sandbox"
@@ -231,7 +231,7 @@ def _kind(settings: Settings, *, without_vendors: bool, has_doubles: bool) -> Ki
 def _server(settings: Settings, home: Path, *, create: bool) -> Iterator[tuple[str, str]]:
     """The measurement database's URL, and that of Dagster's storage."""
     if settings.database_url is not None:
-        dagster = settings.dagster_postgres_url or address.on_same_server(settings.database_url, DAGSTER_DATABASE)
+        dagster = settings.dagster_postgres_url or address.with_database(settings.database_url, DAGSTER_DATABASE)
         yield settings.database_url, dagster
         return
     embedded = EmbeddedServer(home / "postgres")

@@ -16,7 +16,7 @@ from measurement_pipeline.postgres import incidents
 def command(state: Path | None, *, as_json: bool) -> None:
     """List open incidents, the oldest first: failed runs and failing checks, each once however often it occurred."""
     with open_database(state) as (_, connection):
-        found = incidents.open_now(connection)
+        found = incidents.list_open(connection)
     if as_json:
         output.print_json([asdict(one) for one in found])
     elif not found:

@@ -77,7 +77,7 @@ def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
     """List every key by its prefix: its account, when it was last used, and whether it is valid."""
     with open_database(state) as (_, connection):
         of = None if account is None else lookup.find_account(connection, account)
-        found = api_keys.listed(connection, account=of)
+        found = api_keys.list_all(connection, account=of)
     if as_json:
         output.print_json(found)
     elif not found:

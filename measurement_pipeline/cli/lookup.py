@@ -18,7 +18,7 @@ def find_account(connection: Connection, text: str) -> UUID:
     given = _uuid(text)
     if given is not None:
         return given
-    found = names.accounts(connection, text)
+    found = names.find_accounts(connection, text)
     if not found:
         raise CommandError(f"no account is named {text!r}: expected its UUID, or the name of an account known here")
     if len(found) > 1:
@@ -30,14 +30,14 @@ def find_account(connection: Connection, text: str) -> UUID:
 def find_known_account(connection: Connection, text: str) -> UUID:
     """The same, of an account that has to be known here: a slip in a UUID is not to look like one that did nothing."""
     found = find_account(connection, text)
-    if not names.account_is_known(connection, found):
+    if not names.is_account_known(connection, found):
         raise CommandError(f"there is no account {found}: expected the UUID or the name of an account known here")
     return found
 
 
 def find_catalog(connection: Connection, text: str, *, of: UUID | None) -> UUID:
     """The catalogue whose id or name is `text`, among those of account `of` or of all. Raises `CommandError`."""
-    found = names.catalogs(connection, id_=_uuid(text), name=text, account=of)
+    found = names.find_catalogs(connection, id_=_uuid(text), name=text, account=of)
     whose = "" if of is None else f" of account {of}"
     if not found:
         raise CommandError(f"no catalogue{whose} is {text!r}: expected the id or the name of an imported catalogue")

@@ -63,7 +63,7 @@ def capture_play_counts(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
         if services is None:
             raise dg.Failure(NO_CAPTURES, allow_retries=False)
         with connect(url) as connection:
-            run_heartbeats.beat(connection, context.run_id)
+            run_heartbeats.renew(connection, context.run_id)
         operator = tags.is_operators(context.run)
         with heartbeats(services.terms.database_url, context.run_id, every_seconds=services.terms.heartbeat_seconds):
             ended = make_capture(
@@ -126,7 +126,7 @@ def emit_missing_materializations(context: dg.OpExecutionContext, services: Capt
     """Report captures that are done and whose materialization a crash swallowed; how many."""
     told = context.instance.get_materialized_partitions(CURRENT_PLAY_COUNTS)
     with connect(services.terms.database_url) as connection:
-        done = partition_keys.of_captures(connection, captures.list_recently_done(connection, days=_DAYS_SWEPT))
+        done = partition_keys.ensure_for_captures(connection, captures.list_recently_done(connection, days=_DAYS_SWEPT))
         untold = {snapshot: key for snapshot, key in done.items() if key not in told}
         register(context.instance, snapshot_partitions, list(untold.values()))
         for snapshot in untold:
@@ -142,7 +142,7 @@ def restore_partition_statuses(context: dg.OpExecutionContext, services: Capture
 
     def failed(keys: Sequence[str]) -> frozenset[str]:
         with connect(services.terms.database_url) as connection:
-            return partition_keys.failed_captures(connection, keys)
+            return partition_keys.list_failed_captures(connection, keys)
 
     return restore_statuses(context, CURRENT_PLAY_COUNTS, snapshot_partitions, failed)
 
@@ -166,7 +166,7 @@ def _snapshot(context: dg.OpExecutionContext, services: CaptureServices) -> UUID
         raise _refused_launch("no capture was chosen")
     key = context.partition_key
     with connect(services.terms.database_url) as connection:
-        snapshot = partition_keys.capture(connection, key)
+        snapshot = partition_keys.find_capture(connection, key)
     if snapshot is None:
         raise _refused_launch(f"{key!r} is no capture: playcount_snapshots has none with this partition_key")
     return snapshot

@@ -61,7 +61,7 @@ def emit_latest_charts(context: dg.AssetExecutionContext) -> None:
     with connect(own_database(context.resources)) as connection:
         apart = analytics.totals_apart(connection)
         found = [one for one in analytics.catalogs(connection, most=_MOST_DRAWN) if one not in apart]
-        keys = partition_keys.of_catalogs(connection, found)
+        keys = partition_keys.ensure_for_catalogs(connection, found)
         register(context.instance, catalog_partitions, list(keys.values()))
         for catalog, key in keys.items():
             _emit_charts(context, connection, catalog, key)
@@ -115,7 +115,7 @@ def _plays(count: int | None) -> dg.MetadataValue:
 
 
 def _catalog(connection: Connection, key: str) -> UUID:
-    found = partition_keys.catalog(connection, key)
+    found = partition_keys.find_catalog(connection, key)
     if found is None:
         raise dg.Failure(
             f"{key!r} is no catalogue: choose a partition that analytics_refresh has made (catalogs.partition_key)",

@@ -35,7 +35,7 @@ def _write_heartbeats(database_url: str, run: str, every_seconds: float, over: E
         # A failed beat ends neither this thread nor the work beside it: the next beat makes up for it.
         try:
             with connect(database_url) as connection:
-                run_heartbeats.beat(connection, run)
+                run_heartbeats.renew(connection, run)
         except DatabaseError as error:
             level = logging.DEBUG if is_transient(error) else logging.ERROR
             logger.log(level, "run %s could not write its heartbeat: %s", run, first_line(error))

@@ -31,7 +31,7 @@ def _begin_step(context: dg.OpExecutionContext) -> str:
     """The measurement database's address, checked; and a heartbeat, since an op may take long before it writes one."""
     url = resources.own_database(context.resources)
     with connect(url) as connection:
-        run_heartbeats.beat(connection, context.run_id)
+        run_heartbeats.renew(connection, context.run_id)
     return url
 
 

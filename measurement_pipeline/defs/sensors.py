@@ -161,7 +161,7 @@ def playcount_snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorR
         if paused is not None:
             return dg.SkipReason(f"Apify is left alone until {utc(paused.until)}: {paused.reason}")
         due = captures.list_due(connection, claim_timeout_seconds=terms.claim_timeout_seconds, limit=_CAPTURES_A_TICK)
-        keys = partition_keys.of_captures(connection, due)
+        keys = partition_keys.ensure_for_captures(connection, due)
         still = captures.count_open(connection)
     if not due:
         waiting = f"; {still['waiting']} wait, the next until {still['next_at']}" if still["waiting"] else ""
@@ -213,7 +213,7 @@ def unfinished_runs(context: dg.SensorEvaluationContext, job_name: str) -> list[
     terms = resources.backfill_config(context.resources)
     silence = terms.silence_seconds
     with connect(terms.database_url) as connection:
-        dead = run_heartbeats.silent(connection, started, seconds=silence) if started else set()
+        dead = run_heartbeats.list_silent(connection, started, seconds=silence) if started else set()
     for record in records:
         if record.dagster_run.run_id in dead:
             why = f"no sign of life from its process for {silence:.0f} s; what it held is due again"

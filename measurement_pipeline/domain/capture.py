@@ -1,6 +1,6 @@
-"""A capture of what is displayed today: its records, whichever vendor said them, its price, and what its tracks come to.
+"""Captures of displayed play counts: records, price, and the counts that captured tracks give. Pure.
 
-Pure. How a capture is asked for is `postgres/captures`, how it is made `capture/`.
+`postgres/captures` stores captures, `capture/` buys and maps them.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,27 +12,27 @@ from uuid import UUID
 
 USD_PER_ALBUM = Decimal("0.003")
 
-# Of one run of the actor: enough that starting it does not matter, few enough that one that fails does not either.
+# Albums of one actor run: enough to make the start cheap, few enough to make a failure cheap.
 ALBUMS_A_CHUNK = 100
 
-# So long a capture of the same albums is handed back instead of being paid again.
+# A capture of the same albums that is younger than this is reused instead of bought again.
 REUSE_FOR = timedelta(minutes=60)
 
 SERIES_EVERY = timedelta(days=30)
 
-# What a request, a tick and a run say in a deployment that captures nothing.
+# Message of requests, ticks and runs in a deployment without captures.
 NO_CAPTURES = "captures are not set up here: APIFY_TOKEN is not set"
 
 
 class Schedule(StrEnum):
-    """How often what is asked for is captured."""
+    """How often the requested albums are captured."""
 
     ONCE = "once"
     MONTHLY = "monthly"
 
 
 class SnapshotState(StrEnum):
-    """Where a capture stands."""
+    """State of a capture."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -42,7 +42,7 @@ class SnapshotState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CapturedTrack:
-    """One track of a captured album. `stream_count` is None where it was missing, 0 or unusable: never a 0."""
+    """One track of a captured album. `stream_count` is None if it was missing, 0 or unusable; it is never 0."""
 
     track_id: str
     name: str | None
@@ -51,7 +51,7 @@ class CapturedTrack:
 
 @dataclass(frozen=True, slots=True)
 class CapturedAlbum:
-    """One album as it was captured. `album_id` is None where the item did not say which album it is."""
+    """One captured album. `album_id` is None if the item does not name its album."""
 
     album_id: str | None
     name: str | None
@@ -60,7 +60,7 @@ class CapturedAlbum:
 
 @dataclass(frozen=True, slots=True)
 class SpotifyTrack:
-    """What Spotify says of a track. `isrc` is in normal form, or None where it has none that can be one.
+    """A track as Spotify describes it. `isrc` is normalised, or None if Spotify gives none that is valid.
 
     `has_external_ids` is False if the track object lacks the field in which Spotify gives ISRCs.
     """
@@ -77,7 +77,7 @@ class SpotifyTrack:
 
 @dataclass(frozen=True, slots=True)
 class UnmappedTrack:
-    """A captured track of which no ISRC is known, and why. `is_deferred`: Spotify could not be asked, and may yet know."""
+    """A captured track without a known ISRC, with the reason. `is_deferred`: the lookup at Spotify was deferred."""
 
     track_id: str
     name: str | None
@@ -88,9 +88,9 @@ class UnmappedTrack:
 
 @dataclass(frozen=True, slots=True)
 class CaptureCounts:
-    """What captured tracks come to: a count a recording, the albums each is on, and the tracks that could not be mapped.
+    """Counts of a capture: one per recording, the albums of each recording, and the unmapped tracks.
 
-    `tracks` counts all; `without_count` those that the actor had no usable count of; `albums_with_tracks` albums, not items.
+    `tracks` counts all tracks; `without_count` those without a usable count; `albums_with_tracks` counts albums, not items.
     """
 
     albums_with_tracks: int
@@ -102,26 +102,26 @@ class CaptureCounts:
 
 
 def cost_usd(albums: int) -> Decimal:
-    """What it costs to capture so many albums."""
+    """Price of capturing `albums` albums, in US dollars."""
     return albums * USD_PER_ALBUM
 
 
 def describe_over_cap(*, cap: Decimal, spent: Decimal, cost: Decimal) -> str:
-    """Why a capture is refused that the month does not allow."""
-    said = (
+    """Message for a capture that exceeds the monthly cap."""
+    message = (
         f"The monthly cap of captures is reached: ${cap:,.2f} a calendar month (UTC), ${spent:,.3f} of it spent, and this one "
         f"would cost ${cost:,.3f}"
     )
-    return said if cost <= cap else f"{said}: more than a whole month allows, so ask for fewer albums"
+    return message if cost <= cap else f"{message}: more than a whole month allows, so ask for fewer albums"
 
 
 def chunks(album_ids: Sequence[str]) -> list[tuple[str, ...]]:
-    """The parts in which a capture is bought: the same parts in the same order for the same albums."""
+    """Split a capture into the parts of its actor runs; the same albums give the same parts in the same order."""
     return [tuple(album_ids[at : at + ALBUMS_A_CHUNK]) for at in range(0, len(album_ids), ALBUMS_A_CHUNK)]
 
 
 def infer_missing_album_id(albums: Sequence[CapturedAlbum], asked: Sequence[str]) -> tuple[CapturedAlbum, ...]:
-    """The albums with the one id filled in that is missing, where only one album asked for is left that it can be."""
+    """Fill in the missing album id if exactly one item lacks one and exactly one requested album is left."""
     nameless = [album for album in albums if album.album_id is None]
     left = set(asked) - {album.album_id for album in albums}
     if len(nameless) != 1 or len(left) != 1:
@@ -136,10 +136,11 @@ def count_plays(
     why_not: Mapping[str, str],
     deferred: Collection[str] = (),
 ) -> CaptureCounts:
-    """What `albums` come to, with the recordings of each track id, why a track has none, and of which ones Spotify may yet know.
+    """Count the plays of each recording in `albums`.
 
-    A recording on several albums has several tracks: its count is the highest of theirs. A platform shows one count for all of
-    them, and where it does not, the lower ones have not caught up.
+    `songs_of`: recordings of a track id; `why_not`: why a track has none; `deferred`: tracks to look up later.
+    A recording on several albums has several tracks; its count is the highest of theirs. The platform shows one count for all of
+    them; where they differ, the lower ones are not updated yet.
     """
     counts: dict[str, int] = {}
     on_albums: set[tuple[str, str]] = set()
@@ -157,7 +158,7 @@ def count_plays(
             why = why_not.get(track.track_id, "not looked up")
             is_deferred = track.track_id in deferred
             unmapped[track.track_id] = UnmappedTrack(track.track_id, track.name, track.stream_count, why, is_deferred)
-    # The same album twice is one; those that do not say which they are count each.
+    # The same album twice counts once; items without an album id count once each.
     with_tracks = [album.album_id or object() for album in albums if album.tracks]
     return CaptureCounts(
         albums_with_tracks=len(set(with_tracks)),
@@ -171,7 +172,7 @@ def count_plays(
 
 @dataclass(frozen=True, slots=True)
 class CaptureSpec:
-    """What is to be captured, and for whom. `album_ids` are sorted, each once."""
+    """The albums to capture and the account. `album_ids` are sorted, without duplicates."""
 
     account: UUID
     album_ids: tuple[str, ...]
@@ -183,7 +184,7 @@ class CaptureSpec:
 
 @dataclass(frozen=True, slots=True)
 class CaptureTicket:
-    """The capture that answers a request; `reused`: it was there, and costs nothing more."""
+    """The capture that answers a request; `reused`: it existed already and costs nothing more."""
 
     snapshot: UUID
     albums: int
@@ -193,7 +194,7 @@ class CaptureTicket:
 
 @dataclass(frozen=True, slots=True)
 class OverCap:
-    """The month does not allow it. In US dollars."""
+    """The capture exceeds the account's monthly cap. Amounts in US dollars."""
 
     cap: Decimal
     spent: Decimal

@@ -45,13 +45,13 @@ def record_failure(database_url: str, job: str, line: str, *, run: str) -> None:
         what = describe_failure(job, line, run=run)
         if is_lock_timeout(line):
             what = f"{what} {describe_lock_holders(sessions.list_likely_blockers(connection))}"
-        incidents.see(connection, key=incident_key(job, line), what=what, same_within_hours=same_within_hours)
+        incidents.record(connection, key=incident_key(job, line), what=what, same_within_hours=same_within_hours)
 
 
 def record_success(database_url: str, job: str) -> None:
     """A run succeeded: the incidents of its job end."""
     with connect(database_url) as connection:
-        incidents.end(connection, source=f"{job}: ")
+        incidents.end_by_source(connection, source=f"{job}: ")
 
 
 def is_transient(incident: OpenIncident) -> bool:
@@ -77,15 +77,15 @@ def record_result(database_url: str, check: str, result: HealthResult) -> None:
     source = f"{_CHECK_PREFIX}{check}: "
     with connect(database_url) as connection:
         if result.passed:
-            incidents.end(connection, source=source)
+            incidents.end_by_source(connection, source=source)
         elif result.should_alert:
-            incidents.see(connection, key=source + result.reason, what=describe_result(check, result))
+            incidents.record(connection, key=source + result.reason, what=describe_result(check, result))
 
 
 def end_songstats_incidents(connection: Connection) -> None:
     """A person closed the breaker or ended the pause: incidents with these reasons end now, not at the next check."""
     for reason in (Reason.BREAKER, Reason.PAUSE, Reason.VENDOR):
-        incidents.end(connection, source=f"{_CHECK_PREFIX}backfill_is_progressing: {reason.value}")
+        incidents.end_by_source(connection, source=f"{_CHECK_PREFIX}backfill_is_progressing: {reason.value}")
 
 
 def send_alerts(
@@ -109,7 +109,7 @@ def send_alerts(
     with connect(database_url) as connection:
         while told < _MAX_ALERTS and clock() < deadline:
             try:
-                if not incidents.tell_next(connection, send, after=seen):
+                if not incidents.post_next(connection, send, after=seen):
                     break
                 told += 1
             except WebhookError as error:

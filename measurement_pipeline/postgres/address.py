@@ -1,6 +1,6 @@
-"""Addresses of databases: read one, name another on the same server, tell two apart, make one that is not there.
+"""Compare and describe database addresses, and create a missing database.
 
-An address holds a password: nothing here puts it into an exception.
+An address contains a password, so no exception here contains an address.
 """
 
 import socket
@@ -14,55 +14,55 @@ _DEFAULT_PORT = "5432"
 _LOOPBACK = {"localhost", "127.0.0.1", "::1", ""}
 
 
-def listens(embedded_url: str) -> bool:
+def is_listening(embedded_url: str) -> bool:
     """Whether a server listens at the socket of `embedded_url`, which names a socket directory.
 
-    The socket alone: a server that refuses a login, being full or on its way up, is not dead.
+    Tests the socket only, because a server that is full or starting rejects logins and is alive.
     """
     where = conninfo.parse(embedded_url)
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
             probe.connect(f"{where['host']}/.s.PGSQL.{where['port']}")
-        except BlockingIOError:  # many wait to be let in
+        except BlockingIOError:  # the server's backlog is full
             return True
         except (ConnectionRefusedError, FileNotFoundError):
             return False
     return True
 
 
-def on_same_server(url: str, database: str) -> str:
+def with_database(url: str, database: str) -> str:
     """`url` with another database."""
     return conninfo.uri({**conninfo.parse(url), "dbname": database})
 
 
-def same_database(one: str, other: str) -> bool:
-    """Whether two addresses name one database, whoever logs in: it is the same name on a host and port that both list."""
-    return _place(one)[1] == _place(other)[1] and same_server(one, other)
+def is_same_database(one: str, other: str) -> bool:
+    """Whether two addresses name the same database: one name, and a host and port that both list. Logins are ignored."""
+    return _servers_and_database(one)[1] == _servers_and_database(other)[1] and is_same_server(one, other)
 
 
-def same_server(one: str, other: str) -> bool:
-    """Whether two addresses list a host and port in common."""
-    return not set(_place(one)[0]).isdisjoint(_place(other)[0])
+def is_same_server(one: str, other: str) -> bool:
+    """Whether two addresses share a host and port."""
+    return not set(_servers_and_database(one)[0]).isdisjoint(_servers_and_database(other)[0])
 
 
-def in_words(url: str) -> str:
-    """Database and server, without the login: fit for a banner or a log."""
-    servers, database = _place(url)
+def describe(url: str) -> str:
+    """Database and server without the login, for banners and logs."""
+    servers, database = _servers_and_database(url)
     return f"{database} on {', '.join(host if host.startswith('/') else f'{host}:{port}' for host, port in servers)}"
 
 
 def create_if_absent(url: str) -> bool:
-    """Make the database that `url` names, if its server lacks it; whether it had to be made.
+    """Create the database of `url` if it is missing; return whether it was created.
 
-    Raises `DatabaseError` where the server cannot be reached or the login may not create databases.
+    Raises `DatabaseError` if the server is unreachable or the login may not create databases.
     """
     try:
         with connect(url):
             return False
     except DatabaseUnavailable:
-        # Told by asking, not by the message: that one comes in the server's language.
-        with connect(on_same_server(url, "postgres")) as connection:
+        # Looks the database up, because the error message is in the server's language.
+        with connect(with_database(url, "postgres")) as connection:
             name = conninfo.parse(url)["dbname"]
             if connection.execute("select from pg_database where datname = %s", (name,)).fetchone() is not None:
                 raise
@@ -70,8 +70,8 @@ def create_if_absent(url: str) -> bool:
             return True
 
 
-def _place(url: str) -> tuple[list[tuple[str, str]], str]:
-    """The servers that it lists, as host and port, and the database."""
+def _servers_and_database(url: str) -> tuple[list[tuple[str, str]], str]:
+    """The servers (host, port) and the database of `url`."""
     found = conninfo.parse(url)
     hosts, ports = found.get("host", "").split(","), found.get("port", "").split(",")
     ports = ports * len(hosts) if len(ports) == 1 else ports

@@ -1,6 +1,6 @@
-"""Keys of the HTTP API: made, looked up, listed, revoked. What a key looks like, and its digest, is the caller's.
+"""API keys: create, find, list and revoke. The caller defines the format and the digest of a key.
 
-The statements are in `api_keys.sql`. Whether a key has expired is asked of the database's clock.
+The statements are in `api_keys.sql`. The database's clock decides whether a key has expired.
 """
 
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ _SQL = statements("api_keys")
 
 
 @dataclass(frozen=True, slots=True)
-class KeyOnFile:
-    """A key as it is known here. `refused_because`: it is revoked, or has expired; None: it is good.
+class StoredKey:
+    """A stored key. `refused_because`: revoked or expired, None if valid.
 
-    `use_unnoted`: its use was not written down for a minute.
+    `is_use_unrecorded`: its last recorded use is older than a minute.
     """
 
     id: UUID
     account: UUID
     digest: bytes
     refused_because: str | None
-    use_unnoted: bool
+    is_use_unrecorded: bool
 
 
 def add(
     connection: Connection, *, account: UUID, name: str, prefix: str, digest: bytes, expires_at: datetime | None = None
 ) -> UUID | None:
-    """Put a key on file; None where one of that prefix is there already."""
+    """Store a key; return its id, or None if the prefix is taken."""
     with connection.transaction():
         ensure_account(connection, account)
         found = connection.execute(
@@ -42,22 +42,22 @@ def add(
     return None if found is None else UUID(str(found["id"]))
 
 
-def find(connection: Connection, prefix: str) -> KeyOnFile | None:
-    """The key that begins so."""
+def find(connection: Connection, prefix: str) -> StoredKey | None:
+    """The key with this prefix, or None."""
     row = connection.execute(_SQL["find"], {"prefix": prefix}).fetchone()
-    return None if row is None else KeyOnFile(**row)
+    return None if row is None else StoredKey(**row)
 
 
-def used(connection: Connection, key: UUID) -> None:
-    """Write down that a key was accepted, at most once a minute."""
+def record_use(connection: Connection, key: UUID) -> None:
+    """Record the use of a key, at most once a minute."""
     connection.execute(_SQL["used"], {"key": key})
 
 
-def listed(connection: Connection, *, account: UUID | None = None) -> list[dict[str, Any]]:
-    """All keys, or the account's, the oldest first; without their digests."""
+def list_all(connection: Connection, *, account: UUID | None = None) -> list[dict[str, Any]]:
+    """All keys, or those of `account`, oldest first, without digests."""
     return connection.execute(_SQL["listed"], {"account": account}).fetchall()
 
 
 def revoke(connection: Connection, prefix: str) -> bool:
-    """Accept a key no more; whether there was one that was accepted until now."""
+    """Revoke a key; return whether there was a key that was not revoked."""
     return connection.execute(_SQL["revoke"], {"prefix": prefix}).fetchone() is not None

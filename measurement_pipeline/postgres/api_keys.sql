@@ -15,12 +15,12 @@ select
         when revoked_at is not null then 'revoked'
         when expires_at <= clock_timestamp() then 'expired'
     end as refused_because,
-    coalesce(last_used_at < clock_timestamp() - interval '1 minute', true) as use_unnoted
+    coalesce(last_used_at < clock_timestamp() - interval '1 minute', true) as is_use_unrecorded
 from api_keys
 where prefix = %(prefix)s;
 
 -- name: used
--- To the minute: a busy client would otherwise write its row with every request. Whoever comes second changes nothing.
+-- Once a minute, because a busy client would otherwise update its row with every request.
 update api_keys
 set last_used_at = clock_timestamp()
 where id = %(key)s and (last_used_at is null or last_used_at < clock_timestamp() - interval '1 minute');

@@ -1,4 +1,4 @@
-"""The actor's runs of a capture: intended, started, kept, mapped. The statements are in `apify_runs.sql`."""
+"""Actor runs of a capture: intent, start, result and mapping. The statements are in `apify_runs.sql`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,11 @@ GONE = "GONE"
 
 @dataclass(frozen=True, slots=True)
 class ActorRunRow:
-    """The latest run of the actor for one chunk. `status` is None while nothing was heard of its start.
+    """The latest actor run of one chunk. `status` is None until Apify confirms the start.
 
-    `is_superseded`: it brought nothing, and a person asked for another. Once it is mapped: its `albums` that have a track, its
-    `tracks`, and how many of these are `without_count`, and how many `unmapped`. `unseen_seconds`: since Apify last showed it.
+    `is_superseded`: it returned nothing, and an operator requested another run. The counts are set when the
+    result is mapped: `albums` with a track, `tracks`, of which `without_count` and `unmapped`.
+    `seconds_since_seen`: since Apify last listed the run.
     """
 
     id: int
@@ -49,17 +50,17 @@ class ActorRunRow:
 
 
 class CaptureLostError(Exception):
-    """The capture is another run's by now: nothing was written."""
+    """Another Dagster run owns the capture; nothing was written."""
 
 
 def list_latest_runs(connection: Connection, snapshot: UUID) -> dict[int, ActorRunRow]:
-    """The latest run of each chunk that has one."""
+    """The latest actor run of each chunk that has one."""
     rows = connection.execute(_SQL["of_snapshot"], {"snapshot": snapshot})
     return {row["chunk"]: ActorRunRow(**{**row, "album_ids": tuple(row["album_ids"])}) for row in rows}
 
 
 def record_intent(connection: Connection, snapshot: UUID, chunk: int, album_ids: Sequence[str], *, run: str) -> int:
-    """Write down that the actor is about to be started; the row. Raises `NotOursError`."""
+    """Insert the row of an actor run before it is started; return its id. Raises `CaptureLostError`."""
     parameters = {
         "snapshot": snapshot,
         "chunk": chunk,
@@ -70,50 +71,50 @@ def record_intent(connection: Connection, snapshot: UUID, chunk: int, album_ids:
     try:
         row = connection.execute(_SQL["intend"], parameters).fetchone()
     except UniqueViolation as error:
-        raise CaptureLostError(f"chunk {chunk} of capture {snapshot} has a run of the actor already") from error
+        raise CaptureLostError(f"chunk {chunk} of capture {snapshot} already has an actor run") from error
     if row is None:
-        raise CaptureLostError(f"capture {snapshot} is not run {run}'s")
+        raise CaptureLostError(f"run {run} does not own capture {snapshot}")
     return int(row["id"])
 
 
 def list_recorded_runs(connection: Connection, *, since: datetime) -> frozenset[str]:
-    """The runs of the actor that rows have already, of about `since` or later."""
+    """Ids of actor runs that belong to a row, of about `since` or later."""
     rows = connection.execute(_SQL["taken"], {"since": since})
     return frozenset(row["actor_run"] for row in rows)
 
 
 def record_start(connection: Connection, row: int, *, actor_run: str, status: str) -> None:
-    """Keep the id of the run that was started, or found, for `row`. Raises `NotOursError`; then it is kept as surplus."""
+    """Store the id of the actor run of `row`. Raises `CaptureLostError`, after it stored a second run as surplus."""
     try:
         found = connection.execute(_SQL["started"], {"id": row, "actor_run": actor_run, "status": status}).fetchone()
     except UniqueViolation as error:
         if error.diag.constraint_name == "apify_runs_one_a_chunk":
             connection.execute(_SQL["surplus"], {"id": row, "actor_run": actor_run})
-        raise CaptureLostError(f"run {actor_run} of the actor was started beside another") from error
+        raise CaptureLostError(f"actor run {actor_run} is a second run of its chunk") from error
     if found is None:
-        raise CaptureLostError(f"row {row} has a run of the actor already")
+        raise CaptureLostError(f"row {row} already has an actor run")
 
 
 def record_not_started(connection: Connection, row: int, *, message: str) -> None:
-    """Say that the actor was never started for `row`: another may be."""
+    """Record that the actor was never started for `row`, so that another run may be."""
     connection.execute(_SQL["not_started"], {"id": row, "message": message})
 
 
 def record_status(
     connection: Connection, row: int, *, status: str, message: str | None, finished_at: datetime | None
 ) -> None:
-    """Note how the run of `row` stands."""
+    """Store the current status of the actor run of `row`."""
     parameters = {"id": row, "status": status, "message": message, "finished_at": finished_at}
     connection.execute(_SQL["seen"], parameters)
 
 
 def store_result(connection: Connection, row: int, body: bytes) -> None:
-    """Keep the result of the run of `row`, as received; a second time changes nothing."""
+    """Store the result of the actor run of `row` as received; a second call changes nothing."""
     connection.execute(_SQL["keep"], {"id": row, "body": body, "sha256": sha256(body).hexdigest()})
 
 
 def get_result(connection: Connection, row: int) -> bytes:
-    """What was kept for `row`."""
+    """The stored result of `row`."""
     found = connection.execute(_SQL["body"], {"id": row}).fetchone()
     if found is None or found["body"] is None:
         raise LookupError(f"apify_runs {row} has no result")
@@ -121,28 +122,28 @@ def get_result(connection: Connection, row: int) -> bytes:
 
 
 def reset_mapping(connection: Connection, snapshot: UUID) -> None:
-    """Have what was kept for a capture mapped once more, which costs nothing."""
+    """Mark the stored results of a capture for mapping again. No vendor is called."""
     connection.execute(_SQL["map_again"], {"snapshot": snapshot})
 
 
 def supersede(connection: Connection, snapshot: UUID) -> None:
-    """Have what brought nothing bought anew."""
+    """Allow another purchase of the chunks whose actor run failed."""
     connection.execute(_SQL["supersede"], {"snapshot": snapshot})
 
 
 def cost_of_run(connection: Connection, snapshot: UUID, *, run: str) -> Decimal:
-    """What a Dagster run has bought for a capture, in US dollars."""
+    """Cost of the actor runs that a Dagster run started for a capture, in US dollars."""
     found = connection.execute(_SQL["paid_by"], {"snapshot": snapshot, "run": run}).fetchone()
     return Decimal(0) if found is None else Decimal(found["usd"])
 
 
 def record_malformed(connection: Connection, row: int, *, message: str) -> None:
-    """Say that what was kept for `row` cannot be read."""
+    """Record that the stored result of `row` is unreadable."""
     connection.execute(_SQL["malformed"], {"id": row, "message": message})
 
 
 def songs_of_tracks(connection: Connection, track_ids: Iterable[str]) -> dict[str, list[str]]:
-    """The recordings that are known under these Spotify track ids."""
+    """The recordings of these Spotify track ids."""
     found: dict[str, list[str]] = {}
     for row in connection.execute(_SQL["songs_of_tracks"], {"track_ids": list(track_ids)}):
         found.setdefault(row["track_id"], []).append(row["song"])
@@ -150,7 +151,7 @@ def songs_of_tracks(connection: Connection, track_ids: Iterable[str]) -> dict[st
 
 
 def store_tracks(connection: Connection, tracks: Mapping[str, SpotifyTrack]) -> None:
-    """Make songs of tracks that were looked up, by the id that was asked, and keep their ids. One without an ISRC is no song."""
+    """Store looked-up tracks as songs, with the ids that were requested. A track without an ISRC is not stored."""
     met = {track.isrc: track for track in tracks.values() if track.isrc is not None}
     connection.execute(
         _SQL["merge_songs"],
@@ -168,21 +169,21 @@ def store_tracks(connection: Connection, tracks: Mapping[str, SpotifyTrack]) -> 
 
 
 def store_identifiers(connection: Connection, identifiers: Sequence[tuple[str, str]], *, kind: str) -> None:
-    """Record Spotify's ids of recordings that are known: (ISRC, id) pairs."""
-    songs.identify(connection, sorted(identifiers), platform="spotify", identifier_type=kind)
+    """Store Spotify ids of known recordings: (ISRC, id) pairs."""
+    songs.store_identifiers(connection, sorted(identifiers), platform="spotify", identifier_type=kind)
 
 
 def list_unmapped(connection: Connection, snapshot: UUID, *, limit: int = 50) -> tuple[str, ...]:
-    """The tracks of a capture that have no recording yet, the most played first, and why."""
+    """The tracks of a capture without a recording, with the reason, most played first."""
     rows = connection.execute(_SQL["unmapped"], {"snapshot": snapshot, "limit": limit})
     return tuple(f"{row['name'] or 'untitled'} ({row['track_id']}): {row['why']}" for row in rows)
 
 
 def store_measurements(connection: Connection, row: int, measured: CaptureCounts, *, snapshot: UUID, run: str) -> None:
-    """Measurements, albums, ranks and totals of one chunk, in one transaction. Raises `NotOursError`."""
+    """Store measurements, albums, ranks and totals of one chunk in one transaction. Raises `CaptureLostError`."""
     with connection.transaction():
         if connection.execute(_SQL["hold"], {"snapshot": snapshot, "run": run}).fetchone() is None:
-            raise CaptureLostError(f"capture {snapshot} is not run {run}'s any more")
+            raise CaptureLostError(f"run {run} does not own capture {snapshot} any more")
         store_identifiers(connection, list(measured.albums), kind="album_id")
         counted = sorted(measured.counts.items())
         songs_measured = [song for song, _ in counted]

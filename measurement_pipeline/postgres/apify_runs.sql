@@ -1,4 +1,4 @@
--- The actor's runs: a row before each is started, its id the moment it is known, its result as received, and what it came to.
+-- Actor runs: a row before the start, the run's id once it is known, the result as received, and the counts of its mapping.
 
 -- name: of_snapshot
 -- The latest run of each chunk.
@@ -6,7 +6,7 @@ select distinct on (chunk)
     id,
     chunk,
     album_ids,
-    -- Since when Apify's list is searched. One dated ahead is of before the clock was set back, and any start of the last day may be it.
+    -- Apify's list is searched from here. A future time was written before the clock was set back, so the whole last day is searched.
     case when intended_at > clock_timestamp() then clock_timestamp() - interval '1 day' else intended_at end as intended_at,
     extract(epoch from clock_timestamp() - intended_at)::float8 as age_seconds,
     extract(epoch from clock_timestamp() - coalesce(seen_at, intended_at))::float8 as unseen_seconds,
@@ -25,8 +25,8 @@ where snapshot = %(snapshot)s and status is distinct from 'SURPLUS'
 order by chunk asc, id desc;
 
 -- name: intend
--- Before the actor is started, so that a start whose answer is lost is looked for and not paid again. Only for whoever holds the
--- capture; the index lets no second one in beside a run that may have brought something.
+-- Inserted before the start, so that a start whose response is lost is searched for and not paid again. Only the owner of the capture
+-- may insert; the index apify_runs_one_a_chunk rejects a second run beside one that may have a result.
 insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id)
 select
     snapshot.id,
@@ -39,7 +39,7 @@ where snapshot.id = %(snapshot)s and snapshot.claimed_by = %(run)s and snapshot.
 returning id;
 
 -- name: taken
--- The runs of the actor that are some other row's, of about that time.
+-- Three hours of tolerance, because the clocks of Apify and of this server differ.
 select actor_run
 from apify_runs
 where actor_run is not null and intended_at > %(since)s::timestamptz - interval '3 hours';
@@ -53,7 +53,7 @@ where id = %(id)s and actor_run is null
 returning id;
 
 -- name: surplus
--- It was given up as not started, another is used by now, and then its answer came: it is paid for all the same.
+-- The start was considered failed and another run was started, then the first response arrived. Both runs are billed.
 update apify_runs
 set
     actor_run = %(actor_run)s,
@@ -78,7 +78,7 @@ set
 where id = %(id)s and kept_at is null;
 
 -- name: keep
--- Whoever holds the capture: what was paid for is never thrown away. The first part that is kept says what moment the capture is of.
+-- No ownership check: what was paid for is never discarded. The first stored part sets the capture's time.
 with kept as (
     update apify_runs
     set
@@ -107,7 +107,7 @@ set
 where id = %(id)s;
 
 -- name: map_again
--- What could not be read is read again too: the code may be newer.
+-- Unreadable results are included, because the parser may be newer.
 update apify_runs
 set
     mapped_at = null,
@@ -121,7 +121,6 @@ set superseded_at = clock_timestamp()
 where snapshot = %(snapshot)s and status in ('FAILED', 'TIMED-OUT', 'ABORTED', 'GONE') and superseded_at is null;
 
 -- name: songs_of_tracks
--- By track: the recordings that are known under these ids.
 select
     value as track_id,
     song
@@ -130,7 +129,6 @@ where platform = 'spotify' and identifier_type = 'track_id' and value = any(%(tr
 order by track_id, song;
 
 -- name: unmapped
--- The tracks of a capture that have no recording, the most played first.
 select
     track ->> 'name' as name,
     track ->> 'track_id' as track_id,
@@ -142,20 +140,19 @@ order by (track ->> 'count')::bigint desc, track_id asc
 limit %(limit)s;
 
 -- name: paid_by
--- What a Dagster run has bought for a capture, in US dollars.
 select coalesce(sum(cost_usd), 0) as usd
 from apify_runs
 where snapshot = %(snapshot)s and run_id = %(run)s and status is distinct from 'NOT-STARTED';
 
 -- name: hold
--- Still the owner's? A stale one writes nothing.
+-- Returns no row if the run has lost the capture.
 select id
 from playcount_snapshots
 where id = %(snapshot)s and claimed_by = %(run)s and state in ('running', 'done')
 for update;
 
 -- name: merge_songs
--- What a catalogue said of a recording stays; what nobody said is filled in.
+-- Fills empty columns only; values from a catalogue stay.
 insert into songs (isrc, name, artist, album, release_date)
 select
     isrc,
@@ -180,14 +177,14 @@ where
     or (songs.release_date is null and excluded.release_date is not null);
 
 -- name: measure
--- A count becomes a measurement where none is known of that capture, or a lower one: a recording may be on albums of two parts.
+-- Inserts a count if the capture has none for the recording, or a lower one: a recording can be on albums of two parts.
 with counted as (
     select
         counted.song,
         counted.value,
         bought.actor_run,
         bought.snapshot,
-        -- One moment for all parts, but not for those that were bought much later: a run that was put off, or bought anew.
+        -- All parts share one time, except parts bought over an hour later because they were postponed or bought again.
         case
             when captured.captured_at >= part.moment - interval '1 hour' then captured.captured_at
             else part.moment
@@ -208,7 +205,7 @@ select
     counted.value,
     counted.actor_run,
     counted.snapshot,
-    -- Later than what it restates, also where the clock was set back in between.
+    -- Later than the value that it restates, even if the clock was set back in between.
     greatest(now(), newest.learnt_at + interval '1 microsecond')
 from counted
 left join lateral (

@@ -13,7 +13,7 @@ _SQL = statements("capture_series")
 
 
 def list_due(connection: Connection, series: UUID | None = None) -> list[tuple[UUID, CaptureSpec]]:
-    """The series to be captured now; `series`: whether that one is."""
+    """The series that are due for a capture; with `series`, only that one."""
     parameters = {"every": SERIES_EVERY.days, "series": series}
     return [
         (
@@ -34,20 +34,20 @@ def list_due(connection: Connection, series: UUID | None = None) -> list[tuple[U
 def start_if_due(
     connection: Connection, series: UUID, spec: CaptureSpec, *, cap_usd: Decimal
 ) -> CaptureTicket | OverCap | None:
-    """The next capture of a series; None where somebody has started it meanwhile. In one transaction with its own check."""
+    """Open the next capture of a series; None if it is not due any more. The check and the start share a transaction."""
     with connection.transaction():
         captures.lock_account(connection, spec.account)
         if not list_due(connection, series):
             return None
-        # Not as a series asked for anew: one that was stopped at this moment stays so.
+        # `open_capture` would restart the series, although it may have been stopped at this moment.
         return captures.open_locked(connection, spec, cap_usd=cap_usd)
 
 
 def list_all(connection: Connection, *, account: UUID | None = None) -> list[dict[str, Any]]:
-    """All series with their last captures, the oldest series first."""
+    """All series with their latest capture, oldest series first."""
     return connection.execute(_SQL["list"], {"account": account}).fetchall()
 
 
 def stop(connection: Connection, series: UUID) -> bool:
-    """Capture nothing more for a series; whether there was one that went on."""
+    """Stop a series; return whether it was running."""
     return connection.execute(_SQL["stop"], {"series": series}).fetchone() is not None

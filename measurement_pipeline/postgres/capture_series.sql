@@ -1,9 +1,10 @@
 -- Monthly series of captures. A series is identified by its account and its albums.
 
 -- name: due
--- Those whose last capture, however it was asked for, is so many days old; each once, whatever was missed meanwhile. Days, so that a
--- round that is some seconds early is not a day late. One that is still to come is waited for; one that failed counts for a day,
--- unless there were no such albums: these are not there tomorrow either.
+-- Series whose latest capture of the same albums is `every` days old, requested in any way. A missed period is not caught
+-- up. The age is compared in calendar days, because a tick that comes a few seconds early would otherwise delay the series by a day.
+-- An open capture blocks the next one. A failed capture (500) is repeated after a day. A capture of unknown albums (404) counts as
+-- a capture: those albums do not appear the next day.
 select
     series.id,
     series.account,

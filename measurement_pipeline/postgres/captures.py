@@ -1,6 +1,6 @@
-"""Captures asked for: resolved to albums, held against the month's cap, handed back where they are young; and monthly series.
+"""Captures: the albums of a request, the monthly cap, reuse of a recent capture, and the state of a capture.
 
-The statements are in `captures.sql`. What a run does with a capture is `apify_runs` and `capture/`.
+The statements are in `captures.sql`. `apify_runs` has the actor runs that buy its parts, `capture_series` the series.
 """
 
 from collections.abc import Sequence
@@ -24,21 +24,21 @@ from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("captures")
 
-# What the requests that a failed capture answers are told.
+# Status codes of the requests that a failed capture answers.
 NOT_FOUND = 404
 FAILED = 500
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedCapture:
-    """A capture that this run owns now. `attempts` counts it."""
+    """A capture that this run has just claimed. `attempts` includes this claim."""
 
     album_ids: tuple[str, ...]
     attempts: int
 
 
 def resolve_albums(connection: Connection, scope: Scope) -> tuple[str, ...]:
-    """The Spotify albums that `scope` means, sorted. Whose a catalogue is has been asked before."""
+    """The Spotify albums of `scope`, sorted. The caller has checked who owns the catalogue."""
     match scope:
         case ScopeByAlbum(album_ids):
             return tuple(sorted(set(album_ids)))
@@ -46,12 +46,12 @@ def resolve_albums(connection: Connection, scope: Scope) -> tuple[str, ...]:
             found = connection.execute(_SQL["albums_of_isrcs"], {"isrcs": list(isrcs)})
         case ScopeByCatalog(catalog_id):
             found = connection.execute(_SQL["albums_of_catalog"], {"catalog": catalog_id})
-    # Sorted here: the database's collation may sort otherwise, and the set's digest goes by the order.
+    # Sorted in Python, because the digest of the albums depends on the order and the database's collation may differ.
     return tuple(sorted(row["album_id"] for row in found))
 
 
 def count_without_album(connection: Connection, songs: Sequence[str]) -> int:
-    """How many of the recordings, each named once, no Spotify album is known of."""
+    """How many of `songs` (no duplicates) have no known Spotify album."""
     found = connection.execute(_SQL["count_without_album"], {"songs": list(songs)}).fetchone()
     if found is None:
         raise LookupError("the recordings without an album could not be counted")
@@ -59,10 +59,10 @@ def count_without_album(connection: Connection, songs: Sequence[str]) -> int:
 
 
 def open_capture(connection: Connection, spec: CaptureSpec, *, cap_usd: Decimal) -> CaptureTicket | OverCap:
-    """The capture that `wanted` is answered with: a young one of the same albums, or a new one that the month allows.
+    """Return the capture that answers `spec`: a recent one of the same albums, or a new one within the monthly cap.
 
-    A monthly one makes a series of it. To be called in a transaction: the account is locked until its end, so that two who ask at
-    once pay once.
+    A monthly schedule also starts a series. Call it in a transaction: it locks the account until the end, so that two equal
+    requests at the same moment pay once.
     """
     answer = open_locked(connection, spec, cap_usd=cap_usd)
     if isinstance(answer, CaptureTicket) and spec.schedule is Schedule.MONTHLY:
@@ -82,14 +82,14 @@ def open_locked(connection: Connection, spec: CaptureSpec, *, cap_usd: Decimal) 
         return CaptureTicket(reusable["id"], albums, Decimal(0), reused=True)
     opened = connection.execute(_SQL["open"], parameters | {"cost": cost, "cap": cap_usd}).fetchone()
     if opened is None:
-        raise LookupError("the month's captures could not be added up")
+        raise LookupError("the cost of this month's captures could not be read")
     if opened["id"] is None:
         return OverCap(cap_usd, opened["spent"], cost)
     return CaptureTicket(opened["id"], albums, cost, reused=False)
 
 
 def estimate(connection: Connection, spec: CaptureSpec) -> tuple[Decimal, Decimal, bool]:
-    """What `wanted` would cost, what the account's month has cost so far, and whether a young capture would answer it."""
+    """Cost of `spec`, the account's cost so far this month (both in US dollars), and whether a recent capture answers it."""
     parameters = _parameters(spec)
     reusable = connection.execute(_SQL["reusable"], parameters | {"reuse_for": REUSE_FOR.total_seconds()}).fetchone()
     spent = spent_this_month(connection, spec.account)
@@ -97,41 +97,41 @@ def estimate(connection: Connection, spec: CaptureSpec) -> tuple[Decimal, Decima
 
 
 def lock_account(connection: Connection, account: UUID) -> None:
-    """Let nobody else change what the account's captures cost until this transaction is over."""
+    """Serialise changes to the account's capture costs until this transaction ends."""
     connection.execute(_SQL["lock_account"], {"account": str(account)})
 
 
 def spent_this_month(connection: Connection, account: UUID) -> Decimal:
-    """What the account's captures cost in this calendar month (UTC), those under way included, in US dollars."""
+    """Cost of the account's captures in this calendar month (UTC), open ones included, in US dollars."""
     found = connection.execute(_SQL["spent_this_month"], {"account": account}).fetchone()
     if found is None:
-        raise LookupError("the month's captures could not be added up")
+        raise LookupError("the cost of this month's captures could not be read")
     return Decimal(found["spent"])
 
 
 def seconds_left_this_month(connection: Connection) -> float:
-    """How long the month that captures are capped by (UTC) goes on."""
+    """Seconds until the end of this calendar month (UTC), when the cap starts anew."""
     row = connection.execute(_SQL["seconds_left_this_month"]).fetchone()
     if row is None:
-        raise LookupError("the end of the month is not known")
+        raise LookupError("the end of the month could not be read")
     return float(row["seconds"])
 
 
 def list_due(connection: Connection, *, claim_timeout_seconds: float, limit: int) -> list[UUID]:
-    """Captures that a run may take up now, the oldest first."""
+    """Captures that a run may claim now, oldest first."""
     found = connection.execute(_SQL["due"], {"claim_timeout": claim_timeout_seconds, "limit": limit})
     return [row["id"] for row in found]
 
 
 def count_open(connection: Connection) -> dict[str, Any]:
-    """How many captures are open, how many of these wait for their time, and when the first one's comes."""
+    """Number of open captures, how many of them wait for `not_before`, and the earliest `not_before`."""
     return connection.execute(_SQL["open_count"]).fetchone() or {"open": 0, "waiting": 0, "next_at": None}
 
 
 def claim(
     connection: Connection, snapshot: UUID, *, run: str, operator: bool, claim_timeout_seconds: float
 ) -> ClaimedCapture | None:
-    """Make `run` the owner of a capture. None where it is done, waits, or somebody who lives works on it."""
+    """Make `run` the owner of a capture. None if it has ended, waits, or belongs to a live run."""
     row = connection.execute(
         _SQL["claim"],
         {"snapshot": snapshot, "run": run, "operator": operator, "claim_timeout": claim_timeout_seconds},
@@ -141,52 +141,52 @@ def claim(
 
 @dataclass(frozen=True, slots=True)
 class DoneCapture:
-    """A capture that is done, and what its row said until now."""
+    """A done capture that is claimed for mapping again, with the error text of its row."""
 
     error: str | None
 
 
 def claim_done(connection: Connection, snapshot: UUID, *, run: str, claim_timeout_seconds: float) -> DoneCapture | None:
-    """Hold a capture that is done, without opening it. None: it is not, or somebody who lives works on it."""
+    """Claim a done capture without reopening it. None if it is not done, or belongs to a live run."""
     parameters = {"snapshot": snapshot, "run": run, "claim_timeout": claim_timeout_seconds}
     row = connection.execute(_SQL["claim_done"], parameters).fetchone()
     return None if row is None else DoneCapture(row["error"])
 
 
 def release_done(connection: Connection, snapshot: UUID, *, run: str) -> None:
-    """Let go of a capture that was held while it was done; where the run holds it no more, nothing changes."""
+    """Release a done capture that `run` claimed; no change if `run` does not own it any more."""
     connection.execute(_SQL["release_done"], {"snapshot": snapshot, "run": run})
 
 
 def reset_captured_at(connection: Connection, snapshot: UUID) -> None:
-    """Let a capture of which nothing was measured be of the moment at which it is bought anew."""
+    """Clear `captured_at` of a capture without measurements, so that it becomes the time of the new purchase."""
     connection.execute(_SQL["reset_captured_at"], {"snapshot": snapshot})
 
 
 def reopen_requests(connection: Connection, snapshot: UUID) -> None:
-    """Let the requests that a capture answered wait for it again."""
+    """Set the requests that a capture answered back to `accepted`."""
     connection.execute(_SQL["reopen"], {"snapshot": snapshot})
 
 
 def stop(connection: Connection, snapshot: UUID, *, error: str) -> bool:
-    """End a capture that is open; whether there was one. What was started of it is paid for."""
+    """Fail an open capture; return whether there was one. Actor runs that were started stay billed."""
     return connection.execute(_SQL["stop"], {"snapshot": snapshot, "error": error}).fetchone() is not None
 
 
 def list_recently_done(connection: Connection, *, days: int) -> list[UUID]:
-    """The captures that came to their end in the last so many days."""
+    """Captures that became done in the last `days` days."""
     return [row["id"] for row in connection.execute(_SQL["recently_done"], {"days": days})]
 
 
 def list_with_deferred_tracks(connection: Connection, *, days: int, limit: int) -> list[UUID]:
-    """Captures of the last so many days with tracks that Spotify could not be asked about."""
+    """Captures of the last `days` days with tracks whose lookup at Spotify was deferred."""
     return [row["id"] for row in connection.execute(_SQL["with_deferred_tracks"], {"days": days, "limit": limit})]
 
 
 def release(
     connection: Connection, snapshot: UUID, *, run: str, seconds: float | None, error: str, refund_attempt: bool
 ) -> None:
-    """Let go of a capture for so long, saying why it waits. None: the longer the older it is, from a minute to an hour."""
+    """Release a capture until `seconds` from now, with the reason. None: a quarter of its age, from a minute to an hour."""
     parameters = {
         "snapshot": snapshot,
         "run": run,
@@ -198,7 +198,7 @@ def release(
 
 
 def known_albums(connection: Connection, album_ids: Sequence[str]) -> frozenset[str]:
-    """Those of the albums that a recording is known of."""
+    """The albums that at least one recording is linked to."""
     rows = connection.execute(_SQL["known_albums"], {"album_ids": list(album_ids)})
     return frozenset(row["album_id"] for row in rows)
 
@@ -206,7 +206,7 @@ def known_albums(connection: Connection, album_ids: Sequence[str]) -> frozenset[
 def finish(
     connection: Connection, snapshot: UUID, *, run: str, state: SnapshotState, status_code: int, error: str | None
 ) -> bool:
-    """Say what became of a capture; False where it is another's by now. `status_code`: of its requests, where it failed."""
+    """Store the result of a capture; False if `run` lost it. `status_code`: for its requests, if it failed."""
     parameters = {
         "snapshot": snapshot,
         "run": run,
@@ -218,7 +218,7 @@ def finish(
 
 
 def get(connection: Connection, snapshot: UUID) -> dict[str, Any] | None:
-    """A capture with its figures; None where there is none."""
+    """A capture with its figures, or None."""
     return connection.execute(_SQL["get"], {"snapshot": snapshot}).fetchone()
 
 

@@ -35,8 +35,8 @@ from song_identifiers
 where platform = 'spotify' and identifier_type = 'album_id' and value = any(%(album_ids)s);
 
 -- name: lock_account
--- Whoever asks for the same account waits here, until the transaction of whoever came first is over. A statement of its own: what
--- comes after it then sees what that one wrote.
+-- Requests of one account take turns. This lock is a separate statement, so that the next statement's snapshot sees what the
+-- previous holder committed.
 select pg_advisory_xact_lock(hashtextextended('playcount_snapshots of ' || %(account)s, 0));
 
 -- name: ensure_account
@@ -45,7 +45,7 @@ values (%(account)s)
 on conflict (id) do nothing;
 
 -- name: reusable
--- A capture of the same albums for the same account to hand back: one that is still to come, or is young. A failed one is none.
+-- An open or recent capture of the same albums for the same account. Failed captures are not reused.
 select
     id,
     state
@@ -61,7 +61,7 @@ order by created_at desc
 limit 1;
 
 -- name: open
--- The check and the claim on the month's budget are this one statement, under the account's lock.
+-- Checks the monthly cap and inserts the capture in one statement, under the account's lock.
 with spent as (
     select coalesce(sum(usd), 0) as usd
     from playcount_spent_this_month
@@ -106,7 +106,7 @@ select
     ) as seconds;
 
 -- name: start_series
--- Asked for again, it is the same series, and goes on where it was stopped.
+-- A repeated request finds the same series and restarts it if it was stopped.
 insert into playcount_series (account, catalog, album_ids, albums_digest, isrcs, platforms)
 values (
     %(account)s,
@@ -120,7 +120,7 @@ on conflict (account, albums_digest) do update set stopped_at = null, started_at
 where playcount_series.stopped_at is not null;
 
 -- name: due
--- Captures that a run may take up: nobody works on them, or whoever did has not given a sign of life for so long.
+-- Captures without an owner, or whose owner's last heartbeat is older than the claim timeout.
 select snapshot.id
 from playcount_snapshots as snapshot
 left join run_heartbeats as owner on snapshot.claimed_by = owner.run_id
@@ -143,7 +143,7 @@ from playcount_snapshots
 where state in ('queued', 'running');
 
 -- name: claim
--- One owner a capture. A person's launch takes up one that is over, or that is told to wait.
+-- One owner a capture. An operator's launch also claims a capture that has ended or waits.
 update playcount_snapshots as snapshot
 set
     state = 'running',
@@ -173,7 +173,7 @@ where
 returning snapshot.album_ids, snapshot.attempts;
 
 -- name: claim_done
--- One that is done is held while what was kept of it is mapped once more: its state and its requests stay as they are.
+-- Claims a done capture while its stored results are mapped again. Its state and its requests do not change.
 update playcount_snapshots as snapshot
 set claimed_by = %(run)s
 where
@@ -197,7 +197,7 @@ set claimed_by = null
 where id = %(snapshot)s and claimed_by = %(run)s and state = 'done';
 
 -- name: reset_captured_at
--- A failed one that is bought anew is of the moment at which it is, unless something of it was measured.
+-- A failed capture that is bought again gets the time of the new purchase, unless measurements of it exist.
 update playcount_snapshots
 set captured_at = null
 where
@@ -205,7 +205,7 @@ where
     and not exists (select from song_measurements as measured where measured.snapshot = %(snapshot)s);
 
 -- name: reopen
--- The requests that a capture answers wait for it again, once a person has taken it up again.
+-- An operator has relaunched the capture, so its requests wait for it again.
 update measurement_jobs
 set
     state = 'accepted',
@@ -215,7 +215,7 @@ set
 where snapshot = %(snapshot)s and state in ('done', 'failed');
 
 -- name: stop
--- Whoever works on it finds that it is not theirs any more.
+-- The owner notices that it lost the capture, because claimed_by is null.
 update playcount_snapshots
 set
     state = 'failed',
@@ -228,14 +228,14 @@ where id = %(snapshot)s and state in ('queued', 'running')
 returning id;
 
 -- name: recently_done
--- By capture: done ones that are not so old that a sweep has looked at them often enough.
+-- Older captures are left out, because the hourly sweep has checked them many times.
 select id
 from playcount_snapshots
 where state = 'done' and updated_at > clock_timestamp() - make_interval(days => %(days)s)
 order by updated_at, id;
 
 -- name: with_deferred_tracks
--- Captures with tracks that Spotify may yet know, once it is asked again.
+-- Captures with tracks whose lookup at Spotify was deferred.
 select captured.id
 from playcount_snapshots as captured
 where
@@ -252,11 +252,11 @@ order by captured.updated_at, captured.id
 limit %(limit)s;
 
 -- name: release
--- Whoever held it lets go of it, and says why it waits. It gets its attempt back where it was not to blame.
+-- Ends the claim and stores the reason. The attempt is refunded if the capture did not cause the failure.
 update playcount_snapshots
 set
     claimed_by = null,
-    -- Where nobody says how long: a quarter of its age, from a minute to an hour.
+    -- Default: a quarter of its age, from a minute to an hour.
     not_before = clock_timestamp() + make_interval(
         secs => coalesce(
             %(wait)s::float8,
@@ -268,7 +268,7 @@ set
 where id = %(snapshot)s and claimed_by = %(run)s and state = 'running';
 
 -- name: finish
--- The capture's totals are those of its runs of the actor.
+-- The totals are the sums over its actor runs.
 update playcount_snapshots as snapshot
 set
     state = %(state)s,
@@ -280,7 +280,7 @@ set
     recordings = total.recordings,
     without_count = total.without_count,
     unmapped = total.unmapped,
-    -- Of one that was done before nothing changed but what is known of it.
+    -- A capture that was done before keeps its end: only its figures changed.
     updated_at = case when snapshot.state = %(state)s then snapshot.updated_at else clock_timestamp() end
 from (
     select
@@ -314,7 +314,7 @@ select
     without_count,
     unmapped,
     cardinality(isrcs) as isrcs,
-    -- An id of Spotify's form may be an album's, whatever the actor brought.
+    -- An id in Spotify's format may be a real album, even if the actor returned nothing for it.
     (select bool_or(album.id ~ '^[0-9A-Za-z]{22}$') from unnest(album_ids) as album (id)) as may_exist,
     array(
         select request.id from measurement_jobs as request

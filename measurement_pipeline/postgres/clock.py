@@ -1,4 +1,4 @@
-"""Times in the tables that are ahead of the database's clock, because it was set back. The statements are in `clock.sql`."""
+"""Times in the tables that are later than now, because the database's clock was set back. Statements in `clock.sql`."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ _SQL = statements("clock")
 
 @dataclass(frozen=True, slots=True)
 class FutureTimes:
-    """A column with values that are later than they can be."""
+    """A column with values later than any that this code writes."""
 
     what: str
     rows: int
@@ -20,15 +20,15 @@ class FutureTimes:
 
 
 def list_future_times(connection: Connection, *, requests_per_second: float) -> list[FutureTimes]:
-    """The columns whose values are later than the clock and the pace allow; none while the clock was never set back."""
+    """The columns with values later than the clock and the pace allow; empty unless the clock was set back."""
     parameters = {
         "furthest_booking": furthest_booking_seconds(requests_per_second),
         "longest_backoff": LONGEST_BACKOFF_SECONDS,
     }
-    return [FutureTimes(**row) for row in connection.execute(_SQL["ahead"], parameters)]
+    return [FutureTimes(**row) for row in connection.execute(_SQL["future_times"], parameters)]
 
 
 def correct_future_times(connection: Connection) -> int:
-    """Correct the times that would hold something up until the clock has caught up with them; how many there were."""
-    row = connection.execute(_SQL["pull_back"], {"longest_backoff": LONGEST_BACKOFF_SECONDS}).fetchone() or {}
+    """Correct the future times that would delay work until the clock reaches them; return their number."""
+    row = connection.execute(_SQL["correct"], {"longest_backoff": LONGEST_BACKOFF_SECONDS}).fetchone() or {}
     return int(row["corrected"])

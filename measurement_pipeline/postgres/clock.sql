@@ -1,7 +1,7 @@
--- Times that are later than now although no code writes such times: the database's clock was set back after they were written.
+-- Times later than now that no code writes: the database's clock was set back after they were written.
 
--- name: ahead
--- Each kind of them, how many there are, and the latest. A clock may be corrected by less than a minute at any time.
+-- name: future_times
+-- One minute of tolerance, because clocks are corrected by less than that at any time.
 select
     dated.what,
     count(*) as rows,
@@ -56,10 +56,9 @@ where dated.at > clock_timestamp() + dated.allowed + interval '1 minute'
 group by dated.what
 order by dated.what;
 
--- name: pull_back
--- Those that would hold something up until the clock is there again. A heartbeat becomes one of now: a living owner writes the next
--- one by itself, and a dead one is found silent after the claim timeout.
-with beats as (
+-- name: correct
+-- The times that would delay work. A heartbeat is set to now: a live owner renews it, and a dead one exceeds the claim timeout.
+with heartbeats as (
     update run_heartbeats
     set beat_at = clock_timestamp()
     where beat_at > clock_timestamp()
@@ -97,6 +96,6 @@ streak as (
 )
 
 select
-    (select count(*) from beats)
+    (select count(*) from heartbeats)
     + (select count(*) from claims)
     + (select count(*) from streak) as corrected;

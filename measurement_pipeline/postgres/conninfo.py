@@ -1,7 +1,7 @@
-"""The one parser of database addresses: libpq's, for the measurement database and for Dagster's alike.
+"""Parse database addresses with libpq's parser, for the measurement database and Dagster's database.
 
 An address is a URI (`postgresql://…`, also with SQLAlchemy's driver, `postgresql+psycopg2://…`) or libpq's `key=value` form. No
-exception holds any part of one: it may be a part of the password.
+exception contains any part of an address, because it may be part of the password.
 """
 
 import re
@@ -22,11 +22,11 @@ _ENCODE = "in a URI, percent-encode reserved characters of user and password (@ 
 
 
 class AddressError(ValueError):
-    """An address that cannot be used. The text says why, and holds no part of the address."""
+    """An unusable address. The message gives the reason and contains no part of the address."""
 
 
 def parse(address: str) -> dict[str, str]:
-    """The connection parameters of `address`, by libpq's keywords; `dbname` among them. Raises `AddressError`."""
+    """The connection parameters of `address` by libpq keyword, with `dbname`. Raises `AddressError`."""
     if address != address.strip():
         raise AddressError("must not begin or end with whitespace")
     found = _read(address)
@@ -36,12 +36,12 @@ def parse(address: str) -> dict[str, str]:
         raise AddressError(f"names no database: {_EXPECTED}")
     hosts, ports = found.get("host", "").split(","), found.get("port", "").split(",")
     if not all(map(_is_host, hosts)) or not all(map(_is_port, ports)) or len(ports) not in {1, len(hosts)}:
-        raise AddressError(f"has a host or a port that is none: {_ENCODE}")
+        raise AddressError(f"has an invalid host or port: {_ENCODE}")
     return found
 
 
 def uri(parameters: Mapping[str, str], *, scheme: str = "postgresql") -> str:
-    """The address of `parameters` as a URI that libpq and SQLAlchemy read alike: what is no plain name is in the query."""
+    """`parameters` as a URI that libpq and SQLAlchemy read the same way: only plain names stay outside the query."""
     rest = dict(parameters)
     user, password = rest.pop("user", None), rest.pop("password", None)
     host, port, database = rest.pop("host", ""), rest.pop("port", ""), rest.pop("dbname", "")
@@ -66,9 +66,9 @@ def _read(address: str) -> dict[str, str]:
     scheme = _SCHEME.match(address)
     if scheme:
         if not _OURS.fullmatch(scheme[0]):
-            raise AddressError(f"is no address of a PostgreSQL database: {_EXPECTED}")
+            raise AddressError(f"is not the address of a PostgreSQL database: {_EXPECTED}")
         login, at, _ = address[scheme.end() :].partition("@")
-        # libpq would read what is behind the first @, or the first /, as host or database, and errors would show it.
+        # libpq would read the text after the first @ or / as host or database, and its errors would show part of a password.
         if address.count("@") > 1 or (at and "/" in login):
             raise AddressError(f"cannot be read: {_ENCODE}")
         address = f"postgresql://{address[scheme.end() :]}"

@@ -1,4 +1,4 @@
-"""Whether Dagster's own database was ever used by Dagster. The statement is in `dagster_tables.sql`; only reads."""
+"""Whether Dagster has created its tables in its database. Read-only; the statement is in `dagster_tables.sql`."""
 
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.sql import statements
@@ -6,8 +6,8 @@ from measurement_pipeline.postgres.sql import statements
 _SQL = statements("dagster_tables")
 
 
-def exist(url: str) -> bool:
-    """Whether the tables are there, at either form of its address. Raises `DatabaseUnavailable`."""
+def do_tables_exist(url: str) -> bool:
+    """Whether the tables exist. Accepts both forms of the address. Raises `DatabaseUnavailable`."""
     scheme, _, rest = url.partition("://")
     with connect(f"{scheme.partition('+')[0]}://{rest}") as connection:
         found = connection.execute(_SQL["exist"]).fetchone()

@@ -1,4 +1,4 @@
--- What is asked of Dagster's own database, before Dagster itself is: it would make the tables that are missing.
+-- Asked before Dagster opens its storage, because Dagster would create missing tables.
 
 -- name: exist
 select

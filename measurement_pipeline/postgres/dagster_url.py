@@ -4,7 +4,7 @@ from measurement_pipeline.postgres import conninfo
 
 
 def dagster_url(address: str) -> str:
-    """`address` with the driver that dagster-postgres speaks, psycopg2; SQLAlchemy 2.1 would take psycopg 3.
+    """`address` with the driver of dagster-postgres, psycopg2; SQLAlchemy 2.1 would choose psycopg 3.
 
     Raises `AddressError`.
     """

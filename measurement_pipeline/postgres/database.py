@@ -1,6 +1,6 @@
-"""How a connection to the measurement database is made: one place for its options.
+"""Connections to the measurement database, and retries of work on them.
 
-Rows come back as dictionaries, and connections commit statement by statement (`connection.transaction()` opens a longer one).
+Rows are dictionaries. Connections are in autocommit mode; `connection.transaction()` opens a transaction.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
 from measurement_pipeline.postgres import session
-from measurement_pipeline.postgres.errors import ErrorKind, is_transient, kind_of
+from measurement_pipeline.postgres.errors import ErrorKind, classify, is_transient
 
 T = TypeVar("T")
 Connection = session.Connection
 AsyncConnection = session.AsyncConnection
 
-# Named here, so that callers need not import psycopg. What an error means is decided by its SQLSTATE (`errors.kind_of`), not by
-# these classes: a read-only server raises no `DatabaseUnavailable`, and a value that is too large does.
+# Aliases, so that callers need not import psycopg. The SQLSTATE decides what an error means (`errors.classify`), not these
+# classes: a read-only server does not raise `DatabaseUnavailable`, and a value that is too large does.
 DatabaseUnavailable = psycopg.OperationalError
 DatabaseError = psycopg.Error
-# One of the above, where it was we who would not wait any longer (`within`): the transaction did nothing.
+# Raised when `transaction_with_timeout` cancels a statement; the transaction is rolled back.
 StatementTimeout = psycopg.errors.QueryCanceled
 
 # A statement waited for a lock longer than `lock_timeout`.
@@ -42,12 +42,12 @@ _OPTIONS: dict[str, Any] = {
 
 
 def _options() -> dict[str, Any]:
-    # With the process id, so that whoever sees a session in pg_stat_activity can find the process behind it.
+    # With the process id, so that a session in pg_stat_activity leads to its process.
     return {**_OPTIONS, "application_name": f"measurement_pipeline {os.getpid()}"}
 
 
 def connect(url: str) -> Connection:
-    """A connection to `url`, any address that `conninfo` reads. Raises `DatabaseUnavailable` after 10 s without one."""
+    """Connect to `url`, in any form that `conninfo` reads. Raises `DatabaseUnavailable` after 10 s."""
     return Connection.connect(url, **_options())
 
 
@@ -63,9 +63,9 @@ def create_database(url: str, name: str) -> None:
 
 
 def pool(url: str, *, size: int, timeout_seconds: float) -> Pool:
-    """Up to `size` connections that threads borrow (`with pool.connection()`), each tried before it is lent out; not open yet.
+    """Create a pool of up to `size` connections, not opened yet. Each connection is checked before use.
 
-    Whoever gets none in so many seconds gets `DatabaseUnavailable`.
+    A thread that gets no connection within `timeout_seconds` gets `DatabaseUnavailable`.
     """
     return ConnectionPool(
         url,
@@ -76,27 +76,27 @@ def pool(url: str, *, size: int, timeout_seconds: float) -> Pool:
         timeout=timeout_seconds,
         check=ConnectionPool.check_connection,
         open=False,
-        # Tried at once for whoever waits; while nobody does, now and then.
+        # After this time without a connection, the pool retries only when a thread asks for one.
         reconnect_timeout=timeout_seconds,
-        name="front desk",
+        name="http api",
     )
 
 
 @contextmanager
 def transaction_with_timeout(connection: Connection, *, seconds: float) -> Iterator[None]:
-    """A transaction each of whose statements may take so long: then it is undone, and raises `TooLong`."""
+    """A transaction that is rolled back with `StatementTimeout` if one of its statements takes longer than `seconds`."""
     with connection.transaction():
-        # Local to the transaction: behind a pooler a session's settings would be another client's next.
+        # Local to the transaction, because behind a pooler another client would inherit a session setting.
         connection.execute("select set_config('statement_timeout', %s, true)", [str(int(seconds * 1000))])
         yield
 
 
-# Between two tries of the same work.
+# Pause between two attempts.
 _RETRY_SECONDS = 0.5
 
 
 class _RetryWindow:
-    """Counts from the first error: whether to try again after this one."""
+    """Measures from the first error whether another attempt is allowed."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -109,9 +109,9 @@ class _RetryWindow:
 
 
 def execute_with_retry(url: str, work: Callable[[Connection], T], *, patience_seconds: float) -> T:
-    """Do `work` on a new connection, again after each transient error, until `patience_seconds` after the first.
+    """Do `work` on a new connection, and retry transient errors for `patience_seconds` after the first one.
 
-    Doing `work` twice must have the effect of doing it once. Raises the last error.
+    `work` must be idempotent. Raises the last error.
     """
     patience = _RetryWindow(patience_seconds)
     while True:
@@ -125,10 +125,10 @@ def execute_with_retry(url: str, work: Callable[[Connection], T], *, patience_se
 
 
 class ReconnectingConnection:
-    """One connection of an event loop that is made when it is needed, and made anew once it was lost.
+    """One connection of an event loop, opened on first use and reopened after it is lost.
 
-    A pool would hand a broken connection's users to its others; here each user keeps a line of its own, and one that is lost
-    costs that user one failed statement.
+    Each user has its own, so that a lost connection costs one failed statement. In a pool, the users of a broken connection would
+    crowd the others.
     """
 
     def __init__(self, url: str, *, patience_seconds: float) -> None:
@@ -138,14 +138,14 @@ class ReconnectingConnection:
         self._lock = asyncio.Lock()
 
     async def execute(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Do `work` on the connection, one at a time. Raises `DatabaseUnavailable`; the next call then connects anew."""
+        """Do `work` on the connection, one call at a time. Raises `DatabaseUnavailable`; the next call reconnects."""
         async with self._lock:
             try:
                 if self._connection is None:
                     self._connection = await AsyncConnection.connect(self._url, **_options())
                 return await work(self._connection)
             except BaseException:
-                # Whatever it was, a statement may be half-way: the connection is not to be trusted with the next one.
+                # After any error, cancellation included, a statement may be unfinished, so the connection is not reused.
                 await self.close()
                 raise
 
@@ -155,17 +155,17 @@ class ReconnectingConnection:
         *,
         on_defect: Callable[[DatabaseError], None] | None = None,
     ) -> T:
-        """Do `work`, again after each transient error while patience lasts: doing it twice must have the effect of doing it once.
+        """Do `work`, and retry transient errors for the retry time. `work` must be idempotent.
 
-        `hold`: what `work` writes exists nowhere else. Then a defect is outlasted too, and `hold` is called with it; only an
-        error about the row itself is raised at once.
+        `on_defect`: for data that exists nowhere else. Defects are then retried too and passed to `on_defect`; only an error
+        about the row itself is raised at once.
         """
         patience = _RetryWindow(self._retry_seconds)
         while True:
             try:
                 return await self.execute(work)
             except DatabaseError as error:
-                kind = kind_of(error)
+                kind = classify(error)
                 if kind is ErrorKind.DEFECT and on_defect is not None:
                     on_defect(error)
                 elif kind is not ErrorKind.TRANSIENT:

@@ -1,6 +1,6 @@
-"""Classifies errors of PostgreSQL by SQLSTATE: decides whether to try again, to settle one row, or to stop.
+"""Classify PostgreSQL errors by SQLSTATE: retry, settle one row, or stop (decision 0024).
 
-The only place that knows SQLSTATEs of transient and of row errors. Documented in decision 24.
+The only module that knows which SQLSTATEs are transient or about a row.
 """
 
 from enum import StrEnum
@@ -9,7 +9,7 @@ import psycopg
 
 
 class ErrorKind(StrEnum):
-    """What an error says about the statement that met it."""
+    """What an error means for the statement."""
 
     TRANSIENT = "transient"  # the server cannot do it at the moment: the same statement succeeds later
     ROW = "row"  # the server refuses this row's values: the same row never succeeds, others do
@@ -25,7 +25,7 @@ _TRANSIENT = ("08", "25006", "25P03", "25P04", "40", "53", "55006", "55P03", "57
 _ROW = ("22", "23", "44", "54", "P0001")
 
 
-def kind_of(error: Exception) -> ErrorKind:
+def classify(error: Exception) -> ErrorKind:
     """Classify `error`. An error that is not PostgreSQL's is a defect."""
     state = getattr(error, "sqlstate", None)
     if state is None:
@@ -40,7 +40,7 @@ def kind_of(error: Exception) -> ErrorKind:
 
 def is_transient(error: Exception) -> bool:
     """Whether the same work can succeed later without a change."""
-    return kind_of(error) is ErrorKind.TRANSIENT
+    return classify(error) is ErrorKind.TRANSIENT
 
 
 def is_outage(error: Exception) -> bool:

@@ -1,4 +1,4 @@
--- Incidents: seen, over, told. One row an incident; the index incidents_open holds that there is one open row a key.
+-- Incidents: one row each. The index incidents_open allows one open row per key.
 
 -- name: end_unseen
 update incidents
@@ -8,8 +8,8 @@ where
     and last_at < clock_timestamp() - make_interval(days => %(days)s);
 
 -- name: end_of_breaker
--- Over with the breaker's closing, so that it is told when it opens anew. Dagster may show a failure after that: such a one is over
--- at the latest with the next opening.
+-- A breaker incident ends when the breaker closes, so that the next opening is posted again. Dagster may report a failure after that;
+-- its incident ends at the next opening at the latest.
 update incidents as incident
 set ended_at = greatest(incident.last_at, vendor.streak_since)
 from vendor_state as vendor
@@ -41,8 +41,8 @@ last_at = clock_timestamp()
 returning times;
 
 -- name: end_of
--- A check that passes ends its incidents, and a run that succeeds those of its job. A run over stored recordings succeeds while the
--- breaker is open: that incident ends when the breaker is closed.
+-- A passing check ends its incidents, a successful run those of its job. A run over stored recordings succeeds while the breaker is
+-- open, so a breaker incident ends only when the breaker closes.
 update incidents
 set ended_at = clock_timestamp()
 where
@@ -54,7 +54,7 @@ where
     );
 
 -- name: open
--- Read alone, so what is over and was not ended yet is left out here: as `end_unseen` and `end_of_breaker` have it.
+-- Read-only, so the conditions of `end_unseen` and `end_of_breaker` are repeated to leave out expired incidents.
 select
     incident.id,
     incident.key,
@@ -76,8 +76,8 @@ where
     )
 order by incident.opened_at, incident.id;
 
--- name: next_untold
--- Skip locked: another is telling that one just now. An old one is news to nobody: there was no webhook then.
+-- name: next_unposted
+-- SKIP LOCKED: another process is posting that incident. Old incidents are not posted: no webhook was configured at that time.
 select
     id,
     what,
@@ -90,7 +90,7 @@ order by id
 limit 1
 for update skip locked;
 
--- name: told
+-- name: mark_posted
 update incidents
 set told_at = clock_timestamp()
 where id = %(id)s;

@@ -1,7 +1,7 @@
-"""Brings a measurement database to the schema that this version expects, and says which one it has.
+"""Upgrade a measurement database to the schema of this version, and read the schema and the stamp that it has.
 
-Alembic keeps the account of what ran; the migrations themselves are plain SQL (`migrations/versions/*.sql`). Downgrades do not
-exist: what was bought is never dropped.
+Alembic records which migrations ran; the migrations are plain SQL (`migrations/versions/*.sql`). There are no downgrades, because
+bought data is never dropped.
 """
 
 from datetime import UTC
@@ -21,20 +21,20 @@ from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("migrate")
 
-# Any number, the same for all who migrate: two at once take turns.
+# An arbitrary number that all migrations share, so that two at once take turns.
 _MIGRATION_LOCK = 7_305_501
 
 
 class WrongDeploymentError(RuntimeError):
-    """The database is stamped for vendors of the other kind: invented and bought history must never meet."""
+    """The database is stamped for the other kind of deployment. Invented and bought histories must never mix."""
 
 
 class UnsuitableEncodingError(RuntimeError):
-    """The database's encoding cannot hold titles."""
+    """The database's encoding cannot store all titles."""
 
 
 class SchemaOutOfDateError(RuntimeError):
-    """The database was never migrated, or not to this version."""
+    """The database has not been migrated to this version."""
 
 
 def _config() -> Config:
@@ -44,33 +44,33 @@ def _config() -> Config:
 
 
 def _engine(url: str) -> sqlalchemy.Engine:
-    # The URL is libpq's business alone: SQLAlchemy would re-read, and trip over, hosts that are socket directories. Connected
-    # here, since it would also wrap the error of a server that is away, which callers know as `DatabaseUnavailable`.
+    # Connects here, for two reasons: SQLAlchemy would parse the URL again and fail for socket directories, and it would wrap
+    # the error of an unreachable server, which callers expect as `DatabaseUnavailable`.
     opened = Connection.connect(url, connect_timeout=10)
     return sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: opened, poolclass=NullPool)
 
 
-def head() -> str:
-    """The version that this code expects."""
+def expected_version() -> str:
+    """The schema version that this code expects."""
     found = ScriptDirectory.from_config(_config()).get_current_head()
     if found is None:
-        raise SchemaOutOfDateError("this installation holds no migrations; it is incomplete")
+        raise SchemaOutOfDateError("this installation has no migrations; install the package again")
     return found
 
 
-def current(url: str) -> str | None:
-    """The version that the database has; None where it was never migrated."""
+def current_version(url: str) -> str | None:
+    """The schema version of the database; None if it was never migrated."""
     engine = _engine(url)
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
 def upgrade(url: str, *, kind: str) -> str | None:
-    """Migrate to this version, stamp the database as `kind` if it has no stamp yet, make the views, set the roles' rights.
+    """Migrate to this version, stamp the database as `kind` if it has no stamp, create the views and set the roles' rights.
 
-    Returns what this login may not do about the roles, in one line, or None. A login that may not migrate at all is none the
-    worse for it where there is nothing to migrate. Raises `WrongDeploymentError`, before anything is changed, where the other
-    stamp is on it, `UnsuitableEncodingError` likewise, and `DatabaseError`.
+    Returns one line about what this login may not do for the roles, or None. A login without the right to migrate succeeds if
+    there is nothing to migrate. Raises `WrongDeploymentError` or `UnsuitableEncodingError` before any change, and
+    `DatabaseError`.
     """
     with connect(url) as opened:
         _, unsuitable = server_settings.encoding(opened)
@@ -79,7 +79,7 @@ def upgrade(url: str, *, kind: str) -> str | None:
     try:
         return _upgrade(_engine(url), kind)
     except sqlalchemy.exc.DBAPIError as wrapped:
-        # Callers know the driver's errors, not SQLAlchemy's.
+        # Callers handle the driver's errors, not SQLAlchemy's.
         if wrapped.orig is None:
             raise
         raise wrapped.orig from wrapped
@@ -87,13 +87,13 @@ def upgrade(url: str, *, kind: str) -> str | None:
 
 def _upgrade(engine: sqlalchemy.Engine, kind: str) -> str | None:
     with engine.connect() as connection, connection.begin():
-        # Held by the outer transaction, so that all of it commits or nothing does.
-        connection.exec_driver_sql(_SQL["patience"])
+        # One outer transaction, so that everything commits or nothing does.
+        connection.exec_driver_sql(_SQL["lock_timeout"])
         connection.exec_driver_sql(_SQL["lock"], {"key": _MIGRATION_LOCK})
         stamped = None
         if connection.exec_driver_sql(_SQL["is_stamped"]).scalar_one():
             stamped = connection.exec_driver_sql(_SQL["stamp"]).scalar_one_or_none()
-            _compare(stamped, kind)
+            _require_kind(stamped, kind)
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -104,8 +104,8 @@ def _upgrade(engine: sqlalchemy.Engine, kind: str) -> str | None:
         return roles.apply(opened)
 
 
-def stamp(url: str) -> str | None:
-    """`sandbox` or `live`; None where the database was never migrated."""
+def get_stamp(url: str) -> str | None:
+    """`sandbox` or `live`; None if the database was never migrated."""
     with connect(url) as connection:
         row = connection.execute(_SQL["is_stamped"]).fetchone()
         if row is None or not row["is_stamped"]:
@@ -115,39 +115,39 @@ def stamp(url: str) -> str | None:
 
 
 def identity(connection: Connection) -> str:
-    """What tells this database from one that was made anew: the moment of its stamp."""
+    """An identity of this database that a newly created one does not share: the time of its stamp."""
     found = connection.execute(_SQL["identity"]).fetchone()
     if found is None:
         raise WrongDeploymentError(
-            "this database has lost its stamp: `deployment` must say whether it is sandbox or live"
+            "the database has no stamp: table `deployment` must have one row, with kind `sandbox` or `live`"
         )
     return f"{found['created_at'].astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
-def require(url: str, *, kind: str) -> None:
-    """Raise unless the database is at this version's schema and stamped as `kind`: what every process asks at its start."""
-    found = current(url)
-    if found != head():
+def require_current(url: str, *, kind: str) -> None:
+    """Raise unless the database has this version's schema and the stamp `kind`. Every process calls this at its start."""
+    found = current_version(url)
+    if found != expected_version():
         raise SchemaOutOfDateError(
-            f"the measurement database is at schema {found or 'none'}, this version needs {head()}: "
+            f"the measurement database is at schema {found or 'none'}, this version needs {expected_version()}: "
             "run `measurement-pipeline db upgrade`"
         )
     with connect(url) as connection:
         if views.stamped(connection) != views.version():
             raise SchemaOutOfDateError(
-                "the analysts' views are not those of this version: run `measurement-pipeline db upgrade`"
+                "the analysts' views are from another version: run `measurement-pipeline db upgrade`"
             )
-    stamped = stamp(url)
+    stamped = get_stamp(url)
     if stamped is None:
         raise WrongDeploymentError(
-            "this database has lost its stamp: `deployment` must say whether it is sandbox or live"
+            "the database has no stamp: table `deployment` must have one row, with kind `sandbox` or `live`"
         )
-    _compare(stamped, kind)
+    _require_kind(stamped, kind)
 
 
-def _compare(found: str | None, kind: str) -> None:
+def _require_kind(found: str | None, kind: str) -> None:
     if found is not None and found != kind:
         raise WrongDeploymentError(
-            f"this database is stamped `{found}`, but the vendors of this process are `{kind}`: invented and bought history "
-            "must never mix. Point DATABASE_URL at a database of its own kind, or the vendors' settings at the other ones."
+            f"the database is stamped `{found}`, but this process uses `{kind}` vendors, and invented and bought histories must "
+            f"never mix. Set DATABASE_URL to a `{kind}` database, or the vendors' settings to `{found}` vendors."
         )

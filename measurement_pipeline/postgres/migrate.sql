@@ -1,7 +1,7 @@
--- What the migration itself asks of a database, before and after Alembic's part.
+-- Statements around Alembic's part of a migration.
 
--- name: patience
--- An upgrade beside a drain would otherwise wait for it, and everybody else behind the upgrade.
+-- name: lock_timeout
+-- Without a limit, an upgrade during a backfill would wait for it, and all other sessions would queue behind the upgrade.
 set local lock_timeout = '30s';
 
 -- name: lock

@@ -1,4 +1,4 @@
-"""Finds accounts and catalogues by what a person calls them. Deciding which one was meant is the caller's."""
+"""Find accounts and catalogues by name or id. The caller decides between several matches."""
 
 from typing import Any
 from uuid import UUID
@@ -9,18 +9,18 @@ from measurement_pipeline.postgres.sql import statements
 _SQL = statements("names")
 
 
-def accounts(connection: Connection, name: str) -> list[UUID]:
-    """The accounts of that name; names need not be unique."""
+def find_accounts(connection: Connection, name: str) -> list[UUID]:
+    """Accounts with this name; names are not unique."""
     return [row["id"] for row in connection.execute(_SQL["accounts"], {"name": name})]
 
 
-def account_is_known(connection: Connection, account: UUID) -> bool:
-    """Whether anything here is of that account: all that was spent is."""
+def is_account_known(connection: Connection, account: UUID) -> bool:
+    """Whether the account exists or has a request."""
     row = connection.execute(_SQL["account_is_known"], {"account": account}).fetchone()
     return row is not None and bool(row["is_known"])
 
 
-def catalogs(connection: Connection, *, id_: UUID | None, name: str, account: UUID | None) -> list[dict[str, Any]]:
-    """The catalogues (id, account, name) of that id or name; with `account`, among its own."""
+def find_catalogs(connection: Connection, *, id_: UUID | None, name: str, account: UUID | None) -> list[dict[str, Any]]:
+    """Catalogues (id, account, name) with this id or name; with `account`, only its own."""
     parameters = {"id": id_, "name": name, "account": account}
     return connection.execute(_SQL["catalogs"], parameters).fetchall()

@@ -1,4 +1,4 @@
--- Accounts and catalogues by what a person calls them.
+-- Accounts and catalogues by name or id.
 
 -- name: accounts
 select id
@@ -7,13 +7,12 @@ where name = %(name)s
 order by id;
 
 -- name: account_is_known
--- Known here, or of one that has asked and was not taken in yet.
+-- An account of a queued request has no row yet.
 select
     exists (select from accounts where id = %(account)s)
     or exists (select from measurement_jobs where account = %(account)s) as is_known;
 
 -- name: catalogs
--- By id or by name; with an account, among its own.
 select
     id,
     account,

@@ -1,4 +1,4 @@
-"""What a person overrode: written in the same transaction as the deed."""
+"""Audit log of operators' overrides. Each entry is written in the transaction of the change."""
 
 from typing import Any
 
@@ -11,5 +11,5 @@ _SQL = statements("accounts")
 
 
 def record(connection: Connection, *, actor: str, act: str, detail: dict[str, Any]) -> None:
-    """Note that `actor` did `act`; `detail` must be JSON and hold no secret."""
+    """Record that `actor` did `act`. `detail` must be JSON without secrets."""
     connection.execute(_SQL["act"], {"actor": actor, "act": act, "detail": Jsonb(detail)})

@@ -1,4 +1,4 @@
-"""Under which name a capture or a catalogue is a partition in Dagster. Given once, kept in its row, unique."""
+"""Dagster partition keys of captures and catalogues. A key is unique, stored in the row, and never changes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, LiteralString
@@ -11,40 +11,40 @@ from measurement_pipeline.postgres.sql import statements
 _SQL = statements("partition_keys")
 
 
-def of_captures(connection: Connection, captures: Sequence[UUID]) -> dict[UUID, str]:
-    """The partition of each capture, in the given order. One that has none yet gets it now."""
+def ensure_for_captures(connection: Connection, captures: Sequence[UUID]) -> dict[UUID, str]:
+    """The partition key of each capture, in the given order. A missing key is created."""
 
     def name(row: Mapping[str, Any]) -> str:
         return partition_key.of_capture(
             row["id"], what=row["what"], albums=row["albums"], monthly=row["monthly"], day=row["day"]
         )
 
-    return _keys(connection, captures, name, find=_SQL["captures"], keep=_SQL["name_capture"])
+    return _keys(connection, captures, name, select=_SQL["captures"], update=_SQL["name_capture"])
 
 
-def of_catalogs(connection: Connection, catalogs: Sequence[UUID]) -> dict[UUID, str]:
-    """The partition of each catalogue, in the given order. One that has none yet gets it now."""
+def ensure_for_catalogs(connection: Connection, catalogs: Sequence[UUID]) -> dict[UUID, str]:
+    """The partition key of each catalogue, in the given order. A missing key is created."""
 
     def name(row: Mapping[str, Any]) -> str:
         return partition_key.of_catalog(
             row["id"], name=row["name"], account=row["account"], account_name=row["account_name"]
         )
 
-    return _keys(connection, catalogs, name, find=_SQL["catalogs"], keep=_SQL["name_catalog"])
+    return _keys(connection, catalogs, name, select=_SQL["catalogs"], update=_SQL["name_catalog"])
 
 
-def capture(connection: Connection, key: str) -> UUID | None:
-    """The capture whose partition is `key`; None: there is none."""
+def find_capture(connection: Connection, key: str) -> UUID | None:
+    """The capture with partition key `key`, or None."""
     return _id(connection, _SQL["capture"], key)
 
 
-def failed_captures(connection: Connection, keys: Sequence[str]) -> frozenset[str]:
-    """Those of the partitions whose capture failed."""
+def list_failed_captures(connection: Connection, keys: Sequence[str]) -> frozenset[str]:
+    """The keys whose capture failed."""
     return frozenset(row["partition_key"] for row in connection.execute(_SQL["failed_captures"], {"keys": list(keys)}))
 
 
-def catalog(connection: Connection, key: str) -> UUID | None:
-    """The catalogue whose partition is `key`; None: there is none."""
+def find_catalog(connection: Connection, key: str) -> UUID | None:
+    """The catalogue with partition key `key`, or None."""
     return _id(connection, _SQL["catalog"], key)
 
 
@@ -53,18 +53,18 @@ def _keys(
     ids: Sequence[UUID],
     name: Callable[[Mapping[str, Any]], str],
     *,
-    find: LiteralString,
-    keep: LiteralString,
+    select: LiteralString,
+    update: LiteralString,
 ) -> dict[UUID, str]:
-    rows = connection.execute(find, {"ids": list(ids)}).fetchall()
+    rows = connection.execute(select, {"ids": list(ids)}).fetchall()
     unnamed = [row for row in rows if row["partition_key"] is None]
     if unnamed:
         for row in unnamed:
-            connection.execute(keep, {"id": row["id"], "key": name(row)})
-        # Read again: another process may have named one meanwhile.
-        rows = connection.execute(find, {"ids": list(ids)}).fetchall()
-    found = {row["id"]: str(row["partition_key"]) for row in rows}
-    return {one: found[one] for one in ids if one in found}
+            connection.execute(update, {"id": row["id"], "key": name(row)})
+        # Read again, because another process may have set a key in between.
+        rows = connection.execute(select, {"ids": list(ids)}).fetchall()
+    keys = {row["id"]: str(row["partition_key"]) for row in rows}
+    return {id_: keys[id_] for id_ in ids if id_ in keys}
 
 
 def _id(connection: Connection, statement: LiteralString, key: str) -> UUID | None:

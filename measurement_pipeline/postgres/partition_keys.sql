@@ -1,4 +1,4 @@
--- The partitions of captures and catalogues: one name each, given once.
+-- Partition keys of captures and catalogues.
 
 -- name: captures
 select
@@ -33,7 +33,7 @@ inner join accounts as account on catalog.account = account.id
 where catalog.id = any(%(ids)s::uuid[]);
 
 -- name: name_capture
--- The first name stays. A name that another has already is no name: then it is the whole id.
+-- The first key stays. If another capture has the key already, the id is the key.
 update playcount_snapshots
 set partition_key = case
     when exists (select from playcount_snapshots as other where other.partition_key = %(key)s) then id::text

@@ -1,6 +1,6 @@
-"""The database's roles, set after every migration as far as the login that migrates may. What each may do is in `roles.sql`.
+"""Roles of the database and their rights, applied after every migration as far as the migrating login may.
 
-Logins are nobody's business here: whoever runs the server makes them, and members of a role.
+Rights are in `roles.sql`. The server's administrator creates logins and makes them members of a role.
 """
 
 from contextlib import suppress
@@ -14,7 +14,7 @@ from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("roles")
 
-# Named one by one: the schema may hold tables of others, which are theirs.
+# An explicit list, because the schema may contain tables of other owners.
 TABLES = (
     "account_songs",
     "accounts",
@@ -44,38 +44,38 @@ TABLES = (
     "songstats_responses",
     "vendor_state",
 )
-"""The tables and views that the migrations make."""
+"""The tables and views that the migrations create."""
 
-# What keeps a query that went wrong from holding the server: it ends, and so does a transaction that was left open, behind which
-# no dead row of the queue could be taken away. A group's settings are not its members', so each login gets them; one that it has
-# already is left as it is. The limit on temporary files is a superuser's to set.
+# Limits that protect the server from analysts' queries: statements and open transactions end. An open transaction would prevent
+# VACUUM from removing dead rows of the queue. Members do not inherit a role's settings, so each login gets them; existing
+# settings stay. Only a superuser can set the limit on temporary files.
 LIMITS = {
     "statement_timeout": "2min",
     "idle_in_transaction_session_timeout": "1min",
     "default_transaction_read_only": "on",
     "max_parallel_workers_per_gather": "0",
-    # What the planner expects of the views is far above what comes, and compiling for it would take longer than the query.
+    # The planner overestimates the views' rows, and JIT compilation would take longer than the query.
     "jit": "off",
 }
-# Which nobody else may set, however much of a login's is theirs.
+# Settings that only a superuser may change.
 LIMITS_BY_SUPERUSER = {"temp_file_limit": "10GB"}
 ANALYSTS_CONNECTIONS = 2
-"""How many sessions a login of analysts may have at once, until an administrator says otherwise.
+"""Default number of concurrent sessions of an analyst's login; an administrator may change it.
 
-Each query takes a core, and the pipeline's statements wait for one where none is left: on two cores a claim's p99 was 1.7 times
-the quiet one beside one query, and 2.9 times beside two (`make bench`). Not 1: a session that was just closed counts for a
-moment, and who connects anew in that moment would be refused.
+Each query uses a core, and the pipeline's statements wait if none is free. On two cores, a claim's p99 was 1.7 times the idle one
+beside one query, and 2.9 times beside two (`make bench`). Not 1, because a closed session still counts for a moment, and a new
+connection in that moment would be rejected.
 """
 
 
-class _OutsideError(Exception):
-    """Somebody would lose the tables that it owns: its membership of measurement_owner gives it nothing by itself."""
+class _OwnerLosesAccessError(Exception):
+    """An owner would lose its tables, because its membership of measurement_owner does not inherit rights."""
 
 
 def apply(connection: psycopg.Connection[Any]) -> str | None:
-    """Set roles, owner, rights and policies, inside the caller's transaction; None where all of it is as it should be.
+    """Set roles, owner, rights and policies in the caller's transaction. Returns None if everything was set.
 
-    Otherwise one line: what this login may not do, and so was left as it was. Nothing else depends on it.
+    Otherwise returns one line on what this login may not do, which is unchanged then. Nothing else depends on it.
     """
     with connection.cursor(row_factory=dict_row) as cursor:
         (here,) = cursor.execute(_SQL["login"], {"tables": list(TABLES)}).fetchall()
@@ -85,25 +85,25 @@ def apply(connection: psycopg.Connection[Any]) -> str | None:
         except psycopg.errors.InsufficientPrivilege:
             return (
                 "measurement_owner, measurement_pipeline, measurement_client and measurement_analyst are not set up: "
-                f"{here['login']} may not create roles. All else works; a login that may can run `measurement-pipeline db "
-                "upgrade` later"
+                f"{here['login']} may not create roles. Everything else works; run `measurement-pipeline db upgrade` later "
+                "with a login that may create roles"
             )
         if not here["owns_all"]:
-            return f"the rights of the roles are left as they were: {here['login']} does not own the tables"
+            return f"the rights of the roles are unchanged: {here['login']} does not own the tables"
         left = []
         try:
             with connection.transaction():
-                _own(cursor)
-        except (psycopg.errors.InsufficientPrivilege, _OutsideError):
+                _transfer_ownership(cursor)
+        except (psycopg.errors.InsufficientPrivilege, _OwnerLosesAccessError):
             left.append(
-                f"the tables are not handed over to measurement_owner: {here['login']} may not do that. The roles have their "
-                "rights all the same"
+                f"measurement_owner does not own the tables: {here['login']} may not change the owner. The roles have their "
+                "rights"
             )
         try:
             with connection.transaction():
-                cursor.execute(_SQL["admit"])
+                cursor.execute(_SQL["grant_usage"])
         except psycopg.errors.InsufficientPrivilege as error:
-            left.append(f"{error.diag.message_primary}, and {here['login']} cannot give it that right")
+            left.append(f"{error.diag.message_primary}, and {here['login']} may not grant that right")
         tables = sql.SQL(", ").join(map(sql.Identifier, TABLES))
         cursor.execute(
             sql.SQL("revoke all on {} from measurement_pipeline, measurement_client, measurement_analyst").format(
@@ -111,25 +111,25 @@ def apply(connection: psycopg.Connection[Any]) -> str | None:
             )
         )
         cursor.execute(_SQL["grant"])
-        cursor.execute(_SQL["guard"])
+        cursor.execute(_SQL["row_policies"])
         cursor.execute(_SQL["grant_views"])
         with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
             cursor.execute(_SQL["grant_views_to_come"])
         for name, missing in _limit_analysts(cursor).items():
-            left.append(f"{name} may read as an analyst without {', '.join(missing)}: {here['login']} may not set that")
+            left.append(f"analyst login {name} lacks {', '.join(missing)}: {here['login']} may not set that")
         return "; ".join(left) or None
 
 
-def _own(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
-    """Hand the tables to measurement_owner. Who owned them becomes a member first, and can do what it could."""
+def _transfer_ownership(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
+    """Make measurement_owner the owner of the tables. The previous owner becomes a member first and keeps its access."""
     tables = {"tables": list(TABLES)}
     for row in cursor.execute(_SQL["owners_outside"], tables).fetchall():
-        # Unless the migration of another database on this server does it at this moment.
+        # A migration of another database on this server may do the same at this moment.
         with suppress(psycopg.errors.UniqueViolation), cursor.connection.transaction():
             cursor.execute(sql.SQL("grant measurement_owner to {}").format(sql.Identifier(row["owner"])))
     if cursor.execute(_SQL["owners_outside"], tables).fetchone() is not None:
-        raise _OutsideError
-    cursor.execute(_SQL["make_room"])
+        raise _OwnerLosesAccessError
+    cursor.execute(_SQL["grant_create"])
     for row in cursor.execute(_SQL["owned_otherwise"], tables).fetchall():
         kind = sql.SQL("view" if row["is_view"] else "table")
         cursor.execute(sql.SQL("alter {} {} owner to measurement_owner").format(kind, sql.Identifier(row["name"])))
@@ -140,7 +140,7 @@ def _own(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
 
 
 def _limit_analysts(cursor: psycopg.Cursor[dict[str, Any]]) -> dict[str, list[str]]:
-    """Set the limits of the analysts' logins that lack them; by login, those that this one may not set."""
+    """Set the missing limits of analysts' logins; return, by login, the limits that this login may not set."""
     unlimited: dict[str, list[str]] = {}
     for analyst in cursor.execute(_SQL["analysts"]).fetchall():
         login = sql.Identifier(analyst["name"])
@@ -163,6 +163,6 @@ def _limit_analysts(cursor: psycopg.Cursor[dict[str, Any]]) -> dict[str, list[st
 
 
 def _set(cursor: psycopg.Cursor[dict[str, Any]], login: sql.Identifier, name: str, value: str) -> None:
-    """In every database of the server: a login's sessions harm all of them."""
+    """Set it in every database of the server, because a login's sessions load all of them."""
     statement = sql.SQL("alter role {} set {} = {}").format(login, sql.Identifier(name), sql.Literal(value))
     cursor.execute(statement)

@@ -1,12 +1,11 @@
--- The database's roles and what each may do. All of it may be done again, and then changes nothing.
+-- Roles of the database and their rights. Every statement may run again and changes nothing then.
 --
---   measurement_owner     owns the tables, and migrates.
---   measurement_pipeline  works on them: no DDL, no TRUNCATE, and nothing that was asked for, spent or bought can be deleted.
---   measurement_client    asks for the account that client_logins names for its login, and reads the answers.
---   measurement_analyst   reads the views of the schema analytics, and nothing else.
+--   measurement_owner     owns the tables and runs migrations.
+--   measurement_pipeline  reads and writes: no DDL, no TRUNCATE, no deletion of requests, ledger rows or bought data.
+--   measurement_client    inserts and reads requests of the account that client_logins gives for its login.
+--   measurement_analyst   reads the views of schema analytics only.
 --
--- None of them logs in: logins become members. Roles belong to the whole server, so that its databases share them; what they
--- may do is each database's own.
+-- None of them can log in; logins become members. Roles are shared by all databases of a server; rights belong to one database.
 
 -- name: create
 do $$
@@ -18,7 +17,7 @@ begin
         begin
             execute format('create role %I nologin', wanted);
         exception when duplicate_object or unique_violation then
-            null; -- The migration of another database on this server made it meanwhile.
+            null; -- A migration of another database on this server created it in between.
         end;
     end loop;
 end
@@ -32,7 +31,7 @@ from pg_class
 where relnamespace = current_schema()::regnamespace and relname = any(%(tables)s);
 
 -- name: owners_outside
--- Owners who would lose what they can do here once measurement_owner owns it.
+-- Owners who would lose access once measurement_owner owns the tables.
 select distinct pg_get_userbyid(relowner) as owner
 from pg_class
 where
@@ -41,8 +40,8 @@ where
     and not pg_has_role(relowner, 'measurement_owner', 'usage')
 order by owner;
 
--- name: make_room
--- What a new owner needs: to make tables in the schema.
+-- name: grant_create
+-- The owner of a table needs CREATE on its schema.
 do $$
 begin
     if not has_schema_privilege('measurement_owner', current_schema(), 'create') then
@@ -65,9 +64,9 @@ where
     and relowner <> 'measurement_owner'::regrole
 order by name;
 
--- name: admit
--- Where not everybody may use the schema, or make temporary tables (a catalogue is staged in one). Whoever cannot give a right
--- away is only warned by PostgreSQL.
+-- name: grant_usage
+-- For databases where PUBLIC lacks USAGE on the schema or TEMPORARY (a catalogue import uses a temporary table). PostgreSQL only
+-- warns if the login may not grant a right, so the result is checked.
 do $$
 declare
     member text;
@@ -82,14 +81,14 @@ begin
     if not has_database_privilege('measurement_pipeline', current_database(), 'temporary') then
         execute format('grant temporary on database %I to measurement_pipeline', current_database());
         if not has_database_privilege('measurement_pipeline', current_database(), 'temporary') then
-            raise insufficient_privilege using message = 'measurement_pipeline may not make temporary tables';
+            raise insufficient_privilege using message = 'measurement_pipeline may not create temporary tables';
         end if;
     end if;
 end
 $$;
 
 -- name: grant
--- All that the statements of this package need, and no more: a test takes each right away and sees one of them refused.
+-- Exactly the rights that the statements of this package need. A test revokes each one and expects a statement to fail.
 grant select on alembic_version, deployment, songstats_payable, playcount_spent_this_month to measurement_pipeline;
 grant select, insert, update on accounts, payment_decisions, songs, songstats_backfill_queue, incidents to measurement_pipeline;
 grant select, insert on song_identifiers, catalog_songs, measurement_job_songs to measurement_pipeline;
@@ -98,7 +97,7 @@ grant select, insert, update, delete on run_heartbeats to measurement_pipeline;
 grant select, insert, update on vendor_state to measurement_pipeline;
 grant select, insert on operator_acts to measurement_pipeline;
 
--- What was asked stays as it was asked; the answer is the pipeline's.
+-- The columns of the request itself cannot be updated; those of the answer can.
 grant
 select,
 insert (account, source, scope, schedule, idempotency_key, idempotency_digest),
@@ -108,7 +107,7 @@ update (
 )
 on measurement_jobs to measurement_pipeline;
 
--- A key is made once; what becomes of it later is that it is used, and revoked.
+-- Of a key, only its last use and its revocation can be updated.
 grant select on account_songs, latest_counts to measurement_pipeline;
 grant
 select,
@@ -116,7 +115,7 @@ insert (account, name, prefix, digest, expires_at),
 update (last_used_at, revoked_at)
 on api_keys to measurement_pipeline;
 
--- What is to be captured stays as it was asked for; what it came to is the pipeline's. A result, once kept, is not written over.
+-- The specification of a capture cannot be updated; its result can.
 grant
 select,
 insert (account, catalog, album_ids, albums_digest, isrcs, platforms, schedule, album_count, estimated_cost_usd),
@@ -138,18 +137,18 @@ update (
 )
 on apify_runs to measurement_pipeline;
 
--- What was spent and what it brought: written once. A hit is settled, or reconciled; a response is marked as read.
+-- Ledger rows and responses are written once. A hit is settled or reconciled later; a response is marked as parsed.
 grant select, insert, update (settled_at, status_code, billable, reason, reconciled_at) on songstats_quota_ledger to measurement_pipeline;
--- The ledger's number is written over itself by a second try, which so finds the first one's row.
+-- A retried insert sets `ledger` to its own value to find the row of the first attempt.
 grant select, insert, update (ledger, parser_version) on songstats_responses to measurement_pipeline;
 grant select, insert on song_measurements to measurement_pipeline;
 
 grant select, insert (account, source, scope, platforms, schedule) on measurement_jobs to measurement_client;
 grant select on client_logins to measurement_client;
 
--- name: guard
--- Which rows. A policy that is there is left alone, since making one stops everybody for a moment: one that is to change gets a
--- new name, and its predecessor is dropped here. The owner, its members and superusers see all rows.
+-- name: row_policies
+-- Row-level security. An existing policy is not replaced, because CREATE POLICY locks the table: a changed policy gets a new name, and
+-- its predecessor is dropped here. The owner, its members and superusers see all rows.
 do $$
 begin
     if not (select relrowsecurity from pg_class where oid = 'measurement_jobs'::regclass) then
@@ -161,8 +160,8 @@ begin
     if not exists (select from pg_policy where polrelid = 'measurement_jobs'::regclass and polname = 'pipeline_works_on_all') then
         create policy pipeline_works_on_all on measurement_jobs to measurement_pipeline using (true) with check (true);
     end if;
-    -- By current_user, which is a role one is a member of; a setting could be anybody's say-so. Read through a policy of its own,
-    -- with the client's own rights.
+    -- By current_user, which requires membership; any session could change a setting. The client reads its row of client_logins with
+    -- its own rights, through a policy of that table.
     if not exists (select from pg_policy where polrelid = 'client_logins'::regclass and polname = 'client_knows_itself') then
         create policy client_knows_itself on client_logins for select to measurement_client using (login = current_user);
     end if;
@@ -184,8 +183,8 @@ where relnamespace = 'analytics'::regnamespace and relkind = 'v' and relowner <>
 order by relname;
 
 -- name: own_function
--- The views run with their owner's rights: whoever may read one needs none on the tables. The schema stays whose it is, since to
--- be given one takes the right to make schemas. The functions below a table belong to its owner.
+-- Views run with their owner's rights, so their readers need no rights on the tables. The owner of the schema does not change, because
+-- receiving a schema requires the right to create schemas. Functions used by a table belong to the table's owner.
 do $$
 declare
     owned regprocedure;
@@ -213,7 +212,7 @@ grant usage on schema analytics to measurement_analyst, measurement_pipeline;
 grant select on all tables in schema analytics to measurement_analyst, measurement_pipeline;
 revoke all on all functions in schema analytics from public;
 grant execute on all functions in schema analytics to measurement_analyst, measurement_pipeline;
--- Views to come, whoever makes them: the login that migrates now, or one that is given the owner's role.
+-- Future views too, created by this login or by a member of measurement_owner.
 alter default privileges in schema analytics grant select on tables to measurement_analyst, measurement_pipeline;
 
 -- name: grant_views_to_come
@@ -221,7 +220,7 @@ alter default privileges for role measurement_owner in schema analytics
 grant select on tables to measurement_analyst, measurement_pipeline;
 
 -- name: analysts
--- Logins that read as analysts and are nothing else here.
+-- Logins that are members of measurement_analyst and of no other role of this project.
 select
     login.rolname as name,
     login.rolconnlimit as connections
@@ -236,7 +235,6 @@ where
 order by login.rolname;
 
 -- name: settings
--- What is set for a login in this database.
 select split_part(setting, '=', 1) as name
 from pg_db_role_setting
 cross join lateral unnest(setconfig) as setting

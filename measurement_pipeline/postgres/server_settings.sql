@@ -1,4 +1,4 @@
--- What the server, the database and our login are set to, as far as it can lose or refuse what is stored.
+-- Settings of server, database and logins that can lose or reject data.
 
 -- name: session
 select
@@ -6,7 +6,7 @@ select
     current_setting('default_transaction_isolation') as isolation;
 
 -- name: not_durable
--- Of this session, and of sessions that other logins of this database begin.
+-- Of this session, and of future sessions of other logins of this database.
 select setting.name || ' = off' as what
 from pg_settings as setting
 where setting.name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting.setting = 'off'
@@ -20,7 +20,7 @@ left join pg_roles as login on kept.setrole = login.oid
 where
     (
         kept.setdatabase = (select database.oid from pg_database as database where database.datname = current_database())
-        -- `alter role … set` holds in every database: of those, the logins that write here.
+        -- `alter role … set` applies to every database, so only logins that write here count.
         or (kept.setdatabase = 0 and has_table_privilege(login.oid, to_regclass('measurement_jobs'), 'insert'))
     )
     and configured.pair ~* '^synchronous_commit=(off|false|no|0)$'

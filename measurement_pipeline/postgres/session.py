@@ -1,7 +1,7 @@
-"""How a session of PostgreSQL begins, whatever the server, the role, the database or a PG… variable says (decision 0025).
+"""Session parameters that every connection pins, independent of server, role, database and PG* variables (decision 0025).
 
-libpq has no connection parameter for `TimeZone` and `DateStyle`: it sends the values of PGTZ and PGDATESTYLE, and sends them as
-parameters of their own, which PgBouncer takes too. So these two variables are set here, once for each process.
+libpq has no connection parameter for `TimeZone` and `DateStyle`. It sends the values of PGTZ and PGDATESTYLE as start-up
+parameters, which PgBouncer accepts. So this module sets these two variables once per process.
 """
 
 import os
@@ -19,15 +19,15 @@ T = TypeVar("T")
 
 os.environ.update({"PGTZ": "UTC", "PGDATESTYLE": "ISO, MDY"})
 
-# For statements outside a transaction of our own; `begin` states the level by itself.
+# For statements outside an explicit transaction; `begin` sets the level itself.
 _READ_COMMITTED = r"-c default_transaction_isolation=read\ committed"
 
-# Addresses where a pooler takes no `options`, known after the first try.
+# Addresses whose pooler rejects `options`; filled by the first attempt.
 _without_options: set[str] = set()
 
 
 def pinned(parameters: Mapping[str, str], *, isolation: bool = True) -> dict[str, str]:
-    """`parameters` with what every session is opened with. `options` is never absent: libpq would read PGOPTIONS."""
+    """`parameters` with the pinned ones. `options` is always present, because libpq would read PGOPTIONS otherwise."""
     options = parameters.get("options", "")
     if isolation:
         options = f"{options} {_READ_COMMITTED}".lstrip()
@@ -35,22 +35,22 @@ def pinned(parameters: Mapping[str, str], *, isolation: bool = True) -> dict[str
 
 
 def open_pinned(address: str, connect: Callable[[dict[str, str]], T]) -> T:
-    """Call `connect` with the pinned parameters of `address`; without the isolation level where a pooler refuses it."""
+    """Call `connect` with the pinned parameters of `address`, without the isolation level if a pooler rejects it."""
     parameters = conninfo.parse(address)
     if address not in _without_options:
         try:
             return connect(pinned(parameters))
-        except Exception as error:  # noqa: BLE001  # of either driver; raised again unless it is the pooler's
+        except Exception as error:  # noqa: BLE001  # from either driver; re-raised unless the pooler rejects `options`
             _remember_refusal(address, error)
     return connect(pinned(parameters, isolation=False))
 
 
 class Connection(psycopg.Connection[DictRow]):
-    """A connection whose session begins as above."""
+    """A connection with pinned session parameters."""
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
-        """As psycopg's, from an address."""
+        """Like psycopg's `connect`, from an address."""
         opened = open_pinned(
             conninfo, lambda given: super(Connection, cls).connect(make_conninfo("", **given), **kwargs)
         )
@@ -59,11 +59,11 @@ class Connection(psycopg.Connection[DictRow]):
 
 
 class AsyncConnection(psycopg.AsyncConnection[DictRow]):
-    """The same for an event loop."""
+    """A connection with pinned session parameters, for an event loop."""
 
     @classmethod
     async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
-        """As psycopg's, from an address."""
+        """Like psycopg's `connect`, from an address."""
         opened = await cls._open(conninfo, kwargs)
         await opened.set_isolation_level(IsolationLevel.READ_COMMITTED)
         return opened
@@ -74,13 +74,13 @@ class AsyncConnection(psycopg.AsyncConnection[DictRow]):
         if address not in _without_options:
             try:
                 return await super().connect(make_conninfo("", **pinned(parameters)), **kwargs)
-            except Exception as error:  # noqa: BLE001  # raised again unless it is the pooler's
+            except Exception as error:  # noqa: BLE001  # re-raised unless the pooler rejects `options`
                 _remember_refusal(address, error)
         return await super().connect(make_conninfo("", **pinned(parameters, isolation=False)), **kwargs)
 
 
 def _remember_refusal(address: str, error: Exception) -> None:
-    """Raise `error` unless it says that a pooler takes no such parameter. PgBouncer's words, which it never translates."""
+    """Raise `error` unless a pooler rejected the parameter. PgBouncer never translates this message."""
     if "unsupported startup parameter" not in str(error):
         raise error
     _without_options.add(address)

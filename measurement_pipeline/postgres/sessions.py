@@ -1,4 +1,4 @@
-"""Other sessions on the measurement database that may block ours: long transactions and holders of advisory locks. Only reads."""
+"""Other sessions of the measurement database that may block ours: long transactions, advisory locks. Read-only."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,16 +8,13 @@ from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("sessions")
 
-# `reserve` and migrations give up waiting for a lock after 30 s: a session that made them wait has been there for longer.
+# `reserve` and migrations wait at most 30 s for a lock, so a session that blocked them is at least about that old.
 _LOCK_SECONDS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session: who it is, what it does (PostgreSQL's `state`), since when.
-
-    `since` and `age_seconds` are None where this login may not see them.
-    """
+    """A session. `state` is PostgreSQL's; `since` and `age_seconds` are None if this login may not see them."""
 
     pid: int
     login: str
@@ -35,11 +32,11 @@ def list_long_lived(connection: Connection, *, seconds: float, lock_seconds: flo
 
 
 def list_likely_blockers(connection: Connection) -> list[Session]:
-    """Sessions old enough to be what a statement waited for that has just given up after 30 s."""
+    """Sessions old enough to have blocked a statement that has just timed out after 30 s."""
     return list_long_lived(connection, seconds=_LOCK_SECONDS)
 
 
 def list_hidden_logins(connection: Connection) -> list[str]:
-    """Logins with sessions on this database whose state this login may not see."""
+    """Logins with sessions on this database whose state is hidden from this login."""
     row = connection.execute(_SQL["hidden_logins"]).fetchone()
     return [] if row is None or row["logins"] is None else list(row["logins"])

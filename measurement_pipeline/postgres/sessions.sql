@@ -1,9 +1,9 @@
--- Other sessions of this database that ours may have to wait for. A login without pg_read_all_stats sees of another login's session
--- the process, the login and the application, and neither its state nor its times: those columns are null then.
+-- Other sessions of this database that may block ours. A login without pg_read_all_stats sees the process, login and application of
+-- other logins' sessions; state and times are null.
 
 -- name: long_lived
--- Transactions that have been open for so long, whether a statement runs or not, and holders of advisory locks. Ours are
--- transaction locks, held for milliseconds or for a migration; a session that holds one for longer is in their way.
+-- Transactions open for longer than `seconds`, active or idle, and holders of advisory locks. This project holds advisory locks for
+-- milliseconds, or for a migration; a longer holder blocks it.
 with advisory as (
     select distinct held.pid
     from pg_locks as held
@@ -40,7 +40,6 @@ where
 order by since nulls first, session.pid;
 
 -- name: hidden_logins
--- Logins whose sessions this one may not look into.
 select array_agg(distinct session.usename::text order by session.usename::text) as logins
 from pg_stat_activity as session
 where

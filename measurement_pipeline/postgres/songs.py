@@ -1,4 +1,4 @@
-"""Recordings, catalogues and what is known of their counts. The statements are in `songs.sql`."""
+"""Recordings and catalogues, and their counts. The statements are in `songs.sql`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _SQL = statements("songs")
 
 @dataclass(frozen=True, slots=True)
 class CatalogLine:
-    """One recording of a catalogue file; None where the file is silent."""
+    """One recording of a catalogue file; a field is None if the file lacks it."""
 
     isrc: str
     title: str | None
@@ -26,16 +26,16 @@ class CatalogLine:
 
 
 def ensure(connection: Connection, isrcs: Sequence[str]) -> None:
-    """Make rows for the recordings that are not known yet."""
+    """Insert the recordings that have no row yet."""
     connection.execute(_SQL["ensure"], {"isrcs": list(isrcs)})
 
 
 def import_catalog(
     connection: Connection, lines: Iterable[CatalogLine], *, account: UUID, name: str, as_of: date, raw_ref: str
 ) -> UUID:
-    """Load a catalogue in one transaction: recordings, membership, counts as of that day, ranks of what waits; its id.
+    """Load a catalogue in one transaction: recordings, membership, counts as of `as_of`, ranks of queued rows. Returns its id.
 
-    Each ISRC once: the caller has settled duplicates.
+    `lines` has each ISRC once; the caller has resolved duplicates.
     """
     lines = list(lines)
     with connection.transaction():
@@ -46,24 +46,24 @@ def import_catalog(
         connection.execute(_SQL["merge_songs"])
         found = connection.execute(_SQL["catalog"], {"account": account, "name": name}).fetchone()
         if found is None:
-            raise LookupError(f"the catalogue {name!r} was not made")
+            raise LookupError(f"catalogue {name!r} was not created")
         connection.execute(_SQL["list_songs"], {"catalog": found["id"]})
         on_albums = sorted((line.isrc, album_id) for line in lines for album_id in line.album_ids)
-        identify(connection, on_albums, platform="spotify", identifier_type="album_id")
+        store_identifiers(connection, on_albums, platform="spotify", identifier_type="album_id")
         connection.execute(_SQL["merge_counts"], {"as_of": as_of, "raw_ref": raw_ref})
         refresh_ranks(connection, [line.isrc for line in lines])
         return UUID(str(found["id"]))
 
 
 def refresh_ranks(connection: Connection, isrcs: Sequence[str]) -> None:
-    """Rank those of `isrcs` that wait to be bought by the latest count there is of each."""
+    """Set the rank of the queued recordings among `isrcs` to their latest count."""
     connection.execute(_SQL["refresh_ranks"], {"songs": list(isrcs)})
 
 
-def identify(
+def store_identifiers(
     connection: Connection, identifiers: Sequence[tuple[str, str]], *, platform: str, identifier_type: str
 ) -> None:
-    """Record what a platform calls recordings: (ISRC, identifier) pairs, of recordings that are known."""
+    """Store a platform's identifiers of known recordings: (ISRC, identifier) pairs."""
     connection.execute(
         _SQL["identify"],
         {
@@ -75,18 +75,18 @@ def identify(
     )
 
 
-def most_played(connection: Connection, *, limit: int) -> list[dict[str, Any]]:
-    """The recordings with the highest latest bought count, with the first and last day of their history."""
+def list_most_played(connection: Connection, *, limit: int) -> list[dict[str, Any]]:
+    """The recordings with the highest latest bought count, with first and last day of their history."""
     return connection.execute(_SQL["most_played"], {"limit": limit}).fetchall()
 
 
-def point_count(connection: Connection) -> int:
-    """How many bought figures there are."""
+def count_points(connection: Connection) -> int:
+    """Number of bought measurements."""
     found = connection.execute(_SQL["point_count"]).fetchone()
     return 0 if found is None else int(found["points"])
 
 
-def series(connection: Connection, song: str) -> dict[date, int]:
+def get_series(connection: Connection, song: str) -> dict[date, int]:
     """A recording's bought play counts by day, restatements resolved."""
     return {
         row["captured_at"].astimezone(UTC).date(): row["value"]

@@ -3,7 +3,7 @@
 -- name: ensure
 insert into songs (isrc)
 select isrc
-from unnest(%(isrcs)s::text[]) as asked (isrc)
+from unnest(%(isrcs)s::text[]) as requested (isrc)
 order by isrc
 on conflict (isrc) do nothing;
 
@@ -21,7 +21,7 @@ create temporary table imported (
 copy imported (isrc, title, artist, album, release_date, play_count) from stdin;
 
 -- name: merge_songs
--- What the file leaves empty stays as it was known.
+-- Empty fields of the file keep the stored values.
 insert into songs (isrc, name, artist, album, release_date)
 select
     isrc,
@@ -61,7 +61,7 @@ order by isrc
 on conflict (catalog, song) do nothing;
 
 -- name: merge_counts
--- A count becomes a measurement where it differs from the newest one known for that day and source.
+-- Inserts a count only if it differs from the newest known value of that day and source.
 insert into song_measurements (song, platform, metric, captured_at, data_source, value, raw_ref, learnt_at)
 select
     imported.isrc,
@@ -71,7 +71,7 @@ select
     'import',
     imported.play_count,
     %(raw_ref)s,
-    -- Later than what it restates, also where the clock was set back in between.
+    -- Later than the value that it restates, even if the clock was set back in between.
     greatest(now(), newest.learnt_at + interval '1 microsecond')
 from imported
 left join lateral (
@@ -91,7 +91,7 @@ left join lateral (
 where imported.play_count is not null and newest.value is distinct from imported.play_count;
 
 -- name: refresh_ranks
--- Recordings that wait are ranked by their latest count, as latest_counts has it: an import never outranks a measurement.
+-- The rank is the count of latest_counts, in which an import never outranks a measurement.
 with latest as (
     select
         queue.song,

@@ -12,23 +12,23 @@ _SQL = statements("vendor_state")
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A vendor that is left alone for a while."""
+    """A throttle pause of a vendor."""
 
     until: datetime
     reason: str
 
 
 def pause(connection: Connection, vendor: str, *, seconds: float, reason: str) -> None:
-    """Leave a vendor alone for so long: the whole deployment does."""
+    """Pause all calls of this deployment to a vendor for `seconds`."""
     connection.execute(_SQL["pause"], {"vendor": vendor, "seconds": seconds, "reason": reason})
 
 
 def resume(connection: Connection, vendors: Sequence[str]) -> list[str]:
-    """End the pauses of vendors; of which ones there was one."""
+    """End the pauses of `vendors`; return the vendors that were paused."""
     return [row["vendor"] for row in connection.execute(_SQL["resume"], {"vendors": list(vendors)})]
 
 
 def get_pause(connection: Connection, vendor: str) -> Pause | None:
-    """Whether a vendor is left alone now, until when and why."""
+    """The current pause of a vendor, or None."""
     row = connection.execute(_SQL["get_pause"], {"vendor": vendor}).fetchone()
     return None if row is None else Pause(row["paused_until"], row["pause_reason"])

@@ -1,7 +1,7 @@
 -- Throttle pauses of the capture vendors. A pause holds for the whole deployment.
 
 -- name: pause
--- What the whole deployment knows of a vendor: it is left alone until then. A later end of the pause stays.
+-- A pause never becomes shorter.
 insert into vendor_state (vendor, paused_until, pause_reason)
 values (%(vendor)s, clock_timestamp() + make_interval(secs => %(seconds)s), %(reason)s)
 on conflict (vendor) do update set
@@ -9,7 +9,7 @@ on conflict (vendor) do update set
     pause_reason = excluded.pause_reason;
 
 -- name: resume
--- Captures that were put off for it may go on.
+-- Captures that waited for a vendor become due.
 with resumed as (
     update vendor_state
     set paused_until = clock_timestamp()

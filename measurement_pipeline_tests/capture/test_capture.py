@@ -815,7 +815,7 @@ def test_while_it_is_mapped_again_a_capture_is_not_open_to_anybody(studio: Studi
     with connect(studio.database_url) as connection:
         held = captures.claim_done(connection, snapshot, run="sweep", claim_timeout_seconds=60)
         assert held is not None
-        run_heartbeats.beat(connection, "sweep")
+        run_heartbeats.renew(connection, "sweep")
         assert captures.claim_done(connection, snapshot, run="run-2", claim_timeout_seconds=60) is None
         assert captures.list_due(connection, claim_timeout_seconds=60, limit=10) == []
     assert studio.asked([one]) != snapshot

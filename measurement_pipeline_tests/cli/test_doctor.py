@@ -163,7 +163,7 @@ def test_a_setting_of_the_server_that_loses_commits_fails(server, database_url, 
     server.set(setting, "off")
     try:
         with connect(database_url) as connection:
-            assert server_settings.not_durable(connection) == [f"{setting} = off"]
+            assert server_settings.list_not_durable(connection) == [f"{setting} = off"]
     finally:
         server.set(setting, "on")
 
@@ -175,7 +175,7 @@ def test_a_login_that_writes_here_and_loses_commits_in_every_database_is_named(c
         connection.execute(sql.SQL("alter role {} set synchronous_commit = off").format(role))
     try:
         connection.execute(sql.SQL("grant insert on measurement_jobs to {}").format(writer))
-        assert server_settings.not_durable(connection) == ["synchronous_commit = off for login mp_test_careless"]
+        assert server_settings.list_not_durable(connection) == ["synchronous_commit = off for login mp_test_careless"]
     finally:
         connection.execute(sql.SQL("drop owned by {}").format(writer))
         for role in (writer, reader):
@@ -190,15 +190,15 @@ def test_an_encoding_that_cannot_hold_titles_is_refused_in_one_line(doctor, cli,
     assert (verdict, words.startswith(f"the database's encoding is {encoding}, which cannot hold")) == ("FAIL", True)
     done = cli("db", "upgrade", **keys, DATABASE_URL=url)
     assert (done.exit_code, done.stderr.splitlines()) == (1, [f"Error: {words}"])
-    assert migrate.current(url) is None
+    assert migrate.current_version(url) is None
     server.drop(name)
 
 
 def test_a_pooler_that_keeps_the_isolation_level_out_is_told(database_url):
     with connect(database_url) as connection:
-        assert server_settings.other_isolation(connection) is None
+        assert server_settings.find_other_isolation(connection) is None
         connection.execute("set default_transaction_isolation = serializable")
-        assert server_settings.other_isolation(connection) == "serializable"
+        assert server_settings.find_other_isolation(connection) == "serializable"
 
 
 NASTY = [

@@ -494,7 +494,7 @@ def test_a_failure_that_the_database_cannot_take_is_told_from_the_tick_once(
 ):
     stage = sensor.stage
     url = stage.pipeline.terms.database_url
-    stage.pipeline = replace(stage.pipeline, require_own_database=lambda: migrate.require(url, kind="sandbox"))
+    stage.pipeline = replace(stage.pipeline, require_own_database=lambda: migrate.require_current(url, kind="sandbox"))
     stage.definitions = definitions(stage.pipeline)
     mar(stage)
     for _ in range(2):

@@ -125,7 +125,7 @@ def test_a_change_of_a_views_sql_is_a_change_of_its_code_version():
 def partition_of(stage: Stage, catalog: UUID) -> str:
     """The partition of a catalogue."""
     with connect(stage.bench.database_url) as connection:
-        return partition_keys.of_catalogs(connection, [catalog])[catalog]
+        return partition_keys.ensure_for_catalogs(connection, [catalog])[catalog]
 
 
 def pictures(stage: Stage, catalog: UUID) -> dict[str, str]:

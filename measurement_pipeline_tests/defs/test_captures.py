@@ -51,7 +51,7 @@ def asked(stage: Stage, *, albums: int = 1) -> tuple[UUID, str]:
 def partition_of(stage: Stage, snapshot: str) -> str:
     """The partition of a capture."""
     with connect(stage.bench.database_url) as connection:
-        return partition_keys.of_captures(connection, [UUID(snapshot)])[UUID(snapshot)]
+        return partition_keys.ensure_for_captures(connection, [UUID(snapshot)])[UUID(snapshot)]
 
 
 def capture(stage: Stage, snapshot: str, *, planned: bool = True) -> dg.ExecuteInProcessResult:

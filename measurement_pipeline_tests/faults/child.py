@@ -140,7 +140,7 @@ def _capture(orders: Orders) -> dict[str, Any]:
     studio = studio_of(orders.database_url, SandboxClient(orders.sandbox_url))
     captures = studio.with_terms(claim_timeout_seconds=orders.claim_timeout_seconds, max_attempts=orders.max_attempts)
     with connect(orders.database_url) as connection:
-        run_heartbeats.beat(connection, orders.run)
+        run_heartbeats.renew(connection, orders.run)
     with heartbeats(orders.database_url, orders.run, every_seconds=orders.claim_timeout_seconds / 4):
         ended = studio.make(UUID(orders.snapshot), captures=captures, run=orders.run)
     return {"kind": ended.kind, "reason": ended.reason}

@@ -359,7 +359,7 @@ def _any_body_counts(cls: type[SongstatsResponse], status: int, headers: Any, bo
     return cls(status, headers, body)
 
 
-_NO_STAMP = function(migrate._compare, lambda _found, _kind: None)
+_NO_STAMP = function(migrate._require_kind, lambda _found, _kind: None)
 
 VENDOR: Mapping[str, Mistake] = {
     "the streak breaker": function(backfill_queue.streak, lambda _causes: Streak()),

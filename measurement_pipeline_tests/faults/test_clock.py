@@ -277,7 +277,7 @@ def test_rows_of_a_dead_run_whose_heartbeats_are_ahead_of_the_clock_are_due_afte
     bench.terms = replace(bench.terms, rules=replace(bench.terms.rules, claim_timeout_seconds=0.2))
     assert reclaim(bench.terms, bench.means).times_corrected == 5
     with connect(bench.database_url) as connection:
-        until(lambda: run_heartbeats.silent(connection, ["owner"], seconds=0.2) == {"owner"})
+        until(lambda: run_heartbeats.list_silent(connection, ["owner"], seconds=0.2) == {"owner"})
         assert clock.list_future_times(connection, requests_per_second=5.0) == []
     longest = (
         "select max(extract(epoch from not_before - clock_timestamp()))::float as wait from songstats_backfill_queue"

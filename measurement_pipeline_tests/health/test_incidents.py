@@ -11,7 +11,7 @@ from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.health import incidents, messages
 from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.postgres.incidents import open_now
+from measurement_pipeline.postgres.incidents import list_open
 from measurement_pipeline.vendors.webhook import Webhook, WebhookError
 from measurement_pipeline_tests.health.receiver import Receiver
 
@@ -188,10 +188,10 @@ def test_a_run_that_succeeds_while_the_breaker_is_open_does_not_end_its_incident
     )
     connection.execute("update incidents set last_at = clock_timestamp()")
     incidents.record_success(database_url, "songstats_backfill")
-    assert [BREAKER_OPENED in one.key for one in open_now(connection)] == [True]
+    assert [BREAKER_OPENED in one.key for one in list_open(connection)] == [True]
     connection.execute("update vendor_state set breaker = 'closed', streak_since = clock_timestamp()")
     incidents.record_success(database_url, "songstats_backfill")
-    assert open_now(connection) == []
+    assert list_open(connection) == []
 
 
 def test_a_check_that_only_warns_is_shown_and_not_told(database_url: str, receiver: Receiver):
@@ -241,4 +241,4 @@ def test_an_incident_about_a_pause_ends_when_a_person_ends_the_pause(database_ur
     for found in (paused, off):
         incidents.record_result(database_url, "backfill_is_progressing", found)
     incidents.end_songstats_incidents(connection)
-    assert [one.key for one in open_now(connection)] == ["check backfill_is_progressing: sensor stopped"]
+    assert [one.key for one in list_open(connection)] == ["check backfill_is_progressing: sensor stopped"]

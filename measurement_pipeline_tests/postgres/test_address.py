@@ -89,8 +89,8 @@ FORMS: dict[str, Callable[[str], str]] = {
 def test_no_part_of_a_password_is_shown(form: str, password: str):
     text = FORMS[form](password)
     try:
-        shown = address.in_words(text) + address.in_words(dagster_url(text))
-        shown += address.in_words(address.on_same_server(text, "other"))
+        shown = address.describe(text) + address.describe(dagster_url(text))
+        shown += address.describe(address.with_database(text, "other"))
         assert Settings.read({"DATABASE_URL": text}).database_url == text
         assert to_psycopg2(dagster_url(text)) == conninfo.parse(text)
         if form in {"encoded", "key=value"}:
@@ -116,17 +116,17 @@ def test_no_part_of_a_password_is_shown(form: str, password: str):
     ],
 )
 def test_two_addresses_are_one_where_server_and_database_are(one: str, other: str, same: bool):
-    assert address.same_database(one, other) is same
+    assert address.is_same_database(one, other) is same
 
 
 def test_another_database_on_the_same_server_keeps_login_and_options():
     given = "postgresql://u:p@h:1/d?sslmode=require"
-    assert address.on_same_server(given, "dagster") == "postgresql://u:p@h:1/dagster?sslmode=require"
+    assert address.with_database(given, "dagster") == "postgresql://u:p@h:1/dagster?sslmode=require"
 
 
 def test_an_address_is_shown_without_its_login():
-    assert address.in_words("postgresql://u:secret@db.example:1/d") == "d on db.example:1"
-    assert address.in_words("postgresql://u:secret@one:1,two:2/d") == "d on one:1, two:2"
+    assert address.describe("postgresql://u:secret@db.example:1/d") == "d on db.example:1"
+    assert address.describe("postgresql://u:secret@one:1,two:2/d") == "d on one:1, two:2"
 
 
 def test_a_missing_database_is_made_once(database_url, server):

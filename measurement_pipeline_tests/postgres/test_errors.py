@@ -5,7 +5,7 @@ import pytest
 from psycopg import errors
 from psycopg_pool import PoolTimeout
 
-from measurement_pipeline.postgres.errors import ErrorKind, first_line, is_outage, is_undone, kind_of
+from measurement_pipeline.postgres.errors import ErrorKind, classify, first_line, is_outage, is_undone
 
 TRANSIENT, ROW, DEFECT = ErrorKind.TRANSIENT, ErrorKind.ROW, ErrorKind.DEFECT
 
@@ -47,15 +47,15 @@ KINDS = {
 @pytest.mark.parametrize(("sqlstate", "kind"), KINDS.items())
 def test_a_sqlstate_says_whether_to_try_again_to_settle_the_row_or_to_stop(sqlstate: str, kind: ErrorKind):
 
-    assert kind_of(_of(sqlstate)) is kind
+    assert classify(_of(sqlstate)) is kind
 
 
 def test_what_psycopg_raises_by_itself_is_a_lost_connection_or_a_value_that_cannot_be_sent():
-    assert kind_of(psycopg.OperationalError("the connection is closed")) is TRANSIENT
-    assert kind_of(PoolTimeout("no connection in time")) is TRANSIENT
-    assert kind_of(psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")) is ROW
-    assert kind_of(psycopg.ProgrammingError("the query has 1 placeholder")) is DEFECT
-    assert kind_of(ValueError("ours")) is DEFECT
+    assert classify(psycopg.OperationalError("the connection is closed")) is TRANSIENT
+    assert classify(PoolTimeout("no connection in time")) is TRANSIENT
+    assert classify(psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")) is ROW
+    assert classify(psycopg.ProgrammingError("the query has 1 placeholder")) is DEFECT
+    assert classify(ValueError("ours")) is DEFECT
 
 
 def test_an_outage_is_the_servers_and_a_deadlock_or_a_full_memory_is_not():

@@ -11,9 +11,9 @@ def rows(connection: Connection) -> list[tuple[str, int, bool]]:
 
 
 def test_the_same_key_is_one_incident_that_counts(connection: Connection):
-    assert incidents.see(connection, key="a", what="first")
-    assert not incidents.see(connection, key="a", what="second")
-    assert incidents.see(connection, key="b", what="other")
+    assert incidents.record(connection, key="a", what="first")
+    assert not incidents.record(connection, key="a", what="second")
+    assert incidents.record(connection, key="b", what="other")
     assert rows(connection) == [("a", 2, True), ("b", 1, True)]
     (row,) = connection.execute("select what from incidents where key = 'a'")
     assert row["what"] == "first"
@@ -21,12 +21,12 @@ def test_the_same_key_is_one_incident_that_counts(connection: Connection):
 
 def test_an_incident_not_seen_for_a_week_ends_and_the_same_key_is_a_new_one(connection: Connection):
     for key in ("a", "check totals_add_up: x"):
-        incidents.see(connection, key=key, what="first")
+        incidents.record(connection, key=key, what="first")
         connection.execute("update incidents set last_at = last_at - interval '6 days 23 hours' where key = %s", (key,))
-        assert not incidents.see(connection, key=key, what="again")
+        assert not incidents.record(connection, key=key, what="again")
         connection.execute("update incidents set last_at = last_at - interval '7 days 1 minute' where key = %s", (key,))
-        assert incidents.open_now(connection) == []
-        assert incidents.see(connection, key=key, what="new")
+        assert incidents.list_open(connection) == []
+        assert incidents.record(connection, key=key, what="new")
         connection.execute("delete from incidents where ended_at is null")
     (old, _) = connection.execute("select ended_at = last_at as same from incidents order by id")
     assert old["same"], "it ended when it was last seen"
@@ -34,25 +34,25 @@ def test_an_incident_not_seen_for_a_week_ends_and_the_same_key_is_a_new_one(conn
 
 def test_one_that_ended_a_short_time_ago_opens_again_where_the_caller_says_so(connection: Connection):
     for key in ("a", "b"):
-        incidents.see(connection, key=key, what="first")
-    incidents.end(connection, source="a")
-    assert not incidents.see(connection, key="a", what="again", same_within_hours=6)
+        incidents.record(connection, key=key, what="first")
+    incidents.end_by_source(connection, source="a")
+    assert not incidents.record(connection, key="a", what="again", same_within_hours=6)
     assert rows(connection) == [("a", 2, True), ("b", 1, True)]
-    incidents.end(connection, source="a")
+    incidents.end_by_source(connection, source="a")
     connection.execute("update incidents set ended_at = ended_at - interval '6 hours 1 minute' where key = 'a'")
-    assert incidents.see(connection, key="a", what="new", same_within_hours=6)
+    assert incidents.record(connection, key="a", what="new", same_within_hours=6)
     assert rows(connection) == [("a", 2, False), ("b", 1, True), ("a", 1, True)]
-    incidents.end(connection, source="a")
-    assert incidents.see(connection, key="a", what="newer")
+    incidents.end_by_source(connection, source="a")
+    assert incidents.record(connection, key="a", what="newer")
 
 
 def test_an_opening_of_the_breaker_that_was_seen_after_its_closing_is_over_with_the_next_one(connection: Connection):
     key = f"songstats_backfill: {BREAKER_OPENED}HTTP …"
     connection.execute("update vendor_state set streak_since = clock_timestamp()")
-    assert incidents.see(connection, key=key, what="late")
-    assert not incidents.see(connection, key=key, what="later still")
+    assert incidents.record(connection, key=key, what="late")
+    assert not incidents.record(connection, key=key, what="later still")
     connection.execute("update vendor_state set breaker = 'open', opened_at = clock_timestamp()")
-    assert incidents.see(connection, key=key, what="new")
+    assert incidents.record(connection, key=key, what="new")
     assert rows(connection) == [(key, 2, False), (key, 1, True)]
     (old,) = connection.execute("select ended_at = last_at as same from incidents order by id limit 1")
     assert old["same"]
@@ -60,23 +60,23 @@ def test_an_opening_of_the_breaker_that_was_seen_after_its_closing_is_over_with_
 
 def test_ending_a_source_leaves_others_open(connection: Connection):
     for key in ("check a: x", "check a: y", "check ab: x", "job: x"):
-        incidents.see(connection, key=key, what=key)
-    incidents.end(connection, source="check a: ")
+        incidents.record(connection, key=key, what=key)
+    incidents.end_by_source(connection, source="check a: ")
     assert [key for key, _, is_open in rows(connection) if is_open] == ["check ab: x", "job: x"]
 
 
 def test_what_nobody_was_told_of_for_a_week_is_no_news(connection: Connection):
-    incidents.see(connection, key="a", what="old")
+    incidents.record(connection, key="a", what="old")
     connection.execute("update incidents set last_at = last_at - interval '8 days'")
-    assert not incidents.tell_next(connection, lambda _incident: None, after=0)
+    assert not incidents.post_next(connection, lambda _incident: None, after=0)
 
 
 def test_what_is_over_is_not_shown_as_open_though_nothing_has_ended_it_yet(connection: Connection):
     opened = f"songstats_backfill: {BREAKER_OPENED}HTTP …"
     for key in ("unseen", "ended: x", opened, "open"):
-        incidents.see(connection, key=key, what=key)
-    incidents.end(connection, source="ended: ")
+        incidents.record(connection, key=key, what=key)
+    incidents.end_by_source(connection, source="ended: ")
     connection.execute("update incidents set last_at = last_at - interval '7 days 1 minute' where key = 'unseen'")
-    assert [one.key for one in incidents.open_now(connection)] == [opened, "open"]
+    assert [one.key for one in incidents.list_open(connection)] == [opened, "open"]
     connection.execute("update vendor_state set streak_since = clock_timestamp()")
-    assert [one.key for one in incidents.open_now(connection)] == ["open"]
+    assert [one.key for one in incidents.list_open(connection)] == ["open"]

@@ -30,13 +30,13 @@ def tables_of(url: str) -> set[str]:
 
 
 def test_an_empty_database_is_migrated_and_stamped(empty_database_url: str):
-    assert migrate.current(empty_database_url) is None
-    assert migrate.stamp(empty_database_url) is None
+    assert migrate.current_version(empty_database_url) is None
+    assert migrate.get_stamp(empty_database_url) is None
     migrate.upgrade(empty_database_url, kind="live")
-    assert migrate.current(empty_database_url) == migrate.head()
-    assert migrate.stamp(empty_database_url) == "live"
+    assert migrate.current_version(empty_database_url) == migrate.expected_version()
+    assert migrate.get_stamp(empty_database_url) == "live"
     assert tables_of(empty_database_url) == TABLES
-    migrate.require(empty_database_url, kind="live")
+    migrate.require_current(empty_database_url, kind="live")
 
 
 def test_migrating_again_changes_nothing(database_url: str):
@@ -67,7 +67,7 @@ def test_two_who_migrate_at_once_take_turns(empty_database_url: str):
     for thread in threads:
         thread.join()
     assert failures == []
-    migrate.require(empty_database_url, kind="sandbox")
+    migrate.require_current(empty_database_url, kind="sandbox")
 
 
 def test_two_who_migrate_at_once_for_different_vendors_leave_one_stamp_and_one_refusal(empty_database_url: str):
@@ -85,7 +85,7 @@ def test_two_who_migrate_at_once_for_different_vendors_leave_one_stamp_and_one_r
     for thread in threads:
         thread.join()
     assert len(refused) == 1
-    assert migrate.stamp(empty_database_url) not in refused
+    assert migrate.get_stamp(empty_database_url) not in refused
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str):
@@ -94,21 +94,21 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str):
     with pytest.raises(Exception, match="already exists"):
         migrate.upgrade(empty_database_url, kind="sandbox")
     assert tables_of(empty_database_url) == {"vendor_state"}
-    assert migrate.current(empty_database_url) is None
+    assert migrate.current_version(empty_database_url) is None
 
 
 @pytest.mark.fails_without("the deployment stamp, before a migration", parameters="upgrade")
 @pytest.mark.fails_without("the deployment stamp, at every start", parameters="require")
-@pytest.mark.parametrize("act", [migrate.upgrade, migrate.require])
+@pytest.mark.parametrize("act", [migrate.upgrade, migrate.require_current])
 def test_a_live_process_is_refused_at_a_sandbox_database(database_url: str, act):
     with pytest.raises(WrongDeploymentError, match=r"stamped `sandbox`, but the vendors of this process are `live`"):
         act(database_url, kind="live")
-    assert migrate.stamp(database_url) == "sandbox"
+    assert migrate.get_stamp(database_url) == "sandbox"
 
 
 def test_a_sandbox_process_is_refused_at_a_live_database(empty_database_url: str):
     migrate.upgrade(empty_database_url, kind="live")
-    for act in (migrate.upgrade, migrate.require):
+    for act in (migrate.upgrade, migrate.require_current):
         with pytest.raises(WrongDeploymentError, match="stamped `live`"):
             act(empty_database_url, kind="sandbox")
 
@@ -116,7 +116,7 @@ def test_a_sandbox_process_is_refused_at_a_live_database(empty_database_url: str
 def test_a_database_that_lost_its_stamp_is_nobodys(database_url: str, connection: Connection):
     connection.execute("delete from deployment")
     with pytest.raises(WrongDeploymentError, match="lost its stamp"):
-        migrate.require(database_url, kind="sandbox")
+        migrate.require_current(database_url, kind="sandbox")
 
 
 def test_a_database_has_one_stamp(connection: Connection):
@@ -126,16 +126,16 @@ def test_a_database_has_one_stamp(connection: Connection):
 
 def test_a_database_without_a_schema_is_told_what_to_run(empty_database_url: str):
     with pytest.raises(SchemaOutOfDateError, match=r"at schema none, this version needs \w+: run .*db upgrade"):
-        migrate.require(empty_database_url, kind="sandbox")
+        migrate.require_current(empty_database_url, kind="sandbox")
 
 
 def test_a_database_of_another_version_is_refused(database_url: str, connection: Connection):
     connection.execute("update alembic_version set version_num = '9999'")
     with pytest.raises(SchemaOutOfDateError, match="at schema 9999"):
-        migrate.require(database_url, kind="sandbox")
+        migrate.require_current(database_url, kind="sandbox")
 
 
-@pytest.mark.parametrize("act", [migrate.current, migrate.stamp])
+@pytest.mark.parametrize("act", [migrate.current_version, migrate.get_stamp])
 def test_a_database_that_is_away_is_unavailable_and_no_password_is_shown(act):
     with pytest.raises(DatabaseUnavailable) as caught:
         act("postgresql://me:hunter2@127.0.0.1:1/x")
@@ -240,9 +240,9 @@ def test_a_database_of_each_earlier_version_is_brought_up_with_what_it_holds(emp
         make_version(connection, version)
         connection.execute("insert into songs (isrc, name) values ('AA6Q72000047', 'kept')")
         connection.execute("update vendor_state set throttled = 3, paused_until = '2026-01-01'")
-    assert migrate.current(empty_database_url) == version
+    assert migrate.current_version(empty_database_url) == version
     migrate.upgrade(empty_database_url, kind="sandbox")
-    migrate.require(empty_database_url, kind="sandbox")
+    migrate.require_current(empty_database_url, kind="sandbox")
     assert tables_of(empty_database_url) == TABLES
     with connect(empty_database_url) as connection:
         assert connection.execute("select name from songs").fetchall() == [{"name": "kept"}]

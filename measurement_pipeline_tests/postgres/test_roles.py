@@ -139,14 +139,14 @@ def test_the_pipelines_role_is_enough_for_a_drain_and_all_around_it(bench: Workb
     bench.sandbox.faults(HISTORY, isrc=asked[1], status=404)
     bench.sandbox.faults(HISTORY, isrc=asked[2], body="not json")
     bench.sandbox.faults(HISTORY, isrc=asked[3], status=429, retry_after=0, count=1)
-    migrate.require(worker.database_url, kind="sandbox")
+    migrate.require_current(worker.database_url, kind="sandbox")
     with worker_connection(worker) as connection:
         ensure_account(connection, worker.account, name="a label")
         lines = [songs.CatalogLine(isrc, "A title", None, None, None, 7) for isrc in asked]
         catalog = songs.import_catalog(
             connection, lines, account=worker.account, name="all", as_of=date(2026, 1, 1), raw_ref="a file"
         )
-        songs.identify(connection, [(asked[0], "an album")], platform="spotify", identifier_type="album_id")
+        songs.store_identifiers(connection, [(asked[0], "an album")], platform="spotify", identifier_type="album_id")
         job = measurement_jobs.submit(
             connection, account=worker.account, source="historical", scope={"catalog_id": str(catalog)}
         )
@@ -166,8 +166,8 @@ def test_the_pipelines_role_is_enough_for_a_drain_and_all_around_it(bench: Workb
     assert bench.statuses() == {"stored": 6, "no_history": 1, "malformed": 1}
     with worker_connection(worker) as connection:
         assert requeue(connection, asked[1:3], rebuy=True, actor="a person") == asked[1:3]
-        incidents.see(connection, key="a check", what="it failed")
-        incidents.end(connection, source="a check")
+        incidents.record(connection, key="a check", what="it failed")
+        incidents.end_by_source(connection, source="a check")
     bench.sandbox.clear_faults()
     worker.cover(asked, run="run-9")
     reclaim(worker.terms, worker.means)
@@ -699,7 +699,7 @@ def test_a_login_that_may_not_create_roles_migrates_and_is_told_so(bare: str):
         assert left is not None
         assert f"{login_of(owner)} may not create roles" in left
         assert "\n" not in left
-    migrate.require(owner, kind="live")
+    migrate.require_current(owner, kind="live")
     assert owners(bare) == {login_of(owner)}
     with connect(bare) as connection:
         assert connection.execute("select from pg_roles where rolname = any(%s)", (list(ROLES),)).fetchall() == []
@@ -812,7 +812,7 @@ def test_what_the_security_page_tells_to_type_works(bare: str):
             return [cursor.fetchall() for cursor in cursors if cursor.description]
 
     type_in(bare, pipeline)
-    migrate.require(logins.url("pipeline_login"), kind="live")
+    migrate.require_current(logins.url("pipeline_login"), kind="live")
     type_in(bare, let_in)
     asked, requests, account = type_in(logins.url("acme"), client)
     assert [row["id"] for row in requests] == [row["id"] for row in asked]

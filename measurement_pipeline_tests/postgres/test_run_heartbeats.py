@@ -7,24 +7,24 @@ from measurement_pipeline_tests.postgres.conftest import Tables
 
 def test_a_run_is_silent_once_its_last_beat_is_long_ago(connection: Connection, tables: Tables):
     for run in ("beating", "silent"):
-        run_heartbeats.beat(connection, run)
+        run_heartbeats.renew(connection, run)
     connection.execute("update run_heartbeats set beat_at = now() - interval '61 seconds' where run_id = 'silent'")
     runs = ["beating", "silent"]
-    assert run_heartbeats.silent(connection, runs, seconds=60) == {"silent"}
-    assert run_heartbeats.silent(connection, [], seconds=60) == set()
-    tables.in_loop(lambda c: run_heartbeats.beat_async(c, "silent"))
-    assert run_heartbeats.silent(connection, runs, seconds=60) == set()
+    assert run_heartbeats.list_silent(connection, runs, seconds=60) == {"silent"}
+    assert run_heartbeats.list_silent(connection, [], seconds=60) == set()
+    tables.in_loop(lambda c: run_heartbeats.renew_async(c, "silent"))
+    assert run_heartbeats.list_silent(connection, runs, seconds=60) == set()
 
 
 def test_a_run_that_never_beat_is_judged_from_when_it_was_first_seen_by_the_databases_clock(connection: Connection):
-    assert run_heartbeats.silent(connection, ["new"], seconds=60) == set()
+    assert run_heartbeats.list_silent(connection, ["new"], seconds=60) == set()
     connection.execute("update run_heartbeats set beat_at = beat_at - interval '61 seconds'")
-    assert run_heartbeats.silent(connection, ["new"], seconds=60) == {"new"}
+    assert run_heartbeats.list_silent(connection, ["new"], seconds=60) == {"new"}
 
 
 def test_beats_of_a_week_ago_are_forgotten(connection: Connection):
     for run in ("old", "new"):
-        run_heartbeats.beat(connection, run)
+        run_heartbeats.renew(connection, run)
     connection.execute("update run_heartbeats set beat_at = now() - interval '8 days' where run_id = 'old'")
-    run_heartbeats.forget(connection)
+    run_heartbeats.delete_old(connection)
     assert connection.execute("select run_id from run_heartbeats").fetchall() == [{"run_id": "new"}]

@@ -14,7 +14,7 @@ from measurement_pipeline.health import incidents
 from measurement_pipeline.health.messages import describe_lock_holders
 from measurement_pipeline.postgres import sessions
 from measurement_pipeline.postgres.database import Connection, connect
-from measurement_pipeline.postgres.incidents import open_now
+from measurement_pipeline.postgres.incidents import list_open
 from measurement_pipeline_tests.faults.waiting import until
 
 LOGIN = "mp_test_curious"
@@ -70,9 +70,9 @@ def test_a_run_that_waited_for_a_lock_names_who_may_hold_it(connection: Connecti
         line = "LockNotAvailable: canceling statement due to lock timeout"
         incidents.record_failure(database_url, "songstats_backfill", line, run="0123456789")
         # Held for a moment only: no statement has waited 30 s for it.
-        assert "The session that held the lock has ended meanwhile." in open_now(connection)[0].what
+        assert "The session that held the lock has ended meanwhile." in list_open(connection)[0].what
     incidents.record_failure(database_url, "songstats_backfill", "the store is full", run="0123456789")
-    assert "lock" not in open_now(connection)[1].what
+    assert "lock" not in list_open(connection)[1].what
 
 
 def test_logins_whose_sessions_cannot_be_looked_into_are_named_with_the_cure(connection: Connection, database_url: str):
@@ -97,4 +97,4 @@ def test_logins_whose_sessions_cannot_be_looked_into_are_named_with_the_cure(con
 def test_the_key_of_such_an_incident_is_the_failure_alone(connection: Connection, database_url: str, line: str):
     for run in ("one", "two"):
         incidents.record_failure(database_url, "songstats_backfill", line, run=run)
-    assert [found.times for found in open_now(connection)] == [2]
+    assert [found.times for found in list_open(connection)] == [2]

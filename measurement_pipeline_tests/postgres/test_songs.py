@@ -126,7 +126,7 @@ def test_identifiers_are_recorded_once(tables: Tables, connection: Connection):
     one, other = isrcs(2)
     songs.ensure(connection, [one, other])
     for _ in range(2):
-        songs.identify(
+        songs.store_identifiers(
             connection, [(one, "a"), (other, "a"), (one, "b")], platform="spotify", identifier_type="album_id"
         )
     assert len(tables.sql("select 1 from song_identifiers")) == 3
@@ -145,11 +145,11 @@ def test_bought_histories_are_read_with_restatements_resolved(tables: Tables, co
             " values (%s, 'spotify', 'platform_displayed_play_count', %s::timestamp at time zone 'UTC', %s, %s, %s)",
             song, day, source, learnt, value,
         )  # fmt: skip
-    found = songs.most_played(connection, limit=5)
+    found = songs.list_most_played(connection, limit=5)
     assert [(row["isrc"], row["play_count"], row["points"]) for row in found] == [(most, 20, 3), (less, 15, 1)]
-    assert [row["isrc"] for row in songs.most_played(connection, limit=1)] == [most]
-    assert songs.series(connection, most) == {date(2026, 1, 1): 10, date(2026, 1, 2): 20}
-    assert songs.point_count(connection) == 4
+    assert [row["isrc"] for row in songs.list_most_played(connection, limit=1)] == [most]
+    assert songs.get_series(connection, most) == {date(2026, 1, 1): 10, date(2026, 1, 2): 20}
+    assert songs.count_points(connection) == 4
 
 
 def test_a_series_is_by_utc_days_whatever_the_sessions_time_zone(tables: Tables, connection: Connection):
@@ -160,4 +160,4 @@ def test_a_series_is_by_utc_days_whatever_the_sessions_time_zone(tables: Tables,
         song,
     )
     connection.execute("set timezone to 'America/Los_Angeles'")
-    assert songs.series(connection, song) == {date(2026, 1, 1): 1}
+    assert songs.get_series(connection, song) == {date(2026, 1, 1): 1}

@@ -856,9 +856,9 @@ def test_a_view_never_loses_a_column_by_itself(connection: Connection):
 def test_other_views_than_this_versions_are_refused_and_replaced(database_url: str, connection: Connection):
     connection.execute("comment on view analytics.data_dictionary is 'Views of version 000000000000'")
     with pytest.raises(SchemaOutOfDateError, match=r"the analysts' views .* run `measurement-pipeline db upgrade`"):
-        migrate.require(database_url, kind="sandbox")
+        migrate.require_current(database_url, kind="sandbox")
     migrate.upgrade(database_url, kind="sandbox")
-    migrate.require(database_url, kind="sandbox")
+    migrate.require_current(database_url, kind="sandbox")
     assert views.stamped(connection) == views.version()
 
 
@@ -866,9 +866,9 @@ def test_a_view_that_is_gone_comes_back_with_the_next_upgrade(database_url: str,
     connection.execute("drop view analytics.spend")
     assert views.stamped(connection) is None
     with pytest.raises(SchemaOutOfDateError, match="run `measurement-pipeline db upgrade`"):
-        migrate.require(database_url, kind="sandbox")
+        migrate.require_current(database_url, kind="sandbox")
     migrate.upgrade(database_url, kind="sandbox")
-    migrate.require(database_url, kind="sandbox")
+    migrate.require_current(database_url, kind="sandbox")
     assert connection.execute("select * from analytics.spend").fetchall() == []
 
 
