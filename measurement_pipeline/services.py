@@ -24,7 +24,7 @@ from measurement_pipeline.postgres.backfill_queue import Rules
 from measurement_pipeline.postgres.database import DatabaseUnavailable
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.settings import Kind, Settings, SettingsError
-from measurement_pipeline.vendors.apify.client import ApifyActor
+from measurement_pipeline.vendors.apify.client import ApifyClient
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
 from measurement_pipeline.vendors.spotify.client import SpotifyClient
 from measurement_pipeline.vendors.webhook import Webhook
@@ -153,9 +153,9 @@ def capture_services(settings: Settings, database_url: str) -> CaptureServices |
     if token is None:
         return None
 
-    def new_actor() -> ApifyActor:
-        return ApifyActor(
-            token.get_secret_value(), base_url=settings.apify_base_url, timeout_seconds=on_terms.start_seconds
+    def new_actor() -> ApifyClient:
+        return ApifyClient(
+            token.get_secret_value(), base_url=settings.apify_base_url, timeout_seconds=on_terms.start_timeout_seconds
         )
 
     on_terms = CaptureTerms(

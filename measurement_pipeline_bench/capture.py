@@ -80,9 +80,9 @@ def _seconds(deployment: Deployment, album_ids: list[str]) -> float:
     captures = deployment.pipeline().captures
     if captures is None:
         raise RuntimeError("expected a deployment that captures")
-    snapshot = _asked(deployment, album_ids, cap_usd=captures.terms.cap_usd)
+    snapshot = _asked(deployment, album_ids, cap_usd=captures.config.cap_usd)
     since = time.monotonic()
-    ended = make_capture(snapshot, captures, run="bench")
+    ended = make_capture(snapshot, captures, run_id="bench")
     seconds = time.monotonic() - since
     if ended.kind is not CaptureResultKind.DONE or ended.unmapped:
         raise RuntimeError(f"expected a capture that is done, with every track mapped: {ended.kind}, {ended.reason}")

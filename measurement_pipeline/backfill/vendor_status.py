@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from measurement_pipeline.domain.spend import VendorMonth
 from measurement_pipeline.vendors.songstats import status
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
-from measurement_pipeline.vendors.songstats.historic_stats import key_works
+from measurement_pipeline.vendors.songstats.historic_stats import read_key_validity
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ def ask(new_client: Callable[[], SongstatsClient], *, seconds: float | None = No
     async def go() -> VendorStatus:
         async with new_client() as client, asyncio.timeout(seconds):
             answer = await client.fetch_status()
-        return VendorStatus(key_works(answer), status.read(answer))
+        return VendorStatus(read_key_validity(answer), status.read_usage(answer))
 
     try:
         return asyncio.run(go())

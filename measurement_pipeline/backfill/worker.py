@@ -31,8 +31,8 @@ from measurement_pipeline.vendors.songstats.historic_stats import (
     PARSER_VERSION,
     digest,
     judge,
-    key_works,
     needs_key_check,
+    read_key_validity,
 )
 from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
 
@@ -201,7 +201,7 @@ class BackfillWorker:
             await asyncio.sleep(wait)
             self.summary.calls += 1
             answer = await self._client.fetch_history(claim.song)
-            works = key_works(await self._client.fetch_status()) if needs_key_check(answer) else None
+            works = read_key_validity(await self._client.fetch_status()) if needs_key_check(answer) else None
             answered = _FetchedItem(claim, reservation, answer, works)
         if answered is not None:
             self._to_keep.put_nowait(answered)
@@ -229,7 +229,7 @@ class BackfillWorker:
             self._land(len(batch))
 
     async def _settle_batch(self, batch: Sequence[_FetchedItem]) -> None:
-        judged = [(item, judge(item.answer, key_works=item.key_works)) for item in batch]
+        judged = [(item, judge(item.answer, is_key_valid=item.key_works)) for item in batch]
         settled = await self._settle([self._settling(item, judgement) for item, judgement in judged])
         for item, judgement in judged:
             if item.claim.song in settled:
@@ -445,7 +445,7 @@ def _received(item: _FetchedItem) -> ReceivedResponse:
     if answer.status_code == 200 and answer.failure is None:
         # Kept before it is read: whatever reading it does to this process, it was paid for and is there.
         return ReceivedResponse(item.reservation.ledger, 200, True, None, answer.headers, answer.body)
-    judgement = judge(answer, key_works=item.key_works)
+    judgement = judge(answer, is_key_valid=item.key_works)
     body = answer.body if judgement.billable and answer.failure is None else None
     # The ledger has the status of whole answers alone. An unknown hit with a status is one that something else answered.
     status = answer.status_code if answer.failure in {None, Failure.FOREIGN} else None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from measurement_pipeline.vendors.apify.client import ApifyActor
+from measurement_pipeline.vendors.apify.client import ApifyClient
 from measurement_pipeline.vendors.spotify.client import SpotifyClient
 
 
@@ -22,19 +22,19 @@ class CaptureConfig:
     max_attempts: int
     heartbeat_seconds: float = 10.0
     poll_seconds: float = 20.0
-    start_seconds: float = 30.0
-    patience_seconds: float = 120.0
-    settling_seconds: float = 10.0
-    chunks_at_once: int = 4
+    start_timeout_seconds: float = 30.0
+    max_wait_seconds: float = 120.0
+    result_settle_seconds: float = 10.0
+    max_concurrent_chunks: int = 4
     # How long errors of a database that is away, or read-only, are outlasted.
-    patience_with_database_seconds: float = 60.0
+    database_retry_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureDependencies:
     """New connections to the vendors. `new_spotify` None: tracks that are not known yet stay unmapped."""
 
-    new_actor: Callable[[], ApifyActor] = field(repr=False)
+    new_actor: Callable[[], ApifyClient] = field(repr=False)
     new_spotify: Callable[[], SpotifyClient] | None = field(repr=False)
 
 
@@ -42,5 +42,5 @@ class CaptureDependencies:
 class CaptureServices:
     """Terms and means of a deployment that captures."""
 
-    terms: CaptureConfig
-    means: CaptureDependencies
+    config: CaptureConfig
+    dependencies: CaptureDependencies

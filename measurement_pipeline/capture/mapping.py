@@ -32,7 +32,7 @@ class TrackLookup:
     deferred: frozenset[str] = frozenset()
 
 
-class Spotify:
+class SpotifyLookup:
     """Spotify, asked through one client for as long as a run lasts: it learns in what form it may ask."""
 
     def __init__(self, means: CaptureDependencies) -> None:
@@ -67,7 +67,9 @@ class Spotify:
             self._client.close()
 
 
-def map_result(connection: Connection, bought: ActorRunRow, spotify: Spotify, *, snapshot: UUID, run: str) -> None:
+def map_result(
+    connection: Connection, bought: ActorRunRow, spotify: SpotifyLookup, *, snapshot: UUID, run: str
+) -> None:
     """Measure what was kept for one chunk; what cannot be read is said on its row. Raises `NotOursError`: it is another run's."""
     try:
         items = read_items(apify_runs.get_result(connection, bought.id))

@@ -16,17 +16,17 @@ class CaptureResultKind(StrEnum):
     """
 
     DONE = "done"
-    DONE_IN_PART = "done in part"
-    DONE_BEFORE = "done before"
+    PARTLY_DONE = "done in part"
+    ALREADY_DONE = "done before"
     FAILED = "failed"
     NOT_FOUND = "not found"
     TRY_AGAIN = "try again"
-    PUT_OFF = "put off"
-    LEFT_ALONE = "left alone"
+    POSTPONED = "put off"
+    UNCHANGED = "left alone"
     STOPPED = "stopped"
 
 
-def conclude(
+def determine_result(
     bought: Collection[ActorRunRow], *, known_albums: Collection[str], last_try: bool
 ) -> tuple[CaptureResultKind, str | None]:
     """What became of a capture of whose parts each is over, and what is to be said of it.
@@ -57,7 +57,7 @@ def conclude(
     unmapped, tracks = sum(one.unmapped for one in mapped), sum(one.tracks for one in mapped)
     if unmapped:
         said.append(f"{unmapped:,} of {counted(tracks, 'track')} could not be matched with a recording")
-    return CaptureResultKind.DONE_IN_PART if failed else CaptureResultKind.DONE, "; ".join(said) or None
+    return CaptureResultKind.PARTLY_DONE if failed else CaptureResultKind.DONE, "; ".join(said) or None
 
 
 def _named(album_ids: Sequence[str]) -> str:

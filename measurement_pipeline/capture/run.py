@@ -15,10 +15,10 @@ from typing import Any
 from uuid import UUID
 
 from measurement_pipeline.capture import retry_mapping
-from measurement_pipeline.capture.actor_runner import ActorRunner, NotYetError
+from measurement_pipeline.capture.actor_runner import ActorRunner, NotReadyError
 from measurement_pipeline.capture.config import CaptureServices
-from measurement_pipeline.capture.mapping import Spotify
-from measurement_pipeline.capture.outcome import CaptureResultKind, conclude
+from measurement_pipeline.capture.mapping import SpotifyLookup
+from measurement_pipeline.capture.outcome import CaptureResultKind, determine_result
 from measurement_pipeline.domain.capture import SnapshotState, chunks, cost_usd, describe_over_cap
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import apify_runs, captures, measurement_jobs, operator_acts, vendor_state
@@ -26,7 +26,7 @@ from measurement_pipeline.postgres.apify_runs import CaptureLostError
 from measurement_pipeline.postgres.captures import ClaimedCapture
 from measurement_pipeline.postgres.database import Connection, DatabaseError, execute_with_retry
 from measurement_pipeline.postgres.errors import is_transient
-from measurement_pipeline.vendors.apify.client import ApifyActor
+from measurement_pipeline.vendors.apify.client import ApifyClient
 from measurement_pipeline.vendors.apify.errors import (
     RejectedError,
     ThrottledError,
@@ -47,7 +47,7 @@ class Launch(StrEnum):
     """Who wants a capture made: the sensor what is due; a person whatever they choose."""
 
     PLANNED = "planned"
-    OPERATORS = "operator's"
+    OPERATOR = "operator's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class CaptureOutcome:
 
     kind: CaptureResultKind
     reason: str | None = None
-    shown: dict[str, Any] = field(default_factory=dict)
+    row: dict[str, Any] = field(default_factory=dict)
     paid_usd: Decimal = Decimal(0)
     unmapped: tuple[str, ...] = ()
 
@@ -65,12 +65,12 @@ def make_capture(
     snapshot: UUID,
     services: CaptureServices,
     *,
-    run: str,
+    run_id: str,
     launch: Launch = Launch.PLANNED,
     retry_number: int = 0,
-    last_try: bool = True,
+    is_last_try: bool = True,
 ) -> CaptureOutcome:
-    """Take a capture as far as it goes. `last_try`: the run has no further try after this one.
+    """Take a capture as far as it goes. `is_last_try`: the run has no further try after this one.
 
     A database that is away or read-only for a while costs nothing: every step finds what the one before it came to.
     Raises `LookupError` where there is no such capture, and what the database raises.
@@ -88,15 +88,15 @@ def make_capture(
             services,
             snapshot,
             shown["account"],
-            run,
+            run_id,
             is_first_try=is_first and retry_number == 0,
             is_retry=is_first and retry_number > 0,
-            last_try=last_try,
+            last_try=is_last_try,
         )
         return _make(work, shown, launch)
 
-    terms = services.terms
-    return execute_with_retry(terms.database_url, make, patience_seconds=terms.patience_with_database_seconds)
+    terms = services.config
+    return execute_with_retry(terms.database_url, make, patience_seconds=terms.database_retry_seconds)
 
 
 def _make(work: "_Work", shown: dict[str, Any], launch: Launch) -> CaptureOutcome:
@@ -108,7 +108,7 @@ def _make(work: "_Work", shown: dict[str, Any], launch: Launch) -> CaptureOutcom
     claimed = work.claim(shown, launch)
     if isinstance(claimed, CaptureOutcome):
         return claimed
-    if claimed.attempts > work.services.terms.max_attempts and launch is Launch.PLANNED:
+    if claimed.attempts > work.services.config.max_attempts and launch is Launch.PLANNED:
         gone = counted(claimed.attempts - 1, "attempt")
         return work.give_up(f"given up after {gone}: {shown['error'] or 'no attempt came to an end'}")
     try:
@@ -140,17 +140,17 @@ class _Work:
     def look_at_a_done_one(self, shown: dict[str, Any], launch: Launch) -> CaptureOutcome:
         """Nothing is ever bought for it again; a person's launch has what was kept mapped once more."""
         if (
-            launch is Launch.OPERATORS
+            launch is Launch.OPERATOR
             and self.is_first_try
-            and retry_mapping.lacks_something(self.connection, self.snapshot)
+            and retry_mapping.has_unmapped_results(self.connection, self.snapshot)
         ):
             self._record("capture mapped again", shown)
-            return self._ended(*retry_mapping.map_again(self.snapshot, self.services, run=self.run))
+            return self._ended(*retry_mapping.remap_capture(self.snapshot, self.services, run_id=self.run))
         bought = apify_runs.list_latest_runs(self.connection, self.snapshot)
         if all(one.is_mapped for one in bought.values()):
-            return self._ended(CaptureResultKind.DONE_BEFORE, None)
+            return self._ended(CaptureResultKind.ALREADY_DONE, None)
         # A run that could not say so the first time says it now.
-        return self._ended(CaptureResultKind.DONE_IN_PART, shown["error"])
+        return self._ended(CaptureResultKind.PARTLY_DONE, shown["error"])
 
     def why_not(self, shown: dict[str, Any], launch: Launch) -> CaptureOutcome | None:
         """Why there is nothing to do; None where there is."""
@@ -160,7 +160,7 @@ class _Work:
         pause = vendor_state.get_pause(self.connection, APIFY)
         if launch is Launch.PLANNED and pause is not None:
             return self._ended(
-                CaptureResultKind.PUT_OFF, f"Apify is left alone until {pause.until:%H:%M:%S} UTC: {pause.reason}"
+                CaptureResultKind.POSTPONED, f"Apify is left alone until {pause.until:%H:%M:%S} UTC: {pause.reason}"
             )
         return None
 
@@ -173,29 +173,30 @@ class _Work:
                     self.snapshot,
                     run=self.run,
                     operator=launch is not Launch.PLANNED,
-                    claim_timeout_seconds=self.services.terms.claim_timeout_seconds,
+                    claim_timeout_seconds=self.services.config.claim_timeout_seconds,
                 )
                 if claimed is None:
-                    return self._ended(
-                        CaptureResultKind.LEFT_ALONE, "another run works on it, or it waits for its time"
-                    )
+                    return self._ended(CaptureResultKind.UNCHANGED, "another run works on it, or it waits for its time")
                 if shown["state"] == SnapshotState.FAILED:
                     self._take_up_again(shown, claimed)
                 return claimed
         except _OverCapError as error:
-            return self._ended(CaptureResultKind.LEFT_ALONE, str(error))
+            return self._ended(CaptureResultKind.UNCHANGED, str(error))
 
     def do(self, parts: Sequence[Sequence[str]]) -> CaptureOutcome:
         """Every part, until each is over; what stops that is said on the capture's row."""
         try:
-            with self.services.means.new_actor() as actor, closing(Spotify(self.services.means)) as spotify:
-                self._purchase(actor, spotify).to_the_end(parts)
-        except NotYetError as error:
-            return self._put_off(CaptureResultKind.PUT_OFF, str(error), seconds=error.seconds)
+            with (
+                self.services.dependencies.new_actor() as actor,
+                closing(SpotifyLookup(self.services.dependencies)) as spotify,
+            ):
+                self._purchase(actor, spotify).run(parts)
+        except NotReadyError as error:
+            return self._put_off(CaptureResultKind.POSTPONED, str(error), seconds=error.seconds)
         except ThrottledError as error:
             seconds = max(error.retry_after_seconds or 0.0, _THROTTLED_SECONDS)
             vendor_state.pause(self.connection, APIFY, seconds=seconds, reason=str(error))
-            return self._put_off(CaptureResultKind.PUT_OFF, str(error), seconds=seconds)
+            return self._put_off(CaptureResultKind.POSTPONED, str(error), seconds=seconds)
         except TokenRefusedError as error:
             vendor_state.pause(self.connection, APIFY, seconds=_REFUSED_SECONDS, reason=str(error))
             return self._put_off(CaptureResultKind.STOPPED, str(error), seconds=_REFUSED_SECONDS)
@@ -206,18 +207,18 @@ class _Work:
         except RejectedError as error:
             return self._put_off(CaptureResultKind.STOPPED, str(error), seconds=None, attempt_back=False)
         except CaptureLostError as error:
-            return self._ended(CaptureResultKind.LEFT_ALONE, str(error))
+            return self._ended(CaptureResultKind.UNCHANGED, str(error))
         bought = apify_runs.list_latest_runs(self.connection, self.snapshot)
         albums = [album for one in bought.values() for album in one.album_ids]
         known = captures.known_albums(self.connection, albums)
-        kind, why = conclude(bought.values(), known_albums=known, last_try=self.last_try)
+        kind, why = determine_result(bought.values(), known_albums=known, last_try=self.last_try)
         return CaptureOutcome(kind, why) if kind is CaptureResultKind.TRY_AGAIN else self._finish(kind, why)
 
     def give_up(self, why: str) -> CaptureOutcome:
         """End it; what was captured stays."""
         bought = apify_runs.list_latest_runs(self.connection, self.snapshot)
         captured = any(one.is_mapped for one in bought.values())
-        return self._finish(CaptureResultKind.DONE_IN_PART if captured else CaptureResultKind.FAILED, why)
+        return self._finish(CaptureResultKind.PARTLY_DONE if captured else CaptureResultKind.FAILED, why)
 
     def release(self, why: str, *, seconds: float | None, attempt_back: bool) -> None:
         """Let go of it. Where the database cannot be told, the claim's age says so."""
@@ -228,7 +229,7 @@ class _Work:
 
     def _is_to_be_bought_again(self, launch: Launch) -> bool:
         # By a person, who launched it knowing that it failed; not by the tries that follow.
-        return launch is Launch.OPERATORS and self.is_first_try
+        return launch is Launch.OPERATOR and self.is_first_try
 
     def _take_up_again(self, shown: dict[str, Any], claimed: ClaimedCapture) -> None:
         """Have what is missing of a failed one bought, and what was kept mapped again. Raises `_OverCapError`."""
@@ -238,8 +239,8 @@ class _Work:
         asked = cost_usd(len(claimed.album_ids) - kept)
         # It is open again since its claim: what is missing is set aside, so that nobody else is let have it meanwhile.
         spent = captures.spent_this_month(self.connection, self.account)
-        if spent > self.services.terms.cap_usd:
-            raise _OverCapError(describe_over_cap(cap=self.services.terms.cap_usd, spent=spent - asked, cost=asked))
+        if spent > self.services.config.cap_usd:
+            raise _OverCapError(describe_over_cap(cap=self.services.config.cap_usd, spent=spent - asked, cost=asked))
         apify_runs.supersede(self.connection, self.snapshot)
         apify_runs.reset_mapping(self.connection, self.snapshot)
         captures.reset_captured_at(self.connection, self.snapshot)
@@ -250,17 +251,17 @@ class _Work:
         detail = {"snapshot": str(self.snapshot), "was": shown["state"]}
         operator_acts.record(self.connection, actor=f"run {self.run}", act=act, detail=detail)
 
-    def _purchase(self, actor: ApifyActor, spotify: Spotify) -> ActorRunner:
+    def _purchase(self, actor: ApifyClient, spotify: SpotifyLookup) -> ActorRunner:
         return ActorRunner(
             self.connection,
-            self.services.terms,
+            self.services.config,
             actor,
             spotify,
             snapshot=self.snapshot,
             account=self.account,
             run=self.run,
             is_retry=self.is_retry,
-            deadline=time.monotonic() + self.services.terms.patience_seconds,
+            deadline=time.monotonic() + self.services.config.max_wait_seconds,
         )
 
     def _put_off(
@@ -282,7 +283,7 @@ class _Work:
             if not captures.finish(
                 self.connection, self.snapshot, run=self.run, state=state, status_code=status_code, error=why
             ):
-                return self._ended(CaptureResultKind.LEFT_ALONE, "another run has taken it over")
+                return self._ended(CaptureResultKind.UNCHANGED, "another run has taken it over")
             measurement_jobs.settle(self.connection)
         return self._ended(kind, why)
 

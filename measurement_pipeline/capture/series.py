@@ -9,7 +9,7 @@ from measurement_pipeline.postgres.database import connect
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class SeriesResult:
     """How many captures were started, and of which series the month allowed none: they are asked again tomorrow."""
 
     due: int
@@ -17,7 +17,7 @@ class Started:
     refused: tuple[str, ...]
 
 
-def start_due(terms: CaptureConfig) -> Started:
+def start_due_captures(terms: CaptureConfig) -> SeriesResult:
     """Start what is due. Raises what the database raises."""
     started, refused = 0, []
     with connect(terms.database_url) as connection:
@@ -32,4 +32,4 @@ def start_due(terms: CaptureConfig) -> Started:
                     )
                 case None:
                     pass
-    return Started(len(due), started, tuple(refused))
+    return SeriesResult(len(due), started, tuple(refused))

@@ -12,28 +12,28 @@ class Step(StrEnum):
 
     START = "start"
     FIND = "find"
-    LOOK = "look"
+    POLL = "look"
     FETCH = "fetch"
     MAP = "map"
-    OVER = "over"
+    FINISHED = "over"
 
 
-def next_step(bought: ActorRunRow | None, *, again: Collection[int]) -> Step:
+def next_step(bought: ActorRunRow | None, *, restartable: Collection[int]) -> Step:
     """What to do for a chunk whose latest run of the actor is `bought`. `again`: rows that may be followed by another start."""
     if bought is None or bought.status == NOT_STARTED:
         return Step.START
     if bought.is_mapped or bought.status == MALFORMED:
-        return Step.OVER
+        return Step.FINISHED
     if bought.has_result:
         return Step.MAP
     if bought.actor_run is None or bought.status is None:
         return Step.FIND
     if has_failed(bought):
-        return Step.START if bought.is_superseded or bought.id in again else Step.OVER
-    return Step.FETCH if RunStatus(bought.status).succeeded else Step.LOOK
+        return Step.START if bought.is_superseded or bought.id in restartable else Step.FINISHED
+    return Step.FETCH if RunStatus(bought.status).has_succeeded else Step.POLL
 
 
-def to_start_again(bought: Iterable[ActorRunRow], *, is_retry: bool) -> frozenset[int]:
+def rows_to_restart(bought: Iterable[ActorRunRow], *, is_retry: bool) -> frozenset[int]:
     """The rows that a try may follow with another start: those that had failed when it began, where other parts were captured.
 
     Decided once a try, so that a part is bought once more a try at most. The first try of a run buys nothing again, and where
@@ -52,4 +52,4 @@ def has_failed(bought: ActorRunRow) -> bool:
     if bought.status == GONE:
         return True
     status = RunStatus(str(bought.status))
-    return status.ended and not status.succeeded
+    return status.has_ended and not status.has_succeeded

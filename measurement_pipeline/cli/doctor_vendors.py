@@ -38,12 +38,12 @@ def check_stripe_key(settings: Settings, kind: Kind) -> Iterator[CheckResult]:
     from measurement_pipeline.vendors.stripe import api_key as stripe_key
 
     secret = settings.stripe_secret_key.get_secret_value()
-    found = stripe_key.try_key(secret_key=secret, api_base=settings.stripe_api_base, timeout_seconds=_LONGEST_SECONDS)
+    found = stripe_key.check_key(secret_key=secret, api_base=settings.stripe_api_base, timeout_seconds=_LONGEST_SECONDS)
     if found.works is False:
         yield fail("Stripe key", f"REFUSED: {found.words}")
     elif found.works is None:
         yield warn("Stripe key", f"unknown: {found.words} Until it answers nobody is let spend, and nobody is refused")
-    elif kind == "live" and stripe_key.is_of_test_mode(secret):
+    elif kind == "live" and stripe_key.is_test_mode_key(secret):
         yield warn("Stripe key", "taken, but it is one of test mode: its cards are invented, and the hits are real")
     else:
         yield ok("Stripe key", "taken (a read of one customer)")
@@ -58,7 +58,7 @@ def check_apify_token(settings: Settings) -> Iterator[CheckResult]:
     from measurement_pipeline.vendors.apify import check
 
     token = settings.apify_token.get_secret_value()
-    found = check.try_token(token, base_url=settings.apify_base_url, timeout_seconds=_LONGEST_SECONDS)
+    found = check.check_token(token, base_url=settings.apify_base_url, timeout_seconds=_LONGEST_SECONDS)
     if found.works is False:
         yield fail("Apify token", f"REFUSED: {found.words}; captures wait until it is put right")
     elif found.works is None:
@@ -76,7 +76,7 @@ def check_spotify_client(settings: Settings) -> Iterator[CheckResult]:
         return
     from measurement_pipeline.vendors.spotify import check
 
-    found = check.try_client(
+    found = check.check_client(
         client_id,
         secret.get_secret_value(),
         api_base=settings.spotify_api_base,

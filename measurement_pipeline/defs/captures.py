@@ -9,9 +9,9 @@ import dagster as dg
 from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.capture.mapping import SPOTIFY
 from measurement_pipeline.capture.outcome import CaptureResultKind
-from measurement_pipeline.capture.retry_mapping import map_again
+from measurement_pipeline.capture.retry_mapping import remap_capture
 from measurement_pipeline.capture.run import CaptureOutcome, Launch, make_capture
-from measurement_pipeline.capture.series import start_due
+from measurement_pipeline.capture.series import start_due_captures
 from measurement_pipeline.defs import failures, resources, retry_policies, tags
 from measurement_pipeline.defs.heartbeat import heartbeats
 from measurement_pipeline.defs.materializations import is_reported
@@ -65,14 +65,14 @@ def capture_play_counts(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
         with connect(url) as connection:
             run_heartbeats.renew(connection, context.run_id)
         operator = tags.is_operators(context.run)
-        with heartbeats(services.terms.database_url, context.run_id, every_seconds=services.terms.heartbeat_seconds):
+        with heartbeats(services.config.database_url, context.run_id, every_seconds=services.config.heartbeat_seconds):
             ended = make_capture(
                 _snapshot(context, services),
                 services,
-                run=context.run_id,
-                launch=Launch.OPERATORS if operator else Launch.PLANNED,
+                run_id=context.run_id,
+                launch=Launch.OPERATOR if operator else Launch.PLANNED,
                 retry_number=context.retry_number,
-                last_try=context.retry_number >= retry_policies.MAX_RETRIES,
+                is_last_try=context.retry_number >= retry_policies.MAX_RETRIES,
             )
         # The capture is stored: what Dagster's database refuses now, the sweep reports.
         is_reported(lambda: _emit_materialization(context, ended))
@@ -109,7 +109,7 @@ def start_due_series(context: dg.OpExecutionContext) -> None:
     if config is None:
         context.add_output_metadata({"series due": 0, "captures started": 0, "why": NO_CAPTURES})
         return
-    started = start_due(config)
+    started = start_due_captures(config)
     context.add_output_metadata(
         {
             "series due": started.due,
@@ -125,7 +125,7 @@ def start_due_series(context: dg.OpExecutionContext) -> None:
 def emit_missing_materializations(context: dg.OpExecutionContext, services: CaptureServices) -> int:
     """Report captures that are done and whose materialization a crash swallowed; how many."""
     told = context.instance.get_materialized_partitions(CURRENT_PLAY_COUNTS)
-    with connect(services.terms.database_url) as connection:
+    with connect(services.config.database_url) as connection:
         done = partition_keys.ensure_for_captures(connection, captures.list_recently_done(connection, days=_DAYS_SWEPT))
         untold = {snapshot: key for snapshot, key in done.items() if key not in told}
         register(context.instance, snapshot_partitions, list(untold.values()))
@@ -141,7 +141,7 @@ def restore_partition_statuses(context: dg.OpExecutionContext, services: Capture
     """Let captures that did not fail, but whose run did, show as missing or captured again; how many."""
 
     def failed(keys: Sequence[str]) -> frozenset[str]:
-        with connect(services.terms.database_url) as connection:
+        with connect(services.config.database_url) as connection:
             return partition_keys.list_failed_captures(connection, keys)
 
     return restore_statuses(context, CURRENT_PLAY_COUNTS, snapshot_partitions, failed)
@@ -149,13 +149,13 @@ def restore_partition_statuses(context: dg.OpExecutionContext, services: Capture
 
 def retry_deferred_mappings(context: dg.OpExecutionContext, services: CaptureServices) -> int:
     """Look the tracks up again that Spotify could not be asked about, for nothing; of how many captures."""
-    with connect(services.terms.database_url) as connection:
-        if vendor_state.get_pause(connection, SPOTIFY) is not None or services.means.new_spotify is None:
+    with connect(services.config.database_url) as connection:
+        if vendor_state.get_pause(connection, SPOTIFY) is not None or services.dependencies.new_spotify is None:
             return 0
         deferred = captures.list_with_deferred_tracks(connection, days=_DAYS_SWEPT, limit=_MOST_MAPPED_AGAIN)
-    with heartbeats(services.terms.database_url, context.run_id, every_seconds=services.terms.heartbeat_seconds):
+    with heartbeats(services.config.database_url, context.run_id, every_seconds=services.config.heartbeat_seconds):
         for snapshot in deferred:
-            kind, why = map_again(snapshot, services, run=context.run_id)
+            kind, why = remap_capture(snapshot, services, run_id=context.run_id)
             context.log.info(f"capture {snapshot} was mapped again: {kind} ({why})")
     return len(deferred)
 
@@ -165,7 +165,7 @@ def _snapshot(context: dg.OpExecutionContext, services: CaptureServices) -> UUID
     if not context.has_partition_key:
         raise _refused_launch("no capture was chosen")
     key = context.partition_key
-    with connect(services.terms.database_url) as connection:
+    with connect(services.config.database_url) as connection:
         snapshot = partition_keys.find_capture(connection, key)
     if snapshot is None:
         raise _refused_launch(f"{key!r} is no capture: playcount_snapshots has none with this partition_key")
@@ -178,15 +178,15 @@ def _refused_launch(why: str) -> dg.Failure:
 
 
 def _emit_materialization(context: dg.OpExecutionContext, ended: CaptureOutcome) -> None:
-    shown = ended.shown
+    shown = ended.row
     if shown:
         context.instance.add_run_tags(context.run_id, tags.of_accounts_and_jobs([shown["account"]], shown["jobs"]))
-    if ended.kind not in {CaptureResultKind.DONE, CaptureResultKind.DONE_IN_PART, CaptureResultKind.DONE_BEFORE}:
+    if ended.kind not in {CaptureResultKind.DONE, CaptureResultKind.PARTLY_DONE, CaptureResultKind.ALREADY_DONE}:
         context.log.info(f"{ended.kind}: {ended.reason}")
         return
     nothing = (
         "captured before: nothing was paid"
-        if ended.kind is CaptureResultKind.DONE_BEFORE and not ended.paid_usd
+        if ended.kind is CaptureResultKind.ALREADY_DONE and not ended.paid_usd
         else None
     )
     said = _materialization(shown, nothing or _headline(shown), cost_usd=float(ended.paid_usd), unmapped=ended.unmapped)
@@ -225,15 +225,15 @@ def _raise_for(ended: CaptureOutcome, *, operator: bool, retry_number: int) -> N
             max_retries=retry_policies.MAX_RETRIES, seconds_to_wait=retry_policies.seconds_before(retry_number)
         )
     # Whoever asked is told 404. So is an operator where it may be the actor that found nothing, or where nobody asked: a series.
-    if ended.kind is CaptureResultKind.NOT_FOUND and ended.shown["jobs"] and not ended.shown["may_exist"]:
+    if ended.kind is CaptureResultKind.NOT_FOUND and ended.row["jobs"] and not ended.row["may_exist"]:
         raise dg.Failure(f"{failures.NOTHING_TO_CAPTURE}{ended.reason}", allow_retries=False)
     bad = {
         CaptureResultKind.FAILED,
         CaptureResultKind.NOT_FOUND,
         CaptureResultKind.STOPPED,
-        CaptureResultKind.DONE_IN_PART,
+        CaptureResultKind.PARTLY_DONE,
     }
     if operator:
-        bad |= {CaptureResultKind.LEFT_ALONE, CaptureResultKind.PUT_OFF}
+        bad |= {CaptureResultKind.UNCHANGED, CaptureResultKind.POSTPONED}
     if ended.kind in bad:
         raise dg.Failure(ended.reason or str(ended.kind), allow_retries=False)

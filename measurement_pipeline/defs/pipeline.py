@@ -29,4 +29,4 @@ class Pipeline:
     @property
     def cap_usd(self) -> Decimal | None:
         """What captures may cost an account in a month; None: none are made here."""
-        return None if self.captures is None else self.captures.terms.cap_usd
+        return None if self.captures is None else self.captures.config.cap_usd

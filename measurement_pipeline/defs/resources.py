@@ -101,12 +101,12 @@ def resource_definitions(pipeline: Callable[[], Pipeline]) -> dict[str, dg.Resou
         "apify": part(
             "Apify API: runs the actor that reads current play counts of whole albums. Settings: APIFY_TOKEN, APIFY_BASE_URL. "
             "Without a token this deployment makes no captures.",
-            lambda found: CaptureVendor(None if found.captures is None else found.captures.means.new_actor),
+            lambda found: CaptureVendor(None if found.captures is None else found.captures.dependencies.new_actor),
         ),
         "spotify": part(
             "Spotify Web API: gives the ISRC of a captured track. Settings: SPOTIFY_CLIENT_ID, SPOTIFY_CLIENT_SECRET, "
             "SPOTIFY_API_BASE, SPOTIFY_ACCOUNTS_BASE. Without a client, unknown tracks stay without an ISRC.",
-            lambda found: CaptureVendor(None if found.captures is None else found.captures.means.new_spotify),
+            lambda found: CaptureVendor(None if found.captures is None else found.captures.dependencies.new_spotify),
         ),
         "alerts": part(
             "Webhook that receives each incident once. Settings: ALERT_WEBHOOK_URL (without it, incidents show in the UI and in "
@@ -119,7 +119,7 @@ def resource_definitions(pipeline: Callable[[], Pipeline]) -> dict[str, dg.Resou
         ),
         "capture_config": part(
             "Limits of captures: monthly cap of an account, attempts, timeouts. None where this deployment makes no captures.",
-            lambda found: None if found.captures is None else found.captures.terms,
+            lambda found: None if found.captures is None else found.captures.config,
         ),
     }
 

@@ -16,7 +16,7 @@ import httpx
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 # A longer wait is either nonsense or not worth telling from it.
-LONGEST_RETRY_AFTER = timedelta(days=30).total_seconds()
+MAX_RETRY_AFTER_SECONDS = timedelta(days=30).total_seconds()
 
 # A connection that idled longer is opened anew: the less often a request goes out on one that is just being closed, the fewer
 # end with an unknown fate.
@@ -91,8 +91,8 @@ class VendorHttpClient:
         self._transport.close()
 
 
-def foreign_answer(
-    status: int, headers: Mapping[str, str], body: bytes, *, is_vendors_error: Callable[[object], bool]
+def describe_foreign_response(
+    status: int, headers: Mapping[str, str], body: bytes, *, is_vendor_error: Callable[[object], bool]
 ) -> str | None:
     """Describe an answer that is not the vendor's own, or return None. Header names are lower case.
 
@@ -107,7 +107,7 @@ def foreign_answer(
     if 200 <= status < 300:
         is_own = is_json_type or _json(body) is not _NO_JSON
     else:
-        is_own = (is_json_type or not media_type) and is_vendors_error(_json(body))
+        is_own = (is_json_type or not media_type) and is_vendor_error(_json(body))
     if is_own:
         return None
     shown = media_type if _MEDIA_TYPE.fullmatch(media_type) else "without a content type"
@@ -139,7 +139,7 @@ def describe_error(error: httpx.HTTPError) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait as the vendor asks, 0 to 30 days; None where it asks nothing readable. Names are lower case.
 
     An HTTP-date is read against the answer's own `Date`, never against this machine's clock, so without a `Date` it says nothing.
@@ -152,7 +152,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         if until is None or sent is None:
             return None
         seconds = (until - sent).total_seconds()
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
 def _http_date(text: str) -> datetime | None:

@@ -17,7 +17,7 @@ from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id, track_id
 from measurement_pipeline.sandbox.catalogue import Known
-from measurement_pipeline.vendors.apify.client import ApifyActor
+from measurement_pipeline.vendors.apify.client import ApifyClient
 from measurement_pipeline.vendors.spotify.client import SpotifyClient
 from measurement_pipeline_tests.faults.waiting import until
 
@@ -40,7 +40,7 @@ def track(isrc: str, name: str) -> str:
 
 
 @dataclass
-class Studio:
+class CaptureHarness:
     """What a test of captures works with."""
 
     database_url: str
@@ -53,7 +53,7 @@ class Studio:
             found = connection.execute(statement, parameters)  # type: ignore[call-overload]
             return list(found) if found.description else []
 
-    def release(self, albums: Mapping[str, Mapping[str, int]]) -> list[str]:
+    def publish(self, albums: Mapping[str, Mapping[str, int]]) -> list[str]:
         """Have Spotify display these counts: album → ISRC → count; the ids of the albums, in that order."""
         on: dict[str, list[str]] = {}
         counts: dict[str, int] = {}
@@ -75,7 +75,7 @@ class Studio:
         )
         return [album(name) for name in albums]
 
-    def ask(
+    def request_capture(
         self,
         album_ids: Sequence[str],
         *,
@@ -87,35 +87,37 @@ class Studio:
         with connect(self.database_url) as connection, connection.transaction():
             return captures.open_capture(connection, wanted, cap_usd=Decimal(cap))
 
-    def asked(self, album_ids: Sequence[str], **options: Any) -> UUID:
+    def open_capture(self, album_ids: Sequence[str], **options: Any) -> UUID:
         """A capture that the month allows."""
-        opened = self.ask(album_ids, **options)
+        opened = self.request_capture(album_ids, **options)
         assert isinstance(opened, CaptureTicket)
         return opened.snapshot
 
-    def make(self, snapshot: UUID, *, run: str = "run-1", operator: bool = False, **options: Any) -> CaptureOutcome:
+    def run_capture(
+        self, snapshot: UUID, *, run: str = "run-1", operator: bool = False, **options: Any
+    ) -> CaptureOutcome:
         """One run over a capture: the sensor's, an operator's, or what `launch` says."""
         captures = options.pop("captures", self.captures)
-        launch = options.pop("launch", Launch.OPERATORS if operator else Launch.PLANNED)
-        return make_capture(snapshot, captures, run=run, launch=launch, **options)
+        launch = options.pop("launch", Launch.OPERATOR if operator else Launch.PLANNED)
+        return make_capture(snapshot, captures, run_id=run, launch=launch, **options)
 
-    def shown(self, snapshot: UUID) -> dict[str, Any]:
+    def snapshot_row(self, snapshot: UUID) -> dict[str, Any]:
         return self.sql("select * from playcount_snapshots where id = %s", snapshot)[0]
 
-    def bought(self, snapshot: UUID) -> list[dict[str, Any]]:
+    def actor_runs(self, snapshot: UUID) -> list[dict[str, Any]]:
         return self.sql("select * from apify_runs where snapshot = %s order by chunk, id", snapshot)
 
-    def counts(self) -> dict[str, int]:
+    def stored_counts(self) -> dict[str, int]:
         """ISRC → its captured count."""
         rows = self.sql("select song, value from song_measurements where data_source = 'apify_spotify_playcount'")
         assert len({row["song"] for row in rows}) == len(rows), rows
         return {row["song"]: row["value"] for row in rows}
 
-    def paid(self) -> dict[str, int]:
+    def actor_usage(self) -> dict[str, int]:
         """What Apify is paid for: runs and albums."""
         return self.sandbox.actor_usage()
 
-    def nothing_breaks(self, *, at_rest: bool = True) -> None:
+    def check_invariants(self, *, at_rest: bool = True) -> None:
         with connect(self.database_url) as connection:
             found = audit(connection, max_attempts=5, at_rest=at_rest)
         breaches = [f"{one.invariant}: {breach}" for one in found for breach in one.breaches]
@@ -132,31 +134,33 @@ class Studio:
         )
         return UUID(str(row["id"]))
 
-    def time_passes(self) -> None:
+    def end_waits(self) -> None:
         """Every wait is over."""
         self.sql("update playcount_snapshots set not_before = null")
 
-    def until_listed(self, snapshot: UUID) -> None:
+    def wait_until_listed(self, snapshot: UUID) -> None:
         """Wait until Apify lists the run that was started for the capture."""
-        albums = self.shown(snapshot)["album_ids"]
-        with self.captures.means.new_actor() as actor:
-            until(lambda: actor.find(albums, since=self.shown(snapshot)["created_at"]) is not None)
-        self.time_passes()
+        albums = self.snapshot_row(snapshot)["album_ids"]
+        with self.captures.dependencies.new_actor() as actor:
+            until(lambda: actor.find_run(albums, since=self.snapshot_row(snapshot)["created_at"]) is not None)
+        self.end_waits()
 
-    def with_terms(self, **terms: Any) -> CaptureServices:
-        return replace(self.captures, terms=replace(self.captures.terms, **terms))
+    def with_config(self, **terms: Any) -> CaptureServices:
+        return replace(self.captures, config=replace(self.captures.config, **terms))
 
     def with_vendor_timeout(self, seconds: float) -> CaptureServices:
         """Captures that wait so many seconds for each of Apify's answers."""
         url, token = self.sandbox.apify_url, self.sandbox.apify_token
-        means = replace(self.captures.means, new_actor=lambda: ApifyActor(token, base_url=url, timeout_seconds=seconds))
-        return replace(self.captures, means=means)
+        means = replace(
+            self.captures.dependencies, new_actor=lambda: ApifyClient(token, base_url=url, timeout_seconds=seconds)
+        )
+        return replace(self.captures, dependencies=means)
 
     def without_spotify(self) -> CaptureServices:
-        return replace(self.captures, means=replace(self.captures.means, new_spotify=None))
+        return replace(self.captures, dependencies=replace(self.captures.dependencies, new_spotify=None))
 
 
-def studio_of(database_url: str, sandbox: SandboxClient) -> Studio:
+def new_harness(database_url: str, sandbox: SandboxClient) -> CaptureHarness:
     terms = CaptureConfig(
         database_url=database_url,
         cap_usd=Decimal(25),
@@ -164,12 +168,12 @@ def studio_of(database_url: str, sandbox: SandboxClient) -> Studio:
         max_attempts=5,
         heartbeat_seconds=0.2,
         poll_seconds=1.0,
-        patience_seconds=120.0,
-        start_seconds=2.0,
-        settling_seconds=0.3,
+        max_wait_seconds=120.0,
+        start_timeout_seconds=2.0,
+        result_settle_seconds=0.3,
     )
     means = CaptureDependencies(
-        new_actor=lambda: ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60.0),
+        new_actor=lambda: ApifyClient(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60.0),
         new_spotify=lambda: SpotifyClient(
             sandbox.spotify_client_id,
             sandbox.spotify_client_secret,
@@ -179,16 +183,16 @@ def studio_of(database_url: str, sandbox: SandboxClient) -> Studio:
             sleep=lambda _seconds: None,
         ),
     )
-    return Studio(database_url, sandbox, CaptureServices(terms, means))
+    return CaptureHarness(database_url, sandbox, CaptureServices(terms, means))
 
 
 @pytest.fixture
-def studio(database_url: str, sandbox: SandboxClient) -> Studio:
-    return studio_of(database_url, sandbox)
+def harness(database_url: str, sandbox: SandboxClient) -> CaptureHarness:
+    return new_harness(database_url, sandbox)
 
 
 @pytest.fixture
-def awkward(database_url: str, request: pytest.FixtureRequest) -> Iterator[Studio]:
+def custom_harness(database_url: str, request: pytest.FixtureRequest) -> Iterator[CaptureHarness]:
     """Doubles of the behaviour that the test names."""
     with running(behaviour=request.param) as opened:
-        yield studio_of(database_url, opened)
+        yield new_harness(database_url, opened)

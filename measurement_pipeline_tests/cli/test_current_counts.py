@@ -10,7 +10,7 @@ from measurement_pipeline.domain.measurement_job import NO_ALBUM_KNOWN
 from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import measurement_jobs, vendor_state
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline_tests.capture.conftest import Studio, isrcs, studio_of
+from measurement_pipeline_tests.capture.conftest import CaptureHarness, isrcs, new_harness
 from measurement_pipeline_tests.cli.conftest import told
 
 ACCOUNT = "11111111-1111-4111-8111-111111111111"
@@ -18,31 +18,33 @@ CURRENT = ("submit", "--account", ACCOUNT, "--source", "current")
 
 
 @pytest.fixture
-def studio(database_url, sandbox) -> Studio:
-    return studio_of(database_url, sandbox)
+def harness(database_url, sandbox) -> CaptureHarness:
+    return new_harness(database_url, sandbox)
 
 
-def take_in(studio, *, cap="25"):
-    opened = intake.load_batch(studio.database_url)
-    return intake.process_batch(studio.database_url, opened, {}, run="intake", cap_usd=Decimal(cap))
+def take_in(harness, *, cap="25"):
+    opened = intake.load_batch(harness.database_url)
+    return intake.process_batch(harness.database_url, opened, {}, run="intake", cap_usd=Decimal(cap))
 
 
-def captured(run, studio, *arguments):
+def captured(run, harness, *arguments):
     """A request that is asked for, taken in and captured; its id."""
-    one = studio.release({"One": {isrcs(2)[0]: 10, isrcs(2)[1]: 20}})[0]
+    one = harness.publish({"One": {isrcs(2)[0]: 10, isrcs(2)[1]: 20}})[0]
     job = told(run(*CURRENT, "--album", one, *arguments, "--json"))["id"]
-    (taken,) = take_in(studio)
-    studio.make(taken.capture.snapshot)
+    (taken,) = take_in(harness)
+    harness.run_capture(taken.capture.snapshot)
     return job
 
 
 # --- submit
 
 
-def test_a_request_for_current_counts_is_a_row_as_a_client_would_insert_it(run, studio):
+def test_a_request_for_current_counts_is_a_row_as_a_client_would_insert_it(run, harness):
     told(run(*CURRENT, "--album", "b,a", "--album", "c", "--json"))
     told(run(*CURRENT, "--isrc", isrcs(1)[0], "--monthly", "--json"))
-    found = studio.sql("select source, scope, schedule, state, account::text from measurement_jobs order by created_at")
+    found = harness.sql(
+        "select source, scope, schedule, state, account::text from measurement_jobs order by created_at"
+    )
     assert [(row["scope"], row["schedule"]) for row in found] == [
         ({"album_ids": ["b", "a", "c"]}, "once"),
         ({"isrcs": isrcs(1)}, "monthly"),
@@ -50,14 +52,14 @@ def test_a_request_for_current_counts_is_a_row_as_a_client_would_insert_it(run, 
     assert {(row["source"], row["state"], row["account"]) for row in found} == {("current", "queued", ACCOUNT)}
 
 
-def test_a_history_is_bought_once_and_never_monthly(run, studio):
+def test_a_history_is_bought_once_and_never_monthly(run, harness):
     result = run("submit", "--account", ACCOUNT, "--source", "historical", "--isrc", isrcs(1)[0], "--monthly")
     assert result.exit_code == 2
     assert "monthly" in result.stderr
-    assert studio.sql("select 1 from measurement_jobs") == []
+    assert harness.sql("select 1 from measurement_jobs") == []
 
 
-def test_an_estimate_says_albums_cost_and_month_and_asks_for_nothing(run, studio):
+def test_an_estimate_says_albums_cost_and_month_and_asks_for_nothing(run, harness):
     found = told(run(*CURRENT, "--album", "a,b,a", "--estimate", "--json", SNAPSHOT_MONTHLY_CAP_USD="0.01"))
     assert {name: float(found[name]) for name in ("cost_usd", "spent_usd_this_month", "cap_usd")} == {
         "cost_usd": 0.006,
@@ -70,10 +72,10 @@ def test_an_estimate_says_albums_cost_and_month_and_asks_for_nothing(run, studio
     assert "$0.000 spent of $0.01" in words
     assert "would be refused" not in words
     assert "nothing was asked for" in words
-    assert studio.sql("select 1 from measurement_jobs union all select 1 from playcount_snapshots") == []
+    assert harness.sql("select 1 from measurement_jobs union all select 1 from playcount_snapshots") == []
 
 
-def test_an_estimate_over_the_cap_says_that_it_would_be_refused(run, studio):
+def test_an_estimate_over_the_cap_says_that_it_would_be_refused(run, harness):
     over = (*CURRENT, "--album", "a,b,c,d", "--estimate")
     assert told(run(*over, "--json", SNAPSHOT_MONTHLY_CAP_USD="0.01"))["over_cap"] is True
     result = run(*over, SNAPSHOT_MONTHLY_CAP_USD="0.01")
@@ -81,7 +83,7 @@ def test_an_estimate_over_the_cap_says_that_it_would_be_refused(run, studio):
     assert "$0.000 spent of $0.01: it would be refused" in result.stdout
     # And so it is.
     job = told(run(*over[:-1], "--json"))["id"]
-    take_in(studio, cap="0.01")
+    take_in(harness, cap="0.01")
     shown = run("jobs", job).stdout
     assert "rejected (429)" in shown
     assert "monthly cap of captures is reached: $0.01 a calendar month (UTC), $0.000 of it spent" in " ".join(
@@ -89,9 +91,9 @@ def test_an_estimate_over_the_cap_says_that_it_would_be_refused(run, studio):
     )
 
 
-def test_an_estimate_of_what_an_earlier_capture_answers_is_nothing_even_over_the_cap(run, studio):
-    captured(run, studio)
-    one = studio.sql("select album_ids from playcount_snapshots")[0]["album_ids"][0]
+def test_an_estimate_of_what_an_earlier_capture_answers_is_nothing_even_over_the_cap(run, harness):
+    captured(run, harness)
+    one = harness.sql("select album_ids from playcount_snapshots")[0]["album_ids"][0]
     again = (*CURRENT, "--album", one, "--estimate")
     found = told(run(*again, "--json", SNAPSHOT_MONTHLY_CAP_USD="0.001"))
     assert (found["reused"], float(found["cost_usd"]), found["over_cap"]) == (True, 0.0, False)
@@ -110,8 +112,8 @@ def test_recordings_of_which_no_album_is_known_are_refused_with_what_to_do(run, 
 # --- jobs
 
 
-def test_a_capture_is_shown_with_what_it_came_to(run, studio):
-    job = captured(run, studio)
+def test_a_capture_is_shown_with_what_it_came_to(run, harness):
+    job = captured(run, harness)
     found = told(run("jobs", job, "--json"))
     assert (found["state"], found["source"], found["snapshot_state"]) == ("done", "current", "done")
     assert (found["album_count"], found["tracks"], found["recordings"], found["unmapped"]) == (1, 2, 2, 0)
@@ -122,35 +124,35 @@ def test_a_capture_is_shown_with_what_it_came_to(run, studio):
     assert "hits" not in words
 
 
-def test_a_capture_that_an_earlier_one_answered_says_that_it_cost_nothing(run, studio):
-    captured(run, studio)
-    one = studio.sql("select album_ids from playcount_snapshots")[0]["album_ids"][0]
+def test_a_capture_that_an_earlier_one_answered_says_that_it_cost_nothing(run, harness):
+    captured(run, harness)
+    one = harness.sql("select album_ids from playcount_snapshots")[0]["album_ids"][0]
     job = told(run(*CURRENT, "--album", one, "--json"))["id"]
-    take_in(studio)
+    take_in(harness)
     assert "$0.000 (an earlier capture)" in run("jobs", job).stdout
-    assert studio.paid()["runs"] == 1
+    assert harness.actor_usage()["runs"] == 1
 
 
-def test_a_capture_that_failed_is_shown_with_the_actors_own_words(run, studio):
-    studio.sandbox.actor("FAILED", "the page looks different today")
-    job = captured(run, studio)
+def test_a_capture_that_failed_is_shown_with_the_actors_own_words(run, harness):
+    harness.sandbox.actor("FAILED", "the page looks different today")
+    job = captured(run, harness)
     words = " ".join(run("jobs", job).stdout.split())
     assert "failed (500)" in words
     assert "the page looks different today" in words
 
 
-def test_what_a_capture_leaves_out_is_shown_beside_what_it_waits_for(run, studio):
+def test_what_a_capture_leaves_out_is_shown_beside_what_it_waits_for(run, harness):
     one, two = isrcs(2)
-    studio.sql("insert into songs (isrc) values (%s), (%s)", one, two)
-    studio.sql("insert into song_identifiers values (%s, 'spotify', 'album_id', 'a')", one)
+    harness.sql("insert into songs (isrc) values (%s), (%s)", one, two)
+    harness.sql("insert into song_identifiers values (%s, 'spotify', 'album_id', 'a')", one)
     job = told(run(*CURRENT, "--isrc", f"{one},{two}", "--json"))["id"]
-    take_in(studio)
+    take_in(harness)
     left_out = "1 of 2 recordings has no known album"
     assert left_out in run("jobs", job).stdout
-    studio.sql("update playcount_snapshots set error = 'Apify is busy'")
+    harness.sql("update playcount_snapshots set error = 'Apify is busy'")
     assert f"Apify is busy; {left_out}" in run("jobs", job).stdout
-    studio.sql("update playcount_snapshots set state = 'done', error = 'part of it is missing'")
-    with connect(studio.database_url) as connection:
+    harness.sql("update playcount_snapshots set state = 'done', error = 'part of it is missing'")
+    with connect(harness.database_url) as connection:
         measurement_jobs.settle(connection)
     words = run("jobs", job).stdout
     assert f"part of it is missing; {left_out}" in words
@@ -160,29 +162,29 @@ def test_what_a_capture_leaves_out_is_shown_beside_what_it_waits_for(run, studio
 # --- captures
 
 
-def asked_for(run, studio, name, *, account=ACCOUNT):
+def asked_for(run, harness, name, *, account=ACCOUNT):
     """A request whose capture nobody has begun; its id and the capture's."""
-    (one,) = studio.release({name: {isrcs(1)[0]: 10}})
+    (one,) = harness.publish({name: {isrcs(1)[0]: 10}})
     job = told(run("submit", "--account", account, "--source", "current", "--album", one, "--json"))["id"]
-    (taken,) = take_in(studio)
+    (taken,) = take_in(harness)
     return job, str(taken.capture.snapshot)
 
 
-def acts(studio):
-    return [(one["act"], one["detail"]) for one in studio.sql("select act, detail from operator_acts order by id")]
+def acts(harness):
+    return [(one["act"], one["detail"]) for one in harness.sql("select act, detail from operator_acts order by id")]
 
 
-def test_captures_are_listed_newest_first_with_their_states_and_who_waits(run, studio):
+def test_captures_are_listed_newest_first_with_their_states_and_who_waits(run, harness):
     assert "no capture was asked for" in run("captures", "list").stdout
     assert told(run("captures", "list", "--json")) == []
-    _, done = asked_for(run, studio, "One")
-    studio.make(done)
-    _, waiting = asked_for(run, studio, "Two", account=uuid4())
-    studio.sql(
+    _, done = asked_for(run, harness, "One")
+    harness.run_capture(done)
+    _, waiting = asked_for(run, harness, "Two", account=uuid4())
+    harness.sql(
         "update playcount_snapshots set not_before = now() + interval '1 hour', error = 'Apify is busy' where id = %s",
         waiting,
     )
-    _, queued = asked_for(run, studio, "Three")
+    _, queued = asked_for(run, harness, "Three")
 
     found = told(run("captures", "list", "--json"))
     assert [(one["id"], one["state"], one["waits"]) for one in found] == [
@@ -200,67 +202,67 @@ def test_captures_are_listed_newest_first_with_their_states_and_who_waits(run, s
     assert [one["id"] for one in told(run("captures", "list", "--limit", "1", "--json"))] == [queued]
 
 
-def test_a_capture_is_stopped_by_a_person_once_and_fails_its_requests(run, studio):
-    job, capture = asked_for(run, studio, "One")
-    again = told(run(*CURRENT, "--album", studio.shown(capture)["album_ids"][0], "--json"))["id"]
-    take_in(studio)
-    other_job, other = asked_for(run, studio, "Two")
+def test_a_capture_is_stopped_by_a_person_once_and_fails_its_requests(run, harness):
+    job, capture = asked_for(run, harness, "One")
+    again = told(run(*CURRENT, "--album", harness.snapshot_row(capture)["album_ids"][0], "--json"))["id"]
+    take_in(harness)
+    other_job, other = asked_for(run, harness, "Two")
 
     stopped = run("captures", "stop", capture)
     assert (stopped.exit_code, stopped.stdout) == (0, f"capture {capture} is stopped\n")
-    assert (studio.shown(capture)["state"], studio.shown(other)["state"]) == ("failed", "queued")
+    assert (harness.snapshot_row(capture)["state"], harness.snapshot_row(other)["state"]) == ("failed", "queued")
     for one in (job, again):
         found = told(run("jobs", one, "--json"))
         assert (found["state"], found["status_code"]) == ("failed", 500)
         assert found["error"].startswith("stopped by ")
     assert told(run("jobs", other_job, "--json"))["state"] == "accepted"
-    assert acts(studio) == [("capture stopped", {"snapshot": capture})]
+    assert acts(harness) == [("capture stopped", {"snapshot": capture})]
 
     once_more = run("captures", "stop", capture)
     assert once_more.exit_code == 1
     assert f"there is no open capture {capture}" in once_more.stderr
-    assert len(acts(studio)) == 1
-    assert studio.make(capture).kind is CaptureResultKind.FAILED
-    assert studio.paid()["runs"] == 0, "what is stopped is not bought"
+    assert len(acts(harness)) == 1
+    assert harness.run_capture(capture).kind is CaptureResultKind.FAILED
+    assert harness.actor_usage()["runs"] == 0, "what is stopped is not bought"
 
 
-def test_a_capture_that_is_not_there_is_refused(run, studio):
+def test_a_capture_that_is_not_there_is_refused(run, harness):
     unknown = uuid4()
     result = run("captures", "stop", unknown)
     assert result.exit_code == 1
     assert str(unknown) in result.stderr
-    assert acts(studio) == []
+    assert acts(harness) == []
     assert run("captures", "stop", "7").exit_code == 2
 
 
-def test_the_pauses_of_both_vendors_are_ended_and_what_waited_for_them_goes_on(run, studio):
-    _, capture = asked_for(run, studio, "One")
-    with connect(studio.database_url) as connection:
+def test_the_pauses_of_both_vendors_are_ended_and_what_waited_for_them_goes_on(run, harness):
+    _, capture = asked_for(run, harness, "One")
+    with connect(harness.database_url) as connection:
         for vendor in ("apify", "spotify", "songstats"):
             vendor_state.pause(connection, vendor, seconds=3_600, reason="the token is refused")
-    studio.sql("update playcount_snapshots set not_before = now() + interval '1 hour'")
-    assert studio.make(capture).kind is CaptureResultKind.PUT_OFF
+    harness.sql("update playcount_snapshots set not_before = now() + interval '1 hour'")
+    assert harness.run_capture(capture).kind is CaptureResultKind.POSTPONED
 
     resumed = run("captures", "resume")
     assert (resumed.exit_code, resumed.stdout) == (0, "the pause of apify and spotify is over\n")
-    paused = studio.sql("select vendor from vendor_state where paused_until > clock_timestamp()")
+    paused = harness.sql("select vendor from vendor_state where paused_until > clock_timestamp()")
     assert paused == [{"vendor": "songstats"}], "the pause of Songstats is another command's"
-    assert acts(studio) == [("pause ended", {"vendors": ["apify", "spotify"]})]
+    assert acts(harness) == [("pause ended", {"vendors": ["apify", "spotify"]})]
     assert told(run("captures", "list", "--json"))[0]["waits"] is False
-    assert studio.make(capture).kind is CaptureResultKind.DONE
+    assert harness.run_capture(capture).kind is CaptureResultKind.DONE
 
     again = run("captures", "resume")
     assert (again.exit_code, again.stdout) == (0, "neither Apify nor Spotify is paused\n")
-    assert len(acts(studio)) == 1
+    assert len(acts(harness)) == 1
 
 
 # --- series
 
 
-def test_a_series_is_listed_with_its_last_capture_and_stopped_by_a_person_once(run, studio):
+def test_a_series_is_listed_with_its_last_capture_and_stopped_by_a_person_once(run, harness):
     assert "no series was asked for" in run("series", "list").stdout
     assert told(run("series", "list", "--json")) == []
-    captured(run, studio, "--monthly")
+    captured(run, harness, "--monthly")
     (series,) = told(run("series", "list", "--json"))
     assert (series["account"], series["albums"], series["last_state"], series["stopped_at"]) == (
         ACCOUNT,
@@ -277,36 +279,36 @@ def test_a_series_is_listed_with_its_last_capture_and_stopped_by_a_person_once(r
     again = run("series", "stop", series["id"])
     assert again.exit_code == 1
     assert f"there is no series {series['id']} that goes on" in again.stderr
-    assert acts(studio) == [("series stopped", {"series": series["id"]})]
+    assert acts(harness) == [("series stopped", {"series": series["id"]})]
 
 
-def test_a_series_that_is_not_there_is_refused(run, studio):
+def test_a_series_that_is_not_there_is_refused(run, harness):
     unknown = uuid4()
     result = run("series", "stop", unknown)
     assert result.exit_code == 1
     assert str(unknown) in result.stderr
-    assert studio.sql("select 1 from operator_acts") == []
+    assert harness.sql("select 1 from operator_acts") == []
     assert run("series", "stop", "7").exit_code == 2
 
 
 # --- catalog import
 
 
-def test_the_albums_of_a_catalogue_file_are_what_it_is_captured_by(run, studio, tmp_path):
+def test_the_albums_of_a_catalogue_file_are_what_it_is_captured_by(run, harness, tmp_path):
     one, two, three = isrcs(3)
     path = tmp_path / "catalogue.csv"
     path.write_text(f"isrc,spotify_album_id\n{one},a; b\n{two},b\n{three},\n", encoding="utf-8")
     assert run("catalog", "import", path, "--name", "mine", "--account", ACCOUNT).exit_code == 0
-    found = studio.sql("select song, value from song_identifiers where identifier_type = 'album_id' order by 1, 2")
+    found = harness.sql("select song, value from song_identifiers where identifier_type = 'album_id' order by 1, 2")
     assert [(row["song"], row["value"]) for row in found] == [(one, "a"), (one, "b"), (two, "b")]
     estimate = told(run(*CURRENT, "--catalog", "mine", "--estimate", "--json"))
     assert (estimate["albums"], float(estimate["cost_usd"])) == (2, 0.006)
 
 
-def test_an_album_with_a_nul_is_a_bad_line_and_the_good_ones_are_loaded(run, studio, tmp_path):
+def test_an_album_with_a_nul_is_a_bad_line_and_the_good_ones_are_loaded(run, harness, tmp_path):
     path = tmp_path / "catalogue.csv"
     path.write_text(f"isrc,spotify_album_id\n{isrcs(2)[0]},a\0\n{isrcs(2)[1]},b\n", encoding="utf-8")
     result = run("catalog", "import", path, "--name", "mine", "--account", ACCOUNT)
     assert result.exit_code == 1
     assert "line 2: spotify_album_id: holds a NUL character" in result.stderr
-    assert studio.sql("select value from song_identifiers") == [{"value": "b"}]
+    assert harness.sql("select value from song_identifiers") == [{"value": "b"}]

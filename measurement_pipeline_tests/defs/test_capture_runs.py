@@ -15,7 +15,7 @@ from measurement_pipeline.defs.captures import POOL
 from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK, CaptureSpec, CaptureTicket, Schedule
 from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.vendors.apify.client import ActorRun, ApifyActor
+from measurement_pipeline.vendors.apify.client import ActorRun, ApifyClient
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.defs.conftest import Stage, definitions, pooled
 from measurement_pipeline_tests.defs.test_captures import asked, capture, release, told
@@ -38,15 +38,19 @@ def instance(server: Server, dagster_template: str, tmp_path: Path) -> Iterator[
     server.drop(name)
 
 
-def with_actor(stage: Stage, actor: type[ApifyActor], **terms: object) -> None:
+def with_actor(stage: Stage, actor: type[ApifyClient], **terms: object) -> None:
     """Have the stage's captures ask Apify through an actor of the test's own."""
     captures = stage.pipeline.captures
     assert captures is not None
 
-    def new_actor() -> ApifyActor:
+    def new_actor() -> ApifyClient:
         return actor(stage.bench.sandbox.apify_token, base_url=stage.bench.sandbox.apify_url)
 
-    made = replace(captures, terms=replace(captures.terms, **terms), means=replace(captures.means, new_actor=new_actor))
+    made = replace(
+        captures,
+        config=replace(captures.config, **terms),
+        dependencies=replace(captures.dependencies, new_actor=new_actor),
+    )
     stage.pipeline = replace(stage.pipeline, captures=made)
     stage.definitions = definitions(stage.pipeline)
 
@@ -124,7 +128,7 @@ def test_a_series_that_the_month_does_not_allow_turns_the_daily_round_red_and_ke
                 series = CaptureSpec(account, tuple(sorted(wanted)), schedule=Schedule.MONTHLY)
                 assert isinstance(captures.open_capture(connection, series, cap_usd=Decimal(25)), CaptureTicket)
     stage.bench.sql("update playcount_snapshots set created_at = created_at - interval '31 days', state = 'done'")
-    with_actor(stage, ApifyActor, cap_usd=Decimal("0.003"))
+    with_actor(stage, ApifyClient, cap_usd=Decimal("0.003"))
     result = stage.definitions.resolve_job_def("daily_maintenance").execute_in_process(
         instance=stage.instance, raise_on_error=False
     )
@@ -139,9 +143,9 @@ def test_a_series_that_the_month_does_not_allow_turns_the_daily_round_red_and_ke
 
 
 def test_a_cancelled_run_lets_go_of_its_capture(stage: Stage):
-    class Cancelled(ApifyActor):
-        def start(self, album_ids: Sequence[str]) -> ActorRun:
-            super().start(album_ids)
+    class Cancelled(ApifyClient):
+        def start_run(self, album_ids: Sequence[str]) -> ActorRun:
+            super().start_run(album_ids)
             raise dg.DagsterExecutionInterruptedError
 
     _, snapshot = asked(stage)
@@ -155,14 +159,14 @@ def test_a_cancelled_run_lets_go_of_its_capture(stage: Stage):
 def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(stage: Stage):
     others: list[CaptureOutcome] = []
 
-    class Slow(ApifyActor):
-        def start(self, album_ids: Sequence[str]) -> ActorRun:
+    class Slow(ApifyClient):
+        def start_run(self, album_ids: Sequence[str]) -> ActorRun:
             # As if the answer had taken an hour; the next sign of life is waited for.
             stage.bench.sql("update run_heartbeats set beat_at = beat_at - interval '1 hour'")
             until(lambda: not is_due(), what="a beat")
             assert plain is not None
             others.append(make_capture(UUID(snapshot), plain, run="other"))
-            return super().start(album_ids)
+            return super().start_run(album_ids)
 
     def is_due() -> bool:
         with connect(stage.bench.database_url) as connection:
@@ -172,7 +176,7 @@ def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(
     plain = stage.pipeline.captures
     with_actor(stage, Slow, heartbeat_seconds=0.05)
     assert capture(stage, snapshot).success
-    assert [other.kind for other in others] == [CaptureResultKind.LEFT_ALONE]
+    assert [other.kind for other in others] == [CaptureResultKind.UNCHANGED]
     assert stage.bench.sandbox.actor_usage()["runs"] == 1
 
 

@@ -231,7 +231,7 @@ def test_the_sweep_shows_what_a_crash_kept_from_being_shown_and_looks_deferred_t
     _, snapshot = asked(stage)
     assert stage.pipeline.captures is not None
     # As a run that died between its last commit and its materialization left it.
-    make_capture(UUID(snapshot), stage.pipeline.captures, run="dead")
+    make_capture(UUID(snapshot), stage.pipeline.captures, run_id="dead")
     assert told(stage) == {}
     stage.bench.sandbox.clear_faults()
     result = stage.reclaim()

@@ -44,7 +44,7 @@ def test_the_largest_run_ends_before_the_longest_runtime_even_where_each_call_ti
 
 def test_a_capture_gives_up_waiting_for_the_actor_long_before_the_longest_runtime():
     capture = CaptureTerms(database_url="", cap_usd=Decimal(1), claim_timeout_seconds=1, max_attempts=1)
-    waits = capture.start_seconds + capture.patience_seconds + capture.settling_seconds
+    waits = capture.start_timeout_seconds + capture.max_wait_seconds + capture.result_settle_seconds
     assert MONITORING["max_runtime_seconds"] > (1 + MAX_RETRIES) * 2 * waits
 
 

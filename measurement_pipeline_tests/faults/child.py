@@ -91,7 +91,7 @@ def _run(orders: Orders) -> dict[str, Any]:
         return PaymentVerdict.ALLOWED
 
     means = BackfillDependencies(bench.means.new_client, check_payment)
-    coverage = BackfillRun(orders.songs, run=orders.run, operator=False, terms=bench.terms, means=means)
+    coverage = BackfillRun(orders.songs, run=orders.run, operator=False, terms=bench.terms, dependencies=means)
     told = {one.song: str(one.kind) for one in coverage}
     return {
         "told": told,
@@ -135,14 +135,14 @@ def _capture(orders: Orders) -> dict[str, Any]:
     from measurement_pipeline.postgres import run_heartbeats
     from measurement_pipeline.postgres.database import connect
     from measurement_pipeline.sandbox import SandboxClient
-    from measurement_pipeline_tests.capture.conftest import studio_of
+    from measurement_pipeline_tests.capture.conftest import new_harness
 
-    studio = studio_of(orders.database_url, SandboxClient(orders.sandbox_url))
-    captures = studio.with_terms(claim_timeout_seconds=orders.claim_timeout_seconds, max_attempts=orders.max_attempts)
+    harness = new_harness(orders.database_url, SandboxClient(orders.sandbox_url))
+    captures = harness.with_config(claim_timeout_seconds=orders.claim_timeout_seconds, max_attempts=orders.max_attempts)
     with connect(orders.database_url) as connection:
         run_heartbeats.renew(connection, orders.run)
     with heartbeats(orders.database_url, orders.run, every_seconds=orders.claim_timeout_seconds / 4):
-        ended = studio.make(UUID(orders.snapshot), captures=captures, run=orders.run)
+        ended = harness.run_capture(UUID(orders.snapshot), captures=captures, run=orders.run)
     return {"kind": ended.kind, "reason": ended.reason}
 
 

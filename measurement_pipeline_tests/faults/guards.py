@@ -27,7 +27,7 @@ from measurement_pipeline.intake import process
 from measurement_pipeline.postgres import apify_runs, captures, migrate, songstats_ledger
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.sql import statements
-from measurement_pipeline.vendors.apify.client import ApifyActor
+from measurement_pipeline.vendors.apify.client import ApifyClient
 from measurement_pipeline.vendors.apify.errors import UnavailableError
 from measurement_pipeline.vendors.songstats import historic_stats
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
@@ -265,7 +265,7 @@ HITS: Mapping[str, Mistake] = {
 
 
 def _unknown_is_allowed(patcher: Patcher) -> None:
-    ask = StripeGate.ask
+    ask = StripeGate.decide
 
     def ask_and_allow(gate: StripeGate, *arguments: Any, **options: Any) -> Any:
         decision = ask(gate, *arguments, **options)
@@ -380,43 +380,43 @@ VENDOR: Mapping[str, Mistake] = {
 
 
 def _start_before_the_row(runner: ActorRunner, chunk: int, album_ids: Sequence[str]) -> bool:
-    started = runner._actor.start(album_ids)
+    started = runner._actor.start_run(album_ids)
     row = apify_runs.record_intent(runner._connection, runner._snapshot, chunk, album_ids, run=runner._run)
     apify_runs.record_start(runner._connection, row, actor_run=started.id, status=started.status)
     return runner._note(row, started)
 
 
 def _a_lost_start_is_no_start(patcher: Patcher) -> None:
-    start = ApifyActor.start
+    start = ApifyClient.start_run
 
-    def start_or_not(actor: ApifyActor, album_ids: Sequence[str]) -> Any:
+    def start_or_not(actor: ApifyClient, album_ids: Sequence[str]) -> Any:
         try:
             return start(actor, album_ids)
         except UnavailableError as error:
-            error.perhaps_started = False
+            error.may_have_been_received = False
             raise
 
     patcher.function(start, start_or_not)
 
 
 def _any_run_is_the_lost_one(patcher: Patcher) -> None:
-    find = ApifyActor.find
+    find = ApifyClient.find_run
 
-    def find_any(actor: ApifyActor, album_ids: Sequence[str], *, since: Any, besides: Any) -> Any:
-        del besides
-        return find(actor, album_ids, since=since, besides=frozenset())
+    def find_any(actor: ApifyClient, album_ids: Sequence[str], *, since: Any, exclude: Any) -> Any:
+        del exclude
+        return find(actor, album_ids, since=since, exclude=frozenset())
 
     patcher.function(find, find_any)
 
 
 def _keep_and_map_in_one_transaction(patcher: Patcher) -> None:
-    to_the_end = ActorRunner.to_the_end
+    run = ActorRunner.run
 
     def in_one_transaction(runner: ActorRunner, parts: Sequence[Sequence[str]]) -> None:
         with runner._connection.transaction():
-            to_the_end(runner, parts)
+            run(runner, parts)
 
-    patcher.function(to_the_end, in_one_transaction)
+    patcher.function(run, in_one_transaction)
 
 
 CAPTURES: Mapping[str, Mistake] = {
@@ -428,7 +428,7 @@ CAPTURES: Mapping[str, Mistake] = {
     ),
     "captures: a run of the actor is a row before it is started": function(ActorRunner._start, _start_before_the_row),
     "captures: a start whose answer is lost may have been paid": _a_lost_start_is_no_start,
-    "captures: a run is looked for before a second start": function(ApifyActor.find, lambda *_run, **_of: None),
+    "captures: a run is looked for before a second start": function(ApifyClient.find_run, lambda *_run, **_of: None),
     "captures: another's run is not taken for the lost one": _any_run_is_the_lost_one,
     "captures: keep before mapping": _keep_and_map_in_one_transaction,
     "captures: only the owner stores": statement("apify_runs", "hold", (r"and claimed_by = %\(run\)s", "")),

@@ -67,7 +67,7 @@ def measurements_are_whole(bench: Workbench) -> None:
     stored = bench.sql("select song, raw_ref, count(*) n from song_measurements group by 1, 2")
     expected = set()
     for row in answers:
-        history = judge(SongstatsResponse(row["status_code"], row["headers"], row["body"]), key_works=True).history
+        history = judge(SongstatsResponse(row["status_code"], row["headers"], row["body"]), is_key_valid=True).history
         assert history is not None
         assert history.play_counts
         expected.add(

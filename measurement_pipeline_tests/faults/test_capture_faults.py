@@ -25,7 +25,7 @@ from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import SandboxClient
-from measurement_pipeline_tests.capture.conftest import Studio, isrcs, studio_of
+from measurement_pipeline_tests.capture.conftest import CaptureHarness, isrcs, new_harness
 from measurement_pipeline_tests.faults import crash_points
 from measurement_pipeline_tests.faults.child import ASK_FOR_CAPTURES, CAPTURE, Orders, child, said
 from measurement_pipeline_tests.faults.crash_points import CrashPoint, armed
@@ -44,8 +44,8 @@ ITEMS, INPUT = "/v2/datasets/*/items", "/v2/key-value-stores/"
 
 
 @pytest.fixture
-def studio(database_url: str, sandbox: SandboxClient) -> Studio:
-    return studio_of(database_url, sandbox)
+def harness(database_url: str, sandbox: SandboxClient) -> CaptureHarness:
+    return new_harness(database_url, sandbox)
 
 
 @dataclass(frozen=True)
@@ -57,41 +57,41 @@ class Asked:
     counts: dict[str, int]
 
 
-def ask_for(studio: Studio, *, start: int = 0, albums: int = ALBUMS) -> Asked:
+def ask_for(harness: CaptureHarness, *, start: int = 0, albums: int = ALBUMS) -> Asked:
     """A request as a client makes it, for albums of one recording each."""
     counts = {song: 10 + number for number, song in enumerate(isrcs(albums, start=start))}
-    released = studio.release({f"Album {song}": {song: count} for song, count in counts.items()})
-    (request,) = studio.sql(
+    released = harness.publish({f"Album {song}": {song: count} for song, count in counts.items()})
+    (request,) = harness.sql(
         "insert into measurement_jobs (account, source, scope) values (%s, 'current', %s) returning id",
-        studio.account,
+        harness.account,
         json.dumps({"album_ids": released}),
     )
-    opened = intake.load_batch(studio.database_url)
-    (taken,) = intake.process_batch(studio.database_url, opened, {}, run="intake", cap_usd=Decimal(25))
+    opened = intake.load_batch(harness.database_url)
+    (taken,) = intake.process_batch(harness.database_url, opened, {}, run="intake", cap_usd=Decimal(25))
     assert taken.capture is not None
     return Asked(request["id"], taken.capture.snapshot, counts)
 
 
-def left(studio: Studio, asked: Asked) -> list[list[dict[str, Any]]]:
+def left(harness: CaptureHarness, asked: Asked) -> list[list[dict[str, Any]]]:
     """All that a capture has come to."""
     return [
-        studio.bought(asked.snapshot),
-        [studio.shown(asked.snapshot)],
-        studio.sql("select * from song_measurements order by song"),
-        studio.sql("select * from measurement_jobs where id = %s", asked.request),
+        harness.actor_runs(asked.snapshot),
+        [harness.snapshot_row(asked.snapshot)],
+        harness.sql("select * from song_measurements order by song"),
+        harness.sql("select * from measurement_jobs where id = %s", asked.request),
     ]
 
 
-def is_done_and_paid_once(studio: Studio, everything: Sequence[Asked]) -> None:
+def is_done_and_paid_once(harness: CaptureHarness, everything: Sequence[Asked]) -> None:
     """All of it is measured, each part of it was paid for once, and whoever asked was answered."""
-    studio.nothing_breaks()
-    assert studio.counts() == {song: count for one in everything for song, count in one.counts.items()}
+    harness.check_invariants()
+    assert harness.stored_counts() == {song: count for one in everything for song, count in one.counts.items()}
     parts = sum(-(-len(one.counts) // ALBUMS_A_CHUNK) for one in everything)
-    assert studio.paid() == {"runs": parts, "albums": sum(len(one.counts) for one in everything)}
+    assert harness.actor_usage() == {"runs": parts, "albums": sum(len(one.counts) for one in everything)}
     for one in everything:
-        brought = [row["chunk"] for row in studio.bought(one.snapshot) if row["status"] != "NOT-STARTED"]
+        brought = [row["chunk"] for row in harness.actor_runs(one.snapshot) if row["status"] != "NOT-STARTED"]
         assert brought == sorted(set(brought)), "one run of the actor a part"
-        (request,) = studio.sql("select state, error from measurement_jobs where id = %s", one.request)
+        (request,) = harness.sql("select state, error from measurement_jobs where id = %s", one.request)
         assert (request["state"], request["error"]) == ("done", None)
 
 
@@ -120,123 +120,127 @@ def dies_alone(point: CrashPoint, number: int) -> bool:
 
 @pytest.mark.parametrize("point", crash_points.CAPTURE, ids=lambda point: point.name)
 def test_a_capture_killed_at_a_named_point_is_taken_over_and_no_part_is_paid_again(
-    studio: Studio, point: CrashPoint, long_form: bool, proves: Proves
+    harness: CaptureHarness, point: CrashPoint, long_form: bool, proves: Proves
 ):
     moments = random.Random(point.name)
     everything: list[Asked] = []
     paid_before = 0
     for number in range(6 if long_form else 1):
-        asked = ask_for(studio, start=number * ALBUMS)
+        asked = ask_for(harness, start=number * ALBUMS)
         everything.append(asked)
         most = 1 if point is crash_points.BEFORE_THE_END else PARTS
         occurrence = moments.randint(1, most) if long_form else most
-        victim = orders_for(studio, asked, run=f"victim-{number}")
+        victim = orders_for(harness, asked, run=f"victim-{number}")
         alone = dies_alone(point, number)
-        with killed_at(point, studio.database_url, victim, occurrence=occurrence, undone=not alone):
-            at_death, paid = left(studio, asked), studio.paid()["runs"] - paid_before
+        with killed_at(point, harness.database_url, victim, occurrence=occurrence, undone=not alone):
+            at_death, paid = left(harness, asked), harness.actor_usage()["runs"] - paid_before
         is_as_named = not alone or point is crash_points.BEFORE_THE_START
         assert SEEN_AT[point](at_death[0], paid) or not is_as_named
-        studio.nothing_breaks(at_rest=False)
+        harness.check_invariants(at_rest=False)
 
         # While it might still live, nothing of it is touched.
-        patient = studio.with_terms(claim_timeout_seconds=600.0)
-        early = studio.make(asked.snapshot, run=f"too early-{number}", captures=patient)
-        is_over = early.kind is CaptureResultKind.DONE_BEFORE
-        assert early.kind is CaptureResultKind.LEFT_ALONE or (
-            is_over and alone and point is crash_points.BEFORE_THE_END
-        )
-        assert left(studio, asked) == at_death
+        patient = harness.with_config(claim_timeout_seconds=600.0)
+        early = harness.run_capture(asked.snapshot, run=f"too early-{number}", captures=patient)
+        is_over = early.kind is CaptureResultKind.ALREADY_DONE
+        assert early.kind is CaptureResultKind.UNCHANGED or (is_over and alone and point is crash_points.BEFORE_THE_END)
+        assert left(harness, asked) == at_death
 
-        wait_for_the_claim_timeout(studio)
-        assert_due(studio, [] if is_over else [asked.snapshot])
-        take_over(studio, asked, run=f"next-{number}", is_started=point is not crash_points.BEFORE_THE_START)
-        is_done_and_paid_once(studio, everything)
-        assert studio.shown(asked.snapshot)["attempts"] <= 2
-        paid_before = studio.paid()["runs"]
+        wait_for_the_claim_timeout(harness)
+        assert_due(harness, [] if is_over else [asked.snapshot])
+        take_over(harness, asked, run=f"next-{number}", is_started=point is not crash_points.BEFORE_THE_START)
+        is_done_and_paid_once(harness, everything)
+        assert harness.snapshot_row(asked.snapshot)["attempts"] <= 2
+        paid_before = harness.actor_usage()["runs"]
     proves(f"SIGKILL of a capture {point.name}", ALWAYS, times=number + 1)
 
 
-def test_a_run_that_stood_still_and_was_relieved_changes_nothing_once_it_goes_on(studio: Studio, proves: Proves):
-    asked = ask_for(studio)
+def test_a_run_that_stood_still_and_was_relieved_changes_nothing_once_it_goes_on(
+    harness: CaptureHarness, proves: Proves
+):
+    asked = ask_for(harness)
     with ExitStack() as stack:
-        with armed(studio.database_url, crash_points.AFTER_THE_RESULT, occurrence=PARTS) as held:
-            victim = stack.enter_context(child(orders_for(studio, asked, run="victim")))
+        with armed(harness.database_url, crash_points.AFTER_THE_RESULT, occurrence=PARTS) as held:
+            victim = stack.enter_context(child(orders_for(harness, asked, run="victim")))
             assert held.wait_for_victim() == victim.pid
             victim.send_signal(signal.SIGSTOP)
-        wait_for_the_claim_timeout(studio)
-        take_over(studio, asked, run="next", is_started=True)
-        before = left(studio, asked)
+        wait_for_the_claim_timeout(harness)
+        take_over(harness, asked, run="next", is_started=True)
+        before = left(harness, asked)
         victim.send_signal(signal.SIGCONT)
-        assert said(victim)["kind"] == CaptureResultKind.LEFT_ALONE
-    assert left(studio, asked) == before
-    is_done_and_paid_once(studio, [asked])
+        assert said(victim)["kind"] == CaptureResultKind.UNCHANGED
+    assert left(harness, asked) == before
+    is_done_and_paid_once(harness, [asked])
     proves("a capture whose run stands still for longer than the claim timeout", [*ALWAYS, "I3"])
 
 
-def orders_for(studio: Studio, asked: Asked, *, run: str) -> Orders:
+def orders_for(harness: CaptureHarness, asked: Asked, *, run: str) -> Orders:
     return Orders(
         CAPTURE,
-        studio.database_url,
-        studio.sandbox.apify_url,
+        harness.database_url,
+        harness.sandbox.apify_url,
         run=run,
         claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS,
         snapshot=str(asked.snapshot),
     )
 
 
-def wait_for_the_claim_timeout(studio: Studio) -> None:
+def wait_for_the_claim_timeout(harness: CaptureHarness) -> None:
     """As a patient operator would: nobody helps the clock."""
     lives = "select 1 from run_heartbeats where beat_at >= clock_timestamp() - make_interval(secs => %s)"
-    until(lambda: not studio.sql(lives, CLAIM_TIMEOUT_SECONDS))
+    until(lambda: not harness.sql(lives, CLAIM_TIMEOUT_SECONDS))
 
 
-def assert_due(studio: Studio, expected: Sequence[UUID]) -> None:
-    with connect(studio.database_url) as connection:
+def assert_due(harness: CaptureHarness, expected: Sequence[UUID]) -> None:
+    with connect(harness.database_url) as connection:
         assert captures.list_due(connection, claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS, limit=10) == expected
 
 
-def take_over(studio: Studio, asked: Asked, *, run: str, is_started: bool) -> None:
+def take_over(harness: CaptureHarness, asked: Asked, *, run: str, is_started: bool) -> None:
     """The next run takes the capture to its end, at once unless it cannot be known yet whether the actor was started."""
-    captures = studio.with_terms(claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS)
+    captures = harness.with_config(claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS)
     if not is_started:
-        paid = studio.paid()
-        ended = studio.make(asked.snapshot, run=run, captures=captures)
+        paid = harness.actor_usage()
+        ended = harness.run_capture(asked.snapshot, run=run, captures=captures)
         assert (ended.kind, ended.reason) == (
-            CaptureResultKind.PUT_OFF,
+            CaptureResultKind.POSTPONED,
             "whether Apify started the actor is not known yet",
         )
-        assert studio.paid() == paid
-        time_passes(studio)
-    assert studio.make(asked.snapshot, run=run, captures=captures).kind in {
+        assert harness.actor_usage() == paid
+        time_passes(harness)
+    assert harness.run_capture(asked.snapshot, run=run, captures=captures).kind in {
         CaptureResultKind.DONE,
-        CaptureResultKind.DONE_BEFORE,
+        CaptureResultKind.ALREADY_DONE,
     }
 
 
-def time_passes(studio: Studio) -> None:
+def time_passes(harness: CaptureHarness) -> None:
     """Waits are over, and a run that was started would be in Apify's list by now."""
-    studio.sql("update playcount_snapshots set not_before = null")
-    studio.sql("update vendor_state set paused_until = now() where vendor in ('apify', 'spotify')")
-    studio.sql("update apify_runs set intended_at = intended_at - interval '2 minutes' where status is null")
+    harness.sql("update playcount_snapshots set not_before = null")
+    harness.sql("update vendor_state set paused_until = now() where vendor in ('apify', 'spotify')")
+    harness.sql("update apify_runs set intended_at = intended_at - interval '2 minutes' where status is null")
 
 
 # --- vendors ---------------------------------------------------------------------------------------------------------------
 
 
-def to_its_end(studio: Studio, asked: Asked, *, most: int = 60) -> CaptureOutcome:
+def to_its_end(harness: CaptureHarness, asked: Asked, *, most: int = 60) -> CaptureOutcome:
     """Runs until the capture is over: tries within a run, and between two runs whatever wait was asked for."""
     run, retry_number = 0, 0
     for _ in range(most):
-        ended = studio.make(asked.snapshot, run=f"run-{run}", retry_number=retry_number, last_try=retry_number >= 3)
-        studio.nothing_breaks(at_rest=False)
+        ended = harness.run_capture(
+            asked.snapshot, run=f"run-{run}", retry_number=retry_number, is_last_try=retry_number >= 3
+        )
+        harness.check_invariants(at_rest=False)
         if ended.kind in {CaptureResultKind.DONE, CaptureResultKind.FAILED}:
             return ended
-        assert ended.kind in {CaptureResultKind.TRY_AGAIN, CaptureResultKind.PUT_OFF, CaptureResultKind.STOPPED}, ended
+        assert ended.kind in {CaptureResultKind.TRY_AGAIN, CaptureResultKind.POSTPONED, CaptureResultKind.STOPPED}, (
+            ended
+        )
         retry_number += 1
         if ended.kind is not CaptureResultKind.TRY_AGAIN:
             run, retry_number = run + 1, 0
-            time_passes(studio)
-    raise AssertionError(f"not over after {most} tries: {studio.shown(asked.snapshot)['error']}")
+            time_passes(harness)
+    raise AssertionError(f"not over after {most} tries: {harness.snapshot_row(asked.snapshot)['error']}")
 
 
 APIFY = {
@@ -264,21 +268,21 @@ APIFY = {
 
 @pytest.mark.parametrize("weather", APIFY)
 def test_a_capture_through_a_storm_at_apify_ends_measured_and_paid_once_a_part(
-    studio: Studio, weather: str, long_form: bool, proves: Proves
+    harness: CaptureHarness, weather: str, long_form: bool, proves: Proves
 ):
     everything: list[Asked] = []
     met, enough = 0, 100 if long_form else 3
     while met < enough:
         assert len(everything) < enough, "a storm that nothing met proves nothing"
         for place, fault in enumerate(APIFY[weather]):
-            studio.sandbox.faults(**fault, seed=f"{weather} {len(everything)} {place}")
-        everything.append(ask_for(studio, start=len(everything) * ALBUMS))
-        ended = to_its_end(studio, everything[-1])
-        met += sum(request["fault"] for request in studio.sandbox.requests("/v2/"))
-        studio.sandbox.clear_faults()
-        studio.sandbox.forget_requests()
+            harness.sandbox.faults(**fault, seed=f"{weather} {len(everything)} {place}")
+        everything.append(ask_for(harness, start=len(everything) * ALBUMS))
+        ended = to_its_end(harness, everything[-1])
+        met += sum(request["fault"] for request in harness.sandbox.requests("/v2/"))
+        harness.sandbox.clear_faults()
+        harness.sandbox.forget_requests()
         assert (ended.kind, ended.reason) == (CaptureResultKind.DONE, None)
-        is_done_and_paid_once(studio, everything)
+        is_done_and_paid_once(harness, everything)
     proves(f"Apify: {weather}", ALWAYS, times=met)
 
 
@@ -303,18 +307,18 @@ ROUTES = {
     ],
 )
 def test_whichever_request_to_apify_loses_its_answer_nothing_is_paid_twice(
-    studio: Studio, route: str, fault: dict[str, object], proves: Proves
+    harness: CaptureHarness, route: str, fault: dict[str, object], proves: Proves
 ):
     method, path, is_lost = ROUTES[route]
     if is_lost:
-        studio.sandbox.faults(STARTS, method="POST", close=True, count=1)
-    studio.sandbox.faults(path, method=method, count=2, **fault)
+        harness.sandbox.faults(STARTS, method="POST", close=True, count=1)
+    harness.sandbox.faults(path, method=method, count=2, **fault)
     if "delay" in fault:
-        studio = replace(studio, captures=studio.with_vendor_timeout(2.0))
-    asked = ask_for(studio)
-    assert to_its_end(studio, asked).kind is CaptureResultKind.DONE
-    assert sum(request["fault"] for request in studio.sandbox.requests("/v2/")) == 2 + is_lost
-    is_done_and_paid_once(studio, [asked])
+        harness = replace(harness, captures=harness.with_vendor_timeout(2.0))
+    asked = ask_for(harness)
+    assert to_its_end(harness, asked).kind is CaptureResultKind.DONE
+    assert sum(request["fault"] for request in harness.sandbox.requests("/v2/")) == 2 + is_lost
+    is_done_and_paid_once(harness, [asked])
     proves(f"Apify: an answer lost to {route}", ALWAYS)
 
 
@@ -342,73 +346,75 @@ PASSING = {
 
 @pytest.mark.parametrize("weather", SPOTIFY)
 def test_while_spotify_is_away_a_capture_ends_unmapped_and_is_mapped_later_for_nothing(
-    studio: Studio, weather: str, proves: Proves
+    harness: CaptureHarness, weather: str, proves: Proves
 ):
-    asked = ask_for(studio)
+    asked = ask_for(harness)
     for fault in SPOTIFY[weather]:
-        studio.sandbox.faults(**fault)
-    assert to_its_end(studio, asked).kind is CaptureResultKind.DONE
-    shown = studio.shown(asked.snapshot)
+        harness.sandbox.faults(**fault)
+    assert to_its_end(harness, asked).kind is CaptureResultKind.DONE
+    shown = harness.snapshot_row(asked.snapshot)
     assert (shown["unmapped"], shown["recordings"]) == (len(asked.counts), 0)
-    assert studio.sql("select 1 from songs") == studio.sql("select 1 from song_measurements") == []
-    studio.nothing_breaks()
-    studio.sandbox.clear_faults()
-    time_passes(studio)
-    again = studio.make(asked.snapshot, run="a person", operator=True)
+    assert harness.sql("select 1 from songs") == harness.sql("select 1 from song_measurements") == []
+    harness.check_invariants()
+    harness.sandbox.clear_faults()
+    time_passes(harness)
+    again = harness.run_capture(asked.snapshot, run="a person", operator=True)
     assert (again.kind, again.unmapped) == (CaptureResultKind.DONE, ())
-    is_done_and_paid_once(studio, [asked])
+    is_done_and_paid_once(harness, [asked])
     proves(f"Spotify: {weather}", ALWAYS)
 
 
 @pytest.mark.parametrize("weather", PASSING)
-def test_what_passes_at_spotify_within_seconds_is_not_noticed(studio: Studio, weather: str, proves: Proves):
-    asked = ask_for(studio)
+def test_what_passes_at_spotify_within_seconds_is_not_noticed(harness: CaptureHarness, weather: str, proves: Proves):
+    asked = ask_for(harness)
     for fault in PASSING[weather]:
-        studio.sandbox.faults(**fault)
-    assert to_its_end(studio, asked).unmapped == ()
-    is_done_and_paid_once(studio, [asked])
+        harness.sandbox.faults(**fault)
+    assert to_its_end(harness, asked).unmapped == ()
+    is_done_and_paid_once(harness, [asked])
     proves(f"Spotify: {weather}", ALWAYS)
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------------
 
 
-def waiting_for_the_account(studio: Studio) -> int:
-    (row,) = studio.sql(
+def waiting_for_the_account(harness: CaptureHarness) -> int:
+    (row,) = harness.sql(
         "select count(*) as n from pg_locks inner join pg_database on pg_locks.database = pg_database.oid"
         " where datname = current_database() and locktype = 'advisory' and not granted"
     )
     return int(row["n"])
 
 
-def test_two_processes_of_four_threads_spend_a_month_to_its_last_album(studio: Studio, long_form: bool, proves: Proves):
+def test_two_processes_of_four_threads_spend_a_month_to_its_last_album(
+    harness: CaptureHarness, long_form: bool, proves: Proves
+):
     rounds = 10 if long_form else 1
     for number in range(rounds):
         account = uuid4()
-        studio.sql("insert into accounts (id) values (%s)", account)
+        harness.sql("insert into accounts (id) values (%s)", account)
         orders = [
             Orders(
                 ASK_FOR_CAPTURES,
-                studio.database_url,
-                studio.sandbox.apify_url,
+                harness.database_url,
+                harness.sandbox.apify_url,
                 songs=[f"round {number} process {process} thread {thread}" for thread in range(4)],
                 account=str(account),
                 cap_usd="0.1",
             )
             for process in range(2)
         ]
-        with connect(studio.database_url) as gate, ExitStack() as stack:
+        with connect(harness.database_url) as gate, ExitStack() as stack:
             # Nobody begins before all of them stand before the account.
             with gate.transaction():
                 gate.execute(
                     "select pg_advisory_xact_lock(hashtextextended('playcount_snapshots of ' || %s, 0))", [str(account)]
                 )
                 processes = [stack.enter_context(child(one)) for one in orders]
-                until(lambda: waiting_for_the_account(studio) == 8, what="all of them before the account")
+                until(lambda: waiting_for_the_account(harness) == 8, what="all of them before the account")
             told = sum((Counter(said(process)) for process in processes), Counter[str]())
         # $0.10 a month are 11 captures of three albums at $0.009, and $0.001 over.
         assert (told["Opened"], told["OverCap"]) == (11, 29)
-        (spent,) = studio.sql(
+        (spent,) = harness.sql(
             "select count(*) as n, sum(estimated_cost_usd) as usd from playcount_snapshots where account = %s", account
         )
         assert (spent["n"], spent["usd"]) == (11, Decimal("0.099"))
@@ -419,31 +425,31 @@ def test_two_processes_of_four_threads_spend_a_month_to_its_last_album(studio: S
 
 
 def test_a_database_that_is_read_only_during_a_capture_costs_no_second_run_of_the_actor(
-    studio: Studio, long_form: bool, proves: Proves
+    harness: CaptureHarness, long_form: bool, proves: Proves
 ):
-    asked = ask_for(studio)
-    studio.sandbox.faults(LOOKS, delay=1.0)
+    asked = ask_for(harness)
+    harness.sandbox.faults(LOOKS, delay=1.0)
     with ThreadPoolExecutor(1) as threads:
-        making = threads.submit(studio.make, asked.snapshot)
-        until(lambda: studio.paid()["runs"] >= 1, what="a run of the actor that is paid for")
-        with read_only(studio.database_url):
+        making = threads.submit(harness.make, asked.snapshot)
+        until(lambda: harness.actor_usage()["runs"] >= 1, what="a run of the actor that is paid for")
+        with read_only(harness.database_url):
             time.sleep(30.0 if long_form else 1.5)
             assert not making.done()
         ended = making.result(120)
-    while ended.kind is CaptureResultKind.PUT_OFF:
-        studio.until_listed(asked.snapshot)
-        ended = studio.make(asked.snapshot, run="next")
-    is_done_and_paid_once(studio, [asked])
+    while ended.kind is CaptureResultKind.POSTPONED:
+        harness.wait_until_listed(asked.snapshot)
+        ended = harness.run_capture(asked.snapshot, run="next")
+    is_done_and_paid_once(harness, [asked])
     proves("PostgreSQL read-only during a capture", ALWAYS)
 
 
-def test_a_start_dated_ahead_of_the_clock_is_found_and_not_started_again(studio: Studio, proves: Proves):
-    asked = ask_for(studio)
-    victim = orders_for(studio, asked, run="victim")
-    with killed_at(crash_points.AFTER_THE_START, studio.database_url, victim, occurrence=PARTS, undone=True):
+def test_a_start_dated_ahead_of_the_clock_is_found_and_not_started_again(harness: CaptureHarness, proves: Proves):
+    asked = ask_for(harness)
+    victim = orders_for(harness, asked, run="victim")
+    with killed_at(crash_points.AFTER_THE_START, harness.database_url, victim, occurrence=PARTS, undone=True):
         pass
-    studio.sql("update apify_runs set intended_at = now() + interval '2 days' where actor_run is null")
-    wait_for_the_claim_timeout(studio)
-    take_over(studio, asked, run="next", is_started=True)
-    is_done_and_paid_once(studio, [asked])
+    harness.sql("update apify_runs set intended_at = now() + interval '2 days' where actor_run is null")
+    wait_for_the_claim_timeout(harness)
+    take_over(harness, asked, run="next", is_started=True)
+    is_done_and_paid_once(harness, [asked])
     proves("the database's clock set back by two days: a start of the actor", [*ALWAYS, "I15"])

@@ -103,7 +103,7 @@ def points_stored(bench: Workbench) -> set[tuple[str, datetime, int]]:
 def points_received(bench: Workbench) -> set[tuple[str, datetime, int]]:
     found = set()
     for row in bench.sql("select * from songstats_responses"):
-        history = judge(SongstatsResponse(row["status_code"], row["headers"], row["body"]), key_works=True).history
+        history = judge(SongstatsResponse(row["status_code"], row["headers"], row["body"]), is_key_valid=True).history
         assert history is not None
         for point in history.play_counts:
             found.add((row["song"], datetime(point.day.year, point.day.month, point.day.day, tzinfo=UTC), point.value))

@@ -19,7 +19,7 @@ from measurement_pipeline.domain.outcome import Cause, Outcome
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import Behaviour, Known, Scenario
 from measurement_pipeline.sandbox.songstats_body import render
-from measurement_pipeline.vendors.http import LONGEST_RETRY_AFTER
+from measurement_pipeline.vendors.http import MAX_RETRY_AFTER_SECONDS
 from measurement_pipeline.vendors.songstats.historic_stats import judge
 from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
 from measurement_pipeline_tests.faults import storm
@@ -171,12 +171,12 @@ def test_any_answer_comes_to_a_row_of_the_outcome_table(long_form: bool, proves:
     ) -> None:
         next(tried)
         answer = SongstatsResponse(status, headers, body, failure)
-        judgement = judge(answer, key_works=key_works)
+        judgement = judge(answer, is_key_valid=key_works)
         assert (judgement.outcome, judgement.billable, judgement.cause) in TABLE
         assert (judgement.history is not None) == (judgement.outcome is Outcome.STORED)
         assert judgement.detail.isprintable()
         assert len(judgement.detail) <= 300
-        assert answer.retry_after is None or 0 <= answer.retry_after <= LONGEST_RETRY_AFTER
+        assert answer.retry_after is None or 0 <= answer.retry_after <= MAX_RETRY_AFTER_SECONDS
 
     comes_to_a_row()
     proves("payloads at random, judged", ["I8"], times=next(tried))

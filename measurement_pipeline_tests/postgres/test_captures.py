@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from measurement_pipeline.capture.config import CaptureConfig
-from measurement_pipeline.capture.series import start_due
+from measurement_pipeline.capture.series import start_due_captures
 from measurement_pipeline.domain.capture import CaptureSpec, CaptureTicket, OverCap, Schedule
 from measurement_pipeline.domain.measurement_job import ScopeByAlbum, ScopeByCatalog, ScopeByIsrc
 from measurement_pipeline.postgres import capture_series, captures
@@ -62,8 +62,10 @@ class Counter:
             thread.join()
         return answers
 
-    def start_due(self, *, cap: str = "25"):
-        return start_due(CaptureConfig(self.database_url, Decimal(cap), claim_timeout_seconds=5.0, max_attempts=5))
+    def start_due_captures(self, *, cap: str = "25"):
+        return start_due_captures(
+            CaptureConfig(self.database_url, Decimal(cap), claim_timeout_seconds=5.0, max_attempts=5)
+        )
 
     def age(self, interval: str, *, state: str = "done") -> None:
         """Let so much time have passed since the captures were asked for and made."""
@@ -234,9 +236,9 @@ def test_a_series_of_albums_that_are_gone_is_not_paid_every_day(counter: Counter
     counter.sql(
         "update playcount_snapshots set state = 'failed', status_code = 404, created_at = created_at - interval '2 days'"
     )
-    assert counter.start_due().due == 0
+    assert counter.start_due_captures().due == 0
     counter.age("30 days", state="failed")
-    assert counter.start_due().started == 1
+    assert counter.start_due_captures().started == 1
 
 
 def test_an_estimate_says_what_asking_would_and_asks_for_nothing(counter: Counter):
@@ -254,23 +256,23 @@ def test_an_estimate_says_what_asking_would_and_asks_for_nothing(counter: Counte
 
 def test_a_series_is_captured_once_when_its_last_capture_is_thirty_days_old(counter: Counter):
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
-    assert counter.start_due().due == 0
+    assert counter.start_due_captures().due == 0
     counter.age("29 days")
-    assert counter.start_due().started == 0
+    assert counter.start_due_captures().started == 0
     counter.age("1 day")
-    found = counter.start_due()
+    found = counter.start_due_captures()
     assert (found.due, found.started, found.refused) == (1, 1, ())
     rows = counter.sql("select schedule, album_ids, account from playcount_snapshots order by created_at")
     assert rows == [{"schedule": "monthly", "album_ids": list(albums(3)), "account": counter.account}] * 2
-    assert counter.start_due().due == 0, "it is still to come"
+    assert counter.start_due_captures().due == 0, "it is still to come"
 
 
 def test_a_series_whose_capture_failed_is_made_up_for_the_day_after(counter: Counter):
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
     counter.age("0", state="failed")
-    assert counter.start_due().due == 0
+    assert counter.start_due_captures().due == 0
     counter.age("1 day", state="failed")
-    assert counter.start_due().started == 1
+    assert counter.start_due_captures().started == 1
 
 
 def test_a_capture_that_is_still_to_come_is_handed_back_however_old_it_is(counter: Counter):
@@ -285,8 +287,8 @@ def test_a_capture_that_is_still_to_come_is_handed_back_however_old_it_is(counte
 def test_months_that_were_missed_are_made_up_for_once(counter: Counter):
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
     counter.age("200 days")
-    assert counter.start_due().started == 1
-    assert counter.start_due().started == 0
+    assert counter.start_due_captures().started == 1
+    assert counter.start_due_captures().started == 0
 
 
 def test_two_who_start_due_series_at_once_start_each_once(counter: Counter):
@@ -297,7 +299,7 @@ def test_two_who_start_due_series_at_once_start_each_once(counter: Counter):
 
     def start() -> None:
         barrier.wait()
-        counter.start_due()
+        counter.start_due_captures()
 
     threads = [threading.Thread(target=start) for _ in range(3)]
     for thread in threads:
@@ -310,10 +312,10 @@ def test_two_who_start_due_series_at_once_start_each_once(counter: Counter):
 def test_a_series_that_the_month_does_not_allow_is_said_and_tried_again(counter: Counter):
     counter.ask(albums(10), schedule=Schedule.MONTHLY)
     counter.age("31 days")
-    (refusal,) = counter.start_due(cap="0.01").refused
+    (refusal,) = counter.start_due_captures(cap="0.01").refused
     assert "monthly cap of captures is reached: $0.01 a calendar month (UTC), $0.000 of it spent" in refusal
     assert str(counter.account) in refusal
-    assert counter.start_due().started == 1
+    assert counter.start_due_captures().started == 1
 
 
 def test_a_series_asked_for_twice_is_one_and_goes_on_after_it_was_stopped(counter: Counter):
@@ -326,14 +328,14 @@ def test_a_series_asked_for_twice_is_one_and_goes_on_after_it_was_stopped(counte
         assert capture_series.stop(connection, series["id"])
         assert not capture_series.stop(connection, series["id"])
     counter.age("31 days")
-    assert counter.start_due().due == 0
+    assert counter.start_due_captures().due == 0
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
     counter.age("31 days")
-    assert counter.start_due().started == 1
+    assert counter.start_due_captures().started == 1
 
 
 def test_a_capture_asked_for_meanwhile_counts_as_the_series_last(counter: Counter):
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
     counter.age("31 days")
     counter.ask(albums(3))
-    assert counter.start_due().due == 0
+    assert counter.start_due_captures().due == 0

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from measurement_pipeline.vendors import http
-from measurement_pipeline.vendors.http import VendorHttpClient, foreign_answer, may_have_been_received
+from measurement_pipeline.vendors.http import VendorHttpClient, describe_foreign_response, may_have_been_received
 
 
 @contextlib.contextmanager
@@ -127,17 +127,19 @@ def test_an_answer_is_the_vendors_by_its_content_type_its_json_and_its_error_sha
     status: int, content_type: str | None, body: bytes, is_own: bool
 ):
     headers = {} if content_type is None else {"content-type": content_type}
-    found = foreign_answer(status, headers, body, is_vendors_error=lambda value: value == {"mine": "1"})
+    found = describe_foreign_response(status, headers, body, is_vendor_error=lambda value: value == {"mine": "1"})
     assert (found is None) == is_own
 
 
 def test_a_foreign_answer_is_described_in_one_short_line():
     page = b"<!doctype html>\n<title>\x00Just a \xff moment</title>" + b"x" * 1_000_000
-    found = foreign_answer(403, {"content-type": "Text/HTML; charset=x"}, page, is_vendors_error=lambda _: False)
+    found = describe_foreign_response(
+        403, {"content-type": "Text/HTML; charset=x"}, page, is_vendor_error=lambda _: False
+    )
     assert found is not None
     assert found.startswith('403 text/html, begins with "<!doctype html> <title> Just a')
     assert found.isprintable()
     assert len(found) < 150
-    assert foreign_answer(302, {"content-type": "a b\x1b"}, b"", is_vendors_error=lambda _: False) == (
+    assert describe_foreign_response(302, {"content-type": "a b\x1b"}, b"", is_vendor_error=lambda _: False) == (
         "302 without a content type, a redirect, which is not followed, with an empty body"
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from measurement_pipeline.vendors.apify.client import ApifyActor
+from measurement_pipeline.vendors.apify.client import ApifyClient
 from measurement_pipeline.vendors.apify.errors import ApifyError, RejectedError, TokenRefusedError
 
 
@@ -14,11 +14,11 @@ class TokenStanding:
     words: str
 
 
-def try_token(token: str, *, base_url: str, timeout_seconds: float) -> TokenStanding:
+def check_token(token: str, *, base_url: str, timeout_seconds: float) -> TokenStanding:
     """Ask for one run of the actor. Whether the account can pay for one shows only where one is started."""
     try:
-        with ApifyActor(token, base_url=base_url, timeout_seconds=timeout_seconds) as actor:
-            actor.list_one()
+        with ApifyClient(token, base_url=base_url, timeout_seconds=timeout_seconds) as actor:
+            actor.list_newest_run()
     except (ValueError, TokenRefusedError, RejectedError) as error:
         return TokenStanding(False, str(error))
     except ApifyError as error:

@@ -24,7 +24,7 @@ from measurement_pipeline.vendors.apify.errors import (
 from measurement_pipeline.vendors.apify.runs import ActorRun, RunStatus
 from measurement_pipeline.vendors.http import VendorHttpClient
 
-__all__ = ["ACTOR", "ActorRun", "ApifyActor", "RunStatus"]
+__all__ = ["ACTOR", "ActorRun", "ApifyClient", "RunStatus"]
 
 ACTOR = "beatanalytics~spotify-play-count-scraper"
 
@@ -35,7 +35,7 @@ _RUNS_A_PAGE = 1000
 _LONGEST_WAIT_SECONDS = 60
 
 
-class ApifyActor:
+class ApifyClient:
     """One actor, run with one token. Every method raises an ApifyError where there is no answer that serves.
 
     `base_url` is scheme and host, to which `/v2/…` is added. Raises ValueError, which never holds the token, where a setting
@@ -63,18 +63,18 @@ class ApifyActor:
         self._root = root if urlsplit(root).path.endswith("/v2") else f"{root}/v2"
         self._runs_url = f"{self._root}/actors/{quote(actor, safe='~')}/runs"
 
-    def start(self, album_ids: Sequence[str]) -> ActorRun:
+    def start_run(self, album_ids: Sequence[str]) -> ActorRun:
         """Start a run for these albums: one request, never repeated here, since each one that arrives is paid for."""
         if not album_ids:
             raise ValueError("expected at least one album to capture")
         urls = [{"url": album_url(album)} for album in album_ids]
         body = self._ask("POST", self._runs_url, json={"urls": urls})
         try:
-            return runs.read_run(runs.data(body))
+            return runs.read_run(runs.read_data(body))
         except UnavailableError as odd:
-            raise UnavailableError(str(odd), perhaps_started=True) from odd
+            raise UnavailableError(str(odd), may_have_been_received=True) from odd
 
-    def look(self, run_id: str, *, wait_seconds: float = 0) -> ActorRun:
+    def get_run(self, run_id: str, *, wait_seconds: float = 0) -> ActorRun:
         """A run as it stands, or as it ends within `wait_seconds`, of which Apify waits 60 at most. Free."""
         wait = min(int(wait_seconds), _LONGEST_WAIT_SECONDS)
         try:
@@ -86,22 +86,22 @@ class ApifyActor:
             )
         except RejectedError as error:
             raise _not_seen(error, f"run {run_id}") from error
-        return runs.read_run(runs.data(body))
+        return runs.read_run(runs.read_data(body))
 
-    def list_one(self) -> None:
+    def list_newest_run(self) -> None:
         """Ask for the newest run, whichever it is: for whether the token may. Free."""
-        runs.listed(self._ask("GET", self._runs_url, params={"desc": True, "limit": 1}))
+        runs.read_run_list(self._ask("GET", self._runs_url, params={"desc": True, "limit": 1}))
 
-    def find(self, album_ids: Sequence[str], *, since: datetime, besides: Collection[str] = ()) -> ActorRun | None:
+    def find_run(self, album_ids: Sequence[str], *, since: datetime, exclude: Collection[str] = ()) -> ActorRun | None:
         """The newest run that was started since then for just these albums, or None where there is none.
 
-        `besides` are runs that are somebody's already. Raises also where one of them cannot be looked into: it could be this.
+        `exclude` are runs that are somebody's already. Raises also where one of them cannot be looked into: it could be this.
         """
         wanted = {album_url(album) for album in album_ids}
         earliest = since - _CLOCK_DIFFERENCE
         seen: set[str] = set()
         while True:
-            items = runs.listed(
+            items = runs.read_run_list(
                 self._ask("GET", self._runs_url, params={"desc": True, "limit": _RUNS_A_PAGE, "offset": len(seen)})
             )
             before = len(seen)
@@ -111,13 +111,13 @@ class ApifyActor:
                     raise UnavailableError(f"Apify does not say when its run {run.id} was started")
                 if run.started_at < earliest:
                     return None
-                if run.id not in seen and run.id not in besides and self._urls_of(run, item) == wanted:
+                if run.id not in seen and run.id not in exclude and self._urls_of(run, item) == wanted:
                     return run
                 seen.add(run.id)
             if len(seen) == before:
                 return None
 
-    def result(self, run: ActorRun) -> bytes:
+    def download_items(self, run: ActorRun) -> bytes:
         """The items of a run, whole and as received. Raises NotAllThereYetError where some cannot be read yet."""
         if run.dataset_id is None:
             raise UnavailableError(f"Apify does not say where its run {run.id} keeps what it found")
@@ -127,7 +127,7 @@ class ApifyActor:
         count = 0
         while True:
             answer = self._answer("GET", f"{dataset}/items", params={"format": "json", "offset": count})
-            items = runs.value(answer.content)
+            items = runs.parse_json(answer.content)
             if not isinstance(items, list):
                 raise UnavailableError(f"what Apify's run {run.id} found cannot be read: expected a list")
             total = _number(answer.headers.get("x-apify-pagination-total"))
@@ -159,21 +159,21 @@ class ApifyActor:
 
     def _urls_of(self, run: ActorRun, item: object) -> set[str]:
         """The addresses that a run was started with. Its input may hold more: Apify fills in defaults."""
-        store = runs.text(item, "defaultKeyValueStoreId")
+        store = runs.read_text(item, "defaultKeyValueStoreId")
         if store is None:
             raise UnavailableError(f"Apify does not say where its run {run.id} keeps its input")
         try:
             body = self._ask("GET", f"{self._root}/key-value-stores/{quote(store, safe='')}/records/INPUT")
         except RejectedError as error:
             raise _not_seen(error, f"the input of run {run.id}") from error
-        found = runs.value(body)
+        found = runs.parse_json(body)
         urls = found.get("urls") if isinstance(found, dict) else None
-        return {url for entry in urls if (url := runs.text(entry, "url"))} if isinstance(urls, list) else set()
+        return {url for entry in urls if (url := runs.read_text(entry, "url"))} if isinstance(urls, list) else set()
 
     def _item_count(self, dataset: str) -> int:
         """How many items Apify counts in a dataset; 0 where it does not say."""
         try:
-            found = runs.data(self._ask("GET", dataset))
+            found = runs.read_data(self._ask("GET", dataset))
         except RejectedError:
             return 0
         count = found.get("itemCount") if isinstance(found, dict) else None

@@ -20,13 +20,13 @@ class ThrottledError(ApifyError):
 class UnavailableError(ApifyError):
     """5xx, no connection, no answer in time, or one that cannot be read: nothing is known.
 
-    `perhaps_started` is True where a run may have been started by the request whose answer is missing: look for it before
+    `may_have_been_received` is True where a run may have been started by the request whose answer is missing: look for it before
     another is started.
     """
 
-    def __init__(self, message: str, *, perhaps_started: bool = False) -> None:
+    def __init__(self, message: str, *, may_have_been_received: bool = False) -> None:
         super().__init__(message)
-        self.perhaps_started = perhaps_started
+        self.may_have_been_received = may_have_been_received
 
 
 class NotSeenError(UnavailableError):

@@ -26,12 +26,12 @@ class RunStatus(StrEnum):
     ABORTED = "ABORTED"
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether it will change no more."""
         return self in {RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.ABORTED}
 
     @property
-    def succeeded(self) -> bool:
+    def has_succeeded(self) -> bool:
         """Whether it did what it was asked for."""
         return self is RunStatus.SUCCEEDED
 
@@ -48,24 +48,24 @@ class ActorRun:
     finished_at: datetime | None
 
 
-def data(body: bytes) -> Any:
+def read_data(body: bytes) -> Any:
     """What an answer holds below `data`. Raises UnavailableError where it cannot be read."""
-    found = value(body)
+    found = parse_json(body)
     if not isinstance(found, dict) or "data" not in found:
         raise UnavailableError("Apify's answer cannot be read: expected an object with `data`")
     return found["data"]
 
 
-def listed(body: bytes) -> list[Any]:
+def read_run_list(body: bytes) -> list[Any]:
     """The items of a page of a list of runs. Raises UnavailableError where it cannot be read."""
-    page = data(body)
+    page = read_data(body)
     items = page.get("items") if isinstance(page, dict) else None
     if not isinstance(items, list):
         raise UnavailableError("Apify's answer cannot be read: expected a list of runs")
     return items
 
 
-def value(body: bytes) -> Any:
+def parse_json(body: bytes) -> Any:
     """The JSON value of a body. Raises UnavailableError where it is none."""
     try:
         return json.loads(body)
@@ -75,8 +75,8 @@ def value(body: bytes) -> Any:
 
 def read_run(run: Any) -> ActorRun:
     """One run. Raises UnavailableError where its id or status cannot be read."""
-    identity = text(run, "id")
-    status = text(run, "status")
+    identity = read_text(run, "id")
+    status = read_text(run, "status")
     if status is not None:
         status = status.strip().upper().replace("_", "-")
     if identity is None:
@@ -86,14 +86,14 @@ def read_run(run: Any) -> ActorRun:
     return ActorRun(
         id=identity,
         status=RunStatus(status),
-        message=text(run, "statusMessage"),
-        dataset_id=text(run, "defaultDatasetId"),
+        message=read_text(run, "statusMessage"),
+        dataset_id=read_text(run, "defaultDatasetId"),
         started_at=_moment(run, "startedAt"),
         finished_at=_moment(run, "finishedAt"),
     )
 
 
-def text(of: object, name: str) -> str | None:
+def read_text(of: object, name: str) -> str | None:
     """A text of an object; None where it is missing, empty, or anything else."""
     found = of.get(name) if isinstance(of, dict) else None
     return found if isinstance(found, str) and found else None
@@ -101,7 +101,7 @@ def text(of: object, name: str) -> str | None:
 
 def _moment(of: object, name: str) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(text(of, name) or "")
+        moment = datetime.fromisoformat(read_text(of, name) or "")
     except ValueError:
         return None
     return moment if moment.tzinfo else None

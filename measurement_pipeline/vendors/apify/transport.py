@@ -22,9 +22,9 @@ from measurement_pipeline.vendors.apify.errors import (
 from measurement_pipeline.vendors.http import (
     VendorHttpClient,
     describe_error,
-    foreign_answer,
+    describe_foreign_response,
     may_have_been_received,
-    retry_after,
+    parse_retry_after,
 )
 
 _TOKEN_REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN}
@@ -64,12 +64,12 @@ class OutboundTransport(HttpClient):
             # Without its cause, whose request holds the token.
             raise UnavailableError(
                 f"Apify gave no answer ({describe_error(error)})",
-                perhaps_started=method == "POST" and may_have_been_received(error),
+                may_have_been_received=method == "POST" and may_have_been_received(error),
             ) from None
         body = answer.content.replace(self._token.encode("ascii"), b"[token]")
-        foreign = foreign_answer(answer.status_code, answer.headers, body, is_vendors_error=_is_apify_error)
+        foreign = describe_foreign_response(answer.status_code, answer.headers, body, is_vendor_error=_is_apify_error)
         if foreign is not None and answer.status_code != HTTPStatus.TOO_MANY_REQUESTS:
-            raise UnavailableError(f"not Apify's own answer: {foreign}", perhaps_started=method == "POST")
+            raise UnavailableError(f"not Apify's own answer: {foreign}", may_have_been_received=method == "POST")
         if answer.is_success:
             return answer
         raise self._refusal(method, answer)
@@ -80,13 +80,13 @@ class OutboundTransport(HttpClient):
         said = f"HTTP {status}" + (f", {kind}" if kind else "") + (f": {words}" if words else "")
         said = said.replace(self._token, "[token]")[:_LONGEST_WORDS]
         if status == HTTPStatus.TOO_MANY_REQUESTS or kind.strip().lower() in _BUSY:
-            return ThrottledError(f"Apify asks to wait ({said})", retry_after_seconds=retry_after(answer.headers))
+            return ThrottledError(f"Apify asks to wait ({said})", retry_after_seconds=parse_retry_after(answer.headers))
         if status in _TOKEN_REFUSED:
             return TokenRefusedError(f"Apify refuses the token, or its account: check APIFY_TOKEN ({said})")
         if answer.is_client_error and status not in _PASSING:
             return RejectedError(f"Apify refuses the request ({said})", status_code=status)
         redirect = "; a redirect is not followed" if answer.is_redirect else ""
-        return UnavailableError(f"Apify could not answer ({said}{redirect})", perhaps_started=method == "POST")
+        return UnavailableError(f"Apify could not answer ({said}{redirect})", may_have_been_received=method == "POST")
 
 
 def _is_apify_error(value: object) -> bool:

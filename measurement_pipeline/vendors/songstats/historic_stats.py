@@ -67,22 +67,22 @@ class _OddShapeError(Exception):
     """A body of another shape than the vendor's; the message says where."""
 
 
-def judge(answer: SongstatsResponse, *, key_works: bool | None = None, platform: str = "spotify") -> Judgement:
+def judge(response: SongstatsResponse, *, is_key_valid: bool | None = None, platform: str = "spotify") -> Judgement:
     """Say what one answer comes to, by the outcome table.
 
     `key_works` is what `/status` said of the key, for the one answer that needs it (see
     `needs_key_check`). A status counts only with Songstats' own body. Exceptions are 408, 425, 429
     and 5xx, which mean "try again later" from a CDN or a proxy too.
     """
-    status = answer.status_code
-    if answer.failure is not None and (status is None or not _means_later(status)):
-        return _unanswered(answer)
+    status = response.status_code
+    if response.failure is not None and (status is None or not _means_later(status)):
+        return _unanswered(response)
     if status is None:
         raise ValueError("an answer without a status code needs a failure")
     if status == HTTPStatus.OK:
-        return _read(answer.body, platform)
-    message = _message(answer.body) if answer.failure is None else f"{answer.failure}: {answer.detail}"
-    return _refused(status, message, key=key_works)
+        return _read(response.body, platform)
+    message = _message(response.body) if response.failure is None else f"{response.failure}: {response.detail}"
+    return _refused(status, message, key=is_key_valid)
 
 
 def needs_key_check(answer: SongstatsResponse) -> bool:
@@ -90,7 +90,7 @@ def needs_key_check(answer: SongstatsResponse) -> bool:
     return answer.status_code == HTTPStatus.FORBIDDEN and answer.failure is None
 
 
-def key_works(status_answer: SongstatsResponse) -> bool | None:
+def read_key_validity(status_answer: SongstatsResponse) -> bool | None:
     """What an answer of `/status` says of the key: True, False, or None where it says nothing."""
     if status_answer.failure is not None:
         return None

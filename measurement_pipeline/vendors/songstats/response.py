@@ -50,7 +50,7 @@ class SongstatsResponse:
     @classmethod
     def received(cls, status_code: int, headers: Mapping[str, str], body: bytes) -> Self:
         """The answer as received, or a FOREIGN failure without its body. The body must not contain the key."""
-        foreign = http.foreign_answer(status_code, headers, body, is_vendors_error=_is_songstats_error)
+        foreign = http.describe_foreign_response(status_code, headers, body, is_vendor_error=_is_songstats_error)
         if foreign is not None:
             return cls(status_code, headers, b"", Failure.FOREIGN, foreign)
         return cls(status_code, headers, body)
@@ -58,7 +58,7 @@ class SongstatsResponse:
     @property
     def retry_after(self) -> float | None:
         """Seconds to wait as the vendor asks, 0 to 30 days; None where it asks nothing readable."""
-        return http.retry_after(self.headers)
+        return http.parse_retry_after(self.headers)
 
 
 def _is_songstats_error(value: object) -> bool:

@@ -14,7 +14,7 @@ from measurement_pipeline.vendors.songstats.response import SongstatsResponse
 _LARGEST = 10**12
 
 
-def read(answer: SongstatsResponse) -> VendorMonth:
+def read_usage(answer: SongstatsResponse) -> VendorMonth:
     """The current month's requests, objects and bill, and the previous month's requests, each as far as it can be read."""
     if answer.status_code is None or answer.failure is not None:
         return VendorMonth(detail=f"{answer.failure}: {answer.detail}")

@@ -15,7 +15,7 @@ class ClientStanding:
     words: str
 
 
-def try_client(
+def check_client(
     client_id: str, client_secret: str, *, api_base: str, accounts_base: str, timeout_seconds: float
 ) -> ClientStanding:
     """Ask for a token, once."""

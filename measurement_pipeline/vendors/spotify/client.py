@@ -19,10 +19,10 @@ from measurement_pipeline.domain.capture import SpotifyTrack
 from measurement_pipeline.vendors.http import VendorHttpClient
 from measurement_pipeline.vendors.spotify.lookup_batch import LookupBatch
 from measurement_pipeline.vendors.spotify.responses import OddAnswerError, is_own_error, read_json, read_list, said
-from measurement_pipeline.vendors.spotify.tracks import read_answer
+from measurement_pipeline.vendors.spotify.tracks import read_requested_track
 from measurement_pipeline.vendors.spotify.web_api import CredentialsRefusedError, WebApi
 
-__all__ = ["CredentialsRefusedError", "Lookup", "SpotifyClient"]
+__all__ = ["CredentialsRefusedError", "LookupResult", "SpotifyClient"]
 
 _BATCH = 50
 _TRACK_ID = re.compile(r"[0-9A-Za-z]{22}")
@@ -31,7 +31,7 @@ _OF_THE_ID = re.compile(r"\bid\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
+class LookupResult:
     """What became of the tracks asked for: each is in exactly one of `found`, `unknown` and `deferred`.
 
     `found` has them by the id that was asked, which need not be the id of the track that answered. `unknown`: Spotify says
@@ -62,7 +62,7 @@ class SpotifyClient:
         accounts_base: str,
         timeout_seconds: float = 20,
         sleep: Callable[[float], None] = time.sleep,
-        longest_wait_seconds: float = 30,
+        max_wait_seconds: float = 30,
         workers: int = 8,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
@@ -74,12 +74,12 @@ class SpotifyClient:
             timeout_seconds=timeout_seconds,
         )
         self._sleep = sleep
-        self._longest_wait = longest_wait_seconds
+        self._longest_wait = max_wait_seconds
         self._workers = workers
         # Learnt once: apps in development mode get 403 for more than one track at a time, and the batch form may be gone.
         self._one_by_one = False
 
-    def look_up(self, track_ids: Sequence[str]) -> Lookup:
+    def look_up(self, track_ids: Sequence[str]) -> LookupResult:
         """Ask for these tracks. Raises CredentialsRefusedError; whatever else goes wrong defers what is left."""
         asked = tuple(dict.fromkeys(track_ids))
         errand = LookupBatch(self._sleep, self._longest_wait)
@@ -90,7 +90,7 @@ class SpotifyClient:
         self._each(self._ask_for_batch, errand, batches)
         self._each(self._ask_for_one, errand, errand.one_by_one)
         deferred = frozenset(ids) - errand.found.keys() - errand.unknown
-        return Lookup(
+        return LookupResult(
             found=errand.found,
             unknown=frozenset(errand.unknown),
             deferred=deferred,
@@ -164,6 +164,6 @@ class SpotifyClient:
 
 def _learn(errand: LookupBatch, asked: str, value: object, *, others: Sequence[str]) -> None:
     try:
-        errand.found[asked] = read_answer(value, asked, others=others)
+        errand.found[asked] = read_requested_track(value, asked, others=others)
     except OddAnswerError as odd:
         errand.odd(str(odd))

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from measurement_pipeline.vendors.http import foreign_answer
+from measurement_pipeline.vendors.http import describe_foreign_response
 
 _TOKEN = re.compile(r"[!-~]+")
 _LONGEST_WORDS = 200
@@ -28,7 +28,10 @@ def is_web_api_error(value: object) -> bool:
 
 def is_own_error(answer: httpx.Response) -> bool:
     """Whether an error of the Web API is Spotify's own."""
-    return foreign_answer(answer.status_code, answer.headers, answer.content, is_vendors_error=is_web_api_error) is None
+    return (
+        describe_foreign_response(answer.status_code, answer.headers, answer.content, is_vendor_error=is_web_api_error)
+        is None
+    )
 
 
 def is_token_error(value: object) -> bool:

@@ -31,7 +31,7 @@ def read_track(value: object) -> SpotifyTrack:
     )
 
 
-def read_answer(value: object, asked: str, *, others: Collection[str]) -> SpotifyTrack:
+def read_requested_track(value: object, asked: str, *, others: Collection[str]) -> SpotifyTrack:
     """The track that answers for the id `asked`, which may be another that replaces it, but none of the `others` asked for.
 
     Raises OddAnswerError.

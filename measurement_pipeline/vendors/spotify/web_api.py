@@ -12,7 +12,12 @@ from http import HTTPStatus
 
 import httpx
 
-from measurement_pipeline.vendors.http import VendorHttpClient, describe_error, foreign_answer, retry_after
+from measurement_pipeline.vendors.http import (
+    VendorHttpClient,
+    describe_error,
+    describe_foreign_response,
+    parse_retry_after,
+)
 from measurement_pipeline.vendors.spotify.lookup_batch import LookupBatch
 from measurement_pipeline.vendors.spotify.responses import (
     OddAnswerError,
@@ -87,7 +92,7 @@ class WebApi:
                 errand,
                 send,
                 secrets=(*self._secrets, token),
-                is_vendors_error=is_web_api_error,
+                is_vendor_error=is_web_api_error,
                 foreign_refusal=foreign_refusal,
             )
             if answer is None or answer.status_code != HTTPStatus.UNAUTHORIZED:
@@ -108,7 +113,7 @@ class WebApi:
         url = f"{self._accounts.base_url}/api/token"
         body = b"grant_type=client_credentials"
         send = partial(self._accounts.request, "POST", url, headers=self._login, content=body)
-        answer = self._persistently(errand, send, secrets=self._secrets, is_vendors_error=is_token_error)
+        answer = self._persistently(errand, send, secrets=self._secrets, is_vendor_error=is_token_error)
         if answer is None:
             return None
         if answer.status_code in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED}:
@@ -130,7 +135,7 @@ class WebApi:
         send: Callable[..., httpx.Response],
         *,
         secrets: Iterable[str],
-        is_vendors_error: Callable[[object], bool],
+        is_vendor_error: Callable[[object], bool],
         foreign_refusal: bool = False,
     ) -> httpx.Response | None:
         """The first answer of Spotify's own that is neither a 429 nor a 5xx; None where there is none in time."""
@@ -144,12 +149,12 @@ class WebApi:
             else:
                 if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
                     why = f"Spotify asks to wait (HTTP 429{said(answer)})"
-                    asked = retry_after(answer.headers)
+                    asked = parse_retry_after(answer.headers)
                     seconds = max(2.0**turn if asked is None else asked, _SHORTEST_WAIT_SECONDS)
                     errand.back_off(turn, seconds, why, retry_after=asked)
                     continue
-                foreign = foreign_answer(
-                    answer.status_code, answer.headers, answer.content, is_vendors_error=is_vendors_error
+                foreign = describe_foreign_response(
+                    answer.status_code, answer.headers, answer.content, is_vendor_error=is_vendor_error
                 )
                 if foreign is None:
                     if answer.status_code < 500:

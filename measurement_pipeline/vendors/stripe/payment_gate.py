@@ -27,7 +27,14 @@ from measurement_pipeline.domain.payment import (
     no_card_reason,
 )
 from measurement_pipeline.vendors.stripe.errors import in_words, retry_after
-from measurement_pipeline.vendors.stripe.responses import OddAnswerError, listed, moment, replayed, saved_card, text
+from measurement_pipeline.vendors.stripe.responses import (
+    OddAnswerError,
+    is_replayed,
+    read_card,
+    read_list,
+    read_text,
+    read_time,
+)
 from measurement_pipeline.vendors.stripe.transport import HttpxTransport
 
 # An account should have one customer. Where it has more, a card on any of them counts.
@@ -37,7 +44,7 @@ _CARDS_LOOKED_AT = 100
 _SESSIONS_TRIED = 4
 
 
-class Decisions(Protocol):
+class PaymentDecisionStore(Protocol):
     """What is remembered of earlier answers, by the database's clock."""
 
     def fresh(self, account: UUID) -> Decision | None:
@@ -61,7 +68,9 @@ class Decisions(Protocol):
         ...
 
 
-def check_payment_method(account: UUID, *, gate: "StripeGate", decisions: Decisions, want_checkout: bool) -> Decision:
+def check_payment_method(
+    account: UUID, *, gate: "StripeGate", decisions: PaymentDecisionStore, want_checkout: bool
+) -> Decision:
     """Say whether an account may spend, from what is remembered or else from Stripe.
 
     `want_checkout`: make a checkout link for an account without a card, where none is open.
@@ -69,7 +78,7 @@ def check_payment_method(account: UUID, *, gate: "StripeGate", decisions: Decisi
     remembered = decisions.fresh(account)
     if remembered is not None:
         return remembered
-    decision = gate.ask(
+    decision = gate.decide(
         account,
         customer=decisions.customer(account),
         open_checkout=decisions.open_checkout(account),
@@ -122,7 +131,7 @@ class StripeGate:
         """Close the connections."""
         self._http.close()  # type: ignore[no-untyped-call]  # stripe leaves it without types
 
-    def ask(
+    def decide(
         self,
         account: UUID,
         *,
@@ -183,8 +192,8 @@ class StripeGate:
             # The id goes into a query language: it is a UUID, and nothing else may come here.
             {"query": f"metadata['accountId']:'{account}'", "limit": _CUSTOMERS_LOOKED_AT}
         )
-        for customer in listed(found, "a search for customers"):
-            identity = text(customer, "id")
+        for customer in read_list(found, "a search for customers"):
+            identity = read_text(customer, "id")
             if identity != known:
                 yield identity
 
@@ -201,14 +210,14 @@ class StripeGate:
             if error.http_status == HTTPStatus.NOT_FOUND and error.code == "resource_missing":
                 return None
             raise
-        if text(found, "id") != customer:
+        if read_text(found, "id") != customer:
             raise OddAnswerError("another customer than the one asked for")
         if getattr(found, "deleted", False):
             return None
         listing = self._stripe.v1.payment_methods.list(
             {"customer": customer, "type": "card", "limit": _CARDS_LOOKED_AT}
         )
-        cards = [saved_card(card) for card in listed(listing, "a list of payment methods")]
+        cards = [read_card(card) for card in read_list(listing, "a list of payment methods")]
         default = getattr(getattr(found, "invoice_settings", None), "default_payment_method", None)
         return PaymentMethods(cards, has_default=bool(default))
 
@@ -217,7 +226,7 @@ class StripeGate:
         # of its own, or the key would bring the deleted one back.
         key = f"customer:{account}" + (f":after:{gone}" if gone else "")
         made = self._stripe.v1.customers.create({"metadata": {"accountId": str(account)}}, {"idempotency_key": key})
-        return text(made, "id")
+        return read_text(made, "id")
 
     def _open_session(self, account: UUID, customer: str) -> tuple[str, datetime]:
         """A checkout session that is open: its URL, and when it closes."""
@@ -228,11 +237,11 @@ class StripeGate:
         first_key = key = f"checkout:{account}:{described}:{self._now():%Y-%m-%dT%H}"
         for _ in range(_SESSIONS_TRIED):
             session = self._stripe.v1.checkout.sessions.create(params, {"idempotency_key": key})
-            identity = text(session, "id")
-            if replayed(session):  # as it was when it was made: it may have been used meanwhile
+            identity = read_text(session, "id")
+            if is_replayed(session):  # as it was when it was made: it may have been used meanwhile
                 session = self._stripe.v1.checkout.sessions.retrieve(identity)
-            if text(session, "status") == "open":
-                return text(session, "url"), moment(session, "expires_at")
+            if read_text(session, "status") == "open":
+                return read_text(session, "url"), read_time(session, "expires_at")
             key = f"{first_key}:after:{identity}"
         raise OddAnswerError("each new checkout session is closed already")
 

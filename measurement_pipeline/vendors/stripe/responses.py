@@ -15,7 +15,7 @@ class OddAnswerError(Exception):
     """Stripe answered, but not in the shape that its documentation gives; the message says what."""
 
 
-def listed(found: object, what: str) -> list[Any]:
+def read_list(found: object, what: str) -> list[Any]:
     """The objects of a list or a search. `what` names it for a person."""
     data = getattr(found, "data", None)
     if not isinstance(data, list):
@@ -23,7 +23,7 @@ def listed(found: object, what: str) -> list[Any]:
     return data
 
 
-def text(found: object, name: str) -> str:
+def read_text(found: object, name: str) -> str:
     """A text that every object of the kind has."""
     value = getattr(found, name, None)
     if not isinstance(value, str) or not value:
@@ -31,7 +31,7 @@ def text(found: object, name: str) -> str:
     return value
 
 
-def moment(found: object, name: str) -> datetime:
+def read_time(found: object, name: str) -> datetime:
     """A Unix time that every object of the kind has."""
     value = getattr(found, name, None)
     if not isinstance(value, int):
@@ -39,9 +39,9 @@ def moment(found: object, name: str) -> datetime:
     return datetime.fromtimestamp(value, UTC)
 
 
-def saved_card(method: object) -> SavedCard:
+def read_card(method: object) -> SavedCard:
     """A payment method of type card. Its id is required, like its date of expiry."""
-    text(method, "id")
+    read_text(method, "id")
     card = getattr(method, "card", None)
     year, month = getattr(card, "exp_year", None), getattr(card, "exp_month", None)
     if not isinstance(year, int) or not isinstance(month, int):
@@ -49,7 +49,7 @@ def saved_card(method: object) -> SavedCard:
     return SavedCard(year, month)
 
 
-def replayed(answered: stripe.StripeObject) -> bool:
+def is_replayed(answered: stripe.StripeObject) -> bool:
     """Whether Stripe repeated what it had answered to the same idempotency key before."""
     headers = getattr(answered.last_response, "headers", None) or {}
     return str(headers.get("idempotent-replayed", "")).lower() == "true"

@@ -13,7 +13,7 @@ from http import HTTPStatus
 import httpx
 import stripe
 
-from measurement_pipeline.vendors.http import foreign_answer
+from measurement_pipeline.vendors.http import describe_foreign_response
 from measurement_pipeline.vendors.stripe.errors import ForeignAnswerError
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ class HttpxTransport(stripe.HTTPClient):
         except httpx.HTTPError as error:
             lost = stripe.APIConnectionError(type(error).__name__, should_retry=True)  # type: ignore[no-untyped-call]
             raise lost from error
-        foreign = foreign_answer(
-            answer.status_code, answer.headers, _without_key(answer.content, headers), is_vendors_error=_is_stripe_error
+        foreign = describe_foreign_response(
+            answer.status_code, answer.headers, _without_key(answer.content, headers), is_vendor_error=_is_stripe_error
         )
         if foreign is None:
             return answer.content, answer.status_code, answer.headers

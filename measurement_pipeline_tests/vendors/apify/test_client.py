@@ -13,8 +13,8 @@ import pytest
 
 from measurement_pipeline.sandbox import PLAIN, Known, SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id
-from measurement_pipeline.vendors.apify.check import try_token
-from measurement_pipeline.vendors.apify.client import ApifyActor, RunStatus, album_url
+from measurement_pipeline.vendors.apify.check import check_token
+from measurement_pipeline.vendors.apify.client import ApifyClient, RunStatus, album_url
 from measurement_pipeline.vendors.apify.errors import (
     ApifyError,
     RejectedError,
@@ -51,8 +51,8 @@ def albums_of_its_own() -> list[str]:
 
 
 @pytest.fixture
-def actor(sandbox: SandboxClient) -> Iterator[ApifyActor]:
-    with ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60) as opened:
+def actor(sandbox: SandboxClient) -> Iterator[ApifyClient]:
+    with ApifyClient(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60) as opened:
         yield opened
 
 
@@ -68,17 +68,17 @@ def starts(sandbox: SandboxClient) -> int:
     return sum(request["method"] == "POST" for request in sandbox.requests("/v2/"))
 
 
-def answering(answer: Callable[[httpx.Request], httpx.Response]) -> ApifyActor:
+def answering(answer: Callable[[httpx.Request], httpx.Response]) -> ApifyClient:
     """An actor whose vendor is a function."""
-    return ApifyActor("a-token", base_url="http://apify.test", transport=httpx.MockTransport(answer))
+    return ApifyClient("a-token", base_url="http://apify.test", transport=httpx.MockTransport(answer))
 
 
 # --- start ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_start_is_one_request_for_the_albums_and_comes_back_with_its_run(actor: ApifyActor, sandbox: SandboxClient):
+def test_a_start_is_one_request_for_the_albums_and_comes_back_with_its_run(actor: ApifyClient, sandbox: SandboxClient):
     before, paid = datetime.now(UTC), sandbox.actor_usage()
-    run = actor.start(ALBUMS)
+    run = actor.start_run(ALBUMS)
     assert run.status is RunStatus.READY
     assert run.dataset_id
     assert run.started_at is not None
@@ -93,9 +93,9 @@ def test_an_album_is_asked_for_by_its_address_and_what_is_odd_in_an_id_stays_in_
     assert album_url("a/../b?c#d é") == "https://open.spotify.com/album/a%2F..%2Fb%3Fc%23d%20%C3%A9"
 
 
-def test_no_albums_are_refused_before_anything_is_asked(actor: ApifyActor, sandbox: SandboxClient):
+def test_no_albums_are_refused_before_anything_is_asked(actor: ApifyClient, sandbox: SandboxClient):
     with pytest.raises(ValueError, match="at least one album"):
-        actor.start([])
+        actor.start_run([])
     assert sandbox.requests() == []
 
 
@@ -117,141 +117,145 @@ def test_no_albums_are_refused_before_anything_is_asked(actor: ApifyActor, sandb
     ids=str,
 )
 def test_a_start_whose_answer_is_lost_may_have_begun_and_is_not_repeated(
-    actor: ApifyActor, sandbox: SandboxClient, fault: dict[str, Any]
+    actor: ApifyClient, sandbox: SandboxClient, fault: dict[str, Any]
 ):
     sandbox.faults(RUNS, method="POST", **fault)
     with pytest.raises(UnavailableError) as lost:
-        actor.start(ALBUMS)
-    assert lost.value.perhaps_started
+        actor.start_run(ALBUMS)
+    assert lost.value.may_have_been_received
     assert starts(sandbox) == 1
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_something_else_answers_is_no_refusal_and_a_start_may_have_begun(
-    actor: ApifyActor, sandbox: SandboxClient, page: str
+    actor: ApifyClient, sandbox: SandboxClient, page: str
 ):
-    run = actor.start(ALBUMS)
+    run = actor.start_run(ALBUMS)
     sandbox.faults("/v2/", foreign=page)
     with pytest.raises(UnavailableError, match="not Apify's own answer: ") as lost:
-        actor.start(ALBUMS)
-    assert lost.value.perhaps_started
-    for call in (lambda: actor.look(run.id), lambda: actor.result(run), lambda: actor.find(ALBUMS, since=LONG_AGO)):
+        actor.start_run(ALBUMS)
+    assert lost.value.may_have_been_received
+    for call in (
+        lambda: actor.get_run(run.id),
+        lambda: actor.download_items(run),
+        lambda: actor.find_run(ALBUMS, since=LONG_AGO),
+    ):
         with pytest.raises(UnavailableError, match="not Apify's own answer: ") as lost:
             call()
-        assert not lost.value.perhaps_started
-    assert try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60).works is None
+        assert not lost.value.may_have_been_received
+    assert check_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60).works is None
 
 
 @pytest.mark.parametrize("status", ["succeeded", " SUCCEEDED ", "Succeeded", "TIMED_OUT"])
 def test_a_status_is_read_in_any_case(status: str):
     with answering(lambda _: httpx.Response(200, json={"data": {"id": "r", "status": status}})) as actor:
-        assert actor.look("r").status.ended
+        assert actor.get_run("r").status.has_ended
 
 
 def test_a_start_that_is_not_answered_in_time_may_have_begun(sandbox: SandboxClient):
     sandbox.faults(RUNS, method="POST", hang=True)
     paid = sandbox.actor_usage()["runs"]
     with (
-        ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=0.5) as actor,
+        ApifyClient(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=0.5) as actor,
         pytest.raises(UnavailableError) as lost,
     ):
-        actor.start(ALBUMS)
-    assert lost.value.perhaps_started
+        actor.start_run(ALBUMS)
+    assert lost.value.may_have_been_received
     assert (starts(sandbox), sandbox.actor_usage()["runs"]) == (1, paid + 1)
 
 
 def test_a_start_that_reached_nobody_has_not_begun():
     with (
-        ApifyActor("a-token", base_url="http://127.0.0.1:9") as actor,
+        ApifyClient("a-token", base_url="http://127.0.0.1:9") as actor,
         pytest.raises(UnavailableError) as unreached,
     ):
-        actor.start(ALBUMS)
-    assert not unreached.value.perhaps_started
+        actor.start_run(ALBUMS)
+    assert not unreached.value.may_have_been_received
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-def test_a_refused_token_says_so_in_the_vendors_words(actor: ApifyActor, sandbox: SandboxClient, status: int):
+def test_a_refused_token_says_so_in_the_vendors_words(actor: ApifyClient, sandbox: SandboxClient, status: int):
     sandbox.faults("/v2/", status=status, body='{"error": {"type": "no-token", "message": "It\\nis not valid"}}')
     with pytest.raises(TokenRefusedError, match=f"HTTP {status}, no-token: It is not valid"):
-        actor.start(ALBUMS)
+        actor.start_run(ALBUMS)
 
 
 def test_a_wrong_token_is_refused(sandbox: SandboxClient):
-    with ApifyActor("wrong-token", base_url=sandbox.apify_url) as actor, pytest.raises(TokenRefusedError) as refused:
-        actor.look("r")
+    with ApifyClient("wrong-token", base_url=sandbox.apify_url) as actor, pytest.raises(TokenRefusedError) as refused:
+        actor.get_run("r")
     assert "wrong-token" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("said", "seconds"), [(7, 7.0), (None, None), ("soon", None)])
 def test_a_429_says_how_long_to_wait_and_is_not_waited_out(
-    actor: ApifyActor, sandbox: SandboxClient, said: int | str | None, seconds: float | None
+    actor: ApifyClient, sandbox: SandboxClient, said: int | str | None, seconds: float | None
 ):
     sandbox.faults("/v2/", status=429, retry_after=said)
     with pytest.raises(ThrottledError) as throttled:
-        actor.start(ALBUMS)
+        actor.start_run(ALBUMS)
     assert throttled.value.retry_after_seconds == seconds
     assert starts(sandbox) == 1
 
 
 @pytest.mark.parametrize("kind", ["actor-memory-limit-exceeded", "concurrent-runs-limit-exceeded"])
-def test_an_account_that_is_busy_is_no_refused_token(actor: ApifyActor, sandbox: SandboxClient, kind: str):
+def test_an_account_that_is_busy_is_no_refused_token(actor: ApifyClient, sandbox: SandboxClient, kind: str):
     sandbox.faults("/v2/", status=402, body=json.dumps({"error": {"type": kind, "message": "Later"}}))
     with pytest.raises(ThrottledError, match=kind):
-        actor.start(ALBUMS)
+        actor.start_run(ALBUMS)
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 422])
-def test_another_4xx_is_a_rejection(actor: ApifyActor, sandbox: SandboxClient, status: int):
+def test_another_4xx_is_a_rejection(actor: ApifyClient, sandbox: SandboxClient, status: int):
     sandbox.faults("/v2/", status=status)
     with pytest.raises(RejectedError) as rejected:
-        actor.start(ALBUMS)
+        actor.start_run(ALBUMS)
     assert rejected.value.status_code == status
 
 
 def test_an_actor_that_is_not_there_is_rejected_in_the_vendors_words(sandbox: SandboxClient):
     with (
-        ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url, actor="some~other") as actor,
+        ApifyClient(sandbox.apify_token, base_url=sandbox.apify_url, actor="some~other") as actor,
         pytest.raises(RejectedError, match="Actor was not found"),
     ):
-        actor.start(ALBUMS)
+        actor.start_run(ALBUMS)
 
 
 # --- look ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_looked_at_as_often_as_one_likes_and_is_not_paid_for_again(actor: ApifyActor, sandbox: SandboxClient):
-    run = actor.start(ALBUMS)
+def test_a_run_is_looked_at_as_often_as_one_likes_and_is_not_paid_for_again(actor: ApifyClient, sandbox: SandboxClient):
+    run = actor.start_run(ALBUMS)
     paid = sandbox.actor_usage()
-    looked = [actor.look(run.id) for _ in range(3)]
+    looked = [actor.get_run(run.id) for _ in range(3)]
     assert {found.id for found in looked} == {run.id}
-    assert looked[0].status.succeeded
+    assert looked[0].status.has_succeeded
     assert looked[0].finished_at is not None
     assert sandbox.actor_usage() == paid
 
 
-def test_waiting_for_a_run_asks_once_and_comes_back_when_it_has_ended(actor: ApifyActor, sandbox: SandboxClient):
+def test_waiting_for_a_run_asks_once_and_comes_back_when_it_has_ended(actor: ApifyClient, sandbox: SandboxClient):
     sandbox.actor("SUCCEEDED", seconds=0.3, count=1)
-    run = actor.start(ALBUMS)
-    assert actor.look(run.id, wait_seconds=20).status is RunStatus.SUCCEEDED
+    run = actor.start_run(ALBUMS)
+    assert actor.get_run(run.id, wait_seconds=20).status is RunStatus.SUCCEEDED
     assert [request["query"] for request in sandbox.requests("/v2/actor-runs")] == [{"waitForFinish": "20"}]
 
 
 @pytest.mark.parametrize("ends", ["FAILED", "TIMED-OUT", "ABORTED"])
-def test_a_run_that_did_not_succeed_has_ended_and_says_why(actor: ApifyActor, sandbox: SandboxClient, ends: str):
+def test_a_run_that_did_not_succeed_has_ended_and_says_why(actor: ApifyClient, sandbox: SandboxClient, ends: str):
     sandbox.actor(ends, "the proxy was blocked", count=1)
-    looked = actor.look(actor.start(ALBUMS).id)
+    looked = actor.get_run(actor.start_run(ALBUMS).id)
     assert looked.status == ends
-    assert looked.status.ended
-    assert not looked.status.succeeded
+    assert looked.status.has_ended
+    assert not looked.status.has_succeeded
     assert looked.message == "the proxy was blocked"
 
 
-def test_a_run_that_apify_does_not_see_is_not_known_to_be_gone(actor: ApifyActor):
+def test_a_run_that_apify_does_not_see_is_not_known_to_be_gone(actor: ApifyClient):
     with pytest.raises(UnavailableError, match="does not see run ru0"):
-        actor.look("ru0")
+        actor.get_run("ru0")
 
 
 def test_what_else_a_run_object_holds_does_not_matter():
@@ -264,63 +268,63 @@ def test_what_else_a_run_object_holds_does_not_matter():
         "pricingInfo": {"x": 1},
     }
     with answering(lambda _: httpx.Response(200, json={"data": bare})) as actor:
-        run = actor.look("r")
+        run = actor.get_run("r")
     assert (run.status, run.started_at, run.finished_at, run.dataset_id) == (RunStatus.RUNNING, None, None, None)
 
 
 # --- find ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_whose_start_was_not_answered_is_found_by_its_albums(actor: ApifyActor, sandbox: SandboxClient):
+def test_a_run_whose_start_was_not_answered_is_found_by_its_albums(actor: ApifyClient, sandbox: SandboxClient):
     since, albums = datetime.now(UTC), albums_of_its_own()
-    actor.start(albums[:1])
+    actor.start_run(albums[:1])
     sandbox.faults(RUNS, method="POST", close=True, count=1)
     with pytest.raises(UnavailableError):
-        actor.start(albums)
-    actor.start(albums[1:])
-    found = actor.find(albums[::-1], since=since)
+        actor.start_run(albums)
+    actor.start_run(albums[1:])
+    found = actor.find_run(albums[::-1], since=since)
     assert found is not None
-    assert [album.album_id for album in read_items(actor.result(found))] == albums
+    assert [album.album_id for album in read_items(actor.download_items(found))] == albums
     assert starts(sandbox) == 3
 
 
-def test_the_newest_of_several_is_found_and_those_that_are_somebodys_are_not(actor: ApifyActor):
+def test_the_newest_of_several_is_found_and_those_that_are_somebodys_are_not(actor: ApifyClient):
     albums = albums_of_its_own()
-    first, second = actor.start(albums), actor.start(albums)
-    found = actor.find(albums, since=LONG_AGO)
+    first, second = actor.start_run(albums), actor.start_run(albums)
+    found = actor.find_run(albums, since=LONG_AGO)
     assert found is not None
     assert found.id == second.id
-    besides = actor.find(albums, since=LONG_AGO, besides={second.id})
+    besides = actor.find_run(albums, since=LONG_AGO, exclude={second.id})
     assert besides is not None
     assert besides.id == first.id
-    assert actor.find(albums, since=LONG_AGO, besides={first.id, second.id}) is None
+    assert actor.find_run(albums, since=LONG_AGO, exclude={first.id, second.id}) is None
 
 
-def test_fewer_or_more_albums_are_another_run(actor: ApifyActor):
+def test_fewer_or_more_albums_are_another_run(actor: ApifyClient):
     albums = albums_of_its_own()
-    actor.start(albums[:2])
-    assert actor.find(albums[:1], since=LONG_AGO) is None
-    assert actor.find(albums, since=LONG_AGO) is None
-    assert actor.find(albums[:2], since=LONG_AGO) is not None
+    actor.start_run(albums[:2])
+    assert actor.find_run(albums[:1], since=LONG_AGO) is None
+    assert actor.find_run(albums, since=LONG_AGO) is None
+    assert actor.find_run(albums[:2], since=LONG_AGO) is not None
 
 
-def test_a_run_from_before_is_not_found_save_for_what_clocks_differ(actor: ApifyActor):
+def test_a_run_from_before_is_not_found_save_for_what_clocks_differ(actor: ApifyClient):
     albums = albums_of_its_own()
-    run = actor.start(albums)
+    run = actor.start_run(albums)
     assert run.started_at is not None
-    assert actor.find(albums, since=run.started_at + timedelta(minutes=59)) is not None
-    assert actor.find(albums, since=run.started_at + timedelta(minutes=61)) is None
+    assert actor.find_run(albums, since=run.started_at + timedelta(minutes=59)) is not None
+    assert actor.find_run(albums, since=run.started_at + timedelta(minutes=61)) is None
 
 
-def test_inputs_of_runs_from_before_are_not_asked_for(actor: ApifyActor, sandbox: SandboxClient):
+def test_inputs_of_runs_from_before_are_not_asked_for(actor: ApifyClient, sandbox: SandboxClient):
     albums = albums_of_its_own()
     for _ in range(3):
-        actor.start(albums)
-    assert actor.find(albums, since=datetime.now(UTC) + timedelta(hours=2)) is None
+        actor.start_run(albums)
+    assert actor.find_run(albums, since=datetime.now(UTC) + timedelta(hours=2)) is None
     assert sandbox.requests("/v2/key-value-stores") == []
 
 
-def runs_of(pages: list[list[dict[str, Any]]], inputs: dict[str, httpx.Response]) -> ApifyActor:
+def runs_of(pages: list[list[dict[str, Any]]], inputs: dict[str, httpx.Response]) -> ApifyClient:
     """An actor whose runs come in pages, and whose inputs are these by store."""
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -345,10 +349,10 @@ def urls(*albums: str, **more: Any) -> httpx.Response:
 def test_it_may_stand_on_a_later_page_and_its_input_may_have_gained_defaults():
     pages = [[listed("k1"), listed("k2")], [listed("k3")]]
     with runs_of(pages, {"k1": urls("x"), "k2": urls("y"), "k3": urls("a", "b", proxy=None)}) as actor:
-        found = actor.find(["b", "a"], since=LONG_AGO)
+        found = actor.find_run(["b", "a"], since=LONG_AGO)
         assert found is not None
         assert found.id == "k3"
-        assert actor.find(["c"], since=LONG_AGO) is None
+        assert actor.find_run(["c"], since=LONG_AGO) is None
 
 
 @pytest.mark.parametrize(
@@ -357,43 +361,43 @@ def test_it_may_stand_on_a_later_page_and_its_input_may_have_gained_defaults():
 )
 def test_a_run_that_cannot_be_told_from_the_lost_one_is_no_none(item: Any):
     with runs_of([[item]], {"k": urls("x")}) as actor, pytest.raises(UnavailableError):
-        actor.find(["a"], since=LONG_AGO)
+        actor.find_run(["a"], since=LONG_AGO)
 
 
 @pytest.mark.parametrize("answer", [httpx.Response(404), httpx.Response(500), httpx.Response(200, content=b"no JSON")])
 def test_an_input_that_cannot_be_read_is_no_none(answer: httpx.Response):
     with runs_of([[listed("k")]], {"k": answer}) as actor, pytest.raises(UnavailableError):
-        actor.find(["a"], since=LONG_AGO)
+        actor.find_run(["a"], since=LONG_AGO)
 
 
 @pytest.mark.parametrize("body", [{"data": {}}, {"data": []}, {}, []])
 def test_a_list_of_runs_that_cannot_be_read_is_no_none(body: Any):
     with answering(lambda _: httpx.Response(200, json=body)) as actor, pytest.raises(UnavailableError):
-        actor.find(["a"], since=LONG_AGO)
+        actor.find_run(["a"], since=LONG_AGO)
 
 
 # --- result --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_items_come_as_they_were_received(actor: ApifyActor, sandbox: SandboxClient):
-    run = actor.start(ALBUMS)
+def test_the_items_come_as_they_were_received(actor: ApifyClient, sandbox: SandboxClient):
+    run = actor.start_run(ALBUMS)
     received = httpx.get(
         f"{sandbox.apify_url}/v2/datasets/{run.dataset_id}/items",
         headers={"authorization": f"Bearer {sandbox.apify_token}"},
     )
-    assert actor.result(run) == received.content
+    assert actor.download_items(run) == received.content
     assert [len(album.tracks) for album in read_items(received.content)] == [3, 0, 0]
 
 
 def test_items_that_are_counted_and_not_there_yet_are_waited_for():
     late = replace(PLAIN, dataset_lag=3600)
-    with running(behaviour=late) as sandbox, ApifyActor(sandbox.apify_token, base_url=sandbox.apify_url) as actor:
-        run = actor.start(ALBUMS)
+    with running(behaviour=late) as sandbox, ApifyClient(sandbox.apify_token, base_url=sandbox.apify_url) as actor:
+        run = actor.start_run(ALBUMS)
         with pytest.raises(UnavailableError, match="1 of the 3 items"):
-            actor.result(run)
+            actor.download_items(run)
 
 
-def dataset(items: list[Any], *, a_page: int, counted: int | None = None, total: int | None = None) -> ApifyActor:
+def dataset(items: list[Any], *, a_page: int, counted: int | None = None, total: int | None = None) -> ApifyClient:
     """A vendor that hands out so many items a page."""
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -415,11 +419,11 @@ def dataset(items: list[Any], *, a_page: int, counted: int | None = None, total:
 RUN = {"id": "r", "status": "SUCCEEDED", "defaultDatasetId": "d"}
 
 
-def result(actor: ApifyActor) -> list[Any]:
+def result(actor: ApifyClient) -> list[Any]:
     from measurement_pipeline.vendors.apify.runs import read_run
 
     with actor:
-        found: list[Any] = json.loads(actor.result(read_run(RUN)))
+        found: list[Any] = json.loads(actor.download_items(read_run(RUN)))
         return found
 
 
@@ -460,13 +464,13 @@ def test_items_that_cannot_be_read_are_asked_for_again_later(body: bytes):
     ("call", "status"), [("look", 302), ("find", 302), *(("start", status) for status in (301, 302, 303, 307, 308))]
 )
 def test_a_redirect_to_another_host_is_not_followed(
-    actor: ApifyActor, sandbox: SandboxClient, elsewhere: SandboxClient, status: int, call: str
+    actor: ApifyClient, sandbox: SandboxClient, elsewhere: SandboxClient, status: int, call: str
 ):
     sandbox.faults("/v2/", status=status, headers={"location": f"{elsewhere.apify_url}/v2/actor-runs/r"})
     calls = {
-        "start": lambda: actor.start(ALBUMS),
-        "look": lambda: actor.look("r"),
-        "find": lambda: actor.find(ALBUMS, since=LONG_AGO),
+        "start": lambda: actor.start_run(ALBUMS),
+        "look": lambda: actor.get_run("r"),
+        "find": lambda: actor.find_run(ALBUMS, since=LONG_AGO),
     }
     with pytest.raises(UnavailableError, match="not followed"):
         calls[call]()
@@ -478,8 +482,8 @@ def test_a_proxy_that_the_environment_names_is_not_asked(
     elsewhere: SandboxClient, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     monkeypatch.setenv(name, elsewhere.apify_url)
-    with ApifyActor("a-token", base_url="http://127.0.0.1:9") as actor, pytest.raises(UnavailableError):
-        actor.start(ALBUMS)
+    with ApifyClient("a-token", base_url="http://127.0.0.1:9") as actor, pytest.raises(UnavailableError):
+        actor.start_run(ALBUMS)
     assert elsewhere.requests() == []
 
 
@@ -496,9 +500,9 @@ def test_the_token_is_in_no_error_and_no_log(
     if "status" in fault and "body" not in fault:
         fault = {**fault, "body": json.dumps({"error": {"type": "t", "message": f"no {token} here"}})}
     sandbox.faults("/v2/", **fault)
-    with ApifyActor(token, base_url=sandbox.apify_url) as actor:
+    with ApifyClient(token, base_url=sandbox.apify_url) as actor:
         with pytest.raises(ApifyError) as error:
-            actor.start(ALBUMS)
+            actor.start_run(ALBUMS)
         assert token not in repr(actor)
     assert token not in str(error.value) + repr(error.value)
     assert error.value.__cause__ is None or token not in repr(error.value.__cause__)
@@ -508,14 +512,14 @@ def test_the_token_is_in_no_error_and_no_log(
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "é"])
 def test_a_token_that_no_header_can_carry_is_refused_without_being_shown(token: str):
     with pytest.raises(ValueError, match="the Apify token is empty or holds") as refused:
-        ApifyActor(token, base_url="http://apify.test")
+        ApifyClient(token, base_url="http://apify.test")
     assert not token or token not in str(refused.value)
 
 
 @pytest.mark.parametrize("address", ["", "apify.test", "ftp://apify.test", "http://"])
 def test_an_address_that_is_none_is_refused(address: str):
     with pytest.raises(ValueError, match="http"):
-        ApifyActor("a-token", base_url=address)
+        ApifyClient("a-token", base_url=address)
 
 
 @pytest.mark.parametrize(
@@ -528,8 +532,8 @@ def test_the_version_is_added_to_the_address_once(base: str):
         asked.append(str(request.url))
         return httpx.Response(200, json={"data": RUN})
 
-    with ApifyActor("a-token", base_url=base, transport=httpx.MockTransport(answer)) as actor:
-        actor.look("r/../x")
+    with ApifyClient("a-token", base_url=base, transport=httpx.MockTransport(answer)) as actor:
+        actor.get_run("r/../x")
     assert asked == ["http://apify.test/v2/actor-runs/r%2F..%2Fx"]
 
 
@@ -538,7 +542,7 @@ def test_the_version_is_added_to_the_address_once(base: str):
 
 def test_a_token_that_is_taken_costs_one_look(sandbox: SandboxClient):
     paid = sandbox.actor_usage()
-    found = try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60)
+    found = check_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60)
     assert found.works is True
     assert [(request["method"], request["path"]) for request in sandbox.requests("/v2")] == [
         ("GET", "/v2/actors/beatanalytics~spotify-play-count-scraper/runs")
@@ -565,12 +569,12 @@ def test_a_token_that_is_refused_is_told_from_one_of_which_nothing_is_known(
 ):
     sandbox.faults("/v2/", **fault)
     seconds = 0.5 if "hang" in fault else 60
-    found = try_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=seconds)
+    found = check_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=seconds)
     assert found.works is works
     assert sandbox.apify_token not in found.words
 
 
 def test_a_token_that_no_header_can_carry_is_refused(sandbox: SandboxClient):
-    found = try_token("two\nlines", base_url=sandbox.apify_url, timeout_seconds=1)
+    found = check_token("two\nlines", base_url=sandbox.apify_url, timeout_seconds=1)
     assert (found.works, sandbox.requests("/v2")) == (False, [])
     assert "lines" not in found.words

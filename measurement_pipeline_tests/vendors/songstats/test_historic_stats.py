@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from measurement_pipeline.domain.outcome import Cause, DailyCount, Judgement, Outcome
-from measurement_pipeline.vendors.songstats.historic_stats import digest, judge, key_works, needs_key_check
+from measurement_pipeline.vendors.songstats.historic_stats import digest, judge, needs_key_check, read_key_validity
 from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
 
 BIGINT_MAX = 2**63 - 1
@@ -145,7 +145,7 @@ def test_429_says_nothing_of_the_recording_and_is_not_billed() -> None:
 @pytest.mark.parametrize("status", [401, 402])
 @pytest.mark.parametrize("works", [True, False, None])
 def test_401_and_402_refuse_the_key(*, status: int, works: bool | None) -> None:
-    judgement = judge(refused(status), key_works=works)
+    judgement = judge(refused(status), is_key_valid=works)
     assert taken_as(judgement) == (None, False, Cause.REFUSED_KEY)
 
 
@@ -158,7 +158,7 @@ def test_401_and_402_refuse_the_key(*, status: int, works: bool | None) -> None:
     ],
 )
 def test_403_is_what_the_status_call_says_of_the_key(*, works: bool | None, expected: object) -> None:
-    assert taken_as(judge(refused(403), key_works=works)) == expected
+    assert taken_as(judge(refused(403), is_key_valid=works)) == expected
 
 
 def test_a_403_whose_key_was_not_checked_says_so() -> None:
@@ -234,7 +234,7 @@ def test_any_other_status_says_nothing_without_its_body(failure: Failure, status
     ],
 )
 def test_the_key_works_does_not_or_is_not_known(*, answer: SongstatsResponse, works: bool | None) -> None:
-    assert key_works(answer) is works
+    assert read_key_validity(answer) is works
 
 
 # Bodies of another shape.
@@ -542,7 +542,7 @@ POINTS = st.fixed_dictionaries(
 
 
 def check_it_is_of_the_table(answer: SongstatsResponse, *, works: bool | None = None) -> None:
-    judgement = judge(answer, key_works=works)
+    judgement = judge(answer, is_key_valid=works)
     assert taken_as(judgement) in TABLE
     assert (judgement.history is not None) == (judgement.outcome is Outcome.STORED)
     assert len(judgement.detail) <= 300

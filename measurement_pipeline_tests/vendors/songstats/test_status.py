@@ -30,7 +30,7 @@ REAL = {
 
 def read(payload: object, *, code: int = 200) -> VendorMonth:
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    return status.read(SongstatsResponse(code, {}, body))
+    return status.read_usage(SongstatsResponse(code, {}, body))
 
 
 def without(**changes: object) -> dict[str, object]:
@@ -71,7 +71,7 @@ def test_a_refusal_is_unknown_whatever_it_carries(code):
 
 
 def test_a_lost_answer_is_unknown():
-    found = status.read(SongstatsResponse(200, {}, b"", Failure.INCOMPLETE, "cut short"))
+    found = status.read_usage(SongstatsResponse(200, {}, b"", Failure.INCOMPLETE, "cut short"))
     assert found == VendorMonth(detail="incomplete: cut short")
 
 
@@ -90,6 +90,6 @@ def test_the_doubles_count_is_read(sandbox):
         ) as client:
             await client.fetch_history("AA6Q72000000")
             await client.fetch_history("AA6Q72000000")
-            return status.read(await client.fetch_status())
+            return status.read_usage(await client.fetch_status())
 
     assert asyncio.run(ask()) == VendorMonth(2, 1, Decimal("0.10"), previous_requests=0)

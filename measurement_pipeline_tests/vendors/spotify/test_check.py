@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from measurement_pipeline.sandbox import SandboxClient
-from measurement_pipeline.vendors.spotify.check import ClientStanding, try_client
+from measurement_pipeline.vendors.spotify.check import ClientStanding, check_client
 from measurement_pipeline_tests.faults.waiting import until
 
 TOKEN = "/api/token"
@@ -13,7 +13,7 @@ TOKEN = "/api/token"
 
 def ask(sandbox: SandboxClient, *, seconds: float = 60, **other: Any) -> ClientStanding:
     client = {"client_id": sandbox.spotify_client_id, "client_secret": sandbox.spotify_client_secret, **other}
-    return try_client(
+    return check_client(
         **client, api_base=sandbox.spotify_url, accounts_base=sandbox.spotify_url, timeout_seconds=seconds
     )
 

@@ -13,7 +13,7 @@ import pytest
 
 from measurement_pipeline.sandbox import PLAIN, Known, SandboxClient, running
 from measurement_pipeline.sandbox.albums import track_id
-from measurement_pipeline.vendors.spotify.client import CredentialsRefusedError, Lookup, SpotifyClient
+from measurement_pipeline.vendors.spotify.client import CredentialsRefusedError, LookupResult, SpotifyClient
 
 KNOWN = {f"AA6Q724{n:05}": Known(title=f"Song {n}", artist="Choir", album="One") for n in range(120)}
 TRACKS = {isrc: track_id(isrc, "Choir", "One") for isrc in KNOWN}
@@ -87,7 +87,7 @@ def client(sandbox: SandboxClient, sleeper: Sleeper | None = None, **settings: A
     return SpotifyClient(**usual | settings)
 
 
-def look_up(sandbox: SandboxClient, *ids: str, sleeper: Sleeper | None = None, **settings: Any) -> Lookup:
+def look_up(sandbox: SandboxClient, *ids: str, sleeper: Sleeper | None = None, **settings: Any) -> LookupResult:
     with client(sandbox, sleeper, **settings) as spotify:
         return spotify.look_up(ids)
 
@@ -130,7 +130,7 @@ def test_what_can_be_no_id_is_unknown_and_spoils_nobody_elses_answer(sandbox: Sa
 
 
 def test_nothing_asked_asks_nothing(sandbox: SandboxClient):
-    assert look_up(sandbox) == Lookup({}, frozenset(), frozenset(), None, None)
+    assert look_up(sandbox) == LookupResult({}, frozenset(), frozenset(), None, None)
     assert look_up(sandbox, "no id").unknown == {"no id"}
     assert sandbox.requests() == []
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from measurement_pipeline.domain.capture import SpotifyTrack
 from measurement_pipeline.vendors.spotify.responses import OddAnswerError
-from measurement_pipeline.vendors.spotify.tracks import read_answer, read_track
+from measurement_pipeline.vendors.spotify.tracks import read_requested_track, read_track
 
 WHOLE = {
     "id": "t",
@@ -49,7 +49,7 @@ def test_a_track_with_nothing_but_its_id_is_one():
 
 
 def test_blanks_around_an_id_are_left_out():
-    assert read_answer({"id": " t\n"}, "t", others=["t", "u"]).track_id == "t"
+    assert read_requested_track({"id": " t\n"}, "t", others=["t", "u"]).track_id == "t"
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_what_has_no_id_is_no_track(value: Any):
 
 def test_a_relinked_track_answers_for_the_one_it_replaces():
     relinked = {**WHOLE, "id": "new", "linked_from": {"id": "old"}}
-    assert read_answer(relinked, "old", others=["old", "new"]).track_id == "new"
-    assert read_answer(WHOLE, "older", others=["older"]).track_id == "t"
+    assert read_requested_track(relinked, "old", others=["old", "new"]).track_id == "new"
+    assert read_requested_track(WHOLE, "older", others=["older"]).track_id == "t"
 
 
 def test_a_track_in_the_place_of_another_that_was_asked_for_is_not_believed():
     with pytest.raises(OddAnswerError, match="expected track u, not t"):
-        read_answer(WHOLE, "u", others=["t", "u"])
+        read_requested_track(WHOLE, "u", others=["t", "u"])
 
 
 ANYTHING = st.recursive(

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from measurement_pipeline.sandbox import SandboxClient
-from measurement_pipeline.vendors.stripe.api_key import is_of_test_mode, try_key
+from measurement_pipeline.vendors.stripe.api_key import check_key, is_test_mode_key
 
 
 def ask(sandbox: SandboxClient, key: str | None = None, *, seconds: float = 60.0):
-    return try_key(secret_key=key or sandbox.stripe_key, api_base=sandbox.stripe_url, timeout_seconds=seconds)
+    return check_key(secret_key=key or sandbox.stripe_key, api_base=sandbox.stripe_url, timeout_seconds=seconds)
 
 
 def test_a_key_that_works_costs_one_read(sandbox: SandboxClient):
@@ -52,6 +52,6 @@ def test_no_usable_answer_leaves_it_unknown(sandbox: SandboxClient, fault: dict[
 
 
 def test_a_key_of_test_mode_is_told_by_its_form():
-    assert is_of_test_mode("sk_test_x")
-    assert is_of_test_mode("rk_test_x")
-    assert not is_of_test_mode("rk_live_x")
+    assert is_test_mode_key("sk_test_x")
+    assert is_test_mode_key("rk_test_x")
+    assert not is_test_mode_key("rk_live_x")

@@ -82,7 +82,9 @@ def ask(
     want_checkout: bool = True,
     today: date = TODAY,
 ) -> Decision:
-    return gate.ask(account, customer=customer, open_checkout=open_checkout, want_checkout=want_checkout, today=today)
+    return gate.decide(
+        account, customer=customer, open_checkout=open_checkout, want_checkout=want_checkout, today=today
+    )
 
 
 def save_a_card(decision: Decision) -> None:

@@ -23,7 +23,7 @@ def ask(api_base: str, key: str) -> Decision:
         secret_key=key, api_base=api_base, success_url="https://pipeline.test/thanks", max_network_retries=0
     )
     try:
-        return gate.ask(uuid4(), customer=None, open_checkout=None, want_checkout=True, today=date(2026, 3, 14))
+        return gate.decide(uuid4(), customer=None, open_checkout=None, want_checkout=True, today=date(2026, 3, 14))
     finally:
         gate.close()
 
