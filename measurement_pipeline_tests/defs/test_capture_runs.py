@@ -165,7 +165,7 @@ def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(
             stage.bench.sql("update run_heartbeats set beat_at = beat_at - interval '1 hour'")
             until(lambda: not is_due(), what="a beat")
             assert plain is not None
-            others.append(make_capture(UUID(snapshot), plain, run="other"))
+            others.append(make_capture(UUID(snapshot), plain, run_id="other"))
             return super().start_run(album_ids)
 
     def is_due() -> bool:
