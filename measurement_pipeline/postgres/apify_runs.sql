@@ -9,11 +9,11 @@ select distinct on (chunk)
     -- Apify's list is searched from here. A future time was written before the clock was set back, so the whole last day is searched.
     case when intended_at > clock_timestamp() then clock_timestamp() - interval '1 day' else intended_at end as intended_at,
     extract(epoch from clock_timestamp() - intended_at)::float8 as age_seconds,
-    extract(epoch from clock_timestamp() - coalesce(seen_at, intended_at))::float8 as unseen_seconds,
+    extract(epoch from clock_timestamp() - coalesce(seen_at, intended_at))::float8 as seconds_since_seen,
     actor_run,
     status,
     message,
-    kept_at is not null as is_kept,
+    kept_at is not null as has_result,
     mapped_at is not null as is_mapped,
     superseded_at is not null as is_superseded,
     coalesce(albums, 0) as albums,
