@@ -14,7 +14,8 @@ RETIRED = {
     r"told(?! at\b)|tells?|telling": "report, state, warn; for a person: alert, notify",
     r"heeds?|heeded": "record, observe",
     r"whoever|whomever|whosoever": "the process that, the account that, anyone who",
-    r"nobody|somebody": "no one; better: name the subject (no job, no other run, another session)",
+    # The system account of that name is no word of ours.
+    r"(?<!getpwnam\(\")nobody|somebody": "no one; better: name the subject (no job, no other run, another session)",
     r"thereof|therein|whereof": "of it, in it",
     r"errands?": "batch, lookup batch",
     r"(?<!heart)beats?(?! at\b)|beating|beaten": "heartbeat, renew",

@@ -28,8 +28,8 @@ def command() -> None:
 def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool) -> None:
     """List the latest captures, newest first."""
     with open_database(state) as (_, connection):
-        of = None if account is None else lookup.find_account(connection, account)
-        found = captures.list_recent(connection, account=of, limit=limit)
+        owner = lookup.find_optional_account(connection, account)
+        found = captures.list_recent(connection, account=owner, limit=limit)
     if as_json:
         output.print_json(found)
     elif not found:

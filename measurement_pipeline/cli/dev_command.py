@@ -78,11 +78,10 @@ def command(
         port_of_doubles = None if sandbox is None else urlsplit(sandbox.songstats_url).port
         has_api = environment.kind == "sandbox" or environment.settings.api_key_secret is not None
         api = f"http://{environment.settings.api_host}:{api_port}"
-        stack.enter_context(
-            acquire_instance_lock(
-                environment.home, "dev", doubles_port=port_of_doubles, api_url=api if has_api else None
-            )
+        lock = acquire_instance_lock(
+            environment.home, "dev", doubles_port=port_of_doubles, api_url=api if has_api else None
         )
+        mark_ready = stack.enter_context(lock)
         services.from_settings(
             environment.settings
         )  # refuses here, and not in three processes' logs, where a key is missing
@@ -110,6 +109,7 @@ def command(
             if read_only_port is not None:
                 output.print_line(f"for onlookers, read-only: http://127.0.0.1:{read_only_port}")
             output.print_line(f"HTTP API: {api}" if has_api else "no HTTP API: API_KEY_SECRET is not set")
+            mark_ready()
             running.wait(server)
             click.echo("stopping: what is in flight finishes or is released", err=True)
     click.echo("stopped", err=True)

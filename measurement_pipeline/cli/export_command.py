@@ -37,8 +37,8 @@ def command(
 ) -> None:
     """Write the daily series and the recordings of a catalogue to files. Files of the same names are replaced."""
     with open_database(state) as (_, connection):
-        of = None if account is None else lookup.find_account(connection, account)
-        found = lookup.find_catalog(connection, catalog, of=of)
+        owner = lookup.find_optional_account(connection, account)
+        found = lookup.find_catalog(connection, catalog, owner=owner)
         try:
             written = export_catalog(connection, found, directory=out or Path(f"export-{found}"), file_format=form)
         except ParquetMissingError as error:

@@ -25,8 +25,8 @@ def command(state: Path | None, *, job: UUID | None, account: str | None, limit:
                 connection, found, eur_per_hit=environment.settings.songstats_eur_per_hit, as_json=as_json
             )
             return
-        of = None if account is None else lookup.find_account(connection, account)
-        requests = measurement_jobs.recent(connection, account=of, limit=limit)
+        owner = lookup.find_optional_account(connection, account)
+        requests = measurement_jobs.recent(connection, account=owner, limit=limit)
     if as_json:
         output.print_json(requests)
     elif not requests:

@@ -76,8 +76,8 @@ def create(state: Path | None, *, account: str, name: str, expires: datetime | N
 def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
     """List every key by its prefix: its account, when it was last used, and whether it is valid."""
     with open_database(state) as (_, connection):
-        of = None if account is None else lookup.find_account(connection, account)
-        found = api_keys.list_all(connection, account=of)
+        owner = lookup.find_optional_account(connection, account)
+        found = api_keys.list_all(connection, account=owner)
     if as_json:
         output.print_json(found)
     elif not found:

@@ -1,4 +1,4 @@
-"""Turns what a person calls an account or a catalogue into its id, or says why it could not."""
+"""Finds an account or a catalogue by id or name."""
 
 from uuid import UUID
 
@@ -14,41 +14,53 @@ account_option = click.option(
 
 
 def find_account(connection: Connection, text: str) -> UUID:
-    """The account that `text` means. A UUID is taken as it is: accounts come from outside. Raises `CommandError`."""
-    given = _uuid(text)
-    if given is not None:
-        return given
-    found = names.find_accounts(connection, text)
-    if not found:
-        raise CommandError(f"no account is named {text!r}: expected its UUID, or the name of an account known here")
-    if len(found) > 1:
-        ids = ", ".join(map(str, found))
-        raise CommandError(f"{len(found)} accounts are named {text!r}: expected the UUID of one: {ids}")
-    return found[0]
+    """Return the account with this UUID or name. Any UUID is accepted, because accounts are created elsewhere.
+
+    Raises `CommandError`.
+    """
+    id_ = _parse_uuid(text)
+    if id_ is not None:
+        return id_
+    matches = names.find_accounts(connection, text)
+    if not matches:
+        raise CommandError(f"no account is named {text!r}: give its UUID, or the name of an account in this database")
+    if len(matches) > 1:
+        ids = ", ".join(map(str, matches))
+        raise CommandError(f"{len(matches)} accounts are named {text!r}: give the UUID of one of them: {ids}")
+    return matches[0]
+
+
+def find_optional_account(connection: Connection, text: str | None) -> UUID | None:
+    """Like `find_account`; None for no text."""
+    return None if text is None else find_account(connection, text)
 
 
 def find_known_account(connection: Connection, text: str) -> UUID:
-    """The same, of an account that has to be known here: a slip in a UUID is not to look like one that did nothing."""
-    found = find_account(connection, text)
-    if not names.is_account_known(connection, found):
-        raise CommandError(f"there is no account {found}: expected the UUID or the name of an account known here")
-    return found
+    """Like `find_account`, but reject an account that is not in this database: a mistyped UUID must not look unused."""
+    account = find_account(connection, text)
+    if not names.is_account_known(connection, account):
+        raise CommandError(f"there is no account {account}: give the UUID or the name of an account in this database")
+    return account
 
 
-def find_catalog(connection: Connection, text: str, *, of: UUID | None) -> UUID:
-    """The catalogue whose id or name is `text`, among those of account `of` or of all. Raises `CommandError`."""
-    found = names.find_catalogs(connection, id_=_uuid(text), name=text, account=of)
-    whose = "" if of is None else f" of account {of}"
-    if not found:
-        raise CommandError(f"no catalogue{whose} is {text!r}: expected the id or the name of an imported catalogue")
-    if len(found) > 1:
-        ids = ", ".join(f"{one['id']} of account {one['account']}" for one in found)
-        expected = "the id of one" if of is not None else "--account, to say whose, or the id of one"
-        raise CommandError(f"{len(found)} catalogues{whose} are named {text!r}: expected {expected}: {ids}")
-    return UUID(str(found[0]["id"]))
+def find_catalog(connection: Connection, text: str, *, owner: UUID | None) -> UUID:
+    """Return the catalogue with this id or name, of account `owner` or of any account. Raises `CommandError`."""
+    matches = names.find_catalogs(connection, id_=_parse_uuid(text), name=text, account=owner)
+    of_owner = "" if owner is None else f" of account {owner}"
+    if not matches:
+        raise CommandError(
+            f"there is no catalogue {text!r}{of_owner}: give the id or the name of an imported catalogue"
+        )
+    if len(matches) > 1:
+        ids = ", ".join(f"{match['id']} of account {match['account']}" for match in matches)
+        next_step = (
+            "give the id of one of them" if owner is not None else "add --account, or give the id of one of them"
+        )
+        raise CommandError(f"{len(matches)} catalogues{of_owner} are named {text!r}: {next_step}: {ids}")
+    return UUID(str(matches[0]["id"]))
 
 
-def _uuid(text: str) -> UUID | None:
+def _parse_uuid(text: str) -> UUID | None:
     try:
         return UUID(text)
     except ValueError:

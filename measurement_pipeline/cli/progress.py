@@ -1,4 +1,4 @@
-"""Watching a request: a progress bar where a person looks, plain lines elsewhere. Its receipt in the end is `receipt`."""
+"""Waits for a request and shows its progress: a bar on a terminal, plain lines elsewhere. `receipt` prints its result."""
 
 import math
 import sys
@@ -21,21 +21,21 @@ from measurement_pipeline.postgres.database import Connection
 UNSETTLED = {State.QUEUED, State.ACCEPTED}
 
 _POLL_SECONDS = 0.5
-# The budget counts 30 days of hits: not at every look.
-_HELD_SECONDS = 5.0
-# The sensor of intake looks every 5 s, and a run of it takes as long again to start.
+# Longer than a poll, because the budget counts the hits of 30 days.
+_BLOCKER_SECONDS = 5.0
+# The intake sensor ticks every 5 s, and its run takes about as long to start.
 _INTAKE_SECONDS = 20.0
-# Over which the speed is averaged that the time left is computed from.
+# The window of the average speed from which the remaining time is estimated.
 _SPEED_SECONDS = 120.0
-# Between two plain lines that say the same.
+# Between two identical lines.
 _REPEAT_SECONDS = 30.0
 
 
 class ProgressDisplay(Protocol):
-    """Where progress is shown."""
+    """Shows progress."""
 
     def show(self, settled: int, asked: int, note: str) -> None:
-        """Say that so many of those asked for are settled."""
+        """Show how many of the requested recordings are settled, and a note."""
         ...
 
 
@@ -49,23 +49,23 @@ class _Bar:
 
 
 class _Lines:
-    """For logs: a line when a tenth more is settled, or what is said changes, or nothing was said for a while."""
+    """For logs, where rich prints no bar: a line for every tenth, for every new note, and after a pause."""
 
     def __init__(self) -> None:
-        self._said: tuple[int, str] | None = None
-        self._said_at = 0.0
+        self._last: tuple[int, str] | None = None
+        self._last_at = 0.0
 
     def show(self, settled: int, asked: int, note: str) -> None:
         tenth = settled * 10 // asked if asked else 0
-        if (tenth, note) == self._said and time.monotonic() < self._said_at + _REPEAT_SECONDS:
+        if (tenth, note) == self._last and time.monotonic() < self._last_at + _REPEAT_SECONDS:
             return
-        self._said, self._said_at = (tenth, note), time.monotonic()
+        self._last, self._last_at = (tenth, note), time.monotonic()
         click.echo(f"{settled:,} of {asked:,} settled{f' ({note})' if note else ''}" if asked else note, err=True)
 
 
 @contextmanager
 def progress_display() -> Iterator[ProgressDisplay]:
-    """A bar on a terminal, lines on stderr elsewhere, so that stdout stays the result's."""
+    """Show a bar on a terminal and lines on stderr elsewhere, so that stdout holds only the result."""
     if not sys.stderr.isatty():
         yield _Lines()
         return
@@ -79,7 +79,7 @@ def progress_display() -> Iterator[ProgressDisplay]:
         TextColumn("left"),
         TextColumn("{task.fields[note]}"),
     )
-    # Recordings settle in bursts of a run: a short window would make the time left jump.
+    # Recordings settle in bursts, one per run. A short window would make the remaining time jump.
     with Progress(
         *columns, console=output.console(stderr=True), transient=True, speed_estimate_period=_SPEED_SECONDS
     ) as bar:
@@ -91,73 +91,77 @@ def wait_for_request(
     job: UUID,
     *,
     hits_allowed: int,
-    why_gone: Callable[[], str | None] = lambda: None,
+    describe_end: Callable[[], str | None] = lambda: None,
+    is_starting: Callable[[], bool] = lambda: False,
     intake_seconds: float = _INTAKE_SECONDS,
     poll_seconds: float = _POLL_SECONDS,
-    hold_seconds: float = _HELD_SECONDS,
+    blocker_seconds: float = _BLOCKER_SECONDS,
 ) -> dict[str, Any]:
-    """Wait until the request is done or refused, showing its progress and what blocks it; the request as it is then.
+    """Wait until the request is settled or rejected, show its progress and what blocks it, and return it.
 
-    Prints one line where nothing has taken it in after `intake_seconds`, and one where a `dev` that ran has ended: `why_gone`
-    returns how it ended, or None while it runs.
+    Prints one line if no run has accepted it after `intake_seconds`, and one if a running `dev` ends. `describe_end` returns
+    how `dev` ended, or None; `is_starting` returns whether `dev` is still starting.
     """
-    held, ask_again_at = "", 0.0
-    gone: str | None = None
-    missed_at = time.monotonic() + intake_seconds
-    with progress_display() as shown:
+    blocker, next_check_at = "", 0.0
+    end: str | None = None
+    warn_at = time.monotonic() + intake_seconds
+    with progress_display() as display:
         while True:
-            found = load_request(connection, job)
-            if time.monotonic() >= missed_at and found["state"] == State.QUEUED and found["run_id"] is None:
-                click.echo(_describe_missing_intake(intake_seconds), err=True)
-                missed_at = math.inf
-            if time.monotonic() >= ask_again_at:
-                before, gone = gone, why_gone()
-                if gone is not None and before is None:
-                    click.echo(_describe_stopped_dev(gone), err=True)
-                held = describe_blocker(connection, hits_allowed=hits_allowed) or ""
-                ask_again_at = time.monotonic() + hold_seconds
-            # A capture is made by album: its recordings are not settled one by one.
-            asked = 0 if found["source"] == Source.CURRENT else found["asked"] or 0
-            shown.show(found["settled"], asked, describe_wait(found) or held)
-            if found["state"] not in UNSETTLED:
-                return found
+            request = load_request(connection, job)
+            if time.monotonic() >= warn_at and request["state"] == State.QUEUED and request["run_id"] is None:
+                starting = is_starting()
+                click.echo(_describe_missing_intake(intake_seconds, is_starting=starting), err=True)
+                warn_at = time.monotonic() + intake_seconds if starting else math.inf
+            if time.monotonic() >= next_check_at:
+                before, end = end, describe_end()
+                if end is not None and before is None:
+                    click.echo(_describe_stopped_dev(end), err=True)
+                blocker = describe_blocker(connection, hits_allowed=hits_allowed) or ""
+                next_check_at = time.monotonic() + blocker_seconds
+            # A capture covers albums, so its recordings are not settled one by one.
+            asked = 0 if request["source"] == Source.CURRENT else request["asked"] or 0
+            display.show(request["settled"], asked, describe_wait(request) or blocker)
+            if request["state"] not in UNSETTLED:
+                return request
             time.sleep(poll_seconds)
 
 
-def _describe_stopped_dev(how: str) -> str:
+def _describe_stopped_dev(end: str) -> str:
     return (
-        f"`measurement-pipeline dev` {how}, so nothing is bought. The request is kept and goes on when `dev` runs again. This "
-        "command goes on waiting; Ctrl-C ends it and changes nothing"
+        f"`measurement-pipeline dev` {end}, so nothing is bought. The request is stored and continues when `dev` runs again. "
+        "This command keeps waiting; Ctrl-C ends it and changes nothing"
     )
 
 
-def _describe_missing_intake(seconds: float) -> str:
+def _describe_missing_intake(seconds: float, *, is_starting: bool) -> str:
+    if is_starting:
+        return f"not accepted after {seconds:.0f} s: `measurement-pipeline dev` is still starting, and accepts the request then"
     return (
-        f"nothing has taken the request in for {seconds:.0f} s: is `measurement-pipeline dev`, or Dagster's daemon, running? "
-        "`measurement-pipeline doctor` says so; the request stays queued until it is"
+        f"not accepted after {seconds:.0f} s: start `measurement-pipeline dev` or Dagster's daemon. The request stays queued; "
+        "`measurement-pipeline doctor` shows what is not running"
     )
 
 
 def load_request(connection: Connection, job: UUID) -> dict[str, Any]:
-    """A request with its progress. Raises `CommandError` where there is none of that id."""
-    found = measurement_jobs.show(connection, job)
-    if found is None:
-        raise CommandError(f"there is no request {job}")
-    return found
+    """Return a request with its progress. Raises `CommandError` if there is none with this id."""
+    request = measurement_jobs.show(connection, job)
+    if request is None:
+        raise CommandError(f"there is no request {job}: `measurement-pipeline jobs` lists the latest ones")
+    return request
 
 
 def describe_wait(job: dict[str, Any]) -> str:
-    """What the request waits for, where it waits."""
+    """What the request waits for, as text; empty if it does not wait."""
     if job["state"] == State.QUEUED:
         return job["error"] or "waiting for intake"
     if job["snapshot"] is not None:
-        waits_for = f": {job['snapshot_error']}" if job["snapshot_error"] else ""
-        return f"the capture of {counted(job['album_count'], 'album')} is {job['snapshot_state']}{waits_for}"
+        reason = f": {job['snapshot_error']}" if job["snapshot_error"] else ""
+        return f"the capture of {counted(job['album_count'], 'album')} is {job['snapshot_state']}{reason}"
     return ""
 
 
 def describe_blocker(connection: Connection, *, hits_allowed: int) -> str | None:
-    """Why nothing is bought at the moment: breaker, pause or budget; None where none of them is in the way."""
+    """What currently blocks purchases: breaker, pause or budget; None if nothing does."""
     vendor = songstats_ledger.deployment(connection)
     if vendor.breaker == "open":
         return f"nothing is bought: the breaker is open: {vendor.reason}; see `measurement-pipeline breaker show`"

@@ -31,7 +31,7 @@ def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: f
                 "eur": float(eur),
                 "hits_per_recording_settled": per_recording,
                 "came_from": asdict(origin),
-                "spent": spend_tables.to_json_rows(by_cause, of="cause", eur_per_hit=eur_per_hit),
+                "spent": spend_tables.to_json_rows(by_cause, key_name="cause", eur_per_hit=eur_per_hit),
             }
         )
         return
@@ -70,7 +70,7 @@ def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: f
     if by_cause:
         output.print_line("\nspent for this request:")
         output.console().print(
-            spend_tables.build_spend_table(by_cause, of="cause", total=total, eur_per_hit=eur_per_hit)
+            spend_tables.build_spend_table(by_cause, key_name="cause", total=total, eur_per_hit=eur_per_hit)
         )
 
 

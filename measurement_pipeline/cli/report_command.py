@@ -27,8 +27,8 @@ from measurement_pipeline.local.errors import CommandError
 def command(state: Path | None, *, catalog: str, account: str | None, out: Path | None) -> None:
     """Write one HTML page with totals, run rates, top recordings, coverage, spend and caveats. It is one file."""
     with open_database(state) as (environment, connection):
-        of = None if account is None else lookup.find_account(connection, account)
-        found = lookup.find_catalog(connection, catalog, of=of)
+        owner = lookup.find_optional_account(connection, account)
+        found = lookup.find_catalog(connection, catalog, owner=owner)
         facts = load_catalog_report(connection, found, most=MAX_LISTED)
         if facts is None:
             raise CommandError(f"the catalogue {catalog!r} holds no recording: import some with `catalog import`")

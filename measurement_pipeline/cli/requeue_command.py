@@ -87,12 +87,12 @@ def command(
         raise click.UsageError("--account says whose --catalog is meant: expected --catalog too")
     wanted = _isrcs(isrcs)
     with open_database(state) as (environment, connection):
-        of = None if account is None else lookup.find_account(connection, account)
+        owner = lookup.find_optional_account(connection, account)
         chosen = backfill_queue.choose(
             connection,
             outcome=None if outcome is None else Outcome(outcome),
             suspect=suspect,
-            catalog=None if catalog is None else lookup.find_catalog(connection, catalog, of=of),
+            catalog=None if catalog is None else lookup.find_catalog(connection, catalog, owner=owner),
             isrcs=wanted or None,
             older_than_seconds=older_than,
         )

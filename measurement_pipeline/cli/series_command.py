@@ -25,8 +25,8 @@ def command() -> None:
 def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
     """List all series with their last captures."""
     with open_database(state) as (_, connection):
-        of = None if account is None else lookup.find_account(connection, account)
-        found = capture_series.list_all(connection, account=of)
+        owner = lookup.find_optional_account(connection, account)
+        found = capture_series.list_all(connection, account=owner)
     if as_json:
         output.print_json(found)
     elif not found:

@@ -52,9 +52,9 @@ class QueueForecast:
 def command(state: Path | None, *, account: str | None, days: int, as_json: bool) -> None:
     """Show hits by cause and account in euros, what was wasted, the budget, and when the queue will be empty."""
     with open_database(state) as (environment, connection):
-        of = None if account is None else lookup.find_known_account(connection, account)
+        owner = None if account is None else lookup.find_known_account(connection, account)
         window = spend.since(connection, days=days)
-        calls = spend.spent(connection, days=days, account=of)
+        calls = spend.spent(connection, days=days, account=owner)
         budget = songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed)
         frees = spend.frees(connection)
         queue = spend.to_buy(connection, services.backfill_config(environment.settings, environment.database_url).rules)
@@ -71,7 +71,7 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
                 "kind": environment.kind,
                 "since": window[0],
                 "until": window[1],
-                "account": of,
+                "account": owner,
                 "eur_per_hit": eur_per_hit,
                 **_totals(calls, eur_per_hit),
                 "budget": {**asdict(budget), "left": budget.left, "frees": asdict(frees)},
@@ -79,7 +79,7 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
             }
         )
         return
-    whose = "all accounts" if of is None else f"account {of}"
+    whose = "all accounts" if owner is None else f"account {owner}"
     output.print_line(f"{environment.kind.upper()}: {environment.database_location}")
     output.print_line(f"{whose}, {output.format_value(window[0])} to {output.format_value(window[1])}\n")
     _say_tables(calls, eur_per_hit)
@@ -122,10 +122,10 @@ def _totals(calls: list[Calls], eur_per_hit: float) -> dict[str, Any]:
         **spend_tables.to_json_row(total, eur=sums.whole(total.hits, eur_per_hit)),
         "wasted_eur": float(sums.whole(total.wasted, eur_per_hit)),
         "hits_per_recording_settled": total.hits_per_recording_settled,
-        "by_cause": spend_tables.to_json_rows(sums.by_cause(calls), of="cause", eur_per_hit=eur_per_hit),
+        "by_cause": spend_tables.to_json_rows(sums.by_cause(calls), key_name="cause", eur_per_hit=eur_per_hit),
         "by_account": [
             {**one, "name": _names(calls)[one["account"]]}
-            for one in spend_tables.to_json_rows(sums.by_account(calls), of="account", eur_per_hit=eur_per_hit)
+            for one in spend_tables.to_json_rows(sums.by_account(calls), key_name="account", eur_per_hit=eur_per_hit)
         ],
     }
 
@@ -141,11 +141,11 @@ def _say_tables(calls: list[Calls], eur_per_hit: float) -> None:
     total, known = sums.total(calls), _names(calls)
     console = output.console()
     console.print(
-        spend_tables.build_spend_table(sums.by_cause(calls), of="cause", total=total, eur_per_hit=eur_per_hit)
+        spend_tables.build_spend_table(sums.by_cause(calls), key_name="cause", total=total, eur_per_hit=eur_per_hit)
     )
     output.print_line("")
     named = {f"{known[key] or ''} {key}".strip(): found for key, found in sums.by_account(calls).items()}
-    console.print(spend_tables.build_spend_table(named, of="account", total=total, eur_per_hit=eur_per_hit))
+    console.print(spend_tables.build_spend_table(named, key_name="account", total=total, eur_per_hit=eur_per_hit))
     output.print_line("")
 
 

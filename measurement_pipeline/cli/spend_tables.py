@@ -14,10 +14,10 @@ K = TypeVar("K")
 _FIGURES = ("calls", "counted", "unknown, counted too", "cost nothing", "hits", "wasted", "EUR")
 
 
-def to_json_rows(sums: Mapping[K, SpendRow], *, of: str, eur_per_hit: float) -> list[dict[str, Any]]:
-    """One object a sum, `of` naming what it is the sum of; hits and euros add up to those of all together."""
+def to_json_rows(sums: Mapping[K, SpendRow], *, key_name: str, eur_per_hit: float) -> list[dict[str, Any]]:
+    """One object a sum, `key_name` naming what it is the sum of; hits and euros add up to those of all together."""
     eur = euros({key: found.hits for key, found in sums.items()}, eur_per_hit)
-    return [{of: key, **_figures(found), "eur": float(eur[key])} for key, found in sums.items()]
+    return [{key_name: key, **_figures(found), "eur": float(eur[key])} for key, found in sums.items()]
 
 
 def to_json_row(found: SpendRow, *, eur: object) -> dict[str, Any]:
@@ -25,12 +25,12 @@ def to_json_row(found: SpendRow, *, eur: object) -> dict[str, Any]:
     return {**_figures(found), "eur": float(str(eur))}
 
 
-def build_spend_table(sums: Mapping[K, SpendRow], *, of: str, total: SpendRow, eur_per_hit: float) -> Table:
+def build_spend_table(sums: Mapping[K, SpendRow], *, key_name: str, total: SpendRow, eur_per_hit: float) -> Table:
     """A row a sum, and the total, which they add up to."""
     eur = euros({key: found.hits for key, found in sums.items()}, eur_per_hit)
     rows: list[tuple[object, ...]] = [(key, *_row(found), f"{eur[key]:,.2f}") for key, found in sums.items()]
     rows.append(("total", *_row(total), f"{sum(eur.values()):,.2f}"))
-    return output.build_table((of, *_FIGURES), rows, right=_FIGURES)
+    return output.build_table((key_name, *_FIGURES), rows, right=_FIGURES)
 
 
 def _figures(found: SpendRow) -> dict[str, Any]:

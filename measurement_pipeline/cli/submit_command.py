@@ -1,4 +1,4 @@
-"""`submit`: asks for measurements as any client does, by a row of `measurement_jobs`; or says what it would cost."""
+"""`submit`: request measurements with a row in `measurement_jobs`, as any client does, or estimate the cost."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,26 +25,26 @@ from measurement_pipeline.postgres.database import Connection
     "--source",
     type=click.Choice([s.value for s in Source]),
     required=True,
-    help="historical buys the past once. current captures the counts displayed today, album by album.",
+    help="historical buys the play-count history once. current captures today's displayed counts, album by album.",
 )
 @click.option(
     "--isrc",
     "isrcs",
     multiple=True,
     metavar="ISRC",
-    help="Ask for this recording. Repeat the option, or separate several ISRCs by commas.",
+    help="Request this recording. Repeat the option, or separate several ISRCs by commas.",
 )
 @click.option(
     "--album",
     "albums",
     multiple=True,
     metavar="ID",
-    help="Ask for every recording of this Spotify album. Repeat the option, or separate several ids by commas.",
+    help="Request every recording of this Spotify album. Repeat the option, or separate several ids by commas.",
 )
 @click.option(
     "--catalog",
     metavar="CATALOG",
-    help="Ask for every recording of this catalogue of the account. Give its id or its name.",
+    help="Request every recording of this catalogue of the account. Give its id or its name.",
 )
 @click.option("--monthly", is_flag=True, help="Capture again every 30 days. Only with --source current.")
 @click.option("--estimate", "only_estimate", is_flag=True, help="Enqueue nothing. Print what the request would cost.")
@@ -68,52 +68,52 @@ def command(
     if sum(map(bool, (isrcs, albums, catalog))) != 1:
         raise click.UsageError("expected exactly one of --isrc, --album and --catalog")
     if monthly and source != Source.CURRENT:
-        raise click.UsageError("--monthly goes with --source current: a history is bought once")
+        raise click.UsageError("--monthly needs --source current: a history is bought only once")
     if only_estimate and wait:
-        raise click.UsageError("--estimate enqueues nothing, so there is nothing to --wait for")
+        raise click.UsageError("--estimate enqueues nothing, so --wait has no request to wait for: give one of the two")
     with open_database(ctx.obj) as (environment, connection):
         owner = lookup.find_account(connection, account)
         scope: dict[str, Any]
         if catalog:
-            scope = {"catalog_id": str(lookup.find_catalog(connection, catalog, of=owner))}
+            scope = {"catalog_id": str(lookup.find_catalog(connection, catalog, owner=owner))}
         else:
-            scope = {"isrcs": _several(isrcs)} if isrcs else {"album_ids": _several(albums)}
-        # Intake would give the same answer a few seconds later.
+            scope = {"isrcs": _split_commas(isrcs)} if isrcs else {"album_ids": _split_commas(albums)}
+        # Intake would reject it with the same error a few seconds later.
         schedule = Schedule.MONTHLY if monthly else Schedule.ONCE
         request = read_request(source, scope, ["spotify"], schedule)
         if isinstance(request, Refusal):
             raise CommandError(request.error)
         if only_estimate:
-            say = _say_capture_estimate if request.source is Source.CURRENT else _say_estimate
-            say(connection, environment, request, owner=owner, as_json=as_json)
+            print_estimate = _print_capture_estimate if request.source is Source.CURRENT else _print_estimate
+            print_estimate(connection, environment, request, owner=owner, as_json=as_json)
             return
-        was_gone = instance_lock.describe_end(environment.home, "dev")
+        ended_before = instance_lock.describe_end(environment.home, "dev") is not None
         job = _submit(connection, account=owner, source=source, scope=scope, schedule=schedule)
         if not wait:
             if as_json:
                 output.print_json({"id": job, "state": State.QUEUED.value})
             else:
-                output.print_line(
-                    f"request {job} is queued; `measurement-pipeline jobs {job}` shows what becomes of it"
-                )
+                output.print_line(f"request {job} is queued; `measurement-pipeline jobs {job}` shows its progress")
             return
         if not as_json:
             click.echo(f"request {job} is queued", err=True)
         try:
-            shown = progress.wait_for_request(
+            settled = progress.wait_for_request(
                 connection,
                 job,
                 hits_allowed=environment.settings.hits_allowed,
-                # Where it had ended before, Dagster may run without `dev`, elsewhere.
-                why_gone=lambda: None if was_gone else instance_lock.describe_end(environment.home, "dev"),
+                # If `dev` had ended before, Dagster may run elsewhere, without `dev`.
+                describe_end=lambda: None if ended_before else instance_lock.describe_end(environment.home, "dev"),
+                is_starting=lambda: instance_lock.is_starting(environment.home, "dev"),
             )
         except KeyboardInterrupt:
-            click.echo(f"stopped waiting; request {job} goes on: `measurement-pipeline jobs {job}`", err=True)
+            click.echo(
+                f"stopped waiting; request {job} continues: `measurement-pipeline jobs {job}` shows it", err=True
+            )
             raise
-        receipt.print_receipt(
-            connection, shown, eur_per_hit=environment.settings.songstats_eur_per_hit, as_json=as_json
-        )
-        ctx.exit(0 if shown["state"] == State.DONE else 1)
+        eur_per_hit = environment.settings.songstats_eur_per_hit
+        receipt.print_receipt(connection, settled, eur_per_hit=eur_per_hit, as_json=as_json)
+        ctx.exit(0 if settled["state"] == State.DONE else 1)
 
 
 def _submit(connection: Connection, **request: Any) -> UUID:
@@ -123,16 +123,16 @@ def _submit(connection: Connection, **request: Any) -> UUID:
         raise CommandError(str(error)) from error
 
 
-def _several(values: Sequence[str]) -> list[str]:
+def _split_commas(values: Sequence[str]) -> list[str]:
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
-def _say_estimate(
+def _print_estimate(
     connection: Connection, environment: CliEnvironment, request: MeasurementRequest, *, owner: Any, as_json: bool
 ) -> None:
     settings = environment.settings
     try:
-        found = estimate.of_scope(
+        result = estimate.of_scope(
             connection,
             request.scope,
             account=owner,
@@ -142,50 +142,50 @@ def _say_estimate(
     except estimate.NothingToEstimateError as error:
         raise CommandError(str(error)) from error
     if as_json:
-        output.print_json(asdict(found))
+        output.print_json(asdict(result))
         return
-    if found.days is None:
+    if result.days is None:
         limit, reserve = settings.songstats_hit_limit, settings.songstats_hit_reserve
-        days = f"never: no hits are allowed (limit {limit}, reserve {reserve})"
+        days = f"never: no hits are allowed (SONGSTATS_HIT_LIMIT {limit}, SONGSTATS_HIT_RESERVE {reserve})"
     else:
-        days = str(found.days) if found.days else "0: the hits that are left now are enough"
+        days = str(result.days) if result.days else "0: the remaining hits are enough"
     output.console().print(
         output.build_facts(
             {
-                "recordings asked for": found.asked,
-                "already owned": found.owned,
-                "already queued": found.queued or None,
-                "hits needed": found.hits,
-                "cost": f"€{found.eur:,.2f}",
+                "recordings requested": result.asked,
+                "already owned": result.owned,
+                "already queued": result.queued or None,
+                "hits needed": result.hits,
+                "cost": f"€{result.eur:,.2f}",
                 "days": days,
-                "budget": f"{counted(found.hits_left_now, 'hit')} left now, {found.hits_allowed_in_30_days:,} in any 30 days",
+                "budget": f"{counted(result.hits_left_now, 'hit')} left now, {result.hits_allowed_in_30_days:,} in any 30 days",
             }
         )
     )
     output.print_line("nothing was enqueued")
 
 
-def _say_capture_estimate(
+def _print_capture_estimate(
     connection: Connection, environment: CliEnvironment, request: MeasurementRequest, *, owner: Any, as_json: bool
 ) -> None:
     cap = environment.settings.snapshot_monthly_cap_usd
     try:
-        found = capture_estimate.of_request(connection, request, account=owner, cap_usd=cap)
+        result = capture_estimate.of_request(connection, request, account=owner, cap_usd=cap)
     except estimate.NothingToEstimateError as error:
         raise CommandError(str(error)) from error
     if as_json:
-        output.print_json(asdict(found) | {"over_cap": found.is_over_cap})
+        output.print_json(asdict(result) | {"over_cap": result.is_over_cap})
         return
-    month = f"${found.spent_usd_this_month:,.3f} spent of ${found.cap_usd:,.2f}"
+    month = f"${result.spent_usd_this_month:,.3f} spent of ${result.cap_usd:,.2f}"
     output.console().print(
         output.build_facts(
             {
-                "albums": found.albums,
-                "cost": "$0: a capture of the same albums within the hour answers it"
-                if found.reused
-                else f"${found.cost_usd:,.3f}",
-                "this month": month + (": it would be refused" if found.is_over_cap else ""),
+                "albums": result.albums,
+                "cost": "$0: a capture of the same albums from the last hour is reused"
+                if result.reused
+                else f"${result.cost_usd:,.3f}",
+                "this month": month + (": it would be rejected" if result.is_over_cap else ""),
             }
         )
     )
-    output.print_line("nothing was asked for")
+    output.print_line("nothing was requested")

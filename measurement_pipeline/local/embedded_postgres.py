@@ -1,7 +1,7 @@
-"""An embedded PostgreSQL: start it or join the one that runs, URLs to it, and stop it when its last owner is gone.
+"""Starts or joins an embedded PostgreSQL server, returns URLs to it, and stops it with its last owner.
 
-Owners are processes (or several `EmbeddedServer`s in one) that hold a shared lock on a file: the kernel drops it when they
-die, however they die, so that who owns the server cannot go stale. The server's process itself is `embedded_cluster`'s.
+An owner is a process, or one of several `EmbeddedServer`s in it. `embedded_guard` tracks owners; `embedded_cluster` controls
+the server process.
 """
 
 import fcntl
@@ -22,10 +22,10 @@ __all__ = ["EmbeddedServer", "EmbeddedServerError", "dagster_url"]
 
 
 class EmbeddedServer:
-    """The PostgreSQL server in `directory`, which is made if absent. A context manager: `start` on entry, `stop` on exit.
+    """The PostgreSQL server in `directory`, which is created if absent. A context manager: `start` on entry, `stop` on exit.
 
-    `settings` (`fsync`, `max_connections` …) apply where this process is the one that starts the server. Not for forked
-    children: they share their parent's ownership; let them open their own.
+    `settings` (`fsync`, `max_connections` …) apply only if this process starts the server. A forked child must open its own
+    `EmbeddedServer`, because it would share its parent's ownership.
     """
 
     def __init__(self, directory: Path, *, settings: Mapping[str, str] | None = None) -> None:
@@ -36,11 +36,11 @@ class EmbeddedServer:
 
     @property
     def exists(self) -> bool:
-        """Whether the directory holds a server, running or not."""
+        """Whether the directory holds a server's data, running or not."""
         return self._cluster.exists
 
     def start(self) -> Self:
-        """Start the server, or join it where it runs. Raises `EmbeddedServerError`, and OSError for a directory out of reach."""
+        """Start the server, or join a running one. Raises `EmbeddedServerError`, and OSError if the directory is inaccessible."""
         if self._ownership is not None:
             return self
         directory = self._cluster.directory
@@ -54,7 +54,7 @@ class EmbeddedServer:
                 ownership.close()
                 raise
             self._ownership = ownership
-            # Stops the server if this process dies without doing so: it waits for the end of a pipe that only we hold.
+            # Stops the server if this process dies without doing so: it waits for the end of a pipe that only this process holds.
             self._guard = subprocess.Popen(  # noqa: S603  # our own module
                 [
                     sys.executable,
@@ -67,15 +67,15 @@ class EmbeddedServer:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-            # A child started with close_fds=False (Python's default is True) shares the ownership: one
-            # that cleans up after us must still find the server.
+            # A child started with close_fds=False (Python's default is True) shares the ownership, because a child that
+            # cleans up after this process still needs the server.
             for inherited in (ownership, self._guard.stdin):
                 if inherited is not None:
                     os.set_inheritable(inherited.fileno(), True)
         return self
 
     def stop(self) -> None:
-        """Give the server up; whoever is the last to do so stops it. A second call does nothing."""
+        """Release the ownership, and stop the server if this was the last owner. A second call does nothing."""
         if self._ownership is None or self._guard is None:
             return
         with state_lock(self._cluster.directory):
@@ -87,14 +87,14 @@ class EmbeddedServer:
         self._guard = None
 
     def url(self, database: str) -> str:
-        """`postgresql://…` of `database`, through the unix socket. The server must have been started."""
+        """The `postgresql://…` URL of `database` through the unix socket. The server must be started."""
         if self._ownership is None:
             raise EmbeddedServerError("the embedded server was not started")
         where = urlencode({"host": str(self._cluster.socket_directory()), "port": PORT}, quote_via=quote, safe="/")
         return f"postgresql://{SUPERUSER}@/{quote(database, safe='')}?{where}"
 
     def create_database(self, name: str) -> None:
-        """Make the database `name`, unless it is there."""
+        """Create the database `name` unless it exists."""
         create_database(self.url("postgres"), name)
 
     def __enter__(self) -> Self:

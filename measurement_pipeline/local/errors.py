@@ -1,7 +1,7 @@
-"""The error that a command ends with when it cannot do what was requested."""
+"""The error that ends a command with one line on stderr."""
 
 import click
 
 
 class CommandError(click.ClickException):
-    """A command cannot do what was requested; the message names the value and what was expected. Exit status 1."""
+    """A command cannot continue; the message names the object, the value, the cause and the next step. Exit status 1."""

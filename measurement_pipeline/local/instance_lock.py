@@ -1,18 +1,19 @@
-"""That a `dev` or `demo` runs on a directory of state: the lock that keeps it alone, and what it says there of itself.
+"""The lock that allows one `dev` or `demo` per state directory, and the state that the process writes into the lock file.
 
-One that ends says when; one that was killed leaves what it said when it began.
-
-Who wants to know reads the file and locks nothing, so that it stands in nobody's way.
+A command that stops records when. A command that was killed leaves the state from its start. Readers do not take the lock, so
+they never block a command that starts.
 """
 
 import fcntl
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+
+import psutil
 
 from measurement_pipeline.domain.text import utc
 from measurement_pipeline.local.errors import CommandError
@@ -21,72 +22,85 @@ from measurement_pipeline.local.errors import CommandError
 @contextmanager
 def acquire_instance_lock(
     home: Path, command: str, *, doubles_port: int | None = None, api_url: str | None = None
-) -> Iterator[None]:
-    """Hold `home` for one `dev` or `demo`: two daemons on one Dagster instance would get in each other's way.
+) -> Iterator[Callable[[], None]]:
+    """Hold the lock on `home` for one `dev` or `demo`, because two daemons must not share a Dagster instance.
 
-    Raises `CommandError`. The kernel lets go when the process dies, however it dies.
+    Yields a function to call once `command` is ready to serve. Raises `CommandError` if another process holds the lock. The
+    kernel releases the lock when the process dies.
     """
     home.mkdir(parents=True, exist_ok=True)
     with _lock_file(home, command).open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CommandError(f"`measurement-pipeline {command}` runs already, with its state in {home}") from None
+            raise CommandError(
+                f"`measurement-pipeline {command}` is already running with its state in {home}: stop it first, or choose "
+                "another directory with --state"
+            ) from None
 
-        def say(**said: object) -> None:
+        def write_state(**state: object) -> None:
             lock.truncate(0)
-            lock.write(json.dumps(said).encode())
+            lock.write(json.dumps(state).encode())
             lock.flush()
 
-        say(doubles_port=doubles_port, api_url=api_url, started_at=datetime.now(UTC).isoformat())
+        process = psutil.Process()
+        state: dict[str, object] = {
+            "doubles_port": doubles_port,
+            "api_url": api_url,
+            "started_at": datetime.now(UTC).isoformat(),
+            # The kernel reuses pids; the creation time makes this one unique.
+            "process": [process.pid, process.create_time()],
+        }
+        write_state(**state)
         try:
-            yield
+            yield lambda: write_state(**state, is_ready=True)
         finally:
-            say(stopped_at=datetime.now(UTC).isoformat())
+            write_state(stopped_at=datetime.now(UTC).isoformat())
 
 
 def seconds_since_start(home: Path, command: str) -> float | None:
-    """How long `command` has run on `home`; None: it does not, or nothing is known of it."""
-    started_at = _read_state(home, command).get("started_at")
-    return None if started_at is None else (datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds()
+    """How long `command` has been running on `home`; None if it is not running."""
+    state = _read_state(home, command)
+    if not _is_running(state):
+        return None
+    return (datetime.now(UTC) - datetime.fromisoformat(state["started_at"])).total_seconds()
+
+
+def is_starting(home: Path, command: str) -> bool:
+    """Whether `command` runs on `home` and is not ready yet."""
+    state = _read_state(home, command)
+    return _is_running(state) and not state.get("is_ready")
 
 
 def stopped_at(home: Path, command: str) -> datetime | None:
-    """When `command` ended on `home`, with all that it ran; None: it runs, was killed, or never ran."""
+    """When `command` stopped on `home`; None if it is running, was killed, or never ran."""
     moment = _read_state(home, command).get("stopped_at")
     return None if moment is None else datetime.fromisoformat(moment)
 
 
 def doubles_port(home: Path) -> int | None:
-    """Where the doubles of the `dev` on `home` listen; None: there are none, or it was killed."""
+    """The port of the vendor doubles that the `dev` on `home` runs; None if nothing listens there."""
     port = _read_state(home, "dev").get("doubles_port")
     return int(port) if port is not None and is_listening("127.0.0.1", int(port)) else None
 
 
 def api_url(home: Path) -> str | None:
-    """Where the HTTP API of the `dev` on `home` is; None: it has none, or does not run."""
+    """The base URL of the HTTP API that the `dev` on `home` runs; None if there is none."""
     return _read_state(home, "dev").get("api_url")
 
 
 def describe_end(home: Path, command: str) -> str | None:
-    """How `command` ended on `home`, for a person; None: it runs, or never ran.
-
-    A command that was killed left no end behind: then the port on which it listened tells.
-    """
+    """How `command` ended on `home`, as text; None if it is running or never ran."""
     stopped = stopped_at(home, command)
     if stopped is not None:
         return f"was stopped {utc(stopped)}"
-    ports = [found for found in (_api_port(home), _read_state(home, command).get("doubles_port")) if found is not None]
-    return "was killed" if ports and not any(is_listening("127.0.0.1", int(port)) for port in ports) else None
-
-
-def _api_port(home: Path) -> int | None:
-    address = api_url(home)
-    return None if address is None else urlsplit(address).port
+    state = _read_state(home, command)
+    # A killed command records no end.
+    return "was killed" if state and not _is_running(state) else None
 
 
 def is_listening(host: str, port: int) -> bool:
-    """Whether somebody takes connections there."""
+    """Whether a process accepts connections on this port."""
     try:
         with socket.create_connection((host, port), timeout=2):
             return True
@@ -94,12 +108,22 @@ def is_listening(host: str, port: int) -> bool:
         return False
 
 
-def _read_state(home: Path, command: str) -> dict[str, str]:
+def _is_running(state: dict[str, Any]) -> bool:
+    if "process" not in state:
+        return False
+    pid, created_at = state["process"]
     try:
-        found: dict[str, str] = json.loads(_lock_file(home, command).read_text(encoding="utf-8") or "{}")
-    except (FileNotFoundError, ValueError):  # never run, or half written
+        return bool(psutil.Process(pid).create_time() == created_at)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _read_state(home: Path, command: str) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads(_lock_file(home, command).read_text(encoding="utf-8") or "{}")
+    except (FileNotFoundError, ValueError):  # the command never ran, or is writing
         return {}
-    return found
+    return state
 
 
 def _lock_file(home: Path, command: str) -> Path:

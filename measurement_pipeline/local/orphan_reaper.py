@@ -1,4 +1,4 @@
-"""Ends process groups after the process that started them has died, even by SIGKILL."""
+"""Terminates process groups after the process that started them has died, even by SIGKILL."""
 
 import subprocess
 import sys
@@ -10,13 +10,13 @@ from measurement_pipeline.local.process_group import terminate
 
 
 class OrphanReaper:
-    """A small process that ends the groups it was told of once this process is gone, SIGKILL included."""
+    """A small child process that terminates the registered groups once this process is gone."""
 
-    def __init__(self, *, seconds: float) -> None:
-        # In a session of its own: it must outlive a signal to our group. With what is inheritable left
-        # open: what we own (the embedded database) stays owned until those who need it have ended.
+    def __init__(self, *, grace_seconds: float) -> None:
+        # A new session, because it must survive a signal to this process group. Inheritable file descriptors stay open:
+        # the embedded database keeps its owner until the processes that use it have ended.
         self._process = subprocess.Popen(  # noqa: S603  # this module
-            [sys.executable, "-m", __name__, str(seconds)],
+            [sys.executable, "-m", __name__, str(grace_seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -25,15 +25,15 @@ class OrphanReaper:
         )
 
     def add(self, group: int) -> None:
-        """End `group` when we are gone."""
+        """Register `group`, to terminate it once this process is gone."""
         self._send(f"+{group}\n")
 
     def remove(self, group: int) -> None:
-        """It is gone, and its number may soon be somebody else's."""
+        """Remove a group that has ended, because the kernel may reuse its number."""
         self._send(f"-{group}\n")
 
     def close(self) -> None:
-        """Nothing is left to be ended."""
+        """Stop the child process without terminating any group."""
         self._process.kill()
         self._process.communicate()
 
@@ -45,20 +45,20 @@ class OrphanReaper:
 
     def _send(self, line: str) -> None:
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # somebody killed it: it is a last resort, not a reason to fail
+        with suppress(BrokenPipeError):  # the child was killed: it is a last resort, so its loss is no failure
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()
 
 
-def main(seconds: float) -> None:
-    """The keeper: read groups until the one who names them is gone, then end them."""
+def main(grace_seconds: float) -> None:
+    """Read group numbers until stdin closes, which means that the parent is gone; then terminate the groups."""
     groups = set[int]()
     for line in sys.stdin:
         change = groups.add if line[0] == "+" else groups.discard
         change(int(line[1:]))
     with ThreadPoolExecutor() as pool:
         for group in groups:
-            pool.submit(terminate, group, grace_seconds=seconds)
+            pool.submit(terminate, group, grace_seconds=grace_seconds)
 
 
 if __name__ == "__main__":

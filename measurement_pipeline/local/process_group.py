@@ -1,7 +1,6 @@
-"""Ending a process and all that it started, by its process group; and the last will of whoever started them.
+"""Stops a process and everything that it started, through its process group.
 
-A group is what a child started with `start_new_session` makes: its own children stay in it, Dagster's run workers too. Which
-children there are, and when they are to run, is `services`'.
+A child started with `start_new_session` leads a new group. Its own children stay in that group, including Dagster's run workers.
 """
 
 import os
@@ -12,26 +11,26 @@ from contextlib import suppress
 import psutil
 
 _POLL_SECONDS = 0.05
-# After SIGKILL a process goes as soon as the kernel gets round to it.
+# The kernel may need a moment to remove a process after SIGKILL.
 _KILL_SECONDS = 10.0
 
 
 def is_alive(group: int) -> bool:
-    """Whether a process of `group` is left. A zombie is not: it runs no more, and waits for a parent that may never look."""
+    """Whether any process of `group` still runs. A zombie does not: its parent may never reap it."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # macOS says so of a group of zombies
+    except PermissionError:  # macOS raises this for a group of zombies
         return False
     return any(_is_running_in(pid, group) for pid in psutil.pids())
 
 
 def terminate(group: int, *, grace_seconds: float) -> bool:
-    """Ask every process of `group` to end, wait up to `seconds`, then kill; whether all ended by themselves.
+    """Send SIGTERM to every process of `group`, and SIGKILL after `grace_seconds`; whether SIGTERM was enough.
 
-    Each is asked, not the first alone: a Dagster run worker takes SIGTERM for an interrupt and
-    releases what it holds, while the servers above it would end and let it run on.
+    SIGTERM goes to every process, not only to the first. A Dagster run worker treats it as an interrupt and releases its
+    claims; its parent server would exit and leave the worker running.
     """
     _signal(group, signal.SIGTERM)
     if _wait_until_gone(group, grace_seconds):
@@ -49,7 +48,7 @@ def _is_running_in(pid: int, group: int) -> bool:
 
 
 def _signal(group: int, number: signal.Signals) -> None:
-    # Nobody there, or, on macOS, zombies only.
+    # The group is empty, or, on macOS, holds only zombies.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as one exception, so that `with` blocks give back what they hold whichever of them comes."""
+"""Turns SIGINT, SIGTERM and SIGHUP into one exception, so that `with` blocks release their resources on each of them."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Somebody asked this process to stop; `number` is the signal's."""
+    """This process received a stop signal; `number` is the signal's."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -20,11 +20,11 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(slots=True)
 class _SignalState:
-    """Of the whole process, as signal handlers are."""
+    """Shared by the whole process, because signal handlers are."""
 
-    listening: bool = False
+    is_handling: bool = False
     received: int | None = None
-    holds: int = 0
+    deferrals: int = 0
 
 
 _state = _SignalState()
@@ -32,35 +32,35 @@ _state = _SignalState()
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it the first stop signal raises `Interrupted`; later ones go unheard while things stop. Nests.
+    """Raise `Interrupted` on the first stop signal within the block, and ignore later ones during shutdown. Nests.
 
-    Handlers are set even where a background shell left SIGINT ignored, and processes started within
-    it find all three signals at their defaults: exec resets what is handled, and keeps what is
-    ignored. Outside of the main thread it does nothing: signals never come there.
+    Handlers are set even if a background shell left SIGINT ignored. Processes started within the block get all three signals
+    at their defaults, because exec resets handled signals and keeps ignored ones. Outside the main thread this does nothing,
+    because Python delivers signals only to the main thread.
     """
-    if _state.listening or threading.current_thread() is not threading.main_thread():
+    if _state.is_handling or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.signal(number, _handle) for number in _SIGNALS}
-    _state.listening = True
+    _state.is_handling = True
     try:
         yield
     finally:
-        _state.listening, _state.received = False, None
+        _state.is_handling, _state.received = False, None
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """A stop signal waits until the end of this block: for steps that must not be left half done."""
+    """Delay a stop signal until the end of the block, for steps that must not be left half done."""
     before = _state.received
-    _state.holds += 1
+    _state.deferrals += 1
     try:
         yield
     finally:
-        _state.holds -= 1
-    if before is None and _state.received is not None and not _state.holds:
+        _state.deferrals -= 1
+    if before is None and _state.received is not None and not _state.deferrals:
         raise Interrupted(_state.received)
 
 
@@ -68,5 +68,5 @@ def _handle(number: int, _: FrameType | None) -> None:
     if _state.received is not None:
         return
     _state.received = number
-    if not _state.holds:
+    if not _state.deferrals:
         raise Interrupted(number)

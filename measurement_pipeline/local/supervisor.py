@@ -1,7 +1,7 @@
-"""The supervisor of the processes that `dev`, `demo` and the benchmark run: start, log, restart, stop.
+"""Starts, logs, restarts and stops the processes of `dev`, `demo` and the benchmarks.
 
-It is handed commands and environments and knows nothing of databases or vendors. Nothing that it
-started outlives it, nor what those started in their turn. Unix only.
+It takes commands and environments, and knows no database or vendor. None of its processes or their children survive it.
+Unix only.
 """
 
 import logging
@@ -44,16 +44,16 @@ _TAIL_CHARACTERS = 3000
 
 
 class ServiceError(CommandError):
-    """A service does not start, or not stay up; the text says which, and what it logged last."""
+    """A service failed to start or keeps dying; the message names it and ends with its last log lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """A process to keep running.
 
-    `environment` is all that it gets. What it writes goes to the file `log`, or, without one, where
-    our own output goes. `ready` is asked, with what it has logged since its start, until it says so.
-    `spares_children`: what it started works on when it dies, until all is stopped.
+    `environment` is its whole environment. Its output goes to the file `log`, or, without one, to this process's output.
+    `ready` takes the log since the start and returns whether the service is ready. With `keeps_children`, its children
+    survive its death until the supervisor stops.
     """
 
     name: str
@@ -67,9 +67,9 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """With services that die: the wait before the first new start is doubled with each death, up to the longest one.
+    """Restart with exponential backoff: each death in a row doubles the wait, up to `max_wait_seconds`.
 
-    One that has run for `well_seconds` is well again: its next death counts as its first.
+    The count restarts at one for a service that has run for `reset_seconds`.
     """
 
     max_deaths: int = 5
@@ -78,7 +78,7 @@ class RestartPolicy:
     reset_seconds: float = 60.0
 
     def wait_seconds(self, deaths: int) -> float:
-        """How long to wait after so many deaths in a row."""
+        """The wait before a restart after `deaths` deaths in a row."""
         return min(self.first_wait_seconds * 2.0 ** (deaths - 1), self.max_wait_seconds)
 
 
@@ -86,20 +86,20 @@ _DEFAULT_RESTART_POLICY = RestartPolicy()
 
 
 def http_ready(url: str) -> Callable[[str], bool]:
-    """Ready once a GET of `url` is answered without a server's error."""
+    """Return a readiness check that passes once GET `url` returns no 5xx status."""
 
     def ready(_: str) -> bool:
         try:
-            answer = httpx.get(url, timeout=5.0, trust_env=False)
+            response = httpx.get(url, timeout=5.0, trust_env=False)
         except httpx.TransportError:
             return False
-        return not answer.is_server_error
+        return not response.is_server_error
 
     return ready
 
 
 def log_contains(text: str) -> Callable[[str], bool]:
-    """Ready once its log has `text`."""
+    """Return a readiness check that passes once the log contains `text`."""
     return lambda log: text in log
 
 
@@ -107,16 +107,14 @@ def log_contains(text: str) -> Callable[[str], bool]:
 def supervised(
     services: Sequence[Service], *, stop_seconds: float = 30.0, restart_policy: RestartPolicy = _DEFAULT_RESTART_POLICY
 ) -> Iterator["Supervisor"]:
-    """Run `services`, started in this order and each ready before the next, for as long as the block lasts.
+    """Run `services` during the block. They start in this order, each after the previous one is ready.
 
-    They are stopped in reverse order; each has `stop_seconds` to end with all that it started, then
-    it is killed. Should this process be killed by force, a keeper stops them in its place. A service
-    that dies is started again as `patience` has it. A stop signal ends the block with `Interrupted`.
-    Raises `ServiceError`.
+    They stop in reverse order. Each has `stop_seconds` to end with its children, and is then killed. If this process is
+    killed, an `OrphanReaper` stops them instead. `Supervisor.check` restarts dead services. A stop signal ends the block with
+    `Interrupted`. Raises `ServiceError`.
     """
     with interruptible(), ExitStack() as stack:
-        # Nobody who stops may be stopped in the middle of it: what comes then waits for the end.
-        reaper = stack.enter_context(OrphanReaper(seconds=stop_seconds))
+        reaper = stack.enter_context(OrphanReaper(grace_seconds=stop_seconds))
         supervisor = Supervisor(reaper, stop_seconds=stop_seconds, restart_policy=restart_policy)
         stack.callback(supervisor.stop)
         for service in services:
@@ -135,18 +133,18 @@ class _Running:
 
 
 class Supervisor:
-    """Made by `supervised`; not for several threads."""
+    """Runs services; created by `supervised`. Not thread-safe."""
 
     def __init__(self, reaper: OrphanReaper, *, stop_seconds: float, restart_policy: RestartPolicy) -> None:
         self._reaper = reaper
         self._stop_seconds = stop_seconds
         self._restart_policy = restart_policy
         self._running: dict[str, _Running] = {}
-        # Groups whose first process is dead, and whose others were spared.
+        # Groups of dead services whose children survive.
         self._surviving_groups: list[int] = []
 
     def start(self, service: Service) -> str:
-        """Start one more and wait until it is ready; what it has logged by then. Raises `ServiceError`."""
+        """Start a service, wait until it is ready, and return its log. Raises `ServiceError`."""
         self._spawn(service, deaths=0)
         running = self._running[service.name]
         deadline = time.monotonic() + service.ready_seconds
@@ -155,14 +153,14 @@ class Supervisor:
             if status is not None:
                 raise ServiceError(_describe(running, f"ended with status {status} before it was ready"))
             if time.monotonic() > deadline:
-                raise ServiceError(_describe(running, f"is not ready after {service.ready_seconds:g} s"))
+                raise ServiceError(_describe(running, f"was not ready within {service.ready_seconds:g} s"))
             time.sleep(_POLL_SECONDS)
         return _log_since_start(running)
 
     def check(self) -> None:
-        """Start again what has died; to be called every second or so. Raises `ServiceError` where it keeps dying.
+        """Restart dead services; call it about once a second. Raises `ServiceError` for a service that keeps dying.
 
-        Status 0 is a death too: a daemon that somebody else told to stop ends with it.
+        Exit status 0 counts as a death too: a daemon that receives SIGTERM from elsewhere ends with it.
         """
         for running in list(self._running.values()):
             if running.restart_at is None and running.process.poll() is not None:
@@ -174,14 +172,14 @@ class Supervisor:
             self._reaper.remove(group)
 
     def pid(self, name: str) -> int | None:
-        """The process of the service `name`; None while it is dead."""
+        """The pid of the service `name`; None while it is dead."""
         process = self._running[name].process
         return process.pid if process.poll() is None else None
 
     def wait(self, on_tick: Callable[[], None] = lambda: None) -> None:
-        """Check, after a call of `tend`, until a stop signal comes; it is what was waited for, so that this returns.
+        """Call `on_tick` and `check` twice a second, and return on a stop signal.
 
-        Raises `ServiceError`, and what `tend` raises.
+        Raises `ServiceError`, and any exception of `on_tick`.
         """
         try:
             while True:
@@ -192,13 +190,13 @@ class Supervisor:
             logger.info("%s: stopping", signal)
 
     def stop(self) -> None:
-        """Stop all, the latest started first."""
+        """Stop all services, the latest first."""
         with defer_signals():
             while self._running:
                 _, running = self._running.popitem()
                 self._stop_service(running)
             while self._surviving_groups:
-                self._stop_group(self._surviving_groups.pop(), "what a dead service had started")
+                self._stop_group(self._surviving_groups.pop(), "a child of a dead service")
 
     def _spawn(self, service: Service, *, deaths: int) -> None:
         with ExitStack() as stack:
@@ -206,9 +204,9 @@ class Supervisor:
             if service.log is not None:
                 service.log.parent.mkdir(parents=True, exist_ok=True)
                 log = stack.enter_context(service.log.open("ab"))
-            # Asked before there is a child: it shares the file's position, and moves it with what it says first.
-            begins = log.tell() if log else 0
-            # Between its start and our knowing of it, no signal may come.
+            # Read before the start, because the child shares the file position and moves it.
+            log_start = log.seek(0, os.SEEK_END) if log else 0
+            # A signal between the start and the registration would leave an unknown process.
             stack.enter_context(defer_signals())
             process = subprocess.Popen(  # noqa: S603  # the command is the caller's
                 _command(service),
@@ -216,24 +214,24 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # a group of its own: it is signalled as one, and not by our terminal
+                start_new_session=True,  # a separate group: it is signalled as one, and not by this terminal
             )
-            self._running[service.name] = _Running(service, process, begins, time.monotonic(), deaths)
+            self._running[service.name] = _Running(service, process, log_start, time.monotonic(), deaths)
             self._reaper.add(process.pid)
 
     def _schedule_restart(self, running: _Running) -> None:
         lived = time.monotonic() - running.since
         running.deaths = 1 if lived > self._restart_policy.reset_seconds else running.deaths + 1
-        found = f"ended by itself with status {running.process.returncode}"
+        event = f"ended with status {running.process.returncode}"
         if running.deaths > self._restart_policy.max_deaths:
-            raise ServiceError(_describe(running, f"{found}, {running.deaths} times in a row"))
+            raise ServiceError(_describe(running, f"{event}, {running.deaths} times in a row"))
         wait = self._restart_policy.wait_seconds(running.deaths)
-        logger.warning("%s %s: starting it again in %g s", running.service.name, found, wait)
+        logger.warning("%s %s: restarting it in %g s", running.service.name, event, wait)
         with defer_signals():
             if running.service.keeps_children:
                 self._surviving_groups.append(running.process.pid)
             else:
-                # What it had started would otherwise work beside what its successor starts.
+                # Its children would otherwise run beside those of its successor.
                 self._stop_service(running)
         running.restart_at = time.monotonic() + wait
 
@@ -248,19 +246,19 @@ class Supervisor:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
+    """Return a loopback port that is free at this moment."""
     with socket.create_server((_LOOPBACK, 0)) as server:
         return int(server.getsockname()[1])
 
 
 def _command(service: Service) -> list[str]:
-    # Scripts of our own environment come first, whether or not it is activated.
+    # Scripts of this virtual environment come first, whether or not it is activated.
     program, *arguments = service.command
     path = os.pathsep.join([str(Path(sys.executable).parent), service.environment.get("PATH", os.defpath)])
-    found = shutil.which(program, path=path)
-    if found is None:
-        raise ServiceError(f"{service.name}: there is no program {program!r}")
-    return [found, *arguments]
+    executable = shutil.which(program, path=path)
+    if executable is None:
+        raise ServiceError(f"{service.name}: the program {program!r} is not installed")
+    return [executable, *arguments]
 
 
 def _log_since_start(running: _Running) -> str:

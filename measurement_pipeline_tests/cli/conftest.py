@@ -54,7 +54,7 @@ def keys(sandbox: SandboxClient) -> dict[str, str]:
     }
 
 
-def told(result: Result) -> Any:
+def parse_json(result: Result) -> Any:
     """What a command printed as JSON, once it has succeeded."""
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)

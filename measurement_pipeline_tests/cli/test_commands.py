@@ -20,7 +20,7 @@ from measurement_pipeline.local import instance_lock
 from measurement_pipeline.local.supervisor import free_port
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseError, connect
-from measurement_pipeline_tests.cli.conftest import told
+from measurement_pipeline_tests.cli.conftest import parse_json
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import isrcs
 
@@ -38,7 +38,7 @@ def catalogue(tmp_path):
 
 @pytest.fixture
 def imported(run, catalogue):
-    return told(run("catalog", "import", catalogue, "--name", "mine", "--account", ACCOUNT, "--json"))["catalog"]
+    return parse_json(run("catalog", "import", catalogue, "--name", "mine", "--account", ACCOUNT, "--json"))["catalog"]
 
 
 def answer_requests(database_url, *, decision):
@@ -57,7 +57,7 @@ def test_a_new_database_is_not_ready_until_it_was_upgraded(cli, empty_database_u
     assert refused.exit_code == 1
     assert "measurement-pipeline db upgrade" in refused.stderr
     assert cli("db", "upgrade", DATABASE_URL=empty_database_url).exit_code == 0
-    assert told(cli("db", "status", "--json", DATABASE_URL=empty_database_url))["stamp"] == "sandbox"
+    assert parse_json(cli("db", "status", "--json", DATABASE_URL=empty_database_url))["stamp"] == "sandbox"
     assert "already" in cli("db", "upgrade", DATABASE_URL=empty_database_url).stdout
 
 
@@ -103,7 +103,7 @@ def test_an_import_warns_of_garbled_titles_and_dates_without_a_day_and_loads_the
         encoding="utf-8",
     )
     arguments = ("catalog", "import", path, "--name", "mine", "--account", ACCOUNT)
-    found = told(run(*arguments, "--json"))
+    found = parse_json(run(*arguments, "--json"))
     assert found["loaded"] == 3
     assert [(one["line"], one["isrc"]) for one in found["warnings"]] == [(2, "AA6Q72000000"), (3, "AA6Q72000001")]
     said = run(*arguments)
@@ -116,7 +116,7 @@ def test_an_import_warns_of_garbled_titles_and_dates_without_a_day_and_loads_the
 
 
 def test_importing_twice_adds_nothing(run, catalogue, imported, bench):
-    again = told(run("catalog", "import", catalogue, "--name", "mine", "--account", ACCOUNT, "--json"))
+    again = parse_json(run("catalog", "import", catalogue, "--name", "mine", "--account", ACCOUNT, "--json"))
     assert again["catalog"] == imported
     assert len(bench.sql("select 1 from song_measurements")) == 2
 
@@ -152,14 +152,16 @@ def test_counts_are_not_of_a_day_to_come_nor_of_one_before_there_were_any(run, c
 
 
 def test_a_request_is_a_row_as_a_client_would_insert_it(run, bench, imported):
-    told(run("submit", "--account", ACCOUNT, "--source", "historical", "--catalog", "mine", "--json"))
-    told(run("submit", "--account", ACCOUNT, "--source", "historical", "--catalog", imported, "--json"))
-    told(
+    parse_json(run("submit", "--account", ACCOUNT, "--source", "historical", "--catalog", "mine", "--json"))
+    parse_json(run("submit", "--account", ACCOUNT, "--source", "historical", "--catalog", imported, "--json"))
+    parse_json(
         run(
             "submit", "--account", ACCOUNT, "--source", "historical", "--isrc", "aa-6q7-20-00000,AA6Q72000001", "--json"
         )
     )
-    told(run("submit", "--account", ACCOUNT, "--source", "historical", "--album", "4aawyAB9vmqN3uQ7FjRGTy", "--json"))
+    parse_json(
+        run("submit", "--account", ACCOUNT, "--source", "historical", "--album", "4aawyAB9vmqN3uQ7FjRGTy", "--json")
+    )
     found = bench.sql("select scope, state, account::text from measurement_jobs order by created_at")
     assert [row["scope"] for row in found] == [
         {"catalog_id": imported},
@@ -177,7 +179,7 @@ def test_a_request_is_a_row_as_a_client_would_insert_it(run, bench, imported):
         (("--source", "historical", "--isrc", "AA6Q72000000", "--album", "x"), 2, "exactly one"),
         (("--source", "past", "--isrc", "AA6Q72000000"), 2, "past"),
         (("--source", "historical", "--isrc", "AA6Q7200000"), 1, "'AA6Q7200000'"),
-        (("--source", "historical", "--isrc", "AA6Q72000000", "--monthly"), 2, "--monthly goes with --source current"),
+        (("--source", "historical", "--isrc", "AA6Q72000000", "--monthly"), 2, "--source current"),
         (("--source", "historical", "--catalog", "nobody's"), 1, "nobody's"),
         (("--source", "historical", "--catalog", "0f0f0f0f-0000-4000-8000-000000000001"), 1, "0f0f0f0f"),
         (("--source", "historical", "--isrc", "AA6Q72000000", "--estimate", "--wait"), 2, "--wait"),
@@ -212,7 +214,7 @@ def test_an_estimate_enqueues_nothing_and_tells_owned_from_queued_from_needed(ru
     songs = isrcs(6)
     bench.ask_for(songs[:3])
     bench.cover(songs[:1])
-    found = told(
+    found = parse_json(
         run(
             "submit", "--account", ACCOUNT, "--source", "historical", "--isrc", ",".join(songs), "--estimate", "--json",
             SONGSTATS_HIT_LIMIT="12", SONGSTATS_HIT_RESERVE="9", SONGSTATS_EUR_PER_HIT="0.5",
@@ -299,64 +301,85 @@ def test_waiting_says_why_nothing_moves(run, bench, database_url, obstacle, envi
     assert why in result.stderr
 
 
-def test_waiting_says_once_that_nothing_takes_the_request_in(bench, connection, database_url):
+def test_waiting_reports_once_that_no_run_has_accepted_the_request(bench, connection, database_url):
     job = measurement_jobs.submit(connection, account=uuid4(), source="historical", scope={"isrcs": isrcs(1)})
-    said = io.StringIO()
+    stderr = io.StringIO()
 
     def answer():
-        until(lambda: "nothing has taken the request in" in said.getvalue())
+        until(lambda: "not accepted after 0 s: start" in stderr.getvalue())
         answer_requests(database_url, decision=Decision(PaymentVerdict.DENIED, "No card."))
 
     intake_thread = Thread(target=answer)
-    with contextlib.redirect_stderr(said):
+    with contextlib.redirect_stderr(stderr):
         intake_thread.start()
         found = progress.wait_for_request(connection, job, hits_allowed=1, intake_seconds=0)
     intake_thread.join()
     assert found["state"] == "payment_required"
-    assert said.getvalue().count("measurement-pipeline dev") == 1
+    assert stderr.getvalue().count("measurement-pipeline dev") == 1
 
 
-def test_waiting_for_a_request_that_is_taken_in_accuses_nobody(bench, connection, capsys):
+def test_waiting_distinguishes_a_dev_that_is_starting_from_one_that_is_not_running(
+    bench, connection, database_url, tmp_path
+):
+    job = measurement_jobs.submit(connection, account=uuid4(), source="historical", scope={"isrcs": isrcs(1)})
+    stderr = io.StringIO()
+
+    def answer():
+        with instance_lock.acquire_instance_lock(tmp_path, "dev") as mark_ready:
+            started.set()
+            until(lambda: "still starting" in stderr.getvalue())
+            mark_ready()
+            until(lambda: "not accepted after 0 s: start `measurement-pipeline dev`" in stderr.getvalue())
+            answer_requests(database_url, decision=Decision(PaymentVerdict.DENIED, "No card."))
+
+    started = Event()
+    intake_thread = Thread(target=answer)
+    with contextlib.redirect_stderr(stderr):
+        intake_thread.start()
+        started.wait()
+        found = progress.wait_for_request(
+            connection,
+            job,
+            hits_allowed=1,
+            is_starting=lambda: instance_lock.is_starting(tmp_path, "dev"),
+            intake_seconds=0,
+        )
+    intake_thread.join()
+    assert found["state"] == "payment_required"
+
+
+def test_waiting_for_an_accepted_request_reports_no_missing_intake(bench, connection, capsys):
     job = bench.ask_for(isrcs(1))
     bench.cover(isrcs(1))
     assert progress.wait_for_request(connection, job, hits_allowed=1, intake_seconds=0)["state"] == "done"
-    assert "taken" not in capsys.readouterr().err
+    assert "not accepted" not in capsys.readouterr().err
 
 
-def test_waiting_reports_once_that_dev_ended_and_goes_on_waiting(bench, connection, database_url, tmp_path):
+def test_waiting_reports_once_that_dev_ended_and_continues(bench, connection, database_url, tmp_path):
     job = measurement_jobs.submit(connection, account=uuid4(), source="historical", scope={"isrcs": isrcs(1)})
-    said, ended = io.StringIO(), Event()
+    stderr, ended = io.StringIO(), Event()
 
     def answer():
-        until(lambda: "`measurement-pipeline dev` was stopped 2" in said.getvalue())
+        until(lambda: "`measurement-pipeline dev` was stopped 2" in stderr.getvalue())
         answer_requests(database_url, decision=Decision(PaymentVerdict.DENIED, "No card."))
 
     with instance_lock.acquire_instance_lock(tmp_path, "dev"):
         assert instance_lock.describe_end(tmp_path, "dev") is None
     intake_thread = Thread(target=answer)
-    with contextlib.redirect_stderr(said):
+    with contextlib.redirect_stderr(stderr):
         intake_thread.start()
         found = progress.wait_for_request(
             connection,
             job,
             hits_allowed=1,
-            # It runs at the first look, and has ended at the second.
-            why_gone=lambda: instance_lock.describe_end(tmp_path, "dev") if ended.is_set() else ended.set(),
+            # `dev` is running at the first check and has ended at the second.
+            describe_end=lambda: instance_lock.describe_end(tmp_path, "dev") if ended.is_set() else ended.set(),
             poll_seconds=0.01,
-            hold_seconds=0.02,
+            blocker_seconds=0.02,
         )
     intake_thread.join()
     assert found["state"] == "payment_required"
-    assert said.getvalue().count("The request is kept and goes on when `dev` runs again") == 1
-
-
-def test_a_dev_that_was_killed_is_known_by_the_port_that_it_left(tmp_path):
-    (tmp_path / "dev.lock").write_text(
-        json.dumps({"doubles_port": free_port(), "api_url": f"http://127.0.0.1:{free_port()}"})
-    )
-    assert instance_lock.describe_end(tmp_path, "dev") == "was killed"
-    (tmp_path / "dev.lock").unlink()
-    assert instance_lock.describe_end(tmp_path, "dev") is None
+    assert stderr.getvalue().count("`measurement-pipeline dev` was stopped") == 1
 
 
 @pytest.mark.parametrize("moment", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"])
@@ -375,12 +398,12 @@ def test_a_client_cannot_write_a_moment_that_no_command_could_show(run, bench, c
 def test_a_request_is_shown_with_its_receipt_and_what_it_cost(run, bench):
     job = bench.ask_for(isrcs(2))
     bench.cover(isrcs(2)[:1])
-    found = told(run("jobs", job, "--json", SONGSTATS_EUR_PER_HIT="0.25"))
+    found = parse_json(run("jobs", job, "--json", SONGSTATS_EUR_PER_HIT="0.25"))
     assert (found["asked"], found["settled"], found["stored"], found["hits"], found["eur"]) == (2, 1, 1, 1, 0.25)
     assert "1 of 2" in run("jobs", job).stdout
-    assert [row["id"] for row in told(run("jobs", "--json"))] == [str(job)]
+    assert [row["id"] for row in parse_json(run("jobs", "--json"))] == [str(job)]
     assert str(job) in run("jobs").stdout
-    assert told(run("jobs", "--account", uuid4(), "--json")) == []
+    assert parse_json(run("jobs", "--account", uuid4(), "--json")) == []
 
 
 def test_a_request_that_is_not_there_is_refused(run):
@@ -394,7 +417,7 @@ def test_a_request_that_is_not_there_is_refused(run):
 def test_the_queue_says_what_waits_and_for_what(run, bench):
     bench.ask_for(isrcs(3))
     bench.cover(isrcs(3)[:1])
-    found = told(run("queue", "--json", SONGSTATS_HIT_LIMIT="101"))
+    found = parse_json(run("queue", "--json", SONGSTATS_HIT_LIMIT="101"))
     assert (found["counts"]["pending"], found["counts"]["stored"]) == (2, 1)
     assert [row["song"] for row in found["next"]] == isrcs(3)[1:]
     assert found["budget"]["left"] == 0
@@ -413,11 +436,11 @@ def test_what_only_a_withdrawn_request_wanted_is_not_next_and_is_said_to_be_with
     bench.sql("update songstats_backfill_queue set operator_launched = true where song = %s", songs[1])
     with connect(bench.database_url) as connection:
         measurement_jobs.withdraw(connection, job, account=bench.account)
-    found = told(run("queue", "--json"))
+    found = parse_json(run("queue", "--json"))
     assert [row["song"] for row in found["next"]] == songs[:2]
     assert (found["counts"]["pending"], found["counts"]["unwanted"]) == (3, 1)
     assert "1 of these are not bought: their requests were withdrawn, and nobody else wants them" in run("queue").stdout
-    came_from = told(run("jobs", job, "--json"))["came_from"]
+    came_from = parse_json(run("jobs", job, "--json"))["came_from"]
     assert (came_from["withdrawn"], came_from["still_open"], came_from["bought"]) == (3, 0, 1)
     words = run("jobs", job).stdout
     assert "3 withdrawn, and not bought" in words
@@ -432,7 +455,7 @@ def test_an_answer_that_was_paid_for_is_read_next_though_its_request_was_withdra
     bench.sql("update songstats_backfill_queue set status = 'pending', outcome = null")
     with connect(bench.database_url) as connection:
         measurement_jobs.withdraw(connection, job, account=bench.account)
-    found = told(run("queue", "--json"))
+    found = parse_json(run("queue", "--json"))
     assert ([row["song"] for row in found["next"]], found["counts"]["unwanted"]) == ([song], 0)
 
 
@@ -441,10 +464,10 @@ def test_an_answer_that_was_paid_for_is_read_next_though_its_request_was_withdra
 
 def test_open_incidents_are_listed_with_since_when_and_how_often(run, database_url):
     assert run("incidents").stdout == "no incident is open\n"
-    assert told(run("incidents", "--json")) == []
+    assert parse_json(run("incidents", "--json")) == []
     for _ in range(2):
         incidents.record_failure(database_url, "analytics_refresh", "the disk is full", run="0f0f0f0f-0000")
-    (found,) = told(run("incidents", "--json"))
+    (found,) = parse_json(run("incidents", "--json"))
     assert (found["key"], found["times"], found["told_at"]) == ("analytics_refresh: the disk is full", 2, None)
     assert found["opened_at"] < found["last_at"]
     words = run("incidents").stdout
@@ -461,21 +484,21 @@ def test_requeue_names_what_it_would_do_then_does_it_and_is_recorded(run, bench,
     job = bench.ask_for(songs)
     bench.cover(songs)
     assert bench.statuses() == {"no_history": 1, "stored": 1}
-    planned = told(run("requeue", "--outcome", "no_history", "--estimate", "--json"))
+    planned = parse_json(run("requeue", "--outcome", "no_history", "--estimate", "--json"))
     assert (planned["chosen"], planned["requeued"], planned["hits_at_most"]) == (1, 0, 1)
     assert bench.row(songs[0])["status"] == "done"
     words = run("requeue", "--isrc", songs[1], "--estimate").stdout
     assert f"left alone: {songs[1]}: it is stored, and never bought again\n" in words
-    done = told(run("requeue", "--isrc", songs[0], "--isrc", songs[1], "--json"))
+    done = parse_json(run("requeue", "--isrc", songs[0], "--isrc", songs[1], "--json"))
     assert (done["requeued"], done["left_alone"]) == (1, [songs[1]])
-    again = told(run("requeue", "--isrc", ",".join([*songs, "AA6Q72999999"]), "--json"))["left_alone_because"]
+    again = parse_json(run("requeue", "--isrc", ",".join([*songs, "AA6Q72999999"]), "--json"))["left_alone_because"]
     assert again == {
         songs[0]: "it is on the queue already",
         songs[1]: "it is stored, and never bought again",
         "AA6Q72999999": "nobody has asked for it",
     }
     assert bench.statuses() == {"pending": 1, "stored": 1}
-    assert told(run("jobs", job, "--json"))["state"] == "accepted"
+    assert parse_json(run("jobs", job, "--json"))["state"] == "accepted"
     (act,) = bench.sql("select actor, act, detail from operator_acts")
     assert act["act"] == "requeued"
     assert act["detail"]["songs"] == [songs[0]]
@@ -485,11 +508,14 @@ def test_requeue_leaves_alone_what_any_condition_does_not_name(run, bench, sandb
     sandbox.faults("/enterprise/v1/tracks/historic_stats", status=404, count=4)
     bench.ask_for(isrcs(4))
     bench.cover(isrcs(4))
-    assert told(run("requeue", "--older-than", "1h", "--estimate", "--json"))["chosen"] == 0
-    assert told(run("requeue", "--older-than", "0s", "--estimate", "--json"))["chosen"] == 4
-    assert told(run("requeue", "--catalog", "mine", "--estimate", "--json"))["chosen"] == 3
-    assert told(run("requeue", "--catalog", imported, "--outcome", "rejected", "--estimate", "--json"))["chosen"] == 0
-    assert told(run("requeue", "--suspect", "--estimate", "--json"))["chosen"] == 0
+    assert parse_json(run("requeue", "--older-than", "1h", "--estimate", "--json"))["chosen"] == 0
+    assert parse_json(run("requeue", "--older-than", "0s", "--estimate", "--json"))["chosen"] == 4
+    assert parse_json(run("requeue", "--catalog", "mine", "--estimate", "--json"))["chosen"] == 3
+    assert (
+        parse_json(run("requeue", "--catalog", imported, "--outcome", "rejected", "--estimate", "--json"))["chosen"]
+        == 0
+    )
+    assert parse_json(run("requeue", "--suspect", "--estimate", "--json"))["chosen"] == 0
 
 
 def test_requeue_names_the_condition_that_left_a_settled_recording_out(run, bench, sandbox):
@@ -501,7 +527,7 @@ def test_requeue_names_the_condition_that_left_a_settled_recording_out(run, benc
 
 
 def test_a_catalogue_that_two_accounts_have_is_asked_back_with_what_tells_them_apart(run, catalogue, imported):
-    other = told(run("catalog", "import", catalogue, "--name", "mine", "--account", uuid4(), "--json"))["catalog"]
+    other = parse_json(run("catalog", "import", catalogue, "--name", "mine", "--account", uuid4(), "--json"))["catalog"]
     refused = run("requeue", "--catalog", "mine", "--estimate")
     assert refused.exit_code == 1
     assert "--account" in refused.stderr
@@ -521,11 +547,11 @@ def test_a_person_closes_the_breaker_and_is_told_why_it_was_open(run, bench):
     bench.sql(
         "update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'five odd ones', opened_at = now()"
     )
-    assert told(run("breaker", "show", "--json"))["reason"] == "five odd ones"
+    assert parse_json(run("breaker", "show", "--json"))["reason"] == "five odd ones"
     assert "requeue --suspect" in run("breaker", "show").stdout
     assert "--rebuy" in run("breaker", "show").stdout
-    assert told(run("breaker", "close", "--json"))["closed"] is True
-    assert told(run("breaker", "close", "--json"))["closed"] is False
+    assert parse_json(run("breaker", "close", "--json"))["closed"] is True
+    assert parse_json(run("breaker", "close", "--json"))["closed"] is False
     assert run("breaker", "show").stdout.startswith("closed")
     assert [row["act"] for row in bench.sql("select act from operator_acts")] == ["breaker closed"]
 
@@ -537,7 +563,7 @@ def test_a_pause_is_shown_and_a_person_may_lift_it(run, bench):
     shown = run("breaker", "show").stdout
     assert "calls go out" not in shown
     assert "Songstats asked for it" in shown
-    closed = told(run("breaker", "close", "--json"))
+    closed = parse_json(run("breaker", "close", "--json"))
     assert (closed["closed"], closed["pause_lifted"]) == (False, True)
     assert "calls go out" in run("breaker", "show").stdout
     (act,) = bench.sql("select act, detail from operator_acts")
@@ -560,18 +586,18 @@ def test_reclaim_takes_up_an_unpaid_request_once_the_card_is_there(run, bench, k
     with connect(database_url) as connection:
         job = measurement_jobs.submit(connection, account=account, source="historical", scope={"isrcs": isrcs(1)})
     answer_requests(database_url, decision=Decision(PaymentVerdict.DENIED, "No card."))
-    assert told(run("reclaim", "--json", **keys))["unpaid_accepted"] == 0
+    assert parse_json(run("reclaim", "--json", **keys))["unpaid_accepted"] == 0
     sandbox.card(str(account))
-    assert told(run("reclaim", "--json", **keys))["unpaid_accepted"] == 1
-    assert told(run("jobs", job, "--json"))["state"] == "accepted"
+    assert parse_json(run("reclaim", "--json", **keys))["unpaid_accepted"] == 1
+    assert parse_json(run("jobs", job, "--json"))["state"] == "accepted"
 
 
 def test_reclaim_closes_a_key_breaker_once_the_key_works(run, bench, keys):
     bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'key', reason = '401', opened_at = now()")
-    wrong = told(run("reclaim", "--json", **{**keys, "SONGSTATS_API_KEY": "wrong"}))
+    wrong = parse_json(run("reclaim", "--json", **{**keys, "SONGSTATS_API_KEY": "wrong"}))
     assert "still refused" in wrong["breaker"]
-    assert "closed" in told(run("reclaim", "--json", **keys))["breaker"]
-    assert told(run("breaker", "show", "--json"))["breaker"] == "closed"
+    assert "closed" in parse_json(run("reclaim", "--json", **keys))["breaker"]
+    assert parse_json(run("breaker", "show", "--json"))["breaker"] == "closed"
 
 
 def test_reclaim_without_keys_wants_the_doubles_of_this_checkout(run):
@@ -665,5 +691,7 @@ def test_dev_refuses_a_database_of_the_other_kind_before_it_announces_anything(r
 
 
 def test_a_job_id_is_a_uuid(run):
-    job = told(run("submit", "--account", ACCOUNT, "--source", "historical", "--isrc", "AA6Q72000000", "--json"))["id"]
+    job = parse_json(run("submit", "--account", ACCOUNT, "--source", "historical", "--isrc", "AA6Q72000000", "--json"))[
+        "id"
+    ]
     assert str(UUID(job)) == job

@@ -11,7 +11,7 @@ from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import measurement_jobs, vendor_state
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.capture.conftest import CaptureHarness, isrcs, new_harness
-from measurement_pipeline_tests.cli.conftest import told
+from measurement_pipeline_tests.cli.conftest import parse_json
 
 ACCOUNT = "11111111-1111-4111-8111-111111111111"
 CURRENT = ("submit", "--account", ACCOUNT, "--source", "current")
@@ -30,7 +30,7 @@ def take_in(harness, *, cap="25"):
 def captured(run, harness, *arguments):
     """A request that is asked for, taken in and captured; its id."""
     one = harness.publish({"One": {isrcs(2)[0]: 10, isrcs(2)[1]: 20}})[0]
-    job = told(run(*CURRENT, "--album", one, *arguments, "--json"))["id"]
+    job = parse_json(run(*CURRENT, "--album", one, *arguments, "--json"))["id"]
     (taken,) = take_in(harness)
     harness.run_capture(taken.capture.snapshot)
     return job
@@ -40,8 +40,8 @@ def captured(run, harness, *arguments):
 
 
 def test_a_request_for_current_counts_is_a_row_as_a_client_would_insert_it(run, harness):
-    told(run(*CURRENT, "--album", "b,a", "--album", "c", "--json"))
-    told(run(*CURRENT, "--isrc", isrcs(1)[0], "--monthly", "--json"))
+    parse_json(run(*CURRENT, "--album", "b,a", "--album", "c", "--json"))
+    parse_json(run(*CURRENT, "--isrc", isrcs(1)[0], "--monthly", "--json"))
     found = harness.sql(
         "select source, scope, schedule, state, account::text from measurement_jobs order by created_at"
     )
@@ -60,7 +60,7 @@ def test_a_history_is_bought_once_and_never_monthly(run, harness):
 
 
 def test_an_estimate_says_albums_cost_and_month_and_asks_for_nothing(run, harness):
-    found = told(run(*CURRENT, "--album", "a,b,a", "--estimate", "--json", SNAPSHOT_MONTHLY_CAP_USD="0.01"))
+    found = parse_json(run(*CURRENT, "--album", "a,b,a", "--estimate", "--json", SNAPSHOT_MONTHLY_CAP_USD="0.01"))
     assert {name: float(found[name]) for name in ("cost_usd", "spent_usd_this_month", "cap_usd")} == {
         "cost_usd": 0.006,
         "spent_usd_this_month": 0.0,
@@ -77,12 +77,12 @@ def test_an_estimate_says_albums_cost_and_month_and_asks_for_nothing(run, harnes
 
 def test_an_estimate_over_the_cap_says_that_it_would_be_refused(run, harness):
     over = (*CURRENT, "--album", "a,b,c,d", "--estimate")
-    assert told(run(*over, "--json", SNAPSHOT_MONTHLY_CAP_USD="0.01"))["over_cap"] is True
+    assert parse_json(run(*over, "--json", SNAPSHOT_MONTHLY_CAP_USD="0.01"))["over_cap"] is True
     result = run(*over, SNAPSHOT_MONTHLY_CAP_USD="0.01")
     assert result.exit_code == 0
     assert "$0.000 spent of $0.01: it would be refused" in result.stdout
     # And so it is.
-    job = told(run(*over[:-1], "--json"))["id"]
+    job = parse_json(run(*over[:-1], "--json"))["id"]
     take_in(harness, cap="0.01")
     shown = run("jobs", job).stdout
     assert "rejected (429)" in shown
@@ -95,7 +95,7 @@ def test_an_estimate_of_what_an_earlier_capture_answers_is_nothing_even_over_the
     captured(run, harness)
     one = harness.sql("select album_ids from playcount_snapshots")[0]["album_ids"][0]
     again = (*CURRENT, "--album", one, "--estimate")
-    found = told(run(*again, "--json", SNAPSHOT_MONTHLY_CAP_USD="0.001"))
+    found = parse_json(run(*again, "--json", SNAPSHOT_MONTHLY_CAP_USD="0.001"))
     assert (found["reused"], float(found["cost_usd"]), found["over_cap"]) == (True, 0.0, False)
     words = run(*again, SNAPSHOT_MONTHLY_CAP_USD="0.001").stdout
     assert "$0: a capture of the same albums within the hour answers it" in words
@@ -114,7 +114,7 @@ def test_recordings_of_which_no_album_is_known_are_refused_with_what_to_do(run, 
 
 def test_a_capture_is_shown_with_what_it_came_to(run, harness):
     job = captured(run, harness)
-    found = told(run("jobs", job, "--json"))
+    found = parse_json(run("jobs", job, "--json"))
     assert (found["state"], found["source"], found["snapshot_state"]) == ("done", "current", "done")
     assert (found["album_count"], found["tracks"], found["recordings"], found["unmapped"]) == (1, 2, 2, 0)
     assert (float(found["estimated_cost_usd"]), found["reused"]) == (0.003, False)
@@ -127,7 +127,7 @@ def test_a_capture_is_shown_with_what_it_came_to(run, harness):
 def test_a_capture_that_an_earlier_one_answered_says_that_it_cost_nothing(run, harness):
     captured(run, harness)
     one = harness.sql("select album_ids from playcount_snapshots")[0]["album_ids"][0]
-    job = told(run(*CURRENT, "--album", one, "--json"))["id"]
+    job = parse_json(run(*CURRENT, "--album", one, "--json"))["id"]
     take_in(harness)
     assert "$0.000 (an earlier capture)" in run("jobs", job).stdout
     assert harness.actor_usage()["runs"] == 1
@@ -145,7 +145,7 @@ def test_what_a_capture_leaves_out_is_shown_beside_what_it_waits_for(run, harnes
     one, two = isrcs(2)
     harness.sql("insert into songs (isrc) values (%s), (%s)", one, two)
     harness.sql("insert into song_identifiers values (%s, 'spotify', 'album_id', 'a')", one)
-    job = told(run(*CURRENT, "--isrc", f"{one},{two}", "--json"))["id"]
+    job = parse_json(run(*CURRENT, "--isrc", f"{one},{two}", "--json"))["id"]
     take_in(harness)
     left_out = "1 of 2 recordings has no known album"
     assert left_out in run("jobs", job).stdout
@@ -165,7 +165,7 @@ def test_what_a_capture_leaves_out_is_shown_beside_what_it_waits_for(run, harnes
 def asked_for(run, harness, name, *, account=ACCOUNT):
     """A request whose capture nobody has begun; its id and the capture's."""
     (one,) = harness.publish({name: {isrcs(1)[0]: 10}})
-    job = told(run("submit", "--account", account, "--source", "current", "--album", one, "--json"))["id"]
+    job = parse_json(run("submit", "--account", account, "--source", "current", "--album", one, "--json"))["id"]
     (taken,) = take_in(harness)
     return job, str(taken.capture.snapshot)
 
@@ -176,7 +176,7 @@ def acts(harness):
 
 def test_captures_are_listed_newest_first_with_their_states_and_who_waits(run, harness):
     assert "no capture was asked for" in run("captures", "list").stdout
-    assert told(run("captures", "list", "--json")) == []
+    assert parse_json(run("captures", "list", "--json")) == []
     _, done = asked_for(run, harness, "One")
     harness.run_capture(done)
     _, waiting = asked_for(run, harness, "Two", account=uuid4())
@@ -186,7 +186,7 @@ def test_captures_are_listed_newest_first_with_their_states_and_who_waits(run, h
     )
     _, queued = asked_for(run, harness, "Three")
 
-    found = told(run("captures", "list", "--json"))
+    found = parse_json(run("captures", "list", "--json"))
     assert [(one["id"], one["state"], one["waits"]) for one in found] == [
         (queued, "queued", False),
         (waiting, "queued", True),
@@ -197,14 +197,14 @@ def test_captures_are_listed_newest_first_with_their_states_and_who_waits(run, h
         assert state in lines[capture]
     assert " queued " not in lines[waiting]
     assert "Apify is busy" in lines[waiting]
-    mine = told(run("captures", "list", "--account", ACCOUNT, "--json"))
+    mine = parse_json(run("captures", "list", "--account", ACCOUNT, "--json"))
     assert [one["id"] for one in mine] == [queued, done]
-    assert [one["id"] for one in told(run("captures", "list", "--limit", "1", "--json"))] == [queued]
+    assert [one["id"] for one in parse_json(run("captures", "list", "--limit", "1", "--json"))] == [queued]
 
 
 def test_a_capture_is_stopped_by_a_person_once_and_fails_its_requests(run, harness):
     job, capture = asked_for(run, harness, "One")
-    again = told(run(*CURRENT, "--album", harness.snapshot_row(capture)["album_ids"][0], "--json"))["id"]
+    again = parse_json(run(*CURRENT, "--album", harness.snapshot_row(capture)["album_ids"][0], "--json"))["id"]
     take_in(harness)
     other_job, other = asked_for(run, harness, "Two")
 
@@ -212,10 +212,10 @@ def test_a_capture_is_stopped_by_a_person_once_and_fails_its_requests(run, harne
     assert (stopped.exit_code, stopped.stdout) == (0, f"capture {capture} is stopped\n")
     assert (harness.snapshot_row(capture)["state"], harness.snapshot_row(other)["state"]) == ("failed", "queued")
     for one in (job, again):
-        found = told(run("jobs", one, "--json"))
+        found = parse_json(run("jobs", one, "--json"))
         assert (found["state"], found["status_code"]) == ("failed", 500)
         assert found["error"].startswith("stopped by ")
-    assert told(run("jobs", other_job, "--json"))["state"] == "accepted"
+    assert parse_json(run("jobs", other_job, "--json"))["state"] == "accepted"
     assert acts(harness) == [("capture stopped", {"snapshot": capture})]
 
     once_more = run("captures", "stop", capture)
@@ -248,7 +248,7 @@ def test_the_pauses_of_both_vendors_are_ended_and_what_waited_for_them_goes_on(r
     paused = harness.sql("select vendor from vendor_state where paused_until > clock_timestamp()")
     assert paused == [{"vendor": "songstats"}], "the pause of Songstats is another command's"
     assert acts(harness) == [("pause ended", {"vendors": ["apify", "spotify"]})]
-    assert told(run("captures", "list", "--json"))[0]["waits"] is False
+    assert parse_json(run("captures", "list", "--json"))[0]["waits"] is False
     assert harness.run_capture(capture).kind is CaptureResultKind.DONE
 
     again = run("captures", "resume")
@@ -261,9 +261,9 @@ def test_the_pauses_of_both_vendors_are_ended_and_what_waited_for_them_goes_on(r
 
 def test_a_series_is_listed_with_its_last_capture_and_stopped_by_a_person_once(run, harness):
     assert "no series was asked for" in run("series", "list").stdout
-    assert told(run("series", "list", "--json")) == []
+    assert parse_json(run("series", "list", "--json")) == []
     captured(run, harness, "--monthly")
-    (series,) = told(run("series", "list", "--json"))
+    (series,) = parse_json(run("series", "list", "--json"))
     assert (series["account"], series["albums"], series["last_state"], series["stopped_at"]) == (
         ACCOUNT,
         1,
@@ -271,11 +271,11 @@ def test_a_series_is_listed_with_its_last_capture_and_stopped_by_a_person_once(r
         None,
     )
     assert series["id"] in run("series", "list").stdout
-    assert told(run("series", "list", "--account", uuid4(), "--json")) == []
+    assert parse_json(run("series", "list", "--account", uuid4(), "--json")) == []
 
     stopped = run("series", "stop", series["id"])
     assert (stopped.exit_code, stopped.stdout) == (0, f"series {series['id']} is stopped\n")
-    assert told(run("series", "list", "--json"))[0]["stopped_at"] is not None
+    assert parse_json(run("series", "list", "--json"))[0]["stopped_at"] is not None
     again = run("series", "stop", series["id"])
     assert again.exit_code == 1
     assert f"there is no series {series['id']} that goes on" in again.stderr
@@ -301,7 +301,7 @@ def test_the_albums_of_a_catalogue_file_are_what_it_is_captured_by(run, harness,
     assert run("catalog", "import", path, "--name", "mine", "--account", ACCOUNT).exit_code == 0
     found = harness.sql("select song, value from song_identifiers where identifier_type = 'album_id' order by 1, 2")
     assert [(row["song"], row["value"]) for row in found] == [(one, "a"), (one, "b"), (two, "b")]
-    estimate = told(run(*CURRENT, "--catalog", "mine", "--estimate", "--json"))
+    estimate = parse_json(run(*CURRENT, "--catalog", "mine", "--estimate", "--json"))
     assert (estimate["albums"], float(estimate["cost_usd"])) == (2, 0.006)
 
 

@@ -16,7 +16,7 @@ from measurement_pipeline.cli import sample_accounts
 from measurement_pipeline.local.supervisor import free_port, http_ready
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline_tests.cli.conftest import SETTINGS, Run, told
+from measurement_pipeline_tests.cli.conftest import SETTINGS, Run, parse_json
 from measurement_pipeline_tests.faults.waiting import until
 
 ACCOUNT = "00000000-0000-4000-8000-00000000000a"
@@ -24,30 +24,32 @@ JOBS = "/api/research/measurement-jobs"
 
 
 def test_a_key_is_printed_once_and_found_by_how_it_begins(run: Run, connection: Connection):
-    made = told(run("keys", "create", "--account", ACCOUNT, "--name", "nightly", "--expires", "2199-01-01", "--json"))
+    made = parse_json(
+        run("keys", "create", "--account", ACCOUNT, "--name", "nightly", "--expires", "2199-01-01", "--json")
+    )
     assert made["prefix"] == form.parse_prefix(made["key"])
     found = api_keys.find(connection, made["prefix"])
     assert found is not None
     assert form.matches_digest(made["key"], found.digest, secret=services.SANDBOX_KEY_SECRET)
-    (listed,) = told(run("keys", "list", "--json"))
+    (listed,) = parse_json(run("keys", "list", "--json"))
     assert (listed["name"], listed["account"], listed["prefix"]) == ("nightly", ACCOUNT, made["prefix"])
     assert listed["expires_at"].startswith("2199-01-01")
     assert "digest" not in listed
     assert "nightly" in run("keys", "list", "--account", ACCOUNT).stdout
-    assert told(run("keys", "list", "--json", "--account", ACCOUNT[:-1] + "b")) == []
+    assert parse_json(run("keys", "list", "--json", "--account", ACCOUNT[:-1] + "b")) == []
 
 
 def test_a_key_that_would_be_refused_from_the_first_is_not_made(run: Run):
     result = run("keys", "create", "--account", ACCOUNT, "--name", "late", "--expires", "2020-01-01")
     assert (result.exit_code, "--expires 2020-01-01 is over already" in result.stderr) == (1, True)
-    assert told(run("keys", "list", "--json")) == []
+    assert parse_json(run("keys", "list", "--json")) == []
 
 
 @pytest.mark.parametrize("name", ["", "  \t"])
 def test_a_key_without_a_name_is_wrong_usage(run: Run, name: str):
     result = run("keys", "create", "--account", ACCOUNT, "--name", name)
     assert (result.exit_code, "expected a name that says what the key is for" in result.stderr) == (2, True)
-    assert told(run("keys", "list", "--json")) == []
+    assert parse_json(run("keys", "list", "--json")) == []
 
 
 def test_a_sandboxs_own_key_is_ready_until_it_is_revoked_or_digested_with_another_secret(
@@ -66,7 +68,7 @@ def test_without_json_the_key_alone_is_on_stdout(run: Run):
 
 
 def test_a_revoked_key_is_revoked_once_and_both_are_recorded(run: Run, connection: Connection):
-    prefix = told(run("keys", "create", "--account", ACCOUNT, "--name", "x", "--json"))["prefix"]
+    prefix = parse_json(run("keys", "create", "--account", ACCOUNT, "--name", "x", "--json"))["prefix"]
     assert run("keys", "revoke", prefix).exit_code == 0
     again = run("keys", "revoke", prefix)
     assert (again.exit_code, "see `measurement-pipeline keys list`" in again.stderr) == (1, True)
@@ -83,7 +85,7 @@ def test_a_live_deployment_makes_no_key_without_a_secret(run: Run, connection: C
 def test_api_listens_until_it_is_told_to_stop_and_logs_no_key(
     run: Run, keys: dict[str, str], database_url: str, tmp_path: Path
 ):
-    key = told(run("keys", "create", "--account", ACCOUNT, "--name", "x", "--json"))["key"]
+    key = parse_json(run("keys", "create", "--account", ACCOUNT, "--name", "x", "--json"))["key"]
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     command = [Path(sys.executable).parent / "measurement-pipeline", "api", "--port", str(port)]

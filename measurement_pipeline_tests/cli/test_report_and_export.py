@@ -146,7 +146,7 @@ def test_a_catalogue_that_is_none_is_refused_by_name(run: Run, tmp_path: Path):
     for command in ("report", "export"):
         said = run(command, "--catalog", "nobody's", "--out", tmp_path / "x")
         assert said.exit_code == 1
-        assert 'no catalogue is "nobody\'s"' in said.stderr
+        assert 'no catalogue "nobody\'s"' in said.stderr
     assert list(tmp_path.glob("x*")) == []
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline_tests.cli.conftest import told
+from measurement_pipeline_tests.cli.conftest import parse_json
 from measurement_pipeline_tests.workbench import isrcs
 
 HISTORY = "/enterprise/v1/tracks/historic_stats"
@@ -46,7 +46,7 @@ def cents(amount):
 
 
 def test_causes_and_accounts_add_up_in_json(run, mixed, bench):
-    found = told(run("spend", "--json", **PRICE))
+    found = parse_json(run("spend", "--json", **PRICE))
     ledger = bench.ledger()
     counted = [row for row in ledger if row["billable"] is not False]
     assert (found["calls"], found["hits"]) == (len(ledger), len(counted))
@@ -77,10 +77,10 @@ def test_a_hit_that_finds_no_history_settles_its_recording_and_is_no_second_hit(
     sandbox.faults(HISTORY, isrc=songs[0], status=404)
     mine = bench.ask_for(songs)
     bench.cover(songs)
-    found = told(run("spend", "--json"))
+    found = parse_json(run("spend", "--json"))
     assert (found["hits"], found["stored"], found["hits_per_recording_settled"]) == (4, 3, 1.0)
     assert "1.00 (ideal 1.00): 4 settled, of which 3 stored a history and 1" in " ".join(run("spend").stdout.split())
-    assert told(run("jobs", mine, "--json"))["hits_per_recording_settled"] == 1.0
+    assert parse_json(run("jobs", mine, "--json"))["hits_per_recording_settled"] == 1.0
 
 
 def test_the_table_adds_up_too(run, mixed):
@@ -94,10 +94,12 @@ def test_the_table_adds_up_too(run, mixed):
 
 
 def test_an_account_is_told_its_own_by_name_and_an_unknown_name_is_refused(run, mixed):
-    mine = told(run("spend", "--account", "Acme", "--json"))
+    mine = parse_json(run("spend", "--account", "Acme", "--json"))
     assert [group["name"] for group in mine["by_account"]] == ["Acme"]
-    assert mine["hits"] < told(run("spend", "--json"))["hits"]
-    assert mine["budget"]["hits"] == told(run("spend", "--json"))["budget"]["hits"], "the budget is the deployment's"
+    assert mine["hits"] < parse_json(run("spend", "--json"))["hits"]
+    assert mine["budget"]["hits"] == parse_json(run("spend", "--json"))["budget"]["hits"], (
+        "the budget is the deployment's"
+    )
     refused = run("spend", "--account", "Nobody")
     assert refused.exit_code == 1
     assert "no account is named 'Nobody'" in refused.stderr
@@ -109,7 +111,7 @@ def test_an_account_that_is_not_there_is_refused_and_one_that_has_only_asked_is_
     assert refused.exit_code == 1
     assert f"there is no account {account}" in refused.stderr
     bench.sql("insert into measurement_jobs (account, source, scope) values (%s, 'historical', '{}')", account)
-    assert told(run("spend", "--account", account, "--json"))["hits"] == 0
+    assert parse_json(run("spend", "--account", account, "--json"))["hits"] == 0
 
 
 def test_an_empty_ledger_is_no_error(run):
@@ -117,14 +119,14 @@ def test_an_empty_ledger_is_no_error(run):
     assert "nothing was called for" in words
     assert "no recording was settled" in words
     assert "nothing is to be bought" in words
-    assert told(run("spend", "--json"))["hits_per_recording_settled"] is None
+    assert parse_json(run("spend", "--json"))["hits_per_recording_settled"] is None
 
 
 def test_the_queue_is_said_to_be_empty_when_the_budget_has_freed_for_the_last_of_it(run, bench):
     bench.ask_for(isrcs(5))
     bench.cover(isrcs(2))
     three_allowed = {"SONGSTATS_HIT_LIMIT": "3", "SONGSTATS_HIT_RESERVE": "0"}
-    found = told(run("spend", "--json", **three_allowed))
+    found = parse_json(run("spend", "--json", **three_allowed))
     last = bench.sql("select max(reserved_at) + interval '30 days' as frees from songstats_quota_ledger")[0]["frees"]
     assert found["queue"]["held_by"] == "budget"
     assert found["queue"]["to_buy"] == 3
@@ -166,7 +168,7 @@ def test_an_open_breaker_is_not_passed_over(run, bench):
     words = run("spend").stdout
     assert "1 to buy, and nothing is bought while the breaker is open: see `breaker show`" in words
     assert "empty about" not in words
-    queue = told(run("spend", "--json"))["queue"]
+    queue = parse_json(run("spend", "--json"))["queue"]
     assert (queue["empty_at"], queue["held_by"]) == (None, "breaker")
 
 
@@ -190,7 +192,7 @@ def test_a_receipt_says_what_was_spent_for_the_request_and_what_was_there(run, b
     bench.cover(songs[:3])
     bench.sql("update songstats_backfill_queue set not_before = null")
     bench.cover(songs[1:2], run="run-2")
-    found = told(run("jobs", mine, "--json", **PRICE))
+    found = parse_json(run("jobs", mine, "--json", **PRICE))
     assert found["came_from"] == {
         "asked": 4,
         "bought": 2,
@@ -209,7 +211,7 @@ def test_a_receipt_says_what_was_spent_for_the_request_and_what_was_there(run, b
     words = run("jobs", mine, **PRICE).stdout
     assert "2 bought with this request's hits; 1 owned or settled before; 1 still open" in words
     assert "2 (€0.17) spent for this request" in words
-    assert told(run("jobs", earlier, "--json"))["hits"] == 1
+    assert parse_json(run("jobs", earlier, "--json"))["hits"] == 1
 
 
 def test_a_receipt_does_not_claim_what_another_request_paid_for(run, bench):
@@ -217,7 +219,7 @@ def test_a_receipt_does_not_claim_what_another_request_paid_for(run, bench):
     bench.ask_for(songs)
     late = bench.ask_for(songs, account=uuid4())
     bench.cover(songs)
-    found = told(run("jobs", late, "--json"))
+    found = parse_json(run("jobs", late, "--json"))
     assert (found["hits"], found["spent"], found["hits_per_recording_settled"]) == (0, [], None)
     assert found["came_from"]["bought_for_others"] == 2
     words = run("jobs", late).stdout

@@ -1,4 +1,4 @@
-"""What Dagster's processes are started with. That they work together is shown by `test_dev` and the fault tests."""
+"""The commands and files of Dagster's processes. `test_dev` and the fault tests run them together."""
 
 import stat
 from pathlib import Path
@@ -8,21 +8,21 @@ import yaml
 from measurement_pipeline.local.dagster_processes import INSTANCE_FILE, DagsterProcesses, prepare_home
 
 
-def test_dagsters_home_has_the_packages_dagster_yaml(tmp_path: Path) -> None:
+def test_the_home_links_to_the_packages_dagster_yaml(tmp_path: Path) -> None:
     home = tmp_path / "deep" / "home"
     for _ in range(2):
         prepare_home(home)
     assert (home / "dagster.yaml").read_text() == INSTANCE_FILE.read_text()
 
 
-def test_an_operators_own_dagster_yaml_stays(tmp_path: Path) -> None:
+def test_an_operators_own_dagster_yaml_is_kept(tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     prepare_home(tmp_path)
     assert (tmp_path / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"
 
 
 def _socket(processes: DagsterProcesses) -> Path:
-    """Where the code server listens: the same as what the others are told."""
+    """The code server's socket, which must be the one in the workspace file."""
     processes.daemon()
     (loaded,) = yaml.safe_load((processes.directory / "workspace.yaml").read_text())["load_from"]
     socket = loaded["grpc_server"]["socket"]
@@ -31,18 +31,18 @@ def _socket(processes: DagsterProcesses) -> Path:
     return Path(socket)
 
 
-def test_daemon_and_webserver_find_the_code_server_under_the_name_that_workspace_yaml_gives_it(tmp_path: Path) -> None:
+def test_the_location_has_the_name_of_workspace_yaml(tmp_path: Path) -> None:
     processes = DagsterProcesses(tmp_path, {})
     assert _socket(processes) == tmp_path / "code-server.sock"
-    by_hand = yaml.safe_load((Path(__file__).parents[2] / "workspace.yaml").read_text())["load_from"][0][
+    committed = yaml.safe_load((Path(__file__).parents[2] / "workspace.yaml").read_text())["load_from"][0][
         "python_module"
     ]
     (generated,) = yaml.safe_load((tmp_path / "workspace.yaml").read_text())["load_from"]
-    assert generated["grpc_server"]["location_name"] == by_hand["location_name"]
-    assert by_hand["module_name"] in processes.code_server().command
+    assert generated["grpc_server"]["location_name"] == committed["location_name"]
+    assert committed["module_name"] in processes.code_server().command
 
 
-def test_a_directory_too_deep_for_a_socket_gets_a_short_one_that_nobody_else_may_enter(tmp_path: Path) -> None:
+def test_a_path_too_long_for_a_socket_is_replaced_by_a_private_short_directory(tmp_path: Path) -> None:
     deep = [tmp_path / ("x" * 100) / name for name in ("one", "two")]
     one, two = (_socket(DagsterProcesses(directory, {})) for directory in deep)
     try:
@@ -55,7 +55,7 @@ def test_a_directory_too_deep_for_a_socket_gets_a_short_one_that_nobody_else_may
             socket.parent.rmdir()
 
 
-def test_no_dagster_yaml_lies_where_dagster_commands_in_a_clone_would_read_it() -> None:
-    """It names its database by a variable: with nothing set, `dagster definitions validate` would fail."""
+def test_the_root_of_the_checkout_has_no_dagster_yaml() -> None:
+    """It reads its database from a variable, so without the variable `dagster definitions validate` would fail."""
     assert not (Path(__file__).parents[2] / "dagster.yaml").exists()
     assert yaml.safe_load(INSTANCE_FILE.read_text())["freshness"] == {"enabled": False}

@@ -1,4 +1,4 @@
-"""The embedded server, for real: started, shared, killed, and started again."""
+"""The embedded server as a real process: started, shared, killed and started again."""
 
 import os
 import pwd
@@ -42,9 +42,9 @@ time.sleep(600)
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    # Not tmp_path: a short name keeps the socket beside the data, which is the usual case.
-    with tempfile.TemporaryDirectory(prefix="mp-embedded-") as made:
-        yield Path(made) / "postgres"
+    # Not tmp_path: a short path keeps the socket beside the data, which is the usual case.
+    with tempfile.TemporaryDirectory(prefix="mp-embedded-") as path:
+        yield Path(path) / "postgres"
 
 
 def _words(server: EmbeddedServer) -> list[str]:
@@ -61,7 +61,7 @@ def _answers(url: str) -> bool:
 
 
 class Owner:
-    """A process of its own that owns the server, and has written a word to it."""
+    """Another process that owns the server and has stored a word in it."""
 
     def __init__(self, directory: Path, code: str) -> None:
         self.process = subprocess.Popen(
@@ -69,7 +69,7 @@ class Owner:
         )
 
     def wait(self) -> Self:
-        """Until it owns the server."""
+        """Wait until the process owns the server."""
         assert self.process.stdout is not None
         self._guard = self.process.stdout.readline()
         assert self._guard, "the owner did not start"
@@ -102,7 +102,7 @@ def _serves(directory: Path) -> bool:
     return _answers(f"postgresql://postgres@/postgres?host={directory / 'socket'}&port=5432")
 
 
-def test_a_database_is_made_once_and_reached_by_its_url(directory: Path) -> None:
+def test_a_database_is_created_once_and_reachable_by_its_url(directory: Path) -> None:
     with EmbeddedServer(directory, settings=QUICK) as server:
         for _ in range(2):
             server.create_database("an odd/name")
@@ -122,7 +122,7 @@ def test_dagsters_url_reaches_the_same_server_through_psycopg2(directory: Path) 
         engine.dispose()
 
 
-def test_the_server_stops_with_its_last_owner_and_not_before(directory: Path) -> None:
+def test_the_server_stops_with_its_last_owner(directory: Path) -> None:
     first, second = (
         EmbeddedServer(directory, settings=QUICK).start(),
         EmbeddedServer(directory).start(),
@@ -135,7 +135,7 @@ def test_the_server_stops_with_its_last_owner_and_not_before(directory: Path) ->
     second.stop()
 
 
-def test_several_processes_that_start_at_once_share_one_server(
+def test_processes_that_start_at_the_same_time_share_one_server(
     directory: Path, new_owner: Callable[..., Owner]
 ) -> None:
     owners = [owner.wait() for owner in [new_owner() for _ in range(3)]]
@@ -147,32 +147,32 @@ def test_several_processes_that_start_at_once_share_one_server(
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_owner_leaves_its_data_and_no_server(
+def test_the_server_stops_after_a_killed_owner_and_keeps_its_data(
     directory: Path, new_owner: Callable[..., Owner], end: int
 ) -> None:
     owner = new_owner().wait()
     assert _serves(directory)
     owner.kill(with_signal=end)
-    until(lambda: not _serves(directory), what="the end of the server after its owner's")
+    until(lambda: not _serves(directory), what="the server to stop after its owner")
     with EmbeddedServer(directory, settings=QUICK) as server:
         assert _words(server) == ["kept"]
 
 
-def test_a_child_that_cleans_up_after_a_killed_owner_still_finds_the_server(
+def test_an_inheriting_child_keeps_the_server_running_after_a_killed_owner(
     directory: Path, new_owner: Callable[..., Owner]
 ) -> None:
     pid = directory.parent / "child"
     code = f"Path({str(pid)!r}).write_text(str(subprocess.Popen(['sleep', '600'], close_fds=False).pid))"
     owner = new_owner(code).wait()
     owner.kill()
-    # Time enough to stop, if it did.
+    # Long enough for a server that would stop.
     time.sleep(1)
     assert _serves(directory)
     os.kill(int(pid.read_text()), signal.SIGKILL)
-    until(lambda: not _serves(directory), what="the end of the server after the child's")
+    until(lambda: not _serves(directory), what="the server to stop after the child")
 
 
-def test_a_server_whose_owner_and_guard_were_both_killed_is_joined_and_then_stopped(
+def test_the_next_owner_joins_and_stops_a_server_whose_owner_and_guard_were_killed(
     directory: Path, new_owner: Callable[..., Owner]
 ) -> None:
     owner = new_owner().wait()
@@ -183,7 +183,7 @@ def test_a_server_whose_owner_and_guard_were_both_killed_is_joined_and_then_stop
     assert not _serves(directory)
 
 
-def test_a_killed_server_is_recovered_even_where_its_pid_now_belongs_to_somebody_else(
+def test_a_killed_server_recovers_even_if_another_process_has_its_pid(
     directory: Path, new_owner: Callable[..., Owner]
 ) -> None:
     owner = new_owner().wait()
@@ -195,38 +195,38 @@ def test_a_killed_server_is_recovered_even_where_its_pid_now_belongs_to_somebody
     killed = lock_files[0].read_text().splitlines()[0]
     os.kill(int(killed), signal.SIGKILL)
     owner.kill()
-    servers_user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
-    stranger = subprocess.Popen(["sleep", "600"], user=servers_user)
+    server_user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+    other = subprocess.Popen(["sleep", "600"], user=server_user)
     for file in lock_files:
-        file.write_text(file.read_text().replace(killed, str(stranger.pid), 1))
+        file.write_text(file.read_text().replace(killed, str(other.pid), 1))
     try:
         with EmbeddedServer(directory, settings=QUICK) as server:
             assert _words(server) == ["kept"]
-        assert stranger.poll() is None, "a process that is not ours was ended"
+        assert other.poll() is None, "the other process must survive"
     finally:
-        stranger.kill()
-        stranger.wait()
+        other.kill()
+        other.wait()
 
 
-@pytest.mark.parametrize("left", ["", "12"])
-def test_a_lock_file_that_was_cut_short_does_not_keep_the_server_from_starting(directory: Path, left: str) -> None:
+@pytest.mark.parametrize("content", ["", "12"])
+def test_the_server_starts_despite_an_incomplete_lock_file(directory: Path, content: str) -> None:
     with EmbeddedServer(directory, settings=QUICK):
         pass
-    (directory / "data" / "postmaster.pid").write_text(left)
+    (directory / "data" / "postmaster.pid").write_text(content)
     with EmbeddedServer(directory, settings=QUICK) as server:
         assert _answers(server.url("postgres"))
 
 
-def test_an_initdb_that_was_killed_half_way_is_begun_anew(directory: Path) -> None:
-    half_way = directory / "unfinished-1"
-    half_way.mkdir(parents=True)
-    (half_way / "PG_VERSION").write_text("18\n")
+def test_an_interrupted_initdb_is_repeated(directory: Path) -> None:
+    unfinished = directory / "unfinished-1"
+    unfinished.mkdir(parents=True)
+    (unfinished / "PG_VERSION").write_text("18\n")
     with EmbeddedServer(directory, settings=QUICK) as server:
         assert _answers(server.url("postgres"))
-    assert not half_way.exists()
+    assert not unfinished.exists()
 
 
-def test_a_path_too_long_for_a_socket_gets_a_short_one(directory: Path) -> None:
+def test_a_path_too_long_for_a_socket_is_replaced_by_a_short_one(directory: Path) -> None:
     deep = directory.joinpath(*["d" * 40] * 4)
     with EmbeddedServer(deep, settings=QUICK) as server, EmbeddedServer(deep) as joined:
         assert _answers(server.url("postgres"))
@@ -236,7 +236,7 @@ def test_a_path_too_long_for_a_socket_gets_a_short_one(directory: Path) -> None:
     shutil.rmtree(sockets)
 
 
-def test_no_place_for_a_socket_is_said(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_without_a_short_enough_socket_path_fails(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = directory.joinpath(*["d" * 40] * 4)
     deep.mkdir(parents=True)
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
@@ -244,11 +244,11 @@ def test_no_place_for_a_socket_is_said(directory: Path, monkeypatch: pytest.Monk
         EmbeddedServer(deep).start()
 
 
-def test_a_server_that_cannot_start_says_what_postgresql_said(directory: Path) -> None:
+def test_the_error_of_a_failed_start_includes_postgresqls_message(directory: Path) -> None:
     with pytest.raises(EmbeddedServerError, match="no_such_setting"):
         EmbeddedServer(directory, settings={"no_such_setting": "1"}).start()
 
 
-def test_a_url_of_a_server_that_was_not_started_is_refused(directory: Path) -> None:
+def test_the_url_of_a_server_that_is_not_running_raises_an_error(directory: Path) -> None:
     with pytest.raises(EmbeddedServerError, match="not started"):
         EmbeddedServer(directory).url("postgres")

@@ -30,13 +30,13 @@ from measurement_pipeline_tests.faults.waiting import until
 UP = log_contains("up")
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 
-# Has a child of its own; both write their names when they are asked to stop, the parent after the child.
+# Starts a child. On SIGTERM both write their names, the parent after the child.
 FAMILY = """
     import os, pathlib, signal, subprocess, sys, time
     name = sys.argv[1]
-    class Asked(BaseException): pass
-    def asked(*_): raise Asked
-    signal.signal(signal.SIGTERM, asked)
+    class Terminated(BaseException): pass
+    def terminate(*_): raise Terminated
+    signal.signal(signal.SIGTERM, terminate)
     child = None if name.endswith("child") else subprocess.Popen([sys.executable, *sys.orig_argv[1:-1], name + "-child"])
     try:
         if child:
@@ -45,7 +45,7 @@ FAMILY = """
         else:
             pathlib.Path(name).touch()
         time.sleep(600)
-    except Asked:
+    except Terminated:
         if child: child.wait()
         with open("stopped", "a") as stopped: stopped.write(name + "\\n")
 """
@@ -65,7 +65,7 @@ def _stopped(directory: Path) -> list[str]:
 
 
 def _until(supervisor: Supervisor, holds: Callable[[], bool]) -> None:
-    """Let the supervisor check its services until `holds`."""
+    """Let the supervisor check its services until `holds` returns True."""
 
     def check() -> bool:
         supervisor.check()
@@ -74,7 +74,7 @@ def _until(supervisor: Supervisor, holds: Callable[[], bool]) -> None:
     until(check)
 
 
-def test_a_service_is_ready_when_its_log_says_so(tmp_path: Path) -> None:
+def test_a_service_is_ready_once_its_log_contains_the_text(tmp_path: Path) -> None:
     with supervised([]) as supervisor:
         logged = supervisor.start(
             _service("one", "import time; time.sleep(0.3); print('up at', 8917); time.sleep(600)", tmp_path)
@@ -83,14 +83,14 @@ def test_a_service_is_ready_when_its_log_says_so(tmp_path: Path) -> None:
     assert (tmp_path / "logs" / "one.log").read_text() == logged
 
 
-def test_only_what_a_service_logs_since_its_start_makes_it_ready(tmp_path: Path) -> None:
+def test_log_lines_from_before_the_start_do_not_make_a_service_ready(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "one.log").write_text("up, once\n")
     with supervised([]) as supervisor:
         assert supervisor.start(_service("one", SLEEPER, tmp_path)) == "up\n"
 
 
-def test_a_web_service_is_ready_when_it_answers(tmp_path: Path) -> None:
+def test_a_web_service_is_ready_once_it_responds(tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}/"
     code = f"import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
@@ -99,16 +99,16 @@ def test_a_web_service_is_ready_when_it_answers(tmp_path: Path) -> None:
         assert http_ready(url)("")
 
 
-def test_a_service_that_ends_before_it_is_ready_says_what_it_said_last(tmp_path: Path) -> None:
+def test_the_error_of_a_service_that_fails_to_start_includes_its_last_log_lines(tmp_path: Path) -> None:
     failing = _service("failing", "import sys; sys.exit('no such key')", tmp_path)
     with (
-        pytest.raises(ServiceError, match=r"(?s)failing ended with status 1 before it was ready.*no such key"),
+        pytest.raises(ServiceError, match=r"(?s)failing .*status 1 .*no such key"),
         supervised([failing]),
     ):
-        pytest.fail("it never was ready")
+        pytest.fail("the service was never ready")
 
 
-def test_a_service_that_never_gets_ready_is_stopped_with_those_before_it(tmp_path: Path) -> None:
+def test_a_service_that_is_not_ready_in_time_is_stopped_with_the_earlier_ones(tmp_path: Path) -> None:
     first = _service("first", FAMILY, tmp_path, "first")
     silent = Service(
         "silent",
@@ -118,20 +118,20 @@ def test_a_service_that_never_gets_ready_is_stopped_with_those_before_it(tmp_pat
         ready=log_contains("never"),
         ready_seconds=0.5,
     )
-    with pytest.raises(ServiceError, match=r"silent is not ready after 0.5 s"), supervised([first, silent]):
-        pytest.fail("it never was ready")
+    with pytest.raises(ServiceError, match=r"silent .*ready .*0.5 s"), supervised([first, silent]):
+        pytest.fail("the service was never ready")
     assert _stopped(tmp_path) == ["first-child", "first"]
 
 
-def test_a_program_that_is_not_there_is_named() -> None:
+def test_the_error_names_a_missing_program() -> None:
     with (
-        pytest.raises(ServiceError, match="there is no program 'no-such-program'"),
+        pytest.raises(ServiceError, match="'no-such-program'"),
         supervised([Service("x", ["no-such-program"], {})]),
     ):
-        pytest.fail("it cannot have started")
+        pytest.fail("the program cannot have started")
 
 
-def test_scripts_of_our_own_environment_need_no_activation(tmp_path: Path) -> None:
+def test_scripts_of_the_virtual_environment_need_no_activation(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with supervised(
         [Service("dagster", ["dagster", "--version"], {}, log=log, ready=log_contains("dagster, version"))]
@@ -139,13 +139,13 @@ def test_scripts_of_our_own_environment_need_no_activation(tmp_path: Path) -> No
         assert log.exists()
 
 
-def test_all_that_a_service_started_is_asked_to_stop_and_the_latest_service_first(tmp_path: Path) -> None:
+def test_children_are_stopped_too_and_the_latest_service_first(tmp_path: Path) -> None:
     with supervised([_service(name, FAMILY, tmp_path, name) for name in ("first", "second")]):
         pass
     assert _stopped(tmp_path) == ["second-child", "second", "first-child", "first"]
 
 
-def test_a_service_that_does_not_stop_is_killed(tmp_path: Path) -> None:
+def test_a_service_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     stubborn = """
         import signal
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -158,7 +158,7 @@ def test_a_service_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     assert not is_alive(group)
 
 
-def test_what_outlives_its_parent_is_stopped_too(tmp_path: Path) -> None:
+def test_a_child_that_survives_its_parent_is_stopped(tmp_path: Path) -> None:
     leaves = (
         f"import os, subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); print(os.getpid(), 'up')"
     )
@@ -168,7 +168,7 @@ def test_what_outlives_its_parent_is_stopped_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [0, 1])
-def test_a_service_that_dies_is_started_again_whatever_its_status(tmp_path: Path, status: int) -> None:
+def test_a_dead_service_is_restarted_whatever_its_exit_status(tmp_path: Path, status: int) -> None:
     dies_once = f"""
         import pathlib, sys, time
         print("up", flush=True)
@@ -185,27 +185,27 @@ def test_a_service_that_dies_is_started_again_whatever_its_status(tmp_path: Path
         _until(supervisor, lambda: log.read_text() == "up\nup\n")
 
 
-def test_a_service_that_keeps_dying_is_given_up_with_what_it_said_last(tmp_path: Path) -> None:
+def test_a_service_that_keeps_dying_ends_the_supervisor_with_its_last_log_lines(tmp_path: Path) -> None:
     def three_deaths(supervisor: Supervisor) -> None:
         _until(supervisor, lambda: False)
 
     dies = _service("dies", "print('up'); raise SystemExit('wrong key')", tmp_path)
     with (
         supervised([dies], restart_policy=RestartPolicy(max_deaths=2, first_wait_seconds=0.01)) as supervisor,
-        pytest.raises(ServiceError, match=r"(?s)dies ended by itself with status 1, 3 times in a row.*wrong key"),
+        pytest.raises(ServiceError, match=r"(?s)dies .*status 1, 3 times.*wrong key"),
     ):
         three_deaths(supervisor)
 
 
-def test_patience_grows_with_each_death_up_to_its_end() -> None:
-    patience = RestartPolicy(first_wait_seconds=1, max_wait_seconds=5)
-    assert [patience.wait_seconds(deaths) for deaths in (1, 2, 3, 4, 5)] == [1, 2, 4, 5, 5]
+def test_the_wait_before_a_restart_doubles_up_to_its_maximum() -> None:
+    policy = RestartPolicy(first_wait_seconds=1, max_wait_seconds=5)
+    assert [policy.wait_seconds(deaths) for deaths in (1, 2, 3, 4, 5)] == [1, 2, 4, 5, 5]
 
 
-def test_what_a_service_started_is_spared_when_it_dies_and_stopped_with_the_others(tmp_path: Path) -> None:
-    spared = replace(_service("family", FAMILY, tmp_path, "family"), keeps_children=True)
+def test_kept_children_survive_a_dead_service_and_stop_with_the_supervisor(tmp_path: Path) -> None:
+    family = replace(_service("family", FAMILY, tmp_path, "family"), keeps_children=True)
     with supervised([], restart_policy=RestartPolicy(first_wait_seconds=0.01)) as supervisor:
-        first = int(supervisor.start(spared).split()[1])
+        first = int(supervisor.start(family).split()[1])
         os.kill(first, signal.SIGKILL)
         _until(supervisor, lambda: supervisor.pid("family") not in {None, first})
         assert is_alive(first)  # its child
@@ -217,8 +217,8 @@ def test_what_a_service_started_is_spared_when_it_dies_and_stopped_with_the_othe
 SUPERVISOR = """
     import sys
     from pathlib import Path
-    from measurement_pipeline.local.supervisor import Interrupted, Service, says, supervised
-    services = [Service("family", sys.argv[1:], {}, log=Path("family.log"), ready=says("up"))]
+    from measurement_pipeline.local.supervisor import Interrupted, Service, log_contains, supervised
+    services = [Service("family", sys.argv[1:], {}, log=Path("family.log"), ready=log_contains("up"))]
     try:
         with supervised(services, stop_seconds=60) as supervisor:
             print(Path("family.log").read_text().split()[1], flush=True)
@@ -230,10 +230,8 @@ SUPERVISOR = """
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
-def test_nothing_outlives_a_supervisor_that_a_script_started_in_the_background(
-    tmp_path: Path, end: signal.Signals
-) -> None:
-    # What a shell without job control does to `command &`.
+def test_no_process_survives_a_supervisor_that_runs_in_the_background(tmp_path: Path, end: signal.Signals) -> None:
+    # A shell without job control ignores SIGINT for `command &`.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process = subprocess.Popen(
@@ -255,14 +253,14 @@ def test_nothing_outlives_a_supervisor_that_a_script_started_in_the_background(
     assert process.stdout is not None
     group = int(process.stdout.readline())
     process.send_signal(end)
-    said, _ = process.communicate(timeout=120)
-    # "interrupted" where the signal came before it waited.
-    assert said in ({""} if end == signal.SIGKILL else {"waited\n", "interrupted\n"})
+    output, _ = process.communicate(timeout=120)
+    # "interrupted" if the signal arrived before `wait`.
+    assert output in ({""} if end == signal.SIGKILL else {"waited\n", "interrupted\n"})
     until(lambda: not is_alive(group))
     assert _stopped(tmp_path) == ["family-child", "family"]
 
 
-def test_children_find_stop_signals_at_their_defaults_even_where_we_were_told_to_ignore_them(tmp_path: Path) -> None:
+def test_children_start_with_default_signal_handlers_even_if_the_parent_ignores_signals(tmp_path: Path) -> None:
     code = """
         import signal
         print([signal.getsignal(number) != signal.SIG_IGN for number in (signal.SIGTERM, signal.SIGINT)], "up")
@@ -277,13 +275,13 @@ def test_children_find_stop_signals_at_their_defaults_even_where_we_were_told_to
             signal.signal(number, handler)
 
 
-def test_the_first_stop_signal_interrupts_and_later_ones_do_not_disturb_the_stopping() -> None:
+def test_the_first_stop_signal_interrupts_and_later_ones_are_ignored() -> None:
     steps: list[str] = []
 
     def work() -> None:
         try:
             signal.raise_signal(signal.SIGTERM)
-            steps.append("went on")
+            steps.append("continued")
         finally:
             signal.raise_signal(signal.SIGINT)
             steps.append("stopped")
@@ -293,7 +291,7 @@ def test_the_first_stop_signal_interrupts_and_later_ones_do_not_disturb_the_stop
     assert steps == ["stopped"]
 
 
-def test_a_stop_signal_waits_for_a_step_that_must_not_be_left_half_done() -> None:
+def test_a_stop_signal_is_deferred_until_the_end_of_the_block() -> None:
     steps: list[str] = []
 
     def work() -> None:
@@ -301,7 +299,7 @@ def test_a_stop_signal_waits_for_a_step_that_must_not_be_left_half_done() -> Non
             steps.append("begun")
             signal.raise_signal(signal.SIGTERM)
             steps.append("done")
-        steps.append("went on")
+        steps.append("continued")
 
     with interruptible(), pytest.raises(Interrupted):
         work()

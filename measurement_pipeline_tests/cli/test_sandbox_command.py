@@ -1,4 +1,4 @@
-"""The doubles and the database remember the same: over restarts, and when one of the two is new."""
+"""The vendor doubles: how commands find them, and their memory across restarts and new databases."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -7,12 +7,15 @@ import pytest
 
 from measurement_pipeline.backfill import vendor_status
 from measurement_pipeline.cli import sandbox_command
+from measurement_pipeline.cli.environment import SANDBOX_PORT
 from measurement_pipeline.health.reconciliation import ledger_matches_vendor
 from measurement_pipeline.health.result import HealthResult
+from measurement_pipeline.local.instance_lock import acquire_instance_lock
+from measurement_pipeline.local.supervisor import free_port
 from measurement_pipeline.postgres import spend
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.sandbox import SandboxClient
-from measurement_pipeline_tests.cli.conftest import Run
+from measurement_pipeline_tests.cli.conftest import Run, parse_json
 from measurement_pipeline_tests.workbench import isrcs, workbench
 
 
@@ -46,13 +49,13 @@ def test_the_ledger_matches_the_vendor_after_a_restart(
     assert capsys.readouterr().err == ""
 
 
-def test_a_new_database_beside_an_old_file_meets_vendors_that_counted_nothing(
+def test_doubles_with_an_old_file_start_from_zero_for_a_new_database(
     database_url: str, connection: Connection, state: Path
 ):
     with sandbox_command.run_doubles("sandbox", state) as sandbox:
         sandbox_command.bind_to_database(sandbox, connection)
         buy(database_url, sandbox, 12)
-    # What a new database differs by, as far as the doubles can see: its stamp, and a ledger without calls.
+    # For the doubles, a new database differs by its stamp and by a ledger without calls.
     connection.execute("update deployment set created_at = created_at + %s", (timedelta(hours=1),))
     connection.execute("truncate songstats_quota_ledger cascade")
     with sandbox_command.run_doubles("sandbox", state) as sandbox:
@@ -62,7 +65,7 @@ def test_a_new_database_beside_an_old_file_meets_vendors_that_counted_nothing(
     assert found.metadata["Songstats: requests"] == 0
 
 
-def test_an_old_database_beside_a_new_file_is_told_why_the_figures_differ(
+def test_doubles_with_a_new_file_warn_that_an_old_database_has_more_hits(
     database_url: str, connection: Connection, state: Path, capsys: pytest.CaptureFixture[str]
 ):
     with sandbox_command.run_doubles("sandbox", state) as sandbox:
@@ -75,7 +78,18 @@ def test_an_old_database_beside_a_new_file_is_told_why_the_figures_differ(
     assert "12 hits" in capsys.readouterr().err
 
 
-def test_a_file_that_the_doubles_cannot_read_stops_the_command_with_its_name(cli: Run, tmp_path: Path):
+def test_commands_use_the_doubles_of_the_running_dev_unless_a_port_is_given(
+    run: Run, sandbox: SandboxClient, tmp_path: Path
+):
+    state = tmp_path / "local"
+    port = int(sandbox.songstats_url.rsplit(":", 1)[1])
+    with acquire_instance_lock(state / "sandbox", "dev", doubles_port=port):
+        parse_json(run("reclaim", "--json"))
+        assert run("reclaim", "--sandbox-port", free_port()).exit_code == 1
+    assert sandbox_command.find_doubles(None, state).url == f"http://127.0.0.1:{SANDBOX_PORT}"
+
+
+def test_an_unreadable_file_of_the_doubles_ends_the_command_with_its_name(cli: Run, tmp_path: Path):
     file = sandbox_command.memory_file("sandbox", tmp_path / "local")
     file.parent.mkdir(parents=True)
     file.write_text("no database" * 100)
