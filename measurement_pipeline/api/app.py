@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse
 from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
@@ -14,7 +16,6 @@ from measurement_pipeline.api.cache_control import NoStoreMiddleware
 from measurement_pipeline.api.config import ApiConfig
 from measurement_pipeline.api.limits import BodyLimitMiddleware
 from measurement_pipeline.api.log import AccessLogMiddleware
-from measurement_pipeline.api.models import Health
 from measurement_pipeline.api.openapi import DESCRIPTION, TITLE, VERSION, customize_openapi, error_responses
 from measurement_pipeline.api.state import ApiState
 from measurement_pipeline.postgres.reads import ready
@@ -33,6 +34,12 @@ _INDEX = f"""<!doctype html>
 """
 
 health_router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["success"] = "success"
 
 
 @health_router.get(

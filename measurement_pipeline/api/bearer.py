@@ -138,7 +138,7 @@ class JwksCache:
         if not isinstance(entries, list):
             raise _unavailable("the response is not a JSON Web Key Set")
         keys = [key for entry in entries if (key := self._parse_key(entry)) is not None]
-        # Several keys without an id cannot be told apart. An empty list is valid: all keys were withdrawn.
+        # Several keys without an id are ambiguous, so none is used. An empty list is valid: all keys were withdrawn.
         without_id = [key for key in keys if key.key_id is None]
         return {key.key_id: key for key in keys if key.key_id is not None or len(without_id) == 1}
 

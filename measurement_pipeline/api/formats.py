@@ -1,4 +1,4 @@
-"""How a read goes out: as JSON or CSV, whichever is asked for, with an ETag that a client can come back with."""
+"""Content negotiation for reads: JSON or CSV, with an ETag."""
 
 import csv
 import hashlib
@@ -17,9 +17,9 @@ _JSON = ("application/json", "application/*", "*/*")
 
 
 def prefers_csv(request: Request) -> bool:
-    """Whether `Accept` prefers CSV; JSON where it does not say."""
-    accepted = _parse_accept(request.headers.get("accept", ""))
-    return accepted.get(CSV, 0.0) > max((accepted[kind] for kind in _JSON if kind in accepted), default=0.0)
+    """Return whether `Accept` prefers CSV. JSON is the default."""
+    weights = _parse_accept(request.headers.get("accept", ""))
+    return weights.get(CSV, 0.0) > max((weights[kind] for kind in _JSON if kind in weights), default=0.0)
 
 
 def build_response(
@@ -30,19 +30,22 @@ def build_response(
     *,
     next_page: str | None = None,
 ) -> Response:
-    """`made`, or `rows` as CSV; 304 where the client has it. `next_page` goes into `Link`: CSV has no room for it."""
+    """Return `model` as JSON or `rows` as CSV, or 304 if the client has this version.
+
+    `next_page` is sent in the `Link` header, because CSV has no place for it.
+    """
     as_csv = prefers_csv(request)
     body = _csv(rows, columns) if as_csv else model.model_dump_json().encode()
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Vary": "Accept"}
     if next_page is not None:
         headers["Link"] = f'<{next_page}>; rel="next"'
-    sent = ",".join(request.headers.getlist("if-none-match"))
-    known = [one.strip().removeprefix("W/") for one in sent.split(",")]
-    if tag in known or known == ["*"]:
+    if_none_match = ",".join(request.headers.getlist("if-none-match"))
+    client_tags = [one.strip().removeprefix("W/") for one in if_none_match.split(",")]
+    if tag in client_tags or client_tags == ["*"]:
         return Response(status_code=304, headers=headers)
-    kind = f"{CSV}; charset=utf-8; header=present" if as_csv else "application/json"
-    return Response(body, headers={**headers, "Content-Type": kind})
+    content_type = f"{CSV}; charset=utf-8; header=present" if as_csv else "application/json"
+    return Response(body, headers={**headers, "Content-Type": content_type})
 
 
 def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
@@ -55,8 +58,8 @@ def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
 
 
 def _parse_accept(header: str) -> dict[str, float]:
-    """Media types and how much each is wanted."""
-    found = {}
+    """Return the weight of each media type in an `Accept` header."""
+    weights = {}
     for part in header.lower().split(","):
         kind, *parameters = (piece.strip() for piece in part.split(";"))
         weight = 1.0
@@ -67,5 +70,5 @@ def _parse_accept(header: str) -> dict[str, float]:
                 except ValueError:
                     weight = 0.0
         if kind:
-            found[kind] = weight
-    return found
+            weights[kind] = weight
+    return weights

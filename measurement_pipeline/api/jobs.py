@@ -1,4 +1,4 @@
-"""The routes of measurement jobs. What a request may ask, and what becomes of it, is `accept`'s and intake's."""
+"""Routes of measurement jobs. `submit` and `intake/` validate and process requests."""
 
 import json
 import re
@@ -16,20 +16,20 @@ from starlette.concurrency import run_in_threadpool
 from measurement_pipeline.api import cursors, submit
 from measurement_pipeline.api.auth import AuthenticatedCaller, Caller
 from measurement_pipeline.api.errors import DATABASE_RETRY_SECONDS, DATABASE_UNAVAILABLE, ApiError, ErrorCode
-from measurement_pipeline.api.models import (
-    Accepted,
-    Capture,
+from measurement_pipeline.api.job_models import (
+    AcceptedJob,
     CurrentEstimate,
     HistoricalEstimate,
     Job,
-    JobInFull,
-    Jobs,
+    JobCapture,
+    JobCost,
+    JobDetails,
+    JobOutcomes,
+    JobPage,
+    JobProgress,
     Links,
     MeasurementJobRequest,
-    Outcomes,
-    Progress,
-    Receipt,
-    Withdrawn,
+    WithdrawnJob,
 )
 from measurement_pipeline.api.openapi import error_responses
 from measurement_pipeline.api.parameters import reject_unknown_query_parameters
@@ -41,18 +41,17 @@ from measurement_pipeline.postgres import captures, measurement_jobs
 from measurement_pipeline.postgres.database import StatementTimeout
 
 BASE = "/api/research/measurement-jobs"
-NO_SUCH_JOB = "There is no such measurement job of this account"
+NO_SUCH_JOB = "This account has no such measurement job"
 JOB_FINISHED = (
     "The job is {} and cannot be withdrawn: expected queued, payment_required, accepted, or an active monthly series"
 )
-JOB_LOCKED = "It is being worked on at this moment, and was not withdrawn: send it again"
-JOB_WITHDRAWN = "The request of that Idempotency-Key was withdrawn: expected a new key for a new request"
-
+JOB_LOCKED = "The job is being processed and was not withdrawn: retry"
+JOB_WITHDRAWN = "The job with this Idempotency-Key was withdrawn: send a new key"
 INVALID_IDEMPOTENCY_KEY = "Idempotency-Key: expected 1 to 255 printable ASCII characters without spaces, got {}"
 
 router = APIRouter(prefix=BASE, tags=["measurement jobs"], dependencies=[Depends(reject_unknown_query_parameters)])
 
-# What a row that is no success is answered with. A capture can fail with other statuses of its own.
+# Error codes for a row's status. A failed capture can have other statuses.
 _CODE_OF_STATUS = {
     400: ErrorCode.INVALID_REQUEST,
     402: ErrorCode.CARD_REQUIRED,
@@ -60,25 +59,25 @@ _CODE_OF_STATUS = {
     429: ErrorCode.CAPTURE_CAP_REACHED,
 }
 
-_JobId = Annotated[str, Path(json_schema_extra={"format": "uuid"}, description="The job.")]
+_JobId = Annotated[str, Path(json_schema_extra={"format": "uuid"}, description="Id of the job.")]
 _KEY_FORMAT = re.compile(r"^[!-~]{1,255}$")
 _IdempotencyKey = Annotated[
     str | None,
     Header(
-        # Checked below, so that the message describes the format in words.
+        # Validated below, because the message here would quote the regular expression.
         json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": _KEY_FORMAT.pattern},
         description=(
-            "1 to 255 printable ASCII characters without spaces. The same key and body again return the same job; the same "
-            "key with another body is refused."
+            "1 to 255 printable ASCII characters without spaces. The same key with the same body returns the same job; with "
+            "another body it is an error."
         ),
     ),
 ]
 
 
 def _parse_idempotency_key(request: Request, idempotency_key: _IdempotencyKey = None) -> str | None:
-    sent = request.headers.getlist("idempotency-key")
-    if len(sent) > 1:
-        raise ApiError(400, ErrorCode.INVALID_REQUEST, f"Idempotency-Key: expected one, got {len(sent)}")
+    keys = request.headers.getlist("idempotency-key")
+    if len(keys) > 1:
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, f"Idempotency-Key: expected one, got {len(keys)}")
     if idempotency_key is not None and not _KEY_FORMAT.fullmatch(idempotency_key):
         raise ApiError(400, ErrorCode.INVALID_REQUEST, INVALID_IDEMPOTENCY_KEY.format(reprlib.repr(idempotency_key)))
     return idempotency_key
@@ -87,32 +86,32 @@ def _parse_idempotency_key(request: Request, idempotency_key: _IdempotencyKey = 
 @router.post(
     "",
     status_code=202,
-    response_model=Accepted,
+    response_model=AcceptedJob,
     response_model_exclude_unset=True,
     responses=error_responses(400, 402, 404, 409, 429, 500),
     operation_id="create_measurement_job",
-    summary="Ask for measurements",
+    summary="Create a job",
 )
 async def create_job(
     caller: AuthenticatedCaller,
     body: MeasurementJobRequest,
     key: Annotated[str | None, Depends(_parse_idempotency_key)],
 ) -> JSONResponse:
-    """Validated, held against payment and enqueued before the answer, where that takes no longer than a few seconds."""
+    """The job is validated, checked for payment and enqueued before the response, if that takes only a few seconds."""
     request = await run_in_threadpool(submit.parse_request, body.source, body.scope, body.platforms, body.schedule)
     try:
         row = await submit.submit(caller, request, key=key)
         if row["state"] == State.WITHDRAWN:
             raise ApiError(409, ErrorCode.JOB_WITHDRAWN, JOB_WITHDRAWN, id=str(row["id"]), state=row["state"])
         if row["state"] in (State.REJECTED, State.PAYMENT_REQUIRED, State.FAILED):
-            raise await run_in_threadpool(_refusal, caller, row)
+            raise await run_in_threadpool(_row_error, caller, row)
     except StatementTimeout as error:
-        # The request may be there all the same.
+        # Not READ_TIMEOUT, which says that nothing was changed: the job may have been inserted.
         raise ApiError(
             503, ErrorCode.DATABASE_UNAVAILABLE, DATABASE_UNAVAILABLE, retry_after=DATABASE_RETRY_SECONDS
         ) from error
-    said = _accepted_body(row)
-    return JSONResponse(said, 202, {"Location": said["links"]["self"]})
+    response = _accepted_body(row)
+    return JSONResponse(response, 202, {"Location": response["links"]["self"]})
 
 
 @router.post(
@@ -120,23 +119,23 @@ async def create_job(
     response_model=HistoricalEstimate | CurrentEstimate,
     responses=error_responses(400),
     operation_id="estimate_measurement_job",
-    summary="Say what measurements would cost",
+    summary="Estimate the cost of a job",
 )
 def estimate_job(caller: AuthenticatedCaller, body: MeasurementJobRequest) -> BaseModel:
-    """The same body as that of a job. Nothing is enqueued, and Stripe is not asked."""
+    """Takes the same body as a job. Enqueues nothing and does not ask Stripe."""
     request = submit.parse_request(body.source, body.scope, body.platforms, body.schedule)
     config = caller.state.config
     try:
         with caller.state.connection() as connection:
             if request.parsed.source is Source.HISTORICAL:
-                found = estimate.of_scope(
+                history = estimate.of_scope(
                     connection,
                     request.parsed.scope,
                     account=caller.account,
                     hits_allowed=config.hits_allowed,
                     eur_per_hit=config.eur_per_hit,
                 )
-                return HistoricalEstimate(**asdict(found))
+                return HistoricalEstimate(**asdict(history))
             if config.cap_usd is None:
                 raise ApiError(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=submit.CAPTURES_RETRY_SECONDS)
             capture = capture_estimate.of_request(
@@ -150,32 +149,32 @@ def estimate_job(caller: AuthenticatedCaller, body: MeasurementJobRequest) -> Ba
 @router.get("", responses=error_responses(400), operation_id="list_measurement_jobs", summary="List the account's jobs")
 def list_jobs(
     caller: AuthenticatedCaller,
-    limit: Annotated[int, Query(ge=1, le=100, description="So many a page.")] = 20,
-    cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
-) -> Jobs:
+    limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of jobs per page.")] = 20,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next` of the previous page.")] = None,
+) -> JobPage:
     """Newest first."""
     before = None if cursor is None else cursors.decode_job_cursor(cursor)
     with caller.state.connection() as connection:
         rows = measurement_jobs.page(connection, account=caller.account, before=before, limit=limit + 1)
-    shown = rows[:limit]
-    more = cursors.encode_job_cursor(shown[-1]["created_at"], shown[-1]["id"]) if len(rows) > limit else None
-    return Jobs(jobs=[Job(**_job_fields(row)) for row in shown], next=more)
+    page = rows[:limit]
+    next_cursor = cursors.encode_job_cursor(page[-1]["created_at"], page[-1]["id"]) if len(rows) > limit else None
+    return JobPage(jobs=[Job(**_job_fields(row)) for row in page], next=next_cursor)
 
 
-@router.get("/{job_id}", responses=error_responses(404), operation_id="get_measurement_job", summary="Show a job")
-def show_job(caller: AuthenticatedCaller, job_id: _JobId) -> JobInFull:
-    """With its progress, outcomes and receipt."""
+@router.get("/{job_id}", responses=error_responses(404), operation_id="get_measurement_job", summary="Get a job")
+def show_job(caller: AuthenticatedCaller, job_id: _JobId) -> JobDetails:
+    """With progress, outcomes and cost."""
     with caller.state.connection() as connection:
         row = measurement_jobs.show(connection, _parse_job_id(job_id), account=caller.account)
     if row is None:
         raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
     eur = spend.whole(row["hits"], caller.state.config.eur_per_hit)
-    return JobInFull(
+    return JobDetails(
         **_job_fields(row),
-        # A capture is made by album: its recordings are not settled one by one.
-        progress=Progress(settled=row["settled"], asked=None if row["source"] == Source.CURRENT else row["asked"]),
-        outcomes=Outcomes(**{name: row[name] for name in Outcomes.model_fields}),
-        receipt=Receipt(hits=row["hits"], eur=float(eur)),
+        # A capture works album by album: its recordings have no outcomes of their own.
+        progress=JobProgress(settled=row["settled"], asked=None if row["source"] == Source.CURRENT else row["asked"]),
+        outcomes=JobOutcomes(**{name: row[name] for name in JobOutcomes.model_fields}),
+        receipt=JobCost(hits=row["hits"], eur=float(eur)),
         capture=_capture_of_row(row),
     )
 
@@ -183,8 +182,8 @@ def show_job(caller: AuthenticatedCaller, job_id: _JobId) -> JobInFull:
 @router.delete(
     "/{job_id}", responses=error_responses(404, 409), operation_id="withdraw_measurement_job", summary="Withdraw a job"
 )
-def withdraw_job(caller: AuthenticatedCaller, job_id: _JobId) -> Withdrawn:
-    """What no other job wants is no longer due; what is paid for stays. Once more changes nothing."""
+def withdraw_job(caller: AuthenticatedCaller, job_id: _JobId) -> WithdrawnJob:
+    """Recordings that no other job requests are not bought. Stored measurements remain. Repeating it has no effect."""
     job = _parse_job_id(job_id)
     try:
         state = caller.state.write_with_retry(partial(measurement_jobs.withdraw, job=job, account=caller.account))
@@ -194,37 +193,37 @@ def withdraw_job(caller: AuthenticatedCaller, job_id: _JobId) -> Withdrawn:
         raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
     if state is not State.WITHDRAWN:
         raise ApiError(409, ErrorCode.JOB_FINISHED, JOB_FINISHED.format(state.value), id=str(job), state=state.value)
-    return Withdrawn(id=job)
+    return WithdrawnJob(id=job)
 
 
 def _accepted_body(row: dict[str, Any]) -> dict[str, Any]:
     if row["source"] == Source.HISTORICAL:
-        figures = {"enqueued": row["enqueued"], "skipped": row["skipped"]}
+        counts = {"enqueued": row["enqueued"], "skipped": row["skipped"]}
     else:
         cost = row["estimated_cost_usd"]
-        figures = {"album_count": row["album_count"], "estimated_cost_usd": None if cost is None else float(cost)}
-        # What was not looked at yet, or has nothing to say, is not there: `skipped` where recordings are named, `error` of those.
-        figures |= {name: row[name] for name in ("reused", "skipped", "error") if row[name] is not None}
-    identity = str(row["id"])
+        counts = {"album_count": row["album_count"], "estimated_cost_usd": None if cost is None else float(cost)}
+        # Only fields with a value: `skipped` and `error` are about recordings without a known album.
+        counts |= {name: row[name] for name in ("reused", "skipped", "error") if row[name] is not None}
+    job = str(row["id"])
     return {
         "status": "success",
         "source": row["source"],
-        "id": identity,
+        "id": job,
         "state": row["state"],
-        **figures,
-        "links": {"self": f"{BASE}/{identity}"},
+        **counts,
+        "links": {"self": f"{BASE}/{job}"},
     }
 
 
-def _refusal(caller: Caller, row: dict[str, Any]) -> ApiError:
+def _row_error(caller: Caller, row: dict[str, Any]) -> ApiError:
     wait = None
     if row["status_code"] == 429:
         with caller.state.connection() as connection:
             wait = captures.seconds_left_this_month(connection)
-    more = {} if row["checkout_url"] is None else {"checkoutUrl": row["checkout_url"]}
+    checkout = {} if row["checkout_url"] is None else {"checkoutUrl": row["checkout_url"]}
     code = _CODE_OF_STATUS.get(row["status_code"], ErrorCode.JOB_FAILED)
     return ApiError(
-        row["status_code"], code, row["error"], retry_after=wait, id=str(row["id"]), state=row["state"], **more
+        row["status_code"], code, row["error"], retry_after=wait, id=str(row["id"]), state=row["state"], **checkout
     )
 
 
@@ -233,7 +232,7 @@ def _job_fields(row: dict[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(scope, allow_nan=False)
     except (ValueError, RecursionError):
-        scope = None  # asked on the table path, of a number that JSON cannot say
+        scope = None  # inserted into the table, with a number that Python cannot write as JSON
     return {
         "id": row["id"],
         "source": row["source"],
@@ -252,11 +251,11 @@ def _job_fields(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _capture_of_row(row: dict[str, Any]) -> Capture | None:
+def _capture_of_row(row: dict[str, Any]) -> JobCapture | None:
     if row["snapshot_state"] is None:
         return None
-    figures = ("album_count", "estimated_cost_usd", "reused", "tracks", "recordings", "without_count", "unmapped")
-    return Capture(state=row["snapshot_state"], error=row["snapshot_error"], **{name: row[name] for name in figures})
+    names = ("album_count", "estimated_cost_usd", "reused", "tracks", "recordings", "without_count", "unmapped")
+    return JobCapture(state=row["snapshot_state"], error=row["snapshot_error"], **{name: row[name] for name in names})
 
 
 def _parse_job_id(text: str) -> UUID:

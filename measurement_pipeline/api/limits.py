@@ -1,6 +1,6 @@
-"""What one client may take of the server: the size of a body, the time to send it, and requests a minute.
+"""Limits for clients: size of a body, time to send it, requests per minute.
 
-Counted in this process: there is one of it by default, and a second one gives each account a second allowance.
+Rate limits are counted per process. One process is the default; each additional one gives every account another allowance.
 """
 
 import asyncio
@@ -15,12 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from measurement_pipeline.api.errors import ApiError, ErrorCode, error_response
 from measurement_pipeline.domain.measurement_job import MAX_REQUEST_BYTES
 
-# Of accounts that have been quiet, nothing has to be remembered.
+# Accounts with a rate limit bucket in memory. The least recently active ones are dropped first: their buckets are full again.
 _MAX_BUCKETS = 10_000
 
 
 class BodyLimitMiddleware:
-    """Takes a request's body whole, within its size and time, before anything else looks at the request."""
+    """Read the request body completely, within its size and time limit, before the application handles the request.
+
+    Not Starlette's `RequestBodyLimitMiddleware`: that one has no time limit, and answers in plain text without our error code.
+    """
 
     def __init__(self, app: ASGIApp, *, seconds: float, max_bytes: int = MAX_REQUEST_BYTES) -> None:
         self._app = app
@@ -28,43 +31,40 @@ class BodyLimitMiddleware:
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request on with its body, or answer 413 or 408."""
+        """Pass the request on with its body, or answer 413 or 408."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # After an error the rest of the body is not read, so the connection cannot be used again.
+        headers = {"Connection": "close"}
         try:
             async with asyncio.timeout(self._seconds):
                 body = await self._read_body(receive)
         except TimeoutError:
-            problem = ApiError(
-                408,
-                ErrorCode.BODY_TIMEOUT,
-                f"The body did not come within {self._seconds:g} s",
-                headers={"Connection": "close"},
-            )
-            await error_response(problem)(scope, receive, send)
+            message = f"The body did not arrive within {self._seconds:g} s"
+            await error_response(ApiError(408, ErrorCode.BODY_TIMEOUT, message, headers=headers))(scope, receive, send)
             return
         except ClientDisconnect:
             return
         if body is None:
-            said = f"The body is longer than {self._max_bytes:,} bytes: ask for a catalogue, or in several requests"
-            await error_response(ApiError(413, ErrorCode.BODY_TOO_LARGE, said, headers={"Connection": "close"}))(
+            message = f"The body is larger than {self._max_bytes:,} bytes: use a catalogue, or send several requests"
+            await error_response(ApiError(413, ErrorCode.BODY_TOO_LARGE, message, headers=headers))(
                 scope, receive, send
             )
             return
-        handed_on = False
+        is_passed_on = False
 
         async def replay() -> Message:
-            nonlocal handed_on
-            if handed_on:
+            nonlocal is_passed_on
+            if is_passed_on:
                 return await receive()  # a disconnect
-            handed_on = True
+            is_passed_on = True
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, replay, send)
 
     async def _read_body(self, receive: Receive) -> bytes | None:
-        """The body; None: it is too long. Raises `ClientDisconnect`: what came of it is no request."""
+        """Return the body, or None if it is too large. Raises `ClientDisconnect`: an incomplete body is not a request."""
         parts: list[bytes] = []
         size = 0
         while True:
@@ -80,7 +80,7 @@ class BodyLimitMiddleware:
 
 
 class RateLimiter:
-    """So many requests a minute for each account, as a bucket that fills steadily. For any thread."""
+    """Token bucket for each account: requests per minute, refilled continuously. Thread-safe."""
 
     def __init__(self, per_minute: int, *, now: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
@@ -89,15 +89,15 @@ class RateLimiter:
         self._buckets: dict[UUID, tuple[float, float]] = {}
 
     def acquire(self, account: UUID) -> float | None:
-        """Take one request off the account's allowance: None, or in how many seconds there is one again."""
+        """Take one request from the account's bucket. Return None, or the seconds until the next one is available."""
         if self._per_minute == 0:
             return None
         with self._lock:
             now = self._now()
-            left, at = self._buckets.pop(account, (float(self._per_minute), now))
-            left = min(float(self._per_minute), left + (now - at) * self._per_minute / 60)
+            left, updated_at = self._buckets.pop(account, (float(self._per_minute), now))
+            left = min(float(self._per_minute), left + (now - updated_at) * self._per_minute / 60)
             wait = None if left >= 1 else (1 - left) * 60 / self._per_minute
-            # Put back last: the first are those that have been quiet for longest.
+            # Inserted last, so that the first entries are the least recently active accounts.
             self._buckets[account] = (left - 1 if wait is None else left, now)
             while len(self._buckets) > _MAX_BUCKETS:
                 del self._buckets[next(iter(self._buckets))]

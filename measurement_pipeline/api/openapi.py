@@ -1,60 +1,61 @@
-"""How the API is described (OpenAPI): its words, and which errors each route answers with. What is answered is the routes'."""
+"""OpenAPI description: its texts, and the error responses of each route."""
 
-from typing import Any
+from typing import Any, Literal
+from uuid import UUID
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, ConfigDict, Field
 
 from measurement_pipeline.api.errors import ErrorCode
-from measurement_pipeline.api.models import Refused
 from measurement_pipeline.domain.payment import NO_CARD
 
 TITLE = "Measurement jobs"
 VERSION = "1"
 DESCRIPTION = (
-    "Ask for the play counts of recordings, and read them. A job is a row of the table that every other way in writes to. "
-    'Each answer is JSON with `status`. Each error is `{"status": "error", "code": …, "error": …}`: `code` is stable, for '
-    "programs; `error` says what was expected and may be reworded."
+    "Request play counts of recordings, and read them. A job is a row of the table `measurement_jobs`, as for every other "
+    'client. Each JSON response has a `status`. Errors are `{"status": "error", "code": …, "error": …}`: `code` is stable, for '
+    "programs; `error` states what was expected, for people, and may change."
 )
 
 STATUS_DESCRIPTIONS = {
-    400: "The request cannot be read, or means nothing; `error` says what was expected.",
-    401: "Not exactly one of the two ways to say who asks, or one that is not good.",
-    402: "No card that can be charged is on file: save one at `checkoutUrl`, and the job goes on by itself.",
-    404: "There is none such of this account.",
-    408: "The body did not come in time.",
-    409: "It cannot be done any more, or the Idempotency-Key came with another body before, or its job was withdrawn.",
-    413: "The body is too long.",
-    429: "Too many requests, or the monthly cap of captures: wait as `Retry-After` says.",
-    500: "A defect of ours; the id is in `error`.",
+    400: "The request is invalid; `error` states what was expected.",
+    401: "Missing, duplicate or invalid credentials.",
+    402: "No card that can be charged is on file. Save one at `checkoutUrl`; the job then continues by itself.",
+    404: "The account has no such resource.",
+    408: "The body did not arrive in time.",
+    409: "The job's state does not allow this, the Idempotency-Key was used with another body, or its job was withdrawn.",
+    413: "The body is too large.",
+    429: "Too many requests, or the monthly cap for captures is reached. Wait as stated in `Retry-After`.",
+    500: "Internal error; `error` contains the request id.",
     503: (
-        "Stripe, the database or a token's issuer gives no answer, or none in time: neither a yes nor a no. "
-        "Wait as `Retry-After` says."
+        "Stripe, the database or the token's issuer did not answer, or not in time, so the request was neither accepted nor "
+        "rejected. Wait as stated in `Retry-After`."
     ),
 }
 _JOB = "00000000-0000-4000-8000-00000000000b"
-# What a client sees of each: the body of one that happens.
+# An example body for each status.
 _EXAMPLES: dict[int, dict[str, str]] = {
     400: {"error": "source must be current or historical"},
-    401: {"error": "Expected exactly one of the headers x-api-key and Authorization: Bearer"},
+    401: {"error": "Send exactly one of the headers x-api-key and Authorization: Bearer"},
     402: {
         "error": NO_CARD,
         "id": _JOB,
         "state": "payment_required",
         "checkoutUrl": "https://checkout.stripe.com/c/pay/cs_example",
     },
-    404: {"error": "There is no such measurement job of this account"},
-    408: {"error": "The body did not come within 20 s"},
+    404: {"error": "This account has no such measurement job"},
+    408: {"error": "The body did not arrive within 20 s"},
     409: {
-        "error": "That Idempotency-Key came with another request before: expected the same body, or a new key",
+        "error": "The Idempotency-Key was used with another body: send the same body, or a new key",
         "id": _JOB,
     },
-    413: {"error": "The body is longer than 1,048,576 bytes: ask for a catalogue, or in several requests"},
-    429: {"error": "Too many requests of this account: 600 a minute are allowed"},
-    500: {"error": "Something went wrong here, not with the request. Tell us its id: 0b1f…"},
-    503: {"error": "Stripe could not be reached. Nothing was asked for: send it again later."},
+    413: {"error": "The body is larger than 1,048,576 bytes: use a catalogue, or send several requests"},
+    429: {"error": "Too many requests: this account may send 600 per minute"},
+    500: {"error": "Internal error. Report it with this request id: 0b1f…"},
+    503: {"error": "Stripe could not be reached. The request was not accepted: send it again later."},
 }
-# The code of each example; a status can have others.
+# The code of each example. A status can have other codes.
 _CODES = {
     400: ErrorCode.INVALID_REQUEST,
     401: ErrorCode.UNAUTHENTICATED,
@@ -67,49 +68,69 @@ _CODES = {
     500: ErrorCode.INTERNAL_ERROR,
     503: ErrorCode.PAYMENT_UNKNOWN,
 }
-_THIS_SERVER = {"url": "/", "description": "The server that this description came from."}
-_WAIT = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
-_ANYWHERE = (401, 408, 413, 429, 500, 503)
+_SERVER = {"url": "/", "description": "The server that sent this description."}
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
+# Errors of every route that requires authentication.
+_COMMON_STATUSES = (401, 408, 413, 429, 500, 503)
+
+
+class ErrorResponse(BaseModel):
+    """An error. `id`: the job, if there is one. `checkoutUrl`: the page where a card can be saved (402)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"status": "error", "code": "invalid_request", "error": "source must be current or historical"}
+            ]
+        }
+    )
+
+    status: Literal["error"] = "error"
+    code: ErrorCode = Field(description="Stable, for programs. `error` is for people and may change.")
+    error: str
+    id: UUID | None = None
+    state: str | None = None
+    checkoutUrl: str | None = None  # noqa: N815 - the contract's name
 
 
 def error_responses(*statuses: int, is_public: bool = False) -> dict[int | str, dict[str, Any]]:
-    """The errors of a route: these, and unless `anybody` may call it, those that every route has."""
-    every = {*statuses, *(() if is_public else _ANYWHERE)}
+    """Describe the error responses of a route: `statuses`, and if it is not public those of authenticated routes."""
+    all_statuses = {*statuses, *(() if is_public else _COMMON_STATUSES)}
     return {
         status: {
-            "model": Refused,
+            "model": ErrorResponse,
             "description": STATUS_DESCRIPTIONS[status],
             "content": {
                 "application/json": {"example": {"status": "error", "code": _CODES[status], **_EXAMPLES[status]}}
             },
-            **({"headers": _WAIT} if status in (429, 503) else {}),
+            **({"headers": _RETRY_AFTER} if status in (429, 503) else {}),
         }
-        for status in sorted(every)
+        for status in sorted(all_statuses)
     }
 
 
 def customize_openapi(app: FastAPI) -> None:
-    """Have `app` describe itself as it is: it answers 400 where FastAPI would answer 422."""
+    """Correct the generated description: invalid requests get 400, where FastAPI describes 422."""
 
-    def described() -> dict[str, Any]:
+    def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            made = get_openapi(
-                title=TITLE, version=VERSION, description=DESCRIPTION, routes=app.routes, servers=[dict(_THIS_SERVER)]
+            schema = get_openapi(
+                title=TITLE, version=VERSION, description=DESCRIPTION, routes=app.routes, servers=[dict(_SERVER)]
             )
-            for path in made["paths"].values():
+            for path in schema["paths"].values():
                 for operation in path.values():
                     operation["responses"].pop("422", None)
-            _name_scopes(made["components"]["schemas"])
+            _name_scopes(schema["components"]["schemas"])
             for unused in ("HTTPValidationError", "ValidationError"):
-                made["components"]["schemas"].pop(unused, None)
-            app.openapi_schema = made
+                schema["components"]["schemas"].pop(unused, None)
+            app.openapi_schema = schema
         return app.openapi_schema
 
     def _name_scopes(schemas: dict[str, Any]) -> None:
-        # A client generator names a class after each schema of its own, and numbers those that stand inside another one.
+        # Client generators name classes after top-level schemas, and number nested ones.
         scope = schemas["MeasurementJobRequest"]["properties"]["scope"]
         for number, form in enumerate(scope["oneOf"]):
             schemas[form["title"]] = form
             scope["oneOf"][number] = {"$ref": f"#/components/schemas/{form['title']}"}
 
-    app.openapi = described  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]

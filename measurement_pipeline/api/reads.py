@@ -1,6 +1,7 @@
-"""The routes that read measurements: of a track, an album, a catalogue. Never a vendor call, and nothing of another account's.
+"""Routes that read measurements of a track, an album, a catalogue. They call no vendor.
 
-An account reads what is in its catalogues and what its requests asked for or captured; the rest is as if it did not exist.
+An account can read recordings in its catalogues, and those that its jobs requested or captured. For others the response is the
+same as for a recording that does not exist.
 """
 
 import asyncio
@@ -19,7 +20,15 @@ from starlette.concurrency import run_in_threadpool
 from measurement_pipeline.api import cursors, formats
 from measurement_pipeline.api.auth import AuthenticatedCaller, Caller
 from measurement_pipeline.api.errors import READ_RETRY_SECONDS, READ_TIMEOUT, ApiError, ErrorCode
-from measurement_pipeline.api.models import Album, Catalog, Latest, Point, RunRate, Series, Totals
+from measurement_pipeline.api.measurement_models import (
+    AlbumMeasurements,
+    CatalogMeasurements,
+    CatalogTotals,
+    LatestCount,
+    Point,
+    RunRate,
+    Series,
+)
 from measurement_pipeline.api.openapi import error_responses
 from measurement_pipeline.api.parameters import reject_unknown_query_parameters
 from measurement_pipeline.domain import isrc, run_rate
@@ -27,21 +36,22 @@ from measurement_pipeline.postgres import measurement_jobs, reads
 from measurement_pipeline.postgres.reads import RecordingRow
 
 NO_SUCH_TRACK = "This account has no such recording"
-NO_SUCH_ALBUM = "This account has no recording on such an album"
+NO_SUCH_ALBUM = "This account has no recording on this album"
 NO_SUCH_CATALOG = "This account has no such catalogue"
-INVALID_WINDOW = "window must be a number of days from 1d to 3650d, such as 365d, and comes with aggregate=run_rate"
-
-PERIOD_WITH_RUN_RATE = "from and to choose days of a series: with aggregate=run_rate, send window"
+INVALID_WINDOW = "window: expected a number of days from 1d to 3650d, such as 365d, together with aggregate=run_rate"
+PERIOD_WITH_RUN_RATE = "from and to select days of a series and cannot be combined with aggregate=run_rate: send window"
 
 _WINDOW = re.compile(r"^([0-9]{1,4})d$")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-# New columns come last: a client may read by position.
+# New columns are appended: a client may read by position.
 _POINT_COLUMNS = ("isrc", "captured_at", "value", "data_source", "name", "artist")
 _RATE_COLUMNS = (
     "isrc", "window_days", "days", "plays", "plays_a_year", "reason", "name", "artist", "is_interpolated", "is_source_changed",
 )  # fmt: skip
 _CSV_RESPONSE: dict[str, Any] = {"content": {formats.CSV: {"schema": {"type": "string"}}}}
-_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "As `If-None-Match` has it."}}
+_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "Not changed since the ETag in `If-None-Match`."}
+}
 
 router = APIRouter(prefix="/api", tags=["measurements"], dependencies=[Depends(reject_unknown_query_parameters)])
 
@@ -51,18 +61,20 @@ router = APIRouter(prefix="/api", tags=["measurements"], dependencies=[Depends(r
     response_model=Series | RunRate,
     responses={200: _CSV_RESPONSE, **_NOT_MODIFIED, **error_responses(400, 404)},
     operation_id="get_track_measurements",
-    summary="A recording's counts, or how fast it is played",
+    summary="Get the counts or the run rate of a recording",
 )
 def get_track(
     request: Request,
     caller: AuthenticatedCaller,
-    track: Annotated[str, Path(max_length=100, description="ISRC, or Spotify track id.")],
-    aggregate: Annotated[Literal["run_rate"] | None, Query(description="In place of the series.")] = None,
+    track: Annotated[str, Path(max_length=100, description="ISRC or Spotify track id.")],
+    aggregate: Annotated[
+        Literal["run_rate"] | None, Query(description="run_rate: return the run rate instead of the series.")
+    ] = None,
     window: Annotated[
         str | None,
         Query(
             json_schema_extra={"pattern": _WINDOW.pattern},
-            description="Of the run rate: a number of days from 1d to 3650d. Default: 365d.",
+            description="Window of the run rate: a number of days from 1d to 3650d. Default: 365d.",
         ),
     ] = None,
     first_day: Annotated[
@@ -73,78 +85,78 @@ def get_track(
         str | None, Query(alias="to", json_schema_extra={"format": "date"}, description="Last day of the series, UTC.")
     ] = None,
 ) -> Response:
-    """The series by time, each point with its source; or the run rate of a trailing window."""
+    """The series by time, each count with its source; or the run rate of a trailing window."""
     days = _parse_window(window, aggregate)
     first, last = _parse_period(first_day, last_day, aggregate)
     with caller.state.connection() as connection:
-        found = reads.recording(
-            connection, account=caller.account, isrc=isrc.normalise(track), track=_storable_text(track)
+        recording = reads.recording(
+            connection, account=caller.account, isrc=isrc.normalise(track), track=_printable_or_empty(track)
         )
-        if found is None:
+        if recording is None:
             raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_TRACK)
-        points = reads.series(connection, account=caller.account, isrc=found.isrc, first=first, last=last)
+        points = reads.series(connection, account=caller.account, isrc=recording.isrc, first=first, last=last)
     if aggregate is not None:
-        rate = _rate(found, points, days)
+        rate = _run_rate(recording, points, days)
         return formats.build_response(request, rate, [rate.model_dump()], _RATE_COLUMNS)
-    made = Series(**asdict(found), points=[Point(**_in_utc(point)) for point in points])
-    return formats.build_response(request, made, ({**asdict(found), **point} for point in points), _POINT_COLUMNS)
+    series = Series(**asdict(recording), points=[Point(**_in_utc(point)) for point in points])
+    return formats.build_response(request, series, ({**asdict(recording), **point} for point in points), _POINT_COLUMNS)
 
 
 @router.get(
     "/research/albums/{album}/measurements",
-    response_model=Album,
+    response_model=AlbumMeasurements,
     responses={200: _CSV_RESPONSE, **_NOT_MODIFIED, **error_responses(400, 404)},
     operation_id="get_album_measurements",
-    summary="The latest counts of an album",
+    summary="Get the latest counts of an album",
 )
 def get_album(
     request: Request,
     caller: AuthenticatedCaller,
     album: Annotated[str, Path(max_length=100, description="Spotify album id.")],
 ) -> Response:
-    """The account's recordings on it, each with its latest count."""
+    """The account's recordings on the album, each with its latest count."""
     with caller.state.connection() as connection:
-        rows = reads.latest_of_album(connection, account=caller.account, album=_storable_text(album))
+        rows = reads.latest_of_album(connection, account=caller.account, album=_printable_or_empty(album))
     if not rows:
         raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_ALBUM)
-    made = Album(album_id=album, recordings=[Latest(**_in_utc(row)) for row in rows])
-    return formats.build_response(request, made, rows, _POINT_COLUMNS)
+    model = AlbumMeasurements(album_id=album, recordings=[LatestCount(**_in_utc(row)) for row in rows])
+    return formats.build_response(request, model, rows, _POINT_COLUMNS)
 
 
 @router.get(
     "/catalogs/{catalog_id}/measurements",
-    response_model=Catalog,
+    response_model=CatalogMeasurements,
     responses={200: _CSV_RESPONSE, **_NOT_MODIFIED, **error_responses(400, 404)},
     operation_id="get_catalog_measurements",
-    summary="The latest counts of a catalogue",
+    summary="Get the latest counts of a catalogue",
 )
 async def get_catalog(
     request: Request,
     caller: AuthenticatedCaller,
-    catalog_id: Annotated[str, Path(json_schema_extra={"format": "uuid"}, description="The catalogue.")],
-    limit: Annotated[int, Query(ge=1, le=1000, description="So many a page.")] = 100,
-    cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
+    catalog_id: Annotated[str, Path(json_schema_extra={"format": "uuid"}, description="Id of the catalogue.")],
+    limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of recordings per page.")] = 100,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next` of the previous page.")] = None,
 ) -> Response:
-    """A page by ISRC; with the first page, the totals of the whole catalogue."""
+    """A page of recordings by ISRC. The first page includes the totals of the whole catalogue."""
     catalog = _parse_catalog_id(catalog_id)
     after = None if cursor is None else cursors.decode_song_cursor(cursor)
     rows = await run_in_threadpool(_read_page, caller, catalog, after, limit + 1)
-    # Outside the page's transaction, and on no thread: whoever waits for an addition holds nothing that others need meanwhile.
+    # Awaited outside the page's transaction and without a thread: waiting for totals occupies no connection and no thread.
     totals = None if after is not None or formats.prefers_csv(request) else await _read_totals(caller, catalog)
-    shown = rows[:limit]
-    more = cursors.encode_song_cursor(shown[-1]["isrc"]) if len(rows) > limit else None
-    link = None if more is None else f"{request.url.path}?{urlencode({'limit': limit, 'cursor': more})}"
+    page = rows[:limit]
+    next_cursor = cursors.encode_song_cursor(page[-1]["isrc"]) if len(rows) > limit else None
+    link = None if next_cursor is None else f"{request.url.path}?{urlencode({'limit': limit, 'cursor': next_cursor})}"
 
-    def answer() -> Response:
-        made = Catalog(
+    def respond() -> Response:
+        model = CatalogMeasurements(
             catalog_id=catalog,
-            recordings=[Latest(**_in_utc(row)) for row in shown],
-            totals=None if totals is None else Totals(**totals),
-            next=more,
+            recordings=[LatestCount(**_in_utc(row)) for row in page],
+            totals=None if totals is None else CatalogTotals(**totals),
+            next=next_cursor,
         )
-        return formats.build_response(request, made, shown, _POINT_COLUMNS, next_page=link)
+        return formats.build_response(request, model, page, _POINT_COLUMNS, next_page=link)
 
-    return await run_in_threadpool(answer)
+    return await run_in_threadpool(respond)
 
 
 def _read_page(caller: Caller, catalog: UUID, after: str | None, limit: int) -> list[dict[str, Any]]:
@@ -155,67 +167,69 @@ def _read_page(caller: Caller, catalog: UUID, after: str | None, limit: int) -> 
 
 
 async def _read_totals(caller: Caller, catalog: UUID) -> dict[str, Any]:
-    office = caller.state
+    state = caller.state
 
-    def add_up() -> dict[str, Any]:
-        with office.connection() as connection:
+    def compute() -> dict[str, Any]:
+        with state.connection() as connection:
             return reads.totals_of_catalog(connection, account=caller.account, catalog=catalog)
 
-    adding = asyncio.wrap_future(office.totals.get(caller.account, catalog, add_up))
-    # Not `wait_for`, which would take it away from those who wait beside.
-    done, _ = await asyncio.wait([adding], timeout=office.config.read_within_seconds)
+    totals = asyncio.wrap_future(state.totals.get(caller.account, catalog, compute))
+    # Not `asyncio.wait_for`, which cancels the future on timeout: other requests may share it.
+    done, _ = await asyncio.wait([totals], timeout=state.config.read_within_seconds)
     if not done:
-        adding.add_done_callback(lambda over: over.cancelled() or over.exception())
+        # Retrieve a later exception, or asyncio logs that it was never retrieved.
+        totals.add_done_callback(lambda future: future.cancelled() or future.exception())
         raise ApiError(503, ErrorCode.TIMEOUT, READ_TIMEOUT, retry_after=READ_RETRY_SECONDS)
     try:
-        return adding.result()
+        return totals.result()
     except TimeoutError as error:
         raise ApiError(503, ErrorCode.TIMEOUT, READ_TIMEOUT, retry_after=READ_RETRY_SECONDS) from error
 
 
-def _rate(found: RecordingRow, points: list[dict[str, Any]], days: int) -> RunRate:
-    counted = (run_rate.Point(**_in_utc(point)) for point in points)
-    rate = run_rate.run_rate(counted, window=timedelta(days=days))
-    return RunRate.model_validate({**asdict(found), "window_days": days, **asdict(rate)})
+def _run_rate(recording: RecordingRow, points: list[dict[str, Any]], days: int) -> RunRate:
+    counts = (run_rate.Point(**_in_utc(point)) for point in points)
+    rate = run_rate.run_rate(counts, window=timedelta(days=days))
+    return RunRate.model_validate({**asdict(recording), "window_days": days, **asdict(rate)})
 
 
 def _parse_window(window: str | None, aggregate: str | None) -> int:
     if window is None:
         return run_rate.DAYS_A_YEAR
-    found = _WINDOW.fullmatch(window)
-    if aggregate is None or found is None or not 1 <= int(found[1]) <= 3650:
+    match = _WINDOW.fullmatch(window)
+    if aggregate is None or match is None or not 1 <= int(match[1]) <= 3650:
         raise ApiError(400, ErrorCode.INVALID_REQUEST, INVALID_WINDOW)
-    return int(found[1])
+    return int(match[1])
 
 
 def _parse_period(first: str | None, last: str | None, aggregate: str | None) -> tuple[date | None, date | None]:
-    """The days of a series that were asked for, both included. Raises `Problem` (400)."""
+    """Return the first and last day of the requested series, both inclusive. Raises `ApiError` (400)."""
     if aggregate is not None and not (first is None and last is None):
         raise ApiError(400, ErrorCode.INVALID_REQUEST, PERIOD_WITH_RUN_RATE)
-    begins, ends = _parse_day("from", first), _parse_day("to", last)
-    if begins is not None and ends is not None and begins > ends:
-        raise ApiError(400, ErrorCode.INVALID_REQUEST, f"from must not be after to (got {begins} and {ends})")
-    return begins, ends
+    first_day, last_day = _parse_day("from", first), _parse_day("to", last)
+    if first_day is not None and last_day is not None and first_day > last_day:
+        message = f"from must not be after to (got {first_day} and {last_day})"
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, message)
+    return first_day, last_day
 
 
 def _parse_day(name: str, text: str | None) -> date | None:
     if text is None:
         return None
     try:
-        # fromisoformat reads other forms as well, such as 2026-W01-1.
+        # fromisoformat also accepts other forms, such as 2026-W01-1.
         return date.fromisoformat(text if _DATE.fullmatch(text) else "")
     except ValueError as error:
-        expected = f"{name} must be a date, such as 2026-01-31 (got {reprlib.repr(text)})"
-        raise ApiError(400, ErrorCode.INVALID_REQUEST, expected) from error
+        message = f"{name} must be a date, such as 2026-01-31 (got {reprlib.repr(text)})"
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, message) from error
 
 
 def _in_utc(row: dict[str, Any]) -> dict[str, Any]:
-    at = row["captured_at"]
-    return row if at is None else {**row, "captured_at": at.astimezone(UTC)}
+    captured_at = row["captured_at"]
+    return row if captured_at is None else {**row, "captured_at": captured_at.astimezone(UTC)}
 
 
-def _storable_text(text: str) -> str:
-    """What no identifier can be, as one that there is none of: a zero byte is no text to PostgreSQL."""
+def _printable_or_empty(text: str) -> str:
+    """Return the text, or "" if it cannot be an identifier: PostgreSQL rejects a zero byte, and "" matches no row."""
     return text if text.isprintable() else ""
 
 

@@ -1,8 +1,8 @@
-"""One request over HTTP becomes a row of `measurement_jobs`, and is taken in as any other row is, while the client waits.
+"""Submit a request: insert its row into `measurement_jobs`, then process it like any other row while the client waits.
 
-Stripe is asked before there is a row: where it gives no answer nothing was asked for, and a client that is told 503 cannot be
-charged for a request it believes refused. What takes too long goes on without the client: the row is there, and if not this
-process then the sensor's run takes it in; both lock it, so that it is taken in once.
+Stripe is asked before the row is inserted. If Stripe gives no answer there is no row, so a client that gets 503 is never charged
+for a request that it believes failed. If processing takes too long the client gets an answer and the processing continues. If
+this process stops, the sensor's run processes the row. Both lock the row, so it is processed once.
 """
 
 import asyncio
@@ -37,12 +37,12 @@ T = TypeVar("T")
 
 _PAYMENT_RETRY_SECONDS = 60.0
 CAPTURES_RETRY_SECONDS = 3600.0
-KEY_REUSED = "That Idempotency-Key came with another request before: expected the same body, or a new key"
+KEY_REUSED = "The Idempotency-Key was used with another body: send the same body, or a new key"
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """A request whose shape is right, as it was sent."""
+    """A valid request: the parsed form, and source, scope and schedule for the row."""
 
     source: str
     scope: dict[str, Any]
@@ -51,26 +51,26 @@ class ParsedRequest:
 
     @property
     def digest(self) -> bytes:
-        """What makes two bodies the same: what they ask, not how they are written."""
+        """Hash of the request's meaning, so that two spellings of the same request are equal."""
         scope = self.parsed.scope
-        written = json.dumps([self.source, type(scope).__name__, asdict(scope), self.schedule], default=str)
-        return hashlib.sha256(written.encode()).digest()
+        text = json.dumps([self.source, type(scope).__name__, asdict(scope), self.schedule], default=str)
+        return hashlib.sha256(text.encode()).digest()
 
 
 def parse_request(source: object, scope: object, platforms: object, schedule: object) -> ParsedRequest:
-    """The request in a body. Raises `Problem` (400), with the words of the table path: what is refused so leaves no row."""
-    reading = read_request(source, scope, platforms, schedule)
-    if isinstance(reading, Refusal):
-        raise ApiError(reading.status_code, ErrorCode.INVALID_REQUEST, reading.error)
+    """Parse a body. Raises `ApiError` (400) with the same message as a row in the table would get. It inserts no row."""
+    parsed = read_request(source, scope, platforms, schedule)
+    if isinstance(parsed, Refusal):
+        raise ApiError(parsed.status_code, ErrorCode.INVALID_REQUEST, parsed.error)
     assert isinstance(scope, dict)
-    given = {key: value for key, value in scope.items() if value is not None}
-    return ParsedRequest(reading.source.value, given, reading.schedule.value, reading)
+    scope_without_nulls = {key: value for key, value in scope.items() if value is not None}
+    return ParsedRequest(parsed.source.value, scope_without_nulls, parsed.schedule.value, parsed)
 
 
 async def submit(caller: Caller, request: ParsedRequest, *, key: str | None) -> dict[str, Any]:
-    """The answer to a request, as its row has it (`measurement_jobs.answer_to`); `state` queued: it is still to come.
+    """Submit a request and return its row (`measurement_jobs.answer_to`). State `queued`: processing has not finished yet.
 
-    Raises `Problem` (409, 503), and `DatabaseUnavailable`.
+    Raises `ApiError` (409, 503) and `DatabaseUnavailable`.
     """
     state = caller.state
     deadline = asyncio.get_running_loop().time() + state.config.answer_within_seconds
@@ -81,77 +81,76 @@ async def submit(caller: Caller, request: ParsedRequest, *, key: str | None) -> 
     if not needs_card and state.config.cap_usd is None:
         raise ApiError(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=CAPTURES_RETRY_SECONDS)
     if needs_card and decision is None:
-        decision = await wait_until(state.payment_threads, deadline, lambda: state.config.decide(caller.account))
+        decision = await wait_until(deadline, state.payment_threads, lambda: state.config.decide(caller.account))
         if decision is not None and decision.verdict is PaymentVerdict.UNKNOWN:
-            wait = decision.retry_after_seconds or _PAYMENT_RETRY_SECONDS
             raise ApiError(
                 503,
                 ErrorCode.PAYMENT_UNKNOWN,
-                f"{decision.reason} Nothing was asked for: send it again later.",
-                retry_after=wait,
+                f"{decision.reason} The request was not accepted: send it again later.",
+                retry_after=decision.retry_after_seconds or _PAYMENT_RETRY_SECONDS,
             )
     while (job := await run_in_threadpool(_insert_job, caller, request, key)) is None:
-        # Somebody sent the same key at the same moment, and was first: the answer is that one's, a refusal too; unless a third
-        # has taken a refused one's key already.
-        earlier, _ = await run_in_threadpool(_find_earlier, caller, request, key, anew=False)
+        # Another request with the same key was inserted first, so return that one's answer, even if it is an error. There is none
+        # if a third request has already taken over the key of a rejected one: then insert again.
+        earlier, _ = await run_in_threadpool(_find_earlier, caller, request, key, release=False)
         if earlier is not None:
             return earlier
     if decision is not None or not needs_card:
         try:
-            answer = await wait_until(state.intake_threads, deadline, lambda: _process(caller, job, decision))
+            row = await wait_until(deadline, state.intake_threads, lambda: _process(caller, job, decision))
         except DatabaseError as error:
-            # The row is there, and the sensor's run takes it in: that is the answer, where the database can still be read.
+            # The row exists and the sensor's run will process it. Answer so if the database can still be read.
             if not is_transient(error):
                 raise
-            answer = None
-        if answer is not None:
-            return answer
+            row = None
+        if row is not None:
+            return row
     return await run_in_threadpool(_read_job, caller, job)
 
 
-async def wait_until(threads: ThreadPoolExecutor, deadline: float, work: Callable[[], T]) -> T | None:
-    """What `work` returns, or None where it does not come before `deadline`; begun, it goes on by itself."""
+async def wait_until(deadline: float, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T | None:
+    """Return the result of `work`, or None at `deadline`. Work that has started continues; other work is cancelled."""
     future = threads.submit(work)
-    heard = asyncio.wrap_future(future)
-    done, _ = await asyncio.wait([heard], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+    result = asyncio.wrap_future(future)
+    done, _ = await asyncio.wait([result], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
     if done:
-        return heard.result()
+        return result.result()
     future.add_done_callback(_log_failure)
-    # What no thread has begun is not begun any more: nobody waits for it, and the sensor's run takes the row in.
+    # Work that no thread has started is useless now: no client waits for it, and the sensor's run processes the row.
     future.cancel()
-    heard.cancel()
+    result.cancel()
     return None
 
 
 def _log_failure(future: Future[Any]) -> None:
-    """Say what nobody waits for any more; the row says what became of the request."""
+    """Log an error that no client waits for. The row shows the state of the request."""
     error = None if future.cancelled() else future.exception()
     if error is not None:
-        logger.error("what went on without its client failed", exc_info=error)
+        logger.error("processing failed after its client got an answer", exc_info=error)
 
 
 def _find_earlier(
-    caller: Caller, request: ParsedRequest, key: str | None, *, anew: bool = True
+    caller: Caller, request: ParsedRequest, key: str | None, *, release: bool = True
 ) -> tuple[dict[str, Any] | None, Decision | None]:
-    """The answer to an earlier request with that key, and a decision about the account that may still be spent on.
+    """Return the row of an earlier request with that key, else a fresh payment decision for the account.
 
-    `anew`: an answer that told the client to come back is none, and lets go of the key.
+    `release`: first release the key of a request whose answer was to retry later.
     """
 
-    def look_up(connection: Connection) -> tuple[dict[str, Any] | None, Decision | None]:
-        found = None
+    def find(connection: Connection) -> tuple[dict[str, Any] | None, Decision | None]:
+        earlier = None
         if key is not None:
-            if anew:
+            if release:
                 measurement_jobs.release_key(connection, account=caller.account, key=key, digest=request.digest)
-            found = measurement_jobs.of_key(connection, account=caller.account, key=key)
-        if found is None:
+            earlier = measurement_jobs.of_key(connection, account=caller.account, key=key)
+        if earlier is None:
             return None, payment_decisions.fresh(connection, caller.account)
-        job, digest = found
+        job, digest = earlier
         if digest != request.digest:
             raise ApiError(409, ErrorCode.IDEMPOTENCY_KEY_REUSED, KEY_REUSED, id=str(job))
         return measurement_jobs.answer_to(connection, job, account=caller.account), None
 
-    return caller.state.write_with_retry(look_up)
+    return caller.state.write_with_retry(find)
 
 
 def _insert_job(caller: Caller, request: ParsedRequest, key: str | None) -> UUID | None:
@@ -167,14 +166,14 @@ def _insert_job(caller: Caller, request: ParsedRequest, key: str | None) -> UUID
     try:
         return caller.state.write_with_retry(insert)
     except measurement_jobs.RequestTooLargeError as error:
-        # Its text in the table may be somewhat longer than the body was.
+        # The text in the table can be longer than the body was.
         raise ApiError(413, ErrorCode.BODY_TOO_LARGE, str(error)) from error
 
 
 def _process(caller: Caller, job: UUID, decision: Decision | None) -> dict[str, Any]:
-    office = caller.state
-    with office.connection_without_timeout() as connection:
-        process_request(connection, job, decision, run=office.name, cap_usd=office.config.cap_usd)
+    state = caller.state
+    with state.connection_without_timeout() as connection:
+        process_request(connection, job, decision, run=state.name, cap_usd=state.config.cap_usd)
         return _fetch_row(connection, caller, job)
 
 

@@ -1,4 +1,4 @@
-"""Totals of whole catalogues, added up once a minute for whoever asks: of 100,000 recordings that takes most of a second."""
+"""Cache of catalogue totals. The totals of 100,000 recordings take most of a second, so they are computed once a minute."""
 
 import threading
 import time
@@ -10,46 +10,46 @@ from uuid import UUID
 
 _TTL_SECONDS = 60.0
 _MAX_ENTRIES = 1_000
-# A few of them at once, and not one for each that asks: each is heavy.
+# Each computation is heavy, so only a few run at once.
 _THREADS = 4
 
 
 class TotalsCache:
-    """For any thread; those that ask for the same at once get the same: the totals, or the error that adding up came to.
+    """Compute and cache totals. Thread-safe. Concurrent requests for the same catalogue share one computation and its error.
 
-    `patience_seconds`: what has not been begun so long after it was asked for is not begun, since nobody waits for it any more.
+    A computation that has waited for `timeout_seconds` is not started, because its client has given up.
     """
 
-    def __init__(self, patience_seconds: float, *, now: Callable[[], float] = time.monotonic) -> None:
-        self._patience = patience_seconds
+    def __init__(self, timeout_seconds: float, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._timeout_seconds = timeout_seconds
         self._now = now
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(_THREADS, "totals")
         self._entries: dict[tuple[UUID, UUID], _Entry] = {}
 
     def get(self, account: UUID, catalog: UUID, compute: Callable[[], dict[str, Any]]) -> Future[dict[str, Any]]:
-        """The totals of an account's catalogue, a minute old at most, or what `add_up` raises: then the next call tries anew.
+        """Return the totals of an account's catalogue, at most a minute old.
 
-        Or TimeoutError, where others were before it for too long.
+        The future raises what `compute` raises, and `TimeoutError` if the queue was too long. Errors are not cached.
         """
 
-        def in_time() -> dict[str, Any]:
-            if self._now() - asked_at > self._patience:
-                raise TimeoutError("too many catalogues are being added up")
+        def compute_in_time() -> dict[str, Any]:
+            if self._now() - requested_at > self._timeout_seconds:
+                raise TimeoutError("totals not computed: other computations took too long")
             return compute()
 
         with self._lock:
-            asked_at = self._now()
-            kept = self._entries.pop((account, catalog), None)
-            if kept is None or kept.is_expired(asked_at):
-                kept = _Entry(asked_at, self._threads.submit(in_time))
-            self._entries[account, catalog] = kept  # put back last
+            requested_at = self._now()
+            entry = self._entries.pop((account, catalog), None)
+            if entry is None or entry.is_expired(requested_at):
+                entry = _Entry(requested_at, self._threads.submit(compute_in_time))
+            self._entries[account, catalog] = entry  # inserted last: the first entries are the least recently used
             while len(self._entries) > _MAX_ENTRIES:
                 del self._entries[next(iter(self._entries))]
-        return kept.totals
+        return entry.totals
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Start no further computation."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -59,7 +59,8 @@ class _Entry:
     totals: Future[dict[str, Any]]
 
     def is_expired(self, now: float) -> bool:
-        """Whether it is to be added up anew; never while it is being added up."""
+        """Return whether to compute it again. A running computation does not expire."""
         if not self.totals.done():
             return False
-        return now - self.requested_at > _TTL_SECONDS or self.totals.cancelled() or self.totals.exception() is not None
+        has_failed = self.totals.cancelled() or self.totals.exception() is not None
+        return has_failed or now - self.requested_at > _TTL_SECONDS

@@ -14,7 +14,7 @@ def texts(svg: str) -> list[str]:
     return [element.text or "" for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
-def test_lines_name_their_ends_their_height_and_what_each_of_them_adds_up():
+def test_a_line_chart_labels_both_axes_and_each_line():
     svg = charts.line_chart("Total", [("the cohort", DAYS[20:]), ("all", DAYS)], charts.LIGHT_OR_DARK)
     assert texts(svg) == ["Total", "0", "24.5 k", "49 k", "the cohort", "all", "2026-01-01", "2026-02-19"]
     drawn = [e for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}path") if "L" in e.get("d", "")]
@@ -23,7 +23,7 @@ def test_lines_name_their_ends_their_height_and_what_each_of_them_adds_up():
 
 
 @pytest.mark.parametrize("points", [[], DAYS[:1]])
-def test_too_few_days_are_said_and_not_drawn(points: list[tuple[date, int]]):
+def test_a_line_needs_two_days(points: list[tuple[date, int]]):
     assert texts(charts.line_chart("Total", [("all", points)], charts.LIGHT_OR_DARK)) == [
         "Total",
         "too few days for a line",
@@ -31,21 +31,21 @@ def test_too_few_days_are_said_and_not_drawn(points: list[tuple[date, int]]):
     assert texts(charts.line_chart("Total", [], charts.LIGHT_OR_DARK)) == ["Total", "too few days for a line"]
 
 
-def test_a_title_can_be_anything():
+def test_titles_are_escaped():
     wild = """<script>alert("x")</script> & 'so'"""
     svg = charts.bar_chart("Top", [(wild, 5), ("plain", 0)], charts.LIGHT_OR_DARK)
     assert "<script>" not in svg
     assert texts(svg)[1].startswith('<script>alert("x")')
 
 
-def test_the_parts_of_a_whole_add_up():
+def test_the_parts_of_a_stacked_bar_add_up():
     svg = charts.stacked_bar("Standing", [("measured", 3), ("to be bought", 1)], charts.LIGHT_OR_DARK)
     assert texts(svg) == ["Standing", "measured: 3 (75%)", "to be bought: 1 (25%)"]
     bars = [e for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}rect") if e.get("height") == "16"]
     assert sum(float(bar.get("width", "0")) for bar in bars) == charts.WIDTH
 
 
-def test_nothing_has_no_parts_and_no_bars():
+def test_charts_without_rows_are_empty():
     for draw in (charts.stacked_bar, charts.bar_chart):
         assert texts(draw("Nothing", [], charts.LIGHT_OR_DARK)) == ["Nothing"]
 
@@ -53,15 +53,15 @@ def test_nothing_has_no_parts_and_no_bars():
 @pytest.mark.parametrize(
     ("count", "shown"), [(0, "0"), (950, "950"), (1_234, "1.23 k"), (34_000_000, "34 M"), (1_200_000_000, "1.2 B")]
 )
-def test_a_count_is_short(count: int, shown: str):
+def test_a_count_is_abbreviated(count: int, shown: str):
     assert charts.format_short(count) == shown
 
 
-def test_a_title_of_characters_that_no_xml_holds_can_be_parsed():
+def test_characters_that_xml_does_not_allow_are_replaced():
     assert texts(charts.bar_chart("Top", [("a\x0bb\x00", 5)], charts.LIGHT_OR_DARK))[1].startswith("a\ufffdb\ufffd")
 
 
-def test_a_title_in_any_script_is_drawn_as_it_is():
+def test_titles_in_any_script_are_unchanged():
     assert (
         texts(charts.bar_chart("Top", [("夜に\u3000駆け\u200cる", 5)], charts.LIGHT_OR_DARK))[1]
         == "夜に\u3000駆け\u200cる"
@@ -73,5 +73,5 @@ def test_a_title_in_any_script_is_drawn_as_it_is():
     [(0, "0"), (950, "950"), (1_000, "1 k"), (999_499, "999 k"), (999_500, "1 M"), (999_600_000, "1 B"), (1_234_000, "1.23 M"),
      (-1_500, "-1.5 k"), (5_000_000_000_000, "5,000 B")],
 )  # fmt: skip
-def test_a_count_is_said_in_few_characters(value: int, said: str):
+def test_a_count_is_abbreviated_at_every_boundary(value: int, said: str):
     assert charts.format_short(value) == said

@@ -1,4 +1,4 @@
-"""The API on a real port, over the test's own database and doubles, and clients of its accounts."""
+"""The API on a real port with the test's own database and vendor doubles, and clients of its accounts."""
 
 import socket
 import threading
@@ -29,7 +29,7 @@ JOBS = "/api/research/measurement-jobs"
 
 @dataclass
 class Client(httpx.Client):
-    """One account's client, with a key."""
+    """HTTP client of one account, with an API key."""
 
     url: str
     account: UUID
@@ -38,19 +38,19 @@ class Client(httpx.Client):
     def __post_init__(self) -> None:
         super().__init__(base_url=self.url, headers={"x-api-key": self.key}, timeout=120, verify=NO_TLS)
 
-    def ask(
-        self, scope: object, *, source: object = "historical", key: str | None = None, **more: Any
+    def submit(
+        self, scope: object, *, source: object = "historical", key: str | None = None, **fields: Any
     ) -> httpx.Response:
         headers = {} if key is None else {"Idempotency-Key": key}
-        return self.post(JOBS, json={"source": source, "scope": scope, **more}, headers=headers)
+        return self.post(JOBS, json={"source": source, "scope": scope, **fields}, headers=headers)
 
 
 @dataclass
-class Front:
-    """A running API, and who may speak to it."""
+class RunningApi:
+    """A running API, and clients for it."""
 
     url: str
-    desk: ApiConfig
+    config: ApiConfig
     table: Desk
     sandbox: SandboxClient
     clients: ExitStack
@@ -60,22 +60,22 @@ class Front:
         if card:
             self.sandbox.card(str(account))
         key, prefix = keys.generate_key()
-        with connect(self.desk.database_url) as connection:
+        with connect(self.config.database_url) as connection:
             api_keys.add(
                 connection,
                 account=account,
                 name="test",
                 prefix=prefix,
-                digest=keys.hash_key(key, secret=self.desk.key_secret),
+                digest=keys.hash_key(key, secret=self.config.key_secret),
             )
         return self.clients.enter_context(Client(self.url, account, key))
 
 
 @contextmanager
-def listening(desk: ApiConfig) -> Iterator[str]:
-    """The API over `desk`, on a port of its own, until the block ends."""
+def serve(config: ApiConfig) -> Iterator[str]:
+    """Run the API on a free port until the block ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(create_app(desk), log_config=None, access_log=False))
+        server = uvicorn.Server(uvicorn.Config(create_app(config), log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -88,7 +88,7 @@ def listening(desk: ApiConfig) -> Iterator[str]:
 
 
 @pytest.fixture
-def desk_of_api(database_url: str, sandbox: SandboxClient) -> ApiConfig:
+def api_config(database_url: str, sandbox: SandboxClient) -> ApiConfig:
     settings = Settings.read(
         {
             "DATABASE_URL": database_url,
@@ -104,22 +104,22 @@ def desk_of_api(database_url: str, sandbox: SandboxClient) -> ApiConfig:
     return replace(services.api_config(settings), answer_within_seconds=60.0, read_within_seconds=60.0)
 
 
-Open = Callable[..., Front]
+StartApi = Callable[..., RunningApi]
 
 
 @pytest.fixture
-def open_front(desk_of_api: ApiConfig, sandbox: SandboxClient) -> Iterator[Open]:
-    """Open the API with what the test changes of its desk: `open_front(requests_per_minute=2)`."""
+def start_api(api_config: ApiConfig, sandbox: SandboxClient) -> Iterator[StartApi]:
+    """Start the API with changed configuration: `start_api(requests_per_minute=2)`."""
     with ExitStack() as stack:
 
-        def opened(**changed: Any) -> Front:
-            desk = replace(desk_of_api, **changed)
-            url = stack.enter_context(listening(desk))
-            return Front(url, desk, Desk(desk.database_url), sandbox, stack)
+        def start(**changes: Any) -> RunningApi:
+            config = replace(api_config, **changes)
+            url = stack.enter_context(serve(config))
+            return RunningApi(url, config, Desk(config.database_url), sandbox, stack)
 
-        yield opened
+        yield start
 
 
 @pytest.fixture
-def front(open_front: Open) -> Front:
-    return open_front()
+def api(start_api: StartApi) -> RunningApi:
+    return start_api()

@@ -1,4 +1,4 @@
-"""Who asks: exactly one of a key and a token, and no key or token but a good one."""
+"""Authentication: exactly one credential, an API key or a bearer token, and only valid ones."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ from measurement_pipeline.api.bearer import BearerTokenVerifier, InvalidTokenErr
 from measurement_pipeline.api.config import JwtConfig
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline_tests.api.conftest import JOBS, Front, Open
+from measurement_pipeline_tests.api.conftest import JOBS, RunningApi, StartApi
 from measurement_pipeline_tests.faults.waiting import until
 
 ISSUER, AUDIENCE = "https://issuer.example", "measurements"
@@ -32,13 +32,13 @@ SECRET = "a secret of more than thirty-two characters"
 HS = JwtConfig(ISSUER, AUDIENCE, "HS256", secret=SECRET)
 
 
-def get(front: Front, *headers: tuple[str, str]) -> httpx.Response:
-    return httpx.get(front.url + JOBS, headers=list(headers))
+def get(api: RunningApi, *headers: tuple[str, str]) -> httpx.Response:
+    return httpx.get(api.url + JOBS, headers=list(headers))
 
 
 def claims(account: object, **other: object) -> dict[str, Any]:
-    said = {"iss": ISSUER, "aud": AUDIENCE, "sub": str(account), "exp": int(time.time()) + 600, **other}
-    return {name: value for name, value in said.items() if value is not None}
+    all_claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": str(account), "exp": int(time.time()) + 600, **other}
+    return {name: value for name, value in all_claims.items() if value is not None}
 
 
 def token(
@@ -51,12 +51,12 @@ def bearer(text: str) -> tuple[str, str]:
     return ("Authorization", f"Bearer {text}")
 
 
-# --- one of the two -----------------------------------------------------------------------------------------------------
+# --- exactly one credential ---------------------------------------------------------------------------------------------
 
 
-def test_neither_both_twice_and_another_scheme_are_a_401_that_says_what_is_expected(open_front: Open):
-    front = open_front(bearer=HS)
-    client = front.client()
+def test_a_request_without_exactly_one_credential_gets_a_401(start_api: StartApi):
+    api = start_api(bearer=HS)
+    client = api.client()
     key, jwt_ = ("x-api-key", client.key), bearer(token(client.account))
     for headers in (
         [],
@@ -66,99 +66,99 @@ def test_neither_both_twice_and_another_scheme_are_a_401_that_says_what_is_expec
         [("Authorization", f"Basic {client.key}")],
         [("Authorization", "Bearer")],
     ):
-        answer = get(front, *headers)
-        refused = {"status": "error", "code": "unauthenticated", "error": ONE_CREDENTIAL}
-        assert (answer.status_code, answer.json()) == (401, refused), headers
+        answer = get(api, *headers)
+        body = {"status": "error", "code": "unauthenticated", "error": ONE_CREDENTIAL}
+        assert (answer.status_code, answer.json()) == (401, body), headers
         assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert get(front, key).status_code == 200
-    assert get(front, jwt_).status_code == 200
+    assert get(api, key).status_code == 200
+    assert get(api, jwt_).status_code == 200
 
 
-def test_every_route_but_health_and_the_description_asks_who_it_is(front: Front):
-    described = httpx.get(f"{front.url}/openapi.json").json()
-    for path, operations in described["paths"].items():
+def test_every_route_except_health_requires_authentication(api: RunningApi):
+    description = httpx.get(f"{api.url}/openapi.json").json()
+    for path, operations in description["paths"].items():
         for method, operation in operations.items():
             address = path.replace("{", "").replace("}", "")
-            answer = httpx.request(method, front.url + address, json={} if method == "post" else None)
-            open_to_all = path in ("/healthz", "/readyz")
-            assert (answer.status_code == 200) is open_to_all, path
-            assert (answer.status_code == 401) is not open_to_all, path
-            assert ("security" in operation) is not open_to_all, path
+            answer = httpx.request(method, api.url + address, json={} if method == "post" else None)
+            is_public = path in ("/healthz", "/readyz")
+            assert (answer.status_code == 200) is is_public, path
+            assert (answer.status_code == 401) is not is_public, path
+            assert ("security" in operation) is not is_public, path
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_key_is_kept_as_a_digest_under_the_servers_secret(front: Front):
-    key = front.client().key
-    (row,) = front.table.sql("select * from api_keys")
-    assert bytes(row["digest"]) == keys.hash_key(key, secret=front.desk.key_secret)
+def test_a_key_is_stored_as_a_digest_with_the_servers_secret(api: RunningApi):
+    key = api.client().key
+    (row,) = api.table.sql("select * from api_keys")
+    assert bytes(row["digest"]) == keys.hash_key(key, secret=api.config.key_secret)
     assert bytes(row["digest"]) != keys.hash_key(key, secret="another secret")
     secret = key.removeprefix(row["prefix"])
     assert not any(secret in str(value) for value in row.values())
 
 
-@pytest.mark.parametrize("spoil", ["", "x", "mp_", "mp_aaaaaaaa_" + "a" * 43, "' or true --", "mp_%_" + "_" * 43])
-def test_a_key_that_is_none_is_refused(front: Front, spoil: str):
-    answer = get(front, ("x-api-key", spoil))
+@pytest.mark.parametrize("key", ["", "x", "mp_", "mp_aaaaaaaa_" + "a" * 43, "' or true --", "mp_%_" + "_" * 43])
+def test_a_malformed_key_is_rejected(api: RunningApi, key: str):
+    answer = get(api, ("x-api-key", key))
     assert (answer.status_code, answer.json()["error"]) == (401, INVALID_KEY)
 
 
-def test_a_key_with_one_other_character_is_refused(front: Front):
-    key = front.client().key
-    spoilt = key[:-1] + ("a" if key[-1] != "a" else "b")
-    assert get(front, ("x-api-key", spoilt)).json()["error"] == INVALID_KEY
+def test_a_key_with_one_changed_character_is_rejected(api: RunningApi):
+    key = api.client().key
+    changed = key[:-1] + ("a" if key[-1] != "a" else "b")
+    assert get(api, ("x-api-key", changed)).json()["error"] == INVALID_KEY
 
 
-def test_a_key_made_under_another_secret_is_refused(open_front: Open):
-    front = open_front()
-    other = open_front(key_secret="another secret of the server, long enough")
-    key = front.client().key
+def test_a_key_created_with_another_secret_is_rejected(start_api: StartApi):
+    api = start_api()
+    other = start_api(key_secret="another secret of the server, long enough")
+    key = api.client().key
     assert get(other, ("x-api-key", key)).status_code == 401
 
 
-def test_a_revoked_and_an_expired_key_are_refused_and_say_so(front: Front):
-    client = front.client()
+def test_a_revoked_and_an_expired_key_are_rejected_with_the_reason(api: RunningApi):
+    client = api.client()
     prefix = str(keys.parse_prefix(client.key))
     assert client.get(JOBS).status_code == 200
-    with connect(front.desk.database_url) as connection:
+    with connect(api.config.database_url) as connection:
         assert api_keys.revoke(connection, prefix)
         assert not api_keys.revoke(connection, prefix)
     assert client.get(JOBS).json()["error"] == f"{INVALID_KEY}: it is revoked"
-    late, prefix = keys.generate_key()
-    with connect(front.desk.database_url) as connection:
+    expired, prefix = keys.generate_key()
+    with connect(api.config.database_url) as connection:
         past = datetime.now(UTC) - timedelta(hours=1)
-        digest = keys.hash_key(late, secret=front.desk.key_secret)
-        api_keys.add(connection, account=client.account, name="late", prefix=prefix, digest=digest, expires_at=past)
-    assert get(front, ("x-api-key", late)).json()["error"] == f"{INVALID_KEY}: it is expired"
+        digest = keys.hash_key(expired, secret=api.config.key_secret)
+        api_keys.add(connection, account=client.account, name="expired", prefix=prefix, digest=digest, expires_at=past)
+    assert get(api, ("x-api-key", expired)).json()["error"] == f"{INVALID_KEY}: it is expired"
 
 
-def test_when_a_key_was_last_used_is_written_down_once_a_minute(front: Front):
-    client = front.client()
+def test_the_last_use_of_a_key_is_recorded_once_a_minute(api: RunningApi):
+    client = api.client()
     client.get(JOBS)
-    (first,) = front.table.sql("select last_used_at, xmin::text as written from api_keys")
+    (first,) = api.table.sql("select last_used_at, xmin::text as written from api_keys")
     client.get(JOBS)
-    assert front.table.sql("select last_used_at, xmin::text as written from api_keys") == [first]
+    assert api.table.sql("select last_used_at, xmin::text as written from api_keys") == [first]
     assert first["last_used_at"] is not None
 
 
 # --- tokens -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_token_speaks_for_the_account_that_is_its_sub(open_front: Open):
-    front = open_front(bearer=HS)
-    client = front.client()
-    job = client.ask({"isrcs": ["GBUM72501895"]}).json()["id"]
-    assert [one["id"] for one in get(front, bearer(token(client.account))).json()["jobs"]] == [job]
-    assert get(front, bearer(token(uuid4()))).json()["jobs"] == []
+def test_a_token_authenticates_the_account_in_its_sub(start_api: StartApi):
+    api = start_api(bearer=HS)
+    client = api.client()
+    job = client.submit({"isrcs": ["GBUM72501895"]}).json()["id"]
+    assert [one["id"] for one in get(api, bearer(token(client.account))).json()["jobs"]] == [job]
+    assert get(api, bearer(token(uuid4()))).json()["jobs"] == []
 
 
 @pytest.mark.parametrize(
-    "spoilt",
+    "changes",
     [
         {"exp": int(time.time()) - 86_400},
         {"exp": None},
-        {"iss": "https://somebody.example"},
+        {"iss": "https://other.example"},
         {"iss": None},
         {"aud": "others"},
         {"aud": None},
@@ -167,32 +167,32 @@ def test_a_token_speaks_for_the_account_that_is_its_sub(open_front: Open):
         {"algorithm": "HS512", "key": SECRET * 2},
     ],
 )  # fmt: skip
-def test_a_token_that_is_not_good_is_refused(open_front: Open, spoilt: dict[str, Any]):
-    front = open_front(bearer=HS)
-    answer = get(front, bearer(token(uuid4(), **spoilt)))
+def test_an_invalid_token_is_rejected(start_api: StartApi, changes: dict[str, Any]):
+    api = start_api(bearer=HS)
+    answer = get(api, bearer(token(uuid4(), **changes)))
     assert answer.status_code == 401
     assert answer.json()["error"].startswith("The token")
 
 
-def test_a_token_whose_sub_is_no_account_or_that_is_no_token_is_refused(open_front: Open):
-    front = open_front(bearer=HS)
+def test_a_token_without_a_uuid_in_its_sub_and_malformed_tokens_are_rejected(start_api: StartApi):
+    api = start_api(bearer=HS)
     for text in (token("7"), token("7", sub=None), "x.y.z", "x", unsigned(uuid4())):
-        assert get(front, bearer(text)).status_code == 401, text
+        assert get(api, bearer(text)).status_code == 401, text
 
 
-def test_where_no_issuer_is_set_tokens_are_refused_and_keys_are_not(front: Front):
-    answer = get(front, bearer(token(uuid4())))
+def test_without_an_issuer_tokens_are_rejected(api: RunningApi):
+    answer = get(api, bearer(token(uuid4())))
     assert (answer.status_code, answer.json()["error"]) == (401, TOKENS_DISABLED)
 
 
 def unsigned(account: UUID) -> str:
-    """A token that says of itself that it needs no signature."""
+    """Return a token with the algorithm `none` and no signature."""
     parts = ({"alg": "none", "typ": "JWT"}, claims(account))
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + "."
 
 
 class Issuer:
-    """An issuer's list of keys, on loopback; `listed` None: it is broken."""
+    """JWKS endpoint of an issuer. `listed`: the ids of its keys; None: it answers 500."""
 
     def __init__(self) -> None:
         self.private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -217,7 +217,7 @@ def serving(issuer: Issuer) -> Iterator[str]:
             self.wfile.write(body or b"")
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -225,183 +225,183 @@ def serving(issuer: Issuer) -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_token_signed_with_a_listed_key_is_taken_and_the_list_is_fetched_once(open_front: Open):
+def test_a_token_signed_with_a_listed_key_is_valid_and_the_jwks_is_fetched_once(start_api: StartApi):
     issuer = Issuer()
     with serving(issuer) as url:
-        front = open_front(bearer=JwtConfig(ISSUER, AUDIENCE, "RS256", jwks_url=url))
+        api = start_api(bearer=JwtConfig(ISSUER, AUDIENCE, "RS256", jwks_url=url))
         for kid in ("one", None, "one"):
             good = token(uuid4(), key=issuer.private, algorithm="RS256", kid=kid)
-            assert get(front, bearer(good)).status_code == 200
+            assert get(api, bearer(good)).status_code == 200
         assert issuer.asked == 1
         unlisted = token(uuid4(), key=issuer.private, algorithm="RS256", kid="two")
         for _ in range(3):
-            assert get(front, bearer(unlisted)).status_code == 401
-        assert issuer.asked == 1, "unknown keys do not make us ask again and again"
+            assert get(api, bearer(unlisted)).status_code == 401
+        assert issuer.asked == 1, "an unknown key does not cause a fetch per request"
         other = token(
             uuid4(), key=rsa.generate_private_key(public_exponent=65537, key_size=2048), algorithm="RS256", kid="one"
         )
-        assert get(front, bearer(other)).status_code == 401
+        assert get(api, bearer(other)).status_code == 401
 
 
-def test_a_public_key_is_not_taken_for_a_shared_secret(open_front: Open):
+def test_a_public_key_is_not_accepted_as_a_shared_secret(start_api: StartApi):
     issuer = Issuer()
     with serving(issuer) as url:
-        front = open_front(bearer=JwtConfig(ISSUER, AUDIENCE, "RS256", jwks_url=url))
+        api = start_api(bearer=JwtConfig(ISSUER, AUDIENCE, "RS256", jwks_url=url))
         listed = json.loads(issuer.answer() or b"")["keys"][0]
-        forged = jwt.encode(
+        token_signed_with_public_key = jwt.encode(
             claims(uuid4()), base64.urlsafe_b64decode(listed["n"] + "=="), "HS256", headers={"kid": "one"}
         )
-        assert get(front, bearer(forged)).status_code == 401
+        assert get(api, bearer(token_signed_with_public_key)).status_code == 401
 
 
-def test_an_issuer_whose_keys_cannot_be_had_is_neither_a_yes_nor_a_no(open_front: Open):
+def test_an_unavailable_jwks_gives_a_503_and_is_not_fetched_per_request(start_api: StartApi):
     issuer = Issuer()
     issuer.listed = None
     with serving(issuer) as url:
-        front = open_front(bearer=JwtConfig(ISSUER, AUDIENCE, "RS256", jwks_url=url))
-        good = bearer(token(uuid4(), key=issuer.private, algorithm="RS256", kid="one"))
+        api = start_api(bearer=JwtConfig(ISSUER, AUDIENCE, "RS256", jwks_url=url))
+        credential = bearer(token(uuid4(), key=issuer.private, algorithm="RS256", kid="one"))
         for _ in range(3):
-            answer = get(front, good)
+            answer = get(api, credential)
             assert answer.status_code == 503
             assert answer.headers["Retry-After"] == "30"
-        assert issuer.asked == 1, "it is not waited for by everybody in turn"
+        assert issuer.asked == 1, "not every request waits for the issuer"
         issuer.listed = ["one"]
-        until(lambda: get(front, good).status_code == 200, what="the issuer to be asked again")
+        until(lambda: get(api, credential).status_code == 200, what="the JWKS to be fetched again")
 
 
-def listed(private: rsa.RSAPrivateKey, **other: str) -> dict[str, Any]:
+def jwk(private: rsa.RSAPrivateKey, **other: str) -> dict[str, Any]:
     return {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(private.public_key())), **other}
 
 
-class Away:
-    """An issuer's list of keys that is there or not, and how often it was asked for."""
+class FakeIssuer:
+    """JWKS endpoint that can be unavailable or slow, and counts its requests."""
 
     def __init__(self, *keys: dict[str, Any]) -> None:
-        self.keys, self.is_away, self.asked, self.clock = keys, False, 0, 0.0
+        self.keys, self.is_unavailable, self.asked, self.clock = keys, False, 0, 0.0
         self.may_answer = Event()
         self.may_answer.set()
 
     def answer(self, _request: httpx.Request) -> httpx.Response:
         self.asked += 1
         self.may_answer.wait(120)
-        return httpx.Response(503) if self.is_away else httpx.Response(200, json={"keys": self.keys})
+        return httpx.Response(503) if self.is_unavailable else httpx.Response(200, json={"keys": self.keys})
 
-    def bearer(self, algorithm: str = "RS256") -> BearerTokenVerifier:
-        terms = JwtConfig(ISSUER, AUDIENCE, algorithm, jwks_url="https://issuer.example/jwks.json")
-        return BearerTokenVerifier(terms, transport=httpx.MockTransport(self.answer), now=lambda: self.clock)
+    def verifier(self, algorithm: str = "RS256") -> BearerTokenVerifier:
+        config = JwtConfig(ISSUER, AUDIENCE, algorithm, jwks_url="https://issuer.example/jwks.json")
+        return BearerTokenVerifier(config, transport=httpx.MockTransport(self.answer), now=lambda: self.clock)
 
 
 @pytest.mark.parametrize("algorithm", ["RS512", "PS256"])
-def test_a_list_that_does_not_say_how_its_keys_sign_is_read_for_the_one_algorithm(algorithm: str):
+def test_a_jwks_without_algorithms_is_read_for_the_configured_algorithm(algorithm: str):
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     account = uuid4()
-    bearer = Away(listed(private, kid="one", use="sig"), listed(private, kid="two", use="enc")).bearer(algorithm)
-    assert bearer.verify(token(account, key=private, algorithm=algorithm, kid="one")) == account
+    verifier = FakeIssuer(jwk(private, kid="one", use="sig"), jwk(private, kid="two", use="enc")).verifier(algorithm)
+    assert verifier.verify(token(account, key=private, algorithm=algorithm, kid="one")) == account
     with pytest.raises(InvalidTokenError):
-        bearer.verify(token(account, key=private, algorithm="RS256", kid="one"))
+        verifier.verify(token(account, key=private, algorithm="RS256", kid="one"))
     with pytest.raises(InvalidTokenError):
-        bearer.verify(token(account, key=private, algorithm=algorithm, kid="two"))
+        verifier.verify(token(account, key=private, algorithm=algorithm, kid="two"))
 
 
-def test_an_issuer_that_is_away_shuts_out_nobody_whose_key_is_known_for_a_day():
+def test_cached_keys_stay_valid_for_a_day_while_the_issuer_is_unavailable():
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    issuer, account = Away(listed(private, kid="one")), uuid4()
-    bearer = issuer.bearer()
+    issuer, account = FakeIssuer(jwk(private, kid="one")), uuid4()
+    verifier = issuer.verifier()
     known, unknown = (token(account, key=private, algorithm="RS256", kid=kid) for kid in ("one", "two"))
-    assert bearer.verify(known) == account
-    issuer.is_away = True
+    assert verifier.verify(known) == account
+    issuer.is_unavailable = True
     for issuer.clock in (601.0, 602.0, 610.0):
-        assert bearer.verify(known) == account
+        assert verifier.verify(known) == account
         with pytest.raises(JwksUnavailableError):
-            bearer.verify(unknown)  # the list may name it by now: neither a yes nor a no
-    assert issuer.asked == 2, "a look that failed is a look"
+            verifier.verify(unknown)  # the issuer may list it by now, so its validity is unknown
+    assert issuer.asked == 2, "a failed fetch starts the cooldown"
     issuer.clock = 24 * 3600.0 + 1
     with pytest.raises(JwksUnavailableError):
-        bearer.verify(known)
-    issuer.is_away = False
+        verifier.verify(known)
+    issuer.is_unavailable = False
     issuer.clock += 3
-    assert bearer.verify(known) == account, "where there is nothing to go by we look again soon"
+    assert verifier.verify(known) == account, "without a valid key the next fetch comes soon"
 
 
-def test_a_key_that_its_issuer_lists_no_more_is_refused_once_the_list_is_read_again():
+def test_a_withdrawn_key_is_rejected_after_the_next_fetch():
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    issuer, account = Away(listed(private, kid="one")), uuid4()
-    bearer = issuer.bearer()
+    issuer, account = FakeIssuer(jwk(private, kid="one")), uuid4()
+    verifier = issuer.verifier()
     known = token(account, key=private, algorithm="RS256", kid="one")
-    assert bearer.verify(known) == account
+    assert verifier.verify(known) == account
     issuer.keys, issuer.clock = (), 601.0
     with pytest.raises(InvalidTokenError):
-        bearer.verify(known)
+        verifier.verify(known)
 
 
-def test_an_odd_entry_in_a_list_of_keys_is_in_no_others_way():
+def test_malformed_entries_of_a_jwks_are_skipped():
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    odd: list[Any] = [None, 5, listed(private, kid=["z"]), {"kty": "?"}, listed(private), listed(private)]  # type: ignore[arg-type]
-    bearer = Away(*odd, {**listed(private, kid="one"), "use": None, "alg": None}).bearer()
+    malformed: list[Any] = [None, 5, jwk(private, kid=["z"]), {"kty": "?"}, jwk(private), jwk(private)]  # type: ignore[arg-type]
+    verifier = FakeIssuer(*malformed, {**jwk(private, kid="one"), "use": None, "alg": None}).verifier()
     account = uuid4()
-    assert bearer.verify(token(account, key=private, algorithm="RS256", kid="one")) == account
+    assert verifier.verify(token(account, key=private, algorithm="RS256", kid="one")) == account
 
 
-def test_ids_that_nobody_knows_hold_no_thread_while_the_issuer_is_slow():
+def test_unknown_key_ids_block_no_thread_while_the_issuer_is_slow():
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    issuer = Away(listed(private, kid="one"))
-    bearer = issuer.bearer()
-    bearer.verify(token(uuid4(), key=private, algorithm="RS256", kid="one"))
+    issuer = FakeIssuer(jwk(private, kid="one"))
+    verifier = issuer.verifier()
+    verifier.verify(token(uuid4(), key=private, algorithm="RS256", kid="one"))
     issuer.may_answer.clear()
     issuer.clock = 31.0
-    forged = token(uuid4(), key=private, algorithm="RS256", kid="forged")
+    unknown = token(uuid4(), key=private, algorithm="RS256", kid="unknown")
     with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(bearer.verify, forged)
-        until(lambda: issuer.asked == 2, what="the list to be asked for")
+        first = threads.submit(verifier.verify, unknown)
+        until(lambda: issuer.asked == 2, what="the JWKS to be requested")
         try:
             with pytest.raises(JwksUnavailableError):
-                bearer.verify(forged)
+                verifier.verify(unknown)
             assert not first.done()
         finally:
             issuer.may_answer.set()
         assert isinstance(first.exception(20), InvalidTokenError)
 
 
-def test_nobody_whose_key_is_known_waits_while_another_looks_at_the_list():
+def test_a_token_with_a_cached_key_does_not_wait_for_another_threads_fetch():
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    issuer, account = Away(listed(private, kid="one")), uuid4()
-    bearer = issuer.bearer()
+    issuer, account = FakeIssuer(jwk(private, kid="one")), uuid4()
+    verifier = issuer.verifier()
     known = token(account, key=private, algorithm="RS256", kid="one")
-    bearer.verify(known)
+    verifier.verify(known)
     issuer.may_answer.clear()
     issuer.clock = 601.0
     with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(bearer.verify, known)
-        until(lambda: issuer.asked == 2, what="the list to be asked for")
+        first = threads.submit(verifier.verify, known)
+        until(lambda: issuer.asked == 2, what="the JWKS to be requested")
         try:
-            assert bearer.verify(known) == account
+            assert verifier.verify(known) == account
             assert not first.done()
         finally:
             issuer.may_answer.set()
         assert first.result(120) == account
 
 
-# --- what is said of it -------------------------------------------------------------------------------------------------
+# --- access log ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_log_has_a_line_a_request_with_its_id_its_account_and_no_secret(
-    open_front: Open, caplog: pytest.LogCaptureFixture
+def test_the_access_log_has_id_and_account_of_each_request_and_no_secret(
+    start_api: StartApi, caplog: pytest.LogCaptureFixture
 ):
-    front = open_front(bearer=HS)
-    client = front.client()
+    api = start_api(bearer=HS)
+    client = api.client()
     with caplog.at_level(logging.INFO):
         client.get(JOBS, params={"cursor": "secret-in-a-query"}, headers={"X-Request-Id": "abc-1"})
-        given = get(front, bearer(secret := token(client.account)), ("X-Request-Id", "two words")).headers[
+        new_id = get(api, bearer(secret := token(client.account)), ("X-Request-Id", "two words")).headers[
             "X-Request-Id"
         ]
-        get(front, ("x-api-key", "mp_aaaaaaaa_" + "s" * 43))
+        get(api, ("x-api-key", "mp_aaaaaaaa_" + "s" * 43))
     lines = [
         json.loads(record.message) for record in caplog.records if record.name == "measurement_pipeline.api.access"
     ]
-    assert [(line["request"], line["status"]) for line in lines[:2]] == [("abc-1", 400), (given, 200)]
+    assert [(line["request"], line["status"]) for line in lines[:2]] == [("abc-1", 400), (new_id, 200)]
     assert lines[0]["account"] == lines[1]["account"] == str(client.account)
     assert (lines[0]["key"], lines[0]["method"], lines[0]["path"]) == (keys.parse_prefix(client.key), "GET", JOBS)
     assert "account" not in lines[2]
-    said = "".join(record.getMessage() for record in caplog.records if record.name != "httpx")
+    log = "".join(record.getMessage() for record in caplog.records if record.name != "httpx")
     for word in (client.key, secret, "secret-in-a-query", "s" * 43, "two words"):
-        assert word not in said
+        assert word not in log

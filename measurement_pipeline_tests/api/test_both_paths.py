@@ -1,4 +1,4 @@
-"""The table path and the HTTP path answer alike: one list of requests, each asked on both."""
+"""A request gets the same answer as a row of the table and over HTTP: one list of requests, each submitted both ways."""
 
 import json
 from typing import Any
@@ -8,12 +8,12 @@ import httpx
 import pytest
 
 from measurement_pipeline.intake.process import ask_about_payment, load_batch, process_batch
-from measurement_pipeline_tests.api.conftest import JOBS, Front
+from measurement_pipeline_tests.api.conftest import JOBS, RunningApi
 from measurement_pipeline_tests.intake.conftest import isrcs
 
 ALBUM = "0ETFjACtuP2ADo6LFhL6HN"
 CATALOG = "the account's own"
-SOMEBODYS = "somebody else's"
+FOREIGN_CATALOG = "another account's"
 
 Request = tuple[object, object]
 
@@ -46,40 +46,40 @@ REQUESTS: dict[str, Request] = {
     "a recording that is SQL": ("historical", {"isrcs": ["'; drop table measurement_jobs; --"]}),
     "an album that is a search of Stripe's": ("historical", {"album_ids": ["' OR metadata['accountId']:'x"]}),
     "an album that is SQL": ("current", {"album_ids": ["{a},'); delete from songs; --"]}),
-    "an album that nobody knows": ("historical", {"album_ids": ["nothing"]}),
+    "an unknown album": ("historical", {"album_ids": ["nothing"]}),
     "an album that is blank": ("historical", {"album_ids": ["  "]}),
-    "a catalogue of somebody else's": ("historical", {"catalog_id": SOMEBODYS}),
-    "a capture of somebody else's": ("current", {"catalog_id": SOMEBODYS}),
+    "another account's catalogue": ("historical", {"catalog_id": FOREIGN_CATALOG}),
+    "a capture of another account's catalogue": ("current", {"catalog_id": FOREIGN_CATALOG}),
     "a catalogue that is no id": ("historical", {"catalog_id": "1 or 1=1"}),
     "a catalogue that is a number": ("historical", {"catalog_id": 7}),
 }
 
 
-def prepared(front: Front, account: UUID) -> dict[str, str]:
-    """A catalogue of the account's, one of somebody else's, and an album: what names in the list stand for."""
-    mine = front.table.catalogue(isrcs(5), account=account)
-    theirs = front.table.catalogue(isrcs(2), account=uuid4())
-    front.table.sql(
+def create_catalogs(api: RunningApi, account: UUID) -> dict[str, str]:
+    """Create a catalogue of the account, one of another account, and an album. Return the ids for the names in the list."""
+    own = api.table.catalogue(isrcs(5), account=account)
+    foreign = api.table.catalogue(isrcs(2), account=uuid4())
+    api.table.sql(
         "insert into song_identifiers (song, platform, identifier_type, value)"
         " select unnest(%s::text[]), 'spotify', 'album_id', %s on conflict do nothing",
         isrcs(2),
         ALBUM,
     )
-    return {CATALOG: str(mine), SOMEBODYS: str(theirs)}
+    return {CATALOG: str(own), FOREIGN_CATALOG: str(foreign)}
 
 
-def meant(scope: object, names: dict[str, str]) -> object:
+def replace_names(scope: object, names: dict[str, str]) -> object:
     if not isinstance(scope, dict):
         return scope
     return {key: names.get(value, value) if isinstance(value, str) else value for key, value in scope.items()}
 
 
-def on_the_table(front: Front, account: UUID, source: Any, scope: object) -> dict[str, Any]:
-    job = front.table.ask(scope, account=account, source=source)
-    opened = load_batch(front.desk.database_url)
-    decisions = ask_about_payment(opened, front.desk.decide)
-    process_batch(front.desk.database_url, opened, decisions, run="sensor", cap_usd=front.desk.cap_usd)
-    (row,) = front.table.sql(
+def submit_to_table(api: RunningApi, account: UUID, source: Any, scope: object) -> dict[str, Any]:
+    job = api.table.ask(scope, account=account, source=source)
+    batch = load_batch(api.config.database_url)
+    decisions = ask_about_payment(batch, api.config.decide)
+    process_batch(api.config.database_url, batch, decisions, run="sensor", cap_usd=api.config.cap_usd)
+    (row,) = api.table.sql(
         "select job.*, made.album_count from measurement_jobs as job"
         " left join playcount_snapshots as made on made.id = job.snapshot where job.id = %s",
         job,
@@ -87,36 +87,36 @@ def on_the_table(front: Front, account: UUID, source: Any, scope: object) -> dic
     return row
 
 
-# One database for the whole list: making one for each of sixty would take a minute.
+# One database for the whole list: creating one for each of sixty requests would take a minute.
 @pytest.mark.parametrize("card", [True, False], ids=["with a card", "without a card"])
-def test_each_request_is_answered_alike_on_both_paths(front: Front, card: bool):
+def test_each_request_gets_the_same_answer_over_http_and_in_the_table(api: RunningApi, card: bool):
     for name, (source, scope) in REQUESTS.items():
-        # An account for each path, so that neither has captured what the other asks for.
-        client, other = front.client(card=card), uuid4()
+        # One account for each way, so that neither has captured what the other requests.
+        client, other = api.client(card=card), uuid4()
         if card:
-            front.sandbox.card(str(other))
-        front.table.sql("truncate songstats_backfill_queue")
-        row = on_the_table(front, other, source, meant(scope, prepared(front, other)))
-        front.table.sql("truncate songstats_backfill_queue")
-        answer = client.ask(meant(scope, prepared(front, client.account)), source=source)
-        assert heard(answer) == written(row), name
+            api.sandbox.card(str(other))
+        api.table.sql("truncate songstats_backfill_queue")
+        row = submit_to_table(api, other, source, replace_names(scope, create_catalogs(api, other)))
+        api.table.sql("truncate songstats_backfill_queue")
+        answer = client.submit(replace_names(scope, create_catalogs(api, client.account)), source=source)
+        assert fields_of_response(answer) == fields_of_row(row), name
 
 
-def heard(answer: httpx.Response) -> dict[str, Any]:
-    """What a client over HTTP is told."""
-    said = answer.json()
+def fields_of_response(answer: httpx.Response) -> dict[str, Any]:
+    """Return the fields that an HTTP client sees."""
+    body = answer.json()
     return {
         "status_code": answer.status_code,
-        # What is refused by its shape alone has no row, and no state.
-        "state": said.get("state", "rejected"),
-        "error": said.get("error"),
-        "has a link": "checkoutUrl" in said,
-        **{name: said.get(name) for name in ("enqueued", "skipped", "album_count", "estimated_cost_usd")},
+        # An invalid request has no row, and so no state.
+        "state": body.get("state", "rejected"),
+        "error": body.get("error"),
+        "has a link": "checkoutUrl" in body,
+        **{name: body.get(name) for name in ("enqueued", "skipped", "album_count", "estimated_cost_usd")},
     }
 
 
-def written(row: dict[str, Any]) -> dict[str, Any]:
-    """What a client of the table reads, in the same words."""
+def fields_of_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that a client of the table reads, with the same names."""
     accepted = row["status_code"] == 202
     cost = row["estimated_cost_usd"] if accepted else None
     return {
@@ -138,10 +138,10 @@ STRINGS = [
 ]  # fmt: skip
 
 
-def test_text_that_is_something_else_elsewhere_is_text_here_at_every_place_that_takes_any(front: Front):
-    """SQL, Stripe's search language, paths, formulas: refused or not found, and what there was is there."""
-    client = front.client()
-    front.table.catalogue(isrcs(1), account=client.account)
+def test_text_with_special_meaning_elsewhere_is_treated_as_text_in_every_parameter(api: RunningApi):
+    """SQL, Stripe's search language, paths, formulas: rejected or not found, and no data is changed."""
+    client = api.client()
+    api.table.catalogue(isrcs(1), account=client.account)
     for text in STRINGS:
         bodies = [
             {"source": text, "scope": {"isrcs": isrcs(1)}},
@@ -158,19 +158,19 @@ def test_text_that_is_something_else_elsewhere_is_text_here_at_every_place_that_
             for path in (JOBS, f"{JOBS}/estimate"):
                 answer = client.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
                 assert (answer.status_code, answer.json()["status"]) == (400, "error"), (body, answer.text)
-        written = "".join(f"%{byte:02x}" for byte in text.encode("utf-8", "surrogatepass"))
+        encoded = "".join(f"%{byte:02x}" for byte in text.encode("utf-8", "surrogatepass"))
         reads = ("research/measurement-jobs/@", "research/tracks/@/measurements", "research/albums/@/measurements")
         for address in (*reads, "catalogs/@/measurements"):
-            assert client.get(f"/api/{address.replace('@', written)}").status_code in (400, 404), (address, text)
+            assert client.get(f"/api/{address.replace('@', encoded)}").status_code in (400, 404), (address, text)
         for query in ("cursor", "limit"):
-            assert client.get(f"{JOBS}?{query}={written}").status_code == 400, (query, text)
+            assert client.get(f"{JOBS}?{query}={encoded}").status_code == 400, (query, text)
         track = f"/api/research/tracks/{isrcs(1)[0]}/measurements"
         for query in ("window", "aggregate"):
-            assert client.get(f"{track}?{query}={written}").status_code == 400, (query, text)
+            assert client.get(f"{track}?{query}={encoded}").status_code == 400, (query, text)
         if text.isascii() and text.isprintable():
             key = text.replace(" ", "_")
-            first, second = (client.ask({"isrcs": isrcs(1)}, key=key) for _ in range(2))
+            first, second = (client.submit({"isrcs": isrcs(1)}, key=key) for _ in range(2))
             assert (first.status_code, first.json()) == (202, second.json())
             for header in ({"x-api-key": text}, {"Authorization": f"Bearer {text}"}):
-                assert httpx.get(front.url + JOBS, headers=header).status_code == 401
-    assert {row["isrc"] for row in front.table.sql("select isrc from songs")} == set(isrcs(1))
+                assert httpx.get(api.url + JOBS, headers=header).status_code == 401
+    assert {row["isrc"] for row in api.table.sql("select isrc from songs")} == set(isrcs(1))

@@ -1,4 +1,4 @@
-"""The description of the API serves client generators, and messages are for people: codes, names, servers, formats in words."""
+"""The OpenAPI description works for client generators: ids, error codes, named schemas. Messages are readable for people."""
 
 import re
 
@@ -6,13 +6,13 @@ import httpx
 import pytest
 
 from measurement_pipeline.api.errors import ErrorCode
-from measurement_pipeline_tests.api.conftest import JOBS, Front
-from measurement_pipeline_tests.api.test_reads import known, track
+from measurement_pipeline_tests.api.conftest import JOBS, RunningApi
+from measurement_pipeline_tests.api.test_reads import create_catalog, track
 from measurement_pipeline_tests.intake.conftest import isrcs
 
 
-def test_every_operation_has_a_name_of_its_own_that_a_generator_can_use(front: Front):
-    described = httpx.get(f"{front.url}/openapi.json").json()
+def test_every_operation_has_a_unique_id_for_client_generators(api: RunningApi):
+    described = httpx.get(f"{api.url}/openapi.json").json()
     named = [operation["operationId"] for path in described["paths"].values() for operation in path.values()]
     assert sorted(named) == [
         "create_measurement_job",
@@ -26,21 +26,21 @@ def test_every_operation_has_a_name_of_its_own_that_a_generator_can_use(front: F
         "list_measurement_jobs",
         "withdraw_measurement_job",
     ]
-    assert described["servers"] == [{"url": "/", "description": "The server that this description came from."}]
+    assert described["servers"] == [{"url": "/", "description": "The server that sent this description."}]
 
 
-def test_each_form_of_a_scope_is_a_schema_with_a_name(front: Front):
-    schemas = httpx.get(f"{front.url}/openapi.json").json()["components"]["schemas"]
+def test_each_form_of_a_scope_is_a_named_schema(api: RunningApi):
+    schemas = httpx.get(f"{api.url}/openapi.json").json()["components"]["schemas"]
     forms = schemas["MeasurementJobRequest"]["properties"]["scope"]["oneOf"]
     assert forms == [{"$ref": f"#/components/schemas/{name}"} for name in ("IsrcScope", "AlbumScope", "CatalogScope")]
     assert schemas["IsrcScope"]["required"] == ["isrcs"]
 
 
-def test_the_codes_of_errors_are_described_and_are_a_contract(front: Front):
-    schemas = httpx.get(f"{front.url}/openapi.json").json()["components"]["schemas"]
-    assert "code" in schemas["Refused"]["required"]
+def test_the_error_codes_are_described_and_are_a_contract(api: RunningApi):
+    schemas = httpx.get(f"{api.url}/openapi.json").json()["components"]["schemas"]
+    assert "code" in schemas["ErrorResponse"]["required"]
     assert set(schemas["ErrorCode"]["enum"]) == {code.value for code in ErrorCode}
-    # New ones may be added; none of these may vanish or be renamed.
+    # New codes may be added; none of these may be removed or renamed.
     assert set(schemas["ErrorCode"]["enum"]) >= {
         "invalid_request", "unauthenticated", "card_required", "not_found", "method_not_allowed", "body_timeout",
         "idempotency_key_reused", "job_withdrawn", "job_finished", "body_too_large", "rate_limited", "capture_cap_reached",
@@ -49,55 +49,55 @@ def test_the_codes_of_errors_are_described_and_are_a_contract(front: Front):
     }  # fmt: skip
 
 
-def test_every_refusal_has_its_code(front: Front):
-    client, unpaid = front.client(), front.client(card=False)
-    known(front, client)
+def test_every_error_has_its_code(api: RunningApi):
+    client, unpaid = api.client(), api.client(card=False)
+    create_catalog(api, client)
     one = {"isrcs": isrcs(1)}
-    first = client.ask(one, key="k").json()["id"]
+    first = client.submit(one, key="k").json()["id"]
     client.delete(f"{JOBS}/{first}")
-    found = {
+    codes = {
         code: answer.json()["code"]
         for code, answer in {
-            "invalid_request": client.ask({}),
-            "unauthenticated": httpx.get(front.url + JOBS),
-            "card_required": unpaid.ask(one),
+            "invalid_request": client.submit({}),
+            "unauthenticated": httpx.get(api.url + JOBS),
+            "card_required": unpaid.submit(one),
             "not_found": client.get("/nothing"),
             "method_not_allowed": client.put(JOBS),
-            "idempotency_key_reused": client.ask({"isrcs": isrcs(2)}, key="k"),
-            "job_withdrawn": client.ask(one, key="k"),
+            "idempotency_key_reused": client.submit({"isrcs": isrcs(2)}, key="k"),
+            "job_withdrawn": client.submit(one, key="k"),
             "body_too_large": client.post(JOBS, content=b" " * (1024 * 1024 + 1)),
         }.items()
     }
-    assert {code for code, answered in found.items() if code != answered} == set(), found
+    assert {code for code, answered in codes.items() if code != answered} == set(), codes
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_health_is_asked_with_head_too(front: Front, method: str, path: str):
-    answer = httpx.request(method, front.url + path)
+def test_health_routes_answer_head_requests(api: RunningApi, method: str, path: str):
+    answer = httpx.request(method, api.url + path)
     assert answer.status_code == 200
     assert (answer.content == b"") == (method == "HEAD")
 
 
-def test_the_address_itself_leads_to_the_page_of_the_routes(front: Front):
-    page = httpx.get(front.url + "/")
+def test_the_start_page_links_to_the_documentation(api: RunningApi):
+    page = httpx.get(api.url + "/")
     assert page.headers["content-type"].startswith("text/html")
     for address in re.findall(r'href="([^"]+)"', page.text):
-        assert httpx.get(front.url + address).status_code == 200
+        assert httpx.get(api.url + address).status_code == 200
     assert 'href="/docs"' in page.text
 
 
-def test_no_message_shows_a_regular_expression(front: Front):
-    client = front.client()
-    known(front, client)
+def test_no_message_contains_a_regular_expression(api: RunningApi):
+    client = api.client()
+    create_catalog(api, client)
     answers = [
         client.get(track(isrcs(1)[0]), params={"aggregate": "run_rate", "window": "1y"}),
         client.get(track(isrcs(1)[0]), params={"from": "x"}),
         client.get(JOBS, params={"limit": "x", "cursor": "?"}),
         client.post(JOBS, json={"source": "x"}, headers={"Idempotency-Key": "two words"}),
-        client.ask({"isrcs": ["x"]}),
-        client.ask({"album_ids": ["?"]}, source="current"),
-        client.ask({"catalog_id": "x"}),
+        client.submit({"isrcs": ["x"]}),
+        client.submit({"album_ids": ["?"]}, source="current"),
+        client.submit({"catalog_id": "x"}),
     ]
     for answer in answers:
         assert answer.status_code == 400

@@ -31,11 +31,11 @@ BROKEN = HealthResult(False, "3 recordings wait: the breaker is open", should_al
         ("connection to 127.0.0.1:5432 refused", "connection to 127.0.0.1:6543 refused"),
     ],
 )
-def test_failures_that_differ_in_figures_ids_isrcs_and_times_are_one_incident(one: str, other: str):
+def test_failures_that_differ_only_in_numbers_ids_isrcs_and_times_are_one_incident(one: str, other: str):
     assert messages.incident_key("songstats_backfill", one) == messages.incident_key("songstats_backfill", other)
 
 
-def test_failures_of_another_job_or_for_another_reason_are_others():
+def test_another_job_or_another_reason_is_another_incident():
     keys = {
         messages.incident_key(job, line)
         for job in ("songstats_backfill", "backfill_reclaim")
@@ -44,7 +44,7 @@ def test_failures_of_another_job_or_for_another_reason_are_others():
     assert len(keys) == 6
 
 
-def test_a_line_is_the_first_paragraph_of_a_length_to_be_read_and_without_a_login():
+def test_an_error_summary_is_the_first_paragraph_limited_in_length_and_without_a_login():
     dagsters = """dagster._core.errors.DagsterInvalidInvocationError: Partition range AA6Q72000001 to AA6Q72000002 is
                 not a valid range. Nonexistent partition keys:
                 ['AA6Q72000001']
@@ -64,7 +64,7 @@ Stack Trace:
     assert messages.summarize_error(" \n ") == messages.summarize_error("") == "no reason was given"
 
 
-def test_the_message_says_what_where_to_look_and_since_when(database_url: str, receiver: Receiver):
+def test_an_alert_states_the_failure_the_run_and_the_time(database_url: str, receiver: Receiver):
     for _ in range(3):
         incidents.record_failure(database_url, "songstats_backfill", "2 recordings failed", run="0f0f0f0f-1234")
     assert incidents.send_alerts(database_url, Webhook(receiver.url).post) == 1
@@ -77,9 +77,7 @@ def test_the_message_says_what_where_to_look_and_since_when(database_url: str, r
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
-def test_a_webhook_that_is_away_loses_nothing_and_is_told_later_exactly_once(
-    database_url: str, receiver: Receiver, status: int
-):
+def test_an_unavailable_webhook_gets_each_alert_later_exactly_once(database_url: str, receiver: Receiver, status: int):
     webhook = Webhook(receiver.url)
     receiver.status, receiver.location = status, receiver.url
     for number in range(2):
@@ -93,7 +91,7 @@ def test_a_webhook_that_is_away_loses_nothing_and_is_told_later_exactly_once(
     assert incidents.send_alerts(database_url, webhook.post) == 0
 
 
-def test_one_that_the_webhook_refuses_keeps_no_other_from_being_told(database_url: str):
+def test_an_alert_that_the_webhook_rejects_does_not_block_others(database_url: str):
     taken: list[str] = []
 
     def post(text: str) -> None:
@@ -108,14 +106,14 @@ def test_one_that_the_webhook_refuses_keeps_no_other_from_being_told(database_ur
     assert ["lock" in taken[0], "disk" in taken[1], len(taken)] == [True, True, 2]
 
 
-def test_what_is_over_before_it_could_be_told_is_told_as_over(database_url: str, receiver: Receiver):
+def test_an_incident_that_ended_before_its_alert_is_reported_as_ended(database_url: str, receiver: Receiver):
     incidents.record_result(database_url, "backfill_is_progressing", BROKEN)
     incidents.record_result(database_url, "backfill_is_progressing", HealthResult(True, "fine"))
     incidents.send_alerts(database_url, Webhook(receiver.url).post)
     assert "; over since 20" in receiver.texts[0]
 
 
-def test_tellers_at_once_tell_each_incident_once(database_url: str, receiver: Receiver):
+def test_concurrent_senders_send_each_alert_once(database_url: str, receiver: Receiver):
     for number in range(5):
         incidents.record_failure(database_url, f"job {'abcde'[number]}", "it broke", run="run")
     with ThreadPoolExecutor(4) as pool:
@@ -124,7 +122,7 @@ def test_tellers_at_once_tell_each_incident_once(database_url: str, receiver: Re
     assert len(set(receiver.texts)) == len(receiver.texts) == 5
 
 
-def test_without_a_webhook_it_is_recorded_and_not_sent(database_url: str, connection: Connection):
+def test_without_a_webhook_an_incident_is_recorded_and_not_sent(database_url: str, connection: Connection):
     incidents.record_failure(database_url, "backfill_reclaim", "it broke", run="run")
     assert incidents.send_alerts(database_url, None) == 0
     (row,) = connection.execute("select * from incidents").fetchall()
@@ -132,7 +130,7 @@ def test_without_a_webhook_it_is_recorded_and_not_sent(database_url: str, connec
 
 
 @pytest.mark.parametrize("between", [replace(BROKEN, reason="sensor stopped"), replace(BROKEN, should_alert=False)])
-def test_a_check_that_goes_back_and_forth_between_two_reasons_tells_each_once(
+def test_a_check_that_alternates_between_two_reasons_sends_each_once(
     database_url: str, receiver: Receiver, between: HealthResult
 ):
     for finding in (BROKEN, between, BROKEN, between, BROKEN):
@@ -141,7 +139,7 @@ def test_a_check_that_goes_back_and_forth_between_two_reasons_tells_each_once(
     assert len(receiver.texts) == (2 if between.should_alert else 1)
 
 
-def test_one_call_tells_no_more_than_a_few_and_the_next_goes_on(database_url: str):
+def test_one_call_sends_a_limited_number_of_alerts_and_the_next_continues(database_url: str):
     taken: list[str] = []
     for number in range(12):
         incidents.record_failure(database_url, f"job {'abcdefghijkl'[number]}", "it broke", run="run")
@@ -150,7 +148,7 @@ def test_one_call_tells_no_more_than_a_few_and_the_next_goes_on(database_url: st
     assert len(set(taken)) == 12
 
 
-def test_a_webhook_that_is_slow_is_not_waited_for_time_and_again(database_url: str):
+def test_a_slow_webhook_does_not_use_up_the_tick(database_url: str):
     """Five failures a tick tell one after the other, and the tick has a minute."""
     seconds = 0.0
 
@@ -167,9 +165,7 @@ def test_a_webhook_that_is_slow_is_not_waited_for_time_and_again(database_url: s
     assert seconds < 60
 
 
-def test_a_check_that_fails_is_one_incident_until_it_passes_or_the_reason_is_another(
-    database_url: str, receiver: Receiver
-):
+def test_a_failing_check_is_one_incident_until_it_passes_or_the_reason_changes(database_url: str, receiver: Receiver):
     post = Webhook(receiver.url).post
     other = HealthResult(False, "the sensor is off", should_alert=True, reason="sensor stopped")
     for finding in (BROKEN, BROKEN, other, other, HealthResult(True, "fine"), other):
@@ -178,9 +174,7 @@ def test_a_check_that_fails_is_one_incident_until_it_passes_or_the_reason_is_ano
     assert [text.split("\n")[0] for text in receiver.texts] == [BROKEN.message, other.message, other.message]
 
 
-def test_a_run_that_succeeds_while_the_breaker_is_open_does_not_end_its_incident(
-    database_url: str, connection: Connection
-):
+def test_a_successful_run_does_not_end_the_incident_of_an_open_breaker(database_url: str, connection: Connection):
     incidents.record_failure(database_url, "songstats_backfill", f"{BREAKER_OPENED}5 rejected in a row", run="one")
     incidents.record_failure(database_url, "songstats_backfill", "the store is full", run="two")
     connection.execute(
@@ -194,12 +188,12 @@ def test_a_run_that_succeeds_while_the_breaker_is_open_does_not_end_its_incident
     assert list_open(connection) == []
 
 
-def test_a_check_that_only_warns_is_shown_and_not_told(database_url: str, receiver: Receiver):
+def test_a_warning_sends_no_alert(database_url: str, receiver: Receiver):
     incidents.record_result(database_url, "values_in_range", HealthResult(False, "odd", reason="out of range"))
     assert incidents.send_alerts(database_url, Webhook(receiver.url).post) == 0
 
 
-def test_the_address_of_the_webhook_is_in_no_error(receiver: Receiver, caplog: pytest.LogCaptureFixture):
+def test_no_error_contains_the_address_of_the_webhook(receiver: Receiver, caplog: pytest.LogCaptureFixture):
     caplog.set_level("DEBUG", logger="httpx")
     gone = Webhook("http://127.0.0.1:9/services/T0/B0/s3cret")
     receiver.status = 500
@@ -218,13 +212,13 @@ def test_a_redirect_is_not_followed(receiver: Receiver):
     assert receiver.posted == []
 
 
-def test_a_receiver_that_does_not_answer_is_not_waited_for(receiver: Receiver):
+def test_a_receiver_that_does_not_answer_times_out(receiver: Receiver):
     receiver.held.clear()
     with pytest.raises(WebhookError, match="cannot be reached"):
         Webhook(receiver.url, seconds=0.2).post("x")
 
 
-def test_text_from_elsewhere_mentions_nobody_in_slack():
+def test_external_text_cannot_mention_people_in_slack():
     sent: list[bytes] = []
 
     def take(request: httpx.Request) -> httpx.Response:
@@ -235,7 +229,7 @@ def test_text_from_elsewhere_mentions_nobody_in_slack():
     assert sent == [b'{"text":"failed: &lt;!channel&gt; &amp; more"}']
 
 
-def test_an_incident_about_a_pause_ends_when_a_person_ends_the_pause(database_url: str, connection: Connection):
+def test_ending_a_pause_ends_its_incident(database_url: str, connection: Connection):
     paused = HealthResult(False, "7 recordings wait", should_alert=True, reason="vendor pause")
     off = HealthResult(False, "7 recordings wait", should_alert=True, reason="sensor stopped")
     for found in (paused, off):

@@ -28,7 +28,7 @@ def judged(requests: int | None, *, month: Month = MONTH, after: Month | None = 
 
 
 @pytest.mark.parametrize("requests", [100, 105, 110])
-def test_calls_of_unknown_fate_may_have_been_counted_or_not(requests):
+def test_calls_with_an_unknown_result_may_or_may_not_have_been_counted(requests):
     found = judged(requests)
     assert found.passed
     assert "no drift that is not explained" in found.message
@@ -37,13 +37,13 @@ def test_calls_of_unknown_fate_may_have_been_counted_or_not(requests):
 
 
 @pytest.mark.parametrize("requests", [95, 115])
-def test_a_small_drift_is_tolerated_and_told(requests):
+def test_a_small_drift_passes_and_is_reported(requests):
     found = judged(requests)
     assert found.passed
     assert "within the tolerance of 5" in found.message
 
 
-def test_a_vendor_that_counts_more_is_a_drift_with_both_figures_and_what_to_look_at():
+def test_a_vendor_that_counts_more_is_a_drift_with_both_figures_and_possible_causes():
     found = judged(131)
     assert not found.passed
     assert not found.should_alert, "it warns"
@@ -53,7 +53,7 @@ def test_a_vendor_that_counts_more_is_a_drift_with_both_figures_and_what_to_look
     assert found.metadata["drift: requests, unexplained"] == 21
 
 
-def test_a_vendor_that_counts_fewer_is_a_drift_too():
+def test_a_vendor_that_counts_fewer_is_a_drift():
     found = judged(90)
     assert not found.passed
     assert "-10 requests" in found.message
@@ -61,18 +61,18 @@ def test_a_vendor_that_counts_fewer_is_a_drift_too():
 
 
 @pytest.mark.parametrize(("objects", "passes"), [(95, True), (105, True), (110, True), (112, False), (89, False)])
-def test_objects_are_compared_as_well(objects, passes):
+def test_objects_are_compared(objects, passes):
     assert judged(105, objects=objects).passed is passes
 
 
-def test_objects_that_are_not_known_are_said_to_be_unknown_and_are_no_drift():
+def test_unknown_objects_are_reported_as_unknown_and_are_no_drift():
     found = judged(105, objects=None)
     assert found.passed
     assert found.metadata["Songstats: objects"] == "unknown"
     assert "drift: objects" not in found.metadata
 
 
-def test_a_vendor_that_cannot_be_asked_is_unknown_and_not_passed():
+def test_an_unavailable_vendor_fails_the_check_as_unknown():
     found = judged(None)
     assert not found.passed
     assert not found.should_alert
@@ -81,7 +81,7 @@ def test_a_vendor_that_cannot_be_asked_is_unknown_and_not_passed():
     assert "drift: requests" not in found.metadata
 
 
-def test_hits_near_the_months_edge_may_be_of_the_other_month():
+def test_hits_near_the_end_of_the_month_may_belong_to_the_other_month():
     edge = replace(MONTH, early=40, late=30)
     assert judged(60, month=edge, objects=100).passed
     assert judged(140, month=edge, objects=100).passed
@@ -89,11 +89,11 @@ def test_hits_near_the_months_edge_may_be_of_the_other_month():
     assert not judged(146, month=edge).passed
 
 
-def test_what_is_called_while_the_vendor_is_asked_is_no_drift():
+def test_calls_during_the_vendors_answer_are_no_drift():
     assert judged(150, after=replace(MONTH, calls=170, counted=140, answered=135, asked=145)).passed
 
 
-def test_one_in_a_hundred_is_tolerated_where_that_is_more():
+def test_one_percent_is_tolerated_if_that_is_more():
     busy = replace(MONTH, calls=1000, counted=1000, unknown=0, answered=1000, asked=1000)
     assert judged(1010, month=busy, objects=1000).passed
     assert not judged(1011, month=busy, objects=1000).passed

@@ -1,6 +1,7 @@
-"""The bodies of the API, with examples: what its description shows. What a request may ask is `domain/measurement_job`'s.
+"""Request and response bodies of the measurement job routes, with examples for the OpenAPI description.
 
-Fields of a request are taken as they come, and refused in the words of the table path; their schemas describe what is accepted.
+Request fields accept any value: `domain/measurement_job` validates them, with the same messages as for a row in the table. Their
+schemas describe valid values.
 """
 
 from datetime import datetime
@@ -9,14 +10,13 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from measurement_pipeline.api.errors import ErrorCode
 from measurement_pipeline.domain.measurement_job import MAX_LISTED
 
 _ID = "00000000-0000-4000-8000-00000000000b"
 _CATALOG = "00000000-0000-4000-8000-0000000000c0"
 
 
-def _listed(title: str, name: str, items: dict[str, Any]) -> dict[str, Any]:
+def _list_scope(title: str, name: str, items: dict[str, Any]) -> dict[str, Any]:
     values = {"type": "array", "minItems": 1, "maxItems": MAX_LISTED, "items": items}
     return {
         "title": title,
@@ -28,14 +28,14 @@ def _listed(title: str, name: str, items: dict[str, Any]) -> dict[str, Any]:
 
 
 _SCOPE = {
-    "description": f"Exactly one of the three. At most {MAX_LISTED:,} in a list; more through a catalogue.",
+    "description": f"Exactly one of the three forms. A list has at most {MAX_LISTED:,} items; use a catalogue for more.",
     "oneOf": [
-        _listed(
+        _list_scope(
             "IsrcScope",
             "isrcs",
             {"type": "string", "pattern": "^[A-Z]{2}[A-Z0-9]{3}[0-9]{7}$", "examples": ["GBUM72501895"]},
         ),
-        _listed(
+        _list_scope(
             "AlbumScope",
             "album_ids",
             {"type": "string", "pattern": "^[0-9A-Za-z]{22}$", "examples": ["0ETFjACtuP2ADo6LFhL6HN"]},
@@ -52,20 +52,20 @@ _SCOPE = {
 _SOURCE = {
     "type": "string",
     "enum": ["historical", "current"],
-    "description": "historical: the past, bought once. current: what is displayed today, captured by album.",
+    "description": "historical: daily play counts of the past, bought once. current: today's play counts, captured by album.",
 }
 _PLATFORMS = {
-    "description": "Whose counts; spotify is the one there is.",
+    "description": "Platforms to measure. Only spotify is supported.",
     "anyOf": [{"type": "array", "minItems": 1, "items": {"const": "spotify"}}, {"type": "null"}],
 }
 _SCHEDULE = {
-    "description": "monthly: with source current, captured anew every 30 days.",
+    "description": "monthly: repeat the capture every 30 days. Only with source current. Default: once.",
     "enum": ["once", "monthly", None],
 }
 
 
 class MeasurementJobRequest(BaseModel):
-    """What is asked for."""
+    """A request for measurements."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -76,7 +76,7 @@ class MeasurementJobRequest(BaseModel):
                 {"source": "current", "scope": {"album_ids": ["0ETFjACtuP2ADo6LFhL6HN"]}, "schedule": "monthly"},
                 {"source": "historical", "scope": {"catalog_id": _CATALOG}, "platforms": ["spotify"]},
             ],
-            # The one rule between fields.
+            # The only rule that involves two fields.
             "if": {"properties": {"source": {"const": "historical"}}},
             "then": {"properties": {"schedule": {"enum": ["once", None]}}},
         },
@@ -89,15 +89,15 @@ class MeasurementJobRequest(BaseModel):
 
 
 class Links(BaseModel):
-    """Where to go from here."""
+    """Addresses of related resources."""
 
     self: str = Field(examples=[f"/api/research/measurement-jobs/{_ID}"])
 
 
-class Accepted(BaseModel):
-    """A request that was taken. `enqueued`, or `album_count`, null: it is still being looked at; the link says the rest.
+class AcceptedJob(BaseModel):
+    """An accepted job. If `enqueued` or `album_count` is null, processing has not finished: follow the link for the result.
 
-    Of current counts, `skipped` are recordings of which no album is known; `error` then says that they are left out.
+    For current counts, `skipped` is the number of recordings without a known album, and `error` states that they are left out.
     """
 
     model_config = ConfigDict(
@@ -139,27 +139,12 @@ class Accepted(BaseModel):
     links: Links
 
 
-class Refused(BaseModel):
-    """What was wrong. `id`: the job, where there is one; `checkoutUrl`: the page where a card can be saved (402)."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"status": "error", "code": "invalid_request", "error": "source must be current or historical"}
-            ]
-        }
-    )
-
-    status: Literal["error"] = "error"
-    code: ErrorCode = Field(description="Stable, for programs. `error` is for people and may be reworded.")
-    error: str
-    id: UUID | None = None
-    state: str | None = None
-    checkoutUrl: str | None = None  # noqa: N815 - the contract's name
-
-
 class HistoricalEstimate(BaseModel):
-    """What histories would cost: `asked` = `owned` (no hit) + `queued` (for another request) + `hits`. `days` null: never."""
+    """Estimated cost of histories.
+
+    `asked` = `owned` (already stored, no hit) + `queued` (for another job) + `hits`. `days` until all are bought; null: never,
+    because the hit limit is 0.
+    """
 
     status: Literal["success"] = "success"
     source: Literal["historical"] = "historical"
@@ -174,7 +159,7 @@ class HistoricalEstimate(BaseModel):
 
 
 class CurrentEstimate(BaseModel):
-    """What a capture would cost, in US dollars. `reused`: one made within the hour answers it, for nothing."""
+    """Estimated cost of a capture in US dollars. `reused`: a capture of the last hour answers the request at no cost."""
 
     status: Literal["success"] = "success"
     source: Literal["current"] = "current"
@@ -187,7 +172,7 @@ class CurrentEstimate(BaseModel):
 
 
 class Job(BaseModel):
-    """A request as the list shows it."""
+    """A job in the list."""
 
     id: UUID
     source: str | None
@@ -205,15 +190,15 @@ class Job(BaseModel):
     links: Links
 
 
-class Progress(BaseModel):
-    """How far it is."""
+class JobProgress(BaseModel):
+    """Number of recordings with a final outcome, of those in the job."""
 
     settled: int
     asked: int | None
 
 
-class Outcomes(BaseModel):
-    """What its recordings came to."""
+class JobOutcomes(BaseModel):
+    """Number of recordings by outcome."""
 
     stored: int
     no_history: int
@@ -221,15 +206,15 @@ class Outcomes(BaseModel):
     failed: int
 
 
-class Receipt(BaseModel):
-    """What was spent for it."""
+class JobCost(BaseModel):
+    """Hits and euros spent for the job."""
 
     hits: int
     eur: float
 
 
-class Capture(BaseModel):
-    """The capture that answers a current request."""
+class JobCapture(BaseModel):
+    """The capture that answers a job with source current."""
 
     state: str
     album_count: int
@@ -242,120 +227,27 @@ class Capture(BaseModel):
     error: str | None
 
 
-class JobInFull(Job):
-    """A request with its progress, outcomes and receipt; a current one with its capture."""
+class JobDetails(Job):
+    """A job with its progress, outcomes and cost; with source current also its capture."""
 
     status: Literal["success"] = "success"
-    progress: Progress
-    outcomes: Outcomes
-    receipt: Receipt
-    capture: Capture | None
+    progress: JobProgress
+    outcomes: JobOutcomes
+    receipt: JobCost
+    capture: JobCapture | None
 
 
-class Jobs(BaseModel):
-    """A page of requests, newest first. `next`: send it as `cursor` for the page after; null: there is none."""
+class JobPage(BaseModel):
+    """A page of jobs, newest first. Send `next` as `cursor` for the next page; null: this is the last page."""
 
     status: Literal["success"] = "success"
     jobs: list[Job]
     next: str | None
 
 
-class Withdrawn(BaseModel):
-    """A request that was taken back."""
+class WithdrawnJob(BaseModel):
+    """A withdrawn job."""
 
     status: Literal["success"] = "success"
     id: UUID
     state: Literal["withdrawn"] = "withdrawn"
-
-
-class Point(BaseModel):
-    """A cumulative count, when it was displayed, and where it is from."""
-
-    captured_at: datetime = Field(examples=["2025-11-01T00:00:00Z"])
-    value: int = Field(examples=[1234567])
-    data_source: str = Field(examples=["songstats"])
-
-
-class Series(BaseModel):
-    """Every count there is of a recording, by time. Sources are not mixed: where two know a day, both are here."""
-
-    status: Literal["success"] = "success"
-    isrc: str
-    name: str | None
-    artist: str | None
-    points: list[Point]
-
-
-class RunRate(BaseModel):
-    """The plays of a trailing window, and what they come to in a year.
-
-    Null with a `reason`: the counts do not cover the window; `days` says how much of it they do. The window ends with `last`,
-    which may be long ago. `first` is the count on the window's first day, or the last one before it. Then `is_interpolated`: the
-    count on that day lies on a straight line from `first` to `first_after`, which are at most 35 days apart.
-    `is_source_changed`: the counts come from two sources, which may count differently.
-    """
-
-    status: Literal["success"] = "success"
-    isrc: str
-    name: str | None
-    artist: str | None
-    window_days: int
-    days: int | None
-    plays: int | None
-    plays_a_year: int | None
-    first: Point | None
-    last: Point | None
-    reason: str | None
-    is_interpolated: bool
-    first_after: Point | None
-    is_source_changed: bool
-
-
-class Latest(BaseModel):
-    """A recording with its latest count; null: it was never counted, which is not 0."""
-
-    isrc: str
-    name: str | None
-    artist: str | None
-    captured_at: datetime | None
-    value: int | None
-    data_source: str | None
-
-
-class Album(BaseModel):
-    """The account's recordings on an album."""
-
-    status: Literal["success"] = "success"
-    album_id: str
-    recordings: list[Latest]
-
-
-class Totals(BaseModel):
-    """A whole catalogue, not the page, as it was within the last minute.
-
-    `plays` leaves out what was never counted: `recordings` − `measured`. It includes `ended` recordings, whose last count is over
-    35 days old.
-    """
-
-    recordings: int
-    measured: int
-    plays: int
-    oldest_captured_at: datetime | None
-    newest_captured_at: datetime | None
-    ended: int
-
-
-class Catalog(BaseModel):
-    """A page of a catalogue by ISRC. `totals` are of the whole of it and come with the first page; later ones have null."""
-
-    status: Literal["success"] = "success"
-    catalog_id: UUID
-    recordings: list[Latest]
-    totals: Totals | None
-    next: str | None
-
-
-class Health(BaseModel):
-    """The process answers."""
-
-    status: Literal["success"] = "success"
