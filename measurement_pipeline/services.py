@@ -20,7 +20,7 @@ from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.defs.pipeline import Pipeline
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres import migrate
-from measurement_pipeline.postgres.backfill_queue import Rules
+from measurement_pipeline.postgres.backfill_queue import QueueRules
 from measurement_pipeline.postgres.database import DatabaseUnavailable
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.settings import Kind, Settings, SettingsError
@@ -134,7 +134,7 @@ def backfill_config(settings: Settings, database_url: str) -> BackfillConfig:
     """On what terms hits are spent."""
     return BackfillConfig(
         database_url=database_url,
-        rules=Rules(
+        rules=QueueRules(
             claim_timeout_seconds=settings.claim_timeout,
             max_attempts=settings.max_attempts,
             operators_account=settings.backfill_account_id,

@@ -91,7 +91,7 @@ def queue_catalogue(lab: Lab, deployment: Deployment, size: int) -> float:
     deployment.submit_scope({"catalog_id": str(catalogue)})
     lab.say(f"intake of one request for {size:,} recordings")
     opened = intake.load_batch(deployment.database_url)
-    decisions = intake.ask_about_payment(opened, decide)
+    decisions = intake.check_payments(opened, decide)
     since = time.monotonic()
     (taken,) = intake.process_batch(deployment.database_url, opened, decisions, run="bench")
     seconds = time.monotonic() - since

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from measurement_pipeline.domain.backfill_queue import Settlement, Status
 from measurement_pipeline.domain.outcome import Cause, DailyCount, Outcome
 from measurement_pipeline.postgres import backfill_queue
-from measurement_pipeline.postgres.backfill_queue import Claim, Settling
+from measurement_pipeline.postgres.backfill_queue import Claim, SettledRow
 from measurement_pipeline.postgres.database import ReconnectingConnection
 from measurement_pipeline_bench.figures import Figure, Findings
 from measurement_pipeline_bench.lab import Deployment, Lab, doubles, isrcs
@@ -76,17 +76,17 @@ def _ingest(deployment: Deployment, songs: Sequence[str], *, widened: bool) -> _
     return _Ingested(found["row_count"] / seconds, found["bytes"] / found["row_count"])
 
 
-def _batches(claims: Sequence[Claim]) -> Iterator[list[Settling]]:
+def _batches(claims: Sequence[Claim]) -> Iterator[list[SettledRow]]:
     days = [_FIRST_DAY + timedelta(n) for n in range(_POINTS)]
     levels = tuple(DailyCount(day, n % 100) for n, day in enumerate(days))
     for start in range(0, len(claims), _BATCH):
         yield [
-            Settling(
+            SettledRow(
                 claim,
                 Settlement(Status.DONE, Outcome.STORED),
                 cause=Cause.STORED,
                 status_code=200,
-                response=1_000_000 + start + place,
+                response_id=1_000_000 + start + place,
                 play_counts=tuple(DailyCount(day, (start + place) * 1_000 + n * 4_321) for n, day in enumerate(days)),
                 popularity=levels,
             )
@@ -94,7 +94,7 @@ def _batches(claims: Sequence[Claim]) -> Iterator[list[Settling]]:
         ]
 
 
-async def _settle(database_url: str, batches: Sequence[Sequence[Settling]]) -> float:
+async def _settle(database_url: str, batches: Sequence[Sequence[SettledRow]]) -> float:
     line = ReconnectingConnection(database_url, patience_seconds=10)
     since = time.monotonic()
     for batch in batches:

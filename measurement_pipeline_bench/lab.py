@@ -84,7 +84,7 @@ class Deployment:
         """Intake of what was asked, in this process: for what begins with a queue."""
         pipeline = self.pipeline()
         opened = intake.load_batch(self.database_url)
-        decisions = intake.ask_about_payment(opened, pipeline.decide)
+        decisions = intake.check_payments(opened, pipeline.decide)
         intake.process_batch(self.database_url, opened, decisions, run="bench")
 
 

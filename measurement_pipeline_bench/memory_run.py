@@ -29,7 +29,7 @@ def main() -> None:
     pipeline = services.pipeline(os.environ)
     songs = sys.stdin.read().split()
     before = peak_mb()
-    coverage = BackfillRun(songs, run="bench", operator=False, terms=pipeline.terms, means=pipeline.means)
+    coverage = BackfillRun(songs, run="bench", is_operator=False, config=pipeline.terms, dependencies=pipeline.means)
     settled = sum(recording.kind is ResultKind.SETTLED for recording in coverage)
     if settled != len(songs):
         raise RuntimeError(f"only {settled} of {len(songs)} recordings were settled: {coverage.summary}")

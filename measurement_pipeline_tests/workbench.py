@@ -14,7 +14,7 @@ from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.results import RecordingResult
 from measurement_pipeline.backfill.run import BackfillDependencies, BackfillRun
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
-from measurement_pipeline.postgres.backfill_queue import Rules
+from measurement_pipeline.postgres.backfill_queue import QueueRules
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.sandbox import SandboxClient
@@ -77,7 +77,7 @@ class Workbench:
         terms = options.pop("terms", self.terms)
         means = options.pop("means", self.means)
         coverage = BackfillRun(
-            songs, run=run, operator=options.pop("operator", False), terms=terms, means=means, **options
+            songs, run=run, is_operator=options.pop("operator", False), config=terms, dependencies=means, **options
         )
         return coverage, list(coverage)
 
@@ -98,7 +98,7 @@ def workbench(database_url: str, sandbox: SandboxClient) -> Workbench:
     """A workbench whose payments are always allowed. Its timeouts are long: a test about a timeout sets its own."""
     terms = BackfillConfig(
         database_url=database_url,
-        rules=Rules(claim_timeout_seconds=60.0, max_attempts=5, operators_account=OPERATORS),
+        rules=QueueRules(claim_timeout_seconds=60.0, max_attempts=5, operators_account=OPERATORS),
         hits_allowed=900,
         requests_per_second=0,
         concurrency=20,

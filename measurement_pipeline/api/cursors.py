@@ -36,7 +36,7 @@ def encode_song_cursor(song: str) -> str:
 def decode_song_cursor(cursor: str) -> str:
     """Return the ISRC of the last recording of the previous page. Raises `ApiError` (400)."""
     (song,) = _decode(cursor, 1)
-    if isrc.normalise(song) != song:
+    if isrc.normalise_isrc(song) != song:
         raise ApiError(400, ErrorCode.INVALID_REQUEST, INVALID_CURSOR)
     return song
 

@@ -128,7 +128,7 @@ def estimate_job(caller: AuthenticatedCaller, body: MeasurementJobRequest) -> Ba
     try:
         with caller.state.connection() as connection:
             if request.parsed.source is Source.HISTORICAL:
-                history = estimate.of_scope(
+                history = estimate.estimate_hits(
                     connection,
                     request.parsed.scope,
                     account=caller.account,
@@ -138,7 +138,7 @@ def estimate_job(caller: AuthenticatedCaller, body: MeasurementJobRequest) -> Ba
                 return HistoricalEstimate(**asdict(history))
             if config.cap_usd is None:
                 raise ApiError(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=submit.CAPTURES_RETRY_SECONDS)
-            capture = capture_estimate.of_request(
+            capture = capture_estimate.estimate_capture(
                 connection, request.parsed, account=caller.account, cap_usd=config.cap_usd
             )
             return CurrentEstimate(**asdict(capture), over_cap=capture.is_over_cap)
@@ -168,7 +168,7 @@ def show_job(caller: AuthenticatedCaller, job_id: _JobId) -> JobDetails:
         row = measurement_jobs.show(connection, _parse_job_id(job_id), account=caller.account)
     if row is None:
         raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
-    eur = spend.whole(row["hits"], caller.state.config.eur_per_hit)
+    eur = spend.cost_eur(row["hits"], caller.state.config.eur_per_hit)
     return JobDetails(
         **_job_fields(row),
         # A capture works album by album: its recordings have no outcomes of their own.

@@ -90,7 +90,7 @@ def get_track(
     first, last = _parse_period(first_day, last_day, aggregate)
     with caller.state.connection() as connection:
         recording = reads.recording(
-            connection, account=caller.account, isrc=isrc.normalise(track), track=_printable_or_empty(track)
+            connection, account=caller.account, isrc=isrc.normalise_isrc(track), track=_printable_or_empty(track)
         )
         if recording is None:
             raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_TRACK)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from measurement_pipeline.domain.backfill_queue import LONGEST_WAIT_IN_A_RUN_SECONDS
-from measurement_pipeline.postgres.backfill_queue import Rules
+from measurement_pipeline.domain.backfill_queue import MAX_WAIT_IN_RUN_SECONDS
+from measurement_pipeline.postgres.backfill_queue import QueueRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +11,7 @@ class BackfillConfig:
     """`hits_allowed` is limit − reserve, of any 30 days. `requests_per_second` 0: no pace limit."""
 
     database_url: str = field(repr=False)
-    rules: Rules
+    rules: QueueRules
     hits_allowed: int
     requests_per_second: float
     concurrency: int
@@ -23,4 +23,4 @@ class BackfillConfig:
     @property
     def silence_seconds(self) -> float:
         """A run that has not beaten for so long is dead. Nothing beats while an op waits for its next try."""
-        return max(self.rules.claim_timeout_seconds, LONGEST_WAIT_IN_A_RUN_SECONDS + 15.0)
+        return max(self.rules.claim_timeout_seconds, MAX_WAIT_IN_RUN_SECONDS + 15.0)

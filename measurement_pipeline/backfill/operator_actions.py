@@ -21,7 +21,7 @@ def close_breaker(connection: Connection, *, actor: str) -> list[str]:
     """Let calls go out again, a pause lifted too; the acts that this took. Streaks are counted afresh from here."""
     done: dict[str, dict[str, str | None]] = {}
     with connection.transaction():
-        before = songstats_ledger.deployment(connection)
+        before = songstats_ledger.vendor_state(connection)
         if songstats_ledger.close_breaker(connection):
             done["breaker closed"] = {"reason": before.reason}
         if songstats_ledger.end_pause(connection):

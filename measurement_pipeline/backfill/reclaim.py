@@ -29,26 +29,28 @@ class ReclaimResult:
     jobs_settled: int
     accounts_allowed_again: int
     returned: int
-    reconciliation: str
+    reconcile_reason: str
     breaker: str | None
     times_corrected: int
 
 
-def reclaim(terms: BackfillConfig, means: BackfillDependencies) -> ReclaimResult:
+def reclaim_backfill(config: BackfillConfig, dependencies: BackfillDependencies) -> ReclaimResult:
     """Put right what a crash or a passing failure left behind. Raises what the database raises: a sweep that cannot is loud."""
-    breaker = vendor_probe.close_key_breaker(terms, means)
-    with connect(terms.database_url) as connection:
+    breaker = vendor_probe.close_key_breaker(config, dependencies)
+    with connect(config.database_url) as connection:
         denied = measurement_jobs.unpaid_accounts(connection)
-    allowed = [account for account in denied if means.check_payment(account) is PaymentVerdict.ALLOWED]
-    with connect(terms.database_url) as connection, connection.transaction():
-        run_heartbeats.delete_old(connection)
+    allowed = [account for account in denied if dependencies.check_payment(account) is PaymentVerdict.ALLOWED]
+    with connect(config.database_url) as connection, connection.transaction():
+        run_heartbeats.forget(connection)
         # First: what they hold up is looked for below.
         corrected = clock.correct_future_times(connection)
-        transient, malformed = backfill_queue.reclaim(connection, terms.rules, parser_version=PARSER_VERSION)
-        exhausted = backfill_queue.exhaust(connection, terms.rules)
-        reservations = songstats_ledger.settle_open(connection, claim_timeout_seconds=terms.rules.claim_timeout_seconds)
+        transient, malformed = backfill_queue.reclaim(connection, config.rules, parser_version=PARSER_VERSION)
+        exhausted = backfill_queue.exhaust(connection, config.rules)
+        reservations = songstats_ledger.settle_open(
+            connection, claim_timeout_seconds=config.rules.claim_timeout_seconds
+        )
         jobs_settled = len(measurement_jobs.settle(connection))
-    reconciled = reconcile(terms, means)
+    reconciled = reconcile(config, dependencies)
     return ReclaimResult(
         transient=transient,
         malformed=malformed,
@@ -57,7 +59,7 @@ def reclaim(terms: BackfillConfig, means: BackfillDependencies) -> ReclaimResult
         jobs_settled=jobs_settled,
         accounts_allowed_again=len(allowed),
         returned=reconciled.returned,
-        reconciliation=reconciled.why,
+        reconcile_reason=reconciled.reason,
         breaker=breaker,
         times_corrected=corrected,
     )

@@ -10,7 +10,7 @@ from datetime import datetime
 from measurement_pipeline.backfill import vendor_status
 from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.run import BackfillDependencies
-from measurement_pipeline.domain.reconciliation import LedgerLook, Window, WindowResult, decide, waits_because
+from measurement_pipeline.domain.reconciliation import LedgerState, Window, WindowResult, decide_windows, wait_reason
 from measurement_pipeline.domain.spend import VendorMonth
 from measurement_pipeline.postgres import operator_acts, songstats_ledger
 from measurement_pipeline.postgres.database import Connection, LockTimeout, connect
@@ -25,7 +25,7 @@ _LOCKED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Reconciled:
+class ReconcileResult:
     """`returned` hits count no longer; `kept`, of unknown outcome, do. `why` gives the figures, or says what is missing.
 
     `late`: hits among `kept` that were returned before, and that Songstats counts after all.
@@ -33,48 +33,50 @@ class Reconciled:
 
     returned: int
     kept: int
-    why: str
+    reason: str
     late: int = 0
 
 
 def reconcile(
-    terms: BackfillConfig,
-    means: BackfillDependencies,
+    config: BackfillConfig,
+    dependencies: BackfillDependencies,
     *,
     now: datetime | None = None,
     lock_seconds: float = _LOCK_SECONDS,
-) -> Reconciled:
+) -> ReconcileResult:
     """Settle unknown hits by Songstats' count, in one transaction that no reservation can come between.
 
     `now`: as if it were then. Raises what the database raises, never for what Songstats does or for a lock that stays taken.
     """
-    with connect(terms.database_url) as connection:
+    with connect(config.database_url) as connection:
         before = songstats_ledger.look(connection, now=now)
-    waits = waits_because(before)
+    waits = wait_reason(before)
     if waits is not None:
-        return Reconciled(0, before.unknown, waits)
-    vendor = vendor_status.ask(means.new_client, seconds=_PATIENCE_SECONDS).month
+        return ReconcileResult(0, before.unknown, waits)
+    vendor = vendor_status.fetch_vendor_status(dependencies.new_client, seconds=_PATIENCE_SECONDS).month
     try:
-        return _settle_by(vendor, before, terms, now=now, lock_seconds=lock_seconds)
+        return _settle_by(vendor, before, config, now=now, lock_seconds=lock_seconds)
     except LockTimeout:
-        return Reconciled(0, before.unknown, _LOCKED)
+        return ReconcileResult(0, before.unknown, _LOCKED)
 
 
 def _settle_by(
-    vendor: VendorMonth, before: LedgerLook, terms: BackfillConfig, *, now: datetime | None, lock_seconds: float
-) -> Reconciled:
+    vendor: VendorMonth, before: LedgerState, terms: BackfillConfig, *, now: datetime | None, lock_seconds: float
+) -> ReconcileResult:
     with connect(terms.database_url) as connection, connection.transaction():
         songstats_ledger.lock_reservations(connection, seconds=lock_seconds)
         after = songstats_ledger.look(connection, now=now)
-        results = decide(before, after, vendor)
+        results = decide_windows(before, after, vendor)
         if isinstance(results, str):
-            return Reconciled(0, after.unknown, results)
+            return ReconcileResult(0, after.unknown, results)
         returned = sum(_settle(connection, after, result) for result in results)
         late = sum(_take_back(connection, after, result) for result in results)
-    return Reconciled(returned, after.unknown - returned + late, "; ".join(result.why for result in results), late)
+    return ReconcileResult(
+        returned, after.unknown - returned + late, "; ".join(result.reason for result in results), late
+    )
 
 
-def _settle(connection: Connection, look: LedgerLook, result: WindowResult) -> int:
+def _settle(connection: Connection, look: LedgerState, result: WindowResult) -> int:
     if not result.not_billed:
         return 0
     since, until = _bounds(look, result.window)
@@ -83,7 +85,7 @@ def _settle(connection: Connection, look: LedgerLook, result: WindowResult) -> i
     return len(settled)
 
 
-def _take_back(connection: Connection, look: LedgerLook, result: WindowResult) -> int:
+def _take_back(connection: Connection, look: LedgerState, result: WindowResult) -> int:
     if not result.late:
         return 0
     since, until = _bounds(look, result.window)
@@ -92,7 +94,7 @@ def _take_back(connection: Connection, look: LedgerLook, result: WindowResult) -
     return len(taken)
 
 
-def _bounds(look: LedgerLook, window: Window) -> tuple[datetime, datetime]:
+def _bounds(look: LedgerState, window: Window) -> tuple[datetime, datetime]:
     since = look.month_begins if window is Window.CURRENT else look.previous_month_begins
     until = look.month_begins if window is Window.PREVIOUS else look.next_month_begins
     return since, until

@@ -46,7 +46,7 @@ class RecordingResult:
 
 
 @dataclass(slots=True)
-class Summary:
+class RunSummary:
     """How a run ended. `stopped` says why it did not finish what it was given, where it did not."""
 
     claimed: int = 0
@@ -54,10 +54,10 @@ class Summary:
     by_kind: dict[ResultKind, int] = field(default_factory=dict)
     by_outcome: dict[Outcome, int] = field(default_factory=dict)
     deferred: dict[str, int] = field(default_factory=dict)
-    stopped: str | None = None
-    breaker_opened: str | None = None
+    stop_reason: str | None = None
+    breaker_reason: str | None = None
     retry_in_seconds: float | None = None
-    undone: dict[str, str] = field(default_factory=dict)
+    unfinished: dict[str, str] = field(default_factory=dict)
     # As the database has it at the end of the run, so that it holds for all the tries of one run together.
     failed: dict[str, Outcome] = field(default_factory=dict)
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.backfill.config import BackfillConfig
-from measurement_pipeline.backfill.results import RecordingResult, ResultKind, Summary
+from measurement_pipeline.backfill.results import RecordingResult, ResultKind, RunSummary
 from measurement_pipeline.backfill.worker import BackfillWorker
 from measurement_pipeline.domain import isrc
 from measurement_pipeline.domain.backfill_queue import Status
@@ -24,14 +24,14 @@ from measurement_pipeline.domain.payment import PaymentVerdict as Payment
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, songs, songstats_ledger
-from measurement_pipeline.postgres.backfill_queue import Claim, Row
+from measurement_pipeline.postgres.backfill_queue import Claim, QueueRow
 from measurement_pipeline.postgres.database import Connection, execute_with_retry
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
 
 T = TypeVar("T")
 
 # Where nothing is settled for so long, the caller gets an empty batch: a moment to show its progress.
-_NO_NEWS_SECONDS = 1.0
+_EMPTY_BATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,29 +57,29 @@ class BackfillRun:
         isrcs: Sequence[str],
         *,
         run: str,
-        operator: bool,
-        terms: BackfillConfig,
-        means: BackfillDependencies,
-        again: bool = False,
-        told: frozenset[str] = frozenset(),
+        is_operator: bool,
+        config: BackfillConfig,
+        dependencies: BackfillDependencies,
+        is_retry: bool = False,
+        already_reported: frozenset[str] = frozenset(),
         retry_soon_seconds: float | None = None,
     ) -> None:
-        self.summary = Summary()
+        self.summary = RunSummary()
         self._isrcs = isrcs
         self._run = run
-        self._operator = operator
-        self._terms = terms
-        self._means = means
-        self._again = again
-        self._told = told
+        self._is_operator = is_operator
+        self._config = config
+        self._dependencies = dependencies
+        self._is_retry = is_retry
+        self._already_reported = already_reported
         self._retry_soon = retry_soon_seconds
         # What an interrupt kept from being yielded.
-        self.unsaid: list[RecordingResult] = []
-        self._ended = False
-        self._feed: threads.SimpleQueue[RecordingResult | None] = threads.SimpleQueue()
-        self._drain: BackfillWorker | None = None
+        self.unreported: list[RecordingResult] = []
+        self._has_ended = False
+        self._results: threads.SimpleQueue[RecordingResult | None] = threads.SimpleQueue()
+        self._worker: BackfillWorker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping: str | None = None
+        self._stop_reason: str | None = None
 
     def __iter__(self) -> Iterator[RecordingResult]:
         for batch in self.batches():
@@ -91,27 +91,27 @@ class BackfillRun:
         Close it (`contextlib.closing`) if you stop before its end. `close` returns once the calls in flight are kept and settled;
         their results are then in `unsaid`.
         """
-        stored, claims = self._persist(self._survey)
+        stored, claims = self._execute(self._claim_due)
         for recording in stored:
             self.summary.count(recording)
         try:
             if stored:
                 yield stored
             if claims:
-                yield from self._drained(claims)
+                yield from self._buy(claims)
         finally:
-            self._persist(self._put_back)
-        if self._operator:
-            self._persist(self._name_undone)
+            self._execute(self._release_unused)
+        if self._is_operator:
+            self._execute(self._explain_unfinished)
 
-    def _persist(self, work: Callable[[Connection], T]) -> T:
-        patience = self._terms.patience_with_database_seconds
-        return execute_with_retry(self._terms.database_url, work, patience_seconds=patience)
+    def _execute(self, work: Callable[[Connection], T]) -> T:
+        patience = self._config.patience_with_database_seconds
+        return execute_with_retry(self._config.database_url, work, patience_seconds=patience)
 
     @property
     def progress(self) -> str:
         """How far the run is, for a person who watches it. Safe to call from any thread."""
-        summary = self.summary if self._drain is None else self._drain.summary
+        summary = self.summary if self._worker is None else self._worker.summary
         others = [
             f"{summary.total(kind)} {kind}"
             for kind in ResultKind
@@ -120,65 +120,65 @@ class BackfillRun:
         figures = [f"{summary.total(ResultKind.SETTLED)} of {summary.claimed} claimed recordings settled", *others]
         return f"{', '.join(figures)}; {counted(summary.calls, 'call')} made"
 
-    def stop(self, why: str) -> None:
+    def stop(self, reason: str) -> None:
         """Ask for nothing more; iterate on for what was in the air. Safe to call from any thread, and twice."""
-        self._stopping = why
-        if self._loop is not None and self._drain is not None:
+        self._stop_reason = reason
+        if self._loop is not None and self._worker is not None:
             with suppress(RuntimeError):  # the loop has ended by itself meanwhile
-                self._loop.call_soon_threadsafe(self._drain.stop, why)
+                self._loop.call_soon_threadsafe(self._worker.stop, reason)
 
     # --- before the drain ----------------------------------------------------------------------------------------------
 
-    def _survey(self, connection: Connection) -> tuple[list[RecordingResult], list[Claim]]:
+    def _claim_due(self, connection: Connection) -> tuple[list[RecordingResult], list[Claim]]:
         """What needs no work, and the rows claimed."""
-        run_heartbeats.renew(connection, self._run)
-        found = queue.rows(connection, self._isrcs, self._terms.rules)
-        if self._operator and not self._again:
-            found = self._take_up_as_operator(connection, found)
+        run_heartbeats.beat(connection, self._run)
+        found = queue.rows(connection, self._isrcs, self._config.rules)
+        if self._is_operator and not self._is_retry:
+            found = self._requeue_for_operator(connection, found)
         stored = [
             RecordingResult(song, ResultKind.ALREADY_STORED, outcome=row.outcome)
             for song in self._isrcs
-            if (row := found.get(song)) is not None and row.status is Status.DONE and song not in self._told
+            if (row := found.get(song)) is not None and row.status is Status.DONE and song not in self._already_reported
         ]
-        budget = songstats_ledger.budget(connection, hits_allowed=self._terms.hits_allowed)
+        budget = songstats_ledger.budget(connection, hits_allowed=self._config.hits_allowed)
         if budget.left == 0:
-            self.summary.stopped = "the budget is spent"
+            self.summary.stop_reason = "the budget is spent"
             return stored, []
         return stored, queue.claim(
             connection,
             self._isrcs,
             run=self._run,
             limit=min(len(self._isrcs), budget.left),
-            rules=self._terms.rules,
-            ignore_not_before=self._operator,
+            rules=self._config.rules,
+            ignore_not_before=self._is_operator,
         )
 
-    def _take_up_as_operator(self, connection: Connection, found: dict[str, Row]) -> dict[str, Row]:
-        absent = [song for song in self._isrcs if song not in found and isrc.normalise(song) == song]
+    def _requeue_for_operator(self, connection: Connection, found: dict[str, QueueRow]) -> dict[str, QueueRow]:
+        absent = [song for song in self._isrcs if song not in found and isrc.normalise_isrc(song) == song]
         with connection.transaction():
-            if absent and self._terms.rules.operators_account is not None:
+            if absent and self._config.rules.operators_account is not None:
                 songs.ensure(connection, absent)
                 queue.launch(connection, absent)
-            unsettled = [song for song, row in found.items() if row.status is not Status.DONE and not row.alive]
+            unsettled = [song for song, row in found.items() if row.status is not Status.DONE and not row.is_alive]
             queue.launch(connection, unsettled)
             failed = [song for song in unsettled if found[song].status is Status.FAILED]
             taken_up = operator_actions.requeue(connection, failed, rebuy=False, actor=f"run {self._run}")
-        return queue.rows(connection, self._isrcs, self._terms.rules) if absent or taken_up else found
+        return queue.rows(connection, self._isrcs, self._config.rules) if absent or taken_up else found
 
     # --- the drain, in its thread --------------------------------------------------------------------------------------
 
-    def _drained(self, claims: Sequence[Claim]) -> Iterator[list[RecordingResult]]:
-        ended: Future[Summary] = Future()
-        thread = Thread(target=self._walk, args=(claims, ended), name=f"drain {self._run}", daemon=True)
+    def _buy(self, claims: Sequence[Claim]) -> Iterator[list[RecordingResult]]:
+        ended: Future[RunSummary] = Future()
+        thread = Thread(target=self._run_worker, args=(claims, ended), name=f"drain {self._run}", daemon=True)
         thread.start()
         try:
-            while not self._ended:
-                yield self._arrived()
+            while not self._has_ended:
+                yield self._next_results()
         except BaseException:
             # An interrupt of the waiting caller ends this generator: what comes down meanwhile is for `unsaid`.
             self.stop("the run was interrupted")
-            while not self._ended:
-                self.unsaid.extend(self._arrived())
+            while not self._has_ended:
+                self.unreported.extend(self._next_results())
             raise
         finally:
             thread.join()
@@ -187,81 +187,81 @@ class BackfillRun:
         for kind, count in before.by_kind.items():
             self.summary.by_kind[kind] = self.summary.by_kind.get(kind, 0) + count
 
-    def _arrived(self) -> list[RecordingResult]:
+    def _next_results(self) -> list[RecordingResult]:
         """What the drain has reported since, waiting a moment for the first; empty where none came, or where it has ended."""
         batch: list[RecordingResult] = []
         try:
-            while not self._ended and (not batch or not self._feed.empty()):
-                recording = self._feed.get(timeout=_NO_NEWS_SECONDS)
-                self._ended = recording is None
+            while not self._has_ended and (not batch or not self._results.empty()):
+                recording = self._results.get(timeout=_EMPTY_BATCH_SECONDS)
+                self._has_ended = recording is None
                 if recording is not None:
                     batch.append(recording)
         except threads.Empty:
             pass
         except BaseException:
-            self.unsaid.extend(batch)
+            self.unreported.extend(batch)
             raise
         return batch
 
-    def _walk(self, claims: Sequence[Claim], ended: "Future[Summary]") -> None:
+    def _run_worker(self, claims: Sequence[Claim], ended: "Future[RunSummary]") -> None:
         try:
-            ended.set_result(asyncio.run(self._walk_in_loop(claims)))
+            ended.set_result(asyncio.run(self._run_worker_in_loop(claims)))
         except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
             ended.set_exception(error)
         finally:
-            self._feed.put(None)
+            self._results.put(None)
 
-    async def _walk_in_loop(self, claims: Sequence[Claim]) -> Summary:
-        async with self._means.new_client() as client:
-            self._drain = BackfillWorker(
-                self._terms,
+    async def _run_worker_in_loop(self, claims: Sequence[Claim]) -> RunSummary:
+        async with self._dependencies.new_client() as client:
+            self._worker = BackfillWorker(
+                self._config,
                 run=self._run,
                 client=client,
-                check_payment=self._means.check_payment,
-                report=self._feed.put,
+                check_payment=self._dependencies.check_payment,
+                report=self._results.put,
                 retry_soon_seconds=self._retry_soon,
             )
             self._loop = asyncio.get_running_loop()
-            if self._stopping is not None:
-                self._drain.stop(self._stopping)
-            return await self._drain.run(claims)
+            if self._stop_reason is not None:
+                self._worker.stop(self._stop_reason)
+            return await self._worker.run(claims)
 
     # --- after it ------------------------------------------------------------------------------------------------------
 
-    def _put_back(self, connection: Connection) -> None:
-        run_heartbeats.renew(connection, self._run)
+    def _release_unused(self, connection: Connection) -> None:
+        run_heartbeats.beat(connection, self._run)
         queue.release(connection, run=self._run)
-        songstats_ledger.settle_open(connection, claim_timeout_seconds=self._terms.rules.claim_timeout_seconds)
+        songstats_ledger.settle_open(connection, claim_timeout_seconds=self._config.rules.claim_timeout_seconds)
         spared = self._run if needs_rerun(self.summary) else None
-        queue.exhaust(connection, self._terms.rules, spared_run=spared)
+        queue.exhaust(connection, self._config.rules, spared_run=spared)
         self.summary.failed = queue.failed_by(connection, self._isrcs, run=self._run)
         measurement_jobs.settle(connection)
 
-    def _name_undone(self, connection: Connection) -> None:
-        found = queue.rows(connection, self._isrcs, self._terms.rules)
+    def _explain_unfinished(self, connection: Connection) -> None:
+        found = queue.rows(connection, self._isrcs, self._config.rules)
         why_none = self._why_no_calls(connection)
         for song in self._isrcs:
             row = found.get(song)
             if row is None or row.status in {Status.PENDING, Status.IN_PROGRESS}:
-                self.summary.undone[song] = self._why_undone(song, row, why_none)
+                self.summary.unfinished[song] = self._explain_recording(song, row, why_none)
 
     def _why_no_calls(self, connection: Connection) -> str | None:
-        state = songstats_ledger.deployment(connection)
-        budget = songstats_ledger.budget(connection, hits_allowed=self._terms.hits_allowed)
+        state = songstats_ledger.vendor_state(connection)
+        budget = songstats_ledger.budget(connection, hits_allowed=self._config.hits_allowed)
         if state.breaker == "open":
             return f"the breaker is open: {state.reason}"
-        if state.why_paused is not None:
-            return state.why_paused
+        if state.pause_description is not None:
+            return state.pause_description
         if budget.left == 0:
             return f"the budget is spent; the next hit frees at {budget.next_hit_frees_at}"
         return None
 
-    def _why_undone(self, song: str, row: Row | None, why_none: str | None) -> str:
-        if isrc.normalise(song) != song:
+    def _explain_recording(self, song: str, row: QueueRow | None, why_none: str | None) -> str:
+        if isrc.normalise_isrc(song) != song:
             return "not an ISRC: twelve characters such as GBUM72501895 were expected"
         if row is None:
             return "not in the queue, and BACKFILL_ACCOUNT_ID, who would pay for it, is not set"
-        if row.status is Status.IN_PROGRESS and row.alive:
+        if row.status is Status.IN_PROGRESS and row.is_alive:
             return f"run {row.claimed_by} is buying it"
         if why_none is not None:
             return why_none
@@ -270,6 +270,6 @@ class BackfillRun:
         return "nobody pays: no accepted request of an account with a card wants it, nor has BACKFILL_ACCOUNT_ID a card"
 
 
-def needs_rerun(summary: Summary) -> bool:
+def needs_rerun(summary: RunSummary) -> bool:
     """Whether the same run is to come back in `summary.retry_in_seconds`."""
-    return summary.retry_in_seconds is not None and summary.breaker_opened is None
+    return summary.retry_in_seconds is not None and summary.breaker_reason is None

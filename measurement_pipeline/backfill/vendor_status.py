@@ -18,7 +18,7 @@ class VendorStatus:
     month: VendorMonth
 
 
-def ask(new_client: Callable[[], SongstatsClient], *, seconds: float | None = None) -> VendorStatus:
+def fetch_vendor_status(new_client: Callable[[], SongstatsClient], *, seconds: float | None = None) -> VendorStatus:
     """One question, one answer; no hit. `seconds`: how long it may take, if not as long as any call."""
 
     async def go() -> VendorStatus:

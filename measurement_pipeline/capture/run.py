@@ -19,7 +19,7 @@ from measurement_pipeline.capture.actor_runner import ActorRunner, NotReadyError
 from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.capture.mapping import SpotifyLookup
 from measurement_pipeline.capture.outcome import CaptureResultKind, determine_result
-from measurement_pipeline.domain.capture import SnapshotState, chunks, cost_usd, describe_over_cap
+from measurement_pipeline.domain.capture import SnapshotState, cost_usd, describe_over_cap
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import apify_runs, captures, measurement_jobs, operator_acts, vendor_state
 from measurement_pipeline.postgres.apify_runs import CaptureLostError
@@ -112,7 +112,7 @@ def _make(work: "_Work", shown: dict[str, Any], launch: Launch) -> CaptureOutcom
         gone = counted(claimed.attempts - 1, "attempt")
         return work.give_up(f"given up after {gone}: {shown['error'] or 'no attempt came to an end'}")
     try:
-        return work.do(chunks(claimed.album_ids))
+        return work.do(split_into_chunks(claimed.album_ids))
     except Exception as error:
         # An error of our own. The next try of this run goes on with what it holds; a later run waits a little.
         if work.last_try and not is_transient(error):

@@ -36,7 +36,7 @@ def command() -> None:
 def show(state: Path | None, *, as_json: bool) -> None:
     """Show whether it is open, since when, why, and what to do; and any pause."""
     with open_database(state) as (_, connection):
-        vendor = songstats_ledger.deployment(connection)
+        vendor = songstats_ledger.vendor_state(connection)
     if as_json:
         output.print_json(
             {key: getattr(vendor, key) for key in ("breaker", "breaker_kind", "reason", "opened_at", "paused_until")}
@@ -50,7 +50,7 @@ def show(state: Path | None, *, as_json: bool) -> None:
     else:
         output.print_line("closed, but no call goes out while the pause lasts")
     if vendor.paused_until is not None:
-        output.print_line(f"{vendor.why_paused}; `measurement-pipeline breaker close` lifts it now")
+        output.print_line(f"{vendor.pause_description}; `measurement-pipeline breaker close` lifts it now")
 
 
 @command.command("close")

@@ -15,7 +15,7 @@ from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import songs
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.payment_decisions import ensure_account
-from measurement_pipeline.postgres.songstats_ledger import deployment
+from measurement_pipeline.postgres.songstats_ledger import vendor_state
 
 _SHOWN = 50
 # Before it there was nothing to count plays of; such a day is a slip.
@@ -113,7 +113,7 @@ def load(
 
 
 def _today(connection: Connection) -> date:
-    return deployment(connection).now.astimezone(UTC).date()
+    return vendor_state(connection).now.astimezone(UTC).date()
 
 
 def _past(connection: Connection, day: date) -> date:

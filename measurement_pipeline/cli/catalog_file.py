@@ -163,7 +163,7 @@ def _add(row: list[str], number: int, columns: list[str], first_seen: dict[str, 
 def _line(values: dict[str, str]) -> CatalogLine | str:
     """The recording of one line, or everything that is wrong with it."""
     problems = []
-    recording = isrc.normalise(values["isrc"])
+    recording = isrc.normalise_isrc(values["isrc"])
     if recording is None:
         problems.append(f"isrc {_shown(values['isrc'])}: expected twelve characters such as GBUM72501895")
     released = None

@@ -192,7 +192,7 @@ def _why_it_waits(connection: Connection, environment: CliEnvironment) -> str | 
     if counts["in_progress"]:
         return None
     waiting = counted(counts["pending"], "recording waits", "recordings wait")
-    vendor = songstats_ledger.deployment(connection)
+    vendor = songstats_ledger.vendor_state(connection)
     if vendor.breaker == "open":
         return f"{waiting}: the breaker is open because {vendor.reason}"
     if songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed).left == 0:

@@ -43,7 +43,7 @@ def print_demo_report(
             }
         )
     )
-    eur = spend.whole(ledger_hits, environment.settings.songstats_eur_per_hit)
+    eur = spend.cost_eur(ledger_hits, environment.settings.songstats_eur_per_hit)
     console.print("\n[bold]Then it asked for the histories of the sample catalogue[/]")
     console.print(
         output.build_facts(

@@ -26,7 +26,7 @@ from measurement_pipeline.postgres import (
     vendor_state,
 )
 from measurement_pipeline.postgres.database import Connection, StatementTimeout, transaction_with_timeout
-from measurement_pipeline.postgres.songstats_ledger import Deployment
+from measurement_pipeline.postgres.songstats_ledger import VendorState
 
 _BUYS, _ANSWERS, _CAPTURES = "backfill_queue_sensor", "measurement_job_sensor", "playcount_snapshot_sensor"
 
@@ -83,7 +83,7 @@ def check_database(environment: CliEnvironment, *, seconds: float = _LONGEST_SEC
             yield from (warn(name, _NOT_ASKED) for name in _ASKED_OF_OURS)
             return
         yield check("incidents", lambda: _incidents(connection))
-        vendor = songstats_ledger.deployment(connection)
+        vendor = songstats_ledger.vendor_state(connection)
         yield _breaker(vendor)
         yield _pause(vendor, alarm_hours=environment.settings.silence_alarm_hours)
         yield check("clock", lambda: _clock(connection, environment))
@@ -144,13 +144,13 @@ def check_sessions(
     return warn("sessions", f"long transactions: {shown}{more}. They block vacuum and may block claims: {cure}{unseen}")
 
 
-def _pause(vendor: Deployment, *, alarm_hours: float) -> CheckResult:
-    if vendor.why_paused is None or vendor.paused_until is None:
+def _pause(vendor: VendorState, *, alarm_hours: float) -> CheckResult:
+    if vendor.pause_description is None or vendor.paused_until is None:
         return ok("pause", "none")
     if vendor.paused_until - vendor.now > timedelta(hours=alarm_hours):
         cure = "ask Songstats, and end it with `measurement-pipeline breaker close`"
-        return fail("pause", f"{vendor.why_paused}; that is longer than SILENCE_ALARM_HOURS: {cure}")
-    return warn("pause", f"{vendor.why_paused}; it ends by itself")
+        return fail("pause", f"{vendor.pause_description}; that is longer than SILENCE_ALARM_HOURS: {cure}")
+    return warn("pause", f"{vendor.pause_description}; it ends by itself")
 
 
 def _schema(environment: CliEnvironment) -> CheckResult:
@@ -190,7 +190,7 @@ def _incidents(connection: Connection) -> CheckResult:
     return fail("incidents", words, cause=causes.pop() if len(causes) == 1 else "")
 
 
-def _breaker(vendor: Deployment) -> CheckResult:
+def _breaker(vendor: VendorState) -> CheckResult:
     if vendor.breaker != "open":
         return ok("breaker", "closed")
     what_to_do = NEXT_STEP[vendor.breaker_kind or "streak"]
@@ -236,7 +236,7 @@ def _machines(environment: CliEnvironment) -> tuple[InstanceState, InstanceState
 
 
 def _queue(
-    connection: Connection, environment: CliEnvironment, vendor: Deployment, machine: InstanceState
+    connection: Connection, environment: CliEnvironment, vendor: VendorState, machine: InstanceState
 ) -> CheckResult:
     buying = health.buying(connection, operators_account=environment.settings.backfill_account_id)
     budget = songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed)

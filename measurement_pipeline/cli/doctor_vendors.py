@@ -15,7 +15,7 @@ def check_songstats_key(settings: Settings) -> Iterator[CheckResult]:
     if settings.songstats_api_key is None:
         yield fail("Songstats key", "SONGSTATS_API_KEY is not set")
         return
-    found = vendor_status.ask(lambda: services.songstats_client(settings), seconds=_LONGEST_SECONDS)
+    found = vendor_status.fetch_vendor_status(lambda: services.songstats_client(settings), seconds=_LONGEST_SECONDS)
     if found.key_works:
         counted = "unknown" if found.month.requests is None else f"{found.month.requests:,}"
         yield ok("Songstats key", f"taken (GET /status, no hit); requests that it counts this month: {counted}")

@@ -109,7 +109,7 @@ def format_value(value: object) -> str:
 def format_budget(found: "Budget") -> str:
     """The budget as a person reads it."""
     spent = f"{found.left:,} of {found.allowed:,} hits left ({found.hits:,} in the last 30 days"
-    spent += f", {found.in_the_air:,} in the air)" if found.in_the_air else ")"
+    spent += f", {found.in_flight:,} in the air)" if found.in_flight else ")"
     if found.left:
         return spent
     frees = (

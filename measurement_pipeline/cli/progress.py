@@ -162,10 +162,10 @@ def describe_wait(job: dict[str, Any]) -> str:
 
 def describe_blocker(connection: Connection, *, hits_allowed: int) -> str | None:
     """What currently blocks purchases: breaker, pause or budget; None if nothing does."""
-    vendor = songstats_ledger.deployment(connection)
+    vendor = songstats_ledger.vendor_state(connection)
     if vendor.breaker == "open":
         return f"nothing is bought: the breaker is open: {vendor.reason}; see `measurement-pipeline breaker show`"
-    if vendor.why_paused is not None:
-        return f"nothing is bought: {vendor.why_paused}"
+    if vendor.pause_description is not None:
+        return f"nothing is bought: {vendor.pause_description}"
     budget = songstats_ledger.budget(connection, hits_allowed=hits_allowed)
     return None if budget.left else f"nothing is bought: {output.format_budget(budget)}"

@@ -10,7 +10,7 @@ import click
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.postgres import backfill_queue, songstats_ledger
-from measurement_pipeline.postgres.songstats_ledger import Deployment
+from measurement_pipeline.postgres.songstats_ledger import VendorState
 
 _OUTCOMES_OF = {"done": ("stored", "no_history", "rejected"), "failed": ("malformed", "exhausted", "transient")}
 
@@ -29,7 +29,7 @@ def command(state: Path | None, *, limit: int, as_json: bool) -> None:
     """Show rows by status and outcome, the breaker, the pause, the budget, and the next recordings by rank."""
     with open_database(state) as (environment, connection):
         counts = backfill_queue.counts(connection) | {"unwanted": backfill_queue.unwanted(connection)}
-        vendor = songstats_ledger.deployment(connection)
+        vendor = songstats_ledger.vendor_state(connection)
         budget = songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed)
         upcoming = backfill_queue.upcoming(connection, limit=limit)
     if as_json:
@@ -53,7 +53,7 @@ def command(state: Path | None, *, limit: int, as_json: bool) -> None:
                 "waiting": _waiting(counts),
                 "unwanted": _unwanted(counts),
                 "breaker": _breaker(vendor),
-                "pause": vendor.why_paused or "none",
+                "pause": vendor.pause_description or "none",
                 "budget": output.format_budget(budget),
             }
         )
@@ -93,7 +93,7 @@ def _unwanted(counts: dict[str, Any]) -> str | None:
     return f"{counts['unwanted']:,} of these are not bought: their requests were withdrawn, and nobody else wants them"
 
 
-def _breaker(vendor: Deployment) -> str:
+def _breaker(vendor: VendorState) -> str:
     if vendor.breaker != "open":
         return "closed: calls go out" if vendor.paused_until is None else "closed"
     return f"OPEN since {output.format_value(vendor.opened_at)}: {vendor.reason}"

@@ -20,8 +20,8 @@ def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: f
         return
     origin = spend.origin(connection, job["id"])
     calls = spend.spent_for(connection, job["id"])
-    total, by_cause = sums.total(calls), sums.by_cause(calls)
-    eur = sums.whole(total.hits, eur_per_hit)
+    total, by_cause = sums.sum_calls(calls), sums.sum_by_cause(calls)
+    eur = sums.cost_eur(total.hits, eur_per_hit)
     per_recording = sums.hits_per_recording(total.hits - total.undecided, origin.bought)
     if as_json:
         output.print_json(

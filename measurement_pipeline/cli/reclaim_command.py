@@ -45,17 +45,17 @@ def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> N
         pipeline = services.from_settings(environment.settings)
         environment.require_own_database()
         sandbox_command.require_running(environment)
-        swept = reclaim.reclaim(pipeline.terms, pipeline.means)
-        unpaid = intake.load_batch(environment.database_url, unpaid=True, limit=intake.MOST_UNPAID)
+        swept = reclaim.reclaim_backfill(pipeline.terms, pipeline.means)
+        unpaid = intake.load_batch(environment.database_url, unpaid=True, limit=intake.MAX_UNPAID_PER_RUN)
         taken = intake.process_batch(
             environment.database_url,
             unpaid,
-            intake.ask_about_payment(unpaid, pipeline.decide),
+            intake.check_payments(unpaid, pipeline.decide),
             run=f"reclaim by process {os.getpid()}",
             cap_usd=pipeline.cap_usd,
         )
         with environment.connect() as connection:
-            vendor = songstats_ledger.deployment(connection)
+            vendor = songstats_ledger.vendor_state(connection)
     found = {
         **asdict(swept),
         "unpaid_looked_at": len(unpaid.requests),

@@ -17,7 +17,7 @@ from measurement_pipeline.domain.backfill_queue import Status
 from measurement_pipeline.domain.outcome import Outcome
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import backfill_queue
-from measurement_pipeline.postgres.backfill_queue import Row
+from measurement_pipeline.postgres.backfill_queue import QueueRow
 
 # What is stored is never bought again, by anybody.
 _CHOICES = [outcome.value for outcome in Outcome if outcome is not Outcome.STORED]
@@ -104,7 +104,7 @@ def command(
         )
     left_alone = {song: _why_left_alone(rows.get(song)) for song in others}
     hits = sum(rebuy or was is not Outcome.MALFORMED for was in chosen.values())
-    eur = spend.whole(hits, environment.settings.songstats_eur_per_hit)
+    eur = spend.cost_eur(hits, environment.settings.songstats_eur_per_hit)
     if as_json:
         by_outcome = Counter(was.value for was in chosen.values())
         output.print_json(
@@ -129,7 +129,7 @@ def command(
             )
 
 
-def _why_left_alone(row: Row | None) -> str:
+def _why_left_alone(row: QueueRow | None) -> str:
     """Why a recording that was named is not among those chosen."""
     if row is None:
         return "nobody has asked for it"
@@ -144,12 +144,12 @@ def _why_left_alone(row: Row | None) -> str:
 
 def _isrcs(values: Sequence[str]) -> list[str]:
     given = [part for value in values for part in value.split(",") if part.strip()]
-    malformed = [part for part in given if isrc.normalise(part) is None]
+    malformed = [part for part in given if isrc.normalise_isrc(part) is None]
     if malformed:
         raise click.BadParameter(
             f"{', '.join(map(repr, malformed))}: an ISRC looks like GBUM72501895", param_hint="--isrc"
         )
-    return [found for part in given if (found := isrc.normalise(part)) is not None]
+    return [found for part in given if (found := isrc.normalise_isrc(part)) is not None]
 
 
 def _by_outcome(chosen: Mapping[str, Outcome]) -> str:

@@ -12,7 +12,7 @@ from measurement_pipeline import services
 from measurement_pipeline.cli import lookup, output, spend_tables
 from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.domain import spend as sums
-from measurement_pipeline.domain.spend import Calls
+from measurement_pipeline.domain.spend import CallGroup
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.intake.estimate import seconds_until_bought
 from measurement_pipeline.postgres import songstats_ledger, spend
@@ -61,7 +61,7 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
         ahead = forecast(
             connection, queue, budget, pace=environment.settings.songstats_requests_per_second, now=window[1]
         )
-        held = songstats_ledger.deployment(connection)
+        held = songstats_ledger.vendor_state(connection)
         if held.breaker == "open":
             ahead = replace(ahead, empty_at=None, held_by="breaker")
     eur_per_hit = environment.settings.songstats_eur_per_hit
@@ -116,41 +116,43 @@ def forecast(connection: Connection, queue: ToBuy, budget: Budget, *, pace: floa
     return QueueForecast(now + timedelta(seconds=max(by_budget, by_pace)), held_by, which)
 
 
-def _totals(calls: list[Calls], eur_per_hit: float) -> dict[str, Any]:
-    total = sums.total(calls)
+def _totals(calls: list[CallGroup], eur_per_hit: float) -> dict[str, Any]:
+    total = sums.sum_calls(calls)
     return {
-        **spend_tables.to_json_row(total, eur=sums.whole(total.hits, eur_per_hit)),
-        "wasted_eur": float(sums.whole(total.wasted, eur_per_hit)),
+        **spend_tables.to_json_row(total, eur=sums.cost_eur(total.hits, eur_per_hit)),
+        "wasted_eur": float(sums.cost_eur(total.wasted, eur_per_hit)),
         "hits_per_recording_settled": total.hits_per_recording_settled,
-        "by_cause": spend_tables.to_json_rows(sums.by_cause(calls), key_name="cause", eur_per_hit=eur_per_hit),
-        "by_account": [
+        "sum_by_cause": spend_tables.to_json_rows(sums.sum_by_cause(calls), key_name="cause", eur_per_hit=eur_per_hit),
+        "sum_by_account": [
             {**one, "name": _names(calls)[one["account"]]}
-            for one in spend_tables.to_json_rows(sums.by_account(calls), key_name="account", eur_per_hit=eur_per_hit)
+            for one in spend_tables.to_json_rows(
+                sums.sum_by_account(calls), key_name="account", eur_per_hit=eur_per_hit
+            )
         ],
     }
 
 
-def _names(calls: list[Calls]) -> dict[UUID, str | None]:
+def _names(calls: list[CallGroup]) -> dict[UUID, str | None]:
     return {line.account: line.name for line in calls}
 
 
-def _say_tables(calls: list[Calls], eur_per_hit: float) -> None:
+def _say_tables(calls: list[CallGroup], eur_per_hit: float) -> None:
     if not calls:
         output.print_line("nothing was called for\n")
         return
-    total, known = sums.total(calls), _names(calls)
+    total, known = sums.sum_calls(calls), _names(calls)
     console = output.console()
     console.print(
-        spend_tables.build_spend_table(sums.by_cause(calls), key_name="cause", total=total, eur_per_hit=eur_per_hit)
+        spend_tables.build_spend_table(sums.sum_by_cause(calls), key_name="cause", total=total, eur_per_hit=eur_per_hit)
     )
     output.print_line("")
-    named = {f"{known[key] or ''} {key}".strip(): found for key, found in sums.by_account(calls).items()}
+    named = {f"{known[key] or ''} {key}".strip(): found for key, found in sums.sum_by_account(calls).items()}
     console.print(spend_tables.build_spend_table(named, key_name="account", total=total, eur_per_hit=eur_per_hit))
     output.print_line("")
 
 
 def _say_facts(
-    calls: list[Calls],
+    calls: list[CallGroup],
     budget: Budget,
     frees: BudgetRelease,
     queue: ToBuy,
@@ -159,9 +161,9 @@ def _say_facts(
     eur_per_hit: float,
     paused: bool,
 ) -> None:
-    total = sums.total(calls)
+    total = sums.sum_calls(calls)
     ratio = total.hits_per_recording_settled
-    wasted = sums.whole(total.wasted, eur_per_hit)
+    wasted = sums.cost_eur(total.wasted, eur_per_hit)
     output.console().print(
         output.build_facts(
             {

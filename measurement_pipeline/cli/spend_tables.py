@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from rich.table import Table
 
 from measurement_pipeline.cli import output
-from measurement_pipeline.domain.spend import SpendRow, euros
+from measurement_pipeline.domain.spend import SpendRow, split_cost_eur
 
 K = TypeVar("K")
 
@@ -27,7 +27,7 @@ def to_json_row(found: SpendRow, *, eur: object) -> dict[str, Any]:
 
 def build_spend_table(sums: Mapping[K, SpendRow], *, key_name: str, total: SpendRow, eur_per_hit: float) -> Table:
     """A row a sum, and the total, which they add up to."""
-    eur = euros({key: found.hits for key, found in sums.items()}, eur_per_hit)
+    eur = split_cost_eur({key: found.hits for key, found in sums.items()}, eur_per_hit)
     rows: list[tuple[object, ...]] = [(key, *_row(found), f"{eur[key]:,.2f}") for key, found in sums.items()]
     rows.append(("total", *_row(total), f"{sum(eur.values()):,.2f}"))
     return output.build_table((key_name, *_FIGURES), rows, right=_FIGURES)

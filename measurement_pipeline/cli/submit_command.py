@@ -132,7 +132,7 @@ def _print_estimate(
 ) -> None:
     settings = environment.settings
     try:
-        result = estimate.of_scope(
+        result = estimate.estimate_hits(
             connection,
             request.scope,
             account=owner,
@@ -170,7 +170,7 @@ def _print_capture_estimate(
 ) -> None:
     cap = environment.settings.snapshot_monthly_cap_usd
     try:
-        result = capture_estimate.of_request(connection, request, account=owner, cap_usd=cap)
+        result = capture_estimate.estimate_capture(connection, request, account=owner, cap_usd=cap)
     except estimate.NothingToEstimateError as error:
         raise CommandError(str(error)) from error
     if as_json:

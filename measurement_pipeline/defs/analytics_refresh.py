@@ -82,11 +82,11 @@ def _under_way(
         apify = vendor_state.get_pause(connection, APIFY)
         if apify is None or apify.until <= standing.now + timedelta(seconds=_SOON_SECONDS):
             return _Found(f"{counted(standing.captures_due, 'capture is', 'captures are')} due")
-    state = songstats_ledger.deployment(connection)
+    state = songstats_ledger.vendor_state(connection)
     if state.breaker == "open":
         return _Found()
-    if state.why_paused is not None:
-        return _Found(state.why_paused if state.pause_left <= _SOON_SECONDS else None)
+    if state.pause_description is not None:
+        return _Found(state.pause_description if state.pause_seconds_left <= _SOON_SECONDS else None)
     due = len(backfill_queue.due(connection, terms.rules)) + standing.tried_again_soon
     if not due:
         return _Found()

@@ -114,7 +114,7 @@ def backfill_is_progressing(instance: dg.DagsterInstance, connection: Connection
     terms = backfill_config(resources)
     return stall_checks.backfill_is_progressing(
         health.buying(connection, operators_account=terms.rules.operators_account),
-        songstats_ledger.deployment(connection),
+        songstats_ledger.vendor_state(connection),
         songstats_ledger.budget(connection, hits_allowed=terms.hits_allowed),
         read_instance_state(instance, sensor="backfill_queue_sensor", job="songstats_backfill", buys=True),
         alarm_hours=alerts(resources).silence_alarm_hours,
@@ -193,7 +193,7 @@ health_checks: list[dg.AssetChecksDefinition] = [
 def ledger_matches_vendor(_instance: dg.DagsterInstance, connection: Connection, resources: Any) -> HealthResult:
     """Whether the vendor counts what we count."""
     before = spend.month(connection)
-    counted = vendor_status.ask(songstats(resources).new_client).month
+    counted = vendor_status.fetch_vendor_status(songstats(resources).new_client).month
     return reconciliation.ledger_matches_vendor(before, spend.month(connection), counted)
 
 

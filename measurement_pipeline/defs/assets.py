@@ -10,7 +10,7 @@ from measurement_pipeline.defs.captures import current_play_counts
 from measurement_pipeline.defs.ops import backfill_recordings, check_payment_method, find_payers
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import isrc_partitions
-from measurement_pipeline.domain.plan import RECORDINGS_A_RUN
+from measurement_pipeline.domain.plan import RECORDINGS_PER_RUN
 
 _DESCRIPTION = """The play-count history of each recording, bought from Songstats once and stored in `song_measurements`.
 
@@ -25,7 +25,7 @@ of the account in `BACKFILL_ACCOUNT_ID`, if that has a card on file.
 
 @dg.graph_asset(
     partitions_def=isrc_partitions,
-    backfill_policy=dg.BackfillPolicy.multi_run(RECORDINGS_A_RUN),
+    backfill_policy=dg.BackfillPolicy.multi_run(RECORDINGS_PER_RUN),
     group_name="historical_backfill",
     kinds={"python", "postgres"},
     description=_DESCRIPTION,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from measurement_pipeline.backfill.results import ResultKind, Summary
+from measurement_pipeline.backfill.results import ResultKind, RunSummary
 from measurement_pipeline.backfill.run import needs_rerun
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.retry_policies import MAX_RETRIES
@@ -25,18 +25,20 @@ def retry_soon_seconds(retry_number: int) -> float | None:
     return None if retry_number >= MAX_RETRIES else float(2 ** (retry_number + 1))
 
 
-def raise_for(summary: Summary, *, retry_number: int) -> None:
+def raise_for(summary: RunSummary, *, retry_number: int) -> None:
     """Raise what the run must end with, if it is not success."""
     if needs_rerun(summary) and retry_number < MAX_RETRIES:
         raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=(summary.retry_in_seconds or 0.0) + 0.5)
     why = []
-    if summary.breaker_opened is not None:
-        why.append(f"{BREAKER_OPENED}{summary.breaker_opened}")
+    if summary.breaker_reason is not None:
+        why.append(f"{BREAKER_OPENED}{summary.breaker_reason}")
     if summary.failed:
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in Counter(summary.failed.values()).items())
         why.append(f"{counted(len(summary.failed), 'recording')} failed ({outcomes})")
-    if summary.undone:
-        why.append(f"{len(summary.undone)} of the recordings asked for could not be done: {_first(summary.undone)}")
+    if summary.unfinished:
+        why.append(
+            f"{len(summary.unfinished)} of the recordings asked for could not be done: {_first(summary.unfinished)}"
+        )
     if why:
         raise dg.Failure("; ".join(why), metadata=metadata(summary), allow_retries=False)
 
@@ -59,7 +61,7 @@ def refused_launch(run_tags: Mapping[str, str]) -> dg.Failure:
     return dg.Failure(f"{REFUSED_LAUNCH}{why}; {cure}", allow_retries=False)
 
 
-def metadata(summary: Summary) -> dict[str, dg.MetadataValue]:
+def metadata(summary: RunSummary) -> dict[str, dg.MetadataValue]:
     """The run's totals, as an operator reads them."""
     totals: dict[str, dg.MetadataValue] = {kind.value: dg.MetadataValue.int(summary.total(kind)) for kind in ResultKind}
     totals["calls"] = dg.MetadataValue.int(summary.calls)
@@ -67,8 +69,8 @@ def metadata(summary: Summary) -> dict[str, dg.MetadataValue]:
         totals[f"outcome {outcome.value}"] = dg.MetadataValue.int(count)
     for reason, count in summary.deferred.items():
         totals[f"deferred: {reason}"] = dg.MetadataValue.int(count)
-    if summary.stopped is not None:
-        totals["stopped because"] = dg.MetadataValue.text(summary.stopped)
+    if summary.stop_reason is not None:
+        totals["stopped because"] = dg.MetadataValue.text(summary.stop_reason)
     return totals
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 
 from measurement_pipeline.backfill.config import BackfillConfig
-from measurement_pipeline.backfill.results import RecordingResult, ResultKind, Summary, sparkline
+from measurement_pipeline.backfill.results import RecordingResult, ResultKind, RunSummary, sparkline
 from measurement_pipeline.defs import failures
 from measurement_pipeline.defs.partition_status import restore_statuses
 from measurement_pipeline.defs.partitions import isrc_partitions
@@ -97,7 +97,7 @@ def emit_materializations(
             context.log.debug(f"{recording.song}: {recording.kind} ({recording.reason})")
 
 
-def emit_totals(context: dg.OpExecutionContext, summary: Summary, *, unreported: int) -> None:
+def emit_totals(context: dg.OpExecutionContext, summary: RunSummary, *, unreported: int) -> None:
     """Log the run's totals beside the recordings, deferred ones included, and how many the sweep will report."""
     metadata = failures.metadata(summary)
     if unreported:

@@ -8,14 +8,14 @@ from uuid import UUID
 
 import dagster as dg
 
-from measurement_pipeline.backfill import reclaim as backfill_sweep
+from measurement_pipeline.backfill.reclaim import reclaim_backfill
 from measurement_pipeline.backfill.run import BackfillRun
 from measurement_pipeline.defs import captures, failures, materializations, resources, retry_policies, tags
 from measurement_pipeline.defs.heartbeat import heartbeats
 from measurement_pipeline.defs.partitions import register_requested
 from measurement_pipeline.defs.progress import ProgressLog
 from measurement_pipeline.defs.stopping import stops_in_one_line
-from measurement_pipeline.domain.payment import Decision, ask_in_turn
+from measurement_pipeline.domain.payment import Decision, decide_accounts
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import backfill_queue, payment_decisions, run_heartbeats
@@ -102,7 +102,7 @@ def check_payment_method(context: dg.OpExecutionContext, accounts: list[UUID]) -
     asked = [account for account in accounts if account not in decisions]
     # A Stripe that is slow to answer takes minutes.
     with heartbeats(database_url, context.run_id, every_seconds=terms.heartbeat_seconds):
-        decisions |= ask_in_turn(asked, resources.stripe(context.resources).decide)
+        decisions |= decide_accounts(asked, resources.stripe(context.resources).decide)
     _log(context, [f"account {account}: {d.verdict} ({d.reason})" for account, d in decisions.items()])
     context.add_output_metadata({str(account): str(decision.verdict) for account, decision in decisions.items()})
     # Between ops a value lies in a file: the checkout link, which is as good as a login, has no business there.
@@ -155,11 +155,13 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
         coverage = BackfillRun(
             list(context.partition_keys),
             run=context.run_id,
-            operator=tags.is_operators(context.run),
-            terms=terms,
-            means=resources.backfill_means(context.resources),
-            again=context.retry_number > 0,
-            told=materializations.materialized_by_this_run(context) if context.retry_number else frozenset(),
+            is_operator=tags.is_operators(context.run),
+            config=terms,
+            dependencies=resources.backfill_means(context.resources),
+            is_retry=context.retry_number > 0,
+            already_reported=materializations.materialized_by_this_run(context)
+            if context.retry_number
+            else frozenset(),
             retry_soon_seconds=failures.retry_soon_seconds(context.retry_number),
         )
         reporter = materializations.Reporter(context, terms)
@@ -175,7 +177,7 @@ def backfill_recordings(context: dg.OpExecutionContext) -> Iterator[dg.Output[No
                     reporter.report(batch)
                     progress.show(lambda: coverage.progress)
         finally:
-            reporter.report(coverage.unsaid, is_last=True)
+            reporter.report(coverage.unreported, is_last=True)
             log(coverage.progress)
         unreported = reporter.unreported
         materializations.is_reported(
@@ -205,9 +207,9 @@ def reclaim(context: dg.OpExecutionContext) -> None:
     """The hourly sweep. An error of the database fails the run: a sweep that could not sweep is no success."""
     database_url = _begin_step(context)
     terms = resources.backfill_config(context.resources)
-    swept = backfill_sweep.reclaim(terms, resources.backfill_means(context.resources))
-    unpaid = intake.load_batch(database_url, unpaid=True, limit=intake.MOST_UNPAID)
-    decisions = intake.ask_about_payment(unpaid, resources.stripe(context.resources).decide)
+    swept = reclaim_backfill(terms, resources.backfill_means(context.resources))
+    unpaid = intake.load_batch(database_url, unpaid=True, limit=intake.MAX_UNPAID_PER_RUN)
+    decisions = intake.check_payments(unpaid, resources.stripe(context.resources).decide)
     cap_usd = resources.cap_usd(context.resources)
     taken = intake.process_batch(database_url, unpaid, decisions, run=context.run_id, cap_usd=cap_usd)
     registered = register_requested(context.instance, database_url)
@@ -228,7 +230,7 @@ def reclaim(context: dg.OpExecutionContext) -> None:
             "rows out of attempts": swept.exhausted,
             "hits settled as unknown": swept.reservations,
             "hits returned to the budget": swept.returned,
-            "hits of unknown outcome": swept.reconciliation,
+            "hits of unknown outcome": swept.reconcile_reason,
             "requests settled": swept.jobs_settled,
             "accounts with a card again": swept.accounts_allowed_again,
             "unpaid requests looked at": len(unpaid.requests),

@@ -7,7 +7,7 @@ from functools import partial
 import dagster as dg
 
 from measurement_pipeline.backfill import vendor_probe
-from measurement_pipeline.backfill.planning import Partitions, make_plan
+from measurement_pipeline.backfill.planning import PartitionState, plan_backfill
 from measurement_pipeline.capture.run import APIFY
 from measurement_pipeline.defs import captures as capturing
 from measurement_pipeline.defs import resources, tags
@@ -21,7 +21,7 @@ from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import isrc_partitions, register, register_requested, snapshot_partitions
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.text import counted, utc
-from measurement_pipeline.intake.process import REQUESTS_A_RUN
+from measurement_pipeline.intake.process import MAX_REQUESTS_PER_RUN
 from measurement_pipeline.postgres import captures, measurement_jobs, partition_keys, run_heartbeats, vendor_state
 from measurement_pipeline.postgres.database import connect
 
@@ -59,7 +59,7 @@ def measurement_job_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest
     # Not in the sensor that plans: it returns early while the budget is spent, a pause lasts or the breaker is open.
     register_requested(context.instance, database_url)
     with connect(database_url) as connection:
-        waiting = measurement_jobs.waiting_count(connection, limit=REQUESTS_A_RUN + 1)
+        waiting = measurement_jobs.waiting_count(connection, limit=MAX_REQUESTS_PER_RUN + 1)
     if not waiting:
         return dg.SkipReason("no request waits")
     under_way = unfinished_runs(context, measurement_job_intake.name)
@@ -91,13 +91,13 @@ def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResul
         # Enough to go on with: the next plan is made from what is known then.
         return dg.SkipReason(f"runs in flight: {queued} wait for the one that buys")
 
-    planned = make_plan(
+    planned = plan_backfill(
         terms,
         lambda: _partitions(context.instance, runs),
         partial(register, context.instance, isrc_partitions),
     )
-    if planned.why_none is not None:
-        return dg.SkipReason(planned.why_none)
+    if planned.skip_reason is not None:
+        return dg.SkipReason(planned.skip_reason)
     _initialize_pool_limit(context.instance, POOL)
     plan_id = _plan_id(context)
     return dg.SensorResult(
@@ -185,7 +185,7 @@ def playcount_snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorR
     )
 
 
-def _partitions(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> Partitions:
+def _partitions(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> PartitionState:
     keys = instance.get_dynamic_partitions(str(isrc_partitions.name))
     registered = {key: place for place, key in enumerate(keys)}
     covered: set[str] = set()
@@ -194,7 +194,7 @@ def _partitions(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> 
         last = run.tags.get(tags.RANGE_END) or first
         if first in registered and last in registered:
             covered.update(keys[registered[first] : registered[last] + 1])
-    return Partitions(registered, covered)
+    return PartitionState(registered, covered)
 
 
 def unfinished_runs(context: dg.SensorEvaluationContext, job_name: str) -> list[dg.DagsterRun]:

@@ -30,33 +30,33 @@ STATUS_OF_OUTCOME = {
 }
 
 # Rejected or malformed answers, then no-history answers, that may come without one stored between before trust ends.
-REFUSALS_THAT_OPEN_THE_BREAKER = 5
-SILENCES_THAT_OPEN_THE_BREAKER = 25
+REJECTIONS_BEFORE_BREAKER = 5
+NO_HISTORIES_BEFORE_BREAKER = 25
 
 # How the failure of a run that opened the breaker begins, by which its incident is known again.
 BREAKER_OPENED = "the breaker opened: "
 
 # Answers in a row that tell nothing (no answer, or the vendor's own error) before the deployment stays away for a while.
-BLANKS_THAT_CALL_FOR_A_PAUSE = 5
+UNUSABLE_BEFORE_PAUSE = 5
 
 # How an answer that is not Songstats' own (or a 403 that `/status` does not explain) is named among the causes.
 FOREIGN = "foreign"
 # Of the last FOREIGN_WINDOW answers, so many that are not Songstats' own make the deployment pause.
-FOREIGN_THAT_CALL_FOR_A_PAUSE = 5
+FOREIGN_BEFORE_PAUSE = 5
 FOREIGN_WINDOW = 40
 # Songstats' own answers came back, and then others again: so many times within the answers read open the breaker.
-FOREIGN_EPISODES_THAT_OPEN_THE_BREAKER = 10
+FOREIGN_EPISODES_BEFORE_BREAKER = 10
 CAUSES_READ = 100
 
 # What may be waited for inside a run; anything longer ends the run and is the planner's to take up again.
-LONGEST_WAIT_IN_A_RUN_SECONDS = 30.0
+MAX_WAIT_IN_RUN_SECONDS = 30.0
 
 _FIRST_BACKOFF_SECONDS = 60.0
-LONGEST_BACKOFF_SECONDS = 6 * 3600.0
+MAX_BACKOFF_SECONDS = 6 * 3600.0
 _FIRST_PAUSE_SECONDS = 5.0
-_LONGEST_GUESSED_PAUSE_SECONDS = 900.0
+_MAX_GUESSED_PAUSE_SECONDS = 900.0
 # `Retry-After: 2592000` has been seen: for 30 days nobody would have asked again.
-LONGEST_UNTESTED_PAUSE_SECONDS = 86_400.0
+MAX_PAUSE_WITHOUT_PROBE_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,12 @@ def settle(judgement: Judgement, *, attempts: int, max_attempts: int, retry_soon
 
 def backoff_seconds(attempts: int) -> float:
     """How long a row waits after so many runs failed to get an answer for it: 1 min, 2, 4, … up to 6 h."""
-    return float(min(_FIRST_BACKOFF_SECONDS * 2 ** (max(attempts, 1) - 1), LONGEST_BACKOFF_SECONDS))
+    return float(min(_FIRST_BACKOFF_SECONDS * 2 ** (max(attempts, 1) - 1), MAX_BACKOFF_SECONDS))
 
 
-def furthest_booking_seconds(requests_per_second: float) -> float:
+def max_call_lead_seconds(requests_per_second: float) -> float:
     """How far ahead a call can be booked at this pace: the longest wait of a run for its first call, and a batch of calls."""
-    return LONGEST_WAIT_IN_A_RUN_SECONDS + (max(1.0, 1 / requests_per_second) if requests_per_second else 0.0)
+    return MAX_WAIT_IN_RUN_SECONDS + (max(1.0, 1 / requests_per_second) if requests_per_second else 0.0)
 
 
 def seconds_before_probe(pause: float, *, retry_after: float | None, is_guess: bool) -> float:
@@ -112,7 +112,7 @@ def seconds_before_probe(pause: float, *, retry_after: float | None, is_guess: b
     says so, and is tested once a day. A pause that is a guess beyond `retry_after` is tested from there on.
     """
     kept = (retry_after or 0.0) if is_guess else pause
-    return min(kept, LONGEST_UNTESTED_PAUSE_SECONDS)
+    return min(kept, MAX_PAUSE_WITHOUT_PROBE_SECONDS)
 
 
 def pause_seconds(retry_after: float | None, *, pauses_before: int) -> float:
@@ -121,7 +121,7 @@ def pause_seconds(retry_after: float | None, *, pauses_before: int) -> float:
     A `retry_after` that was waited out in vain (`pauses_before`: pauses without an answer between) is still a floor,
     but no longer believed to be enough.
     """
-    guess = float(min(_FIRST_PAUSE_SECONDS * 2 ** min(pauses_before, 10), _LONGEST_GUESSED_PAUSE_SECONDS))
+    guess = float(min(_FIRST_PAUSE_SECONDS * 2 ** min(pauses_before, 10), _MAX_GUESSED_PAUSE_SECONDS))
     if retry_after is None:
         return guess
     return max(retry_after, guess) if pauses_before else retry_after
@@ -131,30 +131,30 @@ def pause_seconds(retry_after: float | None, *, pauses_before: int) -> float:
 class Streak:
     """What has come back since the last stored history: the evidence against the key or the vendor."""
 
-    refusals: int = 0
-    silences: int = 0
+    rejections: int = 0
+    no_histories: int = 0
 
     @property
     def reason(self) -> str | None:
         """Why trust has ended, or None while it has not."""
-        if self.refusals >= REFUSALS_THAT_OPEN_THE_BREAKER:
-            seen = f"{self.refusals} rejected or malformed answers"
-        elif self.silences >= SILENCES_THAT_OPEN_THE_BREAKER:
-            seen = f"{self.silences} answers without a history"
+        if self.rejections >= REJECTIONS_BEFORE_BREAKER:
+            seen = f"{self.rejections} rejected or malformed answers"
+        elif self.no_histories >= NO_HISTORIES_BEFORE_BREAKER:
+            seen = f"{self.no_histories} answers without a history"
         else:
             return None
         return f"{seen} and not one stored between: the key or the vendor changed, not the recordings"
 
 
-def streak(causes: Sequence[str]) -> Streak:
+def count_streak(causes: Sequence[str]) -> Streak:
     """The streak in `causes`, the latest first, as the ledger tells them."""
-    refusals = silences = 0
+    rejections = no_histories = 0
     for cause in causes:
         if cause == Cause.STORED:
             break
-        refusals += cause in {Cause.REJECTED, Cause.MALFORMED}
-        silences += cause == Cause.NO_HISTORY
-    return Streak(refusals, silences)
+        rejections += cause in {Cause.REJECTED, Cause.MALFORMED}
+        no_histories += cause == Cause.NO_HISTORY
+    return Streak(rejections, no_histories)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +169,14 @@ class Interference:
     episodes: int = 0
 
     @property
-    def calls_for_a_pause(self) -> bool:
+    def needs_pause(self) -> bool:
         """Whether the share of such answers is too high to go on."""
-        return self.recent >= FOREIGN_THAT_CALL_FOR_A_PAUSE
+        return self.recent >= FOREIGN_BEFORE_PAUSE
 
     @property
     def reason(self) -> str | None:
         """Why the breaker opens, or None."""
-        if self.episodes < FOREIGN_EPISODES_THAT_OPEN_THE_BREAKER:
+        if self.episodes < FOREIGN_EPISODES_BEFORE_BREAKER:
             return None
         return (
             f"something other than Songstats answered {self.episodes} separate times within the last {CAUSES_READ} answers: look "
@@ -184,7 +184,7 @@ class Interference:
         )
 
 
-def interference(causes: Sequence[str]) -> Interference:
+def count_interference(causes: Sequence[str]) -> Interference:
     """How often something other than Songstats answered, from `causes`, the latest first."""
     read = causes[:CAUSES_READ]
     starts = sum(
@@ -193,21 +193,21 @@ def interference(causes: Sequence[str]) -> Interference:
     return Interference(recent=read[:FOREIGN_WINDOW].count(FOREIGN), episodes=starts)
 
 
-def calls_allowed_in_the_air(
-    seen: Streak, *, trusted: bool, concurrency: int, blanks: int = 0, throttled: bool = False
+def max_calls_in_flight(
+    streak: Streak, *, has_stored: bool, concurrency: int, unusable: int = 0, is_after_pause: bool = False
 ) -> int:
     """How many calls may be under way at once.
 
-    Until a history has been stored (`trusted`), and while a streak is under way, no more are in the air than the streak
+    Until a history has been stored (`has_stored`), and while a streak is under way, no more are in the air than the streak
     has left to go: a wrong key costs exactly as many hits as it takes to open the breaker, whatever the concurrency. The
-    same goes for `blanks`, the answers in a row that told nothing. After a pause (`throttled`) one call asks for all
+    same goes for `unusable`, the answers in a row that told nothing. After a pause (`is_after_pause`) one call asks for all
     whether it is over.
     """
-    if throttled:
+    if is_after_pause:
         concurrency = 1
-    room = SILENCES_THAT_OPEN_THE_BREAKER - seen.silences
-    if blanks:
-        room = min(room, BLANKS_THAT_CALL_FOR_A_PAUSE - blanks)
-    if not trusted or seen.refusals:
-        room = min(room, REFUSALS_THAT_OPEN_THE_BREAKER - seen.refusals)
+    room = NO_HISTORIES_BEFORE_BREAKER - streak.no_histories
+    if unusable:
+        room = min(room, UNUSABLE_BEFORE_PAUSE - unusable)
+    if not has_stored or streak.rejections:
+        room = min(room, REJECTIONS_BEFORE_BREAKER - streak.rejections)
     return max(0, min(concurrency, room))

@@ -13,12 +13,12 @@ from uuid import UUID
 USD_PER_ALBUM = Decimal("0.003")
 
 # Albums of one actor run: enough to make the start cheap, few enough to make a failure cheap.
-ALBUMS_A_CHUNK = 100
+ALBUMS_PER_CHUNK = 100
 
 # A capture of the same albums that is younger than this is reused instead of bought again.
-REUSE_FOR = timedelta(minutes=60)
+REUSE_PERIOD = timedelta(minutes=60)
 
-SERIES_EVERY = timedelta(days=30)
+SERIES_INTERVAL = timedelta(days=30)
 
 # Message of requests, ticks and runs in a deployment without captures.
 NO_CAPTURES = "captures are not set up here: APIFY_TOKEN is not set"
@@ -117,7 +117,7 @@ def describe_over_cap(*, cap: Decimal, spent: Decimal, cost: Decimal) -> str:
 
 def chunks(album_ids: Sequence[str]) -> list[tuple[str, ...]]:
     """Split a capture into the parts of its actor runs; the same albums give the same parts in the same order."""
-    return [tuple(album_ids[at : at + ALBUMS_A_CHUNK]) for at in range(0, len(album_ids), ALBUMS_A_CHUNK)]
+    return [tuple(album_ids[at : at + ALBUMS_PER_CHUNK]) for at in range(0, len(album_ids), ALBUMS_PER_CHUNK)]
 
 
 def infer_missing_album_id(albums: Sequence[CapturedAlbum], asked: Sequence[str]) -> tuple[CapturedAlbum, ...]:

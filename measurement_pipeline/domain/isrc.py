@@ -13,7 +13,7 @@ _PRESENTATION = re.compile(r"[\s\-\u2010-\u2015]+")
 _ISRC = re.compile(r"(?:[Ii][Ss][Rr][Cc]:?)?([A-Za-z]{2}[A-Za-z0-9]{3}[0-9]{7})")
 
 
-def normalise(text: str) -> str | None:
+def normalise_isrc(text: str) -> str | None:
     """The twelve characters of an ISRC, or None where `text` is not one.
 
     Hyphens, spaces, lower case and a leading "ISRC" (with or without a colon) are presentation.

@@ -122,26 +122,26 @@ def read_request(
     # Not every value of an array column can be looked up in a set: an array may hold arrays.
     others = [p for p in asked if not (isinstance(p, str) and p in PLATFORMS)] if isinstance(asked, list) else [asked]
     if others or not asked:
-        return Refusal(400, f"platforms may only be spotify{_got(others)}")
+        return Refusal(400, f"platforms may only be spotify{_received_value(others)}")
     read = _read_scope(scope)
     if isinstance(read, Refusal):
         return read
     if source == Source.CURRENT and isinstance(read, ScopeByAlbum):
         # Each is paid for, whatever it is. Not held to Spotify's present 22 characters.
-        odd = [_shown(album_id) for album_id in read.album_ids if not _ALBUM_ID.fullmatch(album_id)]
+        odd = [_quoted(album_id) for album_id in read.album_ids if not _ALBUM_ID.fullmatch(album_id)]
         if odd:
             return Refusal(
-                400, f"Malformed in scope.album_ids: {_listed(odd)} (expected Spotify's ids, addresses or URIs)"
+                400, f"Malformed in scope.album_ids: {_joined(odd)} (expected Spotify's ids, addresses or URIs)"
             )
     often = "once" if schedule is None else schedule
     if not (isinstance(often, str) and often in set(Schedule)):
-        return Refusal(400, f"schedule must be once or monthly{_got(often)}")
+        return Refusal(400, f"schedule must be once or monthly{_received_value(often)}")
     if source == Source.HISTORICAL and often != Schedule.ONCE:
         return Refusal(400, "schedule monthly is for source current: a history is bought once")
     return MeasurementRequest(Source(source), read, Schedule(often))
 
 
-def without_album(left_out: int, *, of: int) -> str:
+def left_out_message(left_out: int, *, of: int) -> str:
     """What a request is told that is accepted although a capture, which is made by album, leaves some of it out."""
     return f"{left_out:,} of {counted(of, 'recording')} {'has' if left_out == 1 else 'have'} no known album"
 
@@ -150,15 +150,15 @@ def _read_scope(scope: object) -> Scope | Refusal:
     given = [k for k in _SCOPES if scope.get(k) is not None] if isinstance(scope, dict) else []
     if not isinstance(scope, dict) or len(given) != 1:
         return Refusal(400, BAD_SCOPE)
-    unknown = sorted(_shown(key) for key in scope if key not in _SCOPES)
+    unknown = sorted(_quoted(key) for key in scope if key not in _SCOPES)
     if unknown:
-        return Refusal(400, f"Unknown in scope: {_listed(unknown)}. {BAD_SCOPE}")
+        return Refusal(400, f"Unknown in scope: {_joined(unknown)}. {BAD_SCOPE}")
     (key,) = given
     value = scope[key]
     if key == "catalog_id":
         return _read_catalog(value)
     if not isinstance(value, list) or not value:
-        return Refusal(400, f"scope.{key} must be a list of at least one{_got(value)}")
+        return Refusal(400, f"scope.{key} must be a list of at least one{_received_value(value)}")
     if len(value) > MAX_LISTED:
         # Before any of them is read.
         return Refusal(
@@ -171,32 +171,32 @@ def _read_catalog(value: object) -> Scope | Refusal:
     try:
         return ScopeByCatalog(UUID(value if isinstance(value, str) else ""))
     except ValueError:
-        return Refusal(400, f"scope.catalog_id must be a UUID{_got(value)}")
+        return Refusal(400, f"scope.catalog_id must be a UUID{_received_value(value)}")
 
 
 def _read_isrcs(values: Sequence[object]) -> Scope | Refusal:
     found: dict[str, None] = {}
     malformed: list[str] = []
     for value in values:
-        read = isrc.normalise(value) if isinstance(value, str) else None
+        read = isrc.normalise_isrc(value) if isinstance(value, str) else None
         if read is None:
-            malformed.append(_shown(value))
+            malformed.append(_quoted(value))
         else:
             found[read] = None
     if malformed:
-        return Refusal(400, f"Malformed in scope.isrcs: {_listed(malformed)} (an ISRC looks like GBUM72501895)")
+        return Refusal(400, f"Malformed in scope.isrcs: {_joined(malformed)} (an ISRC looks like GBUM72501895)")
     return ScopeByIsrc(tuple(found))
 
 
 def _read_albums(values: Sequence[object]) -> Scope | Refusal:
     # Printable, too: what is not (a zero byte, half a surrogate) is no text to PostgreSQL, and no id to Spotify.
     malformed = [
-        _shown(value)
+        _quoted(value)
         for value in values
         if not (isinstance(value, str) and value.strip() and value.strip().isprintable())
     ]
     if malformed:
-        return Refusal(400, f"Malformed in scope.album_ids: {_listed(malformed)} (a Spotify album id is a string)")
+        return Refusal(400, f"Malformed in scope.album_ids: {_joined(malformed)} (a Spotify album id is a string)")
     # An id that maps to nothing is answered as such.
     return ScopeByAlbum(tuple(dict.fromkeys(_album_id(str(value).strip()) for value in values)))
 
@@ -207,16 +207,16 @@ def _album_id(text: str) -> str:
     return found[1] if found else text
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     # reprlib: what a client nests a thousand deep would exhaust the stack of repr.
     text = value if isinstance(value, str) else reprlib.repr(value)
     return repr(text if len(text) <= _CHARACTERS_SHOWN else text[:_CHARACTERS_SHOWN] + "…")
 
 
-def _got(value: object) -> str:
-    return "" if value is None or value == [] else f" (got {_shown(value)})"
+def _received_value(value: object) -> str:
+    return "" if value is None or value == [] else f" (got {_quoted(value)})"
 
 
-def _listed(shown: Sequence[str]) -> str:
+def _joined(shown: Sequence[str]) -> str:
     rest = len(shown) - _VALUES_SHOWN
     return ", ".join(shown[:_VALUES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -10,12 +10,12 @@ _LONGEST_PART = 20
 _NAMED_ALBUMS = 1
 
 
-def of_catalog(catalog: UUID, *, name: str, account: UUID, account_name: str | None) -> str:
+def catalog_partition_key(catalog: UUID, *, name: str, account: UUID, account_name: str | None) -> str:
     """A catalogue by its name and its account's."""
     return _key(_plain(name, _LONGEST_NAME), _plain(account_name or _short(account), _LONGEST_PART), _short(catalog))
 
 
-def of_capture(capture: UUID, *, what: str, albums: int, monthly: bool, day: str) -> str:
+def capture_partition_key(capture: UUID, *, what: str, albums: int, monthly: bool, day: str) -> str:
     """A capture by its catalogue or first album, and its day."""
     more = f"and {albums - _NAMED_ALBUMS} more" if albums > _NAMED_ALBUMS else ""
     return _key(_plain(what, _LONGEST_NAME), more, "monthly" if monthly else "", day, _short(capture))

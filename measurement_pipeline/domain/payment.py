@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-ALLOWED_SERVES = timedelta(minutes=10)
+ALLOWED_VALID_FOR = timedelta(minutes=10)
 """How long an allowed decision may be spent on before Stripe is asked again."""
 
 CHECKOUT_MARGIN = timedelta(minutes=30)
@@ -68,7 +68,7 @@ def no_card_reason(found: Iterable[PaymentMethods], *, today: date) -> str | Non
 
 
 # Accounts in a row of which nothing could be found out, before the others are not asked about: Stripe is away.
-_UNKNOWNS_BELIEVED = 2
+_MAX_UNKNOWN_IN_A_ROW = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Decision:
     retry_after_seconds: float | None = None
 
 
-def ask_in_turn(accounts: Iterable[UUID], ask: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
+def decide_accounts(accounts: Iterable[UUID], ask: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
     """What `ask` says of each account, each asked once; after two unknowns in a row the rest are unknown unasked.
 
     A question that Stripe does not answer takes a minute, and a hundred of them would hold up those that wait.
@@ -97,7 +97,7 @@ def ask_in_turn(accounts: Iterable[UUID], ask: Callable[[UUID], Decision]) -> di
     decisions: dict[UUID, Decision] = {}
     unknowns = 0
     for account in dict.fromkeys(accounts):
-        if unknowns < _UNKNOWNS_BELIEVED:
+        if unknowns < _MAX_UNKNOWN_IN_A_ROW:
             decisions[account] = ask(account)
             unknowns = unknowns + 1 if decisions[account].verdict is PaymentVerdict.UNKNOWN else 0
         else:

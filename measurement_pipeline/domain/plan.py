@@ -13,11 +13,11 @@ from datetime import datetime
 from typing import Protocol
 
 MAX_RANGES = 20
-RECORDINGS_A_RUN = 100
-MOST_RECORDINGS_A_RUN = 500
+RECORDINGS_PER_RUN = 100
+MAX_RECORDINGS_PER_RUN = 500
 
 # One place in so many goes to the row that has waited longest.
-PLACES_PER_OLDEST = 10
+PLACES_PER_OLDEST_ROW = 10
 
 
 class Due(Protocol):
@@ -30,15 +30,15 @@ class Due(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class PartitionRange:
     """Partitions from `songs[0]` to `songs[-1]` in order of registration; every one of them is due."""
 
     songs: tuple[str, ...]
 
 
-def plan(
+def plan_ranges(
     due: Sequence[Due], *, registered: Mapping[str, int], covered: AbstractSet[str], budget: int, placed_before: int
-) -> list[Range]:
+) -> list[PartitionRange]:
     """The ranges to launch, the one with the best row first.
 
     `due` is in order of rank, then age. `registered`: place of each partition in order of registration; a row without
@@ -47,41 +47,41 @@ def plan(
     over from plan to plan, however small each is.
     """
     open_rows = [row for row in due if row.song in registered and row.song not in covered]
-    places = min(budget - len(covered), len(open_rows), MAX_RANGES * MOST_RECORDINGS_A_RUN)
+    places = min(budget - len(covered), len(open_rows), MAX_RANGES * MAX_RECORDINGS_PER_RUN)
     if places <= 0:
         return []
     size = run_size(len(open_rows))
-    chosen = _in_turn(open_rows, places, placed_before)
-    ranges = _ranges(chosen, registered, size)
+    chosen = _choose_songs(open_rows, places, placed_before)
+    ranges = _group_into_ranges(chosen, registered, size)
     if len(ranges) <= MAX_RANGES:
         return ranges
     while len(ranges) > MAX_RANGES:
         # The beginning of the order keeps the order's promise. It ends at as many rows as there may be ranges.
         chosen = chosen[: max(MAX_RANGES, len(chosen) * 9 // 10)]
-        ranges = _ranges(chosen, registered, size)
-    return _widened(ranges, open_rows, registered, size=size, places=places, placed_before=placed_before)
+        ranges = _group_into_ranges(chosen, registered, size)
+    return _widen_ranges(ranges, open_rows, registered, size=size, places=places, placed_before=placed_before)
 
 
 def run_size(due: int) -> int:
     """Recordings a run: 100, and up to 500 where the queue is deep, since a larger run costs less a recording."""
-    return max(RECORDINGS_A_RUN, min(MOST_RECORDINGS_A_RUN, due // 2))
+    return max(RECORDINGS_PER_RUN, min(MAX_RECORDINGS_PER_RUN, due // 2))
 
 
-def _in_turn(rows: Sequence[Due], places: int, placed_before: int) -> list[str]:
+def _choose_songs(rows: Sequence[Due], places: int, placed_before: int) -> list[str]:
     """So many songs: the best ranked, but each tenth place, counted over all plans, for the one that waits longest."""
     by_age = iter(sorted(range(len(rows)), key=lambda place: (rows[place].waiting_since, place)))
     by_rank = iter(range(len(rows)))
     taken: set[int] = set()
     chosen: list[str] = []
     for place in range(placed_before + 1, placed_before + places + 1):
-        turn = by_age if place % PLACES_PER_OLDEST == 0 else by_rank
+        turn = by_age if place % PLACES_PER_OLDEST_ROW == 0 else by_rank
         index = next(i for i in turn if i not in taken)
         taken.add(index)
         chosen.append(rows[index].song)
     return chosen
 
 
-def _ranges(chosen: Sequence[str], registered: Mapping[str, int], size: int) -> list[Range]:
+def _group_into_ranges(chosen: Sequence[str], registered: Mapping[str, int], size: int) -> list[PartitionRange]:
     """`chosen` as contiguous ranges of at most `size`, in order of the best place that each holds."""
     place_of = {song: place for place, song in enumerate(chosen)}
     found: list[list[str]] = []
@@ -91,18 +91,18 @@ def _ranges(chosen: Sequence[str], registered: Mapping[str, int], size: int) -> 
             last.append(song)
         else:
             found.append([song])
-    return [Range(tuple(r)) for r in sorted(found, key=lambda r: min(place_of[song] for song in r))]
+    return [PartitionRange(tuple(r)) for r in sorted(found, key=lambda r: min(place_of[song] for song in r))]
 
 
-def _widened(
-    ranges: Sequence[Range],
+def _widen_ranges(
+    ranges: Sequence[PartitionRange],
     rows: Sequence[Due],
     registered: Mapping[str, int],
     *,
     size: int,
     places: int,
     placed_before: int,
-) -> list[Range]:
+) -> list[PartitionRange]:
     """Scattered ranks: each range grows over the due rows beside it, rather than twenty runs of one or two.
 
     It grows no further than keeps the promise to those that wait longest. The range that holds the oldest row grows
@@ -125,7 +125,7 @@ def _widened(
                 # Of rows that wait equally long any will do: all taken that are no younger than the oldest left count.
                 oldest_left = by_age[0].waiting_since
                 oldest_taken = bisect_right(taken_ages, oldest_left) + (since[beside] == oldest_left)
-                if oldest_taken < _turns_of_the_oldest(placed_before, len(taken) + 1):
+                if oldest_taken < _places_of_oldest(placed_before, len(taken) + 1):
                     break
                 taken.add(beside)
                 insort(taken_ages, since[beside])
@@ -133,9 +133,9 @@ def _widened(
                     songs.append(beside)
                 else:
                     songs.appendleft(beside)
-    return [Range(tuple(songs)) for songs in grown]
+    return [PartitionRange(tuple(songs)) for songs in grown]
 
 
-def _turns_of_the_oldest(placed_before: int, places: int) -> int:
+def _places_of_oldest(placed_before: int, places: int) -> int:
     """How many of the next so many places go to those that wait longest."""
-    return (placed_before + places) // PLACES_PER_OLDEST - placed_before // PLACES_PER_OLDEST
+    return (placed_before + places) // PLACES_PER_OLDEST_ROW - placed_before // PLACES_PER_OLDEST_ROW

@@ -14,11 +14,11 @@ from enum import StrEnum
 from measurement_pipeline.domain.spend import VendorMonth
 from measurement_pipeline.domain.text import counted
 
-QUIET = timedelta(hours=1)
+QUIET_PERIOD = timedelta(hours=1)
 """No call may have been made or settled for so long: the vendor's count may lag behind its answers, but hardly for longer."""
 
-EAST = timedelta(hours=14)
-WEST = timedelta(hours=12)
+MAX_OFFSET_EAST = timedelta(hours=14)
+MAX_OFFSET_WEST = timedelta(hours=12)
 """Where the vendor is, a month begins up to 14 hours before, and up to 12 hours after, it does in UTC: its zone is not known."""
 
 
@@ -31,7 +31,7 @@ class Window(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class MonthOfLedger:
+class MonthlyHits:
     """Settled calls of a calendar month (UTC): those known to be billed, those of unknown outcome, and those returned before."""
 
     billed: int
@@ -40,7 +40,7 @@ class MonthOfLedger:
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerLook:
+class LedgerState:
     """The ledger at one moment, by the database's clock.
 
     `near_month` and `near_previous`: hits so near the beginning of this month, or of the last one, that the vendor may count them
@@ -51,8 +51,8 @@ class LedgerLook:
     previous_month_begins: datetime
     month_begins: datetime
     next_month_begins: datetime
-    current: MonthOfLedger
-    previous: MonthOfLedger
+    current: MonthlyHits
+    previous: MonthlyHits
     near_month: int
     near_previous: int
     open_calls: int
@@ -82,7 +82,7 @@ class WindowResult:
     billed: int
     unknown: int
     not_billed: int
-    why: str
+    reason: str
     late: int = 0
 
     @property
@@ -91,31 +91,31 @@ class WindowResult:
         return self.unknown - self.not_billed + self.late
 
 
-def decide(before: LedgerLook, after: LedgerLook, vendor: VendorMonth) -> list[WindowResult] | str:
+def decide_windows(before: LedgerState, after: LedgerState, vendor: VendorMonth) -> list[WindowResult] | str:
     """What to settle, a result for each window with unknown or returned calls; or why nothing can be said about any of them.
 
     `before` and `after`: the ledger before the vendor was asked, and after it answered.
     """
     obstacle = _obstacle(before, after, vendor)
-    return obstacle or [_judge(*window) for window in _windows(after, vendor)]
+    return obstacle or [_decide_window(*window) for window in _windows(after, vendor)]
 
 
-def waits_because(look: LedgerLook) -> str | None:
+def wait_reason(look: LedgerState) -> str | None:
     """Why the vendor need not be asked now; None where it should be."""
     if look.unknown == 0 and look.returned == 0:
         return "no hit of unknown outcome in this month or the last one"
     if look.open_calls:
         return f"waiting: {counted(look.open_calls, 'call')} not settled yet"
-    if look.last_call_at is not None and look.now - look.last_call_at < QUIET:
-        minutes = int(QUIET.total_seconds() // 60)
+    if look.last_call_at is not None and look.now - look.last_call_at < QUIET_PERIOD:
+        minutes = int(QUIET_PERIOD.total_seconds() // 60)
         return f"waiting: the last call must be {minutes} minutes old, since the vendor's count may lag behind"
-    if look.now < look.month_begins + WEST or look.now >= look.next_month_begins - EAST:
+    if look.now < look.month_begins + MAX_OFFSET_WEST or look.now >= look.next_month_begins - MAX_OFFSET_EAST:
         return "waiting: near the turn of the month it is not known which month the vendor counts"
     return None
 
 
-def _obstacle(before: LedgerLook, after: LedgerLook, vendor: VendorMonth) -> str | None:
-    waits = waits_because(before) or waits_because(after)
+def _obstacle(before: LedgerState, after: LedgerState, vendor: VendorMonth) -> str | None:
+    waits = wait_reason(before) or wait_reason(after)
     if waits is not None:
         return waits
     if replace(before, now=after.now) != after:
@@ -125,7 +125,7 @@ def _obstacle(before: LedgerLook, after: LedgerLook, vendor: VendorMonth) -> str
     return None
 
 
-def _windows(look: LedgerLook, vendor: VendorMonth) -> Iterator[tuple[Window, MonthOfLedger, int | None, bool]]:
+def _windows(look: LedgerState, vendor: VendorMonth) -> Iterator[tuple[Window, MonthlyHits, int | None, bool]]:
     """Each window with unknown or returned calls: its ledger, the vendor's count, and whether it is clear which calls it has."""
     if look.near_month == 0:
         if look.current.unknown or look.current.returned:
@@ -135,13 +135,13 @@ def _windows(look: LedgerLook, vendor: VendorMonth) -> Iterator[tuple[Window, Mo
         return
     # Which of the two months the calls between them belong to does not matter to their sum.
     billed = look.current.billed + look.previous.billed
-    both = MonthOfLedger(billed, look.unknown, look.returned)
+    both = MonthlyHits(billed, look.unknown, look.returned)
     known = vendor.requests is not None and vendor.previous_requests is not None
     total = (vendor.requests or 0) + (vendor.previous_requests or 0) if known else None
     yield Window.BOTH, both, total, look.near_previous == 0
 
 
-def _judge(window: Window, ledger: MonthOfLedger, count: int | None, has_clear_edge: bool) -> WindowResult:  # noqa: FBT001
+def _decide_window(window: Window, ledger: MonthlyHits, count: int | None, has_clear_edge: bool) -> WindowResult:  # noqa: FBT001
     def result(not_billed: int, why: str, *, late: int = 0) -> WindowResult:
         return WindowResult(window, count, ledger.billed, ledger.unknown, not_billed, f"{window.value}: {why}", late)
 

@@ -16,9 +16,9 @@ from measurement_pipeline.domain.outcome import Cause
 K = TypeVar("K")
 
 NOT_READ_YET = "kept, not read yet"
-IN_THE_AIR = "in the air"
+IN_FLIGHT = "in the air"
 NOT_BILLED = "not billed (reconciled)"
-CAUSES = (*(cause.value for cause in Cause), NOT_BILLED, NOT_READ_YET, IN_THE_AIR)
+CAUSES = (*(cause.value for cause in Cause), NOT_BILLED, NOT_READ_YET, IN_FLIGHT)
 """Every cause there is, in the order in which they are shown. The last two are of calls whose cause is still to come.
 
 `NOT_BILLED` takes the place of the cause of a call of unknown outcome once the vendor's own count shows that it was not billed.
@@ -36,7 +36,7 @@ class HitTotals(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Calls:
+class CallGroup:
     """So many calls of one account that came to the same.
 
     `wasted`: those of them that are hits and brought nothing: neither a history nor the first word that there is none.
@@ -100,7 +100,7 @@ def hits_per_recording(hits: int, settled: int) -> float | None:
     return round(hits / settled, 4) if settled else None
 
 
-def total(lines: Iterable[Calls]) -> SpendRow:
+def sum_calls(lines: Iterable[CallGroup]) -> SpendRow:
     """All of `lines` together."""
     found = list(lines)
 
@@ -115,22 +115,22 @@ def total(lines: Iterable[Calls]) -> SpendRow:
         wasted=sum(line.wasted for line in found),
         stored=sum(line.stored for line in found),
         settled=sum(line.settled for line in found),
-        undecided=sum(line.calls for line in found if line.cause in (NOT_READ_YET, IN_THE_AIR)),
+        undecided=sum(line.calls for line in found if line.cause in (NOT_READ_YET, IN_FLIGHT)),
     )
 
 
-def by_cause(lines: Sequence[Calls]) -> dict[str, SpendRow]:
+def sum_by_cause(lines: Sequence[CallGroup]) -> dict[str, SpendRow]:
     """A sum for each cause there was."""
     return _grouped(lines, lambda line: line.cause, in_order=CAUSES)
 
 
-def by_account(lines: Sequence[Calls]) -> dict[UUID, SpendRow]:
+def sum_by_account(lines: Sequence[CallGroup]) -> dict[UUID, SpendRow]:
     """A sum for each account, the one with most hits first."""
     found = _grouped(lines, lambda line: line.account, in_order=sorted({line.account for line in lines}))
     return dict(sorted(found.items(), key=lambda one: -one[1].hits))
 
 
-def euros(hits: Mapping[K, int], eur_per_hit: float) -> dict[K, Decimal]:
+def split_cost_eur(hits: Mapping[K, int], eur_per_hit: float) -> dict[K, Decimal]:
     """What each of `hits` cost, to the cent, such that together they are what all of them cost.
 
     Each rounded by itself, a column of figures would not add up to the figure below it.
@@ -138,19 +138,19 @@ def euros(hits: Mapping[K, int], eur_per_hit: float) -> dict[K, Decimal]:
     price = Decimal(str(eur_per_hit))
     exact = {key: count * price for key, count in hits.items()}
     shares = {key: value.quantize(_CENT, ROUND_FLOOR) for key, value in exact.items()}
-    missing = int((whole(sum(hits.values()), eur_per_hit) - sum(shares.values())) / _CENT)
+    missing = int((cost_eur(sum(hits.values()), eur_per_hit) - sum(shares.values())) / _CENT)
     for key in sorted(exact, key=lambda key: shares[key] - exact[key])[:missing]:
         shares[key] += _CENT
     return shares
 
 
-def whole(hits: int, eur_per_hit: float) -> Decimal:
+def cost_eur(hits: int, eur_per_hit: float) -> Decimal:
     """What `hits` cost together, to the cent."""
     return (hits * Decimal(str(eur_per_hit))).quantize(_CENT, ROUND_HALF_UP)
 
 
-def _grouped(lines: Sequence[Calls], key: Callable[[Calls], K], *, in_order: Iterable[K]) -> dict[K, SpendRow]:
-    groups: dict[K, list[Calls]] = {}
+def _grouped(lines: Sequence[CallGroup], key: Callable[[CallGroup], K], *, in_order: Iterable[K]) -> dict[K, SpendRow]:
+    groups: dict[K, list[CallGroup]] = {}
     for line in lines:
         groups.setdefault(key(line), []).append(line)
-    return {name: total(groups[name]) for name in in_order if name in groups}
+    return {name: sum_calls(groups[name]) for name in in_order if name in groups}

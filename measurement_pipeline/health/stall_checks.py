@@ -12,7 +12,7 @@ from enum import StrEnum
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.health.result import HealthResult, format_minute
 from measurement_pipeline.postgres.health import Answering, Buying
-from measurement_pipeline.postgres.songstats_ledger import Budget, Deployment
+from measurement_pipeline.postgres.songstats_ledger import Budget, VendorState
 
 # A run that has held the slot, or waited for it, for less is just doing its work.
 _SOON = timedelta(minutes=10)
@@ -83,7 +83,7 @@ class _Obstacle:
 
 
 def backfill_is_progressing(
-    buying: Buying, deployment: Deployment, budget: Budget, machine: InstanceState, *, alarm_hours: float
+    buying: Buying, deployment: VendorState, budget: Budget, machine: InstanceState, *, alarm_hours: float
 ) -> HealthResult:
     """Recordings wait that somebody wants bought, and none was settled for so long."""
     figures: dict[str, int | float | str] = {
@@ -195,7 +195,7 @@ def _silent(
 
 
 def _what_stops_buying(
-    buying: Buying, deployment: Deployment, budget: Budget, machine: InstanceState, since: datetime
+    buying: Buying, deployment: VendorState, budget: Budget, machine: InstanceState, since: datetime
 ) -> Iterator[_Obstacle]:
     yield from _what_stops_everything(machine)
     if deployment.breaker == "open":
@@ -211,9 +211,11 @@ def _what_stops_buying(
     yield from _what_holds_the_slot(machine, buying.now)
     # One pause as long as all of the silence is what the vendor asked for; pause after pause is a vendor that is away.
     # Judged between two pauses too: a probe ends each of them, and nothing has changed.
-    if deployment.throttled > 1:
-        now = deployment.why_paused or "Songstats is about to be asked again"
-        again = f"it is the pause number {deployment.throttled} without an answer between: see what ails Songstats"
+    if deployment.pauses_in_a_row > 1:
+        now = deployment.pause_description or "Songstats is about to be asked again"
+        again = (
+            f"it is the pause number {deployment.pauses_in_a_row} without an answer between: see what ails Songstats"
+        )
         yield _Obstacle(Reason.VENDOR, f"{now}; {again}")
     if budget.left == 0:
         frees = budget.next_hit_frees_at
@@ -223,8 +225,8 @@ def _what_stops_buying(
             "raise SONGSTATS_HIT_LIMIT"
         )
         yield _Obstacle(Reason.BUDGET, spent, ends_at=frees)
-    if deployment.why_paused is not None and deployment.throttled <= 1:
-        pause = f"{deployment.why_paused}. Wait, or ask Songstats and end it with `measurement-pipeline breaker close`"
+    if deployment.pause_description is not None and deployment.pauses_in_a_row <= 1:
+        pause = f"{deployment.pause_description}. Wait, or ask Songstats and end it with `measurement-pipeline breaker close`"
         yield _Obstacle(Reason.PAUSE, pause, ends_at=deployment.paused_until)
     yield from _failing_runs(machine, since)
     if buying.payable and not buying.ready and buying.next_retry_at is not None:

@@ -32,7 +32,7 @@ class CaptureEstimate:
         return not self.reused and self.spent_usd_this_month + self.cost_usd > self.cap_usd
 
 
-def of_request(
+def estimate_capture(
     connection: Connection, request: MeasurementRequest, *, account: UUID, cap_usd: Decimal
 ) -> CaptureEstimate:
     """The cost of a current request. Raises `NothingToEstimateError`."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from measurement_pipeline.domain.measurement_job import NOTHING_RESOLVED, UNKNOWN_CATALOG, Scope
-from measurement_pipeline.domain.spend import whole
+from measurement_pipeline.domain.spend import cost_eur
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 
@@ -15,7 +15,7 @@ _DAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class HitEstimate:
     """`asked` = `owned` (or settled: no hit) + `queued` (another request's hits) + `hits`.
 
     `days`: until the last of them is bought at the present budget, with what is queued before them; None: never.
@@ -35,7 +35,9 @@ class NothingToEstimateError(LookupError):
     """The scope means no recordings; the text is what intake would answer."""
 
 
-def of_scope(connection: Connection, scope: Scope, *, account: UUID, hits_allowed: int, eur_per_hit: float) -> Estimate:
+def estimate_hits(
+    connection: Connection, scope: Scope, *, account: UUID, hits_allowed: int, eur_per_hit: float
+) -> HitEstimate:
     """The cost of a historical request for `scope`. Raises `NothingToEstimateError`."""
     songs = measurement_jobs.songs_of(connection, scope, account=account)
     if songs is None:
@@ -53,12 +55,12 @@ def of_scope(connection: Connection, scope: Scope, *, account: UUID, hits_allowe
         counted=budget.hits,
         frees_in=lambda place: songstats_ledger.frees_in(connection, place),
     )
-    return Estimate(
+    return HitEstimate(
         asked=counts["asked"],
         owned=counts["owned"],
         queued=counts["queued"],
         hits=hits,
-        eur=float(whole(hits, eur_per_hit)),
+        eur=float(cost_eur(hits, eur_per_hit)),
         days=None if seconds is None else math.ceil(seconds / _DAY_SECONDS),
         hits_left_now=budget.left,
         hits_allowed_in_30_days=hits_allowed,

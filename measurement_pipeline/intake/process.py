@@ -30,30 +30,30 @@ from measurement_pipeline.domain.measurement_job import (
     ScopeByIsrc,
     Source,
     State,
+    left_out_message,
     read_request,
-    without_album,
 )
-from measurement_pipeline.domain.payment import Decision, PaymentVerdict, ask_in_turn
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict, decide_accounts
 from measurement_pipeline.postgres import captures, measurement_jobs, payment_decisions, run_heartbeats
 from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
 from measurement_pipeline.postgres.errors import first_line, is_outage, is_undone
 from measurement_pipeline.postgres.measurement_jobs import JobReceipt, RequestDocument, WaitingRequest
 
 # A run takes seconds to start, and milliseconds for a request.
-REQUESTS_A_RUN = 1_000
+MAX_REQUESTS_PER_RUN = 1_000
 # What one sweep looks at again.
-MOST_UNPAID = 10_000
+MAX_UNPAID_PER_RUN = 10_000
 # Stripe may have to be asked about each of them first, one after the other.
-ACCOUNTS_A_RUN = 100
+MAX_ACCOUNTS_PER_RUN = 100
 # Attempts are counted for so many at once. Where the process is killed, so many are suspected and taken one by one.
-_GROUP = 50
+_GROUP_SIZE = 50
 # A run that gives no sign of life for the claim timeout is reported as failed.
-_BEAT_SECONDS = 5.0
+_HEARTBEAT_SECONDS = 5.0
 
 MAX_INTAKE_ATTEMPTS = 5
 _RETRY_SECONDS = 60.0
 # Of one that the server rolled back for a deadlock and accepts again.
-_TRIES_OF_A_TRANSACTION = 3
+_MAX_TRANSACTION_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,11 @@ class RequestBatch:
 
 
 def load_batch(
-    database_url: str, *, unpaid: bool = False, limit: int = REQUESTS_A_RUN, accounts: int = ACCOUNTS_A_RUN
+    database_url: str,
+    *,
+    unpaid: bool = False,
+    limit: int = MAX_REQUESTS_PER_RUN,
+    max_accounts: int = MAX_ACCOUNTS_PER_RUN,
 ) -> RequestBatch:
     """The requests that are due: the queued ones of up to so many `accounts`, each account in turn.
 
@@ -93,32 +97,32 @@ def load_batch(
             asking = {request.id for request in requests}
         else:
             requests = measurement_jobs.waiting(connection, state=State.QUEUED, limit=limit)
-            first = set(islice(dict.fromkeys(request.account for request in requests), accounts))
+            first = set(islice(dict.fromkeys(request.account for request in requests), max_accounts))
             requests = [request for request in requests if request.account in first]
-            asking = _need_card(connection, requests)
+            asking = _ids_needing_card(connection, requests)
     # Those that fewest attempts failed on come first, so that one that kills its process does not do so before the others again.
     ordered = sorted(requests, key=lambda request: request.attempts)
     return RequestBatch(ordered, list(dict.fromkeys(request.account for request in ordered if request.id in asking)))
 
 
-def _was_tried(request: WaitingRequest) -> bool:
+def _has_failed_attempt(request: WaitingRequest) -> bool:
     """Whether an attempt at it failed, or was killed."""
     return request.attempts > 0
 
 
-def _need_card(connection: Connection, requests: Sequence[WaitingRequest]) -> set[UUID]:
+def _ids_needing_card(connection: Connection, requests: Sequence[WaitingRequest]) -> set[UUID]:
     """Which of `requests` have a shape that payment is asked about.
 
     One that an attempt failed on is not read here, where it could keep the others from an answer. Its account is asked about.
     """
     historical = [request for request in requests if request.is_historical]
-    asking = {request.id for request in historical if _was_tried(request)}
-    for group in _batched([request for request in historical if not _was_tried(request)], _GROUP):
+    asking = {request.id for request in historical if _has_failed_attempt(request)}
+    for group in _split([request for request in historical if not _has_failed_attempt(request)], _GROUP_SIZE):
         begun = measurement_jobs.begin_attempts(connection, group)
         mine = [request for request in group if request.id in begun]
         try:
             for job, document in measurement_jobs.documents(connection, mine):
-                reading = _read(document)
+                reading = _parse_document(document)
                 if isinstance(reading, MeasurementRequest) and reading.needs_card:
                     asking.add(job)
         except DatabaseError:
@@ -130,20 +134,20 @@ def _need_card(connection: Connection, requests: Sequence[WaitingRequest]) -> se
     return asking
 
 
-def _read(document: RequestDocument) -> MeasurementRequest | Refusal:
+def _parse_document(document: RequestDocument) -> MeasurementRequest | Refusal:
     if not document.fits:
         return Refusal(400, TOO_LARGE)
     return read_request(document.source, document.scope, document.platforms, document.schedule)
 
 
-def ask_about_payment(opened: RequestBatch, check: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
+def check_payments(opened: RequestBatch, check: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
     """What Stripe says of each account of the round. `check` returns a decision, and never raises for Stripe's sake."""
-    return ask_in_turn(opened.accounts, check)
+    return decide_accounts(opened.accounts, check)
 
 
 def process_batch(
     database_url: str,
-    opened: RequestBatch,
+    batch: RequestBatch,
     decisions: dict[UUID, Decision],
     *,
     run: str,
@@ -155,32 +159,32 @@ def process_batch(
     """
     taken = []
     with connect(database_url) as connection:
-        decisions = _with_links(connection, decisions)
-        for group in _groups(opened.requests):
-            run_heartbeats.renew(connection, run)
+        decisions = _with_checkout_links(connection, decisions)
+        for group in _groups(batch.requests):
+            run_heartbeats.beat(connection, run)
             beat_at = time.monotonic()
             begun = measurement_jobs.begin_attempts(connection, group, run=run)
             for request in group:
-                if time.monotonic() - beat_at > _BEAT_SECONDS:
-                    run_heartbeats.renew(connection, run)
+                if time.monotonic() - beat_at > _HEARTBEAT_SECONDS:
+                    run_heartbeats.beat(connection, run)
                     beat_at = time.monotonic()
                 if request.id in begun:
                     decision = decisions.get(request.account)
-                    answered = _take_one(connection, request, begun[request.id], decision, cap_usd=cap_usd)
+                    answered = _process_one(connection, request, begun[request.id], decision, cap_usd=cap_usd)
                     if answered is not None:
                         taken.append(answered)
         # Of the round alone: what else there is to settle, the end of each backfill run and the sweep do.
-        measurement_jobs.settle(connection, only=[request.id for request in opened.requests])
+        measurement_jobs.settle(connection, only=[request.id for request in batch.requests])
     return taken
 
 
 def _groups(requests: Sequence[WaitingRequest]) -> Iterator[Sequence[WaitingRequest]]:
     """Requests that no attempt failed on in groups, then the others, each alone."""
-    yield from _batched([request for request in requests if not _was_tried(request)], _GROUP)
-    yield from ([request] for request in requests if _was_tried(request))
+    yield from _split([request for request in requests if not _has_failed_attempt(request)], _GROUP_SIZE)
+    yield from ([request] for request in requests if _has_failed_attempt(request))
 
 
-def _batched(requests: Sequence[WaitingRequest], size: int) -> Iterator[Sequence[WaitingRequest]]:
+def _split(requests: Sequence[WaitingRequest], size: int) -> Iterator[Sequence[WaitingRequest]]:
     return (requests[start : start + size] for start in range(0, len(requests), size))
 
 
@@ -198,12 +202,12 @@ def process_request(
     begun = measurement_jobs.begin_attempts(connection, [request], run=run)
     if job not in begun:
         return None
-    answered = _take_one(connection, request, begun[job], decision, cap_usd=cap_usd)
+    answered = _process_one(connection, request, begun[job], decision, cap_usd=cap_usd)
     measurement_jobs.settle(connection, only=[job])
     return answered
 
 
-def _take_one(
+def _process_one(
     connection: Connection,
     request: WaitingRequest,
     attempts: int,
@@ -214,14 +218,14 @@ def _take_one(
     """Answer a request of which so many attempts began, this one counted."""
     if attempts > MAX_INTAKE_ATTEMPTS:
         # The last one never came back to say how it went: the process that worked on it was killed.
-        return _put_off_or_give_up(connection, request, attempts - 1, "no attempt came to an end")
-    for tries_left in reversed(range(_TRIES_OF_A_TRANSACTION)):
+        return _postpone_or_fail(connection, request, attempts - 1, "no attempt came to an end")
+    for tries_left in reversed(range(_MAX_TRANSACTION_TRIES)):
         try:
             with connection.transaction():
                 if not measurement_jobs.lock(connection, request):
                     return None
                 document = measurement_jobs.document(connection, request)
-                return _answer(connection, request, document, decision, cap_usd)
+                return _answer_request(connection, request, document, decision, cap_usd)
         except DatabaseError as error:
             if connection.closed:
                 raise  # the database went away, which is no fault of the request's
@@ -232,11 +236,11 @@ def _take_one(
                 # Not the request's fault either: it waits, and keeps its attempts.
                 measurement_jobs.postpone(connection, request, seconds=_RETRY_SECONDS, error=why, attempt_back=True)
                 return RequestResult(request.id, request.account, None, error=why)
-            return _put_off_or_give_up(connection, request, attempts, why)
+            return _postpone_or_fail(connection, request, attempts, why)
     return None
 
 
-def _with_links(connection: Connection, decisions: Mapping[UUID, Decision]) -> dict[UUID, Decision]:
+def _with_checkout_links(connection: Connection, decisions: Mapping[UUID, Decision]) -> dict[UUID, Decision]:
     """Denials with the checkout page that is on file for them: a decision that has been through a file carries none."""
     found = {}
     for account, decision in decisions.items():
@@ -249,21 +253,21 @@ def _with_links(connection: Connection, decisions: Mapping[UUID, Decision]) -> d
     return found
 
 
-def _answer(
+def _answer_request(
     connection: Connection,
     request: WaitingRequest,
     document: RequestDocument,
     decision: Decision | None,
     cap_usd: Decimal | None,
 ) -> RequestResult:
-    reading = _read(document)
+    reading = _parse_document(document)
     if isinstance(reading, Refusal):
-        return _refuse(connection, request, State.REJECTED, reading.status_code, reading.error)
+        return _refuse_request(connection, request, State.REJECTED, reading.status_code, reading.error)
     if reading.source is Source.CURRENT:
-        return _open_capture(connection, request, reading, cap_usd)
-    if _is_anothers(connection, request, reading.scope):
+        return _request_capture(connection, request, reading, cap_usd)
+    if _is_unknown_catalog(connection, request, reading.scope):
         # Before payment: nobody is to save a card for what cannot be had.
-        return _refuse(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
+        return _refuse_request(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
     if decision is None or decision.verdict is PaymentVerdict.UNKNOWN:
         wait = _RETRY_SECONDS if decision is None else max(decision.retry_after_seconds or 0.0, _RETRY_SECONDS)
         why = "payment was not asked about" if decision is None else decision.reason
@@ -272,17 +276,17 @@ def _answer(
     if decision.verdict is PaymentVerdict.DENIED:
         # Only one that has been shown where to save a card, however long intake itself was away.
         if document.out_of_patience and request.state is State.PAYMENT_REQUIRED:
-            return _refuse(connection, request, State.REJECTED, 402, UNPAID_TOO_LONG)
-        return _refuse(
+            return _refuse_request(connection, request, State.REJECTED, 402, UNPAID_TOO_LONG)
+        return _refuse_request(
             connection, request, State.PAYMENT_REQUIRED, 402, decision.reason, checkout_url=decision.checkout_url
         )
     if not measurement_jobs.resolve(connection, request.id, reading.scope):
-        return _refuse(connection, request, State.REJECTED, 400, NOTHING_RESOLVED)
+        return _refuse_request(connection, request, State.REJECTED, 400, NOTHING_RESOLVED)
     receipt = measurement_jobs.enqueue(connection, request.id)
     return RequestResult(request.id, request.account, State.ACCEPTED, 202, receipt=receipt)
 
 
-def _open_capture(
+def _request_capture(
     connection: Connection, request: WaitingRequest, reading: MeasurementRequest, cap_usd: Decimal | None
 ) -> RequestResult:
     if cap_usd is None:
@@ -290,19 +294,19 @@ def _open_capture(
         measurement_jobs.postpone(connection, request, seconds=None, error=NO_CAPTURES, attempt_back=True)
         return RequestResult(request.id, request.account, None, error=NO_CAPTURES)
     scope = reading.scope
-    if _is_anothers(connection, request, scope):
-        return _refuse(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
+    if _is_unknown_catalog(connection, request, scope):
+        return _refuse_request(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
     album_ids = captures.resolve_albums(connection, scope)
     if not album_ids:
-        return _refuse(connection, request, State.REJECTED, 400, NO_ALBUM_KNOWN)
+        return _refuse_request(connection, request, State.REJECTED, 400, NO_ALBUM_KNOWN)
     catalog = scope.catalog_id if isinstance(scope, ScopeByCatalog) else None
     isrcs = scope.isrcs if isinstance(scope, ScopeByIsrc) else None
     wanted = CaptureSpec(request.account, album_ids, catalog, isrcs, schedule=reading.schedule)
     opened = captures.open_capture(connection, wanted, cap_usd=cap_usd)
     if isinstance(opened, OverCap):
         why = describe_over_cap(cap=opened.cap, spent=opened.spent, cost=opened.asked)
-        return _refuse(connection, request, State.REJECTED, 429, why, cost_usd=opened.asked)
-    asked, skipped = _left_out(connection, request, scope)
+        return _refuse_request(connection, request, State.REJECTED, 429, why, cost_usd=opened.asked)
+    asked, skipped = _count_left_out(connection, request, scope)
     measurement_jobs.accept_capture(
         connection,
         request,
@@ -311,19 +315,21 @@ def _open_capture(
         reused=opened.reused,
         asked=asked,
         skipped=skipped,
-        error=without_album(skipped, of=asked) if asked and skipped else None,
+        error=left_out_message(skipped, of=asked) if asked and skipped else None,
     )
     return RequestResult(request.id, request.account, State.ACCEPTED, 202, capture=opened)
 
 
-def _is_anothers(connection: Connection, request: WaitingRequest, scope: Scope) -> bool:
+def _is_unknown_catalog(connection: Connection, request: WaitingRequest, scope: Scope) -> bool:
     """Whether it is a catalogue that is not the account's, or none at all."""
     return isinstance(scope, ScopeByCatalog) and not measurement_jobs.is_theirs(
         connection, scope.catalog_id, account=request.account
     )
 
 
-def _left_out(connection: Connection, request: WaitingRequest, scope: Scope) -> tuple[int, int] | tuple[None, None]:
+def _count_left_out(
+    connection: Connection, request: WaitingRequest, scope: Scope
+) -> tuple[int, int] | tuple[None, None]:
     """How many recordings the scope names, and how many of these are on no album that is known. Named albums leave none out."""
     if isinstance(scope, ScopeByAlbum):
         return None, None
@@ -331,7 +337,7 @@ def _left_out(connection: Connection, request: WaitingRequest, scope: Scope) -> 
     return len(songs), captures.count_without_album(connection, songs)
 
 
-def _refuse(
+def _refuse_request(
     connection: Connection,
     request: WaitingRequest,
     state: State,
@@ -353,10 +359,10 @@ def _refuse(
     return RequestResult(request.id, request.account, state, status_code, error)
 
 
-def _put_off_or_give_up(connection: Connection, request: WaitingRequest, attempts: int, error: str) -> RequestResult:
+def _postpone_or_fail(connection: Connection, request: WaitingRequest, attempts: int, error: str) -> RequestResult:
     if attempts >= MAX_INTAKE_ATTEMPTS:
         why = f"given up after {attempts} attempts: {error}"
-        return _refuse(connection, request, State.FAILED, 500, why)
+        return _refuse_request(connection, request, State.FAILED, 500, why)
     seconds = _RETRY_SECONDS * 2 ** (attempts - 1)
     measurement_jobs.postpone(connection, request, seconds=seconds, error=error, attempt_back=False)
     return RequestResult(request.id, request.account, None, error=error)

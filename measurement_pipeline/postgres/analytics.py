@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
-from measurement_pipeline.postgres.backfill_queue import PLAY_COUNT, Rules
+from measurement_pipeline.postgres.backfill_queue import PLAY_COUNT, QueueRules
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
 
@@ -69,7 +69,7 @@ class Apart:
     bought: int
 
 
-def standing(connection: Connection, rules: Rules, *, soon_seconds: float) -> RefreshState:
+def standing(connection: Connection, rules: QueueRules, *, soon_seconds: float) -> RefreshState:
     """Whether a drain is over, in so far as the tables show it. `soon_seconds`: what waits no longer than that is part of it."""
     parameters = {
         "claim_timeout": rules.claim_timeout_seconds,

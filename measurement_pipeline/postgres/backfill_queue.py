@@ -21,7 +21,7 @@ POPULARITY = "popularity"
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class QueueRules:
     """What decides whether a row is due, beside the row: the same for all processes of a deployment."""
 
     claim_timeout_seconds: float
@@ -50,7 +50,7 @@ class DueRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class QueueRow:
     """A row as a run finds it. `alive`: in progress, and its owner beats."""
 
     song: str
@@ -59,11 +59,11 @@ class Row:
     claimed_by: str | None
     not_before: datetime | None
     last_error: str | None
-    alive: bool
+    is_alive: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Settling:
+class SettledRow:
     """One row's change, and the measurements that commit with it."""
 
     claim: Claim
@@ -71,21 +71,21 @@ class Settling:
     cause: Cause | None = None
     status_code: int | None = None
     error: str | None = None
-    response: int | None = None
+    response_id: int | None = None
     play_counts: Sequence[DailyCount] = ()
     popularity: Sequence[DailyCount] = ()
 
 
-def due(connection: Connection, rules: Rules) -> list[DueRow]:
+def due(connection: Connection, rules: QueueRules) -> list[DueRow]:
     """Every due row, best rank first, oldest first among equals. Empty while the breaker is open or a pause lasts."""
     return [DueRow(**row) for row in connection.execute(_SQL["due"], _parameters(rules))]
 
 
-def rows(connection: Connection, songs: Sequence[str], rules: Rules) -> dict[str, Row]:
+def rows(connection: Connection, songs: Sequence[str], rules: QueueRules) -> dict[str, QueueRow]:
     """The rows there are for `songs`; a song without one is absent."""
     found = connection.execute(_SQL["rows"], {"songs": list(songs), "claim_timeout": rules.claim_timeout_seconds})
     return {
-        row["song"]: Row(
+        row["song"]: QueueRow(
             **{
                 **row,
                 "status": Status(row["status"]),
@@ -97,7 +97,13 @@ def rows(connection: Connection, songs: Sequence[str], rules: Rules) -> dict[str
 
 
 def claim(
-    connection: Connection, songs: Sequence[str], *, run: str, limit: int, rules: Rules, ignore_not_before: bool = False
+    connection: Connection,
+    songs: Sequence[str],
+    *,
+    run: str,
+    limit: int,
+    rules: QueueRules,
+    ignore_not_before: bool = False,
 ) -> list[Claim]:
     """Own up to `limit` of the due rows among `songs`, best rank first. Rows that another run is claiming are passed over."""
     found = connection.execute(
@@ -155,7 +161,7 @@ def requeue(connection: Connection, songs: Sequence[str], *, rebuy: bool) -> lis
     return [row["song"] for row in connection.execute(_SQL["requeue"], {"songs": list(songs), "rebuy": rebuy})]
 
 
-def exhaust(connection: Connection, rules: Rules, *, spared_run: str | None = None) -> int:
+def exhaust(connection: Connection, rules: QueueRules, *, spared_run: str | None = None) -> int:
     """Fail the open rows whose attempts are used up, but for those that `spared_run` is about to try once more; how many."""
     return len(connection.execute(_SQL["exhaust"], {**_parameters(rules), "spared_run": spared_run}).fetchall())
 
@@ -166,7 +172,7 @@ def failed_by(connection: Connection, songs: Sequence[str], *, run: str) -> dict
     return {row["song"]: Outcome(row["outcome"]) for row in found}
 
 
-def reclaim(connection: Connection, rules: Rules, *, parser_version: int) -> tuple[int, int]:
+def reclaim(connection: Connection, rules: QueueRules, *, parser_version: int) -> tuple[int, int]:
     """Put back what failed for now, and what a newer parser may read; how many of each."""
     transient = connection.execute(_SQL["reclaim_transient"], _parameters(rules)).fetchall()
     malformed = connection.execute(_SQL["reclaim_malformed"], {"parser_version": parser_version}).fetchall()
@@ -213,14 +219,14 @@ async def heartbeat(connection: AsyncConnection, claims: Iterable[Claim], *, run
 
 
 async def settle(
-    connection: AsyncConnection, settlings: Sequence[Settling], *, run: str, parser_version: int
+    connection: AsyncConnection, settlings: Sequence[SettledRow], *, run: str, parser_version: int
 ) -> set[str]:
     """Change rows and store their measurements in one transaction; the songs that were still this run's to change.
 
     A song that is not in the answer was taken over by another owner, and nothing of it was written.
     """
     series = [
-        (s.claim.song, metric, f"songstats_responses/{s.response}", points)
+        (s.claim.song, metric, f"songstats_responses/{s.response_id}", points)
         for s in settlings
         for metric, points in ((PLAY_COUNT, s.play_counts), (POPULARITY, s.popularity))
         if points
@@ -238,7 +244,7 @@ async def settle(
             "attempts_back": [s.settlement.attempt_back for s in settlings],
             "status_codes": [s.status_code for s in settlings],
             "errors": [s.error for s in settlings],
-            "responses": [s.response for s in settlings],
+            "responses": [s.response_id for s in settlings],
             "causes": [None if s.cause is None else s.cause.value for s in settlings],
             "series_songs": [song for song, _, _, _ in series],
             "metrics": [metric for _, metric, _, _ in series],
@@ -251,7 +257,7 @@ async def settle(
     return {row["song"] async for row in found}
 
 
-def _parameters(rules: Rules) -> dict[str, object]:
+def _parameters(rules: QueueRules) -> dict[str, object]:
     return {
         "claim_timeout": rules.claim_timeout_seconds,
         "max_attempts": rules.max_attempts,

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from measurement_pipeline.domain.capture import SERIES_EVERY, CaptureSpec, CaptureTicket, OverCap, Schedule
+from measurement_pipeline.domain.capture import SERIES_INTERVAL, CaptureSpec, CaptureTicket, OverCap, Schedule
 from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
@@ -14,7 +14,7 @@ _SQL = statements("capture_series")
 
 def list_due(connection: Connection, series: UUID | None = None) -> list[tuple[UUID, CaptureSpec]]:
     """The series that are due for a capture; with `series`, only that one."""
-    parameters = {"every": SERIES_EVERY.days, "series": series}
+    parameters = {"every": SERIES_INTERVAL.days, "series": series}
     return [
         (
             row["id"],

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from measurement_pipeline.domain.capture import (
-    REUSE_FOR,
+    REUSE_PERIOD,
     CaptureSpec,
     CaptureTicket,
     OverCap,
@@ -77,7 +77,7 @@ def open_locked(connection: Connection, spec: CaptureSpec, *, cap_usd: Decimal) 
     connection.execute(_SQL["ensure_account"], parameters)
     cost = cost_usd(len(spec.album_ids))
     albums = len(spec.album_ids)
-    reusable = connection.execute(_SQL["reusable"], parameters | {"reuse_for": REUSE_FOR.total_seconds()}).fetchone()
+    reusable = connection.execute(_SQL["reusable"], parameters | {"reuse_for": REUSE_PERIOD.total_seconds()}).fetchone()
     if reusable is not None:
         return CaptureTicket(reusable["id"], albums, Decimal(0), reused=True)
     opened = connection.execute(_SQL["open"], parameters | {"cost": cost, "cap": cap_usd}).fetchone()
@@ -91,7 +91,7 @@ def open_locked(connection: Connection, spec: CaptureSpec, *, cap_usd: Decimal) 
 def estimate(connection: Connection, spec: CaptureSpec) -> tuple[Decimal, Decimal, bool]:
     """Cost of `spec`, the account's cost so far this month (both in US dollars), and whether a recent capture answers it."""
     parameters = _parameters(spec)
-    reusable = connection.execute(_SQL["reusable"], parameters | {"reuse_for": REUSE_FOR.total_seconds()}).fetchone()
+    reusable = connection.execute(_SQL["reusable"], parameters | {"reuse_for": REUSE_PERIOD.total_seconds()}).fetchone()
     spent = spent_this_month(connection, spec.account)
     return Decimal(0) if reusable else cost_usd(len(spec.album_ids)), spent, reusable is not None
 

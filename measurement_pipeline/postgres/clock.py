@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from measurement_pipeline.domain.backfill_queue import LONGEST_BACKOFF_SECONDS, furthest_booking_seconds
+from measurement_pipeline.domain.backfill_queue import MAX_BACKOFF_SECONDS, max_call_lead_seconds
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
 
@@ -22,13 +22,13 @@ class FutureTimes:
 def list_future_times(connection: Connection, *, requests_per_second: float) -> list[FutureTimes]:
     """The columns with values later than the clock and the pace allow; empty unless the clock was set back."""
     parameters = {
-        "furthest_booking": furthest_booking_seconds(requests_per_second),
-        "longest_backoff": LONGEST_BACKOFF_SECONDS,
+        "furthest_booking": max_call_lead_seconds(requests_per_second),
+        "longest_backoff": MAX_BACKOFF_SECONDS,
     }
     return [FutureTimes(**row) for row in connection.execute(_SQL["future_times"], parameters)]
 
 
 def correct_future_times(connection: Connection) -> int:
     """Correct the future times that would delay work until the clock reaches them; return their number."""
-    row = connection.execute(_SQL["correct"], {"longest_backoff": LONGEST_BACKOFF_SECONDS}).fetchone() or {}
+    row = connection.execute(_SQL["correct"], {"longest_backoff": MAX_BACKOFF_SECONDS}).fetchone() or {}
     return int(row["corrected"])

@@ -15,7 +15,7 @@ def ensure_for_captures(connection: Connection, captures: Sequence[UUID]) -> dic
     """The partition key of each capture, in the given order. A missing key is created."""
 
     def name(row: Mapping[str, Any]) -> str:
-        return partition_key.of_capture(
+        return partition_key.capture_partition_key(
             row["id"], what=row["what"], albums=row["albums"], monthly=row["monthly"], day=row["day"]
         )
 
@@ -26,7 +26,7 @@ def ensure_for_catalogs(connection: Connection, catalogs: Sequence[UUID]) -> dic
     """The partition key of each catalogue, in the given order. A missing key is created."""
 
     def name(row: Mapping[str, Any]) -> str:
-        return partition_key.of_catalog(
+        return partition_key.catalog_partition_key(
             row["id"], name=row["name"], account=row["account"], account_name=row["account_name"]
         )
 

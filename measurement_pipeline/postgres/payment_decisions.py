@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
 
-from measurement_pipeline.domain.payment import ALLOWED_SERVES, CHECKOUT_MARGIN, Decision, PaymentVerdict
+from measurement_pipeline.domain.payment import ALLOWED_VALID_FOR, CHECKOUT_MARGIN, Decision, PaymentVerdict
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.sql import statements
 
@@ -68,7 +68,7 @@ def fresh(connection: Connection, account: UUID) -> Decision | None:
 
 def fresh_of(connection: Connection, accounts: Iterable[UUID]) -> dict[UUID, Decision]:
     """The allowed decisions about `accounts` that may still be spent on; an account without one is not there."""
-    parameters = {"accounts": list(accounts), "allowed_serves": ALLOWED_SERVES.total_seconds()}
+    parameters = {"accounts": list(accounts), "allowed_serves": ALLOWED_VALID_FOR.total_seconds()}
     return {
         row["account"]: Decision(PaymentVerdict.ALLOWED, f"a card was on file at {row['checked_at']}")
         for row in connection.execute(_SQL["fresh"], parameters)

@@ -15,14 +15,14 @@ from psycopg.types.json import Jsonb
 
 from measurement_pipeline.domain.backfill_queue import (
     CAUSES_READ,
-    LONGEST_WAIT_IN_A_RUN_SECONDS,
-    furthest_booking_seconds,
+    MAX_WAIT_IN_RUN_SECONDS,
+    max_call_lead_seconds,
     pause_seconds,
     seconds_before_probe,
 )
 from measurement_pipeline.domain.outcome import Cause
-from measurement_pipeline.domain.payment import ALLOWED_SERVES
-from measurement_pipeline.domain.reconciliation import EAST, WEST, LedgerLook, MonthOfLedger
+from measurement_pipeline.domain.payment import ALLOWED_VALID_FOR
+from measurement_pipeline.domain.reconciliation import MAX_OFFSET_EAST, MAX_OFFSET_WEST, LedgerState, MonthlyHits
 from measurement_pipeline.domain.text import utc
 from measurement_pipeline.postgres.backfill_queue import Claim
 from measurement_pipeline.postgres.database import AsyncConnection, Connection
@@ -78,7 +78,7 @@ class KeptResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class VendorState:
     """Whether the deployment may call at all. `pause_left` is in seconds, 0 where there is no pause.
 
     `may_probe`: what is left of the pause is our guess, and the vendor may be asked whether it is back.
@@ -90,18 +90,18 @@ class Deployment:
     opened_at: datetime | None
     paused_until: datetime | None
     pause_reason: str | None
-    may_probe: bool
-    pause_left: float
-    throttled: int
+    is_probe_allowed: bool
+    pause_seconds_left: float
+    pauses_in_a_row: int
     now: datetime
 
     @property
-    def why_paused(self) -> str | None:
+    def pause_description(self) -> str | None:
         """Until when nothing is called, and why, in words; None where there is no pause."""
         if self.paused_until is None:
             return None
         until = utc(self.paused_until)
-        probed = "; `GET /status` is asked regularly whether it is back" if self.may_probe else ""
+        probed = "; `GET /status` is asked regularly whether it is back" if self.is_probe_allowed else ""
         return f"paused until {until}: {self.pause_reason or 'nobody said why'}{probed}"
 
 
@@ -111,7 +111,7 @@ class Budget:
 
     allowed: int
     hits: int
-    in_the_air: int
+    in_flight: int
     calls_ever: int
     next_hit_frees_at: datetime | None
 
@@ -134,7 +134,7 @@ async def reserve(
                 "songs": [c.song for c in claims],
                 "leases": [c.lease for c in claims],
                 "run": run,
-                "allowed_serves": ALLOWED_SERVES.total_seconds(),
+                "allowed_serves": ALLOWED_VALID_FOR.total_seconds(),
                 "operators_account": operators_account,
                 "hits_allowed": hits_allowed,
             },
@@ -174,9 +174,9 @@ async def response(connection: AsyncConnection, response_id: int) -> KeptRespons
     return KeptResponse(row["status_code"], row["headers"], row["body"])
 
 
-def deployment(connection: Connection) -> Deployment:
+def vendor_state(connection: Connection) -> VendorState:
     """Breaker and pause, by the database's clock."""
-    return Deployment(**_one(connection.execute(_SQL["deployment"]).fetchone()))
+    return VendorState(**_one(connection.execute(_SQL["deployment"]).fetchone()))
 
 
 def budget(connection: Connection, *, hits_allowed: int) -> Budget:
@@ -264,14 +264,14 @@ async def take_call_slots(connection: AsyncConnection, calls: int, *, requests_p
     """Book `calls` places in the deployment's pace; seconds until the first, 30 at most. The others follow at the pace."""
     found = await connection.execute(
         _SQL["take_call_slots"],
-        {"calls": calls, "interval": 1 / requests_per_second, "longest": LONGEST_WAIT_IN_A_RUN_SECONDS},
+        {"calls": calls, "interval": 1 / requests_per_second, "longest": MAX_WAIT_IN_RUN_SECONDS},
     )
     return float(_one(await found.fetchone())["wait"])
 
 
 async def seconds_to_the_next_slot(connection: AsyncConnection, *, requests_per_second: float) -> float:
     """Seconds until the next call may go out at this pace. Books nothing."""
-    furthest = furthest_booking_seconds(requests_per_second)
+    furthest = max_call_lead_seconds(requests_per_second)
     found = await connection.execute(_SQL["seconds_to_the_next_slot"], {"furthest": furthest})
     return float(_one(await found.fetchone())["wait"])
 
@@ -281,13 +281,13 @@ def settle_open(connection: Connection, *, claim_timeout_seconds: float) -> int:
     return len(connection.execute(_SQL["settle_open"], {"claim_timeout": claim_timeout_seconds}).fetchall())
 
 
-def look(connection: Connection, *, now: datetime | None = None) -> LedgerLook:
+def look(connection: Connection, *, now: datetime | None = None) -> LedgerState:
     """The ledger as the vendor's monthly counts are held against it; `now`: as if it were then."""
-    parameters = {"now": now, "east": EAST.total_seconds(), "west": WEST.total_seconds()}
+    parameters = {"now": now, "east": MAX_OFFSET_EAST.total_seconds(), "west": MAX_OFFSET_WEST.total_seconds()}
     row = _one(connection.execute(_SQL["look"], parameters).fetchone())
-    return LedgerLook(
-        current=MonthOfLedger(row.pop("billed"), row.pop("unknown"), row.pop("returned")),
-        previous=MonthOfLedger(row.pop("previous_billed"), row.pop("previous_unknown"), row.pop("previous_returned")),
+    return LedgerState(
+        current=MonthlyHits(row.pop("billed"), row.pop("unknown"), row.pop("returned")),
+        previous=MonthlyHits(row.pop("previous_billed"), row.pop("previous_unknown"), row.pop("previous_returned")),
         **row,
     )
 

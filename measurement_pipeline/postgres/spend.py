@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
-from measurement_pipeline.domain.spend import Calls, HitTotals
-from measurement_pipeline.postgres.backfill_queue import Rules
+from measurement_pipeline.domain.spend import CallGroup, HitTotals
+from measurement_pipeline.postgres.backfill_queue import QueueRules
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
 
@@ -73,12 +73,12 @@ class Month:
     asked: int
 
 
-def spent(connection: Connection, *, days: int, account: UUID | None = None) -> list[Calls]:
+def spent(connection: Connection, *, days: int, account: UUID | None = None) -> list[CallGroup]:
     """The calls of the last `days`, of one account or of all, by what they came to."""
     return _spent(connection, days=days, account=account, job=None)
 
 
-def spent_for(connection: Connection, job: UUID) -> list[Calls]:
+def spent_for(connection: Connection, job: UUID) -> list[CallGroup]:
     """The calls made for a request, ever."""
     return _spent(connection, days=None, account=None, job=job)
 
@@ -88,7 +88,7 @@ def origin(connection: Connection, job: UUID) -> Origin:
     return Origin(**_row(connection, _SQL["origin"], job=job))
 
 
-def to_buy(connection: Connection, rules: Rules) -> ToBuy:
+def to_buy(connection: Connection, rules: QueueRules) -> ToBuy:
     """What the queue will still cost."""
     return ToBuy(**_row(connection, _SQL["queue"], operators_account=rules.operators_account))
 
@@ -109,9 +109,9 @@ def since(connection: Connection, *, days: int) -> tuple[datetime, datetime]:
     return now - timedelta(days=days), now
 
 
-def _spent(connection: Connection, *, days: int | None, account: UUID | None, job: UUID | None) -> list[Calls]:
+def _spent(connection: Connection, *, days: int | None, account: UUID | None, job: UUID | None) -> list[CallGroup]:
     found = connection.execute(_SQL["spent"], {"days": days, "account": account, "job": job})
-    return [Calls(**{**row, "counted": HitTotals(row["counted"])}) for row in found]
+    return [CallGroup(**{**row, "counted": HitTotals(row["counted"])}) for row in found]
 
 
 def _row(connection: Connection, statement: LiteralString, **parameters: object) -> dict[str, Any]:

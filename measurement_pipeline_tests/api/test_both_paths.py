@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from measurement_pipeline.intake.process import ask_about_payment, load_batch, process_batch
+from measurement_pipeline.intake.process import check_payments, load_batch, process_batch
 from measurement_pipeline_tests.api.conftest import JOBS, RunningApi
 from measurement_pipeline_tests.intake.conftest import isrcs
 
@@ -77,7 +77,7 @@ def replace_names(scope: object, names: dict[str, str]) -> object:
 def submit_to_table(api: RunningApi, account: UUID, source: Any, scope: object) -> dict[str, Any]:
     job = api.table.ask(scope, account=account, source=source)
     batch = load_batch(api.config.database_url)
-    decisions = ask_about_payment(batch, api.config.decide)
+    decisions = check_payments(batch, api.config.decide)
     process_batch(api.config.database_url, batch, decisions, run="sensor", cap_usd=api.config.cap_usd)
     (row,) = api.table.sql(
         "select job.*, made.album_count from measurement_jobs as job"

@@ -21,7 +21,7 @@ from measurement_pipeline.domain.measurement_job import (
     UNKNOWN_CATALOG,
 )
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
-from measurement_pipeline.intake.process import ask_about_payment, load_batch, process_batch
+from measurement_pipeline.intake.process import check_payments, load_batch, process_batch
 from measurement_pipeline.postgres import capture_series, conninfo, measurement_jobs
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, RunningApi, StartApi
@@ -93,7 +93,7 @@ def test_without_a_card_nothing_is_enqueued_until_a_card_is_saved(api: RunningAp
     assert api.table.queue() == {}
     api.sandbox.card(str(client.account))
     batch = load_batch(api.config.database_url, unpaid=True)
-    process_batch(api.config.database_url, batch, ask_about_payment(batch, api.config.decide), run="sweep")
+    process_batch(api.config.database_url, batch, check_payments(batch, api.config.decide), run="sweep")
     assert client.get(f"{JOBS}/{body['id']}").json()["state"] == "accepted"
 
 
@@ -232,7 +232,7 @@ def test_a_key_answered_with_402_is_answered_with_202_after_the_card_is_saved(ap
     assert client.submit({"isrcs": isrcs(1)}, key="k").status_code == 402
     api.sandbox.card(str(client.account))
     batch = load_batch(api.config.database_url, unpaid=True)
-    process_batch(api.config.database_url, batch, ask_about_payment(batch, api.config.decide), run="sweep")
+    process_batch(api.config.database_url, batch, check_payments(batch, api.config.decide), run="sweep")
     answer = client.submit({"isrcs": isrcs(1)}, key="k")
     assert (answer.status_code, answer.json()["state"], answer.json()["enqueued"]) == (202, "accepted", 1)
 
@@ -348,7 +348,7 @@ def test_if_stripe_is_slow_the_sensors_run_processes_the_request_once(start_api:
         process_batch(
             api.config.database_url,
             batch,
-            ask_about_payment(batch, lambda _: Decision(PaymentVerdict.ALLOWED, "a card")),
+            check_payments(batch, lambda _: Decision(PaymentVerdict.ALLOWED, "a card")),
             run="sensor",
         )
     finally:
@@ -412,7 +412,7 @@ def test_the_sensors_run_and_the_api_process_each_request_once(api: RunningApi):
     def sensor() -> None:
         while not stop.is_set():
             batch = load_batch(api.config.database_url)
-            process_batch(api.config.database_url, batch, ask_about_payment(batch, api.config.decide), run="sensor")
+            process_batch(api.config.database_url, batch, check_payments(batch, api.config.decide), run="sensor")
 
     with ThreadPoolExecutor(12) as threads:
         run = threads.submit(sensor)

@@ -56,7 +56,7 @@ def test_a_page_for_everything_is_a_pause_after_five_calls_with_what_answered_an
     bench.ask_for(songs)
     bench.sandbox.faults("/enterprise/", foreign=page)
     coverage, _ = bench.cover(songs)
-    assert coverage.summary.stopped == "Songstats gives no usable answer: pausing"
+    assert coverage.summary.stop_reason == "Songstats gives no usable answer: pausing"
     assert bench.sandbox.hits() == 5
     assert bench.statuses() == {"pending": 40}
     found = state(bench)
@@ -130,7 +130,7 @@ def test_a_status_call_that_something_else_answers_says_nothing_of_the_key(bench
     for page in PAGES:
         bench.sandbox.clear_faults()
         bench.sandbox.faults("/enterprise/", foreign=page)
-        found = vendor_status.ask(bench.means.new_client)
+        found = vendor_status.fetch_vendor_status(bench.means.new_client)
         assert found.key_works is None, page
         assert found.month.requests is None
         assert found.month.detail.startswith("not Songstats' own answer: ")

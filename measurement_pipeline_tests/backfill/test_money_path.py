@@ -163,7 +163,7 @@ def test_a_429_pauses_the_deployment_and_costs_no_attempt_and_no_budget(bench: W
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, status=429, retry_after=77)
     coverage, _ = bench.cover(songs)
-    assert coverage.summary.stopped == "Songstats asks for a pause"
+    assert coverage.summary.stop_reason == "Songstats asks for a pause"
     rows = bench.sql("select status, attempts from songstats_backfill_queue")
     assert {(r["status"], r["attempts"]) for r in rows} == {("pending", 0)}
     assert {h["billable"] for h in bench.ledger()} == {False}
@@ -195,7 +195,7 @@ def test_a_refused_key_settles_nothing_and_opens_the_breaker(bench: Workbench, s
     bench.ask_for(songs)
     bench.sandbox.faults("/enterprise/v1/", status=status)
     coverage, _ = bench.cover(songs)
-    assert coverage.summary.breaker_opened
+    assert coverage.summary.breaker_reason
     state = bench.sql("select * from vendor_state")[0]
     assert (state["breaker"], state["breaker_kind"]) == ("open", "key")
     assert "sandbox-songstats-key" not in state["reason"]
@@ -215,7 +215,7 @@ def test_answers_that_make_no_sense_open_the_breaker_at_exactly_so_many_hits(
     bench.sandbox.faults(HISTORY, **fault)
     coverage, _ = bench.cover(songs)
     assert bench.sandbox.hits() == hits
-    assert "not one stored between" in coverage.summary.breaker_opened
+    assert "not one stored between" in coverage.summary.breaker_reason
     assert len(bench.sql("select song from songstats_backfill_queue where suspect")) == hits
     assert bench.sql("select count(*) n from songstats_backfill_queue where status = 'pending'")[0]["n"] == 100 - hits
     again, _ = bench.cover(songs, run="run-2")
@@ -241,7 +241,7 @@ def test_the_budget_is_never_exceeded_and_the_rest_stays_pending(bench: Workbenc
     best = bench.sql("select song from songstats_backfill_queue where outcome = 'stored'")
     assert {r["song"] for r in best} == set(songs[:30]), "the most played first"
     again, _ = bench.cover(songs, run="run-2", terms=replace(bench.terms, hits_allowed=30))
-    assert again.summary.stopped == "the budget is spent"
+    assert again.summary.stop_reason == "the budget is spent"
     assert bench.sandbox.hits() == 30
 
 
@@ -380,7 +380,7 @@ def test_a_row_whose_owner_beats_is_left_alone(bench: Workbench):
     until(bench.sandbox.hits, what="its call")
     coverage, told = bench.cover(songs, run="run-2", operator=True)
     assert told == []
-    assert coverage.summary.undone == {song: "run run-1 is buying it"}
+    assert coverage.summary.unfinished == {song: "run run-1 is buying it"}
     gate.open()
     slow.join()
     assert bench.row(song)["outcome"] == "stored"
@@ -445,7 +445,7 @@ def test_stopping_lets_what_is_in_the_air_come_down_and_releases_the_rest(bench:
     bench.sandbox.faults(HISTORY, delay=0.3)
     from measurement_pipeline.backfill.run import BackfillRun
 
-    coverage = BackfillRun(songs, run="run-1", operator=False, terms=bench.terms, means=bench.means)
+    coverage = BackfillRun(songs, run="run-1", is_operator=False, config=bench.terms, dependencies=bench.means)
     told = []
     for recording in coverage:
         told.append(recording)
@@ -482,8 +482,8 @@ def test_an_operator_launching_a_malformed_one_reads_what_was_kept_and_buys_noth
 def test_an_absent_recording_is_bought_for_the_operators_account_or_refused_clearly(bench: Workbench):
     known, unknown = isrcs(2)
     coverage, told = bench.cover([known, "not-an-isrc"], operator=True)
-    assert coverage.summary.undone[known].startswith("nobody pays")
-    assert "not an ISRC" in coverage.summary.undone["not-an-isrc"]
+    assert coverage.summary.unfinished[known].startswith("nobody pays")
+    assert "not an ISRC" in coverage.summary.unfinished["not-an-isrc"]
     from measurement_pipeline_tests.workbench import OPERATORS
 
     bench.allow(OPERATORS)
@@ -491,7 +491,7 @@ def test_an_absent_recording_is_bought_for_the_operators_account_or_refused_clea
     assert [(r.kind, r.account) for r in told] == [(ResultKind.SETTLED, OPERATORS)]
     homeless = replace(bench.terms, rules=replace(bench.terms.rules, operators_account=None))
     coverage, _ = bench.cover([unknown], run="run-3", operator=True, terms=homeless)
-    assert "BACKFILL_ACCOUNT_ID" in coverage.summary.undone[unknown]
+    assert "BACKFILL_ACCOUNT_ID" in coverage.summary.unfinished[unknown]
     assert bench.sandbox.hits() == 1
 
 
@@ -539,7 +539,7 @@ def test_a_vendor_that_cannot_be_reached_costs_no_hit_and_pauses_the_deployment(
         bench.means.check_payment,
     )
     coverage, _ = bench.cover(songs, means=nobody)
-    assert coverage.summary.stopped == "Songstats gives no usable answer: pausing"
+    assert coverage.summary.stop_reason == "Songstats gives no usable answer: pausing"
     assert {(h["billable"], h["reason"]) for h in bench.ledger()} == {(False, "transient")}
     assert len(bench.ledger()) == 5
     assert bench.sql("select paused_until > now() as paused from vendor_state")[0]["paused"]
@@ -551,7 +551,7 @@ def test_a_403_of_which_the_status_says_nothing_settles_nothing_and_pauses(bench
     bench.sandbox.faults(HISTORY, status=403)
     bench.sandbox.faults(STATUS, status=500)
     coverage, _ = bench.cover(songs)
-    assert coverage.summary.stopped == "Songstats gives no usable answer: pausing"
+    assert coverage.summary.stop_reason == "Songstats gives no usable answer: pausing"
     assert bench.sandbox.hits() <= 5
     assert bench.statuses() == {"pending": 40}
     assert {r["attempts"] for r in bench.sql("select attempts from songstats_backfill_queue")} == {0}
@@ -616,7 +616,7 @@ def test_reading_again_what_was_kept_says_nothing_new_of_the_vendor(bench: Workb
     assert bench.statuses() == {"malformed": 8, "stored": 8}
     coverage, _ = bench.cover(songs[::2], run="again", operator=True)
     assert coverage.summary.calls == 0
-    assert coverage.summary.breaker_opened is None
+    assert coverage.summary.breaker_reason is None
     assert bench.sql("select breaker from vendor_state")[0]["breaker"] == "closed"
 
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from measurement_pipeline.backfill.reclaim import reclaim
+from measurement_pipeline.backfill.reclaim import reclaim_backfill
 from measurement_pipeline.backfill.reconcile import reconcile
-from measurement_pipeline.domain.spend import by_cause
+from measurement_pipeline.domain.spend import sum_by_cause
 from measurement_pipeline.postgres import songstats_ledger, spend
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
@@ -63,7 +63,7 @@ def hits(bench: Workbench) -> int:
 def test_hits_that_the_vendor_never_counted_are_returned_and_as_many_kept_as_it_did_count(lost: Workbench):
     found = reconcile(lost.terms, lost.means, now=NOW)
     assert (found.returned, found.kept) == (3, 2)
-    assert found.why == "this month: Songstats counts 6, the ledger 4 billed and 5 unknown: 3 not billed, 2 kept"
+    assert found.reason == "this month: Songstats counts 6, the ledger 4 billed and 5 unknown: 3 not billed, 2 kept"
     assert hits(lost) == lost.sandbox.hits() == 6
     (act,) = lost.sql("select actor, detail from operator_acts")
     assert act["actor"] == "the hourly sweep"
@@ -98,14 +98,14 @@ def test_a_session_that_keeps_the_lock_of_the_budget_fails_no_sweep(lost: Workbe
         client.execute("select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))")
         found = reconcile(lost.terms, lost.means, now=NOW, lock_seconds=0.1)
     assert (found.returned, found.kept) == (0, 5)
-    assert "doctor" in found.why
+    assert "doctor" in found.reason
     assert reconcile(lost.terms, lost.means, now=NOW).returned == 3
 
 
 def test_what_was_returned_is_shown_by_cause_in_spend_and_in_the_analysts_view(lost: Workbench):
     reconcile(lost.terms, lost.means, now=NOW)
     with connect(lost.database_url) as connection:
-        shown = by_cause(spend.spent(connection, days=3_650))["not billed (reconciled)"]
+        shown = sum_by_cause(spend.spent(connection, days=3_650))["not billed (reconciled)"]
     assert (shown.calls, shown.hits, shown.wasted, shown.cost_nothing) == (3, 0, 0, 3)
     assert lost.sql("select calls, hits from analytics.spend where cause = 'not billed (reconciled)'") == [
         {"calls": 3, "hits": 0}
@@ -132,7 +132,7 @@ def test_another_program_with_the_key_changes_nothing_and_is_reported(lost: Work
     asyncio.run(another())
     found = reconcile(lost.terms, lost.means, now=NOW)
     assert (found.returned, found.kept) == (0, 5)
-    assert "Another program uses the key" in found.why
+    assert "Another program uses the key" in found.reason
     assert lost.sql("select * from operator_acts") == []
 
 
@@ -141,8 +141,8 @@ def test_a_vendor_that_is_away_changes_nothing_and_fails_no_sweep(lost: Workbenc
     lost.sandbox.faults(STATUS, **fault)
     found = reconcile(lost.terms, lost.means, now=NOW)
     assert (found.returned, found.kept) == (0, 5)
-    assert found.why.startswith("unknown: Songstats gave no count (")
-    swept = reclaim(lost.terms, lost.means)
+    assert found.reason.startswith("unknown: Songstats gave no count (")
+    swept = reclaim_backfill(lost.terms, lost.means)
     assert swept.returned == 0
     assert hits(lost) == 9
 
@@ -150,5 +150,5 @@ def test_a_vendor_that_is_away_changes_nothing_and_fails_no_sweep(lost: Workbenc
 def test_a_call_that_is_not_settled_keeps_the_vendor_from_being_asked(lost: Workbench):
     lost.sql("update songstats_quota_ledger set settled_at = null, reason = null where song = %s", COUNTED[0])
     found = reconcile(lost.terms, lost.means, now=NOW)
-    assert (found.returned, found.why) == (0, "waiting: 1 call not settled yet")
+    assert (found.returned, found.reason) == (0, "waiting: 1 call not settled yet")
     assert lost.sandbox.requests(STATUS) == []

@@ -9,7 +9,7 @@ import pytest
 
 from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.retry_mapping import remap_capture
-from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
+from measurement_pipeline.domain.capture import ALBUMS_PER_CHUNK
 from measurement_pipeline.health import incidents
 from measurement_pipeline.postgres import apify_runs, captures, run_heartbeats, vendor_state
 from measurement_pipeline.postgres.database import connect
@@ -169,7 +169,7 @@ def test_an_actor_that_takes_long_is_left_at_it_and_waited_for_by_a_later_run(cu
 
 
 def test_many_albums_are_bought_in_parts(harness: CaptureHarness):
-    count = 2 * ALBUMS_A_CHUNK + 1
+    count = 2 * ALBUMS_PER_CHUNK + 1
     songs = isrcs(count)
     albums = harness.publish({f"Album {number}": {song: number + 1} for number, song in enumerate(songs)})
     snapshot = harness.open_capture(albums)
@@ -197,7 +197,7 @@ def test_an_actor_that_fails_fails_the_capture_in_its_own_words_and_nothing_is_h
 
 
 def test_of_parts_that_fail_what_was_captured_stays_and_the_rest_is_tried_again_then_said(harness: CaptureHarness):
-    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    songs = isrcs(ALBUMS_PER_CHUNK + 1)
     albums = harness.publish({f"Album {number}": {song: 5} for number, song in enumerate(songs)})
     snapshot = harness.open_capture(albums)
     harness.sandbox.actor("FAILED", "blocked", count=1)
@@ -215,7 +215,7 @@ def test_of_parts_that_fail_what_was_captured_stays_and_the_rest_is_tried_again_
 
 
 def test_a_part_that_keeps_failing_is_said_and_the_capture_is_done_without_it(harness: CaptureHarness):
-    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    songs = isrcs(ALBUMS_PER_CHUNK + 1)
     snapshot = harness.open_capture(harness.publish({f"Album {n}": {song: 5} for n, song in enumerate(songs)}))
     harness.sandbox.actor("FAILED", "blocked", count=1)
     for retry_number in range(3):
@@ -608,7 +608,7 @@ def test_a_later_try_of_a_persons_launch_buys_nothing_again(harness: CaptureHarn
 
 
 def test_a_done_capture_is_never_bought_again_not_even_what_it_lacks(harness: CaptureHarness):
-    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    songs = isrcs(ALBUMS_PER_CHUNK + 1)
     snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
     harness.sandbox.actor("FAILED", "blocked", count=1)
     harness.sandbox.actor("SUCCEEDED")
@@ -743,7 +743,7 @@ def test_the_sweep_looks_deferred_tracks_up_again_for_nothing_and_unknown_ones_n
 
 
 def test_a_recording_on_albums_of_two_parts_has_one_count_of_one_moment(harness: CaptureHarness):
-    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    songs = isrcs(ALBUMS_PER_CHUNK + 1)
     albums = {f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}
     # On every album: so in both parts.
     for tracks in albums.values():
@@ -791,7 +791,7 @@ def test_there_is_no_capture_of_that_id(harness: CaptureHarness):
 
 
 def test_a_done_capture_that_lacks_a_part_is_mapped_again_and_never_bought_whoever_launches_it(harness: CaptureHarness):
-    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    songs = isrcs(ALBUMS_PER_CHUNK + 1)
     albums = harness.publish({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)})
     snapshot = harness.open_capture(albums)
     job = harness.request_for(snapshot)
@@ -834,15 +834,15 @@ def test_while_it_is_mapped_again_a_capture_is_not_open_to_anybody(harness: Capt
 
 
 def test_a_part_that_could_not_be_read_is_read_again_once_the_capture_is_done(harness: CaptureHarness):
-    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    songs = isrcs(ALBUMS_PER_CHUNK + 1)
     snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
     harness.run_capture(snapshot)
     # As code left it that could not read what was kept.
     harness.sql("delete from song_measurements where raw_ref = (select actor_run from apify_runs where chunk = 1)")
     harness.sql("update apify_runs set status = 'MALFORMED', message = 'odd', mapped_at = null where chunk = 1")
-    assert len(harness.stored_counts()) == ALBUMS_A_CHUNK
+    assert len(harness.stored_counts()) == ALBUMS_PER_CHUNK
     assert remap_capture(snapshot, harness.captures, run_id="sweep") == (CaptureResultKind.DONE, None)
-    assert len(harness.stored_counts()) == ALBUMS_A_CHUNK + 1
+    assert len(harness.stored_counts()) == ALBUMS_PER_CHUNK + 1
     assert harness.actor_usage()["runs"] == 2
 
 
@@ -859,7 +859,7 @@ def test_what_is_bought_weeks_later_is_of_the_moment_at_which_it_is_bought(harne
 
 
 def test_a_part_that_was_put_off_for_days_is_of_its_own_moment(harness: CaptureHarness):
-    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    songs = isrcs(ALBUMS_PER_CHUNK + 1)
     snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
     harness.sql("update playcount_snapshots set captured_at = now() - interval '3 days'")
     harness.run_capture(snapshot)
@@ -902,7 +902,7 @@ def test_a_run_that_was_seen_a_moment_ago_is_not_given_up_however_long_it_has_be
 
 
 def test_a_failed_part_is_not_bought_again_past_the_months_cap(harness: CaptureHarness):
-    songs = isrcs(ALBUMS_A_CHUNK + 1)
+    songs = isrcs(ALBUMS_PER_CHUNK + 1)
     snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
     tight = harness.with_config(cap_usd=Decimal("0.303"))
     harness.sandbox.actor("FAILED", "blocked", count=1)

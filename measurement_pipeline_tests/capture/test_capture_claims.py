@@ -10,7 +10,7 @@ import pytest
 from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.series import start_due_captures
-from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK, Schedule
+from measurement_pipeline.domain.capture import ALBUMS_PER_CHUNK, Schedule
 from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.vendors.apify.client import ActorRun, ApifyClient
@@ -108,7 +108,7 @@ def test_no_more_parts_are_bought_at_once_than_the_terms_say(harness: CaptureHar
             at_work.append(sum(row["status"] in {"READY", "RUNNING"} for row in harness.actor_runs(snapshot)))
             return super().start_run(album_ids)
 
-    songs = isrcs(3 * ALBUMS_A_CHUNK + 1)
+    songs = isrcs(3 * ALBUMS_PER_CHUNK + 1)
     snapshot = harness.open_capture(harness.publish({f"Album {n}": {song: 5} for n, song in enumerate(songs)}))
     harness.sandbox.actor("SUCCEEDED", seconds=0.2)
     assert (
@@ -164,7 +164,7 @@ def test_of_two_parts_that_count_a_recording_the_higher_count_stays(
 
     (isrc,) = isrcs(1)
     # On every album: so in both parts.
-    snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {isrc: 70} for n in range(ALBUMS_A_CHUNK + 1)}))
+    snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {isrc: 70} for n in range(ALBUMS_PER_CHUNK + 1)}))
     assert harness.run_capture(snapshot, captures=with_actor(harness, Behind)).kind is CaptureResultKind.DONE
     found = harness.sql("select value, captured_at from song_measurements where song = %s order by learnt_at", isrc)
     assert [row["value"] for row in found] == stored

@@ -168,7 +168,7 @@ def test_every_record_of_any_csv_is_loaded_repeated_or_named(rows):
     found = read(written.getvalue())
     filled = sum(any(cell.strip() for cell in row) for row in rows)
     assert len(found.lines) + len(found.bad) + found.repeated == filled
-    assert all(isrc.normalise(song) == song for song in found.lines)
+    assert all(isrc.normalise_isrc(song) == song for song in found.lines)
 
 
 @given(st.text(max_size=200))

@@ -12,7 +12,7 @@ import pytest
 from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.run import CaptureOutcome, make_capture
 from measurement_pipeline.defs.captures import POOL
-from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK, CaptureSpec, CaptureTicket, Schedule
+from measurement_pipeline.domain.capture import ALBUMS_PER_CHUNK, CaptureSpec, CaptureTicket, Schedule
 from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.vendors.apify.client import ActorRun, ApifyClient
@@ -79,12 +79,12 @@ def test_a_capture_that_lacks_a_part_is_red_and_its_partition_is_materialized_al
     for ends in ("FAILED", "SUCCEEDED"):
         stage.bench.sandbox.actor(ends, "blocked", count=1)
     stage.bench.sandbox.actor("FAILED", "blocked")
-    _, snapshot = asked(stage, albums=ALBUMS_A_CHUNK + 1)
+    _, snapshot = asked(stage, albums=ALBUMS_PER_CHUNK + 1)
     result = capture(stage, snapshot)
     assert not result.success
     assert "of 101 albums could not be captured" in stage.why_failed(result)
     found = told(stage)[snapshot]
-    assert found["recordings measured"] in {1, ALBUMS_A_CHUNK}
+    assert found["recordings measured"] in {1, ALBUMS_PER_CHUNK}
     assert "ended as FAILED: blocked" in found["what is missing"]
     assert shown(stage, snapshot)["state"] == "done"
     again = capture(stage, snapshot)

@@ -14,7 +14,7 @@ from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
 from measurement_pipeline.defs.partition_status import failed_partitions
 from measurement_pipeline.defs.partitions import snapshot_partitions
-from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
+from measurement_pipeline.domain.capture import ALBUMS_PER_CHUNK
 from measurement_pipeline.postgres import partition_keys
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox.albums import album_id
@@ -149,9 +149,9 @@ def test_of_parts_that_fail_the_run_tries_the_rest_again_by_itself(stage: Stage,
     monkeypatch.setattr("measurement_pipeline.defs.retry_policies.seconds_before", lambda _number: 0.1)
     stage.bench.sandbox.actor("FAILED", "blocked", count=1)
     stage.bench.sandbox.actor("SUCCEEDED")
-    _, snapshot = asked(stage, albums=ALBUMS_A_CHUNK + 1)
+    _, snapshot = asked(stage, albums=ALBUMS_PER_CHUNK + 1)
     assert capture(stage, snapshot).success
-    assert told(stage)[snapshot]["recordings measured"] == ALBUMS_A_CHUNK + 1
+    assert told(stage)[snapshot]["recordings measured"] == ALBUMS_PER_CHUNK + 1
     assert stage.bench.sandbox.actor_usage()["runs"] == 3
 
 

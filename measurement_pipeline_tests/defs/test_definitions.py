@@ -16,7 +16,7 @@ from measurement_pipeline.defs.instance_status import failure_line
 from measurement_pipeline.defs.jobs import measurement_job_intake
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import NotConfiguredError, resource_definitions
-from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN, RECORDINGS_A_RUN
+from measurement_pipeline.domain.plan import MAX_RECORDINGS_PER_RUN, RECORDINGS_PER_RUN
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.defs.conftest import Stage
 
@@ -186,8 +186,8 @@ def test_the_history_is_partitioned_by_isrc_and_backfilled_in_ranges(definitions
     asset = definitions.get_repository_def().asset_graph.get(SONGSTATS_HISTORY)
     assert isinstance(asset.partitions_def, dg.DynamicPartitionsDefinition)
     assert asset.partitions_def.name == "isrc"
-    assert asset.backfill_policy == dg.BackfillPolicy.multi_run(RECORDINGS_A_RUN)
-    assert (RECORDINGS_A_RUN, MOST_RECORDINGS_A_RUN) == (100, 500)
+    assert asset.backfill_policy == dg.BackfillPolicy.multi_run(RECORDINGS_PER_RUN)
+    assert (RECORDINGS_PER_RUN, MAX_RECORDINGS_PER_RUN) == (100, 500)
 
 
 def test_the_runs_that_spend_share_a_pool(definitions: dg.Definitions):

@@ -54,7 +54,9 @@ def test_while_nothing_is_settled_a_caller_gets_empty_batches_to_show_its_progre
     songs = isrcs(1)
     stage.bench.ask_for(songs)
     stage.bench.sandbox.faults(HISTORY, delay=1.2)
-    coverage = BackfillRun(songs, run="run", operator=False, terms=stage.bench.terms, means=stage.bench.means)
+    coverage = BackfillRun(
+        songs, run="run", is_operator=False, config=stage.bench.terms, dependencies=stage.bench.means
+    )
     seen = [(len(batch), coverage.progress) for batch in coverage.batches()]
     assert seen[0] == (0, "0 of 1 claimed recordings settled; 1 call made")
     assert "1 of 1 claimed recordings settled; 1 call made" in dict(reversed(seen)).values()

@@ -11,7 +11,7 @@ from measurement_pipeline import services
 from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.capture.config import CaptureConfig as CaptureTerms
 from measurement_pipeline.defs.retry_policies import MAX_RETRIES
-from measurement_pipeline.domain.plan import MOST_RECORDINGS_A_RUN
+from measurement_pipeline.domain.plan import MAX_RECORDINGS_PER_RUN
 from measurement_pipeline.settings import Settings
 
 INSTANCE: dict[str, Any] = yaml.safe_load((Path(services.__file__).parent / "dagster.yaml").read_text(encoding="utf-8"))
@@ -37,8 +37,8 @@ def test_a_cancelled_run_has_time_to_store_the_answers_of_its_calls(terms: Backf
 
 
 def test_the_largest_run_ends_before_the_longest_runtime_even_where_each_call_times_out(terms: BackfillConfig):
-    slowest = MOST_RECORDINGS_A_RUN / terms.concurrency * SETTINGS.songstats_timeout_seconds
-    at_its_pace = MOST_RECORDINGS_A_RUN / terms.requests_per_second
+    slowest = MAX_RECORDINGS_PER_RUN / terms.concurrency * SETTINGS.songstats_timeout_seconds
+    at_its_pace = MAX_RECORDINGS_PER_RUN / terms.requests_per_second
     assert MONITORING["max_runtime_seconds"] > (1 + MAX_RETRIES) * max(slowest, at_its_pace)
 
 

@@ -6,19 +6,19 @@ from hypothesis import strategies as st
 
 from measurement_pipeline.domain.backfill_queue import (
     FOREIGN,
-    REFUSALS_THAT_OPEN_THE_BREAKER,
-    SILENCES_THAT_OPEN_THE_BREAKER,
+    NO_HISTORIES_BEFORE_BREAKER,
+    REJECTIONS_BEFORE_BREAKER,
     STATUS_OF_OUTCOME,
     Interference,
     Settlement,
     Status,
     Streak,
     backoff_seconds,
-    calls_allowed_in_the_air,
-    interference,
+    count_interference,
+    count_streak,
+    max_calls_in_flight,
     pause_seconds,
     settle,
-    streak,
 )
 from measurement_pipeline.domain.outcome import Cause, Judgement, Outcome
 
@@ -93,17 +93,17 @@ def test_an_answer_of_something_else_gives_the_attempt_back_even_at_the_cap_and_
 
 def test_every_fifth_answer_of_something_else_calls_for_a_pause_at_the_25th_and_opens_the_breaker_at_the_50th():
     answers = [FOREIGN if place % 5 == 0 else "stored" for place in range(1, 101)]
-    seen = [interference(answers[:count][::-1]) for count in range(1, 101)]
-    assert next(count for count, one in enumerate(seen, 1) if one.calls_for_a_pause) == 25
+    seen = [count_interference(answers[:count][::-1]) for count in range(1, 101)]
+    assert next(count for count, one in enumerate(seen, 1) if one.needs_pause) == 25
     assert next(count for count, one in enumerate(seen, 1) if one.reason is not None) == 50
 
 
 def test_an_outage_of_any_length_is_one_episode_and_opens_no_breaker():
-    outage = interference([FOREIGN] * 100)
+    outage = count_interference([FOREIGN] * 100)
     assert (outage.recent, outage.episodes, outage.reason) == (40, 1, None)
-    assert outage.calls_for_a_pause
-    assert interference(["stored"] * 40 + [FOREIGN] * 60) == Interference(0, 1)
-    assert interference([]) == Interference()
+    assert outage.needs_pause
+    assert count_interference(["stored"] * 40 + [FOREIGN] * 60) == Interference(0, 1)
+    assert count_interference([]) == Interference()
 
 
 def test_every_outcome_belongs_to_one_status_and_only_done_and_failed_have_any():
@@ -148,21 +148,21 @@ def test_a_retry_after_that_was_waited_out_in_vain_is_no_longer_believed_to_be_e
 
 def test_a_streak_ends_where_a_history_was_stored():
     causes = [Cause.NO_HISTORY, Cause.REJECTED, Cause.MALFORMED, Cause.STORED, Cause.REJECTED, Cause.NO_HISTORY]
-    assert streak(causes) == Streak(refusals=2, silences=1)
+    assert count_streak(causes) == Streak(rejections=2, no_histories=1)
 
 
 def test_nothing_seen_is_no_streak():
-    assert streak([]) == Streak()
+    assert count_streak([]) == Streak()
     assert Streak().reason is None
 
 
 @pytest.mark.parametrize(
     ("seen", "words"),
     [
-        (Streak(refusals=REFUSALS_THAT_OPEN_THE_BREAKER - 1, silences=SILENCES_THAT_OPEN_THE_BREAKER - 1), None),
-        (Streak(refusals=5), "5 rejected or malformed answers and not one stored between"),
-        (Streak(silences=25), "25 answers without a history and not one stored between"),
-        (Streak(refusals=6, silences=30), "6 rejected or malformed answers and not one stored between"),
+        (Streak(rejections=REJECTIONS_BEFORE_BREAKER - 1, no_histories=NO_HISTORIES_BEFORE_BREAKER - 1), None),
+        (Streak(rejections=5), "5 rejected or malformed answers and not one stored between"),
+        (Streak(no_histories=25), "25 answers without a history and not one stored between"),
+        (Streak(rejections=6, no_histories=30), "6 rejected or malformed answers and not one stored between"),
     ],
 )
 def test_five_refusals_or_twenty_five_silences_in_a_row_end_trust(seen: Streak, words: str | None):
@@ -176,8 +176,11 @@ def calls_until_trust_ends(cause: Cause, *, concurrency: int, stored_before: int
     """Calls made by a run that is answered the same each time, as many at once as it may, the first answer first."""
     causes: list[Cause] = [Cause.STORED] * stored_before
     in_the_air = calls = 0
-    while streak(causes).reason is None:
-        room = calls_allowed_in_the_air(streak(causes), trusted=stored_before > 0, concurrency=concurrency) - in_the_air
+    while count_streak(causes).reason is None:
+        room = (
+            max_calls_in_flight(count_streak(causes), has_stored=stored_before > 0, concurrency=concurrency)
+            - in_the_air
+        )
         calls += max(0, room)
         in_the_air += max(0, room)
         assert in_the_air, "the run would wait for ever"
@@ -201,21 +204,21 @@ def test_a_vendor_that_knows_no_recording_costs_exactly_twenty_five_hits(concurr
 @pytest.mark.parametrize("concurrency", [1, 20, 200])
 def test_a_key_that_turns_wrong_amid_good_answers_costs_what_was_in_the_air_and_no_more(concurrency: int):
     spent = calls_until_trust_ends(Cause.REJECTED, concurrency=concurrency, stored_before=3)
-    assert 5 <= spent <= max(5, min(concurrency, SILENCES_THAT_OPEN_THE_BREAKER))
+    assert 5 <= spent <= max(5, min(concurrency, NO_HISTORIES_BEFORE_BREAKER))
 
 
 @pytest.mark.parametrize("concurrency", [1, 20, 200])
 def test_after_a_pause_one_call_asks_for_all_whether_it_is_over(concurrency: int):
-    assert calls_allowed_in_the_air(Streak(), trusted=True, concurrency=concurrency, throttled=True) == 1
-    assert calls_allowed_in_the_air(Streak(refusals=5), trusted=True, concurrency=concurrency, throttled=True) == 0
+    assert max_calls_in_flight(Streak(), has_stored=True, concurrency=concurrency, is_after_pause=True) == 1
+    assert max_calls_in_flight(Streak(rejections=5), has_stored=True, concurrency=concurrency, is_after_pause=True) == 0
 
 
 @given(
-    refusals=st.integers(0, 40), silences=st.integers(0, 40), trusted=st.booleans(), concurrency=st.integers(1, 200)
+    refusals=st.integers(0, 40), silences=st.integers(0, 40), has_stored=st.booleans(), concurrency=st.integers(1, 200)
 )  # fmt: skip
 def test_calls_in_the_air_are_never_negative_and_never_more_than_asked(
     refusals: int, silences: int, *, trusted: bool, concurrency: int
 ):
-    found = calls_allowed_in_the_air(Streak(refusals, silences), trusted=trusted, concurrency=concurrency)
+    found = max_calls_in_flight(Streak(refusals, silences), has_stored=trusted, concurrency=concurrency)
     assert 0 <= found <= concurrency
     assert found > 0 or Streak(refusals, silences).reason is not None

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from measurement_pipeline.domain.capture import (
-    ALBUMS_A_CHUNK,
+    ALBUMS_PER_CHUNK,
     CapturedAlbum,
     CapturedTrack,
-    chunks,
     cost_usd,
     count_plays,
     describe_over_cap,
     infer_missing_album_id,
+    split_into_chunks,
 )
 
 
@@ -35,10 +35,10 @@ def test_over_the_cap_says_cap_spent_and_asked():
 
 @given(st.lists(st.integers(), max_size=350).map(lambda numbers: [str(number) for number in numbers]))
 def test_parts_hold_every_album_once_and_are_the_same_each_time(album_ids: list[str]):
-    parts = chunks(album_ids)
+    parts = split_into_chunks(album_ids)
     assert [one for part in parts for one in part] == album_ids
-    assert all(0 < len(part) <= ALBUMS_A_CHUNK for part in parts)
-    assert chunks(album_ids) == parts
+    assert all(0 < len(part) <= ALBUMS_PER_CHUNK for part in parts)
+    assert split_into_chunks(album_ids) == parts
 
 
 def test_a_recording_on_several_albums_has_the_highest_of_its_counts():

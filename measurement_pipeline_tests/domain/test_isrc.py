@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measurement_pipeline.domain.isrc import normalise
+from measurement_pipeline.domain.isrc import normalise_isrc
 
 ISRCS = st.from_regex(r"[A-Z]{2}[A-Z0-9]{3}[0-9]{7}", fullmatch=True)
 HYPHENS = st.sampled_from(["", "-", " ", "\u2010", "\u2011", "\u2013", "\u00a0", "\t"])
@@ -27,7 +27,7 @@ HYPHENS = st.sampled_from(["", "-", " ", "\u2010", "\u2011", "\u2013", "\u00a0",
     ],
 )
 def test_presentation_is_stripped(written: str) -> None:
-    assert normalise(written) == "AA6Q72000047"
+    assert normalise_isrc(written) == "AA6Q72000047"
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_presentation_is_stripped(written: str) -> None:
     ],
 )
 def test_what_is_no_isrc_is_not_mended(text: str) -> None:
-    assert normalise(text) is None
+    assert normalise_isrc(text) is None
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_what_is_no_isrc_is_not_mended(text: str) -> None:
     ],
 )
 def test_an_isrc_that_begins_with_the_word_isrc_keeps_it(text: str, isrc: str) -> None:
-    assert normalise(text) == isrc
+    assert normalise_isrc(text) == isrc
 
 
 @pytest.mark.parametrize(
@@ -73,21 +73,21 @@ def test_an_isrc_that_begins_with_the_word_isrc_keeps_it(text: str, isrc: str) -
     ],
 )
 def test_letters_and_digits_of_other_alphabets_are_not_turned_into_latin_ones(text: str) -> None:
-    assert normalise(text) is None
+    assert normalise_isrc(text) is None
 
 
 @given(ISRCS)
 def test_an_isrc_is_its_own_normal_form(isrc: str) -> None:
-    assert normalise(isrc) == isrc
+    assert normalise_isrc(isrc) == isrc
 
 
 @given(ISRCS, st.lists(HYPHENS, min_size=12, max_size=12), st.sampled_from(["", "ISRC", "isrc:"]))
 def test_hyphens_anywhere_and_any_case_are_presentation(isrc: str, hyphens: list[str], word: str) -> None:
     written = word + "".join(hyphen + letter for hyphen, letter in zip(hyphens, isrc.lower(), strict=True))
-    assert normalise(written) == isrc
+    assert normalise_isrc(written) == isrc
 
 
 @given(st.text())
 def test_any_text_gives_an_isrc_or_nothing(text: str) -> None:
-    isrc = normalise(text)
+    isrc = normalise_isrc(text)
     assert isrc is None or re.fullmatch(r"[A-Z]{2}[A-Z0-9]{3}[0-9]{7}", isrc, re.ASCII)

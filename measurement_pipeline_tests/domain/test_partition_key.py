@@ -21,16 +21,16 @@ ID = UUID("3f2a9c1e-0000-4000-8000-000000000001")
     ],
 )
 def test_a_catalogue_is_named_after_itself_its_account_and_its_id(name: str, shown: str):
-    key = partition_key.of_catalog(ID, name=name, account=ID, account_name="Studio")
+    key = partition_key.catalog_partition_key(ID, name=name, account=ID, account_name="Studio")
     assert key == " ".join(filter(None, [shown.replace("...", " "), "Studio", "3f2a9c1e"]))
 
 
 def test_an_account_without_a_name_is_known_by_its_id():
-    assert partition_key.of_catalog(ID, name="A", account=ID, account_name=None) == "A 3f2a9c1e 3f2a9c1e"
+    assert partition_key.catalog_partition_key(ID, name="A", account=ID, account_name=None) == "A 3f2a9c1e 3f2a9c1e"
 
 
 def test_a_capture_is_named_after_what_it_is_of_its_day_and_its_id():
-    key = partition_key.of_capture(ID, what="Abbey Road", albums=3, monthly=True, day="2026-11-30")
+    key = partition_key.capture_partition_key(ID, what="Abbey Road", albums=3, monthly=True, day="2026-11-30")
     assert key == "Abbey Road and 2 more monthly 2026-11-30 3f2a9c1e"
-    key = partition_key.of_capture(ID, what="Abbey Road", albums=1, monthly=False, day="2026-11-30")
+    key = partition_key.capture_partition_key(ID, what="Abbey Road", albums=1, monthly=False, day="2026-11-30")
     assert key == "Abbey Road 2026-11-30 3f2a9c1e"

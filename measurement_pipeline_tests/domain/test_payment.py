@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import pytest
 
 from measurement_pipeline.domain.payment import (
-    ALLOWED_SERVES,
+    ALLOWED_VALID_FOR,
     CHECKOUT_MARGIN,
     NO_CARD,
     NOT_A_CARD,
@@ -24,7 +24,7 @@ def test_unknown_is_a_verdict_of_its_own() -> None:
 
 
 def test_an_allowed_decision_serves_for_ten_minutes() -> None:
-    assert timedelta(minutes=10) == ALLOWED_SERVES
+    assert timedelta(minutes=10) == ALLOWED_VALID_FOR
 
 
 def test_a_link_is_not_handed_out_in_its_last_minutes() -> None:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from measurement_pipeline.domain.plan import (
     MAX_RANGES,
-    MOST_RECORDINGS_A_RUN,
-    PLACES_PER_OLDEST,
-    RECORDINGS_A_RUN,
-    Range,
-    plan,
+    MAX_RECORDINGS_PER_RUN,
+    PLACES_PER_OLDEST_ROW,
+    RECORDINGS_PER_RUN,
+    PartitionRange,
+    plan_ranges,
     run_size,
 )
 
@@ -42,7 +42,7 @@ def registered_as_given(rows: Iterable[Row]) -> dict[str, int]:
     return {row.song: place for place, row in enumerate(rows)}
 
 
-def songs(ranges: Iterable[Range]) -> list[str]:
+def songs(ranges: Iterable[PartitionRange]) -> list[str]:
     return [song for one in ranges for song in one.songs]
 
 
@@ -53,7 +53,7 @@ def shuffled(count: int, step: int) -> list[int]:
 
 def test_the_best_ranked_row_comes_first_and_all_that_is_due_is_planned():
     rows = in_order(a_row(n, rank=n, age=n) for n in range(15))
-    ranges = plan(rows, registered=registered_as_given(rows), covered=set(), budget=100, placed_before=0)
+    ranges = plan_ranges(rows, registered=registered_as_given(rows), covered=set(), budget=100, placed_before=0)
     assert [one.songs for one in ranges] == [tuple(row.song for row in rows)]
 
 
@@ -61,7 +61,7 @@ def test_every_tenth_place_goes_to_the_row_that_has_waited_longest():
     """The best rank is the youngest row, so that rank and age never agree. Registration is no help: every other place."""
     rows = in_order(a_row(n, rank=n, age=n) for n in range(100))
     registered = {row.song: 2 * place for place, row in enumerate(rows)}
-    ranges = plan(rows, registered=registered, covered=set(), budget=20, placed_before=0)
+    ranges = plan_ranges(rows, registered=registered, covered=set(), budget=20, placed_before=0)
     assert songs(ranges) == [
         *[f"s{99 - n}" for n in range(9)], "s0", *[f"s{90 - n}" for n in range(9)], "s1",
     ]  # fmt: skip
@@ -70,7 +70,7 @@ def test_every_tenth_place_goes_to_the_row_that_has_waited_longest():
 def test_the_tenth_place_is_counted_over_plans_of_one():
     rows = in_order(a_row(n, rank=n, age=n) for n in range(100))
     planned = [
-        songs(plan(rows, registered=registered_as_given(rows), covered=set(), budget=1, placed_before=before))
+        songs(plan_ranges(rows, registered=registered_as_given(rows), covered=set(), budget=1, placed_before=before))
         for before in range(20)
     ]
     assert [before for before, found in enumerate(planned) if found == ["s0"]] == [9, 19]
@@ -79,38 +79,38 @@ def test_the_tenth_place_is_counted_over_plans_of_one():
 
 def test_equal_ranks_go_by_age():
     rows = in_order(a_row(n, rank=7, age=100 - n) for n in range(30))
-    ranges = plan(rows, registered=registered_as_given(rows), covered=set(), budget=5, placed_before=0)
+    ranges = plan_ranges(rows, registered=registered_as_given(rows), covered=set(), budget=5, placed_before=0)
     assert songs(ranges) == ["s29", "s28", "s27", "s26", "s25"]
 
 
 @pytest.mark.parametrize("budget", [0, -5])
 def test_nothing_is_planned_without_budget(budget: int):
     rows = [a_row(1)]
-    assert plan(rows, registered={"s1": 0}, covered=set(), budget=budget, placed_before=0) == []
+    assert plan_ranges(rows, registered={"s1": 0}, covered=set(), budget=budget, placed_before=0) == []
 
 
 def test_nothing_is_planned_of_nothing():
-    assert plan([], registered={}, covered=set(), budget=10, placed_before=0) == []
+    assert plan_ranges([], registered={}, covered=set(), budget=10, placed_before=0) == []
 
 
 def test_what_runs_under_way_cover_is_left_out_and_taken_off_the_budget():
     rows = in_order(a_row(n, rank=100 - n) for n in range(10))
     covered = {"s0", "s1", "elsewhere"}
-    ranges = plan(rows, registered=registered_as_given(rows), covered=covered, budget=5, placed_before=0)
+    ranges = plan_ranges(rows, registered=registered_as_given(rows), covered=covered, budget=5, placed_before=0)
     assert songs(ranges) == ["s2", "s3"]
 
 
 def test_a_row_without_a_partition_waits_for_one_and_holds_nobody_up():
     rows = in_order(a_row(n, rank=100 - n) for n in range(5))
     registered = {row.song: place for place, row in enumerate(rows) if row.song != "s0"}
-    ranges = plan(rows, registered=registered, covered=set(), budget=5, placed_before=0)
+    ranges = plan_ranges(rows, registered=registered, covered=set(), budget=5, placed_before=0)
     assert [one.songs for one in ranges] == [("s1", "s2", "s3", "s4")]
 
 
 def test_a_range_ends_where_a_partition_lies_between_that_is_not_due():
     rows = in_order(a_row(n, rank=100 - n) for n in range(6))
     registered = {f"s{n}": n + (n >= 3) for n in range(6)}  # something settled is registered between s2 and s3
-    ranges = plan(rows, registered=registered, covered=set(), budget=6, placed_before=0)
+    ranges = plan_ranges(rows, registered=registered, covered=set(), budget=6, placed_before=0)
     assert [one.songs for one in ranges] == [("s0", "s1", "s2"), ("s3", "s4", "s5")]
 
 
@@ -121,15 +121,15 @@ def test_runs_hold_a_hundred_recordings_and_more_where_the_queue_is_deep(due: in
 
 def test_no_more_than_twenty_ranges_of_five_hundred():
     rows = in_order(a_row(n, rank=20_000 - n) for n in range(20_000))
-    ranges = plan(rows, registered=registered_as_given(rows), covered=set(), budget=10**6, placed_before=0)
-    assert [len(one.songs) for one in ranges] == [MOST_RECORDINGS_A_RUN] * MAX_RANGES
+    ranges = plan_ranges(rows, registered=registered_as_given(rows), covered=set(), budget=10**6, placed_before=0)
+    assert [len(one.songs) for one in ranges] == [MAX_RECORDINGS_PER_RUN] * MAX_RANGES
 
 
 def test_scattered_ranks_of_one_age_take_whole_blocks():
     """A catalogue enqueued at once, registered in another order than that of its ranks."""
     rows = in_order(a_row(n, rank=rank) for n, rank in enumerate(shuffled(3000, 1361)))
     registered = {f"s{n}": n for n in range(3000)}
-    ranges = plan(rows, registered=registered, covered=set(), budget=1500, placed_before=0)
+    ranges = plan_ranges(rows, registered=registered, covered=set(), budget=1500, placed_before=0)
     assert len(ranges) == MAX_RANGES
     assert rows[0].song in ranges[0].songs
     assert len(songs(ranges)) > 1000, "blocks, not runs of one or two"
@@ -139,7 +139,7 @@ def test_scattered_ranks_registered_as_they_came_in_take_whole_blocks():
     """Many small requests, one after the other, of any rank."""
     rows = in_order(a_row(n, rank=rank, age=n // 5) for n, rank in enumerate(shuffled(3000, 1361)))
     registered = {f"s{n}": n for n in range(3000)}
-    ranges = plan(rows, registered=registered, covered=set(), budget=1500, placed_before=0)
+    ranges = plan_ranges(rows, registered=registered, covered=set(), budget=1500, placed_before=0)
     assert len(ranges) == MAX_RANGES
     assert len(songs(ranges)) > 500
     assert kept_its_promise(ranges, rows, placed_before=0)
@@ -151,16 +151,16 @@ def test_a_deep_block_of_good_ranks_does_not_crowd_out_the_old():
     old = [a_row(10_000 + 2 * n, rank=1, age=n) for n in range(300)]
     registered = {row.song: int(row.song[1:]) for row in best + old}
     rows = in_order(best + old)
-    ranges = plan(rows, registered=registered, covered=set(), budget=900, placed_before=0)
+    ranges = plan_ranges(rows, registered=registered, covered=set(), budget=900, placed_before=0)
     assert len(ranges) <= MAX_RANGES
     assert kept_its_promise(ranges, rows, placed_before=0)
     assert len(songs(ranges)) > 100
 
 
-def kept_its_promise(ranges: Sequence[Range], open_rows: Sequence[Row], *, placed_before: int) -> bool:
+def kept_its_promise(ranges: Sequence[PartitionRange], open_rows: Sequence[Row], *, placed_before: int) -> bool:
     """Whether as many of the oldest are in the plan as it has tenth places."""
     planned = set(songs(ranges))
-    turns = (placed_before + len(planned)) // PLACES_PER_OLDEST - placed_before // PLACES_PER_OLDEST
+    turns = (placed_before + len(planned)) // PLACES_PER_OLDEST_ROW - placed_before // PLACES_PER_OLDEST_ROW
     oldest_left_out = min((row.waiting_since for row in open_rows if row.song not in planned), default=None)
     if oldest_left_out is None:
         return True
@@ -188,7 +188,7 @@ def test_a_range_is_contiguous_and_holds_only_registered_due_rows_that_no_run_co
 ):
     rows, registered, covered, budget, before = situation
     due = in_order(rows)
-    ranges = plan(due, registered=registered, covered=covered, budget=budget, placed_before=before)
+    ranges = plan_ranges(due, registered=registered, covered=covered, budget=budget, placed_before=before)
     planned = songs(ranges)
     open_rows = [row for row in due if row.song in registered and row.song not in covered]
     assert len(ranges) <= MAX_RANGES
@@ -214,11 +214,11 @@ def test_a_due_row_waits_at_most_ten_times_its_place_by_age(
 ):
     """Plan after plan, while better ranked rows go on arriving, each bought before the next plan."""
     rows = {f"s{n}": a_row(n, rank=rank, age=n) for n, rank in enumerate(queue)}
-    promised = {f"s{n}": before + PLACES_PER_OLDEST * (n + 1) for n in range(len(queue))}
+    promised = {f"s{n}": before + PLACES_PER_OLDEST_ROW * (n + 1) for n in range(len(queue))}
     placed = before
     while promised.keys() & rows.keys():
         registered = _places(rows, scattered=scattered)
-        ranges = plan(
+        ranges = plan_ranges(
             in_order(rows.values()), registered=registered, covered=set(), budget=budget, placed_before=placed
         )
         bought = songs(ranges)
@@ -242,13 +242,13 @@ def _places(rows: Mapping[str, Row], *, scattered: bool) -> dict[str, int]:
 
 def test_runs_are_never_smaller_than_a_hundred_where_there_is_enough():
     rows = in_order(a_row(n, rank=1000 - n) for n in range(150))
-    ranges = plan(rows, registered=registered_as_given(rows), covered=set(), budget=150, placed_before=0)
-    assert [len(one.songs) for one in ranges] == [RECORDINGS_A_RUN, 50]
+    ranges = plan_ranges(rows, registered=registered_as_given(rows), covered=set(), budget=150, placed_before=0)
+    assert [len(one.songs) for one in ranges] == [RECORDINGS_PER_RUN, 50]
 
 
 def test_a_hundred_thousand_scattered_rows_are_planned():
     rows = in_order(a_row(n, rank=rank, age=n // 1000) for n, rank in enumerate(shuffled(100_000, 61_843)))
     registered = {f"s{n}": n for n in range(100_000)}
-    ranges = plan(rows, registered=registered, covered=set(), budget=5000, placed_before=0)
+    ranges = plan_ranges(rows, registered=registered, covered=set(), budget=5000, placed_before=0)
     assert len(ranges) == MAX_RANGES
     assert kept_its_promise(ranges, rows, placed_before=0)

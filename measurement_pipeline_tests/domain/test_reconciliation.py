@@ -7,20 +7,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measurement_pipeline.domain.reconciliation import EAST, WEST, LedgerLook, MonthOfLedger, Window, decide
+from measurement_pipeline.domain.reconciliation import (
+    MAX_OFFSET_EAST,
+    MAX_OFFSET_WEST,
+    LedgerState,
+    MonthlyHits,
+    Window,
+    decide_windows,
+)
 from measurement_pipeline.domain.spend import VendorMonth
 
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
 NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
 
-LOOK = LedgerLook(
+LOOK = LedgerState(
     now=datetime(2026, 11, 15, 12, tzinfo=UTC),
     previous_month_begins=OCTOBER,
     month_begins=NOVEMBER,
     next_month_begins=DECEMBER,
-    current=MonthOfLedger(billed=100, unknown=37),
-    previous=MonthOfLedger(billed=0, unknown=0),
+    current=MonthlyHits(billed=100, unknown=37),
+    previous=MonthlyHits(billed=0, unknown=0),
     near_month=0,
     near_previous=0,
     open_calls=0,
@@ -29,8 +36,8 @@ LOOK = LedgerLook(
 )
 
 
-def returned(requests: int | None, *, look: LedgerLook = LOOK, previous: int | None = None) -> int:
-    found = decide(look, look, VendorMonth(requests, detail="HTTP 503", previous_requests=previous))
+def returned(requests: int | None, *, look: LedgerState = LOOK, previous: int | None = None) -> int:
+    found = decide_windows(look, look, VendorMonth(requests, detail="HTTP 503", previous_requests=previous))
     return 0 if isinstance(found, str) else sum(result.not_billed for result in found)
 
 
@@ -43,26 +50,26 @@ def test_as_many_are_kept_as_the_vendor_counts_beyond_the_calls_known_to_be_bill
     ("requests", "said"), [(99, "does not bill all"), (138, "Another program uses the key"), (0, "does not bill all")]
 )
 def test_figures_that_do_not_fit_change_nothing_and_are_reported(requests: int, said: str):
-    (result,) = decide(LOOK, LOOK, VendorMonth(requests))
+    (result,) = decide_windows(LOOK, LOOK, VendorMonth(requests))
     assert not isinstance(result, str)
     assert (result.not_billed, result.kept) == (0, 37)
-    assert said in result.why
-    assert f"Songstats counts {requests}, the ledger 100 billed and 37 unknown" in result.why
+    assert said in result.reason
+    assert f"Songstats counts {requests}, the ledger 100 billed and 37 unknown" in result.reason
 
 
 @pytest.mark.parametrize(("requests", "late", "kept"), [(137, 0, 37), (138, 1, 38), (157, 20, 57), (158, 0, 37)])
 def test_returned_hits_that_the_vendor_counts_after_all_count_again_and_never_more_than_were_returned(
     requests: int, late: int, kept: int
 ):
-    look = replace(LOOK, current=MonthOfLedger(billed=100, unknown=37, returned=20))
-    (result,) = decide(look, look, VendorMonth(requests))
+    look = replace(LOOK, current=MonthlyHits(billed=100, unknown=37, returned=20))
+    (result,) = decide_windows(look, look, VendorMonth(requests))
     assert not isinstance(result, str)
     assert (result.not_billed, result.late, result.kept) == (0, late, kept)
 
 
 def test_returned_hits_alone_are_a_reason_to_ask_the_vendor():
-    look = replace(LOOK, current=MonthOfLedger(billed=100, unknown=0, returned=20))
-    (result,) = decide(look, look, VendorMonth(103))
+    look = replace(LOOK, current=MonthlyHits(billed=100, unknown=0, returned=20))
+    (result,) = decide_windows(look, look, VendorMonth(103))
     assert not isinstance(result, str)
     assert (result.late, result.kept) == (3, 3)
 
@@ -72,39 +79,42 @@ def test_returned_hits_alone_are_a_reason_to_ask_the_vendor():
     [
         ({"open_calls": 1}, "1 call not settled yet"),
         ({"last_call_at": LOOK.now - timedelta(minutes=59)}, "must be 60 minutes old"),
-        ({"now": NOVEMBER + WEST - timedelta(seconds=1), "last_call_at": None}, "near the turn of the month"),
-        ({"now": DECEMBER - EAST}, "near the turn of the month"),
-        ({"current": MonthOfLedger(100, 0)}, "no hit of unknown outcome"),
+        (
+            {"now": NOVEMBER + MAX_OFFSET_WEST - timedelta(seconds=1), "last_call_at": None},
+            "near the turn of the month",
+        ),
+        ({"now": DECEMBER - MAX_OFFSET_EAST}, "near the turn of the month"),
+        ({"current": MonthlyHits(100, 0)}, "no hit of unknown outcome"),
     ],
 )
 def test_while_the_figures_may_still_change_nothing_does(changes: dict, said: str):
     look = replace(LOOK, **changes)
-    found = decide(look, look, VendorMonth(100))
+    found = decide_windows(look, look, VendorMonth(100))
     assert isinstance(found, str)
     assert said in found
 
 
 def test_calls_that_are_made_while_the_vendor_is_asked_change_nothing():
-    found = decide(LOOK, replace(LOOK, calls_ever=141), VendorMonth(100))
+    found = decide_windows(LOOK, replace(LOOK, calls_ever=141), VendorMonth(100))
     assert found == "waiting: calls were made or settled while the vendor was asked"
 
 
 def test_a_vendor_that_cannot_be_asked_is_unknown():
-    assert decide(LOOK, LOOK, VendorMonth(detail="HTTP 503")) == "unknown: Songstats gave no count (HTTP 503)"
+    assert decide_windows(LOOK, LOOK, VendorMonth(detail="HTTP 503")) == "unknown: Songstats gave no count (HTTP 503)"
 
 
 def test_calls_near_the_turn_of_the_month_are_reconciled_by_the_sum_of_both_months_alone():
-    look = replace(LOOK, near_month=3, previous=MonthOfLedger(50, 5))
+    look = replace(LOOK, near_month=3, previous=MonthlyHits(50, 5))
     assert returned(100, look=look) == 0, "without the other month it is not known which calls are counted"
-    (result,) = decide(look, look, VendorMonth(98, previous_requests=52))
+    (result,) = decide_windows(look, look, VendorMonth(98, previous_requests=52))
     assert not isinstance(result, str)
     assert (result.window, result.vendor_count, result.not_billed) == (Window.BOTH, 150, 42)
     assert returned(98, look=replace(look, near_previous=1), previous=52) == 0, "its own beginning is not clear"
 
 
 def test_each_month_is_reconciled_by_its_own_figure_where_nothing_lies_between():
-    look = replace(LOOK, previous=MonthOfLedger(50, 5))
-    results = decide(look, look, VendorMonth(100, previous_requests=53))
+    look = replace(LOOK, previous=MonthlyHits(50, 5))
+    results = decide_windows(look, look, VendorMonth(100, previous_requests=53))
     assert not isinstance(results, str)
     assert [(one.window, one.not_billed) for one in results] == [(Window.CURRENT, 37), (Window.PREVIOUS, 2)]
     assert returned(100, look=look) == 37, "a month of which there is no figure changes nothing"
@@ -130,12 +140,12 @@ def test_what_counts_afterwards_is_never_less_than_what_the_vendor_counted(
         previous_requests=sum(before_that <= at < turn for at in counted) + others_before,
     )
 
-    def month(since: datetime, until: datetime) -> MonthOfLedger:
+    def month(since: datetime, until: datetime) -> MonthlyHits:
         kinds = [kind for at, kind in ours if since <= at < until]
-        return MonthOfLedger(kinds.count("billed"), len(kinds) - kinds.count("billed"))
+        return MonthlyHits(kinds.count("billed"), len(kinds) - kinds.count("billed"))
 
     def near(edge: datetime) -> int:
-        return sum(edge - EAST <= at < edge + WEST for at, _ in ours)
+        return sum(edge - MAX_OFFSET_EAST <= at < edge + MAX_OFFSET_WEST for at, _ in ours)
 
     look = replace(
         LOOK,
@@ -145,7 +155,7 @@ def test_what_counts_afterwards_is_never_less_than_what_the_vendor_counted(
         near_previous=near(OCTOBER),
         last_call_at=None,
     )
-    results = decide(look, look, vendor)
+    results = decide_windows(look, look, vendor)
     if isinstance(results, str):
         return
     for result in results:

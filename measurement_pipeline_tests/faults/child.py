@@ -97,7 +97,7 @@ def _run(orders: Orders) -> dict[str, Any]:
         "told": told,
         "asked about payment": asked,
         "calls": coverage.summary.calls,
-        "stopped": coverage.summary.stopped,
+        "stopped": coverage.summary.stop_reason,
     }
 
 
@@ -112,7 +112,7 @@ def _intake(orders: Orders, *, unpaid: bool = False) -> dict[str, Any]:
         return decision
 
     opened = intake.load_batch(orders.database_url, unpaid=unpaid)
-    taken = intake.process_batch(orders.database_url, opened, intake.ask_about_payment(opened, decide), run=orders.run)
+    taken = intake.process_batch(orders.database_url, opened, intake.check_payments(opened, decide), run=orders.run)
     return {"states": {str(one.id): str(one.state) for one in taken}}
 
 
@@ -121,10 +121,10 @@ def _unpaid_intake(orders: Orders) -> dict[str, Any]:
 
 
 def _sweep(orders: Orders) -> dict[str, Any]:
-    from measurement_pipeline.backfill.reclaim import reclaim
+    from measurement_pipeline.backfill.reclaim import reclaim_backfill
 
     bench = _bench(orders)
-    swept = reclaim(bench.terms, bench.means)
+    swept = reclaim_backfill(bench.terms, bench.means)
     return {"reservations": swept.reservations, "exhausted": swept.exhausted, "transient": swept.transient}
 
 

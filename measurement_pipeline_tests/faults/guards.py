@@ -17,7 +17,7 @@ import httpx
 import pytest
 import stripe
 
-from measurement_pipeline.backfill.worker import _NEVER_ASKED, BackfillWorker
+from measurement_pipeline.backfill.worker import _NO_RESERVATION, BackfillWorker
 from measurement_pipeline.capture.actor_runner import ActorRunner
 from measurement_pipeline.domain import backfill_queue
 from measurement_pipeline.domain.backfill_queue import Status, Streak
@@ -172,7 +172,7 @@ def _reserve_after_the_call(patcher: Patcher) -> None:
     reserve, keep = BackfillWorker._reserve, BackfillWorker._keep
 
     async def reserve_nothing(_worker: BackfillWorker, claims: Sequence[Any]) -> Any:
-        return [(claim, _NEVER_ASKED) for claim in claims], {}
+        return [(claim, _NO_RESERVATION) for claim in claims], {}
 
     async def reserve_and_keep(worker: BackfillWorker, batch: Sequence[Any]) -> Any:
         reserved, _ = await reserve(worker, [item.claim for item in batch])
@@ -198,7 +198,7 @@ def _settle_before_keeping(patcher: Patcher) -> None:
 
 
 def _buy_what_is_owned(patcher: Patcher) -> None:
-    start = BackfillWorker._start
+    start = BackfillWorker._sort_claims
 
     async def start_all(worker: BackfillWorker, claims: Sequence[Any]) -> None:
         await start(worker, [replace(claim, has_history=False) for claim in claims])
@@ -293,7 +293,7 @@ def _any_404_is_a_missing_customer(patcher: Patcher) -> None:
 
 
 def _take_in_the_unknown(patcher: Patcher) -> None:
-    answer = process._answer
+    answer = process._answer_request
 
     def answer_as_if_allowed(connection: Any, request: Any, document: Any, decision: Any, cap_usd: Any) -> Any:
         if decision is not None and decision.verdict is PaymentVerdict.UNKNOWN:
@@ -362,7 +362,7 @@ def _any_body_counts(cls: type[SongstatsResponse], status: int, headers: Any, bo
 _NO_STAMP = function(migrate._require_kind, lambda _found, _kind: None)
 
 VENDOR: Mapping[str, Mistake] = {
-    "the streak breaker": function(backfill_queue.streak, lambda _causes: Streak()),
+    "the streak breaker": function(backfill_queue.count_streak, lambda _causes: Streak()),
     "the streak goes on across runs": function(songstats_ledger.recent_causes, _no_causes),
     "an open breaker stops reservations": statement("songstats_ledger", "reserve", ("breaker = 'closed' and ", "")),
     "a 429 costs no attempt": _a_429_is_an_attempt,

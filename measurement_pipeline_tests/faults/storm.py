@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from measurement_pipeline.backfill import operator_actions
-from measurement_pipeline.backfill.planning import Partitions, Planned, make_plan
+from measurement_pipeline.backfill.planning import BackfillPlan, PartitionState, plan_backfill
 from measurement_pipeline.backfill.run import BackfillRun
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.faults.reckoning import HISTORY, nothing_breaks
@@ -40,10 +40,10 @@ def run(bench: Workbench, songs: Sequence[str], **options: Any) -> BackfillRun:
     return bench.cover(songs, run=f"run-{next(_run)}", **options)[0]
 
 
-def planned(bench: Workbench, songs: Sequence[str]) -> Planned:
+def planned(bench: Workbench, songs: Sequence[str]) -> BackfillPlan:
     """What the planner asks for next, where each of `songs` has its partition and no run is under way."""
     places = {song: place for place, song in enumerate(songs)}
-    return make_plan(bench.terms, lambda: Partitions(places, frozenset()), lambda _songs: None)
+    return plan_backfill(bench.terms, lambda: PartitionState(places, frozenset()), lambda _songs: None)
 
 
 def time_passes(bench: Workbench) -> None:

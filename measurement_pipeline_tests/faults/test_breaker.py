@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from measurement_pipeline.backfill import operator_actions
-from measurement_pipeline.backfill.reclaim import reclaim
+from measurement_pipeline.backfill.reclaim import reclaim_backfill
 from measurement_pipeline.backfill.run import BackfillDependencies
 from measurement_pipeline.domain.outcome import Outcome
 from measurement_pipeline.postgres import backfill_queue
@@ -68,8 +68,8 @@ def an_hour_of_looks(bench: Workbench, songs: list[str]) -> None:
     before = bench.sandbox.hits()
     for _ in range(2):
         assert storm.run(bench, songs).summary.calls == 0
-        reclaim(bench.terms, bench.means)
-        assert str(storm.planned(bench, songs).why_none).startswith("breaker open because")
+        reclaim_backfill(bench.terms, bench.means)
+        assert str(storm.planned(bench, songs).skip_reason).startswith("breaker open because")
         storm.time_passes(bench)
     assert bench.sandbox.hits() == before
 
@@ -187,10 +187,10 @@ def test_a_key_revoked_in_the_middle_of_a_drain_and_restored_costs_nothing_and_n
     assert storm.budget_counts_only(bench) == stored_before, "a refused key costs no budget"
     attempts = bench.sql("select distinct attempts from songstats_backfill_queue where status = 'pending'")
     assert [row["attempts"] for row in attempts] == [0]
-    assert reclaim(bench.terms, bench.means).breaker == "the key is still refused"
+    assert reclaim_backfill(bench.terms, bench.means).breaker == "the key is still refused"
     an_hour_of_looks(bench, songs)
     bench.sandbox.clear_faults()
-    assert reclaim(bench.terms, bench.means).breaker == "the key works again: closed"
+    assert reclaim_backfill(bench.terms, bench.means).breaker == "the key works again: closed"
     storm.drain(bench, songs, runs=1)
     assert bench.statuses() == {"stored": len(songs)}
     assert bench.sandbox.hits() == len(songs) + refused
@@ -217,7 +217,7 @@ def test_a_key_replaced_by_one_of_another_kind_while_a_run_is_under_way(
     refused = bench.sandbox.hits() - 20
     bench.sandbox.clear_faults()
     bench.sandbox.faults(HISTORY, status=400)
-    assert reclaim(bench.terms, bench.means).breaker == "the key works again: closed"
+    assert reclaim_backfill(bench.terms, bench.means).breaker == "the key works again: closed"
     storm.run(bench, songs)
     assert breaker(bench) == ("open", "streak")
     assert bench.sandbox.hits() == 20 + refused + 5, "the next run starts with little trust, and spends five hits"
@@ -238,7 +238,7 @@ def test_a_key_that_does_not_exist_spends_nothing(bench: Workbench, proves: Prov
     assert bench.sandbox.hits() <= 5
     assert storm.budget_counts_only(bench) == 0
     nothing_breaks(bench)
-    assert reclaim(bench.terms, bench.means).breaker == "the key works again: closed"
+    assert reclaim_backfill(bench.terms, bench.means).breaker == "the key works again: closed"
     storm.drain(bench, songs, runs=1)
     storm.each_request_has_its_row(bench)
     proves("vendor: a key that does not exist", ["I1", "I4", "I6", "I7", "I10", "I11"])

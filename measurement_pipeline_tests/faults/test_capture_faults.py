@@ -20,7 +20,7 @@ import pytest
 
 from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.run import CaptureOutcome
-from measurement_pipeline.domain.capture import ALBUMS_A_CHUNK
+from measurement_pipeline.domain.capture import ALBUMS_PER_CHUNK
 from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import connect
@@ -36,7 +36,7 @@ from measurement_pipeline_tests.faults.waiting import until
 
 CLAIM_TIMEOUT_SECONDS = 0.5
 PARTS = 2
-ALBUMS = ALBUMS_A_CHUNK + 3
+ALBUMS = ALBUMS_PER_CHUNK + 3
 ALWAYS = ("I1", "I2", "I5", "I6", "I10", "I14")
 
 STARTS, LISTED, LOOKS = "/v2/act*/*/runs", "/v2/act*/*/runs", "/v2/actor-runs/"
@@ -86,7 +86,7 @@ def is_done_and_paid_once(harness: CaptureHarness, everything: Sequence[Asked]) 
     """All of it is measured, each part of it was paid for once, and whoever asked was answered."""
     harness.check_invariants()
     assert harness.stored_counts() == {song: count for one in everything for song, count in one.counts.items()}
-    parts = sum(-(-len(one.counts) // ALBUMS_A_CHUNK) for one in everything)
+    parts = sum(-(-len(one.counts) // ALBUMS_PER_CHUNK) for one in everything)
     assert harness.actor_usage() == {"runs": parts, "albums": sum(len(one.counts) for one in everything)}
     for one in everything:
         brought = [row["chunk"] for row in harness.actor_runs(one.snapshot) if row["status"] != "NOT-STARTED"]

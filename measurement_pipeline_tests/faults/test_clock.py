@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.backfill.reclaim import reclaim
-from measurement_pipeline.domain.backfill_queue import LONGEST_BACKOFF_SECONDS
+from measurement_pipeline.backfill.reclaim import reclaim_backfill
+from measurement_pipeline.domain.backfill_queue import MAX_BACKOFF_SECONDS
 from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import clock, run_heartbeats
 from measurement_pipeline.postgres.database import connect
@@ -254,7 +254,7 @@ def test_at_a_pace_slower_than_a_run_waits_the_rest_is_put_off_until_the_next_ca
     bench.ask_for(songs)
     coverage, _ = bench.cover(songs, terms=replace(bench.terms, requests_per_second=0.01))
     assert (coverage.summary.calls, bench.sandbox.hits()) == (1, 1)
-    assert "allows the next call in" in str(coverage.summary.stopped)
+    assert "allows the next call in" in str(coverage.summary.stop_reason)
     waits = bench.sql(
         "select extract(epoch from not_before - clock_timestamp())::float as wait, attempts from songstats_backfill_queue"
         " where status = 'pending'"
@@ -275,14 +275,14 @@ def test_rows_of_a_dead_run_whose_heartbeats_are_ahead_of_the_clock_are_due_afte
     bench.sql("insert into run_heartbeats (run_id, beat_at) values ('owner', now() + interval '2 days')")
     bench.sql("update vendor_state set streak_since = now() + interval '2 days'")
     bench.terms = replace(bench.terms, rules=replace(bench.terms.rules, claim_timeout_seconds=0.2))
-    assert reclaim(bench.terms, bench.means).times_corrected == 5
+    assert reclaim_backfill(bench.terms, bench.means).times_corrected == 5
     with connect(bench.database_url) as connection:
         until(lambda: run_heartbeats.list_silent(connection, ["owner"], seconds=0.2) == {"owner"})
         assert clock.list_future_times(connection, requests_per_second=5.0) == []
     longest = (
         "select max(extract(epoch from not_before - clock_timestamp()))::float as wait from songstats_backfill_queue"
     )
-    assert bench.sql(longest)[0]["wait"] <= LONGEST_BACKOFF_SECONDS
+    assert bench.sql(longest)[0]["wait"] <= MAX_BACKOFF_SECONDS
     bench.sql("update songstats_backfill_queue set not_before = null")
     bench.cover(songs, run="next")
     everything_is_stored_and_each_hit_accounted_for(bench, songs)

@@ -18,7 +18,7 @@ from subprocess import Popen
 import pytest
 
 from measurement_pipeline.backfill.config import BackfillConfig
-from measurement_pipeline.backfill.reclaim import reclaim
+from measurement_pipeline.backfill.reclaim import reclaim_backfill
 from measurement_pipeline.backfill.results import ResultKind
 from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
@@ -157,7 +157,7 @@ def test_a_run_killed_at_a_named_point_is_taken_over_and_nothing_is_bought_twice
         wait_for_the_claim_timeout(bench)
         spent = with_timeout(bench, CLAIM_TIMEOUT_SECONDS, hits_allowed=at_death.counted)
         coverage, _ = bench.cover(songs, run=f"poor-{number}", terms=spent)
-        assert (coverage.summary.calls, coverage.summary.stopped) == (0, "the budget is spent")
+        assert (coverage.summary.calls, coverage.summary.stop_reason) == (0, "the budget is spent")
         assert unknown_hits(bench) == open_hits
 
         bench.cover(songs, run=f"next-{number}", terms=with_timeout(bench, CLAIM_TIMEOUT_SECONDS))
@@ -237,7 +237,7 @@ def test_a_killed_sweep_has_done_nothing_and_the_next_does_all(
         ):
             # Its transaction is open when it dies: whichever way, nobody commits it.
             assert state_of(bench) == before
-        swept = reclaim(with_timeout(bench, CLAIM_TIMEOUT_SECONDS), bench.means)
+        swept = reclaim_backfill(with_timeout(bench, CLAIM_TIMEOUT_SECONDS), bench.means)
         assert (swept.transient, swept.exhausted, swept.reservations) == (count, count, count)
         bench.cover(open_songs, run=f"next-{number}", terms=with_timeout(bench, CLAIM_TIMEOUT_SECONDS))
         assert bench.statuses() == {"stored": len(open_songs), "exhausted": len(spent_songs)}

@@ -23,7 +23,7 @@ import pytest
 from psycopg import sql
 
 from measurement_pipeline.backfill.config import BackfillConfig
-from measurement_pipeline.backfill.results import Summary
+from measurement_pipeline.backfill.results import RunSummary
 from measurement_pipeline.local.embedded_postgres import EmbeddedServer
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
@@ -61,9 +61,9 @@ def terms(bench: Workbench, *, claim_timeout_seconds: float, **more: Any) -> Bac
 
 
 @contextmanager
-def draining(bench: Workbench, songs: Sequence[str], *, run: str) -> Iterator[Future[Summary]]:
+def draining(bench: Workbench, songs: Sequence[str], *, run: str) -> Iterator[Future[RunSummary]]:
     """A run over `songs` beside the block; its summary, or what it raised, is in the future."""
-    ended: Future[Summary] = Future()
+    ended: Future[RunSummary] = Future()
 
     def drain() -> None:
         try:
@@ -291,7 +291,7 @@ def test_a_heartbeat_that_fails_for_now_is_no_reason_to_end_a_run(bench: Workben
     refuse(bench, sqlstate, *_BEATS)
     bench.terms = replace(terms(bench, claim_timeout_seconds=100.0), heartbeat_seconds=0.02, concurrency=4)
     coverage, _ = bench.cover(songs)
-    assert coverage.summary.stopped is None
+    assert coverage.summary.stop_reason is None
     assert everything_is_stored_and_each_hit_accounted_for(bench, songs).in_vain == 0
 
 

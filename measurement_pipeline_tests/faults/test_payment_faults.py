@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.backfill.reclaim import reclaim
+from measurement_pipeline.backfill.reclaim import reclaim_backfill
 from measurement_pipeline.backfill.run import BackfillDependencies
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.vendors.stripe.payment_gate import StripeGate, check_payment_method
@@ -170,13 +170,13 @@ def test_a_card_removed_in_the_middle_of_a_drain_stops_its_account_alone_until_i
     hits = paying.sandbox.hits()
     for _ in range(3 if long_form else 1):
         assert storm.run(paying, songs).summary.calls == 0
-        assert reclaim(paying.terms, paying.means).accounts_allowed_again == 0
-        assert "an account with a card" in str(storm.planned(paying, songs).why_none)
+        assert reclaim_backfill(paying.terms, paying.means).accounts_allowed_again == 0
+        assert "an account with a card" in str(storm.planned(paying, songs).skip_reason)
     assert paying.sandbox.hits() == hits
     assert paying.sql("select state from measurement_jobs where id = %s", job)[0]["state"] == "accepted"
     nothing_breaks(paying)
     paying.sandbox.card(str(paying.account))
-    assert reclaim(paying.terms, paying.means).accounts_allowed_again == 1
+    assert reclaim_backfill(paying.terms, paying.means).accounts_allowed_again == 1
     storm.drain(paying, songs, runs=1)
     assert paying.statuses() == {"stored": len(songs)}
     assert paying.sandbox.hits() == len(songs)

@@ -33,7 +33,7 @@ from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.audit import audit
-from measurement_pipeline.postgres.backfill_queue import Claim, Rules, Settling
+from measurement_pipeline.postgres.backfill_queue import Claim, QueueRules, SettledRow
 from measurement_pipeline.postgres.database import ReconnectingConnection, connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse, ReservationVerdict
@@ -47,7 +47,7 @@ PAYERS = (*ACCOUNTS, OPERATORS)
 RUNS = ("run-1", "run-2")
 # So long that no time passes by itself while an example lasts.
 LONG = 3600.0
-RULES = Rules(claim_timeout_seconds=LONG, max_attempts=2, operators_account=OPERATORS)
+RULES = QueueRules(claim_timeout_seconds=LONG, max_attempts=2, operators_account=OPERATORS)
 HITS_ALLOWED = 8
 
 
@@ -311,7 +311,7 @@ class QueueMachine(RuleBasedStateMachine):
             if settlement.outcome is Outcome.STORED
             else ()
         )
-        settling = Settling(claim, settlement, cause=cause, response=response, play_counts=points)
+        settling = SettledRow(claim, settlement, cause=cause, response=response, play_counts=points)
         found = self.loop.run(
             self.line.execute(lambda c: queue.settle(c, [settling], run=run, parser_version=self.parser))
         )

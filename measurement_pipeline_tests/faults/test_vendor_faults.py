@@ -223,7 +223,7 @@ def test_a_429_storm_of_an_hour_costs_nothing_and_is_over_at_the_next_look(
         pauses.append(round(state["pause"]))
         assert state["throttled"] == len(pauses)
         assert bench.sandbox.hits() - asked <= (bench.terms.concurrency if len(pauses) == 1 else 1)
-        assert str(storm.planned(bench, songs).why_none).startswith("paused until"), "nothing is asked for meanwhile"
+        assert str(storm.planned(bench, songs).skip_reason).startswith("paused until"), "nothing is asked for meanwhile"
         storm.time_passes(bench)
     rows = bench.sql(
         "select status, attempts, outcome, last_status_code from songstats_backfill_queue where attempts = 0"
@@ -287,7 +287,7 @@ def test_an_hour_of_a_page_of_something_else_settles_nothing_and_the_drain_goes_
         )
         assert (state["breaker"], "not Songstats' own answer: " in state["pause_reason"]) == ("closed", True)
         assert bench.sandbox.hits() - asked <= (5 if pauses == 0 else 1)
-        assert str(storm.planned(bench, songs).why_none).startswith("paused until")
+        assert str(storm.planned(bench, songs).skip_reason).startswith("paused until")
         passed += float(state["pause"])
         pauses += 1
         storm.time_passes(bench)
@@ -323,7 +323,7 @@ def test_a_vendor_that_falls_silent_for_all_pauses_everybody_and_each_call_count
     bench.sandbox.faults(HISTORY, hang=True, count=3)
     bench.sandbox.faults(HISTORY, delay=LATE if long_form else LATE_IN_SHORT)
     coverage = storm.run(bench, songs, means=impatient(bench, 0.7))
-    assert coverage.summary.stopped == "Songstats gives no usable answer: pausing"
+    assert coverage.summary.stop_reason == "Songstats gives no usable answer: pausing"
     assert bench.sandbox.hits() == len(bench.ledger()) == 5
     assert {(hit["reason"], hit["billable"]) for hit in bench.ledger()} == {("timeout: unknown", None)}
     assert storm.budget_counts_only(bench) == 5, "what may have been billed counts"

@@ -15,7 +15,7 @@ from measurement_pipeline.health.stall_checks import (
     intake_is_progressing,
 )
 from measurement_pipeline.postgres.health import Answering, Buying
-from measurement_pipeline.postgres.songstats_ledger import Budget, Deployment
+from measurement_pipeline.postgres.songstats_ledger import Budget, VendorState
 
 NOW = datetime(2026, 9, 22, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -30,24 +30,24 @@ BUYING = Buying(
     last_settled=NOW - 7 * HOUR,
     now=NOW,
 )
-CALM = Deployment(
+CALM = VendorState(
     breaker="closed",
     breaker_kind=None,
     reason=None,
     opened_at=None,
     paused_until=None,
     pause_reason=None,
-    may_probe=False,
-    pause_left=0.0,
-    throttled=0,
+    is_probe_allowed=False,
+    pause_seconds_left=0.0,
+    pauses_in_a_row=0,
     now=NOW,
 )
-BUDGET = Budget(allowed=900, hits=10, in_the_air=0, calls_ever=10, next_hit_frees_at=NOW + HOUR)
+BUDGET = Budget(allowed=900, hits=10, in_flight=0, calls_ever=10, next_hit_frees_at=NOW + HOUR)
 MACHINE = InstanceState("backfill_queue_sensor")
 
 
 def look(
-    buying: Buying = BUYING, deployment: Deployment = CALM, budget: Budget = BUDGET, machine: InstanceState = MACHINE
+    buying: Buying = BUYING, deployment: VendorState = CALM, budget: Budget = BUDGET, machine: InstanceState = MACHINE
 ) -> HealthResult:
     return backfill_is_progressing(buying, deployment, budget, machine, alarm_hours=6)
 

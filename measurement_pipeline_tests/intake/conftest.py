@@ -10,7 +10,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
-from measurement_pipeline.intake.process import RequestResult, ask_about_payment, load_batch, process_batch
+from measurement_pipeline.intake.process import RequestResult, check_payments, load_batch, process_batch
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 
@@ -69,7 +69,7 @@ class Desk:
     ) -> list[RequestResult]:
         """One round, as a run or the hourly sweep makes it."""
         opened = load_batch(self.database_url, unpaid=unpaid, limit=limit)
-        return process_batch(self.database_url, opened, ask_about_payment(opened, check), run=run)
+        return process_batch(self.database_url, opened, check_payments(opened, check), run=run)
 
     def job(self, job: UUID) -> dict[str, Any]:
         """Its row, scope apart: a test may have put one there that Python cannot read."""

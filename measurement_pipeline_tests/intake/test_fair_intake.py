@@ -12,7 +12,7 @@ from psycopg.errors import CheckViolation
 
 from measurement_pipeline.domain.measurement_job import MAX_LISTED, MAX_REQUEST_BYTES, TOO_LARGE, State
 from measurement_pipeline.domain.payment import Decision
-from measurement_pipeline.intake.process import MAX_INTAKE_ATTEMPTS, ask_about_payment, load_batch, process_batch
+from measurement_pipeline.intake.process import MAX_INTAKE_ATTEMPTS, check_payments, load_batch, process_batch
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
 from measurement_pipeline.postgres.sql import statements
@@ -59,9 +59,9 @@ def test_a_round_asks_about_no_more_accounts_than_its_limit_and_takes_all_reques
     first, second, third = uuid4(), uuid4(), uuid4()
     asked = [desk.ask({"isrcs": isrcs(1)}, account=account) for account in (first, second, third, first, second)]
     assert chosen(desk, accounts=2) == [asked[0], asked[1], asked[3], asked[4]]
-    opened = load_batch(desk.database_url, accounts=2)
+    opened = load_batch(desk.database_url, max_accounts=2)
     assert opened.accounts == [first, second]
-    process_batch(desk.database_url, opened, ask_about_payment(opened, paid), run="one")
+    process_batch(desk.database_url, opened, check_payments(opened, paid), run="one")
     assert chosen(desk, accounts=2) == [asked[2]]
 
 
@@ -104,7 +104,7 @@ def test_a_hundred_requests_cost_one_commit_each_and_few_connections(desk: Desk,
     for number in range(100):
         desk.ask({"isrcs": isrcs(1, start=number)}, account=accounts[number % 10])
     opened = load_batch(desk.database_url)
-    decisions = ask_about_payment(opened, paid)
+    decisions = check_payments(opened, paid)
     counted = "select sessions, xact_commit from pg_stat_database where datname = current_database()"
 
     def settled_count() -> dict:
@@ -180,7 +180,7 @@ def test_the_largest_requests_and_larger_ones_of_older_versions_are_answered_bes
     small = desk.ask({"isrcs": isrcs(1)})
     tracemalloc.start()
     opened = load_batch(desk.database_url)
-    taken = process_batch(desk.database_url, opened, ask_about_payment(opened, paid), run="one")
+    taken = process_batch(desk.database_url, opened, check_payments(opened, paid), run="one")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [one.id for one in taken].index(small) == 1, "the other account is served in turn"

@@ -8,7 +8,7 @@ import pytest
 
 from measurement_pipeline.domain.measurement_job import NOTHING_RESOLVED, UNKNOWN_CATALOG, UNPAID_TOO_LONG, State
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
-from measurement_pipeline.intake.process import MAX_INTAKE_ATTEMPTS, ask_about_payment, load_batch, process_batch
+from measurement_pipeline.intake.process import MAX_INTAKE_ATTEMPTS, check_payments, load_batch, process_batch
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseError, DatabaseUnavailable, connect
 from measurement_pipeline.postgres.measurement_jobs import JobReceipt
@@ -484,7 +484,7 @@ def test_a_request_withdrawn_while_it_was_being_read_stays_withdrawn(desk: Desk,
     job = desk.ask({"isrcs": isrcs(1)})
     opened = load_batch(desk.database_url)
     desk.sql("update measurement_jobs set state = 'withdrawn'")
-    assert process_batch(desk.database_url, opened, ask_about_payment(opened, paid), run="r") == []
+    assert process_batch(desk.database_url, opened, check_payments(opened, paid), run="r") == []
     assert desk.job(job)["state"] == "withdrawn"
     assert desk.queue() == {}
 
@@ -502,7 +502,7 @@ def test_two_intakes_at_once_give_each_request_one_answer_and_each_recording_one
     """Both read the same requests before either answers; the requests ask for overlapping recordings."""
     jobs = [desk.ask({"isrcs": isrcs(20, start=start)}) for start in range(0, 60, 5)]
     opened = [load_batch(desk.database_url), load_batch(desk.database_url)]
-    decisions = ask_about_payment(opened[0], paid)
+    decisions = check_payments(opened[0], paid)
     barrier = threading.Barrier(2)
     answers: dict[int, list[UUID]] = {}
 
@@ -530,7 +530,7 @@ def test_requests_that_reopen_the_same_exhausted_rows_at_once_count_each_once(de
         desk.settle_row(song, "exhausted")
     jobs = [desk.ask({"isrcs": songs[::step]}) for step in (1, -1, 1, -1)]
     opened = load_batch(desk.database_url)
-    decisions = ask_about_payment(opened, paid)
+    decisions = check_payments(opened, paid)
     rounds = [type(opened)([request], opened.accounts) for request in opened.requests]
     threads = [
         threading.Thread(target=process_batch, args=(desk.database_url, one, decisions), kwargs={"run": f"r{n}"})

@@ -10,7 +10,7 @@ import pytest
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import NO_ALBUM_KNOWN, UNKNOWN_CATALOG, State
 from measurement_pipeline.domain.payment import Decision
-from measurement_pipeline.intake.process import RequestResult, ask_about_payment, load_batch, process_batch
+from measurement_pipeline.intake.process import RequestResult, check_payments, load_batch, process_batch
 from measurement_pipeline.postgres import captures, measurement_jobs
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.faults.waiting import until
@@ -25,7 +25,7 @@ def take(
     desk: Desk, *, cap: str | None = "25", check: Callable[[UUID], Decision] = nobody_is_asked
 ) -> list[RequestResult]:
     opened = load_batch(desk.database_url)
-    decisions = ask_about_payment(opened, check)
+    decisions = check_payments(opened, check)
     cap_usd = None if cap is None else Decimal(cap)
     return process_batch(desk.database_url, opened, decisions, run="intake-1", cap_usd=cap_usd)
 

@@ -12,14 +12,14 @@ from psycopg.rows import dict_row
 
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue
-from measurement_pipeline.postgres.backfill_queue import Claim, Rules
+from measurement_pipeline.postgres.backfill_queue import Claim, QueueRules
 from measurement_pipeline.postgres.database import AsyncConnection, connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 
 T = TypeVar("T")
 
 OPERATORS = UUID("0f0f0f0f-0000-4000-8000-000000000001")
-RULES = Rules(claim_timeout_seconds=60.0, max_attempts=5, operators_account=OPERATORS)
+RULES = QueueRules(claim_timeout_seconds=60.0, max_attempts=5, operators_account=OPERATORS)
 
 
 def isrcs(count: int, *, start: int = 0) -> list[str]:

@@ -14,7 +14,7 @@ from measurement_pipeline.domain.backfill_queue import Settlement, Status
 from measurement_pipeline.domain.outcome import Cause, DailyCount, Outcome
 from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs, songs, songstats_ledger
-from measurement_pipeline.postgres.backfill_queue import Claim, Settling
+from measurement_pipeline.postgres.backfill_queue import Claim, SettledRow
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse
 from measurement_pipeline_tests.postgres.conftest import OPERATORS, RULES, Tables, isrcs
@@ -270,12 +270,12 @@ def test_each_claim_raises_the_lease(tables: Tables):
 # --- fencing ------------------------------------------------------------------------------------------------------------
 
 
-def settled(claim: Claim, outcome: Outcome = Outcome.STORED, **more: Any) -> Settling:
+def settled(claim: Claim, outcome: Outcome = Outcome.STORED, **more: Any) -> SettledRow:
     status = Status.DONE if outcome in {Outcome.STORED, Outcome.NO_HISTORY, Outcome.REJECTED} else Status.FAILED
-    return Settling(claim, Settlement(status, outcome), **more)
+    return SettledRow(claim, Settlement(status, outcome), **more)
 
 
-def settle(tables: Tables, *settlings: Settling, run: str = "run-1", parser_version: int = 1) -> set[str]:
+def settle(tables: Tables, *settlings: SettledRow, run: str = "run-1", parser_version: int = 1) -> set[str]:
     return tables.in_loop(lambda c: backfill_queue.settle(c, settlings, run=run, parser_version=parser_version))
 
 
@@ -431,7 +431,9 @@ def test_a_deferred_row_is_pending_again_and_waits_as_long_as_it_should(tables: 
     (claim,) = tables.claim([song])
     settle(
         tables,
-        Settling(claim, Settlement(Status.PENDING, None, not_before_seconds=wait), error="try later", status_code=503),
+        SettledRow(
+            claim, Settlement(Status.PENDING, None, not_before_seconds=wait), error="try later", status_code=503
+        ),
     )
     row = tables.row(song)
     assert (row["status"], row["last_error"], row["last_status_code"]) == ("pending", "try later", 503)
@@ -448,7 +450,7 @@ def test_an_attempt_is_given_back_only_by_the_run_that_counted_it(tables: Tables
     tables.wanted([song])
     tables.sql("update songstats_backfill_queue set attempts = 3, attempt_run = %s", counted_by)
     (claim,) = tables.claim([song])
-    settle(tables, Settling(claim, Settlement(Status.PENDING, None, attempt_back=True)))
+    settle(tables, SettledRow(claim, Settlement(Status.PENDING, None, attempt_back=True)))
     still = None if counted_by == "run-1" else counted_by
     assert (tables.row(song)["attempts"], tables.row(song)["attempt_run"]) == (left, still)
 
@@ -474,7 +476,7 @@ def test_what_an_unexpected_error_failed_is_put_back_while_it_has_attempts_and_e
     some, none = songs = isrcs(2)
     tables.wanted(songs)
     refused = Settlement(Status.FAILED, Outcome.TRANSIENT)
-    settle(tables, *(Settling(claim, refused, error="disk full") for claim in tables.claim(songs)), run="run-1")
+    settle(tables, *(SettledRow(claim, refused, error="disk full") for claim in tables.claim(songs)), run="run-1")
     tables.sql("update songstats_backfill_queue set attempts = 5 where song = %s", none)
     with connect(tables.database_url) as connection:
         assert tables.outcomes() == dict.fromkeys(songs, "transient")
@@ -610,7 +612,7 @@ def test_a_row_is_alive_while_its_owner_beats(tables: Tables):
     tables.abandon([silent])
     with connect(tables.database_url) as connection:
         found = backfill_queue.rows(connection, [*songs, "AA6Q79999999"], RULES)
-    assert {song: (row.status, row.alive) for song, row in found.items()} == {
+    assert {song: (row.status, row.is_alive) for song, row in found.items()} == {
         beating: (Status.IN_PROGRESS, True), silent: (Status.IN_PROGRESS, False), pending: (Status.PENDING, False),
     }  # fmt: skip
 

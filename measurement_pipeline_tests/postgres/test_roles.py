@@ -21,10 +21,10 @@ from psycopg.errors import InsufficientPrivilege
 from psycopg.rows import dict_row
 
 from measurement_pipeline.backfill.operator_actions import requeue
-from measurement_pipeline.backfill.reclaim import reclaim
+from measurement_pipeline.backfill.reclaim import reclaim_backfill
 from measurement_pipeline.cli import main
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
-from measurement_pipeline.intake.process import ask_about_payment, load_batch, process_batch
+from measurement_pipeline.intake.process import check_payments, load_batch, process_batch
 from measurement_pipeline.local.embedded_postgres import EmbeddedServer
 from measurement_pipeline.postgres import incidents, measurement_jobs, migrate, roles, songs, views
 from measurement_pipeline.postgres.database import Connection, connect
@@ -158,7 +158,7 @@ def test_the_pipelines_role_is_enough_for_a_drain_and_all_around_it(bench: Workb
         return decision
 
     opened = load_batch(worker.database_url)
-    (taken,) = process_batch(worker.database_url, opened, ask_about_payment(opened, check), run="run-0")
+    (taken,) = process_batch(worker.database_url, opened, check_payments(opened, check), run="run-0")
     assert taken.receipt is not None
     assert taken.receipt.enqueued == 8
     for attempt in range(3):
@@ -170,7 +170,7 @@ def test_the_pipelines_role_is_enough_for_a_drain_and_all_around_it(bench: Workb
         incidents.end_by_source(connection, source="a check")
     bench.sandbox.clear_faults()
     worker.cover(asked, run="run-9")
-    reclaim(worker.terms, worker.means)
+    reclaim_backfill(worker.terms, worker.means)
     assert bench.statuses() == {"stored": 8}
     assert bench.sql("select state from measurement_jobs where id = %s", job) == [{"state": "done"}]
 

@@ -168,9 +168,9 @@ def test_what_is_labelled_utc_is_utc(database_url: str):
             "update vendor_state set paused_until = '2100-01-01 00:00+00', pause_reason = 'asked to' where vendor = 'songstats'"
         )
     with connect(database_url) as opened:
-        vendor = songstats_ledger.deployment(opened)
-        assert vendor.why_paused is not None
-        assert vendor.why_paused.startswith("paused until 2100-01-01 00:00:00 UTC: asked to")
+        vendor = songstats_ledger.vendor_state(opened)
+        assert vendor.pause_description is not None
+        assert vendor.pause_description.startswith("paused until 2100-01-01 00:00:00 UTC: asked to")
         assert str(vendor.now.tzinfo) == "UTC"
 
 

@@ -364,7 +364,7 @@ def test_a_reservation_whose_run_died_is_settled_as_unknown_and_counts(tables: T
         assert ledger.settle_open(connection, claim_timeout_seconds=60.0) == 0
         assert (
             ledger.budget(connection, hits_allowed=10).hits,
-            ledger.budget(connection, hits_allowed=10).in_the_air,
+            ledger.budget(connection, hits_allowed=10).in_flight,
         ) == (4, 1)
     reasons = {
         row["song"]: (row["reason"], row["billable"]) for row in tables.sql("select * from songstats_quota_ledger")
@@ -419,12 +419,12 @@ def test_the_first_reason_for_which_the_breaker_opened_stands(tables: Tables):
     tables.in_loop(lambda c: ledger.open_breaker(c, kind="streak", reason="first", suspects=songs))
     tables.in_loop(lambda c: ledger.open_breaker(c, kind="key", reason="second"))
     with connect(tables.database_url) as connection:
-        state = ledger.deployment(connection)
+        state = ledger.vendor_state(connection)
         assert (state.breaker, state.breaker_kind, state.reason) == ("open", "streak", "first")
         assert ledger.close_breaker(connection, kind="key") is False, "a probe does not close what a person must"
         assert ledger.close_breaker(connection) is True
         assert ledger.close_breaker(connection) is False
-        state = ledger.deployment(connection)
+        state = ledger.vendor_state(connection)
     assert (state.breaker, state.breaker_kind, state.reason, state.opened_at) == ("closed", None, None, None)
     assert [tables.row(song)["suspect"] for song in songs] == [True, False], "what was not settled needs no second look"
 
@@ -463,7 +463,7 @@ def test_pauses_grow_until_an_answer_comes(tables: Tables):
 def test_calls_that_were_in_the_air_together_are_one_pause(tables: Tables):
     assert [round(pause(tables, None)) for _ in range(5)] == [5] * 5
     with connect(tables.database_url) as connection:
-        assert ledger.deployment(connection).throttled == 1
+        assert ledger.vendor_state(connection).pauses_in_a_row == 1
 
 
 def test_a_longer_retry_after_prolongs_a_pause_and_a_shorter_one_does_not_cut_it(tables: Tables):
@@ -471,9 +471,9 @@ def test_a_longer_retry_after_prolongs_a_pause_and_a_shorter_one_does_not_cut_it
     assert round(pause(tables, 10.0)) == 100
     assert round(pause(tables, 200.0)) == 200
     with connect(tables.database_url) as connection:
-        state = ledger.deployment(connection)
+        state = ledger.vendor_state(connection)
     assert state.paused_until is not None
-    assert 190 < state.pause_left <= 200
+    assert 190 < state.pause_seconds_left <= 200
     assert state.paused_until - state.now > timedelta(seconds=190)
 
 
@@ -488,7 +488,7 @@ def test_a_retry_after_that_was_waited_out_in_vain_grows(tables: Tables):
 def test_the_longest_pause_a_vendor_can_ask_for_can_be_read_again(tables: Tables):
     pause(tables, 30 * 86_400.0)
     with connect(tables.database_url) as connection:
-        assert ledger.deployment(connection).pause_left > 29 * 86_400
+        assert ledger.vendor_state(connection).pause_seconds_left > 29 * 86_400
 
 
 def slots(tables: Tables, calls: int, rate: float) -> float:

@@ -105,7 +105,7 @@ class SongstatsClient:
 
         Raises ValueError, before anything is sent, for an ISRC that is not in normal form.
         """
-        if isrcs.normalise(isrc) != isrc:
+        if isrcs.normalise_isrc(isrc) != isrc:
             raise ValueError(f"expected an ISRC of twelve characters in normal form, not {isrc!r}")
         return await self._get(httpx.URL(self._history_url + isrc))
 

@@ -21,7 +21,7 @@ def read_track(value: object) -> SpotifyTrack:
     names = [name for artist in artists if (name := _text(artist, "name"))] if isinstance(artists, list) else []
     return SpotifyTrack(
         track_id=identity,
-        isrc=isrcs.normalise(_text(value.get("external_ids"), "isrc") or ""),
+        isrc=isrcs.normalise_isrc(_text(value.get("external_ids"), "isrc") or ""),
         name=_text(value, "name"),
         artist=", ".join(names) or None,
         album_id=_text(album, "id"),
