@@ -41,7 +41,7 @@ def reclaim_backfill(config: BackfillConfig, dependencies: BackfillDependencies)
         denied = measurement_jobs.unpaid_accounts(connection)
     allowed = [account for account in denied if dependencies.check_payment(account) is PaymentVerdict.ALLOWED]
     with connect(config.database_url) as connection, connection.transaction():
-        run_heartbeats.forget(connection)
+        run_heartbeats.delete_old(connection)
         # First: what they hold up is looked for below.
         corrected = clock.correct_future_times(connection)
         transient, malformed = backfill_queue.reclaim(connection, config.rules, parser_version=PARSER_VERSION)

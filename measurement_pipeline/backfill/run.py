@@ -131,7 +131,7 @@ class BackfillRun:
 
     def _claim_due(self, connection: Connection) -> tuple[list[RecordingResult], list[Claim]]:
         """What needs no work, and the rows claimed."""
-        run_heartbeats.beat(connection, self._run)
+        run_heartbeats.renew(connection, self._run)
         found = queue.rows(connection, self._isrcs, self._config.rules)
         if self._is_operator and not self._is_retry:
             found = self._requeue_for_operator(connection, found)
@@ -229,7 +229,7 @@ class BackfillRun:
     # --- after it ------------------------------------------------------------------------------------------------------
 
     def _release_unused(self, connection: Connection) -> None:
-        run_heartbeats.beat(connection, self._run)
+        run_heartbeats.renew(connection, self._run)
         queue.release(connection, run=self._run)
         songstats_ledger.settle_open(connection, claim_timeout_seconds=self._config.rules.claim_timeout_seconds)
         spared = self._run if needs_rerun(self.summary) else None

@@ -264,7 +264,7 @@ class BackfillWorker:
 
     async def _renew_claims(self) -> None:
         held = list(self._held.values())
-        await self._heartbeat_connection.execute(partial(run_heartbeats.beat_async, run=self._run))
+        await self._heartbeat_connection.execute(partial(run_heartbeats.renew_async, run=self._run))
         still = await self._heartbeat_connection.execute(partial(queue.heartbeat, claims=held, run=self._run))
         # Settled meanwhile, or taken over: either way no longer ours to ask for.
         for claim in held:

@@ -115,7 +115,7 @@ def describe_over_cap(*, cap: Decimal, spent: Decimal, cost: Decimal) -> str:
     return message if cost <= cap else f"{message}: more than a whole month allows, so ask for fewer albums"
 
 
-def chunks(album_ids: Sequence[str]) -> list[tuple[str, ...]]:
+def split_into_chunks(album_ids: Sequence[str]) -> list[tuple[str, ...]]:
     """Split a capture into the parts of its actor runs; the same albums give the same parts in the same order."""
     return [tuple(album_ids[at : at + ALBUMS_PER_CHUNK]) for at in range(0, len(album_ids), ALBUMS_PER_CHUNK)]
 

@@ -16,7 +16,7 @@ from measurement_pipeline.domain.outcome import Cause
 K = TypeVar("K")
 
 NOT_READ_YET = "kept, not read yet"
-IN_FLIGHT = "in the air"
+IN_FLIGHT = "in flight"
 NOT_BILLED = "not billed (reconciled)"
 CAUSES = (*(cause.value for cause in Cause), NOT_BILLED, NOT_READ_YET, IN_FLIGHT)
 """Every cause there is, in the order in which they are shown. The last two are of calls whose cause is still to come.

@@ -161,12 +161,12 @@ def process_batch(
     with connect(database_url) as connection:
         decisions = _with_checkout_links(connection, decisions)
         for group in _groups(batch.requests):
-            run_heartbeats.beat(connection, run)
+            run_heartbeats.renew(connection, run)
             beat_at = time.monotonic()
             begun = measurement_jobs.begin_attempts(connection, group, run=run)
             for request in group:
                 if time.monotonic() - beat_at > _HEARTBEAT_SECONDS:
-                    run_heartbeats.beat(connection, run)
+                    run_heartbeats.renew(connection, run)
                     beat_at = time.monotonic()
                 if request.id in begun:
                     decision = decisions.get(request.account)

@@ -143,7 +143,7 @@ select
     (
         queue.status = 'in_progress'
         and queue.heartbeat_at >= clock_timestamp() - make_interval(secs => %(claim_timeout)s)
-    ) as alive
+    ) as is_alive
 from songstats_backfill_queue as queue
 where queue.song = any(%(songs)s);
 

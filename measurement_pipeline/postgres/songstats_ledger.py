@@ -176,7 +176,7 @@ async def response(connection: AsyncConnection, response_id: int) -> KeptRespons
 
 def vendor_state(connection: Connection) -> VendorState:
     """Breaker and pause, by the database's clock."""
-    return VendorState(**_one(connection.execute(_SQL["deployment"]).fetchone()))
+    return VendorState(**_one(connection.execute(_SQL["vendor_state"]).fetchone()))
 
 
 def budget(connection: Connection, *, hits_allowed: int) -> Budget:

@@ -233,17 +233,17 @@ select
 from songstats_responses as response
 where response.id = %(response)s;
 
--- name: deployment
+-- name: vendor_state
 select
     breaker,
     breaker_kind,
     reason,
     opened_at,
-    throttled + stumbled as throttled,
+    throttled + stumbled as pauses_in_a_row,
     case when paused_until > clock_timestamp() then paused_until end as paused_until,
     pause_reason,
-    coalesce(paused_until > clock_timestamp() and no_probe_before <= clock_timestamp(), false) as may_probe,
-    greatest(extract(epoch from paused_until - clock_timestamp()), 0)::double precision as pause_left,
+    coalesce(paused_until > clock_timestamp() and no_probe_before <= clock_timestamp(), false) as is_probe_allowed,
+    greatest(extract(epoch from paused_until - clock_timestamp()), 0)::double precision as pause_seconds_left,
     clock_timestamp() as now
 from vendor_state
 where vendor = 'songstats';
@@ -252,14 +252,14 @@ where vendor = 'songstats';
 with counted as (
     select
         count(*) as hits,
-        count(*) filter (where settled_at is null) as in_the_air
+        count(*) filter (where settled_at is null) as in_flight
     from songstats_quota_ledger
     where reserved_at > clock_timestamp() - interval '30 days' and billable is distinct from false
 )
 
 select
     counted.hits,
-    counted.in_the_air,
+    counted.in_flight,
     (select coalesce(max(id), 0) from songstats_quota_ledger) as calls_ever,
     (
         -- The hit whose age brings the budget back above 0.

@@ -9,7 +9,7 @@ with calls as (
         ledger.account,
         case
             when ledger.reconciled_at is not null then 'not billed (reconciled)'
-            when ledger.settled_at is null then 'in the air'
+            when ledger.settled_at is null then 'in flight'
             -- A 200 whose run died before it could be read: it is there, and will be read without another hit.
             when ledger.reason is null then 'kept, not read yet'
             else ledger.reason
@@ -60,7 +60,7 @@ select
     judged.counted,
     count(*) as calls,
     count(*) filter (
-        where judged.counted <> 'no' and not judged.is_news and judged.cause not in ('in the air', 'kept, not read yet')
+        where judged.counted <> 'no' and not judged.is_news and judged.cause not in ('in flight', 'kept, not read yet')
     ) as wasted,
     count(*) filter (where judged.cause = 'stored' and judged.is_news) as stored,
     count(*) filter (where judged.is_settling) as settled

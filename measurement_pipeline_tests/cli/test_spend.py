@@ -64,7 +64,7 @@ def test_causes_and_accounts_add_up_in_json(run, mixed, bench):
         "transient": 1,
         "timeout: unknown": 1,
         "kept, not read yet": 1,
-        "in the air": 1,
+        "in flight": 1,
     }
     assert (found["wasted"], found["cost_nothing"], found["unknown"]) == (2, 1, 2)
     # Ten hits with an outcome; seven stored a history, one found none, one was rejected, one timed out.

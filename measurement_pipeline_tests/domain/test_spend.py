@@ -51,7 +51,7 @@ def test_hits_whose_cause_is_still_to_come_do_not_spoil_the_ratio():
     drain = [
         line("stored", 8, settled=8),
         line("no history", 2, settled=2),
-        line("in the air", 5, HitTotals.UNKNOWN),
+        line("in flight", 5, HitTotals.UNKNOWN),
         line("throttled", 100, HitTotals.NO),
         line("timeout: unknown", 1, HitTotals.UNKNOWN),
     ]

@@ -311,7 +311,7 @@ class QueueMachine(RuleBasedStateMachine):
             if settlement.outcome is Outcome.STORED
             else ()
         )
-        settling = SettledRow(claim, settlement, cause=cause, response=response, play_counts=points)
+        settling = SettledRow(claim, settlement, cause=cause, response_id=response, play_counts=points)
         found = self.loop.run(
             self.line.execute(lambda c: queue.settle(c, [settling], run=run, parser_version=self.parser))
         )

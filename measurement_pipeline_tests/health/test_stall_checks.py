@@ -91,7 +91,7 @@ def test_silence_counts_from_the_last_settled_row_or_since_the_oldest_waits(
     assert found.passed is passed
 
 
-PAUSED = replace(CALM, paused_until=NOW + HOUR, pause_reason="Songstats asked for it", throttled=1)
+PAUSED = replace(CALM, paused_until=NOW + HOUR, pause_reason="Songstats asked for it", pauses_in_a_row=1)
 OPEN = replace(CALM, breaker="open", breaker_kind="streak", reason="5 rejected in a row")
 SPENT = replace(BUDGET, hits=900)
 FAILED = UnfinishedRun("run-9", NOW - HOUR, "the store is full")
@@ -112,7 +112,7 @@ WAYS = {
         True,
     ),
     Reason.SLOT: ({"machine": {"busy": UnfinishedRun("run-7", NOW - HOUR)}}, "run run-7 holds the slot", True),
-    Reason.VENDOR: ({"deployment": replace(PAUSED, throttled=12)}, "pause number 12", True),
+    Reason.VENDOR: ({"deployment": replace(PAUSED, pauses_in_a_row=12)}, "pause number 12", True),
     Reason.BUDGET: (
         {"budget": SPENT},
         "900 of 900 hits in 30 days); the next one frees at 2026-09-22 13:00 UTC",
@@ -189,11 +189,11 @@ def test_a_long_pause_is_no_alarm_while_nothing_waits():
 
 
 def test_a_vendor_that_is_away_is_the_reason_between_two_pauses_too():
-    between = replace(CALM, throttled=12)
+    between = replace(CALM, pauses_in_a_row=12)
     found = look(deployment=between, machine=replace(MACHINE, put_off="7 × paused"))
     assert found.reason == Reason.VENDOR
     assert "pause number 12" in found.message
-    assert look(deployment=replace(between, throttled=1)).reason == Reason.UNKNOWN
+    assert look(deployment=replace(between, pauses_in_a_row=1)).reason == Reason.UNKNOWN
 
 
 def test_a_run_that_has_just_begun_holds_nothing_up():

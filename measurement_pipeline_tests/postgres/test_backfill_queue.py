@@ -296,13 +296,13 @@ def test_an_owner_that_lost_its_row_changes_nothing(tables: Tables):
     (fresh,) = tables.claim([song], run="run-2")
     before = tables.row(song)
     assert tables.in_loop(lambda c: backfill_queue.heartbeat(c, [stale], run="run-1")) == set()
-    assert settle(tables, settled(stale, play_counts=history(3), response=response), run="run-1") == set()
+    assert settle(tables, settled(stale, play_counts=history(3), response_id=response), run="run-1") == set()
     with connect(tables.database_url) as connection:
         assert backfill_queue.release(connection, run="run-1") == 0
     assert tables.row(song) == before
     assert measurements(tables) == []
     assert tables.sql("select parser_version from songstats_responses") == [{"parser_version": None}]
-    assert settle(tables, settled(fresh, play_counts=history(3), response=response), run="run-2") == {song}
+    assert settle(tables, settled(fresh, play_counts=history(3), response_id=response), run="run-2") == {song}
 
 
 @pytest.mark.fails_without("the lease predicate of settling")
@@ -363,7 +363,7 @@ def test_points_are_stored_at_midnight_utc_with_their_evidence(tables: Tables):
     settle(
         tables,
         settled(
-            claim, cause=Cause.STORED, status_code=200, response=response,
+            claim, cause=Cause.STORED, status_code=200, response_id=response,
             play_counts=(DailyCount(date(2026, 1, 1), 0), DailyCount(date(2026, 1, 2), 2**40)),
             popularity=(DailyCount(date(2026, 1, 1), 12),),
         ),

@@ -98,7 +98,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str):
 
 
 @pytest.mark.fails_without("the deployment stamp, before a migration", parameters="upgrade")
-@pytest.mark.fails_without("the deployment stamp, at every start", parameters="require")
+@pytest.mark.fails_without("the deployment stamp, at every start", parameters="require_current")
 @pytest.mark.parametrize("act", [migrate.upgrade, migrate.require_current])
 def test_a_live_process_is_refused_at_a_sandbox_database(database_url: str, act):
     with pytest.raises(WrongDeploymentError, match=r"stamped `sandbox`, but the vendors of this process are `live`"):

@@ -54,7 +54,7 @@ def test_each_call_is_told_by_its_cause_and_whether_it_is_counted(tables, ledger
         ("throttled", "no"): 1,
         ("timeout: unknown", "unknown"): 1,
         ("kept, not read yet", "yes"): 1,
-        ("in the air", "unknown"): 1,
+        ("in flight", "unknown"): 1,
     }
     assert sums.sum_calls(spent(tables)).hits == 5
 

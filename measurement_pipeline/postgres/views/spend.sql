@@ -6,7 +6,7 @@ select
     'songstats' as vendor,
     case
         when ledger.reconciled_at is not null then 'not billed (reconciled)'
-        when ledger.settled_at is null then 'in the air'
+        when ledger.settled_at is null then 'in flight'
         when ledger.reason is null then 'kept, not read yet'
         else ledger.reason
     end as cause,
@@ -21,7 +21,7 @@ select
     (actor_run.intended_at at time zone 'UTC')::date as day,
     capture.account,
     'apify' as vendor,
-    lower(coalesce(actor_run.status, 'in the air')) as cause,
+    lower(coalesce(actor_run.status, 'in flight')) as cause,
     count(*)::int as calls,
     0 as hits,
     0 as hits_of_unknown_fate,
