@@ -237,7 +237,7 @@ class BackfillWorker:
             self._finish_calls(len(batch))
 
     async def _settle_batch(self, batch: Sequence[_FetchedItem]) -> None:
-        judged = [(item, judge(item.response, key_works=item.key_works)) for item in batch]
+        judged = [(item, judge(item.response, is_key_valid=item.key_works)) for item in batch]
         settled = await self._settle_rows([self._settled_row(item, judgement) for item, judgement in judged])
         for item, judgement in judged:
             if item.claim.song in settled:

@@ -19,7 +19,7 @@ from measurement_pipeline.capture.actor_runner import ActorRunner, NotReadyError
 from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.capture.mapping import SpotifyLookup
 from measurement_pipeline.capture.outcome import CaptureResultKind, determine_result
-from measurement_pipeline.domain.capture import SnapshotState, cost_usd, describe_over_cap
+from measurement_pipeline.domain.capture import SnapshotState, cost_usd, describe_over_cap, split_into_chunks
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import apify_runs, captures, measurement_jobs, operator_acts, vendor_state
 from measurement_pipeline.postgres.apify_runs import CaptureLostError

@@ -16,7 +16,7 @@ _FIGURES = ("calls", "counted", "unknown, counted too", "cost nothing", "hits", 
 
 def to_json_rows(sums: Mapping[K, SpendRow], *, key_name: str, eur_per_hit: float) -> list[dict[str, Any]]:
     """One object a sum, `key_name` naming what it is the sum of; hits and euros add up to those of all together."""
-    eur = euros({key: found.hits for key, found in sums.items()}, eur_per_hit)
+    eur = split_cost_eur({key: found.hits for key, found in sums.items()}, eur_per_hit)
     return [{key_name: key, **_figures(found), "eur": float(eur[key])} for key, found in sums.items()]
 
 

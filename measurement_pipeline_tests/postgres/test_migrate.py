@@ -101,7 +101,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str):
 @pytest.mark.fails_without("the deployment stamp, at every start", parameters="require_current")
 @pytest.mark.parametrize("act", [migrate.upgrade, migrate.require_current])
 def test_a_live_process_is_refused_at_a_sandbox_database(database_url: str, act):
-    with pytest.raises(WrongDeploymentError, match=r"stamped `sandbox`, but the vendors of this process are `live`"):
+    with pytest.raises(WrongDeploymentError, match=r"stamped `sandbox`, but .* `live` vendors"):
         act(database_url, kind="live")
     assert migrate.get_stamp(database_url) == "sandbox"
 
@@ -115,7 +115,7 @@ def test_a_sandbox_process_is_refused_at_a_live_database(empty_database_url: str
 
 def test_a_database_that_lost_its_stamp_is_nobodys(database_url: str, connection: Connection):
     connection.execute("delete from deployment")
-    with pytest.raises(WrongDeploymentError, match="lost its stamp"):
+    with pytest.raises(WrongDeploymentError, match="has no stamp"):
         migrate.require_current(database_url, kind="sandbox")
 
 
