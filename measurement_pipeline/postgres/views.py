@@ -51,9 +51,16 @@ def text(name: str) -> LiteralString:
     return resources.files(__package__).joinpath("views", f"{name}.sql").read_text(encoding="utf-8")
 
 
+def comments() -> LiteralString:
+    """The COMMENT statements of all tables and columns."""
+    # As in sql.py: it ships with the package, and is never built from input.
+    return resources.files(__package__).joinpath("comments.sql").read_text(encoding="utf-8")
+
+
 def version(*names: str) -> str:
-    """What tells these views from any others; of all of them, what the data dictionary is stamped with."""
-    return sha256("\n".join(text(name) for name in names or NAMES).encode()).hexdigest()[:12]
+    """Digest of the definitions of `names`; of all views and comments by default, which the data dictionary is stamped with."""
+    texts = [text(name) for name in names] if names else [*(text(name) for name in NAMES), comments()]
+    return sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
 def about(name: str) -> str:
@@ -85,6 +92,7 @@ def apply(connection: psycopg.Connection[Any]) -> None:
     with connection.cursor() as cursor:
         for name in NAMES:
             cursor.execute(text(name))
+        cursor.execute(comments())
         about = f"{_about(cursor)}{_STAMP}{version()}"
         cursor.execute(sql.SQL("comment on view analytics.data_dictionary is {}").format(sql.Literal(about)))
 

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations in `versions/` on the connection that `postgres/migrate.py` hands over."""
+"""Alembic's entry point: run the migrations in `versions/` on the connection of `postgres/migrate.py`."""
 
 from alembic import context
 

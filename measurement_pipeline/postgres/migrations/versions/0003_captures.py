@@ -1,4 +1,4 @@
-"""Captures of what is displayed today, and their monthly series. The statements are in the .sql file of the same name."""
+"""Add captures and their monthly series. The statements are in the .sql file of the same name."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Create what 0002 lacks."""
+    """Run the statements of the .sql file beside this one."""
     op.get_bind().exec_driver_sql(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))

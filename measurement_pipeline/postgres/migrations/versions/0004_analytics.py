@@ -1,4 +1,4 @@
-"""The analysts' schema. What stands in it, and changes more often, is made by postgres/views.py after every migration."""
+"""Add the analysts' schema. postgres/views.py creates its views after every migration."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Create what 0003 lacks."""
+    """Run the statements of the .sql file beside this one."""
     op.get_bind().exec_driver_sql(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))

@@ -1,14 +1,14 @@
--- Each row of the queue is written anew when it is claimed and when it is settled, and an analyst's query keeps what was written over
--- for as long as it runs. So that it is taken away at the first chance after that: every minute, and at once.
+-- Claiming and settling update each row of the queue, and an analyst's running query keeps the dead rows. These settings make
+-- autovacuum remove them soon after the query ends.
 alter table songstats_backfill_queue set (
     autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
 );
 
--- A place for the analysts' views. No table of theirs and no index: every figure they show is found by the primary key of
--- song_measurements, which keeps a recording's points together and in order.
+-- Schema for the analysts' views. They need no table and no index: the primary key of song_measurements keeps the points of a
+-- recording together and in order.
 do $$
 begin
-    -- Asked first, because `if not exists` wants the right to make schemas even where an administrator has made this one.
+    -- Checked first, because `if not exists` requires the right to create schemas even if the schema exists.
     if to_regnamespace('analytics') is null then
         create schema analytics;
     end if;

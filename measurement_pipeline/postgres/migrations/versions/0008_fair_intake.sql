@@ -1,5 +1,5 @@
--- How large one request is, in bytes of text. The size as stored comes first: it is known without reading the value, and a value that
--- takes more than 8 bytes for each byte allowed is too large as text as well.
+-- Size of a request in bytes of text. The stored size is checked first, because it is known without reading the value: a value that
+-- takes more than 8 bytes for each allowed byte is too large as text as well.
 create function measurement_job_bytes(source text, scope jsonb, platforms text[], schedule text) returns bigint
 language sql stable parallel safe
 set search_path = pg_catalog
@@ -16,10 +16,9 @@ select
     + coalesce(octet_length(source), 0)
     + coalesce(octet_length(schedule), 0)
 $$;
-comment on function measurement_job_bytes is 'Size of a request in bytes of text: source, scope, platforms and schedule together.';
 
--- A trigger and not a CHECK constraint: rows that are there already must still be answered, and each change of a row's state would
--- evaluate a CHECK again. Clients see a check violation with a name all the same.
+-- A trigger instead of a CHECK constraint: existing rows must still be answered, and each change of state would evaluate a CHECK again.
+-- Clients see a named check violation in both cases.
 create function refuse_large_measurement_job() returns trigger
 language plpgsql
 set search_path = pg_catalog
@@ -47,11 +46,6 @@ create trigger measurement_jobs_request_size
 before insert or update of source, scope, platforms, schedule on measurement_jobs
 for each row execute function refuse_large_measurement_job();
 
-comment on column measurement_jobs.source is 'historical or current. Any text is taken: a bad request is kept and answered, not refused at insert. One larger than 1 MiB in all is refused (measurement_jobs_request_size).';
-comment on column measurement_jobs.scope is 'Exactly one of {"isrcs": […]}, {"album_ids": […]}, {"catalog_id": "…"}; 10,000 values at most. Any value is taken, like source.';
-comment on column measurement_jobs.schedule is 'once, or monthly: a current request that is to be captured anew every 30 days. Any text is taken, like source.';
-comment on column measurement_jobs.attempts is 'Intake attempts that began and did not end in an answer. An attempt is counted before the scope is read.';
-
--- Intake takes requests from each account in turn.
+-- Intake serves the accounts in turn.
 create index measurement_jobs_waiting on measurement_jobs (state, account, created_at, id) include (not_before)
 where state in ('queued', 'payment_required');

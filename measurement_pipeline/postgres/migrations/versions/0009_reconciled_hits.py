@@ -1,4 +1,4 @@
-"""Record when a call of unknown outcome was found not to be billed."""
+"""Record when a call of unknown result turned out not to be billed."""
 
 from pathlib import Path
 

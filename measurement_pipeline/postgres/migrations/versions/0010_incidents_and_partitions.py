@@ -1,4 +1,4 @@
-"""When an incident ends, which requests still have to become partitions in Dagster, and Checkout pages that are closed."""
+"""Change when incidents end, list requests without partitions, and close old Checkout pages."""
 
 from pathlib import Path
 

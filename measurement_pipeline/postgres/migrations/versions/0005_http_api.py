@@ -1,4 +1,4 @@
-"""Clients that are programs: their keys, their repeated requests, what they may read. The statements are in the .sql file."""
+"""Add API keys, idempotent requests and readable recordings. The statements are in the .sql file."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Create what the HTTP API needs."""
+    """Run the statements of the .sql file beside this one."""
     op.get_bind().exec_driver_sql(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Alarms, clients' logins, how long a pause is the vendor's own wish. The statements are in the .sql file of the same name."""
+"""Add incidents, client logins and the vendor's part of a pause. The statements are in the .sql file of the same name."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Create what 0001 lacks."""
+    """Run the statements of the .sql file beside this one."""
     op.get_bind().exec_driver_sql(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))

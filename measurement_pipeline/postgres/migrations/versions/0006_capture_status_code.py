@@ -1,4 +1,4 @@
-"""What requests are told of a capture that failed. The statements are in the .sql file."""
+"""Add the status code of failed captures. The statements are in the .sql file."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Add the status code."""
+    """Run the statements of the .sql file beside this one."""
     op.get_bind().exec_driver_sql(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
