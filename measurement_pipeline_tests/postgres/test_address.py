@@ -38,7 +38,7 @@ READ = {
 
 
 @pytest.mark.parametrize("text", READ)
-def test_both_databases_get_what_libpq_reads(text: str):
+def test_both_databases_use_the_parameters_that_libpq_reads(text: str):
     assert conninfo.parse(text) == READ[text]
     assert conninfo.parse(conninfo.uri(READ[text])) == READ[text]
     assert to_psycopg2(dagster_url(text)) == READ[text]
@@ -69,7 +69,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("text", REFUSED)
 @pytest.mark.parametrize("variable", ["DATABASE_URL", "DAGSTER_POSTGRES_URL"])
-def test_what_cannot_be_used_is_refused_in_one_line_for_either_database(variable: str, text: str):
+def test_an_unusable_address_is_rejected_in_one_line_for_either_database(variable: str, text: str):
     with pytest.raises(SettingsError, match=f"{variable}: .*{REFUSED[text]}") as refused:
         Settings.read({variable: text})
     assert len(str(refused.value).splitlines()) == 1
@@ -115,7 +115,7 @@ def test_no_part_of_a_password_is_shown(form: str, password: str):
         ("postgresql://a@h/d", "postgresql://a@i/d", False),
     ],
 )
-def test_two_addresses_are_one_where_server_and_database_are(one: str, other: str, same: bool):
+def test_two_addresses_are_equal_if_server_and_database_are(one: str, other: str, same: bool):
     assert address.is_same_database(one, other) is same
 
 
@@ -140,6 +140,6 @@ def test_a_missing_database_is_made_once(database_url, server):
     server.drop(name)
 
 
-def test_a_server_that_is_away_is_no_missing_database():
+def test_an_unreachable_server_is_not_a_missing_database():
     with pytest.raises(DatabaseError):
         address.create_if_absent("postgresql://u@127.0.0.1:9/d")

@@ -47,7 +47,7 @@ def test_a_part_whose_run_may_have_brought_something_has_no_second_one(
 
 
 @pytest.mark.parametrize("status", ["FAILED", "TIMED-OUT", "ABORTED", "NOT-STARTED"])
-def test_a_part_whose_run_brought_nothing_may_have_another(connection: Connection, snapshot: UUID, status: str):
+def test_a_part_whose_run_failed_may_have_another_run(connection: Connection, snapshot: UUID, status: str):
     row = intend(connection, snapshot)
     if status == apify_runs.NOT_STARTED:
         apify_runs.record_not_started(connection, row, message="refused")
@@ -56,13 +56,13 @@ def test_a_part_whose_run_brought_nothing_may_have_another(connection: Connectio
     assert intend(connection, snapshot) > row
 
 
-def test_whoever_does_not_hold_the_capture_means_to_start_nothing(connection: Connection, snapshot: UUID):
+def test_a_run_without_the_claim_records_no_intent(connection: Connection, snapshot: UUID):
     with refused("is not run run-2's"):
         intend(connection, snapshot, run="run-2")
 
 
 @pytest.mark.fails_without("captures: only the owner stores")
-def test_whoever_was_relieved_while_it_mapped_stores_nothing(connection: Connection, snapshot: UUID):
+def test_a_run_that_lost_the_claim_while_mapping_stores_nothing(connection: Connection, snapshot: UUID):
     row = intend(connection, snapshot)
     apify_runs.record_start(connection, row, actor_run="its-run", status="SUCCEEDED")
     apify_runs.store_result(connection, row, b"[]")
@@ -74,7 +74,7 @@ def test_whoever_was_relieved_while_it_mapped_stores_nothing(connection: Connect
     assert apify_runs.list_latest_runs(connection, snapshot)[0].is_mapped
 
 
-def test_one_run_of_the_actor_is_one_rows(connection: Connection, snapshot: UUID):
+def test_an_actor_run_belongs_to_one_row(connection: Connection, snapshot: UUID):
     apify_runs.record_start(connection, intend(connection, snapshot), actor_run="its-run", status="FAILED")
     with refused("its-run of the actor was started beside another"):
         apify_runs.record_start(connection, intend(connection, snapshot), actor_run="its-run", status="READY")

@@ -117,7 +117,7 @@ def test_a_cap_of_nothing_allows_nothing(counter: Counter):
     assert isinstance(counter.ask(albums(1), cap="0"), OverCap)
 
 
-def test_those_who_ask_at_once_never_slip_under_the_cap_together(counter: Counter):
+def test_concurrent_requests_never_exceed_the_cap_together(counter: Counter):
     for round_ in range(5):
         account = uuid4()
         asks = [
@@ -132,7 +132,7 @@ def test_those_who_ask_at_once_never_slip_under_the_cap_together(counter: Counte
 
 
 @pytest.mark.fails_without("captures: the account's lock")
-def test_whoever_waited_for_the_last_of_the_month_finds_it_gone(counter: Counter):
+def test_a_request_that_waited_for_the_lock_sees_that_the_cap_is_used(counter: Counter):
     """A sum that is older than the wait for the account, or no lock at all, would let both have it."""
     counter.sql("insert into accounts (id) values (%s)", counter.account)
     locked = (
@@ -163,7 +163,7 @@ def test_the_same_albums_within_the_hour_are_the_same_capture_and_cost_nothing(c
     assert not more.reused
 
 
-def test_two_who_ask_for_the_same_at_once_pay_once(counter: Counter):
+def test_two_equal_concurrent_requests_pay_once(counter: Counter):
     for round_ in range(5):
         answers = counter.at_once([{"album_ids": albums(5, start=100 * round_)}] * 6)
         opened = [answer for answer in answers if isinstance(answer, CaptureTicket)]
@@ -173,7 +173,7 @@ def test_two_who_ask_for_the_same_at_once_pay_once(counter: Counter):
 
 
 @pytest.mark.parametrize(("age", "reused"), [("59 minutes", True), ("61 minutes", False)])
-def test_an_older_capture_is_not_handed_back(counter: Counter, age: str, reused: bool):
+def test_an_older_capture_is_not_reused(counter: Counter, age: str, reused: bool):
     counter.ask(albums(3))
     counter.age(age)
     again = counter.ask(albums(3))
@@ -181,7 +181,7 @@ def test_an_older_capture_is_not_handed_back(counter: Counter, age: str, reused:
     assert again.reused is reused
 
 
-def test_a_failed_capture_is_not_handed_back_and_counts_what_was_paid_for_it(counter: Counter):
+def test_a_failed_capture_is_not_reused_and_its_cost_counts(counter: Counter):
     opened = counter.ask(albums(200), cap="1")
     assert isinstance(opened, CaptureTicket)
     counter.sql("update playcount_snapshots set state = 'failed'")
@@ -214,13 +214,13 @@ def test_the_month_begins_at_midnight_utc_wherever_the_server_is(counter: Counte
     assert isinstance(counter.ask(albums(1, start=90), cap="0.03"), OverCap), "its first moment is this month's"
 
 
-def test_what_is_open_is_set_aside_in_whichever_month_it_was_asked_for(counter: Counter):
+def test_the_cost_of_an_open_capture_is_reserved_whichever_month_it_was_requested_in(counter: Counter):
     assert isinstance(counter.ask(albums(10), cap="0.03"), CaptureTicket)
     counter.sql("update playcount_snapshots set created_at = created_at - interval '40 days'")
     assert isinstance(counter.ask(albums(10, start=50), cap="0.03"), OverCap), "it is still to be bought, this month"
 
 
-def test_a_part_that_failed_is_set_aside_again_while_it_may_be_bought_again(counter: Counter):
+def test_the_cost_of_a_failed_part_stays_reserved_while_it_may_be_bought_again(counter: Counter):
     assert isinstance(counter.ask(albums(10), cap="0.06"), CaptureTicket)
     counter.sql(
         "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, status)"
@@ -231,7 +231,7 @@ def test_a_part_that_failed_is_set_aside_again_while_it_may_be_bought_again(coun
     assert isinstance(counter.ask(albums(1, start=50), cap="0.06"), CaptureTicket)
 
 
-def test_a_series_of_albums_that_are_gone_is_not_paid_every_day(counter: Counter):
+def test_a_series_of_unknown_albums_is_not_paid_every_day(counter: Counter):
     counter.ask(albums(1), cap="1", schedule=Schedule.MONTHLY)
     counter.sql(
         "update playcount_snapshots set state = 'failed', status_code = 404, created_at = created_at - interval '2 days'"
@@ -241,7 +241,7 @@ def test_a_series_of_albums_that_are_gone_is_not_paid_every_day(counter: Counter
     assert counter.start_due_captures().started == 1
 
 
-def test_an_estimate_says_what_asking_would_and_asks_for_nothing(counter: Counter):
+def test_an_estimate_gives_the_cost_of_a_request_and_requests_nothing(counter: Counter):
     wanted = CaptureSpec(counter.account, albums(7))
     with connect(counter.database_url) as connection:
         assert captures.estimate(connection, wanted) == (Decimal("0.021"), Decimal(0), False)
@@ -267,7 +267,7 @@ def test_a_series_is_captured_once_when_its_last_capture_is_thirty_days_old(coun
     assert counter.start_due_captures().due == 0, "it is still to come"
 
 
-def test_a_series_whose_capture_failed_is_made_up_for_the_day_after(counter: Counter):
+def test_a_series_whose_capture_failed_is_captured_the_day_after(counter: Counter):
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
     counter.age("0", state="failed")
     assert counter.start_due_captures().due == 0
@@ -275,7 +275,7 @@ def test_a_series_whose_capture_failed_is_made_up_for_the_day_after(counter: Cou
     assert counter.start_due_captures().started == 1
 
 
-def test_a_capture_that_is_still_to_come_is_handed_back_however_old_it_is(counter: Counter):
+def test_an_open_capture_is_reused_however_old_it_is(counter: Counter):
     first = counter.ask(albums(3))
     counter.age("3 hours", state="queued")
     again = counter.ask(albums(3))
@@ -284,14 +284,14 @@ def test_a_capture_that_is_still_to_come_is_handed_back_however_old_it_is(counte
     assert (again.snapshot, again.reused) == (first.snapshot, True)
 
 
-def test_months_that_were_missed_are_made_up_for_once(counter: Counter):
+def test_missed_months_are_captured_once(counter: Counter):
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
     counter.age("200 days")
     assert counter.start_due_captures().started == 1
     assert counter.start_due_captures().started == 0
 
 
-def test_two_who_start_due_series_at_once_start_each_once(counter: Counter):
+def test_two_concurrent_starts_of_due_series_start_each_once(counter: Counter):
     for number in range(4):
         counter.ask(albums(3, start=10 * number), schedule=Schedule.MONTHLY)
     counter.age("31 days")
@@ -309,7 +309,7 @@ def test_two_who_start_due_series_at_once_start_each_once(counter: Counter):
     assert counter.sql("select count(*) n from playcount_snapshots") == [{"n": 8}]
 
 
-def test_a_series_that_the_month_does_not_allow_is_said_and_tried_again(counter: Counter):
+def test_a_series_over_the_cap_is_reported_and_tried_again(counter: Counter):
     counter.ask(albums(10), schedule=Schedule.MONTHLY)
     counter.age("31 days")
     (refusal,) = counter.start_due_captures(cap="0.01").refused
@@ -318,7 +318,7 @@ def test_a_series_that_the_month_does_not_allow_is_said_and_tried_again(counter:
     assert counter.start_due_captures().started == 1
 
 
-def test_a_series_asked_for_twice_is_one_and_goes_on_after_it_was_stopped(counter: Counter):
+def test_a_series_requested_twice_is_one_series_and_restarts_after_a_stop(counter: Counter):
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
     with connect(counter.database_url) as connection:
@@ -334,7 +334,7 @@ def test_a_series_asked_for_twice_is_one_and_goes_on_after_it_was_stopped(counte
     assert counter.start_due_captures().started == 1
 
 
-def test_a_capture_asked_for_meanwhile_counts_as_the_series_last(counter: Counter):
+def test_another_capture_of_the_same_albums_counts_for_the_series(counter: Counter):
     counter.ask(albums(3), schedule=Schedule.MONTHLY)
     counter.age("31 days")
     counter.ask(albums(3))

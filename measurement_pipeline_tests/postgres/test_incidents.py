@@ -46,7 +46,7 @@ def test_one_that_ended_a_short_time_ago_opens_again_where_the_caller_says_so(co
     assert incidents.record(connection, key="a", what="newer")
 
 
-def test_an_opening_of_the_breaker_that_was_seen_after_its_closing_is_over_with_the_next_one(connection: Connection):
+def test_a_breaker_incident_recorded_after_the_close_ends_at_the_next_opening(connection: Connection):
     key = f"songstats_backfill: {BREAKER_OPENED}HTTP …"
     connection.execute("update vendor_state set streak_since = clock_timestamp()")
     assert incidents.record(connection, key=key, what="late")
@@ -65,13 +65,13 @@ def test_ending_a_source_leaves_others_open(connection: Connection):
     assert [key for key, _, is_open in rows(connection) if is_open] == ["check ab: x", "job: x"]
 
 
-def test_what_nobody_was_told_of_for_a_week_is_no_news(connection: Connection):
+def test_an_unposted_incident_older_than_a_week_is_not_posted(connection: Connection):
     incidents.record(connection, key="a", what="old")
     connection.execute("update incidents set last_at = last_at - interval '8 days'")
     assert not incidents.post_next(connection, lambda _incident: None, after=0)
 
 
-def test_what_is_over_is_not_shown_as_open_though_nothing_has_ended_it_yet(connection: Connection):
+def test_an_expired_incident_is_not_listed_as_open(connection: Connection):
     opened = f"songstats_backfill: {BREAKER_OPENED}HTTP …"
     for key in ("unseen", "ended: x", opened, "open"):
         incidents.record(connection, key=key, what=key)

@@ -50,7 +50,7 @@ def test_migrating_again_changes_nothing(database_url: str):
         assert connection.execute("select count(*) as n from vendor_state").fetchone() == {"n": 1}
 
 
-def test_two_who_migrate_at_once_take_turns(empty_database_url: str):
+def test_concurrent_migrations_take_turns(empty_database_url: str):
     failures: list[BaseException] = []
     barrier = threading.Barrier(3)
 
@@ -70,7 +70,7 @@ def test_two_who_migrate_at_once_take_turns(empty_database_url: str):
     migrate.require_current(empty_database_url, kind="sandbox")
 
 
-def test_two_who_migrate_at_once_for_different_vendors_leave_one_stamp_and_one_refusal(empty_database_url: str):
+def test_concurrent_migrations_for_different_vendors_leave_one_stamp_and_one_error(empty_database_url: str):
     refused: list[str] = []
 
     def upgrade(kind: str) -> None:
@@ -113,7 +113,7 @@ def test_a_sandbox_process_is_refused_at_a_live_database(empty_database_url: str
             act(empty_database_url, kind="sandbox")
 
 
-def test_a_database_that_lost_its_stamp_is_nobodys(database_url: str, connection: Connection):
+def test_a_database_without_a_stamp_is_rejected(database_url: str, connection: Connection):
     connection.execute("delete from deployment")
     with pytest.raises(WrongDeploymentError, match="has no stamp"):
         migrate.require_current(database_url, kind="sandbox")
@@ -124,7 +124,7 @@ def test_a_database_has_one_stamp(connection: Connection):
     assert inserted.rowcount == 0
 
 
-def test_a_database_without_a_schema_is_told_what_to_run(empty_database_url: str):
+def test_a_database_without_a_schema_gets_the_command_to_run(empty_database_url: str):
     with pytest.raises(SchemaOutOfDateError, match=r"at schema none, this version needs \w+: run .*db upgrade"):
         migrate.require_current(empty_database_url, kind="sandbox")
 
@@ -136,13 +136,13 @@ def test_a_database_of_another_version_is_refused(database_url: str, connection:
 
 
 @pytest.mark.parametrize("act", [migrate.current_version, migrate.get_stamp])
-def test_a_database_that_is_away_is_unavailable_and_no_password_is_shown(act):
+def test_an_unreachable_database_is_reported_without_its_password(act):
     with pytest.raises(DatabaseUnavailable) as caught:
         act("postgresql://me:hunter2@127.0.0.1:1/x")
     assert "hunter2" not in str(caught.value)
 
 
-def test_every_table_view_and_column_says_what_it_holds(connection: Connection):
+def test_every_table_view_and_column_has_a_comment(connection: Connection):
     silent = connection.execute(
         """
         select coalesce(pg_class.relname || '.' || attname, pg_class.relname) as thing

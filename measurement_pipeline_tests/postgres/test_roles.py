@@ -347,7 +347,7 @@ def other(house: Logins) -> Client:
     return found
 
 
-def test_a_client_asks_and_reads_the_answer(client: Client, logins: Logins, connection: Connection):
+def test_a_client_inserts_a_request_and_reads_the_answer(client: Client, logins: Logins, connection: Connection):
     Client(logins).ask()
     job = client.ask()
     connection.execute(
@@ -359,7 +359,7 @@ def test_a_client_asks_and_reads_the_answer(client: Client, logins: Logins, conn
     assert client.sql("select account from client_logins") == [{"account": client.account}]
 
 
-def test_a_login_that_is_let_in_for_no_account_sees_nothing_and_asks_for_nobody(house: Logins, other: Client):
+def test_a_login_without_an_account_sees_nothing_and_can_insert_nothing(house: Logins, other: Client):
     with connect(house.make("measurement_client")) as connection:
         assert connection.execute("select * from measurement_jobs").fetchall() == []
         with pytest.raises(InsufficientPrivilege, match="row-level security"):
@@ -466,7 +466,7 @@ def test_what_a_client_sees_of_a_leak_is_its_own(client: Client, logins: Logins)
     assert seen == [{"account": client.account}]
 
 
-def test_the_group_of_all_clients_cannot_be_let_in_as_one(connection: Connection):
+def test_the_group_role_of_all_clients_cannot_be_given_an_account(connection: Connection):
     with pytest.raises(psycopg.errors.CheckViolation):
         connection.execute(
             "insert into client_logins (login, account) values ('measurement_client', gen_random_uuid())"
@@ -536,7 +536,7 @@ def test_a_client_who_reads_as_an_analyst_may_still_ask(logins: Logins, database
     assert limits(url)["default_transaction_read_only"] == "off"
 
 
-def test_a_table_that_analysts_were_given_by_hand_is_taken_back(database_url: str, connection: Connection):
+def test_a_table_granted_to_analysts_by_hand_is_revoked(database_url: str, connection: Connection):
     connection.execute("grant select on songstats_responses to measurement_analyst")
     migrate.upgrade(database_url, kind="sandbox")
     found = connection.execute(
@@ -545,7 +545,7 @@ def test_a_table_that_analysts_were_given_by_hand_is_taken_back(database_url: st
     assert found.fetchone() == {"may": False}
 
 
-def test_a_function_that_somebody_adds_is_in_nobodys_way(database_url: str, connection: Connection):
+def test_a_function_added_by_hand_blocks_no_upgrade(database_url: str, connection: Connection):
     connection.execute("create function analytics.mine() returns int language sql as 'select 1'")
     migrate.upgrade(database_url, kind="sandbox")
 
@@ -558,7 +558,7 @@ def limits(url: str) -> dict[str, str]:
         }
 
 
-def test_a_query_that_takes_too_long_is_ended(logins: Logins, database_url: str):
+def test_a_query_over_the_time_limit_is_cancelled(logins: Logins, database_url: str):
     url = logins.make("measurement_analyst")
     with connect(database_url) as connection:
         name = sql.Identifier(login_of(url))
@@ -571,7 +571,7 @@ def test_a_query_that_takes_too_long_is_ended(logins: Logins, database_url: str)
         connection.execute("select count(*) from generate_series(1, 1000000000)")
 
 
-def test_a_view_to_come_is_the_analysts_by_itself(analyst_url: str, house: Logins):
+def test_a_future_view_is_readable_by_analysts_without_a_grant(analyst_url: str, house: Logins):
     with connect(house.admin_url) as connection, connect_within_limit(analyst_url) as analyst:
         connection.execute("set role measurement_owner")
         connection.execute("create view analytics.to_come as select 1 as a")
@@ -632,7 +632,7 @@ def test_migrating_again_leaves_rights_and_policies_as_they_are(database_url: st
     assert standing() == before
 
 
-def test_a_right_that_was_given_by_hand_is_taken_back(database_url: str, connection: Connection, client: Client):
+def test_a_right_granted_by_hand_is_revoked(database_url: str, connection: Connection, client: Client):
     connection.execute("grant update (account), delete on measurement_jobs to measurement_client")
     migrate.upgrade(database_url, kind="sandbox")
     with pytest.raises(InsufficientPrivilege):
@@ -649,18 +649,18 @@ def test_a_member_of_the_owner_migrates_from_nothing(logins: Logins, database_ur
     assert works_for_clients(logins)
 
 
-def test_a_schema_that_is_closed_to_the_roles_is_told(logins: Logins, connection: Connection):
+def test_a_schema_without_usage_for_the_roles_is_reported(logins: Logins, connection: Connection):
     migrator = logins.make("measurement_owner")
     connection.execute("revoke usage on schema public from public, measurement_client, measurement_pipeline")
     left = migrate.upgrade(migrator, kind="sandbox")
     assert left == (
-        f"measurement_pipeline may not use schema public, and {login_of(migrator)} cannot give it that right"
+        f"measurement_pipeline may not use schema public, and {login_of(migrator)} may not grant that right"
     )
 
 
-def test_a_member_of_the_pipeline_starts_where_nothing_is_to_be_migrated(pipeline_url: str):
+def test_a_member_of_the_pipeline_role_may_upgrade_when_nothing_is_to_be_migrated(pipeline_url: str):
     left = migrate.upgrade(pipeline_url, kind="sandbox")
-    assert left == f"the rights of the roles are left as they were: {login_of(pipeline_url)} does not own the tables"
+    assert left == f"the rights of the roles are unchanged: {login_of(pipeline_url)} does not own the tables"
 
 
 def test_a_member_of_the_pipeline_is_refused_a_migration(pipeline_url: str, connection: Connection):
@@ -692,7 +692,7 @@ def owning(bare: str, options: str = "") -> tuple[Logins, str]:
     return logins, url
 
 
-def test_a_login_that_may_not_create_roles_migrates_and_is_told_so(bare: str):
+def test_a_login_that_may_not_create_roles_migrates_and_gets_a_message(bare: str):
     logins, owner = owning(bare)
     for _ in range(2):
         left = migrate.upgrade(owner, kind="live")
@@ -726,14 +726,14 @@ def test_a_login_that_may_create_roles_sets_them_up_alone(bare: str):
         connection.execute("create role analyst login; grant measurement_client to analyst; drop role analyst")
 
 
-def test_a_limit_of_an_analyst_that_only_a_superuser_may_set_is_said_to_be_missing(bare: str):
+def test_a_missing_limit_that_only_a_superuser_may_set_is_reported(bare: str):
     logins, owner = owning(bare, "createrole")
     assert migrate.upgrade(owner, kind="live") is None
     with connect(owner) as connection:
         connection.execute("create role analyst login; grant measurement_analyst to analyst")
     for _ in range(2):
         assert migrate.upgrade(owner, kind="live") == (
-            f"analyst may read as an analyst without temp_file_limit: {login_of(owner)} may not set that"
+            f"analyst login analyst lacks temp_file_limit: {login_of(owner)} may not set that"
         )
     assert limits(logins.url("analyst")) == {**roles.LIMITS, "temp_file_limit": "-1"}
     assert migrate.upgrade(bare, kind="live") is None
@@ -747,7 +747,7 @@ def test_a_login_that_finds_the_roles_gives_them_their_rights_and_keeps_its_tabl
             connection.execute(sql.SQL("create role {}").format(sql.Identifier(role)))
     left = migrate.upgrade(owner, kind="live")
     assert left is not None
-    assert "not handed over to measurement_owner" in left
+    assert "measurement_owner does not own the tables" in left
     assert owners(bare) == {login_of(owner)}
     assert works_for_clients(logins)
 
@@ -756,12 +756,12 @@ def test_a_login_without_inheritance_keeps_its_tables(bare: str):
     _, owner = owning(bare, "createrole noinherit")
     left = migrate.upgrade(owner, kind="live")
     assert left is not None
-    assert "not handed over to measurement_owner" in left
+    assert "measurement_owner does not own the tables" in left
     assert owners(bare) == {login_of(owner)}
     migrate.upgrade(owner, kind="live")
 
 
-def test_the_command_says_what_it_may_not_set(bare: str):
+def test_the_command_reports_what_it_may_not_set(bare: str):
     _, owner = owning(bare)
     environment = {"DATABASE_URL": owner, "DEPLOYMENT_KIND": "sandbox"}
     said = CliRunner().invoke(main, ["db", "upgrade", "--json"], env=environment)
@@ -779,7 +779,7 @@ def test_the_command_says_what_it_may_not_set(bare: str):
 
 
 @pytest.mark.parametrize("is_superuser", [True, False])
-def test_many_who_set_up_the_roles_at_once_all_succeed(bare: str, is_superuser: bool):
+def test_concurrent_upgrades_that_set_up_the_roles_all_succeed(bare: str, is_superuser: bool):
     logins = Logins(bare)
     login = logins.make(options="superuser" if is_superuser else "createrole createdb")
     databases = [f"d{number}" for number in range(3)]
@@ -800,7 +800,7 @@ def test_many_who_set_up_the_roles_at_once_all_succeed(bare: str, is_superuser: 
 # --- the page that tells it
 
 
-def test_what_the_security_page_tells_to_type_works(bare: str):
+def test_the_commands_of_the_security_page_work(bare: str):
     migrate.upgrade(bare, kind="live")
     page = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
     pipeline, let_in, client, let_out, analyst = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)

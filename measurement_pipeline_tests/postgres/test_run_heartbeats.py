@@ -5,7 +5,7 @@ from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline_tests.postgres.conftest import Tables
 
 
-def test_a_run_is_silent_once_its_last_beat_is_long_ago(connection: Connection, tables: Tables):
+def test_a_run_is_silent_once_its_last_heartbeat_is_old(connection: Connection, tables: Tables):
     for run in ("beating", "silent"):
         run_heartbeats.renew(connection, run)
     connection.execute("update run_heartbeats set beat_at = now() - interval '61 seconds' where run_id = 'silent'")
@@ -16,13 +16,13 @@ def test_a_run_is_silent_once_its_last_beat_is_long_ago(connection: Connection, 
     assert run_heartbeats.list_silent(connection, runs, seconds=60) == set()
 
 
-def test_a_run_that_never_beat_is_judged_from_when_it_was_first_seen_by_the_databases_clock(connection: Connection):
+def test_a_run_without_a_heartbeat_counts_from_when_it_was_first_seen(connection: Connection):
     assert run_heartbeats.list_silent(connection, ["new"], seconds=60) == set()
     connection.execute("update run_heartbeats set beat_at = beat_at - interval '61 seconds'")
     assert run_heartbeats.list_silent(connection, ["new"], seconds=60) == {"new"}
 
 
-def test_beats_of_a_week_ago_are_forgotten(connection: Connection):
+def test_heartbeats_older_than_a_week_are_deleted(connection: Connection):
     for run in ("old", "new"):
         run_heartbeats.renew(connection, run)
     connection.execute("update run_heartbeats set beat_at = now() - interval '8 days' where run_id = 'old'")

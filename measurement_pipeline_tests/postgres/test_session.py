@@ -51,7 +51,7 @@ def foreign_url(empty_database_url: str) -> str:
     return empty_database_url
 
 
-def test_every_kind_of_connection_begins_alike(foreign_url: str):
+def test_every_kind_of_connection_pins_the_same_parameters(foreign_url: str):
     def check(value: str) -> None:
         assert tuple(value.split("|")) == OURS
 
@@ -76,7 +76,7 @@ def test_every_kind_of_connection_begins_alike(foreign_url: str):
         check(opened.exec_driver_sql(SHOWN).scalar_one())
 
 
-def test_a_transaction_states_its_level_where_the_session_could_not(foreign_url: str):
+def test_a_transaction_sets_its_isolation_level_if_the_session_could_not(foreign_url: str):
     """As behind a pooler that takes no options: the level is stated by `begin`."""
     with connect(foreign_url) as opened:
         opened.execute("set default_transaction_isolation = serializable")
@@ -148,7 +148,7 @@ def pooler_without_options(target: str) -> Iterator[str]:
         yield conninfo.uri(via)
 
 
-def test_a_pooler_that_takes_no_options_gets_the_rest(foreign_url: str):
+def test_a_pooler_that_rejects_options_gets_the_other_parameters(foreign_url: str):
     with pooler_without_options(foreign_url) as url:
         for _ in range(2):
             with connect(url) as opened:
@@ -160,7 +160,7 @@ def test_a_pooler_that_takes_no_options_gets_the_rest(foreign_url: str):
             assert opened.exec_driver_sql(SHOWN).scalar_one().startswith("UTC|ISO, MDY|UTF8|")
 
 
-def test_what_is_labelled_utc_is_utc(database_url: str):
+def test_times_labelled_utc_are_utc(database_url: str):
     name = conninfo.parse(database_url)["dbname"]
     with connect(database_url) as opened:
         opened.execute(sql.SQL("alter database {} set timezone = 'Asia/Tokyo'").format(sql.Identifier(name)))
@@ -174,6 +174,6 @@ def test_what_is_labelled_utc_is_utc(database_url: str):
         assert str(vendor.now.tzinfo) == "UTC"
 
 
-def test_a_key_value_address_is_taken(foreign_url: str):
+def test_a_key_value_address_is_accepted(foreign_url: str):
     with connect(make_conninfo("", **conninfo.parse(foreign_url))) as opened:
         assert opened.execute("select 1 as one").fetchone() == {"one": 1}

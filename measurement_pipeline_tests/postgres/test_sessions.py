@@ -51,7 +51,7 @@ def test_an_idle_and_an_active_transaction_are_named_and_a_short_one_is_not(conn
         report.join()
 
 
-def test_who_holds_an_advisory_lock_is_named_without_any_transaction(connection: Connection, database_url: str):
+def test_a_holder_of_an_advisory_lock_is_listed_without_a_transaction(connection: Connection, database_url: str):
     with session(database_url, "a curious client") as holder:
         holder.execute("select pg_advisory_lock(hashtextextended('songstats_quota', 0))")
         found = doctor_database.check_sessions(connection, lock_seconds=0)
@@ -60,7 +60,7 @@ def test_who_holds_an_advisory_lock_is_named_without_any_transaction(connection:
         assert doctor_database.check_sessions(connection).status is CheckStatus.OK, "ours are held for milliseconds"
 
 
-def test_a_run_that_waited_for_a_lock_names_who_may_hold_it(connection: Connection, database_url: str):
+def test_a_run_that_timed_out_on_a_lock_lists_the_likely_blockers(connection: Connection, database_url: str):
     with session(database_url, "a notebook") as holder:
         holder.execute("begin")
         holder.execute("lock table songs in access exclusive mode")
@@ -75,7 +75,7 @@ def test_a_run_that_waited_for_a_lock_names_who_may_hold_it(connection: Connecti
     assert "lock" not in list_open(connection)[1].what
 
 
-def test_logins_whose_sessions_cannot_be_looked_into_are_named_with_the_cure(connection: Connection, database_url: str):
+def test_logins_with_hidden_sessions_are_listed_with_the_remedy(connection: Connection, database_url: str):
     name = sql.Identifier(LOGIN)
     connection.execute(sql.SQL("create role {} login").format(name))
     try:
@@ -94,7 +94,7 @@ def test_logins_whose_sessions_cannot_be_looked_into_are_named_with_the_cure(con
 
 
 @pytest.mark.parametrize("line", ["LockNotAvailable: canceling statement due to lock timeout"])
-def test_the_key_of_such_an_incident_is_the_failure_alone(connection: Connection, database_url: str, line: str):
+def test_the_incident_key_does_not_contain_the_blocking_sessions(connection: Connection, database_url: str, line: str):
     for run in ("one", "two"):
         incidents.record_failure(database_url, "songstats_backfill", line, run=run)
     assert [found.times for found in list_open(connection)] == [2]

@@ -69,7 +69,7 @@ def test_the_same_file_twice_adds_nothing(tables: Tables, connection: Connection
     assert (tables.sql("select * from songs order by isrc"), counts(tables)) == before
 
 
-def test_what_a_later_file_leaves_empty_stays_as_it_was_known(tables: Tables, connection: Connection):
+def test_empty_fields_of_a_later_file_keep_the_stored_values(tables: Tables, connection: Connection):
     (song,) = isrcs(1)
     load(tables, connection, a_line(song, title="Old", artist="A"))
     load(tables, connection, a_line(song, title="New"))
@@ -93,7 +93,7 @@ def test_a_catalogue_is_known_by_account_and_name(tables: Tables, connection: Co
     assert len(set(made)) == 3
 
 
-def test_an_import_ranks_what_waits_unless_a_measurement_is_known_however_old(tables: Tables, connection: Connection):
+def test_an_import_ranks_queued_rows_unless_a_measurement_exists(tables: Tables, connection: Connection):
     waiting, bought, done = isrcs(3)
     tables.enqueue([waiting, bought, done], ranks=[1, 1, 1])
     tables.sql("update songstats_backfill_queue set status = 'done', outcome = 'stored' where song = %s", done)
@@ -116,7 +116,7 @@ def test_an_import_that_fails_leaves_nothing_behind(tables: Tables, connection: 
     assert len(counts(tables)) == 1
 
 
-def test_recordings_are_known_once(tables: Tables, connection: Connection):
+def test_recordings_are_stored_once(tables: Tables, connection: Connection):
     songs.ensure(connection, isrcs(3))
     songs.ensure(connection, isrcs(4))
     assert len(tables.sql("select 1 from songs")) == 4
