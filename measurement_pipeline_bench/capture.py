@@ -14,7 +14,7 @@ from measurement_pipeline.domain.capture import CaptureSpec, CaptureTicket, Over
 from measurement_pipeline.postgres import captures
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.sandbox.albums import album_id
-from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.catalogue import KnownRecording
 from measurement_pipeline_bench import bare_capture
 from measurement_pipeline_bench.figures import Figure, Findings, Target
 from measurement_pipeline_bench.lab import Deployment, Lab, doubles, isrcs
@@ -71,7 +71,7 @@ def release(sandbox: SandboxClient, albums: int) -> list[str]:
     """Have Spotify know so many albums; their ids, sorted."""
     songs = isrcs(albums * _TRACKS_AN_ALBUM)
     names = [f"Album {number // _TRACKS_AN_ALBUM}" for number in range(len(songs))]
-    known = [Known(play_count=number + 1, artist=_ARTIST, album=name) for number, name in enumerate(names)]
+    known = [KnownRecording(play_count=number + 1, artist=_ARTIST, album=name) for number, name in enumerate(names)]
     sandbox.know(dict(zip(songs, known, strict=True)))
     return sorted({album_id(_ARTIST, name) for name in names})
 

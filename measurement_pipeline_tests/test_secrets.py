@@ -24,7 +24,7 @@ from psycopg import sql
 
 from measurement_pipeline.local.dagster_processes import INSTANCE_FILE
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.sandbox import PLAIN, Known, SandboxClient, running
+from measurement_pipeline.sandbox import PLAIN, KnownRecording, SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.conftest import Server
@@ -297,7 +297,7 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
         rows("insert into measurement_jobs (account, source, scope) values (%s, 'historical', %s)", account, scope)
 
     def ask_for_counts(album: str) -> None:
-        sandbox.know({song: Known(play_count=5, artist="Choir", album=album) for song in songs})
+        sandbox.know({song: KnownRecording(play_count=5, artist="Choir", album=album) for song in songs})
         scope = json.dumps({"album_ids": [album_id("Choir", album)]})
         rows("insert into measurement_jobs (account, source, scope) values (%s, 'current', %s)", second, scope)
 

@@ -1,10 +1,10 @@
 """Loopback doubles of the vendors, and a sample catalogue.
 
-What the demo, a checkout without keys, and the tests run against. Knows nothing of the clients that
-it is there to disagree with: it imports nothing from the rest of the project.
+Used by the demo, by deployments without keys, and by tests. It imports nothing from the rest of the project, so that an error
+in a client cannot hide in its double.
 """
 
-from measurement_pipeline.sandbox.catalogue import SAMPLE_CSV, Known, sample_catalogue
+from measurement_pipeline.sandbox.catalogue import SAMPLE_CSV, KnownRecording, sample_catalogue
 from measurement_pipeline.sandbox.client import SandboxClient
 from measurement_pipeline.sandbox.memory import MemoryFileError
 from measurement_pipeline.sandbox.scenarios import PLAIN, Behaviour, Scenario
@@ -14,7 +14,7 @@ __all__ = [
     "PLAIN",
     "SAMPLE_CSV",
     "Behaviour",
-    "Known",
+    "KnownRecording",
     "MemoryFileError",
     "SandboxClient",
     "Scenario",

@@ -22,16 +22,16 @@ from measurement_pipeline.sandbox.server import serve
 @click.option(
     "--plain",
     is_flag=True,
-    help="Nothing awkward: every recording has a history of usable numbers.",
+    help="No unusual recordings: every recording has a history of usable numbers.",
 )
 @click.option(
     "--points",
     type=int,
-    help="So many points a recording up to the day of the catalogue's counts, and one for each day since.",
+    help="Number of points per recording up to the day of the catalogue's counts; one more for each day since.",
 )
 @click.option("--latency", default=0.0, help="Seconds added to every answer.")
-@click.option("--actor-seconds", type=float, help="How long a run of Apify's actor takes.")
-@click.option("--search-lag", type=float, help="Seconds until Stripe's search sees a customer.")
+@click.option("--actor-seconds", type=float, help="Duration of an actor run at Apify.")
+@click.option("--search-lag", type=float, help="Seconds until Stripe's search finds a new customer.")
 @click.option("--sample", is_flag=True, help="Know the sample catalogue.")
 @click.option(
     "--catalogue",
@@ -41,9 +41,9 @@ from measurement_pipeline.sandbox.server import serve
 @click.option(
     "--memory",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep what the vendors know in this file. Default: it ends with the process.",
+    help="File that stores the vendors' state. Default: in memory, until the process ends.",
 )
-@click.option("--with-parent", is_flag=True, help="Stop when the process that started this one is gone.")
+@click.option("--with-parent", is_flag=True, help="Stop when the parent process has ended.")
 def main(
     host: str,
     port: int,
@@ -61,7 +61,7 @@ def main(
 ) -> None:
     """Loopback doubles of Songstats, Stripe, Apify and Spotify.
 
-    Once they listen, one line of JSON with their URLs goes to stdout.
+    Prints one line of JSON with their URLs once they listen.
     """
     behaviour = replace(PLAIN if plain else Behaviour(), seed=seed, points=points, latency=latency)
     if search_lag is not None:

@@ -1,6 +1,6 @@
-"""Which albums and tracks Spotify has, made of what is known of recordings: for both doubles, and for whoever asks them.
+"""Albums and tracks on Spotify, derived from the known recordings, for the Apify and the Spotify double. Pure.
 
-Pure. An id derives from names, so it is the same in any process; one recording on two albums is two tracks with one ISRC.
+Ids derive from names, so they are the same in every process. One recording on two albums is two tracks with one ISRC.
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
 
-from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.catalogue import KnownRecording
 from measurement_pipeline.sandbox.scenarios import Behaviour
 from measurement_pipeline.sandbox.series import history
 
@@ -37,7 +37,7 @@ class AlbumTrack:
 
 @dataclass(slots=True)
 class SandboxAlbum:
-    """An album, and what is on it by ISRC."""
+    """An album and its tracks by ISRC."""
 
     id: str
     artist: str
@@ -51,18 +51,18 @@ class SandboxAlbum:
 
 
 class Discography:
-    """The albums of a catalogue. What is learnt of a recording replaces what was known of it."""
+    """The albums of a catalogue. New facts about a recording replace the old ones."""
 
-    def __init__(self, behaviour: Behaviour, catalogue: Mapping[str, Known]) -> None:
+    def __init__(self, behaviour: Behaviour, catalogue: Mapping[str, KnownRecording]) -> None:
         self._behaviour = behaviour
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, KnownRecording] = {}
         self._albums: dict[str, SandboxAlbum] = {}
         self._album_of: dict[str, SandboxAlbum] = {}
         self._track_of: dict[str, AlbumTrack] = {}
         self.learn(catalogue)
 
-    def learn(self, catalogue: Mapping[str, Known]) -> None:
-        """Adds to what is known of recordings, or replaces it."""
+    def learn(self, catalogue: Mapping[str, KnownRecording]) -> None:
+        """Adds or replaces facts about recordings."""
         for isrc, known in catalogue.items():
             for artist, name in _albums_of(self._known.get(isrc)):
                 self._album_of[track_id(isrc, artist, name)].by_isrc.pop(isrc, None)
@@ -75,20 +75,20 @@ class Discography:
                 self._album_of[track.id], self._track_of[track.id] = album, track
 
     def album(self, identity: str) -> SandboxAlbum | None:
-        """The album of that id, if there is one."""
+        """The album with this id, or None."""
         return self._albums.get(identity)
 
     def track(self, identity: str) -> tuple[AlbumTrack, SandboxAlbum] | None:
-        """The track of that id and its album, if there is one."""
+        """The track with this id and its album, or None."""
         track, album = self._track_of.get(identity), self._album_of.get(identity)
         return None if track is None or album is None or track.isrc not in album.by_isrc else (track, album)
 
-    def known(self, isrc: str) -> Known:
-        """What is known of a recording on one of the albums."""
+    def known(self, isrc: str) -> KnownRecording:
+        """The facts about a recording that is on an album."""
         return self._known[isrc]
 
     def play_count(self, isrc: str, now: datetime) -> int | None:
-        """What is displayed at `now`: a point of the series of the recording's history. None where it is not out yet."""
+        """The count displayed at `now`, a point of the recording's history; None before its release."""
         known, day = self._known[isrc], self._behaviour.displayed_on(now)
         if known.play_count is not None and day == self._behaviour.counted_on:
             return known.play_count
@@ -96,7 +96,7 @@ class Discography:
         return counts[-1] if counts else None
 
 
-def _albums_of(known: Known | None) -> Iterator[tuple[str, str]]:
+def _albums_of(known: KnownRecording | None) -> Iterator[tuple[str, str]]:
     if known is not None and known.artist and known.album:
         for name in dict.fromkeys((known.album, *known.reissued_on)):
             yield known.artist, name

@@ -1,6 +1,6 @@
-"""The double of the Apify API: routes, token, and answers wrapped as Apify's; items come bare, their numbers in headers.
+"""Double of the Apify API: routes, token, and responses in Apify's envelope; items have none, and their counts are in headers.
 
-Both path styles are served: the documentation says acts, its client actors. What a run is and finds is `apify_runs`.
+It serves both path styles: `acts` as in the documentation, `actors` as in Apify's client. Runs are in `apify_runs`.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class ApifyDouble:
-    """The API of one account, which may run one actor."""
+    """The API of one account that may run one actor."""
 
     def __init__(self, behaviour: Behaviour, runs: ApifyRuns, clock: Callable[[], datetime]) -> None:
         self._token = behaviour.apify_token
@@ -77,7 +77,7 @@ class ApifyDouble:
         if not urls or not all(isinstance(url, str) for url in urls):
             return _error(400, "invalid-input", "Input is not valid: Field input.urls is required")
         run = self._runs.start(urls, body, request.headers.get("content-type", "application/json"))
-        # A new run never answers as anything else, however quickly it will be done.
+        # A new run always has this status, however soon it ends.
         return _data({**self._described(run), "status": "READY", "finishedAt": None, "statusMessage": None}, 201)
 
     async def _look(self, request: Request) -> Response:
@@ -87,7 +87,7 @@ class ApifyDouble:
         wait = request.query_params.get("waitForFinish", "0")
         if not wait.isdecimal():
             return _error(400, "invalid-parameter", "waitForFinish is to be a number of seconds")
-        # A little more than what is left: timers may ring a moment early.
+        # Slightly longer than the rest, because timers can fire early.
         left = (run.ends_at - self._clock()).total_seconds() + 0.01
         await asyncio.sleep(max(0.0, min(float(wait), _LONGEST_WAIT, left)))
         return _data(self._described(run))
@@ -156,7 +156,7 @@ class ApifyDouble:
         return _json(page, headers=headers)
 
     def _described(self, run: SandboxActorRun) -> Object:
-        """The run object, with what Apify's own client insists on."""
+        """The run object, with the fields that Apify's client requires."""
         status = run.status(self._clock())
         over = status == run.ends
         return {
@@ -182,13 +182,13 @@ class ApifyDouble:
 
 
 def _page(request: Request, most: int) -> tuple[int, int]:
-    """Offset and limit. Raises ValueError where one is no number."""
+    """Offset and limit. Raises ValueError if one is not a number."""
     offset, limit = (int(request.query_params.get(name) or 0) for name in ("offset", "limit"))
     return max(0, offset), min(limit, most) if limit > 0 else most
 
 
 def _short(run: Object) -> Object:
-    """As a list has it: without the actor's words, among others."""
+    """The run as in a list: without the status message and other fields."""
     left_out = {"statusMessage", "isStatusMessageTerminal", "stats", "options", "exitCode"}
     return {name: value for name, value in run.items() if name not in left_out}
 

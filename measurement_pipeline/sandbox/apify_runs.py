@@ -1,6 +1,6 @@
-"""Runs of the actor at Apify: how each began, how it will end, and what it finds. The routes are `apify_double`.
+"""Actor runs at Apify: start, planned end and items. The routes are in `apify_double`.
 
-A run takes its time: READY, then RUNNING, then whatever it was told to end as. One that does not succeed has found a part.
+A run is READY, then RUNNING, then has its planned final status. A failed run has some of the items.
 """
 
 import secrets
@@ -26,8 +26,8 @@ _MESSAGES = {
 }
 
 
-class Orders(BaseModel):
-    """How the next runs end. `seconds` overrides `Behaviour.actor_seconds`; `count` None: until ordered otherwise."""
+class PlannedEnd(BaseModel):
+    """Final status of the next runs. `seconds` overrides `Behaviour.actor_seconds`; `count` None: until changed."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -45,7 +45,7 @@ class SandboxActorRun(BaseModel):
     id: str
     albums: tuple[str, ...]
     input_text: str
-    """The body of the request that started it, a byte a character."""
+    """Body of the request that started it, one byte per character."""
     input_type: str
     started_at: datetime
     seconds: float
@@ -54,7 +54,7 @@ class SandboxActorRun(BaseModel):
 
     @property
     def input_body(self) -> bytes:
-        """The body of the request that started it."""
+        """Body of the request that started it."""
         return self.input_text.encode("latin-1")
 
     @property
@@ -64,7 +64,7 @@ class SandboxActorRun(BaseModel):
 
     @property
     def dataset_id(self) -> str:
-        """Where it keeps what it finds."""
+        """Dataset of its items."""
         return f"ds{self.id[2:]}"
 
     @property
@@ -83,7 +83,7 @@ class SandboxActorRun(BaseModel):
 
 
 class ApifyRuns:
-    """All runs of the actor, and what they cost."""
+    """All actor runs and their cost."""
 
     def __init__(
         self, behaviour: Behaviour, discography: Discography, clock: Callable[[], datetime], memory: Memory
@@ -92,18 +92,18 @@ class ApifyRuns:
         self._discography = discography
         self._clock = clock
         self._runs = memory.table("apify runs")
-        self._orders: list[Orders] = []
+        self._orders: list[PlannedEnd] = []
 
-    def order(self, orders: Orders) -> None:
-        """Say how the next runs end: behind what was said before, or in its place where that has no count."""
+    def order(self, orders: PlannedEnd) -> None:
+        """Plan the end of the next runs, after the earlier plans, or instead of a plan without a count."""
         self._orders = [earlier for earlier in self._orders if earlier.count is not None]
         self._orders.append(orders)
 
     def start(self, urls: list[str], input_body: bytes, input_type: str) -> SandboxActorRun:
-        """A new run: each is paid for, however often the same albums are asked for."""
+        """Start a run. Each run is billed, also for albums captured before."""
         orders = self._next_orders()
         run = SandboxActorRun(
-            # Not drawn by the seed: a database that outlives these doubles knows the ids of those before them.
+            # Random instead of seeded, because a database may hold ids from earlier doubles.
             id=f"ru{secrets.token_hex(8)[:15]}",
             albums=tuple(filter(None, map(_album_id, urls))),
             input_text=input_body.decode("latin-1"),
@@ -117,12 +117,12 @@ class ApifyRuns:
         return run
 
     def run(self, identity: str) -> SandboxActorRun | None:
-        """A run by its id, or by that of its dataset or key-value store."""
+        """A run by its own id or the id of its dataset or key-value store."""
         found = self._runs.get(f"ru{identity[2:]}")
         return None if found is None else SandboxActorRun.model_validate(found)
 
     def newest_first(self) -> list[SandboxActorRun]:
-        """All runs that are listed by now."""
+        """The runs that are listed at this moment."""
         listed = self._clock() - timedelta(seconds=self._behaviour.listing_lag)
         return [run for run in reversed(self._all()) if run.started_at <= listed]
 
@@ -135,7 +135,7 @@ class ApifyRuns:
         return [SandboxActorRun.model_validate(run) for run in self._runs.documents()]
 
     def found(self, run: SandboxActorRun) -> int:
-        """How many items a run is said to have found until now."""
+        """The number of items that a run reports at this moment."""
         if self._behaviour.dataset_count_lags:
             return len(self.items(run))
         return self._found(run)
@@ -145,14 +145,14 @@ class ApifyRuns:
         return len(run.albums) if done and run.ends == "SUCCEEDED" else len(run.albums) // 2 if done else 0
 
     def items(self, run: SandboxActorRun) -> list[Object]:
-        """The items of a run, as far as they are to be seen: the last ones come late."""
+        """The visible items of a run; the last ones appear late."""
         found = self._found(run)
         late = self._clock() < run.ends_at + timedelta(seconds=self._behaviour.dataset_lag)
         return [self._item(album, run.started_at) for album in run.albums[: found // 2 if late else found]]
 
-    def _next_orders(self) -> Orders:
+    def _next_orders(self) -> PlannedEnd:
         if not self._orders:
-            return Orders()
+            return PlannedEnd()
         orders = self._orders[0]
         if orders.count == 1:
             del self._orders[0]
@@ -183,6 +183,6 @@ class ApifyRuns:
 
 
 def _album_id(url: str) -> str | None:
-    """The album that an address names; None where it names none."""
+    """The album id in a URL, or None."""
     parts = urlsplit(url).path.strip("/").split("/")
     return unquote(parts[-1]) if len(parts) > 1 and parts[-2] == "album" else None

@@ -1,4 +1,4 @@
-"""How an answer goes out: whole, or spoiled as a fault says. What ASGI has no words for is done to the socket itself."""
+"""Send a response complete or broken by a fault. What ASGI cannot express is done on the socket."""
 
 import socket
 import struct
@@ -13,7 +13,7 @@ from measurement_pipeline.sandbox.faults import Fault, FaultResponse
 async def deliver(
     answer: FaultResponse, fault: Fault | None, scope: Scope, receive: Receive, send: Send, *, draw: float
 ) -> None:
-    """Sends the answer, as far as the fault lets it. `draw`, in [0, 1), says where it is cut if that may be anywhere."""
+    """Sends the response as the fault allows. `draw`, in [0, 1), is the position of a cut at a random place."""
     if fault is None or (fault.sends_a_status and fault.cut is None):
         await _start(answer, send)
         await send({"type": "http.response.body", "body": answer.body})
@@ -36,7 +36,7 @@ async def _start(answer: FaultResponse, send: Send) -> None:
 
 
 async def _end(fault: Fault, scope: Scope, receive: Receive) -> None:
-    """Ends the TCP connection after what was written so far, or leaves it open until the other side has had enough."""
+    """Ends the TCP connection after the bytes written so far, or keeps it open until the client closes it."""
     transport = _transport(scope)
     if fault.reset:
         # A linger time of 0 makes the kernel send RST instead of FIN.
@@ -44,7 +44,7 @@ async def _end(fault: Fault, scope: Scope, receive: Receive) -> None:
         transport.abort()
     elif not fault.hang:
         transport.close()
-    # The server would answer 500 for us if we returned before it has noticed.
+    # If this returned earlier, the server would answer 500.
     while (await receive())["type"] != "http.disconnect":
         pass
 

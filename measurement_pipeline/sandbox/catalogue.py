@@ -1,4 +1,4 @@
-"""What is known of recordings beforehand, and the sample catalogue that ships with the package.
+"""Known recordings, and the sample catalogue that ships with the package.
 
 The sample is invented: titles, artists, albums, and ISRCs below AA-6Q7, the registrant that IFPI
 uses in its examples and that no real recording has.
@@ -30,11 +30,11 @@ SAMPLE_REISSUES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class Known(BaseModel):
-    """What is known of one recording; whatever is missing derives from the seed.
+class KnownRecording(BaseModel):
+    """Facts about one recording; missing ones derive from the seed.
 
     Its invented history begins the day before `release_date` and has `play_count` on `Behaviour.counted_on`. Without `artist` and
-    `album` it is on no album. `reissued_on` are further albums of the same artist that hold it.
+    `album` it is on no album. `reissued_on`: further albums of the artist with this recording.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,21 +48,21 @@ class Known(BaseModel):
     role: Scenario | None = None
 
 
-CATALOGUE: TypeAdapter[dict[str, Known]] = TypeAdapter(dict[str, Known])
+CATALOGUE: TypeAdapter[dict[str, KnownRecording]] = TypeAdapter(dict[str, KnownRecording])
 """Reads a catalogue from JSON: `{isrc: {play_count, release_date, …}}`."""
 
 
-def read_catalogue(path: Path) -> dict[str, Known]:
+def read_catalogue(path: Path) -> dict[str, KnownRecording]:
     """A catalogue from a CSV file with the columns of `SAMPLE_CSV`.
 
-    Raises pydantic's ValidationError for a bad line.
+    Raises pydantic's ValidationError for an invalid line.
     """
     with path.open(encoding="utf-8", newline="") as file:
         return {line["isrc"]: _known(line) for line in csv.DictReader(file)}
 
 
-def sample_catalogue() -> dict[str, Known]:
-    """The sample catalogue: a handful are awkward, all the others have a history."""
+def sample_catalogue() -> dict[str, KnownRecording]:
+    """The sample catalogue: a few recordings have unusual histories, all others a complete one."""
     return {
         isrc: known.model_copy(
             update={"role": SAMPLE_ROLES.get(isrc, Scenario.PLAIN), "reissued_on": SAMPLE_REISSUES.get(isrc, ())}
@@ -71,6 +71,6 @@ def sample_catalogue() -> dict[str, Known]:
     }
 
 
-def _known(line: Mapping[str, str]) -> Known:
+def _known(line: Mapping[str, str]) -> KnownRecording:
     fields = ("play_count", "release_date", "title", "artist", "album")
-    return Known.model_validate({name: line.get(name) or None for name in fields})
+    return KnownRecording.model_validate({name: line.get(name) or None for name in fields})

@@ -1,4 +1,4 @@
-"""The page that Stripe Checkout would show: a button for each type of payment method that the session offers."""
+"""The page of Stripe Checkout: a button for each payment method type of the session."""
 
 from html import escape
 from urllib.parse import parse_qs
@@ -33,7 +33,7 @@ _PAGE = """<!doctype html>
 <body><main>
 <h1>{title}</h1>
 {content}
-<p><small>This is the sandbox: nothing here exists, and nothing is charged.</small></p>
+<p><small>This is the sandbox. No card is charged.</small></p>
 </main></body>
 </html>
 """

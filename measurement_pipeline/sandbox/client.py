@@ -1,7 +1,4 @@
-"""What a test, the demo or the benchmark holds of running doubles.
-
-Their addresses and keys, and their routes below `/_` as methods.
-"""
+"""Client of running doubles, for tests, the demo and the benchmark: addresses, keys, and the control routes below `/_`."""
 
 import json
 import ssl
@@ -11,7 +8,7 @@ from typing import Any, Self
 
 import httpx
 
-from measurement_pipeline.sandbox.catalogue import CATALOGUE, Known
+from measurement_pipeline.sandbox.catalogue import CATALOGUE, KnownRecording
 from measurement_pipeline.sandbox.scenarios import Behaviour
 
 _HITS = "/enterprise/v1/tracks/historic_stats"
@@ -21,7 +18,7 @@ _DEFAULT = Behaviour()
 class SandboxClient:
     """Running doubles, in this process or another.
 
-    Each method is one request, and raises httpx.HTTPStatusError where it is refused.
+    Each method is one request. Raises httpx.HTTPStatusError if it is rejected.
     """
 
     def __init__(self, url: str, behaviour: Behaviour = _DEFAULT) -> None:
@@ -31,7 +28,7 @@ class SandboxClient:
         self.apify_token = behaviour.apify_token
         self.spotify_client_id = behaviour.spotify_client_id
         self.spotify_client_secret = behaviour.spotify_client_secret
-        # Plain http: the default would load all certificate authorities first.
+        # http only, because the default would load all certificate authorities.
         no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._http = httpx.Client(base_url=url, timeout=30, trust_env=False, verify=no_tls)
 
@@ -47,7 +44,7 @@ class SandboxClient:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection to the doubles, which go on."""
+        """Closes the connection; the doubles keep running."""
         self._http.close()
 
     def faults(self, path: str = "/", **fault: object) -> None:
@@ -64,37 +61,37 @@ class SandboxClient:
         return found
 
     def hits(self, isrc: str | None = None) -> int:
-        """How often Songstats was asked for a history, whatever it answered."""
+        """Number of history requests to Songstats, whatever the response."""
         count: int = self._call("GET", "/_requests/count", params=_query(_HITS, isrc, 0)).json()["count"]
         return count
 
     def forget_requests(self) -> None:
-        """Starts the counting of requests again."""
+        """Resets the request log."""
         self._call("DELETE", "/_requests")
 
-    def know(self, catalogue: Mapping[str, Known]) -> None:
-        """Tells the vendors of recordings: their histories end at their play counts, which are what Spotify displays."""
+    def know(self, catalogue: Mapping[str, KnownRecording]) -> None:
+        """Adds recordings to the vendors. Their histories end at their play counts, which Spotify displays."""
         content = CATALOGUE.dump_json(dict(catalogue), exclude_none=True)
         self._call("POST", "/_catalogue", content=content)
 
     def actor(
         self, ends: str, message: str | None = None, *, count: int | None = None, seconds: float | None = None
     ) -> None:
-        """Says how the next `count` runs of Apify's actor end (None: all): SUCCEEDED, FAILED, TIMED-OUT or ABORTED."""
+        """Plans the end of the next `count` actor runs (None: all): SUCCEEDED, FAILED, TIMED-OUT or ABORTED."""
         self._call("POST", "/_actor", json={"ends": ends, "message": message, "count": count, "seconds": seconds})
 
     def actor_usage(self) -> dict[str, int]:
-        """What Apify is paid for: `runs` that were started and `albums` in them."""
+        """What Apify bills: `runs` started and their `albums`."""
         usage: dict[str, int] = self._call("GET", "/_actor").json()
         return usage
 
     def spotify_quota_exceeded(self, *, retry_after: int = 14 * 3600, count: int | None = None) -> None:
-        """A fault: the day's quota of the Web API is used up."""
+        """Sets a fault: the daily quota of the Web API is used up."""
         body = {"error": {"status": 429, "message": "API rate limit exceeded", "reason": "QUOTA_EXCEEDED"}}
         self.faults("/v1/tracks", status=429, retry_after=retry_after, body=json.dumps(body), count=count)
 
     def card(self, account: str, *, on_file: bool = True) -> str:
-        """Gives an account's Stripe customer a card, or takes it away. The customer's id."""
+        """Gives an account's Stripe customer a card, or removes it. Returns the customer's id."""
         customer: str = self._call("POST", f"/_accounts/{account}/card", json={"card": on_file}).json()["id"]
         return customer
 
@@ -107,13 +104,13 @@ class SandboxClient:
         wallet: str | None = None,
         default: bool = False,
     ) -> str:
-        """Gives an account's Stripe customer one more payment method; `expires` is a year and a month. The customer's id."""
+        """Adds a payment method to an account's Stripe customer; `expires` is (year, month). Returns the customer's id."""
         body = {"type": kind, "expires": expires, "wallet": wallet, "default": default}
         customer: str = self._call("POST", f"/_accounts/{account}/payment_methods", json=body).json()["id"]
         return customer
 
     def belong_to(self, deployment: str) -> bool:
-        """Makes the doubles remember for this deployment from now on. Whether they know anything of it already."""
+        """Selects the stored state of a deployment; returns whether there is any."""
         known: bool = self._call("POST", "/_deployment", json={"id": deployment}).json()["known"]
         return known
 

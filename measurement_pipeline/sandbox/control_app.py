@@ -1,7 +1,6 @@
-"""The front of all doubles: notes each request, lets the vendor answer, and spoils the delivery.
+"""ASGI application in front of all doubles: logs each request, passes it to the vendor, and applies faults to the response.
 
-An ASGI application. Its routes below `/_` set faults, cards and catalogues and read requests back;
-they are not noted.
+Control routes below `/_` set faults, cards and catalogues and read the request log; they are not logged.
 """
 
 import asyncio
@@ -23,9 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from measurement_pipeline.sandbox import vendor_errors
 from measurement_pipeline.sandbox.albums import Discography
 from measurement_pipeline.sandbox.apify_double import ApifyDouble
-from measurement_pipeline.sandbox.apify_runs import ApifyRuns, Orders
+from measurement_pipeline.sandbox.apify_runs import ApifyRuns, PlannedEnd
 from measurement_pipeline.sandbox.broken_responses import deliver
-from measurement_pipeline.sandbox.catalogue import CATALOGUE, Known
+from measurement_pipeline.sandbox.catalogue import CATALOGUE, KnownRecording
 from measurement_pipeline.sandbox.checkout_page import CheckoutPage
 from measurement_pipeline.sandbox.faults import FAULTS, Fault, FaultResponse, Faults
 from measurement_pipeline.sandbox.memory import Memory
@@ -60,13 +59,13 @@ class _Deployment(BaseModel):
 class ControlApp:
     """All doubles behind one address.
 
-    `base_url` is asked late, since the port is known only once the socket is bound.
+    `base_url` is a function, because the port is known only after the socket is bound.
     """
 
     def __init__(
         self,
         behaviour: Behaviour,
-        catalogue: Mapping[str, Known],
+        catalogue: Mapping[str, KnownRecording],
         base_url: Callable[[], str],
         clock: Callable[[], datetime],
         memory: Memory,
@@ -160,7 +159,7 @@ class ControlApp:
         return JSONResponse({"recordings": len(catalogue)}, 201)
 
     async def _order_runs(self, request: Request) -> Response:
-        self._runs.order(Orders.model_validate_json(await request.body()))
+        self._runs.order(PlannedEnd.model_validate_json(await request.body()))
         return JSONResponse(self._runs.usage(), 201)
 
     async def _actor_usage(self, _: Request) -> Response:
@@ -185,7 +184,7 @@ class ControlApp:
 
 
 def _account(request: Request) -> str:
-    """The account that the path names. Raises `HTTPException` where it is no UUID."""
+    """The account in the path. Raises `HTTPException` if it is not a UUID."""
     try:
         return str(UUID(request.path_params["id"]))
     except ValueError:
@@ -193,7 +192,7 @@ def _account(request: Request) -> str:
 
 
 async def _whole_answer(app: ASGIApp, scope: Scope, receive: Receive) -> FaultResponse:
-    """What an application answers, kept back until all of it is there."""
+    """The complete response of an application, buffered."""
     status, headers, body = 0, {}, b""
 
     async def keep(message: Message) -> None:
@@ -217,7 +216,7 @@ def _filters(request: Request) -> tuple[str, str | None, int]:
 
 
 async def _not_served(request: Request, error: Exception) -> Response:
-    """A path or method that the vendor does not have, in that vendor's words."""
+    """The vendor's own error for an unknown path or method."""
     status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.NOT_FOUND
     path = request.url.path
     if path.startswith("/v1/") and not path.startswith("/v1/tracks"):

@@ -1,7 +1,6 @@
-"""What goes wrong for a while: faults set from outside, per path and per ISRC.
+"""Temporary faults, set per path and per ISRC.
 
-Which fault a request meets, and what it makes of the answer, is decided here; how that goes out on
-the wire is `wire`.
+This module selects the fault of a request and changes the response; `broken_responses` sends it.
 """
 
 import gzip
@@ -14,12 +13,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter
 
 from measurement_pipeline.sandbox import vendor_errors
-from measurement_pipeline.sandbox.foreign_pages import PAGES, Foreign
+from measurement_pipeline.sandbox.foreign_pages import PAGES, ForeignSender
 
 
 @dataclass(frozen=True, slots=True)
 class FaultResponse:
-    """A whole HTTP answer, before it goes out. Header names are lower case."""
+    """A complete HTTP response before it is sent. Header names are lower case."""
 
     status: int
     body: bytes
@@ -27,71 +26,70 @@ class FaultResponse:
 
 
 class Gzip(StrEnum):
-    """How a body is packed. The length that is promised is that of what goes out, so it tells nothing."""
+    """Encoding of a body. The Content-Length is that of the bytes sent, so it does not reveal a cut."""
 
     WHOLE = "whole"
     """As it should be."""
     NOT = "not"
-    """It is called gzip and is none."""
+    """Content-Encoding says gzip, but the body is not gzip."""
     SHORT = "short"
     """The stream stops half-way."""
     WRONG = "wrong"
-    """The checksum and length at its end are those of another body."""
+    """Checksum and length at the end belong to another body."""
 
 
 class Fault(BaseModel):
-    """One thing that goes wrong.
+    """One fault.
 
-    With `status`, `body`, `foreign` or `raw` the vendor does nothing and answers just that. Without them it
-    does its work and then the delivery is spoiled: a customer is created, a hit is counted, and the
-    answer is late, cut short or lost.
+    With `status`, `body`, `foreign` or `raw` the vendor does no work and returns just that. Without them it does its work, and
+    then the delivery fails: a customer is created, a hit is counted, and the response is late, cut short or lost.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     path: str
-    """A prefix, or a glob where it holds any of `*?[`."""
+    """A prefix, or a glob if it contains any of `*?[`."""
     method: str | None = None
     isrc: str | None = None
     count: int | None = Field(default=None, ge=1)
-    """For how many requests; None: until cleared."""
+    """Number of requests; None: until cleared."""
     share: float = Field(default=1, gt=0, le=1)
-    """Of the requests that fit, how many meet it, drawn by `seed`; the others go on to the next fault."""
+    """Share of the matching requests, drawn by `seed`; the others continue to the next fault."""
     seed: str = ""
     status: int | None = Field(default=None, ge=200, le=599)
     body: str | None = None
-    foreign: Foreign | None = Field(default=None, strict=False)
-    """Something else answers in the vendor's place. `status`, where it is set, replaces that of the page."""
+    foreign: ForeignSender | None = Field(default=None, strict=False)
+    """Something else answers instead of the vendor. `status` replaces the page's status."""
     headers: dict[str, str] = Field(default_factory=dict)
     retry_after: int | str | None = None
     delay: float = Field(default=0, ge=0)
-    """Seconds before the answer goes out."""
+    """Seconds before the response is sent."""
     cut: NonNegativeInt | Literal["anywhere"] | None = None
-    """Bytes of the body after which the connection ends, although all of it was promised. `anywhere`: drawn by `seed`."""
+    """Bytes of the body after which the connection ends before its Content-Length. `anywhere`: drawn by `seed`."""
     close: bool = False
-    """The connection ends without any answer, or where it is cut."""
+    """The connection ends without a response, or at the cut."""
     reset: bool = False
-    """As `close`, with a TCP reset."""
+    """Like `close`, with a TCP reset."""
     hang: bool = False
-    """As `close`, but the connection stays open, and nothing more comes."""
+    """Like `close`, but the connection stays open without further bytes."""
     gzip: Gzip | None = Field(default=None, strict=False)
     raw: str | None = None
-    """What goes out instead of an HTTP answer, one byte a character; then the connection ends, or hangs."""
+    """Bytes sent instead of an HTTP response, one per character; then the connection ends or hangs."""
 
     @property
     def sends_a_status(self) -> bool:
-        """Whether a status line goes out."""
+        """Whether a status line is sent."""
         ends = self.close or self.reset or self.hang
         return self.raw is None and (self.cut is not None or not ends)
 
     def cut_at(self, size: int, draw: float) -> int | None:
-        """Bytes of a body of `size` that go out before the connection ends; None: the answer is not cut."""
+        """Bytes of a body of `size` that are sent before the connection ends; None: not cut."""
         if self.cut == "anywhere":
             return int(draw * size)
         return self.cut
 
     def hits(self, method: str, path: str, isrc: str | None) -> bool:
-        """Whether a request meets this fault."""
+        """Whether this fault applies to a request."""
         if self.method not in (None, method) or self.isrc not in (None, isrc):
             return False
         if any(sign in self.path for sign in "*?["):
@@ -99,7 +97,7 @@ class Fault(BaseModel):
         return path.startswith(self.path)
 
     def answer(self, path: str) -> FaultResponse | None:
-        """What the vendor says instead of doing its work; None where it does it."""
+        """The response that replaces the vendor's work; None if the vendor does its work."""
         if self.foreign is not None:
             page = PAGES[self.foreign]
             return FaultResponse(self.status or page.status, page.body.encode(), dict(page.headers))
@@ -110,7 +108,7 @@ class Fault(BaseModel):
         return FaultResponse(status, body, {"content-type": "application/json"})
 
     def spoil(self, answer: FaultResponse) -> FaultResponse:
-        """The answer with this fault's headers and packing."""
+        """The response with this fault's headers and encoding."""
         headers = {name.lower(): value for name, value in self.headers.items()}
         if self.retry_after is not None:
             headers["retry-after"] = str(self.retry_after)
@@ -126,30 +124,30 @@ FAULTS: TypeAdapter[Fault | list[Fault]] = TypeAdapter(Fault | list[Fault])
 
 
 class Faults:
-    """The faults that are set. A request meets the one that was set first of those that fit it."""
+    """The active faults. The oldest matching fault applies to a request."""
 
     def __init__(self) -> None:
-        # Each with its own draws, so that two that are set alike do not strike the same requests.
+        # A generator each, so that two equal faults do not hit the same requests.
         self._faults: list[tuple[Fault, Random]] = []
         self._ever = 0
 
     def add(self, faults: list[Fault]) -> None:
-        """Sets more faults, behind those there are."""
+        """Adds faults after the existing ones."""
         for fault in faults:
             self._ever += 1
             self._faults.append((fault, Random(f"{fault.seed}:{self._ever}")))  # noqa: S311  # to be repeatable is the point
 
     def clear(self) -> None:
-        """Ends all faults. Those that are set next are drawn as the first ones were."""
+        """Removes all faults and resets the random draws."""
         self._faults = []
         self._ever = 0
 
     def listed(self) -> list[dict[str, object]]:
-        """What is set, with the counts that are left."""
+        """The active faults with their remaining counts."""
         return [fault.model_dump(mode="json", exclude_defaults=True) for fault, _ in self._faults]
 
     def take(self, method: str, path: str, isrc: str | None) -> tuple[Fault, float] | None:
-        """The fault that a request meets, used up by one, and where in [0, 1) it may be cut."""
+        """The fault of a request, with its count reduced, and the position in [0, 1) of a random cut."""
         for place, (fault, draws) in enumerate(self._faults):
             if fault.hits(method, path, isrc) and (fault.share == 1 or draws.random() < fault.share):
                 if fault.count == 1:

@@ -1,6 +1,6 @@
-"""What the vendors remember: JSON documents in a SQLite file, so that no restart loses what was answered, not even SIGKILL.
+"""State of the vendors as JSON documents in a SQLite file, so that it survives a restart, SIGKILL included.
 
-Documents belong to a deployment, the database that talks to the doubles: another database meets vendors that know nothing of it.
+Documents belong to a deployment, which is the database that uses the doubles. Another database starts with empty vendors.
 """
 
 import json
@@ -23,11 +23,11 @@ create table if not exists documents (
 
 
 class MemoryFileError(Exception):
-    """The file is no memory of the doubles, or cannot be opened; the message names it and says what to do."""
+    """The file is not a state file of the doubles, or cannot be opened. The message names it and the next step."""
 
 
 class Memory:
-    """All tables of the doubles. Without a file they end with the process.
+    """All tables of the doubles. Without a file, they are in memory.
 
     Every write is committed before the call returns, or at the end of the surrounding `transaction`.
     """
@@ -36,26 +36,26 @@ class Memory:
         try:
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
-            # One thread makes it and another one serves from it, never both at once.
+            # One thread creates it and another one uses it, never at the same time.
             self._connection = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False)
-            # Survives SIGKILL without waiting for the disk at each request; the last writes may be lost in a power failure.
+            # Survives SIGKILL without waiting for the disk at each request. A power failure may lose the last writes.
             self._connection.execute("pragma journal_mode = wal")
             self._connection.execute("pragma synchronous = normal")
             self._connection.execute(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise MemoryFileError(
-                f"{file} cannot be used as the memory of the doubles ({error}): delete the file, and they start without one"
+                f"{file} cannot be used as state of the doubles ({error}): delete the file to start with empty vendors"
             ) from error
         self._deployment = ""
 
     def belong_to(self, deployment: str) -> bool:
-        """From now on, remember for this deployment. Whether anything is known of it already."""
+        """Use the documents of this deployment; return whether there are any."""
         self._deployment = deployment
         found = self._connection.execute("select 1 from documents where deployment = ? limit 1", (deployment,))
         return found.fetchone() is not None
 
     def forget(self) -> None:
-        """Forget everything that was remembered for the deployment."""
+        """Delete all documents of the deployment."""
         self._connection.execute("delete from documents where deployment = ?", (self._deployment,))
 
     @contextmanager
@@ -78,12 +78,12 @@ class Memory:
         self._connection.close()
 
     def run(self, statement: str, kind: str, *more: str) -> sqlite3.Cursor:
-        """Run a statement about the documents of one kind: its first two parameters are the deployment and the kind."""
+        """Run a statement on the documents of one kind. Its first two parameters are the deployment and the kind."""
         return self._connection.execute(statement, (self._deployment, kind, *more))
 
 
 class Table(MutableMapping[str, Any]):
-    """The documents of one kind by id, oldest first. A document that was read is a copy: set it again to change it."""
+    """The documents of one kind by id, oldest first. Reads return copies; assign a document again to change it."""
 
     def __init__(self, memory: Memory, kind: str) -> None:
         self._memory = memory
@@ -123,7 +123,7 @@ class Table(MutableMapping[str, Any]):
         return [json.loads(body) for (body,) in found]
 
     def count(self, identity: str) -> int:
-        """Add one to a document that is a number, and return it: 1 for the first time."""
+        """Increment a document that is a number, and return it, starting at 1."""
         number: int = self.get(identity, 0) + 1
         self[identity] = number
         return number

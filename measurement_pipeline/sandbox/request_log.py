@@ -1,7 +1,6 @@
-"""Every request a vendor received, so that hits can be counted at the vendor's end.
+"""Log of all requests that a vendor received, so that hits can be counted on the vendor's side.
 
-Keys travel in headers, which are never looked at here; a query parameter that is named like one is
-left out.
+Headers, which contain keys, are not logged; neither are query parameters with the name of a key.
 """
 
 from collections import Counter
@@ -14,10 +13,7 @@ _SECRET_PARAMETERS = frozenset({"apikey", "api_key", "key", "token"})
 
 @dataclass(slots=True)
 class LoggedRequest:
-    """One request. `status` is None while it is unanswered, for ever where it never was answered.
-
-    `fault` says that it met one.
-    """
+    """One request. `status` is None until it is answered. `fault`: a fault applied to it."""
 
     n: int
     method: str
@@ -30,7 +26,7 @@ class LoggedRequest:
 
 
 class RequestLog:
-    """The requests since start, or since they were last forgotten. `n` never starts again."""
+    """The requests since the start or the last reset. `n` is never reset."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
@@ -39,7 +35,7 @@ class RequestLog:
         self._last = 0
 
     def add(self, method: str, path: str, query: dict[str, str]) -> LoggedRequest:
-        """Notes a request as it comes in; its status is filled in by whoever answers it."""
+        """Logs an incoming request. The caller sets its status later."""
         self._last += 1
         shown = {name: value for name, value in query.items() if name.lower() not in _SECRET_PARAMETERS}
         entry = LoggedRequest(self._last, method, path, shown, query.get("isrc"), self._clock().isoformat())
@@ -52,13 +48,13 @@ class RequestLog:
         return [asdict(entry) for entry in self._fitting(path, isrc, since)]
 
     def count(self, path: str, isrc: str | None, since: int) -> int:
-        """How many there are; by path alone it costs next to nothing."""
+        """Number of requests; by path only, it is cheap."""
         if isrc is None and since == 0:
             return sum(n for seen, n in self._by_path.items() if seen.startswith(path))
         return sum(1 for _ in self._fitting(path, isrc, since))
 
     def clear(self) -> None:
-        """Forgets what was received so far."""
+        """Deletes the logged requests."""
         self._received.clear()
         self._by_path.clear()
 

@@ -1,7 +1,6 @@
-"""How the doubles behave: keys, delays, and the shares of recordings that are awkward.
+"""Behaviour of the doubles: keys, delays, and the shares of unusual recordings. Fixed at the start.
 
-What is chosen here is chosen once, at start. What goes wrong for a while is a fault (`faults`);
-what is known of one recording is the catalogue (`catalogue`).
+Temporary errors are in `faults`, facts about single recordings in `catalogue`.
 """
 
 from collections.abc import Mapping
@@ -12,13 +11,13 @@ from hashlib import blake2b
 
 
 class Scenario(StrEnum):
-    """What Songstats has for a recording."""
+    """What Songstats returns for a recording."""
 
     PLAIN = "plain"
     ABSENT = "absent"
-    """404, however often it is asked."""
+    """404 for every request."""
     LATER = "later"
-    """404 for the first `Behaviour.discovered_after` requests, its history from then on."""
+    """404 for the first `Behaviour.discovered_after` requests, then its history."""
     NO_SPOTIFY = "no_spotify"
     """200 without an entry for spotify."""
     EMPTY = "empty"
@@ -27,9 +26,9 @@ class Scenario(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What the doubles are like. The defaults are as awkward as the vendors; `PLAIN` is the rest.
+    """Behaviour of the doubles. The defaults are as irregular as the vendors; `PLAIN` has no irregularities.
 
-    Times are in seconds. Shares are of recordings where nothing else is said, from 0 to 1, drawn by seed and ISRC.
+    Times are in seconds. Shares are of recordings unless stated otherwise, from 0 to 1, drawn by seed and ISRC.
     """
 
     seed: str = "sandbox"
@@ -40,21 +39,21 @@ class Behaviour:
     spotify_client_id: str = "sandbox-spotify-client"
     spotify_client_secret: str = "sandbox-spotify-secret"  # noqa: S105  # it opens nothing
     artist_id: str | None = None
-    """Set: the key is an artist's, and histories without this `songstats_artist_id` are refused."""
+    """If set, the key belongs to an artist, and history requests without this `songstats_artist_id` are rejected."""
 
     latency: float = 0.0
-    """Added to every answer of a vendor's API."""
+    """Added to every response of a vendor's API."""
     search_lag: float = 0.5
-    """How long a customer that was written stays invisible, or stale, to Stripe's search."""
+    """Delay until Stripe's search shows a new or changed customer."""
     searches_per_second: int = 20
-    """Stripe's own limit, beyond which search answers 429; 0 for none."""
+    """Stripe's limit, above which search returns 429; 0 for none."""
 
     absent: float = 0.01
     later: float = 0.01
     no_spotify: float = 0.005
     empty: float = 0.005
     roles: Mapping[str, Scenario] = field(default_factory=dict)
-    """Recordings whose role is fixed, by ISRC."""
+    """Scenario of single recordings, by ISRC."""
     discovered_after: int = 1
 
     counts_as_text: float = 0.15
@@ -63,38 +62,38 @@ class Behaviour:
     """About one day in fifty lacks its count or has null for it."""
     falls: float = 0.05
     bare: float = 0.1
-    """Answers without `track_info` and `source_ids`."""
+    """Responses without `track_info` and `source_ids`."""
 
     points: int | None = None
-    """So many points a recording up to `counted_on`, and one for each day since. None: from the day before release."""
+    """Points per recording up to `counted_on`, plus one for each day since. None: from the day before release."""
     counted_on: date = date(2026, 9, 22)
-    """The day whose counts a catalogue has: a history passes its `play_count` on that day."""
+    """Day of a catalogue's counts: on that day a history has its `play_count`."""
     last_day: date | None = None
-    """The last day of every history, and of what Spotify displays. None: yesterday in UTC, and today's counts are displayed."""
+    """Last day of every history and of the displayed counts. None: yesterday (UTC) for histories, today for displayed counts."""
     tracked_since: date | None = date(2024, 1, 1)
-    """Histories of older recordings begin here, at that day's count. None: all are whole."""
+    """First day of histories of older recordings, with that day's count. None: all histories are complete."""
 
     actor_seconds: float = 1.5
-    """How long a run of Apify's actor takes, unless it is told to end otherwise."""
+    """Duration of an actor run, unless its planned end sets another one."""
     dataset_lag: float = 0.5
-    """How long after its end a run's last items stay invisible, although they are counted."""
+    """Delay after a run's end until its last items are visible, although they are counted."""
     dataset_count_lags: bool = False
     """They are not counted either."""
     listing_lag: float = 0.0
-    """How long after its start a run is missing from the list of runs."""
+    """Delay after a run's start until it appears in the list of runs."""
     items_without_id: float = 0.1
-    """Share of albums whose item does not say which album it is."""
+    """Share of albums whose item does not name its album."""
     tracks_without_count: float = 0.03
-    """Share of tracks without `streamCount`; as many again have 0, which means that none was captured."""
+    """Share of tracks without `streamCount`; the same share has 0, which means not captured."""
 
     spotify_batches: bool = False
-    """Whether several tracks may be asked for at once: an app in development mode gets 403."""
+    """Whether several tracks may be requested at once. An app in development mode gets 403."""
     spotify_token_seconds: int = 3600
     tracks_without_isrc: float = 0.005
     """Share of tracks that Spotify knows without an ISRC."""
 
     def history_until(self, now: datetime) -> date:
-        """The last day of a history that is asked for at `now`."""
+        """The last day of a history requested at `now`."""
         return self.last_day or (now - timedelta(days=1)).date()
 
     def displayed_on(self, now: datetime) -> date:
@@ -102,7 +101,7 @@ class Behaviour:
         return self.last_day or now.date()
 
     def role(self, isrc: str) -> Scenario:
-        """The role of a recording, fixed or drawn."""
+        """The scenario of a recording, fixed or drawn."""
         if isrc in self.roles:
             return self.roles[isrc]
         draw = self.draw(isrc, "role")
@@ -141,12 +140,12 @@ PLAIN = Behaviour(
     spotify_batches=True,
     tracks_without_isrc=0,
 )
-"""Nothing awkward: every recording has a history of usable numbers, search sees at once, and a run of the actor ends at once.
+"""No irregularities: usable histories, no search delay, and actor runs that end at once.
 
-The vendors' figures stand still on the day of the catalogue's counts, so that tests and benchmarks get the same ones on any day.
+Figures stay at the day of the catalogue's counts, so that tests and benchmarks get the same ones on every day.
 """
 
 
 def utc_now() -> datetime:
-    """The clock that the doubles run on unless they are handed another."""
+    """The default clock of the doubles."""
     return datetime.now(UTC)

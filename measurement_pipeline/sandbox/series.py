@@ -1,32 +1,31 @@
-"""Invented histories: cumulative counts that grow, stand still, jump and now and then fall.
+"""Invented histories: cumulative counts that grow, stay flat, jump and sometimes fall. Pure.
 
-Pure: the same seed gives the same series in any process, and a later day only adds points: what was once said of a day stays.
-How a series is put into an answer is `songstats_body`.
+The same seed gives the same series in every process, and a later day only adds points. `songstats_body` writes the response.
 """
 
 from datetime import date, timedelta
 from itertools import accumulate
 from random import Random
 
-from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.catalogue import KnownRecording
 from measurement_pipeline.sandbox.scenarios import Behaviour
 
 GBUM72501895 = "GBUM72501895"
-"""A recording whose history is known in part: its first and last days and their counts are real."""
+"""A recording with a partly known history: its first and last days and their counts are real."""
 
 _GBUM72501895_FIRST_DAY = date(2025, 5, 8)
 _GBUM72501895_DAYS = 503
 _GBUM72501895_FROM, _GBUM72501895_TO = 3069, 3067097
 
-# A recording that came out after its play count was counted reaches that count so many days after its release.
+# A recording released after the day of its count reaches that count this many days after its release.
 _GROWN_UP = 90
 _BLOCK = 120
 
 
-def history(isrc: str, known: Known, behaviour: Behaviour, until: date) -> tuple[date, list[int]]:
-    """The first day and the cumulative Spotify count of each day from then until `until`, without a gap.
+def history(isrc: str, known: KnownRecording, behaviour: Behaviour, until: date) -> tuple[date, list[int]]:
+    """The first day, and the cumulative Spotify count of each day until `until`, without gaps.
 
-    Empty where the recording comes out after that.
+    Empty if the release is later.
     """
     if isrc == GBUM72501895:
         days = (until - _GBUM72501895_FIRST_DAY).days + 1
@@ -48,7 +47,7 @@ def history(isrc: str, known: Known, behaviour: Behaviour, until: date) -> tuple
     counted = (behaviour.counted_on - first).days
     if counted < 0:
         counted = _GROWN_UP - 1
-    # Always as long as what its shape is drawn from, and cut at the end: that is why a later day only adds points.
+    # Drawn at full length and then cut, so that a later day only adds points.
     counts = _growth(rng, max(days, counted + 1, _GROWN_UP), counted, total, from_release=from_release)
     _stand_still(behaviour, isrc, counts, counted)
     if behaviour.draw(isrc, "falls") < behaviour.falls:
@@ -57,12 +56,12 @@ def history(isrc: str, known: Known, behaviour: Behaviour, until: date) -> tuple
 
 
 def scaled(counts: list[int], share: float) -> list[int]:
-    """The same history at a share of its height: what another platform counted."""
+    """The same history scaled by a share: the count of another platform."""
     return [int(count * share) for count in counts]
 
 
 def _growth(rng: Random, days: int, counted: int, total: int, *, from_release: bool) -> list[int]:
-    """Cumulative counts that reach `total` at the place `counted`, from a base or, at release, from two days of 0."""
+    """Cumulative counts that reach `total` at index `counted`, from a base or, at release, from two days of 0."""
     base = 0 if from_release else int(total * rng.uniform(0.3, 0.9))
     fade = rng.uniform(0.3, 6) / (counted + 1)
     gains = [(0.2 + rng.random()) / (1 + fade * day) for day in range(days)]
@@ -76,7 +75,7 @@ def _growth(rng: Random, days: int, counted: int, total: int, *, from_release: b
 
 
 def _stand_still(behaviour: Behaviour, isrc: str, counts: list[int], counted: int) -> None:
-    """Platforms stop counting for days and then catch up: a plateau, then a jump. Once in each block of days."""
+    """Add a plateau and a jump to each block of days: platforms stop counting for days and then catch up."""
     for block in range(0, len(counts), _BLOCK):
         start = block + int(behaviour.draw(isrc, f"plateau {block}") * (_BLOCK - 10))
         end = start + 2 + int(behaviour.draw(isrc, f"length {block}") * 8)
@@ -88,7 +87,7 @@ def _stand_still(behaviour: Behaviour, isrc: str, counts: list[int], counted: in
 
 
 def _fall(behaviour: Behaviour, isrc: str, counts: list[int], counted: int) -> None:
-    """Platforms merge and restate: a few days too high, then back to the path."""
+    """Add restatements: a few days too high, then back to the path."""
     if counted < 20:
         return
     end = 12 + int(behaviour.draw(isrc, "fall") * (counted - 12))
@@ -98,7 +97,7 @@ def _fall(behaviour: Behaviour, isrc: str, counts: list[int], counted: int) -> N
 
 
 def _gbum72501895(days: int) -> list[int]:
-    """0, 0, 3069 and, 500 days later, 3067097, as recorded; the path between never falls, and goes on at the same pace."""
+    """0, 0, 3069 and, 500 days later, 3067097, as recorded. Between them and afterwards the path never falls."""
     steps = _GBUM72501895_DAYS - 3
     rise = _GBUM72501895_TO - _GBUM72501895_FROM
     counts = [0, 0] + [_GBUM72501895_FROM + rise * step // steps for step in range(days - 2)]

@@ -1,6 +1,6 @@
-"""Starts the doubles: in this process until a signal, or in a thread beside a test or a demo.
+"""Run the doubles on loopback: in this process until a signal, or in a thread beside a test or a demo.
 
-Loopback only. Who talks to them in a test or a demo does so through `Sandbox`.
+`SandboxClient` is their client.
 """
 
 import socket
@@ -15,7 +15,7 @@ from pathlib import Path
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.catalogue import KnownRecording
 from measurement_pipeline.sandbox.client import SandboxClient
 from measurement_pipeline.sandbox.control_app import ControlApp
 from measurement_pipeline.sandbox.memory import Memory
@@ -29,17 +29,16 @@ def serve(
     port: int = 0,
     *,
     behaviour: Behaviour | None = None,
-    catalogue: Mapping[str, Known] | None = None,
+    catalogue: Mapping[str, KnownRecording] | None = None,
     memory: Path | None = None,
     on_ready: Callable[[str], None] = lambda _url: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Serves until SIGTERM or SIGINT, or until `should_stop`, asked every second, says so.
 
-    `on_ready` is handed the base URL, the same for all vendors, once connections are accepted. `memory` is the file in which
-    the vendors keep what they know; None: it ends with the process.
-    After a signal the process ends as that signal ends it; KeyboardInterrupt for SIGINT. Raises
-    ValueError for a host that is not loopback, OSError where the port is taken, and `MemoryFileError`.
+    `on_ready` gets the base URL, the same for all vendors, once connections are accepted. `memory` is the file of the vendors'
+    state; None: in memory. After a signal the process ends as that signal ends it (KeyboardInterrupt for SIGINT). Raises
+    ValueError for a host that is not loopback, OSError if the port is taken, and `MemoryFileError`.
     """
     with _listening(host, port) as listener, closing(Memory(memory)) as remembered:
         server = _server(listener, behaviour or Behaviour(), catalogue or {}, utc_now, remembered)
@@ -52,15 +51,15 @@ def serve(
 def running(
     *,
     behaviour: Behaviour | None = None,
-    catalogue: Mapping[str, Known] | None = None,
+    catalogue: Mapping[str, KnownRecording] | None = None,
     port: int = 0,
     clock: Clock = utc_now,
     memory: Path | None = None,
 ) -> Iterator[SandboxClient]:
-    """The doubles in a thread of this process, for as long as the block lasts.
+    """The doubles in a thread of this process, until the block ends.
 
-    On a free port unless one is named. `memory` is the file in which the vendors keep what they know; None: it ends with the
-    block. Raises OSError where the port is taken, and `MemoryFileError`.
+    On a free port by default. `memory` is the file of the vendors' state; None: in memory. Raises OSError if the port is taken,
+    and `MemoryFileError`.
     """
     behaviour = behaviour or Behaviour()
     with _listening("127.0.0.1", port) as listener, closing(Memory(memory)) as remembered:
@@ -76,7 +75,7 @@ def running(
 
 
 class _HttpProtocol(HttpToolsProtocol):
-    """uvicorn's own, telling the application its transport: ASGI has no words for hanging up."""
+    """uvicorn's protocol, which passes its transport to the application, because ASGI cannot close a connection."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -84,7 +83,7 @@ class _HttpProtocol(HttpToolsProtocol):
 
 
 def _server(
-    listener: socket.socket, behaviour: Behaviour, catalogue: Mapping[str, Known], clock: Clock, memory: Memory
+    listener: socket.socket, behaviour: Behaviour, catalogue: Mapping[str, KnownRecording], clock: Clock, memory: Memory
 ) -> uvicorn.Server:
     front = ControlApp(behaviour, catalogue, lambda: _url(listener), clock, memory)
     return uvicorn.Server(
@@ -97,7 +96,7 @@ def _server(
             log_config=None,
             log_level="critical",
             access_log=False,
-            # Answers that a fault holds back for an hour must not hold up the end.
+            # Responses delayed by a fault must not delay the shutdown.
             timeout_graceful_shutdown=1,
         )
     )

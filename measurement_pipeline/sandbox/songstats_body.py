@@ -1,14 +1,14 @@
-"""The body of a 200 of `historic_stats`, as awkward as the vendor's.
+"""Body of a 200 response of `historic_stats`, as irregular as the vendor's. Pure.
 
-Pure. Counts that are strings, days without one, nulls, entries in any order, blocks that are
-missing: which recording has which is drawn by seed. The counts themselves are `series`.
+Counts as strings, days without a count, nulls, entries in any order, missing blocks: drawn per recording by seed. The counts
+are in `series`.
 """
 
 import json
 from datetime import date, timedelta
 from functools import lru_cache
 
-from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.catalogue import KnownRecording
 from measurement_pipeline.sandbox.scenarios import Behaviour, Scenario
 from measurement_pipeline.sandbox.series import GBUM72501895, history, scaled
 
@@ -27,7 +27,7 @@ AGGREGATES = (
 
 def render(
     isrc: str,
-    known: Known,
+    known: KnownRecording,
     role: Scenario,
     behaviour: Behaviour,
     *,
@@ -37,9 +37,9 @@ def render(
     end: date | None,
     until: date,
 ) -> bytes:
-    """The whole body, for the sources that were asked for and the days from `start` to `end`. `until` is the last day there is.
+    """The complete body for the requested sources and the days from `start` to `end`. `until` is the last day with data.
 
-    Put together as text: json.dumps of a thousand points takes three times as long.
+    Assembled as text, because json.dumps of a thousand points takes three times as long.
     """
     first, counts = history(isrc, known, behaviour, until)
     days = _days(first, len(counts))
@@ -58,7 +58,7 @@ def render(
             values = scaled(counts, height)
             points = [f'{{"date":"{day}","{metric}":{value}}}' for day, value in zip(days, values, strict=True)]
             stats.append(_entry(source, points[kept]))
-    # The position of an entry means nothing, so it is not always the same.
+    # The order of entries has no meaning, so it varies.
     turn = int(behaviour.draw(isrc, "order") * (len(stats) or 1))
     stats = stats[turn:] + stats[:turn]
     parts = ['"result":"success"', '"message":"Data Retrieved."', f'"stats":[{",".join(stats)}]']
@@ -84,7 +84,7 @@ def _spotify(isrc: str, days: list[str], counts: list[int], behaviour: Behaviour
     points = []
     for place, (day, count) in enumerate(zip(days, counts, strict=True)):
         value = f',"streams_total":"{count}.0"' if as_text else f',"streams_total":{count}'
-        # One day in 53, for good, even where it is the last one today: alternately null and without the key.
+        # One day in 53, permanently, even if it is the last day: alternately null and without the key.
         if gaps and place % 53 == 29:
             value = ',"streams_total":null' if place % 2 else ""
         popularity = level + (place * 3 // 7) % 20 if place > 2 else level

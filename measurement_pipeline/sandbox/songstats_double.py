@@ -1,9 +1,8 @@
-"""The double of the Songstats Enterprise API: routes, key, and who was asked for how often.
+"""Double of the Songstats Enterprise API: routes, key, and request counts.
 
-Where a fact of the vendor is known it is kept, down to the trailing space of "Track not found. ";
-where none is, the answer is a guess that a client must not rely on: the text of 400s and 403s, and
-that the month's objects are distinct recordings, billed at 0.10 each. Only ISRCs identify a
-recording here; any other identifier is not found. What a 200 says is `songstats_body`.
+Known facts of the vendor are kept, including the trailing space of "Track not found. ". Other details are guesses that a client
+must not rely on: the text of 400s and 403s, and that a month's objects are distinct recordings, billed at 0.10 each. Only ISRCs
+identify a recording here. `songstats_body` writes the body of a 200.
 """
 
 import json
@@ -16,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.catalogue import KnownRecording
 from measurement_pipeline.sandbox.memory import Memory, Table
 from measurement_pipeline.sandbox.scenarios import Behaviour, Scenario
 from measurement_pipeline.sandbox.series import GBUM72501895
@@ -27,22 +26,22 @@ SOURCES = (
     "spotify", "apple_music", "amazon", "deezer", "tiktok", "youtube", "tracklist", "beatport",
     "traxsource", "itunes", "shazam", "soundcloud", "tidal", "radio",
 )  # fmt: skip
-"""What `source` may name. Spotify and `OTHER_METRICS` have data, the others are accepted."""
+"""Accepted values of `source`. Spotify and `OTHER_METRICS` have data."""
 
 _IDENTIFIERS = ("isrc", "songstats_track_id", "spotify_track_id", "apple_music_track_id")
 _ISRC = re.compile(r"[A-Z]{2}[A-Z0-9]{3}[0-9]{7}")
-_UNKNOWN = Known()
+_UNKNOWN = KnownRecording()
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 class SongstatsDouble:
-    """The API, what it knows of recordings, and the month's bill."""
+    """The API, its recordings, and the month's bill."""
 
     def __init__(
         self,
         behaviour: Behaviour,
-        catalogue: Mapping[str, Known],
+        catalogue: Mapping[str, KnownRecording],
         clock: Callable[[], datetime],
         memory: Memory,
     ) -> None:
@@ -52,11 +51,11 @@ class SongstatsDouble:
         self._memory = memory
         self._requests = memory.table("songstats requests by month")
         self._asked = memory.table("songstats requests by isrc")
-        # Bounded: the bodies of a large catalogue are hundreds of megabytes.
+        # Limited, because the bodies of a large catalogue are hundreds of megabytes.
         self._body = lru_cache(maxsize=256)(self._render)
 
-    def learn(self, catalogue: Mapping[str, Known]) -> None:
-        """Adds to what is known of recordings, or replaces it."""
+    def learn(self, catalogue: Mapping[str, KnownRecording]) -> None:
+        """Adds or replaces facts about recordings."""
         self._catalogue.update(catalogue)
         self._body.cache_clear()
 
@@ -82,7 +81,7 @@ class SongstatsDouble:
 
     async def _historic_stats(self, request: Request) -> Response:
         now = self._clock()
-        # Counted before it is answered: a process that is killed in between has counted a request, like the vendor.
+        # Counted before the response, like the vendor, so that a kill in between leaves a counted request.
         self._requests.count(_month(now))
         query = request.query_params
         sources = tuple(name for name in query.get("source", "").lower().split(",") if name)
@@ -153,7 +152,7 @@ class SongstatsDouble:
         return _success(status=status)
 
     def _objects(self, at: datetime) -> Table:
-        """The recordings of that month that there was data of."""
+        """The recordings with data in that month."""
         return self._memory.table(f"songstats objects of {_month(at)}")
 
 
@@ -175,7 +174,7 @@ async def _uptime_check(_: Request) -> Response:
 
 
 def _day(text: str | None) -> date | None:
-    """YYYY-MM-DD; None where the parameter is missing. Raises ValueError for anything else."""
+    """A YYYY-MM-DD date, or None without the parameter. Raises ValueError otherwise."""
     if text is None:
         return None
     return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007  # a date has no zone

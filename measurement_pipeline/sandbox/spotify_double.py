@@ -1,6 +1,6 @@
-"""The double of Spotify's accounts service and of the Web API's tracks: tokens that expire, and batches that are refused.
+"""Double of Spotify's accounts service and of the Web API's tracks: tokens that expire, and batches that may be rejected.
 
-What tracks there are is `discography`. The words of errors are Spotify's where they are known.
+The tracks are in `albums`. Error texts are Spotify's where known.
 """
 
 import base64

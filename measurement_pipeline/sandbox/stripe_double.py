@@ -1,8 +1,7 @@
-"""The double of the Stripe API: routes, key, form parameters, idempotency, and errors as Stripe's.
+"""Double of the Stripe API: routes, key, form parameters, idempotency, and Stripe's errors.
 
-It implements one version of the API, `API_VERSION`, and the later ones of the same name, which only add to it. What it knows is
-`stripe_objects`; the page a person sees is `checkout_page`. A parameter that it does not know is refused, as Stripe does, so that
-no client believes that something took effect which did not.
+It implements `API_VERSION` and later versions of the same name, which only add to it. Objects are in `stripe_objects`, the hosted
+page in `checkout_page`. Like Stripe, it rejects unknown parameters, so that a client cannot believe that they took effect.
 """
 
 import json
@@ -26,14 +25,14 @@ from measurement_pipeline.sandbox.stripe_objects import (
 from measurement_pipeline.sandbox.stripe_params import ACCEPTED, Params, nested, only, page_size, required
 
 API_VERSION = "2026-10-28.endive"
-"""What Stripe's library for Python pins; a test holds the two together."""
+"""The version that Stripe's Python library pins; a test compares the two."""
 
 _SEARCH = re.compile(r"""\s*metadata\[(['"])(?P<name>[^'"\\]+)\1\]\s*:\s*(['"])(?P<value>[^'"\\]*)\3\s*""")
 _KEYS_KEPT = timedelta(hours=24)
 
 
 class StripeDouble:
-    """The API in front of the objects, and the answers it keeps for idempotency keys."""
+    """The API on top of the objects, with the stored responses of idempotency keys."""
 
     def __init__(
         self, behaviour: Behaviour, objects: StripeObjects, clock: Callable[[], datetime], memory: Memory
@@ -46,7 +45,7 @@ class StripeDouble:
         self._answered = 0
 
     def routes(self) -> list[BaseRoute]:
-        """The routes of the API. Search comes before the id, or it would be taken for one."""
+        """The routes of the API. Search comes before the id route, which would match it."""
         served: list[tuple[str, str, Callable[[Params, str], Object]]] = [
             ("GET", "/v1/customers/search", self._search_customers),
             ("GET", "/v1/customers", self._list_customers),
@@ -96,7 +95,7 @@ class StripeDouble:
             )
 
     def _kept_answer(self, key: str, path: str, body: str) -> str | None:
-        """What this key was answered before. Raises `StripeError` where it came with others."""
+        """The stored response of this key. Raises `StripeError` if the parameters differ."""
         if key not in self._kept:
             return None
         at, first_request, content = self._kept[key]
@@ -193,7 +192,7 @@ class StripeDouble:
 
 
 def _check_version(asked: str) -> None:
-    """Raises `StripeError` for a version of the API under another name: what it means may differ."""
+    """Raises `StripeError` for an API version with another name, whose meaning may differ."""
     if asked.rpartition(".")[2] != API_VERSION.rpartition(".")[2]:
         raise StripeError(400, f"This double implements API version {API_VERSION}, not {asked}.")
 
@@ -206,7 +205,7 @@ def _check_payment_method_types(types: Mapping[str, str]) -> None:
 
 
 def unrecognized(method: str, path: str) -> Response:
-    """Stripe's answer to a path it does not have."""
+    """Stripe's response to an unknown path."""
     error = {
         "type": "invalid_request_error",
         "message": f"Unrecognized request URL ({method}: {path}).",

@@ -1,6 +1,6 @@
-"""What the Stripe double holds: customers, payment methods, Checkout sessions, and a search that lags.
+"""Objects of the Stripe double: customers, payment methods, Checkout sessions, and a search with a delay.
 
-Objects are the dictionaries that go out as JSON. Routes, keys and parameters are `stripe_double`.
+Objects are dictionaries in the form of the JSON response. Routes, keys and parameters are in `stripe_double`.
 """
 
 from collections import deque
@@ -15,11 +15,11 @@ from measurement_pipeline.sandbox.scenarios import Behaviour
 Object = dict[str, Any]
 SESSION_LIFE = timedelta(hours=24)
 PAYMENT_METHOD_TYPES = ("card", "link", "us_bank_account")
-"""What the Dashboard of this account enables: Checkout offers all of it, unless the session allows only some."""
+"""Payment method types that the account enables. Checkout offers all of them unless the session limits them."""
 
 
 class StripeError(Exception):
-    """An answer that is an error, in Stripe's words."""
+    """An error response in Stripe's format."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class StripeError(Exception):
 
 
 def missing(what: str, value: str, param: str, status: int = 400) -> StripeError:
-    """Stripe's answer to an id it does not have: 404 for one in the path, 400 for a parameter."""
+    """Stripe's response to an unknown id: 404 in the path, 400 in a parameter."""
     return StripeError(status, f"No such {what}: '{value}'", code="resource_missing", param=param)
 
 
@@ -54,12 +54,12 @@ class StripeObjects:
         self._methods = memory.table("stripe payment methods")
         self._sessions = memory.table("stripe checkout sessions")
         self._numbers = memory.table("stripe numbers")
-        # What search sees: each customer as it was written, with the time from which search does.
+        # State of search: each written customer with the time from which search shows it.
         self._index = memory.table("stripe search")
         self._searches: deque[datetime] = deque()
 
     def create_customer(self, fields: Mapping[str, Any], *, search_at_once: bool = False) -> Object:
-        """A new customer. An account's first has the same id in any process with the same seed."""
+        """Creates a customer. An account's first customer has the same id in every process with the same seed."""
         metadata = dict(fields.get("metadata", {}))
         account = metadata.get("accountId")
         identity = self._id("cus", f"account:{account}") if account else self._new_id("cus")
@@ -81,7 +81,7 @@ class StripeObjects:
         return customer
 
     def customer(self, identity: str, *, param: str = "id", status: int = 404) -> Object:
-        """A customer, deleted ones included. Raises `StripeError` where there is none."""
+        """A customer, also a deleted one. Raises `StripeError` if it does not exist."""
         if identity not in self._customers:
             raise missing("customer", identity, param, status)
         found: Object = self._customers[identity]
@@ -95,11 +95,11 @@ class StripeObjects:
         return customer
 
     def living_customers(self) -> list[Object]:
-        """Those that were not deleted, newest first. Listing sees at once what search sees late."""
+        """Customers that are not deleted, newest first. Unlike search, listing has no delay."""
         return [one for one in reversed(self._customers.documents()) if not one.get("deleted")]
 
     def delete_customer(self, identity: str) -> Object:
-        """Deletes a customer and its payment methods; search notices only after the lag."""
+        """Deletes a customer and its payment methods; search shows it after the delay."""
         if self.customer(identity).get("deleted"):
             raise missing("customer", identity, "id", 404)
         self._remove_payment_methods(identity)
@@ -109,9 +109,9 @@ class StripeObjects:
         return deleted
 
     def search_customers(self, name: str, value: str, limit: int) -> list[Object]:
-        """Customers whose metadata has it, newest first, as search sees them.
+        """Customers with this metadata, newest first, as search shows them.
 
-        Raises `StripeError` 429 beyond the limit a second.
+        Raises `StripeError` 429 above the limit per second.
         """
         now = self._clock()
         allowed = self._behaviour.searches_per_second
@@ -129,7 +129,7 @@ class StripeObjects:
         return [one for one in found if one["customer"] == customer and kind in (None, one["type"])]
 
     def create_session(self, fields: Mapping[str, Any]) -> Object:
-        """A Checkout session, open for 24 hours. The customer it names must live."""
+        """Creates a Checkout session, open for 24 hours. Its customer must not be deleted."""
         identity = self._new_id("cs_test")
         now = self._clock()
         allowed = (
@@ -159,7 +159,7 @@ class StripeObjects:
         return self._shown(session)
 
     def session(self, identity: str) -> Object:
-        """A session as it is now. Raises `StripeError` where there is none."""
+        """A session in its current state. Raises `StripeError` if it does not exist."""
         if identity not in self._sessions:
             raise missing("checkout.session", identity, "session", 404)
         session: Object = self._sessions[identity]
@@ -168,16 +168,16 @@ class StripeObjects:
         return self._shown(session)
 
     def expire_session(self, identity: str) -> Object:
-        """Ends an open session. Raises `StripeError` where it is not open."""
+        """Expires an open session. Raises `StripeError` if it is not open."""
         session = self._open_session(identity)
         self._sessions[identity] = session = session | {"status": "expired"}
         return self._shown(session)
 
     def complete_session(self, identity: str, kind: str | None = None) -> Object:
-        """What the hosted page does once a payment method was entered: of the type `kind`, or the first that it offers.
+        """Completes a session like the hosted page, with a payment method of type `kind`, by default the first offered one.
 
-        The customer's default stays as it is; a subscription keeps the payment method for itself. Raises `StripeError` where the
-        session is not open or does not offer that type.
+        The customer's default does not change; a subscription has its own payment method. Raises `StripeError` if the session
+        is not open or does not offer that type.
         """
         session = self._open_session(identity)
         kind = kind or session["payment_method_types"][0]
@@ -194,7 +194,7 @@ class StripeObjects:
         return self._shown(session)
 
     def set_card(self, account: str, *, card: bool) -> Object:
-        """Gives an account's customer a card as its default, or takes all payment methods away; search sees it at once."""
+        """Gives an account's customer a default card, or removes all payment methods; search shows it at once."""
         customer = self._of_account(account)
         if not card:
             self._remove_payment_methods(customer["id"])
@@ -205,7 +205,7 @@ class StripeObjects:
     def give_payment_method(
         self, account: str, kind: str, *, expires: tuple[int, int] | None, wallet: str | None, default: bool
     ) -> Object:
-        """Gives an account's customer one more payment method; search sees it at once. The customer."""
+        """Adds a payment method to an account's customer; search shows it at once. Returns the customer."""
         customer = self._of_account(account)
         method = self._add_payment_method(customer["id"], kind, expires=expires, wallet=wallet)
         return self._default(
@@ -223,7 +223,7 @@ class StripeObjects:
         return customer
 
     def _shown(self, session: Object) -> Object:
-        """With the address of its page, which follows the doubles to another port."""
+        """The session with the current address of its page, because the doubles may use another port after a restart."""
         is_open = session["status"] == "open"
         return session | {"url": f"{self._base_url()}/checkout/{session['id']}" if is_open else None}
 

@@ -1,4 +1,4 @@
-"""Stripe's form-encoded parameters: read into nested dictionaries, and refused as Stripe does."""
+"""Stripe's form-encoded parameters: parse them into nested dictionaries, and reject unknown ones like Stripe."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -37,7 +37,7 @@ ACCEPTED: Mapping[str, frozenset[str]] = {
     "GET /v1/checkout/sessions/{id}": frozenset(),
     "POST /v1/checkout/sessions/{id}/expire": frozenset(),
 }
-"""What each endpoint takes: `[]` stands for any place of a list, `[*]` for any name. Stripe takes all of it, and more."""
+"""Accepted parameters of each endpoint, a subset of Stripe's: `[]` is any list index, `[*]` any name."""
 
 _KEY_PART = re.compile(r"\[([^\[\]]*)\]")
 
@@ -45,7 +45,7 @@ _KEY_PART = re.compile(r"\[([^\[\]]*)\]")
 def nested(text: str) -> Params:
     """Form parameters as nested dictionaries: `a[b][0]=c` is `{"a": {"b": {"0": "c"}}}`.
 
-    Raises `StripeError` where one name is both a value and a group of values.
+    Raises `StripeError` if one name is both a value and a group.
     """
     params: Params = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
@@ -72,7 +72,7 @@ def only(params: Params, accepted: Collection[str]) -> None:
 
 
 def _paths(params: Params, path: str = "", written: str = "") -> Iterator[tuple[str, str]]:
-    """Each value's path, with places of lists as `[]`, and as it was written."""
+    """The path of each value, with list indexes as `[]`, and the original path."""
     for name, value in params.items():
         part = "[]" if name == "" or name.isdecimal() else f"[{name}]"
         one, as_written = (path + part, f"{written}[{name}]") if path else (name, name)
@@ -83,7 +83,7 @@ def _paths(params: Params, path: str = "", written: str = "") -> Iterator[tuple[
 
 
 def required(params: Params, name: str) -> str:
-    """A parameter that has to be there. Raises `StripeError` where it is missing or empty."""
+    """A required parameter. Raises `StripeError` if it is missing or empty."""
     value = params.get(name)
     if not isinstance(value, str) or not value:
         raise StripeError(400, f"Missing required param: {name}.", code="parameter_missing", param=name)
@@ -91,7 +91,7 @@ def required(params: Params, name: str) -> str:
 
 
 def page_size(params: Params) -> int:
-    """How many objects a list is to hold. Raises `StripeError` for anything but 1 to 100."""
+    """The page size of a list. Raises `StripeError` unless it is 1 to 100."""
     text = params.get("limit", "10")
     if not isinstance(text, str) or not text.isdecimal() or not 1 <= int(text) <= 100:
         raise StripeError(

@@ -1,4 +1,4 @@
-"""Errors in the shape of the vendor whose path it is: what a fault that names only a status answers, and what is not served."""
+"""Errors in the format of the path's vendor, for unknown paths and for faults with only a status."""
 
 import json
 
@@ -9,8 +9,8 @@ _STRIPE = "/v1/"
 
 
 def told_to(path: str, status: int) -> bytes:
-    """The body of an error that the double was told to answer."""
-    return error(path, status, f"The double was told to answer {status}.")
+    """Body of an error that a fault requested."""
+    return error(path, status, f"A fault of the double requested status {status}.")
 
 
 def error(path: str, status: int, message: str) -> bytes:

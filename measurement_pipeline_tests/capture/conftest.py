@@ -16,7 +16,7 @@ from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id, track_id
-from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.catalogue import KnownRecording
 from measurement_pipeline.vendors.apify.client import ApifyClient
 from measurement_pipeline.vendors.spotify.client import SpotifyClient
 from measurement_pipeline_tests.faults.waiting import until
@@ -63,7 +63,7 @@ class CaptureHarness:
                 counts[isrc] = count
         self.sandbox.know(
             {
-                isrc: Known(
+                isrc: KnownRecording(
                     play_count=counts[isrc],
                     title=f"Song {isrc[-3:]}",
                     artist=ARTIST,

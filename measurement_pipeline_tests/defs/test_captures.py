@@ -18,7 +18,7 @@ from measurement_pipeline.domain.capture import ALBUMS_PER_CHUNK
 from measurement_pipeline.postgres import partition_keys
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox.albums import album_id
-from measurement_pipeline.sandbox.catalogue import Known
+from measurement_pipeline.sandbox.catalogue import KnownRecording
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.workbench import isrcs
 
@@ -30,7 +30,7 @@ def release(stage: Stage, *, albums: int = 1) -> list[str]:
     songs = isrcs(albums)
     stage.bench.sandbox.know(
         {
-            song: Known(play_count=100 + n, title=f"Song {n}", artist="A", album=f"Album {n}")
+            song: KnownRecording(play_count=100 + n, title=f"Song {n}", artist="A", album=f"Album {n}")
             for n, song in enumerate(songs)
         }
     )

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.domain.outcome import Cause, Outcome
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline.sandbox import Behaviour, Known, Scenario
+from measurement_pipeline.sandbox import Behaviour, KnownRecording, Scenario
 from measurement_pipeline.sandbox.songstats_body import render
 from measurement_pipeline.vendors.http import MAX_RETRY_AFTER_SECONDS
 from measurement_pipeline.vendors.songstats.historic_stats import judge
@@ -74,7 +74,15 @@ def real_answers(draw: st.DrawFn) -> bytes:
     sources = draw(st.sampled_from([("spotify",), ("spotify", "youtube", "shazam")]))
     aggregates = draw(st.booleans())
     return render(
-        isrc, Known(), role, AWKWARD, sources=sources, aggregates=aggregates, start=None, end=None, until=LAST_DAY
+        isrc,
+        KnownRecording(),
+        role,
+        AWKWARD,
+        sources=sources,
+        aggregates=aggregates,
+        start=None,
+        end=None,
+        until=LAST_DAY,
     )
 
 

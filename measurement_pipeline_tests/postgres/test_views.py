@@ -17,7 +17,7 @@ from measurement_pipeline.domain import run_rate
 from measurement_pipeline.postgres import analytics, migrate, views
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.migrate import SchemaOutOfDateError
-from measurement_pipeline.sandbox import PLAIN, Known
+from measurement_pipeline.sandbox import PLAIN, KnownRecording
 from measurement_pipeline.sandbox.series import history
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
@@ -268,7 +268,7 @@ def test_clean_series_are_not_flagged_and_planted_jumps_are(archive: Archive):
     for place, song in enumerate(songs):
         released = PLAIN.counted_on - timedelta(days=200)
         first, counts = history(
-            song, Known(play_count=10**6 * (place + 1), release_date=released), PLAIN, PLAIN.counted_on
+            song, KnownRecording(play_count=10**6 * (place + 1), release_date=released), PLAIN, PLAIN.counted_on
         )
         if place % 2:
             planted[song] = 60 + place

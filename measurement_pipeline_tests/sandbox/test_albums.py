@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from measurement_pipeline.sandbox import PLAIN, SAMPLE_CSV, Behaviour, Known, sample_catalogue
+from measurement_pipeline.sandbox import PLAIN, SAMPLE_CSV, Behaviour, KnownRecording, sample_catalogue
 from measurement_pipeline.sandbox.albums import Discography, album_id, track_id
 from measurement_pipeline.sandbox.series import history
 
@@ -23,7 +23,9 @@ def test_ids_look_like_spotifys_and_are_the_same_in_any_process():
 
 
 def test_an_album_has_its_tracks_in_the_order_of_their_isrcs():
-    found = Discography(PLAIN, {isrc: Known(**CHOIR) for isrc in ("AA6Q72400003", "AA6Q72400001", "AA6Q72400002")})
+    found = Discography(
+        PLAIN, {isrc: KnownRecording(**CHOIR) for isrc in ("AA6Q72400003", "AA6Q72400001", "AA6Q72400002")}
+    )
     album = found.album(album_id("Choir", "One"))
     assert album is not None
     assert [track.isrc for track in album.tracks] == ["AA6Q72400001", "AA6Q72400002", "AA6Q72400003"]
@@ -32,21 +34,23 @@ def test_an_album_has_its_tracks_in_the_order_of_their_isrcs():
 
 
 def test_a_reissue_has_a_track_of_its_own_with_the_same_isrc():
-    found = Discography(PLAIN, {"AA6Q72400001": Known(**CHOIR, reissued_on=("Two", "One"))})
+    found = Discography(PLAIN, {"AA6Q72400001": KnownRecording(**CHOIR, reissued_on=("Two", "One"))})
     (first,), (second,) = (album.tracks for name in ("One", "Two") if (album := found.album(album_id("Choir", name))))
     assert first.isrc == second.isrc
     assert first.id != second.id
 
 
 def test_what_is_on_no_album_is_nowhere():
-    found = Discography(PLAIN, {"AA6Q72400001": Known(artist="Choir"), "AA6Q72400002": Known(album="One")})
+    found = Discography(
+        PLAIN, {"AA6Q72400001": KnownRecording(artist="Choir"), "AA6Q72400002": KnownRecording(album="One")}
+    )
     assert found.album(album_id("Choir", "One")) is None
     assert found.track(track_id("AA6Q72400001", "Choir", "One")) is None
 
 
 def test_what_is_learnt_replaces_what_was_known():
-    found = Discography(PLAIN, {"AA6Q72400001": Known(**CHOIR, play_count=1)})
-    found.learn({"AA6Q72400001": Known(artist="Choir", album="Two", play_count=2)})
+    found = Discography(PLAIN, {"AA6Q72400001": KnownRecording(**CHOIR, play_count=1)})
+    found.learn({"AA6Q72400001": KnownRecording(artist="Choir", album="Two", play_count=2)})
     old = found.album(album_id("Choir", "One"))
     assert old is not None
     assert old.tracks == []
@@ -56,14 +60,14 @@ def test_what_is_learnt_replaces_what_was_known():
 
 
 def test_a_count_that_is_not_given_is_what_the_history_ends_at():
-    first, again = (Discography(Behaviour(), {"AA6Q72400001": Known(**CHOIR)}) for _ in range(2))
+    first, again = (Discography(Behaviour(), {"AA6Q72400001": KnownRecording(**CHOIR)}) for _ in range(2))
     assert first.play_count("AA6Q72400001", NOON) == again.play_count("AA6Q72400001", NOON)
-    _, counts = history("AA6Q72400001", Known(**CHOIR), Behaviour(), NOON.date())
+    _, counts = history("AA6Q72400001", KnownRecording(**CHOIR), Behaviour(), NOON.date())
     assert first.play_count("AA6Q72400001", NOON) == counts[-1]
 
 
 def test_a_count_goes_on_growing_after_the_day_on_which_it_was_counted():
-    found = Discography(Behaviour(), {"AA6Q72400001": Known(**CHOIR, play_count=5_000_000)})
+    found = Discography(Behaviour(), {"AA6Q72400001": KnownRecording(**CHOIR, play_count=5_000_000)})
     counted = datetime(2026, 9, 22, 12, tzinfo=UTC)
     assert found.play_count("AA6Q72400001", counted) == 5_000_000
     counts = [found.play_count("AA6Q72400001", counted + timedelta(days=30 * month)) or 0 for month in range(4)]
@@ -71,13 +75,15 @@ def test_a_count_goes_on_growing_after_the_day_on_which_it_was_counted():
 
 
 def test_a_count_that_stands_still_is_that_of_the_last_day_of_the_histories():
-    found = Discography(PLAIN, {"AA6Q72400001": Known(**CHOIR, play_count=7)})
+    found = Discography(PLAIN, {"AA6Q72400001": KnownRecording(**CHOIR, play_count=7)})
     assert found.play_count("AA6Q72400001", NOON + timedelta(days=300)) == 7
 
 
 @pytest.mark.timeout(20)
 def test_a_large_catalogue_is_learnt_without_inventing_its_histories():
-    catalogue = {f"AA6Q7{n:07}": Known(artist="Choir", album=f"Album {n // 15}", play_count=n) for n in range(15_000)}
+    catalogue = {
+        f"AA6Q7{n:07}": KnownRecording(artist="Choir", album=f"Album {n // 15}", play_count=n) for n in range(15_000)
+    }
     found = Discography(PLAIN, catalogue)
     album = found.album(album_id("Choir", "Album 999"))
     assert album is not None

@@ -10,14 +10,16 @@ import pytest
 from apify_client import ApifyClient
 from apify_client.errors import ApifyApiError
 
-from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, SandboxClient, running
+from measurement_pipeline.sandbox import PLAIN, Behaviour, KnownRecording, SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id, track_id
 from measurement_pipeline_tests.sandbox.clients import NO_TLS
 from measurement_pipeline_tests.sandbox.clock import Clock
 
 ACTOR = "beatanalytics/spotify-play-count-scraper"
 ISRCS = [f"AA6Q724{n:05}" for n in range(12)]
-KNOWN = {isrc: Known(title=f"Song {isrc}", artist="Choir", album="One", play_count=int(isrc[4:])) for isrc in ISRCS}
+KNOWN = {
+    isrc: KnownRecording(title=f"Song {isrc}", artist="Choir", album="One", play_count=int(isrc[4:])) for isrc in ISRCS
+}
 ALBUM = album_id("Choir", "One")
 
 
@@ -161,7 +163,9 @@ def test_waiting_for_a_run_comes_back_when_it_ends_or_when_asked_to(sandbox: San
 
 def test_awkward_items_lack_ids_and_counts_or_have_zero_and_always_the_same_ones():
     albums = [album_id("Choir", str(n)) for n in range(60)]
-    catalogue = {f"AA6Q724{n:05}": Known(artist="Choir", album=str(n // 10), play_count=n + 1) for n in range(600)}
+    catalogue = {
+        f"AA6Q724{n:05}": KnownRecording(artist="Choir", album=str(n // 10), play_count=n + 1) for n in range(600)
+    }
     behaviour = Behaviour(actor_seconds=0, dataset_lag=0)
 
     def items() -> list[dict[str, Any]]:

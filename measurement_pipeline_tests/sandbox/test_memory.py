@@ -12,7 +12,15 @@ import pytest
 from apify_client import ApifyClient
 from songstats_sdk import SongstatsClient
 
-from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, MemoryFileError, SandboxClient, Scenario, running
+from measurement_pipeline.sandbox import (
+    PLAIN,
+    Behaviour,
+    KnownRecording,
+    MemoryFileError,
+    SandboxClient,
+    Scenario,
+    running,
+)
 from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline.sandbox.memory import Memory
 from measurement_pipeline_tests.sandbox.clients import ask, stripe_client
@@ -103,7 +111,9 @@ def test_customers_cards_and_checkout_sessions_survive_a_restart_on_another_port
 
 
 def test_runs_of_the_actor_and_their_items_survive_a_restart(start: Start, clock: Clock) -> None:
-    catalogue = {"AA6Q72500001": Known(artist="Choir", album="One", release_date=clock.now.date() - timedelta(days=99))}
+    catalogue = {
+        "AA6Q72500001": KnownRecording(artist="Choir", album="One", release_date=clock.now.date() - timedelta(days=99))
+    }
     moving = Behaviour(dataset_lag=0, items_without_id=0, tracks_without_count=0)
     wanted = {"urls": [{"url": f"https://open.spotify.com/album/{album_id('Choir', 'One')}"}]}
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from songstats_sdk import SongstatsAPIError, SongstatsClient
 
-from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, SandboxClient, Scenario, running
+from measurement_pipeline.sandbox import PLAIN, Behaviour, KnownRecording, SandboxClient, Scenario, running
 from measurement_pipeline_tests.sandbox.clients import ask, spotify
 from measurement_pipeline_tests.sandbox.clock import Clock
 
@@ -108,7 +108,7 @@ def test_a_path_the_vendor_does_not_have_says_nothing_of_tracks(sandbox: Sandbox
 def test_a_known_recording_ends_at_its_count_and_begins_the_day_before_release(
     sandbox: SandboxClient,
 ) -> None:
-    known = Known(play_count=70_049, release_date=date(2025, 3, 15))
+    known = KnownRecording(play_count=70_049, release_date=date(2025, 3, 15))
     sandbox.know({"AA6Q72500990": known})
 
     points = spotify(ask(sandbox, "AA6Q72500990"))
@@ -121,13 +121,13 @@ def test_a_known_recording_ends_at_its_count_and_begins_the_day_before_release(
 
 def test_what_is_learnt_replaces_what_was_answered_before(sandbox: SandboxClient) -> None:
     before = spotify(ask(sandbox, "AA6Q72500991"))[-1]["streams_total"]
-    sandbox.know({"AA6Q72500991": Known(play_count=before + 5)})
+    sandbox.know({"AA6Q72500991": KnownRecording(play_count=before + 5)})
 
     assert spotify(ask(sandbox, "AA6Q72500991"))[-1]["streams_total"] == before + 5
 
 
 def test_an_old_recording_is_tracked_from_a_day_on_at_the_count_of_that_day() -> None:
-    old = {"AA6Q79100001": Known(play_count=1_000_000, release_date=date(1991, 5, 1))}
+    old = {"AA6Q79100001": KnownRecording(play_count=1_000_000, release_date=date(1991, 5, 1))}
     with running(behaviour=PLAIN, catalogue=old) as tracked:
         points = spotify(ask(tracked, "AA6Q79100001"))
     assert points[0]["date"] == "2024-01-01"
@@ -190,7 +190,7 @@ def test_the_shares_of_awkward_recordings_are_about_what_was_asked_for() -> None
 
 def test_counts_can_be_text_missing_or_null_but_the_last_one_is_there() -> None:
     awkward = replace(PLAIN, counts_as_text=1, gaps=1)
-    known = {"AA6Q72500005": Known(play_count=296_422_273, release_date=date(2025, 1, 3))}
+    known = {"AA6Q72500005": KnownRecording(play_count=296_422_273, release_date=date(2025, 1, 3))}
     with running(behaviour=awkward, catalogue=known) as sandbox:
         points = spotify(ask(sandbox, "AA6Q72500005"))
 
@@ -205,7 +205,7 @@ def test_a_history_ends_yesterday_by_the_doubles_clock_and_a_later_one_says_the_
 ) -> None:
     isrcs = [f"AA6Q725{n:05d}" for n in range(20)]
     awkward = Behaviour(counts_as_text=0.5, gaps=1, falls=0.5, absent=0, later=0, no_spotify=0, empty=0)
-    known = {isrc: Known(release_date=date(2025, 1, 1)) for isrc in isrcs}
+    known = {isrc: KnownRecording(release_date=date(2025, 1, 1)) for isrc in isrcs}
     with running(behaviour=awkward, catalogue=known, clock=clock) as sandbox:
         first = [spotify(ask(sandbox, isrc, with_aggregates="true")) for isrc in isrcs]
         clock.advance(days=1)

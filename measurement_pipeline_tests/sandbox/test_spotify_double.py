@@ -8,13 +8,17 @@ from typing import Any
 import httpx
 import pytest
 
-from measurement_pipeline.sandbox import PLAIN, Behaviour, Known, SandboxClient, running
+from measurement_pipeline.sandbox import PLAIN, Behaviour, KnownRecording, SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id, track_id
 from measurement_pipeline_tests.sandbox.clients import NO_TLS
 from measurement_pipeline_tests.sandbox.clock import Clock
 
 ISRC = "AA6Q72400001"
-KNOWN = {ISRC: Known(title="Song", artist="Choir", album="One", release_date=date(2024, 3, 15), reissued_on=("Two",))}
+KNOWN = {
+    ISRC: KnownRecording(
+        title="Song", artist="Choir", album="One", release_date=date(2024, 3, 15), reissued_on=("Two",)
+    )
+}
 TRACK = track_id(ISRC, "Choir", "One")
 REISSUE = track_id(ISRC, "Choir", "Two")
 NOBODY = "n" * 22
@@ -135,7 +139,7 @@ def test_some_tracks_have_no_isrc():
 
 
 def test_recordings_learnt_later_are_found(sandbox: SandboxClient):
-    sandbox.know({"AA6Q72400099": Known(artist="Late", album="Album")})
+    sandbox.know({"AA6Q72400099": KnownRecording(artist="Late", album="Album")})
     found = ask(sandbox, f"tracks/{track_id('AA6Q72400099', 'Late', 'Album')}").json()
     assert found["external_ids"] == {"isrc": "AA6Q72400099"}
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from measurement_pipeline.sandbox import PLAIN, Known, SandboxClient, running
+from measurement_pipeline.sandbox import PLAIN, KnownRecording, SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline.vendors.apify.check import check_token
 from measurement_pipeline.vendors.apify.client import ApifyClient, RunStatus, album_url
@@ -25,7 +25,7 @@ from measurement_pipeline.vendors.apify.errors import (
 from measurement_pipeline.vendors.apify.items import read_items
 
 ALBUMS = [album_id("Choir", name) for name in ("One", "Two", "Three")]
-KNOWN = {f"AA6Q72400{n:03}": Known(play_count=100 + n, artist="Choir", album="One") for n in range(3)}
+KNOWN = {f"AA6Q72400{n:03}": KnownRecording(play_count=100 + n, artist="Choir", album="One") for n in range(3)}
 RUNS = "/v2/actors"
 NOT_FOUND = {"error": {"type": "record-not-found", "message": "Dataset was not found"}}
 PAGES = ["challenge", "proxy", "portal", "portal redirect", "login", "gateway", "json"]

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from measurement_pipeline.sandbox import PLAIN, Known, SandboxClient, running
+from measurement_pipeline.sandbox import PLAIN, KnownRecording, SandboxClient, running
 from measurement_pipeline.sandbox.albums import track_id
 from measurement_pipeline.vendors.spotify.client import CredentialsRefusedError, LookupResult, SpotifyClient
 
-KNOWN = {f"AA6Q724{n:05}": Known(title=f"Song {n}", artist="Choir", album="One") for n in range(120)}
+KNOWN = {f"AA6Q724{n:05}": KnownRecording(title=f"Song {n}", artist="Choir", album="One") for n in range(120)}
 TRACKS = {isrc: track_id(isrc, "Choir", "One") for isrc in KNOWN}
 IDS = list(TRACKS.values())
 UNKNOWN = ["u" * 21 + digit for digit in "123"]
