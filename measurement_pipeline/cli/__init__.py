@@ -1,7 +1,7 @@
-"""The `measurement-pipeline` command: one module a command or group, none of which decides about money or data.
+"""The `measurement-pipeline` command: one module per command or group. None of them contains a rule about money or data.
 
-Exit status: 0 done, 1 refused or failed (one line on stderr says why; with --json also {"error": …} on stdout), 2 wrong usage,
-130 interrupted. A module is imported when its command is asked for, so that none waits for what another needs.
+Exit status: 0 success, 1 failure with one line on stderr (with --json also {"error": …} on stdout), 2 wrong usage,
+130 interrupted. A command's module is imported when the command runs, so that no command waits for another's imports.
 """
 
 import importlib
@@ -16,7 +16,7 @@ import click
 from measurement_pipeline.cli import errors
 from measurement_pipeline.cli.groups import Group
 
-# In the order of `--help`. Each is `command` in the module `<name>_command`.
+# In the order of `--help`. Each is the object `command` in the module `<name>_command`.
 _COMMANDS = (
     "demo",
     "dev",
@@ -41,7 +41,7 @@ _COMMANDS = (
     "sandbox",
 )
 
-# For which a script reads stdout: an error goes there as well.
+# Whether the command prints JSON; then its error goes to stdout too, because a script reads stdout.
 _AS_JSON = f"{__name__}.as_json"
 
 
@@ -53,11 +53,11 @@ class _Commands(Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"{__package__}.{cmd_name}_command")
-        found: click.Command = module.command
-        return found
+        command: click.Command = module.command
+        return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # Looked for before anything is read: what cannot be read is told as JSON too.
+        # Set before parsing, so that usage errors are printed as JSON too.
         ctx.meta[_AS_JSON] = "--json" in args
         return super().parse_args(ctx, args)
 
@@ -72,12 +72,12 @@ class _Commands(Group):
     def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        # Whoever read our output (`| head`) has read enough: click ends quietly.
+        # BrokenPipeError: the reader of the output (`| head`) has closed it, and click exits quietly.
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt as error:
             click.echo("interrupted", err=True)
-            # As shells have it: 128 and the signal's number.
+            # The shells' convention: 128 plus the signal's number.
             raise click.exceptions.Exit(128 + getattr(error, "number", signal.SIGINT)) from error
         except Exception as error:
             line = errors.describe_expected_error(error)
@@ -90,13 +90,13 @@ class _Commands(Group):
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep embedded servers and Dagster's home in this directory. Default: .local/ in the checkout.",
+    help="Store embedded servers and Dagster's home in this directory. Default: .local/ in the checkout.",
 )
 @click.pass_context
 def main(ctx: click.Context, state: Path | None) -> None:
-    """Buys the play-count history of recordings once, stores it, and never pays for it twice."""
+    """Buy the play-count history of each recording once, store it, and never pay for it twice."""
     ctx.obj = state
-    # Output that is read by a script may hold any title; a terminal that cannot show one shows a question mark.
+    # A terminal that cannot show a character of a title shows a question mark.
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

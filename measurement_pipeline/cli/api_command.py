@@ -1,4 +1,4 @@
-"""`api`: the HTTP API, until it is told to stop; then it finishes what it has begun."""
+"""`api`: run the HTTP API until a stop signal, and finish the open requests."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from measurement_pipeline.cli.environment import CliEnvironment, open_environmen
 from measurement_pipeline.local import supervisor
 from measurement_pipeline.local.supervisor import Service
 
-# Less than a supervisor's patience, and more than what a request may take.
+# Less than a supervisor's stop timeout, and more than a request may take.
 _FINISH_SECONDS = 20
 
 
@@ -26,9 +26,9 @@ _FINISH_SECONDS = 20
 @sandbox_command.port_option
 @click.pass_obj
 def command(state: Path | None, *, host: str | None, port: int | None, sandbox_port: int | None) -> None:
-    """Take measurement jobs and serve measurements over HTTP, until Ctrl-C or SIGTERM. docs/api.md has its routes.
+    """Accept measurement jobs and serve measurements over HTTP, until Ctrl-C or SIGTERM. docs/api.md lists the routes.
 
-    Without vendor keys: on the sandbox that `dev` runs, which has to be up.
+    Without vendor keys it uses the sandbox of a running `dev`.
     """
     doubles = sandbox_command.find_doubles(sandbox_port, state)
     with (
@@ -36,32 +36,32 @@ def command(state: Path | None, *, host: str | None, port: int | None, sandbox_p
         supervisor.interruptible(),
         open_environment(os.environ, state=state, doubles=doubles) as environment,
     ):
-        desk = services.api_config(environment.settings)
+        config = services.api_config(environment.settings)
         environment.require_own_database()
         output.print_banner(environment)
-        _log()
+        _configure_logging()
         uvicorn.run(
-            create_app(desk),
+            create_app(config),
             host=host or environment.settings.api_host,
             port=port or environment.settings.api_port,
             log_config=None,
             access_log=False,
             server_header=False,
-            # What a proxy says of a client's address is not looked at, so it need not be believed.
+            # Client addresses are not used, so proxy headers need not be trusted.
             proxy_headers=False,
             timeout_graceful_shutdown=_FINISH_SECONDS,
         )
 
 
 def service(environment: CliEnvironment, url: str, *, log: Path) -> Service:
-    """The API as a process of its own, for whoever supervises several."""
-    where = urlsplit(url)
-    command = ["measurement-pipeline", "api", "--host", str(where.hostname), "--port", str(where.port)]
+    """Return the API as a service for a supervisor."""
+    address = urlsplit(url)
+    command = ["measurement-pipeline", "api", "--host", str(address.hostname), "--port", str(address.port)]
     return Service("api", command, environment.variables, log=log, ready=supervisor.http_ready(f"{url}/readyz"))
 
 
-def _log() -> None:
-    """A line of JSON a request, as it is; what else there is, with its level."""
+def _configure_logging() -> None:
+    """Log one line of JSON per request unchanged, and everything else with its level."""
     plain = logging.StreamHandler()
     plain.setFormatter(logging.Formatter("%(message)s"))
     access = logging.getLogger("measurement_pipeline.api.access")
@@ -69,5 +69,5 @@ def _log() -> None:
     access.setLevel(logging.INFO)
     access.propagate = False
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Of each call to a vendor.
+    # It logs each call to a vendor.
     logging.getLogger("httpx").setLevel(logging.WARNING)

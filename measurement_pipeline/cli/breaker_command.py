@@ -1,4 +1,4 @@
-"""`breaker`: whether calls to Songstats go out, and a person's word that they may again, pause or no pause."""
+"""`breaker`: show and close the circuit breaker and the pause of calls to Songstats."""
 
 import getpass
 from pathlib import Path
@@ -14,27 +14,27 @@ from measurement_pipeline.postgres import songstats_ledger
 
 NEXT_STEP = {
     "key": (
-        "put SONGSTATS_API_KEY right; the hourly sweep, or `measurement-pipeline reclaim`, asks whether it works, and "
+        "correct SONGSTATS_API_KEY; the hourly `reclaim_schedule`, or `measurement-pipeline reclaim`, then tests the key and "
         "closes the breaker"
     ),
     "streak": (
-        "find out what changed, then `measurement-pipeline breaker close`, and for what was settled on doubtful answers "
-        "`measurement-pipeline requeue --suspect`: it reads malformed answers again as they were kept; if the vendor was "
-        "at fault, --rebuy buys them anew"
+        "find out what changed, then run `measurement-pipeline breaker close`. For recordings settled on suspect responses, run "
+        "`measurement-pipeline requeue --suspect`: it parses stored malformed responses again; if the vendor was at fault, "
+        "--rebuy buys them again"
     ),
 }
 
 
 @click.group("breaker", cls=Group)
 def command() -> None:
-    """Show and close the circuit breaker. While it is open, no call to Songstats is made."""
+    """Show and close the circuit breaker. While it is open, Songstats is not called."""
 
 
 @command.command("show")
 @output.json_option
 @click.pass_obj
 def show(state: Path | None, *, as_json: bool) -> None:
-    """Show whether it is open, since when, why, and what to do; and any pause."""
+    """Show whether the breaker is open, since when, why, the next step, and any pause."""
     with open_database(state) as (_, connection):
         vendor = songstats_ledger.vendor_state(connection)
     if as_json:
@@ -44,11 +44,11 @@ def show(state: Path | None, *, as_json: bool) -> None:
         return
     if vendor.breaker == "open":
         output.print_line(f"open since {output.format_value(vendor.opened_at)}: {vendor.reason}")
-        output.print_line(f"what to do: {NEXT_STEP[vendor.breaker_kind or 'streak']}")
+        output.print_line(f"next step: {NEXT_STEP[vendor.breaker_kind or 'streak']}")
     elif vendor.paused_until is None:
         output.print_line("closed: calls go out")
     else:
-        output.print_line("closed, but no call goes out while the pause lasts")
+        output.print_line("closed, but no call goes out during the pause")
     if vendor.paused_until is not None:
         output.print_line(f"{vendor.pause_description}; `measurement-pipeline breaker close` lifts it now")
 
@@ -57,7 +57,7 @@ def show(state: Path | None, *, as_json: bool) -> None:
 @output.json_option
 @click.pass_obj
 def close(state: Path | None, *, as_json: bool) -> None:
-    """Close the breaker and end a pause. Streaks are counted from zero. The act is recorded."""
+    """Close the breaker and end a pause. Streaks restart at zero. The action is recorded."""
     with open_database(state) as (_, connection):
         done = operator_actions.close_breaker(connection, actor=getpass.getuser())
         incidents.end_songstats_incidents(connection)
@@ -66,4 +66,4 @@ def close(state: Path | None, *, as_json: bool) -> None:
             {"closed": "breaker closed" in done, "pause_lifted": "pause lifted" in done, "breaker": "closed"}
         )
     else:
-        output.print_line("; ".join(done) or "it was closed already, and no pause lasted")
+        output.print_line("; ".join(done) or "already closed, and no pause is active")

@@ -1,7 +1,7 @@
-"""The lines of `doctor`, and how its checks run so that none blocks another and no cause is reported twice.
+"""The result of a check of `doctor`, and how checks run: none blocks another, and each cause is reported once.
 
-Each group of checks runs in a thread of its own with a time limit. What it has reported by then stands; the rest is a failure.
-The checks are in the modules `doctor_*`.
+Each group of checks runs in its own thread with a time limit. If the limit passes, the group's earlier results are kept and
+the rest counts as one failure. The checks are in the modules `doctor_*`.
 """
 
 import time
@@ -16,7 +16,7 @@ from measurement_pipeline.cli import errors
 
 
 class CheckStatus(StrEnum):
-    """`FAIL`: a person has to do something. `warn`: it passes by itself, is not known, or is a choice to know of."""
+    """`FAIL`: a person must act. `warn`: temporary, unknown, or a deliberate setting."""
 
     OK = "ok"
     WARN = "warn"
@@ -25,9 +25,9 @@ class CheckStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check: its name, its result, and, unless that is ok, what to do.
+    """One line of `doctor`: its name, its status, and a message that ends with the next step unless the status is ok.
 
-    `cause`: the name of the line that reports the cause, where this line only shows its effect.
+    `cause` is the name of another line that reports the cause, if this line shows only an effect.
     """
 
     name: str
@@ -40,72 +40,72 @@ CheckGroup = Callable[[], Iterator[CheckResult]]
 
 
 def ok(name: str, words: str) -> CheckResult:
-    """It is well."""
+    """Return a result that needs no action."""
     return CheckResult(name, CheckStatus.OK, words)
 
 
 def warn(name: str, words: str) -> CheckResult:
-    """Worth knowing."""
+    """Return a result to know about."""
     return CheckResult(name, CheckStatus.WARN, words)
 
 
 def fail(name: str, words: str, *, cause: str = "") -> CheckResult:
-    """A person has to do something."""
+    """Return a result on which a person must act."""
     return CheckResult(name, CheckStatus.FAIL, words, cause)
 
 
-def report_causes_once(lines: Sequence[CheckResult]) -> list[CheckResult]:
-    """The lines with one FAIL for each cause.
+def report_causes_once(results: Sequence[CheckResult]) -> list[CheckResult]:
+    """Return the results with one FAIL per cause.
 
-    A failure that another failing line explains becomes a warning that names that line. Two lines that fail in the same words
-    have the same cause: the first one keeps it.
+    A failure that another failing line explains becomes a warning that names that line. Two failures with the same message
+    have the same cause, so only the first remains a failure.
     """
-    failing = {line.name for line in lines if line.status is CheckStatus.FAIL and not line.cause}
+    failing = {line.name for line in results if line.status is CheckStatus.FAIL and not line.cause}
     first: dict[str, str] = {}
-    found = []
-    for line in lines:
+    reported = []
+    for line in results:
         cause = line.cause if line.cause in failing else first.get(line.message, "")
         if line.status is CheckStatus.FAIL and cause and cause != line.name:
-            found.append(CheckResult(line.name, CheckStatus.WARN, f"{line.message} (cause: see {cause})", cause))
+            reported.append(CheckResult(line.name, CheckStatus.WARN, f"{line.message} (cause: see {cause})", cause))
             continue
         if line.status is CheckStatus.FAIL:
             first.setdefault(line.message, line.name)
-        found.append(line)
-    return found
+        reported.append(line)
+    return reported
 
 
 def run_checks(groups: Mapping[str, CheckGroup], *, seconds: float) -> Iterator[CheckResult]:
-    """Run all groups at once; their lines in the order of the groups.
+    """Run all groups concurrently, and yield their results in the order of the groups.
 
-    Each has the same `seconds`. A group that cannot go on is reported under its own name.
+    Each group has `seconds`. A group that hangs or fails is reported under its name.
     """
-    asked = [_CheckThread(name, questions) for name, questions in groups.items()]
-    for group in asked:
-        group.start()
+    threads = [_CheckThread(name, checks) for name, checks in groups.items()]
+    for thread in threads:
+        thread.start()
     deadline = time.monotonic() + seconds
-    for group in asked:
-        group.join(max(0.0, deadline - time.monotonic()))
-        hangs, said = group.is_alive(), list(group.said)
-        yield from said
-        if hangs:
-            after = f" to what comes after the line {said[-1].name}" if said else ""
-            yield fail(group.name, f"no answer within {seconds:g} s{after}: a lock, or a server that hangs")
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        is_hanging, results = thread.is_alive(), list(thread.results)
+        yield from results
+        if is_hanging:
+            after = f" after the line {results[-1].name}" if results else ""
+            yield fail(thread.name, f"no answer within {seconds:g} s{after}: look for a lock or an overloaded server")
 
 
 class _CheckThread(Thread):
-    """A daemon thread: one that hangs does not keep the command from ending."""
+    """Runs one group of checks. A daemon thread, because one that hangs must not prevent the command from exiting."""
 
-    def __init__(self, name: str, questions: CheckGroup) -> None:
+    def __init__(self, name: str, checks: CheckGroup) -> None:
         super().__init__(name=name, daemon=True)
-        self.said: list[CheckResult] = []
-        self._questions = questions
+        self.results: list[CheckResult] = []
+        self._checks = checks
 
     def run(self) -> None:
         try:
-            for line in self._questions():
-                self.said.append(line)
+            for result in self._checks():
+                self.results.append(result)
         except click.ClickException as error:
-            self.said.append(fail(self.name, error.message))
+            self.results.append(fail(self.name, error.message))
         except Exception as error:  # noqa: BLE001 - it becomes a FAIL line, and must not stop the other groups
-            foreseen = errors.describe_expected_error(error)
-            self.said.append(fail(self.name, foreseen or f"could not be asked: {type(error).__name__} in this command"))
+            message = errors.describe_expected_error(error)
+            self.results.append(fail(self.name, message or f"not checked: {type(error).__name__} in this command"))

@@ -1,4 +1,4 @@
-"""What `doctor` asks of the HTTP API: whether it listens, and can answer."""
+"""The check of the HTTP API for `doctor`: whether it listens and is ready."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,38 +12,35 @@ from measurement_pipeline.settings import Settings
 NAME = "HTTP API"
 
 _LONGEST_SECONDS = 8.0
-# So long it may take to start.
-_STARTS_SECONDS = 60.0
-# What to listen on means everywhere, and where to ask is here.
+# An address that means "listen on every interface", and the address to call then.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - nothing is bound here
 
 
 def check_api(settings: Settings, home: Path) -> Iterator[CheckResult]:
-    """One `GET /readyz`, at the `dev` that runs on `home`, else where the settings have it."""
-    url, of_dev = instance_lock.api_url(home), True
+    """Call `GET /readyz` of the `dev` that runs on `home`, or else of the address in the settings."""
+    url, is_run_by_dev = instance_lock.api_url(home), True
     if url is None:
         if settings.api_key_secret is None:
-            yield ok(NAME, "not set up: API_KEY_SECRET is not set")
+            yield ok(NAME, "not in use: API_KEY_SECRET is not set")
             return
         host = _EVERYWHERE.get(settings.api_host, settings.api_host)
-        url, of_dev = f"http://{host}:{settings.api_port}", False
+        url, is_run_by_dev = f"http://{host}:{settings.api_port}", False
     try:
         status = httpx.get(f"{url}/readyz", timeout=_LONGEST_SECONDS, trust_env=False).status_code
     except httpx.HTTPError as error:
-        why = f"no answer at {url} ({error})"
-        since = instance_lock.seconds_since_start(home, "dev") if of_dev else None
-        if since is not None and since < _STARTS_SECONDS:
-            yield warn(NAME, f"{why}; `dev` started {since:.0f} s ago")
-        elif of_dev:
-            yield fail(NAME, f"{why}: `dev` brings it back; its log says why it ends")
+        problem = f"no response from {url} ({error})"
+        if is_run_by_dev and instance_lock.is_starting(home, "dev"):
+            yield warn(NAME, f"{problem}: `dev` is still starting")
+        elif is_run_by_dev:
+            yield fail(NAME, f"{problem}: `dev` restarts it; see its log for the reason it ended")
         else:
-            yield warn(NAME, f"{why}: start `measurement-pipeline api`, unless it runs on another machine")
+            yield warn(NAME, f"{problem}: start `measurement-pipeline api`, unless it runs on another machine")
         return
     if status == httpx.codes.OK:
-        yield ok(NAME, f"answers at {url}")
+        yield ok(NAME, f"ready at {url}")
     else:
         yield fail(
             NAME,
-            f"HTTP {status} from {url}/readyz: it cannot reach the database, or something else listens there",
+            f"HTTP {status} from {url}/readyz: it cannot reach the database, or another program listens there",
             cause="database",
         )

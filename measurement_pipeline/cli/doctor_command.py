@@ -1,7 +1,7 @@
-"""`doctor`: checks every part of the deployment, one line each, with what to do. It only reads, and spends no hit.
+"""`doctor`: check every part of the deployment and print one line each, with the next step. Read-only; spends no hit.
 
-The checks are in the modules `doctor_*`. This module chooses them and prints their lines.
-Where DATABASE_URL is not set, an embedded server that exists is started for the checks; none is created.
+The checks are in the modules `doctor_*`; this module selects them and prints their results.
+Without DATABASE_URL, an existing embedded server is started for the checks; none is created.
 """
 
 import os
@@ -33,7 +33,7 @@ from measurement_pipeline.local.embedded_postgres import EmbeddedServerError
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.settings import Kind, Settings, SettingsError
 
-# A database that is away is known after 10 s, a vendor after 8.
+# Longer than the time limits of a database connection (10 s) and of a vendor (8 s).
 _LONGEST_SECONDS = 20.0
 
 
@@ -42,22 +42,22 @@ _LONGEST_SECONDS = 20.0
 @output.json_option
 @click.pass_context
 def command(ctx: click.Context, *, sandbox_port: int | None, as_json: bool) -> None:
-    """Check every part of the deployment and print a line for each, with what to do. Exit status 1 where one FAILs."""
-    said = report_causes_once(list(_diagnosis(ctx.obj, sandbox_command.find_doubles(sandbox_port, ctx.obj))))
+    """Check every part of the deployment and print one line each, with the next step. Exit status 1 if a line says FAIL."""
+    results = report_causes_once(list(_run_all(ctx.obj, sandbox_command.find_doubles(sandbox_port, ctx.obj))))
     if not as_json:
-        for line in said:
+        for line in results:
             output.print_line(f"{line.status:<5} {line.name:<18} {' '.join(line.message.split())}")
-    failed = sum(line.status is CheckStatus.FAIL for line in said)
-    warned = sum(line.status is CheckStatus.WARN for line in said)
+    failed = sum(line.status is CheckStatus.FAIL for line in results)
+    warned = sum(line.status is CheckStatus.WARN for line in results)
     if as_json:
-        output.print_json({"healthy": not failed, "lines": [_json_line(result) for result in said]})
+        output.print_json({"healthy": not failed, "lines": [_json_line(result) for result in results]})
     else:
         output.print_line("")
-        output.print_line(f"{failed} FAIL, {warned} warn" if failed or warned else "all is well")
+        output.print_line(f"{failed} FAIL, {warned} warn" if failed or warned else "all checks passed")
     ctx.exit(1 if failed else 0)
 
 
-def _diagnosis(state: Path | None, doubles: Doubles) -> Iterator[CheckResult]:
+def _run_all(state: Path | None, doubles: Doubles) -> Iterator[CheckResult]:
     try:
         settings = Settings.read(os.environ)
         if should_use_doubles(settings):
@@ -73,14 +73,14 @@ def _diagnosis(state: Path | None, doubles: Doubles) -> Iterator[CheckResult]:
             yield fail("settings", str(error))
             return
         except (EmbeddedServerError, OSError) as error:
-            why = str(error)
-            groups: dict[str, CheckGroup] = {"database": lambda: _no_server(why)}
+            reason = str(error)
+            groups: dict[str, CheckGroup] = {"database": lambda: _report_missing_server(reason)}
         else:
             groups = {
                 "database": lambda: doctor_database.check_database(environment),
                 "Dagster's storage": lambda: doctor_dagster.check_dagster(environment),
             }
-        yield ok("settings", _in_words(kind))
+        yield ok("settings", _describe_kind(kind))
         try:
             sandbox_command.require_running_doubles(settings, kind)
         except CommandError as error:
@@ -104,10 +104,10 @@ def _json_line(result: CheckResult) -> dict[str, str]:
     return {"name": result.name, "verdict": result.status, "words": result.message, "cause": result.cause}
 
 
-def _in_words(kind: Kind) -> str:
-    return {"sandbox": "sandbox: the vendors are doubles", "live": "LIVE: real vendors, real money"}[kind]
+def _describe_kind(kind: Kind) -> str:
+    return {"sandbox": "sandbox: vendor doubles", "live": "LIVE: real vendors, real money"}[kind]
 
 
-def _no_server(why: str) -> Iterator[CheckResult]:
-    yield fail("database", f"no embedded server: {why}")
+def _report_missing_server(reason: str) -> Iterator[CheckResult]:
+    yield fail("database", f"no embedded server: {reason}")
     yield fail("Dagster's storage", "not checked: it is on the same server", cause="database")

@@ -1,6 +1,6 @@
-"""What `doctor` asks of Dagster: its storage, its daemons, our sensors and schedules, and runs whose process is gone.
+"""The checks of Dagster for `doctor`: storage, daemon, this project's sensors and schedules, and dead runs.
 
-dagster is imported when it is asked: it takes seconds.
+dagster is imported late, because its import takes seconds.
 """
 
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
     from dagster._core.scheduler.instigation import InstigatorTick
 
-# As long as the code server and the daemon may take to be there, on a machine that has other work too.
+# After `dev` is ready, the daemon may need this long for its first heartbeats and ticks on a busy machine.
 _STARTING_SECONDS = 120.0
-# A sensor ticks every few seconds; a code location that does not load ticks none of them.
+# Sensors tick every few seconds; none of them ticks if the code location does not load.
 _SENSOR_SILENCE_SECONDS = 600.0
 
 
 def check_dagster(environment: CliEnvironment) -> Iterator[CheckResult]:
-    """Dagster's part, one line each."""
+    """Yield the results of Dagster's checks."""
     age = instance_lock.seconds_since_start(environment.home, "dev")
     starting = f"`dev` started {age:.0f} s ago" if age is not None and age < _STARTING_SECONDS else None
     with ExitStack() as stack:
@@ -42,7 +42,7 @@ def check_dagster(environment: CliEnvironment) -> Iterator[CheckResult]:
                 return
             yield warn("Dagster's storage", f"{starting}: {error.message}")
             return
-        yield ok("Dagster's storage", f"reached: {address.describe(environment.dagster_url)}")
+        yield ok("Dagster's storage", f"reachable: {address.describe(environment.dagster_url)}")
         yield _schema(instance)
         yield _daemon(instance, starting, stopped_at=instance_lock.stopped_at(environment.home, "dev"))
         yield _monitoring(instance)
@@ -51,116 +51,124 @@ def check_dagster(environment: CliEnvironment) -> Iterator[CheckResult]:
 
 
 def _schema(instance: "DagsterInstance") -> CheckResult:
-    found, head = instance.event_log_storage.alembic_version() or (None, None)
-    if found == head:
-        return ok("Dagster's schema", f"at {head}, this Dagster's")
-    return fail("Dagster's schema", f"at {found or 'none'}, this Dagster needs {head}: run `dagster instance migrate`")
+    current, head = instance.event_log_storage.alembic_version() or (None, None)
+    if current == head:
+        return ok("Dagster's schema", f"at {head}, the version of this Dagster")
+    return fail(
+        "Dagster's schema", f"at {current or 'none'}, this Dagster needs {head}: run `dagster instance migrate`"
+    )
 
 
 def _daemon(instance: "DagsterInstance", starting: str | None, *, stopped_at: datetime | None) -> CheckResult:
     from measurement_pipeline.defs.automation import quiet_daemons
 
     quiet = quiet_daemons(instance)
-    beats = instance.get_daemon_heartbeats()
+    heartbeats = instance.get_daemon_heartbeats()
     required = sorted(instance.get_required_daemon_types())
-    cure = "nothing is taken in or bought until it runs: start `measurement-pipeline dev` or `dagster-daemon run`"
-    last = max((beat.timestamp for beat in beats.values()), default=None)
-    # A daemon of somebody else's beats on after that.
+    next_step = "nothing is accepted or bought until it runs: start `measurement-pipeline dev` or `dagster-daemon run`"
+    last = max((heartbeat.timestamp for heartbeat in heartbeats.values()), default=None)
+    # A daemon that was started without `dev` would have sent a heartbeat since.
     if last is not None and stopped_at is not None and last < stopped_at.timestamp():
         return fail(
-            "daemon", f"NOT RUNNING: `dev` was stopped {format_value(stopped_at)}, and nothing beats since; {cure}"
+            "daemon",
+            f"NOT RUNNING: `dev` was stopped {format_value(stopped_at)}, and there was no heartbeat since; {next_step}",
         )
     if quiet:
-        never_or_last = "it never ran" if last is None else f"its last sign of life was {_moment(last)}"
-        parts = (
-            f"{name} never beat" if beat is None else f"{name} last beat {format_value(beat)}"
-            for name, beat in quiet.items()
-        )
-        who = never_or_last if len(quiet) == len(required) else ", ".join(parts)
-        return warn("daemon", f"{starting}: {who}") if starting else fail("daemon", f"NOT RUNNING: {who}; {cure}")
-    failing = [name for name in required if beats[name].errors]
+        if len(quiet) == len(required):
+            reason = "it never ran" if last is None else f"its last heartbeat was {_format_timestamp(last)}"
+        else:
+            reason = ", ".join(
+                f"{name} never sent a heartbeat" if at is None else f"{name} sent its last heartbeat {format_value(at)}"
+                for name, at in quiet.items()
+            )
+        if starting:
+            return warn("daemon", f"{starting}: {reason}")
+        return fail("daemon", f"NOT RUNNING: {reason}; {next_step}")
+    failing = [name for name in required if heartbeats[name].errors]
     if failing:
-        return warn("daemon", f"beats, with errors of late: {', '.join(failing)}; see its log")
-    age = datetime.now(UTC).timestamp() - min(beats[name].timestamp for name in required)
-    return ok("daemon", f"running; all {len(required)} parts of it beat, none longer ago than {max(0.0, age):.0f} s")
+        return warn("daemon", f"running, with recent errors in {', '.join(failing)}: see its log")
+    age = datetime.now(UTC).timestamp() - min(heartbeats[name].timestamp for name in required)
+    return ok("daemon", f"running; all {len(required)} parts sent a heartbeat in the last {max(0.0, age):.0f} s")
 
 
 def _monitoring(instance: "DagsterInstance") -> CheckResult:
     if instance.run_monitoring_enabled:
         return ok("run monitoring", "on")
-    return warn("run monitoring", "off: a run that never starts holds its slot; use this project's dagster.yaml")
+    return warn("run monitoring", "off: a run that never starts keeps its slot. Use this project's dagster.yaml")
 
 
 def _automation(instance: "DagsterInstance", starting: str | None) -> Iterator[CheckResult]:
     from measurement_pipeline.defs import schedules, sensors
     from measurement_pipeline.defs.automation import read_statuses
 
-    for kind, ours in (("sensors", sensors.sensors), ("schedules", schedules.schedules)):
-        stands = read_statuses(instance, [str(definition.name) for definition in ours])
-        off = [name for name, one in stands.items() if one.switched_off]
+    for kind, definitions in (("sensors", sensors.sensors), ("schedules", schedules.schedules)):
+        statuses = read_statuses(instance, [str(definition.name) for definition in definitions])
+        off = [name for name, status in statuses.items() if status.switched_off]
+        problems = {name: _tick_problem(status.last_tick, kind) for name, status in statuses.items()}
         if off:
-            yield fail(kind, f"SWITCHED OFF: {', '.join(off)}; switch on in Dagster (Automation)")
-        elif kind == "sensors" and all(one.last_tick is None for one in stands.values()):
+            yield fail(kind, f"SWITCHED OFF: {', '.join(off)}: switch on in Dagster (Automation)")
+        elif kind == "sensors" and all(status.last_tick is None for status in statuses.values()):
             yield _never_ticked(starting)
-        elif unwell := [f"{name} {why}" for name, one in stands.items() if (why := _unwell(one.last_tick, kind))]:
-            cure = starting or "see Automation in Dagster, and whether the code location loads (Deployment)"
-            yield warn(kind, f"on, but {'; '.join(unwell)}; {cure}")
+        elif any(problems.values()):
+            listed = "; ".join(f"{name} {problem}" for name, problem in problems.items() if problem)
+            next_step = starting or "see Automation in Dagster, and whether the code location loads (Deployment)"
+            yield warn(kind, f"on, but {listed}; {next_step}")
         else:
-            yield ok(kind, f"on: {', '.join(stands)}")
+            yield ok(kind, f"on: {', '.join(statuses)}")
 
 
 def _never_ticked(starting: str | None) -> CheckResult:
     if starting:
         return warn("sensors", f"none has ticked yet; {starting}")
-    cure = "if the daemon runs for more than a minute, the code location does not load: see Deployment in Dagster"
-    return fail("sensors", f"NONE HAS EVER TICKED: {cure}, or the code server's log")
+    reason = "if the daemon has been running for more than a minute, the code location does not load"
+    return fail("sensors", f"NONE HAS EVER TICKED: {reason}: see Deployment in Dagster, or the code server's log")
 
 
-def _unwell(tick: "InstigatorTick | None", kind: str) -> str | None:
+def _tick_problem(tick: "InstigatorTick | None", kind: str) -> str | None:
     if tick is None:
-        # A schedule may wait for its hour.
+        # A schedule may still wait for its time.
         return "has never ticked" if kind == "sensors" else None
     if tick.is_failure:
-        return f"failed at its last tick, {_moment(tick.timestamp)}"
-    silent = datetime.now(UTC).timestamp() - tick.timestamp
-    if kind == "sensors" and silent > _SENSOR_SILENCE_SECONDS:
-        return f"has not ticked since {_moment(tick.timestamp)}"
+        return f"failed at its last tick, {_format_timestamp(tick.timestamp)}"
+    age = datetime.now(UTC).timestamp() - tick.timestamp
+    if kind == "sensors" and age > _SENSOR_SILENCE_SECONDS:
+        return f"has not ticked since {_format_timestamp(tick.timestamp)}"
     return None
 
 
 def _runs(instance: "DagsterInstance", environment: CliEnvironment) -> CheckResult:
-    """Runs that Dagster calls started, and that give no sign of life: they hold the slot of the one that buys."""
+    """Check for started runs without a heartbeat: a dead run keeps the slot of the next backfill."""
     from dagster import DagsterRunStatus, RunsFilter
 
     from measurement_pipeline.defs.instance_status import ASSET_JOB
     from measurement_pipeline.defs.jobs import measurement_job_intake, songstats_backfill
 
-    begun = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])
-    beating = {songstats_backfill.name, measurement_job_intake.name, ASSET_JOB}
+    started = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])
+    jobs_with_heartbeat = {songstats_backfill.name, measurement_job_intake.name, ASSET_JOB}
     now = datetime.now(UTC).timestamp()
-    # Since when each is under way: what counts for one that has not beaten yet.
+    # The age of each run, which counts for a run without a heartbeat so far.
     runs = {
         record.dagster_run.run_id: now - (record.start_time or now)
-        for record in instance.get_run_records(begun)
-        if record.dagster_run.job_name in beating
+        for record in instance.get_run_records(started)
+        if record.dagster_run.job_name in jobs_with_heartbeat
     }
     if not runs:
-        return ok("runs", "none is under way")
+        return ok("runs", "none is running")
     try:
         with environment.connect() as connection:
-            beats = run_heartbeats.seconds_since_last(connection, list(runs))
+            heartbeat_ages = run_heartbeats.seconds_since_last(connection, list(runs))
     except DatabaseError:
-        return warn("runs", f"{len(runs)} under way; unknown whether they live, since the measurement database is away")
+        return warn("runs", f"{len(runs)} running; heartbeats unknown: the measurement database is unreachable")
     silence = services.backfill_config(environment.settings, environment.database_url).silence_seconds
-    dead = [run for run, seconds in runs.items() if beats.get(run, seconds) > silence]
+    dead = [run for run, age in runs.items() if heartbeat_ages.get(run, age) > silence]
     if dead:
         return warn(
             "runs",
-            f"no sign of life from {', '.join(run[:8] for run in dead)} for {silence:.0f} s: dead, and holding the slot; "
-            "backfill_queue_sensor reports it failed while the daemon runs, or cancel it in Dagster",
+            f"no heartbeat from {', '.join(run[:8] for run in dead)} for {silence:.0f} s: dead, and keeping the slot; "
+            "backfill_queue_sensor reports it as failed while the daemon runs, or cancel it in Dagster",
         )
-    return ok("runs", f"{len(runs)} under way, and alive")
+    return ok("runs", f"{len(runs)} running, with recent heartbeats")
 
 
-def _moment(timestamp: float) -> str:
+def _format_timestamp(timestamp: float) -> str:
     return format_value(datetime.fromtimestamp(timestamp, UTC))

@@ -1,4 +1,4 @@
-"""What `doctor` asks of the vendors: whether they take our keys. No hit is spent, nothing is changed, no key is shown."""
+"""The checks of vendor credentials for `doctor`. They spend no hit, change nothing, and show no key."""
 
 from collections.abc import Iterator
 
@@ -11,30 +11,30 @@ _LONGEST_SECONDS = 8.0
 
 
 def check_songstats_key(settings: Settings) -> Iterator[CheckResult]:
-    """One `GET /status`, which is free."""
+    """Call `GET /status`, which is free."""
     if settings.songstats_api_key is None:
-        yield fail("Songstats key", "SONGSTATS_API_KEY is not set")
+        yield fail("Songstats key", "SONGSTATS_API_KEY is not set: set it")
         return
     found = vendor_status.fetch_vendor_status(lambda: services.songstats_client(settings), seconds=_LONGEST_SECONDS)
     if found.key_works:
         counted = "unknown" if found.month.requests is None else f"{found.month.requests:,}"
-        yield ok("Songstats key", f"taken (GET /status, no hit); requests that it counts this month: {counted}")
+        yield ok("Songstats key", f"accepted (GET /status, no hit); requests this month by Songstats: {counted}")
     elif found.key_works is False:
-        yield fail("Songstats key", f"REFUSED ({found.month.detail}): put SONGSTATS_API_KEY right")
+        yield fail("Songstats key", f"REFUSED ({found.month.detail}): correct SONGSTATS_API_KEY")
     else:
         yield warn(
             "Songstats key",
-            f"unknown, since {settings.songstats_base_url} gave no usable answer ({found.month.detail}): try again, or check "
+            f"unknown: {settings.songstats_base_url} gave no usable response ({found.month.detail}): try again, or check "
             "SONGSTATS_BASE_URL and the network",
         )
 
 
 def check_stripe_key(settings: Settings, kind: Kind) -> Iterator[CheckResult]:
-    """One list of one customer."""
+    """List one customer."""
     if settings.stripe_secret_key is None:
-        yield fail("Stripe key", "STRIPE_SECRET_KEY is not set")
+        yield fail("Stripe key", "STRIPE_SECRET_KEY is not set: set it")
         return
-    # Imported when it is asked: a fifth of a second.
+    # Imported late: it takes 0.2 s.
     from measurement_pipeline.vendors.stripe import api_key as stripe_key
 
     secret = settings.stripe_secret_key.get_secret_value()
@@ -42,37 +42,39 @@ def check_stripe_key(settings: Settings, kind: Kind) -> Iterator[CheckResult]:
     if found.works is False:
         yield fail("Stripe key", f"REFUSED: {found.words}")
     elif found.works is None:
-        yield warn("Stripe key", f"unknown: {found.words} Until it answers nobody is let spend, and nobody is refused")
+        yield warn(
+            "Stripe key", f"unknown: {found.words} Until Stripe responds, payments are neither allowed nor denied"
+        )
     elif kind == "live" and stripe_key.is_test_mode_key(secret):
-        yield warn("Stripe key", "taken, but it is one of test mode: its cards are invented, and the hits are real")
+        yield warn("Stripe key", "accepted, but it is a test-mode key: test cards pay for real hits. Set a live key")
     else:
-        yield ok("Stripe key", "taken (a read of one customer)")
+        yield ok("Stripe key", "accepted (one customer listed)")
 
 
 def check_apify_token(settings: Settings) -> Iterator[CheckResult]:
-    """One look at the actor's runs."""
+    """List the actor's runs."""
     if settings.apify_token is None:
-        yield ok("Apify token", "APIFY_TOKEN is not set: captures are not made")
+        yield ok("Apify token", "APIFY_TOKEN is not set: current counts are not captured")
         return
-    # Imported when it is asked: the library takes half a second.
+    # Imported late: the library takes 0.5 s.
     from measurement_pipeline.vendors.apify import check
 
     token = settings.apify_token.get_secret_value()
     found = check.check_token(token, base_url=settings.apify_base_url, timeout_seconds=_LONGEST_SECONDS)
     if found.works is False:
-        yield fail("Apify token", f"REFUSED: {found.words}; captures wait until it is put right")
+        yield fail("Apify token", f"REFUSED: {found.words}; captures wait: correct APIFY_TOKEN")
     elif found.works is None:
-        yield warn("Apify token", f"unknown: {found.words}; captures wait until it answers")
+        yield warn("Apify token", f"unknown: {found.words}; captures wait until Apify responds")
     else:
-        yield ok("Apify token", "taken (a look at the actor's runs)")
+        yield ok("Apify token", "accepted (the actor's runs listed)")
 
 
 def check_spotify_client(settings: Settings) -> Iterator[CheckResult]:
-    """One token."""
+    """Request an access token."""
     client_id, secret = settings.spotify_client_id, settings.spotify_client_secret
     if client_id is None or secret is None:
-        words = "SPOTIFY_CLIENT_ID or SPOTIFY_CLIENT_SECRET is not set: tracks that are new stay unmapped"
-        yield ok("Spotify client", words) if settings.apify_token is None else warn("Spotify client", words)
+        message = "SPOTIFY_CLIENT_ID or SPOTIFY_CLIENT_SECRET is not set: new tracks stay unmapped"
+        yield ok("Spotify client", message) if settings.apify_token is None else warn("Spotify client", message)
         return
     from measurement_pipeline.vendors.spotify import check
 
@@ -84,16 +86,16 @@ def check_spotify_client(settings: Settings) -> Iterator[CheckResult]:
         timeout_seconds=_LONGEST_SECONDS,
     )
     if found.works is False:
-        yield fail("Spotify client", f"REFUSED: {found.words}; tracks that are new stay unmapped")
+        yield fail("Spotify client", f"REFUSED: {found.words}; new tracks stay unmapped")
     elif found.works is None:
-        yield warn("Spotify client", f"unknown: {found.words}; tracks that are new stay unmapped until it answers")
+        yield warn("Spotify client", f"unknown: {found.words}; new tracks stay unmapped until Spotify responds")
     else:
-        yield ok("Spotify client", "taken (a token)")
+        yield ok("Spotify client", "accepted (token issued)")
 
 
 def check_webhook(settings: Settings) -> CheckResult:
-    """Whether incidents are told anywhere. The address itself is a secret."""
+    """Check that alerts have a destination. Its URL is a secret, so it is neither shown nor called."""
     if settings.alert_webhook_url is None:
-        where = "shown here, in Dagster and by `measurement-pipeline incidents`, and told nowhere"
-        return warn("webhook", f"ALERT_WEBHOOK_URL is not set: incidents are {where}")
-    return ok("webhook", "set (its address is a secret, and it is not tried here)")
+        where = "only here, in Dagster and with `measurement-pipeline incidents`"
+        return warn("webhook", f"ALERT_WEBHOOK_URL is not set: incidents are shown {where}")
+    return ok("webhook", "set (its URL is a secret; it is not tested here)")

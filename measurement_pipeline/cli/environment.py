@@ -1,6 +1,6 @@
-"""Which deployment a command works on: sandbox or live, which database, whose vendors, where Dagster lives.
+"""Determines which deployment a command works on: sandbox or live, its database, its vendors, and Dagster's home.
 
-Composition for the command line. What settings there are is `settings`; the objects made of them are `deployment`.
+`settings` defines the settings; `services` creates the objects from them.
 """
 
 import os
@@ -20,10 +20,10 @@ from measurement_pipeline.postgres import address, migrate
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.settings import REAL_SONGSTATS, REAL_STRIPE, Kind, Settings, SettingsError
 
-if TYPE_CHECKING:  # a web server of their own: commands that ask no vendor do not load it
+if TYPE_CHECKING:  # imported late: commands that call no vendor must not load the doubles' web server
     from measurement_pipeline.sandbox import Behaviour, SandboxClient
 
-# Where the doubles of one checkout listen unless they are told otherwise, so that its commands find them.
+# The default port of the vendor doubles, on which the commands of a checkout find them.
 SANDBOX_PORT = 8917
 
 MEASUREMENT_DATABASE = "measurement_pipeline"
@@ -34,7 +34,7 @@ _CHECKOUT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class CliEnvironment:
-    """A deployment whose server answers. `environment` is what every process of it must be started with."""
+    """A deployment with a running database server. `variables` is the process environment that all its processes need."""
 
     kind: Kind
     settings: Settings
@@ -46,7 +46,7 @@ class CliEnvironment:
 
     @property
     def database_location(self) -> str:
-        """The measurement database, for people: no login."""
+        """The address of the measurement database as text, without login."""
         return (
             f"the embedded server in {self.home / 'postgres'}"
             if self.is_embedded
@@ -55,21 +55,21 @@ class CliEnvironment:
 
     @property
     def dagster_home(self) -> Path:
-        """DAGSTER_HOME of its processes."""
+        """The DAGSTER_HOME of its processes."""
         return Path(self.variables["DAGSTER_HOME"])
 
     def require_own_database(self) -> None:
-        """Raise `SchemaOutOfDateError` or `WrongDeploymentError` unless the database is this version's and kind's."""
+        """Raise `SchemaOutOfDateError` or `WrongDeploymentError` unless the database has this version's schema and this kind."""
         migrate.require_current(self.database_url, kind=self.kind)
 
     def connect(self) -> Connection:
-        """A connection to the measurement database."""
+        """Connect to the measurement database."""
         return connect(self.database_url)
 
 
 @dataclass(frozen=True, slots=True)
 class Doubles:
-    """Where doubles of the vendors listen, and the keys they take."""
+    """The URL of the vendor doubles, and the keys that they accept."""
 
     url: str
     songstats_key: str
@@ -80,7 +80,7 @@ class Doubles:
 
     @classmethod
     def from_keys(cls, url: str, keys: "Behaviour | SandboxClient") -> Self:
-        """Doubles at `url` that take the keys of `keys`."""
+        """Return the doubles at `url` with the keys of `keys`."""
         return cls(
             url,
             keys.songstats_key,
@@ -91,7 +91,7 @@ class Doubles:
         )
 
     def environment(self) -> dict[str, str]:
-        """What makes a process talk to them."""
+        """The variables that make a process use them."""
         return {
             "SONGSTATS_BASE_URL": self.url,
             "STRIPE_API_BASE": self.url,
@@ -107,22 +107,22 @@ class Doubles:
 
 
 def should_use_doubles(settings: Settings) -> bool:
-    """Whether the doubles of this checkout stand in for the vendors: nothing set says who or where the vendors are.
+    """Whether to use the vendor doubles: no setting names a vendor's key or URL.
 
-    Raises `SettingsError` where only one of the two keys is set.
+    Raises `SettingsError` if only one of the two keys is set.
     """
     keys = {"SONGSTATS_API_KEY": settings.songstats_api_key, "STRIPE_SECRET_KEY": settings.stripe_secret_key}
     missing = [name for name, key in keys.items() if key is None]
     if len(missing) == 1:
         (given,) = set(keys) - set(missing)
         raise SettingsError(
-            f"{given} is set and {missing[0]} is not: expected both, for the vendors, or neither, for the sandbox"
+            f"{given} is set, but {missing[0]} is not: set both for real vendors, or neither for the sandbox"
         )
     return bool(missing) and settings.deployment_kind != "live" and not _has_vendor_urls(settings)
 
 
 def deployment_home(name: str, state: Path | None) -> Path:
-    """Where the deployment of that kind, or name, keeps what is its own."""
+    """The directory of the deployment with this kind or name."""
     return (state or _CHECKOUT / ".local").absolute() / name
 
 
@@ -135,11 +135,11 @@ def open_environment(
     name: str | None = None,
     create: bool = True,
 ) -> Iterator[CliEnvironment]:
-    """The deployment that `environment` describes; an embedded server is held for as long as the block lasts.
+    """Open the deployment that `variables` describes; an embedded server runs during the block.
 
-    `doubles` stand in for the vendors where `wants_doubles`. `state` is where `<kind>/postgres` and `<kind>/dagster`
-    are kept; `name` overrides the first part. Where `make` is not set, nothing is made that is not there. Raises
-    `SettingsError`, `EmbeddedServerError`, what the database raises.
+    `doubles` replace the vendors if `should_use_doubles`. The directory `state` holds `<kind>/postgres` and `<kind>/dagster`;
+    `name` replaces the kind. Without `create`, a missing server is an error. Raises `SettingsError`, `EmbeddedServerError` and
+    database errors.
     """
     settings = Settings.read(variables)
     without_vendors = should_use_doubles(settings)
@@ -151,10 +151,10 @@ def open_environment(
         if address.is_same_database(database_url, dagster):
             raise SettingsError(
                 f"DATABASE_URL and DAGSTER_POSTGRES_URL both name {address.describe(dagster)}: expected two databases, "
-                "since each keeps the account of its migrations in a table of the same name"
+                "because both record their migrations in a table of the same name"
             )
         dagster_home = settings.dagster_home or str(home / "dagster")
-        decided = {
+        resolved = {
             **vendors,
             "DATABASE_URL": database_url,
             "DAGSTER_POSTGRES_URL": dagster_url(dagster),
@@ -162,18 +162,18 @@ def open_environment(
         }
         yield CliEnvironment(
             kind=kind,
-            settings=Settings.read({**variables, **decided}),
+            settings=Settings.read({**variables, **resolved}),
             database_url=database_url,
             dagster_url=dagster,
             home=home,
             is_embedded=settings.database_url is None,
-            variables={**variables, **decided},
+            variables={**variables, **resolved},
         )
 
 
 @contextmanager
 def open_database(state: Path | None) -> Iterator[tuple[CliEnvironment, Connection]]:
-    """The deployment of this process's environment, checked, and a connection: for commands that ask no vendor."""
+    """Open and check the deployment of this process's environment, with a connection; for commands that call no vendor."""
     with open_environment(os.environ, state=state) as environment:
         environment.require_own_database()
         with environment.connect() as connection:
@@ -182,26 +182,26 @@ def open_database(state: Path | None) -> Iterator[tuple[CliEnvironment, Connecti
 
 @contextmanager
 def keep_server_running(environment: CliEnvironment) -> Iterator[Callable[[], None]]:
-    """What to call every second or so: it starts `environment`'s embedded server again where that has died.
+    """Yield a function that restarts the embedded server if it has died; call it about once a second.
 
-    Elsewhere it does nothing. Raises `EmbeddedServerError` where the server does not start.
+    It does nothing for another server. It raises `EmbeddedServerError` if the server does not start.
     """
-    with ExitStack() as again:
+    with ExitStack() as restarted:
 
         def check() -> None:
             if not environment.is_embedded or address.is_listening(environment.database_url):
                 return
-            click.echo(f"POSTGRESQL DIED: starting {environment.database_location} again", err=True)
+            click.echo(f"POSTGRESQL DIED: restarting {environment.database_location} again", err=True)
             with defer_signals():
-                again.close()
-                again.enter_context(EmbeddedServer(environment.home / "postgres"))
-            click.echo("PostgreSQL is up again; what was in flight is taken up by later runs", err=True)
+                restarted.close()
+                restarted.enter_context(EmbeddedServer(environment.home / "postgres"))
+            click.echo("PostgreSQL is running again; later runs complete interrupted work", err=True)
 
         yield check
 
 
 def prepare_dagster(environment: CliEnvironment) -> DagsterProcesses:
-    """Dagster's processes; its database and home are made where they are missing. A dagster.yaml of its own stays."""
+    """Create Dagster's database and home if missing, and return its processes. An existing dagster.yaml is kept."""
     address.create_if_absent(environment.dagster_url)
     dagster_processes.prepare_home(environment.dagster_home)
     return DagsterProcesses(environment.home, environment.variables)
@@ -217,7 +217,7 @@ def _has_vendor_urls(settings: Settings) -> bool:
 def _kind(settings: Settings, *, without_vendors: bool, has_doubles: bool) -> Kind:
     if not without_vendors or has_doubles:
         return settings.kind
-    # A command that asks no vendor: it cannot mix anything, and goes by the stamp that the database has.
+    # The command calls no vendor, so it cannot mix deployments: the database's stamp decides.
     if (
         settings.deployment_kind is None
         and settings.database_url is not None
@@ -229,7 +229,7 @@ def _kind(settings: Settings, *, without_vendors: bool, has_doubles: bool) -> Ki
 
 @contextmanager
 def _server(settings: Settings, home: Path, *, create: bool) -> Iterator[tuple[str, str]]:
-    """The measurement database's URL, and that of Dagster's storage."""
+    """Yield the URLs of the measurement database and of Dagster's storage."""
     if settings.database_url is not None:
         dagster = settings.dagster_postgres_url or address.with_database(settings.database_url, DAGSTER_DATABASE)
         yield settings.database_url, dagster
@@ -237,7 +237,7 @@ def _server(settings: Settings, home: Path, *, create: bool) -> Iterator[tuple[s
     embedded = EmbeddedServer(home / "postgres")
     if not (create or embedded.exists):
         raise EmbeddedServerError(
-            f"none was made in {home} yet: start `measurement-pipeline dev`, or let DATABASE_URL name a database"
+            f"there is no server in {home}: start `measurement-pipeline dev`, or set DATABASE_URL to a database"
         )
     with embedded as server:
         if create:

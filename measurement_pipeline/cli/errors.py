@@ -1,8 +1,8 @@
-"""Which failures of a command are foreseeable, and how each is told. Anything else keeps its traceback."""
+"""Describes the errors that a command expects. Any other exception is a defect and keeps its traceback."""
 
 
 def describe_expected_error(error: Exception) -> str | None:
-    """What to tell a person of `error`; None where it is a defect of ours. Imported late: most commands never fail."""
+    """Return one line about an expected error; None for a defect. Imports are late, because most commands never fail."""
     from measurement_pipeline.local.embedded_postgres import EmbeddedServerError
     from measurement_pipeline.postgres.database import DatabaseError
     from measurement_pipeline.postgres.errors import is_transient
@@ -13,17 +13,17 @@ def describe_expected_error(error: Exception) -> str | None:
     )
     from measurement_pipeline.settings import SettingsError
 
-    foreseen = (
+    expected = (
         SettingsError, WrongDeploymentError, SchemaOutOfDateError, UnsuitableEncodingError, EmbeddedServerError,
     )  # fmt: skip
-    if isinstance(error, foreseen):
+    if isinstance(error, expected):
         return str(error)
     if isinstance(error, DatabaseError) and is_transient(error):
         if error.sqlstate is None:
             return f"the database cannot be reached: {_first_line(error)}"
-        return f"the database cannot do this at the moment, try again later: {_first_line(error)}"
+        return f"the database is temporarily unavailable: {_first_line(error)}: try again later"
     if isinstance(error, DatabaseError):
-        return f"the database refused: {_first_line(error)}"
+        return f"the database rejected the command: {_first_line(error)}"
     if isinstance(error, OSError):
         return _first_line(error)
     return None

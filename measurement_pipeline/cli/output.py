@@ -1,4 +1,4 @@
-"""How commands say things: JSON for scripts, plain words and tables for people. What is said is theirs."""
+"""Prints results: JSON for scripts, lines and tables for people."""
 
 import json
 import shlex
@@ -23,55 +23,55 @@ if TYPE_CHECKING:
     from measurement_pipeline.cli.environment import CliEnvironment
     from measurement_pipeline.postgres.songstats_ledger import Budget
 
-# Not a terminal: nothing is to be cut or folded at 80 columns.
+# For output to a file or pipe, so that nothing is wrapped at 80 columns.
 _WIDTH_OF_A_FILE = 200
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text, for scripts.")
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where people read. Made when it is used, since a test may have replaced the streams."""
+    """Return a console for text and tables. Created on each use, because tests replace the streams."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(file=stream, highlight=False, width=None if stream.isatty() else _WIDTH_OF_A_FILE)
 
 
 def print_line(line: str) -> None:
-    """One line, as it stands."""
+    """Print one line unchanged."""
     click.echo(line)
 
 
 def print_json(value: Any) -> None:
-    """`value` as JSON: times in ISO 8601, UUIDs as text."""
+    """Print `value` as JSON, with times in ISO 8601 and UUIDs as text."""
     click.echo(json.dumps(value, default=_to_json, indent=2, ensure_ascii=False))
 
 
 def build_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
-    """A table of values as people read them; the columns named in `right` hold figures."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    """Build a table of formatted values; the columns named in `right` are right-aligned."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        # Text, not str: a title may hold what rich would read as markup.
-        made.add_row(*(Text(format_value(value)) for value in row))
-    return made
+        # Text, not str: rich would interpret brackets in a title as markup.
+        table.add_row(*(Text(format_value(value)) for value in row))
+    return table
 
 
 def program_name() -> str:
-    """How to call this program from here: by its name where the shell finds it, else by its path."""
+    """Return the program as a shell in this directory can run it: by name if it is on the path, else by file."""
     name = Path(sys.argv[0]).name
-    found, own = shutil.which(name), Path(sys.argv[0]).absolute()
-    if found is not None and Path(found).absolute() == own:
+    on_path, program = shutil.which(name), Path(sys.argv[0]).absolute()
+    if on_path is not None and Path(on_path).absolute() == program:
         return shlex.quote(name)
     here = Path.cwd()
-    shown = str(own.relative_to(here) if own.is_relative_to(here) else own)
-    # Without a slash a shell looks for it on the path alone.
-    return shlex.quote(shown if "/" in shown else f"./{shown}")
+    file = str(program.relative_to(here) if program.is_relative_to(here) else program)
+    # Without a slash, a shell searches only the path.
+    return shlex.quote(file if "/" in file else f"./{file}")
 
 
 def print_banner(environment: "CliEnvironment") -> None:
-    """Say loudly, once, whose vendors and which database: nobody should have to guess whether money is spent."""
+    """Print which vendors and which database are used, so that it is obvious whether money is spent."""
     kind = (
-        "SANDBOX: doubles of the vendors, every figure is invented"
+        "SANDBOX: vendor doubles, all figures are invented"
         if environment.kind == "sandbox"
         else "LIVE: real vendors, real money"
     )
@@ -83,18 +83,18 @@ def print_banner(environment: "CliEnvironment") -> None:
 
 
 def build_facts(pairs: Mapping[str, object]) -> Table:
-    """Names and values, one a line; those without a value are left out."""
-    made = Table(box=None, pad_edge=False, show_header=False)
-    made.add_column(style="bold", no_wrap=True)
-    made.add_column(overflow="fold")
+    """Build a list of names and values, one per line, without the pairs whose value is None."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in pairs.items():
         if value is not None:
-            made.add_row(name, Text(format_value(value)))
-    return made
+            table.add_row(name, Text(format_value(value)))
+    return table
 
 
 def format_value(value: object) -> str:
-    """A value for a person: figures with separators, times to the second."""
+    """Format a value for people: numbers with separators, times to the second."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -106,18 +106,15 @@ def format_value(value: object) -> str:
     return str(value)
 
 
-def format_budget(found: "Budget") -> str:
-    """The budget as a person reads it."""
-    spent = f"{found.left:,} of {found.allowed:,} hits left ({found.hits:,} in the last 30 days"
-    spent += f", {found.in_flight:,} in the air)" if found.in_flight else ")"
-    if found.left:
-        return spent
-    frees = (
-        "no hits are allowed"
-        if found.next_hit_frees_at is None
-        else f"the next hit frees {format_value(found.next_hit_frees_at)}"
-    )
-    return f"{spent}; {frees}"
+def format_budget(budget: "Budget") -> str:
+    """Describe the budget in one line."""
+    in_flight = f", {budget.in_flight:,} in flight" if budget.in_flight else ""
+    text = f"{budget.left:,} of {budget.allowed:,} hits left ({budget.hits:,} used in the last 30 days{in_flight})"
+    if budget.left:
+        return text
+    if budget.next_hit_frees_at is None:
+        return f"{text}; no hits are allowed"
+    return f"{text}; next hit available {format_value(budget.next_hit_frees_at)}"
 
 
 def _to_json(value: object) -> object:
@@ -127,4 +124,4 @@ def _to_json(value: object) -> object:
         return str(value)
     if isinstance(value, Decimal):
         return float(value)
-    raise TypeError(f"no JSON for {type(value).__name__}")
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -44,7 +44,7 @@ def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> N
     with open_environment(os.environ, state=state, doubles=doubles) as environment:
         pipeline = services.from_settings(environment.settings)
         environment.require_own_database()
-        sandbox_command.require_running(environment)
+        sandbox_command.require_running_doubles(environment.settings, environment.kind)
         swept = reclaim.reclaim_backfill(pipeline.terms, pipeline.means)
         unpaid = intake.load_batch(environment.database_url, unpaid=True, limit=intake.MAX_UNPAID_PER_RUN)
         taken = intake.process_batch(

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from measurement_pipeline.cli import doctor_database
+from measurement_pipeline.cli import doctor_server
 from measurement_pipeline.cli.checks import CheckStatus
 from measurement_pipeline.health import incidents
 from measurement_pipeline.health.messages import describe_lock_holders
@@ -39,14 +39,14 @@ def test_an_idle_and_an_active_transaction_are_named_and_a_short_one_is_not(conn
         report.start()
         both = {"idle in transaction", "active"}
         until(lambda: {one.state for one in sessions.list_long_lived(connection, seconds=0)} == both)
-        line = doctor_database.check_sessions(connection, seconds=0)
+        line = doctor_server.check_sessions(connection, seconds=0)
         assert line.status is CheckStatus.WARN
         for one in (idle, active):
             application = one.info.parameter_status("application_name")
             assert f"process {one.info.backend_pid} (login {one.info.user}, {application})" in line.message
         assert "(0 min)" in line.message
         assert "pg_terminate_backend" in line.message
-        assert doctor_database.check_sessions(connection).status is CheckStatus.OK, "seconds old"
+        assert doctor_server.check_sessions(connection).status is CheckStatus.OK, "seconds old"
         connection.execute("select pg_terminate_backend(%s)", (active.info.backend_pid,))
         report.join()
 
@@ -54,10 +54,10 @@ def test_an_idle_and_an_active_transaction_are_named_and_a_short_one_is_not(conn
 def test_a_holder_of_an_advisory_lock_is_listed_without_a_transaction(connection: Connection, database_url: str):
     with session(database_url, "a curious client") as holder:
         holder.execute("select pg_advisory_lock(hashtextextended('songstats_quota', 0))")
-        found = doctor_database.check_sessions(connection, lock_seconds=0)
+        found = doctor_server.check_sessions(connection, lock_seconds=0)
         assert found.status is CheckStatus.WARN
         assert "a curious client): idle, holds an advisory lock, since 2" in found.message
-        assert doctor_database.check_sessions(connection).status is CheckStatus.OK, "ours are held for milliseconds"
+        assert doctor_server.check_sessions(connection).status is CheckStatus.OK, "ours are held for milliseconds"
 
 
 def test_a_run_that_timed_out_on_a_lock_lists_the_likely_blockers(connection: Connection, database_url: str):
@@ -86,7 +86,7 @@ def test_logins_with_hidden_sessions_are_listed_with_the_remedy(connection: Conn
         ):
             other.execute("begin")
             other.execute("select 1")
-            line = doctor_database.check_sessions(curious, seconds=0)
+            line = doctor_server.check_sessions(curious, seconds=0)
             assert str(other.info.user) in line.message
             assert "grant pg_read_all_stats" in line.message
     finally:
