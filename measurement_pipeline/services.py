@@ -18,9 +18,9 @@ from measurement_pipeline.capture.config import CaptureConfig as CaptureTerms
 from measurement_pipeline.capture.config import CaptureDependencies as CaptureMeans
 from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.defs.pipeline import Pipeline
+from measurement_pipeline.domain.backfill_queue import QueueRules
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres import migrate
-from measurement_pipeline.postgres.backfill_queue import QueueRules
 from measurement_pipeline.postgres.database import DatabaseUnavailable
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.settings import Kind, Settings, SettingsError

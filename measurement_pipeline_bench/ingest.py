@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from measurement_pipeline.domain.backfill_queue import Settlement, Status
+from measurement_pipeline.domain.backfill_queue import Claim, SettledRow, Settlement, Status
 from measurement_pipeline.domain.outcome import Cause, DailyCount, Outcome
 from measurement_pipeline.postgres import backfill_queue
-from measurement_pipeline.postgres.backfill_queue import Claim, SettledRow
 from measurement_pipeline.postgres.database import ReconnectingConnection
 from measurement_pipeline_bench.figures import Figure, Findings
 from measurement_pipeline_bench.lab import Deployment, Lab, doubles, isrcs

@@ -13,8 +13,8 @@ import httpx
 from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.results import RecordingResult
 from measurement_pipeline.backfill.run import BackfillDependencies, BackfillRun
+from measurement_pipeline.domain.backfill_queue import QueueRules
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
-from measurement_pipeline.postgres.backfill_queue import QueueRules
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.sandbox import SandboxClient

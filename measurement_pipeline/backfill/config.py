@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from measurement_pipeline.domain.backfill_queue import MAX_WAIT_IN_RUN_SECONDS
-from measurement_pipeline.postgres.backfill_queue import QueueRules
+from measurement_pipeline.domain.backfill_queue import MAX_WAIT_IN_RUN_SECONDS, QueueRules
 
 
 @dataclass(frozen=True, slots=True)

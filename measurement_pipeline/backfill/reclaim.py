@@ -29,7 +29,7 @@ class ReclaimResult:
     jobs_settled: int
     accounts_allowed_again: int
     returned: int
-    reconcile_reason: str
+    reconciliation: str
     breaker: str | None
     times_corrected: int
 
@@ -59,7 +59,7 @@ def reclaim_backfill(config: BackfillConfig, dependencies: BackfillDependencies)
         jobs_settled=jobs_settled,
         accounts_allowed_again=len(allowed),
         returned=reconciled.returned,
-        reconcile_reason=reconciled.reason,
+        reconciliation=reconciled.reason,
         breaker=breaker,
         times_corrected=corrected,
     )

@@ -19,12 +19,12 @@ from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.results import RecordingResult, ResultKind, RunSummary
 from measurement_pipeline.backfill.worker import BackfillWorker
 from measurement_pipeline.domain import isrc
-from measurement_pipeline.domain.backfill_queue import Status
+from measurement_pipeline.domain.backfill_queue import Claim, QueueRow, Status
+from measurement_pipeline.domain.blockers import budget_blocker, call_blockers, describe, describe_all
 from measurement_pipeline.domain.payment import PaymentVerdict as Payment
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, songs, songstats_ledger
-from measurement_pipeline.postgres.backfill_queue import Claim, QueueRow
 from measurement_pipeline.postgres.database import Connection, execute_with_retry
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
 
@@ -141,8 +141,9 @@ class BackfillRun:
             if (row := found.get(song)) is not None and row.status is Status.DONE and song not in self._already_reported
         ]
         budget = songstats_ledger.budget(connection, hits_allowed=self._config.hits_allowed)
-        if budget.left == 0:
-            self.summary.stop_reason = "the budget is spent"
+        used = budget_blocker(budget)
+        if used is not None:
+            self.summary.stop_reason = describe(used)
             return stored, []
         return stored, queue.claim(
             connection,
@@ -239,22 +240,13 @@ class BackfillRun:
 
     def _explain_unfinished(self, connection: Connection) -> None:
         found = queue.rows(connection, self._isrcs, self._config.rules)
-        why_none = self._why_no_calls(connection)
+        vendor = songstats_ledger.vendor_state(connection)
+        budget = songstats_ledger.budget(connection, hits_allowed=self._config.hits_allowed)
+        why_none = describe_all(call_blockers(vendor, budget)[:1]) or None
         for song in self._isrcs:
             row = found.get(song)
             if row is None or row.status in {Status.PENDING, Status.IN_PROGRESS}:
                 self.summary.unfinished[song] = self._explain_recording(song, row, why_none)
-
-    def _why_no_calls(self, connection: Connection) -> str | None:
-        state = songstats_ledger.vendor_state(connection)
-        budget = songstats_ledger.budget(connection, hits_allowed=self._config.hits_allowed)
-        if state.breaker == "open":
-            return f"the breaker is open: {state.reason}"
-        if state.pause_description is not None:
-            return state.pause_description
-        if budget.left == 0:
-            return f"the budget is spent; the next hit frees at {budget.next_hit_frees_at}"
-        return None
 
     def _explain_recording(self, song: str, row: QueueRow | None, why_none: str | None) -> str:
         if isrc.normalise_isrc(song) != song:

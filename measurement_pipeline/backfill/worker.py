@@ -16,13 +16,20 @@ from uuid import UUID
 from measurement_pipeline.backfill.circuit_breaker import CircuitBreaker
 from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.results import RecordingResult, ResultKind, RunSummary
-from measurement_pipeline.domain.backfill_queue import MAX_WAIT_IN_RUN_SECONDS, Settlement, Status, settle
+from measurement_pipeline.domain.backfill_queue import (
+    MAX_WAIT_IN_RUN_SECONDS,
+    Claim,
+    SettledRow,
+    Settlement,
+    Status,
+    settle,
+)
+from measurement_pipeline.domain.blockers import CLOSED_BY_ANOTHER_RUN, QUOTA_USED
 from measurement_pipeline.domain.outcome import Judgement, Outcome
 from measurement_pipeline.domain.payment import PaymentVerdict as Payment
 from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import run_heartbeats
 from measurement_pipeline.postgres import songstats_ledger as ledger
-from measurement_pipeline.postgres.backfill_queue import Claim, SettledRow
 from measurement_pipeline.postgres.database import DatabaseError, ReconnectingConnection
 from measurement_pipeline.postgres.errors import ErrorKind, classify, first_line, is_transient
 from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse, Reservation, ReservationVerdict
@@ -309,9 +316,9 @@ class BackfillWorker:
                 case ReservationVerdict.LOST:
                     self._held.pop(claim.song, None)
                 case ReservationVerdict.CLOSED:
-                    self.stop("the breaker opened or a pause began elsewhere")
+                    self.stop(CLOSED_BY_ANOTHER_RUN)
                 case ReservationVerdict.BUDGET:
-                    self.stop("the budget is spent")
+                    self.stop(QUOTA_USED)
                 case ReservationVerdict.UNPAID:
                     await self._defer(claim, "nobody with a card on file wants it", wait=None)
                 case ReservationVerdict.STALE if reservation.account is not None:

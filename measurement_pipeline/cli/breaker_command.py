@@ -9,20 +9,9 @@ from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.cli.groups import Group
+from measurement_pipeline.domain.blockers import describe, vendor_blockers
 from measurement_pipeline.health import incidents
 from measurement_pipeline.postgres import songstats_ledger
-
-NEXT_STEP = {
-    "key": (
-        "correct SONGSTATS_API_KEY; the hourly `reclaim_schedule`, or `measurement-pipeline reclaim`, then tests the key and "
-        "closes the breaker"
-    ),
-    "streak": (
-        "find out what changed, then run `measurement-pipeline breaker close`. For recordings settled on suspect responses, run "
-        "`measurement-pipeline requeue --suspect`: it parses stored malformed responses again; if the vendor was at fault, "
-        "--rebuy buys them again"
-    ),
-}
 
 
 @click.group("breaker", cls=Group)
@@ -42,15 +31,10 @@ def show(state: Path | None, *, as_json: bool) -> None:
             {key: getattr(vendor, key) for key in ("breaker", "breaker_kind", "reason", "opened_at", "paused_until")}
         )
         return
-    if vendor.breaker == "open":
-        output.print_line(f"open since {output.format_value(vendor.opened_at)}: {vendor.reason}")
-        output.print_line(f"next step: {NEXT_STEP[vendor.breaker_kind or 'streak']}")
-    elif vendor.paused_until is None:
-        output.print_line("closed: calls go out")
-    else:
-        output.print_line("closed, but no call goes out during the pause")
-    if vendor.paused_until is not None:
-        output.print_line(f"{vendor.pause_description}; `measurement-pipeline breaker close` lifts it now")
+    if vendor.breaker != "open":
+        output.print_line("Circuit breaker closed.")
+    for blocker in vendor_blockers(vendor):
+        output.print_line(describe(blocker))
 
 
 @command.command("close")

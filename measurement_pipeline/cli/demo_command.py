@@ -16,18 +16,19 @@ import click
 
 from measurement_pipeline.cli import demo_report, output, progress, sample_accounts, sandbox_command
 from measurement_pipeline.cli.environment import CliEnvironment, Doubles, open_environment, prepare_dagster
+from measurement_pipeline.domain.blockers import BlockerKind, backfill_blockers, describe_all
 from measurement_pipeline.domain.measurement_job import State
-from measurement_pipeline.domain.text import counted
 from measurement_pipeline.local import supervisor
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.local.instance_lock import acquire_instance_lock
-from measurement_pipeline.postgres import backfill_queue, measurement_jobs, migrate, songstats_ledger
+from measurement_pipeline.postgres import health, measurement_jobs, migrate, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.settings import Settings
 
 _OVERRIDES = {"SONGSTATS_REQUESTS_PER_SECOND": "0"}
 _POLL_SECONDS = 0.5
 _TAIL_LINES = 40
+_ENDS_THE_DEMO = frozenset({BlockerKind.BREAKER, BlockerKind.BUDGET, BlockerKind.RETRIES})
 _LAST_RUN_SECONDS = 15.0
 
 
@@ -187,16 +188,12 @@ def _note(job: Mapping[str, object]) -> str:
 
 
 def _why_it_waits(connection: Connection, environment: CliEnvironment) -> str | None:
-    """Why nothing more will happen for a while; None while something may."""
-    counts = backfill_queue.counts(connection)
-    if counts["in_progress"]:
+    """Why nothing more happens for a while; None if something may. A pause of the demo's double is short."""
+    state = health.read_backfill_state(
+        connection,
+        hits_allowed=environment.settings.hits_allowed,
+        operators_account=environment.settings.backfill_account_id,
+    )
+    if state.backlog.in_progress:
         return None
-    waiting = counted(counts["pending"], "recording waits", "recordings wait")
-    vendor = songstats_ledger.vendor_state(connection)
-    if vendor.breaker == "open":
-        return f"{waiting}: the breaker is open because {vendor.reason}"
-    if songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed).left == 0:
-        return f"{waiting} for the budget"
-    if counts["pending"] and counts["waiting"] == counts["pending"]:
-        return f"{waiting} to be retried, the next at {output.format_value(counts['next_retry_at'])}"
-    return None
+    return describe_all([one for one in backfill_blockers(state) if one.kind in _ENDS_THE_DEMO][:1]) or None

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from measurement_pipeline.cli import doctor_server, output
-from measurement_pipeline.cli.breaker_command import NEXT_STEP
 from measurement_pipeline.cli.checks import CheckResult, CheckStatus, fail, ok, warn
 from measurement_pipeline.cli.dagster_instance import open_dagster_instance
 from measurement_pipeline.cli.environment import CliEnvironment
+from measurement_pipeline.domain.blockers import BlockerKind, budget_blocker, describe, describe_all, vendor_blockers
 from measurement_pipeline.domain.text import counted
+from measurement_pipeline.domain.vendor_state import VendorState
 from measurement_pipeline.health import stall_checks
 from measurement_pipeline.health.incidents import blocking_reason, is_transient
 from measurement_pipeline.health.result import HealthResult, format_minute
@@ -16,7 +17,6 @@ from measurement_pipeline.health.stall_checks import InstanceState, Reason
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import clock, health, incidents, migrate, songstats_ledger, vendor_state
 from measurement_pipeline.postgres.database import Connection, StatementTimeout, transaction_with_timeout
-from measurement_pipeline.postgres.songstats_ledger import VendorState
 
 _BACKFILL_SENSOR, _INTAKE_SENSOR, _CAPTURE_SENSOR = (
     "backfill_queue_sensor",
@@ -79,18 +79,18 @@ def check_database(environment: CliEnvironment, *, seconds: float = _LONGEST_SEC
         yield check("clock", lambda: _clock(connection, environment))
         yield check("budget", lambda: _budget(connection, environment))
         backfill, intake, captures = _read_instance_states(environment)
-        yield check("queue", lambda: _queue(connection, environment, vendor, backfill))
+        yield check("queue", lambda: _queue(connection, environment, backfill))
         yield check("requests", lambda: _requests(connection, environment, intake))
         yield check("captures", lambda: _captures(connection, environment, captures))
 
 
 def _pause(vendor: VendorState, *, alarm_hours: float) -> CheckResult:
-    if vendor.pause_description is None or vendor.paused_until is None:
+    pauses = [blocker for blocker in vendor_blockers(vendor) if blocker.kind is not BlockerKind.BREAKER]
+    if not pauses or vendor.paused_until is None:
         return ok("pause", "none")
     if vendor.paused_until - vendor.now > timedelta(hours=alarm_hours):
-        next_step = "ask Songstats, and end it with `measurement-pipeline breaker close`"
-        return fail("pause", f"{vendor.pause_description}; that is longer than SILENCE_ALARM_HOURS: {next_step}")
-    return warn("pause", f"{vendor.pause_description}; it ends without help")
+        return fail("pause", f"longer than SILENCE_ALARM_HOURS. {describe_all(pauses)}")
+    return warn("pause", f"{describe_all(pauses)} It ends without a person.")
 
 
 def _schema(environment: CliEnvironment) -> CheckResult:
@@ -133,10 +133,8 @@ def _incidents(connection: Connection) -> CheckResult:
 
 
 def _breaker(vendor: VendorState) -> CheckResult:
-    if vendor.breaker != "open":
-        return ok("breaker", "closed")
-    next_step = NEXT_STEP[vendor.breaker_kind or "streak"]
-    return fail("breaker", f"OPEN since {output.format_value(vendor.opened_at)}: {vendor.reason}; {next_step}")
+    opened = [blocker for blocker in vendor_blockers(vendor) if blocker.kind is BlockerKind.BREAKER]
+    return fail("breaker", describe_all(opened)) if opened else ok("breaker", "closed")
 
 
 def _clock(connection: Connection, environment: CliEnvironment) -> CheckResult:
@@ -156,10 +154,8 @@ def _clock(connection: Connection, environment: CliEnvironment) -> CheckResult:
 
 def _budget(connection: Connection, environment: CliEnvironment) -> CheckResult:
     budget = songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed)
-    message = output.format_budget(budget)
-    if budget.left:
-        return ok("budget", message)
-    return warn("budget", f"SPENT: {message}. Wait, or raise SONGSTATS_HIT_LIMIT together with the plan")
+    used = budget_blocker(budget)
+    return ok("budget", output.format_budget(budget)) if used is None else warn("budget", describe(used))
 
 
 def _read_instance_states(environment: CliEnvironment) -> tuple[InstanceState, InstanceState, InstanceState]:
@@ -181,13 +177,15 @@ def _read_instance_states(environment: CliEnvironment) -> tuple[InstanceState, I
         )
 
 
-def _queue(
-    connection: Connection, environment: CliEnvironment, vendor: VendorState, instance: InstanceState
-) -> CheckResult:
-    buying = health.buying(connection, operators_account=environment.settings.backfill_account_id)
-    budget = songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed)
+def _queue(connection: Connection, environment: CliEnvironment, instance: InstanceState) -> CheckResult:
+    state = health.read_backfill_state(
+        connection,
+        hits_allowed=environment.settings.hits_allowed,
+        operators_account=environment.settings.backfill_account_id,
+    )
+    buying = state.backlog
     alarm_hours = environment.settings.silence_alarm_hours
-    found = stall_checks.backfill_is_progressing(buying, vendor, budget, instance, alarm_hours=alarm_hours)
+    found = stall_checks.backfill_is_progressing(state, instance, alarm_hours=alarm_hours)
     oldest = "" if buying.oldest_waiting is None else f"; the oldest since {output.format_value(buying.oldest_waiting)}"
     unpaid = buying.waiting - buying.payable
     unpaid_note = f"; {unpaid:,} of them wait for an account with a card on file" if unpaid else ""

@@ -21,7 +21,7 @@ from measurement_pipeline.domain.text import utc
 
 if TYPE_CHECKING:
     from measurement_pipeline.cli.environment import CliEnvironment
-    from measurement_pipeline.postgres.songstats_ledger import Budget
+    from measurement_pipeline.domain.vendor_state import Budget
 
 # For output to a file or pipe, so that nothing is wrapped at 80 columns.
 _WIDTH_OF_A_FILE = 200

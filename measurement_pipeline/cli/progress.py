@@ -12,6 +12,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from measurement_pipeline.cli import output
+from measurement_pipeline.domain.blockers import call_blockers, describe_all
 from measurement_pipeline.domain.measurement_job import Source, State
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.local.errors import CommandError
@@ -161,11 +162,7 @@ def describe_wait(job: dict[str, Any]) -> str:
 
 
 def describe_blocker(connection: Connection, *, hits_allowed: int) -> str | None:
-    """What currently blocks purchases: breaker, pause or budget; None if nothing does."""
+    """Why nothing is bought now: breaker, pause or budget. None if none of them stops purchases."""
     vendor = songstats_ledger.vendor_state(connection)
-    if vendor.breaker == "open":
-        return f"nothing is bought: the breaker is open: {vendor.reason}; see `measurement-pipeline breaker show`"
-    if vendor.pause_description is not None:
-        return f"nothing is bought: {vendor.pause_description}"
     budget = songstats_ledger.budget(connection, hits_allowed=hits_allowed)
-    return None if budget.left else f"nothing is bought: {output.format_budget(budget)}"
+    return describe_all(call_blockers(vendor, budget)[:1]) or None

@@ -9,8 +9,8 @@ import click
 
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.environment import open_database
-from measurement_pipeline.postgres import backfill_queue, songstats_ledger
-from measurement_pipeline.postgres.songstats_ledger import VendorState
+from measurement_pipeline.domain.blockers import backfill_blockers, describe, describe_all
+from measurement_pipeline.postgres import backfill_queue, health
 
 _OUTCOMES_OF = {"done": ("stored", "no_history", "rejected"), "failed": ("malformed", "exhausted", "transient")}
 
@@ -25,13 +25,17 @@ _OUTCOMES_OF = {"done": ("stored", "no_history", "rejected"), "failed": ("malfor
 )
 @output.json_option
 @click.pass_obj
-def command(state: Path | None, *, limit: int, as_json: bool) -> None:
+def command(state_directory: Path | None, *, limit: int, as_json: bool) -> None:
     """Show rows by status and outcome, the breaker, the pause, the budget, and the next recordings by rank."""
-    with open_database(state) as (environment, connection):
+    with open_database(state_directory) as (environment, connection):
         counts = backfill_queue.counts(connection) | {"unwanted": backfill_queue.unwanted(connection)}
-        vendor = songstats_ledger.vendor_state(connection)
-        budget = songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed)
+        state = health.read_backfill_state(
+            connection,
+            hits_allowed=environment.settings.hits_allowed,
+            operators_account=environment.settings.backfill_account_id,
+        )
         upcoming = backfill_queue.upcoming(connection, limit=limit)
+    vendor, blockers = state.vendor, backfill_blockers(state)
     if as_json:
         output.print_json(
             {
@@ -39,7 +43,8 @@ def command(state: Path | None, *, limit: int, as_json: bool) -> None:
                 "counts": counts,
                 "breaker": {key: getattr(vendor, key) for key in ("breaker", "breaker_kind", "reason", "opened_at")},
                 "paused_until": vendor.paused_until,
-                "budget": {**asdict(budget), "left": budget.left},
+                "budget": {**asdict(state.budget), "left": state.budget.left},
+                "blockers": [{"kind": one.kind, "text": describe(one), "ends_at": one.ends_at} for one in blockers],
                 "next": upcoming,
             }
         )
@@ -52,9 +57,9 @@ def command(state: Path | None, *, limit: int, as_json: bool) -> None:
                 "suspect": counts["suspect"] or None,
                 "waiting": _waiting(counts),
                 "unwanted": _unwanted(counts),
-                "breaker": _breaker(vendor),
-                "pause": vendor.pause_description or "none",
-                "budget": output.format_budget(budget),
+                "buying": describe_all(blockers) or "yes: recordings are due, and calls are allowed",
+                "breaker": state.vendor.breaker,
+                "budget": output.format_budget(state.budget),
             }
         )
     )
@@ -91,12 +96,6 @@ def _unwanted(counts: dict[str, Any]) -> str | None:
     if not counts["unwanted"]:
         return None
     return f"{counts['unwanted']:,} of these are not bought: their requests were withdrawn, and nobody else wants them"
-
-
-def _breaker(vendor: VendorState) -> str:
-    if vendor.breaker != "open":
-        return "closed: calls go out" if vendor.paused_until is None else "closed"
-    return f"OPEN since {output.format_value(vendor.opened_at)}: {vendor.reason}"
 
 
 def _ahead(moment: datetime | None, now: datetime) -> datetime | None:

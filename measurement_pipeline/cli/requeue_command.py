@@ -13,11 +13,10 @@ from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.cli import lookup, output
 from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.domain import isrc, spend
-from measurement_pipeline.domain.backfill_queue import Status
+from measurement_pipeline.domain.backfill_queue import QueueRow, Status
 from measurement_pipeline.domain.outcome import Outcome
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import backfill_queue
-from measurement_pipeline.postgres.backfill_queue import QueueRow
 
 # What is stored is never bought again, by anybody.
 _CHOICES = [outcome.value for outcome in Outcome if outcome is not Outcome.STORED]

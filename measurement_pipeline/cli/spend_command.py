@@ -12,12 +12,13 @@ from measurement_pipeline import services
 from measurement_pipeline.cli import lookup, output, spend_tables
 from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.domain import spend as sums
+from measurement_pipeline.domain.blockers import describe_all, vendor_blockers
 from measurement_pipeline.domain.spend import CallGroup
 from measurement_pipeline.domain.text import counted
+from measurement_pipeline.domain.vendor_state import Budget
 from measurement_pipeline.intake.estimate import seconds_until_bought
 from measurement_pipeline.postgres import songstats_ledger, spend
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.postgres.songstats_ledger import Budget
 from measurement_pipeline.postgres.spend import BudgetRelease, ToBuy
 
 _HOUR_SECONDS = 3_600.0
@@ -83,7 +84,7 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
     output.print_line(f"{environment.kind.upper()}: {environment.database_location}")
     output.print_line(f"{whose}, {output.format_value(window[0])} to {output.format_value(window[1])}\n")
     _say_tables(calls, eur_per_hit)
-    _say_facts(calls, budget, frees, queue, ahead, eur_per_hit=eur_per_hit, paused=held.paused_until is not None)
+    _say_facts(calls, budget, frees, queue, ahead, eur_per_hit=eur_per_hit, stops=describe_all(vendor_blockers(held)))
 
 
 def forecast(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float, now: datetime) -> QueueForecast:
@@ -122,8 +123,8 @@ def _totals(calls: list[CallGroup], eur_per_hit: float) -> dict[str, Any]:
         **spend_tables.to_json_row(total, eur=sums.cost_eur(total.hits, eur_per_hit)),
         "wasted_eur": float(sums.cost_eur(total.wasted, eur_per_hit)),
         "hits_per_recording_settled": total.hits_per_recording_settled,
-        "sum_by_cause": spend_tables.to_json_rows(sums.sum_by_cause(calls), key_name="cause", eur_per_hit=eur_per_hit),
-        "sum_by_account": [
+        "by_cause": spend_tables.to_json_rows(sums.sum_by_cause(calls), key_name="cause", eur_per_hit=eur_per_hit),
+        "by_account": [
             {**one, "name": _names(calls)[one["account"]]}
             for one in spend_tables.to_json_rows(
                 sums.sum_by_account(calls), key_name="account", eur_per_hit=eur_per_hit
@@ -159,7 +160,7 @@ def _say_facts(
     ahead: QueueForecast,
     *,
     eur_per_hit: float,
-    paused: bool,
+    stops: str,
 ) -> None:
     total = sums.sum_calls(calls)
     ratio = total.hits_per_recording_settled
@@ -182,7 +183,7 @@ def _say_facts(
                 "or not billed by Songstats' own count",
                 "budget (all accounts)": output.format_budget(budget),
                 "frees": _frees(budget, frees),
-                "queue": _queue(queue, ahead, budget, paused=paused),
+                "queue": _queue(queue, ahead, budget, stops=stops),
             }
         )
     )
@@ -197,17 +198,17 @@ def _frees(budget: Budget, frees: BudgetRelease) -> str | None:
     )
 
 
-def _queue(queue: ToBuy, ahead: QueueForecast, budget: Budget, *, paused: bool) -> str:
+def _queue(queue: ToBuy, ahead: QueueForecast, budget: Budget, *, stops: str) -> str:
     unpaid = f"; {queue.unpaid:,} wait for somebody with a card on file" if queue.unpaid else ""
     paid_for = queue.to_buy - queue.unpaid
     if not paid_for:
         return f"nothing is to be bought{unpaid}"
     if ahead.held_by == "breaker":
-        return f"{paid_for:,} to buy, and nothing is bought while the breaker is open: see `breaker show`{unpaid}"
+        return f"{paid_for:,} to buy{unpaid}. {stops}"
     if ahead.empty_at is None:
         return (
             f"{paid_for:,} to buy: not within a hundred years, with {counted(budget.allowed, 'hit')} in 30 days{unpaid}"
         )
     held = "as the budget frees" if ahead.held_by == "budget" else f"the budget suffices; at {ahead.pace}"
-    but = "; nothing is bought at the moment: see `queue`" if paused else ""
+    but = f". {stops}" if stops else ""
     return f"{paid_for:,} to buy: empty about {output.format_value(ahead.empty_at)}, {held}{unpaid}{but}"

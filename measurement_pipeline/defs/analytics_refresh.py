@@ -10,6 +10,7 @@ from measurement_pipeline.capture.run import APIFY
 from measurement_pipeline.defs import resources, tags
 from measurement_pipeline.defs.jobs import analytics_refresh
 from measurement_pipeline.defs.owners import OWNERS
+from measurement_pipeline.domain.blockers import budget_blocker, describe, vendor_blockers
 from measurement_pipeline.domain.text import counted, utc
 from measurement_pipeline.postgres import analytics, backfill_queue, songstats_ledger, vendor_state
 from measurement_pipeline.postgres.database import Connection, connect
@@ -82,17 +83,17 @@ def _under_way(
         apify = vendor_state.get_pause(connection, APIFY)
         if apify is None or apify.until <= standing.now + timedelta(seconds=_SOON_SECONDS):
             return _Found(f"{counted(standing.captures_due, 'capture is', 'captures are')} due")
-    state = songstats_ledger.vendor_state(connection)
-    if state.breaker == "open":
-        return _Found()
-    if state.pause_description is not None:
-        return _Found(state.pause_description if state.pause_seconds_left <= _SOON_SECONDS else None)
+    vendor = songstats_ledger.vendor_state(connection)
+    stops = vendor_blockers(vendor)
+    if stops:
+        ends_soon = vendor.breaker != "open" and vendor.pause_seconds_left <= _SOON_SECONDS
+        return _Found(describe(stops[0]) if ends_soon else None)
     due = len(backfill_queue.due(connection, terms.rules)) + standing.tried_again_soon
     if not due:
         return _Found()
-    if songstats_ledger.budget(connection, hits_allowed=terms.hits_allowed).left:
-        return _Found(f"{counted(due, 'recording is', 'recordings are')} due")
-    return _Found(held_up=f"the budget is spent and {counted(due, 'recording is', 'recordings are')} due")
+    waiting = f"{counted(due, 'recording is', 'recordings are')} due"
+    used = budget_blocker(songstats_ledger.budget(connection, hits_allowed=terms.hits_allowed))
+    return _Found(waiting) if used is None else _Found(held_up=f"{waiting}. {describe(used)}")
 
 
 def _failed(context: dg.SensorEvaluationContext, change: str) -> bool:

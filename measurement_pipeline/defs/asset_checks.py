@@ -19,7 +19,7 @@ from measurement_pipeline.defs.resources import alerts, backfill_config, own_dat
 from measurement_pipeline.defs.stopping import stops_in_one_line
 from measurement_pipeline.health import incidents, queue_checks, reconciliation, stall_checks
 from measurement_pipeline.health.result import HealthResult
-from measurement_pipeline.postgres import health, songstats_ledger, spend
+from measurement_pipeline.postgres import health, spend
 from measurement_pipeline.postgres.audit import shown_and_stored
 from measurement_pipeline.postgres.database import Connection, StatementTimeout, connect, transaction_with_timeout
 
@@ -113,9 +113,9 @@ def backfill_is_progressing(instance: dg.DagsterInstance, connection: Connection
     """Whether buying is silent."""
     terms = backfill_config(resources)
     return stall_checks.backfill_is_progressing(
-        health.buying(connection, operators_account=terms.rules.operators_account),
-        songstats_ledger.vendor_state(connection),
-        songstats_ledger.budget(connection, hits_allowed=terms.hits_allowed),
+        health.read_backfill_state(
+            connection, hits_allowed=terms.hits_allowed, operators_account=terms.rules.operators_account
+        ),
         read_instance_state(instance, sensor="backfill_queue_sensor", job="songstats_backfill", buys=True),
         alarm_hours=alerts(resources).silence_alarm_hours,
     )

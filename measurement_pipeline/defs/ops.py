@@ -230,7 +230,7 @@ def reclaim(context: dg.OpExecutionContext) -> None:
             "rows out of attempts": swept.exhausted,
             "hits settled as unknown": swept.reservations,
             "hits returned to the budget": swept.returned,
-            "hits of unknown outcome": swept.reconcile_reason,
+            "hits of unknown outcome": swept.reconciliation,
             "requests settled": swept.jobs_settled,
             "accounts with a card again": swept.accounts_allowed_again,
             "unpaid requests looked at": len(unpaid.requests),

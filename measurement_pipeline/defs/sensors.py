@@ -19,6 +19,7 @@ from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.ops import POOL
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import isrc_partitions, register, register_requested, snapshot_partitions
+from measurement_pipeline.domain.blockers import describe, queued_runs
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.text import counted, utc
 from measurement_pipeline.intake.process import MAX_REQUESTS_PER_RUN
@@ -89,7 +90,7 @@ def backfill_queue_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResul
     queued = sum(run.status is dg.DagsterRunStatus.QUEUED for run in runs)
     if queued > 1:
         # Enough to go on with: the next plan is made from what is known then.
-        return dg.SkipReason(f"runs in flight: {queued} wait for the one that buys")
+        return dg.SkipReason(describe(queued_runs(queued)))
 
     planned = plan_backfill(
         terms,

@@ -6,9 +6,11 @@ for is `plan`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from uuid import UUID
 
-from measurement_pipeline.domain.outcome import Cause, Judgement, Outcome
+from measurement_pipeline.domain.outcome import Cause, DailyCount, Judgement, Outcome
 
 
 class Status(StrEnum):
@@ -60,6 +62,48 @@ MAX_PAUSE_WITHOUT_PROBE_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
+class QueueRules:
+    """What decides whether a row is due, beside the row: the same for all processes of a deployment."""
+
+    claim_timeout_seconds: float
+    max_attempts: int
+    operators_account: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class DueRow:
+    """A row that may be bought now. `waiting_since` is its age in the queue."""
+
+    song: str
+    rank_score: int
+    waiting_since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A row that this run owns as long as it beats, under `lease`."""
+
+    song: str
+    lease: int
+    attempts: int
+    unread_response: int | None
+    has_history: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """A row as a run finds it. `alive`: in progress, and its owner beats."""
+
+    song: str
+    status: Status
+    outcome: Outcome | None
+    claimed_by: str | None
+    not_before: datetime | None
+    last_error: str | None
+    is_alive: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """What a row becomes. `not_before_seconds` counts from the database's clock; None: due at once.
 
@@ -70,6 +114,20 @@ class Settlement:
     outcome: Outcome | None
     not_before_seconds: float | None = None
     attempt_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SettledRow:
+    """One row's change, and the measurements that commit with it."""
+
+    claim: Claim
+    settlement: Settlement
+    cause: Cause | None = None
+    status_code: int | None = None
+    error: str | None = None
+    response_id: int | None = None
+    play_counts: Sequence[DailyCount] = ()
+    popularity: Sequence[DailyCount] = ()
 
 
 def settle(judgement: Judgement, *, attempts: int, max_attempts: int, retry_soon_seconds: float | None) -> Settlement:

@@ -13,6 +13,11 @@ def utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def utc_minute(moment: datetime) -> str:
+    """`2026-11-30 18:29 UTC`, whatever zone `moment` is in."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def number(value: int | None) -> str:
     """12,345; what is not known is a dash, and no 0."""
     return "–" if value is None else f"{value:,}"

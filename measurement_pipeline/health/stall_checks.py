@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from measurement_pipeline.domain.blockers import BackfillState, BlockerKind, backfill_blockers, describe, vendor_outage
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.health.result import HealthResult, format_minute
-from measurement_pipeline.postgres.health import Answering, Buying
-from measurement_pipeline.postgres.songstats_ledger import Budget, VendorState
+from measurement_pipeline.postgres.health import Answering
 
 # A run that has held the slot, or waited for it, for less is just doing its work.
 _SOON = timedelta(minutes=10)
@@ -36,6 +36,15 @@ class Reason(StrEnum):
     STRIPE = "not answered"
     UNKNOWN = "nothing known"
 
+
+_REASON_OF = {
+    BlockerKind.BREAKER: Reason.BREAKER,
+    BlockerKind.PAYMENT: Reason.PAYMENT,
+    BlockerKind.VENDOR: Reason.VENDOR,
+    BlockerKind.BUDGET: Reason.BUDGET,
+    BlockerKind.PAUSE: Reason.PAUSE,
+    BlockerKind.RETRIES: Reason.RETRIES,
+}
 
 # Before that a run that holds the slot is at work, and what the last one put off may be bought by now.
 _ONLY_IN_SILENCE = {Reason.SLOT, Reason.PUT_OFF, Reason.UNKNOWN}
@@ -82,14 +91,13 @@ class _Obstacle:
         return self.ends_at is not None and self.ends_at - now > timedelta(hours=hours)
 
 
-def backfill_is_progressing(
-    buying: Buying, deployment: VendorState, budget: Budget, machine: InstanceState, *, alarm_hours: float
-) -> HealthResult:
+def backfill_is_progressing(state: BackfillState, machine: InstanceState, *, alarm_hours: float) -> HealthResult:
     """Recordings wait that somebody wants bought, and none was settled for so long."""
+    buying = state.backlog
     figures: dict[str, int | float | str] = {
         "recordings waiting": buying.waiting,
         "of these payable": buying.payable,
-        "hits left": budget.left,
+        "hits left": state.budget.left,
     }
     if buying.last_settled is not None:
         figures["last settled"] = format_minute(buying.last_settled)
@@ -101,7 +109,7 @@ def backfill_is_progressing(
     figures["oldest waiting since"] = format_minute(buying.oldest_waiting)
     figures["hours of silence"] = round(hours, 1)
     waiting = counted(buying.waiting, "recording waits", "recordings wait")
-    found = list(_what_stops_buying(buying, deployment, budget, machine, since))
+    found = list(_what_stops_buying(state, machine, since))
     lasting = [obstacle for obstacle in found if obstacle.outlasts(alarm_hours, now=buying.now)]
     if hours > alarm_hours:
         return _silent(
@@ -194,46 +202,24 @@ def _silent(
     )
 
 
-def _what_stops_buying(
-    buying: Buying, deployment: VendorState, budget: Budget, machine: InstanceState, since: datetime
-) -> Iterator[_Obstacle]:
-    yield from _what_stops_everything(machine)
-    if deployment.breaker == "open":
-        cure = (
-            "put the key right, and the hourly sweep closes it"
-            if deployment.breaker_kind == "key"
-            else "find out what changed, then `measurement-pipeline breaker close`"
-        )
-        yield _Obstacle(Reason.BREAKER, f"the breaker is open because {deployment.reason}; {cure}")
-    if buying.payable == 0:
-        who = ", ".join(buying.unpaid_accounts) or "the operators' own account (BACKFILL_ACCOUNT_ID)"
-        yield _Obstacle(Reason.PAYMENT, f"nobody who wants them has a card on file; ask for one: {who}")
-    yield from _what_holds_the_slot(machine, buying.now)
-    # One pause as long as all of the silence is what the vendor asked for; pause after pause is a vendor that is away.
-    # Judged between two pauses too: a probe ends each of them, and nothing has changed.
-    if deployment.pauses_in_a_row > 1:
-        now = deployment.pause_description or "Songstats is about to be asked again"
-        again = (
-            f"it is the pause number {deployment.pauses_in_a_row} without an answer between: see what ails Songstats"
-        )
-        yield _Obstacle(Reason.VENDOR, f"{now}; {again}")
-    if budget.left == 0:
-        frees = budget.next_hit_frees_at
-        when = "none is allowed at all" if frees is None else f"the next one frees at {format_minute(frees)}"
-        spent = (
-            f"the budget is spent ({budget.hits} of {budget.allowed} hits in 30 days); {when}. Wait, or buy a larger plan and "
-            "raise SONGSTATS_HIT_LIMIT"
-        )
-        yield _Obstacle(Reason.BUDGET, spent, ends_at=frees)
-    if deployment.pause_description is not None and deployment.pauses_in_a_row <= 1:
-        pause = f"{deployment.pause_description}. Wait, or ask Songstats and end it with `measurement-pipeline breaker close`"
-        yield _Obstacle(Reason.PAUSE, pause, ends_at=deployment.paused_until)
-    yield from _failing_runs(machine, since)
-    if buying.payable and not buying.ready and buying.next_retry_at is not None:
-        words = f"all of them wait to be tried again, the next at {format_minute(buying.next_retry_at)}"
-        yield _Obstacle(Reason.RETRIES, words + (f"; last error: {buying.last_error}" if buying.last_error else ""))
+def _what_stops_buying(state: BackfillState, machine: InstanceState, since: datetime) -> Iterator[_Obstacle]:
+    """The instance's obstacles and the blockers of `domain/blockers`, in order of precedence."""
+    outage = vendor_outage(state.vendor)
+    blockers = [one for one in backfill_blockers(state) if one.kind is not BlockerKind.VENDOR]
+    found = [
+        *_what_stops_everything(machine),
+        *_what_holds_the_slot(machine, state.backlog.now),
+        *_failing_runs(machine, since),
+        *(
+            _Obstacle(_REASON_OF[one.kind], describe(one), ends_at=one.ends_at)
+            for one in (blockers if outage is None else [*blockers, outage])
+            if one.kind in _REASON_OF
+        ),
+    ]
     if machine.put_off is not None:
-        yield _Obstacle(Reason.PUT_OFF, f"the last run put them off: {machine.put_off}")
+        found.append(_Obstacle(Reason.PUT_OFF, f"the last run put them off: {machine.put_off}"))
+    order = list(Reason)
+    yield from sorted(found, key=lambda obstacle: order.index(obstacle.reason))
     yield _nothing_known(machine)
 
 

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
-from measurement_pipeline.postgres.backfill_queue import PLAY_COUNT, QueueRules
+from measurement_pipeline.domain.backfill_queue import QueueRules
+from measurement_pipeline.postgres.backfill_queue import PLAY_COUNT
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
 

@@ -4,13 +4,18 @@ The statements, and what makes a row due, are in `backfill_queue.sql`.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from measurement_pipeline.domain.backfill_queue import Settlement, Status
-from measurement_pipeline.domain.outcome import Cause, DailyCount, Outcome
+from measurement_pipeline.domain.backfill_queue import (
+    Claim,
+    DueRow,
+    QueueRow,
+    QueueRules,
+    SettledRow,
+    Status,
+)
+from measurement_pipeline.domain.outcome import Outcome
 from measurement_pipeline.postgres.database import AsyncConnection, Connection
 from measurement_pipeline.postgres.sql import statements
 
@@ -18,62 +23,6 @@ _SQL = statements("backfill_queue")
 
 PLAY_COUNT = "platform_displayed_play_count"
 POPULARITY = "popularity"
-
-
-@dataclass(frozen=True, slots=True)
-class QueueRules:
-    """What decides whether a row is due, beside the row: the same for all processes of a deployment."""
-
-    claim_timeout_seconds: float
-    max_attempts: int
-    operators_account: UUID | None
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A row that this run owns as long as it beats, under `lease`."""
-
-    song: str
-    lease: int
-    attempts: int
-    unread_response: int | None
-    has_history: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DueRow:
-    """A row that may be bought now. `waiting_since` is its age in the queue."""
-
-    song: str
-    rank_score: int
-    waiting_since: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class QueueRow:
-    """A row as a run finds it. `alive`: in progress, and its owner beats."""
-
-    song: str
-    status: Status
-    outcome: Outcome | None
-    claimed_by: str | None
-    not_before: datetime | None
-    last_error: str | None
-    is_alive: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SettledRow:
-    """One row's change, and the measurements that commit with it."""
-
-    claim: Claim
-    settlement: Settlement
-    cause: Cause | None = None
-    status_code: int | None = None
-    error: str | None = None
-    response_id: int | None = None
-    play_counts: Sequence[DailyCount] = ()
-    popularity: Sequence[DailyCount] = ()
 
 
 def due(connection: Connection, rules: QueueRules) -> list[DueRow]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
 
+from measurement_pipeline.domain.blockers import BackfillState, Backlog
+from measurement_pipeline.postgres import songstats_ledger
 from measurement_pipeline.postgres.backfill_queue import PLAY_COUNT
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
@@ -13,24 +15,6 @@ _SQL = statements("health")
 
 # Recordings whose series a check reads through: about a second's work, at two thousand points each.
 _MOST_SERIES = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Buying:
-    """The recordings that wait and that somebody wants bought. `ready`: payable, and not waiting for a retry.
-
-    `unpaid_accounts`: of which Stripe did not say yes, the first few.
-    """
-
-    waiting: int
-    payable: int
-    ready: int
-    oldest_waiting: datetime | None
-    next_retry_at: datetime | None
-    last_error: str | None
-    last_settled: datetime | None
-    now: datetime
-    unpaid_accounts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +57,20 @@ class CaptureSeriesStatus:
     days_behind: int | None
 
 
-def buying(connection: Connection, *, operators_account: UUID | None) -> Buying:
-    """What waits to be bought."""
-    row = connection.execute(_SQL["buying"], {"operators_account": operators_account}).fetchone() or {}
+def read_backlog(connection: Connection, *, operators_account: UUID | None) -> Backlog:
+    """The open recordings that an accepted request or an operator wants."""
+    row = connection.execute(_SQL["backlog"], {"operators_account": operators_account}).fetchone() or {}
     unpaid = connection.execute(_SQL["unpaid_accounts"]).fetchall() if row["waiting"] and not row["payable"] else []
-    return Buying(**row, unpaid_accounts=tuple(str(found["account"]) for found in unpaid))
+    return Backlog(**row, unpaid_accounts=tuple(str(one["account"]) for one in unpaid))
+
+
+def read_backfill_state(connection: Connection, *, hits_allowed: int, operators_account: UUID | None) -> BackfillState:
+    """Everything that decides whether the backfill may buy; `domain/blockers` says what follows."""
+    return BackfillState(
+        songstats_ledger.vendor_state(connection),
+        songstats_ledger.budget(connection, hits_allowed=hits_allowed),
+        read_backlog(connection, operators_account=operators_account),
+    )
 
 
 def answering(connection: Connection) -> Answering:

@@ -1,6 +1,6 @@
 -- What the checks ask of the tables. Only reads; each looks at what is open, or at the last day, and never at all measurements.
 
--- name: buying
+-- name: backlog
 -- The recordings that wait and that somebody wants bought. Those in progress too: a run may hold them and settle nothing.
 with wanted as (
     select
@@ -19,6 +19,7 @@ waiting as (
         coalesce(queue.not_before <= clock_timestamp(), true) as is_ready,
         queue.not_before,
         queue.last_error,
+        queue.status = 'in_progress' as is_in_progress,
         coalesce(wanted.is_payable, false)
         or (
             queue.operator_launched
@@ -36,6 +37,7 @@ select
     count(*) as waiting,
     count(*) filter (where is_payable) as payable,
     count(*) filter (where is_payable and is_ready) as ready,
+    count(*) filter (where is_in_progress) as in_progress,
     min(waiting_since) as oldest_waiting,
     min(not_before) filter (where is_payable and not is_ready) as next_retry_at,
     (array_agg(last_error order by not_before desc) filter (where is_payable and not is_ready and last_error is not null))[1] as last_error,

@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from measurement_pipeline.domain.backfill_queue import (
     CAUSES_READ,
     MAX_WAIT_IN_RUN_SECONDS,
+    Claim,
     max_call_lead_seconds,
     pause_seconds,
     seconds_before_probe,
@@ -23,8 +24,7 @@ from measurement_pipeline.domain.backfill_queue import (
 from measurement_pipeline.domain.outcome import Cause
 from measurement_pipeline.domain.payment import ALLOWED_VALID_FOR
 from measurement_pipeline.domain.reconciliation import MAX_OFFSET_EAST, MAX_OFFSET_WEST, LedgerState, MonthlyHits
-from measurement_pipeline.domain.text import utc
-from measurement_pipeline.postgres.backfill_queue import Claim
+from measurement_pipeline.domain.vendor_state import Budget, VendorState
 from measurement_pipeline.postgres.database import AsyncConnection, Connection
 from measurement_pipeline.postgres.sql import statements
 
@@ -75,50 +75,6 @@ class KeptResponse:
     status_code: int
     headers: Mapping[str, str]
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class VendorState:
-    """Whether the deployment may call at all. `pause_left` is in seconds, 0 where there is no pause.
-
-    `may_probe`: what is left of the pause is our guess, and the vendor may be asked whether it is back.
-    """
-
-    breaker: str
-    breaker_kind: str | None
-    reason: str | None
-    opened_at: datetime | None
-    paused_until: datetime | None
-    pause_reason: str | None
-    is_probe_allowed: bool
-    pause_seconds_left: float
-    pauses_in_a_row: int
-    now: datetime
-
-    @property
-    def pause_description(self) -> str | None:
-        """Until when nothing is called, and why, in words; None where there is no pause."""
-        if self.paused_until is None:
-            return None
-        until = utc(self.paused_until)
-        probed = "; `GET /status` is asked regularly whether it is back" if self.is_probe_allowed else ""
-        return f"paused until {until}: {self.pause_reason or 'nobody said why'}{probed}"
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Hits of the last 30 days against those allowed (limit − reserve)."""
-
-    allowed: int
-    hits: int
-    in_flight: int
-    calls_ever: int
-    next_hit_frees_at: datetime | None
-
-    @property
-    def left(self) -> int:
-        """Hits that may be spent now."""
-        return max(0, self.allowed - self.hits)
 
 
 async def reserve(

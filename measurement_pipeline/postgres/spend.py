@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
+from measurement_pipeline.domain.backfill_queue import QueueRules
 from measurement_pipeline.domain.spend import CallGroup, HitTotals
-from measurement_pipeline.postgres.backfill_queue import QueueRules
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
 

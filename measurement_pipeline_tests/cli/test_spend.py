@@ -166,7 +166,7 @@ def test_an_open_breaker_is_not_passed_over(run, bench):
     bench.ask_for(isrcs(1))
     bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'key', reason = '401', opened_at = now()")
     words = run("spend").stdout
-    assert "1 to buy, and nothing is bought while the breaker is open: see `breaker show`" in words
+    assert "1 to buy. Circuit breaker open since 20" in words
     assert "empty about" not in words
     queue = parse_json(run("spend", "--json"))["queue"]
     assert (queue["empty_at"], queue["held_by"]) == (None, "breaker")
@@ -177,7 +177,7 @@ def test_a_pause_is_told_beside_the_day(run, bench):
     bench.sql("update vendor_state set paused_until = now() + interval '1 hour'")
     words = run("spend").stdout
     assert "1 to buy: empty about 20" in words
-    assert "nothing is bought at the moment: see `queue`" in words
+    assert "Calls to Songstats paused until 20" in words
 
 
 # --- receipts

@@ -421,7 +421,7 @@ def test_a_budget_that_trickles_brings_one_refresh_an_hour(drained: Stage):
     assert cursor is not None
     drained.bench.sql("update songstats_quota_ledger set settled_at = clock_timestamp() where id = 1")
     asked, said, _ = tick(drained, cursor)
-    assert (asked, said.startswith("no more than one refresh an hour while the budget is spent and 1 recording is due")) == (
+    assert (asked, said.startswith("no more than one refresh an hour while 1 recording is due. Songstats quota used")) == (
         [], True
     )  # fmt: skip
     assert len(tick(drained, an_hour_earlier(cursor))[0]) == 1

@@ -172,26 +172,30 @@ REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
     "sensor failing": (a_failing_tick, "the last tick of backfill_queue_sensor failed: no such table: songs", True),
     "breaker open": (
         by_sql("update vendor_state set breaker = 'open', breaker_kind = 'key', reason = 'the key was refused'"),
-        "the breaker is open because the key was refused; put the key right",
+        "Circuit breaker open: the key was refused. Correct SONGSTATS_API_KEY",
         True,
     ),
-    "payment": (lambda stage: stage.bench.deny(stage.bench.account), "nobody who wants them has a card on file", True),
+    "payment": (
+        lambda stage: stage.bench.deny(stage.bench.account),
+        "No payment method: no account with a saved card",
+        True,
+    ),
     "pool slot held": (a_run_that_does_not_end, "holds the slot since 20", True),
     "vendor away": (
         by_sql(
             "update vendor_state set paused_until = now() + interval '1 minute', throttled = 25, pause_reason = '502s'"
         ),
-        "it is the pause number 25 without an answer between",
+        "25 pauses in a row",
         True,
     ),
-    "budget spent": (a_spent_budget, "the budget is spent (1 of 1 hits in 30 days); the next one frees at 20", True),
-    "vendor pause": (a_pause, "paused until 20", True),
+    "budget spent": (a_spent_budget, "1 of 1 hits in the last 30 days. Next hit available 20", True),
+    "vendor pause": (a_pause, "Calls to Songstats paused until 20", True),
     "runs failing": (a_run_that_failed, "with: no sign of life from its process for 100 s", True),
     "retries": (
         by_sql(
             "update songstats_backfill_queue set not_before = now() + interval '1 hour', last_error = '502 from Songstats'"
         ),
-        "last error: 502 from Songstats",
+        "Last error: 502 from Songstats",
         True,
     ),
     "put off": (stripe_away, "the last run put them off: 3 × ", True),

@@ -18,8 +18,8 @@ from pathlib import Path
 import psycopg
 from psycopg.rows import dict_row
 
+from measurement_pipeline.domain.backfill_queue import Claim
 from measurement_pipeline.postgres import songstats_ledger as ledger
-from measurement_pipeline.postgres.backfill_queue import Claim
 
 READY, STRIKE = "ready", "strike"
 

@@ -69,7 +69,7 @@ def an_hour_of_looks(bench: Workbench, songs: list[str]) -> None:
     for _ in range(2):
         assert storm.run(bench, songs).summary.calls == 0
         reclaim_backfill(bench.terms, bench.means)
-        assert str(storm.planned(bench, songs).skip_reason).startswith("breaker open because")
+        assert str(storm.planned(bench, songs).skip_reason).startswith("Circuit breaker open since")
         storm.time_passes(bench)
     assert bench.sandbox.hits() == before
 

@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
+from measurement_pipeline.domain.backfill_queue import Claim
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres import songstats_ledger as ledger
-from measurement_pipeline.postgres.backfill_queue import Claim
 from measurement_pipeline.postgres.database import AsyncConnection, ReconnectingConnection, connect
 from measurement_pipeline.postgres.songstats_ledger import ReservationVerdict
 from measurement_pipeline_tests.faults.hammer import STRIKE, Orders, hammers, hears, says

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.domain import backfill_queue as rules_of_rows
-from measurement_pipeline.domain.backfill_queue import Settlement, Status
+from measurement_pipeline.domain.backfill_queue import Claim, QueueRules, SettledRow, Settlement, Status
 from measurement_pipeline.domain.measurement_job import ScopeByIsrc
 from measurement_pipeline.domain.outcome import Cause, DailyCount, Judgement, Outcome
 from measurement_pipeline.domain.payment import Decision
@@ -33,7 +33,6 @@ from measurement_pipeline.postgres import backfill_queue as queue
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.audit import audit
-from measurement_pipeline.postgres.backfill_queue import Claim, QueueRules, SettledRow
 from measurement_pipeline.postgres.database import ReconnectingConnection, connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse, ReservationVerdict

@@ -223,7 +223,9 @@ def test_a_429_storm_of_an_hour_costs_nothing_and_is_over_at_the_next_look(
         pauses.append(round(state["pause"]))
         assert state["throttled"] == len(pauses)
         assert bench.sandbox.hits() - asked <= (bench.terms.concurrency if len(pauses) == 1 else 1)
-        assert str(storm.planned(bench, songs).skip_reason).startswith("paused until"), "nothing is asked for meanwhile"
+        assert str(storm.planned(bench, songs).skip_reason).startswith("Calls to Songstats paused"), (
+            "nothing is asked for meanwhile"
+        )
         storm.time_passes(bench)
     rows = bench.sql(
         "select status, attempts, outcome, last_status_code from songstats_backfill_queue where attempts = 0"
@@ -287,7 +289,7 @@ def test_an_hour_of_a_page_of_something_else_settles_nothing_and_the_drain_goes_
         )
         assert (state["breaker"], "not Songstats' own answer: " in state["pause_reason"]) == ("closed", True)
         assert bench.sandbox.hits() - asked <= (5 if pauses == 0 else 1)
-        assert str(storm.planned(bench, songs).skip_reason).startswith("paused until")
+        assert str(storm.planned(bench, songs).skip_reason).startswith("Calls to Songstats paused")
         passed += float(state["pause"])
         pauses += 1
         storm.time_passes(bench)

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import pytest
 
+from measurement_pipeline.domain.blockers import BackfillState, Backlog
+from measurement_pipeline.domain.vendor_state import Budget, VendorState
 from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.health.stall_checks import (
     InstanceState,
@@ -14,16 +16,16 @@ from measurement_pipeline.health.stall_checks import (
     backfill_is_progressing,
     intake_is_progressing,
 )
-from measurement_pipeline.postgres.health import Answering, Buying
-from measurement_pipeline.postgres.songstats_ledger import Budget, VendorState
+from measurement_pipeline.postgres.health import Answering
 
 NOW = datetime(2026, 9, 22, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
-BUYING = Buying(
+BACKLOG = Backlog(
     waiting=7,
     payable=7,
     ready=7,
+    in_progress=0,
     oldest_waiting=NOW - 30 * HOUR,
     next_retry_at=None,
     last_error=None,
@@ -47,13 +49,13 @@ MACHINE = InstanceState("backfill_queue_sensor")
 
 
 def look(
-    buying: Buying = BUYING, deployment: VendorState = CALM, budget: Budget = BUDGET, machine: InstanceState = MACHINE
+    backlog: Backlog = BACKLOG, vendor: VendorState = CALM, budget: Budget = BUDGET, machine: InstanceState = MACHINE
 ) -> HealthResult:
-    return backfill_is_progressing(buying, deployment, budget, machine, alarm_hours=6)
+    return backfill_is_progressing(BackfillState(vendor, budget, backlog), machine, alarm_hours=6)
 
 
 def test_nothing_waiting_is_no_silence():
-    found = look(replace(BUYING, waiting=0, payable=0, ready=0, oldest_waiting=None))
+    found = look(replace(BACKLOG, waiting=0, payable=0, ready=0, oldest_waiting=None))
     assert found.passed
     assert found.message == "no recording waits to be bought"
 
@@ -63,7 +65,7 @@ def test_what_stands_in_the_way_is_told_before_it_is_an_alarm(buys: bool):
     off = replace(MACHINE, switched_off=True, busy=UnfinishedRun("run", NOW - HOUR), put_off="3 × budget")
     for machine, reason in ((off, "sensor stopped"), (replace(off, switched_off=False), "")):
         found = (
-            look(replace(BUYING, waiting=1, last_settled=NOW - HOUR), machine=machine)
+            look(replace(BACKLOG, waiting=1, last_settled=NOW - HOUR), machine=machine)
             if buys
             else intake_is_progressing(Answering(1, NOW - HOUR, None, NOW), machine, alarm_hours=6)
         )
@@ -87,7 +89,7 @@ def test_silence_counts_from_the_last_settled_row_or_since_the_oldest_waits(
     waiting_hours: int, settled_hours: int | None, passed: bool
 ):
     settled = None if settled_hours is None else NOW - settled_hours * HOUR
-    found = look(replace(BUYING, oldest_waiting=NOW - waiting_hours * HOUR, last_settled=settled))
+    found = look(replace(BACKLOG, oldest_waiting=NOW - waiting_hours * HOUR, last_settled=settled))
     assert found.passed is passed
 
 
@@ -105,24 +107,24 @@ WAYS = {
     ),
     Reason.SENSOR_OFF: ({"machine": {"switched_off": True}}, "backfill_queue_sensor is switched off", True),
     Reason.SENSOR_FAILS: ({"machine": {"tick_error": "no such table"}}, "failed: no such table", True),
-    Reason.BREAKER: ({"deployment": OPEN}, "because 5 rejected in a row", True),
+    Reason.BREAKER: ({"vendor": OPEN}, "open: 5 rejected in a row", True),
     Reason.PAYMENT: (
-        {"buying": {"payable": 0, "ready": 0, "unpaid_accounts": ("a-1",)}},
-        "nobody who wants them has a card on file; ask for one: a-1",
+        {"backlog": {"payable": 0, "ready": 0, "unpaid_accounts": ("a-1",)}},
+        "Ask for a card: account a-1.",
         True,
     ),
     Reason.SLOT: ({"machine": {"busy": UnfinishedRun("run-7", NOW - HOUR)}}, "run run-7 holds the slot", True),
-    Reason.VENDOR: ({"deployment": replace(PAUSED, pauses_in_a_row=12)}, "pause number 12", True),
+    Reason.VENDOR: ({"vendor": replace(PAUSED, pauses_in_a_row=12)}, "12 pauses in a row", True),
     Reason.BUDGET: (
         {"budget": SPENT},
-        "900 of 900 hits in 30 days); the next one frees at 2026-09-22 13:00 UTC",
+        "900 of 900 hits in the last 30 days. Next hit available 2026-09-22 13:00 UTC.",
         False,
     ),
-    Reason.PAUSE: ({"deployment": PAUSED}, "Songstats asked for it", False),
+    Reason.PAUSE: ({"vendor": PAUSED}, "Songstats asked for it", False),
     Reason.RUNS: ({"machine": {"failed": FAILED}}, "the last one, run-9, with: the store is full", True),
     Reason.RETRIES: (
-        {"buying": {"ready": 0, "next_retry_at": NOW + HOUR, "last_error": "502"}},
-        "tried again, the next at 2026-09-22 13:00 UTC; last error: 502",
+        {"backlog": {"ready": 0, "next_retry_at": NOW + HOUR, "last_error": "502"}},
+        "for a retry, the next at 2026-09-22 13:00 UTC. Last error: 502",
         True,
     ),
     Reason.PUT_OFF: ({"machine": {"put_off": "7 × Stripe gave no answer"}}, "7 × Stripe gave no answer", True),
@@ -131,14 +133,14 @@ WAYS = {
 
 
 def facts(*reasons: Reason) -> dict[str, object]:
-    buying, machine = BUYING, MACHINE
+    backlog, machine = BACKLOG, MACHINE
     found: dict[str, object] = {}
     for reason in reasons:
         given, _, _ = WAYS[reason]
-        buying = replace(buying, **given.get("buying", {}))
+        backlog = replace(backlog, **given.get("backlog", {}))
         machine = replace(machine, **given.get("machine", {}))
-        found |= {name: value for name, value in given.items() if name in ("deployment", "budget")}
-    return {**found, "buying": buying, "machine": machine}
+        found |= {name: value for name, value in given.items() if name in ("vendor", "budget")}
+    return {**found, "backlog": backlog, "machine": machine}
 
 
 @pytest.mark.parametrize("reason", WAYS)
@@ -173,11 +175,11 @@ def test_a_pause_or_a_spent_budget_that_outlasts_the_alarm_is_an_alarm_at_once_w
 ):
     end = NOW + ends_in
     given = (
-        {"deployment": replace(PAUSED, paused_until=end)}
+        {"vendor": replace(PAUSED, paused_until=end)}
         if reason is Reason.PAUSE
         else {"budget": replace(SPENT, next_hit_frees_at=end)}
     )
-    found = look(replace(BUYING, last_settled=NOW - settled), **given)  # type: ignore[arg-type]
+    found = look(replace(BACKLOG, last_settled=NOW - settled), **given)  # type: ignore[arg-type]
     assert (found.passed, found.should_alert, found.reason) == (passed, serious, reason)
     if not passed:
         assert f"{end:%Y-%m-%d %H:%M}" in found.message
@@ -185,15 +187,15 @@ def test_a_pause_or_a_spent_budget_that_outlasts_the_alarm_is_an_alarm_at_once_w
 
 
 def test_a_long_pause_is_no_alarm_while_nothing_waits():
-    assert look(replace(BUYING, waiting=0, oldest_waiting=None), replace(PAUSED, paused_until=NOW + 99 * HOUR)).passed
+    assert look(replace(BACKLOG, waiting=0, oldest_waiting=None), replace(PAUSED, paused_until=NOW + 99 * HOUR)).passed
 
 
 def test_a_vendor_that_is_away_is_the_reason_between_two_pauses_too():
     between = replace(CALM, pauses_in_a_row=12)
-    found = look(deployment=between, machine=replace(MACHINE, put_off="7 × paused"))
+    found = look(vendor=between, machine=replace(MACHINE, put_off="7 × paused"))
     assert found.reason == Reason.VENDOR
-    assert "pause number 12" in found.message
-    assert look(deployment=replace(between, pauses_in_a_row=1)).reason == Reason.UNKNOWN
+    assert "12 pauses in a row" in found.message
+    assert look(vendor=replace(between, pauses_in_a_row=1)).reason == Reason.UNKNOWN
 
 
 def test_a_run_that_has_just_begun_holds_nothing_up():
@@ -213,8 +215,8 @@ def test_a_run_that_failed_after_it_settled_the_last_row_is_no_reason_for_the_si
 
 
 def test_a_refused_key_names_another_cure_than_a_streak():
-    assert "put the key right" in look(deployment=replace(OPEN, breaker_kind="key")).message
-    assert "breaker close" in look(deployment=OPEN).message
+    assert "SONGSTATS_API_KEY" in look(vendor=replace(OPEN, breaker_kind="key")).message
+    assert "breaker close" in look(vendor=OPEN).message
 
 
 ANSWERING = Answering(waiting=2, oldest=NOW - 7 * HOUR, error=None, now=NOW)

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from measurement_pipeline.domain.backfill_queue import Claim, QueueRules
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue
-from measurement_pipeline.postgres.backfill_queue import Claim, QueueRules
 from measurement_pipeline.postgres.database import AsyncConnection, connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 

@@ -10,11 +10,10 @@ from uuid import uuid4
 import pytest
 from psycopg.errors import LockNotAvailable
 
-from measurement_pipeline.domain.backfill_queue import Settlement, Status
+from measurement_pipeline.domain.backfill_queue import Claim, SettledRow, Settlement, Status
 from measurement_pipeline.domain.outcome import Cause, DailyCount, Outcome
 from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs, songs, songstats_ledger
-from measurement_pipeline.postgres.backfill_queue import Claim, SettledRow
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse
 from measurement_pipeline_tests.postgres.conftest import OPERATORS, RULES, Tables, isrcs

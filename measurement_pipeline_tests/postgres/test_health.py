@@ -24,12 +24,12 @@ def test_what_waits_is_what_somebody_wants_bought(bench: Workbench, connection: 
     bench.deny(broke)
     withdrawn = bench.ask_for(unwanted)
     bench.sql("update measurement_jobs set state = 'withdrawn' where id = %s", withdrawn)
-    found = health.buying(connection, operators_account=OPERATORS)
+    found = health.read_backlog(connection, operators_account=OPERATORS)
     assert (found.waiting, found.payable, found.ready) == (5, 3, 3)
     assert found.last_settled is None
     assert found.unpaid_accounts == ()
     bench.deny(bench.account)
-    found = health.buying(connection, operators_account=OPERATORS)
+    found = health.read_backlog(connection, operators_account=OPERATORS)
     assert (found.waiting, found.payable) == (5, 0)
     assert set(found.unpaid_accounts) == {str(bench.account), str(broke)}
 
@@ -38,11 +38,11 @@ def test_what_an_operator_launched_waits_too_and_the_operators_account_pays(benc
     job = bench.ask_for(isrcs(1))
     bench.sql("update measurement_jobs set state = 'withdrawn' where id = %s", job)
     bench.sql("update songstats_backfill_queue set operator_launched = true")
-    assert health.buying(connection, operators_account=OPERATORS).payable == 0
+    assert health.read_backlog(connection, operators_account=OPERATORS).payable == 0
     bench.allow(OPERATORS)
-    found = health.buying(connection, operators_account=OPERATORS)
+    found = health.read_backlog(connection, operators_account=OPERATORS)
     assert (found.waiting, found.payable) == (1, 1)
-    assert health.buying(connection, operators_account=None).payable == 0
+    assert health.read_backlog(connection, operators_account=None).payable == 0
 
 
 def test_what_was_settled_ahead_of_the_clock_hides_no_silence(bench: Workbench, connection: Connection):
@@ -54,7 +54,7 @@ def test_what_was_settled_ahead_of_the_clock_hides_no_silence(bench: Workbench, 
             song,
             bench.account,
         )
-    found = health.buying(connection, operators_account=None)
+    found = health.read_backlog(connection, operators_account=None)
     assert found.last_settled is not None
     assert timedelta(hours=8) < found.now - found.last_settled < timedelta(hours=10)
 
@@ -70,7 +70,7 @@ def test_rows_in_progress_are_silent_too_and_retries_are_told_apart(bench: Workb
         "update songstats_backfill_queue set not_before = now() + interval '1 hour', last_error = '502' where song <> %s",
         songs[0],
     )
-    found = health.buying(connection, operators_account=None)
+    found = health.read_backlog(connection, operators_account=None)
     assert (found.waiting, found.ready, found.last_error) == (3, 1, "502")
     assert found.next_retry_at is not None
 
@@ -78,7 +78,7 @@ def test_rows_in_progress_are_silent_too_and_retries_are_told_apart(bench: Workb
 def test_the_last_purchase_is_known(bench: Workbench, connection: Connection):
     bench.ask_for(isrcs(2))
     bench.cover(isrcs(2))
-    found = health.buying(connection, operators_account=None)
+    found = health.read_backlog(connection, operators_account=None)
     assert found.oldest_waiting is None
     assert found.last_settled == max(row["settled_at"] for row in bench.ledger())
 

@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from measurement_pipeline.defs.storage import PooledRunStorage
+from measurement_pipeline.domain.blockers import describe, vendor_blockers
 from measurement_pipeline.postgres import conninfo, migrate, songstats_ledger
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import AsyncConnection, connect, pool
@@ -169,8 +170,8 @@ def test_times_labelled_utc_are_utc(database_url: str):
         )
     with connect(database_url) as opened:
         vendor = songstats_ledger.vendor_state(opened)
-        assert vendor.pause_description is not None
-        assert vendor.pause_description.startswith("paused until 2100-01-01 00:00:00 UTC: asked to")
+        (pause,) = vendor_blockers(vendor)
+        assert "2100-01-01 00:00:00 UTC: asked to" in describe(pause)
         assert str(vendor.now.tzinfo) == "UTC"
 
 

@@ -11,11 +11,11 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 
+from measurement_pipeline.domain.backfill_queue import Claim
 from measurement_pipeline.domain.outcome import Cause
 from measurement_pipeline.domain.payment import PaymentVerdict as Payment
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres import songstats_ledger as ledger
-from measurement_pipeline.postgres.backfill_queue import Claim
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse, Reservation, ReservationVerdict
 from measurement_pipeline_tests.postgres.conftest import OPERATORS, Tables, isrcs
