@@ -1,11 +1,9 @@
-"""Settings → the objects that do the work: what `definitions` and the CLI both start from.
-
-Composition only: which settings exist is `settings`, what the objects do is theirs.
-"""
+"""Create the objects of a deployment from its settings. The Dagster definitions, the HTTP API and the CLI all start here."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -14,14 +12,11 @@ from weakref import finalize
 from measurement_pipeline.api.config import ApiConfig, JwtConfig
 from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.run import BackfillDependencies
-from measurement_pipeline.capture.config import CaptureConfig as CaptureTerms
-from measurement_pipeline.capture.config import CaptureDependencies as CaptureMeans
-from measurement_pipeline.capture.config import CaptureServices
-from measurement_pipeline.defs.pipeline import Pipeline
+from measurement_pipeline.capture.config import CaptureConfig, CaptureDependencies, CaptureServices
 from measurement_pipeline.domain.backfill_queue import QueueRules
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres import migrate
-from measurement_pipeline.postgres.database import DatabaseUnavailable
+from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable, connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.settings import Kind, Settings, SettingsError
 from measurement_pipeline.vendors.apify.client import ApifyClient
@@ -32,71 +27,119 @@ from measurement_pipeline.vendors.webhook import Webhook
 if TYPE_CHECKING:
     from measurement_pipeline.vendors.stripe.payment_gate import StripeGate
 
-# Everybody knows it, as every figure of a sandbox is invented. No live deployment takes it.
+# Public: every figure of a sandbox is invented. A live deployment refuses it.
 SANDBOX_KEY_SECRET = "the secret of every sandbox, which is none"  # noqa: S105
 
 
-def pipeline_at_launch(environment: Mapping[str, str]) -> Callable[[], Pipeline]:
-    """The pipeline that `environment` describes, for Dagster, which loads definitions where nothing is set too.
+@dataclass(frozen=True, slots=True)
+class MeasurementDatabase:
+    """The measurement database. `require_own` raises if it belongs to another deployment or has another schema version."""
 
-    What is returned raises `NotConfiguredError` for a missing setting: a run or a tick calls it when it starts. Raises what
-    `pipeline` raises where nothing is missing, so that a wrong setting is refused at load.
+    url: str = field(repr=False)
+    require_own: Callable[[], None] = field(repr=False)
+
+    def verified_url(self) -> str:
+        """The address, after a check that the database belongs to this deployment.
+
+        Every op, sensor and check gets the address here, because a process must never write to another deployment's tables.
+        Raises `WrongDeploymentError`, `SchemaOutOfDateError` or `DatabaseUnavailable`.
+        """
+        self.require_own()
+        return self.url
+
+    def connect(self) -> Connection:
+        """Open a connection to the verified database. Raises as `verified_url` does."""
+        return connect(self.verified_url())
+
+
+@dataclass(frozen=True, slots=True)
+class Songstats:
+    """Creates clients of Songstats."""
+
+    new_client: Callable[[], SongstatsClient] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Stripe:
+    """The payment gate. `decide` also creates a Checkout session for an account without a card."""
+
+    decide: Callable[[UUID], Decision] = field(repr=False)
+
+    def check_payment(self, account: UUID) -> PaymentVerdict:
+        """Whether `account` has a card that can be charged."""
+        return self.decide(account).verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Alerts:
+    """`post` sends one message. None: no webhook is configured."""
+
+    silence_alarm_hours: float
+    post: Callable[[str], None] | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that a deployment works with. `captures` None: this deployment makes no captures."""
+
+    database: MeasurementDatabase
+    backfill_config: BackfillConfig
+    songstats: Songstats
+    stripe: Stripe
+    captures: CaptureServices | None
+    alerts: Alerts
+
+    @property
+    def backfill_dependencies(self) -> BackfillDependencies:
+        """The vendors that a backfill calls."""
+        return backfill_dependencies(self.songstats, self.stripe)
+
+    @property
+    def cap_usd(self) -> Decimal | None:
+        """Monthly limit of an account's captures in US dollars. None: this deployment makes no captures."""
+        return None if self.captures is None else self.captures.config.cap_usd
+
+
+def backfill_dependencies(songstats: Songstats, stripe: Stripe) -> BackfillDependencies:
+    """The vendors that a backfill calls."""
+    return BackfillDependencies(new_client=songstats.new_client, check_payment=stripe.check_payment)
+
+
+def load_services(environment: Mapping[str, str]) -> Services:
+    """Create the services that `environment` describes, and check that the database belongs to this deployment.
+
+    Raises `SettingsError`, `WrongDeploymentError` or `SchemaOutOfDateError`. A database that cannot be reached does not prevent
+    loading: the first tick or op checks it instead.
     """
-    missing = _missing(Settings.read(environment))
-    if missing is None:
-        found = pipeline(environment)
-        return lambda: found
-    why = missing
-
-    def refuse() -> Pipeline:
-        # Imported here: Dagster takes a second to load, which the HTTP API and most commands never need.
-        from measurement_pipeline.defs.resources import NotConfiguredError
-
-        raise NotConfiguredError(why)
-
-    return refuse
-
-
-def pipeline(environment: Mapping[str, str]) -> Pipeline:
-    """The pipeline that `environment` describes.
-
-    Raises `SettingsError` where it describes none, and `WrongDeploymentError` or `SchemaOutOfDateError` where the database is
-    not its own. A database that is away is no reason to refuse to load: it is asked at the first tick or op instead.
-    """
-    settings = Settings.read(environment)
-    found = from_settings(settings)
-
-    @cache
-    def require_own_database() -> None:
-        migrate.require_current(found.terms.database_url, kind=settings.kind)
-
+    services = create_services(Settings.read(environment))
     with suppress(DatabaseUnavailable):
-        require_own_database()
-    return replace(found, require_own_database=require_own_database)
+        services.database.verified_url()
+    return services
 
 
-def from_settings(settings: Settings) -> Pipeline:
-    """The pipeline of `settings`, without asking the database anything."""
-    missing = _missing(settings)
+def create_services(settings: Settings) -> Services:
+    """Create the services of `settings` without connecting to anything. Raises `SettingsError`."""
+    missing = describe_missing(settings)
     if missing is not None or settings.database_url is None:
         raise SettingsError(missing)
-    decide = _decider(settings, settings.database_url)
+    kind, database_url = settings.kind, settings.database_url
 
-    def check_payment(account: UUID) -> PaymentVerdict:
-        return decide(account).verdict
+    @cache
+    def require_own() -> None:
+        migrate.require_current(database_url, kind=kind)
 
-    return Pipeline(
-        terms=backfill_config(settings, settings.database_url),
-        means=BackfillDependencies(new_client=lambda: songstats_client(settings), check_payment=check_payment),
-        decide=decide,
-        captures=capture_services(settings, settings.database_url),
-        silence_alarm_hours=settings.silence_alarm_hours,
-        post_alert=_post_alert(settings),
+    return Services(
+        database=MeasurementDatabase(database_url, require_own),
+        backfill_config=backfill_config(settings, database_url),
+        songstats=Songstats(lambda: songstats_client(settings)),
+        stripe=Stripe(_decider(settings, database_url)),
+        captures=capture_services(settings, database_url),
+        alerts=Alerts(settings.silence_alarm_hours, _post_alert(settings)),
     )
 
 
 def key_secret(settings: Settings, kind: Kind) -> str:
-    """Under which digests of API keys are made, in a deployment of that kind. Raises `SettingsError`."""
+    """The secret that API keys are hashed with. A sandbox has a default one. Raises `SettingsError`."""
     if settings.api_key_secret is not None:
         return settings.api_key_secret.get_secret_value()
     if kind == "sandbox":
@@ -105,8 +148,8 @@ def key_secret(settings: Settings, kind: Kind) -> str:
 
 
 def api_config(settings: Settings) -> ApiConfig:
-    """What the HTTP API works with. Raises `SettingsError`."""
-    pipeline = from_settings(settings)
+    """The configuration of the HTTP API. Raises `SettingsError`."""
+    services = create_services(settings)
     secret = settings.api_jwt_secret
     bearer = None
     if settings.api_jwt_issuer is not None and settings.api_jwt_audience is not None:
@@ -118,10 +161,10 @@ def api_config(settings: Settings) -> ApiConfig:
             secret=None if secret is None else secret.get_secret_value(),
         )
     return ApiConfig(
-        database_url=pipeline.terms.database_url,
-        decide=pipeline.decide,
+        database_url=services.database.url,
+        decide=services.stripe.decide,
         key_secret=key_secret(settings, settings.kind),
-        cap_usd=pipeline.cap_usd,
+        cap_usd=services.cap_usd,
         hits_allowed=settings.hits_allowed,
         eur_per_hit=settings.songstats_eur_per_hit,
         bearer=bearer,
@@ -131,7 +174,7 @@ def api_config(settings: Settings) -> ApiConfig:
 
 
 def backfill_config(settings: Settings, database_url: str) -> BackfillConfig:
-    """On what terms hits are spent."""
+    """The limits within which the backfill spends hits."""
     return BackfillConfig(
         database_url=database_url,
         rules=QueueRules(
@@ -148,24 +191,24 @@ def backfill_config(settings: Settings, database_url: str) -> BackfillConfig:
 
 
 def capture_services(settings: Settings, database_url: str) -> CaptureServices | None:
-    """On what terms captures are made, and by what means; None where there is no token to make any with."""
+    """Configuration and vendors of captures. None: APIFY_TOKEN is not set, and the deployment makes no captures."""
     token = settings.apify_token
     if token is None:
         return None
 
     def new_actor() -> ApifyClient:
         return ApifyClient(
-            token.get_secret_value(), base_url=settings.apify_base_url, timeout_seconds=on_terms.start_timeout_seconds
+            token.get_secret_value(), base_url=settings.apify_base_url, timeout_seconds=config.start_timeout_seconds
         )
 
-    on_terms = CaptureTerms(
+    config = CaptureConfig(
         database_url=database_url,
         cap_usd=settings.snapshot_monthly_cap_usd,
         claim_timeout_seconds=settings.claim_timeout,
         max_attempts=settings.max_attempts,
         heartbeat_seconds=min(10.0, settings.claim_timeout / 4),
     )
-    return CaptureServices(on_terms, CaptureMeans(new_actor, _new_spotify(settings)))
+    return CaptureServices(config, CaptureDependencies(new_actor, _new_spotify(settings)))
 
 
 def _new_spotify(settings: Settings) -> Callable[[], SpotifyClient] | None:
@@ -189,8 +232,8 @@ def _post_alert(settings: Settings) -> Callable[[str], None] | None:
     return None if url is None else Webhook(url.get_secret_value()).post
 
 
-def _missing(settings: Settings) -> str | None:
-    """Which settings are missing that every deployment needs, and what to do about it; None where none is."""
+def describe_missing(settings: Settings) -> str | None:
+    """Name the missing settings that every deployment needs, and what to do. None: all are set."""
     missing = [
         name
         for name, value in (
@@ -210,7 +253,7 @@ def _missing(settings: Settings) -> str | None:
 
 
 def songstats_client(settings: Settings) -> SongstatsClient:
-    """A client of Songstats, or of its double. Raises `SettingsError` where there is no key."""
+    """A client of Songstats, or of its double. Raises `SettingsError` if there is no key."""
     if settings.songstats_api_key is None:
         raise SettingsError("SONGSTATS_API_KEY is not set")
     return SongstatsClient(
@@ -228,26 +271,26 @@ def _decider(settings: Settings, database_url: str) -> Callable[[UUID], Decision
 
     @cache
     def gate() -> "StripeGate":
-        # Imported when Stripe has to be asked: most runs are served by a decision on file, and the import costs 0.2 s of each.
+        # Imported on the first call to Stripe: most runs use a stored decision, and the import costs 0.2 s.
         from measurement_pipeline.vendors.stripe.payment_gate import StripeGate
 
         if settings.stripe_secret_key is None:
             raise SettingsError("STRIPE_SECRET_KEY is not set")
-        made = StripeGate(
+        stripe_gate = StripeGate(
             secret_key=settings.stripe_secret_key.get_secret_value(),
             api_base=settings.stripe_api_base,
             success_url=settings.checkout_success_url,
             free_tier_price_id=settings.stripe_free_tier_price_id,
             trial_days=settings.stripe_trial_days,
         )
-        # Its connections stay open from one question to the next, and end with the pipeline that asks them.
-        finalize(decide, made.close)
-        return made
+        # The gate keeps its connections open between calls. They are closed when `decide` is collected.
+        finalize(decide, stripe_gate.close)
+        return stripe_gate
 
     def decide(account: UUID) -> Decision:
-        remembered = decisions.fresh(account)
-        if remembered is not None:
-            return remembered
+        stored = decisions.fresh(account)
+        if stored is not None:
+            return stored
         from measurement_pipeline.vendors.stripe.payment_gate import check_payment_method
 
         return check_payment_method(account, gate=gate(), decisions=decisions, want_checkout=True)

@@ -234,7 +234,7 @@ def _asking(url: str, sessions: int) -> Iterator[list[str]]:
 
 def _claims(deployment: Deployment, seconds: float) -> tuple[list[float], dict[str, Any]]:
     """How long each claim took, and the queue's rows at the end."""
-    rules = deployment.pipeline().terms.rules
+    rules = deployment.services().backfill_config.rules
     took = []
     with deployment.connect() as connection:
         due = [row.song for row in backfill_queue.due(connection, rules)]

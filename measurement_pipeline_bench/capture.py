@@ -77,7 +77,7 @@ def release(sandbox: SandboxClient, albums: int) -> list[str]:
 
 
 def _seconds(deployment: Deployment, album_ids: list[str]) -> float:
-    captures = deployment.pipeline().captures
+    captures = deployment.services().captures
     if captures is None:
         raise RuntimeError("expected a deployment that captures")
     snapshot = _asked(deployment, album_ids, cap_usd=captures.config.cap_usd)

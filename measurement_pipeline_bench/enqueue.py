@@ -87,7 +87,7 @@ def import_catalogue(lab: Lab, deployment: Deployment, size: int) -> UUID:
 def queue_catalogue(lab: Lab, deployment: Deployment, size: int) -> float:
     """Import a catalogue and ask for it; the seconds that intake takes once Stripe was asked."""
     catalogue = import_catalogue(lab, deployment, size)
-    decide = deployment.pipeline().decide
+    decide = deployment.services().stripe.decide
     deployment.submit_scope({"catalog_id": str(catalogue)})
     lab.say(f"intake of one request for {size:,} recordings")
     opened = intake.load_batch(deployment.database_url)

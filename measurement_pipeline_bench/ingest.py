@@ -65,7 +65,7 @@ def _ingest(deployment: Deployment, songs: Sequence[str], *, widened: bool) -> _
         if widened:
             connection.execute(_SQL["widen"])
         claims = backfill_queue.claim(
-            connection, songs, run=_RUN, limit=len(songs), rules=deployment.pipeline().terms.rules
+            connection, songs, run=_RUN, limit=len(songs), rules=deployment.services().backfill_config.rules
         )
         batches = list(_batches(claims))
         seconds = asyncio.run(_settle(deployment.database_url, batches))

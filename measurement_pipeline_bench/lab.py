@@ -20,7 +20,6 @@ from uuid import UUID, uuid4
 from rich.console import Console
 
 from measurement_pipeline import services
-from measurement_pipeline.defs.pipeline import Pipeline
 from measurement_pipeline.intake import process as intake
 from measurement_pipeline.local import dagster_processes
 from measurement_pipeline.local.embedded_postgres import EmbeddedServer
@@ -63,9 +62,9 @@ class Deployment:
         """A connection to the measurement database."""
         return connect(self.database_url)
 
-    def pipeline(self) -> Pipeline:
-        """The pipeline's own objects, made of the environment."""
-        return services.pipeline(self.environment)
+    def services(self) -> services.Services:
+        """The pipeline's own services, created from the environment."""
+        return services.load_services(self.environment)
 
     def know_account(self, connection: Connection) -> None:
         """Make the account's row, which a catalogue needs before its owner has asked for anything."""
@@ -82,9 +81,8 @@ class Deployment:
 
     def take_in(self) -> None:
         """Intake of what was asked, in this process: for what begins with a queue."""
-        pipeline = self.pipeline()
         opened = intake.load_batch(self.database_url)
-        decisions = intake.check_payments(opened, pipeline.decide)
+        decisions = intake.check_payments(opened, self.services().stripe.decide)
         intake.process_batch(self.database_url, opened, decisions, run="bench")
 
 

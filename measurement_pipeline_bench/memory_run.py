@@ -26,10 +26,16 @@ def peak_mb() -> float:
 
 def main() -> None:
     """Run it."""
-    pipeline = services.pipeline(os.environ)
+    configured = services.load_services(os.environ)
     songs = sys.stdin.read().split()
     before = peak_mb()
-    coverage = BackfillRun(songs, run="bench", is_operator=False, config=pipeline.terms, dependencies=pipeline.means)
+    coverage = BackfillRun(
+        songs,
+        run="bench",
+        is_operator=False,
+        config=configured.backfill_config,
+        dependencies=configured.backfill_dependencies,
+    )
     settled = sum(recording.kind is ResultKind.SETTLED for recording in coverage)
     if settled != len(songs):
         raise RuntimeError(f"only {settled} of {len(songs)} recordings were settled: {coverage.summary}")

@@ -8,11 +8,15 @@ import os
 
 import dagster as dg
 
-from measurement_pipeline import services
-from measurement_pipeline.defs import assets, jobs, sensors, tags
-from measurement_pipeline.defs.ops import POOL
+from measurement_pipeline.backfill.config import BackfillConfig
+from measurement_pipeline.defs import tags
+from measurement_pipeline.defs.backfill.assets import songstats_history
+from measurement_pipeline.defs.backfill.jobs import songstats_backfill
+from measurement_pipeline.defs.backfill.ops import POOL
+from measurement_pipeline.defs.intake.jobs import measurement_job_intake
+from measurement_pipeline.defs.intake.sensors import measurement_job_sensor
 from measurement_pipeline.defs.partitions import isrc_partitions
-from measurement_pipeline.defs.resources import backfill_config, resource_definitions
+from measurement_pipeline.defs.resources import resource_definitions, services_at_launch
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import connect
 
@@ -21,25 +25,25 @@ _RUNS_AT_ONCE = 3
 
 
 @dg.sensor(
-    job=jobs.songstats_backfill,
+    job=songstats_backfill,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    required_resource_keys={"backfill_config"},
 )
-def one_run_a_recording(context: dg.SensorEvaluationContext) -> list[dg.RunRequest]:
+def one_run_a_recording(
+    context: dg.SensorEvaluationContext, backfill_config: dg.ResourceParam[BackfillConfig]
+) -> list[dg.RunRequest]:
     """A run for each due row, once."""
-    terms = backfill_config(context.resources)
-    with connect(terms.database_url) as connection:
-        due = [row.song for row in backfill_queue.due(connection, terms.rules)]
+    with connect(backfill_config.database_url) as connection:
+        due = [row.song for row in backfill_queue.due(connection, backfill_config.rules)]
     context.instance.add_dynamic_partitions(str(isrc_partitions.name), due)
     context.instance.event_log_storage.set_concurrency_slots(POOL, _RUNS_AT_ONCE)
     return [dg.RunRequest(run_key=song, partition_key=song, tags={tags.PLAN: "one run each"}) for song in due]
 
 
 defs = dg.Definitions(
-    assets=assets.assets,
-    jobs=[jobs.measurement_job_intake, jobs.songstats_backfill],
-    sensors=[sensors.measurement_job_sensor, one_run_a_recording],
-    resources={**resource_definitions(services.pipeline_at_launch(os.environ)), "io_manager": dg.mem_io_manager},
+    assets=[songstats_history],
+    jobs=[measurement_job_intake, songstats_backfill],
+    sensors=[measurement_job_sensor, one_run_a_recording],
+    resources={**resource_definitions(services_at_launch(os.environ)), "io_manager": dg.mem_io_manager},
     executor=dg.in_process_executor,
 )

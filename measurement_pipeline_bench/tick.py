@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 
 import dagster as dg
 
-from measurement_pipeline.defs import assets, jobs, sensors
+from measurement_pipeline.defs.loading import load_definitions
 from measurement_pipeline.defs.partitions import isrc_partitions
-from measurement_pipeline.defs.pipeline import Pipeline
 from measurement_pipeline.defs.resources import resource_definitions
+from measurement_pipeline.services import Services
 from measurement_pipeline_bench.enqueue import queue_catalogue
 from measurement_pipeline_bench.figures import Figure, Findings, Target
 from measurement_pipeline_bench.lab import Deployment, Lab, doubles
@@ -28,12 +28,12 @@ def measure(lab: Lab) -> Findings:
     with doubles(points=1) as sandbox, TemporaryDirectory(prefix="mp_bench") as directory:
         deployment = lab.deployment(sandbox)
         queue_catalogue(lab, deployment, size)
-        pipeline = deployment.pipeline()
-        definitions = _definitions(pipeline)
+        services = deployment.services()
+        definitions = load_definitions(lambda: services)
         with _instance(deployment, Path(directory)) as instance:
 
             def tick() -> None:
-                _tick(definitions, pipeline, instance)
+                _tick(definitions, services, instance)
 
             def list_partitions() -> None:
                 instance.get_dynamic_partitions(partitions)
@@ -60,27 +60,17 @@ def measure(lab: Lab) -> Findings:
     )
 
 
-def _tick(definitions: dg.Definitions, pipeline: Pipeline, instance: dg.DagsterInstance) -> None:
+def _tick(definitions: dg.Definitions, services: Services, instance: dg.DagsterInstance) -> None:
     """One evaluation as the code server does it; the runs it asks for are not launched."""
     with dg.build_sensor_context(
         instance=instance,
-        resources=resource_definitions(lambda: pipeline),
+        resources=resource_definitions(lambda: services),
         sensor_name=_SENSOR,
         definitions=definitions,
     ) as context:
         asked = definitions.resolve_sensor_def(_SENSOR).evaluate_tick(context)
     if not asked.run_requests:
         raise RuntimeError(f"the sensor asked for no run: {asked.skip_message}")
-
-
-def _definitions(pipeline: Pipeline) -> dg.Definitions:
-    return dg.Definitions(
-        assets=assets.assets,
-        jobs=jobs.jobs,
-        sensors=sensors.sensors,
-        resources={**resource_definitions(lambda: pipeline), "io_manager": dg.mem_io_manager},
-        executor=dg.in_process_executor,
-    )
 
 
 def _instance(deployment: Deployment, directory: Path) -> dg.DagsterInstance:

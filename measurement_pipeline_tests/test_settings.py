@@ -9,6 +9,7 @@ import pytest
 from measurement_pipeline import services
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
+from measurement_pipeline.services import create_services, load_services
 from measurement_pipeline.settings import Settings, SettingsError
 
 ACCOUNT = "3f2b8f0e-6c1e-4f6b-9b0e-1d2c3b4a5f60"
@@ -331,7 +332,7 @@ def test_behind_proxies_that_are_called_live_the_vendors_of_captures_may_be_real
 
 def test_a_deployment_without_a_database_says_so():
     with pytest.raises(SettingsError, match="DATABASE_URL is not set"):
-        services.from_settings(Settings.read({**DOUBLES, **KEYS}))
+        create_services(Settings.read({**DOUBLES, **KEYS}))
 
 
 @pytest.mark.parametrize("missing", KEYS)
@@ -339,13 +340,13 @@ def test_a_missing_key_is_named_before_anything_is_spent(missing: str):
     environment = {**DOUBLES, **KEYS, "DATABASE_URL": "postgresql://x/x"}
     del environment[missing]
     with pytest.raises(SettingsError, match=f"{missing} is not set, for a sandbox deployment"):
-        services.from_settings(Settings.read(environment))
+        create_services(Settings.read(environment))
 
 
 def test_mixed_vendors_are_refused_before_anything_is_spent():
     environment = {**KEYS, "DATABASE_URL": "postgresql://x/x", "STRIPE_API_BASE": "http://127.0.0.1:9000"}
     with pytest.raises(SettingsError, match="must both be the real vendors or both doubles"):
-        services.pipeline(environment)
+        load_services(environment)
 
 
 def test_the_terms_are_the_settings():
@@ -354,7 +355,7 @@ def test_the_terms_are_the_settings():
         "SONGSTATS_REQUESTS_PER_SECOND": "2.5", "SONGSTATS_CONCURRENCY": "3", "CLAIM_TIMEOUT_SECONDS": "8",
         "MAX_ATTEMPTS": "2", "BACKFILL_ACCOUNT_ID": ACCOUNT,
     }  # fmt: skip
-    terms = services.from_settings(Settings.read(environment)).terms
+    terms = create_services(Settings.read(environment)).backfill_config
     assert (terms.hits_allowed, terms.requests_per_second, terms.concurrency) == (42, 2.5, 3)
     assert (terms.rules.claim_timeout_seconds, terms.rules.max_attempts) == (8.0, 2)
     assert terms.rules.operators_account == UUID(ACCOUNT)
@@ -363,15 +364,15 @@ def test_the_terms_are_the_settings():
 
 def test_a_database_that_is_away_is_no_reason_to_refuse():
     environment = {**DOUBLES, **KEYS, "DATABASE_URL": f"postgresql://me:{SECRET}@127.0.0.1:1/x"}
-    assert services.pipeline(environment).terms.database_url == environment["DATABASE_URL"]
+    assert load_services(environment).database.url == environment["DATABASE_URL"]
 
 
 def test_a_remembered_decision_is_served_without_asking_stripe(database_url: str):
     environment = {**DOUBLES, **KEYS, "DATABASE_URL": database_url, "STRIPE_API_BASE": "http://127.0.0.1:1"}
-    found = services.from_settings(Settings.read(environment))
+    found = create_services(Settings.read(environment))
     PaymentDecisions(database_url).record(UUID(ACCOUNT), Decision(PaymentVerdict.ALLOWED, "a card"))
-    assert found.decide(UUID(ACCOUNT)).verdict is PaymentVerdict.ALLOWED
-    assert found.means.check_payment(UUID(ACCOUNT)) is PaymentVerdict.ALLOWED
+    assert found.stripe.decide(UUID(ACCOUNT)).verdict is PaymentVerdict.ALLOWED
+    assert found.stripe.check_payment(UUID(ACCOUNT)) is PaymentVerdict.ALLOWED
 
 
 # --- the HTTP API -------------------------------------------------------------------------------------------------------

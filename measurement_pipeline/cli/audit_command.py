@@ -56,7 +56,7 @@ def _materialized(environment: CliEnvironment) -> tuple[AbstractSet[str] | None,
     """What Dagster shows as materialized; or why it cannot be known."""
     try:
         with open_dagster_instance(environment) as instance:
-            from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+            from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
 
             return instance.get_materialized_partitions(SONGSTATS_HISTORY), None
     except CommandError as error:

@@ -1,6 +1,5 @@
 """Dagster's instance, as a command may open it: to read. Nothing is made, not even the tables that Dagster would make."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -31,11 +30,10 @@ def open_dagster_instance(environment: CliEnvironment) -> Iterator["DagsterInsta
     if not used:
         raise CommandError(f"{where} is empty: Dagster was never started on it; start `measurement-pipeline dev`")
     # Two seconds to import, which no other command should wait for.
-    from dagster import BetaWarning, DagsterInstance
-    from dagster._core.instance.ref import InstanceRef
+    from dagster import DagsterInstance
 
-    # As in definitions.py: our own definitions may be looked at next.
-    warnings.filterwarnings("ignore", category=BetaWarning, message="Parameter `owners`")
+    from measurement_pipeline.defs.dagster_private import InstanceRef
+
     storage = {
         "module": "measurement_pipeline.defs.storage",
         "class": "PooledPostgresStorage",

@@ -82,7 +82,7 @@ def command(
             environment.home, "dev", doubles_port=port_of_doubles, api_url=api if has_api else None
         )
         mark_ready = stack.enter_context(lock)
-        services.from_settings(
+        services.create_services(
             environment.settings
         )  # refuses here, and not in three processes' logs, where a key is missing
         # Before the banner: a database of the other kind is refused, and nothing is to be announced then.

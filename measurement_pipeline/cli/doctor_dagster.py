@@ -20,7 +20,8 @@ from measurement_pipeline.postgres.database import DatabaseError
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
-    from dagster._core.scheduler.instigation import InstigatorTick
+
+    from measurement_pipeline.defs.dagster_private import InstigatorTick
 
 # After `dev` is ready, the daemon may need this long for its first heartbeats and ticks on a busy machine.
 _STARTING_SECONDS = 120.0
@@ -46,7 +47,7 @@ def check_dagster(environment: CliEnvironment) -> Iterator[CheckResult]:
         yield _schema(instance)
         yield _daemon(instance, starting, stopped_at=instance_lock.stopped_at(environment.home, "dev"))
         yield _monitoring(instance)
-        yield from _automation(instance, starting)
+        yield from _automation(instance, environment, starting)
         yield _runs(instance, environment)
 
 
@@ -97,12 +98,16 @@ def _monitoring(instance: "DagsterInstance") -> CheckResult:
     return warn("run monitoring", "off: a run that never starts keeps its slot. Use this project's dagster.yaml")
 
 
-def _automation(instance: "DagsterInstance", starting: str | None) -> Iterator[CheckResult]:
-    from measurement_pipeline.defs import schedules, sensors
+def _automation(
+    instance: "DagsterInstance", environment: CliEnvironment, starting: str | None
+) -> Iterator[CheckResult]:
     from measurement_pipeline.defs.automation import read_statuses
+    from measurement_pipeline.defs.loading import load_definitions
 
-    for kind, definitions in (("sensors", sensors.sensors), ("schedules", schedules.schedules)):
-        statuses = read_statuses(instance, [str(definition.name) for definition in definitions])
+    # Only the names are read, so the services are never created.
+    defs = load_definitions(lambda: services.create_services(environment.settings))
+    for kind, definitions in (("sensors", defs.sensors), ("schedules", defs.schedules)):
+        statuses = read_statuses(instance, [str(definition.name) for definition in definitions or ()])
         off = [name for name, status in statuses.items() if status.switched_off]
         problems = {name: _tick_problem(status.last_tick, kind) for name, status in statuses.items()}
         if off:
@@ -140,8 +145,9 @@ def _runs(instance: "DagsterInstance", environment: CliEnvironment) -> CheckResu
     """Check for started runs without a heartbeat: a dead run keeps the slot of the next backfill."""
     from dagster import DagsterRunStatus, RunsFilter
 
+    from measurement_pipeline.defs.backfill.jobs import songstats_backfill
     from measurement_pipeline.defs.instance_status import ASSET_JOB
-    from measurement_pipeline.defs.jobs import measurement_job_intake, songstats_backfill
+    from measurement_pipeline.defs.intake.jobs import measurement_job_intake
 
     started = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])
     jobs_with_heartbeat = {songstats_backfill.name, measurement_job_intake.name, ASSET_JOB}

@@ -42,17 +42,17 @@ def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> N
 
     doubles = sandbox_command.find_doubles(sandbox_port, state)
     with open_environment(os.environ, state=state, doubles=doubles) as environment:
-        pipeline = services.from_settings(environment.settings)
+        configured = services.create_services(environment.settings)
         environment.require_own_database()
         sandbox_command.require_running_doubles(environment.settings, environment.kind)
-        swept = reclaim.reclaim_backfill(pipeline.terms, pipeline.means)
+        swept = reclaim.reclaim_backfill(configured.backfill_config, configured.backfill_dependencies)
         unpaid = intake.load_batch(environment.database_url, unpaid=True, limit=intake.MAX_UNPAID_PER_RUN)
         taken = intake.process_batch(
             environment.database_url,
             unpaid,
-            intake.check_payments(unpaid, pipeline.decide),
+            intake.check_payments(unpaid, configured.stripe.decide),
             run=f"reclaim by process {os.getpid()}",
-            cap_usd=pipeline.cap_usd,
+            cap_usd=configured.cap_usd,
         )
         with environment.connect() as connection:
             vendor = songstats_ledger.vendor_state(connection)

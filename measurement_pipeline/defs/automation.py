@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick
+
+from measurement_pipeline.defs.dagster_private import InstigatorState, InstigatorTick
 
 # A daemon beats every 30 s. Dagster itself calls one healthy for half an hour after its last beat.
 HEARTBEAT_TOLERANCE = timedelta(minutes=2)

@@ -4,11 +4,10 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster._core.events import JobFailureData
-from dagster_shared.error import SerializableErrorInfo
 
+from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
 from measurement_pipeline.defs.automation import quiet_daemons, read_statuses
-from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.dagster_private import JobFailureData, SerializableErrorInfo
 from measurement_pipeline.health.messages import summarize_error
 from measurement_pipeline.health.stall_checks import InstanceState, UnfinishedRun
 

@@ -1,4 +1,4 @@
-"""Partitions that Dagster shows as failed although nothing failed about them.
+"""PartitionState that Dagster shows as failed although nothing failed about them.
 
 Dagster shows a partition as failed while the last run that planned it failed and did not materialize it, whether or not that
 run came to it. A run over 100 recordings that fails at the first one turns 99 others red, stored ones among them.
@@ -10,8 +10,13 @@ from collections.abc import Set as AbstractSet
 from uuid import uuid4
 
 import dagster as dg
-from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, DagsterEventBatchMetadata
-from dagster._core.storage.partition_status_cache import AssetPartitionStatus
+
+from measurement_pipeline.defs.dagster_private import (
+    AssetMaterializationPlannedData,
+    AssetPartitionStatus,
+    DagsterEvent,
+    DagsterEventBatchMetadata,
+)
 
 
 def forget_failed_partitions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> None:

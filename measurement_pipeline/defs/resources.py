@@ -1,179 +1,154 @@
-"""The resources: one for each vendor, each database and each set of limits, so that the UI shows which op uses which.
+"""The Dagster resources: one for each vendor, each database and each set of limits, so that the UI shows which op uses which.
 
-Their values are plain objects and no `ConfigurableResource`s, on purpose: Dagster shows the fields of those on the resource page
-and keeps them in run records, and several are secrets. Each value is read when a run or a tick starts, so that definitions load
-without any setting.
+Their values are plain objects, not `ConfigurableResource`s: Dagster shows the fields of those on the resource page and stores
+them in run records, and several are secrets. Ops, sensors and checks take them as `dg.ResourceParam[...]`. Each value is read
+when a run or a tick starts, so that definitions load without any setting.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Any
-from uuid import UUID
 
 import dagster as dg
 
+from measurement_pipeline import services
 from measurement_pipeline.backfill.config import BackfillConfig
-from measurement_pipeline.backfill.run import BackfillDependencies
-from measurement_pipeline.capture.config import CaptureConfig as CaptureTerms
-from measurement_pipeline.capture.config import CaptureDependencies as CaptureMeans
-from measurement_pipeline.capture.config import CaptureServices
-from measurement_pipeline.defs.pipeline import Pipeline
-from measurement_pipeline.domain.payment import Decision, PaymentVerdict
-from measurement_pipeline.vendors.songstats.client import SongstatsClient
+from measurement_pipeline.capture.config import CaptureConfig, CaptureDependencies, CaptureServices
+from measurement_pipeline.services import Alerts, MeasurementDatabase, Services, Songstats, Stripe
+from measurement_pipeline.settings import Settings
+from measurement_pipeline.vendors.apify.client import ApifyClient
+from measurement_pipeline.vendors.spotify.client import SpotifyClient
 
 
 class NotConfiguredError(dg.DagsterError):
-    """A setting is missing. Dagster wraps other errors of a resource; of its own it shows the text as it is."""
+    """A setting is missing. Dagster wraps other errors of a resource, but shows the text of its own errors as it is."""
 
 
 @dataclass(frozen=True, slots=True)
-class MeasurementDatabase:
-    """The measurement database."""
+class Apify:
+    """Creates Apify clients. None: APIFY_TOKEN is not set."""
 
-    url: str = field(repr=False)
-    require_own: Callable[[], None] = field(repr=False)
-
-    def own_url(self) -> str:
-        """The address, once the database is known to belong to this deployment. Raises where it does not, or is away."""
-        self.require_own()
-        return self.url
+    new_client: Callable[[], ApifyClient] | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Songstats:
-    """Makes clients of Songstats."""
+class Spotify:
+    """Creates clients of Spotify's Web API. None: its credentials are not set, or this deployment makes no captures."""
 
-    new_client: Callable[[], SongstatsClient] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Stripe:
-    """The payment gate. `decide` also creates a Checkout session for an account without a card."""
-
-    decide: Callable[[UUID], Decision] = field(repr=False)
-    check_payment: Callable[[UUID], PaymentVerdict] = field(repr=False)
+    new_client: Callable[[], SpotifyClient] | None = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class CaptureVendor:
-    """Makes clients of Apify or of Spotify. None: its keys are not set."""
-
-    new_client: Callable[[], Any] | None = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Alerts:
-    """`post` sends one message. None: there is no webhook."""
-
-    silence_alarm_hours: float
-    post: Callable[[str], None] | None = field(repr=False)
+def capture_services(capture_config: CaptureConfig | None, apify: Apify, spotify: Spotify) -> CaptureServices | None:
+    """What a capture works with. None: this deployment makes no captures."""
+    if capture_config is None or apify.new_client is None:
+        return None
+    return CaptureServices(capture_config, CaptureDependencies(apify.new_client, spotify.new_client))
 
 
-def resource_definitions(pipeline: Callable[[], Pipeline]) -> dict[str, dg.ResourceDefinition]:
-    """The parts of `pipeline()` by their keys. It is called when a resource is first used, and may raise `NotConfiguredError`."""
+def services_at_launch(environment: Mapping[str, str]) -> Callable[[], Services]:
+    """Read `environment` now and return the services later, because Dagster loads definitions where nothing is set, too.
 
-    def part(description: str, read: Callable[[Pipeline], Any]) -> dg.ResourceDefinition:
-        return dg.ResourceDefinition(lambda _: read(pipeline()), description=description)
+    A malformed setting raises at once. If one is missing, the returned function raises `NotConfiguredError`: in the run or tick.
+    """
+    missing = services.describe_missing(Settings.read(environment))
+    if missing is None:
+        loaded = services.load_services(environment)
+        return lambda: loaded
+    reason = missing
+
+    def refuse() -> Services:
+        raise NotConfiguredError(reason)
+
+    return refuse
+
+
+def resource_definitions(get_services: Callable[[], Services]) -> dict[str, dg.ResourceDefinition]:
+    """The resources by their keys. `get_services` is called when a resource is first used; it may raise `NotConfiguredError`."""
+
+    @dg.resource(
+        description="PostgreSQL database with requests, queue, measurements, ledger and analysts' views. Setting: DATABASE_URL."
+    )
+    def measurement_database(_: dg.InitResourceContext) -> MeasurementDatabase:
+        return get_services().database
+
+    @dg.resource(
+        description=(
+            "PostgreSQL database of Dagster itself: runs, events, ticks, partitions. Ops use it through the run's instance. "
+            "Setting: DAGSTER_POSTGRES_URL."
+        )
+    )
+    def dagster_database(context: dg.InitResourceContext) -> dg.DagsterInstance | None:
+        return context.instance
+
+    @dg.resource(
+        description=(
+            "Songstats Enterprise API: sells the history of one recording for one hit. Settings: SONGSTATS_API_KEY and the other "
+            "SONGSTATS_… ones."
+        )
+    )
+    def songstats(_: dg.InitResourceContext) -> Songstats:
+        return get_services().songstats
+
+    @dg.resource(
+        description=(
+            "Stripe API: reports whether an account has a card on file, and opens Checkout for an account that has none. "
+            "Settings: STRIPE_SECRET_KEY, STRIPE_API_BASE and the Checkout ones."
+        )
+    )
+    def stripe(_: dg.InitResourceContext) -> Stripe:
+        return get_services().stripe
+
+    @dg.resource(
+        description=(
+            "Apify API: runs the actor that reads current play counts of whole albums. Settings: APIFY_TOKEN, APIFY_BASE_URL. "
+            "Without a token this deployment makes no captures."
+        )
+    )
+    def apify(_: dg.InitResourceContext) -> Apify:
+        captures = get_services().captures
+        return Apify(None if captures is None else captures.dependencies.new_actor)
+
+    @dg.resource(
+        description=(
+            "Spotify Web API: returns the ISRC of a captured track. Settings: SPOTIFY_CLIENT_ID, SPOTIFY_CLIENT_SECRET, "
+            "SPOTIFY_API_BASE, SPOTIFY_ACCOUNTS_BASE. Without a client, unknown tracks stay without an ISRC."
+        )
+    )
+    def spotify(_: dg.InitResourceContext) -> Spotify:
+        captures = get_services().captures
+        return Spotify(None if captures is None else captures.dependencies.new_spotify)
+
+    @dg.resource(
+        description=(
+            "Webhook that receives each incident once. Settings: ALERT_WEBHOOK_URL (without it, incidents show in the UI and in "
+            "`incidents` only), SILENCE_ALARM_HOURS."
+        )
+    )
+    def alerts(_: dg.InitResourceContext) -> Alerts:
+        return get_services().alerts
+
+    @dg.resource(
+        description="Limits of the historical backfill: hits, pace, concurrency, attempts, claim timeout, the operators' account."
+    )
+    def backfill_config(_: dg.InitResourceContext) -> BackfillConfig:
+        return get_services().backfill_config
+
+    @dg.resource(
+        description=(
+            "Limits of captures: monthly cap of an account, attempts, timeouts. None if this deployment makes no captures."
+        )
+    )
+    def capture_config(_: dg.InitResourceContext) -> CaptureConfig | None:
+        captures = get_services().captures
+        return None if captures is None else captures.config
 
     return {
-        "measurement_database": part(
-            "PostgreSQL database with requests, queue, measurements, ledger and the analysts' views. Setting: DATABASE_URL.",
-            lambda found: MeasurementDatabase(found.terms.database_url, found.require_own_database),
-        ),
-        "dagster_database": dg.ResourceDefinition(
-            lambda context: context.instance,
-            description=(
-                "PostgreSQL database of Dagster itself: runs, events, ticks, partitions. Ops use it through the run's instance. "
-                "Setting: DAGSTER_POSTGRES_URL."
-            ),
-        ),
-        "songstats": part(
-            "Songstats Enterprise API: sells the history of one recording for one hit. Settings: SONGSTATS_API_KEY and the other "
-            "SONGSTATS_… ones.",
-            lambda found: Songstats(found.means.new_client),
-        ),
-        "stripe": part(
-            "Stripe API: says whether an account has a card on file, and opens Checkout for one that has none. Settings: "
-            "STRIPE_SECRET_KEY, STRIPE_API_BASE and the Checkout ones.",
-            lambda found: Stripe(found.decide, found.means.check_payment),
-        ),
-        "apify": part(
-            "Apify API: runs the actor that reads current play counts of whole albums. Settings: APIFY_TOKEN, APIFY_BASE_URL. "
-            "Without a token this deployment makes no captures.",
-            lambda found: CaptureVendor(None if found.captures is None else found.captures.dependencies.new_actor),
-        ),
-        "spotify": part(
-            "Spotify Web API: gives the ISRC of a captured track. Settings: SPOTIFY_CLIENT_ID, SPOTIFY_CLIENT_SECRET, "
-            "SPOTIFY_API_BASE, SPOTIFY_ACCOUNTS_BASE. Without a client, unknown tracks stay without an ISRC.",
-            lambda found: CaptureVendor(None if found.captures is None else found.captures.dependencies.new_spotify),
-        ),
-        "alerts": part(
-            "Webhook that receives each incident once. Settings: ALERT_WEBHOOK_URL (without it, incidents show in the UI and in "
-            "`incidents` only), SILENCE_ALARM_HOURS.",
-            lambda found: Alerts(found.silence_alarm_hours, found.post_alert),
-        ),
-        "backfill_config": part(
-            "Limits of the historical backfill: hits, pace, concurrency, attempts, claim timeout, the operators' account.",
-            lambda found: found.terms,
-        ),
-        "capture_config": part(
-            "Limits of captures: monthly cap of an account, attempts, timeouts. None where this deployment makes no captures.",
-            lambda found: None if found.captures is None else found.captures.config,
-        ),
+        "measurement_database": measurement_database,
+        "dagster_database": dagster_database,
+        "songstats": songstats,
+        "stripe": stripe,
+        "apify": apify,
+        "spotify": spotify,
+        "alerts": alerts,
+        "backfill_config": backfill_config,
+        "capture_config": capture_config,
     }
-
-
-def own_database(resources: Any) -> str:
-    """The measurement database's address, once it is known to belong to this deployment. Needs `measurement_database`."""
-    database: MeasurementDatabase = resources.measurement_database
-    return database.own_url()
-
-
-def backfill_config(resources: Any) -> BackfillConfig:
-    """The limits of the backfill. Needs `backfill_config`."""
-    config: BackfillConfig = resources.backfill_config
-    return config
-
-
-def capture_config(resources: Any) -> CaptureTerms | None:
-    """The limits of captures; None where this deployment makes none. Needs `capture_config`."""
-    config: CaptureTerms | None = resources.capture_config
-    return config
-
-
-def songstats(resources: Any) -> Songstats:
-    """Makes clients of Songstats. Needs `songstats`."""
-    vendor: Songstats = resources.songstats
-    return vendor
-
-
-def stripe(resources: Any) -> Stripe:
-    """The payment gate. Needs `stripe`."""
-    vendor: Stripe = resources.stripe
-    return vendor
-
-
-def alerts(resources: Any) -> Alerts:
-    """The webhook and the hours of silence. Needs `alerts`."""
-    found: Alerts = resources.alerts
-    return found
-
-
-def backfill_means(resources: Any) -> BackfillDependencies:
-    """What a backfill works with. Needs `songstats` and `stripe`."""
-    return BackfillDependencies(songstats(resources).new_client, stripe(resources).check_payment)
-
-
-def captures(resources: Any) -> CaptureServices | None:
-    """What captures are made with; None where this deployment makes none. Needs `capture_config`, `apify` and `spotify`."""
-    config = capture_config(resources)
-    if config is None:
-        return None
-    return CaptureServices(config, CaptureMeans(resources.apify.new_client, resources.spotify.new_client))
-
-
-def cap_usd(resources: Any) -> Decimal | None:
-    """What captures may cost an account in a month; None where this deployment makes none. Needs `capture_config`."""
-    config = capture_config(resources)
-    return None if config is None else config.cap_usd

@@ -12,9 +12,8 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import dagster as dg
-from dagster._core.errors import DagsterUserCodeProcessError
-from dagster_shared.error import SerializableErrorInfo
 
+from measurement_pipeline.defs.dagster_private import DagsterUserCodeProcessError, SerializableErrorInfo
 from measurement_pipeline.defs.storage import STORAGE_ERRORS
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,6 @@ from typing import Any, Self
 
 import sqlalchemy
 from dagster import AssetKey, DagsterEventType
-from dagster._core.events.log import EventLogEntry
-from dagster._core.storage.event_log import SqlEventLogStorageTable
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres import (
     DagsterPostgresStorage,
     PostgresEventLogStorage,
@@ -23,6 +20,7 @@ from dagster_postgres import (
 )
 from dagster_postgres.utils import DagsterPostgresException, pg_url_from_config, set_pg_statement_timeout
 
+from measurement_pipeline.defs.dagster_private import ConfigurableClassData, EventLogEntry, SqlEventLogStorageTable
 from measurement_pipeline.postgres import session
 from measurement_pipeline.postgres.dagster_url import dagster_url
 

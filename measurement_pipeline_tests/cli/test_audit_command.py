@@ -5,7 +5,7 @@ import json
 import dagster as dg
 import pytest
 
-from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
 from measurement_pipeline.local.dagster_processes import INSTANCE_FILE
 from measurement_pipeline.postgres.audit import SAYS
 from measurement_pipeline.postgres.dagster_url import dagster_url

@@ -11,14 +11,14 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
-from measurement_pipeline import services
-from measurement_pipeline.defs import analytics_checks, asset_checks, assets, jobs, schedules, sensors, tags
-from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs import tags
+from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
+from measurement_pipeline.defs.loading import load_definitions
 from measurement_pipeline.defs.partitions import isrc_partitions
-from measurement_pipeline.defs.pipeline import Pipeline
 from measurement_pipeline.defs.resources import resource_definitions
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.sandbox import SandboxClient
+from measurement_pipeline.services import Services, create_services
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.health.receiver import Receiver, listening
@@ -31,7 +31,7 @@ class Stage:
 
     instance: dg.DagsterInstance
     definitions: dg.Definitions
-    pipeline: Pipeline
+    services: Services
     bench: Workbench
 
     def register(self, songs: Sequence[str]) -> None:
@@ -97,15 +97,17 @@ class Stage:
         definition = self.definitions.resolve_sensor_def(sensor)
         with dg.build_sensor_context(
             instance=self.instance,
-            resources=resource_definitions(lambda: self.pipeline),
+            resources=resource_definitions(lambda: self.services),
             sensor_name=sensor,
             definitions=self.definitions,
         ) as context:
             return definition.evaluate_tick(context)
 
     def with_hits_allowed(self, hits: int) -> None:
-        self.pipeline = replace(self.pipeline, terms=replace(self.pipeline.terms, hits_allowed=hits))
-        self.definitions = definitions(self.pipeline)
+        self.services = replace(
+            self.services, backfill_config=replace(self.services.backfill_config, hits_allowed=hits)
+        )
+        self.definitions = definitions(self.services)
 
     def told(self) -> dict[str, dict[str, Any]]:
         """The latest materialization of each ISRC: its metadata."""
@@ -181,18 +183,10 @@ def stage(instance: dg.DagsterInstance, bench: Workbench, sandbox: SandboxClient
             "SPOTIFY_ACCOUNTS_BASE": sandbox.spotify_url,
         }
     )
-    pipeline = services.from_settings(settings)
+    services = create_services(settings)
     sandbox.card(str(bench.account))
-    return Stage(instance, definitions(pipeline), pipeline, bench)
+    return Stage(instance, definitions(services), services, bench)
 
 
-def definitions(pipeline: Pipeline) -> dg.Definitions:
-    return dg.Definitions(
-        assets=assets.assets,
-        asset_checks=[*asset_checks.asset_checks, *analytics_checks.analytics_asset_checks],
-        jobs=jobs.jobs,
-        sensors=sensors.sensors,
-        schedules=schedules.schedules,
-        resources=resource_definitions(lambda: pipeline),
-        executor=dg.in_process_executor,
-    )
+def definitions(services: Services) -> dg.Definitions:
+    return load_definitions(lambda: services)

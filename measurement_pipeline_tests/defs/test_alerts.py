@@ -15,13 +15,14 @@ from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy import text
 
 from measurement_pipeline.defs import tags
-from measurement_pipeline.defs.asset_checks import health_checks, ledger_matches_vendor
+from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
+from measurement_pipeline.defs.health.checks import ledger_matches_vendor, scheduled_checks
 from measurement_pipeline.defs.instance_status import failure_line
-from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
 from measurement_pipeline.defs.resources import resource_definitions
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import migrate
+from measurement_pipeline.services import MeasurementDatabase
 from measurement_pipeline.vendors.webhook import Webhook
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
@@ -46,7 +47,7 @@ class Sensor:
         with dg.build_sensor_context(
             instance=self.stage.instance,
             cursor=self.cursor,
-            resources=resource_definitions(lambda: self.stage.pipeline),
+            resources=resource_definitions(lambda: self.stage.services),
             sensor_name=self.name,
             definitions=self.stage.definitions,
         ) as context:
@@ -64,8 +65,8 @@ class Sensor:
 
 @pytest.fixture
 def sensor(stage: Stage, receiver: Receiver) -> Sensor:
-    stage.pipeline = replace(stage.pipeline, post_alert=Webhook(receiver.url).post)
-    stage.definitions = definitions(stage.pipeline)
+    stage.services = replace(stage.services, alerts=replace(stage.services.alerts, post=Webhook(receiver.url).post))
+    stage.definitions = definitions(stage.services)
     made = Sensor(stage)
     # The first tick only notes where to begin: what failed before is no news.
     assert made.tick() == []
@@ -436,8 +437,8 @@ def test_the_next_run_of_the_checks_tells_what_the_sensor_could_not(sensor: Sens
 
 
 def test_without_a_webhook_it_is_recorded_and_shown_and_not_sent(sensor: Sensor, receiver: Receiver):
-    sensor.stage.pipeline = replace(sensor.stage.pipeline, post_alert=None)
-    sensor.stage.definitions = definitions(sensor.stage.pipeline)
+    sensor.stage.services = replace(sensor.stage.services, alerts=replace(sensor.stage.services.alerts, post=None))
+    sensor.stage.definitions = definitions(sensor.stage.services)
     fail(sensor.stage, "the store is full")
     (reaction,) = sensor.catch_up()
     assert reaction.error is None
@@ -467,7 +468,7 @@ def test_a_backfill_that_fails_alike_is_one_incident_whoever_launched_it(
 
 def test_checks_launched_by_hand_are_told_as_those_that_the_schedule_launches(sensor: Sensor, receiver: Receiver):
     fail(sensor.stage, "the store is full", job="health_checks")
-    by_hand(sensor.stage, "the store is full", checks=health_checks[0].check_keys)
+    by_hand(sensor.stage, "the store is full", checks=scheduled_checks[0].check_keys)
     by_hand(sensor.stage, "no answer", checks=ledger_matches_vendor.check_keys)
     sensor.catch_up()
     assert [text.split("\n")[0] for text in receiver.texts] == [
@@ -493,9 +494,11 @@ def test_a_failure_that_the_database_cannot_take_is_told_from_the_tick_once(
     sensor: Sensor, receiver: Receiver, mar: Callable[[Stage], None]
 ):
     stage = sensor.stage
-    url = stage.pipeline.terms.database_url
-    stage.pipeline = replace(stage.pipeline, require_own_database=lambda: migrate.require_current(url, kind="sandbox"))
-    stage.definitions = definitions(stage.pipeline)
+    url = stage.services.database.url
+    stage.services = replace(
+        stage.services, database=MeasurementDatabase(url, lambda: migrate.require_current(url, kind="sandbox"))
+    )
+    stage.definitions = definitions(stage.services)
     mar(stage)
     for _ in range(2):
         fail(stage, "the store is full")
@@ -506,8 +509,8 @@ def test_a_failure_that_the_database_cannot_take_is_told_from_the_tick_once(
 
 def test_thirty_failures_while_the_database_is_away_are_one_message(sensor: Sensor, receiver: Receiver):
     stage = sensor.stage
-    stage.pipeline = replace(stage.pipeline, terms=replace(stage.pipeline.terms, database_url=GONE))
-    stage.definitions = definitions(stage.pipeline)
+    stage.services = replace(stage.services, database=MeasurementDatabase(GONE, lambda: None))
+    stage.definitions = definitions(stage.services)
     for number in range(29):
         fail(stage, f"the database is away (try {number})")
     by_hand(stage, "the database is away (try 30)", assets={SONGSTATS_HISTORY})
@@ -519,8 +522,8 @@ def test_a_failure_while_the_database_is_away_is_told_from_the_tick_once_and_the
     sensor: Sensor, receiver: Receiver
 ):
     stage = sensor.stage
-    stage.pipeline = replace(stage.pipeline, terms=replace(stage.pipeline.terms, database_url=GONE))
-    stage.definitions = definitions(stage.pipeline)
+    stage.services = replace(stage.services, database=MeasurementDatabase(GONE, lambda: None))
+    stage.definitions = definitions(stage.services)
     for number in range(3):
         fail(stage, f"the database is away (try {number})")
     reactions = sensor.catch_up()

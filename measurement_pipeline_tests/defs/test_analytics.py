@@ -11,9 +11,8 @@ from xml.etree import ElementTree as ET
 import dagster as dg
 import pytest
 
-from measurement_pipeline.defs.analytics import analytics_assets, key_of
-from measurement_pipeline.defs.catalog_charts import CATALOG_CHARTS
-from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.analytics.assets import analytics_assets
+from measurement_pipeline.defs.asset_keys import CATALOG_CHARTS, SONGSTATS_HISTORY, view_key
 from measurement_pipeline.defs.resources import resource_definitions
 from measurement_pipeline.postgres import analytics, partition_keys, views
 from measurement_pipeline.postgres.database import connect
@@ -47,7 +46,7 @@ def refresh(stage: Stage) -> dg.ExecuteInProcessResult:
 def shown(result: dg.ExecuteInProcessResult, view: str) -> dg.AssetMaterialization:
     """What a refresh says of a view."""
     told = result.asset_materializations_for_node(f"analytics__{view}")
-    (made,) = [each for each in told if each.asset_key == key_of(view)]
+    (made,) = [each for each in told if each.asset_key == view_key(view)]
     return made
 
 
@@ -59,7 +58,7 @@ def tick(stage: Stage, cursor: str | None = None) -> tuple[list[dg.RunRequest], 
     """What the sensor asks for, says, and remembers."""
     sensor = stage.definitions.resolve_sensor_def("analytics_refresh_sensor")
     with dg.build_sensor_context(
-        instance=stage.instance, cursor=cursor, resources=resource_definitions(lambda: stage.pipeline)
+        instance=stage.instance, cursor=cursor, resources=resource_definitions(lambda: stage.services)
     ) as context:
         found = sensor.evaluate_tick(context)
     return list(found.run_requests or []), found.skip_message or "", found.cursor
@@ -103,7 +102,7 @@ def test_lineage_leads_from_a_total_to_what_was_bought(drained: Stage):
 
 def test_every_view_lies_downstream_of_what_is_bought(drained: Stage):
     graph = drained.definitions.get_repository_def().asset_graph
-    below = graph.get_all_asset_keys() - {SONGSTATS_HISTORY, key_of("data_dictionary")}
+    below = graph.get_all_asset_keys() - {SONGSTATS_HISTORY, view_key("data_dictionary")}
     downstream, found = {SONGSTATS_HISTORY}, set[dg.AssetKey]()
     while downstream:
         downstream = {child for key in downstream for child in graph.get(key).child_keys} - found
@@ -118,7 +117,7 @@ def test_a_change_of_a_views_sql_is_a_change_of_its_code_version():
         for key, version in asset.code_versions_by_key.items()
         if key != CATALOG_CHARTS
     }
-    assert found == {key_of(view): views.version(view) for view in views.VIEWS}
+    assert found == {view_key(view): views.version(view) for view in views.VIEWS}
     assert len(set(found.values())) == len(views.VIEWS)
 
 
@@ -215,7 +214,7 @@ def test_a_day_to_come_keeps_totals_and_charts_from_being_told(drained: Stage):
     found = evaluated(result)["no_future_dates"]
     assert not found.passed
     assert f"{SONGS[0]} has a figure for 2" in (found.description or "")
-    assert drained.instance.get_latest_materialization_event(key_of("catalog_totals")) is None
+    assert drained.instance.get_latest_materialization_event(view_key("catalog_totals")) is None
     assert drained.instance.get_latest_materialization_event(CATALOG_CHARTS) is None
     (incident,) = drained.bench.sql(
         "select what from incidents where ended_at is null and key like 'check no_future_dates%%'"

@@ -16,8 +16,10 @@ from dagster._utils.error import SerializableErrorInfo
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from measurement_pipeline.defs import tags
-from measurement_pipeline.defs.asset_checks import asset_checks, check, health_checks, pipeline_health
-from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
+from measurement_pipeline.defs.health.assets import pipeline_health
+from measurement_pipeline.defs.health.checks import ledger_matches_vendor, scheduled_checks
+from measurement_pipeline.defs.health_check import health_check
 from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.vendors.webhook import Webhook
@@ -50,13 +52,13 @@ def shown(stage: Stage, name: str) -> dg.AssetCheckEvaluation:
 
 
 def test_a_check_that_waits_for_a_lock_fails_alone_and_says_that_nothing_is_known(stage: Stage):
-    @check("Waits.", seconds=0.2)
-    def waits(_instance: dg.DagsterInstance, connection: Connection, _resources: object) -> HealthResult:
+    @health_check("Waits.", statement_seconds=0.2)
+    def waits(connection: Connection) -> HealthResult:
         connection.execute("select pg_sleep(60)")
         return HealthResult(True, "it waited")
 
-    @check("Answers.")
-    def answers(_instance: dg.DagsterInstance, _connection: Connection, _resources: object) -> HealthResult:
+    @health_check("Answers.")
+    def answers(_connection: Connection) -> HealthResult:
         return HealthResult(True, "it answered")
 
     both = dg.Definitions(
@@ -75,8 +77,8 @@ def test_a_check_that_waits_for_a_lock_fails_alone_and_says_that_nothing_is_know
 
 
 def tell_to(stage: Stage, receiver: Receiver) -> None:
-    stage.pipeline = replace(stage.pipeline, post_alert=Webhook(receiver.url).post)
-    stage.definitions = definitions(stage.pipeline)
+    stage.services = replace(stage.services, alerts=replace(stage.services.alerts, post=Webhook(receiver.url).post))
+    stage.definitions = definitions(stage.services)
 
 
 @pytest.fixture
@@ -234,8 +236,8 @@ def test_what_is_bought_is_not_silent(silent: Stage):
 
 
 def test_the_hours_are_a_setting(silent: Stage):
-    silent.pipeline = replace(silent.pipeline, silence_alarm_hours=31.0)
-    silent.definitions = definitions(silent.pipeline)
+    silent.services = replace(silent.services, alerts=replace(silent.services.alerts, silence_alarm_hours=31.0))
+    silent.definitions = definitions(silent.services)
     assert shown(silent, "backfill_is_progressing").passed
 
 
@@ -318,7 +320,7 @@ def test_a_webhook_that_is_away_fails_the_step_loudly_and_hides_no_result(silent
     result = run_checks(silent)
     assert not result.success
     shown_ones = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
-    assert len(shown_ones) == len(health_checks)
+    assert len(shown_ones) == len(scheduled_checks)
     assert shown_ones["backfill_is_progressing"] is False
     log = "".join(str(entry) for entry in silent.instance.all_logs(result.run_id))
     assert "ALERT_WEBHOOK_URL answered 500" in log
@@ -363,7 +365,7 @@ def test_the_checks_are_readable_in_the_ui_while_recordings_are_bought(silent: S
     checks = answer.data["assetNodeOrError"]["assetChecksOrError"]["checks"]
     shown = {check["name"]: check["executionForLatestMaterialization"] for check in checks}
     assert shown.pop("ledger_matches_vendor") is None, "it runs once a day, and has not run"
-    assert set(shown) == {key.name for check in health_checks for key in check.check_keys}
+    assert set(shown) == {key.name for check in scheduled_checks for key in check.check_keys}
     assert all(execution["evaluation"]["description"] for execution in shown.values())
 
 
@@ -373,12 +375,12 @@ def test_a_check_that_cannot_look_is_loud_and_the_others_still_run(stage: Stage)
     result = run_checks(stage)
     assert not result.success
     assert {each.check_name for each in result.get_asset_check_evaluations()} == {
-        key.name for check in health_checks for key in check.check_keys
+        key.name for check in scheduled_checks for key in check.check_keys
     } - {"backfill_is_progressing"}
 
 
 def test_every_check_says_what_it_is_for():
-    for one in asset_checks:
+    for one in [*scheduled_checks, ledger_matches_vendor]:
         for spec in one.check_specs:
             assert len(spec.description or "") > 40, spec.name
             assert not spec.blocking, spec.name

@@ -11,7 +11,7 @@ import pytest
 
 from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.run import CaptureOutcome, make_capture
-from measurement_pipeline.defs.captures import POOL
+from measurement_pipeline.defs.capture.assets import POOL
 from measurement_pipeline.domain.capture import ALBUMS_PER_CHUNK, CaptureSpec, CaptureTicket, Schedule
 from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import connect
@@ -40,7 +40,7 @@ def instance(server: Server, dagster_template: str, tmp_path: Path) -> Iterator[
 
 def with_actor(stage: Stage, actor: type[ApifyClient], **terms: object) -> None:
     """Have the stage's captures ask Apify through an actor of the test's own."""
-    captures = stage.pipeline.captures
+    captures = stage.services.captures
     assert captures is not None
 
     def new_actor() -> ApifyClient:
@@ -51,8 +51,8 @@ def with_actor(stage: Stage, actor: type[ApifyClient], **terms: object) -> None:
         config=replace(captures.config, **terms),
         dependencies=replace(captures.dependencies, new_actor=new_actor),
     )
-    stage.pipeline = replace(stage.pipeline, captures=made)
-    stage.definitions = definitions(stage.pipeline)
+    stage.services = replace(stage.services, captures=made)
+    stage.definitions = definitions(stage.services)
 
 
 def shown(stage: Stage, snapshot: str) -> dict[str, object]:
@@ -173,7 +173,7 @@ def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(
             return bool(captures.list_due(connection, claim_timeout_seconds=60, limit=1))
 
     _, snapshot = asked(stage)
-    plain = stage.pipeline.captures
+    plain = stage.services.captures
     with_actor(stage, Slow, heartbeat_seconds=0.05)
     assert capture(stage, snapshot).success
     assert [other.kind for other in others] == [CaptureResultKind.UNCHANGED]

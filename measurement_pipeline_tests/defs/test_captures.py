@@ -11,7 +11,7 @@ from dagster._daemon.types import DaemonHeartbeat
 
 from measurement_pipeline.capture.run import make_capture
 from measurement_pipeline.defs import tags
-from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
+from measurement_pipeline.defs.asset_keys import CURRENT_PLAY_COUNTS
 from measurement_pipeline.defs.partition_status import failed_partitions
 from measurement_pipeline.defs.partitions import snapshot_partitions
 from measurement_pipeline.domain.capture import ALBUMS_PER_CHUNK
@@ -123,8 +123,8 @@ def test_the_sensor_says_that_apify_is_left_alone(stage: Stage):
 
 
 def test_a_deployment_without_a_token_captures_nothing_and_says_so(stage: Stage):
-    stage.pipeline = replace(stage.pipeline, captures=None)
-    stage.definitions = definitions(stage.pipeline)
+    stage.services = replace(stage.services, captures=None)
+    stage.definitions = definitions(stage.services)
     job = stage.ask({"album_ids": release(stage)}, source="current")
     assert stage.intake().success
     (row,) = stage.bench.sql("select state, error from measurement_jobs where id = %s", job)
@@ -229,9 +229,9 @@ def test_captures_from_before_keep_the_id_that_they_were_registered_under(stage:
 def test_the_sweep_shows_what_a_crash_kept_from_being_shown_and_looks_deferred_tracks_up_again(stage: Stage):
     stage.bench.sandbox.faults("/v1/tracks", status=503)
     _, snapshot = asked(stage)
-    assert stage.pipeline.captures is not None
+    assert stage.services.captures is not None
     # As a run that died between its last commit and its materialization left it.
-    make_capture(UUID(snapshot), stage.pipeline.captures, run_id="dead")
+    make_capture(UUID(snapshot), stage.services.captures, run_id="dead")
     assert told(stage) == {}
     stage.bench.sandbox.clear_faults()
     result = stage.reclaim()

@@ -8,14 +8,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from measurement_pipeline import services
-from measurement_pipeline.defs import asset_checks, sensors
-from measurement_pipeline.defs.asset_checks import PIPELINE_HEALTH
-from measurement_pipeline.defs.captures import CURRENT_PLAY_COUNTS
+from measurement_pipeline.defs.asset_keys import CURRENT_PLAY_COUNTS, PIPELINE_HEALTH, SONGSTATS_HISTORY
+from measurement_pipeline.defs.health.checks import ledger_matches_vendor, scheduled_checks
 from measurement_pipeline.defs.instance_status import failure_line
-from measurement_pipeline.defs.jobs import measurement_job_intake
-from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
-from measurement_pipeline.defs.resources import NotConfiguredError, resource_definitions
+from measurement_pipeline.defs.intake.jobs import measurement_job_intake
+from measurement_pipeline.defs.intake.sensors import measurement_job_sensor
+from measurement_pipeline.defs.resources import NotConfiguredError, resource_definitions, services_at_launch
 from measurement_pipeline.domain.plan import MAX_RECORDINGS_PER_RUN, RECORDINGS_PER_RUN
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.defs.conftest import Stage
@@ -173,7 +171,9 @@ def test_everything_says_what_it_is_for(definitions: dg.Definitions):
 def test_the_health_checks_belong_to_an_asset_that_nothing_materializes(definitions: dg.Definitions):
     graph = definitions.get_repository_def().asset_graph
     assert not graph.get(PIPELINE_HEALTH).is_executable
-    assert {key.asset_key for check in asset_checks.asset_checks for key in check.check_keys} == {PIPELINE_HEALTH}
+    assert {key.asset_key for check in [*scheduled_checks, ledger_matches_vendor] for key in check.check_keys} == {
+        PIPELINE_HEALTH
+    }
 
 
 def test_captures_are_partitions_of_their_own(definitions: dg.Definitions):
@@ -241,7 +241,7 @@ def test_the_dictionary_is_downstream_of_nothing(definitions: dg.Definitions):
 
 @pytest.fixture
 def without_stripe(instance: dg.DagsterInstance) -> Callable[[], Any]:
-    return services.pipeline_at_launch({"DATABASE_URL": "postgresql://x/x", "SONGSTATS_API_KEY": "key"})
+    return services_at_launch({"DATABASE_URL": "postgresql://x/x", "SONGSTATS_API_KEY": "key"})
 
 
 def test_a_run_without_a_key_fails_in_one_line_that_names_it(
@@ -262,12 +262,12 @@ def test_a_tick_without_a_key_fails_in_one_line_that_names_it(
         pytest.raises(NotConfiguredError) as raised,
         dg.build_sensor_context(instance=instance, resources=resource_definitions(without_stripe)) as context,
     ):
-        sensors.measurement_job_sensor(context)
+        measurement_job_sensor(context)
     assert str(raised.value) == MISSING_STRIPE
 
 
 def test_a_resource_shows_no_secret(stage: Stage):
     """Dagster could show the repr of a resource's value: what holds the keys is not part of it."""
-    with dg.build_resources(resource_definitions(lambda: stage.pipeline), instance=stage.instance) as resources:
+    with dg.build_resources(resource_definitions(lambda: stage.services), instance=stage.instance) as resources:
         shown = repr([value for key, value in resources._asdict().items() if key != "dagster_database"])
     assert not re.search(r"postgresql|sandbox|0x[0-9a-f]", shown)

@@ -4,7 +4,7 @@ import asyncio
 
 import dagster as dg
 
-from measurement_pipeline.defs.asset_checks import PIPELINE_HEALTH
+from measurement_pipeline.defs.asset_keys import PIPELINE_HEALTH
 from measurement_pipeline_tests.defs.conftest import Stage
 from measurement_pipeline_tests.workbench import isrcs
 

@@ -1,6 +1,6 @@
 """Progress lines of a run."""
 
-from measurement_pipeline.defs.progress import ProgressLog
+from measurement_pipeline.defs.backfill.progress import ProgressLog
 
 
 def test_a_line_is_logged_every_few_seconds_and_no_more():

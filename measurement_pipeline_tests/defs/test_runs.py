@@ -7,7 +7,7 @@ from dagster._core.execution.api import create_execution_plan
 
 from measurement_pipeline.backfill.run import BackfillRun
 from measurement_pipeline.defs import tags
-from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.defs.conftest import Stage
 from measurement_pipeline_tests.workbench import OPERATORS, isrcs
@@ -133,7 +133,7 @@ def test_an_operators_run_that_cannot_do_what_was_asked_fails_in_one_line(stage:
     stage.register(songs)
     result = stage.backfill(songs, planned=False)
     assert not result.success
-    assert "2 of the recordings asked for could not be done" in stage.why_failed(result)
+    assert "2 selected recordings could not be bought" in stage.why_failed(result)
     assert "BACKFILL_ACCOUNT_ID" in stage.why_failed(result)
     assert stage.bench.sandbox.hits() == 0
 

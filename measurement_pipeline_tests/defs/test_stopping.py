@@ -9,9 +9,10 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from measurement_pipeline.defs.interruptions import interruption
+from measurement_pipeline.defs.health.interruptions import interruption
 from measurement_pipeline.defs.stopping import ASKED_TO_END, CANCELLED
 from measurement_pipeline.domain.text import counted
+from measurement_pipeline.services import Songstats
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import Gate, isrcs
@@ -23,9 +24,9 @@ def stopped(stage: Stage, *, cancelled: bool) -> dg.DagsterRun:
     stage.bench.ask_for(songs)
     stage.register(songs)
     gate = Gate()
-    means = gate.means(stage.pipeline.means, stage.bench.sandbox)
-    stage.pipeline = replace(stage.pipeline, means=means)
-    stage.definitions = definitions(stage.pipeline)
+    means = gate.means(stage.services.backfill_dependencies, stage.bench.sandbox)
+    stage.services = replace(stage.services, songstats=Songstats(means.new_client))
+    stage.definitions = definitions(stage.services)
 
     def interrupt() -> None:
         until(lambda: bool(stage.bench.sandbox.hits()), what="a call")

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from measurement_pipeline import services
 from measurement_pipeline.sandbox import SandboxClient
+from measurement_pipeline.services import create_services
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.defs.conftest import Stage, definitions, open_instance, pooled
 from measurement_pipeline_tests.faults.child import Orders
@@ -14,9 +14,9 @@ from measurement_pipeline_tests.workbench import workbench
 
 @contextmanager
 def stage(orders: Orders) -> Iterator[Stage]:
-    """The instance whose storage is at `dagster_url`, with the pipeline that `orders` are for."""
+    """The instance whose storage is at `dagster_url`, with the services that `orders` are for."""
     bench = workbench(orders.database_url, SandboxClient(orders.sandbox_url))
-    pipeline = services.from_settings(
+    services = create_services(
         Settings.read(
             {
                 "DATABASE_URL": orders.database_url,
@@ -31,4 +31,4 @@ def stage(orders: Orders) -> Iterator[Stage]:
         )
     )
     with open_instance(pooled(orders.dagster_url), Path(orders.directory)) as instance:
-        yield Stage(instance, definitions(pipeline), pipeline, bench)
+        yield Stage(instance, definitions(services), services, bench)

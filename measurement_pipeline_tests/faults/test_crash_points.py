@@ -20,7 +20,7 @@ import pytest
 from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.reclaim import reclaim_backfill
 from measurement_pipeline.backfill.results import ResultKind
-from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres.audit import audit

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy.exc
 
-from measurement_pipeline.defs.materializations import SONGSTATS_HISTORY
+from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.conftest import Server

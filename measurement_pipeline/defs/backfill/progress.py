@@ -1,4 +1,4 @@
-"""How far a run is, as lines on its page: one every few seconds, whether or not anything was settled meanwhile."""
+"""Progress lines of a run: at most one every few seconds, whether or not anything was settled meanwhile."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ PROGRESS_SECONDS = 5.0
 
 
 class ProgressLog:
-    """Hands a line to `log` at most every `every_seconds`."""
+    """Passes a line to `log` at most once every `every_seconds`."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class ProgressLog:
         self._next = clock() + every_seconds
 
     def show(self, line: Callable[[], str]) -> None:
-        """Log `line`, if it is time."""
+        """Log `line` if the interval has passed."""
         now = self._clock()
         if now >= self._next:
             self._next = now + self._every

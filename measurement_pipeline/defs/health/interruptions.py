@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 
 import dagster as dg
-from dagster._core.events import JobFailureData, RunFailureReason
 
 from measurement_pipeline.defs import tags
+from measurement_pipeline.defs.dagster_private import JobFailureData, RunFailureReason
 from measurement_pipeline.defs.partition_status import forget_failed_partitions
 
 _ASKED_TO_END = "the process of the run was asked to end"

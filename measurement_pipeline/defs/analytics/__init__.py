@@ -1,0 +1,1 @@
+"""The analysts' views in Dagster: assets, charts, checks, and the refresh after each backfill."""

@@ -1,0 +1,109 @@
+"""The sensors of the backfill: launch runs for due rows, and probe Songstats during a pause."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import dagster as dg
+
+from measurement_pipeline.backfill import vendor_probe
+from measurement_pipeline.backfill.config import BackfillConfig
+from measurement_pipeline.backfill.planning import PartitionState, plan_backfill
+from measurement_pipeline.defs import tags
+from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
+from measurement_pipeline.defs.backfill.jobs import songstats_backfill
+from measurement_pipeline.defs.backfill.ops import POOL
+from measurement_pipeline.defs.owners import OWNERS
+from measurement_pipeline.defs.partitions import isrc_partitions, register
+from measurement_pipeline.defs.unfinished_runs import initialize_pool_limit, new_plan_id, unfinished_runs
+from measurement_pipeline.domain.blockers import describe, queued_runs
+from measurement_pipeline.services import MeasurementDatabase, Songstats, Stripe, backfill_dependencies
+
+
+@dg.sensor(
+    job=songstats_backfill,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Plans the due rows, the most played first, and launches runs of `songstats_backfill`. When it launches none, its skip "
+        "message gives the reason: nothing due, budget spent, paused, breaker open, unfinished runs."
+    ),
+    owners=OWNERS,
+)
+def backfill_queue_sensor(
+    context: dg.SensorEvaluationContext,
+    measurement_database: dg.ResourceParam[MeasurementDatabase],
+    backfill_config: dg.ResourceParam[BackfillConfig],
+) -> dg.SensorResult | dg.SkipReason:
+    """Read the queue, register missing partitions, and report dead runs. The run claims the rows, not the sensor."""
+    runs = unfinished_runs(
+        context.instance,
+        measurement_database,
+        backfill_config,
+        job_name=songstats_backfill.name,
+        asset=SONGSTATS_HISTORY,
+    )
+    queued = sum(run.status is dg.DagsterRunStatus.QUEUED for run in runs)
+    if queued > 1:
+        # Enough work is queued. The next plan is better made from the state at that time.
+        return dg.SkipReason(describe(queued_runs(queued)))
+
+    plan = plan_backfill(
+        backfill_config,
+        lambda: _partitions(context.instance, runs),
+        partial(register, context.instance, isrc_partitions),
+    )
+    if plan.skip_reason is not None:
+        return dg.SkipReason(plan.skip_reason)
+    initialize_pool_limit(context.instance, POOL)
+    plan_id = new_plan_id(context)
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                run_key=f"{plan_id}-{place}",
+                tags={
+                    tags.PLAN: plan_id,
+                    # Several threads submit the runs of a plan, in any order: the priority makes the best range the first.
+                    # It is below 0, the priority of a run that a person launched.
+                    tags.PRIORITY: str(-1 - place),
+                    tags.RECORDINGS: str(len(planned_range.songs)),
+                    tags.RANGE_START: planned_range.songs[0],
+                    tags.RANGE_END: planned_range.songs[-1],
+                },
+            )
+            for place, planned_range in enumerate(plan.ranges)
+        ]
+    )
+
+
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "While Songstats throttles without a Retry-After, calls `GET /status` (free) every 30 s and ends the pause when it "
+        "succeeds. A pause that Songstats asked for is kept. This sensor launches no run."
+    ),
+    owners=OWNERS,
+)
+def vendor_probe_sensor(
+    context: dg.SensorEvaluationContext,  # noqa: ARG001 - Dagster's signature
+    measurement_database: dg.ResourceParam[MeasurementDatabase],
+    backfill_config: dg.ResourceParam[BackfillConfig],
+    songstats: dg.ResourceParam[Songstats],
+    stripe: dg.ResourceParam[Stripe],
+) -> dg.SkipReason:
+    """End a guessed pause, so that the backfill resumes within a minute after Songstats recovers."""
+    measurement_database.require_own()
+    ended = vendor_probe.end_guessed_pause(backfill_config, backfill_dependencies(songstats, stripe))
+    return dg.SkipReason(ended or "no pause to end")
+
+
+def _partitions(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> PartitionState:
+    keys = instance.get_dynamic_partitions(str(isrc_partitions.name))
+    registered = {key: place for place, key in enumerate(keys)}
+    covered: set[str] = set()
+    for run in runs:
+        first = run.tags.get(tags.RANGE_START) or run.tags.get(tags.PARTITION)
+        last = run.tags.get(tags.RANGE_END) or first
+        if first in registered and last in registered:
+            covered.update(keys[registered[first] : registered[last] + 1])
+    return PartitionState(registered, covered)

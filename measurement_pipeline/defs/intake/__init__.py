@@ -1,0 +1,1 @@
+"""Intake in Dagster: waiting requests become queue rows or captures."""
