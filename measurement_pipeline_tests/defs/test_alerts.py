@@ -197,11 +197,11 @@ def test_a_breaker_that_was_closed_ends_its_incident_and_no_other(sensor: Sensor
 @pytest.mark.parametrize(
     ("chosen", "why"),
     [
-        ({}, "no recording was chosen"),
-        ({tags.PARTITION: "AA6Q72999999"}, "AA6Q72999999 is no partition"),
+        ({}, "no recording was selected"),
+        ({tags.PARTITION: "AA6Q72999999"}, "AA6Q72999999 is not a partition"),
         (
             {tags.RANGE_START: "AA6Q72000001", tags.RANGE_END: "AA6Q72000000"},
-            "AA6Q72000001 to AA6Q72000000 is no range",
+            "AA6Q72000001 to AA6Q72000000 is not a range",
         ),
     ],
 )

@@ -128,7 +128,7 @@ def a_run_that_does_not_end(stage: Stage) -> None:
 
 
 def a_run_that_failed(stage: Stage) -> None:
-    stage.instance.report_run_failed(a_run(stage), "no sign of life from its process for 100 s")
+    stage.instance.report_run_failed(a_run(stage), "its process has written no heartbeat for 100 s")
 
 
 def a_spent_budget(stage: Stage) -> None:
@@ -192,7 +192,7 @@ REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
     ),
     "budget spent": (a_spent_budget, "1 of 1 hits in the last 30 days. Next hit available 20", True),
     "vendor pause": (a_pause, "Calls to Songstats paused until 20", True),
-    "runs failing": (a_run_that_failed, "with: no sign of life from its process for 100 s", True),
+    "runs failing": (a_run_that_failed, "with: its process has written no heartbeat for 100 s", True),
     "retries": (
         by_sql(
             "update songstats_backfill_queue set not_before = now() + interval '1 hour', last_error = '502 from Songstats'"

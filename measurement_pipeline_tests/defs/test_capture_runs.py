@@ -85,7 +85,7 @@ def test_a_capture_that_lacks_a_part_is_red_and_its_partition_is_materialized_al
     assert "of 101 albums could not be captured" in stage.why_failed(result)
     found = told(stage)[snapshot]
     assert found["recordings measured"] in {1, ALBUMS_PER_CHUNK}
-    assert "ended as FAILED: blocked" in found["what is missing"]
+    assert "ended as FAILED: blocked" in found["missing"]
     assert shown(stage, snapshot)["state"] == "done"
     again = capture(stage, snapshot)
     assert not again.success, "another run over it says it once more"
