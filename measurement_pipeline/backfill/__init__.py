@@ -1,6 +1,6 @@
 """The use case "a due row becomes measurements", without Dagster: the money path lives here.
 
-`planning` says which rows to ask for, `run` what a run does with each recording it covers, `drain` walks the money path for
-those it claimed, with `trust` watching what the answers say of the vendor; `sweep` puts right what was left behind, `probe`
-asks whether the vendor is back, and `overrides` is what a person may decide. No SQL, no HTTP and no vendor's words here.
+`planning` selects the rows of the next runs. `run` covers the recordings of one run, and `worker` buys those that it claimed.
+`circuit_breaker` stops calls when the responses cast doubt on the key or the vendor. `reclaim` repairs what crashes left behind,
+`vendor_probe` tests whether the vendor is back, and `operator_actions` holds what a person may override. No SQL and no HTTP here.
 """

@@ -1,4 +1,4 @@
-"""What a person may override: settled rows put back, a breaker closed, a pause lifted. Each is recorded with its deed."""
+"""What a person may override: requeue settled rows, close a breaker, end a pause. Each act is recorded."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,18 @@ from measurement_pipeline.postgres.database import Connection
 
 
 def requeue(connection: Connection, songs: Sequence[str], *, rebuy: bool, actor: str) -> list[str]:
-    """Put settled rows, stored ones apart, back to pending; the requests that wanted them are open again, and pay."""
+    """Set settled rows, except stored ones, to pending again, and reopen the requests that pay for them; which rows."""
     with connection.transaction():
-        put_back = backfill_queue.requeue(connection, songs, rebuy=rebuy)
-        reopened = measurement_jobs.reopen(connection, put_back)
-        if put_back:
-            detail = {"songs": put_back, "rebuy": rebuy, "requests": [str(job) for job in reopened]}
+        requeued = backfill_queue.requeue(connection, songs, rebuy=rebuy)
+        reopened = measurement_jobs.reopen(connection, requeued)
+        if requeued:
+            detail = {"songs": requeued, "rebuy": rebuy, "requests": [str(job) for job in reopened]}
             operator_acts.record(connection, actor=actor, act="requeued", detail=detail)
-    return put_back
+    return requeued
 
 
 def close_breaker(connection: Connection, *, actor: str) -> list[str]:
-    """Let calls go out again, a pause lifted too; the acts that this took. Streaks are counted afresh from here."""
+    """Close the breaker and end a pause; the acts that this took. Streaks are counted from zero again."""
     done: dict[str, dict[str, str | None]] = {}
     with connection.transaction():
         before = songstats_ledger.vendor_state(connection)

@@ -1,6 +1,6 @@
-"""The hourly sweep of the backfill: failed and abandoned rows, hits that nobody settled, a refused key that works again.
+"""The hourly reclaim of the backfill: failed and abandoned rows, unsettled hits, a refused key that works again.
 
-What a person decides (requeue, closing a breaker) is `overrides`; asking the vendor whether it is back is `probe`.
+What a person decides (requeue, closing a breaker) is in `operator_actions`; `vendor_probe` tests whether the vendor is back.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from measurement_pipeline.vendors.songstats.historic_stats import PARSER_VERSION
 
 @dataclass(frozen=True, slots=True)
 class ReclaimResult:
-    """How many of each were put right. `breaker` says how a key breaker's probe went, where one was open.
+    """How many of each were repaired. `breaker`: the result of the probe, if a key breaker was open.
 
-    `returned`: hits of unknown outcome that Songstats did not bill; `reconciliation` says how that was found, or why nothing was.
+    `returned`: hits of unknown outcome that Songstats did not bill; `reconciliation` gives the figures, or what is missing.
     """
 
     transient: int
@@ -35,14 +35,14 @@ class ReclaimResult:
 
 
 def reclaim_backfill(config: BackfillConfig, dependencies: BackfillDependencies) -> ReclaimResult:
-    """Put right what a crash or a passing failure left behind. Raises what the database raises: a sweep that cannot is loud."""
+    """Repair what a crash or a transient failure left behind. Raises database errors, so that a failed reclaim is visible."""
     breaker = vendor_probe.close_key_breaker(config, dependencies)
     with connect(config.database_url) as connection:
         denied = measurement_jobs.unpaid_accounts(connection)
     allowed = [account for account in denied if dependencies.check_payment(account) is PaymentVerdict.ALLOWED]
     with connect(config.database_url) as connection, connection.transaction():
         run_heartbeats.delete_old(connection)
-        # First: what they hold up is looked for below.
+        # First: times in the future would hide rows from the steps below.
         corrected = clock.correct_future_times(connection)
         transient, malformed = backfill_queue.reclaim(connection, config.rules, parser_version=PARSER_VERSION)
         exhausted = backfill_queue.exhaust(connection, config.rules)

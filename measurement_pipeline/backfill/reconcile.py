@@ -1,7 +1,7 @@
 """Returns hits of unknown outcome to the budget where Songstats' own monthly count shows that it did not bill them.
 
-What follows from the figures is decided in `domain/reconciliation`. Songstats is asked `GET /status`, which is free.
-Where it gives no answer, nothing changes.
+`domain/reconciliation` decides what follows from the figures. The count comes from `GET /status`, which is free. Without an
+answer, nothing changes.
 """
 
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from measurement_pipeline.domain.spend import VendorMonth
 from measurement_pipeline.postgres import operator_acts, songstats_ledger
 from measurement_pipeline.postgres.database import Connection, LockTimeout, connect
 
-# The sweep goes on without an answer that takes longer.
+# The reclaim continues without an answer that takes longer.
 _PATIENCE_SECONDS = 10.0
-# The same for the lock: `reserve` takes it for milliseconds, so another session holds it.
+# The same for the lock: `reserve` holds it for milliseconds, so after this time another session holds it.
 _LOCK_SECONDS = 10.0
 _LOCKED = (
-    "waiting: another session holds the lock of the budget (`measurement-pipeline doctor` names it, line sessions)"
+    "waiting: another session holds the lock of the budget (line sessions of `measurement-pipeline doctor` names it)"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
-    """`returned` hits count no longer; `kept`, of unknown outcome, do. `why` gives the figures, or says what is missing.
+    """`returned` hits no longer count; `kept` hits of unknown outcome do. `reason` gives the figures, or what is missing.
 
-    `late`: hits among `kept` that were returned before, and that Songstats counts after all.
+    `late`: hits among `kept` that were returned before and that Songstats counts after all.
     """
 
     returned: int
@@ -44,9 +44,9 @@ def reconcile(
     now: datetime | None = None,
     lock_seconds: float = _LOCK_SECONDS,
 ) -> ReconcileResult:
-    """Settle unknown hits by Songstats' count, in one transaction that no reservation can come between.
+    """Settle unknown hits by Songstats' count, in one transaction that locks out reservations.
 
-    `now`: as if it were then. Raises what the database raises, never for what Songstats does or for a lock that stays taken.
+    `now`: overrides the clock. Raises database errors, but not for what Songstats does or for a lock that another session holds.
     """
     with connect(config.database_url) as connection:
         before = songstats_ledger.look(connection, now=now)
@@ -108,4 +108,4 @@ def _record(connection: Connection, act: str, result: WindowResult, **ledgers: l
         "ledger_unknown": result.unknown,
         "kept": result.kept,
     }
-    operator_acts.record(connection, actor="the hourly sweep", act=act, detail={**figures, **ledgers})
+    operator_acts.record(connection, actor="the hourly reclaim", act=act, detail={**figures, **ledgers})

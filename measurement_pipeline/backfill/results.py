@@ -1,4 +1,4 @@
-"""What the backfill says of its work: plain values that Dagster, the CLI and the tests each put into their own words."""
+"""The results of a backfill run as plain values; Dagster, the CLI and the tests each format them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from measurement_pipeline.domain.outcome import History, Outcome
 class ResultKind(StrEnum):
     """What a run did with one recording."""
 
-    SETTLED = "settled"  # bought (or read from what was kept) and settled as done
+    SETTLED = "settled"  # bought (or parsed from a stored response) and settled as done
     ALREADY_STORED = "already stored"  # it was done before; no hit
     FAILED = "failed"  # settled as failed
     DEFERRED = "deferred"  # left for later; no verdict on the recording
@@ -47,7 +47,7 @@ class RecordingResult:
 
 @dataclass(slots=True)
 class RunSummary:
-    """How a run ended. `stopped` says why it did not finish what it was given, where it did not."""
+    """How a run ended. `stop_reason`: why it left rows unfinished. `unfinished`: song → why, in an operator's run."""
 
     claimed: int = 0
     calls: int = 0
@@ -58,7 +58,7 @@ class RunSummary:
     breaker_reason: str | None = None
     retry_in_seconds: float | None = None
     unfinished: dict[str, str] = field(default_factory=dict)
-    # As the database has it at the end of the run, so that it holds for all the tries of one run together.
+    # Read from the database at the end of the run, so that it covers all attempts of the run.
     failed: dict[str, Outcome] = field(default_factory=dict)
 
     def count(self, recording: RecordingResult) -> None:
@@ -71,7 +71,7 @@ class RunSummary:
             self.deferred[reason] = self.deferred.get(reason, 0) + 1
 
     def total(self, kind: ResultKind) -> int:
-        """How many recordings ended so."""
+        """How many recordings have this result."""
         return self.by_kind.get(kind, 0)
 
 

@@ -1,11 +1,11 @@
-"""What a run does with each recording it covers: survey, claim, drain, and put back what it did not use.
+"""One backfill run over its recordings: claim the due rows, buy them, release the rows it did not use.
 
-The drain runs in a thread of its own, so that an interrupt of the caller (a cancelled run) never tears a call that has been
-paid for: the caller is told at once, the calls in the air come down, and what is left is released.
+The worker runs in its own thread, so that an interrupt of the caller (a cancelled run) never breaks off a paid call: the calls in
+flight finish, their responses are stored, and the remaining rows are released.
 """
 
 import asyncio
-import queue as threads
+import queue
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -18,38 +18,36 @@ from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.results import RecordingResult, ResultKind, RunSummary
 from measurement_pipeline.backfill.worker import BackfillWorker
-from measurement_pipeline.domain import isrc
 from measurement_pipeline.domain.backfill_queue import Claim, QueueRow, Status
-from measurement_pipeline.domain.blockers import budget_blocker, call_blockers, describe, describe_all
-from measurement_pipeline.domain.payment import PaymentVerdict as Payment
+from measurement_pipeline.domain.blockers import NO_PAYER, budget_blocker, call_blockers, describe, describe_all
+from measurement_pipeline.domain.isrc import normalise_isrc
+from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.domain.text import counted
-from measurement_pipeline.postgres import backfill_queue as queue
-from measurement_pipeline.postgres import measurement_jobs, run_heartbeats, songs, songstats_ledger
+from measurement_pipeline.postgres import backfill_queue, measurement_jobs, run_heartbeats, songs, songstats_ledger
 from measurement_pipeline.postgres.database import Connection, execute_with_retry
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
 
 T = TypeVar("T")
 
-# Where nothing is settled for so long, the caller gets an empty batch: a moment to show its progress.
+# If no recording is settled for this long, the caller gets an empty batch and can show its progress.
 _EMPTY_BATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class BackfillDependencies:
-    """What a run works with beside the database. `check_payment` asks Stripe and records the answer; it blocks."""
+    """What a run needs beside the database. `check_payment` asks Stripe, records the decision, and blocks."""
 
     new_client: Callable[[], SongstatsClient]
-    check_payment: Callable[[UUID], Payment]
+    check_payment: Callable[[UUID], PaymentVerdict]
 
 
 class BackfillRun:
-    """One run over `isrcs`: iterate it for what became of each, then read `summary`.
+    """One run over `isrcs`: iterate it for the result of each recording, then read `summary`.
 
-    `operator`: a person launched it, so failed rows are taken up again, absent ones made, and whatever could not be done is
-    named in `summary.undone`. `again`: it is not the first try of its
-    run. `told`: recordings that an earlier attempt of the same run has reported already.
-    `retry_soon_seconds`: the caller will cover the same recordings again in so many seconds if asked to.
-    Iterating raises what the database raises; what the run held is released in any case.
+    `is_operator`: a person launched it. It requeues failed rows, creates absent ones, and `summary.unfinished` explains the rest.
+    `is_retry`: not the first attempt of its run. `already_reported`: recordings that an earlier attempt of this run reported.
+    `retry_soon_seconds`: the caller can cover the same recordings again after this time.
+    Iterating raises database errors. The run's claims are released in any case.
     """
 
     def __init__(
@@ -73,10 +71,10 @@ class BackfillRun:
         self._is_retry = is_retry
         self._already_reported = already_reported
         self._retry_soon = retry_soon_seconds
-        # What an interrupt kept from being yielded.
+        # Results that an interrupt kept from being yielded.
         self.unreported: list[RecordingResult] = []
         self._has_ended = False
-        self._results: threads.SimpleQueue[RecordingResult | None] = threads.SimpleQueue()
+        self._results: queue.SimpleQueue[RecordingResult | None] = queue.SimpleQueue()
         self._worker: BackfillWorker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_reason: str | None = None
@@ -86,10 +84,10 @@ class BackfillRun:
             yield from batch
 
     def batches(self) -> Generator[list[RecordingResult], None, None]:
-        """The same, as many at a time as there are: what is told together costs less each. Empty while nothing is settled.
+        """The results in batches, since reporting many at once costs less each. Empty while no recording is settled.
 
-        Close it (`contextlib.closing`) if you stop before its end. `close` returns once the calls in flight are kept and settled;
-        their results are then in `unsaid`.
+        Close it (`contextlib.closing`) to stop before its end. `close` returns once the calls in flight are stored and settled;
+        their results are then in `unreported`.
         """
         stored, claims = self._execute(self._claim_due)
         for recording in stored:
@@ -110,7 +108,7 @@ class BackfillRun:
 
     @property
     def progress(self) -> str:
-        """How far the run is, for a person who watches it. Safe to call from any thread."""
+        """How far the run is, as text for a person. Safe to call from any thread."""
         summary = self.summary if self._worker is None else self._worker.summary
         others = [
             f"{summary.total(kind)} {kind}"
@@ -121,31 +119,31 @@ class BackfillRun:
         return f"{', '.join(figures)}; {counted(summary.calls, 'call')} made"
 
     def stop(self, reason: str) -> None:
-        """Ask for nothing more; iterate on for what was in the air. Safe to call from any thread, and twice."""
+        """Start no more calls; keep iterating for those in flight. Safe to call from any thread, and twice."""
         self._stop_reason = reason
         if self._loop is not None and self._worker is not None:
-            with suppress(RuntimeError):  # the loop has ended by itself meanwhile
+            with suppress(RuntimeError):  # the loop has ended meanwhile
                 self._loop.call_soon_threadsafe(self._worker.stop, reason)
 
-    # --- before the drain ----------------------------------------------------------------------------------------------
+    # --- before the worker ---------------------------------------------------------------------------------------------
 
     def _claim_due(self, connection: Connection) -> tuple[list[RecordingResult], list[Claim]]:
-        """What needs no work, and the rows claimed."""
+        """Claim the due rows; return the recordings that are done already, and the claims."""
         run_heartbeats.renew(connection, self._run)
-        found = queue.rows(connection, self._isrcs, self._config.rules)
+        rows = backfill_queue.rows(connection, self._isrcs, self._config.rules)
         if self._is_operator and not self._is_retry:
-            found = self._requeue_for_operator(connection, found)
+            rows = self._requeue_for_operator(connection, rows)
         stored = [
             RecordingResult(song, ResultKind.ALREADY_STORED, outcome=row.outcome)
             for song in self._isrcs
-            if (row := found.get(song)) is not None and row.status is Status.DONE and song not in self._already_reported
+            if (row := rows.get(song)) is not None and row.status is Status.DONE and song not in self._already_reported
         ]
         budget = songstats_ledger.budget(connection, hits_allowed=self._config.hits_allowed)
         used = budget_blocker(budget)
         if used is not None:
             self.summary.stop_reason = describe(used)
             return stored, []
-        return stored, queue.claim(
+        return stored, backfill_queue.claim(
             connection,
             self._isrcs,
             run=self._run,
@@ -154,29 +152,29 @@ class BackfillRun:
             ignore_not_before=self._is_operator,
         )
 
-    def _requeue_for_operator(self, connection: Connection, found: dict[str, QueueRow]) -> dict[str, QueueRow]:
-        absent = [song for song in self._isrcs if song not in found and isrc.normalise_isrc(song) == song]
+    def _requeue_for_operator(self, connection: Connection, rows: dict[str, QueueRow]) -> dict[str, QueueRow]:
+        absent = [song for song in self._isrcs if song not in rows and normalise_isrc(song) == song]
         with connection.transaction():
             if absent and self._config.rules.operators_account is not None:
                 songs.ensure(connection, absent)
-                queue.launch(connection, absent)
-            unsettled = [song for song, row in found.items() if row.status is not Status.DONE and not row.is_alive]
-            queue.launch(connection, unsettled)
-            failed = [song for song in unsettled if found[song].status is Status.FAILED]
-            taken_up = operator_actions.requeue(connection, failed, rebuy=False, actor=f"run {self._run}")
-        return queue.rows(connection, self._isrcs, self._config.rules) if absent or taken_up else found
+                backfill_queue.launch(connection, absent)
+            unsettled = [song for song, row in rows.items() if row.status is not Status.DONE and not row.is_alive]
+            backfill_queue.launch(connection, unsettled)
+            failed = [song for song in unsettled if rows[song].status is Status.FAILED]
+            requeued = operator_actions.requeue(connection, failed, rebuy=False, actor=f"run {self._run}")
+        return backfill_queue.rows(connection, self._isrcs, self._config.rules) if absent or requeued else rows
 
-    # --- the drain, in its thread --------------------------------------------------------------------------------------
+    # --- the worker, in its thread -------------------------------------------------------------------------------------
 
     def _buy(self, claims: Sequence[Claim]) -> Iterator[list[RecordingResult]]:
         ended: Future[RunSummary] = Future()
-        thread = Thread(target=self._run_worker, args=(claims, ended), name=f"drain {self._run}", daemon=True)
+        thread = Thread(target=self._run_worker, args=(claims, ended), name=f"backfill {self._run}", daemon=True)
         thread.start()
         try:
             while not self._has_ended:
                 yield self._next_results()
         except BaseException:
-            # An interrupt of the waiting caller ends this generator: what comes down meanwhile is for `unsaid`.
+            # An interrupt of the waiting caller ends this generator: later results go to `unreported`.
             self.stop("the run was interrupted")
             while not self._has_ended:
                 self.unreported.extend(self._next_results())
@@ -189,7 +187,7 @@ class BackfillRun:
             self.summary.by_kind[kind] = self.summary.by_kind.get(kind, 0) + count
 
     def _next_results(self) -> list[RecordingResult]:
-        """What the drain has reported since, waiting a moment for the first; empty where none came, or where it has ended."""
+        """The results since the last call; waits a moment for the first. Empty if there is none, or the worker has ended."""
         batch: list[RecordingResult] = []
         try:
             while not self._has_ended and (not batch or not self._results.empty()):
@@ -197,7 +195,7 @@ class BackfillRun:
                 self._has_ended = recording is None
                 if recording is not None:
                     batch.append(recording)
-        except threads.Empty:
+        except queue.Empty:
             pass
         except BaseException:
             self.unreported.extend(batch)
@@ -207,7 +205,7 @@ class BackfillRun:
     def _run_worker(self, claims: Sequence[Claim], ended: "Future[RunSummary]") -> None:
         try:
             ended.set_result(asyncio.run(self._run_worker_in_loop(claims)))
-        except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
+        except BaseException as error:  # noqa: BLE001 - the calling thread raises it
             ended.set_exception(error)
         finally:
             self._results.put(None)
@@ -231,37 +229,37 @@ class BackfillRun:
 
     def _release_unused(self, connection: Connection) -> None:
         run_heartbeats.renew(connection, self._run)
-        queue.release(connection, run=self._run)
+        backfill_queue.release(connection, run=self._run)
         songstats_ledger.settle_open(connection, claim_timeout_seconds=self._config.rules.claim_timeout_seconds)
-        spared = self._run if needs_rerun(self.summary) else None
-        queue.exhaust(connection, self._config.rules, spared_run=spared)
-        self.summary.failed = queue.failed_by(connection, self._isrcs, run=self._run)
+        spared_run = self._run if needs_rerun(self.summary) else None
+        backfill_queue.exhaust(connection, self._config.rules, spared_run=spared_run)
+        self.summary.failed = backfill_queue.failed_by(connection, self._isrcs, run=self._run)
         measurement_jobs.settle(connection)
 
     def _explain_unfinished(self, connection: Connection) -> None:
-        found = queue.rows(connection, self._isrcs, self._config.rules)
+        rows = backfill_queue.rows(connection, self._isrcs, self._config.rules)
         vendor = songstats_ledger.vendor_state(connection)
         budget = songstats_ledger.budget(connection, hits_allowed=self._config.hits_allowed)
-        why_none = describe_all(call_blockers(vendor, budget)[:1]) or None
+        blocker = describe_all(call_blockers(vendor, budget)[:1]) or None
         for song in self._isrcs:
-            row = found.get(song)
+            row = rows.get(song)
             if row is None or row.status in {Status.PENDING, Status.IN_PROGRESS}:
-                self.summary.unfinished[song] = self._explain_recording(song, row, why_none)
+                self.summary.unfinished[song] = self._explain_recording(song, row, blocker)
 
-    def _explain_recording(self, song: str, row: QueueRow | None, why_none: str | None) -> str:
-        if isrc.normalise_isrc(song) != song:
-            return "not an ISRC: twelve characters such as GBUM72501895 were expected"
+    def _explain_recording(self, song: str, row: QueueRow | None, blocker: str | None) -> str:
+        if normalise_isrc(song) != song:
+            return "not an ISRC: expected twelve characters such as GBUM72501895"
         if row is None:
-            return "not in the queue, and BACKFILL_ACCOUNT_ID, who would pay for it, is not set"
+            return "not in the queue, and no account pays for it: set BACKFILL_ACCOUNT_ID"
         if row.status is Status.IN_PROGRESS and row.is_alive:
-            return f"run {row.claimed_by} is buying it"
-        if why_none is not None:
-            return why_none
+            return f"in progress in run {row.claimed_by}"
+        if blocker is not None:
+            return blocker
         if row.last_error is not None:
             return row.last_error
-        return "nobody pays: no accepted request of an account with a card wants it, nor has BACKFILL_ACCOUNT_ID a card"
+        return f"{NO_PAYER}, and BACKFILL_ACCOUNT_ID has no saved card"
 
 
 def needs_rerun(summary: RunSummary) -> bool:
-    """Whether the same run is to come back in `summary.retry_in_seconds`."""
+    """Whether the same run should try again after `summary.retry_in_seconds`."""
     return summary.retry_in_seconds is not None and summary.breaker_reason is None

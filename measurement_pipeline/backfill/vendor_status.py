@@ -1,4 +1,4 @@
-"""Asks the vendor how it stands with us: `GET /status`, which is free. Never raises for what the vendor does."""
+"""Reads key validity and monthly counts from `GET /status`, which is free. Never raises for what the vendor does."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,21 +12,21 @@ from measurement_pipeline.vendors.songstats.historic_stats import read_key_valid
 
 @dataclass(frozen=True, slots=True)
 class VendorStatus:
-    """`key_works`: None where that could not be found out. `month`: what the vendor says it counted."""
+    """`key_works`: None if unknown. `month`: the calls that the vendor counted."""
 
     key_works: bool | None
     month: VendorMonth
 
 
 def fetch_vendor_status(new_client: Callable[[], SongstatsClient], *, seconds: float | None = None) -> VendorStatus:
-    """One question, one answer; no hit. `seconds`: how long it may take, if not as long as any call."""
+    """Call `GET /status` once; it is no hit. `seconds`: its timeout, if not that of any call."""
 
-    async def go() -> VendorStatus:
+    async def fetch() -> VendorStatus:
         async with new_client() as client, asyncio.timeout(seconds):
             answer = await client.fetch_status()
         return VendorStatus(read_key_validity(answer), status.read_usage(answer))
 
     try:
-        return asyncio.run(go())
+        return asyncio.run(fetch())
     except TimeoutError:
         return VendorStatus(None, VendorMonth(detail=f"no answer within {seconds:g} s"))

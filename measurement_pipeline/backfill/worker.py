@@ -1,8 +1,8 @@
-"""The money path for the rows that a run has claimed: reserve → call → keep → parse → settle, and a beat beside it.
+"""The money path for the rows that a run has claimed: reserve → call → keep → parse → settle, with heartbeats beside it.
 
-A conveyor in one event loop. Each station takes what has gathered before it as one batch, so that a slow database makes
-batches larger, not queues longer; at most `concurrency` recordings are between reservation and settlement. What to make of an
-answer is decided in `domain` and `songstats/historic_stats`, what it says of the vendor in `trust`; this module acts.
+The stages run in one event loop. Each stage processes everything that waits for it as one batch, so that a slow database makes
+batches larger, not queues longer. At most `concurrency` recordings are between reservation and settlement. `domain` and
+`vendors/songstats/historic_stats` decide what a response means, `circuit_breaker` what it says of the vendor. This module acts.
 """
 
 import asyncio
@@ -24,12 +24,10 @@ from measurement_pipeline.domain.backfill_queue import (
     Status,
     settle,
 )
-from measurement_pipeline.domain.blockers import CLOSED_BY_ANOTHER_RUN, QUOTA_USED
+from measurement_pipeline.domain.blockers import CLOSED_BY_ANOTHER_RUN, NO_PAYER, QUOTA_USED
 from measurement_pipeline.domain.outcome import Judgement, Outcome
-from measurement_pipeline.domain.payment import PaymentVerdict as Payment
-from measurement_pipeline.postgres import backfill_queue as queue
-from measurement_pipeline.postgres import run_heartbeats
-from measurement_pipeline.postgres import songstats_ledger as ledger
+from measurement_pipeline.domain.payment import PaymentVerdict
+from measurement_pipeline.postgres import backfill_queue, run_heartbeats, songstats_ledger
 from measurement_pipeline.postgres.database import DatabaseError, ReconnectingConnection
 from measurement_pipeline.postgres.errors import ErrorKind, classify, first_line, is_transient
 from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse, Reservation, ReservationVerdict
@@ -44,20 +42,20 @@ from measurement_pipeline.vendors.songstats.historic_stats import (
 from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
 
 _BATCH = 64
-# A hit is set aside when it is about to be spent, so that a pause which begins meanwhile finds none to be spent after it: no
-# more at once than what the pace lets out in so long, and no sooner than this before the pace lets it out.
+# A hit is reserved just before it is spent, so that no reserved hit is spent after a pause has begun. A batch holds at most what
+# the pace allows in _BATCH_SECONDS. It is reserved at most _AHEAD_SECONDS before its first call.
 _BATCH_SECONDS = 0.2
 _AHEAD_SECONDS = 0.02
 _NO_RESERVATION = Reservation(ReservationVerdict.RESERVED, None, None, None, None)
 
-# A payer whose decision is still stale so soon after it was asked for is not asked again: its rows wait.
+# A payer whose decision is stale again this soon after a check is not checked again; its rows wait.
 _PAYMENT_RETRY_SECONDS = 60.0
 _KIND_OF_STATUS = {Status.DONE: ResultKind.SETTLED, Status.FAILED: ResultKind.FAILED}
 
 
 @dataclass(frozen=True, slots=True)
 class _FetchedItem:
-    """A recording on its way from the call to settlement."""
+    """A recording between its call and its settlement. `key_works`: what `/status` says of the key, where that was needed."""
 
     claim: Claim
     reservation: Reservation
@@ -67,7 +65,7 @@ class _FetchedItem:
 
 
 class BackfillWorker:
-    """One run's walk. Make it in the event loop that runs it."""
+    """Buys the claims of one run. Create it in the event loop that runs it."""
 
     def __init__(
         self,
@@ -75,7 +73,7 @@ class BackfillWorker:
         *,
         run: str,
         client: SongstatsClient,
-        check_payment: Callable[[UUID], Payment],
+        check_payment: Callable[[UUID], PaymentVerdict],
         report: Callable[[RecordingResult], None],
         retry_soon_seconds: float | None,
     ) -> None:
@@ -87,12 +85,12 @@ class BackfillWorker:
         self._check_payment = check_payment
         self._report = report
         self._retry_soon_seconds = retry_soon_seconds
-        # A line for each station, so that none waits for another's statement.
-        line = partial(
+        # One connection for each stage, so that no stage waits for another's statement.
+        new_connection = partial(
             ReconnectingConnection, config.database_url, patience_seconds=config.patience_with_database_seconds
         )
-        self._reserve_connection, self._keep_connection = line(), line()
-        self._settle_connection, self._heartbeat_connection = line(), line()
+        self._reserve_connection, self._keep_connection = new_connection(), new_connection()
+        self._settle_connection, self._heartbeat_connection = new_connection(), new_connection()
         self._breaker = CircuitBreaker(self._settle_connection, concurrency=config.concurrency)
         self._waiting: deque[Claim] = deque()
         self._held: dict[str, Claim] = {}
@@ -104,66 +102,67 @@ class BackfillWorker:
         self._error: Exception | None = None
 
     async def run(self, claims: Sequence[Claim]) -> RunSummary:
-        """Buy what was claimed, as far as budget, payment, pace and vendor allow. What was never asked stays claimed."""
+        """Buy the claimed rows, as far as budget, payment, pace and vendor allow. Rows without a call stay claimed."""
         self._held = {claim.song: claim for claim in claims}
         self.summary.claimed = len(claims)
         try:
             await self._breaker.load_history()
             self._stop_if_breaker_opened()
             async with asyncio.TaskGroup() as group:
-                stations = [
-                    group.create_task(s()) for s in (self._heartbeat_stage, self._keep_stage, self._settle_stage)
+                stages = [
+                    group.create_task(stage())
+                    for stage in (self._heartbeat_stage, self._keep_stage, self._settle_stage)
                 ]
                 with self._finish_calls_on_error():
                     await self._sort_claims(claims)
                     await self._call_stage(group)
                 while self._in_flight:
                     await self._wait_for_progress()
-                for station in stations:
-                    station.cancel()
+                for stage in stages:
+                    stage.cancel()
             if self._error is not None:
                 raise self._error
         finally:
-            for line in (
+            for connection in (
                 self._reserve_connection,
                 self._keep_connection,
                 self._settle_connection,
                 self._heartbeat_connection,
             ):
-                await line.close()
+                await connection.close()
         return self.summary
 
     def stop(self, reason: str) -> None:
-        """Reserve nothing more; what is in the air comes down by itself. Call from the loop."""
+        """Reserve no more hits; the calls in flight finish. Call it from the event loop."""
         self.summary.stop_reason = self.summary.stop_reason or reason
         self._progress.set()
 
     @contextmanager
     def _finish_calls_on_error(self) -> Iterator[None]:
-        """An error ends the run, but not before the calls in the air have come down and been kept: they were paid for."""
+        """On error, start no more calls but finish those in flight and store their responses, because they have been billed."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - raised by `walk` once nothing is in the air
+        except Exception as error:  # noqa: BLE001 - `run` raises it once no call is in flight
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        """Start no more calls; `walk` raises the first error once the calls in flight are kept."""
+        """Start no more calls; `run` raises the first error once the responses of the calls in flight are stored."""
         self._error = self._error or error
         self.stop(f"an error: {first_line(error)}")
 
-    # --- stations ------------------------------------------------------------------------------------------------------
+    # --- stages --------------------------------------------------------------------------------------------------------
 
     async def _sort_claims(self, claims: Sequence[Claim]) -> None:
-        """Send what needs no call straight to settlement, the rest to the queue for hits."""
+        """Settle the claims that need no call; queue the others for a hit."""
         for claim in claims:
             if claim.unread_response is not None:
-                kept = await self._reserve_connection.execute_with_retry(
-                    partial(ledger.response, response_id=claim.unread_response)
+                stored = await self._reserve_connection.execute_with_retry(
+                    partial(songstats_ledger.response, response_id=claim.unread_response)
                 )
-                answer = SongstatsResponse(kept.status_code, kept.headers, kept.body)
+                response = SongstatsResponse(stored.status_code, stored.headers, stored.body)
                 self._in_flight += 1
-                # A 403 was kept only once the key had been found to work.
-                item = _FetchedItem(claim, _NO_RESERVATION, answer, key_works=True, response_id=claim.unread_response)
+                # A stored 403 came while the key worked: otherwise its body was not stored.
+                item = _FetchedItem(claim, _NO_RESERVATION, response, key_works=True, response_id=claim.unread_response)
                 self._to_settle.put_nowait(item)
             elif claim.has_history:
                 owned = SettledRow(claim, Settlement(Status.DONE, Outcome.STORED))
@@ -175,7 +174,7 @@ class BackfillWorker:
 
     async def _call_stage(self, group: asyncio.TaskGroup) -> None:
         per_second = self._config.requests_per_second
-        at_once = max(1, min(_BATCH, int(per_second * _BATCH_SECONDS))) if per_second else _BATCH
+        max_batch = max(1, min(_BATCH, int(per_second * _BATCH_SECONDS))) if per_second else _BATCH
         while self._waiting and not self.summary.stop_reason:
             if (
                 per_second
@@ -183,43 +182,43 @@ class BackfillWorker:
                 and await self._postpone_if_pace_is_slow(per_second)
             ):
                 break
-            room = min(self._breaker.available_slots(self._in_flight), at_once)
-            if room <= 0:
+            slots = min(self._breaker.available_slots(self._in_flight), max_batch)
+            if slots <= 0:
                 await self._wait_for_progress()
                 continue
-            batch = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+            batch = [self._waiting.popleft() for _ in range(min(slots, len(self._waiting)))]
             reserved, stale = await self._reserve([claim for claim in batch if claim.song in self._held])
             wait = await self._take_call_slots(len(reserved)) if reserved else 0.0
             for place, (claim, reservation) in enumerate(reserved):
                 self._in_flight += 1
                 group.create_task(self._call(claim, reservation, wait + (place / per_second if per_second else 0.0)))
-            # Asked once the calls are under way: a hit that was set aside does not wait for Stripe.
+            # After the calls have started: a reserved hit does not wait for Stripe.
             await self._recheck_payment(stale)
             if per_second and reserved:
                 pause = wait + len(reserved) / per_second - _AHEAD_SECONDS
                 await asyncio.sleep(max(0.0, min(pause, MAX_WAIT_IN_RUN_SECONDS)))
 
     async def _postpone_if_pace_is_slow(self, per_second: float) -> bool:
-        """Where the pace is so slow that the next call is further away than a run waits, put off the rest until then."""
-        wish = partial(ledger.seconds_to_the_next_slot, requests_per_second=per_second)
-        wait = await self._reserve_connection.execute_with_retry(wish)
+        """Postpone the waiting rows if the pace allows the next call later than a run waits; whether it did."""
+        read_wait = partial(songstats_ledger.seconds_to_the_next_slot, requests_per_second=per_second)
+        wait = await self._reserve_connection.execute_with_retry(read_wait)
         if wait <= MAX_WAIT_IN_RUN_SECONDS:
             return False
         self.stop(f"SONGSTATS_REQUESTS_PER_SECOND allows the next call in {wait:.0f} s")
         while self._waiting:
-            await self._defer(self._waiting.popleft(), "the pace allows no call yet", wait=wait)
+            await self._defer(self._waiting.popleft(), "waiting for SONGSTATS_REQUESTS_PER_SECOND", wait=wait)
         return True
 
     async def _call(self, claim: Claim, reservation: Reservation, wait: float) -> None:
-        answered = None
+        item = None
         with self._finish_calls_on_error():
             await asyncio.sleep(wait)
             self.summary.calls += 1
-            answer = await self._client.fetch_history(claim.song)
-            works = read_key_validity(await self._client.fetch_status()) if needs_key_check(answer) else None
-            answered = _FetchedItem(claim, reservation, answer, works)
-        if answered is not None:
-            self._to_keep.put_nowait(answered)
+            response = await self._client.fetch_history(claim.song)
+            works = read_key_validity(await self._client.fetch_status()) if needs_key_check(response) else None
+            item = _FetchedItem(claim, reservation, response, works)
+        if item is not None:
+            self._to_keep.put_nowait(item)
         else:
             self._finish_calls(1)
 
@@ -229,7 +228,7 @@ class BackfillWorker:
             kept: list[_FetchedItem] = []
             with self._finish_calls_on_error():
                 kept = await self._keep(batch)
-            # Held for as long as patience lasts, and lost: hits of unknown fate. The others in the air still come down.
+            # The database was unavailable for too long: these responses are lost, and their hits have an unknown outcome.
             self._finish_calls(len(batch) - len(kept))
             for item in kept:
                 self._to_settle.put_nowait(item)
@@ -238,7 +237,7 @@ class BackfillWorker:
         while True:
             batch = await _next_batch(self._to_settle)
             with self._finish_calls_on_error():
-                # After an error what was kept stays unread: the next run reads it.
+                # After an error the stored responses stay unread: the next run parses them.
                 if self._error is None:
                     await self._settle_batch(batch)
             self._finish_calls(len(batch))
@@ -260,8 +259,8 @@ class BackfillWorker:
     async def _heartbeat_stage(self) -> None:
         while True:
             await asyncio.sleep(self._config.heartbeat_seconds)
-            # A failed beat never cancels the calls in flight. The claim timeout is many beats long, so the next beat makes up for
-            # one that failed for now; after any other error the run starts no more calls.
+            # A failed heartbeat never cancels the calls in flight. The claim timeout is many heartbeats long, so the next one
+            # makes up for a transient failure. After any other error the run starts no more calls.
             with self._finish_calls_on_error():
                 try:
                     await self._renew_claims()
@@ -272,20 +271,20 @@ class BackfillWorker:
     async def _renew_claims(self) -> None:
         held = list(self._held.values())
         await self._heartbeat_connection.execute(partial(run_heartbeats.renew_async, run=self._run))
-        still = await self._heartbeat_connection.execute(partial(queue.heartbeat, claims=held, run=self._run))
-        # Settled meanwhile, or taken over: either way no longer ours to ask for.
+        still = await self._heartbeat_connection.execute(partial(backfill_queue.heartbeat, claims=held, run=self._run))
+        # A claim that was settled or taken over meanwhile no longer belongs to this run.
         for claim in held:
             if claim.song not in still:
                 self._held.pop(claim.song, None)
 
-    # --- what the stations do ------------------------------------------------------------------------------------------
+    # --- steps of the stages -------------------------------------------------------------------------------------------
 
     async def _keep(self, batch: Sequence[_FetchedItem]) -> list[_FetchedItem]:
-        """Keep the answers whole. One that PostgreSQL refuses ends the run and takes none of the others with it."""
-        write = partial(ledger.keep, received=[_received_response(item) for item in batch])
+        """Store the responses as received. A response that PostgreSQL refuses ends the run; the others are stored."""
+        write = partial(songstats_ledger.keep, received=[_received_response(item) for item in batch])
         try:
-            # They are paid for and exist only here: no error but one about themselves is a reason to drop them early.
-            found = await self._keep_connection.execute_with_retry(write, on_defect=self._fail)
+            # They are paid for and exist only in memory: only an error about the row itself may drop one early.
+            response_ids = await self._keep_connection.execute_with_retry(write, on_defect=self._fail)
         except DatabaseError as error:
             if classify(error) is not ErrorKind.ROW or len(batch) == 1:
                 raise
@@ -294,22 +293,22 @@ class BackfillWorker:
                 with self._finish_calls_on_error():
                     kept += await self._keep([one])
             return kept
-        return [replace(item, response_id=found.get(item.reservation.ledger or 0)) for item in batch]
+        return [replace(item, response_id=response_ids.get(item.reservation.ledger or 0)) for item in batch]
 
     async def _reserve(self, batch: list[Claim]) -> tuple[list[tuple[Claim, Reservation]], dict[UUID, list[Claim]]]:
-        """What may be called, and, by payer, what waits for a fresh decision."""
-        wish = partial(
-            ledger.reserve,
+        """Reserve hits: the claims that may be called, and, by payer, those that need a fresh payment decision."""
+        reserve = partial(
+            songstats_ledger.reserve,
             claims=batch,
             run=self._run,
             hits_allowed=self._config.hits_allowed,
             operators_account=self._config.rules.operators_account,
         )
-        # Repeated after a lost connection, it may have been written before: then that hit has no call and counts as unknown.
-        found = await self._reserve_connection.execute_with_retry(wish)
+        # A retry after a lost connection may reserve twice: the first hit then has no call and counts as unknown.
+        reservations = await self._reserve_connection.execute_with_retry(reserve)
         reserved: list[tuple[Claim, Reservation]] = []
         stale: dict[UUID, list[Claim]] = {}
-        for claim, reservation in zip(batch, found, strict=True):
+        for claim, reservation in zip(batch, reservations, strict=True):
             match reservation.verdict:
                 case ReservationVerdict.RESERVED:
                     reserved.append((claim, reservation))
@@ -320,38 +319,38 @@ class BackfillWorker:
                 case ReservationVerdict.BUDGET:
                     self.stop(QUOTA_USED)
                 case ReservationVerdict.UNPAID:
-                    await self._defer(claim, "nobody with a card on file wants it", wait=None)
+                    await self._defer(claim, NO_PAYER, wait=None)
                 case ReservationVerdict.STALE if reservation.account is not None:
                     stale.setdefault(reservation.account, []).append(claim)
         return reserved, stale
 
     async def _recheck_payment(self, stale: dict[UUID, list[Claim]]) -> None:
         for account, claims in stale.items():
-            if await self._payment_verdict(account) is Payment.UNKNOWN:
+            if await self._payment_verdict(account) is PaymentVerdict.UNKNOWN:
                 for claim in claims:
                     await self._defer(claim, "payment could not be checked", wait=_PAYMENT_RETRY_SECONDS)
             else:
-                # Allowed: reserve again. Denied: another request may pay, else the reservation says unpaid.
+                # Allowed: reserve again. Denied: another request may pay; otherwise the reservation's verdict is unpaid.
                 self._waiting.extendleft(reversed(claims))
 
-    async def _payment_verdict(self, account: UUID) -> Payment:
+    async def _payment_verdict(self, account: UUID) -> PaymentVerdict:
         now = asyncio.get_running_loop().time()
         if now - self._payment_checked_at.get(account, -_PAYMENT_RETRY_SECONDS) < _PAYMENT_RETRY_SECONDS:
-            return Payment.UNKNOWN
+            return PaymentVerdict.UNKNOWN
         self._payment_checked_at[account] = now
         try:
             return await asyncio.to_thread(self._check_payment, account)
         except DatabaseError as error:
             if not is_transient(error):
                 raise
-            return Payment.UNKNOWN
+            return PaymentVerdict.UNKNOWN
 
     async def _take_call_slots(self, calls: int) -> float:
         per_second = self._config.requests_per_second
         if not per_second:
             return 0.0
         return await self._reserve_connection.execute_with_retry(
-            partial(ledger.take_call_slots, calls=calls, requests_per_second=per_second)
+            partial(songstats_ledger.take_call_slots, calls=calls, requests_per_second=per_second)
         )
 
     def _settled_row(self, item: _FetchedItem, judgement: Judgement) -> SettledRow:
@@ -372,37 +371,37 @@ class BackfillWorker:
             popularity=history.popularity if history else (),
         )
 
-    async def _settle_rows(self, settlings: list[SettledRow]) -> dict[str, SettledRow]:
-        """Change the rows that are still ours; song → what it became.
+    async def _settle_rows(self, rows: list[SettledRow]) -> dict[str, SettledRow]:
+        """Settle the rows that this run still owns; song → settled row.
 
-        A row that PostgreSQL refuses is failed for now with what was said, its response unread: it must not take the others,
-        whose hits were paid for, down with it.
+        A row that PostgreSQL refuses becomes failed/transient with the error, and its response stays unread. It must not
+        roll back the others, because their hits are paid for.
         """
         try:
-            return await self._write_rows(settlings)
+            return await self._write_rows(rows)
         except DatabaseError as error:
             if classify(error) is not ErrorKind.ROW:
                 raise
-            if len(settlings) > 1:
-                return {song: done for one in settlings for song, done in (await self._settle_rows([one])).items()}
+            if len(rows) > 1:
+                return {song: done for row in rows for song, done in (await self._settle_rows([row])).items()}
             failed = Settlement(Status.FAILED, Outcome.TRANSIENT)
-            # Tried once: where the row is refused even so, it stays claimed, and the error ends the run.
-            return await self._write_rows([SettledRow(settlings[0].claim, failed, error=first_line(error))])
+            # Tried once: if PostgreSQL refuses this too, the row stays claimed and the error ends the run.
+            return await self._write_rows([SettledRow(rows[0].claim, failed, error=first_line(error))])
 
-    async def _write_rows(self, settlings: list[SettledRow]) -> dict[str, SettledRow]:
-        write = partial(queue.settle, settlings=settlings, run=self._run, parser_version=PARSER_VERSION)
-        mine = await self._settle_connection.execute_with_retry(write)
-        for settling in settlings:
-            self._held.pop(settling.claim.song, None)
-        return {settling.claim.song: settling for settling in settlings if settling.claim.song in mine}
+    async def _write_rows(self, rows: list[SettledRow]) -> dict[str, SettledRow]:
+        write = partial(backfill_queue.settle, settlings=rows, run=self._run, parser_version=PARSER_VERSION)
+        owned = await self._settle_connection.execute_with_retry(write)
+        for row in rows:
+            self._held.pop(row.claim.song, None)
+        return {row.claim.song: row for row in rows if row.claim.song in owned}
 
-    async def _settle_and_report(self, settling: SettledRow, recording: RecordingResult) -> None:
-        if await self._settle_rows([settling]):
+    async def _settle_and_report(self, row: SettledRow, recording: RecordingResult) -> None:
+        if await self._settle_rows([row]):
             self._report_result(recording)
 
     async def _defer(self, claim: Claim, reason: str, *, wait: float | None) -> None:
-        settling = SettledRow(claim, Settlement(Status.PENDING, None, not_before_seconds=wait), error=reason)
-        await self._settle_and_report(settling, RecordingResult(claim.song, ResultKind.DEFERRED, reason=reason))
+        row = SettledRow(claim, Settlement(Status.PENDING, None, not_before_seconds=wait), error=reason)
+        await self._settle_and_report(row, RecordingResult(claim.song, ResultKind.DEFERRED, reason=reason))
 
     def _report_item(self, item: _FetchedItem, judgement: Judgement, settlement: Settlement) -> None:
         kind = _KIND_OF_STATUS.get(settlement.status, ResultKind.DEFERRED)
@@ -446,7 +445,7 @@ class BackfillWorker:
 
 
 async def _next_batch(waiting: "asyncio.Queue[_FetchedItem]") -> list[_FetchedItem]:
-    """Everything that is there, up to a batch; waits for the first."""
+    """Everything that waits, up to a batch; blocks until there is one."""
     batch = [await waiting.get()]
     while not waiting.empty() and len(batch) < _BATCH:
         batch.append(waiting.get_nowait())
@@ -454,14 +453,16 @@ async def _next_batch(waiting: "asyncio.Queue[_FetchedItem]") -> list[_FetchedIt
 
 
 def _received_response(item: _FetchedItem) -> ReceivedResponse:
-    answer = item.response
+    response = item.response
     if item.reservation.ledger is None:
         raise ValueError(f"{item.claim.song} was called without a reservation")
-    if answer.status_code == 200 and answer.failure is None:
-        # Kept before it is read: whatever reading it does to this process, it was paid for and is there.
-        return ReceivedResponse(item.reservation.ledger, 200, True, None, answer.headers, answer.body)
-    judgement = judge(answer, is_key_valid=item.key_works)
-    body = answer.body if judgement.billable and answer.failure is None else None
-    # The ledger has the status of whole answers alone. An unknown hit with a status is one that something else answered.
-    status = answer.status_code if answer.failure in {None, Failure.FOREIGN} else None
-    return ReceivedResponse(item.reservation.ledger, status, judgement.billable, judgement.cause, answer.headers, body)
+    if response.status_code == 200 and response.failure is None:
+        # Stored before it is parsed: whatever parsing does to this process, the paid response is in the database.
+        return ReceivedResponse(item.reservation.ledger, 200, True, None, response.headers, response.body)
+    judgement = judge(response, is_key_valid=item.key_works)
+    body = response.body if judgement.billable and response.failure is None else None
+    # The ledger holds only the status of complete responses. An unknown hit with a status was answered by something else.
+    status = response.status_code if response.failure in {None, Failure.FOREIGN} else None
+    return ReceivedResponse(
+        item.reservation.ledger, status, judgement.billable, judgement.cause, response.headers, body
+    )

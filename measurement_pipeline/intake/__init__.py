@@ -1,1 +1,1 @@
-"""The use case "a request becomes queue rows", without Dagster: the sensor's run, the CLI and HTTP all call it."""
+"""The use case "a request becomes queue rows", without Dagster. The sensor's run, the CLI and the HTTP API call it."""

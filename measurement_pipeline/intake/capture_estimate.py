@@ -1,4 +1,4 @@
-"""What a capture would cost before it is asked for: albums, dollars, and what the month allows. Nothing is asked for."""
+"""Estimates a capture before it is requested: albums, dollars, and what the month allows. Only reads."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,7 +18,7 @@ from measurement_pipeline.postgres.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class CaptureEstimate:
-    """In US dollars. `reused`: a capture of the same albums within the hour answers it, for nothing."""
+    """In US dollars. `reused`: a capture of the same albums within the hour answers it at no cost."""
 
     albums: int
     cost_usd: Decimal
@@ -28,7 +28,7 @@ class CaptureEstimate:
 
     @property
     def is_over_cap(self) -> bool:
-        """Whether the month does not allow it. What an earlier capture answers needs no allowance."""
+        """Whether it exceeds the cap of the month. A reused capture costs nothing and never does."""
         return not self.reused and self.spent_usd_this_month + self.cost_usd > self.cap_usd
 
 

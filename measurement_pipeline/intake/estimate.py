@@ -1,4 +1,4 @@
-"""What a request would cost before it is made: hits, euros, days. Nothing is enqueued."""
+"""Estimates a historical request before it is made: hits, euros, days. Only reads."""
 
 import math
 from collections.abc import Callable
@@ -16,9 +16,9 @@ _DAY_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class HitEstimate:
-    """`asked` = `owned` (or settled: no hit) + `queued` (another request's hits) + `hits`.
+    """`asked` = `owned` (or settled: no hit) + `queued` (another request pays) + `hits`.
 
-    `days`: until the last of them is bought at the present budget, with what is queued before them; None: never.
+    `days`: until the last of them is bought with the present budget, after the rows queued before them. None: never.
     """
 
     asked: int
@@ -32,7 +32,7 @@ class HitEstimate:
 
 
 class NothingToEstimateError(LookupError):
-    """The scope means no recordings; the text is what intake would answer."""
+    """The scope resolves to nothing; the text is the error that intake would answer."""
 
 
 def estimate_hits(
@@ -70,17 +70,17 @@ def estimate_hits(
 def seconds_until_bought(
     hits: int, *, allowed: int, counted: int, frees_in: Callable[[int], float | None]
 ) -> float | None:
-    """When the last of `hits` can be spent, if each is as soon as the budget has room; None where nothing is allowed.
+    """When the last of `hits` can be spent, if each is spent as soon as the budget allows. None: no hit is allowed.
 
-    `counted` hits of the last 30 days count against `allowed`; `frees_in(n)` says in how many seconds n of them no
-    longer do.
+    `counted` hits of the last 30 days count against `allowed`; `frees_in(n)` returns after how many seconds n of them no longer
+    do.
     """
     beyond = hits - max(0, allowed - counted)
     if beyond <= 0:
         return 0.0
     if allowed == 0:
         return None
-    # Each hit spent frees its place 30 days later, so what is beyond comes in rounds of `allowed`.
+    # Each spent hit becomes available again 30 days later, so the hits beyond the budget come in rounds of `allowed`.
     rounds, place = divmod(beyond - 1, allowed)
     place += 1 + max(0, counted - allowed)
     first = frees_in(place) if place <= counted else None

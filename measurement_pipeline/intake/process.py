@@ -1,11 +1,10 @@
-"""Takes requests off `measurement_jobs`: shape, then payment, then resolution into recordings to buy or a capture to make.
+"""Processes the requests in `measurement_jobs`: shape, then payment, then the recordings to buy or the capture to make.
 
-All questions to Stripe come first, none inside a transaction; then one transaction a request locks its row while it is
-still as it was chosen, reads it, enqueues, and writes state and receipt. Each request stands alone: one that cannot be worked on
-never holds up the others.
+All calls to Stripe come first, and none inside a transaction. Then each request has one transaction, which locks its row if it is
+unchanged, reads it, enqueues, and writes state and receipt. A request that cannot be processed never delays the others.
 
-An attempt is counted, and committed, before what a client wrote is read. Requests that no attempt failed on are counted in
-groups. Those that one failed on come last, each counted by itself: one that kills its process again kills no other's answer.
+An attempt is counted, and committed, before the client's document is read. Requests without a failed attempt are counted in
+groups. The others come last, each counted on its own: a request that kills its process again affects no other.
 """
 
 import time
@@ -39,26 +38,26 @@ from measurement_pipeline.postgres.database import Connection, DatabaseError, co
 from measurement_pipeline.postgres.errors import first_line, is_outage, is_undone
 from measurement_pipeline.postgres.measurement_jobs import JobReceipt, RequestDocument, WaitingRequest
 
-# A run takes seconds to start, and milliseconds for a request.
+# A run takes seconds to start and milliseconds for each request.
 MAX_REQUESTS_PER_RUN = 1_000
-# What one sweep looks at again.
+# Requests that one reclaim checks again.
 MAX_UNPAID_PER_RUN = 10_000
-# Stripe may have to be asked about each of them first, one after the other.
+# Each may need a call to Stripe first, one after the other.
 MAX_ACCOUNTS_PER_RUN = 100
-# Attempts are counted for so many at once. Where the process is killed, so many are suspected and taken one by one.
+# Attempts are counted for this many requests at once. If the process is killed, these are then processed one by one.
 _GROUP_SIZE = 50
-# A run that gives no sign of life for the claim timeout is reported as failed.
+# A run without a heartbeat for the claim timeout is reported as failed.
 _HEARTBEAT_SECONDS = 5.0
 
 MAX_INTAKE_ATTEMPTS = 5
 _RETRY_SECONDS = 60.0
-# Of one that the server rolled back for a deadlock and accepts again.
+# For a transaction that the server rolled back because of a deadlock or serialization failure.
 _MAX_TRANSACTION_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class RequestResult:
-    """What became of one request in this round. `state` None: it waits, and `error` says for what."""
+    """The result of one request. `state` None: it waits, and `error` says for what."""
 
     id: UUID
     account: UUID
@@ -71,9 +70,9 @@ class RequestResult:
 
 @dataclass(frozen=True, slots=True)
 class RequestBatch:
-    """Requests to answer, without what clients wrote, which is read when they are answered.
+    """Requests to process, without their documents, which are read later.
 
-    `accounts`: the card of each decides about at least one of them. A capture needs no card.
+    `accounts`: those whose card decides about at least one request. A capture needs no card.
     """
 
     requests: Sequence[WaitingRequest]
@@ -87,9 +86,9 @@ def load_batch(
     limit: int = MAX_REQUESTS_PER_RUN,
     max_accounts: int = MAX_ACCOUNTS_PER_RUN,
 ) -> RequestBatch:
-    """The requests that are due: the queued ones of up to so many `accounts`, each account in turn.
+    """The due requests: the queued ones of up to `max_accounts` accounts, each account in turn.
 
-    `unpaid`: those that wait for a card instead, of all accounts.
+    `unpaid`: instead, the requests of all accounts that wait for a card.
     """
     with connect(database_url) as connection:
         if unpaid:
@@ -100,20 +99,20 @@ def load_batch(
             first = set(islice(dict.fromkeys(request.account for request in requests), max_accounts))
             requests = [request for request in requests if request.account in first]
             asking = _ids_needing_card(connection, requests)
-    # Those that fewest attempts failed on come first, so that one that kills its process does not do so before the others again.
+    # Fewest failed attempts first, so that a request that kills its process does not do so again before the others.
     ordered = sorted(requests, key=lambda request: request.attempts)
     return RequestBatch(ordered, list(dict.fromkeys(request.account for request in ordered if request.id in asking)))
 
 
 def _has_failed_attempt(request: WaitingRequest) -> bool:
-    """Whether an attempt at it failed, or was killed."""
+    """Whether an attempt failed or was killed."""
     return request.attempts > 0
 
 
 def _ids_needing_card(connection: Connection, requests: Sequence[WaitingRequest]) -> set[UUID]:
-    """Which of `requests` have a shape that payment is asked about.
+    """The ids of the requests whose shape needs a payment decision.
 
-    One that an attempt failed on is not read here, where it could keep the others from an answer. Its account is asked about.
+    A request with a failed attempt is not read here, because it could fail the others too. Its account is checked.
     """
     historical = [request for request in requests if request.is_historical]
     asking = {request.id for request in historical if _has_failed_attempt(request)}
@@ -128,7 +127,7 @@ def _ids_needing_card(connection: Connection, requests: Sequence[WaitingRequest]
         except DatabaseError:
             if connection.closed:
                 raise
-            # PostgreSQL cannot hand out one of them. Answering them one by one will show which.
+            # PostgreSQL cannot return one of the documents. Processing them one by one will show which.
             asking.update(request.id for request in mine)
         measurement_jobs.end_attempts(connection, mine)
     return asking
@@ -141,7 +140,7 @@ def _parse_document(document: RequestDocument) -> MeasurementRequest | Refusal:
 
 
 def check_payments(opened: RequestBatch, check: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
-    """What Stripe says of each account of the round. `check` returns a decision, and never raises for Stripe's sake."""
+    """The payment decision for each account of the batch. `check` never raises for what Stripe does."""
     return decide_accounts(opened.accounts, check)
 
 
@@ -153,11 +152,11 @@ def process_batch(
     run: str,
     cap_usd: Decimal | None = None,
 ) -> list[RequestResult]:
-    """Answer every request of the round. `cap_usd`: what captures may cost an account a month; None: none are made here.
+    """Process every request of the batch. `cap_usd`: monthly cap of an account's captures; None: captures are disabled.
 
-    Raises `DatabaseUnavailable` where the database goes away; an error of one request's own is put on its row.
+    Raises `DatabaseUnavailable` if the database becomes unreachable. Any other error is written to the request's row.
     """
-    taken = []
+    results = []
     with connect(database_url) as connection:
         decisions = _with_checkout_links(connection, decisions)
         for group in _groups(batch.requests):
@@ -170,16 +169,16 @@ def process_batch(
                     beat_at = time.monotonic()
                 if request.id in begun:
                     decision = decisions.get(request.account)
-                    answered = _process_one(connection, request, begun[request.id], decision, cap_usd=cap_usd)
-                    if answered is not None:
-                        taken.append(answered)
-        # Of the round alone: what else there is to settle, the end of each backfill run and the sweep do.
+                    result = _process_one(connection, request, begun[request.id], decision, cap_usd=cap_usd)
+                    if result is not None:
+                        results.append(result)
+        # Only this batch: the end of each backfill run and the reclaim settle the others.
         measurement_jobs.settle(connection, only=[request.id for request in batch.requests])
-    return taken
+    return results
 
 
 def _groups(requests: Sequence[WaitingRequest]) -> Iterator[Sequence[WaitingRequest]]:
-    """Requests that no attempt failed on in groups, then the others, each alone."""
+    """Requests without a failed attempt in groups, then the others, each alone."""
     yield from _split([request for request in requests if not _has_failed_attempt(request)], _GROUP_SIZE)
     yield from ([request] for request in requests if _has_failed_attempt(request))
 
@@ -191,10 +190,10 @@ def _split(requests: Sequence[WaitingRequest], size: int) -> Iterator[Sequence[W
 def process_request(
     connection: Connection, job: UUID, decision: Decision | None, *, run: str, cap_usd: Decimal | None = None
 ) -> RequestResult | None:
-    """Answer that one request, due or not: for a caller that has just made it and wants the answer now.
+    """Process one request now, due or not; for a caller that has just made it.
 
-    `decision` is about its account, with its link. None: it is no longer queued, or something else has answered it meanwhile.
-    Raises as `take_in` does.
+    `decision` is about its account, with the checkout link. Returns None if it is no longer queued, or another session has
+    processed it meanwhile. Raises as `process_batch` does.
     """
     request = measurement_jobs.queued_one(connection, job)
     if request is None:
@@ -202,9 +201,9 @@ def process_request(
     begun = measurement_jobs.begin_attempts(connection, [request], run=run)
     if job not in begun:
         return None
-    answered = _process_one(connection, request, begun[job], decision, cap_usd=cap_usd)
+    result = _process_one(connection, request, begun[job], decision, cap_usd=cap_usd)
     measurement_jobs.settle(connection, only=[job])
-    return answered
+    return result
 
 
 def _process_one(
@@ -215,10 +214,10 @@ def _process_one(
     *,
     cap_usd: Decimal | None,
 ) -> RequestResult | None:
-    """Answer a request of which so many attempts began, this one counted."""
+    """Process a request. `attempts` counts this one."""
     if attempts > MAX_INTAKE_ATTEMPTS:
-        # The last one never came back to say how it went: the process that worked on it was killed.
-        return _postpone_or_fail(connection, request, attempts - 1, "no attempt came to an end")
+        # The last attempt has no result: its process was killed.
+        return _postpone_or_fail(connection, request, attempts - 1, "no attempt finished")
     for tries_left in reversed(range(_MAX_TRANSACTION_TRIES)):
         try:
             with connection.transaction():
@@ -228,12 +227,12 @@ def _process_one(
                 return _answer_request(connection, request, document, decision, cap_usd)
         except DatabaseError as error:
             if connection.closed:
-                raise  # the database went away, which is no fault of the request's
+                raise  # the database is unreachable; the request is not the cause
             if is_undone(error) and tries_left:
                 continue
             why = first_line(error)
             if is_outage(error):
-                # Not the request's fault either: it waits, and keeps its attempts.
+                # The request is not the cause: it waits and keeps its attempts.
                 measurement_jobs.postpone(connection, request, seconds=_RETRY_SECONDS, error=why, attempt_back=True)
                 return RequestResult(request.id, request.account, None, error=why)
             return _postpone_or_fail(connection, request, attempts, why)
@@ -241,16 +240,16 @@ def _process_one(
 
 
 def _with_checkout_links(connection: Connection, decisions: Mapping[UUID, Decision]) -> dict[UUID, Decision]:
-    """Denials with the checkout page that is on file for them: a decision that has been through a file carries none."""
-    found = {}
+    """Add the stored checkout link to denials: a decision passed between ops carries none."""
+    linked = {}
     for account, decision in decisions.items():
         link = None
         if decision.verdict is PaymentVerdict.DENIED and decision.checkout_url is None:
             link = payment_decisions.open_checkout(connection, account)
-        found[account] = (
+        linked[account] = (
             decision if link is None else replace(decision, checkout_url=link[0], checkout_expires_at=link[1])
         )
-    return found
+    return linked
 
 
 def _answer_request(
@@ -266,15 +265,15 @@ def _answer_request(
     if reading.source is Source.CURRENT:
         return _request_capture(connection, request, reading, cap_usd)
     if _is_unknown_catalog(connection, request, reading.scope):
-        # Before payment: nobody is to save a card for what cannot be had.
+        # Before payment, so that no one saves a card for a catalogue that does not exist.
         return _refuse_request(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
     if decision is None or decision.verdict is PaymentVerdict.UNKNOWN:
         wait = _RETRY_SECONDS if decision is None else max(decision.retry_after_seconds or 0.0, _RETRY_SECONDS)
-        why = "payment was not asked about" if decision is None else decision.reason
+        why = "payment was not checked yet" if decision is None else decision.reason
         measurement_jobs.postpone(connection, request, seconds=wait, error=why, attempt_back=True)
         return RequestResult(request.id, request.account, None, error=why)
     if decision.verdict is PaymentVerdict.DENIED:
-        # Only one that has been shown where to save a card, however long intake itself was away.
+        # Only a request that was answered with a checkout link, however long intake itself was down.
         if document.out_of_patience and request.state is State.PAYMENT_REQUIRED:
             return _refuse_request(connection, request, State.REJECTED, 402, UNPAID_TOO_LONG)
         return _refuse_request(
@@ -290,7 +289,7 @@ def _request_capture(
     connection: Connection, request: WaitingRequest, reading: MeasurementRequest, cap_usd: Decimal | None
 ) -> RequestResult:
     if cap_usd is None:
-        # Whoever runs the deployment can change that; the request is not to blame.
+        # The operator can enable captures; the request is not the cause.
         measurement_jobs.postpone(connection, request, seconds=None, error=NO_CAPTURES, attempt_back=True)
         return RequestResult(request.id, request.account, None, error=NO_CAPTURES)
     scope = reading.scope
@@ -306,22 +305,22 @@ def _request_capture(
     if isinstance(opened, OverCap):
         why = describe_over_cap(cap=opened.cap, spent=opened.spent, cost=opened.asked)
         return _refuse_request(connection, request, State.REJECTED, 429, why, cost_usd=opened.asked)
-    asked, skipped = _count_left_out(connection, request, scope)
+    requested, skipped = _count_left_out(connection, request, scope)
     measurement_jobs.accept_capture(
         connection,
         request,
         snapshot=opened.snapshot,
         cost_usd=opened.cost_usd,
         reused=opened.reused,
-        asked=asked,
+        asked=requested,
         skipped=skipped,
-        error=left_out_message(skipped, of=asked) if asked and skipped else None,
+        error=left_out_message(skipped, of=requested) if requested and skipped else None,
     )
     return RequestResult(request.id, request.account, State.ACCEPTED, 202, capture=opened)
 
 
 def _is_unknown_catalog(connection: Connection, request: WaitingRequest, scope: Scope) -> bool:
-    """Whether it is a catalogue that is not the account's, or none at all."""
+    """Whether the scope names a catalogue that does not exist or belongs to another account."""
     return isinstance(scope, ScopeByCatalog) and not measurement_jobs.is_theirs(
         connection, scope.catalog_id, account=request.account
     )
@@ -330,7 +329,7 @@ def _is_unknown_catalog(connection: Connection, request: WaitingRequest, scope: 
 def _count_left_out(
     connection: Connection, request: WaitingRequest, scope: Scope
 ) -> tuple[int, int] | tuple[None, None]:
-    """How many recordings the scope names, and how many of these are on no album that is known. Named albums leave none out."""
+    """How many recordings the scope names, and how many are on no known album. A scope of albums leaves none out."""
     if isinstance(scope, ScopeByAlbum):
         return None, None
     songs = measurement_jobs.songs_of(connection, scope, account=request.account) or []
@@ -361,7 +360,7 @@ def _refuse_request(
 
 def _postpone_or_fail(connection: Connection, request: WaitingRequest, attempts: int, error: str) -> RequestResult:
     if attempts >= MAX_INTAKE_ATTEMPTS:
-        why = f"given up after {attempts} attempts: {error}"
+        why = f"failed after {attempts} attempts: {error}"
         return _refuse_request(connection, request, State.FAILED, 500, why)
     seconds = _RETRY_SECONDS * 2 ** (attempts - 1)
     measurement_jobs.postpone(connection, request, seconds=seconds, error=error, attempt_back=False)

@@ -142,7 +142,7 @@ def test_a_refused_key_stays_refused_while_something_else_answers_for_songstats(
     bench.cover(isrcs(1))
     assert state(bench)["breaker"] == "open"
     bench.sandbox.faults(STATUS, foreign="portal")
-    assert vendor_probe.close_key_breaker(bench.terms, bench.means) == "Songstats could not be asked"
+    assert vendor_probe.close_key_breaker(bench.terms, bench.means) == "Songstats did not answer `GET /status`"
     assert state(bench)["breaker"] == "open"
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from measurement_pipeline.backfill.results import ResultKind
 from measurement_pipeline.backfill.run import BackfillDependencies
+from measurement_pipeline.domain.blockers import NO_PAYER
 from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
@@ -292,7 +293,7 @@ def test_a_recording_whose_request_is_withdrawn_under_way_is_not_said_to_lack_a_
     bench.cover(songs, means=BackfillDependencies(bench.means.new_client, withdraw))
     assert bench.sandbox.hits() == 0
     row = bench.row(song)
-    assert (row["status"], row["last_error"]) == ("pending", "nobody with a card on file wants it")
+    assert (row["status"], row["last_error"]) == ("pending", NO_PAYER)
 
 
 def test_a_response_that_was_kept_but_never_read_is_read_without_a_hit(bench: Workbench):

@@ -66,7 +66,7 @@ def test_hits_that_the_vendor_never_counted_are_returned_and_as_many_kept_as_it_
     assert found.reason == "this month: Songstats counts 6, the ledger 4 billed and 5 unknown: 3 not billed, 2 kept"
     assert hits(lost) == lost.sandbox.hits() == 6
     (act,) = lost.sql("select actor, detail from operator_acts")
-    assert act["actor"] == "the hourly sweep"
+    assert act["actor"] == "the hourly reclaim"
     assert (act["detail"]["songstats_counts"], act["detail"]["kept"], len(act["detail"]["settled"])) == (6, 2, 3)
     assert reconcile(lost.terms, lost.means, now=NOW).returned == 0, "once"
 

@@ -32,7 +32,7 @@ def test_a_pause_that_was_a_guess_ends_once_the_vendor_answers(bench: Workbench)
     left = bench.sql("select extract(epoch from paused_until - now()) s from vendor_state")[0]["s"]
     assert left > 500, "by now it would be long"
     hits = bench.sandbox.hits()
-    assert ask(bench) == "Songstats answers again: the pause is over"
+    assert ask(bench) == "Songstats answers `GET /status` again: the pause has ended"
     assert bench.sandbox.hits() == hits, "asking is free"
     bench.cover(isrcs(30))
     assert bench.statuses() == {"stored": 30}
@@ -42,7 +42,7 @@ def test_while_the_vendor_does_not_answer_the_pause_goes_on(bench: Workbench):
     bench.ask_for(isrcs(30))
     throttle(bench, status=429)
     bench.sandbox.faults(STATUS, status=429)
-    assert ask(bench) == "Songstats gives no good answer yet: the pause goes on"
+    assert ask(bench) == "Songstats does not answer `GET /status` yet: the pause continues"
     assert paused(bench)
 
 
@@ -63,12 +63,12 @@ def test_a_pause_of_30_days_is_kept_for_a_day_and_then_tested_every_hour(bench: 
     assert ask(bench) is None
     bench.sql("update vendor_state set no_probe_before = now()")  # a day later
     bench.sandbox.faults(STATUS, status=429)
-    assert ask(bench) == "Songstats gives no good answer yet: the pause goes on"
+    assert ask(bench) == "Songstats does not answer `GET /status` yet: the pause continues"
     assert 3_500 < bench.sql(row.format("no_probe_before"))[0]["s"] <= 3_600
     assert ask(bench) is None, "not asked again before the hour is up"
     bench.sandbox.clear_faults()
     bench.sql("update vendor_state set no_probe_before = now()")  # an hour later
-    assert ask(bench) == "Songstats answers again: the pause is over"
+    assert ask(bench) == "Songstats answers `GET /status` again: the pause has ended"
     bench.cover(isrcs(30))
     assert bench.statuses() == {"stored": 30}
 
@@ -78,7 +78,7 @@ def test_what_goes_beyond_the_vendors_wish_is_a_guess_again(bench: Workbench):
     throttle(bench, times=8, status=429, retry_after=60)
     assert ask(bench) is None
     bench.sql("update vendor_state set no_probe_before = now()")  # 60 s later
-    assert ask(bench) == "Songstats answers again: the pause is over"
+    assert ask(bench) == "Songstats answers `GET /status` again: the pause has ended"
 
 
 def test_a_vendor_that_stumbles_is_not_believed_to_be_well_because_its_status_is(bench: Workbench):
@@ -99,7 +99,7 @@ def test_in_a_storm_that_the_status_knows_nothing_of_one_call_goes_out_each_time
     bench.sandbox.faults(HISTORY, status=429)
     for look in range(20):
         before = bench.sandbox.hits()
-        assert ask(bench) == "Songstats answers again: the pause is over"
+        assert ask(bench) == "Songstats answers `GET /status` again: the pause has ended"
         bench.cover(isrcs(30), run=f"look-{look}")
         assert bench.sandbox.hits() == before + 1
         assert paused(bench)
@@ -149,11 +149,11 @@ def test_a_pause_that_a_person_lifted_does_not_keep_the_next_ones_from_being_pro
     bench.sandbox.faults(HISTORY, status=429)
     bench.cover(isrcs(30), run="after")
     bench.sandbox.clear_faults()
-    assert ask(bench) == "Songstats answers again: the pause is over"
+    assert ask(bench) == "Songstats answers `GET /status` again: the pause has ended"
 
 
 def test_a_status_that_hangs_is_given_up_in_time_for_the_tick(bench: Workbench):
     bench.ask_for(isrcs(30))
     throttle(bench, status=429)
     bench.sandbox.faults(STATUS, hang=True)
-    assert ask(bench) == "Songstats gives no good answer yet: the pause goes on"
+    assert ask(bench) == "Songstats does not answer `GET /status` yet: the pause continues"

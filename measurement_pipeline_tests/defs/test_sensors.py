@@ -192,10 +192,12 @@ def test_a_throttled_vendor_is_asked_for_free_whether_it_is_back_and_then_the_pl
     stage.bench.sandbox.faults("/enterprise/v1/", status=429)
     stage.bench.cover(songs)
     stage.bench.sql("update vendor_state set paused_until = now() + interval '15 minutes'")
-    assert skipped(stage.tick("vendor_probe_sensor")) == "Songstats gives no good answer yet: the pause goes on"
+    assert (
+        skipped(stage.tick("vendor_probe_sensor")) == "Songstats does not answer `GET /status` yet: the pause continues"
+    )
     assert "`GET /status`" in skipped(stage.tick("backfill_queue_sensor"))
     stage.bench.sandbox.clear_faults()
-    assert skipped(stage.tick("vendor_probe_sensor")) == "Songstats answers again: the pause is over"
+    assert skipped(stage.tick("vendor_probe_sensor")) == "Songstats answers `GET /status` again: the pause has ended"
     assert stage.tick("backfill_queue_sensor").run_requests
 
 

@@ -242,7 +242,7 @@ def test_a_request_whose_reading_kills_is_failed_after_its_attempts_and_the_othe
         if deaths == 3:  # in a group, first of those that are suspected, and then behind all of them
             assert {desk.job(job)["state"] for job in others} == {"accepted"}
     row = desk.job(killer)
-    assert (row["state"], row["error"]) == ("failed", "given up after 5 attempts: no attempt came to an end")
+    assert (row["state"], row["error"]) == ("failed", "failed after 5 attempts: no attempt finished")
     assert deaths == MAX_INTAKE_ATTEMPTS
     assert {desk.job(job)["state"] for job in others} == {"accepted"}
 

@@ -430,7 +430,7 @@ def test_attempts_used_up_fail_the_request_with_the_reason(desk: Desk, paid: Che
         desk.sql("update measurement_jobs set not_before = null")
     row = desk.job(job)
     assert (row["state"], row["status_code"]) == ("failed", 500)
-    assert row["error"] == f"given up after 5 attempts: no {song}"
+    assert row["error"] == f"failed after 5 attempts: no {song}"
     assert desk.take(paid) == []
 
 
@@ -460,7 +460,7 @@ def test_a_request_that_kills_its_process_is_given_up_and_goes_last_until_then(d
     assert [request.id for request in load_batch(desk.database_url).requests] == [other, killer]
     desk.take(paid)
     row = desk.job(killer)
-    assert (row["state"], row["error"]) == ("failed", "given up after 5 attempts: no attempt came to an end")
+    assert (row["state"], row["error"]) == ("failed", "failed after 5 attempts: no attempt finished")
     assert desk.job(other)["state"] == "accepted"
 
 
