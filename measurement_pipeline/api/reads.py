@@ -8,7 +8,7 @@ import asyncio
 import re
 import reprlib
 from dataclasses import asdict
-from datetime import UTC, date, timedelta
+from datetime import UTC, date
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 from uuid import UUID
@@ -31,16 +31,18 @@ from measurement_pipeline.api.measurement_models import (
 )
 from measurement_pipeline.api.openapi import error_responses
 from measurement_pipeline.api.parameters import reject_unknown_query_parameters
-from measurement_pipeline.domain import isrc, run_rate
+from measurement_pipeline.domain import isrc
 from measurement_pipeline.postgres import measurement_jobs, reads
 from measurement_pipeline.postgres.reads import RecordingRow
 
 NO_SUCH_TRACK = "This account has no such recording"
 NO_SUCH_ALBUM = "This account has no recording on this album"
 NO_SUCH_CATALOG = "This account has no such catalogue"
+NOT_MEASURED = "no count was measured"
 INVALID_WINDOW = "window: expected a number of days from 1d to 3650d, such as 365d, together with aggregate=run_rate"
 PERIOD_WITH_RUN_RATE = "from and to select days of a series and cannot be combined with aggregate=run_rate: send window"
 
+_DEFAULT_WINDOW_DAYS = 365
 _WINDOW = re.compile(r"^([0-9]{1,4})d$")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # New columns are appended: a client may read by position.
@@ -94,10 +96,11 @@ def get_track(
         )
         if recording is None:
             raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_TRACK)
+        if aggregate is not None:
+            row = reads.run_rate(connection, account=caller.account, isrc=recording.isrc, window_days=days)
+            rate = _run_rate(recording, row, days)
+            return formats.build_response(request, rate, [rate.model_dump()], _RATE_COLUMNS)
         points = reads.series(connection, account=caller.account, isrc=recording.isrc, first=first, last=last)
-    if aggregate is not None:
-        rate = _run_rate(recording, points, days)
-        return formats.build_response(request, rate, [rate.model_dump()], _RATE_COLUMNS)
     series = Series(**asdict(recording), points=[Point(**_in_utc(point)) for point in points])
     return formats.build_response(request, series, ({**asdict(recording), **point} for point in points), _POINT_COLUMNS)
 
@@ -186,15 +189,31 @@ async def _read_totals(caller: Caller, catalog: UUID) -> dict[str, Any]:
         raise ApiError(503, ErrorCode.TIMEOUT, READ_TIMEOUT, retry_after=READ_RETRY_SECONDS) from error
 
 
-def _run_rate(recording: RecordingRow, points: list[dict[str, Any]], days: int) -> RunRate:
-    counts = (run_rate.Point(**_in_utc(point)) for point in points)
-    rate = run_rate.run_rate(counts, window=timedelta(days=days))
-    return RunRate.model_validate({**asdict(recording), "window_days": days, **asdict(rate)})
+def _run_rate(recording: RecordingRow, row: dict[str, Any] | None, days: int) -> RunRate:
+    known = {**asdict(recording), "window_days": days}
+    if row is None:
+        nothing = dict.fromkeys(("days", "plays", "plays_a_year", "first", "last", "first_after"))
+        flags = {"is_interpolated": False, "is_source_changed": False}
+        return RunRate.model_validate({**known, **nothing, **flags, "reason": NOT_MEASURED})
+    first, last, next_point = (row[end] and Point(**_in_utc(row[end])) for end in ("first", "last", "next"))
+    return RunRate(
+        **known,
+        days=row["days_covered"],
+        plays=row["plays"],
+        plays_a_year=None if row["plays_a_year"] is None else int(row["plays_a_year"]),
+        # If the counts do not cover the window: the first count inside it.
+        first=first if row["why_none"] is None else next_point,
+        last=last,
+        reason=row["why_none"],
+        is_interpolated=row["is_interpolated"],
+        first_after=next_point if row["is_interpolated"] else None,
+        is_source_changed=row["is_source_changed"],
+    )
 
 
 def _parse_window(window: str | None, aggregate: str | None) -> int:
     if window is None:
-        return run_rate.DAYS_A_YEAR
+        return _DEFAULT_WINDOW_DAYS
     match = _WINDOW.fullmatch(window)
     if aggregate is None or match is None or not 1 <= int(match[1]) <= 3650:
         raise ApiError(400, ErrorCode.INVALID_REQUEST, INVALID_WINDOW)

@@ -59,14 +59,7 @@ select coalesce(sum(covered.days_expected), 0)::bigint as row_count from analyti
 -- name: rows_run_rates
 select count(*) * 3 as row_count
 from songs as recording
-where exists (
-    select from song_measurements as measurement
-    where
-        measurement.song = recording.isrc
-        and measurement.platform = 'spotify'
-        and measurement.metric = %(play_count)s
-        and measurement.data_source <> 'import'
-);
+where exists (select from analytics.measured_counts as counted where counted.song = recording.isrc);
 
 -- name: rows_catalog_play_counts
 select count(*) as row_count from catalog_songs;
@@ -175,57 +168,35 @@ ends as (
 
 select
     step.day,
-    count(known.value) as recordings,
-    coalesce(sum(known.value), 0) as play_count,
+    count(known.play_count) as recordings,
+    coalesce(sum(known.play_count), 0) as play_count,
     case
-        when count(on_day.value) filter (where members.is_in_cohort) = count(*) filter (where members.is_in_cohort)
-            then sum(on_day.value) filter (where members.is_in_cohort)
+        when count(on_day.play_count) filter (where members.is_in_cohort) = count(*) filter (where members.is_in_cohort)
+            then sum(on_day.play_count) filter (where members.is_in_cohort)
     end as cohort_play_count
 from ends
 cross join generate_series(0, %(steps)s::int) as place (n)
 cross join lateral (select ends.last_day - place.n * %(step_days)s::int as day) as step
 cross join members
-left join lateral (
-    select
-        measurement.value,
-        (measurement.captured_at at time zone 'UTC')::date as day
-    from song_measurements as measurement
-    where
-        measurement.song = members.song
-        and measurement.platform = 'spotify'
-        and measurement.metric = %(play_count)s
-        and measurement.data_source <> 'import'
-        and measurement.captured_at < (step.day + 1)::timestamp at time zone 'UTC'
-    order by measurement.captured_at desc, measurement.data_source asc, measurement.learnt_at desc
-    limit 1
-) as known on true
--- The next figure, read only where a member of the cohort has none of that day.
-left join lateral (
-    select
-        measurement.value,
-        (measurement.captured_at at time zone 'UTC')::date as day
-    from song_measurements as measurement
-    where
-        members.is_in_cohort
-        and known.day < step.day
-        and measurement.song = members.song
-        and measurement.platform = 'spotify'
-        and measurement.metric = %(play_count)s
-        and measurement.data_source <> 'import'
-        and measurement.captured_at >= (step.day + 1)::timestamp at time zone 'UTC'
-    order by measurement.captured_at asc, measurement.data_source asc, measurement.learnt_at desc
-    limit 1
+left join lateral analytics.latest_count_before(members.song, (step.day + 1)::timestamp at time zone 'UTC') as known on true
+-- The next count. The moment is null, and nothing is read, unless a member of the cohort has no count of that day.
+left join lateral analytics.first_count_since(
+    members.song,
+    case when members.is_in_cohort and known.day < step.day then (step.day + 1)::timestamp at time zone 'UTC' end
 ) as later on true
 cross join lateral (
     select
         case
-            when known.day = step.day then known.value
-            else round(known.value + (later.value - known.value) * (step.day - known.day)::numeric / (later.day - known.day))
-        end as value
+            when known.day = step.day then known.play_count
+            else round(
+                known.play_count
+                + (later.play_count - known.play_count) * (step.day - known.day)::numeric / (later.day - known.day)
+            )
+        end as play_count
 ) as on_day
 where ends.last_day is not null
 group by step.day
-having count(known.value) > 0
+having count(known.play_count) > 0
 order by step.day;
 
 -- name: coverage

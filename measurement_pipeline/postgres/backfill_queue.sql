@@ -3,7 +3,7 @@
 -- A row is due when all hold:
 --   * it is pending, or in_progress with a heartbeat older than the claim timeout (abandoned: the claim takes it over);
 --   * its not_before has passed;
---   * an accepted request of an allowed account wants it (songstats_payable), or an operator launched it and the operators'
+--   * an accepted request of an allowed account wants it (songstats_payers), or an operator launched it and the operators'
 --     account is allowed; and it has attempts left;
 --   * or there is a response that was paid for and never read: to read it takes no payer and no attempt;
 -- and the deployment may call at all: breaker closed, no pause. The budget is asked apart, since it is a number.
@@ -30,16 +30,9 @@ with candidate as materialized (
             (
                 -- A run counts one attempt however often it asks, and this one has not given up yet.
                 (queue.attempts < %(max_attempts)s or queue.attempt_run = %(run)s)
-                and (
-                    -- Not `exists`, which PostgreSQL may answer by reading all that is payable, to look up a few hundred rows.
-                    coalesce((select true from songstats_payable as payable where payable.song = queue.song limit 1), false)
-                    or (
-                        queue.operator_launched
-                        and exists (
-                            select from payment_decisions as decision
-                            where decision.account = %(operators_account)s and decision.verdict = 'allowed'
-                        )
-                    )
+                -- Not `exists`: PostgreSQL may answer that by reading everything payable, to look up a few hundred rows.
+                and coalesce(
+                    (select true from songstats_payers(%(operators_account)s) as payer where payer.song = queue.song limit 1), false
                 )
             )
             or exists (
@@ -110,16 +103,7 @@ where
     and (
         (
             queue.attempts < %(max_attempts)s
-            and (
-                exists (select from songstats_payable as payable where payable.song = queue.song)
-                or (
-                    queue.operator_launched
-                    and exists (
-                        select from payment_decisions as decision
-                        where decision.account = %(operators_account)s and decision.verdict = 'allowed'
-                    )
-                )
-            )
+            and exists (select from songstats_payers(%(operators_account)s) as payer where payer.song = queue.song)
         )
         or exists (
             select from songstats_responses as response
@@ -321,21 +305,18 @@ where not songstats_backfill_queue.operator_launched;
 
 -- name: payers
 -- The accounts that would pay for these recordings, whether or not Stripe's last word on them is a yes: who to ask.
-select distinct request.account
-from measurement_job_songs as wanted
-inner join measurement_jobs as request on wanted.job = request.id
+select distinct wanted.account
+from songstats_wanted as wanted
 inner join songstats_backfill_queue as queue on wanted.song = queue.song
 where
     wanted.song = any(%(songs)s)
-    and request.state = 'accepted'
     and queue.status in ('pending', 'in_progress', 'failed');
 
 -- name: requests
 -- The open requests that want any of these recordings.
-select distinct request.id
-from measurement_job_songs as wanted
-inner join measurement_jobs as request on wanted.job = request.id
-where wanted.song = any(%(songs)s) and request.state = 'accepted';
+select distinct wanted.job as id
+from songstats_wanted as wanted
+where wanted.song = any(%(songs)s);
 
 -- name: counts
 select
@@ -356,51 +337,34 @@ select
 from songstats_backfill_queue;
 
 -- name: upcoming
+-- Titles are joined after the limit: a join of all open rows costs more than choosing them.
 select
-    queue.song,
+    upcoming.song,
     song.name,
     song.artist,
-    queue.rank_score,
-    queue.status,
-    queue.attempts,
-    queue.not_before,
-    queue.claimed_by,
-    queue.last_error
-from songstats_backfill_queue as queue
-inner join songs as song on queue.song = song.isrc
-where
-    queue.status in ('pending', 'in_progress')
-    and (
-        queue.operator_launched
-        or exists (
-            select from measurement_job_songs as wanted
-            inner join measurement_jobs as request on wanted.job = request.id
-            where wanted.song = queue.song and request.state = 'accepted'
-        )
-        or exists (
-            select from songstats_responses as response
-            where response.song = queue.song and response.parser_version is null
-        )
-    )
-order by queue.rank_score desc, coalesce(queue.requeued_at, queue.created_at) asc, queue.song asc
-limit %(limit)s;
+    upcoming.rank_score,
+    upcoming.status,
+    upcoming.attempts,
+    upcoming.not_before,
+    upcoming.claimed_by,
+    upcoming.last_error
+from (
+    select
+        queue.*,
+        coalesce(queue.requeued_at, queue.created_at) as waiting_since
+    from songstats_open_rows as queue
+    where queue.is_wanted or queue.has_unread_response
+    order by queue.rank_score desc, waiting_since asc, queue.song asc
+    limit %(limit)s
+) as upcoming
+inner join songs as song on upcoming.song = song.isrc
+order by upcoming.rank_score desc, upcoming.waiting_since asc, upcoming.song asc;
 
 -- name: unwanted
 -- What `upcoming` leaves out: open rows whose requests were withdrawn, and that hold no answer that was paid for.
 select count(*) as unwanted
-from songstats_backfill_queue as queue
-where
-    queue.status in ('pending', 'in_progress')
-    and not queue.operator_launched
-    and not exists (
-        select from measurement_job_songs as wanted
-        inner join measurement_jobs as request on wanted.job = request.id
-        where wanted.song = queue.song and request.state = 'accepted'
-    )
-    and not exists (
-        select from songstats_responses as response
-        where response.song = queue.song and response.parser_version is null
-    );
+from songstats_open_rows as queue
+where not queue.is_wanted and not queue.has_unread_response;
 
 -- name: exhaust
 -- Rows whose attempts are used up, crashes included: no run will claim them, so nothing else would ever say so. One that waits

@@ -226,12 +226,20 @@ comment on column songstats_backfill_queue.created_at is 'When it was first enqu
 comment on column songstats_backfill_queue.requeued_at is 'Last return to pending after a failure. The age counts from then, so that it does not overtake rows that waited.';
 comment on column songstats_backfill_queue.updated_at is 'Last change of status.';
 
-comment on view songstats_payable is 'Recordings that an account would pay for now: one row for each accepted request of an allowed account.';
-comment on column songstats_payable.song is 'The recording (ISRC).';
-comment on column songstats_payable.job is 'The request.';
-comment on column songstats_payable.account is 'Account that would pay.';
-comment on column songstats_payable.created_at is 'When the request was made. The earliest one pays.';
-comment on column songstats_payable.checked_at is 'When Stripe last allowed that account.';
+comment on view songstats_open_rows is 'Queue rows that are pending or in progress, and whether anyone still wants them.';
+comment on column songstats_open_rows.song is 'The recording (ISRC).';
+comment on column songstats_open_rows.rank_score is 'See songstats_backfill_queue.';
+comment on column songstats_open_rows.status is 'pending or in_progress.';
+comment on column songstats_open_rows.attempts is 'See songstats_backfill_queue.';
+comment on column songstats_open_rows.lease is 'See songstats_backfill_queue.';
+comment on column songstats_open_rows.claimed_by is 'See songstats_backfill_queue.';
+comment on column songstats_open_rows.not_before is 'See songstats_backfill_queue.';
+comment on column songstats_open_rows.last_error is 'See songstats_backfill_queue.';
+comment on column songstats_open_rows.operator_launched is 'See songstats_backfill_queue.';
+comment on column songstats_open_rows.requeued_at is 'See songstats_backfill_queue.';
+comment on column songstats_open_rows.created_at is 'See songstats_backfill_queue.';
+comment on column songstats_open_rows.is_wanted is 'An accepted request wants it, or an operator launched it.';
+comment on column songstats_open_rows.has_unread_response is 'A response is stored that was not parsed yet: parsing it needs no hit.';
 
 comment on table songstats_quota_ledger is 'One row per call to Songstats: reserved before the call, settled after it.';
 comment on column songstats_quota_ledger.id is 'Ledger id.';
@@ -257,6 +265,12 @@ comment on column songstats_responses.headers is 'Selected response headers, wit
 comment on column songstats_responses.sha256 is 'SHA-256 of the body, hex.';
 comment on column songstats_responses.body is 'The body after transfer and content decoding.';
 comment on column songstats_responses.parser_version is 'Version of the parser that last read it. Null: not parsed yet, because of a crash or a requeue.';
+
+comment on view songstats_wanted is 'Recordings that an accepted request wants: one row for each request and recording.';
+comment on column songstats_wanted.song is 'The recording (ISRC).';
+comment on column songstats_wanted.job is 'The request.';
+comment on column songstats_wanted.account is 'The account of the request.';
+comment on column songstats_wanted.created_at is 'When the request was made.';
 
 comment on table vendor_state is 'State of each vendor for the whole deployment: breaker, throttle pause and pace. One row per vendor.';
 comment on column vendor_state.vendor is 'songstats, apify or spotify. Rows of apify and spotify appear with their first pause.';

@@ -2,35 +2,16 @@
 
 -- name: backlog
 -- The recordings that wait and that somebody wants bought. Those in progress too: a run may hold them and settle nothing.
-with wanted as (
-    select
-        asked.song,
-        bool_or(decision.verdict is not distinct from 'allowed') as is_payable
-    from measurement_jobs as request
-    inner join measurement_job_songs as asked on request.id = asked.job
-    left join payment_decisions as decision on request.account = decision.account
-    where request.state = 'accepted'
-    group by asked.song
-),
-
-waiting as (
+with waiting as (
     select
         coalesce(queue.requeued_at, queue.created_at) as waiting_since,
         coalesce(queue.not_before <= clock_timestamp(), true) as is_ready,
         queue.not_before,
         queue.last_error,
         queue.status = 'in_progress' as is_in_progress,
-        coalesce(wanted.is_payable, false)
-        or (
-            queue.operator_launched
-            and exists (
-                select from payment_decisions as decision
-                where decision.account = %(operators_account)s and decision.verdict = 'allowed'
-            )
-        ) as is_payable
-    from songstats_backfill_queue as queue
-    left join wanted on queue.song = wanted.song
-    where queue.status in ('pending', 'in_progress') and (wanted.song is not null or queue.operator_launched)
+        exists(select from songstats_payers(%(operators_account)s) as payer where payer.song = queue.song) as is_payable
+    from songstats_open_rows as queue
+    where queue.is_wanted
 )
 
 select
@@ -56,16 +37,12 @@ from waiting;
 
 -- name: unpaid_accounts
 -- Whom to ask for a card: the accounts whose accepted requests want what waits, and of which Stripe did not say yes.
-select distinct request.account
-from measurement_jobs as request
-inner join measurement_job_songs as asked on request.id = asked.job
-inner join songstats_backfill_queue as queue on asked.song = queue.song
-left join payment_decisions as decision on request.account = decision.account
-where
-    request.state = 'accepted'
-    and decision.verdict is distinct from 'allowed'
-    and queue.status in ('pending', 'in_progress')
-order by request.account
+select distinct wanted.account
+from songstats_wanted as wanted
+inner join songstats_backfill_queue as queue on wanted.song = queue.song
+left join payment_decisions as decision on wanted.account = decision.account
+where decision.verdict is distinct from 'allowed' and queue.status in ('pending', 'in_progress')
+order by wanted.account
 limit 5;
 
 -- name: answering

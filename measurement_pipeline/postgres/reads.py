@@ -41,6 +41,26 @@ def series(
     return connection.execute(_SQL["series"], parameters).fetchall()
 
 
+def run_rate(connection: Connection, *, account: UUID, isrc: str, window_days: int) -> dict[str, Any] | None:
+    """The plays of the account's recording over the `window_days` up to its last measured count; None where it has none.
+
+    `first`, `last` and `next` are points (`captured_at`, `value`, `data_source`), or None.
+    """
+    parameters = {"account": account, "isrc": isrc, "window_days": window_days}
+    row = connection.execute(_SQL["run_rate"], parameters).fetchone()
+    return None if row is None else {**row, **{end: _point(row, end) for end in ("first", "last", "next")}}
+
+
+def _point(row: dict[str, Any], end: str) -> dict[str, Any] | None:
+    if row[f"{end}_captured_at"] is None:
+        return None
+    return {
+        "captured_at": row[f"{end}_captured_at"],
+        "value": row[f"{end}_play_count"],
+        "data_source": row[f"{end}_data_source"],
+    }
+
+
 def latest_of_album(connection: Connection, *, account: UUID, album: str) -> list[dict[str, Any]]:
     """The account's recordings on a Spotify album with their latest counts; a count may be missing."""
     return connection.execute(_SQL["latest_of_album"], {"account": account, "album": album}).fetchall()

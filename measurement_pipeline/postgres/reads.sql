@@ -52,6 +52,30 @@ where
     )
 order by measurement.captured_at asc, measurement.data_source asc, measurement.learnt_at desc;
 
+-- name: run_rate
+select
+    rate.days_covered,
+    rate.plays,
+    rate.plays_a_year,
+    rate.why_none,
+    rate.is_interpolated,
+    rate.is_source_changed,
+    rate.last_captured_at,
+    rate.last_play_count,
+    rate.last_data_source,
+    rate.first_captured_at,
+    rate.first_play_count,
+    rate.first_data_source,
+    rate.next_captured_at,
+    rate.next_play_count,
+    rate.next_data_source
+from analytics.run_rates_over(%(isrc)s, array[%(window_days)s]::int[]) as rate
+where (
+    select true from account_songs as theirs
+    where theirs.account = %(account)s and theirs.song = %(isrc)s
+    limit 1
+);
+
 -- name: latest_of_album
 select
     song.isrc,

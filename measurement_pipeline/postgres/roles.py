@@ -39,9 +39,10 @@ TABLES = (
     "song_measurements",
     "songs",
     "songstats_backfill_queue",
-    "songstats_payable",
+    "songstats_open_rows",
     "songstats_quota_ledger",
     "songstats_responses",
+    "songstats_wanted",
     "vendor_state",
 )
 """The tables and views that the migrations create."""

@@ -89,7 +89,7 @@ $$;
 
 -- name: grant
 -- Exactly the rights that the statements of this package need. A test revokes each one and expects a statement to fail.
-grant select on alembic_version, deployment, songstats_payable, playcount_spent_this_month to measurement_pipeline;
+grant select on alembic_version, deployment, songstats_wanted, songstats_open_rows, playcount_spent_this_month to measurement_pipeline;
 grant select, insert, update on accounts, payment_decisions, songs, songstats_backfill_queue, incidents to measurement_pipeline;
 grant select, insert on song_identifiers, catalog_songs, measurement_job_songs to measurement_pipeline;
 grant select, insert, update (name, partition_key) on catalogs to measurement_pipeline;
@@ -195,10 +195,13 @@ begin
         where
             proowner <> 'measurement_owner'::regrole
             and (
-                oid = 'analytics.play_counts_as_of(timestamptz)'::regprocedure
+                (
+                    pronamespace = 'analytics'::regnamespace
+                    and proname in ('play_counts_as_of', 'latest_count_before', 'first_count_since', 'run_rates_over')
+                )
                 or (
                     pronamespace = current_schema()::regnamespace
-                    and proname in ('measurement_job_bytes', 'refuse_large_measurement_job')
+                    and proname in ('measurement_job_bytes', 'refuse_large_measurement_job', 'songstats_payers')
                 )
             )
     loop

@@ -24,8 +24,7 @@ held as materialized (
     select
         asked.song,
         asked.lease,
-        asked.place,
-        queue.operator_launched
+        asked.place
     from asked
     inner join songstats_backfill_queue as queue on asked.song = queue.song and asked.lease = queue.lease
     where
@@ -52,28 +51,14 @@ payer as (
         and pays.checked_at <= clock_timestamp() + interval '1 minute' as fresh
     from held
     left join lateral (
-        select *
-        from (
-            select
-                payable.account,
-                payable.job,
-                payable.checked_at,
-                payable.created_at,
-                0 as turn
-            from songstats_payable as payable
-            where payable.song = held.song
-            union all
-            -- The operators' own account pays only where no request does.
-            select
-                decision.account,
-                null as job,
-                decision.checked_at,
-                null as created_at,
-                1 as turn
-            from payment_decisions as decision
-            where held.operator_launched and decision.account = %(operators_account)s and decision.verdict = 'allowed'
-        ) as candidate
-        order by turn asc, created_at asc, job asc
+        select
+            candidate.account,
+            candidate.job,
+            candidate.checked_at
+        from songstats_payers(%(operators_account)s) as candidate
+        where candidate.song = held.song
+        -- The operators' own account, which has no request, pays only where no request does.
+        order by candidate.created_at asc nulls last, candidate.job asc
         limit 1
     ) as pays on true
 ),

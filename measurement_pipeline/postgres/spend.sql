@@ -75,33 +75,14 @@ select clock_timestamp() as now;
 -- name: queue
 -- What is still to be bought for somebody: a row whose call is in the air, or whose answer is kept and only has to be read, needs no hit more.
 with to_buy as (
-    select
-        exists (select from songstats_payable as payable where payable.song = queue.song)
-        or (
-            queue.operator_launched
-            and exists (
-                select from payment_decisions as decision
-                where decision.account = %(operators_account)s and decision.verdict = 'allowed'
-            )
-        ) as is_payable
-    from songstats_backfill_queue as queue
+    select exists(select from songstats_payers(%(operators_account)s) as payer where payer.song = queue.song) as is_payable
+    from songstats_open_rows as queue
     where
-        queue.status in ('pending', 'in_progress')
-        and (
-            queue.operator_launched
-            or exists (
-                select from measurement_job_songs as wanted
-                inner join measurement_jobs as request on wanted.job = request.id
-                where wanted.song = queue.song and request.state = 'accepted'
-            )
-        )
+        queue.is_wanted
+        and not queue.has_unread_response
         and not exists (
             select from songstats_quota_ledger as ledger
             where ledger.song = queue.song and ledger.settled_at is null and ledger.lease = queue.lease
-        )
-        and not exists (
-            select from songstats_responses as response
-            where response.song = queue.song and response.parser_version is null
         )
 ),
 

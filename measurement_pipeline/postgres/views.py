@@ -40,8 +40,14 @@ NAMES = (
     "data_dictionary",
 )
 FUNCTION = "play_counts_as_of"
-# After `from` or `join`; what a view calls one of its own steps is no relation.
-_READ = re.compile(r"^\s*(?:from|(?:inner |left |cross )?join) ((?:analytics\.)?\w+) as ", re.MULTILINE)
+# A relation or function after `from` or `join`; the name of a common table expression is neither.
+_READ = re.compile(
+    r"^\s*(?:from|(?:inner |left |cross )?join)(?: lateral)? ((?:analytics\.)?\w+)(?:\(.*\))? as ", re.MULTILINE
+)
+# What migration 0012 defines on the measurements, for views and for the HTTP API.
+_ON_MEASUREMENTS = {
+    f"analytics.{name}" for name in ("measured_counts", "latest_count_before", "first_count_since", "run_rates_over")
+}
 VIEWS = tuple(name for name in NAMES if name != FUNCTION)
 
 
@@ -73,7 +79,8 @@ def about(name: str) -> str:
 
 def reads(name: str) -> frozenset[str]:
     """The tables it reads, and the views, which are named `analytics.…`."""
-    return frozenset(_READ.findall(text(name)))
+    found = _READ.findall(text(name))
+    return frozenset("song_measurements" if relation in _ON_MEASUREMENTS else relation for relation in found)
 
 
 def stamped(connection: psycopg.Connection[Any]) -> str | None:

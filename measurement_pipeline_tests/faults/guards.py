@@ -308,9 +308,9 @@ PAYMENT: Mapping[str, Mistake] = {
     "unknown is not allowed: a 404 that is not about the customer": _any_404_is_a_missing_customer,
     "unknown is not allowed: a request is taken in": _take_in_the_unknown,
     "unknown is not allowed: an account nobody asked about": lambda patcher: patcher.definition(
-        "select pg_get_viewdef('songstats_payable') as definition",
-        "create or replace view songstats_payable as {}",
-        (r"JOIN payment_decisions", "LEFT JOIN payment_decisions"),
+        "select pg_get_functiondef('songstats_payers'::regproc) as definition",
+        "{}",
+        (r"(?<!CROSS )JOIN payment_decisions", "LEFT JOIN payment_decisions"),
         (r"verdict = 'allowed'::text", "verdict is distinct from 'denied'"),
     ),
     "a decision is spent on for ten minutes": statement(

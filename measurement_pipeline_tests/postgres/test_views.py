@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from psycopg.errors import InvalidTableDefinition
 
-from measurement_pipeline.domain import run_rate
 from measurement_pipeline.postgres import analytics, migrate, views
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.migrate import SchemaOutOfDateError
@@ -407,48 +404,6 @@ def test_a_window_that_is_covered_has_a_rate(archive: Archive):
     assert (rate["window_begins"], rate["window_ends"]) == (day(9), day(99))
 
 
-_SERIES = st.dictionaries(
-    st.tuples(
-        st.one_of(st.integers(0, 12), st.integers(0, 80), st.integers(0, 400)),
-        st.sampled_from([SONGSTATS, CAPTURE, IMPORT]),
-        st.sampled_from([0, 0, 9, 23]),
-    ),
-    st.integers(0, 1000),
-    min_size=1,
-    max_size=12,
-)
-
-
-@given(series=_SERIES)
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_apis_run_rate_is_the_views(archive: Archive, series: dict[tuple[int, str, int], int]):
-    archive.sql("delete from song_measurements")
-    for (place, source, hour), value in series.items():
-        archive.hold([value], source=source, first=day(place), at=timedelta(hours=hour))
-    points = [
-        run_rate.Point(datetime.combine(day(place), time(hour), UTC), value, source)
-        for (place, source, hour), value in series.items()
-    ]
-    for window in (28, 90, 365):
-        rate = run_rate.run_rate(points, window=timedelta(days=window))
-        shown = archive.sql("select * from analytics.run_rates where song = %s and window_days = %s", SONG, window)
-        if rate.last is None:
-            assert (shown, rate.reason) == ([], "no count was measured")
-            continue
-        (row,) = shown
-        assert (rate.days, rate.plays, rate.plays_a_year, rate.reason) == (
-            row["days_covered"], row["plays"], row["plays_a_year"], row["why_none"]
-        )  # fmt: skip
-        assert (rate.last.day, rate.last.data_source) == (row["window_ends"], row["data_source"])
-        assert (rate.is_interpolated, rate.is_source_changed) == (row["is_interpolated"], row["is_source_changed"])
-        if rate.first is not None and rate.reason is None:
-            assert (rate.first.data_source, rate.last.day - timedelta(days=window)) == (
-                row["begins_data_source"], row["window_begins"]
-            )  # fmt: skip
-            between = (rate.first.day, rate.first_after.day) if rate.first_after else (None, None)
-            assert between == (row["interpolated_from"], row["interpolated_to"])
-
-
 def test_a_window_that_is_not_covered_has_none_and_says_why(archive: Archive):
     archive.hold([1000 + 10 * place for place in range(100)])
     rate = archive.rate(365)
@@ -837,7 +792,11 @@ def test_the_weeks_between_two_captures_are_no_gap_and_those_of_a_history_are(ar
 
 def test_every_column_of_every_view_says_what_it_means_in_what_unit_and_from_where(connection: Connection):
     rows = connection.execute("select * from analytics.data_dictionary").fetchall()
-    assert {row["view_name"] for row in rows} == {*views.VIEWS, "play_counts_as_of(moment timestamp with time zone)"}
+    functions = {"play_counts_as_of(moment timestamp with time zone)"} | {
+        f"{name}(recording text, moment timestamp with time zone)"
+        for name in ("latest_count_before", "first_count_since")
+    }
+    assert {row["view_name"] for row in rows} == {*views.VIEWS, "measured_counts", *functions}
     for row in rows:
         assert all(row.values()), row
         assert "|" not in row["meaning"] + row["unit"] + row["source"], row

@@ -9,11 +9,11 @@ select
     imported.value as imported_play_count,
     imported.day as imported_day,
     imported.raw_ref as imported_from,
-    measured.value as measured_play_count,
+    measured.play_count as measured_play_count,
     measured.day as measured_day,
     measured.data_source,
-    imported.value - measured.value as difference,
-    case when measured.value > 0 then round(imported.value::numeric / measured.value, 2) end as ratio
+    imported.value - measured.play_count as difference,
+    case when measured.play_count > 0 then round(imported.value::numeric / measured.play_count, 2) end as ratio
 from songs as recording
 cross join lateral (
     select
@@ -31,55 +31,29 @@ cross join lateral (
     limit 1
 ) as imported
 cross join lateral (
+    -- The last count by the end of the file's day; where there is none, the first one after it.
     select
-        known.value,
-        known.data_source,
-        (known.captured_at at time zone 'UTC')::date as day
-    from (
-        -- The last figure by the end of the file's day; where there is none, the first one after it.
-        (
-            select
-                0 as place,
-                measurement.value,
-                measurement.captured_at,
-                measurement.data_source
-            from song_measurements as measurement
-            where
-                measurement.song = recording.isrc
-                and measurement.platform = 'spotify'
-                and measurement.metric = 'platform_displayed_play_count'
-                and measurement.data_source <> 'import'
-                and measurement.captured_at < imported.captured_at + interval '1 day'
-            order by measurement.captured_at desc, measurement.data_source asc, measurement.learnt_at desc
-            limit 1
-        )
-        union all
-        (
-            select
-                1 as place,
-                measurement.value,
-                measurement.captured_at,
-                measurement.data_source
-            from song_measurements as measurement
-            where
-                measurement.song = recording.isrc
-                and measurement.platform = 'spotify'
-                and measurement.metric = 'platform_displayed_play_count'
-                and measurement.data_source <> 'import'
-                and measurement.captured_at >= imported.captured_at + interval '1 day'
-            order by measurement.captured_at asc, measurement.data_source asc, measurement.learnt_at desc
-            limit 1
-        )
-    ) as known
-    order by known.place
+        0 as place,
+        before.play_count,
+        before.day,
+        before.data_source
+    from analytics.latest_count_before(recording.isrc, imported.captured_at + interval '1 day') as before
+    union all
+    select
+        1 as place,
+        after.play_count,
+        after.day,
+        after.data_source
+    from analytics.first_count_since(recording.isrc, imported.captured_at + interval '1 day') as after
+    order by place
     limit 1
 ) as measured
 where
-    abs(imported.value - measured.value) > measured.value / 10.0
+    abs(imported.value - measured.play_count) > measured.play_count / 10.0
     -- Over more than 35 days a recording may have grown so much; a cumulative count that is lower later cannot be growth.
     and (
         abs(imported.day - measured.day) <= 35
-        or (imported.day < measured.day) = (imported.value > measured.value)
+        or (imported.day < measured.day) = (imported.value > measured.play_count)
     );
 comment on view analytics.import_differences is 'One row a recording whose newest imported count differs by more than 10 % from what was measured within 35 days of it, or contradicts an earlier or later count: one of the two may be of another recording, or of all its versions.';
 comment on column analytics.import_differences.song is 'The recording. | unit: ISRC | source: songs.isrc';
