@@ -144,7 +144,7 @@ def _find_earlier(
                 measurement_jobs.release_key(connection, account=caller.account, key=key, digest=request.digest)
             earlier = measurement_jobs.of_key(connection, account=caller.account, key=key)
         if earlier is None:
-            return None, payment_decisions.fresh(connection, caller.account)
+            return None, payment_decisions.load(connection, caller.account).fresh_decision
         job, digest = earlier
         if digest != request.digest:
             raise ApiError(409, ErrorCode.IDEMPOTENCY_KEY_REUSED, KEY_REUSED, id=str(job))

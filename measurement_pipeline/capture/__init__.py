@@ -1,4 +1,4 @@
-"""The use case "albums become measurements of today": start the actor once, keep its result, map it, measure.
+"""Use case "albums become today's measurements": start the actor once, store its result, map it, store the counts.
 
-How a capture is asked for is `intake/`; which of Dagster's runs makes it, `defs/captures`.
+`intake/` accepts requests for captures, and `defs/captures` decides which Dagster run executes one.
 """

@@ -1,4 +1,4 @@
-"""On what terms captures are made, and by what means: handed in by whoever starts it."""
+"""Configuration and dependencies of captures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,10 +10,11 @@ from measurement_pipeline.vendors.spotify.client import SpotifyClient
 
 @dataclass(frozen=True, slots=True)
 class CaptureConfig:
-    """`cap_usd` is an account's, of a calendar month (UTC).
+    """Limits of captures. `cap_usd` is the cap of one account in a calendar month (UTC).
 
-    `start_seconds`: how long the answer to a start is waited for. `patience_seconds`: how long one run waits for the actor, until
-    others have its slot. `settling_seconds`: a result may lack its last items for so long, and the number of them too.
+    `start_timeout_seconds`: timeout of the request that starts the actor. `max_wait_seconds`: how long one run waits for the
+    actor before it frees its slot. `result_settle_seconds`: how long a result may lack its last items, and their count too.
+    `database_retry_seconds`: how long errors of an unavailable or read-only database are retried.
     """
 
     database_url: str = field(repr=False)
@@ -26,13 +27,12 @@ class CaptureConfig:
     max_wait_seconds: float = 120.0
     result_settle_seconds: float = 10.0
     max_concurrent_chunks: int = 4
-    # How long errors of a database that is away, or read-only, are outlasted.
     database_retry_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureDependencies:
-    """New connections to the vendors. `new_spotify` None: tracks that are not known yet stay unmapped."""
+    """New connections to the vendors. Without `new_spotify`, tracks that are not known yet stay unmapped."""
 
     new_actor: Callable[[], ApifyClient] = field(repr=False)
     new_spotify: Callable[[], SpotifyClient] | None = field(repr=False)
@@ -40,7 +40,7 @@ class CaptureDependencies:
 
 @dataclass(frozen=True, slots=True)
 class CaptureServices:
-    """Terms and means of a deployment that captures."""
+    """Configuration and dependencies of a deployment that makes captures."""
 
     config: CaptureConfig
     dependencies: CaptureDependencies

@@ -1,6 +1,6 @@
-"""What was kept of a capture that is done, mapped once more: for nothing, and beside whatever else goes on.
+"""Maps the stored results of a done capture again. This costs nothing and runs beside other work.
 
-Neither the capture nor its requests are opened for it: only what could not be matched or read before is added. Buying is `run`'s.
+The capture and its requests stay closed. Only tracks and results that could not be mapped before are added. `run` buys.
 """
 
 from contextlib import closing, suppress
@@ -16,38 +16,43 @@ from measurement_pipeline.postgres.database import Connection, DatabaseError, co
 
 
 def has_unmapped_results(connection: Connection, snapshot: UUID) -> bool:
-    """Whether mapping what was kept of it once more might add anything."""
-    return any(_lacks(one) for one in apify_runs.list_latest_runs(connection, snapshot).values())
+    """Whether another mapping might add anything."""
+    return any(_is_incomplete(run) for run in apify_runs.list_latest_runs(connection, snapshot).values())
 
 
 def remap_capture(snapshot: UUID, services: CaptureServices, *, run_id: str) -> tuple[CaptureResultKind, str | None]:
-    """How the capture stands afterwards, and what is to be said of it. Raises what the database raises."""
+    """Map again, and return the capture's result with its message. Raises the database's errors."""
     with connect(services.config.database_url) as connection:
         timeout = services.config.claim_timeout_seconds
         before = captures.claim_done(connection, snapshot, run=run_id, claim_timeout_seconds=timeout)
         if before is None:
-            return CaptureResultKind.UNCHANGED, "another run works on it, or it is not done"
+            return CaptureResultKind.UNCHANGED, "another run works on the capture, or it is not done"
         try:
             with closing(SpotifyLookup(services.dependencies)) as spotify:
-                for bought in apify_runs.list_latest_runs(connection, snapshot).values():
-                    if _lacks(bought):
-                        map_result(connection, bought, spotify, snapshot=snapshot, run=run_id)
-            parts = apify_runs.list_latest_runs(connection, snapshot).values()
-            kind, why = determine_result(parts, known_albums=(), last_try=True)
+                for run in apify_runs.list_latest_runs(connection, snapshot).values():
+                    if _is_incomplete(run):
+                        map_result(connection, run, spotify, snapshot=snapshot, run_id=run_id)
+            runs = apify_runs.list_latest_runs(connection, snapshot).values()
+            kind, message = determine_result(runs, known_albums=(), is_last_try=True)
             with connection.transaction():
                 if not captures.finish(
-                    connection, snapshot, run=run_id, state=SnapshotState.DONE, status_code=captures.FAILED, error=why
+                    connection,
+                    snapshot,
+                    run=run_id,
+                    state=SnapshotState.DONE,
+                    status_code=captures.FAILED,
+                    error=message,
                 ):
-                    return CaptureResultKind.UNCHANGED, "another run has taken it over"
-                measurement_jobs.correct_error(connection, snapshot, before=before.error, error=why)
+                    return CaptureResultKind.UNCHANGED, "another run has taken the capture over"
+                measurement_jobs.correct_error(connection, snapshot, before=before.error, error=message)
         except CaptureLostError as error:
             return CaptureResultKind.UNCHANGED, str(error)
         finally:
-            # Where the database cannot be told, the claim's age says so.
+            # If the database cannot be reached, the claim expires.
             with suppress(DatabaseError):
                 captures.release_done(connection, snapshot, run=run_id)
-    return (CaptureResultKind.DONE if kind is CaptureResultKind.DONE else CaptureResultKind.PARTLY_DONE), why
+    return (CaptureResultKind.DONE if kind is CaptureResultKind.DONE else CaptureResultKind.PARTLY_DONE), message
 
 
-def _lacks(bought: ActorRunRow) -> bool:
-    return bought.has_result and (bool(bought.unmapped) or not bought.is_mapped)
+def _is_incomplete(run: ActorRunRow) -> bool:
+    return run.has_result and (bool(run.unmapped) or not run.is_mapped)

@@ -1,4 +1,4 @@
-"""Monthly series: the next capture of each whose last one is 30 days old, once, whatever was missed meanwhile."""
+"""Monthly series: starts the next capture of each series whose last one is 30 days old. Missed months are not made up for."""
 
 from dataclasses import dataclass
 
@@ -10,25 +10,25 @@ from measurement_pipeline.postgres.database import connect
 
 @dataclass(frozen=True, slots=True)
 class SeriesResult:
-    """How many captures were started, and of which series the month allowed none: they are asked again tomorrow."""
+    """Series that were due, captures that started, and series that exceed the monthly cap, which are retried tomorrow."""
 
     due: int
     started: int
     refused: tuple[str, ...]
 
 
-def start_due_captures(terms: CaptureConfig) -> SeriesResult:
-    """Start what is due. Raises what the database raises."""
+def start_due_captures(config: CaptureConfig) -> SeriesResult:
+    """Start the captures that are due. Raises the database's errors."""
     started, refused = 0, []
-    with connect(terms.database_url) as connection:
+    with connect(config.database_url) as connection:
         due = capture_series.list_due(connection)
-        for series, wanted in due:
-            match capture_series.start_if_due(connection, series, wanted, cap_usd=terms.cap_usd):
+        for series, spec in due:
+            match capture_series.start_if_due(connection, series, spec, cap_usd=config.cap_usd):
                 case CaptureTicket():
                     started += 1
-                case OverCap(cap, spent, asked):
+                case OverCap(cap, spent, cost):
                     refused.append(
-                        f"series {series} of account {wanted.account}: {describe_over_cap(cap=cap, spent=spent, cost=asked)}"
+                        f"series {series} of account {spec.account}: {describe_over_cap(cap=cap, spent=spent, cost=cost)}"
                     )
                 case None:
                     pass

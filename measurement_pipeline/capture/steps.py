@@ -1,4 +1,4 @@
-"""What is to be done next for one chunk of a capture. Pure."""
+"""Decides the next step for one chunk of a capture. Pure."""
 
 from collections.abc import Collection, Iterable
 from enum import StrEnum
@@ -8,48 +8,48 @@ from measurement_pipeline.vendors.apify.client import RunStatus
 
 
 class Step(StrEnum):
-    """The next thing to do; `OVER`: nothing more in this try."""
+    """The next step of a chunk. `FINISHED`: nothing more in this attempt."""
 
     START = "start"
     FIND = "find"
-    POLL = "look"
+    POLL = "poll"
     FETCH = "fetch"
     MAP = "map"
-    FINISHED = "over"
+    FINISHED = "finished"
 
 
-def next_step(bought: ActorRunRow | None, *, restartable: Collection[int]) -> Step:
-    """What to do for a chunk whose latest run of the actor is `bought`. `again`: rows that may be followed by another start."""
-    if bought is None or bought.status == NOT_STARTED:
+def next_step(run: ActorRunRow | None, *, restartable: Collection[int]) -> Step:
+    """The next step for a chunk with the latest actor run `run`. `restartable`: rows that another start may follow."""
+    if run is None or run.status == NOT_STARTED:
         return Step.START
-    if bought.is_mapped or bought.status == MALFORMED:
+    if run.is_mapped or run.status == MALFORMED:
         return Step.FINISHED
-    if bought.has_result:
+    if run.has_result:
         return Step.MAP
-    if bought.actor_run is None or bought.status is None:
+    if run.actor_run is None or run.status is None:
         return Step.FIND
-    if has_failed(bought):
-        return Step.START if bought.is_superseded or bought.id in restartable else Step.FINISHED
-    return Step.FETCH if RunStatus(bought.status).has_succeeded else Step.POLL
+    if has_failed(run):
+        return Step.START if run.is_superseded or run.id in restartable else Step.FINISHED
+    return Step.FETCH if RunStatus(run.status).has_succeeded else Step.POLL
 
 
-def rows_to_restart(bought: Iterable[ActorRunRow], *, is_retry: bool) -> frozenset[int]:
-    """The rows that a try may follow with another start: those that had failed when it began, where other parts were captured.
+def rows_to_restart(runs: Iterable[ActorRunRow], *, is_retry: bool) -> frozenset[int]:
+    """The failed runs that this attempt may start again: those of a retry, if another chunk was captured.
 
-    Decided once a try, so that a part is bought once more a try at most. The first try of a run buys nothing again, and where
-    nothing was captured it is a person's to pay again.
+    Decided once per attempt, so that an attempt pays for a chunk once at most. The first attempt pays for nothing again. If
+    nothing was captured, only an operator may pay again.
     """
-    all_of_it = list(bought)
-    if not is_retry or not any(one.has_result for one in all_of_it):
+    all_runs = list(runs)
+    if not is_retry or not any(run.has_result for run in all_runs):
         return frozenset()
-    return frozenset(one.id for one in all_of_it if has_failed(one))
+    return frozenset(run.id for run in all_runs if has_failed(run))
 
 
-def has_failed(bought: ActorRunRow) -> bool:
-    """Whether a run of the actor is over and brought nothing."""
-    if bought.has_result or bought.status in {None, NOT_STARTED, MALFORMED}:
+def has_failed(run: ActorRunRow) -> bool:
+    """Whether an actor run ended without a result."""
+    if run.has_result or run.status in {None, NOT_STARTED, MALFORMED}:
         return False
-    if bought.status == GONE:
+    if run.status == GONE:
         return True
-    status = RunStatus(str(bought.status))
+    status = RunStatus(str(run.status))
     return status.has_ended and not status.has_succeeded

@@ -39,11 +39,11 @@ def check_stripe_key(settings: Settings, kind: Kind) -> Iterator[CheckResult]:
 
     secret = settings.stripe_secret_key.get_secret_value()
     found = stripe_key.check_key(secret_key=secret, api_base=settings.stripe_api_base, timeout_seconds=_LONGEST_SECONDS)
-    if found.works is False:
-        yield fail("Stripe key", f"REFUSED: {found.words}")
-    elif found.works is None:
+    if found.is_accepted is False:
+        yield fail("Stripe key", f"REFUSED: {found.message}")
+    elif found.is_accepted is None:
         yield warn(
-            "Stripe key", f"unknown: {found.words} Until Stripe responds, payments are neither allowed nor denied"
+            "Stripe key", f"unknown: {found.message} Until Stripe responds, payments are neither allowed nor denied"
         )
     elif kind == "live" and stripe_key.is_test_mode_key(secret):
         yield warn("Stripe key", "accepted, but it is a test-mode key: test cards pay for real hits. Set a live key")
@@ -61,10 +61,10 @@ def check_apify_token(settings: Settings) -> Iterator[CheckResult]:
 
     token = settings.apify_token.get_secret_value()
     found = check.check_token(token, base_url=settings.apify_base_url, timeout_seconds=_LONGEST_SECONDS)
-    if found.works is False:
-        yield fail("Apify token", f"REFUSED: {found.words}; captures wait: correct APIFY_TOKEN")
-    elif found.works is None:
-        yield warn("Apify token", f"unknown: {found.words}; captures wait until Apify responds")
+    if found.is_accepted is False:
+        yield fail("Apify token", f"REFUSED: {found.message}; captures wait: correct APIFY_TOKEN")
+    elif found.is_accepted is None:
+        yield warn("Apify token", f"unknown: {found.message}; captures wait until Apify responds")
     else:
         yield ok("Apify token", "accepted (the actor's runs listed)")
 
@@ -85,10 +85,10 @@ def check_spotify_client(settings: Settings) -> Iterator[CheckResult]:
         accounts_base=settings.spotify_accounts_base,
         timeout_seconds=_LONGEST_SECONDS,
     )
-    if found.works is False:
-        yield fail("Spotify client", f"REFUSED: {found.words}; new tracks stay unmapped")
-    elif found.works is None:
-        yield warn("Spotify client", f"unknown: {found.words}; new tracks stay unmapped until Spotify responds")
+    if found.is_accepted is False:
+        yield fail("Spotify client", f"REFUSED: {found.message}; new tracks stay unmapped")
+    elif found.is_accepted is None:
+        yield warn("Spotify client", f"unknown: {found.message}; new tracks stay unmapped until Spotify responds")
     else:
         yield ok("Spotify client", "accepted (token issued)")
 

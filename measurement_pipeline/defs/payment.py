@@ -32,7 +32,7 @@ def check_payment_method(
     """Decide for each account. An error of Stripe is the decision `unknown`, never an exception."""
     database_url = begin_step(context, measurement_database)
     with connect(database_url) as connection:
-        decisions = payment_decisions.fresh_of(connection, accounts)
+        decisions = payment_decisions.list_fresh(connection, accounts)
     undecided = [account for account in accounts if account not in decisions]
     # A slow Stripe takes minutes.
     with heartbeats(database_url, context.run_id, every_seconds=backfill_config.heartbeat_seconds):

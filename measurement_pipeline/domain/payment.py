@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 ALLOWED_VALID_FOR = timedelta(minutes=10)
@@ -87,6 +88,35 @@ class Decision:
     checkout_expires_at: datetime | None = None
     customer: str | None = None
     retry_after_seconds: float | None = None
+
+
+class CheckoutLink(NamedTuple):
+    """A Checkout page and the moment at which it closes (UTC)."""
+
+    url: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentState:
+    """Everything stored about an account's payment, read at one moment of the database's clock.
+
+    `fresh_decision`: an allowed decision not older than ALLOWED_VALID_FOR. `open_checkout`: the last link handed out, if more
+    than CHECKOUT_MARGIN is left. `customer`: the account's Stripe customer. `today`: the date in UTC.
+    """
+
+    fresh_decision: Decision | None
+    open_checkout: CheckoutLink | None
+    customer: str | None
+    today: date
+
+
+class PaymentDecider(Protocol):
+    """Decides whether an account may spend. `state`: what the caller has read already; without it, it is read."""
+
+    def __call__(self, account: UUID, *, state: PaymentState | None = None) -> Decision:
+        """Return a fresh stored decision, or ask Stripe."""
+        ...
 
 
 def decide_accounts(accounts: Iterable[UUID], ask: Callable[[UUID], Decision]) -> dict[UUID, Decision]:

@@ -20,7 +20,7 @@ from measurement_pipeline.health.stall_checks import Reason
 from measurement_pipeline.postgres import incidents, sessions
 from measurement_pipeline.postgres.database import Connection, connect, transaction_with_timeout
 from measurement_pipeline.postgres.incidents import Incident, OpenIncident
-from measurement_pipeline.vendors.webhook import WebhookError
+from measurement_pipeline.vendors.errors import UnavailableError
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -112,7 +112,7 @@ def send_alerts(
                 if not incidents.post_next(connection, send, after=seen):
                     break
                 told += 1
-            except WebhookError as error:
+            except UnavailableError as error:
                 refused = refused or error
     if refused is not None:
         raise refused

@@ -245,9 +245,9 @@ def _with_checkout_links(connection: Connection, decisions: Mapping[UUID, Decisi
     for account, decision in decisions.items():
         link = None
         if decision.verdict is PaymentVerdict.DENIED and decision.checkout_url is None:
-            link = payment_decisions.open_checkout(connection, account)
+            link = payment_decisions.load(connection, account).open_checkout
         linked[account] = (
-            decision if link is None else replace(decision, checkout_url=link[0], checkout_expires_at=link[1])
+            decision if link is None else replace(decision, checkout_url=link.url, checkout_expires_at=link.expires_at)
         )
     return linked
 

@@ -5,35 +5,29 @@ insert into accounts (id, name)
 values (%(account)s, %(name)s)
 on conflict (id) do update set name = coalesce(accounts.name, excluded.name);
 
--- name: fresh
+-- name: payment_state
 select
-    account,
-    checked_at
-from payment_decisions
-where
-    account = any(%(accounts)s)
-    and verdict = 'allowed'
-    and checked_at > clock_timestamp() - make_interval(secs => %(allowed_serves)s)
-    -- One dated ahead is of before the clock was set back: of unknown age, and so not fresh.
-    and checked_at <= clock_timestamp() + interval '1 minute';
-
--- name: today
-select (clock_timestamp() at time zone 'UTC')::date as today;
-
--- name: open_checkout
-select
-    checkout_url,
-    checkout_expires_at
-from payment_decisions
-where
-    account = %(account)s
-    and checkout_url is not null
-    and checkout_expires_at > clock_timestamp() + make_interval(secs => %(margin)s);
-
--- name: customer
-select stripe_customer_id
-from accounts
-where id = %(account)s;
+    account.id as account,
+    decision.checked_at,
+    decision.checkout_url,
+    decision.checkout_expires_at,
+    accounts.stripe_customer_id as customer,
+    (clock_timestamp() at time zone 'UTC')::date as today,
+    coalesce(
+        decision.verdict = 'allowed'
+        and decision.checked_at > clock_timestamp() - make_interval(secs => %(allowed_serves)s)
+        -- A decision dated ahead was stored before the clock was set back: its age is unknown, so it is not fresh.
+        and decision.checked_at <= clock_timestamp() + interval '1 minute',
+        false
+    ) as is_fresh,
+    coalesce(
+        decision.checkout_url is not null
+        and decision.checkout_expires_at > clock_timestamp() + make_interval(secs => %(checkout_margin)s),
+        false
+    ) as is_checkout_open
+from unnest(%(accounts)s::uuid[]) as account (id)
+left join payment_decisions as decision on account.id = decision.account
+left join accounts on account.id = accounts.id;
 
 -- name: set_customer
 update accounts

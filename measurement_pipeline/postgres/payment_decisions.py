@@ -2,10 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
 from uuid import UUID
 
-from measurement_pipeline.domain.payment import ALLOWED_VALID_FOR, CHECKOUT_MARGIN, Decision, PaymentVerdict
+from measurement_pipeline.domain.payment import (
+    ALLOWED_VALID_FOR,
+    CHECKOUT_MARGIN,
+    CheckoutLink,
+    Decision,
+    PaymentState,
+    PaymentVerdict,
+)
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.sql import statements
 
@@ -14,33 +20,14 @@ _SQL = statements("accounts")
 
 @dataclass(frozen=True, slots=True)
 class PaymentDecisions:
-    """The `Decisions` that `payments.gate` asks for. Each call connects and commits, so that it can be used from any thread."""
+    """The payment gate's `PaymentDecisionStore`. Each call opens its own connection, so any thread can use it."""
 
     database_url: str
 
-    def fresh(self, account: UUID) -> Decision | None:
-        """An allowed decision that may still be spent on, by the database's clock."""
+    def load(self, account: UUID) -> PaymentState:
+        """Everything stored about an account's payment, in one statement."""
         with connect(self.database_url) as connection:
-            return fresh(connection, account)
-
-    def today(self) -> date:
-        """Today's date in UTC by the database's clock: it decides which cards have expired."""
-        with connect(self.database_url) as connection:
-            found = connection.execute(_SQL["today"]).fetchone()
-        assert found is not None
-        today: date = found["today"]
-        return today
-
-    def open_checkout(self, account: UUID) -> tuple[str, datetime] | None:
-        """The checkout page that a denied account was last given, if it stays open for a while: its URL and when it closes."""
-        with connect(self.database_url) as connection:
-            return open_checkout(connection, account)
-
-    def customer(self, account: UUID) -> str | None:
-        """The account's Stripe customer, once known."""
-        with connect(self.database_url) as connection:
-            found = connection.execute(_SQL["customer"], {"account": account}).fetchone()
-        return None if found is None else found["stripe_customer_id"]
+            return load(connection, account)
 
     def record(self, account: UUID, decision: Decision) -> None:
         """Keep an answer. Raises `ValueError` for an unknown: it is neither a yes nor a no."""
@@ -61,25 +48,36 @@ class PaymentDecisions:
             )
 
 
-def fresh(connection: Connection, account: UUID) -> Decision | None:
-    """An allowed decision that may still be spent on, by the database's clock."""
-    return fresh_of(connection, [account]).get(account)
+def load(connection: Connection, account: UUID) -> PaymentState:
+    """Everything stored about an account's payment."""
+    return _load_all(connection, [account])[account]
 
 
-def fresh_of(connection: Connection, accounts: Iterable[UUID]) -> dict[UUID, Decision]:
-    """The allowed decisions about `accounts` that may still be spent on; an account without one is not there."""
-    parameters = {"accounts": list(accounts), "allowed_serves": ALLOWED_VALID_FOR.total_seconds()}
-    return {
-        row["account"]: Decision(PaymentVerdict.ALLOWED, f"a card was on file at {row['checked_at']}")
-        for row in connection.execute(_SQL["fresh"], parameters)
+def list_fresh(connection: Connection, accounts: Iterable[UUID]) -> dict[UUID, Decision]:
+    """The fresh decisions on `accounts`; an account without one is missing."""
+    states = _load_all(connection, accounts)
+    return {account: state.fresh_decision for account, state in states.items() if state.fresh_decision is not None}
+
+
+def _load_all(connection: Connection, accounts: Iterable[UUID]) -> dict[UUID, PaymentState]:
+    parameters = {
+        "accounts": list(accounts),
+        "allowed_serves": ALLOWED_VALID_FOR.total_seconds(),
+        "checkout_margin": CHECKOUT_MARGIN.total_seconds(),
     }
-
-
-def open_checkout(connection: Connection, account: UUID) -> tuple[str, datetime] | None:
-    """The checkout page that a denied account was last given, if it stays open for a while: its URL and when it closes."""
-    parameters = {"account": account, "margin": CHECKOUT_MARGIN.total_seconds()}
-    found = connection.execute(_SQL["open_checkout"], parameters).fetchone()
-    return None if found is None else (found["checkout_url"], found["checkout_expires_at"])
+    return {
+        row["account"]: PaymentState(
+            fresh_decision=Decision(PaymentVerdict.ALLOWED, f"a card was on file at {row['checked_at']}")
+            if row["is_fresh"]
+            else None,
+            open_checkout=CheckoutLink(row["checkout_url"], row["checkout_expires_at"])
+            if row["is_checkout_open"]
+            else None,
+            customer=row["customer"],
+            today=row["today"],
+        )
+        for row in connection.execute(_SQL["payment_state"], parameters)
+    }
 
 
 def ensure_account(connection: Connection, account: UUID, *, name: str | None = None) -> None:

@@ -1,5 +1,6 @@
-"""Everything outside the deployment: clients of Songstats, Stripe, Apify, Spotify and the alert webhook.
+"""Clients of the outside services: Songstats, Stripe, Apify, Spotify and the alert webhook.
 
-`http` sends one request and reads the response, under limits that hold for every vendor. Each vendor's package knows that
-vendor's URLs, error bodies and field names; nothing else does. Whether a call may be made is decided elsewhere.
+`http` sends one request under limits that hold for every vendor, `errors` has the error hierarchy of all vendors, and
+`credentials` the result of a credential check. Each vendor's package knows that vendor's URLs, error bodies and field names;
+nothing else does. Callers decide whether a call may be made.
 """

@@ -1,7 +1,7 @@
-"""Asking a vendor over HTTP: the host that is named and no other, within a time and a size.
+"""One HTTP request to a vendor: to the configured host only, with a limit on its time and its size.
 
-No redirect is followed, no proxy of the environment is used, no cookie is kept, nothing is repeated. What an answer means, and
-whether to ask again, is the vendor's package's.
+The client follows no redirect, uses no proxy from the environment, keeps no cookie and repeats nothing. Each vendor's package
+interprets the response and decides on retries.
 """
 
 import json
@@ -14,36 +14,37 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
+from measurement_pipeline.domain.text import one_line
+
 MAX_BODY_BYTES = 64 * 1024 * 1024
-# A longer wait is either nonsense or not worth telling from it.
+# A longer wait is a mistake of the vendor, or has the same effect.
 MAX_RETRY_AFTER_SECONDS = timedelta(days=30).total_seconds()
 
-# A connection that idled longer is opened anew: the less often a request goes out on one that is just being closed, the fewer
-# end with an unknown fate.
-_KEEPALIVE_SECONDS = 5.0
-_SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+# Idle connections are closed early: a request sent while the vendor closes its connection has an unknown result.
+KEEPALIVE_SECONDS = 5.0
+USER_AGENT = "measurement-pipeline"
 
+_SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}/[a-z0-9][a-z0-9.+-]{0,60}")
 _JSON_TYPE = re.compile(r"(application|text)/([a-z0-9.-]+\+)?json")
-_LONGEST_EXCERPT = 80
-_NO_JSON = object()
+_MAX_EXCERPT_LENGTH = 80
+_MAX_ERROR_LENGTH = 200
+_NOT_JSON = object()
+# Headers that describe the transfer, which is undone when the body is decoded.
+_TRANSFER_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class VendorHttpClient:
-    """Connections to the host of `base_url`; threads may share them. Raises ValueError for an address that is none."""
+    """Connections to the host of `base_url`. Threads may share one client. Raises ValueError for an invalid base URL."""
 
     def __init__(self, base_url: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        url = parse_base_url(base_url)
         self.base_url = base_url.rstrip("/")
-        base = httpx.URL(base_url)
-        if base.scheme not in ("http", "https") or not base.host:
-            raise ValueError(f"a vendor's address must be http(s)://host, not {base_url!r}")
-        # Loading the authorities takes as long as several requests, so only where there is somebody to check.
-        tls = httpx.create_ssl_context() if base.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        limits = httpx.Limits(max_connections=None, keepalive_expiry=_KEEPALIVE_SECONDS)
-        # A transport alone, without httpx's client, which resolves redirects and keeps cookies even where none is wanted.
-        self._transport = transport or httpx.HTTPTransport(verify=tls, limits=limits)
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS)
+        # The transport alone: httpx.Client resolves redirects and stores cookies even if neither is wanted.
+        self._transport = transport or httpx.HTTPTransport(verify=new_tls_context(url), limits=limits)
 
     def request(
         self,
@@ -54,47 +55,62 @@ class VendorHttpClient:
         timeout_seconds: float,
         content: bytes | None = None,
     ) -> httpx.Response:
-        """One request, and its answer read whole. `url` is below `base_url`.
+        """Send one request to a URL below `base_url`, and read its response completely.
 
-        Raises httpx.HTTPError where there is no whole answer. The time is that of each wait for the vendor, and once it is
-        over no further one begins.
+        Raises httpx.HTTPError if the response is missing or incomplete. The timeout limits each wait for the vendor, and no
+        further wait begins once it has passed.
         """
         if not f"{url}/".startswith(f"{self.base_url}/"):
-            raise ValueError(f"expected an address below {self.base_url}")
+            raise ValueError(f"expected a URL below {self.base_url}")
         deadline = time.monotonic() + timeout_seconds
         request = httpx.Request(
             method,
             url,
-            headers={"accept-encoding": "gzip", "user-agent": "measurement-pipeline", **headers},
+            headers={"accept-encoding": "gzip", "user-agent": USER_AGENT, **headers},
             content=content,
             extensions={"timeout": httpx.Timeout(timeout_seconds).as_dict()},
         )
-        answer = self._transport.handle_request(request)
+        response = self._transport.handle_request(request)
         parts: list[bytes] = []
         size = 0
         try:
-            for part in answer.iter_bytes():
+            for part in response.iter_bytes():
                 size += len(part)
                 if size > MAX_BODY_BYTES:
-                    raise httpx.RemoteProtocolError(f"more than {MAX_BODY_BYTES} bytes: the rest was not read")
+                    raise httpx.RemoteProtocolError(f"the body has more than {MAX_BODY_BYTES} bytes: reading stopped")
                 if time.monotonic() > deadline:
-                    raise httpx.ReadTimeout(f"no whole answer within {timeout_seconds:g} s")
+                    raise httpx.ReadTimeout(f"no complete response within {timeout_seconds:g} s")
                 parts.append(part)
         finally:
-            answer.close()
-        packing = ("content-encoding", "content-length", "transfer-encoding")
-        kept = [(name, value) for name, value in answer.headers.multi_items() if name not in packing]
-        return httpx.Response(answer.status_code, headers=kept, content=b"".join(parts), request=request)
+            response.close()
+        kept = [(name, value) for name, value in response.headers.multi_items() if name not in _TRANSFER_HEADERS]
+        return httpx.Response(response.status_code, headers=kept, content=b"".join(parts), request=request)
 
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
 
 
+def parse_base_url(base_url: str) -> httpx.URL:
+    """A vendor's base URL. Raises ValueError unless it is http(s)://host."""
+    url = httpx.URL(base_url)
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError(f"the vendor's base URL must be http(s)://host, not {base_url!r}")
+    return url
+
+
+def new_tls_context(base_url: httpx.URL) -> ssl.SSLContext:
+    """The TLS settings for a host.
+
+    Loading the certificate authorities takes as long as several requests, so a plain http host gets a context without them.
+    """
+    return httpx.create_ssl_context() if base_url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def describe_foreign_response(
     status: int, headers: Mapping[str, str], body: bytes, *, is_vendor_error: Callable[[object], bool]
 ) -> str | None:
-    """Describe an answer that is not the vendor's own, or return None. Header names are lower case.
+    """Describe a response that the vendor did not send; None if it is the vendor's own. Header names are lower case.
 
     A CDN's challenge page, a proxy's error page and a captive portal use the vendor's status codes. An error is the vendor's
     own if it is JSON of the vendor's error shape. A success is the vendor's own if its content type or its body is JSON: what is
@@ -105,61 +121,61 @@ def describe_foreign_response(
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json_type = _JSON_TYPE.fullmatch(media_type) is not None
     if 200 <= status < 300:
-        is_own = is_json_type or _json(body) is not _NO_JSON
+        is_own = is_json_type or _parse_json(body) is not _NOT_JSON
     else:
-        is_own = (is_json_type or not media_type) and is_vendor_error(_json(body))
+        is_own = (is_json_type or not media_type) and is_vendor_error(_parse_json(body))
     if is_own:
         return None
-    shown = media_type if _MEDIA_TYPE.fullmatch(media_type) else "without a content type"
+    shown_type = media_type if _MEDIA_TYPE.fullmatch(media_type) else "without a content type"
     redirect = ", a redirect, which is not followed" if 300 <= status < 400 else ""
-    return f"{status} {shown}{redirect}, {_beginning(body)}"
+    return f"{status} {shown_type}{redirect}, {_describe_body(body)}"
 
 
-def _json(body: bytes) -> object:
+def _parse_json(body: bytes) -> object:
     try:
         return json.loads(body, parse_int=str)
     except (ValueError, RecursionError):
-        return _NO_JSON
+        return _NOT_JSON
 
 
-def _beginning(body: bytes) -> str:
-    text = body[: 8 * _LONGEST_EXCERPT].decode("utf-8", "replace")
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return f'begins with "{line[:_LONGEST_EXCERPT]}"' if line else "with an empty body"
+def _describe_body(body: bytes) -> str:
+    text = body[: 8 * _MAX_EXCERPT_LENGTH].decode("utf-8", "replace")
+    line = one_line(text, max_length=_MAX_EXCERPT_LENGTH)
+    return f'begins with "{line}"' if line else "with an empty body"
 
 
 def may_have_been_received(error: httpx.HTTPError) -> bool:
-    """Whether the vendor may have got the request that ended so."""
+    """Whether the vendor may have received the request that ended with `error`."""
     return not isinstance(error, _NOT_SENT)
 
 
-def describe_error(error: httpx.HTTPError) -> str:
-    """One line on how a request ended; it holds neither address nor headers."""
-    text = " ".join(str(error).split())[:200]
+def describe_error(error: Exception) -> str:
+    """How a request failed, in one line without its URL and headers."""
+    text = " ".join(str(error).split())[:_MAX_ERROR_LENGTH]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait as the vendor asks, 0 to 30 days; None where it asks nothing readable. Names are lower case.
+    """Seconds of a `Retry-After` header, 0 to 30 days; None if it is missing or unreadable. Header names are lower case.
 
-    An HTTP-date is read against the answer's own `Date`, never against this machine's clock, so without a `Date` it says nothing.
+    An HTTP date is compared with the response's own `Date`, never with this machine's clock. Without a `Date` it is ignored.
     """
     text = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(text):
         seconds = float(text)
     else:
-        until, sent = _http_date(text), _http_date(headers.get("date", ""))
+        until, sent = _parse_http_date(text), _parse_http_date(headers.get("date", ""))
         if until is None or sent is None:
             return None
         seconds = (until - sent).total_seconds()
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
-def _http_date(text: str) -> datetime | None:
+def _parse_http_date(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
-    # What the standard library's parser raises, depending on the garbage.
+    # The standard library's parser raises any of these for invalid text.
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    # "-0000" parses as naive; HTTP knows no zone but GMT.
+    # The parser returns "-0000" without a time zone; HTTP dates are always GMT.
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,50 +1,62 @@
-"""Posts a line of text to a webhook, as Slack takes it.
+"""Posts one line of text to a webhook in Slack's format.
 
-The address is a secret (whoever knows it may post), so the request goes through httpx's transport alone: no redirect is followed,
-no proxy of the environment is used, and no log line or error names the address.
+The URL is a secret, because whoever has it may post. Logs and errors never contain it.
 """
+
+import json
 
 import httpx
 
-_SECONDS = 5.0
+from measurement_pipeline.vendors.errors import UnavailableError
+from measurement_pipeline.vendors.http import VendorHttpClient
 
-
-class WebhookError(Exception):
-    """The webhook did not take the message. The text says why, without its address."""
+_TIMEOUT_SECONDS = 5.0
 
 
 class Webhook:
-    """One webhook. `transport` is for tests of what no receiver does."""
+    """One webhook. `transport` lets tests simulate a receiver."""
 
-    def __init__(self, url: str, *, seconds: float = _SECONDS, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, url: str, *, seconds: float = _TIMEOUT_SECONDS, transport: httpx.BaseTransport | None = None
+    ) -> None:
         self._url = url
-        self._timeout = httpx.Timeout(seconds).as_dict()
+        self._timeout_seconds = seconds
         self._transport = transport
 
     def post(self, text: str) -> None:
-        """Raises `WebhookError` unless it is taken (2xx)."""
-        request = httpx.Request("POST", self._url, json={"text": _escaped(text)}, extensions={"timeout": self._timeout})
+        """Send one message. Raises `UnavailableError`, whose text does not contain the URL, unless it is accepted (2xx)."""
         try:
-            with self._transport or httpx.HTTPTransport() as transport:
-                response = transport.handle_request(request)
-                try:
-                    begins = next(response.iter_bytes(), b"")
-                finally:
-                    response.close()
+            response = self._send(json.dumps({"text": _escape(text)}).encode())
         except httpx.HTTPError as error:
-            # Without its cause, whose text and request hold the address.
-            raise WebhookError(f"ALERT_WEBHOOK_URL cannot be reached ({type(error).__name__})") from None
+            # Without its cause, whose text and request contain the URL.
+            raise UnavailableError(f"ALERT_WEBHOOK_URL cannot be reached ({type(error).__name__})") from None
+        except ValueError:
+            raise UnavailableError("ALERT_WEBHOOK_URL is not an http(s) URL") from None
         if not response.is_success:
             redirect = ", and a redirect is not followed" if response.is_redirect else ""
-            raise WebhookError(f"ALERT_WEBHOOK_URL answered {response.status_code}{redirect}")
-        # Slack's "ok" is called text/html too, so the body decides.
-        if begins.lstrip().startswith(b"<"):
-            raise WebhookError(
-                f"ALERT_WEBHOOK_URL answered {response.status_code} with a web page, not as a webhook does: look for a proxy or "
-                "a captive portal"
+            raise UnavailableError(f"ALERT_WEBHOOK_URL answered {response.status_code}{redirect}")
+        # Slack sends its "ok" as text/html too, so only the body tells a page from a receipt.
+        if response.content.lstrip().startswith(b"<"):
+            raise UnavailableError(
+                f"ALERT_WEBHOOK_URL answered {response.status_code} with a web page instead of a receipt: check for a proxy or a "
+                "captive portal"
             )
 
+    def _send(self, content: bytes) -> httpx.Response:
+        # Opened for each message: alerts are rare, and loading the certificate authorities early would delay every start.
+        client = VendorHttpClient(self._url, transport=self._transport)
+        try:
+            return client.request(
+                "POST",
+                self._url,
+                headers={"content-type": "application/json"},
+                timeout_seconds=self._timeout_seconds,
+                content=content,
+            )
+        finally:
+            client.close()
 
-def _escaped(text: str) -> str:
-    # Slack reads <…> as links and mentions of everybody, and asks for these three to be escaped.
+
+def _escape(text: str) -> str:
+    # Slack reads <…> as links and mentions of everyone, and requires these three characters to be escaped.
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -9,7 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from measurement_pipeline.capture.config import CaptureConfig, CaptureDependencies, CaptureServices
-from measurement_pipeline.capture.run import CaptureOutcome, Launch, make_capture
+from measurement_pipeline.capture.outcome import CaptureOutcome
+from measurement_pipeline.capture.run import Launch, make_capture
 from measurement_pipeline.domain.capture import CaptureSpec, CaptureTicket, OverCap, Schedule
 from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.audit import audit

@@ -522,7 +522,7 @@ def test_a_token_that_something_else_refuses_stops_no_capture_and_is_not_called_
     harness.sandbox.faults(STARTS, method="POST", foreign="login", count=1)
     ended = harness.run_capture(snapshot, is_last_try=False)
     assert ended.kind is CaptureResultKind.TRY_AGAIN
-    assert "not Apify's own answer: 401 text/html" in str(ended.reason)
+    assert "not Apify's own response: 401 text/html" in str(ended.reason)
     assert harness.sql("select 1 from vendor_state where vendor = 'apify' and paused_until > now()") == []
     (lost,) = harness.actor_runs(snapshot)
     assert lost["status"] is None, "whether it was started is not known"

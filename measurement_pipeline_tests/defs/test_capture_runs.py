@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 import dagster as dg
 import pytest
 
-from measurement_pipeline.capture.outcome import CaptureResultKind
-from measurement_pipeline.capture.run import CaptureOutcome, make_capture
+from measurement_pipeline.capture.outcome import CaptureOutcome, CaptureResultKind
+from measurement_pipeline.capture.run import make_capture
 from measurement_pipeline.defs.capture.assets import POOL
 from measurement_pipeline.domain.capture import ALBUMS_PER_CHUNK, CaptureSpec, CaptureTicket, Schedule
 from measurement_pipeline.postgres import captures

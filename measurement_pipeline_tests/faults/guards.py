@@ -28,7 +28,7 @@ from measurement_pipeline.postgres import apify_runs, captures, migrate, songsta
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.sql import statements
 from measurement_pipeline.vendors.apify.client import ApifyClient
-from measurement_pipeline.vendors.apify.errors import UnavailableError
+from measurement_pipeline.vendors.errors import UnavailableError
 from measurement_pipeline.vendors.songstats import historic_stats
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
 from measurement_pipeline.vendors.songstats.response import SongstatsResponse
@@ -207,7 +207,7 @@ def _buy_what_is_owned(patcher: Patcher) -> None:
 
 
 def _follow_redirects(patcher: Patcher) -> None:
-    ask = SongstatsClient._ask
+    send = SongstatsClient._send
 
     class Following(httpx.AsyncBaseTransport):
         def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
@@ -222,9 +222,9 @@ def _follow_redirects(patcher: Patcher) -> None:
             return await self._transport.handle_async_request(onward)
 
     async def follow(client: SongstatsClient, transport: httpx.AsyncBaseTransport, request: httpx.Request) -> Any:
-        return await ask(client, Following(transport), request)
+        return await send(client, Following(transport), request)
 
-    patcher.function(ask, follow)
+    patcher.function(send, follow)
 
 
 HITS: Mapping[str, Mistake] = {
@@ -381,9 +381,9 @@ VENDOR: Mapping[str, Mistake] = {
 
 def _start_before_the_row(runner: ActorRunner, chunk: int, album_ids: Sequence[str]) -> bool:
     started = runner._actor.start_run(album_ids)
-    row = apify_runs.record_intent(runner._connection, runner._snapshot, chunk, album_ids, run=runner._run)
+    row = apify_runs.record_intent(runner._connection, runner._snapshot, chunk, album_ids, run=runner._run_id)
     apify_runs.record_start(runner._connection, row, actor_run=started.id, status=started.status)
-    return runner._note(row, started)
+    return runner._record_status(row, started)
 
 
 def _a_lost_start_is_no_start(patcher: Patcher) -> None:

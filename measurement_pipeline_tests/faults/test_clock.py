@@ -294,7 +294,7 @@ def test_a_payment_decision_dated_ahead_is_asked_for_anew_and_replaced(bench: Wo
     bench.ask_for(songs)
     date_ahead(bench, "payment_decisions", "checked_at")
     decisions = PaymentDecisions(bench.database_url)
-    assert decisions.fresh(bench.account) is None
+    assert decisions.load(bench.account).fresh_decision is None
     asked: list[UUID] = []
 
     def check_payment(account: UUID) -> PaymentVerdict:

@@ -12,7 +12,8 @@ from measurement_pipeline.health import incidents, messages
 from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.incidents import list_open
-from measurement_pipeline.vendors.webhook import Webhook, WebhookError
+from measurement_pipeline.vendors.errors import UnavailableError
+from measurement_pipeline.vendors.webhook import Webhook
 from measurement_pipeline_tests.health.receiver import Receiver
 
 BROKEN = HealthResult(False, "3 recordings wait: the breaker is open", should_alert=True, reason="breaker open")
@@ -82,7 +83,7 @@ def test_an_unavailable_webhook_gets_each_alert_later_exactly_once(database_url:
     receiver.status, receiver.location = status, receiver.url
     for number in range(2):
         incidents.record_failure(database_url, f"job {number}", "it broke", run="run")
-        with pytest.raises(WebhookError, match=f"ALERT_WEBHOOK_URL answered {status}"):
+        with pytest.raises(UnavailableError, match=f"ALERT_WEBHOOK_URL answered {status}"):
             incidents.send_alerts(database_url, webhook.post)
     assert receiver.texts == []
     receiver.status = 200
@@ -96,12 +97,12 @@ def test_an_alert_that_the_webhook_rejects_does_not_block_others(database_url: s
 
     def post(text: str) -> None:
         if "ill" in text:
-            raise WebhookError("ALERT_WEBHOOK_URL answered 400")
+            raise UnavailableError("ALERT_WEBHOOK_URL answered 400")
         taken.append(text)
 
     for line in ("it is ill", "a lock is sat on", "the disk is full"):
         incidents.record_failure(database_url, "job", line, run="12345678")
-    with pytest.raises(WebhookError, match="answered 400"):
+    with pytest.raises(UnavailableError, match="answered 400"):
         incidents.send_alerts(database_url, post)
     assert ["lock" in taken[0], "disk" in taken[1], len(taken)] == [True, True, 2]
 
@@ -155,12 +156,12 @@ def test_a_slow_webhook_does_not_use_up_the_tick(database_url: str):
     def post(_text: str) -> None:
         nonlocal seconds
         seconds += 5.0
-        raise WebhookError("ALERT_WEBHOOK_URL cannot be reached (ReadTimeout)")
+        raise UnavailableError("ALERT_WEBHOOK_URL cannot be reached (ReadTimeout)")
 
     for number in range(12):
         incidents.record_failure(database_url, f"job {'abcdefghijkl'[number]}", "it broke", run="run")
     for _ in range(5):
-        with pytest.raises(WebhookError):
+        with pytest.raises(UnavailableError):
             incidents.send_alerts(database_url, post, clock=lambda: seconds)
     assert seconds < 60
 
@@ -198,7 +199,7 @@ def test_no_error_contains_the_address_of_the_webhook(receiver: Receiver, caplog
     gone = Webhook("http://127.0.0.1:9/services/T0/B0/s3cret")
     receiver.status = 500
     for webhook in (gone, Webhook(receiver.url)):
-        with pytest.raises(WebhookError) as failed:
+        with pytest.raises(UnavailableError) as failed:
             webhook.post("x")
         assert "s3cret" not in "".join(traceback.format_exception(failed.value))
     assert "s3cret" not in caplog.text
@@ -207,14 +208,14 @@ def test_no_error_contains_the_address_of_the_webhook(receiver: Receiver, caplog
 
 def test_a_redirect_is_not_followed(receiver: Receiver):
     receiver.status, receiver.location = 307, receiver.url
-    with pytest.raises(WebhookError, match="a redirect is not followed"):
+    with pytest.raises(UnavailableError, match="a redirect is not followed"):
         Webhook(receiver.url).post("x")
     assert receiver.posted == []
 
 
 def test_a_receiver_that_does_not_answer_times_out(receiver: Receiver):
     receiver.held.clear()
-    with pytest.raises(WebhookError, match="cannot be reached"):
+    with pytest.raises(UnavailableError, match="cannot be reached"):
         Webhook(receiver.url, seconds=0.2).post("x")
 
 

@@ -28,9 +28,9 @@ def account() -> UUID:
 
 
 def test_of_an_account_never_asked_about_nothing_is_known(decisions: PaymentDecisions, account: UUID):
-    assert decisions.fresh(account) is None
-    assert decisions.open_checkout(account) is None
-    assert decisions.customer(account) is None
+    assert decisions.load(account).fresh_decision is None
+    assert decisions.load(account).open_checkout is None
+    assert decisions.load(account).customer is None
 
 
 @pytest.mark.parametrize(
@@ -41,20 +41,20 @@ def test_a_yes_serves_for_ten_minutes(
 ):
     decisions.record(account, ALLOWED)
     tables.sql("update payment_decisions set checked_at = clock_timestamp() - %s::interval", age)
-    found = decisions.fresh(account)
+    found = decisions.load(account).fresh_decision
     assert (found is not None and found.verdict is PaymentVerdict.ALLOWED) is serves
 
 
 def test_a_no_never_serves(decisions: PaymentDecisions, account: UUID):
     decisions.record(account, denied("https://pay.example/1"))
-    assert decisions.fresh(account) is None
+    assert decisions.load(account).fresh_decision is None
 
 
 def test_an_unknown_is_refused_and_leaves_what_was_known(decisions: PaymentDecisions, account: UUID, tables: Tables):
     decisions.record(account, ALLOWED)
     with pytest.raises(ValueError, match=f"unknown payment decision must not be stored .*{account}"):
         decisions.record(account, Decision(PaymentVerdict.UNKNOWN, "Stripe is away"))
-    assert decisions.fresh(account) is not None
+    assert decisions.load(account).fresh_decision is not None
     with pytest.raises(ValueError, match="unknown"):
         decisions.record(uuid4(), Decision(PaymentVerdict.UNKNOWN, "Stripe is away"))
     assert len(tables.sql("select 1 from accounts")) == 1
@@ -63,11 +63,11 @@ def test_an_unknown_is_refused_and_leaves_what_was_known(decisions: PaymentDecis
 def test_the_open_link_of_a_no_is_kept_until_another_comes(decisions: PaymentDecisions, account: UUID):
     decisions.record(account, denied("https://pay.example/1"))
     decisions.record(account, denied())
-    link = decisions.open_checkout(account)
+    link = decisions.load(account).open_checkout
     assert link is not None
     assert link[0] == "https://pay.example/1"
     decisions.record(account, denied("https://pay.example/2"))
-    link = decisions.open_checkout(account)
+    link = decisions.load(account).open_checkout
     assert link is not None
     assert link[0] == "https://pay.example/2"
 
@@ -77,14 +77,14 @@ def test_a_link_about_to_close_is_not_handed_out_again(
     decisions: PaymentDecisions, account: UUID, hours: float, *, is_open: bool
 ):
     decisions.record(account, denied("https://pay.example/1", hours=hours))
-    assert (decisions.open_checkout(account) is not None) is is_open
+    assert (decisions.load(account).open_checkout is not None) is is_open
 
 
 def test_a_yes_needs_no_link_and_the_next_no_a_new_one(decisions: PaymentDecisions, account: UUID, tables: Tables):
     decisions.record(account, denied("https://pay.example/1"))
     decisions.record(account, ALLOWED)
     decisions.record(account, denied())
-    assert decisions.open_checkout(account) is None
+    assert decisions.load(account).open_checkout is None
     assert tables.sql("select verdict, checkout_url from payment_decisions") == [
         {"verdict": "denied", "checkout_url": None}
     ]
@@ -100,9 +100,9 @@ def test_an_older_answer_does_not_replace_a_newer_one(decisions: PaymentDecision
 def test_the_customer_is_remembered_and_replaced(decisions: PaymentDecisions, account: UUID):
     decisions.record(account, ALLOWED)
     decisions.record(account, denied())
-    assert decisions.customer(account) == "cus_1"
+    assert decisions.load(account).customer == "cus_1"
     decisions.record(account, Decision(PaymentVerdict.ALLOWED, "a card", customer="cus_2"))
-    assert decisions.customer(account) == "cus_2"
+    assert decisions.load(account).customer == "cus_2"
 
 
 def test_an_account_keeps_its_first_name(connection: Connection, account: UUID, tables: Tables):
@@ -116,4 +116,4 @@ def test_links_of_doubles_that_are_gone_are_forgotten(
 ):
     decisions.record(account, denied("https://pay.example/1"))
     forget_checkouts(connection)
-    assert decisions.open_checkout(account) is None
+    assert decisions.load(account).open_checkout is None

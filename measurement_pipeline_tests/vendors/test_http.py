@@ -57,7 +57,7 @@ def test_an_answer_that_drips_is_given_up_when_its_time_is_over():
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"
     with (
         saying(head, drips=True) as url,
-        pytest.raises(httpx.ReadTimeout, match=r"no whole answer within 0\.5 s"),
+        pytest.raises(httpx.ReadTimeout, match=r"no complete response within 0\.5 s"),
     ):
         ask(url, timeout_seconds=0.5)
 
@@ -83,7 +83,7 @@ def test_no_address_but_those_below_the_base_is_asked(url: str):
         return httpx.Response(200)
 
     line = VendorHttpClient("http://vendor.test", transport=httpx.MockTransport(answer))
-    with pytest.raises(ValueError, match=r"expected an address below http://vendor\.test"):
+    with pytest.raises(ValueError, match=r"expected a URL below http://vendor\.test"):
         line.request("GET", url, headers={}, timeout_seconds=1)
     assert asked == []
 

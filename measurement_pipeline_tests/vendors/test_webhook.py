@@ -3,7 +3,8 @@
 import httpx
 import pytest
 
-from measurement_pipeline.vendors.webhook import Webhook, WebhookError
+from measurement_pipeline.vendors.errors import UnavailableError
+from measurement_pipeline.vendors.webhook import Webhook
 
 URL = "https://hooks.test/services/s3cret"
 
@@ -27,6 +28,6 @@ def test_a_success_is_taken_whatever_it_says(answer: httpx.Response):
 
 @pytest.mark.parametrize("page", [f"<!doctype html><a href='{URL}'>log in</a>", f"\n <html>{URL}", f"<?xml?>{URL}"])
 def test_a_page_is_no_answer_of_a_webhook_and_is_not_quoted(page: str):
-    with pytest.raises(WebhookError, match="answered 200 with a web page") as refused:
+    with pytest.raises(UnavailableError, match="answered 200 with a web page") as refused:
         post(httpx.Response(200, content=page.encode(), headers={"content-type": "text/html"}))
     assert "s3cret" not in str(refused.value)

@@ -7,8 +7,8 @@ from uuid import UUID
 import dagster as dg
 
 from measurement_pipeline.capture.config import CaptureConfig, CaptureServices
-from measurement_pipeline.capture.outcome import CaptureResultKind
-from measurement_pipeline.capture.run import CaptureOutcome, Launch, make_capture
+from measurement_pipeline.capture.outcome import CaptureOutcome, CaptureResultKind
+from measurement_pipeline.capture.run import Launch, make_capture
 from measurement_pipeline.defs import retry_policies, tags
 from measurement_pipeline.defs.capture import materializations
 from measurement_pipeline.defs.expected_failures import NOTHING_TO_CAPTURE, REFUSED_LAUNCH

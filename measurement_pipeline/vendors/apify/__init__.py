@@ -1,5 +1,5 @@
-"""Apify, the vendor of today's play counts: the only package that talks to it, and where its words stop.
+"""Apify, the vendor of current play counts. Only this package calls it.
 
-`client` starts a run of the actor and fetches what it found, `items` reads that, `errors` says how a call ended without an
-answer. Whether a run may be started, and what becomes of what it found, is decided elsewhere.
+`client` starts and reads runs of the actor, `web_api` sends the requests and classifies errors, `runs` and `items` parse
+responses. Callers decide whether a run may be started and what happens to its result.
 """

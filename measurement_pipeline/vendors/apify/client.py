@@ -1,45 +1,51 @@
-"""Runs of the actor that reads Spotify's play counts: start one, look at it, find a lost one, fetch what it found.
+"""Runs of the actor that reads Spotify's play counts: start one, poll it, find a lost one, download its result.
 
-Nothing here repeats a request or waits between two; whoever claimed the albums decides about another. The library's own resource
-classes are left aside: they refuse a whole run object for one field that they do not know, after the run has been paid for.
+The client never repeats a request and never waits between two. The run that claimed the albums decides on the next request.
 """
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import quote, urlsplit
 
 import httpx
 
-from measurement_pipeline.vendors.apify import runs
-from measurement_pipeline.vendors.apify.errors import (
-    NotAllThereYetError,
-    NotSeenError,
-    RejectedError,
-    UnavailableError,
+from measurement_pipeline.vendors.apify.runs import (
+    ActorRun,
+    RunStatus,
+    parse_json,
+    read_data,
+    read_run,
+    read_run_list,
+    read_text,
+    unexpected,
 )
-from measurement_pipeline.vendors.apify.runs import ActorRun, RunStatus
-from measurement_pipeline.vendors.http import VendorHttpClient
+from measurement_pipeline.vendors.apify.web_api import ApifyWebApi
+from measurement_pipeline.vendors.errors import (
+    IncompleteResultError,
+    NotVisibleError,
+    RequestRejectedError,
+    UnavailableError,
+    UnexpectedResponseError,
+)
 
 __all__ = ["ACTOR", "ActorRun", "ApifyClient", "RunStatus"]
 
 ACTOR = "beatanalytics~spotify-play-count-scraper"
 
-# How far Apify's clock and the database's may lie apart.
-_CLOCK_DIFFERENCE = timedelta(hours=1)
-_RUNS_A_PAGE = 1000
+# The largest expected difference between Apify's clock and the database's.
+_MAX_CLOCK_DIFFERENCE = timedelta(hours=1)
+_RUNS_PER_PAGE = 1000
 # Apify itself waits no longer than this for a run to end.
-_LONGEST_WAIT_SECONDS = 60
+_MAX_SERVER_WAIT_SECONDS = 60
 
 
 class ApifyClient:
-    """One actor, run with one token. Every method raises an ApifyError where there is no answer that serves.
+    """One actor, run with one token. Every method raises a VendorError if there is no usable response.
 
-    `base_url` is scheme and host, to which `/v2/…` is added. Raises ValueError, which never holds the token, where a setting
-    cannot be used.
+    `base_url` is scheme and host; `/v2/…` is added. Raises ValueError, which does not contain the token, for an unusable setting.
     """
 
     def __init__(
@@ -51,100 +57,92 @@ class ApifyClient:
         actor: str = ACTOR,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        # Here, and not above: loading the library takes a process that never captures half a second.
-        from measurement_pipeline.vendors.apify.transport import OutboundTransport
-
-        if not re.fullmatch(r"[!-~]+", token):
-            raise ValueError("the Apify token is empty or holds characters that no header can carry")
         self._timeout_seconds = timeout_seconds
-        self._outbound = VendorHttpClient(base_url, transport=transport)
-        self._http = OutboundTransport(token, self._outbound)
-        root = self._outbound.base_url
+        self._web_api = ApifyWebApi(token, base_url=base_url, transport=transport)
+        root = self._web_api.base_url
         self._root = root if urlsplit(root).path.endswith("/v2") else f"{root}/v2"
         self._runs_url = f"{self._root}/actors/{quote(actor, safe='~')}/runs"
 
     def start_run(self, album_ids: Sequence[str]) -> ActorRun:
-        """Start a run for these albums: one request, never repeated here, since each one that arrives is paid for."""
+        """Start a run for these albums. One request, never repeated here: Apify charges for each one that it receives."""
         if not album_ids:
             raise ValueError("expected at least one album to capture")
         urls = [{"url": album_url(album)} for album in album_ids]
-        body = self._ask("POST", self._runs_url, json={"urls": urls})
+        response = self._web_api.request(
+            "POST", self._runs_url, timeout_seconds=self._timeout_seconds, body={"urls": urls}
+        )
         try:
-            return runs.read_run(runs.read_data(body))
-        except UnavailableError as odd:
-            raise UnavailableError(str(odd), may_have_been_received=True) from odd
+            return read_run(read_data(response.content))
+        except UnexpectedResponseError as error:
+            error.may_have_been_received = True
+            raise
 
     def get_run(self, run_id: str, *, wait_seconds: float = 0) -> ActorRun:
-        """A run as it stands, or as it ends within `wait_seconds`, of which Apify waits 60 at most. Free."""
-        wait = min(int(wait_seconds), _LONGEST_WAIT_SECONDS)
+        """A run as it is now, or as it ends within `wait_seconds`, of which Apify waits 60 at most. Free."""
+        wait = min(int(wait_seconds), _MAX_SERVER_WAIT_SECONDS)
+        url = f"{self._root}/actor-runs/{quote(run_id, safe='')}"
         try:
-            body = self._ask(
-                "GET",
-                f"{self._root}/actor-runs/{quote(run_id, safe='')}",
-                params={"waitForFinish": wait} if wait > 0 else None,
-                wait_seconds=wait,
-            )
-        except RejectedError as error:
-            raise _not_seen(error, f"run {run_id}") from error
-        return runs.read_run(runs.read_data(body))
+            response = self._get(url, {"waitForFinish": wait} if wait > 0 else None, wait_seconds=wait)
+        except RequestRejectedError as error:
+            raise _not_visible(error, f"run {run_id}") from error
+        return read_run(read_data(response.content))
 
     def list_newest_run(self) -> None:
-        """Ask for the newest run, whichever it is: for whether the token may. Free."""
-        runs.read_run_list(self._ask("GET", self._runs_url, params={"desc": True, "limit": 1}))
+        """List one run, which shows whether the token may. Free."""
+        read_run_list(self._get(self._runs_url, {"desc": 1, "limit": 1}).content)
 
     def find_run(self, album_ids: Sequence[str], *, since: datetime, exclude: Collection[str] = ()) -> ActorRun | None:
-        """The newest run that was started since then for just these albums, or None where there is none.
+        """The newest run started after `since` for exactly these albums; None if there is none.
 
-        `exclude` are runs that are somebody's already. Raises also where one of them cannot be looked into: it could be this.
+        `exclude`: runs that belong to another capture. Raises also if the input of a run cannot be read: it could be this one.
         """
         wanted = {album_url(album) for album in album_ids}
-        earliest = since - _CLOCK_DIFFERENCE
+        earliest = since - _MAX_CLOCK_DIFFERENCE
         seen: set[str] = set()
         while True:
-            items = runs.read_run_list(
-                self._ask("GET", self._runs_url, params={"desc": True, "limit": _RUNS_A_PAGE, "offset": len(seen)})
-            )
-            before = len(seen)
+            page = {"desc": 1, "limit": _RUNS_PER_PAGE, "offset": len(seen)}
+            items = read_run_list(self._get(self._runs_url, page).content)
+            seen_before = len(seen)
             for item in items:
-                run = runs.read_run(item)
+                run = read_run(item)
                 if run.started_at is None:
-                    raise UnavailableError(f"Apify does not say when its run {run.id} was started")
+                    raise unexpected(f"run {run.id} has no start time")
                 if run.started_at < earliest:
                     return None
-                if run.id not in seen and run.id not in exclude and self._urls_of(run, item) == wanted:
+                if run.id not in seen and run.id not in exclude and self._input_urls(run, item) == wanted:
                     return run
                 seen.add(run.id)
-            if len(seen) == before:
+            if len(seen) == seen_before:
                 return None
 
     def download_items(self, run: ActorRun) -> bytes:
-        """The items of a run, whole and as received. Raises NotAllThereYetError where some cannot be read yet."""
+        """All items of a run as received. Raises IncompleteResultError if some of them are not readable yet."""
         if run.dataset_id is None:
-            raise UnavailableError(f"Apify does not say where its run {run.id} keeps what it found")
-        dataset = f"{self._root}/datasets/{quote(run.dataset_id, safe='')}"
-        promised = self._item_count(dataset)
+            raise unexpected(f"run {run.id} has no dataset")
+        dataset_url = f"{self._root}/datasets/{quote(run.dataset_id, safe='')}"
+        expected = self._item_count(dataset_url)
         pages: list[bytes] = []
         count = 0
         while True:
-            answer = self._answer("GET", f"{dataset}/items", params={"format": "json", "offset": count})
-            items = runs.parse_json(answer.content)
+            response = self._get(f"{dataset_url}/items", {"format": "json", "offset": count})
+            items = parse_json(response.content)
             if not isinstance(items, list):
-                raise UnavailableError(f"what Apify's run {run.id} found cannot be read: expected a list")
-            total = _number(answer.headers.get("x-apify-pagination-total"))
-            promised = max(promised, total)
+                raise unexpected(f"expected the items of run {run.id} as a list")
+            total = _parse_total(response.headers.get("x-apify-pagination-total"))
+            expected = max(expected, total)
             count += len(items)
-            pages.append(answer.content)
+            pages.append(response.content)
             if not items or count >= total:
                 break
         if len(pages) > 1 and count > total:
-            raise UnavailableError(f"the pages of what Apify's run {run.id} found overlap: {count} items of {total}")
-        if count < promised:
-            raise NotAllThereYetError(f"{count} of the {promised} items of Apify's run {run.id} are there yet")
-        return _joined(pages)
+            raise unexpected(f"the pages of run {run.id} overlap: {count} items of {total}")
+        if count < expected:
+            raise IncompleteResultError(f"Apify shows {count} of the {expected} items of run {run.id} so far")
+        return _join_pages(pages)
 
     def close(self) -> None:
         """Close the connections."""
-        self._outbound.close()
+        self._web_api.close()
 
     def __enter__(self) -> Self:
         return self
@@ -157,56 +155,52 @@ class ApifyClient:
     ) -> None:
         self.close()
 
-    def _urls_of(self, run: ActorRun, item: object) -> set[str]:
-        """The addresses that a run was started with. Its input may hold more: Apify fills in defaults."""
-        store = runs.read_text(item, "defaultKeyValueStoreId")
+    def _input_urls(self, run: ActorRun, item: object) -> set[str]:
+        """The album URLs that a run was started with. Its input can contain more, because Apify adds defaults."""
+        store = read_text(item, "defaultKeyValueStoreId")
         if store is None:
-            raise UnavailableError(f"Apify does not say where its run {run.id} keeps its input")
+            raise unexpected(f"run {run.id} has no key-value store")
         try:
-            body = self._ask("GET", f"{self._root}/key-value-stores/{quote(store, safe='')}/records/INPUT")
-        except RejectedError as error:
-            raise _not_seen(error, f"the input of run {run.id}") from error
-        found = runs.parse_json(body)
-        urls = found.get("urls") if isinstance(found, dict) else None
-        return {url for entry in urls if (url := runs.read_text(entry, "url"))} if isinstance(urls, list) else set()
+            response = self._get(f"{self._root}/key-value-stores/{quote(store, safe='')}/records/INPUT")
+        except RequestRejectedError as error:
+            raise _not_visible(error, f"the input of run {run.id}") from error
+        run_input = parse_json(response.content)
+        urls = run_input.get("urls") if isinstance(run_input, dict) else None
+        return {url for entry in urls if (url := read_text(entry, "url"))} if isinstance(urls, list) else set()
 
-    def _item_count(self, dataset: str) -> int:
-        """How many items Apify counts in a dataset; 0 where it does not say."""
+    def _item_count(self, dataset_url: str) -> int:
+        """Apify's item count of a dataset; 0 if Apify does not report one."""
         try:
-            found = runs.read_data(self._ask("GET", dataset))
-        except RejectedError:
+            dataset = read_data(self._get(dataset_url).content)
+        except RequestRejectedError:
             return 0
-        count = found.get("itemCount") if isinstance(found, dict) else None
+        count = dataset.get("itemCount") if isinstance(dataset, dict) else None
         return count if type(count) is int else 0
 
-    def _ask(self, method: str, url: str, **more: Any) -> bytes:
-        content: bytes = self._answer(method, url, **more).content
-        return content
-
-    def _answer(self, method: str, url: str, *, wait_seconds: float = 0, **more: Any) -> Any:
-        patience = timedelta(seconds=self._timeout_seconds + wait_seconds)
-        return self._http.call(method=method, url=url, timeout=patience, **more)
+    def _get(self, url: str, params: Mapping[str, object] | None = None, *, wait_seconds: float = 0) -> httpx.Response:
+        timeout = self._timeout_seconds + wait_seconds
+        return self._web_api.request("GET", url, timeout_seconds=timeout, params=params)
 
 
 def album_url(album_id: str) -> str:
-    """Where Spotify shows an album: what the actor takes for it."""
+    """Spotify's page of an album, which is the actor's input."""
     return f"https://open.spotify.com/album/{quote(album_id, safe='')}"
 
 
-def _not_seen(error: RejectedError, what: str) -> RejectedError | UnavailableError:
-    """A 404 for what is known to exist is Apify's copies lagging behind, for some seconds: no answer."""
+def _not_visible(error: RequestRejectedError, what: str) -> RequestRejectedError | UnavailableError:
+    """A 404 for an existing object means that Apify's replicas lag behind for some seconds."""
     if error.status_code != HTTPStatus.NOT_FOUND:
         return error
-    return NotSeenError(f"Apify does not see {what} ({error})")
+    return NotVisibleError(f"Apify does not show {what} ({error})")
 
 
-def _number(text: str | None) -> int:
+def _parse_total(text: str | None) -> int:
     return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 10 else 0
 
 
-def _joined(pages: list[bytes]) -> bytes:
-    """One JSON list of several; a single one stays as it was received."""
+def _join_pages(pages: list[bytes]) -> bytes:
+    """One JSON list made of several. A single page stays as it was received."""
     if len(pages) == 1:
         return pages[0]
-    inner = (page.strip()[1:-1].strip() for page in pages)
-    return b"[" + b",".join(part for part in inner if part) + b"]"
+    contents = (page.strip()[1:-1].strip() for page in pages)
+    return b"[" + b",".join(content for content in contents if content) + b"]"

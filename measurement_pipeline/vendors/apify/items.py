@@ -1,6 +1,6 @@
-"""What the items of a run say of albums and their tracks: a pure function from bytes to records.
+"""Parses the result of an actor run into albums and tracks. Pure.
 
-A count that is missing, 0 or unusable is no count: the actor writes 0 where it saw none.
+A count that is missing, 0 or unusable is no count: the actor writes 0 if it saw none.
 """
 
 import json
@@ -8,71 +8,60 @@ from typing import Any
 
 from measurement_pipeline.domain.capture import CapturedAlbum, CapturedTrack
 from measurement_pipeline.domain.play_count import UnusableCountError, read_count
+from measurement_pipeline.domain.text import storable_text
+from measurement_pipeline.vendors.apify.runs import unexpected
 
-# What Python turns into a number without asking twice; no count needs as many.
-_MOST_DIGITS = 64
-
-
-class MalformedItemsError(ValueError):
-    """The items are not what the actor is known to give; the message says what they are."""
+# Python refuses to parse integers of thousands of digits. No count has as many as this.
+_MAX_INTEGER_DIGITS = 64
 
 
 def read_items(body: bytes) -> tuple[CapturedAlbum, ...]:
-    """The albums that were captured, in the order of the items. Raises MalformedItemsError, and nothing else.
+    """The captured albums, in the order of the items. Raises UnexpectedResponseError, and nothing else.
 
-    A track without an id can be nobody's, and is left out; an album without one keeps its tracks.
+    A track without an id cannot be matched and is left out. An album without an id keeps its tracks.
     """
     try:
-        items = json.loads(body, parse_float=str, parse_int=_integer)
+        items = json.loads(body, parse_float=str, parse_int=_parse_integer)
     except (ValueError, RecursionError) as error:
-        raise MalformedItemsError(f"expected a list of items, not {len(body)} bytes that are no JSON") from error
+        raise unexpected(f"expected a list of items, not {len(body)} bytes that are not JSON") from error
     if not isinstance(items, list):
-        raise MalformedItemsError(f"expected a list of items, not {_kind(items)}")
-    for place, item in enumerate(items):
+        raise unexpected(f"expected a list of items, not {_describe_type(items)}")
+    for position, item in enumerate(items, start=1):
         if not isinstance(item, dict):
-            raise MalformedItemsError(f"item {place + 1} of {len(items)}: expected an album, not {_kind(item)}")
-    return tuple(_album(item) for item in items)
+            raise unexpected(f"item {position} of {len(items)}: expected an album, not {_describe_type(item)}")
+    return tuple(_read_album(item) for item in items)
 
 
-def _album(item: dict[str, Any]) -> CapturedAlbum:
+def _read_album(item: dict[str, Any]) -> CapturedAlbum:
     tracks = item.get("tracks")
-    found = tracks if isinstance(tracks, list) else []
-    captured = (_track(track) for track in found if isinstance(track, dict))
+    captured = (_read_track(track) for track in tracks if isinstance(track, dict)) if isinstance(tracks, list) else ()
     return CapturedAlbum(
-        album_id=_id(item),
-        name=_text(item.get("name")),
+        album_id=_read_id(item),
+        name=storable_text(item.get("name")),
         tracks=tuple(track for track in captured if track is not None),
     )
 
 
-def _track(track: dict[str, Any]) -> CapturedTrack | None:
-    identity = _id(track)
-    if identity is None:
+def _read_track(track: dict[str, Any]) -> CapturedTrack | None:
+    track_id = _read_id(track)
+    if track_id is None:
         return None
     try:
         count = read_count(track.get("streamCount"))
     except UnusableCountError:
         count = 0
-    return CapturedTrack(identity, _text(track.get("name")), count or None)
+    return CapturedTrack(track_id, storable_text(track.get("name")), count or None)
 
 
-def _id(of: dict[str, Any]) -> str | None:
-    identity = _text(of.get("id"))
-    return None if identity is None else identity.strip()
+def _read_id(record: dict[str, Any]) -> str | None:
+    value = storable_text(record.get("id"))
+    return None if value is None else value.strip()
 
 
-def _text(value: object) -> str | None:
-    """A text that a database can hold; None for anything else, and for a blank one."""
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        return None
-    # Half of a surrogate pair is JSON, and no character.
-    return None if any("\ud800" <= letter <= "\udfff" for letter in value) else value
+def _parse_integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _MAX_INTEGER_DIGITS else digits
 
 
-def _integer(digits: str) -> int | str:
-    return int(digits) if len(digits) <= _MOST_DIGITS else digits
-
-
-def _kind(value: object) -> str:
+def _describe_type(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")

@@ -1,7 +1,6 @@
-"""Runs of an actor as Apify describes them, read at the door: what is needed of them is there, or nothing is known.
+"""Parses actor runs. Only the fields that the pipeline uses are read.
 
-The rest of a run object is not looked at. It is large and changes, and a field that nobody asks for must not stand between a
-run that was paid for and what it found.
+A run object is large and changes often. An unknown field must not prevent reading the result of a run that has been paid for.
 """
 
 import json
@@ -10,11 +9,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from measurement_pipeline.vendors.apify.errors import UnavailableError
+from measurement_pipeline.vendors.errors import UnexpectedResponseError
 
 
 class RunStatus(StrEnum):
-    """Where a run of an actor stands, in Apify's own words."""
+    """Apify's status of an actor run."""
 
     READY = "READY"
     RUNNING = "RUNNING"
@@ -27,18 +26,18 @@ class RunStatus(StrEnum):
 
     @property
     def has_ended(self) -> bool:
-        """Whether it will change no more."""
+        """Whether the status is final."""
         return self in {RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.ABORTED}
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether it did what it was asked for."""
+        """Whether the run completed its task."""
         return self is RunStatus.SUCCEEDED
 
 
 @dataclass(frozen=True, slots=True)
 class ActorRun:
-    """One run of the actor, as it stood when it was looked at. `message` is the actor's own word on how it goes."""
+    """One actor run when it was read. `message` is the actor's own status message."""
 
     id: str
     status: RunStatus
@@ -49,59 +48,64 @@ class ActorRun:
 
 
 def read_data(body: bytes) -> Any:
-    """What an answer holds below `data`. Raises UnavailableError where it cannot be read."""
-    found = parse_json(body)
-    if not isinstance(found, dict) or "data" not in found:
-        raise UnavailableError("Apify's answer cannot be read: expected an object with `data`")
-    return found["data"]
+    """The value of `data` in a response. Raises UnexpectedResponseError."""
+    payload = parse_json(body)
+    if not isinstance(payload, dict) or "data" not in payload:
+        raise unexpected("expected an object with `data`")
+    return payload["data"]
 
 
 def read_run_list(body: bytes) -> list[Any]:
-    """The items of a page of a list of runs. Raises UnavailableError where it cannot be read."""
+    """The items of one page of runs. Raises UnexpectedResponseError."""
     page = read_data(body)
     items = page.get("items") if isinstance(page, dict) else None
     if not isinstance(items, list):
-        raise UnavailableError("Apify's answer cannot be read: expected a list of runs")
+        raise unexpected("expected a list of runs")
     return items
 
 
 def parse_json(body: bytes) -> Any:
-    """The JSON value of a body. Raises UnavailableError where it is none."""
+    """The JSON value of a body. Raises UnexpectedResponseError."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        raise UnavailableError("Apify's answer cannot be read: expected JSON") from None
+        raise unexpected("expected JSON") from None
 
 
 def read_run(run: Any) -> ActorRun:
-    """One run. Raises UnavailableError where its id or status cannot be read."""
-    identity = read_text(run, "id")
+    """One run. Raises UnexpectedResponseError if it lacks an id or a known status."""
+    run_id = read_text(run, "id")
     status = read_text(run, "status")
     if status is not None:
         status = status.strip().upper().replace("_", "-")
-    if identity is None:
-        raise UnavailableError("Apify's answer cannot be read: expected a run with an `id`")
+    if run_id is None:
+        raise unexpected("expected a run with an `id`")
     if status not in set(RunStatus):
-        raise UnavailableError(f"the status of Apify's run {identity} is none that is known: {status}")
+        raise unexpected(f"run {run_id} has the unknown status {status}")
     return ActorRun(
-        id=identity,
+        id=run_id,
         status=RunStatus(status),
         message=read_text(run, "statusMessage"),
         dataset_id=read_text(run, "defaultDatasetId"),
-        started_at=_moment(run, "startedAt"),
-        finished_at=_moment(run, "finishedAt"),
+        started_at=_read_time(run, "startedAt"),
+        finished_at=_read_time(run, "finishedAt"),
     )
 
 
-def read_text(of: object, name: str) -> str | None:
-    """A text of an object; None where it is missing, empty, or anything else."""
-    found = of.get(name) if isinstance(of, dict) else None
-    return found if isinstance(found, str) and found else None
+def read_text(record: object, name: str) -> str | None:
+    """A text field of an object; None if it is missing, empty or of another type."""
+    value = record.get(name) if isinstance(record, dict) else None
+    return value if isinstance(value, str) and value else None
 
 
-def _moment(of: object, name: str) -> datetime | None:
+def unexpected(problem: str) -> UnexpectedResponseError:
+    """The error for a response of Apify in another shape than documented."""
+    return UnexpectedResponseError("Apify", problem)
+
+
+def _read_time(record: object, name: str) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(read_text(of, name) or "")
+        moment = datetime.fromisoformat(read_text(record, name) or "")
     except ValueError:
         return None
     return moment if moment.tzinfo else None

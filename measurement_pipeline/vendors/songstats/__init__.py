@@ -1,5 +1,5 @@
-"""Songstats, the vendor of histories: the only package that talks to it, and where its words stop.
+"""Songstats, the vendor of play-count histories. Only this package calls it.
 
-`client` makes one call and says what came back, `answer` is what came back, `historic_stats` says
-what it means. Whether a call may be made, and what becomes of the row, is decided elsewhere.
+`client` makes one call, `response` holds its response or failure, `historic_stats` classifies it, `points` parses the
+history, and `status` the usage of the month. Callers decide whether a call may be made, and update the queue row.
 """

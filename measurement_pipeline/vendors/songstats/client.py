@@ -1,7 +1,10 @@
-"""One call to Songstats: what goes out, and an `Answer` whatever comes back.
+"""One call to Songstats. It returns a `SongstatsResponse` whatever happens.
 
-Nothing here retries, follows a redirect or keeps a cookie: each call is at most one hit, and
-whoever reserved it decides about another. What the answer means is `historic_stats`.
+The client retries nothing, follows no redirect and keeps no cookie: each call is at most one hit, and the caller that reserved
+the hit decides on the next one. `historic_stats` classifies the response.
+
+It does not use `VendorHttpClient`, but shares its rules, for two reasons. Calls run concurrently on one event loop. And a gzip
+stream that stops early must be noticed, because the hit has been billed; httpx takes such a stream for a complete one.
 """
 
 import asyncio
@@ -15,36 +18,36 @@ from urllib.parse import urlencode
 
 import httpx
 
-from measurement_pipeline.domain import isrc as isrcs
+from measurement_pipeline.domain.isrc import normalise_isrc
+from measurement_pipeline.domain.text import is_visible_ascii
+from measurement_pipeline.vendors.http import (
+    KEEPALIVE_SECONDS,
+    MAX_BODY_BYTES,
+    USER_AGENT,
+    describe_error,
+    new_tls_context,
+    parse_base_url,
+)
 from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
 
-__all__ = ["MAX_BODY_BYTES", "Failure", "SongstatsClient", "SongstatsResponse"]
-
-MAX_BODY_BYTES = 64 * 1024 * 1024
-
-# A connection that idled longer is opened anew: the less often a request goes out on one that the
-# vendor is just closing, the fewer hits end with an unknown fate.
-_KEEPALIVE_SECONDS = 5.0
-
-_SHORTEST_KEY = 8
-_HEADER_SAFE = re.compile(r"[!-~]+")
+# A shorter key is not a real one, and could be part of any text.
+_MIN_KEY_LENGTH = 8
 _PRIVATE_HEADER = re.compile(r"cookie|auth|token|secret|session|key")
 
 
-class _CutShortError(Exception):
-    """The body is not all there; the message says how that shows."""
+class _IncompleteBodyError(Exception):
+    """The body is incomplete. The message says how that shows."""
 
 
 class SongstatsClient:
     """Calls Songstats Enterprise v1 with one key.
 
-    `base_url` is scheme and host, to which `/enterprise/v1/…` is added. `sources` are platforms;
-    more of them ride on the same hit. `timeout_seconds` is wall time for a whole call, connecting
-    included. At most `concurrency` calls are in the air; a further one waits, and its time starts
-    when it goes out. `artist_id` is sent where given, as keys of type artist and label need it.
-    Belongs to one event loop. Proxies named by the environment are not used.
+    `base_url` is scheme and host; `/enterprise/v1/…` is added. `sources` are platforms; several share one hit. `timeout_seconds`
+    limits the whole call, connecting included. At most `concurrency` calls are in flight; the time of a further call starts when
+    it is sent. `artist_id` is required by keys of type artist and label. A client belongs to one event loop, and uses no proxy
+    from the environment.
 
-    Raises ValueError, which never holds the key, where a setting cannot be used.
+    Raises ValueError, which does not contain the key, for an unusable setting.
     """
 
     def __init__(
@@ -58,15 +61,16 @@ class SongstatsClient:
         concurrency: int = 32,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        if not _HEADER_SAFE.fullmatch(api_key):
-            raise ValueError("the Songstats API key is empty or holds characters that a header cannot carry")
-        base = httpx.URL(base_url)
-        if base.scheme not in ("http", "https") or not base.host:
-            raise ValueError(f"the Songstats base URL must be http(s)://host, not {base_url!r}")
+        if not is_visible_ascii(api_key):
+            raise ValueError("the Songstats API key is empty or contains characters that an HTTP header cannot carry")
+        try:
+            base = parse_base_url(base_url)
+        except ValueError as error:
+            raise ValueError(f"Songstats: {error}") from None
         if not sources:
-            raise ValueError("at least one source (platform) must be asked for")
+            raise ValueError("the list of sources (platforms) is empty")
         if concurrency < 1:
-            raise ValueError(f"at least one call must be allowed at a time, not {concurrency}")
+            raise ValueError(f"the number of concurrent calls must be at least 1, not {concurrency}")
         if timeout_seconds <= 0:
             raise ValueError(f"the Songstats timeout must be more than 0 seconds, not {timeout_seconds}")
 
@@ -77,46 +81,43 @@ class SongstatsClient:
         self._history_url = f"{root}/tracks/historic_stats?{urlencode(query, safe=',')}&isrc="
         self._status_url = httpx.URL(f"{root}/status")
         self._api_key = api_key
-        # gzip only: it is decoded here, since httpx takes a gzip stream that stops half-way for a
-        # whole one.
         self._headers = httpx.Headers(
             {
                 "host": base.netloc.decode("ascii"),
                 "apikey": api_key,
                 "accept": "application/json",
+                # gzip only, which is decoded here.
                 "accept-encoding": "gzip",
-                "user-agent": "measurement-pipeline",
+                "user-agent": USER_AGENT,
             }
         )
         self._timeout_seconds = timeout_seconds
-        # Transports alone, without httpx's client: that one resolves redirects, cookies and
-        # authentication even where none is wanted, and fails on a bad Location. One connection
-        # each, since a shared pool looks through all its connections for every call: with 32 in
-        # the air that is more work than the call itself. Last in, first out keeps few of them warm.
-        # Loading the authorities takes as long as several calls, so only where there is somebody to check.
-        tls = httpx.create_ssl_context() if base.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._lines: asyncio.LifoQueue[httpx.AsyncBaseTransport] = asyncio.LifoQueue()
-        self._transports = [transport or _one_connection(tls) for _ in range(concurrency)]
-        for line in self._transports:
-            self._lines.put_nowait(line)
+        # Transports alone: httpx.AsyncClient resolves redirects, cookies and authentication even if none is wanted, and fails on
+        # an invalid Location. Each has one connection, because a shared pool searches all its connections for every call: with
+        # 32 in flight that is more work than the call itself. Last in, first out keeps few of them open.
+        tls = new_tls_context(base)
+        self._idle: asyncio.LifoQueue[httpx.AsyncBaseTransport] = asyncio.LifoQueue()
+        self._transports = [transport or _new_connection(tls) for _ in range(concurrency)]
+        for connection in self._transports:
+            self._idle.put_nowait(connection)
 
     async def fetch_history(self, isrc: str) -> SongstatsResponse:
-        """Ask for a recording's whole history: one hit.
+        """Fetch a recording's whole history: one hit.
 
         Raises ValueError, before anything is sent, for an ISRC that is not in normal form.
         """
-        if isrcs.normalise_isrc(isrc) != isrc:
+        if normalise_isrc(isrc) != isrc:
             raise ValueError(f"expected an ISRC of twelve characters in normal form, not {isrc!r}")
         return await self._get(httpx.URL(self._history_url + isrc))
 
     async def fetch_status(self) -> SongstatsResponse:
-        """Ask whether the key works: free."""
+        """Fetch `/status`, which shows whether the key works. Free."""
         return await self._get(self._status_url)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for line in self._transports:
-            await line.aclose()
+        for connection in self._transports:
+            await connection.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,93 +131,85 @@ class SongstatsClient:
         await self.aclose()
 
     async def _get(self, url: httpx.URL) -> SongstatsResponse:
-        line = await self._lines.get()
+        connection = await self._idle.get()
         try:
-            return await self._ask(line, httpx.Request("GET", url, headers=self._headers))
+            return await self._send(connection, httpx.Request("GET", url, headers=self._headers))
         finally:
-            self._lines.put_nowait(line)
+            self._idle.put_nowait(connection)
 
-    async def _ask(self, line: httpx.AsyncBaseTransport, request: httpx.Request) -> SongstatsResponse:
+    async def _send(self, connection: httpx.AsyncBaseTransport, request: httpx.Request) -> SongstatsResponse:
         status: int | None = None
         headers: dict[str, str] = {}
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                response = await line.handle_async_request(request)
+                response = await connection.handle_async_request(request)
                 status = response.status_code
-                headers = self._harmless(response.headers)
+                headers = self._storable_headers(response.headers)
                 try:
-                    packed = await _read(response)
+                    encoded = await _read_body(response)
                 finally:
                     await response.aclose()
-            body = _decoded(packed, headers.get("content-encoding", ""))
+            body = _decode_body(encoded, headers.get("content-encoding", ""))
         except (TimeoutError, httpx.TimeoutException):
-            detail = f"no complete answer within {self._timeout_seconds:g} s"
+            detail = f"no complete response within {self._timeout_seconds:g} s"
             return SongstatsResponse(status, headers, b"", Failure.TIMEOUT, detail)
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError):
-            raise  # our own request was wrong, whatever the vendor does
-        except (httpx.TransportError, OSError, _CutShortError) as error:
+            raise  # the request itself is wrong, whatever the vendor does
+        except (httpx.TransportError, OSError, _IncompleteBodyError) as error:
             if isinstance(error, httpx.ConnectError):
                 failure = Failure.UNREACHED
             else:
                 failure = Failure.CONNECTION if status is None else Failure.INCOMPLETE
-            return SongstatsResponse(status, headers, b"", failure, self._in_words(error))
-        return SongstatsResponse.received(status, headers, self._without_key(body))
+            detail = str(error) if isinstance(error, _IncompleteBodyError) else describe_error(error)
+            return SongstatsResponse(status, headers, b"", failure, detail.replace(self._api_key, "[api key]"))
+        return SongstatsResponse.received(status, headers, self._redact_key(body))
 
-    def _harmless(self, headers: httpx.Headers) -> dict[str, str]:
-        """What may be stored: nothing that could let someone in, and no echo of the key."""
+    def _storable_headers(self, headers: httpx.Headers) -> dict[str, str]:
+        """The headers that may be stored: no credentials, and no echo of the key."""
         return {
             name: value
             for name, value in headers.items()
             if not _PRIVATE_HEADER.search(name) and self._api_key not in value
         }
 
-    def _without_key(self, body: bytes) -> bytes:
-        """The body as received, save for an echo of the key: bodies are stored, keys must not be.
-
-        A key shorter than _SHORTEST_KEY is no real one, and could stand in any text.
-        """
+    def _redact_key(self, body: bytes) -> bytes:
+        """The body as received, except for an echo of the key: bodies are stored, and keys must not be."""
         key = self._api_key.encode("ascii")
-        return body.replace(key, b"[api key]") if len(key) >= _SHORTEST_KEY and key in body else body
-
-    def _in_words(self, error: Exception) -> str:
-        text = " ".join(str(error).split()).replace(self._api_key, "[api key]")[:200]
-        if isinstance(error, _CutShortError):
-            return text
-        return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return body.replace(key, b"[api key]") if len(key) >= _MIN_KEY_LENGTH and key in body else body
 
 
-def _one_connection(tls: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
-    # Kept at one, not limited to one: should a connection given up half-way ever fail to be
-    # let go, the next call must open another rather than wait for it until its time is up.
-    limits = httpx.Limits(max_keepalive_connections=1, keepalive_expiry=_KEEPALIVE_SECONDS)
+def _new_connection(tls: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
+    # One connection is kept, but a second may be opened. If a connection cancelled half-way were never released, the next call
+    # must not wait for it until the timeout.
+    limits = httpx.Limits(max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_SECONDS)
     return httpx.AsyncHTTPTransport(verify=tls, limits=limits)
 
 
-async def _read(response: httpx.Response) -> bytes:
-    """The body as transferred, content encoding and all. Raises _CutShortError past the limit."""
+async def _read_body(response: httpx.Response) -> bytes:
+    """The body as transferred, still encoded. Raises _IncompleteBodyError above the size limit."""
     if not isinstance(response.stream, httpx.AsyncByteStream):
-        raise TypeError("the transport answered with a stream that is not asynchronous")
+        raise TypeError("the transport returned a stream that is not asynchronous")
     parts: list[bytes] = []
     size = 0
     async for part in response.stream:
         size += len(part)
         if size > MAX_BODY_BYTES:
-            raise _CutShortError(f"more than {MAX_BODY_BYTES} bytes: the rest was not read")
+            raise _IncompleteBodyError(f"the body has more than {MAX_BODY_BYTES} bytes: reading stopped")
         parts.append(part)
     return b"".join(parts)
 
 
-def _decoded(packed: bytes, encoding: str) -> bytes:
-    """The body itself. An encoding that was not asked for is left as it is: whole, but unread."""
+def _decode_body(encoded: bytes, encoding: str) -> bytes:
+    """The decoded body. An encoding that was not accepted in the request is not decoded."""
     if encoding.strip().lower() not in ("gzip", "x-gzip"):
-        return packed
-    member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        return encoded
+    decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
-        body = member.decompress(packed, MAX_BODY_BYTES + 1)
+        body = decompressor.decompress(encoded, MAX_BODY_BYTES + 1)
     except zlib.error as error:
-        raise _CutShortError(f"the body is not the gzip it says it is ({error})") from error
+        raise _IncompleteBodyError(f"the body is not valid gzip ({error})") from error
     if len(body) > MAX_BODY_BYTES:
-        raise _CutShortError(f"the body unpacks to more than {MAX_BODY_BYTES} bytes")
-    if not member.eof:
-        raise _CutShortError("the gzip stream stops before its end")
+        raise _IncompleteBodyError(f"the body decompresses to more than {MAX_BODY_BYTES} bytes")
+    if not decompressor.eof:
+        raise _IncompleteBodyError("the gzip stream stops before its end")
     return body

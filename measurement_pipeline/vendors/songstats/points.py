@@ -1,48 +1,46 @@
-"""The points of a history, read one by one: which are figures, which are left out, and why.
+"""Parses the points of a history: which are counts, which are dropped, and why. Pure.
 
-Pure. Falls and plateaus are kept as they came; only what is no count at all is left out, and
-tallied.
+Falls and plateaus are kept as received. Only values that are not counts are dropped, and tallied by reason.
 """
 
 from collections import Counter
 from datetime import date
 from typing import Any
 
+from measurement_pipeline.domain.dates import parse_date
 from measurement_pipeline.domain.outcome import DailyCount, History
 from measurement_pipeline.domain.play_count import MAX_COUNT, UnusableCountError, read_count
 
-# Spotify was founded then; a day of long before would make a series of a million missing days.
+# The year of Spotify's foundation. A date long before it would make a series of a million missing days.
 _EARLIEST = date(2006, 1, 1)
-
-_DATE_LENGTH = len("YYYY-MM-DD")
 
 _MISSING = object()
 
 
-class _DroppedError(Exception):
-    """A point that is no figure; the message is the reason under which it is tallied."""
+class _DroppedPointError(Exception):
+    """A point without a usable date. The message is the reason under which it is tallied."""
 
 
 def read_points(points: list[Any]) -> History:
-    """Read the points of one platform, as JSON values with non-integers left as text.
+    """Parse the points of one platform: JSON values whose non-integers were kept as text.
 
-    A point needs a date and a play count; of two on the same date the last wins. Popularity is read
-    by the same rules, and left out without a word where it is no figure.
+    A point needs a date and a play count. Of two points with the same date the last one wins. Popularity follows the same rules,
+    but is dropped without a tally.
     """
     counts: dict[date, int] = {}
     levels: dict[date, int] = {}
     dropped: Counter[str] = Counter()
     for point in points:
         try:
-            day = _day(point)
-        except _DroppedError as reason:
+            day = _read_day(point)
+        except _DroppedPointError as reason:
             dropped[str(reason)] += 1
             continue
         value = point.get("streams_total", _MISSING)
-        # The common case, without a call: 1,000 of these are read for every payload.
+        # The common case without a function call: a payload has 1,000 points.
         if type(value) is not int or not 0 <= value <= MAX_COUNT:
             try:
-                value = _count(value)
+                value = _read_play_count(value)
             except UnusableCountError as reason:
                 dropped[str(reason)] += 1
                 value = None
@@ -58,31 +56,26 @@ def read_points(points: list[Any]) -> History:
                 except UnusableCountError:
                     continue
             levels[day] = level
-    return History(_ascending(counts), _ascending(levels), dict(dropped))
+    return History(_sort_by_day(counts), _sort_by_day(levels), dict(dropped))
 
 
-def _ascending(series: dict[date, int]) -> tuple[DailyCount, ...]:
+def _sort_by_day(series: dict[date, int]) -> tuple[DailyCount, ...]:
     return tuple([DailyCount(day, series[day]) for day in sorted(series)])
 
 
-def _day(point: object) -> date:
-    """A point's date, YYYY-MM-DD and in no other form: a moment in an unknown zone names no day."""
+def _read_day(point: object) -> date:
+    """A point's date, as YYYY-MM-DD and in no other form: a moment in an unknown time zone does not name a day."""
     if type(point) is not dict:
-        raise _DroppedError("not an object")
-    text = point.get("date")
-    # fromisoformat alone would also read 20250510 and 2025-W19-6.
-    if type(text) is str and len(text) == _DATE_LENGTH and text[4] == text[7] == "-":
-        try:
-            day = date.fromisoformat(text)
-        except ValueError:
-            raise _DroppedError("without a readable date") from None
-        if day < _EARLIEST:
-            raise _DroppedError("before there was streaming")
-        return day
-    raise _DroppedError("without a readable date")
+        raise _DroppedPointError("not an object")
+    day = parse_date(point.get("date"))
+    if day is None:
+        raise _DroppedPointError("without a readable date")
+    if day < _EARLIEST:
+        raise _DroppedPointError("before there was streaming")
+    return day
 
 
-def _count(value: object) -> int:
+def _read_play_count(value: object) -> int:
     if value is _MISSING:
         raise UnusableCountError("missing")
     return read_count(value)

@@ -1,7 +1,7 @@
-"""What an answer of `GET /status` says was counted this month: a pure function from bytes to a record.
+"""Parses a response of `GET /status`: what Songstats counted this month. Pure.
 
-Whether the key works is read by `historic_stats.key_works`. Nothing raises for what an answer holds, and what cannot be read is
-not known: it never becomes a 0.
+`historic_stats.read_key_validity` reads whether the key works. Nothing here raises for a response. An unreadable value stays
+unknown and never becomes 0.
 """
 
 import json
@@ -11,41 +11,41 @@ from http import HTTPStatus
 from measurement_pipeline.domain.spend import VendorMonth
 from measurement_pipeline.vendors.songstats.response import SongstatsResponse
 
-_LARGEST = 10**12
+_MAX_AMOUNT = 10**12
 
 
-def read_usage(answer: SongstatsResponse) -> VendorMonth:
-    """The current month's requests, objects and bill, and the previous month's requests, each as far as it can be read."""
-    if answer.status_code is None or answer.failure is not None:
-        return VendorMonth(detail=f"{answer.failure}: {answer.detail}")
-    if answer.status_code != HTTPStatus.OK:
-        return VendorMonth(detail=f"HTTP {answer.status_code}")
+def read_usage(response: SongstatsResponse) -> VendorMonth:
+    """The current month's requests, objects and bill, and the previous month's requests, as far as they are readable."""
+    if response.status_code is None or response.failure is not None:
+        return VendorMonth(detail=f"{response.failure}: {response.detail}")
+    if response.status_code != HTTPStatus.OK:
+        return VendorMonth(detail=f"HTTP {response.status_code}")
     try:
-        payload = json.loads(answer.body)
+        payload = json.loads(response.body)
     except (ValueError, RecursionError):
-        return VendorMonth(detail="its answer is no JSON")
+        return VendorMonth(detail="the response is not JSON")
     status = payload.get("status") if isinstance(payload, dict) else None
     if not isinstance(status, dict):
-        return VendorMonth(detail="its answer holds no `status`")
-    found = {name: status.get(f"current_month_total_{name}") for name in ("requests", "requested_objects", "bill")}
-    requests, objects = _count(found["requests"]), _count(found["requested_objects"])
-    bill = _amount(found["bill"])
-    unread = [name for name, value in zip(found, (requests, objects, bill), strict=True) if value is None]
-    detail = f"`current_month_total_{unread[0]}` cannot be read" if unread else ""
-    return VendorMonth(requests, objects, bill, detail, _count(status.get("previous_month_total_requests")))
+        return VendorMonth(detail="the response has no `status`")
+    values = {name: status.get(f"current_month_total_{name}") for name in ("requests", "requested_objects", "bill")}
+    requests, objects = _read_count(values["requests"]), _read_count(values["requested_objects"])
+    bill = _read_amount(values["bill"])
+    unreadable = [name for name, value in zip(values, (requests, objects, bill), strict=True) if value is None]
+    detail = f"`current_month_total_{unreadable[0]}` is not readable" if unreadable else ""
+    return VendorMonth(requests, objects, bill, detail, _read_count(status.get("previous_month_total_requests")))
 
 
-def _count(value: object) -> int | None:
+def _read_count(value: object) -> int | None:
     """A count, as a number or as text."""
-    amount = _amount(value)
+    amount = _read_amount(value)
     return None if amount is None or amount != amount.to_integral_value() else int(amount)
 
 
-def _amount(value: object) -> Decimal | None:
+def _read_amount(value: object) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         amount = Decimal(str(value))
-    except (InvalidOperation, ValueError):  # a number of more digits than Python turns into text
+    except (InvalidOperation, ValueError):  # a number of more digits than Python converts to text
         return None
-    return amount if amount.is_finite() and 0 <= amount <= _LARGEST else None
+    return amount if amount.is_finite() and 0 <= amount <= _MAX_AMOUNT else None

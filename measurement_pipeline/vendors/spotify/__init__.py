@@ -1,4 +1,4 @@
-"""Spotify's Web API, which says whose ISRC a track has: the only package that talks to it, and where its words stop.
+"""Spotify's Web API, which gives the ISRC of a track. Only this package calls it.
 
-`client` looks tracks up, `tracks` reads what a track object says. What is done with it is decided elsewhere.
+`client` looks tracks up, `web_api` sends the requests, `tracks` and `responses` parse what Spotify returns.
 """

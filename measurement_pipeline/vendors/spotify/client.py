@@ -1,6 +1,6 @@
-"""Looking tracks up at Spotify: what was found, what it does not know, and what has to wait.
+"""Looks tracks up at Spotify: which are found, which are unknown, and which are deferred.
 
-Fifty in a request, or one by one where the client may not ask for fifty. How a request is made is `web_api`.
+A request asks for fifty tracks, or for one if Spotify does not allow this client to ask for several.
 """
 
 import re
@@ -16,41 +16,44 @@ from typing import Any, Self
 import httpx
 
 from measurement_pipeline.domain.capture import SpotifyTrack
+from measurement_pipeline.vendors.errors import UnexpectedResponseError
 from measurement_pipeline.vendors.http import VendorHttpClient
 from measurement_pipeline.vendors.spotify.lookup_batch import LookupBatch
-from measurement_pipeline.vendors.spotify.responses import OddAnswerError, is_own_error, read_json, read_list, said
+from measurement_pipeline.vendors.spotify.responses import (
+    describe_message,
+    is_own_error,
+    read_json,
+    read_track_list,
+)
 from measurement_pipeline.vendors.spotify.tracks import read_requested_track
-from measurement_pipeline.vendors.spotify.web_api import CredentialsRefusedError, WebApi
+from measurement_pipeline.vendors.spotify.web_api import SpotifyWebApi
 
-__all__ = ["CredentialsRefusedError", "LookupResult", "SpotifyClient"]
-
-_BATCH = 50
+_BATCH_SIZE = 50
 _TRACK_ID = re.compile(r"[0-9A-Za-z]{22}")
-# A 400 says that there can be no such track, or that the request is at fault: "Invalid base62 id", and anything else.
-_OF_THE_ID = re.compile(r"\bid\b", re.IGNORECASE)
+# A 400 with "Invalid base62 id" means that the track cannot exist; any other 400 means that the request is wrong.
+_ABOUT_THE_ID = re.compile(r"\bid\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class LookupResult:
-    """What became of the tracks asked for: each is in exactly one of `found`, `unknown` and `deferred`.
+    """The result for each requested track, which is in exactly one of `found`, `unknown` and `deferred`.
 
-    `found` has them by the id that was asked, which need not be the id of the track that answered. `unknown`: Spotify says
-    there is none. `deferred`: not asked, or not answered; `why` says why, and `retry_after_seconds` how long Spotify asks to
-    wait, where it does.
+    `found` is keyed by the requested id; Spotify may return the track under another id. `unknown`: Spotify has no such track.
+    `deferred`: not requested, or no usable response, for `reason`. `retry_after_seconds`: how long Spotify asks to wait.
     """
 
     found: dict[str, SpotifyTrack]
     unknown: frozenset[str]
     deferred: frozenset[str]
     retry_after_seconds: float | None
-    why: str | None
+    reason: str | None
 
 
 class SpotifyClient:
-    """Looks tracks up with a client's own credentials. Sleeps at most `longest_wait_seconds` in one look-up.
+    """Looks tracks up with a client's own credentials. One lookup sleeps `max_wait_seconds` in total at most.
 
-    `api_base` and `accounts_base` are scheme and host. Raises ValueError, which never holds the secret, where a setting
-    cannot be used.
+    `api_base` and `accounts_base` are scheme and host. Raises ValueError, which does not contain the secret, for an unusable
+    setting.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class SpotifyClient:
         workers: int = 8,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._web_api = WebApi(
+        self._web_api = SpotifyWebApi(
             client_id,
             client_secret,
             api=VendorHttpClient(api_base, transport=transport),
@@ -74,28 +77,28 @@ class SpotifyClient:
             timeout_seconds=timeout_seconds,
         )
         self._sleep = sleep
-        self._longest_wait = max_wait_seconds
+        self._max_wait_seconds = max_wait_seconds
         self._workers = workers
-        # Learnt once: apps in development mode get 403 for more than one track at a time, and the batch form may be gone.
-        self._one_by_one = False
+        # Remembered: apps in development mode get 403 for several tracks at once, and the batch form may be removed.
+        self._needs_single_requests = False
 
     def look_up(self, track_ids: Sequence[str]) -> LookupResult:
-        """Ask for these tracks. Raises CredentialsRefusedError; whatever else goes wrong defers what is left."""
-        asked = tuple(dict.fromkeys(track_ids))
-        errand = LookupBatch(self._sleep, self._longest_wait)
-        # Spotify refuses a whole batch for one id of another form.
-        errand.unknown.update(track for track in asked if not _TRACK_ID.fullmatch(track))
-        ids = [track for track in asked if track not in errand.unknown]
-        batches = [ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH)]
-        self._each(self._ask_for_batch, errand, batches)
-        self._each(self._ask_for_one, errand, errand.one_by_one)
-        deferred = frozenset(ids) - errand.found.keys() - errand.unknown
+        """Look these tracks up. Raises CredentialsRejectedError; any other failure defers the remaining tracks."""
+        requested = tuple(dict.fromkeys(track_ids))
+        batch = LookupBatch(self._sleep, self._max_wait_seconds)
+        # Spotify rejects a whole request for one id of another form.
+        batch.unknown.update(track for track in requested if not _TRACK_ID.fullmatch(track))
+        ids = [track for track in requested if track not in batch.unknown]
+        groups = [ids[start : start + _BATCH_SIZE] for start in range(0, len(ids), _BATCH_SIZE)]
+        self._for_each(self._request_group, batch, groups)
+        self._for_each(self._request_single, batch, batch.single_ids)
+        deferred = frozenset(ids) - batch.found.keys() - batch.unknown
         return LookupResult(
-            found=errand.found,
-            unknown=frozenset(errand.unknown),
+            found=batch.found,
+            unknown=frozenset(batch.unknown),
             deferred=deferred,
-            retry_after_seconds=errand.retry_after if deferred else None,
-            why=errand.why if deferred else None,
+            retry_after_seconds=batch.retry_after_seconds if deferred else None,
+            reason=batch.reason if deferred else None,
         )
 
     def close(self) -> None:
@@ -113,57 +116,57 @@ class SpotifyClient:
     ) -> None:
         self.close()
 
-    def _each(self, ask: Callable[[LookupBatch, Any], None], errand: LookupBatch, parts: Iterable[Any]) -> None:
+    def _for_each(self, request: Callable[[LookupBatch, Any], None], batch: LookupBatch, parts: Iterable[Any]) -> None:
         with ThreadPoolExecutor(self._workers, thread_name_prefix="spotify") as pool:
-            for _ in pool.map(partial(ask, errand), parts):
+            for _ in pool.map(partial(request, batch), parts):
                 pass
 
-    def _ask_for_batch(self, errand: LookupBatch, ids: list[str]) -> None:
-        if self._one_by_one:
-            errand.one_by_one.extend(ids)
+    def _request_group(self, batch: LookupBatch, ids: list[str]) -> None:
+        if self._needs_single_requests:
+            batch.single_ids.extend(ids)
             return
-        answer = self._web_api.get(errand, f"tracks?ids={','.join(ids)}", foreign_refusal=True)
-        if answer is None:
+        response = self._web_api.get(batch, f"tracks?ids={','.join(ids)}", allow_foreign_rejection=True)
+        if response is None:
             return
-        if answer.is_client_error:
-            # 400: one bad id spoils all fifty. Any other: this client may not ask for several, or that form is gone.
-            errand.one_by_one.extend(ids)
-            is_for_good = {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE}
-            self._one_by_one |= answer.status_code in is_for_good and is_own_error(answer)
+        if response.is_client_error:
+            # 400: one invalid id fails all fifty. Otherwise this client may not ask for several, or the form was removed.
+            batch.single_ids.extend(ids)
+            permanent = {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE}
+            self._needs_single_requests |= response.status_code in permanent and is_own_error(response)
             return
         try:
-            values = read_list(answer, len(ids))
-        except OddAnswerError as odd:
-            errand.failed(str(odd))
+            values = read_track_list(response, len(ids))
+        except UnexpectedResponseError as error:
+            batch.record_failure(str(error))
             return
-        for asked, value in zip(ids, values, strict=True):
+        for track_id, value in zip(ids, values, strict=True):
             if value is None:
-                errand.unknown.add(asked)
+                batch.unknown.add(track_id)
             else:
-                _learn(errand, asked, value, others=ids)
+                _record_track(batch, track_id, value, others=ids)
 
-    def _ask_for_one(self, errand: LookupBatch, track: str) -> None:
-        answer = self._web_api.get(errand, f"tracks/{track}")
-        if answer is None:
+    def _request_single(self, batch: LookupBatch, track_id: str) -> None:
+        response = self._web_api.get(batch, f"tracks/{track_id}")
+        if response is None:
             return
-        if answer.status_code == HTTPStatus.NOT_FOUND or (
-            answer.status_code == HTTPStatus.BAD_REQUEST and _OF_THE_ID.search(said(answer))
+        if response.status_code == HTTPStatus.NOT_FOUND or (
+            response.status_code == HTTPStatus.BAD_REQUEST and _ABOUT_THE_ID.search(describe_message(response))
         ):
-            errand.unknown.add(track)
+            batch.unknown.add(track_id)
             return
-        if answer.status_code == HTTPStatus.FORBIDDEN:
-            errand.refused(f"Spotify refuses to answer (HTTP 403{said(answer)})")
+        if response.status_code == HTTPStatus.FORBIDDEN:
+            batch.record_rejection(f"Spotify refuses the track (HTTP 403{describe_message(response)})")
             return
         try:
-            value = read_json(answer)
-        except OddAnswerError as odd:
-            errand.failed(str(odd))
+            value = read_json(response)
+        except UnexpectedResponseError as error:
+            batch.record_failure(str(error))
         else:
-            _learn(errand, track, value, others=())
+            _record_track(batch, track_id, value, others=())
 
 
-def _learn(errand: LookupBatch, asked: str, value: object, *, others: Sequence[str]) -> None:
+def _record_track(batch: LookupBatch, track_id: str, value: object, *, others: Sequence[str]) -> None:
     try:
-        errand.found[asked] = read_requested_track(value, asked, others=others)
-    except OddAnswerError as odd:
-        errand.odd(str(odd))
+        batch.found[track_id] = read_requested_track(value, track_id, others=others)
+    except UnexpectedResponseError as error:
+        batch.record_unreadable_track(str(error))

@@ -1,4 +1,4 @@
-"""One look-up while it is under way: what came of it so far, and how long it may still wait. Its workers share it."""
+"""The state of one lookup, shared by its worker threads: its results so far, and how long it may still wait."""
 
 import threading
 from collections.abc import Callable
@@ -6,69 +6,69 @@ from dataclasses import dataclass, field
 
 from measurement_pipeline.domain.capture import SpotifyTrack
 
-# Requests without an answer, each tried several times, after which the rest is not asked any more.
-_FAILURES = 3
-# Tracks refused (403) while no other track was answered: then Spotify refuses the client, not these tracks.
-_REFUSALS = 50
+# After so many requests without a response, each tried several times, the lookup stops.
+_MAX_FAILURES = 3
+# If Spotify rejects (403) so many tracks and answers for none, it rejects the client and not these tracks.
+_MAX_REJECTIONS = 50
 
 
 @dataclass
 class LookupBatch:
-    """What is known of the tracks asked for. `over`: no further request is made, and what is left waits for another day."""
+    """The results of one lookup. Once `is_stopped`, no further request is sent, and the remaining tracks are deferred."""
 
     sleep: Callable[[float], None]
-    patience: float
+    wait_budget_seconds: float
     found: dict[str, SpotifyTrack] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
-    one_by_one: list[str] = field(default_factory=list)
-    over: bool = False
-    retry_after: float | None = None
-    why: str | None = None
+    single_ids: list[str] = field(default_factory=list)
+    is_stopped: bool = False
+    retry_after_seconds: float | None = None
+    reason: str | None = None
     _failures: int = 0
-    _refusals: int = 0
-    _waits: int = 0
+    _rejections: int = 0
+    _backoffs: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def turn(self) -> int:
-        """Waits while another worker does, and says how many waits there were."""
+    def backoff_epoch(self) -> int:
+        """The number of waits so far. Blocks while another worker waits."""
         with self._lock:
-            return self._waits
+            return self._backoffs
 
-    def back_off(self, turn: int, seconds: float, why: str, *, retry_after: float | None = None) -> None:
-        """Wait that long before the next try, unless somebody has waited since `turn`; end where patience is too short."""
+    def back_off(self, epoch: int, seconds: float, reason: str, *, retry_after: float | None = None) -> None:
+        """Wait before the next attempt, unless another worker has waited since `epoch`. Stop if the budget is too small."""
         with self._lock:
-            if self._waits != turn or self.over:
+            if self._backoffs != epoch or self.is_stopped:
                 return
-            if seconds > self.patience:
-                self.over, self.why, self.retry_after = True, why, retry_after
+            if seconds > self.wait_budget_seconds:
+                self.is_stopped, self.reason, self.retry_after_seconds = True, reason, retry_after
                 return
-            self.patience -= seconds
+            self.wait_budget_seconds -= seconds
             self.sleep(seconds)
-            self._waits += 1
+            self._backoffs += 1
 
-    def odd(self, why: str) -> None:
-        """What was said of one track cannot be read."""
+    def record_unreadable_track(self, reason: str) -> None:
+        """One track of a response is unreadable."""
         with self._lock:
-            self.why = self.why or why
+            self.reason = self.reason or reason
 
-    def refused(self, why: str) -> None:
-        """Spotify refuses one track. The others are asked for, unless it refuses each of the first many."""
+    def record_rejection(self, reason: str) -> None:
+        """Spotify rejects one track. The lookup continues unless Spotify rejects all of the first tracks."""
         with self._lock:
-            self._refusals += 1
-            self.why = self.why or why
-            if self._refusals >= _REFUSALS and not self.found and not self.unknown:
-                self.over, self.why = True, why
+            self._rejections += 1
+            self.reason = self.reason or reason
+            if self._rejections >= _MAX_REJECTIONS and not self.found and not self.unknown:
+                self.is_stopped, self.reason = True, reason
 
-    def failed(self, why: str) -> None:
-        """One request stays without an answer that can be read."""
+    def record_failure(self, reason: str) -> None:
+        """One request ended without a usable response."""
         with self._lock:
             self._failures += 1
-            if not self.over:
-                self.why = why
-                self.over = self._failures >= _FAILURES
+            if not self.is_stopped:
+                self.reason = reason
+                self.is_stopped = self._failures >= _MAX_FAILURES
 
-    def give_up(self, why: str) -> None:
-        """Ask for nothing more."""
+    def stop(self, reason: str) -> None:
+        """Send no further request."""
         with self._lock:
-            if not self.over:
-                self.over, self.why = True, why
+            if not self.is_stopped:
+                self.is_stopped, self.reason = True, reason

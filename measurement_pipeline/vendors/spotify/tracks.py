@@ -1,62 +1,46 @@
-"""What a track object of the Web API says: a pure function from JSON to a record."""
+"""Parses a track object of the Web API. Pure."""
 
 from collections.abc import Collection
-from datetime import date
 
-from measurement_pipeline.domain import isrc as isrcs
 from measurement_pipeline.domain.capture import SpotifyTrack
-from measurement_pipeline.vendors.spotify.responses import OddAnswerError
-
-_DATE_LENGTH = len("YYYY-MM-DD")
+from measurement_pipeline.domain.dates import parse_date
+from measurement_pipeline.domain.isrc import normalise_isrc
+from measurement_pipeline.domain.text import storable_text
+from measurement_pipeline.vendors.spotify.responses import unexpected
 
 
 def read_track(value: object) -> SpotifyTrack:
-    """The track that a JSON object describes. Raises OddAnswerError where it has no id; all else may be missing."""
-    identity = _text(value, "id")
-    if not isinstance(value, dict) or identity is None:
-        raise OddAnswerError("expected a track with an `id`")
-    identity = identity.strip()
+    """The track that a JSON object describes. Raises UnexpectedResponseError if it has no id; every other field is optional."""
+    track_id = _read_text(value, "id")
+    if not isinstance(value, dict) or track_id is None:
+        raise unexpected("expected a track with an `id`")
     album = value.get("album")
     artists = value.get("artists")
-    names = [name for artist in artists if (name := _text(artist, "name"))] if isinstance(artists, list) else []
+    names = [name for artist in artists if (name := _read_text(artist, "name"))] if isinstance(artists, list) else []
     return SpotifyTrack(
-        track_id=identity,
-        isrc=isrcs.normalise_isrc(_text(value.get("external_ids"), "isrc") or ""),
-        name=_text(value, "name"),
+        track_id=track_id.strip(),
+        isrc=normalise_isrc(_read_text(value.get("external_ids"), "isrc") or ""),
+        name=_read_text(value, "name"),
         artist=", ".join(names) or None,
-        album_id=_text(album, "id"),
-        album=_text(album, "name"),
-        release_date=_day(_text(album, "release_date")),
+        album_id=_read_text(album, "id"),
+        album=_read_text(album, "name"),
+        # For some albums Spotify knows only the year or the month, which is not a date.
+        release_date=parse_date(_read_text(album, "release_date")),
         has_external_ids=isinstance(value.get("external_ids"), dict),
     )
 
 
-def read_requested_track(value: object, asked: str, *, others: Collection[str]) -> SpotifyTrack:
-    """The track that answers for the id `asked`, which may be another that replaces it, but none of the `others` asked for.
+def read_requested_track(value: object, track_id: str, *, others: Collection[str]) -> SpotifyTrack:
+    """The track returned for `track_id`. It may be a replacement under another id, but not one of the other requested tracks.
 
-    Raises OddAnswerError.
+    Raises UnexpectedResponseError.
     """
     track = read_track(value)
-    replaced = _text(value.get("linked_from"), "id") if isinstance(value, dict) else None
-    if asked not in (track.track_id, replaced) and track.track_id in others:
-        raise OddAnswerError(f"expected track {asked}, not {track.track_id}")
+    replaced_id = _read_text(value.get("linked_from"), "id") if isinstance(value, dict) else None
+    if track_id not in (track.track_id, replaced_id) and track.track_id in others:
+        raise unexpected(f"expected track {track_id}, not {track.track_id}")
     return track
 
 
-def _text(of: object, name: str) -> str | None:
-    """A text of an object that a database can hold; None for anything else, and for a blank one."""
-    value = of.get(name) if isinstance(of, dict) else None
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        return None
-    return None if any("\ud800" <= letter <= "\udfff" for letter in value) else value
-
-
-def _day(text: str | None) -> date | None:
-    """A whole date. Spotify knows of some albums the year or the month alone, and that names no day."""
-    # fromisoformat alone would also read 20250510 and 2025-W19-6.
-    if text is None or len(text) != _DATE_LENGTH or text[4] != "-" or text[7] != "-":
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        return None
+def _read_text(record: object, name: str) -> str | None:
+    return storable_text(record.get(name)) if isinstance(record, dict) else None

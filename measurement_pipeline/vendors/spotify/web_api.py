@@ -1,10 +1,9 @@
-"""Asking the Web API: with a token that is fetched when it is needed, and again where the wait is short.
+"""Requests to the Web API, with a token that is fetched when needed. Short waits are retried here.
 
-What an answer means is the caller's; how long one look-up may wait is `errand`.
+`lookup_batch` limits how long one lookup may wait. The caller interprets the responses.
 """
 
 import base64
-import re
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -12,6 +11,9 @@ from http import HTTPStatus
 
 import httpx
 
+from measurement_pipeline.domain.backoff import exponential_backoff
+from measurement_pipeline.domain.text import is_visible_ascii
+from measurement_pipeline.vendors.errors import CredentialsRejectedError, UnexpectedResponseError, is_retryable_status
 from measurement_pipeline.vendors.http import (
     VendorHttpClient,
     describe_error,
@@ -20,24 +22,20 @@ from measurement_pipeline.vendors.http import (
 )
 from measurement_pipeline.vendors.spotify.lookup_batch import LookupBatch
 from measurement_pipeline.vendors.spotify.responses import (
-    OddAnswerError,
+    describe_message,
     is_token_error,
     is_web_api_error,
     read_token,
-    said,
 )
 
-_HEADER_SAFE = re.compile(r"[!-~]+")
-_SHORTEST_WAIT_SECONDS = 1.0
-_QUICK_RETRIES_SECONDS = (0.5, 1.0)
+_MIN_WAIT_SECONDS = 1.0
+# Longer than any wait budget, which ends the lookup before.
+_MAX_WAIT_SECONDS = 3600.0
+_QUICK_RETRY_SECONDS = (0.5, 1.0)
 
 
-class CredentialsRefusedError(Exception):
-    """Spotify does not take the client's id and secret. The message holds neither."""
-
-
-class WebApi:
-    """The Web API for one client; threads may share it. Raises ValueError where a setting cannot be used."""
+class SpotifyWebApi:
+    """The Web API for one client. Threads may share it. Raises ValueError for an unusable setting."""
 
     def __init__(
         self,
@@ -48,12 +46,14 @@ class WebApi:
         accounts: VendorHttpClient,
         timeout_seconds: float,
     ) -> None:
-        if not (_HEADER_SAFE.fullmatch(client_id) and _HEADER_SAFE.fullmatch(client_secret)):
-            raise ValueError("Spotify's client id or secret is empty or holds characters that no header can carry")
+        if not (is_visible_ascii(client_id) and is_visible_ascii(client_secret)):
+            raise ValueError(
+                "Spotify's client id or secret is empty or contains characters that an HTTP header cannot carry"
+            )
         login = base64.b64encode(f"{client_id}:{client_secret}".encode("ascii")).decode("ascii")
-        # What Spotify is told, and so might repeat in an error's words.
+        # Spotify receives these, so an error message could repeat them.
         self._secrets = (client_secret, login)
-        self._login = {
+        self._login_headers = {
             "authorization": f"Basic {login}",
             "content-type": "application/x-www-form-urlencoded",
             "accept": "application/json",
@@ -69,114 +69,115 @@ class WebApi:
         self._api.close()
         self._accounts.close()
 
-    def has_token(self, errand: LookupBatch) -> bool:
-        """Whether Spotify gives a token; where it does not, `errand` says why. Raises CredentialsRefusedError."""
-        return self._current_token(errand) is not None
+    def has_token(self, batch: LookupBatch) -> bool:
+        """Whether Spotify issues a token; if not, `batch.reason` says why. Raises CredentialsRejectedError."""
+        return self._current_token(batch) is not None
 
-    def get(self, errand: LookupBatch, path: str, *, foreign_refusal: bool = False) -> httpx.Response | None:
-        """What the Web API answers to a path below `/v1/`; None where it has to wait, as `errand` then says.
+    def get(self, batch: LookupBatch, path: str, *, allow_foreign_rejection: bool = False) -> httpx.Response | None:
+        """Get a path below `/v1/`. Returns None if the lookup has to wait, with the reason in `batch`.
 
-        With `foreign_refusal`, a 4xx that is not Spotify's own (401 and 429 apart) is returned too, for a caller that tries
+        `allow_foreign_rejection`: also return a 4xx that Spotify did not send (except 401 and 429), for a caller that tries
         another form of request.
 
-        Raises CredentialsRefusedError.
+        Raises CredentialsRejectedError.
         """
         for _ in range(2):
-            token = self._current_token(errand)
+            token = self._current_token(batch)
             if token is None:
                 return None
             headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
             url = f"{self._api.base_url}/v1/{path}"
-            send = partial(self._api.request, "GET", url, headers=headers)
-            answer = self._persistently(
-                errand,
-                send,
+            response = self._send_with_retries(
+                batch,
+                partial(self._api.request, "GET", url, headers=headers),
                 secrets=(*self._secrets, token),
                 is_vendor_error=is_web_api_error,
-                foreign_refusal=foreign_refusal,
+                allow_foreign_rejection=allow_foreign_rejection,
             )
-            if answer is None or answer.status_code != HTTPStatus.UNAUTHORIZED:
-                return answer
+            if response is None or response.status_code != HTTPStatus.UNAUTHORIZED:
+                return response
             with self._token_lock:
                 if self._token == token:
                     self._token = None
-        errand.give_up("Spotify refuses a token that it has only just given")
+        batch.stop("Spotify rejects a token that it issued a moment ago")
         return None
 
-    def _current_token(self, errand: LookupBatch) -> str | None:
+    def _current_token(self, batch: LookupBatch) -> str | None:
         with self._token_lock:
             if self._token is None:
-                self._token = self._new_token(errand)
+                self._token = self._request_token(batch)
             return self._token
 
-    def _new_token(self, errand: LookupBatch) -> str | None:
+    def _request_token(self, batch: LookupBatch) -> str | None:
         url = f"{self._accounts.base_url}/api/token"
         body = b"grant_type=client_credentials"
-        send = partial(self._accounts.request, "POST", url, headers=self._login, content=body)
-        answer = self._persistently(errand, send, secrets=self._secrets, is_vendor_error=is_token_error)
-        if answer is None:
+        send = partial(self._accounts.request, "POST", url, headers=self._login_headers, content=body)
+        response = self._send_with_retries(batch, send, secrets=self._secrets, is_vendor_error=is_token_error)
+        if response is None:
             return None
-        if answer.status_code in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED}:
-            refused = (
-                "Spotify does not take the client's id and secret: check SPOTIFY_CLIENT_ID and SPOTIFY_CLIENT_SECRET "
-                f"(HTTP {answer.status_code}{said(answer)})"
+        if response.status_code in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED}:
+            rejection = (
+                "Spotify rejects the client id and secret: check SPOTIFY_CLIENT_ID and SPOTIFY_CLIENT_SECRET "
+                f"(HTTP {response.status_code}{describe_message(response)})"
             )
-            errand.give_up(refused)  # or each of the other workers would ask for a token as well
-            raise CredentialsRefusedError(refused)
+            batch.stop(rejection)  # otherwise each of the other workers would request a token too
+            raise CredentialsRejectedError(rejection)
         try:
-            return read_token(answer)
-        except OddAnswerError as odd:
-            errand.give_up(str(odd))
+            return read_token(response)
+        except UnexpectedResponseError as error:
+            batch.stop(str(error))
             return None
 
-    def _persistently(
+    def _send_with_retries(
         self,
-        errand: LookupBatch,
+        batch: LookupBatch,
         send: Callable[..., httpx.Response],
         *,
         secrets: Iterable[str],
         is_vendor_error: Callable[[object], bool],
-        foreign_refusal: bool = False,
+        allow_foreign_rejection: bool = False,
     ) -> httpx.Response | None:
-        """The first answer of Spotify's own that is neither a 429 nor a 5xx; None where there is none in time."""
-        retries = iter(_QUICK_RETRIES_SECONDS)
-        while not errand.over:
-            turn = errand.turn()
+        """The first response of Spotify's own that is not retryable; None if there is none in time."""
+        retry_waits = iter(_QUICK_RETRY_SECONDS)
+        while not batch.is_stopped:
+            epoch = batch.backoff_epoch()
             try:
-                answer = _without(secrets, send(timeout_seconds=self._timeout_seconds))
+                response = _redact(secrets, send(timeout_seconds=self._timeout_seconds))
             except httpx.HTTPError as error:
-                trouble = f"Spotify gave no answer ({describe_error(error)})"
+                failure = f"Spotify gave no response ({describe_error(error)})"
             else:
-                if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-                    why = f"Spotify asks to wait (HTTP 429{said(answer)})"
-                    asked = parse_retry_after(answer.headers)
-                    seconds = max(2.0**turn if asked is None else asked, _SHORTEST_WAIT_SECONDS)
-                    errand.back_off(turn, seconds, why, retry_after=asked)
+                status = response.status_code
+                if status == HTTPStatus.TOO_MANY_REQUESTS:
+                    reason = f"Spotify asks to wait (HTTP 429{describe_message(response)})"
+                    retry_after = parse_retry_after(response.headers)
+                    guess = exponential_backoff(epoch, first_seconds=_MIN_WAIT_SECONDS, max_seconds=_MAX_WAIT_SECONDS)
+                    seconds = guess if retry_after is None else max(retry_after, _MIN_WAIT_SECONDS)
+                    batch.back_off(epoch, seconds, reason, retry_after=retry_after)
                     continue
                 foreign = describe_foreign_response(
-                    answer.status_code, answer.headers, answer.content, is_vendor_error=is_vendor_error
+                    status, response.headers, response.content, is_vendor_error=is_vendor_error
                 )
                 if foreign is None:
-                    if answer.status_code < 500:
-                        return answer
-                    trouble = f"Spotify could not answer (HTTP {answer.status_code})"
-                elif foreign_refusal and answer.is_client_error and answer.status_code != HTTPStatus.UNAUTHORIZED:
-                    return answer
+                    if not is_retryable_status(status):
+                        return response
+                    failure = f"Spotify is unavailable (HTTP {status})"
+                elif allow_foreign_rejection and response.is_client_error and status != HTTPStatus.UNAUTHORIZED:
+                    return response
                 else:
-                    trouble = f"not Spotify's own answer: {foreign}"
-            pause = next(retries, None)
-            if pause is None:
-                errand.failed(trouble)
+                    failure = f"not Spotify's own response: {foreign}"
+            wait = next(retry_waits, None)
+            if wait is None:
+                batch.record_failure(failure)
                 return None
-            errand.back_off(turn, pause, trouble)
+            batch.back_off(epoch, wait, failure)
         return None
 
 
-def _without(secrets: Iterable[str], answer: httpx.Response) -> httpx.Response:
-    """An answer, of which an error's words or a page's beginning are to be shown: they hold none of the `secrets`."""
-    if answer.is_success and answer.headers.get("content-type", "").startswith("application/json"):
-        return answer
-    body = answer.content
+def _redact(secrets: Iterable[str], response: httpx.Response) -> httpx.Response:
+    """The response without `secrets` in its body, because error messages and the beginning of a page are shown."""
+    if response.is_success and response.headers.get("content-type", "").startswith("application/json"):
+        return response
+    body = response.content
     for secret in secrets:
         body = body.replace(secret.encode("ascii"), b"[secret]")
-    return httpx.Response(answer.status_code, headers=answer.headers, content=body)
+    return httpx.Response(response.status_code, headers=response.headers, content=body)

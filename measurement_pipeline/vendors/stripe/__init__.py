@@ -1,5 +1,5 @@
-"""Payment: has an account a card on file? The only package that imports stripe.
+"""Stripe, which knows whether an account has a card on file. Only this package imports `stripe`.
 
-`gate` asks, and hands out a checkout link, through `transport`; `stripe_errors` says in plain words
-why Stripe did not answer. What an answer is worth, and for how long, is `domain/payment`.
+`payment_gate` decides and hands out checkout links, `transport` sends the requests, `responses` parses them, and `errors`
+converts Stripe's exceptions. `domain/payment` defines what a decision is worth, and for how long.
 """

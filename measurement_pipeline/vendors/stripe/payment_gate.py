@@ -1,13 +1,9 @@
-"""The payment gate: asks Stripe whether an account has a card, and where it could save one.
+"""The payment gate: asks Stripe whether an account has a card, and where it can save one.
 
-Nothing is spent on an unknown, and nobody is refused for one: whatever keeps Stripe from answering
-comes back as such. Keeping decisions is the caller's, through `Decisions`.
+If Stripe gives no usable response, the decision is `unknown`: nothing is spent, and no account is refused.
 """
 
-import hashlib
-import json
 import logging
-import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from http import HTTPStatus
@@ -15,75 +11,66 @@ from typing import Protocol
 from uuid import UUID
 
 import stripe
-from stripe.params.checkout import SessionCreateParams
 
 from measurement_pipeline.domain.payment import (
     CARD_ON_FILE,
     SAVE_A_CARD,
     SUBSCRIBE,
+    CheckoutLink,
     Decision,
     PaymentMethods,
+    PaymentState,
     PaymentVerdict,
     no_card_reason,
 )
-from measurement_pipeline.vendors.stripe.errors import in_words, retry_after
-from measurement_pipeline.vendors.stripe.responses import (
-    OddAnswerError,
-    is_replayed,
-    read_card,
-    read_list,
-    read_text,
-    read_time,
-)
-from measurement_pipeline.vendors.stripe.transport import HttpxTransport
+from measurement_pipeline.domain.text import is_visible_ascii
+from measurement_pipeline.vendors.errors import UnavailableError, UnexpectedResponseError, VendorError
+from measurement_pipeline.vendors.stripe.checkout import CheckoutSessions
+from measurement_pipeline.vendors.stripe.errors import to_vendor_error
+from measurement_pipeline.vendors.stripe.responses import read_card, read_list, read_text, unexpected
+from measurement_pipeline.vendors.stripe.transport import StripeTransport
 
-# An account should have one customer. Where it has more, a card on any of them counts.
-_CUSTOMERS_LOOKED_AT = 10
-# One page of a customer's cards, the newest first: the most that Stripe lists at once.
-_CARDS_LOOKED_AT = 100
-_SESSIONS_TRIED = 4
+# An account should have one customer. If it has more, a card on any of them counts.
+_MAX_CUSTOMERS = 10
+# One page of a customer's cards, newest first: the most that Stripe lists at once.
+_MAX_CARDS = 100
 
 
 class PaymentDecisionStore(Protocol):
-    """What is remembered of earlier answers, by the database's clock."""
+    """Stores decisions. Its ages are measured by the database's clock."""
 
-    def fresh(self, account: UUID) -> Decision | None:
-        """An allowed decision not older than ALLOWED_SERVES; None otherwise."""
-        ...
-
-    def today(self) -> date:
-        """The date in UTC."""
-        ...
-
-    def open_checkout(self, account: UUID) -> tuple[str, datetime] | None:
-        """The last checkout link and when it closes, unless CHECKOUT_MARGIN or less is left."""
-        ...
-
-    def customer(self, account: UUID) -> str | None:
-        """The account's Stripe customer, where one is known."""
+    def load(self, account: UUID) -> PaymentState:
+        """Everything stored about an account's payment, in one read."""
         ...
 
     def record(self, account: UUID, decision: Decision) -> None:
-        """Keep an allowed or denied decision in place of the last, with its link and customer."""
+        """Replace the stored decision by an allowed or denied one, with its link and customer."""
         ...
 
 
 def check_payment_method(
-    account: UUID, *, gate: "StripeGate", decisions: PaymentDecisionStore, want_checkout: bool
+    account: UUID,
+    *,
+    gate: "StripeGate",
+    decisions: PaymentDecisionStore,
+    want_checkout: bool,
+    state: PaymentState | None = None,
 ) -> Decision:
-    """Say whether an account may spend, from what is remembered or else from Stripe.
+    """Decide whether an account may spend: by a fresh stored decision, or else by asking Stripe.
 
-    `want_checkout`: make a checkout link for an account without a card, where none is open.
+    `want_checkout`: create a checkout link for an account without a card, unless one is open. `state`: what the caller has read
+    from `decisions` already.
     """
-    remembered = decisions.fresh(account)
-    if remembered is not None:
-        return remembered
+    if state is None:
+        state = decisions.load(account)
+    if state.fresh_decision is not None:
+        return state.fresh_decision
     decision = gate.decide(
         account,
-        customer=decisions.customer(account),
-        open_checkout=decisions.open_checkout(account),
+        customer=state.customer,
+        open_checkout=state.open_checkout,
         want_checkout=want_checkout,
-        today=decisions.today(),
+        today=state.today,
     )
     if decision.verdict is not PaymentVerdict.UNKNOWN:
         decisions.record(account, decision)
@@ -91,12 +78,11 @@ def check_payment_method(
 
 
 class StripeGate:
-    """Stripe, as far as the free tier needs it.
+    """The Stripe calls that the payment gate needs.
 
-    `api_base` is scheme and host. `success_url` is where Checkout sends a person afterwards.
-    Without `free_tier_price_id` Checkout saves a card and charges nothing; with it, it subscribes
-    to that price with `trial_days` of trial. `now` only tells one hour's idempotency keys from the
-    next's.
+    `api_base` is scheme and host. Checkout redirects to `success_url`. Without `free_tier_price_id` Checkout saves a card and
+    charges nothing. With it, Checkout subscribes to that price with `trial_days` of trial. `now` only separates the idempotency
+    keys of different hours.
     """
 
     def __init__(
@@ -111,157 +97,126 @@ class StripeGate:
         max_network_retries: int = 2,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        if not re.fullmatch(r"[!-~]+", secret_key):
-            raise ValueError("the Stripe key is empty or holds characters that no header can carry")
-        # At lower levels the library repeats what Stripe said of the key.
+        if not is_visible_ascii(secret_key):
+            raise ValueError("the Stripe key is empty or contains characters that an HTTP header cannot carry")
+        # At lower levels the library logs Stripe's messages about the key.
         logging.getLogger("stripe").setLevel(logging.WARNING)
-        self._http = http_client or HttpxTransport()
+        self._http = http_client or StripeTransport(api_base)
         self._stripe = stripe.StripeClient(
             secret_key,
             base_addresses={"api": api_base.rstrip("/")},
             http_client=self._http,
             max_network_retries=max_network_retries,
         )
-        self._success_url = success_url
-        self._price = free_tier_price_id
-        self._trial_days = trial_days
-        self._now = now
+        self._checkout = CheckoutSessions(
+            self._stripe,
+            success_url=success_url,
+            free_tier_price_id=free_tier_price_id,
+            trial_days=trial_days,
+            now=now,
+        )
+        self._instruction = SAVE_A_CARD if free_tier_price_id is None else SUBSCRIBE.format(days=trial_days)
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()  # type: ignore[no-untyped-call]  # stripe leaves it without types
+        self._http.close()  # type: ignore[no-untyped-call]  # Stripe's library has no types here
 
     def decide(
         self,
         account: UUID,
         *,
         customer: str | None,
-        open_checkout: tuple[str, datetime] | None,
+        open_checkout: CheckoutLink | None,
         want_checkout: bool,
         today: date,
     ) -> Decision:
-        """Ask Stripe. `customer` and `open_checkout` are what is remembered of the account; `today` decides which cards expired.
+        """Ask Stripe. `customer` and `open_checkout` are stored values; `today` decides which cards have expired.
 
-        Never raises for what Stripe or the network does: that is an unknown with its reason.
+        Never raises for an error of Stripe or the network: the decision is `unknown`, with the reason.
         """
         try:
             return self._decide(account, customer, open_checkout, want_checkout=want_checkout, today=today)
         except stripe.StripeError as error:
-            wait = retry_after(error)
-            return Decision(PaymentVerdict.UNKNOWN, in_words(error), retry_after_seconds=wait)
-        except OddAnswerError as odd:
-            return Decision(PaymentVerdict.UNKNOWN, f"Stripe's answer could not be read: {odd}.")
+            return _unknown(to_vendor_error(error))
+        except UnexpectedResponseError as error:
+            return _unknown(error)
 
     def _decide(
         self,
         account: UUID,
-        known: str | None,
-        link: tuple[str, datetime] | None,
+        known_customer: str | None,
+        link: CheckoutLink | None,
         *,
         want_checkout: bool,
         today: date,
     ) -> Decision:
-        found: dict[str, PaymentMethods | None] = {}
-        for customer in self._customers(account, known):
-            methods = found[customer] = self._payment_methods(customer)
+        methods_of: dict[str, PaymentMethods | None] = {}
+        for customer in self._customers(account, known_customer):
+            methods = methods_of[customer] = self._payment_methods(customer)
             if methods is not None and no_card_reason([methods], today=today) is None:
                 return Decision(PaymentVerdict.ALLOWED, CARD_ON_FILE, customer=customer)
-        reason = no_card_reason(filter(None, found.values()), today=today)
+        reason = no_card_reason(filter(None, methods_of.values()), today=today)
         assert reason is not None
-        living = next((customer for customer, methods in found.items() if methods is not None), None)
-        gone = known if known and found[known] is None else None
-        if gone:  # and its checkout session with it
+        existing = next((customer for customer, methods in methods_of.items() if methods is not None), None)
+        deleted = known_customer if known_customer and methods_of[known_customer] is None else None
+        if deleted:  # its checkout session was deleted with it
             link = None
         if link is None and want_checkout:
-            living = living or self._create_customer(account, gone)
-            link = self._open_session(account, living)
+            existing = existing or self._create_customer(account, deleted)
+            link = self._checkout.open_session(account, existing)
         if link is None:
-            return Decision(PaymentVerdict.DENIED, reason, customer=living)
-        what_to_do = SUBSCRIBE.format(days=self._trial_days) if self._price else SAVE_A_CARD
-        return Decision(PaymentVerdict.DENIED, f"{reason} {what_to_do}", *link, customer=living)
-
-    def _customers(self, account: UUID, known: str | None) -> Iterator[str]:
-        """The account's customers: the remembered one, and search only where that has no card.
-
-        Search lags behind what was written and is limited, but it also finds a customer that
-        something else made for the account, and that may be the one with the card.
-        """
-        if known:
-            yield known
-        found = self._stripe.v1.customers.search(
-            # The id goes into a query language: it is a UUID, and nothing else may come here.
-            {"query": f"metadata['accountId']:'{account}'", "limit": _CUSTOMERS_LOOKED_AT}
+            return Decision(PaymentVerdict.DENIED, reason, customer=existing)
+        return Decision(
+            PaymentVerdict.DENIED, f"{reason} {self._instruction}", link.url, link.expires_at, customer=existing
         )
-        for customer in read_list(found, "a search for customers"):
-            identity = read_text(customer, "id")
-            if identity != known:
-                yield identity
+
+    def _customers(self, account: UUID, known_customer: str | None) -> Iterator[str]:
+        """The account's customers: the stored one first, then the ones that a search finds.
+
+        Search lags behind writes and has a low rate limit. But it also finds a customer that another program created for the
+        account, and that customer may be the one with the card.
+        """
+        if known_customer:
+            yield known_customer
+        response = self._stripe.v1.customers.search(
+            # The value becomes part of a query language, so only a UUID may be inserted.
+            {"query": f"metadata['accountId']:'{account}'", "limit": _MAX_CUSTOMERS}
+        )
+        for customer in read_list(response, "a search for customers"):
+            customer_id = read_text(customer, "id")
+            if customer_id != known_customer:
+                yield customer_id
 
     def _payment_methods(self, customer: str) -> PaymentMethods | None:
-        """What a customer has saved; None where the customer is no longer there.
+        """A customer's saved payment methods; None if the customer was deleted.
 
-        The list is read even where a default is set: a default can be a bank debit or expired, and a card that is the default
-        is in the list too. Cards saved through a wallet or through Link's card form are of type card and are listed.
+        The list is read even if a default is set: a default can be a bank debit or expired, and the list contains a card that is
+        the default. Cards saved through a wallet or through Link's card form are of type card and are listed.
         """
         try:
-            found = self._stripe.v1.customers.retrieve(customer)
+            response = self._stripe.v1.customers.retrieve(customer)
         except stripe.InvalidRequestError as error:
-            # Stripe names a missing customer by this code. Its 404 without the code is about the address.
+            # Stripe marks a missing customer with this code. Its 404 without the code is about the URL.
             if error.http_status == HTTPStatus.NOT_FOUND and error.code == "resource_missing":
                 return None
             raise
-        if read_text(found, "id") != customer:
-            raise OddAnswerError("another customer than the one asked for")
-        if getattr(found, "deleted", False):
+        if read_text(response, "id") != customer:
+            raise unexpected("another customer than the requested one")
+        if getattr(response, "deleted", False):
             return None
-        listing = self._stripe.v1.payment_methods.list(
-            {"customer": customer, "type": "card", "limit": _CARDS_LOOKED_AT}
-        )
+        listing = self._stripe.v1.payment_methods.list({"customer": customer, "type": "card", "limit": _MAX_CARDS})
         cards = [read_card(card) for card in read_list(listing, "a list of payment methods")]
-        default = getattr(getattr(found, "invoice_settings", None), "default_payment_method", None)
+        default = getattr(getattr(response, "invoice_settings", None), "default_payment_method", None)
         return PaymentMethods(cards, has_default=bool(default))
 
-    def _create_customer(self, account: UUID, gone: str | None) -> str:
-        # Two requests that race make one customer. One made after another was deleted needs a key
-        # of its own, or the key would bring the deleted one back.
-        key = f"customer:{account}" + (f":after:{gone}" if gone else "")
-        made = self._stripe.v1.customers.create({"metadata": {"accountId": str(account)}}, {"idempotency_key": key})
-        return read_text(made, "id")
+    def _create_customer(self, account: UUID, deleted: str | None) -> str:
+        # Concurrent requests create one customer. A replacement for a deleted customer needs another key, because Stripe would
+        # return the deleted one for the same key.
+        key = f"customer:{account}" + (f":after:{deleted}" if deleted else "")
+        customer = self._stripe.v1.customers.create({"metadata": {"accountId": str(account)}}, {"idempotency_key": key})
+        return read_text(customer, "id")
 
-    def _open_session(self, account: UUID, customer: str) -> tuple[str, datetime]:
-        """A checkout session that is open: its URL, and when it closes."""
-        params = self._session_params(account, customer)
-        # Requests that race make one session. The parameters are in the key, since a key that comes
-        # with others is an error; so is the hour, since Stripe repeats even a failure for its key.
-        described = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:16]
-        first_key = key = f"checkout:{account}:{described}:{self._now():%Y-%m-%dT%H}"
-        for _ in range(_SESSIONS_TRIED):
-            session = self._stripe.v1.checkout.sessions.create(params, {"idempotency_key": key})
-            identity = read_text(session, "id")
-            if is_replayed(session):  # as it was when it was made: it may have been used meanwhile
-                session = self._stripe.v1.checkout.sessions.retrieve(identity)
-            if read_text(session, "status") == "open":
-                return read_text(session, "url"), read_time(session, "expires_at")
-            key = f"{first_key}:after:{identity}"
-        raise OddAnswerError("each new checkout session is closed already")
 
-    def _session_params(self, account: UUID, customer: str) -> SessionCreateParams:
-        params: SessionCreateParams = {
-            # Without it Checkout offers whatever the account's Dashboard enables, and a bank debit does not open the gate.
-            "allowed_payment_method_types": ["card"],
-            "customer": customer,
-            "client_reference_id": str(account),
-            "metadata": {"accountId": str(account)},
-            "success_url": self._success_url,
-        }
-        if self._price is None:
-            return {**params, "mode": "setup", "currency": "usd"}
-        return {
-            **params,
-            "mode": "subscription",
-            "line_items": [{"price": self._price, "quantity": 1}],
-            "subscription_data": {
-                "trial_period_days": self._trial_days,
-                "metadata": {"accountId": str(account)},
-            },
-        }
+def _unknown(error: VendorError) -> Decision:
+    wait = error.retry_after_seconds if isinstance(error, UnavailableError) else None
+    return Decision(PaymentVerdict.UNKNOWN, f"{str(error).rstrip('.')}.", retry_after_seconds=wait)

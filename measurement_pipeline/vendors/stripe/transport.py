@@ -1,65 +1,59 @@
-"""How Stripe's library reaches the network: one httpx client, with a limit on every wait.
+"""Connects Stripe's library to `VendorHttpClient`: the configured host only, with a time limit.
 
-It asks the configured host and no other: redirects are not followed, and proxies that the environment names are not used.
-
-The library's own httpx client hands request bodies over in a way that httpx has deprecated, and
-opens an asynchronous client beside the one that is used.
+The library's own httpx client passes request bodies in a deprecated way, and opens an asynchronous client that is never used.
 """
 
 import logging
 from collections.abc import Mapping
-from http import HTTPStatus
 
 import httpx
 import stripe
 
-from measurement_pipeline.vendors.http import describe_foreign_response
-from measurement_pipeline.vendors.stripe.errors import ForeignAnswerError
+from measurement_pipeline.vendors.errors import is_retryable_status
+from measurement_pipeline.vendors.http import VendorHttpClient, describe_foreign_response
+from measurement_pipeline.vendors.stripe.errors import ForeignResponseError
 
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_SECONDS = 20.0
 
 
-class HttpxTransport(stripe.HTTPClient):
-    """Synchronous requests only. Failures of the network become stripe.APIConnectionError."""
+class StripeTransport(stripe.HTTPClient):
+    """Synchronous requests. Network failures become stripe.APIConnectionError. Raises ValueError for an invalid base URL."""
 
     name = "httpx"
 
-    def __init__(
-        self, transport: httpx.BaseTransport | None = None, *, timeout_seconds: float = _TIMEOUT_SECONDS
-    ) -> None:
+    def __init__(self, api_base: str, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
         super().__init__()
-        # A transport of its own still trusts the authorities that SSL_CERT_FILE names; without trust_env that would be lost.
-        self._client = httpx.Client(
-            timeout=timeout_seconds,
-            transport=transport or httpx.HTTPTransport(),
-            follow_redirects=False,
-            trust_env=False,
-        )
+        self._client = VendorHttpClient(api_base)
+        self._timeout_seconds = timeout_seconds
 
     def request(  # type: ignore[override]  # the library's own clients return bytes as well
         self, method: str, url: str, headers: Mapping[str, str], post_data: str | None = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
-        """Send one request: body, status and headers of its answer.
+        """Send one request, and return the body, status and headers of its response.
 
-        Raises stripe.APIConnectionError where no answer came, and ForeignAnswerError where it is not Stripe's own.
+        Raises stripe.APIConnectionError if there is no response, and ForeignResponseError if Stripe did not send it.
         """
+        content = None if post_data is None else post_data.encode()
         try:
-            answer = self._client.request(method, url, headers=headers, content=post_data)
+            response = self._client.request(
+                method, url, headers=headers, timeout_seconds=self._timeout_seconds, content=content
+            )
         except httpx.HTTPError as error:
             lost = stripe.APIConnectionError(type(error).__name__, should_retry=True)  # type: ignore[no-untyped-call]
             raise lost from error
+        body = _redact_key(response.content, headers)
         foreign = describe_foreign_response(
-            answer.status_code, answer.headers, _without_key(answer.content, headers), is_vendor_error=_is_stripe_error
+            response.status_code, response.headers, body, is_vendor_error=_is_stripe_error
         )
         if foreign is None:
-            return answer.content, answer.status_code, answer.headers
-        if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS or answer.is_server_error:
-            # "Try again later" from a gateway too. The library fails on an error body that is not Stripe's.
-            return b'{"error": {}}', answer.status_code, answer.headers
-        logger.warning("not Stripe's own answer: %s", foreign)
-        raise ForeignAnswerError(foreign)
+            return response.content, response.status_code, response.headers
+        if is_retryable_status(response.status_code):
+            # "Try again later" from a gateway counts too. The library fails on an error body that is not Stripe's.
+            return b'{"error": {}}', response.status_code, response.headers
+        logger.warning("not Stripe's own response: %s", foreign)
+        raise ForeignResponseError(foreign)
 
     def close(self) -> None:
         """Close the connections."""
@@ -72,6 +66,6 @@ def _is_stripe_error(value: object) -> bool:
     return isinstance(error, dict) and isinstance(error.get("type"), str)
 
 
-def _without_key(body: bytes, headers: Mapping[str, str]) -> bytes:
+def _redact_key(body: bytes, headers: Mapping[str, str]) -> bytes:
     key = headers.get("Authorization", "").removeprefix("Bearer ").encode()
     return body.replace(key, b"[key]") if key else body

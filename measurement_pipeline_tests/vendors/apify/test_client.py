@@ -15,14 +15,14 @@ from measurement_pipeline.sandbox import PLAIN, KnownRecording, SandboxClient, r
 from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline.vendors.apify.check import check_token
 from measurement_pipeline.vendors.apify.client import ApifyClient, RunStatus, album_url
-from measurement_pipeline.vendors.apify.errors import (
-    ApifyError,
-    RejectedError,
-    ThrottledError,
-    TokenRefusedError,
-    UnavailableError,
-)
 from measurement_pipeline.vendors.apify.items import read_items
+from measurement_pipeline.vendors.errors import (
+    CredentialsRejectedError,
+    RequestRejectedError,
+    ThrottledError,
+    UnavailableError,
+    VendorError,
+)
 
 ALBUMS = [album_id("Choir", name) for name in ("One", "Two", "Three")]
 KNOWN = {f"AA6Q72400{n:03}": KnownRecording(play_count=100 + n, artist="Choir", album="One") for n in range(3)}
@@ -132,7 +132,7 @@ def test_what_something_else_answers_is_no_refusal_and_a_start_may_have_begun(
 ):
     run = actor.start_run(ALBUMS)
     sandbox.faults("/v2/", foreign=page)
-    with pytest.raises(UnavailableError, match="not Apify's own answer: ") as lost:
+    with pytest.raises(UnavailableError, match="not Apify's own response: ") as lost:
         actor.start_run(ALBUMS)
     assert lost.value.may_have_been_received
     for call in (
@@ -140,10 +140,10 @@ def test_what_something_else_answers_is_no_refusal_and_a_start_may_have_begun(
         lambda: actor.download_items(run),
         lambda: actor.find_run(ALBUMS, since=LONG_AGO),
     ):
-        with pytest.raises(UnavailableError, match="not Apify's own answer: ") as lost:
+        with pytest.raises(UnavailableError, match="not Apify's own response: ") as lost:
             call()
         assert not lost.value.may_have_been_received
-    assert check_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60).works is None
+    assert check_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60).is_accepted is None
 
 
 @pytest.mark.parametrize("status", ["succeeded", " SUCCEEDED ", "Succeeded", "TIMED_OUT"])
@@ -179,12 +179,15 @@ def test_a_start_that_reached_nobody_has_not_begun():
 @pytest.mark.parametrize("status", [401, 402, 403])
 def test_a_refused_token_says_so_in_the_vendors_words(actor: ApifyClient, sandbox: SandboxClient, status: int):
     sandbox.faults("/v2/", status=status, body='{"error": {"type": "no-token", "message": "It\\nis not valid"}}')
-    with pytest.raises(TokenRefusedError, match=f"HTTP {status}, no-token: It is not valid"):
+    with pytest.raises(CredentialsRejectedError, match=f"HTTP {status}, no-token: It is not valid"):
         actor.start_run(ALBUMS)
 
 
 def test_a_wrong_token_is_refused(sandbox: SandboxClient):
-    with ApifyClient("wrong-token", base_url=sandbox.apify_url) as actor, pytest.raises(TokenRefusedError) as refused:
+    with (
+        ApifyClient("wrong-token", base_url=sandbox.apify_url) as actor,
+        pytest.raises(CredentialsRejectedError) as refused,
+    ):
         actor.get_run("r")
     assert "wrong-token" not in str(refused.value)
 
@@ -210,7 +213,7 @@ def test_an_account_that_is_busy_is_no_refused_token(actor: ApifyClient, sandbox
 @pytest.mark.parametrize("status", [400, 404, 409, 422])
 def test_another_4xx_is_a_rejection(actor: ApifyClient, sandbox: SandboxClient, status: int):
     sandbox.faults("/v2/", status=status)
-    with pytest.raises(RejectedError) as rejected:
+    with pytest.raises(RequestRejectedError) as rejected:
         actor.start_run(ALBUMS)
     assert rejected.value.status_code == status
 
@@ -218,7 +221,7 @@ def test_another_4xx_is_a_rejection(actor: ApifyClient, sandbox: SandboxClient, 
 def test_an_actor_that_is_not_there_is_rejected_in_the_vendors_words(sandbox: SandboxClient):
     with (
         ApifyClient(sandbox.apify_token, base_url=sandbox.apify_url, actor="some~other") as actor,
-        pytest.raises(RejectedError, match="Actor was not found"),
+        pytest.raises(RequestRejectedError, match="Actor was not found"),
     ):
         actor.start_run(ALBUMS)
 
@@ -254,7 +257,7 @@ def test_a_run_that_did_not_succeed_has_ended_and_says_why(actor: ApifyClient, s
 
 
 def test_a_run_that_apify_does_not_see_is_not_known_to_be_gone(actor: ApifyClient):
-    with pytest.raises(UnavailableError, match="does not see run ru0"):
+    with pytest.raises(UnavailableError, match="does not show run ru0"):
         actor.get_run("ru0")
 
 
@@ -501,7 +504,7 @@ def test_the_token_is_in_no_error_and_no_log(
         fault = {**fault, "body": json.dumps({"error": {"type": "t", "message": f"no {token} here"}})}
     sandbox.faults("/v2/", **fault)
     with ApifyClient(token, base_url=sandbox.apify_url) as actor:
-        with pytest.raises(ApifyError) as error:
+        with pytest.raises(VendorError) as error:
             actor.start_run(ALBUMS)
         assert token not in repr(actor)
     assert token not in str(error.value) + repr(error.value)
@@ -511,7 +514,7 @@ def test_the_token_is_in_no_error_and_no_log(
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "é"])
 def test_a_token_that_no_header_can_carry_is_refused_without_being_shown(token: str):
-    with pytest.raises(ValueError, match="the Apify token is empty or holds") as refused:
+    with pytest.raises(ValueError, match="the Apify token is empty or contains") as refused:
         ApifyClient(token, base_url="http://apify.test")
     assert not token or token not in str(refused.value)
 
@@ -543,7 +546,7 @@ def test_the_version_is_added_to_the_address_once(base: str):
 def test_a_token_that_is_taken_costs_one_look(sandbox: SandboxClient):
     paid = sandbox.actor_usage()
     found = check_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60)
-    assert found.works is True
+    assert found.is_accepted is True
     assert [(request["method"], request["path"]) for request in sandbox.requests("/v2")] == [
         ("GET", "/v2/actors/beatanalytics~spotify-play-count-scraper/runs")
     ]
@@ -570,11 +573,11 @@ def test_a_token_that_is_refused_is_told_from_one_of_which_nothing_is_known(
     sandbox.faults("/v2/", **fault)
     seconds = 0.5 if "hang" in fault else 60
     found = check_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=seconds)
-    assert found.works is works
-    assert sandbox.apify_token not in found.words
+    assert found.is_accepted is works
+    assert sandbox.apify_token not in found.message
 
 
 def test_a_token_that_no_header_can_carry_is_refused(sandbox: SandboxClient):
     found = check_token("two\nlines", base_url=sandbox.apify_url, timeout_seconds=1)
-    assert (found.works, sandbox.requests("/v2")) == (False, [])
-    assert "lines" not in found.words
+    assert (found.is_accepted, sandbox.requests("/v2")) == (False, [])
+    assert "lines" not in found.message

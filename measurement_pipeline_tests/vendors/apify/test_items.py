@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from measurement_pipeline.domain.capture import CapturedAlbum, CapturedTrack
 from measurement_pipeline.domain.play_count import MAX_COUNT
-from measurement_pipeline.vendors.apify.items import MalformedItemsError, read_items
+from measurement_pipeline.vendors.apify.items import read_items
+from measurement_pipeline.vendors.errors import UnexpectedResponseError
 
 
 def items(*albums: Any) -> bytes:
@@ -93,11 +94,11 @@ def test_an_album_without_a_list_of_tracks_has_none(tracks: Any):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "no JSON"),
-        (b"<html>", "no JSON"),
-        (b'[{"id": "a"', "no JSON"),
-        (b"\xff\xfe\xff", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
+        (b"", "not JSON"),
+        (b"<html>", "not JSON"),
+        (b'[{"id": "a"', "not JSON"),
+        (b"\xff\xfe\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
         (b"{}", "an object"),
         (b"null", "null"),
         (b"3", "a number"),
@@ -105,7 +106,7 @@ def test_an_album_without_a_list_of_tracks_has_none(tracks: Any):
     ],
 )
 def test_what_is_no_list_of_albums_is_malformed_and_says_what_it_is(body: bytes, words: str):
-    with pytest.raises(MalformedItemsError, match=words):
+    with pytest.raises(UnexpectedResponseError, match=words):
         read_items(body)
 
 
@@ -123,7 +124,7 @@ ANYTHING = st.recursive(
 def test_whatever_bytes_come_it_is_albums_or_malformed(body: bytes):
     try:
         albums = read_items(body)
-    except MalformedItemsError:
+    except UnexpectedResponseError:
         return
     for album in albums:
         for track in album.tracks:

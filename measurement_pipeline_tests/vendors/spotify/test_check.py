@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from measurement_pipeline.sandbox import SandboxClient
-from measurement_pipeline.vendors.spotify.check import ClientStanding, check_client
+from measurement_pipeline.vendors.credentials import CredentialCheck
+from measurement_pipeline.vendors.spotify.check import check_client
 from measurement_pipeline_tests.faults.waiting import until
 
 TOKEN = "/api/token"
 
 
-def ask(sandbox: SandboxClient, *, seconds: float = 60, **other: Any) -> ClientStanding:
+def ask(sandbox: SandboxClient, *, seconds: float = 60, **other: Any) -> CredentialCheck:
     client = {"client_id": sandbox.spotify_client_id, "client_secret": sandbox.spotify_client_secret, **other}
     return check_client(
         **client, api_base=sandbox.spotify_url, accounts_base=sandbox.spotify_url, timeout_seconds=seconds
@@ -19,7 +20,7 @@ def ask(sandbox: SandboxClient, *, seconds: float = 60, **other: Any) -> ClientS
 
 
 def test_a_client_that_is_taken_costs_one_token(sandbox: SandboxClient):
-    assert ask(sandbox).works is True
+    assert ask(sandbox).is_accepted is True
     assert [request["path"] for request in sandbox.requests("/")] == [TOKEN]
 
 
@@ -41,17 +42,17 @@ def test_a_client_that_is_refused_is_told_from_one_of_which_nothing_is_known(
 ):
     sandbox.faults(TOKEN, **fault)
     found = ask(sandbox, seconds=0.5 if "hang" in fault else 60)
-    assert found.works is works
-    assert sandbox.spotify_client_secret not in found.words
+    assert found.is_accepted is works
+    assert sandbox.spotify_client_secret not in found.message
     until(lambda: sandbox.requests(TOKEN), what="the request")
     assert len(sandbox.requests(TOKEN)) == 1, "it is asked once"
 
 
 def test_a_secret_that_is_not_its_clients_is_refused_and_not_repeated(sandbox: SandboxClient):
     found = ask(sandbox, client_secret="another-secret")
-    assert found.works is False
-    assert "another-secret" not in found.words
+    assert found.is_accepted is False
+    assert "another-secret" not in found.message
     words = f'{{"error": "invalid_client", "error_description": "no client has the secret {sandbox.spotify_client_secret}"}}'
     sandbox.faults(TOKEN, status=400, body=words)
-    assert "no client has the secret [secret])" in ask(sandbox).words
-    assert ask(sandbox, client_secret="two\nlines").works is False
+    assert "no client has the secret [secret])" in ask(sandbox).message
+    assert ask(sandbox, client_secret="two\nlines").is_accepted is False

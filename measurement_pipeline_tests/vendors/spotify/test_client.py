@@ -13,7 +13,8 @@ import pytest
 
 from measurement_pipeline.sandbox import PLAIN, KnownRecording, SandboxClient, running
 from measurement_pipeline.sandbox.albums import track_id
-from measurement_pipeline.vendors.spotify.client import CredentialsRefusedError, LookupResult, SpotifyClient
+from measurement_pipeline.vendors.errors import CredentialsRejectedError
+from measurement_pipeline.vendors.spotify.client import LookupResult, SpotifyClient
 
 KNOWN = {f"AA6Q724{n:05}": KnownRecording(title=f"Song {n}", artist="Choir", album="One") for n in range(120)}
 TRACKS = {isrc: track_id(isrc, "Choir", "One") for isrc in KNOWN}
@@ -106,7 +107,7 @@ def tokens(sandbox: SandboxClient) -> int:
 def test_tracks_are_found_by_the_id_that_was_asked_with_their_isrc(sandbox: SandboxClient):
     found = look_up(sandbox, *IDS)
     assert {isrc: found.found[identity].isrc for isrc, identity in TRACKS.items()} == {isrc: isrc for isrc in TRACKS}
-    assert (found.unknown, found.deferred, found.why, found.retry_after_seconds) == (
+    assert (found.unknown, found.deferred, found.reason, found.retry_after_seconds) == (
         frozenset(),
         frozenset(),
         None,
@@ -180,14 +181,14 @@ def test_a_token_that_is_refused_at_once_is_not_asked_for_for_ever(sandbox: Sand
     sandbox.faults(TRACKS_PATH, status=401)
     found = look_up(sandbox, *IDS, workers=2)
     assert found.deferred == frozenset(IDS)
-    assert found.why is not None
-    assert "token" in found.why
+    assert found.reason is not None
+    assert "token" in found.reason
     assert tokens(sandbox) <= 4
 
 
 @pytest.mark.parametrize("workers", [1, 8])
 def test_wrong_credentials_are_refused_in_spotifys_words_and_once(in_batches: SandboxClient, workers: int):
-    with pytest.raises(CredentialsRefusedError, match=r"SPOTIFY_CLIENT_SECRET .*Invalid client") as refused:
+    with pytest.raises(CredentialsRejectedError, match=r"SPOTIFY_CLIENT_SECRET .*Invalid client") as refused:
         look_up(in_batches, *IDS, client_secret="marked-4711", workers=workers)
     assert "marked-4711" not in str(refused.value)
     assert tokens(in_batches) == 1
@@ -201,7 +202,7 @@ def test_without_a_token_everything_is_deferred(sandbox: SandboxClient, fault: d
     sandbox.faults("/api/token", **fault)
     found = look_up(sandbox, *IDS)
     assert found.deferred == frozenset(IDS)
-    assert found.why
+    assert found.reason
     assert asked(sandbox) == []
 
 
@@ -252,7 +253,7 @@ def test_a_used_up_quota_defers_the_rest_at_once_with_its_fourteen_hours(in_batc
         found = spotify.look_up(IDS)
     assert found.deferred == frozenset(IDS)
     assert found.retry_after_seconds == 14 * 3600
-    assert found.why == "Spotify asks to wait (HTTP 429: API rate limit exceeded)"
+    assert found.reason == "Spotify asks to wait (HTTP 429: API rate limit exceeded)"
     assert sleeper.slept == []
     assert len(asked(in_batches)) == 1
 
@@ -290,7 +291,7 @@ def test_trouble_that_stays_defers_and_is_not_asked_for_ever(sandbox: SandboxCli
     sandbox.faults(TRACKS_PATH, status=502)
     found = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
     assert (found.found, found.unknown, found.deferred) == ({}, frozenset(), frozenset(IDS))
-    assert found.why == "Spotify could not answer (HTTP 502)"
+    assert found.reason == "Spotify is unavailable (HTTP 502)"
     assert len(asked(sandbox)) == 9
 
 
@@ -311,8 +312,8 @@ def test_a_batch_that_cannot_be_read_is_deferred_and_never_unknown(in_batches: S
     in_batches.faults(TRACKS_PATH, status=200, body=body)
     found = look_up(in_batches, *IDS[:3])
     assert (found.unknown, found.deferred) == (frozenset(), frozenset(IDS[:3]))
-    assert found.why is not None
-    assert "cannot be read" in found.why
+    assert found.reason is not None
+    assert "Unexpected response" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -325,7 +326,7 @@ def test_a_single_answer_that_cannot_be_read_is_deferred_and_never_unknown(
     one_by_one.faults(f"{TRACKS_PATH}/", status=status, body=body)
     found = look_up(one_by_one, IDS[0])
     assert (found.unknown, found.deferred) == (frozenset(), {IDS[0]})
-    assert found.why
+    assert found.reason
 
 
 def test_one_odd_track_in_a_batch_is_deferred_alone(in_batches: SandboxClient):
@@ -344,8 +345,8 @@ def test_what_something_else_answers_defers_and_is_never_unknown_nor_bad_credent
         sandbox.faults(path, foreign=page)
         found = look_up(sandbox, *IDS[:3])
         assert (found.unknown, found.deferred) == (frozenset(), frozenset(IDS[:3]))
-        assert found.why is not None
-        assert found.why.startswith("not Spotify's own answer: ")
+        assert found.reason is not None
+        assert found.reason.startswith("not Spotify's own response: ")
 
 
 def test_a_page_that_passes_is_tried_again_quickly(sandbox: SandboxClient, sleeper: Sleeper):
@@ -392,7 +393,7 @@ def test_a_track_that_is_refused_is_deferred_alone(one_by_one: SandboxClient):
     found = look_up(one_by_one, *IDS[:60], workers=1)
     assert (found.unknown, found.deferred) == (frozenset(), {IDS[0]})
     assert len(found.found) == 59
-    assert str(found.why).startswith("Spotify refuses to answer (HTTP 403: ")
+    assert str(found.reason).startswith("Spotify refuses the track (HTTP 403: ")
 
 
 def test_an_app_that_is_refused_altogether_is_not_asked_for_every_track(one_by_one: SandboxClient):
@@ -407,7 +408,7 @@ def test_an_app_that_is_refused_altogether_learns_nothing_is_unknown(sandbox: Sa
     )
     found = look_up(sandbox, *IDS, workers=1)
     assert found.deferred == frozenset(IDS)
-    assert found.why == "Spotify refuses to answer (HTTP 403: Check settings on developer.test)"
+    assert found.reason == "Spotify refuses the track (HTTP 403: Check settings on developer.test)"
 
 
 # --- where requests go, and what is told ----------------------------------------------------------------------------------
@@ -448,7 +449,7 @@ def test_no_secret_and_no_token_is_in_an_error_or_a_log(in_batches: SandboxClien
 def test_credentials_that_no_header_can_carry_are_refused_without_being_shown(
     in_batches: SandboxClient, name: str, value: str
 ):
-    with pytest.raises(ValueError, match="client id or secret is empty or holds") as refused:
+    with pytest.raises(ValueError, match="client id or secret is empty or contains") as refused:
         client(in_batches, **{name: value})
     assert not value or value not in str(refused.value)
 

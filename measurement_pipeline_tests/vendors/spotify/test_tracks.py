@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from measurement_pipeline.domain.capture import SpotifyTrack
-from measurement_pipeline.vendors.spotify.responses import OddAnswerError
+from measurement_pipeline.vendors.errors import UnexpectedResponseError
 from measurement_pipeline.vendors.spotify.tracks import read_requested_track, read_track
 
 WHOLE = {
@@ -56,7 +56,7 @@ def test_blanks_around_an_id_are_left_out():
     "value", [None, 7, "t", [], {}, {"id": None}, {"id": ""}, {"id": 7}, {"id": "a\0"}, {"id": "\ud800"}]
 )
 def test_what_has_no_id_is_no_track(value: Any):
-    with pytest.raises(OddAnswerError, match="expected a track with an `id`"):
+    with pytest.raises(UnexpectedResponseError, match="expected a track with an `id`"):
         read_track(value)
 
 
@@ -67,7 +67,7 @@ def test_a_relinked_track_answers_for_the_one_it_replaces():
 
 
 def test_a_track_in_the_place_of_another_that_was_asked_for_is_not_believed():
-    with pytest.raises(OddAnswerError, match="expected track u, not t"):
+    with pytest.raises(UnexpectedResponseError, match="expected track u, not t"):
         read_requested_track(WHOLE, "u", others=["t", "u"])
 
 
@@ -84,6 +84,6 @@ ANYTHING = st.recursive(
 def test_whatever_json_comes_it_is_a_track_or_none(value: Any):
     try:
         track = read_track(json.loads(json.dumps(value)))
-    except OddAnswerError:
+    except UnexpectedResponseError:
         return
     assert track.track_id.encode()

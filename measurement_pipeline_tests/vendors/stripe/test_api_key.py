@@ -15,19 +15,19 @@ def ask(sandbox: SandboxClient, key: str | None = None, *, seconds: float = 60.0
 def test_a_key_that_works_costs_one_read(sandbox: SandboxClient):
     sandbox.card("11111111-1111-4111-8111-111111111111")
     sandbox.forget_requests()
-    assert ask(sandbox).works is True
+    assert ask(sandbox).is_accepted is True
     (request,) = sandbox.requests("/v1/")
     assert (request["method"], request["path"]) == ("GET", "/v1/customers")
 
 
 def test_a_key_that_is_refused_or_lacks_a_permission_does_not_work(sandbox: SandboxClient):
     refused = ask(sandbox, "sk_live_wrong")
-    assert refused.works is False
-    assert "sk_live" not in refused.words
+    assert refused.is_accepted is False
+    assert "sk_live" not in refused.message
     sandbox.faults(
         "/v1/customers", status=403, body=json.dumps({"error": {"type": "invalid_request_error", "message": "no"}})
     )
-    assert ask(sandbox).works is False
+    assert ask(sandbox).is_accepted is False
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_a_key_that_is_refused_or_lacks_a_permission_does_not_work(sandbox: Sand
 def test_no_usable_answer_leaves_it_unknown(sandbox: SandboxClient, fault: dict[str, object]):
     sandbox.faults("/v1/customers", **fault)
     found = ask(sandbox, seconds=0.5 if "hang" in fault else 60.0)
-    assert found.works is None
-    assert found.words
+    assert found.is_accepted is None
+    assert found.message
 
 
 def test_a_key_of_test_mode_is_told_by_its_form():

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from measurement_pipeline.domain.payment import Decision, PaymentVerdict
+from measurement_pipeline.domain.payment import CheckoutLink, Decision, PaymentState, PaymentVerdict
 from measurement_pipeline.sandbox import PLAIN, SandboxClient, running
 from measurement_pipeline.vendors.stripe.payment_gate import StripeGate, check_payment_method
 
@@ -78,7 +78,7 @@ def ask(
     account: UUID,
     *,
     customer: str | None = None,
-    open_checkout: tuple[str, datetime] | None = None,
+    open_checkout: CheckoutLink | None = None,
     want_checkout: bool = True,
     today: date = TODAY,
 ) -> Decision:
@@ -242,7 +242,7 @@ def test_a_deleted_customer_is_looked_up_again_and_replaced(
         gate,
         account,
         customer=first.customer,
-        open_checkout=("https://checkout.test/old", datetime.max.replace(tzinfo=UTC)),
+        open_checkout=CheckoutLink("https://checkout.test/old", datetime.max.replace(tzinfo=UTC)),
     )
     assert again.verdict is PaymentVerdict.DENIED
     assert again.customer not in (None, first.customer)
@@ -280,7 +280,7 @@ def test_an_open_link_is_handed_out_again(double: SandboxClient, gate: StripeGat
         gate,
         account,
         customer=first.customer,
-        open_checkout=(first.checkout_url, first.checkout_expires_at),
+        open_checkout=CheckoutLink(first.checkout_url, first.checkout_expires_at),
         want_checkout=False,
     )
     assert again == first
@@ -381,9 +381,9 @@ ODD_BODIES = [
         ({"reset": True}, "could not be reached"),
         ({"cut": 5}, "could not be reached"),
         ({"status": 200, "body": "<html>"}, "HTTP 200"),
-        ({"status": 200, "body": "{}"}, "could not be read"),
+        ({"status": 200, "body": "{}"}, "Unexpected response"),
         ({"status": 200, "body": "[]"}, ""),
-        ({"status": 200, "body": '{"data": null}'}, "could not be read"),
+        ({"status": 200, "body": '{"data": null}'}, "Unexpected response"),
         ({"status": 200, "body": '{"data": [{"object": "customer"}]}'}, ""),
     ],
 )
@@ -584,53 +584,52 @@ def test_a_stripe_that_cannot_be_reached_is_unknown(clock: Clock, account: UUID)
     gate.close()
 
 
-# What is remembered.
+# Stored decisions.
 
 
-class Remembered:
-    """What the rows would hold: enough to see what is asked of them and handed to them."""
+class StoredDecisions:
+    """A `PaymentDecisionStore` in memory. `is_fresh`: whether a stored decision may be served. `loads` counts the reads."""
 
     def __init__(self) -> None:
-        self.kept: dict[UUID, Decision] = {}
-        self.serves = False
+        self.stored: dict[UUID, Decision] = {}
+        self.is_fresh = False
+        self.loads = 0
 
-    def fresh(self, account: UUID) -> Decision | None:
-        return self.kept[account] if self.serves else None
-
-    def today(self) -> date:
-        return TODAY
-
-    def open_checkout(self, account: UUID) -> tuple[str, datetime] | None:
-        kept = self.kept.get(account)
-        if kept and kept.checkout_url and kept.checkout_expires_at:
-            return kept.checkout_url, kept.checkout_expires_at
-        return None
-
-    def customer(self, account: UUID) -> str | None:
-        return self.kept[account].customer if account in self.kept else None
+    def load(self, account: UUID) -> PaymentState:
+        self.loads += 1
+        stored = self.stored.get(account)
+        link = None
+        if stored and stored.checkout_url and stored.checkout_expires_at:
+            link = CheckoutLink(stored.checkout_url, stored.checkout_expires_at)
+        return PaymentState(
+            fresh_decision=stored if self.is_fresh else None,
+            open_checkout=link,
+            customer=stored.customer if stored else None,
+            today=TODAY,
+        )
 
     def record(self, account: UUID, decision: Decision) -> None:
-        self.kept[account] = decision
+        self.stored[account] = decision
 
 
 def test_a_fresh_decision_is_served_without_asking_stripe(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
-    decisions = Remembered()
+    decisions = StoredDecisions()
     double.card(str(account))
     first = check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
-    assert decisions.kept == {account: first}
-    decisions.serves = True
+    assert decisions.stored == {account: first}
+    decisions.is_fresh = True
     double.forget_requests()
     again = check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
     assert again == first
     assert double.requests("/v1") == []
 
 
-def test_a_denial_is_kept_and_its_link_is_used_until_the_card_is_there(
+def test_a_denial_is_stored_and_its_link_is_used_until_the_card_is_there(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
-    decisions = Remembered()
+    decisions = StoredDecisions()
 
     def check() -> Decision:
         return check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
@@ -641,12 +640,24 @@ def test_a_denial_is_kept_and_its_link_is_used_until_the_card_is_there(
     save_a_card(first)
     allowed = check()
     assert allowed.verdict is PaymentVerdict.ALLOWED
-    assert decisions.kept == {account: allowed}
+    assert decisions.stored == {account: allowed}
 
 
-def test_an_unknown_is_never_kept(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
-    decisions = Remembered()
+def test_the_stored_state_is_read_once_and_not_at_all_if_the_caller_has_it(
+    double: SandboxClient, gate: StripeGate, account: UUID
+) -> None:
+    decisions = StoredDecisions()
+    first = check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
+    assert decisions.loads == 1
+    state = decisions.load(account)
+    again = check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True, state=state)
+    assert decisions.loads == 2, "the read of the test itself"
+    assert again.checkout_url == first.checkout_url
+
+
+def test_an_unknown_is_never_stored(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
+    decisions = StoredDecisions()
     double.faults("/v1", status=500)
     decision = check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
     assert decision.verdict is PaymentVerdict.UNKNOWN
-    assert decisions.kept == {}
+    assert decisions.stored == {}

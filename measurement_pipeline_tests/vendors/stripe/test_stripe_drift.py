@@ -16,7 +16,7 @@ from measurement_pipeline.sandbox.stripe_objects import PAYMENT_METHOD_TYPES
 from measurement_pipeline.sandbox.stripe_params import ACCEPTED
 from measurement_pipeline.vendors.stripe.api_key import check_key
 from measurement_pipeline.vendors.stripe.payment_gate import StripeGate, check_payment_method
-from measurement_pipeline.vendors.stripe.transport import HttpxTransport
+from measurement_pipeline.vendors.stripe.transport import StripeTransport
 from measurement_pipeline_tests.vendors.stripe.stripe_parameters import hints, parameters
 
 KNOWN: dict[str, type] = {
@@ -28,11 +28,11 @@ KNOWN: dict[str, type] = {
 }
 
 
-class Versions(HttpxTransport):
+class Versions(StripeTransport):
     """Notes which version of the API is asked for."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, api_base: str) -> None:
+        super().__init__(api_base)
         self.asked: set[str | None] = set()
 
     def request(  # type: ignore[override]
@@ -67,7 +67,7 @@ def test_the_payment_methods_of_the_double_are_types_that_the_library_knows() ->
 def test_the_gate_asks_the_doubles_version_and_is_refused_no_parameter(
     sandbox: SandboxClient, database_url: str, price: str | None
 ) -> None:
-    http = Versions()
+    http = Versions(sandbox.stripe_url)
     gate = StripeGate(
         secret_key=sandbox.stripe_key,
         api_base=sandbox.stripe_url,
@@ -80,7 +80,7 @@ def test_the_gate_asks_the_doubles_version_and_is_refused_no_parameter(
     for _ in range(2):  # without a customer, and with one
         check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
     gate.close()
-    assert check_key(secret_key=sandbox.stripe_key, api_base=sandbox.stripe_url, timeout_seconds=60).works
+    assert check_key(secret_key=sandbox.stripe_key, api_base=sandbox.stripe_url, timeout_seconds=60).is_accepted
     assert http.asked == {API_VERSION}
     received = sandbox.requests("/v1")
     assert {one["status"] for one in received} == {200}
