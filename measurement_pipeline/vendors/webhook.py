@@ -26,7 +26,9 @@ class Webhook:
     def post(self, text: str) -> None:
         """Send one message. Raises `UnavailableError`, whose text does not contain the URL, unless it is accepted (2xx)."""
         try:
-            response = self._send(json.dumps({"text": _escape(text)}).encode())
+            response = self._send(
+                json.dumps({"text": _escape(text)}, separators=(",", ":"), ensure_ascii=False).encode()
+            )
         except httpx.HTTPError as error:
             # Without its cause, whose text and request contain the URL.
             raise UnavailableError(f"ALERT_WEBHOOK_URL cannot be reached ({type(error).__name__})") from None
