@@ -226,7 +226,7 @@ def test_a_part_that_keeps_failing_is_said_and_the_capture_is_done_without_it(ha
         harness.sandbox.actor("FAILED", "blocked")
     ended = harness.run_capture(snapshot, retry_number=3)
     assert ended.kind is CaptureResultKind.PARTLY_DONE
-    assert "of 101 albums could not be captured: run " in str(ended.reason)
+    assert "of 101 albums could not be captured: actor run " in str(ended.reason)
     assert "ended as FAILED: blocked" in str(ended.reason)
     assert harness.snapshot_row(snapshot)["error"] == ended.reason
     assert harness.actor_usage()["runs"] == 5, "two at first, and one more each of three times"
@@ -486,7 +486,7 @@ def test_a_whole_chunk_without_isrcs_is_an_incident_that_ends_once_spotify_names
     (what,) = open_incidents(custom_harness)
     assert "no ISRC for any of 3 tracks" in what
     told: list[str] = []
-    assert incidents.tell(custom_harness.database_url, told.append) == 1
+    assert incidents.send_alerts(custom_harness.database_url, told.append) == 1
     assert "external_ids" in told[0]
     tracks = [{"id": track(song, "One"), "external_ids": {"isrc": song}} for song in songs]
     for one in tracks:
@@ -652,7 +652,8 @@ def test_albums_that_brought_no_track_are_said(harness: CaptureHarness):
     known = harness.publish({"One": {isrcs(1)[0]: 10}})
     snapshot = harness.open_capture([*known, album("Nowhere")])
     ended = harness.run_capture(snapshot)
-    assert (ended.kind, ended.reason) == (CaptureResultKind.DONE, "1 of 2 albums brought no track")
+    assert ended.kind is CaptureResultKind.DONE
+    assert "1 of 2 albums" in str(ended.reason)
     assert harness.snapshot_row(snapshot)["error"] == ended.reason
 
 
@@ -700,7 +701,7 @@ def test_a_run_that_apify_has_forgotten_is_given_up_after_an_hour(harness: Captu
     harness.sql("update apify_runs set intended_at = intended_at - interval '2 hours'")
     ended = harness.run_capture(snapshot, run="run-2")
     assert ended.kind is CaptureResultKind.FAILED
-    assert "not known to Apify any more" in str(ended.reason)
+    assert "no longer has actor run" in str(ended.reason)
 
 
 def test_errors_of_our_own_cost_a_run_one_attempt_and_give_up_what_was_captured_to_nobody(harness: CaptureHarness):

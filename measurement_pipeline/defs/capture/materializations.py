@@ -7,9 +7,8 @@ import dagster as dg
 
 from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.capture.mapping import SPOTIFY
-from measurement_pipeline.capture.outcome import CaptureResultKind
+from measurement_pipeline.capture.outcome import CaptureOutcome, CaptureResultKind
 from measurement_pipeline.capture.retry_mapping import remap_capture
-from measurement_pipeline.capture.run import CaptureOutcome
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.asset_keys import CURRENT_PLAY_COUNTS
 from measurement_pipeline.defs.heartbeat import heartbeats
