@@ -141,7 +141,7 @@ def estimate_job(caller: AuthenticatedCaller, body: MeasurementJobRequest) -> Ba
             capture = capture_estimate.estimate_capture(
                 connection, request.parsed, account=caller.account, cap_usd=config.cap_usd
             )
-            return CurrentEstimate(**asdict(capture), over_cap=capture.is_over_cap)
+            return CurrentEstimate(**asdict(capture), over_cap=capture.exceeds_cap)
     except estimate.NothingToEstimateError as error:
         raise ApiError(400, ErrorCode.INVALID_REQUEST, str(error)) from error
 

@@ -174,7 +174,7 @@ def _print_capture_estimate(
     except estimate.NothingToEstimateError as error:
         raise CommandError(str(error)) from error
     if as_json:
-        output.print_json(asdict(result) | {"over_cap": result.is_over_cap})
+        output.print_json(asdict(result) | {"over_cap": result.exceeds_cap})
         return
     month = f"${result.spent_usd_this_month:,.3f} spent of ${result.cap_usd:,.2f}"
     output.console().print(
@@ -184,7 +184,7 @@ def _print_capture_estimate(
                 "cost": "$0: a capture of the same albums from the last hour is reused"
                 if result.reused
                 else f"${result.cost_usd:,.3f}",
-                "this month": month + (": it would be rejected" if result.is_over_cap else ""),
+                "this month": month + (": it would be rejected" if result.exceeds_cap else ""),
             }
         )
     )

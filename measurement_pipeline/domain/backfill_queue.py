@@ -1,7 +1,7 @@
-"""The rules of a queue row: its states, what one answer makes of it, how long it waits, and when trust ends.
+"""The rules of the backfill queue: row states, what a response does to a row, retries, pauses and the circuit breaker. Pure.
 
-What may be claimed is SQL (`postgres/backfill_queue.sql`), because it must be decided under a lock; which rows to ask
-for is `plan`.
+What may be claimed is SQL (`postgres/backfill_queue.sql`), because it must be decided under a lock. `plan`
+selects the rows of the next runs.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from measurement_pipeline.domain.outcome import Cause, DailyCount, Judgement, Ou
 
 
 class Status(StrEnum):
-    """Where a row stands. `done` and `failed` with `malformed` or `exhausted` are settled."""
+    """The state of a row. `done`, and `failed` with `malformed` or `exhausted`, are settled."""
 
     PENDING = "pending"
     IN_PROGRESS = "in_progress"
@@ -31,39 +31,39 @@ STATUS_OF_OUTCOME = {
     Outcome.TRANSIENT: Status.FAILED,
 }
 
-# Rejected or malformed answers, then no-history answers, that may come without one stored between before trust ends.
+# So many rejected or malformed responses, or responses without a history, and none stored between: the breaker opens.
 REJECTIONS_BEFORE_BREAKER = 5
 NO_HISTORIES_BEFORE_BREAKER = 25
 
-# How the failure of a run that opened the breaker begins, by which its incident is known again.
+# The failure text of a run that opened the breaker begins so; its incident is recognised by it.
 BREAKER_OPENED = "the breaker opened: "
 
-# Answers in a row that tell nothing (no answer, or the vendor's own error) before the deployment stays away for a while.
+# So many unusable responses in a row (none, or the vendor's own error) pause the deployment.
 UNUSABLE_BEFORE_PAUSE = 5
 
-# How an answer that is not Songstats' own (or a 403 that `/status` does not explain) is named among the causes.
+# The cause of a response that is not Songstats' own, or of a 403 that `/status` does not explain.
 FOREIGN = "foreign"
-# Of the last FOREIGN_WINDOW answers, so many that are not Songstats' own make the deployment pause.
+# So many foreign responses among the last FOREIGN_WINDOW pause the deployment.
 FOREIGN_BEFORE_PAUSE = 5
 FOREIGN_WINDOW = 40
-# Songstats' own answers came back, and then others again: so many times within the answers read open the breaker.
+# So many separate episodes of foreign responses among the last CAUSES_READ open the breaker.
 FOREIGN_EPISODES_BEFORE_BREAKER = 10
 CAUSES_READ = 100
 
-# What may be waited for inside a run; anything longer ends the run and is the planner's to take up again.
+# The longest wait inside a run; a longer one ends the run, and the planner continues later.
 MAX_WAIT_IN_RUN_SECONDS = 30.0
 
 _FIRST_BACKOFF_SECONDS = 60.0
 MAX_BACKOFF_SECONDS = 6 * 3600.0
 _FIRST_PAUSE_SECONDS = 5.0
 _MAX_GUESSED_PAUSE_SECONDS = 900.0
-# `Retry-After: 2592000` has been seen: for 30 days nobody would have asked again.
+# `Retry-After: 2592000` has been seen: no call would have been made for 30 days.
 MAX_PAUSE_WITHOUT_PROBE_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class QueueRules:
-    """What decides whether a row is due, beside the row: the same for all processes of a deployment."""
+    """What decides whether a row is due, beside the row itself: the same for all processes of a deployment."""
 
     claim_timeout_seconds: float
     max_attempts: int
@@ -81,7 +81,7 @@ class DueRow:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A row that this run owns as long as it beats, under `lease`."""
+    """A row that this run owns under `lease` as long as it renews its heartbeat."""
 
     song: str
     lease: int
@@ -92,7 +92,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """A row as a run finds it. `alive`: in progress, and its owner beats."""
+    """A row as a run reads it. `is_alive`: in progress, and its owner still renews it."""
 
     song: str
     status: Status
@@ -105,9 +105,9 @@ class QueueRow:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a row becomes. `not_before_seconds` counts from the database's clock; None: due at once.
+    """The new state of a row. `not_before_seconds`: wait by the database's clock; None: due at once.
 
-    `attempt_back` gives the attempt back: the row was not to blame.
+    `attempt_back`: the attempt does not count, because the row was not the cause.
     """
 
     status: Status
@@ -131,22 +131,22 @@ class SettledRow:
 
 
 def settle(judgement: Judgement, *, attempts: int, max_attempts: int, retry_soon_seconds: float | None) -> Settlement:
-    """What one answer makes of its row.
+    """The settlement of a row after one response.
 
-    `attempts` counts this one. `retry_soon_seconds`: the run itself will come back in so many seconds; None once it
-    will not, and the row waits out a backoff that doubles with each attempt.
+    `attempts` counts this one. `retry_soon_seconds`: the run itself retries after this time. None: it does not, and the row waits
+    for a backoff that doubles with each attempt.
     """
     if judgement.outcome is None:
-        # Nothing was learnt of the recording. A pause or the breaker, not the row, keeps it from being asked at once.
+        # The response says nothing of the recording. A pause or the breaker, not the row, prevents an immediate retry.
         wait = None
         if judgement.cause is Cause.TRANSIENT:
-            # Something other than Songstats may answer for this recording alone: then no pause follows, so the row waits.
+            # Something other than Songstats may answer for this recording alone. Then no pause follows, so the row waits.
             wait = backoff_seconds(1) if retry_soon_seconds is None else retry_soon_seconds
         return Settlement(Status.PENDING, None, not_before_seconds=wait, attempt_back=True)
     if judgement.outcome is not Outcome.TRANSIENT:
         return Settlement(STATUS_OF_OUTCOME[judgement.outcome], judgement.outcome)
     if retry_soon_seconds is not None:
-        # The same run tries again, and a run counts one attempt: the cap is not asked yet.
+        # The same run tries again, and a run counts one attempt, so the cap does not apply yet.
         return Settlement(Status.PENDING, None, not_before_seconds=retry_soon_seconds)
     if attempts >= max_attempts:
         return Settlement(Status.FAILED, Outcome.EXHAUSTED)
@@ -154,30 +154,29 @@ def settle(judgement: Judgement, *, attempts: int, max_attempts: int, retry_soon
 
 
 def backoff_seconds(attempts: int) -> float:
-    """How long a row waits after so many runs failed to get an answer for it: 1 min, 2, 4, … up to 6 h."""
+    """How long a row waits after this many runs without a response: 1 min, 2, 4, … up to 6 h."""
     return float(min(_FIRST_BACKOFF_SECONDS * 2 ** (max(attempts, 1) - 1), MAX_BACKOFF_SECONDS))
 
 
 def max_call_lead_seconds(requests_per_second: float) -> float:
-    """How far ahead a call can be booked at this pace: the longest wait of a run for its first call, and a batch of calls."""
+    """How far ahead a call slot can be taken at this pace: the longest wait of a run, and a batch of calls."""
     return MAX_WAIT_IN_RUN_SECONDS + (max(1.0, 1 / requests_per_second) if requests_per_second else 0.0)
 
 
 def seconds_before_probe(pause: float, *, retry_after: float | None, is_guess: bool) -> float:
-    """How long a pause of so many seconds is kept before `GET /status` may end it.
+    """How long a pause lasts before `GET /status` may end it.
 
-    What the vendor asked for (`retry_after`) is a floor for a day: a longer one would stop all buying for as long as one answer
-    says so, and is tested once a day. A pause that is a guess beyond `retry_after` is tested from there on.
+    `retry_after` is a floor for one day. Without that limit one response could stop all purchases for weeks. The part of a pause
+    that is a guess may be probed at once.
     """
-    kept = (retry_after or 0.0) if is_guess else pause
-    return min(kept, MAX_PAUSE_WITHOUT_PROBE_SECONDS)
+    minimum = (retry_after or 0.0) if is_guess else pause
+    return min(minimum, MAX_PAUSE_WITHOUT_PROBE_SECONDS)
 
 
 def pause_seconds(retry_after: float | None, *, pauses_before: int) -> float:
-    """How long the deployment stays away after a 429: what the vendor says, else 5 s doubling to 15 min.
+    """How long the deployment pauses: `retry_after`, or 5 s doubling to 15 min.
 
-    A `retry_after` that was waited out in vain (`pauses_before`: pauses without an answer between) is still a floor,
-    but no longer believed to be enough.
+    After pauses without a response between them (`pauses_before`), `retry_after` is only a floor: it was not enough before.
     """
     guess = float(min(_FIRST_PAUSE_SECONDS * 2 ** min(pauses_before, 10), _MAX_GUESSED_PAUSE_SECONDS))
     if retry_after is None:
@@ -187,25 +186,25 @@ def pause_seconds(retry_after: float | None, *, pauses_before: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Streak:
-    """What has come back since the last stored history: the evidence against the key or the vendor."""
+    """The responses since the last stored history: the evidence against the key or the vendor."""
 
     rejections: int = 0
     no_histories: int = 0
 
     @property
     def reason(self) -> str | None:
-        """Why trust has ended, or None while it has not."""
+        """Why the breaker opens, or None."""
         if self.rejections >= REJECTIONS_BEFORE_BREAKER:
-            seen = f"{self.rejections} rejected or malformed answers"
+            count = f"{self.rejections} rejected or malformed responses"
         elif self.no_histories >= NO_HISTORIES_BEFORE_BREAKER:
-            seen = f"{self.no_histories} answers without a history"
+            count = f"{self.no_histories} responses without a history"
         else:
             return None
-        return f"{seen} and not one stored between: the key or the vendor changed, not the recordings"
+        return f"{count} and not one stored between: the key or the vendor changed, not the recordings"
 
 
 def count_streak(causes: Sequence[str]) -> Streak:
-    """The streak in `causes`, the latest first, as the ledger tells them."""
+    """The streak in the ledger's `causes`, latest first."""
     rejections = no_histories = 0
     for cause in causes:
         if cause == Cause.STORED:
@@ -219,8 +218,8 @@ def count_streak(causes: Sequence[str]) -> Streak:
 class Interference:
     """How often something other than Songstats answered.
 
-    `recent` counts the last FOREIGN_WINDOW answers. `episodes` counts runs of such answers among the last CAUSES_READ: an outage
-    of any length is one episode, and a lasting share of such answers makes many.
+    `recent` counts foreign responses among the last FOREIGN_WINDOW. `episodes` counts their runs among the last CAUSES_READ: an
+    outage of any length is one episode, and a lasting share of foreign responses makes many.
     """
 
     recent: int = 0
@@ -228,7 +227,7 @@ class Interference:
 
     @property
     def needs_pause(self) -> bool:
-        """Whether the share of such answers is too high to go on."""
+        """Whether the share of foreign responses is too high to continue."""
         return self.recent >= FOREIGN_BEFORE_PAUSE
 
     @property
@@ -237,13 +236,13 @@ class Interference:
         if self.episodes < FOREIGN_EPISODES_BEFORE_BREAKER:
             return None
         return (
-            f"something other than Songstats answered {self.episodes} separate times within the last {CAUSES_READ} answers: look "
-            "for a CDN challenge, a proxy or a captive portal between this machine and Songstats"
+            f"something other than Songstats answered {self.episodes} separate times within the last {CAUSES_READ} responses: "
+            "look for a CDN challenge, a proxy or a captive portal between this machine and Songstats"
         )
 
 
 def count_interference(causes: Sequence[str]) -> Interference:
-    """How often something other than Songstats answered, from `causes`, the latest first."""
+    """How often something other than Songstats answered, from `causes`, latest first."""
     read = causes[:CAUSES_READ]
     starts = sum(
         cause == FOREIGN and (place + 1 == len(read) or read[place + 1] != FOREIGN) for place, cause in enumerate(read)
@@ -254,18 +253,17 @@ def count_interference(causes: Sequence[str]) -> Interference:
 def max_calls_in_flight(
     streak: Streak, *, has_stored: bool, concurrency: int, unusable: int = 0, is_after_pause: bool = False
 ) -> int:
-    """How many calls may be under way at once.
+    """How many calls may be in flight at once.
 
-    Until a history has been stored (`has_stored`), and while a streak is under way, no more are in the air than the streak
-    has left to go: a wrong key costs exactly as many hits as it takes to open the breaker, whatever the concurrency. The
-    same goes for `unusable`, the answers in a row that told nothing. After a pause (`is_after_pause`) one call asks for all
-    whether it is over.
+    Until a history has been stored (`has_stored`), and during a streak, no more calls are in flight than the streak has left. So
+    a wrong key costs exactly as many hits as open the breaker, whatever the concurrency. The same holds for `unusable` responses
+    in a row. After a pause (`is_after_pause`) a single call tests whether the pause was enough.
     """
     if is_after_pause:
         concurrency = 1
-    room = NO_HISTORIES_BEFORE_BREAKER - streak.no_histories
+    slots = NO_HISTORIES_BEFORE_BREAKER - streak.no_histories
     if unusable:
-        room = min(room, UNUSABLE_BEFORE_PAUSE - unusable)
+        slots = min(slots, UNUSABLE_BEFORE_PAUSE - unusable)
     if not has_stored or streak.rejections:
-        room = min(room, REJECTIONS_BEFORE_BREAKER - streak.rejections)
-    return max(0, min(concurrency, room))
+        slots = min(slots, REJECTIONS_BEFORE_BREAKER - streak.rejections)
+    return max(0, min(concurrency, slots))

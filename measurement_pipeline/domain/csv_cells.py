@@ -1,4 +1,4 @@
-"""Values as cells of a CSV file that a person may open in a spreadsheet. Pure."""
+"""Formats values as CSV cells that are safe to open in a spreadsheet. Pure."""
 
 import re
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?", re.ASCII)
 def csv_cell(value: object) -> object:
     """The value as a CSV cell: a moment in UTC with `Z`, and a text that no spreadsheet runs as a formula.
 
-    An apostrophe before the text makes it one. Numbers stay as they are, also those in a text.
+    An apostrophe before a formula turns it into text. Numbers stay unchanged, also those given as text.
     """
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""ISRC, the key of a recording (ISO 3901): presentation is stripped, nothing is guessed.
+"""Normalises ISRCs (ISO 3901), the keys of recordings: removes presentation and guesses nothing.
 
 No check digit exists, the country is not checked, and O/0 or I/1 are never "corrected": a wrong
 ISRC is a wrong recording.
@@ -7,7 +7,7 @@ ISRC is a wrong recording.
 import re
 
 _PRESENTATION = re.compile(r"[\s\-\u2010-\u2015]+")
-# Letters are matched before they are raised: upper() would turn a ligature or a dotless i into
+# Letters are matched before upper(), which would turn a ligature or a dotless i into
 # letters of an ISRC. An ISRC may itself begin with "ISRC" (Iceland, registrant RC…): the word is
 # stripped only where twelve characters follow.
 _ISRC = re.compile(r"(?:[Ii][Ss][Rr][Cc]:?)?([A-Za-z]{2}[A-Za-z0-9]{3}[0-9]{7})")

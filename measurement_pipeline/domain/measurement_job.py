@@ -1,6 +1,6 @@
-"""A request for measurements: what a client may ask, and the words in which it is refused.
+"""A request for measurements: its valid shapes, and the errors for invalid ones. Pure.
 
-Pure: the shape alone. Whether a catalogue exists, or an account has a card, is asked elsewhere.
+Intake checks whether a catalogue exists and whether an account has a card.
 """
 
 import re
@@ -11,20 +11,20 @@ from datetime import timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from measurement_pipeline.domain import isrc
 from measurement_pipeline.domain.capture import Schedule
+from measurement_pipeline.domain.isrc import normalise_isrc
 from measurement_pipeline.domain.text import counted
 
 
 class Source(StrEnum):
-    """What is asked for: the past, bought once, or what is displayed today."""
+    """The kind of measurement: the history, bought once, or today's displayed counts."""
 
     HISTORICAL = "historical"
     CURRENT = "current"
 
 
 class State(StrEnum):
-    """Where a request stands."""
+    """The state of a request."""
 
     QUEUED = "queued"
     ACCEPTED = "accepted"
@@ -37,15 +37,15 @@ class State(StrEnum):
 
 PLATFORMS = frozenset({"spotify"})
 
-# What one request may hold, on the table path and over HTTP alike: so many values in a list, and so many bytes of text in all.
-# The migration `0008_fair_intake` holds the table to the same number of bytes; a test compares the two.
+# Limits of one request, through the table and over HTTP: values in a list, and bytes of text in total.
+# The migration `0008_fair_intake` limits the table to the same number of bytes; a test compares the two.
 MAX_LISTED = 10_000
 MAX_REQUEST_BYTES = 1024 * 1024
 
-# How long an unpaid request is looked at again before it is rejected.
+# How long an unpaid request is checked again before it is rejected.
 UNPAID_PATIENCE = timedelta(days=7)
 
-# These three are what clients compare with: the words are fixed.
+# Clients compare with these three: the texts are fixed.
 BAD_SOURCE = "source must be current or historical"
 BAD_SCOPE = "Provide exactly one of scope.catalog_id / album_ids / isrcs"
 NOTHING_RESOLVED = "No recordings resolvable from the given scope"
@@ -68,7 +68,7 @@ _CHARACTERS_SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class ScopeByIsrc:
-    """The recordings themselves, normalised, each once, in the order given."""
+    """Recordings by normalised ISRC, without duplicates, in the given order."""
 
     isrcs: tuple[str, ...]
 
@@ -92,7 +92,7 @@ Scope = ScopeByIsrc | ScopeByAlbum | ScopeByCatalog
 
 @dataclass(frozen=True, slots=True)
 class MeasurementRequest:
-    """A request whose shape is right."""
+    """A request of valid shape."""
 
     source: Source
     scope: Scope
@@ -100,13 +100,13 @@ class MeasurementRequest:
 
     @property
     def needs_card(self) -> bool:
-        """Whether payment is asked about first. A capture needs no card: the month's cap holds it."""
+        """Whether it needs a payment decision. A capture needs none: a monthly cap limits its cost."""
         return self.source is Source.HISTORICAL
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The answer to a request that goes no further."""
+    """The error of a refused request."""
 
     status_code: int
     error: str
@@ -115,34 +115,38 @@ class Refusal:
 def read_request(
     source: object, scope: object, platforms: object, schedule: object = "once"
 ) -> MeasurementRequest | Refusal:
-    """The request in a row of `measurement_jobs`, whatever its columns hold, or why it is refused."""
+    """Parse a row of `measurement_jobs`, whatever its columns hold, into a request or a refusal."""
     if not (isinstance(source, str) and source in set(Source)):
         return Refusal(400, BAD_SOURCE)
-    asked = platforms if platforms is not None else ["spotify"]
-    # Not every value of an array column can be looked up in a set: an array may hold arrays.
-    others = [p for p in asked if not (isinstance(p, str) and p in PLATFORMS)] if isinstance(asked, list) else [asked]
-    if others or not asked:
+    requested = platforms if platforms is not None else ["spotify"]
+    # Not every value is hashable: an array column may hold arrays.
+    others = (
+        [p for p in requested if not (isinstance(p, str) and p in PLATFORMS)]
+        if isinstance(requested, list)
+        else [requested]
+    )
+    if others or not requested:
         return Refusal(400, f"platforms may only be spotify{_received_value(others)}")
     read = _read_scope(scope)
     if isinstance(read, Refusal):
         return read
     if source == Source.CURRENT and isinstance(read, ScopeByAlbum):
-        # Each is paid for, whatever it is. Not held to Spotify's present 22 characters.
-        odd = [_quoted(album_id) for album_id in read.album_ids if not _ALBUM_ID.fullmatch(album_id)]
-        if odd:
+        # Each album is paid for, so its id must be plausible; Spotify's present 22 characters are not required.
+        malformed = [_quoted(album_id) for album_id in read.album_ids if not _ALBUM_ID.fullmatch(album_id)]
+        if malformed:
             return Refusal(
-                400, f"Malformed in scope.album_ids: {_joined(odd)} (expected Spotify's ids, addresses or URIs)"
+                400, f"Malformed in scope.album_ids: {_joined(malformed)} (expected Spotify's ids, addresses or URIs)"
             )
-    often = "once" if schedule is None else schedule
-    if not (isinstance(often, str) and often in set(Schedule)):
-        return Refusal(400, f"schedule must be once or monthly{_received_value(often)}")
-    if source == Source.HISTORICAL and often != Schedule.ONCE:
+    interval = "once" if schedule is None else schedule
+    if not (isinstance(interval, str) and interval in set(Schedule)):
+        return Refusal(400, f"schedule must be once or monthly{_received_value(interval)}")
+    if source == Source.HISTORICAL and interval != Schedule.ONCE:
         return Refusal(400, "schedule monthly is for source current: a history is bought once")
-    return MeasurementRequest(Source(source), read, Schedule(often))
+    return MeasurementRequest(Source(source), read, Schedule(interval))
 
 
 def left_out_message(left_out: int, *, of: int) -> str:
-    """What a request is told that is accepted although a capture, which is made by album, leaves some of it out."""
+    """Note for an accepted request: captures work by album, and these recordings are on no known album."""
     return f"{left_out:,} of {counted(of, 'recording')} {'has' if left_out == 1 else 'have'} no known album"
 
 
@@ -160,7 +164,7 @@ def _read_scope(scope: object) -> Scope | Refusal:
     if not isinstance(value, list) or not value:
         return Refusal(400, f"scope.{key} must be a list of at least one{_received_value(value)}")
     if len(value) > MAX_LISTED:
-        # Before any of them is read.
+        # Before any value is parsed.
         return Refusal(
             400, f"At most {MAX_LISTED:,} in a request, got {len(value):,}: ask for a catalogue, or in several requests"
         )
@@ -175,21 +179,21 @@ def _read_catalog(value: object) -> Scope | Refusal:
 
 
 def _read_isrcs(values: Sequence[object]) -> Scope | Refusal:
-    found: dict[str, None] = {}
+    isrcs: dict[str, None] = {}
     malformed: list[str] = []
     for value in values:
-        read = isrc.normalise_isrc(value) if isinstance(value, str) else None
+        read = normalise_isrc(value) if isinstance(value, str) else None
         if read is None:
             malformed.append(_quoted(value))
         else:
-            found[read] = None
+            isrcs[read] = None
     if malformed:
         return Refusal(400, f"Malformed in scope.isrcs: {_joined(malformed)} (an ISRC looks like GBUM72501895)")
-    return ScopeByIsrc(tuple(found))
+    return ScopeByIsrc(tuple(isrcs))
 
 
 def _read_albums(values: Sequence[object]) -> Scope | Refusal:
-    # Printable, too: what is not (a zero byte, half a surrogate) is no text to PostgreSQL, and no id to Spotify.
+    # Only printable text: PostgreSQL and Spotify reject zero bytes and lone surrogates.
     malformed = [
         _quoted(value)
         for value in values
@@ -197,18 +201,18 @@ def _read_albums(values: Sequence[object]) -> Scope | Refusal:
     ]
     if malformed:
         return Refusal(400, f"Malformed in scope.album_ids: {_joined(malformed)} (a Spotify album id is a string)")
-    # An id that maps to nothing is answered as such.
+    # Resolution reports an unknown id.
     return ScopeByAlbum(tuple(dict.fromkeys(_album_id(str(value).strip()) for value in values)))
 
 
 def _album_id(text: str) -> str:
-    """The id in what people copy out of Spotify: an address or a URI; anything else is taken for an id."""
-    found = _ALBUM_ADDRESS.fullmatch(text)
-    return found[1] if found else text
+    """Extract the album id from a Spotify address or URI; any other text is taken as an id."""
+    match = _ALBUM_ADDRESS.fullmatch(text)
+    return match[1] if match else text
 
 
 def _quoted(value: object) -> str:
-    # reprlib: what a client nests a thousand deep would exhaust the stack of repr.
+    # reprlib: a value nested a thousand levels deep would exhaust the stack of repr.
     text = value if isinstance(value, str) else reprlib.repr(value)
     return repr(text if len(text) <= _CHARACTERS_SHOWN else text[:_CHARACTERS_SHOWN] + "…")
 

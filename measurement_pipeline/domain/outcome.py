@@ -1,6 +1,6 @@
-"""What one call to Songstats came to: the vocabulary shared by the parser, the queue and the ledger.
+"""The outcome of one call to Songstats: records that the parser, the queue and the ledger share. Pure.
 
-How an answer is read is `songstats/historic_stats`; what becomes of the row is `backfill_queue`.
+`vendors/songstats/historic_stats` parses a response; `backfill_queue` decides what becomes of the row.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What is known of a recording. The first three are `done` rows, the others `failed` ones."""
+    """What a settled row says of its recording. The first three belong to `done` rows, the others to `failed` ones."""
 
     STORED = "stored"
     NO_HISTORY = "no_history"
@@ -20,7 +20,7 @@ class Outcome(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a hit was spent: the `reason` of a ledger row."""
+    """The result of a call: the `reason` of its ledger row."""
 
     STORED = "stored"
     NO_HISTORY = "no history"
@@ -45,7 +45,7 @@ class DailyCount:
 class History:
     """A recording's history on one platform: each series ascending, one point a day.
 
-    `dropped` counts the play-count points that were left out, by reason in words.
+    `dropped` counts the unusable play-count points by reason.
     """
 
     play_counts: tuple[DailyCount, ...]
@@ -55,11 +55,11 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How one answer is to be taken.
+    """What one response means.
 
-    `outcome` is None where nothing was learnt of the recording (throttled, key refused).
-    `billable` is None where it is not known whether the vendor counted the hit.
-    `detail` is one line for a person, free of secrets and of line breaks.
+    `outcome` is None if it says nothing of the recording (throttled, key refused).
+    `billable` is None if it is unknown whether the vendor counted the hit.
+    `detail` is one line for a person, without secrets or line breaks.
     """
 
     outcome: Outcome | None

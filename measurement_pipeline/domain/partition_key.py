@@ -1,9 +1,9 @@
-"""The names of partitions in Dagster: what a person knows the thing by, and enough of its id to be unique. Pure."""
+"""Partition keys of Dagster: the name that a person knows, and enough of the id to be unique. Pure."""
 
 import unicodedata
 from uuid import UUID
 
-# Signs that a name keeps. Others have a meaning where partitions are chosen by text in Dagster's UI: commas, brackets, quotes.
+# Punctuation that a key may contain. Dagster's UI gives commas, brackets and quotes a meaning in partition selections.
 _KEPT = frozenset(" -_.&'()+#")
 _LONGEST_NAME = 60
 _LONGEST_PART = 20
@@ -11,12 +11,12 @@ _NAMED_ALBUMS = 1
 
 
 def catalog_partition_key(catalog: UUID, *, name: str, account: UUID, account_name: str | None) -> str:
-    """A catalogue by its name and its account's."""
+    """The key of a catalogue: its name and its account's."""
     return _key(_plain(name, _LONGEST_NAME), _plain(account_name or _short(account), _LONGEST_PART), _short(catalog))
 
 
 def capture_partition_key(capture: UUID, *, what: str, albums: int, monthly: bool, day: str) -> str:
-    """A capture by its catalogue or first album, and its day."""
+    """The key of a capture: its catalogue or first album, and its day."""
     more = f"and {albums - _NAMED_ALBUMS} more" if albums > _NAMED_ALBUMS else ""
     return _key(_plain(what, _LONGEST_NAME), more, "monthly" if monthly else "", day, _short(capture))
 

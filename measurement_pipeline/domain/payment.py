@@ -1,6 +1,6 @@
-"""Whether an account may spend: allowed, denied and unknown are three different answers.
+"""Whether an account may spend: records and messages of a payment decision. Pure.
 
-The values and the words only. Asking Stripe is `payments`; keeping an answer is `postgres`.
+`vendors/stripe` asks Stripe; `postgres/payment_decisions` stores the decision.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,10 +11,10 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 ALLOWED_VALID_FOR = timedelta(minutes=10)
-"""How long an allowed decision may be spent on before Stripe is asked again."""
+"""How long an allowed decision is valid before Stripe must be asked again."""
 
 CHECKOUT_MARGIN = timedelta(minutes=30)
-"""A checkout link with less time left is not handed out again: a person has to get there."""
+"""A checkout link with less time left is not returned again: a person needs time to open it."""
 
 CARD_ON_FILE = "A card is on file."
 
@@ -26,7 +26,7 @@ SUBSCRIBE = "Open the checkout link and subscribe, with {days} days of trial. Th
 
 
 class PaymentVerdict(StrEnum):
-    """May an account spend? The first two are kept, the last one never is."""
+    """Whether an account may spend. Allowed and denied are stored; unknown never is."""
 
     ALLOWED = "allowed"
     DENIED = "denied"
@@ -35,7 +35,7 @@ class PaymentVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SavedCard:
-    """When a saved card expires: it can be charged through the last day of that month."""
+    """The expiry of a saved card, which can be charged through the last day of that month."""
 
     exp_year: int
     exp_month: int
@@ -47,7 +47,7 @@ class SavedCard:
 
 @dataclass(frozen=True, slots=True)
 class PaymentMethods:
-    """What one Stripe customer has saved: its cards, newest first, and whether a payment method of any type is the default."""
+    """The payment methods of one Stripe customer: cards, newest first, and whether any type of method is the default."""
 
     cards: Sequence[SavedCard]
     has_default: bool = False
@@ -68,18 +68,17 @@ def no_card_reason(found: Iterable[PaymentMethods], *, today: date) -> str | Non
     return NOT_A_CARD if any(one.has_default for one in methods) else NO_CARD
 
 
-# Accounts in a row of which nothing could be found out, before the others are not asked about: Stripe is away.
+# After so many unknown decisions in a row Stripe counts as unreachable, and the other accounts are not checked.
 _MAX_UNKNOWN_IN_A_ROW = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was found out about an account, and what to do about it.
+    """The payment decision for an account.
 
-    `reason` is one sentence or two for a person, free of secrets. `checkout_url` and
-    `checkout_expires_at` (UTC) come with a denial, where a link was wanted or is still open.
-    `customer` is the Stripe customer, where one is known to live. `retry_after_seconds` comes with
-    an unknown, where Stripe said how long to wait.
+    `reason`: one or two sentences for a person, without secrets. `checkout_url` and `checkout_expires_at` (UTC): set on a denial,
+    if a link was requested or is still open. `customer`: the existing Stripe customer, if known. `retry_after_seconds`: set on an
+    unknown decision, if Stripe said how long to wait.
     """
 
     verdict: PaymentVerdict
@@ -120,9 +119,9 @@ class PaymentDecider(Protocol):
 
 
 def decide_accounts(accounts: Iterable[UUID], ask: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
-    """What `ask` says of each account, each asked once; after two unknowns in a row the rest are unknown unasked.
+    """Decide each account once; after two unknown decisions in a row the rest are unknown without a call.
 
-    A question that Stripe does not answer takes a minute, and a hundred of them would hold up those that wait.
+    A call that Stripe does not answer takes a minute, and a hundred of them would delay the waiting requests.
     """
     decisions: dict[UUID, Decision] = {}
     unknowns = 0

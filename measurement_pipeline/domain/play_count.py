@@ -1,27 +1,27 @@
-"""A count from outside as a whole number, or why it is none: numbers and their text, as JSON has them.
+"""Reads play counts from JSON values: numbers, and numbers given as text. Pure.
 
-Whether a 0 is a figure, and what becomes of a point without one, is the vendor's package's.
+The vendor's package decides whether a 0 is a count, and what becomes of a point without one.
 """
 
 import re
 from decimal import Decimal, InvalidOperation
 
-# What a bigint column holds.
+# The maximum of a bigint column.
 MAX_COUNT = 2**63 - 1
 
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?\s*", re.ASCII)
 _NON_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE)
-# No count needs more characters, and Decimal is not to be fed a megabyte of digits.
+# No count needs more characters; Decimal must not parse a megabyte of digits.
 _LONGEST_NUMBER = 64
 _MOST_DIGITS = 19
 
 
 class UnusableCountError(Exception):
-    """A value that is no count; the message is the reason in a word or two, under which it can be tallied."""
+    """The value is no count; the message is a short reason, by which dropped points are counted."""
 
 
 def read_count(value: object) -> int:
-    """A count from a JSON value whose non-integers were left as text. Raises UnusableCountError with why not."""
+    """Read a count from a JSON value whose non-integers were kept as text. Raises `UnusableCountError` with the reason."""
     if value is None:
         raise UnusableCountError("null")
     if type(value) is float:  # only NaN and Infinity are: other numbers with a point come as text
@@ -49,7 +49,7 @@ def _whole(text: str) -> int:
         number = Decimal(text)
     except InvalidOperation:  # an exponent beyond what Decimal itself can hold
         raise UnusableCountError("over range") from None
-    # The size is looked at before digits are written out: 1e999999999 has a gigabyte of them.
+    # The size is checked before the digits are written out: 1e999999999 has a gigabyte of them.
     if number and number.adjusted() > _MOST_DIGITS:
         raise UnusableCountError("negative" if number < 0 else "over range")
     if number != number.to_integral_value():

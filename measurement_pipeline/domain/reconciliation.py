@@ -1,9 +1,9 @@
-"""Which hits of unknown outcome the vendor did not bill: our ledger against its monthly count. Pure.
+"""Finds the hits of unknown outcome that the vendor did not bill, from the ledger and the vendor's monthly count. Pure.
 
-A call whose answer was lost counts against the budget, since the vendor may have billed it. The vendor's count settles the
-question, but only where the two figures must mean the same calls. `decide` states each condition. Where one fails, nothing
-changes, and the text says which. Where hits are returned, those known to be billed and those kept as unknown are as many as the
-vendor counts. Where it counts more than that later, its count was late: as many of the returned hits become unknown again.
+A call whose response was lost counts against the budget, since the vendor may have billed it. The vendor's count settles the
+question, but only if both figures must cover the same calls. `decide_windows` states each condition. If one fails, nothing
+changes, and the text says which. Hits are returned until billed and unknown hits are as many as the vendor counts. If the vendor
+counts more later, its count was late: as many of the returned hits become unknown again.
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from measurement_pipeline.domain.spend import VendorMonth
 from measurement_pipeline.domain.text import counted
 
 QUIET_PERIOD = timedelta(hours=1)
-"""No call may have been made or settled for so long: the vendor's count may lag behind its answers, but hardly for longer."""
+"""The time without a call or a settlement before a comparison: the vendor's count may lag behind its responses."""
 
 MAX_OFFSET_EAST = timedelta(hours=14)
 MAX_OFFSET_WEST = timedelta(hours=12)
-"""Where the vendor is, a month begins up to 14 hours before, and up to 12 hours after, it does in UTC: its zone is not known."""
+"""The vendor's time zone is unknown: its months begin up to 14 hours before, and up to 12 hours after, those of UTC."""
 
 
 class Window(StrEnum):
@@ -32,7 +32,7 @@ class Window(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MonthlyHits:
-    """Settled calls of a calendar month (UTC): those known to be billed, those of unknown outcome, and those returned before."""
+    """Settled calls of a calendar month (UTC): billed, of unknown outcome, and returned before."""
 
     billed: int
     unknown: int
@@ -44,7 +44,7 @@ class LedgerState:
     """The ledger at one moment, by the database's clock.
 
     `near_month` and `near_previous`: hits so near the beginning of this month, or of the last one, that the vendor may count them
-    to the month before. `open_calls`: reserved and not settled, of any time. `calls_ever` changes with each call.
+    in the month before. `open_calls`: reserved and not settled, of any time. `calls_ever` changes with each call.
     """
 
     now: datetime
@@ -66,13 +66,13 @@ class LedgerState:
 
     @property
     def returned(self) -> int:
-        """Calls that were unknown once, and returned since the vendor had not counted them."""
+        """Calls of unknown outcome that were returned because the vendor had not counted them."""
         return self.current.returned + self.previous.returned
 
 
 @dataclass(frozen=True, slots=True)
 class WindowResult:
-    """What follows for one window: so many unknown calls were not billed, or so many returned ones are unknown again (`late`).
+    """The result for one window: `not_billed` unknown calls, or `late` returned ones that are unknown again.
 
     Both 0: nothing changes, and `why` says so.
     """
@@ -87,21 +87,21 @@ class WindowResult:
 
     @property
     def kept(self) -> int:
-        """Unknown calls that go on counting against the budget."""
+        """Unknown calls that still count against the budget."""
         return self.unknown - self.not_billed + self.late
 
 
 def decide_windows(before: LedgerState, after: LedgerState, vendor: VendorMonth) -> list[WindowResult] | str:
-    """What to settle, a result for each window with unknown or returned calls; or why nothing can be said about any of them.
+    """A result for each window with unknown or returned calls; or why none can be decided.
 
-    `before` and `after`: the ledger before the vendor was asked, and after it answered.
+    `before` and `after`: the ledger before the call to the vendor, and after it.
     """
-    obstacle = _obstacle(before, after, vendor)
+    obstacle = _find_obstacle(before, after, vendor)
     return obstacle or [_decide_window(*window) for window in _windows(after, vendor)]
 
 
 def wait_reason(look: LedgerState) -> str | None:
-    """Why the vendor need not be asked now; None where it should be."""
+    """Why the vendor's count is not needed or not comparable now; None if it should be read."""
     if look.unknown == 0 and look.returned == 0:
         return "no hit of unknown outcome in this month or the last one"
     if look.open_calls:
@@ -110,30 +110,30 @@ def wait_reason(look: LedgerState) -> str | None:
         minutes = int(QUIET_PERIOD.total_seconds() // 60)
         return f"waiting: the last call must be {minutes} minutes old, since the vendor's count may lag behind"
     if look.now < look.month_begins + MAX_OFFSET_WEST or look.now >= look.next_month_begins - MAX_OFFSET_EAST:
-        return "waiting: near the turn of the month it is not known which month the vendor counts"
+        return "waiting: near the turn of the month it is unknown which month the vendor counts"
     return None
 
 
-def _obstacle(before: LedgerState, after: LedgerState, vendor: VendorMonth) -> str | None:
+def _find_obstacle(before: LedgerState, after: LedgerState, vendor: VendorMonth) -> str | None:
     waits = wait_reason(before) or wait_reason(after)
     if waits is not None:
         return waits
     if replace(before, now=after.now) != after:
-        return "waiting: calls were made or settled while the vendor was asked"
+        return "waiting: calls were made or settled during the call to the vendor"
     if vendor.requests is None:
         return f"unknown: Songstats gave no count ({vendor.detail})"
     return None
 
 
 def _windows(look: LedgerState, vendor: VendorMonth) -> Iterator[tuple[Window, MonthlyHits, int | None, bool]]:
-    """Each window with unknown or returned calls: its ledger, the vendor's count, and whether it is clear which calls it has."""
+    """Each window with unknown or returned calls: ledger, vendor's count, and whether its edges are clear."""
     if look.near_month == 0:
         if look.current.unknown or look.current.returned:
             yield Window.CURRENT, look.current, vendor.requests, True
         if look.previous.unknown or look.previous.returned:
             yield Window.PREVIOUS, look.previous, vendor.previous_requests, look.near_previous == 0
         return
-    # Which of the two months the calls between them belong to does not matter to their sum.
+    # Calls near the turn may belong to either month, which does not change the sum of both.
     billed = look.current.billed + look.previous.billed
     both = MonthlyHits(billed, look.unknown, look.returned)
     known = vendor.requests is not None and vendor.previous_requests is not None

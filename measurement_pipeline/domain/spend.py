@@ -1,7 +1,7 @@
-"""What calls came to, added up: by cause, by account, in euros. Pure; reading the ledger is `postgres/spend`.
+"""Sums of calls by cause, by account, and in euros. Pure; `postgres/spend` reads the ledger.
 
-A call is a row of the ledger, whatever came of it. A hit is a call that counts against the budget: one that the vendor counts, or
-may have counted, for all that is known. The others cost nothing.
+A call is a row of the ledger, whatever its result. A hit is a call that counts against the budget: the vendor counted it, or may
+have counted it. The others cost nothing.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ NOT_READ_YET = "kept, not read yet"
 IN_FLIGHT = "in flight"
 NOT_BILLED = "not billed (reconciled)"
 CAUSES = (*(cause.value for cause in Cause), NOT_BILLED, NOT_READ_YET, IN_FLIGHT)
-"""Every cause there is, in the order in which they are shown. The last two are of calls whose cause is still to come.
+"""All causes in display order. The last two are of calls whose cause is not known yet.
 
 `NOT_BILLED` takes the place of the cause of a call of unknown outcome once the vendor's own count shows that it was not billed.
 """
@@ -28,7 +28,7 @@ _CENT = Decimal("0.01")
 
 
 class HitTotals(StrEnum):
-    """Whether the vendor counts a call. The budget counts the first two."""
+    """Whether the vendor counted a call. The budget counts the first two."""
 
     YES = "yes"
     UNKNOWN = "unknown"
@@ -37,11 +37,10 @@ class HitTotals(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallGroup:
-    """So many calls of one account that came to the same.
+    """Calls of one account with the same cause.
 
-    `wasted`: those of them that are hits and brought nothing: neither a history nor the first word that there is none.
-    `stored`: those that brought a recording's first history. `settled`: those that settled a recording: they stored its history,
-    or found that the vendor has none or rejects it.
+    `wasted`: hits that brought neither a history nor the first response that there is none. `stored`: calls that brought a
+    recording's first history. `settled`: calls that settled a recording: stored, no history, or rejected.
     """
 
     account: UUID
@@ -69,23 +68,23 @@ class SpendRow:
 
     @property
     def hits(self) -> int:
-        """What the budget counts."""
+        """Calls that count against the budget."""
         return self.counted + self.unknown
 
     @property
     def hits_per_recording_settled(self) -> float | None:
         """Hits divided by the recordings they settled. The ideal is 1.00. Hits without an outcome yet are left out.
 
-        None where nothing was settled.
+        None if no recording was settled.
         """
         return hits_per_recording(self.hits - self.undecided, self.settled)
 
 
 @dataclass(frozen=True, slots=True)
 class VendorMonth:
-    """What the vendor says it counted in its current month, and requests in the one before. None: not known, which is never 0.
+    """The vendor's own counts of its current month, and requests of the month before. None: unknown, which is never 0.
 
-    `detail` is one line for a person, where something is not known.
+    `detail` is one line for a person if something is unknown.
     """
 
     requests: int | None = None
@@ -96,12 +95,12 @@ class VendorMonth:
 
 
 def hits_per_recording(hits: int, settled: int) -> float | None:
-    """Hits a recording settled, rounded; None where nothing was settled."""
+    """Hits per settled recording, rounded; None if none was settled."""
     return round(hits / settled, 4) if settled else None
 
 
 def sum_calls(lines: Iterable[CallGroup]) -> SpendRow:
-    """All of `lines` together."""
+    """The sum of all calls."""
     found = list(lines)
 
     def calls(counted: HitTotals) -> int:
@@ -120,20 +119,20 @@ def sum_calls(lines: Iterable[CallGroup]) -> SpendRow:
 
 
 def sum_by_cause(lines: Sequence[CallGroup]) -> dict[str, SpendRow]:
-    """A sum for each cause there was."""
+    """A sum for each cause that occurs."""
     return _grouped(lines, lambda line: line.cause, in_order=CAUSES)
 
 
 def sum_by_account(lines: Sequence[CallGroup]) -> dict[UUID, SpendRow]:
-    """A sum for each account, the one with most hits first."""
+    """A sum for each account, most hits first."""
     found = _grouped(lines, lambda line: line.account, in_order=sorted({line.account for line in lines}))
     return dict(sorted(found.items(), key=lambda one: -one[1].hits))
 
 
 def split_cost_eur(hits: Mapping[K, int], eur_per_hit: float) -> dict[K, Decimal]:
-    """What each of `hits` cost, to the cent, such that together they are what all of them cost.
+    """The cost of each of `hits`, to the cent, such that the costs add up to the cost of all.
 
-    Each rounded by itself, a column of figures would not add up to the figure below it.
+    If each were rounded on its own, a column of figures would not add up to its total.
     """
     price = Decimal(str(eur_per_hit))
     exact = {key: count * price for key, count in hits.items()}
@@ -145,7 +144,7 @@ def split_cost_eur(hits: Mapping[K, int], eur_per_hit: float) -> dict[K, Decimal
 
 
 def cost_eur(hits: int, eur_per_hit: float) -> Decimal:
-    """What `hits` cost together, to the cent."""
+    """The cost of `hits`, to the cent."""
     return (hits * Decimal(str(eur_per_hit))).quantize(_CENT, ROUND_HALF_UP)
 
 

@@ -27,7 +27,7 @@ class CaptureEstimate:
     cap_usd: Decimal
 
     @property
-    def is_over_cap(self) -> bool:
+    def exceeds_cap(self) -> bool:
         """Whether it exceeds the cap of the month. A reused capture costs nothing and never does."""
         return not self.reused and self.spent_usd_this_month + self.cost_usd > self.cap_usd
 

@@ -160,9 +160,9 @@ def test_nothing_seen_is_no_streak():
     ("seen", "words"),
     [
         (Streak(rejections=REJECTIONS_BEFORE_BREAKER - 1, no_histories=NO_HISTORIES_BEFORE_BREAKER - 1), None),
-        (Streak(rejections=5), "5 rejected or malformed answers and not one stored between"),
-        (Streak(no_histories=25), "25 answers without a history and not one stored between"),
-        (Streak(rejections=6, no_histories=30), "6 rejected or malformed answers and not one stored between"),
+        (Streak(rejections=5), "5 rejected or malformed responses and not one stored between"),
+        (Streak(no_histories=25), "25 responses without a history and not one stored between"),
+        (Streak(rejections=6, no_histories=30), "6 rejected or malformed responses and not one stored between"),
     ],
 )
 def test_five_refusals_or_twenty_five_silences_in_a_row_end_trust(seen: Streak, words: str | None):

@@ -96,7 +96,7 @@ def test_while_the_figures_may_still_change_nothing_does(changes: dict, said: st
 
 def test_calls_that_are_made_while_the_vendor_is_asked_change_nothing():
     found = decide_windows(LOOK, replace(LOOK, calls_ever=141), VendorMonth(100))
-    assert found == "waiting: calls were made or settled while the vendor was asked"
+    assert found == "waiting: calls were made or settled during the call to the vendor"
 
 
 def test_a_vendor_that_cannot_be_asked_is_unknown():
