@@ -10,11 +10,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, TickData, TickStatus
-from dagster._core.test_utils import create_run_for_test
-from dagster._daemon.types import DaemonHeartbeat
-from dagster._utils.error import SerializableErrorInfo
 from psycopg import sql
 
 from measurement_pipeline.cli.checks import CheckStatus, fail, ok, report_causes_once, run_checks
@@ -29,6 +24,19 @@ from measurement_pipeline.postgres import conninfo, migrate, server_settings, ve
 from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.conftest import DURABILITY, Server
+from measurement_pipeline_tests.dagster_private import (
+    DaemonHeartbeat,
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    RegisteredCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+    SerializableErrorInfo,
+    TickData,
+    TickStatus,
+    create_run_for_test,
+)
 from measurement_pipeline_tests.defs.conftest import dagster_template, instance  # noqa: F401 - fixtures
 from measurement_pipeline_tests.defs.test_sensors import started_event
 from measurement_pipeline_tests.workbench import isrcs

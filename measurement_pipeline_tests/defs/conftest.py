@@ -9,7 +9,6 @@ from uuid import UUID
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
@@ -21,6 +20,7 @@ from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.services import Services, create_services
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.conftest import Server
+from measurement_pipeline_tests.dagster_private import SensorExecutionData
 from measurement_pipeline_tests.health.receiver import Receiver, listening
 from measurement_pipeline_tests.workbench import OPERATORS, Workbench
 

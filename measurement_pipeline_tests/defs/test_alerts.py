@@ -7,11 +7,6 @@ from uuid import UUID
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.run_request import DagsterRunReaction
-from dagster._core.events import EngineEventData, JobFailureData, RunFailureReason
-from dagster._core.utils import make_new_run_id
-from dagster._utils import get_run_crash_explanation
-from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy import text
 
 from measurement_pipeline.defs import tags
@@ -25,6 +20,15 @@ from measurement_pipeline.postgres import migrate
 from measurement_pipeline.services import MeasurementDatabase
 from measurement_pipeline.vendors.webhook import Webhook
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
+from measurement_pipeline_tests.dagster_private import (
+    DagsterRunReaction,
+    EngineEventData,
+    JobFailureData,
+    RunFailureReason,
+    SerializableErrorInfo,
+    get_run_crash_explanation,
+    make_new_run_id,
+)
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.defs.test_captures import capture
 from measurement_pipeline_tests.defs.test_sensors import ranges

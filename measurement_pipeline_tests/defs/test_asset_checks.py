@@ -6,13 +6,6 @@ from dataclasses import replace
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
-from dagster._core.test_utils import in_process_test_workspace
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-from dagster._daemon.types import DaemonHeartbeat
-from dagster._utils.error import SerializableErrorInfo
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from measurement_pipeline.defs import tags
@@ -24,6 +17,20 @@ from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.vendors.webhook import Webhook
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
+from measurement_pipeline_tests.dagster_private import (
+    DaemonHeartbeat,
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    LoadableTargetOrigin,
+    RegisteredCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+    SerializableErrorInfo,
+    TickData,
+    TickStatus,
+    in_process_test_workspace,
+)
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.defs.test_sensors import started_event
 from measurement_pipeline_tests.health.receiver import Receiver

@@ -7,7 +7,6 @@ from uuid import UUID
 
 import dagster as dg
 import pytest
-from dagster._daemon.types import DaemonHeartbeat
 
 from measurement_pipeline.capture.run import make_capture
 from measurement_pipeline.defs import tags
@@ -19,6 +18,7 @@ from measurement_pipeline.postgres import partition_keys
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline.sandbox.catalogue import KnownRecording
+from measurement_pipeline_tests.dagster_private import DaemonHeartbeat
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.workbench import isrcs
 

@@ -2,12 +2,12 @@
 
 import dagster as dg
 import pytest
-from dagster._core.utils import make_new_run_id
 
 from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
 from measurement_pipeline.defs.health.checks import ledger_matches_vendor
 from measurement_pipeline.defs.instance_status import ASSET_JOB, read_instance_state
 from measurement_pipeline.health.stall_checks import InstanceState
+from measurement_pipeline_tests.dagster_private import make_new_run_id
 from measurement_pipeline_tests.defs.conftest import Stage
 
 PLANNED, BY_HAND = "songstats_backfill", ASSET_JOB

@@ -3,12 +3,12 @@
 import json
 
 import dagster as dg
-from dagster._core.execution.api import create_execution_plan
 
 from measurement_pipeline.backfill.run import BackfillRun
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
+from measurement_pipeline_tests.dagster_private import create_execution_plan
 from measurement_pipeline_tests.defs.conftest import Stage
 from measurement_pipeline_tests.workbench import OPERATORS, isrcs
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.sensor_definition import SensorExecutionData
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -13,6 +12,7 @@ from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.partitions import isrc_partitions, register
 from measurement_pipeline.domain.text import utc_minute
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
+from measurement_pipeline_tests.dagster_private import SensorExecutionData
 from measurement_pipeline_tests.defs.conftest import Stage
 from measurement_pipeline_tests.workbench import isrcs
 

@@ -9,14 +9,18 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
-from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, StepMaterializationData
-from dagster._core.events.log import EventLogEntry
-from dagster._core.instance import DagsterInstance
+from dagster import DagsterInstance
 from dagster_postgres import PostgresEventLogStorage
 
 from measurement_pipeline.defs.storage import PooledEventLogStorage, PooledPostgresStorage
 from measurement_pipeline.local.dagster_processes import prepare_home
 from measurement_pipeline.local.embedded_postgres import dagster_url
+from measurement_pipeline_tests.dagster_private import (
+    AssetMaterializationPlannedData,
+    DagsterEvent,
+    EventLogEntry,
+    StepMaterializationData,
+)
 from measurement_pipeline_tests.faults.waiting import until
 
 ASSET = dg.AssetKey("songstats_history")
