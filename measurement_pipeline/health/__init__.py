@@ -1,5 +1,4 @@
-"""The use case "is it well, and if not, who is told": findings about queue, requests and figures, and incidents. No Dagster.
+"""Health: checks of the queue, requests and measurements, and incidents with alerts. No Dagster.
 
-What is asked of the tables is `postgres/health`; what Dagster's instance shows is handed in. Each finding is decided by a pure
-function.
+`postgres/health` reads the tables, and Dagster's state is passed in. Pure functions decide each check.
 """

@@ -1,7 +1,7 @@
-"""Findings about what analysts are told: whether the views can be believed today. Pure.
+"""Checks of the analysts' views. Pure.
 
-By plain statements and not by a data frame's schema: names and types are the database's to keep, and what can go wrong beyond
-them is a question of two lines to it, not millions of rows to be read here.
+Short SQL statements read the facts. A data frame schema would read millions of rows here to check names and types, which the
+database guarantees.
 """
 
 from collections.abc import Sequence
@@ -10,93 +10,100 @@ from measurement_pipeline.domain.text import counted
 from measurement_pipeline.health.result import HealthResult, format_examples
 from measurement_pipeline.postgres.analytics import MOST_SERIES, Apart, SeriesOfLate
 
-# Of a recording's days, so many without a figure are worth a look.
+# Share of a recording's days without a count above which the check fails.
 MAX_MISSING_SHARE = 0.1
 
-# Two sources of one day that differ by more, and by more than so many plays, are far apart.
+# Two sources of one day differ if they differ by more than both.
 MAX_DIFFERENCE_SHARE = 0.1
 MAX_DIFFERENCE_PLAYS = 1_000
 
 
 def views_are_current(installed: str | None, expected: str, undescribed: Sequence[str]) -> HealthResult:
-    """The views are those that this version was tested with, and each of their columns says what it is."""
+    """Fail if the installed views are of another version, or columns have no description."""
     if installed != expected:
-        words = (
-            f"the views are of version {installed}, this code is of {expected}: run `measurement-pipeline db upgrade`"
-        )
-        return HealthResult(False, words, should_alert=True, reason="other views")
+        message = f"the views have version {installed}, expected {expected}: run `measurement-pipeline db upgrade`"
+        return HealthResult(False, message, should_alert=True, reason="other views")
     if undescribed:
-        words = f"{counted(len(undescribed), 'column')} without unit, meaning or source: {format_examples(undescribed)}"
-        return HealthResult(False, words, reason="undescribed")
-    return HealthResult(True, f"the views are of version {expected}, and each column is described")
+        columns = counted(len(undescribed), "column")
+        message = f"{columns} without unit, meaning or source in the data dictionary: {format_examples(undescribed)}"
+        return HealthResult(False, message, reason="undescribed")
+    return HealthResult(True, f"the views have version {expected}, and all columns are described")
 
 
-def no_future_dates(found: Sequence[str]) -> HealthResult:
-    """No figure is for a day that has not been."""
-    figures = {"recordings with a day to come": len(found)}
-    if not found:
-        return HealthResult(True, "no recording has a figure for a day to come", metadata=figures)
-    words = f"{counted(len(found), 'recording')} with figures for days to come: {format_examples(found)}"
-    return HealthResult(False, words, should_alert=True, reason="days to come", metadata=figures)
+def no_future_dates(songs: Sequence[str]) -> HealthResult:
+    """Fail if recordings have counts for future days."""
+    metadata = {"recordings with future dates": len(songs)}
+    if not songs:
+        return HealthResult(True, "no recording has a count for a future day", metadata=metadata)
+    message = f"{counted(len(songs), 'recording')} with counts for future days: {format_examples(songs)}"
+    return HealthResult(False, message, should_alert=True, reason="future dates", metadata=metadata)
 
 
 def counts_are_monotonic(recent: Sequence[SeriesOfLate]) -> HealthResult:
-    """Cumulative counts that fall do so for a reason of the platform's; a person should know of which recordings."""
-    falling = [f"{series.song} ({series.falls} ×)" for series in recent if series.falls]
-    figures = {"recordings looked at": len(recent), "with falls": len(falling)}
-    if not falling:
-        return HealthResult(True, f"{_describe_sample(recent)}, none falls", metadata=figures)
-    words = f"of {_describe_sample(recent)} {len(falling)} fall: {format_examples(falling)}"
-    return HealthResult(False, words + "; see is_negative in daily_play_counts", reason="falls", metadata=figures)
+    """Fail if cumulative counts decrease. The platform causes this; an analyst should know which recordings are affected."""
+    decreasing = [f"{series.song} ({series.falls} ×)" for series in recent if series.falls]
+    metadata = {"recordings checked": len(recent), "with decreases": len(decreasing)}
+    if not decreasing:
+        return HealthResult(True, f"{_describe_sample(recent)}: no count decreases", metadata=metadata)
+    message = (
+        f"{_describe_sample(recent)}: the counts of {len(decreasing)} decrease: {format_examples(decreasing)}; "
+        "see is_negative in daily_play_counts"
+    )
+    return HealthResult(False, message, reason="decreases", metadata=metadata)
 
 
 def series_have_no_gaps(recent: Sequence[SeriesOfLate]) -> HealthResult:
-    """No more than a tenth of a recording's days are missing."""
-    gappy = [
+    """Fail if more than a tenth of a recording's days have no count."""
+    incomplete = [
         f"{series.song} ({series.days_missing} of {series.days} days)"
         for series in recent
         if series.days_missing > MAX_MISSING_SHARE * series.days
     ]
-    figures: dict[str, int | float | str] = {
-        "recordings looked at": len(recent),
-        "with gaps": len(gappy),
+    metadata: dict[str, int | float | str] = {
+        "recordings checked": len(recent),
+        "with gaps": len(incomplete),
         "days missing": sum(series.days_missing for series in recent),
     }
-    if not gappy:
-        words = f"{_describe_sample(recent)}, none lacks more than a tenth of its days"
-        return HealthResult(True, words, metadata=figures)
-    words = f"of {_describe_sample(recent)} {len(gappy)} lack more than a tenth: {format_examples(gappy)}"
-    return HealthResult(False, words, reason="gaps", metadata=figures)
+    if not incomplete:
+        message = f"{_describe_sample(recent)}: each has counts for at least nine tenths of its days"
+        return HealthResult(True, message, metadata=metadata)
+    message = (
+        f"{_describe_sample(recent)}: more than a tenth of the days of {len(incomplete)} are missing: "
+        f"{format_examples(incomplete)}"
+    )
+    return HealthResult(False, message, reason="gaps", metadata=metadata)
 
 
 def sources_agree(both: int, apart: Sequence[Apart]) -> HealthResult:
-    """Where a capture and a bought history have the same day they say about the same. `both`: days that have two sources."""
-    far = [f"{one.song} on {one.day}: {one.displayed:,} displayed, {one.bought:,} bought" for one in apart]
-    figures = {"days with both sources": both, "far apart": len(far)}
-    if not far:
-        return HealthResult(True, f"{counted(both, 'day')} with both sources, none far apart", metadata=figures)
-    words = f"{len(far)} are far apart, which may be two recordings under one ISRC: {format_examples(far)}"
-    return HealthResult(False, words, reason="far apart", metadata=figures)
+    """Fail if a capture and a bought history differ on the same day. `both`: number of days with both sources."""
+    different = [f"{one.song} on {one.day}: {one.displayed:,} displayed, {one.bought:,} bought" for one in apart]
+    metadata = {"days with both sources": both, "days that differ": len(different)}
+    if not different:
+        return HealthResult(True, f"{counted(both, 'day')} with both sources, none differs", metadata=metadata)
+    days = counted(len(different), "day differs", "days differ")
+    message = f"{days} between the sources, perhaps two recordings with one ISRC: {format_examples(different)}"
+    return HealthResult(False, message, reason="sources differ", metadata=metadata)
 
 
 def totals_add_up(apart: Sequence[str], recent: Sequence[SeriesOfLate]) -> HealthResult:
-    """A total is the sum of its recordings, and a recording's latest count is the last of its series."""
-    torn = [
-        f"{series.song}: latest {series.latest_count}, last of the series {series.last_count}"
+    """Fail if a total is not the sum of its recordings, or a latest count is not the last of its series."""
+    inconsistent = [
+        f"{series.song}: latest count {series.latest_count}, last of the series {series.last_count}"
         for series in recent
         if series.latest_count != series.last_count
     ]
-    found = [*apart, *torn]
-    figures = {"recordings looked at": len(recent), "that do not add up": len(found)}
-    if not found:
-        words = f"every catalogue's total is what its recordings add up to; {_describe_sample(recent)} end at their latest count"
-        return HealthResult(True, words, metadata=figures)
-    words = f"{len(found)} do not add up: {format_examples(found)}"
-    return HealthResult(False, words, should_alert=True, reason="do not add up", metadata=figures)
+    differences = [*apart, *inconsistent]
+    metadata = {"recordings checked": len(recent), "differences": len(differences)}
+    if not differences:
+        message = f"all catalogue totals equal the sum of their recordings; {_describe_sample(recent)}: all latest counts match"
+        return HealthResult(True, message, metadata=metadata)
+    message = f"{counted(len(differences), 'total or latest count differs', 'totals or latest counts differ')}: "
+    message += format_examples(differences)
+    return HealthResult(False, message, should_alert=True, reason="totals differ", metadata=metadata)
 
 
 def _describe_sample(recent: Sequence[SeriesOfLate]) -> str:
-    """What a sample says of all is said of the sample alone."""
+    """Name the sample, so that the message does not claim more than was checked."""
     if len(recent) < MOST_SERIES:
         return f"{counted(len(recent), 'recording')} of the last day"
-    return f"the {len(recent)} recordings bought or captured last (no more are looked at)"
+    return f"the {len(recent)} recordings bought or captured last (the check reads no more)"

@@ -1,6 +1,6 @@
-"""When an incident is seen, when it is over, and how it is told. Its key and its words are in `wording`.
+"""Record and end incidents, and post alerts about them. `messages` has their keys and texts.
 
-It is written to the table first and told from there, so that a webhook that is away loses nothing.
+An incident is first written to the table and then posted, so that an unavailable webhook loses no alert.
 """
 
 import time
@@ -24,23 +24,23 @@ from measurement_pipeline.vendors.errors import UnavailableError
 
 _TIMEOUT_SECONDS = 10.0
 
-# What one call of `tell` may do. Dagster hands a tick of the run-failure sensor up to five failures, each tells, and the tick has
-# a minute; and a webhook takes about one message a second.
+# Limits of one `send_alerts` call. One tick of the run-failure sensor handles up to five failures, each with such a call, and the
+# tick has a minute. A webhook accepts about one message a second.
 _MAX_ALERTS = 10
 _ALERT_SECONDS = 5.0
 
-# How the keys of what checks say begin; those of runs begin with a job's name.
+# Prefix of the incident keys of checks. Those of runs begin with the job's name.
 _CHECK_PREFIX = "check "
 
 
 def record_failure(database_url: str, job: str, line: str, *, run: str) -> None:
-    """A run failed: a new incident, or one more of an open one.
+    """Record a failed run: open an incident, or count it in an open one.
 
-    A job that fails now and then is told once. An opening of the breaker is told each time, since a person closed the last one.
+    A job that fails now and then causes one alert. Each opening of the breaker causes an alert, since a person closed it before.
     After a lock timeout the incident names sessions that may hold the lock. Raises `StatementTimeout` if the table is locked.
     """
     same_within_hours = 0 if BREAKER_OPENED in line else incidents.SAME_WITHIN_HOURS
-    # A lock that fails runs must not keep the alert about them: the caller posts it without the table then.
+    # With a timeout, so that the lock that fails runs cannot block their alert: the caller then posts it without the table.
     with connect(database_url) as connection, transaction_with_timeout(connection, seconds=_TIMEOUT_SECONDS):
         what = describe_failure(job, line, run=run)
         if is_lock_timeout(line):
@@ -49,20 +49,20 @@ def record_failure(database_url: str, job: str, line: str, *, run: str) -> None:
 
 
 def record_success(database_url: str, job: str) -> None:
-    """A run succeeded: the incidents of its job end."""
+    """Record a successful run: end the incidents of its job."""
     with connect(database_url) as connection:
         incidents.end_by_source(connection, source=f"{job}: ")
 
 
 def is_transient(incident: OpenIncident) -> bool:
-    """Whether it may: a run that failed once, or a spent budget, whose next hit has a date. Other failures of checks do not."""
+    """Return whether the incident may end by itself: a run that failed once, or a spent budget, which has a known end."""
     if incident.key.startswith(_CHECK_PREFIX):
         return blocking_reason(incident) is Reason.BUDGET
     return incident.times == 1
 
 
 def blocking_reason(incident: OpenIncident) -> Reason | None:
-    """What stops buying according to a check's incident; None where it is about something else."""
+    """Return what blocks purchases according to a check's incident; None if the incident is about something else."""
     if not incident.key.startswith(_CHECK_PREFIX):
         return None
     _, _, reason = incident.key.rpartition(": ")
@@ -70,9 +70,9 @@ def blocking_reason(incident: OpenIncident) -> Reason | None:
 
 
 def record_result(database_url: str, check: str, result: HealthResult) -> None:
-    """A check fails, and not only for a while: an incident. It passes: what it said is over.
+    """Record a check's result: open an incident if it should alert, end the check's incidents if it passed.
 
-    Another reason is another incident and ends none, so that a check that goes back and forth between two tells each once.
+    Another reason opens another incident and ends none, so that a check that alternates between two reasons alerts once for each.
     """
     source = f"{_CHECK_PREFIX}{check}: "
     with connect(database_url) as connection:
@@ -83,7 +83,7 @@ def record_result(database_url: str, check: str, result: HealthResult) -> None:
 
 
 def end_songstats_incidents(connection: Connection) -> None:
-    """A person closed the breaker or ended the pause: incidents with these reasons end now, not at the next check."""
+    """End incidents about breaker and pause, because an operator ended these. The next check would end them later."""
     for reason in (Reason.BREAKER, Reason.PAUSE, Reason.VENDOR):
         incidents.end_by_source(connection, source=f"{_CHECK_PREFIX}backfill_is_progressing: {reason.value}")
 
@@ -91,29 +91,29 @@ def end_songstats_incidents(connection: Connection) -> None:
 def send_alerts(
     database_url: str, post: Callable[[str], None] | None, *, clock: Callable[[], float] = time.monotonic
 ) -> int:
-    """Tell what was not told yet, oldest first; how many. Without a webhook nothing is told.
+    """Post incidents that were not posted yet, oldest first; return their number. Without a webhook post nothing.
 
-    One that the webhook refuses does not keep the others from being told; then, at the end, it raises what `post` raised first.
-    Stops after a few messages, and after a few seconds: the next call goes on.
+    If the webhook rejects one, continue with the others, then raise the first error. Stop after a number of messages or seconds:
+    the next call continues.
     """
     if post is None:
         return 0
-    told, seen, refused = 0, 0, None
+    sent, last_id, first_error = 0, 0, None
     deadline = clock() + _ALERT_SECONDS
 
     def send(incident: Incident) -> None:
-        nonlocal seen
-        seen = incident.id
+        nonlocal last_id
+        last_id = incident.id
         post(alert_text(incident))
 
     with connect(database_url) as connection:
-        while told < _MAX_ALERTS and clock() < deadline:
+        while sent < _MAX_ALERTS and clock() < deadline:
             try:
-                if not incidents.post_next(connection, send, after=seen):
+                if not incidents.post_next(connection, send, after=last_id):
                     break
-                told += 1
+                sent += 1
             except UnavailableError as error:
-                refused = refused or error
-    if refused is not None:
-        raise refused
-    return told
+                first_error = first_error or error
+    if first_error is not None:
+        raise first_error
+    return sent

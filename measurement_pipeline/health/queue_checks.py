@@ -1,4 +1,4 @@
-"""Findings about what is there: rows that were given up, what is shown against what is stored, figures out of range. Pure."""
+"""Checks of stored data: recordings that need a person, partitions and tables, plausible play counts. Pure."""
 
 from collections.abc import Sequence
 
@@ -6,76 +6,80 @@ from measurement_pipeline.domain.text import counted
 from measurement_pipeline.health.result import HealthResult, format_examples
 from measurement_pipeline.postgres.health import CaptureSeriesStatus, GivenUp
 
-# More plays than any recording will have in our time: a hundred times the most played one's.
+# A hundred times the count of the most played recording.
 MAX_PLAUSIBLE_COUNT = 10**11
 
-# Songstats' last day is yesterday or the day before; a recording taken down is some days behind.
+# Songstats' last day is yesterday or the day before. For a recording that was taken down it is some days earlier.
 STALE_DAYS = 30
 
 
 def no_exhausted_recordings(given_up: GivenUp) -> HealthResult:
-    """Rows that reached the attempts cap, could not be read, or were settled on doubtful evidence: each waits for a person."""
+    """Fail if recordings used up their attempts, have an unreadable response, or a suspect outcome: each needs a person."""
     kinds = (
-        ("exhausted", given_up.exhausted, "find out why (`last_error`), then `requeue --outcome exhausted`"),
-        ("malformed", given_up.malformed, "a newer parser reads them by itself; `requeue --rebuy` buys them anew"),
-        ("suspect", given_up.suspect, "once key and vendor are right, `requeue --suspect`"),
+        ("exhausted", given_up.exhausted, "find the cause in `last_error`, then run `requeue --outcome exhausted`"),
+        ("malformed", given_up.malformed, "a newer parser reads them by itself; `requeue --rebuy` buys them again"),
+        ("suspect", given_up.suspect, "after key and vendor are repaired, run `requeue --suspect`"),
     )
-    figures = {name: some.count for name, some, _ in kinds}
-    if not any(figures.values()):
-        return HealthResult(True, "no recording used up its attempts, none is malformed or suspect", metadata=figures)
-    words = "; ".join(
-        f"{some.count} {name} ({format_examples(some.songs)}): {cure}" for name, some, cure in kinds if some.count
+    metadata = {name: sample.count for name, sample, _ in kinds}
+    if not any(metadata.values()):
+        return HealthResult(True, "no recording is exhausted, malformed or suspect", metadata=metadata)
+    message = "; ".join(
+        f"{sample.count} {name} ({format_examples(sample.songs)}): {next_step}"
+        for name, sample, next_step in kinds
+        if sample.count
     )
-    return HealthResult(False, words, reason="given up", metadata=figures)
+    return HealthResult(False, message, reason="given up", metadata=metadata)
 
 
-def partitions_match_tables(breaches: Sequence[str], *, materialized: int) -> HealthResult:
-    """Partitions shown as materialized, rows done, measurements stored: each has the others."""
-    figures: dict[str, int | float | str] = {"materialized": materialized, "disagreements": len(breaches)}
-    if not breaches:
+def partitions_match_tables(differences: Sequence[str], *, materialized: int) -> HealthResult:
+    """Fail if materialized partitions, finished rows and stored measurements disagree."""
+    metadata: dict[str, int | float | str] = {"materialized": materialized, "differences": len(differences)}
+    if not differences:
         return HealthResult(
             True,
-            f"{counted(materialized, 'recording is', 'recordings are')} shown, and each is stored or settled",
-            metadata=figures,
+            f"{counted(materialized, 'partition is', 'partitions are')} materialized, and all match the tables",
+            metadata=metadata,
         )
     return HealthResult(
         passed=False,
         should_alert=True,
-        reason="shown and stored disagree",
-        message=f"{len(breaches)} disagree: {'; '.join(breaches[:5])}{' …' if len(breaches) > 5 else ''}",
-        metadata=figures,
+        reason="partitions differ",
+        message=f"{counted(len(differences), 'difference')}: {'; '.join(differences[:5])}{' …' if len(differences) > 5 else ''}",
+        metadata=metadata,
     )
 
 
 def values_in_range(latest: Sequence[CaptureSeriesStatus], *, stored: int) -> HealthResult:
-    """The figures of the latest of the recordings `stored` of late are such as a play count can be."""
-    odd = {series.song: "; ".join(found) for series in latest if (found := _find_anomalies(series))}
-    figures: dict[str, int | float | str] = {
+    """Fail if the latest of the `stored` recordings of the last day have implausible play counts."""
+    anomalies = {series.song: "; ".join(found) for series in latest if (found := _find_anomalies(series))}
+    metadata: dict[str, int | float | str] = {
         "recordings stored": stored,
-        "recordings looked at": len(latest),
-        "out of range": len(odd),
+        "recordings checked": len(latest),
+        "out of range": len(anomalies),
     }
-    looked = (
+    sample = (
         counted(len(latest), "recording")
         if len(latest) >= stored
         else f"the latest {len(latest):,} of {counted(stored, 'recording')}"
     )
-    if not odd:
-        return HealthResult(True, f"{looked} stored in the last day, all in range", metadata=figures)
-    shown = [f"{song} {why}" for song, why in sorted(odd.items())]
-    words = f"{looked} stored in the last day, {len(odd)} out of range: {format_examples(shown)}"
-    return HealthResult(False, words + "; look at their kept responses", reason="out of range", metadata=figures)
+    if not anomalies:
+        return HealthResult(True, f"{sample} stored in the last day, all in range", metadata=metadata)
+    examples = format_examples([f"{song} {found}" for song, found in sorted(anomalies.items())])
+    message = (
+        f"{sample} stored in the last day, {len(anomalies)} out of range: {examples}; check their stored responses"
+    )
+    return HealthResult(False, message, reason="out of range", metadata=metadata)
 
 
 def _find_anomalies(series: CaptureSeriesStatus) -> list[str]:
-    found = []
+    anomalies = []
     if not 0 < series.latest_count <= MAX_PLAUSIBLE_COUNT:
-        found.append(f"was played {series.latest_count} times")
+        anomalies.append(f"has {series.latest_count} plays")
     behind = 0 if series.days_behind is None else series.days_behind
     if behind < 0:
-        found.append(f"has figures for {counted(-behind, 'day')} to come")
+        anomalies.append(f"has counts {counted(-behind, 'day')} in the future")
     if behind > STALE_DAYS:
-        found.append(f"ends {counted(behind, 'day')} before it was bought")
+        anomalies.append(f"ends {counted(behind, 'day')} before it was bought")
     if series.halved_on is not None:
-        found.append(f"falls by more than half on {series.halved_on}")
-    return found
+        anomalies.append(f"decreases by more than half on {series.halved_on}")
+    return anomalies

@@ -1,4 +1,4 @@
-"""What a check comes to: the one shape that the checks' rooms hand to Dagster and to the incidents."""
+"""Result of a health check, as passed to Dagster and to the incidents."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ _MAX_EXAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class HealthResult:
-    """How one check stands.
+    """Result of one check.
 
-    `words` say it and, where it does not pass, what to do. `reason` names why in a word or two, the same for as long as it is the
-    same; of one that passes, what may yet keep it from doing so. `serious`: it will not pass by itself, so a person is told.
+    `message` states the result and, if the check fails, the next step. `reason` is a short, stable name of the cause; if the
+    check passes, of a cause that may make it fail later. `should_alert`: the problem does not end by itself, so alert a person.
     """
 
     passed: bool
@@ -23,10 +23,10 @@ class HealthResult:
 
 
 def format_minute(moment: datetime) -> str:
-    """A moment as people read it here."""
+    """Format a time in UTC, without seconds."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def format_examples(found: Sequence[str]) -> str:
-    """The first few of many."""
-    return ", ".join(found[:_MAX_EXAMPLES]) + (", …" if len(found) > _MAX_EXAMPLES else "")
+def format_examples(texts: Sequence[str]) -> str:
+    """Return the first few texts, and an ellipsis if there are more."""
+    return ", ".join(texts[:_MAX_EXAMPLES]) + (", …" if len(texts) > _MAX_EXAMPLES else "")

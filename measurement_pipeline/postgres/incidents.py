@@ -68,16 +68,27 @@ def end_by_source(connection: Connection, *, source: str) -> None:
 def post_next(connection: Connection, post: Callable[[Incident], None], *, after: int) -> bool:
     """Pass the oldest unposted incident with an id above `after` to `post`, then mark it as posted; return whether there was one.
 
-    The row is locked meanwhile, so that no other process posts it. If `post` raises, the incident stays unposted. A crash between
+    An advisory lock claims it, so that no other process posts it. If `post` raises, the incident stays unposted. A crash between
     the two steps posts it twice; the other order would lose it.
     """
-    with connection.transaction():
-        row = connection.execute(_SQL["next_unposted"], {"after": after}).fetchone()
-        if row is None:
-            return False
-        post(Incident(**row))
-        connection.execute(_SQL["mark_posted"], {"id": row["id"]})
-    return True
+    while (row := connection.execute(_SQL["next_unposted"], {"after": after}).fetchone()) is not None:
+        after = row["id"]
+        # The transaction ends the claim, whatever happens to this process. It holds no row lock and no snapshot while it posts.
+        with connection.transaction():
+            incident = _claim_unposted(connection, after)
+            if incident is not None:
+                post(incident)
+                connection.execute(_SQL["mark_posted"], {"id": incident.id})
+                return True
+    return False
+
+
+def _claim_unposted(connection: Connection, identifier: int) -> Incident | None:
+    claim = connection.execute(_SQL["claim_posting"], {"id": identifier}).fetchone()
+    if claim is None or not claim["is_claimed"]:
+        return None
+    row = connection.execute(_SQL["unposted"], {"id": identifier}).fetchone()
+    return None if row is None else Incident(**row)
 
 
 def _end_expired(connection: Connection) -> None:

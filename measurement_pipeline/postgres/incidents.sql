@@ -77,7 +77,19 @@ where
 order by incident.opened_at, incident.id;
 
 -- name: next_unposted
--- SKIP LOCKED: another process is posting that incident. Old incidents are not posted: no webhook was configured at that time.
+-- Old incidents are not posted: no webhook was configured at that time.
+select id
+from incidents
+where told_at is null and id > %(after)s and last_at > clock_timestamp() - interval '7 days'
+order by id
+limit 1;
+
+-- name: claim_posting
+-- An advisory lock until the end of the transaction, and no row lock: `record` must not wait for the webhook.
+select pg_try_advisory_xact_lock(hashtextextended('incidents', %(id)s)) as is_claimed;
+
+-- name: unposted
+-- Read after the claim in a statement of its own: another process may have posted it before.
 select
     id,
     what,
@@ -85,10 +97,7 @@ select
     opened_at,
     ended_at
 from incidents
-where told_at is null and id > %(after)s and last_at > clock_timestamp() - interval '7 days'
-order by id
-limit 1
-for update skip locked;
+where id = %(id)s and told_at is null;
 
 -- name: mark_posted
 update incidents

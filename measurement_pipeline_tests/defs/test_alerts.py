@@ -117,7 +117,7 @@ def test_fifty_runs_that_fail_alike_are_one_message(sensor: Sensor, receiver: Re
     assert [reaction.error for reaction in reactions if reaction.error] == []
     (text,) = receiver.texts
     assert text.startswith("songstats_backfill failed: 1 recording failed (1 malformed)\n")
-    assert f"Look at run {runs[0].run_id[:8]} in Dagster" in text
+    assert f"See run {runs[0].run_id[:8]} in Dagster" in text
     (row,) = sensor.stage.bench.sql("select * from incidents")
     assert row["times"] == 50
     assert row["told_at"] is not None
@@ -143,7 +143,7 @@ def test_the_message_holds_the_runs_own_reason_and_no_traceback(sensor: Sensor, 
     assert not stage.backfill(songs).success
     sensor.catch_up()
     (text,) = receiver.texts
-    assert text.startswith("songstats_backfill failed: 2 recordings failed (2 malformed)\nLook at run ")
+    assert text.startswith("songstats_backfill failed: 2 recordings failed (2 malformed)\nSee run ")
     assert len(text.splitlines()) == 2
 
 
@@ -290,7 +290,7 @@ def test_a_failure_that_is_seen_after_the_next_success_is_told_as_ended(
     success.catch_up()
     sensor.catch_up()
     assert open_incidents(sensor.stage) == []
-    assert "; over since 20" in receiver.texts[0]
+    assert "; ended 20" in receiver.texts[0]
 
 
 def test_a_job_that_fails_now_and_then_is_one_incident_and_one_message(

@@ -42,7 +42,7 @@ def test_calls_whose_answer_was_lost_explain_what_the_vendor_counts(stage: Stage
     stage.bench.cover(isrcs(1))
     found = compare(stage)
     assert found.passed
-    assert figure(found, "ledger: of unknown fate") == 1
+    assert figure(found, "ledger: unknown") == 1
     assert figure(found, "Songstats: requests") == 1
     assert figure(found, "drift: requests, unexplained") == 0
 

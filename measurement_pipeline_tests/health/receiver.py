@@ -1,4 +1,4 @@
-"""A webhook's receiver on loopback: keeps what it was sent, and answers as it is told to."""
+"""Webhook receiver on loopback: stores accepted messages and answers with a configured status."""
 
 import json
 import threading
@@ -11,29 +11,29 @@ from typing import Any
 
 @dataclass
 class Receiver:
-    """`status` is what it answers next; `held`: it answers nobody until that is set."""
+    """`status` of its answers; it does not answer before `may_answer` is set."""
 
     url: str = ""
     status: int = 200
     location: str | None = None
     posted: list[dict[str, Any]] = field(default_factory=list)
-    held: threading.Event = field(default_factory=threading.Event)
+    may_answer: threading.Event = field(default_factory=threading.Event)
 
     @property
     def texts(self) -> list[str]:
-        """What was taken."""
+        """The texts of accepted messages."""
         return [str(body["text"]) for body in self.posted]
 
 
 @contextmanager
 def listening() -> Iterator[Receiver]:
     receiver = Receiver()
-    receiver.held.set()
+    receiver.may_answer.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            receiver.held.wait(120)
+            receiver.may_answer.wait(120)
             if receiver.status < 300:
                 receiver.posted.append(body)
             self.send_response(receiver.status)
@@ -52,6 +52,6 @@ def listening() -> Iterator[Receiver]:
         try:
             yield receiver
         finally:
-            receiver.held.set()
+            receiver.may_answer.set()
             server.shutdown()
             thread.join()

@@ -1,4 +1,4 @@
-"""What is one incident, and that each is told once, whatever becomes of the webhook."""
+"""Which failures are one incident, and that each causes one alert even if the webhook fails."""
 
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.health import incidents, messages
 from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.postgres.incidents import list_open
+from measurement_pipeline.postgres.incidents import list_open, record
 from measurement_pipeline.vendors.errors import UnavailableError
 from measurement_pipeline.vendors.webhook import Webhook
 from measurement_pipeline_tests.health.receiver import Receiver
@@ -46,18 +46,18 @@ def test_another_job_or_another_reason_is_another_incident():
 
 
 def test_an_error_summary_is_the_first_paragraph_limited_in_length_and_without_a_login():
-    dagsters = """dagster._core.errors.DagsterInvalidInvocationError: Partition range AA6Q72000001 to AA6Q72000002 is
+    dagster_error = """dagster._core.errors.DagsterInvalidInvocationError: Partition range AA6Q72000001 to AA6Q72000002 is
                 not a valid range. Nonexistent partition keys:
                 ['AA6Q72000001']
 
 Stack Trace:
   File "x.py" """
-    assert messages.summarize_error(dagsters) == (
+    assert messages.summarize_error(dagster_error) == (
         "DagsterInvalidInvocationError: Partition range AA6Q72000001 to AA6Q72000002 is not a valid range. "
         "Nonexistent partition keys: ['AA6Q72000001']"
     )
-    postgresqls = 'relation "x" does not exist\nLINE 1: delete from x\n                    ^\nHINT: none'
-    assert messages.summarize_error(postgresqls) == 'relation "x" does not exist LINE 1: delete from x'
+    postgresql_error = 'relation "x" does not exist\nLINE 1: delete from x\n                    ^\nHINT: none'
+    assert messages.summarize_error(postgresql_error) == 'relation "x" does not exist LINE 1: delete from x'
     text = "\n could not reach postgresql://me:pass@db/x\nTraceback (most recent call last):\n ..."
     assert messages.summarize_error(text) == "could not reach postgresql://db/x"
     assert messages.summarize_error("psycopg.errors.UndefinedTable: no such table") == "UndefinedTable: no such table"
@@ -72,8 +72,8 @@ def test_an_alert_states_the_failure_the_run_and_the_time(database_url: str, rec
     (text,) = receiver.texts
     first, second = text.split("\n")
     assert first == "songstats_backfill failed: 2 recordings failed"
-    assert second.startswith("Look at run 0f0f0f0f in Dagster (Runs); its last line says more. Since 20")
-    assert second.endswith(" UTC, 3 times by now.")
+    assert second.startswith("See run 0f0f0f0f in Dagster (Runs). Since 20")
+    assert second.endswith(" UTC, 3 times so far.")
     assert incidents.send_alerts(database_url, Webhook(receiver.url).post) == 0
 
 
@@ -93,34 +93,48 @@ def test_an_unavailable_webhook_gets_each_alert_later_exactly_once(database_url:
 
 
 def test_an_alert_that_the_webhook_rejects_does_not_block_others(database_url: str):
-    taken: list[str] = []
+    posted: list[str] = []
 
     def post(text: str) -> None:
-        if "ill" in text:
+        if "rejected" in text:
             raise UnavailableError("ALERT_WEBHOOK_URL answered 400")
-        taken.append(text)
+        posted.append(text)
 
-    for line in ("it is ill", "a lock is sat on", "the disk is full"):
+    for line in ("this text is rejected", "a lock timed out", "the disk is full"):
         incidents.record_failure(database_url, "job", line, run="12345678")
     with pytest.raises(UnavailableError, match="answered 400"):
         incidents.send_alerts(database_url, post)
-    assert ["lock" in taken[0], "disk" in taken[1], len(taken)] == [True, True, 2]
+    assert ["lock" in posted[0], "disk" in posted[1], len(posted)] == [True, True, 2]
 
 
 def test_an_incident_that_ended_before_its_alert_is_reported_as_ended(database_url: str, receiver: Receiver):
     incidents.record_result(database_url, "backfill_is_progressing", BROKEN)
     incidents.record_result(database_url, "backfill_is_progressing", HealthResult(True, "fine"))
     incidents.send_alerts(database_url, Webhook(receiver.url).post)
-    assert "; over since 20" in receiver.texts[0]
+    assert "; ended 20" in receiver.texts[0]
 
 
 def test_concurrent_senders_send_each_alert_once(database_url: str, receiver: Receiver):
     for number in range(5):
         incidents.record_failure(database_url, f"job {'abcde'[number]}", "it broke", run="run")
     with ThreadPoolExecutor(4) as pool:
-        told = [pool.submit(incidents.send_alerts, database_url, Webhook(receiver.url).post) for _ in range(4)]
-        assert sum(each.result() for each in told) == 5
+        senders = [pool.submit(incidents.send_alerts, database_url, Webhook(receiver.url).post) for _ in range(4)]
+        assert sum(sender.result() for sender in senders) == 5
     assert len(set(receiver.texts)) == len(receiver.texts) == 5
+
+
+def test_an_incident_is_recorded_again_without_waiting_for_its_alert(database_url: str, connection: Connection):
+    incidents.record_failure(database_url, "job", "it broke", run="run")
+    times: list[int] = []
+
+    def post(_text: str) -> None:
+        connection.execute("set lock_timeout = '1s'")
+        record(connection, key="job: it broke", what="it broke")
+        (row,) = connection.execute("select times from incidents").fetchall()
+        times.append(row["times"])
+
+    assert incidents.send_alerts(database_url, post) == 1
+    assert times == [2]
 
 
 def test_without_a_webhook_an_incident_is_recorded_and_not_sent(database_url: str, connection: Connection):
@@ -134,23 +148,23 @@ def test_without_a_webhook_an_incident_is_recorded_and_not_sent(database_url: st
 def test_a_check_that_alternates_between_two_reasons_sends_each_once(
     database_url: str, receiver: Receiver, between: HealthResult
 ):
-    for finding in (BROKEN, between, BROKEN, between, BROKEN):
-        incidents.record_result(database_url, "backfill_is_progressing", finding)
+    for result in (BROKEN, between, BROKEN, between, BROKEN):
+        incidents.record_result(database_url, "backfill_is_progressing", result)
         incidents.send_alerts(database_url, Webhook(receiver.url).post)
     assert len(receiver.texts) == (2 if between.should_alert else 1)
 
 
 def test_one_call_sends_a_limited_number_of_alerts_and_the_next_continues(database_url: str):
-    taken: list[str] = []
+    posted: list[str] = []
     for number in range(12):
         incidents.record_failure(database_url, f"job {'abcdefghijkl'[number]}", "it broke", run="run")
-    assert incidents.send_alerts(database_url, taken.append) == 10
-    assert incidents.send_alerts(database_url, taken.append) == 2
-    assert len(set(taken)) == 12
+    assert incidents.send_alerts(database_url, posted.append) == 10
+    assert incidents.send_alerts(database_url, posted.append) == 2
+    assert len(set(posted)) == 12
 
 
 def test_a_slow_webhook_does_not_use_up_the_tick(database_url: str):
-    """Five failures a tick tell one after the other, and the tick has a minute."""
+    """One tick handles up to five failures one after the other, and has a minute."""
     seconds = 0.0
 
     def post(_text: str) -> None:
@@ -169,8 +183,8 @@ def test_a_slow_webhook_does_not_use_up_the_tick(database_url: str):
 def test_a_failing_check_is_one_incident_until_it_passes_or_the_reason_changes(database_url: str, receiver: Receiver):
     post = Webhook(receiver.url).post
     other = HealthResult(False, "the sensor is off", should_alert=True, reason="sensor stopped")
-    for finding in (BROKEN, BROKEN, other, other, HealthResult(True, "fine"), other):
-        incidents.record_result(database_url, "backfill_is_progressing", finding)
+    for result in (BROKEN, BROKEN, other, other, HealthResult(True, "fine"), other):
+        incidents.record_result(database_url, "backfill_is_progressing", result)
         incidents.send_alerts(database_url, post)
     assert [text.split("\n")[0] for text in receiver.texts] == [BROKEN.message, other.message, other.message]
 
@@ -214,7 +228,7 @@ def test_a_redirect_is_not_followed(receiver: Receiver):
 
 
 def test_a_receiver_that_does_not_answer_times_out(receiver: Receiver):
-    receiver.held.clear()
+    receiver.may_answer.clear()
     with pytest.raises(UnavailableError, match="cannot be reached"):
         Webhook(receiver.url, seconds=0.2).post("x")
 
@@ -232,8 +246,8 @@ def test_external_text_cannot_mention_people_in_slack():
 
 def test_ending_a_pause_ends_its_incident(database_url: str, connection: Connection):
     paused = HealthResult(False, "7 recordings wait", should_alert=True, reason="vendor pause")
-    off = HealthResult(False, "7 recordings wait", should_alert=True, reason="sensor stopped")
-    for found in (paused, off):
-        incidents.record_result(database_url, "backfill_is_progressing", found)
+    sensor_off = HealthResult(False, "7 recordings wait", should_alert=True, reason="sensor stopped")
+    for result in (paused, sensor_off):
+        incidents.record_result(database_url, "backfill_is_progressing", result)
     incidents.end_songstats_incidents(connection)
     assert [one.key for one in list_open(connection)] == ["check backfill_is_progressing: sensor stopped"]

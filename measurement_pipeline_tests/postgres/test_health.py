@@ -99,7 +99,7 @@ def test_rows_that_wait_for_a_person_are_named_with_counts_and_cures(bench: Work
     assert not found.passed
     assert not found.should_alert
     assert found.metadata == {"exhausted": 7, "malformed": 1, "suspect": 1}
-    assert f"7 exhausted ({', '.join(songs[:5])}, …): find out why" in found.message
+    assert f"7 exhausted ({', '.join(songs[:5])}, …): find the cause" in found.message
     assert f"1 malformed ({songs[8]})" in found.message
     assert f"1 suspect ({songs[9]})" in found.message
 
@@ -163,15 +163,18 @@ OF_IT = "song = %(song)s and metric = 'platform_displayed_play_count'"
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        (f"update song_measurements set value = 0 where {OF_IT}", "was played 0 times"),
+        (f"update song_measurements set value = 0 where {OF_IT}", "has 0 plays"),
         (
             f"update song_measurements set value = 100000000001 where {OF_IT} and {LAST}",
-            "was played 100000000001 times",
+            "has 100000000001 plays",
         ),
-        (f"update song_measurements set value = value / 3 where {OF_IT} and {LAST}", "falls by more than half on 20"),
+        (
+            f"update song_measurements set value = value / 3 where {OF_IT} and {LAST}",
+            "decreases by more than half on 20",
+        ),
         (
             f"update song_measurements set captured_at = now() + interval '3 days' where {OF_IT} and {LAST}",
-            "has figures for 3 days to come",
+            "has counts 3 days in the future",
         ),
         (
             f"delete from song_measurements where {OF_IT} and captured_at > now() - interval '40 days'",
@@ -206,7 +209,7 @@ def test_a_restatement_is_believed_and_not_the_figure_before_it(bench: Workbench
         f" from song_measurements where {OF_IT} and {LAST}",
         {"song": song},
     )  # type: ignore[call-overload]
-    assert f"{song} was played 0 times" in figures(connection).message
+    assert f"{song} has 0 plays" in figures(connection).message
 
 
 def test_of_many_recordings_it_is_said_how_many_were_looked_at(bench: Workbench, connection: Connection):
