@@ -10,14 +10,21 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
+from starlette.types import Receive, Scope, Send
 
 from measurement_pipeline.postgres.database import Connection, connect
-from measurement_pipeline.sandbox import PLAIN, SandboxClient, running
+from measurement_pipeline.sandbox import PLAIN, SandboxClient
+from measurement_pipeline.sandbox.control_app import ControlApp
+from measurement_pipeline.sandbox.memory import Memory
+from measurement_pipeline.sandbox.scenarios import utc_now
+from measurement_pipeline.sandbox.server import serving
+from measurement_pipeline_tests.database import one_connection
 from measurement_pipeline_tests.faults import matrix
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.workbench import Workbench, workbench
@@ -92,6 +99,7 @@ class Server:
         self._prefix = f"mp_test_{os.getpid()}_{uuid.uuid4().hex[:8]}"
         self._made = 0
         self._strategy = sql.SQL("")
+        self._connection: psycopg.Connection | None = None
 
     def url(self, database: str) -> str:
         info = psycopg.conninfo.conninfo_to_dict(self._admin)
@@ -122,6 +130,8 @@ class Server:
         for setting in DURABILITY:
             self.set(setting, "off")
         self._run(sql.SQL("alter system set max_wal_size = '128MB'"))
+        # Compiling a query takes longer than the few rows of a test.
+        self._run(sql.SQL("alter system set jit = off"))
         self._run(sql.SQL("select pg_reload_conf()"))
         # Copies the files instead of writing each block to the log: 23 ms of CPU a test in place of 60. It costs two checkpoints,
         # which are free only here.
@@ -138,9 +148,23 @@ class Server:
 
         until(is_taken, what=f"the server to set {setting} to {value}")
 
+    def close(self) -> None:
+        """Close the connection that databases are made on."""
+        if self._connection is not None:
+            self._connection.close()
+
     def _run(self, statement: sql.Composable) -> None:
-        with psycopg.connect(self._admin, autocommit=True) as connection:
-            connection.execute(statement)
+        # One connection for all: a new one, with its empty caches, costs a third of what making a database does.
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(self._admin, autocommit=True)
+        try:
+            self._connection.execute(statement)
+        except psycopg.OperationalError:
+            # A test has restarted the server, or ended all sessions.
+            if not self._connection.closed:
+                raise
+            self._connection = psycopg.connect(self._admin, autocommit=True)
+            self._connection.execute(statement)
 
 
 def _roomy() -> str | None:
@@ -153,15 +177,16 @@ def _roomy() -> str | None:
 def server() -> Iterator[Server]:
     given = os.environ.get("DATABASE_URL")
     if given:
-        yield Server(given)
+        with closing(Server(given)) as found:
+            yield found
         return
     from measurement_pipeline.local.embedded_postgres import EmbeddedServer
 
     with (
         tempfile.TemporaryDirectory(prefix="mp", dir=_roomy()) as directory,
         EmbeddedServer(Path(directory) / "postgres") as embedded,
+        closing(Server(embedded.url("postgres"))) as found,
     ):
-        found = Server(embedded.url("postgres"))
         found.hurry()
         yield found
 
@@ -194,7 +219,8 @@ def empty_database_url(server: Server) -> Iterator[str]:
 def database_url(server: Server, template: str) -> Iterator[str]:
     """A migrated database of the test's own."""
     name = server.make(template=template)
-    yield server.url(name)
+    with one_connection(server.url(name)):
+        yield server.url(name)
     server.drop(name)
 
 
@@ -204,11 +230,30 @@ def connection(database_url: str) -> Iterator[Connection]:
         yield opened
 
 
+class _CurrentDoubles:
+    """Answers with the doubles of the test that runs: a server for each test would take longer than most tests."""
+
+    app: ControlApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+@pytest.fixture(scope="session")
+def doubles() -> Iterator[tuple[_CurrentDoubles, str]]:
+    """The server of all tests' doubles, and its base URL."""
+    current = _CurrentDoubles()
+    with serving(current) as url:
+        yield current, url
+
+
 @pytest.fixture
-def sandbox() -> Iterator[SandboxClient]:
-    """The doubles, with nothing awkward but what the test asks for."""
-    with running(behaviour=PLAIN) as opened:
-        yield opened
+def sandbox(doubles: tuple[_CurrentDoubles, str]) -> Iterator[SandboxClient]:
+    """Doubles of the test's own, with nothing awkward but what the test asks for."""
+    current, url = doubles
+    with closing(Memory()) as memory, SandboxClient(url, PLAIN) as client:
+        current.app = ControlApp(PLAIN, {}, lambda: url, utc_now, memory)
+        yield client
 
 
 @pytest.fixture

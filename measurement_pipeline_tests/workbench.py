@@ -15,10 +15,10 @@ from measurement_pipeline.backfill.results import RecordingResult
 from measurement_pipeline.backfill.run import BackfillDependencies, BackfillRun
 from measurement_pipeline.domain.backfill_queue import QueueRules
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
-from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
+from measurement_pipeline_tests.database import execute
 
 OPERATORS = UUID("0f0f0f0f-0000-4000-8000-000000000001")
 
@@ -39,9 +39,7 @@ class Workbench:
     account: UUID = field(default_factory=uuid4)
 
     def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        with connect(self.database_url) as connection:
-            found = connection.execute(statement, parameters)  # type: ignore[call-overload]
-            return list(found) if found.description else []
+        return execute(self.database_url, statement, parameters)
 
     def allow(self, account: UUID) -> None:
         PaymentDecisions(self.database_url).record(account, Decision(PaymentVerdict.ALLOWED, "a card"))

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from measurement_pipeline.sandbox.catalogue import KnownRecording
@@ -41,7 +42,9 @@ def serve(
     ValueError for a host that is not loopback, OSError if the port is taken, and `MemoryFileError`.
     """
     with _listening(host, port) as listener, closing(Memory(memory)) as remembered:
-        server = _server(listener, behaviour or Behaviour(), catalogue or {}, utc_now, remembered)
+        server = _server(
+            ControlApp(behaviour or Behaviour(), catalogue or {}, lambda: _url(listener), utc_now, remembered)
+        )
         threading.Thread(target=_stop_when, args=(server, should_stop), daemon=True).start()
         on_ready(_url(listener))
         server.run(sockets=[listener])
@@ -62,16 +65,28 @@ def running(
     and `MemoryFileError`.
     """
     behaviour = behaviour or Behaviour()
-    with _listening("127.0.0.1", port) as listener, closing(Memory(memory)) as remembered:
-        server = _server(listener, behaviour, catalogue or {}, clock, remembered)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True)
-        thread.start()
-        try:
-            with SandboxClient(_url(listener), behaviour) as sandbox:
-                yield sandbox
-        finally:
-            server.should_exit = True
-            thread.join()
+    with closing(Memory(memory)) as remembered, _listening("127.0.0.1", port) as listener:
+        app = ControlApp(behaviour, catalogue or {}, lambda: _url(listener), clock, remembered)
+        with _in_thread(_server(app), listener), SandboxClient(_url(listener), behaviour) as sandbox:
+            yield sandbox
+
+
+@contextmanager
+def serving(app: ASGIApp) -> Iterator[str]:
+    """Serve `app`, which answers with doubles, in a thread of this process on a free port; its base URL."""
+    with _listening("127.0.0.1", 0) as listener, _in_thread(_server(app), listener):
+        yield _url(listener)
+
+
+@contextmanager
+def _in_thread(server: uvicorn.Server, listener: socket.socket) -> Iterator[None]:
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 class _HttpProtocol(HttpToolsProtocol):
@@ -82,13 +97,10 @@ class _HttpProtocol(HttpToolsProtocol):
         self.scope["state"]["transport"] = self.transport
 
 
-def _server(
-    listener: socket.socket, behaviour: Behaviour, catalogue: Mapping[str, KnownRecording], clock: Clock, memory: Memory
-) -> uvicorn.Server:
-    front = ControlApp(behaviour, catalogue, lambda: _url(listener), clock, memory)
+def _server(app: ASGIApp) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
-            front,
+            app,
             http=_HttpProtocol,
             ws="none",
             lifespan="off",

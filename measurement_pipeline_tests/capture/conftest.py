@@ -20,6 +20,7 @@ from measurement_pipeline.sandbox.albums import album_id, track_id
 from measurement_pipeline.sandbox.catalogue import KnownRecording
 from measurement_pipeline.vendors.apify.client import ApifyClient
 from measurement_pipeline.vendors.spotify.client import SpotifyClient
+from measurement_pipeline_tests.database import execute
 from measurement_pipeline_tests.faults.waiting import until
 
 ARTIST = "The Sandbox Players"
@@ -50,9 +51,7 @@ class CaptureHarness:
     account: UUID = field(default_factory=uuid4)
 
     def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        with connect(self.database_url) as connection:
-            found = connection.execute(statement, parameters)  # type: ignore[call-overload]
-            return list(found) if found.description else []
+        return execute(self.database_url, statement, parameters)
 
     def publish(self, albums: Mapping[str, Mapping[str, int]]) -> list[str]:
         """Have Spotify display these counts: album → ISRC → count; the ids of the albums, in that order."""

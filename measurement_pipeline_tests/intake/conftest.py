@@ -11,8 +11,8 @@ from psycopg.types.json import Jsonb
 
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.intake.process import RequestResult, check_payments, load_batch, process_batch
-from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
+from measurement_pipeline_tests.database import execute
 
 CHECKOUT = "https://checkout.example/session"
 
@@ -29,9 +29,7 @@ class Desk:
     database_url: str
 
     def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        with connect(self.database_url) as connection:
-            found = connection.execute(statement, parameters)  # type: ignore[call-overload]
-            return list(found) if found.description else []
+        return execute(self.database_url, statement, parameters)
 
     def ask(
         self,

@@ -15,6 +15,7 @@ from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import AsyncConnection, connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
+from measurement_pipeline_tests.database import execute
 
 T = TypeVar("T")
 
@@ -34,9 +35,7 @@ class Tables:
     database_url: str
 
     def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        with connect(self.database_url) as connection:
-            found = connection.execute(statement, parameters)  # type: ignore[call-overload]
-            return list(found) if found.description else []
+        return execute(self.database_url, statement, parameters)
 
     def in_loop(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Do what is asynchronous on a connection of its own."""

@@ -356,7 +356,8 @@ def test_rows_and_their_measurements_commit_together_and_each_under_its_own_leas
 def test_points_are_stored_at_midnight_utc_with_their_evidence(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
-    tables.sql("set timezone to 'Pacific/Auckland'")
+    database = tables.sql("select current_database() as name")[0]["name"]
+    tables.sql(f"alter database {database} set timezone to 'Pacific/Auckland'")
     (claim,) = tables.claim([song])
     response = respond(tables, song, parser_version=None)
     settle(

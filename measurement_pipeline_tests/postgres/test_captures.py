@@ -15,6 +15,7 @@ from measurement_pipeline.domain.capture import CaptureSpec, CaptureTicket, Over
 from measurement_pipeline.domain.measurement_job import ScopeByAlbum, ScopeByCatalog, ScopeByIsrc
 from measurement_pipeline.postgres import capture_series, captures
 from measurement_pipeline.postgres.database import connect
+from measurement_pipeline_tests.database import execute
 from measurement_pipeline_tests.faults.waiting import until
 
 
@@ -30,9 +31,7 @@ class Counter:
     account: UUID
 
     def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        with connect(self.database_url) as connection:
-            found = connection.execute(statement, parameters)  # type: ignore[call-overload]
-            return list(found) if found.description else []
+        return execute(self.database_url, statement, parameters)
 
     def ask(
         self,

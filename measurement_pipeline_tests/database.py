@@ -1,0 +1,59 @@
+"""Runs a test's own statements on one connection: opening one takes longer than most of them."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+from measurement_pipeline.postgres.database import Connection, connect
+
+
+class _Kept:
+    """The connection to one test's database, and who uses it now."""
+
+    def __init__(self) -> None:
+        self.in_use = threading.Lock()
+        self.connection: Connection | None = None
+
+
+_kept: dict[str, _Kept] = {}
+
+
+@contextmanager
+def one_connection(database_url: str) -> Iterator[None]:
+    """Keep the connection that `execute` opens to this database until the block ends."""
+    kept = _kept[database_url] = _Kept()
+    try:
+        yield
+    finally:
+        del _kept[database_url]
+        if kept.connection is not None:
+            kept.connection.close()
+
+
+def execute(database_url: str, statement: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+    """Run one statement; its rows."""
+    kept = _kept.get(database_url)
+    # A thread that waits for a lock must not keep another from releasing it.
+    if kept is None or not kept.in_use.acquire(blocking=False):
+        with connect(database_url) as connection:
+            return _rows(connection, statement, parameters)
+    try:
+        if kept.connection is not None and not kept.connection.closed:
+            try:
+                return _rows(kept.connection, statement, parameters)
+            except psycopg.OperationalError:
+                # The test ended this session, or restarted the server, before the statement was sent.
+                if not kept.connection.closed:
+                    raise
+        kept.connection = connect(database_url)
+        return _rows(kept.connection, statement, parameters)
+    finally:
+        kept.in_use.release()
+
+
+def _rows(connection: Connection, statement: str, parameters: Sequence[object]) -> list[dict[str, Any]]:
+    found = connection.execute(statement, parameters)  # type: ignore[call-overload]
+    return list(found) if found.description else []
