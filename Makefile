@@ -27,7 +27,7 @@ check: $(READY)
 	$(BIN)/sqlfluff lint --processes 2 measurement_pipeline measurement_pipeline_bench
 	env -u DAGSTER_HOME -u DATABASE_URL $(BIN)/dagster definitions validate
 	env -u DAGSTER_HOME -u DATABASE_URL VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/dg check defs
-	$(BIN)/mkdocs build --quiet --strict --site-dir .local/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir .local/site
 	$(BIN)/python .ci/known_vulnerabilities.py $(BIN)/pip-audit requirements.lock
 
 # The documentation on http://127.0.0.1:8000.

@@ -124,7 +124,7 @@ def http_page() -> str:
             sections.append(f"Errors: {', '.join(refusals)} (see [Errors](#errors)).")
     sections += [
         "## Errors",
-        "The body of each error is [Refused](#refused).",
+        f"The body of each error is {_body(next(iter(errors.values())))}.",
         _table(("status", "meaning"), [(status, _text(errors[status]["description"])) for status in sorted(errors)]),
         "## Bodies",
         "A field that can be absent or null is marked *optional*.",
@@ -151,7 +151,7 @@ def http_page() -> str:
 def _openapi() -> dict[str, Any]:
     from uuid import UUID
 
-    from measurement_pipeline.api.app import application
+    from measurement_pipeline.api.app import create_app
     from measurement_pipeline.api.config import ApiConfig
     from measurement_pipeline.domain.payment import Decision
 
@@ -159,7 +159,7 @@ def _openapi() -> dict[str, Any]:
         raise NotImplementedError
 
     # Neither address nor secret is used: the application is described, not started.
-    app = application(ApiConfig(database_url="postgresql://nowhere", decide=decide, key_secret="unused" * 6))
+    app = create_app(ApiConfig(database_url="postgresql://nowhere", decide=decide, key_secret="unused" * 6))
     document: dict[str, Any] = json.loads(json.dumps(app.openapi(), default=str))
     return document
 
@@ -380,10 +380,10 @@ def _plain(value: object) -> str:
 
 def _with_database(use: Callable[[Any], dict[str, str]]) -> dict[str, str]:
     """Call `use` with a connection to a new, migrated database on an embedded server, which is removed afterwards."""
-    from measurement_pipeline.cli.environment import opened
+    from measurement_pipeline.cli.environment import open_environment
     from measurement_pipeline.postgres import migrate
 
-    with tempfile.TemporaryDirectory() as state, opened({}, state=Path(state)) as target:
+    with tempfile.TemporaryDirectory() as state, open_environment({}, state=Path(state)) as target:
         migrate.upgrade(target.database_url, kind=target.kind)
         with target.connect() as connection:
             return use(connection)

@@ -26,7 +26,7 @@ _FINISH_SECONDS = 20
 @sandbox_command.port_option
 @click.pass_obj
 def command(state: Path | None, *, host: str | None, port: int | None, sandbox_port: int | None) -> None:
-    """Accept measurement jobs and serve measurements over HTTP, until Ctrl-C or SIGTERM. docs/api.md lists the routes.
+    """Accept measurement jobs and serve measurements over HTTP, until Ctrl-C or SIGTERM. docs/reference/http.md lists the routes.
 
     Without vendor keys it uses the sandbox of a running `dev`.
     """

@@ -1,4 +1,4 @@
-"""The examples of docs/api.md are executed unchanged, and its table of errors is complete."""
+"""The examples of the pages about the HTTP API are executed unchanged, and the table of errors is complete."""
 
 import json
 import re
@@ -11,45 +11,74 @@ from measurement_pipeline.api.openapi import STATUS_DESCRIPTIONS
 from measurement_pipeline_tests.api.conftest import RunningApi
 from measurement_pipeline_tests.intake.conftest import isrcs
 
-PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+HOW_TO = (DOCS / "how-to" / "use-the-http-api.md").read_text(encoding="utf-8")
+TUTORIAL = (DOCS / "tutorials" / "first-job.md").read_text(encoding="utf-8")
 
 
-def test_every_example_of_the_page_works(api: RunningApi):
-    client = api.client()
-    api.table.sql("insert into songs (isrc) values ('GBUM72501895')")
-    api.table.measured("GBUM72501895", 5, source="import")
-    api.table.sql(
-        "insert into song_identifiers (song, platform, identifier_type, value)"
-        " values ('GBUM72501895', 'spotify', 'album_id', '4MUSeRnhpSfkMqREFQ36mC')"
+def examples(page: str) -> list[str]:
+    return [block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "curl" in block]
+
+
+def run(example: str, api: RunningApi, *, key: str, catalog: str = "") -> subprocess.CompletedProcess[str]:
+    """Run an example unchanged, except that an error response ends it."""
+    strict = example.replace("curl -sS", "curl -sS --fail-with-body --write-out '\\n'")
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", strict],
+        env={"PATH": "/usr/bin:/bin", "API": api.url, "KEY": key, "CATALOG": catalog},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    catalog = api.table.catalogue(isrcs(2), account=client.account)
-    examples = [block for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if "curl" in block]
-    assert len(examples) == 5
+
+
+def succeed(commands: list[str], api: RunningApi, *, key: str, catalog: str = "") -> int:
+    """Run examples that succeed; the number of JSON answers."""
     calls = 0
-    for example in examples:
-        # Unchanged, except that an error response ends it.
-        strict = example.replace("curl -sS", "curl -sS --fail-with-body --write-out '\\n'")
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", strict],
-            env={"PATH": "/usr/bin:/bin", "API": api.url, "KEY": client.key, "CATALOG": str(catalog)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    for example in commands:
+        done = run(example, api, key=key, catalog=catalog)
         assert done.returncode == 0, (example, done.stdout, done.stderr)
         for line in done.stdout.splitlines():
             if line.startswith("{"):
                 calls += 1
                 assert json.loads(line)["status"] == "success", line
-    assert calls == 9
+    return calls
+
+
+def have_measured(api: RunningApi, isrc: str) -> None:
+    api.table.sql("insert into songs (isrc) values (%s)", isrc)
+    api.table.measured(isrc, 5, source="import")
+    api.table.sql(
+        "insert into song_identifiers (song, platform, identifier_type, value)"
+        " values (%s, 'spotify', 'album_id', '4MUSeRnhpSfkMqREFQ36mC')",
+        isrc,
+    )
+
+
+def test_every_example_of_the_how_to_works(api: RunningApi):
+    client = api.client()
+    have_measured(api, "GBUM72501895")
+    catalog = api.table.catalogue(isrcs(2), account=client.account)
+    assert len(examples(HOW_TO)) == 5
+    assert succeed(examples(HOW_TO), api, key=client.key, catalog=str(catalog)) == 9
     assert api.table.sql("select state from measurement_jobs order by created_at") == [
         {"state": "accepted"},
         {"state": "withdrawn"},
     ]
 
 
-def test_the_page_lists_every_error_status():
-    table = PAGE.split("## Errors")[1].split("## ")[0]
+def test_every_example_of_the_clients_tutorial_works_and_the_last_one_is_refused(api: RunningApi):
+    client = api.client()
+    have_measured(api, "AA6Q72400002")
+    *steps, refused = examples(TUTORIAL)
+    assert succeed(steps, api, key=client.key) == 7
+    done = run(refused, api, key=client.key)
+    assert done.returncode == 22
+    assert json.loads(done.stdout)["code"] == "invalid_request"
+
+
+def test_the_how_to_lists_every_error_status():
+    table = HOW_TO.split("## Handle errors")[1].split("## ")[0]
     named = {int(status) for row in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for status in row.split(",")}
     assert named == set(STATUS_DESCRIPTIONS)
 

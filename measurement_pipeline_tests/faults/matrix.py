@@ -51,7 +51,7 @@ def guards(properties: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
 
 
 def as_markdown(found: Sequence[Proof], caught: Sequence[tuple[str, str]]) -> str:
-    """The matrix, and below it the guards that were broken on purpose, as the README shows them."""
+    """The matrix, and below it the guards that were broken on purpose, as docs/explanation/guarantees.md shows them."""
     columns = [name for name in INVARIANTS if any(name in proof.invariants for proof in found)]
     lines = []
     if found:

@@ -28,7 +28,7 @@ _WRITTEN_BY = {
 
 _DESCRIPTION = """{about}
 
-A view of the schema `analytics`, defined in `postgres/views/{view}.sql`; docs/analysts.md has example queries. Always up to
+A view of the schema `analytics`, defined in `postgres/views/{view}.sql`; docs/how-to/query-the-views.md has examples. Always up to
 date: materializing it only counts its rows and records its columns. `analytics_refresh_sensor` does so after each backfill.
 """
 
