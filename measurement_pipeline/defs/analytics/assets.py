@@ -28,8 +28,8 @@ _WRITTEN_BY = {
 
 _DESCRIPTION = """{about}
 
-A view of the schema `analytics`, defined in `postgres/views/{view}.sql`; docs/how-to/query-the-views.md has examples. Always up to
-date: materializing it only counts its rows and records its columns. `analytics_refresh_sensor` does so after each backfill.
+A view of the schema `analytics`, defined in `postgres/views/{view}.sql`; docs/how-to/query-the-views.md has examples. Always
+up to date: materializing it only counts its rows and records its columns. `analytics_refresh_sensor` does so after each backfill.
 """
 
 
