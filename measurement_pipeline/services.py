@@ -14,7 +14,7 @@ from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.run import BackfillDependencies
 from measurement_pipeline.capture.config import CaptureConfig, CaptureDependencies, CaptureServices
 from measurement_pipeline.domain.backfill_queue import QueueRules
-from measurement_pipeline.domain.payment import Decision, PaymentDecider, PaymentState, PaymentVerdict
+from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable, connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
@@ -63,7 +63,7 @@ class Songstats:
 class Stripe:
     """The payment gate. `decide` also creates a Checkout session for an account without a card."""
 
-    decide: PaymentDecider = field(repr=False)
+    decide: Callable[[UUID], Decision] = field(repr=False)
 
     def check_payment(self, account: UUID) -> PaymentVerdict:
         """Whether `account` has a card that can be charged."""
@@ -266,7 +266,7 @@ def songstats_client(settings: Settings) -> SongstatsClient:
     )
 
 
-def _payment_decider(settings: Settings, database_url: str) -> PaymentDecider:
+def _payment_decider(settings: Settings, database_url: str) -> Callable[[UUID], Decision]:
     decisions = PaymentDecisions(database_url)
 
     @cache
@@ -287,12 +287,12 @@ def _payment_decider(settings: Settings, database_url: str) -> PaymentDecider:
         finalize(decide, stripe_gate.close)
         return stripe_gate
 
-    def decide(account: UUID, *, state: PaymentState | None = None) -> Decision:
-        known = decisions.load(account) if state is None else state
-        if known.fresh_decision is not None:
-            return known.fresh_decision
+    def decide(account: UUID) -> Decision:
+        state = decisions.load(account)
+        if state.fresh_decision is not None:
+            return state.fresh_decision
         from measurement_pipeline.vendors.stripe.payment_gate import check_payment_method
 
-        return check_payment_method(account, gate=gate(), decisions=decisions, want_checkout=True, state=known)
+        return check_payment_method(account, gate=gate(), decisions=decisions, want_checkout=True, state=state)
 
     return decide

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from measurement_pipeline.domain.text import is_visible_ascii
 from measurement_pipeline.postgres import conninfo
 
 REAL_SONGSTATS = "https://api.songstats.com"
@@ -274,7 +275,7 @@ class Settings(BaseModel):
     @classmethod
     def _fits_a_header(cls, key: SecretStr | str | None) -> SecretStr | str | None:
         text = key.get_secret_value() if isinstance(key, SecretStr) else key
-        if text is not None and not re.fullmatch(r"[!-~]+", text):
+        if text is not None and not is_visible_ascii(text):
             raise ValueError("must be printable ASCII without spaces, as an HTTP header takes it")
         return key
 

@@ -32,6 +32,7 @@ from measurement_pipeline.api.measurement_models import (
 from measurement_pipeline.api.openapi import error_responses
 from measurement_pipeline.api.parameters import reject_unknown_query_parameters
 from measurement_pipeline.domain import isrc
+from measurement_pipeline.domain.dates import parse_date
 from measurement_pipeline.postgres import measurement_jobs, reads
 from measurement_pipeline.postgres.reads import RecordingRow
 
@@ -44,7 +45,6 @@ PERIOD_WITH_RUN_RATE = "from and to select days of a series and cannot be combin
 
 _DEFAULT_WINDOW_DAYS = 365
 _WINDOW = re.compile(r"^([0-9]{1,4})d$")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # New columns are appended: a client may read by position.
 _POINT_COLUMNS = ("isrc", "captured_at", "value", "data_source", "name", "artist")
 _RATE_COLUMNS = (
@@ -234,12 +234,11 @@ def _parse_period(first: str | None, last: str | None, aggregate: str | None) ->
 def _parse_day(name: str, text: str | None) -> date | None:
     if text is None:
         return None
-    try:
-        # fromisoformat also accepts other forms, such as 2026-W01-1.
-        return date.fromisoformat(text if _DATE.fullmatch(text) else "")
-    except ValueError as error:
+    day = parse_date(text)
+    if day is None:
         message = f"{name} must be a date, such as 2026-01-31 (got {reprlib.repr(text)})"
-        raise ApiError(400, ErrorCode.INVALID_REQUEST, message) from error
+        raise ApiError(400, ErrorCode.INVALID_REQUEST, message)
+    return day
 
 
 def _in_utc(row: dict[str, Any]) -> dict[str, Any]:

@@ -81,6 +81,8 @@ async def submit(caller: Caller, request: ParsedRequest, *, key: str | None) -> 
     if not needs_card and state.config.cap_usd is None:
         raise ApiError(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=CAPTURES_RETRY_SECONDS)
     if needs_card and decision is None:
+        # `decide` reads the stored decision again: another request of the account can have stored one while this one waited for
+        # a thread. Stripe limits its searches to 20 a second.
         decision = await wait_until(deadline, state.payment_threads, lambda: state.config.decide(caller.account))
         if decision is not None and decision.verdict is PaymentVerdict.UNKNOWN:
             raise ApiError(

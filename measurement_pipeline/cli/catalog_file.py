@@ -9,16 +9,15 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 
 from measurement_pipeline.domain import isrc
+from measurement_pipeline.domain.dates import parse_date
 from measurement_pipeline.postgres.songs import CatalogLine
 
 COLUMNS = ("isrc", "title", "artist", "album", "release_date", "play_count", "spotify_album_id")
 LARGEST_COUNT = 2**63 - 1
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _YEAR_OR_MONTH = re.compile(r"([0-9]{4})(?:-(0[1-9]|1[0-2])(?:-00)?|-00-00)?")
 # The replacement character: a byte was lost. Its three bytes read as Latin-1: the same, one conversion later. Its low byte alone,
 # which is a y with an acute in Latin-1, for each letter of a title: no language has three in a row.
@@ -168,7 +167,7 @@ def _line(values: dict[str, str]) -> CatalogLine | str:
         problems.append(f"isrc {_shown(values['isrc'])}: expected twelve characters such as GBUM72501895")
     released = None
     if values.get("release_date"):
-        released = _date(values["release_date"])
+        released = parse_date(values["release_date"])
         if released is None and not _YEAR_OR_MONTH.fullmatch(values["release_date"]):
             problems.append(
                 f"release_date {_shown(values['release_date'])}: expected YYYY-MM-DD, YYYY-MM, YYYY, or nothing"
@@ -210,14 +209,6 @@ def _doubts(values: dict[str, str], line: CatalogLine) -> list[str]:
         # A first of January would be a day that nobody stated, and views would count from it.
         found.append(f"release_date {_shown(values['release_date'])} has no day: no release date is stored")
     return found
-
-
-def _date(text: str) -> date | None:
-    try:
-        # fromisoformat alone would take 20240315 and week dates too.
-        return date.fromisoformat(text) if _DATE.fullmatch(text) else None
-    except ValueError:
-        return None
 
 
 def _shown(text: str) -> str:

@@ -10,12 +10,19 @@ from contextlib import contextmanager
 
 import dagster as dg
 
+from measurement_pipeline.domain.backoff import exponential_backoff
+
 MAX_RETRIES = 3
+
+
+def base_wait_seconds(retry_number: int) -> float:
+    """The wait before a retry, without jitter: 2, 4 and 8 seconds."""
+    return exponential_backoff(retry_number, first_seconds=2.0, max_seconds=60.0)
 
 
 def seconds_before(retry_number: int) -> float:
     """About 2, 4 and 8 seconds, so that two runs do not come back in step."""
-    return float(2 ** (retry_number + 1)) + random.uniform(-0.5, 0.5)  # noqa: S311 - nothing secret about it
+    return base_wait_seconds(retry_number) + random.uniform(-0.5, 0.5)  # noqa: S311 - nothing secret about it
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from measurement_pipeline.domain.backoff import exponential_backoff
 from measurement_pipeline.domain.outcome import Cause, DailyCount, Judgement, Outcome
 
 
@@ -155,7 +156,7 @@ def settle(judgement: Judgement, *, attempts: int, max_attempts: int, retry_soon
 
 def backoff_seconds(attempts: int) -> float:
     """How long a row waits after this many runs without a response: 1 min, 2, 4, … up to 6 h."""
-    return float(min(_FIRST_BACKOFF_SECONDS * 2 ** (max(attempts, 1) - 1), MAX_BACKOFF_SECONDS))
+    return exponential_backoff(attempts - 1, first_seconds=_FIRST_BACKOFF_SECONDS, max_seconds=MAX_BACKOFF_SECONDS)
 
 
 def max_call_lead_seconds(requests_per_second: float) -> float:
@@ -178,7 +179,9 @@ def pause_seconds(retry_after: float | None, *, pauses_before: int) -> float:
 
     After pauses without a response between them (`pauses_before`), `retry_after` is only a floor: it was not enough before.
     """
-    guess = float(min(_FIRST_PAUSE_SECONDS * 2 ** min(pauses_before, 10), _MAX_GUESSED_PAUSE_SECONDS))
+    guess = exponential_backoff(
+        pauses_before, first_seconds=_FIRST_PAUSE_SECONDS, max_seconds=_MAX_GUESSED_PAUSE_SECONDS
+    )
     if retry_after is None:
         return guess
     return max(retry_after, guess) if pauses_before else retry_after

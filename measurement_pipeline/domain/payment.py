@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from uuid import UUID
 
 ALLOWED_VALID_FOR = timedelta(minutes=10)
@@ -108,14 +108,6 @@ class PaymentState:
     open_checkout: CheckoutLink | None
     customer: str | None
     today: date
-
-
-class PaymentDecider(Protocol):
-    """Decides whether an account may spend. `state`: what the caller has read already; without it, it is read."""
-
-    def __call__(self, account: UUID, *, state: PaymentState | None = None) -> Decision:
-        """Return a fresh stored decision, or ask Stripe."""
-        ...
 
 
 def decide_accounts(accounts: Iterable[UUID], ask: Callable[[UUID], Decision]) -> dict[UUID, Decision]:

@@ -14,6 +14,7 @@ from decimal import Decimal
 from itertools import islice
 from uuid import UUID
 
+from measurement_pipeline.domain.backoff import exponential_backoff
 from measurement_pipeline.domain.capture import NO_CAPTURES, CaptureSpec, CaptureTicket, OverCap, describe_over_cap
 from measurement_pipeline.domain.measurement_job import (
     NO_ALBUM_KNOWN,
@@ -51,6 +52,8 @@ _HEARTBEAT_SECONDS = 5.0
 
 MAX_INTAKE_ATTEMPTS = 5
 _RETRY_SECONDS = 60.0
+# Above the last wait, which MAX_INTAKE_ATTEMPTS limits.
+_MAX_RETRY_SECONDS = 3600.0
 # For a transaction that the server rolled back because of a deadlock or serialization failure.
 _MAX_TRANSACTION_TRIES = 3
 
@@ -362,6 +365,6 @@ def _postpone_or_fail(connection: Connection, request: WaitingRequest, attempts:
     if attempts >= MAX_INTAKE_ATTEMPTS:
         why = f"failed after {attempts} attempts: {error}"
         return _refuse_request(connection, request, State.FAILED, 500, why)
-    seconds = _RETRY_SECONDS * 2 ** (attempts - 1)
+    seconds = exponential_backoff(attempts - 1, first_seconds=_RETRY_SECONDS, max_seconds=_MAX_RETRY_SECONDS)
     measurement_jobs.postpone(connection, request, seconds=seconds, error=error, attempt_back=False)
     return RequestResult(request.id, request.account, None, error=error)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from measurement_pipeline.local import supervisor
 from measurement_pipeline.local.supervisor import Service, ServiceError
+from measurement_pipeline.local.unix_sockets import fits_socket_path
 
 # The configuration of the Dagster instance.
 INSTANCE_FILE = Path(__file__).resolve().parents[1] / "dagster.yaml"
@@ -22,9 +23,6 @@ INSTANCE_FILE = Path(__file__).resolve().parents[1] / "dagster.yaml"
 _LOCATION = "measurement_pipeline"
 # An empty working directory, so that modules in the current directory are not loaded.
 _CODE_ARGUMENTS = ("--module-name", "measurement_pipeline.definitions", "--empty-working-directory")
-
-# sun_path is 108 bytes on Linux and 104 on macOS, including the terminating zero.
-_LONGEST_SOCKET_PATH = 103
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ class DagsterProcesses:
         """The socket in `directory`, or in a temporary directory named after it if the path is too long for a socket."""
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "code-server.sock"
-        if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+        if fits_socket_path(path):
             return path
         name = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:12]
         short = Path(tempfile.gettempdir()) / f"measurement-pipeline-{name}"

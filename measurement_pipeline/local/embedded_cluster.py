@@ -21,13 +21,13 @@ from pathlib import Path
 
 import psutil
 
+from measurement_pipeline.local.unix_sockets import MAX_SOCKET_PATH_BYTES, fits_socket_path
+
 logger = logging.getLogger(__name__)
 
 SUPERUSER = "postgres"
 PORT = 5432
 _SOCKET = f".s.PGSQL.{PORT}"
-# sun_path is 108 bytes on Linux and 104 on macOS, including the terminating zero.
-_LONGEST_SOCKET_PATH = 103
 # Long, because crash recovery can be slow.
 _START_SECONDS = 120
 _STOP_SECONDS = 30
@@ -199,12 +199,12 @@ class EmbeddedCluster:
 
     def _new_socket_directory(self) -> Path:
         for directory in self._socket_directories:
-            if len(os.fsencode(directory / _SOCKET)) <= _LONGEST_SOCKET_PATH:
+            if fits_socket_path(directory / _SOCKET):
                 self._make(directory)
                 return directory
         raise EmbeddedServerError(
             f"{self.directory} and the temporary directory {tempfile.gettempdir()} are both too long for a unix socket "
-            f"(at most {_LONGEST_SOCKET_PATH} bytes): choose a shorter directory, or set TMPDIR"
+            f"(at most {MAX_SOCKET_PATH_BYTES} bytes): choose a shorter directory, or set TMPDIR"
         )
 
     def _make(self, directory: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 
+from measurement_pipeline.domain.backoff import exponential_backoff
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.local.orphan_reaper import OrphanReaper
 from measurement_pipeline.local.process_group import is_alive, terminate
@@ -79,7 +80,7 @@ class RestartPolicy:
 
     def wait_seconds(self, deaths: int) -> float:
         """The wait before a restart after `deaths` deaths in a row."""
-        return min(self.first_wait_seconds * 2.0 ** (deaths - 1), self.max_wait_seconds)
+        return exponential_backoff(deaths - 1, first_seconds=self.first_wait_seconds, max_seconds=self.max_wait_seconds)
 
 
 _DEFAULT_RESTART_POLICY = RestartPolicy()

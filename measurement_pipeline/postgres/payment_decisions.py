@@ -50,16 +50,17 @@ class PaymentDecisions:
 
 def load(connection: Connection, account: UUID) -> PaymentState:
     """Everything stored about an account's payment."""
-    return _load_all(connection, [account])[account]
+    return load_states(connection, [account])[account]
 
 
 def list_fresh(connection: Connection, accounts: Iterable[UUID]) -> dict[UUID, Decision]:
     """The fresh decisions on `accounts`; an account without one is missing."""
-    states = _load_all(connection, accounts)
+    states = load_states(connection, accounts)
     return {account: state.fresh_decision for account, state in states.items() if state.fresh_decision is not None}
 
 
-def _load_all(connection: Connection, accounts: Iterable[UUID]) -> dict[UUID, PaymentState]:
+def load_states(connection: Connection, accounts: Iterable[UUID]) -> dict[UUID, PaymentState]:
+    """Everything stored about the payment of each account, in one statement."""
     parameters = {
         "accounts": list(accounts),
         "allowed_serves": ALLOWED_VALID_FOR.total_seconds(),

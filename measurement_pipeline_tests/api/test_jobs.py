@@ -22,7 +22,7 @@ from measurement_pipeline.domain.measurement_job import (
 )
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.intake.process import check_payments, load_batch, process_batch
-from measurement_pipeline.postgres import capture_series, conninfo, measurement_jobs
+from measurement_pipeline.postgres import capture_series, conninfo, measurement_jobs, payment_decisions
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, RunningApi, StartApi
 from measurement_pipeline_tests.faults.waiting import until
@@ -642,3 +642,16 @@ def test_an_estimate_equals_submit_estimate_and_enqueues_nothing(api: RunningApi
 def test_an_estimate_of_an_empty_scope_gets_the_message_of_intake(api: RunningApi, scope: object, expected: str):
     answer = api.client().post(f"{JOBS}/estimate", json={"source": "historical", "scope": scope})
     assert (answer.status_code, answer.json()["error"]) == (400, expected)
+
+
+def test_the_payment_state_is_read_once_or_twice_if_stripe_is_asked(api: RunningApi, monkeypatch: pytest.MonkeyPatch):
+    reads = []
+    load_states = payment_decisions.load_states
+    monkeypatch.setattr(payment_decisions, "load_states", lambda *given: reads.append(given) or load_states(*given))
+    assert api.client(card=False).submit({"isrcs": isrcs(1)}).status_code == 402
+    assert len(reads) == 2, "before the request waits for a thread, and before it asks Stripe"
+    client = api.client()
+    client.submit({"isrcs": isrcs(1)})
+    reads.clear()
+    assert client.submit({"isrcs": isrcs(1)}).status_code == 202
+    assert len(reads) == 1

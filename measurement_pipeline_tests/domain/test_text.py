@@ -4,7 +4,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from measurement_pipeline.domain.text import counted, utc
+from measurement_pipeline.domain.text import counted, is_visible_ascii, one_line, storable_text, utc
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,20 @@ def test_a_noun_agrees_with_its_figure(said: str, words: str):
 def test_a_moment_is_told_in_utc_whatever_zone_it_is_in():
     tokyo = timezone(timedelta(hours=9))
     assert utc(datetime(2026, 1, 2, 3, 4, 5, tzinfo=tokyo)) == "2026-01-01 18:04:05 UTC"
+
+
+@pytest.mark.parametrize("text", ["", "two words", "line\nbreak", "é", "\x7f", "a\0"])
+def test_what_a_header_cannot_carry_is_not_visible_ascii(text: str):
+    assert not is_visible_ascii(text)
+    assert is_visible_ascii("sk_live-~!0")
+
+
+def test_one_line_is_printable_and_short():
+    assert one_line("a\tb\n\x00c   d", max_length=50) == "a b c d"
+    assert one_line("x" * 500, max_length=10) == "x" * 10
+
+
+@pytest.mark.parametrize("value", [None, 7, "", "  ", "a\0b", "\ud800"])
+def test_text_that_postgres_cannot_store_or_that_is_blank_is_dropped(value: object):
+    assert storable_text(value) is None
+    assert storable_text(" a ") == " a "

@@ -6,7 +6,7 @@ import dagster as dg
 
 from measurement_pipeline.backfill.results import ResultKind, RunSummary
 from measurement_pipeline.backfill.run import needs_rerun
-from measurement_pipeline.defs.retry_policies import MAX_RETRIES
+from measurement_pipeline.defs.retry_policies import MAX_RETRIES, base_wait_seconds
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.domain.text import counted
 
@@ -15,7 +15,7 @@ _MOST_NAMED = 10
 
 def retry_soon_seconds(retry_number: int) -> float | None:
     """How long a transient row may wait for a retry inside its run: 2, 4, 8 s. None: the op's retries are used up."""
-    return None if retry_number >= MAX_RETRIES else float(2 ** (retry_number + 1))
+    return None if retry_number >= MAX_RETRIES else base_wait_seconds(retry_number)
 
 
 def raise_for(summary: RunSummary, *, retry_number: int) -> None:
