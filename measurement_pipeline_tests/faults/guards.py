@@ -306,8 +306,8 @@ def _take_in_the_unknown(patcher: Patcher) -> None:
 PAYMENT: Mapping[str, Mistake] = {
     "unknown is not allowed: Stripe gives no answer": _unknown_is_allowed,
     "unknown is not allowed: a 404 that is not about the customer": _any_404_is_a_missing_customer,
-    "unknown is not allowed: a request is taken in": _take_in_the_unknown,
-    "unknown is not allowed: an account nobody asked about": lambda patcher: patcher.definition(
+    "unknown is not allowed: a request is accepted": _take_in_the_unknown,
+    "unknown is not allowed: an account without a decision": lambda patcher: patcher.definition(
         "select pg_get_functiondef('songstats_payers'::regproc) as definition",
         "{}",
         (r"(?<!CROSS )JOIN payment_decisions", "LEFT JOIN payment_decisions"),

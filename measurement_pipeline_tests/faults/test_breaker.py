@@ -140,7 +140,7 @@ def test_what_was_in_the_air_when_the_breaker_opened_is_suspect_too(bench: Workb
     assert breaker(bench) == ("open", "streak")
     assert len(suspects(bench)) == bench.statuses()["rejected"]
     a_person_puts_it_right(bench, songs)
-    proves("vendor: a key of the wrong kind, with 20 calls in the air", ["I1", "I4", "I5", "I6", "I7"])
+    proves("vendor: a key of the wrong kind, with 20 calls in flight", ["I1", "I4", "I5", "I6", "I7"])
 
 
 def test_a_maintenance_page_with_503_for_an_hour_is_a_pause_and_settles_nothing(

@@ -326,7 +326,7 @@ TRACKS, TOKEN = "/v1/tracks", "/api/token"
 SPOTIFY = {
     "429 for 14 hours": [{"path": TRACKS, "status": 429, "retry_after": 14 * 3600}],
     "5xx": [{"path": TRACKS, "status": 503}],
-    "no token to be had": [{"path": TOKEN, "status": 500}],
+    "no token available": [{"path": TOKEN, "status": 500}],
     "credentials refused": [{"path": TOKEN, "status": 400, "body": '{"error": "invalid_client"}'}],
     "tokens that are refused at once": [{"path": TRACKS, "status": 401}],
     "wrong shapes": [{"path": TRACKS, "body": '{"tracks": {"a": 1}}'}],

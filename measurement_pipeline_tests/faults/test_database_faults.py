@@ -380,7 +380,7 @@ def test_an_answer_that_cannot_be_kept_is_lost_alone(bench: Workbench, proves: P
     found = everything_is_stored_and_each_hit_accounted_for(bench, songs)
     assert (found.in_vain, found.unknown) == (1, 1)
     assert bench.sandbox.hits(unlucky) == 2
-    proves("an answer that the database does not take in time", HELD)
+    proves("an answer that the database does not accept in time", HELD)
 
 
 # What a forgotten session sits on: half of the rows, the hits in the air, the deployment's pace.

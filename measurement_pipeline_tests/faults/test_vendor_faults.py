@@ -269,7 +269,7 @@ def test_a_vendor_that_answers_5xx_for_ever_exhausts_what_was_asked_and_the_next
     assert bench.statuses() == {"stored": len(songs) // 2, "exhausted": len(songs) // 2}
     storm.clears_up(bench, songs)
     storm.each_request_has_its_row(bench)
-    proves("vendor: 5xx until attempts are used up, then put back", ALWAYS, times=5 * len(songs))
+    proves("vendor: 5xx until attempts are used up, then requeued", ALWAYS, times=5 * len(songs))
 
 
 def test_an_hour_of_a_page_of_something_else_settles_nothing_and_the_drain_goes_on_by_itself(

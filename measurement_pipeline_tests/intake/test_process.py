@@ -357,7 +357,7 @@ def test_an_account_that_was_not_asked_about_waits(desk: Desk):
     assert desk.queue() == {}
 
 
-@pytest.mark.fails_without("unknown is not allowed: a request is taken in", parameters="unknown")
+@pytest.mark.fails_without("unknown is not allowed: a request is accepted", parameters="unknown")
 @pytest.mark.parametrize("check", [unpaid, unknown])
 def test_nothing_is_enqueued_without_an_allowed_decision(desk: Desk, check: Check):
     account = uuid4()

@@ -104,7 +104,7 @@ def respond(tables: Tables, *songs: str, parser_version: int | None, body: bytes
     return int(kept[-1]["id"])
 
 
-@pytest.mark.fails_without("unknown is not allowed: an account nobody asked about", parameters="allowed")
+@pytest.mark.fails_without("unknown is not allowed: an account without a decision", parameters="allowed")
 @pytest.mark.fails_without("terminal states: a claim takes nothing that is settled", parameters="allowed")
 @pytest.mark.parametrize("operators", ["allowed", "denied", "undecided"])
 def test_what_is_due_is_what_the_design_says_and_the_claim_agrees(tables: Tables, operators: str):
