@@ -3,8 +3,6 @@
 import importlib.util
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -66,11 +64,6 @@ def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL), re.MULTILINE)
     plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "") for heading in headings]
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in plain}
-
-
-def test_the_generated_reference_is_current(connection: Connection):
-    for name, text in script("reference").pages(connection).items():
-        assert text_of(DOCS / "reference" / name) == text, f"{name} is out of date: run `make reference`"
 
 
 def test_the_reference_has_every_setting_command_table_and_view(connection: Connection):
@@ -201,17 +194,6 @@ def test_decision_records_that_the_code_names_exist():
     for file in [*(ROOT / "measurement_pipeline").rglob("*.py"), *(ROOT / "measurement_pipeline").rglob("*.sql")]:
         for number in re.findall(r"docs/decisions/(\d{4})", text_of(file)):
             assert number in numbers, file
-
-
-def test_no_page_has_a_retired_word():
-    checked = subprocess.run(
-        [sys.executable, ".ci/plain_words.py", "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert checked.returncode == 0, checked.stdout
 
 
 def test_the_queries_of_the_how_to_run(connection: Connection):
