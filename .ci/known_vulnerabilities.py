@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Holds every locked package against what is known of it, with pip-audit: status 1 where one has a known vulnerability.
+"""Check all locked packages for known vulnerabilities with pip-audit. Exit status 1 if one has any. Part of `make check`.
 
-Where neither source of pip-audit answers, nothing was audited: one line says so, with status 0. Run by `make check`.
+If neither source of pip-audit answers, print that nothing was audited and exit with 0. Plain pip-audit would fail without a
+network, and would report no vulnerabilities behind a mirror that has no such data.
 """
 
 import json
@@ -13,51 +14,51 @@ from typing import Any
 
 SOURCES = ("pypi", "osv")
 
-# What is known and does not concern us, by its id, each with the reason.
+# Vulnerabilities that do not affect this project: id and reason.
 IGNORED: dict[str, str] = {}
 
 
-def ask(pip_audit: str, source: str, requirements: Path) -> list[dict[str, Any]] | None:
-    """What `source` says of each package; None where it does not answer, or knows none of them."""
+def audit(pip_audit: str, source: str, requirements: Path) -> list[dict[str, Any]] | None:
+    """Return the result of `source` for each package, or None if it does not answer or knows none of them."""
     options = ["--no-deps", "--disable-pip", "--progress-spinner", "off", "--timeout", "5", "--format", "json"]
     command = [pip_audit, "--vulnerability-service", source, "--requirement", str(requirements), *options]
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603  # from our own lock
+    output = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603  # from our own lock
     try:
-        found: list[dict[str, Any]] = json.loads(said)["dependencies"]
+        packages: list[dict[str, Any]] = json.loads(output)["dependencies"]
     except ValueError:
         return None
-    # A mirror without the data answers as if it had never heard of any package.
-    return found if any("vulns" in package for package in found) else None
+    # A mirror without vulnerability data reports each package as unknown.
+    return packages if any("vulns" in package for package in packages) else None
 
 
-def answering(pip_audit: str, lock: Path) -> str | None:
-    """The first source that knows the lock's first package: asked alone, so that silence costs seconds."""
+def find_source(pip_audit: str, lock: Path) -> str | None:
+    """Return the first source that knows the first package of the lock. One package only, so that no answer costs seconds."""
     with TemporaryDirectory() as directory:
         one = Path(directory) / "requirements.txt"
         one.write_text(lock.read_text(encoding="utf-8").split()[0], encoding="utf-8")
-        return next((source for source in SOURCES if ask(pip_audit, source, one) is not None), None)
+        return next((source for source in SOURCES if audit(pip_audit, source, one) is not None), None)
 
 
 def main(pip_audit: str, lock: Path) -> int:
-    """Print what was found; the exit status."""
-    source = answering(pip_audit, lock)
-    packages = None if source is None else ask(pip_audit, source, lock)
+    """Audit the lock, print the result and return the exit status."""
+    source = find_source(pip_audit, lock)
+    packages = None if source is None else audit(pip_audit, source, lock)
     if packages is None:
-        sys.stdout.write(f"not audited: no data on vulnerabilities can be had from here ({', '.join(SOURCES)})\n")
+        sys.stdout.write(f"not audited: no vulnerability data is available from {' or '.join(SOURCES)}\n")
         return 0
     status = 0
     for package in packages:
         for vulnerability in package.get("vulns", []):
             names = {vulnerability["id"], *vulnerability["aliases"]}
             reason = next((IGNORED[name] for name in names if name in IGNORED), None)
-            mended = ", ".join(vulnerability["fix_versions"]) or "no version yet"
-            ending = f"mended in {mended}" if reason is None else f"ignored: {reason}"
+            fixed = ", ".join(vulnerability["fix_versions"]) or "no version yet"
+            ending = f"fixed in {fixed}" if reason is None else f"ignored: {reason}"
             sys.stdout.write(f"{package['name']} {package['version']}: {vulnerability['id']}, {ending}\n")
             status = status if reason else 1
     unknown = [package["name"] for package in packages if "vulns" not in package]
     sys.stdout.write(f"audited {len(packages) - len(unknown)} packages ({source})\n")
     if unknown:
-        sys.stdout.write(f"not audited, being unknown there: {', '.join(unknown)}\n")
+        sys.stdout.write(f"not audited, unknown to {source}: {', '.join(unknown)}\n")
     return status
 
 

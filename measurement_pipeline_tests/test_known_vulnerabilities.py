@@ -1,4 +1,4 @@
-"""The check of dependencies: what is known fails, what is ignored says why, and what could not be asked is not called clean."""
+"""Dependency audit: a vulnerability fails, an ignored one shows its reason, an unavailable source is not reported as clean."""
 
 import json
 import subprocess
@@ -30,14 +30,14 @@ def packages(*found: dict[str, Any]) -> str:
     return json.dumps({"dependencies": found})
 
 
-def test_a_known_vulnerability_fails_the_check_and_says_what_mends_it(tmp_path: Path):
+def test_a_known_vulnerability_fails_with_the_fixed_version(tmp_path: Path):
     done = audit(tmp_path, packages({"name": "thing", "version": "1.0", "vulns": [KNOWN]}))
     assert done.returncode == 1
-    assert "thing 1.0: PYSEC-1, mended in 2.0" in done.stdout
+    assert "thing 1.0: PYSEC-1, fixed in 2.0" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["PYSEC-1", "CVE-1"])
-def test_one_that_is_ignored_is_told_with_its_reason(tmp_path: Path, name: str):
+def test_an_ignored_vulnerability_is_printed_with_its_reason(tmp_path: Path, name: str):
     answer = packages({"name": "thing", "version": "1.0", "vulns": [KNOWN]})
     done = audit(tmp_path, answer, ignored={name: "that part is not used"})
     assert done.returncode == 0
@@ -47,14 +47,15 @@ def test_one_that_is_ignored_is_told_with_its_reason(tmp_path: Path, name: str):
 @pytest.mark.parametrize(
     "answer", ["", "Traceback …", packages({"name": "thing", "skip_reason": "not found"}), packages()]
 )
-def test_where_nothing_can_be_asked_one_line_says_so(tmp_path: Path, answer: str):
+def test_without_a_source_one_line_says_that_nothing_was_audited(tmp_path: Path, answer: str):
     done = audit(tmp_path, answer)
     assert done.returncode == 0
-    assert done.stdout.splitlines() == ["not audited: no data on vulnerabilities can be had from here (pypi, osv)"]
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("not audited: ")
 
 
 def test_a_package_that_the_source_does_not_know_is_named(tmp_path: Path):
     clean = {"name": "thing", "version": "1.0", "vulns": []}
     done = audit(tmp_path, packages(clean, {"name": "stranger", "skip_reason": "not found"}))
     assert done.returncode == 0
-    assert done.stdout == "audited 1 packages (pypi)\nnot audited, being unknown there: stranger\n"
+    assert done.stdout == "audited 1 packages (pypi)\nnot audited, unknown to pypi: stranger\n"

@@ -1,1 +1,1 @@
-"""What is made of the analysts' views for people: charts, a page, files. Knows no Dagster, and reads the views alone."""
+"""Reports, charts and exports from the analysts' views. No Dagster; reads only views."""

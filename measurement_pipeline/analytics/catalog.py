@@ -1,4 +1,4 @@
-"""All that is told of a catalogue, gathered from one moment's view of the tables. What is made of it: `page`, `charts`."""
+"""Data of a catalogue report, read from one snapshot of the database. `page` and `charts` render it."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -13,24 +13,24 @@ from measurement_pipeline.domain.text import counted, number
 from measurement_pipeline.postgres import analytics, views
 from measurement_pipeline.postgres.database import Connection
 
-# A line of three years in steps of four weeks: forty descents of an index a recording.
+# Three years in steps of four weeks: forty index lookups per recording.
 STEPS, STEP_DAYS = 39, 28
 TOP = 25
-# Of a page's table: what a browser opens without waiting. More are in an export.
+# Rows in the report's table: a browser opens this many without delay. An export has all.
 MAX_LISTED = 5_000
-_TOP_OF_THE_CHART = 10
+_BARS = 10
 
 _OVER_TIME = "Plays since release"
-_STANDING = "Recordings by their standing"
+_STATUS = "Recordings by status"
 _TOP = "Most played recordings"
 
 
 @dataclass(frozen=True, slots=True)
 class DayTotal:
-    """A catalogue's total on a day: of the `recordings` with a figure by then, and of its cohort.
+    """Totals of a catalogue on a day: of the `recordings` with a count by then, and of its cohort.
 
-    `cohort_play_count` is None on days before the first or after the last figure of any recording of the cohort. Between two
-    figures of a recording it is interpolated.
+    `cohort_play_count` is None on days before the first or after the last count of any recording of the cohort. Between two
+    counts of a recording it is interpolated.
     """
 
     day: date
@@ -41,21 +41,21 @@ class DayTotal:
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """The recordings of a catalogue whose windows may be compared; `windows`: days, plays, plays a year."""
+    """Recordings of a catalogue that cover the same windows, so they can be compared. `windows`: days, plays, plays per year."""
 
     recordings: int
     windows: list[tuple[int, int | None, int | None]]
 
     @property
     def days(self) -> str:
-        """The windows that each of its recordings covers, in words."""
+        """The windows that each recording covers, as text."""
         *others, longest = [str(days) for days, _, _ in self.windows]
         return f"{', '.join(others)} and {longest} days" if others else f"{longest} days"
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogReport:
-    """The rows behind a catalogue's page; each is a view's, under the view's names."""
+    """Rows of the views that a catalogue report shows, with the views' column names."""
 
     totals: dict[str, Any]
     coverage: dict[str, Any]
@@ -68,7 +68,7 @@ class CatalogReport:
 
     @property
     def cohort(self) -> Cohort | None:
-        """The catalogue's cohort; None: no recording covers a window."""
+        """The catalogue's cohort, or None if no recording covers a window."""
         if self.totals["cohort_windows"] is None:
             return None
         windows = [
@@ -79,8 +79,8 @@ class CatalogReport:
 
 
 def load_catalog_report(connection: Connection, catalog: UUID, *, most: int = TOP) -> CatalogReport | None:
-    """With its `most` played recordings. None: the catalogue holds nothing, or there is none."""
-    # So that a drain beside it does not make the parts disagree.
+    """Read the report with the `most` played recordings. Return None if the catalogue is empty or does not exist."""
+    # One snapshot, so that the parts agree while a backfill writes.
     with analytics.of_one_moment(connection):
         totals = analytics.totals(connection, catalog)
         if totals is None:
@@ -99,51 +99,49 @@ def load_catalog_report(connection: Connection, catalog: UUID, *, most: int = TO
 
 
 def draw_charts(report: CatalogReport, palette: Palette) -> dict[str, str]:
-    """The catalogue's charts as SVG, by their titles."""
-    standing = [("measured", report.totals["recordings_measured"])]
-    standing += [(row["standing"], row["recordings"]) for row in report.not_measured]
-    titles = {
+    """Return the charts as SVG, by title."""
+    statuses = [("measured", report.totals["recordings_measured"])]
+    statuses += [(row["standing"], row["recordings"]) for row in report.not_measured]
+    svgs = {
         _OVER_TIME: charts.line_chart(_OVER_TIME, _lines_over_time(report), palette),
-        _STANDING: charts.stacked_bar(_STANDING, standing, palette),
+        _STATUS: charts.stacked_bar(_STATUS, statuses, palette),
     }
     if report.top:
-        rows = [(row["title"] or row["song"], row["play_count"]) for row in report.top[:_TOP_OF_THE_CHART]]
-        titles[_TOP] = charts.bar_chart(_TOP, rows, palette)
-    return titles
+        rows = [(row["title"] or row["song"], row["play_count"]) for row in report.top[:_BARS]]
+        svgs[_TOP] = charts.bar_chart(_TOP, rows, palette)
+    return svgs
 
 
 def _day_total(row: dict[str, Any]) -> DayTotal:
-    of_cohort = row["cohort_play_count"]
-    return DayTotal(
-        row["day"], row["recordings"], int(row["play_count"]), None if of_cohort is None else int(of_cohort)
-    )
+    cohort = row["cohort_play_count"]
+    return DayTotal(row["day"], row["recordings"], int(row["play_count"]), None if cohort is None else int(cohort))
 
 
 def _lines_over_time(report: CatalogReport) -> list[tuple[str, list[tuple[date, int]]]]:
-    """The cohort's line, then that of all recordings, by their labels; a line of fewer than two days is left out."""
-    found = [
+    """Return label and points of each line: cohort first, then all recordings. Omit lines of fewer than two days."""
+    lines = [
         (
-            f"the same {counted(report.totals['cohort_recordings'], 'recording')} throughout: the cohort",
+            f"the same {counted(report.totals['cohort_recordings'], 'recording')} on every day (cohort)",
             [(total.day, total.cohort_play_count) for total in report.over_time if total.cohort_play_count is not None],
         ),
         (
-            _all_recordings(report.over_time),
+            _label_all_recordings(report.over_time),
             [(total.day, total.play_count) for total in report.over_time],
         ),
     ]
-    return [(label, points) for label, points in found if len(points) > 1]
+    return [(label, points) for label, points in lines if len(points) > 1]
 
 
-def _all_recordings(over_time: list[DayTotal]) -> str:
-    """What the line of all recordings adds up."""
+def _label_all_recordings(over_time: list[DayTotal]) -> str:
+    """Return the label of the line of all recordings."""
     if not over_time:
-        return "every recording with a figure by then"
+        return "all recordings with a count by that day"
     first, last = over_time[0].recordings, over_time[-1].recordings
-    return f"every recording with a figure by then: {number(first)} at first, {number(last)} at last"
+    return f"all recordings with a count by that day: {number(first)} on the first, {number(last)} on the last"
 
 
 def report_version() -> str:
-    """What tells these facts and their charts from any others: the statements, the drawing, and the views they rest on."""
+    """Return a hash that changes with the report: of its SQL statements, charts and views."""
     package = resources.files("measurement_pipeline")
     sources = [
         package.joinpath(*path.split("/")).read_bytes() for path in ("postgres/analytics.sql", "analytics/charts.py")

@@ -1,7 +1,7 @@
-"""Charts as SVG, drawn here: four shapes need no library, and no script in the page. Pure; nothing else belongs here.
+"""Charts as SVG. Pure. Three shapes need no library and no script in the page (decisions 0019 and 0031).
 
-Colours come from the caller: a page has its own, which follow the reader's light or dark; a picture in Dagster's UI cannot know
-which it stands on, and is given some that can be read on both.
+The caller chooses the colours: a page has CSS variables that follow the reader's light or dark mode. An image in Dagster's UI
+does not know its background, and gets colours that are readable on both.
 """
 
 import re
@@ -16,14 +16,14 @@ _INVALID_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 30, 26
 _HEIGHT = 220
 _BAR, _ROW = 16, 24
-# A label longer than this would run into its bar.
+# A longer label would overlap its bar.
 _LONGEST_LABEL = 34
 _LABELS = 230
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Any CSS colours. `parts` are told apart from one another."""
+    """CSS colours. Those of `series` differ from one another."""
 
     text: str
     grid: str
@@ -31,7 +31,7 @@ class Palette:
     series: Sequence[str]
 
 
-# Read on white and on near-black alike: contrast of 4 and more against both.
+# Readable on white and on near-black: contrast of at least 4 against both.
 LIGHT_OR_DARK = Palette(
     "#7d8590", "#7d859055", "#3b82f6", ("#3b82f6", "#d97706", "#8b5cf6", "#0d9488", "#e11d48", "#7d8590")
 )
@@ -41,7 +41,7 @@ PAGE_VARIABLES = Palette(
 
 
 def line_chart(title: str, series: Sequence[tuple[str, Sequence[tuple[date, int]]]], palette: Palette) -> str:
-    """Figures over time, from nothing up, with a legend: the main one first, the others dashed."""
+    """Draw lines over time with a legend. The axis starts at 0. The first line is solid, the others are dashed."""
     points = [point for _, drawn in series for point in drawn]
     if len({day for day, _ in points}) < 2:
         return _svg(title, 60, palette, _text(_LEFT, 48, "too few days for a line", palette))
@@ -74,7 +74,7 @@ def line_chart(title: str, series: Sequence[tuple[str, Sequence[tuple[date, int]
 
 
 def bar_chart(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -> str:
-    """One bar a row, the longest as wide as there is room."""
+    """Draw one bar per row. The longest bar uses the available width."""
     most = max([value for _, value in rows] + [1])
     room = WIDTH - _LABELS - _RIGHT - 60
     marks = []
@@ -89,7 +89,7 @@ def bar_chart(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -> 
 
 
 def stacked_bar(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -> str:
-    """One bar, divided: what a whole is made of, with a legend."""
+    """Draw one bar divided into parts of a whole, with a legend."""
     whole = max(sum(value for _, value in rows), 1)
     x = 0.0
     marks = []
@@ -105,9 +105,9 @@ def stacked_bar(title: str, rows: Sequence[tuple[str, int]], palette: Palette) -
 
 
 def format_short(value: int) -> str:
-    """A count in few characters: 1.2 B, 34 M, 950."""
+    """Abbreviate a count: 1.2 B, 34 M, 950."""
     for size, name in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        # Three digits are shown: what they would round up to the next size is of that size.
+        # Three digits are shown, so a value that rounds up to the next size uses that size.
         if abs(value) >= size * 0.9995:
             shown = float(f"{value / size:.3g}")
             return f"{shown:,.0f} {name}" if abs(shown) >= 100 else f"{shown:g} {name}"
@@ -115,7 +115,7 @@ def format_short(value: int) -> str:
 
 
 def markdown_image(title: str, svg: str) -> str:
-    """The chart as a picture in Markdown, with nothing to be fetched."""
+    """Return the chart as a Markdown image with embedded data."""
     return f"![{title}](data:image/svg+xml;base64,{b64encode(svg.encode()).decode()})"
 
 
@@ -128,10 +128,10 @@ def _svg(title: str, height: int, palette: Palette, marks: str) -> str:
 
 
 def _text(x: float, y: float, text: str, palette: Palette, *, anchor: str = "start", weight: str = "400") -> str:
-    written = escape(_printable(text))
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-weight="{weight}" fill="{palette.text}">{written}</text>'
+    escaped = escape(_valid_xml(text))
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-weight="{weight}" fill="{palette.text}">{escaped}</text>'
 
 
-def _printable(text: str) -> str:
-    """Without the characters that no XML may hold, escaped or not: a title is whatever a vendor sent."""
+def _valid_xml(text: str) -> str:
+    """Replace characters that XML does not allow, even escaped. Titles come from vendors and can contain anything."""
     return _INVALID_XML.sub("\N{REPLACEMENT CHARACTER}", text)

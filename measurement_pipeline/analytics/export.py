@@ -1,6 +1,6 @@
-"""A catalogue as files: its series, its recordings, and the dictionary beside them. A batch at a time, whatever its size.
+"""Export a catalogue to files: series, recordings, data dictionary. Works in batches, for catalogues of any size.
 
-Whole files or none: each is written under another name, and takes its own once it is complete.
+Each file is written under a temporary name and renamed when it is complete.
 """
 
 import csv
@@ -27,11 +27,11 @@ class ParquetMissingError(RuntimeError):
 
 
 def export_catalog(connection: Connection, catalog: UUID, *, directory: Path, file_format: str) -> dict[Path, int]:
-    """Write the catalogue's files as `form` (parquet or csv); the files and how many rows each has. `ParquetMissingError`."""
+    """Write the files as `file_format` (parquet or csv) and return the rows of each. Raises `ParquetMissingError`."""
     opens = {"csv": _open_csv, "parquet": _open_parquet}[file_format]
     directory.mkdir(parents=True, exist_ok=True)
     written = {}
-    # One moment for all of them, so that the series and the recordings agree.
+    # One snapshot, so that series and recordings agree.
     with analytics.of_one_moment(connection):
         for view in VIEWS:
             path = directory / f"{view}.{file_format}"
@@ -75,7 +75,7 @@ def _open_csv(path: Path, columns: Sequence[Column | str]) -> Iterator[_Write]:
 @contextmanager
 def _open_parquet(path: Path, columns: Sequence[Column]) -> Iterator[_Write]:
     try:
-        # Forty megabytes that nothing else here needs.
+        # Optional: 40 MB that only parquet needs.
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError as error:
@@ -89,7 +89,7 @@ def _open_parquet(path: Path, columns: Sequence[Column]) -> Iterator[_Write]:
         "integer": pa.int32(),
         "boolean": pa.bool_(),
         "timestamp with time zone": pa.timestamp("us", tz="UTC"),
-        # As text, which every reader takes.
+        # As text, which every reader accepts.
         "uuid": pa.string(),
     }
     schema = pa.schema(

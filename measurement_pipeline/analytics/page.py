@@ -1,4 +1,4 @@
-"""A catalogue's page: one HTML file with nothing to be fetched, for a person who values it. The words are in `page.html.j2`."""
+"""Catalogue report as one self-contained HTML file. The texts are in `page.html.j2`."""
 
 from datetime import UTC
 
@@ -9,7 +9,7 @@ from measurement_pipeline.analytics import charts
 from measurement_pipeline.analytics.catalog import TOP, CatalogReport, draw_charts
 from measurement_pipeline.domain.text import counted, number
 
-# Every value is escaped: titles are a vendor's or a file's.
+# Every value is escaped, because titles come from vendors and files.
 _PAGES = Environment(
     loader=PackageLoader("measurement_pipeline", "analytics"), autoescape=True, undefined=StrictUndefined
 )
@@ -17,15 +17,15 @@ _WINDOWS = (28, 90, 365)
 
 
 def render_page(report: CatalogReport, *, eur_per_hit: float, is_sandbox: bool) -> str:
-    """The page as a person opens it. `invented`: the figures are of doubles, and the page says so."""
+    """Render the report. `is_sandbox`: the page states that its numbers are invented."""
     totals = report.totals
     cohort = report.cohort
-    of_cohort = {} if cohort is None else {days: (plays, a_year) for days, plays, a_year in cohort.windows}
+    cohort_windows = {} if cohort is None else {days: (plays, a_year) for days, plays, a_year in cohort.windows}
     windows = [
         {
             "days": days,
-            "cohort_plays": of_cohort.get(days, (None, None))[0],
-            "cohort_a_year": of_cohort.get(days, (None, None))[1],
+            "cohort_plays": cohort_windows.get(days, (None, None))[0],
+            "cohort_a_year": cohort_windows.get(days, (None, None))[1],
             "a_year": totals[f"plays_a_year_{days}_days"],
             "recordings": totals[f"recordings_{days}_days"],
         }
@@ -42,11 +42,11 @@ def render_page(report: CatalogReport, *, eur_per_hit: float, is_sandbox: bool) 
         import_differences=report.import_differences,
         as_of=report.as_of.astimezone(UTC),
         windows=windows,
-        # Drawn here, of values that are escaped there.
+        # `charts` escapes the values.
         charts=[Markup(svg) for svg in draw_charts(report, charts.PAGE_VARIABLES).values()],  # noqa: S704
         short=lambda value: "–" if value is None else charts.format_short(value),
         n=number,
         counted=counted,
         eur_per_hit=eur_per_hit,
-        invented=is_sandbox,
+        is_sandbox=is_sandbox,
     )

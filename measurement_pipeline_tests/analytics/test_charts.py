@@ -1,4 +1,4 @@
-"""What is drawn can be parsed, and shows what it was given."""
+"""Charts are valid XML and show their values."""
 
 from datetime import date, timedelta
 from xml.etree import ElementTree as ET
@@ -39,8 +39,8 @@ def test_titles_are_escaped():
 
 
 def test_the_parts_of_a_stacked_bar_add_up():
-    svg = charts.stacked_bar("Standing", [("measured", 3), ("to be bought", 1)], charts.LIGHT_OR_DARK)
-    assert texts(svg) == ["Standing", "measured: 3 (75%)", "to be bought: 1 (25%)"]
+    svg = charts.stacked_bar("Status", [("measured", 3), ("to be bought", 1)], charts.LIGHT_OR_DARK)
+    assert texts(svg) == ["Status", "measured: 3 (75%)", "to be bought: 1 (25%)"]
     bars = [e for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}rect") if e.get("height") == "16"]
     assert sum(float(bar.get("width", "0")) for bar in bars) == charts.WIDTH
 

@@ -145,11 +145,11 @@ def pictures(stage: Stage, catalog: UUID) -> dict[str, str]:
 def test_a_catalogue_carries_its_total_its_coverage_and_its_top_recordings_as_pictures(drained: Stage):
     assert refresh(drained).success
     drawn = pictures(drained, catalog_of(drained))
-    assert set(drawn) == {"Plays since release", "Recordings by their standing", "Most played recordings"}
+    assert set(drawn) == {"Plays since release", "Recordings by status", "Most played recordings"}
     for svg in drawn.values():
         assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
         assert len(svg) < 20_000
-    assert "never asked for: 1 (33%)" in drawn["Recordings by their standing"]
+    assert "never asked for: 1 (33%)" in drawn["Recordings by status"]
     (total,) = drained.bench.sql("select cohort_recordings from analytics.catalog_totals")
     assert re.search(
         rf"the same {total['cohort_recordings']} recordings? throughout: the cohort", drawn["Plays since release"]
