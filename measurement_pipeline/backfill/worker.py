@@ -55,12 +55,17 @@ _KIND_OF_STATUS = {Status.DONE: ResultKind.SETTLED, Status.FAILED: ResultKind.FA
 
 @dataclass(frozen=True, slots=True)
 class _FetchedItem:
-    """A recording between its call and its settlement. `key_works`: what `/status` says of the key, where that was needed."""
+    """A recording between its call and its settlement.
+
+    `judgement`: None for a complete 200, which is parsed only once it is stored. `key_works`: what `/status` says of the key,
+    where that was needed.
+    """
 
     claim: Claim
     reservation: Reservation
     response: SongstatsResponse
     key_works: bool | None = None
+    judgement: Judgement | None = None
     response_id: int | None = None
 
 
@@ -216,7 +221,10 @@ class BackfillWorker:
             self.summary.calls += 1
             response = await self._client.fetch_history(claim.song)
             works = read_key_validity(await self._client.fetch_status()) if needs_key_check(response) else None
-            item = _FetchedItem(claim, reservation, response, works)
+            # Stored before it is parsed: whatever parsing does to this process, the paid response is in the database.
+            is_complete = response.status_code == 200 and response.failure is None
+            judgement = None if is_complete else judge(response, is_key_valid=works)
+            item = _FetchedItem(claim, reservation, response, works, judgement)
         if item is not None:
             self._to_keep.put_nowait(item)
         else:
@@ -243,7 +251,7 @@ class BackfillWorker:
             self._finish_calls(len(batch))
 
     async def _settle_batch(self, batch: Sequence[_FetchedItem]) -> None:
-        judged = [(item, judge(item.response, is_key_valid=item.key_works)) for item in batch]
+        judged = [(item, item.judgement or judge(item.response, is_key_valid=item.key_works)) for item in batch]
         settled = await self._settle_rows([self._settled_row(item, judgement) for item, judgement in judged])
         for item, judgement in judged:
             if item.claim.song in settled:
@@ -456,10 +464,9 @@ def _received_response(item: _FetchedItem) -> ReceivedResponse:
     response = item.response
     if item.reservation.ledger is None:
         raise ValueError(f"{item.claim.song} was called without a reservation")
-    if response.status_code == 200 and response.failure is None:
-        # Stored before it is parsed: whatever parsing does to this process, the paid response is in the database.
+    judgement = item.judgement
+    if judgement is None:
         return ReceivedResponse(item.reservation.ledger, 200, True, None, response.headers, response.body)
-    judgement = judge(response, is_key_valid=item.key_works)
     body = response.body if judgement.billable and response.failure is None else None
     # The ledger holds only the status of complete responses. An unknown hit with a status was answered by something else.
     status = response.status_code if response.failure in {None, Failure.FOREIGN} else None

@@ -21,7 +21,7 @@ from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.faults.waiting import until
-from measurement_pipeline_tests.intake.conftest import Desk
+from measurement_pipeline_tests.intake.conftest import IntakeBench
 from measurement_pipeline_tests.sandbox.clients import NO_TLS
 
 JOBS = "/api/research/measurement-jobs"
@@ -51,7 +51,7 @@ class RunningApi:
 
     url: str
     config: ApiConfig
-    table: Desk
+    table: IntakeBench
     sandbox: SandboxClient
     clients: ExitStack
 
@@ -115,7 +115,7 @@ def start_api(api_config: ApiConfig, sandbox: SandboxClient) -> Iterator[StartAp
         def start(**changes: Any) -> RunningApi:
             config = replace(api_config, **changes)
             url = stack.enter_context(serve(config))
-            return RunningApi(url, config, Desk(config.database_url), sandbox, stack)
+            return RunningApi(url, config, IntakeBench(config.database_url), sandbox, stack)
 
         yield start
 

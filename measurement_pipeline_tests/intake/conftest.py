@@ -23,7 +23,7 @@ def isrcs(count: int, *, start: int = 0) -> list[str]:
 
 
 @dataclass
-class Desk:
+class IntakeBench:
     """Where requests come in."""
 
     database_url: str
@@ -101,8 +101,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(database_url: str) -> Desk:
-    return Desk(database_url)
+def intake_bench(database_url: str) -> IntakeBench:
+    return IntakeBench(database_url)
 
 
 @pytest.fixture

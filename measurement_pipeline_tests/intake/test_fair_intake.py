@@ -17,21 +17,21 @@ from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
 from measurement_pipeline.postgres.sql import statements
 from measurement_pipeline_tests.faults.waiting import until
-from measurement_pipeline_tests.intake.conftest import Desk, isrcs
+from measurement_pipeline_tests.intake.conftest import IntakeBench, isrcs
 
 Check = Callable[[UUID], Decision]
 
 
-def chosen(desk: Desk, **options: int) -> list[UUID]:
-    return [request.id for request in load_batch(desk.database_url, **options).requests]
+def chosen(intake_bench: IntakeBench, **options: int) -> list[UUID]:
+    return [request.id for request in load_batch(intake_bench.database_url, **options).requests]
 
 
 @contextmanager
-def before_there_was_a_limit(desk: Desk) -> Iterator[None]:
+def before_there_was_a_limit(intake_bench: IntakeBench) -> Iterator[None]:
     """What is inserted here is as an older version took it."""
-    desk.sql("alter table measurement_jobs disable trigger measurement_jobs_request_size")
+    intake_bench.sql("alter table measurement_jobs disable trigger measurement_jobs_request_size")
     yield
-    desk.sql("alter table measurement_jobs enable trigger measurement_jobs_request_size")
+    intake_bench.sql("alter table measurement_jobs enable trigger measurement_jobs_request_size")
 
 
 def scope_of_bytes(size: int) -> dict[str, list[str]]:
@@ -45,36 +45,40 @@ def scope_of_bytes(size: int) -> dict[str, list[str]]:
 # --- each account in turn -------------------------------------------------------------------------------------------------
 
 
-def test_accounts_are_served_in_turn_however_many_requests_one_has(desk: Desk):
+def test_accounts_are_served_in_turn_however_many_requests_one_has(intake_bench: IntakeBench):
     many, few, late = uuid4(), uuid4(), uuid4()
-    of_many = [desk.ask({"isrcs": isrcs(1)}, account=many) for _ in range(20)]
-    of_few = [desk.ask({"isrcs": isrcs(1)}, account=few) for _ in range(2)]
-    of_late = [desk.ask({"isrcs": isrcs(1)}, account=late, source="current")]
+    of_many = [intake_bench.ask({"isrcs": isrcs(1)}, account=many) for _ in range(20)]
+    of_few = [intake_bench.ask({"isrcs": isrcs(1)}, account=few) for _ in range(2)]
+    of_late = [intake_bench.ask({"isrcs": isrcs(1)}, account=late, source="current")]
     expected = [of_many[0], of_few[0], of_late[0], of_many[1], of_few[1], of_many[2], of_many[3]]
-    assert chosen(desk, limit=7) == expected
-    assert chosen(desk, limit=2) == expected[:2]
+    assert chosen(intake_bench, limit=7) == expected
+    assert chosen(intake_bench, limit=2) == expected[:2]
 
 
-def test_a_round_asks_about_no_more_accounts_than_its_limit_and_takes_all_requests_of_these(desk: Desk, paid: Check):
+def test_a_round_asks_about_no_more_accounts_than_its_limit_and_takes_all_requests_of_these(
+    intake_bench: IntakeBench, paid: Check
+):
     first, second, third = uuid4(), uuid4(), uuid4()
-    asked = [desk.ask({"isrcs": isrcs(1)}, account=account) for account in (first, second, third, first, second)]
-    assert chosen(desk, accounts=2) == [asked[0], asked[1], asked[3], asked[4]]
-    opened = load_batch(desk.database_url, max_accounts=2)
+    asked = [
+        intake_bench.ask({"isrcs": isrcs(1)}, account=account) for account in (first, second, third, first, second)
+    ]
+    assert chosen(intake_bench, accounts=2) == [asked[0], asked[1], asked[3], asked[4]]
+    opened = load_batch(intake_bench.database_url, max_accounts=2)
     assert opened.accounts == [first, second]
-    process_batch(desk.database_url, opened, check_payments(opened, paid), run="one")
-    assert chosen(desk, accounts=2) == [asked[2]]
+    process_batch(intake_bench.database_url, opened, check_payments(opened, paid), run="one")
+    assert chosen(intake_bench, accounts=2) == [asked[2]]
 
 
-def test_choosing_among_many_thousand_requests_reads_one_index_and_no_table(desk: Desk):
-    desk.sql(
+def test_choosing_among_many_thousand_requests_reads_one_index_and_no_table(intake_bench: IntakeBench):
+    intake_bench.sql(
         # No triggers, which would take longer; and committed for good, or a vacuum marks nothing as visible to all.
         "set session_replication_role = replica; set synchronous_commit = on;"
         " insert into measurement_jobs (account, source, scope)"
         " select case when n <= 39000 then md5('many') else md5(n::text) end::uuid, 'historical', '{}'"
         " from generate_series(1, 40000) as n"
     )
-    desk.sql("vacuum analyze measurement_jobs")
-    with connect(desk.database_url) as connection:
+    intake_bench.sql("vacuum analyze measurement_jobs")
+    with connect(intake_bench.database_url) as connection:
         plan = connection.execute(
             "explain (analyze, buffers, format json) " + statements("measurement_jobs")["waiting"],
             {"state": "queued", "limit": 1_000},
@@ -88,7 +92,7 @@ def test_choosing_among_many_thousand_requests_reads_one_index_and_no_table(desk
     assert reading["Heap Fetches"] == 0
     # The requests that are chosen are looked up by their key: a few blocks each, whatever waits.
     assert root["Plan"]["Shared Hit Blocks"] + root["Plan"]["Shared Read Blocks"] < 1_000 * 4 + 2_000
-    with connect(desk.database_url) as connection:
+    with connect(intake_bench.database_url) as connection:
         found = measurement_jobs.waiting(connection, state=State.QUEUED, limit=1_000)
     assert len({request.account for request in found}) == 1_000
 
@@ -99,18 +103,18 @@ def walk(node: dict) -> Iterator[dict]:
         yield from walk(below)
 
 
-def test_a_hundred_requests_cost_one_commit_each_and_few_connections(desk: Desk, paid: Check):
+def test_a_hundred_requests_cost_one_commit_each_and_few_connections(intake_bench: IntakeBench, paid: Check):
     accounts = [uuid4() for _ in range(10)]
     for number in range(100):
-        desk.ask({"isrcs": isrcs(1, start=number)}, account=accounts[number % 10])
-    opened = load_batch(desk.database_url)
+        intake_bench.ask({"isrcs": isrcs(1, start=number)}, account=accounts[number % 10])
+    opened = load_batch(intake_bench.database_url)
     decisions = check_payments(opened, paid)
     looks = 0
 
     def look(statement: str) -> int:
         nonlocal looks
         looks += 1
-        return int(desk.sql(statement)[0]["n"])
+        return int(intake_bench.sql(statement)[0]["n"])
 
     def commits() -> int:
         # The statistics of a session are added when it ends.
@@ -119,7 +123,7 @@ def test_a_hundred_requests_cost_one_commit_each_and_few_connections(desk: Desk,
         return look("select xact_commit as n from pg_stat_database where datname = current_database()")
 
     before, looks = commits(), 0
-    taken = process_batch(desk.database_url, opened, decisions, run="one")
+    taken = process_batch(intake_bench.database_url, opened, decisions, run="one")
     until(lambda: commits() >= before + 100)
     after = commits()
     assert {one.state for one in taken} == {State.ACCEPTED}
@@ -140,117 +144,123 @@ def test_a_hundred_requests_cost_one_commit_each_and_few_connections(desk: Desk,
     ],
     ids=["scope", "source", "schedule", "platforms", "a very large scope"],
 )
-def test_a_request_that_is_too_large_is_refused_at_insert_by_name_with_what_to_do(desk: Desk, columns: str):
+def test_a_request_that_is_too_large_is_refused_at_insert_by_name_with_what_to_do(
+    intake_bench: IntakeBench, columns: str
+):
     with pytest.raises(CheckViolation, match=r"is too large: at most 1048576 bytes") as refused:
-        desk.sql(f"insert into measurement_jobs {columns}")
+        intake_bench.sql(f"insert into measurement_jobs {columns}")
     assert refused.value.diag.constraint_name == "measurement_jobs_request_size"
     assert "catalog_id" in (refused.value.diag.message_hint or "")
 
 
-def test_a_client_cannot_get_round_the_limit_by_its_search_path(desk: Desk):
-    desk.sql("create schema evil")
-    desk.sql("create function evil.octet_length(text) returns int language sql as 'select 1'")
+def test_a_client_cannot_get_round_the_limit_by_its_search_path(intake_bench: IntakeBench):
+    intake_bench.sql("create schema evil")
+    intake_bench.sql("create function evil.octet_length(text) returns int language sql as 'select 1'")
     with pytest.raises(CheckViolation):
-        desk.sql(
+        intake_bench.sql(
             "set search_path = evil, public, pg_catalog;"
             " insert into measurement_jobs (account, source) values (gen_random_uuid(), repeat('x', 1048577))"
         )
 
 
-def test_the_table_and_the_domain_have_the_same_limit(desk: Desk):
+def test_the_table_and_the_domain_have_the_same_limit(intake_bench: IntakeBench):
     room = MAX_REQUEST_BYTES - len("historical") - len("once") - len("{spotify}")
-    job = desk.ask(scope_of_bytes(room))
-    (row,) = desk.sql(
+    job = intake_bench.ask(scope_of_bytes(room))
+    (row,) = intake_bench.sql(
         "select measurement_job_bytes(source, scope, platforms, schedule) as size from measurement_jobs where id = %s",
         job,
     )
     assert row["size"] == MAX_REQUEST_BYTES
     with pytest.raises(CheckViolation):
-        desk.ask(scope_of_bytes(room + 1))
+        intake_bench.ask(scope_of_bytes(room + 1))
 
 
-def test_the_largest_requests_and_larger_ones_of_older_versions_are_answered_beside_others(desk: Desk, paid: Check):
+def test_the_largest_requests_and_larger_ones_of_older_versions_are_answered_beside_others(
+    intake_bench: IntakeBench, paid: Check
+):
     greedy = uuid4()
-    largest = [desk.ask(scope_of_bytes(MAX_REQUEST_BYTES - 100), account=greedy) for _ in range(40)]
-    with before_there_was_a_limit(desk):
+    largest = [intake_bench.ask(scope_of_bytes(MAX_REQUEST_BYTES - 100), account=greedy) for _ in range(40)]
+    with before_there_was_a_limit(intake_bench):
         larger = [
-            desk.ask({"album_ids": ["x" * 1000] * 4_000}, account=greedy),
-            desk.ask({"isrcs": ["AA6Q72000047"] * 200_000}, account=greedy, source="current"),
-            desk.ask({"isrcs": isrcs(1)}, account=greedy, source="x" * 3_000_000),
+            intake_bench.ask({"album_ids": ["x" * 1000] * 4_000}, account=greedy),
+            intake_bench.ask({"isrcs": ["AA6Q72000047"] * 200_000}, account=greedy, source="current"),
+            intake_bench.ask({"isrcs": isrcs(1)}, account=greedy, source="x" * 3_000_000),
         ]
-    small = desk.ask({"isrcs": isrcs(1)})
+    small = intake_bench.ask({"isrcs": isrcs(1)})
     tracemalloc.start()
-    opened = load_batch(desk.database_url)
-    taken = process_batch(desk.database_url, opened, check_payments(opened, paid), run="one")
+    opened = load_batch(intake_bench.database_url)
+    taken = process_batch(intake_bench.database_url, opened, check_payments(opened, paid), run="one")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [one.id for one in taken].index(small) == 1, "the other account is served in turn"
-    assert desk.job(small)["state"] == "accepted"
-    assert {desk.job(job)["error"] for job in larger} == {TOO_LARGE}
-    assert {desk.job(job)["status_code"] for job in [*largest, *larger]} == {400}
+    assert intake_bench.job(small)["state"] == "accepted"
+    assert {intake_bench.job(job)["error"] for job in larger} == {TOO_LARGE}
+    assert {intake_bench.job(job)["status_code"] for job in [*largest, *larger]} == {400}
     assert peak < 16 * MAX_REQUEST_BYTES, "one request is in memory at a time"
     assert len(pickle.dumps(opened)) < 20_000, "between ops a round is a file"
-    assert {row["attempts"] for row in desk.sql("select attempts from measurement_jobs")} == {0}
+    assert {row["attempts"] for row in intake_bench.sql("select attempts from measurement_jobs")} == {0}
 
 
-def test_a_longer_list_than_over_http_is_refused_before_it_is_read(desk: Desk, paid: Check):
-    job = desk.ask({"isrcs": ["x"] * (MAX_LISTED + 1)})
-    desk.take(paid)
-    row = desk.job(job)
+def test_a_longer_list_than_over_http_is_refused_before_it_is_read(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.ask({"isrcs": ["x"] * (MAX_LISTED + 1)})
+    intake_bench.take(paid)
+    row = intake_bench.job(job)
     assert (row["state"], row["status_code"]) == ("rejected", 400)
     assert row["error"].startswith("At most 10,000 in a request, got 10,001")
 
 
-def test_the_sweep_reads_one_unpaid_request_at_a_time_and_larger_ones_are_refused(desk: Desk, paid: Check):
-    unpaid = [desk.ask(scope_of_bytes(MAX_REQUEST_BYTES - 100)) for _ in range(10)]
-    with before_there_was_a_limit(desk):
-        larger = desk.ask({"album_ids": ["x" * 1000] * 4_000})
-    desk.sql("update measurement_jobs set state = 'payment_required'")
+def test_the_sweep_reads_one_unpaid_request_at_a_time_and_larger_ones_are_refused(
+    intake_bench: IntakeBench, paid: Check
+):
+    unpaid = [intake_bench.ask(scope_of_bytes(MAX_REQUEST_BYTES - 100)) for _ in range(10)]
+    with before_there_was_a_limit(intake_bench):
+        larger = intake_bench.ask({"album_ids": ["x" * 1000] * 4_000})
+    intake_bench.sql("update measurement_jobs set state = 'payment_required'")
     tracemalloc.start()
-    desk.take(paid, unpaid=True, limit=10_000)
+    intake_bench.take(paid, unpaid=True, limit=10_000)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert {desk.job(job)["status_code"] for job in [*unpaid, larger]} == {400}
-    assert desk.job(larger)["error"] == TOO_LARGE
+    assert {intake_bench.job(job)["status_code"] for job in [*unpaid, larger]} == {400}
+    assert intake_bench.job(larger)["error"] == TOO_LARGE
     assert peak < 16 * MAX_REQUEST_BYTES
 
 
 # --- requests that end the process ----------------------------------------------------------------------------------------
 
 
-def test_an_attempt_is_counted_before_a_request_is_read_and_taken_back_once_it_was(desk: Desk):
+def test_an_attempt_is_counted_before_a_request_is_read_and_taken_back_once_it_was(intake_bench: IntakeBench):
     """PostgreSQL ends the session of whoever reads this request, as a process that runs out of memory ends."""
-    job, other = desk.ask({"isrcs": isrcs(1)}), desk.ask({"isrcs": isrcs(2)})
-    load_batch(desk.database_url)
-    assert (desk.job(job)["attempts"], desk.job(other)["attempts"]) == (0, 0)
-    reading_kills(desk, job)
+    job, other = intake_bench.ask({"isrcs": isrcs(1)}), intake_bench.ask({"isrcs": isrcs(2)})
+    load_batch(intake_bench.database_url)
+    assert (intake_bench.job(job)["attempts"], intake_bench.job(other)["attempts"]) == (0, 0)
+    reading_kills(intake_bench, job)
     with pytest.raises(DatabaseUnavailable):
-        load_batch(desk.database_url)
-    assert (desk.job(job)["attempts"], desk.job(other)["attempts"]) == (1, 1), "either may have done it"
+        load_batch(intake_bench.database_url)
+    assert (intake_bench.job(job)["attempts"], intake_bench.job(other)["attempts"]) == (1, 1), "either may have done it"
 
 
 def test_a_request_whose_reading_kills_is_failed_after_its_attempts_and_the_others_are_answered_first(
-    desk: Desk, paid: Check
+    intake_bench: IntakeBench, paid: Check
 ):
-    killer, *others = (desk.ask({"isrcs": isrcs(1, start=number)}) for number in range(4))
-    reading_kills(desk, killer)
+    killer, *others = (intake_bench.ask({"isrcs": isrcs(1, start=number)}) for number in range(4))
+    reading_kills(intake_bench, killer)
     deaths = 0
     for _ in range(MAX_INTAKE_ATTEMPTS + 1):
         try:
-            desk.take(paid)
+            intake_bench.take(paid)
         except DatabaseUnavailable:
             deaths += 1
         if deaths == 3:  # in a group, first of those that are suspected, and then behind all of them
-            assert {desk.job(job)["state"] for job in others} == {"accepted"}
-    row = desk.job(killer)
+            assert {intake_bench.job(job)["state"] for job in others} == {"accepted"}
+    row = intake_bench.job(killer)
     assert (row["state"], row["error"]) == ("failed", "failed after 5 attempts: no attempt finished")
     assert deaths == MAX_INTAKE_ATTEMPTS
-    assert {desk.job(job)["state"] for job in others} == {"accepted"}
+    assert {intake_bench.job(job)["state"] for job in others} == {"accepted"}
 
 
-def reading_kills(desk: Desk, job: UUID) -> None:
+def reading_kills(intake_bench: IntakeBench, job: UUID) -> None:
     """Have the database end the session that reads the request."""
-    desk.sql(
+    intake_bench.sql(
         "create or replace function measurement_job_bytes(source text, scope jsonb, platforms text[], schedule text)"
         " returns bigint language plpgsql as $$ begin"
         f" if scope = (select j.scope from measurement_jobs as j where j.id = '{job}') then"
@@ -258,15 +268,17 @@ def reading_kills(desk: Desk, job: UUID) -> None:
     )
 
 
-def test_a_request_that_postgresql_cannot_hand_out_is_put_off_and_holds_nobody_up(desk: Desk, paid: Check):
-    bad, good = desk.ask({"isrcs": isrcs(1)}), desk.ask({"isrcs": isrcs(1, start=1)})
-    desk.sql(
+def test_a_request_that_postgresql_cannot_hand_out_is_put_off_and_holds_nobody_up(
+    intake_bench: IntakeBench, paid: Check
+):
+    bad, good = intake_bench.ask({"isrcs": isrcs(1)}), intake_bench.ask({"isrcs": isrcs(1, start=1)})
+    intake_bench.sql(
         "create or replace function measurement_job_bytes(source text, scope jsonb, platforms text[], schedule text)"
         " returns bigint language plpgsql as $$ begin"
         f" if scope = (select j.scope from measurement_jobs as j where j.id = '{bad}') then"
         " raise exception 'out of memory' using errcode = '53200'; end if; return 0; end $$"
     )
-    desk.take(paid)
-    assert desk.job(good)["state"] == "accepted"
-    row = desk.job(bad)
+    intake_bench.take(paid)
+    assert intake_bench.job(good)["state"] == "accepted"
+    row = intake_bench.job(bad)
     assert (row["state"], row["attempts"], row["error"]) == ("queued", 1, "out of memory")

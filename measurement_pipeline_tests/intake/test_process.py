@@ -12,7 +12,7 @@ from measurement_pipeline.intake.process import MAX_INTAKE_ATTEMPTS, check_payme
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseError, DatabaseUnavailable, connect
 from measurement_pipeline.postgres.measurement_jobs import JobReceipt
-from measurement_pipeline_tests.intake.conftest import CHECKOUT, Desk, isrcs, unknown, unpaid
+from measurement_pipeline_tests.intake.conftest import CHECKOUT, IntakeBench, isrcs, unknown, unpaid
 
 Check = Callable[[UUID], Decision]
 
@@ -20,33 +20,33 @@ Check = Callable[[UUID], Decision]
 # --- accepted -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_request_for_new_recordings_is_accepted_and_queued(desk: Desk, paid: Check):
+def test_a_request_for_new_recordings_is_accepted_and_queued(intake_bench: IntakeBench, paid: Check):
     songs = isrcs(3)
-    job = desk.ask({"isrcs": songs})
-    (taken,) = desk.take(paid)
+    job = intake_bench.ask({"isrcs": songs})
+    (taken,) = intake_bench.take(paid)
     assert (taken.id, taken.state, taken.status_code, taken.receipt) == (job, State.ACCEPTED, 202, JobReceipt(3, 3, 0))
-    row = desk.job(job)
+    row = intake_bench.job(job)
     assert (row["state"], row["status_code"], row["error"], row["checkout_url"]) == ("accepted", 202, None, None)
     assert (row["attempts"], row["not_before"], row["run_id"]) == (0, None, "intake-1")
-    assert desk.receipt(job) == (3, 3, 0, 0)
-    assert desk.queue() == dict.fromkeys(songs, "pending")
+    assert intake_bench.receipt(job) == (3, 3, 0, 0)
+    assert intake_bench.queue() == dict.fromkeys(songs, "pending")
 
 
-def test_asked_is_enqueued_and_skipped_and_already_queued(desk: Desk, paid: Check):
+def test_asked_is_enqueued_and_skipped_and_already_queued(intake_bench: IntakeBench, paid: Check):
     songs = isrcs(9)
-    desk.ask({"isrcs": songs[:7]})
-    desk.take(paid)
+    intake_bench.ask({"isrcs": songs[:7]})
+    intake_bench.take(paid)
     for song, outcome in zip(
         songs, ("stored", "no_history", "rejected", "malformed", "exhausted", "transient"), strict=False
     ):
-        desk.settle_row(song, outcome)
-    desk.sql("insert into songs (isrc) values (%s) on conflict do nothing", songs[7])
-    desk.measured(songs[7], 10, source="songstats")
-    job = desk.ask({"isrcs": songs})
-    desk.take(paid)
+        intake_bench.settle_row(song, outcome)
+    intake_bench.sql("insert into songs (isrc) values (%s) on conflict do nothing", songs[7])
+    intake_bench.measured(songs[7], 10, source="songstats")
+    job = intake_bench.ask({"isrcs": songs})
+    intake_bench.take(paid)
     # Skipped: stored, no history, rejected, malformed, and the one owned. Queued for the first: transient, pending.
-    assert desk.receipt(job) == (9, 2, 5, 2)
-    assert desk.queue() == dict(
+    assert intake_bench.receipt(job) == (9, 2, 5, 2)
+    assert intake_bench.queue() == dict(
         zip(
             songs,
             ("stored", "no_history", "rejected", "malformed", "pending", "transient", "pending", "stored", "pending"),
@@ -55,131 +55,137 @@ def test_asked_is_enqueued_and_skipped_and_already_queued(desk: Desk, paid: Chec
     )
 
 
-def test_an_exhausted_row_starts_anew_at_the_end_of_its_rank(desk: Desk, paid: Check):
+def test_an_exhausted_row_starts_anew_at_the_end_of_its_rank(intake_bench: IntakeBench, paid: Check):
     (song,) = isrcs(1)
-    desk.ask({"isrcs": [song]})
-    desk.take(paid)
-    desk.settle_row(song, "exhausted")
-    desk.sql(
+    intake_bench.ask({"isrcs": [song]})
+    intake_bench.take(paid)
+    intake_bench.settle_row(song, "exhausted")
+    intake_bench.sql(
         "update songstats_backfill_queue set suspect = true, attempt_run = 'x', not_before = now() + interval '1 day'"
     )
-    desk.ask({"isrcs": [song]})
-    desk.take(paid)
-    (row,) = desk.sql("select * from songstats_backfill_queue")
+    intake_bench.ask({"isrcs": [song]})
+    intake_bench.take(paid)
+    (row,) = intake_bench.sql("select * from songstats_backfill_queue")
     assert (row["status"], row["outcome"], row["attempts"], row["attempt_run"]) == ("pending", None, 0, None)
     assert (row["not_before"], row["suspect"]) == (None, False)
     assert row["requeued_at"] > row["created_at"]
 
 
-def test_the_same_job_twice_is_queued_once(desk: Desk, paid: Check):
-    first, second = desk.ask({"isrcs": isrcs(4)}), desk.ask({"isrcs": isrcs(4)})
-    assert len(desk.take(paid)) == 2
-    assert desk.receipt(first) == (4, 4, 0, 0)
-    assert desk.receipt(second) == (4, 0, 0, 4)
-    assert len(desk.queue()) == 4
-    assert len(desk.sql("select * from measurement_job_songs")) == 8
+def test_the_same_job_twice_is_queued_once(intake_bench: IntakeBench, paid: Check):
+    first, second = intake_bench.ask({"isrcs": isrcs(4)}), intake_bench.ask({"isrcs": isrcs(4)})
+    assert len(intake_bench.take(paid)) == 2
+    assert intake_bench.receipt(first) == (4, 4, 0, 0)
+    assert intake_bench.receipt(second) == (4, 0, 0, 4)
+    assert len(intake_bench.queue()) == 4
+    assert len(intake_bench.sql("select * from measurement_job_songs")) == 8
 
 
-def test_a_request_is_answered_once(desk: Desk, paid: Check):
-    job = desk.ask({"isrcs": isrcs(2)})
-    desk.take(paid)
-    before = desk.job(job)
-    assert desk.take(paid) == []
-    assert desk.job(job) == before
+def test_a_request_is_answered_once(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.ask({"isrcs": isrcs(2)})
+    intake_bench.take(paid)
+    before = intake_bench.job(job)
+    assert intake_bench.take(paid) == []
+    assert intake_bench.job(job) == before
 
 
 @pytest.mark.fails_without("owned recordings are skipped by intake")
-def test_a_request_for_what_is_owned_is_done_at_once(desk: Desk, paid: Check):
+def test_a_request_for_what_is_owned_is_done_at_once(intake_bench: IntakeBench, paid: Check):
     songs = isrcs(2)
-    desk.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
+    intake_bench.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
     for song in songs:
-        desk.measured(song, 10, source="songstats")
-    job = desk.ask({"isrcs": songs})
-    desk.take(paid)
-    assert desk.job(job)["state"] == "done"
-    assert desk.receipt(job) == (2, 0, 2, 0)
-    assert desk.queue() == dict.fromkeys(songs, "stored")
+        intake_bench.measured(song, 10, source="songstats")
+    job = intake_bench.ask({"isrcs": songs})
+    intake_bench.take(paid)
+    assert intake_bench.job(job)["state"] == "done"
+    assert intake_bench.receipt(job) == (2, 0, 2, 0)
+    assert intake_bench.queue() == dict.fromkeys(songs, "stored")
 
 
-def test_rows_are_ranked_by_their_latest_known_count(desk: Desk, paid: Check):
+def test_rows_are_ranked_by_their_latest_known_count(intake_bench: IntakeBench, paid: Check):
     a, b, c = songs = isrcs(3)
-    desk.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
-    desk.measured(a, 900, day="2025-01-01")
-    desk.measured(a, 50, day="2026-01-01")
-    desk.measured(b, 70, day="2026-01-01", source="apify_spotify_playcount")
+    intake_bench.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
+    intake_bench.measured(a, 900, day="2025-01-01")
+    intake_bench.measured(a, 50, day="2026-01-01")
+    intake_bench.measured(b, 70, day="2026-01-01", source="apify_spotify_playcount")
     # A newer import never outranks a measurement.
-    desk.measured(b, 5, day="2026-06-01", source="import")
-    desk.ask({"isrcs": songs})
-    desk.take(paid)
-    ranks = desk.sql("select song, rank_score from songstats_backfill_queue order by rank_score desc")
+    intake_bench.measured(b, 5, day="2026-06-01", source="import")
+    intake_bench.ask({"isrcs": songs})
+    intake_bench.take(paid)
+    ranks = intake_bench.sql("select song, rank_score from songstats_backfill_queue order by rank_score desc")
     assert [(row["song"], row["rank_score"]) for row in ranks] == [(b, 70), (a, 50), (c, 0)]
 
 
 # --- scopes -------------------------------------------------------------------------------------------------------------
 
 
-def test_isrcs_are_normalised_and_asked_for_once(desk: Desk, paid: Check):
-    job = desk.ask({"isrcs": ["aa-6q7-20-00047", "ISRC AA6Q72000047", "AA6Q72000047"]})
-    desk.take(paid)
-    assert desk.receipt(job) == (1, 1, 0, 0)
-    assert desk.queue() == {"AA6Q72000047": "pending"}
+def test_isrcs_are_normalised_and_asked_for_once(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.ask({"isrcs": ["aa-6q7-20-00047", "ISRC AA6Q72000047", "AA6Q72000047"]})
+    intake_bench.take(paid)
+    assert intake_bench.receipt(job) == (1, 1, 0, 0)
+    assert intake_bench.queue() == {"AA6Q72000047": "pending"}
 
 
-def test_an_album_is_every_recording_on_it(desk: Desk, paid: Check):
+def test_an_album_is_every_recording_on_it(intake_bench: IntakeBench, paid: Check):
     songs = isrcs(4)
-    desk.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
+    intake_bench.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
     on = [("album-1", songs[0]), ("album-1", songs[1]), ("album-2", songs[1]), ("album-2", songs[2])]
     for album, song in on:
-        desk.sql("insert into song_identifiers values (%s, 'spotify', 'album_id', %s)", song, album)
-    desk.sql("insert into song_identifiers values (%s, 'deezer', 'album_id', 'album-1')", songs[3])
-    desk.sql("insert into song_identifiers values (%s, 'spotify', 'track_id', 'album-1')", songs[3])
-    job = desk.ask({"album_ids": ["album-1", "album-2", "no such album"]})
-    desk.take(paid)
-    assert desk.receipt(job) == (3, 3, 0, 0)
-    assert set(desk.queue()) == set(songs[:3])
+        intake_bench.sql("insert into song_identifiers values (%s, 'spotify', 'album_id', %s)", song, album)
+    intake_bench.sql("insert into song_identifiers values (%s, 'deezer', 'album_id', 'album-1')", songs[3])
+    intake_bench.sql("insert into song_identifiers values (%s, 'spotify', 'track_id', 'album-1')", songs[3])
+    job = intake_bench.ask({"album_ids": ["album-1", "album-2", "no such album"]})
+    intake_bench.take(paid)
+    assert intake_bench.receipt(job) == (3, 3, 0, 0)
+    assert set(intake_bench.queue()) == set(songs[:3])
 
 
-def test_a_catalogue_is_every_recording_in_it(desk: Desk, paid: Check):
+def test_a_catalogue_is_every_recording_in_it(intake_bench: IntakeBench, paid: Check):
     account = uuid4()
-    job = desk.ask({"catalog_id": str(desk.catalogue(isrcs(5), account=account))}, account=account)
-    desk.take(paid)
-    assert desk.receipt(job) == (5, 5, 0, 0)
+    job = intake_bench.ask({"catalog_id": str(intake_bench.catalogue(isrcs(5), account=account))}, account=account)
+    intake_bench.take(paid)
+    assert intake_bench.receipt(job) == (5, 5, 0, 0)
 
 
-def test_another_accounts_catalogue_is_answered_exactly_like_an_unknown_one(desk: Desk, paid: Check):
+def test_another_accounts_catalogue_is_answered_exactly_like_an_unknown_one(intake_bench: IntakeBench, paid: Check):
     account = uuid4()
-    theirs = desk.ask({"catalog_id": str(desk.catalogue(isrcs(2), account=uuid4()))}, account=account)
-    unknown_one = desk.ask({"catalog_id": str(uuid4())}, account=account)
-    desk.take(paid)
+    theirs = intake_bench.ask({"catalog_id": str(intake_bench.catalogue(isrcs(2), account=uuid4()))}, account=account)
+    unknown_one = intake_bench.ask({"catalog_id": str(uuid4())}, account=account)
+    intake_bench.take(paid)
     different = {"id", "created_at", "updated_at"}
-    first, second = ({k: v for k, v in desk.job(job).items() if k not in different} for job in (theirs, unknown_one))
+    first, second = (
+        {k: v for k, v in intake_bench.job(job).items() if k not in different} for job in (theirs, unknown_one)
+    )
     assert first == second
     assert (first["state"], first["status_code"], first["error"]) == ("rejected", 400, UNKNOWN_CATALOG)
-    assert desk.queue() == {}
+    assert intake_bench.queue() == {}
 
 
 @pytest.mark.parametrize("scope", ["empty catalogue", "unknown album"])
-def test_a_scope_that_means_no_recording_is_refused(desk: Desk, paid: Check, scope: str):
+def test_a_scope_that_means_no_recording_is_refused(intake_bench: IntakeBench, paid: Check, scope: str):
     account = uuid4()
     asked = (
-        {"catalog_id": str(desk.catalogue([], account=account))} if scope == "empty catalogue" else {"album_ids": ["x"]}
+        {"catalog_id": str(intake_bench.catalogue([], account=account))}
+        if scope == "empty catalogue"
+        else {"album_ids": ["x"]}
     )
-    job = desk.ask(asked, account=account)
-    desk.take(paid)
-    row = desk.job(job)
+    job = intake_bench.ask(asked, account=account)
+    intake_bench.take(paid)
+    row = intake_bench.job(job)
     assert (row["state"], row["status_code"], row["error"]) == ("rejected", 400, NOTHING_RESOLVED)
-    assert desk.sql("select * from measurement_job_songs") == []
+    assert intake_bench.sql("select * from measurement_job_songs") == []
 
 
-def test_a_catalogue_of_a_hundred_thousand_recordings_is_one_request(desk: Desk, paid: Check):
+def test_a_catalogue_of_a_hundred_thousand_recordings_is_one_request(intake_bench: IntakeBench, paid: Check):
     account = uuid4()
-    desk.sql("insert into accounts (id) values (%s)", account)
-    catalog = desk.sql("insert into catalogs (account, name) values (%s, 'all') returning id", account)[0]["id"]
-    desk.sql("insert into songs (isrc) select 'AA6Q7' || lpad(n::text, 7, '0') from generate_series(1, 100000) as n")
-    desk.sql("insert into catalog_songs select %s, isrc from songs", catalog)
-    job = desk.ask({"catalog_id": str(catalog)}, account=account)
-    desk.take(paid)
-    assert desk.receipt(job) == (100_000, 100_000, 0, 0)
+    intake_bench.sql("insert into accounts (id) values (%s)", account)
+    catalog = intake_bench.sql("insert into catalogs (account, name) values (%s, 'all') returning id", account)[0]["id"]
+    intake_bench.sql(
+        "insert into songs (isrc) select 'AA6Q7' || lpad(n::text, 7, '0') from generate_series(1, 100000) as n"
+    )
+    intake_bench.sql("insert into catalog_songs select %s, isrc from songs", catalog)
+    job = intake_bench.ask({"catalog_id": str(catalog)}, account=account)
+    intake_bench.take(paid)
+    assert intake_bench.receipt(job) == (100_000, 100_000, 0, 0)
 
 
 # --- refused ------------------------------------------------------------------------------------------------------------
@@ -201,21 +207,21 @@ def test_a_catalogue_of_a_hundred_thousand_recordings_is_one_request(desk: Desk,
     ],
 )
 def test_a_request_of_the_wrong_shape_is_refused_without_asking_stripe(
-    desk: Desk, source: str | None, scope: object, platforms: str, error: str
+    intake_bench: IntakeBench, source: str | None, scope: object, platforms: str, error: str
 ):
-    job = desk.ask(scope, source=source, platforms=platforms)
+    job = intake_bench.ask(scope, source=source, platforms=platforms)
     asked: list[UUID] = []
 
     def check(account: UUID) -> Decision:
         asked.append(account)
         return unknown(account)
 
-    desk.take(check)
-    row = desk.job(job)
+    intake_bench.take(check)
+    row = intake_bench.job(job)
     assert (row["state"], row["status_code"]) == ("rejected", 400)
     assert row["error"].startswith(error)
     assert asked == []
-    assert desk.queue() == {}
+    assert intake_bench.queue() == {}
 
 
 UNREADABLE = {
@@ -225,290 +231,302 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
-def test_a_request_that_cannot_be_read_at_all_is_answered_and_holds_nobody_up(desk: Desk, paid: Check, what: str):
-    (bad,) = desk.sql(
+def test_a_request_that_cannot_be_read_at_all_is_answered_and_holds_nobody_up(
+    intake_bench: IntakeBench, paid: Check, what: str
+):
+    (bad,) = intake_bench.sql(
         f"insert into measurement_jobs (account, source, scope) values (%s, 'historical', {UNREADABLE[what]}) returning id",
         uuid4(),
     )
-    good = desk.ask({"isrcs": isrcs(1)})
-    desk.take(paid)
-    assert (desk.job(bad["id"])["state"], desk.job(bad["id"])["status_code"]) == ("rejected", 400)
-    assert desk.job(good)["state"] == "accepted"
+    good = intake_bench.ask({"isrcs": isrcs(1)})
+    intake_bench.take(paid)
+    assert (intake_bench.job(bad["id"])["state"], intake_bench.job(bad["id"])["status_code"]) == ("rejected", 400)
+    assert intake_bench.job(good)["state"] == "accepted"
 
 
-def test_a_request_from_beyond_the_calendar_is_refused_at_the_door(desk: Desk):
-    desk.ask({"isrcs": isrcs(1)})
+def test_a_request_from_beyond_the_calendar_is_refused_at_the_door(intake_bench: IntakeBench):
+    intake_bench.ask({"isrcs": isrcs(1)})
     with pytest.raises(DatabaseError, match="created_at"):
-        desk.sql("update measurement_jobs set created_at = 'infinity'")
+        intake_bench.sql("update measurement_jobs set created_at = 'infinity'")
 
 
 # --- payment ------------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_card_nothing_is_queued_and_the_client_is_told_what_to_do(desk: Desk):
-    job = desk.ask({"isrcs": isrcs(2)})
-    (taken,) = desk.take(unpaid)
-    row = desk.job(job)
+def test_without_a_card_nothing_is_queued_and_the_client_is_told_what_to_do(intake_bench: IntakeBench):
+    job = intake_bench.ask({"isrcs": isrcs(2)})
+    (taken,) = intake_bench.take(unpaid)
+    row = intake_bench.job(job)
     assert taken.state is State.PAYMENT_REQUIRED
     assert (row["state"], row["status_code"], row["checkout_url"]) == ("payment_required", 402, CHECKOUT)
     assert row["error"] == "No card is on file for this account."
-    assert (row["asked"], desk.queue(), desk.sql("select * from measurement_job_songs")) == (None, {}, [])
+    assert (row["asked"], intake_bench.queue(), intake_bench.sql("select * from measurement_job_songs")) == (
+        None,
+        {},
+        [],
+    )
 
 
-def test_an_unpaid_request_is_of_the_day_on_which_it_became_so_however_often_it_is_looked_at(desk: Desk, paid: Check):
-    job = desk.ask({"isrcs": isrcs(1)})
-    desk.take(unpaid)
-    became_so = desk.job(job)["updated_at"]
+def test_an_unpaid_request_is_of_the_day_on_which_it_became_so_however_often_it_is_looked_at(
+    intake_bench: IntakeBench, paid: Check
+):
+    job = intake_bench.ask({"isrcs": isrcs(1)})
+    intake_bench.take(unpaid)
+    became_so = intake_bench.job(job)["updated_at"]
     for check in (unpaid, unknown, unpaid):
-        desk.take(check, unpaid=True)
-        desk.sql("update measurement_jobs set not_before = null")
-        assert (desk.job(job)["state"], desk.job(job)["updated_at"]) == ("payment_required", became_so)
-    desk.take(paid, unpaid=True)
-    assert desk.job(job)["updated_at"] > became_so
+        intake_bench.take(check, unpaid=True)
+        intake_bench.sql("update measurement_jobs set not_before = null")
+        assert (intake_bench.job(job)["state"], intake_bench.job(job)["updated_at"]) == ("payment_required", became_so)
+    intake_bench.take(paid, unpaid=True)
+    assert intake_bench.job(job)["updated_at"] > became_so
 
 
-def test_an_unpaid_request_goes_on_by_itself_once_the_card_is_there(desk: Desk, paid: Check):
-    job = desk.ask({"isrcs": isrcs(2)})
-    desk.take(unpaid)
-    assert desk.take(paid) == [], "intake leaves it to the sweep"
-    desk.take(unpaid, unpaid=True)
-    assert desk.job(job)["state"] == "payment_required"
-    desk.take(paid, unpaid=True)
-    row = desk.job(job)
+def test_an_unpaid_request_goes_on_by_itself_once_the_card_is_there(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.ask({"isrcs": isrcs(2)})
+    intake_bench.take(unpaid)
+    assert intake_bench.take(paid) == [], "intake leaves it to the sweep"
+    intake_bench.take(unpaid, unpaid=True)
+    assert intake_bench.job(job)["state"] == "payment_required"
+    intake_bench.take(paid, unpaid=True)
+    row = intake_bench.job(job)
     assert (row["state"], row["status_code"], row["error"], row["checkout_url"]) == ("accepted", 202, None, None)
-    assert desk.receipt(job) == (2, 2, 0, 0)
+    assert intake_bench.receipt(job) == (2, 2, 0, 0)
 
 
-def test_after_seven_days_without_a_card_a_request_is_rejected(desk: Desk, paid: Check):
-    job = desk.ask({"isrcs": isrcs(1)})
-    desk.take(unpaid)
-    desk.sql("update measurement_jobs set created_at = now() - interval '6 days 23 hours'")
-    desk.take(unpaid, unpaid=True)
-    assert desk.job(job)["state"] == "payment_required"
-    desk.sql("update measurement_jobs set created_at = now() - interval '7 days 1 minute'")
-    desk.take(unknown, unpaid=True)
-    assert desk.job(job)["state"] == "payment_required", "an unknown decides nothing"
-    desk.sql("update measurement_jobs set not_before = null")
-    desk.take(unpaid, unpaid=True)
-    row = desk.job(job)
+def test_after_seven_days_without_a_card_a_request_is_rejected(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.ask({"isrcs": isrcs(1)})
+    intake_bench.take(unpaid)
+    intake_bench.sql("update measurement_jobs set created_at = now() - interval '6 days 23 hours'")
+    intake_bench.take(unpaid, unpaid=True)
+    assert intake_bench.job(job)["state"] == "payment_required"
+    intake_bench.sql("update measurement_jobs set created_at = now() - interval '7 days 1 minute'")
+    intake_bench.take(unknown, unpaid=True)
+    assert intake_bench.job(job)["state"] == "payment_required", "an unknown decides nothing"
+    intake_bench.sql("update measurement_jobs set not_before = null")
+    intake_bench.take(unpaid, unpaid=True)
+    row = intake_bench.job(job)
     assert (row["state"], row["status_code"], row["error"]) == ("rejected", 402, UNPAID_TOO_LONG)
     assert row["checkout_url"] is None
-    assert desk.take(paid, unpaid=True) == []
+    assert intake_bench.take(paid, unpaid=True) == []
 
 
-def test_a_request_that_intake_was_late_for_is_still_shown_where_to_save_a_card(desk: Desk):
-    job = desk.ask({"isrcs": isrcs(1)})
-    desk.sql("update measurement_jobs set created_at = now() - interval '8 days'")
-    desk.take(unpaid)
-    assert (desk.job(job)["state"], desk.job(job)["checkout_url"]) == ("payment_required", CHECKOUT)
+def test_a_request_that_intake_was_late_for_is_still_shown_where_to_save_a_card(intake_bench: IntakeBench):
+    job = intake_bench.ask({"isrcs": isrcs(1)})
+    intake_bench.sql("update measurement_jobs set created_at = now() - interval '8 days'")
+    intake_bench.take(unpaid)
+    assert (intake_bench.job(job)["state"], intake_bench.job(job)["checkout_url"]) == ("payment_required", CHECKOUT)
 
 
-def test_an_unknown_leaves_the_request_queued_and_its_attempts_alone(desk: Desk, paid: Check):
-    job = desk.ask({"isrcs": isrcs(1)})
+def test_an_unknown_leaves_the_request_queued_and_its_attempts_alone(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.ask({"isrcs": isrcs(1)})
     for _ in range(MAX_INTAKE_ATTEMPTS + 2):
-        (taken,) = desk.take(unknown)
+        (taken,) = intake_bench.take(unknown)
         assert (taken.state, taken.error) == (None, "Stripe could not be reached.")
-        assert desk.take(paid) == [], "it waits"
-        desk.sql("update measurement_jobs set not_before = now() - interval '1 second'")
-    row = desk.job(job)
+        assert intake_bench.take(paid) == [], "it waits"
+        intake_bench.sql("update measurement_jobs set not_before = now() - interval '1 second'")
+    row = intake_bench.job(job)
     assert (row["state"], row["status_code"], row["attempts"], row["error"]) == (
         "queued",
         None,
         0,
         "Stripe could not be reached.",
     )
-    desk.take(paid)
-    assert (desk.job(job)["state"], desk.job(job)["error"]) == ("accepted", None)
+    intake_bench.take(paid)
+    assert (intake_bench.job(job)["state"], intake_bench.job(job)["error"]) == ("accepted", None)
 
 
-def test_an_unknown_waits_as_long_as_stripe_says_and_a_minute_at_least(desk: Desk):
-    desk.ask({"isrcs": isrcs(1)})
-    desk.take(unknown)
-    waits = desk.sql("select extract(epoch from not_before - now())::float as seconds from measurement_jobs")
+def test_an_unknown_waits_as_long_as_stripe_says_and_a_minute_at_least(intake_bench: IntakeBench):
+    intake_bench.ask({"isrcs": isrcs(1)})
+    intake_bench.take(unknown)
+    waits = intake_bench.sql("select extract(epoch from not_before - now())::float as seconds from measurement_jobs")
     assert 590 < waits[0]["seconds"] <= 600
-    desk.sql("update measurement_jobs set not_before = null")
-    desk.take(lambda _account: Decision(PaymentVerdict.UNKNOWN, "odd", retry_after_seconds=0.5))
-    waits = desk.sql("select extract(epoch from not_before - now())::float as seconds from measurement_jobs")
+    intake_bench.sql("update measurement_jobs set not_before = null")
+    intake_bench.take(lambda _account: Decision(PaymentVerdict.UNKNOWN, "odd", retry_after_seconds=0.5))
+    waits = intake_bench.sql("select extract(epoch from not_before - now())::float as seconds from measurement_jobs")
     assert 50 < waits[0]["seconds"] <= 60
 
 
-def test_stripe_is_asked_once_an_account_and_before_any_row_is_touched(desk: Desk, paid: Check):
+def test_stripe_is_asked_once_an_account_and_before_any_row_is_touched(intake_bench: IntakeBench, paid: Check):
     one, other = uuid4(), uuid4()
     for account in (one, other, one):
-        desk.ask({"isrcs": isrcs(1)}, account=account)
+        intake_bench.ask({"isrcs": isrcs(1)}, account=account)
     asked: list[UUID] = []
 
     def check(account: UUID) -> Decision:
         asked.append(account)
-        assert {row["state"] for row in desk.sql("select state from measurement_jobs")} == {"queued"}
+        assert {row["state"] for row in intake_bench.sql("select state from measurement_jobs")} == {"queued"}
         return paid(account)
 
-    desk.take(check)
+    intake_bench.take(check)
     assert asked == [one, other]
 
 
-def test_an_account_that_was_not_asked_about_waits(desk: Desk):
-    job = desk.ask({"isrcs": isrcs(1)})
-    opened = load_batch(desk.database_url)
-    process_batch(desk.database_url, opened, {}, run="r")
-    row = desk.job(job)
+def test_an_account_that_was_not_asked_about_waits(intake_bench: IntakeBench):
+    job = intake_bench.ask({"isrcs": isrcs(1)})
+    opened = load_batch(intake_bench.database_url)
+    process_batch(intake_bench.database_url, opened, {}, run="r")
+    row = intake_bench.job(job)
     assert (row["state"], row["error"], row["attempts"]) == ("queued", "payment was not asked about", 0)
     assert row["not_before"] is not None
-    assert desk.queue() == {}
+    assert intake_bench.queue() == {}
 
 
 @pytest.mark.fails_without("unknown is not allowed: a request is accepted", parameters="unknown")
 @pytest.mark.parametrize("check", [unpaid, unknown])
-def test_nothing_is_enqueued_without_an_allowed_decision(desk: Desk, check: Check):
+def test_nothing_is_enqueued_without_an_allowed_decision(intake_bench: IntakeBench, check: Check):
     account = uuid4()
-    desk.ask({"isrcs": isrcs(1)}, account=account)
-    desk.ask({"catalog_id": str(desk.catalogue(isrcs(2), account=account))}, account=account)
-    desk.take(check)
-    desk.take(check, unpaid=True)
-    assert desk.queue() == {}
-    assert desk.sql("select * from measurement_job_songs") == []
+    intake_bench.ask({"isrcs": isrcs(1)}, account=account)
+    intake_bench.ask({"catalog_id": str(intake_bench.catalogue(isrcs(2), account=account))}, account=account)
+    intake_bench.take(check)
+    intake_bench.take(check, unpaid=True)
+    assert intake_bench.queue() == {}
+    assert intake_bench.sql("select * from measurement_job_songs") == []
 
 
 # --- one bad request, two intakes, deaths -------------------------------------------------------------------------------
 
 
-def break_for(desk: Desk, song: str, *, sqlstate: str = "22000") -> None:
+def break_for(intake_bench: IntakeBench, song: str, *, sqlstate: str = "22000") -> None:
     """Make PostgreSQL raise where a request asks for `song`."""
-    desk.sql(
+    intake_bench.sql(
         "create or replace function refuse() returns trigger language plpgsql as $$ begin"
         f" if new.song = '{song}' then raise exception 'no %%', new.song using errcode = '{sqlstate}'; end if;"
         " return new; end $$"
     )
-    desk.sql(
+    intake_bench.sql(
         "create or replace trigger refuse before insert on measurement_job_songs for each row execute function refuse()"
     )
 
 
 @pytest.mark.parametrize("sqlstate", ["22000", "54000", "57014", "40P01"])
-def test_a_request_over_which_postgresql_raises_holds_nobody_up(desk: Desk, paid: Check, sqlstate: str):
+def test_a_request_over_which_postgresql_raises_holds_nobody_up(intake_bench: IntakeBench, paid: Check, sqlstate: str):
     """Data, a limit exceeded, a statement cancelled, a deadlock: some of these psycopg calls operational errors."""
-    first, bad, last = (desk.ask({"isrcs": [song]}) for song in isrcs(3))
-    break_for(desk, isrcs(3)[1], sqlstate=sqlstate)
-    desk.take(paid)
-    assert [desk.job(job)["state"] for job in (first, bad, last)] == ["accepted", "queued", "accepted"]
-    row = desk.job(bad)
+    first, bad, last = (intake_bench.ask({"isrcs": [song]}) for song in isrcs(3))
+    break_for(intake_bench, isrcs(3)[1], sqlstate=sqlstate)
+    intake_bench.take(paid)
+    assert [intake_bench.job(job)["state"] for job in (first, bad, last)] == ["accepted", "queued", "accepted"]
+    row = intake_bench.job(bad)
     assert (row["attempts"], row["error"]) == (1, "no AA6Q72000001")
     assert row["not_before"] is not None
-    assert isrcs(3)[1] not in desk.queue()
+    assert isrcs(3)[1] not in intake_bench.queue()
 
 
 @pytest.mark.parametrize("sqlstate", ["25006", "57P01", "55P03", "58030"])
-def test_an_outage_of_the_database_costs_a_request_no_attempt(desk: Desk, paid: Check, sqlstate: str):
-    first, put_off, last = (desk.ask({"isrcs": [song]}) for song in isrcs(3))
-    break_for(desk, isrcs(3)[1], sqlstate=sqlstate)
-    desk.take(paid)
-    assert [desk.job(job)["state"] for job in (first, put_off, last)] == ["accepted", "queued", "accepted"]
-    row = desk.job(put_off)
+def test_an_outage_of_the_database_costs_a_request_no_attempt(intake_bench: IntakeBench, paid: Check, sqlstate: str):
+    first, put_off, last = (intake_bench.ask({"isrcs": [song]}) for song in isrcs(3))
+    break_for(intake_bench, isrcs(3)[1], sqlstate=sqlstate)
+    intake_bench.take(paid)
+    assert [intake_bench.job(job)["state"] for job in (first, put_off, last)] == ["accepted", "queued", "accepted"]
+    row = intake_bench.job(put_off)
     assert (row["attempts"], row["error"]) == (0, "no AA6Q72000001")
     assert row["not_before"] is not None
 
 
-def test_a_deadlock_is_tried_again_at_once(desk: Desk, paid: Check):
-    job = desk.ask({"isrcs": isrcs(1)})
-    desk.sql("create sequence tries")
-    desk.sql(
+def test_a_deadlock_is_tried_again_at_once(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.ask({"isrcs": isrcs(1)})
+    intake_bench.sql("create sequence tries")
+    intake_bench.sql(
         "create function deadlock() returns trigger language plpgsql as $$ begin"
         " if nextval('tries') < 3 then raise exception 'deadlock' using errcode = '40P01'; end if; return new; end $$"
     )
-    desk.sql("create trigger deadlock before insert on measurement_job_songs for each row execute function deadlock()")
-    desk.take(paid)
-    assert desk.job(job)["state"] == "accepted"
+    intake_bench.sql(
+        "create trigger deadlock before insert on measurement_job_songs for each row execute function deadlock()"
+    )
+    intake_bench.take(paid)
+    assert intake_bench.job(job)["state"] == "accepted"
 
 
-def test_attempts_used_up_fail_the_request_with_the_reason(desk: Desk, paid: Check):
+def test_attempts_used_up_fail_the_request_with_the_reason(intake_bench: IntakeBench, paid: Check):
     (song,) = isrcs(1)
-    job = desk.ask({"isrcs": [song]})
-    break_for(desk, song)
+    job = intake_bench.ask({"isrcs": [song]})
+    break_for(intake_bench, song)
     for attempt in range(1, MAX_INTAKE_ATTEMPTS + 1):
-        assert desk.job(job)["state"] == "queued"
-        desk.take(paid, run=f"run-{attempt}")
-        desk.sql("update measurement_jobs set not_before = null")
-    row = desk.job(job)
+        assert intake_bench.job(job)["state"] == "queued"
+        intake_bench.take(paid, run=f"run-{attempt}")
+        intake_bench.sql("update measurement_jobs set not_before = null")
+    row = intake_bench.job(job)
     assert (row["state"], row["status_code"]) == ("failed", 500)
     assert row["error"] == f"failed after 5 attempts: no {song}"
-    assert desk.take(paid) == []
+    assert intake_bench.take(paid) == []
 
 
-def test_waits_between_attempts_double(desk: Desk, paid: Check):
+def test_waits_between_attempts_double(intake_bench: IntakeBench, paid: Check):
     (song,) = isrcs(1)
-    desk.ask({"isrcs": [song]})
-    break_for(desk, song)
+    intake_bench.ask({"isrcs": [song]})
+    break_for(intake_bench, song)
     waits = []
     for _ in range(4):
-        desk.take(paid)
-        (row,) = desk.sql(
+        intake_bench.take(paid)
+        (row,) = intake_bench.sql(
             "select extract(epoch from not_before - clock_timestamp())::int as wait from measurement_jobs"
         )
         waits.append(row["wait"])
-        desk.sql("update measurement_jobs set not_before = null")
+        intake_bench.sql("update measurement_jobs set not_before = null")
     for wait, expected in zip(waits, (60, 120, 240, 480), strict=True):
         assert expected - 30 < wait <= expected
 
 
-def test_a_request_that_kills_its_process_is_given_up_and_goes_last_until_then(desk: Desk, paid: Check):
+def test_a_request_that_kills_its_process_is_given_up_and_goes_last_until_then(intake_bench: IntakeBench, paid: Check):
     """A killed process leaves a counted attempt behind and no answer."""
-    killer, other = desk.ask({"isrcs": isrcs(1)}), desk.ask({"isrcs": isrcs(1, start=1)})
-    request = next(request for request in load_batch(desk.database_url).requests if request.id == killer)
-    with connect(desk.database_url) as connection:
+    killer, other = intake_bench.ask({"isrcs": isrcs(1)}), intake_bench.ask({"isrcs": isrcs(1, start=1)})
+    request = next(request for request in load_batch(intake_bench.database_url).requests if request.id == killer)
+    with connect(intake_bench.database_url) as connection:
         for attempt in range(1, MAX_INTAKE_ATTEMPTS + 1):
             assert measurement_jobs.begin_attempts(connection, [request], run="killed") == {killer: attempt}
-    assert [request.id for request in load_batch(desk.database_url).requests] == [other, killer]
-    desk.take(paid)
-    row = desk.job(killer)
+    assert [request.id for request in load_batch(intake_bench.database_url).requests] == [other, killer]
+    intake_bench.take(paid)
+    row = intake_bench.job(killer)
     assert (row["state"], row["error"]) == ("failed", "failed after 5 attempts: no attempt finished")
-    assert desk.job(other)["state"] == "accepted"
+    assert intake_bench.job(other)["state"] == "accepted"
 
 
-def test_a_database_that_goes_away_is_nobodys_attempt_to_answer_for(desk: Desk, paid: Check):
+def test_a_database_that_goes_away_is_nobodys_attempt_to_answer_for(intake_bench: IntakeBench, paid: Check):
     """The connection is terminated under the second request: the round ends loudly, and what it did is kept."""
-    first, second = (desk.ask({"isrcs": [song]}) for song in isrcs(2))
-    desk.sql(
+    first, second = (intake_bench.ask({"isrcs": [song]}) for song in isrcs(2))
+    intake_bench.sql(
         "create function cut() returns trigger language plpgsql as $$ begin"
         " if new.song = 'AA6Q72000001' then perform pg_terminate_backend(pg_backend_pid()); end if; return new; end $$"
     )
-    desk.sql("create trigger cut before insert on measurement_job_songs for each row execute function cut()")
+    intake_bench.sql("create trigger cut before insert on measurement_job_songs for each row execute function cut()")
     with pytest.raises(DatabaseUnavailable):
-        desk.take(paid)
-    assert [desk.job(job)["state"] for job in (first, second)] == ["accepted", "queued"]
-    desk.sql("drop trigger cut on measurement_job_songs")
-    desk.take(paid)
-    assert desk.job(second)["state"] == "accepted"
+        intake_bench.take(paid)
+    assert [intake_bench.job(job)["state"] for job in (first, second)] == ["accepted", "queued"]
+    intake_bench.sql("drop trigger cut on measurement_job_songs")
+    intake_bench.take(paid)
+    assert intake_bench.job(second)["state"] == "accepted"
 
 
-def test_a_request_withdrawn_while_it_was_being_read_stays_withdrawn(desk: Desk, paid: Check):
-    job = desk.ask({"isrcs": isrcs(1)})
-    opened = load_batch(desk.database_url)
-    desk.sql("update measurement_jobs set state = 'withdrawn'")
-    assert process_batch(desk.database_url, opened, check_payments(opened, paid), run="r") == []
-    assert desk.job(job)["state"] == "withdrawn"
-    assert desk.queue() == {}
+def test_a_request_withdrawn_while_it_was_being_read_stays_withdrawn(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.ask({"isrcs": isrcs(1)})
+    opened = load_batch(intake_bench.database_url)
+    intake_bench.sql("update measurement_jobs set state = 'withdrawn'")
+    assert process_batch(intake_bench.database_url, opened, check_payments(opened, paid), run="r") == []
+    assert intake_bench.job(job)["state"] == "withdrawn"
+    assert intake_bench.queue() == {}
 
 
-def test_a_failure_does_not_overwrite_an_answer_that_somebody_else_gave(desk: Desk):
-    job = desk.ask({"isrcs": isrcs(1)})
-    (request,) = load_batch(desk.database_url).requests
-    desk.sql("update measurement_jobs set state = 'accepted', status_code = 202")
-    with connect(desk.database_url) as connection:
+def test_a_failure_does_not_overwrite_an_answer_that_somebody_else_gave(intake_bench: IntakeBench):
+    job = intake_bench.ask({"isrcs": isrcs(1)})
+    (request,) = load_batch(intake_bench.database_url).requests
+    intake_bench.sql("update measurement_jobs set state = 'accepted', status_code = 202")
+    with connect(intake_bench.database_url) as connection:
         measurement_jobs.answer(connection, request, state=State.FAILED, status_code=500, error="late")
-    assert (desk.job(job)["state"], desk.job(job)["status_code"]) == ("accepted", 202)
+    assert (intake_bench.job(job)["state"], intake_bench.job(job)["status_code"]) == ("accepted", 202)
 
 
-def test_two_intakes_at_once_give_each_request_one_answer_and_each_recording_one_row(desk: Desk, paid: Check):
+def test_two_intakes_at_once_give_each_request_one_answer_and_each_recording_one_row(
+    intake_bench: IntakeBench, paid: Check
+):
     """Both read the same requests before either answers; the requests ask for overlapping recordings."""
-    jobs = [desk.ask({"isrcs": isrcs(20, start=start)}) for start in range(0, 60, 5)]
-    opened = [load_batch(desk.database_url), load_batch(desk.database_url)]
+    jobs = [intake_bench.ask({"isrcs": isrcs(20, start=start)}) for start in range(0, 60, 5)]
+    opened = [load_batch(intake_bench.database_url), load_batch(intake_bench.database_url)]
     decisions = check_payments(opened[0], paid)
     barrier = threading.Barrier(2)
     answers: dict[int, list[UUID]] = {}
 
     def intake(number: int) -> None:
         barrier.wait()
-        taken = process_batch(desk.database_url, opened[number], decisions, run=f"intake-{number}")
+        taken = process_batch(intake_bench.database_url, opened[number], decisions, run=f"intake-{number}")
         answers[number] = [one.id for one in taken if one.state is State.ACCEPTED]
 
     threads = [threading.Thread(target=intake, args=(number,)) for number in (0, 1)]
@@ -517,41 +535,43 @@ def test_two_intakes_at_once_give_each_request_one_answer_and_each_recording_one
     for thread in threads:
         thread.join()
     assert sorted(answers[0] + answers[1]) == sorted(jobs), "each answered by one of the two"
-    assert {desk.job(job)["state"] for job in jobs} == {"accepted"}
-    assert len(desk.queue()) == 75
-    assert sum(desk.receipt(job)[1] for job in jobs) == 75, "each recording was put on the queue by one request"
+    assert {intake_bench.job(job)["state"] for job in jobs} == {"accepted"}
+    assert len(intake_bench.queue()) == 75
+    assert sum(intake_bench.receipt(job)[1] for job in jobs) == 75, "each recording was put on the queue by one request"
 
 
-def test_requests_that_reopen_the_same_exhausted_rows_at_once_count_each_once(desk: Desk, paid: Check):
+def test_requests_that_reopen_the_same_exhausted_rows_at_once_count_each_once(intake_bench: IntakeBench, paid: Check):
     songs = isrcs(40)
-    desk.ask({"isrcs": songs})
-    desk.take(paid)
+    intake_bench.ask({"isrcs": songs})
+    intake_bench.take(paid)
     for song in songs:
-        desk.settle_row(song, "exhausted")
-    jobs = [desk.ask({"isrcs": songs[::step]}) for step in (1, -1, 1, -1)]
-    opened = load_batch(desk.database_url)
+        intake_bench.settle_row(song, "exhausted")
+    jobs = [intake_bench.ask({"isrcs": songs[::step]}) for step in (1, -1, 1, -1)]
+    opened = load_batch(intake_bench.database_url)
     decisions = check_payments(opened, paid)
     rounds = [type(opened)([request], opened.accounts) for request in opened.requests]
     threads = [
-        threading.Thread(target=process_batch, args=(desk.database_url, one, decisions), kwargs={"run": f"r{n}"})
+        threading.Thread(
+            target=process_batch, args=(intake_bench.database_url, one, decisions), kwargs={"run": f"r{n}"}
+        )
         for n, one in enumerate(rounds)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {desk.job(job)["state"] for job in jobs} == {"accepted"}
-    assert sum(desk.receipt(job)[1] for job in jobs) == 40
-    assert sum(desk.receipt(job)[3] for job in jobs) == 120
+    assert {intake_bench.job(job)["state"] for job in jobs} == {"accepted"}
+    assert sum(intake_bench.receipt(job)[1] for job in jobs) == 40
+    assert sum(intake_bench.receipt(job)[3] for job in jobs) == 120
 
 
-def test_a_round_takes_the_oldest_and_no_more_than_its_limit(desk: Desk, paid: Check):
-    jobs = [desk.ask({"isrcs": isrcs(1)}) for _ in range(3)]
-    assert [one.id for one in desk.take(paid, limit=2)] == jobs[:2]
-    assert [one.id for one in desk.take(paid, limit=2)] == jobs[2:]
+def test_a_round_takes_the_oldest_and_no_more_than_its_limit(intake_bench: IntakeBench, paid: Check):
+    jobs = [intake_bench.ask({"isrcs": isrcs(1)}) for _ in range(3)]
+    assert [one.id for one in intake_bench.take(paid, limit=2)] == jobs[:2]
+    assert [one.id for one in intake_bench.take(paid, limit=2)] == jobs[2:]
 
 
-def test_intake_gives_signs_of_life(desk: Desk, paid: Check):
-    desk.ask({"isrcs": isrcs(1)})
-    desk.take(paid, run="alive")
-    assert desk.sql("select run_id from run_heartbeats") == [{"run_id": "alive"}]
+def test_intake_gives_signs_of_life(intake_bench: IntakeBench, paid: Check):
+    intake_bench.ask({"isrcs": isrcs(1)})
+    intake_bench.take(paid, run="alive")
+    assert intake_bench.sql("select run_id from run_heartbeats") == [{"run_id": "alive"}]

@@ -14,7 +14,7 @@ from measurement_pipeline.intake.process import RequestResult, check_payments, l
 from measurement_pipeline.postgres import captures, measurement_jobs
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.faults.waiting import until
-from measurement_pipeline_tests.intake.conftest import Desk, isrcs
+from measurement_pipeline_tests.intake.conftest import IntakeBench, isrcs
 
 
 def nobody_is_asked(account: UUID) -> Decision:
@@ -22,152 +22,152 @@ def nobody_is_asked(account: UUID) -> Decision:
 
 
 def take(
-    desk: Desk, *, cap: str | None = "25", check: Callable[[UUID], Decision] = nobody_is_asked
+    intake_bench: IntakeBench, *, cap: str | None = "25", check: Callable[[UUID], Decision] = nobody_is_asked
 ) -> list[RequestResult]:
-    opened = load_batch(desk.database_url)
+    opened = load_batch(intake_bench.database_url)
     decisions = check_payments(opened, check)
     cap_usd = None if cap is None else Decimal(cap)
-    return process_batch(desk.database_url, opened, decisions, run="intake-1", cap_usd=cap_usd)
+    return process_batch(intake_bench.database_url, opened, decisions, run="intake-1", cap_usd=cap_usd)
 
 
-def ask(desk: Desk, scope: object, *, account: UUID | None = None, schedule: str | None = None) -> UUID:
-    job = desk.ask(scope, account=account, source="current")
+def ask(intake_bench: IntakeBench, scope: object, *, account: UUID | None = None, schedule: str | None = None) -> UUID:
+    job = intake_bench.ask(scope, account=account, source="current")
     if schedule is not None:
-        desk.sql("update measurement_jobs set schedule = %s where id = %s", schedule, job)
+        intake_bench.sql("update measurement_jobs set schedule = %s where id = %s", schedule, job)
     return job
 
 
-def row(desk: Desk, job: UUID) -> dict:
-    return desk.sql("select * from measurement_jobs where id = %s", job)[0]
+def row(intake_bench: IntakeBench, job: UUID) -> dict:
+    return intake_bench.sql("select * from measurement_jobs where id = %s", job)[0]
 
 
-def on_album(desk: Desk, song: str, *album_ids: str) -> None:
-    desk.sql("insert into songs (isrc) values (%s) on conflict do nothing", song)
+def on_album(intake_bench: IntakeBench, song: str, *album_ids: str) -> None:
+    intake_bench.sql("insert into songs (isrc) values (%s) on conflict do nothing", song)
     for album_id in album_ids:
-        desk.sql("insert into song_identifiers values (%s, 'spotify', 'album_id', %s)", song, album_id)
+        intake_bench.sql("insert into song_identifiers values (%s, 'spotify', 'album_id', %s)", song, album_id)
 
 
-def test_albums_are_captured_as_given_and_no_card_is_asked_for(desk: Desk):
-    job = ask(desk, {"album_ids": ["b", "a", "b"]})
-    (taken,) = take(desk)
+def test_albums_are_captured_as_given_and_no_card_is_asked_for(intake_bench: IntakeBench):
+    job = ask(intake_bench, {"album_ids": ["b", "a", "b"]})
+    (taken,) = take(intake_bench)
     assert taken.state is State.ACCEPTED
-    found = row(desk, job)
+    found = row(intake_bench, job)
     assert (found["state"], found["status_code"], found["error"]) == ("accepted", 202, None)
     assert (found["estimated_cost_usd"], found["reused"]) == (Decimal("0.0060"), False)
-    (capture,) = desk.sql("select * from playcount_snapshots")
+    (capture,) = intake_bench.sql("select * from playcount_snapshots")
     assert capture["id"] == found["snapshot"]
     assert (capture["album_ids"], capture["state"], capture["schedule"]) == (["a", "b"], "queued", "once")
-    assert desk.queue() == {}, "nothing is bought for it"
-    assert desk.sql("select * from measurement_job_songs") == []
+    assert intake_bench.queue() == {}, "nothing is bought for it"
+    assert intake_bench.sql("select * from measurement_job_songs") == []
 
 
-def test_recordings_resolve_to_the_albums_they_are_on(desk: Desk):
+def test_recordings_resolve_to_the_albums_they_are_on(intake_bench: IntakeBench):
     one, two = isrcs(2)
-    on_album(desk, one, "x", "y")
-    on_album(desk, two, "y")
-    job = ask(desk, {"isrcs": [one.lower(), two]})
-    take(desk)
-    (capture,) = desk.sql("select album_ids, isrcs, catalog from playcount_snapshots")
+    on_album(intake_bench, one, "x", "y")
+    on_album(intake_bench, two, "y")
+    job = ask(intake_bench, {"isrcs": [one.lower(), two]})
+    take(intake_bench)
+    (capture,) = intake_bench.sql("select album_ids, isrcs, catalog from playcount_snapshots")
     assert capture == {"album_ids": ["x", "y"], "isrcs": [one, two], "catalog": None}
-    assert row(desk, job)["estimated_cost_usd"] == Decimal("0.0060")
+    assert row(intake_bench, job)["estimated_cost_usd"] == Decimal("0.0060")
 
 
-def test_a_catalogue_resolves_to_the_albums_of_its_recordings(desk: Desk):
+def test_a_catalogue_resolves_to_the_albums_of_its_recordings(intake_bench: IntakeBench):
     account = uuid4()
-    on_album(desk, isrcs(1)[0], "x")
-    catalog = desk.catalogue(isrcs(2), account=account)
-    ask(desk, {"catalog_id": str(catalog)}, account=account)
-    take(desk)
-    (capture,) = desk.sql("select album_ids, catalog, account from playcount_snapshots")
+    on_album(intake_bench, isrcs(1)[0], "x")
+    catalog = intake_bench.catalogue(isrcs(2), account=account)
+    ask(intake_bench, {"catalog_id": str(catalog)}, account=account)
+    take(intake_bench)
+    (capture,) = intake_bench.sql("select album_ids, catalog, account from playcount_snapshots")
     assert capture == {"album_ids": ["x"], "catalog": catalog, "account": account}
 
 
-def test_another_accounts_catalogue_does_not_exist(desk: Desk):
-    on_album(desk, isrcs(1)[0], "x")
-    catalog = desk.catalogue(isrcs(1), account=uuid4())
-    job = ask(desk, {"catalog_id": str(catalog)})
-    take(desk)
-    assert (row(desk, job)["status_code"], row(desk, job)["error"]) == (400, UNKNOWN_CATALOG)
+def test_another_accounts_catalogue_does_not_exist(intake_bench: IntakeBench):
+    on_album(intake_bench, isrcs(1)[0], "x")
+    catalog = intake_bench.catalogue(isrcs(1), account=uuid4())
+    job = ask(intake_bench, {"catalog_id": str(catalog)})
+    take(intake_bench)
+    assert (row(intake_bench, job)["status_code"], row(intake_bench, job)["error"]) == (400, UNKNOWN_CATALOG)
 
 
-def test_where_no_album_is_known_the_request_is_rejected_with_the_reason(desk: Desk):
-    job = ask(desk, {"isrcs": isrcs(2)})
-    (taken,) = take(desk)
+def test_where_no_album_is_known_the_request_is_rejected_with_the_reason(intake_bench: IntakeBench):
+    job = ask(intake_bench, {"isrcs": isrcs(2)})
+    (taken,) = take(intake_bench)
     assert (taken.state, taken.status_code, taken.error) == (State.REJECTED, 400, NO_ALBUM_KNOWN)
-    assert row(desk, job)["state"] == "rejected"
+    assert row(intake_bench, job)["state"] == "rejected"
     assert NO_ALBUM_KNOWN.startswith("No recordings resolvable from the given scope")
 
 
-def test_recordings_without_an_album_are_left_out_and_the_request_says_so_to_its_end(desk: Desk):
+def test_recordings_without_an_album_are_left_out_and_the_request_says_so_to_its_end(intake_bench: IntakeBench):
     account = uuid4()
     one, two, three = isrcs(3)
-    on_album(desk, one, "x")
-    desk.sql("insert into songs (isrc) values (%s)", two)
-    desk.sql("insert into song_identifiers values (%s, 'spotify', 'track_id', 't')", two)
-    named = ask(desk, {"isrcs": [one, two]}, account=account)
+    on_album(intake_bench, one, "x")
+    intake_bench.sql("insert into songs (isrc) values (%s)", two)
+    intake_bench.sql("insert into song_identifiers values (%s, 'spotify', 'track_id', 't')", two)
+    named = ask(intake_bench, {"isrcs": [one, two]}, account=account)
     listed = ask(
-        desk,
-        {"catalog_id": str(desk.catalogue([one, two, three], account=account))},
+        intake_bench,
+        {"catalog_id": str(intake_bench.catalogue([one, two, three], account=account))},
         account=account,
         schedule="monthly",
     )
-    take(desk)
+    take(intake_bench)
     said = {
         named: (2, 1, "1 of 2 recordings has no known album"),
         listed: (3, 2, "2 of 3 recordings have no known album"),
     }
     for job, (asked, skipped, words) in said.items():
-        found = row(desk, job)
+        found = row(intake_bench, job)
         assert (found["state"], found["status_code"]) == ("accepted", 202)
         assert (found["asked"], found["skipped"], found["error"]) == (asked, skipped, words)
-    desk.sql("update playcount_snapshots set state = 'done'")
-    with connect(desk.database_url) as connection:
+    intake_bench.sql("update playcount_snapshots set state = 'done'")
+    with connect(intake_bench.database_url) as connection:
         measurement_jobs.settle(connection)
     for job, (_, _, words) in said.items():
-        assert (row(desk, job)["state"], row(desk, job)["error"]) == ("done", words)
+        assert (row(intake_bench, job)["state"], row(intake_bench, job)["error"]) == ("done", words)
 
 
-def test_what_a_capture_has_to_say_comes_before_what_it_leaves_out(desk: Desk):
+def test_what_a_capture_has_to_say_comes_before_what_it_leaves_out(intake_bench: IntakeBench):
     one, two = isrcs(2)
-    on_album(desk, one, "x")
-    job = ask(desk, {"isrcs": [one, two]})
-    take(desk)
-    desk.sql("update playcount_snapshots set state = 'failed', error = 'the actor said so'")
-    with connect(desk.database_url) as connection:
+    on_album(intake_bench, one, "x")
+    job = ask(intake_bench, {"isrcs": [one, two]})
+    take(intake_bench)
+    intake_bench.sql("update playcount_snapshots set state = 'failed', error = 'the actor said so'")
+    with connect(intake_bench.database_url) as connection:
         measurement_jobs.settle(connection)
-    assert row(desk, job)["error"] == "the actor said so; 1 of 2 recordings has no known album"
+    assert row(intake_bench, job)["error"] == "the actor said so; 1 of 2 recordings has no known album"
 
 
-def test_where_every_recording_is_on_an_album_there_is_nothing_to_say(desk: Desk):
+def test_where_every_recording_is_on_an_album_there_is_nothing_to_say(intake_bench: IntakeBench):
     one, two = isrcs(2)
-    on_album(desk, one, "x")
-    on_album(desk, two, "x")
-    named, albums = ask(desk, {"isrcs": [one, two]}), ask(desk, {"album_ids": ["x", "unheardof"]})
-    take(desk)
-    found = row(desk, named)
+    on_album(intake_bench, one, "x")
+    on_album(intake_bench, two, "x")
+    named, albums = ask(intake_bench, {"isrcs": [one, two]}), ask(intake_bench, {"album_ids": ["x", "unheardof"]})
+    take(intake_bench)
+    found = row(intake_bench, named)
     assert (found["asked"], found["skipped"], found["error"]) == (2, 0, None)
-    found = row(desk, albums)
+    found = row(intake_bench, albums)
     assert (found["asked"], found["skipped"], found["error"]) == (None, None, None)
 
 
-def test_over_the_monthly_cap_it_is_rejected_saying_cap_spent_and_asked(desk: Desk):
+def test_over_the_monthly_cap_it_is_rejected_saying_cap_spent_and_asked(intake_bench: IntakeBench):
     account = uuid4()
-    ask(desk, {"album_ids": ["a", "b"]}, account=account)
-    take(desk, cap="0.01")
-    job = ask(desk, {"album_ids": ["c", "d"]}, account=account)
-    take(desk, cap="0.01")
-    found = row(desk, job)
+    ask(intake_bench, {"album_ids": ["a", "b"]}, account=account)
+    take(intake_bench, cap="0.01")
+    job = ask(intake_bench, {"album_ids": ["c", "d"]}, account=account)
+    take(intake_bench, cap="0.01")
+    found = row(intake_bench, job)
     assert (found["state"], found["status_code"]) == ("rejected", 429)
     assert found["estimated_cost_usd"] == Decimal("0.0060")
     assert "$0.01 a calendar month (UTC), $0.006 of it spent, and this one would cost $0.006" in found["error"]
-    assert desk.sql("select count(*) n from playcount_snapshots") == [{"n": 1}]
+    assert intake_bench.sql("select count(*) n from playcount_snapshots") == [{"n": 1}]
 
 
-def test_two_alike_in_one_round_are_answered_by_one_capture_that_is_paid_once(desk: Desk):
+def test_two_alike_in_one_round_are_answered_by_one_capture_that_is_paid_once(intake_bench: IntakeBench):
     account = uuid4()
-    jobs = [ask(desk, {"album_ids": albums}, account=account) for albums in (["a", "b"], ["b", "a"])]
-    take(desk)
-    found = [row(desk, job) for job in jobs]
+    jobs = [ask(intake_bench, {"album_ids": albums}, account=account) for albums in (["a", "b"], ["b", "a"])]
+    take(intake_bench)
+    found = [row(intake_bench, job) for job in jobs]
     assert len({one["snapshot"] for one in found}) == 1
     assert [(one["reused"], one["estimated_cost_usd"]) for one in found] == [
         (False, Decimal("0.0060")),
@@ -176,96 +176,100 @@ def test_two_alike_in_one_round_are_answered_by_one_capture_that_is_paid_once(de
 
 
 @pytest.mark.parametrize(("state", "job_state", "status_code"), [("done", "done", 202), ("failed", "failed", 500)])
-def test_what_became_of_the_capture_became_of_its_requests(desk: Desk, state: str, job_state: str, status_code: int):
+def test_what_became_of_the_capture_became_of_its_requests(
+    intake_bench: IntakeBench, state: str, job_state: str, status_code: int
+):
     account = uuid4()
-    jobs = [ask(desk, {"album_ids": ["a"]}, account=account) for _ in range(2)]
-    take(desk)
-    desk.sql("update playcount_snapshots set state = %s, error = 'the actor said so'", state)
-    with connect(desk.database_url) as connection:
+    jobs = [ask(intake_bench, {"album_ids": ["a"]}, account=account) for _ in range(2)]
+    take(intake_bench)
+    intake_bench.sql("update playcount_snapshots set state = %s, error = 'the actor said so'", state)
+    with connect(intake_bench.database_url) as connection:
         assert set(measurement_jobs.settle(connection)) == set(jobs)
     for job in jobs:
-        found = row(desk, job)
+        found = row(intake_bench, job)
         assert (found["state"], found["status_code"], found["error"]) == (job_state, status_code, "the actor said so")
 
 
-def test_a_request_that_an_earlier_capture_answers_is_done_at_once(desk: Desk):
+def test_a_request_that_an_earlier_capture_answers_is_done_at_once(intake_bench: IntakeBench):
     account = uuid4()
-    ask(desk, {"album_ids": ["a"]}, account=account)
-    take(desk)
-    desk.sql("update playcount_snapshots set state = 'done'")
-    job = ask(desk, {"album_ids": ["a"]}, account=account)
-    take(desk)
-    assert (row(desk, job)["state"], row(desk, job)["reused"]) == ("done", True)
+    ask(intake_bench, {"album_ids": ["a"]}, account=account)
+    take(intake_bench)
+    intake_bench.sql("update playcount_snapshots set state = 'done'")
+    job = ask(intake_bench, {"album_ids": ["a"]}, account=account)
+    take(intake_bench)
+    assert (row(intake_bench, job)["state"], row(intake_bench, job)["reused"]) == ("done", True)
 
 
-def test_an_open_capture_leaves_its_request_accepted(desk: Desk):
-    job = ask(desk, {"album_ids": ["a"]})
-    take(desk)
-    with connect(desk.database_url) as connection:
+def test_an_open_capture_leaves_its_request_accepted(intake_bench: IntakeBench):
+    job = ask(intake_bench, {"album_ids": ["a"]})
+    take(intake_bench)
+    with connect(intake_bench.database_url) as connection:
         assert measurement_jobs.settle(connection) == []
-    assert row(desk, job)["state"] == "accepted"
+    assert row(intake_bench, job)["state"] == "accepted"
 
 
-def test_monthly_starts_a_series(desk: Desk):
-    job = ask(desk, {"album_ids": ["a"]}, schedule="monthly")
-    take(desk)
-    assert row(desk, job)["state"] == "accepted"
-    (capture,) = desk.sql("select schedule, account from playcount_snapshots")
-    (series,) = desk.sql("select account, album_ids from playcount_series")
+def test_monthly_starts_a_series(intake_bench: IntakeBench):
+    job = ask(intake_bench, {"album_ids": ["a"]}, schedule="monthly")
+    take(intake_bench)
+    assert row(intake_bench, job)["state"] == "accepted"
+    (capture,) = intake_bench.sql("select schedule, account from playcount_snapshots")
+    (series,) = intake_bench.sql("select account, album_ids from playcount_series")
     assert capture["schedule"] == "monthly"
     assert series == {"account": capture["account"], "album_ids": ["a"]}
 
 
-def test_where_captures_are_not_set_up_the_request_waits_and_says_so(desk: Desk):
-    job = ask(desk, {"album_ids": ["a"]})
-    (taken,) = take(desk, cap=None)
+def test_where_captures_are_not_set_up_the_request_waits_and_says_so(intake_bench: IntakeBench):
+    job = ask(intake_bench, {"album_ids": ["a"]})
+    (taken,) = take(intake_bench, cap=None)
     assert (taken.state, taken.error) == (None, NO_CAPTURES)
-    found = row(desk, job)
+    found = row(intake_bench, job)
     assert (found["state"], found["error"], found["attempts"]) == ("queued", NO_CAPTURES, 0)
-    desk.sql("update measurement_jobs set not_before = null")
-    take(desk)
-    assert row(desk, job)["state"] == "accepted"
+    intake_bench.sql("update measurement_jobs set not_before = null")
+    take(intake_bench)
+    assert row(intake_bench, job)["state"] == "accepted"
 
 
-def test_historical_and_current_requests_are_taken_in_together(desk: Desk, paid: Callable[[UUID], Decision]):
+def test_historical_and_current_requests_are_taken_in_together(
+    intake_bench: IntakeBench, paid: Callable[[UUID], Decision]
+):
     account = uuid4()
-    historical = desk.ask({"isrcs": isrcs(1)}, account=account)
-    current = ask(desk, {"album_ids": ["a"]}, account=account)
+    historical = intake_bench.ask({"isrcs": isrcs(1)}, account=account)
+    current = ask(intake_bench, {"album_ids": ["a"]}, account=account)
     asked: list[UUID] = []
 
     def check(one: UUID) -> Decision:
         asked.append(one)
         return paid(one)
 
-    assert [one.state for one in take(desk, check=check)] == [State.ACCEPTED, State.ACCEPTED]
+    assert [one.state for one in take(intake_bench, check=check)] == [State.ACCEPTED, State.ACCEPTED]
     assert asked == [account]
-    assert row(desk, historical)["asked"] == 1
-    assert row(desk, current)["snapshot"] is not None
+    assert row(intake_bench, historical)["asked"] == 1
+    assert row(intake_bench, current)["snapshot"] is not None
 
 
-def test_a_withdrawal_waits_for_whoever_is_being_answered_with_the_same_capture(desk: Desk):
+def test_a_withdrawal_waits_for_whoever_is_being_answered_with_the_same_capture(intake_bench: IntakeBench):
     account = uuid4()
-    job = ask(desk, {"album_ids": ["a"]}, account=account)
-    take(desk)
-    snapshot = row(desk, job)["snapshot"]
-    second = ask(desk, {"album_ids": ["a"]}, account=account)
+    job = ask(intake_bench, {"album_ids": ["a"]}, account=account)
+    take(intake_bench)
+    snapshot = row(intake_bench, job)["snapshot"]
+    second = ask(intake_bench, {"album_ids": ["a"]}, account=account)
 
     def withdraw() -> None:
-        with connect(desk.database_url) as connection:
+        with connect(intake_bench.database_url) as connection:
             measurement_jobs.withdraw(connection, job, account=account)
 
     withdrawn = threading.Thread(target=withdraw)
-    with connect(desk.database_url) as connection, connection.transaction():
+    with connect(intake_bench.database_url) as connection, connection.transaction():
         captures.lock_account(connection, account)
         withdrawn.start()
-        until(lambda: desk.sql(_WAITS))
+        until(lambda: intake_bench.sql(_WAITS))
         connection.execute(
             "update measurement_jobs set state = 'accepted', status_code = 202, snapshot = %s where id = %s",
             (snapshot, second),
         )
     withdrawn.join()
-    assert row(desk, job)["state"] == "withdrawn"
-    assert desk.sql("select state from playcount_snapshots") == [{"state": "queued"}]
+    assert row(intake_bench, job)["state"] == "withdrawn"
+    assert intake_bench.sql("select state from playcount_snapshots") == [{"state": "queued"}]
 
 
 _WAITS = """
