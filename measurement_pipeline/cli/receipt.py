@@ -4,8 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 from measurement_pipeline.cli import output, spend_tables
-from measurement_pipeline.domain import spend as sums
 from measurement_pipeline.domain.measurement_job import Source
+from measurement_pipeline.domain.spend import cost_eur, hits_per_recording, sum_by_cause, sum_calls
 from measurement_pipeline.postgres import spend
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.spend import Origin
@@ -20,9 +20,9 @@ def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: f
         return
     origin = spend.origin(connection, job["id"])
     calls = spend.spent_for(connection, job["id"])
-    total, by_cause = sums.sum_calls(calls), sums.sum_by_cause(calls)
-    eur = sums.cost_eur(total.hits, eur_per_hit)
-    per_recording = sums.hits_per_recording(total.hits - total.undecided, origin.bought)
+    total, by_cause = sum_calls(calls), sum_by_cause(calls)
+    eur = cost_eur(total.hits, eur_per_hit)
+    per_recording = hits_per_recording(total.hits - total.undecided, origin.bought)
     if as_json:
         output.print_json(
             {

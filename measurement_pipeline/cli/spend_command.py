@@ -11,9 +11,8 @@ import click
 from measurement_pipeline import services
 from measurement_pipeline.cli import lookup, output, spend_tables
 from measurement_pipeline.cli.environment import open_database
-from measurement_pipeline.domain import spend as sums
 from measurement_pipeline.domain.blockers import describe_all, vendor_blockers
-from measurement_pipeline.domain.spend import CallGroup
+from measurement_pipeline.domain.spend import CallGroup, cost_eur, sum_by_account, sum_by_cause, sum_calls
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.domain.vendor_state import Budget
 from measurement_pipeline.intake.estimate import seconds_until_bought
@@ -118,17 +117,15 @@ def forecast(connection: Connection, queue: ToBuy, budget: Budget, *, pace: floa
 
 
 def _totals(calls: list[CallGroup], eur_per_hit: float) -> dict[str, Any]:
-    total = sums.sum_calls(calls)
+    total = sum_calls(calls)
     return {
-        **spend_tables.to_json_row(total, eur=sums.cost_eur(total.hits, eur_per_hit)),
-        "wasted_eur": float(sums.cost_eur(total.wasted, eur_per_hit)),
+        **spend_tables.to_json_row(total, eur=cost_eur(total.hits, eur_per_hit)),
+        "wasted_eur": float(cost_eur(total.wasted, eur_per_hit)),
         "hits_per_recording_settled": total.hits_per_recording_settled,
-        "by_cause": spend_tables.to_json_rows(sums.sum_by_cause(calls), key_name="cause", eur_per_hit=eur_per_hit),
+        "by_cause": spend_tables.to_json_rows(sum_by_cause(calls), key_name="cause", eur_per_hit=eur_per_hit),
         "by_account": [
             {**one, "name": _names(calls)[one["account"]]}
-            for one in spend_tables.to_json_rows(
-                sums.sum_by_account(calls), key_name="account", eur_per_hit=eur_per_hit
-            )
+            for one in spend_tables.to_json_rows(sum_by_account(calls), key_name="account", eur_per_hit=eur_per_hit)
         ],
     }
 
@@ -141,13 +138,13 @@ def _say_tables(calls: list[CallGroup], eur_per_hit: float) -> None:
     if not calls:
         output.print_line("nothing was called for\n")
         return
-    total, known = sums.sum_calls(calls), _names(calls)
+    total, known = sum_calls(calls), _names(calls)
     console = output.console()
     console.print(
-        spend_tables.build_spend_table(sums.sum_by_cause(calls), key_name="cause", total=total, eur_per_hit=eur_per_hit)
+        spend_tables.build_spend_table(sum_by_cause(calls), key_name="cause", total=total, eur_per_hit=eur_per_hit)
     )
     output.print_line("")
-    named = {f"{known[key] or ''} {key}".strip(): found for key, found in sums.sum_by_account(calls).items()}
+    named = {f"{known[key] or ''} {key}".strip(): found for key, found in sum_by_account(calls).items()}
     console.print(spend_tables.build_spend_table(named, key_name="account", total=total, eur_per_hit=eur_per_hit))
     output.print_line("")
 
@@ -162,9 +159,9 @@ def _say_facts(
     eur_per_hit: float,
     stops: str,
 ) -> None:
-    total = sums.sum_calls(calls)
+    total = sum_calls(calls)
     ratio = total.hits_per_recording_settled
-    wasted = sums.cost_eur(total.wasted, eur_per_hit)
+    wasted = cost_eur(total.wasted, eur_per_hit)
     output.console().print(
         output.build_facts(
             {

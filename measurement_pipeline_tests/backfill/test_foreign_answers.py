@@ -56,7 +56,7 @@ def test_a_page_for_everything_is_a_pause_after_five_calls_with_what_answered_an
     bench.ask_for(songs)
     bench.sandbox.faults("/enterprise/", foreign=page)
     coverage, _ = bench.cover(songs)
-    assert coverage.summary.stop_reason == "Songstats gives no usable answer: pausing"
+    assert coverage.summary.stop_reason == "Songstats gives no usable response: pausing"
     assert bench.sandbox.hits() == 5
     assert bench.statuses() == {"pending": 40}
     found = state(bench)

@@ -38,14 +38,14 @@ GOOD = payload([point("2026-01-01", 10), point("2026-01-02", 12)])
 def test_a_due_recording_is_bought_once_and_stored(bench: Workbench):
     (song,) = songs = isrcs(1)
     job = bench.ask_for(songs)
-    _, told = bench.cover(songs)
-    assert [(r.song, r.kind, r.hit) for r in told] == [(song, ResultKind.SETTLED, True)]
+    _, results = bench.cover(songs)
+    assert [(r.song, r.kind, r.hit) for r in results] == [(song, ResultKind.SETTLED, True)]
     assert bench.row(song)["outcome"] == "stored"
     assert bench.sandbox.hits() == 1
     points = bench.sql("select count(*) n from song_measurements where metric = 'platform_displayed_play_count'")[0][
         "n"
     ]
-    assert points == len(told[0].history.play_counts) > 0
+    assert points == len(results[0].history.play_counts) > 0
     (hit,) = bench.ledger()
     assert (hit["reason"], hit["billable"], hit["job"], hit["account"]) == ("stored", True, job, bench.account)
     assert bench.sql("select state from measurement_jobs")[0]["state"] == "done"
@@ -71,12 +71,12 @@ def test_popularity_in_the_same_payload_is_stored_as_its_own_metric(bench: Workb
 def test_two_hundred_recordings_cost_two_hundred_hits_and_a_second_run_none(bench: Workbench):
     songs = isrcs(200)
     bench.ask_for(songs)
-    coverage, told = bench.cover(songs)
-    assert coverage.summary.total(ResultKind.SETTLED) == 200
+    run, results = bench.cover(songs)
+    assert run.summary.total(ResultKind.SETTLED) == 200
     assert {len(bench.sandbox.requests(HISTORY, isrc=song)) for song in songs[:5]} == {1}
-    again, told = bench.cover(songs, run="run-2")
-    assert {r.kind for r in told} == {ResultKind.ALREADY_STORED}
-    assert len(told) == 200
+    again, results = bench.cover(songs, run="run-2")
+    assert {r.kind for r in results} == {ResultKind.ALREADY_STORED}
+    assert len(results) == 200
     assert again.summary.calls == 0
     assert bench.sandbox.hits() == 200
 
@@ -151,8 +151,8 @@ def test_tries_within_one_run_count_one_attempt_and_each_hit(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, status=502, count=1)
-    coverage, _ = bench.cover(songs, retry_soon_seconds=0.0)
-    assert coverage.summary.retry_in_seconds == 0.0
+    run, _ = bench.cover(songs, retry_soon_seconds=0.0)
+    assert run.summary.retry_in_seconds == 0.0
     bench.cover(songs)
     assert bench.row(song)["attempts"] == 1
     assert bench.row(song)["outcome"] == "stored"
@@ -163,12 +163,12 @@ def test_a_429_pauses_the_deployment_and_costs_no_attempt_and_no_budget(bench: W
     songs = isrcs(60)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, status=429, retry_after=77)
-    coverage, _ = bench.cover(songs)
-    assert coverage.summary.stop_reason == "Songstats asks for a pause"
+    run, _ = bench.cover(songs)
+    assert run.summary.stop_reason == "Songstats asks for a pause"
     rows = bench.sql("select status, attempts from songstats_backfill_queue")
     assert {(r["status"], r["attempts"]) for r in rows} == {("pending", 0)}
     assert {h["billable"] for h in bench.ledger()} == {False}
-    assert len(bench.ledger()) == bench.sandbox.hits() <= 5, "no history was stored yet: five in the air at the most"
+    assert len(bench.ledger()) == bench.sandbox.hits() <= 5, "no history was stored yet: at most five in flight"
     left = bench.sql("select extract(epoch from paused_until - now()) s from vendor_state")[0]["s"]
     assert 70 < left <= 77
     again, _ = bench.cover(songs, run="run-2")
@@ -195,8 +195,8 @@ def test_a_refused_key_settles_nothing_and_opens_the_breaker(bench: Workbench, s
     songs = isrcs(40)
     bench.ask_for(songs)
     bench.sandbox.faults("/enterprise/v1/", status=status)
-    coverage, _ = bench.cover(songs)
-    assert coverage.summary.breaker_reason
+    run, _ = bench.cover(songs)
+    assert run.summary.breaker_reason
     state = bench.sql("select * from vendor_state")[0]
     assert (state["breaker"], state["breaker_kind"]) == ("open", "key")
     assert "sandbox-songstats-key" not in state["reason"]
@@ -208,15 +208,13 @@ def test_a_refused_key_settles_nothing_and_opens_the_breaker(bench: Workbench, s
 
 @pytest.mark.fails_without("the streak breaker", parameters="fault0-5")
 @pytest.mark.parametrize(("fault", "hits"), [({"status": 400}, 5), ({"body": "<html/>"}, 5), ({"status": 404}, 25)])
-def test_answers_that_make_no_sense_open_the_breaker_at_exactly_so_many_hits(
-    bench: Workbench, fault: dict[str, Any], hits: int
-):
+def test_unusable_answers_open_the_breaker_at_exactly_so_many_hits(bench: Workbench, fault: dict[str, Any], hits: int):
     songs = isrcs(100)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, **fault)
-    coverage, _ = bench.cover(songs)
+    run, _ = bench.cover(songs)
     assert bench.sandbox.hits() == hits
-    assert "not one stored between" in coverage.summary.breaker_reason
+    assert "not one stored between" in run.summary.breaker_reason
     assert len(bench.sql("select song from songstats_backfill_queue where suspect")) == hits
     assert bench.sql("select count(*) n from songstats_backfill_queue where status = 'pending'")[0]["n"] == 100 - hits
     again, _ = bench.cover(songs, run="run-2")
@@ -273,14 +271,14 @@ def test_a_decision_older_than_ten_minutes_is_asked_for_again_before_a_hit(
             bench.deny(account)
         return answer
 
-    _, told = bench.cover(songs, means=BackfillDependencies(bench.means.new_client, check))
+    _, results = bench.cover(songs, means=BackfillDependencies(bench.means.new_client, check))
     assert bench.sandbox.hits() == hits
     assert all((bench.row(song)["not_before"] is not None) == waits for song in songs)
     if not hits:
-        assert {r.kind for r in told} == {ResultKind.DEFERRED}
+        assert {r.kind for r in results} == {ResultKind.DEFERRED}
 
 
-def test_a_recording_whose_request_is_withdrawn_under_way_is_not_said_to_lack_a_card(bench: Workbench):
+def test_a_recording_whose_request_is_withdrawn_during_the_run_is_deferred_without_a_payer(bench: Workbench):
     (song,) = songs = isrcs(1)
     job = bench.ask_for(songs)
     bench.sql("update payment_decisions set checked_at = now() - interval '11 minutes'")
@@ -308,9 +306,9 @@ def test_a_response_that_was_kept_but_never_read_is_read_without_a_hit(bench: Wo
         "update songstats_backfill_queue set status = 'in_progress', outcome = null, claimed_by = 'dead',"
         " heartbeat_at = now() - interval '1 hour'"
     )
-    _, told = bench.cover(songs, run="run-2")
+    _, results = bench.cover(songs, run="run-2")
     assert bench.sandbox.hits() == 1
-    assert [(r.kind, r.hit) for r in told] == [(ResultKind.SETTLED, False)]
+    assert [(r.kind, r.hit) for r in results] == [(ResultKind.SETTLED, False)]
     assert bench.sql("select count(*) n from song_measurements")[0]["n"] > 0
 
 
@@ -321,8 +319,8 @@ def test_measurements_without_a_settled_row_are_owned_and_cost_nothing(bench: Wo
     bench.cover(songs)
     bench.sql("update songstats_backfill_queue set status = 'pending', outcome = null")
     bench.sql("update measurement_jobs set state = 'accepted'")
-    _, told = bench.cover(songs, run="run-2")
-    assert (told[0].kind, bench.row(song)["outcome"]) == (ResultKind.ALREADY_STORED, "stored")
+    _, results = bench.cover(songs, run="run-2")
+    assert (results[0].kind, bench.row(song)["outcome"]) == (ResultKind.ALREADY_STORED, "stored")
     assert bench.sandbox.hits() == 1
 
 
@@ -336,7 +334,7 @@ def waiting_for(bench: Workbench, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.fails_without("reserve before the call")
-def test_no_call_goes_out_before_its_hit_is_set_aside(bench: Workbench):
+def test_no_call_is_made_before_its_hit_is_reserved(bench: Workbench):
     songs = isrcs(3)
     bench.ask_for(songs)
     with connect(bench.database_url) as busy, ThreadPoolExecutor() as pool:
@@ -350,7 +348,7 @@ def test_no_call_goes_out_before_its_hit_is_set_aside(bench: Workbench):
 
 
 @pytest.mark.fails_without("keep before parsing and storing")
-def test_an_answer_is_kept_before_anything_is_made_of_it(bench: Workbench):
+def test_a_response_is_stored_before_it_is_parsed(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
     gate = Gate()
@@ -371,7 +369,7 @@ def test_an_answer_is_kept_before_anything_is_made_of_it(bench: Workbench):
     assert bench.row(song)["outcome"] == "stored"
 
 
-def test_a_row_whose_owner_beats_is_left_alone(bench: Workbench):
+def test_a_row_whose_owner_is_alive_is_not_claimed(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.ask_for(songs)
     gate = Gate()
@@ -379,9 +377,9 @@ def test_a_row_whose_owner_beats_is_left_alone(bench: Workbench):
     slow = threading.Thread(target=lambda: bench.cover(songs, means=means))
     slow.start()
     until(bench.sandbox.hits, what="its call")
-    coverage, told = bench.cover(songs, run="run-2", operator=True)
-    assert told == []
-    assert coverage.summary.unfinished == {song: "run run-1 is buying it"}
+    run, results = bench.cover(songs, run="run-2", operator=True)
+    assert results == []
+    assert run.summary.unfinished == {song: "in progress in run run-1"}
     gate.open()
     slow.join()
     assert bench.row(song)["outcome"] == "stored"
@@ -393,7 +391,7 @@ def test_a_stale_owner_changes_nothing_when_its_answer_comes_late(bench: Workben
     bench.ask_for(songs)
     gate = Gate()
     means = gate.means(bench.means, bench.sandbox)
-    # It beats too seldom, so that its claim is taken over while its call is in the air.
+    # Its heartbeats are too rare, so that its claim is taken over while its call is in flight.
     stale: list[Any] = []
     frozen = replace(bench.terms, heartbeat_seconds=60.0)
     slow = threading.Thread(target=lambda: stale.extend(bench.cover(songs, run="stale", terms=frozen, means=means)[1]))
@@ -440,20 +438,20 @@ def test_the_pace_is_the_deployments(bench: Workbench):
     assert bench.statuses() == {"stored": 15}
 
 
-def test_stopping_lets_what_is_in_the_air_come_down_and_releases_the_rest(bench: Workbench):
+def test_stopping_finishes_the_calls_in_flight_and_releases_the_rest(bench: Workbench):
     songs = isrcs(50)
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, delay=0.3)
     from measurement_pipeline.backfill.run import BackfillRun
 
-    coverage = BackfillRun(songs, run="run-1", is_operator=False, config=bench.terms, dependencies=bench.means)
-    told = []
-    for recording in coverage:
-        told.append(recording)
-        coverage.stop("cancelled")
+    run = BackfillRun(songs, run="run-1", is_operator=False, config=bench.terms, dependencies=bench.means)
+    results = []
+    for recording in run:
+        results.append(recording)
+        run.stop("cancelled")
     hits = bench.sandbox.hits()
     assert 0 < hits < 50
-    assert len(told) == hits
+    assert len(results) == hits
     assert bench.statuses() == {"stored": hits, "pending": 50 - hits}
 
 
@@ -463,8 +461,8 @@ def test_an_operator_takes_up_failed_rows_and_it_is_recorded(bench: Workbench):
     bench.sql("update songstats_backfill_queue set status = 'failed', outcome = 'exhausted', attempts = 5")
     bench.cover(songs)
     assert bench.sandbox.hits() == 0, "a planned run leaves failed rows alone"
-    _, told = bench.cover(songs, run="run-2", operator=True)
-    assert [r.kind for r in told] == [ResultKind.SETTLED]
+    _, results = bench.cover(songs, run="run-2", operator=True)
+    assert [r.kind for r in results] == [ResultKind.SETTLED]
     (act,) = bench.sql("select actor, act, detail from operator_acts")
     assert (act["actor"], act["detail"]["songs"]) == ("run run-2", [song])
 
@@ -482,17 +480,17 @@ def test_an_operator_launching_a_malformed_one_reads_what_was_kept_and_buys_noth
 
 def test_an_absent_recording_is_bought_for_the_operators_account_or_refused_clearly(bench: Workbench):
     known, unknown = isrcs(2)
-    coverage, told = bench.cover([known, "not-an-isrc"], operator=True)
-    assert coverage.summary.unfinished[known].startswith("nobody pays")
-    assert "not an ISRC" in coverage.summary.unfinished["not-an-isrc"]
+    run, results = bench.cover([known, "not-an-isrc"], operator=True)
+    assert run.summary.unfinished[known].startswith(NO_PAYER)
+    assert "not an ISRC" in run.summary.unfinished["not-an-isrc"]
     from measurement_pipeline_tests.workbench import OPERATORS
 
     bench.allow(OPERATORS)
-    _, told = bench.cover([known], run="run-2", operator=True)
-    assert [(r.kind, r.account) for r in told] == [(ResultKind.SETTLED, OPERATORS)]
+    _, results = bench.cover([known], run="run-2", operator=True)
+    assert [(r.kind, r.account) for r in results] == [(ResultKind.SETTLED, OPERATORS)]
     homeless = replace(bench.terms, rules=replace(bench.terms.rules, operators_account=None))
-    coverage, _ = bench.cover([unknown], run="run-3", operator=True, terms=homeless)
-    assert "BACKFILL_ACCOUNT_ID" in coverage.summary.unfinished[unknown]
+    run, _ = bench.cover([unknown], run="run-3", operator=True, terms=homeless)
+    assert "BACKFILL_ACCOUNT_ID" in run.summary.unfinished[unknown]
     assert bench.sandbox.hits() == 1
 
 
@@ -535,12 +533,12 @@ def test_connections_that_are_terminated_under_way_lose_and_repeat_nothing(bench
 def test_a_vendor_that_cannot_be_reached_costs_no_hit_and_pauses_the_deployment(bench: Workbench):
     songs = isrcs(40)
     bench.ask_for(songs)
-    nobody = BackfillDependencies(
+    unknown = BackfillDependencies(
         songstats_client(bench.sandbox, base_url="http://127.0.0.1:9"),
         bench.means.check_payment,
     )
-    coverage, _ = bench.cover(songs, means=nobody)
-    assert coverage.summary.stop_reason == "Songstats gives no usable answer: pausing"
+    run, _ = bench.cover(songs, means=unknown)
+    assert run.summary.stop_reason == "Songstats gives no usable response: pausing"
     assert {(h["billable"], h["reason"]) for h in bench.ledger()} == {(False, "transient")}
     assert len(bench.ledger()) == 5
     assert bench.sql("select paused_until > now() as paused from vendor_state")[0]["paused"]
@@ -551,8 +549,8 @@ def test_a_403_of_which_the_status_says_nothing_settles_nothing_and_pauses(bench
     bench.ask_for(songs)
     bench.sandbox.faults(HISTORY, status=403)
     bench.sandbox.faults(STATUS, status=500)
-    coverage, _ = bench.cover(songs)
-    assert coverage.summary.stop_reason == "Songstats gives no usable answer: pausing"
+    run, _ = bench.cover(songs)
+    assert run.summary.stop_reason == "Songstats gives no usable response: pausing"
     assert bench.sandbox.hits() <= 5
     assert bench.statuses() == {"pending": 40}
     assert {r["attempts"] for r in bench.sql("select attempts from songstats_backfill_queue")} == {0}
@@ -568,7 +566,7 @@ def test_a_429_does_not_give_back_an_attempt_that_came_to_something_before_it(be
     if "hang" in first:
         means = BackfillDependencies(songstats_client(bench.sandbox, timeout_seconds=1.0), bench.means.check_payment)
     bench.cover(songs, retry_soon_seconds=0.0, means=means)
-    bench.cover(songs, again=True)
+    bench.cover(songs, is_retry=True)
     assert [hit["reason"] for hit in bench.ledger()][1:] == ["throttled"]
     assert bench.row(song)["attempts"] == 1
 
@@ -579,7 +577,7 @@ def test_a_paid_answer_that_came_after_its_row_was_settled_without_a_history_is_
     (song,) = songs = isrcs(1)
     job = bench.ask_for(songs)
     bench.cover(songs)
-    # As it is where an owner that was slow to answer had lost its lease to one that was told 404.
+    # As it is where an owner that was slow to answer had lost its lease to one that was results 404.
     bench.sql("update songstats_responses set parser_version = null")
     bench.sql("delete from song_measurements")
     bench.sql("update songstats_backfill_queue set outcome = 'no_history'")
@@ -587,7 +585,7 @@ def test_a_paid_answer_that_came_after_its_row_was_settled_without_a_history_is_
         assert backfill_queue.reclaim(connection, bench.terms.rules, parser_version=1) == (1, 0)
         assert [row.song for row in backfill_queue.due(connection, bench.terms.rules)] == songs
     assert bench.sql("select state from measurement_jobs where id = %s", job) == [{"state": "done"}], (
-        "nobody pays again"
+        "the operators' account pays again"
     )
     bench.cover(songs, run="after")
     assert bench.row(song)["outcome"] == "stored"
@@ -615,13 +613,13 @@ def test_reading_again_what_was_kept_says_nothing_new_of_the_vendor(bench: Workb
         bench.cover([song], run=f"run-{number}")
     bench.sandbox.clear_faults()
     assert bench.statuses() == {"malformed": 8, "stored": 8}
-    coverage, _ = bench.cover(songs[::2], run="again", operator=True)
-    assert coverage.summary.calls == 0
-    assert coverage.summary.breaker_reason is None
+    run, _ = bench.cover(songs[::2], run="again", operator=True)
+    assert run.summary.calls == 0
+    assert run.summary.breaker_reason is None
     assert bench.sql("select breaker from vendor_state")[0]["breaker"] == "closed"
 
 
-def test_an_error_of_our_own_ends_the_run_only_after_what_is_in_the_air_was_kept(bench: Workbench):
+def test_an_error_of_our_own_ends_the_run_only_after_the_responses_in_flight_are_stored(bench: Workbench):
     paid, stale = isrcs(4), isrcs(1, start=50)
     bench.ask_for(paid)
     other = uuid4()
@@ -643,7 +641,7 @@ def test_an_error_of_our_own_ends_the_run_only_after_what_is_in_the_air_was_kept
     assert bench.sandbox.hits() == 5
 
 
-def test_a_failed_row_beside_a_response_that_was_never_read_is_put_back_at_any_number_of_attempts(bench: Workbench):
+def test_a_failed_row_with_an_unread_response_is_requeued_at_any_number_of_attempts(bench: Workbench):
     from measurement_pipeline.postgres.database import connect
 
     (song,) = songs = isrcs(1)

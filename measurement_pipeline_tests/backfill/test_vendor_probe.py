@@ -145,7 +145,7 @@ def test_a_pause_that_a_person_lifted_does_not_keep_the_next_ones_from_being_pro
     bench.ask_for(isrcs(30))
     throttle(bench, status=429, retry_after=86_400)
     with connect(bench.database_url) as connection:
-        assert operator_actions.close_breaker(connection, actor="somebody") == ["pause lifted"]
+        assert operator_actions.close_breaker(connection, actor="operator") == ["pause lifted"]
     bench.sandbox.faults(HISTORY, status=429)
     bench.cover(isrcs(30), run="after")
     bench.sandbox.clear_faults()

@@ -24,7 +24,7 @@ from measurement_pipeline.domain.outcome import Cause, Judgement, Outcome
 
 
 def judged(outcome: Outcome | None, cause: Cause, *, billable: bool | None = True) -> Judgement:
-    return Judgement(outcome, billable, cause, "in words")
+    return Judgement(outcome, billable, cause, "detail")
 
 
 # --- every row of the outcome table -------------------------------------------------------------------------------------
@@ -175,17 +175,16 @@ def test_five_refusals_or_twenty_five_silences_in_a_row_end_trust(seen: Streak, 
 def calls_until_trust_ends(cause: Cause, *, concurrency: int, stored_before: int) -> int:
     """Calls made by a run that is answered the same each time, as many at once as it may, the first answer first."""
     causes: list[Cause] = [Cause.STORED] * stored_before
-    in_the_air = calls = 0
+    in_flight = calls = 0
     while count_streak(causes).reason is None:
         room = (
-            max_calls_in_flight(count_streak(causes), has_stored=stored_before > 0, concurrency=concurrency)
-            - in_the_air
+            max_calls_in_flight(count_streak(causes), has_stored=stored_before > 0, concurrency=concurrency) - in_flight
         )
         calls += max(0, room)
-        in_the_air += max(0, room)
-        assert in_the_air, "the run would wait for ever"
+        in_flight += max(0, room)
+        assert in_flight, "the run would wait for ever"
         causes.insert(0, cause)
-        in_the_air -= 1
+        in_flight -= 1
     return calls
 
 
@@ -202,13 +201,13 @@ def test_a_vendor_that_knows_no_recording_costs_exactly_twenty_five_hits(concurr
 
 
 @pytest.mark.parametrize("concurrency", [1, 20, 200])
-def test_a_key_that_turns_wrong_amid_good_answers_costs_what_was_in_the_air_and_no_more(concurrency: int):
+def test_a_key_that_becomes_invalid_costs_only_the_calls_in_flight(concurrency: int):
     spent = calls_until_trust_ends(Cause.REJECTED, concurrency=concurrency, stored_before=3)
     assert 5 <= spent <= max(5, min(concurrency, NO_HISTORIES_BEFORE_BREAKER))
 
 
 @pytest.mark.parametrize("concurrency", [1, 20, 200])
-def test_after_a_pause_one_call_asks_for_all_whether_it_is_over(concurrency: int):
+def test_after_a_pause_a_single_call_tests_whether_it_was_enough(concurrency: int):
     assert max_calls_in_flight(Streak(), has_stored=True, concurrency=concurrency, is_after_pause=True) == 1
     assert max_calls_in_flight(Streak(rejections=5), has_stored=True, concurrency=concurrency, is_after_pause=True) == 0
 
@@ -216,7 +215,7 @@ def test_after_a_pause_one_call_asks_for_all_whether_it_is_over(concurrency: int
 @given(
     refusals=st.integers(0, 40), silences=st.integers(0, 40), has_stored=st.booleans(), concurrency=st.integers(1, 200)
 )  # fmt: skip
-def test_calls_in_the_air_are_never_negative_and_never_more_than_asked(
+def test_calls_in_flight_are_never_negative_and_never_above_the_concurrency(
     refusals: int, silences: int, *, trusted: bool, concurrency: int
 ):
     found = max_calls_in_flight(Streak(refusals, silences), has_stored=trusted, concurrency=concurrency)

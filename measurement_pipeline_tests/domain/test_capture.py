@@ -27,10 +27,10 @@ def test_the_cost_is_exact():
 
 
 def test_over_the_cap_says_cap_spent_and_asked():
-    words = describe_over_cap(cap=Decimal(25), spent=Decimal("24.999"), cost=Decimal("0.003"))
-    assert "$25.00" in words
-    assert "$24.999" in words
-    assert "$0.003" in words
+    message = describe_over_cap(cap=Decimal(25), spent=Decimal("24.999"), cost=Decimal("0.003"))
+    assert "$25.00" in message
+    assert "$24.999" in message
+    assert "$0.003" in message
 
 
 @given(st.lists(st.integers(), max_size=350).map(lambda numbers: [str(number) for number in numbers]))

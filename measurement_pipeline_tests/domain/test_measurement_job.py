@@ -109,7 +109,7 @@ def test_a_scope_names_exactly_one_thing(scope: object):
         ({"isrcs": [ISRC], "note": 1}, f"Unknown in scope: 'note'. {BAD_SCOPE}"),
     ],
 )  # fmt: skip
-def test_a_scope_of_the_wrong_shape_is_told_what_was_expected(scope: object, words: str):
+def test_a_scope_of_the_wrong_shape_is_refused_with_the_expected_shape(scope: object, words: str):
     assert asked(scope) == Refusal(400, words)
 
 

@@ -100,7 +100,7 @@ def test_what_runs_under_way_cover_is_left_out_and_taken_off_the_budget():
     assert songs(ranges) == ["s2", "s3"]
 
 
-def test_a_row_without_a_partition_waits_for_one_and_holds_nobody_up():
+def test_a_row_without_a_partition_waits_for_one_and_delays_no_other():
     rows = in_order(a_row(n, rank=100 - n) for n in range(5))
     registered = {row.song: place for place, row in enumerate(rows) if row.song != "s0"}
     ranges = plan_ranges(rows, registered=registered, covered=set(), budget=5, placed_before=0)

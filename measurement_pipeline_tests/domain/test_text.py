@@ -22,7 +22,7 @@ def test_a_noun_agrees_with_its_figure(said: str, words: str):
     assert said == words
 
 
-def test_a_moment_is_told_in_utc_whatever_zone_it_is_in():
+def test_a_moment_is_formatted_in_utc_whatever_its_zone():
     tokyo = timezone(timedelta(hours=9))
     assert utc(datetime(2026, 1, 2, 3, 4, 5, tzinfo=tokyo)) == "2026-01-01 18:04:05 UTC"
 

@@ -325,7 +325,7 @@ def test_a_vendor_that_falls_silent_for_all_pauses_everybody_and_each_call_count
     bench.sandbox.faults(HISTORY, hang=True, count=3)
     bench.sandbox.faults(HISTORY, delay=LATE if long_form else LATE_IN_SHORT)
     coverage = storm.run(bench, songs, means=impatient(bench, 0.7))
-    assert coverage.summary.stop_reason == "Songstats gives no usable answer: pausing"
+    assert coverage.summary.stop_reason == "Songstats gives no usable response: pausing"
     assert bench.sandbox.hits() == len(bench.ledger()) == 5
     assert {(hit["reason"], hit["billable"]) for hit in bench.ledger()} == {("timeout: unknown", None)}
     assert storm.budget_counts_only(bench) == 5, "what may have been billed counts"

@@ -1,4 +1,4 @@
-"""Requests on the test's own database, and the few sentences in which the tests speak of them."""
+"""Requests in the test's own database, and helpers to submit and process them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ def isrcs(count: int, *, start: int = 0) -> list[str]:
 
 @dataclass
 class IntakeBench:
-    """Where requests come in."""
+    """Submits and processes requests in one database."""
 
     database_url: str
 
@@ -78,7 +78,7 @@ class IntakeBench:
         )[0]
 
     def receipt(self, job: UUID) -> tuple[int, int, int, int]:
-        """asked, enqueued, skipped, and what is left: queued already for somebody else."""
+        """asked, enqueued, skipped, and the rest: queued already for another request."""
         row = self.job(job)
         asked, enqueued, skipped = row["asked"], row["enqueued"], row["skipped"]
         return asked, enqueued, skipped, asked - enqueued - skipped
@@ -86,8 +86,8 @@ class IntakeBench:
     def queue(self) -> dict[str, str]:
         """Song → outcome, or status where it has none."""
         return {
-            row["song"]: row["standing"]
-            for row in self.sql("select song, coalesce(outcome, status) as standing from songstats_backfill_queue")
+            row["song"]: row["result"]
+            for row in self.sql("select song, coalesce(outcome, status) as result from songstats_backfill_queue")
         }
 
     def settle_row(self, song: str, outcome: str) -> None:

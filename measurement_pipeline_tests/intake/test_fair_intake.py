@@ -49,8 +49,8 @@ def test_accounts_are_served_in_turn_however_many_requests_one_has(intake_bench:
     many, few, late = uuid4(), uuid4(), uuid4()
     of_many = [intake_bench.ask({"isrcs": isrcs(1)}, account=many) for _ in range(20)]
     of_few = [intake_bench.ask({"isrcs": isrcs(1)}, account=few) for _ in range(2)]
-    of_late = [intake_bench.ask({"isrcs": isrcs(1)}, account=late, source="current")]
-    expected = [of_many[0], of_few[0], of_late[0], of_many[1], of_few[1], of_many[2], of_many[3]]
+    of_last = [intake_bench.ask({"isrcs": isrcs(1)}, account=late, source="current")]
+    expected = [of_many[0], of_few[0], of_last[0], of_many[1], of_few[1], of_many[2], of_many[3]]
     assert chosen(intake_bench, limit=7) == expected
     assert chosen(intake_bench, limit=2) == expected[:2]
 
@@ -62,11 +62,11 @@ def test_a_round_asks_about_no_more_accounts_than_its_limit_and_takes_all_reques
     asked = [
         intake_bench.ask({"isrcs": isrcs(1)}, account=account) for account in (first, second, third, first, second)
     ]
-    assert chosen(intake_bench, accounts=2) == [asked[0], asked[1], asked[3], asked[4]]
+    assert chosen(intake_bench, max_accounts=2) == [asked[0], asked[1], asked[3], asked[4]]
     opened = load_batch(intake_bench.database_url, max_accounts=2)
     assert opened.accounts == [first, second]
     process_batch(intake_bench.database_url, opened, check_payments(opened, paid), run="one")
-    assert chosen(intake_bench, accounts=2) == [asked[2]]
+    assert chosen(intake_bench, max_accounts=2) == [asked[2]]
 
 
 def test_choosing_among_many_thousand_requests_reads_one_index_and_no_table(intake_bench: IntakeBench):
@@ -229,7 +229,7 @@ def test_the_sweep_reads_one_unpaid_request_at_a_time_and_larger_ones_are_refuse
 
 
 def test_an_attempt_is_counted_before_a_request_is_read_and_taken_back_once_it_was(intake_bench: IntakeBench):
-    """PostgreSQL ends the session of whoever reads this request, as a process that runs out of memory ends."""
+    """PostgreSQL ends each session that reads this request, as if the process ran out of memory."""
     job, other = intake_bench.ask({"isrcs": isrcs(1)}), intake_bench.ask({"isrcs": isrcs(2)})
     load_batch(intake_bench.database_url)
     assert (intake_bench.job(job)["attempts"], intake_bench.job(other)["attempts"]) == (0, 0)
@@ -268,7 +268,7 @@ def reading_kills(intake_bench: IntakeBench, job: UUID) -> None:
     )
 
 
-def test_a_request_that_postgresql_cannot_hand_out_is_put_off_and_holds_nobody_up(
+def test_a_request_that_postgresql_cannot_return_is_postponed_and_delays_no_other(
     intake_bench: IntakeBench, paid: Check
 ):
     bad, good = intake_bench.ask({"isrcs": isrcs(1)}), intake_bench.ask({"isrcs": isrcs(1, start=1)})

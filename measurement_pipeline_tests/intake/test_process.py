@@ -1,4 +1,4 @@
-"""A request becomes queue rows, or an answer: every state, every receipt, and what holds nobody up."""
+"""A request becomes queue rows, or an answer: every state, every receipt, and no request that delays the others."""
 
 import threading
 from collections.abc import Callable
@@ -231,7 +231,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
-def test_a_request_that_cannot_be_read_at_all_is_answered_and_holds_nobody_up(
+def test_a_request_that_cannot_be_read_at_all_is_answered_and_delays_no_other(
     intake_bench: IntakeBench, paid: Check, what: str
 ):
     (bad,) = intake_bench.sql(
@@ -253,7 +253,7 @@ def test_a_request_from_beyond_the_calendar_is_refused_at_the_door(intake_bench:
 # --- payment ------------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_card_nothing_is_queued_and_the_client_is_told_what_to_do(intake_bench: IntakeBench):
+def test_without_a_card_nothing_is_queued_and_the_answer_says_what_to_do(intake_bench: IntakeBench):
     job = intake_bench.ask({"isrcs": isrcs(2)})
     (taken,) = intake_bench.take(unpaid)
     row = intake_bench.job(job)
@@ -366,7 +366,7 @@ def test_an_account_that_was_not_asked_about_waits(intake_bench: IntakeBench):
     opened = load_batch(intake_bench.database_url)
     process_batch(intake_bench.database_url, opened, {}, run="r")
     row = intake_bench.job(job)
-    assert (row["state"], row["error"], row["attempts"]) == ("queued", "payment was not asked about", 0)
+    assert (row["state"], row["error"], row["attempts"]) == ("queued", "payment was not checked yet", 0)
     assert row["not_before"] is not None
     assert intake_bench.queue() == {}
 
@@ -399,7 +399,7 @@ def break_for(intake_bench: IntakeBench, song: str, *, sqlstate: str = "22000") 
 
 
 @pytest.mark.parametrize("sqlstate", ["22000", "54000", "57014", "40P01"])
-def test_a_request_over_which_postgresql_raises_holds_nobody_up(intake_bench: IntakeBench, paid: Check, sqlstate: str):
+def test_a_request_over_which_postgresql_raises_delays_no_other(intake_bench: IntakeBench, paid: Check, sqlstate: str):
     """Data, a limit exceeded, a statement cancelled, a deadlock: some of these psycopg calls operational errors."""
     first, bad, last = (intake_bench.ask({"isrcs": [song]}) for song in isrcs(3))
     break_for(intake_bench, isrcs(3)[1], sqlstate=sqlstate)
@@ -413,11 +413,11 @@ def test_a_request_over_which_postgresql_raises_holds_nobody_up(intake_bench: In
 
 @pytest.mark.parametrize("sqlstate", ["25006", "57P01", "55P03", "58030"])
 def test_an_outage_of_the_database_costs_a_request_no_attempt(intake_bench: IntakeBench, paid: Check, sqlstate: str):
-    first, put_off, last = (intake_bench.ask({"isrcs": [song]}) for song in isrcs(3))
+    first, postponed, last = (intake_bench.ask({"isrcs": [song]}) for song in isrcs(3))
     break_for(intake_bench, isrcs(3)[1], sqlstate=sqlstate)
     intake_bench.take(paid)
-    assert [intake_bench.job(job)["state"] for job in (first, put_off, last)] == ["accepted", "queued", "accepted"]
-    row = intake_bench.job(put_off)
+    assert [intake_bench.job(job)["state"] for job in (first, postponed, last)] == ["accepted", "queued", "accepted"]
+    row = intake_bench.job(postponed)
     assert (row["attempts"], row["error"]) == (0, "no AA6Q72000001")
     assert row["not_before"] is not None
 
@@ -505,7 +505,7 @@ def test_a_request_withdrawn_while_it_was_being_read_stays_withdrawn(intake_benc
     assert intake_bench.queue() == {}
 
 
-def test_a_failure_does_not_overwrite_an_answer_that_somebody_else_gave(intake_bench: IntakeBench):
+def test_a_failure_does_not_overwrite_the_answer_of_another_session(intake_bench: IntakeBench):
     job = intake_bench.ask({"isrcs": isrcs(1)})
     (request,) = load_batch(intake_bench.database_url).requests
     intake_bench.sql("update measurement_jobs set state = 'accepted', status_code = 202")
@@ -571,7 +571,7 @@ def test_a_round_takes_the_oldest_and_no_more_than_its_limit(intake_bench: Intak
     assert [one.id for one in intake_bench.take(paid, limit=2)] == jobs[2:]
 
 
-def test_intake_gives_signs_of_life(intake_bench: IntakeBench, paid: Check):
+def test_intake_renews_its_heartbeat(intake_bench: IntakeBench, paid: Check):
     intake_bench.ask({"isrcs": isrcs(1)})
     intake_bench.take(paid, run="alive")
     assert intake_bench.sql("select run_id from run_heartbeats") == [{"run_id": "alive"}]

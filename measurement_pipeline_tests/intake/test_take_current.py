@@ -17,12 +17,12 @@ from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.intake.conftest import IntakeBench, isrcs
 
 
-def nobody_is_asked(account: UUID) -> Decision:
+def fail_if_called(account: UUID) -> Decision:
     raise AssertionError(f"Stripe was asked about {account}")
 
 
 def take(
-    intake_bench: IntakeBench, *, cap: str | None = "25", check: Callable[[UUID], Decision] = nobody_is_asked
+    intake_bench: IntakeBench, *, cap: str | None = "25", check: Callable[[UUID], Decision] = fail_if_called
 ) -> list[RequestResult]:
     opened = load_batch(intake_bench.database_url)
     decisions = check_payments(opened, check)
@@ -229,7 +229,7 @@ def test_where_captures_are_not_set_up_the_request_waits_and_says_so(intake_benc
     assert row(intake_bench, job)["state"] == "accepted"
 
 
-def test_historical_and_current_requests_are_taken_in_together(
+def test_historical_and_current_requests_are_processed_together(
     intake_bench: IntakeBench, paid: Callable[[UUID], Decision]
 ):
     account = uuid4()
@@ -247,7 +247,7 @@ def test_historical_and_current_requests_are_taken_in_together(
     assert row(intake_bench, current)["snapshot"] is not None
 
 
-def test_a_withdrawal_waits_for_whoever_is_being_answered_with_the_same_capture(intake_bench: IntakeBench):
+def test_a_withdrawal_waits_for_a_request_that_is_answered_with_the_same_capture(intake_bench: IntakeBench):
     account = uuid4()
     job = ask(intake_bench, {"album_ids": ["a"]}, account=account)
     take(intake_bench)

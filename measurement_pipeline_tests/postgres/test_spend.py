@@ -4,8 +4,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from measurement_pipeline.domain import spend as sums
 from measurement_pipeline.domain.payment import PaymentVerdict
+from measurement_pipeline.domain.spend import sum_calls
 from measurement_pipeline.postgres import spend
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.postgres.conftest import RULES, isrcs
@@ -56,7 +56,7 @@ def test_each_call_is_told_by_its_cause_and_whether_it_is_counted(tables, ledger
         ("kept, not read yet", "yes"): 1,
         ("in flight", "unknown"): 1,
     }
-    assert sums.sum_calls(spent(tables)).hits == 5
+    assert sum_calls(spent(tables)).hits == 5
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_hit_is_wasted_that_brought_neither_a_history_nor_the_first_word_that_
 ):
     for reason in calls:
         ledger(reason, billable=None if "unknown" in reason else True)
-    assert sums.sum_calls(spent(tables)).wasted == wasted
+    assert sum_calls(spent(tables)).wasted == wasted
 
 
 def test_what_costs_nothing_and_what_is_still_to_be_read_is_not_wasted(tables, ledger):
@@ -87,23 +87,23 @@ def test_what_costs_nothing_and_what_is_still_to_be_read_is_not_wasted(tables, l
     ledger("refused key", billable=False)
     ledger(None)
     ledger(None, billable=None, is_open=True)
-    assert sums.sum_calls(spent(tables)).wasted == 0
+    assert sum_calls(spent(tables)).wasted == 0
 
 
 def test_a_second_answer_is_wasted_although_another_account_paid_for_the_first_long_ago(tables, ledger):
     other = tables.request(SONGS[:1], account=tables.decide(uuid4()))
     ledger("stored", job=other, age="40 days")
     ledger("stored")
-    assert sums.sum_calls(spent(tables)).stored == 0
-    assert sums.sum_calls(spent(tables)).wasted == 1
-    assert sums.sum_calls(spent(tables, days=60)).stored == 1
+    assert sum_calls(spent(tables)).stored == 0
+    assert sum_calls(spent(tables)).wasted == 1
+    assert sum_calls(spent(tables, days=60)).stored == 1
 
 
 def test_the_window_is_the_databases(tables, ledger):
     ledger("stored", song=SONGS[0], age="29 days 23 hours")
     ledger("stored", song=SONGS[1], age="30 days 1 hour")
-    assert sums.sum_calls(spent(tables)).calls == 1
-    assert sums.sum_calls(spent(tables, days=31)).calls == 2
+    assert sum_calls(spent(tables)).calls == 1
+    assert sum_calls(spent(tables, days=31)).calls == 2
     with connect(tables.database_url) as connection:
         frees = spend.frees(connection)
     assert (frees.in_a_day, frees.in_a_week) == (1, 1)
@@ -134,7 +134,7 @@ def test_each_recording_of_a_request_came_from_one_place(tables, ledger):
     with connect(tables.database_url) as connection:
         found = spend.origin(connection, mine)
     assert (found.bought, found.still_open, found.withdrawn) == (2, 0, 1)
-    assert sums.sum_calls(calls).hits == 2, "what another request paid for is on its own receipt"
+    assert sum_calls(calls).hits == 2, "what another request paid for is on its own receipt"
 
 
 def test_what_is_in_the_air_or_kept_needs_no_hit_more(tables, ledger):
