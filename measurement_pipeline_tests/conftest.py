@@ -53,8 +53,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.has_plugin("hypothesispytest"):
         from hypothesis import HealthCheck, settings
 
-        # On a busy machine an example takes as long as it takes.
-        settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        # On a busy machine an example takes as long as it takes. Fewer examples in `make test`: they differ in each run.
+        settings.register_profile(
+            "any machine",
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+            max_examples=200 if config.getoption("--long") else 40,
+        )
         settings.load_profile("any machine")
 
 

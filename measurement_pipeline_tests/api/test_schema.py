@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from measurement_pipeline_tests.api.conftest import RunningApi
 from measurement_pipeline_tests.intake.conftest import isrcs
 
-EXAMPLES, EXAMPLES_LONG = 25, 300
+EXAMPLES, EXAMPLES_LONG = 10, 300
 ALBUM = "0ETFjACtuP2ADo6LFhL6HN"
 
 # A request that matches the schema can still be invalid: a recording without a known album, a cursor of no page.

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from measurement_pipeline.domain.capture import Schedule
@@ -206,7 +206,6 @@ keys = st.sampled_from(["isrcs", "album_ids", "catalog_id"])
     | st.dictionaries(keys, st.lists(json, max_size=3), max_size=1),
     platforms=json | st.just(["spotify"]),
 )
-@settings(max_examples=300, deadline=None)
 def test_whatever_a_row_holds_is_a_request_or_a_refusal(source: object, scope: object, platforms: object):
     found = read_request(source, scope, platforms)
     if isinstance(found, Refusal):
@@ -217,7 +216,6 @@ def test_whatever_a_row_holds_is_a_request_or_a_refusal(source: object, scope: o
 
 
 @given(st.dictionaries(keys, st.lists(json, max_size=3) | json, min_size=1, max_size=1))
-@settings(max_examples=300, deadline=None)
 def test_whatever_a_scope_names_is_read_or_refused(scope: object):
     found = asked(scope)
     if isinstance(found, MeasurementRequest):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from measurement_pipeline.domain.plan import (
@@ -182,7 +182,6 @@ def situations(draw: st.DrawFn) -> tuple[list[Row], dict[str, int], set[str], in
 
 
 @given(situations())
-@settings(max_examples=60, deadline=None)
 def test_a_range_is_contiguous_and_holds_only_registered_due_rows_that_no_run_covers(
     situation: tuple[list[Row], dict[str, int], set[str], int, int],
 ):
@@ -208,7 +207,6 @@ def test_a_range_is_contiguous_and_holds_only_registered_due_rows_that_no_run_co
     scattered=st.booleans(),
     before=st.integers(0, 30),
 )
-@settings(max_examples=60, deadline=None)
 def test_a_due_row_waits_at_most_ten_times_its_place_by_age(
     queue: list[int], arrivals: list[int], budget: int, *, scattered: bool, before: int
 ):

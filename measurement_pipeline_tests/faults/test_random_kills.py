@@ -50,7 +50,7 @@ class Form:
 # So long that there are calls in the air whenever a run is killed.
 _LATENCY_SECONDS = 0.4
 
-SHORT = Form(recordings=60, kills=4, per_second=8, longest_gap_seconds=2, spared=5)
+SHORT = Form(recordings=40, kills=4, per_second=8, longest_gap_seconds=1, spared=5)
 LONG = Form(recordings=500, kills=50, per_second=6, longest_gap_seconds=6)
 CATALOGUE = Form(recordings=0, kills=50, per_second=15, longest_gap_seconds=8)
 

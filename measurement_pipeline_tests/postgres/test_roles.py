@@ -672,16 +672,32 @@ def test_a_member_of_the_pipeline_is_refused_a_migration(pipeline_url: str, conn
 # --- migrating where the roles are not there yet: on servers of the tests' own, which roles belong to
 
 
-@pytest.fixture
-def bare() -> Iterator[str]:
-    """A superuser's URL of an empty database on a server without the roles."""
+@pytest.fixture(scope="module")
+def bare_server() -> Iterator[EmbeddedServer]:
+    """A server of these tests' own: roles belong to the whole server."""
     with (
         # Not pytest's, whose parent each new session closes to the user that the server runs as.
         tempfile.TemporaryDirectory(prefix="mp") as directory,
         EmbeddedServer(Path(directory) / "postgres", settings={"fsync": "off"}) as server,
     ):
-        server.create_database("measurements")
-        yield server.url("measurements")
+        yield server
+
+
+@pytest.fixture
+def bare(bare_server: EmbeddedServer) -> Iterator[str]:
+    """A superuser's URL of an empty database on a server without the roles."""
+    bare_server.create_database("measurements")
+    yield bare_server.url("measurements")
+    with connect(bare_server.url("postgres")) as connection:
+        databases = "select datname as name from pg_database where not datistemplate and datname <> 'postgres'"
+        for row in connection.execute(databases).fetchall():
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(row["name"])))
+        memberships = "select roleid::regrole::text as role, member::regrole::text as member from pg_auth_members"
+        for row in connection.execute(memberships + " where roleid >= 16384 or member >= 16384").fetchall():
+            connection.execute(f"revoke {row['role']} from {row['member']} cascade")  # type: ignore[call-overload]
+        names = [r["name"] for r in connection.execute("select rolname as name from pg_roles where oid >= 16384")]
+        for name in names:
+            connection.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(name)))
 
 
 def owning(bare: str, options: str = "") -> tuple[Logins, str]:
