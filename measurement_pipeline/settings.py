@@ -1,7 +1,7 @@
 """Every environment variable of the project, its default and its meaning, in one place.
 
-Read once, by whoever starts a process (`definitions`, the CLI), and handed on as plain values; nothing else reads the
-environment. A missing or malformed one is named before anything is spent.
+Each process reads them once, at its start, and passes them on as plain values; nothing else reads the environment. A missing or
+malformed variable is named before anything is spent.
 """
 
 import re
@@ -26,10 +26,10 @@ REAL_SPOTIFY_ACCOUNTS = "https://accounts.spotify.com"
 # A login in the address would end up in logs, and a query or fragment would swallow the path that is added.
 _BASE_ADDRESS = r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$"
 
-# One call in a quarter of an hour: anything slower is a slip.
-_SLOWEST_PACE = 0.001
+# One call in 17 minutes: anything slower is a typing error.
+_SLOWEST_RATE = 0.001
 
-# What is told where a pattern does not hold: a regular expression helps nobody.
+# Human-readable description of the expected format, used in error messages instead of the regex.
 _VENDOR_ADDRESS = "https://host, with or without a port and a path; no login, no query"
 _EXPECTED = {
     "SONGSTATS_BASE_URL": _VENDOR_ADDRESS,
@@ -43,7 +43,7 @@ _EXPECTED = {
     "API_CORS_ORIGINS": "origins such as https://app.example.com, separated by commas alone",
 }
 
-# The same for what pydantic finds, by its name for it.
+# The same for pydantic's own error types.
 _EXPECTED_BY_TYPE = {
     "int_parsing": "a whole number",
     "float_parsing": "a number",
@@ -63,31 +63,31 @@ JwtAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "Ed
 
 
 class SettingsError(ValueError):
-    """The environment is not one that the pipeline can run in. The text names each variable and what was expected."""
+    """The environment is invalid. The message names each variable and the expected value."""
 
 
 class Settings(BaseModel):
-    """The settings of one deployment; every process of it must read the same ones."""
+    """The settings of one deployment. All its processes must read the same values."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=False)
 
     database_url: str | None = Field(
         None,
         alias="DATABASE_URL",
-        description="Measurement database. Unset: an embedded server.",
+        description="URL of the measurement database. Default: an embedded server.",
     )
     dagster_postgres_url: str | None = Field(
         None,
         alias="DAGSTER_POSTGRES_URL",
-        description="Dagster's own storage. Unset: database `dagster` on the same server.",
+        description="URL of Dagster's own database. Default: database `dagster` on the same server.",
     )
     dagster_home: str | None = Field(
-        None, alias="DAGSTER_HOME", description="Directory of Dagster's instance. Unset: below `.local/`."
+        None, alias="DAGSTER_HOME", description="Directory of Dagster's instance. Default: below `.local/`."
     )
     deployment_kind: Kind | None = Field(
         None,
         alias="DEPLOYMENT_KIND",
-        description="`live` or `sandbox`. Unset: live where both vendors' base addresses are the real ones.",
+        description="`live` or `sandbox`. Default: `live` if the base URLs of both vendors are the real ones.",
     )
 
     songstats_api_key: SecretStr | None = Field(
@@ -97,15 +97,15 @@ class Settings(BaseModel):
         REAL_SONGSTATS,
         alias="SONGSTATS_BASE_URL",
         pattern=_BASE_ADDRESS,
-        description="Where Songstats is; `/enterprise/v1/…` is added.",
+        description="Base URL of the Songstats API; `/enterprise/v1/…` is added.",
     )
     songstats_sources: str = Field(
         "spotify",
         alias="SONGSTATS_SOURCES",
         pattern=r"^[a-z_]+(,[a-z_]+)*$",
         description=(
-            "Platforms to ask for, comma-separated, spotify among them. A longer list rides on the same hit and is "
-            "kept with the response."
+            "Platforms to request, comma-separated, including spotify. A longer list costs no extra hit and is stored with the "
+            "response."
         ),
     )
     songstats_artist_id: str | None = Field(
@@ -115,7 +115,7 @@ class Settings(BaseModel):
         1000, alias="SONGSTATS_HIT_LIMIT", ge=0, description="Hits that the plan allows in any 30 days."
     )
     songstats_hit_reserve: int = Field(
-        100, alias="SONGSTATS_HIT_RESERVE", ge=0, description="Hits of those that the pipeline never touches."
+        100, alias="SONGSTATS_HIT_RESERVE", ge=0, description="Hits of that limit that the pipeline never spends."
     )
     songstats_requests_per_second: float = Field(
         5.0,
@@ -123,13 +123,13 @@ class Settings(BaseModel):
         ge=0,
         le=1000,
         allow_inf_nan=False,
-        description="Pace of the whole deployment. 0: no limit.",
+        description="Rate limit of the whole deployment. 0: no limit.",
     )
     songstats_concurrency: int = Field(
-        20, alias="SONGSTATS_CONCURRENCY", ge=1, le=200, description="Calls that may be in the air at once."
+        20, alias="SONGSTATS_CONCURRENCY", ge=1, le=200, description="Calls that may be in flight at once."
     )
     songstats_timeout_seconds: float = Field(
-        50.0, alias="SONGSTATS_TIMEOUT_SECONDS", gt=0, le=600, description="How long one call may take, in all."
+        50.0, alias="SONGSTATS_TIMEOUT_SECONDS", gt=0, le=600, description="Total time that one call may take."
     )
     songstats_eur_per_hit: float = Field(
         0.0833, alias="SONGSTATS_EUR_PER_HIT", ge=0, allow_inf_nan=False, description="Price of a hit, for reports."
@@ -139,28 +139,28 @@ class Settings(BaseModel):
         alias="CLAIM_TIMEOUT_SECONDS",
         gt=0,
         allow_inf_nan=False,
-        description="A row whose owner has not beaten so long is abandoned. Unset: twice SONGSTATS_TIMEOUT_SECONDS.",
+        description="A row without a heartbeat for this long is abandoned. Default: twice SONGSTATS_TIMEOUT_SECONDS.",
     )
     max_attempts: int = Field(
         5, alias="MAX_ATTEMPTS", ge=1, description="Runs that may try one recording before it is failed as exhausted."
     )
 
     stripe_secret_key: SecretStr | None = Field(
-        None, alias="STRIPE_SECRET_KEY", description="Stripe key; a restricted one is enough."
+        None, alias="STRIPE_SECRET_KEY", description="Stripe key; a restricted key is enough."
     )
     stripe_api_base: str = Field(
-        REAL_STRIPE, alias="STRIPE_API_BASE", pattern=_BASE_ADDRESS, description="Where Stripe is."
+        REAL_STRIPE, alias="STRIPE_API_BASE", pattern=_BASE_ADDRESS, description="Base URL of the Stripe API."
     )
     checkout_success_url: str = Field(
         "https://stripe.com/",
         alias="CHECKOUT_SUCCESS_URL",
         pattern=r"^https?://",
-        description="Where Checkout sends a client who saved a card.",
+        description="Page that Checkout opens after a client has saved a card.",
     )
     stripe_free_tier_price_id: str | None = Field(
         None,
         alias="STRIPE_FREE_TIER_PRICE_ID",
-        description="Unset: Checkout saves a card and nothing else. Set: it subscribes to that price with a trial.",
+        description="Price that Checkout subscribes to, with a trial. Default: none; Checkout only saves a card.",
     )
     stripe_trial_days: int = Field(
         30, alias="STRIPE_TRIAL_DAYS", ge=1, le=730, description="Trial of that subscription, in days."
@@ -168,92 +168,100 @@ class Settings(BaseModel):
     backfill_account_id: UUID | None = Field(
         None,
         alias="BACKFILL_ACCOUNT_ID",
-        description="Account that pays for what an operator launches and no request wants.",
+        description="Account that pays for recordings that an operator launches and no request wants.",
     )
 
     apify_token: SecretStr | None = Field(
         None,
         alias="APIFY_TOKEN",
-        description="Apify token, for captures of current play counts. Unset: there are none.",
+        description="Apify token, for captures of current play counts. Default: none; the deployment makes no captures.",
     )
     apify_base_url: str = Field(
-        REAL_APIFY, alias="APIFY_BASE_URL", pattern=_BASE_ADDRESS, description="Where Apify is; `/v2/…` is added."
+        REAL_APIFY,
+        alias="APIFY_BASE_URL",
+        pattern=_BASE_ADDRESS,
+        description="Base URL of the Apify API; `/v2/…` is added.",
     )
     spotify_client_id: str | None = Field(
         None,
         alias="SPOTIFY_CLIENT_ID",
-        description="Client of Spotify's Web API, which says whose ISRC a captured track has. Unset: it is not asked.",
+        description="Client ID of Spotify's Web API, which returns the ISRC of a track. Default: none; no lookups.",
     )
     spotify_client_secret: SecretStr | None = Field(
         None, alias="SPOTIFY_CLIENT_SECRET", description="Secret of that client."
     )
     spotify_api_base: str = Field(
-        REAL_SPOTIFY_API, alias="SPOTIFY_API_BASE", pattern=_BASE_ADDRESS, description="Where the Web API is."
+        REAL_SPOTIFY_API, alias="SPOTIFY_API_BASE", pattern=_BASE_ADDRESS, description="Base URL of Spotify's Web API."
     )
     spotify_accounts_base: str = Field(
         REAL_SPOTIFY_ACCOUNTS,
         alias="SPOTIFY_ACCOUNTS_BASE",
         pattern=_BASE_ADDRESS,
-        description="Where Spotify gives tokens.",
+        description="Base URL of Spotify's token service.",
     )
     snapshot_monthly_cap_usd: Decimal = Field(
         Decimal(25),
         alias="SNAPSHOT_MONTHLY_CAP_USD",
         ge=0,
         allow_inf_nan=False,
-        description="What an account may spend on captures in a calendar month (UTC), in US dollars.",
+        description="Most that an account may spend on captures in a calendar month (UTC), in US dollars.",
     )
 
-    api_host: str = Field("127.0.0.1", alias="API_HOST", description="Where the HTTP API listens.")
-    api_port: int = Field(8080, alias="API_PORT", ge=1, le=65_535, description="On which port.")
+    api_host: str = Field("127.0.0.1", alias="API_HOST", description="Address on which the HTTP API listens.")
+    api_port: int = Field(8080, alias="API_PORT", ge=1, le=65_535, description="Port of the HTTP API.")
     api_key_secret: SecretStr | None = Field(
         None,
         alias="API_KEY_SECRET",
         min_length=32,
         description=(
-            "Under which digests of API keys are made, 32 characters or more; needed for `api` and `keys create`. A new one "
-            "makes every key void. Unset: the sandbox has one that everybody knows, a live deployment none."
+            "Secret that API keys are hashed with, 32 characters or more; required for `api` and `keys create`. A new secret "
+            "invalidates every key. Default: a public one in a sandbox, none in a live deployment."
         ),
     )
     api_jwt_issuer: str | None = Field(
-        None, alias="API_JWT_ISSUER", description="`iss` of the bearer tokens that are taken. Unset: none are."
+        None,
+        alias="API_JWT_ISSUER",
+        description="`iss` of accepted bearer tokens. Default: none; bearer tokens are rejected.",
     )
-    api_jwt_audience: str | None = Field(None, alias="API_JWT_AUDIENCE", description="Their `aud`.")
+    api_jwt_audience: str | None = Field(None, alias="API_JWT_AUDIENCE", description="`aud` of accepted bearer tokens.")
     api_jwks_url: str | None = Field(
         None,
         alias="API_JWKS_URL",
         pattern=r"^https?://[^\s?#@]+$",
-        description="Where their issuer lists its public keys. Either this or API_JWT_SECRET.",
+        description="URL of the issuer's public keys (JWKS). Either this or API_JWT_SECRET.",
     )
     api_jwt_secret: SecretStr | None = Field(
-        None, alias="API_JWT_SECRET", min_length=32, description="Shared with their issuer, 32 characters or more."
+        None,
+        alias="API_JWT_SECRET",
+        min_length=32,
+        description="Secret shared with the issuer of bearer tokens, 32 characters or more.",
     )
     api_jwt_algorithm: JwtAlgorithm | None = Field(
         None,
         alias="API_JWT_ALGORITHM",
-        description="The one by which they are signed. Unset: RS256 with API_JWKS_URL, HS256 with API_JWT_SECRET.",
+        description="Signature algorithm of bearer tokens. Default: RS256 with API_JWKS_URL, HS256 with API_JWT_SECRET.",
     )
     api_cors_origins: str | None = Field(
         None,
         alias="API_CORS_ORIGINS",
         pattern=r"^https?://[^\s,/*]+(,https?://[^\s,/*]+)*$",
-        description="Web origins whose pages may call the API, comma-separated. Unset: none.",
+        description="Web origins whose pages may call the API, comma-separated. Default: none.",
     )
     api_requests_per_minute: int = Field(
-        600, alias="API_REQUESTS_PER_MINUTE", ge=0, description="Of one account over HTTP. 0: no limit."
+        600, alias="API_REQUESTS_PER_MINUTE", ge=0, description="HTTP requests of one account per minute. 0: no limit."
     )
 
     alert_webhook_url: SecretStr | None = Field(
         None,
         alias="ALERT_WEBHOOK_URL",
-        description='Where incidents are told, one message each, as Slack takes it (`{"text": …}`). Unset: nowhere but the UI.',
+        description='Webhook that receives one message for each incident, in Slack\'s format (`{"text": …}`). Default: none.',
     )
     silence_alarm_hours: float = Field(
         6.0,
         alias="SILENCE_ALARM_HOURS",
         gt=0,
         allow_inf_nan=False,
-        description="Recordings are due and none was settled for so many hours: that is an alarm.",
+        description="Hours without progress, while work is due, after which a health check fails.",
     )
 
     @classmethod
@@ -267,7 +275,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            raise SettingsError(_in_words(error)) from None
+            raise SettingsError(_describe(error)) from None
 
     @field_validator(
         "songstats_api_key", "stripe_secret_key", "apify_token", "spotify_client_id", "spotify_client_secret"
@@ -285,11 +293,11 @@ class Settings(BaseModel):
     @classmethod
     def _has_a_host(cls, address: str) -> str:
         try:
-            found = urlsplit(address)
-            readable = found.hostname and (found.port is None or found.port)
+            url = urlsplit(address)
+            is_valid = url.hostname and (url.port is None or url.port)
         except ValueError:
-            readable = False
-        if not readable:
+            is_valid = False
+        if not is_valid:
             raise ValueError("must be http(s)://host, with or without a port and a path")
         return address
 
@@ -303,26 +311,26 @@ class Settings(BaseModel):
     @field_validator("alert_webhook_url")
     @classmethod
     def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
-        # Whoever knows a webhook's address may post to it: it is a secret, and not shown.
+        # Anyone who knows a webhook's address may post to it, so it is a secret and not shown.
         if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s#]*)?", url.get_secret_value()):
             raise ValueError("must be http(s)://host/path, without a login")
         return url
 
     @field_validator("songstats_requests_per_second")
     @classmethod
-    def _is_a_pace(cls, pace: float) -> float:
-        if 0 < pace < _SLOWEST_PACE:
-            raise ValueError(f"must be 0, for no limit, or at least {_SLOWEST_PACE}")
-        return pace
+    def _is_a_rate(cls, rate: float) -> float:
+        if 0 < rate < _SLOWEST_RATE:
+            raise ValueError(f"must be 0, for no limit, or at least {_SLOWEST_RATE}")
+        return rate
 
     @model_validator(mode="after")
-    def _spotify_is_asked_for(self) -> Self:
+    def _sources_include_spotify(self) -> Self:
         if "spotify" not in self.songstats_sources.split(","):
-            raise ValueError("SONGSTATS_SOURCES must name spotify: its history is what is bought")
+            raise ValueError("SONGSTATS_SOURCES must name spotify, because its history is bought")
         return self
 
     @model_validator(mode="after")
-    def _spotify_has_both(self) -> Self:
+    def _spotify_credentials_are_complete(self) -> Self:
         pair = {"SPOTIFY_CLIENT_ID": self.spotify_client_id, "SPOTIFY_CLIENT_SECRET": self.spotify_client_secret}
         missing = [name for name, value in pair.items() if value is None]
         if len(missing) == 1:
@@ -331,7 +339,7 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _tokens_are_whole(self) -> Self:
+    def _token_settings_are_complete(self) -> Self:
         names = {"API_JWT_ISSUER": self.api_jwt_issuer, "API_JWT_AUDIENCE": self.api_jwt_audience}
         keys = {"API_JWKS_URL": self.api_jwks_url, "API_JWT_SECRET": self.api_jwt_secret}
         given = [name for name, value in (names | keys).items() if value is not None]
@@ -342,23 +350,23 @@ class Settings(BaseModel):
                 "bearer tokens need API_JWT_ISSUER, API_JWT_AUDIENCE and exactly one of API_JWKS_URL and API_JWT_SECRET "
                 f"(set: {', '.join(given) or 'API_JWT_ALGORITHM alone'})"
             )
-        # A public key that is taken for a shared secret is one that everybody can sign with.
+        # If a public key were used as a shared secret, anyone could sign tokens with it.
         if self.jwt_algorithm.startswith("HS") != (self.api_jwt_secret is not None):
             raise ValueError(
-                f"API_JWT_ALGORITHM {self.jwt_algorithm} is not what "
-                f"{'API_JWKS_URL' if self.api_jwks_url else 'API_JWT_SECRET'} is for: expected "
+                f"API_JWT_ALGORITHM {self.jwt_algorithm} does not fit "
+                f"{'API_JWKS_URL' if self.api_jwks_url else 'API_JWT_SECRET'}: expected "
                 f"{'RS…, PS…, ES… or EdDSA' if self.api_jwks_url else 'HS256, HS384 or HS512'}"
             )
         return self
 
     @property
     def jwt_algorithm(self) -> str:
-        """By which bearer tokens are signed."""
+        """The signature algorithm of bearer tokens."""
         return self.api_jwt_algorithm or ("RS256" if self.api_jwt_secret is None else "HS256")
 
     @property
     def claim_timeout(self) -> float:
-        """Seconds without a beat after which a claim counts as abandoned."""
+        """Seconds without a heartbeat after which a claim counts as abandoned."""
         return self.claim_timeout_seconds or 2 * self.songstats_timeout_seconds
 
     @property
@@ -368,10 +376,7 @@ class Settings(BaseModel):
 
     @property
     def kind(self) -> Kind:
-        """`live` where real money is spent.
-
-        Raises `SettingsError` where one vendor is real and another a double.
-        """
+        """`live` if real money is spent. Raises `SettingsError` if one vendor is real and another a double."""
         hosts = [_host(self.songstats_base_url), _host(self.stripe_api_base)]
         real = [host == _host(vendor) for host, vendor in zip(hosts, (REAL_SONGSTATS, REAL_STRIPE), strict=True)]
         if any(real) and not all(real):
@@ -389,7 +394,7 @@ class Settings(BaseModel):
         return kind
 
     def _require_captures_of(self, kind: Kind, *, behind_proxies: bool) -> None:
-        """The vendors of captures, where they are to be asked at all, are real exactly where the others are."""
+        """Require that the vendors of captures, if used, are real exactly if the other vendors are."""
         vendors: list[tuple[str, str, str]] = []
         if self.apify_token is not None:
             vendors.append(("APIFY_BASE_URL", self.apify_base_url, REAL_APIFY))
@@ -408,7 +413,7 @@ class Settings(BaseModel):
 
 
 def _host(address: str) -> str:
-    # The host decides who is called, however the address is spelt: letter case, port, path, a dot at the end.
+    # The host identifies the vendor. Letter case, port, path and a trailing dot do not matter.
     return (urlsplit(address).hostname or "").rstrip(".")
 
 
@@ -419,17 +424,17 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _in_words(error: ValidationError) -> str:
-    # The value itself is left out where it may be a secret: of a URL, a password would be part of it.
+def _describe(error: ValidationError) -> str:
+    # A value that may be a secret is not shown. A URL may contain a password.
     lines = []
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
         secret = not name or any(word in name for word in ("URL", "KEY", "BASE", "TOKEN", "SECRET"))
         shown = "" if secret else f" (got {str(problem['input'])[:60]!r})"
-        said = problem["msg"].removeprefix("Value error, ")
+        expected = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "string_pattern_mismatch" and name in _EXPECTED:
-            said = f"expected {_EXPECTED[name]}"
+            expected = f"expected {_EXPECTED[name]}"
         elif problem["type"] in _EXPECTED_BY_TYPE:
-            said = f"expected {_EXPECTED_BY_TYPE[problem['type']].format(**problem.get('ctx', {}))}"
-        lines.append((f"{name}: " if name else "") + said + shown)
+            expected = f"expected {_EXPECTED_BY_TYPE[problem['type']].format(**problem.get('ctx', {}))}"
+        lines.append((f"{name}: " if name else "") + expected + shown)
     return "; ".join(lines)

@@ -407,7 +407,7 @@ def test_half_of_what_tokens_need_is_refused(environment: dict[str, str]):
     "environment", [{**JWKS, "API_JWT_ALGORITHM": "HS256"}, {**SHARED, "API_JWT_ALGORITHM": "RS256"}]
 )
 def test_an_algorithm_that_is_not_for_the_key_is_refused(environment: dict[str, str]):
-    with pytest.raises(SettingsError, match=r"API_JWT_ALGORITHM .* is not what"):
+    with pytest.raises(SettingsError, match=r"API_JWT_ALGORITHM .* does not fit"):
         Settings.read(environment)
 
 

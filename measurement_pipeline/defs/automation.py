@@ -1,7 +1,4 @@
-"""How Dagster's daemons and our sensors and schedules stand: plain facts, for the checks and for `doctor`. Only reads.
-
-What else the instance shows of a sensor and its runs is `machine`.
-"""
+"""The status of Dagster's daemons and of our sensors and schedules, for the checks and for `doctor`. Only reads."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,37 +8,37 @@ import dagster as dg
 
 from measurement_pipeline.defs.dagster_private import InstigatorState, InstigatorTick
 
-# A daemon beats every 30 s. Dagster itself calls one healthy for half an hour after its last beat.
+# A daemon writes a heartbeat every 30 s. Dagster itself calls it healthy for half an hour after the last one.
 HEARTBEAT_TOLERANCE = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonStatus:
-    """How one sensor or schedule stands. `last_tick` None: it never ticked."""
+    """The status of one sensor or schedule. `last_tick` None: it never ticked."""
 
     switched_off: bool = False
     last_tick: InstigatorTick | None = None
 
 
 def quiet_daemons(instance: dg.DagsterInstance) -> dict[str, datetime | None]:
-    """The daemons that have to run and do not beat, and when they last did; None: never."""
-    beats = instance.get_daemon_heartbeats()
+    """The required daemons without a recent heartbeat, with the time of their last one. None: never."""
+    heartbeats = instance.get_daemon_heartbeats()
     last = {
-        name: datetime.fromtimestamp(beats[name].timestamp, tz=UTC) if name in beats else None
+        name: datetime.fromtimestamp(heartbeats[name].timestamp, tz=UTC) if name in heartbeats else None
         for name in sorted(instance.get_required_daemon_types())
     }
-    patience_ends = datetime.now(UTC) - HEARTBEAT_TOLERANCE
-    return {name: beat for name, beat in last.items() if beat is None or beat < patience_ends}
+    oldest_allowed = datetime.now(UTC) - HEARTBEAT_TOLERANCE
+    return {name: last_at for name, last_at in last.items() if last_at is None or last_at < oldest_allowed}
 
 
 def read_statuses(instance: dg.DagsterInstance, names: Collection[str]) -> dict[str, DaemonStatus]:
-    """How each of `names` stands. One that nobody has touched and that never ticked is as the code declares it: on."""
-    found = {name: DaemonStatus() for name in names}
+    """The status of each of `names`. One that was never switched and never ticked is as the code declares it: on."""
+    statuses = {name: DaemonStatus() for name in names}
     for state in instance.all_instigator_state():
-        if state.name in found:
-            # A location that was renamed leaves its states behind: the one that ticked last is the one in use.
-            found[state.name] = max(_read_status(instance, state), found[state.name], key=_last_ticked)
-    return found
+        if state.name in statuses:
+            # A renamed code location leaves its old states behind: the state that ticked last is the current one.
+            statuses[state.name] = max(_read_status(instance, state), statuses[state.name], key=_last_ticked)
+    return statuses
 
 
 def _read_status(instance: dg.DagsterInstance, state: InstigatorState) -> DaemonStatus:
@@ -49,5 +46,5 @@ def _read_status(instance: dg.DagsterInstance, state: InstigatorState) -> Daemon
     return DaemonStatus(switched_off=not state.is_running, last_tick=next(iter(ticks), None))
 
 
-def _last_ticked(standing: DaemonStatus) -> float:
-    return 0.0 if standing.last_tick is None else standing.last_tick.timestamp
+def _last_ticked(status: DaemonStatus) -> float:
+    return 0.0 if status.last_tick is None else status.last_tick.timestamp

@@ -6,7 +6,7 @@ import dagster as dg
 
 from measurement_pipeline.defs import tags
 
-# A person launched the run wrongly. The run's page tells them; nobody else is alerted.
+# A person launched the run wrongly. The run's page shows the reason, and no alert is sent.
 REFUSED_LAUNCH = "nothing was launched: "
 # A capture found nothing to capture. Its request is answered with the reason.
 NOTHING_TO_CAPTURE = "nothing to capture: "

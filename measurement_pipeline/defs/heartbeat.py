@@ -1,4 +1,4 @@
-"""Signs of life of a run while it waits for somebody outside. A run that buys beats from within its drain instead."""
+"""Heartbeats of a run while it waits for a vendor. A run that buys writes its heartbeats in its own event loop instead."""
 
 import logging
 from collections.abc import Iterator
@@ -14,25 +14,28 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def heartbeats(database_url: str, run: str, *, every_seconds: float) -> Iterator[None]:
-    """Let `run` beat from a thread for as long as the block lasts.
+    """Write heartbeats of `run` from a thread for as long as the block lasts.
 
-    For waits alone: a thread beats on where the work beside it hangs, and nobody would notice.
+    For waits only: the thread would also hide work that hangs.
     """
-    over = Event()
+    ended = Event()
     thread = Thread(
-        target=_write_heartbeats, args=(database_url, run, every_seconds, over), name=f"beat of {run}", daemon=True
+        target=_write_heartbeats,
+        args=(database_url, run, every_seconds, ended),
+        name=f"heartbeat of {run}",
+        daemon=True,
     )
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         thread.join()
 
 
-def _write_heartbeats(database_url: str, run: str, every_seconds: float, over: Event) -> None:
-    while not over.wait(every_seconds):
-        # A failed beat ends neither this thread nor the work beside it: the next beat makes up for it.
+def _write_heartbeats(database_url: str, run: str, every_seconds: float, ended: Event) -> None:
+    while not ended.wait(every_seconds):
+        # A failed heartbeat ends neither this thread nor the work: the next heartbeat replaces it.
         try:
             with connect(database_url) as connection:
                 run_heartbeats.renew(connection, run)

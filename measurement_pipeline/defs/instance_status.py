@@ -1,4 +1,4 @@
-"""What Dagster's instance shows of a sensor, its runs and the daemon: plain facts, for `health/` to judge. Only reads."""
+"""The state of a sensor, its runs and the daemon in Dagster's instance, for `health/` to judge. Only reads."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -11,45 +11,45 @@ from measurement_pipeline.defs.dagster_private import JobFailureData, Serializab
 from measurement_pipeline.health.messages import summarize_error
 from measurement_pipeline.health.stall_checks import InstanceState, UnfinishedRun
 
-# A run that an operator launches from the asset's page, or a partition backfill, runs under this name.
+# The job name of a run that an operator launches from an asset's page, and of a partition backfill.
 ASSET_JOB = "__ASSET_JOB"
 
 _BUSY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
 _WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
-# Runs looked at, the latest first: more are never under way at once.
-_MOST_RUNS = 100
+# The most runs that are read, the latest first: more never run at once.
+_MAX_RUNS = 100
 
 
 def read_instance_state(instance: dg.DagsterInstance, *, sensor: str, job: str, buys: bool) -> InstanceState:
-    """What is known of `sensor` and the runs of `job`; where it `buys`, of those that operators launched too."""
+    """The state of `sensor` and of the runs of `job`. If the job `buys`, it includes the runs that operators launched."""
     jobs = (job, ASSET_JOB) if buys else (job,)
     busy, queued, ended = (_runs(instance, statuses, jobs) for statuses in (_BUSY, _WAITING, _ENDED))
-    stands = read_statuses(instance, [sensor])[sensor]
-    tick = stands.last_tick
+    status = read_statuses(instance, [sensor])[sensor]
+    tick = status.last_tick
     last = ended[0] if ended else None
     return InstanceState(
         sensor=sensor,
-        switched_off=stands.switched_off,
+        switched_off=status.switched_off,
         tick_error=_cause(tick.error) if tick and tick.is_failure and tick.error else None,
         quiet_daemons=quiet_daemons(instance),
         busy=_run(busy[-1]) if busy else None,
         queued=_run(queued[-1]) if queued else None,
         failed=_failed(instance, last) if last and last.dagster_run.status is dg.DagsterRunStatus.FAILURE else None,
-        put_off=_put_off(instance) if buys else None,
+        put_off=_deferred(instance) if buys else None,
     )
 
 
 def covers(run: dg.DagsterRun, asset: dg.AssetKey) -> bool:
-    """Whether it makes partitions of `asset`; a launch from an asset's page may run checks alone."""
+    """Whether `run` materializes `asset`. A launch from an asset's page may also run checks only."""
     if run.asset_selection is None:
         return not run.asset_check_selection
     return asset in run.asset_selection
 
 
 def failure_line(instance: dg.DagsterInstance, run_id: str) -> str:
-    """Why a run failed, in one line: what its last failed step says, else what Dagster says of the run."""
+    """Why a run failed, in one line: the message of its last failed step, or else of the run."""
     steps = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
     if steps and steps[-1].dagster_event is not None:
         failure = steps[-1].dagster_event.step_failure_data
@@ -61,10 +61,10 @@ def failure_line(instance: dg.DagsterInstance, run_id: str) -> str:
     event = runs[-1].dagster_event if runs else None
     if event is None:
         return ""
-    # A resource that could not be made, for example: no step has begun.
-    of_run = event.event_specific_data
-    if isinstance(of_run, JobFailureData) and of_run.error is not None:
-        return _cause(of_run.error)
+    # For example, a resource could not be created: no step has started.
+    data = event.event_specific_data
+    if isinstance(data, JobFailureData) and data.error is not None:
+        return _cause(data.error)
     return summarize_error(event.message or "")
 
 
@@ -77,14 +77,14 @@ def _cause(error: SerializableErrorInfo) -> str:
 def _runs(
     instance: dg.DagsterInstance, statuses: list[dg.DagsterRunStatus], jobs: Collection[str]
 ) -> list[dg.RunRecord]:
-    """Those of all `jobs` together, the latest first."""
-    found = [
+    """The runs of all `jobs`, the latest first."""
+    records = [
         record
         for job in jobs
-        for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=statuses), limit=_MOST_RUNS)
+        for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=statuses), limit=_MAX_RUNS)
         if covers(record.dagster_run, SONGSTATS_HISTORY)
     ]
-    return sorted(found, key=lambda record: record.storage_id, reverse=True)
+    return sorted(records, key=lambda record: record.storage_id, reverse=True)
 
 
 def _run(record: dg.RunRecord) -> UnfinishedRun:
@@ -93,12 +93,12 @@ def _run(record: dg.RunRecord) -> UnfinishedRun:
 
 
 def _failed(instance: dg.DagsterInstance, record: dg.RunRecord) -> UnfinishedRun:
-    begun = _run(record)
-    return UnfinishedRun(begun.id, begun.since, failure_line(instance, begun.id))
+    run = _run(record)
+    return UnfinishedRun(run.id, run.since, failure_line(instance, run.id))
 
 
-def _put_off(instance: dg.DagsterInstance) -> str | None:
-    """What the totals of the last run name as deferred."""
+def _deferred(instance: dg.DagsterInstance) -> str | None:
+    """The deferred recordings of the last run, from its totals."""
     records = instance.fetch_observations(SONGSTATS_HISTORY, limit=1).records
     observation = records[0].asset_observation if records else None
     totals: Mapping[str, dg.MetadataValue] = {} if observation is None else observation.metadata

@@ -1,3 +1,3 @@
-"""Who answers for the project's assets, jobs, sensors and schedules, as the UI shows it."""
+"""The owner of all assets, jobs, sensors and schedules, as the UI shows it."""
 
 OWNERS = ["team:catalogue-operations"]

@@ -1,7 +1,7 @@
-"""PartitionState that Dagster shows as failed although nothing failed about them.
+"""Partitions that Dagster shows as failed although they did not fail.
 
-Dagster shows a partition as failed while the last run that planned it failed and did not materialize it, whether or not that
-run came to it. A run over 100 recordings that fails at the first one turns 99 others red, stored ones among them.
+Dagster shows a partition as failed if the last run that planned it failed and did not materialize it, even if the run never
+reached it. A run of 100 recordings that fails at the first one turns 99 others red, including stored ones.
 """
 
 import logging
@@ -18,9 +18,12 @@ from measurement_pipeline.defs.dagster_private import (
     DagsterEventBatchMetadata,
 )
 
+# The most that one sweep restores, so that it takes seconds. The next sweep restores more.
+_MAX_RESTORED = 5_000
+
 
 def forget_failed_partitions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> None:
-    """Let Dagster count anew which partitions failed: it remembers them until each is materialized."""
+    """Make Dagster compute again which partitions failed: it caches them until each is materialized."""
     instance.event_log_storage.wipe_asset_cached_status(asset)
 
 
@@ -37,26 +40,26 @@ def restore_statuses(
     context: dg.OpExecutionContext,
     asset: dg.AssetKey,
     partitions: dg.DynamicPartitionsDefinition,
-    failed: Callable[[Sequence[str]], AbstractSet[str]],
+    failed_among: Callable[[Sequence[str]], AbstractSet[str]],
 ) -> int:
-    """Let the partitions that did not fail show what they showed before; how many. `failed`: those of the given ones that did.
+    """Restore the status of partitions that did not fail, and return their number. `failed_among`: those that did fail.
 
-    The run that calls this plans them, materializes none and succeeds. So the last run that planned them did not fail.
+    The calling run plans them, materializes none and succeeds. Then the last run that planned them has not failed.
     """
     red = failed_partitions(context.instance, asset, partitions)
-    really = failed(red) if red else frozenset()
-    repaired = [key for key in red if key not in really]
-    if not repaired:
+    failed = failed_among(red) if red else frozenset()
+    restored = [key for key in red if key not in failed][:_MAX_RESTORED]
+    if not restored:
         return 0
     batch_id, step = str(uuid4()), context.get_step_execution_context().step.key
-    for key in repaired:
+    for key in restored:
         context.instance.report_dagster_event(
             DagsterEvent.build_asset_materialization_planned_event(
                 context.job_name, step, AssetMaterializationPlannedData(asset, partition=key)
             ),
             context.run_id,
             logging.DEBUG,
-            batch_metadata=DagsterEventBatchMetadata(batch_id, is_end=key is repaired[-1]),
+            batch_metadata=DagsterEventBatchMetadata(batch_id, is_end=key is restored[-1]),
         )
     forget_failed_partitions(context.instance, asset)
-    return len(repaired)
+    return len(restored)

@@ -1,4 +1,4 @@
-"""The partitions of the project, registered as they come up: a recording by its ISRC, a capture and a catalogue by its id."""
+"""The dynamic partitions: one for each recording, capture and catalogue. Keys are registered when they are first needed."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ isrc_partitions = dg.DynamicPartitionsDefinition(name="isrc")
 snapshot_partitions = dg.DynamicPartitionsDefinition(name="snapshot")
 catalog_partitions = dg.DynamicPartitionsDefinition(name="catalog")
 
-# One statement takes so many in about a second.
+# One statement registers this many in about a second.
 _BLOCK = 20_000
-# What one call registers, so that a sensor's tick stays far below its minute: about 5 s.
-_MOST_RECORDINGS = 100_000
-_MOST_REQUESTS = 1_000
+# One call registers this many, in about 5 s: a sensor's tick has one minute.
+_MAX_RECORDINGS = 100_000
+_MAX_REQUESTS = 1_000
 
 
 def register(
@@ -25,22 +25,26 @@ def register(
     *,
     block: int = _BLOCK,
 ) -> None:
-    """Make each key a partition, in this order. One that is a partition already keeps its place."""
+    """Make each key a partition, in this order. A key that is one already keeps its place."""
     for start in range(0, len(keys), block):
         instance.add_dynamic_partitions(str(partitions.name), list(keys[start : start + block]))
 
 
 def register_requested(instance: dg.DagsterInstance, database_url: str) -> int:
-    """Make the recordings of accepted requests partitions, the most played first; how many.
+    """Register the recordings of accepted requests, the most played first, and return their number.
 
-    Apart from intake, which commits whether or not Dagster's storage can be reached, and which an HTTP request does without
-    Dagster. What could not be registered now is registered by the next call.
+    Intake does not register them: it commits even if Dagster's storage is unavailable, and the HTTP API accepts requests without
+    Dagster. Each call continues where the last one stopped: a request of over a million recordings takes several ticks.
     """
     with connect(database_url) as connection:
-        jobs = measurement_jobs.without_partitions(connection, recordings=_MOST_RECORDINGS, requests=_MOST_REQUESTS)
+        jobs = measurement_jobs.without_partitions(connection, recordings=_MAX_RECORDINGS, requests=_MAX_REQUESTS)
         if not jobs:
             return 0
-        songs = measurement_jobs.songs_by_rank(connection, jobs)
-        register(instance, isrc_partitions, songs)
-        measurement_jobs.mark_partitions(connection, jobs)
-    return len(songs)
+        isrcs = measurement_jobs.songs_by_rank(connection, jobs)
+        if len(isrcs) > _MAX_RECORDINGS:
+            registered = set(instance.get_dynamic_partitions(str(isrc_partitions.name)))
+            isrcs = [isrc for isrc in isrcs if isrc not in registered]
+        register(instance, isrc_partitions, isrcs[:_MAX_RECORDINGS])
+        if len(isrcs) <= _MAX_RECORDINGS:
+            measurement_jobs.mark_partitions(connection, jobs)
+    return min(len(isrcs), _MAX_RECORDINGS)

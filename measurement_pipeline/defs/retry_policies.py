@@ -1,7 +1,7 @@
-"""How often, and after how long, an op is tried again inside its run. Longer waits are the planner's.
+"""How often, and after how long, an op is retried inside its run. Longer waits are the planner's.
 
-No `dg.RetryPolicy`, on purpose: where an op has one, Dagster turns a cancellation into a retry, and the run goes on to its end
-as if nobody had cancelled it. Asking for the retry ourselves leaves interrupts alone.
+Ops have no `dg.RetryPolicy`, because with one Dagster turns a cancellation into a retry, and the cancelled run continues to its
+end. Requesting the retry ourselves does not affect interrupts.
 """
 
 import random
@@ -21,13 +21,13 @@ def base_wait_seconds(retry_number: int) -> float:
 
 
 def seconds_before(retry_number: int) -> float:
-    """About 2, 4 and 8 seconds, so that two runs do not come back in step."""
+    """About 2, 4 and 8 seconds, with jitter so that two runs do not retry at the same moment."""
     return base_wait_seconds(retry_number) + random.uniform(-0.5, 0.5)  # noqa: S311 - nothing secret about it
 
 
 @contextmanager
 def retry_on_error(retry_number: int) -> Iterator[None]:
-    """A database that restarts is no reason to fail a run: an error asks for another try, the last one is raised."""
+    """Turn an error into a retry, so that a restarting database does not fail a run. The error of the last attempt is raised."""
     try:
         yield
     except (dg.Failure, dg.RetryRequested, dg.DagsterError):

@@ -1,7 +1,7 @@
-"""A run that is cancelled, or whose process is asked to end, says so in one line.
+"""Log a cancelled run, or one whose process is terminated, in one line.
 
-Dagster interrupts the op with an exception and logs it twice, each time with the stack of whatever the op was doing. That reads
-like a crash to the person who pressed "Terminate".
+Dagster interrupts the op with an exception and logs it twice, each time with the op's stack trace. To the person who pressed
+"Terminate" that looks like a crash.
 """
 
 import inspect
@@ -18,14 +18,16 @@ from measurement_pipeline.defs.storage import STORAGE_ERRORS
 
 logger = logging.getLogger(__name__)
 
-CANCELLED = "Cancelled: what was in flight is stored, the rest is released and stays due."
-ASKED_TO_END = "The process of this run was asked to end (SIGTERM): what was in flight is stored, the rest stays due."
+CANCELLED = "Cancelled: the responses of in-flight calls are stored, the other rows are released and stay due."
+TERMINATED = (
+    "The process of this run received SIGTERM: the responses of in-flight calls are stored, the other rows stay due."
+)
 
 _Step = TypeVar("_Step", bound=Callable[..., Any])
 
 
 class RunStoppedError(dg.DagsterExecutionInterruptedError, DagsterUserCodeProcessError):
-    """An interrupt that Dagster logs as one line: of the second base it takes the error as it is given, without a stack."""
+    """An interrupt that Dagster logs as one line: because of the second base, it logs the given error without a stack trace."""
 
     def __init__(self, line: str) -> None:
         error = SerializableErrorInfo(line, [], None)
@@ -58,14 +60,14 @@ def _in_one_line(context: Any) -> Iterator[None]:
     try:
         yield
     except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
-        raise RunStoppedError(CANCELLED if _is_cancelled(context) else ASKED_TO_END) from None
+        raise RunStoppedError(CANCELLED if _is_cancelled(context) else TERMINATED) from None
 
 
 def _is_cancelled(context: Any) -> bool:
-    """Whether a person cancelled the run. While Dagster's storage is away that is not known: then it was asked to end."""
+    """Whether a person cancelled the run. False if Dagster's storage is unavailable, because then it is not known."""
     try:
         run = context.instance.get_run_by_id(context.run_id)
     except STORAGE_ERRORS as error:
-        logger.warning("whether the run was cancelled is not known: %s", type(error).__name__)
+        logger.warning("cannot read whether the run was cancelled: %s", type(error).__name__)
         return False
     return run is not None and run.status in {dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED}

@@ -1,8 +1,8 @@
 """Dagster's storage on PostgreSQL, with a connection pool: named in dagster.yaml, loaded by every Dagster process.
 
 The storages of dagster-postgres open a connection for each statement batch, which is most of what an
-event costs (a materialization 7 ms, with a pool 2.4 ms). Here they share one pool a process; what they
-write is what they always write. Nothing of ours belongs here.
+event costs (a materialization 7 ms, with a pool 2.4 ms). Here all storages of a process share one pool. They write the same
+rows as their parents.
 """
 
 import os
@@ -24,22 +24,22 @@ from measurement_pipeline.defs.dagster_private import ConfigurableClassData, Eve
 from measurement_pipeline.postgres import session
 from measurement_pipeline.postgres.dagster_url import dagster_url
 
-# Raised where Dagster's database is away, or refuses what is written to it.
+# Raised if Dagster's database is unavailable or refuses a write.
 STORAGE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, DagsterPostgresException)
 
-# Connections a process keeps when it is idle. A burst of threads may open more, which close when handed back.
-_KEPT = 4
-_BURST = 20
+# Connections that an idle process keeps. A burst of threads may open more, which are closed when returned.
+_POOL_SIZE = 4
+_MAX_OVERFLOW = 20
 
 
 @cache
 def _engine(url: str, statement_timeout_ms: int) -> sqlalchemy.Engine:
-    """The process's engine for `url`; a connection is opened when it is first used, and checked before each use."""
+    """The process's engine for `url`. Connections open on first use and are checked before each use."""
     engine = sqlalchemy.create_engine(
         url,
         isolation_level="AUTOCOMMIT",
-        pool_size=_KEPT,
-        max_overflow=_BURST,
+        pool_size=_POOL_SIZE,
+        max_overflow=_MAX_OVERFLOW,
         pool_pre_ping=True,  # PostgreSQL may have been restarted since
     )
 
@@ -53,13 +53,13 @@ def _engine(url: str, statement_timeout_ms: int) -> sqlalchemy.Engine:
             set_pg_statement_timeout(connection, statement_timeout_ms)
 
         sqlalchemy.event.listen(engine, "connect", set_timeout)
-    # A forked child must neither use nor close its parent's connections: it starts with an empty pool.
+    # A forked child must neither use nor close its parent's connections, so it starts with an empty pool.
     os.register_at_fork(after_in_child=partial(engine.dispose, close=False))
     return engine
 
 
 class _Pooled:
-    """The part that the three storages share: the process's engine in the place of one without a pool."""
+    """The shared part of the three storages: the process's engine replaces one without a pool."""
 
     postgres_url: str
     _statement_timeout_ms = 0
@@ -70,7 +70,7 @@ class _Pooled:
 
     @_engine.setter
     def _engine(self, unpooled: sqlalchemy.Engine) -> None:
-        """The parent's constructor sets its own, which has not connected yet and is not wanted."""
+        """Ignore the parent's own engine, which its constructor sets and which has not connected yet."""
 
     def optimize_for_webserver(
         self,
@@ -78,7 +78,7 @@ class _Pooled:
         pool_recycle: int,  # noqa: ARG002  # the parent's signature
         max_overflow: int,  # noqa: ARG002
     ) -> None:
-        """As the parent's, which makes a pool for each storage: here the one there is gets the timeout (ms)."""
+        """Set the statement timeout (ms). The parent's method would also create a pool for each storage."""
         self._statement_timeout_ms = statement_timeout
 
 
@@ -91,29 +91,29 @@ class PooledScheduleStorage(_Pooled, PostgresScheduleStorage):
 
 
 class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):
-    """The event log, through the pool; planned events of one run are written together."""
+    """The event log, through the pool. The planned events of one run are written together."""
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """As the parent's, which has one statement for many materializations but one by one for what is planned.
+        """Write planned events with one statement, as the parent does for materializations only.
 
-        Dagster hands over the planned events of a run together where DAGSTER_EVENT_BATCH_SIZE is set.
+        Dagster passes the planned events of a run together if DAGSTER_EVENT_BATCH_SIZE is set.
         """
         types = {event.get_dagster_event().event_type for event in events}
         if types != {DagsterEventType.ASSET_MATERIALIZATION_PLANNED}:
             super().store_event_batch(events)
             return
         with self._connect() as connection:
-            # Statement and rows apart: the statement is compiled once, whatever the number of rows.
+            # Statement and rows separately: the statement is compiled once for any number of rows.
             rows = [self._event_to_row(event) for event in events]
             connection.execute(SqlEventLogStorageTable.insert(), rows)
         last: dict[AssetKey | None, EventLogEntry] = {event.get_dagster_event().asset_key: event for event in events}
         for event in last.values():
-            # The asset's row names the run that plans it, not the event: any id would do.
+            # The asset's row names the run that plans it, not the event, so any id will do.
             self.store_asset_event(event, event_id=0)
 
 
 class PooledPostgresStorage(DagsterPostgresStorage):
-    """What dagster.yaml names. Configuration as for `storage: postgres`; `postgresql://` URLs are taken too."""
+    """The storage that dagster.yaml names. Configured like `storage: postgres`, and accepts `postgresql://` URLs, too."""
 
     def __init__(
         self,
@@ -121,21 +121,21 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         should_autocreate_tables: bool = True,  # noqa: FBT001, FBT002  # the parent's signature
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
-        # Past the parent's constructor, which would make the storages without a pool.
+        # Skips the parent's constructor, which would create storages without a pool.
         super(DagsterPostgresStorage, self).__init__()  # type: ignore[no-untyped-call]
         self.postgres_url = dagster_url(postgres_url)
-        # Dagster's own switch, which it reads at each event, and off by default because its own storages gain nothing by it.
+        # Dagster reads this at each event. It is off by default because its own storages gain nothing by it.
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
         self.should_autocreate_tables = should_autocreate_tables
         self._inst_data = inst_data
-        made = (self.postgres_url, should_autocreate_tables)
-        self._run_storage = PooledRunStorage(*made)
-        self._event_log_storage = PooledEventLogStorage(*made)
-        self._schedule_storage = PooledScheduleStorage(*made)
+        options = (self.postgres_url, should_autocreate_tables)
+        self._run_storage = PooledRunStorage(*options)
+        self._event_log_storage = PooledEventLogStorage(*options)
+        self._schedule_storage = PooledScheduleStorage(*options)
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
-        """Called by Dagster with the `config` of dagster.yaml."""
+        """Create the storage from the `config` of dagster.yaml. Dagster calls this."""
         return cls(
             postgres_url=pg_url_from_config(config_value),
             should_autocreate_tables=config_value.get("should_autocreate_tables", True),

@@ -99,7 +99,7 @@ def test_a_request_for_current_counts_goes_through_sensor_run_and_partition_to_d
     assert stage.bench.sql("select state from measurement_jobs where id = %s", job) == [{"state": "done"}]
     run = stage.instance.get_run_by_id(result.run_id)
     assert run is not None
-    assert run.tags[f"measurement_job/{job}"] == "asked"
+    assert run.tags[f"measurement_job/{job}"] == "requested"
     assert f"account/{stage.bench.account}" in run.tags
     assert stage.tick("playcount_snapshot_sensor").skip_message == "no capture is due; 0 are open"
 

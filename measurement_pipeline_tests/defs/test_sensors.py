@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from measurement_pipeline.defs import tags
-from measurement_pipeline.defs.partitions import isrc_partitions, register
+from measurement_pipeline.defs import partitions, tags
+from measurement_pipeline.defs.partitions import isrc_partitions, register, register_requested
 from measurement_pipeline.domain.text import utc_minute
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.dagster_private import SensorExecutionData
@@ -250,6 +250,19 @@ def test_a_run_that_beats_is_not_called_dead_however_long_it_runs(stage: Stage):
     stage.instance.handle_new_event(started_event(run.run_id, seconds_ago=36000))
     stage.bench.sql("insert into run_heartbeats values (%s, now())", run.run_id)
     assert "2 of 2 due recordings" in skipped(stage.tick("backfill_queue_sensor"))
+
+
+def test_a_request_with_more_recordings_than_one_tick_registers_takes_several_ticks(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(partitions, "_MAX_RECORDINGS", 2)
+    songs = isrcs(5)
+    stage.bench.ask_for(songs)
+    registered = []
+    for _ in range(4):
+        count = register_requested(stage.instance, stage.bench.database_url)
+        registered.append((count, stage.instance.get_dynamic_partitions("isrc")))
+    assert registered == [(2, songs[:2]), (2, songs[:4]), (1, songs), (0, songs)]
 
 
 def started_event(run_id: str, *, seconds_ago: float) -> dg.EventLogEntry:

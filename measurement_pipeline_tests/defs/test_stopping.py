@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from measurement_pipeline.defs.health.interruptions import interruption
-from measurement_pipeline.defs.stopping import ASKED_TO_END, CANCELLED
+from measurement_pipeline.defs.stopping import CANCELLED, TERMINATED
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.services import Songstats
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
@@ -63,7 +63,7 @@ def test_a_run_that_is_stopped_stores_what_was_in_flight_and_ends_in_one_line(st
     assert run.status is (dg.DagsterRunStatus.CANCELED if cancelled else dg.DagsterRunStatus.FAILURE)
     assert stacks(stage, run) == []
     log = "".join(str(entry.dagster_event) for entry in stage.instance.all_logs(run.run_id))
-    assert (CANCELLED if cancelled else ASKED_TO_END) in log
+    assert (CANCELLED if cancelled else TERMINATED) in log
     settled = stage.bench.sandbox.hits()
     assert f"{settled} of 8 claimed recordings settled; {counted(settled, 'call')} made" in stage.log(run.run_id)
     statuses = stage.bench.statuses()
@@ -77,4 +77,4 @@ def test_a_run_that_is_stopped_stores_what_was_in_flight_and_ends_in_one_line(st
 def test_no_run_that_a_stopped_dev_ends_is_an_incident(stage: Stage):
     stopped(stage, cancelled=False)
     (run,) = stage.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
-    assert interruption(stage.instance, run) == "the process of the run was asked to end"
+    assert interruption(stage.instance, run) == "the process of the run was terminated"
