@@ -166,6 +166,24 @@ def test_the_guarantees_show_every_guard_and_nothing_that_is_none():
     assert sorted(shown) == sorted(GUARDS)
 
 
+def test_messages_that_troubleshooting_quotes_are_in_the_code():
+    page = text_of(DOCS / "how-to" / "troubleshoot.md")
+    symptoms, reasons = (
+        page.split(f"\n## {title}\n")[1].split("\n## ")[0] for title in ("By symptom", "Why nothing is bought")
+    )
+    quoted = [
+        text for row in re.findall(r"^\| (.+?) \|", symptoms, re.MULTILINE) for text in re.findall(r"`([^`]+)`", row)
+    ]
+    quoted = [text.removesuffix("…").strip() for text in quoted if " " in text and "make " not in text]
+    starts = re.findall(r"^\| (?:Waiting: )?(?:… )?(.+?)(?:, the next at T| until T)? \|", reasons, re.MULTILINE)[1:]
+    assert len(quoted) >= 4
+    assert len(starts) == 8
+    code = "".join(text_of(file) for file in (ROOT / "measurement_pipeline").rglob("*.py"))
+    dagsters = {"could not find storage"}
+    for text in [*quoted, *starts]:
+        assert text in dagsters or text in code or text.replace("waits", "wait") in code, text
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_pages_and_headings_that_exist(page: Path):
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", without_code(text_of(page))):
