@@ -101,7 +101,7 @@ def load_catalog_report(connection: Connection, catalog: UUID, *, most: int = TO
 def draw_charts(report: CatalogReport, palette: Palette) -> dict[str, str]:
     """Return the charts as SVG, by title."""
     statuses = [("measured", report.totals["recordings_measured"])]
-    statuses += [(row["standing"], row["recordings"]) for row in report.not_measured]
+    statuses += [(row["status"], row["recordings"]) for row in report.not_measured]
     svgs = {
         _OVER_TIME: charts.line_chart(_OVER_TIME, _lines_over_time(report), palette),
         _STATUS: charts.stacked_bar(_STATUS, statuses, palette),

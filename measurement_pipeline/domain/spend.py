@@ -15,7 +15,7 @@ from measurement_pipeline.domain.outcome import Cause
 
 K = TypeVar("K")
 
-NOT_READ_YET = "kept, not read yet"
+NOT_READ_YET = "response stored, not parsed yet"
 IN_FLIGHT = "in flight"
 NOT_BILLED = "not billed (reconciled)"
 CAUSES = (*(cause.value for cause in Cause), NOT_BILLED, NOT_READ_YET, IN_FLIGHT)

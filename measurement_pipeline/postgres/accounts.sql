@@ -1,4 +1,4 @@
--- Accounts, what Stripe last said of them, and what a person overrode.
+-- Accounts, their payment decisions, and operator acts.
 
 -- name: ensure
 insert into accounts (id, name)
@@ -40,7 +40,7 @@ values (%(account)s, %(verdict)s, clock_timestamp(), %(checkout_url)s, %(checkou
 on conflict (account) do update set
     verdict = excluded.verdict,
     checked_at = excluded.checked_at,
-    -- A denial without a link of its own leaves the open one; an allowed account needs none.
+    -- A denial without a link keeps the open one; an allowed account needs none.
     checkout_url = case
         when excluded.verdict = 'allowed' then null else coalesce(excluded.checkout_url, payment_decisions.checkout_url)
     end,
@@ -48,7 +48,7 @@ on conflict (account) do update set
         when excluded.verdict = 'allowed' then null
         else coalesce(excluded.checkout_expires_at, payment_decisions.checkout_expires_at)
     end
--- The later answer stays, unless it is dated ahead: then it is of before the clock was set back.
+-- The later decision stays, unless it has a future date: that was written before the clock was set back.
 where
     excluded.checked_at >= payment_decisions.checked_at
     or payment_decisions.checked_at > clock_timestamp() + interval '1 minute';
@@ -58,7 +58,7 @@ insert into operator_acts (actor, act, detail)
 values (%(actor)s, %(act)s, %(detail)s);
 
 -- name: forget_checkouts
--- The doubles that made these pages may have moved to another port.
+-- The doubles that created these pages may use another port now.
 update payment_decisions
 set
     checkout_url = null,

@@ -1,6 +1,6 @@
-"""What is asked of the analysts' views: for their assets and checks, for reports and exports. Only reads.
+"""Query the analysts' views for assets, checks, reports and exports.
 
-The statements are in `analytics.sql`; what the views themselves say is in `views/`.
+The statements are in `analytics.sql`; the views are in `views/`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,17 +17,17 @@ from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("analytics")
 
-# Recordings whose series a check reads through: some seconds' work.
+# Series that a check reads: a few seconds.
 MOST_SERIES = 500
 _MOST_FOUND = 100
 
-# Rows that an export holds at once.
+# Rows that an export holds in memory.
 ROWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshState:
-    """When something was last settled, read or captured (None: never), and what is under way, or will be soon."""
+    """When something was last settled, parsed or captured (None: never), and what is in progress or due soon."""
 
     last_change: datetime | None
     being_bought: int
@@ -39,7 +39,7 @@ class RefreshState:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a view, in the words of the data dictionary."""
+    """A column of a view, from the data dictionary."""
 
     column_name: str
     type: str
@@ -62,7 +62,7 @@ class SeriesOfLate:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """What two sources say of one recording and day."""
+    """The counts of two sources for one recording and day."""
 
     song: str
     day: str
@@ -71,13 +71,13 @@ class Apart:
 
 
 def standing(connection: Connection, rules: QueueRules, *, soon_seconds: float) -> RefreshState:
-    """Whether a drain is over, in so far as the tables show it. `soon_seconds`: what waits no longer than that is part of it."""
+    """What is in progress, from the tables. Rows due within `soon_seconds` count as in progress."""
     parameters = {
         "claim_timeout": rules.claim_timeout_seconds,
         "max_attempts": rules.max_attempts,
         "soon": soon_seconds,
     }
-    (row,) = connection.execute(_SQL["standing"], parameters).fetchall()
+    (row,) = connection.execute(_SQL["refresh_state"], parameters).fetchall()
     return RefreshState(**row)
 
 
@@ -90,15 +90,15 @@ def now(connection: Connection) -> datetime:
 
 @contextmanager
 def of_one_moment(connection: Connection) -> Iterator[None]:
-    """Let the block see the tables as they are now, whatever is written beside it, and change nothing."""
+    """Run the block on one read-only snapshot of the tables."""
     with connection.transaction():
-        # Of the transaction alone: nothing is left to undo, which an interrupted connection would refuse.
+        # Set for the transaction only: nothing has to be reset, which an interrupted connection would refuse.
         connection.execute("set transaction isolation level repeatable read, read only")
         yield
 
 
 def row_count(connection: Connection, view: str) -> int:
-    """How many rows a view has."""
+    """Number of rows of a view."""
     (row,) = connection.execute(_SQL[f"rows_{view}"], {"play_count": PLAY_COUNT}).fetchall()
     return int(row["row_count"])
 
@@ -119,12 +119,12 @@ def catalogs(connection: Connection, *, most: int) -> dict[UUID, str]:
 
 
 def totals(connection: Connection, catalog: UUID) -> dict[str, Any] | None:
-    """A catalogue's row of `catalog_totals`; None where it holds nothing, or is none."""
+    """A catalogue's row of `catalog_totals`; None if it has no recordings or does not exist."""
     return connection.execute(_SQL["totals"], {"catalog": catalog}).fetchone()
 
 
 def coverage(connection: Connection, catalog: UUID) -> dict[str, Any]:
-    """How whole a catalogue's series are, and what they took."""
+    """Coverage of a catalogue's series, and what was spent on them."""
     (row,) = connection.execute(_SQL["coverage"], {"catalog": catalog}).fetchall()
     return row
 
@@ -135,19 +135,19 @@ def top(connection: Connection, catalog: UUID, *, most: int) -> list[dict[str, A
 
 
 def not_measured(connection: Connection, catalog: UUID) -> list[dict[str, Any]]:
-    """What its totals leave out, by the reason."""
+    """Recordings that its totals leave out, by status."""
     return connection.execute(_SQL["not_measured"], {"catalog": catalog}).fetchall()
 
 
 def over_time(connection: Connection, catalog: UUID, *, steps: int, step_days: int) -> list[dict[str, Any]]:
-    """Its total and its cohort's at days `step_days` apart, the last of them its last: `steps` before that at most."""
+    """Its total and its cohort's at up to `steps` + 1 days, `step_days` apart, ending at its last count."""
     asked = {"catalog": catalog, "steps": steps, "step_days": step_days, "play_count": PLAY_COUNT}
     return connection.execute(_SQL["over_time"], asked).fetchall()
 
 
 def distrust(connection: Connection, catalog: UUID) -> dict[str, Any]:
-    """How many of its most played recordings have falls, returns, jumps, gaps, restatements, two sources."""
-    (row,) = connection.execute(_SQL["distrust"], {"catalog": catalog, "most": MOST_SERIES}).fetchall()
+    """How many of its most played recordings have falls, rebounds, jumps, gaps, restatements, two sources."""
+    (row,) = connection.execute(_SQL["warnings"], {"catalog": catalog, "most": MOST_SERIES}).fetchall()
     return row
 
 
@@ -157,26 +157,26 @@ def import_differences(connection: Connection, catalog: UUID, *, most: int) -> l
 
 
 def in_the_future(connection: Connection) -> list[str]:
-    """Recordings whose latest figure is for a day to come."""
-    found = connection.execute(_SQL["in_the_future"], {"most": _MOST_FOUND})
+    """Describe recordings whose latest count has a future date."""
+    found = connection.execute(_SQL["future_dates"], {"most": _MOST_FOUND})
     return [f"{row['song']} has a figure for {row['day']}" for row in found]
 
 
 def series_of_late(connection: Connection) -> list[SeriesOfLate]:
-    """The series of what was bought or captured last."""
-    return [SeriesOfLate(**row) for row in connection.execute(_SQL["series_of_late"], {"most": MOST_SERIES})]
+    """The series of recently bought or captured recordings."""
+    return [SeriesOfLate(**row) for row in connection.execute(_SQL["recent_series"], {"most": MOST_SERIES})]
 
 
 def sources_apart(connection: Connection, *, share: float, plays: int) -> tuple[int, list[Apart]]:
-    """Of how many days both sources have a figure, of late, and those on which they differ by more than both; the worst first."""
+    """Recent days with counts of both sources: their number, and those that differ by more than both limits, worst first."""
     parameters = {"most": _MOST_FOUND, "play_count": PLAY_COUNT, "share": share, "plays": plays}
-    (row,) = connection.execute(_SQL["sources_apart"], parameters).fetchall()
+    (row,) = connection.execute(_SQL["source_differences"], parameters).fetchall()
     return row["looked_at"], [Apart(**one) for one in row["apart"]]
 
 
 def totals_apart(connection: Connection) -> dict[UUID, str]:
-    """Catalogues whose total is not what their recordings add up to, with what each says."""
-    found = connection.execute(_SQL["totals_apart"], {"most": _MOST_FOUND, "play_count": PLAY_COUNT})
+    """Catalogues whose total differs from the sum of their recordings, each with a description."""
+    found = connection.execute(_SQL["total_mismatches"], {"most": _MOST_FOUND, "play_count": PLAY_COUNT})
     return {row["catalog"]: _apart(row) for row in found}
 
 
@@ -188,9 +188,9 @@ def _apart(row: dict[str, Any]) -> str:
 
 
 def stream(connection: Connection, view: str, catalog: UUID) -> Iterator[Sequence[tuple[Any, ...]]]:
-    """A catalogue's rows of `daily_play_counts` or `catalog_play_counts`, a batch at a time, from one moment's view of them."""
+    """A catalogue's rows of `daily_play_counts` or `catalog_play_counts`, a batch at a time, from one snapshot."""
     chosen: dict[str, LiteralString] = {"daily_play_counts": _SQL["series"], "catalog_play_counts": _SQL["recordings"]}
-    # A cursor that the server keeps lives in a transaction.
+    # A server-side cursor needs a transaction.
     with connection.transaction(), connection.cursor(f"export_{uuid4().hex}") as cursor:
         cursor.execute(chosen[view], {"catalog": catalog})
         while rows := cursor.fetchmany(ROWS_AT_ONCE):

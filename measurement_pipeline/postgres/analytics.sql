@@ -1,8 +1,8 @@
--- What is asked of the analysts' views: for their assets and checks in Dagster, for reports and exports. Only reads.
+-- Queries on the analysts' views for assets, checks, reports and exports. Read-only.
 
--- name: standing
--- Whether a drain is over, in so far as the tables show it: when something was last settled, read or captured, and what is under way.
--- What a run holds that gives no sign of life is nobody's; what waits for a moment is part of the drain.
+-- name: refresh_state
+-- Whether the backfill and captures have finished: when something was last settled, parsed or captured, and what is in progress.
+-- Rows whose run has no recent heartbeat are not in progress; rows that are due soon are.
 select
     greatest(
         (
@@ -43,7 +43,7 @@ select
 -- name: now
 select clock_timestamp() as now;
 
--- How many rows each view has: `rows_<view>`. Of the series and the rates it is known without making them.
+-- Row count of each view: `rows_<view>`. Series and rates are counted without computing them.
 
 -- name: rows_play_count_points
 select count(*) as row_count
@@ -120,7 +120,7 @@ limit %(most)s;
 select * from analytics.catalog_totals where catalog = %(catalog)s; -- noqa: AM04
 
 -- name: top
--- Its most played recordings.
+-- Most played recordings of a catalogue.
 select
     counted.song,
     counted.title,
@@ -138,18 +138,18 @@ limit %(most)s;
 
 -- name: not_measured
 select
-    counted.standing,
+    counted.status,
     count(*) as recordings,
     coalesce(sum(counted.play_count), 0) as imported_play_count
 from analytics.catalog_play_counts as counted
 where counted.catalog = %(catalog)s and not counted.is_measured
-group by counted.standing
-order by recordings desc, counted.standing asc;
+group by counted.status
+order by recordings desc, counted.status asc;
 
 -- name: over_time
--- The catalogue's totals at days that lie some days apart, from its last figure back: of each recording the last figure by then, by one
--- descent of the primary key. `recordings` had one by then. The cohort's total adds up counts of that very day: a day without a figure
--- lies on the straight line between the figures before and after it. It is null before the first and after the last figure of any member.
+-- The catalogue's totals at days at a fixed distance, backwards from its last count. Each recording adds its latest count by that day;
+-- `recordings` is how many have one. The cohort's total adds counts of exactly that day: a missing one lies on the straight line between
+-- the counts before and after it. It is null before the first and after the last count of any member.
 with members as materialized (
     select
         listed.song,
@@ -200,7 +200,7 @@ having count(known.play_count) > 0
 order by step.day;
 
 -- name: coverage
--- How a catalogue's recordings stand, and how whole their series are.
+-- Coverage of a catalogue's recordings, and what was spent on it.
 select
     count(*) as recordings,
     count(covered.first_day) as measured,
@@ -220,8 +220,8 @@ from analytics.measurement_coverage as covered
 inner join catalog_songs as listed on covered.song = listed.song
 where listed.catalog = %(catalog)s;
 
--- name: distrust
--- What its series hold that is to be distrusted: recordings, of the most played ones so many.
+-- name: warnings
+-- How many of a catalogue's most played recordings have days with each warning flag.
 select
     count(distinct daily.song) filter (where daily.is_negative) as with_falls,
     count(distinct daily.song) filter (where daily.is_rebound) as with_rebounds,
@@ -242,22 +242,22 @@ inner join analytics.daily_play_counts as daily on chosen.song = daily.song;
 -- name: import_differences
 -- A catalogue's recordings whose imported count differs from the measured one, the largest differences first; `recordings` counts all.
 select
-    found.song,
-    found.title,
-    found.artist,
-    found.imported_play_count,
-    found.imported_day,
-    found.imported_from,
-    found.measured_play_count,
-    found.measured_day,
+    difference.song,
+    difference.title,
+    difference.artist,
+    difference.imported_play_count,
+    difference.imported_day,
+    difference.imported_from,
+    difference.measured_play_count,
+    difference.measured_day,
     count(*) over () as recordings
-from analytics.import_differences as found
-inner join catalog_songs as listed on found.song = listed.song
+from analytics.import_differences as difference
+inner join catalog_songs as listed on difference.song = listed.song
 where listed.catalog = %(catalog)s
-order by abs(found.difference) desc, found.song asc
+order by abs(difference.difference) desc, difference.song asc
 limit %(most)s;
 
--- name: in_the_future
+-- name: future_dates
 select
     latest.song,
     latest.day
@@ -266,9 +266,9 @@ where latest.day > (clock_timestamp() at time zone 'UTC')::date
 order by latest.day desc, latest.song asc
 limit %(most)s;
 
--- name: series_of_late
--- The series of the recordings that were bought or captured last: what a drain brought, and not all that is owned.
-with lately as (
+-- name: recent_series
+-- Series of the recordings that were bought or captured last, not of all that are stored.
+with recent as (
     select bought.song
     from (
         select
@@ -295,24 +295,24 @@ with lately as (
 )
 
 select
-    lately.song,
+    recent.song,
     count(*) filter (where daily.is_negative and not daily.is_gap_filled) as falls,
-    -- Captures are weeks apart by design: the days before one are not missing.
+    -- Captures are weeks apart by design, so the days between them are not missing.
     coalesce(sum(daily.gap_days) filter (where daily.data_source = 'songstats'), 0)::int as days_missing,
-    -- Nor are they days of a series that could lack any.
+    -- They do not count as days of the series either.
     count(*) filter (where not daily.is_gap_filled)
     + coalesce(sum(daily.gap_days) filter (where daily.data_source = 'songstats'), 0)::int as days,
     (array_agg(daily.play_count order by daily.day desc))[1] as last_count,
     latest.play_count as latest_count
-from lately
-inner join analytics.daily_play_counts as daily on lately.song = daily.song
-inner join analytics.latest_play_counts as latest on lately.song = latest.song
-group by lately.song, latest.play_count
-order by lately.song;
+from recent
+inner join analytics.daily_play_counts as daily on recent.song = daily.song
+inner join analytics.latest_play_counts as latest on recent.song = latest.song
+group by recent.song, latest.play_count
+order by recent.song;
 
--- name: sources_apart
--- Days of the last week's captures of which both sources have a figure: how many, and those on which they are far apart.
-with both_tell as (
+-- name: source_differences
+-- Days of the last week's captures with a count of both sources: how many, and those on which the counts differ widely.
+with in_both as (
     select
         captured.song,
         (captured.captured_at at time zone 'UTC')::date as day,
@@ -337,22 +337,22 @@ with both_tell as (
 
 apart as (
     select *
-    from both_tell
+    from in_both
     where abs(displayed - bought) > greatest(%(plays)s::numeric, %(share)s::numeric * bought)
     order by abs(displayed - bought)::numeric / greatest(bought, 1) desc, song asc
     limit %(most)s
 )
 
 select
-    (select count(*) from both_tell) as looked_at,
+    (select count(*) from in_both) as looked_at,
     (
         select coalesce(jsonb_agg(to_jsonb(apart)), '[]'::jsonb)
         from apart
     ) as apart;
 
--- name: totals_apart
--- Catalogues whose total is not what their recordings add up to, counted from the bare tables.
-with bare as (
+-- name: total_mismatches
+-- Catalogues whose total differs from the sum of their recordings. Computed from the tables alone, as a check of the views.
+with recomputed as (
     select
         listed.catalog,
         count(*) as recordings,
@@ -373,23 +373,23 @@ with bare as (
 )
 
 select
-    coalesce(total.catalog, bare.catalog) as catalog,
+    coalesce(total.catalog, recomputed.catalog) as catalog,
     total.catalog_name,
     total.play_count,
-    bare.play_count as adds_up_to,
+    recomputed.play_count as adds_up_to,
     total.recordings,
-    bare.recordings as holds
-from bare
-full join analytics.catalog_totals as total on bare.catalog = total.catalog
+    recomputed.recordings as holds
+from recomputed
+full join analytics.catalog_totals as total on recomputed.catalog = total.catalog
 where
-    total.play_count is distinct from bare.play_count
-    or total.recordings is distinct from bare.recordings
+    total.play_count is distinct from recomputed.play_count
+    or total.recordings is distinct from recomputed.recordings
     or total.recordings <> total.recordings_measured + total.recordings_not_measured
 order by total.catalog_name
 limit %(most)s;
 
 -- name: series
--- A catalogue's whole series, recording by recording: for a cursor, so that nobody holds it at once.
+-- All series of a catalogue, recording by recording. For a cursor: the result may not fit into memory.
 select daily.* -- noqa: AM04
 from analytics.daily_play_counts as daily
 inner join catalog_songs as listed on daily.song = listed.song

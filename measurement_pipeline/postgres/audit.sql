@@ -1,10 +1,9 @@
--- What must hold after any fault, each as the search for what breaks it: no row, no breach.
+-- Invariants that must hold after any fault. Each statement selects the breaches; no row means that the invariant holds.
 --
--- A statement looks at what is committed and changes nothing, so it may run beside a drain. What only holds once nothing is under
--- way (no claim, no call in the air) asks for %(at_rest)s.
+-- Read-only, so it may run during a backfill. Conditions that hold only without open claims and calls in flight use %(at_rest)s.
 
 -- name: I1
--- No request is lost: each is in one state, its receipt adds up, and what it asked for is on the queue.
+-- No request is lost: each is in one state, its receipt adds up, and its recordings are on the queue.
 select 'request ' || request.id || ' is ' || request.state || ' and its receipt does not add up' as what
 from measurement_jobs as request
 where
@@ -23,7 +22,7 @@ where
     request.state in ('accepted', 'done')
     and not exists (select from songstats_backfill_queue as queue where queue.song = asked.song)
 union all
--- One that was put back since is open again for whoever put it back.
+-- A row that was requeued since is open for the operator who requeued it, not for the request.
 select 'request ' || request.id || ' is done, but ' || queue.song || ' is ' || queue.status
 from measurement_jobs as request
 inner join measurement_job_songs as asked on request.id = asked.job
@@ -58,7 +57,7 @@ inner join playcount_snapshots as captured on request.snapshot = captured.id
 where %(at_rest)s and request.state = 'accepted' and captured.state in ('done', 'failed');
 
 -- name: I2
--- No double claim: one lease, one owner; and nobody holds a lease that was never given out.
+-- No double claim: one lease, one owner, and no lease above the row's last one.
 select 'two runs called for ' || ledger.song || ' under lease ' || ledger.lease as what
 from songstats_quota_ledger as ledger
 group by ledger.song, ledger.lease
@@ -70,7 +69,7 @@ inner join songstats_backfill_queue as queue on ledger.song = queue.song
 where ledger.lease > queue.lease;
 
 -- name: I3
--- Fencing, as far as it can be seen afterwards: each stored history comes from one response, to a call for that recording.
+-- Fencing, as far as the tables show it: each stored history comes from a response to a call for that recording.
 select 'a measurement of ' || found.song || ' names ' || coalesce(found.raw_ref, 'nothing') || ', which is no response to a call for it' as what
 from (
     select distinct
@@ -101,7 +100,7 @@ where not exists (
 );
 
 -- name: I4
--- Terminal stays terminal: nothing is asked of a recording once its history is stored.
+-- Terminal stays terminal: no call for a recording follows its stored history.
 select 'hit ' || later.id || ' was reserved for ' || later.song || ', which was stored before' as what
 from songstats_quota_ledger as bought
 inner join songstats_quota_ledger as later on bought.song = later.song and bought.settled_at < later.reserved_at
@@ -109,12 +108,12 @@ where bought.reason = 'stored' and bought.billable;
 
 -- name: I5
 -- A response and its settled hit commit together; so do measurements and `done`.
-select 'response ' || response.id || ' is kept, but its hit ' || ledger.id || ' is not settled as one' as what
+select 'response ' || response.id || ' is stored, but its hit ' || ledger.id || ' is not settled as one' as what
 from songstats_responses as response
 inner join songstats_quota_ledger as ledger on response.ledger = ledger.id
 where ledger.settled_at is null or ledger.billable is not true
 union all
-select 'hit ' || ledger.id || ' was answered with 200, and no response is kept'
+select 'hit ' || ledger.id || ' was answered with 200, and no response is stored'
 from songstats_quota_ledger as ledger
 where
     ledger.billable and ledger.status_code = 200
@@ -130,7 +129,7 @@ where
         where measurement.song = queue.song and measurement.platform = 'spotify' and measurement.data_source = 'songstats'
     )
 union all
--- What a capture measured was kept before, and is there.
+-- A mapped actor run with recordings has measurements.
 select 'run ' || bought.actor_run || ' of the actor brought ' || bought.recordings || ' recordings, and none is stored'
 from apify_runs as bought
 where
@@ -140,15 +139,15 @@ where
         where measurement.snapshot = bought.snapshot and measurement.raw_ref = bought.actor_run
     )
 union all
-select 'capture ' || captured.id || ' is done, and nothing of it was measured or kept'
+select 'capture ' || captured.id || ' is done, and has no measurement and no stored result'
 from playcount_snapshots as captured
 where
     captured.state = 'done'
     and not exists (select from apify_runs as bought where bought.snapshot = captured.id and bought.kept_at is not null);
 
 -- name: I6
--- One answered hit a recording, unless a person asked for another or a takeover had two in the air; and each hit has its cause.
-select 'hit ' || ledger.id || ' is a second answered one for ' || ledger.song || ', and nobody asked for it' as what
+-- One answered hit per recording, unless an operator requeued it or a takeover had two calls in flight. Each hit has its cause.
+select 'hit ' || ledger.id || ' is a second answered one for ' || ledger.song || ', and no operator requeued it' as what
 from songstats_quota_ledger as ledger
 inner join lateral (
     select first.settled_at
@@ -166,7 +165,7 @@ where
         where act.act = 'requeued' and act.at < ledger.reserved_at and act.detail -> 'songs' ? ledger.song
     )
 union all
-select 'hit ' || ledger.id || ' is settled, and nobody said what it came to'
+select 'hit ' || ledger.id || ' is settled without a cause'
 from songstats_quota_ledger as ledger
 where
     ledger.settled_at is not null
@@ -180,20 +179,20 @@ select 'hit ' || ledger.id || ' for ' || ledger.song || ' is still open'
 from songstats_quota_ledger as ledger
 where %(at_rest)s and ledger.settled_at is null
 union all
--- The actor is started once for each part of a capture, unless it is known to have brought nothing.
+-- The actor is started once for each part of a capture, unless the run is known to have failed.
 select 'albums of capture ' || bought.snapshot || ' were paid for twice: part ' || bought.chunk
 from apify_runs as bought
 where bought.kept_at is not null
 group by bought.snapshot, bought.chunk
 having count(*) > 1
 union all
-select 'a run of the actor for capture ' || bought.snapshot || ' was meant to be started, and nobody knows what became of it'
+select 'a run of the actor for capture ' || bought.snapshot || ' has no known status: whether it started is unknown'
 from apify_runs as bought
 where %(at_rest)s and bought.status is null;
 
 -- name: I8
--- What could not be read is never done, and is kept.
-select queue.song || ' is malformed, and what was paid for is not there to be read again' as what
+-- A response that could not be parsed is stored, and its row is not done.
+select queue.song || ' is malformed, and its response is not stored' as what
 from songstats_backfill_queue as queue
 where
     queue.outcome = 'malformed'
@@ -206,7 +205,7 @@ from songstats_quota_ledger as ledger
 where ledger.status_code = 429 and (ledger.billable is distinct from false or ledger.reason <> 'throttled');
 
 -- name: I10
--- Attempts are capped, crashes included; at rest nobody owns anything.
+-- Attempts are capped, crashes included. At rest no row has an owner.
 select queue.song || ' had ' || queue.attempts || ' attempts of ' || %(max_attempts)s as what
 from songstats_backfill_queue as queue
 where queue.attempts > %(max_attempts)s
@@ -224,11 +223,10 @@ from playcount_snapshots as captured
 where %(at_rest)s and captured.claimed_by is not null;
 
 -- name: I11
--- An attempt is a claim under which it was called for; one that was throttled or refused, or that something other than Songstats
--- answered (unknown, with a status), is none, unless the answer came when
--- a later owner had called already: then it changes nothing of the row. A run's tries within seconds are one attempt of several
--- claims; a run that comes back after another had the row makes a second.
-select queue.song || ' counts ' || queue.attempts || ' attempts, and was called for under ' || calls.claims || ' claims' as what
+-- An attempt is a claim with a call. Calls that were throttled, refused, or answered by something other than Songstats are no attempt,
+-- unless the answer came after a later owner had called: then it does not change the row. A run's retries within seconds are one attempt
+-- with several claims; a run that claims the row again after another run makes a second one.
+select queue.song || ' counts ' || queue.attempts || ' attempts, and has calls under ' || calls.claims || ' claims' as what
 from songstats_backfill_queue as queue
 cross join lateral (
     select count(distinct ledger.lease) as claims
@@ -239,7 +237,10 @@ cross join lateral (
             (
                 coalesce(ledger.reason not in ('throttled', 'refused key'), true)
                 and not coalesce(
-                    ledger.reason = 'transient' and ledger.billable is null and ledger.status_code is not null, false
+                    ledger.reason = 'transient'
+                    and (ledger.billable is null or ledger.reconciled_at is not null)
+                    and ledger.status_code is not null,
+                    false
                 )
             )
             or exists (
@@ -251,19 +252,19 @@ cross join lateral (
 where queue.attempts > calls.claims;
 
 -- name: I12
--- Each hit has a payer who may be asked: a request of theirs, or an operator's launch.
-select 'hit ' || ledger.id || ' for ' || ledger.song || ' was spent for no request, and nobody launched it' as what
+-- Each hit has a payer: a request of the account, or an operator's launch.
+select 'hit ' || ledger.id || ' for ' || ledger.song || ' was spent without a request or an operator''s launch' as what
 from songstats_quota_ledger as ledger
 inner join songstats_backfill_queue as queue on ledger.song = queue.song
 where ledger.job is null and not queue.operator_launched
 union all
-select 'hit ' || ledger.id || ' was charged to ' || ledger.account || ', whose request it was not'
+select 'hit ' || ledger.id || ' was charged to ' || ledger.account || ', which is not the account of its request'
 from songstats_quota_ledger as ledger
 inner join measurement_jobs as request on ledger.job = request.id
 where request.account <> ledger.account;
 
 -- name: I14
--- The same payload twice leaves the tables as after once: a later figure for a point differs from the one before it.
+-- Storing a payload twice equals storing it once: each restatement differs from the value before it.
 select repeated.song || ' has the same ' || repeated.metric || ' for ' || repeated.captured_at || ' twice' as what
 from (
     select
@@ -284,12 +285,12 @@ where repeated.is_same;
 select 'the database has no stamp' as what
 where not exists (select from deployment);
 
--- name: settled_or_put_back
--- For I13: what may be shown as materialized, and what has to be by now.
+-- name: partition_expectations
+-- For I13: recordings that may be materialized in Dagster, and those that must be by now.
 select
     queue.song,
     queue.status = 'done'
-    -- Without a grace nothing has to be: the sweep may be about to show it.
-    and coalesce(queue.updated_at <= clock_timestamp() - make_interval(secs => %(grace_hours)s * 3600.0), false) as is_to_be_shown
+    -- Without a grace period none must be: the reclaim may be about to report it.
+    and coalesce(queue.updated_at <= clock_timestamp() - make_interval(secs => %(grace_hours)s * 3600.0), false) as is_overdue
 from songstats_backfill_queue as queue
 where queue.status = 'done' or queue.requeued_at is not null;

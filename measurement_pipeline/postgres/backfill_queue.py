@@ -1,6 +1,6 @@
-"""The queue of recordings to buy: claim, beat, settle, release, and what the planner and the operator read of it.
+"""The backfill queue: claim, renew, settle and release rows, and read them for the planner and the operator.
 
-The statements, and what makes a row due, are in `backfill_queue.sql`.
+`backfill_queue.sql` has the statements and defines when a row is due.
 """
 
 from collections.abc import Iterable, Sequence
@@ -54,7 +54,7 @@ def claim(
     rules: QueueRules,
     ignore_not_before: bool = False,
 ) -> list[Claim]:
-    """Own up to `limit` of the due rows among `songs`, best rank first. Rows that another run is claiming are passed over."""
+    """Claim up to `limit` of the due rows among `songs`, best rank first. Skips rows that another run is claiming."""
     found = connection.execute(
         _SQL["claim"],
         {
@@ -69,12 +69,12 @@ def claim(
 
 
 def release(connection: Connection, *, run: str) -> int:
-    """Put back what `run` still holds; how many rows that was."""
+    """Release the rows that `run` still holds; returns their number."""
     return len(connection.execute(_SQL["release"], {"run": run}).fetchall())
 
 
 def launch(connection: Connection, songs: Sequence[str]) -> None:
-    """Mark `songs` as launched by an operator, making rows (not songs) that are absent."""
+    """Mark `songs` as launched by an operator. Inserts absent rows, not absent songs."""
     connection.execute(_SQL["launch"], {"songs": list(songs)})
 
 
@@ -87,7 +87,7 @@ def choose(
     isrcs: Sequence[str] | None = None,
     older_than_seconds: float | None = None,
 ) -> dict[str, Outcome]:
-    """The settled rows, stored ones apart, that all of the given conditions name; song → outcome."""
+    """The settled rows, except stored ones, that match all given conditions; song → outcome."""
     found = connection.execute(
         _SQL["choose"],
         {
@@ -102,16 +102,16 @@ def choose(
 
 
 def requeue(connection: Connection, songs: Sequence[str], *, rebuy: bool) -> list[str]:
-    """A person's wish: put settled rows, stored ones apart, back to pending with all their attempts; which ones.
+    """Return settled rows, except stored ones, to pending with all their attempts, for an operator; returns their songs.
 
-    A malformed answer is read again from what was kept, unless `rebuy` asks for it to be bought anew. Where no request pays
-    any more, the operators' account does.
+    A malformed response is parsed again from the stored one, unless `rebuy` requests a new call. If no request pays any more, the
+    operators' account does.
     """
     return [row["song"] for row in connection.execute(_SQL["requeue"], {"songs": list(songs), "rebuy": rebuy})]
 
 
 def exhaust(connection: Connection, rules: QueueRules, *, spared_run: str | None = None) -> int:
-    """Fail the open rows whose attempts are used up, but for those that `spared_run` is about to try once more; how many."""
+    """Fail the open rows that used all attempts, except those that `spared_run` will retry; returns their number."""
     return len(connection.execute(_SQL["exhaust"], {**_parameters(rules), "spared_run": spared_run}).fetchall())
 
 
@@ -122,7 +122,7 @@ def failed_by(connection: Connection, songs: Sequence[str], *, run: str) -> dict
 
 
 def reclaim(connection: Connection, rules: QueueRules, *, parser_version: int) -> tuple[int, int]:
-    """Put back what failed for now, and what a newer parser may read; how many of each."""
+    """Return transient failures, and malformed rows that a newer parser may read, to pending; returns both numbers."""
     transient = connection.execute(_SQL["reclaim_transient"], _parameters(rules)).fetchall()
     malformed = connection.execute(_SQL["reclaim_malformed"], {"parser_version": parser_version}).fetchall()
     return len(transient), len(malformed)
@@ -134,22 +134,22 @@ def done(connection: Connection) -> dict[str, Outcome]:
 
 
 def counts(connection: Connection) -> dict[str, Any]:
-    """How many rows are in each status and outcome, and the times that matter to an operator."""
+    """Number of rows by status and outcome, and the times that an operator needs."""
     return dict(connection.execute(_SQL["counts"]).fetchone() or {})
 
 
 def upcoming(connection: Connection, *, limit: int) -> list[dict[str, Any]]:
-    """The open rows that somebody wants, in the order of rank, with what a person wants to see of each."""
+    """The open rows that are still wanted or have an unparsed response, in rank order, with their details."""
     return connection.execute(_SQL["upcoming"], {"limit": limit}).fetchall()
 
 
 def unwanted(connection: Connection) -> int:
-    """How many open rows nobody wants any more: they stay, and are not bought."""
+    """Number of open rows that are no longer wanted. They stay and are not bought."""
     return int((connection.execute(_SQL["unwanted"]).fetchone() or {})["unwanted"])
 
 
 def payers(connection: Connection, songs: Sequence[str]) -> list[UUID]:
-    """The accounts whose accepted requests want any of the unsettled rows among `songs`."""
+    """The accounts with accepted requests for any unsettled row among `songs`."""
     return [row["account"] for row in connection.execute(_SQL["payers"], {"songs": list(songs)})]
 
 
@@ -159,7 +159,7 @@ def requests(connection: Connection, songs: Sequence[str]) -> list[UUID]:
 
 
 async def heartbeat(connection: AsyncConnection, claims: Iterable[Claim], *, run: str) -> set[str]:
-    """Renew `claims`; the songs that are still this run's."""
+    """Renew `claims`; returns the songs that this run still owns."""
     held = list(claims)
     found = await connection.execute(
         _SQL["heartbeat"], {"run": run, "songs": [c.song for c in held], "leases": [c.lease for c in held]}
@@ -170,9 +170,9 @@ async def heartbeat(connection: AsyncConnection, claims: Iterable[Claim], *, run
 async def settle(
     connection: AsyncConnection, settlings: Sequence[SettledRow], *, run: str, parser_version: int
 ) -> set[str]:
-    """Change rows and store their measurements in one transaction; the songs that were still this run's to change.
+    """Settle rows and store their measurements in one transaction; returns the songs that this run still owned.
 
-    A song that is not in the answer was taken over by another owner, and nothing of it was written.
+    A song that is missing from the result has another owner by now, and nothing was written for it.
     """
     series = [
         (s.claim.song, metric, f"songstats_responses/{s.response_id}", points)

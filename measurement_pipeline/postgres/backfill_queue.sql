@@ -1,19 +1,18 @@
--- The queue: what is due, and every change of a row that the money path makes.
+-- The backfill queue: which rows are due, and every change that a run makes to a row.
 --
 -- A row is due when all hold:
 --   * it is pending, or in_progress with a heartbeat older than the claim timeout (abandoned: the claim takes it over);
 --   * its not_before has passed;
---   * an accepted request of an allowed account wants it (songstats_payers), or an operator launched it and the operators'
---     account is allowed; and it has attempts left;
---   * or there is a response that was paid for and never read: to read it takes no payer and no attempt;
--- and the deployment may call at all: breaker closed, no pause. The budget is asked apart, since it is a number.
--- `claim` and `due` state the same condition for a run that has not asked yet; a test holds their answers equal.
+--   * an account can pay for it (songstats_payers), and it has attempts left;
+--   * or a paid response is stored that was not parsed yet: parsing it needs no payer and no attempt;
+-- and the deployment may call at all: breaker closed, no pause. The budget is checked separately, since it is a number.
+-- `claim` and `due` state the same condition for a run that has not called yet. A test holds their results equal.
 --
--- Whatever locks several rows locks them in the order of song, so that two statements never wait for each other.
+-- Multi-row locks are always taken in `song` order, which prevents deadlocks.
 
 -- name: claim
 with candidate as materialized (
-    -- Materialized: inlined, the plan may take more rows than the limit. Skip locked: two runs never wait for, or share, a row.
+    -- Materialized: an inlined plan may take more rows than the limit. Skip locked: two runs never wait for or share a row.
     select queue.song
     from songstats_backfill_queue as queue
     where
@@ -28,7 +27,7 @@ with candidate as materialized (
         and (%(ignore_not_before)s or queue.not_before is null or queue.not_before <= clock_timestamp())
         and (
             (
-                -- A run counts one attempt however often it asks, and this one has not given up yet.
+                -- A run counts one attempt however often it calls, and this run still retries.
                 (queue.attempts < %(max_attempts)s or queue.attempt_run = %(run)s)
                 -- Not `exists`: PostgreSQL may answer that by reading everything payable, to look up a few hundred rows.
                 and coalesce(
@@ -69,7 +68,7 @@ select
     claimed.song,
     claimed.lease,
     claimed.attempts,
-    -- Paid for and not read: a crash came between keeping and storing.
+    -- Paid but not parsed: the run crashed between storing the response and storing its measurements.
     unread.id as unread_response,
     exists(
         select from song_measurements as measurement
@@ -132,12 +131,12 @@ from songstats_backfill_queue as queue
 where queue.song = any(%(songs)s);
 
 -- name: heartbeat
--- The rows that are still this run's under these leases; the others are lost, and the run must stop working on them.
+-- Returns the rows that this run still owns under these leases. The run must stop work on all others.
 with held as (
     select queue.song
     from songstats_backfill_queue as queue
-    inner join unnest(%(songs)s::text[], %(leases)s::bigint[]) as mine (song, lease)
-        on queue.song = mine.song and queue.lease = mine.lease
+    inner join unnest(%(songs)s::text[], %(leases)s::bigint[]) as claim (song, lease)
+        on queue.song = claim.song and queue.lease = claim.lease
     where queue.status = 'in_progress' and queue.claimed_by = %(run)s
     order by queue.song
     for update of queue
@@ -150,9 +149,9 @@ where queue.song = held.song
 returning queue.song;
 
 -- name: settle
--- One statement, so one transaction: rows change under their lease, and only for rows that did change are measurements stored
--- and responses marked as read. A stale owner changes nothing.
-with asked as materialized (
+-- One statement, so one transaction. Rows change only under their lease; measurements and parsed responses are recorded only for
+-- rows that changed. A stale owner changes nothing.
+with settlement as materialized (
     select *
     from unnest(
         %(songs)s::text[], %(leases)s::bigint[], %(statuses)s::text[], %(outcomes)s::text[], %(waits)s::double precision[],
@@ -162,10 +161,10 @@ with asked as materialized (
 
 held as materialized (
     select
-        asked.song,
-        asked.response,
-        -- Unless another call of this run for it came to something: that one was an attempt.
-        asked.attempt_back
+        settlement.song,
+        settlement.response,
+        -- Not if another call of this run for the row brought a result: that call was an attempt.
+        settlement.attempt_back
         and queue.attempt_run = %(run)s
         and not exists (
             select from songstats_quota_ledger as ledger
@@ -174,13 +173,16 @@ held as materialized (
                 and ledger.run_id = %(run)s
                 and ledger.settled_at is not null
                 and coalesce(ledger.reason not in ('throttled', 'refused key'), true)
-                -- Unknown, with a status: something other than Songstats answered.
+                -- With a status, but whether it was billed is unknown: something other than Songstats answered.
                 and not coalesce(
-                    ledger.reason = 'transient' and ledger.billable is null and ledger.status_code is not null, false
+                    ledger.reason = 'transient'
+                    and (ledger.billable is null or ledger.reconciled_at is not null)
+                    and ledger.status_code is not null,
+                    false
                 )
         ) as gives_attempt_back
-    from asked
-    inner join songstats_backfill_queue as queue on asked.song = queue.song and asked.lease = queue.lease
+    from settlement
+    inner join songstats_backfill_queue as queue on settlement.song = queue.song and settlement.lease = queue.lease
     where queue.status = 'in_progress' and queue.claimed_by = %(run)s
     order by queue.song
     for update of queue
@@ -189,19 +191,19 @@ held as materialized (
 settled as (
     update songstats_backfill_queue as queue
     set
-        status = asked.status,
-        outcome = asked.outcome,
+        status = settlement.status,
+        outcome = settlement.outcome,
         claimed_by = null,
-        claimed_at = case when asked.status = 'pending' then null else queue.claimed_at end,
+        claimed_at = case when settlement.status = 'pending' then null else queue.claimed_at end,
         heartbeat_at = null,
-        not_before = clock_timestamp() + make_interval(secs => asked.wait),
+        not_before = clock_timestamp() + make_interval(secs => settlement.wait),
         attempts = queue.attempts - coalesce(held.gives_attempt_back, false)::int,
         attempt_run = case when held.gives_attempt_back then null else queue.attempt_run end,
-        last_status_code = coalesce(asked.status_code, queue.last_status_code),
-        last_error = asked.error,
+        last_status_code = coalesce(settlement.status_code, queue.last_status_code),
+        last_error = settlement.error,
         updated_at = clock_timestamp()
-    from asked
-    inner join held on asked.song = held.song
+    from settlement
+    inner join held on settlement.song = held.song
     where queue.song = held.song
     returning queue.song, queue.status
 ),
@@ -214,11 +216,11 @@ marked as (
 ),
 
 explained as (
-    -- Only reading it tells what a 200 came to. That is so whoever holds the row now: a hit is accounted for under any lease.
+    -- The cause of a 200 is known only once it is parsed. It is recorded under any lease: every hit needs its cause.
     update songstats_quota_ledger as ledger
-    set reason = asked.cause
-    from asked
-    inner join songstats_responses as response on asked.response = response.id
+    set reason = settlement.cause
+    from settlement
+    inner join songstats_responses as response on settlement.response = response.id
     where ledger.id = response.ledger
 ),
 
@@ -272,7 +274,7 @@ select settled.song
 from settled;
 
 -- name: release
--- Rows that this run claimed and never asked for. An attempt that was counted stays counted: a call may have been made.
+-- Rows that this run claimed and did not settle. A counted attempt stays counted: the run may have called.
 with held as (
     select queue.song
     from songstats_backfill_queue as queue
@@ -293,7 +295,7 @@ where queue.song = held.song
 returning queue.song;
 
 -- name: launch
--- Rows for partitions that an operator launched, so that somebody pays: absent ones are made, and all are marked.
+-- Mark rows that an operator launched, so that the operators' account pays. Absent rows are inserted.
 insert into songstats_backfill_queue (song, operator_launched)
 select
     song,
@@ -304,7 +306,7 @@ on conflict (song) do update set operator_launched = true
 where not songstats_backfill_queue.operator_launched;
 
 -- name: payers
--- The accounts that would pay for these recordings, whether or not Stripe's last word on them is a yes: who to ask.
+-- Accounts whose payment decision a run has to refresh: those that want these recordings, allowed or not.
 select distinct wanted.account
 from songstats_wanted as wanted
 inner join songstats_backfill_queue as queue on wanted.song = queue.song
@@ -337,7 +339,7 @@ select
 from songstats_backfill_queue;
 
 -- name: upcoming
--- Titles are joined after the limit: a join of all open rows costs more than choosing them.
+-- Titles are joined after the limit: joining them to all open rows costs more than selecting the rows.
 select
     upcoming.song,
     song.name,
@@ -361,14 +363,14 @@ inner join songs as song on upcoming.song = song.isrc
 order by upcoming.rank_score desc, upcoming.waiting_since asc, upcoming.song asc;
 
 -- name: unwanted
--- What `upcoming` leaves out: open rows whose requests were withdrawn, and that hold no answer that was paid for.
+-- Open rows that `upcoming` leaves out: their requests were withdrawn, and they have no unparsed response.
 select count(*) as unwanted
 from songstats_open_rows as queue
 where not queue.is_wanted and not queue.has_unread_response;
 
 -- name: exhaust
--- Rows whose attempts are used up, crashes included: no run will claim them, so nothing else would ever say so. One that waits
--- is left alone: the run that counted its last attempt is about to ask once more.
+-- Fail rows that have used all attempts, crashes included: no run claims them, so no other statement would. Rows with a future
+-- not_before are skipped: the run that counted their last attempt will call once more.
 with used_up as (
     select queue.song
     from songstats_backfill_queue as queue
@@ -397,14 +399,14 @@ set
     outcome = 'exhausted',
     claimed_by = null,
     heartbeat_at = null,
-    last_error = coalesce(queue.last_error, 'its runs died before an answer was settled'),
+    last_error = coalesce(queue.last_error, 'its runs ended before a response was settled'),
     updated_at = clock_timestamp()
 from used_up
 where queue.song = used_up.song
 returning queue.song;
 
 -- name: failed_by
--- What a run leaves as failed, whichever of its tries it was.
+-- Rows that a run left failed, in any of its retries.
 select
     queue.song,
     queue.outcome
@@ -412,8 +414,8 @@ from songstats_backfill_queue as queue
 where queue.song = any(%(songs)s) and queue.last_run = %(run)s and queue.status = 'failed';
 
 -- name: reclaim_transient
--- What an unexpected error failed for now, while it has attempts left; and whatever stands beside a response that was paid for
--- and never read, unless a history is stored: one that was settled while an earlier owner's call was still in the air.
+-- Transient failures with attempts left, and settled rows with a paid response that was not parsed, unless a history is stored.
+-- The latter were settled while the call of an earlier owner was in flight.
 with chosen as (
     select queue.song
     from songstats_backfill_queue as queue
@@ -443,7 +445,7 @@ where queue.song = chosen.song
 returning queue.song;
 
 -- name: reclaim_malformed
--- A newer parser reads again what was kept; nothing is bought.
+-- A newer parser reads the stored responses again. No hit is spent.
 with chosen as materialized (
     select
         queue.song,
@@ -484,7 +486,7 @@ from songstats_backfill_queue as queue
 where queue.status = 'done';
 
 -- name: choose
--- What a person's requeue is about, before anything is changed.
+-- The rows that an operator's requeue selects. Nothing is changed.
 select
     queue.song,
     queue.outcome,

@@ -1,4 +1,4 @@
-"""What the checks ask of the tables. Only reads; what makes a finding of it is `health/`. The statements are in `health.sql`."""
+"""Read the figures of the health checks. `health/` judges them; the statements are in `health.sql`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("health")
 
-# Recordings whose series a check reads through: about a second's work, at two thousand points each.
+# Series that a check reads: about one second, at two thousand points each.
 _MOST_SERIES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """The requests that are queued, or the captures that are open: since when the oldest is, and what it says."""
+    """Queued requests, or open captures: how many, the creation time of the oldest, and its error."""
 
     waiting: int
     oldest: datetime | None
@@ -29,7 +29,7 @@ class Answering:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How many recordings there are of a kind, and the most played of them."""
+    """A number of recordings, and the most played of them."""
 
     count: int
     songs: tuple[str, ...]
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """Rows that nothing but a person, or a newer parser, takes up again."""
+    """Rows that only an operator or a newer parser returns to pending."""
 
     exhausted: Sample
     malformed: Sample
@@ -74,17 +74,17 @@ def read_backfill_state(connection: Connection, *, hits_allowed: int, operators_
 
 
 def answering(connection: Connection) -> Answering:
-    """What waits to be answered."""
+    """Requests that wait for intake."""
     return Answering(**(connection.execute(_SQL["answering"]).fetchone() or {}))
 
 
 def capturing(connection: Connection) -> Answering:
-    """What waits to be captured."""
+    """Captures that are not finished."""
     return Answering(**(connection.execute(_SQL["capturing"]).fetchone() or {}))
 
 
 def given_up(connection: Connection) -> GivenUp:
-    """What waits for a person."""
+    """Rows that wait for an operator."""
     row = connection.execute(_SQL["given_up"]).fetchone() or {}
     return GivenUp(
         **{kind: Sample(row[kind], tuple(row[f"{kind}_songs"] or ())) for kind in ("exhausted", "malformed", "suspect")}
@@ -92,13 +92,13 @@ def given_up(connection: Connection) -> GivenUp:
 
 
 def rows_against_measurements(connection: Connection) -> list[str]:
-    """Where queue rows and measurements disagree, in words."""
+    """Describe each queue row that does not match its measurements."""
     return [row["what"] for row in connection.execute(_SQL["rows_against_measurements"])]
 
 
 def stored_of_late(connection: Connection) -> int:
     """How many recordings were stored in the last day."""
-    return int((connection.execute(_SQL["stored_of_late"]).fetchone() or {})["stored"])
+    return int((connection.execute(_SQL["recently_stored"]).fetchone() or {})["stored"])
 
 
 def latest_series(connection: Connection, *, most: int = _MOST_SERIES) -> Sequence[CaptureSeriesStatus]:

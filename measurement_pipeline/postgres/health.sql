@@ -1,7 +1,7 @@
--- What the checks ask of the tables. Only reads; each looks at what is open, or at the last day, and never at all measurements.
+-- Figures for the health checks. Read-only; each reads open rows or the last day, never all measurements.
 
 -- name: backlog
--- The recordings that wait and that somebody wants bought. Those in progress too: a run may hold them and settle nothing.
+-- Open recordings that are still wanted. Rows in progress count too: a run may hold them and settle nothing.
 with waiting as (
     select
         coalesce(queue.requeued_at, queue.created_at) as waiting_since,
@@ -27,7 +27,7 @@ select
         from songstats_quota_ledger as ledger
         where
             ledger.reason in ('stored', 'no history', 'rejected', 'malformed')
-            -- Not what is dated ahead, of before the clock was set back: it would hide a silence.
+            -- A future date was written before the clock was set back, and would hide a stall.
             and ledger.settled_at <= clock_timestamp()
         order by ledger.settled_at desc
         limit 1
@@ -36,7 +36,7 @@ select
 from waiting;
 
 -- name: unpaid_accounts
--- Whom to ask for a card: the accounts whose accepted requests want what waits, and of which Stripe did not say yes.
+-- Accounts that must add a card: they want open recordings and have no allowed payment decision.
 select distinct wanted.account
 from songstats_wanted as wanted
 inner join songstats_backfill_queue as queue on wanted.song = queue.song
@@ -46,7 +46,7 @@ order by wanted.account
 limit 5;
 
 -- name: answering
--- By when each was asked. One that its client has put off waits for its own time.
+-- Queued requests. A request with a future not_before set by its client does not count as waiting.
 select
     count(*) as waiting,
     min(created_at) as oldest,
@@ -76,7 +76,7 @@ from songstats_backfill_queue
 where outcome in ('exhausted', 'malformed') or suspect;
 
 -- name: rows_against_measurements
--- A stored row has its measurements; a history that was bought has a row that is done.
+-- A row that is done as stored has measurements; a bought history has a row that is done.
 select queue.song || ' is done as stored, and has no measurement' as what
 from songstats_backfill_queue as queue
 where
@@ -99,13 +99,13 @@ where
     )
 order by what;
 
--- name: stored_of_late
+-- name: recently_stored
 select count(distinct song) as stored
 from songstats_quota_ledger
 where reason = 'stored' and settled_at > clock_timestamp() - interval '1 day';
 
 -- name: latest_series
--- The series of recordings stored in the last day, at most so many: what an hour or a day brings, not what is owned.
+-- Series of the recordings stored in the last day, limited in number: new purchases, not everything that is stored.
 with bought as (
     select
         ledger.song,
@@ -126,7 +126,7 @@ select
     bought.song,
     series.latest_count,
     series.halved_on,
-    -- Invented histories end on a day of their own.
+    -- Histories in a sandbox are invented and end on any day.
     case
         when (select deployment.kind from deployment) = 'live'
             then (bought.bought_at at time zone 'UTC')::date - (series.last_day at time zone 'UTC')::date
@@ -143,7 +143,7 @@ cross join lateral (
             believed.value,
             lag(believed.value) over (order by believed.captured_at) as before
         from (
-            -- The newest that was learnt of a day is what is believed of it.
+            -- The newest restatement of a day counts.
             select distinct on (measurement.captured_at)
                 measurement.captured_at,
                 measurement.value

@@ -1,7 +1,6 @@
-"""Requests for measurements: submit, take up, resolve into queue rows, answer, settle, and read.
+"""Requests for measurements: submit, process, resolve into queue rows, answer, settle and read.
 
-The statements are in `measurement_jobs.sql`. What a request may ask is `domain/measurement_job`; the order of the steps is
-`intake/`.
+The statements are in `measurement_jobs.sql`. `domain/measurement_job` defines valid requests; `intake/` the order of the steps.
 """
 
 import json
@@ -33,17 +32,17 @@ from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("measurement_jobs")
 
-# The trigger that refuses a request which is too large names itself as a constraint.
+# The trigger that rejects requests above the size limit reports itself as this constraint.
 _SIZE = "measurement_jobs_request_size"
-# A list of requests leaves out longer scopes: a hundred of the largest would be 100 MB. Reading one request shows its scope.
+# Lists leave out longer scopes: a hundred of the largest would be 100 MB. A single request includes its scope.
 _LISTED_BYTES = 16 * 1024
-# Of a source or a schedule: the words that mean something are shorter.
+# Characters of a source or schedule that are shown. Valid ones are shorter.
 _SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
 class WaitingRequest:
-    """A row that intake has to answer. `attempts` began before, and none of them ended in an answer."""
+    """A request that waits for intake. `attempts`: earlier attempts, none of which ended in an answer."""
 
     id: UUID
     account: UUID
@@ -54,7 +53,7 @@ class WaitingRequest:
 
 @dataclass(frozen=True, slots=True)
 class RequestDocument:
-    """What the client wrote, its columns as they are, unchecked. Not `fits`: it is larger than the limit, and was not read."""
+    """The client's input, unchecked. Not `fits`: it is above the size limit and was not read."""
 
     fits: bool
     source: object
@@ -65,12 +64,12 @@ class RequestDocument:
 
 
 class RequestTooLargeError(ValueError):
-    """The table takes no request of that size."""
+    """The request is larger than the table accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobReceipt:
-    """What became of the recordings that a request asked for; what is missing to `asked` was queued already."""
+    """Result for the recordings of a request. Those neither enqueued nor skipped were queued already."""
 
     asked: int
     enqueued: int
@@ -80,9 +79,9 @@ class JobReceipt:
 def submit(
     connection: Connection, *, account: UUID, source: str, scope: dict[str, Any], schedule: str = Schedule.ONCE
 ) -> UUID:
-    """Insert a request as a client would; its id. Raises `RequestTooLargeError`."""
+    """Insert a request as a client would; returns its id. Raises `RequestTooLargeError`."""
     parameters = {"account": account, "source": source, "scope": Jsonb(scope), "schedule": schedule}
-    with _too_large_is_said():
+    with _report_too_large():
         found = connection.execute(_SQL["submit"], parameters).fetchone()
     if found is None:
         raise LookupError("the insert of a request returned no id")
@@ -99,7 +98,7 @@ def submit_once(
     key: str | None,
     digest: bytes | None,
 ) -> UUID | None:
-    """Insert a request of an account; None where one of its requests has that idempotency `key` already.
+    """Insert a request of an account; None if one of its requests already has that idempotency `key`.
 
     Raises `RequestTooLargeError`.
     """
@@ -111,13 +110,13 @@ def submit_once(
         "key": key,
         "digest": digest,
     }
-    with _too_large_is_said():
+    with _report_too_large():
         found = connection.execute(_SQL["submit_once"], parameters).fetchone()
     return None if found is None else UUID(str(found["id"]))
 
 
 @contextmanager
-def _too_large_is_said() -> Iterator[None]:
+def _report_too_large() -> Iterator[None]:
     try:
         yield
     except CheckViolation as error:
@@ -127,12 +126,12 @@ def _too_large_is_said() -> Iterator[None]:
 
 
 def release_key(connection: Connection, *, account: UUID, key: str, digest: bytes) -> None:
-    """Have the same question asked anew under its key, where it was refused for what may be otherwise by now."""
+    """Free an idempotency key whose request was rejected for a reason that may no longer hold."""
     connection.execute(_SQL["release_key"], {"account": account, "key": key, "digest": digest})
 
 
 def of_key(connection: Connection, *, account: UUID, key: str) -> tuple[UUID, bytes] | None:
-    """The account's request that came with an idempotency key, and the digest of what it asked."""
+    """The account's request with that idempotency key, and the digest of its content."""
     found = connection.execute(_SQL["of_key"], {"account": account, "key": key}).fetchone()
     return None if found is None else (found["id"], found["idempotency_digest"])
 
@@ -149,14 +148,14 @@ def queued_one(connection: Connection, job: UUID) -> WaitingRequest | None:
 
 
 def documents(connection: Connection, requests: Sequence[WaitingRequest]) -> Iterator[tuple[UUID, RequestDocument]]:
-    """What the clients of `requests` wrote, received one by one, so that never more than one is held in memory."""
+    """The input of `requests`, streamed so that only one is in memory."""
     with connection.cursor() as cursor:
         for row in cursor.stream(_SQL["documents"], _documents_of(requests)):
             yield row["id"], _document(row)
 
 
 def document(connection: Connection, request: WaitingRequest) -> RequestDocument:
-    """What the client of `request` wrote. Raises `LookupError` where its row is gone."""
+    """The input of `request`. Raises `LookupError` if its row is missing."""
     found = connection.execute(_SQL["documents"], _documents_of([request])).fetchone()
     if found is None:
         raise LookupError(f"measurement_jobs has no row {request.id}")
@@ -195,7 +194,7 @@ def waiting_count(connection: Connection, *, limit: int) -> int:
 def begin_attempts(
     connection: Connection, requests: Sequence[WaitingRequest], *, run: str | None = None
 ) -> dict[UUID, int]:
-    """Count an attempt at each of `requests`, which are of one state: id → attempts. One that left that state is missing."""
+    """Count an attempt at each of `requests`, which are of one state: id → attempts. Requests in another state are missing."""
     if not requests:
         return {}
     parameters = {"jobs": [request.id for request in requests], "state": requests[0].state.value, "run": run}
@@ -203,14 +202,14 @@ def begin_attempts(
 
 
 def end_attempts(connection: Connection, requests: Sequence[WaitingRequest]) -> None:
-    """Take back the attempts that `begin_attempts` counted, once the requests were read."""
+    """Return the attempts that `begin_attempts` counted, once the requests were read."""
     if requests:
         parameters = {"jobs": [request.id for request in requests], "state": requests[0].state.value}
         connection.execute(_SQL["end_attempts"], parameters)
 
 
 def lock(connection: Connection, request: WaitingRequest) -> bool:
-    """Lock the row for the rest of the transaction; False where another process has answered it meanwhile."""
+    """Lock the row for the rest of the transaction; False if another process has answered it."""
     return connection.execute(_SQL["lock"], {"job": request.id, "state": request.state.value}).fetchone() is not None
 
 
@@ -224,7 +223,7 @@ def answer(
     checkout_url: str | None = None,
     cost_usd: Decimal | None = None,
 ) -> None:
-    """Write an answer other than an acceptance, unless somebody else has answered meanwhile. `cost_usd`: what it would cost."""
+    """Write an answer other than an acceptance, unless another process has answered. `cost_usd`: the estimated cost."""
     connection.execute(
         _SQL["answer"],
         {
@@ -242,7 +241,7 @@ def answer(
 def postpone(
     connection: Connection, request: WaitingRequest, *, seconds: float | None, error: str, attempt_back: bool
 ) -> None:
-    """Leave the request as it is for so long, saying why. None: the longer the older it is, from a minute to an hour."""
+    """Postpone the request and record why. `seconds` None: a quarter of its age, from a minute to an hour."""
     connection.execute(
         _SQL["postpone"],
         {
@@ -256,7 +255,7 @@ def postpone(
 
 
 def resolve(connection: Connection, job: UUID, scope: Scope) -> int:
-    """Write down which recordings `scope` means; how many. Whose a catalogue is was asked before (`is_theirs`)."""
+    """Store the recordings of `scope`; returns their number. The caller has checked the owner of a catalogue (`is_theirs`)."""
     match scope:
         case ScopeByIsrc(isrcs):
             return connection.execute(_SQL["ask_for_isrcs"], {"job": job, "isrcs": list(isrcs)}).rowcount
@@ -267,7 +266,7 @@ def resolve(connection: Connection, job: UUID, scope: Scope) -> int:
 
 
 def enqueue(connection: Connection, job: UUID) -> JobReceipt:
-    """Turn what the request asked for into queue rows and accept it."""
+    """Turn the request's recordings into queue rows and accept it."""
     found = connection.execute(_SQL["enqueue"], {"job": job}).fetchone()
     if found is None:
         raise LookupError(f"measurement_jobs has no row {job}")
@@ -285,10 +284,9 @@ def accept_capture(
     skipped: int | None = None,
     error: str | None = None,
 ) -> None:
-    """Accept a current request: that capture answers it.
+    """Accept a current request that the given capture answers.
 
-    `asked`: the recordings it names, None where it names albums; `skipped`: those of them that are on no album that is known, and
-    `error` says so.
+    `asked`: number of its recordings, None if it names albums. `skipped`: those on no known album, which `error` describes.
     """
     connection.execute(
         _SQL["accept_capture"],
@@ -306,14 +304,14 @@ def accept_capture(
 
 
 def correct_error(connection: Connection, snapshot: UUID, *, before: str | None, error: str | None) -> None:
-    """Say of the requests that a capture answered what is said of it now; they are done, and stay so."""
+    """Replace a capture's error in the requests that it answered. Their state does not change."""
     connection.execute(_SQL["correct_error"], {"snapshot": snapshot, "before": before, "error": error})
 
 
 def settle(connection: Connection, *, only: Sequence[UUID] | None = None) -> list[UUID]:
-    """Answer the accepted requests of which every recording is settled, or whose capture is over; which ones.
+    """Settle accepted requests whose recordings are all settled or whose capture has ended; returns their ids.
 
-    `only`: look at these alone.
+    `only`: restrict to these requests.
     """
     parameters = {"jobs": None if only is None else list(only)}
     settled = [
@@ -324,15 +322,15 @@ def settle(connection: Connection, *, only: Sequence[UUID] | None = None) -> lis
 
 
 def withdraw(connection: Connection, job: UUID, *, account: UUID) -> State | None:
-    """Take a request of the account back, while it or its series is open; its state then, or None where there is none such.
+    """Withdraw a request of the account, while it or its series is open; returns its state, or None if there is none.
 
-    A capture that nobody has begun and nobody else wants is not made, and the series that only this request wanted ends.
+    Cancels a capture that has not started and that nothing else wants, and stops a series that only this request wanted.
     """
     with connection.transaction():
         parameters = {"job": job, "account": account}
         if connection.execute(_SQL["withdraw"], parameters).fetchone() is not None:
-            # As intake does, after the request's row: whoever is being answered with that capture or starts that series is waited
-            # for, or waits; of two who withdraw at once the second sees that nobody wants it any more.
+            # Locked after the request's row, as intake does. A concurrent acceptance of that capture or series waits or is waited
+            # for; of two concurrent withdrawals the second sees that no request is left.
             captures.lock_account(connection, account)
             connection.execute(_SQL["end_series"], parameters)
             connection.execute(_SQL["drop_capture"], parameters)
@@ -341,12 +339,12 @@ def withdraw(connection: Connection, job: UUID, *, account: UUID) -> State | Non
 
 
 def reopen(connection: Connection, songs: Sequence[str]) -> list[UUID]:
-    """Open the done requests again that asked for any of `songs`, which a person put back on the queue."""
+    """Reopen done requests with any of `songs`, which an operator requeued."""
     return [row["id"] for row in connection.execute(_SQL["reopen"], {"songs": list(songs)})]
 
 
 def unpaid_accounts(connection: Connection) -> list[UUID]:
-    """Accounts with accepted requests that Stripe last said no to."""
+    """Accounts with accepted requests whose last payment decision is denied."""
     return [row["account"] for row in connection.execute(_SQL["unpaid_accounts"])]
 
 
@@ -358,7 +356,7 @@ def recent(connection: Connection, *, account: UUID | None = None, limit: int = 
 def page(
     connection: Connection, *, account: UUID, before: tuple[datetime, UUID] | None, limit: int
 ) -> list[dict[str, Any]]:
-    """The account's requests, newest first; `before`: those made before that one. A long scope is left out (None)."""
+    """The account's requests, newest first; `before`: those older than that one. A long scope is None."""
     at, job = before or (None, None)
     parameters = {"account": account, "at": at, "job": job, "limit": limit, "max_bytes": _LISTED_BYTES, "shown": _SHOWN}
     found = connection.execute(_SQL["page"], parameters).fetchall()
@@ -366,19 +364,19 @@ def page(
 
 
 def answer_to(connection: Connection, job: UUID, *, account: UUID) -> dict[str, Any] | None:
-    """What a request of the account was answered, as far as it is; None where the account has none such."""
+    """The answer to a request of the account so far; None if the account has no such request."""
     return connection.execute(_SQL["answer_to"], {"job": job, "account": account}).fetchone()
 
 
 def show(connection: Connection, job: UUID, *, account: UUID | None = None) -> dict[str, Any] | None:
-    """One request with its progress, outcomes and hits; None where there is none, or it is not that account's."""
+    """One request with its progress, outcomes and hits; None if there is none, or it is another account's."""
     parameters = {"job": job, "account": account, "max_bytes": MAX_REQUEST_BYTES, "shown": _SHOWN}
     found = connection.execute(_SQL["show"], parameters).fetchone()
     return None if found is None else {**found, "scope": _read_json(found["scope"])}
 
 
 def songs_of(connection: Connection, scope: Scope, *, account: UUID) -> list[str] | None:
-    """The recordings that `scope` means, without writing anything; None where the catalogue is not the account's."""
+    """The recordings of `scope`. Read-only. None if the catalogue is not the account's."""
     match scope:
         case ScopeByIsrc(isrcs):
             return list(isrcs)
@@ -392,18 +390,18 @@ def songs_of(connection: Connection, scope: Scope, *, account: UUID) -> list[str
 
 
 def is_theirs(connection: Connection, catalog_id: UUID, *, account: UUID) -> bool:
-    """Whether there is such a catalogue, and it is the account's."""
+    """Whether the catalogue exists and belongs to the account."""
     parameters = {"catalog": catalog_id, "account": account}
     return connection.execute(_SQL["catalog_is_theirs"], parameters).fetchone() is not None
 
 
 def estimate(connection: Connection, songs: Sequence[str]) -> dict[str, int]:
-    """Of `songs`: how many are asked, owned or settled already, and queued already."""
+    """Number of `songs`: all, already owned or settled, and already queued."""
     return dict(connection.execute(_SQL["estimate"], {"songs": list(songs)}).fetchone() or {})
 
 
 def _read_json(text: str | None) -> object:
-    """What a client wrote. One that Python cannot read (nested too deep, a number of 5,000 digits) stays the text it is."""
+    """Parse a client's JSON. Text that Python cannot parse (nested too deep, a number of 5,000 digits) is returned unchanged."""
     try:
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError):
@@ -411,7 +409,7 @@ def _read_json(text: str | None) -> object:
 
 
 def without_partitions(connection: Connection, *, recordings: int, requests: int) -> list[UUID]:
-    """The oldest accepted requests whose recordings are no partitions in Dagster yet, up to about so many recordings."""
+    """The oldest accepted requests whose recordings are not yet Dagster partitions, up to about `recordings` recordings."""
     parameters = {"recordings": recordings, "requests": requests}
     return [row["id"] for row in connection.execute(_SQL["without_partitions"], parameters)]
 
@@ -422,5 +420,5 @@ def songs_by_rank(connection: Connection, jobs: Sequence[UUID]) -> list[str]:
 
 
 def mark_partitions(connection: Connection, jobs: Sequence[UUID]) -> None:
-    """Their recordings are partitions in Dagster now."""
+    """Record that the requests' recordings are Dagster partitions."""
     connection.execute(_SQL["with_partitions"], {"jobs": list(jobs)})

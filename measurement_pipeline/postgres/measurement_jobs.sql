@@ -1,4 +1,4 @@
--- Requests: taken up one at a time under a row lock, resolved into what they asked for, settled when all of that is.
+-- Requests: processed one at a time under a row lock, resolved into recordings, and settled when all of these are.
 
 -- name: submit
 insert into measurement_jobs (account, source, scope, schedule)
@@ -6,14 +6,14 @@ values (%(account)s, %(source)s, %(scope)s, %(schedule)s)
 returning id;
 
 -- name: submit_once
--- Of two that come at once with the same key, the second waits here for the first, and then makes nothing.
+-- Of two concurrent requests with the same key, the second waits here for the first and then inserts nothing.
 insert into measurement_jobs (account, source, scope, schedule, idempotency_key, idempotency_digest)
 values (%(account)s, %(source)s, %(scope)s, %(schedule)s, %(key)s, %(digest)s)
 on conflict (account, idempotency_key) where idempotency_key is not null do nothing
 returning id;
 
 -- name: release_key
--- What the month's cap refused, or waited for a card in vain, was not done, and the same question may be answered otherwise later.
+-- A request that the monthly cap or a missing card rejected was not done. The same request may be accepted later.
 update measurement_jobs
 set
     idempotency_key = null,
@@ -43,8 +43,8 @@ from measurement_jobs
 where id = %(job)s and state = 'queued';
 
 -- name: waiting
--- Requests of one state that are due, one of each account in turn, so that an account with many delays no other. Narrow columns only:
--- nothing that a client may write at length is read here. The index holds all that choosing needs.
+-- Due requests of one state, one of each account in turn, so that an account with many requests delays no other. Reads only narrow
+-- columns, none that a client may write at length; the index has all that the selection needs.
 with numbered as (
     select
         id,
@@ -71,7 +71,7 @@ select
     request.attempts,
     request.is_historical
 from chosen
--- The limit makes the planner look each one up by its key, instead of reading the table.
+-- The limit makes the planner look up each row by its key instead of reading the table.
 cross join
     lateral (
         select
@@ -88,8 +88,8 @@ cross join
 order by chosen.turn, request.created_at, request.id;
 
 -- name: documents
--- What clients wrote. A request that is larger than the limit is not sent: it was inserted before there was a limit. The scope is sent
--- as text, and read request by request: Python cannot read every document that PostgreSQL takes.
+-- The clients' input. A request above the size limit, inserted before the limit existed, is not sent. The scope is sent as text and
+-- parsed request by request: Python cannot parse every document that PostgreSQL accepts.
 select
     request.id,
     sized.fits,
@@ -99,7 +99,7 @@ select
     case when sized.fits then request.schedule end as schedule,
     request.created_at < now() - make_interval(secs => %(patience)s) as out_of_patience
 from measurement_jobs as request
--- The limit keeps the planner from computing the size once for each use.
+-- The limit keeps the planner from computing the size for each use.
 cross join
     lateral (
         select measurement_job_bytes(request.source, request.scope, request.platforms, request.schedule) <= %(max_bytes)s as fits
@@ -117,8 +117,8 @@ from (
 ) as counted;
 
 -- name: begin_attempts
--- Counted, and committed, before the requests are read: one that kills its process is given up after a few. Locked in the order of
--- their ids, which prevents deadlocks.
+-- Counted and committed before the requests are read, so that a request that kills its process fails after a few attempts. Rows are
+-- locked in `id` order, which prevents deadlocks.
 with locked as materialized (
     select id
     from measurement_jobs
@@ -136,7 +136,7 @@ where request.id = locked.id
 returning request.id, request.attempts;
 
 -- name: end_attempts
--- Reading these did no harm: what comes next counts by itself.
+-- Reading these requests succeeded: later attempts are counted separately.
 with locked as materialized (
     select id
     from measurement_jobs
@@ -151,14 +151,14 @@ from locked
 where request.id = locked.id;
 
 -- name: lock
--- Still as it was when it was chosen? A second one that works on it waits here, and then finds that it is not.
+-- No row if the state has changed since the selection. A concurrent process waits here and then finds no row.
 select id
 from measurement_jobs
 where id = %(job)s and state = %(state)s
 for update;
 
 -- name: answer
--- An unpaid request is answered so again every hour: nothing of that is a change of state.
+-- An unpaid request gets the same answer every hour, which does not change its state.
 update measurement_jobs
 set
     state = %(state)s,
@@ -172,10 +172,10 @@ set
 where id = %(job)s and state = %(was)s;
 
 -- name: postpone
--- The request keeps its state; it gets its attempt back where it was not to blame.
+-- The request keeps its state. The attempt is returned if the request was not the cause.
 update measurement_jobs
 set
-    -- Where nobody says how long: a quarter of its age, from a minute to an hour.
+    -- Default: a quarter of its age, from a minute to an hour.
     not_before = now() + make_interval(
         secs => coalesce(%(wait)s::float8, least(3600, greatest(60, extract(epoch from now() - created_at)::float8 / 4)))
     ),
@@ -226,15 +226,15 @@ order by song
 on conflict (song, job) do nothing;
 
 -- name: enqueue
--- What the request asked for becomes queue rows, in one statement: new recordings ranked by their latest known count, owned ones
--- as done, exhausted ones once more. Everything else that is there already stays as it is.
+-- Turns a request's recordings into queue rows in one statement: new ones ranked by their latest count, owned ones as done,
+-- exhausted ones pending again. All other existing rows stay unchanged.
 with wanted as materialized (
     select asked.song
     from measurement_job_songs as asked
     where asked.job = %(job)s
 ),
 
-standing as materialized (
+existing as materialized (
     select
         queue.song,
         queue.status,
@@ -245,9 +245,9 @@ standing as materialized (
 
 exhausted as materialized (
     select queue.song
-    from standing
-    inner join songstats_backfill_queue as queue on standing.song = queue.song
-    where standing.outcome = 'exhausted' and queue.status = 'failed' and queue.outcome = 'exhausted'
+    from existing
+    inner join songstats_backfill_queue as queue on existing.song = queue.song
+    where existing.outcome = 'exhausted' and queue.status = 'failed' and queue.outcome = 'exhausted'
     order by queue.song
     for update of queue
 ),
@@ -281,14 +281,14 @@ fresh as (
                 and measurement.data_source = 'songstats'
         ) as owned
     from wanted
-    -- `limit 1` asks for one recording at a time; without it the planner may compute the latest count of every recording first.
+    -- `limit 1` makes the planner read one recording at a time; without it the planner may compute every latest count first.
     left join lateral (
         select latest_counts.play_count
         from latest_counts
         where latest_counts.song = wanted.song
         limit 1
     ) as latest on true
-    where not exists (select from standing where standing.song = wanted.song)
+    where not exists (select from existing where existing.song = wanted.song)
 ),
 
 added as (
@@ -300,7 +300,7 @@ added as (
         case when fresh.owned then 'stored' end as outcome
     from fresh
     order by fresh.song
-    -- Another request may have queued it since this statement's snapshot: then it is that one's.
+    -- If another request queued it since this statement's snapshot, the row belongs to that request.
     on conflict (song) do nothing
     returning songstats_backfill_queue.status
 ),
@@ -311,8 +311,8 @@ receipt as (
         (select count(*) from reopened) + (select count(*) from added where added.status = 'pending') as enqueued,
         (select count(*) from added where added.status = 'done')
         + (
-            select count(*) from standing
-            where standing.status = 'done' or (standing.status = 'failed' and standing.outcome = 'malformed')
+            select count(*) from existing
+            where existing.status = 'done' or (existing.status = 'failed' and existing.outcome = 'malformed')
         ) as skipped
 )
 
@@ -333,7 +333,7 @@ where request.id = %(job)s
 returning request.asked, request.enqueued, request.skipped;
 
 -- name: accept_capture
--- A current request is answered by a capture. Its error says what the capture leaves out.
+-- A capture answers a current request. `error` describes what the capture leaves out.
 update measurement_jobs
 set
     state = 'accepted',
@@ -351,7 +351,7 @@ set
 where id = %(job)s and state = %(was)s;
 
 -- name: settle_captures
--- What became of a capture became of the requests that it answers. What it leaves out of one was said when that was accepted.
+-- Requests get the state of the capture that answers them. What it leaves out was recorded at acceptance.
 update measurement_jobs as request
 set
     state = captured.state,
@@ -367,8 +367,8 @@ where
 returning request.id;
 
 -- name: correct_error
--- What is said of a capture that was mapped once more is said of the requests that it answered, in place of what was said of it
--- before. What it leaves out of one stays behind that, as `settle_captures` has put it.
+-- After a capture was mapped again, replaces its old error in the requests that it answered. The part after it, which `settle_captures`
+-- appended, stays.
 update measurement_jobs
 set error = nullif(concat_ws('; ', %(error)s::text, nullif(substr(error, length(%(before)s::text) + 3), '')), '')
 where
@@ -396,7 +396,7 @@ where
 returning request.id;
 
 -- name: reopen
--- A person put recordings back on the queue: the requests that wanted them are open again, and pay.
+-- An operator requeued recordings: the requests that want them are open again, and pay.
 update measurement_jobs as request
 set
     state = 'accepted',
@@ -407,7 +407,7 @@ where
 returning request.id;
 
 -- name: unpaid_accounts
--- Accounts of accepted requests whose last word from Stripe is a no: a card may be on file again.
+-- Accounts of accepted requests whose last payment decision is denied: a card may be on file by now.
 select distinct request.account
 from measurement_jobs as request
 inner join payment_decisions as decision on request.account = decision.account
@@ -475,8 +475,8 @@ left join playcount_snapshots as captured on request.snapshot = captured.id
 where request.id = %(job)s and request.account = %(account)s;
 
 -- name: withdraw
--- What it wanted is no longer due unless somebody else wants it too: only accepted requests pay. What was paid for stays.
--- A monthly one is open for as long as its series goes on.
+-- Its recordings are no longer due unless another request wants them: only accepted requests pay. Stored data stays.
+-- A monthly request is open as long as its series continues.
 update measurement_jobs as request
 set
     state = 'withdrawn',
@@ -502,7 +502,7 @@ where
 returning request.id;
 
 -- name: end_series
--- The monthly series that a withdrawn request asked for, unless another of the account's wants the same albums.
+-- Stops the monthly series of a withdrawn request, unless another request of the account wants the same albums.
 with unwanted as (
     select
         captured.account,
@@ -525,7 +525,7 @@ with unwanted as (
                 and another.schedule = 'monthly'
                 and another.state in ('accepted', 'done', 'failed')
                 and theirs.albums_digest = captured.albums_digest
-                -- One that was over when a person stopped the series has no part in it since.
+                -- A request that had ended when an operator stopped the series no longer counts.
                 and another.updated_at >= series.started_at
         )
 )
@@ -539,8 +539,8 @@ where
     and series.stopped_at is null;
 
 -- name: drop_capture
--- A capture that no run has begun, and no other request or series wants, costs nothing yet, and is not made: the request's own, or
--- one that its series made later.
+-- Cancels a capture, of the request or later of its series, that no run has started and no other request or series wants. It has cost
+-- nothing.
 with unwanted as (
     select captured.id
     from measurement_jobs as request
@@ -634,7 +634,7 @@ where request.id = %(job)s and request.account = coalesce(%(account)s, request.a
 group by request.id, captured.id, sized.fits;
 
 -- name: estimate
--- What a set of recordings would cost: nothing is changed.
+-- What a set of recordings would cost. Read-only.
 select
     count(*) as asked,
     count(*) filter (
@@ -669,7 +669,7 @@ from catalog_songs
 where catalog = %(catalog)s;
 
 -- name: without_partitions
--- As many of the oldest as have that many recordings together, and one at least.
+-- The oldest requests that together have the given number of recordings; at least one.
 with counted as (
     select
         id,

@@ -1,4 +1,4 @@
-"""What Stripe last said of an account. Only answers are kept; an unknown has nowhere to go. Statements: `accounts.sql`."""
+"""Store and read payment decisions. Unknown decisions are never stored. The statements are in `accounts.sql`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class PaymentDecisions:
             return load(connection, account)
 
     def record(self, account: UUID, decision: Decision) -> None:
-        """Keep an answer. Raises `ValueError` for an unknown: it is neither a yes nor a no."""
+        """Store a decision. Raises `ValueError` for an unknown one, which neither allows nor denies."""
         if decision.verdict is PaymentVerdict.UNKNOWN:
             raise ValueError(f"an unknown payment decision must not be stored (account {account})")
         with connect(self.database_url) as connection, connection.transaction():
@@ -82,10 +82,10 @@ def load_states(connection: Connection, accounts: Iterable[UUID]) -> dict[UUID, 
 
 
 def ensure_account(connection: Connection, account: UUID, *, name: str | None = None) -> None:
-    """Make the account's row if it is not there yet."""
+    """Insert the account unless it exists."""
     connection.execute(_SQL["ensure"], {"account": account, "name": name})
 
 
 def forget_checkouts(connection: Connection) -> None:
-    """Hand out no checkout page again that was made before now: for doubles of Stripe that may have moved to another port."""
+    """Forget all checkout pages: Stripe's double, which created them, may use another port now."""
     connection.execute(_SQL["forget_checkouts"])

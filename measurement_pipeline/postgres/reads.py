@@ -1,7 +1,7 @@
-"""What an account reads over HTTP: measurements of its recordings, as they are believed today. Only reads.
+"""Read an account's measurements for the HTTP API, with restatements applied.
 
-Every statement is told the account, and finds nothing of what is not the account's. The statements are in `reads.sql`; which
-recordings are an account's says the view `account_songs`.
+Every statement takes the account and returns its recordings only. The statements are in `reads.sql`; the view `account_songs`
+defines which recordings an account may read.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _SQL = statements("reads")
 
 @dataclass(frozen=True, slots=True)
 class RecordingRow:
-    """A recording that the account may read of."""
+    """A recording whose measurements the account may read."""
 
     isrc: str
     name: str | None
@@ -25,7 +25,7 @@ class RecordingRow:
 
 
 def recording(connection: Connection, *, account: UUID, isrc: str | None, track: str) -> RecordingRow | None:
-    """The account's recording of that ISRC or Spotify track id; None where it has none such."""
+    """The account's recording of that ISRC or Spotify track id; None if it has none."""
     row = connection.execute(_SQL["recording"], {"account": account, "isrc": isrc, "track": track}).fetchone()
     return None if row is None else RecordingRow(**row)
 
@@ -35,7 +35,7 @@ def series(
 ) -> list[dict[str, Any]]:
     """The points of the account's recording (`captured_at`, `value`, `data_source`), by time.
 
-    `first` and `last`: days in UTC, both included. None: as far as there are points.
+    `first` and `last`: days in UTC, both included. None: no limit.
     """
     parameters = {"account": account, "isrc": isrc, "first": first, "last": last}
     return connection.execute(_SQL["series"], parameters).fetchall()
@@ -69,7 +69,7 @@ def latest_of_album(connection: Connection, *, account: UUID, album: str) -> lis
 def latest_of_catalog(
     connection: Connection, *, account: UUID, catalog: UUID, after: str | None, limit: int
 ) -> list[dict[str, Any]]:
-    """A page of the recordings of the account's catalogue with their latest counts, by ISRC; `after`: those behind that one."""
+    """A page of the recordings of the account's catalogue with their latest counts, by ISRC; `after`: those after that ISRC."""
     parameters = {"account": account, "catalog": catalog, "after": after, "limit": limit}
     return connection.execute(_SQL["latest_of_catalog"], parameters).fetchall()
 
@@ -78,10 +78,10 @@ def totals_of_catalog(connection: Connection, *, account: UUID, catalog: UUID) -
     """The whole catalogue: `recordings`, how many are `measured`, how many `ended`, their `plays`, and when they were counted."""
     row = connection.execute(_SQL["totals_of_catalog"], {"account": account, "catalog": catalog}).fetchone()
     if row is None:
-        raise LookupError("an aggregate came without its row")
+        raise LookupError("an aggregate returned no row")
     return row
 
 
 def ready(connection: Connection) -> None:
-    """Ask the database anything. Raises `DatabaseUnavailable`."""
+    """Run a query that any healthy database answers. Raises `DatabaseUnavailable`."""
     connection.execute(_SQL["ready"])

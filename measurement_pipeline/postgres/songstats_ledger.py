@@ -1,4 +1,4 @@
-"""Hits and the deployment's state towards Songstats: reserve before a call, keep after it, breaker, pause and pace.
+"""Hits and the deployment's state for Songstats: reserve before a call, store its response, breaker, pause and pace.
 
 The statements are in `songstats_ledger.sql`.
 """
@@ -32,19 +32,19 @@ _SQL = statements("songstats_ledger")
 
 
 class ReservationVerdict(StrEnum):
-    """What became of a wish to spend a hit."""
+    """Result of a request to reserve a hit."""
 
     RESERVED = "reserved"
-    LOST = "lost"  # the row is no longer this run's to buy: taken over, or answered after all
+    LOST = "lost"  # another run claimed the row, or a response arrived after all
     CLOSED = "closed"  # the breaker opened or a pause began
-    UNPAID = "unpaid"  # nobody who wants it has an allowed decision
+    UNPAID = "unpaid"  # no account that wants it has an allowed decision
     STALE = "stale"  # the payer's decision is too old to spend on
     BUDGET = "budget"  # no hits left
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The answer to one wish: `ledger` is the open ledger row where the verdict is RESERVED."""
+    """Result for one claim. `ledger`: the open ledger row if the verdict is RESERVED."""
 
     verdict: ReservationVerdict
     account: UUID | None
@@ -55,9 +55,9 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedResponse:
-    """An answer to keep. `body` None: nothing was paid for, the ledger row is settled alone.
+    """A response to store. `body` None: nothing was paid, only the ledger row is settled.
 
-    `cause` None: a 200 that has not been read yet.
+    `cause` None: a 200 that was not parsed yet.
     """
 
     ledger: int
@@ -80,7 +80,7 @@ class KeptResponse:
 async def reserve(
     connection: AsyncConnection, claims: Sequence[Claim], *, run: str, hits_allowed: int, operators_account: UUID | None
 ) -> list[Reservation]:
-    """Set a hit aside for each claim, in order, as far as lease, payer, breaker and budget allow. Commits."""
+    """Reserve a hit for each claim, in order, as far as lease, payer, breaker and budget allow. Commits."""
     async with connection.transaction():
         await connection.execute(_SQL["reserve_patience"])
         await connection.execute(_SQL["reserve_lock"])
@@ -102,9 +102,9 @@ async def reserve(
 
 
 async def keep(connection: AsyncConnection, received: Sequence[ReceivedResponse]) -> dict[int, int]:
-    """Settle ledger rows and keep the bodies that were paid for, in one transaction; ledger id → response id.
+    """Settle ledger rows and store paid bodies in one transaction; ledger id → response id.
 
-    Doing it twice does it once.
+    Idempotent.
     """
     found = await connection.execute(
         _SQL["keep"],
@@ -122,7 +122,7 @@ async def keep(connection: AsyncConnection, received: Sequence[ReceivedResponse]
 
 
 async def response(connection: AsyncConnection, response_id: int) -> KeptResponse:
-    """A kept response. Raises `LookupError` where there is none of that id."""
+    """A stored response. Raises `LookupError` if the id does not exist."""
     found = await connection.execute(_SQL["response"], {"response": response_id})
     row = await found.fetchone()
     if row is None:
@@ -148,23 +148,23 @@ def frees_in(connection: Connection, place: int) -> float | None:
 
 
 async def recent_causes(connection: AsyncConnection) -> list[tuple[str, str]]:
-    """(cause, song) of the answers since the breaker was last closed by a person, the latest first.
+    """(cause, song) of the answers since an operator last closed the breaker, the latest first.
 
-    The cause is `domain.backfill_queue.FOREIGN` where something other than Songstats answered.
+    The cause is `domain.backfill_queue.FOREIGN` if something other than Songstats answered.
     """
     found = await connection.execute(_SQL["recent_causes"], {"limit": CAUSES_READ})
     return [(row["reason"], row["song"]) async for row in found]
 
 
 async def open_breaker(connection: AsyncConnection, *, kind: str, reason: str, suspects: Sequence[str] = ()) -> None:
-    """Stop the deployment's calls, saying why, and mark the rows that were settled on doubtful evidence."""
+    """Stop the deployment's calls for the given reason, and mark rows settled on doubtful evidence as suspect."""
     async with connection.transaction():
         await connection.execute(_SQL["open_breaker"], {"kind": kind, "reason": reason})
         await connection.execute(_SQL["mark_suspect"], {"songs": list(suspects)})
 
 
 def close_breaker(connection: Connection, *, kind: str | None = None) -> bool:
-    """Let calls go out again; with `kind`, only a breaker of that kind. Whether there was an open one to close."""
+    """Let calls go out again; with `kind`, only a breaker of that kind. Returns whether one was open."""
     return connection.execute(_SQL["close_breaker"], {"kind": kind}).fetchone() is not None
 
 
@@ -233,12 +233,12 @@ async def seconds_to_the_next_slot(connection: AsyncConnection, *, requests_per_
 
 
 def settle_open(connection: Connection, *, claim_timeout_seconds: float) -> int:
-    """Settle reservations whose claim is over as unknown; how many there were."""
+    """Settle reservations whose claim has ended as unknown; returns their number."""
     return len(connection.execute(_SQL["settle_open"], {"claim_timeout": claim_timeout_seconds}).fetchall())
 
 
 def look(connection: Connection, *, now: datetime | None = None) -> LedgerState:
-    """The ledger as the vendor's monthly counts are held against it; `now`: as if it were then."""
+    """The ledger's figures to compare with the vendor's monthly counts. `now` overrides the clock."""
     parameters = {"now": now, "east": MAX_OFFSET_EAST.total_seconds(), "west": MAX_OFFSET_WEST.total_seconds()}
     row = _one(connection.execute(_SQL["look"], parameters).fetchone())
     return LedgerState(
@@ -249,19 +249,19 @@ def look(connection: Connection, *, now: datetime | None = None) -> LedgerState:
 
 
 def lock_reservations(connection: Connection, *, seconds: float) -> None:
-    """Let no hit be reserved until the end of this transaction. Raises `LockTimeout` after so many seconds without the lock."""
+    """Block reservations until the end of this transaction. Raises `LockTimeout` after `seconds` without the lock."""
     connection.execute(_SQL["lock_patience"], {"milliseconds": str(round(seconds * 1000))})
     connection.execute(_SQL["reserve_lock"])
 
 
 def settle_unbilled(connection: Connection, *, since: datetime, until: datetime, calls: int) -> list[int]:
-    """Settle the oldest `calls` of unknown outcome, reserved in that time, as not billed: their ledger ids."""
+    """Settle the oldest `calls` of unknown outcome, reserved in that period, as not billed; returns their ledger ids."""
     parameters = {"since": since, "until": until, "calls": calls}
     return [row["id"] for row in connection.execute(_SQL["settle_unbilled"], parameters)]
 
 
 def take_back_unbilled(connection: Connection, *, since: datetime, until: datetime, calls: int) -> list[int]:
-    """Let the newest `calls` that were settled so, reserved in that time, be of unknown outcome again: their ledger ids."""
+    """Make the newest `calls` settled as not billed, reserved in that period, unknown again; returns their ledger ids."""
     parameters = {"since": since, "until": until, "calls": calls}
     return [row["id"] for row in connection.execute(_SQL["take_back_unbilled"], parameters)]
 

@@ -1,17 +1,16 @@
--- Hits and what they brought: reservations, answers kept, and the deployment's breaker, pause and pace.
+-- Hits and their results: reservations, stored responses, and the deployment's breaker, pause and pace.
 
 -- name: reserve_lock
--- A statement of its own, before the one that counts: counted in the same statement, the snapshot would be older than the wait
--- for the lock, and two runs could both take the last hit.
+-- A separate statement, before the one that counts. In one statement the snapshot would be older than the wait for the lock, and
+-- two runs could both take the last hit.
 select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0));
 
 -- name: reserve_patience
--- Whoever holds the lock or the rows for longer, a person's open transaction or a client's login, fails the run: loudly, since
--- a run that waits for ever looks like one that works.
+-- A session that holds the lock or the rows for longer fails the run: a run that waits forever looks like one that works.
 set local lock_timeout = '30s';
 
 -- name: lock_patience
--- Of this transaction alone.
+-- Applies to this transaction only.
 select set_config('lock_timeout', %(milliseconds)s, true);
 
 -- name: reserve
@@ -30,7 +29,7 @@ held as materialized (
     where
         queue.status = 'in_progress'
         and queue.claimed_by = %(run)s
-        -- An earlier owner's call may have been answered since the claim: then there is something to read and nothing to buy.
+        -- If the call of an earlier owner was answered since the claim, its response is parsed and no hit is spent.
         and not exists (
             select from songstats_responses as response
             where response.song = queue.song and response.parser_version is null
@@ -46,7 +45,7 @@ payer as (
         held.place,
         pays.account,
         pays.job,
-        -- One dated ahead is of before the clock was set back: of unknown age, and so not fresh.
+        -- A future date was written before the clock was set back: its age is unknown, so it is not fresh.
         pays.checked_at > clock_timestamp() - make_interval(secs => %(allowed_serves)s)
         and pays.checked_at <= clock_timestamp() + interval '1 minute' as fresh
     from held
@@ -132,7 +131,7 @@ left join counted on asked.song = counted.song
 order by asked.place;
 
 -- name: keep
--- The answer and its hit, together, lease or no lease: what was paid for is never thrown away.
+-- The response and its settled hit commit together, under any lease: a paid response is never discarded.
 with answered as materialized (
     select *
     from unnest(
@@ -142,8 +141,8 @@ with answered as materialized (
 ),
 
 not_to_blame as (
-    -- Rows whose run was throttled, refused, or answered by something other than Songstats (unknown, with a status), and for which
-    -- no other call of it came to something. That is no attempt at them, also where the run dies before it settles them.
+    -- Rows whose run was throttled, refused, or answered by something other than Songstats, and for which no other call of the run
+    -- brought a result. That is not an attempt, even if the run dies before it settles the rows.
     select
         queue.song,
         queue.attempt_run
@@ -164,7 +163,10 @@ not_to_blame as (
                 and other.settled_at is not null
                 and coalesce(other.reason not in ('throttled', 'refused key'), true)
                 and not coalesce(
-                    other.reason = 'transient' and other.billable is null and other.status_code is not null, false
+                    other.reason = 'transient'
+                    and (other.billable is null or other.reconciled_at is not null)
+                    and other.status_code is not null,
+                    false
                 )
         )
     order by queue.song
@@ -204,7 +206,7 @@ select
 from answered
 inner join settled on answered.ledger = settled.id
 where answered.body is not null
--- A second try after a lost connection finds the first one's row.
+-- A retry after a lost connection finds the row of the first try.
 on conflict (ledger) do update set ledger = excluded.ledger
 returning id, ledger;
 
@@ -247,7 +249,7 @@ select
     counted.in_flight,
     (select coalesce(max(id), 0) from songstats_quota_ledger) as calls_ever,
     (
-        -- The hit whose age brings the budget back above 0.
+        -- The oldest hit whose expiry brings the budget back above 0.
         select ledger.reserved_at + interval '30 days'
         from songstats_quota_ledger as ledger
         where ledger.reserved_at > clock_timestamp() - interval '30 days' and ledger.billable is distinct from false
@@ -258,7 +260,7 @@ select
 from counted;
 
 -- name: frees_in
--- Seconds until so many of the hits that count now no longer do.
+-- Seconds until the given number of counted hits expire.
 select extract(epoch from reserved_at + interval '30 days' - now())::double precision as seconds
 from songstats_quota_ledger
 where reserved_at > now() - interval '30 days' and billable is distinct from false
@@ -267,14 +269,15 @@ limit 1
 offset %(before)s;
 
 -- name: recent_causes
--- Two parts, each of which its index serves. An unknown hit with a status was answered by something other than Songstats.
+-- Two parts, each with its index. A foreign answer came from something other than Songstats: it has a status, and whether it was billed
+-- is unknown, or was unknown until reconciliation.
 with since as (
     select coalesce(streak_since, '-infinity') as moment
     from vendor_state
     where vendor = 'songstats'
 ),
 
-telling as (
+conclusive as (
     select
         ledger.reason,
         ledger.song,
@@ -284,13 +287,13 @@ telling as (
     where
         ledger.reason in ('stored', 'no history', 'rejected', 'malformed')
         and ledger.settled_at > (select since.moment from since)
-        -- One dated ahead is of before the clock was set back, and not the latest.
+        -- A future date was written before the clock was set back, and is not the latest.
         and ledger.settled_at <= clock_timestamp()
     order by ledger.settled_at desc, ledger.id desc
     limit %(limit)s
 ),
 
-other as (
+foreign_answer as (
     select
         'foreign' as reason,
         ledger.song,
@@ -299,25 +302,25 @@ other as (
     from songstats_quota_ledger as ledger
     where
         ledger.reason = 'transient'
-        and ledger.billable is null
+        and (ledger.billable is null or ledger.reconciled_at is not null)
         and ledger.status_code is not null
         and ledger.settled_at > (select since.moment from since)
         and ledger.settled_at <= clock_timestamp()
-        -- Older ones are not counted (the budget's index is by age).
+        -- Older ones do not count as evidence.
         and ledger.reserved_at > clock_timestamp() - interval '30 days'
     order by ledger.settled_at desc, ledger.id desc
     limit %(limit)s
 )
 
 select
-    found.reason,
-    found.song
+    latest.reason,
+    latest.song
 from (
-    select * from telling
+    select * from conclusive
     union all
-    select * from other
-) as found
-order by found.settled_at desc, found.id desc
+    select * from foreign_answer
+) as latest
+order by latest.settled_at desc, latest.id desc
 limit %(limit)s;
 
 -- name: open_breaker
@@ -364,7 +367,7 @@ where vendor = 'songstats'
 for update;
 
 -- name: pause
--- Calls that were in the air together are one pause: only the first of them makes the next one longer.
+-- Calls that were in flight together make one pause: only the first of them lengthens the next.
 update vendor_state
 set
     throttled = throttled + (%(count_it)s and not %(blank)s)::int,
@@ -386,7 +389,7 @@ where vendor = 'songstats' and paused_until > clock_timestamp()
 returning vendor;
 
 -- name: end_guessed_pause
--- Only what may be probed: what the vendor asked for (Retry-After) is kept for as long as it asked, or for a day.
+-- Only pauses that may be probed. A pause that the vendor requested (Retry-After) lasts as requested, or a day.
 update vendor_state
 set paused_until = null
 where vendor = 'songstats' and paused_until > clock_timestamp() and no_probe_before <= clock_timestamp()
@@ -410,8 +413,8 @@ set
 where vendor = 'songstats' and throttled + stumbled > 0;
 
 -- name: take_call_slots
--- Seconds until the first of so many calls may go out; the others follow at the pace. No run waits for longer than `longest`: what is
--- further ahead was booked before the clock was set back.
+-- Seconds until the first of the calls may be sent; the others follow at the pace. No run waits longer than `longest`: slots further
+-- ahead were booked before the clock was set back.
 update vendor_state
 set
     next_call_at = least(
@@ -424,7 +427,7 @@ returning
     )::double precision as wait;
 
 -- name: seconds_to_the_next_slot
--- 0 where it is further ahead than any run books: then the clock was set back, and taking a slot cuts it down.
+-- 0 if the slot is further ahead than any run books: the clock was set back, and the next booking corrects it.
 select
     case
         when next_call_at <= clock_timestamp() + make_interval(secs => %(furthest)s)
@@ -435,7 +438,7 @@ from vendor_state
 where vendor = 'songstats';
 
 -- name: settle_open
--- Reservations whose claim is over and that brought no answer: nobody knows whether the vendor was reached, so they count.
+-- Reservations without a response whose claim has ended. Whether the vendor was reached is unknown, so they count.
 with orphan as (
     select ledger.id
     from songstats_quota_ledger as ledger
@@ -460,8 +463,8 @@ where ledger.id = orphan.id
 returning ledger.id;
 
 -- name: look
--- What the vendor's counts of this month and the last one are held against. Months are of UTC; `near_…` are hits so close to the
--- beginning of one that another time zone may count them to the month before.
+-- The ledger's figures to compare with the vendor's counts of this month and the last. Months are in UTC; `near_…` counts hits so
+-- close to the start of a month that another time zone may place them in the month before.
 with clock as (
     select coalesce(%(now)s::timestamptz, clock_timestamp()) as now
 ),
@@ -519,7 +522,7 @@ left join songstats_quota_ledger as ledger on ledger.reserved_at >= edges.last_m
 group by edges.now, edges.last_month, edges.this_month, edges.next_month;
 
 -- name: settle_unbilled
--- The oldest of a window's calls of unknown outcome: those that are kept go on counting for longer. Their reason stays.
+-- Settle the oldest calls of unknown outcome in a window: the newer ones count for longer. Their reason stays.
 with unbilled as (
     select id
     from songstats_quota_ledger
@@ -542,7 +545,7 @@ where ledger.id = unbilled.id
 returning ledger.id;
 
 -- name: take_back_unbilled
--- The newest of a window's calls that were settled as not billed and that the vendor counts after all: they are unknown again.
+-- Make the newest calls that were settled as not billed unknown again: the vendor counts them after all.
 with late as (
     select id
     from songstats_quota_ledger

@@ -1,6 +1,6 @@
-"""What the ledger says was spent, and what the queue will still cost. Only reads.
+"""Read what was spent, and what the queue will still cost.
 
-The statements are in `spend.sql`; adding up is `domain/spend`.
+The statements are in `spend.sql`; `domain/spend` computes the totals.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ _SQL = statements("spend")
 
 @dataclass(frozen=True, slots=True)
 class ToBuy:
-    """Recordings that somebody wants and that will need a hit; `unpaid`: those that nobody with a card on file wants for now.
+    """Wanted recordings that need a hit; `unpaid`: those that no account with an allowed payment decision wants.
 
-    `recent_hits` were spent in the last hour, from the first of them to the last in `recent_seconds`, a minute at least.
+    `recent_hits` were spent in the last hour, within `recent_seconds` from first to last, at least a minute.
     """
 
     to_buy: int
@@ -31,7 +31,7 @@ class ToBuy:
 
 @dataclass(frozen=True, slots=True)
 class BudgetRelease:
-    """Hits that count now and no longer will in a day, and in a week."""
+    """Counted hits that expire within a day, and within a week."""
 
     in_a_day: int
     in_a_week: int
@@ -41,8 +41,8 @@ class BudgetRelease:
 class Origin:
     """Where the recordings of a request came from; the other figures add up to `asked`.
 
-    `bought`: with its own hits. `bought_for_others`: by other requests, or a launch, since it was made. `owned`: settled before.
-    `withdrawn`: not bought when the request was withdrawn, nor since.
+    `bought`: with its own hits. `bought_for_others`: by other requests or a launch since its creation. `owned`: settled before.
+    `withdrawn`: not bought, and the request was withdrawn.
     """
 
     asked: int
@@ -58,7 +58,7 @@ class Origin:
 class Month:
     """The ledger's calls since `begins`, a calendar month's first moment in UTC.
 
-    `calls` = `counted` + `unknown` (fate not known, or still in the air) + `cost_nothing`. `early`: those counted in the first
+    `calls` = `counted` + `unknown` (outcome unknown, or in flight) + `cost_nothing`. `early`: those counted in the first
     half day; `late`: hits of the last hours before. `answered`: distinct recordings with a 200; `asked`: with a hit.
     """
 
@@ -74,12 +74,12 @@ class Month:
 
 
 def spent(connection: Connection, *, days: int, account: UUID | None = None) -> list[CallGroup]:
-    """The calls of the last `days`, of one account or of all, by what they came to."""
+    """The calls of the last `days`, of one account or of all, grouped by cause."""
     return _spent(connection, days=days, account=account, job=None)
 
 
 def spent_for(connection: Connection, job: UUID) -> list[CallGroup]:
-    """The calls made for a request, ever."""
+    """All calls made for a request."""
     return _spent(connection, days=None, account=None, job=job)
 
 
@@ -89,22 +89,22 @@ def origin(connection: Connection, job: UUID) -> Origin:
 
 
 def to_buy(connection: Connection, rules: QueueRules) -> ToBuy:
-    """What the queue will still cost."""
+    """Recordings that still need a hit."""
     return ToBuy(**_row(connection, _SQL["queue"], operators_account=rules.operators_account))
 
 
 def frees(connection: Connection) -> BudgetRelease:
-    """How fast the budget comes back."""
+    """How many counted hits expire soon."""
     return BudgetRelease(**_row(connection, _SQL["frees"]))
 
 
 def month(connection: Connection) -> Month:
-    """This month's calls, to be held against the vendor's own count."""
+    """This month's calls, to compare with the vendor's own count."""
     return Month(**_row(connection, _SQL["month"]))
 
 
 def since(connection: Connection, *, days: int) -> tuple[datetime, datetime]:
-    """The window of the last `days`: its beginning and its end, which is now."""
+    """Start and end of the last `days`; the end is now."""
     now: datetime = _row(connection, _SQL["now"])["now"]
     return now - timedelta(days=days), now
 

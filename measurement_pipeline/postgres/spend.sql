@@ -1,7 +1,7 @@
--- What was spent, on what, and what of it brought something. Only reads.
+-- Calls and hits: what they cost, for whom, and with which results. Read-only.
 
 -- name: spent
--- The calls of the last days, or of one request; a call that is still in the air is a hit until it is known to be none.
+-- Calls of the last days or of one request. A call in flight counts as a hit until it is settled as none.
 with calls as (
     select
         ledger.id,
@@ -10,8 +10,8 @@ with calls as (
         case
             when ledger.reconciled_at is not null then 'not billed (reconciled)'
             when ledger.settled_at is null then 'in flight'
-            -- A 200 whose run died before it could be read: it is there, and will be read without another hit.
-            when ledger.reason is null then 'kept, not read yet'
+            -- A 200 whose run died before it parsed the response. Parsing it needs no other hit.
+            when ledger.reason is null then 'response stored, not parsed yet'
             else ledger.reason
         end as cause,
         case
@@ -31,8 +31,8 @@ judged as (
         calls.account,
         calls.cause,
         calls.counted,
-        -- First of its kind for this recording, whoever paid and however long ago. A history after an empty answer is news; an
-        -- empty answer after another, or after a history, is not.
+        -- First result of its kind for this recording, across accounts and time. A history after an empty answer is new; an empty
+        -- answer after another one, or after a history, is not.
         calls.cause in ('stored', 'no history')
         and not exists (
             select from songstats_quota_ledger as earlier
@@ -41,7 +41,7 @@ judged as (
                 and earlier.id < calls.id
                 and (earlier.reason = 'stored' or (earlier.reason = 'no history' and calls.cause = 'no history'))
         ) as is_news,
-        -- The call whose answer settled the recording as done. One that a person asked for again counts where it brought a history.
+        -- The call that settled the recording as done. A requeued recording counts again only if the call brought a history.
         calls.cause in ('stored', 'no history', 'rejected')
         and not exists (
             select from songstats_quota_ledger as earlier
@@ -60,7 +60,7 @@ select
     judged.counted,
     count(*) as calls,
     count(*) filter (
-        where judged.counted <> 'no' and not judged.is_news and judged.cause not in ('in flight', 'kept, not read yet')
+        where judged.counted <> 'no' and not judged.is_news and judged.cause not in ('in flight', 'response stored, not parsed yet')
     ) as wasted,
     count(*) filter (where judged.cause = 'stored' and judged.is_news) as stored,
     count(*) filter (where judged.is_settling) as settled
@@ -73,7 +73,7 @@ order by judged.account, judged.cause, judged.counted;
 select clock_timestamp() as now;
 
 -- name: queue
--- What is still to be bought for somebody: a row whose call is in the air, or whose answer is kept and only has to be read, needs no hit more.
+-- Wanted recordings that still need a hit. A row with a call in flight, or with an unparsed response, needs none.
 with to_buy as (
     select exists(select from songstats_payers(%(operators_account)s) as payer where payer.song = queue.song) as is_payable
     from songstats_open_rows as queue
@@ -86,7 +86,7 @@ with to_buy as (
         )
 ),
 
--- As much of the last hour as anything was bought in; a minute at least. Before and after it nothing may have been due.
+-- The part of the last hour between the first and last hit; at least a minute. Outside it, nothing may have been due.
 recent as (
     select
         count(*) as hits,
@@ -105,7 +105,7 @@ left join to_buy on true
 group by recent.hits, recent.seconds;
 
 -- name: frees
--- Of the hits that count now, so many no longer do in a day, and in a week.
+-- How many of the counted hits expire within a day and within a week.
 select
     count(*) filter (where ledger.reserved_at <= now() - interval '29 days') as in_a_day,
     count(*) filter (where ledger.reserved_at <= now() - interval '23 days') as in_a_week
@@ -113,9 +113,9 @@ from songstats_quota_ledger as ledger
 where ledger.reserved_at > now() - interval '30 days' and ledger.billable is distinct from false;
 
 -- name: origin
--- Where what a request asked for came from, each recording once: its own hits first, then what others bought since it was made,
--- then what was there before. What is given up, still open or withdrawn brought nothing yet, whoever paid.
-with asked as (
+-- Where a request's recordings came from, each counted once: its own hits, then purchases of others since its creation, then what was
+-- stored before. Failed, open and withdrawn recordings are separate.
+with requested as (
     select
         wanted.song,
         request.state,
@@ -147,11 +147,11 @@ select
     count(*) filter (where status = 'failed') as failed,
     count(*) filter (where is_open and state <> 'withdrawn') as still_open,
     count(*) filter (where is_open and state = 'withdrawn') as withdrawn
-from asked;
+from requested;
 
 -- name: month
--- This calendar month's calls, as UTC has it. `early` and `late`: hits so near its beginning that a vendor in another time zone
--- may count them to the other month; `late` ones are of the month before.
+-- Calls of this calendar month in UTC. `early` and `late`: hits so near its start that a vendor in another time zone may place them in
+-- the other month; `late` ones belong to the month before.
 with edges as (
     select date_trunc('month', now() at time zone 'UTC') at time zone 'UTC' as begins
 )

@@ -1,7 +1,7 @@
-"""Loads the named statements of a .sql file; nothing else belongs here.
+"""Load the named statements of a .sql file.
 
-A statement begins at a line `-- name: claim` and ends at the next one. What lies between is sent as it stands, so that a
-statement can be pasted into psql (parameters are psycopg's `%(name)s`).
+A statement begins at a line `-- name: claim` and ends at the next one. The text between is sent unchanged, so that it can be
+pasted into psql (parameters are psycopg's `%(name)s`).
 """
 
 import re
@@ -19,6 +19,6 @@ def statements(module: str) -> dict[str, LiteralString]:
     parts = _NAME.split(text)[1:]
     found = dict(zip(parts[::2], (part.strip() for part in parts[1::2]), strict=True))
     if len(found) * 2 != len(parts):
-        raise ValueError(f"{module}.sql names a statement twice")
-    # The cast is the one place that vouches for it: this text ships with the package and is never built from input.
+        raise ValueError(f"{module}.sql has two statements of one name")
+    # The cast is safe: this text ships with the package and is never built from input.
     return cast("dict[str, LiteralString]", found)

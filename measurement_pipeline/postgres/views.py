@@ -1,8 +1,7 @@
-"""The analysts' views, made anew by every `db upgrade` that finds others: one `.sql` file each, in `views/`.
+"""The analysts' views, one `.sql` file each in `views/`. `db upgrade` replaces them if their version differs.
 
-They are no migration: a view changes more often than a table, and one that is replaced keeps its rights and its readers.
-`create or replace` refuses to drop, rename or retype a column, which is what analysts are promised; a view that has to break
-that promise is dropped by a migration, and comes back here.
+They are not migrations: a view changes more often than a table, and a replaced view keeps its rights and dependants.
+`create or replace` refuses to drop, rename or retype a column, which analysts rely on. A migration does that where needed.
 """
 
 import re
@@ -23,7 +22,7 @@ select count(*) from (
 ) as found
 """
 
-# In the order in which they are made: a view after those that it reads.
+# In order of creation: a view comes after those that it reads.
 NAMES = (
     "play_count_points",
     "play_counts_as_of",
@@ -70,10 +69,10 @@ def version(*names: str) -> str:
 
 
 def about(name: str) -> str:
-    """What one of its rows is, as its COMMENT has it."""
+    """What a row of the view is, from its COMMENT."""
     found = re.search(rf"^comment on view analytics\.{name} is '(.*)';$", text(name), re.MULTILINE)
     if found is None:
-        raise LookupError(f"views/{name}.sql does not say what {name} is")
+        raise LookupError(f"views/{name}.sql has no COMMENT on the view {name}")
     return found[1].replace("''", "'")
 
 
@@ -84,7 +83,7 @@ def reads(name: str) -> frozenset[str]:
 
 
 def stamped(connection: psycopg.Connection[Any]) -> str | None:
-    """The version of the views that the database has; None where one of them is not there, whatever the others are."""
+    """The version of the database's views; None if any is missing."""
     with connection.cursor(row_factory=scalar_row) as cursor:
         cursor.execute("select obj_description(to_regclass('analytics.data_dictionary'), 'pg_class')")
         _, _, found = str(cursor.fetchone() or "").partition(_STAMP)
@@ -93,7 +92,7 @@ def stamped(connection: psycopg.Connection[Any]) -> str | None:
 
 
 def apply(connection: psycopg.Connection[Any]) -> None:
-    """Make the views as this version has them, inside the caller's transaction; nothing where they are so already."""
+    """Create this version's views inside the caller's transaction, unless they are up to date."""
     if stamped(connection) == version():
         return
     with connection.cursor() as cursor:

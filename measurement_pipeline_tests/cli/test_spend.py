@@ -63,7 +63,7 @@ def test_causes_and_accounts_add_up_in_json(run, mixed, bench):
         "rejected": 1,
         "transient": 1,
         "timeout: unknown": 1,
-        "kept, not read yet": 1,
+        "response stored, not parsed yet": 1,
         "in flight": 1,
     }
     assert (found["wasted"], found["cost_nothing"], found["unknown"]) == (2, 1, 2)

@@ -501,7 +501,7 @@ def test_rows_out_of_attempts_are_exhausted_crashes_included(tables: Tables):
         pending: "exhausted", abandoned: "exhausted", beating: "in_progress", waiting: "pending", unread: "pending",
         fresh: "pending",
     }  # fmt: skip
-    assert tables.row(pending)["last_error"] == "its runs died before an answer was settled"
+    assert tables.row(pending)["last_error"] == "its runs ended before a response was settled"
 
 
 @pytest.mark.parametrize(("read_by", "version", "back"), [(1, 1, False), (1, 2, True), (2, 1, False)])

@@ -53,7 +53,7 @@ def test_each_call_is_told_by_its_cause_and_whether_it_is_counted(tables, ledger
         ("no history", "yes"): 1,
         ("throttled", "no"): 1,
         ("timeout: unknown", "unknown"): 1,
-        ("kept, not read yet", "yes"): 1,
+        ("response stored, not parsed yet", "yes"): 1,
         ("in flight", "unknown"): 1,
     }
     assert sum_calls(spent(tables)).hits == 5

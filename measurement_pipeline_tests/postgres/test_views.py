@@ -1,4 +1,4 @@
-"""What analysts are told: each view, on series whose answers are known."""
+"""The analysts' views, on series with known answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -479,7 +479,7 @@ def test_a_recording_without_a_figure_is_a_row_and_the_total_says_that_it_leaves
     catalog = archive.catalog([SONG, OTHER, THIRD])
     archive.sql("insert into songstats_backfill_queue (song, status, outcome) values (%s, 'done', 'no_history')", THIRD)
     rows = archive.sql("select * from analytics.catalog_play_counts where catalog = %s order by song", catalog)
-    assert [(row["play_count"], row["is_measured"], row["standing"]) for row in rows] == [
+    assert [(row["play_count"], row["is_measured"], row["status"]) for row in rows] == [
         (128, True, "measured"),
         (7000, False, "never asked for"),
         (None, False, "no history"),
@@ -551,7 +551,10 @@ def test_a_recording_that_ended_long_before_the_others_is_not_added_to_them(arch
     archive.hold([10 * place for place in range(365)], song=OTHER, first=day(0))
     archive.hold([10 * place for place in range(366)], song=THIRD, first=day(-2))
     catalog = archive.catalog([SONG, OTHER, THIRD])
-    assert members(archive, catalog)[THIRD] == f"the last figure, of {day(363)}, is over 35 days older than the newest"
+    assert (
+        members(archive, catalog)[THIRD]
+        == f"the last figure, of {day(363)}, is more than 35 days older than the newest"
+    )
     total = total_of(archive, catalog)
     assert (total["recordings_not_current"], total["cohort_recordings"]) == (1, 1)
     assert (total["recordings_28_days"], total["cohort_plays_28_days"]) == (3, 280)
@@ -661,17 +664,17 @@ def test_one_absurd_figure_keeps_nobody_from_the_others(archive: Archive):
 
 
 @pytest.mark.parametrize(
-    ("queued", "standing"),
+    ("queued", "status"),
     [
         (("pending", None), "to be bought"),
         (("failed", "malformed"), "failed: malformed"),
         (("done", "rejected"), "rejected by the vendor"),
     ],
 )
-def test_why_a_recording_has_no_figure_is_said(archive: Archive, queued: tuple[str, str | None], standing: str):
+def test_why_a_recording_has_no_figure_is_said(archive: Archive, queued: tuple[str, str | None], status: str):
     archive.catalog([SONG])
     archive.sql("insert into songstats_backfill_queue (song, status, outcome) values (%s, %s, %s)", SONG, *queued)
-    assert archive.sql("select standing from analytics.catalog_play_counts") == [{"standing": standing}]
+    assert archive.sql("select status from analytics.catalog_play_counts") == [{"status": status}]
 
 
 def test_a_catalogue_of_nothing_measured_has_a_total_of_nothing(archive: Archive):

@@ -1,4 +1,4 @@
--- A catalogue's recordings, those without a figure too.
+-- A catalogue's recordings, including those without a count.
 create or replace view analytics.catalog_play_counts as
 select
     catalog.id as catalog,
@@ -21,7 +21,7 @@ select
         when queue.status = 'in_progress' then 'being bought'
         when queue.status = 'pending' then 'to be bought'
         else 'never asked for'
-    end as standing,
+    end as status,
     catalog.account
 from catalogs as catalog
 inner join catalog_songs as listed on catalog.id = listed.catalog
@@ -39,7 +39,7 @@ comment on column analytics.catalog_play_counts.album is 'Its album, as displaye
 comment on column analytics.catalog_play_counts.release_date is 'When it was released; null where unknown. | unit: date | source: songs.release_date';
 comment on column analytics.catalog_play_counts.play_count is 'All plays since release; null where no figure is known. | unit: plays | source: latest_play_counts.play_count';
 comment on column analytics.catalog_play_counts.day is 'The day that the figure is for. | unit: UTC date | source: latest_play_counts.day';
-comment on column analytics.catalog_play_counts.data_source is 'Where it came from; import: nobody measured it. | unit: name | source: latest_play_counts.data_source';
+comment on column analytics.catalog_play_counts.data_source is 'Where it came from; import: from a catalogue file, not measured. | unit: name | source: latest_play_counts.data_source';
 comment on column analytics.catalog_play_counts.is_measured is 'It has a figure that was measured, and counts in catalog_totals.play_count. | unit: yes or no | source: latest_play_counts.data_source';
-comment on column analytics.catalog_play_counts.standing is 'measured, or why it is not: no history, rejected by the vendor, failed: …, being bought, to be bought, never asked for. | unit: text | source: songstats_backfill_queue';
+comment on column analytics.catalog_play_counts.status is 'measured, or why it is not: no history, rejected by the vendor, failed: …, being bought, to be bought, never asked for. | unit: text | source: songstats_backfill_queue';
 comment on column analytics.catalog_play_counts.account is 'Whose catalogue it is. | unit: id | source: catalogs.account';

@@ -91,7 +91,7 @@ cross join lateral (
             when judged.is_in_cohort then null
             when not aged.is_measured then 'not measured'
             when aged.is_to_come then format('the last figure, of %s, is of a day to come', aged.day)
-            when not aged.is_current then format('the last figure, of %s, is over 35 days older than the newest', aged.day)
+            when not aged.is_current then format('the last figure, of %s, is more than 35 days older than the newest', aged.day)
             else format('does not cover %s days', array_to_string(array(
                 select missing.days
                 from unnest(coalesce(chosen.windows, '{28, 90, 365}')) as missing (days)

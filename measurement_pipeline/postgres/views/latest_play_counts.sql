@@ -1,5 +1,5 @@
--- A recording's newest figure. Which one that is says latest_counts, to analysts and to the HTTP API alike: a view apart, so that
--- making this one anew waits for analysts alone, and no client of the API for them.
+-- A recording's latest count. latest_counts defines it, for analysts and for the HTTP API. It is a separate view so that replacing this
+-- one never makes the API wait for an analyst's query.
 create or replace view analytics.latest_play_counts as
 select
     latest.song,
@@ -22,5 +22,5 @@ comment on column analytics.latest_play_counts.album is 'Its album, as displayed
 comment on column analytics.latest_play_counts.play_count is 'All plays since release. | unit: plays | source: song_measurements.value';
 comment on column analytics.latest_play_counts.day is 'The day that the figure is for. | unit: UTC date | source: song_measurements.captured_at';
 comment on column analytics.latest_play_counts.captured_at is 'The moment that the figure is for. | unit: time | source: song_measurements.captured_at';
-comment on column analytics.latest_play_counts.data_source is 'Where it came from: apify_spotify_playcount, songstats, or import, which nobody measured. | unit: name | source: song_measurements.data_source';
+comment on column analytics.latest_play_counts.data_source is 'Where it came from: apify_spotify_playcount, songstats, or import, which is not measured. | unit: name | source: song_measurements.data_source';
 comment on column analytics.latest_play_counts.learnt_at is 'When it was stored here. | unit: time | source: song_measurements.learnt_at';

@@ -1,4 +1,4 @@
--- What was spent, on which day, for whom, and what it came to. Songstats' plan counts hits; Apify is paid in dollars.
+-- Spend by day, account, vendor and cause. Songstats' plan counts hits; Apify is paid in dollars.
 create or replace view analytics.spend as
 select
     (ledger.reserved_at at time zone 'UTC')::date as day,
@@ -7,7 +7,7 @@ select
     case
         when ledger.reconciled_at is not null then 'not billed (reconciled)'
         when ledger.settled_at is null then 'in flight'
-        when ledger.reason is null then 'kept, not read yet'
+        when ledger.reason is null then 'response stored, not parsed yet'
         else ledger.reason
     end as cause,
     count(*)::int as calls,
@@ -33,8 +33,8 @@ comment on view analytics.spend is 'One row a day, account, vendor and cause: ca
 comment on column analytics.spend.day is 'The day on which it was spent. | unit: UTC date | source: songstats_quota_ledger.reserved_at, apify_runs.intended_at';
 comment on column analytics.spend.account is 'Who pays. | unit: id | source: songstats_quota_ledger.account, playcount_snapshots.account';
 comment on column analytics.spend.vendor is 'songstats or apify. | unit: name | source: this view';
-comment on column analytics.spend.cause is 'What it came to: stored, no history, rejected, malformed, throttled, …; not billed (reconciled): of unknown outcome, until the vendor''s own count showed that it was not billed; of Apify the actor''s status. | unit: name | source: songstats_quota_ledger.reason, songstats_quota_ledger.reconciled_at, apify_runs.status';
+comment on column analytics.spend.cause is 'Result: stored, no history, rejected, malformed, throttled, …; not billed (reconciled): the outcome was unknown until the vendor''s count showed that it was not billed. For Apify: the actor run''s status. | unit: name | source: songstats_quota_ledger.reason, songstats_quota_ledger.reconciled_at, apify_runs.status';
 comment on column analytics.spend.calls is 'Calls to Songstats, or runs of the actor. | unit: calls | source: songstats_quota_ledger, apify_runs';
 comment on column analytics.spend.hits is 'Hits of the plan at Songstats; those of unknown fate count. The price of one is the plan''s. | unit: hits | source: songstats_quota_ledger.billable';
 comment on column analytics.spend.hits_of_unknown_fate is 'Those of the hits of which it is not known whether the vendor counts them. | unit: hits | source: songstats_quota_ledger.billable';
-comment on column analytics.spend.cost_usd is 'What runs of the actor were to cost, those that were never started nothing; 0 for Songstats, which is paid by the hit. | unit: US dollars | source: apify_runs.cost_usd';
+comment on column analytics.spend.cost_usd is 'Estimated cost of actor runs; 0 for runs that never started, and for Songstats, which is paid by the hit. | unit: US dollars | source: apify_runs.cost_usd';
