@@ -1,6 +1,6 @@
 """Posts one line of text to a webhook in Slack's format.
 
-The URL is a secret, because whoever has it may post. Logs and errors never contain it.
+The URL is a secret, because anyone who has it may post. Logs and errors never contain it.
 """
 
 import json
@@ -37,7 +37,7 @@ class Webhook:
         if not response.is_success:
             redirect = ", and a redirect is not followed" if response.is_redirect else ""
             raise UnavailableError(f"ALERT_WEBHOOK_URL answered {response.status_code}{redirect}")
-        # Slack sends its "ok" as text/html too, so only the body tells a page from a receipt.
+        # Slack sends its "ok" as text/html too, so only the body distinguishes a page from a receipt.
         if response.content.lstrip().startswith(b"<"):
             raise UnavailableError(
                 f"ALERT_WEBHOOK_URL answered {response.status_code} with a web page instead of a receipt: check for a proxy or a "

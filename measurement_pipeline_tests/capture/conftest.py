@@ -1,4 +1,4 @@
-"""Captures on the test's own database and doubles, and the few sentences in which the tests speak of them."""
+"""A harness for captures: the test's own database, the vendor doubles, and short helpers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,7 +43,7 @@ def track(isrc: str, name: str) -> str:
 
 @dataclass
 class CaptureHarness:
-    """What a test of captures works with."""
+    """The database, the doubles and the services of a capture test."""
 
     database_url: str
     sandbox: SandboxClient
@@ -88,7 +88,7 @@ class CaptureHarness:
             return captures.open_capture(connection, wanted, cap_usd=Decimal(cap))
 
     def open_capture(self, album_ids: Sequence[str], **options: Any) -> UUID:
-        """A capture that the month allows."""
+        """Open a capture within the monthly cap."""
         opened = self.request_capture(album_ids, **options)
         assert isinstance(opened, CaptureTicket)
         return opened.snapshot
@@ -114,7 +114,7 @@ class CaptureHarness:
         return {row["song"]: row["value"] for row in rows}
 
     def actor_usage(self) -> dict[str, int]:
-        """What Apify is paid for: runs and albums."""
+        """What Apify charges for: runs and albums."""
         return self.sandbox.actor_usage()
 
     def check_invariants(self, *, at_rest: bool = True) -> None:
@@ -124,7 +124,7 @@ class CaptureHarness:
         assert not breaches, breaches
 
     def request_for(self, snapshot: UUID) -> UUID:
-        """A request that the capture answers."""
+        """Insert a request that waits for the capture."""
         (row,) = self.sql(
             "insert into measurement_jobs (account, source, scope, state, status_code, snapshot)"
             " select %s, 'current', '{}', case state when 'failed' then 'failed' else 'accepted' end, 202, id"
@@ -135,7 +135,7 @@ class CaptureHarness:
         return UUID(str(row["id"]))
 
     def end_waits(self) -> None:
-        """Every wait is over."""
+        """End every wait of a capture."""
         self.sql("update playcount_snapshots set not_before = null")
 
     def wait_until_listed(self, snapshot: UUID) -> None:
@@ -149,7 +149,7 @@ class CaptureHarness:
         return replace(self.captures, config=replace(self.captures.config, **terms))
 
     def with_vendor_timeout(self, seconds: float) -> CaptureServices:
-        """Captures that wait so many seconds for each of Apify's answers."""
+        """Services with this timeout for requests to Apify."""
         url, token = self.sandbox.apify_url, self.sandbox.apify_token
         means = replace(
             self.captures.dependencies, new_actor=lambda: ApifyClient(token, base_url=url, timeout_seconds=seconds)
@@ -193,6 +193,6 @@ def harness(database_url: str, sandbox: SandboxClient) -> CaptureHarness:
 
 @pytest.fixture
 def custom_harness(database_url: str, request: pytest.FixtureRequest) -> Iterator[CaptureHarness]:
-    """Doubles of the behaviour that the test names."""
+    """A harness whose doubles have the parametrized behaviour."""
     with running(behaviour=request.param) as opened:
         yield new_harness(database_url, opened)

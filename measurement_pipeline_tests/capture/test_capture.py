@@ -1,4 +1,4 @@
-"""One capture, from its claim to its end: what is bought is bought once, and kept before it is mapped."""
+"""One capture from its claim to its result: each chunk is bought once, and stored before it is mapped."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ from measurement_pipeline_tests.capture.conftest import CaptureHarness, album, i
 STARTS = "/v2/act*/*/runs"
 
 
-def test_a_capture_measures_what_is_displayed_and_says_what_it_came_to(harness: CaptureHarness):
+def test_a_capture_stores_the_displayed_counts_and_its_totals(harness: CaptureHarness):
     one, two = harness.publish({"One": dict(zip(isrcs(3), (10, 20, 30), strict=True)), "Two": {isrcs(4)[3]: 40}})
     snapshot = harness.open_capture([one, two])
     ended = harness.run_capture(snapshot)
@@ -33,7 +33,7 @@ def test_a_capture_measures_what_is_displayed_and_says_what_it_came_to(harness: 
     harness.check_invariants()
 
 
-def test_a_measurement_names_its_capture_its_run_of_the_actor_and_when_the_actor_was_done(harness: CaptureHarness):
+def test_a_measurement_names_its_capture_actor_run_and_time(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.run_capture(snapshot)
     (bought,) = harness.actor_runs(snapshot)
@@ -47,7 +47,7 @@ def test_a_measurement_names_its_capture_its_run_of_the_actor_and_when_the_actor
 
 
 @pytest.mark.fails_without("captures: a run of the actor is a row before it is started")
-def test_a_run_of_the_actor_is_a_row_before_it_is_started(harness: CaptureHarness):
+def test_an_actor_run_is_a_row_before_it_is_started(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     seen = []
 
@@ -63,12 +63,12 @@ def test_a_run_of_the_actor_is_a_row_before_it_is_started(harness: CaptureHarnes
 
 
 @pytest.mark.fails_without("captures: keep before mapping")
-def test_a_result_is_kept_before_anything_is_made_of_it(harness: CaptureHarness):
+def test_a_result_is_stored_before_it_is_mapped(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     seen = []
 
     def new_spotify():
-        # Asked for where a track is to be mapped.
+        # Called when the first track is mapped.
         seen.append([row["kept_at"] is not None for row in harness.actor_runs(snapshot)])
         return harness.captures.dependencies.new_spotify()
 
@@ -90,14 +90,14 @@ def test_tracks_become_songs_with_their_titles_ids_and_albums(harness: CaptureHa
     ]
 
 
-def test_what_a_catalogue_said_of_a_recording_stays(harness: CaptureHarness):
+def test_catalogue_data_of_a_recording_is_not_overwritten(harness: CaptureHarness):
     isrc = isrcs(1)[0]
     harness.sql("insert into songs (isrc, name) values (%s, 'as the label writes it')", isrc)
     harness.run_capture(harness.open_capture(harness.publish({"One": {isrc: 10}})))
     assert harness.sql("select name, album from songs") == [{"name": "as the label writes it", "album": "One"}]
 
 
-def test_known_tracks_are_not_asked_about_again(harness: CaptureHarness):
+def test_known_tracks_are_not_looked_up_again(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     harness.run_capture(harness.open_capture([one]))
     harness.sql("update playcount_snapshots set created_at = created_at - interval '2 hours'")
@@ -120,7 +120,7 @@ def test_a_reissue_is_one_recording_with_one_count_on_several_albums(harness: Ca
 
 
 @pytest.mark.parametrize("custom_harness", [replace(PLAIN, tracks_without_count=0.4)], indirect=True)
-def test_a_track_without_a_count_is_no_measurement(custom_harness: CaptureHarness):
+def test_a_track_without_a_count_is_not_stored(custom_harness: CaptureHarness):
     songs = isrcs(60)
     snapshot = custom_harness.open_capture(custom_harness.publish({"One": dict.fromkeys(songs, 10)}))
     custom_harness.run_capture(snapshot)
@@ -134,7 +134,7 @@ def test_a_track_without_a_count_is_no_measurement(custom_harness: CaptureHarnes
 
 
 @pytest.mark.parametrize("custom_harness", [replace(PLAIN, items_without_id=1.0)], indirect=True)
-def test_an_album_that_does_not_say_which_it_is_is_told_by_its_tracks(custom_harness: CaptureHarness):
+def test_an_album_without_an_id_is_identified_by_its_tracks(custom_harness: CaptureHarness):
     songs = isrcs(4)
     albums = custom_harness.publish({"One": dict.fromkeys(songs[:2], 10), "Two": dict.fromkeys(songs[2:], 20)})
     custom_harness.run_capture(custom_harness.open_capture(albums))
@@ -146,14 +146,14 @@ def test_an_album_that_does_not_say_which_it_is_is_told_by_its_tracks(custom_har
 
 
 @pytest.mark.parametrize("custom_harness", [replace(PLAIN, actor_seconds=1.0, dataset_lag=1.5)], indirect=True)
-def test_the_actor_is_waited_for_and_so_are_its_last_items(custom_harness: CaptureHarness):
+def test_the_actor_and_its_last_items_are_awaited(custom_harness: CaptureHarness):
     snapshot = custom_harness.open_capture(custom_harness.publish({"One": {isrcs(1)[0]: 10}}))
     assert custom_harness.run_capture(snapshot).kind is CaptureResultKind.DONE
     assert custom_harness.actor_usage() == {"runs": 1, "albums": 1}
 
 
 @pytest.mark.parametrize("custom_harness", [replace(PLAIN, actor_seconds=600)], indirect=True)
-def test_an_actor_that_takes_long_is_left_at_it_and_waited_for_by_a_later_run(custom_harness: CaptureHarness):
+def test_a_slow_actor_keeps_running_and_a_later_run_waits_for_it(custom_harness: CaptureHarness):
     snapshot = custom_harness.open_capture(custom_harness.publish({"One": {isrcs(1)[0]: 10}}))
     short = custom_harness.with_config(max_wait_seconds=0.5, poll_seconds=0.1)
     ended = custom_harness.run_capture(snapshot, captures=short)
@@ -161,14 +161,14 @@ def test_an_actor_that_takes_long_is_left_at_it_and_waited_for_by_a_later_run(cu
     assert "still at work on 1 of 1 parts" in str(ended.reason)
     shown = custom_harness.snapshot_row(snapshot)
     assert (shown["state"], shown["claimed_by"], shown["attempts"]) == ("running", None, 0)
-    assert shown["not_before"] is not None, "others have the slot meanwhile"
+    assert shown["not_before"] is not None, "the slot is free for other captures"
     custom_harness.end_waits()
     assert custom_harness.run_capture(snapshot, run="run-2", captures=short).kind is CaptureResultKind.POSTPONED
     assert custom_harness.actor_usage()["runs"] == 1
     custom_harness.check_invariants()
 
 
-def test_many_albums_are_bought_in_parts(harness: CaptureHarness):
+def test_many_albums_are_captured_in_chunks(harness: CaptureHarness):
     count = 2 * ALBUMS_PER_CHUNK + 1
     songs = isrcs(count)
     albums = harness.publish({f"Album {number}": {song: number + 1} for number, song in enumerate(songs)})
@@ -181,9 +181,7 @@ def test_many_albums_are_bought_in_parts(harness: CaptureHarness):
 
 
 @pytest.mark.parametrize("ends", ["FAILED", "TIMED-OUT", "ABORTED"])
-def test_an_actor_that_fails_fails_the_capture_in_its_own_words_and_nothing_is_half_written(
-    harness: CaptureHarness, ends: str
-):
+def test_a_failed_actor_run_fails_the_capture_with_its_message(harness: CaptureHarness, ends: str):
     harness.sandbox.actor(ends, "the page looks different today")
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     ended = harness.run_capture(snapshot, is_last_try=False)
@@ -192,11 +190,11 @@ def test_an_actor_that_fails_fails_the_capture_in_its_own_words_and_nothing_is_h
     assert harness.snapshot_row(snapshot)["error"] == ended.reason
     assert harness.stored_counts() == {}
     assert harness.sql("select * from songs") == []
-    assert harness.actor_usage()["runs"] == 1, "it is a person's, or the client's, to pay again"
+    assert harness.actor_usage()["runs"] == 1, "only an operator or the client pays again"
     harness.check_invariants()
 
 
-def test_of_parts_that_fail_what_was_captured_stays_and_the_rest_is_tried_again_then_said(harness: CaptureHarness):
+def test_a_failed_chunk_is_tried_again_and_captured_chunks_stay(harness: CaptureHarness):
     songs = isrcs(ALBUMS_PER_CHUNK + 1)
     albums = harness.publish({f"Album {number}": {song: 5} for number, song in enumerate(songs)})
     snapshot = harness.open_capture(albums)
@@ -214,7 +212,7 @@ def test_of_parts_that_fail_what_was_captured_stays_and_the_rest_is_tried_again_
     harness.check_invariants()
 
 
-def test_a_part_that_keeps_failing_is_said_and_the_capture_is_done_without_it(harness: CaptureHarness):
+def test_a_chunk_that_keeps_failing_is_reported_and_the_capture_partly_done(harness: CaptureHarness):
     songs = isrcs(ALBUMS_PER_CHUNK + 1)
     snapshot = harness.open_capture(harness.publish({f"Album {n}": {song: 5} for n, song in enumerate(songs)}))
     harness.sandbox.actor("FAILED", "blocked", count=1)
@@ -236,11 +234,11 @@ def test_a_part_that_keeps_failing_is_said_and_the_capture_is_done_without_it(ha
 # --- what dies, and where ---------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_died_after_the_start_is_followed_by_one_that_waits_for_the_same_run(harness: CaptureHarness):
+def test_after_a_crash_behind_the_start_the_same_actor_run_is_awaited(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     snapshot = harness.open_capture([one])
     with connect(harness.database_url) as connection:
-        # As the dead one left it: claimed, started, its id known.
+        # The state after the crash: claimed, started, id stored.
         with harness.captures.dependencies.new_actor() as actor:
             started = actor.start_run([one])
         connection.execute(
@@ -259,7 +257,7 @@ def test_a_run_that_died_after_the_start_is_followed_by_one_that_waits_for_the_s
 
 
 @pytest.mark.fails_without("captures: a run is looked for before a second start")
-def test_a_run_that_died_between_the_start_and_its_id_is_followed_by_one_that_finds_it(harness: CaptureHarness):
+def test_after_a_crash_before_the_id_was_stored_the_actor_run_is_found(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     snapshot = harness.open_capture([one])
     with harness.captures.dependencies.new_actor() as actor:
@@ -280,7 +278,7 @@ def test_a_run_that_died_between_the_start_and_its_id_is_followed_by_one_that_fi
 
 @pytest.mark.fails_without("captures: a start whose answer is lost may have been paid")
 @pytest.mark.parametrize("fault", [{"reset": True}, {"close": True}, {"hang": True}, {"cut": 20}])
-def test_a_start_whose_answer_is_lost_is_looked_for_and_not_paid_again(
+def test_a_start_with_a_lost_response_is_searched_for_and_not_paid_again(
     harness: CaptureHarness, fault: dict[str, object]
 ):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
@@ -292,7 +290,7 @@ def test_a_start_whose_answer_is_lost_is_looked_for_and_not_paid_again(
     harness.check_invariants()
 
 
-def test_a_start_that_never_arrived_is_only_made_again_once_apify_would_list_it(harness: CaptureHarness):
+def test_a_lost_start_is_repeated_only_after_apify_would_list_it(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.sandbox.faults(STARTS, method="POST", count=1, status=503)
     ended = harness.run_capture(snapshot, is_last_try=False)
@@ -309,7 +307,7 @@ def test_a_start_that_never_arrived_is_only_made_again_once_apify_would_list_it(
 
 
 @pytest.mark.fails_without("captures: another's run is not taken for the lost one")
-def test_another_captures_run_for_the_same_albums_is_not_taken_for_the_lost_one(harness: CaptureHarness):
+def test_another_captures_run_for_the_same_albums_is_not_the_lost_one(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     theirs = harness.open_capture([one], account=harness.sql("select gen_random_uuid() id")[0]["id"])
     harness.run_capture(theirs, run="run-1")
@@ -326,10 +324,10 @@ def test_another_captures_run_for_the_same_albums_is_not_taken_for_the_lost_one(
     harness.check_invariants()
 
 
-def test_a_run_that_died_after_the_result_was_kept_is_followed_by_one_that_maps_it_for_nothing(harness: CaptureHarness):
+def test_after_a_crash_before_mapping_the_stored_result_is_mapped_for_free(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.run_capture(snapshot)
-    # As if the run had died before it mapped.
+    # The state after a crash before mapping.
     harness.sql("delete from song_measurements")
     harness.sql("update apify_runs set mapped_at = null, tracks = null, recordings = null")
     harness.sql("update playcount_snapshots set state = 'running', claimed_by = 'dead'")
@@ -340,7 +338,7 @@ def test_a_run_that_died_after_the_result_was_kept_is_followed_by_one_that_maps_
     harness.check_invariants()
 
 
-def test_a_living_owner_is_left_alone_and_a_silent_one_is_relieved(harness: CaptureHarness):
+def test_a_claim_with_a_heartbeat_stays_and_one_without_is_taken_over(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.sql("update playcount_snapshots set state = 'running', claimed_by = 'other' where id = %s", snapshot)
     harness.sql("insert into run_heartbeats (run_id) values ('other')")
@@ -350,11 +348,11 @@ def test_a_living_owner_is_left_alone_and_a_silent_one_is_relieved(harness: Capt
     assert harness.run_capture(snapshot).kind is CaptureResultKind.DONE
 
 
-def test_a_run_that_was_relieved_writes_nothing_more(harness: CaptureHarness):
+def test_a_run_that_lost_its_claim_writes_nothing(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
 
     def new_actor():
-        # While the first run asks Apify, another takes the capture over.
+        # Another run takes the capture over while the first one calls Apify.
         harness.sql("update playcount_snapshots set claimed_by = 'other' where id = %s", snapshot)
         return harness.captures.dependencies.new_actor()
 
@@ -365,7 +363,7 @@ def test_a_run_that_was_relieved_writes_nothing_more(harness: CaptureHarness):
     assert harness.snapshot_row(snapshot)["claimed_by"] == "other"
 
 
-def test_a_capture_that_kills_its_runs_is_given_up_in_the_end(harness: CaptureHarness):
+def test_a_capture_that_crashes_its_runs_is_given_up(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.sql(
         "update playcount_snapshots set state = 'running', claimed_by = 'dead', attempts = 5 where id = %s", snapshot
@@ -378,7 +376,7 @@ def test_a_capture_that_kills_its_runs_is_given_up_in_the_end(harness: CaptureHa
 # --- whose fault it is ------------------------------------------------------------------------------------------------------
 
 
-def test_apify_away_costs_no_attempt_and_the_capture_goes_on_later(harness: CaptureHarness):
+def test_an_unavailable_apify_costs_no_attempt(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.sandbox.faults("/v2/", status=503)
     ended = harness.run_capture(snapshot)
@@ -389,7 +387,7 @@ def test_apify_away_costs_no_attempt_and_the_capture_goes_on_later(harness: Capt
     assert "503" in shown["error"]
 
 
-def test_a_429_pauses_the_whole_deployment_for_as_long_as_apify_asks(harness: CaptureHarness):
+def test_a_429_pauses_the_whole_deployment_for_the_retry_after(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.sandbox.faults(STARTS, method="POST", status=429, retry_after=900)
     ended = harness.run_capture(snapshot)
@@ -401,7 +399,7 @@ def test_a_429_pauses_the_whole_deployment_for_as_long_as_apify_asks(harness: Ca
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-def test_a_refused_token_loses_nothing_and_is_a_persons_to_put_right(harness: CaptureHarness, status: int):
+def test_a_rejected_token_stops_the_capture_until_an_operator_acts(harness: CaptureHarness, status: int):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.sandbox.faults("/v2/", status=status)
     ended = harness.run_capture(snapshot)
@@ -417,7 +415,7 @@ def test_a_refused_token_loses_nothing_and_is_a_persons_to_put_right(harness: Ca
     harness.check_invariants()
 
 
-def test_what_apify_rejects_each_time_is_given_up(harness: CaptureHarness):
+def test_a_request_that_apify_always_rejects_is_given_up(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     body = '{"error": {"type": "invalid-input", "message": "no such actor"}}'
     harness.sandbox.faults(STARTS, method="POST", status=404, body=body)
@@ -430,7 +428,7 @@ def test_what_apify_rejects_each_time_is_given_up(harness: CaptureHarness):
     assert "no such actor" in str(ended.reason)
 
 
-def test_a_result_that_cannot_be_read_is_kept_and_not_bought_again(harness: CaptureHarness):
+def test_an_unreadable_result_is_stored_and_not_bought_again(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.sandbox.faults("/v2/datasets/*/items", status=200, body="[7]")
     ended = harness.run_capture(snapshot)
@@ -445,7 +443,7 @@ def test_a_result_that_cannot_be_read_is_kept_and_not_bought_again(harness: Capt
 # --- Spotify ---------------------------------------------------------------------------------------------------------------
 
 
-def test_tracks_that_spotify_cannot_be_asked_about_are_counted_named_and_mapped_later_for_nothing(
+def test_deferred_tracks_are_counted_named_and_mapped_later_for_free(
     harness: CaptureHarness,
 ):
     songs = isrcs(3)
@@ -462,7 +460,7 @@ def test_tracks_that_spotify_cannot_be_asked_about_are_counted_named_and_mapped_
         "select extract(epoch from paused_until - now()) s from vendor_state where vendor = 'spotify'"
     )
     assert 50_000 < state["s"] <= 50_400
-    # A person launches it again once Spotify is back.
+    # An operator launches it again once Spotify responds.
     harness.sandbox.clear_faults()
     harness.sql("update vendor_state set paused_until = now()")
     again = harness.run_capture(snapshot, run="run-2", operator=True)
@@ -479,15 +477,15 @@ def open_incidents(harness: CaptureHarness) -> list[str]:
 
 
 @pytest.mark.parametrize("custom_harness", [replace(PLAIN, tracks_without_isrc=1.0)], indirect=True)
-def test_a_whole_chunk_without_isrcs_is_an_incident_that_ends_once_spotify_names_them(custom_harness: CaptureHarness):
+def test_a_chunk_without_isrcs_is_an_incident_until_spotify_gives_them(custom_harness: CaptureHarness):
     songs = isrcs(3)
     snapshot = custom_harness.open_capture(custom_harness.publish({"One": dict.fromkeys(songs, 10)}))
     assert custom_harness.run_capture(snapshot).kind is CaptureResultKind.DONE
     (what,) = open_incidents(custom_harness)
     assert "no ISRC for any of 3 tracks" in what
-    told: list[str] = []
-    assert incidents.send_alerts(custom_harness.database_url, told.append) == 1
-    assert "external_ids" in told[0]
+    sent: list[str] = []
+    assert incidents.send_alerts(custom_harness.database_url, sent.append) == 1
+    assert "external_ids" in sent[0]
     tracks = [{"id": track(song, "One"), "external_ids": {"isrc": song}} for song in songs]
     for one in tracks:
         custom_harness.sandbox.faults(f"/v1/tracks/{one['id']}", body=json.dumps(one))
@@ -497,7 +495,7 @@ def test_a_whole_chunk_without_isrcs_is_an_incident_that_ends_once_spotify_names
     assert open_incidents(custom_harness) == []
 
 
-def test_new_tracks_without_the_field_are_an_incident_though_the_others_are_known(harness: CaptureHarness):
+def test_new_tracks_without_external_ids_are_an_incident(harness: CaptureHarness):
     known, new = isrcs(2)
     one, two = harness.publish({"One": {known: 10}, "Two": {new: 20}})
     harness.run_capture(harness.open_capture([one]))
@@ -507,7 +505,7 @@ def test_new_tracks_without_the_field_are_an_incident_though_the_others_are_know
     assert len(open_incidents(harness)) == 1
 
 
-def test_a_track_without_an_isrc_beside_tracks_that_have_one_is_no_incident(harness: CaptureHarness):
+def test_a_single_track_without_an_isrc_is_not_an_incident(harness: CaptureHarness):
     known, bare = isrcs(2)
     one, two = harness.publish({"One": {known: 10}, "Two": {bare: 20}})
     harness.run_capture(harness.open_capture([one]))
@@ -517,7 +515,7 @@ def test_a_track_without_an_isrc_beside_tracks_that_have_one_is_no_incident(harn
     assert open_incidents(harness) == []
 
 
-def test_a_token_that_something_else_refuses_stops_no_capture_and_is_not_called_refused(harness: CaptureHarness):
+def test_a_foreign_401_is_not_a_rejected_token(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.sandbox.faults(STARTS, method="POST", foreign="login", count=1)
     ended = harness.run_capture(snapshot, is_last_try=False)
@@ -537,7 +535,7 @@ def test_the_next_capture_tries_unmapped_tracks_again(harness: CaptureHarness):
     assert harness.stored_counts() == {isrcs(1)[0]: 10}
 
 
-def test_while_spotify_asks_to_be_left_alone_it_is(harness: CaptureHarness):
+def test_a_pause_of_spotify_is_respected(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.sql(
         "insert into vendor_state (vendor, paused_until, pause_reason)"
@@ -548,7 +546,7 @@ def test_while_spotify_asks_to_be_left_alone_it_is(harness: CaptureHarness):
     assert "Spotify answered 429, until" in ended.unmapped[0]
 
 
-def test_a_recording_that_waits_is_ranked_by_its_captured_count(harness: CaptureHarness):
+def test_a_pending_recording_is_ranked_by_its_captured_count(harness: CaptureHarness):
     low, high = isrcs(2)
     harness.sql("insert into songs (isrc) values (%s), (%s)", low, high)
     harness.sql("insert into songstats_backfill_queue (song, rank_score) values (%s, 500), (%s, 1)", low, high)
@@ -560,7 +558,7 @@ def test_a_recording_that_waits_is_ranked_by_its_captured_count(harness: Capture
 # --- twice -----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_capture_that_is_done_is_never_made_again(harness: CaptureHarness):
+def test_a_done_capture_is_never_bought_again(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.run_capture(snapshot)
     for operator in (False, True):
@@ -569,7 +567,7 @@ def test_a_capture_that_is_done_is_never_made_again(harness: CaptureHarness):
     assert len(harness.sql("select * from song_measurements")) == 1
 
 
-def test_a_failed_capture_is_taken_up_by_a_person_alone(harness: CaptureHarness):
+def test_only_an_operator_reopens_a_failed_capture(harness: CaptureHarness):
     harness.sandbox.actor("FAILED", "blocked", count=1)
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.run_capture(snapshot)
@@ -585,7 +583,7 @@ def test_a_failed_capture_is_taken_up_by_a_person_alone(harness: CaptureHarness)
     harness.check_invariants()
 
 
-def test_a_person_who_takes_one_up_again_is_held_to_the_month_too(harness: CaptureHarness):
+def test_the_monthly_cap_limits_an_operators_relaunch_too(harness: CaptureHarness):
     harness.sandbox.actor("FAILED", "blocked")
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.run_capture(snapshot)
@@ -598,7 +596,7 @@ def test_a_person_who_takes_one_up_again_is_held_to_the_month_too(harness: Captu
     assert harness.actor_usage()["runs"] == 1
 
 
-def test_a_later_try_of_a_persons_launch_buys_nothing_again(harness: CaptureHarness):
+def test_a_later_attempt_of_an_operators_launch_buys_nothing_again(harness: CaptureHarness):
     harness.sandbox.actor("FAILED", "blocked")
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.run_capture(snapshot)
@@ -607,19 +605,19 @@ def test_a_later_try_of_a_persons_launch_buys_nothing_again(harness: CaptureHarn
     assert harness.actor_usage()["runs"] == 2
 
 
-def test_a_done_capture_is_never_bought_again_not_even_what_it_lacks(harness: CaptureHarness):
+def test_a_done_capture_is_never_bought_again_even_if_incomplete(harness: CaptureHarness):
     songs = isrcs(ALBUMS_PER_CHUNK + 1)
     snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
     harness.sandbox.actor("FAILED", "blocked", count=1)
     harness.sandbox.actor("SUCCEEDED")
     assert harness.run_capture(snapshot).kind is CaptureResultKind.PARTLY_DONE
     again = harness.run_capture(snapshot, run="run-2", operator=True)
-    assert again.kind is CaptureResultKind.PARTLY_DONE, "and says once more what is missing"
+    assert again.kind is CaptureResultKind.PARTLY_DONE, "with the message about what is missing"
     assert "could not be captured" in str(again.reason)
     assert harness.actor_usage()["runs"] == 2
 
 
-def test_a_lost_start_that_failed_is_not_paid_again_by_the_tries_that_look_for_it(harness: CaptureHarness):
+def test_a_lost_start_whose_run_failed_is_not_paid_again(harness: CaptureHarness):
     harness.sandbox.actor("FAILED", "blocked")
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.sandbox.faults(STARTS, method="POST", count=1, reset=True)
@@ -640,7 +638,7 @@ def test_a_lost_start_is_waited_for_until_apify_lists_it(custom_harness: Capture
 
 
 @pytest.mark.parametrize("custom_harness", [replace(PLAIN, dataset_lag=1.0, dataset_count_lags=True)], indirect=True)
-def test_a_result_whose_number_of_items_lags_too_is_waited_for(custom_harness: CaptureHarness):
+def test_a_result_with_a_lagging_item_count_is_awaited(custom_harness: CaptureHarness):
     albums = custom_harness.publish({f"Album {n}": {song: 5} for n, song in enumerate(isrcs(4))})
     snapshot = custom_harness.open_capture(albums)
     patient = custom_harness.with_config(result_settle_seconds=5.0)
@@ -648,7 +646,7 @@ def test_a_result_whose_number_of_items_lags_too_is_waited_for(custom_harness: C
     assert len(custom_harness.stored_counts()) == 4
 
 
-def test_albums_that_brought_no_track_are_said(harness: CaptureHarness):
+def test_albums_without_tracks_are_reported(harness: CaptureHarness):
     known = harness.publish({"One": {isrcs(1)[0]: 10}})
     snapshot = harness.open_capture([*known, album("Nowhere")])
     ended = harness.run_capture(snapshot)
@@ -657,7 +655,7 @@ def test_albums_that_brought_no_track_are_said(harness: CaptureHarness):
     assert harness.snapshot_row(snapshot)["error"] == ended.reason
 
 
-def test_albums_that_there_are_none_of_are_not_found_which_is_their_clients_to_know(harness: CaptureHarness):
+def test_unknown_albums_without_tracks_are_not_found(harness: CaptureHarness):
     snapshot = harness.open_capture(["nonsense"])
     job = harness.request_for(snapshot)
     ended = harness.run_capture(snapshot)
@@ -669,7 +667,7 @@ def test_albums_that_there_are_none_of_are_not_found_which_is_their_clients_to_k
     assert harness.actor_usage()["runs"] == 1
 
 
-def test_an_album_that_is_known_and_brings_no_track_is_the_actors_fault(harness: CaptureHarness):
+def test_a_known_album_without_tracks_is_the_actors_fault(harness: CaptureHarness):
     (song,) = isrcs(1)
     snapshot = harness.open_capture([album("Nowhere"), "nonsense"])
     job = harness.request_for(snapshot)
@@ -687,7 +685,7 @@ def test_an_album_that_is_known_and_brings_no_track_is_the_actors_fault(harness:
     ]
 
 
-def test_a_run_that_apify_has_forgotten_is_given_up_after_an_hour(harness: CaptureHarness):
+def test_a_run_that_apify_deleted_is_given_up_after_an_hour(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     snapshot = harness.open_capture([one])
     harness.sql(
@@ -704,7 +702,7 @@ def test_a_run_that_apify_has_forgotten_is_given_up_after_an_hour(harness: Captu
     assert "no longer has actor run" in str(ended.reason)
 
 
-def test_errors_of_our_own_cost_a_run_one_attempt_and_give_up_what_was_captured_to_nobody(harness: CaptureHarness):
+def test_programming_errors_cost_a_run_one_attempt_and_keep_the_captured_part(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
 
     def new_actor():
@@ -720,7 +718,7 @@ def test_errors_of_our_own_cost_a_run_one_attempt_and_give_up_what_was_captured_
     assert shown["error"] == "RuntimeError interrupted it"
 
 
-def test_the_sweep_looks_deferred_tracks_up_again_for_nothing_and_unknown_ones_not(harness: CaptureHarness):
+def test_remapping_looks_up_deferred_tracks_and_not_unknown_ones(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     snapshot = harness.open_capture([one])
     job = harness.request_for(snapshot)
@@ -743,10 +741,10 @@ def test_the_sweep_looks_deferred_tracks_up_again_for_nothing_and_unknown_ones_n
     assert harness.sql("select * from operator_acts") == []
 
 
-def test_a_recording_on_albums_of_two_parts_has_one_count_of_one_moment(harness: CaptureHarness):
+def test_a_recording_in_two_chunks_has_one_count_at_one_time(harness: CaptureHarness):
     songs = isrcs(ALBUMS_PER_CHUNK + 1)
     albums = {f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}
-    # On every album: so in both parts.
+    # On every album, and so in both chunks.
     for tracks in albums.values():
         tracks["AA6Q72999999"] = 70
     snapshot = harness.open_capture(harness.publish(albums))
@@ -756,7 +754,7 @@ def test_a_recording_on_albums_of_two_parts_has_one_count_of_one_moment(harness:
     assert harness.snapshot_row(snapshot)["recordings"] == len(songs) + 1
 
 
-def test_a_planned_run_keeps_to_a_pause_that_began_after_it_was_asked_for(harness: CaptureHarness):
+def test_a_planned_run_respects_a_pause_that_began_after_its_launch(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     with connect(harness.database_url) as connection:
         vendor_state.pause(connection, "apify", seconds=900, reason="Apify answered 429")
@@ -766,7 +764,7 @@ def test_a_planned_run_keeps_to_a_pause_that_began_after_it_was_asked_for(harnes
     assert harness.snapshot_row(snapshot)["attempts"] == 0
 
 
-def test_a_start_that_comes_back_after_it_was_given_up_is_paid_for_and_told_so(harness: CaptureHarness):
+def test_a_start_that_returns_after_it_was_given_up_is_recorded_as_surplus(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     snapshot = harness.open_capture([one])
     harness.run_capture(snapshot)
@@ -783,7 +781,7 @@ def test_a_start_that_comes_back_after_it_was_given_up_is_paid_for_and_told_so(h
     assert harness.sql("select usd from playcount_spent_this_month") == [{"usd": Decimal("0.006")}]
 
 
-def test_there_is_no_capture_of_that_id(harness: CaptureHarness):
+def test_an_unknown_capture_raises(harness: CaptureHarness):
     with pytest.raises(LookupError, match="there is no capture"):
         harness.run_capture(harness.account)
 
@@ -791,7 +789,7 @@ def test_there_is_no_capture_of_that_id(harness: CaptureHarness):
 # --- what was kept, mapped once more ---------------------------------------------------------------------------------------
 
 
-def test_a_done_capture_that_lacks_a_part_is_mapped_again_and_never_bought_whoever_launches_it(harness: CaptureHarness):
+def test_an_incomplete_done_capture_is_mapped_again_and_never_bought(harness: CaptureHarness):
     songs = isrcs(ALBUMS_PER_CHUNK + 1)
     albums = harness.publish({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)})
     snapshot = harness.open_capture(albums)
@@ -818,7 +816,7 @@ def test_a_done_capture_that_lacks_a_part_is_mapped_again_and_never_bought_whoev
     harness.check_invariants()
 
 
-def test_while_it_is_mapped_again_a_capture_is_not_open_to_anybody(harness: CaptureHarness):
+def test_a_capture_stays_closed_while_it_is_mapped_again(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     snapshot = harness.open_capture([one])
     harness.sandbox.spotify_quota_exceeded()
@@ -834,11 +832,11 @@ def test_while_it_is_mapped_again_a_capture_is_not_open_to_anybody(harness: Capt
     assert harness.run_capture(snapshot, run="run-2", operator=True).kind is CaptureResultKind.UNCHANGED
 
 
-def test_a_part_that_could_not_be_read_is_read_again_once_the_capture_is_done(harness: CaptureHarness):
+def test_an_unreadable_chunk_is_parsed_again_once_the_capture_is_done(harness: CaptureHarness):
     songs = isrcs(ALBUMS_PER_CHUNK + 1)
     snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
     harness.run_capture(snapshot)
-    # As code left it that could not read what was kept.
+    # The state that an older parser left.
     harness.sql("delete from song_measurements where raw_ref = (select actor_run from apify_runs where chunk = 1)")
     harness.sql("update apify_runs set status = 'MALFORMED', message = 'odd', mapped_at = null where chunk = 1")
     assert len(harness.stored_counts()) == ALBUMS_PER_CHUNK
@@ -847,7 +845,7 @@ def test_a_part_that_could_not_be_read_is_read_again_once_the_capture_is_done(ha
     assert harness.actor_usage()["runs"] == 2
 
 
-def test_what_is_bought_weeks_later_is_of_the_moment_at_which_it_is_bought(harness: CaptureHarness):
+def test_a_chunk_bought_weeks_later_is_dated_then(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     harness.sandbox.actor("FAILED", "blocked", count=1)
     harness.sandbox.actor("SUCCEEDED")
@@ -859,7 +857,7 @@ def test_what_is_bought_weeks_later_is_of_the_moment_at_which_it_is_bought(harne
     assert found["is_of_today"]
 
 
-def test_a_part_that_was_put_off_for_days_is_of_its_own_moment(harness: CaptureHarness):
+def test_a_postponed_chunk_is_dated_when_it_was_captured(harness: CaptureHarness):
     songs = isrcs(ALBUMS_PER_CHUNK + 1)
     snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
     harness.sql("update playcount_snapshots set captured_at = now() - interval '3 days'")
@@ -868,13 +866,13 @@ def test_a_part_that_was_put_off_for_days_is_of_its_own_moment(harness: CaptureH
     assert found["is_of_today"]
 
 
-def test_a_capture_in_which_no_track_has_a_count_failed(harness: CaptureHarness):
+def test_a_capture_without_any_count_fails(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": dict.fromkeys(isrcs(2), 0)}))
     ended = harness.run_capture(snapshot)
     assert (ended.kind, ended.reason) == (CaptureResultKind.FAILED, "none of 2 tracks has a count")
 
 
-def test_a_result_that_apify_has_forgotten_is_given_up_after_an_hour(harness: CaptureHarness):
+def test_a_result_that_apify_deleted_is_given_up_after_an_hour(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     snapshot = harness.open_capture([one])
     harness.sql(
@@ -889,7 +887,7 @@ def test_a_result_that_apify_has_forgotten_is_given_up_after_an_hour(harness: Ca
     assert harness.run_capture(snapshot, run="run-2").kind is CaptureResultKind.FAILED
 
 
-def test_a_run_that_was_seen_a_moment_ago_is_not_given_up_however_long_it_has_been_at_work(harness: CaptureHarness):
+def test_a_run_that_apify_showed_recently_is_not_given_up(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     snapshot = harness.open_capture([one])
     harness.sql(
@@ -902,7 +900,7 @@ def test_a_run_that_was_seen_a_moment_ago_is_not_given_up_however_long_it_has_be
     assert harness.snapshot_row(snapshot)["state"] == "running"
 
 
-def test_a_failed_part_is_not_bought_again_past_the_months_cap(harness: CaptureHarness):
+def test_a_failed_chunk_is_not_bought_again_above_the_monthly_cap(harness: CaptureHarness):
     songs = isrcs(ALBUMS_PER_CHUNK + 1)
     snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
     tight = harness.with_config(cap_usd=Decimal("0.303"))
@@ -916,7 +914,7 @@ def test_a_failed_part_is_not_bought_again_past_the_months_cap(harness: CaptureH
     assert harness.actor_usage() == paid
 
 
-def test_what_a_relaunch_buys_is_set_aside_for_it(harness: CaptureHarness):
+def test_a_relaunch_reserves_its_cost(harness: CaptureHarness):
     albums = harness.publish({f"Album {n:03}": {song: 5} for n, song in enumerate(isrcs(2))})
     harness.sandbox.actor("FAILED", "blocked", count=1)
     harness.sandbox.actor("SUCCEEDED")
@@ -928,7 +926,7 @@ def test_what_a_relaunch_buys_is_set_aside_for_it(harness: CaptureHarness):
     assert harness.sql("select usd from playcount_spent_this_month") == [{"usd": Decimal("0.012")}]
 
 
-def test_what_a_request_leaves_out_is_still_said_once_its_capture_was_mapped_again(harness: CaptureHarness):
+def test_a_requests_own_omissions_stay_reported_after_remapping(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     job = harness.request_for(snapshot)
     left_out = "1 of 2 recordings has no known album"

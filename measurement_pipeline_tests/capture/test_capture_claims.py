@@ -1,4 +1,4 @@
-"""What a capture keeps to while it is made: its claim, its waits, how much is bought at once, and of which moment a count is."""
+"""Rules of a running capture: its claim, its waits, its concurrency, and the time of its counts."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ INPUTS = "/v2/key-value-stores/*/records/INPUT"
 
 
 def with_actor(harness: CaptureHarness, actor: type[ApifyClient], **terms: object) -> CaptureServices:
-    """Captures that ask Apify through an actor of the test's own."""
+    """Services with an Apify client of the test's own."""
 
     def new_actor() -> ApifyClient:
         return actor(harness.sandbox.apify_token, base_url=harness.sandbox.apify_url)
@@ -32,7 +32,7 @@ def with_actor(harness: CaptureHarness, actor: type[ApifyClient], **terms: objec
 # --- the claim -------------------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_run_lets_go_of_its_capture_which_waits_and_is_not_to_blame(harness: CaptureHarness):
+def test_an_interrupted_run_releases_its_capture_without_an_attempt(harness: CaptureHarness):
     class Interrupted(ApifyClient):
         def get_run(self, run_id: str, *, wait_seconds: float = 0) -> ActorRun:
             super().get_run(run_id, wait_seconds=wait_seconds)
@@ -46,15 +46,15 @@ def test_an_interrupted_run_lets_go_of_its_capture_which_waits_and_is_not_to_bla
     assert shown["error"] == "its run was interrupted"
     with connect(harness.database_url) as connection:
         assert captures.list_due(connection, claim_timeout_seconds=0, limit=10) == [], (
-            "whoever cancelled it wants it gone"
+            "a cancelled run does not start again at once"
         )
     harness.end_waits()
     assert harness.run_capture(snapshot, run="run-2").kind is CaptureResultKind.DONE
-    assert harness.actor_usage()["runs"] == 1, "what it had bought is waited for"
+    assert harness.actor_usage()["runs"] == 1, "the run that it paid for is awaited"
     harness.check_invariants()
 
 
-def test_a_person_may_try_what_has_used_up_its_attempts(harness: CaptureHarness):
+def test_an_operator_may_run_a_capture_without_attempts_left(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.sql(
         "update playcount_snapshots set state = 'running', claimed_by = 'dead', attempts = 5 where id = %s", snapshot
@@ -64,9 +64,7 @@ def test_a_person_may_try_what_has_used_up_its_attempts(harness: CaptureHarness)
 
 
 @pytest.mark.parametrize(("age", "seconds"), [("0", 60), ("40 minutes", 600), ("2 days", 3600)])
-def test_a_capture_that_apify_keeps_waiting_waits_a_quarter_of_its_age_from_a_minute_to_an_hour(
-    harness: CaptureHarness, age: str, seconds: int
-):
+def test_while_apify_is_down_a_capture_waits_a_quarter_of_its_age(harness: CaptureHarness, age: str, seconds: int):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.sql("update playcount_snapshots set created_at = created_at - %s::interval", age)
     harness.sandbox.faults("/v2/", status=503)
@@ -75,7 +73,7 @@ def test_a_capture_that_apify_keeps_waiting_waits_a_quarter_of_its_age_from_a_mi
     assert seconds - 30 < wait["left"] < seconds + 30
 
 
-def test_a_start_is_looked_for_among_runs_whose_input_is_lost_for_an_hour_and_then_made_again(harness: CaptureHarness):
+def test_a_run_with_a_missing_input_blocks_a_second_start_for_an_hour(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     snapshot = harness.open_capture([one])
     with harness.captures.dependencies.new_actor() as actor:
@@ -100,7 +98,7 @@ def test_a_start_is_looked_for_among_runs_whose_input_is_lost_for_an_hour_and_th
 # --- how much, and when ----------------------------------------------------------------------------------------------------
 
 
-def test_no_more_parts_are_bought_at_once_than_the_terms_say(harness: CaptureHarness):
+def test_concurrent_chunks_are_limited(harness: CaptureHarness):
     at_work: list[int] = []
 
     class Watched(ApifyClient):
@@ -116,7 +114,7 @@ def test_no_more_parts_are_bought_at_once_than_the_terms_say(harness: CaptureHar
         is CaptureResultKind.DONE
     )
     assert len(at_work) == 4
-    assert max(at_work) == 1, "beside the one that is started"
+    assert max(at_work) == 1, "besides the one being started"
     assert len(harness.stored_counts()) == len(songs)
 
 
@@ -133,7 +131,7 @@ def test_a_series_waits_for_its_open_capture_however_old_that_is(harness: Captur
 # --- of which moment -------------------------------------------------------------------------------------------------------
 
 
-def test_a_count_is_never_of_a_moment_that_is_still_to_come_whatever_apifys_clock_says(harness: CaptureHarness):
+def test_a_count_is_never_dated_in_the_future(harness: CaptureHarness):
     class Ahead(ApifyClient):
         def get_run(self, run_id: str, *, wait_seconds: float = 0) -> ActorRun:
             run = super().get_run(run_id, wait_seconds=wait_seconds)
@@ -149,7 +147,7 @@ def test_a_count_is_never_of_a_moment_that_is_still_to_come_whatever_apifys_cloc
 
 
 @pytest.mark.parametrize(("behind", "stored"), [("the second part", [70]), ("the first part", [50, 70])])
-def test_of_two_parts_that_count_a_recording_the_higher_count_stays(
+def test_of_two_chunks_with_one_recording_the_higher_count_stays(
     harness: CaptureHarness, behind: str, stored: list[int]
 ):
     class Behind(ApifyClient):
@@ -163,7 +161,7 @@ def test_of_two_parts_that_count_a_recording_the_higher_count_stays(
             return json.dumps(albums).encode()
 
     (isrc,) = isrcs(1)
-    # On every album: so in both parts.
+    # On every album, and so in both chunks.
     snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {isrc: 70} for n in range(ALBUMS_PER_CHUNK + 1)}))
     assert harness.run_capture(snapshot, captures=with_actor(harness, Behind)).kind is CaptureResultKind.DONE
     found = harness.sql("select value, captured_at from song_measurements where song = %s order by learnt_at", isrc)

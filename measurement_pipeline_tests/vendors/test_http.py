@@ -1,4 +1,4 @@
-"""Asking a vendor: one host, one time limit, one size, whatever the other end does."""
+"""Requests to a vendor: one host, one timeout and one size limit, whatever the server does."""
 
 import contextlib
 import gzip
@@ -16,7 +16,7 @@ from measurement_pipeline.vendors.http import VendorHttpClient, describe_foreign
 
 @contextlib.contextmanager
 def saying(*parts: bytes, drips: bool = False) -> Iterator[str]:
-    """A vendor that reads a request and says this; `drips`: and then a byte every 20 ms until the client hangs up."""
+    """A vendor that reads a request and sends these parts. `drips`: then a byte every 20 ms until the client closes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -44,7 +44,7 @@ def ask(url: str, *, timeout_seconds: float = 60) -> httpx.Response:
         line.close()
 
 
-def test_an_answer_comes_whole_and_unpacked():
+def test_a_response_is_complete_and_decoded():
     packed = gzip.compress(b'{"a": 1}')
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\nx-more: 7\r\n\r\n" % len(packed)
     with saying(head, packed) as url:
@@ -53,7 +53,7 @@ def test_an_answer_comes_whole_and_unpacked():
     assert "content-encoding" not in answer.headers
 
 
-def test_an_answer_that_drips_is_given_up_when_its_time_is_over():
+def test_a_slow_response_ends_at_the_timeout():
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"
     with (
         saying(head, drips=True) as url,
@@ -62,7 +62,7 @@ def test_an_answer_that_drips_is_given_up_when_its_time_is_over():
         ask(url, timeout_seconds=0.5)
 
 
-def test_a_body_beyond_all_measure_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch):
+def test_a_body_above_the_size_limit_is_not_read_completely(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(http, "MAX_BODY_BYTES", 1000)
     with (
         saying(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n", b"x" * 5000) as url,
@@ -75,7 +75,7 @@ def test_a_body_beyond_all_measure_is_not_read_to_its_end(monkeypatch: pytest.Mo
     "url",
     ["http://elsewhere.test/x", "http://vendor.test.elsewhere.test/x", "http://vendor.test@elsewhere.test/", "/x"],
 )
-def test_no_address_but_those_below_the_base_is_asked(url: str):
+def test_only_urls_below_the_base_url_are_requested(url: str):
     asked: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -88,7 +88,7 @@ def test_no_address_but_those_below_the_base_is_asked(url: str):
     assert asked == []
 
 
-def test_whether_a_request_may_have_arrived():
+def test_whether_a_request_may_have_been_received():
     with saying() as url, pytest.raises(httpx.HTTPError) as dropped:
         ask(url)
     assert may_have_been_received(dropped.value)
@@ -123,7 +123,7 @@ JSON, HTML = "application/json; charset=utf-8", "text/html"
         (500, HTML, b"<html>", False),
     ],
 )
-def test_an_answer_is_the_vendors_by_its_content_type_its_json_and_its_error_shape(
+def test_a_response_is_the_vendors_by_its_content_type_json_and_error_shape(
     status: int, content_type: str | None, body: bytes, is_own: bool
 ):
     headers = {} if content_type is None else {"content-type": content_type}
@@ -131,7 +131,7 @@ def test_an_answer_is_the_vendors_by_its_content_type_its_json_and_its_error_sha
     assert (found is None) == is_own
 
 
-def test_a_foreign_answer_is_described_in_one_short_line():
+def test_a_foreign_response_is_described_in_one_short_line():
     page = b"<!doctype html>\n<title>\x00Just a \xff moment</title>" + b"x" * 1_000_000
     found = describe_foreign_response(
         403, {"content-type": "Text/HTML; charset=x"}, page, is_vendor_error=lambda _: False

@@ -1,4 +1,4 @@
-"""Whether a webhook took a message: its status says so, unless a page of something else came with it."""
+"""A webhook accepted a message if its status says so and the body is not a web page."""
 
 import httpx
 import pytest
@@ -22,12 +22,12 @@ def post(answer: httpx.Response) -> None:
         httpx.Response(201, content=b"1"),
     ],
 )
-def test_a_success_is_taken_whatever_it_says(answer: httpx.Response):
+def test_a_success_is_accepted_whatever_its_body(answer: httpx.Response):
     post(answer)
 
 
 @pytest.mark.parametrize("page", [f"<!doctype html><a href='{URL}'>log in</a>", f"\n <html>{URL}", f"<?xml?>{URL}"])
-def test_a_page_is_no_answer_of_a_webhook_and_is_not_quoted(page: str):
+def test_a_web_page_is_not_a_receipt_and_is_not_quoted(page: str):
     with pytest.raises(UnavailableError, match="answered 200 with a web page") as refused:
         post(httpx.Response(200, content=page.encode(), headers={"content-type": "text/html"}))
     assert "s3cret" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""Runs of the actor: one request each, a lost one found again, and nothing taken for whole that is not."""
+"""Actor runs: one request each, a lost run is found, and an incomplete result is never taken for a complete one."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ def shared() -> Iterator[SandboxClient]:
 
 @pytest.fixture
 def sandbox(shared: SandboxClient) -> Iterator[SandboxClient]:
-    """Doubles whose runs are never forgotten: a test that looks for one asks for albums of its own."""
+    """Doubles shared by the module. A test that searches for a run uses albums of its own."""
     yield shared
     shared.clear_faults()
     shared.forget_requests()
@@ -58,25 +58,25 @@ def actor(sandbox: SandboxClient) -> Iterator[ApifyClient]:
 
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[SandboxClient]:
-    """Another host, which takes the same token: nothing is ever to arrive there."""
+    """Another host that accepts the same token. No request must arrive there."""
     with running(behaviour=PLAIN) as opened:
         yield opened
 
 
 def starts(sandbox: SandboxClient) -> int:
-    """How many starts arrived, whatever they were answered."""
+    """How many starts arrived, whatever the response."""
     return sum(request["method"] == "POST" for request in sandbox.requests("/v2/"))
 
 
 def answering(answer: Callable[[httpx.Request], httpx.Response]) -> ApifyClient:
-    """An actor whose vendor is a function."""
+    """A client whose vendor is a function."""
     return ApifyClient("a-token", base_url="http://apify.test", transport=httpx.MockTransport(answer))
 
 
 # --- start ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_start_is_one_request_for_the_albums_and_comes_back_with_its_run(actor: ApifyClient, sandbox: SandboxClient):
+def test_a_start_is_one_request_and_returns_its_run(actor: ApifyClient, sandbox: SandboxClient):
     before, paid = datetime.now(UTC), sandbox.actor_usage()
     run = actor.start_run(ALBUMS)
     assert run.status is RunStatus.READY
@@ -88,12 +88,12 @@ def test_a_start_is_one_request_for_the_albums_and_comes_back_with_its_run(actor
     assert starts(sandbox) == 1
 
 
-def test_an_album_is_asked_for_by_its_address_and_what_is_odd_in_an_id_stays_in_it():
+def test_an_album_url_escapes_the_id():
     assert album_url("4MUSeRnhpSfkMqREFQ36mC") == "https://open.spotify.com/album/4MUSeRnhpSfkMqREFQ36mC"
     assert album_url("a/../b?c#d é") == "https://open.spotify.com/album/a%2F..%2Fb%3Fc%23d%20%C3%A9"
 
 
-def test_no_albums_are_refused_before_anything_is_asked(actor: ApifyClient, sandbox: SandboxClient):
+def test_an_empty_list_of_albums_is_rejected_before_any_request(actor: ApifyClient, sandbox: SandboxClient):
     with pytest.raises(ValueError, match="at least one album"):
         actor.start_run([])
     assert sandbox.requests() == []
@@ -116,7 +116,7 @@ def test_no_albums_are_refused_before_anything_is_asked(actor: ApifyClient, sand
     ],
     ids=str,
 )
-def test_a_start_whose_answer_is_lost_may_have_begun_and_is_not_repeated(
+def test_a_start_with_a_lost_response_may_have_been_received_and_is_not_repeated(
     actor: ApifyClient, sandbox: SandboxClient, fault: dict[str, Any]
 ):
     sandbox.faults(RUNS, method="POST", **fault)
@@ -127,7 +127,7 @@ def test_a_start_whose_answer_is_lost_may_have_begun_and_is_not_repeated(
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_something_else_answers_is_no_refusal_and_a_start_may_have_begun(
+def test_a_foreign_response_is_not_a_rejection_and_a_start_may_have_been_received(
     actor: ApifyClient, sandbox: SandboxClient, page: str
 ):
     run = actor.start_run(ALBUMS)
@@ -152,7 +152,7 @@ def test_a_status_is_read_in_any_case(status: str):
         assert actor.get_run("r").status.has_ended
 
 
-def test_a_start_that_is_not_answered_in_time_may_have_begun(sandbox: SandboxClient):
+def test_a_start_that_times_out_may_have_been_received(sandbox: SandboxClient):
     sandbox.faults(RUNS, method="POST", hang=True)
     paid = sandbox.actor_usage()["runs"]
     with (
@@ -164,7 +164,7 @@ def test_a_start_that_is_not_answered_in_time_may_have_begun(sandbox: SandboxCli
     assert (starts(sandbox), sandbox.actor_usage()["runs"]) == (1, paid + 1)
 
 
-def test_a_start_that_reached_nobody_has_not_begun():
+def test_a_start_without_a_connection_was_not_received():
     with (
         ApifyClient("a-token", base_url="http://127.0.0.1:9") as actor,
         pytest.raises(UnavailableError) as unreached,
@@ -177,13 +177,13 @@ def test_a_start_that_reached_nobody_has_not_begun():
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-def test_a_refused_token_says_so_in_the_vendors_words(actor: ApifyClient, sandbox: SandboxClient, status: int):
+def test_a_rejected_token_carries_the_vendors_message(actor: ApifyClient, sandbox: SandboxClient, status: int):
     sandbox.faults("/v2/", status=status, body='{"error": {"type": "no-token", "message": "It\\nis not valid"}}')
     with pytest.raises(CredentialsRejectedError, match=f"HTTP {status}, no-token: It is not valid"):
         actor.start_run(ALBUMS)
 
 
-def test_a_wrong_token_is_refused(sandbox: SandboxClient):
+def test_a_wrong_token_is_rejected(sandbox: SandboxClient):
     with (
         ApifyClient("wrong-token", base_url=sandbox.apify_url) as actor,
         pytest.raises(CredentialsRejectedError) as refused,
@@ -193,7 +193,7 @@ def test_a_wrong_token_is_refused(sandbox: SandboxClient):
 
 
 @pytest.mark.parametrize(("said", "seconds"), [(7, 7.0), (None, None), ("soon", None)])
-def test_a_429_says_how_long_to_wait_and_is_not_waited_out(
+def test_a_429_carries_its_retry_after_and_is_not_waited_out(
     actor: ApifyClient, sandbox: SandboxClient, said: int | str | None, seconds: float | None
 ):
     sandbox.faults("/v2/", status=429, retry_after=said)
@@ -204,7 +204,7 @@ def test_a_429_says_how_long_to_wait_and_is_not_waited_out(
 
 
 @pytest.mark.parametrize("kind", ["actor-memory-limit-exceeded", "concurrent-runs-limit-exceeded"])
-def test_an_account_that_is_busy_is_no_refused_token(actor: ApifyClient, sandbox: SandboxClient, kind: str):
+def test_an_account_at_capacity_is_throttled(actor: ApifyClient, sandbox: SandboxClient, kind: str):
     sandbox.faults("/v2/", status=402, body=json.dumps({"error": {"type": kind, "message": "Later"}}))
     with pytest.raises(ThrottledError, match=kind):
         actor.start_run(ALBUMS)
@@ -218,7 +218,7 @@ def test_another_4xx_is_a_rejection(actor: ApifyClient, sandbox: SandboxClient, 
     assert rejected.value.status_code == status
 
 
-def test_an_actor_that_is_not_there_is_rejected_in_the_vendors_words(sandbox: SandboxClient):
+def test_an_unknown_actor_is_rejected_with_the_vendors_message(sandbox: SandboxClient):
     with (
         ApifyClient(sandbox.apify_token, base_url=sandbox.apify_url, actor="some~other") as actor,
         pytest.raises(RequestRejectedError, match="Actor was not found"),
@@ -229,7 +229,7 @@ def test_an_actor_that_is_not_there_is_rejected_in_the_vendors_words(sandbox: Sa
 # --- look ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_looked_at_as_often_as_one_likes_and_is_not_paid_for_again(actor: ApifyClient, sandbox: SandboxClient):
+def test_polling_a_run_is_free(actor: ApifyClient, sandbox: SandboxClient):
     run = actor.start_run(ALBUMS)
     paid = sandbox.actor_usage()
     looked = [actor.get_run(run.id) for _ in range(3)]
@@ -239,7 +239,7 @@ def test_a_run_is_looked_at_as_often_as_one_likes_and_is_not_paid_for_again(acto
     assert sandbox.actor_usage() == paid
 
 
-def test_waiting_for_a_run_asks_once_and_comes_back_when_it_has_ended(actor: ApifyClient, sandbox: SandboxClient):
+def test_waiting_for_a_run_is_one_request(actor: ApifyClient, sandbox: SandboxClient):
     sandbox.actor("SUCCEEDED", seconds=0.3, count=1)
     run = actor.start_run(ALBUMS)
     assert actor.get_run(run.id, wait_seconds=20).status is RunStatus.SUCCEEDED
@@ -247,7 +247,7 @@ def test_waiting_for_a_run_asks_once_and_comes_back_when_it_has_ended(actor: Api
 
 
 @pytest.mark.parametrize("ends", ["FAILED", "TIMED-OUT", "ABORTED"])
-def test_a_run_that_did_not_succeed_has_ended_and_says_why(actor: ApifyClient, sandbox: SandboxClient, ends: str):
+def test_an_unsuccessful_run_has_ended_with_a_message(actor: ApifyClient, sandbox: SandboxClient, ends: str):
     sandbox.actor(ends, "the proxy was blocked", count=1)
     looked = actor.get_run(actor.start_run(ALBUMS).id)
     assert looked.status == ends
@@ -256,12 +256,12 @@ def test_a_run_that_did_not_succeed_has_ended_and_says_why(actor: ApifyClient, s
     assert looked.message == "the proxy was blocked"
 
 
-def test_a_run_that_apify_does_not_see_is_not_known_to_be_gone(actor: ApifyClient):
+def test_a_run_that_apify_does_not_show_may_still_exist(actor: ApifyClient):
     with pytest.raises(UnavailableError, match="does not show run ru0"):
         actor.get_run("ru0")
 
 
-def test_what_else_a_run_object_holds_does_not_matter():
+def test_other_fields_of_a_run_do_not_matter():
     bare = {
         "id": "r",
         "status": "RUNNING",
@@ -278,7 +278,7 @@ def test_what_else_a_run_object_holds_does_not_matter():
 # --- find ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_whose_start_was_not_answered_is_found_by_its_albums(actor: ApifyClient, sandbox: SandboxClient):
+def test_a_run_with_a_lost_start_response_is_found_by_its_albums(actor: ApifyClient, sandbox: SandboxClient):
     since, albums = datetime.now(UTC), albums_of_its_own()
     actor.start_run(albums[:1])
     sandbox.faults(RUNS, method="POST", close=True, count=1)
@@ -291,7 +291,7 @@ def test_a_run_whose_start_was_not_answered_is_found_by_its_albums(actor: ApifyC
     assert starts(sandbox) == 3
 
 
-def test_the_newest_of_several_is_found_and_those_that_are_somebodys_are_not(actor: ApifyClient):
+def test_the_newest_run_is_found_and_excluded_runs_are_not(actor: ApifyClient):
     albums = albums_of_its_own()
     first, second = actor.start_run(albums), actor.start_run(albums)
     found = actor.find_run(albums, since=LONG_AGO)
@@ -311,7 +311,7 @@ def test_fewer_or_more_albums_are_another_run(actor: ApifyClient):
     assert actor.find_run(albums[:2], since=LONG_AGO) is not None
 
 
-def test_a_run_from_before_is_not_found_save_for_what_clocks_differ(actor: ApifyClient):
+def test_an_older_run_is_not_found_except_within_the_clock_difference(actor: ApifyClient):
     albums = albums_of_its_own()
     run = actor.start_run(albums)
     assert run.started_at is not None
@@ -319,7 +319,7 @@ def test_a_run_from_before_is_not_found_save_for_what_clocks_differ(actor: Apify
     assert actor.find_run(albums, since=run.started_at + timedelta(minutes=61)) is None
 
 
-def test_inputs_of_runs_from_before_are_not_asked_for(actor: ApifyClient, sandbox: SandboxClient):
+def test_inputs_of_older_runs_are_not_requested(actor: ApifyClient, sandbox: SandboxClient):
     albums = albums_of_its_own()
     for _ in range(3):
         actor.start_run(albums)
@@ -328,7 +328,7 @@ def test_inputs_of_runs_from_before_are_not_asked_for(actor: ApifyClient, sandbo
 
 
 def runs_of(pages: list[list[dict[str, Any]]], inputs: dict[str, httpx.Response]) -> ApifyClient:
-    """An actor whose runs come in pages, and whose inputs are these by store."""
+    """A client whose runs come in pages, with these inputs by store."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/INPUT"):
@@ -349,7 +349,7 @@ def urls(*albums: str, **more: Any) -> httpx.Response:
     return httpx.Response(200, json={"urls": [{"url": album_url(album), "method": "GET"} for album in albums], **more})
 
 
-def test_it_may_stand_on_a_later_page_and_its_input_may_have_gained_defaults():
+def test_a_run_on_a_later_page_with_default_inputs_is_found():
     pages = [[listed("k1"), listed("k2")], [listed("k3")]]
     with runs_of(pages, {"k1": urls("x"), "k2": urls("y"), "k3": urls("a", "b", proxy=None)}) as actor:
         found = actor.find_run(["b", "a"], since=LONG_AGO)
@@ -362,19 +362,19 @@ def test_it_may_stand_on_a_later_page_and_its_input_may_have_gained_defaults():
     "item",
     [listed("k", startedAt=None), listed("k", defaultKeyValueStoreId=None), listed("k", status="NOVEL"), {}, None],
 )
-def test_a_run_that_cannot_be_told_from_the_lost_one_is_no_none(item: Any):
+def test_an_unreadable_run_in_the_list_raises(item: Any):
     with runs_of([[item]], {"k": urls("x")}) as actor, pytest.raises(UnavailableError):
         actor.find_run(["a"], since=LONG_AGO)
 
 
 @pytest.mark.parametrize("answer", [httpx.Response(404), httpx.Response(500), httpx.Response(200, content=b"no JSON")])
-def test_an_input_that_cannot_be_read_is_no_none(answer: httpx.Response):
+def test_an_unreadable_input_raises(answer: httpx.Response):
     with runs_of([[listed("k")]], {"k": answer}) as actor, pytest.raises(UnavailableError):
         actor.find_run(["a"], since=LONG_AGO)
 
 
 @pytest.mark.parametrize("body", [{"data": {}}, {"data": []}, {}, []])
-def test_a_list_of_runs_that_cannot_be_read_is_no_none(body: Any):
+def test_an_unreadable_list_of_runs_raises(body: Any):
     with answering(lambda _: httpx.Response(200, json=body)) as actor, pytest.raises(UnavailableError):
         actor.find_run(["a"], since=LONG_AGO)
 
@@ -382,7 +382,7 @@ def test_a_list_of_runs_that_cannot_be_read_is_no_none(body: Any):
 # --- result --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_items_come_as_they_were_received(actor: ApifyClient, sandbox: SandboxClient):
+def test_items_are_returned_as_received(actor: ApifyClient, sandbox: SandboxClient):
     run = actor.start_run(ALBUMS)
     received = httpx.get(
         f"{sandbox.apify_url}/v2/datasets/{run.dataset_id}/items",
@@ -392,7 +392,7 @@ def test_the_items_come_as_they_were_received(actor: ApifyClient, sandbox: Sandb
     assert [len(album.tracks) for album in read_items(received.content)] == [3, 0, 0]
 
 
-def test_items_that_are_counted_and_not_there_yet_are_waited_for():
+def test_counted_items_that_are_not_readable_yet_are_incomplete():
     late = replace(PLAIN, dataset_lag=3600)
     with running(behaviour=late) as sandbox, ApifyClient(sandbox.apify_token, base_url=sandbox.apify_url) as actor:
         run = actor.start_run(ALBUMS)
@@ -401,7 +401,7 @@ def test_items_that_are_counted_and_not_there_yet_are_waited_for():
 
 
 def dataset(items: list[Any], *, a_page: int, counted: int | None = None, total: int | None = None) -> ApifyClient:
-    """A vendor that hands out so many items a page."""
+    """A client whose vendor returns this many items per page."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         if not request.url.path.endswith("/items"):
@@ -441,17 +441,17 @@ def test_no_items_are_an_empty_list():
 
 
 @pytest.mark.parametrize(("counted", "total"), [(8, 7), (7, 8), (8, None), (None, 8)])
-def test_fewer_items_than_promised_are_not_taken_for_all(counted: int | None, total: int | None):
+def test_fewer_items_than_counted_are_incomplete(counted: int | None, total: int | None):
     with pytest.raises(UnavailableError, match="7 of the 8 items"):
         result(dataset([{}] * 7, a_page=100, counted=counted, total=total))
 
 
-def test_a_count_that_lags_behind_what_is_there_does_not_matter():
+def test_a_count_below_the_number_of_items_does_not_matter():
     assert result(dataset([{}] * 7, a_page=100, counted=5, total=6)) == [{}] * 7
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b'[{"id": 1}'])
-def test_items_that_cannot_be_read_are_asked_for_again_later(body: bytes):
+def test_unreadable_items_are_unavailable(body: bytes):
     def answer(request: httpx.Request) -> httpx.Response:
         found = httpx.Response(200, content=body)
         return found if request.url.path.endswith("/items") else httpx.Response(404, json=NOT_FOUND)
@@ -460,7 +460,7 @@ def test_items_that_cannot_be_read_are_asked_for_again_later(body: bytes):
         result(answering(answer))
 
 
-# --- where requests go, and what is told --------------------------------------------------------------------------------
+# --- where requests go, and what is shown --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -481,9 +481,7 @@ def test_a_redirect_to_another_host_is_not_followed(
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
-def test_a_proxy_that_the_environment_names_is_not_asked(
-    elsewhere: SandboxClient, monkeypatch: pytest.MonkeyPatch, name: str
-):
+def test_a_proxy_from_the_environment_is_not_used(elsewhere: SandboxClient, monkeypatch: pytest.MonkeyPatch, name: str):
     monkeypatch.setenv(name, elsewhere.apify_url)
     with ApifyClient("a-token", base_url="http://127.0.0.1:9") as actor, pytest.raises(UnavailableError):
         actor.start_run(ALBUMS)
@@ -513,14 +511,14 @@ def test_the_token_is_in_no_error_and_no_log(
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "é"])
-def test_a_token_that_no_header_can_carry_is_refused_without_being_shown(token: str):
+def test_a_token_that_no_header_can_carry_is_rejected_without_being_shown(token: str):
     with pytest.raises(ValueError, match="the Apify token is empty or contains") as refused:
         ApifyClient(token, base_url="http://apify.test")
     assert not token or token not in str(refused.value)
 
 
 @pytest.mark.parametrize("address", ["", "apify.test", "ftp://apify.test", "http://"])
-def test_an_address_that_is_none_is_refused(address: str):
+def test_an_invalid_base_url_is_rejected(address: str):
     with pytest.raises(ValueError, match="http"):
         ApifyClient("a-token", base_url=address)
 
@@ -543,7 +541,7 @@ def test_the_version_is_added_to_the_address_once(base: str):
 # --- does it take the token? -------------------------------------------------------------------------------------------------
 
 
-def test_a_token_that_is_taken_costs_one_look(sandbox: SandboxClient):
+def test_a_valid_token_costs_one_request(sandbox: SandboxClient):
     paid = sandbox.actor_usage()
     found = check_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60)
     assert found.is_accepted is True
@@ -567,7 +565,7 @@ def test_a_token_that_is_taken_costs_one_look(sandbox: SandboxClient):
         ({"hang": True}, None),
     ],
 )
-def test_a_token_that_is_refused_is_told_from_one_of_which_nothing_is_known(
+def test_a_rejected_token_is_distinguished_from_an_unknown_one(
     sandbox: SandboxClient, fault: dict[str, object], works: bool | None
 ):
     sandbox.faults("/v2/", **fault)
@@ -577,7 +575,7 @@ def test_a_token_that_is_refused_is_told_from_one_of_which_nothing_is_known(
     assert sandbox.apify_token not in found.message
 
 
-def test_a_token_that_no_header_can_carry_is_refused(sandbox: SandboxClient):
+def test_a_token_that_no_header_can_carry_is_rejected(sandbox: SandboxClient):
     found = check_token("two\nlines", base_url=sandbox.apify_url, timeout_seconds=1)
     assert (found.is_accepted, sandbox.requests("/v2")) == (False, [])
     assert "lines" not in found.message

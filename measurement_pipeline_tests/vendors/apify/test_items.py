@@ -1,4 +1,4 @@
-"""Items of a run: which counts are figures, what may be missing, and that no bytes bring anything else down."""
+"""Items of a run: which counts are usable, what may be missing, and that no bytes raise another error."""
 
 import json
 from typing import Any
@@ -18,14 +18,14 @@ def items(*albums: Any) -> bytes:
 
 
 def count_of(stream_count: str) -> int | None:
-    """What becomes of a count, given as it stands in the JSON."""
+    """The parsed count of a JSON literal."""
     body = f'[{{"id": "a", "tracks": [{{"id": "t", "streamCount": {stream_count}}}]}}]'
     [album] = read_items(body.encode())
     [track] = album.tracks
     return track.stream_count
 
 
-def test_blanks_around_an_id_are_left_out():
+def test_white_space_around_an_id_is_stripped():
     [album] = read_items(items({"id": " a ", "tracks": [{"id": "t\n", "streamCount": "7"}]}))
     assert (album.album_id, album.tracks) == ("a", (CapturedTrack("t", None, 7),))
 
@@ -62,7 +62,7 @@ def test_numbers_and_their_text_are_counts(text: str, count: int):
         "Infinity", "1e999999999", str(MAX_COUNT + 1), "9" * 5000,
     ],
 )  # fmt: skip
-def test_what_is_no_count_or_none_that_was_captured_is_none(text: str):
+def test_an_unusable_count_is_none(text: str):
     assert count_of(text) is None
 
 
@@ -72,13 +72,13 @@ def test_a_missing_count_is_none_and_the_track_is_there():
 
 
 @pytest.mark.parametrize("identity", [None, "", " ", 7, ["a"], "a\0b", "\ud800"])
-def test_an_album_whose_id_is_none_keeps_its_tracks(identity: Any):
+def test_an_album_without_an_id_keeps_its_tracks(identity: Any):
     [album] = read_items(items({"id": identity, "name": "n", "tracks": [{"id": "t", "streamCount": 7}]}))
     assert album == CapturedAlbum(None, "n", (CapturedTrack("t", None, 7),))
 
 
 @pytest.mark.parametrize("track", [{}, {"id": None}, {"id": ""}, {"id": 7}, "t", None])
-def test_a_track_that_can_be_nobodys_is_left_out(track: Any):
+def test_a_track_without_an_id_is_left_out(track: Any):
     [album] = read_items(items({"id": "a", "tracks": [track, {"id": "t", "streamCount": 7}]}))
     assert [found.track_id for found in album.tracks] == ["t"]
 
@@ -105,7 +105,7 @@ def test_an_album_without_a_list_of_tracks_has_none(tracks: Any):
         (b'[{"id": "a"}, 7]', "item 2 of 2: expected an album, not a number"),
     ],
 )
-def test_what_is_no_list_of_albums_is_malformed_and_says_what_it_is(body: bytes, words: str):
+def test_anything_but_a_list_of_albums_raises_with_a_description(body: bytes, words: str):
     with pytest.raises(UnexpectedResponseError, match=words):
         read_items(body)
 
@@ -121,7 +121,7 @@ ANYTHING = st.recursive(
 
 
 @given(st.binary() | ANYTHING.map(lambda value: json.dumps(value).encode()))
-def test_whatever_bytes_come_it_is_albums_or_malformed(body: bytes):
+def test_any_bytes_give_albums_or_an_unexpected_response(body: bytes):
     try:
         albums = read_items(body)
     except UnexpectedResponseError:

@@ -1,4 +1,4 @@
-"""One call to Songstats over a real socket: what goes out, and what comes back when things go wrong."""
+"""One call to Songstats over a real socket: the request, the response, and every failure."""
 
 import asyncio
 import gzip
@@ -33,7 +33,7 @@ BODY = json.dumps(
     }
 ).encode()
 
-# Far longer than any time that a client allows.
+# Far longer than any timeout.
 HOUR = 3600.0
 
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -55,7 +55,7 @@ def answered(status: str, body: bytes, *headers: str) -> bytes:
 
 
 def saying(*parts: bytes, then: float = 0.0) -> Speak:
-    """A vendor that reads a request, says this, waits, and hangs up."""
+    """A vendor that reads a request, sends these parts, waits, and closes."""
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -99,7 +99,7 @@ def ask(speak: Speak, **settings: Any) -> SongstatsResponse:
     return asyncio.run(once())
 
 
-# What goes out.
+# Requests.
 
 
 def requests_made(*calls: str, **settings: Any) -> list[httpx.Request]:
@@ -122,7 +122,7 @@ def requests_made(*calls: str, **settings: Any) -> list[httpx.Request]:
     return made
 
 
-def test_a_history_is_asked_for_as_the_vendor_documents_it() -> None:
+def test_a_history_request_follows_the_vendors_documentation() -> None:
     [request] = requests_made(ISRC, sources=["spotify", "youtube"])
     assert request.method == "GET"
     assert request.url.path == "/enterprise/v1/tracks/historic_stats"
@@ -138,14 +138,14 @@ def test_an_artist_key_sends_its_artist() -> None:
     assert request.url.params["isrc"] == ISRC
 
 
-def test_the_status_call_asks_for_no_recording() -> None:
+def test_the_status_call_names_no_recording() -> None:
     [request] = requests_made("status", artist_id="abc")
     assert str(request.url) == "https://vendor.test/enterprise/v1/status"
     assert request.headers["apikey"] == KEY
 
 
 @pytest.mark.parametrize("isrc", ["", "aa6q72000047", "AA-6Q7-20-00047", "AA6Q72000047&isrc=X"])
-def test_no_hit_is_spent_on_what_is_no_isrc_in_normal_form(isrc: str) -> None:
+def test_no_hit_is_spent_on_an_isrc_that_is_not_in_normal_form(isrc: str) -> None:
     with pytest.raises(ValueError, match="ISRC"):
         requests_made(isrc)
 
@@ -164,7 +164,7 @@ def test_no_hit_is_spent_on_what_is_no_isrc_in_normal_form(isrc: str) -> None:
         {"concurrency": 0},
     ],
 )
-def test_a_setting_that_cannot_be_used_is_refused_at_once_without_the_key(
+def test_an_unusable_setting_is_rejected_without_showing_the_key(
     settings: dict[str, Any],
 ) -> None:
     with pytest.raises(ValueError, match=r"Songstats|source|call") as refused:
@@ -172,10 +172,10 @@ def test_a_setting_that_cannot_be_used_is_refused_at_once_without_the_key(
     assert not settings.get("api_key") or settings["api_key"] not in str(refused.value)
 
 
-# What comes back.
+# Responses.
 
 
-def test_a_whole_answer_is_handed_over_as_it_came() -> None:
+def test_a_complete_response_is_returned_as_received() -> None:
     answer = ask(saying(answered("200 OK", BODY, "Content-Type: application/json", "X-Limit: 9")))
     assert (answer.status_code, answer.body, answer.failure) == (200, BODY, None)
     assert answer.headers["content-type"] == "application/json"
@@ -189,7 +189,7 @@ HTML, JSON = "Content-Type: text/html; charset=UTF-8", "Content-Type: applicatio
 
 
 @pytest.mark.parametrize("status", ["400 Bad", "404 Not Found", "429 Slow", "503 Busy"])
-def test_any_status_is_an_answer_and_not_an_error(status: str) -> None:
+def test_any_status_is_a_response_and_not_a_failure(status: str) -> None:
     answer = ask(saying(answered(status, ERROR, JSON)))
     assert (answer.status_code, answer.failure, answer.body) == (int(status[:3]), None, ERROR)
 
@@ -209,7 +209,7 @@ def test_any_status_is_an_answer_and_not_an_error(status: str) -> None:
         ("410 Gone", b"[]", JSON),
     ],
 )
-def test_a_status_without_songstats_own_body_is_not_songstats_answer(status: str, body: bytes, header: str) -> None:
+def test_a_status_without_songstats_own_body_is_foreign(status: str, body: bytes, header: str) -> None:
     answer = ask(saying(answered(status, body, header)))
     assert (answer.status_code, answer.failure, answer.body) == (int(status[:3]), Failure.FOREIGN, b"")
     judgement = judge(answer)
@@ -226,7 +226,7 @@ def test_a_page_is_quoted_without_the_key() -> None:
 
 
 @pytest.mark.parametrize(("status", "cause"), [(429, Cause.THROTTLED), (503, Cause.TRANSIENT), (425, Cause.TRANSIENT)])
-def test_a_gateways_wish_to_be_asked_later_is_heeded_and_costs_nothing(status: int, cause: Cause) -> None:
+def test_a_gateways_retry_status_counts_and_costs_nothing(status: int, cause: Cause) -> None:
     answer = ask(saying(answered(f"{status} Later", PAGE, HTML, "Retry-After: 7")))
     judgement = judge(answer)
     assert (judgement.cause, judgement.billable, answer.retry_after) == (cause, False, 7)
@@ -241,7 +241,7 @@ def test_a_redirect_is_not_followed_wherever_it_points(location: str) -> None:
     assert "redirect, which is not followed" in answer.detail
 
 
-def test_headers_that_could_let_someone_in_are_not_kept() -> None:
+def test_headers_with_credentials_are_not_kept() -> None:
     answer = ask(
         saying(
             answered(
@@ -258,12 +258,12 @@ def test_headers_that_could_let_someone_in_are_not_kept() -> None:
     assert set(answer.headers) == {"content-length", "retry-after"}
 
 
-def test_an_echo_of_the_key_is_not_handed_on() -> None:
+def test_an_echo_of_the_key_is_redacted() -> None:
     answer = ask(saying(answered("401 Unauthorized", f'{{"result":"error","message":"bad key {KEY}"}}'.encode())))
     assert answer.body == b'{"result":"error","message":"bad key [api key]"}'
 
 
-def test_a_short_key_does_not_spoil_a_body() -> None:
+def test_a_short_key_is_not_redacted_from_a_body() -> None:
     assert ask(saying(answered("200 OK", BODY)), api_key="5").body == BODY
 
 
@@ -273,19 +273,19 @@ def test_retry_after_does_not_depend_on_this_machines_clock() -> None:
     assert answer.retry_after == 42
 
 
-def test_gzip_is_unpacked() -> None:
+def test_gzip_is_decoded() -> None:
     packed = gzip.compress(BODY)
     assert ask(saying(answered("200 OK", packed, "Content-Encoding: gzip"))).body == BODY
 
 
-def test_an_encoding_nobody_asked_for_is_left_whole_and_is_malformed_rather_than_bought_again() -> None:
+def test_an_unrequested_encoding_is_not_decoded_and_is_malformed() -> None:
     packed = zlib.compress(BODY)
     answer = ask(saying(answered("200 OK", packed, "Content-Encoding: deflate", JSON)))
     assert (answer.body, answer.failure) == (packed, None)
     assert judge(answer).outcome is Outcome.MALFORMED
 
 
-# What does not come back.
+# Failures.
 
 
 def failed(answer: SongstatsResponse) -> tuple[Failure | None, int | None]:
@@ -314,7 +314,7 @@ def test_a_refused_connection_sent_nothing_and_costs_nothing() -> None:
     [saying(), saying(b"HTTP/1.1 200 O"), saying(b"SSH-2.0-OpenSSH\r\n\r\n"), resetting],
     ids=["closed", "closed in the status line", "not HTTP", "reset"],
 )
-def test_a_connection_that_ends_before_an_answer_is_a_connection_failure(speak: Speak) -> None:
+def test_a_connection_that_ends_before_a_response_is_a_connection_failure(speak: Speak) -> None:
     assert failed(ask(speak)) == (Failure.CONNECTION, None)
 
 
@@ -347,18 +347,18 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
         "gzip of nothing",
     ],
 )
-def test_a_body_that_is_not_all_there_is_incomplete(speak: Speak) -> None:
+def test_a_truncated_body_is_incomplete(speak: Speak) -> None:
     assert failed(ask(speak)) == (Failure.INCOMPLETE, 200)
 
 
-def test_a_body_that_unpacks_beyond_the_limit_is_not_unpacked() -> None:
+def test_a_body_that_decompresses_above_the_limit_is_incomplete() -> None:
     bomb = gzip.compress(b"\0" * (MAX_BODY_BYTES + 1), compresslevel=1)
     answer = ask(saying(answered("200 OK", bomb, "content-encoding: gzip")))
     assert failed(answer) == (Failure.INCOMPLETE, 200)
     assert "decompresses to more" in answer.detail
 
 
-def test_a_body_beyond_the_limit_is_not_read_to_its_end() -> None:
+def test_a_body_above_the_size_limit_is_not_read_completely() -> None:
     sent = 0
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -385,11 +385,11 @@ def test_a_body_beyond_the_limit_is_not_read_to_its_end() -> None:
     ],
     ids=["silence", "half a head", "half a body"],
 )
-def test_the_time_allowed_is_for_the_whole_call(speak: Speak, seconds: float, status: int | None) -> None:
+def test_the_timeout_limits_the_whole_call(speak: Speak, seconds: float, status: int | None) -> None:
     assert failed(ask(speak, timeout_seconds=seconds)) == (Failure.TIMEOUT, status)
 
 
-def test_a_body_that_trickles_does_not_outlast_the_time_allowed() -> None:
+def test_a_slow_body_does_not_exceed_the_timeout() -> None:
     async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(HEAD + b"content-length: 1000000\r\n\r\n")
@@ -401,7 +401,7 @@ def test_a_body_that_trickles_does_not_outlast_the_time_allowed() -> None:
     assert failed(ask(trickle, timeout_seconds=1.0)) == (Failure.TIMEOUT, 200)
 
 
-def test_a_host_that_nobody_knows_was_sent_nothing() -> None:
+def test_nothing_is_sent_to_an_unknown_host() -> None:
     def unknown(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("Name or service not known", request=request)
 
@@ -413,7 +413,7 @@ def test_a_host_that_nobody_knows_was_sent_nothing() -> None:
     assert failed(asyncio.run(once())) == (Failure.UNREACHED, None)
 
 
-def test_a_mistake_in_our_own_request_is_not_taken_for_the_vendors() -> None:
+def test_an_invalid_request_of_our_own_is_not_the_vendors_failure() -> None:
     def wrong(request: httpx.Request) -> httpx.Response:
         raise httpx.LocalProtocolError("bad request", request=request)
 
@@ -448,7 +448,7 @@ def test_a_connection_serves_many_calls() -> None:
     assert connections == 1
 
 
-def test_a_connection_that_the_vendor_closed_while_it_idled_costs_no_failed_call() -> None:
+def test_an_idle_connection_closed_by_the_vendor_fails_no_call() -> None:
     async def run() -> list[SongstatsResponse]:
         async with vendor(saying(answered("200 OK", BODY))) as url, client(url) as songstats:
             answers = []
@@ -460,7 +460,7 @@ def test_a_connection_that_the_vendor_closed_while_it_idled_costs_no_failed_call
     assert [answer.failure for answer in asyncio.run(run())] == [None] * 5
 
 
-def test_a_connection_closed_in_answer_to_a_later_call_is_a_call_of_unknown_fate() -> None:
+def test_a_connection_closed_during_a_later_call_leaves_its_result_unknown() -> None:
     requests = 0
 
     async def once_only(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -477,7 +477,7 @@ def test_a_connection_closed_in_answer_to_a_later_call_is_a_call_of_unknown_fate
             return await songstats.fetch_history(ISRC)
 
     assert failed(asyncio.run(run())) == (Failure.CONNECTION, None)
-    assert requests == 2  # and it was not sent a second time behind our back
+    assert requests == 2  # it was not sent a second time
 
 
 def test_calls_go_on_after_any_number_of_timeouts_and_cancellations() -> None:
@@ -512,7 +512,7 @@ def test_calls_go_on_after_any_number_of_timeouts_and_cancellations() -> None:
     asyncio.run(run())
 
 
-def test_no_more_calls_than_allowed_are_in_the_air_and_waiting_costs_no_time_of_theirs() -> None:
+def test_concurrency_is_limited_and_waiting_does_not_count_towards_the_timeout() -> None:
     now, most = 0, 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -546,7 +546,7 @@ def test_the_key_is_not_in_what_the_client_shows_of_itself() -> None:
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
-def test_a_proxy_that_the_environment_names_is_not_asked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_proxy_from_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     asked: list[bytes] = []
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

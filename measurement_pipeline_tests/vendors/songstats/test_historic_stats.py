@@ -15,7 +15,7 @@ from measurement_pipeline.vendors.songstats.response import Failure, SongstatsRe
 
 BIGINT_MAX = 2**63 - 1
 
-# Every row that the outcome table of one call has: nothing else may come out of `judge`.
+# Every row of the outcome table: `judge` returns nothing else.
 TABLE = {
     (Outcome.STORED, True, Cause.STORED),
     (Outcome.NO_HISTORY, True, Cause.NO_HISTORY),
@@ -133,18 +133,18 @@ def test_a_success_that_is_not_200_is_malformed_and_not_bought_again(status: int
 
 
 @pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 504, 520, 599])
-def test_an_answered_server_trouble_is_transient_and_not_billed(status: int) -> None:
+def test_a_server_error_is_transient_and_not_billed(status: int) -> None:
     assert taken_as(judge(refused(status))) == (Outcome.TRANSIENT, False, Cause.TRANSIENT)
 
 
 @pytest.mark.fails_without("a 429 costs no budget")
-def test_429_says_nothing_of_the_recording_and_is_not_billed() -> None:
+def test_a_429_has_no_outcome_and_is_not_billed() -> None:
     assert taken_as(judge(refused(429))) == (None, False, Cause.THROTTLED)
 
 
 @pytest.mark.parametrize("status", [401, 402])
 @pytest.mark.parametrize("works", [True, False, None])
-def test_401_and_402_refuse_the_key(*, status: int, works: bool | None) -> None:
+def test_401_and_402_mean_a_rejected_key(*, status: int, works: bool | None) -> None:
     judgement = judge(refused(status), is_key_valid=works)
     assert taken_as(judgement) == (None, False, Cause.REFUSED_KEY)
 
@@ -157,11 +157,11 @@ def test_401_and_402_refuse_the_key(*, status: int, works: bool | None) -> None:
         (None, (None, None, Cause.TRANSIENT)),
     ],
 )
-def test_403_is_what_the_status_call_says_of_the_key(*, works: bool | None, expected: object) -> None:
+def test_a_403_is_judged_by_the_status_call(*, works: bool | None, expected: object) -> None:
     assert taken_as(judge(refused(403), is_key_valid=works)) == expected
 
 
-def test_a_403_whose_key_was_not_checked_says_so() -> None:
+def test_a_403_without_a_key_check_says_so() -> None:
     assert "could not be checked" in judge(refused(403, "Forbidden")).detail
 
 
@@ -173,7 +173,7 @@ def test_only_403_needs_the_status_call() -> None:
     ("failure", "status"),
     [(Failure.CONNECTION, None), (Failure.INCOMPLETE, 200), (Failure.INCOMPLETE, 203), (Failure.INCOMPLETE, 206)],
 )
-def test_a_call_without_a_whole_answer_is_transient_and_may_have_been_billed(
+def test_a_call_without_a_complete_response_is_transient_and_may_be_billed(
     failure: Failure, status: int | None
 ) -> None:
     judgement = judge(SongstatsResponse(status, {}, b"", failure, "cut short"))
@@ -196,9 +196,7 @@ def test_a_timeout_is_transient_and_may_have_been_billed(status: int | None) -> 
         (503, Cause.TRANSIENT),
     ],
 )
-def test_a_status_that_means_later_counts_even_when_its_body_was_lost(
-    failure: Failure, status: int, cause: Cause
-) -> None:
+def test_a_retryable_status_counts_even_without_its_body(failure: Failure, status: int, cause: Cause) -> None:
     judgement = judge(SongstatsResponse(status, {}, b"", failure, "cut short"))
     assert taken_as(judgement) == taken_as(judge(refused(status)))
     assert judgement.cause is cause
@@ -206,14 +204,14 @@ def test_a_status_that_means_later_counts_even_when_its_body_was_lost(
 
 @pytest.mark.parametrize("failure", [Failure.INCOMPLETE, Failure.TIMEOUT, Failure.FOREIGN])
 @pytest.mark.parametrize("status", [200, 204, 302, 400, 401, 402, 403, 404, 410])
-def test_any_other_status_says_nothing_without_its_body(failure: Failure, status: int) -> None:
+def test_any_other_status_without_its_body_is_a_failure(failure: Failure, status: int) -> None:
     judgement = judge(SongstatsResponse(status, {}, b"", failure, "cut short"))
     assert judgement.outcome in {None, Outcome.TRANSIENT}
     assert judgement.billable is None
     assert judgement.detail == f"{failure.value}: cut short"
 
 
-# What /status says of the key.
+# The key, from /status.
 
 
 @pytest.mark.parametrize(
@@ -233,7 +231,7 @@ def test_any_other_status_says_nothing_without_its_body(failure: Failure, status
         (SongstatsResponse(None, {}, b"", Failure.CONNECTION), None),
     ],
 )
-def test_the_key_works_does_not_or_is_not_known(*, answer: SongstatsResponse, works: bool | None) -> None:
+def test_the_key_is_valid_invalid_or_unknown(*, answer: SongstatsResponse, works: bool | None) -> None:
     assert read_key_validity(answer) is works
 
 
@@ -266,18 +264,18 @@ def test_the_key_works_does_not_or_is_not_known(*, answer: SongstatsResponse, wo
         json.dumps({"result": "success", "stats": [{"source": "spotify", "data": []}]}).encode(),
     ],
 )
-def test_a_200_of_another_shape_is_malformed(body: bytes) -> None:
+def test_an_unexpected_200_is_malformed(body: bytes) -> None:
     judgement = judge(SongstatsResponse(200, {}, body))
     assert taken_as(judgement) == (Outcome.MALFORMED, True, Cause.MALFORMED)
     assert judgement.history is None
 
 
-def test_a_byte_order_mark_is_read_over() -> None:
+def test_a_byte_order_mark_is_ignored() -> None:
     body = b"\xef\xbb\xbf" + json.dumps(payload([{"date": "2025-01-01", "streams_total": 1}])).encode()
     assert judge(SongstatsResponse(200, {}, body)).outcome is Outcome.STORED
 
 
-def test_the_platform_is_found_wherever_it_stands() -> None:
+def test_the_platform_is_found_at_any_position() -> None:
     history = [{"date": "2025-01-01", "streams_total": 1}]
     spotify = {"source": "spotify", "data": {"history": history}}
     others: list[object] = [{"source": "youtube", "data": None}, "odd", {"no": "source"}]
@@ -302,7 +300,7 @@ def test_the_same_platform_in_two_cases_is_one() -> None:
     assert judge(ok({"result": "success", "stats": entries})).outcome is Outcome.MALFORMED
 
 
-def test_a_list_that_names_no_known_platform_is_malformed_and_says_what_it_names() -> None:
+def test_a_list_without_a_known_platform_is_malformed_and_names_its_platforms() -> None:
     judgement = judge(ok(payload([{"date": "2025-01-01", "streams_total": 1}], source="Platform 7")))
     assert taken_as(judgement) == (Outcome.MALFORMED, True, Cause.MALFORMED)
     assert "platform_7" in judgement.detail
@@ -315,7 +313,7 @@ def test_a_list_with_one_known_platform_is_no_history(known: str) -> None:
     assert judge(ok(body)).outcome is Outcome.NO_HISTORY
 
 
-def test_another_platform_can_be_asked_for() -> None:
+def test_another_platform_can_be_judged() -> None:
     body = payload([{"date": "2025-01-01", "streams_total": 1}], source="soundcloud")
     assert judge(ok(body), platform="soundcloud").outcome is Outcome.STORED
 
@@ -341,7 +339,7 @@ def test_entries_nested_too_deeply_to_be_compared_are_malformed() -> None:
 # Points.
 
 
-def test_a_history_none_of_whose_points_is_usable_is_malformed_and_says_why() -> None:
+def test_a_history_without_usable_points_is_malformed_with_the_reasons() -> None:
     history = [{"date": "2025-01-01"}, {"date": "2025-01-02", "streams_total": None}]
     judgement = judge(ok(payload(history)))
     assert taken_as(judgement) == (Outcome.MALFORMED, True, Cause.MALFORMED)
@@ -417,7 +415,7 @@ def test_a_number_with_a_point_keeps_digits_that_a_float_would_lose() -> None:
         ("1e" + "9" * 40, "over range"),
     ],
 )
-def test_a_value_that_is_no_count_drops_the_point_and_is_counted(value: object, reason: str) -> None:
+def test_a_value_that_is_not_a_count_drops_the_point_and_is_tallied(value: object, reason: str) -> None:
     assert left_out(value) == {reason: 1}
 
 
@@ -438,7 +436,7 @@ def test_an_integer_too_long_for_python_drops_its_point_and_not_the_body() -> No
     assert judgement.history.dropped == {"over range": 1}
 
 
-def test_a_monstrous_exponent_costs_no_time() -> None:
+def test_a_huge_exponent_is_parsed_quickly() -> None:
     monsters = ["1e999999999", "-1e999999999", "1e-999999999", "0e999999999"] * 50
     # One number of a billion digits would take longer than a test may.
     assert left_out(*monsters) == {"over range": 50, "negative": 50, "fractional": 50}
@@ -475,13 +473,13 @@ def test_a_day_before_there_was_streaming_drops_the_point(when: str) -> None:
     assert (len(found.play_counts), found.dropped) == (1, {"before there was streaming": 1})
 
 
-def test_a_point_that_is_no_object_is_dropped() -> None:
+def test_a_point_that_is_not_an_object_is_dropped() -> None:
     found = judge(ok(payload([{"date": "2025-01-01", "streams_total": 1}, 5, None, []]))).history
     assert found is not None
     assert found.dropped == {"not an object": 3}
 
 
-def test_of_the_same_date_twice_the_last_usable_one_wins_and_it_is_counted() -> None:
+def test_of_two_points_with_one_date_the_last_usable_one_wins() -> None:
     history = [
         {"date": "2025-01-02", "streams_total": 5},
         {"date": "2025-01-01", "streams_total": 1},
@@ -502,7 +500,7 @@ def test_falls_and_plateaus_are_kept() -> None:
     assert [point.value for point in found.play_counts] == values
 
 
-def test_bad_popularity_is_left_out_without_a_word() -> None:
+def test_unusable_popularity_is_dropped_without_a_tally() -> None:
     history = [
         {"date": f"2025-01-0{place}", "streams_total": 1, "popularity_current": value}
         for place, value in enumerate([12, "13.0", None, "high", -1, 1.5, True], start=1)
@@ -524,7 +522,7 @@ def test_popularity_is_kept_on_a_day_without_a_count() -> None:
     assert found.popularity == (DailyCount(day("2025-01-02"), 9),)
 
 
-# Whatever comes.
+# Arbitrary input.
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -563,21 +561,21 @@ def check_it_is_of_the_table(answer: SongstatsResponse, *, works: bool | None = 
     works=st.sampled_from([True, False, None]),
 )
 @example(status=200, body=b'{"result":"error","message":"a\\u0000b\\ud800"}', failure=None, works=None)
-def test_any_bytes_come_out_as_a_row_of_the_table(
+def test_any_bytes_give_a_row_of_the_outcome_table(
     *, status: int, body: bytes, failure: Failure | None, works: bool | None
 ) -> None:
     check_it_is_of_the_table(SongstatsResponse(status, {}, body, failure), works=works)
 
 
 @given(ANY_JSON)
-def test_any_json_comes_out_as_a_row_of_the_table(value: object) -> None:
+def test_any_json_gives_a_row_of_the_outcome_table(value: object) -> None:
     check_it_is_of_the_table(ok(value))
     check_it_is_of_the_table(ok({"result": "success", "stats": value}))
     check_it_is_of_the_table(ok(payload(value)))
 
 
 @given(st.lists(POINTS | ANY_JSON, max_size=20))
-def test_any_points_are_either_read_or_counted_as_dropped(points: Sequence[object]) -> None:
+def test_any_point_is_either_read_or_tallied_as_dropped(points: Sequence[object]) -> None:
     answer = ok(payload(points))
     check_it_is_of_the_table(answer)
     history = judge(answer).history
@@ -594,7 +592,7 @@ def test_any_points_are_either_read_or_counted_as_dropped(points: Sequence[objec
     st.sampled_from([int, str, lambda count: f"{count}.0"]),
     st.randoms(use_true_random=False),
 )
-def test_a_well_formed_history_comes_back_whole_and_ascending(
+def test_a_valid_history_is_complete_and_ascending(
     series: dict[date, tuple[int, int | None]], spelt: Any, random: Any
 ) -> None:
     points = [

@@ -1,4 +1,4 @@
-"""How long the vendor asks to wait, from the answer alone."""
+"""`Retry-After`, read from the response alone."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         ("9" * 400, MAX_RETRY_AFTER_SECONDS),
     ],
 )
-def test_seconds_are_read_as_they_stand(text: str, seconds: float) -> None:
+def test_seconds_are_read(text: str, seconds: float) -> None:
     assert retry_after({"retry-after": text}) == seconds
 
 
@@ -44,29 +44,29 @@ def test_seconds_are_read_as_they_stand(text: str, seconds: float) -> None:
         ("Wed, 21 Oct 2099 07:28:00 GMT", MAX_RETRY_AFTER_SECONDS),
     ],
 )
-def test_a_date_is_read_against_the_answers_own_date(until: str, seconds: float) -> None:
+def test_an_http_date_is_compared_with_the_responses_own_date(until: str, seconds: float) -> None:
     assert retry_after({"retry-after": until, "date": SENT}) == seconds
 
 
-def test_a_date_says_nothing_without_the_answers_own_date() -> None:
+def test_an_http_date_without_the_responses_own_date_is_ignored() -> None:
     in_an_hour = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
     assert retry_after({"retry-after": in_an_hour}) is None
     assert retry_after({"retry-after": in_an_hour, "date": "yesterday"}) is None
 
 
 @pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "1e3", "5, 10", "0x10", "\u0665"])
-def test_garbage_says_nothing(text: str) -> None:
+def test_an_unreadable_header_is_ignored(text: str) -> None:
     assert retry_after({"retry-after": text, "date": SENT}) is None
     assert retry_after({}) is None
 
 
 @given(st.text(), st.text())
-def test_no_header_makes_it_raise_or_leave_its_range(text: str, sent: str) -> None:
+def test_any_header_gives_none_or_a_value_in_range(text: str, sent: str) -> None:
     seconds = retry_after({"retry-after": text, "date": sent})
     assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_SECONDS
 
 
-def test_an_answer_has_a_status_or_a_failure() -> None:
+def test_a_response_has_a_status_or_a_failure() -> None:
     with pytest.raises(ValueError, match="failure"):
         SongstatsResponse(None, {}, b"")
     assert SongstatsResponse(None, {}, b"", Failure.TIMEOUT).retry_after is None

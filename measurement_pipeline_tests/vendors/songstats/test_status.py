@@ -1,4 +1,4 @@
-"""What `/status` says is read as far as it can be, and what cannot be read is unknown, never nothing."""
+"""`/status` is read as far as possible. An unreadable value is unknown, never 0."""
 
 import asyncio
 import json
@@ -37,16 +37,16 @@ def without(**changes: object) -> dict[str, object]:
     return {**REAL, "status": {**REAL["status"], **changes}}
 
 
-def test_the_vendors_own_answer_is_read():
+def test_the_documented_response_is_read():
     assert read(REAL) == VendorMonth(5678, 343, Decimal("34.30"), previous_requests=0)
 
 
-def test_a_month_without_a_request_is_a_known_nothing():
+def test_a_month_without_requests_is_a_known_zero():
     assert read(without(current_month_total_requests=0)).requests == 0
 
 
 @pytest.mark.parametrize("odd", [None, True, -1, 1.5, "many", "", "NaN", "Infinity", "-3", [], {}, "1e400", 10**30])
-def test_a_count_that_is_none_is_unknown_and_the_others_are_read_all_the_same(odd):
+def test_an_unreadable_count_is_unknown_and_the_others_are_read(odd):
     found = read(without(current_month_total_requests=odd))
     assert found.requests is None
     assert "current_month_total_requests" in found.detail
@@ -54,23 +54,23 @@ def test_a_count_that_is_none_is_unknown_and_the_others_are_read_all_the_same(od
 
 
 @pytest.mark.parametrize(("text", "count"), [("5678", 5678), ("5678.0", 5678), (5678.0, 5678)])
-def test_a_count_may_be_text_as_other_figures_of_theirs_are(text, count):
+def test_a_count_may_be_text(text, count):
     assert read(without(current_month_total_requests=text)).requests == count
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"status": 3}', b"\xff", b"[" * 100_000, b"null"])
-def test_another_shape_is_unknown_with_a_word_why(body):
+def test_another_shape_is_unknown_with_a_detail(body):
     found = read(body)
     assert (found.requests, found.objects, found.bill) == (None, None, None)
     assert found.detail
 
 
 @pytest.mark.parametrize("code", [401, 429, 500])
-def test_a_refusal_is_unknown_whatever_it_carries(code):
+def test_an_error_status_is_unknown_whatever_its_body(code):
     assert read(REAL, code=code) == VendorMonth(detail=f"HTTP {code}")
 
 
-def test_a_lost_answer_is_unknown():
+def test_a_lost_response_is_unknown():
     found = status.read_usage(SongstatsResponse(200, {}, b"", Failure.INCOMPLETE, "cut short"))
     assert found == VendorMonth(detail="incomplete: cut short")
 
@@ -78,7 +78,7 @@ def test_a_lost_answer_is_unknown():
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(
     lambda value: json.dumps({"status": {"current_month_total_requests": value}}).encode()
 ))  # fmt: skip
-def test_nothing_raises_for_what_an_answer_holds(body):
+def test_no_response_content_raises(body):
     found = read(body)
     assert found.requests is None or found.requests >= 0
 

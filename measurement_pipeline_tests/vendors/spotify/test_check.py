@@ -1,4 +1,4 @@
-"""Whether Spotify takes the client: yes, no, or not known; one token, and nothing is waited for."""
+"""The check of the client: accepted, rejected or unknown; one token, and no wait."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def ask(sandbox: SandboxClient, *, seconds: float = 60, **other: Any) -> Credent
     )
 
 
-def test_a_client_that_is_taken_costs_one_token(sandbox: SandboxClient):
+def test_a_valid_client_costs_one_token(sandbox: SandboxClient):
     assert ask(sandbox).is_accepted is True
     assert [request["path"] for request in sandbox.requests("/")] == [TOKEN]
 
@@ -37,7 +37,7 @@ def test_a_client_that_is_taken_costs_one_token(sandbox: SandboxClient):
         ({"hang": True}, None),
     ],
 )
-def test_a_client_that_is_refused_is_told_from_one_of_which_nothing_is_known(
+def test_a_rejected_client_is_distinguished_from_an_unknown_one(
     sandbox: SandboxClient, fault: dict[str, object], works: bool | None
 ):
     sandbox.faults(TOKEN, **fault)
@@ -45,10 +45,10 @@ def test_a_client_that_is_refused_is_told_from_one_of_which_nothing_is_known(
     assert found.is_accepted is works
     assert sandbox.spotify_client_secret not in found.message
     until(lambda: sandbox.requests(TOKEN), what="the request")
-    assert len(sandbox.requests(TOKEN)) == 1, "it is asked once"
+    assert len(sandbox.requests(TOKEN)) == 1, "one request"
 
 
-def test_a_secret_that_is_not_its_clients_is_refused_and_not_repeated(sandbox: SandboxClient):
+def test_a_wrong_secret_is_rejected_and_not_repeated(sandbox: SandboxClient):
     found = ask(sandbox, client_secret="another-secret")
     assert found.is_accepted is False
     assert "another-secret" not in found.message

@@ -1,4 +1,4 @@
-"""Looking tracks up: each is found, unknown or deferred; unknown is said by Spotify alone; waits are short or handed on."""
+"""Track lookups: each track is found, unknown or deferred; only Spotify makes one unknown; long waits are deferred."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ BATCHES = "/v1/track[s]"  # a pattern: without the paths below it
 
 @dataclass
 class Sleeper:
-    """What a client sleeps, without the time it takes."""
+    """Records the sleeps without sleeping."""
 
     slept: list[float] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -49,7 +49,7 @@ def batches() -> Iterator[SandboxClient]:
 
 @pytest.fixture(scope="module")
 def singles() -> Iterator[SandboxClient]:
-    """A Spotify that refuses batches, as it does to an app in development mode."""
+    """A Spotify that rejects batches, as for an app in development mode."""
     with running(behaviour=replace(PLAIN, spotify_batches=False), catalogue=KNOWN) as opened:
         yield opened
 
@@ -104,7 +104,7 @@ def tokens(sandbox: SandboxClient) -> int:
 # --- what is found, and what is not ---------------------------------------------------------------------------------------
 
 
-def test_tracks_are_found_by_the_id_that_was_asked_with_their_isrc(sandbox: SandboxClient):
+def test_tracks_are_found_by_the_requested_id_with_their_isrc(sandbox: SandboxClient):
     found = look_up(sandbox, *IDS)
     assert {isrc: found.found[identity].isrc for isrc, identity in TRACKS.items()} == {isrc: isrc for isrc in TRACKS}
     assert (found.unknown, found.deferred, found.reason, found.retry_after_seconds) == (
@@ -116,34 +116,34 @@ def test_tracks_are_found_by_the_id_that_was_asked_with_their_isrc(sandbox: Sand
     assert tokens(sandbox) == 1
 
 
-def test_what_spotify_does_not_know_is_unknown(sandbox: SandboxClient):
+def test_a_track_that_spotify_does_not_know_is_unknown(sandbox: SandboxClient):
     found = look_up(sandbox, UNKNOWN[0], IDS[0], *UNKNOWN[1:])
     assert found.unknown == frozenset(UNKNOWN)
     assert found.found.keys() == {IDS[0]}
     assert found.deferred == frozenset()
 
 
-def test_what_can_be_no_id_is_unknown_and_spoils_nobody_elses_answer(sandbox: SandboxClient):
+def test_an_invalid_id_is_unknown_and_does_not_fail_its_batch(sandbox: SandboxClient):
     odd = ["", "short", "é" * 22, "a" * 21 + ",", f"{IDS[1]}x", "../../users/me/abcdefgh"]
     found = look_up(sandbox, *odd, IDS[0])
     assert found.unknown == frozenset(odd)
     assert found.found.keys() == {IDS[0]}
 
 
-def test_nothing_asked_asks_nothing(sandbox: SandboxClient):
+def test_an_empty_lookup_sends_no_request(sandbox: SandboxClient):
     assert look_up(sandbox) == LookupResult({}, frozenset(), frozenset(), None, None)
     assert look_up(sandbox, "no id").unknown == {"no id"}
     assert sandbox.requests() == []
 
 
-def test_fifty_go_into_a_request_and_each_only_once(in_batches: SandboxClient):
+def test_a_request_has_fifty_tracks_and_each_track_once(in_batches: SandboxClient):
     look_up(in_batches, *IDS, *IDS)
     batches = [request["query"]["ids"].split(",") for request in in_batches.requests(TRACKS_PATH)]
     assert sorted(map(len, batches)) == [20, 50, 50]
     assert sorted(identity for batch in batches for identity in batch) == sorted(IDS)
 
 
-def test_where_a_batch_is_refused_they_are_asked_one_by_one_and_that_is_remembered(one_by_one: SandboxClient):
+def test_after_a_rejected_batch_tracks_are_requested_singly_and_that_is_remembered(one_by_one: SandboxClient):
     with client(one_by_one, workers=1) as spotify:
         assert len(spotify.look_up(IDS[:60]).found) == 60
         assert asked(one_by_one).count("") == 1
@@ -152,7 +152,7 @@ def test_where_a_batch_is_refused_they_are_asked_one_by_one_and_that_is_remember
     assert sorted(asked(one_by_one)[1:]) == sorted(f"/{identity}" for identity in IDS)
 
 
-def test_an_id_that_spoils_its_batch_is_told_from_the_others(in_batches: SandboxClient):
+def test_an_id_that_fails_its_batch_is_identified(in_batches: SandboxClient):
     in_batches.faults(
         TRACKS_PATH, status=400, body='{"error": {"status": 400, "message": "Invalid base62 id"}}', count=1
     )
@@ -177,7 +177,7 @@ def test_a_token_serves_until_it_expires_and_then_there_is_a_new_one(sandbox: Sa
         assert tokens(sandbox) == 2
 
 
-def test_a_token_that_is_refused_at_once_is_not_asked_for_for_ever(sandbox: SandboxClient):
+def test_a_token_rejected_at_once_is_not_requested_endlessly(sandbox: SandboxClient):
     sandbox.faults(TRACKS_PATH, status=401)
     found = look_up(sandbox, *IDS, workers=2)
     assert found.deferred == frozenset(IDS)
@@ -187,7 +187,7 @@ def test_a_token_that_is_refused_at_once_is_not_asked_for_for_ever(sandbox: Sand
 
 
 @pytest.mark.parametrize("workers", [1, 8])
-def test_wrong_credentials_are_refused_in_spotifys_words_and_once(in_batches: SandboxClient, workers: int):
+def test_wrong_credentials_are_rejected_once_with_spotifys_message(in_batches: SandboxClient, workers: int):
     with pytest.raises(CredentialsRejectedError, match=r"SPOTIFY_CLIENT_SECRET .*Invalid client") as refused:
         look_up(in_batches, *IDS, client_secret="marked-4711", workers=workers)
     assert "marked-4711" not in str(refused.value)
@@ -215,8 +215,8 @@ def test_a_short_retry_after_is_waited_out(sandbox: SandboxClient, sleeper: Slee
     assert sleeper.slept == [7.0]
 
 
-def test_several_that_are_told_to_wait_at_once_wait_once(in_batches: SandboxClient, sleeper: Sleeper):
-    """Three requests are in the air, and all are told to wait before one of them has waited."""
+def test_concurrent_429s_cause_one_wait(in_batches: SandboxClient, sleeper: Sleeper):
+    """Three requests are in flight, and all receive a 429 before one of them has waited."""
     together = threading.Barrier(3, timeout=120)
     seen: set[str] = set()
     lock = threading.Lock()
@@ -238,14 +238,14 @@ def test_several_that_are_told_to_wait_at_once_wait_once(in_batches: SandboxClie
     assert sleeper.slept == [20.0]
 
 
-def test_waits_add_up_and_what_is_too_long_in_all_is_handed_on(sandbox: SandboxClient, sleeper: Sleeper):
+def test_waits_share_one_budget_and_the_rest_is_deferred(sandbox: SandboxClient, sleeper: Sleeper):
     sandbox.faults(TRACKS_PATH, status=429, retry_after=12)
     found = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
     assert sleeper.slept == [12.0, 12.0]
     assert (found.deferred, found.retry_after_seconds) == (frozenset(IDS), 12.0)
 
 
-def test_a_used_up_quota_defers_the_rest_at_once_with_its_fourteen_hours(in_batches: SandboxClient, sleeper: Sleeper):
+def test_an_exceeded_quota_defers_the_remaining_tracks_for_fourteen_hours(in_batches: SandboxClient, sleeper: Sleeper):
     with client(in_batches, sleeper, workers=1) as spotify:
         spotify.look_up(IDS[:1])
         in_batches.forget_requests()
@@ -258,7 +258,7 @@ def test_a_used_up_quota_defers_the_rest_at_once_with_its_fourteen_hours(in_batc
     assert len(asked(in_batches)) == 1
 
 
-def test_what_was_found_before_the_quota_was_used_up_stays_found(one_by_one: SandboxClient, sleeper: Sleeper):
+def test_tracks_found_before_the_quota_was_exceeded_stay_found(one_by_one: SandboxClient, sleeper: Sleeper):
     one_by_one.faults(f"{TRACKS_PATH}/{IDS[30]}", status=429, retry_after=50400)
     found = look_up(one_by_one, *IDS[:60], sleeper=sleeper, workers=1)
     assert found.found.keys() == set(IDS[:30])
@@ -267,7 +267,7 @@ def test_what_was_found_before_the_quota_was_used_up_stays_found(one_by_one: San
 
 
 @pytest.mark.parametrize("said", [None, "soon", 0])
-def test_a_429_without_a_time_is_waited_for_longer_each_time_and_not_for_ever(
+def test_a_429_without_retry_after_backs_off_within_the_wait_budget(
     sandbox: SandboxClient, sleeper: Sleeper, said: int | str | None
 ):
     sandbox.faults(TRACKS_PATH, status=429, retry_after=said)
@@ -281,13 +281,13 @@ def test_a_429_without_a_time_is_waited_for_longer_each_time_and_not_for_ever(
 @pytest.mark.parametrize(
     "fault", [{"status": 500}, {"status": 503}, {"close": True}, {"reset": True}, {"cut": 10}], ids=str
 )
-def test_trouble_that_passes_is_tried_again_quickly(sandbox: SandboxClient, sleeper: Sleeper, fault: dict[str, Any]):
+def test_a_temporary_failure_is_retried_quickly(sandbox: SandboxClient, sleeper: Sleeper, fault: dict[str, Any]):
     sandbox.faults(TRACKS_PATH, count=2, **fault)
     assert len(look_up(sandbox, *IDS, sleeper=sleeper, workers=1).found) == len(IDS)
     assert sleeper.slept == [0.5, 1.0]
 
 
-def test_trouble_that_stays_defers_and_is_not_asked_for_ever(sandbox: SandboxClient, sleeper: Sleeper):
+def test_a_permanent_failure_defers_and_stops_the_lookup(sandbox: SandboxClient, sleeper: Sleeper):
     sandbox.faults(TRACKS_PATH, status=502)
     found = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
     assert (found.found, found.unknown, found.deferred) == ({}, frozenset(), frozenset(IDS))
@@ -295,7 +295,7 @@ def test_trouble_that_stays_defers_and_is_not_asked_for_ever(sandbox: SandboxCli
     assert len(asked(sandbox)) == 9
 
 
-def test_one_request_that_always_fails_stands_in_nobodys_way(one_by_one: SandboxClient):
+def test_one_request_that_always_fails_does_not_block_the_others(one_by_one: SandboxClient):
     one_by_one.faults(f"{TRACKS_PATH}/{IDS[0]}", status=500)
     found = look_up(one_by_one, *IDS[:60])
     assert found.deferred == {IDS[0]}
@@ -308,7 +308,7 @@ def test_one_request_that_always_fails_stands_in_nobodys_way(one_by_one: Sandbox
 @pytest.mark.parametrize(
     "body", ["<html>", "null", "[]", "{}", '{"tracks": null}', '{"tracks": []}', '{"tracks": [null]}']
 )
-def test_a_batch_that_cannot_be_read_is_deferred_and_never_unknown(in_batches: SandboxClient, body: str):
+def test_an_unreadable_batch_is_deferred_and_never_unknown(in_batches: SandboxClient, body: str):
     in_batches.faults(TRACKS_PATH, status=200, body=body)
     found = look_up(in_batches, *IDS[:3])
     assert (found.unknown, found.deferred) == (frozenset(), frozenset(IDS[:3]))
@@ -320,16 +320,14 @@ def test_a_batch_that_cannot_be_read_is_deferred_and_never_unknown(in_batches: S
     ("status", "body"),
     [(200, "<html>"), (200, "null"), (200, "{}"), (400, '{"error": {"message": "Bad request"}}'), (410, "")],
 )
-def test_a_single_answer_that_cannot_be_read_is_deferred_and_never_unknown(
-    one_by_one: SandboxClient, status: int, body: str
-):
+def test_an_unreadable_single_response_is_deferred_and_never_unknown(one_by_one: SandboxClient, status: int, body: str):
     one_by_one.faults(f"{TRACKS_PATH}/", status=status, body=body)
     found = look_up(one_by_one, IDS[0])
     assert (found.unknown, found.deferred) == (frozenset(), {IDS[0]})
     assert found.reason
 
 
-def test_one_odd_track_in_a_batch_is_deferred_alone(in_batches: SandboxClient):
+def test_one_unreadable_track_in_a_batch_is_deferred_alone(in_batches: SandboxClient):
     tracks = [{"id": IDS[0]}, {"name": "no id"}, None, {"id": IDS[0]}]
     in_batches.faults(TRACKS_PATH, status=200, body=json.dumps({"tracks": tracks}))
     found = look_up(in_batches, *IDS[:4])
@@ -339,7 +337,7 @@ def test_one_odd_track_in_a_batch_is_deferred_alone(in_batches: SandboxClient):
 
 
 @pytest.mark.parametrize("page", ["challenge", "proxy", "portal", "portal redirect", "login", "gateway", "json"])
-def test_what_something_else_answers_defers_and_is_never_unknown_nor_bad_credentials(sandbox: SandboxClient, page: str):
+def test_a_foreign_response_defers_and_is_never_unknown_nor_rejected_credentials(sandbox: SandboxClient, page: str):
     for path in (TRACKS_PATH, "/api/token"):
         sandbox.clear_faults()
         sandbox.faults(path, foreign=page)
@@ -349,14 +347,14 @@ def test_what_something_else_answers_defers_and_is_never_unknown_nor_bad_credent
         assert found.reason.startswith("not Spotify's own response: ")
 
 
-def test_a_page_that_passes_is_tried_again_quickly(sandbox: SandboxClient, sleeper: Sleeper):
+def test_a_temporary_foreign_page_is_retried_quickly(sandbox: SandboxClient, sleeper: Sleeper):
     sandbox.faults(f"{TRACKS_PATH}*", foreign="portal", count=2)
     assert len(look_up(sandbox, *IDS, sleeper=sleeper, workers=1).found) == len(IDS)
     assert sleeper.slept == [0.5, 1.0]
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 410, 414, 451])
-def test_where_the_batch_form_is_gone_tracks_are_asked_for_one_by_one(in_batches: SandboxClient, status: int):
+def test_without_the_batch_form_tracks_are_requested_singly(in_batches: SandboxClient, status: int):
     in_batches.faults(BATCHES, status=status, count=3)
     with client(in_batches, workers=1) as spotify:
         found = spotify.look_up(IDS)
@@ -369,9 +367,7 @@ def test_where_the_batch_form_is_gone_tracks_are_asked_for_one_by_one(in_batches
 
 
 @pytest.mark.parametrize("page", ["challenge", "proxy"])
-def test_where_something_else_refuses_a_batch_tracks_are_asked_for_one_by_one_for_now(
-    in_batches: SandboxClient, page: str
-):
+def test_after_a_foreign_rejection_tracks_are_requested_singly_this_time_only(in_batches: SandboxClient, page: str):
     in_batches.faults(BATCHES, foreign=page, count=1)
     with client(in_batches, workers=1) as spotify:
         assert len(spotify.look_up(IDS[:50]).found) == 50
@@ -380,15 +376,13 @@ def test_where_something_else_refuses_a_batch_tracks_are_asked_for_one_by_one_fo
 
 
 @pytest.mark.parametrize("status", [401, 429])
-def test_a_batch_that_is_refused_for_its_token_or_its_pace_is_no_sign_that_the_form_is_gone(
-    in_batches: SandboxClient, status: int
-):
+def test_a_batch_rejected_for_its_token_or_rate_is_not_a_removed_form(in_batches: SandboxClient, status: int):
     in_batches.faults(TRACKS_PATH, status=status, count=1)
     assert len(look_up(in_batches, *IDS[:50]).found) == 50
     assert asked(in_batches) == ["", ""]
 
 
-def test_a_track_that_is_refused_is_deferred_alone(one_by_one: SandboxClient):
+def test_only_the_rejected_track_is_deferred(one_by_one: SandboxClient):
     one_by_one.faults(f"{TRACKS_PATH}/{IDS[0]}", status=403)
     found = look_up(one_by_one, *IDS[:60], workers=1)
     assert (found.unknown, found.deferred) == (frozenset(), {IDS[0]})
@@ -396,13 +390,13 @@ def test_a_track_that_is_refused_is_deferred_alone(one_by_one: SandboxClient):
     assert str(found.reason).startswith("Spotify refuses the track (HTTP 403: ")
 
 
-def test_an_app_that_is_refused_altogether_is_not_asked_for_every_track(one_by_one: SandboxClient):
+def test_an_app_rejected_for_every_track_stops_the_lookup(one_by_one: SandboxClient):
     one_by_one.faults(TRACKS_PATH, status=403)
     assert look_up(one_by_one, *IDS, workers=1).deferred == frozenset(IDS)
     assert len(asked(one_by_one)) == 51
 
 
-def test_an_app_that_is_refused_altogether_learns_nothing_is_unknown(sandbox: SandboxClient):
+def test_an_app_rejected_for_every_track_marks_none_as_unknown(sandbox: SandboxClient):
     sandbox.faults(
         TRACKS_PATH, status=403, body='{"error": {"status": 403, "message": "Check settings on developer.test"}}'
     )
@@ -411,7 +405,7 @@ def test_an_app_that_is_refused_altogether_learns_nothing_is_unknown(sandbox: Sa
     assert found.reason == "Spotify refuses the track (HTTP 403: Check settings on developer.test)"
 
 
-# --- where requests go, and what is told ----------------------------------------------------------------------------------
+# --- where requests go, and what is shown ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("path", "status"), [("/api/token", 307), (TRACKS_PATH, 301), (TRACKS_PATH, 308)])
@@ -424,7 +418,7 @@ def test_a_redirect_to_another_host_is_not_followed(
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
-def test_a_proxy_that_the_environment_names_is_not_asked(
+def test_a_proxy_from_the_environment_is_not_used(
     in_batches: SandboxClient, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     monkeypatch.setenv(name, in_batches.spotify_url)
@@ -446,7 +440,7 @@ def test_no_secret_and_no_token_is_in_an_error_or_a_log(in_batches: SandboxClien
 
 @pytest.mark.parametrize("name", ["client_id", "client_secret"])
 @pytest.mark.parametrize("value", ["", "two words", "é"])
-def test_credentials_that_no_header_can_carry_are_refused_without_being_shown(
+def test_credentials_that_no_header_can_carry_are_rejected_without_being_shown(
     in_batches: SandboxClient, name: str, value: str
 ):
     with pytest.raises(ValueError, match="client id or secret is empty or contains") as refused:

@@ -1,4 +1,4 @@
-"""What a track object says: the id is required, all else may be missing, and nothing is made up."""
+"""Track objects: the id is required, every other field is optional, and nothing is invented."""
 
 import json
 from datetime import date
@@ -21,7 +21,7 @@ WHOLE = {
 }
 
 
-def test_a_track_is_read_whole():
+def test_every_field_of_a_track_is_read():
     assert read_track(WHOLE) == SpotifyTrack(
         "t", "AA6Q72400001", "One", "Choir, Guest", "a", "Cathedral", date(2024, 3, 15)
     )
@@ -33,29 +33,29 @@ def test_an_isrc_comes_in_normal_form(isrc: str):
 
 
 @pytest.mark.parametrize("ids", [None, {}, [], {"isrc": None}, {"isrc": ""}, {"isrc": "AA6Q7240000"}, {"isrc": 7}])
-def test_what_is_no_isrc_is_none(ids: Any):
+def test_an_invalid_isrc_is_none(ids: Any):
     assert read_track({**WHOLE, "external_ids": ids}).isrc is None
 
 
 @pytest.mark.parametrize(
     "released", [None, "2024", "2024-03", "20240315", "2024-W11-5", "2024-02-30", 2024, "0000-00-00"]
 )
-def test_a_year_or_a_month_alone_names_no_day(released: Any):
+def test_a_year_or_a_month_is_not_a_release_date(released: Any):
     assert read_track({**WHOLE, "album": {"id": "a", "release_date": released}}).release_date is None
 
 
-def test_a_track_with_nothing_but_its_id_is_one():
+def test_a_track_needs_only_its_id():
     assert read_track({"id": "t"}) == SpotifyTrack("t", None, None, None, None, None, None, has_external_ids=False)
 
 
-def test_blanks_around_an_id_are_left_out():
+def test_white_space_around_an_id_is_stripped():
     assert read_requested_track({"id": " t\n"}, "t", others=["t", "u"]).track_id == "t"
 
 
 @pytest.mark.parametrize(
     "value", [None, 7, "t", [], {}, {"id": None}, {"id": ""}, {"id": 7}, {"id": "a\0"}, {"id": "\ud800"}]
 )
-def test_what_has_no_id_is_no_track(value: Any):
+def test_a_value_without_an_id_raises(value: Any):
     with pytest.raises(UnexpectedResponseError, match="expected a track with an `id`"):
         read_track(value)
 
@@ -66,7 +66,7 @@ def test_a_relinked_track_answers_for_the_one_it_replaces():
     assert read_requested_track(WHOLE, "older", others=["older"]).track_id == "t"
 
 
-def test_a_track_in_the_place_of_another_that_was_asked_for_is_not_believed():
+def test_a_track_at_another_requested_tracks_place_raises():
     with pytest.raises(UnexpectedResponseError, match="expected track u, not t"):
         read_requested_track(WHOLE, "u", others=["t", "u"])
 
@@ -81,7 +81,7 @@ ANYTHING = st.recursive(
 
 
 @given(ANYTHING)
-def test_whatever_json_comes_it_is_a_track_or_none(value: Any):
+def test_any_json_gives_a_track_or_an_unexpected_response(value: Any):
     try:
         track = read_track(json.loads(json.dumps(value)))
     except UnexpectedResponseError:

@@ -1,4 +1,4 @@
-"""Whether Stripe takes a key is asked without writing anything, and what is not known is not called refused."""
+"""The key check writes nothing, and an unknown result is not a rejection."""
 
 import json
 
@@ -20,7 +20,7 @@ def test_a_key_that_works_costs_one_read(sandbox: SandboxClient):
     assert (request["method"], request["path"]) == ("GET", "/v1/customers")
 
 
-def test_a_key_that_is_refused_or_lacks_a_permission_does_not_work(sandbox: SandboxClient):
+def test_a_rejected_key_or_one_without_a_permission_is_not_accepted(sandbox: SandboxClient):
     refused = ask(sandbox, "sk_live_wrong")
     assert refused.is_accepted is False
     assert "sk_live" not in refused.message
@@ -44,14 +44,14 @@ def test_a_key_that_is_refused_or_lacks_a_permission_does_not_work(sandbox: Sand
         {"foreign": "portal"},
     ],
 )
-def test_no_usable_answer_leaves_it_unknown(sandbox: SandboxClient, fault: dict[str, object]):
+def test_without_a_usable_response_the_key_is_unknown(sandbox: SandboxClient, fault: dict[str, object]):
     sandbox.faults("/v1/customers", **fault)
     found = ask(sandbox, seconds=0.5 if "hang" in fault else 60.0)
     assert found.is_accepted is None
     assert found.message
 
 
-def test_a_key_of_test_mode_is_told_by_its_form():
+def test_a_test_mode_key_is_recognised_by_its_prefix():
     assert is_test_mode_key("sk_test_x")
     assert is_test_mode_key("rk_test_x")
     assert not is_test_mode_key("rk_live_x")

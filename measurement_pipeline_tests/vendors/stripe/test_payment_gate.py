@@ -1,4 +1,4 @@
-"""The payment gate against the double of Stripe: who may spend, who may not, and who cannot be told."""
+"""The payment gate against the double of Stripe: allowed, denied and unknown."""
 
 import json
 import logging
@@ -37,14 +37,14 @@ def clock() -> Clock:
 
 @pytest.fixture(scope="module")
 def shared_double(clock: Clock) -> Iterator[SandboxClient]:
-    # On a clock that stands still every search falls into the same second.
+    # The clock stands still, so every search falls into the same second.
     with running(behaviour=replace(PLAIN, searches_per_second=0), clock=clock) as sandbox:
         yield sandbox
 
 
 @pytest.fixture
 def double(shared_double: SandboxClient) -> Iterator[SandboxClient]:
-    """Accounts are new in each test; what else a test sets is taken back."""
+    """Each test has its own account; its faults are cleared."""
     shared_double.forget_requests()
     yield shared_double
     shared_double.clear_faults()
@@ -88,13 +88,13 @@ def ask(
 
 
 def save_a_card(decision: Decision) -> None:
-    """What a person does with the link."""
+    """Save a card on the Checkout page."""
     assert decision.checkout_url is not None
     assert httpx.post(decision.checkout_url, trust_env=False).status_code == 303
 
 
 def stripe_says(double: SandboxClient, method: str, path: str, **more: Any) -> dict[str, Any]:
-    """What somebody else did at Stripe meanwhile."""
+    """A change at Stripe by another program."""
     headers = {"authorization": f"Bearer {double.stripe_key}"}
     answer = httpx.request(method, double.stripe_url + path, headers=headers, trust_env=False, **more)
     said: dict[str, Any] = answer.raise_for_status().json()
@@ -108,7 +108,7 @@ def calls(double: SandboxClient, path: str, method: str | None = None) -> int:
 # Allowed and denied.
 
 
-def test_an_account_with_a_card_is_allowed_and_its_customer_is_told(
+def test_an_account_with_a_card_is_allowed_and_its_customer_returned(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     customer = double.card(str(account))
@@ -117,7 +117,7 @@ def test_an_account_with_a_card_is_allowed_and_its_customer_is_told(
     assert decision.checkout_url is None
 
 
-def test_a_listed_card_that_is_nobodys_default_counts(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
+def test_a_card_that_is_not_the_default_counts(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     denied = ask(gate, account)
     save_a_card(denied)
     assert ask(gate, account, customer=denied.customer).verdict is PaymentVerdict.ALLOWED
@@ -134,7 +134,7 @@ def test_a_default_that_is_no_card_does_not_count_and_the_denial_says_so(
     assert decision.checkout_url is not None
 
 
-def test_a_card_beside_a_default_that_is_no_card_counts(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
+def test_a_card_beside_a_default_of_another_type_counts(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     customer = double.payment_method(str(account))
     double.payment_method(str(account), "us_bank_account", default=True)
     decision = ask(gate, account)
@@ -185,7 +185,7 @@ def test_our_checkout_page_offers_cards_and_nothing_else(
     gate.close()
 
 
-def test_an_account_nobody_knows_is_denied_with_a_link_that_saves_a_card(
+def test_an_unknown_account_is_denied_with_a_link_that_saves_a_card(
     double: SandboxClient, gate: StripeGate, clock: Clock, account: UUID
 ) -> None:
     decision = ask(gate, account)
@@ -198,18 +198,14 @@ def test_an_account_nobody_knows_is_denied_with_a_link_that_saves_a_card(
     assert ask(gate, account, customer=decision.customer).verdict is PaymentVerdict.ALLOWED
 
 
-def test_a_card_removed_meanwhile_denies_the_next_question(
-    double: SandboxClient, gate: StripeGate, account: UUID
-) -> None:
+def test_a_removed_card_denies_the_next_decision(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     customer = double.card(str(account))
     assert ask(gate, account, customer=customer).verdict is PaymentVerdict.ALLOWED
     double.card(str(account), on_file=False)
     assert ask(gate, account, customer=customer).verdict is PaymentVerdict.DENIED
 
 
-def test_a_customer_that_is_remembered_is_not_searched_for(
-    double: SandboxClient, gate: StripeGate, account: UUID
-) -> None:
+def test_a_stored_customer_is_not_searched_for(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     customer = double.card(str(account))
     assert ask(gate, account, customer=customer).verdict is PaymentVerdict.ALLOWED
     assert calls(double, "/v1/customers/search") == 0
@@ -232,7 +228,7 @@ def test_a_card_on_another_customer_of_the_account_counts(
         assert (decision.verdict, decision.customer) == (PaymentVerdict.ALLOWED, with_card)
 
 
-def test_a_deleted_customer_is_looked_up_again_and_replaced(
+def test_a_deleted_customer_is_searched_for_and_replaced(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     first = ask(gate, account)
@@ -251,15 +247,13 @@ def test_a_deleted_customer_is_looked_up_again_and_replaced(
     assert ask(gate, account, customer=again.customer).verdict is PaymentVerdict.ALLOWED
 
 
-def test_a_customer_that_stripe_never_had_is_looked_up_again(
-    double: SandboxClient, gate: StripeGate, account: UUID
-) -> None:
+def test_an_unknown_stored_customer_is_searched_for(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     customer = double.card(str(account))
     decision = ask(gate, account, customer="cus_of_another_key")
     assert (decision.verdict, decision.customer) == (PaymentVerdict.ALLOWED, customer)
 
 
-def test_a_customer_that_search_does_not_see_yet_is_not_made_twice(
+def test_a_customer_that_search_does_not_show_yet_is_not_created_twice(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     denied = ask(gate, account)
@@ -287,7 +281,7 @@ def test_an_open_link_is_handed_out_again(double: SandboxClient, gate: StripeGat
     assert calls(double, SESSIONS) == made
 
 
-def test_no_customer_and_no_link_are_made_where_none_is_wanted(
+def test_no_customer_and_no_link_are_created_unless_wanted(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     decision = ask(gate, account, want_checkout=False)
@@ -295,7 +289,7 @@ def test_no_customer_and_no_link_are_made_where_none_is_wanted(
     assert calls(double, "/v1", "POST") == 0
 
 
-def test_requests_that_race_make_one_customer_and_one_link(
+def test_concurrent_requests_create_one_customer_and_one_link(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     with ThreadPoolExecutor(4) as pool:
@@ -304,7 +298,7 @@ def test_requests_that_race_make_one_customer_and_one_link(
     assert len({decision.checkout_url for decision in decisions}) == 1
 
 
-def test_a_link_that_was_used_is_not_handed_out_again_though_its_key_is_the_same(
+def test_a_used_link_is_not_handed_out_again_for_the_same_key(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     first = ask(gate, account)
@@ -388,7 +382,7 @@ ODD_BODIES = [
     ],
 )
 @pytest.mark.parametrize("has_card", [True, False])
-def test_whatever_keeps_stripe_from_answering_is_neither_allowed_nor_denied(
+def test_without_a_usable_response_of_stripe_the_decision_is_unknown(
     *,
     double: SandboxClient,
     gate: StripeGate,
@@ -408,7 +402,7 @@ def test_whatever_keeps_stripe_from_answering_is_neither_allowed_nor_denied(
 
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500])
 @pytest.mark.parametrize("customer", [None, "cus_1"])
-def test_no_odd_body_allows_denies_or_raises(
+def test_an_unexpected_body_never_allows_denies_or_raises(
     double: SandboxClient, gate: StripeGate, account: UUID, status: int, customer: str | None
 ) -> None:
     for body in ODD_BODIES:
@@ -422,7 +416,7 @@ FOREIGN = ["challenge", "proxy", "portal", "portal redirect", "login", "gateway"
 
 @pytest.mark.parametrize("page", FOREIGN)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_what_something_else_answers_is_unknown_and_makes_no_second_customer(
+def test_a_foreign_response_is_unknown_and_creates_no_second_customer(
     double: SandboxClient, gate: StripeGate, account: UUID, page: str, method: str
 ) -> None:
     first = ask(gate, account)
@@ -442,7 +436,7 @@ def test_what_something_else_answers_is_unknown_and_makes_no_second_customer(
 
 
 @pytest.mark.parametrize("page", ["challenge", "proxy", "portal", "login"])
-def test_a_search_that_something_else_answers_makes_no_customer(
+def test_a_foreign_search_response_creates_no_customer(
     double: SandboxClient, gate: StripeGate, account: UUID, page: str
 ) -> None:
     double.faults("/v1/customers/search", foreign=page)
@@ -451,7 +445,7 @@ def test_a_search_that_something_else_answers_makes_no_customer(
 
 
 @pytest.mark.fails_without("unknown is not allowed: a 404 that is not about the customer")
-def test_a_404_of_stripes_own_that_is_not_about_a_customer_does_not_say_that_it_is_gone(
+def test_stripes_404_without_a_code_does_not_mean_a_deleted_customer(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     customer = double.card(str(account))
@@ -470,9 +464,7 @@ def test_a_page_is_quoted_in_the_log_without_the_key(
     assert double.stripe_key not in reason + caplog.text
 
 
-def test_a_429_of_something_else_is_a_limit_all_the_same(
-    double: SandboxClient, gate: StripeGate, account: UUID
-) -> None:
+def test_a_foreign_429_is_a_rate_limit_too(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     double.faults("/v1", status=429, foreign="challenge", retry_after=9)
     decision = ask(gate, account)
     assert "limits" in decision.reason
@@ -480,7 +472,7 @@ def test_a_429_of_something_else_is_a_limit_all_the_same(
 
 
 @pytest.mark.parametrize("path", ["/v1/customers", "/v1/checkout/sessions"])
-def test_a_denial_whose_link_could_not_be_made_is_unknown_and_heals(
+def test_a_denial_without_a_link_is_unknown_until_the_link_can_be_created(
     double: SandboxClient, gate: StripeGate, account: UUID, path: str
 ) -> None:
     double.faults(path, method="POST", status=503)
@@ -489,7 +481,7 @@ def test_a_denial_whose_link_could_not_be_made_is_unknown_and_heals(
     assert ask(gate, account).verdict is PaymentVerdict.DENIED
 
 
-def test_an_answer_lost_on_the_way_back_does_not_make_a_second_customer(
+def test_a_lost_response_does_not_create_a_second_customer(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     double.faults("/v1/customers", method="POST", count=1, close=True)
@@ -498,12 +490,12 @@ def test_an_answer_lost_on_the_way_back_does_not_make_a_second_customer(
     assert decision.customer == double.card(str(account))
 
 
-def test_stripes_own_wait_is_handed_on(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
+def test_stripes_retry_after_is_returned(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     double.faults("/v1", status=429, retry_after=17)
     assert ask(gate, account).retry_after_seconds == 17
 
 
-def test_a_double_on_this_machine_is_not_looked_for_behind_a_proxy(
+def test_a_double_on_this_machine_is_reached_without_a_proxy(
     double: SandboxClient, clock: Clock, account: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     double.card(str(account))
@@ -514,7 +506,7 @@ def test_a_double_on_this_machine_is_not_looked_for_behind_a_proxy(
     gate.close()
 
 
-def test_a_passing_fault_is_tried_again_by_the_library(double: SandboxClient, clock: Clock, account: UUID) -> None:
+def test_a_temporary_fault_is_retried_by_the_library(double: SandboxClient, clock: Clock, account: UUID) -> None:
     double.card(str(account))
     double.faults("/v1", status=503, count=1)
     gate = gate_to(double, clock, max_network_retries=2)
@@ -540,7 +532,7 @@ def test_a_wrong_key_is_unknown_and_shown_nowhere(
 
 
 @pytest.mark.parametrize("key", ["", "sk test", "sk_test\n", "schl\u00fcssel"])
-def test_a_key_that_no_header_can_carry_is_refused_at_once_without_showing_it(key: str) -> None:
+def test_a_key_that_no_header_can_carry_is_rejected_without_being_shown(key: str) -> None:
     with pytest.raises(ValueError, match="Stripe key") as refused:
         StripeGate(secret_key=key, api_base="http://127.0.0.1:1", success_url="https://x.test")
     assert not key or key not in str(refused.value)
@@ -553,7 +545,7 @@ def test_a_key_that_no_header_can_carry_is_refused_at_once_without_showing_it(ke
         ({"free_tier_price_id": "prod_mistaken"}, "STRIPE_FREE_TIER_PRICE_ID"),
     ],
 )
-def test_a_setting_that_stripe_refuses_is_named(
+def test_a_setting_that_stripe_rejects_is_named(
     double: SandboxClient, clock: Clock, account: UUID, settings: dict[str, Any], named: str
 ) -> None:
     gate = gate_to(double, clock, **settings)

@@ -1,4 +1,4 @@
-"""Where requests to Stripe go: to the configured host, and nowhere that an answer or the environment points to."""
+"""Where requests to Stripe go: to the configured host, and to no host that a response or the environment names."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -13,7 +13,7 @@ from measurement_pipeline.vendors.stripe.payment_gate import StripeGate
 
 @pytest.fixture
 def elsewhere() -> Iterator[SandboxClient]:
-    """Another host, which takes the same key: whatever arrives there counts."""
+    """Another host that accepts the same key. Requests that arrive there are counted."""
     with running(behaviour=PLAIN) as opened:
         yield opened
 
@@ -41,7 +41,7 @@ def test_a_redirect_to_another_host_is_not_followed(
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
-def test_a_proxy_that_the_environment_names_is_not_asked(
+def test_a_proxy_from_the_environment_is_not_used(
     sandbox: SandboxClient, elsewhere: SandboxClient, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     monkeypatch.setenv(name, elsewhere.stripe_url)
