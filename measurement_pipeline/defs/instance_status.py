@@ -37,7 +37,7 @@ def read_instance_state(instance: dg.DagsterInstance, *, sensor: str, job: str, 
         busy=_run(busy[-1]) if busy else None,
         queued=_run(queued[-1]) if queued else None,
         failed=_failed(instance, last) if last and last.dagster_run.status is dg.DagsterRunStatus.FAILURE else None,
-        put_off=_deferred(instance) if buys else None,
+        deferred=_deferred(instance) if buys else None,
     )
 
 

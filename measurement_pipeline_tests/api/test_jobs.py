@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from uuid import UUID, uuid4
@@ -20,10 +21,10 @@ from measurement_pipeline.domain.measurement_job import (
     TOO_LARGE,
     UNKNOWN_CATALOG,
 )
-from measurement_pipeline.domain.payment import Decision, PaymentVerdict
+from measurement_pipeline.domain.payment import Decision, PaymentState, PaymentVerdict
 from measurement_pipeline.intake.process import check_payments, load_batch, process_batch
 from measurement_pipeline.postgres import capture_series, conninfo, measurement_jobs, payment_decisions
-from measurement_pipeline.postgres.database import connect
+from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline_tests.api.conftest import JOBS, RunningApi, StartApi
 from measurement_pipeline_tests.faults.waiting import until
 from measurement_pipeline_tests.intake.conftest import isrcs
@@ -76,6 +77,25 @@ def test_a_stored_recording_is_skipped_and_the_job_is_done(api: RunningApi):
     api.table.measured(song, 10, source="songstats")
     body = api.client().submit({"isrcs": [song]}).json()
     assert (body["state"], body["enqueued"], body["skipped"]) == ("done", 0, 1)
+
+
+@pytest.mark.parametrize(("card", "first", "second"), [(True, 2, 1), (False, 2, 2)])
+def test_a_request_reads_the_payment_state_once_and_again_only_before_asking_stripe(
+    api: RunningApi, monkeypatch: pytest.MonkeyPatch, card: bool, first: int, second: int
+):
+    reads: list[list[UUID]] = []
+    load_states = payment_decisions.load_states
+
+    def count(connection: Connection, accounts: Iterable[UUID]) -> dict[UUID, PaymentState]:
+        reads.append(list(accounts))
+        return load_states(connection, reads[-1])
+
+    monkeypatch.setattr(payment_decisions, "load_states", count)
+    client = api.client(card=card)
+    for expected in (first, second):
+        reads.clear()
+        client.submit({"isrcs": isrcs(1)})
+        assert reads == [[client.account]] * expected
 
 
 # --- errors -------------------------------------------------------------------------------------------------------------

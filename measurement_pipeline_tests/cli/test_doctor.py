@@ -693,7 +693,7 @@ def test_a_stopped_dev_is_one_failure(doctor, healthy, bench, instance, keys, da
     bench.sql("insert into measurement_jobs (account, source, scope) values (%s, 'historical', '{}')", bench.account)
     bench.sql("update measurement_jobs set created_at = now() - interval '9 hours'")
     send_heartbeats(instance, seconds_ago=9 * 3600)
-    dead = HealthResult(False, "recordings wait", should_alert=True, reason="daemon not beating")
+    dead = HealthResult(False, "recordings wait", should_alert=True, reason="daemon without heartbeat")
     incidents.record_result(database_url, "backfill_is_progressing", dead)
     found = doctor("--sandbox-port", free_port(), **dict.fromkeys(keys, ""))
     assert failing(found) == ["daemon"]

@@ -168,9 +168,9 @@ def by_sql(statement: str) -> Callable[[Stage], None]:
 
 # What stands in the way → how it comes about, what the check says, whether it is an error.
 REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
-    "daemon not beating": (
+    "daemon without heartbeat": (
         lambda stage: beat(stage, seconds_ago=9000),
-        "Dagster's daemon does not beat (",
+        "Dagster's daemon has no heartbeat (",
         True,
     ),
     "sensor stopped": (
@@ -207,8 +207,8 @@ REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
         "Last error: 502 from Songstats",
         True,
     ),
-    "put off": (stripe_away, "the last run put them off: 3 × ", True),
-    "nothing known": (lambda _stage: None, "nothing known stands in the way", True),
+    "deferred": (stripe_away, "the last run deferred them: 3 × ", True),
+    "unknown": (lambda _stage: None, "no known blocker", True),
 }
 
 

@@ -1,4 +1,4 @@
-"""When silence is an alarm, and which of the things in the way is named. Pure."""
+"""When missing progress is an alarm, and which cause is reported."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -54,15 +54,15 @@ def look(
     return backfill_is_progressing(BackfillState(vendor, budget, backlog), machine, alarm_hours=6)
 
 
-def test_nothing_waiting_is_no_silence():
+def test_without_waiting_recordings_the_check_passes():
     found = look(replace(BACKLOG, waiting=0, payable=0, ready=0, oldest_waiting=None))
     assert found.passed
     assert found.message == "no recording waits to be bought"
 
 
 @pytest.mark.parametrize("buys", [True, False])
-def test_what_stands_in_the_way_is_told_before_it_is_an_alarm(buys: bool):
-    off = replace(MACHINE, switched_off=True, busy=UnfinishedRun("run", NOW - HOUR), put_off="3 × budget")
+def test_a_blocker_is_reported_before_the_alarm(buys: bool):
+    off = replace(MACHINE, switched_off=True, busy=UnfinishedRun("run", NOW - HOUR), deferred="3 × budget")
     for machine, reason in ((off, "sensor stopped"), (replace(off, switched_off=False), "")):
         found = (
             look(replace(BACKLOG, waiting=1, last_settled=NOW - HOUR), machine=machine)
@@ -72,7 +72,7 @@ def test_what_stands_in_the_way_is_told_before_it_is_an_alarm(buys: bool):
         assert (found.passed, found.reason) == (True, reason)
         held = ": backfill_queue_sensor is switched off; switch it on (Automation)" if reason else ""
         what = "1 recording waits" if buys else "1 request waits"
-        assert found.message == f"{what}{held}; silence is an alarm after 6 hours"
+        assert found.message == f"{what}{held}; alarm after 6 hours without progress"
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_what_stands_in_the_way_is_told_before_it_is_an_alarm(buys: bool):
     [
         (30, 7, False),
         (30, 5, True),
-        (5, 40, True),  # what waits has not waited so long
+        (5, 40, True),  # nothing has waited that long
         (7, None, False),  # never, since the oldest waits
         (5, None, True),
     ],
 )
-def test_silence_counts_from_the_last_settled_row_or_since_the_oldest_waits(
+def test_the_time_counts_from_the_last_settled_row_or_the_oldest_waiting_one(
     waiting_hours: int, settled_hours: int | None, passed: bool
 ):
     settled = None if settled_hours is None else NOW - settled_hours * HOUR
@@ -98,7 +98,7 @@ OPEN = replace(CALM, breaker="open", breaker_kind="streak", reason="5 rejected i
 SPENT = replace(BUDGET, hits=900)
 FAILED = UnfinishedRun("run-9", NOW - HOUR, "the store is full")
 
-# What stands in the way, in order of precedence → the facts that say so, what is named, whether a person is told.
+# Cause, in order of precedence → its facts, key words of the message, whether it alerts a person.
 WAYS = {
     Reason.DAEMON: (
         {"machine": {"quiet_daemons": {"SENSOR": NOW - 9 * HOUR}}},
@@ -127,8 +127,8 @@ WAYS = {
         "for a retry, the next at 2026-09-22 13:00 UTC. Last error: 502",
         True,
     ),
-    Reason.PUT_OFF: ({"machine": {"put_off": "7 × Stripe gave no answer"}}, "7 × Stripe gave no answer", True),
-    Reason.UNKNOWN: ({}, "nothing known stands in the way", True),
+    Reason.DEFERRED: ({"machine": {"deferred": "7 × Stripe gave no answer"}}, "7 × Stripe gave no answer", True),
+    Reason.UNKNOWN: ({}, "no known blocker", True),
 }
 
 
@@ -144,18 +144,18 @@ def facts(*reasons: Reason) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("reason", WAYS)
-def test_each_reason_is_named_with_what_a_person_needs(reason: Reason):
-    _, words, is_told = WAYS[reason]
+def test_each_cause_is_reported_with_what_a_person_needs(reason: Reason):
+    _, words, should_alert = WAYS[reason]
     found = look(**facts(reason))  # type: ignore[arg-type]
     assert not found.passed
     assert found.reason == reason
     assert words in found.message
     assert found.message.startswith("7 recordings wait, and none was settled since 2026-09-22 05:00 UTC: ")
-    assert found.should_alert is is_told
+    assert found.should_alert is should_alert
 
 
 @pytest.mark.parametrize(("first", "second"), list(pairwise(WAYS)))
-def test_of_two_reasons_the_first_in_order_is_the_reason_and_the_other_is_told_beside_it(first: Reason, second: Reason):
+def test_of_two_causes_the_first_is_the_reason_and_the_other_is_listed(first: Reason, second: Reason):
     found = look(**facts(second, first))  # type: ignore[arg-type]
     assert found.reason == first
     if second is not Reason.UNKNOWN and {first, second} != {Reason.VENDOR, Reason.PAUSE}:
@@ -164,13 +164,13 @@ def test_of_two_reasons_the_first_in_order_is_the_reason_and_the_other_is_told_b
 
 @pytest.mark.parametrize("reason", [Reason.PAUSE, Reason.BUDGET])
 @pytest.mark.parametrize(("ends_in", "settled", "passed", "serious"), [
-    (7 * HOUR, HOUR, False, True),  # known today: nobody has to wait for an alarm that says the same
+    (7 * HOUR, HOUR, False, True),  # the end is known today
     (30 * 24 * HOUR, HOUR, False, True),
     (5 * HOUR, HOUR, True, False),
-    (5 * HOUR, 7 * HOUR, False, False),  # it ends soon, by itself
+    (5 * HOUR, 7 * HOUR, False, False),  # it ends by itself soon
     (7 * HOUR, 7 * HOUR, False, True),
 ])  # fmt: skip
-def test_a_pause_or_a_spent_budget_that_outlasts_the_alarm_is_an_alarm_at_once_with_its_date_and_what_to_do(
+def test_a_pause_or_a_spent_budget_longer_than_the_alarm_time_alerts_at_once(
     reason: Reason, ends_in: timedelta, settled: timedelta, passed: bool, serious: bool
 ):
     end = NOW + ends_in
@@ -186,35 +186,35 @@ def test_a_pause_or_a_spent_budget_that_outlasts_the_alarm_is_an_alarm_at_once_w
         assert ("breaker close" if reason is Reason.PAUSE else "SONGSTATS_HIT_LIMIT") in found.message
 
 
-def test_a_long_pause_is_no_alarm_while_nothing_waits():
+def test_a_long_pause_is_no_alarm_without_waiting_recordings():
     assert look(replace(BACKLOG, waiting=0, oldest_waiting=None), replace(PAUSED, paused_until=NOW + 99 * HOUR)).passed
 
 
-def test_a_vendor_that_is_away_is_the_reason_between_two_pauses_too():
+def test_a_vendor_outage_is_the_reason_between_two_pauses():
     between = replace(CALM, pauses_in_a_row=12)
-    found = look(vendor=between, machine=replace(MACHINE, put_off="7 × paused"))
+    found = look(vendor=between, machine=replace(MACHINE, deferred="7 × paused"))
     assert found.reason == Reason.VENDOR
     assert "12 pauses in a row" in found.message
     assert look(vendor=replace(between, pauses_in_a_row=1)).reason == Reason.UNKNOWN
 
 
-def test_a_run_that_has_just_begun_holds_nothing_up():
+def test_a_run_that_has_just_started_is_no_cause():
     assert (
         look(machine=replace(MACHINE, busy=UnfinishedRun("run-7", NOW - timedelta(minutes=3)))).reason == Reason.UNKNOWN
     )
 
 
-def test_a_run_that_is_queued_and_does_not_start_is_the_slots_doing():
+def test_a_run_that_stays_queued_is_reported():
     found = look(machine=replace(MACHINE, queued=UnfinishedRun("run-8", NOW - HOUR)))
     assert found.reason == Reason.SLOT
     assert "run-8 is queued since 2026-09-22 11:00 UTC and does not start" in found.message
 
 
-def test_a_run_that_failed_after_it_settled_the_last_row_is_no_reason_for_the_silence_since():
+def test_a_run_that_settled_the_last_row_before_it_failed_is_no_cause():
     assert look(machine=replace(MACHINE, failed=UnfinishedRun("run-9", NOW - 8 * HOUR, "old"))).reason == Reason.UNKNOWN
 
 
-def test_a_refused_key_names_another_cure_than_a_streak():
+def test_a_rejected_key_and_a_streak_have_different_next_steps():
     assert "SONGSTATS_API_KEY" in look(vendor=replace(OPEN, breaker_kind="key")).message
     assert "breaker close" in look(vendor=OPEN).message
 
@@ -228,12 +228,12 @@ INTAKE = InstanceState("measurement_job_sensor")
     [
         (INTAKE, None, Reason.UNKNOWN, "measurement_job_sensor"),
         (replace(INTAKE, switched_off=True), None, Reason.SENSOR_OFF, "measurement_job_sensor is switched off"),
-        (replace(INTAKE, quiet_daemons={"SENSOR": None}), None, Reason.DAEMON, "SENSOR never did"),
+        (replace(INTAKE, quiet_daemons={"SENSOR": None}), None, Reason.DAEMON, "SENSOR never had one"),
         (replace(INTAKE, failed=UnfinishedRun("run-3", NOW - HOUR, "no table")), None, Reason.RUNS, "with: no table"),
         (INTAKE, "Stripe refused the key", Reason.STRIPE, "Stripe refused the key"),
     ],
 )
-def test_requests_that_stay_queued_are_silence_too(
+def test_requests_that_stay_queued_fail_the_check(
     machine: InstanceState, error: str | None, reason: Reason, words: str
 ):
     found = intake_is_progressing(replace(ANSWERING, error=error), machine, alarm_hours=6)
@@ -244,6 +244,6 @@ def test_requests_that_stay_queued_are_silence_too(
     assert words in found.message
 
 
-def test_a_request_that_waits_for_minutes_is_no_silence():
+def test_a_request_that_waits_for_minutes_passes():
     assert intake_is_progressing(replace(ANSWERING, oldest=NOW - HOUR), INTAKE, alarm_hours=6).passed
     assert intake_is_progressing(replace(ANSWERING, waiting=0, oldest=None), INTAKE, alarm_hours=6).passed
