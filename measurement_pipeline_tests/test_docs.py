@@ -198,6 +198,17 @@ def test_links_lead_to_pages_and_headings_that_exist(page: Path):
         assert not anchor or anchor in anchors(linked), f"{page.name} → {target}"
 
 
+def test_source_files_that_the_documents_name_exist():
+    files = [
+        f"/{file.relative_to(ROOT)}"
+        for folder in ("measurement_pipeline*", ".ci")
+        for file in ROOT.glob(f"{folder}/**/*")
+    ]
+    for page in PAGES:
+        for named in re.findall(r"`([\w./-]+\.(?:py|sql|yaml))`", text_of(page)):
+            assert any(file.endswith(f"/{named}") for file in files), f"{page.name}: {named}"
+
+
 def test_the_site_links_to_no_file_outside_it():
     for page in DOCS.rglob("*.md"):
         for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", without_code(text_of(page))):
