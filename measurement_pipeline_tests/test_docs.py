@@ -3,6 +3,8 @@
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -228,6 +230,19 @@ def test_decision_records_that_the_code_names_exist():
     for file in [*(ROOT / "measurement_pipeline").rglob("*.py"), *(ROOT / "measurement_pipeline").rglob("*.sql")]:
         for number in re.findall(r"docs/decisions/(\d{4})", text_of(file)):
             assert number in numbers, file
+
+
+def test_no_page_has_a_retired_word():
+    # The reference repeats texts of the code, which the script checks there.
+    pages = [str(page.relative_to(ROOT)) for page in PAGES if page.parent.name != "reference"]
+    checked = subprocess.run(
+        [sys.executable, ".ci/plain_words.py", *pages],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_the_queries_of_the_how_to_run(connection: Connection):
