@@ -1,4 +1,4 @@
-"""`audit`: what must hold after any fault, asked of the tables, and of Dagster for what lies between the two. Only reads."""
+"""`audit`: check the invariants that must hold after any fault, in the tables and in Dagster's storage. Read-only."""
 
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict
@@ -19,14 +19,14 @@ _BREACHES_SHOWN = 10
 @click.option(
     "--at-rest",
     is_flag=True,
-    help="Assume that nothing is running. Open or unfinished work is then a breach too.",
+    help="Assume that nothing is running. Then open or unfinished work is a breach too.",
 )
 @output.json_option
 @click.pass_context
 def command(ctx: click.Context, *, at_rest: bool, as_json: bool) -> None:
-    """Check each invariant and list what breaks it. Exit status 1 on a breach."""
+    """Check each invariant and list its breaches. Exit status 1 on a breach."""
     with open_database(ctx.obj) as (environment, connection):
-        # Dagster first: a row is done before it is shown.
+        # Dagster first, because a row is done before its partition is materialized.
         materialized, left_out = _materialized(environment)
         found = audit.audit(
             connection, max_attempts=environment.settings.max_attempts, at_rest=at_rest, materialized=materialized
@@ -44,16 +44,16 @@ def command(ctx: click.Context, *, at_rest: bool, as_json: bool) -> None:
         )
     else:
         for finding in found:
-            _say(finding)
+            _print_finding(finding)
         if left_out is not None:
             output.print_line(f"{'I13':<4} left out  {audit.SAYS['I13']}: {left_out}")
         output.print_line("")
-        output.print_line(_verdict(broken, len(found), at_rest=at_rest))
+        output.print_line(_summarise(broken, len(found), at_rest=at_rest))
     ctx.exit(1 if broken else 0)
 
 
 def _materialized(environment: CliEnvironment) -> tuple[AbstractSet[str] | None, str | None]:
-    """What Dagster shows as materialized; or why it cannot be known."""
+    """Return the materialized partitions; or None and the reason if they are unknown."""
     try:
         with open_dagster_instance(environment) as instance:
             from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
@@ -63,7 +63,7 @@ def _materialized(environment: CliEnvironment) -> tuple[AbstractSet[str] | None,
         return None, error.message
 
 
-def _say(finding: audit.AuditFinding) -> None:
+def _print_finding(finding: audit.AuditFinding) -> None:
     if not finding.breaches:
         output.print_line(f"{finding.invariant:<4} holds     {finding.says}")
         return
@@ -75,8 +75,9 @@ def _say(finding: audit.AuditFinding) -> None:
         output.print_line(f"               … and {count - _BREACHES_SHOWN:,} more")
 
 
-def _verdict(broken: list[audit.AuditFinding], asked: int, *, at_rest: bool) -> str:
-    under = "" if at_rest else "; what is under way may be open (--at-rest asks that too)"
+def _summarise(broken: list[audit.AuditFinding], checked: int, *, at_rest: bool) -> str:
+    note = "" if at_rest else "; work in progress may be open (--at-rest checks that too)"
     if broken:
-        return f"{len(broken)} of {asked} invariants are broken: {', '.join(one.invariant for one in broken)}{under}"
-    return f"{asked} invariants hold{under}"
+        invariants = ", ".join(finding.invariant for finding in broken)
+        return f"{len(broken)} of {checked} invariants are broken: {invariants}{note}"
+    return f"{checked} invariants hold{note}"

@@ -1,4 +1,4 @@
-"""`captures`: those there are, a person's word to end one, and the end of a pause."""
+"""`captures`: list captures of current counts, stop one, and end a vendor's pause."""
 
 import getpass
 from pathlib import Path
@@ -22,7 +22,9 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--account", metavar="ACCOUNT", help="List only those of this account. Give its UUID or its name.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="The latest so many.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="List this many of the latest."
+)
 @output.json_option
 @click.pass_obj
 def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool) -> None:
@@ -33,9 +35,19 @@ def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool)
     if as_json:
         output.print_json(found)
     elif not found:
-        output.print_line("no capture was asked for")
+        output.print_line("no capture was requested")
     else:
-        columns = ("capture", "account", "asked at", "state", "albums", "cost", "recordings", "not before", "why")
+        columns = (
+            "capture",
+            "account",
+            "requested at",
+            "state",
+            "albums",
+            "cost",
+            "recordings",
+            "not before",
+            "reason",
+        )
         rows = [
             (
                 one["id"],
@@ -57,7 +69,7 @@ def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool)
 @click.argument("capture", type=click.UUID)
 @click.pass_obj
 def stop(state: Path | None, *, capture: UUID) -> None:
-    """End the open capture CAPTURE. It and its requests are failed. A run that was started is paid for. The act is recorded."""
+    """Stop the open capture CAPTURE. It and its requests fail. A run that has started is billed. The action is recorded."""
     who = getpass.getuser()
     with open_database(state) as (_, connection), connection.transaction():
         if not captures.stop(connection, capture, error=f"stopped by {who}"):
@@ -70,9 +82,11 @@ def stop(state: Path | None, *, capture: UUID) -> None:
 @command.command("resume")
 @click.pass_obj
 def resume(state: Path | None) -> None:
-    """End the pauses of Apify and Spotify now, for example after a token was replaced. The act is recorded."""
+    """End the pauses of Apify and Spotify now, for example after a token was replaced. The action is recorded."""
     with open_database(state) as (_, connection), connection.transaction():
         ended = vendor_state.resume(connection, _VENDORS)
         if ended:
             operator_acts.record(connection, actor=getpass.getuser(), act="pause ended", detail={"vendors": ended})
-    output.print_line(f"the pause of {' and '.join(ended)} is over" if ended else "neither Apify nor Spotify is paused")
+    output.print_line(
+        f"the pause of {' and '.join(ended)} has ended" if ended else "neither Apify nor Spotify is paused"
+    )

@@ -1,4 +1,4 @@
-"""`catalog`: loads an account's catalogue from a file."""
+"""`catalog`: import an account's catalogue from a file."""
 
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,13 +18,13 @@ from measurement_pipeline.postgres.payment_decisions import ensure_account
 from measurement_pipeline.postgres.songstats_ledger import vendor_state
 
 _SHOWN = 50
-# Before it there was nothing to count plays of; such a day is a slip.
+# No play counts exist from before this day, so an earlier day is a typing error.
 _EARLIEST = date(1900, 1, 1)
 
 
 @click.group("catalog", cls=Group)
 def command() -> None:
-    """Import catalogues: named sets of recordings, each of one account."""
+    """Import catalogues: named sets of recordings that belong to an account."""
 
 
 @command.command("import")
@@ -48,18 +48,18 @@ def import_(ctx: click.Context, file: Path, *, name: str, account: str, as_of: d
 
     Commas, semicolons or tabs separate the columns.
 
-    A count becomes a measurement of source import and ranks the recording; no count ranks 0. The Spotify album is what
-    current counts are captured by; several are separated by a space, or by a semicolon where that does not separate the
+    A count becomes a measurement of source import and ranks the recording; a recording without one has rank 0. Current
+    counts are captured by Spotify album; separate several albums by a space, or by a semicolon if that does not separate
     columns. A release date that is only a year or a month is not stored. Garbled characters in a title, artist or album,
-    and dates without a day, are warnings: the recording is loaded. Bad lines are listed and left out; the exit
-    status is then 1. A file without a good line makes nothing.
+    and dates without a day, cause a warning; the recording is loaded. Invalid lines are listed and skipped, with exit
+    status 1. A file without a valid line creates nothing.
     """
     if not name.strip():
-        raise click.BadParameter("expected a name", param_hint="--name")
+        raise click.BadParameter("the name is blank: give a name", param_hint="--name")
     found = read_file(file)
     with open_database(ctx.obj) as (_, connection):
         owner = lookup.find_account(connection, account)
-        day = None if as_of is None else _past(connection, as_of.date())
+        day = None if as_of is None else _check_day(connection, as_of.date())
         catalog = None
         if found.lines:
             catalog = load(connection, found, account=owner, name=name.strip(), as_of=day, raw_ref=file.name)
@@ -80,7 +80,7 @@ def import_(ctx: click.Context, file: Path, *, name: str, account: str, as_of: d
 
 
 def read_file(path: Path) -> CatalogFile:
-    """The catalogue in the file at `path`. Raises `CommandError`."""
+    """Read the catalogue file at `path`. Raises `CommandError`."""
     try:
         return catalog_file.read(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -99,7 +99,7 @@ def load(
     raw_ref: str,
     account_name: str | None = None,
 ) -> UUID:
-    """Store the good lines, in one transaction, as a catalogue of `account`, made if it is new; the catalogue's id."""
+    """Store the valid lines as a catalogue of `account` in one transaction, and return its id. Creates a missing account."""
     with connection.transaction():
         ensure_account(connection, account, name=account_name)
         return songs.import_catalog(
@@ -116,12 +116,10 @@ def _today(connection: Connection) -> date:
     return vendor_state(connection).now.astimezone(UTC).date()
 
 
-def _past(connection: Connection, day: date) -> date:
+def _check_day(connection: Connection, day: date) -> date:
     today = _today(connection)
     if not _EARLIEST <= day <= today:
-        raise click.BadParameter(
-            f"{day}: expected a day from {_EARLIEST} to {today}, today in UTC", param_hint="--as-of"
-        )
+        raise click.BadParameter(f"{day}: give a day from {_EARLIEST} to {today} (today in UTC)", param_hint="--as-of")
     return day
 
 
@@ -136,10 +134,11 @@ def _report(found: CatalogFile, *, catalog: UUID | None, name: str) -> None:
     _list([f"line {one.number}: warning: {one.isrc}: {one.problem}" for one in found.warnings])
     _list([f"line {bad.number}: {bad.problem}" for bad in found.bad])
     if catalog is None:
-        click.echo("the file has no good line: no catalogue was made, nothing is loaded", err=True)
+        click.echo("the file has no valid line: nothing was loaded", err=True)
     elif found.bad:
         click.echo(
-            f"{counted(len(found.bad), 'bad line was', 'bad lines were')} left out; the good ones are loaded", err=True
+            f"{counted(len(found.bad), 'invalid line was', 'invalid lines were')} skipped; the valid ones are loaded",
+            err=True,
         )
 
 

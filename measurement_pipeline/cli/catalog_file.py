@@ -1,7 +1,7 @@
-"""Reads a catalogue file: good lines as values, bad ones named with what was expected. Pure: text in, values out.
+"""Parses a catalogue file: valid lines as values, invalid ones with the problem and what was expected. No I/O.
 
-UTF-8 CSV with a header; columns in any order, `isrc` required, others ignored where this project has no use for them. Fields are
-separated by the comma, semicolon or tab that the header uses.
+UTF-8 CSV with a header. The columns may have any order, `isrc` is required, and unknown columns are ignored. The header
+determines whether commas, semicolons or tabs separate the fields.
 """
 
 import csv
@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from measurement_pipeline.domain import isrc
 from measurement_pipeline.domain.dates import parse_date
@@ -19,24 +20,24 @@ LARGEST_COUNT = 2**63 - 1
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _YEAR_OR_MONTH = re.compile(r"([0-9]{4})(?:-(0[1-9]|1[0-2])(?:-00)?|-00-00)?")
-# The replacement character: a byte was lost. Its three bytes read as Latin-1: the same, one conversion later. Its low byte alone,
-# which is a y with an acute in Latin-1, for each letter of a title: no language has three in a row.
+# The replacement character, which stands for a lost byte. Its three UTF-8 bytes read as Latin-1, one conversion later. Its low
+# byte alone, which is y with an acute in Latin-1, for each letter of a title; no language has three in a row.
 _GARBLED = (
     "\N{REPLACEMENT CHARACTER}",
     "\N{LATIN SMALL LETTER I WITH DIAERESIS}\N{INVERTED QUESTION MARK}\N{VULGAR FRACTION ONE HALF}",
     "\N{LATIN SMALL LETTER Y WITH ACUTE}" * 3,
 )
 _COUNT = re.compile(r"[0-9]{1,19}")
-_SHOWN = 40
+_MAX_LENGTH = 40
 
 
 class NotACatalogError(ValueError):
-    """The file as a whole cannot be read; the text says what was expected."""
+    """The file as a whole cannot be parsed; the message says what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that was left out: `number` counts from 1, the header, as an editor does."""
+    """An invalid line, which is skipped. `number` starts at 1 for the header, as in an editor."""
 
     number: int
     problem: str
@@ -44,7 +45,7 @@ class BadLine:
 
 @dataclass(frozen=True, slots=True)
 class LineWarning:
-    """A line whose recording is loaded, with something that a person should look at."""
+    """A line whose recording is loaded, with a problem that a person should review."""
 
     number: int
     isrc: str
@@ -53,7 +54,7 @@ class LineWarning:
 
 @dataclass(slots=True)
 class CatalogFile:
-    """What a file holds: each recording once, the bad lines, and how many lines only repeated an earlier one."""
+    """The content of a file: each recording once, the invalid lines, and the number of repeated lines."""
 
     lines: dict[str, CatalogLine] = field(default_factory=dict)
     bad: list[BadLine] = field(default_factory=list)
@@ -62,8 +63,8 @@ class CatalogFile:
 
 
 def read(text: str) -> CatalogFile:
-    """The catalogue in `text`. Raises `NotACatalogError` where there is no usable header."""
-    # Not splitlines: a title may hold one of the other characters that it splits at.
+    """Parse the catalogue in `text`. Raises `NotACatalogError` without a usable header."""
+    # Not splitlines, which splits at other characters too, and a title may contain one.
     lines = io.StringIO(text).readlines()
     try:
         separator = _separator(lines[:1])
@@ -81,14 +82,13 @@ def read(text: str) -> CatalogFile:
 
 
 def _records(lines: Sequence[str], separator: str, *, width: int) -> Iterator[tuple[int, list[str] | str]]:
-    """Each record after the header, or what is wrong with it, with the number of the line that it begins on.
+    """Yield each record after the header, or its problem, with the number of its first line.
 
-    A quote that is never closed would swallow all that follows: a record of several lines that does not come out right
-    is one bad line, and reading goes on at the line after it.
+    An unclosed quote would swallow all following lines. So an invalid record of several lines counts as one invalid line,
+    and parsing continues at its second line.
     """
-    start = 1
-    reader = csv.reader(_from(lines, start), delimiter=separator, strict=True)
-    began = start
+    start = reader_start = 1
+    reader = csv.reader(islice(lines, start, None), delimiter=separator, strict=True)
     while True:
         row: list[str] | str
         try:
@@ -97,26 +97,22 @@ def _records(lines: Sequence[str], separator: str, *, width: int) -> Iterator[tu
             return
         except csv.Error as error:
             row = f"not CSV: {error}"
-        number, ended = start, began + reader.line_num
-        if ended - start > 1 and (isinstance(row, str) or len(row) != width):
-            row = "a quote opens that is not closed on the line: expected a closing one"
-            ended = began = start + 1
-            reader = csv.reader(_from(lines, began), delimiter=separator, strict=True)
-        start = ended
-        yield number + 1, row
-
-
-def _from(lines: Sequence[str], start: int) -> Iterator[str]:
-    return (lines[place] for place in range(start, len(lines)))
+        end = reader_start + reader.line_num
+        if end - start > 1 and (isinstance(row, str) or len(row) != width):
+            row = "a quote opens and is not closed on the same line: expected a closing quote"
+            end = reader_start = start + 1
+            reader = csv.reader(islice(lines, end, None), delimiter=separator, strict=True)
+        yield start + 1, row
+        start = end
 
 
 def _separator(header: Sequence[str]) -> str:
-    """The separator under which the first line names the most columns of a catalogue; a comma where none does."""
+    """The separator with which the header contains the most known columns; by default a comma."""
 
-    def named(separator: str) -> int:
+    def known_columns(separator: str) -> int:
         return sum(name in COLUMNS for name in _names(next(csv.reader(header, delimiter=separator), [])))
 
-    return max(_SEPARATORS, key=named)
+    return max(_SEPARATORS, key=known_columns)
 
 
 def _names(row: list[str]) -> list[str]:
@@ -129,12 +125,12 @@ def _header(row: list[str]) -> list[str]:
         raise NotACatalogError(f"the file is empty: expected a header with isrc, of {', '.join(COLUMNS)}")
     if "isrc" not in columns:
         raise NotACatalogError(
-            f"line 1 is {_shown(','.join(row))}: expected a header with isrc, of {', '.join(COLUMNS)}; fields may be "
+            f"line 1 is {_shorten(','.join(row))}: expected a header with isrc, of {', '.join(COLUMNS)}; fields may be "
             f"separated by {', '.join(_SEPARATORS.values())}"
         )
-    twice = sorted({name for name in columns if name in COLUMNS and columns.count(name) > 1})
-    if twice:
-        raise NotACatalogError(f"the header names {', '.join(twice)} more than once")
+    repeated = sorted({name for name in columns if name in COLUMNS and columns.count(name) > 1})
+    if repeated:
+        raise NotACatalogError(f"the header contains {', '.join(repeated)} more than once: expected it once")
     return columns
 
 
@@ -150,7 +146,7 @@ def _add(row: list[str], number: int, columns: list[str], first_seen: dict[str, 
     earlier = found.lines.setdefault(line.isrc, line)
     if earlier is line:
         first_seen[line.isrc] = number
-        found.warnings.extend(LineWarning(number, line.isrc, problem) for problem in _doubts(values, line))
+        found.warnings.extend(LineWarning(number, line.isrc, problem) for problem in _warnings(values, line))
     elif earlier == line:
         found.repeated += 1
     else:
@@ -160,27 +156,29 @@ def _add(row: list[str], number: int, columns: list[str], first_seen: dict[str, 
 
 
 def _line(values: dict[str, str]) -> CatalogLine | str:
-    """The recording of one line, or everything that is wrong with it."""
+    """Return the recording of one line, or all problems of the line."""
     problems = []
     recording = isrc.normalise_isrc(values["isrc"])
     if recording is None:
-        problems.append(f"isrc {_shown(values['isrc'])}: expected twelve characters such as GBUM72501895")
+        problems.append(f"isrc {_shorten(values['isrc'])}: expected twelve characters such as GBUM72501895")
     released = None
     if values.get("release_date"):
         released = parse_date(values["release_date"])
         if released is None and not _YEAR_OR_MONTH.fullmatch(values["release_date"]):
             problems.append(
-                f"release_date {_shown(values['release_date'])}: expected YYYY-MM-DD, YYYY-MM, YYYY, or nothing"
+                f"release_date {_shorten(values['release_date'])}: expected YYYY-MM-DD, YYYY-MM, YYYY, or nothing"
             )
     count = None
     if values.get("play_count"):
         text = values["play_count"]
         count = int(text) if _COUNT.fullmatch(text) else None
         if count is None or count > LARGEST_COUNT:
-            problems.append(f"play_count {_shown(text)}: expected a whole number from 0 to {LARGEST_COUNT}, or nothing")
-    # PostgreSQL's text cannot hold it, and one such title would fail the whole file.
+            problems.append(
+                f"play_count {_shorten(text)}: expected a whole number from 0 to {LARGEST_COUNT}, or nothing"
+            )
+    # PostgreSQL's text type cannot store NUL, and one such title would fail the whole file.
     problems.extend(
-        f"{name}: holds a NUL character"
+        f"{name}: contains a NUL character"
         for name in ("title", "artist", "album", "spotify_album_id")
         if "\0" in values.get(name, "")
     )
@@ -193,23 +191,23 @@ def _line(values: dict[str, str]) -> CatalogLine | str:
         album=values.get("album") or None,
         release_date=released,
         play_count=count,
-        # A reissue puts a recording on several.
+        # A recording with a reissue is on several albums.
         album_ids=tuple(dict.fromkeys(values.get("spotify_album_id", "").replace(";", " ").split())),
     )
 
 
-def _doubts(values: dict[str, str], line: CatalogLine) -> list[str]:
-    """What a person should look at in a line that is loaded."""
-    found = [
-        f"{name} {_shown(values[name])} is garbled: a conversion lost characters. Correct the file and import it again"
+def _warnings(values: dict[str, str], line: CatalogLine) -> list[str]:
+    """Return the problems of a loaded line that a person should review."""
+    warnings = [
+        f"{name} {_shorten(values[name])} is garbled: a conversion lost characters. Correct the file and import it again"
         for name in ("title", "artist", "album")
         if any(sign in values.get(name, "") for sign in _GARBLED)
     ]
     if values.get("release_date") and line.release_date is None:
-        # A first of January would be a day that nobody stated, and views would count from it.
-        found.append(f"release_date {_shown(values['release_date'])} has no day: no release date is stored")
-    return found
+        # Storing January 1 would invent a day, and views would count from it.
+        warnings.append(f"release_date {_shorten(values['release_date'])} has no day: no release date is stored")
+    return warnings
 
 
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= _MAX_LENGTH else text[:_MAX_LENGTH] + "…")

@@ -1,4 +1,4 @@
-"""Dagster's instance, as a command may open it: to read. Nothing is made, not even the tables that Dagster would make."""
+"""Opens Dagster's instance read-only, for any deployment. It creates nothing, not even the tables that Dagster would create."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_dagster_instance(environment: CliEnvironment) -> Iterator["DagsterInstance"]:
-    """The instance of `environment`, its settings those of DAGSTER_HOME. Raises `CommandError` where there is none to read."""
+    """Open the instance with the settings in DAGSTER_HOME. Raises `CommandError` if there is none."""
     where = address.describe(environment.dagster_url)
     if not (environment.dagster_home / "dagster.yaml").exists():
         raise CommandError(
-            f"there is no dagster.yaml in {environment.dagster_home}: start `measurement-pipeline dev`, or let DAGSTER_HOME name "
-            "a directory that holds this project's"
+            f"there is no dagster.yaml in {environment.dagster_home}: start `measurement-pipeline dev`, or set DAGSTER_HOME to a "
+            "directory with this project's dagster.yaml"
         )
     try:
         used = dagster_tables.do_tables_exist(environment.dagster_url)
@@ -28,8 +28,8 @@ def open_dagster_instance(environment: CliEnvironment) -> Iterator["DagsterInsta
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CommandError(f"{where} cannot be reached (DAGSTER_POSTGRES_URL): {first}") from error
     if not used:
-        raise CommandError(f"{where} is empty: Dagster was never started on it; start `measurement-pipeline dev`")
-    # Two seconds to import, which no other command should wait for.
+        raise CommandError(f"{where} is empty: Dagster was never started on it: start `measurement-pipeline dev`")
+    # Imported late: it takes two seconds, and most commands do not need it.
     from dagster import DagsterInstance
 
     from measurement_pipeline.defs.dagster_private import InstanceRef

@@ -1,4 +1,4 @@
-"""`db`: the measurement database's schema, stamp and address."""
+"""`db`: migrate the measurement database, and show its schema, stamp and address."""
 
 import os
 from pathlib import Path
@@ -16,38 +16,38 @@ from measurement_pipeline.postgres.database import LockTimeout
 
 @click.group("db", cls=Group)
 def command() -> None:
-    """Manage the measurement database: migrate it, show its state and its address."""
+    """Manage the measurement database: migrate it, and show its state and address."""
 
 
 @command.command("upgrade")
 @output.json_option
 @click.pass_obj
 def upgrade(state: Path | None, *, as_json: bool) -> None:
-    """Migrate the database to this version and set the rights of its roles. A new database is stamped sandbox or live for ever.
+    """Migrate the database to this version and grant its roles. A new database is stamped sandbox or live permanently.
 
-    "roles" says what this login may not set; null, or nothing said, where all is set.
+    "roles" lists grants that this login may not make; it is null if all are made.
     """
     with open_environment(os.environ, state=state) as environment:
         before = migrate.current_version(environment.database_url)
         try:
-            left = migrate.upgrade(environment.database_url, kind=environment.kind)
+            missing_grants = migrate.upgrade(environment.database_url, kind=environment.kind)
         except LockTimeout as error:
             with environment.connect() as connection:
                 blockers = describe_lock_holders(sessions.list_likely_blockers(connection))
             raise CommandError(
-                f"the migration waited 30 s for a lock and changed nothing. {blockers} Then run it again"
+                f"the migration waited 30 s for a lock and changed nothing. {blockers} Then run the command again"
             ) from error
         after = migrate.expected_version()
         if as_json:
-            output.print_json({"kind": environment.kind, "before": before, "schema": after, "roles": left})
+            output.print_json({"kind": environment.kind, "before": before, "schema": after, "roles": missing_grants})
         elif before == after:
-            output.print_line(f"{environment.database_location}: at schema {after} already ({environment.kind})")
+            output.print_line(f"{environment.database_location}: already at schema {after} ({environment.kind})")
         else:
             output.print_line(
                 f"{environment.database_location}: from schema {before or 'none'} to {after} ({environment.kind})"
             )
-        if left and not as_json:
-            output.print_line(f"roles: {left}")
+        if missing_grants and not as_json:
+            output.print_line(f"roles: {missing_grants}")
 
 
 @command.command("url")
@@ -67,18 +67,18 @@ def url(state: Path | None, *, dagster: bool) -> None:
 def status(ctx: click.Context, *, as_json: bool) -> None:
     """Show the schema version and the kind of the database. Exit status 1 unless it is ready for use."""
     with open_environment(os.environ, state=ctx.obj) as environment:
-        found, stamp, head = (
+        current, stamp, expected = (
             migrate.current_version(environment.database_url),
             migrate.get_stamp(environment.database_url),
             migrate.expected_version(),
         )
-        ready = found == head and stamp == environment.kind
+        ready = current == expected and stamp == environment.kind
         if as_json:
             output.print_json(
                 {
                     "ready": ready,
-                    "schema": found,
-                    "expected_schema": head,
+                    "schema": current,
+                    "expected_schema": expected,
                     "stamp": stamp,
                     "kind": environment.kind,
                     "embedded": environment.is_embedded,
@@ -86,18 +86,20 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
                 }
             )
         else:
-            needs = None if found == head else f"this version needs {head}: run `measurement-pipeline db upgrade`"
-            other = (
+            schema_note = (
+                None if current == expected else f"this version needs {expected}: run `measurement-pipeline db upgrade`"
+            )
+            stamp_note = (
                 None
                 if stamp in {None, environment.kind}
-                else f"the vendors' settings are {environment.kind}: they must not meet"
+                else f"but the settings name {environment.kind} vendors: set DATABASE_URL to a database of that kind"
             )
             output.console().print(
                 output.build_facts(
                     {
                         "database": environment.database_location,
-                        "schema": f"{found or 'none'}{f' ({needs})' if needs else ''}",
-                        "stamp": f"{stamp or 'none'}{f' ({other})' if other else ''}",
+                        "schema": f"{current or 'none'}{f' ({schema_note})' if schema_note else ''}",
+                        "stamp": f"{stamp or 'none'}{f' ({stamp_note})' if stamp_note else ''}",
                         "ready": ready,
                     }
                 )

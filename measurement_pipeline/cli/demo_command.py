@@ -1,7 +1,6 @@
-"""`demo`: the whole pipeline once, on a server, doubles and a Dagster of its own.
+"""`demo`: run the whole pipeline once, with its own server, vendor doubles and Dagster.
 
-Nothing of the environment's deployment is touched, and nothing of its own is left running. What is printed at the
-end is `demo_report`.
+It does not use the environment's deployment, and leaves no process running. `demo_report` prints the result.
 """
 
 import os
@@ -33,12 +32,12 @@ _LAST_RUN_SECONDS = 15.0
 
 
 class _OutOfTimeError(RuntimeError):
-    """The demo took longer than it was given."""
+    """The demo took longer than its timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoRequests:
-    """The requests for histories of a demo: one of an account with a card, one of an account without."""
+    """The two requests for histories: of the account with a card, and of the one without."""
 
     paid: UUID
     unpaid: UUID
@@ -50,7 +49,7 @@ class DemoRequests:
 )
 @click.pass_obj
 def command(state: Path | None, *, timeout: float) -> None:
-    """Capture and backfill a sample catalogue through a real Dagster on a real PostgreSQL, with doubles for vendors."""
+    """Capture and backfill a sample catalogue with a real Dagster, a real PostgreSQL and vendor doubles."""
     variables = _demo_variables(os.environ)
     with ExitStack() as stack:
         stack.enter_context(supervisor.interruptible())
@@ -65,21 +64,23 @@ def command(state: Path | None, *, timeout: float) -> None:
         hits_before = _ledger_hits(connection, environment)
         sandbox_command.bind_to_database(sandbox, connection)
         catalogs = sample_accounts.seed_accounts(connection, sandbox)
-        current = _ask(connection, sample_accounts.WITH_CARD, catalogs, source="current")
-        its_services = [dagster.code_server(), dagster.daemon()]
-        with supervisor.supervised(its_services) as running, progress.progress_display() as meter:
+        current = _submit(connection, sample_accounts.WITH_CARD, catalogs, source="current")
+        services = [dagster.code_server(), dagster.daemon()]
+        with supervisor.supervised(services) as running, progress.progress_display() as display:
             deadline = time.monotonic() + timeout
             try:
-                # First what is displayed today: it ranks what the histories are then bought by.
-                _until_captured(connection, current, meter, tend=running.check, deadline=deadline)
+                # Today's counts first, because they rank the recordings for the purchase of histories.
+                _wait_for_capture(connection, current, display, on_tick=running.check, deadline=deadline)
                 requests = DemoRequests(
-                    *(_ask(connection, account, catalogs, source="historical") for account in catalogs)
+                    *(_submit(connection, account, catalogs, source="historical") for account in catalogs)
                 )
-                waits = _until_drained(connection, environment, requests, meter, tend=running.check, deadline=deadline)
+                waits = _wait_for_backfill(
+                    connection, environment, requests, display, on_tick=running.check, deadline=deadline
+                )
             except _OutOfTimeError as error:
-                last = "\n".join(_tail(service.log) for service in its_services)
+                last = "\n".join(_tail(service.log) for service in services)
                 raise CommandError(f"{error} (logs: {dagster.logs})\n{last}") from error
-            _let_runs_end(environment, deadline=time.monotonic() + _LAST_RUN_SECONDS)
+            _wait_for_runs(environment, deadline=time.monotonic() + _LAST_RUN_SECONDS)
         demo_report.print_demo_report(
             connection,
             environment,
@@ -91,11 +92,11 @@ def command(state: Path | None, *, timeout: float) -> None:
             waits=waits,
         )
         if progress.load_request(connection, requests.paid)["state"] not in {State.DONE, State.ACCEPTED}:
-            raise CommandError("the request of the account with a card was not accepted: see above")
+            raise CommandError("the request of the account with a card was not accepted: see its state above")
 
 
-def _ask(connection: Connection, account: UUID, catalogs: Mapping[UUID, UUID], *, source: str) -> UUID:
-    """A request of an account for its sample catalogue."""
+def _submit(connection: Connection, account: UUID, catalogs: Mapping[UUID, UUID], *, source: str) -> UUID:
+    """Request measurements of an account's sample catalogue."""
     scope = {"catalog_id": str(catalogs[account])}
     return measurement_jobs.submit(connection, account=account, source=source, scope=scope)
 
@@ -104,7 +105,7 @@ def _demo_variables(variables: Mapping[str, str]) -> dict[str, str]:
     settings = {field.alias for field in Settings.model_fields.values()}
     ignored = sorted(name for name in variables if name in settings or name.startswith("DAGSTER_"))
     if ignored:
-        click.echo(f"ignored, since the demo brings its own: {', '.join(ignored)}", err=True)
+        click.echo(f"ignored, because the demo uses its own settings: {', '.join(ignored)}", err=True)
     return {name: value for name, value in variables.items() if name not in ignored} | _OVERRIDES
 
 
@@ -112,64 +113,69 @@ def _ledger_hits(connection: Connection, environment: CliEnvironment) -> int:
     return songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed).hits
 
 
-def _until_captured(
-    connection: Connection, current: UUID, meter: progress.ProgressDisplay, *, tend: Callable[[], None], deadline: float
+def _wait_for_capture(
+    connection: Connection,
+    current: UUID,
+    display: progress.ProgressDisplay,
+    *,
+    on_tick: Callable[[], None],
+    deadline: float,
 ) -> None:
-    """Show progress until the capture is over, whichever way. Raises `_OutOfTimeError` where time is up first."""
+    """Show progress until the capture has ended. Raises `_OutOfTimeError` after the deadline."""
     while True:
         job = progress.load_request(connection, current)
-        meter.show(0, 0, progress.describe_wait(job) if job["snapshot"] or job["error"] else "Dagster is starting")
+        display.show(0, 0, progress.describe_wait(job) if job["snapshot"] or job["error"] else "Dagster is starting")
         if job["state"] not in progress.UNSETTLED:
             return
         if time.monotonic() > deadline:
             raise _OutOfTimeError(f"not captured in time: {progress.describe_wait(job)}")
-        tend()
+        on_tick()
         time.sleep(_POLL_SECONDS)
 
 
-def _until_drained(
+def _wait_for_backfill(
     connection: Connection,
     environment: CliEnvironment,
     requests: DemoRequests,
-    meter: progress.ProgressDisplay,
+    display: progress.ProgressDisplay,
     *,
-    tend: Callable[[], None],
+    on_tick: Callable[[], None],
     deadline: float,
 ) -> str | None:
-    """Show progress until both requests are answered and the queue is drained; what is left waiting, if anything is.
+    """Show progress until both requests are settled and the queue is drained, and return what still waits, if anything.
 
-    Raises `_OutOfTimeError` where time is up first.
+    Raises `_OutOfTimeError` after the deadline.
     """
     while True:
         paid, unpaid = (
             progress.load_request(connection, requests.paid),
             progress.load_request(connection, requests.unpaid),
         )
-        meter.show(paid["settled"], paid["asked"] or 0, _note(paid))
+        display.show(paid["settled"], paid["asked"] or 0, _describe_backfill(paid))
         answered = unpaid["state"] != State.QUEUED
         if answered and paid["state"] not in progress.UNSETTLED:
             return None
-        waits = _why_it_waits(connection, environment) if paid["state"] == State.ACCEPTED else None
+        waits = _waiting_reason(connection, environment) if paid["state"] == State.ACCEPTED else None
         if answered and waits:
             return waits
         if time.monotonic() > deadline:
             raise _OutOfTimeError(
                 f"not drained in time: {paid['settled']} of {paid['asked'] or '?'} recordings are settled"
             )
-        tend()
+        on_tick()
         time.sleep(_POLL_SECONDS)
 
 
-def _let_runs_end(environment: CliEnvironment, *, deadline: float) -> None:
-    """Wait for the runs that are ending: stopped in their last second, they would be remembered as cancelled."""
-    # A second to import, spent while they end.
+def _wait_for_runs(environment: CliEnvironment, *, deadline: float) -> None:
+    """Wait for runs that are about to end. If they were stopped now, Dagster would record them as cancelled."""
+    # Imported late: it takes a second, in which the runs end.
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
     ended = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
     unfinished = RunsFilter(statuses=[status for status in DagsterRunStatus if status not in ended])
     os.environ.update(
         environment.variables
-    )  # dagster.yaml names its database by a variable; this process is the demo's alone
+    )  # dagster.yaml reads its database from a variable, and no other code runs in this process
     with DagsterInstance.from_config(str(environment.dagster_home)) as instance:
         while instance.get_runs_count(unfinished) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
@@ -181,14 +187,14 @@ def _tail(log: Path | None) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])
 
 
-def _note(job: Mapping[str, object]) -> str:
+def _describe_backfill(job: Mapping[str, object]) -> str:
     if job["state"] == State.QUEUED:
         return str(job["error"] or "waiting for intake")
     return "" if job["settled"] else "Dagster is planning"
 
 
-def _why_it_waits(connection: Connection, environment: CliEnvironment) -> str | None:
-    """Why nothing more happens for a while; None if something may. A pause of the demo's double is short."""
+def _waiting_reason(connection: Connection, environment: CliEnvironment) -> str | None:
+    """Why no recording can be bought for a while; None if one can. A pause by the demo's doubles is short."""
     state = health.read_backfill_state(
         connection,
         hits_allowed=environment.settings.hits_allowed,
@@ -196,4 +202,4 @@ def _why_it_waits(connection: Connection, environment: CliEnvironment) -> str | 
     )
     if state.backlog.in_progress:
         return None
-    return describe_all([one for one in backfill_blockers(state) if one.kind in _ENDS_THE_DEMO][:1]) or None
+    return describe_all([blocker for blocker in backfill_blockers(state) if blocker.kind in _ENDS_THE_DEMO][:1]) or None

@@ -1,4 +1,4 @@
-"""What a demo prints at its end. Reads; decides nothing."""
+"""Prints the result of a demo. Read-only."""
 
 from collections.abc import Mapping
 from datetime import UTC
@@ -25,30 +25,30 @@ def print_demo_report(
     ledger_hits: int,
     waits: str | None,
 ) -> None:
-    """Print what came of the requests, what it cost, and the most played recordings."""
+    """Print the outcome and cost of the requests, and the most played recordings."""
     console = output.console()
-    console.print("\n[bold]The account with a card asked for what is displayed today[/]")
+    console.print("\n[bold]The account with a card requested today's counts[/]")
     console.print(
         output.build_facts(
             {
                 "state": f"{current['state']} ({current['status_code']})",
-                "why": current["error"],
+                "reason": current["error"],
                 "albums captured": current["album_count"],
-                "cost": "$0: a capture of the same albums within the hour answers it"
+                "cost": "$0: a capture of the same albums from the last hour is reused"
                 if current["reused"]
                 else f"${current['estimated_cost_usd'] or 0:,.3f}",
-                "recordings measured": f"{current['recordings'] or 0:,}, and ranked by it",
+                "recordings measured": f"{current['recordings'] or 0:,}, and ranked by their counts",
                 "without a count": current["without_count"] or None,
                 "without an ISRC": current["unmapped"] or None,
             }
         )
     )
     eur = spend.cost_eur(ledger_hits, environment.settings.songstats_eur_per_hit)
-    console.print("\n[bold]Then it asked for the histories of the sample catalogue[/]")
+    console.print("\n[bold]Then it requested the histories of the sample catalogue[/]")
     console.print(
         output.build_facts(
             {
-                "recordings asked for": paid["asked"],
+                "recordings requested": paid["asked"],
                 "recordings stored": paid["stored"],
                 "no history": paid["no_history"],
                 "rejected": paid["rejected"] or None,
@@ -56,27 +56,25 @@ def print_demo_report(
                 "skipped": f"{paid['skipped'] or 0:,} (bought or settled before)",
                 "waiting": waits,
                 "points": songs.count_points(connection),
-                "hits spent this time": f"{ledger_hits:,} by the ledger (€{eur:,.2f}), {vendor_hits:,} at the vendor's",
+                "hits spent in this demo": f"{ledger_hits:,} in the ledger (€{eur:,.2f}), {vendor_hits:,} at the vendor",
             }
         )
     )
     if not vendor_hits:
-        console.print(
-            "[bold]0 hits were spent:[/] every recording had been bought before, and nothing is bought twice."
-        )
-    console.print("\n[bold]The account without a card asked for the same[/]")
+        console.print("[bold]0 hits were spent:[/] all recordings were bought before, and none is bought twice.")
+    console.print("\n[bold]The account without a card requested the same[/]")
     console.print(
         output.build_facts(
             {
                 "state": f"{unpaid['state']} ({unpaid['status_code']})",
-                "why": unpaid["error"],
+                "reason": unpaid["error"],
                 "checkout link": unpaid["checkout_url"],
             }
         )
     )
-    most = songs.list_most_played(connection, limit=_MOST_PLAYED)
-    if most:
-        console.print(f"\n[bold]The {len(most)} most played[/]")
+    most_played = songs.list_most_played(connection, limit=_MOST_PLAYED)
+    if most_played:
+        console.print(f"\n[bold]The {len(most_played)} most played[/]")
         columns = ("ISRC", "title", "artist", "plays", "first date", "last date", "points", "plays a day")
         rows = [
             (
@@ -89,6 +87,6 @@ def print_demo_report(
                 row["points"],
                 sparkline(songs.get_series(connection, row["isrc"])),
             )
-            for row in most
+            for row in most_played
         ]
         console.print(output.build_table(columns, rows, right=("plays", "points")))

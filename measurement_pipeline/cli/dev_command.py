@@ -1,7 +1,7 @@
-"""`dev`: the pipeline with Dagster's UI until it is told to stop; in a sandbox, with something to play with.
+"""`dev`: run the pipeline with Dagster's UI until a stop signal; a sandbox gets sample data.
 
-Neither `dagster dev` nor `dg dev`: both hide the code server in a child that nobody starts again soon once it is killed
-(docs/decisions/0012).
+It uses neither `dagster dev` nor `dg dev`, because both run the code server as a hidden child and restart it late after its
+death (docs/decisions/0012).
 """
 
 import os
@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from measurement_pipeline import services
-from measurement_pipeline.cli import api_command, output, sandbox_command
-from measurement_pipeline.cli import sample_accounts as accounts
+from measurement_pipeline.cli import api_command, output, sample_accounts, sandbox_command
 from measurement_pipeline.cli.environment import (
     SANDBOX_PORT,
     Doubles,
@@ -30,7 +29,7 @@ from measurement_pipeline.local.instance_lock import acquire_instance_lock
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.settings import Settings
 
-# What a run that is stopped needs to store the last answer and to end.
+# The time that a stopped run needs to store its last response and to end.
 _STORING_SECONDS = 15.0
 
 
@@ -55,19 +54,19 @@ def command(
 ) -> None:
     """Run everything with Dagster's UI and the HTTP API, until Ctrl-C or SIGTERM.
 
-    With vendor keys in the environment it uses the real vendors and a live database. Without keys it uses doubles of the
-    vendors and a sandbox database.
+    With vendor keys in the environment it uses the real vendors and a live database. Without keys it uses vendor doubles and a
+    sandbox database.
     """
     with suppress(supervisor.Interrupted), ExitStack() as stack:
         stack.enter_context(supervisor.interruptible())
         settings = Settings.read(os.environ)
         api_port = api_port or settings.api_port
-        _require_free(port, "--port", whose="Dagster's UI")
+        _require_free(port, "--port", user="Dagster's UI")
         if read_only_port is not None:
-            _require_free(read_only_port, "--read-only-port", whose="Dagster's UI")
+            _require_free(read_only_port, "--read-only-port", user="Dagster's UI")
             if read_only_port == port:
-                raise CommandError(f"port {port} cannot be both UIs': choose another with --read-only-port")
-        _require_free(api_port, "--api-port", whose="the HTTP API", host=settings.api_host)
+                raise CommandError(f"port {port} is given for both UIs: choose another with --read-only-port")
+        _require_free(api_port, "--api-port", user="the HTTP API", host=settings.api_host)
         sandbox = None
         if should_use_doubles(settings):
             sandbox = stack.enter_context(
@@ -84,56 +83,63 @@ def command(
         mark_ready = stack.enter_context(lock)
         services.create_services(
             environment.settings
-        )  # refuses here, and not in three processes' logs, where a key is missing
-        # Before the banner: a database of the other kind is refused, and nothing is to be announced then.
+        )  # reports a missing key here instead of in the logs of three processes
+        # Before the banner, because a database of the other kind ends the command.
         migrate.upgrade(environment.database_url, kind=environment.kind)
         output.print_banner(environment)
         dagster = prepare_dagster(environment)
         if sandbox is not None:
             with environment.connect() as connection:
                 sandbox_command.bind_to_database(sandbox, connection)
-                accounts.seed_accounts(connection, sandbox)
-                key = accounts.ensure_api_key(connection, services.key_secret(environment.settings, environment.kind))
-            _tell_how_to_play(state, api, key)
-        its_services = [dagster.code_server(), dagster.daemon(), dagster.webserver(port)]
+                sample_accounts.seed_accounts(connection, sandbox)
+                key = sample_accounts.ensure_api_key(
+                    connection, services.key_secret(environment.settings, environment.kind)
+                )
+            _print_examples(state, api, key)
+        running_services = [dagster.code_server(), dagster.daemon(), dagster.webserver(port)]
         if read_only_port is not None:
-            its_services.append(dagster.webserver(read_only_port, read_only=True))
+            running_services.append(dagster.webserver(read_only_port, read_only=True))
         if has_api:
-            its_services.append(api_command.service(environment, api, log=dagster.logs / "api.log"))
+            running_services.append(api_command.service(environment, api, log=dagster.logs / "api.log"))
         click.echo(f"Dagster is starting; it logs to {dagster.logs}", err=True)
         server = stack.enter_context(keep_server_running(environment))
-        # A run that is stopped waits for the calls that it has made: they are paid for.
+        # A stopped run waits for its calls in flight, because they are billed.
         stop_seconds = environment.settings.songstats_timeout_seconds + _STORING_SECONDS
-        with supervisor.supervised(its_services, stop_seconds=stop_seconds) as running:
+        with supervisor.supervised(running_services, stop_seconds=stop_seconds) as running:
             output.print_line(f"Dagster's UI: http://127.0.0.1:{port}  (Ctrl-C stops everything)")
             if read_only_port is not None:
-                output.print_line(f"for onlookers, read-only: http://127.0.0.1:{read_only_port}")
+                output.print_line(f"Dagster's UI, read-only: http://127.0.0.1:{read_only_port}")
             output.print_line(f"HTTP API: {api}" if has_api else "no HTTP API: API_KEY_SECRET is not set")
             mark_ready()
             running.wait(server)
-            click.echo("stopping: what is in flight finishes or is released", err=True)
+            click.echo("stopping: calls in flight finish, and other claims are released", err=True)
     click.echo("stopped", err=True)
 
 
-def _tell_how_to_play(state: Path | None, api: str, key: str | None) -> None:
+def _print_examples(state: Path | None, api: str, key: str | None) -> None:
     program = output.program_name() + ("" if state is None else f" --state {shlex.quote(str(state))}")
     submit = f"{program} submit --source historical --wait"
-    named = (("account with a card:   ", accounts.WITH_CARD), ("account without a card:", accounts.WITHOUT_CARD))
-    for words, account in named:
-        output.print_line(f"{words} {account}\n  {submit} --account {account} --catalog {accounts.CATALOGS[account]}")
+    labelled = (
+        ("account with a card:   ", sample_accounts.WITH_CARD),
+        ("account without a card:", sample_accounts.WITHOUT_CARD),
+    )
+    for label, account in labelled:
+        output.print_line(
+            f"{label} {account}\n  {submit} --account {account} --catalog {sample_accounts.CATALOGS[account]}"
+        )
     if key is None:
-        make = f"{program} keys create --account {accounts.WITH_CARD} --name sandbox"
-        output.print_line(f"over HTTP: the sandbox's own key is not accepted any more; this makes another\n  {make}")
+        create = f"{program} keys create --account {sample_accounts.WITH_CARD} --name sandbox"
+        output.print_line(f"over HTTP: the sandbox's key is no longer valid; this command creates another\n  {create}")
         return
     output.print_line(
         f"over HTTP, as the account with a card:\n  curl -H 'x-api-key: {key}' {api}/api/research/measurement-jobs"
     )
 
 
-def _require_free(port: int, option: str, *, whose: str, host: str = "127.0.0.1") -> None:
+def _require_free(port: int, option: str, *, user: str, host: str = "127.0.0.1") -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise CommandError(f"port {port}, for {whose}, is taken: choose another with {option}") from error
+            raise CommandError(f"port {port} for {user} is in use: choose another with {option}") from error

@@ -1,4 +1,4 @@
-"""`export`: a catalogue's series and recordings as files, with the data dictionary beside them. Only reads."""
+"""`export`: write a catalogue's series and recordings to files, with a data dictionary. Read-only."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from measurement_pipeline.local.errors import CommandError
 @click.option(
     "--account",
     metavar="ACCOUNT",
-    help="The account that owns the catalogue. Needed where two catalogues have the same name.",
+    help="The account that owns the catalogue. Needed if two catalogues have the same name.",
 )
 @click.option(
     "--format",
@@ -23,7 +23,7 @@ from measurement_pipeline.local.errors import CommandError
     type=click.Choice(["parquet", "csv"]),
     default="parquet",
     show_default=True,
-    help="Write files of this format.",
+    help="Write files in this format.",
 )
 @click.option(
     "--out",
@@ -44,7 +44,9 @@ def command(
         except ParquetMissingError as error:
             raise CommandError(str(error)) from error
         except OSError as error:
-            raise CommandError(f"{error.filename!r} cannot be written: {error.strerror}") from error
+            raise CommandError(
+                f"{error.filename!r} cannot be written: {error.strerror}: choose another --out"
+            ) from error
     if as_json:
         output.print_json({str(path): rows for path, rows in written.items()})
         return

@@ -1,4 +1,4 @@
-"""`incidents`: what went wrong, has to be told to a person, and is not over."""
+"""`incidents`: list the open incidents."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +22,6 @@ def command(state: Path | None, *, as_json: bool) -> None:
     elif not found:
         output.print_line("no incident is open")
     else:
-        columns = ("since", "times", "last seen", "told at", "what")
+        columns = ("since", "times", "last seen", "alerted at", "what")
         rows = [(one.opened_at, one.times, one.last_at, one.told_at, one.what) for one in found]
         output.console().print(output.build_table(columns, rows, right=("times",)))

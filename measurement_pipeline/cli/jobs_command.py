@@ -1,4 +1,4 @@
-"""`jobs`: what was asked for and what became of it."""
+"""`jobs`: list requests, or show one with its receipt."""
 
 from pathlib import Path
 from uuid import UUID
@@ -13,16 +13,18 @@ from measurement_pipeline.postgres import measurement_jobs
 @click.command("jobs")
 @click.argument("job", required=False, type=click.UUID, metavar="[ID]")
 @click.option("--account", metavar="ACCOUNT", help="List only those of this account. Give its UUID or its name.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="The latest so many.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="List this many of the latest."
+)
 @output.json_option
 @click.pass_obj
 def command(state: Path | None, *, job: UUID | None, account: str | None, limit: int, as_json: bool) -> None:
     """List the latest requests, or show one with its receipt: progress, outcomes, sources, hits and cost."""
     with open_database(state) as (environment, connection):
         if job is not None:
-            found = progress.load_request(connection, job)
+            request = progress.load_request(connection, job)
             receipt.print_receipt(
-                connection, found, eur_per_hit=environment.settings.songstats_eur_per_hit, as_json=as_json
+                connection, request, eur_per_hit=environment.settings.songstats_eur_per_hit, as_json=as_json
             )
             return
         owner = lookup.find_optional_account(connection, account)
@@ -30,9 +32,9 @@ def command(state: Path | None, *, job: UUID | None, account: str | None, limit:
     if as_json:
         output.print_json(requests)
     elif not requests:
-        output.print_line("no request was made yet")
+        output.print_line("there is no request yet")
     else:
-        columns = ("request", "account", "asked at", "state", "asked", "enqueued", "skipped", "why")
+        columns = ("request", "account", "requested at", "state", "asked", "enqueued", "skipped", "reason")
         rows = [
             (r["id"], r["account"], r["created_at"], r["state"], r["asked"], r["enqueued"], r["skipped"], r["error"])
             for r in requests

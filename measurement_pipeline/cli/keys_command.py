@@ -1,4 +1,4 @@
-"""`keys`: who may use the HTTP API. A key is shown once, when it is made."""
+"""`keys`: create, list and revoke keys of the HTTP API. A key is shown only once, when it is created."""
 
 import getpass
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from measurement_pipeline.postgres import api_keys, operator_acts
 
 def _not_blank(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
     if not name.strip():
-        raise click.BadParameter("expected a name that says what the key is for, and none of blanks alone")
+        raise click.BadParameter("the name is blank: give one that says what the key is for")
     return name
 
 
@@ -41,13 +41,13 @@ def command() -> None:
 @output.json_option
 @click.pass_obj
 def create(state: Path | None, *, account: str, name: str, expires: datetime | None, as_json: bool) -> None:
-    """Create a key for an account and print it. It is stored nowhere, so copy it now."""
+    """Create a key for an account and print it. The key is not stored, so copy it now."""
     key, prefix = keys.generate_key()
     with open_database(state) as (environment, connection), connection.transaction():
         owner = lookup.find_account(connection, account)
         secret = services.key_secret(environment.settings, environment.kind)
         until = None if expires is None else expires.replace(tzinfo=UTC)
-        made = api_keys.add(
+        added = api_keys.add(
             connection,
             account=owner,
             name=name,
@@ -55,17 +55,17 @@ def create(state: Path | None, *, account: str, name: str, expires: datetime | N
             digest=keys.hash_key(key, secret=secret),
             expires_at=until,
         )
-        if made is None:
-            raise CommandError(f"a key that begins with {prefix} is there already; once more will make another")
-        kept = api_keys.find(connection, prefix)
-        if expires is not None and (kept is None or kept.refused_because is not None):
-            raise CommandError(f"--expires {expires:%Y-%m-%d} is over already (UTC): expected a day that is to come")
+        if added is None:
+            raise CommandError(f"a key with the prefix {prefix} already exists: run the command again")
+        stored = api_keys.find(connection, prefix)
+        if expires is not None and (stored is None or stored.refused_because is not None):
+            raise CommandError(f"--expires {expires:%Y-%m-%d} is in the past (UTC): give a day in the future")
         detail = {"prefix": prefix, "account": str(owner), "name": name}
         operator_acts.record(connection, actor=getpass.getuser(), act="key created", detail=detail)
     if as_json:
         output.print_json({"key": key, "prefix": prefix, "account": owner, "name": name, "expires_at": until})
         return
-    click.echo("shown this once; send it as the header x-api-key", err=True)
+    click.echo("this key is shown only once; send it as the header x-api-key", err=True)
     output.print_line(key)
 
 
@@ -81,9 +81,9 @@ def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
     if as_json:
         output.print_json(found)
     elif not found:
-        output.print_line("there is no key yet: `measurement-pipeline keys create` makes one")
+        output.print_line("there is no key yet: `measurement-pipeline keys create` creates one")
     else:
-        columns = ("key", "account", "name", "made", "expires", "last used", "revoked")
+        columns = ("key", "account", "name", "created", "expires", "last used", "revoked")
         output.console().print(output.build_table(columns, [_row(key) for key in found]))
 
 
@@ -94,9 +94,9 @@ def revoke(state: Path | None, *, prefix: str) -> None:
     """Revoke the key that begins with PREFIX, as `keys list` shows it."""
     with open_database(state) as (_, connection), connection.transaction():
         if not api_keys.revoke(connection, prefix):
-            raise CommandError(f"no key that is accepted begins with {prefix!r}: see `measurement-pipeline keys list`")
+            raise CommandError(f"no valid key has the prefix {prefix!r}: see `measurement-pipeline keys list`")
         operator_acts.record(connection, actor=getpass.getuser(), act="key revoked", detail={"prefix": prefix})
-    output.print_line(f"{prefix} is refused from now on")
+    output.print_line(f"{prefix} is revoked")
 
 
 def _row(key: dict[str, Any]) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""`queue`: where the backfill stands, and why it waits where it does."""
+"""`queue`: show the state of the backfill queue, and what it waits for."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -12,7 +12,7 @@ from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.domain.blockers import backfill_blockers, describe, describe_all
 from measurement_pipeline.postgres import backfill_queue, health
 
-_OUTCOMES_OF = {"done": ("stored", "no_history", "rejected"), "failed": ("malformed", "exhausted", "transient")}
+_OUTCOMES = {"done": ("stored", "no_history", "rejected"), "failed": ("malformed", "exhausted", "transient")}
 
 
 @click.command("queue")
@@ -72,7 +72,7 @@ def command(state_directory: Path | None, *, limit: int, as_json: bool) -> None:
                 r["artist"],
                 r["rank_score"],
                 r["status"],
-                _ahead(r["not_before"], vendor.now),
+                _future_or_none(r["not_before"], vendor.now),
                 r["last_error"],
             )
             for r in upcoming
@@ -82,21 +82,21 @@ def command(state_directory: Path | None, *, limit: int, as_json: bool) -> None:
 
 
 def _with_outcomes(counts: dict[str, Any], status: str) -> str:
-    parts = [f"{counts[o]:,} {o.replace('_', ' ')}" for o in _OUTCOMES_OF.get(status, ()) if counts[o]]
+    parts = [f"{counts[o]:,} {o.replace('_', ' ')}" for o in _OUTCOMES.get(status, ()) if counts[o]]
     return f"{counts[status]:,}" + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _waiting(counts: dict[str, Any]) -> str | None:
     if not counts["waiting"]:
         return None
-    return f"{counts['waiting']:,} of the pending wait to be retried, the next {output.format_value(counts['next_retry_at'])}"
+    return f"{counts['waiting']:,} pending recordings wait for a retry, the next {output.format_value(counts['next_retry_at'])}"
 
 
 def _unwanted(counts: dict[str, Any]) -> str | None:
     if not counts["unwanted"]:
         return None
-    return f"{counts['unwanted']:,} of these are not bought: their requests were withdrawn, and nobody else wants them"
+    return f"{counts['unwanted']:,} of these are not bought: their requests were withdrawn, and no other request wants them"
 
 
-def _ahead(moment: datetime | None, now: datetime) -> datetime | None:
+def _future_or_none(moment: datetime | None, now: datetime) -> datetime | None:
     return moment if moment is not None and moment > now else None

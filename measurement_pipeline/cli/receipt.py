@@ -1,4 +1,4 @@
-"""A request's receipt: what was asked for, what became of it, where it came from, and what was spent for it."""
+"""Prints a request's receipt: its scope, outcomes, sources and spend."""
 
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +14,7 @@ _VALUES_SHOWN = 5
 
 
 def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: float, as_json: bool) -> None:
-    """Print it. `job` is what `progress.show` found."""
+    """Print the receipt of the request that `progress.load_request` returned."""
     if job["source"] == Source.CURRENT:
         _print_capture_receipt(job, as_json=as_json)
         return
@@ -46,7 +46,7 @@ def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: f
                 "source": job["source"],
                 "scope": _scope(job["scope"]),
                 "state": f"{job['state']}{f' ({code})' if (code := job['status_code']) else ''}",
-                "why": job["error"],
+                "reason": job["error"],
                 "checkout": job["checkout_url"],
                 "asked": job["asked"],
                 "enqueued": job["enqueued"],
@@ -62,7 +62,7 @@ def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: f
                 "hits per recording settled": None
                 if per_recording is None
                 else f"{per_recording:.2f} (ideal 1.00): {origin.bought:,} settled with this request's hits",
-                "asked at": job["created_at"],
+                "requested at": job["created_at"],
                 "last change": job["updated_at"],
             }
         )
@@ -88,7 +88,7 @@ def _print_capture_receipt(job: dict[str, Any], *, as_json: bool) -> None:
                 "schedule": job["schedule"],
                 "scope": _scope(job["scope"]),
                 "state": f"{job['state']}{f' ({code})' if (code := job['status_code']) else ''}",
-                "why": _why(job),
+                "reason": _reason(job),
                 "capture": job["snapshot"] and f"{job['snapshot']} ({job['snapshot_state']})",
                 "without an album": job["skipped"] or None,
                 "albums": job["album_count"],
@@ -97,17 +97,20 @@ def _print_capture_receipt(job: dict[str, Any], *, as_json: bool) -> None:
                 "recordings measured": job["recordings"],
                 "without a count": job["without_count"] or None,
                 "without an ISRC": job["unmapped"] or None,
-                "asked at": job["created_at"],
+                "requested at": job["created_at"],
                 "last change": job["updated_at"],
             }
         )
     )
 
 
-def _why(job: dict[str, Any]) -> str | None:
-    """What its capture waits for or came to, and what it leaves out; what a settled request says already is not said twice."""
-    own, captures = job["error"], job["snapshot_error"]
-    return own if captures is None or captures in (own or "") else "; ".join(filter(None, (captures, own)))
+def _reason(job: dict[str, Any]) -> str | None:
+    """Join the errors of the capture and of the request; a settled request may already contain the capture's."""
+    request_error: str | None = job["error"]
+    capture_error: str | None = job["snapshot_error"]
+    if capture_error is None or capture_error in (request_error or ""):
+        return request_error
+    return "; ".join(filter(None, (capture_error, request_error)))
 
 
 def _came_from(origin: Origin) -> str:
@@ -115,9 +118,9 @@ def _came_from(origin: Origin) -> str:
         "bought with this request's hits": origin.bought,
         "bought meanwhile for another request or a launch": origin.bought_for_others,
         "owned or settled before": origin.owned,
-        "given up or failed": origin.failed,
+        "failed": origin.failed,
         "still open": origin.still_open,
-        "withdrawn, and not bought": origin.withdrawn,
+        "withdrawn and not bought": origin.withdrawn,
     }
     return "; ".join(f"{count:,} {what}" for what, count in parts.items() if count) or "nothing"
 

@@ -1,4 +1,4 @@
-"""`reclaim`: the hourly sweep, now. What it puts right is decided in `backfill/sweep` and `intake/`."""
+"""`reclaim`: run the hourly reclaim now. `backfill/reclaim` and `intake/` decide what it repairs."""
 
 import os
 from dataclasses import asdict
@@ -8,13 +8,13 @@ import click
 
 from measurement_pipeline.cli import output, sandbox_command
 from measurement_pipeline.cli.environment import open_environment
-from measurement_pipeline.intake import process as intake
+from measurement_pipeline.intake import process
 from measurement_pipeline.postgres import songstats_ledger
 
-_IN_WORDS = {
-    "transient": "failed rows put back",
-    "malformed": "malformed responses to read again",
-    "exhausted": "rows out of attempts",
+_LABELS = {
+    "transient": "failed rows requeued",
+    "malformed": "malformed responses to parse again",
+    "exhausted": "rows without attempts left",
     "reservations": "hits settled as unknown",
     "jobs_settled": "requests settled",
     "accounts_allowed_again": "accounts with a card again",
@@ -22,7 +22,7 @@ _IN_WORDS = {
     "reconciliation": "hits of unknown outcome",
     "times_corrected": "times corrected after the clock was set back",
     "breaker": "breaker",
-    "unpaid_looked_at": "unpaid requests looked at",
+    "unpaid_looked_at": "unpaid requests checked",
     "unpaid_accepted": "of these accepted",
 }
 
@@ -32,11 +32,11 @@ _IN_WORDS = {
 @output.json_option
 @click.pass_obj
 def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> None:
-    """Repair what crashes and transient failures left behind: the same sweep as the hourly schedule's.
+    """Repair the effects of crashes and transient failures, as the hourly schedule does.
 
-    Recordings stored but never shown in the UI are left to that one.
+    Only the schedule emits missing materializations of stored recordings.
     """
-    # Imported here: half a second that no other command needs.
+    # Imported late: it takes 0.5 s, and no other command needs it.
     from measurement_pipeline import services
     from measurement_pipeline.backfill import reclaim
 
@@ -45,25 +45,24 @@ def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> N
         configured = services.create_services(environment.settings)
         environment.require_own_database()
         sandbox_command.require_running_doubles(environment.settings, environment.kind)
-        swept = reclaim.reclaim_backfill(configured.backfill_config, configured.backfill_dependencies)
-        unpaid = intake.load_batch(environment.database_url, unpaid=True, limit=intake.MAX_UNPAID_PER_RUN)
-        taken = intake.process_batch(
+        result = reclaim.reclaim_backfill(configured.backfill_config, configured.backfill_dependencies)
+        unpaid = process.load_batch(environment.database_url, unpaid=True, limit=process.MAX_UNPAID_PER_RUN)
+        processed = process.process_batch(
             environment.database_url,
             unpaid,
-            intake.check_payments(unpaid, configured.stripe.decide),
+            process.check_payments(unpaid, configured.stripe.decide),
             run=f"reclaim by process {os.getpid()}",
             cap_usd=configured.cap_usd,
         )
         with environment.connect() as connection:
             vendor = songstats_ledger.vendor_state(connection)
-    found = {
-        **asdict(swept),
-        "unpaid_looked_at": len(unpaid.requests),
-        "unpaid_accepted": sum(one.receipt is not None for one in taken),
-    }
+    counts = asdict(result)
+    counts["reconciliation"] = counts.pop("reconcile_reason")
+    counts["unpaid_looked_at"] = len(unpaid.requests)
+    counts["unpaid_accepted"] = sum(request.receipt is not None for request in processed)
     if as_json:
-        output.print_json(found)
-    else:
-        told = {_IN_WORDS[key]: value for key, value in found.items()}
-        standing = "closed" if vendor.breaker == "closed" else f"OPEN, a person's to close: {vendor.reason}"
-        output.console().print(output.build_facts({**told, "breaker": swept.breaker or standing}))
+        output.print_json(counts)
+        return
+    breaker = "closed" if vendor.breaker == "closed" else f"OPEN, a person must close it: {vendor.reason}"
+    labelled = {_LABELS[key]: value for key, value in counts.items()}
+    output.console().print(output.build_facts({**labelled, "breaker": result.breaker or breaker}))

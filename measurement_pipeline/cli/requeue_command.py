@@ -1,4 +1,4 @@
-"""`requeue`: a person puts settled recordings back on the queue; what was done is recorded with who did it."""
+"""`requeue`: put settled recordings on the queue again. The action is recorded with the user's name."""
 
 import getpass
 import re
@@ -18,7 +18,7 @@ from measurement_pipeline.domain.outcome import Outcome
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import backfill_queue
 
-# What is stored is never bought again, by anybody.
+# A stored recording is never bought again.
 _CHOICES = [outcome.value for outcome in Outcome if outcome is not Outcome.STORED]
 _SHOWN = 5
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -54,7 +54,7 @@ def _seconds(_: click.Context, param: click.Parameter, value: str | None) -> flo
     help="Choose this recording. Repeat the option, or separate several ISRCs by commas.",
 )
 @click.option(
-    "--rebuy", is_flag=True, help="Buy malformed answers again. Without it, the stored response is parsed again."
+    "--rebuy", is_flag=True, help="Buy malformed responses again. Without it, the stored response is parsed again."
 )
 @click.option(
     "--estimate",
@@ -76,14 +76,14 @@ def command(
     estimate: bool,
     as_json: bool,
 ) -> None:
-    """Put settled recordings back on the queue: those that meet every given condition, except stored ones.
+    """Requeue settled recordings that meet all given conditions, except stored ones.
 
-    Requests that wanted them are open again, and pay.
+    The requests that wanted them are reopened, and pay.
     """
     if not (outcome or suspect or catalog or isrcs or older_than is not None):
         raise click.UsageError("expected at least one of --outcome, --suspect, --catalog, --older-than and --isrc")
     if account and not catalog:
-        raise click.UsageError("--account says whose --catalog is meant: expected --catalog too")
+        raise click.UsageError("--account selects the owner of --catalog: give --catalog too")
     wanted = _isrcs(isrcs)
     with open_database(state) as (environment, connection):
         owner = lookup.find_optional_account(connection, account)
@@ -101,56 +101,54 @@ def command(
         done = (
             [] if estimate else operator_actions.requeue(connection, list(chosen), rebuy=rebuy, actor=getpass.getuser())
         )
-    left_alone = {song: _why_left_alone(rows.get(song)) for song in others}
-    hits = sum(rebuy or was is not Outcome.MALFORMED for was in chosen.values())
+    skipped = {song: _skip_reason(rows.get(song)) for song in others}
+    hits = sum(rebuy or outcome is not Outcome.MALFORMED for outcome in chosen.values())
     eur = spend.cost_eur(hits, environment.settings.songstats_eur_per_hit)
     if as_json:
-        by_outcome = Counter(was.value for was in chosen.values())
+        by_outcome = Counter(outcome.value for outcome in chosen.values())
         output.print_json(
             {
                 "chosen": len(chosen),
                 "by_outcome": by_outcome,
                 "requeued": len(done),
-                "left_alone": others,
-                "left_alone_because": left_alone,
+                "skipped": others,
+                "skip_reasons": skipped,
                 "hits_at_most": hits,
                 "eur_at_most": float(eur),
             }
         )
     else:
         cost = f"at most {counted(hits, 'hit')}, €{eur:,.2f}"
-        deed = "nothing was changed" if estimate else f"{len(done):,} put back on the queue"
-        output.print_line(f"{counted(len(chosen), 'recording')}{_by_outcome(chosen)}: {deed}; {cost}")
-        for reason in dict.fromkeys(left_alone.values()):
-            songs = [song for song, why in left_alone.items() if why == reason]
-            output.print_line(
-                f"left alone: {', '.join(songs[:_SHOWN])}{', …' if len(songs) > _SHOWN else ''}: {reason}"
-            )
+        result = "nothing was changed" if estimate else f"{len(done):,} requeued"
+        output.print_line(f"{counted(len(chosen), 'recording')}{_by_outcome(chosen)}: {result}; {cost}")
+        for reason in dict.fromkeys(skipped.values()):
+            songs = [song for song in others if skipped[song] == reason]
+            output.print_line(f"skipped: {', '.join(songs[:_SHOWN])}{', …' if len(songs) > _SHOWN else ''}: {reason}")
 
 
-def _why_left_alone(row: QueueRow | None) -> str:
-    """Why a recording that was named is not among those chosen."""
+def _skip_reason(row: QueueRow | None) -> str:
+    """Why a given recording is not requeued."""
     if row is None:
-        return "nobody has asked for it"
+        return "no request has asked for it"
     if row.outcome is Outcome.STORED:
         return "it is stored, and never bought again"
     if row.status is Status.PENDING:
-        return "it is on the queue already"
+        return "it is already on the queue"
     if row.status is Status.IN_PROGRESS:
-        return "a run has it"
-    return f"it is {row.outcome or row.status}, which the other conditions leave out"
+        return "a run is processing it"
+    return f"it is {row.outcome or row.status}, which the other conditions exclude"
 
 
 def _isrcs(values: Sequence[str]) -> list[str]:
     given = [part for value in values for part in value.split(",") if part.strip()]
-    malformed = [part for part in given if isrc.normalise_isrc(part) is None]
-    if malformed:
+    invalid = [part for part in given if isrc.normalise_isrc(part) is None]
+    if invalid:
         raise click.BadParameter(
-            f"{', '.join(map(repr, malformed))}: an ISRC looks like GBUM72501895", param_hint="--isrc"
+            f"{', '.join(map(repr, invalid))}: expected an ISRC such as GBUM72501895", param_hint="--isrc"
         )
-    return [found for part in given if (found := isrc.normalise_isrc(part)) is not None]
+    return [normal for part in given if (normal := isrc.normalise_isrc(part)) is not None]
 
 
 def _by_outcome(chosen: Mapping[str, Outcome]) -> str:
-    counted = Counter(was.value for was in chosen.values())
-    return f" ({', '.join(f'{count:,} {was}' for was, count in sorted(counted.items()))})" if counted else ""
+    outcomes = Counter(outcome.value for outcome in chosen.values())
+    return f" ({', '.join(f'{count:,} {outcome}' for outcome, count in sorted(outcomes.items()))})" if outcomes else ""

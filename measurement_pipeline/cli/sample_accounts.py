@@ -1,4 +1,4 @@
-"""What a sandbox is seeded with: two accounts, a card for one of them, and the sample catalogue of each, by its own name."""
+"""The sample data of a sandbox: two accounts, one with a card, each with its own sample catalogue."""
 
 from uuid import UUID
 
@@ -13,12 +13,12 @@ WITH_CARD = UUID("00000000-0000-4000-8000-0000000000ca")
 WITHOUT_CARD = UUID("00000000-0000-4000-8000-000000000000")
 CATALOGS = {WITH_CARD: "sample", WITHOUT_CARD: "sample-unpaid"}
 
-# Of the account with a card, for whoever plays with a sandbox: no secret, like all there is in one.
+# The API key of the account with a card. It is no secret, like everything in a sandbox.
 API_KEY = "mp_sandbox0_every-sandbox-has-this-key-and-no-other-one"
 
 
 def ensure_api_key(connection: Connection, secret: str) -> str | None:
-    """A key of the HTTP API that is ready for use; None: it was revoked, or is of another API_KEY_SECRET."""
+    """Create the sample API key if missing and return it; None if it was revoked, or belongs to another API_KEY_SECRET."""
     prefix = str(keys.parse_prefix(API_KEY))
     digest = keys.hash_key(API_KEY, secret=secret)
     api_keys.add(connection, account=WITH_CARD, name="sandbox", prefix=prefix, digest=digest)
@@ -29,8 +29,8 @@ def ensure_api_key(connection: Connection, secret: str) -> str | None:
 
 
 def seed_accounts(connection: Connection, sandbox: SandboxClient) -> dict[UUID, UUID]:
-    """Make what is missing of it; account → its catalogue."""
-    # These doubles may listen on another port than those that made the pages; their Checkout sessions go on.
+    """Create missing sample data, and return the catalogue of each account."""
+    # These doubles may listen on another port than the ones that created the Checkout links. The sessions remain valid.
     payment_decisions.forget_checkouts(connection)
     sandbox.card(str(WITH_CARD))
     sample = catalog_command.read_file(SAMPLE_CSV)
@@ -40,7 +40,7 @@ def seed_accounts(connection: Connection, sandbox: SandboxClient) -> dict[UUID, 
             sample,
             account=account,
             name=CATALOGS[account],
-            # The doubles' histories have these counts on that day.
+            # The histories of the doubles have these counts on that day.
             as_of=Behaviour().counted_on,
             raw_ref=SAMPLE_CSV.name,
             account_name=name,

@@ -1,4 +1,4 @@
-"""`series`: what is captured anew every 30 days, and a person's word to stop it."""
+"""`series`: list the series that are captured every 30 days, and stop one."""
 
 import getpass
 from pathlib import Path
@@ -30,7 +30,7 @@ def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
     if as_json:
         output.print_json(found)
     elif not found:
-        output.print_line("no series was asked for")
+        output.print_line("no series was requested")
     else:
         columns = ("series", "account", "albums", "since", "last captured", "last state", "stopped")
         rows = [
@@ -52,9 +52,9 @@ def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
 @click.argument("series", type=click.UUID)
 @click.pass_obj
 def stop(state: Path | None, *, series: UUID) -> None:
-    """End the series SERIES. A new request starts it again. The act is recorded."""
+    """Stop the series SERIES. A new request starts it again. The action is recorded."""
     with open_database(state) as (_, connection), connection.transaction():
         if not capture_series.stop(connection, series):
-            raise CommandError(f"there is no series {series} that goes on: see `measurement-pipeline series list`")
+            raise CommandError(f"there is no active series {series}: see `measurement-pipeline series list`")
         operator_acts.record(connection, actor=getpass.getuser(), act="series stopped", detail={"series": str(series)})
     output.print_line(f"series {series} is stopped")

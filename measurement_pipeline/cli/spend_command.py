@@ -1,4 +1,4 @@
-"""`spend`: what was spent, on what and for whom, what of it was wasted, and how long the queue will take. Only reads."""
+"""`spend`: show hits by cause and account, wasted hits, and when the queue will be empty. Read-only."""
 
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -21,16 +21,16 @@ from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.spend import BudgetRelease, ToBuy
 
 _HOUR_SECONDS = 3_600.0
-# Fewer are a trial, and no pace.
-_HITS_THAT_SHOW_A_PACE = 20
+# Fewer hits do not show a pace.
+_MIN_HITS_FOR_PACE = 20
 _CENTURY_SECONDS = 100 * 365 * 24 * _HOUR_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class QueueForecast:
-    """When the queue will be empty, as things are. `empty_at` None: not within a hundred years, or nobody knows.
+    """When the queue will be empty. `empty_at` is None if that is unknown, or not within a hundred years.
 
-    `held_by`: budget, the pace, or the breaker, which a person or a probe closes; `pace` says which pace that is.
+    `held_by` is the limit: budget, pace or breaker. `pace` describes the pace.
     """
 
     empty_at: datetime | None
@@ -45,12 +45,13 @@ class QueueForecast:
     type=click.IntRange(1, 3_650),
     default=30,
     show_default=True,
-    help="Count the calls of this many last days.",
+    metavar="N",
+    help="Count the calls of the last N days.",
 )
 @output.json_option
 @click.pass_obj
 def command(state: Path | None, *, account: str | None, days: int, as_json: bool) -> None:
-    """Show hits by cause and account in euros, what was wasted, the budget, and when the queue will be empty."""
+    """Show hits and cost by cause and account, wasted hits, the budget, and when the queue will be empty."""
     with open_database(state) as (environment, connection):
         owner = None if account is None else lookup.find_known_account(connection, account)
         window = spend.since(connection, days=days)
@@ -73,7 +74,7 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
                 "until": window[1],
                 "account": owner,
                 "eur_per_hit": eur_per_hit,
-                **_totals(calls, eur_per_hit),
+                **_to_json(calls, eur_per_hit),
                 "budget": {**asdict(budget), "left": budget.left, "frees": asdict(frees)},
                 "queue": {**asdict(queue), **asdict(ahead)},
             }
@@ -82,15 +83,16 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
     whose = "all accounts" if owner is None else f"account {owner}"
     output.print_line(f"{environment.kind.upper()}: {environment.database_location}")
     output.print_line(f"{whose}, {output.format_value(window[0])} to {output.format_value(window[1])}\n")
-    _say_tables(calls, eur_per_hit)
-    _say_facts(calls, budget, frees, queue, ahead, eur_per_hit=eur_per_hit, stops=describe_all(vendor_blockers(held)))
+    _print_tables(calls, eur_per_hit)
+    _print_facts(
+        calls, budget, frees, queue, ahead, eur_per_hit=eur_per_hit, blockers=describe_all(vendor_blockers(held))
+    )
 
 
 def forecast(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float, now: datetime) -> QueueForecast:
-    """When the last recording that somebody pays for can be bought: as the budget frees, and no faster than the pace.
+    """Forecast when the last recording with a paying account is bought, limited by the budget and the pace.
 
-    The pace is that of the part of the last hour in which anything was bought, where that was enough to show one; else the set
-    one.
+    The pace is measured from the purchases of the last hour, or is the configured one if there were too few.
     """
     hits = queue.to_buy - queue.unpaid
     by_budget = seconds_until_bought(
@@ -99,24 +101,24 @@ def forecast(connection: Connection, queue: ToBuy, budget: Budget, *, pace: floa
         counted=budget.hits,
         frees_in=lambda place: songstats_ledger.frees_in(connection, place),
     )
-    if queue.recent_hits >= _HITS_THAT_SHOW_A_PACE:
+    if queue.recent_hits >= _MIN_HITS_FOR_PACE:
         by_pace = hits / queue.recent_hits * queue.recent_seconds
-        an_hour = queue.recent_hits / queue.recent_seconds * _HOUR_SECONDS
-        which = f"{counted(round(an_hour), 'hit')} an hour, as when it last bought"
+        per_hour = queue.recent_hits / queue.recent_seconds * _HOUR_SECONDS
+        description = f"{counted(round(per_hour), 'hit')} an hour, as in the last hour"
     else:
         by_pace = hits / pace if pace else 0.0
-        which = (
-            f"{counted(int(pace) if pace == int(pace) else pace, 'call')} a second, as set"
+        description = (
+            f"{counted(int(pace) if pace == int(pace) else pace, 'call')} a second, as configured"
             if pace
-            else "no pace is set"
+            else "no pace is configured"
         )
     held_by = "budget" if by_budget is None or by_budget > by_pace else "pace"
     if by_budget is None or max(by_budget, by_pace) > _CENTURY_SECONDS:
-        return QueueForecast(None, held_by, which)
-    return QueueForecast(now + timedelta(seconds=max(by_budget, by_pace)), held_by, which)
+        return QueueForecast(None, held_by, description)
+    return QueueForecast(now + timedelta(seconds=max(by_budget, by_pace)), held_by, description)
 
 
-def _totals(calls: list[CallGroup], eur_per_hit: float) -> dict[str, Any]:
+def _to_json(calls: list[CallGroup], eur_per_hit: float) -> dict[str, Any]:
     total = sum_calls(calls)
     return {
         **spend_tables.to_json_row(total, eur=cost_eur(total.hits, eur_per_hit)),
@@ -131,25 +133,25 @@ def _totals(calls: list[CallGroup], eur_per_hit: float) -> dict[str, Any]:
 
 
 def _names(calls: list[CallGroup]) -> dict[UUID, str | None]:
-    return {line.account: line.name for line in calls}
+    return {group.account: group.name for group in calls}
 
 
-def _say_tables(calls: list[CallGroup], eur_per_hit: float) -> None:
+def _print_tables(calls: list[CallGroup], eur_per_hit: float) -> None:
     if not calls:
-        output.print_line("nothing was called for\n")
+        output.print_line("no calls\n")
         return
-    total, known = sum_calls(calls), _names(calls)
+    total, names = sum_calls(calls), _names(calls)
     console = output.console()
     console.print(
         spend_tables.build_spend_table(sum_by_cause(calls), key_name="cause", total=total, eur_per_hit=eur_per_hit)
     )
     output.print_line("")
-    named = {f"{known[key] or ''} {key}".strip(): found for key, found in sum_by_account(calls).items()}
+    named = {f"{names[key] or ''} {key}".strip(): row for key, row in sum_by_account(calls).items()}
     console.print(spend_tables.build_spend_table(named, key_name="account", total=total, eur_per_hit=eur_per_hit))
     output.print_line("")
 
 
-def _say_facts(
+def _print_facts(
     calls: list[CallGroup],
     budget: Budget,
     frees: BudgetRelease,
@@ -157,7 +159,7 @@ def _say_facts(
     ahead: QueueForecast,
     *,
     eur_per_hit: float,
-    stops: str,
+    blockers: str,
 ) -> None:
     total = sum_calls(calls)
     ratio = total.hits_per_recording_settled
@@ -169,18 +171,18 @@ def _say_facts(
                 if ratio is None
                 else f"{ratio:.2f} (ideal 1.00): {total.settled:,} settled, of which {total.stored:,} stored a history and "
                 f"{total.settled - total.stored:,} have none or were rejected",
-                "wasted hits": f"{total.wasted:,} (€{wasted:,.2f}): they brought neither a history nor the first word that "
-                "there is none",
-                "of unknown fate": None
+                "wasted hits": f"{total.wasted:,} (€{wasted:,.2f}): calls without a history and without the first "
+                "response that there is none",
+                "of unknown outcome": None
                 if not total.unknown
-                else f"{total.unknown:,}: they count until the hourly sweep finds that they were not billed; `reclaim` says more",
-                "cost nothing": None
+                else f"{total.unknown:,}: counted unless the hourly reclaim finds that they were not billed; see `reclaim`",
+                "free": None
                 if not total.cost_nothing
-                else f"{counted(total.cost_nothing, 'call')}: 429, an answered 5xx, a refused key, never sent, "
+                else f"{counted(total.cost_nothing, 'call')}: 429, 5xx, a rejected key, not sent, "
                 "or not billed by Songstats' own count",
                 "budget (all accounts)": output.format_budget(budget),
-                "frees": _frees(budget, frees),
-                "queue": _queue(queue, ahead, budget, stops=stops),
+                "next hits": _frees(budget, frees),
+                "queue": _queue(queue, ahead, budget, blockers=blockers),
             }
         )
     )
@@ -190,22 +192,22 @@ def _frees(budget: Budget, frees: BudgetRelease) -> str | None:
     if budget.next_hit_frees_at is None:
         return None
     return (
-        f"the next hit {output.format_value(budget.next_hit_frees_at)}; "
+        f"next hit available {output.format_value(budget.next_hit_frees_at)}; "
         f"{frees.in_a_day:,} within a day, {frees.in_a_week:,} within a week"
     )
 
 
-def _queue(queue: ToBuy, ahead: QueueForecast, budget: Budget, *, stops: str) -> str:
-    unpaid = f"; {queue.unpaid:,} wait for somebody with a card on file" if queue.unpaid else ""
+def _queue(queue: ToBuy, ahead: QueueForecast, budget: Budget, *, blockers: str) -> str:
+    unpaid = f"; {queue.unpaid:,} wait for an account with a card on file" if queue.unpaid else ""
     paid_for = queue.to_buy - queue.unpaid
     if not paid_for:
-        return f"nothing is to be bought{unpaid}"
+        return f"nothing to buy{unpaid}"
     if ahead.held_by == "breaker":
-        return f"{paid_for:,} to buy{unpaid}. {stops}"
+        return f"{paid_for:,} to buy{unpaid}. {blockers}"
     if ahead.empty_at is None:
         return (
             f"{paid_for:,} to buy: not within a hundred years, with {counted(budget.allowed, 'hit')} in 30 days{unpaid}"
         )
-    held = "as the budget frees" if ahead.held_by == "budget" else f"the budget suffices; at {ahead.pace}"
-    but = f". {stops}" if stops else ""
-    return f"{paid_for:,} to buy: empty about {output.format_value(ahead.empty_at)}, {held}{unpaid}{but}"
+    limit = "limited by the budget" if ahead.held_by == "budget" else f"limited by the pace of {ahead.pace}"
+    blockers_note = f". {blockers}" if blockers else ""
+    return f"{paid_for:,} to buy: empty about {output.format_value(ahead.empty_at)}, {limit}{unpaid}{blockers_note}"

@@ -1,4 +1,4 @@
-"""Sums of calls as people and scripts read them: the rows of `spend` and of a request's receipt."""
+"""Formats the totals of calls for people and scripts: the rows of `spend` and of a request's receipt."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,34 +11,34 @@ from measurement_pipeline.domain.spend import SpendRow, split_cost_eur
 
 K = TypeVar("K")
 
-_FIGURES = ("calls", "counted", "unknown, counted too", "cost nothing", "hits", "wasted", "EUR")
+_COLUMNS = ("calls", "counted", "unknown, also counted", "free", "hits", "wasted", "EUR")
 
 
-def to_json_rows(sums: Mapping[K, SpendRow], *, key_name: str, eur_per_hit: float) -> list[dict[str, Any]]:
-    """One object a sum, `key_name` naming what it is the sum of; hits and euros add up to those of all together."""
-    eur = split_cost_eur({key: found.hits for key, found in sums.items()}, eur_per_hit)
-    return [{key_name: key, **_figures(found), "eur": float(eur[key])} for key, found in sums.items()]
+def to_json_rows(rows: Mapping[K, SpendRow], *, key_name: str, eur_per_hit: float) -> list[dict[str, Any]]:
+    """Return one object per row, with the row's key under `key_name`. Hits and euros add up to the total's."""
+    eur = split_cost_eur({key: row.hits for key, row in rows.items()}, eur_per_hit)
+    return [{key_name: key, **_json_figures(row), "eur": float(eur[key])} for key, row in rows.items()]
 
 
-def to_json_row(found: SpendRow, *, eur: object) -> dict[str, Any]:
-    """One sum, for a script."""
-    return {**_figures(found), "eur": float(str(eur))}
+def to_json_row(row: SpendRow, *, eur: object) -> dict[str, Any]:
+    """Return one row as JSON values."""
+    return {**_json_figures(row), "eur": float(str(eur))}
 
 
-def build_spend_table(sums: Mapping[K, SpendRow], *, key_name: str, total: SpendRow, eur_per_hit: float) -> Table:
-    """A row a sum, and the total, which they add up to."""
-    eur = split_cost_eur({key: found.hits for key, found in sums.items()}, eur_per_hit)
-    rows: list[tuple[object, ...]] = [(key, *_row(found), f"{eur[key]:,.2f}") for key, found in sums.items()]
-    rows.append(("total", *_row(total), f"{sum(eur.values()):,.2f}"))
-    return output.build_table((key_name, *_FIGURES), rows, right=_FIGURES)
+def build_spend_table(rows: Mapping[K, SpendRow], *, key_name: str, total: SpendRow, eur_per_hit: float) -> Table:
+    """Build a table with one line per row, and their total."""
+    eur = split_cost_eur({key: row.hits for key, row in rows.items()}, eur_per_hit)
+    lines: list[tuple[object, ...]] = [(key, *_figures(row), f"{eur[key]:,.2f}") for key, row in rows.items()]
+    lines.append(("total", *_figures(total), f"{sum(eur.values()):,.2f}"))
+    return output.build_table((key_name, *_COLUMNS), lines, right=_COLUMNS)
 
 
-def _figures(found: SpendRow) -> dict[str, Any]:
+def _json_figures(row: SpendRow) -> dict[str, Any]:
     return {
-        **{name: value for name, value in asdict(found).items() if name != "undecided"},
-        "hits": found.hits,
+        **{name: value for name, value in asdict(row).items() if name != "undecided"},
+        "hits": row.hits,
     }
 
 
-def _row(found: SpendRow) -> tuple[int, ...]:
-    return (found.calls, found.counted, found.unknown, found.cost_nothing, found.hits, found.wasted)
+def _figures(row: SpendRow) -> tuple[int, ...]:
+    return (row.calls, row.counted, row.unknown, row.cost_nothing, row.hits, row.wasted)

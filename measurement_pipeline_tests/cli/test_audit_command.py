@@ -41,18 +41,18 @@ def shown(instance, songs):  # noqa: F811
         instance.report_runless_asset_event(dg.AssetMaterialization(SONGSTATS_HISTORY, partition=song))
 
 
-def test_every_invariant_is_told_as_holding_where_nothing_is_wrong(audit, bought, instance):  # noqa: F811
+def test_every_invariant_holds_without_a_breach(audit, bought, instance):  # noqa: F811
     shown(instance, SONGS)
     result = audit("--at-rest")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert [line.split()[:2] for line in lines[: len(SAYS)]] == [[name, "holds"] for name in SAYS]
     assert lines[-1] == f"{len(SAYS)} invariants hold"
-    told = json.loads(audit("--at-rest", "--json").stdout)
-    assert (told["holds"], told["left_out"]) == (True, {})
+    report = json.loads(audit("--at-rest", "--json").stdout)
+    assert (report["holds"], report["left_out"]) == (True, {})
 
 
-def test_a_breach_is_told_with_its_count_and_the_first_ten_and_fails(audit, bought, instance):  # noqa: F811
+def test_breaches_are_counted_and_the_first_ten_are_listed(audit, bought, instance):  # noqa: F811
     shown(instance, SONGS)
     bought.sql("update songstats_quota_ledger set status_code = 429")
     result = audit()
@@ -60,34 +60,34 @@ def test_a_breach_is_told_with_its_count_and_the_first_ten_and_fails(audit, boug
     assert f"{'I9':<4} BROKEN    {SAYS['I9']}: 12 breaches" in result.stdout
     assert result.stdout.count("was throttled and is counted") == 10
     assert "… and 2 more" in result.stdout
-    told = json.loads(audit("--json").stdout)
-    (broken,) = [one for one in told["invariants"] if one["invariant"] == "I9"]
-    assert (told["holds"], broken["holds"], len(broken["breaches"])) == (False, False, 12)
+    report = json.loads(audit("--json").stdout)
+    (broken,) = [one for one in report["invariants"] if one["invariant"] == "I9"]
+    assert (report["holds"], broken["holds"], len(broken["breaches"])) == (False, False, 12)
 
 
-def test_what_dagster_shows_is_held_against_the_rows(audit, bought, instance):  # noqa: F811
+def test_materialized_partitions_are_compared_with_the_rows(audit, bought, instance):  # noqa: F811
     shown(instance, [*SONGS[1:], "AA6Q72999999"])
     assert audit().exit_code == 1
-    told = json.loads(audit("--json", "--at-rest").stdout)
-    (both_ways,) = [one for one in told["invariants"] if one["invariant"] == "I13"]
+    report = json.loads(audit("--json", "--at-rest").stdout)
+    (both_ways,) = [one for one in report["invariants"] if one["invariant"] == "I13"]
     assert both_ways["breaches"] == [
         "AA6Q72999999 is shown as materialized, and its row is not done",
         f"{SONGS[0]} is done, and not shown as materialized",
     ]
 
 
-def test_what_is_under_way_breaks_nothing_until_it_is_said_to_be_over(audit, bench):
+def test_work_in_progress_is_a_breach_only_at_rest(audit, bench):
     bench.ask_for(SONGS)
     bench.sql(
         "update songstats_backfill_queue set status = 'in_progress', lease = 1, claimed_by = 'x', heartbeat_at = now()"
     )
     under_way = audit()
     assert under_way.exit_code == 0
-    assert "--at-rest asks that too" in under_way.stdout
+    assert "--at-rest checks that too" in under_way.stdout
     assert audit("--at-rest").exit_code == 1
 
 
-def test_where_dagster_cannot_be_read_it_is_said_to_be_left_out_and_not_to_hold(run, bought):
+def test_an_unreachable_dagster_leaves_its_invariant_out(run, bought):
     result = run("audit", DAGSTER_POSTGRES_URL="postgresql://u:hunter2@127.0.0.1:9/x")
     assert result.exit_code == 0
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("I13")]
@@ -98,7 +98,7 @@ def test_where_dagster_cannot_be_read_it_is_said_to_be_left_out_and_not_to_hold(
     assert "I13" in json.loads(run("audit", "--json").stdout)["left_out"]
 
 
-def test_a_database_of_another_schema_is_refused(cli, empty_database_url):
+def test_a_database_with_another_schema_version_is_an_error(cli, empty_database_url):
     result = cli("audit", DATABASE_URL=empty_database_url)
     assert result.exit_code == 1
     assert "measurement-pipeline db upgrade" in result.stderr

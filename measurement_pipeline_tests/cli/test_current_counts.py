@@ -22,24 +22,24 @@ def harness(database_url, sandbox) -> CaptureHarness:
     return new_harness(database_url, sandbox)
 
 
-def take_in(harness, *, cap="25"):
+def process_requests(harness, *, cap="25"):
     opened = intake.load_batch(harness.database_url)
     return intake.process_batch(harness.database_url, opened, {}, run="intake", cap_usd=Decimal(cap))
 
 
 def captured(run, harness, *arguments):
-    """A request that is asked for, taken in and captured; its id."""
+    """Request, process and capture current counts, and return the request's id."""
     one = harness.publish({"One": {isrcs(2)[0]: 10, isrcs(2)[1]: 20}})[0]
     job = parse_json(run(*CURRENT, "--album", one, *arguments, "--json"))["id"]
-    (taken,) = take_in(harness)
-    harness.run_capture(taken.capture.snapshot)
+    (processed,) = process_requests(harness)
+    harness.run_capture(processed.capture.snapshot)
     return job
 
 
 # --- submit
 
 
-def test_a_request_for_current_counts_is_a_row_as_a_client_would_insert_it(run, harness):
+def test_a_request_for_current_counts_is_the_row_that_a_client_would_insert(run, harness):
     parse_json(run(*CURRENT, "--album", "b,a", "--album", "c", "--json"))
     parse_json(run(*CURRENT, "--isrc", isrcs(1)[0], "--monthly", "--json"))
     found = harness.sql(
@@ -52,14 +52,14 @@ def test_a_request_for_current_counts_is_a_row_as_a_client_would_insert_it(run, 
     assert {(row["source"], row["state"], row["account"]) for row in found} == {("current", "queued", ACCOUNT)}
 
 
-def test_a_history_is_bought_once_and_never_monthly(run, harness):
+def test_a_history_cannot_be_monthly(run, harness):
     result = run("submit", "--account", ACCOUNT, "--source", "historical", "--isrc", isrcs(1)[0], "--monthly")
     assert result.exit_code == 2
     assert "monthly" in result.stderr
     assert harness.sql("select 1 from measurement_jobs") == []
 
 
-def test_an_estimate_says_albums_cost_and_month_and_asks_for_nothing(run, harness):
+def test_an_estimate_shows_albums_cost_and_month_and_requests_nothing(run, harness):
     found = parse_json(run(*CURRENT, "--album", "a,b,a", "--estimate", "--json", SNAPSHOT_MONTHLY_CAP_USD="0.01"))
     assert {name: float(found[name]) for name in ("cost_usd", "spent_usd_this_month", "cap_usd")} == {
         "cost_usd": 0.006,
@@ -67,43 +67,43 @@ def test_an_estimate_says_albums_cost_and_month_and_asks_for_nothing(run, harnes
         "cap_usd": 0.01,
     }
     assert (found["albums"], found["reused"], found["over_cap"]) == (2, False, False)
-    words = run(*CURRENT, "--album", "a,b", "--estimate", SNAPSHOT_MONTHLY_CAP_USD="0.01").stdout
-    assert "$0.006" in words
-    assert "$0.000 spent of $0.01" in words
-    assert "would be refused" not in words
-    assert "nothing was asked for" in words
+    stdout = run(*CURRENT, "--album", "a,b", "--estimate", SNAPSHOT_MONTHLY_CAP_USD="0.01").stdout
+    assert "$0.006" in stdout
+    assert "$0.000 spent of $0.01" in stdout
+    assert "would be refused" not in stdout
+    assert "nothing was requested" in stdout
     assert harness.sql("select 1 from measurement_jobs union all select 1 from playcount_snapshots") == []
 
 
-def test_an_estimate_over_the_cap_says_that_it_would_be_refused(run, harness):
+def test_an_estimate_over_the_cap_says_that_it_would_be_rejected(run, harness):
     over = (*CURRENT, "--album", "a,b,c,d", "--estimate")
     assert parse_json(run(*over, "--json", SNAPSHOT_MONTHLY_CAP_USD="0.01"))["over_cap"] is True
     result = run(*over, SNAPSHOT_MONTHLY_CAP_USD="0.01")
     assert result.exit_code == 0
-    assert "$0.000 spent of $0.01: it would be refused" in result.stdout
+    assert "$0.000 spent of $0.01: it would be rejected" in result.stdout
     # And so it is.
     job = parse_json(run(*over[:-1], "--json"))["id"]
-    take_in(harness, cap="0.01")
-    shown = run("jobs", job).stdout
-    assert "rejected (429)" in shown
+    process_requests(harness, cap="0.01")
+    stdout = run("jobs", job).stdout
+    assert "rejected (429)" in stdout
     assert "monthly cap of captures is reached: $0.01 a calendar month (UTC), $0.000 of it spent" in " ".join(
-        shown.split()
+        stdout.split()
     )
 
 
-def test_an_estimate_of_what_an_earlier_capture_answers_is_nothing_even_over_the_cap(run, harness):
+def test_an_estimate_that_reuses_a_capture_costs_nothing_even_over_the_cap(run, harness):
     captured(run, harness)
     one = harness.sql("select album_ids from playcount_snapshots")[0]["album_ids"][0]
     again = (*CURRENT, "--album", one, "--estimate")
     found = parse_json(run(*again, "--json", SNAPSHOT_MONTHLY_CAP_USD="0.001"))
     assert (found["reused"], float(found["cost_usd"]), found["over_cap"]) == (True, 0.0, False)
-    words = run(*again, SNAPSHOT_MONTHLY_CAP_USD="0.001").stdout
-    assert "$0: a capture of the same albums within the hour answers it" in words
-    assert "would be refused" not in words
+    stdout = run(*again, SNAPSHOT_MONTHLY_CAP_USD="0.001").stdout
+    assert "$0: a capture of the same albums" in stdout
+    assert "would be refused" not in stdout
 
 
 @pytest.mark.parametrize("estimate", [("--estimate",), ("--estimate", "--json")])
-def test_recordings_of_which_no_album_is_known_are_refused_with_what_to_do(run, estimate):
+def test_recordings_without_a_known_album_are_rejected_with_the_next_step(run, estimate):
     result = run(*CURRENT, "--isrc", isrcs(1)[0], *estimate)
     assert result.exit_code == 1
     assert NO_ALBUM_KNOWN[:40] in result.output
@@ -112,41 +112,41 @@ def test_recordings_of_which_no_album_is_known_are_refused_with_what_to_do(run, 
 # --- jobs
 
 
-def test_a_capture_is_shown_with_what_it_came_to(run, harness):
+def test_a_capture_is_shown_with_its_result(run, harness):
     job = captured(run, harness)
     found = parse_json(run("jobs", job, "--json"))
     assert (found["state"], found["source"], found["snapshot_state"]) == ("done", "current", "done")
     assert (found["album_count"], found["tracks"], found["recordings"], found["unmapped"]) == (1, 2, 2, 0)
     assert (float(found["estimated_cost_usd"]), found["reused"]) == (0.003, False)
-    words = run("jobs", job).stdout
+    stdout = run("jobs", job).stdout
     for line in ("done (202)", "$0.003", f"{found['snapshot']} (done)", "recordings measured"):
-        assert line in words
-    assert "hits" not in words
+        assert line in stdout
+    assert "hits" not in stdout
 
 
-def test_a_capture_that_an_earlier_one_answered_says_that_it_cost_nothing(run, harness):
+def test_a_reused_capture_costs_nothing(run, harness):
     captured(run, harness)
     one = harness.sql("select album_ids from playcount_snapshots")[0]["album_ids"][0]
     job = parse_json(run(*CURRENT, "--album", one, "--json"))["id"]
-    take_in(harness)
+    process_requests(harness)
     assert "$0.000 (an earlier capture)" in run("jobs", job).stdout
     assert harness.actor_usage()["runs"] == 1
 
 
-def test_a_capture_that_failed_is_shown_with_the_actors_own_words(run, harness):
+def test_a_failed_capture_is_shown_with_the_actors_message(run, harness):
     harness.sandbox.actor("FAILED", "the page looks different today")
     job = captured(run, harness)
-    words = " ".join(run("jobs", job).stdout.split())
-    assert "failed (500)" in words
-    assert "the page looks different today" in words
+    stdout = " ".join(run("jobs", job).stdout.split())
+    assert "failed (500)" in stdout
+    assert "the page looks different today" in stdout
 
 
-def test_what_a_capture_leaves_out_is_shown_beside_what_it_waits_for(run, harness):
+def test_omitted_recordings_and_the_captures_error_are_both_shown(run, harness):
     one, two = isrcs(2)
     harness.sql("insert into songs (isrc) values (%s), (%s)", one, two)
     harness.sql("insert into song_identifiers values (%s, 'spotify', 'album_id', 'a')", one)
     job = parse_json(run(*CURRENT, "--isrc", f"{one},{two}", "--json"))["id"]
-    take_in(harness)
+    process_requests(harness)
     left_out = "1 of 2 recordings has no known album"
     assert left_out in run("jobs", job).stdout
     harness.sql("update playcount_snapshots set error = 'Apify is busy'")
@@ -154,28 +154,28 @@ def test_what_a_capture_leaves_out_is_shown_beside_what_it_waits_for(run, harnes
     harness.sql("update playcount_snapshots set state = 'done', error = 'part of it is missing'")
     with connect(harness.database_url) as connection:
         measurement_jobs.settle(connection)
-    words = run("jobs", job).stdout
-    assert f"part of it is missing; {left_out}" in words
-    assert words.count("part of it is missing") == 1
+    stdout = run("jobs", job).stdout
+    assert f"part of it is missing; {left_out}" in stdout
+    assert stdout.count("part of it is missing") == 1
 
 
 # --- captures
 
 
 def asked_for(run, harness, name, *, account=ACCOUNT):
-    """A request whose capture nobody has begun; its id and the capture's."""
+    """Request a capture that has not started, and return the ids of both."""
     (one,) = harness.publish({name: {isrcs(1)[0]: 10}})
     job = parse_json(run("submit", "--account", account, "--source", "current", "--album", one, "--json"))["id"]
-    (taken,) = take_in(harness)
-    return job, str(taken.capture.snapshot)
+    (processed,) = process_requests(harness)
+    return job, str(processed.capture.snapshot)
 
 
 def acts(harness):
     return [(one["act"], one["detail"]) for one in harness.sql("select act, detail from operator_acts order by id")]
 
 
-def test_captures_are_listed_newest_first_with_their_states_and_who_waits(run, harness):
-    assert "no capture was asked for" in run("captures", "list").stdout
+def test_captures_are_listed_newest_first_with_their_states(run, harness):
+    assert "no capture was requested" in run("captures", "list").stdout
     assert parse_json(run("captures", "list", "--json")) == []
     _, done = asked_for(run, harness, "One")
     harness.run_capture(done)
@@ -202,10 +202,10 @@ def test_captures_are_listed_newest_first_with_their_states_and_who_waits(run, h
     assert [one["id"] for one in parse_json(run("captures", "list", "--limit", "1", "--json"))] == [queued]
 
 
-def test_a_capture_is_stopped_by_a_person_once_and_fails_its_requests(run, harness):
+def test_a_stopped_capture_fails_its_requests(run, harness):
     job, capture = asked_for(run, harness, "One")
     again = parse_json(run(*CURRENT, "--album", harness.snapshot_row(capture)["album_ids"][0], "--json"))["id"]
-    take_in(harness)
+    process_requests(harness)
     other_job, other = asked_for(run, harness, "Two")
 
     stopped = run("captures", "stop", capture)
@@ -226,7 +226,7 @@ def test_a_capture_is_stopped_by_a_person_once_and_fails_its_requests(run, harne
     assert harness.actor_usage()["runs"] == 0, "what is stopped is not bought"
 
 
-def test_a_capture_that_is_not_there_is_refused(run, harness):
+def test_an_unknown_capture_is_an_error(run, harness):
     unknown = uuid4()
     result = run("captures", "stop", unknown)
     assert result.exit_code == 1
@@ -235,7 +235,7 @@ def test_a_capture_that_is_not_there_is_refused(run, harness):
     assert run("captures", "stop", "7").exit_code == 2
 
 
-def test_the_pauses_of_both_vendors_are_ended_and_what_waited_for_them_goes_on(run, harness):
+def test_resume_ends_the_pauses_of_both_vendors_and_waiting_captures_continue(run, harness):
     _, capture = asked_for(run, harness, "One")
     with connect(harness.database_url) as connection:
         for vendor in ("apify", "spotify", "songstats"):
@@ -244,7 +244,7 @@ def test_the_pauses_of_both_vendors_are_ended_and_what_waited_for_them_goes_on(r
     assert harness.run_capture(capture).kind is CaptureResultKind.POSTPONED
 
     resumed = run("captures", "resume")
-    assert (resumed.exit_code, resumed.stdout) == (0, "the pause of apify and spotify is over\n")
+    assert (resumed.exit_code, resumed.stdout) == (0, "the pause of apify and spotify has ended\n")
     paused = harness.sql("select vendor from vendor_state where paused_until > clock_timestamp()")
     assert paused == [{"vendor": "songstats"}], "the pause of Songstats is another command's"
     assert acts(harness) == [("pause ended", {"vendors": ["apify", "spotify"]})]
@@ -259,8 +259,8 @@ def test_the_pauses_of_both_vendors_are_ended_and_what_waited_for_them_goes_on(r
 # --- series
 
 
-def test_a_series_is_listed_with_its_last_capture_and_stopped_by_a_person_once(run, harness):
-    assert "no series was asked for" in run("series", "list").stdout
+def test_a_series_is_listed_with_its_last_capture_and_stopped_once(run, harness):
+    assert "no series was requested" in run("series", "list").stdout
     assert parse_json(run("series", "list", "--json")) == []
     captured(run, harness, "--monthly")
     (series,) = parse_json(run("series", "list", "--json"))
@@ -278,11 +278,11 @@ def test_a_series_is_listed_with_its_last_capture_and_stopped_by_a_person_once(r
     assert parse_json(run("series", "list", "--json"))[0]["stopped_at"] is not None
     again = run("series", "stop", series["id"])
     assert again.exit_code == 1
-    assert f"there is no series {series['id']} that goes on" in again.stderr
+    assert f"there is no active series {series['id']} " in again.stderr
     assert acts(harness) == [("series stopped", {"series": series["id"]})]
 
 
-def test_a_series_that_is_not_there_is_refused(run, harness):
+def test_an_unknown_series_is_an_error(run, harness):
     unknown = uuid4()
     result = run("series", "stop", unknown)
     assert result.exit_code == 1
@@ -294,7 +294,7 @@ def test_a_series_that_is_not_there_is_refused(run, harness):
 # --- catalog import
 
 
-def test_the_albums_of_a_catalogue_file_are_what_it_is_captured_by(run, harness, tmp_path):
+def test_a_catalogue_is_captured_by_the_albums_of_its_file(run, harness, tmp_path):
     one, two, three = isrcs(3)
     path = tmp_path / "catalogue.csv"
     path.write_text(f"isrc,spotify_album_id\n{one},a; b\n{two},b\n{three},\n", encoding="utf-8")
@@ -305,10 +305,10 @@ def test_the_albums_of_a_catalogue_file_are_what_it_is_captured_by(run, harness,
     assert (estimate["albums"], float(estimate["cost_usd"])) == (2, 0.006)
 
 
-def test_an_album_with_a_nul_is_a_bad_line_and_the_good_ones_are_loaded(run, harness, tmp_path):
+def test_an_album_with_a_nul_character_is_reported_and_the_other_lines_are_loaded(run, harness, tmp_path):
     path = tmp_path / "catalogue.csv"
     path.write_text(f"isrc,spotify_album_id\n{isrcs(2)[0]},a\0\n{isrcs(2)[1]},b\n", encoding="utf-8")
     result = run("catalog", "import", path, "--name", "mine", "--account", ACCOUNT)
     assert result.exit_code == 1
-    assert "line 2: spotify_album_id: holds a NUL character" in result.stderr
+    assert "line 2: spotify_album_id: contains a NUL character" in result.stderr
     assert harness.sql("select value from song_identifiers") == [{"value": "b"}]

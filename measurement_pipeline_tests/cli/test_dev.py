@@ -1,4 +1,4 @@
-"""`dev` as an operator and an onlooker meet it: its processes, both UIs, and its end."""
+"""`dev` as a real process: its services, both UIs, and its end."""
 
 import os
 import signal
@@ -85,8 +85,8 @@ def dev(directory: Path) -> Iterator[Dev]:
     options = ["--port", "--read-only-port", "--sandbox-port", "--api-port"]
     command = [Path(sys.executable).parent / "measurement-pipeline", "--state", str(state), "dev"]
     command += [text for option, port in zip(options, ports, strict=True) for text in (option, str(port))]
-    said = directory / "said"
-    with said.open("wb") as output:
+    log = directory / "log"
+    with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     found = Dev(process, *(f"http://127.0.0.1:{port}" for port in ports), state)
     try:
@@ -95,15 +95,15 @@ def dev(directory: Path) -> Iterator[Dev]:
             seconds=120,
             what="the HTTP API, which is the last to start",
         )
-        assert process.poll() is None, said.read_text()
+        assert process.poll() is None, log.read_text()
         yield found
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(120) == 0, said.read_text()
+        assert process.wait(120) == 0, log.read_text()
 
 
 @pytest.mark.dagster
-def test_onlookers_see_and_cannot_touch_and_whatever_dies_comes_back_by_itself(dev: Dev):
+def test_the_second_ui_is_read_only_and_dead_processes_are_restarted(dev: Dev):
     assert ["songstats_history"] in assets(dev.ui)
     assert ["songstats_history"] in assets(dev.read_only)
     assert ask(dev.ui, LAUNCH)["data"]["launchRun"]["__typename"] == "LaunchRunSuccess"
@@ -133,12 +133,12 @@ def test_onlookers_see_and_cannot_touch_and_whatever_dies_comes_back_by_itself(d
     until(lambda: http_ready(f"{dev.api}/readyz")(""), what="the API")
     until(
         lambda: ask(dev.ui, LAUNCH)["data"]["launchRun"]["__typename"] == "LaunchRunSuccess",
-        what="a launch through the new code server, which nobody reloaded",
+        what="a launch through the new code server without a reload",
     )
 
 
-def test_the_ui_for_onlookers_is_not_the_other_one(cli: Run):
+def test_both_uis_need_different_ports(cli: Run):
     port = free_port()
     result = cli("dev", "--port", port, "--read-only-port", port)
     assert result.exit_code == 1
-    assert f"port {port} cannot be both UIs'" in result.stderr
+    assert f"port {port} is given for both UIs" in result.stderr

@@ -17,6 +17,7 @@ from measurement_pipeline.cli.environment import open_environment
 from measurement_pipeline.definitions import defs
 from measurement_pipeline.health import incidents
 from measurement_pipeline.health.result import HealthResult
+from measurement_pipeline.health.stall_checks import Reason
 from measurement_pipeline.local.dagster_processes import INSTANCE_FILE
 from measurement_pipeline.local.instance_lock import acquire_instance_lock
 from measurement_pipeline.local.supervisor import free_port
@@ -693,7 +694,7 @@ def test_a_stopped_dev_is_one_failure(doctor, healthy, bench, instance, keys, da
     bench.sql("insert into measurement_jobs (account, source, scope) values (%s, 'historical', '{}')", bench.account)
     bench.sql("update measurement_jobs set created_at = now() - interval '9 hours'")
     send_heartbeats(instance, seconds_ago=9 * 3600)
-    dead = HealthResult(False, "recordings wait", should_alert=True, reason="daemon without heartbeat")
+    dead = HealthResult(False, "recordings wait", should_alert=True, reason=Reason.DAEMON)
     incidents.record_result(database_url, "backfill_is_progressing", dead)
     found = doctor("--sandbox-port", free_port(), **dict.fromkeys(keys, ""))
     assert failing(found) == ["daemon"]
@@ -706,7 +707,7 @@ def test_an_open_breaker_is_one_failure(doctor, healthy, bench, database_url):
     bench.ask_for(isrcs(1))
     bench.sql("update songstats_backfill_queue set created_at = now() - interval '9 hours'")
     bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'odd', opened_at = now()")
-    opened_ = HealthResult(False, "recordings wait", should_alert=True, reason="breaker open")
+    opened_ = HealthResult(False, "recordings wait", should_alert=True, reason=Reason.BREAKER)
     incidents.record_result(database_url, "backfill_is_progressing", opened_)
     assert failing(doctor()) == ["breaker"]
 

@@ -18,7 +18,7 @@ DOUBLES = Doubles.from_keys("http://127.0.0.1:9", PLAIN)
 KEYS = {"SONGSTATS_API_KEY": "a-key", "STRIPE_SECRET_KEY": "sk_test_x"}
 
 
-def test_without_keys_it_is_a_sandbox_whose_processes_are_handed_the_doubles(database_url, tmp_path):
+def test_without_keys_the_sandbox_and_its_doubles_are_used(database_url, tmp_path):
     with open_environment({"DATABASE_URL": database_url}, state=tmp_path, doubles=DOUBLES) as target:
         assert target.kind == "sandbox"
         assert target.variables.items() >= DOUBLES.environment().items()
@@ -27,7 +27,7 @@ def test_without_keys_it_is_a_sandbox_whose_processes_are_handed_the_doubles(dat
         target.require_own_database()
 
 
-def test_with_both_keys_the_doubles_of_the_checkout_stay_out_of_it(database_url, tmp_path):
+def test_with_both_keys_the_doubles_are_not_used(database_url, tmp_path):
     with open_environment({"DATABASE_URL": database_url, **KEYS}, state=tmp_path, doubles=DOUBLES) as target:
         assert target.kind == "live"
         assert "SONGSTATS_BASE_URL" not in target.variables
@@ -35,7 +35,7 @@ def test_with_both_keys_the_doubles_of_the_checkout_stay_out_of_it(database_url,
             target.require_own_database()
 
 
-def test_keys_for_doubles_that_somebody_else_runs_make_a_sandbox(database_url, tmp_path):
+def test_keys_and_urls_of_other_doubles_make_a_sandbox(database_url, tmp_path):
     theirs = {"SONGSTATS_BASE_URL": "http://127.0.0.1:1", "STRIPE_API_BASE": "http://127.0.0.1:1"}
     with open_environment({"DATABASE_URL": database_url, **KEYS, **theirs}, state=tmp_path, doubles=DOUBLES) as target:
         assert target.kind == "sandbox"
@@ -43,22 +43,22 @@ def test_keys_for_doubles_that_somebody_else_runs_make_a_sandbox(database_url, t
 
 
 @pytest.mark.parametrize(("given", "missing"), [tuple(KEYS), tuple(reversed(KEYS))])
-def test_one_key_of_two_is_refused_by_name_and_not_by_value(database_url, tmp_path, given, missing):
+def test_the_error_for_one_key_of_two_shows_names_and_no_value(database_url, tmp_path, given, missing):
     with (
-        pytest.raises(SettingsError, match=missing) as refused,
+        pytest.raises(SettingsError, match=missing) as error,
         open_environment({"DATABASE_URL": database_url, given: KEYS[given]}, state=tmp_path),
     ):
         pass
-    assert KEYS[given] not in str(refused.value)
+    assert KEYS[given] not in str(error.value)
 
 
-def test_a_real_vendor_beside_a_double_is_refused(database_url, tmp_path):
+def test_a_real_vendor_with_a_double_is_an_error(database_url, tmp_path):
     mixed = {"DATABASE_URL": database_url, **KEYS, "STRIPE_API_BASE": "http://127.0.0.1:1"}
     with pytest.raises(SettingsError, match="STRIPE_API_BASE"), open_environment(mixed, state=tmp_path):
         pass
 
 
-def test_a_command_that_asks_no_vendor_goes_by_the_stamp_of_a_live_database(empty_database_url, tmp_path):
+def test_a_command_without_vendors_follows_the_stamp_of_a_live_database(empty_database_url, tmp_path):
     migrate.upgrade(empty_database_url, kind="live")
     with open_environment({"DATABASE_URL": empty_database_url}, state=tmp_path) as target:
         assert target.kind == "live"
@@ -70,7 +70,7 @@ def test_a_command_that_asks_no_vendor_goes_by_the_stamp_of_a_live_database(empt
             target.require_own_database()
 
 
-def test_one_database_for_both_is_refused(database_url, tmp_path):
+def test_one_database_for_both_uses_is_an_error(database_url, tmp_path):
     both = {
         "DATABASE_URL": database_url,
         "DAGSTER_POSTGRES_URL": database_url.replace("postgresql:", "postgresql+psycopg2:"),
@@ -80,16 +80,16 @@ def test_one_database_for_both_is_refused(database_url, tmp_path):
 
 
 @pytest.mark.parametrize("url", ["postgresql://u:hush%zz@h/d", "postgresql://u:hush@h:5432"])
-def test_an_address_that_cannot_be_read_is_refused_without_its_password(tmp_path, url):
+def test_the_error_for_an_invalid_address_omits_the_password(tmp_path, url):
     with (
-        pytest.raises(SettingsError, match="DATABASE_URL") as refused,
+        pytest.raises(SettingsError, match="DATABASE_URL") as error,
         open_environment({"DATABASE_URL": url}, state=tmp_path),
     ):
         pass
-    assert "hush" not in str(refused.value)
+    assert "hush" not in str(error.value)
 
 
-def test_a_server_that_is_away_is_told_in_one_line_without_the_password(cli):
+def test_the_error_for_an_unreachable_server_is_one_line_without_the_password(cli):
     away = {"DATABASE_URL": "postgresql://u:hush@127.0.0.1:9/d"}
     for command in (("queue",), ("db", "upgrade"), ("db", "status")):
         result = cli(*command, **away)
@@ -99,7 +99,7 @@ def test_a_server_that_is_away_is_told_in_one_line_without_the_password(cli):
     assert cli("queue", **away, DEPLOYMENT_KIND="sandbox").exit_code == 1
 
 
-def test_with_no_database_named_the_embedded_server_of_the_kind_is_used(tmp_path_factory):
+def test_without_a_database_url_the_embedded_server_is_used(tmp_path_factory):
     state = Path(os.path.realpath(tmp_path_factory.mktemp("s")))
     with open_environment({}, state=state, doubles=DOUBLES) as target:
         migrate.upgrade(target.database_url, kind=target.kind)
@@ -111,7 +111,7 @@ def test_with_no_database_named_the_embedded_server_of_the_kind_is_used(tmp_path
         assert target.database_location == f"the embedded server in {state / 'sandbox' / 'postgres'}"
 
 
-def test_two_dev_servers_on_one_state_get_in_each_others_way_and_the_second_is_refused(cli, database_url, tmp_path):
+def test_a_second_dev_on_the_same_state_is_an_error(cli, database_url, tmp_path):
     with (
         open_environment({"DATABASE_URL": database_url}, state=tmp_path / "local", doubles=DOUBLES) as target,
         acquire_instance_lock(target.home, "dev"),
@@ -120,20 +120,20 @@ def test_two_dev_servers_on_one_state_get_in_each_others_way_and_the_second_is_r
         assert result.exit_code == 1
 
 
-def test_an_embedded_server_that_was_killed_is_started_again_at_the_same_address(tmp_path, capsys):
+def test_a_killed_embedded_server_is_restarted_at_the_same_address(tmp_path, capsys):
     with open_environment({}, state=tmp_path, doubles=DOUBLES) as target, keep_server_running(target) as check:
         check()
         assert not capsys.readouterr().err
         pid_file = target.home / "postgres" / "data" / "postmaster.pid"
         os.kill(int(pid_file.read_text().splitlines()[0]), signal.SIGKILL)
-        said = ""
+        stderr = ""
         for _ in range(100):  # the kernel may take a moment to close a killed process's socket
             check()
-            said += capsys.readouterr().err
-            if said:
+            stderr += capsys.readouterr().err
+            if stderr:
                 break
             time.sleep(0.1)
-        assert "POSTGRESQL DIED" in said
+        assert "POSTGRESQL DIED" in stderr
         with target.connect() as connection:
             assert connection.execute("select 1 as one").fetchone() == {"one": 1}
     assert not pid_file.exists(), "stopped with its last owner"

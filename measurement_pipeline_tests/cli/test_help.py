@@ -34,11 +34,11 @@ def command_at(path: tuple[str, ...]) -> click.Command:
 
 
 @pytest.mark.parametrize("path", list(commands()), ids=" ".join)
-def test_nothing_is_cut_off_at_80_columns(path: tuple[str, ...]):
-    shown = CliRunner().invoke(main, [*path, "--help"], env={"COLUMNS": "80"}).output
+def test_help_is_complete_at_80_columns(path: tuple[str, ...]):
+    stdout = CliRunner().invoke(main, [*path, "--help"], env={"COLUMNS": "80"}).output
     # After the line of usage, which has an ellipsis where an argument may be repeated.
-    assert "..." not in shown.partition("\n")[2]
-    assert max(map(len, shown.splitlines())) <= 80
+    assert "..." not in stdout.partition("\n")[2]
+    assert max(map(len, stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("path", list(commands()), ids=" ".join)
@@ -53,12 +53,12 @@ def test_a_command_and_its_options_are_described_in_sentences(path: tuple[str, .
 
 
 @pytest.mark.parametrize("on_path", [True, False])
-def test_a_printed_command_works_as_printed_where_the_program_is_on_the_path_and_where_it_is_not(
-    tmp_path: Path, on_path: bool
-):
+def test_a_printed_command_works_with_the_program_on_the_path_and_without(tmp_path: Path, on_path: bool):
     program = tmp_path / "some where" / "measurement-pipeline"
     program.parent.mkdir()
-    program.write_text(f"#!{sys.executable}\nfrom measurement_pipeline.cli import output\nprint(output.program())\n")
+    program.write_text(
+        f"#!{sys.executable}\nfrom measurement_pipeline.cli import output\nprint(output.program_name())\n"
+    )
     program.chmod(0o755)
     path = f"{program.parent}:/usr/bin:/bin" if on_path else "/usr/bin:/bin"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(Path(output.__file__).parents[2])}

@@ -29,7 +29,7 @@ def mixed(bench, sandbox):
     bench.cover(songs[3:6], run="run-1")
     bench.cover(songs[:3], run="run-2")
     bench.cover(songs[6:10], run="run-3")
-    # One of unknown fate, one in the air, and one whose run died before it was read.
+    # One of unknown outcome, one in flight, and one whose run died before parsing.
     bench.sql(
         "insert into songstats_quota_ledger (song, account, job, run_id, lease, settled_at, billable, reason, status_code)"
         " select song, account, job, 'run-4', 9, v.settled_at, v.billable, v.reason, v.status_code"
@@ -72,7 +72,7 @@ def test_causes_and_accounts_add_up_in_json(run, mixed, bench):
     assert found["hits_per_recording_settled"] == round(10 / 9, 4)
 
 
-def test_a_hit_that_finds_no_history_settles_its_recording_and_is_no_second_hit(run, bench, sandbox):
+def test_a_hit_without_a_history_settles_its_recording(run, bench, sandbox):
     songs = isrcs(4)
     sandbox.faults(HISTORY, isrc=songs[0], status=404)
     mine = bench.ask_for(songs)
@@ -83,7 +83,7 @@ def test_a_hit_that_finds_no_history_settles_its_recording_and_is_no_second_hit(
     assert parse_json(run("jobs", mine, "--json"))["hits_per_recording_settled"] == 1.0
 
 
-def test_the_table_adds_up_too(run, mixed):
+def test_the_table_adds_up(run, mixed):
     lines = run("spend", **PRICE).stdout.splitlines()
     start = next(place for place, line in enumerate(lines) if line.startswith("cause"))
     end = next(place for place in range(start, len(lines)) if lines[place].startswith("total"))
@@ -93,36 +93,36 @@ def test_the_table_adds_up_too(run, mixed):
         assert sum(parts) == total
 
 
-def test_an_account_is_told_its_own_by_name_and_an_unknown_name_is_refused(run, mixed):
+def test_spend_is_filtered_by_account_name_and_an_unknown_name_is_an_error(run, mixed):
     mine = parse_json(run("spend", "--account", "Acme", "--json"))
     assert [group["name"] for group in mine["by_account"]] == ["Acme"]
     assert mine["hits"] < parse_json(run("spend", "--json"))["hits"]
     assert mine["budget"]["hits"] == parse_json(run("spend", "--json"))["budget"]["hits"], (
         "the budget is the deployment's"
     )
-    refused = run("spend", "--account", "Nobody")
-    assert refused.exit_code == 1
-    assert "no account is named 'Nobody'" in refused.stderr
+    failed = run("spend", "--account", "Unknown")
+    assert failed.exit_code == 1
+    assert "no account is named 'Unknown'" in failed.stderr
 
 
-def test_an_account_that_is_not_there_is_refused_and_one_that_has_only_asked_is_not(run, bench):
+def test_an_unknown_account_is_an_error_and_one_without_hits_is_not(run, bench):
     account = uuid4()
-    refused = run("spend", "--account", account)
-    assert refused.exit_code == 1
-    assert f"there is no account {account}" in refused.stderr
+    failed = run("spend", "--account", account)
+    assert failed.exit_code == 1
+    assert f"there is no account {account}" in failed.stderr
     bench.sql("insert into measurement_jobs (account, source, scope) values (%s, 'historical', '{}')", account)
     assert parse_json(run("spend", "--account", account, "--json"))["hits"] == 0
 
 
-def test_an_empty_ledger_is_no_error(run):
-    words = run("spend").stdout
-    assert "nothing was called for" in words
-    assert "no recording was settled" in words
-    assert "nothing is to be bought" in words
+def test_an_empty_ledger_is_not_an_error(run):
+    stdout = run("spend").stdout
+    assert "no calls" in stdout
+    assert "no recording was settled" in stdout
+    assert "nothing to buy" in stdout
     assert parse_json(run("spend", "--json"))["hits_per_recording_settled"] is None
 
 
-def test_the_queue_is_said_to_be_empty_when_the_budget_has_freed_for_the_last_of_it(run, bench):
+def test_the_forecast_is_when_the_budget_covers_the_last_recording(run, bench):
     bench.ask_for(isrcs(5))
     bench.cover(isrcs(2))
     three_allowed = {"SONGSTATS_HIT_LIMIT": "3", "SONGSTATS_HIT_RESERVE": "0"}
@@ -131,59 +131,59 @@ def test_the_queue_is_said_to_be_empty_when_the_budget_has_freed_for_the_last_of
     assert found["queue"]["held_by"] == "budget"
     assert found["queue"]["to_buy"] == 3
     assert found["queue"]["empty_at"][:16] == last.isoformat()[:16]
-    assert "as the budget frees" in run("spend", **three_allowed).stdout
+    assert "limited by the budget" in run("spend", **three_allowed).stdout
 
 
-def test_where_the_budget_suffices_the_pace_is_named(run, bench):
+def test_the_forecast_names_the_pace_if_the_budget_suffices(run, bench):
     bench.ask_for(isrcs(5))
-    assert "the budget suffices; at 5 calls a second, as set" in run("spend").stdout
+    assert "the pace of 5 calls a second, as configured" in run("spend").stdout
     bench.cover(isrcs(2))
-    assert "at 5 calls a second, as set" in run("spend").stdout, "a trial hit or two an hour ago are no pace"
+    assert "5 calls a second, as configured" in run("spend").stdout, "a trial hit or two an hour ago are no pace"
     bench.ask_for(isrcs(60, start=100))
     bench.cover(isrcs(28, start=100), run="run-2")
     bench.sql("update songstats_quota_ledger set reserved_at = reserved_at - interval '50 minutes'")
     assert "the budget suffices; at 1,800 hits an hour, as when it last bought" in run("spend").stdout
 
 
-def test_a_queue_that_will_never_be_empty_is_said_to_be_so(run, bench):
+def test_the_forecast_of_a_queue_that_never_empties_says_so(run, bench):
     bench.ask_for(isrcs(5))
     assert "not within a hundred years, with 0 hits" in run("spend", SONGSTATS_HIT_LIMIT="0").stdout
     bench.sql("update payment_decisions set verdict = 'denied'")
-    assert "5 wait for somebody with a card on file" in run("spend").stdout
+    assert "5 wait for an account with a card on file" in run("spend").stdout
 
 
-def test_what_nobody_wants_any_more_waits_for_nobodys_card(run, bench):
+def test_unwanted_recordings_do_not_wait_for_a_card(run, bench):
     job = bench.ask_for(isrcs(5))
     bench.ask_for(isrcs(1), account=uuid4())
     with connect(bench.database_url) as connection:
         measurement_jobs.withdraw(connection, job, account=bench.account)
-    words = run("spend").stdout
-    assert "1 to buy: empty about 20" in words
-    assert "card on file" not in words
+    stdout = run("spend").stdout
+    assert "1 to buy: empty about 20" in stdout
+    assert "card on file" not in stdout
 
 
-def test_an_open_breaker_is_not_passed_over(run, bench):
+def test_an_open_breaker_is_shown_in_the_forecast(run, bench):
     bench.ask_for(isrcs(1))
     bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'key', reason = '401', opened_at = now()")
-    words = run("spend").stdout
-    assert "1 to buy. Circuit breaker open since 20" in words
-    assert "empty about" not in words
+    stdout = run("spend").stdout
+    assert "1 to buy. Circuit breaker open since 20" in stdout
+    assert "empty about" not in stdout
     queue = parse_json(run("spend", "--json"))["queue"]
     assert (queue["empty_at"], queue["held_by"]) == (None, "breaker")
 
 
-def test_a_pause_is_told_beside_the_day(run, bench):
+def test_a_pause_is_shown_with_the_forecast(run, bench):
     bench.ask_for(isrcs(1))
     bench.sql("update vendor_state set paused_until = now() + interval '1 hour'")
-    words = run("spend").stdout
-    assert "1 to buy: empty about 20" in words
-    assert "Calls to Songstats paused until 20" in words
+    stdout = run("spend").stdout
+    assert "1 to buy: empty about 20" in stdout
+    assert "Calls to Songstats paused until 20" in stdout
 
 
 # --- receipts
 
 
-def test_a_receipt_says_what_was_spent_for_the_request_and_what_was_there(run, bench, sandbox):
+def test_a_receipt_shows_spent_hits_and_owned_recordings(run, bench, sandbox):
     songs = isrcs(4)
     earlier = bench.ask_for(songs[:1])
     bench.cover(songs[:1])
@@ -208,13 +208,13 @@ def test_a_receipt_says_what_was_spent_for_the_request_and_what_was_there(run, b
         ("transient", 1, 0),
     }
     assert sum(cents(line["eur"]) for line in found["spent"]) == cents(found["eur"])
-    words = run("jobs", mine, **PRICE).stdout
-    assert "2 bought with this request's hits; 1 owned or settled before; 1 still open" in words
-    assert "2 (€0.17) spent for this request" in words
+    stdout = run("jobs", mine, **PRICE).stdout
+    assert "2 bought with this request's hits; 1 owned or settled before; 1 still open" in stdout
+    assert "2 (€0.17) spent for this request" in stdout
     assert parse_json(run("jobs", earlier, "--json"))["hits"] == 1
 
 
-def test_a_receipt_does_not_claim_what_another_request_paid_for(run, bench):
+def test_a_receipt_excludes_hits_of_another_request(run, bench):
     songs = isrcs(2)
     bench.ask_for(songs)
     late = bench.ask_for(songs, account=uuid4())
@@ -222,12 +222,12 @@ def test_a_receipt_does_not_claim_what_another_request_paid_for(run, bench):
     found = parse_json(run("jobs", late, "--json"))
     assert (found["hits"], found["spent"], found["hits_per_recording_settled"]) == (0, [], None)
     assert found["came_from"]["bought_for_others"] == 2
-    words = run("jobs", late).stdout
-    assert "2 bought meanwhile for another request or a launch" in words
-    assert "0 (€0.00) spent for this request" in words
+    stdout = run("jobs", late).stdout
+    assert "2 bought meanwhile for another request or a launch" in stdout
+    assert "0 (€0.00) spent for this request" in stdout
 
 
-def test_a_request_that_was_not_taken_in_has_a_receipt_of_nothing(run):
+def test_a_request_that_was_not_accepted_has_an_empty_receipt(run):
     submit = ("submit", "--account", uuid4(), "--source", "historical", "--isrc", "AA6Q72000000", "--json")
     found = run("jobs", json.loads(run(*submit).stdout)["id"])
     assert found.exit_code == 0
