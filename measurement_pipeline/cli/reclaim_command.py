@@ -57,7 +57,6 @@ def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> N
         with environment.connect() as connection:
             vendor = songstats_ledger.vendor_state(connection)
     counts = asdict(result)
-    counts["reconciliation"] = counts.pop("reconcile_reason")
     counts["unpaid_looked_at"] = len(unpaid.requests)
     counts["unpaid_accepted"] = sum(request.receipt is not None for request in processed)
     if as_json:

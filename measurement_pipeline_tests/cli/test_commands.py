@@ -443,7 +443,7 @@ def test_recordings_of_withdrawn_requests_are_not_next_and_are_counted(run, benc
     came_from = parse_json(run("jobs", job, "--json"))["came_from"]
     assert (came_from["withdrawn"], came_from["still_open"], came_from["bought"]) == (3, 0, 1)
     stdout = run("jobs", job).stdout
-    assert "3 withdrawn, and not bought" in stdout
+    assert "3 withdrawn and not bought" in stdout
     assert "still open" not in stdout
 
 

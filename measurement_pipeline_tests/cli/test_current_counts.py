@@ -278,7 +278,7 @@ def test_a_series_is_listed_with_its_last_capture_and_stopped_once(run, harness)
     assert parse_json(run("series", "list", "--json"))[0]["stopped_at"] is not None
     again = run("series", "stop", series["id"])
     assert again.exit_code == 1
-    assert f"there is no active series {series['id']} " in again.stderr
+    assert f"there is no active series {series['id']}" in again.stderr
     assert acts(harness) == [("series stopped", {"series": series["id"]})]
 
 

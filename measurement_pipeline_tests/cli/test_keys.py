@@ -100,9 +100,9 @@ def test_api_listens_until_a_stop_signal_and_logs_no_key(
     finally:
         process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 0, log.read_text()
-    lines = re.findall(r'^\{"request".*$', result.read_text(), re.MULTILINE)
-    assert any(f'"path": "{JOBS}", "status": 200' in line for line in lines), result.read_text()
-    assert key not in result.read_text()
+    lines = re.findall(r'^\{"request".*$', log.read_text(), re.MULTILINE)
+    assert any(f'"path": "{JOBS}", "status": 200' in line for line in lines), log.read_text()
+    assert key not in log.read_text()
 
 
 def test_api_loads_no_dagster():

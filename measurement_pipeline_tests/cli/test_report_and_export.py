@@ -111,7 +111,7 @@ def test_a_report_compares_windows_over_the_same_recordings(bench: Workbench, ru
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("count", "text"),
     [
         (
             100,
@@ -121,13 +121,13 @@ def test_a_report_compares_windows_over_the_same_recordings(bench: Workbench, ru
     ],
 )
 def test_a_report_states_that_no_recording_covers_all_windows(
-    bench: Workbench, run: Run, tmp_path: Path, count: int, result: str
+    bench: Workbench, run: Run, tmp_path: Path, count: int, text: str
 ):
     play_counts(bench, SONGS[0], [10 * place for place in range(count)], ends=datetime.now(UTC).date())
     listed_in(bench, SONGS[:1], "young")
     path = tmp_path / "page.html"
     assert run("report", "--catalog", "young", "--out", path).exit_code == 0
-    assert result in text_of(path)
+    assert text in text_of(path)
 
 
 def test_a_report_without_measurements_states_that(bench: Workbench, run: Run, tmp_path: Path):
@@ -198,8 +198,8 @@ def test_parquet_without_pyarrow_is_an_error_with_the_next_step(
 
 def test_the_error_for_an_unwritable_path_names_it(owned: Workbench, run: Run, tmp_path: Path):
     (tmp_path / "file").touch()
-    told_of = {"report": tmp_path / "nowhere" / "page.html", "export": tmp_path / "file" / "below"}
-    for command, path in told_of.items():
+    paths = {"report": tmp_path / "nowhere" / "page.html", "export": tmp_path / "file" / "below"}
+    for command, path in paths.items():
         result = run(command, "--catalog", "The back catalogue", "--out", path)
         assert (result.exit_code, str(path) in result.stderr) == (1, True)
 

@@ -142,7 +142,7 @@ def test_the_forecast_names_the_pace_if_the_budget_suffices(run, bench):
     bench.ask_for(isrcs(60, start=100))
     bench.cover(isrcs(28, start=100), run="run-2")
     bench.sql("update songstats_quota_ledger set reserved_at = reserved_at - interval '50 minutes'")
-    assert "the budget suffices; at 1,800 hits an hour, as when it last bought" in run("spend").stdout
+    assert "the pace of 1,800 hits an hour" in run("spend").stdout
 
 
 def test_the_forecast_of_a_queue_that_never_empties_says_so(run, bench):
