@@ -216,8 +216,8 @@ def test_after_a_pause_a_single_call_tests_whether_it_was_enough(concurrency: in
     refusals=st.integers(0, 40), silences=st.integers(0, 40), has_stored=st.booleans(), concurrency=st.integers(1, 200)
 )  # fmt: skip
 def test_calls_in_flight_are_never_negative_and_never_above_the_concurrency(
-    refusals: int, silences: int, *, trusted: bool, concurrency: int
+    refusals: int, silences: int, *, has_stored: bool, concurrency: int
 ):
-    found = max_calls_in_flight(Streak(refusals, silences), has_stored=trusted, concurrency=concurrency)
+    found = max_calls_in_flight(Streak(refusals, silences), has_stored=has_stored, concurrency=concurrency)
     assert 0 <= found <= concurrency
     assert found > 0 or Streak(refusals, silences).reason is not None
