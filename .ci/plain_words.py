@@ -44,6 +44,8 @@ _WORDS = [
 ]
 _SUFFIXES = {".py", ".sql", ".md", ".toml", ".yaml", ".yml", ".j2"}
 _ITSELF = Path(__file__).resolve()
+# Names and texts of others that contain a retired word: a view column that was renamed, a message of Dagster, a login.
+_QUOTED = ("rename column standing", "attname = 'standing'", "after telling it to shut down")
 
 
 def files(paths: list[str]) -> list[Path]:
@@ -58,6 +60,8 @@ def main() -> int:
     uses = 0
     for path in files(sys.argv[1:]):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if any(quoted in line for quoted in _QUOTED):
+                continue
             for word, term in _WORDS:
                 for match in word.finditer(line.replace("_", " ")):
                     uses += 1

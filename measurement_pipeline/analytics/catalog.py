@@ -81,7 +81,7 @@ class CatalogReport:
 def load_catalog_report(connection: Connection, catalog: UUID, *, most: int = TOP) -> CatalogReport | None:
     """Read the report with the `most` played recordings. Return None if the catalogue is empty or does not exist."""
     # One snapshot, so that the parts agree while a backfill writes.
-    with analytics.of_one_moment(connection):
+    with analytics.single_snapshot(connection):
         totals = analytics.totals(connection, catalog)
         if totals is None:
             return None
@@ -92,7 +92,7 @@ def load_catalog_report(connection: Connection, catalog: UUID, *, most: int = TO
             not_measured=analytics.not_measured(connection, catalog),
             top=analytics.top(connection, catalog, most=most),
             over_time=[_day_total(row) for row in over_time],
-            distrust=analytics.distrust(connection, catalog),
+            distrust=analytics.count_quality_flags(connection, catalog),
             import_differences=analytics.import_differences(connection, catalog, most=TOP),
             as_of=analytics.now(connection),
         )

@@ -32,7 +32,7 @@ def export_catalog(connection: Connection, catalog: UUID, *, directory: Path, fi
     directory.mkdir(parents=True, exist_ok=True)
     written = {}
     # One snapshot, so that series and recordings agree.
-    with analytics.of_one_moment(connection):
+    with analytics.single_snapshot(connection):
         for view in VIEWS:
             path = directory / f"{view}.{file_format}"
             columns = analytics.columns(connection, view)

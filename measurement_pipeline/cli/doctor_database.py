@@ -194,7 +194,7 @@ def _queue(connection: Connection, environment: CliEnvironment, instance: Instan
 
 def _requests(connection: Connection, environment: CliEnvironment, instance: InstanceState) -> CheckResult:
     alarm_hours = environment.settings.silence_alarm_hours
-    answering = health.answering(connection)
+    answering = health.read_intake_progress(connection)
     return _to_check_result(
         "requests", stall_checks.intake_is_progressing(answering, instance, alarm_hours=alarm_hours)
     )
@@ -202,7 +202,7 @@ def _requests(connection: Connection, environment: CliEnvironment, instance: Ins
 
 def _captures(connection: Connection, environment: CliEnvironment, instance: InstanceState) -> CheckResult:
     """Check captures and the pauses of their vendors; a pause matters even without an open capture."""
-    capturing = health.capturing(connection)
+    capturing = health.read_capture_progress(connection)
     found = stall_checks.captures_are_progressing(
         capturing, instance, alarm_hours=environment.settings.silence_alarm_hours
     )

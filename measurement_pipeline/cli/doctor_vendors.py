@@ -35,17 +35,17 @@ def check_stripe_key(settings: Settings, kind: Kind) -> Iterator[CheckResult]:
         yield fail("Stripe key", "STRIPE_SECRET_KEY is not set: set it")
         return
     # Imported late: it takes 0.2 s.
-    from measurement_pipeline.vendors.stripe import api_key as stripe_key
+    from measurement_pipeline.vendors.stripe.api_key import check_secret_key, is_test_mode_key
 
     secret = settings.stripe_secret_key.get_secret_value()
-    found = stripe_key.check_key(secret_key=secret, api_base=settings.stripe_api_base, timeout_seconds=_LONGEST_SECONDS)
+    found = check_secret_key(secret_key=secret, api_base=settings.stripe_api_base, timeout_seconds=_LONGEST_SECONDS)
     if found.is_accepted is False:
         yield fail("Stripe key", f"REFUSED: {found.message}")
     elif found.is_accepted is None:
         yield warn(
             "Stripe key", f"unknown: {found.message} Until Stripe responds, payments are neither allowed nor denied"
         )
-    elif kind == "live" and stripe_key.is_test_mode_key(secret):
+    elif kind == "live" and is_test_mode_key(secret):
         yield warn("Stripe key", "accepted, but it is a test-mode key: test cards pay for real hits. Set a live key")
     else:
         yield ok("Stripe key", "accepted (one customer listed)")

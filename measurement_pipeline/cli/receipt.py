@@ -18,8 +18,8 @@ def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: f
     if job["source"] == Source.CURRENT:
         _print_capture_receipt(job, as_json=as_json)
         return
-    origin = spend.origin(connection, job["id"])
-    calls = spend.spent_for(connection, job["id"])
+    origin = spend.get_origin(connection, job["id"])
+    calls = spend.list_calls_of_job(connection, job["id"])
     total, by_cause = sum_calls(calls), sum_by_cause(calls)
     eur = cost_eur(total.hits, eur_per_hit)
     per_recording = hits_per_recording(total.hits - total.undecided, origin.bought)

@@ -18,7 +18,7 @@ from measurement_pipeline.domain.vendor_state import Budget
 from measurement_pipeline.intake.estimate import seconds_until_bought
 from measurement_pipeline.postgres import songstats_ledger, spend
 from measurement_pipeline.postgres.database import Connection
-from measurement_pipeline.postgres.spend import BudgetRelease, ToBuy
+from measurement_pipeline.postgres.spend import BudgetRelease, RemainingRows
 
 _HOUR_SECONDS = 3_600.0
 # Fewer hits do not show a pace.
@@ -54,11 +54,13 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
     """Show hits and cost by cause and account, wasted hits, the budget, and when the queue will be empty."""
     with open_database(state) as (environment, connection):
         owner = None if account is None else lookup.find_known_account(connection, account)
-        window = spend.since(connection, days=days)
-        calls = spend.spent(connection, days=days, account=owner)
+        window = spend.read_window(connection, days=days)
+        calls = spend.list_calls(connection, days=days, account=owner)
         budget = songstats_ledger.budget(connection, hits_allowed=environment.settings.hits_allowed)
-        frees = spend.frees(connection)
-        queue = spend.to_buy(connection, services.backfill_config(environment.settings, environment.database_url).rules)
+        frees = spend.read_budget_release(connection)
+        queue = spend.read_remaining(
+            connection, services.backfill_config(environment.settings, environment.database_url).rules
+        )
         ahead = forecast(
             connection, queue, budget, pace=environment.settings.songstats_requests_per_second, now=window[1]
         )
@@ -89,7 +91,9 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
     )
 
 
-def forecast(connection: Connection, queue: ToBuy, budget: Budget, *, pace: float, now: datetime) -> QueueForecast:
+def forecast(
+    connection: Connection, queue: RemainingRows, budget: Budget, *, pace: float, now: datetime
+) -> QueueForecast:
     """Forecast when the last recording with a paying account is bought, limited by the budget and the pace.
 
     The pace is measured from the purchases of the last hour, or is the configured one if there were too few.
@@ -155,7 +159,7 @@ def _print_facts(
     calls: list[CallGroup],
     budget: Budget,
     frees: BudgetRelease,
-    queue: ToBuy,
+    queue: RemainingRows,
     ahead: QueueForecast,
     *,
     eur_per_hit: float,
@@ -197,7 +201,7 @@ def _frees(budget: Budget, frees: BudgetRelease) -> str | None:
     )
 
 
-def _queue(queue: ToBuy, ahead: QueueForecast, budget: Budget, *, blockers: str) -> str:
+def _queue(queue: RemainingRows, ahead: QueueForecast, budget: Budget, *, blockers: str) -> str:
     unpaid = f"; {queue.unpaid:,} wait for an account with a card on file" if queue.unpaid else ""
     paid_for = queue.to_buy - queue.unpaid
     if not paid_for:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.health.result import HealthResult, format_examples
-from measurement_pipeline.postgres.analytics import MOST_SERIES, Apart, SeriesOfLate
+from measurement_pipeline.postgres.analytics import MOST_SERIES, RecentSeries, SourceDifference
 
 # Share of a recording's days without a count above which the check fails.
 MAX_MISSING_SHARE = 0.1
@@ -39,7 +39,7 @@ def no_future_dates(songs: Sequence[str]) -> HealthResult:
     return HealthResult(False, message, should_alert=True, reason="future dates", metadata=metadata)
 
 
-def counts_are_monotonic(recent: Sequence[SeriesOfLate]) -> HealthResult:
+def counts_are_monotonic(recent: Sequence[RecentSeries]) -> HealthResult:
     """Fail if cumulative counts decrease. The platform causes this; an analyst should know which recordings are affected."""
     decreasing = [f"{series.song} ({series.falls} ×)" for series in recent if series.falls]
     metadata = {"recordings checked": len(recent), "with decreases": len(decreasing)}
@@ -52,7 +52,7 @@ def counts_are_monotonic(recent: Sequence[SeriesOfLate]) -> HealthResult:
     return HealthResult(False, message, reason="decreases", metadata=metadata)
 
 
-def series_have_no_gaps(recent: Sequence[SeriesOfLate]) -> HealthResult:
+def series_have_no_gaps(recent: Sequence[RecentSeries]) -> HealthResult:
     """Fail if more than a tenth of a recording's days have no count."""
     incomplete = [
         f"{series.song} ({series.days_missing} of {series.days} days)"
@@ -74,7 +74,7 @@ def series_have_no_gaps(recent: Sequence[SeriesOfLate]) -> HealthResult:
     return HealthResult(False, message, reason="gaps", metadata=metadata)
 
 
-def sources_agree(both: int, apart: Sequence[Apart]) -> HealthResult:
+def sources_agree(both: int, apart: Sequence[SourceDifference]) -> HealthResult:
     """Fail if a capture and a bought history differ on the same day. `both`: number of days with both sources."""
     different = [f"{one.song} on {one.day}: {one.displayed:,} displayed, {one.bought:,} bought" for one in apart]
     metadata = {"days with both sources": both, "days that differ": len(different)}
@@ -85,7 +85,7 @@ def sources_agree(both: int, apart: Sequence[Apart]) -> HealthResult:
     return HealthResult(False, message, reason="sources differ", metadata=metadata)
 
 
-def totals_add_up(apart: Sequence[str], recent: Sequence[SeriesOfLate]) -> HealthResult:
+def totals_add_up(apart: Sequence[str], recent: Sequence[RecentSeries]) -> HealthResult:
     """Fail if a total is not the sum of its recordings, or a latest count is not the last of its series."""
     inconsistent = [
         f"{series.song}: latest count {series.latest_count}, last of the series {series.last_count}"
@@ -102,7 +102,7 @@ def totals_add_up(apart: Sequence[str], recent: Sequence[SeriesOfLate]) -> Healt
     return HealthResult(False, message, should_alert=True, reason="totals differ", metadata=metadata)
 
 
-def _describe_sample(recent: Sequence[SeriesOfLate]) -> str:
+def _describe_sample(recent: Sequence[RecentSeries]) -> str:
     """Name the sample, so that the message does not claim more than was checked."""
     if len(recent) < MOST_SERIES:
         return f"{counted(len(recent), 'recording')} of the last day"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.health.result import HealthResult, format_examples
-from measurement_pipeline.postgres.health import CaptureSeriesStatus, GivenUp
+from measurement_pipeline.postgres.health import CaptureSeriesStatus, FailedRows
 
 # A hundred times the count of the most played recording.
 MAX_PLAUSIBLE_COUNT = 10**11
@@ -13,7 +13,7 @@ MAX_PLAUSIBLE_COUNT = 10**11
 STALE_DAYS = 30
 
 
-def no_exhausted_recordings(given_up: GivenUp) -> HealthResult:
+def no_exhausted_recordings(given_up: FailedRows) -> HealthResult:
     """Fail if recordings used up their attempts, have an unreadable response, or a suspect outcome: each needs a person."""
     kinds = (
         ("exhausted", given_up.exhausted, "find the cause in `last_error`, then run `requeue --outcome exhausted`"),

@@ -12,7 +12,7 @@ from enum import StrEnum
 from measurement_pipeline.domain.blockers import BackfillState, BlockerKind, backfill_blockers, describe, vendor_outage
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.health.result import HealthResult, format_minute
-from measurement_pipeline.postgres.health import Answering
+from measurement_pipeline.postgres.health import SettlingProgress
 
 # A run that has held or waited for the slot for less time is normal.
 _SOON = timedelta(minutes=10)
@@ -121,7 +121,7 @@ def backfill_is_progressing(state: BackfillState, instance: InstanceState, *, al
     return _pass_before_alarm(waiting, found, metadata, alarm_hours=alarm_hours)
 
 
-def intake_is_progressing(answering: Answering, instance: InstanceState, *, alarm_hours: float) -> HealthResult:
+def intake_is_progressing(answering: SettlingProgress, instance: InstanceState, *, alarm_hours: float) -> HealthResult:
     """Fail if requests have been queued for `alarm_hours`."""
     metadata: dict[str, int | float | str] = {"requests queued": answering.waiting}
     if answering.oldest is None:
@@ -158,7 +158,9 @@ def _pass_before_alarm(
     )
 
 
-def captures_are_progressing(capturing: Answering, instance: InstanceState, *, alarm_hours: float) -> HealthResult:
+def captures_are_progressing(
+    capturing: SettlingProgress, instance: InstanceState, *, alarm_hours: float
+) -> HealthResult:
     """Fail if captures have been open for `alarm_hours`."""
     metadata: dict[str, int | float | str] = {"captures open": capturing.waiting}
     if capturing.oldest is None:

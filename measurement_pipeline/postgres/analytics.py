@@ -49,7 +49,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class SeriesOfLate:
+class RecentSeries:
     """A recording that was bought or captured in the last day."""
 
     song: str
@@ -61,7 +61,7 @@ class SeriesOfLate:
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
+class SourceDifference:
     """The counts of two sources for one recording and day."""
 
     song: str
@@ -70,7 +70,7 @@ class Apart:
     bought: int
 
 
-def standing(connection: Connection, rules: QueueRules, *, soon_seconds: float) -> RefreshState:
+def read_refresh_state(connection: Connection, rules: QueueRules, *, soon_seconds: float) -> RefreshState:
     """What is in progress, from the tables. Rows due within `soon_seconds` count as in progress."""
     parameters = {
         "claim_timeout": rules.claim_timeout_seconds,
@@ -89,7 +89,7 @@ def now(connection: Connection) -> datetime:
 
 
 @contextmanager
-def of_one_moment(connection: Connection) -> Iterator[None]:
+def single_snapshot(connection: Connection) -> Iterator[None]:
     """Run the block on one read-only snapshot of the tables."""
     with connection.transaction():
         # Set for the transaction only: nothing has to be reset, which an interrupted connection would refuse.
@@ -97,7 +97,7 @@ def of_one_moment(connection: Connection) -> Iterator[None]:
         yield
 
 
-def row_count(connection: Connection, view: str) -> int:
+def count_rows(connection: Connection, view: str) -> int:
     """Number of rows of a view."""
     (row,) = connection.execute(_SQL[f"rows_{view}"], {"play_count": PLAY_COUNT}).fetchall()
     return int(row["row_count"])
@@ -145,7 +145,7 @@ def over_time(connection: Connection, catalog: UUID, *, steps: int, step_days: i
     return connection.execute(_SQL["over_time"], asked).fetchall()
 
 
-def distrust(connection: Connection, catalog: UUID) -> dict[str, Any]:
+def count_quality_flags(connection: Connection, catalog: UUID) -> dict[str, Any]:
     """How many of its most played recordings have falls, rebounds, jumps, gaps, restatements, two sources."""
     (row,) = connection.execute(_SQL["warnings"], {"catalog": catalog, "most": MOST_SERIES}).fetchall()
     return row
@@ -156,31 +156,31 @@ def import_differences(connection: Connection, catalog: UUID, *, most: int) -> l
     return connection.execute(_SQL["import_differences"], {"catalog": catalog, "most": most}).fetchall()
 
 
-def in_the_future(connection: Connection) -> list[str]:
+def list_future_dates(connection: Connection) -> list[str]:
     """Describe recordings whose latest count has a future date."""
     found = connection.execute(_SQL["future_dates"], {"most": _MOST_FOUND})
     return [f"{row['song']} has a figure for {row['day']}" for row in found]
 
 
-def series_of_late(connection: Connection) -> list[SeriesOfLate]:
+def list_recent_series(connection: Connection) -> list[RecentSeries]:
     """The series of recently bought or captured recordings."""
-    return [SeriesOfLate(**row) for row in connection.execute(_SQL["recent_series"], {"most": MOST_SERIES})]
+    return [RecentSeries(**row) for row in connection.execute(_SQL["recent_series"], {"most": MOST_SERIES})]
 
 
-def sources_apart(connection: Connection, *, share: float, plays: int) -> tuple[int, list[Apart]]:
+def compare_sources(connection: Connection, *, share: float, plays: int) -> tuple[int, list[SourceDifference]]:
     """Recent days with counts of both sources: their number, and those that differ by more than both limits, worst first."""
     parameters = {"most": _MOST_FOUND, "play_count": PLAY_COUNT, "share": share, "plays": plays}
     (row,) = connection.execute(_SQL["source_differences"], parameters).fetchall()
-    return row["looked_at"], [Apart(**one) for one in row["apart"]]
+    return row["looked_at"], [SourceDifference(**one) for one in row["apart"]]
 
 
-def totals_apart(connection: Connection) -> dict[UUID, str]:
+def list_total_mismatches(connection: Connection) -> dict[UUID, str]:
     """Catalogues whose total differs from the sum of their recordings, each with a description."""
     found = connection.execute(_SQL["total_mismatches"], {"most": _MOST_FOUND, "play_count": PLAY_COUNT})
-    return {row["catalog"]: _apart(row) for row in found}
+    return {row["catalog"]: _describe_mismatch(row) for row in found}
 
 
-def _apart(row: dict[str, Any]) -> str:
+def _describe_mismatch(row: dict[str, Any]) -> str:
     return (
         f"{row['catalog_name']} ({row['catalog']}): {row['play_count']} plays of {row['recordings']} recordings, which add up "
         f"to {row['adds_up_to']} of {row['holds']}"

@@ -8,7 +8,7 @@
 -- and the deployment may call at all: breaker closed, no pause. The budget is checked separately, since it is a number.
 -- `claim` and `due` state the same condition for a run that has not called yet. A test holds their results equal.
 --
--- Multi-row locks are always taken in `song` order, which prevents deadlocks.
+-- Multi-row locks always follow `song` order, which prevents deadlocks.
 
 -- name: claim
 with candidate as materialized (

@@ -18,7 +18,7 @@ _MOST_SERIES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
+class SettlingProgress:
     """Queued requests, or open captures: how many, the creation time of the oldest, and its error."""
 
     waiting: int
@@ -36,7 +36,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenUp:
+class FailedRows:
     """Rows that only an operator or a newer parser returns to pending."""
 
     exhausted: Sample
@@ -73,30 +73,30 @@ def read_backfill_state(connection: Connection, *, hits_allowed: int, operators_
     )
 
 
-def answering(connection: Connection) -> Answering:
+def read_intake_progress(connection: Connection) -> SettlingProgress:
     """Requests that wait for intake."""
-    return Answering(**(connection.execute(_SQL["answering"]).fetchone() or {}))
+    return SettlingProgress(**(connection.execute(_SQL["answering"]).fetchone() or {}))
 
 
-def capturing(connection: Connection) -> Answering:
+def read_capture_progress(connection: Connection) -> SettlingProgress:
     """Captures that are not finished."""
-    return Answering(**(connection.execute(_SQL["capturing"]).fetchone() or {}))
+    return SettlingProgress(**(connection.execute(_SQL["capturing"]).fetchone() or {}))
 
 
-def given_up(connection: Connection) -> GivenUp:
+def read_failed_rows(connection: Connection) -> FailedRows:
     """Rows that wait for an operator."""
     row = connection.execute(_SQL["given_up"]).fetchone() or {}
-    return GivenUp(
+    return FailedRows(
         **{kind: Sample(row[kind], tuple(row[f"{kind}_songs"] or ())) for kind in ("exhausted", "malformed", "suspect")}
     )
 
 
-def rows_against_measurements(connection: Connection) -> list[str]:
+def list_row_mismatches(connection: Connection) -> list[str]:
     """Describe each queue row that does not match its measurements."""
     return [row["what"] for row in connection.execute(_SQL["rows_against_measurements"])]
 
 
-def stored_of_late(connection: Connection) -> int:
+def count_recently_stored(connection: Connection) -> int:
     """How many recordings were stored in the last day."""
     return int((connection.execute(_SQL["recently_stored"]).fetchone() or {})["stored"])
 

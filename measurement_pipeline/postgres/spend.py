@@ -17,7 +17,7 @@ _SQL = statements("spend")
 
 
 @dataclass(frozen=True, slots=True)
-class ToBuy:
+class RemainingRows:
     """Wanted recordings that need a hit; `unpaid`: those that no account with an allowed payment decision wants.
 
     `recent_hits` were spent in the last hour, within `recent_seconds` from first to last, at least a minute.
@@ -73,37 +73,37 @@ class Month:
     asked: int
 
 
-def spent(connection: Connection, *, days: int, account: UUID | None = None) -> list[CallGroup]:
+def list_calls(connection: Connection, *, days: int, account: UUID | None = None) -> list[CallGroup]:
     """The calls of the last `days`, of one account or of all, grouped by cause."""
     return _spent(connection, days=days, account=account, job=None)
 
 
-def spent_for(connection: Connection, job: UUID) -> list[CallGroup]:
+def list_calls_of_job(connection: Connection, job: UUID) -> list[CallGroup]:
     """All calls made for a request."""
     return _spent(connection, days=None, account=None, job=job)
 
 
-def origin(connection: Connection, job: UUID) -> Origin:
+def get_origin(connection: Connection, job: UUID) -> Origin:
     """Where the recordings of a request came from."""
     return Origin(**_row(connection, _SQL["origin"], job=job))
 
 
-def to_buy(connection: Connection, rules: QueueRules) -> ToBuy:
+def read_remaining(connection: Connection, rules: QueueRules) -> RemainingRows:
     """Recordings that still need a hit."""
-    return ToBuy(**_row(connection, _SQL["queue"], operators_account=rules.operators_account))
+    return RemainingRows(**_row(connection, _SQL["queue"], operators_account=rules.operators_account))
 
 
-def frees(connection: Connection) -> BudgetRelease:
+def read_budget_release(connection: Connection) -> BudgetRelease:
     """How many counted hits expire soon."""
     return BudgetRelease(**_row(connection, _SQL["frees"]))
 
 
-def month(connection: Connection) -> Month:
+def read_month(connection: Connection) -> Month:
     """This month's calls, to compare with the vendor's own count."""
     return Month(**_row(connection, _SQL["month"]))
 
 
-def since(connection: Connection, *, days: int) -> tuple[datetime, datetime]:
+def read_window(connection: Connection, *, days: int) -> tuple[datetime, datetime]:
     """Start and end of the last `days`; the end is now."""
     now: datetime = _row(connection, _SQL["now"])["now"]
     return now - timedelta(days=days), now

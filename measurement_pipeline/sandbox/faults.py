@@ -104,7 +104,7 @@ class Fault(BaseModel):
         if self.status is None and self.body is None and self.raw is None:
             return None
         status = self.status or 200
-        body = vendor_errors.told_to(path, status) if self.body is None else self.body.encode()
+        body = vendor_errors.requested_error(path, status) if self.body is None else self.body.encode()
         return FaultResponse(status, body, {"content-type": "application/json"})
 
     def spoil(self, answer: FaultResponse) -> FaultResponse:

@@ -124,7 +124,7 @@ class SongstatsDouble:
         self,
         isrc: str,
         sources: tuple[str, ...],
-        aggregates: bool,  # noqa: FBT001  # lru_cache tells keyword calls apart from positional ones
+        aggregates: bool,  # noqa: FBT001  # lru_cache distinguishes keyword from positional calls
         start: date | None,
         end: date | None,
         until: date,

@@ -8,7 +8,7 @@ _SPOTIFY_TOKEN = "/api/token"  # noqa: S105  # a path
 _STRIPE = "/v1/"
 
 
-def told_to(path: str, status: int) -> bytes:
+def requested_error(path: str, status: int) -> bytes:
     """Body of an error that a fault requested."""
     return error(path, status, f"A fault of the double requested status {status}.")
 

@@ -105,7 +105,7 @@ def test_a_session_that_keeps_the_lock_of_the_budget_fails_no_sweep(lost: Workbe
 def test_what_was_returned_is_shown_by_cause_in_spend_and_in_the_analysts_view(lost: Workbench):
     reconcile(lost.terms, lost.means, now=NOW)
     with connect(lost.database_url) as connection:
-        shown = sum_by_cause(spend.spent(connection, days=3_650))["not billed (reconciled)"]
+        shown = sum_by_cause(spend.list_calls(connection, days=3_650))["not billed (reconciled)"]
     assert (shown.calls, shown.hits, shown.wasted, shown.cost_nothing) == (3, 0, 0, 3)
     assert lost.sql("select calls, hits from analytics.spend where cause = 'not billed (reconciled)'") == [
         {"calls": 3, "hits": 0}
@@ -118,7 +118,7 @@ def test_returned_hits_are_the_budgets_again(lost: Workbench):
     lost.sql("update songstats_quota_ledger set reserved_at = clock_timestamp()")
     with connect(lost.database_url) as connection:
         assert songstats_ledger.budget(connection, hits_allowed=10).left == 1
-        since, until = spend.since(connection, days=1)
+        since, until = spend.read_window(connection, days=1)
         songstats_ledger.settle_unbilled(connection, since=since, until=until, calls=3)
         assert songstats_ledger.budget(connection, hits_allowed=10).left == 4
 

@@ -21,7 +21,7 @@ from measurement_pipeline_tests.workbench import isrcs, workbench
 
 def compare(database_url: str, connection: Connection, sandbox: SandboxClient) -> HealthResult:
     counted = vendor_status.fetch_vendor_status(workbench(database_url, sandbox).means.new_client).month
-    return ledger_matches_vendor(spend.month(connection), spend.month(connection), counted)
+    return ledger_matches_vendor(spend.read_month(connection), spend.read_month(connection), counted)
 
 
 def buy(database_url: str, sandbox: SandboxClient, count: int) -> None:

@@ -323,18 +323,24 @@ def test_between_two_runs_of_a_drain_nothing_is_asked_for(drained: Stage):
 
 def test_what_is_asked_of_one_moment_is_not_changed_by_what_a_run_does_beside_it(drained: Stage):
     bench = drained.bench
-    with connect(bench.terms.database_url) as connection, analytics.of_one_moment(connection):
-        before = analytics.standing(connection, bench.terms.rules, soon_seconds=60)
+    with connect(bench.terms.database_url) as connection, analytics.single_snapshot(connection):
+        before = analytics.read_refresh_state(connection, bench.terms.rules, soon_seconds=60)
         bench.ask_for([SONGS[2]])
         bench.cover([SONGS[2]])
-        assert replace(analytics.standing(connection, bench.terms.rules, soon_seconds=60), now=before.now) == before
+        assert (
+            replace(analytics.read_refresh_state(connection, bench.terms.rules, soon_seconds=60), now=before.now)
+            == before
+        )
     with connect(bench.terms.database_url) as connection:
-        assert analytics.standing(connection, bench.terms.rules, soon_seconds=60).last_change != before.last_change
+        assert (
+            analytics.read_refresh_state(connection, bench.terms.rules, soon_seconds=60).last_change
+            != before.last_change
+        )
 
 
 def test_an_interruption_in_the_middle_of_a_statement_stays_what_it_is(drained: Stage):
     def interrupted() -> None:
-        with connect(drained.bench.terms.database_url) as connection, analytics.of_one_moment(connection):
+        with connect(drained.bench.terms.database_url) as connection, analytics.single_snapshot(connection):
             connection.pgconn.send_query(b"select pg_sleep(600)")
             raise dg.DagsterExecutionInterruptedError
 

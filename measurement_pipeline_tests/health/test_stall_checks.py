@@ -16,7 +16,7 @@ from measurement_pipeline.health.stall_checks import (
     backfill_is_progressing,
     intake_is_progressing,
 )
-from measurement_pipeline.postgres.health import Answering
+from measurement_pipeline.postgres.health import SettlingProgress
 
 NOW = datetime(2026, 9, 22, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -67,7 +67,7 @@ def test_a_blocker_is_reported_before_the_alarm(buys: bool):
         found = (
             look(replace(BACKLOG, waiting=1, last_settled=NOW - HOUR), machine=machine)
             if buys
-            else intake_is_progressing(Answering(1, NOW - HOUR, None, NOW), machine, alarm_hours=6)
+            else intake_is_progressing(SettlingProgress(1, NOW - HOUR, None, NOW), machine, alarm_hours=6)
         )
         assert (found.passed, found.reason) == (True, reason)
         held = ": backfill_queue_sensor is switched off; switch it on (Automation)" if reason else ""
@@ -219,7 +219,7 @@ def test_a_rejected_key_and_a_streak_have_different_next_steps():
     assert "breaker close" in look(vendor=OPEN).message
 
 
-ANSWERING = Answering(waiting=2, oldest=NOW - 7 * HOUR, error=None, now=NOW)
+ANSWERING = SettlingProgress(waiting=2, oldest=NOW - 7 * HOUR, error=None, now=NOW)
 INTAKE = InstanceState("measurement_job_sensor")
 
 

@@ -86,7 +86,7 @@ def test_the_last_purchase_is_known(bench: Workbench, connection: Connection):
 def test_rows_that_wait_for_a_person_are_named_with_counts_and_cures(bench: Workbench, connection: Connection):
     songs = isrcs(12)
     bench.ask_for(songs)
-    assert queue_checks.no_exhausted_recordings(health.given_up(connection)).passed
+    assert queue_checks.no_exhausted_recordings(health.read_failed_rows(connection)).passed
     bench.sql(
         "update songstats_backfill_queue set status = 'failed', outcome = 'exhausted' where song = any(%s)", songs[:7]
     )
@@ -95,7 +95,7 @@ def test_rows_that_wait_for_a_person_are_named_with_counts_and_cures(bench: Work
         "update songstats_backfill_queue set status = 'done', outcome = 'rejected', suspect = true where song = %s",
         songs[9],
     )
-    found = queue_checks.no_exhausted_recordings(health.given_up(connection))
+    found = queue_checks.no_exhausted_recordings(health.read_failed_rows(connection))
     assert not found.passed
     assert not found.should_alert
     assert found.metadata == {"exhausted": 7, "malformed": 1, "suspect": 1}
@@ -126,11 +126,11 @@ def test_rows_and_measurements_are_compared_both_ways(bench: Workbench, connecti
     songs = isrcs(4)
     bench.ask_for(songs)
     bench.cover(songs)
-    assert health.rows_against_measurements(connection) == []
+    assert health.list_row_mismatches(connection) == []
     bench.sql("delete from song_measurements where song = %s", songs[0])
     bench.sql("update songstats_backfill_queue set status = 'pending', outcome = null where song = %s", songs[1])
     bench.sql("delete from songstats_backfill_queue where song = %s", songs[2])
-    breaches = health.rows_against_measurements(connection)
+    breaches = health.list_row_mismatches(connection)
     assert breaches == [
         f"{songs[0]} is done as stored, and has no measurement",
         f"{songs[1]} has a history, and its row is pending",
@@ -151,7 +151,9 @@ def up_to_date(database_url: str) -> Iterator[Workbench]:
 
 
 def figures(connection: Connection) -> HealthResult:
-    return queue_checks.values_in_range(health.latest_series(connection), stored=health.stored_of_late(connection))
+    return queue_checks.values_in_range(
+        health.latest_series(connection), stored=health.count_recently_stored(connection)
+    )
 
 
 LAST = (
@@ -217,7 +219,7 @@ def test_of_many_recordings_it_is_said_how_many_were_looked_at(bench: Workbench,
     bench.cover(isrcs(3))
     assert figures(connection).message == "3 recordings stored in the last day, all in range"
     latest = health.latest_series(connection, most=2)
-    found = queue_checks.values_in_range(latest, stored=health.stored_of_late(connection))
+    found = queue_checks.values_in_range(latest, stored=health.count_recently_stored(connection))
     assert found.message == "the latest 2 of 3 recordings stored in the last day, all in range"
     assert found.metadata["recordings stored"] == 3
 
@@ -230,9 +232,9 @@ def test_a_request_that_its_client_has_put_off_is_not_waited_for_and_one_that_in
         " values (%s, 'historical', '{}', now() - interval '7 hours', now() + interval '1 minute', %s)"
     )
     bench.sql(ask, bench.account, None)
-    assert health.answering(connection).oldest is None
+    assert health.read_intake_progress(connection).oldest is None
     bench.sql(ask, bench.account, "Stripe gave no answer")
-    found = health.answering(connection)
+    found = health.read_intake_progress(connection)
     assert (found.waiting, found.error) == (1, "Stripe gave no answer")
     assert found.oldest is not None
     assert found.now - found.oldest > timedelta(hours=6)

@@ -110,7 +110,7 @@ def test_every_user_of_the_latest_count_gives_the_same_answer(archive: Archive, 
     archive.sql("update songstats_backfill_queue set rank_score = 7, status = 'pending', outcome = null")
     archive.connection.execute(songs._SQL["refresh_ranks"], {"songs": [SONG]})  # noqa: SLF001 - the statement itself
     assert archive.sql("select rank_score from songstats_backfill_queue") == [{"rank_score": rank if counts else 7}]
-    assert analytics.totals_apart(archive.connection) == {}
+    assert analytics.list_total_mismatches(archive.connection) == {}
     measured = None if expected is None or expected[2] == IMPORT else expected[0]
     found = measured_answers(archive, catalog, account)
     ends = found.pop("run_rates, day and source")

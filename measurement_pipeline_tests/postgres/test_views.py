@@ -659,8 +659,8 @@ def test_one_absurd_figure_keeps_nobody_from_the_others(archive: Archive):
     assert (rates[THIRD, 28], rates[SONG, 28]) == (None, 3650)
     filled = archive.sql("select sum(plays_filled) as sum from analytics.daily_play_counts where song = %s", OTHER)
     assert filled[0]["sum"] == most
-    assert "absurd" in "".join(analytics.totals_apart(archive.connection).values())
-    assert list(analytics.totals_apart(archive.connection)) == [absurd]
+    assert "absurd" in "".join(analytics.list_total_mismatches(archive.connection).values())
+    assert list(analytics.list_total_mismatches(archive.connection)) == [absurd]
 
 
 @pytest.mark.parametrize(
@@ -778,7 +778,7 @@ def captured(archive: Archive, counts: dict[str, tuple[int, int]]) -> None:
 def test_one_recording_far_apart_is_found_among_a_hundred_tiny_ones(archive: Archive):
     tiny = dict.fromkeys([f"AA6Q721{place:05}" for place in range(110)], (100, 300))
     captured(archive, {**tiny, SONG: (10_000_000, 5_000_000)})
-    looked_at, apart = analytics.sources_apart(archive.connection, share=0.1, plays=1_000)
+    looked_at, apart = analytics.compare_sources(archive.connection, share=0.1, plays=1_000)
     assert (looked_at, [one.song for one in apart]) == (111, [SONG])
 
 
@@ -786,7 +786,7 @@ def test_the_weeks_between_two_captures_are_no_gap_and_those_of_a_history_are(ar
     captured(archive, {SONG: (100, 110), OTHER: (100, 110)})
     archive.hold([200], source=CAPTURE, first=day(30), at=timedelta(hours=9))
     archive.hold([200], song=OTHER, first=day(30))
-    found = {series.song: series.days_missing for series in analytics.series_of_late(archive.connection)}
+    found = {series.song: series.days_missing for series in analytics.list_recent_series(archive.connection)}
     assert found == {SONG: 0, OTHER: 29}
 
 
@@ -866,7 +866,7 @@ def test_nobody_who_is_unknown_has_a_figure(archive: Archive):
 def test_a_series_is_streamed_by_a_cursor_of_the_servers(archive: Archive):
     archive.hold([100, 110, 120])
     catalog = archive.catalog([SONG])
-    with analytics.of_one_moment(archive.connection):
+    with analytics.single_snapshot(archive.connection):
         for batch in analytics.stream(archive.connection, "daily_play_counts", catalog):
             assert len(batch) == 3
             assert len(archive.sql("select name from pg_cursors where name like 'export_%%'")) == 1

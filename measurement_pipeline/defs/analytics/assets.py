@@ -56,7 +56,7 @@ def _asset(view: str) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult[None]]:
         with measurement_database.connect() as connection:
             columns = analytics.columns(connection, view)
-            rows = analytics.row_count(connection, view)
+            rows = analytics.count_rows(connection, view)
         yield dg.MaterializeResult(
             metadata={
                 "dagster/row_count": rows,

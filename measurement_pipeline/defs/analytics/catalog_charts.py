@@ -57,7 +57,7 @@ def catalog_charts(
 def emit_latest_charts(context: dg.AssetExecutionContext, database: MeasurementDatabase) -> None:
     """Draw the catalogues imported last, except those with wrong totals: the check that reports these runs too late."""
     with database.connect() as connection:
-        wrong = analytics.totals_apart(connection)
+        wrong = analytics.list_total_mismatches(connection)
         correct = [catalog for catalog in analytics.catalogs(connection, most=_MOST_DRAWN) if catalog not in wrong]
         keys = partition_keys.ensure_for_catalogs(connection, correct)
         register(context.instance, catalog_partitions, list(keys.values()))

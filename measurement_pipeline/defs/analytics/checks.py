@@ -31,7 +31,7 @@ def views_are_current(connection: Connection) -> HealthResult:
 @health_check("No recording has a value for a day in the future.", view_key("latest_play_counts"), blocking=True)
 def no_future_dates(connection: Connection) -> HealthResult:
     """Fails if the clock of a vendor or of this server is wrong."""
-    return analytics_checks.no_future_dates(analytics.in_the_future(connection))
+    return analytics_checks.no_future_dates(analytics.list_future_dates(connection))
 
 
 @health_check(
@@ -41,7 +41,7 @@ def no_future_dates(connection: Connection) -> HealthResult:
 )
 def counts_are_monotonic(connection: Connection) -> HealthResult:
     """Warns if series fall."""
-    return analytics_checks.counts_are_monotonic(analytics.series_of_late(connection))
+    return analytics_checks.counts_are_monotonic(analytics.list_recent_series(connection))
 
 
 @health_check(
@@ -51,7 +51,7 @@ def counts_are_monotonic(connection: Connection) -> HealthResult:
 )
 def series_have_no_gaps(connection: Connection) -> HealthResult:
     """Warns if series have gaps."""
-    return analytics_checks.series_have_no_gaps(analytics.series_of_late(connection))
+    return analytics_checks.series_have_no_gaps(analytics.list_recent_series(connection))
 
 
 @health_check(
@@ -60,7 +60,7 @@ def series_have_no_gaps(connection: Connection) -> HealthResult:
 )
 def sources_agree(connection: Connection) -> HealthResult:
     """Warns if two sources may describe two recordings under one ISRC."""
-    both, apart = analytics.sources_apart(
+    both, apart = analytics.compare_sources(
         connection, share=analytics_checks.MAX_DIFFERENCE_SHARE, plays=analytics_checks.MAX_DIFFERENCE_PLAYS
     )
     return analytics_checks.sources_agree(both, apart)
@@ -75,7 +75,7 @@ def sources_agree(connection: Connection) -> HealthResult:
 def totals_add_up(connection: Connection) -> HealthResult:
     """Fails if the views contradict each other."""
     return analytics_checks.totals_add_up(
-        list(analytics.totals_apart(connection).values()), analytics.series_of_late(connection)
+        list(analytics.list_total_mismatches(connection).values()), analytics.list_recent_series(connection)
     )
 
 

@@ -42,8 +42,8 @@ def analytics_refresh_sensor(
     """Only reads. The cursor holds the change that the last refresh was launched for, and the time of the launch."""
     seen, launched_at = _read_cursor(context.cursor)
     # In one snapshot: a row that a run claims between two statements would be in neither result.
-    with measurement_database.connect() as connection, analytics.of_one_moment(connection):
-        state = analytics.standing(connection, backfill_config.rules, soon_seconds=_SOON_SECONDS)
+    with measurement_database.connect() as connection, analytics.single_snapshot(connection):
+        state = analytics.read_refresh_state(connection, backfill_config.rules, soon_seconds=_SOON_SECONDS)
         if state.last_change is None:
             return dg.SkipReason("nothing was ever settled or captured")
         change = state.last_change.isoformat()

@@ -38,7 +38,7 @@ def emit_outcome(context: dg.OpExecutionContext, outcome: CaptureOutcome) -> Non
     context.log_event(_materialization(shown, description, cost_usd=float(outcome.paid_usd), unmapped=outcome.unmapped))
 
 
-def emit_missing_materializations(context: dg.OpExecutionContext, services: CaptureServices) -> int:
+def emit_missing_capture_materializations(context: dg.OpExecutionContext, services: CaptureServices) -> int:
     """Emit the materializations of finished captures that a crash prevented, and return their number."""
     materialized = context.instance.get_materialized_partitions(CURRENT_PLAY_COUNTS)
     with connect(services.config.database_url) as connection:
@@ -53,7 +53,7 @@ def emit_missing_materializations(context: dg.OpExecutionContext, services: Capt
     return len(missing)
 
 
-def restore_partition_statuses(context: dg.OpExecutionContext, services: CaptureServices) -> int:
+def restore_capture_statuses(context: dg.OpExecutionContext, services: CaptureServices) -> int:
     """Restore the status of captures that did not fail but whose run did, and return their number."""
 
     def failed_among(keys: Sequence[str]) -> frozenset[str]:

@@ -51,7 +51,7 @@ def backfill_is_progressing(
 def intake_is_progressing(connection: Connection, dagster_database: dg.DagsterInstance, alerts: Alerts) -> HealthResult:
     """Fails while no request is answered."""
     return stall_checks.intake_is_progressing(
-        health.answering(connection),
+        health.read_intake_progress(connection),
         read_instance_state(
             dagster_database, sensor="measurement_job_sensor", job="measurement_job_intake", buys=False
         ),
@@ -64,7 +64,7 @@ def intake_is_progressing(connection: Connection, dagster_database: dg.DagsterIn
 )
 def no_exhausted_recordings(connection: Connection) -> HealthResult:
     """Fails while rows wait for a person."""
-    return queue_checks.no_exhausted_recordings(health.given_up(connection))
+    return queue_checks.no_exhausted_recordings(health.read_failed_rows(connection))
 
 
 @health_check("Materialized partitions, settled queue rows and stored measurements agree, in both directions.")
@@ -72,7 +72,7 @@ def partitions_match_tables(connection: Connection, dagster_database: dg.Dagster
     """Compare Dagster with the tables. Dagster is read first, because a row is settled before it is shown."""
     materialized = dagster_database.get_materialized_partitions(SONGSTATS_HISTORY)
     breaches = shown_and_stored(connection, materialized, at_rest=False, grace_hours=_GRACE_HOURS)
-    breaches += health.rows_against_measurements(connection)
+    breaches += health.list_row_mismatches(connection)
     return queue_checks.partitions_match_tables(breaches, materialized=len(materialized))
 
 
@@ -80,7 +80,7 @@ def partitions_match_tables(connection: Connection, dagster_database: dg.Dagster
 def values_in_range(connection: Connection) -> HealthResult:
     """Fails if a recent value is implausible."""
     latest = health.latest_series(connection)
-    return queue_checks.values_in_range(latest, stored=health.stored_of_late(connection))
+    return queue_checks.values_in_range(latest, stored=health.count_recently_stored(connection))
 
 
 @health_check(
@@ -91,7 +91,7 @@ def captures_are_progressing(
 ) -> HealthResult:
     """Fails while no capture is finished."""
     return stall_checks.captures_are_progressing(
-        health.capturing(connection),
+        health.read_capture_progress(connection),
         read_instance_state(dagster_database, sensor="playcount_snapshot_sensor", job="play_count_capture", buys=False),
         alarm_hours=alerts.silence_alarm_hours,
     )
@@ -114,6 +114,6 @@ scheduled_checks: list[dg.AssetChecksDefinition] = [
 )
 def ledger_matches_vendor(connection: Connection, songstats: Songstats) -> HealthResult:
     """Warns if Songstats counts other hits than the ledger."""
-    before = spend.month(connection)
+    before = spend.read_month(connection)
     counted = vendor_status.fetch_vendor_status(songstats.new_client).month
-    return reconciliation.ledger_matches_vendor(before, spend.month(connection), counted)
+    return reconciliation.ledger_matches_vendor(before, spend.read_month(connection), counted)

@@ -6,7 +6,11 @@ from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.reclaim import reclaim_backfill
 from measurement_pipeline.capture.config import CaptureConfig
 from measurement_pipeline.defs.backfill import materializations
-from measurement_pipeline.defs.capture import materializations as capture_materializations
+from measurement_pipeline.defs.capture.materializations import (
+    emit_missing_capture_materializations,
+    restore_capture_statuses,
+    retry_deferred_mappings,
+)
 from measurement_pipeline.defs.partitions import register_requested
 from measurement_pipeline.defs.resources import Apify, Spotify, capture_services
 from measurement_pipeline.defs.steps import begin_step
@@ -44,12 +48,12 @@ def reclaim(
     emitted = materializations.emit_missing_materializations(context, backfill_config)
     remapped = 0
     if captures is not None:
-        remapped = capture_materializations.retry_deferred_mappings(context, captures)
-        emitted += capture_materializations.emit_missing_materializations(context, captures)
+        remapped = retry_deferred_mappings(context, captures)
+        emitted += emit_missing_capture_materializations(context, captures)
     # Last: until the run ends, Dagster shows these partitions as materializing.
     restored = materializations.restore_partition_statuses(context, backfill_config)
     if captures is not None:
-        restored += capture_materializations.restore_partition_statuses(context, captures)
+        restored += restore_capture_statuses(context, captures)
     context.add_output_metadata(
         {
             "failed rows requeued": reclaimed.transient,

@@ -8,7 +8,7 @@ from measurement_pipeline.vendors.stripe.responses import read_list
 from measurement_pipeline.vendors.stripe.transport import StripeTransport
 
 
-def check_key(*, secret_key: str, api_base: str, timeout_seconds: float) -> CredentialCheck:
+def check_secret_key(*, secret_key: str, api_base: str, timeout_seconds: float) -> CredentialCheck:
     """Read one customer, as the payment gate must: a restricted key needs that permission."""
 
     def list_one_customer() -> None:

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from measurement_pipeline.sandbox import SandboxClient
-from measurement_pipeline.vendors.stripe.api_key import check_key, is_test_mode_key
+from measurement_pipeline.vendors.stripe.api_key import check_secret_key, is_test_mode_key
 
 
 def ask(sandbox: SandboxClient, key: str | None = None, *, seconds: float = 60.0):
-    return check_key(secret_key=key or sandbox.stripe_key, api_base=sandbox.stripe_url, timeout_seconds=seconds)
+    return check_secret_key(secret_key=key or sandbox.stripe_key, api_base=sandbox.stripe_url, timeout_seconds=seconds)
 
 
 def test_a_key_that_works_costs_one_read(sandbox: SandboxClient):

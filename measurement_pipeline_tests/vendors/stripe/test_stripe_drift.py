@@ -14,7 +14,7 @@ from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.sandbox.stripe_double import API_VERSION
 from measurement_pipeline.sandbox.stripe_objects import PAYMENT_METHOD_TYPES
 from measurement_pipeline.sandbox.stripe_params import ACCEPTED
-from measurement_pipeline.vendors.stripe.api_key import check_key
+from measurement_pipeline.vendors.stripe.api_key import check_secret_key
 from measurement_pipeline.vendors.stripe.payment_gate import StripeGate, check_payment_method
 from measurement_pipeline.vendors.stripe.transport import StripeTransport
 from measurement_pipeline_tests.vendors.stripe.stripe_parameters import hints, parameters
@@ -80,7 +80,7 @@ def test_the_gate_asks_the_doubles_version_and_is_refused_no_parameter(
     for _ in range(2):  # without a customer, and with one
         check_payment_method(account, gate=gate, decisions=decisions, want_checkout=True)
     gate.close()
-    assert check_key(secret_key=sandbox.stripe_key, api_base=sandbox.stripe_url, timeout_seconds=60).is_accepted
+    assert check_secret_key(secret_key=sandbox.stripe_key, api_base=sandbox.stripe_url, timeout_seconds=60).is_accepted
     assert http.asked == {API_VERSION}
     received = sandbox.requests("/v1")
     assert {one["status"] for one in received} == {200}
