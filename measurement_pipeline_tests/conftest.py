@@ -1,7 +1,7 @@
-"""One PostgreSQL for the whole run, one database a test, cloned from a template that was migrated once.
+"""One PostgreSQL server for the whole run, and a database for each test, cloned from a template that was migrated once.
 
-The server is the one that `DATABASE_URL` names, or an embedded one of the tests' own. Databases are made and dropped here, and
-named so that two runs against one server do not meet.
+The server is the one in `DATABASE_URL`, or an embedded one for the tests alone. This module creates and drops the databases.
+Their names are unique, so that two runs can share a server.
 """
 
 import os
@@ -24,14 +24,14 @@ from measurement_pipeline.sandbox.control_app import ControlApp
 from measurement_pipeline.sandbox.memory import Memory
 from measurement_pipeline.sandbox.scenarios import utc_now
 from measurement_pipeline.sandbox.server import serving
-from measurement_pipeline_tests.database import one_connection
+from measurement_pipeline_tests.database import share_connection
 from measurement_pipeline_tests.faults import matrix
-from measurement_pipeline_tests.faults.waiting import until
-from measurement_pipeline_tests.workbench import Workbench, workbench
+from measurement_pipeline_tests.faults.waiting import wait_until
+from measurement_pipeline_tests.workbench import Workbench, create_workbench
 
 pytest_plugins = ["measurement_pipeline_tests.faults.guard_items"]
 
-# Of one worker's server; there may be several.
+# These settings belong to one worker's server; there may be several workers.
 DURABILITY = ("fsync", "synchronous_commit", "full_page_writes")
 _ROOM_BYTES = 4 * 1024**3
 
@@ -49,11 +49,12 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Loading all authorities takes httpx 45 ms for each client, and no test speaks TLS. Processes that tests start inherit this.
     os.environ.setdefault("SSL_CERT_FILE", str(Path(__file__).with_name("no_authority.pem")))
-    # The guards' runs of pytest do without this plugin, and without its import.
+    # The guards' runs of pytest exclude this plugin to save its import.
     if config.pluginmanager.has_plugin("hypothesispytest"):
         from hypothesis import HealthCheck, settings
 
-        # On a busy machine an example takes as long as it takes. Fewer examples in `make test`: they differ in each run.
+        # A busy machine needs more time for an example, so there is no deadline. `make test` uses fewer examples, which differ
+        # in each run.
         settings.register_profile(
             "any machine",
             deadline=None,
@@ -64,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that take tens of seconds first, so that no worker is left alone with one at the end."""
+    """Run the slowest tests first, so that no worker runs one alone at the end."""
     items.sort(key=lambda item: item.get_closest_marker("dagster") is None)
 
 
@@ -79,25 +80,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def long_form(request: pytest.FixtureRequest) -> bool:
-    """Whether this is `make faults`, which takes its time, or `make test`, which does not."""
+    """Whether this is `make faults` (the long form) or `make test`."""
     return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture
 def catalogue(request: pytest.FixtureRequest) -> Path | None:
-    """The catalogue file that was named to be drained; None: recordings are made up."""
+    """The catalogue file to backfill, or None to generate recordings."""
     found: Path | None = request.config.getoption("--catalogue")
     return found
 
 
 @pytest.fixture
-def proves(request: pytest.FixtureRequest) -> matrix.Proves:
-    """What a fault test says once it has proved it."""
-    return matrix.Proves(request.node.user_properties)
+def record_proof(request: pytest.FixtureRequest) -> matrix.ProofRecorder:
+    """Records what a fault test has proved, at its end."""
+    return matrix.ProofRecorder(request.node.user_properties)
 
 
 class Server:
-    """A PostgreSQL server on which the tests may make databases."""
+    """A PostgreSQL server on which the tests create databases."""
 
     def __init__(self, admin_url: str) -> None:
         self._admin = admin_url
@@ -116,7 +117,7 @@ class Server:
             return f"postgresql://{login}@/{database}?host={host}"
         return f"postgresql://{login}@{host}:{port}/{database}"
 
-    def make(self, *, template: str | None = None, encoding: str | None = None) -> str:
+    def create_database(self, *, template: str | None = None, encoding: str | None = None) -> str:
         self._made += 1
         name = f"{self._prefix}_{self._made}"
         statement = sql.SQL("create database {}").format(sql.Identifier(name))
@@ -130,20 +131,20 @@ class Server:
     def drop(self, name: str) -> None:
         self._run(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
-    def hurry(self) -> None:
-        """Nothing of a throw-away server has to survive a power cut. Never asked of a server that was given."""
+    def disable_durability(self) -> None:
+        """Trade durability for speed on a throw-away server. Never called for the server in `DATABASE_URL`."""
         for setting in DURABILITY:
             self.set(setting, "off")
         self._run(sql.SQL("alter system set max_wal_size = '128MB'"))
-        # Compiling a query takes longer than the few rows of a test.
+        # Compiling a query takes longer than reading a test's few rows.
         self._run(sql.SQL("alter system set jit = off"))
         self._run(sql.SQL("select pg_reload_conf()"))
-        # Copies the files instead of writing each block to the log: 23 ms of CPU a test in place of 60. It costs two checkpoints,
-        # which are free only here.
+        # Copies the files instead of logging each block: 23 ms of CPU for each test instead of 60. It needs two checkpoints,
+        # which are cheap only here.
         self._strategy = sql.SQL(" strategy file_copy")
 
     def set(self, setting: str, value: str) -> None:
-        """Change a setting of the whole server, and wait until new sessions have it."""
+        """Change a setting of the whole server, and wait until new sessions use it."""
         self._run(sql.SQL("alter system set {} = {}").format(sql.Identifier(setting), sql.Literal(value)))
         self._run(sql.SQL("select pg_reload_conf()"))
 
@@ -151,15 +152,15 @@ class Server:
             with psycopg.connect(self._admin) as connection:
                 return connection.execute("select current_setting(%s)", [setting]).fetchone() == (value,)
 
-        until(is_taken, what=f"the server to set {setting} to {value}")
+        wait_until(is_taken, what=f"the server to set {setting} to {value}")
 
     def close(self) -> None:
-        """Close the connection that databases are made on."""
+        """Close the connection that creates databases."""
         if self._connection is not None:
             self._connection.close()
 
     def _run(self, statement: sql.Composable) -> None:
-        # One connection for all: a new one, with its empty caches, costs a third of what making a database does.
+        # All statements share one connection: a new one, with its empty caches, costs a third of creating a database.
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(self._admin, autocommit=True)
         try:
@@ -172,8 +173,8 @@ class Server:
             self._connection.execute(statement)
 
 
-def _roomy() -> str | None:
-    """In memory where that has room: a test's database is 400 new files, for which a disk may take a tenth of a second."""
+def _directory_in_memory() -> str | None:
+    """A directory in memory, if there is space: a test's database is 400 new files, which may take a disk a tenth of a second."""
     memory = Path("/dev/shm")
     return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > _ROOM_BYTES else None
 
@@ -188,11 +189,11 @@ def server() -> Iterator[Server]:
     from measurement_pipeline.local.embedded_postgres import EmbeddedServer
 
     with (
-        tempfile.TemporaryDirectory(prefix="mp", dir=_roomy()) as directory,
+        tempfile.TemporaryDirectory(prefix="mp", dir=_directory_in_memory()) as directory,
         EmbeddedServer(Path(directory) / "postgres") as embedded,
         closing(Server(embedded.url("postgres"))) as found,
     ):
-        found.hurry()
+        found.disable_durability()
         yield found
 
 
@@ -203,10 +204,10 @@ def template(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
     if given:
         yield given
         return
-    # Imported where it is needed: SQLAlchemy is a quarter of what a short start of pytest takes.
+    # Imported here, because SQLAlchemy takes a quarter of a short start of pytest.
     from measurement_pipeline.postgres import migrate
 
-    name = server.make()
+    name = server.create_database()
     migrate.upgrade(server.url(name), kind="sandbox")
     yield name
     server.drop(name)
@@ -214,17 +215,17 @@ def template(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def empty_database_url(server: Server) -> Iterator[str]:
-    """A database that was never migrated."""
-    name = server.make()
+    """A database without any migration."""
+    name = server.create_database()
     yield server.url(name)
     server.drop(name)
 
 
 @pytest.fixture
 def database_url(server: Server, template: str) -> Iterator[str]:
-    """A migrated database of the test's own."""
-    name = server.make(template=template)
-    with one_connection(server.url(name)):
+    """A migrated database for this test alone."""
+    name = server.create_database(template=template)
+    with share_connection(server.url(name)):
         yield server.url(name)
     server.drop(name)
 
@@ -236,7 +237,7 @@ def connection(database_url: str) -> Iterator[Connection]:
 
 
 class _CurrentDoubles:
-    """Answers with the doubles of the test that runs: a server for each test would take longer than most tests."""
+    """Forwards to the current test's doubles: starting a server takes longer than most tests."""
 
     app: ControlApp
 
@@ -254,7 +255,7 @@ def doubles() -> Iterator[tuple[_CurrentDoubles, str]]:
 
 @pytest.fixture
 def sandbox(doubles: tuple[_CurrentDoubles, str]) -> Iterator[SandboxClient]:
-    """Doubles of the test's own, with nothing awkward but what the test asks for."""
+    """Doubles for this test alone, without irregularities unless the test asks for them."""
     current, url = doubles
     with closing(Memory()) as memory, SandboxClient(url, PLAIN) as client:
         current.app = ControlApp(PLAIN, {}, lambda: url, utc_now, memory)
@@ -263,4 +264,4 @@ def sandbox(doubles: tuple[_CurrentDoubles, str]) -> Iterator[SandboxClient]:
 
 @pytest.fixture
 def bench(database_url: str, sandbox: SandboxClient) -> Workbench:
-    return workbench(database_url, sandbox)
+    return create_workbench(database_url, sandbox)

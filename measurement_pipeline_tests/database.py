@@ -1,4 +1,4 @@
-"""Runs a test's own statements on one connection: opening one takes longer than most of them."""
+"""Runs a test's own statements on one connection, because opening one takes longer than most statements."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,21 +10,21 @@ import psycopg
 from measurement_pipeline.postgres.database import Connection, connect
 
 
-class _Kept:
-    """The connection to one test's database, and who uses it now."""
+class _SharedConnection:
+    """The connection to one test's database, and its lock."""
 
     def __init__(self) -> None:
         self.in_use = threading.Lock()
         self.connection: Connection | None = None
 
 
-_kept: dict[str, _Kept] = {}
+_kept: dict[str, _SharedConnection] = {}
 
 
 @contextmanager
-def one_connection(database_url: str) -> Iterator[None]:
-    """Keep the connection that `execute` opens to this database until the block ends."""
-    kept = _kept[database_url] = _Kept()
+def share_connection(database_url: str) -> Iterator[None]:
+    """Share one connection among all calls of `execute` on this database until the block ends."""
+    kept = _kept[database_url] = _SharedConnection()
     try:
         yield
     finally:
@@ -34,9 +34,9 @@ def one_connection(database_url: str) -> Iterator[None]:
 
 
 def execute(database_url: str, statement: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
-    """Run one statement; its rows."""
+    """Run one statement and return its rows."""
     kept = _kept.get(database_url)
-    # A thread that waits for a lock must not keep another from releasing it.
+    # A thread that waits for a database lock must not block the thread that would release it.
     if kept is None or not kept.in_use.acquire(blocking=False):
         with connect(database_url) as connection:
             return _rows(connection, statement, parameters)
@@ -45,7 +45,7 @@ def execute(database_url: str, statement: str, parameters: Sequence[object] = ()
             try:
                 return _rows(kept.connection, statement, parameters)
             except psycopg.OperationalError:
-                # The test ended this session, or restarted the server, before the statement was sent.
+                # The test ended this session or restarted the server before the statement was sent.
                 if not kept.connection.closed:
                     raise
         kept.connection = connect(database_url)

@@ -266,8 +266,8 @@ def sample_catalogue(bench: Workbench) -> None:
     """What the tutorial queries: five recordings bought a while ago, one unknown to Songstats, one with a file's own count."""
     songs = ["AA6Q72400001", *isrcs(4)]
     bench.sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=songs[4], status=404)
-    bench.ask_for(songs)
-    bench.cover(songs)
+    bench.submit_request(songs)
+    bench.run_backfill(songs)
     bench.sql(
         "insert into song_measurements (song, platform, metric, captured_at, data_source, value)"
         " select song, platform, metric, captured_at, 'import', 2 * value + 100 from song_measurements"

@@ -1,4 +1,4 @@
-"""Secrets stay where they were set: a drain with marked ones, however it fails, and then a search of all that was written."""
+"""Secrets stay where they were set: backfill with marked secrets and every failure, then search everything written."""
 
 import base64
 import json
@@ -31,18 +31,18 @@ from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.defs.test_partition_backfill import ROOT, Operator, answers, wait_for
 from measurement_pipeline_tests.workbench import OPERATORS, isrcs
 
-# Each as a real one is shaped, and each findable: letters and digits look the same however a text is quoted.
+# Shaped like real secrets, with letters and digits only: these look the same under any quoting.
 SONGSTATS_KEY = "mark5ongstats7hK2pQ9xVb3"
 STRIPE_KEY = "rk_test_mark5tripe4nW8sT1yLc6"
 WEBHOOK = "T0MARK/B0WEBHOOK/mark3dWebhook5zRj0fD"
 PASSWORD = "markPa55word6gHmE4uXo"
 APIFY_TOKEN = "apify_api_markAp1fyJ7tZ3uMc8rQe"
 SPOTIFY_SECRET = "mark5potify9dFw2LkYs6vNa"
-# As the double of Spotify gives them.
+# The form of the Spotify double's tokens.
 SPOTIFY_TOKEN = "sandbox-spotify-token"
 MARKED = (SONGSTATS_KEY, STRIPE_KEY, WEBHOOK, PASSWORD, APIFY_TOKEN, SPOTIFY_SECRET, SPOTIFY_TOKEN)
 
-# All that the UI shows of resources, runs and the instance.
+# Everything that the UI shows about resources, runs and the instance.
 UI = """
 query Everything($selector: RepositorySelector!) {
   instance { info runLauncher { name } daemonHealth { allDaemonStatuses { daemonType lastHeartbeatErrors { message stack } } } }
@@ -96,14 +96,14 @@ SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "measu
 
 
 class Everything:
-    """What was written, by where. A text is looked for as it is, and as bytes are written where text is asked for."""
+    """All written texts, by place. The search covers the text itself and its usual encodings as bytes."""
 
     def __init__(self) -> None:
         self._written: dict[str, bytes] = {}
 
     def add(self, where: str, what: bytes) -> None:
         self._written[where] = self._written.get(where, b"") + b"\n" + what
-        with suppress(zlib.error):  # as Dagster keeps what a job looked like
+        with suppress(zlib.error):  # Dagster's snapshot of a job
             self._written[where] += zlib.decompress(what)
 
     def add_database(self, name: str, url: str) -> None:
@@ -127,7 +127,7 @@ class Everything:
     def hold(self, text: str) -> list[str]:
         plain = text.encode()
         shapes = [plain, plain.hex().encode()]
-        # Where it stands in a longer text in base64, two characters at either end depend on what is beside it.
+        # In base64 within a longer text, two characters at either end depend on the neighbours.
         shapes += [base64.b64encode(b"x" * shift + plain)[4:-4] for shift in range(3)]
         return [where for where, what in self._written.items() if any(shape in what for shape in shapes)]
 
@@ -156,7 +156,7 @@ def marked_sandbox() -> Iterator[SandboxClient]:
 
 @pytest.fixture
 def pipeline_login(server: Server, database_url: str) -> Iterator[tuple[str, str]]:
-    """A login that is a member of measurement_pipeline alone, and a database in which it may keep Dagster's storage."""
+    """A login that is a member of measurement_pipeline only, and a database for Dagster's storage."""
     name = f"mp_test_{uuid4().hex}"
     login = sql.Identifier(name)
     with connect(database_url) as connection:
@@ -166,7 +166,7 @@ def pipeline_login(server: Server, database_url: str) -> Iterator[tuple[str, str
         password = sql.Literal(PASSWORD)
         connection.execute(sql.SQL("create role {} login password {}").format(login, password))
         connection.execute(sql.SQL("grant measurement_pipeline to {}").format(login))
-    storage = server.make()
+    storage = server.create_database()
     with connect(server.url(storage)) as connection:
         connection.execute(sql.SQL("grant create on schema public to {}").format(login))
     yield name, storage
@@ -177,7 +177,7 @@ def pipeline_login(server: Server, database_url: str) -> Iterator[tuple[str, str
 
 
 def as_login(url: str, login: str) -> str:
-    """The same database, with the marked password."""
+    """The same database, with the recognizable password."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{login}:{PASSWORD}@{rest.partition('@')[2]}"
 
@@ -213,7 +213,7 @@ def dagster(environment: dict[str, str], home: Path) -> Iterator[tuple[Operator,
 
 @contextmanager
 def watched(process: psutil.Process, everything: Everything) -> Iterator[None]:
-    """All command lines of the process's family, for as long as the block lasts: what `ps` shows anybody."""
+    """Record all command lines of the process's family until the block ends, which `ps` shows to any user."""
     over = threading.Event()
 
     def watch() -> None:
@@ -233,10 +233,11 @@ def watched(process: psutil.Process, everything: Everything) -> Iterator[None]:
 
 
 def secrets_are_repeated(sandbox: SandboxClient, songs: list[str]) -> None:
-    """By Stripe to the first who is asked about, and by the others to all.
+    """Make each vendor repeat the secrets it received in its responses.
 
-    Songstats does so in a history's body and headers, in a refusal, in what is no JSON, on the way elsewhere, while it is busy,
-    and when it refuses the key itself, which opens the breaker; Apify while it is busy; Spotify when it refuses to answer.
+    Stripe does so to the first request. Songstats does so in a history's body and headers, in a refusal, in a body that is not
+    JSON, in a redirect, while busy, and when it refuses the key, which opens the breaker. Apify does so while busy, and Spotify
+    when it refuses to respond.
     """
     told = {"message": f"Invalid API Key provided: {STRIPE_KEY}", "type": "invalid_request_error"}
     sandbox.faults("/v1", status=401, body=json.dumps({"error": told}), count=1)
@@ -275,7 +276,7 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
         "SONGSTATS_REQUESTS_PER_SECOND": "0",
         "STRIPE_SECRET_KEY": STRIPE_KEY,
         "STRIPE_API_BASE": sandbox.stripe_url,
-        # A webhook that takes nothing: what is said of it then is what might name it.
+        # The webhook refuses every message, and the report of that failure might contain its URL.
         "ALERT_WEBHOOK_URL": f"{sandbox.stripe_url}/services/{WEBHOOK}",
         "BACKFILL_ACCOUNT_ID": str(OPERATORS),
         "APIFY_TOKEN": APIFY_TOKEN,
@@ -306,7 +307,7 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
 
     sandbox.card(second)
     secrets_are_repeated(sandbox, songs)
-    # What no step foresees: the sweep may not do what it does.
+    # An unexpected failure: the database refuses the reclaim's work.
     rows("revoke delete on run_heartbeats from measurement_pipeline")
     with dagster(environment, tmp_path) as (operator, process), watched(process, everything):
         launched = operator.ask(LAUNCH, selector={**SELECTOR, "pipelineName": "backfill_reclaim"})["launchRun"]
@@ -330,7 +331,7 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
     everything.add_database("Dagster's storage", server.url(storage))
     everything.add_files(tmp_path)
 
-    # The search saw what there is to see …
+    # The search saw what it had to see …
     for known, where in (
         (songs[6], "measurements, table song_measurements"),
         ("[api key]", "measurements, table songstats_responses"),

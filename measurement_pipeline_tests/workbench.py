@@ -1,4 +1,4 @@
-"""A pipeline on the test's own database and doubles, and the few sentences in which the tests speak of it."""
+"""A pipeline on the test's own database and vendor doubles, with short helpers for its tests."""
 
 import asyncio
 import ssl
@@ -30,12 +30,12 @@ def isrcs(count: int, *, start: int = 0) -> list[str]:
 
 @dataclass
 class Workbench:
-    """What a test of the money path works with."""
+    """What a test of the paid backfill works with."""
 
     database_url: str
     sandbox: SandboxClient
-    terms: BackfillConfig
-    means: BackfillDependencies
+    config: BackfillConfig
+    dependencies: BackfillDependencies
     account: UUID = field(default_factory=uuid4)
 
     def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
@@ -47,8 +47,10 @@ class Workbench:
     def deny(self, account: UUID) -> None:
         PaymentDecisions(self.database_url).record(account, Decision(PaymentVerdict.DENIED, "no card"))
 
-    def ask_for(self, songs: Sequence[str], *, account: UUID | None = None, ranks: Sequence[int] | None = None) -> UUID:
-        """An accepted request for `songs`, enqueued, of an account with a card."""
+    def submit_request(
+        self, songs: Sequence[str], *, account: UUID | None = None, ranks: Sequence[int] | None = None
+    ) -> UUID:
+        """Create and enqueue an accepted request for `songs`; its account has a card."""
         account = account or self.account
         self.allow(account)
         job = self.sql(
@@ -68,16 +70,21 @@ class Workbench:
         )
         return UUID(str(job))
 
-    def cover(
+    def run_backfill(
         self, songs: Sequence[str], *, run: str = "run-1", **options: Any
     ) -> tuple[BackfillRun, list[RecordingResult]]:
-        """One run over `songs`, to its end."""
-        terms = options.pop("terms", self.terms)
-        means = options.pop("means", self.means)
-        coverage = BackfillRun(
-            songs, run=run, is_operator=options.pop("operator", False), config=terms, dependencies=means, **options
+        """Run one backfill over `songs` and collect its results."""
+        config = options.pop("config", self.config)
+        dependencies = options.pop("dependencies", self.dependencies)
+        backfill = BackfillRun(
+            songs,
+            run=run,
+            is_operator=options.pop("is_operator", False),
+            config=config,
+            dependencies=dependencies,
+            **options,
         )
-        return coverage, list(coverage)
+        return backfill, list(backfill)
 
     def row(self, song: str) -> dict[str, Any]:
         return self.sql("select * from songstats_backfill_queue where song = %s", song)[0]
@@ -92,8 +99,8 @@ class Workbench:
         return self.sql("select * from songstats_quota_ledger order by id")
 
 
-def workbench(database_url: str, sandbox: SandboxClient) -> Workbench:
-    """A workbench whose payments are always allowed. Its timeouts are long: a test about a timeout sets its own."""
+def create_workbench(database_url: str, sandbox: SandboxClient) -> Workbench:
+    """A workbench whose payment check always allows. Its timeouts are long; a test about a timeout sets its own."""
     terms = BackfillConfig(
         database_url=database_url,
         rules=QueueRules(claim_timeout_seconds=60.0, max_attempts=5, operators_account=OPERATORS),
@@ -109,12 +116,12 @@ def workbench(database_url: str, sandbox: SandboxClient) -> Workbench:
         database_url,
         sandbox,
         terms,
-        BackfillDependencies(songstats_client(sandbox), lambda _account: PaymentVerdict.ALLOWED),
+        BackfillDependencies(songstats_client_factory(sandbox), lambda _account: PaymentVerdict.ALLOWED),
     )
 
 
-def songstats_client(sandbox: SandboxClient, **changed: Any) -> Callable[[], SongstatsClient]:
-    """Make clients of the sandbox's Songstats, with what the test changes of their settings."""
+def songstats_client_factory(sandbox: SandboxClient, **changed: Any) -> Callable[[], SongstatsClient]:
+    """A factory of clients for the Songstats double. `changed` overrides their settings."""
     settings: dict[str, Any] = {
         "api_key": sandbox.songstats_key,
         "base_url": sandbox.songstats_url,
@@ -126,7 +133,7 @@ def songstats_client(sandbox: SandboxClient, **changed: Any) -> Callable[[], Son
 
 
 class Gate:
-    """Hold back Songstats' answers, after the first `free`, until the gate is opened: calls stay in flight that long."""
+    """Delays Songstats' responses after the first `free` until the gate opens, which keeps calls in flight."""
 
     def __init__(self, *, free: int = 0) -> None:
         self._free = free
@@ -135,28 +142,28 @@ class Gate:
     def open(self) -> None:
         self._opened.set()
 
-    def means(self, means: BackfillDependencies, sandbox: SandboxClient) -> BackfillDependencies:
-        """The same means, with clients whose answers come through the gate."""
+    def delay_responses(self, means: BackfillDependencies, sandbox: SandboxClient) -> BackfillDependencies:
+        """The same dependencies, with clients whose responses pass the gate."""
 
         def new_client() -> SongstatsClient:
-            return songstats_client(sandbox, transport=_Held(self))()
+            return songstats_client_factory(sandbox, transport=_GatedTransport(self))()
 
         return replace(means, new_client=new_client)
 
-    async def passed(self) -> None:
+    async def wait_until_open(self) -> None:
         self._free -= 1
         if self._free < 0:
             await asyncio.to_thread(self._opened.wait)
 
 
-class _Held(httpx.AsyncBaseTransport):
+class _GatedTransport(httpx.AsyncBaseTransport):
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._sent_by = httpx.AsyncHTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await self._sent_by.handle_async_request(request)
-        await self._gate.passed()
+        await self._gate.wait_until_open()
         return response
 
     async def aclose(self) -> None:

@@ -20,7 +20,7 @@ from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.settings import Settings
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.intake.conftest import IntakeBench
 from measurement_pipeline_tests.sandbox.clients import NO_TLS
 
@@ -79,7 +79,7 @@ def serve(config: ApiConfig) -> Iterator[str]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            until(lambda: server.started or not thread.is_alive(), what="the API to listen")
+            wait_until(lambda: server.started or not thread.is_alive(), what="the API to listen")
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True

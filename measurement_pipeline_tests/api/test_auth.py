@@ -25,7 +25,7 @@ from measurement_pipeline.api.config import JwtConfig
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.api.conftest import JOBS, RunningApi, StartApi
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 
 ISSUER, AUDIENCE = "https://issuer.example", "measurements"
 SECRET = "a secret of more than thirty-two characters"
@@ -266,7 +266,7 @@ def test_an_unavailable_jwks_gives_a_503_and_is_not_fetched_per_request(start_ap
             assert answer.headers["Retry-After"] == "30"
         assert issuer.asked == 1, "not every request waits for the issuer"
         issuer.listed = ["one"]
-        until(lambda: get(api, credential).status_code == 200, what="the JWKS to be fetched again")
+        wait_until(lambda: get(api, credential).status_code == 200, what="the JWKS to be fetched again")
 
 
 def jwk(private: rsa.RSAPrivateKey, **other: str) -> dict[str, Any]:
@@ -352,7 +352,7 @@ def test_unknown_key_ids_block_no_thread_while_the_issuer_is_slow():
     unknown = token(uuid4(), key=private, algorithm="RS256", kid="unknown")
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(verifier.verify, unknown)
-        until(lambda: issuer.asked == 2, what="the JWKS to be requested")
+        wait_until(lambda: issuer.asked == 2, what="the JWKS to be requested")
         try:
             with pytest.raises(JwksUnavailableError):
                 verifier.verify(unknown)
@@ -372,7 +372,7 @@ def test_a_token_with_a_cached_key_does_not_wait_for_another_threads_fetch():
     issuer.clock = 601.0
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(verifier.verify, known)
-        until(lambda: issuer.asked == 2, what="the JWKS to be requested")
+        wait_until(lambda: issuer.asked == 2, what="the JWKS to be requested")
         try:
             assert verifier.verify(known) == account
             assert not first.done()

@@ -26,7 +26,7 @@ from measurement_pipeline.intake.process import check_payments, load_batch, proc
 from measurement_pipeline.postgres import capture_series, conninfo, measurement_jobs, payment_decisions
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline_tests.api.conftest import JOBS, RunningApi, StartApi
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.intake.conftest import isrcs
 
 ALBUM = "0ETFjACtuP2ADo6LFhL6HN"
@@ -387,7 +387,7 @@ def test_an_error_after_the_response_is_logged(start_api: StartApi, caplog: pyte
     api = start_api(decide=decide, answer_within_seconds=0.3)
     assert api.client().submit({"isrcs": isrcs(1)}).json()["state"] == "queued"
     go_on.set()
-    until(lambda: any(one.exc_info for one in caplog.records), what="the failure to be logged")
+    wait_until(lambda: any(one.exc_info for one in caplog.records), what="the failure to be logged")
 
 
 def test_stripe_is_not_asked_for_a_client_that_has_its_response(start_api: StartApi):
@@ -419,7 +419,7 @@ def test_slow_processing_continues_after_the_response(start_api: StartApi):
         connection.execute("lock table measurement_job_songs in exclusive mode")
         body = client.submit({"isrcs": isrcs(2)}).json()
         assert (body["state"], body["enqueued"]) == ("queued", None)
-    until(
+    wait_until(
         lambda: client.get(f"{JOBS}/{body['id']}").json()["state"] == "accepted",
         what="the request to be processed",
     )

@@ -22,7 +22,7 @@ from measurement_pipeline.postgres import capture_series, reads, views
 from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable, connect
 from measurement_pipeline.postgres.sql import statements
 from measurement_pipeline_tests.api.conftest import JOBS, Client, RunningApi, StartApi
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.intake.conftest import isrcs
 
 SONGS = isrcs(5)
@@ -253,7 +253,7 @@ def test_slow_totals_time_out_and_block_no_other_request(start_api: StartApi, mo
     try:
         with ThreadPoolExecutor(48) as threads:
             pages = [threads.submit(client.get, f"/api/catalogs/{one}/measurements") for one in catalogs]
-            until(lambda: any(one.done() for one in pages), what="the first timeout")
+            wait_until(lambda: any(one.done() for one in pages), what="the first timeout")
             assert other.get(JOBS).status_code == 200
             assert {one.result().json()["error"] for one in pages} == {READ_TIMEOUT}
     finally:
@@ -273,7 +273,7 @@ def test_a_view_upgrade_that_waits_for_an_analyst_blocks_no_request(start_api: S
         with analyst.transaction():
             analyst.execute("select * from analytics.latest_play_counts")
             making = threads.submit(upgrade.execute, views.text("latest_play_counts"))
-            until(
+            wait_until(
                 lambda: api.table.sql(waiting, "analytics.latest_play_counts") == [{"n": 1}],
                 what="the upgrade to wait for the analyst",
             )

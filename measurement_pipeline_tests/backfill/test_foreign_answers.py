@@ -9,7 +9,7 @@ from measurement_pipeline.backfill import vendor_probe, vendor_status
 from measurement_pipeline.postgres import songstats_ledger
 from measurement_pipeline.postgres.database import ReconnectingConnection
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY, STATUS
-from measurement_pipeline_tests.faults.reckoning import nothing_breaks
+from measurement_pipeline_tests.faults.invariants import assert_invariants_hold
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 # None of these says "later", so each would settle the row or blame the key if its status counted.
@@ -27,9 +27,9 @@ def state(bench: Workbench) -> dict[str, object]:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_leaves_its_row_pending_and_untried_and_the_others_are_stored(bench: Workbench, page: str):
     songs = isrcs(12)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, isrc=songs[3], foreign=page)
-    bench.cover(songs)
+    bench.run_backfill(songs)
     assert bench.statuses() == {"stored": 11, "pending": 1}
     row = bench.row(songs[3])
     assert (row["attempts"], row["outcome"]) == (0, None)
@@ -40,12 +40,12 @@ def test_a_page_leaves_its_row_pending_and_untried_and_the_others_are_stored(ben
     assert state(bench)["breaker"] == "closed"
     assert not state(bench)["paused"]
     assert bench.sandbox.requests(STATUS) == [], "whether the key works is asked about Songstats' own 403 alone"
-    nothing_breaks(bench)
+    assert_invariants_hold(bench)
     bench.sandbox.clear_faults()
     bench.sql("update songstats_backfill_queue set not_before = now() where not_before is not null")
-    bench.cover(songs, run="run-2")
+    bench.run_backfill(songs, run="run-2")
     assert bench.statuses() == {"stored": 12}
-    nothing_breaks(bench)
+    assert_invariants_hold(bench)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -53,9 +53,9 @@ def test_a_page_for_everything_is_a_pause_after_five_calls_with_what_answered_an
     bench: Workbench, page: str
 ):
     songs = isrcs(40)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults("/enterprise/", foreign=page)
-    coverage, _ = bench.cover(songs)
+    coverage, _ = bench.run_backfill(songs)
     assert coverage.summary.stop_reason == "Songstats gives no usable response: pausing"
     assert bench.sandbox.hits() == 5
     assert bench.statuses() == {"pending": 40}
@@ -63,14 +63,14 @@ def test_a_page_for_everything_is_a_pause_after_five_calls_with_what_answered_an
     assert (found["breaker"], found["paused"]) == ("closed", True)
     assert "not Songstats' own answer: " in str(found["pause_reason"])
     assert {row["attempts"] for row in bench.sql("select attempts from songstats_backfill_queue")} == {0}
-    nothing_breaks(bench)
+    assert_invariants_hold(bench)
 
 
 def test_a_5xx_page_is_not_billed_and_counts_towards_a_pause(bench: Workbench):
     songs = isrcs(20)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, foreign="gateway")
-    bench.cover(songs)
+    bench.run_backfill(songs)
     assert {(hit["billable"], hit["reason"]) for hit in bench.ledger()} == {(False, "transient")}
     assert len(bench.ledger()) == 5
     assert "HTTP 500: not Songstats' own answer: 500 text/html" in str(state(bench)["pause_reason"])
@@ -78,30 +78,30 @@ def test_a_5xx_page_is_not_billed_and_counts_towards_a_pause(bench: Workbench):
 
 def test_a_json_answer_that_is_cut_stays_malformed(bench: Workbench):
     (song,) = songs = isrcs(1)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, body='{"result": "success", "stats": [{"source": "spot')
-    bench.cover(songs)
+    bench.run_backfill(songs)
     assert bench.row(song)["outcome"] == "malformed"
 
 
 def test_no_row_is_exhausted_by_pages_however_often_it_meets_them(bench: Workbench):
     (song,) = songs = isrcs(1)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, foreign="challenge")
     for number in range(7):
         for _ in range(2):  # two tries within one run
             bench.sql("update songstats_backfill_queue set not_before = now() where not_before is not null")
             bench.sql("update vendor_state set paused_until = null")
-            bench.cover(songs, run=f"run-{number}")
+            bench.run_backfill(songs, run=f"run-{number}")
     assert len(bench.ledger()) == 14
     assert (bench.row(song)["status"], bench.row(song)["attempts"]) == ("pending", 0)
-    nothing_breaks(bench)
+    assert_invariants_hold(bench)
 
 
 def test_a_lasting_share_of_pages_pauses_and_then_opens_the_breaker_across_runs(bench: Workbench):
     """One answer in five is a page: a pause by the 25th call, the breaker by the 50th, and nothing is settled on a page."""
     songs = isrcs(80)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     for song in songs[4::5]:
         bench.sandbox.faults(HISTORY, isrc=song, foreign="challenge", count=1)
     first_pause = None
@@ -109,7 +109,9 @@ def test_a_lasting_share_of_pages_pauses_and_then_opens_the_breaker_across_runs(
         bench.sql("update songstats_backfill_queue set not_before = now() where not_before is not null")
         bench.sql("update vendor_state set paused_until = null")
         # One at a time, so that answers come in the order of their calls.
-        bench.cover(songs[number * 5 : number * 5 + 5], run=f"run-{number}", terms=replace(bench.terms, concurrency=1))
+        bench.run_backfill(
+            songs[number * 5 : number * 5 + 5], run=f"run-{number}", config=replace(bench.config, concurrency=1)
+        )
         found = state(bench)
         if found["paused"] and first_pause is None:
             first_pause = bench.sandbox.hits()
@@ -122,36 +124,36 @@ def test_a_lasting_share_of_pages_pauses_and_then_opens_the_breaker_across_runs(
     assert "403 text/html, begins with" in str(state(bench)["reason"])
     assert bench.sql("select 1 from songstats_backfill_queue where suspect") == []
     assert set(bench.statuses()) == {"stored", "pending"}
-    nothing_breaks(bench)
+    assert_invariants_hold(bench)
 
 
 def test_a_status_call_that_something_else_answers_says_nothing_of_the_key(bench: Workbench):
-    bench.ask_for(isrcs(1))
+    bench.submit_request(isrcs(1))
     for page in PAGES:
         bench.sandbox.clear_faults()
         bench.sandbox.faults("/enterprise/", foreign=page)
-        found = vendor_status.fetch_vendor_status(bench.means.new_client)
+        found = vendor_status.fetch_vendor_status(bench.dependencies.new_client)
         assert found.key_works is None, page
         assert found.month.requests is None
         assert found.month.detail.startswith("not Songstats' own answer: ")
 
 
 def test_a_refused_key_stays_refused_while_something_else_answers_for_songstats(bench: Workbench):
-    bench.ask_for(isrcs(1))
+    bench.submit_request(isrcs(1))
     bench.sandbox.faults(HISTORY, status=401)
-    bench.cover(isrcs(1))
+    bench.run_backfill(isrcs(1))
     assert state(bench)["breaker"] == "open"
     bench.sandbox.faults(STATUS, foreign="portal")
-    assert vendor_probe.close_key_breaker(bench.terms, bench.means) == "Songstats did not answer `GET /status`"
+    assert vendor_probe.close_key_breaker(bench.config, bench.dependencies) == "Songstats did not answer `GET /status`"
     assert state(bench)["breaker"] == "open"
 
 
 def test_the_share_is_read_from_the_ledger_by_the_next_run(bench: Workbench):
     songs = isrcs(4)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, isrc=songs[0], foreign="proxy")
     bench.sandbox.faults(HISTORY, isrc=songs[1], cut=20)
-    bench.cover(songs)
+    bench.run_backfill(songs)
 
     async def causes() -> list[tuple[str, str]]:
         line = ReconnectingConnection(bench.database_url, patience_seconds=60.0)

@@ -17,8 +17,8 @@ from measurement_pipeline.domain.blockers import NO_PAYER
 from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
-from measurement_pipeline_tests.faults.waiting import until
-from measurement_pipeline_tests.workbench import Gate, Workbench, isrcs, songstats_client
+from measurement_pipeline_tests.faults.waiting import wait_until
+from measurement_pipeline_tests.workbench import Gate, Workbench, isrcs, songstats_client_factory
 
 HISTORY = "/enterprise/v1/tracks/historic_stats"
 STATUS = "/enterprise/v1/status"
@@ -37,8 +37,8 @@ GOOD = payload([point("2026-01-01", 10), point("2026-01-02", 12)])
 
 def test_a_due_recording_is_bought_once_and_stored(bench: Workbench):
     (song,) = songs = isrcs(1)
-    job = bench.ask_for(songs)
-    _, results = bench.cover(songs)
+    job = bench.submit_request(songs)
+    _, results = bench.run_backfill(songs)
     assert [(r.song, r.kind, r.hit) for r in results] == [(song, ResultKind.SETTLED, True)]
     assert bench.row(song)["outcome"] == "stored"
     assert bench.sandbox.hits() == 1
@@ -53,10 +53,10 @@ def test_a_due_recording_is_bought_once_and_stored(bench: Workbench):
 
 def test_popularity_in_the_same_payload_is_stored_as_its_own_metric(bench: Workbench):
     songs = isrcs(1)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     body = payload([{"date": "2026-01-01", "streams_total": "296422273.0", "popularity_current": 61}])
     bench.sandbox.faults(HISTORY, body=body)
-    bench.cover(songs)
+    bench.run_backfill(songs)
     found = bench.sql("select metric, value, captured_at, data_source, raw_ref from song_measurements order by metric")
     assert [(r["metric"], r["value"]) for r in found] == [
         ("platform_displayed_play_count", 296422273),
@@ -70,11 +70,11 @@ def test_popularity_in_the_same_payload_is_stored_as_its_own_metric(bench: Workb
 
 def test_two_hundred_recordings_cost_two_hundred_hits_and_a_second_run_none(bench: Workbench):
     songs = isrcs(200)
-    bench.ask_for(songs)
-    run, results = bench.cover(songs)
+    bench.submit_request(songs)
+    run, results = bench.run_backfill(songs)
     assert run.summary.total(ResultKind.SETTLED) == 200
     assert {len(bench.sandbox.requests(HISTORY, isrc=song)) for song in songs[:5]} == {1}
-    again, results = bench.cover(songs, run="run-2")
+    again, results = bench.run_backfill(songs, run="run-2")
     assert {r.kind for r in results} == {ResultKind.ALREADY_STORED}
     assert len(results) == 200
     assert again.summary.calls == 0
@@ -112,13 +112,13 @@ OUTCOMES: dict[str, tuple[dict[str, Any], str | None, bool | None, str]] = {
 def test_each_answer_has_its_outcome(bench: Workbench, answer: str):
     fault, outcome, billable, reason = OUTCOMES[answer]
     (song,) = songs = isrcs(1)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, **fault)
     if answer == "no answer in time":
-        bench.means = BackfillDependencies(
-            songstats_client(bench.sandbox, timeout_seconds=0.3), bench.means.check_payment
+        bench.dependencies = BackfillDependencies(
+            songstats_client_factory(bench.sandbox, timeout_seconds=0.3), bench.dependencies.check_payment
         )
-    bench.cover(songs)
+    bench.run_backfill(songs)
     row = bench.row(song)
     assert row["outcome"] == outcome
     assert row["status"] == {None: "pending", "malformed": "failed"}.get(outcome, "done")
@@ -132,11 +132,11 @@ def test_each_answer_has_its_outcome(bench: Workbench, answer: str):
 
 def test_a_transient_failure_backs_off_and_is_exhausted_at_the_cap(bench: Workbench):
     (song,) = songs = isrcs(1)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, status=500)
     waits = []
     for run in range(1, 6):
-        bench.cover(songs, run=f"run-{run}")
+        bench.run_backfill(songs, run=f"run-{run}")
         row = bench.row(song)
         if row["not_before"] is not None:
             waits.append(round((row["not_before"] - row["updated_at"]).total_seconds()))
@@ -149,11 +149,11 @@ def test_a_transient_failure_backs_off_and_is_exhausted_at_the_cap(bench: Workbe
 
 def test_tries_within_one_run_count_one_attempt_and_each_hit(bench: Workbench):
     (song,) = songs = isrcs(1)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, status=502, count=1)
-    run, _ = bench.cover(songs, retry_soon_seconds=0.0)
+    run, _ = bench.run_backfill(songs, retry_soon_seconds=0.0)
     assert run.summary.retry_in_seconds == 0.0
-    bench.cover(songs)
+    bench.run_backfill(songs)
     assert bench.row(song)["attempts"] == 1
     assert bench.row(song)["outcome"] == "stored"
     assert [h["reason"] for h in bench.ledger()] == ["transient", "stored"]
@@ -161,9 +161,9 @@ def test_tries_within_one_run_count_one_attempt_and_each_hit(bench: Workbench):
 
 def test_a_429_pauses_the_deployment_and_costs_no_attempt_and_no_budget(bench: Workbench):
     songs = isrcs(60)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, status=429, retry_after=77)
-    run, _ = bench.cover(songs)
+    run, _ = bench.run_backfill(songs)
     assert run.summary.stop_reason == "Songstats asks for a pause"
     rows = bench.sql("select status, attempts from songstats_backfill_queue")
     assert {(r["status"], r["attempts"]) for r in rows} == {("pending", 0)}
@@ -171,31 +171,31 @@ def test_a_429_pauses_the_deployment_and_costs_no_attempt_and_no_budget(bench: W
     assert len(bench.ledger()) == bench.sandbox.hits() <= 5, "no history was stored yet: at most five in flight"
     left = bench.sql("select extract(epoch from paused_until - now()) s from vendor_state")[0]["s"]
     assert 70 < left <= 77
-    again, _ = bench.cover(songs, run="run-2")
+    again, _ = bench.run_backfill(songs, run="run-2")
     assert again.summary.calls == 0, "nothing is due while the pause lasts"
 
 
 def test_a_429_without_retry_after_waits_longer_each_time(bench: Workbench):
     songs = isrcs(1)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, status=429)
     waits = []
     for run in range(4):
-        bench.cover(songs, run=f"run-{run}")
+        bench.run_backfill(songs, run=f"run-{run}")
         waits.append(round(bench.sql("select extract(epoch from paused_until - now()) s from vendor_state")[0]["s"]))
         bench.sql("update vendor_state set paused_until = now()")
     assert waits == [5, 10, 20, 40]
     bench.sandbox.clear_faults()
-    bench.cover(songs, run="run-5")
+    bench.run_backfill(songs, run="run-5")
     assert bench.sql("select throttled from vendor_state")[0]["throttled"] == 0
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
 def test_a_refused_key_settles_nothing_and_opens_the_breaker(bench: Workbench, status: int):
     songs = isrcs(40)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults("/enterprise/v1/", status=status)
-    run, _ = bench.cover(songs)
+    run, _ = bench.run_backfill(songs)
     assert run.summary.breaker_reason
     state = bench.sql("select * from vendor_state")[0]
     assert (state["breaker"], state["breaker_kind"]) == ("open", "key")
@@ -210,45 +210,45 @@ def test_a_refused_key_settles_nothing_and_opens_the_breaker(bench: Workbench, s
 @pytest.mark.parametrize(("fault", "hits"), [({"status": 400}, 5), ({"body": "<html/>"}, 5), ({"status": 404}, 25)])
 def test_unusable_answers_open_the_breaker_at_exactly_so_many_hits(bench: Workbench, fault: dict[str, Any], hits: int):
     songs = isrcs(100)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, **fault)
-    run, _ = bench.cover(songs)
+    run, _ = bench.run_backfill(songs)
     assert bench.sandbox.hits() == hits
     assert "not one stored between" in run.summary.breaker_reason
     assert len(bench.sql("select song from songstats_backfill_queue where suspect")) == hits
     assert bench.sql("select count(*) n from songstats_backfill_queue where status = 'pending'")[0]["n"] == 100 - hits
-    again, _ = bench.cover(songs, run="run-2")
+    again, _ = bench.run_backfill(songs, run="run-2")
     assert again.summary.calls == 0
 
 
 @pytest.mark.fails_without("the streak goes on across runs")
 def test_a_streak_is_counted_across_runs(bench: Workbench):
     songs = isrcs(10)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, status=400)
     for run, song in enumerate(songs):
-        bench.cover([song], run=f"run-{run}")
+        bench.run_backfill([song], run=f"run-{run}")
     assert bench.sandbox.hits() == 5
 
 
 def test_the_budget_is_never_exceeded_and_the_rest_stays_pending(bench: Workbench):
     songs = isrcs(50)
-    bench.ask_for(songs)
-    bench.cover(songs, terms=replace(bench.terms, hits_allowed=30))
+    bench.submit_request(songs)
+    bench.run_backfill(songs, config=replace(bench.config, hits_allowed=30))
     assert bench.sandbox.hits() == 30
     assert bench.statuses() == {"stored": 30, "pending": 20}
     best = bench.sql("select song from songstats_backfill_queue where outcome = 'stored'")
     assert {r["song"] for r in best} == set(songs[:30]), "the most played first"
-    again, _ = bench.cover(songs, run="run-2", terms=replace(bench.terms, hits_allowed=30))
+    again, _ = bench.run_backfill(songs, run="run-2", config=replace(bench.config, hits_allowed=30))
     assert "30 of 30 hits" in str(again.summary.stop_reason)
     assert bench.sandbox.hits() == 30
 
 
 def test_a_card_that_is_gone_spends_nothing(bench: Workbench):
     songs = isrcs(3)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.deny(bench.account)
-    bench.cover(songs)
+    bench.run_backfill(songs)
     assert bench.sandbox.hits() == 0
     assert bench.statuses() == {"pending": 3}
 
@@ -261,7 +261,7 @@ def test_a_decision_older_than_ten_minutes_is_asked_for_again_before_a_hit(
     bench: Workbench, answer: PaymentVerdict, hits: int, waits: bool
 ):
     songs = isrcs(2)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sql("update payment_decisions set checked_at = now() - interval '11 minutes'")
 
     def check(account: Any) -> PaymentVerdict:
@@ -271,7 +271,7 @@ def test_a_decision_older_than_ten_minutes_is_asked_for_again_before_a_hit(
             bench.deny(account)
         return answer
 
-    _, results = bench.cover(songs, means=BackfillDependencies(bench.means.new_client, check))
+    _, results = bench.run_backfill(songs, dependencies=BackfillDependencies(bench.dependencies.new_client, check))
     assert bench.sandbox.hits() == hits
     assert all((bench.row(song)["not_before"] is not None) == waits for song in songs)
     if not hits:
@@ -280,7 +280,7 @@ def test_a_decision_older_than_ten_minutes_is_asked_for_again_before_a_hit(
 
 def test_a_recording_whose_request_is_withdrawn_during_the_run_is_deferred_without_a_payer(bench: Workbench):
     (song,) = songs = isrcs(1)
-    job = bench.ask_for(songs)
+    job = bench.submit_request(songs)
     bench.sql("update payment_decisions set checked_at = now() - interval '11 minutes'")
 
     def withdraw(account: Any) -> PaymentVerdict:
@@ -288,7 +288,7 @@ def test_a_recording_whose_request_is_withdrawn_during_the_run_is_deferred_witho
             measurement_jobs.withdraw(connection, job, account=account)
         return PaymentVerdict.ALLOWED
 
-    bench.cover(songs, means=BackfillDependencies(bench.means.new_client, withdraw))
+    bench.run_backfill(songs, dependencies=BackfillDependencies(bench.dependencies.new_client, withdraw))
     assert bench.sandbox.hits() == 0
     row = bench.row(song)
     assert (row["status"], row["last_error"]) == ("pending", NO_PAYER)
@@ -297,8 +297,8 @@ def test_a_recording_whose_request_is_withdrawn_during_the_run_is_deferred_witho
 def test_a_response_that_was_kept_but_never_read_is_read_without_a_hit(bench: Workbench):
     """The run died between keeping and storing."""
     songs = isrcs(1)
-    bench.ask_for(songs)
-    bench.cover(songs)
+    bench.submit_request(songs)
+    bench.run_backfill(songs)
     bench.sql("delete from song_measurements")
     bench.sql("update measurement_jobs set state = 'accepted'")
     bench.sql("update songstats_responses set parser_version = null")
@@ -306,7 +306,7 @@ def test_a_response_that_was_kept_but_never_read_is_read_without_a_hit(bench: Wo
         "update songstats_backfill_queue set status = 'in_progress', outcome = null, claimed_by = 'dead',"
         " heartbeat_at = now() - interval '1 hour'"
     )
-    _, results = bench.cover(songs, run="run-2")
+    _, results = bench.run_backfill(songs, run="run-2")
     assert bench.sandbox.hits() == 1
     assert [(r.kind, r.hit) for r in results] == [(ResultKind.SETTLED, False)]
     assert bench.sql("select count(*) n from song_measurements")[0]["n"] > 0
@@ -315,11 +315,11 @@ def test_a_response_that_was_kept_but_never_read_is_read_without_a_hit(bench: Wo
 @pytest.mark.fails_without("owned recordings are skipped by a run")
 def test_measurements_without_a_settled_row_are_owned_and_cost_nothing(bench: Workbench):
     (song,) = songs = isrcs(1)
-    bench.ask_for(songs)
-    bench.cover(songs)
+    bench.submit_request(songs)
+    bench.run_backfill(songs)
     bench.sql("update songstats_backfill_queue set status = 'pending', outcome = null")
     bench.sql("update measurement_jobs set state = 'accepted'")
-    _, results = bench.cover(songs, run="run-2")
+    _, results = bench.run_backfill(songs, run="run-2")
     assert (results[0].kind, bench.row(song)["outcome"]) == (ResultKind.ALREADY_STORED, "stored")
     assert bench.sandbox.hits() == 1
 
@@ -336,12 +336,12 @@ def waiting_for(bench: Workbench, kind: str) -> list[dict[str, Any]]:
 @pytest.mark.fails_without("reserve before the call")
 def test_no_call_is_made_before_its_hit_is_reserved(bench: Workbench):
     songs = isrcs(3)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     with connect(bench.database_url) as busy, ThreadPoolExecutor() as pool:
         with busy.transaction():
             busy.execute("select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))")
-            run = pool.submit(bench.cover, songs)
-            until(lambda: waiting_for(bench, "advisory") or run.done())
+            run = pool.submit(bench.run_backfill, songs)
+            wait_until(lambda: waiting_for(bench, "advisory") or run.done())
             assert (bench.sandbox.hits(), bench.ledger()) == (0, [])
         run.result()
     assert bench.sandbox.hits() == len(bench.ledger()) == 3
@@ -350,17 +350,19 @@ def test_no_call_is_made_before_its_hit_is_reserved(bench: Workbench):
 @pytest.mark.fails_without("keep before parsing and storing")
 def test_a_response_is_stored_before_it_is_parsed(bench: Workbench):
     (song,) = songs = isrcs(1)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     gate = Gate()
-    means = gate.means(bench.means, bench.sandbox)
+    means = gate.delay_responses(bench.dependencies, bench.sandbox)
     with connect(bench.database_url) as busy, ThreadPoolExecutor() as pool:
         with busy.transaction():
-            run = pool.submit(bench.cover, songs, terms=replace(bench.terms, heartbeat_seconds=60.0), means=means)
-            until(lambda: bench.sandbox.hits(song) or run.done())
+            run = pool.submit(
+                bench.run_backfill, songs, config=replace(bench.config, heartbeat_seconds=60.0), dependencies=means
+            )
+            wait_until(lambda: bench.sandbox.hits(song) or run.done())
             busy.execute("select song from songstats_backfill_queue for update")
             gate.open()
             # What is stored is stored with its row: it can get no further than that.
-            until(lambda: waiting_for(bench, "transactionid") or run.done())
+            wait_until(lambda: waiting_for(bench, "transactionid") or run.done())
             assert bench.sql("select song, parser_version from songstats_responses") == [
                 {"song": song, "parser_version": None}
             ]
@@ -371,13 +373,13 @@ def test_a_response_is_stored_before_it_is_parsed(bench: Workbench):
 
 def test_a_row_whose_owner_is_alive_is_not_claimed(bench: Workbench):
     (song,) = songs = isrcs(1)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     gate = Gate()
-    means = gate.means(bench.means, bench.sandbox)
-    slow = threading.Thread(target=lambda: bench.cover(songs, means=means))
+    means = gate.delay_responses(bench.dependencies, bench.sandbox)
+    slow = threading.Thread(target=lambda: bench.run_backfill(songs, dependencies=means))
     slow.start()
-    until(bench.sandbox.hits, what="its call")
-    run, results = bench.cover(songs, run="run-2", operator=True)
+    wait_until(bench.sandbox.hits, what="its call")
+    run, results = bench.run_backfill(songs, run="run-2", is_operator=True)
     assert results == []
     assert run.summary.unfinished == {song: "in progress in run run-1"}
     gate.open()
@@ -388,17 +390,19 @@ def test_a_row_whose_owner_is_alive_is_not_claimed(bench: Workbench):
 
 def test_a_stale_owner_changes_nothing_when_its_answer_comes_late(bench: Workbench):
     (song,) = songs = isrcs(1)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     gate = Gate()
-    means = gate.means(bench.means, bench.sandbox)
+    means = gate.delay_responses(bench.dependencies, bench.sandbox)
     # Its heartbeats are too rare, so that its claim is taken over while its call is in flight.
     stale: list[Any] = []
-    frozen = replace(bench.terms, heartbeat_seconds=60.0)
-    slow = threading.Thread(target=lambda: stale.extend(bench.cover(songs, run="stale", terms=frozen, means=means)[1]))
+    frozen = replace(bench.config, heartbeat_seconds=60.0)
+    slow = threading.Thread(
+        target=lambda: stale.extend(bench.run_backfill(songs, run="stale", config=frozen, dependencies=means)[1])
+    )
     slow.start()
-    until(bench.sandbox.hits, what="its call")
+    wait_until(bench.sandbox.hits, what="its call")
     bench.sql("update songstats_backfill_queue set heartbeat_at = now() - interval '1 hour'")
-    bench.cover(songs, run="new")
+    bench.run_backfill(songs, run="new")
     lease = bench.row(song)["lease"]
     before = bench.sql("select count(*) n from song_measurements")[0]["n"]
     gate.open()
@@ -411,8 +415,8 @@ def test_a_stale_owner_changes_nothing_when_its_answer_comes_late(bench: Workben
 
 def test_two_runs_at_once_buy_each_recording_once(bench: Workbench):
     songs = isrcs(60)
-    bench.ask_for(songs)
-    threads = [threading.Thread(target=bench.cover, args=(songs,), kwargs={"run": f"run-{n}"}) for n in range(3)]
+    bench.submit_request(songs)
+    threads = [threading.Thread(target=bench.run_backfill, args=(songs,), kwargs={"run": f"run-{n}"}) for n in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -423,10 +427,10 @@ def test_two_runs_at_once_buy_each_recording_once(bench: Workbench):
 
 def test_the_pace_is_the_deployments(bench: Workbench):
     songs = isrcs(15)
-    bench.ask_for(songs)
-    terms = replace(bench.terms, requests_per_second=20.0)
+    bench.submit_request(songs)
+    terms = replace(bench.config, requests_per_second=20.0)
     halves = [
-        threading.Thread(target=bench.cover, args=(half,), kwargs={"run": half[0], "terms": terms})
+        threading.Thread(target=bench.run_backfill, args=(half,), kwargs={"run": half[0], "terms": terms})
         for half in (songs[:7], songs[7:])
     ]
     began = time.monotonic()
@@ -440,11 +444,11 @@ def test_the_pace_is_the_deployments(bench: Workbench):
 
 def test_stopping_finishes_the_calls_in_flight_and_releases_the_rest(bench: Workbench):
     songs = isrcs(50)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, delay=0.3)
     from measurement_pipeline.backfill.run import BackfillRun
 
-    run = BackfillRun(songs, run="run-1", is_operator=False, config=bench.terms, dependencies=bench.means)
+    run = BackfillRun(songs, run="run-1", is_operator=False, config=bench.config, dependencies=bench.dependencies)
     results = []
     for recording in run:
         results.append(recording)
@@ -457,11 +461,11 @@ def test_stopping_finishes_the_calls_in_flight_and_releases_the_rest(bench: Work
 
 def test_an_operator_takes_up_failed_rows_and_it_is_recorded(bench: Workbench):
     (song,) = songs = isrcs(1)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sql("update songstats_backfill_queue set status = 'failed', outcome = 'exhausted', attempts = 5")
-    bench.cover(songs)
+    bench.run_backfill(songs)
     assert bench.sandbox.hits() == 0, "a planned run leaves failed rows alone"
-    _, results = bench.cover(songs, run="run-2", operator=True)
+    _, results = bench.run_backfill(songs, run="run-2", is_operator=True)
     assert [r.kind for r in results] == [ResultKind.SETTLED]
     (act,) = bench.sql("select actor, act, detail from operator_acts")
     assert (act["actor"], act["detail"]["songs"]) == ("run run-2", [song])
@@ -469,34 +473,34 @@ def test_an_operator_takes_up_failed_rows_and_it_is_recorded(bench: Workbench):
 
 def test_an_operator_launching_a_malformed_one_reads_what_was_kept_and_buys_nothing(bench: Workbench):
     (song,) = songs = isrcs(1)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, body="not json")
-    bench.cover(songs)
+    bench.run_backfill(songs)
     bench.sandbox.clear_faults()
-    bench.cover(songs, run="run-2", operator=True)
+    bench.run_backfill(songs, run="run-2", is_operator=True)
     assert bench.row(song)["outcome"] == "malformed"
     assert bench.sandbox.hits() == 1
 
 
 def test_an_absent_recording_is_bought_for_the_operators_account_or_refused_clearly(bench: Workbench):
     known, unknown = isrcs(2)
-    run, results = bench.cover([known, "not-an-isrc"], operator=True)
+    run, results = bench.run_backfill([known, "not-an-isrc"], is_operator=True)
     assert run.summary.unfinished[known].startswith(NO_PAYER)
     assert "not an ISRC" in run.summary.unfinished["not-an-isrc"]
     from measurement_pipeline_tests.workbench import OPERATORS
 
     bench.allow(OPERATORS)
-    _, results = bench.cover([known], run="run-2", operator=True)
+    _, results = bench.run_backfill([known], run="run-2", is_operator=True)
     assert [(r.kind, r.account) for r in results] == [(ResultKind.SETTLED, OPERATORS)]
-    homeless = replace(bench.terms, rules=replace(bench.terms.rules, operators_account=None))
-    run, _ = bench.cover([unknown], run="run-3", operator=True, terms=homeless)
+    homeless = replace(bench.config, rules=replace(bench.config.rules, operators_account=None))
+    run, _ = bench.run_backfill([unknown], run="run-3", is_operator=True, config=homeless)
     assert "BACKFILL_ACCOUNT_ID" in run.summary.unfinished[unknown]
     assert bench.sandbox.hits() == 1
 
 
 def test_connections_that_are_terminated_under_way_lose_and_repeat_nothing(bench: Workbench):
     songs = isrcs(120)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     done = threading.Event()
 
     def terminate() -> None:
@@ -515,7 +519,7 @@ def test_connections_that_are_terminated_under_way_lose_and_repeat_nothing(bench
         for run in range(60):
             # Whichever of its own statements was hit; the next run goes on.
             with suppress(DatabaseUnavailable, ExceptionGroup):
-                bench.cover(songs, run=f"run-{run}")
+                bench.run_backfill(songs, run=f"run-{run}")
             bench.sql(
                 "update songstats_backfill_queue set heartbeat_at = now() - interval '1 hour' where status = 'in_progress'"
             )
@@ -532,12 +536,12 @@ def test_connections_that_are_terminated_under_way_lose_and_repeat_nothing(bench
 
 def test_a_vendor_that_cannot_be_reached_costs_no_hit_and_pauses_the_deployment(bench: Workbench):
     songs = isrcs(40)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     unknown = BackfillDependencies(
-        songstats_client(bench.sandbox, base_url="http://127.0.0.1:9"),
-        bench.means.check_payment,
+        songstats_client_factory(bench.sandbox, base_url="http://127.0.0.1:9"),
+        bench.dependencies.check_payment,
     )
-    run, _ = bench.cover(songs, means=unknown)
+    run, _ = bench.run_backfill(songs, dependencies=unknown)
     assert run.summary.stop_reason == "Songstats gives no usable response: pausing"
     assert {(h["billable"], h["reason"]) for h in bench.ledger()} == {(False, "transient")}
     assert len(bench.ledger()) == 5
@@ -546,10 +550,10 @@ def test_a_vendor_that_cannot_be_reached_costs_no_hit_and_pauses_the_deployment(
 
 def test_a_403_of_which_the_status_says_nothing_settles_nothing_and_pauses(bench: Workbench):
     songs = isrcs(40)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, status=403)
     bench.sandbox.faults(STATUS, status=500)
-    run, _ = bench.cover(songs)
+    run, _ = bench.run_backfill(songs)
     assert run.summary.stop_reason == "Songstats gives no usable response: pausing"
     assert bench.sandbox.hits() <= 5
     assert bench.statuses() == {"pending": 40}
@@ -559,14 +563,16 @@ def test_a_403_of_which_the_status_says_nothing_settles_nothing_and_pauses(bench
 @pytest.mark.parametrize("first", [{"hang": True}, {"cut": 20}, {"status": 502}])
 def test_a_429_does_not_give_back_an_attempt_that_came_to_something_before_it(bench: Workbench, first: dict[str, Any]):
     (song,) = songs = isrcs(1)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, count=1, **first)
     bench.sandbox.faults(HISTORY, status=429, count=1)
-    means = bench.means
+    means = bench.dependencies
     if "hang" in first:
-        means = BackfillDependencies(songstats_client(bench.sandbox, timeout_seconds=1.0), bench.means.check_payment)
-    bench.cover(songs, retry_soon_seconds=0.0, means=means)
-    bench.cover(songs, is_retry=True)
+        means = BackfillDependencies(
+            songstats_client_factory(bench.sandbox, timeout_seconds=1.0), bench.dependencies.check_payment
+        )
+    bench.run_backfill(songs, retry_soon_seconds=0.0, dependencies=means)
+    bench.run_backfill(songs, is_retry=True)
     assert [hit["reason"] for hit in bench.ledger()][1:] == ["throttled"]
     assert bench.row(song)["attempts"] == 1
 
@@ -575,29 +581,29 @@ def test_a_paid_answer_that_came_after_its_row_was_settled_without_a_history_is_
     bench: Workbench,
 ):
     (song,) = songs = isrcs(1)
-    job = bench.ask_for(songs)
-    bench.cover(songs)
+    job = bench.submit_request(songs)
+    bench.run_backfill(songs)
     # As it is where an owner that was slow to answer had lost its lease to one that was results 404.
     bench.sql("update songstats_responses set parser_version = null")
     bench.sql("delete from song_measurements")
     bench.sql("update songstats_backfill_queue set outcome = 'no_history'")
     with connect(bench.database_url) as connection:
-        assert backfill_queue.reclaim(connection, bench.terms.rules, parser_version=1) == (1, 0)
-        assert [row.song for row in backfill_queue.due(connection, bench.terms.rules)] == songs
+        assert backfill_queue.reclaim(connection, bench.config.rules, parser_version=1) == (1, 0)
+        assert [row.song for row in backfill_queue.due(connection, bench.config.rules)] == songs
     assert bench.sql("select state from measurement_jobs where id = %s", job) == [{"state": "done"}], (
         "the operators' account pays again"
     )
-    bench.cover(songs, run="after")
+    bench.run_backfill(songs, run="after")
     assert bench.row(song)["outcome"] == "stored"
     assert bench.sandbox.hits() == 1
 
 
 def test_an_hour_of_5xx_pauses_rather_than_exhausts_the_queue(bench: Workbench):
     songs = isrcs(60)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, status=503)
     for run in range(4):
-        bench.cover(songs, run=f"run-{run}")
+        bench.run_backfill(songs, run=f"run-{run}")
         bench.sql("update vendor_state set paused_until = now()")
     assert bench.sandbox.hits() <= 20
     assert bench.statuses() == {"pending": 60}
@@ -606,14 +612,14 @@ def test_an_hour_of_5xx_pauses_rather_than_exhausts_the_queue(bench: Workbench):
 
 def test_reading_again_what_was_kept_says_nothing_new_of_the_vendor(bench: Workbench):
     songs = isrcs(16)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     for song in songs[::2]:
         bench.sandbox.faults(HISTORY, isrc=song, body="not json")
     for number, song in enumerate(songs):
-        bench.cover([song], run=f"run-{number}")
+        bench.run_backfill([song], run=f"run-{number}")
     bench.sandbox.clear_faults()
     assert bench.statuses() == {"malformed": 8, "stored": 8}
-    run, _ = bench.cover(songs[::2], run="again", operator=True)
+    run, _ = bench.run_backfill(songs[::2], run="again", is_operator=True)
     assert run.summary.calls == 0
     assert run.summary.breaker_reason is None
     assert bench.sql("select breaker from vendor_state")[0]["breaker"] == "closed"
@@ -621,9 +627,9 @@ def test_reading_again_what_was_kept_says_nothing_new_of_the_vendor(bench: Workb
 
 def test_an_error_of_our_own_ends_the_run_only_after_the_responses_in_flight_are_stored(bench: Workbench):
     paid, stale = isrcs(4), isrcs(1, start=50)
-    bench.ask_for(paid)
+    bench.submit_request(paid)
     other = uuid4()
-    bench.ask_for(stale, account=other, ranks=[0])
+    bench.submit_request(stale, account=other, ranks=[0])
     bench.sql("update payment_decisions set checked_at = now() - interval '11 minutes' where account = %s", other)
     bench.sandbox.faults(HISTORY, delay=0.5)
 
@@ -631,12 +637,12 @@ def test_an_error_of_our_own_ends_the_run_only_after_the_responses_in_flight_are
         raise RuntimeError("a defect")
 
     with pytest.raises(RuntimeError, match="a defect"):
-        bench.cover([*paid, *stale], means=BackfillDependencies(bench.means.new_client, broken))
+        bench.run_backfill([*paid, *stale], dependencies=BackfillDependencies(bench.dependencies.new_client, broken))
     assert bench.sandbox.hits() == len(bench.sql("select 1 from songstats_responses")) == 4
     assert "crashed: unknown" not in {h["reason"] for h in bench.ledger()}
     bench.sandbox.clear_faults()
     bench.sql("update payment_decisions set checked_at = now()")
-    bench.cover([*paid, *stale], run="run-2")
+    bench.run_backfill([*paid, *stale], run="run-2")
     assert bench.statuses() == {"stored": 5}
     assert bench.sandbox.hits() == 5
 
@@ -645,14 +651,14 @@ def test_a_failed_row_with_an_unread_response_is_requeued_at_any_number_of_attem
     from measurement_pipeline.postgres.database import connect
 
     (song,) = songs = isrcs(1)
-    bench.ask_for(songs)
-    bench.cover(songs)
+    bench.submit_request(songs)
+    bench.run_backfill(songs)
     bench.sql("delete from song_measurements")
     bench.sql("update songstats_responses set parser_version = null")
     bench.sql("update songstats_backfill_queue set status = 'failed', outcome = 'transient', attempts = 5")
     bench.sql("update measurement_jobs set state = 'accepted'")
     with connect(bench.database_url) as connection:
-        assert backfill_queue.reclaim(connection, bench.terms.rules, parser_version=1) == (1, 0)
-    bench.cover(songs, run="run-2")
+        assert backfill_queue.reclaim(connection, bench.config.rules, parser_version=1) == (1, 0)
+    bench.run_backfill(songs, run="run-2")
     assert bench.row(song)["outcome"] == "stored"
     assert bench.sandbox.hits() == 1

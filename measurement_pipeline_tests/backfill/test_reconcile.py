@@ -34,10 +34,10 @@ class _Silent(httpx.AsyncBaseTransport):
 @pytest.fixture
 def lost(bench: Workbench) -> Workbench:
     """Nine calls: four answered, two counted whose answer was lost, three that never arrived."""
-    bench.ask_for([*STORED, *COUNTED, *NEVER_COUNTED])
-    bench.cover(STORED, run="stored")
+    bench.submit_request([*STORED, *COUNTED, *NEVER_COUNTED])
+    bench.run_backfill(STORED, run="stored")
     bench.sandbox.faults(HISTORY, close=True, count=len(COUNTED))
-    bench.cover(COUNTED, run="counted")
+    bench.run_backfill(COUNTED, run="counted")
 
     def unreachable() -> SongstatsClient:
         return SongstatsClient(
@@ -48,7 +48,9 @@ def lost(bench: Workbench) -> Workbench:
             transport=_Silent(),
         )
 
-    bench.cover(NEVER_COUNTED, run="never counted", means=replace(bench.means, new_client=unreachable))
+    bench.run_backfill(
+        NEVER_COUNTED, run="never counted", dependencies=replace(bench.dependencies, new_client=unreachable)
+    )
     # The middle of a month, whenever the test runs.
     bench.sql("update songstats_quota_ledger set reserved_at = %s, settled_at = %s", MADE, MADE)
     assert [hit["billable"] for hit in bench.ledger()] == [True] * 4 + [None] * 5
@@ -61,49 +63,49 @@ def hits(bench: Workbench) -> int:
 
 
 def test_hits_that_the_vendor_never_counted_are_returned_and_as_many_kept_as_it_did_count(lost: Workbench):
-    found = reconcile(lost.terms, lost.means, now=NOW)
+    found = reconcile(lost.config, lost.dependencies, now=NOW)
     assert (found.returned, found.kept) == (3, 2)
     assert found.reason == "this month: Songstats counts 6, the ledger 4 billed and 5 unknown: 3 not billed, 2 kept"
     assert hits(lost) == lost.sandbox.hits() == 6
     (act,) = lost.sql("select actor, detail from operator_acts")
     assert act["actor"] == "the hourly reclaim"
     assert (act["detail"]["songstats_counts"], act["detail"]["kept"], len(act["detail"]["settled"])) == (6, 2, 3)
-    assert reconcile(lost.terms, lost.means, now=NOW).returned == 0, "once"
+    assert reconcile(lost.config, lost.dependencies, now=NOW).returned == 0, "once"
 
 
 def test_a_month_that_the_vendor_counts_as_billed_alone_returns_them_all(lost: Workbench):
     lost.sql("delete from songstats_quota_ledger where run_id = 'counted'")
     lost.sandbox.faults(STATUS, body='{"result": "success", "status": {"current_month_total_requests": 4}}')
-    assert reconcile(lost.terms, lost.means, now=NOW).returned == 3
+    assert reconcile(lost.config, lost.dependencies, now=NOW).returned == 3
     assert hits(lost) == 4
 
 
 def test_hits_that_the_vendor_counts_late_count_again(lost: Workbench):
     lost.sandbox.faults(STATUS, body='{"result": "success", "status": {"current_month_total_requests": 4}}', count=1)
-    assert reconcile(lost.terms, lost.means, now=NOW).returned == 5
+    assert reconcile(lost.config, lost.dependencies, now=NOW).returned == 5
     assert hits(lost) == 4
-    found = reconcile(lost.terms, lost.means, now=NOW)
+    found = reconcile(lost.config, lost.dependencies, now=NOW)
     assert (found.returned, found.late, found.kept) == (0, 2, 2)
     assert hits(lost) == lost.sandbox.hits() == 6
     assert [act["act"] for act in lost.sql("select act from operator_acts order by id")] == [
         "settle unknown hits as not billed",
         "count returned hits again",
     ]
-    assert reconcile(lost.terms, lost.means, now=NOW).late == 0, "once"
+    assert reconcile(lost.config, lost.dependencies, now=NOW).late == 0, "once"
     assert hits(lost) == 6
 
 
 def test_a_session_that_keeps_the_lock_of_the_budget_fails_no_sweep(lost: Workbench):
     with connect(lost.database_url) as client, client.transaction():
         client.execute("select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))")
-        found = reconcile(lost.terms, lost.means, now=NOW, lock_seconds=0.1)
+        found = reconcile(lost.config, lost.dependencies, now=NOW, lock_seconds=0.1)
     assert (found.returned, found.kept) == (0, 5)
     assert "doctor" in found.reason
-    assert reconcile(lost.terms, lost.means, now=NOW).returned == 3
+    assert reconcile(lost.config, lost.dependencies, now=NOW).returned == 3
 
 
 def test_what_was_returned_is_shown_by_cause_in_spend_and_in_the_analysts_view(lost: Workbench):
-    reconcile(lost.terms, lost.means, now=NOW)
+    reconcile(lost.config, lost.dependencies, now=NOW)
     with connect(lost.database_url) as connection:
         shown = sum_by_cause(spend.list_calls(connection, days=3_650))["not billed (reconciled)"]
     assert (shown.calls, shown.hits, shown.wasted, shown.cost_nothing) == (3, 0, 0, 3)
@@ -125,12 +127,12 @@ def test_returned_hits_are_the_budgets_again(lost: Workbench):
 
 def test_another_program_with_the_key_changes_nothing_and_is_reported(lost: Workbench):
     async def another() -> None:
-        async with lost.means.new_client() as client:
+        async with lost.dependencies.new_client() as client:
             for song in isrcs(8, start=300):
                 await client.fetch_history(song)
 
     asyncio.run(another())
-    found = reconcile(lost.terms, lost.means, now=NOW)
+    found = reconcile(lost.config, lost.dependencies, now=NOW)
     assert (found.returned, found.kept) == (0, 5)
     assert "Another program uses the key" in found.reason
     assert lost.sql("select * from operator_acts") == []
@@ -139,16 +141,16 @@ def test_another_program_with_the_key_changes_nothing_and_is_reported(lost: Work
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 401}, {"body": "<html>"}, {"close": True}])
 def test_a_vendor_that_is_away_changes_nothing_and_fails_no_sweep(lost: Workbench, fault: dict):
     lost.sandbox.faults(STATUS, **fault)
-    found = reconcile(lost.terms, lost.means, now=NOW)
+    found = reconcile(lost.config, lost.dependencies, now=NOW)
     assert (found.returned, found.kept) == (0, 5)
     assert found.reason.startswith("unknown: Songstats gave no count (")
-    swept = reclaim_backfill(lost.terms, lost.means)
+    swept = reclaim_backfill(lost.config, lost.dependencies)
     assert swept.returned == 0
     assert hits(lost) == 9
 
 
 def test_a_call_that_is_not_settled_keeps_the_vendor_from_being_asked(lost: Workbench):
     lost.sql("update songstats_quota_ledger set settled_at = null, reason = null where song = %s", COUNTED[0])
-    found = reconcile(lost.terms, lost.means, now=NOW)
+    found = reconcile(lost.config, lost.dependencies, now=NOW)
     assert (found.returned, found.reason) == (0, "waiting: 1 call not settled yet")
     assert lost.sandbox.requests(STATUS) == []

@@ -21,7 +21,7 @@ from measurement_pipeline.sandbox.catalogue import KnownRecording
 from measurement_pipeline.vendors.apify.client import ApifyClient
 from measurement_pipeline.vendors.spotify.client import SpotifyClient
 from measurement_pipeline_tests.database import execute
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 
 ARTIST = "The Sandbox Players"
 
@@ -142,7 +142,7 @@ class CaptureHarness:
         """Wait until Apify lists the run that was started for the capture."""
         albums = self.snapshot_row(snapshot)["album_ids"]
         with self.captures.dependencies.new_actor() as actor:
-            until(lambda: actor.find_run(albums, since=self.snapshot_row(snapshot)["created_at"]) is not None)
+            wait_until(lambda: actor.find_run(albums, since=self.snapshot_row(snapshot)["created_at"]) is not None)
         self.end_waits()
 
     def with_config(self, **terms: Any) -> CaptureServices:

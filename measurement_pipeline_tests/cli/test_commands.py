@@ -21,7 +21,7 @@ from measurement_pipeline.local.supervisor import free_port
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseError, connect
 from measurement_pipeline_tests.cli.conftest import parse_json
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.workbench import isrcs
 
 ACCOUNT = "11111111-1111-4111-8111-111111111111"
@@ -306,7 +306,7 @@ def test_waiting_reports_once_that_no_run_has_accepted_the_request(bench, connec
     stderr = io.StringIO()
 
     def answer():
-        until(lambda: "not accepted after 0 s: start" in stderr.getvalue())
+        wait_until(lambda: "not accepted after 0 s: start" in stderr.getvalue())
         answer_requests(database_url, decision=Decision(PaymentVerdict.DENIED, "No card."))
 
     intake_thread = Thread(target=answer)
@@ -327,9 +327,9 @@ def test_waiting_distinguishes_a_dev_that_is_starting_from_one_that_is_not_runni
     def answer():
         with instance_lock.acquire_instance_lock(tmp_path, "dev") as mark_ready:
             started.set()
-            until(lambda: "still starting" in stderr.getvalue())
+            wait_until(lambda: "still starting" in stderr.getvalue())
             mark_ready()
-            until(lambda: "not accepted after 0 s: start `measurement-pipeline dev`" in stderr.getvalue())
+            wait_until(lambda: "not accepted after 0 s: start `measurement-pipeline dev`" in stderr.getvalue())
             answer_requests(database_url, decision=Decision(PaymentVerdict.DENIED, "No card."))
 
     started = Event()
@@ -360,7 +360,7 @@ def test_waiting_reports_once_that_dev_ended_and_continues(bench, connection, da
     stderr, ended = io.StringIO(), Event()
 
     def answer():
-        until(lambda: "`measurement-pipeline dev` was stopped 2" in stderr.getvalue())
+        wait_until(lambda: "`measurement-pipeline dev` was stopped 2" in stderr.getvalue())
         answer_requests(database_url, decision=Decision(PaymentVerdict.DENIED, "No card."))
 
     with instance_lock.acquire_instance_lock(tmp_path, "dev"):

@@ -20,7 +20,7 @@ from measurement_pipeline.cli.sandbox_command import find_doubles
 from measurement_pipeline.local.supervisor import free_port, http_ready
 from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.cli.conftest import Run
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 
 LAUNCH = """
 mutation {
@@ -90,7 +90,7 @@ def dev(directory: Path) -> Iterator[Dev]:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     found = Dev(process, *(f"http://127.0.0.1:{port}" for port in ports), state)
     try:
-        until(
+        wait_until(
             lambda: process.poll() is not None or (http_ready(f"{found.api}/readyz")("")),
             seconds=120,
             what="the HTTP API, which is the last to start",
@@ -125,13 +125,13 @@ def test_the_second_ui_is_read_only_and_dead_processes_are_restarted(dev: Dev):
     assert set(before) == {"api grpc", "dagster-daemon", "dagster-webserver", "api --host"}
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
-    until(
+    wait_until(
         lambda: dev.pids().keys() == before.keys() and not set(dev.pids().values()) & set(before.values()),
         what="another of each",
     )
-    until(lambda: http_ready(f"{dev.ui}/server_info")(""), what="the UI")
-    until(lambda: http_ready(f"{dev.api}/readyz")(""), what="the API")
-    until(
+    wait_until(lambda: http_ready(f"{dev.ui}/server_info")(""), what="the UI")
+    wait_until(lambda: http_ready(f"{dev.api}/readyz")(""), what="the API")
+    wait_until(
         lambda: ask(dev.ui, LAUNCH)["data"]["launchRun"]["__typename"] == "LaunchRunSuccess",
         what="a launch through the new code server without a reload",
     )

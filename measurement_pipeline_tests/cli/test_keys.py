@@ -17,7 +17,7 @@ from measurement_pipeline.local.supervisor import free_port, http_ready
 from measurement_pipeline.postgres import api_keys
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline_tests.cli.conftest import SETTINGS, Run, parse_json
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 
 ACCOUNT = "00000000-0000-4000-8000-00000000000a"
 JOBS = "/api/research/measurement-jobs"
@@ -94,7 +94,7 @@ def test_api_listens_until_a_stop_signal_and_logs_no_key(
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        until(lambda: process.poll() is not None or http_ready(f"{url}/readyz")(""), what="the API")
+        wait_until(lambda: process.poll() is not None or http_ready(f"{url}/readyz")(""), what="the API")
         assert httpx.get(url + JOBS, headers={"x-api-key": key}).status_code == 200
         assert "server" not in httpx.get(url + JOBS).headers
     finally:

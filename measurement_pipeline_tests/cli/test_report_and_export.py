@@ -22,8 +22,8 @@ SONGS = isrcs(3)
 @pytest.fixture
 def owned(bench: Workbench) -> Workbench:
     """A catalogue of three, of which two were bought; its titles are a vendor's."""
-    bench.ask_for(SONGS[:2])
-    bench.cover(SONGS[:2])
+    bench.submit_request(SONGS[:2])
+    bench.run_backfill(SONGS[:2])
     bench.sql("insert into songs (isrc) select unnest(%s::text[]) on conflict do nothing", SONGS)
     bench.sql("update songs set name = '<script>alert(1)</script>' where isrc = %s", SONGS[0])
     bench.sql("insert into accounts (id) values (%s) on conflict do nothing", bench.account)

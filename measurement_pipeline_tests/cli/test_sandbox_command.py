@@ -16,18 +16,18 @@ from measurement_pipeline.postgres import spend
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.cli.conftest import Run, parse_json
-from measurement_pipeline_tests.workbench import isrcs, workbench
+from measurement_pipeline_tests.workbench import isrcs, create_workbench
 
 
 def compare(database_url: str, connection: Connection, sandbox: SandboxClient) -> HealthResult:
-    counted = vendor_status.fetch_vendor_status(workbench(database_url, sandbox).means.new_client).month
+    counted = vendor_status.fetch_vendor_status(create_workbench(database_url, sandbox).means.new_client).month
     return ledger_matches_vendor(spend.read_month(connection), spend.read_month(connection), counted)
 
 
 def buy(database_url: str, sandbox: SandboxClient, count: int) -> None:
-    bench = workbench(database_url, sandbox)
-    bench.ask_for(isrcs(count))
-    bench.cover(isrcs(count))
+    bench = create_workbench(database_url, sandbox)
+    bench.submit_request(isrcs(count))
+    bench.run_backfill(isrcs(count))
 
 
 @pytest.fixture

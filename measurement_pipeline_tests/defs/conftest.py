@@ -137,7 +137,7 @@ def open_instance(storage: dict[str, Any], directory: Path) -> dg.DagsterInstanc
 @pytest.fixture(scope="session")
 def dagster_template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A database with Dagster's tables, which take it a second to make."""
-    name = server.make()
+    name = server.create_database()
     # Dagster's own storage, which keeps no connection: a database that has one is no template.
     stock = {"postgres": {"postgres_url": dagster_url(server.url(name))}}
     with open_instance(stock, tmp_path_factory.mktemp("dagster")) as opened:
@@ -150,7 +150,7 @@ def dagster_template(server: Server, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def instance(server: Server, dagster_template: str, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    name = server.make(template=dagster_template)
+    name = server.create_database(template=dagster_template)
     with open_instance(pooled(server.url(name)), tmp_path) as opened:
         yield opened
     server.drop(name)

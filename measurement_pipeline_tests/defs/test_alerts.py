@@ -137,7 +137,7 @@ def test_another_reason_and_another_job_are_messages_of_their_own(sensor: Sensor
 
 def test_the_message_holds_the_runs_own_reason_and_no_traceback(sensor: Sensor, receiver: Receiver):
     stage, songs = sensor.stage, isrcs(2)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     stage.bench.sandbox.faults(HISTORY, body="not json")
     assert not stage.backfill(songs).success
@@ -158,7 +158,7 @@ def test_an_error_that_nobody_foresaw_is_told_by_its_first_line(sensor: Sensor, 
 
 def test_a_key_that_is_refused_again_after_its_breaker_was_closed_is_told_again(sensor: Sensor, receiver: Receiver):
     stage, songs = sensor.stage, isrcs(3)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     for _ in range(2):
         stage.bench.sandbox.faults("/enterprise", status=401)
@@ -358,7 +358,7 @@ def test_a_run_that_says_nothing_about_its_work_is_no_incident_and_its_partition
     sensor: Sensor, receiver: Receiver, end: Callable[[dg.DagsterInstance, dg.DagsterRun], None]
 ):
     stage, songs = sensor.stage, isrcs(3)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     stage.backfill(songs[:1])
     runs = [planned(stage, songs) for _ in range(3)]

@@ -25,8 +25,8 @@ SONGS = isrcs(3)
 @pytest.fixture
 def drained(stage: Stage) -> Stage:
     """Two recordings of a catalogue of three are bought, and nothing is under way."""
-    stage.bench.ask_for(SONGS[:2])
-    stage.bench.cover(SONGS[:2])
+    stage.bench.submit_request(SONGS[:2])
+    stage.bench.run_backfill(SONGS[:2])
     stage.bench.sql("insert into songs (isrc) select unnest(%s::text[]) on conflict do nothing", SONGS)
     stage.bench.sql("insert into accounts (id) values (%s) on conflict do nothing", stage.bench.account)
     stage.bench.sql("insert into catalogs (account, name) values (%s, 'A & <B>')", stage.bench.account)
@@ -311,36 +311,36 @@ def test_a_drain_that_is_over_is_followed_by_one_refresh(drained: Stage):
 
 def test_between_two_runs_of_a_drain_nothing_is_asked_for(drained: Stage):
     _, _, cursor = tick(drained)
-    drained.bench.ask_for([SONGS[2]])
+    drained.bench.submit_request([SONGS[2]])
     drained.bench.sql("update songstats_quota_ledger set settled_at = now()")
     asked, said, kept = tick(drained, cursor)
     assert asked == []
     assert said.startswith("the backfill has not ended: 1 recording is due; last refresh: 20")
     assert kept == cursor
-    drained.bench.cover([SONGS[2]])
+    drained.bench.run_backfill([SONGS[2]])
     assert len(tick(drained, cursor)[0]) == 1
 
 
 def test_what_is_asked_of_one_moment_is_not_changed_by_what_a_run_does_beside_it(drained: Stage):
     bench = drained.bench
-    with connect(bench.terms.database_url) as connection, analytics.single_snapshot(connection):
-        before = analytics.read_refresh_state(connection, bench.terms.rules, soon_seconds=60)
-        bench.ask_for([SONGS[2]])
-        bench.cover([SONGS[2]])
+    with connect(bench.config.database_url) as connection, analytics.single_snapshot(connection):
+        before = analytics.read_refresh_state(connection, bench.config.rules, soon_seconds=60)
+        bench.submit_request([SONGS[2]])
+        bench.run_backfill([SONGS[2]])
         assert (
-            replace(analytics.read_refresh_state(connection, bench.terms.rules, soon_seconds=60), now=before.now)
+            replace(analytics.read_refresh_state(connection, bench.config.rules, soon_seconds=60), now=before.now)
             == before
         )
-    with connect(bench.terms.database_url) as connection:
+    with connect(bench.config.database_url) as connection:
         assert (
-            analytics.read_refresh_state(connection, bench.terms.rules, soon_seconds=60).last_change
+            analytics.read_refresh_state(connection, bench.config.rules, soon_seconds=60).last_change
             != before.last_change
         )
 
 
 def test_an_interruption_in_the_middle_of_a_statement_stays_what_it_is(drained: Stage):
     def interrupted() -> None:
-        with connect(drained.bench.terms.database_url) as connection, analytics.single_snapshot(connection):
+        with connect(drained.bench.config.database_url) as connection, analytics.single_snapshot(connection):
             connection.pgconn.send_query(b"select pg_sleep(600)")
             raise dg.DagsterExecutionInterruptedError
 
@@ -358,7 +358,7 @@ def test_while_a_recording_is_being_bought_nothing_is_asked_for(drained: Stage):
 
 
 def spend_the_budget_and_ask_for_more(stage: Stage) -> None:
-    stage.bench.ask_for([SONGS[2]])
+    stage.bench.submit_request([SONGS[2]])
     stage.bench.sql(
         "insert into songstats_quota_ledger (song, account, run_id, lease, settled_at, billable, reason)"
         " select song, account, 'run-8', 1, now(), true, 'stored' from songstats_quota_ledger, generate_series(1, 900)"
@@ -372,7 +372,7 @@ def test_a_budget_that_is_spent_ends_a_drain(drained: Stage):
 
 @pytest.mark.parametrize(("pause", "runs"), [("1 minute", 0), ("2 hours", 1)])
 def test_a_short_pause_is_part_of_a_drain_and_a_long_one_ends_it(drained: Stage, pause: str, runs: int):
-    drained.bench.ask_for([SONGS[2]])
+    drained.bench.submit_request([SONGS[2]])
     drained.bench.sql("update vendor_state set paused_until = now() + %s::interval, pause_reason = '429'", pause)
     assert len(tick(drained)[0]) == runs
 
@@ -414,7 +414,7 @@ def test_a_recording_that_a_dead_run_holds_is_in_nobodys_way(drained: Stage):
 
 @pytest.mark.parametrize(("wait", "runs"), [("40 seconds", 0), ("3 hours", 1)])
 def test_what_is_tried_again_in_a_moment_is_part_of_the_drain(drained: Stage, wait: str, runs: int):
-    drained.bench.ask_for([SONGS[2]])
+    drained.bench.submit_request([SONGS[2]])
     drained.bench.sql(
         "update songstats_backfill_queue set not_before = now() + %s::interval where song = %s", wait, SONGS[2]
     )
@@ -490,7 +490,7 @@ def test_a_capture_that_waits_for_hours_is_no_part_of_the_drain(drained: Stage):
 
 
 def test_an_open_breaker_ends_a_drain_whatever_is_to_be_tried_again(drained: Stage):
-    drained.bench.ask_for([SONGS[2]])
+    drained.bench.submit_request([SONGS[2]])
     drained.bench.sql(
         "update songstats_backfill_queue set not_before = now() + interval '40 seconds' where song = %s", SONGS[2]
     )

@@ -92,7 +92,7 @@ def tell_to(stage: Stage, receiver: Receiver) -> None:
 def silent(stage: Stage) -> Stage:
     """Three recordings have waited for 30 hours, and nothing but what a test adds stands in the way."""
     beat(stage)
-    stage.bench.ask_for(SONGS)
+    stage.bench.submit_request(SONGS)
     stage.register(SONGS)
     stage.bench.sql("update songstats_backfill_queue set created_at = now() - interval '30 hours'")
     return stage
@@ -139,7 +139,7 @@ def a_run_that_failed(stage: Stage) -> None:
 
 
 def a_spent_budget(stage: Stage) -> None:
-    stage.bench.cover(SONGS[:1])
+    stage.bench.run_backfill(SONGS[:1])
     stage.bench.sql(
         "update songstats_quota_ledger set reserved_at = reserved_at - interval '20 hours',"
         " settled_at = settled_at - interval '20 hours'"
@@ -236,7 +236,7 @@ def test_a_pause_that_ends_before_the_alarm_only_warns(silent: Stage):
 
 
 def test_what_is_bought_is_not_silent(silent: Stage):
-    silent.bench.cover(SONGS[:1])
+    silent.bench.run_backfill(SONGS[:1])
     found = shown(silent, "backfill_is_progressing")
     assert found.passed
     assert found.metadata["recordings waiting"].value == 2
@@ -256,7 +256,7 @@ def test_silence_is_told_once_and_again_when_it_comes_back(silent: Stage, receiv
     assert len(receiver.texts) == 1
     assert "3 recordings wait, and none was settled since" in receiver.texts[0]
     assert "backfill_queue_sensor is switched off; switch it on" in receiver.texts[0]
-    silent.bench.cover(SONGS[:1])
+    silent.bench.run_backfill(SONGS[:1])
     assert run_checks(silent).success
     silent.bench.sql("update songstats_quota_ledger set settled_at = settled_at - interval '20 hours'")
     assert run_checks(silent).success
@@ -283,10 +283,10 @@ def test_a_request_that_stays_queued_is_silence_and_its_reason_is_named(stage: S
 
 def test_what_is_shown_is_held_against_what_is_stored(stage: Stage):
     beat(stage)
-    stage.bench.ask_for(SONGS)
+    stage.bench.submit_request(SONGS)
     stage.register(SONGS)
     stage.backfill(SONGS[:2])
-    stage.bench.cover(SONGS[2:])  # stored, and never told
+    stage.bench.run_backfill(SONGS[2:])  # stored, and never told
     found = shown(stage, "partitions_match_tables")
     assert found.passed
     assert found.metadata["materialized"].value == 2
@@ -306,8 +306,8 @@ def test_what_is_shown_is_held_against_what_is_stored(stage: Stage):
 def test_what_only_warns_is_shown_and_fails_no_run(stage: Stage, receiver: Receiver):
     beat(stage)
     tell_to(stage, receiver)
-    stage.bench.ask_for(SONGS)
-    stage.bench.cover(SONGS)
+    stage.bench.submit_request(SONGS)
+    stage.bench.run_backfill(SONGS)
     stage.bench.sql("update song_measurements set value = 0 where song = %s", SONGS[0])
     stage.bench.sql(
         "update songstats_backfill_queue set status = 'failed', outcome = 'exhausted' where song = %s", SONGS[1]

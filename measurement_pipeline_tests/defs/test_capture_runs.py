@@ -19,7 +19,7 @@ from measurement_pipeline.vendors.apify.client import ActorRun, ApifyClient
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.defs.conftest import Stage, definitions, pooled
 from measurement_pipeline_tests.defs.test_captures import asked, capture, release, told
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 
 STARTS = "/v2/act*/*/runs"
 
@@ -27,7 +27,7 @@ STARTS = "/v2/act*/*/runs"
 @pytest.fixture
 def instance(server: Server, dagster_template: str, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """One whose pools let one run in, as dagster.yaml says."""
-    name = server.make(template=dagster_template)
+    name = server.create_database(template=dagster_template)
     overrides = {
         "storage": pooled(server.url(name)),
         "telemetry": {"enabled": False},
@@ -163,7 +163,7 @@ def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(
         def start_run(self, album_ids: Sequence[str]) -> ActorRun:
             # As if the answer had taken an hour; the next sign of life is waited for.
             stage.bench.sql("update run_heartbeats set beat_at = beat_at - interval '1 hour'")
-            until(lambda: not is_due(), what="a beat")
+            wait_until(lambda: not is_due(), what="a beat")
             assert plain is not None
             others.append(make_capture(UUID(snapshot), plain, run_id="other"))
             return super().start_run(album_ids)

@@ -9,7 +9,7 @@ from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.heartbeat import heartbeats
 from measurement_pipeline_tests.defs.conftest import Stage
 from measurement_pipeline_tests.defs.test_sensors import started_event
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 
@@ -18,12 +18,14 @@ def test_a_run_beats_for_as_long_as_it_waits_and_no_longer(bench: Workbench):
         return [row["beat_at"] for row in bench.sql("select beat_at from run_heartbeats where run_id = 'waiting'")]
 
     with heartbeats(bench.database_url, "waiting", every_seconds=0.02):
-        until(beats, what="a beat")
+        wait_until(beats, what="a beat")
         first = beats()
-        until(lambda: beats() != first, what="a second beat")
+        wait_until(lambda: beats() != first, what="a second beat")
     last = beats()
     with heartbeats(bench.database_url, "another", every_seconds=0.02):
-        until(lambda: bench.sql("select run_id from run_heartbeats where run_id = 'another'"), what="another's beat")
+        wait_until(
+            lambda: bench.sql("select run_id from run_heartbeats where run_id = 'another'"), what="another's beat"
+        )
     assert beats() == last
 
 
@@ -39,10 +41,10 @@ def test_a_beat_that_the_database_refuses_is_not_the_last_one(bench: Workbench, 
     bench.sql("create sequence refused")
     bench.sql("create trigger refuse before insert on run_heartbeats for each row execute function refuse()")
     with heartbeats(bench.database_url, "waiting", every_seconds=0.02):
-        until(lambda: bench.sql("select 1 from refused where is_called"), what="a beat that was refused")
+        wait_until(lambda: bench.sql("select 1 from refused where is_called"), what="a beat that was refused")
         assert beats() == []
         bench.sql("drop function refuse cascade")
-        until(beats, what="the next beat")
+        wait_until(beats, what="the next beat")
 
 
 @pytest.mark.parametrize(("silence", "lives"), [(35, True), (50, False)])
@@ -50,7 +52,7 @@ def test_a_run_may_be_silent_for_its_longest_wait_between_two_tries_and_not_for_
     stage: Stage, silence: int, lives: bool
 ):
     songs = isrcs(2)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     job = stage.definitions.resolve_job_def("songstats_backfill")
     covering = {tags.RANGE_START: songs[0], tags.RANGE_END: songs[1], tags.PLAN: "plan-1"}

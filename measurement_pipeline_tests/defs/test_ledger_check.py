@@ -27,8 +27,8 @@ def figure(found: dg.AssetCheckEvaluation, name: str) -> object:
 
 
 def test_a_ledger_that_the_vendor_agrees_with_passes_with_both_figures(stage: Stage, sandbox):
-    stage.bench.ask_for(isrcs(9))
-    stage.bench.cover(isrcs(9))
+    stage.bench.submit_request(isrcs(9))
+    stage.bench.run_backfill(isrcs(9))
     found = compare(stage)
     assert found.passed
     assert figure(found, "Songstats: requests") == figure(found, "ledger: counted") == 9
@@ -37,9 +37,9 @@ def test_a_ledger_that_the_vendor_agrees_with_passes_with_both_figures(stage: St
 
 
 def test_calls_whose_answer_was_lost_explain_what_the_vendor_counts(stage: Stage, sandbox):
-    stage.bench.ask_for(isrcs(1))
+    stage.bench.submit_request(isrcs(1))
     sandbox.faults(HISTORY, close=True, count=1)
-    stage.bench.cover(isrcs(1))
+    stage.bench.run_backfill(isrcs(1))
     found = compare(stage)
     assert found.passed
     assert figure(found, "ledger: unknown") == 1
@@ -49,24 +49,24 @@ def test_calls_whose_answer_was_lost_explain_what_the_vendor_counts(stage: Stage
 
 def test_another_user_of_the_key_is_a_drift_and_stops_nothing(stage: Stage, sandbox):
     async def somebody_else() -> None:
-        async with stage.bench.means.new_client() as client:
+        async with stage.bench.dependencies.new_client() as client:
             for song in isrcs(8, start=100):
                 await client.fetch_history(song)
 
     asyncio.run(somebody_else())
-    stage.bench.ask_for(isrcs(2))
+    stage.bench.submit_request(isrcs(2))
     found = compare(stage)
     assert not found.passed
     assert "+8 requests" in (found.description or "")
     assert figure(found, "drift: requests, unexplained") == 8
     assert stage.breaker() == "closed"
-    stage.bench.cover(isrcs(2))
+    stage.bench.run_backfill(isrcs(2))
     assert stage.bench.statuses() == {"stored": 2}
 
 
 def test_a_vendor_that_is_away_or_refuses_the_key_is_unknown_and_not_passed(stage: Stage, sandbox):
-    stage.bench.ask_for(isrcs(1))
-    stage.bench.cover(isrcs(1))
+    stage.bench.submit_request(isrcs(1))
+    stage.bench.run_backfill(isrcs(1))
     for fault, why in (({"status": 503}, "HTTP 503"), ({"status": 401}, "HTTP 401"), ({"body": "<html>"}, "no JSON")):
         sandbox.clear_faults()
         sandbox.faults(STATUS, **fault)

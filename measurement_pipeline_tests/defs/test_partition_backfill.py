@@ -72,7 +72,7 @@ class Operator:
 
 @pytest.fixture
 def operator(server: Server, bench: Workbench, sandbox: SandboxClient, tmp_path: Path) -> Iterator[Operator]:
-    storage = server.make()
+    storage = server.create_database()
     shutil.copy(INSTANCE_FILE, tmp_path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

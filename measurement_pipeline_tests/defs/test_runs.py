@@ -15,7 +15,7 @@ from measurement_pipeline_tests.workbench import OPERATORS, isrcs
 
 def test_a_planned_run_materializes_each_recording_with_what_it_came_to(stage: Stage):
     songs = isrcs(3)
-    job = stage.bench.ask_for(songs)
+    job = stage.bench.submit_request(songs)
     stage.register(songs)
     stage.bench.sandbox.faults(HISTORY, status=404, isrc=songs[2])
     result = stage.backfill(songs)
@@ -41,7 +41,7 @@ def test_a_planned_run_materializes_each_recording_with_what_it_came_to(stage: S
 
 def test_a_run_says_how_far_it_is(stage: Stage):
     songs = isrcs(4)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     stage.backfill(songs[:1])
     stage.bench.sandbox.faults(HISTORY, isrc=songs[1], status=404)
@@ -52,10 +52,10 @@ def test_a_run_says_how_far_it_is(stage: Stage):
 
 def test_while_nothing_is_settled_a_caller_gets_empty_batches_to_show_its_progress(stage: Stage):
     songs = isrcs(1)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.bench.sandbox.faults(HISTORY, delay=1.2)
     coverage = BackfillRun(
-        songs, run="run", is_operator=False, config=stage.bench.terms, dependencies=stage.bench.means
+        songs, run="run", is_operator=False, config=stage.bench.config, dependencies=stage.bench.dependencies
     )
     seen = [(len(batch), coverage.progress) for batch in coverage.batches()]
     assert seen[0] == (0, "0 of 1 claimed recordings settled; 1 call made")
@@ -64,7 +64,7 @@ def test_while_nothing_is_settled_a_caller_gets_empty_batches_to_show_its_progre
 
 def test_what_is_deferred_stays_missing_and_the_run_succeeds(stage: Stage):
     songs = isrcs(8)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     stage.bench.sandbox.faults(HISTORY, status=429, retry_after=600, isrc=songs[4])
     result = stage.backfill(songs)
@@ -80,7 +80,7 @@ def test_what_is_deferred_stays_missing_and_the_run_succeeds(stage: Stage):
 
 def test_a_row_that_fails_turns_red_and_settled_ones_stay_green(stage: Stage):
     songs = isrcs(6)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     stage.backfill(songs[:2])
     stage.bench.sandbox.faults(HISTORY, body="not json", isrc=songs[4])
@@ -93,7 +93,7 @@ def test_a_row_that_fails_turns_red_and_settled_ones_stay_green(stage: Stage):
 
 def test_a_breaker_that_opens_fails_the_run_with_the_reason(stage: Stage):
     songs = isrcs(30)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     stage.bench.sandbox.faults("/enterprise", status=401)
     result = stage.backfill(songs)
@@ -104,7 +104,7 @@ def test_a_breaker_that_opens_fails_the_run_with_the_reason(stage: Stage):
 
 def test_a_stumbling_vendor_is_asked_again_within_the_run(stage: Stage):
     songs = isrcs(2)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     stage.bench.sandbox.faults(HISTORY, status=502, isrc=songs[1], count=1)
     result = stage.backfill(songs)
@@ -117,7 +117,7 @@ def test_a_stumbling_vendor_is_asked_again_within_the_run(stage: Stage):
 
 def test_an_operator_launching_a_stored_recording_spends_no_hit_and_is_told_so(stage: Stage):
     songs = isrcs(1)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     stage.backfill(songs)
     result = stage.backfill(songs, planned=False)
@@ -149,7 +149,7 @@ def test_an_operator_buys_an_absent_recording_for_the_operators_account(stage: S
 
 def test_re_executing_a_planned_run_is_an_operators_launch(stage: Stage):
     songs = isrcs(1)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     stage.bench.sandbox.faults(HISTORY, body="not json", count=1)
     assert not stage.backfill(songs).success
@@ -202,8 +202,8 @@ def test_stripe_away_leaves_the_request_queued_neither_allowed_nor_denied(stage:
 
 def test_the_sweep_reports_what_a_crash_kept_from_being_told(stage: Stage):
     songs = isrcs(3)
-    stage.bench.ask_for(songs)
-    stage.bench.cover(songs)  # stored, and no Dagster anywhere near
+    stage.bench.submit_request(songs)
+    stage.bench.run_backfill(songs)  # stored, and no Dagster anywhere near
     assert stage.told() == {}
     assert stage.reclaim().success
     assert set(stage.told()) == set(songs)
@@ -212,7 +212,7 @@ def test_the_sweep_reports_what_a_crash_kept_from_being_told(stage: Stage):
 
 def test_the_sweep_shows_recordings_of_a_failed_run_that_did_not_fail_as_they_were(stage: Stage):
     stored, failed, untried, absent = songs = isrcs(4)
-    stage.bench.ask_for(songs[:3])
+    stage.bench.submit_request(songs[:3])
     stage.register(songs)
     assert stage.backfill([stored]).success
     stage.bench.sandbox.faults(HISTORY, isrc=failed, body="not json")
@@ -231,7 +231,7 @@ def test_the_sweep_shows_recordings_of_a_failed_run_that_did_not_fail_as_they_we
 
 def test_the_sweep_closes_a_key_breaker_once_the_key_works_and_no_other(stage: Stage):
     songs = isrcs(10)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     stage.bench.sandbox.faults("/enterprise", status=401)
     stage.backfill(songs)
@@ -254,7 +254,7 @@ def test_the_sweep_is_loud_when_the_database_is(stage: Stage):
 
 def test_no_secret_is_in_what_a_run_leaves_behind(stage: Stage):
     songs = isrcs(3)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     stage.bench.sandbox.faults(HISTORY, status=400, isrc=songs[0])
     result = stage.backfill(songs)
@@ -269,7 +269,7 @@ def test_no_secret_is_in_what_a_run_leaves_behind(stage: Stage):
 
 def test_a_try_within_the_run_does_not_hide_what_failed_in_an_earlier_one(stage: Stage):
     songs = isrcs(4)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     stage.bench.sandbox.faults(HISTORY, isrc=songs[1], body="not json")
     stage.bench.sandbox.faults(HISTORY, isrc=songs[2], status=502, count=1)

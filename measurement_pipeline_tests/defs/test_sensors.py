@@ -60,7 +60,7 @@ def test_one_intake_at_a_time(stage: Stage):
 
 def test_what_is_due_is_registered_and_asked_for_the_most_played_first(stage: Stage):
     songs = isrcs(250)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     result = stage.tick("backfill_queue_sensor")
     assert stage.instance.get_dynamic_partitions("isrc") == songs, "registered in order of rank"
     assert ranges(result) == [(songs[0], songs[124], 125), (songs[125], songs[249], 125)]
@@ -86,8 +86,8 @@ def test_what_was_requested_is_a_partition_at_once_whatever_keeps_it_from_being_
 
 def test_requests_over_http_are_partitions_too_in_order_of_rank(stage: Stage):
     songs = isrcs(6)
-    stage.bench.ask_for(songs[3:], ranks=[1, 3, 2])
-    stage.bench.ask_for(songs[:3], ranks=[9, 7, 8])
+    stage.bench.submit_request(songs[3:], ranks=[1, 3, 2])
+    stage.bench.submit_request(songs[:3], ranks=[9, 7, 8])
     stage.tick("measurement_job_sensor")
     ordered = [songs[0], songs[2], songs[1], songs[4], songs[5], songs[3]]
     assert stage.instance.get_dynamic_partitions("isrc") == ordered
@@ -111,7 +111,7 @@ def test_what_dagster_cannot_take_now_is_committed_and_registered_later(stage: S
 
 def test_a_large_catalogue_is_registered_in_blocks_and_once(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     songs = isrcs(45)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     asked = list[int]()
     add = stage.instance.add_dynamic_partitions
 
@@ -128,14 +128,14 @@ def test_a_large_catalogue_is_registered_in_blocks_and_once(stage: Stage, monkey
 
 
 def test_the_best_range_is_dequeued_first_in_whatever_order_the_runs_are_submitted_and_after_an_operators(stage: Stage):
-    stage.bench.ask_for(isrcs(250))
+    stage.bench.submit_request(isrcs(250))
     requests = stage.tick("backfill_queue_sensor").run_requests or []
     assert [int(request.tags[tags.PRIORITY]) for request in requests] == [-1, -2]
 
 
 def test_rows_that_runs_in_flight_cover_are_left_out(stage: Stage):
     songs = isrcs(150)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     job = stage.definitions.resolve_job_def("songstats_backfill")
     covering = {tags.RANGE_START: songs[0], tags.RANGE_END: songs[99]}
@@ -149,15 +149,15 @@ def test_rows_that_runs_in_flight_cover_are_left_out(stage: Stage):
 
 def test_a_plan_never_asks_for_more_than_the_budget(stage: Stage):
     songs = isrcs(30)
-    stage.bench.ask_for(songs)
-    stage.bench.cover(songs[:5])
+    stage.bench.submit_request(songs)
+    stage.bench.run_backfill(songs[:5])
     stage.with_hits_allowed(12)
     assert sum(count for _, _, count in ranges(stage.tick("backfill_queue_sensor"))) == 7
 
 
 def test_nothing_due_says_so_and_who_is_missing(stage: Stage):
     assert skipped(stage.tick("backfill_queue_sensor")) == "No recording waits to be bought."
-    stage.bench.ask_for(isrcs(2))
+    stage.bench.submit_request(isrcs(2))
     stage.bench.deny(stage.bench.account)
     assert "No payment method: no account with a saved card requests any of 2 waiting recordings." in skipped(
         stage.tick("backfill_queue_sensor")
@@ -166,8 +166,8 @@ def test_nothing_due_says_so_and_who_is_missing(stage: Stage):
 
 def test_a_spent_budget_says_when_the_next_hit_frees(stage: Stage):
     songs = isrcs(3)
-    stage.bench.ask_for(songs)
-    stage.bench.cover(songs[:1])
+    stage.bench.submit_request(songs)
+    stage.bench.run_backfill(songs[:1])
     stage.with_hits_allowed(1)
     reason = skipped(stage.tick("backfill_queue_sensor"))
     reserved = stage.bench.ledger()[0]["reserved_at"]
@@ -177,9 +177,9 @@ def test_a_spent_budget_says_when_the_next_hit_frees(stage: Stage):
 
 def test_a_pause_and_an_open_breaker_are_named_with_their_reason(stage: Stage):
     songs = isrcs(3)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.bench.sandbox.faults(HISTORY, status=429, retry_after=900)
-    stage.bench.cover(songs)
+    stage.bench.run_backfill(songs)
     assert skipped(stage.tick("backfill_queue_sensor")).startswith("Calls to Songstats paused until 2")
     stage.bench.sql("update vendor_state set breaker = 'open', reason = 'the key was refused'")
     assert skipped(stage.tick("backfill_queue_sensor")).startswith("Circuit breaker open: the key was refused.")
@@ -187,10 +187,10 @@ def test_a_pause_and_an_open_breaker_are_named_with_their_reason(stage: Stage):
 
 def test_a_throttled_vendor_is_asked_for_free_whether_it_is_back_and_then_the_planner_goes_on(stage: Stage):
     songs = isrcs(3)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     assert skipped(stage.tick("vendor_probe_sensor")) == "no pause to end"
     stage.bench.sandbox.faults("/enterprise/v1/", status=429)
-    stage.bench.cover(songs)
+    stage.bench.run_backfill(songs)
     stage.bench.sql("update vendor_state set paused_until = now() + interval '15 minutes'")
     assert (
         skipped(stage.tick("vendor_probe_sensor")) == "Songstats does not answer `GET /status` yet: the pause continues"
@@ -206,23 +206,23 @@ def test_an_unpaid_row_never_stands_before_a_paid_one(stage: Stage):
 
     unpaid, paid = isrcs(5), isrcs(5, start=100)
     broke = uuid4()
-    stage.bench.ask_for(unpaid, account=broke, ranks=[10**9] * 5)
+    stage.bench.submit_request(unpaid, account=broke, ranks=[10**9] * 5)
     stage.bench.deny(broke)
-    stage.bench.ask_for(paid, ranks=[1] * 5)
+    stage.bench.submit_request(paid, ranks=[1] * 5)
     asked = ranges(stage.tick("backfill_queue_sensor"))
     assert sum(count for *_, count in asked) == 5
     assert {first for first, _, _ in asked} <= set(paid)
 
 
 def test_each_plan_has_keys_of_its_own(stage: Stage):
-    stage.bench.ask_for(isrcs(3))
+    stage.bench.submit_request(isrcs(3))
     keys = [request.run_key for _ in range(3) for request in stage.tick("backfill_queue_sensor").run_requests]
     assert len(set(keys)) == 3
 
 
 def test_a_run_whose_process_is_gone_is_reported_failed_and_its_rows_are_asked_for_again(stage: Stage):
     songs = isrcs(2)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     job = stage.definitions.resolve_job_def("songstats_backfill")
     covering = {tags.RANGE_START: songs[0], tags.RANGE_END: songs[1], tags.PLAN: "plan-1"}
@@ -243,7 +243,7 @@ def test_a_run_whose_process_is_gone_is_reported_failed_and_its_rows_are_asked_f
 
 def test_a_run_that_beats_is_not_called_dead_however_long_it_runs(stage: Stage):
     songs = isrcs(2)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     job = stage.definitions.resolve_job_def("songstats_backfill")
     run = stage.instance.create_run_for_job(job, tags={tags.RANGE_START: songs[0], tags.RANGE_END: songs[1]})
@@ -257,7 +257,7 @@ def test_a_request_with_more_recordings_than_one_tick_registers_takes_several_ti
 ):
     monkeypatch.setattr(partitions, "_MAX_RECORDINGS", 2)
     songs = isrcs(5)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     registered = []
     for _ in range(4):
         count = register_requested(stage.instance, stage.bench.database_url)

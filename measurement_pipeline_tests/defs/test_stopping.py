@@ -14,22 +14,22 @@ from measurement_pipeline.defs.stopping import CANCELLED, TERMINATED
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.services import Songstats
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.workbench import Gate, isrcs
 
 
 def stopped(stage: Stage, *, cancelled: bool) -> dg.DagsterRun:
     """A run that is interrupted as Dagster interrupts it, once its first call is in flight."""
     songs = isrcs(8)
-    stage.bench.ask_for(songs)
+    stage.bench.submit_request(songs)
     stage.register(songs)
     gate = Gate()
-    means = gate.means(stage.services.backfill_dependencies, stage.bench.sandbox)
+    means = gate.delay_responses(stage.services.backfill_dependencies, stage.bench.sandbox)
     stage.services = replace(stage.services, songstats=Songstats(means.new_client))
     stage.definitions = definitions(stage.services)
 
     def interrupt() -> None:
-        until(lambda: bool(stage.bench.sandbox.hits()), what="a call")
+        wait_until(lambda: bool(stage.bench.sandbox.hits()), what="a call")
         if cancelled:
             (run,) = stage.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
             stage.instance.report_run_canceling(run)

@@ -21,7 +21,7 @@ from measurement_pipeline_tests.dagster_private import (
     EventLogEntry,
     StepMaterializationData,
 )
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 
 ASSET = dg.AssetKey("songstats_history")
 RUN = "5f0a4b3c-0000-4000-8000-000000000001"
@@ -165,7 +165,7 @@ def test_a_burst_of_threads_leaves_few_connections_and_new_instances_add_none(em
     for thread in threads:
         thread.join()
     assert len(storages[0].event_log_storage.get_materialized_partitions(ASSET)) == 12
-    until(lambda: _connections(empty_database_url) <= 4, what="the end of the other connections")
+    wait_until(lambda: _connections(empty_database_url) <= 4, what="the end of the other connections")
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")

@@ -1,6 +1,6 @@
-"""A use case in a process of its own, for the tests that kill it or put its clock wrong. Takes one argument: `Orders` as JSON.
+"""Runs one use case in its own process, so that a test can kill it or shift its clock. Takes one argument: `ChildTask` as JSON.
 
-What it has to say it prints as its last line, as JSON. Whole Dagster processes are not its business.
+The last line of its output is its result as JSON. It starts no Dagster daemon.
 """
 
 import json
@@ -16,8 +16,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Orders:
-    """What the process is to do: a use case by its name in `_USE_CASES`, and on what terms."""
+class ChildTask:
+    """What the process runs: a use case by its name in `_USE_CASES`, and its configuration."""
 
     does: str
     database_url: str
@@ -28,25 +28,25 @@ class Orders:
     max_attempts: int = 5
     requests_per_second: float = 0.0
     hits_allowed: int = 900
-    # Added to the clock that the process goes by.
+    # Added to the process's clock.
     clock_off_seconds: float = 0.0
     dagster_url: str = ""
     directory: str = ""
-    # The capture to be made, or whose captures are to be asked for, and how much a month they may cost.
+    # The capture to run, or the account to request captures for, and the account's monthly cap.
     snapshot: str = ""
     account: str = ""
     cap_usd: str = "25"
 
 
-CAPTURE, ASK_FOR_CAPTURES = "capture", "ask for captures"
-RUN, INTAKE, UNPAID_INTAKE, SWEEP, DAGSTER_RUN = "run", "intake", "unpaid intake", "sweep", "Dagster run"
+CAPTURE, REQUEST_CAPTURES = "capture", "ask for captures"
+RUN, INTAKE, UNPAID_INTAKE, RECLAIM, DAGSTER_RUN = "run", "intake", "unpaid intake", "sweep", "Dagster run"
 
 
 @contextmanager
-def child(orders: Orders) -> Iterator["subprocess.Popen[str]"]:
-    """The process, which is dead at the end in any case."""
+def child(task: ChildTask) -> Iterator["subprocess.Popen[str]"]:
+    """Start the process; kill it when the block ends."""
     with subprocess.Popen(
-        [sys.executable, "-m", "measurement_pipeline_tests.faults.child", json.dumps(asdict(orders))],
+        [sys.executable, "-m", "measurement_pipeline_tests.faults.child", json.dumps(asdict(task))],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         text=True,
@@ -57,78 +57,80 @@ def child(orders: Orders) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def said(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    """What the process says of itself once it has ended well."""
+def read_result(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    """The process's result, once it has succeeded."""
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, f"it ended with {process.returncode}"
+    assert process.returncode == 0, f"the process ended with exit code {process.returncode}"
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found
 
 
-def main(orders: Orders) -> None:
-    """Do as ordered. Whatever asks the time is imported once the clock is what it is to be."""
-    if orders.clock_off_seconds:
+def main(task: ChildTask) -> None:
+    """Run the use case. Modules that read the time are imported after the clock is shifted."""
+    if task.clock_off_seconds:
         import time_machine
 
-        time_machine.travel(time.time() + orders.clock_off_seconds, tick=True).start()
-    # So that sessions of libraries that give themselves no name can be told too.
+        time_machine.travel(time.time() + task.clock_off_seconds, tick=True).start()
+    # Names the sessions of libraries that set no application name themselves.
     os.environ["PGAPPNAME"] = f"measurement_pipeline {os.getpid()}"
-    result = _USE_CASES[orders.does](orders)
+    result = _USE_CASES[task.does](task)
     sys.stdout.write(json.dumps({"clock": time.time(), **result}) + "\n")
 
 
-def _run(orders: Orders) -> dict[str, Any]:
+def _run(task: ChildTask) -> dict[str, Any]:
     from measurement_pipeline.backfill.run import BackfillDependencies, BackfillRun
     from measurement_pipeline.domain.payment import Decision, PaymentVerdict
     from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 
-    bench = _bench(orders)
-    asked: list[str] = []
+    bench = _bench(task)
+    checked_accounts: list[str] = []
 
     def check_payment(account: Any) -> PaymentVerdict:
-        asked.append(str(account))
-        PaymentDecisions(orders.database_url).record(account, Decision(PaymentVerdict.ALLOWED, "a card"))
+        checked_accounts.append(str(account))
+        PaymentDecisions(task.database_url).record(account, Decision(PaymentVerdict.ALLOWED, "a card"))
         return PaymentVerdict.ALLOWED
 
-    means = BackfillDependencies(bench.means.new_client, check_payment)
-    coverage = BackfillRun(orders.songs, run=orders.run, operator=False, terms=bench.terms, dependencies=means)
-    told = {one.song: str(one.kind) for one in coverage}
+    dependencies = BackfillDependencies(bench.means.new_client, check_payment)
+    backfill_run = BackfillRun(
+        task.songs, run=task.run, is_operator=False, config=bench.terms, dependencies=dependencies
+    )
+    results = {one.song: str(one.kind) for one in backfill_run}
     return {
-        "told": told,
-        "asked about payment": asked,
-        "calls": coverage.summary.calls,
-        "stopped": coverage.summary.stop_reason,
+        "results": results,
+        "payment checks": checked_accounts,
+        "calls": backfill_run.summary.calls,
+        "stopped": backfill_run.summary.stop_reason,
     }
 
 
-def _intake(orders: Orders, *, unpaid: bool = False) -> dict[str, Any]:
+def _intake(task: ChildTask, *, unpaid: bool = False) -> dict[str, Any]:
     from measurement_pipeline.domain.payment import Decision, PaymentVerdict
     from measurement_pipeline.intake import process as intake
     from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 
     def decide(account: Any) -> Decision:
         decision = Decision(PaymentVerdict.DENIED, "no card") if unpaid else Decision(PaymentVerdict.ALLOWED, "a card")
-        PaymentDecisions(orders.database_url).record(account, decision)
+        PaymentDecisions(task.database_url).record(account, decision)
         return decision
 
-    opened = intake.load_batch(orders.database_url, unpaid=unpaid)
-    taken = intake.process_batch(orders.database_url, opened, intake.check_payments(opened, decide), run=orders.run)
+    opened = intake.load_batch(task.database_url, unpaid=unpaid)
+    taken = intake.process_batch(task.database_url, opened, intake.check_payments(opened, decide), run=task.run)
     return {"states": {str(one.id): str(one.state) for one in taken}}
 
 
-def _unpaid_intake(orders: Orders) -> dict[str, Any]:
-    return _intake(orders, unpaid=True)
+def _unpaid_intake(task: ChildTask) -> dict[str, Any]:
+    return _intake(task, unpaid=True)
 
 
-def _sweep(orders: Orders) -> dict[str, Any]:
+def _reclaim(task: ChildTask) -> dict[str, Any]:
     from measurement_pipeline.backfill.reclaim import reclaim_backfill
 
-    bench = _bench(orders)
-    swept = reclaim_backfill(bench.terms, bench.means)
-    return {"reservations": swept.reservations, "exhausted": swept.exhausted, "transient": swept.transient}
+    bench = _bench(task)
+    reclaimed = reclaim_backfill(bench.terms, bench.means)
+    return {"reservations": reclaimed.reservations, "exhausted": reclaimed.exhausted, "transient": reclaimed.transient}
 
 
-def _capture(orders: Orders) -> dict[str, Any]:
+def _capture(task: ChildTask) -> dict[str, Any]:
     from uuid import UUID
 
     from measurement_pipeline.defs.heartbeat import heartbeats
@@ -137,17 +139,19 @@ def _capture(orders: Orders) -> dict[str, Any]:
     from measurement_pipeline.sandbox import SandboxClient
     from measurement_pipeline_tests.capture.conftest import new_harness
 
-    harness = new_harness(orders.database_url, SandboxClient(orders.sandbox_url))
-    captures = harness.with_config(claim_timeout_seconds=orders.claim_timeout_seconds, max_attempts=orders.max_attempts)
-    with connect(orders.database_url) as connection:
-        run_heartbeats.renew(connection, orders.run)
-    with heartbeats(orders.database_url, orders.run, every_seconds=orders.claim_timeout_seconds / 4):
-        ended = harness.run_capture(UUID(orders.snapshot), captures=captures, run=orders.run)
+    harness = new_harness(task.database_url, SandboxClient(task.sandbox_url))
+    captures = harness.with_config(claim_timeout_seconds=task.claim_timeout_seconds, max_attempts=task.max_attempts)
+    with connect(task.database_url) as connection:
+        run_heartbeats.renew(connection, task.run)
+    with heartbeats(task.database_url, task.run, every_seconds=task.claim_timeout_seconds / 4):
+        ended = harness.run_capture(UUID(task.snapshot), captures=captures, run=task.run)
     return {"kind": ended.kind, "reason": ended.reason}
 
 
-def _ask_for_captures(orders: Orders) -> dict[str, Any]:
-    """A thread for each of `songs`, which names the first of the albums that it asks for, one capture after the other."""
+def _request_captures(task: ChildTask) -> dict[str, Any]:
+    """Use a thread for each of `songs`. Each requests one capture after the other; `songs` holds the prefixes of their album
+    ids.
+    """
     from collections import Counter
     from concurrent.futures import ThreadPoolExecutor
     from decimal import Decimal
@@ -159,56 +163,56 @@ def _ask_for_captures(orders: Orders) -> dict[str, Any]:
 
     def ask(prefix: str) -> Counter[str]:
         told: Counter[str] = Counter()
-        with connect(orders.database_url) as connection:
+        with connect(task.database_url) as connection:
             for number in range(5):
                 albums = tuple(f"{prefix}-{number}-{one}" for one in range(3))
-                wanted = CaptureSpec(UUID(orders.account), albums)
+                wanted = CaptureSpec(UUID(task.account), albums)
                 with connection.transaction():
-                    opened = captures.open_capture(connection, wanted, cap_usd=Decimal(orders.cap_usd))
+                    opened = captures.open_capture(connection, wanted, cap_usd=Decimal(task.cap_usd))
                 told[type(opened).__name__] += 1
         return told
 
-    with ThreadPoolExecutor(len(orders.songs)) as pool:
-        return dict(sum(pool.map(ask, orders.songs), Counter[str]()))
+    with ThreadPoolExecutor(len(task.songs)) as pool:
+        return dict(sum(pool.map(ask, task.songs), Counter[str]()))
 
 
-def _dagster_run(orders: Orders) -> dict[str, Any]:
-    from measurement_pipeline_tests.faults.dagster_stage import stage
+def _dagster_run(task: ChildTask) -> dict[str, Any]:
+    from measurement_pipeline_tests.faults.dagster_instance import shared_instance
 
-    with stage(orders) as found:
-        return {"success": found.backfill(orders.songs).success}
+    with shared_instance(task) as found:
+        return {"success": found.backfill(task.songs).success}
 
 
-def _bench(orders: Orders) -> Any:
+def _bench(task: ChildTask) -> Any:
     from dataclasses import replace
 
     from measurement_pipeline.sandbox import SandboxClient
-    from measurement_pipeline_tests.workbench import workbench
+    from measurement_pipeline_tests.workbench import create_workbench
 
-    bench = workbench(orders.database_url, SandboxClient(orders.sandbox_url))
+    bench = create_workbench(task.database_url, SandboxClient(task.sandbox_url))
     rules = replace(
-        bench.terms.rules, claim_timeout_seconds=orders.claim_timeout_seconds, max_attempts=orders.max_attempts
+        bench.config.rules, claim_timeout_seconds=task.claim_timeout_seconds, max_attempts=task.max_attempts
     )
-    bench.terms = replace(
-        bench.terms,
+    bench.config = replace(
+        bench.config,
         rules=rules,
-        heartbeat_seconds=orders.claim_timeout_seconds / 4,
-        requests_per_second=orders.requests_per_second,
-        hits_allowed=orders.hits_allowed,
+        heartbeat_seconds=task.claim_timeout_seconds / 4,
+        requests_per_second=task.requests_per_second,
+        hits_allowed=task.hits_allowed,
     )
     return bench
 
 
-_USE_CASES: dict[str, Callable[[Orders], dict[str, Any]]] = {
+_USE_CASES: dict[str, Callable[[ChildTask], dict[str, Any]]] = {
     RUN: _run,
     INTAKE: _intake,
     UNPAID_INTAKE: _unpaid_intake,
-    SWEEP: _sweep,
+    RECLAIM: _reclaim,
     DAGSTER_RUN: _dagster_run,
     CAPTURE: _capture,
-    ASK_FOR_CAPTURES: _ask_for_captures,
+    REQUEST_CAPTURES: _request_captures,
 }
 
 
 if __name__ == "__main__":
-    main(Orders(**json.loads(sys.argv[1])))
+    main(ChildTask(**json.loads(sys.argv[1])))

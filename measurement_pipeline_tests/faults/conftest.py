@@ -1,10 +1,10 @@
-"""What only the long form runs is deselected in the short one."""
+"""Deselects `long` tests in the short form."""
 
 import pytest
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked `long`, unless `--long` is given."""
+    """Leave out tests marked `long`, unless `--long` is given."""
     if config.getoption("--long"):
         return
     kept = [item for item in items if item.get_closest_marker("long") is None]

@@ -1,7 +1,7 @@
-"""Named moments at which a process can be killed, without a hook in the code that runs: the database holds it there.
+"""Named moments at which a test can kill a process. The code under test needs no hook: the database blocks the process there.
 
-A trigger in the test's own database makes the process wait at a point, for a lock that the test holds; the test sees who waits,
-kills it, and decides what becomes of the statement that it was in the middle of.
+A trigger in the test's database makes the process wait for a lock that the test holds. The test finds the waiting process,
+kills it, and decides whether its current statement commits.
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from enum import StrEnum
 from psycopg import sql
 
 from measurement_pipeline.postgres.database import Connection, connect
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 
 
-class In(StrEnum):
-    """Which of the two databases a point lies in."""
+class CrashDatabase(StrEnum):
+    """The database that a crash point lies in."""
 
     MEASUREMENTS = "measurements"
     DAGSTER = "dagster"
@@ -24,17 +24,17 @@ class In(StrEnum):
 
 @dataclass(frozen=True)
 class CrashPoint:
-    """The moment before a row of `table` is written by `event`, as far as `when` (of `new` and `old`) fits."""
+    """The moment before `event` writes a row of `table` that satisfies `when` (a condition on `new` and `old`)."""
 
     name: str
     table: str
     event: str
     when: str = "true"
-    database: In = In.MEASUREMENTS
+    database: CrashDatabase = CrashDatabase.MEASUREMENTS
 
 
 AFTER_THE_CLAIM = CrashPoint("after the claim", "songstats_quota_ledger", "insert")
-# Met only where calls are paced.
+# Reached only where calls are paced.
 AFTER_THE_RESERVATION = CrashPoint("after the reservation", "vendor_state", "update of next_call_at")
 AFTER_THE_ANSWER = CrashPoint(
     "after the answer came, before it is kept", "songstats_quota_ledger", "update of settled_at"
@@ -51,7 +51,7 @@ AFTER_STORING = CrashPoint(
     "event_logs",
     "insert",
     "new.dagster_event_type = 'ASSET_MATERIALIZATION'",
-    In.DAGSTER,
+    CrashDatabase.DAGSTER,
 )
 WHILE_PUTTING_BACK = CrashPoint(
     "during the reclaim, at a row",
@@ -94,10 +94,10 @@ CAPTURE = (
 )
 """The points of a capture, in the order in which its run meets them."""
 
-# Ours alone, among the advisory locks of the database.
+# Unique among the advisory locks of the database.
 _KEY = (0x0FA17, 1)
 
-# Counted by a sequence, which no rollback takes back: whoever comes after the victim passes.
+# A sequence counts the arrivals, because a rollback does not undo it. Processes that arrive after the victim pass.
 _ARM = """
 create sequence crash_point_met;
 create function crash_point() returns trigger language plpgsql as $$
@@ -128,27 +128,29 @@ _END = "select pg_terminate_backend(pid) from pg_stat_activity where datname = c
 _THERE = "select pid from pg_stat_activity where datname = current_database() and application_name = %s"
 
 
-class Armed:
-    """A point at which the next process to come by is held."""
+class ArmedCrashPoint:
+    """A crash point at which the next process blocks."""
 
     def __init__(self, tester: Connection) -> None:
         self._tester = tester
         self._session = ""
 
     def wait_for_victim(self, *, seconds: float = 240.0) -> int:
-        """The process that is held at the point, once there is one: the number that ends its session's application name."""
-        until(self._look, seconds=seconds, what="a process at the crash point")
+        """Wait until a process blocks at the point; return the number that ends its session's application name."""
+        wait_until(self._look, seconds=seconds, what="a process at the crash point")
         return int(self._session.rpartition(" ")[2])
 
-    def bury(self, *, undone: bool = True) -> None:
-        """Once the victim is dead: end what the server was doing for it, or (not `undone`) let that be done to the end.
+    def finish_statement(self, *, undone: bool = True) -> None:
+        """After the victim's death, cancel its current statement (`undone`), or let the server complete it.
 
-        `undone` is what the death of the whole machine comes to; a process that dies alone leaves a statement that commits.
+        When the whole machine dies, the statement is undone. When the process dies alone, its statement still commits.
         """
         if undone:
-            until(lambda: not self._tester.execute(_END, [self._session]).fetchall(), what="the end of its sessions")
+            wait_until(
+                lambda: not self._tester.execute(_END, [self._session]).fetchall(), what="the end of its sessions"
+            )
         self._tester.execute("select pg_advisory_unlock_all()")
-        until(lambda: not self._tester.execute(_THERE, [self._session]).fetchall(), what="the end of its sessions")
+        wait_until(lambda: not self._tester.execute(_THERE, [self._session]).fetchall(), what="the end of its sessions")
 
     def _look(self) -> bool:
         found = self._tester.execute(_WAITING, _KEY).fetchone()
@@ -158,8 +160,8 @@ class Armed:
 
 
 @contextmanager
-def armed(url: str, point: CrashPoint, *, occurrence: int = 1) -> Iterator[Armed]:
-    """Hold whoever comes by `point`, in the database at `url`, for the `occurrence`-th time; all others pass."""
+def arm(url: str, point: CrashPoint, *, occurrence: int = 1) -> Iterator[ArmedCrashPoint]:
+    """Block the `occurrence`-th arrival at `point` in the database at `url`; all others pass."""
     parts = {
         "occurrence": sql.Literal(occurrence),
         "one": sql.Literal(_KEY[0]),
@@ -172,7 +174,7 @@ def armed(url: str, point: CrashPoint, *, occurrence: int = 1) -> Iterator[Armed
         tester.execute("select pg_advisory_lock(%s, %s)", _KEY)
         tester.execute(sql.SQL(_ARM).format(**parts))
         try:
-            yield Armed(tester)
+            yield ArmedCrashPoint(tester)
         finally:
             tester.execute("select pg_advisory_unlock_all()")
             tester.execute(sql.SQL(_DISARM).format(**parts))

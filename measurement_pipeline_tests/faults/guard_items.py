@@ -1,6 +1,6 @@
-"""A pytest plugin: a test marked `fails_without("SKIP LOCKED")` runs a second time without that guard, and must fail then.
+"""A pytest plugin: a test marked `fails_without("SKIP LOCKED")` runs a second time without that guard, and must then fail.
 
-For a parametrised test, `parameters="allowed"` names the one set of parameters, by its id, that fails.
+For a parametrised test, `parameters="allowed"` names the id of the parameter set that fails.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep, of a parametrised test, the set of parameters that its mark names."""
+    """For a parametrised test, keep only the parameter set that its mark names."""
     kept, named = [], {}
     for item in items:
         guard = _guard(item)
@@ -47,11 +47,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
-    """Run the test. Without its guard, expect that an assertion fails: another error would be the mistake's own."""
+    """Run the test. Without its guard, an assertion must fail: any other error would come from the mistake itself."""
     guard = _guard(pyfuncitem)
     if guard is None:
         return (yield)
-    # Imported where it is needed: it imports most of the package.
+    # Imported here because it imports most of the package.
     from measurement_pipeline_tests.faults.guards import left_out
 
     with left_out(guard, database_url=pyfuncitem.funcargs.get("database_url")):
@@ -63,7 +63,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
             if str(failure).startswith("Timeout"):
                 raise
         else:
-            pytest.fail(f"it passes without the guard {guard!r}")
+            pytest.fail(f"the test passes without the guard {guard!r}")
     pyfuncitem.user_properties.append((CAUGHT, (guard, pyfuncitem.nodeid.partition("[")[0].rpartition("/")[2])))
     return True
 

@@ -1,9 +1,10 @@
-"""The guards that keep each promise, each with a plausible mistake that leaves it out.
+"""The guards that keep each invariant, each with a plausible mistake that removes it.
 
 A mistake changes a named SQL statement, a function, or the schema of the test's database while one test runs. The test that
-catches it carries the guard's name: `@pytest.mark.fails_without("SKIP LOCKED")`. `guard_items` runs it with the mistake as well.
+catches it carries the guard's name: `@pytest.mark.fails_without("SKIP LOCKED")`. `guard_items` runs it with the mistake as
+well.
 """
-# ruff: noqa: SLF001 - a mistake is made inside a class
+# ruff: noqa: SLF001 - a mistake changes private members
 
 import re
 import sys
@@ -37,22 +38,22 @@ from measurement_pipeline.vendors.stripe.payment_gate import StripeGate
 
 @dataclass(frozen=True)
 class Patcher:
-    """Makes a mistake for as long as one test runs. `database_url`: its database, where it has one."""
+    """Applies a mistake while one test runs. `database_url` is the test's database, if it has one."""
 
     monkeypatch: pytest.MonkeyPatch
     database_url: str | None
 
     def statement(self, module: str, name: str, pattern: str, replacement: str) -> None:
-        """Change every match of `pattern` in a named statement. A space matches any white space. Raises where there is none."""
+        """Replace every match of `pattern` in a named statement; a space matches any white space. Fails without a match."""
         named = statements(module)
         text, matches = re.subn(pattern.replace(" ", r"\s+"), replacement, named[name], flags=re.DOTALL)
         assert matches, f"statement `{name}` of {module}.sql has no {pattern!r}"
         self.monkeypatch.setitem(named, name, text)  # type: ignore[arg-type]
 
     def function(self, old: Any, new: Any) -> None:
-        """Replace a function, method or class method wherever this project's modules hold it."""
+        """Replace a function, method or class method in every module of this project that refers to it."""
         function = getattr(old, "__func__", old)
-        assert isinstance(function, FunctionType), f"{old!r} is no function"
+        assert isinstance(function, FunctionType), f"{old!r} is not a function"
         owner, _, name = function.__qualname__.rpartition(".")
         if owner:
             holder = getattr(sys.modules[function.__module__], owner)
@@ -70,7 +71,7 @@ class Patcher:
                 connection.execute(change)  # type: ignore[arg-type]
 
     def definition(self, query: str, statement: str, *changes: tuple[str, str]) -> None:
-        """Send `statement` with the definition that `query` returns, after `changes` to it."""
+        """Apply `changes` to the definition that `query` returns, and run it as `statement`."""
         if self.database_url is not None:
             with connect(self.database_url) as connection:
                 row = connection.execute(query).fetchone()  # type: ignore[arg-type]
@@ -101,7 +102,7 @@ def function(old: Any, new: Any) -> Mistake:
 
 
 def all_of(*mistakes: Mistake) -> Mistake:
-    """Several changes that are one mistake."""
+    """Combine several changes into one mistake."""
 
     def make(patcher: Patcher) -> None:
         for mistake in mistakes:
@@ -114,7 +115,7 @@ def all_of(*mistakes: Mistake) -> Mistake:
 
 CLAIM: Mapping[str, Mistake] = {
     "SKIP LOCKED": statement("backfill_queue", "claim", ("skip locked", "")),
-    # The candidates as a subquery of the update, where the planner may read them once a row.
+    # The candidates as a subquery of the update, which the planner may evaluate once for each row.
     "the materialized claim": statement(
         "backfill_queue",
         "claim",
@@ -229,7 +230,7 @@ def _follow_redirects(patcher: Patcher) -> None:
 
 HITS: Mapping[str, Mistake] = {
     "the advisory lock of the reserve": _NO_LOCK,
-    # Locked by the statement that counts, after its snapshot was taken.
+    # The counting statement takes the lock itself, after its snapshot.
     "the advisory lock is a statement of its own": all_of(
         _NO_LOCK,
         statement(
@@ -439,7 +440,7 @@ GUARDS: Mapping[str, Mistake] = {**CLAIM, **LEASE, **HITS, **PAYMENT, **VENDOR, 
 
 @contextmanager
 def left_out(name: str, *, database_url: str | None) -> Iterator[None]:
-    """Leave the guard out for as long as the context lasts."""
+    """Remove the guard until the block ends."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         GUARDS[name](Patcher(monkeypatch, database_url))
         yield

@@ -1,6 +1,6 @@
-"""The fault matrix: which fault was met how often, and which invariants held after it. Printed at the end of a run.
+"""The fault matrix: how often each fault was injected, and which invariants held after it. Printed at the end of a run.
 
-A test says what it has proved once it has (fixture `proves`); what failed proves nothing and is not in the matrix.
+A test records its proof at its end (fixture `record_proof`). A failed test proves nothing and is not in the matrix.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,15 +15,15 @@ INVARIANTS = tuple(f"I{number}" for number in range(1, 20))
 
 @dataclass(frozen=True)
 class Proof:
-    """One fault, met `times` times, after each of which `invariants` held."""
+    """One fault, injected `times` times; `invariants` held after each."""
 
     fault: str
     invariants: tuple[str, ...]
     times: int
 
 
-class Proves:
-    """What a test calls once it has proved something: `proves("SIGKILL after the claim", ["I1", "I5"], times=3)`."""
+class ProofRecorder:
+    """Records what a test has proved: `record_proof("SIGKILL after the claim", ["I1", "I5"], times=3)`."""
 
     def __init__(self, properties: list[tuple[str, object]]) -> None:
         self._properties = properties
@@ -34,7 +34,7 @@ class Proves:
 
 
 def proofs(properties: Iterable[tuple[str, Any]]) -> list[Proof]:
-    """What was proved, one line a fault: the times added up, the invariants those that held every time."""
+    """The proofs, one for each fault: their times added up, with the invariants that held every time."""
     found: dict[str, Proof] = {}
     for name, value in properties:
         if name == PROVED:
@@ -46,12 +46,12 @@ def proofs(properties: Iterable[tuple[str, Any]]) -> list[Proof]:
 
 
 def guards(properties: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
-    """Guard → the tests that fail without it."""
+    """Pairs of a guard and a test that fails without it."""
     return list(dict.fromkeys((value[0], value[1]) for name, value in properties if name == CAUGHT))
 
 
 def as_markdown(found: Sequence[Proof], caught: Sequence[tuple[str, str]]) -> str:
-    """The matrix, and below it the guards that were broken on purpose, as docs/explanation/guarantees.md shows them."""
+    """Format the matrix, then the guards that were removed on purpose, as docs/explanation/guarantees.md shows them."""
     columns = [name for name in INVARIANTS if any(name in proof.invariants for proof in found)]
     lines = []
     if found:

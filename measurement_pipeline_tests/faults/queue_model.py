@@ -1,7 +1,7 @@
-"""The queue, its hits and its requests as plain Python: what each verb does, in the words of the design. No SQL, no clock.
+"""A model of the queue, its hits and its requests in plain Python, without SQL or a clock.
 
-Time is two flags: an owner is `silent` once its last beat is older than the claim timeout, and a row `waits` until its
-`not_before` has passed. Ages come from outside (`age`), since the database's clock decides.
+Two flags represent time: an owner is `silent` once its last heartbeat is older than the claim timeout, and a row `waits` until
+its `not_before` has passed. The real database supplies each row's `age`, because its clock decides.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -14,12 +14,12 @@ from measurement_pipeline.domain.outcome import Cause, Outcome
 from measurement_pipeline.postgres.songstats_ledger import ReservationVerdict
 
 SETTLED = {Outcome.STORED, Outcome.NO_HISTORY, Outcome.REJECTED, Outcome.MALFORMED, Outcome.EXHAUSTED}
-TELLS_NOTHING = {Cause.THROTTLED, Cause.REFUSED_KEY}
+UNINFORMATIVE_CAUSES = {Cause.THROTTLED, Cause.REFUSED_KEY}
 
 
 @dataclass
 class Row:
-    """A queue row. `put_back`: its age counts anew."""
+    """A queue row. `put_back`: its age starts again."""
 
     rank: int
     status: Status = Status.PENDING
@@ -32,12 +32,12 @@ class Row:
     waits: bool = False
     launched: bool = False
     suspect: bool = False
-    put_back: bool = False
+    is_requeued: bool = False
     age: datetime | None = None
 
-    def back_to_pending(self, *, attempts: int | None = None) -> None:
-        """As after a failure: at the end of its rank."""
-        self.status, self.outcome, self.waits, self.put_back = Status.PENDING, None, False, True
+    def requeue(self, *, attempts: int | None = None) -> None:
+        """Make the row pending, behind the others of its rank, as after a failure."""
+        self.status, self.outcome, self.waits, self.is_requeued = Status.PENDING, None, False, True
         if attempts is not None:
             self.attempts, self.attempt_run, self.suspect = attempts, None, False
 
@@ -56,14 +56,14 @@ class Hit:
     cause: Cause | None = None
 
     @property
-    def tells_nothing(self) -> bool:
-        """Whether it says nothing of the recording: throttled, refused, or answered by something other than the vendor."""
-        return self.cause in TELLS_NOTHING or (self.cause is Cause.TRANSIENT and self.billable is None)
+    def is_uninformative(self) -> bool:
+        """Whether the response says nothing about the recording: throttled, refused, or not from the vendor."""
+        return self.cause in UNINFORMATIVE_CAUSES or (self.cause is Cause.TRANSIENT and self.billable is None)
 
 
 @dataclass
 class Response:
-    """What a hit brought. `read_by`: the parser's version; None while nobody has read it."""
+    """The response to a hit. `read_by` is the version of the parser that has read it, or None."""
 
     song: str
     hit: int
@@ -72,7 +72,7 @@ class Response:
 
 @dataclass
 class Request:
-    """What an account asked for, once intake has accepted it."""
+    """An account's request that intake has accepted."""
 
     account: UUID
     songs: frozenset[str]
@@ -81,7 +81,7 @@ class Request:
 
 @dataclass
 class Model:
-    """Everything, and the verbs. A verb returns what the real one is to return."""
+    """The state and its operations. Each operation returns the expected result of the real one."""
 
     ranks: dict[str, int]
     max_attempts: int
@@ -92,22 +92,23 @@ class Model:
     responses: dict[int, Response] = field(default_factory=dict)
     requests: dict[UUID, Request] = field(default_factory=dict)
     histories: set[str] = field(default_factory=set)
-    # Account → whether the last word on it was a yes, and whether that is fresh enough to spend on.
+    # Account → whether its last payment decision allowed it. `fresh` holds the accounts whose decision is recent enough to
+    # spend on.
     allowed: dict[UUID, bool] = field(default_factory=dict)
     fresh: set[UUID] = field(default_factory=set)
     is_open: bool = True
     paused: bool = False
 
-    # --- what is asked of it ------------------------------------------------------------------------------------------
+    # --- queries ------------------------------------------------------------------------------------------------------
 
     @property
     def may_call(self) -> bool:
-        """Neither breaker nor pause is in the way."""
+        """Whether neither the breaker nor a pause blocks calls."""
         return self.is_open and not self.paused
 
     @property
     def hits_left(self) -> int:
-        """Hits that are not known to be free are counted."""
+        """The remaining budget. Every hit counts unless it is known to be free."""
         return self.hits_allowed - sum(hit.billable is not False for hit in self.hits.values())
 
     def unread(self, song: str) -> int | None:
@@ -115,7 +116,7 @@ class Model:
         return max((n for n, r in self.responses.items() if r.song == song and r.read_by is None), default=None)
 
     def payer(self, song: str) -> tuple[UUID, UUID | None] | None:
-        """Who pays, and for which request: the earliest that can, else the operators where they launched it."""
+        """The account that pays, and its request: the earliest that can pay, else the operators if they launched the row."""
         for job, request in self.requests.items():
             if not request.is_done and song in request.songs and self.allowed.get(request.account):
                 return request.account, job
@@ -124,12 +125,12 @@ class Model:
         return None
 
     def is_held(self, song: str, lease: int, run: str) -> bool:
-        """Whether a write of `run` under `lease` may change anything."""
+        """Whether `run` still holds the row under `lease`, so that its writes take effect."""
         row = self.rows[song]
         return (row.status, row.lease, row.owner) == (Status.IN_PROGRESS, lease, run)
 
     def is_due(self, song: str, *, run: str | None = None, impatient: bool = False) -> bool:
-        """Whether the row may be claimed now, by `run` if one asks."""
+        """Whether the row can be claimed now, by `run` if given."""
         row = self.rows[song]
         return (
             self.may_call
@@ -137,7 +138,7 @@ class Model:
             and (impatient or not row.waits)
             and (
                 (self.payer(song) is not None and self._has_attempts(row, run))
-                # To read what was paid for takes neither a payer nor an attempt.
+                # Reading a paid response needs neither a payer nor an attempt.
                 or self.unread(song) is not None
             )
         )
@@ -145,7 +146,7 @@ class Model:
     # --- requests -----------------------------------------------------------------------------------------------------
 
     def enqueue(self, job: UUID, account: UUID, songs: Collection[str]) -> tuple[int, int, int]:
-        """Accept a request: asked, enqueued, skipped."""
+        """Accept a request; return the numbers of requested, enqueued and skipped recordings."""
         self.requests[job] = Request(account, frozenset(songs))
         enqueued = skipped = 0
         for song in songs:
@@ -154,14 +155,14 @@ class Model:
                 self.rows[song] = Row(self.ranks[song])
                 enqueued += 1
             elif row.outcome is Outcome.EXHAUSTED:
-                row.back_to_pending(attempts=0)
+                row.requeue(attempts=0)
                 enqueued += 1
             elif row.outcome in SETTLED:
                 skipped += 1
         return len(songs), enqueued, skipped
 
     def settle_requests(self) -> set[UUID]:
-        """Requests all of whose recordings are settled are done."""
+        """Finish the requests whose recordings are all settled."""
         done = {
             job
             for job, request in self.requests.items()
@@ -174,7 +175,7 @@ class Model:
     # --- a run --------------------------------------------------------------------------------------------------------
 
     def claim(self, songs: Collection[str], *, run: str, limit: int, impatient: bool) -> list[str]:
-        """The best ranked, then the oldest, become the run's."""
+        """Claim the highest ranked rows, oldest first within a rank."""
         due = [song for song in songs if song in self.rows and self.is_due(song, run=run, impatient=impatient)]
         due.sort(key=lambda song: (-self.rows[song].rank, self.rows[song].age, song))
         for song in due[:limit]:
@@ -184,14 +185,14 @@ class Model:
         return due[:limit]
 
     def heartbeat(self, claims: Iterable[tuple[str, int]], *, run: str) -> set[str]:
-        """Its rows are not silent; those that are lost stay as they are."""
+        """Renew the rows that the run still holds; lost ones stay unchanged."""
         held = {song for song, lease in claims if self.is_held(song, lease, run)}
         for song in held:
             self.rows[song].silent = False
         return held
 
     def may_reserve(self, song: str, lease: int, *, run: str) -> ReservationVerdict:
-        """What becomes of a wish for one hit."""
+        """The verdict on a reservation of one hit."""
         payer = self.payer(song)
         if not self.is_held(song, lease, run) or self.unread(song) is not None:
             return ReservationVerdict.LOST
@@ -204,7 +205,7 @@ class Model:
         return ReservationVerdict.RESERVED if self.hits_left > 0 else ReservationVerdict.BUDGET
 
     def reserve(self, number: int, song: str, lease: int, *, run: str) -> int | None:
-        """Set hit `number` aside; the attempt, where this is the run's first."""
+        """Reserve hit `number`; return the attempt if this is the run's first hit for the row."""
         payer = self.payer(song)
         assert payer is not None
         self.hits[number] = Hit(song, run, lease, *payer)
@@ -214,12 +215,12 @@ class Model:
         row.attempts, row.attempt_run = row.attempts + 1, run
         return row.attempts
 
-    def keep(self, number: int, *, billable: bool | None, cause: Cause | None, response: int | None) -> None:
-        """The answer of a hit, whoever holds the row."""
+    def store_response(self, number: int, *, billable: bool | None, cause: Cause | None, response: int | None) -> None:
+        """Store the response to a hit, even if the run no longer holds the row."""
         hit = self.hits[number]
         hit.is_open, hit.billable, hit.cause = False, billable, cause
-        if hit.tells_nothing and self._calls_that_told(hit.song, hit.run) == 0:
-            self._give_back(hit.song, hit.run)
+        if hit.is_uninformative and self._count_informative_calls(hit.song, hit.run) == 0:
+            self._refund_attempt(hit.song, hit.run)
         if response is not None:
             self.responses.setdefault(response, Response(hit.song, number))
 
@@ -234,7 +235,7 @@ class Model:
         response: int | None,
         parser: int,
     ) -> bool:
-        """The row, and the response as read, under the lease; the hit's cause under any."""
+        """Settle the row and mark the response as read, if the lease still holds. The hit's cause is always recorded."""
         if response is not None:
             self.hits[self.responses[response].hit].cause = cause
         if not self.is_held(song, lease, run):
@@ -242,11 +243,11 @@ class Model:
         row = self.rows[song]
         row.status, row.outcome, row.owner, row.silent = settlement.status, settlement.outcome, None, False
         row.waits = settlement.not_before_seconds is not None
-        if settlement.attempt_back and self._calls_that_told(song, run) <= (
-            # A transient answer gives the attempt back only where it was not the vendor's own.
-            cause not in TELLS_NOTHING | {Cause.TRANSIENT}
+        if settlement.attempt_back and self._count_informative_calls(song, run) <= (
+            # A transient response refunds the attempt only if it did not come from the vendor.
+            cause not in UNINFORMATIVE_CAUSES | {Cause.TRANSIENT}
         ):
-            self._give_back(song, run)
+            self._refund_attempt(song, run)
         if response is not None:
             self.responses[response].read_by = parser
         if settlement.outcome is Outcome.STORED:
@@ -254,16 +255,16 @@ class Model:
         return True
 
     def release(self, *, run: str) -> int:
-        """What the run still holds is pending again."""
+        """Make the rows that the run still holds pending again."""
         held = [row for row in self.rows.values() if row.owner == run]
         for row in held:
             row.status, row.owner, row.silent = Status.PENDING, None, False
         return len(held)
 
-    # --- the sweep ----------------------------------------------------------------------------------------------------
+    # --- reclaim ------------------------------------------------------------------------------------------------------
 
     def exhaust(self, *, spared: str | None) -> int:
-        """Rows without attempts left that nobody will ask for, and with nothing to read, have failed."""
+        """Fail the rows that have no attempts left, no coming retry and nothing to read."""
         used_up = [
             row
             for song, row in self.rows.items()
@@ -281,7 +282,7 @@ class Model:
         return len(used_up)
 
     def reclaim(self, *, parser: int) -> tuple[int, int]:
-        """What failed for now, or was settled beside something to read; then what a newer parser may read."""
+        """Requeue transient failures and settled rows with an unread response; then rows that a newer parser may read."""
         passing = [
             row
             for song, row in self.rows.items()
@@ -289,19 +290,19 @@ class Model:
             or (row.outcome not in {None, Outcome.STORED} and self.unread(song) is not None)
         ]
         for row in passing:
-            row.back_to_pending()
+            row.requeue()
         readable = 0
         for song, row in self.rows.items():
             if row.outcome is Outcome.MALFORMED:
                 latest = self._latest_response(song)
                 if latest.read_by is not None and latest.read_by < parser:
                     latest.read_by = None
-                    row.back_to_pending()
+                    row.requeue()
                     readable += 1
         return len(passing), readable
 
-    def settle_open(self) -> int:
-        """Hits of claims that are over and brought nothing: nobody knows, so they count."""
+    def settle_orphaned_hits(self) -> int:
+        """Settle open hits whose claims have ended without a response. Their fate is unknown, so they count."""
         orphans = [
             hit
             for hit in self.hits.values()
@@ -311,10 +312,10 @@ class Model:
             hit.is_open, hit.cause = False, Cause.CRASHED
         return len(orphans)
 
-    # --- a person -----------------------------------------------------------------------------------------------------
+    # --- operator actions ---------------------------------------------------------------------------------------------
 
     def requeue(self, songs: Sequence[str], *, rebuy: bool) -> list[str]:
-        """Settled rows, stored ones apart, once more; what asked for them is open again."""
+        """Requeue settled rows, except stored ones, and reopen their requests."""
         chosen = [
             song
             for song in songs
@@ -324,29 +325,29 @@ class Model:
             row = self.rows[song]
             if row.outcome is Outcome.MALFORMED and not rebuy:
                 self._latest_response(song).read_by = None
-            row.back_to_pending(attempts=0)
+            row.requeue(attempts=0)
             row.launched = True
         for request in self.requests.values():
             request.is_done = request.is_done and request.songs.isdisjoint(chosen)
         return chosen
 
-    def suspect(self, songs: Collection[str]) -> None:
+    def mark_suspect(self, songs: Collection[str]) -> None:
         """Settled on doubtful evidence."""
         for song in songs:
             if song in self.rows and self.rows[song].status in {Status.DONE, Status.FAILED}:
                 self.rows[song].suspect = True
 
     def _has_attempts(self, row: Row, run: str | None) -> bool:
-        # A run that has counted its attempt may come back.
+        # A run that has already counted its attempt may continue.
         return row.attempts < self.max_attempts or (run is not None and row.attempt_run == run)
 
-    def _calls_that_told(self, song: str, run: str) -> int:
+    def _count_informative_calls(self, song: str, run: str) -> int:
         return sum(
-            (hit.song, hit.run, hit.is_open) == (song, run, False) and not hit.tells_nothing
+            (hit.song, hit.run, hit.is_open) == (song, run, False) and not hit.is_uninformative
             for hit in self.hits.values()
         )
 
-    def _give_back(self, song: str, run: str) -> None:
+    def _refund_attempt(self, song: str, run: str) -> None:
         row = self.rows[song]
         if row.attempt_run == run:
             row.attempts, row.attempt_run = row.attempts - 1, None

@@ -1,6 +1,6 @@
-"""Captures under SIGKILL, under vendors that fail, and many at once: each part is paid for once, and all of it is measured.
+"""Captures under SIGKILL, failing vendors and concurrency: each part is paid for once, and every album is measured.
 
-What was paid for is counted at Apify's end. The victim is a process (`child`), held at a point by the database (`crash_points`).
+Apify's double counts what was paid for. The victim is a process (`child`) that the database blocks at a point (`crash_points`).
 """
 
 import json
@@ -27,12 +27,12 @@ from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.capture.conftest import CaptureHarness, isrcs, new_harness
 from measurement_pipeline_tests.faults import crash_points
-from measurement_pipeline_tests.faults.child import ASK_FOR_CAPTURES, CAPTURE, Orders, child, said
-from measurement_pipeline_tests.faults.crash_points import CrashPoint, armed
-from measurement_pipeline_tests.faults.matrix import Proves
+from measurement_pipeline_tests.faults.child import CAPTURE, REQUEST_CAPTURES, ChildTask, child, read_result
+from measurement_pipeline_tests.faults.crash_points import CrashPoint, arm
+from measurement_pipeline_tests.faults.matrix import ProofRecorder
 from measurement_pipeline_tests.faults.test_crash_points import killed_at
 from measurement_pipeline_tests.faults.test_database_faults import read_only
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 
 CLAIM_TIMEOUT_SECONDS = 0.5
 PARTS = 2
@@ -49,16 +49,16 @@ def harness(database_url: str, sandbox: SandboxClient) -> CaptureHarness:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request for current counts that was accepted, its capture, and what it is to come to."""
+class CaptureRequest:
+    """An accepted request for current counts, its capture, and the expected measurements."""
 
     request: UUID
     snapshot: UUID
     counts: dict[str, int]
 
 
-def ask_for(harness: CaptureHarness, *, start: int = 0, albums: int = ALBUMS) -> Asked:
-    """A request as a client makes it, for albums of one recording each."""
+def request_capture(harness: CaptureHarness, *, start: int = 0, albums: int = ALBUMS) -> CaptureRequest:
+    """Submit a request, as a client does, for albums of one recording each."""
     counts = {song: 10 + number for number, song in enumerate(isrcs(albums, start=start))}
     released = harness.publish({f"Album {song}": {song: count} for song, count in counts.items()})
     (request,) = harness.sql(
@@ -69,11 +69,11 @@ def ask_for(harness: CaptureHarness, *, start: int = 0, albums: int = ALBUMS) ->
     opened = intake.load_batch(harness.database_url)
     (taken,) = intake.process_batch(harness.database_url, opened, {}, run="intake", cap_usd=Decimal(25))
     assert taken.capture is not None
-    return Asked(request["id"], taken.capture.snapshot, counts)
+    return CaptureRequest(request["id"], taken.capture.snapshot, counts)
 
 
-def left(harness: CaptureHarness, asked: Asked) -> list[list[dict[str, Any]]]:
-    """All that a capture has come to."""
+def load_capture_state(harness: CaptureHarness, asked: CaptureRequest) -> list[list[dict[str, Any]]]:
+    """Everything that a capture has written."""
     return [
         harness.actor_runs(asked.snapshot),
         [harness.snapshot_row(asked.snapshot)],
@@ -82,22 +82,22 @@ def left(harness: CaptureHarness, asked: Asked) -> list[list[dict[str, Any]]]:
     ]
 
 
-def is_done_and_paid_once(harness: CaptureHarness, everything: Sequence[Asked]) -> None:
-    """All of it is measured, each part of it was paid for once, and whoever asked was answered."""
+def assert_done_and_paid_once(harness: CaptureHarness, everything: Sequence[CaptureRequest]) -> None:
+    """Assert that every album is measured, each part was paid for once, and the request is answered."""
     harness.check_invariants()
     assert harness.stored_counts() == {song: count for one in everything for song, count in one.counts.items()}
     parts = sum(-(-len(one.counts) // ALBUMS_PER_CHUNK) for one in everything)
     assert harness.actor_usage() == {"runs": parts, "albums": sum(len(one.counts) for one in everything)}
     for one in everything:
         brought = [row["chunk"] for row in harness.actor_runs(one.snapshot) if row["status"] != "NOT-STARTED"]
-        assert brought == sorted(set(brought)), "one run of the actor a part"
+        assert brought == sorted(set(brought)), "one run of the actor for each part"
         (request,) = harness.sql("select state, error from measurement_jobs where id = %s", one.request)
         assert (request["state"], request["error"]) == ("done", None)
 
 
 # --- deaths ----------------------------------------------------------------------------------------------------------------
 
-# What the victim had come to when it died there, or the test would prove nothing: of its rows and of the runs that were paid.
+# State of the rows and the paid runs at the victim's death. It proves that the victim died at the intended point.
 SEEN_AT = {
     crash_points.BEFORE_THE_START: lambda rows, paid: paid == len(rows) - 1,
     crash_points.AFTER_THE_START: lambda rows, paid: paid == len(rows) and not all(row["actor_run"] for row in rows),
@@ -112,69 +112,71 @@ SEEN_AT = {
 
 
 def dies_alone(point: CrashPoint, number: int) -> bool:
-    """Whether the server does the victim's last statement to its end, or the whole machine died: by turns where both can be."""
+    """Whether the process dies alone, so that its last statement completes, or with its machine. Alternates where both can
+    happen.
+    """
     if point in {crash_points.BEFORE_THE_START, crash_points.AFTER_THE_START}:
         return point is crash_points.BEFORE_THE_START
     return number % 2 == 1
 
 
 @pytest.mark.parametrize("point", crash_points.CAPTURE, ids=lambda point: point.name)
-def test_a_capture_killed_at_a_named_point_is_taken_over_and_no_part_is_paid_again(
-    harness: CaptureHarness, point: CrashPoint, long_form: bool, proves: Proves
+def test_the_next_run_finishes_a_capture_killed_at_a_named_point_without_paying_again(
+    harness: CaptureHarness, point: CrashPoint, long_form: bool, record_proof: ProofRecorder
 ):
     moments = random.Random(point.name)
-    everything: list[Asked] = []
+    everything: list[CaptureRequest] = []
     paid_before = 0
     for number in range(6 if long_form else 1):
-        asked = ask_for(harness, start=number * ALBUMS)
+        asked = request_capture(harness, start=number * ALBUMS)
         everything.append(asked)
         most = 1 if point is crash_points.BEFORE_THE_END else PARTS
         occurrence = moments.randint(1, most) if long_form else most
-        victim = orders_for(harness, asked, run=f"victim-{number}")
+        victim = task_for(harness, asked, run=f"victim-{number}")
         alone = dies_alone(point, number)
         with killed_at(point, harness.database_url, victim, occurrence=occurrence, undone=not alone):
-            at_death, paid = left(harness, asked), harness.actor_usage()["runs"] - paid_before
+            at_death, paid = load_capture_state(harness, asked), harness.actor_usage()["runs"] - paid_before
         is_as_named = not alone or point is crash_points.BEFORE_THE_START
         assert SEEN_AT[point](at_death[0], paid) or not is_as_named
         harness.check_invariants(at_rest=False)
 
-        # While it might still live, nothing of it is touched.
+        # The victim might still live until its claim expires, so nothing changes.
         patient = harness.with_config(claim_timeout_seconds=600.0)
         early = harness.run_capture(asked.snapshot, run=f"too early-{number}", captures=patient)
         is_over = early.kind is CaptureResultKind.ALREADY_DONE
         assert early.kind is CaptureResultKind.UNCHANGED or (is_over and alone and point is crash_points.BEFORE_THE_END)
-        assert left(harness, asked) == at_death
+        assert load_capture_state(harness, asked) == at_death
 
         wait_for_the_claim_timeout(harness)
         assert_due(harness, [] if is_over else [asked.snapshot])
         take_over(harness, asked, run=f"next-{number}", is_started=point is not crash_points.BEFORE_THE_START)
-        is_done_and_paid_once(harness, everything)
+        assert_done_and_paid_once(harness, everything)
         assert harness.snapshot_row(asked.snapshot)["attempts"] <= 2
         paid_before = harness.actor_usage()["runs"]
-    proves(f"SIGKILL of a capture {point.name}", ALWAYS, times=number + 1)
+    record_proof(f"SIGKILL of a capture {point.name}", ALWAYS, times=number + 1)
 
 
-def test_a_run_that_stood_still_and_was_relieved_changes_nothing_once_it_goes_on(
-    harness: CaptureHarness, proves: Proves
+def test_a_stalled_run_changes_nothing_after_another_run_took_over(
+    harness: CaptureHarness, record_proof: ProofRecorder
 ):
-    asked = ask_for(harness)
+    asked = request_capture(harness)
     with ExitStack() as stack:
-        with armed(harness.database_url, crash_points.AFTER_THE_RESULT, occurrence=PARTS) as held:
-            victim = stack.enter_context(child(orders_for(harness, asked, run="victim")))
+        with arm(harness.database_url, crash_points.AFTER_THE_RESULT, occurrence=PARTS) as held:
+            victim = stack.enter_context(child(task_for(harness, asked, run="victim")))
             assert held.wait_for_victim() == victim.pid
             victim.send_signal(signal.SIGSTOP)
         wait_for_the_claim_timeout(harness)
         take_over(harness, asked, run="next", is_started=True)
-        before = left(harness, asked)
+        before = load_capture_state(harness, asked)
         victim.send_signal(signal.SIGCONT)
-        assert said(victim)["kind"] == CaptureResultKind.UNCHANGED
-    assert left(harness, asked) == before
-    is_done_and_paid_once(harness, [asked])
-    proves("a capture whose run stands still for longer than the claim timeout", [*ALWAYS, "I3"])
+        assert read_result(victim)["kind"] == CaptureResultKind.UNCHANGED
+    assert load_capture_state(harness, asked) == before
+    assert_done_and_paid_once(harness, [asked])
+    record_proof("a capture whose run stands still for longer than the claim timeout", [*ALWAYS, "I3"])
 
 
-def orders_for(harness: CaptureHarness, asked: Asked, *, run: str) -> Orders:
-    return Orders(
+def task_for(harness: CaptureHarness, asked: CaptureRequest, *, run: str) -> ChildTask:
+    return ChildTask(
         CAPTURE,
         harness.database_url,
         harness.sandbox.apify_url,
@@ -185,9 +187,9 @@ def orders_for(harness: CaptureHarness, asked: Asked, *, run: str) -> Orders:
 
 
 def wait_for_the_claim_timeout(harness: CaptureHarness) -> None:
-    """As a patient operator would: nobody helps the clock."""
+    """Wait in real time, as an operator would; the test does not move the clock."""
     lives = "select 1 from run_heartbeats where beat_at >= clock_timestamp() - make_interval(secs => %s)"
-    until(lambda: not harness.sql(lives, CLAIM_TIMEOUT_SECONDS))
+    wait_until(lambda: not harness.sql(lives, CLAIM_TIMEOUT_SECONDS))
 
 
 def assert_due(harness: CaptureHarness, expected: Sequence[UUID]) -> None:
@@ -195,8 +197,8 @@ def assert_due(harness: CaptureHarness, expected: Sequence[UUID]) -> None:
         assert captures.list_due(connection, claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS, limit=10) == expected
 
 
-def take_over(harness: CaptureHarness, asked: Asked, *, run: str, is_started: bool) -> None:
-    """The next run takes the capture to its end, at once unless it cannot be known yet whether the actor was started."""
+def take_over(harness: CaptureHarness, asked: CaptureRequest, *, run: str, is_started: bool) -> None:
+    """Let the next run finish the capture; wait first if it is uncertain whether the actor was started."""
     captures = harness.with_config(claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS)
     if not is_started:
         paid = harness.actor_usage()
@@ -206,15 +208,15 @@ def take_over(harness: CaptureHarness, asked: Asked, *, run: str, is_started: bo
             "whether Apify started the actor is not known yet",
         )
         assert harness.actor_usage() == paid
-        time_passes(harness)
+        end_waits(harness)
     assert harness.run_capture(asked.snapshot, run=run, captures=captures).kind in {
         CaptureResultKind.DONE,
         CaptureResultKind.ALREADY_DONE,
     }
 
 
-def time_passes(harness: CaptureHarness) -> None:
-    """Waits are over, and a run that was started would be in Apify's list by now."""
+def end_waits(harness: CaptureHarness) -> None:
+    """End all waits, and make started runs appear in Apify's list."""
     harness.sql("update playcount_snapshots set not_before = null")
     harness.sql("update vendor_state set paused_until = now() where vendor in ('apify', 'spotify')")
     harness.sql("update apify_runs set intended_at = intended_at - interval '2 minutes' where status is null")
@@ -223,8 +225,8 @@ def time_passes(harness: CaptureHarness) -> None:
 # --- vendors ---------------------------------------------------------------------------------------------------------------
 
 
-def to_its_end(harness: CaptureHarness, asked: Asked, *, most: int = 60) -> CaptureOutcome:
-    """Runs until the capture is over: tries within a run, and between two runs whatever wait was asked for."""
+def run_to_completion(harness: CaptureHarness, asked: CaptureRequest, *, most: int = 60) -> CaptureOutcome:
+    """Run until the capture has ended, with retries within each run, and skip the waits between runs."""
     run, retry_number = 0, 0
     for _ in range(most):
         ended = harness.run_capture(
@@ -239,7 +241,7 @@ def to_its_end(harness: CaptureHarness, asked: Asked, *, most: int = 60) -> Capt
         retry_number += 1
         if ended.kind is not CaptureResultKind.TRY_AGAIN:
             run, retry_number = run + 1, 0
-            time_passes(harness)
+            end_waits(harness)
     raise AssertionError(f"not over after {most} tries: {harness.snapshot_row(asked.snapshot)['error']}")
 
 
@@ -267,26 +269,26 @@ APIFY = {
 
 
 @pytest.mark.parametrize("weather", APIFY)
-def test_a_capture_through_a_storm_at_apify_ends_measured_and_paid_once_a_part(
-    harness: CaptureHarness, weather: str, long_form: bool, proves: Proves
+def test_a_capture_through_apify_failures_ends_measured_and_paid_once_for_each_part(
+    harness: CaptureHarness, weather: str, long_form: bool, record_proof: ProofRecorder
 ):
-    everything: list[Asked] = []
+    everything: list[CaptureRequest] = []
     met, enough = 0, 100 if long_form else 3
     while met < enough:
-        assert len(everything) < enough, "a storm that nothing met proves nothing"
+        assert len(everything) < enough, "no request met a fault"
         for place, fault in enumerate(APIFY[weather]):
             harness.sandbox.faults(**fault, seed=f"{weather} {len(everything)} {place}")
-        everything.append(ask_for(harness, start=len(everything) * ALBUMS))
-        ended = to_its_end(harness, everything[-1])
+        everything.append(request_capture(harness, start=len(everything) * ALBUMS))
+        ended = run_to_completion(harness, everything[-1])
         met += sum(request["fault"] for request in harness.sandbox.requests("/v2/"))
         harness.sandbox.clear_faults()
         harness.sandbox.forget_requests()
         assert (ended.kind, ended.reason) == (CaptureResultKind.DONE, None)
-        is_done_and_paid_once(harness, everything)
-    proves(f"Apify: {weather}", ALWAYS, times=met)
+        assert_done_and_paid_once(harness, everything)
+    record_proof(f"Apify: {weather}", ALWAYS, times=met)
 
 
-# Which request is spoiled, and whether a start has to be lost for it to be made at all.
+# The request to break, and whether a start must be lost for the request to happen at all.
 ROUTES = {
     "start": ("POST", STARTS, False),
     "look": ("GET", LOOKS, False),
@@ -302,12 +304,12 @@ ROUTES = {
     [
         pytest.param({"cut": 20}, id="cut"),
         pytest.param({"reset": True}, id="reset"),
-        # Each takes the seconds that an answer is waited for.
+        # Each takes as long as the client's timeout.
         pytest.param({"delay": 30.0}, id="late", marks=pytest.mark.long),
     ],
 )
-def test_whichever_request_to_apify_loses_its_answer_nothing_is_paid_twice(
-    harness: CaptureHarness, route: str, fault: dict[str, object], proves: Proves
+def test_a_lost_apify_response_causes_no_second_payment(
+    harness: CaptureHarness, route: str, fault: dict[str, object], record_proof: ProofRecorder
 ):
     method, path, is_lost = ROUTES[route]
     if is_lost:
@@ -315,11 +317,11 @@ def test_whichever_request_to_apify_loses_its_answer_nothing_is_paid_twice(
     harness.sandbox.faults(path, method=method, count=2, **fault)
     if "delay" in fault:
         harness = replace(harness, captures=harness.with_vendor_timeout(2.0))
-    asked = ask_for(harness)
-    assert to_its_end(harness, asked).kind is CaptureResultKind.DONE
+    asked = request_capture(harness)
+    assert run_to_completion(harness, asked).kind is CaptureResultKind.DONE
     assert sum(request["fault"] for request in harness.sandbox.requests("/v2/")) == 2 + is_lost
-    is_done_and_paid_once(harness, [asked])
-    proves(f"Apify: an answer lost to {route}", ALWAYS)
+    assert_done_and_paid_once(harness, [asked])
+    record_proof(f"Apify: an answer lost to {route}", ALWAYS)
 
 
 TRACKS, TOKEN = "/v1/tracks", "/api/token"
@@ -345,33 +347,35 @@ PASSING = {
 
 
 @pytest.mark.parametrize("weather", SPOTIFY)
-def test_while_spotify_is_away_a_capture_ends_unmapped_and_is_mapped_later_for_nothing(
-    harness: CaptureHarness, weather: str, proves: Proves
+def test_a_capture_without_spotify_ends_unmapped_and_is_mapped_later_for_free(
+    harness: CaptureHarness, weather: str, record_proof: ProofRecorder
 ):
-    asked = ask_for(harness)
+    asked = request_capture(harness)
     for fault in SPOTIFY[weather]:
         harness.sandbox.faults(**fault)
-    assert to_its_end(harness, asked).kind is CaptureResultKind.DONE
+    assert run_to_completion(harness, asked).kind is CaptureResultKind.DONE
     shown = harness.snapshot_row(asked.snapshot)
     assert (shown["unmapped"], shown["recordings"]) == (len(asked.counts), 0)
     assert harness.sql("select 1 from songs") == harness.sql("select 1 from song_measurements") == []
     harness.check_invariants()
     harness.sandbox.clear_faults()
-    time_passes(harness)
+    end_waits(harness)
     again = harness.run_capture(asked.snapshot, run="a person", operator=True)
     assert (again.kind, again.unmapped) == (CaptureResultKind.DONE, ())
-    is_done_and_paid_once(harness, [asked])
-    proves(f"Spotify: {weather}", ALWAYS)
+    assert_done_and_paid_once(harness, [asked])
+    record_proof(f"Spotify: {weather}", ALWAYS)
 
 
 @pytest.mark.parametrize("weather", PASSING)
-def test_what_passes_at_spotify_within_seconds_is_not_noticed(harness: CaptureHarness, weather: str, proves: Proves):
-    asked = ask_for(harness)
+def test_a_spotify_failure_of_seconds_does_not_affect_a_capture(
+    harness: CaptureHarness, weather: str, record_proof: ProofRecorder
+):
+    asked = request_capture(harness)
     for fault in PASSING[weather]:
         harness.sandbox.faults(**fault)
-    assert to_its_end(harness, asked).unmapped == ()
-    is_done_and_paid_once(harness, [asked])
-    proves(f"Spotify: {weather}", ALWAYS)
+    assert run_to_completion(harness, asked).unmapped == ()
+    assert_done_and_paid_once(harness, [asked])
+    record_proof(f"Spotify: {weather}", ALWAYS)
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------------
@@ -385,16 +389,16 @@ def waiting_for_the_account(harness: CaptureHarness) -> int:
     return int(row["n"])
 
 
-def test_two_processes_of_four_threads_spend_a_month_to_its_last_album(
-    harness: CaptureHarness, long_form: bool, proves: Proves
+def test_concurrent_requests_spend_a_monthly_cap_to_its_last_album(
+    harness: CaptureHarness, long_form: bool, record_proof: ProofRecorder
 ):
     rounds = 10 if long_form else 1
     for number in range(rounds):
         account = uuid4()
         harness.sql("insert into accounts (id) values (%s)", account)
-        orders = [
-            Orders(
-                ASK_FOR_CAPTURES,
+        task = [
+            ChildTask(
+                REQUEST_CAPTURES,
                 harness.database_url,
                 harness.sandbox.apify_url,
                 songs=[f"round {number} process {process} thread {thread}" for thread in range(4)],
@@ -404,34 +408,34 @@ def test_two_processes_of_four_threads_spend_a_month_to_its_last_album(
             for process in range(2)
         ]
         with connect(harness.database_url) as gate, ExitStack() as stack:
-            # Nobody begins before all of them stand before the account.
+            # All sessions wait for the account's lock before any of them proceeds.
             with gate.transaction():
                 gate.execute(
                     "select pg_advisory_xact_lock(hashtextextended('playcount_snapshots of ' || %s, 0))", [str(account)]
                 )
-                processes = [stack.enter_context(child(one)) for one in orders]
-                until(lambda: waiting_for_the_account(harness) == 8, what="all of them before the account")
-            told = sum((Counter(said(process)) for process in processes), Counter[str]())
-        # $0.10 a month are 11 captures of three albums at $0.009, and $0.001 over.
+                processes = [stack.enter_context(child(one)) for one in task]
+                wait_until(lambda: waiting_for_the_account(harness) == 8, what="all of them before the account")
+            told = sum((Counter(read_result(process)) for process in processes), Counter[str]())
+        # A cap of $0.10 a month covers 11 captures of three albums at $0.009, and leaves $0.001.
         assert (told["Opened"], told["OverCap"]) == (11, 29)
         (spent,) = harness.sql(
             "select count(*) as n, sum(estimated_cost_usd) as usd from playcount_snapshots where account = %s", account
         )
         assert (spent["n"], spent["usd"]) == (11, Decimal("0.099"))
-    proves("more captures asked for at once than the month allows", ["I1", "I6"], times=rounds)
+    record_proof("more captures asked for at once than the month allows", ["I1", "I6"], times=rounds)
 
 
 # --- the database ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_database_that_is_read_only_during_a_capture_costs_no_second_run_of_the_actor(
-    harness: CaptureHarness, long_form: bool, proves: Proves
+def test_a_read_only_database_during_a_capture_causes_no_second_actor_run(
+    harness: CaptureHarness, long_form: bool, record_proof: ProofRecorder
 ):
-    asked = ask_for(harness)
+    asked = request_capture(harness)
     harness.sandbox.faults(LOOKS, delay=1.0)
     with ThreadPoolExecutor(1) as threads:
         making = threads.submit(harness.make, asked.snapshot)
-        until(lambda: harness.actor_usage()["runs"] >= 1, what="a run of the actor that is paid for")
+        wait_until(lambda: harness.actor_usage()["runs"] >= 1, what="a run of the actor that is paid for")
         with read_only(harness.database_url):
             time.sleep(30.0 if long_form else 1.5)
             assert not making.done()
@@ -439,17 +443,19 @@ def test_a_database_that_is_read_only_during_a_capture_costs_no_second_run_of_th
     while ended.kind is CaptureResultKind.POSTPONED:
         harness.wait_until_listed(asked.snapshot)
         ended = harness.run_capture(asked.snapshot, run="next")
-    is_done_and_paid_once(harness, [asked])
-    proves("PostgreSQL read-only during a capture", ALWAYS)
+    assert_done_and_paid_once(harness, [asked])
+    record_proof("PostgreSQL read-only during a capture", ALWAYS)
 
 
-def test_a_start_dated_ahead_of_the_clock_is_found_and_not_started_again(harness: CaptureHarness, proves: Proves):
-    asked = ask_for(harness)
-    victim = orders_for(harness, asked, run="victim")
+def test_an_actor_run_dated_in_the_future_is_found_and_not_started_again(
+    harness: CaptureHarness, record_proof: ProofRecorder
+):
+    asked = request_capture(harness)
+    victim = task_for(harness, asked, run="victim")
     with killed_at(crash_points.AFTER_THE_START, harness.database_url, victim, occurrence=PARTS, undone=True):
         pass
     harness.sql("update apify_runs set intended_at = now() + interval '2 days' where actor_run is null")
     wait_for_the_claim_timeout(harness)
     take_over(harness, asked, run="next", is_started=True)
-    is_done_and_paid_once(harness, [asked])
-    proves("the database's clock set back by two days: a start of the actor", [*ALWAYS, "I15"])
+    assert_done_and_paid_once(harness, [asked])
+    record_proof("the database's clock set back by two days: a start of the actor", [*ALWAYS, "I15"])

@@ -1,7 +1,7 @@
-"""Dagster's own database refuses events (its disk is full) while a run has calls in flight.
+"""Dagster's database refuses events (its disk is full) while a run has calls in flight.
 
-Our tables are in another database: what was paid for is kept and settled there, whatever Dagster can show of it. What is stored
-and not shown is reported by the run itself once Dagster accepts it, or by the sweep.
+The pipeline's tables are in another database, so it stores and settles every paid response there. Once Dagster accepts events
+again, the run or the reclaim reports recordings that are stored and not materialized.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +17,11 @@ from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.defs.conftest import Stage
-from measurement_pipeline_tests.faults.dagster_stage import stage
-from measurement_pipeline_tests.faults.matrix import Proves
-from measurement_pipeline_tests.faults.reckoning import HISTORY, everything_is_stored_and_each_hit_accounted_for
-from measurement_pipeline_tests.faults.test_crash_points import DAGSTER_RUN, orders_for
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.dagster_instance import shared_instance
+from measurement_pipeline_tests.faults.invariants import HISTORY, assert_all_stored_and_accounted_for
+from measurement_pipeline_tests.faults.matrix import ProofRecorder
+from measurement_pipeline_tests.faults.test_crash_points import DAGSTER_RUN, task_for
+from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 HELD = ["I1", "I2", "I4", "I5", "I6", "I10", "I13", "I14"]
@@ -35,7 +35,7 @@ MATERIALIZATIONS = "new.dagster_event_type = 'ASSET_MATERIALIZATION'"
 
 
 class DagsterDatabase:
-    """The database of the stage's Dagster, which refuses events when told to."""
+    """The database of the test's Dagster instance, which can refuse events."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -53,7 +53,7 @@ class DagsterDatabase:
 
 @pytest.fixture
 def dagster(server: Server) -> Iterator[DagsterDatabase]:
-    name = server.make()
+    name = server.create_database()
     yield DagsterDatabase(server.url(name))
     server.drop(name)
 
@@ -62,30 +62,30 @@ def dagster(server: Server) -> Iterator[DagsterDatabase]:
 def opened(bench: Workbench, dagster: DagsterDatabase, directory: Path) -> Iterator[Stage]:
     where = {"dagster_url": dagster.url, "directory": str(directory)}
     bench.sandbox.card(str(bench.account))
-    with stage(orders_for(bench, DAGSTER_RUN, claim_timeout_seconds=30.0, **where)) as found:
+    with shared_instance(task_for(bench, DAGSTER_RUN, claim_timeout_seconds=30.0, **where)) as found:
         yield found
 
 
 def asked(bench: Workbench, found: Stage, count: int) -> list[str]:
     songs = isrcs(count)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     found.register(songs)
     return songs
 
 
-def all_is_shown(bench: Workbench, found: Stage, songs: Sequence[str]) -> None:
-    """Nothing was lost or bought twice, and Dagster shows each recording."""
+def assert_all_materialized(bench: Workbench, found: Stage, songs: Sequence[str]) -> None:
+    """Assert that nothing was lost or bought twice, and that Dagster shows each recording."""
     shown = found.instance.get_materialized_partitions(SONGSTATS_HISTORY)
     with connect(bench.database_url) as connection:
         results = audit(connection, max_attempts=5, at_rest=True, materialized=shown)
     assert [f"{one.invariant}: {breach}" for one in results for breach in one.breaches] == []
     assert shown == set(songs)
-    reckoning = everything_is_stored_and_each_hit_accounted_for(bench, songs)
-    assert (reckoning.in_vain, reckoning.unknown, bench.sandbox.hits()) == (0, 0, len(songs))
+    counts = assert_all_stored_and_accounted_for(bench, songs)
+    assert (counts.in_vain, counts.unknown, bench.sandbox.hits()) == (0, 0, len(songs))
 
 
-def test_a_run_whose_materializations_are_refused_succeeds_and_the_sweep_reports_them(
-    bench: Workbench, dagster: DagsterDatabase, tmp_path: Path, long_form: bool, proves: Proves
+def test_a_run_with_refused_materializations_succeeds_and_the_reclaim_reports_them(
+    bench: Workbench, dagster: DagsterDatabase, tmp_path: Path, long_form: bool, record_proof: ProofRecorder
 ):
     with opened(bench, dagster, tmp_path) as found:
         songs = asked(bench, found, 100 if long_form else 20)
@@ -96,13 +96,13 @@ def test_a_run_whose_materializations_are_refused_succeeds_and_the_sweep_reports
         assert found.instance.get_materialized_partitions(SONGSTATS_HISTORY) == set()
         dagster.accept()
         assert found.reclaim().success
-        all_is_shown(bench, found, songs)
-    proves("Dagster's database refuses materializations during a whole run", HELD)
+        assert_all_materialized(bench, found, songs)
+    record_proof("Dagster's database refuses materializations during a whole run", HELD)
 
 
 @contextmanager
-def beside(work: Callable[[], None]) -> Iterator[None]:
-    """Do `work` in a thread while the block runs."""
+def run_in_thread(work: Callable[[], None]) -> Iterator[None]:
+    """Run `work` in a thread until the block ends."""
     with ThreadPoolExecutor(1) as threads:
         doing = threads.submit(work)
         yield
@@ -111,15 +111,15 @@ def beside(work: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def calls_in_flight(bench: Workbench) -> Iterator[None]:
-    """Once a few calls are made: no further hit is reserved until the block ends, so the run cannot end before."""
-    until(lambda: bench.sandbox.hits() >= 4)
+    """Enter once a few calls are made. No further hit can be reserved until the block ends, so the run cannot end earlier."""
+    wait_until(lambda: bench.sandbox.hits() >= 4)
     with connect(bench.database_url) as tester, tester.transaction():
         tester.execute("select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))")
         yield
 
 
-def test_what_is_refused_for_a_while_is_reported_by_the_same_run(
-    bench: Workbench, dagster: DagsterDatabase, tmp_path: Path, long_form: bool, proves: Proves
+def test_the_same_run_reports_temporarily_refused_events(
+    bench: Workbench, dagster: DagsterDatabase, tmp_path: Path, long_form: bool, record_proof: ProofRecorder
 ):
     count = 300 if long_form else 60
     bench.sandbox.faults(HISTORY, delay=0.3)
@@ -127,21 +127,21 @@ def test_what_is_refused_for_a_while_is_reported_by_the_same_run(
     def refuse_for_a_while() -> None:
         with calls_in_flight(bench):
             dagster.refuse()
-            until(lambda: bench.statuses().get("stored") == bench.sandbox.hits())
+            wait_until(lambda: bench.statuses().get("stored") == bench.sandbox.hits())
             dagster.accept()
 
     with opened(bench, dagster, tmp_path) as found:
         songs = asked(bench, found, count)
-        with beside(refuse_for_a_while):
+        with run_in_thread(refuse_for_a_while):
             result = found.backfill(songs)
         assert result.success
         assert "not reported yet" not in found.totals()
-        all_is_shown(bench, found, songs)
-    proves("Dagster's database refuses every event while calls are in flight", HELD)
+        assert_all_materialized(bench, found, songs)
+    record_proof("Dagster's database refuses every event while calls are in flight", HELD)
 
 
-def test_a_run_that_dagster_itself_cannot_end_loses_none_of_its_calls(
-    bench: Workbench, dagster: DagsterDatabase, tmp_path: Path, long_form: bool, proves: Proves
+def test_a_run_that_dagster_cannot_end_loses_none_of_its_calls(
+    bench: Workbench, dagster: DagsterDatabase, tmp_path: Path, long_form: bool, record_proof: ProofRecorder
 ):
     count = 300 if long_form else 60
     bench.sandbox.faults(HISTORY, delay=0.3)
@@ -152,11 +152,11 @@ def test_a_run_that_dagster_itself_cannot_end_loses_none_of_its_calls(
 
     with opened(bench, dagster, tmp_path) as found:
         songs = asked(bench, found, count)
-        # Dagster cannot write that the step succeeded, and says so.
-        with beside(refuse_for_good), suppress(sqlalchemy.exc.SQLAlchemyError):
+        # Dagster cannot record that the step succeeded, and reports that.
+        with run_in_thread(refuse_for_good), suppress(sqlalchemy.exc.SQLAlchemyError):
             assert not found.backfill(songs).success
-        assert bench.statuses() == {"stored": count}, "everything was bought, kept and settled all the same"
+        assert bench.statuses() == {"stored": count}, "everything is bought, stored and settled nevertheless"
         dagster.accept()
         assert found.reclaim().success
-        all_is_shown(bench, found, songs)
-    proves("Dagster's database refuses every event until after the end of a run", HELD)
+        assert_all_materialized(bench, found, songs)
+    record_proof("Dagster's database refuses every event until after the end of a run", HELD)

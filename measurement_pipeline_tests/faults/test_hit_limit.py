@@ -1,4 +1,4 @@
-"""The limit on hits, with more runs asking at once than there are hits left: never one too many, and never one too few."""
+"""The hit limit, with more concurrent runs than hits left: exactly the remaining hits are reserved."""
 
 import asyncio
 import json
@@ -13,10 +13,16 @@ from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.database import AsyncConnection, ReconnectingConnection, connect
 from measurement_pipeline.postgres.songstats_ledger import ReservationVerdict
-from measurement_pipeline_tests.faults.hammer import STRIKE, Orders, hammers, hears, says
-from measurement_pipeline_tests.faults.matrix import Proves
-from measurement_pipeline_tests.faults.reckoning import nothing_breaks
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.invariants import assert_invariants_hold
+from measurement_pipeline_tests.faults.matrix import ProofRecorder
+from measurement_pipeline_tests.faults.reservation_process import (
+    START,
+    ReservationTask,
+    read_line,
+    send_line,
+    start_processes,
+)
+from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 HITS = 150
@@ -26,7 +32,7 @@ LOCK = "select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))"
 
 def claim(bench: Workbench, songs: Sequence[str], *, run: str) -> list[Claim]:
     with connect(bench.database_url) as connection:
-        return backfill_queue.claim(connection, songs, run=run, limit=len(songs), rules=bench.terms.rules)
+        return backfill_queue.claim(connection, songs, run=run, limit=len(songs), rules=bench.config.rules)
 
 
 def waiting_for_the_lock(bench: Workbench) -> int:
@@ -40,10 +46,10 @@ def waiting_for_the_lock(bench: Workbench) -> int:
 @pytest.mark.fails_without("the budget counts hits that are still open")
 @pytest.mark.fails_without("the advisory lock is a statement of its own")
 @pytest.mark.fails_without("the advisory lock of the reserve")
-def test_whoever_waited_for_the_last_hit_finds_it_gone(bench: Workbench):
-    """A count that is older than the wait for the lock, or no lock at all, would let both have it."""
+def test_a_run_that_waited_for_the_last_hit_gets_none(bench: Workbench):
+    """A count older than the wait for the lock, or no lock at all, would give the hit to both."""
     songs = isrcs(2)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     mine, theirs = (claim(bench, [song], run=song) for song in songs)
     line = partial(ReconnectingConnection, bench.database_url, patience_seconds=0)
     wish = partial(ledger.reserve, hits_allowed=1, operators_account=None)
@@ -69,33 +75,37 @@ def test_whoever_waited_for_the_last_hit_finds_it_gone(bench: Workbench):
     assert [hit["song"] for hit in bench.ledger()] == songs[:1]
 
 
-def test_a_hundred_and_fifty_hits_are_a_hundred_and_fifty(bench: Workbench, proves: Proves, *, long_form: bool):
+def test_concurrent_runs_reserve_exactly_the_remaining_hits(
+    bench: Workbench, record_proof: ProofRecorder, *, long_form: bool
+):
     threads, rows, rounds = (16, 4, 100) if long_form else (4, 15, 2)
     runs = [f"run-{n}" for n in range(PROCESSES * threads)]
     songs = isrcs(len(runs) * rows)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     held = {run: claim(bench, songs[n :: len(runs)], run=run) for n, run in enumerate(runs)}
-    orders = [
-        Orders(bench.database_url, HITS, {run: [(c.song, c.lease) for c in held[run]] for run in runs[n::PROCESSES]})
+    task = [
+        ReservationTask(
+            bench.database_url, HITS, {run: [(c.song, c.lease) for c in held[run]] for run in runs[n::PROCESSES]}
+        )
         for n in range(PROCESSES)
     ]
-    with connect(bench.database_url) as gate, hammers(orders) as processes:
+    with connect(bench.database_url) as gate, start_processes(task) as processes:
         for _ in range(rounds):
             bench.sql("truncate songstats_quota_ledger cascade")
             bench.sql("update songstats_backfill_queue set attempts = 0, attempt_run = null")
             bench.allow(bench.account)
-            # Nobody begins before all of them stand before the same lock.
+            # All runs wait for the same lock before any of them proceeds.
             with gate.transaction():
                 gate.execute(LOCK)
                 for process in processes:
-                    says(process, STRIKE)
-                until(lambda: waiting_for_the_lock(bench) == len(runs), what="all of them at the lock")
-            told = sum((Counter(json.loads(hears(process))) for process in processes), Counter[str]())
+                    send_line(process, START)
+                wait_until(lambda: waiting_for_the_lock(bench) == len(runs), what="all of them at the lock")
+            told = sum((Counter(json.loads(read_line(process))) for process in processes), Counter[str]())
             assert told == {ReservationVerdict.RESERVED: HITS, ReservationVerdict.BUDGET: len(songs) - HITS}
             found = bench.sql(
                 "select count(*) as hits, count(distinct song) as songs, count(settled_at) as settled,"
                 " (select sum(attempts) from songstats_backfill_queue) as attempts from songstats_quota_ledger"
             )
             assert found == [{"hits": HITS, "songs": HITS, "settled": 0, "attempts": HITS}]
-            nothing_breaks(bench, at_rest=False)
-    proves("more runs at once than there are hits left", ["I2", "I6", "I11", "I12"], times=rounds)
+            assert_invariants_hold(bench, at_rest=False)
+    record_proof("more runs at once than there are hits left", ["I2", "I6", "I11", "I12"], times=rounds)

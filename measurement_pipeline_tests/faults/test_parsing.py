@@ -1,7 +1,7 @@
-"""Whatever the vendor sends: the answer comes to a row of the outcome table, and the row in the database to a state of its own.
+"""Any payload of the vendor maps to a row of the outcome table, and its queue row to a valid state.
 
-Bytes at random, and real answers of the vendor's shape with something done to them. Single values and shapes are tried in
-`songstats/test_historic_stats`; here they travel, through the real client and the drain, to PostgreSQL.
+The payloads are random bytes, and real responses with random edits. `songstats/test_historic_stats` covers single values and
+shapes; here they pass the real client and the backfill into PostgreSQL.
 """
 
 import gzip
@@ -22,12 +22,12 @@ from measurement_pipeline.sandbox.songstats_body import render
 from measurement_pipeline.vendors.http import MAX_RETRY_AFTER_SECONDS
 from measurement_pipeline.vendors.songstats.historic_stats import judge
 from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
-from measurement_pipeline_tests.faults import storm
-from measurement_pipeline_tests.faults.matrix import Proves
-from measurement_pipeline_tests.faults.reckoning import HISTORY, nothing_breaks
+from measurement_pipeline_tests.faults import vendor_failures
+from measurement_pipeline_tests.faults.invariants import HISTORY, assert_invariants_hold
+from measurement_pipeline_tests.faults.matrix import ProofRecorder
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
-# The outcome table: what is learnt, whether the hit counts, and its cause in the ledger.
+# The outcome table: the outcome, whether the hit counts, and its cause in the ledger.
 TABLE = {
     (Outcome.STORED, True, Cause.STORED),
     (Outcome.NO_HISTORY, True, Cause.NO_HISTORY),
@@ -40,7 +40,7 @@ TABLE = {
     (None, False, Cause.REFUSED_KEY),
     (None, None, Cause.TRANSIENT),
 }
-# What a row may be once it was asked for. `failed` as `transient` would be our own error: what PostgreSQL would not take.
+# The valid states of a row after a response. `failed` as `transient` would be our own error: a value that PostgreSQL rejects.
 STATES = {
     ("done", "stored"),
     ("done", "no_history"),
@@ -68,7 +68,7 @@ SPLICES = st.sampled_from(
 
 @st.composite
 def real_answers(draw: st.DrawFn) -> bytes:
-    """What the vendor would send for some recording, as awkward as it is."""
+    """A response of the vendor for some recording, with random irregularities."""
     (isrc,) = isrcs(1, start=draw(st.integers(0, 40)))
     role = draw(st.sampled_from([Scenario.PLAIN, Scenario.PLAIN, Scenario.PLAIN, Scenario.NO_SPOTIFY, Scenario.EMPTY]))
     sources = draw(st.sampled_from([("spotify",), ("spotify", "youtube", "shazam")]))
@@ -98,7 +98,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 @st.composite
 def edited(draw: st.DrawFn) -> bytes:
-    """A real answer with a few of its values replaced, left out, renamed, doubled, wrapped or put in each other's place."""
+    """A real response with a few values replaced, removed, renamed, duplicated, wrapped or swapped."""
     value = json.loads(draw(real_answers()))
     for _ in range(draw(st.integers(1, 4))):
         spots = places(value)
@@ -116,7 +116,7 @@ def edited(draw: st.DrawFn) -> bytes:
                 container.append(container[key])
             case "swap":
                 other, elsewhere = draw(st.sampled_from(spots))
-                # Copies: one may hold the other.
+                # Copies, because one value may contain the other.
                 container[key], other[elsewhere] = deepcopy(other[elsewhere]), deepcopy(container[key])
             case _:
                 container[key] = [container[key]]
@@ -125,7 +125,7 @@ def edited(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """The bytes of an answer cut, flipped, spliced or written in another encoding."""
+    """The bytes of a response cut, flipped, spliced or re-encoded."""
     body = draw(real_answers() | edited())
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(body)))
@@ -158,7 +158,7 @@ HEADERS = st.dictionaries(
 )
 
 
-def test_any_answer_comes_to_a_row_of_the_outcome_table(long_form: bool, proves: Proves):
+def test_any_response_maps_to_a_row_of_the_outcome_table(long_form: bool, record_proof: ProofRecorder):
     tried = count()
 
     @settings(max_examples=2_000 if long_form else 150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -174,7 +174,7 @@ def test_any_answer_comes_to_a_row_of_the_outcome_table(long_form: bool, proves:
         status=200, headers={}, body=b'{"result":"success","stats":' + b"[" * 200_000, failure=None, key_works=None
     )
     @example(status=400, headers={"retry-after": "9" * 5000}, body=b"9" * 6000, failure=None, key_works=None)
-    def comes_to_a_row(
+    def maps_to_a_row(
         *, status: int, headers: dict[str, str], body: bytes, failure: Failure | None, key_works: bool | None
     ) -> None:
         next(tried)
@@ -186,12 +186,12 @@ def test_any_answer_comes_to_a_row_of_the_outcome_table(long_form: bool, proves:
         assert len(judgement.detail) <= 300
         assert answer.retry_after is None or 0 <= answer.retry_after <= MAX_RETRY_AFTER_SECONDS
 
-    comes_to_a_row()
-    proves("payloads at random, judged", ["I8"], times=next(tried))
+    maps_to_a_row()
+    record_proof("payloads at random, judged", ["I8"], times=next(tried))
 
 
 def as_sent(status: int, headers: dict[str, str], body: bytes, *, packed: bool) -> str:
-    """A whole HTTP answer, one character a byte."""
+    """A complete HTTP response, one character for each byte."""
     content = gzip.compress(body, mtime=0) if packed else body
     lines = [f"HTTP/1.1 {status} As It Comes", f"content-length: {len(content)}", "connection: close"]
     lines += ["content-encoding: gzip"] * packed
@@ -199,7 +199,9 @@ def as_sent(status: int, headers: dict[str, str], body: bytes, *, packed: bool) 
     return "\r\n".join([*lines, "", ""]) + content.decode("latin-1")
 
 
-def test_any_answer_leaves_its_recording_in_a_state_of_the_table(bench: Workbench, long_form: bool, proves: Proves):
+def test_any_response_leaves_its_recording_in_a_valid_state(
+    bench: Workbench, long_form: bool, record_proof: ProofRecorder
+):
     numbers, tried = count(step=8), count()
 
     @settings(
@@ -216,19 +218,19 @@ def test_any_answer_leaves_its_recording_in_a_state_of_the_table(bench: Workbenc
     )
     def leaves_a_state(answers: list[tuple[int, dict[str, str], bytes, bool]]) -> None:
         songs = isrcs(8, start=next(numbers))
-        bench.ask_for(songs)
+        bench.submit_request(songs)
         bench.sandbox.clear_faults()
         sent = {}
         for song, (status, headers, body, packed) in zip(songs, answers, strict=True):
             next(tried)
-            # An answer of these two has no body, whatever follows its headers.
+            # Responses with these two statuses have no body, whatever follows their headers.
             sent[song] = b"" if status in {204, 304} else body
             bench.sandbox.faults(HISTORY, isrc=song, raw=as_sent(status, headers, body, packed=packed))
         for _ in range(12):
-            storm.run(bench, songs)
+            vendor_failures.run_backfill(bench, songs)
             with connect(bench.database_url) as connection:
                 operator_actions.close_breaker(connection, actor="a test")
-            # Those that wait to be tried again were asked for.
+            # Rows that wait for a retry have been called.
             unasked = "select 1 from songstats_backfill_queue where song = any(%s) and status = 'pending' and lease = 0"
             if not bench.sql(unasked, songs):
                 break
@@ -238,10 +240,12 @@ def test_any_answer_leaves_its_recording_in_a_state_of_the_table(bench: Workbenc
         learnt = {(cause.value, billable) for _, billable, cause in TABLE}
         assert {(hit["reason"], hit["billable"]) for hit in ledger} <= learnt
         kept = bench.sql("select song, body from songstats_responses where song = any(%s)", songs)
-        assert [row["song"] for row in kept if bytes(row["body"]) != sent[row["song"]]] == [], "kept as it was sent"
-        # The next example is about other recordings.
+        assert [row["song"] for row in kept if bytes(row["body"]) != sent[row["song"]]] == [], "stored as it was sent"
+        # The next example uses other recordings.
         bench.sql("update songstats_backfill_queue set not_before = now() + interval '1 day' where status = 'pending'")
 
     leaves_a_state()
-    nothing_breaks(bench)
-    proves("payloads at random, through the drain", ["I1", "I3", "I5", "I6", "I8", "I10", "I14"], times=next(tried))
+    assert_invariants_hold(bench)
+    record_proof(
+        "payloads at random, through the drain", ["I1", "I3", "I5", "I6", "I8", "I10", "I14"], times=next(tried)
+    )

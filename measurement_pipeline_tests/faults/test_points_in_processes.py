@@ -1,4 +1,4 @@
-"""The points at which a run can die (crash_points.py), met by the real run of the real daemon, which then goes on by itself."""
+"""The crash points of crash_points.py, hit by a run of the real daemon, which then continues by itself."""
 
 import os
 import signal
@@ -7,10 +7,14 @@ import pytest
 
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.faults import crash_points
-from measurement_pipeline_tests.faults.crash_points import CrashPoint, In, armed
-from measurement_pipeline_tests.faults.matrix import Proves
-from measurement_pipeline_tests.faults.stage import Stage, everything_is_stored_and_accounted_for, stage
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.crash_points import CrashDatabase, CrashPoint, arm
+from measurement_pipeline_tests.faults.local_deployment import (
+    LocalDeployment,
+    assert_all_requests_accounted_for,
+    start_deployment,
+)
+from measurement_pipeline_tests.faults.matrix import ProofRecorder
+from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.workbench import isrcs
 
 POINTS = (crash_points.AFTER_THE_RESERVATION, crash_points.AFTER_KEEPING, crash_points.AFTER_STORING)
@@ -23,33 +27,33 @@ _END = f"select pg_terminate_backend(pid) from ({_HELD}) as held"
 
 @pytest.mark.long
 @pytest.mark.dagster
-def test_a_run_that_is_killed_at_a_point_is_followed_by_one_that_ends_what_it_began(proves: Proves):
-    with stage(SONGSTATS_REQUESTS_PER_SECOND="20") as processes:
+def test_the_next_run_finishes_the_work_of_a_run_killed_at_a_point(record_proof: ProofRecorder):
+    with start_deployment(SONGSTATS_REQUESTS_PER_SECOND="20") as processes:
         asked: list[str] = []
         for number, point in enumerate(POINTS):
             songs = isrcs(RECORDINGS, start=number * RECORDINGS)
-            die_at(processes, point, songs)
+            kill_run_at(processes, point, songs)
             asked += songs
-            processes.wait(processes.at_rest, seconds=180, what=f"the end of the drain after a death {point.name}")
+            processes.wait(processes.is_at_rest, seconds=180, what=f"the end of the drain after a death {point.name}")
             processes.reclaim()
-            causes = everything_is_stored_and_accounted_for(processes, asked)
-            # A second call only where the first one's answer was never kept.
+            causes = assert_all_requests_accounted_for(processes, asked)
+            # A second call only if the first response was never stored.
             assert causes["stored"] == len(asked)
             assert processes.sandbox.hits() <= causes.total()
-            proves(
+            record_proof(
                 f"SIGKILL of a Dagster run {point.name}",
                 ["I1", "I2", "I3", "I4", "I5", "I6", "I10", "I11", "I12", "I13", "I14"],
             )
 
 
-def die_at(processes: Stage, point: CrashPoint, songs: list[str]) -> None:
-    """Ask for `songs` and kill the run that is the first to be held at `point`; what it was in the middle of is undone."""
-    url = processes.target.dagster_url if point.database is In.DAGSTER else processes.target.database_url
-    with armed(url, point, occurrence=OCCURRENCE), connect(url) as tester:
-        processes.ask_for(songs)
+def kill_run_at(processes: LocalDeployment, point: CrashPoint, songs: list[str]) -> None:
+    """Submit `songs` and kill the first run that blocks at `point`; its current statement is undone."""
+    url = processes.target.dagster_url if point.database is CrashDatabase.DAGSTER else processes.target.database_url
+    with arm(url, point, occurrence=OCCURRENCE), connect(url) as tester:
+        processes.submit_request(songs)
         processes.wait(lambda: tester.execute(_HELD).fetchone(), seconds=120, what=f"a run held {point.name}")
         (victim,) = processes.run_processes()
         os.kill(victim, signal.SIGKILL)
-        until(lambda: victim not in processes.run_processes(), what="the death of the run")
+        wait_until(lambda: victim not in processes.run_processes(), what="the death of the run")
         tester.execute(_END)
-        until(lambda: not tester.execute(_HELD).fetchone(), what="the end of what it was in the middle of")
+        wait_until(lambda: not tester.execute(_HELD).fetchone(), what="the end of what it was in the middle of")

@@ -1,7 +1,7 @@
-"""Any order of steps: the real queue on a real PostgreSQL beside a plain model, compared after each step.
+"""Steps in any order: the real queue on PostgreSQL beside a plain model, compared after each step.
 
-Runs remember their claims and calls as real ones do, also when they have lost them long ago: what they then try must change
-nothing. The invariants are asked of the tables after each step too.
+Runs remember their claims and calls as real ones do, even after they have lost them. Writes under a lost claim must change
+nothing. Each step also checks the invariants of the tables.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import ReconnectingConnection, connect
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse, ReservationVerdict
-from measurement_pipeline_tests.faults.matrix import Proves
+from measurement_pipeline_tests.faults.matrix import ProofRecorder
 from measurement_pipeline_tests.faults.queue_model import Model
 from measurement_pipeline_tests.workbench import OPERATORS, isrcs
 
@@ -44,7 +44,7 @@ RANKS = dict(zip(isrcs(4), (9, 9, 5, 5), strict=True))
 ACCOUNTS = (UUID(int=1), UUID(int=2))
 PAYERS = (*ACCOUNTS, OPERATORS)
 RUNS = ("run-1", "run-2")
-# So long that no time passes by itself while an example lasts.
+# Long enough that nothing expires by itself during an example.
 LONG = 3600.0
 RULES = QueueRules(claim_timeout_seconds=LONG, max_attempts=2, operators_account=OPERATORS)
 HITS_ALLOWED = 8
@@ -52,7 +52,7 @@ HITS_ALLOWED = 8
 
 @dataclass(frozen=True)
 class Reply:
-    """What the vendor answers: as it is kept, and what reading it comes to."""
+    """A response of the vendor: its stored form, and its judgement."""
 
     status_code: int | None
     billable: bool | None
@@ -80,14 +80,14 @@ REPLIES = (
     reply(None, Outcome.TRANSIENT, Cause.TIMEOUT, billable=None),
     reply(429, None, Cause.THROTTLED, billable=False),
     reply(401, None, Cause.REFUSED_KEY, billable=False),
-    # A 403 of which `/status` says nothing.
+    # A 403 without an explanation from `/status`.
     reply(403, None, Cause.TRANSIENT, billable=None),
 )
 
 
 @dataclass
 class Answer:
-    """A reply that a run has kept and not settled yet. `attempts` as the reservation told them."""
+    """A response that a run has stored and not settled yet. `attempts` comes from the reservation."""
 
     claim: Claim
     reply: Reply
@@ -97,7 +97,7 @@ class Answer:
 
 @dataclass
 class Memory:
-    """What a run believes to hold, whatever became of it meanwhile."""
+    """The claims, calls and responses that a run believes it holds."""
 
     claims: list[Claim] = field(default_factory=list)
     calls: list[tuple[Claim, int, int]] = field(default_factory=list)
@@ -115,7 +115,7 @@ which = st.integers(0, 99)
 
 @dataclass(frozen=True)
 class Step:
-    """A verb of the queue or of fate: how often it is chosen, when there is any point in it, and with which arguments."""
+    """An operation of the queue or an external event: its weight, its precondition, and its arguments."""
 
     method: Callable[..., None]
     weight: int
@@ -132,7 +132,7 @@ STEPS: list[Step] = []
 def step(
     weight: int, *, when: Callable[[Any], bool] = lambda _: True, **arguments: st.SearchStrategy[Any]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Like hypothesis' own `rule`, which leaves half of the rules out of each example: without a claim nothing happens."""
+    """Like hypothesis' own `rule`, which omits half of the rules from each example: without a claim, nothing happens."""
 
     def mark(method: Callable[..., None]) -> Callable[..., None]:
         STEPS.append(Step(method, weight, when, st.fixed_dictionaries(arguments)))
@@ -142,7 +142,7 @@ def step(
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """The queue, what its runs remember of it, and the model beside it."""
+    """The queue, what its runs remember, and the model."""
 
     examples = 0
 
@@ -163,7 +163,7 @@ class QueueMachine(RuleBasedStateMachine):
         )  # fmt: skip
         self.model = Model(RANKS, RULES.max_attempts, HITS_ALLOWED, OPERATORS)
         self.memory = {run: Memory() for run in RUNS}
-        # What was in each response, by its id.
+        # The reply behind each response, by the response's id.
         self.replies: dict[int, Reply] = {}
         self.parser = 1
         for account in PAYERS:
@@ -187,11 +187,11 @@ class QueueMachine(RuleBasedStateMachine):
         return list(found) if found.description else []
 
     @initialize()
-    def all_is_asked_for(self) -> None:
-        self.is_asked_for(list(RANKS), ACCOUNTS[0])
+    def request_everything(self) -> None:
+        self.submit_request(list(RANKS), ACCOUNTS[0])
 
     @rule(data=st.data())
-    def goes_on(self, data: st.DataObject) -> None:
+    def continue_run(self, data: st.DataObject) -> None:
         possible = [one for one in STEPS for _ in range(one.weight) if one.when(self)]
         chosen = data.draw(st.sampled_from(possible))
         chosen.method(self, **data.draw(chosen.arguments, label=chosen.method.__name__))
@@ -209,7 +209,7 @@ class QueueMachine(RuleBasedStateMachine):
         return any(row.status in statuses for row in self.model.rows.values())
 
     def one_of(self, what: str, at: int) -> tuple[str, Any]:
-        """One of the claims, calls or answers that any run remembers, and which run."""
+        """One of the claims, calls or responses that any run remembers, and that run."""
         found = [(run, one) for run, memory in self.memory.items() for one in getattr(memory, what)]
         return found[at % len(found)]
 
@@ -234,7 +234,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.memory[run].claims += found
 
     @step(2, when=lambda self: self.has("claims"), at=which, alone=st.booleans())
-    def beats(self, at: int, alone: bool) -> None:
+    def renew_heartbeat(self, at: int, alone: bool) -> None:
         run, one = self.one_of("claims", at)
         claims = [one] if alone else self.memory[run].claims
         found = self.loop.run(self.line.execute(lambda c: queue.heartbeat(c, claims, run=run)))
@@ -242,7 +242,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @step(12, when=lambda self: self.has("claims"), at=which, count=st.integers(1, 4))
     def reserves(self, at: int, count: int) -> None:
-        """For what is to be bought, beginning anywhere; what is to be read needs no hit."""
+        """Reserve hits for recordings to buy, from any start. A stored response needs no hit."""
         run, one = self.one_of("claims", at)
         rest = self.memory[run].claims
         turned = {c.song: c for c in reversed([*rest[rest.index(one) :], *rest]) if c.unread_response is None}
@@ -263,7 +263,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @step(12, when=lambda self: self.has("calls"), at=which, reply=st.sampled_from(REPLIES), times=st.integers(1, 2))
     def is_answered(self, at: int, reply: Reply, times: int) -> None:
-        """Kept twice where the first commit was not heard of."""
+        """Stored twice if the confirmation of the first commit was lost."""
         run, call = self.one_of("calls", at)
         self.memory[run].calls.remove(call)
         claim, hit, attempts = call
@@ -272,7 +272,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert all(one == kept[0] for one in kept)
         response = kept[0].get(hit)
         assert (response is not None) is (reply.body is not None)
-        self.model.keep(hit, billable=reply.billable, cause=reply.kept_as, response=response)
+        self.model.store_response(hit, billable=reply.billable, cause=reply.kept_as, response=response)
         if response is not None:
             self.replies[response] = reply
         self.memory[run].answers.append(Answer(claim, reply, response, attempts))
@@ -284,7 +284,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.settle(run, answer.claim, answer.reply, answer.response, answer.attempts, comes_back=comes_back)
 
     @step(8, when=lambda self: self.has("unread"), at=which)
-    def reads_what_was_kept(self, at: int) -> None:
+    def read_stored_responses(self, at: int) -> None:
         run, claim = self.one_of("unread", at)
         self.settle(run, claim, self.replies[claim.unread_response], claim.unread_response, max(claim.attempts, 1))
 
@@ -321,8 +321,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.memory[run].claims = [one for one in self.memory[run].claims if one is not claim]
 
     @step(2, when=lambda self: self.has("claims"), at=which, wait=st.sampled_from([None, LONG]), refused=st.booleans())
-    def defers_or_fails(self, at: int, wait: float | None, refused: bool) -> None:
-        """No card, or an error of PostgreSQL's own."""
+    def defer_or_fail(self, at: int, wait: float | None, refused: bool) -> None:
+        """No card, or PostgreSQL refused the row."""
         run, claim = self.one_of("claims", at)
         failed, deferred = Settlement(Status.FAILED, Outcome.TRANSIENT), Settlement(Status.PENDING, None, wait)
         self.write(run, claim, failed if refused else deferred)
@@ -332,8 +332,8 @@ class QueueMachine(RuleBasedStateMachine):
         assert queue.release(self.connection, run=run) == self.model.release(run=run)
 
     @step(1, run=some_run)
-    def is_killed_and_started_again(self, run: str) -> None:
-        """It remembers nothing, and what it held is held until its beat is too old."""
+    def kill_and_restart(self, run: str) -> None:
+        """The new run remembers nothing. The old claims last until their heartbeat expires."""
         self.memory[run] = Memory()
         self.disconnect()
         self.connect()
@@ -341,8 +341,8 @@ class QueueMachine(RuleBasedStateMachine):
     # --- requests and payment -----------------------------------------------------------------------------------------
 
     @step(2, songs=some_songs, account=st.sampled_from(ACCOUNTS))
-    def is_asked_for(self, songs: list[str], account: UUID) -> None:
-        """As intake does it: nothing is accepted without a yes."""
+    def submit_request(self, songs: list[str], account: UUID) -> None:
+        """Enqueue as intake does: only after a positive decision."""
         if not self.model.allowed[account]:
             return
         scope = ScopeByIsrc(tuple(songs))
@@ -357,10 +357,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.allowed[account] = verdict is Payment.ALLOWED
         self.model.fresh.add(account)
 
-    # --- what fate does -----------------------------------------------------------------------------------------------
+    # --- external events ----------------------------------------------------------------------------------------------
 
     @step(6, when=lambda self: self.any_row(Status.IN_PROGRESS), songs=some_songs)
-    def owners_fall_silent(self, songs: list[str]) -> None:
+    def silence_owners(self, songs: list[str]) -> None:
         self.sql(
             "update songstats_backfill_queue set heartbeat_at = now() - interval '2 hours'"
             " where song = any(%s) and status = 'in_progress'",
@@ -372,7 +372,7 @@ class QueueMachine(RuleBasedStateMachine):
                 row.silent = row.status is Status.IN_PROGRESS
 
     @step(4, when=lambda self: any(row.waits for row in self.model.rows.values()))
-    def waits_are_over(self) -> None:
+    def end_waits(self) -> None:
         self.sql(
             "update songstats_backfill_queue set not_before = now() - interval '1 second' where not_before is not null"
         )
@@ -385,7 +385,7 @@ class QueueMachine(RuleBasedStateMachine):
         account=st.sampled_from(PAYERS),
         songs=some_songs,
     )
-    def nothing_may_be_called(self, what: str, account: UUID, songs: list[str]) -> None:
+    def block_calls(self, what: str, account: UUID, songs: list[str]) -> None:
         match what:
             case "no card":
                 self.decides(account, Payment.DENIED)
@@ -395,7 +395,7 @@ class QueueMachine(RuleBasedStateMachine):
             case "breaker":
                 opening = partial(ledger.open_breaker, kind="streak", reason="why", suspects=songs)
                 self.loop.run(self.line.execute(opening))
-                self.model.suspect(songs)
+                self.model.mark_suspect(songs)
                 self.model.is_open = False
             case _:
                 pausing = partial(ledger.pause, retry_after=LONG, why="429", blank=False)
@@ -403,23 +403,23 @@ class QueueMachine(RuleBasedStateMachine):
                 self.model.paused = True
 
     @step(12, when=lambda self: self.is_hindered(), each=st.booleans())
-    def calls_may_go_out_again(self, each: bool) -> None:
+    def unblock_calls(self, each: bool) -> None:
         done = operator_actions.close_breaker(self.connection, actor="somebody")
         assert done == ["breaker closed"] * (not self.model.is_open) + ["pause lifted"] * self.model.paused
         self.model.is_open, self.model.paused = True, False
         for account in PAYERS if each else ACCOUNTS[:1]:
             self.decides(account, Payment.ALLOWED)
 
-    # --- the sweep, and a person --------------------------------------------------------------------------------------
+    # --- reclaim and operator actions ---------------------------------------------------------------------------------
 
     @step(1, when=lambda self: self.parser == 1)
-    def a_newer_parser_is_installed(self) -> None:
+    def install_newer_parser(self) -> None:
         self.parser = 2
 
     @step(
         4, part=st.sampled_from(["reclaim", "exhaust", "open hits", "requests"]), spared=st.sampled_from([None, *RUNS])
     )
-    def is_swept(self, part: str, spared: str | None) -> None:
+    def reclaim(self, part: str, spared: str | None) -> None:
         match part:
             case "reclaim":
                 found = queue.reclaim(self.connection, RULES, parser_version=self.parser)
@@ -427,26 +427,28 @@ class QueueMachine(RuleBasedStateMachine):
             case "exhaust":
                 assert queue.exhaust(self.connection, RULES, spared_run=spared) == self.model.exhaust(spared=spared)
             case "open hits":
-                assert ledger.settle_open(self.connection, claim_timeout_seconds=LONG) == self.model.settle_open()
+                assert (
+                    ledger.settle_open(self.connection, claim_timeout_seconds=LONG) == self.model.settle_orphaned_hits()
+                )
             case _:
                 assert set(measurement_jobs.settle(self.connection)) == self.model.settle_requests()
 
     @step(6, when=lambda self: self.any_row(Status.DONE, Status.FAILED), songs=some_songs, rebuy=st.booleans())
-    def a_person_requeues(self, songs: list[str], rebuy: bool) -> None:
+    def requeue_as_operator(self, songs: list[str], rebuy: bool) -> None:
         found = operator_actions.requeue(self.connection, songs, rebuy=rebuy, actor="somebody")
         assert sorted(found) == sorted(self.model.requeue(songs, rebuy=rebuy))
 
-    # --- what holds after each ----------------------------------------------------------------------------------------
+    # --- invariants after each step -----------------------------------------------------------------------------------
 
     @invariant()
-    def the_tables_are_as_the_model_says(self) -> None:
+    def tables_match_the_model(self) -> None:
         rows = {row.pop("song"): row for row in self.sql(
             "select song, status, outcome, lease, attempts, attempt_run, claimed_by, operator_launched, suspect,"
             " coalesce(heartbeat_at < now() - interval '1 hour', false) as silent,"
             " coalesce(not_before > now(), false) as waits, coalesce(requeued_at, created_at) as age"
             " from songstats_backfill_queue"
         )}  # fmt: skip
-        self.those_put_back_are_the_youngest({song: row.pop("age") for song, row in rows.items()})
+        self.requeued_rows_are_the_youngest({song: row.pop("age") for song, row in rows.items()})
         assert rows == {
             song: {
                 "status": row.status, "outcome": row.outcome, "lease": row.lease, "attempts": row.attempts,
@@ -481,33 +483,35 @@ class QueueMachine(RuleBasedStateMachine):
             job: "done" if request.is_done else "accepted" for job, request in self.model.requests.items()
         }
 
-    def those_put_back_are_the_youngest(self, ages: dict[str, Any]) -> None:
-        """A row that is put back does not jump ahead of those that waited; the others keep their age."""
+    def requeued_rows_are_the_youngest(self, ages: dict[str, Any]) -> None:
+        """A requeued row does not overtake rows that waited. The others keep their age."""
         before = [row.age for row in self.model.rows.values() if row.age is not None]
         for song, row in self.model.rows.items():
-            if row.age is None or row.put_back:
+            if row.age is None or row.is_requeued:
                 assert all(ages[song] > age for age in before)
             else:
                 assert ages[song] == row.age
-            row.age, row.put_back = ages[song], False
+            row.age, row.is_requeued = ages[song], False
 
     @invariant()
-    def no_more_is_spent_than_may_be(self) -> None:
+    def spending_stays_within_the_limit(self) -> None:
         assert self.model.hits_left >= 0
         assert ledger.budget(self.connection, hits_allowed=HITS_ALLOWED).left == self.model.hits_left
 
     @invariant()
-    def what_is_due_is_due(self) -> None:
+    def due_rows_match_the_model(self) -> None:
         due = [row.song for row in queue.due(self.connection, RULES)]
         assert set(due) == {song for song in self.model.rows if self.model.is_due(song)}
 
     @invariant()
-    def the_invariants_hold(self) -> None:
+    def invariants_hold(self) -> None:
         found = audit(self.connection, max_attempts=RULES.max_attempts, at_rest=False)
         assert [f"{one.invariant}: {breach}" for one in found for breach in one.breaches] == []
 
 
-def test_any_order_of_steps_leaves_the_tables_as_the_model_says(database_url: str, proves: Proves, *, long_form: bool):
+def test_any_order_of_steps_leaves_the_tables_as_the_model_predicts(
+    database_url: str, record_proof: ProofRecorder, *, long_form: bool
+):
     class Machine(QueueMachine):
         def __init__(self) -> None:
             super().__init__(database_url)
@@ -525,4 +529,4 @@ def test_any_order_of_steps_leaves_the_tables_as_the_model_says(database_url: st
         ),
     )
     held = ["I1", "I2", "I3", "I4", "I5", "I6", "I8", "I9", "I10", "I11", "I12", "I14"]
-    proves("steps in any order, stale owners among them", held, times=Machine.examples)
+    record_proof("steps in any order, stale owners among them", held, times=Machine.examples)

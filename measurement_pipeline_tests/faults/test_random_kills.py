@@ -1,6 +1,6 @@
-"""A whole drain while run, code server, daemon and PostgreSQL are killed at random moments; whatever died is started again.
+"""A whole backfill while run, code server, daemon and PostgreSQL are killed at random moments and restarted.
 
-Hits are counted at the vendor's end. With `--catalogue FILE` the recordings are those of a catalogue instead of made-up ones.
+The vendor's double counts the hits. With `--catalogue FILE`, the recordings come from a catalogue instead of being generated.
 """
 
 import random
@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 
 from measurement_pipeline.cli import catalog_file
-from measurement_pipeline_tests.faults.matrix import Proves
-from measurement_pipeline_tests.faults.stage import (
+from measurement_pipeline_tests.faults.local_deployment import (
     CODE_SERVER,
     DAEMON,
     POSTGRESQL,
     RUN,
     VICTIMS,
-    Stage,
-    everything_is_stored_and_accounted_for,
-    stage,
+    LocalDeployment,
+    assert_all_requests_accounted_for,
+    start_deployment,
 )
+from measurement_pipeline_tests.faults.matrix import ProofRecorder
 from measurement_pipeline_tests.workbench import isrcs
 
-# Shown by the tables, by Dagster's, or by what the vendor saw.
+# Shown by the pipeline's tables, by Dagster's, or by the vendor's log.
 PROVED = ("I1", "I2", "I3", "I4", "I5", "I6", "I10", "I11", "I12", "I13", "I14")
 FAULTS = {
     RUN: "a run killed at random",
@@ -38,7 +38,7 @@ FAULTS = {
 
 @dataclass(frozen=True)
 class Form:
-    """How much is drained, how fast, and how often something is killed meanwhile, once so many are settled."""
+    """The number of recordings, their rate, and the number of kills; the kills start after `spared` settled recordings."""
 
     recordings: int
     kills: int
@@ -47,7 +47,7 @@ class Form:
     spared: int = 0
 
 
-# So long that there are calls in the air whenever a run is killed.
+# Long enough that calls are in flight whenever a run is killed.
 _LATENCY_SECONDS = 0.4
 
 SHORT = Form(recordings=40, kills=4, per_second=8, longest_gap_seconds=1, spared=5)
@@ -57,65 +57,67 @@ CATALOGUE = Form(recordings=0, kills=50, per_second=15, longest_gap_seconds=8)
 
 @pytest.mark.dagster
 @pytest.mark.timeout(1200)
-def test_a_drain_ends_by_itself_and_buys_nothing_twice_whatever_is_killed_meanwhile(
-    long_form: bool, catalogue: Path | None, proves: Proves
+def test_a_backfill_under_random_kills_finishes_and_buys_nothing_twice(
+    long_form: bool, catalogue: Path | None, record_proof: ProofRecorder
 ):
     form = CATALOGUE if catalogue else LONG if long_form else SHORT
     songs = isrcs(form.recordings) if catalogue is None else sorted(catalog_file.read(catalogue.read_text()).lines)
-    with stage(latency_seconds=_LATENCY_SECONDS, SONGSTATS_REQUESTS_PER_SECOND=str(form.per_second)) as processes:
+    with start_deployment(
+        latency_seconds=_LATENCY_SECONDS, SONGSTATS_REQUESTS_PER_SECOND=str(form.per_second)
+    ) as processes:
         since = time.monotonic()
-        processes.ask_for(songs)
+        processes.submit_request(songs)
         drain_under_kills(processes, form, seed=20_241_125)
-        processes.wait(processes.at_rest, seconds=600, what="the end of the drain")
+        processes.wait(processes.is_at_rest, seconds=600, what="the end of the drain")
         seconds = time.monotonic() - since
         processes.reclaim_if_due()
-        causes = everything_is_stored_and_accounted_for(processes, songs)
+        causes = assert_all_requests_accounted_for(processes, songs)
         hits = processes.sandbox.hits()
     assert processes.killed.total() == form.kills
     killed = ", ".join(f"{victim} {processes.killed[victim]}" for victim in VICTIMS)
-    say(
+    print_progress(
         f"{len(songs):,} recordings stored in {seconds:.0f} s with {processes.killed.total()} kills ({killed}): "
         f"{hits:,} hits, {hits / len(songs):.3f} a recording: {hits - len(songs)} of them were in the air when something died; "
         f"{causes.total() - hits} more were set aside and never sent; the ledger: {dict(causes)}"
     )
     for victim in VICTIMS:
-        proves(FAULTS[victim], PROVED, times=processes.killed[victim])
+        record_proof(FAULTS[victim], PROVED, times=processes.killed[victim])
 
 
-def drain_under_kills(processes: Stage, form: Form, *, seed: int) -> None:
-    """Kill, at seeded moments and in a seeded order, each victim as often as the others, while there is work to do."""
+def drain_under_kills(processes: LocalDeployment, form: Form, *, seed: int) -> None:
+    """Kill each victim equally often, at seeded moments and in a seeded order, while there is work."""
     dice = random.Random(seed)
     victims = [VICTIMS[number % len(VICTIMS)] for number in range(form.kills)]
     dice.shuffle(victims)
-    processes.wait(lambda: (processes.settled() or 0) >= form.spared, seconds=120, what="a first recording")
+    processes.wait(lambda: (processes.count_settled() or 0) >= form.spared, seconds=120, what="a first recording")
     since = time.monotonic()
     for number, victim in enumerate(victims, 1):
-        tend(processes, dice.uniform(0.2, form.longest_gap_seconds))
-        # An immediate stop of PostgreSQL, or its postmaster killed as hard as anybody.
+        let_time_pass(processes, dice.uniform(0.2, form.longest_gap_seconds))
+        # An immediate shutdown of PostgreSQL, or SIGKILL of its postmaster.
         how = dice.choice([signal.SIGQUIT, signal.SIGKILL]) if victim == POSTGRESQL else signal.SIGKILL
         wait_for_victim(processes, victim, dice)
-        assert not processes.at_rest(), f"the drain was over before kill {number} of {form.kills}: set a slower pace"
+        assert not processes.is_at_rest(), f"the backfill ended before kill {number} of {form.kills}: set a slower pace"
         while not processes.kill(victim, how):
             wait_for_victim(processes, victim, dice)
         when = f"{time.monotonic() - since:6.1f} s  kill {number} of {form.kills}"
-        say(f"{when}: {victim} {how.name}, {processes.settled()} settled")
+        print_progress(f"{when}: {victim} {how.name}, {processes.count_settled()} settled")
 
 
-def wait_for_victim(processes: Stage, victim: str, dice: random.Random) -> None:
-    """A run may be minutes away, and is not to be met at its first moment only."""
+def wait_for_victim(processes: LocalDeployment, victim: str, dice: random.Random) -> None:
+    """Wait for a process of `victim`. A run may start minutes later, and must not always be killed in its first moment."""
     if processes.pid(victim) is None:
         processes.wait(lambda: processes.pid(victim) is not None, seconds=180, what=f"a {victim} to kill")
-        tend(processes, dice.uniform(0, 4) if victim == RUN else 0)
+        let_time_pass(processes, dice.uniform(0, 4) if victim == RUN else 0)
 
 
-def tend(processes: Stage, seconds: float) -> None:
-    """Let so much time go by: the moment is random."""
+def let_time_pass(processes: LocalDeployment, seconds: float) -> None:
+    """Let a random time pass."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        processes.tend()
+        processes.restart_dead_processes()
         time.sleep(0.1)
 
 
-def say(text: str) -> None:
-    """Progress, for `-s`."""
+def print_progress(text: str) -> None:
+    """Print progress, for `-s`."""
     sys.stderr.write(f"{text}\n")

@@ -1,4 +1,4 @@
-"""Every way in which the vendor can fail, in the middle of a drain: nothing lost, nothing bought twice, each request told."""
+"""Every vendor failure during a backfill: nothing is lost, nothing is bought twice, every request is accounted for."""
 
 import json
 from dataclasses import replace
@@ -10,18 +10,18 @@ import pytest
 from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.backfill.run import BackfillDependencies
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline_tests.faults import storm
-from measurement_pipeline_tests.faults.matrix import Proves
-from measurement_pipeline_tests.faults.reckoning import HISTORY, measurements_are_whole, nothing_breaks
-from measurement_pipeline_tests.faults.waiting import until
-from measurement_pipeline_tests.workbench import Workbench, isrcs, songstats_client
+from measurement_pipeline_tests.faults import vendor_failures
+from measurement_pipeline_tests.faults.invariants import HISTORY, assert_invariants_hold, assert_measurements_complete
+from measurement_pipeline_tests.faults.matrix import ProofRecorder
+from measurement_pipeline_tests.faults.waiting import wait_until
+from measurement_pipeline_tests.workbench import Workbench, isrcs, songstats_client_factory
 
 STATUS = "/enterprise/v1/status"
-# Seconds after which an answer comes that is waited for in vain; in the short form, no longer than it takes to show.
+# Seconds by which a response misses the timeout; the short form uses the least that shows it.
 LATE = 30
 LATE_IN_SHORT = 6
 HTML = "<!doctype html><html><body><h1>We will be back soon</h1></body></html>"
-# What every storm has to leave standing.
+# The invariants that hold after every case.
 ALWAYS = ["I1", "I2", "I3", "I4", "I5", "I6", "I8", "I9", "I10", "I11", "I14"]
 
 Faults = list[dict[str, Any]]
@@ -32,7 +32,7 @@ def body(**entry: object) -> str:
 
 
 def head(*lines: str) -> str:
-    """An answer as it should not look. The connection ends with it, as it says."""
+    """A malformed response head. The connection closes after it, as it announces."""
     return "\r\n".join([*lines, "connection: close", "", body(data={"history": []})])
 
 
@@ -48,7 +48,7 @@ WRONG_SHAPES = [
     json.dumps({"result": "success", "stats": [{"history": []}]}),
 ]
 
-# In words → the faults that are set together, each for a share of the requests.
+# Description → faults that are set together, each for a share of the requests.
 STORMS: dict[str, Faults] = {
     "429 with Retry-After": [{"status": 429, "retry_after": 240, "share": 0.3}],
     "429 without Retry-After": [{"status": 429, "share": 0.3}],
@@ -88,12 +88,12 @@ STORMS: dict[str, Faults] = {
         {"raw": "\0" * 200, "share": 0.1},
     ],
 }
-# One thing of each kind, so that any two of them meet.
+# One fault of each kind, so that any two can occur together.
 STORMS["everything at once"] = [
     {**fault, "share": 0.07} for name in STORMS for fault in STORMS[name][:2] if not fault.get("delay")
 ] + [{"delay": LATE, "share": 0.05}]
 
-# What the short form makes do with: one of each kind meets the others in "everything at once".
+# The cases of the short form. "everything at once" combines one fault of each kind.
 IN_SHORT = (
     "429 of both kinds, mixed",
     "bodies cut short at random bytes",
@@ -116,37 +116,39 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def impatient(bench: Workbench, seconds: float) -> BackfillDependencies:
-    """A client that allows a call so many seconds."""
-    return BackfillDependencies(songstats_client(bench.sandbox, timeout_seconds=seconds), bench.means.check_payment)
+    """A client with a timeout of so many seconds."""
+    return BackfillDependencies(
+        songstats_client_factory(bench.sandbox, timeout_seconds=seconds), bench.dependencies.check_payment
+    )
 
 
-def test_a_drain_through_a_storm_ends_with_everything_stored(
-    bench: Workbench, weather: str, long_form: bool, proves: Proves
+def test_a_backfill_through_vendor_failures_stores_everything(
+    bench: Workbench, weather: str, long_form: bool, record_proof: ProofRecorder
 ):
     songs = isrcs(100 if long_form else 20)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     for number, fault in enumerate(STORMS[weather]):
         late = {"delay": LATE_IN_SHORT} if "delay" in fault and not long_form else {}
         bench.sandbox.faults(HISTORY, seed=f"{weather} {number}", **fault | late)
     met = 0
     for _ in range(20):
-        storm.run(bench, songs, means=impatient(bench, 3.0))
+        vendor_failures.run_backfill(bench, songs, dependencies=impatient(bench, 3.0))
         with connect(bench.database_url) as connection:
             operator_actions.close_breaker(connection, actor="a test")
-        storm.time_passes(bench)
-        nothing_is_failed_too_early(bench)
+        vendor_failures.end_waits(bench)
+        assert_nothing_failed_too_early(bench)
         met = sum(request["fault"] for request in bench.sandbox.requests(HISTORY))
-        if storm.is_over(bench) or (met >= 6 and not long_form):
+        if vendor_failures.is_finished(bench) or (met >= 6 and not long_form):
             break
-    assert met >= 3, "a storm that nothing met proves nothing"
-    storm.clears_up(bench, songs)
-    storm.each_request_has_its_row(bench)
-    measurements_are_stored_from_the_last_answer(bench, songs)
-    proves(f"vendor: {weather}", ALWAYS, times=met)
+    assert met >= 3, "no request met a fault"
+    vendor_failures.recover_and_finish(bench, songs)
+    vendor_failures.assert_ledger_matches_vendor_log(bench)
+    assert_measurements_come_from_the_last_response(bench, songs)
+    record_proof(f"vendor: {weather}", ALWAYS, times=met)
 
 
-def nothing_is_failed_too_early(bench: Workbench) -> None:
-    """Exhausted means five runs without an answer; malformed and rejected rows had theirs."""
+def assert_nothing_failed_too_early(bench: Workbench) -> None:
+    """Exhausted recordings had five runs without a response; malformed and rejected ones had a response."""
     for row in bench.sql("select * from songstats_backfill_queue where status = 'failed'"):
         spent = [hit for hit in bench.ledger() if hit["song"] == row["song"]]
         assert row["outcome"] in {"malformed", "exhausted"}
@@ -157,179 +159,179 @@ def nothing_is_failed_too_early(bench: Workbench) -> None:
             assert (spent[-1]["reason"], spent[-1]["billable"]) == ("malformed", True)
 
 
-def measurements_are_stored_from_the_last_answer(bench: Workbench, songs: list[str]) -> None:
-    """Each recording has one history, and it is that of its only answer that could be read."""
+def assert_measurements_come_from_the_last_response(bench: Workbench, songs: list[str]) -> None:
+    """Each recording has one history, from its only readable response."""
     bench.sql(
         "delete from songstats_responses as response using songstats_quota_ledger as ledger"
         " where ledger.id = response.ledger and ledger.reason <> 'stored'"
     )
-    measurements_are_whole(bench)
+    assert_measurements_complete(bench)
     assert {row["song"] for row in bench.sql("select distinct song from song_measurements")} == set(songs)
 
 
-def test_retry_after_is_waited_out_to_the_second_by_the_vendors_own_log(
-    bench: Workbench, long_form: bool, proves: Proves
+def test_the_vendors_log_shows_no_call_before_retry_after(
+    bench: Workbench, long_form: bool, record_proof: ProofRecorder
 ):
-    """In real time: the planner is asked again and again, as its sensor does, and the vendor's log says when it was called."""
+    """In real time: the test plans again and again, as the sensor does, and the vendor's log has the times of the calls."""
     seconds = 20 if long_form else 2
     songs = isrcs(30)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, status=429, retry_after=seconds, count=2)
 
     def a_look() -> bool:
-        for found in storm.planned(bench, songs).ranges:
-            storm.run(bench, found.songs)
+        for found in vendor_failures.plan_next(bench, songs).ranges:
+            vendor_failures.run_backfill(bench, found.songs)
         return bench.statuses() == {"stored": 30}
 
-    until(a_look, seconds=6 * seconds + 120, what="the end of the drain")
+    wait_until(a_look, seconds=6 * seconds + 120, what="the end of the drain")
     received = [(datetime.fromisoformat(r["at"]), r["status"]) for r in bench.sandbox.requests(HISTORY)]
     throttled = [at for at, status in received if status == 429]
     first = throttled[0]
-    # What was in the air with the first one; then nothing before its time, and the vendor is tried by one call alone.
+    # The calls that were in flight with the first one. Then none until the pause ends, and a single call after it.
     late = [at for at, _ in received if at > first + timedelta(seconds=1)]
     assert all(at >= first + timedelta(seconds=seconds) for at in late)
     assert {r["billable"] for r in bench.ledger() if r["status_code"] == 429} == {False}
     assert {r["attempts"] for r in bench.sql("select attempts from songstats_backfill_queue")} == {1}
-    storm.each_request_has_its_row(bench)
-    proves("vendor: 429 with Retry-After, waited out in real time", ["I1", "I6", "I9", "I11"])
+    vendor_failures.assert_ledger_matches_vendor_log(bench)
+    record_proof("vendor: 429 with Retry-After, waited out in real time", ["I1", "I6", "I9", "I11"])
 
 
-def test_at_a_pace_no_call_is_left_to_go_out_once_the_vendor_has_asked_for_a_pause(bench: Workbench, proves: Proves):
+def test_paced_calls_stop_once_the_vendor_requests_a_pause(bench: Workbench, record_proof: ProofRecorder):
     songs = isrcs(20)
-    bench.ask_for(songs)
-    storm.run(bench, songs[:5])
+    bench.submit_request(songs)
+    vendor_failures.run_backfill(bench, songs[:5])
     bench.sandbox.forget_requests()
     bench.sandbox.faults(HISTORY, status=429, retry_after=60)
-    storm.run(bench, songs, terms=replace(bench.terms, requests_per_second=0.5))
-    assert bench.sandbox.hits() <= 2, "the second one only where this machine took 2 s to take in the first"
-    nothing_breaks(bench)
-    proves("vendor: 429 at a pace", ["I1", "I9", "I11"])
+    vendor_failures.run_backfill(bench, songs, config=replace(bench.config, requests_per_second=0.5))
+    assert bench.sandbox.hits() <= 2, "a second call only if the machine took 2 s to process the first"
+    assert_invariants_hold(bench)
+    record_proof("vendor: 429 at a pace", ["I1", "I9", "I11"])
 
 
-def test_a_429_storm_of_an_hour_costs_nothing_and_is_over_at_the_next_look(
-    bench: Workbench, retry_after: int | None, long_form: bool, proves: Proves
+def test_an_hour_of_429_costs_nothing_and_ends_at_the_next_probe(
+    bench: Workbench, retry_after: int | None, long_form: bool, record_proof: ProofRecorder
 ):
     songs = isrcs(300 if long_form else 40)
-    bench.ask_for(songs)
-    storm.run(bench, songs[:10])
-    before = storm.budget_counts_only(bench)
+    bench.submit_request(songs)
+    vendor_failures.run_backfill(bench, songs[:10])
+    before = vendor_failures.count_budgeted_hits(bench)
     bench.sandbox.faults(HISTORY, status=429, retry_after=retry_after)
     passed, pauses = 0.0, []
     while passed < 3600:
         asked = bench.sandbox.hits()
-        storm.run(bench, songs)
+        vendor_failures.run_backfill(bench, songs)
         (state,) = bench.sql("select throttled, extract(epoch from paused_until - now()) as pause from vendor_state")
         passed += float(state["pause"])
         pauses.append(round(state["pause"]))
         assert state["throttled"] == len(pauses)
-        assert bench.sandbox.hits() - asked <= (bench.terms.concurrency if len(pauses) == 1 else 1)
-        assert str(storm.planned(bench, songs).skip_reason).startswith("Calls to Songstats paused"), (
-            "nothing is asked for meanwhile"
+        assert bench.sandbox.hits() - asked <= (bench.config.concurrency if len(pauses) == 1 else 1)
+        assert str(vendor_failures.plan_next(bench, songs).skip_reason).startswith("Calls to Songstats paused"), (
+            "no run is planned meanwhile"
         )
-        storm.time_passes(bench)
+        vendor_failures.end_waits(bench)
     rows = bench.sql(
         "select status, attempts, outcome, last_status_code from songstats_backfill_queue where attempts = 0"
     )
     assert {(row["status"], row["outcome"]) for row in rows} == {("pending", None)}
-    assert len(rows) == len(songs) - 10, "no attempt, no row failed"
-    assert storm.budget_counts_only(bench) == before, "no budget"
+    assert len(rows) == len(songs) - 10, "no attempt counted, no row failed"
+    assert vendor_failures.count_budgeted_hits(bench) == before, "no budget used"
     assert pauses == sorted(pauses)
-    assert pauses[-1] == 900, "without an answer a pause grows to a quarter of an hour, Retry-After or none"
+    assert pauses[-1] == 900, "without a response, pauses grow to 15 minutes, with or without Retry-After"
     assert pauses[0] == (retry_after or 5)
     bench.sandbox.clear_faults()
-    storm.run(bench, songs)
-    assert bench.statuses() == {"stored": len(songs)}, "the first run after the vendor's return does it all"
+    vendor_failures.run_backfill(bench, songs)
+    assert bench.statuses() == {"stored": len(songs)}, "the first run after the recovery finishes everything"
     assert bench.sql("select throttled from vendor_state")[0]["throttled"] == 0
-    storm.each_request_has_its_row(bench)
+    vendor_failures.assert_ledger_matches_vendor_log(bench)
     kind = "with" if retry_after else "without"
-    proves(f"vendor: 429 for an hour, {kind} Retry-After", ALWAYS, times=len(pauses))
+    record_proof(f"vendor: 429 for an hour, {kind} Retry-After", ALWAYS, times=len(pauses))
 
 
-def test_a_vendor_that_answers_5xx_for_ever_exhausts_what_was_asked_and_the_next_request_takes_it_up(
-    bench: Workbench, long_form: bool, proves: Proves
+def test_endless_5xx_exhausts_recordings_and_the_next_request_requeues_them(
+    bench: Workbench, long_form: bool, record_proof: ProofRecorder
 ):
     songs = isrcs(30 if long_form else 4)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, status=503)
     for _ in range(5 * len(songs)):
-        storm.run(bench, songs)
-        storm.time_passes(bench)
+        vendor_failures.run_backfill(bench, songs)
+        vendor_failures.end_waits(bench)
         if bench.statuses() == {"exhausted": len(songs)}:
             break
     assert bench.statuses() == {"exhausted": len(songs)}
-    assert bench.sandbox.hits() == 5 * len(songs), "five runs each, and not one call more"
-    assert storm.budget_counts_only(bench) == 0, "an answered 5xx was not billed"
+    assert bench.sandbox.hits() == 5 * len(songs), "exactly five runs for each recording"
+    assert vendor_failures.count_budgeted_hits(bench) == 0, "a 5xx response is not billed"
     assert bench.sql("select state from measurement_jobs")[0]["state"] == "done"
-    nothing_breaks(bench)
+    assert_invariants_hold(bench)
     bench.sandbox.clear_faults()
     with connect(bench.database_url) as connection:
         put_back = operator_actions.requeue(connection, songs[::2], rebuy=False, actor="a test")
     assert sorted(put_back) == songs[::2]
-    storm.drain(bench, songs[::2], runs=1)
+    vendor_failures.drain(bench, songs[::2], runs=1)
     assert bench.statuses() == {"stored": len(songs) // 2, "exhausted": len(songs) // 2}
-    storm.clears_up(bench, songs)
-    storm.each_request_has_its_row(bench)
-    proves("vendor: 5xx until attempts are used up, then requeued", ALWAYS, times=5 * len(songs))
+    vendor_failures.recover_and_finish(bench, songs)
+    vendor_failures.assert_ledger_matches_vendor_log(bench)
+    record_proof("vendor: 5xx until attempts are used up, then requeued", ALWAYS, times=5 * len(songs))
 
 
-def test_an_hour_of_a_page_of_something_else_settles_nothing_and_the_drain_goes_on_by_itself(
-    bench: Workbench, page: str, long_form: bool, proves: Proves
+def test_an_hour_of_foreign_pages_settles_nothing_and_the_backfill_resumes(
+    bench: Workbench, page: str, long_form: bool, record_proof: ProofRecorder
 ):
-    """From the middle of a drain, histories and `/status` alike. The key is not blamed, and no attempt is counted."""
+    """From the middle of a backfill, for histories and `/status`. The key is not blamed, and no attempt is counted."""
     songs = isrcs(300 if long_form else 40)
-    bench.ask_for(songs)
-    storm.run(bench, songs[:10])
+    bench.submit_request(songs)
+    vendor_failures.run_backfill(bench, songs[:10])
     bench.sandbox.faults("/enterprise/", foreign=page)
     passed, pauses = 0.0, 0
     while passed < 3600:
         asked = bench.sandbox.hits()
-        storm.run(bench, songs)
+        vendor_failures.run_backfill(bench, songs)
         (state,) = bench.sql(
             "select breaker, pause_reason, extract(epoch from paused_until - now()) as pause from vendor_state"
         )
         assert (state["breaker"], "not Songstats' own answer: " in state["pause_reason"]) == ("closed", True)
         assert bench.sandbox.hits() - asked <= (5 if pauses == 0 else 1)
-        assert str(storm.planned(bench, songs).skip_reason).startswith("Calls to Songstats paused")
+        assert str(vendor_failures.plan_next(bench, songs).skip_reason).startswith("Calls to Songstats paused")
         passed += float(state["pause"])
         pauses += 1
-        storm.time_passes(bench)
+        vendor_failures.end_waits(bench)
     assert bench.statuses() == {"stored": 10, "pending": len(songs) - 10}
     assert {row["attempts"] for row in bench.sql("select attempts from songstats_backfill_queue")} == {0, 1}
-    assert storm.budget_counts_only(bench) == len(bench.ledger()), "unknown hits count"
+    assert vendor_failures.count_budgeted_hits(bench) == len(bench.ledger()), "hits of unknown fate count"
     bench.sandbox.clear_faults()
-    storm.drain(bench, songs, runs=2)
+    vendor_failures.drain(bench, songs, runs=2)
     assert bench.statuses() == {"stored": len(songs)}
-    storm.each_request_has_its_row(bench)
-    proves(f"vendor: a page of something else for an hour ({page})", ALWAYS, times=pauses)
+    vendor_failures.assert_ledger_matches_vendor_log(bench)
+    record_proof(f"vendor: a page of something else for an hour ({page})", ALWAYS, times=pauses)
 
 
-def test_answers_that_are_slow_but_in_time_are_answers(bench: Workbench, long_form: bool, proves: Proves):
+def test_slow_responses_within_the_timeout_are_stored(bench: Workbench, long_form: bool, record_proof: ProofRecorder):
     delay, allowed = (30.0, 50.0) if long_form else (0.3, 60.0)
-    bench.terms = replace(bench.terms, rules=replace(bench.terms.rules, claim_timeout_seconds=5.0))
+    bench.config = replace(bench.config, rules=replace(bench.config.rules, claim_timeout_seconds=5.0))
     songs = isrcs(25 if long_form else 20)
-    bench.ask_for(songs)
-    bench.means = impatient(bench, allowed)
+    bench.submit_request(songs)
+    bench.dependencies = impatient(bench, allowed)
     bench.sandbox.faults(HISTORY, delay=delay)
-    # The claim timeout is far shorter than an answer takes: the beat keeps each row.
-    storm.drain(bench, songs, runs=1)
+    # The claim timeout is far shorter than a response takes; heartbeats keep each row.
+    vendor_failures.drain(bench, songs, runs=1)
     assert bench.sandbox.hits() == len(songs)
-    storm.each_request_has_its_row(bench)
-    proves("vendor: answers that are slow but in time", ALWAYS, times=len(songs))
+    vendor_failures.assert_ledger_matches_vendor_log(bench)
+    record_proof("vendor: answers that are slow but in time", ALWAYS, times=len(songs))
 
 
-def test_a_vendor_that_falls_silent_for_all_pauses_everybody_and_each_call_counts_as_unknown(
-    bench: Workbench, long_form: bool, proves: Proves
+def test_a_silent_vendor_pauses_all_runs_and_each_call_counts_as_unknown(
+    bench: Workbench, long_form: bool, record_proof: ProofRecorder
 ):
     songs = isrcs(20)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, hang=True, count=3)
     bench.sandbox.faults(HISTORY, delay=LATE if long_form else LATE_IN_SHORT)
-    coverage = storm.run(bench, songs, means=impatient(bench, 0.7))
-    assert coverage.summary.stop_reason == "Songstats gives no usable response: pausing"
+    backfill_run = vendor_failures.run_backfill(bench, songs, dependencies=impatient(bench, 0.7))
+    assert backfill_run.summary.stop_reason == "Songstats gives no usable response: pausing"
     assert bench.sandbox.hits() == len(bench.ledger()) == 5
     assert {(hit["reason"], hit["billable"]) for hit in bench.ledger()} == {("timeout: unknown", None)}
-    assert storm.budget_counts_only(bench) == 5, "what may have been billed counts"
+    assert vendor_failures.count_budgeted_hits(bench) == 5, "possibly billed hits count"
     assert bench.statuses() == {"pending": 20}
-    storm.clears_up(bench, songs)
-    storm.each_request_has_its_row(bench)
-    proves("vendor: silent to everybody", ALWAYS)
+    vendor_failures.recover_and_finish(bench, songs)
+    vendor_failures.assert_ledger_matches_vendor_log(bench)
+    record_proof("vendor: silent to everybody", ALWAYS)

@@ -1,13 +1,13 @@
-"""Wait for a condition instead of sleeping: the one deadline of all tests, far longer than a busy machine takes."""
+"""Waits for conditions instead of sleeping. All tests share one deadline, far longer than a busy machine needs."""
 
 import time
 from collections.abc import Callable
 from typing import Any
 
 
-def until(condition: Callable[[], Any], *, seconds: float = 120.0, what: str = "what was waited for") -> None:
-    """Ask `condition` until it is true. Raises `AssertionError` once `seconds` have gone by."""
+def wait_until(condition: Callable[[], Any], *, seconds: float = 120.0, what: str = "what was waited for") -> None:
+    """Poll `condition` until it is true. Raises `AssertionError` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come in {seconds:.0f} s"
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain for {what}"
         time.sleep(0.01)

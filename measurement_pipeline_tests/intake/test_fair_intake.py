@@ -16,7 +16,7 @@ from measurement_pipeline.intake.process import MAX_INTAKE_ATTEMPTS, check_payme
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
 from measurement_pipeline.postgres.sql import statements
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.intake.conftest import IntakeBench, isrcs
 
 Check = Callable[[UUID], Decision]
@@ -118,13 +118,13 @@ def test_a_hundred_requests_cost_one_commit_each_and_few_connections(intake_benc
 
     def commits() -> int:
         # The statistics of a session are added when it ends.
-        until(lambda: look("select count(*) as n from pg_stat_activity where datname = current_database()") == 1)
+        wait_until(lambda: look("select count(*) as n from pg_stat_activity where datname = current_database()") == 1)
         look("select 1 as n from pg_stat_force_next_flush()")
         return look("select xact_commit as n from pg_stat_database where datname = current_database()")
 
     before, looks = commits(), 0
     taken = process_batch(intake_bench.database_url, opened, decisions, run="one")
-    until(lambda: commits() >= before + 100)
+    wait_until(lambda: commits() >= before + 100)
     after = commits()
     assert {one.state for one in taken} == {State.ACCEPTED}
     assert after - before - looks < 150

@@ -13,7 +13,7 @@ from measurement_pipeline.domain.payment import Decision
 from measurement_pipeline.intake.process import RequestResult, check_payments, load_batch, process_batch
 from measurement_pipeline.postgres import captures, measurement_jobs
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.intake.conftest import IntakeBench, isrcs
 
 
@@ -262,7 +262,7 @@ def test_a_withdrawal_waits_for_a_request_that_is_answered_with_the_same_capture
     with connect(intake_bench.database_url) as connection, connection.transaction():
         captures.lock_account(connection, account)
         withdrawn.start()
-        until(lambda: intake_bench.sql(_WAITS))
+        wait_until(lambda: intake_bench.sql(_WAITS))
         connection.execute(
             "update measurement_jobs set state = 'accepted', status_code = 202, snapshot = %s where id = %s",
             (snapshot, second),

@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy
 
 from measurement_pipeline.local.embedded_postgres import EmbeddedServer, EmbeddedServerError, dagster_url
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 
 QUICK = {"fsync": "off"}
 
@@ -153,7 +153,7 @@ def test_the_server_stops_after_a_killed_owner_and_keeps_its_data(
     owner = new_owner().wait()
     assert _serves(directory)
     owner.kill(with_signal=end)
-    until(lambda: not _serves(directory), what="the server to stop after its owner")
+    wait_until(lambda: not _serves(directory), what="the server to stop after its owner")
     with EmbeddedServer(directory, settings=QUICK) as server:
         assert _words(server) == ["kept"]
 
@@ -169,7 +169,7 @@ def test_an_inheriting_child_keeps_the_server_running_after_a_killed_owner(
     time.sleep(1)
     assert _serves(directory)
     os.kill(int(pid.read_text()), signal.SIGKILL)
-    until(lambda: not _serves(directory), what="the server to stop after the child")
+    wait_until(lambda: not _serves(directory), what="the server to stop after the child")
 
 
 def test_the_next_owner_joins_and_stops_a_server_whose_owner_and_guard_were_killed(

@@ -25,7 +25,7 @@ from measurement_pipeline.local.supervisor import (
     log_contains,
     supervised,
 )
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 
 UP = log_contains("up")
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
@@ -71,7 +71,7 @@ def _until(supervisor: Supervisor, holds: Callable[[], bool]) -> None:
         supervisor.check()
         return holds()
 
-    until(check)
+    wait_until(check)
 
 
 def test_a_service_is_ready_once_its_log_contains_the_text(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_no_process_survives_a_supervisor_that_runs_in_the_background(tmp_path: 
     output, _ = process.communicate(timeout=120)
     # "interrupted" if the signal arrived before `wait`.
     assert output in ({""} if end == signal.SIGKILL else {"waited\n", "interrupted\n"})
-    until(lambda: not is_alive(group))
+    wait_until(lambda: not is_alive(group))
     assert _stopped(tmp_path) == ["family-child", "family"]
 
 

@@ -97,8 +97,8 @@ BREAKS: dict[str, tuple[str, str]] = {
 
 @pytest.fixture
 def bought(bench: Workbench) -> Workbench:
-    bench.ask_for(SONGS)
-    bench.cover(SONGS)
+    bench.submit_request(SONGS)
+    bench.run_backfill(SONGS)
     return bench
 
 
@@ -116,7 +116,7 @@ def test_each_breach_is_found(bought: Workbench, name: str):
 
 
 def test_what_is_under_way_is_no_breach_until_it_should_be_over(bench: Workbench):
-    bench.ask_for(SONGS)
+    bench.submit_request(SONGS)
     bench.sql(
         "update songstats_backfill_queue set status = 'in_progress', lease = 1, claimed_by = 'run-1', heartbeat_at = now()"
     )

@@ -16,7 +16,7 @@ from measurement_pipeline.domain.measurement_job import ScopeByAlbum, ScopeByCat
 from measurement_pipeline.postgres import capture_series, captures
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.database import execute
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 
 
 def albums(count: int, *, start: int = 0) -> tuple[str, ...]:
@@ -143,7 +143,7 @@ def test_a_request_that_waited_for_the_lock_sees_that_the_cap_is_used(counter: C
     with connect(counter.database_url) as connection, connection.transaction():
         first = captures.open_capture(connection, CaptureSpec(counter.account, albums(10)), cap_usd=Decimal("0.03"))
         second.start()
-        until(lambda: counter.sql(locked) or not second.is_alive())
+        wait_until(lambda: counter.sql(locked) or not second.is_alive())
     second.join()
     assert isinstance(first, CaptureTicket)
     assert answers == [OverCap(cap=Decimal("0.03"), spent=Decimal("0.03"), asked=Decimal("0.03"))]

@@ -13,16 +13,16 @@ from measurement_pipeline.postgres import health
 from measurement_pipeline.postgres.audit import shown_and_stored
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.sandbox import PLAIN, running
-from measurement_pipeline_tests.workbench import OPERATORS, Workbench, isrcs, workbench
+from measurement_pipeline_tests.workbench import OPERATORS, Workbench, isrcs, create_workbench
 
 
 def test_what_waits_is_what_somebody_wants_bought(bench: Workbench, connection: Connection):
     mine, unpaid, unwanted = isrcs(3), isrcs(2, start=10), isrcs(1, start=20)
     broke = uuid4()
-    bench.ask_for(mine)
-    bench.ask_for([*unpaid, mine[0]], account=broke)
+    bench.submit_request(mine)
+    bench.submit_request([*unpaid, mine[0]], account=broke)
     bench.deny(broke)
-    withdrawn = bench.ask_for(unwanted)
+    withdrawn = bench.submit_request(unwanted)
     bench.sql("update measurement_jobs set state = 'withdrawn' where id = %s", withdrawn)
     found = health.read_backlog(connection, operators_account=OPERATORS)
     assert (found.waiting, found.payable, found.ready) == (5, 3, 3)
@@ -35,7 +35,7 @@ def test_what_waits_is_what_somebody_wants_bought(bench: Workbench, connection: 
 
 
 def test_what_an_operator_launched_waits_too_and_the_operators_account_pays(bench: Workbench, connection: Connection):
-    job = bench.ask_for(isrcs(1))
+    job = bench.submit_request(isrcs(1))
     bench.sql("update measurement_jobs set state = 'withdrawn' where id = %s", job)
     bench.sql("update songstats_backfill_queue set operator_launched = true")
     assert health.read_backlog(connection, operators_account=OPERATORS).payable == 0
@@ -46,7 +46,7 @@ def test_what_an_operator_launched_waits_too_and_the_operators_account_pays(benc
 
 
 def test_what_was_settled_ahead_of_the_clock_hides_no_silence(bench: Workbench, connection: Connection):
-    bench.ask_for(isrcs(2))
+    bench.submit_request(isrcs(2))
     for song, at in zip(isrcs(2), ("now() - interval '9 hours'", "now() + interval '2 days'"), strict=True):
         bench.sql(
             "insert into songstats_quota_ledger (song, account, run_id, lease, settled_at, billable, reason)"
@@ -61,7 +61,7 @@ def test_what_was_settled_ahead_of_the_clock_hides_no_silence(bench: Workbench, 
 
 def test_rows_in_progress_are_silent_too_and_retries_are_told_apart(bench: Workbench, connection: Connection):
     songs = isrcs(3)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     bench.sql(
         "update songstats_backfill_queue set status = 'in_progress', claimed_by = 'r', heartbeat_at = now() where song = %s",
         songs[0],
@@ -76,8 +76,8 @@ def test_rows_in_progress_are_silent_too_and_retries_are_told_apart(bench: Workb
 
 
 def test_the_last_purchase_is_known(bench: Workbench, connection: Connection):
-    bench.ask_for(isrcs(2))
-    bench.cover(isrcs(2))
+    bench.submit_request(isrcs(2))
+    bench.run_backfill(isrcs(2))
     found = health.read_backlog(connection, operators_account=None)
     assert found.oldest_waiting is None
     assert found.last_settled == max(row["settled_at"] for row in bench.ledger())
@@ -85,7 +85,7 @@ def test_the_last_purchase_is_known(bench: Workbench, connection: Connection):
 
 def test_rows_that_wait_for_a_person_are_named_with_counts_and_cures(bench: Workbench, connection: Connection):
     songs = isrcs(12)
-    bench.ask_for(songs)
+    bench.submit_request(songs)
     assert queue_checks.no_exhausted_recordings(health.read_failed_rows(connection)).passed
     bench.sql(
         "update songstats_backfill_queue set status = 'failed', outcome = 'exhausted' where song = any(%s)", songs[:7]
@@ -108,8 +108,8 @@ def test_what_is_done_and_not_shown_is_a_failure_only_after_the_sweep_had_its_ti
     bench: Workbench, connection: Connection
 ):
     songs = isrcs(2)
-    bench.ask_for(songs)
-    bench.cover(songs)
+    bench.submit_request(songs)
+    bench.run_backfill(songs)
 
     def breaches() -> list[str]:
         return shown_and_stored(connection, {songs[0]}, at_rest=False, grace_hours=2.0)
@@ -124,8 +124,8 @@ def test_what_is_done_and_not_shown_is_a_failure_only_after_the_sweep_had_its_ti
 
 def test_rows_and_measurements_are_compared_both_ways(bench: Workbench, connection: Connection):
     songs = isrcs(4)
-    bench.ask_for(songs)
-    bench.cover(songs)
+    bench.submit_request(songs)
+    bench.run_backfill(songs)
     assert health.list_row_mismatches(connection) == []
     bench.sql("delete from song_measurements where song = %s", songs[0])
     bench.sql("update songstats_backfill_queue set status = 'pending', outcome = null where song = %s", songs[1])
@@ -147,7 +147,7 @@ def up_to_date(database_url: str) -> Iterator[Workbench]:
     """On doubles whose histories end yesterday, instead of on a day of their own."""
     yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
     with running(behaviour=replace(PLAIN, last_day=yesterday)) as sandbox:
-        yield workbench(database_url, sandbox)
+        yield create_workbench(database_url, sandbox)
 
 
 def figures(connection: Connection) -> HealthResult:
@@ -189,8 +189,8 @@ def test_figures_that_no_play_count_has_are_named(
 ):
     bench = up_to_date
     song, other = isrcs(2)
-    bench.ask_for([song, other])
-    bench.cover([song, other])
+    bench.submit_request([song, other])
+    bench.run_backfill([song, other])
     bench.sql("update deployment set kind = 'live'")
     assert figures(connection).passed, figures(connection).message
     connection.execute(statement, {"song": song})  # type: ignore[call-overload]
@@ -204,8 +204,8 @@ def test_figures_that_no_play_count_has_are_named(
 
 def test_a_restatement_is_believed_and_not_the_figure_before_it(bench: Workbench, connection: Connection):
     (song,) = isrcs(1)
-    bench.ask_for([song])
-    bench.cover([song])
+    bench.submit_request([song])
+    bench.run_backfill([song])
     connection.execute(
         "insert into song_measurements select song, platform, metric, captured_at, data_source, learnt_at + interval '1 s', 0"
         f" from song_measurements where {OF_IT} and {LAST}",
@@ -215,8 +215,8 @@ def test_a_restatement_is_believed_and_not_the_figure_before_it(bench: Workbench
 
 
 def test_of_many_recordings_it_is_said_how_many_were_looked_at(bench: Workbench, connection: Connection):
-    bench.ask_for(isrcs(3))
-    bench.cover(isrcs(3))
+    bench.submit_request(isrcs(3))
+    bench.run_backfill(isrcs(3))
     assert figures(connection).message == "3 recordings stored in the last day, all in range"
     latest = health.latest_series(connection, most=2)
     found = queue_checks.values_in_range(latest, stored=health.count_recently_stored(connection))
@@ -241,14 +241,14 @@ def test_a_request_that_its_client_has_put_off_is_not_waited_for_and_one_that_in
 
 
 def test_invented_histories_are_not_called_old(bench: Workbench, connection: Connection):
-    bench.ask_for(isrcs(1))
-    bench.cover(isrcs(1))
+    bench.submit_request(isrcs(1))
+    bench.run_backfill(isrcs(1))
     assert figures(connection).passed
 
 
 def test_what_was_stored_longer_ago_is_not_looked_at_again(bench: Workbench, connection: Connection):
-    bench.ask_for(isrcs(1))
-    bench.cover(isrcs(1))
+    bench.submit_request(isrcs(1))
+    bench.run_backfill(isrcs(1))
     bench.sql("update song_measurements set value = 0")
     assert not figures(connection).passed
     bench.sql("update songstats_quota_ledger set settled_at = settled_at - interval '25 hours'")

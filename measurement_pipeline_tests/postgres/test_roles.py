@@ -32,7 +32,7 @@ from measurement_pipeline.postgres.payment_decisions import PaymentDecisions, en
 from measurement_pipeline.postgres.sql import statements
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.conftest import Server
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 ROLES = ("measurement_owner", "measurement_pipeline", "measurement_client", "measurement_analyst")
@@ -94,7 +94,7 @@ def logins(database_url: str) -> Iterator[Logins]:
 @pytest.fixture(scope="module")
 def house(server: Server, template: str) -> Iterator[Logins]:
     """One database for all the tests that change nothing in it, being refused."""
-    name = server.make(template=template)
+    name = server.create_database(template=template)
     with logins_on(server.url(name)) as made:
         yield made
     server.drop(name)
@@ -112,7 +112,7 @@ def connect_within_limit(url: str) -> Connection:
                 raise
         return bool(opened)
 
-    until(is_open, what="room for a connection")
+    wait_until(is_open, what="room for a connection")
     return opened[0]
 
 
@@ -131,7 +131,7 @@ def pipeline_url(logins: Logins) -> str:
 @pytest.fixture
 def worker(bench: Workbench, pipeline_url: str) -> Workbench:
     """The pipeline as it runs, connected as a login that is a member of measurement_pipeline and nothing else."""
-    return replace(bench, database_url=pipeline_url, terms=replace(bench.terms, database_url=pipeline_url))
+    return replace(bench, database_url=pipeline_url, terms=replace(bench.config, database_url=pipeline_url))
 
 
 def test_the_pipelines_role_is_enough_for_a_drain_and_all_around_it(bench: Workbench, worker: Workbench):
@@ -162,15 +162,15 @@ def test_the_pipelines_role_is_enough_for_a_drain_and_all_around_it(bench: Workb
     assert taken.receipt is not None
     assert taken.receipt.enqueued == 8
     for attempt in range(3):
-        worker.cover(asked, run=f"run-{attempt}")
+        worker.run_backfill(asked, run=f"run-{attempt}")
     assert bench.statuses() == {"stored": 6, "no_history": 1, "malformed": 1}
     with worker_connection(worker) as connection:
         assert requeue(connection, asked[1:3], rebuy=True, actor="a person") == asked[1:3]
         incidents.record(connection, key="a check", what="it failed")
         incidents.end_by_source(connection, source="a check")
     bench.sandbox.clear_faults()
-    worker.cover(asked, run="run-9")
-    reclaim_backfill(worker.terms, worker.means)
+    worker.run_backfill(asked, run="run-9")
+    reclaim_backfill(worker.config, worker.dependencies)
     assert bench.statuses() == {"stored": 8}
     assert bench.sql("select state from measurement_jobs where id = %s", job) == [{"state": "done"}]
 

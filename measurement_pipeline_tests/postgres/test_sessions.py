@@ -15,7 +15,7 @@ from measurement_pipeline.health.messages import describe_lock_holders
 from measurement_pipeline.postgres import sessions
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.incidents import list_open
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 
 LOGIN = "mp_test_curious"
 
@@ -38,7 +38,7 @@ def test_an_idle_and_an_active_transaction_are_named_and_a_short_one_is_not(conn
         report = Thread(target=sleeps_until_terminated, args=[active])
         report.start()
         both = {"idle in transaction", "active"}
-        until(lambda: {one.state for one in sessions.list_long_lived(connection, seconds=0)} == both)
+        wait_until(lambda: {one.state for one in sessions.list_long_lived(connection, seconds=0)} == both)
         line = doctor_server.check_sessions(connection, seconds=0)
         assert line.status is CheckStatus.WARN
         for one in (idle, active):

@@ -702,8 +702,8 @@ def test_coverage_counts_the_days_there_are_and_those_there_should_be(archive: A
 def test_progress_and_spend_say_what_a_drain_came_to(bench: Workbench):
     asked = isrcs(4)
     bench.sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=asked[1], status=404)
-    bench.ask_for(asked[:3])
-    bench.cover(asked[:2])
+    bench.submit_request(asked[:3])
+    bench.run_backfill(asked[:2])
     with connect(bench.database_url) as connection:
         catalog = Archive(connection).catalog(asked)
     parts = ("stored", "no_history", "rejected", "failed", "still_open", "never_queued")
@@ -750,8 +750,8 @@ def test_what_captures_cost_is_spend_too(archive: Archive):
 def test_a_hit_that_is_not_billed_is_a_call_and_no_hit(bench: Workbench):
     (song,) = isrcs(1)
     bench.sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=song, status=429, count=1)
-    bench.ask_for([song])
-    bench.cover([song])
+    bench.submit_request([song])
+    bench.run_backfill([song])
     spent = bench.sql("select cause, calls, hits from analytics.spend")
     assert [(row["calls"], row["hits"]) for row in spent if row["cause"] == "throttled"] == [(1, 0)]
     (covered,) = bench.sql("select hits from analytics.measurement_coverage where song = %s", song)

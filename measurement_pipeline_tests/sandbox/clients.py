@@ -1,4 +1,4 @@
-"""Clients of the doubles that nobody here wrote, and a bare one that adds nothing of its own."""
+"""Official clients of the vendors, and a bare HTTP client, for the doubles."""
 
 import ssl
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ import stripe
 
 from measurement_pipeline.sandbox import SandboxClient
 
-# Plain http: loading the authorities for each request would take longer than the request.
+# Plain HTTP: loading the authorities for each request would take longer than the request.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def ask(sandbox: SandboxClient, isrc: str, **params: str) -> httpx.Response:
-    """One request for a history."""
+def request_history(sandbox: SandboxClient, isrc: str, **params: str) -> httpx.Response:
+    """Request a history."""
     return httpx.get(
         f"{sandbox.songstats_url}/enterprise/v1/tracks/historic_stats",
         params={"isrc": isrc, "source": "spotify"} | params,
@@ -25,8 +25,8 @@ def ask(sandbox: SandboxClient, isrc: str, **params: str) -> httpx.Response:
     )
 
 
-def spotify(answer: httpx.Response) -> list[dict[str, Any]]:
-    """The points of spotify in an answer."""
+def spotify_points(answer: httpx.Response) -> list[dict[str, Any]]:
+    """The points of the source `spotify` in a response."""
     (entry,) = [entry for entry in answer.json()["stats"] if entry["source"] == "spotify"]
     points: list[dict[str, Any]] = entry["data"]["history"]
     return points
@@ -34,9 +34,9 @@ def spotify(answer: httpx.Response) -> list[dict[str, Any]]:
 
 @contextmanager
 def stripe_client(sandbox: SandboxClient, key: str | None = None, retries: int = 0) -> Iterator[Any]:
-    """Stripe's own client, its connections closed at the end.
+    """Stripe's own client; its connections close when the block ends.
 
-    Any: in its types nearly everything can be None, and parameters are typed dictionaries.
+    The type is Any, because Stripe's types make nearly everything optional and its parameters are typed dictionaries.
     """
     http = stripe.HTTPXClient(allow_sync_methods=True)
     yield stripe.StripeClient(

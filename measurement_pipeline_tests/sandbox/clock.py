@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 @dataclass
 class Clock:
-    """A clock that stands still until it is told to move."""
+    """A clock that stands still until the test advances it."""
 
     now: datetime = field(default=datetime(2026, 3, 14, 12, tzinfo=UTC))
 

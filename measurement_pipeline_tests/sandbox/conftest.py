@@ -1,4 +1,4 @@
-"""One plain sandbox for the tests of this room that need nothing special, tidied up after each."""
+"""One plain sandbox for tests without special needs, reset after each."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which albums and tracks there are: the same in any process, one track an album, and quick to learn."""
+"""The double's albums and tracks: identical in every process, one track for each recording on an album, and fast to load."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The Apify double, checked with Apify's own client where that can see it."""
+"""The Apify double, checked with Apify's own client where the client shows it."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The hosted page: a person opens the link, presses the button, and the card is there."""
+"""The hosted checkout page: a person opens the link, presses the button, and the card is saved."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the vendors know survives their restart, and belongs to one database."""
+"""The vendors' state survives their restart, and belongs to one database."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
@@ -23,7 +23,7 @@ from measurement_pipeline.sandbox import (
 )
 from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline.sandbox.memory import Memory
-from measurement_pipeline_tests.sandbox.clients import ask, stripe_client
+from measurement_pipeline_tests.sandbox.clients import request_history, stripe_client
 from measurement_pipeline_tests.sandbox.clock import Clock
 from measurement_pipeline_tests.sandbox.test_server import process
 
@@ -39,12 +39,12 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(file: Path) -> Start:
-    """Doubles on the test's file: each start after the first is a restart."""
+    """Start doubles on the test's file. Each start after the first is a restart."""
     return partial(running, behaviour=PLAIN, memory=file)
 
 
 def usage(sandbox: SandboxClient) -> tuple[int, int]:
-    """What Songstats counts this month: requests, and recordings there was data of."""
+    """Songstats' counts for this month: requests, and recordings with data."""
     with SongstatsClient(api_key=sandbox.songstats_key, base_url=sandbox.songstats_url, max_retries=0) as sdk:
         status = sdk.info.status()["status"]
     return status["current_month_total_requests"], status["current_month_total_requested_objects"]
@@ -53,12 +53,12 @@ def usage(sandbox: SandboxClient) -> tuple[int, int]:
 def test_the_months_counts_and_what_was_discovered_survive_a_restart(start: Start) -> None:
     later = Behaviour(last_day=PLAIN.last_day, roles={"AA6Q72500001": Scenario.LATER}, absent=0)
     with start(behaviour=later) as sandbox:
-        assert ask(sandbox, "AA6Q72500001").status_code == 404
-        assert ask(sandbox, "AA6Q72500002").status_code == 200
+        assert request_history(sandbox, "AA6Q72500001").status_code == 404
+        assert request_history(sandbox, "AA6Q72500002").status_code == 200
         assert usage(sandbox) == (2, 1)
     with start(behaviour=later) as sandbox:
         assert usage(sandbox) == (2, 1)
-        assert ask(sandbox, "AA6Q72500001").status_code == 200
+        assert request_history(sandbox, "AA6Q72500001").status_code == 200
         assert usage(sandbox) == (3, 2)
 
 
@@ -66,7 +66,7 @@ def test_a_request_whose_answer_is_lost_was_counted(start: Start) -> None:
     with start() as sandbox:
         sandbox.faults("/enterprise/", close=True, count=1)
         with pytest.raises(httpx.RemoteProtocolError):
-            ask(sandbox, "AA6Q72500002")
+            request_history(sandbox, "AA6Q72500002")
     with start() as sandbox:
         assert usage(sandbox) == (1, 1)
 
@@ -76,7 +76,7 @@ def test_what_was_answered_before_sigkill_is_remembered(file: Path, start: Start
     with process("--plain", "--memory", str(file)) as (started, url):
         with SandboxClient(url, PLAIN) as sandbox:
             for n in range(5):
-                ask(sandbox, f"AA6Q725{n:05d}")
+                request_history(sandbox, f"AA6Q725{n:05d}")
             customer = sandbox.card(account)
         started.kill()
         started.wait()
@@ -107,7 +107,7 @@ def test_customers_cards_and_checkout_sessions_survive_a_restart_on_another_port
         assert httpx.post(session.url).status_code == 303
         assert len(client.v1.payment_methods.list({"customer": customer, "type": "card"}).data) == 2
 
-        assert client.v1.customers.create({}).id not in {customer, other.id}, "no id is given twice"
+        assert client.v1.customers.create({}).id not in {customer, other.id}, "no id is issued twice"
 
 
 def test_runs_of_the_actor_and_their_items_survive_a_restart(start: Start, clock: Clock) -> None:
@@ -137,7 +137,7 @@ def test_runs_of_the_actor_and_their_items_survive_a_restart(start: Start, clock
 def test_each_database_has_vendors_of_its_own(start: Start) -> None:
     with start() as sandbox:
         assert not sandbox.belong_to("one")
-        ask(sandbox, "AA6Q72500001")
+        request_history(sandbox, "AA6Q72500001")
         assert not sandbox.belong_to("another")
         assert usage(sandbox) == (0, 0)
     with start() as sandbox:
@@ -148,7 +148,7 @@ def test_each_database_has_vendors_of_its_own(start: Start) -> None:
 def test_without_a_file_a_restart_begins_anew() -> None:
     for _ in range(2):
         with running(behaviour=PLAIN) as sandbox:
-            ask(sandbox, "AA6Q72500001")
+            request_history(sandbox, "AA6Q72500001")
             assert usage(sandbox) == (1, 1)
 
 

@@ -1,19 +1,19 @@
-"""What the vendors received, read back: complete, countable, and without keys."""
+"""The log of the requests that the vendors received: complete, countable, and without keys."""
 
 import httpx
 import pytest
 
 from measurement_pipeline.sandbox import SandboxClient
-from measurement_pipeline_tests.faults.waiting import until
-from measurement_pipeline_tests.sandbox.clients import ask
+from measurement_pipeline_tests.faults.waiting import wait_until
+from measurement_pipeline_tests.sandbox.clients import request_history
 
 A_RECORDING = "QZES72012345"
 
 
 def test_each_request_is_noted_with_what_became_of_it(sandbox: SandboxClient) -> None:
-    ask(sandbox, A_RECORDING)
+    request_history(sandbox, A_RECORDING)
     sandbox.faults("/enterprise/", status=503, count=1)
-    ask(sandbox, "QZES72012346", source="all")
+    request_history(sandbox, "QZES72012346", source="all")
 
     first, second = sandbox.requests()
     assert first["method"] == "GET"
@@ -28,7 +28,7 @@ def test_each_request_is_noted_with_what_became_of_it(sandbox: SandboxClient) ->
 def test_a_request_that_was_never_answered_is_there_without_a_status(sandbox: SandboxClient) -> None:
     sandbox.faults("/enterprise/", close=True, count=1)
     with pytest.raises(httpx.RemoteProtocolError):
-        ask(sandbox, A_RECORDING)
+        request_history(sandbox, A_RECORDING)
 
     (received,) = sandbox.requests()
     assert received["status"] is None
@@ -39,14 +39,14 @@ def test_a_request_is_there_while_its_answer_is_still_held_back(sandbox: Sandbox
     with pytest.raises(httpx.ReadTimeout):
         httpx.get(f"{sandbox.songstats_url}/enterprise/v1/status", timeout=httpx.Timeout(60, read=0.2))
 
-    until(sandbox.requests, what="the request")
+    wait_until(sandbox.requests, what="the request")
     (received,) = sandbox.requests()
     assert received["status"] is None
 
 
 def test_requests_can_be_picked_by_path_recording_and_number(sandbox: SandboxClient) -> None:
     for isrc in (A_RECORDING, "QZES72012346", A_RECORDING):
-        ask(sandbox, isrc)
+        request_history(sandbox, isrc)
     httpx.get(f"{sandbox.stripe_url}/v1/customers/cus_1")
 
     assert [r["isrc"] for r in sandbox.requests("/enterprise/")] == [
@@ -61,7 +61,7 @@ def test_requests_can_be_picked_by_path_recording_and_number(sandbox: SandboxCli
 
 def test_hits_are_counted_at_the_vendors_end(sandbox: SandboxClient) -> None:
     for isrc in (A_RECORDING, "QZES72012346", A_RECORDING):
-        ask(sandbox, isrc)
+        request_history(sandbox, isrc)
     httpx.get(f"{sandbox.songstats_url}/enterprise/v1/status")
 
     assert sandbox.hits() == 3
@@ -69,12 +69,12 @@ def test_hits_are_counted_at_the_vendors_end(sandbox: SandboxClient) -> None:
 
 
 def test_forgetting_starts_the_count_again_but_not_the_numbers(sandbox: SandboxClient) -> None:
-    ask(sandbox, A_RECORDING)
+    request_history(sandbox, A_RECORDING)
     (before,) = sandbox.requests()
     sandbox.forget_requests()
     assert sandbox.hits() == 0
 
-    ask(sandbox, A_RECORDING)
+    request_history(sandbox, A_RECORDING)
     (after,) = sandbox.requests()
     assert after["n"] > before["n"]
 
@@ -87,7 +87,7 @@ def test_what_is_asked_of_the_double_itself_is_not_noted(sandbox: SandboxClient)
 
 
 def test_no_key_is_ever_noted(sandbox: SandboxClient) -> None:
-    ask(sandbox, A_RECORDING, apikey="secret-in-the-query")
+    request_history(sandbox, A_RECORDING, apikey="secret-in-the-query")
     httpx.get(
         f"{sandbox.stripe_url}/v1/customers/cus_1",
         headers={"authorization": f"Bearer {sandbox.stripe_key}"},

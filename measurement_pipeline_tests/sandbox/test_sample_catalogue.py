@@ -1,4 +1,4 @@
-"""The sample catalogue: well formed, invented, and what the double's histories end at."""
+"""The sample catalogue: well formed, invented, and consistent with the double's histories."""
 
 import csv
 import re
@@ -13,7 +13,7 @@ from measurement_pipeline.sandbox import (
     running,
     sample_catalogue,
 )
-from measurement_pipeline_tests.sandbox.clients import ask, spotify
+from measurement_pipeline_tests.sandbox.clients import request_history, spotify_points
 
 
 def rows() -> list[dict[str, str]]:
@@ -49,7 +49,7 @@ def test_the_histories_of_the_sample_have_its_counts_on_the_day_that_these_are_o
     counted = replace(Behaviour(), last_day=Behaviour().counted_on)
     with running(behaviour=counted, catalogue=sample_catalogue()) as sandbox:
         for row in rows()[12:30]:
-            points = spotify(ask(sandbox, row["isrc"]))
+            points = spotify_points(request_history(sandbox, row["isrc"]))
             if row["play_count"]:
                 assert float(points[-1]["streams_total"]) == float(row["play_count"])
             assert (date.fromisoformat(row["release_date"]) - date.fromisoformat(points[0]["date"])).days == 1

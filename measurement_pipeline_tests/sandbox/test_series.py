@@ -1,4 +1,4 @@
-"""Invented histories: what holds of every one of them, and what some of them show."""
+"""Invented histories: properties of all of them, and of some."""
 
 import itertools
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Starting and stopping: on loopback only, at once, and with whoever started it."""
+"""Start and stop of the sandbox: on loopback only, immediately, and together with its parent process."""
 
 import contextlib
 import json
@@ -14,15 +14,15 @@ import httpx
 import pytest
 
 from measurement_pipeline.sandbox import PLAIN, SandboxClient, running, serve
-from measurement_pipeline_tests.faults.waiting import until
-from measurement_pipeline_tests.sandbox.clients import NO_TLS, ask
+from measurement_pipeline_tests.faults.waiting import wait_until
+from measurement_pipeline_tests.sandbox.clients import NO_TLS, request_history
 
 COMMAND = [sys.executable, "-m", "measurement_pipeline.sandbox"]
 
 
 @contextlib.contextmanager
 def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The doubles in a process of their own, with their URL."""
+    """The doubles in their own process, with their URL."""
     with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, text=True) as started:
         try:
             assert started.stdout is not None
@@ -35,7 +35,7 @@ def test_a_process_says_where_it_listens_and_ends_at_sigterm() -> None:
     with process("--plain", "--points", "5", "--sample") as (started, url):
         sandbox = SandboxClient(url)
         with sandbox:
-            points = ask(sandbox, "AA6Q72400001").json()["stats"][0]["data"]["history"]
+            points = request_history(sandbox, "AA6Q72400001").json()["stats"][0]["data"]["history"]
             assert len(points) == 5
             assert points[-1]["streams_total"] == 70049
             sandbox.faults("/", delay=3600)
@@ -43,7 +43,7 @@ def test_a_process_says_where_it_listens_and_ends_at_sigterm() -> None:
                 httpx.get(f"{url}/enterprise/v1/status", timeout=httpx.Timeout(60, read=0.1))
 
         started.terminate()
-        assert started.wait(120) == -signal.SIGTERM, "an answer that is held back for an hour holds up no end"
+        assert started.wait(120) == -signal.SIGTERM, "a response that is delayed by an hour does not delay the exit"
 
 
 def test_a_process_ends_when_its_parent_is_gone() -> None:
@@ -71,7 +71,7 @@ def test_a_process_ends_when_its_parent_is_gone() -> None:
         return True
 
     try:
-        until(lambda: not listens(), what="the end of the doubles after their parent's")
+        wait_until(lambda: not listens(), what="the end of the doubles after their parent's")
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(doubles, signal.SIGKILL)
@@ -85,7 +85,7 @@ def test_a_host_that_is_not_loopback_is_refused(host: str) -> None:
 
 def test_two_sandboxes_run_side_by_side_and_share_nothing() -> None:
     with running(behaviour=PLAIN) as one, running(behaviour=PLAIN) as other:
-        ask(one, "QZES72012345")
+        request_history(one, "QZES72012345")
 
         assert one.songstats_url != other.songstats_url
         assert (one.hits(), other.hits()) == (1, 0)
@@ -103,7 +103,7 @@ def test_after_the_block_nothing_listens_any_more() -> None:
 def test_latency_is_added_to_the_vendors_answers_and_not_to_our_own() -> None:
     with running(behaviour=replace(PLAIN, latency=0.25)) as sandbox:
         before = time.monotonic()
-        assert ask(sandbox, "QZES72012345").status_code == 200
+        assert request_history(sandbox, "QZES72012345").status_code == 200
         assert time.monotonic() - before >= 0.25
     with running(behaviour=replace(PLAIN, latency=3600)) as sandbox:
         assert sandbox.hits() == 0
@@ -112,5 +112,5 @@ def test_latency_is_added_to_the_vendors_answers_and_not_to_our_own() -> None:
 def test_only_the_keys_that_were_set_are_accepted() -> None:
     with running(behaviour=replace(PLAIN, songstats_key="another")) as sandbox:
         assert sandbox.songstats_key == "another"
-        assert ask(sandbox, "QZES72012345").status_code == 200
-        assert ask(SandboxClient(sandbox.songstats_url), "QZES72012345").status_code == 401
+        assert request_history(sandbox, "QZES72012345").status_code == 200
+        assert request_history(SandboxClient(sandbox.songstats_url), "QZES72012345").status_code == 401

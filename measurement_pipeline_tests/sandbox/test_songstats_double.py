@@ -1,4 +1,4 @@
-"""The Songstats double, checked with the vendor's own SDK where that can see it."""
+"""The Songstats double, checked with the vendor's own SDK where the SDK shows it."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 from songstats_sdk import SongstatsAPIError, SongstatsClient
 
 from measurement_pipeline.sandbox import PLAIN, Behaviour, KnownRecording, SandboxClient, Scenario, running
-from measurement_pipeline_tests.sandbox.clients import ask, spotify
+from measurement_pipeline_tests.sandbox.clients import request_history, spotify_points
 from measurement_pipeline_tests.sandbox.clock import Clock
 
 A_RECORDING = "QZES72012345"
@@ -38,7 +38,7 @@ def test_the_sdk_reaches_the_other_routes(sdk: SongstatsClient) -> None:
 
 
 def test_the_recorded_history_comes_back_as_recorded(sandbox: SandboxClient) -> None:
-    points = [(p["date"], p["streams_total"]) for p in spotify(ask(sandbox, "GBUM72501895"))]
+    points = [(p["date"], p["streams_total"]) for p in spotify_points(request_history(sandbox, "GBUM72501895"))]
 
     assert len(points) == 503
     assert points[:3] == [("2025-05-08", 0), ("2025-05-09", 0), ("2025-05-10", 3069)]
@@ -50,7 +50,7 @@ def test_the_recorded_history_comes_back_as_recorded(sandbox: SandboxClient) -> 
 def test_the_recorded_history_is_the_same_however_awkward_the_vendor_is(sandbox: SandboxClient) -> None:
     worst = Behaviour(absent=1, counts_as_text=1, gaps=1, falls=1, bare=1, points=7, last_day=PLAIN.last_day)
     with running(behaviour=worst) as awkward:
-        assert ask(awkward, "GBUM72501895").json() == ask(sandbox, "GBUM72501895").json()
+        assert request_history(awkward, "GBUM72501895").json() == request_history(sandbox, "GBUM72501895").json()
 
 
 def test_a_missing_key_is_refused(sandbox: SandboxClient) -> None:
@@ -92,7 +92,7 @@ def test_an_unknown_recording_is_not_found_with_a_trailing_space(sdk: SongstatsC
     ],
 )
 def test_a_bad_question_is_answered_400(sandbox: SandboxClient, params: dict[str, str]) -> None:
-    answer = ask(sandbox, **({"isrc": A_RECORDING} | params))
+    answer = request_history(sandbox, **({"isrc": A_RECORDING} | params))
 
     assert answer.status_code == 400
     assert answer.json()["result"] == "error"
@@ -111,7 +111,7 @@ def test_a_known_recording_ends_at_its_count_and_begins_the_day_before_release(
     known = KnownRecording(play_count=70_049, release_date=date(2025, 3, 15))
     sandbox.know({"AA6Q72500990": known})
 
-    points = spotify(ask(sandbox, "AA6Q72500990"))
+    points = spotify_points(request_history(sandbox, "AA6Q72500990"))
 
     assert [p["streams_total"] for p in points[:2]] == [0, 0]
     assert points[0]["date"] == "2025-03-14"
@@ -120,27 +120,27 @@ def test_a_known_recording_ends_at_its_count_and_begins_the_day_before_release(
 
 
 def test_what_is_learnt_replaces_what_was_answered_before(sandbox: SandboxClient) -> None:
-    before = spotify(ask(sandbox, "AA6Q72500991"))[-1]["streams_total"]
+    before = spotify_points(request_history(sandbox, "AA6Q72500991"))[-1]["streams_total"]
     sandbox.know({"AA6Q72500991": KnownRecording(play_count=before + 5)})
 
-    assert spotify(ask(sandbox, "AA6Q72500991"))[-1]["streams_total"] == before + 5
+    assert spotify_points(request_history(sandbox, "AA6Q72500991"))[-1]["streams_total"] == before + 5
 
 
 def test_an_old_recording_is_tracked_from_a_day_on_at_the_count_of_that_day() -> None:
     old = {"AA6Q79100001": KnownRecording(play_count=1_000_000, release_date=date(1991, 5, 1))}
     with running(behaviour=PLAIN, catalogue=old) as tracked:
-        points = spotify(ask(tracked, "AA6Q79100001"))
+        points = spotify_points(request_history(tracked, "AA6Q79100001"))
     assert points[0]["date"] == "2024-01-01"
     assert points[0]["streams_total"] > 100_000
 
     with running(behaviour=replace(PLAIN, tracked_since=None), catalogue=old) as whole:
-        assert spotify(ask(whole, "AA6Q79100001"))[0]["date"] == "1991-04-30"
+        assert spotify_points(request_history(whole, "AA6Q79100001"))[0]["date"] == "1991-04-30"
 
 
 def test_the_number_of_points_can_be_fixed() -> None:
     with running(behaviour=replace(PLAIN, points=365)) as year:
         for n in range(5):
-            points = spotify(ask(year, f"AA6Q7250091{n}"))
+            points = spotify_points(request_history(year, f"AA6Q7250091{n}"))
             assert len(points) == 365
             assert all(isinstance(p["streams_total"], int) for p in points)
 
@@ -150,7 +150,7 @@ def test_two_processes_with_one_seed_agree_and_another_seed_differs() -> None:
 
     def answers(behaviour: Behaviour) -> list[tuple[int, bytes]]:
         with running(behaviour=behaviour) as sandbox:
-            asked = [ask(sandbox, isrc) for isrc in isrcs]
+            asked = [request_history(sandbox, isrc) for isrc in isrcs]
             return [(answer.status_code, answer.content) for answer in asked]
 
     first = answers(Behaviour(seed="one", absent=0.2))
@@ -167,10 +167,10 @@ def test_each_role_is_played() -> None:
         "AA6Q72500004": Scenario.EMPTY,
     }
     with running(behaviour=replace(PLAIN, roles=roles, discovered_after=2)) as sandbox:
-        absent = [ask(sandbox, "AA6Q72500001").status_code for _ in range(5)]
-        later = [ask(sandbox, "AA6Q72500002").status_code for _ in range(4)]
-        no_spotify = ask(sandbox, "AA6Q72500003", source="all").json()["stats"]
-        empty = ask(sandbox, "AA6Q72500004").json()["stats"]
+        absent = [request_history(sandbox, "AA6Q72500001").status_code for _ in range(5)]
+        later = [request_history(sandbox, "AA6Q72500002").status_code for _ in range(4)]
+        no_spotify = request_history(sandbox, "AA6Q72500003", source="all").json()["stats"]
+        empty = request_history(sandbox, "AA6Q72500004").json()["stats"]
 
     assert absent == [404] * 5
     assert later == [404, 404, 200, 200]
@@ -192,7 +192,7 @@ def test_counts_can_be_text_missing_or_null_but_the_last_one_is_there() -> None:
     awkward = replace(PLAIN, counts_as_text=1, gaps=1)
     known = {"AA6Q72500005": KnownRecording(play_count=296_422_273, release_date=date(2025, 1, 3))}
     with running(behaviour=awkward, catalogue=known) as sandbox:
-        points = spotify(ask(sandbox, "AA6Q72500005"))
+        points = spotify_points(request_history(sandbox, "AA6Q72500005"))
 
     assert points[-1]["streams_total"] == "296422273.0"
     assert any("streams_total" not in p for p in points)
@@ -207,11 +207,11 @@ def test_a_history_ends_yesterday_by_the_doubles_clock_and_a_later_one_says_the_
     awkward = Behaviour(counts_as_text=0.5, gaps=1, falls=0.5, absent=0, later=0, no_spotify=0, empty=0)
     known = {isrc: KnownRecording(release_date=date(2025, 1, 1)) for isrc in isrcs}
     with running(behaviour=awkward, catalogue=known, clock=clock) as sandbox:
-        first = [spotify(ask(sandbox, isrc, with_aggregates="true")) for isrc in isrcs]
+        first = [spotify_points(request_history(sandbox, isrc, with_aggregates="true")) for isrc in isrcs]
         clock.advance(days=1)
-        second = [spotify(ask(sandbox, isrc, with_aggregates="true")) for isrc in isrcs]
+        second = [spotify_points(request_history(sandbox, isrc, with_aggregates="true")) for isrc in isrcs]
         clock.advance(days=60)
-        third = [spotify(ask(sandbox, isrc, with_aggregates="true")) for isrc in isrcs]
+        third = [spotify_points(request_history(sandbox, isrc, with_aggregates="true")) for isrc in isrcs]
 
     for one, two, three in zip(first, second, third, strict=True):
         assert one[-1]["date"] == "2026-03-13"
@@ -224,20 +224,20 @@ def test_a_history_ends_yesterday_by_the_doubles_clock_and_a_later_one_says_the_
 def test_a_history_ends_yesterday_in_utc_today_too(sandbox: SandboxClient) -> None:
     with running(behaviour=replace(PLAIN, last_day=None)) as moving:
         before = datetime.now(UTC).date()
-        ends = spotify(ask(moving, A_RECORDING))[-1]["date"]
+        ends = spotify_points(request_history(moving, A_RECORDING))[-1]["date"]
         after = datetime.now(UTC).date()
     assert date.fromisoformat(ends) + timedelta(days=1) in {before, after}
 
 
 def test_the_blocks_around_the_numbers_can_be_missing(sandbox: SandboxClient) -> None:
     with running(behaviour=replace(PLAIN, bare=1)) as bare:
-        assert set(ask(bare, A_RECORDING).json()) == {"result", "message", "stats"}
-    assert {"track_info", "source_ids"} <= set(ask(sandbox, A_RECORDING).json())
+        assert set(request_history(bare, A_RECORDING).json()) == {"result", "message", "stats"}
+    assert {"track_info", "source_ids"} <= set(request_history(sandbox, A_RECORDING).json())
 
 
 def test_several_sources_come_in_no_particular_order(sandbox: SandboxClient) -> None:
     def order(isrc: str) -> list[str]:
-        stats = ask(sandbox, isrc, source="spotify,youtube,shazam").json()["stats"]
+        stats = request_history(sandbox, isrc, source="spotify,youtube,shazam").json()["stats"]
         return [entry["source"] for entry in stats]
 
     orders = [order(f"AA6Q726{n:05d}") for n in range(20)]
@@ -250,7 +250,7 @@ def test_several_sources_come_in_no_particular_order(sandbox: SandboxClient) -> 
 def test_all_sources_bring_each_platform_in_its_own_words(sandbox: SandboxClient) -> None:
     metrics = set()
     for n in range(10):
-        for entry in ask(sandbox, f"AA6Q726{n:05d}", source="all").json()["stats"]:
+        for entry in request_history(sandbox, f"AA6Q726{n:05d}", source="all").json()["stats"]:
             metrics.add((entry["source"], *sorted(set(entry["data"]["history"][0]) - {"date"})))
 
     assert metrics == {
@@ -262,14 +262,14 @@ def test_all_sources_bring_each_platform_in_its_own_words(sandbox: SandboxClient
 
 
 def test_aggregates_come_when_asked_for(sandbox: SandboxClient) -> None:
-    point = spotify(ask(sandbox, A_RECORDING, with_aggregates="true"))[0]
+    point = spotify_points(request_history(sandbox, A_RECORDING, with_aggregates="true"))[0]
 
     assert "playlists_current" in point
-    assert "playlists_current" not in spotify(ask(sandbox, A_RECORDING))[0]
+    assert "playlists_current" not in spotify_points(request_history(sandbox, A_RECORDING))[0]
 
 
 def test_a_window_of_days_is_honoured(sandbox: SandboxClient) -> None:
-    points = spotify(ask(sandbox, "GBUM72501895", start_date="2025-05-09", end_date="2025-05-10"))
+    points = spotify_points(request_history(sandbox, "GBUM72501895", start_date="2025-05-09", end_date="2025-05-10"))
 
     assert [p["date"] for p in points] == ["2025-05-09", "2025-05-10"]
 
@@ -281,7 +281,7 @@ def test_status_counts_the_month_and_forgets_it_the_month_after(clock: Clock) ->
         SongstatsClient(api_key=sandbox.songstats_key, base_url=sandbox.songstats_url, max_retries=0) as sdk,
     ):
         for isrc in ("AA6Q72500001", "AA6Q72500002", "AA6Q72500002", "AA6Q72500003"):
-            ask(sandbox, isrc)
+            request_history(sandbox, isrc)
         march = sdk.info.status()
         clock.advance(days=20)
         april = sdk.info.status()
@@ -308,8 +308,8 @@ def test_status_counts_the_month_and_forgets_it_the_month_after(clock: Clock) ->
 
 def test_a_key_of_an_artist_is_refused_histories_but_not_its_status() -> None:
     with running(behaviour=replace(PLAIN, artist_id="abc123")) as sandbox:
-        assert ask(sandbox, A_RECORDING).status_code == 403
-        assert ask(sandbox, A_RECORDING, songstats_artist_id="other").status_code == 403
-        assert ask(sandbox, A_RECORDING, songstats_artist_id="abc123").status_code == 200
+        assert request_history(sandbox, A_RECORDING).status_code == 403
+        assert request_history(sandbox, A_RECORDING, songstats_artist_id="other").status_code == 403
+        assert request_history(sandbox, A_RECORDING, songstats_artist_id="abc123").status_code == 200
         with SongstatsClient(api_key=sandbox.songstats_key, base_url=sandbox.songstats_url) as sdk:
             assert sdk.info.status()["result"] == "success"

@@ -1,4 +1,4 @@
-"""The Spotify double: tokens, batches and what it does not know, in the shapes of the Web API."""
+"""The Spotify double: tokens, batches and unknown ids, in the formats of the Web API."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -12,7 +12,7 @@ from measurement_pipeline.sandbox import PLAIN, SandboxClient, running
 from measurement_pipeline_tests.sandbox.clients import stripe_client
 from measurement_pipeline_tests.sandbox.clock import Clock
 
-# stripe's HTTPXClient hands httpx its form the deprecated way.
+# stripe's HTTPXClient passes its form to httpx in the deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 SUCCESS = "https://example.com/saved?session={CHECKOUT_SESSION_ID}"

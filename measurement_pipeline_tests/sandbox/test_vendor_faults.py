@@ -1,4 +1,4 @@
-"""Faults set from outside, seen by a client at the other end of a real connection."""
+"""Faults set from outside, as a client sees them over a real connection."""
 
 import gzip
 import socket
@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from measurement_pipeline.sandbox import SandboxClient
-from measurement_pipeline_tests.faults.waiting import until
-from measurement_pipeline_tests.sandbox.clients import NO_TLS, ask
+from measurement_pipeline_tests.faults.waiting import wait_until
+from measurement_pipeline_tests.sandbox.clients import NO_TLS, request_history
 
 HISTORIES = "/enterprise/v1/tracks/"
 A_RECORDING = "QZES72012345"
@@ -18,35 +18,35 @@ A_RECORDING = "QZES72012345"
 def test_a_fault_lasts_for_its_count_and_then_the_vendor_is_well(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=503, count=2)
 
-    assert [ask(sandbox, A_RECORDING).status_code for _ in range(3)] == [503, 503, 200]
+    assert [request_history(sandbox, A_RECORDING).status_code for _ in range(3)] == [503, 503, 200]
 
 
 def test_a_fault_without_a_count_lasts_until_it_is_cleared(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=500)
-    assert [ask(sandbox, A_RECORDING).status_code for _ in range(3)] == [500, 500, 500]
+    assert [request_history(sandbox, A_RECORDING).status_code for _ in range(3)] == [500, 500, 500]
 
     sandbox.clear_faults()
-    assert ask(sandbox, A_RECORDING).status_code == 200
+    assert request_history(sandbox, A_RECORDING).status_code == 200
 
 
 def test_faults_are_met_in_the_order_they_were_set(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=502, count=1)
     sandbox.faults(HISTORIES, status=429, count=1)
 
-    assert [ask(sandbox, A_RECORDING).status_code for _ in range(3)] == [502, 429, 200]
+    assert [request_history(sandbox, A_RECORDING).status_code for _ in range(3)] == [502, 429, 200]
 
 
 def test_a_fault_of_one_recording_leaves_the_others_alone(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, isrc="AA6Q72500001", status=410)
 
-    assert ask(sandbox, "AA6Q72500001").status_code == 410
-    assert ask(sandbox, "AA6Q72500002").status_code == 200
+    assert request_history(sandbox, "AA6Q72500001").status_code == 410
+    assert request_history(sandbox, "AA6Q72500002").status_code == 200
 
 
 def test_a_path_can_be_a_pattern(sandbox: SandboxClient) -> None:
     sandbox.faults("/enterprise/*/historic_stats", status=500)
 
-    assert ask(sandbox, A_RECORDING).status_code == 500
+    assert request_history(sandbox, A_RECORDING).status_code == 500
     status = f"{sandbox.songstats_url}/enterprise/v1/status"
     assert httpx.get(status, headers={"apikey": sandbox.songstats_key}).status_code == 200
 
@@ -55,13 +55,13 @@ def test_a_path_can_be_a_pattern(sandbox: SandboxClient) -> None:
 def test_retry_after_goes_out_as_given(sandbox: SandboxClient, advice: int | str) -> None:
     sandbox.faults(HISTORIES, status=429, retry_after=advice, count=1)
 
-    assert ask(sandbox, A_RECORDING).headers["retry-after"] == str(advice)
+    assert request_history(sandbox, A_RECORDING).headers["retry-after"] == str(advice)
 
 
 def test_a_429_without_advice_has_no_retry_after(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=429, count=1)
 
-    answer = ask(sandbox, A_RECORDING)
+    answer = request_history(sandbox, A_RECORDING)
     assert "retry-after" not in answer.headers
     assert answer.json()["result"] == "error"
 
@@ -69,7 +69,7 @@ def test_a_429_without_advice_has_no_retry_after(sandbox: SandboxClient) -> None
 def test_a_body_can_be_anything(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, body="<html>", headers={"Content-Type": "text/html"}, count=1)
 
-    answer = ask(sandbox, A_RECORDING)
+    answer = request_history(sandbox, A_RECORDING)
     assert (answer.status_code, answer.text) == (200, "<html>")
     assert answer.headers["content-type"] == "text/html"
 
@@ -82,25 +82,25 @@ def test_something_else_can_answer_in_the_vendors_place(sandbox: SandboxClient, 
     sandbox.faults(HISTORIES, foreign=foreign, count=1)
     sandbox.faults(HISTORIES, foreign=foreign, status=429, count=1)
 
-    answer = ask(sandbox, A_RECORDING)
+    answer = request_history(sandbox, A_RECORDING)
     assert answer.status_code == status
     assert "json" not in answer.headers.get("content-type", "")
-    assert ask(sandbox, A_RECORDING).status_code == 429
-    assert ask(sandbox, A_RECORDING).status_code == 200
+    assert request_history(sandbox, A_RECORDING).status_code == 429
+    assert request_history(sandbox, A_RECORDING).status_code == 200
 
 
 def test_a_body_that_is_no_gzip_cannot_be_unpacked(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, body="{}", headers={"Content-Encoding": "gzip"}, count=1)
 
     with pytest.raises(httpx.DecodingError):
-        ask(sandbox, A_RECORDING)
+        request_history(sandbox, A_RECORDING)
 
 
 def test_an_answer_can_be_late(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, delay=0.3, count=1)
     before = time.monotonic()
 
-    assert ask(sandbox, A_RECORDING).status_code == 200
+    assert request_history(sandbox, A_RECORDING).status_code == 200
     assert time.monotonic() - before >= 0.3
 
 
@@ -108,31 +108,31 @@ def test_a_body_cut_short_is_noticed_by_its_length(sandbox: SandboxClient) -> No
     sandbox.faults(HISTORIES, cut=100, count=1)
 
     with pytest.raises(httpx.RemoteProtocolError, match="received 100 bytes, expected"):
-        ask(sandbox, A_RECORDING)
-    assert ask(sandbox, A_RECORDING).status_code == 200
+        request_history(sandbox, A_RECORDING)
+    assert request_history(sandbox, A_RECORDING).status_code == 200
 
 
 def test_a_chunked_body_can_be_cut_short_too(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, cut=100, headers={"Transfer-Encoding": "chunked"}, count=1)
 
     with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
-        ask(sandbox, A_RECORDING)
+        request_history(sandbox, A_RECORDING)
 
 
 def test_a_connection_can_end_without_an_answer(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, close=True, count=1)
 
     with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
-        ask(sandbox, A_RECORDING)
-    assert ask(sandbox, A_RECORDING).status_code == 200
+        request_history(sandbox, A_RECORDING)
+    assert request_history(sandbox, A_RECORDING).status_code == 200
 
 
 def test_a_connection_can_be_reset(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, reset=True, count=1)
 
     with pytest.raises(httpx.ReadError, match="reset"):
-        ask(sandbox, A_RECORDING)
-    assert ask(sandbox, A_RECORDING).status_code == 200
+        request_history(sandbox, A_RECORDING)
+    assert request_history(sandbox, A_RECORDING).status_code == 200
 
 
 def test_a_spoiled_delivery_was_work_done_but_an_invented_answer_was_not(sandbox: SandboxClient) -> None:
@@ -144,18 +144,18 @@ def test_a_spoiled_delivery_was_work_done_but_an_invented_answer_was_not(sandbox
 
     before = billed()
     sandbox.faults(HISTORIES, status=429, count=1)
-    ask(sandbox, A_RECORDING)
+    request_history(sandbox, A_RECORDING)
     assert billed() == before
 
     sandbox.faults(HISTORIES, close=True, count=1)
     with pytest.raises(httpx.RemoteProtocolError):
-        ask(sandbox, A_RECORDING)
+        request_history(sandbox, A_RECORDING)
     assert billed() == before + 1
 
 
 def test_faults_can_be_listed_with_what_is_left_of_them(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=503, count=3)
-    ask(sandbox, A_RECORDING)
+    request_history(sandbox, A_RECORDING)
 
     listed = httpx.get(f"{sandbox.songstats_url}/_faults").json()
     assert listed == [{"path": HISTORIES, "status": 503, "count": 2}]
@@ -182,11 +182,11 @@ def test_several_faults_can_be_set_at_once(sandbox: SandboxClient) -> None:
     faults = [{"path": HISTORIES, "status": status, "count": 1} for status in (500, 503)]
     httpx.post(f"{sandbox.songstats_url}/_faults", json=faults).raise_for_status()
 
-    assert [ask(sandbox, A_RECORDING).status_code for _ in range(3)] == [500, 503, 200]
+    assert [request_history(sandbox, A_RECORDING).status_code for _ in range(3)] == [500, 503, 200]
 
 
 def raw_body(sandbox: SandboxClient) -> bytes:
-    """A body as it was transferred."""
+    """A response body as transferred, before decoding."""
     url = f"{sandbox.songstats_url}{HISTORIES}historic_stats?isrc={A_RECORDING}&source=spotify"
     with (
         httpx.Client(verify=NO_TLS, timeout=60) as client,
@@ -195,10 +195,10 @@ def raw_body(sandbox: SandboxClient) -> bytes:
         return b"".join(answer.iter_raw())
 
 
-def received(sandbox: SandboxClient, fault: dict[str, object], *, silent: bool = False) -> tuple[bytes, str]:
-    """What came of one request by itself, status line and all, and how it ended. `silent`: nothing is waited for.
+def raw_response(sandbox: SandboxClient, fault: dict[str, object], *, silent: bool = False) -> tuple[bytes, str]:
+    """The bytes of one response, including the status line, and how it ended. `silent`: do not wait for any byte.
 
-    A connection that is to hang is called silent once nothing has come for half a second. All others are waited for.
+    A connection that is meant to hang counts as silent after half a second without a byte; all others are read to the end.
     """
     sandbox.faults(HISTORIES, count=1, **fault)
     host, port = sandbox.songstats_url.removeprefix("http://").split(":")
@@ -221,21 +221,21 @@ def received(sandbox: SandboxClient, fault: dict[str, object], *, silent: bool =
 
 
 def test_a_half_open_connection_says_nothing_and_stays(sandbox: SandboxClient) -> None:
-    assert received(sandbox, {"hang": True}, silent=True) == (b"", "silence")
-    until(lambda: sandbox.requests(HISTORIES), what="the request")
+    assert raw_response(sandbox, {"hang": True}, silent=True) == (b"", "silence")
+    wait_until(lambda: sandbox.requests(HISTORIES), what="the request")
     assert sandbox.requests(HISTORIES)[-1]["status"] is None
 
 
 def test_a_connection_can_fall_silent_after_the_head_or_within_the_body(sandbox: SandboxClient) -> None:
-    came, end = received(sandbox, {"hang": True, "cut": 0})
+    came, end = raw_response(sandbox, {"hang": True, "cut": 0})
     assert (came.startswith(b"HTTP/1.1 200 OK\r\n"), came.endswith(b"\r\n\r\n"), end) == (True, True, "silence")
 
-    came, end = received(sandbox, {"hang": True, "cut": 10})
+    came, end = raw_response(sandbox, {"hang": True, "cut": 10})
     assert (len(came.partition(b"\r\n\r\n")[2]), end) == (10, "silence")
 
 
 def test_a_connection_can_be_reset_within_the_body(sandbox: SandboxClient) -> None:
-    came, end = received(sandbox, {"reset": True, "cut": 10})
+    came, end = raw_response(sandbox, {"reset": True, "cut": 10})
     assert (came.partition(b"\r\n\r\n")[2][10:], end) == (b"", "reset")
 
 
@@ -243,7 +243,7 @@ def test_a_cut_anywhere_is_drawn_anew_for_each_request_and_again_from_its_seed(s
     def sizes(seed: str) -> list[int]:
         sandbox.clear_faults()
         return [
-            len(received(sandbox, {"cut": "anywhere", "seed": seed})[0].partition(b"\r\n\r\n")[2]) for _ in range(6)
+            len(raw_response(sandbox, {"cut": "anywhere", "seed": seed})[0].partition(b"\r\n\r\n")[2]) for _ in range(6)
         ]
 
     first = sizes("one")
@@ -269,8 +269,8 @@ def test_gzip_can_be_whole_or_lie_in_three_ways(sandbox: SandboxClient) -> None:
 
 def test_what_is_no_http_goes_out_byte_by_byte(sandbox: SandboxClient) -> None:
     raw = "HTTP/9.9 \x00 ok\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab"
-    assert received(sandbox, {"raw": raw}) == (raw.encode("latin-1"), "closed")
-    assert received(sandbox, {"raw": raw, "hang": True}) == (raw.encode("latin-1"), "silence")
+    assert raw_response(sandbox, {"raw": raw}) == (raw.encode("latin-1"), "closed")
+    assert raw_response(sandbox, {"raw": raw, "hang": True}) == (raw.encode("latin-1"), "silence")
 
 
 def test_a_share_of_the_requests_meets_a_fault_and_the_others_the_next_one(sandbox: SandboxClient) -> None:
@@ -278,7 +278,7 @@ def test_a_share_of_the_requests_meets_a_fault_and_the_others_the_next_one(sandb
         sandbox.clear_faults()
         sandbox.faults(HISTORIES, status=503, share=0.5, seed="one")
         sandbox.faults(HISTORIES, status=429, share=0.5, seed="one")
-        return [ask(sandbox, A_RECORDING).status_code for _ in range(40)]
+        return [request_history(sandbox, A_RECORDING).status_code for _ in range(40)]
 
     first = answers()
     assert {status: first.count(status) > 2 for status in (503, 429, 200)} == {503: True, 429: True, 200: True}

@@ -7,7 +7,7 @@ import pytest
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.vendors.credentials import CredentialCheck
 from measurement_pipeline.vendors.spotify.check import check_client
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 
 TOKEN = "/api/token"
 
@@ -44,7 +44,7 @@ def test_a_rejected_client_is_distinguished_from_an_unknown_one(
     found = ask(sandbox, seconds=0.5 if "hang" in fault else 60)
     assert found.is_accepted is works
     assert sandbox.spotify_client_secret not in found.message
-    until(lambda: sandbox.requests(TOKEN), what="the request")
+    wait_until(lambda: sandbox.requests(TOKEN), what="the request")
     assert len(sandbox.requests(TOKEN)) == 1, "one request"
 
 

@@ -1,7 +1,7 @@
-"""The whole pipeline in real processes, to be killed: PostgreSQL, code server, daemon, and the run that is going on.
+"""The whole pipeline in real processes that a test can kill: PostgreSQL, code server, daemon, and the current run.
 
-The server, its databases and Dagster's home are the test's own, for PostgreSQL is killed too. The doubles run in the test's
-process and survive. What dies is started again by the code that does so for `dev`; how and when it is killed is the tests'.
+The test has its own server, databases and Dagster home, because PostgreSQL is killed too. The doubles run in the test's process
+and survive. The same code as in `dev` restarts dead processes; the test decides how and when to kill.
 """
 
 import os
@@ -34,8 +34,8 @@ from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
 from measurement_pipeline.postgres.payment_decisions import ensure_account
 from measurement_pipeline.sandbox import PLAIN, SandboxClient, running
 from measurement_pipeline.settings import Settings
-from measurement_pipeline_tests.faults.reckoning import hits_of, measurements_are_whole
-from measurement_pipeline_tests.workbench import Workbench, workbench
+from measurement_pipeline_tests.faults.invariants import assert_measurements_complete, count_hits
+from measurement_pipeline_tests.workbench import Workbench, create_workbench
 
 CODE_SERVER, DAEMON = "code-server", "dagster-daemon"
 RUN, POSTGRESQL = "run", "PostgreSQL"
@@ -44,7 +44,7 @@ VICTIMS = (RUN, CODE_SERVER, DAEMON, POSTGRESQL)
 CLAIM_TIMEOUT_SECONDS = 4.0
 MAX_ATTEMPTS = 20
 
-# Whatever dies is started again within a second, however often it has died: here it is killed on purpose.
+# Restarts each process within a second, however often it has died: the test kills on purpose.
 _PATIENCE = supervisor.RestartPolicy(max_deaths=1_000, first_wait_seconds=0.2, max_wait_seconds=1.0)
 
 _ENDED = ("SUCCESS", "FAILURE", "CANCELED")
@@ -61,8 +61,8 @@ _SETTLED = "select count(*) as n from songstats_backfill_queue where status in (
 
 
 @dataclass
-class Stage:
-    """A deployment whose processes run, and what a test does to them."""
+class LocalDeployment:
+    """A deployment with running processes, and a test's actions on them."""
 
     target: CliEnvironment
     sandbox: SandboxClient
@@ -74,31 +74,31 @@ class Stage:
 
     @property
     def bench(self) -> Workbench:
-        """The same deployment, as the other fault tests look at one."""
-        found = workbench(self.target.database_url, self.sandbox)
-        rules = replace(found.terms.rules, max_attempts=MAX_ATTEMPTS, claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS)
-        return replace(found, terms=replace(found.terms, rules=rules), account=self.account)
+        """The same deployment as a workbench, for the helpers of other fault tests."""
+        found = create_workbench(self.target.database_url, self.sandbox)
+        rules = replace(found.config.rules, max_attempts=MAX_ATTEMPTS, claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS)
+        return replace(found, terms=replace(found.config, rules=rules), account=self.account)
 
-    def tend(self) -> None:
-        """What `dev` does every half second: start again what has died."""
+    def restart_dead_processes(self) -> None:
+        """Restart dead processes, as `dev` does every half second."""
         self.keep_server_up()
         self.running.check()
 
-    def ask_for(self, songs: Sequence[str]) -> UUID:
+    def submit_request(self, songs: Sequence[str]) -> UUID:
         """Insert a request, as a client does."""
         with self.target.connect() as connection:
             return measurement_jobs.submit(
                 connection, account=self.account, source="historical", scope={"isrcs": list(songs)}
             )
 
-    # --- looking -------------------------------------------------------------------------------------------------------
+    # --- queries -------------------------------------------------------------------------------------------------------
 
-    def settled(self) -> int | None:
-        """How many recordings are settled; None while the database is away."""
+    def count_settled(self) -> int | None:
+        """The number of settled recordings, or None while the database is unavailable."""
         return self._count(self.target.database_url, _SETTLED)
 
-    def at_rest(self) -> bool:
-        """Whether every request is answered, every row settled, and every run ended."""
+    def is_at_rest(self) -> bool:
+        """Whether every request is answered, every row is settled, and every run has ended."""
         runs = "select count(*) as n from runs where status <> all(%s)"
         return (
             self._count(self.target.database_url, _OPEN_REQUESTS) == 0
@@ -107,11 +107,11 @@ class Stage:
         )
 
     def run_processes(self) -> list[int]:
-        """The processes that work on runs: the code server's spawned children, those it left when it was killed too."""
-        return [process.pid for process in psutil.process_iter() if self._is_a_run(process)]
+        """The processes that work on runs: children of the code server, including those that outlived it."""
+        return [process.pid for process in psutil.process_iter() if self._is_run_process(process)]
 
     def pid(self, victim: str) -> int | None:
-        """A process to kill; None where there is none at the moment."""
+        """The process to kill, or None if there is none now."""
         if victim == RUN:
             return next(iter(self.run_processes()), None)
         if victim == POSTGRESQL:
@@ -121,10 +121,10 @@ class Stage:
                 return None
         return self.running.pid(victim)
 
-    # --- doing ---------------------------------------------------------------------------------------------------------
+    # --- actions -------------------------------------------------------------------------------------------------------
 
     def kill(self, victim: str, how: signal.Signals = signal.SIGKILL) -> bool:
-        """Kill it at once; whether there was one. SIGQUIT is PostgreSQL's own word for an immediate stop."""
+        """Kill the process at once; return whether there was one. SIGQUIT is PostgreSQL's immediate shutdown."""
         pid = self.pid(victim)
         if pid is None:
             return False
@@ -136,15 +136,15 @@ class Stage:
         return True
 
     def wait(self, holds: Callable[[], object], *, seconds: float, what: str) -> None:
-        """Tend until `holds`. Raises `AssertionError` with what the processes logged last."""
+        """Restart dead processes until `holds` is true. On timeout, raise `AssertionError` with the processes' last log lines."""
         deadline = time.monotonic() + seconds
         while not holds():
-            assert time.monotonic() < deadline, f"{what} did not come in {seconds:.0f} s\n{self.logged()}"
-            self.tend()
+            assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain for {what}\n{self.read_logs()}"
+            self.restart_dead_processes()
             time.sleep(0.1)
 
     def reclaim(self) -> None:
-        """The hourly sweep, through daemon and code server, as its schedule would launch it."""
+        """Run the hourly reclaim through daemon and code server, as its schedule launches it."""
         run = str(uuid4())
         launch = ["dagster", "job", "launch", "-w", str(self.target.home / "workspace.yaml"), "-j", "backfill_reclaim"]
         done = subprocess.run(
@@ -159,7 +159,7 @@ class Stage:
         self.wait(lambda: self._count(self.target.dagster_url, ended, run), seconds=120, what="the end of the sweep")
 
     def reclaim_if_due(self) -> None:
-        """The sweep, where a death left it something: a recording stored and not shown, a hit that nobody settled."""
+        """Reclaim if a death left work: a recording stored but not materialized, or an unsettled hit."""
         bench = self.bench
         done = {row["song"] for row in bench.sql("select song from songstats_backfill_queue where status = 'done'")}
         if done - self.materialized() or any(hit["settled_at"] is None for hit in bench.ledger()):
@@ -170,23 +170,23 @@ class Stage:
         with connect(self.target.dagster_url) as connection:
             return {row["partition"] for row in connection.execute(_MATERIALIZED)}
 
-    def logged(self) -> str:
+    def read_logs(self) -> str:
         """The end of each process's log."""
         logs = sorted((self.target.home / "logs").glob("*.log"))
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs)
 
-    def _is_a_run(self, process: psutil.Process) -> bool:
+    def _is_run_process(self, process: psutil.Process) -> bool:
         try:
             return (
                 any("spawn_main" in argument for argument in process.cmdline())
                 and process.environ().get("DAGSTER_HOME") == str(self.target.dagster_home)
                 and process.status() != psutil.STATUS_ZOMBIE
             )
-        except psutil.Error:  # gone, or somebody else's
+        except psutil.Error:  # The process has ended, or belongs to another user.
             return False
 
     def _count(self, url: str, statement: str, *parameters: object) -> int | None:
-        """What `statement` counts; None while the database is away."""
+        """The count that `statement` returns, or None while the database is unavailable."""
         try:
             with connect(url) as connection:
                 (row,) = connection.execute(statement, parameters)
@@ -196,8 +196,8 @@ class Stage:
 
 
 @contextmanager
-def stage(*, latency_seconds: float = 0.08, **settings: str) -> Iterator[Stage]:
-    """The processes, ready; all of them, and their files, are gone at the end."""
+def start_deployment(*, latency_seconds: float = 0.08, **settings: str) -> Iterator[LocalDeployment]:
+    """Start the processes; stop them and delete their files when the block ends."""
     names = {setting.alias for setting in Settings.model_fields.values()}
     kept = {name: value for name, value in os.environ.items() if name not in names and not name.startswith("DAGSTER_")}
     environment = {
@@ -210,7 +210,7 @@ def stage(*, latency_seconds: float = 0.08, **settings: str) -> Iterator[Stage]:
     }
     with ExitStack() as stack:
         stack.enter_context(supervisor.interruptible())
-        # Not pytest's own: each start of pytest shuts its parent to the user that PostgreSQL runs as below root.
+        # Not pytest's directory: pytest hides its parent from the user that PostgreSQL runs as under root.
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="mp_stage", ignore_cleanup_errors=True)))
         sandbox = stack.enter_context(running(behaviour=replace(PLAIN, latency=latency_seconds)))
         doubles = Doubles.from_keys(sandbox.songstats_url, sandbox)
@@ -224,25 +224,25 @@ def stage(*, latency_seconds: float = 0.08, **settings: str) -> Iterator[Stage]:
         keep_server_up = stack.enter_context(keep_server_running(target))
         its_services = [dagster.code_server(), dagster.daemon()]
         processes = stack.enter_context(supervisor.supervised(its_services, stop_seconds=20, restart_policy=_PATIENCE))
-        yield Stage(target, sandbox, processes, dagster, keep_server_up, account)
+        yield LocalDeployment(target, sandbox, processes, dagster, keep_server_up, account)
 
 
-def everything_is_stored_and_accounted_for(processes: Stage, songs: Sequence[str]) -> Counter[str]:
-    """All that was asked for is stored once, every request that the vendor saw has a row of the ledger; the causes of those."""
+def assert_all_requests_accounted_for(processes: LocalDeployment, songs: Sequence[str]) -> Counter[str]:
+    """Assert that all of `songs` are stored once and that the ledger has a row for every request the vendor saw; count the
+    causes.
+    """
     bench = processes.bench
     with processes.target.connect() as connection:
         found = audit(connection, max_attempts=MAX_ATTEMPTS, at_rest=True, materialized=processes.materialized())
     assert [f"{one.invariant}: {breach}" for one in found for breach in one.breaches] == []
     assert bench.statuses() == {"stored": len(songs)}
-    measurements_are_whole(bench)
+    assert_measurements_complete(bench)
     ledger = bench.ledger()
     stored = Counter(hit["song"] for hit in ledger if hit["reason"] == "stored")
-    # Whoever died with a call in the air left a row whose fate nobody knows: it counts as spent.
+    # A process that dies with a call in flight leaves a hit of unknown fate, which counts as spent.
     unknown = Counter(hit["song"] for hit in ledger if hit["reason"] != "stored" and hit["billable"] is None)
     assert stored == dict.fromkeys(songs, 1)
-    assert stored.total() + unknown.total() == len(ledger), (
-        "each call is stored, or of a fate that is known to be unknown"
-    )
-    hits = hits_of(bench)
+    assert stored.total() + unknown.total() == len(ledger), "a hit is neither stored nor of unknown fate"
+    hits = count_hits(bench)
     assert {song: (n, 1 + unknown[song]) for song, n in hits.items() if not 1 <= n <= 1 + unknown[song]} == {}
     return Counter(hit["reason"] for hit in ledger)

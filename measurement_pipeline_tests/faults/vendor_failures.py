@@ -1,6 +1,6 @@
-"""A drain through a vendor's bad weather: run after run, as the planner would ask for them, and every request accounted for.
+"""Backfills through vendor failures: one run after another, as the planner requests them, with every request accounted for.
 
-Time is moved in the database, never slept: what waits for a moment is told that the moment has come.
+Tests move time in the database and never sleep: they set the end of each wait to now.
 """
 
 from collections import defaultdict
@@ -12,14 +12,13 @@ from measurement_pipeline.backfill import operator_actions
 from measurement_pipeline.backfill.planning import BackfillPlan, PartitionState, plan_backfill
 from measurement_pipeline.backfill.run import BackfillRun
 from measurement_pipeline.postgres.database import connect
-from measurement_pipeline_tests.faults.reckoning import HISTORY, nothing_breaks
+from measurement_pipeline_tests.faults.invariants import HISTORY, assert_invariants_hold
 from measurement_pipeline_tests.workbench import Workbench
 
-# What the vendor said, as its own log has it → what the ledger may say it came to, and whether the hit counts. A status that is
-# None never went out.
+# Status in the vendor's log → the hit's cause and billability in the ledger. Status None means that no response went out.
 _ANSWERED = ("stored", True)
 _LOST = frozenset({("transient", None), ("timeout: unknown", None)})
-# Something else answered with a status of Songstats'.
+# Something other than Songstats responded with one of its statuses.
 _FOREIGN = ("transient", None)
 _BY_STATUS: dict[int, tuple[str, bool]] = {
     401: ("refused key", False),
@@ -29,50 +28,50 @@ _BY_STATUS: dict[int, tuple[str, bool]] = {
     425: ("transient", False),
     429: ("throttled", False),
 }
-# A 200 that met a fault may be whole, of any shape, or cut short.
+# A 200 with a fault may be complete, of any shape, or cut short.
 _SPOILED = _LOST | {_ANSWERED, ("malformed", True), ("no history", True)}
 
 _run = count(1)
 
 
-def run(bench: Workbench, songs: Sequence[str], **options: Any) -> BackfillRun:
-    """One run over all of `songs`, to its end."""
-    return bench.cover(songs, run=f"run-{next(_run)}", **options)[0]
+def run_backfill(bench: Workbench, songs: Sequence[str], **options: Any) -> BackfillRun:
+    """Run one backfill over all of `songs`."""
+    return bench.run_backfill(songs, run=f"run-{next(_run)}", **options)[0]
 
 
-def planned(bench: Workbench, songs: Sequence[str]) -> BackfillPlan:
-    """What the planner asks for next, where each of `songs` has its partition and no run is under way."""
+def plan_next(bench: Workbench, songs: Sequence[str]) -> BackfillPlan:
+    """The planner's next plan, with a partition for each of `songs` and no run in progress."""
     places = {song: place for place, song in enumerate(songs)}
-    return plan_backfill(bench.terms, lambda: PartitionState(places, frozenset()), lambda _songs: None)
+    return plan_backfill(bench.config, lambda: PartitionState(places, frozenset()), lambda _songs: None)
 
 
-def time_passes(bench: Workbench) -> None:
-    """Every pause is over, and every row's wait."""
+def end_waits(bench: Workbench) -> None:
+    """End every pause and every row's wait."""
     bench.sql("update songstats_backfill_queue set not_before = now() where not_before > now()")
     bench.sql("update vendor_state set paused_until = now() where paused_until > now()")
 
 
-def is_over(bench: Workbench) -> bool:
-    """Whether there is nothing left to do."""
+def is_finished(bench: Workbench) -> bool:
+    """Whether no work is left."""
     return not {"pending", "in_progress"} & bench.statuses().keys()
 
 
 def drain(bench: Workbench, songs: Sequence[str], *, runs: int) -> int:
-    """Run until nothing is left to do; how many runs that took. Fails where `runs` are not enough."""
+    """Run until no work is left; return the number of runs. Fails if `runs` are not enough."""
     for number in range(1, runs + 1):
-        run(bench, songs)
-        if is_over(bench):
+        run_backfill(bench, songs)
+        if is_finished(bench):
             return number
-        time_passes(bench)
+        end_waits(bench)
     raise AssertionError(f"after {runs} runs: {bench.statuses()}")
 
 
-def clears_up(bench: Workbench, songs: Sequence[str]) -> None:
-    """The vendor is well, and a person does what is a person's: everything must end stored."""
+def recover_and_finish(bench: Workbench, songs: Sequence[str]) -> None:
+    """Clear the vendor's faults and act as the operator would; everything must end stored."""
     bench.sandbox.clear_faults()
     with connect(bench.database_url) as connection:
         operator_actions.close_breaker(connection, actor="a test")
-    time_passes(bench)
+    end_waits(bench)
     drain(bench, songs, runs=12)
     unsold = [row["song"] for row in bench.sql("select song from songstats_backfill_queue where outcome <> 'stored'")]
     with connect(bench.database_url) as connection:
@@ -83,8 +82,8 @@ def clears_up(bench: Workbench, songs: Sequence[str]) -> None:
     assert {row["state"] for row in bench.sql("select state from measurement_jobs")} == {"done"}
 
 
-def each_request_has_its_row(bench: Workbench) -> None:
-    """The vendor's log and the ledger tell the same story of each recording, call by call."""
+def assert_ledger_matches_vendor_log(bench: Workbench) -> None:
+    """Assert that the vendor's log and the ledger agree on each recording, call by call."""
     requests, rows = defaultdict(list), defaultdict(list)
     for request in bench.sandbox.requests(HISTORY):
         requests[request["isrc"]].append(request)
@@ -96,13 +95,13 @@ def each_request_has_its_row(bench: Workbench) -> None:
     untrue = [
         f"{song}: answered {request['status']}, and the ledger says {hit['reason']}, billable {hit['billable']}"
         for song, request, hit in told
-        if (hit["reason"], hit["billable"]) not in _what_it_may_come_to(request)
+        if (hit["reason"], hit["billable"]) not in _allowed_outcomes(request)
     ]
     assert not untrue, untrue
-    nothing_breaks(bench)
+    assert_invariants_hold(bench)
 
 
-def _what_it_may_come_to(request: dict[str, Any]) -> frozenset[tuple[str, bool | None]]:
+def _allowed_outcomes(request: dict[str, Any]) -> frozenset[tuple[str, bool | None]]:
     status = request["status"]
     if status is None:
         return _LOST
@@ -114,8 +113,8 @@ def _what_it_may_come_to(request: dict[str, Any]) -> frozenset[tuple[str, bool |
     return frozenset({own, _FOREIGN}) if request["fault"] and (own[1] or status == 401) else frozenset({own})
 
 
-def budget_counts_only(bench: Workbench) -> int:
-    """The hits that the budget counts, which are those the table says the vendor counts, or may."""
+def count_budgeted_hits(bench: Workbench) -> int:
+    """The number of hits that count against the budget; assert that only free causes are excluded."""
     (row,) = bench.sql("select count(*) n from songstats_quota_ledger where billable is distinct from false")
     free = {hit["reason"] for hit in bench.ledger() if hit["billable"] is False}
     assert free <= {"throttled", "refused key", "transient"}

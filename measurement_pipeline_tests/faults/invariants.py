@@ -1,4 +1,4 @@
-"""What is asked of the tables and of the vendor's end after any fault: nothing lost or bought twice, each hit accounted for."""
+"""Assertions that hold after any fault: nothing is lost, nothing is bought twice, and the ledger accounts for every hit."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,54 +15,57 @@ UNKNOWN = "crashed: unknown"
 
 
 @dataclass(frozen=True)
-class Reckoning:
-    """`hits` at the vendor's end, of which `in_vain` brought nothing; the ledger holds `unknown` whose fate nobody knows."""
+class HitCounts:
+    """`hits` that the vendor received, `in_vain` of them without a result; the ledger holds `unknown` hits without a known
+    fate.
+    """
 
     hits: int
     in_vain: int
     unknown: int
 
 
-def nothing_breaks(bench: Workbench, *, at_rest: bool = True) -> None:
-    """Every invariant that the tables can show holds."""
+def assert_invariants_hold(bench: Workbench, *, at_rest: bool = True) -> None:
+    """Assert every invariant that the tables can show."""
     with connect(bench.database_url) as connection:
-        found = audit(connection, max_attempts=bench.terms.rules.max_attempts, at_rest=at_rest)
+        found = audit(connection, max_attempts=bench.config.rules.max_attempts, at_rest=at_rest)
     breaches = [f"{one.invariant}: {breach}" for one in found for breach in one.breaches]
     assert not breaches, breaches
 
 
-def hits_of(bench: Workbench) -> Counter[str]:
-    """How often the vendor was asked for each recording."""
+def count_hits(bench: Workbench) -> Counter[str]:
+    """How often the vendor received a request for each recording."""
     return Counter(request["isrc"] for request in bench.sandbox.requests(HISTORY))
 
 
-def kept(bench: Workbench) -> set[str]:
-    """The recordings whose answer is kept."""
+def recordings_with_response(bench: Workbench) -> set[str]:
+    """The recordings whose response is stored."""
     return {row["song"] for row in bench.sql("select song from songstats_responses")}
 
 
-def everything_is_stored_and_each_hit_accounted_for(bench: Workbench, songs: Sequence[str]) -> Reckoning:
-    """All of `songs`, which are all there are, are stored whole from one answer each, and the ledger knows of every hit.
+def assert_all_stored_and_accounted_for(bench: Workbench, songs: Sequence[str]) -> HitCounts:
+    """Assert that all of `songs` are stored completely, each from one response, and that the ledger knows every hit.
 
-    A recording was hit once, and beyond that no more often than its reservations of unknown fate allow for.
+    `songs` are all recordings in the queue. Each was hit once, plus at most once for each of its reservations with an unknown
+    fate.
     """
-    nothing_breaks(bench)
+    assert_invariants_hold(bench)
     assert bench.statuses() == {"stored": len(songs)}
     ledger = bench.ledger()
     stored = Counter(hit["song"] for hit in ledger if (hit["reason"], hit["billable"]) == ("stored", True))
     unknown = Counter(hit["song"] for hit in ledger if (hit["reason"], hit["billable"]) == (UNKNOWN, None))
-    assert stored == dict.fromkeys(songs, 1), "an answer that was kept is never bought again"
+    assert stored == dict.fromkeys(songs, 1), "a stored response is never bought again"
     odd = [hit for hit in ledger if (hit["reason"], hit["billable"]) not in {("stored", True), (UNKNOWN, None)}]
-    assert odd == [], "a hit is known, or known to be unknown"
-    hits = hits_of(bench)
+    assert odd == [], "a hit has a cause other than stored or unknown"
+    hits = count_hits(bench)
     assert set(hits) == set(songs)
     assert {song: n for song, n in hits.items() if n > 1 + unknown[song]} == {}
-    measurements_are_whole(bench)
-    return Reckoning(hits.total(), hits.total() - len(songs), unknown.total())
+    assert_measurements_complete(bench)
+    return HitCounts(hits.total(), hits.total() - len(songs), unknown.total())
 
 
-def measurements_are_whole(bench: Workbench) -> None:
-    """Each kept answer is stored, every point of it, and once; a recording has one history, from one answer."""
+def assert_measurements_complete(bench: Workbench) -> None:
+    """Assert that each response is stored completely and once, and that each recording has one history from one response."""
     answers = bench.sql("select * from songstats_responses order by id")
     stored = bench.sql("select song, raw_ref, count(*) n from song_measurements group by 1, 2")
     expected = set()

@@ -1,7 +1,7 @@
-"""Runs that all want the same last hits: a process whose threads reserve at once, each with a loop and connection of its own.
+"""Runs that compete for the last hits: one process whose threads reserve at once, each with its own event loop and connection.
 
-Takes one argument: `Orders` as JSON. Prints a line once every thread is connected; for each line that it then reads, every
-thread asks for a hit for each of its rows, one after the other, and what they were told is printed as JSON.
+Takes one argument: `ReservationTask` as JSON. Prints a line once every thread is connected. For each line of input, every thread
+reserves a hit for each of its rows in turn; the process prints the verdicts as JSON.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from psycopg.rows import dict_row
 from measurement_pipeline.domain.backfill_queue import Claim
 from measurement_pipeline.postgres import songstats_ledger as ledger
 
-READY, STRIKE = "ready", "strike"
+READY, START = "ready", "strike"
 
 
 @dataclass(frozen=True)
-class Orders:
-    """A run for each thread: its id, and the rows it has claimed, as (song, lease)."""
+class ReservationTask:
+    """The runs, one for each thread: the run's id, and the rows it has claimed as (song, lease)."""
 
     database_url: str
     hits_allowed: int
@@ -34,21 +34,21 @@ class Orders:
 
 
 @contextmanager
-def hammers(orders: Sequence[Orders]) -> Iterator[list["subprocess.Popen[str]"]]:
-    """The processes, all connected; dead at the end in any case."""
+def start_processes(task: Sequence[ReservationTask]) -> Iterator[list["subprocess.Popen[str]"]]:
+    """Start the processes and wait until they are connected; kill them when the block ends."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "measurement_pipeline_tests.faults.hammer", json.dumps(asdict(one))],
+            [sys.executable, "-m", "measurement_pipeline_tests.faults.reservation_process", json.dumps(asdict(one))],
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        for one in orders
+        for one in task
     ]
     try:
         for process in processes:
-            assert hears(process) == READY
+            assert read_line(process) == READY
         yield processes
     finally:
         for process in processes:
@@ -56,34 +56,34 @@ def hammers(orders: Sequence[Orders]) -> Iterator[list["subprocess.Popen[str]"]]
             process.communicate()
 
 
-def says(process: "subprocess.Popen[str]", line: str) -> None:
+def send_line(process: "subprocess.Popen[str]", line: str) -> None:
     """Send a line to the process."""
     assert process.stdin is not None
     process.stdin.write(f"{line}\n")
     process.stdin.flush()
 
 
-def hears(process: "subprocess.Popen[str]") -> str:
+def read_line(process: "subprocess.Popen[str]") -> str:
     """The next line from the process."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-class Thread:
+class RunThread:
     """One run, in one thread at a time."""
 
-    def __init__(self, orders: Orders, run: str) -> None:
-        self._run, self._hits_allowed = run, orders.hits_allowed
-        self._claims = [Claim(song, lease, 0, None, has_history=False) for song, lease in orders.runs[run]]
+    def __init__(self, task: ReservationTask, run: str) -> None:
+        self._run, self._hits_allowed = run, task.hits_allowed
+        self._claims = [Claim(song, lease, 0, None, has_history=False) for song, lease in task.runs[run]]
         self._loop = asyncio.Runner()
         self._connection = self._loop.run(
             psycopg.AsyncConnection.connect(
-                orders.database_url, autocommit=True, prepare_threshold=None, row_factory=dict_row
+                task.database_url, autocommit=True, prepare_threshold=None, row_factory=dict_row
             )
         )
 
     def strike(self) -> Counter[str]:
-        """Ask for a hit for each row; how often each verdict was given."""
+        """Reserve a hit for each row; count the verdicts."""
         return self._loop.run(self._ask())
 
     async def _ask(self) -> Counter[str]:
@@ -96,13 +96,13 @@ class Thread:
         return told
 
 
-def main(orders: Orders) -> None:
-    """Strike at every line read, all threads at once."""
-    with ThreadPoolExecutor(len(orders.runs)) as pool:
-        threads = list(pool.map(lambda run: Thread(orders, run), orders.runs))
+def main(task: ReservationTask) -> None:
+    """Reserve in all threads at once, for every line read."""
+    with ThreadPoolExecutor(len(task.runs)) as pool:
+        threads = list(pool.map(lambda run: RunThread(task, run), task.runs))
         _say(READY)
         for _ in sys.stdin:
-            _say(json.dumps(sum(pool.map(Thread.strike, threads), Counter[str]())))
+            _say(json.dumps(sum(pool.map(RunThread.strike, threads), Counter[str]())))
 
 
 def _say(line: str) -> None:
@@ -111,4 +111,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Orders(**json.loads(sys.argv[1])))
+    main(ReservationTask(**json.loads(sys.argv[1])))
