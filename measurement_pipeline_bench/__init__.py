@@ -1,10 +1,10 @@
-"""The benchmark: how fast the pipeline is, each figure beside what it is compared with, in one run.
+"""The benchmark: the pipeline's speed, each figure beside a comparison, in one run.
 
-`python -m measurement_pipeline_bench` runs all of it on a throw-away PostgreSQL and doubles of the vendors. One module a figure;
-`lab` has what they share. Not part of the wheel, imported by nothing.
+`python -m measurement_pipeline_bench` runs everything on a throw-away PostgreSQL and doubles of the vendors. Each figure has a
+module; `lab` holds what they share. It is not part of the wheel, and no module imports it.
 """
 
 import warnings
 
-# As in `measurement_pipeline.definitions`: whatever here loads the project's jobs comes by this module first.
+# As in `measurement_pipeline.definitions`: every import of the project's jobs from here passes this module first.
 warnings.filterwarnings("ignore", message="Parameter `owners`")

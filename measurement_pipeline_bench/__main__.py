@@ -42,9 +42,9 @@ BENCHMARKS: dict[str, Callable[[Lab], Findings]] = {
 @click.option("--only", multiple=True, type=click.Choice(list(BENCHMARKS)), help="Run this one; may be repeated.")
 @click.option("--quick", is_flag=True, help="Small sizes: shows that it runs, proves nothing.")
 def main(only: tuple[str, ...], *, quick: bool) -> None:
-    """How fast the pipeline is, each figure beside what it is compared with.
+    """Measure the pipeline's speed, each figure beside a comparison.
 
-    Takes about fourteen minutes on two cores. Writes the figures as JSON where BENCH_JSON names a file.
+    Takes about fourteen minutes on two cores. Writes the figures as JSON to the file that BENCH_JSON names.
     """
     console = Console(stderr=False, width=None if os.isatty(1) else 180)
     since = time.monotonic()

@@ -1,6 +1,6 @@
-"""What analysts ask, of the views and of the bare table, at one and at ten million points; and what the queue beside it feels.
+"""Analysts' queries on the views and on the bare table, at one and at ten million points, and their effect on the queue.
 
-Rows read are those that the plan's scans returned or threw away, by EXPLAIN ANALYZE; times include fetching the answer.
+Rows read are those that the plan's scans returned or filtered out, by EXPLAIN ANALYZE. Times include fetching the result.
 """
 
 import json
@@ -37,7 +37,7 @@ _QUESTIONS = {
 _HEAVY = ("heavy_series", "heavy_points", "heavy_rates")
 _QUEUED = 20_000
 _CLAIMED = 20
-# A hundred recordings a second, claimed and put back: as much writing as a drain does that nothing slows.
+# A hundred recordings a second, claimed and released, which writes as much as an unthrottled backfill.
 _PAUSE_SECONDS = 0.2
 _MOST_TIMES_THE_QUIET = 2
 
@@ -49,7 +49,7 @@ class _Asked:
 
 
 def measure(lab: Lab) -> Findings:
-    """A tenth of the table first, then all of it."""
+    """Measure on a tenth of the table, then on all of it."""
     recordings = lab.size(10_000, 100)
     with doubles(points=1) as sandbox:
         deployment = lab.deployment(sandbox)
@@ -102,7 +102,7 @@ def _fill(lab: Lab, connection: Connection, first: int, last: int) -> None:
     for start in range(first, last + 1, _AT_ONCE):
         end = min(start + _AT_ONCE - 1, last)
         connection.execute(_SQL["points"], {"first": start, "last": end, "days": _DAYS})
-    # Two in five are the catalogue's.
+    # Two in five belong to the catalogue.
     connection.execute(_SQL["list_songs"], {"size": last * 2 // 5})
     connection.execute(_SQL["tidy"])
 
@@ -113,7 +113,7 @@ def _both(connection: Connection, name: str) -> tuple[_Asked, _Asked]:
 
 def _ask(connection: Connection, name: str) -> _Asked:
     seconds: list[float] = []
-    # What takes long is asked once: it varies little.
+    # A slow query runs once, because it varies little.
     while len(seconds) < _TIMES and sum(seconds) < _LONG_SECONDS:
         since = time.monotonic()
         connection.execute(_SQL[name]).fetchall()
@@ -129,7 +129,7 @@ def _plan(connection: Connection, name: str) -> dict[str, Any]:
 
 
 def _rows_read(node: dict[str, Any]) -> int:
-    """What the scans of a plan returned or threw away."""
+    """The rows that a plan's scans returned or filtered out."""
     own = 0
     if "Relation Name" in node:
         each = (
@@ -140,7 +140,7 @@ def _rows_read(node: dict[str, Any]) -> int:
 
 
 def _brin(connection: Connection) -> dict[str, Any]:
-    """What one day's total over all recordings reads; the second by the BRIN alone, which the planner has to be made to use."""
+    """Blocks read by one day's total over all recordings, with the planner's choice and with the BRIN index forced."""
     without = _plan(connection, "one_day")
     connection.execute(_SQL["brin"])
     for statement in _SQL["only_brin"].split(";"):
@@ -161,12 +161,12 @@ def _blocks(plan: dict[str, Any]) -> int:
 def _beside_the_queue(lab: Lab, deployment: Deployment) -> tuple[list[Figure], dict[str, Any]]:
     seconds = lab.size(90, 3)
     deployment.submit([f"AA6Q8{song[5:]}" for song in isrcs(_QUEUED)])
-    deployment.take_in()
+    deployment.process_requests()
     analyst = _analyst(deployment)
-    lab.say(f"analysts: claims for {seconds} s, nobody else there")
+    lab.say(f"analysts: claims for {seconds} s, without other sessions")
     quiet, before = _claims(deployment, seconds)
     figures, details = [], {"quiet": f"{len(quiet)} claims, {before['dead']:,} dead rows of the queue"}
-    # One query, and as many as a login that an upgrade has limited can ask at once.
+    # One query, then as many as an analyst's login may run at once after an upgrade.
     target = Target("ratio", at_most=_MOST_TIMES_THE_QUIET)
     for sessions in (1, roles.ANALYSTS_CONNECTIONS):
         beside = f"beside {sessions} analyst{'s' if sessions > 1 else ''}"
@@ -175,7 +175,7 @@ def _beside_the_queue(lab: Lab, deployment: Deployment) -> tuple[list[Figure], d
             busy, rows = _claims(deployment, seconds)
         note = f"claims of {_CLAIMED} rows one after the other, beside {', '.join(_HEAVY)} without a pause"
         for name, percent in (("p99", 99), ("median", 50)):
-            ours, bare = (_percentile(taken, percent) * 1_000 for taken in (busy, quiet))
+            ours, bare = (_percentile(durations, percent) * 1_000 for durations in (busy, quiet))
             held_to = target if percent == 99 else None
             figures.append(Figure(f"claim {beside}, {name}", "ms", ours, "the same, quiet", bare, held_to, note))
         at_most = Target("ratio", at_most=1)
@@ -187,7 +187,7 @@ def _beside_the_queue(lab: Lab, deployment: Deployment) -> tuple[list[Figure], d
 
 
 def _analyst(deployment: Deployment) -> str:
-    """The URL of a login of analysts with the limits that an upgrade sets."""
+    """The URL of an analyst's login, with the limits that an upgrade sets."""
     name = f"analyst_{uuid4().hex[:8]}"
     with deployment.connect() as connection:
         connection.execute(sql.SQL("create role {} login in role measurement_analyst").format(sql.Identifier(name)))
@@ -197,7 +197,7 @@ def _analyst(deployment: Deployment) -> str:
 
 @contextmanager
 def _asking(url: str, sessions: int) -> Iterator[list[str]]:
-    """Analysts who ask the heaviest questions again and again for as long as the block lasts; what was answered."""
+    """Run the heaviest queries again and again until the block ends; count the results."""
     over, answers, failures = Event(), list[str](), list[BaseException]()
     connections = [connect(url) for _ in range(sessions)]
 
@@ -233,7 +233,7 @@ def _asking(url: str, sessions: int) -> Iterator[list[str]]:
 
 
 def _claims(deployment: Deployment, seconds: float) -> tuple[list[float], dict[str, Any]]:
-    """How long each claim took, and the queue's rows at the end."""
+    """The duration of each claim, and the queue's rows at the end."""
     rules = deployment.services().backfill_config.rules
     took = []
     with deployment.connect() as connection:

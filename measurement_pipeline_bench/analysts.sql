@@ -1,4 +1,4 @@
--- What analysts ask, of the views and of the bare table, and what lies beside the queue while they do.
+-- Statements of the analysts' benchmark, and the queue rows beside them.
 
 -- name: recordings
 insert into songs (isrc)
@@ -6,7 +6,7 @@ select 'AA6Q7' || lpad(place::text, 7, '0') as isrc
 from generate_series(%(first)s::int, %(last)s::int) as place;
 
 -- name: points
--- Rows arrive recording by recording, as they are bought.
+-- Rows arrive in the order in which recordings are bought.
 insert into song_measurements (song, platform, metric, captured_at, data_source, value, raw_ref)
 select
     'AA6Q7' || lpad(place::text, 7, '0') as song,
@@ -90,7 +90,7 @@ select
 from analytics.catalog_totals;
 
 -- name: totals_bare
--- The total alone: no run rates, and no word on what it leaves out.
+-- The total alone, without run rates and without the number of excluded recordings.
 select sum(newest.value) as play_count
 from (
     select distinct on (measurement.song)
@@ -111,7 +111,7 @@ select
 from analytics.run_rates;
 
 -- name: rates_bare
--- As it is usually written: each day beside its recording's last, over everything.
+-- The usual query: each day joined with its recording's previous day, over all rows.
 select
     dated.song,
     max(dated.value) - min(dated.value) filter (where dated.age = 28) as plays_28,

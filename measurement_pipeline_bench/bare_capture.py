@@ -1,7 +1,8 @@
-"""A capture as a plain script would make it; what ours is held against.
+"""A capture as a plain script would make it, for comparison.
 
-Same calls at the same concurrency, and the counts in the same table, in one transaction. No row before a start, nothing kept,
-no songs and no identifiers (so that the next capture asks Spotify about everything again), no ranks, and no waits.
+It makes the same calls at the same concurrency and stores the counts in the same table, in one transaction. It writes no row
+before a start and stores no response, songs, identifiers or ranks, and never waits. Without identifiers, the next capture asks
+Spotify for everything again.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ _AT_A_TIME = 8
 
 
 def capture(sandbox: SandboxClient, database_url: str, album_ids: Sequence[str], *, batches: bool) -> int:
-    """Capture the albums; how many counts were stored."""
+    """Capture the albums; return the number of stored counts."""
     counts: dict[str, int] = {}
     parts = [album_ids[at : at + _ALBUMS_A_RUN] for at in range(0, len(album_ids), _ALBUMS_A_RUN)]
     with httpx.Client(base_url=sandbox.apify_url, trust_env=False, timeout=60) as client:

@@ -1,4 +1,4 @@
--- What a bare capture writes.
+-- The writes of a bare capture.
 
 -- name: store
 insert into song_measurements (song, platform, metric, captured_at, data_source, value)

@@ -1,4 +1,4 @@
-"""What the API is compared with: a FastAPI route that runs one SELECT on a pooled connection, and does nothing else."""
+"""The API's comparison: a FastAPI route that only runs one SELECT on a pooled connection."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ _SQL = statements("http_api")
 
 
 def application(database_url: str) -> FastAPI:
-    """No key, no limits, no log."""
+    """Create the app without keys, limits or logs."""
     app = FastAPI()
     connections = pool(database_url, size=10, timeout_seconds=5)
     connections.open()

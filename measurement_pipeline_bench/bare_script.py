@@ -1,8 +1,9 @@
-"""`python -m measurement_pipeline_bench.bare_script`: the drain as a plain asyncio script would do it; what ours is held against.
+"""`python -m measurement_pipeline_bench.bare_script`: the backfill as a plain asyncio script, for comparison.
 
-Same calls at the same concurrency, same rows in the same tables, and the same three commits a recording that money needs: the
-hit before the call, the answer with its hit, the measurements with the queue's row. No claims, leases, budget, breaker, beat,
-pace, retries or Dagster. Takes its input from the environment and prints the seconds it took, its own start left out.
+It makes the same calls at the same concurrency and writes the same rows to the same tables. It needs the same three commits for
+each recording: the hit before the call, the response with its hit, the measurements with the queue's row. It has no claims,
+leases, budget, breaker, heartbeat, pace, retries or Dagster. It reads its input from the environment and prints its duration in
+seconds, without its own start.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ _CONNECTIONS = 6
 
 
 async def drain(database_url: str, base_url: str, key: str, account: UUID, job: UUID, songs: list[str]) -> None:
-    """Buy and store each of `songs`, whose queue rows are there."""
+    """Buy and store each of `songs`, whose queue rows exist."""
     pool: asyncio.Queue[psycopg.AsyncConnection] = asyncio.Queue()
     for _ in range(_CONNECTIONS):
         pool.put_nowait(await psycopg.AsyncConnection.connect(database_url, autocommit=True))
@@ -88,7 +89,7 @@ async def drain(database_url: str, base_url: str, key: str, account: UUID, job: 
 
 
 def main() -> None:
-    """Read the songs from stdin, one a line."""
+    """Read the songs from stdin, one for each line."""
     songs = sys.stdin.read().split()
     environment = os.environ
     account, job = (UUID(environment[name]) for name in ("BENCH_ACCOUNT", "BENCH_JOB"))

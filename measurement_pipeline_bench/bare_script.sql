@@ -1,4 +1,4 @@
--- The bare script's three commits a recording. One statement each: fewer round trips would not do.
+-- The three commits of the bare script for each recording, one statement each, which is the minimum of round trips.
 
 -- name: reserve
 insert into songstats_quota_ledger (song, account, job, run_id, lease)

@@ -1,7 +1,7 @@
 """A capture: tracks a second from its claim to its end, beside a bare script that makes the same calls.
 
-Once with a Spotify that answers for fifty tracks at a time, once with one that does not; of tracks that are new, and of the
-same ones again, as the next month's capture meets them.
+One Spotify serves fifty tracks in a batch, the other refuses batches. Each captures new tracks, then the same ones again, as in
+the next month.
 """
 
 import time
@@ -21,12 +21,12 @@ from measurement_pipeline_bench.lab import Deployment, Lab, doubles, isrcs
 
 _TRACKS_AN_ALBUM = 15
 _ARTIST = "The Bench"
-# Batches alone: as an app in development mode gets them.
+# Only batches: an app in development mode may not request them.
 _BATCHES = "/v1/track[s]"
 
 
 def measure(lab: Lab) -> Findings:
-    """The same albums, each way."""
+    """Measure the same albums each way."""
     albums = lab.size(1_000, 20)
     tracks = albums * _TRACKS_AN_ALBUM
     figures = []
@@ -68,7 +68,7 @@ def _bare_seconds(sandbox: SandboxClient, database_url: str, album_ids: list[str
 
 
 def release(sandbox: SandboxClient, albums: int) -> list[str]:
-    """Have Spotify know so many albums; their ids, sorted."""
+    """Add so many albums to Spotify; return their ids, sorted."""
     songs = isrcs(albums * _TRACKS_AN_ALBUM)
     names = [f"Album {number // _TRACKS_AN_ALBUM}" for number in range(len(songs))]
     known = [KnownRecording(play_count=number + 1, artist=_ARTIST, album=name) for number, name in enumerate(names)]
@@ -90,7 +90,7 @@ def _seconds(deployment: Deployment, album_ids: list[str]) -> float:
 
 
 def _asked(deployment: Deployment, album_ids: list[str], *, cap_usd: Decimal) -> UUID:
-    # By another account each time: the same one would be handed the capture that it had within the hour.
+    # Each capture uses another account: the same account would get its capture of the last hour.
     with deployment.connect() as connection, connection.transaction():
         opened = captures.open_capture(connection, CaptureSpec(uuid4(), tuple(album_ids)), cap_usd=cap_usd)
     match opened:

@@ -1,6 +1,6 @@
-"""A request through the real daemon: start it on a deployment, insert a request, wait until all is settled, read the times.
+"""A request through the real daemon: start it, insert a request, wait until all rows are settled, and read the times.
 
-The times are the database's own: those of the request, the queue, the ledger, and of Dagster's runs.
+The times come from the database: the request, the queue, the ledger, and Dagster's runs.
 """
 
 import time
@@ -27,7 +27,7 @@ _SENSOR_LOOP_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of `songstats_backfill`: how many rows it settled, and when (Unix time, seconds)."""
+    """One run of `songstats_backfill`: the number of rows it settled, and when (Unix time, seconds)."""
 
     created: float
     started: float
@@ -39,7 +39,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A drained request. All times are Unix times in seconds."""
+    """A finished request. All times are Unix times in seconds."""
 
     asked: float
     accepted: float
@@ -54,17 +54,17 @@ class Timeline:
 
     @property
     def calling_seconds(self) -> float:
-        """The part of it in which runs called and settled: from each one's first call to its last settled row."""
+        """The time in which runs called and settled: from each run's first call to its last settled row."""
         return sum(run.last_settled - run.first_call for run in self.runs)
 
 
 @contextmanager
 def running(deployment: Deployment, *, sensor: str, code: Sequence[str] = ()) -> Iterator[supervisor.Supervisor]:
-    """The real daemon with the project's dagster.yaml, once `sensor` has ticked. `code`: what it loads, if not the project's."""
+    """The real daemon with the project's dagster.yaml, once `sensor` has ticked. `code` replaces the project's definitions."""
     processes = DagsterProcesses(deployment.processes, deployment.environment, **({"code": code} if code else {}))
     daemon = replace(processes.daemon(), ready=supervisor.log_contains(f"Checking for new runs for sensor: {sensor}"))
     with supervisor.supervised([processes.code_server(), daemon]) as started:
-        # A request comes half way between two ticks of the sensors on average; this one comes so exactly.
+        # A request arrives half way between two ticks of the sensors on average, so this one does exactly that.
         time.sleep(_SENSOR_LOOP_SECONDS / 2)
         yield started
 
@@ -77,7 +77,7 @@ def drain(
     *,
     patience_seconds: float,
 ) -> Timeline:
-    """Ask for `songs` as a client does and wait until each is settled. Raises `CommandError` where that takes too long."""
+    """Submit `songs` as a client does and wait until each is settled. Raises `CommandError` after `patience_seconds`."""
     columns = (TextColumn("         "), BarColumn(), MofNCompleteColumn(), TextColumn("settled"), TimeElapsedColumn())
     with deployment.connect() as connection, Progress(*columns, console=lab.console, transient=True) as bar:
         task = bar.add_task("", total=len(songs))

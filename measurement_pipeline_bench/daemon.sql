@@ -1,4 +1,4 @@
--- What the daemon did and when, as seconds of Unix time.
+-- Times of the daemon's work, in seconds of Unix time.
 
 -- name: times
 select
@@ -9,7 +9,7 @@ select
 from measurement_jobs as request;
 
 -- name: work
--- A run's first call goes out once its hit is reserved.
+-- A run sends its first call once its hit is reserved.
 select
     ledger.run_id as run,
     count(*) as recordings,
@@ -21,7 +21,7 @@ group by ledger.run_id
 order by first_call;
 
 -- name: runs
--- In Dagster's database. Its creation times are those of the session's time zone.
+-- In Dagster's database. Its creation times are in the session's time zone.
 select
     run_id as run,
     extract(epoch from create_timestamp::timestamptz)::double precision as created,

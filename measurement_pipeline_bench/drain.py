@@ -1,6 +1,7 @@
-"""The drain: recordings a second from the request's insert to the last settled row, through the real daemon.
+"""The backfill: recordings a second from the request's insert to the last settled row, through the real daemon.
 
-Beside one run a recording through the same daemon, and beside a bare asyncio script. Says where the time goes.
+Its comparisons are one run for each recording through the same daemon, and a bare asyncio script. The details show where the
+time goes.
 """
 
 import json
@@ -20,17 +21,17 @@ _LATENCY_SECONDS = 0.05
 
 
 def measure(lab: Lab) -> Findings:
-    """Three drains, each on fresh databases."""
+    """Measure three backfills, each on fresh databases."""
     with doubles(points=_POINTS, latency=_LATENCY_SECONDS) as sandbox:
         songs = isrcs(lab.size(2000, 60))
-        # Ours between the other two: whatever the machine does meanwhile, it does to neighbours.
+        # Ours runs between the other two, so that other load on the machine affects all three alike.
         script = _by_script(lab, sandbox, songs)
         ours = _by_daemon(lab, sandbox, songs)
         few = songs[: lab.size(24, 4)]
         single = _one_run_each(lab, sandbox, few)
     rate = len(songs) / ours.seconds
     what = f"drain of {len(songs):,} recordings of {_POINTS} points"
-    # From the first row settled to the last: what it takes to get going is left out, as it would be of a long drain.
+    # From the first settled row to the last: a long backfill's start-up does not matter.
     single_rate = (len(few) - 1) / (single.last_settled - single.first_settled)
     return Findings(
         [
@@ -85,11 +86,11 @@ def _one_run_each(lab: Lab, sandbox: SandboxClient, songs: list[str]) -> Timelin
 
 
 def _by_script(lab: Lab, sandbox: SandboxClient, songs: list[str]) -> float:
-    """Seconds that the bare script takes."""
+    """The seconds that the bare script takes."""
     deployment = lab.deployment(sandbox)
     lab.say(f"drain: the same by a bare asyncio script, for {len(songs):,}")
     job = deployment.submit(songs)
-    deployment.take_in()
+    deployment.process_requests()
     found = subprocess.run(
         [sys.executable, "-m", "measurement_pipeline_bench.bare_script"],
         env={**os.environ, **deployment.environment, "BENCH_ACCOUNT": str(deployment.account), "BENCH_JOB": str(job)},

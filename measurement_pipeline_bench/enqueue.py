@@ -1,4 +1,4 @@
-"""Enqueueing a catalogue: one request for all of it, beside one upsert a recording, 25 at a time."""
+"""Enqueueing a catalogue: one request for all of it, beside one upsert for each recording, 25 at a time."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ _ALLOWED = Decision(PaymentVerdict.ALLOWED, "a card")
 
 
 def measure(lab: Lab) -> Findings:
-    """The intake use case on a catalogue, and the other way on a sample of one."""
+    """Measure the intake use case on a catalogue, and the comparison on a sample of one."""
     size, sample = lab.size(100_000, 2_000), lab.size(2_500, 250)
     with doubles(points=1) as sandbox:
         deployment = lab.deployment(sandbox)
@@ -63,7 +63,7 @@ def measure(lab: Lab) -> Findings:
         {
             "enqueueing": {
                 "the whole catalogue, in seconds": round(seconds, 2),
-                # What the comparison is made of: where a commit waits for a disk, it is slower, and ours hardly is.
+                # The comparison consists of commits. It is slower where a commit waits for a disk; ours hardly is.
                 "one commit alone on this machine, in ms": round(commit * 1000, 2),
             }
         },
@@ -71,7 +71,7 @@ def measure(lab: Lab) -> Findings:
 
 
 def import_catalogue(lab: Lab, deployment: Deployment, size: int) -> UUID:
-    """A catalogue of the account, every recording with a play count of its own; its id."""
+    """Create a catalogue of the account whose recordings all have a play count; return its id."""
     lab.say(f"importing a catalogue of {size:,}")
     lines = [
         CatalogLine(isrc, f"Title {n}", "Artist", "Album", None, (n * 7_919) % 1_000_003)
@@ -85,7 +85,7 @@ def import_catalogue(lab: Lab, deployment: Deployment, size: int) -> UUID:
 
 
 def queue_catalogue(lab: Lab, deployment: Deployment, size: int) -> float:
-    """Import a catalogue and ask for it; the seconds that intake takes once Stripe was asked."""
+    """Import and request a catalogue; return the seconds that intake takes after the payment check."""
     catalogue = import_catalogue(lab, deployment, size)
     decide = deployment.services().stripe.decide
     deployment.submit_scope({"catalog_id": str(catalogue)})
@@ -102,7 +102,7 @@ def queue_catalogue(lab: Lab, deployment: Deployment, size: int) -> float:
 
 
 def answer_requests(lab: Lab, deployment: Deployment, requests: int) -> float:
-    """Seconds of intake for so many small requests, choosing and reading them included; Stripe is left out."""
+    """Seconds of intake for so many small requests, including their selection and parsing, without Stripe."""
     accounts = _ask_one_by_one(deployment, requests)
     for account in accounts:
         PaymentDecisions(deployment.database_url).record(account, _ALLOWED)
@@ -117,7 +117,7 @@ def answer_requests(lab: Lab, deployment: Deployment, requests: int) -> float:
 
 
 def _answer_by_script(lab: Lab, deployment: Deployment, requests: int) -> float:
-    """Seconds of a script that writes the rows of so many requests, each in a transaction of its own."""
+    """Seconds of a script that writes the rows of so many requests, each in its own transaction."""
     _ask_one_by_one(deployment, requests)
     lab.say(f"a script that answers {requests:,} requests")
     with deployment.connect() as connection:
@@ -133,7 +133,7 @@ def _answer_by_script(lab: Lab, deployment: Deployment, requests: int) -> float:
 
 
 def _ask_one_by_one(deployment: Deployment, requests: int) -> list[UUID]:
-    """A request for one recording each, of ten accounts, which are returned."""
+    """Submit requests for one recording each, from ten accounts; return the accounts."""
     accounts = [uuid4() for _ in range(_ACCOUNTS)]
     with deployment.connect() as connection, connection.transaction():
         for number, song in enumerate(isrcs(requests)):
@@ -143,7 +143,7 @@ def _ask_one_by_one(deployment: Deployment, requests: int) -> list[UUID]:
 
 
 async def _upsert(database_url: str, job: UUID, isrcs_: list[str]) -> float:
-    """Seconds for the rows of so many recordings, one statement a row, `_AT_A_TIME` recordings at once."""
+    """Seconds to insert so many recordings, one statement for each row, `_AT_A_TIME` recordings at once."""
     connections = [await psycopg.AsyncConnection.connect(database_url, autocommit=True) for _ in range(_AT_A_TIME)]
 
     async def enqueue(connection: psycopg.AsyncConnection, song: str) -> None:
@@ -161,7 +161,7 @@ async def _upsert(database_url: str, job: UUID, isrcs_: list[str]) -> float:
 
 
 def _commit_seconds(deployment: Deployment) -> float:
-    """Seconds of one small statement that commits by itself."""
+    """Seconds of one small statement with its own commit."""
     with deployment.connect() as connection:
         since = time.monotonic()
         for _ in range(_COMMITS):

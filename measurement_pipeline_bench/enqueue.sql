@@ -1,4 +1,4 @@
--- What enqueueing is compared with: the rows of one recording.
+-- The comparison for enqueueing: the rows of one recording.
 
 -- name: ask
 insert into measurement_job_songs (job, song)

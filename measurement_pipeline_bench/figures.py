@@ -1,4 +1,4 @@
-"""What a benchmark says: a figure, what it is compared with, and the target it is held to. How it is shown is `report`'s."""
+"""A benchmark's results: a figure, its comparison, and its target. `report` prints them."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound that a figure has to keep: on itself, or on its ratio to what it is compared with."""
+    """A bound for a figure, or for its ratio to its comparison."""
 
     of: Literal["ours", "ratio"]
     at_least: float | None = None
@@ -20,7 +20,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table. `ours` and `theirs` are in `unit`; `note` says what the reader must know of how it was measured."""
+    """One line of the table. `ours` and `theirs` are in `unit`; `note` explains how they were measured."""
 
     name: str
     unit: str
@@ -48,7 +48,7 @@ class Figure:
         return self.target.at_most is not None and value <= self.target.at_most
 
     def as_json(self) -> dict[str, Any]:
-        """The figure as it is written to BENCH_JSON."""
+        """The figure as BENCH_JSON holds it."""
         return {
             "name": self.name,
             "unit": self.unit,
@@ -64,7 +64,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What one benchmark found. `details`: name → value, shown below the table and kept in the JSON."""
+    """The results of one benchmark. `details` maps a name to a value, shown below the table and written to the JSON."""
 
     figures: list[Figure]
     details: dict[str, Any] = field(default_factory=dict)

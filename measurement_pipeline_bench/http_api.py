@@ -1,6 +1,6 @@
-"""The HTTP API at a size: requests a second and latency of a POST and of each read, beside a bare route that runs one SELECT.
+"""The HTTP API on large data: requests a second and latency of a POST and of each read, beside a bare route with one SELECT.
 
-Client, servers and PostgreSQL share the machine's cores, on both sides of every comparison alike.
+Client, servers and PostgreSQL share the machine's cores, on both sides of every comparison.
 """
 
 import sys
@@ -27,7 +27,7 @@ _BARE = "a bare FastAPI route that runs one SELECT"
 
 
 def measure(lab: Lab) -> Findings:
-    """Reads of single things, of pages, of a whole catalogue; POSTs of one recording; and 200 POSTs of the same at once."""
+    """Measure reads of single objects, pages and a whole catalogue, and POSTs: of one recording, and 200 equal ones at once."""
     recordings, requests = lab.size(100_000, 1_000), lab.size(1_000, 40)
     songs = isrcs(recordings)
     with doubles(points=1) as sandbox:
@@ -45,7 +45,7 @@ def measure(lab: Lab) -> Findings:
 
             some = [songs[(at * 7919) % recordings] for at in range(requests)]
             page = f"/api/catalogs/{catalog}/measurements"
-            load([("POST", _JOBS, _of([some[0]]))])  # so that Stripe has been asked
+            load([("POST", _JOBS, _of([some[0]]))])  # so that the payment check has run
             bare = send(bare_port, [("GET", "/bare", None)] * requests, at_once=_AT_ONCE)
             lab.say("http: POSTs and reads")
             found = {
@@ -111,7 +111,7 @@ def _fill(deployment: Deployment, recordings: int) -> UUID:
 
 @contextmanager
 def _running(deployment: Deployment) -> Iterator[tuple[int, int, str]]:
-    """Both servers, each in a process of its own: their ports, and a key."""
+    """Start both servers, each in its own process; yield their ports and a key."""
     key, prefix = keys.generate_key()
     with deployment.connect() as connection:
         digest = keys.hash_key(key, secret=composition.SANDBOX_KEY_SECRET)

@@ -1,4 +1,4 @@
--- Sizes for the HTTP API, and what it is compared with.
+-- Data for the HTTP API benchmark, and its comparison.
 
 -- name: one
 select value

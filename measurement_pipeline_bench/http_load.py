@@ -1,4 +1,4 @@
-"""Requests over HTTP from a few connections that are kept open, each sending the next request once the last is answered."""
+"""HTTP requests over a few persistent connections; each sends the next request after the last response."""
 
 import http.client
 import json
@@ -15,7 +15,7 @@ Request = tuple[str, str, Mapping[str, Any] | None]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What so many requests came to. Times in milliseconds."""
+    """The results of so many requests. Times in milliseconds."""
 
     per_second: float
     p50: float
@@ -24,7 +24,7 @@ class Load:
 
 
 def send(port: int, requests: Sequence[Request], *, at_once: int, headers: Mapping[str, str] | None = None) -> Load:
-    """Send `requests`, `at_once` at any time."""
+    """Send `requests`, with `at_once` in flight at any time."""
     shares = [requests[at::at_once] for at in range(at_once)]
     since = time.perf_counter()
     with ThreadPoolExecutor(at_once) as threads:

@@ -1,6 +1,6 @@
-"""Ingest: rows a second and bytes a row of `song_measurements`, through the statement that settles rows.
+"""Ingest: rows a second and bytes for each row of `song_measurements`, through the statement that settles rows.
 
-Beside the same statement and rows where the table has a uuid key, a unique constraint and a second index.
+The comparison is the same statement and rows on a table with a uuid key, a unique constraint and a second index.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _SQL = statements("ingest")
 _POINTS = 365
 _FIRST_DAY = date(2025, 1, 1)
 _RUN = "bench"
-# About what the drain settles at once when the database is the slower side.
+# About as many as the backfill settles at once when the database is the slower side.
 _BATCH = 20
 
 
@@ -33,7 +33,7 @@ class _Ingested:
 
 
 def measure(lab: Lab) -> Findings:
-    """The same recordings into both tables."""
+    """Insert the same recordings into both tables."""
     songs = isrcs(lab.size(1_000, 40))
     with doubles(points=1) as sandbox:
         lab.say(f"ingest: {len(songs) * _POINTS * 2:,} rows into song_measurements as it is")
@@ -60,7 +60,7 @@ def measure(lab: Lab) -> Findings:
 
 def _ingest(deployment: Deployment, songs: Sequence[str], *, widened: bool) -> _Ingested:
     deployment.submit(songs)
-    deployment.take_in()
+    deployment.process_requests()
     with deployment.connect() as connection:
         if widened:
             connection.execute(_SQL["widen"])

@@ -1,7 +1,7 @@
--- What ingest is compared with, and what it weighs.
+-- The comparison table of the ingest benchmark, and its size.
 
 -- name: widen
--- The shape that such tables usually have: a surrogate key, the natural one as a constraint, an index for reading by time.
+-- The usual shape of such tables: a surrogate key, the natural key as a constraint, and an index by time.
 alter table song_measurements drop constraint song_measurements_pkey;
 alter table song_measurements add column id uuid primary key default gen_random_uuid();
 alter table song_measurements

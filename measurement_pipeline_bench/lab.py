@@ -1,7 +1,7 @@
-"""What the benchmarks share: a throw-away PostgreSQL, doubles of the vendors in a process of their own, deployments on them.
+"""Shared by all benchmarks: a throw-away PostgreSQL, doubles of the vendors in their own process, and deployments on them.
 
-The server keeps PostgreSQL's own durability settings (fsync on, synchronous commits): both sides of every comparison pay for
-them. Nothing of the environment's own deployment is touched.
+The server keeps PostgreSQL's default durability (fsync on, synchronous commits), which both sides of every comparison pay for.
+The environment's own deployment is not touched.
 """
 
 import json
@@ -29,7 +29,7 @@ from measurement_pipeline.postgres.payment_decisions import ensure_account
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.settings import Settings
 
-# More than any benchmark spends, and as fast as it goes: the budget and the pace are not what is measured.
+# Larger than any benchmark needs, and without a pace: neither is measured.
 _SETTINGS = {"SONGSTATS_HIT_LIMIT": "1000000", "SONGSTATS_REQUESTS_PER_SECOND": "0"}
 
 
@@ -50,12 +50,12 @@ class Deployment:
 
     @property
     def processes(self) -> Path:
-        """Where their files go. Not Dagster's home: its telemetry takes away a directory `logs` that it finds there."""
+        """The directory of its processes' files. Not Dagster's home, whose telemetry deletes a directory `logs` there."""
         return self.home / "processes"
 
     @property
     def log(self) -> Path:
-        """What its daemon says."""
+        """The daemon's log."""
         return self.processes / "logs" / "dagster-daemon.log"
 
     def connect(self) -> Connection:
@@ -67,27 +67,27 @@ class Deployment:
         return services.load_services(self.environment)
 
     def know_account(self, connection: Connection) -> None:
-        """Make the account's row, which a catalogue needs before its owner has asked for anything."""
+        """Create the account's row, which a catalogue needs before its owner's first request."""
         ensure_account(connection, self.account)
 
     def submit(self, songs: Sequence[str]) -> UUID:
-        """Ask for `songs` as a client does, by an insert."""
+        """Submit `songs` as a client does, by an insert."""
         return self.submit_scope({"isrcs": list(songs)})
 
     def submit_scope(self, scope: dict[str, Any]) -> UUID:
-        """Ask for what `scope` means; the request's id."""
+        """Submit a request for `scope`; return its id."""
         with self.connect() as connection:
             return measurement_jobs.submit(connection, account=self.account, source="historical", scope=scope)
 
-    def take_in(self) -> None:
-        """Intake of what was asked, in this process: for what begins with a queue."""
+    def process_requests(self) -> None:
+        """Process the submitted requests in this process, for benchmarks that start with a queue."""
         opened = intake.load_batch(self.database_url)
         decisions = intake.check_payments(opened, self.services().stripe.decide)
         intake.process_batch(self.database_url, opened, decisions, run="bench")
 
 
 class Lab:
-    """One run of the benchmark. `quick`: sizes that show that it runs at all, and prove nothing."""
+    """One run of the benchmark. `quick` uses sizes that only show that it works."""
 
     def __init__(self, directory: Path, server: EmbeddedServer, console: Console, *, quick: bool) -> None:
         self.quick = quick
@@ -102,7 +102,7 @@ class Lab:
         return quick if self.quick else full
 
     def say(self, text: str) -> None:
-        """A line of progress."""
+        """Print a line of progress."""
         self.console.print(f"[dim]{time.monotonic() - self._since:6.1f} s[/]  {text}", highlight=False)
 
     def database(self) -> str:
@@ -146,7 +146,7 @@ class Lab:
 
 @contextmanager
 def opened(console: Console, *, quick: bool) -> Iterator[Lab]:
-    """A lab whose server and files are gone at the end."""
+    """A lab; its server and files are removed when the block ends."""
     with (
         TemporaryDirectory(prefix="mp_bench") as directory,
         EmbeddedServer(Path(directory) / "postgres") as server,
@@ -156,7 +156,7 @@ def opened(console: Console, *, quick: bool) -> Iterator[Lab]:
 
 @contextmanager
 def doubles(*, points: int, latency: float = 0.0) -> Iterator[SandboxClient]:
-    """The vendors, in a process of their own: every recording has a history of so many points; latency in seconds."""
+    """The vendors in their own process: every recording has a history of `points` points; `latency` is in seconds."""
     options = ["--plain", "--points", str(points), "--latency", str(latency), "--search-lag", "0", "--with-parent"]
     process = subprocess.Popen(
         [sys.executable, "-m", "measurement_pipeline.sandbox", *options], stdout=subprocess.PIPE, text=True

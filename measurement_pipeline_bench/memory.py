@@ -13,7 +13,7 @@ _POINTS = 1_100
 
 
 def measure(lab: Lab) -> Findings:
-    """The Coverage use case in a process of its own, once over a number of recordings and once over three times as many."""
+    """Run the backfill use case in its own process, over a number of recordings and over three times as many."""
     number = lab.size(100, 10)
     with doubles(points=_POINTS) as sandbox:
         small, large = (_peak(lab, sandbox, count) for count in (number, 3 * number))
@@ -37,7 +37,7 @@ def _peak(lab: Lab, sandbox: SandboxClient, count: int) -> dict[str, float]:
     deployment = lab.deployment(sandbox)
     songs = isrcs(count)
     deployment.submit(songs)
-    deployment.take_in()
+    deployment.process_requests()
     lab.say(f"memory: a run of {count} recordings of {_POINTS:,} points")
     found = subprocess.run(
         [sys.executable, "-m", "measurement_pipeline_bench.memory_run"],

@@ -1,4 +1,4 @@
-"""`python -m measurement_pipeline_bench.memory_run`: one run over the songs on stdin; prints the peak of its memory in MB."""
+"""`python -m measurement_pipeline_bench.memory_run`: run one backfill over the songs on stdin; print its peak memory in MB."""
 
 import json
 import os
@@ -14,9 +14,9 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_mb() -> float:
-    """The most memory that was resident at any time so far, in MB.
+    """The peak resident memory so far, in MB.
 
-    From /proc where there is one: what getrusage says begins, on Linux, with the peak of the process that started this one.
+    From /proc if it exists: on Linux, getrusage starts with the peak of the parent process.
     """
     if _STATUS.exists():
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
@@ -25,7 +25,7 @@ def peak_mb() -> float:
 
 
 def main() -> None:
-    """Run it."""
+    """Run the backfill and print its peak memory."""
     configured = services.load_services(os.environ)
     songs = sys.stdin.read().split()
     before = peak_mb()

@@ -1,7 +1,7 @@
-"""What the drain is compared with, as Dagster loads it: the same asset and jobs, and a sensor that asks for a run a recording.
+"""The backfill's comparison, as Dagster loads it: the same asset and jobs, and a sensor that requests a run for each recording.
 
-As many runs at once as dagster.yaml allows; with the project's pool, which lets one run buy at a time, it would look worse
-than it has to.
+It uses as many concurrent runs as dagster.yaml allows. The project's pool, which lets one run buy at a time, would make it
+slower than necessary.
 """
 
 import os
@@ -32,7 +32,7 @@ _RUNS_AT_ONCE = 3
 def one_run_a_recording(
     context: dg.SensorEvaluationContext, backfill_config: dg.ResourceParam[BackfillConfig]
 ) -> list[dg.RunRequest]:
-    """A run for each due row, once."""
+    """Request a run for each due row, once."""
     with connect(backfill_config.database_url) as connection:
         due = [row.song for row in backfill_queue.due(connection, backfill_config.rules)]
     context.instance.add_dynamic_partitions(str(isrc_partitions.name), due)

@@ -1,4 +1,4 @@
-"""The pace: calls a second that reach the vendor in a long drain, beside the pace that was set."""
+"""The pace: calls a second that reach the vendor in a long backfill, beside the configured pace."""
 
 from datetime import datetime
 from itertools import pairwise
@@ -14,7 +14,7 @@ _HISTORY = "/enterprise/v1/tracks/historic_stats"
 
 
 def measure(lab: Lab) -> Findings:
-    """One drain through the real daemon, counted at the vendor's end, from the first call to the last."""
+    """One backfill through the real daemon, counted by the vendor's double from the first call to the last."""
     seconds = lab.size(120, 6)
     songs = isrcs(seconds * _PER_SECOND)
     with doubles(points=_POINTS, latency=_LATENCY_SECONDS) as sandbox:

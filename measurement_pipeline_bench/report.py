@@ -1,4 +1,4 @@
-"""How the benchmark's findings are shown: one table, what lies behind it, and JSON for whoever compares runs."""
+"""Prints the benchmark's results: one table, its details, and JSON for comparisons between runs."""
 
 import json
 import os

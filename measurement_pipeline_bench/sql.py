@@ -1,4 +1,4 @@
-"""Loads the named statements of a .sql file of the benchmark; as `measurement_pipeline.postgres.sql` does for its own."""
+"""Loads the named statements of a benchmark's .sql file, as `measurement_pipeline.postgres.sql` does."""
 
 import re
 from importlib import resources

@@ -1,4 +1,4 @@
-"""A tick of `backfill_queue_sensor` over a deep queue, beside listing Dagster's partitions alone."""
+"""A tick of `backfill_queue_sensor` over a deep queue, beside a listing of Dagster's partitions alone."""
 
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _TIMES = 3
 
 
 def measure(lab: Lab) -> Findings:
-    """The first tick, which finds nothing registered, and a later one, which finds everything there."""
+    """Measure the first tick, which registers everything, and a later one, which finds it registered."""
     size = lab.size(100_000, 2_000)
     partitions = str(isrc_partitions.name)
     with doubles(points=1) as sandbox, TemporaryDirectory(prefix="mp_bench") as directory:
@@ -61,7 +61,7 @@ def measure(lab: Lab) -> Findings:
 
 
 def _tick(definitions: dg.Definitions, services: Services, instance: dg.DagsterInstance) -> None:
-    """One evaluation as the code server does it; the runs it asks for are not launched."""
+    """One evaluation as the code server does it, without launching the requested runs."""
     with dg.build_sensor_context(
         instance=instance,
         resources=resource_definitions(lambda: services),
@@ -74,7 +74,7 @@ def _tick(definitions: dg.Definitions, services: Services, instance: dg.DagsterI
 
 
 def _instance(deployment: Deployment, directory: Path) -> dg.DagsterInstance:
-    """An instance on the project's own storage class."""
+    """An instance with the project's own storage class."""
     storage = {
         "module": "measurement_pipeline.defs.storage",
         "class": "PooledPostgresStorage",

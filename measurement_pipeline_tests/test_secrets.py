@@ -95,7 +95,7 @@ mutation Launch($selector: JobOrPipelineSelector!) {
 SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "measurement_pipeline"}
 
 
-class Everything:
+class WrittenTexts:
     """All written texts, by place. The search covers the text itself and its usual encodings as bytes."""
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class Everything:
 @pytest.mark.parametrize("pack", [bytes, zlib.compress, base64.b64encode, lambda text: text.hex().encode()])
 @pytest.mark.parametrize("before", [b"", b"a", b"ab"])
 def test_the_search_finds_what_is_there(pack: Any, before: bytes):
-    everything = Everything()
+    everything = WrittenTexts()
     everything.add("here", pack(before + SONGSTATS_KEY.encode() + b" and more"))
     everything.add("there", b"nothing")
     assert everything.hold(SONGSTATS_KEY) == ["here"]
@@ -212,7 +212,7 @@ def dagster(environment: dict[str, str], home: Path) -> Iterator[tuple[Operator,
 
 
 @contextmanager
-def watched(process: psutil.Process, everything: Everything) -> Iterator[None]:
+def watched(process: psutil.Process, everything: WrittenTexts) -> Iterator[None]:
     """Record all command lines of the process's family until the block ends, which `ps` shows to any user."""
     over = threading.Event()
 
@@ -239,8 +239,8 @@ def secrets_are_repeated(sandbox: SandboxClient, songs: list[str]) -> None:
     JSON, in a redirect, while busy, and when it refuses the key, which opens the breaker. Apify does so while busy, and Spotify
     when it refuses to respond.
     """
-    told = {"message": f"Invalid API Key provided: {STRIPE_KEY}", "type": "invalid_request_error"}
-    sandbox.faults("/v1", status=401, body=json.dumps({"error": told}), count=1)
+    error = {"message": f"Invalid API Key provided: {STRIPE_KEY}", "type": "invalid_request_error"}
+    sandbox.faults("/v1", status=401, body=json.dumps({"error": error}), count=1)
     url = f"https://elsewhere.test/?apikey={SONGSTATS_KEY}"
     echo = {"x-api-key": SONGSTATS_KEY, "x-request": f"apikey={SONGSTATS_KEY}", "location": url}
     odd = json.dumps({"result": "success", "apikey": SONGSTATS_KEY, "stats": []})
@@ -286,7 +286,7 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
         "SPOTIFY_API_BASE": sandbox.spotify_url,
         "SPOTIFY_ACCOUNTS_BASE": sandbox.spotify_url,
     }
-    everything = Everything()
+    everything = WrittenTexts()
 
     def rows(statement: str, *parameters: object) -> list[dict[str, Any]]:
         with connect(database_url) as connection:
@@ -302,7 +302,7 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
         scope = json.dumps({"album_ids": [album_id("Choir", album)]})
         rows("insert into measurement_jobs (account, source, scope) values (%s, 'current', %s)", second, scope)
 
-    def see(query: str, what: str) -> None:
+    def query_ui(query: str, what: str) -> None:
         wait_for(lambda: rows(query), what, log_of=tmp_path)
 
     sandbox.card(second)
@@ -313,16 +313,18 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
         launched = operator.ask(LAUNCH, selector={**SELECTOR, "pipelineName": "backfill_reclaim"})["launchRun"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
         ask(first, songs)
-        see("select 1 from measurement_jobs where error is not null", "Stripe's error")
+        query_ui("select 1 from measurement_jobs where error is not null", "Stripe's error")
         ask(second, songs)
         ask_for_counts("One")
-        see("select 1 from vendor_state where breaker = 'open'", "the refused key")
-        see("select 1 from songstats_quota_ledger where settled_at is not null having count(*) = 7", "the settled hits")
-        see("select 1 from playcount_snapshots where state = 'done' and unmapped = 7", "the capture")
+        query_ui("select 1 from vendor_state where breaker = 'open'", "the refused key")
+        query_ui(
+            "select 1 from songstats_quota_ledger where settled_at is not null having count(*) = 7", "the settled hits"
+        )
+        query_ui("select 1 from playcount_snapshots where state = 'done' and unmapped = 7", "the capture")
         refused = json.dumps({"error": {"type": "token", "message": f"User was not found by {APIFY_TOKEN}"}})
         sandbox.faults("/v2/", status=401, body=refused, headers={"www-authenticate": APIFY_TOKEN})
         ask_for_counts("Two")
-        see("select 1 from vendor_state where vendor = 'apify' and paused_until > now()", "the refused token")
+        query_ui("select 1 from vendor_state where vendor = 'apify' and paused_until > now()", "the refused token")
         expected = {"backfill_reclaim", "songstats_backfill", "play_count_capture"}
         wait_for(lambda: failed(operator) >= expected, "failed runs", log_of=tmp_path)
         wait_for(lambda: sandbox.requests("/services"), "a post to the webhook", log_of=tmp_path)

@@ -162,15 +162,15 @@ def _request_captures(task: ChildTask) -> dict[str, Any]:
     from measurement_pipeline.postgres.database import connect
 
     def ask(prefix: str) -> Counter[str]:
-        told: Counter[str] = Counter()
+        verdicts: Counter[str] = Counter()
         with connect(task.database_url) as connection:
             for number in range(5):
                 albums = tuple(f"{prefix}-{number}-{one}" for one in range(3))
                 wanted = CaptureSpec(UUID(task.account), albums)
                 with connection.transaction():
                     opened = captures.open_capture(connection, wanted, cap_usd=Decimal(task.cap_usd))
-                told[type(opened).__name__] += 1
-        return told
+                verdicts[type(opened).__name__] += 1
+        return verdicts
 
     with ThreadPoolExecutor(len(task.songs)) as pool:
         return dict(sum(pool.map(ask, task.songs), Counter[str]()))

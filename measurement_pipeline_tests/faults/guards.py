@@ -293,7 +293,7 @@ def _any_404_is_a_missing_customer(patcher: Patcher) -> None:
     patcher.function(payment_methods, without_the_code)
 
 
-def _take_in_the_unknown(patcher: Patcher) -> None:
+def _accept_unknown_payment(patcher: Patcher) -> None:
     answer = process._answer_request
 
     def answer_as_if_allowed(connection: Any, request: Any, document: Any, decision: Any, cap_usd: Any) -> Any:
@@ -307,7 +307,7 @@ def _take_in_the_unknown(patcher: Patcher) -> None:
 PAYMENT: Mapping[str, Mistake] = {
     "unknown is not allowed: Stripe gives no answer": _unknown_is_allowed,
     "unknown is not allowed: a 404 that is not about the customer": _any_404_is_a_missing_customer,
-    "unknown is not allowed: a request is accepted": _take_in_the_unknown,
+    "unknown is not allowed: a request is accepted": _accept_unknown_payment,
     "unknown is not allowed: an account without a decision": lambda patcher: patcher.definition(
         "select pg_get_functiondef('songstats_payers'::regproc) as definition",
         "{}",

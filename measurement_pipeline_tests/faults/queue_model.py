@@ -19,7 +19,7 @@ UNINFORMATIVE_CAUSES = {Cause.THROTTLED, Cause.REFUSED_KEY}
 
 @dataclass
 class Row:
-    """A queue row. `put_back`: its age starts again."""
+    """A queue row. `is_requeued`: its age starts again."""
 
     rank: int
     status: Status = Status.PENDING

@@ -87,13 +87,13 @@ class RunThread:
         return self._loop.run(self._ask())
 
     async def _ask(self) -> Counter[str]:
-        told: Counter[str] = Counter()
+        verdicts: Counter[str] = Counter()
         for claim in self._claims:
             (reservation,) = await ledger.reserve(
                 self._connection, [claim], run=self._run, hits_allowed=self._hits_allowed, operators_account=None
             )
-            told[reservation.verdict] += 1
-        return told
+            verdicts[reservation.verdict] += 1
+        return verdicts
 
 
 def main(task: ReservationTask) -> None:

@@ -229,7 +229,7 @@ def test_an_unknown_key_spends_nothing(bench: Workbench, record_proof: ProofReco
     songs = isrcs(30)
     bench.submit_request(songs)
     wrong = BackfillDependencies(
-        songstats_client_factory(bench.sandbox, api_key="a-key-nobody-knows"),
+        songstats_client_factory(bench.sandbox, api_key="an-unknown-key"),
         bench.dependencies.check_payment,
     )
     vendor_failures.run_backfill(bench, songs, dependencies=wrong)

@@ -143,12 +143,14 @@ def test_the_next_run_finishes_a_capture_killed_at_a_named_point_without_paying_
         # The victim might still live until its claim expires, so nothing changes.
         patient = harness.with_config(claim_timeout_seconds=600.0)
         early = harness.run_capture(asked.snapshot, run=f"too early-{number}", captures=patient)
-        is_over = early.kind is CaptureResultKind.ALREADY_DONE
-        assert early.kind is CaptureResultKind.UNCHANGED or (is_over and alone and point is crash_points.BEFORE_THE_END)
+        is_finished = early.kind is CaptureResultKind.ALREADY_DONE
+        assert early.kind is CaptureResultKind.UNCHANGED or (
+            is_finished and alone and point is crash_points.BEFORE_THE_END
+        )
         assert load_capture_state(harness, asked) == at_death
 
         wait_for_the_claim_timeout(harness)
-        assert_due(harness, [] if is_over else [asked.snapshot])
+        assert_due(harness, [] if is_finished else [asked.snapshot])
         take_over(harness, asked, run=f"next-{number}", is_started=point is not crash_points.BEFORE_THE_START)
         assert_done_and_paid_once(harness, everything)
         assert harness.snapshot_row(asked.snapshot)["attempts"] <= 2
@@ -415,9 +417,9 @@ def test_concurrent_requests_spend_a_monthly_cap_to_its_last_album(
                 )
                 processes = [stack.enter_context(child(one)) for one in task]
                 wait_until(lambda: waiting_for_the_account(harness) == 8, what="all of them before the account")
-            told = sum((Counter(read_result(process)) for process in processes), Counter[str]())
+            verdicts = sum((Counter(read_result(process)) for process in processes), Counter[str]())
         # A cap of $0.10 a month covers 11 captures of three albums at $0.009, and leaves $0.001.
-        assert (told["Opened"], told["OverCap"]) == (11, 29)
+        assert (verdicts["CaptureTicket"], verdicts["OverCap"]) == (11, 29)
         (spent,) = harness.sql(
             "select count(*) as n, sum(estimated_cost_usd) as usd from playcount_snapshots where account = %s", account
         )

@@ -43,8 +43,8 @@ def worker(bench: Workbench, does: str, songs: list[str], *, off: float, **more:
     return ChildTask(does, bench.database_url, bench.sandbox.songstats_url, songs, clock_off_seconds=off, **more)
 
 
-def assert_clock_was_off(told: dict[str, object], off: float) -> bool:
-    return abs(float(str(told["clock"])) - time.time() - off) < HOUR / 4
+def assert_clock_was_off(result: dict[str, object], off: float) -> bool:
+    return abs(float(str(result["clock"])) - time.time() - off) < HOUR / 4
 
 
 @OFF
@@ -195,7 +195,7 @@ def test_the_databases_clock_decides_pause_and_budget(bench: Workbench, off: flo
 def test_the_databases_clock_decides_how_long_a_request_has_waited(
     bench: Workbench, off: float, record_proof: ProofRecorder
 ):
-    patient, too_late, put_off_until = (
+    patient, too_late, postponed = (
         bench.sql(
             "insert into measurement_jobs (account, source, scope, state, status_code, created_at, not_before)"
             " values (%s, 'historical', %s, 'payment_required', 402, now() - %s::interval, now() + %s::interval)"
@@ -215,9 +215,7 @@ def test_the_databases_clock_decides_how_long_a_request_has_waited(
         heard = read_result(process)
     assert assert_clock_was_off(heard, off)
     assert heard["states"] == {str(patient): "payment_required", str(too_late): "rejected"}
-    assert bench.sql("select state from measurement_jobs where id = %s", put_off_until) == [
-        {"state": "payment_required"}
-    ]
+    assert bench.sql("select state from measurement_jobs where id = %s", postponed) == [{"state": "payment_required"}]
     with connect(bench.database_url) as connection:
         checked_at = connection.execute(
             "select clock_timestamp() - checked_at as ago from payment_decisions"

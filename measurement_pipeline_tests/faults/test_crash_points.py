@@ -150,8 +150,8 @@ def test_the_next_run_finishes_after_a_kill_at_a_named_point_without_buying_twic
         assert_invariants_hold(bench, at_rest=False)
 
         # The victim might still live until its claim expires, so nothing changes.
-        _, told = bench.run_backfill(songs, run=f"too early-{number}", config=with_timeout(bench, 600.0))
-        assert {recording.kind for recording in told} <= {ResultKind.ALREADY_STORED}
+        _, results = bench.run_backfill(songs, run=f"too early-{number}", config=with_timeout(bench, 600.0))
+        assert {recording.kind for recording in results} <= {ResultKind.ALREADY_STORED}
         assert load_run_state(bench) == at_death
 
         # Whether the calls of its open reservations went out is unknown, so they count against the budget.

@@ -47,7 +47,7 @@ _TERMINATE = (
     " where datname = current_database() and pid <> pg_backend_pid()"
 )
 # Skips locked rows: an update that waits would wait for the session that the test ends last.
-_UNBEATEN = (
+_EXPIRE_HEARTBEATS = (
     "update songstats_backfill_queue set heartbeat_at = now() - interval '1 hour' where song in"
     " (select song from songstats_backfill_queue where status = 'in_progress' for update skip locked)"
 )
@@ -219,12 +219,12 @@ def test_a_long_database_outage_loses_only_the_calls_in_flight(
         ):
             run.result(300)
     assert_invariants_hold(bench, at_rest=False)
-    in_the_air = bench.sandbox.hits() - len(recordings_with_response(bench))
+    in_flight = bench.sandbox.hits() - len(recordings_with_response(bench))
     held = "select 1 from songstats_backfill_queue where heartbeat_at >= clock_timestamp() - interval '1 second'"
     wait_until(lambda: not bench.sql(held))
     bench.run_backfill(songs, run="next")
     found = assert_all_stored_and_accounted_for(bench, songs)
-    assert found.in_vain == in_the_air > 0
+    assert found.in_vain == in_flight > 0
     record_proof("PostgreSQL away for longer than an answer is held", HELD)
 
 
@@ -268,7 +268,7 @@ create function refuse() returns trigger language plpgsql as $$
 begin raise exception 'refused' using errcode = '{sqlstate}'; end $$;
 create trigger refuse before {event} on {table} for each row when ({when}) execute function refuse();
 """
-_BEATS = (
+_HEARTBEATS = (
     "update of heartbeat_at",
     "songstats_backfill_queue",
     "old.status = 'in_progress' and new.lease = old.lease and new.status = old.status",
@@ -288,7 +288,7 @@ def test_a_transient_heartbeat_failure_does_not_end_a_run(bench: Workbench, sqls
     songs = isrcs(12)
     bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, delay=0.2)
-    refuse(bench, sqlstate, *_BEATS)
+    refuse(bench, sqlstate, *_HEARTBEATS)
     bench.config = replace(
         config_with_timeout(bench, claim_timeout_seconds=100.0), heartbeat_seconds=0.02, concurrency=4
     )
@@ -303,7 +303,7 @@ def test_a_heartbeat_without_privilege_ends_a_run_after_its_calls_are_stored(
     songs = isrcs(40)
     bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, delay=0.2)
-    refuse(bench, "42501", *_BEATS)
+    refuse(bench, "42501", *_HEARTBEATS)
     bench.config = replace(
         config_with_timeout(bench, claim_timeout_seconds=100.0), heartbeat_seconds=0.1, concurrency=4
     )
@@ -419,13 +419,13 @@ def test_a_forgotten_session_with_a_lock_delays_a_backfill_and_costs_nothing(
         wait_until(lambda: bench.sandbox.hits() >= 10)
         forgotten.execute("begin")
         forgotten.execute(SAT_ON[what], [songs[::2] if what == ROWS else songs])
-        wait_until(lambda: bench.sql(_BLOCKED_BY, forgotten.info.backend_pid), what="somebody who waits for the lock")
+        wait_until(lambda: bench.sql(_BLOCKED_BY, forgotten.info.backend_pid), what="a session that waits for the lock")
         if what == ROWS:
             wait_until(lambda: has_stopped_calling(bench), what="the first run to wait for the rows")
         # As if that lasted longer than a claim without a heartbeat.
-        bench.sql(_UNBEATEN)
+        bench.sql(_EXPIRE_HEARTBEATS)
         if what != ROWS:
-            wait_until(lambda: not bench.sql(_SILENT), what="the next beat")
+            wait_until(lambda: not bench.sql(_SILENT), what="the next heartbeat")
         else:
             # A response is stored even if another session locks its row.
             wait_until(lambda: not bench.sql("select 1 from songstats_quota_ledger where settled_at is null"))

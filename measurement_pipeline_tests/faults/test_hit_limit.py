@@ -100,8 +100,8 @@ def test_concurrent_runs_reserve_exactly_the_remaining_hits(
                 for process in processes:
                     send_line(process, START)
                 wait_until(lambda: waiting_for_the_lock(bench) == len(runs), what="all of them at the lock")
-            told = sum((Counter(json.loads(read_line(process))) for process in processes), Counter[str]())
-            assert told == {ReservationVerdict.RESERVED: HITS, ReservationVerdict.BUDGET: len(songs) - HITS}
+            verdicts = sum((Counter(json.loads(read_line(process))) for process in processes), Counter[str]())
+            assert verdicts == {ReservationVerdict.RESERVED: HITS, ReservationVerdict.BUDGET: len(songs) - HITS}
             found = bench.sql(
                 "select count(*) as hits, count(distinct song) as songs, count(settled_at) as settled,"
                 " (select sum(attempts) from songstats_backfill_queue) as attempts from songstats_quota_ledger"

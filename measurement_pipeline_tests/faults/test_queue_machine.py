@@ -65,7 +65,9 @@ class Reply:
 
 
 def reply(status: int | None, outcome: Outcome | None, cause: Cause, *, billable: bool | None) -> Reply:
-    return Reply(status, billable, None if status == 200 else cause, Judgement(outcome, billable, cause, "in words"))
+    return Reply(
+        status, billable, None if status == 200 else cause, Judgement(outcome, billable, cause, "a description")
+    )
 
 
 STORED = reply(200, Outcome.STORED, Cause.STORED, billable=True)
@@ -404,7 +406,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @step(12, when=lambda self: self.is_hindered(), each=st.booleans())
     def unblock_calls(self, each: bool) -> None:
-        done = operator_actions.close_breaker(self.connection, actor="somebody")
+        done = operator_actions.close_breaker(self.connection, actor="an operator")
         assert done == ["breaker closed"] * (not self.model.is_open) + ["pause lifted"] * self.model.paused
         self.model.is_open, self.model.paused = True, False
         for account in PAYERS if each else ACCOUNTS[:1]:
@@ -435,7 +437,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @step(6, when=lambda self: self.any_row(Status.DONE, Status.FAILED), songs=some_songs, rebuy=st.booleans())
     def requeue_as_operator(self, songs: list[str], rebuy: bool) -> None:
-        found = operator_actions.requeue(self.connection, songs, rebuy=rebuy, actor="somebody")
+        found = operator_actions.requeue(self.connection, songs, rebuy=rebuy, actor="an operator")
         assert sorted(found) == sorted(self.model.requeue(songs, rebuy=rebuy))
 
     # --- invariants after each step -----------------------------------------------------------------------------------

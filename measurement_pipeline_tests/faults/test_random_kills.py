@@ -77,8 +77,8 @@ def test_a_backfill_under_random_kills_finishes_and_buys_nothing_twice(
     killed = ", ".join(f"{victim} {processes.killed[victim]}" for victim in VICTIMS)
     print_progress(
         f"{len(songs):,} recordings stored in {seconds:.0f} s with {processes.killed.total()} kills ({killed}): "
-        f"{hits:,} hits, {hits / len(songs):.3f} a recording: {hits - len(songs)} of them were in the air when something died; "
-        f"{causes.total() - hits} more were set aside and never sent; the ledger: {dict(causes)}"
+        f"{hits:,} hits, {hits / len(songs):.3f} a recording: {hits - len(songs)} of them were in flight when a process died; "
+        f"{causes.total() - hits} more were reserved and never sent; the ledger: {dict(causes)}"
     )
     for victim in VICTIMS:
         record_proof(FAULTS[victim], PROVED, times=processes.killed[victim])

@@ -28,8 +28,8 @@ def test_two_daemons_buy_nothing_twice_and_the_operator_is_alerted(record_proof:
         processes.running.start(second)
         processes.submit_request(songs)
         processes.wait(processes.is_at_rest, seconds=300, what="the end of the drain")
-        told = [processes.dagster.logs / f"{name}.log" for name in (DAEMON, SECOND)]
-        processes.wait(lambda: any(_SEEN in log.read_text() for log in told), seconds=90, what="the complaint")
+        logs = [processes.dagster.logs / f"{name}.log" for name in (DAEMON, SECOND)]
+        processes.wait(lambda: any(_SEEN in log.read_text() for log in logs), seconds=90, what="the complaint")
         processes.reclaim()
         causes = assert_all_requests_accounted_for(processes, songs)
         assert causes == {"stored": len(songs)}

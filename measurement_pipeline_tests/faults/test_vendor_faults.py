@@ -265,8 +265,8 @@ def test_endless_5xx_exhausts_recordings_and_the_next_request_requeues_them(
     assert_invariants_hold(bench)
     bench.sandbox.clear_faults()
     with connect(bench.database_url) as connection:
-        put_back = operator_actions.requeue(connection, songs[::2], rebuy=False, actor="a test")
-    assert sorted(put_back) == songs[::2]
+        requeued = operator_actions.requeue(connection, songs[::2], rebuy=False, actor="a test")
+    assert sorted(requeued) == songs[::2]
     vendor_failures.drain(bench, songs[::2], runs=1)
     assert bench.statuses() == {"stored": len(songs) // 2, "exhausted": len(songs) // 2}
     vendor_failures.recover_and_finish(bench, songs)

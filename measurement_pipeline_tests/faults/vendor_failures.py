@@ -90,11 +90,11 @@ def assert_ledger_matches_vendor_log(bench: Workbench) -> None:
     for hit in bench.ledger():
         rows[hit["song"]].append(hit)
     uneven = {song: (len(requests[song]), len(rows[song])) for song in requests.keys() | rows.keys()}
-    assert all(received == told for received, told in uneven.values()), uneven
-    told = [(song, *pair) for song in rows for pair in zip(requests[song], rows[song], strict=True)]
+    assert all(received == recorded for received, recorded in uneven.values()), uneven
+    pairs = [(song, *pair) for song in rows for pair in zip(requests[song], rows[song], strict=True)]
     untrue = [
         f"{song}: answered {request['status']}, and the ledger says {hit['reason']}, billable {hit['billable']}"
-        for song, request, hit in told
+        for song, request, hit in pairs
         if (hit["reason"], hit["billable"]) not in _allowed_outcomes(request)
     ]
     assert not untrue, untrue

@@ -40,7 +40,7 @@ def test_a_reissue_has_a_track_of_its_own_with_the_same_isrc():
     assert first.id != second.id
 
 
-def test_what_is_on_no_album_is_nowhere():
+def test_a_recording_without_an_album_has_no_track():
     found = Discography(
         PLAIN, {"AA6Q72400001": KnownRecording(artist="Choir"), "AA6Q72400002": KnownRecording(album="One")}
     )
@@ -48,7 +48,7 @@ def test_what_is_on_no_album_is_nowhere():
     assert found.track(track_id("AA6Q72400001", "Choir", "One")) is None
 
 
-def test_what_is_learnt_replaces_what_was_known():
+def test_new_data_replaces_old_data():
     found = Discography(PLAIN, {"AA6Q72400001": KnownRecording(**CHOIR, play_count=1)})
     found.learn({"AA6Q72400001": KnownRecording(artist="Choir", album="Two", play_count=2)})
     old = found.album(album_id("Choir", "One"))
@@ -80,7 +80,7 @@ def test_a_count_that_stands_still_is_that_of_the_last_day_of_the_histories():
 
 
 @pytest.mark.timeout(20)
-def test_a_large_catalogue_is_learnt_without_inventing_its_histories():
+def test_a_large_catalogue_is_loaded_without_inventing_its_histories():
     catalogue = {
         f"AA6Q7{n:07}": KnownRecording(artist="Choir", album=f"Album {n // 15}", play_count=n) for n in range(15_000)
     }

@@ -51,18 +51,18 @@ def sandbox(plain: SandboxClient) -> Iterator[SandboxClient]:
 
 def test_apifys_client_runs_the_actor_to_its_end_and_reads_what_it_found(sandbox: SandboxClient):
     client = official(sandbox)
-    run = client.actor(ACTOR).call(run_input=of(ALBUM, "nobody"), logger=None)
+    run = client.actor(ACTOR).call(run_input=of(ALBUM, "unknown"), logger=None)
     assert run is not None
     assert (run.status, run.exit_code, run.is_status_message_terminal) == ("SUCCEEDED", 0, True)
     items = client.dataset(run.default_dataset_id).list_items()
     assert (items.total, items.offset, items.count, items.limit, items.desc) == (2, 0, 2, 999_999_999_999, False)
-    first, nobody = items.items
+    first, unknown = items.items
     assert first["id"] == ALBUM
     assert first["name"] == "One"
     assert [(track["id"], track["streamCount"]) for track in first["tracks"]] == [
         (track_id(isrc, "Choir", "One"), int(isrc[4:])) for isrc in ISRCS
     ]
-    assert (nobody["id"], nobody["tracks"]) == ("nobody", [])
+    assert (unknown["id"], unknown["tracks"]) == ("unknown", [])
 
 
 def test_apifys_client_finds_a_run_its_input_and_its_counted_items_again(sandbox: SandboxClient):
@@ -100,7 +100,7 @@ def test_both_path_styles_are_served_and_the_token_may_stand_in_the_query(sandbo
     assert sandbox.apify_token not in str(sandbox.requests())
 
 
-def test_a_run_takes_its_time_and_ends_as_it_was_told(clock: Clock):
+def test_a_run_takes_its_time_and_ends_with_the_given_status(clock: Clock):
     with running(behaviour=replace(PLAIN, actor_seconds=100), catalogue=KNOWN, clock=clock) as sandbox:
         sandbox.actor("TIMED-OUT", "too slow", count=1)
         sandbox.actor("ABORTED", count=1)
@@ -227,17 +227,17 @@ def test_apifys_client_reads_refusals_and_faults(sandbox: SandboxClient):
         "/v2/nothing",
     ],
 )
-def test_what_is_not_there_is_not_found_in_apifys_shape(sandbox: SandboxClient, path: str):
+def test_an_unknown_object_is_not_found_in_apifys_shape(sandbox: SandboxClient, path: str):
     answer = ask(sandbox, path)
     assert answer.status_code == 404
     assert set(answer.json()["error"]) == {"type", "message"}
 
 
 @pytest.mark.parametrize("query", ["limit=many", "offset=x"])
-def test_numbers_that_are_none_are_refused(sandbox: SandboxClient, query: str):
+def test_invalid_numbers_are_refused(sandbox: SandboxClient, query: str):
     assert ask(sandbox, f"/v2/actors/beatanalytics~spotify-play-count-scraper/runs?{query}").status_code == 400
 
 
-def test_an_order_that_is_none_is_refused(sandbox: SandboxClient):
+def test_an_invalid_order_is_refused(sandbox: SandboxClient):
     with pytest.raises(httpx.HTTPStatusError):
         sandbox.actor("CRASHED")

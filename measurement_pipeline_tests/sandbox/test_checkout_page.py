@@ -115,7 +115,7 @@ def test_an_expired_session_saves_nothing(client: Any) -> None:
     assert client.v1.payment_methods.list({"customer": customer.id, "type": "card"}).data == []
 
 
-def test_a_session_nobody_made_is_not_found_and_not_echoed_as_html(sandbox: SandboxClient) -> None:
+def test_an_unknown_session_is_not_found_and_not_echoed_as_html(sandbox: SandboxClient) -> None:
     answer = httpx.get(f"{sandbox.stripe_url}/checkout/<script>")
 
     assert answer.status_code == 404

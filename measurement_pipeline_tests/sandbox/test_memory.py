@@ -153,7 +153,7 @@ def test_without_a_file_a_restart_begins_anew() -> None:
 
 
 @pytest.mark.parametrize("content", ["no database", None])
-def test_a_file_that_is_no_memory_is_named_with_what_to_do(tmp_path: Path, content: str | None) -> None:
+def test_an_invalid_file_is_named_with_the_next_step(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "doubles.sqlite"
     if content is None:
         file.mkdir()

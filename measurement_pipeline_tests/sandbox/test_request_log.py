@@ -10,7 +10,7 @@ from measurement_pipeline_tests.sandbox.clients import request_history
 A_RECORDING = "QZES72012345"
 
 
-def test_each_request_is_noted_with_what_became_of_it(sandbox: SandboxClient) -> None:
+def test_each_request_is_logged_with_its_result(sandbox: SandboxClient) -> None:
     request_history(sandbox, A_RECORDING)
     sandbox.faults("/enterprise/", status=503, count=1)
     request_history(sandbox, "QZES72012346", source="all")
@@ -79,14 +79,14 @@ def test_forgetting_starts_the_count_again_but_not_the_numbers(sandbox: SandboxC
     assert after["n"] > before["n"]
 
 
-def test_what_is_asked_of_the_double_itself_is_not_noted(sandbox: SandboxClient) -> None:
+def test_requests_to_the_sandbox_itself_are_not_logged(sandbox: SandboxClient) -> None:
     sandbox.faults("/nowhere", status=500)
     sandbox.requests()
 
     assert sandbox.requests("") == []
 
 
-def test_no_key_is_ever_noted(sandbox: SandboxClient) -> None:
+def test_keys_are_never_logged(sandbox: SandboxClient) -> None:
     request_history(sandbox, A_RECORDING, apikey="secret-in-the-query")
     httpx.get(
         f"{sandbox.stripe_url}/v1/customers/cus_1",
@@ -100,5 +100,5 @@ def test_no_key_is_ever_noted(sandbox: SandboxClient) -> None:
     assert "secret-in-the-query" not in noted
 
 
-def test_a_number_that_is_none_is_refused(sandbox: SandboxClient) -> None:
+def test_an_invalid_number_is_refused(sandbox: SandboxClient) -> None:
     assert httpx.get(f"{sandbox.songstats_url}/_requests?since=yesterday").status_code == 400

@@ -91,7 +91,7 @@ def test_an_unknown_recording_is_not_found_with_a_trailing_space(sdk: SongstatsC
         {"start_date": "22.09.2026"},
     ],
 )
-def test_a_bad_question_is_answered_400(sandbox: SandboxClient, params: dict[str, str]) -> None:
+def test_a_bad_request_gets_400(sandbox: SandboxClient, params: dict[str, str]) -> None:
     answer = request_history(sandbox, **({"isrc": A_RECORDING} | params))
 
     assert answer.status_code == 400
@@ -119,7 +119,7 @@ def test_a_known_recording_ends_at_its_count_and_begins_the_day_before_release(
     assert points[-1]["date"] == "2026-09-22"
 
 
-def test_what_is_learnt_replaces_what_was_answered_before(sandbox: SandboxClient) -> None:
+def test_new_data_replaces_earlier_responses(sandbox: SandboxClient) -> None:
     before = spotify_points(request_history(sandbox, "AA6Q72500991"))[-1]["streams_total"]
     sandbox.know({"AA6Q72500991": KnownRecording(play_count=before + 5)})
 
@@ -159,7 +159,7 @@ def test_two_processes_with_one_seed_agree_and_another_seed_differs() -> None:
     assert {status for status, _ in first} == {200, 404}
 
 
-def test_each_role_is_played() -> None:
+def test_each_scenario_occurs() -> None:
     roles = {
         "AA6Q72500001": Scenario.ABSENT,
         "AA6Q72500002": Scenario.LATER,
@@ -178,7 +178,7 @@ def test_each_role_is_played() -> None:
     assert empty == [{"source": "spotify", "data": {"history": []}}]
 
 
-def test_the_shares_of_awkward_recordings_are_about_what_was_asked_for() -> None:
+def test_the_shares_of_awkward_recordings_are_about_the_given_shares() -> None:
     behaviour = Behaviour(absent=0.25, later=0.25, no_spotify=0.1, empty=0.1)
     roles = [behaviour.role(f"AA6Q725{n:05d}") for n in range(2000)]
 

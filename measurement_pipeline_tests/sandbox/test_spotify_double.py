@@ -21,7 +21,7 @@ KNOWN = {
 }
 TRACK = track_id(ISRC, "Choir", "One")
 REISSUE = track_id(ISRC, "Choir", "Two")
-NOBODY = "n" * 22
+UNKNOWN = "n" * 22
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +62,9 @@ def test_wrong_credentials_and_grants_are_refused(sandbox: SandboxClient):
     assert token_answer(sandbox, grant="password").json()["error"] == "unsupported_grant_type"
 
 
-def test_a_batch_has_a_place_for_each_id_and_null_for_what_is_not_known(sandbox: SandboxClient):
-    first, nobody, again = ask(sandbox, f"tracks?ids={TRACK},{NOBODY},{REISSUE}").json()["tracks"]
-    assert nobody is None
+def test_a_batch_has_a_place_for_each_id_and_null_for_unknown_ids(sandbox: SandboxClient):
+    first, unknown, again = ask(sandbox, f"tracks?ids={TRACK},{UNKNOWN},{REISSUE}").json()["tracks"]
+    assert unknown is None
     assert first["id"] == TRACK
     assert (first["name"], first["external_ids"]) == ("Song", {"isrc": ISRC})
     assert [artist["name"] for artist in first["artists"]] == ["Choir"]
@@ -74,13 +74,13 @@ def test_a_batch_has_a_place_for_each_id_and_null_for_what_is_not_known(sandbox:
 
 def test_a_single_track_is_the_same_object_or_404(sandbox: SandboxClient):
     assert ask(sandbox, f"tracks/{TRACK}").json() == ask(sandbox, f"tracks?ids={TRACK}").json()["tracks"][0]
-    answer = ask(sandbox, f"tracks/{NOBODY}")
+    answer = ask(sandbox, f"tracks/{UNKNOWN}")
     assert answer.status_code == 404
     assert answer.json() == {"error": {"status": 404, "message": "Resource not found"}}
 
 
 @pytest.mark.parametrize("path", ["tracks/short", "tracks?ids=short", f"tracks?ids={TRACK},", "tracks"])
-def test_what_is_no_id_is_refused_and_takes_its_batch_with_it(sandbox: SandboxClient, path: str):
+def test_an_invalid_id_is_refused_with_its_batch(sandbox: SandboxClient, path: str):
     answer = ask(sandbox, path)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"] == "Invalid base62 id"
@@ -109,7 +109,7 @@ def test_a_token_expires_and_says_so(clock: Clock):
         assert ask(sandbox, f"tracks/{TRACK}").status_code == 200
 
 
-def test_no_token_or_a_strangers_is_refused(sandbox: SandboxClient):
+def test_a_missing_or_foreign_token_is_refused(sandbox: SandboxClient):
     assert ask(sandbox, f"tracks/{TRACK}", "wrong").json()["error"]["message"] == "Invalid access token"
     bare = httpx.get(f"{sandbox.spotify_url}/v1/tracks/{TRACK}", verify=NO_TLS)
     assert (bare.status_code, bare.json()["error"]["message"]) == (401, "No token provided")
@@ -138,13 +138,13 @@ def test_some_tracks_have_no_isrc():
         assert ask(sandbox, f"tracks/{TRACK}").json()["external_ids"] == {}
 
 
-def test_recordings_learnt_later_are_found(sandbox: SandboxClient):
+def test_recordings_added_later_are_found(sandbox: SandboxClient):
     sandbox.know({"AA6Q72400099": KnownRecording(artist="Late", album="Album")})
     found = ask(sandbox, f"tracks/{track_id('AA6Q72400099', 'Late', 'Album')}").json()
     assert found["external_ids"] == {"isrc": "AA6Q72400099"}
 
 
-def test_neither_secret_nor_token_is_noted(sandbox: SandboxClient):
+def test_the_log_holds_neither_secret_nor_token(sandbox: SandboxClient):
     ask(sandbox, f"tracks/{TRACK}")
     noted = str(sandbox.requests())
     assert "/v1/tracks/" in noted

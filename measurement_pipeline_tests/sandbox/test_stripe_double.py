@@ -103,12 +103,12 @@ def test_a_deleted_customer_says_so(client: Any) -> None:
         client.v1.checkout.sessions.create(setup_session(customer.id))
 
 
-def test_what_does_not_exist_is_missing(client: Any) -> None:
+def test_an_unknown_object_is_missing(client: Any) -> None:
     v1 = client.v1
     for retrieve, wanted in (
-        (v1.customers.retrieve, "cus_nobody"),
+        (v1.customers.retrieve, "cus_unknown"),
         (v1.checkout.sessions.retrieve, "cs_test_nothing"),
-        (v1.payment_methods.list, {"customer": "cus_nobody", "type": "card"}),
+        (v1.payment_methods.list, {"customer": "cus_unknown", "type": "card"}),
     ):
         with pytest.raises(stripe.InvalidRequestError) as refusal:
             retrieve(wanted)
@@ -175,7 +175,7 @@ def test_a_wrong_key_is_refused_and_not_repeated(sandbox: SandboxClient) -> None
     ("status", "error"),
     [(429, stripe.RateLimitError), (500, stripe.APIError), (503, stripe.APIError)],
 )
-def test_a_fault_speaks_stripes_words(
+def test_a_fault_uses_stripes_error_format(
     sandbox: SandboxClient, client: Any, status: int, error: type[stripe.StripeError]
 ) -> None:
     sandbox.faults("/v1/customers", status=status, count=1)
@@ -188,7 +188,7 @@ def test_a_fault_speaks_stripes_words(
 def test_every_answer_has_a_request_id(client: Any) -> None:
     customer = client.v1.customers.create({})
     with pytest.raises(stripe.InvalidRequestError) as refusal:
-        client.v1.customers.retrieve("cus_nobody")
+        client.v1.customers.retrieve("cus_unknown")
 
     assert customer.last_response.request_id.startswith("req_")
     assert refusal.value.request_id != customer.last_response.request_id
@@ -263,7 +263,7 @@ def test_a_session_expires_after_a_day(clock: Clock) -> None:
         ({"currency": None}, "currency"),
         ({"success_url": None}, "success_url"),
         ({"success_url": "javascript:alert(1)"}, "success_url"),
-        ({"customer": "cus_nobody"}, "customer"),
+        ({"customer": "cus_unknown"}, "customer"),
         ({"mode": "subscription"}, "line_items"),
         (
             {"mode": "subscription", "line_items": [{"price": "prod_1", "quantity": 1}]},
@@ -271,7 +271,7 @@ def test_a_session_expires_after_a_day(clock: Clock) -> None:
         ),
     ],
 )
-def test_a_session_that_cannot_be_is_refused(client: Any, change: dict[str, object], param: str) -> None:
+def test_an_invalid_session_is_refused(client: Any, change: dict[str, object], param: str) -> None:
     customer = client.v1.customers.create({})
     wanted = setup_session(customer.id) | change
     params = {name: value for name, value in wanted.items() if value is not None}
@@ -308,22 +308,20 @@ def test_an_accounts_customer_has_the_same_id_after_a_restart() -> None:
     assert identity() == identity()
 
 
-SOMEBODY = "6f8f57f1-6c4c-4e0a-9d53-0c5a3f9f0f01"
+ACCOUNT_ID = "6f8f57f1-6c4c-4e0a-9d53-0c5a3f9f0f01"
 
 
 @pytest.mark.parametrize(
     ("account", "body"),
-    [("nobody", {"card": True}), (SOMEBODY, {"card": "yes"}), (SOMEBODY, {})],
+    [("unknown", {"card": True}), (ACCOUNT_ID, {"card": "yes"}), (ACCOUNT_ID, {})],
 )
-def test_a_card_for_no_account_or_of_no_kind_is_refused(
-    sandbox: SandboxClient, account: str, body: dict[str, object]
-) -> None:
+def test_an_invalid_account_or_card_is_refused(sandbox: SandboxClient, account: str, body: dict[str, object]) -> None:
     answer = httpx.post(f"{sandbox.stripe_url}/_accounts/{account}/card", json=body)
 
     assert answer.status_code == 400
 
 
-def test_living_customers_are_listed_at_once_newest_first(client: Any) -> None:
+def test_existing_customers_are_listed_at_once_newest_first(client: Any) -> None:
     first, second, gone = (client.v1.customers.create({"metadata": {"accountId": str(uuid4())}}).id for _ in range(3))
     client.v1.customers.delete(gone)
     assert [one.id for one in client.v1.customers.list({"limit": 2}).data] == [second, first]

@@ -15,7 +15,7 @@ HISTORIES = "/enterprise/v1/tracks/"
 A_RECORDING = "QZES72012345"
 
 
-def test_a_fault_lasts_for_its_count_and_then_the_vendor_is_well(sandbox: SandboxClient) -> None:
+def test_a_fault_lasts_for_its_count_and_then_the_vendor_recovers(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=503, count=2)
 
     assert [request_history(sandbox, A_RECORDING).status_code for _ in range(3)] == [503, 503, 200]
@@ -36,7 +36,7 @@ def test_faults_are_met_in_the_order_they_were_set(sandbox: SandboxClient) -> No
     assert [request_history(sandbox, A_RECORDING).status_code for _ in range(3)] == [502, 429, 200]
 
 
-def test_a_fault_of_one_recording_leaves_the_others_alone(sandbox: SandboxClient) -> None:
+def test_a_fault_of_one_recording_does_not_affect_others(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, isrc="AA6Q72500001", status=410)
 
     assert request_history(sandbox, "AA6Q72500001").status_code == 410
@@ -78,7 +78,7 @@ def test_a_body_can_be_anything(sandbox: SandboxClient) -> None:
     ("foreign", "status"),
     [("challenge", 403), ("proxy", 404), ("portal", 200), ("portal redirect", 302), ("login", 401), ("gateway", 500)],
 )
-def test_something_else_can_answer_in_the_vendors_place(sandbox: SandboxClient, foreign: str, status: int) -> None:
+def test_another_service_can_respond_instead_of_the_vendor(sandbox: SandboxClient, foreign: str, status: int) -> None:
     sandbox.faults(HISTORIES, foreign=foreign, count=1)
     sandbox.faults(HISTORIES, foreign=foreign, status=429, count=1)
 
@@ -153,7 +153,7 @@ def test_a_spoiled_delivery_was_work_done_but_an_invented_answer_was_not(sandbox
     assert billed() == before + 1
 
 
-def test_faults_can_be_listed_with_what_is_left_of_them(sandbox: SandboxClient) -> None:
+def test_faults_can_be_listed_with_their_remaining_counts(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=503, count=3)
     request_history(sandbox, A_RECORDING)
 
@@ -171,7 +171,7 @@ def test_faults_can_be_listed_with_what_is_left_of_them(sandbox: SandboxClient) 
         {"path": "/", "foreign": "x"},
     ],
 )
-def test_a_fault_that_is_no_fault_is_refused(sandbox: SandboxClient, fault: dict[str, object]) -> None:
+def test_an_invalid_fault_is_refused(sandbox: SandboxClient, fault: dict[str, object]) -> None:
     answer = httpx.post(f"{sandbox.songstats_url}/_faults", json=fault)
 
     assert answer.status_code == 400
@@ -267,7 +267,7 @@ def test_gzip_can_be_whole_or_lie_in_three_ways(sandbox: SandboxClient) -> None:
         gzip.decompress(packed("wrong"))
 
 
-def test_what_is_no_http_goes_out_byte_by_byte(sandbox: SandboxClient) -> None:
+def test_invalid_http_is_sent_byte_by_byte(sandbox: SandboxClient) -> None:
     raw = "HTTP/9.9 \x00 ok\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab"
     assert raw_response(sandbox, {"raw": raw}) == (raw.encode("latin-1"), "closed")
     assert raw_response(sandbox, {"raw": raw, "hang": True}) == (raw.encode("latin-1"), "silence")
