@@ -16,7 +16,7 @@ from measurement_pipeline.postgres import spend
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.cli.conftest import Run, parse_json
-from measurement_pipeline_tests.workbench import isrcs, create_workbench
+from measurement_pipeline_tests.workbench import create_workbench, isrcs
 
 
 def compare(database_url: str, connection: Connection, sandbox: SandboxClient) -> HealthResult:

@@ -13,7 +13,7 @@ from measurement_pipeline.postgres import health
 from measurement_pipeline.postgres.audit import shown_and_stored
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.sandbox import PLAIN, running
-from measurement_pipeline_tests.workbench import OPERATORS, Workbench, isrcs, create_workbench
+from measurement_pipeline_tests.workbench import OPERATORS, Workbench, create_workbench, isrcs
 
 
 def test_what_waits_is_what_somebody_wants_bought(bench: Workbench, connection: Connection):
