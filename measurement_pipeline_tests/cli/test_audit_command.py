@@ -17,8 +17,8 @@ SONGS = isrcs(12)
 
 @pytest.fixture
 def bought(bench):
-    bench.ask_for(SONGS)
-    bench.cover(SONGS)
+    bench.submit_request(SONGS)
+    bench.run_backfill(SONGS)
     bench.sql("update measurement_jobs set state = 'done'")
     return bench
 
@@ -77,7 +77,7 @@ def test_materialized_partitions_are_compared_with_the_rows(audit, bought, insta
 
 
 def test_work_in_progress_is_a_breach_only_at_rest(audit, bench):
-    bench.ask_for(SONGS)
+    bench.submit_request(SONGS)
     bench.sql(
         "update songstats_backfill_queue set status = 'in_progress', lease = 1, claimed_by = 'x', heartbeat_at = now()"
     )

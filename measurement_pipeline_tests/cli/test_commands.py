@@ -212,8 +212,8 @@ def test_an_account_can_be_given_by_its_unique_name(run, bench):
 
 def test_an_estimate_enqueues_nothing_and_counts_owned_queued_and_needed_hits(run, bench):
     songs = isrcs(6)
-    bench.ask_for(songs[:3])
-    bench.cover(songs[:1])
+    bench.submit_request(songs[:3])
+    bench.run_backfill(songs[:1])
     found = parse_json(
         run(
             "submit", "--account", ACCOUNT, "--source", "historical", "--isrc", ",".join(songs), "--estimate", "--json",
@@ -253,8 +253,8 @@ def test_waiting_fails_with_the_checkout_link_if_a_card_is_missing(run, database
 
 
 def test_waiting_succeeds_once_all_recordings_are_settled(run, bench, database_url):
-    bench.ask_for(["AA6Q72000000"])
-    bench.cover(["AA6Q72000000"])
+    bench.submit_request(["AA6Q72000000"])
+    bench.run_backfill(["AA6Q72000000"])
 
     def answer():
         while not answer_requests(database_url, decision=Decision(PaymentVerdict.ALLOWED, "a card")):
@@ -349,8 +349,8 @@ def test_waiting_distinguishes_a_dev_that_is_starting_from_one_that_is_not_runni
 
 
 def test_waiting_for_an_accepted_request_reports_no_missing_intake(bench, connection, capsys):
-    job = bench.ask_for(isrcs(1))
-    bench.cover(isrcs(1))
+    job = bench.submit_request(isrcs(1))
+    bench.run_backfill(isrcs(1))
     assert progress.wait_for_request(connection, job, hits_allowed=1, intake_seconds=0)["state"] == "done"
     assert "not accepted" not in capsys.readouterr().err
 
@@ -396,8 +396,8 @@ def test_a_client_cannot_insert_a_time_that_commands_cannot_show(run, bench, col
 
 
 def test_a_request_is_shown_with_its_receipt_and_cost(run, bench):
-    job = bench.ask_for(isrcs(2))
-    bench.cover(isrcs(2)[:1])
+    job = bench.submit_request(isrcs(2))
+    bench.run_backfill(isrcs(2)[:1])
     found = parse_json(run("jobs", job, "--json", SONGSTATS_EUR_PER_HIT="0.25"))
     assert (found["asked"], found["settled"], found["stored"], found["hits"], found["eur"]) == (2, 1, 1, 1, 0.25)
     assert "1 of 2" in run("jobs", job).stdout
@@ -415,8 +415,8 @@ def test_an_unknown_request_is_an_error(run):
 
 
 def test_the_queue_shows_what_waits_and_the_reason(run, bench):
-    bench.ask_for(isrcs(3))
-    bench.cover(isrcs(3)[:1])
+    bench.submit_request(isrcs(3))
+    bench.run_backfill(isrcs(3)[:1])
     found = parse_json(run("queue", "--json", SONGSTATS_HIT_LIMIT="101"))
     assert (found["counts"]["pending"], found["counts"]["stored"]) == (2, 1)
     assert [row["song"] for row in found["next"]] == isrcs(3)[1:]
@@ -430,9 +430,9 @@ def test_the_queue_shows_what_waits_and_the_reason(run, bench):
 
 def test_recordings_of_withdrawn_requests_are_not_next_and_are_counted(run, bench):
     songs = isrcs(4)
-    job = bench.ask_for(songs)
-    bench.ask_for(songs[:1], account=uuid4())
-    bench.cover(songs[3:])
+    job = bench.submit_request(songs)
+    bench.submit_request(songs[:1], account=uuid4())
+    bench.run_backfill(songs[3:])
     bench.sql("update songstats_backfill_queue set operator_launched = true where song = %s", songs[1])
     with connect(bench.database_url) as connection:
         measurement_jobs.withdraw(connection, job, account=bench.account)
@@ -449,8 +449,8 @@ def test_recordings_of_withdrawn_requests_are_not_next_and_are_counted(run, benc
 
 def test_a_billed_response_is_next_even_if_its_request_was_withdrawn(run, bench):
     (song,) = isrcs(1)
-    job = bench.ask_for([song])
-    bench.cover([song])
+    job = bench.submit_request([song])
+    bench.run_backfill([song])
     bench.sql("update songstats_responses set parser_version = null")
     bench.sql("update songstats_backfill_queue set status = 'pending', outcome = null")
     with connect(bench.database_url) as connection:
@@ -481,8 +481,8 @@ def test_open_incidents_are_listed_with_start_and_count(run, database_url):
 def test_requeue_estimates_then_requeues_and_is_recorded(run, bench, sandbox):
     songs = isrcs(2)
     sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=songs[0], status=404)
-    job = bench.ask_for(songs)
-    bench.cover(songs)
+    job = bench.submit_request(songs)
+    bench.run_backfill(songs)
     assert bench.statuses() == {"no_history": 1, "stored": 1}
     planned = parse_json(run("requeue", "--outcome", "no_history", "--estimate", "--json"))
     assert (planned["chosen"], planned["requeued"], planned["hits_at_most"]) == (1, 0, 1)
@@ -506,8 +506,8 @@ def test_requeue_estimates_then_requeues_and_is_recorded(run, bench, sandbox):
 
 def test_requeue_takes_only_recordings_that_meet_all_conditions(run, bench, sandbox, imported):
     sandbox.faults("/enterprise/v1/tracks/historic_stats", status=404, count=4)
-    bench.ask_for(isrcs(4))
-    bench.cover(isrcs(4))
+    bench.submit_request(isrcs(4))
+    bench.run_backfill(isrcs(4))
     assert parse_json(run("requeue", "--older-than", "1h", "--estimate", "--json"))["chosen"] == 0
     assert parse_json(run("requeue", "--older-than", "0s", "--estimate", "--json"))["chosen"] == 4
     assert parse_json(run("requeue", "--catalog", "mine", "--estimate", "--json"))["chosen"] == 3
@@ -520,8 +520,8 @@ def test_requeue_takes_only_recordings_that_meet_all_conditions(run, bench, sand
 
 def test_requeue_explains_why_a_given_recording_is_skipped(run, bench, sandbox):
     sandbox.faults("/enterprise/v1/tracks/historic_stats", status=404)
-    bench.ask_for(isrcs(1))
-    bench.cover(isrcs(1))
+    bench.submit_request(isrcs(1))
+    bench.run_backfill(isrcs(1))
     stdout = run("requeue", "--isrc", isrcs(1)[0], "--outcome", "malformed").stdout
     assert "it is no_history, which the other conditions exclude" in stdout
 
@@ -581,7 +581,7 @@ def test_a_pause_is_shown_and_ended(run, bench):
     ],
 )
 def test_the_queue_shows_what_blocks_purchases(run, bench, vendor_state, environment, kind, text):
-    bench.ask_for(isrcs(1))
+    bench.submit_request(isrcs(1))
     bench.sql(f"update vendor_state set {vendor_state}")
     assert text in " ".join(run("queue", **environment).stdout.split())
     blockers = parse_json(run("queue", "--json", **environment))["blockers"]

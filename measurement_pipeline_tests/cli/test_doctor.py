@@ -191,7 +191,7 @@ def test_a_writing_login_that_can_lose_commits_is_listed(connection):
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_an_encoding_that_cannot_store_titles_fails_in_one_line(doctor, cli, keys, server, encoding):
-    name = server.make(encoding=encoding)
+    name = server.create_database(encoding=encoding)
     url = server.url(name)
     level, message = doctor(DATABASE_URL=url)["encoding"]
     assert (level, encoding in message) == ("FAIL", True)
@@ -340,7 +340,7 @@ def test_stored_times_in_the_future_are_listed_with_the_next_step(doctor, health
 
 
 def test_the_queue_line_shows_the_oldest_pending_row_and_a_stall(doctor, healthy, bench):
-    bench.ask_for(isrcs(3))
+    bench.submit_request(isrcs(3))
     waiting = doctor()["queue"]
     assert waiting[0] == "ok"
     assert "3 recordings wait" in waiting[1]
@@ -412,7 +412,7 @@ def test_a_paused_capture_vendor_is_shown_with_the_reason(doctor, healthy, bench
 
 
 def test_work_that_waits_for_a_switched_off_sensor_warns(doctor, healthy, bench, instance):  # noqa: F811
-    bench.ask_for(isrcs(1))
+    bench.submit_request(isrcs(1))
     bench.sql("insert into measurement_jobs (account, source, scope) values (%s, 'historical', '{}')", bench.account)
     state_of(instance, "backfill_queue_sensor", InstigatorStatus.STOPPED)
     found = doctor()
@@ -689,7 +689,7 @@ def failing(found) -> list[str]:
 
 
 def test_a_stopped_dev_is_one_failure(doctor, healthy, bench, instance, keys, database_url):  # noqa: F811
-    bench.ask_for(isrcs(1))
+    bench.submit_request(isrcs(1))
     bench.sql("update songstats_backfill_queue set created_at = now() - interval '9 hours'")
     bench.sql("insert into measurement_jobs (account, source, scope) values (%s, 'historical', '{}')", bench.account)
     bench.sql("update measurement_jobs set created_at = now() - interval '9 hours'")
@@ -704,7 +704,7 @@ def test_a_stopped_dev_is_one_failure(doctor, healthy, bench, instance, keys, da
 
 
 def test_an_open_breaker_is_one_failure(doctor, healthy, bench, database_url):
-    bench.ask_for(isrcs(1))
+    bench.submit_request(isrcs(1))
     bench.sql("update songstats_backfill_queue set created_at = now() - interval '9 hours'")
     bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'odd', opened_at = now()")
     opened_ = HealthResult(False, "recordings wait", should_alert=True, reason=Reason.BREAKER)
@@ -713,7 +713,7 @@ def test_an_open_breaker_is_one_failure(doctor, healthy, bench, database_url):
 
 
 def test_a_pause_longer_than_the_alarm_fails_and_a_spent_budget_does_not(doctor, healthy, bench):
-    bench.ask_for(isrcs(1))
+    bench.submit_request(isrcs(1))
     assert failing(doctor(SONGSTATS_HIT_LIMIT="0")) == []
     bench.sql(
         "update vendor_state set paused_until = now() + interval '30 days', pause_reason = 'HTTP 429', throttled = 1"

@@ -21,14 +21,14 @@ def mixed(bench, sandbox):
     songs = isrcs(12)
     other = uuid4()
     bench.sql("insert into accounts (id, name) values (%s, 'Acme')", other)
-    first = bench.ask_for(songs[:8])
-    bench.ask_for(songs[6:12], account=other)
+    first = bench.submit_request(songs[:8])
+    bench.submit_request(songs[6:12], account=other)
     sandbox.faults(HISTORY, isrc=songs[0], status=404)
     sandbox.faults(HISTORY, isrc=songs[1], status=422)
     sandbox.faults(HISTORY, isrc=songs[2], status=503, count=1)
-    bench.cover(songs[3:6], run="run-1")
-    bench.cover(songs[:3], run="run-2")
-    bench.cover(songs[6:10], run="run-3")
+    bench.run_backfill(songs[3:6], run="run-1")
+    bench.run_backfill(songs[:3], run="run-2")
+    bench.run_backfill(songs[6:10], run="run-3")
     # One of unknown outcome, one in flight, and one whose run died before parsing.
     bench.sql(
         "insert into songstats_quota_ledger (song, account, job, run_id, lease, settled_at, billable, reason, status_code)"
@@ -75,8 +75,8 @@ def test_causes_and_accounts_add_up_in_json(run, mixed, bench):
 def test_a_hit_without_a_history_settles_its_recording(run, bench, sandbox):
     songs = isrcs(4)
     sandbox.faults(HISTORY, isrc=songs[0], status=404)
-    mine = bench.ask_for(songs)
-    bench.cover(songs)
+    mine = bench.submit_request(songs)
+    bench.run_backfill(songs)
     found = parse_json(run("spend", "--json"))
     assert (found["hits"], found["stored"], found["hits_per_recording_settled"]) == (4, 3, 1.0)
     assert "1.00 (ideal 1.00): 4 settled, of which 3 stored a history and 1" in " ".join(run("spend").stdout.split())
@@ -123,8 +123,8 @@ def test_an_empty_ledger_is_not_an_error(run):
 
 
 def test_the_forecast_is_when_the_budget_covers_the_last_recording(run, bench):
-    bench.ask_for(isrcs(5))
-    bench.cover(isrcs(2))
+    bench.submit_request(isrcs(5))
+    bench.run_backfill(isrcs(2))
     three_allowed = {"SONGSTATS_HIT_LIMIT": "3", "SONGSTATS_HIT_RESERVE": "0"}
     found = parse_json(run("spend", "--json", **three_allowed))
     last = bench.sql("select max(reserved_at) + interval '30 days' as frees from songstats_quota_ledger")[0]["frees"]
@@ -135,26 +135,26 @@ def test_the_forecast_is_when_the_budget_covers_the_last_recording(run, bench):
 
 
 def test_the_forecast_names_the_pace_if_the_budget_suffices(run, bench):
-    bench.ask_for(isrcs(5))
+    bench.submit_request(isrcs(5))
     assert "the pace of 5 calls a second, as configured" in run("spend").stdout
-    bench.cover(isrcs(2))
+    bench.run_backfill(isrcs(2))
     assert "5 calls a second, as configured" in run("spend").stdout, "a trial hit or two an hour ago are no pace"
-    bench.ask_for(isrcs(60, start=100))
-    bench.cover(isrcs(28, start=100), run="run-2")
+    bench.submit_request(isrcs(60, start=100))
+    bench.run_backfill(isrcs(28, start=100), run="run-2")
     bench.sql("update songstats_quota_ledger set reserved_at = reserved_at - interval '50 minutes'")
     assert "the pace of 1,800 hits an hour" in run("spend").stdout
 
 
 def test_the_forecast_of_a_queue_that_never_empties_says_so(run, bench):
-    bench.ask_for(isrcs(5))
+    bench.submit_request(isrcs(5))
     assert "not within a hundred years, with 0 hits" in run("spend", SONGSTATS_HIT_LIMIT="0").stdout
     bench.sql("update payment_decisions set verdict = 'denied'")
     assert "5 wait for an account with a card on file" in run("spend").stdout
 
 
 def test_unwanted_recordings_do_not_wait_for_a_card(run, bench):
-    job = bench.ask_for(isrcs(5))
-    bench.ask_for(isrcs(1), account=uuid4())
+    job = bench.submit_request(isrcs(5))
+    bench.submit_request(isrcs(1), account=uuid4())
     with connect(bench.database_url) as connection:
         measurement_jobs.withdraw(connection, job, account=bench.account)
     stdout = run("spend").stdout
@@ -163,7 +163,7 @@ def test_unwanted_recordings_do_not_wait_for_a_card(run, bench):
 
 
 def test_an_open_breaker_is_shown_in_the_forecast(run, bench):
-    bench.ask_for(isrcs(1))
+    bench.submit_request(isrcs(1))
     bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'key', reason = '401', opened_at = now()")
     stdout = run("spend").stdout
     assert "1 to buy. Circuit breaker open since 20" in stdout
@@ -173,7 +173,7 @@ def test_an_open_breaker_is_shown_in_the_forecast(run, bench):
 
 
 def test_a_pause_is_shown_with_the_forecast(run, bench):
-    bench.ask_for(isrcs(1))
+    bench.submit_request(isrcs(1))
     bench.sql("update vendor_state set paused_until = now() + interval '1 hour'")
     stdout = run("spend").stdout
     assert "1 to buy: empty about 20" in stdout
@@ -185,13 +185,13 @@ def test_a_pause_is_shown_with_the_forecast(run, bench):
 
 def test_a_receipt_shows_spent_hits_and_owned_recordings(run, bench, sandbox):
     songs = isrcs(4)
-    earlier = bench.ask_for(songs[:1])
-    bench.cover(songs[:1])
-    mine = bench.ask_for(songs)
+    earlier = bench.submit_request(songs[:1])
+    bench.run_backfill(songs[:1])
+    mine = bench.submit_request(songs)
     sandbox.faults(HISTORY, isrc=songs[1], status=503, count=1)
-    bench.cover(songs[:3])
+    bench.run_backfill(songs[:3])
     bench.sql("update songstats_backfill_queue set not_before = null")
-    bench.cover(songs[1:2], run="run-2")
+    bench.run_backfill(songs[1:2], run="run-2")
     found = parse_json(run("jobs", mine, "--json", **PRICE))
     assert found["came_from"] == {
         "asked": 4,
@@ -216,9 +216,9 @@ def test_a_receipt_shows_spent_hits_and_owned_recordings(run, bench, sandbox):
 
 def test_a_receipt_excludes_hits_of_another_request(run, bench):
     songs = isrcs(2)
-    bench.ask_for(songs)
-    late = bench.ask_for(songs, account=uuid4())
-    bench.cover(songs)
+    bench.submit_request(songs)
+    late = bench.submit_request(songs, account=uuid4())
+    bench.run_backfill(songs)
     found = parse_json(run("jobs", late, "--json"))
     assert (found["hits"], found["spent"], found["hits_per_recording_settled"]) == (0, [], None)
     assert found["came_from"]["bought_for_others"] == 2

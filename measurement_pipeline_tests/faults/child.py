@@ -90,9 +90,9 @@ def _run(task: ChildTask) -> dict[str, Any]:
         PaymentDecisions(task.database_url).record(account, Decision(PaymentVerdict.ALLOWED, "a card"))
         return PaymentVerdict.ALLOWED
 
-    dependencies = BackfillDependencies(bench.means.new_client, check_payment)
+    dependencies = BackfillDependencies(bench.dependencies.new_client, check_payment)
     backfill_run = BackfillRun(
-        task.songs, run=task.run, is_operator=False, config=bench.terms, dependencies=dependencies
+        task.songs, run=task.run, is_operator=False, config=bench.config, dependencies=dependencies
     )
     results = {one.song: str(one.kind) for one in backfill_run}
     return {
@@ -126,7 +126,7 @@ def _reclaim(task: ChildTask) -> dict[str, Any]:
     from measurement_pipeline.backfill.reclaim import reclaim_backfill
 
     bench = _bench(task)
-    reclaimed = reclaim_backfill(bench.terms, bench.means)
+    reclaimed = reclaim_backfill(bench.config, bench.dependencies)
     return {"reservations": reclaimed.reservations, "exhausted": reclaimed.exhausted, "transient": reclaimed.transient}
 
 

@@ -130,7 +130,7 @@ def test_an_address_is_shown_without_its_login():
 
 
 def test_a_missing_database_is_made_once(database_url, server):
-    name = server.make()
+    name = server.create_database()
     url = server.url(name)
     assert address.create_if_absent(url) is False
     server.drop(name)

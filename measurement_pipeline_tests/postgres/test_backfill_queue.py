@@ -663,7 +663,7 @@ ROWS = 100_000
 @pytest.fixture(scope="module")
 def deep_queue(server, template: str) -> Iterator[Tables]:
     """A hundred thousand rows just enqueued for one request: nothing has been analysed yet."""
-    name = server.make(template=template)
+    name = server.create_database(template=template)
     tables = Tables(server.url(name))
     account = tables.decide(uuid4())
     (job,) = tables.sql("insert into measurement_jobs (account, state) values (%s, 'accepted') returning id", account)
