@@ -1,8 +1,10 @@
-# Everything a newcomer or CI needs; CONTRIBUTING.md explains each target. Needs Python 3.11+ and make.
+# Everything a newcomer or CI needs; CONTRIBUTING.md explains each target. Needs Python 3.11 to 3.13 and make.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What `make check` searches for retired words.
+WORDED := measurement_pipeline measurement_pipeline_bench docs README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md
 READY := $(VENV)/.ready
 
 .PHONY: demo test faults fuzz check docs reference screenshots vulnerabilities dev bench format lock clean
@@ -25,6 +27,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/sqlfluff lint --processes 2 measurement_pipeline measurement_pipeline_bench
+	$(BIN)/python .ci/plain_words.py $(WORDED)
 	env -u DAGSTER_HOME -u DATABASE_URL $(BIN)/dagster definitions validate
 	env -u DAGSTER_HOME -u DATABASE_URL VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/dg check defs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir .local/site
@@ -58,7 +61,7 @@ format: $(READY)
 
 # The lock holds every package with its hashes, so --no-deps: what it does not name is not installed.
 $(READY): requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version)'
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version + "; name another with PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
