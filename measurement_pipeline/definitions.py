@@ -1,7 +1,8 @@
 """The Dagster definitions of this environment. Dagster loads this module (workspace.yaml); nothing else imports it.
 
-Loading needs no setting and no database. A missing setting is named when a run or a tick starts. A malformed setting and the
-database of another deployment are refused at load, before anything can be spent.
+Loading works without settings and without a reachable database. A missing setting is named when a run or a tick starts. A
+malformed setting is refused at load. If all required settings are present, loading connects to the database once and refuses
+the database of another deployment, before anything can be spent.
 """
 
 import os

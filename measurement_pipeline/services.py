@@ -41,7 +41,8 @@ class MeasurementDatabase:
     def verified_url(self) -> str:
         """The address, after a check that the database belongs to this deployment.
 
-        Every op, sensor and check gets the address here, because a process must never write to another deployment's tables.
+        A process must never write to another deployment's tables. Ops, sensors and checks therefore call this, `connect` or
+        `require_own` before they use an address, also the one in `BackfillConfig`. One check is enough for each process.
         Raises `WrongDeploymentError`, `SchemaOutOfDateError` or `DatabaseUnavailable`.
         """
         self.require_own()

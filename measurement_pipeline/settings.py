@@ -87,7 +87,7 @@ class Settings(BaseModel):
     deployment_kind: Kind | None = Field(
         None,
         alias="DEPLOYMENT_KIND",
-        description="`live` or `sandbox`. Default: `live` if the base URLs of both vendors are the real ones.",
+        description="`live` or `sandbox`. If not set: `live` if the base URLs of Songstats and Stripe are the real ones.",
     )
 
     songstats_api_key: SecretStr | None = Field(
@@ -139,7 +139,7 @@ class Settings(BaseModel):
         alias="CLAIM_TIMEOUT_SECONDS",
         gt=0,
         allow_inf_nan=False,
-        description="A row without a heartbeat for this long is abandoned. Default: twice SONGSTATS_TIMEOUT_SECONDS.",
+        description="A row without a heartbeat for this long is abandoned. If not set: twice SONGSTATS_TIMEOUT_SECONDS.",
     )
     max_attempts: int = Field(
         5, alias="MAX_ATTEMPTS", ge=1, description="Runs that may try one recording before it is failed as exhausted."

@@ -105,7 +105,9 @@ class CircuitBreaker:
         else:
             reason = "Songstats asked for it"
         # For a vendor that gives unusable responses, a healthy `/status` proves nothing.
-        begin_pause = partial(songstats_ledger.pause, retry_after=response.retry_after, why=reason, blank=is_unusable)
+        begin_pause = partial(
+            songstats_ledger.pause, retry_after=response.retry_after, why=reason, is_unusable=is_unusable
+        )
         self.pause_seconds_left = max(
             await self._connection.execute_with_retry(begin_pause), self.pause_seconds_left or 0.0
         )

@@ -49,7 +49,7 @@ def reconcile(
     `now`: overrides the clock. Raises database errors, but not for what Songstats does or for a lock that another session holds.
     """
     with connect(config.database_url) as connection:
-        before = songstats_ledger.look(connection, now=now)
+        before = songstats_ledger.read_ledger_state(connection, now=now)
     waits = wait_reason(before)
     if waits is not None:
         return ReconcileResult(0, before.unknown, waits)
@@ -65,38 +65,38 @@ def _settle_by(
 ) -> ReconcileResult:
     with connect(terms.database_url) as connection, connection.transaction():
         songstats_ledger.lock_reservations(connection, seconds=lock_seconds)
-        after = songstats_ledger.look(connection, now=now)
+        after = songstats_ledger.read_ledger_state(connection, now=now)
         results = decide_windows(before, after, vendor)
         if isinstance(results, str):
             return ReconcileResult(0, after.unknown, results)
         returned = sum(_settle(connection, after, result) for result in results)
-        late = sum(_take_back(connection, after, result) for result in results)
+        late = sum(_revert_unbilled(connection, after, result) for result in results)
     return ReconcileResult(
         returned, after.unknown - returned + late, "; ".join(result.reason for result in results), late
     )
 
 
-def _settle(connection: Connection, look: LedgerState, result: WindowResult) -> int:
+def _settle(connection: Connection, ledger: LedgerState, result: WindowResult) -> int:
     if not result.not_billed:
         return 0
-    since, until = _bounds(look, result.window)
+    since, until = _bounds(ledger, result.window)
     settled = songstats_ledger.settle_unbilled(connection, since=since, until=until, calls=result.not_billed)
     _record(connection, "settle unknown hits as not billed", result, settled=settled)
     return len(settled)
 
 
-def _take_back(connection: Connection, look: LedgerState, result: WindowResult) -> int:
+def _revert_unbilled(connection: Connection, ledger: LedgerState, result: WindowResult) -> int:
     if not result.late:
         return 0
-    since, until = _bounds(look, result.window)
-    taken = songstats_ledger.take_back_unbilled(connection, since=since, until=until, calls=result.late)
+    since, until = _bounds(ledger, result.window)
+    taken = songstats_ledger.revert_unbilled(connection, since=since, until=until, calls=result.late)
     _record(connection, "count returned hits again", result, taken_back=taken)
     return len(taken)
 
 
-def _bounds(look: LedgerState, window: Window) -> tuple[datetime, datetime]:
-    since = look.month_begins if window is Window.CURRENT else look.previous_month_begins
-    until = look.month_begins if window is Window.PREVIOUS else look.next_month_begins
+def _bounds(ledger: LedgerState, window: Window) -> tuple[datetime, datetime]:
+    since = ledger.month_begins if window is Window.CURRENT else ledger.previous_month_begins
+    until = ledger.month_begins if window is Window.PREVIOUS else ledger.next_month_begins
     return since, until
 
 

@@ -320,9 +320,9 @@ class BackfillWorker:
             match reservation.verdict:
                 case ReservationVerdict.RESERVED:
                     reserved.append((claim, reservation))
-                case ReservationVerdict.LOST:
+                case ReservationVerdict.NO_LONGER_CLAIMED:
                     self._held.pop(claim.song, None)
-                case ReservationVerdict.CLOSED:
+                case ReservationVerdict.BREAKER_OPEN_OR_PAUSED:
                     self.stop(CLOSED_BY_ANOTHER_RUN)
                 case ReservationVerdict.BUDGET:
                     self.stop(QUOTA_USED)

@@ -49,10 +49,10 @@ def import_(ctx: click.Context, file: Path, *, name: str, account: str, as_of: d
     Commas, semicolons or tabs separate the columns.
 
     A count becomes a measurement of source import and ranks the recording; a recording without one has rank 0. Current
-    counts are captured by Spotify album; separate several albums by a space, or by a semicolon if that does not separate
-    columns. A release date that is only a year or a month is not stored. Garbled characters in a title, artist or album,
-    and dates without a day, cause a warning; the recording is loaded. Invalid lines are listed and skipped, with exit
-    status 1. A file without a valid line creates nothing.
+    counts are captured by Spotify album; separate several albums by a space, or by a semicolon in files whose
+    columns are separated by commas or tabs. A release date that is only a year or a month is not stored. Garbled
+    characters in a title, artist or album, and dates without a day, cause a warning; the recording is loaded. Invalid
+    lines are listed and skipped, with exit status 1. A file without a valid line creates nothing.
     """
     if not name.strip():
         raise click.BadParameter("the name is blank: give a name", param_hint="--name")

@@ -122,10 +122,13 @@ def _names(row: list[str]) -> list[str]:
 def _header(row: list[str]) -> list[str]:
     columns = _names(row)
     if not columns:
-        raise NotACatalogError(f"the file is empty: expected a header with isrc, of {', '.join(COLUMNS)}")
+        raise NotACatalogError(
+            f"the file is empty: expected a header with the column isrc; known columns: {', '.join(COLUMNS)}"
+        )
     if "isrc" not in columns:
         raise NotACatalogError(
-            f"line 1 is {_shorten(','.join(row))}: expected a header with isrc, of {', '.join(COLUMNS)}; fields may be "
+            f"line 1 is {_shorten(','.join(row))}: expected a header with the column isrc; known columns: "
+            f"{', '.join(COLUMNS)}; fields may be "
             f"separated by {', '.join(_SEPARATORS.values())}"
         )
     repeated = sorted({name for name in columns if name in COLUMNS and columns.count(name) > 1})

@@ -61,9 +61,9 @@ def _schema(instance: "DagsterInstance") -> CheckResult:
 
 
 def _daemon(instance: "DagsterInstance", starting: str | None, *, stopped_at: datetime | None) -> CheckResult:
-    from measurement_pipeline.defs.automation import quiet_daemons
+    from measurement_pipeline.defs.automation import read_silent_daemons
 
-    quiet = quiet_daemons(instance)
+    quiet = read_silent_daemons(instance)
     heartbeats = instance.get_daemon_heartbeats()
     required = sorted(instance.get_required_daemon_types())
     next_step = "nothing is accepted or bought until it runs: start `measurement-pipeline dev` or `dagster-daemon run`"

@@ -162,12 +162,15 @@ def _read_instance_states(environment: CliEnvironment) -> tuple[InstanceState, I
     """Read the sensor and job states of backfill, intake and capture; unknown if Dagster's storage is unreachable."""
     try:
         with open_dagster_instance(environment) as instance:
+            from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
             from measurement_pipeline.defs.instance_status import read_instance_state
 
             return (
-                read_instance_state(instance, sensor=_BACKFILL_SENSOR, job="songstats_backfill", buys=True),
-                read_instance_state(instance, sensor=_INTAKE_SENSOR, job="measurement_job_intake", buys=False),
-                read_instance_state(instance, sensor=_CAPTURE_SENSOR, job="play_count_capture", buys=False),
+                read_instance_state(
+                    instance, sensor=_BACKFILL_SENSOR, job="songstats_backfill", asset=SONGSTATS_HISTORY
+                ),
+                read_instance_state(instance, sensor=_INTAKE_SENSOR, job="measurement_job_intake"),
+                read_instance_state(instance, sensor=_CAPTURE_SENSOR, job="play_count_capture"),
             )
     except CommandError:
         return (

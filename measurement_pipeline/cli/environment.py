@@ -191,7 +191,7 @@ def keep_server_running(environment: CliEnvironment) -> Iterator[Callable[[], No
         def check() -> None:
             if not environment.is_embedded or address.is_listening(environment.database_url):
                 return
-            click.echo(f"POSTGRESQL DIED: restarting {environment.database_location} again", err=True)
+            click.echo(f"PostgreSQL stopped unexpectedly: restarting {environment.database_location}", err=True)
             with defer_signals():
                 restarted.close()
                 restarted.enter_context(EmbeddedServer(environment.home / "postgres"))

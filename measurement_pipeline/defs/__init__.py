@@ -1,1 +1,1 @@
-"""The Dagster objects: the only package that imports dagster. Thin: unpack, call, report."""
+"""The Dagster objects. Only this package and the commands import dagster. Thin: unpack, call, report."""

@@ -13,14 +13,14 @@ HEARTBEAT_TOLERANCE = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
-class DaemonStatus:
+class AutomationStatus:
     """The status of one sensor or schedule. `last_tick` None: it never ticked."""
 
     switched_off: bool = False
     last_tick: InstigatorTick | None = None
 
 
-def quiet_daemons(instance: dg.DagsterInstance) -> dict[str, datetime | None]:
+def read_silent_daemons(instance: dg.DagsterInstance) -> dict[str, datetime | None]:
     """The required daemons without a recent heartbeat, with the time of their last one. None: never."""
     heartbeats = instance.get_daemon_heartbeats()
     last = {
@@ -31,9 +31,9 @@ def quiet_daemons(instance: dg.DagsterInstance) -> dict[str, datetime | None]:
     return {name: last_at for name, last_at in last.items() if last_at is None or last_at < oldest_allowed}
 
 
-def read_statuses(instance: dg.DagsterInstance, names: Collection[str]) -> dict[str, DaemonStatus]:
+def read_statuses(instance: dg.DagsterInstance, names: Collection[str]) -> dict[str, AutomationStatus]:
     """The status of each of `names`. One that was never switched and never ticked is as the code declares it: on."""
-    statuses = {name: DaemonStatus() for name in names}
+    statuses = {name: AutomationStatus() for name in names}
     for state in instance.all_instigator_state():
         if state.name in statuses:
             # A renamed code location leaves its old states behind: the state that ticked last is the current one.
@@ -41,10 +41,10 @@ def read_statuses(instance: dg.DagsterInstance, names: Collection[str]) -> dict[
     return statuses
 
 
-def _read_status(instance: dg.DagsterInstance, state: InstigatorState) -> DaemonStatus:
+def _read_status(instance: dg.DagsterInstance, state: InstigatorState) -> AutomationStatus:
     ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
-    return DaemonStatus(switched_off=not state.is_running, last_tick=next(iter(ticks), None))
+    return AutomationStatus(switched_off=not state.is_running, last_tick=next(iter(ticks), None))
 
 
-def _last_ticked(status: DaemonStatus) -> float:
+def _last_ticked(status: AutomationStatus) -> float:
     return 0.0 if status.last_tick is None else status.last_tick.timestamp

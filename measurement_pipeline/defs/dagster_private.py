@@ -1,7 +1,9 @@
-"""Everything that this project uses of Dagster's private modules, with the reason for each.
+"""Everything that this project uses of Dagster beyond its public interface, with the reason for each.
 
-Private names may change in any release. `TESTED_VERSION` is the release that they were tested with, and a test fails when
-another minor version is installed.
+Private names and texts may change in any release. `TESTED_VERSION` is the release that they were tested with, and a test fails
+when another minor version is installed.
+
+Imported here from private modules:
 
 - `DagsterEvent`, `DagsterEventBatchMetadata`, `AssetMaterializationPlannedData`: runs log their events as one batch. The public
   `context.log_event` writes one at a time, at 2.4 ms each instead of 0.3 ms, and cannot write planned events.
@@ -13,6 +15,16 @@ another minor version is installed.
   switched off or fail.
 - `InstanceRef`: opens an instance from a dictionary, for commands that read it without DAGSTER_HOME.
 - `SerializableErrorInfo`: the type of every error in an event.
+
+Used elsewhere, because no public name exists:
+- Run tags `dagster/asset_partition_range_start`, `…_range_end`, `dagster/partition`, `dagster/priority` (tags.py): a sensor
+  launches a run for a range of partitions only through tags.
+- Job name `__ASSET_JOB` (instance_status.py): runs that a person launches from an asset's page have no other mark.
+- Texts of engine events (health/interruptions.py): Dagster gives no reason if its code server fails a run.
+- `event_log_storage.wipe_asset_cached_status` (partition_status.py): Dagster caches failed partitions until each is materialized.
+- `context.get_step_execution_context()` (materializations, partition_status.py): a batch of events needs the running step.
+- `_connect`, `_event_to_row`, `_engine` and the constructor of the storages (storage.py): a shared pool, and one statement for
+  all planned events of a run. Dagster has no setting for either.
 """
 
 from dagster._core.errors import DagsterUserCodeProcessError

@@ -24,5 +24,7 @@ def refused_launch(run_tags: Mapping[str, str]) -> dg.Failure:
         why = (
             f"{first} to {last} is not a range of partitions: one of them does not exist, or they are in reverse order"
         )
-    cure = "select partitions of songstats_history; add an ISRC that no job has requested on its partitions page first"
-    return dg.Failure(f"{REFUSED_LAUNCH}{why}; {cure}", allow_retries=False)
+    next_step = (
+        "select partitions of songstats_history; add an ISRC that no job has requested on its partitions page first"
+    )
+    return dg.Failure(f"{REFUSED_LAUNCH}{why}; {next_step}", allow_retries=False)

@@ -77,5 +77,5 @@ def _run_in_time(
             return run_check(connection, **resources)
     except StatementTimeout:
         message = f"not known: a statement of this check took longer than {seconds:g} s, or waited for a lock"
-        cure = "`measurement-pipeline doctor` names the sessions that may hold it (line sessions)"
-        return HealthResult(False, f"{message}; {cure}", should_alert=True, reason="no answer")
+        next_step = "`measurement-pipeline doctor` names the sessions that may hold it (line sessions)"
+        return HealthResult(False, f"{message}; {next_step}", should_alert=True, reason="no answer")

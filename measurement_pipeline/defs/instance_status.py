@@ -1,12 +1,10 @@
 """The state of a sensor, its runs and the daemon in Dagster's instance, for `health/` to judge. Only reads."""
 
-from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 
 import dagster as dg
 
-from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
-from measurement_pipeline.defs.automation import quiet_daemons, read_statuses
+from measurement_pipeline.defs.automation import read_silent_daemons, read_statuses
 from measurement_pipeline.defs.dagster_private import JobFailureData, SerializableErrorInfo
 from measurement_pipeline.health.messages import summarize_error
 from measurement_pipeline.health.stall_checks import InstanceState, UnfinishedRun
@@ -22,10 +20,14 @@ _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRu
 _MAX_RUNS = 100
 
 
-def read_instance_state(instance: dg.DagsterInstance, *, sensor: str, job: str, buys: bool) -> InstanceState:
-    """The state of `sensor` and of the runs of `job`. If the job `buys`, it includes the runs that operators launched."""
-    jobs = (job, ASSET_JOB) if buys else (job,)
-    busy, queued, ended = (_runs(instance, statuses, jobs) for statuses in (_BUSY, _WAITING, _ENDED))
+def read_instance_state(
+    instance: dg.DagsterInstance, *, sensor: str, job: str, asset: dg.AssetKey | None = None
+) -> InstanceState:
+    """The state of `sensor` and of the runs of `job`.
+
+    `asset`: what the job buys. The state then includes the runs that operators launched from the asset's page.
+    """
+    busy, queued, ended = (_runs(instance, statuses, job, asset) for statuses in (_BUSY, _WAITING, _ENDED))
     status = read_statuses(instance, [sensor])[sensor]
     tick = status.last_tick
     last = ended[0] if ended else None
@@ -33,11 +35,11 @@ def read_instance_state(instance: dg.DagsterInstance, *, sensor: str, job: str, 
         sensor=sensor,
         switched_off=status.switched_off,
         tick_error=_cause(tick.error) if tick and tick.is_failure and tick.error else None,
-        quiet_daemons=quiet_daemons(instance),
+        silent_daemons=read_silent_daemons(instance),
         busy=_run(busy[-1]) if busy else None,
         queued=_run(queued[-1]) if queued else None,
         failed=_failed(instance, last) if last and last.dagster_run.status is dg.DagsterRunStatus.FAILURE else None,
-        deferred=_deferred(instance) if buys else None,
+        deferred=None if asset is None else _deferred(instance, asset),
     )
 
 
@@ -75,14 +77,15 @@ def _cause(error: SerializableErrorInfo) -> str:
 
 
 def _runs(
-    instance: dg.DagsterInstance, statuses: list[dg.DagsterRunStatus], jobs: Collection[str]
+    instance: dg.DagsterInstance, statuses: list[dg.DagsterRunStatus], job: str, asset: dg.AssetKey | None
 ) -> list[dg.RunRecord]:
-    """The runs of all `jobs`, the latest first."""
+    """The runs of `job`, and those that materialize `asset` under Dagster's own job name, the latest first."""
+    jobs = (job,) if asset is None else (job, ASSET_JOB)
     records = [
         record
-        for job in jobs
-        for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=statuses), limit=_MAX_RUNS)
-        if covers(record.dagster_run, SONGSTATS_HISTORY)
+        for name in jobs
+        for record in instance.get_run_records(dg.RunsFilter(job_name=name, statuses=statuses), limit=_MAX_RUNS)
+        if asset is None or covers(record.dagster_run, asset)
     ]
     return sorted(records, key=lambda record: record.storage_id, reverse=True)
 
@@ -97,11 +100,11 @@ def _failed(instance: dg.DagsterInstance, record: dg.RunRecord) -> UnfinishedRun
     return UnfinishedRun(run.id, run.since, failure_line(instance, run.id))
 
 
-def _deferred(instance: dg.DagsterInstance) -> str | None:
+def _deferred(instance: dg.DagsterInstance, asset: dg.AssetKey) -> str | None:
     """The deferred recordings of the last run, from its totals."""
-    records = instance.fetch_observations(SONGSTATS_HISTORY, limit=1).records
+    records = instance.fetch_observations(asset, limit=1).records
     observation = records[0].asset_observation if records else None
-    totals: Mapping[str, dg.MetadataValue] = {} if observation is None else observation.metadata
+    totals = {} if observation is None else dict(observation.metadata)
     deferred = {
         name.removeprefix("deferred: "): value.value for name, value in totals.items() if name.startswith("deferred: ")
     }

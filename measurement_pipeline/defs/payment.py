@@ -17,8 +17,9 @@ from measurement_pipeline.services import MeasurementDatabase, Stripe
 
 @dg.op(
     description=(
-        "The payment gate: asks Stripe whether each account has a card on file. A yes is valid for 10 minutes. A no creates a "
-        "Checkout link. While Stripe cannot be reached, the requests and recordings that depend on the answer wait."
+        "The payment gate: asks Stripe whether each account has a card on file. A confirmation is valid for 10 minutes. "
+        "A refusal creates a Checkout link. While Stripe cannot be reached, the requests and recordings that need the "
+        "answer wait."
     ),
 )
 @stops_in_one_line

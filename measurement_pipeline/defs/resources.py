@@ -1,8 +1,8 @@
 """The Dagster resources: one for each vendor, each database and each set of limits, so that the UI shows which op uses which.
 
 Their values are plain objects, not `ConfigurableResource`s: Dagster shows the fields of those on the resource page and stores
-them in run records, and several are secrets. Ops, sensors and checks take them as `dg.ResourceParam[...]`. Each value is read
-when a run or a tick starts, so that definitions load without any setting.
+them in run records, and several are secrets. Ops, sensors and checks take them as `dg.ResourceParam[...]`. A resource is created
+when a run or a tick first uses it, so that definitions load without any setting.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,9 +45,10 @@ def capture_services(capture_config: CaptureConfig | None, apify: Apify, spotify
 
 
 def services_at_launch(environment: Mapping[str, str]) -> Callable[[], Services]:
-    """Read `environment` now and return the services later, because Dagster loads definitions where nothing is set, too.
+    """Read `environment` now and return a function for the services, because Dagster loads definitions where nothing is set, too.
 
-    A malformed setting raises at once. If one is missing, the returned function raises `NotConfiguredError`: in the run or tick.
+    A malformed setting raises at once. If no setting is missing, this connects to the database and raises if that belongs to
+    another deployment. If one is missing, the returned function raises `NotConfiguredError`: in the run or tick.
     """
     missing = services.describe_missing(Settings.read(environment))
     if missing is None:

@@ -19,7 +19,7 @@ _UNFINISHED = [
 _HELD_BY_A_PROCESS = {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}
 
 
-def unfinished_runs(
+def fail_dead_runs(
     instance: dg.DagsterInstance,
     database: MeasurementDatabase,
     config: BackfillConfig,
@@ -29,24 +29,31 @@ def unfinished_runs(
 ) -> list[dg.DagsterRun]:
     """Report the runs of a job whose process has died as failed, and return the other unfinished ones.
 
-    `asset`: what the job materializes. A launch from the asset's page runs under Dagster's own job name. Dagster never ends a
-    STARTED run whose process died with the whole machine, and such a run would hold the pool.
+    `asset`: what the job materializes. Dagster never ends a STARTED run whose process died with the whole machine, and such a run
+    would hold the pool.
     """
-    records = [
-        record
+    runs = _list_unfinished_runs(instance, job_name, asset)
+    started = [run.run_id for run in runs if run.status in _HELD_BY_A_PROCESS]
+    silence = config.silence_seconds
+    with database.connect() as connection:
+        dead = run_heartbeats.list_silent(connection, started, seconds=silence) if started else set()
+    for run in runs:
+        if run.run_id in dead:
+            why = f"its process has written no heartbeat for {silence:.0f} s; the rows that it held are due again"
+            instance.report_run_failed(run, why)
+    return [run for run in runs if run.run_id not in dead]
+
+
+def _list_unfinished_runs(
+    instance: dg.DagsterInstance, job_name: str, asset: dg.AssetKey | None
+) -> list[dg.DagsterRun]:
+    """The unfinished runs of a job. A launch from the page of `asset` runs under Dagster's own job name."""
+    return [
+        record.dagster_run
         for record in instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
         if record.dagster_run.job_name == job_name
         or (asset and record.dagster_run.job_name == ASSET_JOB and covers(record.dagster_run, asset))
     ]
-    started = [record.dagster_run.run_id for record in records if record.dagster_run.status in _HELD_BY_A_PROCESS]
-    silence = config.silence_seconds
-    with database.connect() as connection:
-        dead = run_heartbeats.list_silent(connection, started, seconds=silence) if started else set()
-    for record in records:
-        if record.dagster_run.run_id in dead:
-            why = f"its process has written no heartbeat for {silence:.0f} s; the rows that it held are due again"
-            instance.report_run_failed(record.dagster_run, why)
-    return [record.dagster_run for record in records if record.dagster_run.run_id not in dead]
 
 
 def initialize_pool_limit(instance: dg.DagsterInstance, pool: str) -> None:

@@ -13,7 +13,7 @@ from measurement_pipeline.domain.text import counted, utc, utc_minute
 from measurement_pipeline.domain.vendor_state import Budget, VendorState
 
 QUOTA_USED = "Songstats quota used"
-NO_PAYER = "no payment method: no account with a saved card requests it"
+NO_PAYER = "no payment method: no account that requested it has a valid card"
 CLOSED_BY_ANOTHER_RUN = "the circuit breaker opened, or a pause began, in another run"
 
 # What closes a breaker, by its kind.

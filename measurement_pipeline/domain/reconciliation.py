@@ -100,16 +100,16 @@ def decide_windows(before: LedgerState, after: LedgerState, vendor: VendorMonth)
     return obstacle or [_decide_window(*window) for window in _windows(after, vendor)]
 
 
-def wait_reason(look: LedgerState) -> str | None:
+def wait_reason(ledger: LedgerState) -> str | None:
     """Why the vendor's count is not needed or not comparable now; None if it should be read."""
-    if look.unknown == 0 and look.returned == 0:
+    if ledger.unknown == 0 and ledger.returned == 0:
         return "no hit of unknown outcome in this month or the last one"
-    if look.open_calls:
-        return f"waiting: {counted(look.open_calls, 'call')} not settled yet"
-    if look.last_call_at is not None and look.now - look.last_call_at < QUIET_PERIOD:
+    if ledger.open_calls:
+        return f"waiting: {counted(ledger.open_calls, 'call')} not settled yet"
+    if ledger.last_call_at is not None and ledger.now - ledger.last_call_at < QUIET_PERIOD:
         minutes = int(QUIET_PERIOD.total_seconds() // 60)
         return f"waiting: the last call must be {minutes} minutes old, since the vendor's count may lag behind"
-    if look.now < look.month_begins + MAX_OFFSET_WEST or look.now >= look.next_month_begins - MAX_OFFSET_EAST:
+    if ledger.now < ledger.month_begins + MAX_OFFSET_WEST or ledger.now >= ledger.next_month_begins - MAX_OFFSET_EAST:
         return "waiting: near the turn of the month it is unknown which month the vendor counts"
     return None
 
@@ -125,20 +125,20 @@ def _find_obstacle(before: LedgerState, after: LedgerState, vendor: VendorMonth)
     return None
 
 
-def _windows(look: LedgerState, vendor: VendorMonth) -> Iterator[tuple[Window, MonthlyHits, int | None, bool]]:
+def _windows(ledger: LedgerState, vendor: VendorMonth) -> Iterator[tuple[Window, MonthlyHits, int | None, bool]]:
     """Each window with unknown or returned calls: ledger, vendor's count, and whether its edges are clear."""
-    if look.near_month == 0:
-        if look.current.unknown or look.current.returned:
-            yield Window.CURRENT, look.current, vendor.requests, True
-        if look.previous.unknown or look.previous.returned:
-            yield Window.PREVIOUS, look.previous, vendor.previous_requests, look.near_previous == 0
+    if ledger.near_month == 0:
+        if ledger.current.unknown or ledger.current.returned:
+            yield Window.CURRENT, ledger.current, vendor.requests, True
+        if ledger.previous.unknown or ledger.previous.returned:
+            yield Window.PREVIOUS, ledger.previous, vendor.previous_requests, ledger.near_previous == 0
         return
     # Calls near the turn may belong to either month, which does not change the sum of both.
-    billed = look.current.billed + look.previous.billed
-    both = MonthlyHits(billed, look.unknown, look.returned)
+    billed = ledger.current.billed + ledger.previous.billed
+    both = MonthlyHits(billed, ledger.unknown, ledger.returned)
     known = vendor.requests is not None and vendor.previous_requests is not None
     total = (vendor.requests or 0) + (vendor.previous_requests or 0) if known else None
-    yield Window.BOTH, both, total, look.near_previous == 0
+    yield Window.BOTH, both, total, ledger.near_previous == 0
 
 
 def _decide_window(window: Window, ledger: MonthlyHits, count: int | None, has_clear_edge: bool) -> WindowResult:  # noqa: FBT001

@@ -63,7 +63,7 @@ class UnfinishedRun:
 class InstanceState:
     """State of one sensor and of the runs that it launches, from Dagster's instance.
 
-    `quiet_daemons`: daemons without a recent heartbeat, and the time of the last. `busy` and `queued`: the oldest run that holds
+    `silent_daemons`: daemons without a recent heartbeat, and the time of the last. `busy` and `queued`: the oldest run that holds
     the slot or waits for it. `failed`: the last finished run if it failed; `since` is its start. `deferred`: description of what
     the last run deferred.
     """
@@ -71,7 +71,7 @@ class InstanceState:
     sensor: str
     switched_off: bool = False
     tick_error: str | None = None
-    quiet_daemons: Mapping[str, datetime | None] = field(default_factory=dict)
+    silent_daemons: Mapping[str, datetime | None] = field(default_factory=dict)
     busy: UnfinishedRun | None = None
     queued: UnfinishedRun | None = None
     failed: UnfinishedRun | None = None
@@ -226,10 +226,10 @@ def _backfill_causes(state: BackfillState, instance: InstanceState, since: datet
 
 
 def _instance_causes(instance: InstanceState) -> Iterator[_StallCause]:
-    if instance.quiet_daemons:
+    if instance.silent_daemons:
         who = ", ".join(
             f"{name} since {format_minute(last)}" if last else f"{name} never had one"
-            for name, last in sorted(instance.quiet_daemons.items())
+            for name, last in sorted(instance.silent_daemons.items())
         )
         yield _StallCause(Reason.DAEMON, f"Dagster's daemon has no heartbeat ({who}): restart it")
     if instance.switched_off:
@@ -242,10 +242,12 @@ def _slot_causes(instance: InstanceState, now: datetime) -> Iterator[_StallCause
     busy, queued = instance.busy, instance.queued
     if busy is not None and now - busy.since > _SOON:
         since = format_minute(busy.since)
-        message = f"run {busy.id} holds the slot since {since} and settles nothing: check it, then terminate it"
+        message = f"run {busy.id} has held the slot since {since} and settled nothing: check it, then terminate it"
         yield _StallCause(Reason.SLOT, message)
     elif busy is None and queued is not None and now - queued.since > _SOON:
-        message = f"run {queued.id} is queued since {format_minute(queued.since)} and does not start: check other runs"
+        message = (
+            f"run {queued.id} has been queued since {format_minute(queued.since)} and has not started: check other runs"
+        )
         yield _StallCause(Reason.SLOT, message)
 
 

@@ -277,7 +277,7 @@ def _answer_request(
         return RequestResult(request.id, request.account, None, error=why)
     if decision.verdict is PaymentVerdict.DENIED:
         # Only a request that was answered with a checkout link, however long intake itself was down.
-        if document.out_of_patience and request.state is State.PAYMENT_REQUIRED:
+        if document.is_expired and request.state is State.PAYMENT_REQUIRED:
             return _refuse_request(connection, request, State.REJECTED, 402, UNPAID_TOO_LONG)
         return _refuse_request(
             connection, request, State.PAYMENT_REQUIRED, 402, decision.reason, checkout_url=decision.checkout_url

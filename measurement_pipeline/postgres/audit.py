@@ -53,11 +53,11 @@ def audit(
         name: tuple(row["what"] for row in connection.execute(_SQL[name], parameters)) for name in SAYS if name in _SQL
     }
     if materialized is not None:
-        found["I13"] = tuple(shown_and_stored(connection, materialized, at_rest=at_rest))
+        found["I13"] = tuple(list_partition_mismatches(connection, materialized, at_rest=at_rest))
     return [AuditFinding(name, SAYS[name], found[name]) for name in SAYS if name in found]
 
 
-def shown_and_stored(
+def list_partition_mismatches(
     connection: Connection, materialized: AbstractSet[str], *, at_rest: bool, grace_hours: float | None = None
 ) -> list[str]:
     """Describe each difference between Dagster's partitions and the queue (I13).

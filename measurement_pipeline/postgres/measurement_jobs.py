@@ -60,7 +60,7 @@ class RequestDocument:
     scope: object
     platforms: object
     schedule: object
-    out_of_patience: bool
+    is_expired: bool
 
 
 class RequestTooLargeError(ValueError):
@@ -177,7 +177,7 @@ def _document(row: dict[str, Any]) -> RequestDocument:
         scope=_read_json(row["scope"]),
         platforms=row["platforms"],
         schedule=row["schedule"],
-        out_of_patience=row["out_of_patience"],
+        is_expired=row["is_expired"],
     )
 
 

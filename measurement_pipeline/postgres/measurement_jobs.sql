@@ -97,7 +97,7 @@ select
     case when sized.fits then request.scope::text end as scope,
     case when sized.fits then request.platforms end as platforms,
     case when sized.fits then request.schedule end as schedule,
-    request.created_at < now() - make_interval(secs => %(patience)s) as out_of_patience
+    request.created_at < now() - make_interval(secs => %(patience)s) as is_expired
 from measurement_jobs as request
 -- The limit keeps the planner from computing the size for each use.
 cross join

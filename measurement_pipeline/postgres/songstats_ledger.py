@@ -35,8 +35,8 @@ class ReservationVerdict(StrEnum):
     """Result of a request to reserve a hit."""
 
     RESERVED = "reserved"
-    LOST = "lost"  # another run claimed the row, or a response arrived after all
-    CLOSED = "closed"  # the breaker opened or a pause began
+    NO_LONGER_CLAIMED = "lost"  # another run claimed the row, or a response arrived after all
+    BREAKER_OPEN_OR_PAUSED = "closed"  # the breaker opened or a pause began
     UNPAID = "unpaid"  # no account that wants it has an allowed decision
     STALE = "stale"  # the payer's decision is too old to spend on
     BUDGET = "budget"  # no hits left
@@ -82,7 +82,7 @@ async def reserve(
 ) -> list[Reservation]:
     """Reserve a hit for each claim, in order, as far as lease, payer, breaker and budget allow. Commits."""
     async with connection.transaction():
-        await connection.execute(_SQL["reserve_patience"])
+        await connection.execute(_SQL["set_reserve_lock_timeout"])
         await connection.execute(_SQL["reserve_lock"])
         found = await connection.execute(
             _SQL["reserve"],
@@ -168,23 +168,25 @@ def close_breaker(connection: Connection, *, kind: str | None = None) -> bool:
     return connection.execute(_SQL["close_breaker"], {"kind": kind}).fetchone() is not None
 
 
-async def pause(connection: AsyncConnection, *, retry_after: float | None, why: str, blank: bool) -> float:
+async def pause(connection: AsyncConnection, *, retry_after: float | None, why: str, is_unusable: bool) -> float:
     """Keep the whole deployment away for as long as the vendor says, or longer each time; seconds left of the pause.
 
-    `blank`: after answers that said nothing of the recording. Their pauses grow, and on the first day a good `GET /status` does
+    `is_unusable`: after responses without a result. Their pauses grow, and on the first day a good `GET /status` does
     not end them. After a 429 it may end what goes beyond `retry_after`.
     """
     async with connection.transaction():
-        before = _one(await (await connection.execute(_SQL["throttled_before"], {"blank": blank})).fetchone())
+        before = _one(
+            await (await connection.execute(_SQL["throttled_before"], {"is_unusable": is_unusable})).fetchone()
+        )
         # The pause that lasts may be of the other kind, and then none of this kind was before it.
         seconds = pause_seconds(retry_after, pauses_before=max(before["pauses"] - before["is_paused"], 0))
         found = await connection.execute(
             _SQL["pause"],
             {
                 "count_it": not before["is_paused"],
-                "blank": blank,
+                "is_unusable": is_unusable,
                 "seconds": seconds,
-                "no_probe_for": seconds_before_probe(seconds, retry_after=retry_after, is_guess=not blank),
+                "no_probe_for": seconds_before_probe(seconds, retry_after=retry_after, is_guess=not is_unusable),
                 "why": why,
             },
         )
@@ -237,10 +239,10 @@ def settle_open(connection: Connection, *, claim_timeout_seconds: float) -> int:
     return len(connection.execute(_SQL["settle_open"], {"claim_timeout": claim_timeout_seconds}).fetchall())
 
 
-def look(connection: Connection, *, now: datetime | None = None) -> LedgerState:
+def read_ledger_state(connection: Connection, *, now: datetime | None = None) -> LedgerState:
     """The ledger's figures to compare with the vendor's monthly counts. `now` overrides the clock."""
     parameters = {"now": now, "east": MAX_OFFSET_EAST.total_seconds(), "west": MAX_OFFSET_WEST.total_seconds()}
-    row = _one(connection.execute(_SQL["look"], parameters).fetchone())
+    row = _one(connection.execute(_SQL["read_ledger_state"], parameters).fetchone())
     return LedgerState(
         current=MonthlyHits(row.pop("billed"), row.pop("unknown"), row.pop("returned")),
         previous=MonthlyHits(row.pop("previous_billed"), row.pop("previous_unknown"), row.pop("previous_returned")),
@@ -250,7 +252,7 @@ def look(connection: Connection, *, now: datetime | None = None) -> LedgerState:
 
 def lock_reservations(connection: Connection, *, seconds: float) -> None:
     """Block reservations until the end of this transaction. Raises `LockTimeout` after `seconds` without the lock."""
-    connection.execute(_SQL["lock_patience"], {"milliseconds": str(round(seconds * 1000))})
+    connection.execute(_SQL["set_lock_timeout"], {"milliseconds": str(round(seconds * 1000))})
     connection.execute(_SQL["reserve_lock"])
 
 
@@ -260,10 +262,10 @@ def settle_unbilled(connection: Connection, *, since: datetime, until: datetime,
     return [row["id"] for row in connection.execute(_SQL["settle_unbilled"], parameters)]
 
 
-def take_back_unbilled(connection: Connection, *, since: datetime, until: datetime, calls: int) -> list[int]:
+def revert_unbilled(connection: Connection, *, since: datetime, until: datetime, calls: int) -> list[int]:
     """Make the newest `calls` settled as not billed, reserved in that period, unknown again; returns their ledger ids."""
     parameters = {"since": since, "until": until, "calls": calls}
-    return [row["id"] for row in connection.execute(_SQL["take_back_unbilled"], parameters)]
+    return [row["id"] for row in connection.execute(_SQL["revert_unbilled"], parameters)]
 
 
 def _one(row: dict[str, Any] | None) -> dict[str, Any]:

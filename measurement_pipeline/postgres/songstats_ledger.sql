@@ -5,11 +5,11 @@
 -- two runs could both take the last hit.
 select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0));
 
--- name: reserve_patience
+-- name: set_reserve_lock_timeout
 -- A session that holds the lock or the rows for longer fails the run: a run that waits forever looks like one that works.
 set local lock_timeout = '30s';
 
--- name: lock_patience
+-- name: set_lock_timeout
 -- Applies to this transaction only.
 select set_config('lock_timeout', %(milliseconds)s, true);
 
@@ -140,7 +140,7 @@ with answered as materialized (
     ) as t (ledger, status_code, billable, reason, headers, sha256, body)
 ),
 
-not_to_blame as (
+uncounted_attempts as (
     -- Rows whose run was throttled, refused, or answered by something other than Songstats, and for which no other call of the run
     -- brought a result. That is not an attempt, even if the run dies before it settles the rows.
     select
@@ -173,13 +173,13 @@ not_to_blame as (
     for update of queue
 ),
 
-given_back as (
+returned_attempts as (
     update songstats_backfill_queue as queue
     set
         attempts = queue.attempts - 1,
         attempt_run = null
-    from not_to_blame
-    where queue.song = not_to_blame.song and queue.attempt_run = not_to_blame.attempt_run
+    from uncounted_attempts
+    where queue.song = uncounted_attempts.song and queue.attempt_run = uncounted_attempts.attempt_run
 ),
 
 settled as (
@@ -360,7 +360,7 @@ returning vendor;
 
 -- name: throttled_before
 select
-    case when %(blank)s then stumbled else throttled end as pauses,
+    case when %(is_unusable)s then stumbled else throttled end as pauses,
     coalesce(paused_until > clock_timestamp(), false) as is_paused
 from vendor_state
 where vendor = 'songstats'
@@ -370,8 +370,8 @@ for update;
 -- Calls that were in flight together make one pause: only the first of them lengthens the next.
 update vendor_state
 set
-    throttled = throttled + (%(count_it)s and not %(blank)s)::int,
-    stumbled = stumbled + (%(count_it)s and %(blank)s)::int,
+    throttled = throttled + (%(count_it)s and not %(is_unusable)s)::int,
+    stumbled = stumbled + (%(count_it)s and %(is_unusable)s)::int,
     pause_reason = case
         when paused_until > clock_timestamp() + make_interval(secs => %(seconds)s) then pause_reason else %(why)s
     end,
@@ -462,7 +462,7 @@ from orphan
 where ledger.id = orphan.id
 returning ledger.id;
 
--- name: look
+-- name: read_ledger_state
 -- The ledger's figures to compare with the vendor's counts of this month and the last. Months are in UTC; `near_…` counts hits so
 -- close to the start of a month that another time zone may place them in the month before.
 with clock as (
@@ -544,7 +544,7 @@ from unbilled
 where ledger.id = unbilled.id
 returning ledger.id;
 
--- name: take_back_unbilled
+-- name: revert_unbilled
 -- Make the newest calls that were settled as not billed unknown again: the vendor counts them after all.
 with late as (
     select id

@@ -133,7 +133,7 @@ def test_a_killed_embedded_server_is_restarted_at_the_same_address(tmp_path, cap
             if stderr:
                 break
             time.sleep(0.1)
-        assert "POSTGRESQL DIED" in stderr
+        assert "PostgreSQL stopped unexpectedly" in stderr
         with target.connect() as connection:
             assert connection.execute("select 1 as one").fetchone() == {"one": 1}
     assert not pid_file.exists(), "stopped with its last owner"

@@ -29,7 +29,7 @@ def a_run(stage: Stage, job: str, *, checks: bool = False, failed: bool = False)
 
 
 def look(stage: Stage) -> InstanceState:
-    return read_instance_state(stage.instance, sensor="backfill_queue_sensor", job=PLANNED, buys=True)
+    return read_instance_state(stage.instance, sensor="backfill_queue_sensor", job=PLANNED, asset=SONGSTATS_HISTORY)
 
 
 @pytest.mark.parametrize("jobs", [(PLANNED, BY_HAND), (BY_HAND, PLANNED)])

@@ -195,9 +195,9 @@ class Model:
         """The verdict on a reservation of one hit."""
         payer = self.payer(song)
         if not self.is_held(song, lease, run) or self.unread(song) is not None:
-            return ReservationVerdict.LOST
+            return ReservationVerdict.NO_LONGER_CLAIMED
         if not self.may_call:
-            return ReservationVerdict.CLOSED
+            return ReservationVerdict.BREAKER_OPEN_OR_PAUSED
         if payer is None:
             return ReservationVerdict.UNPAID
         if payer[0] not in self.fresh:

@@ -400,7 +400,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.model.mark_suspect(songs)
                 self.model.is_open = False
             case _:
-                pausing = partial(ledger.pause, retry_after=LONG, why="429", blank=False)
+                pausing = partial(ledger.pause, retry_after=LONG, why="429", is_unusable=False)
                 assert self.loop.run(self.line.execute(pausing)) > LONG / 2
                 self.model.paused = True
 

@@ -101,7 +101,7 @@ FAILED = UnfinishedRun("run-9", NOW - HOUR, "the store is full")
 # Cause, in order of precedence → its facts, key words of the message, whether it alerts a person.
 WAYS = {
     Reason.DAEMON: (
-        {"machine": {"quiet_daemons": {"SENSOR": NOW - 9 * HOUR}}},
+        {"machine": {"silent_daemons": {"SENSOR": NOW - 9 * HOUR}}},
         "SENSOR since 2026-09-22 03:00 UTC",
         True,
     ),
@@ -113,7 +113,7 @@ WAYS = {
         "Ask for a card: account a-1.",
         True,
     ),
-    Reason.SLOT: ({"machine": {"busy": UnfinishedRun("run-7", NOW - HOUR)}}, "run run-7 holds the slot", True),
+    Reason.SLOT: ({"machine": {"busy": UnfinishedRun("run-7", NOW - HOUR)}}, "run run-7 has held the slot", True),
     Reason.VENDOR: ({"vendor": replace(PAUSED, pauses_in_a_row=12)}, "12 pauses in a row", True),
     Reason.BUDGET: (
         {"budget": SPENT},
@@ -207,7 +207,7 @@ def test_a_run_that_has_just_started_is_no_cause():
 def test_a_run_that_stays_queued_is_reported():
     found = look(machine=replace(MACHINE, queued=UnfinishedRun("run-8", NOW - HOUR)))
     assert found.reason == Reason.SLOT
-    assert "run-8 is queued since 2026-09-22 11:00 UTC and does not start" in found.message
+    assert "run-8 has been queued since 2026-09-22 11:00 UTC and has not started" in found.message
 
 
 def test_a_run_that_settled_the_last_row_before_it_failed_is_no_cause():
@@ -228,7 +228,7 @@ INTAKE = InstanceState("measurement_job_sensor")
     [
         (INTAKE, None, Reason.UNKNOWN, "measurement_job_sensor"),
         (replace(INTAKE, switched_off=True), None, Reason.SENSOR_OFF, "measurement_job_sensor is switched off"),
-        (replace(INTAKE, quiet_daemons={"SENSOR": None}), None, Reason.DAEMON, "SENSOR never had one"),
+        (replace(INTAKE, silent_daemons={"SENSOR": None}), None, Reason.DAEMON, "SENSOR never had one"),
         (replace(INTAKE, failed=UnfinishedRun("run-3", NOW - HOUR, "no table")), None, Reason.RUNS, "with: no table"),
         (INTAKE, "Stripe refused the key", Reason.STRIPE, "Stripe refused the key"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from measurement_pipeline.health import queue_checks
 from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres import health
-from measurement_pipeline.postgres.audit import shown_and_stored
+from measurement_pipeline.postgres.audit import list_partition_mismatches
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.sandbox import PLAIN, running
 from measurement_pipeline_tests.workbench import OPERATORS, Workbench, create_workbench, isrcs
@@ -112,12 +112,12 @@ def test_what_is_done_and_not_shown_is_a_failure_only_after_the_sweep_had_its_ti
     bench.run_backfill(songs)
 
     def breaches() -> list[str]:
-        return shown_and_stored(connection, {songs[0]}, at_rest=False, grace_hours=2.0)
+        return list_partition_mismatches(connection, {songs[0]}, at_rest=False, grace_hours=2.0)
 
     assert breaches() == []
     bench.sql("update songstats_backfill_queue set updated_at = now() - interval '3 hours'")
     assert breaches() == [f"{songs[1]} is done, and not shown as materialized"]
-    assert shown_and_stored(connection, {*songs, "AA6Q72000099"}, at_rest=False, grace_hours=2.0) == [
+    assert list_partition_mismatches(connection, {*songs, "AA6Q72000099"}, at_rest=False, grace_hours=2.0) == [
         "AA6Q72000099 is shown as materialized, and its row is not done"
     ]
 

@@ -20,7 +20,7 @@ def test_a_submitted_request_waits_with_the_defaults_of_a_client(connection: Con
     assert (waiting.id, waiting.account, waiting.is_historical, waiting.attempts) == (job, account, True, 0)
     document = jobs.document(connection, waiting)
     assert (document.source, document.scope, document.platforms) == ("historical", {"isrcs": isrcs(1)}, ["spotify"])
-    assert (document.fits, document.out_of_patience) == (True, False)
+    assert (document.fits, document.is_expired) == (True, False)
     assert jobs.waiting(connection, state=State.PAYMENT_REQUIRED, limit=10) == []
 
 

@@ -162,8 +162,8 @@ def test_a_row_that_is_no_longer_the_runs_is_lost(tables: Tables):
     found = dict(zip([claim.song for claim in claims], verdicts(reserve(tables, claims)), strict=True))
     assert found == {
         mine: ReservationVerdict.RESERVED,
-        taken: ReservationVerdict.LOST,
-        released: ReservationVerdict.LOST,
+        taken: ReservationVerdict.NO_LONGER_CLAIMED,
+        released: ReservationVerdict.NO_LONGER_CLAIMED,
     }
 
 
@@ -174,7 +174,7 @@ def test_a_run_that_claimed_its_own_row_anew_reserves_nothing_under_its_former_l
     former = tables.claim([song])
     tables.abandon([song])
     present = tables.claim([song])
-    assert verdicts(reserve(tables, former)) == [ReservationVerdict.LOST]
+    assert verdicts(reserve(tables, former)) == [ReservationVerdict.NO_LONGER_CLAIMED]
     assert verdicts(reserve(tables, present)) == [ReservationVerdict.RESERVED]
 
 
@@ -188,7 +188,7 @@ def test_a_recording_whose_earlier_call_was_answered_meanwhile_is_not_bought_aga
     taken_over = tables.claim([song], run="run-2")
     assert taken_over[0].unread_response is None
     kept = keep(tables, answered(slow))
-    assert verdicts(reserve(tables, taken_over, run="run-2")) == [ReservationVerdict.LOST]
+    assert verdicts(reserve(tables, taken_over, run="run-2")) == [ReservationVerdict.NO_LONGER_CLAIMED]
     with connect(tables.database_url) as connection:
         assert backfill_queue.release(connection, run="run-2") == 1
     assert [claim.unread_response for claim in tables.claim([song], run="run-3")] == list(kept.values())
@@ -203,7 +203,7 @@ def test_nothing_is_set_aside_while_the_breaker_is_open_or_a_pause_lasts(tables:
     tables.wanted(songs)
     claims = tables.claim(songs)
     tables.sql(f"update vendor_state set {state}")
-    assert verdicts(reserve(tables, claims)) == [ReservationVerdict.CLOSED] * 2
+    assert verdicts(reserve(tables, claims)) == [ReservationVerdict.BREAKER_OPEN_OR_PAUSED] * 2
     assert tables.sql("select * from songstats_quota_ledger") == []
 
 
@@ -443,7 +443,7 @@ def test_answers_are_told_latest_first_and_those_before_a_person_closed_the_brea
 
 
 def pause(tables: Tables, retry_after: float | None) -> float:
-    return tables.in_loop(lambda c: ledger.pause(c, retry_after=retry_after, why="it says so", blank=False))
+    return tables.in_loop(lambda c: ledger.pause(c, retry_after=retry_after, why="it says so", is_unusable=False))
 
 
 def over(tables: Tables) -> None:
@@ -557,5 +557,5 @@ def test_a_streak_of_before_the_clock_was_set_back_is_no_evidence_of_now(tables:
 def test_a_blank_answer_in_a_pause_after_a_429_begins_the_growing_of_its_own_kind_at_its_beginning(tables: Tables):
     pause(tables, None)
     tables.sql("update vendor_state set paused_until = now() + interval '1 second'")
-    left = tables.in_loop(lambda c: ledger.pause(c, retry_after=None, why="it says nothing", blank=True))
+    left = tables.in_loop(lambda c: ledger.pause(c, retry_after=None, why="it says nothing", is_unusable=True))
     assert round(left) == 5

@@ -1,6 +1,6 @@
 """The asset `catalog_charts`: a catalogue's total over time, its coverage and its top recordings, as images in Dagster's UI.
 
-One partition for each catalogue, none for a recording: 100,000 images would only swell the event log. A recording is a row of the
+One partition for each catalogue, none for a recording: 100,000 images would only fill the event log. A recording is a row of the
 catalogue's page (`measurement-pipeline report`).
 """
 

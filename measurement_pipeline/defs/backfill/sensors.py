@@ -14,7 +14,7 @@ from measurement_pipeline.defs.backfill.jobs import songstats_backfill
 from measurement_pipeline.defs.backfill.ops import POOL
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import isrc_partitions, register
-from measurement_pipeline.defs.unfinished_runs import initialize_pool_limit, new_plan_id, unfinished_runs
+from measurement_pipeline.defs.unfinished_runs import fail_dead_runs, initialize_pool_limit, new_plan_id
 from measurement_pipeline.domain.blockers import describe, queued_runs
 from measurement_pipeline.services import MeasurementDatabase, Songstats, Stripe, backfill_dependencies
 
@@ -35,7 +35,7 @@ def backfill_queue_sensor(
     backfill_config: dg.ResourceParam[BackfillConfig],
 ) -> dg.SensorResult | dg.SkipReason:
     """Read the queue, register missing partitions, and report dead runs. The run claims the rows, not the sensor."""
-    runs = unfinished_runs(
+    runs = fail_dead_runs(
         context.instance,
         measurement_database,
         backfill_config,
@@ -79,8 +79,8 @@ def backfill_queue_sensor(
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "While Songstats throttles without a Retry-After, calls `GET /status` (free) every 30 s and ends the pause when it "
-        "succeeds. A pause that Songstats asked for is kept. This sensor launches no run."
+        "While calls to Songstats are paused, calls `GET /status` (free) and ends the pause when it succeeds. A Retry-After of "
+        "Songstats is kept without a call for a day at most. This sensor launches no run."
     ),
     owners=OWNERS,
 )
@@ -91,7 +91,8 @@ def vendor_probe_sensor(
     songstats: dg.ResourceParam[Songstats],
     stripe: dg.ResourceParam[Stripe],
 ) -> dg.SkipReason:
-    """End a guessed pause, so that the backfill resumes within a minute after Songstats recovers."""
+    """End a pause that may be probed, so that the backfill resumes within a minute after Songstats recovers."""
+    # The address is in `backfill_config`: it is checked here, because nothing is written through `measurement_database`.
     measurement_database.require_own()
     ended = vendor_probe.end_guessed_pause(backfill_config, backfill_dependencies(songstats, stripe))
     return dg.SkipReason(ended or "no pause to end")

@@ -107,8 +107,8 @@ def _snapshot(context: dg.OpExecutionContext, services: CaptureServices) -> UUID
 
 
 def _refused_launch(why: str) -> dg.Failure:
-    cure = "select partitions of current_play_counts; a request of source current creates one"
-    return dg.Failure(f"{REFUSED_LAUNCH}{why}; {cure}", allow_retries=False)
+    next_step = "select partitions of current_play_counts; a request of source current creates one"
+    return dg.Failure(f"{REFUSED_LAUNCH}{why}; {next_step}", allow_retries=False)
 
 
 def _raise_for(outcome: CaptureOutcome, *, operator: bool, retry_number: int) -> None:

@@ -11,7 +11,7 @@ from measurement_pipeline.defs.capture.assets import POOL
 from measurement_pipeline.defs.capture.jobs import play_count_capture
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import register, snapshot_partitions
-from measurement_pipeline.defs.unfinished_runs import initialize_pool_limit, new_plan_id, unfinished_runs
+from measurement_pipeline.defs.unfinished_runs import fail_dead_runs, initialize_pool_limit, new_plan_id
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.text import counted, utc
 from measurement_pipeline.postgres import captures, partition_keys, vendor_state
@@ -52,7 +52,7 @@ def playcount_snapshot_sensor(
         waiting, next_at = open_captures["waiting"], open_captures["next_at"]
         postponed = f"; {waiting} wait, the next until {next_at}" if waiting else ""
         return dg.SkipReason(f"no capture is due; {counted(open_captures['open'], 'is', 'are')} open{postponed}")
-    runs = unfinished_runs(
+    runs = fail_dead_runs(
         context.instance,
         measurement_database,
         backfill_config,

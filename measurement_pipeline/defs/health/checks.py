@@ -10,12 +10,18 @@ import dagster as dg
 from measurement_pipeline.backfill import vendor_status
 from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
+from measurement_pipeline.defs.backfill.jobs import songstats_backfill
+from measurement_pipeline.defs.backfill.sensors import backfill_queue_sensor
+from measurement_pipeline.defs.capture.jobs import play_count_capture
+from measurement_pipeline.defs.capture.sensors import playcount_snapshot_sensor
 from measurement_pipeline.defs.health_check import health_check
 from measurement_pipeline.defs.instance_status import read_instance_state
+from measurement_pipeline.defs.intake.jobs import measurement_job_intake
+from measurement_pipeline.defs.intake.sensors import measurement_job_sensor
 from measurement_pipeline.health import queue_checks, reconciliation, stall_checks
 from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres import health, spend
-from measurement_pipeline.postgres.audit import shown_and_stored
+from measurement_pipeline.postgres.audit import list_partition_mismatches
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.services import Alerts, Songstats
 
@@ -40,7 +46,9 @@ def backfill_is_progressing(
             hits_allowed=backfill_config.hits_allowed,
             operators_account=backfill_config.rules.operators_account,
         ),
-        read_instance_state(dagster_database, sensor="backfill_queue_sensor", job="songstats_backfill", buys=True),
+        read_instance_state(
+            dagster_database, sensor=backfill_queue_sensor.name, job=songstats_backfill.name, asset=SONGSTATS_HISTORY
+        ),
         alarm_hours=alerts.silence_alarm_hours,
     )
 
@@ -52,9 +60,7 @@ def intake_is_progressing(connection: Connection, dagster_database: dg.DagsterIn
     """Fails while no request is answered."""
     return stall_checks.intake_is_progressing(
         health.read_intake_progress(connection),
-        read_instance_state(
-            dagster_database, sensor="measurement_job_sensor", job="measurement_job_intake", buys=False
-        ),
+        read_instance_state(dagster_database, sensor=measurement_job_sensor.name, job=measurement_job_intake.name),
         alarm_hours=alerts.silence_alarm_hours,
     )
 
@@ -71,12 +77,14 @@ def no_exhausted_recordings(connection: Connection) -> HealthResult:
 def partitions_match_tables(connection: Connection, dagster_database: dg.DagsterInstance) -> HealthResult:
     """Compare Dagster with the tables. Dagster is read first, because a row is settled before it is shown."""
     materialized = dagster_database.get_materialized_partitions(SONGSTATS_HISTORY)
-    breaches = shown_and_stored(connection, materialized, at_rest=False, grace_hours=_GRACE_HOURS)
+    breaches = list_partition_mismatches(connection, materialized, at_rest=False, grace_hours=_GRACE_HOURS)
     breaches += health.list_row_mismatches(connection)
     return queue_checks.partitions_match_tables(breaches, materialized=len(materialized))
 
 
-@health_check("The recordings stored in the last day have a plausible last count, last day and course.")
+@health_check(
+    "The recordings stored in the last day have a plausible last count and last day, and no count falls by more than half."
+)
 def values_in_range(connection: Connection) -> HealthResult:
     """Fails if a recent value is implausible."""
     latest = health.latest_series(connection)
@@ -92,7 +100,7 @@ def captures_are_progressing(
     """Fails while no capture is finished."""
     return stall_checks.captures_are_progressing(
         health.read_capture_progress(connection),
-        read_instance_state(dagster_database, sensor="playcount_snapshot_sensor", job="play_count_capture", buys=False),
+        read_instance_state(dagster_database, sensor=playcount_snapshot_sensor.name, job=play_count_capture.name),
         alarm_hours=alerts.silence_alarm_hours,
     )
 

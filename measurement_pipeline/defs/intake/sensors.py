@@ -7,7 +7,7 @@ from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.intake.jobs import measurement_job_intake
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import register_requested
-from measurement_pipeline.defs.unfinished_runs import new_plan_id, unfinished_runs
+from measurement_pipeline.defs.unfinished_runs import fail_dead_runs, new_plan_id
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.intake.process import MAX_REQUESTS_PER_RUN
 from measurement_pipeline.postgres import measurement_jobs
@@ -36,9 +36,7 @@ def measurement_job_sensor(
         waiting = measurement_jobs.waiting_count(connection, limit=MAX_REQUESTS_PER_RUN + 1)
     if not waiting:
         return dg.SkipReason("no request is waiting")
-    runs = unfinished_runs(
-        context.instance, measurement_database, backfill_config, job_name=measurement_job_intake.name
-    )
+    runs = fail_dead_runs(context.instance, measurement_database, backfill_config, job_name=measurement_job_intake.name)
     if runs:
         return dg.SkipReason(
             f"run {runs[0].run_id} of intake is unfinished; {counted(waiting, 'request waits', 'requests wait')}"

@@ -8,7 +8,10 @@ from measurement_pipeline.defs.owners import OWNERS
 
 
 @dg.job(
-    description="The hourly sweep: see the op. Launching it, or `measurement-pipeline reclaim`, does the same at once.",
+    description=(
+        "Repairs, every hour, what crashes and transient failures left behind. `measurement-pipeline reclaim` repairs only "
+        "the tables: no partitions, materializations, Spotify look-ups or statuses."
+    ),
     executor_def=dg.in_process_executor,
     owners=OWNERS,
 )

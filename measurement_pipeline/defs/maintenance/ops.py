@@ -1,4 +1,4 @@
-"""The op `reclaim`: the hourly sweep."""
+"""The op `reclaim`: repairs, every hour, what crashes and transient failures left behind."""
 
 import dagster as dg
 

@@ -42,7 +42,7 @@ select
 from asked
 left join songstats_backfill_queue as queue on asked.song = queue.song
 group by asked.kind, asked.id, asked.name, asked.state, asked.created_at, asked.account;
-comment on view analytics.backfill_progress is 'One row a catalogue and one a historical request: what became of its recordings. The figures after recordings add up to it.';
+comment on view analytics.backfill_progress is 'One row for each catalogue and one for each historical request: what became of its recordings. The figures after recordings add up to it.';
 comment on column analytics.backfill_progress.kind is 'catalog or job. | unit: name | source: this view';
 comment on column analytics.backfill_progress.id is 'The catalogue or the request. | unit: id | source: catalogs.id, measurement_jobs.id';
 comment on column analytics.backfill_progress.name is 'The catalogue''s name; null for a request. | unit: text | source: catalogs.name';

@@ -28,7 +28,7 @@ inner join catalog_songs as listed on catalog.id = listed.catalog
 inner join songs as recording on listed.song = recording.isrc
 left join songstats_backfill_queue as queue on listed.song = queue.song
 left join analytics.latest_play_counts as latest on listed.song = latest.song;
-comment on view analytics.catalog_play_counts is 'One row a catalogue, recording and platform, measured or not, with the newest figure and why there is none.';
+comment on view analytics.catalog_play_counts is 'One row for each catalogue, recording and platform, measured or not, with the newest figure and why there is none.';
 comment on column analytics.catalog_play_counts.catalog is 'The catalogue. | unit: id | source: catalogs.id';
 comment on column analytics.catalog_play_counts.catalog_name is 'Its name, unique within its account. | unit: text | source: catalogs.name';
 comment on column analytics.catalog_play_counts.song is 'The recording. | unit: ISRC | source: catalog_songs.song';

@@ -105,7 +105,7 @@ cross join lateral (
         select coalesce(aged.is_current and aged.windows @> chosen.windows, false) as is_in_cohort
     ) as judged
 ) as listed;
-comment on view analytics.catalog_run_rates is 'One row a catalogue, recording and platform: the plays of its windows side by side, and whether it is in the cohort, the fixed set of recordings whose sums may be compared from window to window.';
+comment on view analytics.catalog_run_rates is 'One row for each catalogue, recording and platform: the plays of its windows side by side, and whether it is in the cohort, the fixed set of recordings whose sums may be compared from window to window.';
 comment on column analytics.catalog_run_rates.catalog is 'The catalogue. | unit: id | source: catalogs.id';
 comment on column analytics.catalog_run_rates.catalog_name is 'Its name, unique within its account. | unit: text | source: catalogs.name';
 comment on column analytics.catalog_run_rates.song is 'The recording. | unit: ISRC | source: catalog_songs.song';

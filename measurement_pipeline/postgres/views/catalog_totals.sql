@@ -1,5 +1,5 @@
 -- A catalogue in one row, which says what it leaves out. What adds up to more than a bigint holds is no total: null, so that one
--- absurd figure of one catalogue does not break the others.
+-- wrong figure of one catalogue does not break the others.
 create or replace view analytics.catalog_totals as
 select
     added.catalog,
@@ -72,14 +72,14 @@ from (
     from analytics.catalog_run_rates as counted
     group by counted.catalog, counted.catalog_name, counted.platform, counted.account, counted.cohort_windows
 ) as added;
-comment on view analytics.catalog_totals is 'One row a catalogue and platform: what its measured recordings add up to, how many it leaves out, and its cohort, the one fixed set of recordings whose windows may be compared.';
+comment on view analytics.catalog_totals is 'One row for each catalogue and platform: what its measured recordings add up to, how many it leaves out, and its cohort, the one fixed set of recordings whose windows may be compared.';
 comment on column analytics.catalog_totals.catalog is 'The catalogue. | unit: id | source: catalogs.id';
 comment on column analytics.catalog_totals.catalog_name is 'Its name, unique within its account. | unit: text | source: catalogs.name';
 comment on column analytics.catalog_totals.platform is 'Whose counts they are. | unit: name | source: song_measurements.platform';
 comment on column analytics.catalog_totals.recordings is 'Recordings that it holds. | unit: recordings | source: catalog_songs';
 comment on column analytics.catalog_totals.recordings_measured is 'Those with a figure that was measured. | unit: recordings | source: catalog_run_rates.is_measured';
 comment on column analytics.catalog_totals.recordings_not_measured is 'Those without: the totals leave them out. | unit: recordings | source: catalog_run_rates.is_measured';
-comment on column analytics.catalog_totals.play_count is 'All plays since release of those measured; null where they add up to more than 2^63 − 1, which is an absurd figure somewhere. | unit: plays | source: catalog_run_rates.play_count';
+comment on column analytics.catalog_totals.play_count is 'All plays since release of those measured; null where they add up to more than 2^63 − 1, which means that at least one count is wrong. | unit: plays | source: catalog_run_rates.play_count';
 comment on column analytics.catalog_totals.imported_play_count is 'What a catalogue file said of those not measured; in no other figure. | unit: plays | source: catalog_run_rates.play_count';
 comment on column analytics.catalog_totals.oldest_day is 'The oldest of the newest figures: how stale the total may be. | unit: UTC date | source: catalog_run_rates.day';
 comment on column analytics.catalog_totals.newest_day is 'The newest of them. | unit: UTC date | source: catalog_run_rates.day';
@@ -90,7 +90,7 @@ comment on column analytics.catalog_totals.plays_90_days is 'Plays of the last 9
 comment on column analytics.catalog_totals.plays_a_year_90_days is 'plays_90_days × 365 ÷ 90, of recordings_90_days recordings: not comparable with another window. | unit: plays a year | source: catalog_run_rates.plays_90_days';
 comment on column analytics.catalog_totals.recordings_90_days is 'Recordings that cover the last 90 days. | unit: recordings | source: catalog_run_rates.plays_90_days';
 comment on column analytics.catalog_totals.plays_365_days is 'Plays of the last 365 days, of the recordings_365_days recordings that cover them: other recordings than those of another window, so do not compare the two. Null where none covers them. | unit: plays | source: catalog_run_rates.plays_365_days';
-comment on column analytics.catalog_totals.plays_a_year_365_days is 'plays_365_days × 365 ÷ 365, of recordings_365_days recordings: not comparable with another window. | unit: plays a year | source: catalog_run_rates.plays_365_days';
+comment on column analytics.catalog_totals.plays_a_year_365_days is 'Equals plays_365_days, of recordings_365_days recordings: not comparable with another window. | unit: plays a year | source: catalog_run_rates.plays_365_days';
 comment on column analytics.catalog_totals.recordings_365_days is 'Recordings that cover the last 365 days. | unit: recordings | source: catalog_run_rates.plays_365_days';
 comment on column analytics.catalog_totals.recordings_ended is 'Those measured whose last figure is more than 35 days old: their windows end then, and not now. | unit: recordings | source: catalog_run_rates.day';
 comment on column analytics.catalog_totals.account is 'Whose catalogue it is. | unit: id | source: catalogs.account';
@@ -103,7 +103,7 @@ comment on column analytics.catalog_totals.cohort_plays_a_year_28_days is 'cohor
 comment on column analytics.catalog_totals.cohort_plays_90_days is 'Plays of the cohort''s last 90 days; comparable with its other windows. Null where the cohort does not cover them. | unit: plays | source: catalog_run_rates.plays_90_days';
 comment on column analytics.catalog_totals.cohort_plays_a_year_90_days is 'cohort_plays_90_days × 365 ÷ 90. | unit: plays a year | source: catalog_run_rates.plays_90_days';
 comment on column analytics.catalog_totals.cohort_plays_365_days is 'Plays of the cohort''s last 365 days; comparable with its other windows. Null where the cohort does not cover them. | unit: plays | source: catalog_run_rates.plays_365_days';
-comment on column analytics.catalog_totals.cohort_plays_a_year_365_days is 'cohort_plays_365_days × 365 ÷ 365. | unit: plays a year | source: catalog_run_rates.plays_365_days';
+comment on column analytics.catalog_totals.cohort_plays_a_year_365_days is 'Equals cohort_plays_365_days. | unit: plays a year | source: catalog_run_rates.plays_365_days';
 comment on column analytics.catalog_totals.cohort_interpolated is 'Recordings of the cohort of which the first day of a window is interpolated: see run_rates. | unit: recordings | source: catalog_run_rates.is_interpolated';
 comment on column analytics.catalog_totals.cohort_source_changed is 'Recordings of the cohort of which a window compares figures of two sources, which may count differently. | unit: recordings | source: catalog_run_rates.is_source_changed';
 comment on column analytics.catalog_totals.recordings_not_current is 'Measured recordings whose last figure is more than 35 days older than newest_day: not in the cohort, but in every other sum. | unit: recordings | source: catalog_run_rates.is_current';

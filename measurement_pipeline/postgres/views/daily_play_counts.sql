@@ -1,4 +1,4 @@
--- A recording's series, day by day, with what to distrust. Nothing is clamped or smoothed; imports are left out, being no series.
+-- A recording's series, day by day, with flags for unreliable values. Nothing is clamped or smoothed; imports are left out, being no series.
 create or replace view analytics.daily_play_counts as
 select
     recording.isrc as song,
@@ -212,7 +212,7 @@ cross join lateral (
     cross join lateral generate_series(1, judged.gap_days) as missing (place)
     where judged.gap_days > 0
 ) as series;
-comment on view analytics.daily_play_counts is 'One row a recording, platform and day between its first and last figure: the cumulative count, the plays of that day, and what to distrust. Falls and jumps are flagged, never clamped.';
+comment on view analytics.daily_play_counts is 'One row for each recording, platform and day between its first and last figure: the cumulative count, the plays of that day, and flags for unreliable values. Falls and jumps are flagged, never clamped.';
 comment on column analytics.daily_play_counts.song is 'The recording. | unit: ISRC | source: songs.isrc';
 comment on column analytics.daily_play_counts.platform is 'Whose count it is. | unit: name | source: song_measurements.platform';
 comment on column analytics.daily_play_counts.day is 'The day. | unit: UTC date | source: song_measurements.captured_at';

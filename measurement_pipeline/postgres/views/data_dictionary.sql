@@ -29,7 +29,7 @@ inner join pg_type as returned on routine.prorettype = returned.oid
 inner join pg_attribute as attribute on returned.typrelid = attribute.attrelid and attribute.attnum > 0 and not attribute.attisdropped
 cross join lateral (select col_description(returned.typrelid, attribute.attnum) as text) as described
 where routine.pronamespace = 'analytics'::regnamespace;
-comment on view analytics.data_dictionary is 'One row a column of every view here: its type, unit, meaning, and where it comes from.';
+comment on view analytics.data_dictionary is 'One row for each column of every view here: its type, unit, meaning, and where it comes from.';
 comment on column analytics.data_dictionary.view_name is 'The view, or the function with its arguments. | unit: name | source: the database''s catalogue';
 comment on column analytics.data_dictionary.view_meaning is 'What one of its rows is. | unit: text | source: COMMENT';
 comment on column analytics.data_dictionary.position is 'The column''s place in it. | unit: number | source: the database''s catalogue';

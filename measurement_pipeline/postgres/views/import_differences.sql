@@ -55,7 +55,7 @@ where
         abs(imported.day - measured.day) <= 35
         or (imported.day < measured.day) = (imported.value > measured.play_count)
     );
-comment on view analytics.import_differences is 'One row a recording whose newest imported count differs by more than 10 % from what was measured within 35 days of it, or contradicts an earlier or later count: one of the two may be of another recording, or of all its versions.';
+comment on view analytics.import_differences is 'One row for each recording whose newest imported count differs by more than 10 % from what was measured within 35 days of it, or contradicts an earlier or later count: one of the two may be of another recording, or of all its versions.';
 comment on column analytics.import_differences.song is 'The recording. | unit: ISRC | source: songs.isrc';
 comment on column analytics.import_differences.platform is 'Whose counts they are. | unit: name | source: song_measurements.platform';
 comment on column analytics.import_differences.title is 'Its title; null where it is known by its ISRC alone. | unit: text | source: songs.name';

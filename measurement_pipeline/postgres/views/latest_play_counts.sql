@@ -13,7 +13,7 @@ select
     latest.data_source,
     latest.learnt_at
 from latest_counts as latest;
-comment on view analytics.latest_play_counts is 'One row a recording and platform that has a figure: the newest one measured; an imported one only where none was measured.';
+comment on view analytics.latest_play_counts is 'One row for each recording and platform that has a figure: the newest one measured; an imported one only where none was measured.';
 comment on column analytics.latest_play_counts.song is 'The recording. | unit: ISRC | source: songs.isrc';
 comment on column analytics.latest_play_counts.platform is 'Whose count it is. | unit: name | source: song_measurements.platform';
 comment on column analytics.latest_play_counts.title is 'Its title; null where it is known by its ISRC alone. | unit: text | source: songs.name';

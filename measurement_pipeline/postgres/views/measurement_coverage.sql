@@ -45,7 +45,7 @@ cross join lateral (
     from songstats_quota_ledger as ledger
     where ledger.song = recording.isrc
 ) as lookups;
-comment on view analytics.measurement_coverage is 'One row a recording and platform, measured or not: its days, its last look-up at Songstats and what that came to, and what was spent on it.';
+comment on view analytics.measurement_coverage is 'One row for each recording and platform, measured or not: its days, its last look-up at Songstats and its outcome, and what was spent on it.';
 comment on column analytics.measurement_coverage.song is 'The recording. | unit: ISRC | source: songs.isrc';
 comment on column analytics.measurement_coverage.platform is 'Whose counts they are. | unit: name | source: song_measurements.platform';
 comment on column analytics.measurement_coverage.first_day is 'The first day with a figure; null: none was measured. | unit: UTC date | source: song_measurements.captured_at';
@@ -57,5 +57,5 @@ comment on column analytics.measurement_coverage.restatements is 'Times that som
 comment on column analytics.measurement_coverage.last_lookup_at is 'When Songstats last answered for it, or did not; null: it was not asked. | unit: time | source: songstats_quota_ledger.settled_at';
 comment on column analytics.measurement_coverage.outcome is 'What that came to: stored, no_history, rejected, malformed, exhausted, transient; pending or in_progress before; never asked for. | unit: name | source: songstats_backfill_queue';
 comment on column analytics.measurement_coverage.last_status_code is 'The vendor''s last HTTP status. | unit: HTTP status | source: songstats_backfill_queue.last_status_code';
-comment on column analytics.measurement_coverage.hits is 'Hits of the plan at Songstats that it took; those of unknown fate count. | unit: hits | source: songstats_quota_ledger.billable';
+comment on column analytics.measurement_coverage.hits is 'Hits of the plan at Songstats that it took; those whose billing is unknown count as spent. | unit: hits | source: songstats_quota_ledger.billable';
 comment on column analytics.measurement_coverage.captures is 'Captures that it was measured in. What those cost goes by album: see spend. | unit: captures | source: song_measurements.data_source';

@@ -27,7 +27,7 @@ comment on column analytics.run_rates.window_begins is 'The window''s first day,
 comment on column analytics.run_rates.window_ends is 'The day of the recording''s last figure, which may be long ago. | unit: UTC date | source: song_measurements.captured_at';
 comment on column analytics.run_rates.plays is 'Plays between the two days; null where the window is not covered. | unit: plays | source: difference of song_measurements.value';
 comment on column analytics.run_rates.days_covered is 'Days that plays are counted over: window_days where the window is covered; otherwise the days from the first figure inside it to the last. | unit: days | source: song_measurements.captured_at';
-comment on column analytics.run_rates.plays_a_year is 'Plays × 365 ÷ window_days; null where the window is not covered, or a figure is absurd. | unit: plays a year | source: song_measurements.value, song_measurements.captured_at';
+comment on column analytics.run_rates.plays_a_year is 'Plays × 365 ÷ window_days; null where the window is not covered, or a figure is wrong. | unit: plays a year | source: song_measurements.value, song_measurements.captured_at';
 comment on column analytics.run_rates.is_negative is 'The count is lower at the end than at the beginning. | unit: yes or no | source: song_measurements.value';
 comment on column analytics.run_rates.data_source is 'The source of the last figure. | unit: name | source: song_measurements.data_source';
 comment on column analytics.run_rates.begins_data_source is 'The source of the figure on the window''s first day, or of the last one before it. | unit: name | source: song_measurements.data_source';
