@@ -189,7 +189,7 @@ REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
         "No payment method: no account with a saved card",
         True,
     ),
-    "pool slot held": (a_run_that_does_not_end, "holds the slot since 20", True),
+    "pool slot held": (a_run_that_does_not_end, "has held the slot since 20", True),
     "vendor away": (
         by_sql(
             "update vendor_state set paused_until = now() + interval '1 minute', throttled = 25, pause_reason = '502s'"
