@@ -127,7 +127,6 @@ def test_every_option_that_the_documents_name_exists():
         "--template",
         "--owner",
         "--role",
-        "--no-role-passwords",
     }
     for page in PAGES:
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text_of(page)))
