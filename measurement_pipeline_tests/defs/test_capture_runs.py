@@ -100,7 +100,7 @@ def throttled(stage: Stage, _snapshot: str) -> str:
 def held_by_another(stage: Stage, snapshot: str) -> str:
     stage.bench.sql("update playcount_snapshots set state = 'running', claimed_by = 'other' where id = %s", snapshot)
     stage.bench.sql("insert into run_heartbeats (run_id) values ('other')")
-    return "another run works on it"
+    return "another run works on the capture"
 
 
 @pytest.mark.parametrize("kept_from_it", [throttled, held_by_another])

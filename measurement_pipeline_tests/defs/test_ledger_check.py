@@ -67,7 +67,11 @@ def test_another_user_of_the_key_is_a_drift_and_stops_nothing(stage: Stage, sand
 def test_a_vendor_that_is_away_or_refuses_the_key_is_unknown_and_not_passed(stage: Stage, sandbox):
     stage.bench.submit_request(isrcs(1))
     stage.bench.run_backfill(isrcs(1))
-    for fault, why in (({"status": 503}, "HTTP 503"), ({"status": 401}, "HTTP 401"), ({"body": "<html>"}, "no JSON")):
+    for fault, why in (
+        ({"status": 503}, "HTTP 503"),
+        ({"status": 401}, "HTTP 401"),
+        ({"body": "<html>"}, "the response is not JSON"),
+    ):
         sandbox.clear_faults()
         sandbox.faults(STATUS, **fault)
         found = compare(stage)

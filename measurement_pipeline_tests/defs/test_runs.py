@@ -35,7 +35,7 @@ def test_a_planned_run_materializes_each_recording_with_what_it_came_to(stage: S
     assert shown["first_date"] < shown["last_date"]
     run = stage.instance.get_run_by_id(result.run_id)
     assert run is not None
-    assert run.tags[f"measurement_job/{job}"] == "asked"
+    assert run.tags[f"measurement_job/{job}"] == "requested"
     assert run.tags[f"account/{stage.bench.account}"] == "pays"
 
 

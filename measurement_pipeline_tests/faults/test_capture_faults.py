@@ -436,7 +436,7 @@ def test_a_read_only_database_during_a_capture_causes_no_second_actor_run(
     asked = request_capture(harness)
     harness.sandbox.faults(LOOKS, delay=1.0)
     with ThreadPoolExecutor(1) as threads:
-        making = threads.submit(harness.make, asked.snapshot)
+        making = threads.submit(harness.run_capture, asked.snapshot)
         wait_until(lambda: harness.actor_usage()["runs"] >= 1, what="a run of the actor that is paid for")
         with read_only(harness.database_url):
             time.sleep(30.0 if long_form else 1.5)
