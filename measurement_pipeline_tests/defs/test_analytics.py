@@ -152,7 +152,7 @@ def test_a_catalogue_carries_its_total_its_coverage_and_its_top_recordings_as_pi
     assert "never asked for: 1 (33%)" in drawn["Recordings by status"]
     (total,) = drained.bench.sql("select cohort_recordings from analytics.catalog_totals")
     assert re.search(
-        rf"the same {total['cohort_recordings']} recordings? throughout: the cohort", drawn["Plays since release"]
+        rf"the same {total['cohort_recordings']} recordings? on every day \(cohort\)", drawn["Plays since release"]
     )
 
 
