@@ -430,7 +430,7 @@ def test_the_pace_is_the_deployments(bench: Workbench):
     bench.submit_request(songs)
     terms = replace(bench.config, requests_per_second=20.0)
     halves = [
-        threading.Thread(target=bench.run_backfill, args=(half,), kwargs={"run": half[0], "terms": terms})
+        threading.Thread(target=bench.run_backfill, args=(half,), kwargs={"run": half[0], "config": terms})
         for half in (songs[:7], songs[7:])
     ]
     began = time.monotonic()

@@ -77,7 +77,7 @@ class LocalDeployment:
         """The same deployment as a workbench, for the helpers of other fault tests."""
         found = create_workbench(self.target.database_url, self.sandbox)
         rules = replace(found.config.rules, max_attempts=MAX_ATTEMPTS, claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS)
-        return replace(found, terms=replace(found.config, rules=rules), account=self.account)
+        return replace(found, config=replace(found.config, rules=rules), account=self.account)
 
     def restart_dead_processes(self) -> None:
         """Restart dead processes, as `dev` does every half second."""

@@ -55,15 +55,15 @@ REFUSED = {
     "postgresql://h": "names no database",
     "postgresql://u:%zz@h/d": "cannot be read",
     "nonsense": "cannot be read",
-    "mysql://u@h/d": "is no address of a PostgreSQL database",
+    "mysql://u@h/d": "is not the address of a PostgreSQL database",
     "postgresql://?service=dagster": "names a service",
     "service=dagster dbname=d": "names a service",
     " postgresql://h/d": "whitespace",
     "postgresql://h/d\n": "whitespace",
     "postgresql://u:p@w@h/d": "cannot be read",
     "postgresql://u:1/w@h/d": "cannot be read",
-    "postgresql://u:p/d": "a host or a port that is none",
-    "postgresql://a:1,b:2,c/d?port=1,2": "a host or a port that is none",
+    "postgresql://u:p/d": "invalid host or port",
+    "postgresql://a:1,b:2,c/d?port=1,2": "invalid host or port",
 }
 
 

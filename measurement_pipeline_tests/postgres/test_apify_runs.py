@@ -42,7 +42,7 @@ def test_a_part_whose_run_may_have_brought_something_has_no_second_one(
     row = intend(connection, snapshot)
     if status is not None:
         apify_runs.record_start(connection, row, actor_run="its-run", status=status)
-    with refused("has a run of the actor already"):
+    with refused("already has an actor run"):
         intend(connection, snapshot)
 
 
@@ -57,7 +57,7 @@ def test_a_part_whose_run_failed_may_have_another_run(connection: Connection, sn
 
 
 def test_a_run_without_the_claim_records_no_intent(connection: Connection, snapshot: UUID):
-    with refused("is not run run-2's"):
+    with refused("run-2 does not own capture"):
         intend(connection, snapshot, run="run-2")
 
 
@@ -67,7 +67,7 @@ def test_a_run_that_lost_the_claim_while_mapping_stores_nothing(connection: Conn
     apify_runs.record_start(connection, row, actor_run="its-run", status="SUCCEEDED")
     apify_runs.store_result(connection, row, b"[]")
     connection.execute("update playcount_snapshots set claimed_by = 'run-2'")
-    with refused("is not run run-1's any more"):
+    with refused("run-1 does not own capture .* any more"):
         apify_runs.store_measurements(connection, row, count_plays((), {}, {}), snapshot=snapshot, run="run-1")
     assert not apify_runs.list_latest_runs(connection, snapshot)[0].is_mapped
     apify_runs.store_measurements(connection, row, count_plays((), {}, {}), snapshot=snapshot, run="run-2")
@@ -76,5 +76,5 @@ def test_a_run_that_lost_the_claim_while_mapping_stores_nothing(connection: Conn
 
 def test_an_actor_run_belongs_to_one_row(connection: Connection, snapshot: UUID):
     apify_runs.record_start(connection, intend(connection, snapshot), actor_run="its-run", status="FAILED")
-    with refused("its-run of the actor was started beside another"):
+    with refused("its-run is a second run of its chunk"):
         apify_runs.record_start(connection, intend(connection, snapshot), actor_run="its-run", status="READY")

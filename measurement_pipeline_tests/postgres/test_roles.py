@@ -131,7 +131,7 @@ def pipeline_url(logins: Logins) -> str:
 @pytest.fixture
 def worker(bench: Workbench, pipeline_url: str) -> Workbench:
     """The pipeline as it runs, connected as a login that is a member of measurement_pipeline and nothing else."""
-    return replace(bench, database_url=pipeline_url, terms=replace(bench.config, database_url=pipeline_url))
+    return replace(bench, database_url=pipeline_url, config=replace(bench.config, database_url=pipeline_url))
 
 
 def test_the_pipelines_role_is_enough_for_a_drain_and_all_around_it(bench: Workbench, worker: Workbench):
@@ -817,9 +817,9 @@ def test_concurrent_upgrades_that_set_up_the_roles_all_succeed(bare: str, is_sup
 # --- the page that tells it
 
 
-def test_the_commands_of_the_security_page_work(bare: str):
+def test_the_commands_of_the_database_logins_page_work(bare: str):
     migrate.upgrade(bare, kind="live")
-    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "database-logins.md").read_text(encoding="utf-8")
     pipeline, let_in, client, let_out, analyst = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
     logins = Logins(bare)
 

@@ -70,7 +70,7 @@ def test_a_run_that_timed_out_on_a_lock_lists_the_likely_blockers(connection: Co
         line = "LockNotAvailable: canceling statement due to lock timeout"
         incidents.record_failure(database_url, "songstats_backfill", line, run="0123456789")
         # Held for a moment only: no statement has waited 30 s for it.
-        assert "The session that held the lock has ended meanwhile." in list_open(connection)[0].what
+        assert "The session that held the lock has ended." in list_open(connection)[0].what
     incidents.record_failure(database_url, "songstats_backfill", "the store is full", run="0123456789")
     assert "lock" not in list_open(connection)[1].what
 
