@@ -20,7 +20,7 @@ from measurement_pipeline_tests.workbench import create_workbench, isrcs
 
 
 def compare(database_url: str, connection: Connection, sandbox: SandboxClient) -> HealthResult:
-    counted = vendor_status.fetch_vendor_status(create_workbench(database_url, sandbox).means.new_client).month
+    counted = vendor_status.fetch_vendor_status(create_workbench(database_url, sandbox).dependencies.new_client).month
     return ledger_matches_vendor(spend.read_month(connection), spend.read_month(connection), counted)
 
 
