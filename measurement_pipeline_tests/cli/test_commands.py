@@ -472,7 +472,7 @@ def test_open_incidents_are_listed_with_start_and_count(run, database_url):
     assert found["opened_at"] < found["last_at"]
     stdout = run("incidents").stdout
     assert "analytics_refresh failed: the disk is full" in stdout
-    assert "Look at run 0f0f0f0f" in stdout
+    assert "See run 0f0f0f0f" in stdout
 
 
 # --- what a person overrides

@@ -270,7 +270,7 @@ def test_an_unused_dagster_storage_fails_and_is_not_changed(doctor, empty_databa
         (
             "update vendor_state set breaker = 'open', breaker_kind = 'key', reason = 'HTTP 401', opened_at = now()",
             "breaker",
-            "HTTP 401; correct SONGSTATS_API_KEY",
+            "HTTP 401. Correct SONGSTATS_API_KEY",
         ),
         (
             "update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'odd', opened_at = now()",

@@ -178,7 +178,7 @@ def test_a_removed_card_stops_only_its_account_until_a_card_is_back(
     for _ in range(3 if long_form else 1):
         assert vendor_failures.run_backfill(paying, songs).summary.calls == 0
         assert reclaim_backfill(paying.config, paying.dependencies).accounts_allowed_again == 0
-        assert "an account with a card" in str(vendor_failures.plan_next(paying, songs).skip_reason)
+        assert "no account with a saved card" in str(vendor_failures.plan_next(paying, songs).skip_reason)
     assert paying.sandbox.hits() == hits
     assert paying.sql("select state from measurement_jobs where id = %s", job)[0]["state"] == "accepted"
     assert_invariants_hold(paying)

@@ -26,7 +26,7 @@ import subprocess, sys, time
 from pathlib import Path
 import psycopg
 from measurement_pipeline.local.embedded_postgres import EmbeddedServer
-from measurement_pipeline_tests.faults.waiting import until
+from measurement_pipeline_tests.faults.waiting import wait_until
 server = EmbeddedServer(Path(sys.argv[1]), settings={"fsync": "off"})
 server.start()
 server.create_database("kept")
