@@ -72,10 +72,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the fault matrix of the tests that passed."""
     properties = [item for report in terminalreporter.getreports("passed") for item in report.user_properties]
-    found, caught = matrix.proofs(properties), matrix.guards(properties)
-    if found or caught:
+    result, caught = matrix.proofs(properties), matrix.guards(properties)
+    if result or caught:
         terminalreporter.section("faults met, invariants that held")
-        terminalreporter.write_line(matrix.as_markdown(found, caught))
+        terminalreporter.write_line(matrix.as_markdown(result, caught))
 
 
 @pytest.fixture
@@ -87,8 +87,8 @@ def long_form(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def catalogue(request: pytest.FixtureRequest) -> Path | None:
     """The catalogue file to backfill, or None to generate recordings."""
-    found: Path | None = request.config.getoption("--catalogue")
-    return found
+    result: Path | None = request.config.getoption("--catalogue")
+    return result
 
 
 @pytest.fixture
@@ -183,18 +183,18 @@ def _directory_in_memory() -> str | None:
 def server() -> Iterator[Server]:
     given = os.environ.get("DATABASE_URL")
     if given:
-        with closing(Server(given)) as found:
-            yield found
+        with closing(Server(given)) as result:
+            yield result
         return
     from measurement_pipeline.local.embedded_postgres import EmbeddedServer
 
     with (
         tempfile.TemporaryDirectory(prefix="mp", dir=_directory_in_memory()) as directory,
         EmbeddedServer(Path(directory) / "postgres") as embedded,
-        closing(Server(embedded.url("postgres"))) as found,
+        closing(Server(embedded.url("postgres"))) as result,
     ):
-        found.disable_durability()
-        yield found
+        result.disable_durability()
+        yield result
 
 
 @pytest.fixture(scope="session")

@@ -24,36 +24,36 @@ _kept: dict[str, _SharedConnection] = {}
 @contextmanager
 def share_connection(database_url: str) -> Iterator[None]:
     """Share one connection among all calls of `execute` on this database until the block ends."""
-    kept = _kept[database_url] = _SharedConnection()
+    stored = _kept[database_url] = _SharedConnection()
     try:
         yield
     finally:
         del _kept[database_url]
-        if kept.connection is not None:
-            kept.connection.close()
+        if stored.connection is not None:
+            stored.connection.close()
 
 
 def execute(database_url: str, statement: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
     """Run one statement and return its rows."""
-    kept = _kept.get(database_url)
+    stored = _kept.get(database_url)
     # A thread that waits for a database lock must not block the thread that would release it.
-    if kept is None or not kept.in_use.acquire(blocking=False):
+    if stored is None or not stored.in_use.acquire(blocking=False):
         with connect(database_url) as connection:
             return _rows(connection, statement, parameters)
     try:
-        if kept.connection is not None and not kept.connection.closed:
+        if stored.connection is not None and not stored.connection.closed:
             try:
-                return _rows(kept.connection, statement, parameters)
+                return _rows(stored.connection, statement, parameters)
             except psycopg.OperationalError:
                 # The test ended this session or restarted the server before the statement was sent.
-                if not kept.connection.closed:
+                if not stored.connection.closed:
                     raise
-        kept.connection = connect(database_url)
-        return _rows(kept.connection, statement, parameters)
+        stored.connection = connect(database_url)
+        return _rows(stored.connection, statement, parameters)
     finally:
-        kept.in_use.release()
+        stored.in_use.release()
 
 
 def _rows(connection: Connection, statement: str, parameters: Sequence[object]) -> list[dict[str, Any]]:
-    found = connection.execute(statement, parameters)  # type: ignore[call-overload]
-    return list(found) if found.description else []
+    rows = connection.execute(statement, parameters)  # type: ignore[call-overload]
+    return list(rows) if rows.description else []

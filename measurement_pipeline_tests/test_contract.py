@@ -26,7 +26,7 @@ CONTRACT: Mapping[str, list[str]] = json.loads(Path(__file__).with_name("contrac
 
 def columns(connection: Connection) -> Iterator[str]:
     """`table.column type` of every base table."""
-    found = connection.execute(
+    rows = connection.execute(
         """
         select c.table_name, c.column_name, c.data_type
         from information_schema.columns as c
@@ -34,13 +34,13 @@ def columns(connection: Connection) -> Iterator[str]:
         where c.table_schema = 'public' and t.table_type = 'BASE TABLE' and c.table_name <> 'alembic_version'
         """
     )
-    for row in found:
+    for row in rows:
         yield f"{row['table_name']}.{row['column_name']} {row['data_type']}"
 
 
 def column_values(connection: Connection) -> Iterator[str]:
     """`table.column=value` for each value that a check constraint lists: row states, outcomes, kinds."""
-    found = connection.execute(
+    rows = connection.execute(
         r"""
         select c.conrelid::regclass::text as table_name, a.attname as column_name, value[1] as value
         from pg_constraint as c
@@ -51,7 +51,7 @@ def column_values(connection: Connection) -> Iterator[str]:
             and pg_get_constraintdef(c.oid) like '%= ANY (ARRAY[%'
         """
     )
-    for row in found:
+    for row in rows:
         yield f"{row['table_name']}.{row['column_name']}={row['value']}"
 
 

@@ -44,8 +44,8 @@ def script(name: str) -> ModuleType:
 
 def commands() -> dict[str, click.Command]:
     assert isinstance(main, click.Group)
-    found: dict[str, click.Command] = script("reference").commands(main)
-    return found
+    result: dict[str, click.Command] = script("reference").commands(main)
+    return result
 
 
 def text_of(page: Path) -> str:

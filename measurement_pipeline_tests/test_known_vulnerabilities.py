@@ -26,8 +26,8 @@ def audit(tmp_path: Path, answer: str, *, ignored: dict[str, str] | None = None)
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def packages(*found: dict[str, Any]) -> str:
-    return json.dumps({"dependencies": found})
+def packages(*entries: dict[str, Any]) -> str:
+    return json.dumps({"dependencies": entries})
 
 
 def test_a_known_vulnerability_fails_with_the_fixed_version(tmp_path: Path):

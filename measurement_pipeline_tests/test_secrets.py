@@ -183,8 +183,8 @@ def as_login(url: str, login: str) -> str:
 
 
 def failed(operator: Operator) -> set[str]:
-    found = operator.ask("{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { jobName } } } }")
-    return {run["jobName"] for run in found["runsOrError"]["results"]}
+    result = operator.ask("{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { jobName } } } }")
+    return {run["jobName"] for run in result["runsOrError"]["results"]}
 
 
 @contextmanager
@@ -214,10 +214,10 @@ def dagster(environment: dict[str, str], home: Path) -> Iterator[tuple[Operator,
 @contextmanager
 def watched(process: psutil.Process, everything: WrittenTexts) -> Iterator[None]:
     """Record all command lines of the process's family until the block ends, which `ps` shows to any user."""
-    over = threading.Event()
+    is_finished = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.1):
+        while not is_finished.wait(0.1):
             with suppress(psutil.Error):
                 for one in [process, *process.children(recursive=True)]:
                     with suppress(psutil.Error):
@@ -228,7 +228,7 @@ def watched(process: psutil.Process, everything: WrittenTexts) -> Iterator[None]
     try:
         yield
     finally:
-        over.set()
+        is_finished.set()
         thread.join()
 
 
@@ -290,8 +290,8 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
 
     def rows(statement: str, *parameters: object) -> list[dict[str, Any]]:
         with connect(database_url) as connection:
-            found = connection.execute(statement, parameters)  # type: ignore[call-overload]
-            return list(found) if found.description else []
+            result = connection.execute(statement, parameters)  # type: ignore[call-overload]
+            return list(result) if result.description else []
 
     def ask(account: str, wanted: list[str]) -> None:
         scope = json.dumps({"isrcs": wanted})

@@ -297,10 +297,10 @@ def test_a_vendor_of_captures_that_is_not_to_be_asked_may_be_anywhere():
 
 
 def test_real_vendors_of_captures_beside_real_ones_and_doubles_beside_doubles():
-    asked = {"APIFY_TOKEN": "a-token", **SPOTIFY}
+    requested = {"APIFY_TOKEN": "a-token", **SPOTIFY}
     doubles = dict.fromkeys(("APIFY_BASE_URL", "SPOTIFY_API_BASE", "SPOTIFY_ACCOUNTS_BASE"), A_DOUBLE)
-    assert Settings.read(asked).kind == "live"
-    assert Settings.read({**DOUBLES, **asked, **doubles}).kind == "sandbox"
+    assert Settings.read(requested).kind == "live"
+    assert Settings.read({**DOUBLES, **requested, **doubles}).kind == "sandbox"
 
 
 @pytest.mark.parametrize("name", ["APIFY_BASE_URL", "SPOTIFY_API_BASE", "SPOTIFY_ACCOUNTS_BASE"])
@@ -355,11 +355,11 @@ def test_the_terms_are_the_settings():
         "SONGSTATS_REQUESTS_PER_SECOND": "2.5", "SONGSTATS_CONCURRENCY": "3", "CLAIM_TIMEOUT_SECONDS": "8",
         "MAX_ATTEMPTS": "2", "BACKFILL_ACCOUNT_ID": ACCOUNT,
     }  # fmt: skip
-    terms = create_services(Settings.read(environment)).backfill_config
-    assert (terms.hits_allowed, terms.requests_per_second, terms.concurrency) == (42, 2.5, 3)
-    assert (terms.rules.claim_timeout_seconds, terms.rules.max_attempts) == (8.0, 2)
-    assert terms.rules.operators_account == UUID(ACCOUNT)
-    assert terms.heartbeat_seconds <= terms.rules.claim_timeout_seconds / 4
+    config = create_services(Settings.read(environment)).backfill_config
+    assert (config.hits_allowed, config.requests_per_second, config.concurrency) == (42, 2.5, 3)
+    assert (config.rules.claim_timeout_seconds, config.rules.max_attempts) == (8.0, 2)
+    assert config.rules.operators_account == UUID(ACCOUNT)
+    assert config.heartbeat_seconds <= config.rules.claim_timeout_seconds / 4
 
 
 def test_a_database_that_is_away_is_no_reason_to_refuse():
@@ -369,10 +369,10 @@ def test_a_database_that_is_away_is_no_reason_to_refuse():
 
 def test_a_remembered_decision_is_served_without_asking_stripe(database_url: str):
     environment = {**DOUBLES, **KEYS, "DATABASE_URL": database_url, "STRIPE_API_BASE": "http://127.0.0.1:1"}
-    found = create_services(Settings.read(environment))
+    result = create_services(Settings.read(environment))
     PaymentDecisions(database_url).record(UUID(ACCOUNT), Decision(PaymentVerdict.ALLOWED, "a card"))
-    assert found.stripe.decide(UUID(ACCOUNT)).verdict is PaymentVerdict.ALLOWED
-    assert found.stripe.check_payment(UUID(ACCOUNT)) is PaymentVerdict.ALLOWED
+    assert result.stripe.decide(UUID(ACCOUNT)).verdict is PaymentVerdict.ALLOWED
+    assert result.stripe.check_payment(UUID(ACCOUNT)) is PaymentVerdict.ALLOWED
 
 
 # --- the HTTP API -------------------------------------------------------------------------------------------------------
@@ -428,8 +428,8 @@ def test_origins_are_origins(origins: str):
 def test_a_live_deployment_needs_a_secret_for_its_keys_and_a_sandbox_has_one():
     with pytest.raises(SettingsError, match="API_KEY_SECRET is not set"):
         services.api_config(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS}))
-    desk = services.api_config(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **DOUBLES}))
-    assert desk.key_secret == services.SANDBOX_KEY_SECRET
+    config = services.api_config(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **DOUBLES}))
+    assert config.key_secret == services.SANDBOX_KEY_SECRET
     own = {"API_KEY_SECRET": "a secret of this deployment, and of no other one"}
     assert (
         services.api_config(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **own})).key_secret
@@ -438,7 +438,7 @@ def test_a_live_deployment_needs_a_secret_for_its_keys_and_a_sandbox_has_one():
 
 
 def test_the_api_is_handed_what_the_settings_say():
-    desk = services.api_config(
+    config = services.api_config(
         Settings.read(
             {
                 "DATABASE_URL": "postgresql://x/y", **KEYS, **DOUBLES, **JWKS, "API_CORS_ORIGINS": "https://a.example,http://b:1",
@@ -446,7 +446,7 @@ def test_the_api_is_handed_what_the_settings_say():
             }
         )
     )  # fmt: skip
-    assert desk.bearer is not None
-    assert (desk.bearer.issuer, desk.bearer.audience, desk.bearer.algorithm) == (*ISSUER.values(), "RS256")
-    assert (desk.cors_origins, desk.requests_per_minute) == (["https://a.example", "http://b:1"], 7)
-    assert (desk.cap_usd, desk.hits_allowed) == (None, 900)
+    assert config.bearer is not None
+    assert (config.bearer.issuer, config.bearer.audience, config.bearer.algorithm) == (*ISSUER.values(), "RS256")
+    assert (config.cors_origins, config.requests_per_minute) == (["https://a.example", "http://b:1"], 7)
+    assert (config.cap_usd, config.hits_allowed) == (None, 900)

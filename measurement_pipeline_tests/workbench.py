@@ -101,7 +101,7 @@ class Workbench:
 
 def create_workbench(database_url: str, sandbox: SandboxClient) -> Workbench:
     """A workbench whose payment check always allows. Its timeouts are long; a test about a timeout sets its own."""
-    terms = BackfillConfig(
+    config = BackfillConfig(
         database_url=database_url,
         rules=QueueRules(claim_timeout_seconds=60.0, max_attempts=5, operators_account=OPERATORS),
         hits_allowed=900,
@@ -115,7 +115,7 @@ def create_workbench(database_url: str, sandbox: SandboxClient) -> Workbench:
     return Workbench(
         database_url,
         sandbox,
-        terms,
+        config,
         BackfillDependencies(songstats_client_factory(sandbox), lambda _account: PaymentVerdict.ALLOWED),
     )
 
@@ -142,13 +142,13 @@ class Gate:
     def open(self) -> None:
         self._opened.set()
 
-    def delay_responses(self, means: BackfillDependencies, sandbox: SandboxClient) -> BackfillDependencies:
+    def delay_responses(self, dependencies: BackfillDependencies, sandbox: SandboxClient) -> BackfillDependencies:
         """The same dependencies, with clients whose responses pass the gate."""
 
         def new_client() -> SongstatsClient:
             return songstats_client_factory(sandbox, transport=_GatedTransport(self))()
 
-        return replace(means, new_client=new_client)
+        return replace(dependencies, new_client=new_client)
 
     async def wait_until_open(self) -> None:
         self._free -= 1

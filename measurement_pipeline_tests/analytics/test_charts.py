@@ -17,9 +17,9 @@ def texts(svg: str) -> list[str]:
 def test_a_line_chart_labels_both_axes_and_each_line():
     svg = charts.line_chart("Total", [("the cohort", DAYS[20:]), ("all", DAYS)], charts.LIGHT_OR_DARK)
     assert texts(svg) == ["Total", "0", "24.5 k", "49 k", "the cohort", "all", "2026-01-01", "2026-02-19"]
-    drawn = [e for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}path") if "L" in e.get("d", "")]
-    assert [(path.get("d", "").count("L"), path.get("stroke-dasharray")) for path in drawn] == [(29, None), (49, "5 4")]
-    assert len({path.get("stroke") for path in drawn}) == 2
+    paths = [e for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}path") if "L" in e.get("d", "")]
+    assert [(path.get("d", "").count("L"), path.get("stroke-dasharray")) for path in paths] == [(29, None), (49, "5 4")]
+    assert len({path.get("stroke") for path in paths}) == 2
 
 
 @pytest.mark.parametrize("points", [[], DAYS[:1]])
@@ -69,9 +69,9 @@ def test_titles_in_any_script_are_unchanged():
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [(0, "0"), (950, "950"), (1_000, "1 k"), (999_499, "999 k"), (999_500, "1 M"), (999_600_000, "1 B"), (1_234_000, "1.23 M"),
      (-1_500, "-1.5 k"), (5_000_000_000_000, "5,000 B")],
 )  # fmt: skip
-def test_a_count_is_abbreviated_at_every_boundary(value: int, said: str):
-    assert charts.format_short(value) == said
+def test_a_count_is_abbreviated_at_every_boundary(value: int, expected: str):
+    assert charts.format_short(value) == expected

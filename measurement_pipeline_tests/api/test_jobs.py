@@ -206,10 +206,10 @@ def test_a_scope_that_is_too_large_for_the_table_is_a_413_and_inserts_no_job(api
 def test_the_list_omits_long_scopes_and_the_job_itself_shows_them(api: RunningApi):
     client = api.client()
     short, long = {"isrcs": isrcs(1)}, {"isrcs": isrcs(2_000)}
-    asked = {client.submit(scope).json()["id"]: scope for scope in (short, long)}
+    requested = {client.submit(scope).json()["id"]: scope for scope in (short, long)}
     listed = {job["id"]: job["scope"] for job in client.get(JOBS).json()["jobs"]}
-    assert [listed[job] for job in asked] == [short, None]
-    assert [client.get(f"{JOBS}/{job}").json()["scope"] for job in asked] == [short, long]
+    assert [listed[job] for job in requested] == [short, None]
+    assert [client.get(f"{JOBS}/{job}").json()["scope"] for job in requested] == [short, long]
 
 
 # --- idempotency --------------------------------------------------------------------------------------------------------
@@ -489,15 +489,15 @@ def test_recordings_without_an_album_are_reported_in_the_response_and_the_job(ap
 def test_the_list_is_paginated_newest_first_without_duplicates(api: RunningApi):
     client = api.client()
     jobs = [client.submit({"isrcs": isrcs(1)}).json()["id"] for _ in range(5)]
-    found: list[str] = []
+    result: list[str] = []
     cursor = None
     while True:
         page = client.get(JOBS, params={"limit": 2} | ({} if cursor is None else {"cursor": cursor})).json()
-        found += [job["id"] for job in page["jobs"]]
+        result += [job["id"] for job in page["jobs"]]
         cursor = page["next"]
         if cursor is None:
             break
-    assert found == jobs[::-1]
+    assert result == jobs[::-1]
 
 
 @pytest.mark.parametrize("cursor", ["x", "W10", "WyJhIiwiYiJd", "é", "bnVsbA"])
@@ -634,9 +634,9 @@ def test_a_withdrawal_concurrent_with_a_new_request_keeps_the_series(api: Runnin
         client = api.client()
         job = client.submit({"album_ids": [ALBUM]}, source="current", schedule="monthly").json()["id"]
         with ThreadPoolExecutor(2) as threads:
-            asked = threads.submit(client.submit, {"album_ids": [ALBUM]}, source="current", schedule="monthly")
+            requested = threads.submit(client.submit, {"album_ids": [ALBUM]}, source="current", schedule="monthly")
             gone = threads.submit(client.delete, f"{JOBS}/{job}")
-        assert (gone.result().status_code, asked.result().json()["state"]) == (200, "accepted")
+        assert (gone.result().status_code, requested.result().json()["state"]) == (200, "accepted")
     assert api.table.sql("select count(*) as n from playcount_series where stopped_at is null") == [{"n": 20}]
 
 

@@ -77,8 +77,8 @@ def test_a_track_is_found_by_isrc_in_any_spelling_and_by_spotify_id(api: Running
     create_catalog(api, client)
     add_identifier(api, SONGS[0], "track_id", TRACK)
     for name in (SONGS[0], SONGS[0].lower(), "AA-6Q7-20-00000", TRACK):
-        found = client.get(track(name))
-        assert (found.status_code, found.json()["isrc"]) == (200, SONGS[0]), name
+        result = client.get(track(name))
+        assert (result.status_code, result.json()["isrc"]) == (200, SONGS[0]), name
 
 
 @pytest.mark.parametrize(
@@ -196,8 +196,8 @@ def test_totals_are_computed_once_a_minute_for_any_number_of_requests():
         return {"plays": len(computed)}
 
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda _: cache.get(account, catalog, compute).result(), range(40)))
-    assert found == [{"plays": 1}] * 40
+        result = list(threads.map(lambda _: cache.get(account, catalog, compute).result(), range(40)))
+    assert result == [{"plays": 1}] * 40
     assert cache.get(account, uuid4(), compute).result() == {"plays": 2}
     assert cache.get(uuid4(), catalog, compute).result() == {"plays": 3}, "totals are cached per account"
     clock[0] = 61.0
@@ -213,9 +213,9 @@ def test_concurrent_requests_share_an_error_and_the_next_request_computes_again(
         assert go_on.wait(120)
         raise DatabaseUnavailable("away")
 
-    asked = [cache.get(account, catalog, compute) for _ in range(8)]
+    requested = [cache.get(account, catalog, compute) for _ in range(8)]
     go_on.set()
-    assert all(isinstance(one.exception(20), DatabaseUnavailable) for one in asked)
+    assert all(isinstance(one.exception(20), DatabaseUnavailable) for one in requested)
     assert len(tried) == 1
     assert cache.get(account, catalog, lambda: {"plays": 1}).result() == {"plays": 1}
 

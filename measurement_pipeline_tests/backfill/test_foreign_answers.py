@@ -17,10 +17,10 @@ PAGES = ["challenge", "proxy", "portal", "portal redirect", "login", "json"]
 
 
 def state(bench: Workbench) -> dict[str, object]:
-    (found,) = bench.sql(
+    (row,) = bench.sql(
         "select breaker, reason, pause_reason, coalesce(paused_until > now(), false) as paused from vendor_state"
     )
-    return found
+    return row
 
 
 @pytest.mark.fails_without("a status counts only with Songstats' own body", parameters="proxy")
@@ -59,9 +59,9 @@ def test_a_page_for_everything_is_a_pause_after_five_calls_with_what_answered_an
     assert coverage.summary.stop_reason == "Songstats gives no usable response: pausing"
     assert bench.sandbox.hits() == 5
     assert bench.statuses() == {"pending": 40}
-    found = state(bench)
-    assert (found["breaker"], found["paused"]) == ("closed", True)
-    assert "not Songstats' own answer: " in str(found["pause_reason"])
+    result = state(bench)
+    assert (result["breaker"], result["paused"]) == ("closed", True)
+    assert "not Songstats' own answer: " in str(result["pause_reason"])
     assert {row["attempts"] for row in bench.sql("select attempts from songstats_backfill_queue")} == {0}
     assert_invariants_hold(bench)
 
@@ -112,10 +112,10 @@ def test_a_lasting_share_of_pages_pauses_and_then_opens_the_breaker_across_runs(
         bench.run_backfill(
             songs[number * 5 : number * 5 + 5], run=f"run-{number}", config=replace(bench.config, concurrency=1)
         )
-        found = state(bench)
-        if found["paused"] and first_pause is None:
+        result = state(bench)
+        if result["paused"] and first_pause is None:
             first_pause = bench.sandbox.hits()
-        if found["breaker"] == "open":
+        if result["breaker"] == "open":
             break
     assert first_pause is not None
     assert first_pause <= 25
@@ -132,10 +132,10 @@ def test_a_status_call_that_something_else_answers_says_nothing_of_the_key(bench
     for page in PAGES:
         bench.sandbox.clear_faults()
         bench.sandbox.faults("/enterprise/", foreign=page)
-        found = vendor_status.fetch_vendor_status(bench.dependencies.new_client)
-        assert found.key_works is None, page
-        assert found.month.requests is None
-        assert found.month.detail.startswith("not Songstats' own answer: ")
+        result = vendor_status.fetch_vendor_status(bench.dependencies.new_client)
+        assert result.key_works is None, page
+        assert result.month.requests is None
+        assert result.month.detail.startswith("not Songstats' own answer: ")
 
 
 def test_a_refused_key_stays_refused_while_something_else_answers_for_songstats(bench: Workbench):
@@ -162,5 +162,5 @@ def test_the_share_is_read_from_the_ledger_by_the_next_run(bench: Workbench):
         finally:
             await line.close()
 
-    found = {song: cause for cause, song in asyncio.run(causes())}
-    assert found == {songs[0]: "foreign", songs[2]: "stored", songs[3]: "stored"}, "a body cut short is not one"
+    result = {song: cause for cause, song in asyncio.run(causes())}
+    assert result == {songs[0]: "foreign", songs[2]: "stored", songs[3]: "stored"}, "a body cut short is not one"

@@ -57,13 +57,13 @@ def test_popularity_in_the_same_payload_is_stored_as_its_own_metric(bench: Workb
     body = payload([{"date": "2026-01-01", "streams_total": "296422273.0", "popularity_current": 61}])
     bench.sandbox.faults(HISTORY, body=body)
     bench.run_backfill(songs)
-    found = bench.sql("select metric, value, captured_at, data_source, raw_ref from song_measurements order by metric")
-    assert [(r["metric"], r["value"]) for r in found] == [
+    rows = bench.sql("select metric, value, captured_at, data_source, raw_ref from song_measurements order by metric")
+    assert [(r["metric"], r["value"]) for r in rows] == [
         ("platform_displayed_play_count", 296422273),
         ("popularity", 61),
     ]
     response = bench.sql("select id from songstats_responses")[0]["id"]
-    assert {(str(r["captured_at"].date()), r["data_source"], r["raw_ref"]) for r in found} == {
+    assert {(str(r["captured_at"].date()), r["data_source"], r["raw_ref"]) for r in rows} == {
         ("2026-01-01", "songstats", f"songstats_responses/{response}")
     }
 
@@ -125,8 +125,8 @@ def test_each_answer_has_its_outcome(bench: Workbench, answer: str):
     (hit,) = bench.ledger()
     assert (hit["billable"], hit["reason"]) == (billable, reason)
     assert hit["settled_at"] is not None
-    kept = bench.sql("select count(*) n from songstats_responses")[0]["n"]
-    assert kept == (1 if billable else 0), "what was paid for is kept, and nothing else"
+    stored = bench.sql("select count(*) n from songstats_responses")[0]["n"]
+    assert stored == (1 if billable else 0), "what was paid for is kept, and nothing else"
     assert row["attempts"] == (0 if reason == "throttled" else 1)
 
 
@@ -352,11 +352,14 @@ def test_a_response_is_stored_before_it_is_parsed(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.submit_request(songs)
     gate = Gate()
-    means = gate.delay_responses(bench.dependencies, bench.sandbox)
+    dependencies = gate.delay_responses(bench.dependencies, bench.sandbox)
     with connect(bench.database_url) as busy, ThreadPoolExecutor() as pool:
         with busy.transaction():
             run = pool.submit(
-                bench.run_backfill, songs, config=replace(bench.config, heartbeat_seconds=60.0), dependencies=means
+                bench.run_backfill,
+                songs,
+                config=replace(bench.config, heartbeat_seconds=60.0),
+                dependencies=dependencies,
             )
             wait_until(lambda: bench.sandbox.hits(song) or run.done())
             busy.execute("select song from songstats_backfill_queue for update")
@@ -375,8 +378,8 @@ def test_a_row_whose_owner_is_alive_is_not_claimed(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.submit_request(songs)
     gate = Gate()
-    means = gate.delay_responses(bench.dependencies, bench.sandbox)
-    slow = threading.Thread(target=lambda: bench.run_backfill(songs, dependencies=means))
+    dependencies = gate.delay_responses(bench.dependencies, bench.sandbox)
+    slow = threading.Thread(target=lambda: bench.run_backfill(songs, dependencies=dependencies))
     slow.start()
     wait_until(bench.sandbox.hits, what="its call")
     run, results = bench.run_backfill(songs, run="run-2", is_operator=True)
@@ -392,12 +395,12 @@ def test_a_stale_owner_changes_nothing_when_its_answer_comes_late(bench: Workben
     (song,) = songs = isrcs(1)
     bench.submit_request(songs)
     gate = Gate()
-    means = gate.delay_responses(bench.dependencies, bench.sandbox)
+    dependencies = gate.delay_responses(bench.dependencies, bench.sandbox)
     # Its heartbeats are too rare, so that its claim is taken over while its call is in flight.
     stale: list[Any] = []
     frozen = replace(bench.config, heartbeat_seconds=60.0)
     slow = threading.Thread(
-        target=lambda: stale.extend(bench.run_backfill(songs, run="stale", config=frozen, dependencies=means)[1])
+        target=lambda: stale.extend(bench.run_backfill(songs, run="stale", config=frozen, dependencies=dependencies)[1])
     )
     slow.start()
     wait_until(bench.sandbox.hits, what="its call")
@@ -428,9 +431,9 @@ def test_two_runs_at_once_buy_each_recording_once(bench: Workbench):
 def test_the_pace_is_the_deployments(bench: Workbench):
     songs = isrcs(15)
     bench.submit_request(songs)
-    terms = replace(bench.config, requests_per_second=20.0)
+    config = replace(bench.config, requests_per_second=20.0)
     halves = [
-        threading.Thread(target=bench.run_backfill, args=(half,), kwargs={"run": half[0], "config": terms})
+        threading.Thread(target=bench.run_backfill, args=(half,), kwargs={"run": half[0], "config": config})
         for half in (songs[:7], songs[7:])
     ]
     began = time.monotonic()
@@ -566,12 +569,12 @@ def test_a_429_does_not_give_back_an_attempt_that_came_to_something_before_it(be
     bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, count=1, **first)
     bench.sandbox.faults(HISTORY, status=429, count=1)
-    means = bench.dependencies
+    dependencies = bench.dependencies
     if "hang" in first:
-        means = BackfillDependencies(
+        dependencies = BackfillDependencies(
             songstats_client_factory(bench.sandbox, timeout_seconds=1.0), bench.dependencies.check_payment
         )
-    bench.run_backfill(songs, retry_soon_seconds=0.0, dependencies=means)
+    bench.run_backfill(songs, retry_soon_seconds=0.0, dependencies=dependencies)
     bench.run_backfill(songs, is_retry=True)
     assert [hit["reason"] for hit in bench.ledger()][1:] == ["throttled"]
     assert bench.row(song)["attempts"] == 1

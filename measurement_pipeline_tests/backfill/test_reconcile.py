@@ -63,9 +63,9 @@ def hits(bench: Workbench) -> int:
 
 
 def test_hits_that_the_vendor_never_counted_are_returned_and_as_many_kept_as_it_did_count(lost: Workbench):
-    found = reconcile(lost.config, lost.dependencies, now=NOW)
-    assert (found.returned, found.kept) == (3, 2)
-    assert found.reason == "this month: Songstats counts 6, the ledger 4 billed and 5 unknown: 3 not billed, 2 kept"
+    result = reconcile(lost.config, lost.dependencies, now=NOW)
+    assert (result.returned, result.kept) == (3, 2)
+    assert result.reason == "this month: Songstats counts 6, the ledger 4 billed and 5 unknown: 3 not billed, 2 kept"
     assert hits(lost) == lost.sandbox.hits() == 6
     (act,) = lost.sql("select actor, detail from operator_acts")
     assert act["actor"] == "the hourly reclaim"
@@ -84,8 +84,8 @@ def test_hits_that_the_vendor_counts_late_count_again(lost: Workbench):
     lost.sandbox.faults(STATUS, body='{"result": "success", "status": {"current_month_total_requests": 4}}', count=1)
     assert reconcile(lost.config, lost.dependencies, now=NOW).returned == 5
     assert hits(lost) == 4
-    found = reconcile(lost.config, lost.dependencies, now=NOW)
-    assert (found.returned, found.late, found.kept) == (0, 2, 2)
+    result = reconcile(lost.config, lost.dependencies, now=NOW)
+    assert (result.returned, result.late, result.kept) == (0, 2, 2)
     assert hits(lost) == lost.sandbox.hits() == 6
     assert [act["act"] for act in lost.sql("select act from operator_acts order by id")] == [
         "settle unknown hits as not billed",
@@ -98,9 +98,9 @@ def test_hits_that_the_vendor_counts_late_count_again(lost: Workbench):
 def test_a_session_that_keeps_the_lock_of_the_budget_fails_no_sweep(lost: Workbench):
     with connect(lost.database_url) as client, client.transaction():
         client.execute("select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))")
-        found = reconcile(lost.config, lost.dependencies, now=NOW, lock_seconds=0.1)
-    assert (found.returned, found.kept) == (0, 5)
-    assert "doctor" in found.reason
+        result = reconcile(lost.config, lost.dependencies, now=NOW, lock_seconds=0.1)
+    assert (result.returned, result.kept) == (0, 5)
+    assert "doctor" in result.reason
     assert reconcile(lost.config, lost.dependencies, now=NOW).returned == 3
 
 
@@ -112,8 +112,8 @@ def test_what_was_returned_is_shown_by_cause_in_spend_and_in_the_analysts_view(l
     assert lost.sql("select calls, hits from analytics.spend where cause = 'not billed (reconciled)'") == [
         {"calls": 3, "hits": 0}
     ]
-    kept = {hit["reason"] for hit in lost.ledger() if hit["reconciled_at"] is not None}
-    assert kept <= {"timeout: unknown", "transient"}, "the ledger keeps what they came to at first"
+    stored = {hit["reason"] for hit in lost.ledger() if hit["reconciled_at"] is not None}
+    assert stored <= {"timeout: unknown", "transient"}, "the ledger keeps what they came to at first"
 
 
 def test_returned_hits_are_the_budgets_again(lost: Workbench):
@@ -132,18 +132,18 @@ def test_another_program_with_the_key_changes_nothing_and_is_reported(lost: Work
                 await client.fetch_history(song)
 
     asyncio.run(another())
-    found = reconcile(lost.config, lost.dependencies, now=NOW)
-    assert (found.returned, found.kept) == (0, 5)
-    assert "Another program uses the key" in found.reason
+    result = reconcile(lost.config, lost.dependencies, now=NOW)
+    assert (result.returned, result.kept) == (0, 5)
+    assert "Another program uses the key" in result.reason
     assert lost.sql("select * from operator_acts") == []
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 401}, {"body": "<html>"}, {"close": True}])
 def test_a_vendor_that_is_away_changes_nothing_and_fails_no_sweep(lost: Workbench, fault: dict):
     lost.sandbox.faults(STATUS, **fault)
-    found = reconcile(lost.config, lost.dependencies, now=NOW)
-    assert (found.returned, found.kept) == (0, 5)
-    assert found.reason.startswith("unknown: Songstats gave no count (")
+    result = reconcile(lost.config, lost.dependencies, now=NOW)
+    assert (result.returned, result.kept) == (0, 5)
+    assert result.reason.startswith("unknown: Songstats gave no count (")
     swept = reclaim_backfill(lost.config, lost.dependencies)
     assert swept.returned == 0
     assert hits(lost) == 9
@@ -151,6 +151,6 @@ def test_a_vendor_that_is_away_changes_nothing_and_fails_no_sweep(lost: Workbenc
 
 def test_a_call_that_is_not_settled_keeps_the_vendor_from_being_asked(lost: Workbench):
     lost.sql("update songstats_quota_ledger set settled_at = null, reason = null where song = %s", COUNTED[0])
-    found = reconcile(lost.config, lost.dependencies, now=NOW)
-    assert (found.returned, found.reason) == (0, "waiting: 1 call not settled yet")
+    result = reconcile(lost.config, lost.dependencies, now=NOW)
+    assert (result.returned, result.reason) == (0, "waiting: 1 call not settled yet")
     assert lost.sandbox.requests(STATUS) == []

@@ -119,8 +119,8 @@ class CaptureHarness:
 
     def check_invariants(self, *, at_rest: bool = True) -> None:
         with connect(self.database_url) as connection:
-            found = audit(connection, max_attempts=5, at_rest=at_rest)
-        breaches = [f"{one.invariant}: {breach}" for one in found for breach in one.breaches]
+            result = audit(connection, max_attempts=5, at_rest=at_rest)
+        breaches = [f"{one.invariant}: {breach}" for one in result for breach in one.breaches]
         assert not breaches, breaches
 
     def request_for(self, snapshot: UUID) -> UUID:
@@ -145,23 +145,23 @@ class CaptureHarness:
             wait_until(lambda: actor.find_run(albums, since=self.snapshot_row(snapshot)["created_at"]) is not None)
         self.end_waits()
 
-    def with_config(self, **terms: Any) -> CaptureServices:
-        return replace(self.captures, config=replace(self.captures.config, **terms))
+    def with_config(self, **changes: Any) -> CaptureServices:
+        return replace(self.captures, config=replace(self.captures.config, **changes))
 
     def with_vendor_timeout(self, seconds: float) -> CaptureServices:
         """Services with this timeout for requests to Apify."""
         url, token = self.sandbox.apify_url, self.sandbox.apify_token
-        means = replace(
+        dependencies = replace(
             self.captures.dependencies, new_actor=lambda: ApifyClient(token, base_url=url, timeout_seconds=seconds)
         )
-        return replace(self.captures, dependencies=means)
+        return replace(self.captures, dependencies=dependencies)
 
     def without_spotify(self) -> CaptureServices:
         return replace(self.captures, dependencies=replace(self.captures.dependencies, new_spotify=None))
 
 
 def new_harness(database_url: str, sandbox: SandboxClient) -> CaptureHarness:
-    terms = CaptureConfig(
+    config = CaptureConfig(
         database_url=database_url,
         cap_usd=Decimal(25),
         claim_timeout_seconds=60.0,
@@ -172,7 +172,7 @@ def new_harness(database_url: str, sandbox: SandboxClient) -> CaptureHarness:
         start_timeout_seconds=2.0,
         result_settle_seconds=0.3,
     )
-    means = CaptureDependencies(
+    dependencies = CaptureDependencies(
         new_actor=lambda: ApifyClient(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60.0),
         new_spotify=lambda: SpotifyClient(
             sandbox.spotify_client_id,
@@ -183,7 +183,7 @@ def new_harness(database_url: str, sandbox: SandboxClient) -> CaptureHarness:
             sleep=lambda _seconds: None,
         ),
     )
-    return CaptureHarness(database_url, sandbox, CaptureServices(terms, means))
+    return CaptureHarness(database_url, sandbox, CaptureServices(config, dependencies))
 
 
 @pytest.fixture

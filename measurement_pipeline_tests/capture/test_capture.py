@@ -83,8 +83,8 @@ def test_tracks_become_songs_with_their_titles_ids_and_albums(harness: CaptureHa
     harness.run_capture(snapshot)
     (song,) = harness.sql("select * from songs")
     assert (song["isrc"], song["name"], song["album"]) == (isrc, f"Song {isrc[-3:]}", "One")
-    found = harness.sql("select identifier_type, value from song_identifiers where song = %s order by 1", isrc)
-    assert [(row["identifier_type"], row["value"]) for row in found] == [
+    rows = harness.sql("select identifier_type, value from song_identifiers where song = %s order by 1", isrc)
+    assert [(row["identifier_type"], row["value"]) for row in rows] == [
         ("album_id", album("One")),
         ("track_id", track(isrc, "One")),
     ]
@@ -115,8 +115,8 @@ def test_a_reissue_is_one_recording_with_one_count_on_several_albums(harness: Ca
     assert harness.stored_counts() == {isrc: 70}
     shown = harness.snapshot_row(snapshot)
     assert (shown["tracks"], shown["recordings"]) == (2, 1)
-    found = harness.sql("select value from song_identifiers where identifier_type = 'album_id' order by value")
-    assert [row["value"] for row in found] == sorted(albums)
+    rows = harness.sql("select value from song_identifiers where identifier_type = 'album_id' order by value")
+    assert [row["value"] for row in rows] == sorted(albums)
 
 
 @pytest.mark.parametrize("custom_harness", [replace(PLAIN, tracks_without_count=0.4)], indirect=True)
@@ -129,8 +129,8 @@ def test_a_track_without_a_count_is_not_stored(custom_harness: CaptureHarness):
     assert 0 < shown["without_count"] < 60
     assert shown["recordings"] == 60 - shown["without_count"] == len(custom_harness.stored_counts())
     assert set(custom_harness.stored_counts().values()) == {10}
-    found = custom_harness.sql("select count(*) n from song_identifiers where identifier_type = 'album_id'")
-    assert found[0]["n"] == 60, "each is known to be on its album all the same"
+    rows = custom_harness.sql("select count(*) n from song_identifiers where identifier_type = 'album_id'")
+    assert rows[0]["n"] == 60, "each is known to be on its album all the same"
 
 
 @pytest.mark.parametrize("custom_harness", [replace(PLAIN, items_without_id=1.0)], indirect=True)
@@ -138,8 +138,8 @@ def test_an_album_without_an_id_is_identified_by_its_tracks(custom_harness: Capt
     songs = isrcs(4)
     albums = custom_harness.publish({"One": dict.fromkeys(songs[:2], 10), "Two": dict.fromkeys(songs[2:], 20)})
     custom_harness.run_capture(custom_harness.open_capture(albums))
-    found = custom_harness.sql("select song, value from song_identifiers where identifier_type = 'album_id'")
-    assert {(row["song"], row["value"]) for row in found} == {
+    rows = custom_harness.sql("select song, value from song_identifiers where identifier_type = 'album_id'")
+    assert {(row["song"], row["value"]) for row in rows} == {
         *((song, albums[0]) for song in songs[:2]),
         *((song, albums[1]) for song in songs[2:]),
     }
@@ -853,8 +853,8 @@ def test_a_chunk_bought_weeks_later_is_dated_then(harness: CaptureHarness):
     assert harness.run_capture(snapshot).kind is CaptureResultKind.FAILED
     harness.sql("update playcount_snapshots set captured_at = now() - interval '30 days'")
     assert harness.run_capture(snapshot, run="run-2", operator=True).kind is CaptureResultKind.DONE
-    (found,) = harness.sql("select captured_at > now() - interval '1 hour' as is_of_today from song_measurements")
-    assert found["is_of_today"]
+    (row,) = harness.sql("select captured_at > now() - interval '1 hour' as is_of_today from song_measurements")
+    assert row["is_of_today"]
 
 
 def test_a_postponed_chunk_is_dated_when_it_was_captured(harness: CaptureHarness):
@@ -862,8 +862,8 @@ def test_a_postponed_chunk_is_dated_when_it_was_captured(harness: CaptureHarness
     snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
     harness.sql("update playcount_snapshots set captured_at = now() - interval '3 days'")
     harness.run_capture(snapshot)
-    (found,) = harness.sql("select min(captured_at) > now() - interval '1 hour' as is_of_today from song_measurements")
-    assert found["is_of_today"]
+    (row,) = harness.sql("select min(captured_at) > now() - interval '1 hour' as is_of_today from song_measurements")
+    assert row["is_of_today"]
 
 
 def test_a_capture_without_any_count_fails(harness: CaptureHarness):

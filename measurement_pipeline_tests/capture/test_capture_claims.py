@@ -19,13 +19,13 @@ from measurement_pipeline_tests.capture.conftest import CaptureHarness, isrcs
 INPUTS = "/v2/key-value-stores/*/records/INPUT"
 
 
-def with_actor(harness: CaptureHarness, actor: type[ApifyClient], **terms: object) -> CaptureServices:
+def with_actor(harness: CaptureHarness, actor: type[ApifyClient], **changes: object) -> CaptureServices:
     """Services with an Apify client of the test's own."""
 
     def new_actor() -> ApifyClient:
         return actor(harness.sandbox.apify_token, base_url=harness.sandbox.apify_url)
 
-    captures = harness.with_config(**terms)
+    captures = harness.with_config(**changes)
     return replace(captures, dependencies=replace(captures.dependencies, new_actor=new_actor))
 
 
@@ -122,8 +122,8 @@ def test_concurrent_chunks_are_limited(harness: CaptureHarness):
 def test_a_series_waits_for_its_open_capture_however_old_that_is(harness: CaptureHarness, state: str):
     harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}), schedule=Schedule.MONTHLY)
     harness.sql("update playcount_snapshots set created_at = created_at - interval '45 days', state = %s", state)
-    found = start_due_captures(harness.captures.config)
-    assert (found.due, found.started, found.refused) == (0, 0, ())
+    result = start_due_captures(harness.captures.config)
+    assert (result.due, result.started, result.refused) == (0, 0, ())
     harness.sql("update playcount_snapshots set state = 'done'")
     assert start_due_captures(harness.captures.config).started == 1
 
@@ -164,6 +164,6 @@ def test_of_two_chunks_with_one_recording_the_higher_count_stays(
     # On every album, and so in both chunks.
     snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {isrc: 70} for n in range(ALBUMS_PER_CHUNK + 1)}))
     assert harness.run_capture(snapshot, captures=with_actor(harness, Behind)).kind is CaptureResultKind.DONE
-    found = harness.sql("select value, captured_at from song_measurements where song = %s order by learnt_at", isrc)
-    assert [row["value"] for row in found] == stored
-    assert len({row["captured_at"] for row in found}) == 1
+    rows = harness.sql("select value, captured_at from song_measurements where song = %s order by learnt_at", isrc)
+    assert [row["value"] for row in rows] == stored
+    assert len({row["captured_at"] for row in rows}) == 1

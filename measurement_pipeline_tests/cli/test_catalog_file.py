@@ -19,16 +19,16 @@ def bad(text: str) -> dict[int, str]:
 
 
 def test_columns_may_have_any_order():
-    found = read("play_count,Title,ISRC,label\n12,Rain,us-abc-24-00001,X\n")
-    line = found.lines["USABC2400001"]
+    result = read("play_count,Title,ISRC,label\n12,Rain,us-abc-24-00001,X\n")
+    line = result.lines["USABC2400001"]
     assert (line.title, line.play_count, line.artist, line.release_date) == ("Rain", 12, None, None)
-    assert not found.bad
+    assert not result.bad
 
 
 def test_an_empty_count_is_none_and_zero_is_zero():
-    found = read(HEADER + "USABC2400001,,,,2024-02-29,\nUSABC2400002,,,,,0\n")
-    assert [line.play_count for line in found.lines.values()] == [None, 0]
-    assert found.lines["USABC2400001"].release_date == date(2024, 2, 29)
+    result = read(HEADER + "USABC2400001,,,,2024-02-29,\nUSABC2400002,,,,,0\n")
+    assert [line.play_count for line in result.lines.values()] == [None, 0]
+    assert result.lines["USABC2400001"].release_date == date(2024, 2, 29)
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,15 @@ def test_an_empty_count_is_none_and_zero_is_zero():
     ],
 )
 def test_a_recording_has_any_number_of_distinct_albums(text, albums):
-    found = read(f"isrc,spotify_album_id\nUSABC2400001,{text}\n")
-    assert found.lines["USABC2400001"].album_ids == albums
-    assert not found.bad
+    result = read(f"isrc,spotify_album_id\nUSABC2400001,{text}\n")
+    assert result.lines["USABC2400001"].album_ids == albums
+    assert not result.bad
 
 
 def test_an_album_with_a_nul_character_is_one_invalid_line():
-    found = read("isrc,spotify_album_id\nUSABC2400001,a\0b\nUSABC2400002,c\n")
-    assert [(one.number, one.problem) for one in found.bad] == [(2, "spotify_album_id: contains a NUL character")]
-    assert list(found.lines) == ["USABC2400002"]
+    result = read("isrc,spotify_album_id\nUSABC2400001,a\0b\nUSABC2400002,c\n")
+    assert [(one.number, one.problem) for one in result.bad] == [(2, "spotify_album_id: contains a NUL character")]
+    assert list(result.lines) == ["USABC2400002"]
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_an_album_with_a_nul_character_is_one_invalid_line():
     ],
 )
 def test_an_invalid_line_is_reported_with_its_problem_and_the_others_are_loaded(line, named):
-    found = read(f"{HEADER}USABC2400009,,,,,1\n{line}\nUSABC2400008,,,,,{LARGEST_COUNT}\n")
-    assert list(found.lines) == ["USABC2400009", "USABC2400008"]
-    assert [one.number for one in found.bad] == [3]
-    assert named in found.bad[0].problem
+    result = read(f"{HEADER}USABC2400009,,,,,1\n{line}\nUSABC2400008,,,,,{LARGEST_COUNT}\n")
+    assert list(result.lines) == ["USABC2400009", "USABC2400008"]
+    assert [one.number for one in result.bad] == [3]
+    assert named in result.bad[0].problem
 
 
 def test_all_problems_of_a_line_are_reported_together():
@@ -87,22 +87,22 @@ def test_all_problems_of_a_line_are_reported_together():
 
 
 def test_a_repeated_recording_is_invalid_only_if_its_values_differ():
-    found = read(HEADER + "USABC2400001,a,,,,1\nus-abc-24-00001,a,,,,1\nUSABC2400001,a,,,,2\n")
-    assert found.repeated == 1
-    assert [(one.number, "line 2" in one.problem) for one in found.bad] == [(4, True)]
-    assert found.lines["USABC2400001"].play_count == 1
+    result = read(HEADER + "USABC2400001,a,,,,1\nus-abc-24-00001,a,,,,1\nUSABC2400001,a,,,,2\n")
+    assert result.repeated == 1
+    assert [(one.number, "line 2" in one.problem) for one in result.bad] == [(4, True)]
+    assert result.lines["USABC2400001"].play_count == 1
 
 
 def test_a_title_may_contain_commas_quotes_and_line_breaks():
-    found = read(HEADER + 'USABC2400001,"a, ""b""\nc\u2028d",,,,1\nX,,,,,\n')
-    assert found.lines["USABC2400001"].title == 'a, "b"\nc\u2028d'
+    result = read(HEADER + 'USABC2400001,"a, ""b""\nc\u2028d",,,,1\nX,,,,,\n')
+    assert result.lines["USABC2400001"].title == 'a, "b"\nc\u2028d'
     assert bad(HEADER + 'USABC2400001,"a\nb",,,,1\nX,,,,,\n').keys() == {4}
 
 
 def test_an_unclosed_quote_invalidates_one_line():
-    found = read(HEADER + 'USABC2400001,"a,,,,1\nUSABC2400002,b,,,,2\nUSABC2400003,"c,,,,3\nUSABC2400004,d,,,,4\n')
-    assert list(found.lines) == ["USABC2400002", "USABC2400004"]
-    assert [one.number for one in found.bad] == [2, 4]
+    result = read(HEADER + 'USABC2400001,"a,,,,1\nUSABC2400002,b,,,,2\nUSABC2400003,"c,,,,3\nUSABC2400004,d,,,,4\n')
+    assert list(result.lines) == ["USABC2400002", "USABC2400004"]
+    assert [one.number for one in result.bad] == [2, 4]
 
 
 @pytest.mark.parametrize("text", ["", "\n", "title,artist\na,b\n", "isrc,isrc\nUSABC2400001,USABC2400001\n"])
@@ -121,10 +121,10 @@ def test_the_header_determines_the_separator(separator, ends):
     ]
     written = io.StringIO(newline="")
     csv.writer(written, delimiter=separator, lineterminator=ends).writerows(rows)
-    found = read(written.getvalue())
-    assert [line.title for line in found.lines.values()] == [f"a{separator}b", "c,d;e"]
-    assert found.lines["USABC2400001"].album_ids == ("x", "y")
-    assert not found.bad
+    result = read(written.getvalue())
+    assert [line.title for line in result.lines.values()] == [f"a{separator}b", "c,d;e"]
+    assert result.lines["USABC2400001"].album_ids == ("x", "y")
+    assert not result.bad
 
 
 def test_a_quoted_header_is_split_too():
@@ -138,10 +138,10 @@ def test_the_error_for_a_header_without_isrc_lists_the_separators():
 
 @pytest.mark.parametrize("text", ["2024", "2024-03", "2024-03-00", "2024-00-00"])
 def test_a_release_date_without_a_day_keeps_the_recording_and_warns(text):
-    found = read(f"{HEADER}USABC2400001,a,b,c,{text},7\n")
-    assert (found.lines["USABC2400001"].play_count, found.lines["USABC2400001"].release_date) == (7, None)
-    assert [(one.number, one.isrc) for one in found.warnings] == [(2, "USABC2400001")]
-    assert found.warnings[0].problem == f"release_date '{text}' has no day: no release date is stored"
+    result = read(f"{HEADER}USABC2400001,a,b,c,{text},7\n")
+    assert (result.lines["USABC2400001"].play_count, result.lines["USABC2400001"].release_date) == (7, None)
+    assert [(one.number, one.isrc) for one in result.warnings] == [(2, "USABC2400001")]
+    assert result.warnings[0].problem == f"release_date '{text}' has no day: no release date is stored"
 
 
 @pytest.mark.parametrize("text", ["24", "2024-13", "2024-3", "20240", "2024-02-30"])
@@ -151,9 +151,9 @@ def test_an_invalid_date_is_an_invalid_line(text):
 
 @pytest.mark.parametrize("title", ["Caf\ufffd", "Caf\u00ef\u00bf\u00bd", "\u00fd\u00fd\u00fd\u00fd \u00fd"])
 def test_a_garbled_title_causes_a_warning_and_its_recording_is_loaded(title):
-    found = read(f"{HEADER}USABC2400001,{title},b,c,,7\nUSABC2400002,Café ¿qué?,\u00ef,c,,7\n")
-    assert len(found.lines) == 2
-    (warned,) = found.warnings
+    result = read(f"{HEADER}USABC2400001,{title},b,c,,7\nUSABC2400002,Café ¿qué?,\u00ef,c,,7\n")
+    assert len(result.lines) == 2
+    (warned,) = result.warnings
     assert (warned.number, warned.isrc) == (2, "USABC2400001")
     assert warned.problem.startswith(f"title '{title}' is garbled")
 
@@ -165,13 +165,13 @@ CELLS = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs
 def test_every_record_of_any_csv_is_loaded_repeated_or_reported(rows):
     written = io.StringIO(newline="")
     csv.writer(written, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([["isrc", "title"], *rows])
-    found = read(written.getvalue())
+    result = read(written.getvalue())
     filled = sum(any(cell.strip() for cell in row) for row in rows)
-    assert len(found.lines) + len(found.bad) + found.repeated == filled
-    assert all(isrc.normalise_isrc(song) == song for song in found.lines)
+    assert len(result.lines) + len(result.bad) + result.repeated == filled
+    assert all(isrc.normalise_isrc(song) == song for song in result.lines)
 
 
 @given(st.text(max_size=200))
 def test_any_text_can_be_parsed(text):
-    found = read("isrc,title\n" + text)
-    assert len(found.bad) <= text.count("\n") + 1
+    result = read("isrc,title\n" + text)
+    assert len(result.bad) <= text.count("\n") + 1

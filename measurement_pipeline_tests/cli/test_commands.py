@@ -69,10 +69,10 @@ def test_the_address_is_printed_unchanged_and_alone(run, database_url):
 
 
 def test_imported_counts_are_stored_and_missing_ones_are_not(run, imported, bench):
-    found = bench.sql(
+    rows = bench.sql(
         "select song, value, data_source, captured_at::date::text as day from song_measurements order by song"
     )
-    assert [(row["song"], row["value"], row["data_source"]) for row in found] == [
+    assert [(row["song"], row["value"], row["data_source"]) for row in rows] == [
         (isrcs(3)[1], 1, "import"),
         (isrcs(3)[2], 2, "import"),
     ]
@@ -82,8 +82,8 @@ def test_imported_counts_are_stored_and_missing_ones_are_not(run, imported, benc
 def test_as_of_sets_the_day_of_the_counts(run, catalogue, bench):
     arguments = ("catalog", "import", catalogue, "--name", "mine", "--account", ACCOUNT, "--as-of", "2024-12-31")
     assert run(*arguments).exit_code == 0
-    found = bench.sql("select distinct captured_at at time zone 'UTC' as at from song_measurements")
-    assert [str(row["at"]) for row in found] == ["2024-12-31 00:00:00"]
+    rows = bench.sql("select distinct captured_at at time zone 'UTC' as at from song_measurements")
+    assert [str(row["at"]) for row in rows] == ["2024-12-31 00:00:00"]
 
 
 def test_invalid_lines_are_listed_with_status_1_and_valid_ones_are_loaded(run, tmp_path, bench):
@@ -103,9 +103,9 @@ def test_garbled_titles_and_dates_without_a_day_cause_warnings(run, tmp_path, be
         encoding="utf-8",
     )
     arguments = ("catalog", "import", path, "--name", "mine", "--account", ACCOUNT)
-    found = parse_json(run(*arguments, "--json"))
-    assert found["loaded"] == 3
-    assert [(one["line"], one["isrc"]) for one in found["warnings"]] == [(2, "AA6Q72000000"), (3, "AA6Q72000001")]
+    actual = parse_json(run(*arguments, "--json"))
+    assert actual["loaded"] == 3
+    assert [(one["line"], one["isrc"]) for one in actual["warnings"]] == [(2, "AA6Q72000000"), (3, "AA6Q72000001")]
     result = run(*arguments)
     assert result.exit_code == 0
     garbled, dateless = result.stderr.splitlines()
@@ -162,14 +162,14 @@ def test_a_request_is_the_row_that_a_client_would_insert(run, bench, imported):
     parse_json(
         run("submit", "--account", ACCOUNT, "--source", "historical", "--album", "4aawyAB9vmqN3uQ7FjRGTy", "--json")
     )
-    found = bench.sql("select scope, state, account::text from measurement_jobs order by created_at")
-    assert [row["scope"] for row in found] == [
+    rows = bench.sql("select scope, state, account::text from measurement_jobs order by created_at")
+    assert [row["scope"] for row in rows] == [
         {"catalog_id": imported},
         {"catalog_id": imported},
         {"isrcs": ["aa-6q7-20-00000", "AA6Q72000001"]},
         {"album_ids": ["4aawyAB9vmqN3uQ7FjRGTy"]},
     ]
-    assert {(row["state"], row["account"]) for row in found} == {("queued", ACCOUNT)}
+    assert {(row["state"], row["account"]) for row in rows} == {("queued", ACCOUNT)}
 
 
 @pytest.mark.parametrize(
@@ -214,13 +214,13 @@ def test_an_estimate_enqueues_nothing_and_counts_owned_queued_and_needed_hits(ru
     songs = isrcs(6)
     bench.submit_request(songs[:3])
     bench.run_backfill(songs[:1])
-    found = parse_json(
+    result = parse_json(
         run(
             "submit", "--account", ACCOUNT, "--source", "historical", "--isrc", ",".join(songs), "--estimate", "--json",
             SONGSTATS_HIT_LIMIT="12", SONGSTATS_HIT_RESERVE="9", SONGSTATS_EUR_PER_HIT="0.5",
         )
     )  # fmt: skip
-    assert found == {
+    assert result == {
         "asked": 6,
         "owned": 1,
         "queued": 2,
@@ -248,8 +248,8 @@ def test_waiting_fails_with_the_checkout_link_if_a_card_is_missing(run, database
     result = run("submit", "--account", ACCOUNT, "--source", "historical", "--isrc", "AA6Q72000000", "--wait", "--json")
     intake_thread.join()
     assert result.exit_code == 1
-    found = json.loads(result.stdout)
-    assert (found["state"], found["checkout_url"]) == ("payment_required", link)
+    actual = json.loads(result.stdout)
+    assert (actual["state"], actual["checkout_url"]) == ("payment_required", link)
 
 
 def test_waiting_succeeds_once_all_recordings_are_settled(run, bench, database_url):
@@ -312,9 +312,9 @@ def test_waiting_reports_once_that_no_run_has_accepted_the_request(bench, connec
     intake_thread = Thread(target=answer)
     with contextlib.redirect_stderr(stderr):
         intake_thread.start()
-        found = progress.wait_for_request(connection, job, hits_allowed=1, intake_seconds=0)
+        result = progress.wait_for_request(connection, job, hits_allowed=1, intake_seconds=0)
     intake_thread.join()
-    assert found["state"] == "payment_required"
+    assert result["state"] == "payment_required"
     assert stderr.getvalue().count("measurement-pipeline dev") == 1
 
 
@@ -337,7 +337,7 @@ def test_waiting_distinguishes_a_dev_that_is_starting_from_one_that_is_not_runni
     with contextlib.redirect_stderr(stderr):
         intake_thread.start()
         started.wait()
-        found = progress.wait_for_request(
+        result = progress.wait_for_request(
             connection,
             job,
             hits_allowed=1,
@@ -345,7 +345,7 @@ def test_waiting_distinguishes_a_dev_that_is_starting_from_one_that_is_not_runni
             intake_seconds=0,
         )
     intake_thread.join()
-    assert found["state"] == "payment_required"
+    assert result["state"] == "payment_required"
 
 
 def test_waiting_for_an_accepted_request_reports_no_missing_intake(bench, connection, capsys):
@@ -368,7 +368,7 @@ def test_waiting_reports_once_that_dev_ended_and_continues(bench, connection, da
     intake_thread = Thread(target=answer)
     with contextlib.redirect_stderr(stderr):
         intake_thread.start()
-        found = progress.wait_for_request(
+        result = progress.wait_for_request(
             connection,
             job,
             hits_allowed=1,
@@ -378,7 +378,7 @@ def test_waiting_reports_once_that_dev_ended_and_continues(bench, connection, da
             blocker_seconds=0.02,
         )
     intake_thread.join()
-    assert found["state"] == "payment_required"
+    assert result["state"] == "payment_required"
     assert stderr.getvalue().count("`measurement-pipeline dev` was stopped") == 1
 
 
@@ -398,8 +398,8 @@ def test_a_client_cannot_insert_a_time_that_commands_cannot_show(run, bench, col
 def test_a_request_is_shown_with_its_receipt_and_cost(run, bench):
     job = bench.submit_request(isrcs(2))
     bench.run_backfill(isrcs(2)[:1])
-    found = parse_json(run("jobs", job, "--json", SONGSTATS_EUR_PER_HIT="0.25"))
-    assert (found["asked"], found["settled"], found["stored"], found["hits"], found["eur"]) == (2, 1, 1, 1, 0.25)
+    result = parse_json(run("jobs", job, "--json", SONGSTATS_EUR_PER_HIT="0.25"))
+    assert (result["asked"], result["settled"], result["stored"], result["hits"], result["eur"]) == (2, 1, 1, 1, 0.25)
     assert "1 of 2" in run("jobs", job).stdout
     assert [row["id"] for row in parse_json(run("jobs", "--json"))] == [str(job)]
     assert str(job) in run("jobs").stdout
@@ -417,11 +417,11 @@ def test_an_unknown_request_is_an_error(run):
 def test_the_queue_shows_what_waits_and_the_reason(run, bench):
     bench.submit_request(isrcs(3))
     bench.run_backfill(isrcs(3)[:1])
-    found = parse_json(run("queue", "--json", SONGSTATS_HIT_LIMIT="101"))
-    assert (found["counts"]["pending"], found["counts"]["stored"]) == (2, 1)
-    assert [row["song"] for row in found["next"]] == isrcs(3)[1:]
-    assert found["budget"]["left"] == 0
-    assert found["budget"]["next_hit_frees_at"] is not None
+    result = parse_json(run("queue", "--json", SONGSTATS_HIT_LIMIT="101"))
+    assert (result["counts"]["pending"], result["counts"]["stored"]) == (2, 1)
+    assert [row["song"] for row in result["next"]] == isrcs(3)[1:]
+    assert result["budget"]["left"] == 0
+    assert result["budget"]["next_hit_frees_at"] is not None
     stdout = run("queue", SONGSTATS_HIT_LIMIT="101").stdout
     assert "0 of 1 hits left" in stdout
     assert "next hit available" in stdout
@@ -436,9 +436,9 @@ def test_recordings_of_withdrawn_requests_are_not_next_and_are_counted(run, benc
     bench.sql("update songstats_backfill_queue set operator_launched = true where song = %s", songs[1])
     with connect(bench.database_url) as connection:
         measurement_jobs.withdraw(connection, job, account=bench.account)
-    found = parse_json(run("queue", "--json"))
-    assert [row["song"] for row in found["next"]] == songs[:2]
-    assert (found["counts"]["pending"], found["counts"]["unwanted"]) == (3, 1)
+    result = parse_json(run("queue", "--json"))
+    assert [row["song"] for row in result["next"]] == songs[:2]
+    assert (result["counts"]["pending"], result["counts"]["unwanted"]) == (3, 1)
     assert "1 of these are not bought: their requests were withdrawn" in run("queue").stdout
     came_from = parse_json(run("jobs", job, "--json"))["came_from"]
     assert (came_from["withdrawn"], came_from["still_open"], came_from["bought"]) == (3, 0, 1)
@@ -455,8 +455,8 @@ def test_a_billed_response_is_next_even_if_its_request_was_withdrawn(run, bench)
     bench.sql("update songstats_backfill_queue set status = 'pending', outcome = null")
     with connect(bench.database_url) as connection:
         measurement_jobs.withdraw(connection, job, account=bench.account)
-    found = parse_json(run("queue", "--json"))
-    assert ([row["song"] for row in found["next"]], found["counts"]["unwanted"]) == ([song], 0)
+    result = parse_json(run("queue", "--json"))
+    assert ([row["song"] for row in result["next"]], result["counts"]["unwanted"]) == ([song], 0)
 
 
 # --- incidents
@@ -467,9 +467,9 @@ def test_open_incidents_are_listed_with_start_and_count(run, database_url):
     assert parse_json(run("incidents", "--json")) == []
     for _ in range(2):
         incidents.record_failure(database_url, "analytics_refresh", "the disk is full", run="0f0f0f0f-0000")
-    (found,) = parse_json(run("incidents", "--json"))
-    assert (found["key"], found["times"], found["told_at"]) == ("analytics_refresh: the disk is full", 2, None)
-    assert found["opened_at"] < found["last_at"]
+    (row,) = parse_json(run("incidents", "--json"))
+    assert (row["key"], row["times"], row["told_at"]) == ("analytics_refresh: the disk is full", 2, None)
+    assert row["opened_at"] < row["last_at"]
     stdout = run("incidents").stdout
     assert "analytics_refresh failed: the disk is full" in stdout
     assert "See run 0f0f0f0f" in stdout

@@ -42,14 +42,12 @@ def captured(run, harness, *arguments):
 def test_a_request_for_current_counts_is_the_row_that_a_client_would_insert(run, harness):
     parse_json(run(*CURRENT, "--album", "b,a", "--album", "c", "--json"))
     parse_json(run(*CURRENT, "--isrc", isrcs(1)[0], "--monthly", "--json"))
-    found = harness.sql(
-        "select source, scope, schedule, state, account::text from measurement_jobs order by created_at"
-    )
-    assert [(row["scope"], row["schedule"]) for row in found] == [
+    rows = harness.sql("select source, scope, schedule, state, account::text from measurement_jobs order by created_at")
+    assert [(row["scope"], row["schedule"]) for row in rows] == [
         ({"album_ids": ["b", "a", "c"]}, "once"),
         ({"isrcs": isrcs(1)}, "monthly"),
     ]
-    assert {(row["source"], row["state"], row["account"]) for row in found} == {("current", "queued", ACCOUNT)}
+    assert {(row["source"], row["state"], row["account"]) for row in rows} == {("current", "queued", ACCOUNT)}
 
 
 def test_a_history_cannot_be_monthly(run, harness):
@@ -60,13 +58,13 @@ def test_a_history_cannot_be_monthly(run, harness):
 
 
 def test_an_estimate_shows_albums_cost_and_month_and_requests_nothing(run, harness):
-    found = parse_json(run(*CURRENT, "--album", "a,b,a", "--estimate", "--json", SNAPSHOT_MONTHLY_CAP_USD="0.01"))
-    assert {name: float(found[name]) for name in ("cost_usd", "spent_usd_this_month", "cap_usd")} == {
+    result = parse_json(run(*CURRENT, "--album", "a,b,a", "--estimate", "--json", SNAPSHOT_MONTHLY_CAP_USD="0.01"))
+    assert {name: float(result[name]) for name in ("cost_usd", "spent_usd_this_month", "cap_usd")} == {
         "cost_usd": 0.006,
         "spent_usd_this_month": 0.0,
         "cap_usd": 0.01,
     }
-    assert (found["albums"], found["reused"], found["over_cap"]) == (2, False, False)
+    assert (result["albums"], result["reused"], result["over_cap"]) == (2, False, False)
     stdout = run(*CURRENT, "--album", "a,b", "--estimate", SNAPSHOT_MONTHLY_CAP_USD="0.01").stdout
     assert "$0.006" in stdout
     assert "$0.000 spent of $0.01" in stdout
@@ -76,13 +74,13 @@ def test_an_estimate_shows_albums_cost_and_month_and_requests_nothing(run, harne
 
 
 def test_an_estimate_over_the_cap_says_that_it_would_be_rejected(run, harness):
-    over = (*CURRENT, "--album", "a,b,c,d", "--estimate")
-    assert parse_json(run(*over, "--json", SNAPSHOT_MONTHLY_CAP_USD="0.01"))["over_cap"] is True
-    result = run(*over, SNAPSHOT_MONTHLY_CAP_USD="0.01")
+    over_cap = (*CURRENT, "--album", "a,b,c,d", "--estimate")
+    assert parse_json(run(*over_cap, "--json", SNAPSHOT_MONTHLY_CAP_USD="0.01"))["over_cap"] is True
+    result = run(*over_cap, SNAPSHOT_MONTHLY_CAP_USD="0.01")
     assert result.exit_code == 0
     assert "$0.000 spent of $0.01: it would be rejected" in result.stdout
     # And so it is.
-    job = parse_json(run(*over[:-1], "--json"))["id"]
+    job = parse_json(run(*over_cap[:-1], "--json"))["id"]
     process_requests(harness, cap="0.01")
     stdout = run("jobs", job).stdout
     assert "rejected (429)" in stdout
@@ -95,8 +93,8 @@ def test_an_estimate_that_reuses_a_capture_costs_nothing_even_over_the_cap(run, 
     captured(run, harness)
     one = harness.sql("select album_ids from playcount_snapshots")[0]["album_ids"][0]
     again = (*CURRENT, "--album", one, "--estimate")
-    found = parse_json(run(*again, "--json", SNAPSHOT_MONTHLY_CAP_USD="0.001"))
-    assert (found["reused"], float(found["cost_usd"]), found["over_cap"]) == (True, 0.0, False)
+    result = parse_json(run(*again, "--json", SNAPSHOT_MONTHLY_CAP_USD="0.001"))
+    assert (result["reused"], float(result["cost_usd"]), result["over_cap"]) == (True, 0.0, False)
     stdout = run(*again, SNAPSHOT_MONTHLY_CAP_USD="0.001").stdout
     assert "$0: a capture of the same albums" in stdout
     assert "would be refused" not in stdout
@@ -114,12 +112,12 @@ def test_recordings_without_a_known_album_are_rejected_with_the_next_step(run, e
 
 def test_a_capture_is_shown_with_its_result(run, harness):
     job = captured(run, harness)
-    found = parse_json(run("jobs", job, "--json"))
-    assert (found["state"], found["source"], found["snapshot_state"]) == ("done", "current", "done")
-    assert (found["album_count"], found["tracks"], found["recordings"], found["unmapped"]) == (1, 2, 2, 0)
-    assert (float(found["estimated_cost_usd"]), found["reused"]) == (0.003, False)
+    result = parse_json(run("jobs", job, "--json"))
+    assert (result["state"], result["source"], result["snapshot_state"]) == ("done", "current", "done")
+    assert (result["album_count"], result["tracks"], result["recordings"], result["unmapped"]) == (1, 2, 2, 0)
+    assert (float(result["estimated_cost_usd"]), result["reused"]) == (0.003, False)
     stdout = run("jobs", job).stdout
-    for line in ("done (202)", "$0.003", f"{found['snapshot']} (done)", "recordings measured"):
+    for line in ("done (202)", "$0.003", f"{result['snapshot']} (done)", "recordings measured"):
         assert line in stdout
     assert "hits" not in stdout
 
@@ -186,8 +184,8 @@ def test_captures_are_listed_newest_first_with_their_states(run, harness):
     )
     _, queued = asked_for(run, harness, "Three")
 
-    found = parse_json(run("captures", "list", "--json"))
-    assert [(one["id"], one["state"], one["waits"]) for one in found] == [
+    result = parse_json(run("captures", "list", "--json"))
+    assert [(one["id"], one["state"], one["waits"]) for one in result] == [
         (queued, "queued", False),
         (waiting, "queued", True),
         (done, "done", False),
@@ -212,9 +210,9 @@ def test_a_stopped_capture_fails_its_requests(run, harness):
     assert (stopped.exit_code, stopped.stdout) == (0, f"capture {capture} is stopped\n")
     assert (harness.snapshot_row(capture)["state"], harness.snapshot_row(other)["state"]) == ("failed", "queued")
     for one in (job, again):
-        found = parse_json(run("jobs", one, "--json"))
-        assert (found["state"], found["status_code"]) == ("failed", 500)
-        assert found["error"].startswith("stopped by ")
+        result = parse_json(run("jobs", one, "--json"))
+        assert (result["state"], result["status_code"]) == ("failed", 500)
+        assert result["error"].startswith("stopped by ")
     assert parse_json(run("jobs", other_job, "--json"))["state"] == "accepted"
     assert acts(harness) == [("capture stopped", {"snapshot": capture})]
 
@@ -299,8 +297,8 @@ def test_a_catalogue_is_captured_by_the_albums_of_its_file(run, harness, tmp_pat
     path = tmp_path / "catalogue.csv"
     path.write_text(f"isrc,spotify_album_id\n{one},a; b\n{two},b\n{three},\n", encoding="utf-8")
     assert run("catalog", "import", path, "--name", "mine", "--account", ACCOUNT).exit_code == 0
-    found = harness.sql("select song, value from song_identifiers where identifier_type = 'album_id' order by 1, 2")
-    assert [(row["song"], row["value"]) for row in found] == [(one, "a"), (one, "b"), (two, "b")]
+    rows = harness.sql("select song, value from song_identifiers where identifier_type = 'album_id' order by 1, 2")
+    assert [(row["song"], row["value"]) for row in rows] == [(one, "a"), (one, "b"), (two, "b")]
     estimate = parse_json(run(*CURRENT, "--catalog", "mine", "--estimate", "--json"))
     assert (estimate["albums"], float(estimate["cost_usd"])) == (2, 0.006)
 

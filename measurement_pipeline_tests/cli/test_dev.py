@@ -49,20 +49,20 @@ class Dev:
 
     def pids(self) -> dict[str, int]:
         """Its services, by what the command is."""
-        found = {}
+        result = {}
         for child in psutil.Process(self.process.pid).children():
             with suppress(psutil.NoSuchProcess):  # a zombie too
                 command = " ".join(child.cmdline())
                 for name in ("api grpc", "dagster-daemon", "dagster-webserver", "api --host"):
                     if name in command and "--read-only" not in command:
-                        found[name] = child.pid
-        return found
+                        result[name] = child.pid
+        return result
 
 
 def ask(url: str, query: str) -> dict[str, Any]:
     answer = httpx.post(f"{url}/graphql", json={"query": query}, timeout=120)
-    found: dict[str, Any] = answer.json()
-    return found
+    result: dict[str, Any] = answer.json()
+    return result
 
 
 def assets(url: str) -> list[list[str]]:
@@ -72,8 +72,8 @@ def assets(url: str) -> list[list[str]]:
 @pytest.fixture
 def directory() -> Iterator[Path]:
     """Not pytest's own: each start of pytest shuts its parent to the user that PostgreSQL runs as below root."""
-    with tempfile.TemporaryDirectory(prefix="mp_dev") as made:
-        yield Path(made)
+    with tempfile.TemporaryDirectory(prefix="mp_dev") as path:
+        yield Path(path)
 
 
 @pytest.fixture
@@ -88,15 +88,15 @@ def dev(directory: Path) -> Iterator[Dev]:
     log = directory / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    found = Dev(process, *(f"http://127.0.0.1:{port}" for port in ports), state)
+    result = Dev(process, *(f"http://127.0.0.1:{port}" for port in ports), state)
     try:
         wait_until(
-            lambda: process.poll() is not None or (http_ready(f"{found.api}/readyz")("")),
+            lambda: process.poll() is not None or (http_ready(f"{result.api}/readyz")("")),
             seconds=120,
             what="the HTTP API, which is the last to start",
         )
         assert process.poll() is None, log.read_text()
-        yield found
+        yield result
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 0, log.read_text()
@@ -113,13 +113,13 @@ def test_the_second_ui_is_read_only_and_dead_processes_are_restarted(dev: Dev):
 
     assert find_doubles(None, dev.state).url == dev.doubles, "commands of the same state find the doubles"
 
-    asked = httpx.post(
+    requested = httpx.post(
         f"{dev.api}/api/research/measurement-jobs",
         json={"source": "historical", "scope": {"isrcs": ["AA6Q72000001"]}},
         headers={"x-api-key": sample_accounts.API_KEY},
         timeout=120,
     )
-    assert (asked.status_code, asked.json()["state"]) == (202, "accepted")
+    assert (requested.status_code, requested.json()["state"]) == (202, "accepted")
 
     before = dev.pids()
     assert set(before) == {"api grpc", "dagster-daemon", "dagster-webserver", "api --host"}

@@ -144,11 +144,11 @@ ALL = [
 
 
 def test_a_healthy_deployment_passes_every_check_and_spends_no_hit(doctor, healthy, sandbox):
-    found = doctor()
-    status = found.pop("status")
-    assert {name: line for name, line in found.items() if line[0] != "ok"} == {}
+    checks = doctor()
+    status = checks.pop("status")
+    assert {name: line for name, line in checks.items() if line[0] != "ok"} == {}
     assert status == 0
-    assert list(found) == ALL
+    assert list(checks) == ALL
     assert sandbox.hits() == 0
     assert sandbox.actor_usage()["runs"] == 0
 
@@ -239,25 +239,25 @@ def test_text_output_has_one_line_per_check(cli, doctor, healthy, database_url, 
 
 def test_an_unreachable_database_fails_and_the_other_checks_run(doctor, healthy):
     away = f"postgresql://u:{SECRET}@127.0.0.1:{free_port()}/x"
-    found = doctor(DATABASE_URL=away)
-    assert found["status"] == 1
-    assert found["database"][0] == "FAIL"
-    assert "cannot be reached" in found["database"][1]
+    checks = doctor(DATABASE_URL=away)
+    assert checks["status"] == 1
+    assert checks["database"][0] == "FAIL"
+    assert "cannot be reached" in checks["database"][1]
     for name in ("Dagster's storage", "daemon", "Songstats key", "Stripe key"):
-        assert found[name][0] == "ok"
+        assert checks[name][0] == "ok"
 
 
 def test_an_unreachable_dagster_storage_fails_and_the_other_checks_run(doctor, healthy):
-    found = doctor(DAGSTER_POSTGRES_URL=f"postgresql://u:{SECRET}@127.0.0.1:{free_port()}/x")
-    assert found["Dagster's storage"][0] == "FAIL"
-    assert "DAGSTER_POSTGRES_URL" in found["Dagster's storage"][1]
-    assert found["queue"][0] == found["Stripe key"][0] == "ok"
+    checks = doctor(DAGSTER_POSTGRES_URL=f"postgresql://u:{SECRET}@127.0.0.1:{free_port()}/x")
+    assert checks["Dagster's storage"][0] == "FAIL"
+    assert "DAGSTER_POSTGRES_URL" in checks["Dagster's storage"][1]
+    assert checks["queue"][0] == checks["Stripe key"][0] == "ok"
 
 
 def test_an_unused_dagster_storage_fails_and_is_not_changed(doctor, empty_database_url):
-    found = doctor(DAGSTER_POSTGRES_URL=empty_database_url)
-    assert found["Dagster's storage"][0] == "FAIL"
-    assert "never started" in found["Dagster's storage"][1]
+    checks = doctor(DAGSTER_POSTGRES_URL=empty_database_url)
+    assert checks["Dagster's storage"][0] == "FAIL"
+    assert "never started" in checks["Dagster's storage"][1]
     with connect(empty_database_url) as connection:
         assert not connection.execute("select from pg_class where relname = 'runs'").fetchall()
 
@@ -281,62 +281,62 @@ def test_an_unused_dagster_storage_fails_and_is_not_changed(doctor, empty_databa
 )
 def test_a_problem_that_a_person_must_correct_fails_with_the_next_step(doctor, healthy, bench, state, name, message):
     bench.sql(state)
-    found = doctor()
-    assert found["status"] == 1
-    assert found[name][0] == "FAIL"
-    assert message in found[name][1]
-    assert found["daemon"][0] == found["Songstats key"][0] == "ok"
+    checks = doctor()
+    assert checks["status"] == 1
+    assert checks[name][0] == "FAIL"
+    assert message in checks[name][1]
+    assert checks["daemon"][0] == checks["Songstats key"][0] == "ok"
 
 
 def test_a_missing_embedded_server_fails_and_is_not_created(doctor, healthy, tmp_path):
     state = tmp_path / "local"
-    found = doctor(DATABASE_URL="")
-    assert found["status"] == 1
-    assert found["database"][0] == "FAIL"
-    assert str(state / "sandbox") in found["database"][1]
-    assert found["Songstats key"][0] == "ok"
+    checks = doctor(DATABASE_URL="")
+    assert checks["status"] == 1
+    assert checks["database"][0] == "FAIL"
+    assert str(state / "sandbox") in checks["database"][1]
+    assert checks["Songstats key"][0] == "ok"
     assert not state.exists()
 
 
 def test_an_existing_embedded_server_is_checked(doctor, healthy, tmp_path):
     with open_environment({}, state=tmp_path / "local") as environment:
         migrate.upgrade(environment.database_url, kind="sandbox")
-    found = doctor(DATABASE_URL="")
-    assert found["database"] == (
+    checks = doctor(DATABASE_URL="")
+    assert checks["database"] == (
         "ok",
         f"reachable: the embedded server in {tmp_path / 'local' / 'sandbox' / 'postgres'}",
     )
-    assert found["schema"][0] == "ok"
+    assert checks["schema"][0] == "ok"
 
 
 def test_a_database_without_this_schema_skips_the_checks_that_need_it(doctor, healthy, empty_database_url):
-    found = doctor(DATABASE_URL=empty_database_url)
-    assert found["schema"][0] == "FAIL"
-    assert found["stamp"][0] == "warn"
-    assert found["stamp"][1].endswith("(cause: see schema)")
+    checks = doctor(DATABASE_URL=empty_database_url)
+    assert checks["schema"][0] == "FAIL"
+    assert checks["stamp"][0] == "warn"
+    assert checks["stamp"][1].endswith("(cause: see schema)")
     for name in ("incidents", "breaker", "budget", "queue", "captures"):
-        assert found[name] == ("warn", found["breaker"][1])
-        assert "not checked" in found[name][1]
+        assert checks[name] == ("warn", checks["breaker"][1])
+        assert "not checked" in checks[name][1]
 
 
 def test_a_temporary_problem_warns(doctor, healthy, bench):
     bench.sql("update vendor_state set paused_until = now() + interval '1 hour'")
-    found = doctor(SONGSTATS_HIT_LIMIT="0")
-    assert found["status"] == 0
-    assert found["pause"][0] == "warn"
-    assert "paused until 20" in found["pause"][1]
-    assert found["budget"][0] == "warn"
-    assert "quota is 0 hits" in found["budget"][1]
+    checks = doctor(SONGSTATS_HIT_LIMIT="0")
+    assert checks["status"] == 0
+    assert checks["pause"][0] == "warn"
+    assert "paused until 20" in checks["pause"][1]
+    assert checks["budget"][0] == "warn"
+    assert "quota is 0 hits" in checks["budget"][1]
 
 
 def test_stored_times_in_the_future_are_listed_with_the_next_step(doctor, healthy, bench):
     bench.sql("update vendor_state set next_call_at = now() + interval '2 days'")
     bench.sql("insert into run_heartbeats (run_id, beat_at) values ('gone', now() + interval '2 days')")
-    found = doctor()
-    assert (found["status"], found["clock"][0]) == (0, "warn")
-    assert "vendor_state.next_call_at (1 row, up to " in found["clock"][1]
-    assert "run_heartbeats.beat_at (1 row" in found["clock"][1]
-    assert "measurement-pipeline reclaim" in found["clock"][1]
+    checks = doctor()
+    assert (checks["status"], checks["clock"][0]) == (0, "warn")
+    assert "vendor_state.next_call_at (1 row, up to " in checks["clock"][1]
+    assert "run_heartbeats.beat_at (1 row" in checks["clock"][1]
+    assert "measurement-pipeline reclaim" in checks["clock"][1]
 
 
 def test_the_queue_line_shows_the_oldest_pending_row_and_a_stall(doctor, healthy, bench):
@@ -353,17 +353,17 @@ def test_the_queue_line_shows_the_oldest_pending_row_and_a_stall(doctor, healthy
 
 def test_open_incidents_are_shown(doctor, healthy, database_url):
     incidents.record_failure(database_url, "analytics_refresh", "the disk is full", run="0f0f0f0f-0000")
-    found = doctor()
-    assert found["status"] == 0, "one failed run may have a temporary cause"
-    level, message = found["incidents"]
+    checks = doctor()
+    assert checks["status"] == 0, "one failed run may have a temporary cause"
+    level, message = checks["incidents"]
     assert level == "warn"
     assert re.match(r"1 OPEN\. Since 20\S+ \d\d:\d\d UTC: analytics_refresh failed: the disk is full", message)
     incidents.record_failure(database_url, "analytics_refresh", "the disk is full", run="1f0f0f0f-0000")
-    found = doctor()
-    assert found["status"] == 1
-    assert found["incidents"][0] == "FAIL"
-    assert ", 2 times: analytics_refresh failed" in found["incidents"][1]
-    assert "`measurement-pipeline incidents` lists all" in found["incidents"][1]
+    checks = doctor()
+    assert checks["status"] == 1
+    assert checks["incidents"][0] == "FAIL"
+    assert ", 2 times: analytics_refresh failed" in checks["incidents"][1]
+    assert "`measurement-pipeline incidents` lists all" in checks["incidents"][1]
 
 
 def test_failing_health_checks_fail_until_they_pass_and_only_the_first_are_listed(doctor, healthy, database_url):
@@ -415,11 +415,11 @@ def test_work_that_waits_for_a_switched_off_sensor_warns(doctor, healthy, bench,
     bench.submit_request(isrcs(1))
     bench.sql("insert into measurement_jobs (account, source, scope) values (%s, 'historical', '{}')", bench.account)
     state_of(instance, "backfill_queue_sensor", InstigatorStatus.STOPPED)
-    found = doctor()
-    assert found["queue"][0] == "warn"
-    assert "backfill_queue_sensor is switched off" in found["queue"][1]
-    assert found["requests"][0] == "ok"
-    assert "1 request waits" in found["requests"][1]
+    checks = doctor()
+    assert checks["queue"][0] == "warn"
+    assert "backfill_queue_sensor is switched off" in checks["queue"][1]
+    assert checks["requests"][0] == "ok"
+    assert "1 request waits" in checks["requests"][1]
 
 
 # --- Dagster
@@ -449,19 +449,19 @@ def test_a_daemon_that_stopped_with_dev_fails_at_once(doctor, healthy, instance,
 
 def test_a_part_of_the_daemon_without_recent_heartbeats_is_named(doctor, healthy, instance):  # noqa: F811
     instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 300, "SENSOR", None, None))
-    found = doctor()["daemon"]
-    assert found[0] == "FAIL"
-    assert "NOT RUNNING: SENSOR sent its last heartbeat 20" in found[1]
-    assert "BACKFILL" not in found[1]
+    checks = doctor()["daemon"]
+    assert checks[0] == "FAIL"
+    assert "NOT RUNNING: SENSOR sent its last heartbeat 20" in checks[1]
+    assert "BACKFILL" not in checks[1]
 
 
 def test_a_sensor_that_is_switched_off_is_named(doctor, healthy, instance):  # noqa: F811
     state_of(instance, "backfill_queue_sensor", InstigatorStatus.STOPPED)
-    found = doctor()
-    assert found["status"] == 1
-    assert found["sensors"][0] == "FAIL"
-    assert "SWITCHED OFF: backfill_queue_sensor" in found["sensors"][1]
-    assert found["schedules"][0] == "ok"
+    checks = doctor()
+    assert checks["status"] == 1
+    assert checks["sensors"][0] == "FAIL"
+    assert "SWITCHED OFF: backfill_queue_sensor" in checks["sensors"][1]
+    assert checks["schedules"][0] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -476,12 +476,12 @@ def test_a_sensor_that_is_on_and_fails_warns(doctor, instance, status, seconds_a
     send_heartbeats(instance)
     tick_all(instance, but="backfill_queue_sensor")
     tick(instance, "backfill_queue_sensor", status, seconds_ago=seconds_ago)
-    found = doctor()["sensors"]
+    checks = doctor()["sensors"]
     if message is None:
-        assert found[0] == "ok"
+        assert checks[0] == "ok"
     else:
-        assert found[0] == "warn"
-        assert message in found[1]
+        assert checks[0] == "warn"
+        assert message in checks[1]
 
 
 def test_sensors_that_never_ticked_fail_even_with_a_running_daemon(doctor, instance):  # noqa: F811
@@ -502,14 +502,14 @@ def test_one_sensor_that_never_ticked_is_named(doctor, instance):  # noqa: F811
 def test_a_dev_that_is_starting_only_warns(doctor, instance, tmp_path, empty_database_url):  # noqa: F811
     with acquire_instance_lock(tmp_path / "local" / "sandbox", "dev"):
         assert doctor(DAGSTER_POSTGRES_URL=empty_database_url)["Dagster's storage"][0] == "warn"
-        found = doctor()
-        assert found["status"] == 0
-        assert re.fullmatch(r"`dev` started \d s ago: it never ran", found["daemon"][1])
+        checks = doctor()
+        assert checks["status"] == 0
+        assert re.fullmatch(r"`dev` started \d s ago: it never ran", checks["daemon"][1])
         send_heartbeats(instance)
-        found = doctor()
-        assert found["daemon"][0] == "ok"
-        assert found["sensors"][0] == "warn"
-        assert re.fullmatch(r"none has ticked yet; `dev` started \d s ago", found["sensors"][1])
+        checks = doctor()
+        assert checks["daemon"][0] == "ok"
+        assert checks["sensors"][0] == "warn"
+        assert re.fullmatch(r"none has ticked yet; `dev` started \d s ago", checks["sensors"][1])
     assert doctor()["sensors"][0] == "FAIL", "dev is not running"
 
 
@@ -523,9 +523,9 @@ def test_the_daemon_line_shows_the_age_of_the_last_heartbeat(doctor, healthy, in
 def test_an_outdated_dagster_schema_fails(doctor, healthy, dagster_storage):
     with connect(dagster_storage.replace("+psycopg2", "")) as connection:
         connection.execute("update alembic_version set version_num = '7e2f3204cf8e'")
-    found = doctor()["Dagster's schema"]
-    assert found[0] == "FAIL"
-    assert "dagster instance migrate" in found[1]
+    checks = doctor()["Dagster's schema"]
+    assert checks[0] == "FAIL"
+    assert "dagster instance migrate" in checks[1]
 
 
 def test_a_run_without_heartbeats_warns(doctor, healthy, instance, bench):  # noqa: F811
@@ -534,9 +534,9 @@ def test_a_run_without_heartbeats_warns(doctor, healthy, instance, bench):  # no
     bench.sql("insert into run_heartbeats (run_id) values (%s)", run)
     assert doctor()["runs"][0] == "ok"
     bench.sql("update run_heartbeats set beat_at = now() - interval '10 minutes'")
-    found = doctor()["runs"]
-    assert found[0] == "warn"
-    assert f"no heartbeat from {run[:8]}" in found[1]
+    checks = doctor()["runs"]
+    assert checks[0] == "warn"
+    assert f"no heartbeat from {run[:8]}" in checks[1]
     bench.sql("delete from run_heartbeats")
     assert doctor()["runs"][0] == "warn", "without a heartbeat, the start time counts"
     assert bench.sql("select from run_heartbeats") == [], "doctor must not write"
@@ -546,27 +546,27 @@ def test_a_run_without_heartbeats_warns(doctor, healthy, instance, bench):  # no
 
 
 def test_a_songstats_key_that_is_rejected_fails(doctor, healthy):
-    found = doctor(SONGSTATS_API_KEY="not-the-right-one")
-    assert found["status"] == 1
-    assert found["Songstats key"][0] == "FAIL"
-    assert "HTTP 401" in found["Songstats key"][1]
-    assert "SONGSTATS_API_KEY" in found["Songstats key"][1]
+    checks = doctor(SONGSTATS_API_KEY="not-the-right-one")
+    assert checks["status"] == 1
+    assert checks["Songstats key"][0] == "FAIL"
+    assert "HTTP 401" in checks["Songstats key"][1]
+    assert "SONGSTATS_API_KEY" in checks["Songstats key"][1]
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"body": "<html>"}, {"close": True}, {"status": 429}])
 def test_an_unusable_response_of_songstats_leaves_the_key_unknown(doctor, healthy, sandbox, fault):
     sandbox.faults(STATUS, **fault)
-    found = doctor()
-    assert found["status"] == 0
-    assert found["Songstats key"][0] == "warn"
-    assert found["Songstats key"][1].startswith("unknown: ")
+    checks = doctor()
+    assert checks["status"] == 0
+    assert checks["Songstats key"][0] == "warn"
+    assert checks["Songstats key"][1].startswith("unknown: ")
 
 
 def test_a_stripe_key_that_is_rejected_fails(doctor, healthy):
-    found = doctor(STRIPE_SECRET_KEY="sk_test_not_the_right_one")
-    assert found["Stripe key"][0] == "FAIL"
-    assert "STRIPE_SECRET_KEY" in found["Stripe key"][1]
-    assert found["Songstats key"][0] == "ok"
+    checks = doctor(STRIPE_SECRET_KEY="sk_test_not_the_right_one")
+    assert checks["Stripe key"][0] == "FAIL"
+    assert "STRIPE_SECRET_KEY" in checks["Stripe key"][1]
+    assert checks["Songstats key"][0] == "ok"
 
 
 def test_an_unreachable_or_failing_stripe_leaves_the_key_unknown(doctor, healthy, sandbox):
@@ -581,25 +581,25 @@ def test_an_unreachable_or_failing_stripe_leaves_the_key_unknown(doctor, healthy
 def test_a_stripe_key_without_access_to_customers_fails(doctor, healthy, sandbox):
     body = json.dumps({"error": {"type": "invalid_request_error", "message": "no"}})
     sandbox.faults("/v1/customers", status=403, body=body)
-    found = doctor()["Stripe key"]
-    assert found[0] == "FAIL"
-    assert "lacks a permission" in found[1]
+    checks = doctor()["Stripe key"]
+    assert checks[0] == "FAIL"
+    assert "lacks a permission" in checks[1]
 
 
 def test_an_apify_token_that_is_rejected_fails(doctor, healthy):
-    found = doctor(APIFY_TOKEN="not-the-right-one")
-    assert found["status"] == 1
-    assert found["Apify token"][0] == "FAIL"
-    assert "APIFY_TOKEN (HTTP 401" in found["Apify token"][1]
-    assert found["Spotify client"][0] == "ok"
+    checks = doctor(APIFY_TOKEN="not-the-right-one")
+    assert checks["status"] == 1
+    assert checks["Apify token"][0] == "FAIL"
+    assert "APIFY_TOKEN (HTTP 401" in checks["Apify token"][1]
+    assert checks["Spotify client"][0] == "ok"
 
 
 def test_a_spotify_client_that_is_rejected_fails(doctor, healthy):
-    found = doctor(SPOTIFY_CLIENT_SECRET="not-the-right-one")
-    assert found["status"] == 1
-    assert found["Spotify client"][0] == "FAIL"
-    assert "check SPOTIFY_CLIENT_ID and SPOTIFY_CLIENT_SECRET" in found["Spotify client"][1]
-    assert found["Apify token"][0] == "ok"
+    checks = doctor(SPOTIFY_CLIENT_SECRET="not-the-right-one")
+    assert checks["status"] == 1
+    assert checks["Spotify client"][0] == "FAIL"
+    assert "check SPOTIFY_CLIENT_ID and SPOTIFY_CLIENT_SECRET" in checks["Spotify client"][1]
+    assert checks["Apify token"][0] == "ok"
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"body": "<html>"}, {"close": True}, {"status": 429}])
@@ -608,10 +608,10 @@ def test_an_unusable_response_of_a_capture_vendor_leaves_the_credentials_unknown
     doctor, healthy, sandbox, name, path, fault
 ):
     sandbox.faults(path, **fault)
-    found = doctor()
-    assert found["status"] == 0
-    assert found[name][0] == "warn"
-    assert found[name][1].startswith("unknown: ")
+    checks = doctor()
+    assert checks["status"] == 0
+    assert checks[name][0] == "warn"
+    assert checks[name][1].startswith("unknown: ")
 
 
 def test_no_apify_token_is_ok_and_a_token_without_a_spotify_client_warns(doctor, healthy):
@@ -654,38 +654,38 @@ def test_the_api_line_follows_the_status_of_readyz(doctor, healthy, status, leve
 
 def test_an_api_that_does_not_listen_warns_or_fails(doctor, healthy, tmp_path):
     port = free_port()
-    found, message = doctor(**API, API_PORT=str(port))["HTTP API"]
-    assert (found, "start `measurement-pipeline api`" in message) == ("warn", True)
+    checks, message = doctor(**API, API_PORT=str(port))["HTTP API"]
+    assert (checks, "start `measurement-pipeline api`" in message) == ("warn", True)
     # The API of a `dev` must respond once `dev` is ready.
     api_url = f"http://127.0.0.1:{port}"
     with acquire_instance_lock(tmp_path / "local" / "sandbox", "dev", api_url=api_url) as mark_ready:
-        found, message = doctor()["HTTP API"]
-        assert (found, api_url in message) == ("warn", True)
+        checks, message = doctor()["HTTP API"]
+        assert (checks, api_url in message) == ("warn", True)
         mark_ready()
         assert doctor()["HTTP API"][0] == "FAIL"
 
 
 def test_a_sandbox_without_running_doubles_fails(doctor, healthy, keys):
     nowhere = dict.fromkeys(keys, "")
-    found = doctor("--sandbox-port", free_port(), **nowhere)
-    assert found["status"] == 1
-    assert found["doubles"][0] == "FAIL"
-    assert "vendor doubles" in found["doubles"][1]
-    assert found["stamp"][0] == "ok"
+    checks = doctor("--sandbox-port", free_port(), **nowhere)
+    assert checks["status"] == 1
+    assert checks["doubles"][0] == "FAIL"
+    assert "vendor doubles" in checks["doubles"][1]
+    assert checks["stamp"][0] == "ok"
 
 
 def test_invalid_settings_are_the_only_line(doctor):
-    found = doctor(SONGSTATS_HIT_LIMIT="many")
-    assert found.pop("status") == 1
-    assert list(found) == ["settings"]
-    assert "SONGSTATS_HIT_LIMIT" in found["settings"][1]
+    checks = doctor(SONGSTATS_HIT_LIMIT="many")
+    assert checks.pop("status") == 1
+    assert list(checks) == ["settings"]
+    assert "SONGSTATS_HIT_LIMIT" in checks["settings"][1]
 
 
 # --- how checks run
 
 
-def failing(found) -> list[str]:
-    return [name for name, line in found.items() if name != "status" and line[0] == "FAIL"]
+def failing(checks) -> list[str]:
+    return [name for name, line in checks.items() if name != "status" and line[0] == "FAIL"]
 
 
 def test_a_stopped_dev_is_one_failure(doctor, healthy, bench, instance, keys, database_url):  # noqa: F811
@@ -696,11 +696,11 @@ def test_a_stopped_dev_is_one_failure(doctor, healthy, bench, instance, keys, da
     send_heartbeats(instance, seconds_ago=9 * 3600)
     dead = HealthResult(False, "recordings wait", should_alert=True, reason=Reason.DAEMON)
     incidents.record_result(database_url, "backfill_is_progressing", dead)
-    found = doctor("--sandbox-port", free_port(), **dict.fromkeys(keys, ""))
-    assert failing(found) == ["daemon"]
+    checks = doctor("--sandbox-port", free_port(), **dict.fromkeys(keys, ""))
+    assert failing(checks) == ["daemon"]
     for name in ("incidents", "queue", "requests", "doubles"):
-        assert found[name][0] == "warn", name
-        assert found[name][1].endswith("(cause: see daemon)"), name
+        assert checks[name][0] == "warn", name
+        assert checks[name][1].endswith("(cause: see daemon)"), name
 
 
 def test_an_open_breaker_is_one_failure(doctor, healthy, bench, database_url):
@@ -718,23 +718,23 @@ def test_a_pause_longer_than_the_alarm_fails_and_a_spent_budget_does_not(doctor,
     bench.sql(
         "update vendor_state set paused_until = now() + interval '30 days', pause_reason = 'HTTP 429', throttled = 1"
     )
-    found = doctor()
-    assert failing(found) == ["pause"]
-    assert "longer than SILENCE_ALARM_HOURS" in found["pause"][1]
-    assert "HTTP 429" in found["pause"][1]
-    assert "breaker close" in found["pause"][1]
+    checks = doctor()
+    assert failing(checks) == ["pause"]
+    assert "longer than SILENCE_ALARM_HOURS" in checks["pause"][1]
+    assert "HTTP 429" in checks["pause"][1]
+    assert "breaker close" in checks["pause"][1]
 
 
 def test_a_locked_table_fails_only_its_own_line(doctor, healthy, connection, database_url):
     with connect(database_url) as other, other.transaction():
         other.execute("lock table incidents in access exclusive mode")
         holder = f"process {other.info.backend_pid} (login {other.info.user}, measurement_pipeline"
-        found = doctor()
-    assert failing(found) == ["incidents"]
-    assert "no answer within 3 s" in found["incidents"][1]
-    assert holder in found["incidents"][1]
-    assert "pg_terminate_backend" in found["incidents"][1]
-    assert [name for name in ALL if name not in found] == []
+        checks = doctor()
+    assert failing(checks) == ["incidents"]
+    assert "no answer within 3 s" in checks["incidents"][1]
+    assert holder in checks["incidents"][1]
+    assert "pg_terminate_backend" in checks["incidents"][1]
+    assert [name for name in ALL if name not in checks] == []
 
 
 def test_each_cause_is_one_failure_and_its_effects_name_it():
@@ -767,16 +767,16 @@ def test_a_check_that_hangs_or_fails_does_not_block_the_others():
         yield ok("second", "before")
         raise ZeroDivisionError("with a secret in it")
 
-    found = list(
+    result = list(
         run_checks({"hangs": hangs, "breaks": breaks, "healthy": lambda: iter([ok("third", "passed")])}, seconds=0.5)
     )
     never.set()
-    assert [(line.name, line.status) for line in found] == [
+    assert [(line.name, line.status) for line in result] == [
         ("first", CheckStatus.OK),
         ("hangs", CheckStatus.FAIL),
         ("second", CheckStatus.OK),
         ("breaks", CheckStatus.FAIL),
         ("third", CheckStatus.OK),
     ]
-    assert "no answer within 0.5 s after the line first" in found[1].message
-    assert "secret" not in found[3].message
+    assert "no answer within 0.5 s after the line first" in result[1].message
+    assert "secret" not in result[3].message

@@ -18,18 +18,18 @@ def commands(command: click.Command = main, path: tuple[str, ...] = ()) -> Itera
     if isinstance(command, click.Group):
         ctx = click.Context(command)
         for name in command.list_commands(ctx):
-            found = command.get_command(ctx, name)
-            assert found is not None
-            yield from commands(found, (*path, name))
+            result = command.get_command(ctx, name)
+            assert result is not None
+            yield from commands(result, (*path, name))
 
 
 def command_at(path: tuple[str, ...]) -> click.Command:
     command: click.Command = main
     for name in path:
         assert isinstance(command, click.Group)
-        found = command.get_command(click.Context(command), name)
-        assert found is not None
-        command = found
+        result = command.get_command(click.Context(command), name)
+        assert result is not None
+        command = result
     return command
 
 

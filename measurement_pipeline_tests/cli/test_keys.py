@@ -24,15 +24,15 @@ JOBS = "/api/research/measurement-jobs"
 
 
 def test_a_key_is_printed_once_and_found_by_its_prefix(run: Run, connection: Connection):
-    made = parse_json(
+    created = parse_json(
         run("keys", "create", "--account", ACCOUNT, "--name", "nightly", "--expires", "2199-01-01", "--json")
     )
-    assert made["prefix"] == form.parse_prefix(made["key"])
-    found = api_keys.find(connection, made["prefix"])
-    assert found is not None
-    assert form.matches_digest(made["key"], found.digest, secret=services.SANDBOX_KEY_SECRET)
+    assert created["prefix"] == form.parse_prefix(created["key"])
+    result = api_keys.find(connection, created["prefix"])
+    assert result is not None
+    assert form.matches_digest(created["key"], result.digest, secret=services.SANDBOX_KEY_SECRET)
     (listed,) = parse_json(run("keys", "list", "--json"))
-    assert (listed["name"], listed["account"], listed["prefix"]) == ("nightly", ACCOUNT, made["prefix"])
+    assert (listed["name"], listed["account"], listed["prefix"]) == ("nightly", ACCOUNT, created["prefix"])
     assert listed["expires_at"].startswith("2199-01-01")
     assert "digest" not in listed
     assert "nightly" in run("keys", "list", "--account", ACCOUNT).stdout

@@ -161,8 +161,8 @@ def test_an_export_equals_the_views_and_includes_a_dictionary(owned: Workbench, 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(rows)
     if form == "parquet":
         table = parquet.read_table(tmp_path / "out" / "daily_play_counts.parquet")
-        found = table.to_pylist()
-        assert found == series
+        actual = table.to_pylist()
+        assert actual == series
         assert table.schema.field("plays").metadata[b"unit"] == b"plays"
     else:
         with (tmp_path / "out" / "daily_play_counts.csv").open(encoding="utf-8", newline="") as file:

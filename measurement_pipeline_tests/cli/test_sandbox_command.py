@@ -46,9 +46,9 @@ def test_the_ledger_matches_the_vendor_after_a_restart(
         buy(database_url, sandbox, 12)
     with sandbox_command.run_doubles("sandbox", state) as sandbox:
         sandbox_command.bind_to_database(sandbox, connection)
-        found = compare(database_url, connection, sandbox)
-    assert found.passed
-    assert found.metadata["Songstats: requests"] == found.metadata["ledger: counted"] == 12
+        result = compare(database_url, connection, sandbox)
+    assert result.passed
+    assert result.metadata["Songstats: requests"] == result.metadata["ledger: counted"] == 12
     assert capsys.readouterr().err == ""
 
 
@@ -63,9 +63,9 @@ def test_doubles_with_an_old_file_start_from_zero_for_a_new_database(
     connection.execute("truncate songstats_quota_ledger cascade")
     with sandbox_command.run_doubles("sandbox", state) as sandbox:
         sandbox_command.bind_to_database(sandbox, connection)
-        found = compare(database_url, connection, sandbox)
-    assert found.passed
-    assert found.metadata["Songstats: requests"] == 0
+        result = compare(database_url, connection, sandbox)
+    assert result.passed
+    assert result.metadata["Songstats: requests"] == 0
 
 
 def test_doubles_with_a_new_file_warn_that_an_old_database_has_more_hits(

@@ -46,17 +46,17 @@ def cents(amount):
 
 
 def test_causes_and_accounts_add_up_in_json(run, mixed, bench):
-    found = parse_json(run("spend", "--json", **PRICE))
+    result = parse_json(run("spend", "--json", **PRICE))
     ledger = bench.ledger()
     counted = [row for row in ledger if row["billable"] is not False]
-    assert (found["calls"], found["hits"]) == (len(ledger), len(counted))
-    assert cents(found["eur"]) == round(len(counted) * Decimal("8.33"))
-    for groups in (found["by_cause"], found["by_account"]):
+    assert (result["calls"], result["hits"]) == (len(ledger), len(counted))
+    assert cents(result["eur"]) == round(len(counted) * Decimal("8.33"))
+    for groups in (result["by_cause"], result["by_account"]):
         for name in ("calls", "counted", "unknown", "cost_nothing", "hits", "wasted", "stored", "settled"):
-            assert sum(group[name] for group in groups) == found[name], name
-        assert sum(cents(group["eur"]) for group in groups) == cents(found["eur"])
-    assert {group["name"] for group in found["by_account"]} == {None, "Acme"}
-    causes = {group["cause"]: group["calls"] for group in found["by_cause"]}
+            assert sum(group[name] for group in groups) == result[name], name
+        assert sum(cents(group["eur"]) for group in groups) == cents(result["eur"])
+    assert {group["name"] for group in result["by_account"]} == {None, "Acme"}
+    causes = {group["cause"]: group["calls"] for group in result["by_cause"]}
     assert causes == {
         "stored": 7,
         "no history": 1,
@@ -66,10 +66,10 @@ def test_causes_and_accounts_add_up_in_json(run, mixed, bench):
         "response stored, not parsed yet": 1,
         "in flight": 1,
     }
-    assert (found["wasted"], found["cost_nothing"], found["unknown"]) == (2, 1, 2)
+    assert (result["wasted"], result["cost_nothing"], result["unknown"]) == (2, 1, 2)
     # Ten hits with an outcome; seven stored a history, one found none, one was rejected, one timed out.
-    assert (found["stored"], found["settled"]) == (7, 9)
-    assert found["hits_per_recording_settled"] == round(10 / 9, 4)
+    assert (result["stored"], result["settled"]) == (7, 9)
+    assert result["hits_per_recording_settled"] == round(10 / 9, 4)
 
 
 def test_a_hit_without_a_history_settles_its_recording(run, bench, sandbox):
@@ -77,8 +77,8 @@ def test_a_hit_without_a_history_settles_its_recording(run, bench, sandbox):
     sandbox.faults(HISTORY, isrc=songs[0], status=404)
     mine = bench.submit_request(songs)
     bench.run_backfill(songs)
-    found = parse_json(run("spend", "--json"))
-    assert (found["hits"], found["stored"], found["hits_per_recording_settled"]) == (4, 3, 1.0)
+    result = parse_json(run("spend", "--json"))
+    assert (result["hits"], result["stored"], result["hits_per_recording_settled"]) == (4, 3, 1.0)
     assert "1.00 (ideal 1.00): 4 settled, of which 3 stored a history and 1" in " ".join(run("spend").stdout.split())
     assert parse_json(run("jobs", mine, "--json"))["hits_per_recording_settled"] == 1.0
 
@@ -126,11 +126,11 @@ def test_the_forecast_is_when_the_budget_covers_the_last_recording(run, bench):
     bench.submit_request(isrcs(5))
     bench.run_backfill(isrcs(2))
     three_allowed = {"SONGSTATS_HIT_LIMIT": "3", "SONGSTATS_HIT_RESERVE": "0"}
-    found = parse_json(run("spend", "--json", **three_allowed))
+    result = parse_json(run("spend", "--json", **three_allowed))
     last = bench.sql("select max(reserved_at) + interval '30 days' as frees from songstats_quota_ledger")[0]["frees"]
-    assert found["queue"]["held_by"] == "budget"
-    assert found["queue"]["to_buy"] == 3
-    assert found["queue"]["empty_at"][:16] == last.isoformat()[:16]
+    assert result["queue"]["held_by"] == "budget"
+    assert result["queue"]["to_buy"] == 3
+    assert result["queue"]["empty_at"][:16] == last.isoformat()[:16]
     assert "limited by the budget" in run("spend", **three_allowed).stdout
 
 
@@ -192,8 +192,8 @@ def test_a_receipt_shows_spent_hits_and_owned_recordings(run, bench, sandbox):
     bench.run_backfill(songs[:3])
     bench.sql("update songstats_backfill_queue set not_before = null")
     bench.run_backfill(songs[1:2], run="run-2")
-    found = parse_json(run("jobs", mine, "--json", **PRICE))
-    assert found["came_from"] == {
+    result = parse_json(run("jobs", mine, "--json", **PRICE))
+    assert result["came_from"] == {
         "asked": 4,
         "bought": 2,
         "bought_for_others": 0,
@@ -202,12 +202,12 @@ def test_a_receipt_shows_spent_hits_and_owned_recordings(run, bench, sandbox):
         "still_open": 1,
         "withdrawn": 0,
     }
-    assert (found["hits"], cents(found["eur"]), found["hits_per_recording_settled"]) == (2, 17, 1.0)
-    assert {(line["cause"], line["calls"], line["hits"]) for line in found["spent"]} == {
+    assert (result["hits"], cents(result["eur"]), result["hits_per_recording_settled"]) == (2, 17, 1.0)
+    assert {(line["cause"], line["calls"], line["hits"]) for line in result["spent"]} == {
         ("stored", 2, 2),
         ("transient", 1, 0),
     }
-    assert sum(cents(line["eur"]) for line in found["spent"]) == cents(found["eur"])
+    assert sum(cents(line["eur"]) for line in result["spent"]) == cents(result["eur"])
     stdout = run("jobs", mine, **PRICE).stdout
     assert "2 bought with this request's hits; 1 owned or settled before; 1 still open" in stdout
     assert "2 (€0.17) spent for this request" in stdout
@@ -219,9 +219,9 @@ def test_a_receipt_excludes_hits_of_another_request(run, bench):
     bench.submit_request(songs)
     late = bench.submit_request(songs, account=uuid4())
     bench.run_backfill(songs)
-    found = parse_json(run("jobs", late, "--json"))
-    assert (found["hits"], found["spent"], found["hits_per_recording_settled"]) == (0, [], None)
-    assert found["came_from"]["bought_for_others"] == 2
+    result = parse_json(run("jobs", late, "--json"))
+    assert (result["hits"], result["spent"], result["hits_per_recording_settled"]) == (0, [], None)
+    assert result["came_from"]["bought_for_others"] == 2
     stdout = run("jobs", late).stdout
     assert "2 bought meanwhile for another request or a launch" in stdout
     assert "0 (€0.00) spent for this request" in stdout
@@ -229,6 +229,6 @@ def test_a_receipt_excludes_hits_of_another_request(run, bench):
 
 def test_a_request_that_was_not_accepted_has_an_empty_receipt(run):
     submit = ("submit", "--account", uuid4(), "--source", "historical", "--isrc", "AA6Q72000000", "--json")
-    found = run("jobs", json.loads(run(*submit).stdout)["id"])
-    assert found.exit_code == 0
-    assert "0 (€0.00)" in found.stdout
+    result = run("jobs", json.loads(run(*submit).stdout)["id"])
+    assert result.exit_code == 0
+    assert "0 (€0.00)" in result.stdout

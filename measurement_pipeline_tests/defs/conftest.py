@@ -57,13 +57,13 @@ class Stage:
 
     def ask(self, scope: object, *, account: UUID | None = None, source: str = "historical") -> UUID:
         """Insert a request as a client does."""
-        found = self.bench.sql(
+        rows = self.bench.sql(
             "insert into measurement_jobs (account, source, scope) values (%s, %s, %s) returning id",
             account or self.bench.account,
             source,
             json.dumps(scope),
         )
-        return UUID(str(found[0]["id"]))
+        return UUID(str(rows[0]["id"]))
 
     def breaker(self) -> str:
         return str(self.bench.sql("select breaker from vendor_state")[0]["breaker"])
@@ -89,8 +89,8 @@ class Stage:
     def partition_statuses(self) -> dict[str, str]:
         """What the UI's partitions page shows."""
         keys = self.instance.get_dynamic_partitions("isrc")
-        found = self.instance.get_status_by_partition(SONGSTATS_HISTORY, keys, isrc_partitions) or {}
-        return {key: status.name for key, status in found.items() if status is not None}
+        result = self.instance.get_status_by_partition(SONGSTATS_HISTORY, keys, isrc_partitions) or {}
+        return {key: status.name for key, status in result.items() if status is not None}
 
     def tick(self, sensor: str) -> SensorExecutionData:
         """What one evaluation of a sensor asks for, as the daemon evaluates it."""
@@ -111,14 +111,14 @@ class Stage:
 
     def told(self) -> dict[str, dict[str, Any]]:
         """The latest materialization of each ISRC: its metadata."""
-        found: dict[str, dict[str, Any]] = {}
+        result: dict[str, dict[str, Any]] = {}
         records = self.instance.fetch_materializations(SONGSTATS_HISTORY, limit=1000, ascending=True).records
         for record in records:
             materialization = record.asset_materialization
             assert materialization is not None
             assert materialization.partition is not None
-            found[materialization.partition] = {k: v.value for k, v in materialization.metadata.items()}
-        return found
+            result[materialization.partition] = {k: v.value for k, v in materialization.metadata.items()}
+        return result
 
 
 def pooled(url: str) -> dict[str, Any]:

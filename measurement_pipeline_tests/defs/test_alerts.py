@@ -55,15 +55,15 @@ class Sensor:
             sensor_name=self.name,
             definitions=self.stage.definitions,
         ) as context:
-            found = definition.evaluate_tick(context)
-        self.cursor = found.cursor
-        return found.dagster_run_reactions or []
+            result = definition.evaluate_tick(context)
+        self.cursor = result.cursor
+        return result.dagster_run_reactions or []
 
     def catch_up(self) -> list[DagsterRunReaction]:
         """Tick until there is nothing left to react to."""
         reactions: list[DagsterRunReaction] = []
-        while found := self.tick():
-            reactions += found
+        while result := self.tick():
+            reactions += result
         return reactions
 
 
@@ -71,18 +71,18 @@ class Sensor:
 def sensor(stage: Stage, receiver: Receiver) -> Sensor:
     stage.services = replace(stage.services, alerts=replace(stage.services.alerts, post=Webhook(receiver.url).post))
     stage.definitions = definitions(stage.services)
-    made = Sensor(stage)
+    failure_sensor = Sensor(stage)
     # The first tick only notes where to begin: what failed before is no news.
-    assert made.tick() == []
-    return made
+    assert failure_sensor.tick() == []
+    return failure_sensor
 
 
 @pytest.fixture
 def success(sensor: Sensor) -> Sensor:
     """The sensor of successful runs, which has seen all that succeeded before."""
-    made = Sensor(sensor.stage, name="run_success_sensor")
-    made.tick()
-    return made
+    success_sensor = Sensor(sensor.stage, name="run_success_sensor")
+    success_sensor.tick()
+    return success_sensor
 
 
 def fail(stage: Stage, why: str, *, job: str = "songstats_backfill") -> dg.DagsterRun:
@@ -169,8 +169,8 @@ def test_a_key_that_is_refused_again_after_its_breaker_was_closed_is_told_again(
         stage.bench.sandbox.clear_faults()
         assert stage.reclaim().success
         assert stage.breaker() == "closed"
-    told = [text.split("\n")[0] for text in receiver.texts]
-    assert [line.startswith(f"songstats_backfill failed: {BREAKER_OPENED}") for line in told] == [
+    messages = [text.split("\n")[0] for text in receiver.texts]
+    assert [line.startswith(f"songstats_backfill failed: {BREAKER_OPENED}") for line in messages] == [
         True,
         True,
         False,
@@ -191,11 +191,11 @@ def test_a_breaker_that_was_closed_ends_its_incident_and_no_other(sensor: Sensor
     stage.bench.sandbox.clear_faults()
     stage.reclaim()
     assert checks.execute_in_process(instance=stage.instance).success
-    over = stage.bench.sql(
+    closed = stage.bench.sql(
         "select what from incidents, vendor_state where ended_at = streak_since and vendor = 'songstats'"
     )
-    assert len(over) == 1
-    assert BREAKER_OPENED in over[0]["what"]
+    assert len(closed) == 1
+    assert BREAKER_OPENED in closed[0]["what"]
 
 
 @pytest.mark.parametrize(
@@ -368,8 +368,8 @@ def test_a_run_that_says_nothing_about_its_work_is_no_incident_and_its_partition
     sensor.catch_up()
     assert receiver.texts == stage.bench.sql("select * from incidents") == []
     assert stage.partition_statuses() == {songs[0]: "MATERIALIZED"}
-    found = [stage.instance.get_run_by_id(run.run_id) for run in runs]
-    assert {run.status for run in found if run} == {dg.DagsterRunStatus.CANCELED}
+    result = [stage.instance.get_run_by_id(run.run_id) for run in runs]
+    assert {run.status for run in result if run} == {dg.DagsterRunStatus.CANCELED}
     assert sum(count for *_, count in ranges(stage.tick("backfill_queue_sensor"))) == 2, "they are due again"
 
 

@@ -45,9 +45,9 @@ def refresh(stage: Stage) -> dg.ExecuteInProcessResult:
 
 def shown(result: dg.ExecuteInProcessResult, view: str) -> dg.AssetMaterialization:
     """What a refresh says of a view."""
-    told = result.asset_materializations_for_node(f"analytics__{view}")
-    (made,) = [each for each in told if each.asset_key == view_key(view)]
-    return made
+    materializations = result.asset_materializations_for_node(f"analytics__{view}")
+    (materialization,) = [each for each in materializations if each.asset_key == view_key(view)]
+    return materialization
 
 
 def evaluated(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
@@ -60,8 +60,8 @@ def tick(stage: Stage, cursor: str | None = None) -> tuple[list[dg.RunRequest], 
     with dg.build_sensor_context(
         instance=stage.instance, cursor=cursor, resources=resource_definitions(lambda: stage.services)
     ) as context:
-        found = sensor.evaluate_tick(context)
-    return list(found.run_requests or []), found.skip_message or "", found.cursor
+        result = sensor.evaluate_tick(context)
+    return list(result.run_requests or []), result.skip_message or "", result.cursor
 
 
 # --- what is shown
@@ -71,10 +71,10 @@ def test_each_view_is_an_asset_that_says_what_it_holds(drained: Stage):
     result = refresh(drained)
     assert result.success
     for view in views.VIEWS:
-        made = shown(result, view)
+        metadata = shown(result, view)
         count = drained.bench.sql(f"select count(*) as n from analytics.{view}")[0]["n"]
-        assert made.metadata["dagster/row_count"].value == count
-        columns = made.metadata["dagster/column_schema"].value
+        assert metadata.metadata["dagster/row_count"].value == count
+        columns = metadata.metadata["dagster/column_schema"].value
         assert isinstance(columns, dg.TableSchema)
         assert all(column.description for column in columns.columns)
         assert len(columns.columns) > 4
@@ -84,11 +84,11 @@ def test_lineage_leads_from_a_total_to_what_was_bought(drained: Stage):
     result = refresh(drained)
 
     def comes_from(view: str, column: str) -> set[tuple[str, str]]:
-        made = shown(result, view)
-        lineage = made.metadata["dagster/column_lineage"].value
+        materialization = shown(result, view)
+        lineage = materialization.metadata["dagster/column_lineage"].value
         assert isinstance(lineage, dg.TableColumnLineage)
-        found = lineage.deps_by_column[column]
-        return {(dep.asset_key.to_user_string(), dep.column_name) for dep in found}
+        actual = lineage.deps_by_column[column]
+        return {(dep.asset_key.to_user_string(), dep.column_name) for dep in actual}
 
     assert comes_from("catalog_totals", "cohort_plays_28_days") == {("analytics/catalog_run_rates", "plays_28_days")}
     assert comes_from("catalog_totals", "play_count") == {("analytics/catalog_run_rates", "play_count")}
@@ -103,22 +103,22 @@ def test_lineage_leads_from_a_total_to_what_was_bought(drained: Stage):
 def test_every_view_lies_downstream_of_what_is_bought(drained: Stage):
     graph = drained.definitions.get_repository_def().asset_graph
     below = graph.get_all_asset_keys() - {SONGSTATS_HISTORY, view_key("data_dictionary")}
-    downstream, found = {SONGSTATS_HISTORY}, set[dg.AssetKey]()
+    downstream, result = {SONGSTATS_HISTORY}, set[dg.AssetKey]()
     while downstream:
-        downstream = {child for key in downstream for child in graph.get(key).child_keys} - found
-        found |= downstream
-    assert found == {key for key in below if key.path[0] == "analytics"}
+        downstream = {child for key in downstream for child in graph.get(key).child_keys} - result
+        result |= downstream
+    assert result == {key for key in below if key.path[0] == "analytics"}
 
 
 def test_a_change_of_a_views_sql_is_a_change_of_its_code_version():
-    found = {
+    result = {
         key: version
         for asset in analytics_assets
         for key, version in asset.code_versions_by_key.items()
         if key != CATALOG_CHARTS
     }
-    assert found == {view_key(view): views.version(view) for view in views.VIEWS}
-    assert len(set(found.values())) == len(views.VIEWS)
+    assert result == {view_key(view): views.version(view) for view in views.VIEWS}
+    assert len(set(result.values())) == len(views.VIEWS)
 
 
 def partition_of(stage: Stage, catalog: UUID) -> str:
@@ -131,28 +131,28 @@ def pictures(stage: Stage, catalog: UUID) -> dict[str, str]:
     """What the UI shows of a catalogue: the pictures by their titles, as SVG."""
     record = stage.instance.get_latest_materialization_event(CATALOG_CHARTS)
     assert record is not None
-    made = record.asset_materialization
-    assert made is not None
-    assert made.partition == partition_of(stage, catalog)
-    found: dict[str, Any] = {name: value.value for name, value in made.metadata.items()}
+    materialization = record.asset_materialization
+    assert materialization is not None
+    assert materialization.partition == partition_of(stage, catalog)
+    result: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
     return {
         name: b64decode(text.split("base64,")[1].rstrip(")")).decode()
-        for name, text in found.items()
+        for name, text in result.items()
         if isinstance(text, str) and text.startswith("![")
     }
 
 
 def test_a_catalogue_carries_its_total_its_coverage_and_its_top_recordings_as_pictures(drained: Stage):
     assert refresh(drained).success
-    drawn = pictures(drained, catalog_of(drained))
-    assert set(drawn) == {"Plays since release", "Recordings by status", "Most played recordings"}
-    for svg in drawn.values():
+    paths = pictures(drained, catalog_of(drained))
+    assert set(paths) == {"Plays since release", "Recordings by status", "Most played recordings"}
+    for svg in paths.values():
         assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
         assert len(svg) < 20_000
-    assert "never asked for: 1 (33%)" in drawn["Recordings by status"]
+    assert "never asked for: 1 (33%)" in paths["Recordings by status"]
     (total,) = drained.bench.sql("select cohort_recordings from analytics.catalog_totals")
     assert re.search(
-        rf"the same {total['cohort_recordings']} recordings? on every day \(cohort\)", drawn["Plays since release"]
+        rf"the same {total['cohort_recordings']} recordings? on every day \(cohort\)", paths["Plays since release"]
     )
 
 
@@ -161,12 +161,12 @@ def test_the_figures_that_stand_side_by_side_are_of_one_cohort_that_is_named(dra
     record = drained.instance.get_latest_materialization_event(CATALOG_CHARTS)
     assert record is not None
     assert record.asset_materialization is not None
-    said = {name: value.value for name, value in record.asset_materialization.metadata.items()}
+    expected = {name: value.value for name, value in record.asset_materialization.metadata.items()}
     (total,) = drained.bench.sql("select * from analytics.catalog_totals")
     windows = sorted(total["cohort_windows"])
-    assert str(said["cohort"]).startswith(f"{total['cohort_recordings']} recording")
-    assert str(said["cohort"]).endswith(f"{windows[-1]} days")
-    assert {name: value for name, value in said.items() if name.startswith("cohort: ")} == {
+    assert str(expected["cohort"]).startswith(f"{total['cohort_recordings']} recording")
+    assert str(expected["cohort"]).endswith(f"{windows[-1]} days")
+    assert {name: value for name, value in expected.items() if name.startswith("cohort: ")} == {
         f"cohort: plays a year, by {days} days": total[f"cohort_plays_a_year_{days}_days"] for days in windows
     }
 
@@ -197,9 +197,9 @@ def test_catalogues_are_listed_by_name_and_account_and_keep_the_name_that_they_h
 
 
 def test_all_is_well_after_a_drain(drained: Stage):
-    found = evaluated(refresh(drained))
-    assert {name for name, each in found.items() if not each.passed} == set()
-    assert len(found) == 6
+    result = evaluated(refresh(drained))
+    assert {name for name, each in result.items() if not each.passed} == set()
+    assert len(result) == 6
 
 
 def test_a_day_to_come_keeps_totals_and_charts_from_being_told(drained: Stage):
@@ -211,9 +211,9 @@ def test_a_day_to_come_keeps_totals_and_charts_from_being_told(drained: Stage):
     )
     result = refresh(drained)
     assert not result.success
-    found = evaluated(result)["no_future_dates"]
-    assert not found.passed
-    assert f"{SONGS[0]} has a figure for 2" in (found.description or "")
+    evaluation = evaluated(result)["no_future_dates"]
+    assert not evaluation.passed
+    assert f"{SONGS[0]} has a figure for 2" in (evaluation.description or "")
     assert drained.instance.get_latest_materialization_event(view_key("catalog_totals")) is None
     assert drained.instance.get_latest_materialization_event(CATALOG_CHARTS) is None
     (incident,) = drained.bench.sql(
@@ -267,9 +267,9 @@ def test_what_is_to_be_distrusted_is_a_warning_and_names_the_recording(
     spoil(drained)
     result = refresh(drained)
     assert result.success
-    found = evaluated(result)[check]
-    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert re.search(words, found.description or "")
+    evaluation = evaluated(result)[check]
+    assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert re.search(words, evaluation.description or "")
 
 
 def test_a_total_that_does_not_add_up_is_an_alarm(drained: Stage):
@@ -279,18 +279,18 @@ def test_a_total_that_does_not_add_up_is_an_alarm(drained: Stage):
             "sum(counted.play_count) filter (where counted.is_measured)", "sum(counted.play_count + 1)"
         )
     )
-    found = evaluated(refresh(drained))["totals_add_up"]
-    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    assert "A & <B>" in (found.description or "")
+    result = evaluated(refresh(drained))["totals_add_up"]
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "A & <B>" in (result.description or "")
     assert drained.instance.get_latest_materialization_event(CATALOG_CHARTS) is None
 
 
 def test_views_of_another_version_are_an_alarm(drained: Stage):
     drained.services.database.verified_url()  # as in a process that started before the views changed
     drained.bench.sql("comment on view analytics.data_dictionary is 'Columns. Views of version 000000000000'")
-    found = evaluated(refresh(drained))["views_are_current"]
-    assert not found.passed
-    assert "version 000000000000" in (found.description or "")
+    result = evaluated(refresh(drained))["views_are_current"]
+    assert not result.passed
+    assert "version 000000000000" in (result.description or "")
 
 
 # --- when it is refreshed
@@ -302,9 +302,9 @@ def test_nothing_is_asked_for_before_anything_was_settled(stage: Stage):
 
 def test_a_drain_that_is_over_is_followed_by_one_refresh(drained: Stage):
     (request,), _, cursor = tick(drained)
-    again, said, _ = tick(drained, cursor)
+    again, expected, _ = tick(drained, cursor)
     assert again == []
-    assert said.startswith("nothing was settled or captured since the last refresh, 20")
+    assert expected.startswith("nothing was settled or captured since the last refresh, 20")
     # A tick that is repeated, its cursor lost, asks for the same run.
     assert tick(drained)[0][0].run_key == request.run_key
 
@@ -313,10 +313,10 @@ def test_between_two_runs_of_a_drain_nothing_is_asked_for(drained: Stage):
     _, _, cursor = tick(drained)
     drained.bench.submit_request([SONGS[2]])
     drained.bench.sql("update songstats_quota_ledger set settled_at = now()")
-    asked, said, kept = tick(drained, cursor)
-    assert asked == []
-    assert said.startswith("the backfill has not ended: 1 recording is due; last refresh: 20")
-    assert kept == cursor
+    requested, expected, stored = tick(drained, cursor)
+    assert requested == []
+    assert expected.startswith("the backfill has not ended: 1 recording is due; last refresh: 20")
+    assert stored == cursor
     drained.bench.run_backfill([SONGS[2]])
     assert len(tick(drained, cursor)[0]) == 1
 
@@ -426,16 +426,16 @@ def test_a_budget_that_trickles_brings_one_refresh_an_hour(drained: Stage):
     (_,), _, cursor = tick(drained)
     assert cursor is not None
     drained.bench.sql("update songstats_quota_ledger set settled_at = clock_timestamp() where id = 1")
-    asked, said, _ = tick(drained, cursor)
-    assert (asked, said.startswith("at most one refresh an hour while 1 recording is due. Songstats quota used")) == (
+    requested, expected, _ = tick(drained, cursor)
+    assert (requested, expected.startswith("at most one refresh an hour while 1 recording is due. Songstats quota used")) == (
         [], True
     )  # fmt: skip
     assert len(tick(drained, an_hour_earlier(cursor))[0]) == 1
 
 
 def an_hour_earlier(cursor: str) -> str:
-    change, asked = cursor.split(" ", 1)
-    return f"{change} {(datetime.fromisoformat(asked) - timedelta(minutes=61)).isoformat()}"
+    change, requested = cursor.split(" ", 1)
+    return f"{change} {(datetime.fromisoformat(requested) - timedelta(minutes=61)).isoformat()}"
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,8 @@ def shown(stage: Stage, name: str) -> dg.AssetCheckEvaluation:
     """What the UI shows of a check after the schedule has run it."""
     result = run_checks(stage)
     assert result.success
-    (found,) = [each for each in result.get_asset_check_evaluations() if each.check_name == name]
-    return found
+    (row,) = [each for each in result.get_asset_check_evaluations() if each.check_name == name]
+    return row
 
 
 def test_a_check_that_waits_for_a_lock_fails_alone_and_says_that_nothing_is_known(stage: Stage):
@@ -76,11 +76,11 @@ def test_a_check_that_waits_for_a_lock_fails_alone_and_says_that_nothing_is_know
         executor=dg.in_process_executor,
     )
     ran = both.resolve_job_def("both").execute_in_process(instance=stage.instance)
-    found = {each.check_name: each for each in ran.get_asset_check_evaluations()}
-    assert found["answers"].passed
-    assert not found["waits"].passed
-    assert found["waits"].severity is dg.AssetCheckSeverity.ERROR
-    assert str(found["waits"].description).startswith("not known: a statement of this check took longer than 0.2 s")
+    result = {each.check_name: each for each in ran.get_asset_check_evaluations()}
+    assert result["answers"].passed
+    assert not result["waits"].passed
+    assert result["waits"].severity is dg.AssetCheckSeverity.ERROR
+    assert str(result["waits"].description).startswith("not known: a statement of this check took longer than 0.2 s")
 
 
 def tell_to(stage: Stage, receiver: Receiver) -> None:
@@ -216,12 +216,12 @@ REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
 def test_silence_is_shown_with_its_reason(silent: Stage, reason: str):
     make, words, is_error = REASONS[reason]
     make(silent)
-    found = shown(silent, "backfill_is_progressing")
-    assert not found.passed
-    assert found.description is not None
-    assert found.metadata["reason"].value == reason, found.description
-    assert words in found.description
-    assert found.severity is (dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN)
+    result = shown(silent, "backfill_is_progressing")
+    assert not result.passed
+    assert result.description is not None
+    assert result.metadata["reason"].value == reason, result.description
+    assert words in result.description
+    assert result.severity is (dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN)
     assert (
         silent.bench.sql("select count(*) n from incidents where key like 'check backfill_is_progressing%%'")[0]["n"]
         == is_error
@@ -230,16 +230,16 @@ def test_silence_is_shown_with_its_reason(silent: Stage, reason: str):
 
 def test_a_pause_that_ends_before_the_alarm_only_warns(silent: Stage):
     a_pause(silent, seconds=3600)
-    found = shown(silent, "backfill_is_progressing")
-    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    result = shown(silent, "backfill_is_progressing")
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert silent.bench.sql("select key from incidents") == []
 
 
 def test_what_is_bought_is_not_silent(silent: Stage):
     silent.bench.run_backfill(SONGS[:1])
-    found = shown(silent, "backfill_is_progressing")
-    assert found.passed
-    assert found.metadata["recordings waiting"].value == 2
+    result = shown(silent, "backfill_is_progressing")
+    assert result.passed
+    assert result.metadata["recordings waiting"].value == 2
 
 
 def test_the_hours_are_a_setting(silent: Stage):
@@ -272,11 +272,11 @@ def test_a_request_that_stays_queued_is_silence_and_its_reason_is_named(stage: S
     for _ in range(2):  # intake goes on trying, which answers nobody
         stage.bench.sql("update measurement_jobs set not_before = null")
         assert stage.intake().success
-    found = shown(stage, "intake_is_progressing")
-    assert not found.passed
-    assert found.severity is dg.AssetCheckSeverity.ERROR
-    assert "1 request is queued" in str(found.description)
-    assert "the oldest one says: " in str(found.description)
+    result = shown(stage, "intake_is_progressing")
+    assert not result.passed
+    assert result.severity is dg.AssetCheckSeverity.ERROR
+    assert "1 request is queued" in str(result.description)
+    assert "the oldest one says: " in str(result.description)
     switch(stage, "measurement_job_sensor", InstigatorStatus.STOPPED)
     assert "measurement_job_sensor is switched off" in str(shown(stage, "intake_is_progressing").description)
 
@@ -287,14 +287,14 @@ def test_what_is_shown_is_held_against_what_is_stored(stage: Stage):
     stage.register(SONGS)
     stage.backfill(SONGS[:2])
     stage.bench.run_backfill(SONGS[2:])  # stored, and never told
-    found = shown(stage, "partitions_match_tables")
-    assert found.passed
-    assert found.metadata["materialized"].value == 2
+    result = shown(stage, "partitions_match_tables")
+    assert result.passed
+    assert result.metadata["materialized"].value == 2
     stage.bench.sql("update songstats_backfill_queue set updated_at = now() - interval '3 hours'")
-    found = shown(stage, "partitions_match_tables")
-    assert not found.passed
-    assert found.severity is dg.AssetCheckSeverity.ERROR
-    assert f"{SONGS[2]} is done, and not shown as materialized" in str(found.description)
+    result = shown(stage, "partitions_match_tables")
+    assert not result.passed
+    assert result.severity is dg.AssetCheckSeverity.ERROR
+    assert f"{SONGS[2]} is done, and not shown as materialized" in str(result.description)
     assert stage.reclaim().success
     assert shown(stage, "partitions_match_tables").passed
     stage.bench.sql("delete from songstats_backfill_queue where song = %s", SONGS[0])
@@ -314,10 +314,10 @@ def test_what_only_warns_is_shown_and_fails_no_run(stage: Stage, receiver: Recei
     )
     stage.bench.sql("delete from song_measurements where song = %s", SONGS[1])
     for name, words in (("values_in_range", "has 0 plays"), ("no_exhausted_recordings", "1 exhausted (")):
-        found = shown(stage, name)
-        assert not found.passed
-        assert found.severity is dg.AssetCheckSeverity.WARN
-        assert words in str(found.description)
+        result = shown(stage, name)
+        assert not result.passed
+        assert result.severity is dg.AssetCheckSeverity.WARN
+        assert words in str(result.description)
     assert receiver.texts == []
 
 

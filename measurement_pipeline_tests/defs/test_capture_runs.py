@@ -38,7 +38,7 @@ def instance(server: Server, dagster_template: str, tmp_path: Path) -> Iterator[
     server.drop(name)
 
 
-def with_actor(stage: Stage, actor: type[ApifyClient], **terms: object) -> None:
+def with_actor(stage: Stage, actor: type[ApifyClient], **changes: object) -> None:
     """Have the stage's captures ask Apify through an actor of the test's own."""
     captures = stage.services.captures
     assert captures is not None
@@ -46,12 +46,12 @@ def with_actor(stage: Stage, actor: type[ApifyClient], **terms: object) -> None:
     def new_actor() -> ApifyClient:
         return actor(stage.bench.sandbox.apify_token, base_url=stage.bench.sandbox.apify_url)
 
-    made = replace(
+    with_new_actor = replace(
         captures,
-        config=replace(captures.config, **terms),
+        config=replace(captures.config, **changes),
         dependencies=replace(captures.dependencies, new_actor=new_actor),
     )
-    stage.services = replace(stage.services, captures=made)
+    stage.services = replace(stage.services, captures=with_new_actor)
     stage.definitions = definitions(stage.services)
 
 
@@ -83,9 +83,9 @@ def test_a_capture_that_lacks_a_part_is_red_and_its_partition_is_materialized_al
     result = capture(stage, snapshot)
     assert not result.success
     assert "of 101 albums could not be captured" in stage.why_failed(result)
-    found = told(stage)[snapshot]
-    assert found["recordings measured"] in {1, ALBUMS_PER_CHUNK}
-    assert "ended as FAILED: blocked" in found["missing"]
+    actual = told(stage)[snapshot]
+    assert actual["recordings measured"] in {1, ALBUMS_PER_CHUNK}
+    assert "ended as FAILED: blocked" in actual["missing"]
     assert shown(stage, snapshot)["state"] == "done"
     again = capture(stage, snapshot)
     assert not again.success, "another run over it says it once more"

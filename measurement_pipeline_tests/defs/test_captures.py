@@ -73,12 +73,12 @@ def launched(stage: Stage, key: str, *, planned: bool = True) -> dg.ExecuteInPro
 def told(stage: Stage) -> dict[str, dict[str, Any]]:
     """What Dagster shows of each capture."""
     records = stage.instance.fetch_materializations(CURRENT_PLAY_COUNTS, limit=100, ascending=True).records
-    found = [record.asset_materialization for record in records]
+    result = [record.asset_materialization for record in records]
     ids = stage.bench.sql("select id, partition_key from playcount_snapshots where partition_key is not null")
     capture_of_partition = {row["partition_key"]: str(row["id"]) for row in ids}
     return {
         capture_of_partition[one.partition]: {k: v.value for k, v in one.metadata.items()}
-        for one in found
+        for one in result
         if one and one.partition
     }
 
@@ -274,8 +274,8 @@ def test_open_captures_are_an_alarm_after_hours_of_silence(stage: Stage):
 
     def finding() -> Any:
         result = check.execute_in_process(instance=stage.instance, raise_on_error=False)
-        (found,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "captures_are_progressing"]
-        return found
+        (row,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "captures_are_progressing"]
+        return row
 
     assert finding().passed
     stage.bench.sql("update playcount_snapshots set created_at = created_at - interval '7 hours', error = 'HTTP 503'")

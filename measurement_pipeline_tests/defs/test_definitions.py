@@ -133,7 +133,7 @@ def definitions() -> dg.Definitions:
 
 def test_everything_that_the_snapshot_names_is_there_and_nothing_else(definitions: dg.Definitions):
     repository = definitions.get_repository_def()
-    found = {
+    result = {
         "assets": [key.to_user_string() for key in sorted(repository.asset_graph.get_all_asset_keys())],
         "checks": sorted(key.name for key in repository.asset_graph.asset_check_keys),
         "jobs": sorted(name for name in repository.job_names if not name.startswith("__")),
@@ -141,7 +141,7 @@ def test_everything_that_the_snapshot_names_is_there_and_nothing_else(definition
         "sensors": {sensor.name: sensor.job_name if sensor.targets else None for sensor in repository.sensor_defs},
         "schedules": {schedule.name: schedule.cron_schedule for schedule in repository.schedule_defs},
     }
-    assert found == SNAPSHOT
+    assert result == SNAPSHOT
 
 
 def test_sensors_and_schedules_run_without_being_switched_on(definitions: dg.Definitions):
@@ -229,9 +229,9 @@ def test_each_vendor_and_each_database_is_a_resource_with_a_description(definiti
 def test_an_op_and_a_sensor_require_only_what_they_use(definitions: dg.Definitions):
     repository = definitions.get_repository_def()
     ops = [op for job in repository.get_all_jobs() for op in job.graph.iterate_op_defs()]
-    found = {op.name: set(op.required_resource_keys) - {"io_manager"} for op in ops}
-    found |= {sensor.name: set(sensor.required_resource_keys) for sensor in repository.sensor_defs}
-    assert {name: found[name] for name in USES} == USES
+    result = {op.name: set(op.required_resource_keys) - {"io_manager"} for op in ops}
+    result |= {sensor.name: set(sensor.required_resource_keys) for sensor in repository.sensor_defs}
+    assert {name: result[name] for name in USES} == USES
 
 
 def test_the_dictionary_is_downstream_of_nothing(definitions: dg.Definitions):

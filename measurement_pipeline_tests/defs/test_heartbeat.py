@@ -60,6 +60,6 @@ def test_a_run_may_be_silent_for_its_longest_wait_between_two_tries_and_not_for_
     stage.instance.handle_new_event(started_event(run.run_id, seconds_ago=60))
     stage.bench.sql("insert into run_heartbeats values (%s, now() - make_interval(secs => %s))", run.run_id, silence)
     stage.tick("backfill_queue_sensor")
-    found = stage.instance.get_run_by_id(run.run_id)
-    assert found is not None
-    assert (found.status is dg.DagsterRunStatus.STARTED) is lives
+    result = stage.instance.get_run_by_id(run.run_id)
+    assert result is not None
+    assert (result.status is dg.DagsterRunStatus.STARTED) is lives

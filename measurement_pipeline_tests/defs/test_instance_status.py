@@ -36,15 +36,15 @@ def look(stage: Stage) -> InstanceState:
 def test_the_last_and_the_oldest_run_are_so_whoever_launched_them(stage: Stage, jobs: tuple[str, str]):
     failed = [a_run(stage, job, failed=True) for job in jobs]
     queued = [a_run(stage, job) for job in jobs]
-    found = look(stage)
-    assert found.failed is not None
-    assert found.failed.id == failed[-1]
-    assert found.queued is not None
-    assert found.queued.id == queued[0]
+    result = look(stage)
+    assert result.failed is not None
+    assert result.failed.id == failed[-1]
+    assert result.queued is not None
+    assert result.queued.id == queued[0]
 
 
 def test_checks_launched_from_the_assets_page_are_no_run_that_buys(stage: Stage):
     a_run(stage, BY_HAND, checks=True, failed=True)
     a_run(stage, BY_HAND, checks=True)
-    found = look(stage)
-    assert (found.failed, found.queued) == (None, None)
+    result = look(stage)
+    assert (result.failed, result.queued) == (None, None)

@@ -5,7 +5,7 @@ from measurement_pipeline_tests.defs.conftest import Stage
 
 def test_the_answers_to_many_requests_are_a_few_events_and_none_is_left_out(stage: Stage):
     stage.bench.allow(stage.bench.account)
-    asked = stage.bench.sql(
+    requested = stage.bench.sql(
         "insert into measurement_jobs (account, source, scope)"
         " select %s, 'historical', jsonb_build_object('isrcs', jsonb_build_array('AA6Q72' || lpad(n::text, 6, '0')))"
         " from generate_series(1, 250) as n returning id",
@@ -16,7 +16,7 @@ def test_the_answers_to_many_requests_are_a_few_events_and_none_is_left_out(stag
     lines = [entry.user_message for entry in stage.instance.all_logs(result.run_id) if not entry.is_dagster_event]
     answers = [line for line in lines if line.startswith("request ")]
     assert len(answers) == 3
-    assert all(f"request {row['id']} of account" in "\n".join(answers) for row in asked)
+    assert all(f"request {row['id']} of account" in "\n".join(answers) for row in requested)
     assert stage.bench.statuses() == {"pending": 250}
 
 

@@ -16,23 +16,23 @@ def compare(stage: Stage) -> dg.AssetCheckEvaluation:
     job = stage.definitions.resolve_job_def("ledger_reconciliation")
     run = job.execute_in_process(instance=stage.instance, raise_on_error=False)
     assert run.success, "a drift warns, it fails nothing"
-    (found,) = run.get_asset_check_evaluations()
-    assert (found.asset_key, found.check_name) == (PIPELINE_HEALTH, "ledger_matches_vendor")
-    assert found.severity is dg.AssetCheckSeverity.WARN
-    return found
+    (row,) = run.get_asset_check_evaluations()
+    assert (row.asset_key, row.check_name) == (PIPELINE_HEALTH, "ledger_matches_vendor")
+    assert row.severity is dg.AssetCheckSeverity.WARN
+    return row
 
 
-def figure(found: dg.AssetCheckEvaluation, name: str) -> object:
-    return found.metadata[name].value
+def figure(evaluation: dg.AssetCheckEvaluation, name: str) -> object:
+    return evaluation.metadata[name].value
 
 
 def test_a_ledger_that_the_vendor_agrees_with_passes_with_both_figures(stage: Stage, sandbox):
     stage.bench.submit_request(isrcs(9))
     stage.bench.run_backfill(isrcs(9))
-    found = compare(stage)
-    assert found.passed
-    assert figure(found, "Songstats: requests") == figure(found, "ledger: counted") == 9
-    assert figure(found, "Songstats: objects") == figure(found, "ledger: recordings answered") == 9
+    result = compare(stage)
+    assert result.passed
+    assert figure(result, "Songstats: requests") == figure(result, "ledger: counted") == 9
+    assert figure(result, "Songstats: objects") == figure(result, "ledger: recordings answered") == 9
     assert sandbox.hits() == 9, "asking costs no hit"
 
 
@@ -40,11 +40,11 @@ def test_calls_whose_answer_was_lost_explain_what_the_vendor_counts(stage: Stage
     stage.bench.submit_request(isrcs(1))
     sandbox.faults(HISTORY, close=True, count=1)
     stage.bench.run_backfill(isrcs(1))
-    found = compare(stage)
-    assert found.passed
-    assert figure(found, "ledger: unknown") == 1
-    assert figure(found, "Songstats: requests") == 1
-    assert figure(found, "drift: requests, unexplained") == 0
+    result = compare(stage)
+    assert result.passed
+    assert figure(result, "ledger: unknown") == 1
+    assert figure(result, "Songstats: requests") == 1
+    assert figure(result, "drift: requests, unexplained") == 0
 
 
 def test_another_user_of_the_key_is_a_drift_and_stops_nothing(stage: Stage, sandbox):
@@ -55,10 +55,10 @@ def test_another_user_of_the_key_is_a_drift_and_stops_nothing(stage: Stage, sand
 
     asyncio.run(somebody_else())
     stage.bench.submit_request(isrcs(2))
-    found = compare(stage)
-    assert not found.passed
-    assert "+8 requests" in (found.description or "")
-    assert figure(found, "drift: requests, unexplained") == 8
+    result = compare(stage)
+    assert not result.passed
+    assert "+8 requests" in (result.description or "")
+    assert figure(result, "drift: requests, unexplained") == 8
     assert stage.breaker() == "closed"
     stage.bench.run_backfill(isrcs(2))
     assert stage.bench.statuses() == {"stored": 2}
@@ -74,9 +74,9 @@ def test_a_vendor_that_is_away_or_refuses_the_key_is_unknown_and_not_passed(stag
     ):
         sandbox.clear_faults()
         sandbox.faults(STATUS, **fault)
-        found = compare(stage)
-        assert not found.passed
-        assert f"is unknown ({why}" in (found.description or "").replace("its answer is ", "")
-        assert figure(found, "Songstats: requests") == "unknown"
-        assert "drift: requests" not in found.metadata
+        result = compare(stage)
+        assert not result.passed
+        assert f"is unknown ({why}" in (result.description or "").replace("its answer is ", "")
+        assert figure(result, "Songstats: requests") == "unknown"
+        assert "drift: requests" not in result.metadata
     assert stage.breaker() == "closed", "what a comparison meets is no evidence"

@@ -66,8 +66,8 @@ class Operator:
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
         answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=120).json()
         assert "errors" not in answer, answer
-        found: dict[str, Any] = answer["data"]
-        return found
+        result: dict[str, Any] = answer["data"]
+        return result
 
 
 @pytest.fixture

@@ -20,13 +20,13 @@ def test_a_planned_run_materializes_each_recording_with_what_it_came_to(stage: S
     stage.bench.sandbox.faults(HISTORY, status=404, isrc=songs[2])
     result = stage.backfill(songs)
     assert result.success
-    told = stage.told()
-    assert {song: told[song]["outcome"] for song in songs} == {
+    materialized = stage.told()
+    assert {song: materialized[song]["outcome"] for song in songs} == {
         songs[0]: "stored",
         songs[1]: "stored",
         songs[2]: "no_history",
     }
-    shown = told[songs[0]]
+    shown = materialized[songs[0]]
     assert shown["points"] > 0
     assert shown["hit"] is True
     assert shown["cost_eur"] == 0.0833
@@ -109,7 +109,7 @@ def test_a_stumbling_vendor_is_asked_again_within_the_run(stage: Stage):
     stage.bench.sandbox.faults(HISTORY, status=502, isrc=songs[1], count=1)
     result = stage.backfill(songs)
     assert result.success
-    assert {told["outcome"] for told in stage.told().values()} == {"stored"}
+    assert {metadata["outcome"] for metadata in stage.told().values()} == {"stored"}
     materialized = stage.instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     assert len(materialized) == 2, "what the first try settled is not told again"
     assert stage.bench.row(songs[1])["attempts"] == 1

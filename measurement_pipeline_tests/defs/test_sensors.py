@@ -112,19 +112,19 @@ def test_what_dagster_cannot_take_now_is_committed_and_registered_later(stage: S
 def test_a_large_catalogue_is_registered_in_blocks_and_once(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     songs = isrcs(45)
     stage.bench.submit_request(songs)
-    asked = list[int]()
+    requested = list[int]()
     add = stage.instance.add_dynamic_partitions
 
     def counted(name: str, keys: Sequence[str]) -> None:
-        asked.append(len(keys))
+        requested.append(len(keys))
         add(name, keys)
 
     monkeypatch.setattr(stage.instance, "add_dynamic_partitions", counted)
     register(stage.instance, isrc_partitions, songs, block=20)
-    assert asked == [20, 20, 5]
+    assert requested == [20, 20, 5]
     for _ in range(2):
         stage.tick("measurement_job_sensor")
-    assert asked == [20, 20, 5, 45], "the second tick finds nothing to do"
+    assert requested == [20, 20, 5, 45], "the second tick finds nothing to do"
 
 
 def test_the_best_range_is_dequeued_first_in_whatever_order_the_runs_are_submitted_and_after_an_operators(stage: Stage):
@@ -205,13 +205,13 @@ def test_an_unpaid_row_never_stands_before_a_paid_one(stage: Stage):
     from uuid import uuid4
 
     unpaid, paid = isrcs(5), isrcs(5, start=100)
-    broke = uuid4()
-    stage.bench.submit_request(unpaid, account=broke, ranks=[10**9] * 5)
-    stage.bench.deny(broke)
+    unpaid_account = uuid4()
+    stage.bench.submit_request(unpaid, account=unpaid_account, ranks=[10**9] * 5)
+    stage.bench.deny(unpaid_account)
     stage.bench.submit_request(paid, ranks=[1] * 5)
-    asked = ranges(stage.tick("backfill_queue_sensor"))
-    assert sum(count for *_, count in asked) == 5
-    assert {first for first, _, _ in asked} <= set(paid)
+    requested = ranges(stage.tick("backfill_queue_sensor"))
+    assert sum(count for *_, count in requested) == 5
+    assert {first for first, _, _ in requested} <= set(paid)
 
 
 def test_each_plan_has_keys_of_its_own(stage: Stage):
@@ -236,9 +236,9 @@ def test_a_run_whose_process_is_gone_is_reported_failed_and_its_rows_are_asked_f
         run.run_id,
     )
     assert ranges(stage.tick("backfill_queue_sensor")) == [(songs[0], songs[1], 2)]
-    found = stage.instance.get_run_by_id(run.run_id)
-    assert found is not None
-    assert found.status is dg.DagsterRunStatus.FAILURE
+    result = stage.instance.get_run_by_id(run.run_id)
+    assert result is not None
+    assert result.status is dg.DagsterRunStatus.FAILURE
 
 
 def test_a_run_that_beats_is_not_called_dead_however_long_it_runs(stage: Stage):

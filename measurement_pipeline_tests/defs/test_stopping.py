@@ -24,8 +24,8 @@ def stopped(stage: Stage, *, cancelled: bool) -> dg.DagsterRun:
     stage.bench.submit_request(songs)
     stage.register(songs)
     gate = Gate()
-    means = gate.delay_responses(stage.services.backfill_dependencies, stage.bench.sandbox)
-    stage.services = replace(stage.services, songstats=Songstats(means.new_client))
+    dependencies = gate.delay_responses(stage.services.backfill_dependencies, stage.bench.sandbox)
+    stage.services = replace(stage.services, songstats=Songstats(dependencies.new_client))
     stage.definitions = definitions(stage.services)
 
     def interrupt() -> None:

@@ -32,8 +32,8 @@ def instance(empty_database_url: str, tmp_path: Path, monkeypatch: pytest.Monkey
     """An instance as dagster.yaml describes it."""
     prepare_home(tmp_path)
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", empty_database_url)
-    with DagsterInstance.from_config(str(tmp_path)) as made:
-        yield made
+    with DagsterInstance.from_config(str(tmp_path)) as opened:
+        yield opened
 
 
 def _event(kind: dg.DagsterEventType, data: Any, run_id: str = RUN) -> EventLogEntry:
@@ -77,9 +77,9 @@ OTHERS = "from pg_stat_activity where datname = current_database() and pid <> pg
 
 def _connections(url: str) -> int:
     with psycopg.connect(url) as connection:
-        found = connection.execute(f"select count(*) {OTHERS}").fetchone()
-    assert found is not None
-    return int(found[0])
+        row = connection.execute(f"select count(*) {OTHERS}").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _cut_all_connections(url: str) -> None:
@@ -102,15 +102,15 @@ def test_dagster_yaml_loads_the_pooled_storage_from_a_plain_url(instance: Dagste
 
 
 def test_a_job_runs_and_its_events_are_heard_while_it_does(instance: DagsterInstance) -> None:
-    heard = threading.Event()
+    received = threading.Event()
 
     @dg.asset
     def history() -> None: ...
 
     run = instance.create_run_for_job(dg.Definitions([history]).resolve_implicit_global_asset_job_def())
-    instance.watch_event_logs(run.run_id, None, lambda *_: heard.set())
+    instance.watch_event_logs(run.run_id, None, lambda *_: received.set())
     instance.report_engine_event("heard?", run)
-    assert heard.wait(120)
+    assert received.wait(120)
     assert dg.materialize([history], instance=instance).success
     assert instance.get_latest_materialization_event(history.key) is not None
 

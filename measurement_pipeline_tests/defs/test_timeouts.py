@@ -20,7 +20,7 @@ SETTINGS = Settings.read({})
 
 
 @pytest.fixture(scope="module")
-def terms() -> BackfillConfig:
+def config() -> BackfillConfig:
     return services.backfill_config(SETTINGS, "")
 
 
@@ -31,14 +31,14 @@ def test_a_run_that_is_put_back_on_the_queue_for_a_code_server_is_not_ended_by_t
     assert MONITORING["start_timeout_seconds"] >= 2 * retrying
 
 
-def test_a_cancelled_run_has_time_to_store_the_answers_of_its_calls(terms: BackfillConfig):
-    needed = SETTINGS.songstats_timeout_seconds + terms.patience_with_database_seconds
+def test_a_cancelled_run_has_time_to_store_the_answers_of_its_calls(config: BackfillConfig):
+    needed = SETTINGS.songstats_timeout_seconds + config.patience_with_database_seconds
     assert MONITORING["cancel_timeout_seconds"] > needed + MONITORING["poll_interval_seconds"]
 
 
-def test_the_largest_run_ends_before_the_longest_runtime_even_where_each_call_times_out(terms: BackfillConfig):
-    slowest = MAX_RECORDINGS_PER_RUN / terms.concurrency * SETTINGS.songstats_timeout_seconds
-    at_its_pace = MAX_RECORDINGS_PER_RUN / terms.requests_per_second
+def test_the_largest_run_ends_before_the_longest_runtime_even_where_each_call_times_out(config: BackfillConfig):
+    slowest = MAX_RECORDINGS_PER_RUN / config.concurrency * SETTINGS.songstats_timeout_seconds
+    at_its_pace = MAX_RECORDINGS_PER_RUN / config.requests_per_second
     assert MONITORING["max_runtime_seconds"] > (1 + MAX_RETRIES) * max(slowest, at_its_pace)
 
 
@@ -48,7 +48,7 @@ def test_a_capture_gives_up_waiting_for_the_actor_long_before_the_longest_runtim
     assert MONITORING["max_runtime_seconds"] > (1 + MAX_RETRIES) * 2 * waits
 
 
-def test_a_claim_outlives_a_call_and_several_missed_heartbeats(terms: BackfillConfig):
-    assert terms.rules.claim_timeout_seconds > SETTINGS.songstats_timeout_seconds
-    assert terms.rules.claim_timeout_seconds >= 4 * terms.heartbeat_seconds
-    assert terms.silence_seconds >= terms.rules.claim_timeout_seconds
+def test_a_claim_outlives_a_call_and_several_missed_heartbeats(config: BackfillConfig):
+    assert config.rules.claim_timeout_seconds > SETTINGS.songstats_timeout_seconds
+    assert config.rules.claim_timeout_seconds >= 4 * config.heartbeat_seconds
+    assert config.silence_seconds >= config.rules.claim_timeout_seconds

@@ -46,8 +46,8 @@ def judged(outcome: Outcome | None, cause: Cause, *, billable: bool | None = Tru
 def test_an_answer_that_says_something_settles_the_row_whatever_came_before(
     judgement: Judgement, status: Status, retry_soon: float | None, attempts: int
 ):
-    found = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=retry_soon)
-    assert found == Settlement(status, judgement.outcome, not_before_seconds=None, attempt_back=False)
+    result = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=retry_soon)
+    assert result == Settlement(status, judgement.outcome, not_before_seconds=None, attempt_back=False)
 
 
 @pytest.mark.parametrize("billable", [False, None])
@@ -56,30 +56,30 @@ def test_a_passing_failure_waits_out_a_backoff_and_keeps_its_attempt(
     *, billable: bool | None, attempts: int, wait: float
 ):
     judgement = judged(Outcome.TRANSIENT, Cause.TRANSIENT, billable=billable)
-    found = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=None)
-    assert found == Settlement(Status.PENDING, None, not_before_seconds=wait, attempt_back=False)
+    result = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=None)
+    assert result == Settlement(Status.PENDING, None, not_before_seconds=wait, attempt_back=False)
 
 
 @pytest.mark.parametrize("attempts", [5, 6])
 def test_a_passing_failure_at_the_cap_exhausts_the_row(attempts: int):
     judgement = judged(Outcome.TRANSIENT, Cause.TIMEOUT, billable=None)
-    found = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=None)
-    assert found == Settlement(Status.FAILED, Outcome.EXHAUSTED)
+    result = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=None)
+    assert result == Settlement(Status.FAILED, Outcome.EXHAUSTED)
 
 
 @pytest.mark.parametrize("attempts", [1, 5])
 def test_a_run_that_comes_back_soon_keeps_the_row_for_itself_even_at_the_cap(attempts: int):
     judgement = judged(Outcome.TRANSIENT, Cause.TRANSIENT, billable=False)
-    found = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=4.0)
-    assert found == Settlement(Status.PENDING, None, not_before_seconds=4.0)
+    result = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=4.0)
+    assert result == Settlement(Status.PENDING, None, not_before_seconds=4.0)
 
 
 @pytest.mark.fails_without("a 429 costs no attempt")
 @pytest.mark.parametrize("cause", [Cause.THROTTLED, Cause.REFUSED_KEY])
 @pytest.mark.parametrize("retry_soon", [None, 4.0])
 def test_what_was_not_the_rows_fault_gives_the_attempt_back_even_at_the_cap(cause: Cause, retry_soon: float | None):
-    found = settle(judged(None, cause, billable=False), attempts=5, max_attempts=5, retry_soon_seconds=retry_soon)
-    assert found == Settlement(Status.PENDING, None, not_before_seconds=None, attempt_back=True)
+    result = settle(judged(None, cause, billable=False), attempts=5, max_attempts=5, retry_soon_seconds=retry_soon)
+    assert result == Settlement(Status.PENDING, None, not_before_seconds=None, attempt_back=True)
 
 
 @pytest.mark.parametrize(("retry_soon", "wait"), [(None, 60.0), (4.0, 4.0)])
@@ -87,8 +87,8 @@ def test_an_answer_of_something_else_gives_the_attempt_back_even_at_the_cap_and_
     retry_soon: float | None, wait: float
 ):
     judgement = judged(None, Cause.TRANSIENT, billable=None)
-    found = settle(judgement, attempts=5, max_attempts=5, retry_soon_seconds=retry_soon)
-    assert found == Settlement(Status.PENDING, None, not_before_seconds=wait, attempt_back=True)
+    result = settle(judgement, attempts=5, max_attempts=5, retry_soon_seconds=retry_soon)
+    assert result == Settlement(Status.PENDING, None, not_before_seconds=wait, attempt_back=True)
 
 
 def test_every_fifth_answer_of_something_else_calls_for_a_pause_at_the_25th_and_opens_the_breaker_at_the_50th():
@@ -218,6 +218,6 @@ def test_after_a_pause_a_single_call_tests_whether_it_was_enough(concurrency: in
 def test_calls_in_flight_are_never_negative_and_never_above_the_concurrency(
     refusals: int, silences: int, *, has_stored: bool, concurrency: int
 ):
-    found = max_calls_in_flight(Streak(refusals, silences), has_stored=has_stored, concurrency=concurrency)
-    assert 0 <= found <= concurrency
-    assert found > 0 or Streak(refusals, silences).reason is not None
+    result = max_calls_in_flight(Streak(refusals, silences), has_stored=has_stored, concurrency=concurrency)
+    assert 0 <= result <= concurrency
+    assert result > 0 or Streak(refusals, silences).reason is not None

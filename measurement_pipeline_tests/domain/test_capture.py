@@ -43,22 +43,22 @@ def test_parts_hold_every_album_once_and_are_the_same_each_time(album_ids: list[
 
 def test_a_recording_on_several_albums_has_the_highest_of_its_counts():
     albums = [album("A", ("t1", 10)), album("B", ("t2", 12)), album("C", ("t3", 11))]
-    found = count_plays(albums, {"t1": ["X"], "t2": ["X"], "t3": ["X"]}, {})
-    assert found.counts == {"X": 12}
-    assert found.albums == {("X", "A"), ("X", "B"), ("X", "C")}
-    assert found.tracks == 3
+    result = count_plays(albums, {"t1": ["X"], "t2": ["X"], "t3": ["X"]}, {})
+    assert result.counts == {"X": 12}
+    assert result.albums == {("X", "A"), ("X", "B"), ("X", "C")}
+    assert result.tracks == 3
 
 
 def test_a_track_without_a_count_is_no_measurement_and_needs_no_recording():
-    found = count_plays([album("A", ("t1", None), ("t2", None))], {"t1": ["X"]}, {})
-    assert (found.counts, found.unmapped, found.without_count) == ({}, (), 2)
-    assert found.albums == {("X", "A")}
+    result = count_plays([album("A", ("t1", None), ("t2", None))], {"t1": ["X"]}, {})
+    assert (result.counts, result.unmapped, result.without_count) == ({}, (), 2)
+    assert result.albums == {("X", "A")}
 
 
 def test_a_track_without_a_recording_is_named_once_with_why():
     albums = [album("A", ("t1", 10), ("t2", 5)), album("B", ("t1", 10))]
-    found = count_plays(albums, {}, {"t1": "Spotify knows no such track"})
-    assert [(one.track_id, one.stream_count, one.why) for one in found.unmapped] == [
+    result = count_plays(albums, {}, {"t1": "Spotify knows no such track"})
+    assert [(one.track_id, one.stream_count, one.why) for one in result.unmapped] == [
         ("t1", 10, "Spotify knows no such track"),
         ("t2", 5, "not looked up"),
     ]
@@ -85,10 +85,10 @@ TRACKS = st.tuples(st.sampled_from("abcdef"), st.none() | st.integers(1, 100))
 )
 def test_every_track_is_measured_named_or_without_a_count(albums: list[list[tuple[str, int | None]]], songs: dict):
     given_albums = [album(str(number), *tracks) for number, tracks in enumerate(albums)]
-    found = count_plays(given_albums, songs, {})
+    result = count_plays(given_albums, songs, {})
     tracks = [track for tracks in albums for track in tracks]
-    assert found.tracks == len(tracks)
-    assert found.without_count == sum(count is None for _, count in tracks)
+    assert result.tracks == len(tracks)
+    assert result.without_count == sum(count is None for _, count in tracks)
     counted = {track for track, count in tracks if count is not None}
-    assert {one.track_id for one in found.unmapped} == {track for track in counted if not songs.get(track)}
-    assert found.counts.keys() == {song for track in counted for song in songs.get(track, ())}
+    assert {one.track_id for one in result.unmapped} == {track for track in counted if not songs.get(track)}
+    assert result.counts.keys() == {song for track in counted for song in songs.get(track, ())}

@@ -36,8 +36,8 @@ def test_a_source_is_current_or_historical(source: object):
 
 def test_current_counts_may_be_asked_for_once_or_monthly():
     for schedule, read in ((None, Schedule.ONCE), ("once", Schedule.ONCE), ("monthly", Schedule.MONTHLY)):
-        asked = read_request("current", {"isrcs": [ISRC]}, ["spotify"], schedule)
-        assert asked == MeasurementRequest(Source.CURRENT, ScopeByIsrc((ISRC,)), read)
+        request = read_request("current", {"isrcs": [ISRC]}, ["spotify"], schedule)
+        assert request == MeasurementRequest(Source.CURRENT, ScopeByIsrc((ISRC,)), read)
 
 
 @pytest.mark.parametrize(
@@ -207,18 +207,18 @@ keys = st.sampled_from(["isrcs", "album_ids", "catalog_id"])
     platforms=json | st.just(["spotify"]),
 )
 def test_whatever_a_row_holds_is_a_request_or_a_refusal(source: object, scope: object, platforms: object):
-    found = read_request(source, scope, platforms)
-    if isinstance(found, Refusal):
-        assert found.status_code == 400
-        assert 0 < len(found.error) < 2000
+    result = read_request(source, scope, platforms)
+    if isinstance(result, Refusal):
+        assert result.status_code == 400
+        assert 0 < len(result.error) < 2000
     else:
-        assert found.source is Source.HISTORICAL
+        assert result.source is Source.HISTORICAL
 
 
 @given(st.dictionaries(keys, st.lists(json, max_size=3) | json, min_size=1, max_size=1))
 def test_whatever_a_scope_names_is_read_or_refused(scope: object):
-    found = asked(scope)
-    if isinstance(found, MeasurementRequest):
-        assert isinstance(found.scope, ScopeByIsrc | ScopeByAlbum | ScopeByCatalog)
+    result = asked(scope)
+    if isinstance(result, MeasurementRequest):
+        assert isinstance(result.scope, ScopeByIsrc | ScopeByAlbum | ScopeByCatalog)
     else:
-        assert found.status_code == 400
+        assert result.status_code == 400

@@ -41,7 +41,7 @@ VALID, EXPIRED = SavedCard(2026, 11), SavedCard(2026, 10)
 
 
 @pytest.mark.parametrize(
-    ("found", "reason"),
+    ("methods", "reason"),
     [
         ([], NO_CARD),
         ([PaymentMethods([])], NO_CARD),
@@ -54,8 +54,8 @@ VALID, EXPIRED = SavedCard(2026, 11), SavedCard(2026, 10)
         ),
     ],
 )
-def test_only_a_card_that_has_not_expired_counts(found: list[PaymentMethods], reason: str | None) -> None:
-    assert no_card_reason(found, today=date(2026, 11, 30)) == reason
+def test_only_a_card_that_has_not_expired_counts(methods: list[PaymentMethods], reason: str | None) -> None:
+    assert no_card_reason(methods, today=date(2026, 11, 30)) == reason
 
 
 def test_decisions_compare_by_what_they_say() -> None:

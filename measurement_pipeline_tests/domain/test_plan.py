@@ -73,8 +73,8 @@ def test_the_tenth_place_is_counted_over_plans_of_one():
         songs(plan_ranges(rows, registered=registered_as_given(rows), covered=set(), budget=1, placed_before=before))
         for before in range(20)
     ]
-    assert [before for before, found in enumerate(planned) if found == ["s0"]] == [9, 19]
-    assert all(found == ["s99"] for before, found in enumerate(planned) if before not in (9, 19))
+    assert [before for before, result in enumerate(planned) if result == ["s0"]] == [9, 19]
+    assert all(result == ["s99"] for before, result in enumerate(planned) if before not in (9, 19))
 
 
 def test_equal_ranks_go_by_age():

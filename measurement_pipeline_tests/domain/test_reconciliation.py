@@ -37,8 +37,8 @@ LOOK = LedgerState(
 
 
 def returned(requests: int | None, *, look: LedgerState = LOOK, previous: int | None = None) -> int:
-    found = decide_windows(look, look, VendorMonth(requests, detail="HTTP 503", previous_requests=previous))
-    return 0 if isinstance(found, str) else sum(result.not_billed for result in found)
+    decision = decide_windows(look, look, VendorMonth(requests, detail="HTTP 503", previous_requests=previous))
+    return 0 if isinstance(decision, str) else sum(result.not_billed for result in decision)
 
 
 @pytest.mark.parametrize(("requests", "not_billed"), [(100, 37), (101, 36), (136, 1), (137, 0)])
@@ -47,24 +47,25 @@ def test_as_many_are_kept_as_the_vendor_counts_beyond_the_calls_known_to_be_bill
 
 
 @pytest.mark.parametrize(
-    ("requests", "said"), [(99, "does not bill all"), (138, "Another program uses the key"), (0, "does not bill all")]
+    ("requests", "expected"),
+    [(99, "does not bill all"), (138, "Another program uses the key"), (0, "does not bill all")],
 )
-def test_figures_that_do_not_fit_change_nothing_and_are_reported(requests: int, said: str):
+def test_figures_that_do_not_fit_change_nothing_and_are_reported(requests: int, expected: str):
     (result,) = decide_windows(LOOK, LOOK, VendorMonth(requests))
     assert not isinstance(result, str)
     assert (result.not_billed, result.kept) == (0, 37)
-    assert said in result.reason
+    assert expected in result.reason
     assert f"Songstats counts {requests}, the ledger 100 billed and 37 unknown" in result.reason
 
 
-@pytest.mark.parametrize(("requests", "late", "kept"), [(137, 0, 37), (138, 1, 38), (157, 20, 57), (158, 0, 37)])
+@pytest.mark.parametrize(("requests", "late", "stored"), [(137, 0, 37), (138, 1, 38), (157, 20, 57), (158, 0, 37)])
 def test_returned_hits_that_the_vendor_counts_after_all_count_again_and_never_more_than_were_returned(
-    requests: int, late: int, kept: int
+    requests: int, late: int, stored: int
 ):
     look = replace(LOOK, current=MonthlyHits(billed=100, unknown=37, returned=20))
     (result,) = decide_windows(look, look, VendorMonth(requests))
     assert not isinstance(result, str)
-    assert (result.not_billed, result.late, result.kept) == (0, late, kept)
+    assert (result.not_billed, result.late, result.kept) == (0, late, stored)
 
 
 def test_returned_hits_alone_are_a_reason_to_ask_the_vendor():
@@ -75,7 +76,7 @@ def test_returned_hits_alone_are_a_reason_to_ask_the_vendor():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"open_calls": 1}, "1 call not settled yet"),
         ({"last_call_at": LOOK.now - timedelta(minutes=59)}, "must be 60 minutes old"),
@@ -87,16 +88,16 @@ def test_returned_hits_alone_are_a_reason_to_ask_the_vendor():
         ({"current": MonthlyHits(100, 0)}, "no hit of unknown outcome"),
     ],
 )
-def test_while_the_figures_may_still_change_nothing_does(changes: dict, said: str):
+def test_while_the_figures_may_still_change_nothing_does(changes: dict, expected: str):
     look = replace(LOOK, **changes)
-    found = decide_windows(look, look, VendorMonth(100))
-    assert isinstance(found, str)
-    assert said in found
+    decision = decide_windows(look, look, VendorMonth(100))
+    assert isinstance(decision, str)
+    assert expected in decision
 
 
 def test_calls_that_are_made_while_the_vendor_is_asked_change_nothing():
-    found = decide_windows(LOOK, replace(LOOK, calls_ever=141), VendorMonth(100))
-    assert found == "waiting: calls were made or settled during the call to the vendor"
+    decision = decide_windows(LOOK, replace(LOOK, calls_ever=141), VendorMonth(100))
+    assert decision == "waiting: calls were made or settled during the call to the vendor"
 
 
 def test_a_vendor_that_cannot_be_asked_is_unknown():
@@ -129,10 +130,10 @@ calls = st.lists(
 
 @given(calls, st.integers(-12, 14), st.integers(0, 3), st.integers(0, 3))
 def test_what_counts_afterwards_is_never_less_than_what_the_vendor_counted(
-    made: list[tuple[int, str]], zone: int, others_now: int, others_before: int
+    hits: list[tuple[int, str]], zone: int, others_now: int, others_before: int
 ):
     """Calls at any hour, a vendor's month in any time zone, another program or none."""
-    ours = [(NOVEMBER + timedelta(hours=hours), kind) for hours, kind in made]
+    ours = [(NOVEMBER + timedelta(hours=hours), kind) for hours, kind in hits]
     turn, before_that = NOVEMBER - timedelta(hours=zone), OCTOBER - timedelta(hours=zone)
     counted = [at for at, kind in ours if kind != "unknown, lost"]
     vendor = VendorMonth(

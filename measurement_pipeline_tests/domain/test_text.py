@@ -8,7 +8,7 @@ from measurement_pipeline.domain.text import counted, is_visible_ascii, one_line
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("expected", "words"),
     [
         (counted(0, "recording"), "0 recordings"),
         (counted(1, "recording"), "1 recording"),
@@ -18,8 +18,8 @@ from measurement_pipeline.domain.text import counted, is_visible_ascii, one_line
         (counted(0.5, "call"), "0.5 calls"),
     ],
 )
-def test_a_noun_agrees_with_its_figure(said: str, words: str):
-    assert said == words
+def test_a_noun_agrees_with_its_figure(expected: str, words: str):
+    assert expected == words
 
 
 def test_a_moment_is_formatted_in_utc_whatever_its_zone():

@@ -61,8 +61,8 @@ def read_result(process: "subprocess.Popen[str]") -> dict[str, Any]:
     """The process's result, once it has succeeded."""
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, f"the process ended with exit code {process.returncode}"
-    found: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
 
 
 def main(task: ChildTask) -> None:
@@ -114,8 +114,8 @@ def _intake(task: ChildTask, *, unpaid: bool = False) -> dict[str, Any]:
         return decision
 
     opened = intake.load_batch(task.database_url, unpaid=unpaid)
-    taken = intake.process_batch(task.database_url, opened, intake.check_payments(opened, decide), run=task.run)
-    return {"states": {str(one.id): str(one.state) for one in taken}}
+    results = intake.process_batch(task.database_url, opened, intake.check_payments(opened, decide), run=task.run)
+    return {"states": {str(one.id): str(one.state) for one in results}}
 
 
 def _unpaid_intake(task: ChildTask) -> dict[str, Any]:
@@ -179,8 +179,8 @@ def _request_captures(task: ChildTask) -> dict[str, Any]:
 def _dagster_run(task: ChildTask) -> dict[str, Any]:
     from measurement_pipeline_tests.faults.dagster_instance import shared_instance
 
-    with shared_instance(task) as found:
-        return {"success": found.backfill(task.songs).success}
+    with shared_instance(task) as stage:
+        return {"success": stage.backfill(task.songs).success}
 
 
 def _bench(task: ChildTask) -> Any:

@@ -153,10 +153,10 @@ class ArmedCrashPoint:
         wait_until(lambda: not self._tester.execute(_THERE, [self._session]).fetchall(), what="the end of its sessions")
 
     def _look(self) -> bool:
-        found = self._tester.execute(_WAITING, _KEY).fetchone()
-        if found is not None:
-            self._session = found["application_name"]
-        return found is not None
+        row = self._tester.execute(_WAITING, _KEY).fetchone()
+        if row is not None:
+            self._session = row["application_name"]
+        return row is not None
 
 
 @contextmanager

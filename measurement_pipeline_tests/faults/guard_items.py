@@ -28,21 +28,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For a parametrised test, keep only the parameter set that its mark names."""
-    kept, named = [], {}
+    stored, named = [], {}
     for item in items:
         guard = _guard(item)
         parameters = [m.kwargs.get("parameters") for m in item.iter_markers(MARK) if m.args[0] == guard]
         if guard is None or parameters == [None]:
-            kept.append(item)
+            stored.append(item)
             continue
         is_named = item.callspec.id.replace(_id(guard), "").strip("-") == str(parameters[0]).strip("-")  # type: ignore[attr-defined]
         named[guard] = named.get(guard, False) or is_named
         if is_named:
-            kept.append(item)
+            stored.append(item)
     missing = sorted(guard for guard, is_there in named.items() if not is_there)
     if missing:
         raise pytest.UsageError(f"no set of parameters has the id that the mark `{MARK}` names: {', '.join(missing)}")
-    items[:] = kept
+    items[:] = stored
 
 
 @pytest.hookimpl(wrapper=True)

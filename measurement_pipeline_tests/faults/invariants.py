@@ -28,8 +28,8 @@ class HitCounts:
 def assert_invariants_hold(bench: Workbench, *, at_rest: bool = True) -> None:
     """Assert every invariant that the tables can show."""
     with connect(bench.database_url) as connection:
-        found = audit(connection, max_attempts=bench.config.rules.max_attempts, at_rest=at_rest)
-    breaches = [f"{one.invariant}: {breach}" for one in found for breach in one.breaches]
+        result = audit(connection, max_attempts=bench.config.rules.max_attempts, at_rest=at_rest)
+    breaches = [f"{one.invariant}: {breach}" for one in result for breach in one.breaches]
     assert not breaches, breaches
 
 

@@ -75,9 +75,9 @@ class LocalDeployment:
     @property
     def bench(self) -> Workbench:
         """The same deployment as a workbench, for the helpers of other fault tests."""
-        found = create_workbench(self.target.database_url, self.sandbox)
-        rules = replace(found.config.rules, max_attempts=MAX_ATTEMPTS, claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS)
-        return replace(found, config=replace(found.config, rules=rules), account=self.account)
+        result = create_workbench(self.target.database_url, self.sandbox)
+        rules = replace(result.config.rules, max_attempts=MAX_ATTEMPTS, claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS)
+        return replace(result, config=replace(result.config, rules=rules), account=self.account)
 
     def restart_dead_processes(self) -> None:
         """Restart dead processes, as `dev` does every half second."""
@@ -199,9 +199,11 @@ class LocalDeployment:
 def start_deployment(*, latency_seconds: float = 0.08, **settings: str) -> Iterator[LocalDeployment]:
     """Start the processes; stop them and delete their files when the block ends."""
     names = {setting.alias for setting in Settings.model_fields.values()}
-    kept = {name: value for name, value in os.environ.items() if name not in names and not name.startswith("DAGSTER_")}
+    stored = {
+        name: value for name, value in os.environ.items() if name not in names and not name.startswith("DAGSTER_")
+    }
     environment = {
-        **kept,
+        **stored,
         "CLAIM_TIMEOUT_SECONDS": str(CLAIM_TIMEOUT_SECONDS),
         "MAX_ATTEMPTS": str(MAX_ATTEMPTS),
         "SONGSTATS_HIT_LIMIT": "1000000",
@@ -233,8 +235,8 @@ def assert_all_requests_accounted_for(processes: LocalDeployment, songs: Sequenc
     """
     bench = processes.bench
     with processes.target.connect() as connection:
-        found = audit(connection, max_attempts=MAX_ATTEMPTS, at_rest=True, materialized=processes.materialized())
-    assert [f"{one.invariant}: {breach}" for one in found for breach in one.breaches] == []
+        breaches = audit(connection, max_attempts=MAX_ATTEMPTS, at_rest=True, materialized=processes.materialized())
+    assert [f"{one.invariant}: {breach}" for one in breaches for breach in one.breaches] == []
     assert bench.statuses() == {"stored": len(songs)}
     assert_measurements_complete(bench)
     ledger = bench.ledger()

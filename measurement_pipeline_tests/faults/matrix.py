@@ -40,8 +40,8 @@ def proofs(properties: Iterable[tuple[str, Any]]) -> list[Proof]:
         if name == PROVED:
             fault, invariants, times = value
             before = found.get(fault, Proof(fault, tuple(invariants), 0))
-            kept = tuple(one for one in before.invariants if one in invariants)
-            found[fault] = Proof(fault, kept, before.times + times)
+            stored = tuple(one for one in before.invariants if one in invariants)
+            found[fault] = Proof(fault, stored, before.times + times)
     return list(found.values())
 
 

@@ -151,9 +151,9 @@ def test_an_hour_of_503_maintenance_pages_pauses_calls_and_settles_nothing(
     bench.sandbox.faults(ENTERPRISE, body=MAINTENANCE, status=503, headers={"content-type": "text/html"})
     passed, looks = 0.0, 0
     while passed < 3600:
-        asked = bench.sandbox.hits()
+        requests_before = bench.sandbox.hits()
         vendor_failures.run_backfill(bench, songs)
-        assert bench.sandbox.hits() - asked <= (5 if looks == 0 else 1)
+        assert bench.sandbox.hits() - requests_before <= (5 if looks == 0 else 1)
         (state,) = bench.sql("select breaker, extract(epoch from paused_until - now()) as pause from vendor_state")
         assert state["breaker"] == "closed"
         assert state["pause"] > 0

@@ -67,18 +67,18 @@ def request_capture(harness: CaptureHarness, *, start: int = 0, albums: int = AL
         json.dumps({"album_ids": released}),
     )
     opened = intake.load_batch(harness.database_url)
-    (taken,) = intake.process_batch(harness.database_url, opened, {}, run="intake", cap_usd=Decimal(25))
-    assert taken.capture is not None
-    return CaptureRequest(request["id"], taken.capture.snapshot, counts)
+    (result,) = intake.process_batch(harness.database_url, opened, {}, run="intake", cap_usd=Decimal(25))
+    assert result.capture is not None
+    return CaptureRequest(request["id"], result.capture.snapshot, counts)
 
 
-def load_capture_state(harness: CaptureHarness, asked: CaptureRequest) -> list[list[dict[str, Any]]]:
+def load_capture_state(harness: CaptureHarness, capture_request: CaptureRequest) -> list[list[dict[str, Any]]]:
     """Everything that a capture has written."""
     return [
-        harness.actor_runs(asked.snapshot),
-        [harness.snapshot_row(asked.snapshot)],
+        harness.actor_runs(capture_request.snapshot),
+        [harness.snapshot_row(capture_request.snapshot)],
         harness.sql("select * from song_measurements order by song"),
-        harness.sql("select * from measurement_jobs where id = %s", asked.request),
+        harness.sql("select * from measurement_jobs where id = %s", capture_request.request),
     ]
 
 
@@ -128,32 +128,32 @@ def test_the_next_run_finishes_a_capture_killed_at_a_named_point_without_paying_
     everything: list[CaptureRequest] = []
     paid_before = 0
     for number in range(6 if long_form else 1):
-        asked = request_capture(harness, start=number * ALBUMS)
-        everything.append(asked)
+        capture_request = request_capture(harness, start=number * ALBUMS)
+        everything.append(capture_request)
         most = 1 if point is crash_points.BEFORE_THE_END else PARTS
         occurrence = moments.randint(1, most) if long_form else most
-        victim = task_for(harness, asked, run=f"victim-{number}")
+        victim = task_for(harness, capture_request, run=f"victim-{number}")
         alone = dies_alone(point, number)
         with killed_at(point, harness.database_url, victim, occurrence=occurrence, undone=not alone):
-            at_death, paid = load_capture_state(harness, asked), harness.actor_usage()["runs"] - paid_before
+            at_death, paid = load_capture_state(harness, capture_request), harness.actor_usage()["runs"] - paid_before
         is_as_named = not alone or point is crash_points.BEFORE_THE_START
         assert SEEN_AT[point](at_death[0], paid) or not is_as_named
         harness.check_invariants(at_rest=False)
 
         # The victim might still live until its claim expires, so nothing changes.
         patient = harness.with_config(claim_timeout_seconds=600.0)
-        early = harness.run_capture(asked.snapshot, run=f"too early-{number}", captures=patient)
+        early = harness.run_capture(capture_request.snapshot, run=f"too early-{number}", captures=patient)
         is_finished = early.kind is CaptureResultKind.ALREADY_DONE
         assert early.kind is CaptureResultKind.UNCHANGED or (
             is_finished and alone and point is crash_points.BEFORE_THE_END
         )
-        assert load_capture_state(harness, asked) == at_death
+        assert load_capture_state(harness, capture_request) == at_death
 
         wait_for_the_claim_timeout(harness)
-        assert_due(harness, [] if is_finished else [asked.snapshot])
-        take_over(harness, asked, run=f"next-{number}", is_started=point is not crash_points.BEFORE_THE_START)
+        assert_due(harness, [] if is_finished else [capture_request.snapshot])
+        take_over(harness, capture_request, run=f"next-{number}", is_started=point is not crash_points.BEFORE_THE_START)
         assert_done_and_paid_once(harness, everything)
-        assert harness.snapshot_row(asked.snapshot)["attempts"] <= 2
+        assert harness.snapshot_row(capture_request.snapshot)["attempts"] <= 2
         paid_before = harness.actor_usage()["runs"]
     record_proof(f"SIGKILL of a capture {point.name}", ALWAYS, times=number + 1)
 
@@ -161,30 +161,30 @@ def test_the_next_run_finishes_a_capture_killed_at_a_named_point_without_paying_
 def test_a_stalled_run_changes_nothing_after_another_run_took_over(
     harness: CaptureHarness, record_proof: ProofRecorder
 ):
-    asked = request_capture(harness)
+    capture_request = request_capture(harness)
     with ExitStack() as stack:
         with arm(harness.database_url, crash_points.AFTER_THE_RESULT, occurrence=PARTS) as held:
-            victim = stack.enter_context(child(task_for(harness, asked, run="victim")))
+            victim = stack.enter_context(child(task_for(harness, capture_request, run="victim")))
             assert held.wait_for_victim() == victim.pid
             victim.send_signal(signal.SIGSTOP)
         wait_for_the_claim_timeout(harness)
-        take_over(harness, asked, run="next", is_started=True)
-        before = load_capture_state(harness, asked)
+        take_over(harness, capture_request, run="next", is_started=True)
+        before = load_capture_state(harness, capture_request)
         victim.send_signal(signal.SIGCONT)
         assert read_result(victim)["kind"] == CaptureResultKind.UNCHANGED
-    assert load_capture_state(harness, asked) == before
-    assert_done_and_paid_once(harness, [asked])
+    assert load_capture_state(harness, capture_request) == before
+    assert_done_and_paid_once(harness, [capture_request])
     record_proof("a capture whose run stands still for longer than the claim timeout", [*ALWAYS, "I3"])
 
 
-def task_for(harness: CaptureHarness, asked: CaptureRequest, *, run: str) -> ChildTask:
+def task_for(harness: CaptureHarness, capture_request: CaptureRequest, *, run: str) -> ChildTask:
     return ChildTask(
         CAPTURE,
         harness.database_url,
         harness.sandbox.apify_url,
         run=run,
         claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS,
-        snapshot=str(asked.snapshot),
+        snapshot=str(capture_request.snapshot),
     )
 
 
@@ -199,19 +199,19 @@ def assert_due(harness: CaptureHarness, expected: Sequence[UUID]) -> None:
         assert captures.list_due(connection, claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS, limit=10) == expected
 
 
-def take_over(harness: CaptureHarness, asked: CaptureRequest, *, run: str, is_started: bool) -> None:
+def take_over(harness: CaptureHarness, capture_request: CaptureRequest, *, run: str, is_started: bool) -> None:
     """Let the next run finish the capture; wait first if it is uncertain whether the actor was started."""
     captures = harness.with_config(claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS)
     if not is_started:
         paid = harness.actor_usage()
-        ended = harness.run_capture(asked.snapshot, run=run, captures=captures)
+        ended = harness.run_capture(capture_request.snapshot, run=run, captures=captures)
         assert (ended.kind, ended.reason) == (
             CaptureResultKind.POSTPONED,
             "whether Apify started the actor is not known yet",
         )
         assert harness.actor_usage() == paid
         end_waits(harness)
-    assert harness.run_capture(asked.snapshot, run=run, captures=captures).kind in {
+    assert harness.run_capture(capture_request.snapshot, run=run, captures=captures).kind in {
         CaptureResultKind.DONE,
         CaptureResultKind.ALREADY_DONE,
     }
@@ -227,12 +227,12 @@ def end_waits(harness: CaptureHarness) -> None:
 # --- vendors ---------------------------------------------------------------------------------------------------------------
 
 
-def run_to_completion(harness: CaptureHarness, asked: CaptureRequest, *, most: int = 60) -> CaptureOutcome:
+def run_to_completion(harness: CaptureHarness, capture_request: CaptureRequest, *, most: int = 60) -> CaptureOutcome:
     """Run until the capture has ended, with retries within each run, and skip the waits between runs."""
     run, retry_number = 0, 0
     for _ in range(most):
         ended = harness.run_capture(
-            asked.snapshot, run=f"run-{run}", retry_number=retry_number, is_last_try=retry_number >= 3
+            capture_request.snapshot, run=f"run-{run}", retry_number=retry_number, is_last_try=retry_number >= 3
         )
         harness.check_invariants(at_rest=False)
         if ended.kind in {CaptureResultKind.DONE, CaptureResultKind.FAILED}:
@@ -244,7 +244,7 @@ def run_to_completion(harness: CaptureHarness, asked: CaptureRequest, *, most: i
         if ended.kind is not CaptureResultKind.TRY_AGAIN:
             run, retry_number = run + 1, 0
             end_waits(harness)
-    raise AssertionError(f"not over after {most} tries: {harness.snapshot_row(asked.snapshot)['error']}")
+    raise AssertionError(f"not over after {most} tries: {harness.snapshot_row(capture_request.snapshot)['error']}")
 
 
 APIFY = {
@@ -270,16 +270,16 @@ APIFY = {
 }
 
 
-@pytest.mark.parametrize("weather", APIFY)
+@pytest.mark.parametrize("scenario", APIFY)
 def test_a_capture_through_apify_failures_ends_measured_and_paid_once_for_each_part(
-    harness: CaptureHarness, weather: str, long_form: bool, record_proof: ProofRecorder
+    harness: CaptureHarness, scenario: str, long_form: bool, record_proof: ProofRecorder
 ):
     everything: list[CaptureRequest] = []
     met, enough = 0, 100 if long_form else 3
     while met < enough:
         assert len(everything) < enough, "no request met a fault"
-        for place, fault in enumerate(APIFY[weather]):
-            harness.sandbox.faults(**fault, seed=f"{weather} {len(everything)} {place}")
+        for place, fault in enumerate(APIFY[scenario]):
+            harness.sandbox.faults(**fault, seed=f"{scenario} {len(everything)} {place}")
         everything.append(request_capture(harness, start=len(everything) * ALBUMS))
         ended = run_to_completion(harness, everything[-1])
         met += sum(request["fault"] for request in harness.sandbox.requests("/v2/"))
@@ -287,7 +287,7 @@ def test_a_capture_through_apify_failures_ends_measured_and_paid_once_for_each_p
         harness.sandbox.forget_requests()
         assert (ended.kind, ended.reason) == (CaptureResultKind.DONE, None)
         assert_done_and_paid_once(harness, everything)
-    record_proof(f"Apify: {weather}", ALWAYS, times=met)
+    record_proof(f"Apify: {scenario}", ALWAYS, times=met)
 
 
 # The request to break, and whether a start must be lost for the request to happen at all.
@@ -319,10 +319,10 @@ def test_a_lost_apify_response_causes_no_second_payment(
     harness.sandbox.faults(path, method=method, count=2, **fault)
     if "delay" in fault:
         harness = replace(harness, captures=harness.with_vendor_timeout(2.0))
-    asked = request_capture(harness)
-    assert run_to_completion(harness, asked).kind is CaptureResultKind.DONE
+    capture_request = request_capture(harness)
+    assert run_to_completion(harness, capture_request).kind is CaptureResultKind.DONE
     assert sum(request["fault"] for request in harness.sandbox.requests("/v2/")) == 2 + is_lost
-    assert_done_and_paid_once(harness, [asked])
+    assert_done_and_paid_once(harness, [capture_request])
     record_proof(f"Apify: an answer lost to {route}", ALWAYS)
 
 
@@ -348,36 +348,36 @@ PASSING = {
 }
 
 
-@pytest.mark.parametrize("weather", SPOTIFY)
+@pytest.mark.parametrize("scenario", SPOTIFY)
 def test_a_capture_without_spotify_ends_unmapped_and_is_mapped_later_for_free(
-    harness: CaptureHarness, weather: str, record_proof: ProofRecorder
+    harness: CaptureHarness, scenario: str, record_proof: ProofRecorder
 ):
-    asked = request_capture(harness)
-    for fault in SPOTIFY[weather]:
+    capture_request = request_capture(harness)
+    for fault in SPOTIFY[scenario]:
         harness.sandbox.faults(**fault)
-    assert run_to_completion(harness, asked).kind is CaptureResultKind.DONE
-    shown = harness.snapshot_row(asked.snapshot)
-    assert (shown["unmapped"], shown["recordings"]) == (len(asked.counts), 0)
+    assert run_to_completion(harness, capture_request).kind is CaptureResultKind.DONE
+    shown = harness.snapshot_row(capture_request.snapshot)
+    assert (shown["unmapped"], shown["recordings"]) == (len(capture_request.counts), 0)
     assert harness.sql("select 1 from songs") == harness.sql("select 1 from song_measurements") == []
     harness.check_invariants()
     harness.sandbox.clear_faults()
     end_waits(harness)
-    again = harness.run_capture(asked.snapshot, run="a person", operator=True)
+    again = harness.run_capture(capture_request.snapshot, run="a person", operator=True)
     assert (again.kind, again.unmapped) == (CaptureResultKind.DONE, ())
-    assert_done_and_paid_once(harness, [asked])
-    record_proof(f"Spotify: {weather}", ALWAYS)
+    assert_done_and_paid_once(harness, [capture_request])
+    record_proof(f"Spotify: {scenario}", ALWAYS)
 
 
-@pytest.mark.parametrize("weather", PASSING)
+@pytest.mark.parametrize("scenario", PASSING)
 def test_a_spotify_failure_of_seconds_does_not_affect_a_capture(
-    harness: CaptureHarness, weather: str, record_proof: ProofRecorder
+    harness: CaptureHarness, scenario: str, record_proof: ProofRecorder
 ):
-    asked = request_capture(harness)
-    for fault in PASSING[weather]:
+    capture_request = request_capture(harness)
+    for fault in PASSING[scenario]:
         harness.sandbox.faults(**fault)
-    assert run_to_completion(harness, asked).unmapped == ()
-    assert_done_and_paid_once(harness, [asked])
-    record_proof(f"Spotify: {weather}", ALWAYS)
+    assert run_to_completion(harness, capture_request).unmapped == ()
+    assert_done_and_paid_once(harness, [capture_request])
+    record_proof(f"Spotify: {scenario}", ALWAYS)
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------------
@@ -433,31 +433,31 @@ def test_concurrent_requests_spend_a_monthly_cap_to_its_last_album(
 def test_a_read_only_database_during_a_capture_causes_no_second_actor_run(
     harness: CaptureHarness, long_form: bool, record_proof: ProofRecorder
 ):
-    asked = request_capture(harness)
+    capture_request = request_capture(harness)
     harness.sandbox.faults(LOOKS, delay=1.0)
     with ThreadPoolExecutor(1) as threads:
-        making = threads.submit(harness.run_capture, asked.snapshot)
+        making = threads.submit(harness.run_capture, capture_request.snapshot)
         wait_until(lambda: harness.actor_usage()["runs"] >= 1, what="a run of the actor that is paid for")
         with read_only(harness.database_url):
             time.sleep(30.0 if long_form else 1.5)
             assert not making.done()
         ended = making.result(120)
     while ended.kind is CaptureResultKind.POSTPONED:
-        harness.wait_until_listed(asked.snapshot)
-        ended = harness.run_capture(asked.snapshot, run="next")
-    assert_done_and_paid_once(harness, [asked])
+        harness.wait_until_listed(capture_request.snapshot)
+        ended = harness.run_capture(capture_request.snapshot, run="next")
+    assert_done_and_paid_once(harness, [capture_request])
     record_proof("PostgreSQL read-only during a capture", ALWAYS)
 
 
 def test_an_actor_run_dated_in_the_future_is_found_and_not_started_again(
     harness: CaptureHarness, record_proof: ProofRecorder
 ):
-    asked = request_capture(harness)
-    victim = task_for(harness, asked, run="victim")
+    capture_request = request_capture(harness)
+    victim = task_for(harness, capture_request, run="victim")
     with killed_at(crash_points.AFTER_THE_START, harness.database_url, victim, occurrence=PARTS, undone=True):
         pass
     harness.sql("update apify_runs set intended_at = now() + interval '2 days' where actor_run is null")
     wait_for_the_claim_timeout(harness)
-    take_over(harness, asked, run="next", is_started=True)
-    assert_done_and_paid_once(harness, [asked])
+    take_over(harness, capture_request, run="next", is_started=True)
+    assert_done_and_paid_once(harness, [capture_request])
     record_proof("the database's clock set back by two days: a start of the actor", [*ALWAYS, "I15"])

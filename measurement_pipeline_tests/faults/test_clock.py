@@ -65,12 +65,12 @@ def test_a_worker_with_a_wrong_clock_works_beside_one_with_the_right_clock(
             assert (backfill_run.summary.claimed, backfill_run.summary.calls) == (0, 0), (
                 "an owner with heartbeats keeps its rows"
             )
-        heard = read_result(process)
-    assert assert_clock_was_off(heard, off)
+        result = read_result(process)
+    assert assert_clock_was_off(result, off)
     assert looks > 1
-    assert heard["results"] == dict.fromkeys(songs, "settled")
-    found = assert_all_stored_and_accounted_for(bench, songs)
-    assert (found.in_vain, found.unknown) == (0, 0)
+    assert result["results"] == dict.fromkeys(songs, "settled")
+    breaches = assert_all_stored_and_accounted_for(bench, songs)
+    assert (breaches.in_vain, breaches.unknown) == (0, 0)
     ended = bench.sql("select clock_timestamp() as at")[0]["at"]
     for column, (first, last) in times_written(bench).items():
         assert began - timedelta(minutes=1) <= first <= last <= ended + timedelta(minutes=1), column
@@ -85,16 +85,16 @@ def times_written(bench: Workbench) -> dict[str, tuple[datetime, datetime]]:
         " using (table_schema, table_name) where table_schema = 'public' and table_type = 'BASE TABLE'"
         " and data_type = 'timestamp with time zone' and column_name <> 'captured_at'"
     )
-    found = {}
+    result = {}
     for column in columns:
         table, name = column["table_name"], column["column_name"]
         (row,) = bench.sql(f'select min("{name}") as first, max("{name}") as last from "{table}"')
         # Set before the test began: the template's stamp.
         if row["first"] is not None and table != "deployment":
-            found[f"{table}.{name}"] = (row["first"], row["last"])
-    assert {"songstats_quota_ledger.reserved_at", "songstats_backfill_queue.updated_at"} <= found.keys()
-    assert {"song_measurements.learnt_at", "run_heartbeats.beat_at", "vendor_state.next_call_at"} <= found.keys()
-    return found
+            result[f"{table}.{name}"] = (row["first"], row["last"])
+    assert {"songstats_quota_ledger.reserved_at", "songstats_backfill_queue.updated_at"} <= result.keys()
+    assert {"song_measurements.learnt_at", "run_heartbeats.beat_at", "vendor_state.next_call_at"} <= result.keys()
+    return result
 
 
 def points_stored(bench: Workbench) -> set[tuple[str, datetime, int]]:
@@ -103,13 +103,13 @@ def points_stored(bench: Workbench) -> set[tuple[str, datetime, int]]:
 
 
 def points_received(bench: Workbench) -> set[tuple[str, datetime, int]]:
-    found = set()
+    result = set()
     for row in bench.sql("select * from songstats_responses"):
         history = judge(SongstatsResponse(row["status_code"], row["headers"], row["body"]), is_key_valid=True).history
         assert history is not None
         for point in history.play_counts:
-            found.add((row["song"], datetime(point.day.year, point.day.month, point.day.day, tzinfo=UTC), point.value))
-    return found
+            result.add((row["song"], datetime(point.day.year, point.day.month, point.day.day, tzinfo=UTC), point.value))
+    return result
 
 
 @OFF
@@ -127,10 +127,10 @@ def test_the_databases_clock_decides_what_is_due_and_paid(bench: Workbench, off:
     checked(bench, paid_lately, ago="5 minutes")
     checked(bench, paid_long_ago, ago="40 minutes")
     with child(worker(bench, RUN, songs, off=off, claim_timeout_seconds=HOUR)) as process:
-        heard = read_result(process)
-    assert assert_clock_was_off(heard, off)
-    assert heard["results"] == dict.fromkeys([backed_off, abandoned, fresh, stale], "settled")
-    assert heard["payment checks"] == [str(paid_long_ago)]
+        result = read_result(process)
+    assert assert_clock_was_off(result, off)
+    assert result["results"] == dict.fromkeys([backed_off, abandoned, fresh, stale], "settled")
+    assert result["payment checks"] == [str(paid_long_ago)]
     assert bench.row(waiting)["status"] == "pending"
     assert (bench.row(held)["claimed_by"], bench.row(held)["lease"]) == ("owner", 1)
     assert_invariants_hold(bench, at_rest=False)
@@ -178,9 +178,9 @@ def test_the_databases_clock_decides_pause_and_budget(bench: Workbench, off: flo
             age,
         )
     with child(worker(bench, RUN, songs, off=off, run="with little left", hits_allowed=5 + 3)) as process:
-        heard = read_result(process)
-    assert assert_clock_was_off(heard, off)
-    assert (heard["calls"], len(heard["results"])) == (3, 3)
+        result = read_result(process)
+    assert assert_clock_was_off(result, off)
+    assert (result["calls"], len(result["results"])) == (3, 3)
 
     bench.sandbox.faults(HISTORY, status=429, retry_after=1800, count=1)
     with child(worker(bench, RUN, songs, off=off, run="throttled", hits_allowed=5 + 3 + 1)) as process:
@@ -212,9 +212,9 @@ def test_the_databases_clock_decides_how_long_a_request_has_waited(
         )
     )
     with child(worker(bench, UNPAID_INTAKE, [], off=off)) as process:
-        heard = read_result(process)
-    assert assert_clock_was_off(heard, off)
-    assert heard["states"] == {str(patient): "payment_required", str(too_late): "rejected"}
+        result = read_result(process)
+    assert assert_clock_was_off(result, off)
+    assert result["states"] == {str(patient): "payment_required", str(too_late): "rejected"}
     assert bench.sql("select state from measurement_jobs where id = %s", postponed) == [{"state": "payment_required"}]
     with connect(bench.database_url) as connection:
         checked_at = connection.execute(
@@ -299,15 +299,15 @@ def test_a_payment_decision_dated_in_the_future_is_checked_again_and_replaced(
     date_ahead(bench, "payment_decisions", "checked_at")
     decisions = PaymentDecisions(bench.database_url)
     assert decisions.load(bench.account).fresh_decision is None
-    asked: list[UUID] = []
+    checked_accounts: list[UUID] = []
 
     def check_payment(account: UUID) -> PaymentVerdict:
-        asked.append(account)
+        checked_accounts.append(account)
         bench.allow(account)
         return PaymentVerdict.ALLOWED
 
     bench.run_backfill(songs, dependencies=replace(bench.dependencies, check_payment=check_payment))
-    assert asked == [bench.account]
+    assert checked_accounts == [bench.account]
     assert_all_stored_and_accounted_for(bench, songs)
     date_ahead(bench, "payment_decisions", "checked_at")
     bench.deny(bench.account)

@@ -69,8 +69,8 @@ def kill(process: Popen[str]) -> None:
 
 
 def task_for(bench: Workbench, does: str, songs: Sequence[str] = (), **more: object) -> ChildTask:
-    terms = {"claim_timeout_seconds": CLAIM_TIMEOUT_SECONDS, **more}
-    return ChildTask(does, bench.database_url, bench.sandbox.songstats_url, list(songs), **terms)
+    config = {"claim_timeout_seconds": CLAIM_TIMEOUT_SECONDS, **more}
+    return ChildTask(does, bench.database_url, bench.sandbox.songstats_url, list(songs), **config)
 
 
 def with_timeout(bench: Workbench, seconds: float, **more: object) -> BackfillConfig:
@@ -187,28 +187,28 @@ def test_the_reclaim_materializes_what_a_killed_run_stored(
     where = {"dagster_url": dagster_url, "directory": str(tmp_path)}
     bench.sandbox.card(str(bench.account))
     everything: list[str] = []
-    with shared_instance(task_for(bench, DAGSTER_RUN, **where)) as found:
+    with shared_instance(task_for(bench, DAGSTER_RUN, **where)) as stage:
         for number, count in enumerate(LONG if long_form else [5]):
             songs = isrcs(count, start=len(everything))
             everything += songs
             bench.submit_request(songs)
-            found.register(songs)
+            stage.register(songs)
             victim = task_for(bench, DAGSTER_RUN, songs, **where)
             # Materializations are written in batches, so the last of the first batch is not known in advance.
             with killed_at(point, dagster_url, victim, occurrence=1 + number % 2):
                 stored = {
                     row["song"] for row in bench.sql("select song from songstats_backfill_queue where status = 'done'")
                 }
-                shown = found.instance.get_materialized_partitions(SONGSTATS_HISTORY)
+                shown = stage.instance.get_materialized_partitions(SONGSTATS_HISTORY)
                 assert stored - shown, "a recording is stored and not materialized"
             wait_for_the_claim_timeout(bench)
             # The planner plans due rows again and skips finished ones, so only the reclaim can materialize them.
             due = [song for song in songs if song not in stored]
             if due:
-                assert found.backfill([due[0], due[-1]]).success
-            assert found.reclaim().success
+                assert stage.backfill([due[0], due[-1]]).success
+            assert stage.reclaim().success
             with connect(bench.database_url) as connection:
-                shown = found.instance.get_materialized_partitions(SONGSTATS_HISTORY)
+                shown = stage.instance.get_materialized_partitions(SONGSTATS_HISTORY)
                 breaches = [
                     f"{one.invariant}: {what}"
                     for one in audit(connection, max_attempts=5, at_rest=True, materialized=shown)
@@ -321,11 +321,11 @@ def test_a_request_with_a_killed_intake_is_neither_lost_nor_partly_enqueued(
             assert (row["state"], row["asked"], row["attempts"]) == ("queued", None, 1)
             assert bench.sql("select song from songstats_backfill_queue where song = any(%s)", songs) == []
             assert bench.sql("select song from measurement_job_songs where job = %s", request) == []
-        taken = process_requests(bench)
-        assert [(one.id, one.receipt.asked, one.receipt.enqueued) for one in taken] == [(request, count, count)]
+        results = process_requests(bench)
+        assert [(one.id, one.receipt.asked, one.receipt.enqueued) for one in results] == [(request, count, count)]
         bench.run_backfill(songs, run=f"next-{number}")
-        found = assert_all_stored_and_accounted_for(bench, everything)
-        assert (found.in_vain, found.unknown) == (0, 0)
+        breaches = assert_all_stored_and_accounted_for(bench, everything)
+        assert (breaches.in_vain, breaches.unknown) == (0, 0)
     record_proof("SIGKILL during the enqueue", ["I1", "I2", "I4", "I5", "I6", "I10", "I14"], times=number + 1)
 
 
@@ -359,8 +359,8 @@ def test_repeated_kills_at_random_moments_store_nothing_twice_and_lose_no_hit(
     # The last process may have died before it settled its predecessors' reservations.
     wait_for_the_claim_timeout(bench)
     bench.run_backfill(songs, run="last", config=with_timeout(bench, CLAIM_TIMEOUT_SECONDS))
-    found = assert_all_stored_and_accounted_for(bench, songs)
-    assert found.unknown > 0, "no kill met a call in flight"
+    breaches = assert_all_stored_and_accounted_for(bench, songs)
+    assert breaches.unknown > 0, "no kill met a call in flight"
     record_proof(
         "SIGKILL of a run at random moments", ["I1", "I2", "I4", "I5", "I6", "I10", "I11", "I14"], times=deaths
     )

@@ -62,20 +62,20 @@ def dagster(server: Server) -> Iterator[DagsterDatabase]:
 def opened(bench: Workbench, dagster: DagsterDatabase, directory: Path) -> Iterator[Stage]:
     where = {"dagster_url": dagster.url, "directory": str(directory)}
     bench.sandbox.card(str(bench.account))
-    with shared_instance(task_for(bench, DAGSTER_RUN, claim_timeout_seconds=30.0, **where)) as found:
-        yield found
+    with shared_instance(task_for(bench, DAGSTER_RUN, claim_timeout_seconds=30.0, **where)) as stage:
+        yield stage
 
 
-def asked(bench: Workbench, found: Stage, count: int) -> list[str]:
+def asked(bench: Workbench, stage: Stage, count: int) -> list[str]:
     songs = isrcs(count)
     bench.submit_request(songs)
-    found.register(songs)
+    stage.register(songs)
     return songs
 
 
-def assert_all_materialized(bench: Workbench, found: Stage, songs: Sequence[str]) -> None:
+def assert_all_materialized(bench: Workbench, stage: Stage, songs: Sequence[str]) -> None:
     """Assert that nothing was lost or bought twice, and that Dagster shows each recording."""
-    shown = found.instance.get_materialized_partitions(SONGSTATS_HISTORY)
+    shown = stage.instance.get_materialized_partitions(SONGSTATS_HISTORY)
     with connect(bench.database_url) as connection:
         results = audit(connection, max_attempts=5, at_rest=True, materialized=shown)
     assert [f"{one.invariant}: {breach}" for one in results for breach in one.breaches] == []
@@ -87,16 +87,16 @@ def assert_all_materialized(bench: Workbench, found: Stage, songs: Sequence[str]
 def test_a_run_with_refused_materializations_succeeds_and_the_reclaim_reports_them(
     bench: Workbench, dagster: DagsterDatabase, tmp_path: Path, long_form: bool, record_proof: ProofRecorder
 ):
-    with opened(bench, dagster, tmp_path) as found:
-        songs = asked(bench, found, 100 if long_form else 20)
+    with opened(bench, dagster, tmp_path) as stage:
+        songs = asked(bench, stage, 100 if long_form else 20)
         dagster.refuse(MATERIALIZATIONS)
-        result = found.backfill(songs)
+        result = stage.backfill(songs)
         assert result.success
-        assert found.totals()["not reported yet"] == len(songs)
-        assert found.instance.get_materialized_partitions(SONGSTATS_HISTORY) == set()
+        assert stage.totals()["not reported yet"] == len(songs)
+        assert stage.instance.get_materialized_partitions(SONGSTATS_HISTORY) == set()
         dagster.accept()
-        assert found.reclaim().success
-        assert_all_materialized(bench, found, songs)
+        assert stage.reclaim().success
+        assert_all_materialized(bench, stage, songs)
     record_proof("Dagster's database refuses materializations during a whole run", HELD)
 
 
@@ -130,13 +130,13 @@ def test_the_same_run_reports_temporarily_refused_events(
             wait_until(lambda: bench.statuses().get("stored") == bench.sandbox.hits())
             dagster.accept()
 
-    with opened(bench, dagster, tmp_path) as found:
-        songs = asked(bench, found, count)
+    with opened(bench, dagster, tmp_path) as stage:
+        songs = asked(bench, stage, count)
         with run_in_thread(refuse_for_a_while):
-            result = found.backfill(songs)
+            result = stage.backfill(songs)
         assert result.success
-        assert "not reported yet" not in found.totals()
-        assert_all_materialized(bench, found, songs)
+        assert "not reported yet" not in stage.totals()
+        assert_all_materialized(bench, stage, songs)
     record_proof("Dagster's database refuses every event while calls are in flight", HELD)
 
 
@@ -150,13 +150,13 @@ def test_a_run_that_dagster_cannot_end_loses_none_of_its_calls(
         with calls_in_flight(bench):
             dagster.refuse()
 
-    with opened(bench, dagster, tmp_path) as found:
-        songs = asked(bench, found, count)
+    with opened(bench, dagster, tmp_path) as stage:
+        songs = asked(bench, stage, count)
         # Dagster cannot record that the step succeeded, and reports that.
         with run_in_thread(refuse_for_good), suppress(sqlalchemy.exc.SQLAlchemyError):
-            assert not found.backfill(songs).success
+            assert not stage.backfill(songs).success
         assert bench.statuses() == {"stored": count}, "everything is bought, stored and settled nevertheless"
         dagster.accept()
-        assert found.reclaim().success
-        assert_all_materialized(bench, found, songs)
+        assert stage.reclaim().success
+        assert_all_materialized(bench, stage, songs)
     record_proof("Dagster's database refuses every event until after the end of a run", HELD)

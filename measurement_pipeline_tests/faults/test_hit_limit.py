@@ -52,18 +52,18 @@ def test_a_run_that_waited_for_the_last_hit_gets_none(bench: Workbench):
     bench.submit_request(songs)
     mine, theirs = (claim(bench, [song], run=song) for song in songs)
     line = partial(ReconnectingConnection, bench.database_url, patience_seconds=0)
-    wish = partial(ledger.reserve, hits_allowed=1, operators_account=None)
+    reserve_one = partial(ledger.reserve, hits_allowed=1, operators_account=None)
 
     async def reserve_both() -> list[ReservationVerdict]:
         first, second = line(), line()
 
         async def and_then_the_other(connection: AsyncConnection) -> list[ReservationVerdict]:
             async with connection.transaction():
-                taken = await wish(connection, mine, run=songs[0])
-                other = asyncio.create_task(second.execute(partial(wish, claims=theirs, run=songs[1])))
+                reservations = await reserve_one(connection, mine, run=songs[0])
+                other = asyncio.create_task(second.execute(partial(reserve_one, claims=theirs, run=songs[1])))
                 while not (other.done() or waiting_for_the_lock(bench)):  # noqa: ASYNC110 - PostgreSQL sets no event
                     await asyncio.sleep(0.005)
-            return [one.verdict for one in [*taken, *await other]]
+            return [one.verdict for one in [*reservations, *await other]]
 
         try:
             return await first.execute(and_then_the_other)
@@ -102,10 +102,10 @@ def test_concurrent_runs_reserve_exactly_the_remaining_hits(
                 wait_until(lambda: waiting_for_the_lock(bench) == len(runs), what="all of them at the lock")
             verdicts = sum((Counter(json.loads(read_line(process))) for process in processes), Counter[str]())
             assert verdicts == {ReservationVerdict.RESERVED: HITS, ReservationVerdict.BUDGET: len(songs) - HITS}
-            found = bench.sql(
+            result = bench.sql(
                 "select count(*) as hits, count(distinct song) as songs, count(settled_at) as settled,"
                 " (select sum(attempts) from songstats_backfill_queue) as attempts from songstats_quota_ledger"
             )
-            assert found == [{"hits": HITS, "songs": HITS, "settled": 0, "attempts": HITS}]
+            assert result == [{"hits": HITS, "songs": HITS, "settled": 0, "attempts": HITS}]
             assert_invariants_hold(bench, at_rest=False)
     record_proof("more runs at once than there are hits left", ["I2", "I6", "I11", "I12"], times=rounds)

@@ -88,12 +88,12 @@ def real_answers(draw: st.DrawFn) -> bytes:
 
 def places(value: Any) -> list[tuple[Any, Any]]:
     """Every (container, key) in a JSON value."""
-    found: list[tuple[Any, Any]] = []
+    result: list[tuple[Any, Any]] = []
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in inner:
-        found.append((value, key))
-        found += places(child)
-    return found
+        result.append((value, key))
+        result += places(child)
+    return result
 
 
 @st.composite
@@ -237,10 +237,10 @@ def test_any_response_leaves_its_recording_in_a_valid_state(
         rows = bench.sql("select * from songstats_backfill_queue where song = any(%s)", songs)
         assert {(row["status"], row["outcome"]) for row in rows} <= STATES, [row["last_error"] for row in rows]
         ledger = bench.sql("select * from songstats_quota_ledger where song = any(%s)", songs)
-        learnt = {(cause.value, billable) for _, billable, cause in TABLE}
-        assert {(hit["reason"], hit["billable"]) for hit in ledger} <= learnt
-        kept = bench.sql("select song, body from songstats_responses where song = any(%s)", songs)
-        assert [row["song"] for row in kept if bytes(row["body"]) != sent[row["song"]]] == [], "stored as it was sent"
+        learnt_at = {(cause.value, billable) for _, billable, cause in TABLE}
+        assert {(hit["reason"], hit["billable"]) for hit in ledger} <= learnt_at
+        stored = bench.sql("select song, body from songstats_responses where song = any(%s)", songs)
+        assert [row["song"] for row in stored if bytes(row["body"]) != sent[row["song"]]] == [], "stored as it was sent"
         # The next example uses other recordings.
         bench.sql("update songstats_backfill_queue set not_before = now() + interval '1 day' where status = 'pending'")
 

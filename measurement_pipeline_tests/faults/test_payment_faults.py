@@ -116,11 +116,11 @@ def test_a_stripe_outage_defers_rows_and_the_backfill_resumes_afterwards(
         paying.sandbox.clear_faults()
         paying.sandbox.faults(STRIPE, **outage)
         vendor_failures.end_waits(paying)
-        asked = len(paying.sandbox.requests(STRIPE))
+        requests_before = len(paying.sandbox.requests(STRIPE))
         backfill_run = vendor_failures.run_backfill(paying, songs)
         assert backfill_run.summary.calls == 0
         assert list(backfill_run.summary.deferred) == ["payment could not be checked"]
-        assert len(paying.sandbox.requests(STRIPE)) - asked <= 2, (
+        assert len(paying.sandbox.requests(STRIPE)) - requests_before <= 2, (
             "one payment check for each run, not for each recording"
         )
         assert paying.statuses() == {"stored": stored, "pending": len(songs) - stored}
@@ -144,10 +144,12 @@ def test_a_run_renews_an_expired_payment_decision_and_continues(
     songs = isrcs(300 if long_form else 60)
     paying.submit_request(songs)
     with run_in_progress(paying, songs, hits=25):
-        asked = len(paying.sandbox.requests(STRIPE))
+        requests_before = len(paying.sandbox.requests(STRIPE))
         expire_decisions(paying)
     assert paying.statuses() == {"stored": len(songs)}
-    assert 1 <= len(paying.sandbox.requests(STRIPE)) - asked <= 3, "one payment check: a search and a list of the cards"
+    assert 1 <= len(paying.sandbox.requests(STRIPE)) - requests_before <= 3, (
+        "one payment check: a search and a list of the cards"
+    )
     vendor_failures.assert_ledger_matches_vendor_log(paying)
     record_proof("a yes of Stripe's that grows old in the middle of a run", ["I1", "I6", "I12"])
 

@@ -29,16 +29,16 @@ _END = f"select pg_terminate_backend(pid) from ({_HELD}) as held"
 @pytest.mark.dagster
 def test_the_next_run_finishes_the_work_of_a_run_killed_at_a_point(record_proof: ProofRecorder):
     with start_deployment(SONGSTATS_REQUESTS_PER_SECOND="20") as processes:
-        asked: list[str] = []
+        requested: list[str] = []
         for number, point in enumerate(POINTS):
             songs = isrcs(RECORDINGS, start=number * RECORDINGS)
             kill_run_at(processes, point, songs)
-            asked += songs
+            requested += songs
             processes.wait(processes.is_at_rest, seconds=180, what=f"the end of the drain after a death {point.name}")
             processes.reclaim()
-            causes = assert_all_requests_accounted_for(processes, asked)
+            causes = assert_all_requests_accounted_for(processes, requested)
             # A second call only if the first response was never stored.
-            assert causes["stored"] == len(asked)
+            assert causes["stored"] == len(requested)
             assert processes.sandbox.hits() <= causes.total()
             record_proof(
                 f"SIGKILL of a Dagster run {point.name}",

@@ -185,8 +185,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.loop.run(self.line.close())
 
     def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        found = self.connection.execute(statement, parameters)  # type: ignore[call-overload]
-        return list(found) if found.description else []
+        rows = self.connection.execute(statement, parameters)  # type: ignore[call-overload]
+        return list(rows) if rows.description else []
 
     @initialize()
     def request_everything(self) -> None:
@@ -212,8 +212,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     def one_of(self, what: str, at: int) -> tuple[str, Any]:
         """One of the claims, calls or responses that any run remembers, and that run."""
-        found = [(run, one) for run, memory in self.memory.items() for one in getattr(memory, what)]
-        return found[at % len(found)]
+        result = [(run, one) for run, memory in self.memory.items() for one in getattr(memory, what)]
+        return result[at % len(result)]
 
     # --- a run --------------------------------------------------------------------------------------------------------
 
@@ -227,20 +227,20 @@ class QueueMachine(RuleBasedStateMachine):
     )
     @step(1, run=some_run, songs=some_songs, limit=st.integers(1, 4), impatient=st.booleans())
     def claims(self, run: str, songs: list[str], limit: int, impatient: bool) -> None:
-        found = queue.claim(self.connection, songs, run=run, limit=limit, rules=RULES, ignore_not_before=impatient)
+        result = queue.claim(self.connection, songs, run=run, limit=limit, rules=RULES, ignore_not_before=impatient)
         expected = self.model.claim(songs, run=run, limit=limit, impatient=impatient)
-        assert [(c.song, c.lease, c.attempts, c.unread_response, c.has_history) for c in found] == [
+        assert [(c.song, c.lease, c.attempts, c.unread_response, c.has_history) for c in result] == [
             (song, self.model.rows[song].lease, self.model.rows[song].attempts, self.model.unread(song), False)
             for song in expected
         ]
-        self.memory[run].claims += found
+        self.memory[run].claims += result
 
     @step(2, when=lambda self: self.has("claims"), at=which, alone=st.booleans())
     def renew_heartbeat(self, at: int, alone: bool) -> None:
         run, one = self.one_of("claims", at)
         claims = [one] if alone else self.memory[run].claims
-        found = self.loop.run(self.line.execute(lambda c: queue.heartbeat(c, claims, run=run)))
-        assert found == self.model.heartbeat([(c.song, c.lease) for c in claims], run=run)
+        rows = self.loop.run(self.line.execute(lambda c: queue.heartbeat(c, claims, run=run)))
+        assert rows == self.model.heartbeat([(c.song, c.lease) for c in claims], run=run)
 
     @step(12, when=lambda self: self.has("claims"), at=which, count=st.integers(1, 4))
     def reserves(self, at: int, count: int) -> None:
@@ -249,12 +249,12 @@ class QueueMachine(RuleBasedStateMachine):
         rest = self.memory[run].claims
         turned = {c.song: c for c in reversed([*rest[rest.index(one) :], *rest]) if c.unread_response is None}
         claims = [*turned.values()][::-1][:count]
-        found = self.loop.run(
+        result = self.loop.run(
             self.line.execute(
                 lambda c: ledger.reserve(c, claims, run=run, hits_allowed=HITS_ALLOWED, operators_account=OPERATORS)
             )
         )
-        for claim, got in zip(claims, found, strict=True):
+        for claim, got in zip(claims, result, strict=True):
             assert got.verdict is self.model.may_reserve(claim.song, claim.lease, run=run)
             if got.verdict is ReservationVerdict.RESERVED:
                 assert got.ledger is not None
@@ -270,9 +270,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.memory[run].calls.remove(call)
         claim, hit, attempts = call
         received = ReceivedResponse(hit, reply.status_code, reply.billable, reply.kept_as, {}, reply.body)
-        kept = [self.loop.run(self.line.execute(lambda c: ledger.keep(c, [received]))) for _ in range(times)]
-        assert all(one == kept[0] for one in kept)
-        response = kept[0].get(hit)
+        stored = [self.loop.run(self.line.execute(lambda c: ledger.keep(c, [received]))) for _ in range(times)]
+        assert all(one == stored[0] for one in stored)
+        response = stored[0].get(hit)
         assert (response is not None) is (reply.body is not None)
         self.model.store_response(hit, billable=reply.billable, cause=reply.kept_as, response=response)
         if response is not None:
@@ -313,13 +313,13 @@ class QueueMachine(RuleBasedStateMachine):
             else ()
         )
         settling = SettledRow(claim, settlement, cause=cause, response_id=response, play_counts=points)
-        found = self.loop.run(
+        result = self.loop.run(
             self.line.execute(lambda c: queue.settle(c, [settling], run=run, parser_version=self.parser))
         )
         is_mine = self.model.settle(
             claim.song, claim.lease, settlement, run=run, cause=cause, response=response, parser=self.parser
         )
-        assert found == ({claim.song} if is_mine else set())
+        assert result == ({claim.song} if is_mine else set())
         self.memory[run].claims = [one for one in self.memory[run].claims if one is not claim]
 
     @step(2, when=lambda self: self.has("claims"), at=which, wait=st.sampled_from([None, LONG]), refused=st.booleans())
@@ -424,8 +424,8 @@ class QueueMachine(RuleBasedStateMachine):
     def reclaim(self, part: str, spared: str | None) -> None:
         match part:
             case "reclaim":
-                found = queue.reclaim(self.connection, RULES, parser_version=self.parser)
-                assert found == self.model.reclaim(parser=self.parser)
+                result = queue.reclaim(self.connection, RULES, parser_version=self.parser)
+                assert result == self.model.reclaim(parser=self.parser)
             case "exhaust":
                 assert queue.exhaust(self.connection, RULES, spared_run=spared) == self.model.exhaust(spared=spared)
             case "open hits":
@@ -437,8 +437,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @step(6, when=lambda self: self.any_row(Status.DONE, Status.FAILED), songs=some_songs, rebuy=st.booleans())
     def requeue_as_operator(self, songs: list[str], rebuy: bool) -> None:
-        found = operator_actions.requeue(self.connection, songs, rebuy=rebuy, actor="an operator")
-        assert sorted(found) == sorted(self.model.requeue(songs, rebuy=rebuy))
+        result = operator_actions.requeue(self.connection, songs, rebuy=rebuy, actor="an operator")
+        assert sorted(result) == sorted(self.model.requeue(songs, rebuy=rebuy))
 
     # --- invariants after each step -----------------------------------------------------------------------------------
 
@@ -507,8 +507,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def invariants_hold(self) -> None:
-        found = audit(self.connection, max_attempts=RULES.max_attempts, at_rest=False)
-        assert [f"{one.invariant}: {breach}" for one in found for breach in one.breaches] == []
+        breaches = audit(self.connection, max_attempts=RULES.max_attempts, at_rest=False)
+        assert [f"{one.invariant}: {breach}" for one in breaches for breach in one.breaches] == []
 
 
 def test_any_order_of_steps_leaves_the_tables_as_the_model_predicts(

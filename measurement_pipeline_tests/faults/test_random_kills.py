@@ -86,28 +86,28 @@ def test_a_backfill_under_random_kills_finishes_and_buys_nothing_twice(
 
 def drain_under_kills(processes: LocalDeployment, form: Form, *, seed: int) -> None:
     """Kill each victim equally often, at seeded moments and in a seeded order, while there is work."""
-    dice = random.Random(seed)
+    generator = random.Random(seed)
     victims = [VICTIMS[number % len(VICTIMS)] for number in range(form.kills)]
-    dice.shuffle(victims)
+    generator.shuffle(victims)
     processes.wait(lambda: (processes.count_settled() or 0) >= form.spared, seconds=120, what="a first recording")
     since = time.monotonic()
     for number, victim in enumerate(victims, 1):
-        let_time_pass(processes, dice.uniform(0.2, form.longest_gap_seconds))
+        let_time_pass(processes, generator.uniform(0.2, form.longest_gap_seconds))
         # An immediate shutdown of PostgreSQL, or SIGKILL of its postmaster.
-        how = dice.choice([signal.SIGQUIT, signal.SIGKILL]) if victim == POSTGRESQL else signal.SIGKILL
-        wait_for_victim(processes, victim, dice)
+        how = generator.choice([signal.SIGQUIT, signal.SIGKILL]) if victim == POSTGRESQL else signal.SIGKILL
+        wait_for_victim(processes, victim, generator)
         assert not processes.is_at_rest(), f"the backfill ended before kill {number} of {form.kills}: set a slower pace"
         while not processes.kill(victim, how):
-            wait_for_victim(processes, victim, dice)
+            wait_for_victim(processes, victim, generator)
         when = f"{time.monotonic() - since:6.1f} s  kill {number} of {form.kills}"
         print_progress(f"{when}: {victim} {how.name}, {processes.count_settled()} settled")
 
 
-def wait_for_victim(processes: LocalDeployment, victim: str, dice: random.Random) -> None:
+def wait_for_victim(processes: LocalDeployment, victim: str, generator: random.Random) -> None:
     """Wait for a process of `victim`. A run may start minutes later, and must not always be killed in its first moment."""
     if processes.pid(victim) is None:
         processes.wait(lambda: processes.pid(victim) is not None, seconds=180, what=f"a {victim} to kill")
-        let_time_pass(processes, dice.uniform(0, 4) if victim == RUN else 0)
+        let_time_pass(processes, generator.uniform(0, 4) if victim == RUN else 0)
 
 
 def let_time_pass(processes: LocalDeployment, seconds: float) -> None:

@@ -123,13 +123,13 @@ def impatient(bench: Workbench, seconds: float) -> BackfillDependencies:
 
 
 def test_a_backfill_through_vendor_failures_stores_everything(
-    bench: Workbench, weather: str, long_form: bool, record_proof: ProofRecorder
+    bench: Workbench, scenario: str, long_form: bool, record_proof: ProofRecorder
 ):
     songs = isrcs(100 if long_form else 20)
     bench.submit_request(songs)
-    for number, fault in enumerate(STORMS[weather]):
+    for number, fault in enumerate(STORMS[scenario]):
         late = {"delay": LATE_IN_SHORT} if "delay" in fault and not long_form else {}
-        bench.sandbox.faults(HISTORY, seed=f"{weather} {number}", **fault | late)
+        bench.sandbox.faults(HISTORY, seed=f"{scenario} {number}", **fault | late)
     met = 0
     for _ in range(20):
         vendor_failures.run_backfill(bench, songs, dependencies=impatient(bench, 3.0))
@@ -144,7 +144,7 @@ def test_a_backfill_through_vendor_failures_stores_everything(
     vendor_failures.recover_and_finish(bench, songs)
     vendor_failures.assert_ledger_matches_vendor_log(bench)
     assert_measurements_come_from_the_last_response(bench, songs)
-    record_proof(f"vendor: {weather}", ALWAYS, times=met)
+    record_proof(f"vendor: {scenario}", ALWAYS, times=met)
 
 
 def assert_nothing_failed_too_early(bench: Workbench) -> None:
@@ -179,8 +179,8 @@ def test_the_vendors_log_shows_no_call_before_retry_after(
     bench.sandbox.faults(HISTORY, status=429, retry_after=seconds, count=2)
 
     def a_look() -> bool:
-        for found in vendor_failures.plan_next(bench, songs).ranges:
-            vendor_failures.run_backfill(bench, found.songs)
+        for result in vendor_failures.plan_next(bench, songs).ranges:
+            vendor_failures.run_backfill(bench, result.songs)
         return bench.statuses() == {"stored": 30}
 
     wait_until(a_look, seconds=6 * seconds + 120, what="the end of the drain")
@@ -218,13 +218,13 @@ def test_an_hour_of_429_costs_nothing_and_ends_at_the_next_probe(
     bench.sandbox.faults(HISTORY, status=429, retry_after=retry_after)
     passed, pauses = 0.0, []
     while passed < 3600:
-        asked = bench.sandbox.hits()
+        requests_before = bench.sandbox.hits()
         vendor_failures.run_backfill(bench, songs)
         (state,) = bench.sql("select throttled, extract(epoch from paused_until - now()) as pause from vendor_state")
         passed += float(state["pause"])
         pauses.append(round(state["pause"]))
         assert state["throttled"] == len(pauses)
-        assert bench.sandbox.hits() - asked <= (bench.config.concurrency if len(pauses) == 1 else 1)
+        assert bench.sandbox.hits() - requests_before <= (bench.config.concurrency if len(pauses) == 1 else 1)
         assert "Calls to Songstats paused until" in str(vendor_failures.plan_next(bench, songs).skip_reason), (
             "no run is planned meanwhile"
         )
@@ -284,13 +284,13 @@ def test_an_hour_of_foreign_pages_settles_nothing_and_the_backfill_resumes(
     bench.sandbox.faults("/enterprise/", foreign=page)
     passed, pauses = 0.0, 0
     while passed < 3600:
-        asked = bench.sandbox.hits()
+        requests_before = bench.sandbox.hits()
         vendor_failures.run_backfill(bench, songs)
         (state,) = bench.sql(
             "select breaker, pause_reason, extract(epoch from paused_until - now()) as pause from vendor_state"
         )
         assert (state["breaker"], "not Songstats' own answer: " in state["pause_reason"]) == ("closed", True)
-        assert bench.sandbox.hits() - asked <= (5 if pauses == 0 else 1)
+        assert bench.sandbox.hits() - requests_before <= (5 if pauses == 0 else 1)
         assert "Calls to Songstats paused until" in str(vendor_failures.plan_next(bench, songs).skip_reason)
         passed += float(state["pause"])
         pauses += 1

@@ -55,24 +55,24 @@ def look(
 
 
 def test_without_waiting_recordings_the_check_passes():
-    found = look(replace(BACKLOG, waiting=0, payable=0, ready=0, oldest_waiting=None))
-    assert found.passed
-    assert found.message == "no recording waits to be bought"
+    result = look(replace(BACKLOG, waiting=0, payable=0, ready=0, oldest_waiting=None))
+    assert result.passed
+    assert result.message == "no recording waits to be bought"
 
 
 @pytest.mark.parametrize("buys", [True, False])
 def test_a_blocker_is_reported_before_the_alarm(buys: bool):
     off = replace(MACHINE, switched_off=True, busy=UnfinishedRun("run", NOW - HOUR), deferred="3 × budget")
     for machine, reason in ((off, "sensor stopped"), (replace(off, switched_off=False), "")):
-        found = (
+        result = (
             look(replace(BACKLOG, waiting=1, last_settled=NOW - HOUR), machine=machine)
             if buys
             else intake_is_progressing(SettlingProgress(1, NOW - HOUR, None, NOW), machine, alarm_hours=6)
         )
-        assert (found.passed, found.reason) == (True, reason)
+        assert (result.passed, result.reason) == (True, reason)
         held = ": backfill_queue_sensor is switched off; switch it on (Automation)" if reason else ""
         what = "1 recording waits" if buys else "1 request waits"
-        assert found.message == f"{what}{held}; alarm after 6 hours without progress"
+        assert result.message == f"{what}{held}; alarm after 6 hours without progress"
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_the_time_counts_from_the_last_settled_row_or_the_oldest_waiting_one(
     waiting_hours: int, settled_hours: int | None, passed: bool
 ):
     settled = None if settled_hours is None else NOW - settled_hours * HOUR
-    found = look(replace(BACKLOG, oldest_waiting=NOW - waiting_hours * HOUR, last_settled=settled))
-    assert found.passed is passed
+    result = look(replace(BACKLOG, oldest_waiting=NOW - waiting_hours * HOUR, last_settled=settled))
+    assert result.passed is passed
 
 
 PAUSED = replace(CALM, paused_until=NOW + HOUR, pause_reason="Songstats asked for it", pauses_in_a_row=1)
@@ -134,32 +134,32 @@ WAYS = {
 
 def facts(*reasons: Reason) -> dict[str, object]:
     backlog, machine = BACKLOG, MACHINE
-    found: dict[str, object] = {}
+    result: dict[str, object] = {}
     for reason in reasons:
         given, _, _ = WAYS[reason]
         backlog = replace(backlog, **given.get("backlog", {}))
         machine = replace(machine, **given.get("machine", {}))
-        found |= {name: value for name, value in given.items() if name in ("vendor", "budget")}
-    return {**found, "backlog": backlog, "machine": machine}
+        result |= {name: value for name, value in given.items() if name in ("vendor", "budget")}
+    return {**result, "backlog": backlog, "machine": machine}
 
 
 @pytest.mark.parametrize("reason", WAYS)
 def test_each_cause_is_reported_with_what_a_person_needs(reason: Reason):
     _, words, should_alert = WAYS[reason]
-    found = look(**facts(reason))  # type: ignore[arg-type]
-    assert not found.passed
-    assert found.reason == reason
-    assert words in found.message
-    assert found.message.startswith("7 recordings wait, and none was settled since 2026-09-22 05:00 UTC: ")
-    assert found.should_alert is should_alert
+    result = look(**facts(reason))  # type: ignore[arg-type]
+    assert not result.passed
+    assert result.reason == reason
+    assert words in result.message
+    assert result.message.startswith("7 recordings wait, and none was settled since 2026-09-22 05:00 UTC: ")
+    assert result.should_alert is should_alert
 
 
 @pytest.mark.parametrize(("first", "second"), list(pairwise(WAYS)))
 def test_of_two_causes_the_first_is_the_reason_and_the_other_is_listed(first: Reason, second: Reason):
-    found = look(**facts(second, first))  # type: ignore[arg-type]
-    assert found.reason == first
+    result = look(**facts(second, first))  # type: ignore[arg-type]
+    assert result.reason == first
     if second is not Reason.UNKNOWN and {first, second} != {Reason.VENDOR, Reason.PAUSE}:
-        assert WAYS[second][1] in str(found.metadata["also"])
+        assert WAYS[second][1] in str(result.metadata["also"])
 
 
 @pytest.mark.parametrize("reason", [Reason.PAUSE, Reason.BUDGET])
@@ -179,11 +179,11 @@ def test_a_pause_or_a_spent_budget_longer_than_the_alarm_time_alerts_at_once(
         if reason is Reason.PAUSE
         else {"budget": replace(SPENT, next_hit_frees_at=end)}
     )
-    found = look(replace(BACKLOG, last_settled=NOW - settled), **given)  # type: ignore[arg-type]
-    assert (found.passed, found.should_alert, found.reason) == (passed, serious, reason)
+    result = look(replace(BACKLOG, last_settled=NOW - settled), **given)  # type: ignore[arg-type]
+    assert (result.passed, result.should_alert, result.reason) == (passed, serious, reason)
     if not passed:
-        assert f"{end:%Y-%m-%d %H:%M}" in found.message
-        assert ("breaker close" if reason is Reason.PAUSE else "SONGSTATS_HIT_LIMIT") in found.message
+        assert f"{end:%Y-%m-%d %H:%M}" in result.message
+        assert ("breaker close" if reason is Reason.PAUSE else "SONGSTATS_HIT_LIMIT") in result.message
 
 
 def test_a_long_pause_is_no_alarm_without_waiting_recordings():
@@ -192,9 +192,9 @@ def test_a_long_pause_is_no_alarm_without_waiting_recordings():
 
 def test_a_vendor_outage_is_the_reason_between_two_pauses():
     between = replace(CALM, pauses_in_a_row=12)
-    found = look(vendor=between, machine=replace(MACHINE, deferred="7 × paused"))
-    assert found.reason == Reason.VENDOR
-    assert "12 pauses in a row" in found.message
+    result = look(vendor=between, machine=replace(MACHINE, deferred="7 × paused"))
+    assert result.reason == Reason.VENDOR
+    assert "12 pauses in a row" in result.message
     assert look(vendor=replace(between, pauses_in_a_row=1)).reason == Reason.UNKNOWN
 
 
@@ -205,9 +205,9 @@ def test_a_run_that_has_just_started_is_no_cause():
 
 
 def test_a_run_that_stays_queued_is_reported():
-    found = look(machine=replace(MACHINE, queued=UnfinishedRun("run-8", NOW - HOUR)))
-    assert found.reason == Reason.SLOT
-    assert "run-8 has been queued since 2026-09-22 11:00 UTC and has not started" in found.message
+    result = look(machine=replace(MACHINE, queued=UnfinishedRun("run-8", NOW - HOUR)))
+    assert result.reason == Reason.SLOT
+    assert "run-8 has been queued since 2026-09-22 11:00 UTC and has not started" in result.message
 
 
 def test_a_run_that_settled_the_last_row_before_it_failed_is_no_cause():
@@ -236,12 +236,12 @@ INTAKE = InstanceState("measurement_job_sensor")
 def test_requests_that_stay_queued_fail_the_check(
     machine: InstanceState, error: str | None, reason: Reason, words: str
 ):
-    found = intake_is_progressing(replace(ANSWERING, error=error), machine, alarm_hours=6)
-    assert not found.passed
-    assert found.should_alert
-    assert found.reason == reason
-    assert "2 requests are queued, the oldest since 2026-09-22 05:00 UTC" in found.message
-    assert words in found.message
+    result = intake_is_progressing(replace(ANSWERING, error=error), machine, alarm_hours=6)
+    assert not result.passed
+    assert result.should_alert
+    assert result.reason == reason
+    assert "2 requests are queued, the oldest since 2026-09-22 05:00 UTC" in result.message
+    assert words in result.message
 
 
 def test_a_request_that_waits_for_minutes_passes():

@@ -80,8 +80,8 @@ class IntakeBench:
     def receipt(self, job: UUID) -> tuple[int, int, int, int]:
         """asked, enqueued, skipped, and the rest: queued already for another request."""
         row = self.job(job)
-        asked, enqueued, skipped = row["asked"], row["enqueued"], row["skipped"]
-        return asked, enqueued, skipped, asked - enqueued - skipped
+        requested, enqueued, skipped = row["asked"], row["enqueued"], row["skipped"]
+        return requested, enqueued, skipped, requested - enqueued - skipped
 
     def queue(self) -> dict[str, str]:
         """Song → outcome, or status where it has none."""

@@ -30,16 +30,16 @@ def spent_one_by_one(hits: int, allowed: int, ages: list[float]) -> float | None
 )
 def test_the_last_hit_is_due_when_a_model_that_spends_one_by_one_says_so(hits, allowed, ages):
     frees = sorted(WINDOW - age for age in ages)
-    found = seconds_until_bought(
+    result = seconds_until_bought(
         hits,
         allowed=allowed,
         counted=len(ages),
         frees_in=lambda place: frees[place - 1] if place <= len(frees) else None,
     )
     expected = spent_one_by_one(hits, allowed, ages)
-    assert (found is None) == (expected is None)
-    if found is not None and expected is not None:
-        assert abs(found - expected) < 1e-3
+    assert (result is None) == (expected is None)
+    if result is not None and expected is not None:
+        assert abs(result - expected) < 1e-3
 
 
 def test_a_catalogue_larger_than_the_budget_comes_in_rounds_of_thirty_days():

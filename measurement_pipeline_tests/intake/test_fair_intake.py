@@ -59,14 +59,14 @@ def test_a_round_asks_about_no_more_accounts_than_its_limit_and_takes_all_reques
     intake_bench: IntakeBench, paid: Check
 ):
     first, second, third = uuid4(), uuid4(), uuid4()
-    asked = [
+    requested = [
         intake_bench.ask({"isrcs": isrcs(1)}, account=account) for account in (first, second, third, first, second)
     ]
-    assert chosen(intake_bench, max_accounts=2) == [asked[0], asked[1], asked[3], asked[4]]
+    assert chosen(intake_bench, max_accounts=2) == [requested[0], requested[1], requested[3], requested[4]]
     opened = load_batch(intake_bench.database_url, max_accounts=2)
     assert opened.accounts == [first, second]
     process_batch(intake_bench.database_url, opened, check_payments(opened, paid), run="one")
-    assert chosen(intake_bench, max_accounts=2) == [asked[2]]
+    assert chosen(intake_bench, max_accounts=2) == [requested[2]]
 
 
 def test_choosing_among_many_thousand_requests_reads_one_index_and_no_table(intake_bench: IntakeBench):
@@ -93,8 +93,8 @@ def test_choosing_among_many_thousand_requests_reads_one_index_and_no_table(inta
     # The requests that are chosen are looked up by their key: a few blocks each, whatever waits.
     assert root["Plan"]["Shared Hit Blocks"] + root["Plan"]["Shared Read Blocks"] < 1_000 * 4 + 2_000
     with connect(intake_bench.database_url) as connection:
-        found = measurement_jobs.waiting(connection, state=State.QUEUED, limit=1_000)
-    assert len({request.account for request in found}) == 1_000
+        result = measurement_jobs.waiting(connection, state=State.QUEUED, limit=1_000)
+    assert len({request.account for request in result}) == 1_000
 
 
 def walk(node: dict) -> Iterator[dict]:
@@ -123,10 +123,10 @@ def test_a_hundred_requests_cost_one_commit_each_and_few_connections(intake_benc
         return look("select xact_commit as n from pg_stat_database where datname = current_database()")
 
     before, looks = commits(), 0
-    taken = process_batch(intake_bench.database_url, opened, decisions, run="one")
+    results = process_batch(intake_bench.database_url, opened, decisions, run="one")
     wait_until(lambda: commits() >= before + 100)
     after = commits()
-    assert {one.state for one in taken} == {State.ACCEPTED}
+    assert {one.state for one in results} == {State.ACCEPTED}
     assert after - before - looks < 150
 
 
@@ -189,10 +189,10 @@ def test_the_largest_requests_and_larger_ones_of_older_versions_are_answered_bes
     small = intake_bench.ask({"isrcs": isrcs(1)})
     tracemalloc.start()
     opened = load_batch(intake_bench.database_url)
-    taken = process_batch(intake_bench.database_url, opened, check_payments(opened, paid), run="one")
+    results = process_batch(intake_bench.database_url, opened, check_payments(opened, paid), run="one")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert [one.id for one in taken].index(small) == 1, "the other account is served in turn"
+    assert [one.id for one in results].index(small) == 1, "the other account is served in turn"
     assert intake_bench.job(small)["state"] == "accepted"
     assert {intake_bench.job(job)["error"] for job in larger} == {TOO_LARGE}
     assert {intake_bench.job(job)["status_code"] for job in [*largest, *larger]} == {400}

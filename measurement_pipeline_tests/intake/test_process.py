@@ -23,8 +23,13 @@ Check = Callable[[UUID], Decision]
 def test_a_request_for_new_recordings_is_accepted_and_queued(intake_bench: IntakeBench, paid: Check):
     songs = isrcs(3)
     job = intake_bench.ask({"isrcs": songs})
-    (taken,) = intake_bench.take(paid)
-    assert (taken.id, taken.state, taken.status_code, taken.receipt) == (job, State.ACCEPTED, 202, JobReceipt(3, 3, 0))
+    (result,) = intake_bench.take(paid)
+    assert (result.id, result.state, result.status_code, result.receipt) == (
+        job,
+        State.ACCEPTED,
+        202,
+        JobReceipt(3, 3, 0),
+    )
     row = intake_bench.job(job)
     assert (row["state"], row["status_code"], row["error"], row["checkout_url"]) == ("accepted", 202, None, None)
     assert (row["attempts"], row["not_before"], row["run_id"]) == (0, None, "intake-1")
@@ -163,12 +168,12 @@ def test_another_accounts_catalogue_is_answered_exactly_like_an_unknown_one(inta
 @pytest.mark.parametrize("scope", ["empty catalogue", "unknown album"])
 def test_a_scope_that_means_no_recording_is_refused(intake_bench: IntakeBench, paid: Check, scope: str):
     account = uuid4()
-    asked = (
+    requested = (
         {"catalog_id": str(intake_bench.catalogue([], account=account))}
         if scope == "empty catalogue"
         else {"album_ids": ["x"]}
     )
-    job = intake_bench.ask(asked, account=account)
+    job = intake_bench.ask(requested, account=account)
     intake_bench.take(paid)
     row = intake_bench.job(job)
     assert (row["state"], row["status_code"], row["error"]) == ("rejected", 400, NOTHING_RESOLVED)
@@ -210,17 +215,17 @@ def test_a_request_of_the_wrong_shape_is_refused_without_asking_stripe(
     intake_bench: IntakeBench, source: str | None, scope: object, platforms: str, error: str
 ):
     job = intake_bench.ask(scope, source=source, platforms=platforms)
-    asked: list[UUID] = []
+    checked_accounts: list[UUID] = []
 
     def check(account: UUID) -> Decision:
-        asked.append(account)
+        checked_accounts.append(account)
         return unknown(account)
 
     intake_bench.take(check)
     row = intake_bench.job(job)
     assert (row["state"], row["status_code"]) == ("rejected", 400)
     assert row["error"].startswith(error)
-    assert asked == []
+    assert checked_accounts == []
     assert intake_bench.queue() == {}
 
 
@@ -255,9 +260,9 @@ def test_a_request_from_beyond_the_calendar_is_refused_at_the_door(intake_bench:
 
 def test_without_a_card_nothing_is_queued_and_the_answer_says_what_to_do(intake_bench: IntakeBench):
     job = intake_bench.ask({"isrcs": isrcs(2)})
-    (taken,) = intake_bench.take(unpaid)
+    (result,) = intake_bench.take(unpaid)
     row = intake_bench.job(job)
-    assert taken.state is State.PAYMENT_REQUIRED
+    assert result.state is State.PAYMENT_REQUIRED
     assert (row["state"], row["status_code"], row["checkout_url"]) == ("payment_required", 402, CHECKOUT)
     assert row["error"] == "No card is on file for this account."
     assert (row["asked"], intake_bench.queue(), intake_bench.sql("select * from measurement_job_songs")) == (
@@ -320,8 +325,8 @@ def test_a_request_that_intake_was_late_for_is_still_shown_where_to_save_a_card(
 def test_an_unknown_leaves_the_request_queued_and_its_attempts_alone(intake_bench: IntakeBench, paid: Check):
     job = intake_bench.ask({"isrcs": isrcs(1)})
     for _ in range(MAX_INTAKE_ATTEMPTS + 2):
-        (taken,) = intake_bench.take(unknown)
-        assert (taken.state, taken.error) == (None, "Stripe could not be reached.")
+        (result,) = intake_bench.take(unknown)
+        assert (result.state, result.error) == (None, "Stripe could not be reached.")
         assert intake_bench.take(paid) == [], "it waits"
         intake_bench.sql("update measurement_jobs set not_before = now() - interval '1 second'")
     row = intake_bench.job(job)
@@ -350,15 +355,15 @@ def test_stripe_is_asked_once_an_account_and_before_any_row_is_touched(intake_be
     one, other = uuid4(), uuid4()
     for account in (one, other, one):
         intake_bench.ask({"isrcs": isrcs(1)}, account=account)
-    asked: list[UUID] = []
+    checked_accounts: list[UUID] = []
 
     def check(account: UUID) -> Decision:
-        asked.append(account)
+        checked_accounts.append(account)
         assert {row["state"] for row in intake_bench.sql("select state from measurement_jobs")} == {"queued"}
         return paid(account)
 
     intake_bench.take(check)
-    assert asked == [one, other]
+    assert checked_accounts == [one, other]
 
 
 def test_an_account_that_was_not_asked_about_waits(intake_bench: IntakeBench):
@@ -526,8 +531,8 @@ def test_two_intakes_at_once_give_each_request_one_answer_and_each_recording_one
 
     def intake(number: int) -> None:
         barrier.wait()
-        taken = process_batch(intake_bench.database_url, opened[number], decisions, run=f"intake-{number}")
-        answers[number] = [one.id for one in taken if one.state is State.ACCEPTED]
+        results = process_batch(intake_bench.database_url, opened[number], decisions, run=f"intake-{number}")
+        answers[number] = [one.id for one in results if one.state is State.ACCEPTED]
 
     threads = [threading.Thread(target=intake, args=(number,)) for number in (0, 1)]
     for thread in threads:

@@ -49,13 +49,13 @@ def on_album(intake_bench: IntakeBench, song: str, *album_ids: str) -> None:
 
 def test_albums_are_captured_as_given_and_no_card_is_asked_for(intake_bench: IntakeBench):
     job = ask(intake_bench, {"album_ids": ["b", "a", "b"]})
-    (taken,) = take(intake_bench)
-    assert taken.state is State.ACCEPTED
-    found = row(intake_bench, job)
-    assert (found["state"], found["status_code"], found["error"]) == ("accepted", 202, None)
-    assert (found["estimated_cost_usd"], found["reused"]) == (Decimal("0.0060"), False)
+    (request_result,) = take(intake_bench)
+    assert request_result.state is State.ACCEPTED
+    result = row(intake_bench, job)
+    assert (result["state"], result["status_code"], result["error"]) == ("accepted", 202, None)
+    assert (result["estimated_cost_usd"], result["reused"]) == (Decimal("0.0060"), False)
     (capture,) = intake_bench.sql("select * from playcount_snapshots")
-    assert capture["id"] == found["snapshot"]
+    assert capture["id"] == result["snapshot"]
     assert (capture["album_ids"], capture["state"], capture["schedule"]) == (["a", "b"], "queued", "once")
     assert intake_bench.queue() == {}, "nothing is bought for it"
     assert intake_bench.sql("select * from measurement_job_songs") == []
@@ -92,8 +92,8 @@ def test_another_accounts_catalogue_does_not_exist(intake_bench: IntakeBench):
 
 def test_where_no_album_is_known_the_request_is_rejected_with_the_reason(intake_bench: IntakeBench):
     job = ask(intake_bench, {"isrcs": isrcs(2)})
-    (taken,) = take(intake_bench)
-    assert (taken.state, taken.status_code, taken.error) == (State.REJECTED, 400, NO_ALBUM_KNOWN)
+    (result,) = take(intake_bench)
+    assert (result.state, result.status_code, result.error) == (State.REJECTED, 400, NO_ALBUM_KNOWN)
     assert row(intake_bench, job)["state"] == "rejected"
     assert NO_ALBUM_KNOWN.startswith("No recordings resolvable from the given scope")
 
@@ -112,18 +112,18 @@ def test_recordings_without_an_album_are_left_out_and_the_request_says_so_to_its
         schedule="monthly",
     )
     take(intake_bench)
-    said = {
+    expected = {
         named: (2, 1, "1 of 2 recordings has no known album"),
         listed: (3, 2, "2 of 3 recordings have no known album"),
     }
-    for job, (asked, skipped, words) in said.items():
-        found = row(intake_bench, job)
-        assert (found["state"], found["status_code"]) == ("accepted", 202)
-        assert (found["asked"], found["skipped"], found["error"]) == (asked, skipped, words)
+    for job, (requested, skipped, words) in expected.items():
+        result = row(intake_bench, job)
+        assert (result["state"], result["status_code"]) == ("accepted", 202)
+        assert (result["asked"], result["skipped"], result["error"]) == (requested, skipped, words)
     intake_bench.sql("update playcount_snapshots set state = 'done'")
     with connect(intake_bench.database_url) as connection:
         measurement_jobs.settle(connection)
-    for job, (_, _, words) in said.items():
+    for job, (_, _, words) in expected.items():
         assert (row(intake_bench, job)["state"], row(intake_bench, job)["error"]) == ("done", words)
 
 
@@ -144,10 +144,10 @@ def test_where_every_recording_is_on_an_album_there_is_nothing_to_say(intake_ben
     on_album(intake_bench, two, "x")
     named, albums = ask(intake_bench, {"isrcs": [one, two]}), ask(intake_bench, {"album_ids": ["x", "unheardof"]})
     take(intake_bench)
-    found = row(intake_bench, named)
-    assert (found["asked"], found["skipped"], found["error"]) == (2, 0, None)
-    found = row(intake_bench, albums)
-    assert (found["asked"], found["skipped"], found["error"]) == (None, None, None)
+    result = row(intake_bench, named)
+    assert (result["asked"], result["skipped"], result["error"]) == (2, 0, None)
+    result = row(intake_bench, albums)
+    assert (result["asked"], result["skipped"], result["error"]) == (None, None, None)
 
 
 def test_over_the_monthly_cap_it_is_rejected_saying_cap_spent_and_asked(intake_bench: IntakeBench):
@@ -156,10 +156,10 @@ def test_over_the_monthly_cap_it_is_rejected_saying_cap_spent_and_asked(intake_b
     take(intake_bench, cap="0.01")
     job = ask(intake_bench, {"album_ids": ["c", "d"]}, account=account)
     take(intake_bench, cap="0.01")
-    found = row(intake_bench, job)
-    assert (found["state"], found["status_code"]) == ("rejected", 429)
-    assert found["estimated_cost_usd"] == Decimal("0.0060")
-    assert "$0.01 a calendar month (UTC), $0.006 of it spent, and this one would cost $0.006" in found["error"]
+    result = row(intake_bench, job)
+    assert (result["state"], result["status_code"]) == ("rejected", 429)
+    assert result["estimated_cost_usd"] == Decimal("0.0060")
+    assert "$0.01 a calendar month (UTC), $0.006 of it spent, and this one would cost $0.006" in result["error"]
     assert intake_bench.sql("select count(*) n from playcount_snapshots") == [{"n": 1}]
 
 
@@ -167,9 +167,9 @@ def test_two_alike_in_one_round_are_answered_by_one_capture_that_is_paid_once(in
     account = uuid4()
     jobs = [ask(intake_bench, {"album_ids": albums}, account=account) for albums in (["a", "b"], ["b", "a"])]
     take(intake_bench)
-    found = [row(intake_bench, job) for job in jobs]
-    assert len({one["snapshot"] for one in found}) == 1
-    assert [(one["reused"], one["estimated_cost_usd"]) for one in found] == [
+    result = [row(intake_bench, job) for job in jobs]
+    assert len({one["snapshot"] for one in result}) == 1
+    assert [(one["reused"], one["estimated_cost_usd"]) for one in result] == [
         (False, Decimal("0.0060")),
         (True, Decimal("0.0000")),
     ]
@@ -186,8 +186,12 @@ def test_what_became_of_the_capture_became_of_its_requests(
     with connect(intake_bench.database_url) as connection:
         assert set(measurement_jobs.settle(connection)) == set(jobs)
     for job in jobs:
-        found = row(intake_bench, job)
-        assert (found["state"], found["status_code"], found["error"]) == (job_state, status_code, "the actor said so")
+        result = row(intake_bench, job)
+        assert (result["state"], result["status_code"], result["error"]) == (
+            job_state,
+            status_code,
+            "the actor said so",
+        )
 
 
 def test_a_request_that_an_earlier_capture_answers_is_done_at_once(intake_bench: IntakeBench):
@@ -220,10 +224,10 @@ def test_monthly_starts_a_series(intake_bench: IntakeBench):
 
 def test_where_captures_are_not_set_up_the_request_waits_and_says_so(intake_bench: IntakeBench):
     job = ask(intake_bench, {"album_ids": ["a"]})
-    (taken,) = take(intake_bench, cap=None)
-    assert (taken.state, taken.error) == (None, NO_CAPTURES)
-    found = row(intake_bench, job)
-    assert (found["state"], found["error"], found["attempts"]) == ("queued", NO_CAPTURES, 0)
+    (request_result,) = take(intake_bench, cap=None)
+    assert (request_result.state, request_result.error) == (None, NO_CAPTURES)
+    result = row(intake_bench, job)
+    assert (result["state"], result["error"], result["attempts"]) == ("queued", NO_CAPTURES, 0)
     intake_bench.sql("update measurement_jobs set not_before = null")
     take(intake_bench)
     assert row(intake_bench, job)["state"] == "accepted"
@@ -235,14 +239,14 @@ def test_historical_and_current_requests_are_processed_together(
     account = uuid4()
     historical = intake_bench.ask({"isrcs": isrcs(1)}, account=account)
     current = ask(intake_bench, {"album_ids": ["a"]}, account=account)
-    asked: list[UUID] = []
+    checked_accounts: list[UUID] = []
 
     def check(one: UUID) -> Decision:
-        asked.append(one)
+        checked_accounts.append(one)
         return paid(one)
 
     assert [one.state for one in take(intake_bench, check=check)] == [State.ACCEPTED, State.ACCEPTED]
-    assert asked == [account]
+    assert checked_accounts == [account]
     assert row(intake_bench, historical)["asked"] == 1
     assert row(intake_bench, current)["snapshot"] is not None
 

@@ -52,11 +52,11 @@ def test_an_account_with_a_card_is_accepted_at_once_and_stripe_is_asked_once(
     jobs = [intake_bench.ask({"isrcs": isrcs(1, start=n)}, account=account) for n in range(3)]
     intake_bench.take(services.stripe.decide)
     assert {intake_bench.job(job)["state"] for job in jobs} == {"accepted"}
-    asked = len(sandbox.requests("/v1"))
+    requests_before = len(sandbox.requests("/v1"))
     jobs.append(intake_bench.ask({"isrcs": isrcs(1, start=9)}, account=account))
     intake_bench.take(services.stripe.decide)
     assert intake_bench.job(jobs[-1])["state"] == "accepted"
-    assert len(sandbox.requests("/v1")) == asked, "a decision serves for ten minutes"
+    assert len(sandbox.requests("/v1")) == requests_before, "a decision serves for ten minutes"
 
 
 def test_an_open_checkout_session_is_handed_out_again(
@@ -69,8 +69,8 @@ def test_an_open_checkout_session_is_handed_out_again(
         intake_bench.take(services.stripe.decide)
         intake_bench.take(services.stripe.decide, unpaid=True)
     assert len({intake_bench.job(job)["checkout_url"] for job in jobs}) == 1
-    made = [one for one in sandbox.requests("/v1/checkout/sessions") if one["method"] == "POST"]
-    assert len(made) == 1
+    created = [one for one in sandbox.requests("/v1/checkout/sessions") if one["method"] == "POST"]
+    assert len(created) == 1
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -98,8 +98,8 @@ class Tables:
         return self.sql("select * from songstats_backfill_queue where song = %s", song)[0]
 
     def outcomes(self) -> dict[str, str]:
-        found = self.sql("select song, coalesce(outcome, status) as standing from songstats_backfill_queue")
-        return {row["song"]: row["standing"] for row in found}
+        rows = self.sql("select song, coalesce(outcome, status) as standing from songstats_backfill_queue")
+        return {row["song"]: row["standing"] for row in rows}
 
 
 @pytest.fixture

@@ -47,8 +47,8 @@ def test_both_databases_use_the_parameters_that_libpq_reads(text: str):
 
 def to_psycopg2(url: str) -> dict[str, str]:
     """What SQLAlchemy hands to psycopg2."""
-    _, found = PGDialect_psycopg2().create_connect_args(sqlalchemy.make_url(url))
-    return {key: str(value) for key, value in found.items()}
+    _, result = PGDialect_psycopg2().create_connect_args(sqlalchemy.make_url(url))
+    return {key: str(value) for key, value in result.items()}
 
 
 REFUSED = {

@@ -12,8 +12,8 @@ def breaches(
     from measurement_pipeline.postgres.database import connect
 
     with connect(bench.database_url) as connection:
-        found = audit(connection, max_attempts=5, at_rest=at_rest, materialized=materialized)
-    return {finding.invariant: finding.breaches for finding in found if finding.breaches}
+        result = audit(connection, max_attempts=5, at_rest=at_rest, materialized=materialized)
+    return {finding.invariant: finding.breaches for finding in result if finding.breaches}
 
 
 SONGS = isrcs(3)
@@ -111,8 +111,8 @@ def test_each_breach_is_found(bought: Workbench, name: str):
     invariant, statement = BREAKS[name]
     for part in statement.split(";"):
         bought.sql(part)
-    found = breaches(bought)
-    assert invariant in found, found
+    result = breaches(bought)
+    assert invariant in result, result
 
 
 def test_what_is_under_way_is_no_breach_until_it_should_be_over(bench: Workbench):

@@ -47,13 +47,13 @@ def every_kind_of_row(tables: Tables, operators: str) -> dict[str, bool]:
     songs = isrcs(len(kinds))
     tables.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
     status = {"beating": "in_progress", "abandoned": "in_progress"}
-    beats = {"beating": "-30 seconds", "abandoned": "-61 seconds"}
+    heartbeat_ages = {"beating": "-30 seconds", "abandoned": "-61 seconds"}
     columns = list(
         zip(
             *[
                 (
                     status.get(standing, standing), {"done": "stored", "failed": "transient"}.get(standing),
-                    "somebody" if standing in beats else None, beats.get(standing), wait, attempts, launched,
+                    "somebody" if standing in heartbeat_ages else None, heartbeat_ages.get(standing), wait, attempts, launched,
                 )
                 for standing, wait, attempts, _, _, launched in kinds
             ],
@@ -69,9 +69,9 @@ def every_kind_of_row(tables: Tables, operators: str) -> dict[str, bool]:
         songs, *[list(column) for column in columns],
     )  # fmt: skip
     allowed, denied = tables.decide(uuid4()), tables.decide(uuid4(), PaymentVerdict.DENIED)
-    for wish in PAYERS[1:]:
-        wanted = [song for song, kind in zip(songs, kinds, strict=True) if kind[4] == wish]
-        match wish:
+    for payer in PAYERS[1:]:
+        wanted = [song for song, kind in zip(songs, kinds, strict=True) if kind[4] == payer]
+        match payer:
             case "allowed":
                 tables.request(wanted, account=allowed)
             case "denied":
@@ -94,14 +94,14 @@ def every_kind_of_row(tables: Tables, operators: str) -> dict[str, bool]:
 def respond(tables: Tables, *songs: str, parser_version: int | None, body: bytes = b"{}") -> int:
     """A response for each of `songs` that was paid for and kept; the id of the last."""
     account = tables.sql("select id from accounts limit 1")[0]["id"]
-    kept = tables.sql(
+    stored = tables.sql(
         "with call as (insert into songstats_quota_ledger (song, account, run_id, lease, settled_at, billable)"
         " select unnest(%s::text[]), %s, 'earlier', 1, now(), true returning id, song)"
         " insert into songstats_responses (song, ledger, status_code, sha256, body, parser_version)"
         " select song, id, 200, '', %s, %s from call returning id",
         list(songs), account, body, parser_version,
     )  # fmt: skip
-    return int(kept[-1]["id"])
+    return int(stored[-1]["id"])
 
 
 @pytest.mark.fails_without("unknown is not allowed: an account without a decision", parameters="allowed")
@@ -174,8 +174,8 @@ def test_a_claim_never_takes_more_than_its_limit_under_any_plan(tables: Tables):
     songs = isrcs(30)
     tables.wanted(songs)
     with connect(tables.database_url) as connection:
-        for means in ("hashagg", "hashjoin", "mergejoin", "material", "sort"):
-            connection.execute(f"set enable_{means} = off")
+        for dependencies in ("hashagg", "hashjoin", "mergejoin", "material", "sort"):
+            connection.execute(f"set enable_{dependencies} = off")
         claimed = backfill_queue.claim(connection, songs, run="run-1", limit=7, rules=RULES)
     assert [claim.song for claim in claimed] == songs[:7]
     assert len(tables.sql("select 1 from songstats_backfill_queue where status = 'in_progress'")) == 7
@@ -187,12 +187,12 @@ def test_of_two_claims_at_once_the_second_neither_waits_nor_shares(tables: Table
     tables.wanted(songs)
     with connect(tables.database_url) as first, first.transaction(), connect(tables.database_url) as second:
         second.execute("set lock_timeout = '500ms'")
-        taken = backfill_queue.claim(first, songs, run="run-1", limit=3, rules=RULES)
+        first_claims = backfill_queue.claim(first, songs, run="run-1", limit=3, rules=RULES)
         try:
             shared = backfill_queue.claim(second, songs, run="run-2", limit=2, rules=RULES)
         except LockNotAvailable:
             pytest.fail("the second claim waited for the first")
-        assert [claim.song for claim in taken] == songs[:3]
+        assert [claim.song for claim in first_claims] == songs[:3]
         assert [claim.song for claim in shared] == songs[3:5]
 
 
@@ -206,9 +206,9 @@ def test_many_runs_at_once_share_the_rows_without_overlap(tables: Tables):
         with connect(tables.database_url) as connection:
             barrier.wait()
             for _ in range(4):
-                found = backfill_queue.claim(connection, songs, run=run, limit=4, rules=RULES)
-                assert len(found) <= 4
-                claimed.extend((claim.song, run) for claim in found)
+                result = backfill_queue.claim(connection, songs, run=run, limit=4, rules=RULES)
+                assert len(result) <= 4
+                claimed.extend((claim.song, run) for claim in result)
 
     threads = [threading.Thread(target=take, args=(f"run-{n}",)) for n in range(6)]
     for thread in threads:
@@ -234,8 +234,8 @@ def test_a_claim_says_what_was_paid_for_and_what_is_owned(tables: Tables):
             " values (%s, 'spotify', 'platform_displayed_play_count', '2026-01-01', %s, 1)",
             song, source,
         )  # fmt: skip
-    found = {claim.song: (claim.unread_response, claim.has_history) for claim in tables.claim(songs)}
-    assert found == {plain: (None, False), unread: (response, False), owned: (None, True), popular: (None, False)}
+    result = {claim.song: (claim.unread_response, claim.has_history) for claim in tables.claim(songs)}
+    assert result == {plain: (None, False), unread: (response, False), owned: (None, True), popular: (None, False)}
 
 
 def test_an_operators_claim_does_not_wait(tables: Tables):
@@ -328,12 +328,12 @@ def test_a_lease_is_no_key_to_another_runs_row(tables: Tables):
 
 @pytest.mark.fails_without("a claim takes over from the silent only")
 def test_an_owner_that_beats_keeps_its_row_and_one_that_stopped_loses_it(tables: Tables):
-    beating, silent = songs = isrcs(2)
+    alive, silent = songs = isrcs(2)
     tables.wanted(songs)
     claims = tables.claim(songs)
     tables.abandon(songs)
-    (held,) = [claim for claim in claims if claim.song == beating]
-    assert tables.in_loop(lambda c: backfill_queue.heartbeat(c, [held], run="run-1")) == {beating}
+    (held,) = [claim for claim in claims if claim.song == alive]
+    assert tables.in_loop(lambda c: backfill_queue.heartbeat(c, [held], run="run-1")) == {alive}
     assert [claim.song for claim in tables.claim(songs, run="run-2")] == [silent]
 
 
@@ -347,8 +347,8 @@ def test_rows_and_their_measurements_commit_together_and_each_under_its_own_leas
     claims = {claim.song: claim for claim in tables.claim(songs)}
     tables.abandon([lost])
     tables.claim([lost], run="run-2")
-    found = settle(tables, *(settled(claims[song], play_counts=history(2)) for song in songs))
-    assert found == {mine}
+    result = settle(tables, *(settled(claims[song], play_counts=history(2)) for song in songs))
+    assert result == {mine}
     assert {row["song"] for row in measurements(tables)} == {mine}
     assert tables.outcomes() == {mine: "stored", lost: "in_progress"}
 
@@ -488,9 +488,9 @@ def test_what_an_unexpected_error_failed_is_put_back_while_it_has_attempts_and_e
 
 
 def test_rows_out_of_attempts_are_exhausted_crashes_included(tables: Tables):
-    pending, abandoned, beating, waiting, unread, fresh = songs = isrcs(6)
+    pending, abandoned, alive, waiting, unread, fresh = songs = isrcs(6)
     tables.wanted(songs)
-    tables.claim([abandoned, beating])
+    tables.claim([abandoned, alive])
     tables.abandon([abandoned])
     respond(tables, unread, parser_version=None)
     tables.sql("update songstats_backfill_queue set attempts = 5 where song <> %s", fresh)
@@ -498,7 +498,7 @@ def test_rows_out_of_attempts_are_exhausted_crashes_included(tables: Tables):
     with connect(tables.database_url) as connection:
         assert backfill_queue.exhaust(connection, RULES) == 2
     assert tables.outcomes() == {
-        pending: "exhausted", abandoned: "exhausted", beating: "in_progress", waiting: "pending", unread: "pending",
+        pending: "exhausted", abandoned: "exhausted", alive: "in_progress", waiting: "pending", unread: "pending",
         fresh: "pending",
     }  # fmt: skip
     assert tables.row(pending)["last_error"] == "its runs ended before a response was settled"
@@ -529,9 +529,9 @@ def test_what_failed_beside_an_answer_that_was_never_read_is_put_back(tables: Ta
     with connect(tables.database_url) as connection:
         assert backfill_queue.reclaim(connection, RULES, parser_version=1) == (2, 0)
         assert backfill_queue.reclaim(connection, RULES, parser_version=1) == (0, 0)
-    found = {claim.song: claim.unread_response for claim in tables.claim(list(of.values()))}
-    assert set(found) == {of["malformed"], of["exhausted"]}
-    assert all(found.values())
+    result = {claim.song: claim.unread_response for claim in tables.claim(list(of.values()))}
+    assert set(result) == {of["malformed"], of["exhausted"]}
+    assert all(result.values())
 
 
 def settle_each(tables: Tables) -> dict[str, str]:
@@ -606,14 +606,14 @@ def test_an_operators_launch_makes_absent_rows_and_marks_the_others(tables: Tabl
 
 
 def test_a_row_is_alive_while_its_owner_beats(tables: Tables):
-    beating, silent, pending = songs = isrcs(3)
+    alive, silent, pending = songs = isrcs(3)
     tables.wanted(songs)
-    tables.claim([beating, silent])
+    tables.claim([alive, silent])
     tables.abandon([silent])
     with connect(tables.database_url) as connection:
-        found = backfill_queue.rows(connection, [*songs, "AA6Q79999999"], RULES)
-    assert {song: (row.status, row.is_alive) for song, row in found.items()} == {
-        beating: (Status.IN_PROGRESS, True), silent: (Status.IN_PROGRESS, False), pending: (Status.PENDING, False),
+        result = backfill_queue.rows(connection, [*songs, "AA6Q79999999"], RULES)
+    assert {song: (row.status, row.is_alive) for song, row in result.items()} == {
+        alive: (Status.IN_PROGRESS, True), silent: (Status.IN_PROGRESS, False), pending: (Status.PENDING, False),
     }  # fmt: skip
 
 
@@ -686,8 +686,8 @@ def rows_touched(plan: dict[str, Any]) -> float:
 def executed(tables: Tables, statement: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """The plan of a statement that was executed, and rolled back."""
     with connect(tables.database_url) as connection, connection.transaction(force_rollback=True):
-        found = connection.execute("explain (analyze, format json, timing off) " + statement, parameters)  # type: ignore[operator]
-        (row,) = found.fetchall()
+        rows = connection.execute("explain (analyze, format json, timing off) " + statement, parameters)  # type: ignore[operator]
+        (row,) = rows.fetchall()
     plan: dict[str, Any] = row["QUERY PLAN"][0]["Plan"]
     return plan
 

@@ -259,8 +259,8 @@ def test_a_series_is_captured_once_when_its_last_capture_is_thirty_days_old(coun
     counter.age("29 days")
     assert counter.start_due_captures().started == 0
     counter.age("1 day")
-    found = counter.start_due_captures()
-    assert (found.due, found.started, found.refused) == (1, 1, ())
+    result = counter.start_due_captures()
+    assert (result.due, result.started, result.refused) == (1, 1, ())
     rows = counter.sql("select schedule, album_ids, account from playcount_snapshots order by created_at")
     assert rows == [{"schedule": "monthly", "album_ids": list(albums(3)), "account": counter.account}] * 2
     assert counter.start_due_captures().due == 0, "it is still to come"

@@ -18,20 +18,20 @@ from measurement_pipeline_tests.workbench import OPERATORS, Workbench, create_wo
 
 def test_what_waits_is_what_somebody_wants_bought(bench: Workbench, connection: Connection):
     mine, unpaid, unwanted = isrcs(3), isrcs(2, start=10), isrcs(1, start=20)
-    broke = uuid4()
+    unpaid_account = uuid4()
     bench.submit_request(mine)
-    bench.submit_request([*unpaid, mine[0]], account=broke)
-    bench.deny(broke)
+    bench.submit_request([*unpaid, mine[0]], account=unpaid_account)
+    bench.deny(unpaid_account)
     withdrawn = bench.submit_request(unwanted)
     bench.sql("update measurement_jobs set state = 'withdrawn' where id = %s", withdrawn)
-    found = health.read_backlog(connection, operators_account=OPERATORS)
-    assert (found.waiting, found.payable, found.ready) == (5, 3, 3)
-    assert found.last_settled is None
-    assert found.unpaid_accounts == ()
+    result = health.read_backlog(connection, operators_account=OPERATORS)
+    assert (result.waiting, result.payable, result.ready) == (5, 3, 3)
+    assert result.last_settled is None
+    assert result.unpaid_accounts == ()
     bench.deny(bench.account)
-    found = health.read_backlog(connection, operators_account=OPERATORS)
-    assert (found.waiting, found.payable) == (5, 0)
-    assert set(found.unpaid_accounts) == {str(bench.account), str(broke)}
+    result = health.read_backlog(connection, operators_account=OPERATORS)
+    assert (result.waiting, result.payable) == (5, 0)
+    assert set(result.unpaid_accounts) == {str(bench.account), str(unpaid_account)}
 
 
 def test_what_an_operator_launched_waits_too_and_the_operators_account_pays(bench: Workbench, connection: Connection):
@@ -40,8 +40,8 @@ def test_what_an_operator_launched_waits_too_and_the_operators_account_pays(benc
     bench.sql("update songstats_backfill_queue set operator_launched = true")
     assert health.read_backlog(connection, operators_account=OPERATORS).payable == 0
     bench.allow(OPERATORS)
-    found = health.read_backlog(connection, operators_account=OPERATORS)
-    assert (found.waiting, found.payable) == (1, 1)
+    result = health.read_backlog(connection, operators_account=OPERATORS)
+    assert (result.waiting, result.payable) == (1, 1)
     assert health.read_backlog(connection, operators_account=None).payable == 0
 
 
@@ -54,9 +54,9 @@ def test_what_was_settled_ahead_of_the_clock_hides_no_silence(bench: Workbench, 
             song,
             bench.account,
         )
-    found = health.read_backlog(connection, operators_account=None)
-    assert found.last_settled is not None
-    assert timedelta(hours=8) < found.now - found.last_settled < timedelta(hours=10)
+    result = health.read_backlog(connection, operators_account=None)
+    assert result.last_settled is not None
+    assert timedelta(hours=8) < result.now - result.last_settled < timedelta(hours=10)
 
 
 def test_rows_in_progress_are_silent_too_and_retries_are_told_apart(bench: Workbench, connection: Connection):
@@ -70,17 +70,17 @@ def test_rows_in_progress_are_silent_too_and_retries_are_told_apart(bench: Workb
         "update songstats_backfill_queue set not_before = now() + interval '1 hour', last_error = '502' where song <> %s",
         songs[0],
     )
-    found = health.read_backlog(connection, operators_account=None)
-    assert (found.waiting, found.ready, found.last_error) == (3, 1, "502")
-    assert found.next_retry_at is not None
+    result = health.read_backlog(connection, operators_account=None)
+    assert (result.waiting, result.ready, result.last_error) == (3, 1, "502")
+    assert result.next_retry_at is not None
 
 
 def test_the_last_purchase_is_known(bench: Workbench, connection: Connection):
     bench.submit_request(isrcs(2))
     bench.run_backfill(isrcs(2))
-    found = health.read_backlog(connection, operators_account=None)
-    assert found.oldest_waiting is None
-    assert found.last_settled == max(row["settled_at"] for row in bench.ledger())
+    result = health.read_backlog(connection, operators_account=None)
+    assert result.oldest_waiting is None
+    assert result.last_settled == max(row["settled_at"] for row in bench.ledger())
 
 
 def test_rows_that_wait_for_a_person_are_named_with_counts_and_cures(bench: Workbench, connection: Connection):
@@ -95,13 +95,13 @@ def test_rows_that_wait_for_a_person_are_named_with_counts_and_cures(bench: Work
         "update songstats_backfill_queue set status = 'done', outcome = 'rejected', suspect = true where song = %s",
         songs[9],
     )
-    found = queue_checks.no_exhausted_recordings(health.read_failed_rows(connection))
-    assert not found.passed
-    assert not found.should_alert
-    assert found.metadata == {"exhausted": 7, "malformed": 1, "suspect": 1}
-    assert f"7 exhausted ({', '.join(songs[:5])}, …): find the cause" in found.message
-    assert f"1 malformed ({songs[8]})" in found.message
-    assert f"1 suspect ({songs[9]})" in found.message
+    result = queue_checks.no_exhausted_recordings(health.read_failed_rows(connection))
+    assert not result.passed
+    assert not result.should_alert
+    assert result.metadata == {"exhausted": 7, "malformed": 1, "suspect": 1}
+    assert f"7 exhausted ({', '.join(songs[:5])}, …): find the cause" in result.message
+    assert f"1 malformed ({songs[8]})" in result.message
+    assert f"1 suspect ({songs[9]})" in result.message
 
 
 def test_what_is_done_and_not_shown_is_a_failure_only_after_the_sweep_had_its_time(
@@ -136,10 +136,10 @@ def test_rows_and_measurements_are_compared_both_ways(bench: Workbench, connecti
         f"{songs[1]} has a history, and its row is pending",
         f"{songs[2]} has a history, and its row is missing",
     ]
-    found = queue_checks.partitions_match_tables(breaches, materialized=4)
-    assert not found.passed
-    assert found.should_alert
-    assert breaches[0] in found.message
+    result = queue_checks.partitions_match_tables(breaches, materialized=4)
+    assert not result.passed
+    assert result.should_alert
+    assert breaches[0] in result.message
 
 
 @pytest.fixture
@@ -194,12 +194,12 @@ def test_figures_that_no_play_count_has_are_named(
     bench.sql("update deployment set kind = 'live'")
     assert figures(connection).passed, figures(connection).message
     connection.execute(statement, {"song": song})  # type: ignore[call-overload]
-    found = figures(connection)
-    assert not found.passed
-    assert not found.should_alert
-    assert f"{song} " in found.message
-    assert words in found.message
-    assert other not in found.message
+    result = figures(connection)
+    assert not result.passed
+    assert not result.should_alert
+    assert f"{song} " in result.message
+    assert words in result.message
+    assert other not in result.message
 
 
 def test_a_restatement_is_believed_and_not_the_figure_before_it(bench: Workbench, connection: Connection):
@@ -219,9 +219,9 @@ def test_of_many_recordings_it_is_said_how_many_were_looked_at(bench: Workbench,
     bench.run_backfill(isrcs(3))
     assert figures(connection).message == "3 recordings stored in the last day, all in range"
     latest = health.latest_series(connection, most=2)
-    found = queue_checks.values_in_range(latest, stored=health.count_recently_stored(connection))
-    assert found.message == "the latest 2 of 3 recordings stored in the last day, all in range"
-    assert found.metadata["recordings stored"] == 3
+    result = queue_checks.values_in_range(latest, stored=health.count_recently_stored(connection))
+    assert result.message == "the latest 2 of 3 recordings stored in the last day, all in range"
+    assert result.metadata["recordings stored"] == 3
 
 
 def test_a_request_that_its_client_has_put_off_is_not_waited_for_and_one_that_intake_put_off_is(
@@ -234,10 +234,10 @@ def test_a_request_that_its_client_has_put_off_is_not_waited_for_and_one_that_in
     bench.sql(ask, bench.account, None)
     assert health.read_intake_progress(connection).oldest is None
     bench.sql(ask, bench.account, "Stripe gave no answer")
-    found = health.read_intake_progress(connection)
-    assert (found.waiting, found.error) == (1, "Stripe gave no answer")
-    assert found.oldest is not None
-    assert found.now - found.oldest > timedelta(hours=6)
+    result = health.read_intake_progress(connection)
+    assert (result.waiting, result.error) == (1, "Stripe gave no answer")
+    assert result.oldest is not None
+    assert result.now - result.oldest > timedelta(hours=6)
 
 
 def test_invented_histories_are_not_called_old(bench: Workbench, connection: Connection):

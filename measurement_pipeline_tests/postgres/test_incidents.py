@@ -6,8 +6,8 @@ from measurement_pipeline.postgres.database import Connection
 
 
 def rows(connection: Connection) -> list[tuple[str, int, bool]]:
-    found = connection.execute("select key, times, ended_at is null as is_open from incidents order by id")
-    return [(row["key"], row["times"], row["is_open"]) for row in found]
+    result = connection.execute("select key, times, ended_at is null as is_open from incidents order by id")
+    return [(row["key"], row["times"], row["is_open"]) for row in result]
 
 
 def test_the_same_key_is_one_incident_that_counts(connection: Connection):

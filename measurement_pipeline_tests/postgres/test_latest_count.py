@@ -37,10 +37,10 @@ def answers(archive: Archive, catalog: UUID, account: UUID) -> dict[str, tuple[A
     """(count, day, source) of the recording as each user of the rule has it."""
 
     def row_of(statement: str, *parameters: object) -> tuple[Any, Any, Any] | None:
-        found = archive.sql(statement, *parameters)
-        if not found or next(iter(found[0].values())) is None:
+        rows = archive.sql(statement, *parameters)
+        if not rows or next(iter(rows[0].values())) is None:
             return None
-        count, at, source = found[0].values()
+        count, at, source = rows[0].values()
         return count, at, source
 
     by_song = "where song = %s"
@@ -95,8 +95,8 @@ def test_every_user_of_the_latest_count_gives_the_same_answer(archive: Archive, 
     for source, place, hour, count in counts:
         archive.hold([count], source=source, first=day(place), at=timedelta(hours=hour))
     latest = None if expected is None else (expected[0], FIRST + timedelta(days=expected[1]), expected[2])
-    found = answers(archive, catalog, account)
-    assert found == dict.fromkeys(found, latest)
+    result = answers(archive, catalog, account)
+    assert result == dict.fromkeys(result, latest)
     # Ranks: of a new row, and of a row that waits.
     rank = 0 if expected is None else expected[0]
     (job,) = archive.sql(
@@ -112,7 +112,7 @@ def test_every_user_of_the_latest_count_gives_the_same_answer(archive: Archive, 
     assert archive.sql("select rank_score from songstats_backfill_queue") == [{"rank_score": rank if counts else 7}]
     assert analytics.list_total_mismatches(archive.connection) == {}
     measured = None if expected is None or expected[2] == IMPORT else expected[0]
-    found = measured_answers(archive, catalog, account)
-    ends = found.pop("run_rates, day and source")
+    result = measured_answers(archive, catalog, account)
+    ends = result.pop("run_rates, day and source")
     assert ends == (set() if measured is None or latest is None else {latest[1:]})
-    assert found == dict.fromkeys(found, measured)
+    assert result == dict.fromkeys(result, measured)

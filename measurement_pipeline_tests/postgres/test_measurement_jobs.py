@@ -125,9 +125,9 @@ def test_a_request_that_python_cannot_read_is_shown_as_it_stands(connection: Con
 
 def test_the_latest_requests_come_first(connection: Connection):
     mine, other = uuid4(), uuid4()
-    made = [jobs.submit(connection, account=account, source="x", scope={}) for account in (mine, other, mine)]
-    assert [row["id"] for row in jobs.recent(connection)] == made[::-1]
-    assert [row["id"] for row in jobs.recent(connection, account=mine, limit=1)] == [made[2]]
+    created = [jobs.submit(connection, account=account, source="x", scope={}) for account in (mine, other, mine)]
+    assert [row["id"] for row in jobs.recent(connection)] == created[::-1]
+    assert [row["id"] for row in jobs.recent(connection, account=mine, limit=1)] == [created[2]]
 
 
 def test_accounts_that_were_denied_and_have_accepted_requests_are_asked_about_again(
@@ -194,11 +194,11 @@ def test_a_postponed_request_keeps_its_state_and_gets_its_attempt_back_where_it_
 def test_whoever_comes_second_waits_and_finds_the_request_answered(connection: Connection, tables: Tables):
     jobs.submit(connection, account=uuid4(), source="historical", scope={})
     (request,) = jobs.waiting(connection, state=State.QUEUED, limit=1)
-    found: list[bool] = []
+    result: list[bool] = []
 
     def come_second() -> None:
         with connect(tables.database_url) as other, other.transaction():
-            found.append(jobs.lock(other, request))
+            result.append(jobs.lock(other, request))
 
     with connection.transaction():
         assert jobs.lock(connection, request)
@@ -208,5 +208,5 @@ def test_whoever_comes_second_waits_and_finds_the_request_answered(connection: C
         assert second.is_alive(), "it waits for the one that holds the row"
         jobs.answer(connection, request, state=State.REJECTED, status_code=400, error="no")
     second.join()
-    assert found == [False]
+    assert result == [False]
     assert jobs.begin_attempts(connection, [request], run="late") == {}

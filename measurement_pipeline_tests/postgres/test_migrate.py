@@ -25,8 +25,8 @@ TABLES = {
 
 def tables_of(url: str) -> set[str]:
     with connect(url) as connection:
-        found = connection.execute("select tablename from pg_tables where schemaname = 'public'").fetchall()
-    return {row["tablename"] for row in found}
+        rows = connection.execute("select tablename from pg_tables where schemaname = 'public'").fetchall()
+    return {row["tablename"] for row in rows}
 
 
 def test_an_empty_database_is_migrated_and_stamped(empty_database_url: str):
@@ -202,7 +202,7 @@ def test_the_outcomes_of_each_status_are_the_same_in_sql(connection: Connection)
     for status in (Status.DONE, Status.FAILED):
         branch = re.search(rf"WHEN '{status}'::text THEN(.*?)(WHEN|ELSE)", check["definition"], re.DOTALL)
         assert branch
-        expected = {str(outcome) for outcome, found in STATUS_OF_OUTCOME.items() if found is status}
+        expected = {str(outcome) for outcome, result in STATUS_OF_OUTCOME.items() if result is status}
         assert set(re.findall(r"'(\w+)'::text", branch[1])) == expected
 
 
@@ -230,8 +230,8 @@ def test_captures_and_catalogues_from_before_their_partitions_had_names_keep_the
     migrate.upgrade(empty_database_url, kind="sandbox")
     with connect(empty_database_url) as connection:
         for table in ("catalogs", "playcount_snapshots"):
-            found = connection.execute(sql.SQL("select id, partition_key from {}").format(sql.Identifier(table)))
-            assert [str(row["id"]) == row["partition_key"] for row in found] == [True]
+            rows = connection.execute(sql.SQL("select id, partition_key from {}").format(sql.Identifier(table)))
+            assert [str(row["id"]) == row["partition_key"] for row in rows] == [True]
 
 
 @pytest.mark.parametrize("version", ["0001", "0002", "0003"])

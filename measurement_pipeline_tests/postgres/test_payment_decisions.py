@@ -41,8 +41,8 @@ def test_a_yes_serves_for_ten_minutes(
 ):
     decisions.record(account, ALLOWED)
     tables.sql("update payment_decisions set checked_at = clock_timestamp() - %s::interval", age)
-    found = decisions.load(account).fresh_decision
-    assert (found is not None and found.verdict is PaymentVerdict.ALLOWED) is serves
+    result = decisions.load(account).fresh_decision
+    assert (result is not None and result.verdict is PaymentVerdict.ALLOWED) is serves
 
 
 def test_a_no_never_serves(decisions: PaymentDecisions, account: UUID):

@@ -80,23 +80,23 @@ def logins_on(url: str) -> Iterator[Logins]:
         (me,) = connection.execute("select rolsuper from pg_roles where rolname = current_user").fetchall()
     if not me["rolsuper"]:
         pytest.skip("the login of DATABASE_URL is no superuser: it cannot make logins that are members of the roles")
-    made = Logins(url)
-    yield made
-    made.forget()
+    created = Logins(url)
+    yield created
+    created.forget()
 
 
 @pytest.fixture
 def logins(database_url: str) -> Iterator[Logins]:
-    with logins_on(database_url) as made:
-        yield made
+    with logins_on(database_url) as created:
+        yield created
 
 
 @pytest.fixture(scope="module")
 def house(server: Server, template: str) -> Iterator[Logins]:
     """One database for all the tests that change nothing in it, being refused."""
     name = server.create_database(template=template)
-    with logins_on(server.url(name)) as made:
-        yield made
+    with logins_on(server.url(name)) as created:
+        yield created
     server.drop(name)
 
 
@@ -135,18 +135,20 @@ def worker(bench: Workbench, pipeline_url: str) -> Workbench:
 
 
 def test_the_pipelines_role_is_enough_for_a_drain_and_all_around_it(bench: Workbench, worker: Workbench):
-    asked = isrcs(8)
-    bench.sandbox.faults(HISTORY, isrc=asked[1], status=404)
-    bench.sandbox.faults(HISTORY, isrc=asked[2], body="not json")
-    bench.sandbox.faults(HISTORY, isrc=asked[3], status=429, retry_after=0, count=1)
+    requested = isrcs(8)
+    bench.sandbox.faults(HISTORY, isrc=requested[1], status=404)
+    bench.sandbox.faults(HISTORY, isrc=requested[2], body="not json")
+    bench.sandbox.faults(HISTORY, isrc=requested[3], status=429, retry_after=0, count=1)
     migrate.require_current(worker.database_url, kind="sandbox")
     with worker_connection(worker) as connection:
         ensure_account(connection, worker.account, name="a label")
-        lines = [songs.CatalogLine(isrc, "A title", None, None, None, 7) for isrc in asked]
+        lines = [songs.CatalogLine(isrc, "A title", None, None, None, 7) for isrc in requested]
         catalog = songs.import_catalog(
             connection, lines, account=worker.account, name="all", as_of=date(2026, 1, 1), raw_ref="a file"
         )
-        songs.store_identifiers(connection, [(asked[0], "an album")], platform="spotify", identifier_type="album_id")
+        songs.store_identifiers(
+            connection, [(requested[0], "an album")], platform="spotify", identifier_type="album_id"
+        )
         job = measurement_jobs.submit(
             connection, account=worker.account, source="historical", scope={"catalog_id": str(catalog)}
         )
@@ -158,18 +160,18 @@ def test_the_pipelines_role_is_enough_for_a_drain_and_all_around_it(bench: Workb
         return decision
 
     opened = load_batch(worker.database_url)
-    (taken,) = process_batch(worker.database_url, opened, check_payments(opened, check), run="run-0")
-    assert taken.receipt is not None
-    assert taken.receipt.enqueued == 8
+    (result,) = process_batch(worker.database_url, opened, check_payments(opened, check), run="run-0")
+    assert result.receipt is not None
+    assert result.receipt.enqueued == 8
     for attempt in range(3):
-        worker.run_backfill(asked, run=f"run-{attempt}")
+        worker.run_backfill(requested, run=f"run-{attempt}")
     assert bench.statuses() == {"stored": 6, "no_history": 1, "malformed": 1}
     with worker_connection(worker) as connection:
-        assert requeue(connection, asked[1:3], rebuy=True, actor="a person") == asked[1:3]
+        assert requeue(connection, requested[1:3], rebuy=True, actor="a person") == requested[1:3]
         incidents.record(connection, key="a check", what="it failed")
         incidents.end_by_source(connection, source="a check")
     bench.sandbox.clear_faults()
-    worker.run_backfill(asked, run="run-9")
+    worker.run_backfill(requested, run="run-9")
     reclaim_backfill(worker.config, worker.dependencies)
     assert bench.statuses() == {"stored": 8}
     assert bench.sql("select state from measurement_jobs where id = %s", job) == [{"state": "done"}]
@@ -316,8 +318,8 @@ class Client:
         """The rows of the last of these statements, run in one session. `{mine}` is the client's account."""
         with connect(self.url) as connection:
             for statement in script:
-                found = connection.execute(statement.replace("{mine}", str(self.account)))  # type: ignore[call-overload]
-            return list(found) if found.description else []
+                rows = connection.execute(statement.replace("{mine}", str(self.account)))  # type: ignore[call-overload]
+            return list(rows) if rows.description else []
 
     def ask(self) -> UUID:
         (row,) = self.sql(
@@ -341,11 +343,11 @@ def stranger(house: Logins) -> Client:
 @pytest.fixture(scope="module")
 def other(house: Logins) -> Client:
     """Another client, with a request of its own."""
-    found = Client(house)
-    found.ask()
+    result = Client(house)
+    result.ask()
     with connect(house.admin_url) as connection:
         connection.execute("analyze measurement_jobs, client_logins")
-    return found
+    return result
 
 
 def test_a_client_inserts_a_request_and_reads_the_answer(client: Client, logins: Logins, connection: Connection):
@@ -524,11 +526,11 @@ def test_an_upgrade_gives_an_analysts_login_the_limits_that_it_lacks(logins: Log
     assert limits(plain) == {**roles.LIMITS, **roles.LIMITS_BY_SUPERUSER}
     assert limits(patient)["statement_timeout"] == "1h"
     with connect(database_url) as connection:
-        found = connection.execute(
+        rows = connection.execute(
             "select rolname, rolconnlimit from pg_roles where rolname = any(%s)",
             ([login_of(plain), login_of(patient)],),
         )
-        assert {row["rolname"]: row["rolconnlimit"] for row in found} == {login_of(plain): 2, login_of(patient): 3}
+        assert {row["rolname"]: row["rolconnlimit"] for row in rows} == {login_of(plain): 2, login_of(patient): 3}
 
 
 def test_a_client_who_reads_as_an_analyst_may_still_ask(logins: Logins, database_url: str):
@@ -540,10 +542,10 @@ def test_a_client_who_reads_as_an_analyst_may_still_ask(logins: Logins, database
 def test_a_table_granted_to_analysts_by_hand_is_revoked(database_url: str, connection: Connection):
     connection.execute("grant select on songstats_responses to measurement_analyst")
     migrate.upgrade(database_url, kind="sandbox")
-    found = connection.execute(
+    rows = connection.execute(
         "select has_table_privilege('measurement_analyst', 'songstats_responses', 'select') as may"
     )
-    assert found.fetchone() == {"may": False}
+    assert rows.fetchone() == {"may": False}
 
 
 def test_a_function_added_by_hand_blocks_no_upgrade(database_url: str, connection: Connection):
@@ -587,11 +589,11 @@ def test_a_future_view_is_readable_by_analysts_without_a_grant(analyst_url: str,
 
 def owners(url: str) -> set[str]:
     with connect(url) as connection:
-        found = connection.execute(
+        rows = connection.execute(
             "select distinct pg_get_userbyid(relowner) as owner from pg_class"
             " where relnamespace = 'public'::regnamespace and relkind in ('r', 'v', 'S')"
         )
-        return {row["owner"] for row in found}
+        return {row["owner"] for row in rows}
 
 
 def works_for_clients(logins: Logins) -> bool:
@@ -603,19 +605,19 @@ def works_for_clients(logins: Logins) -> bool:
 
 
 def test_every_table_is_the_owners(database_url: str, connection: Connection):
-    found = connection.execute(
+    rows = connection.execute(
         "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'v')"
     )
-    assert {row["relname"] for row in found} == set(roles.TABLES)
+    assert {row["relname"] for row in rows} == set(roles.TABLES)
     assert owners(database_url) == {"measurement_owner"}
 
 
 def test_the_roles_do_not_log_in(connection: Connection):
-    found = connection.execute(
+    rows = connection.execute(
         "select rolname from pg_roles where rolname = any(%s) and (rolcanlogin or rolsuper or rolcreaterole or rolbypassrls)",
         (list(ROLES),),
     )
-    assert found.fetchall() == []
+    assert rows.fetchall() == []
 
 
 def test_migrating_again_leaves_rights_and_policies_as_they_are(database_url: str, connection: Connection):
@@ -781,8 +783,8 @@ def test_a_login_without_inheritance_keeps_its_tables(bare: str):
 def test_the_command_reports_what_it_may_not_set(bare: str):
     _, owner = owning(bare)
     environment = {"DATABASE_URL": owner, "DEPLOYMENT_KIND": "sandbox"}
-    said = CliRunner().invoke(main, ["db", "upgrade", "--json"], env=environment)
-    assert "may not create roles" in json.loads(said.stdout)["roles"]
+    expected = CliRunner().invoke(main, ["db", "upgrade", "--json"], env=environment)
+    assert "may not create roles" in json.loads(expected.stdout)["roles"]
     (line,) = (
         line
         for line in CliRunner().invoke(main, ["db", "upgrade"], env=environment).stdout.splitlines()
@@ -831,8 +833,8 @@ def test_the_commands_of_the_database_logins_page_work(bare: str):
     type_in(bare, pipeline)
     migrate.require_current(logins.url("pipeline_login"), kind="live")
     type_in(bare, let_in)
-    asked, requests, account = type_in(logins.url("acme"), client)
-    assert [row["id"] for row in requests] == [row["id"] for row in asked]
+    requested, requests, account = type_in(logins.url("acme"), client)
+    assert [row["id"] for row in requests] == [row["id"] for row in requested]
     assert [str(row["account"]) for row in account] == ["00000000-0000-4000-8000-0000000000ac"]
     type_in(bare, analyst)
     assert migrate.upgrade(bare, kind="live") is None

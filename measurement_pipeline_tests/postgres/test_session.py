@@ -60,7 +60,7 @@ def test_every_kind_of_connection_pins_the_same_parameters(foreign_url: str):
         check(opened.execute(SHOWN).fetchone()["value"])
         with opened.transaction():
             check(opened.execute(SHOWN).fetchone()["value"])
-    with pool(foreign_url, size=1, timeout_seconds=10) as lent, lent.connection() as opened:
+    with pool(foreign_url, size=1, timeout_seconds=10) as lent_connection, lent_connection.connection() as opened:
         check(opened.execute(SHOWN).fetchone()["value"])
 
     async def ask() -> str:
@@ -105,8 +105,8 @@ def test_pg_variables_change_nothing(foreign_url: str):
 @contextmanager
 def pooler_without_options(target: str) -> Iterator[str]:
     """As PgBouncer: parameters that it does not track are refused at start, in its own words. Else bytes are passed on."""
-    found = conninfo.parse(target)
-    host, port = found.get("host", "localhost"), found.get("port", "5432")
+    result = conninfo.parse(target)
+    host, port = result.get("host", "localhost"), result.get("port", "5432")
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -123,8 +123,8 @@ def pooler_without_options(target: str) -> Iterator[str]:
                 client.sendall(b"N")
                 start = client.recv(65_536)
             if b"options\0" in start:
-                said = b"SFATAL\0C08P01\0Munsupported startup parameter: options\0\0"
-                client.sendall(b"E" + (len(said) + 4).to_bytes(4, "big") + said)
+                expected = b"SFATAL\0C08P01\0Munsupported startup parameter: options\0\0"
+                client.sendall(b"E" + (len(expected) + 4).to_bytes(4, "big") + expected)
                 client.close()
                 return
             if host.startswith("/"):
@@ -145,7 +145,7 @@ def pooler_without_options(target: str) -> Iterator[str]:
             sink.close()
 
         threading.Thread(target=serve, daemon=True).start()
-        via = {**found, "host": "127.0.0.1", "port": str(server.getsockname()[1]), "gssencmode": "disable"}
+        via = {**result, "host": "127.0.0.1", "port": str(server.getsockname()[1]), "gssencmode": "disable"}
         yield conninfo.uri(via)
 
 
@@ -155,8 +155,8 @@ def test_a_pooler_that_rejects_options_gets_the_other_parameters(foreign_url: st
             with connect(url) as opened:
                 assert opened.execute(SHOWN).fetchone() == {"value": "UTC|ISO, MDY|UTF8|serializable"}
                 with opened.transaction():
-                    (found,) = opened.execute("show transaction_isolation").fetchall()
-                    assert found["transaction_isolation"] == "read committed"
+                    (row,) = opened.execute("show transaction_isolation").fetchall()
+                    assert row["transaction_isolation"] == "read committed"
         with PooledRunStorage(dagster_url(url), should_autocreate_tables=False).connect() as opened:
             assert opened.exec_driver_sql(SHOWN).scalar_one().startswith("UTC|ISO, MDY|UTF8|")
 

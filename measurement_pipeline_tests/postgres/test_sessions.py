@@ -54,9 +54,9 @@ def test_an_idle_and_an_active_transaction_are_named_and_a_short_one_is_not(conn
 def test_a_holder_of_an_advisory_lock_is_listed_without_a_transaction(connection: Connection, database_url: str):
     with session(database_url, "a curious client") as holder:
         holder.execute("select pg_advisory_lock(hashtextextended('songstats_quota', 0))")
-        found = doctor_server.check_sessions(connection, lock_seconds=0)
-        assert found.status is CheckStatus.WARN
-        assert "a curious client): idle, holds an advisory lock, since 2" in found.message
+        result = doctor_server.check_sessions(connection, lock_seconds=0)
+        assert result.status is CheckStatus.WARN
+        assert "a curious client): idle, holds an advisory lock, since 2" in result.message
         assert doctor_server.check_sessions(connection).status is CheckStatus.OK, "ours are held for milliseconds"
 
 
@@ -97,4 +97,4 @@ def test_logins_with_hidden_sessions_are_listed_with_the_remedy(connection: Conn
 def test_the_incident_key_does_not_contain_the_blocking_sessions(connection: Connection, database_url: str, line: str):
     for run in ("one", "two"):
         incidents.record_failure(database_url, "songstats_backfill", line, run=run)
-    assert [found.times for found in list_open(connection)] == [2]
+    assert [result.times for result in list_open(connection)] == [2]

@@ -34,10 +34,10 @@ def load(
 
 
 def counts(tables: Tables) -> list[tuple[str, str, int]]:
-    found = tables.sql(
+    rows = tables.sql(
         "select song, captured_at at time zone 'UTC' as day, value from song_measurements order by song, learnt_at"
     )
-    return [(row["song"], row["day"].isoformat(), row["value"]) for row in found]
+    return [(row["song"], row["day"].isoformat(), row["value"]) for row in rows]
 
 
 def test_an_imported_catalogue_has_its_recordings_and_their_counts(tables: Tables, connection: Connection):
@@ -56,9 +56,9 @@ def test_an_imported_catalogue_has_its_recordings_and_their_counts(tables: Table
         other,
     }
     assert counts(tables) == [(one, "2026-03-01T00:00:00", 0)], "no count is no measurement, and 0 is one"
-    (kept,) = tables.sql("select * from song_measurements")
-    assert (kept["platform"], kept["metric"]) == ("spotify", "platform_displayed_play_count")
-    assert (kept["data_source"], kept["raw_ref"]) == ("import", "file.csv")
+    (stored,) = tables.sql("select * from song_measurements")
+    assert (stored["platform"], stored["metric"]) == ("spotify", "platform_displayed_play_count")
+    assert (stored["data_source"], stored["raw_ref"]) == ("import", "file.csv")
 
 
 def test_the_same_file_twice_adds_nothing(tables: Tables, connection: Connection):
@@ -86,11 +86,11 @@ def test_a_corrected_count_is_kept_beside_the_one_it_corrects(tables: Tables, co
 
 def test_a_catalogue_is_known_by_account_and_name(tables: Tables, connection: Connection):
     mine, other = uuid4(), uuid4()
-    made = [
+    created = [
         load(tables, connection, name=n, account=a) for a, n in ((mine, "c"), (mine, "d"), (other, "c"), (mine, "c"))
     ]
-    assert made[0] == made[3]
-    assert len(set(made)) == 3
+    assert created[0] == created[3]
+    assert len(set(created)) == 3
 
 
 def test_an_import_ranks_queued_rows_unless_a_measurement_exists(tables: Tables, connection: Connection):
@@ -145,8 +145,8 @@ def test_bought_histories_are_read_with_restatements_resolved(tables: Tables, co
             " values (%s, 'spotify', 'platform_displayed_play_count', %s::timestamp at time zone 'UTC', %s, %s, %s)",
             song, day, source, learnt, value,
         )  # fmt: skip
-    found = songs.list_most_played(connection, limit=5)
-    assert [(row["isrc"], row["play_count"], row["points"]) for row in found] == [(most, 20, 3), (less, 15, 1)]
+    result = songs.list_most_played(connection, limit=5)
+    assert [(row["isrc"], row["play_count"], row["points"]) for row in result] == [(most, 20, 3), (less, 15, 1)]
     assert [row["isrc"] for row in songs.list_most_played(connection, limit=1)] == [most]
     assert songs.get_series(connection, most) == {date(2026, 1, 1): 10, date(2026, 1, 2): 20}
     assert songs.count_points(connection) == 4

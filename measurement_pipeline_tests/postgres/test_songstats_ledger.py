@@ -27,8 +27,8 @@ def reserve(
     return tables.in_loop(lambda c: ledger.reserve(c, claims, run=run, hits_allowed=hits, operators_account=operators))
 
 
-def verdicts(found: Sequence[Reservation]) -> list[ReservationVerdict]:
-    return [one.verdict for one in found]
+def verdicts(reservations: Sequence[Reservation]) -> list[ReservationVerdict]:
+    return [one.verdict for one in reservations]
 
 
 def answered(
@@ -64,15 +64,15 @@ def test_a_hit_is_set_aside_for_each_claim_in_order_and_an_attempt_counted(table
     songs = isrcs(3)
     job = tables.wanted(songs)
     claims = tables.claim(songs)
-    found = reserve(tables, claims)
-    assert verdicts(found) == [ReservationVerdict.RESERVED] * 3
+    result = reserve(tables, claims)
+    assert verdicts(result) == [ReservationVerdict.RESERVED] * 3
     rows = tables.sql("select * from songstats_quota_ledger order by id")
-    assert [row["id"] for row in rows] == [one.ledger for one in found]
+    assert [row["id"] for row in rows] == [one.ledger for one in result]
     assert [(row["song"], row["lease"], row["run_id"], row["job"]) for row in rows] == [
         (claim.song, claim.lease, "run-1", job) for claim in claims
     ]
     assert {(row["settled_at"], row["billable"], row["reason"]) for row in rows} == {(None, None, None)}
-    assert [one.attempts for one in found] == [1, 1, 1]
+    assert [one.attempts for one in result] == [1, 1, 1]
 
 
 def test_a_run_counts_one_attempt_however_often_it_asks(tables: Tables):
@@ -89,8 +89,8 @@ def test_the_last_hits_go_to_the_first_in_order_and_the_others_are_told_why(tabl
     songs = isrcs(5)
     tables.wanted(songs)
     hits_spent(tables, 7)
-    found = reserve(tables, tables.claim(songs), hits=9)
-    assert verdicts(found) == [ReservationVerdict.RESERVED] * 2 + [ReservationVerdict.BUDGET] * 3
+    result = reserve(tables, tables.claim(songs), hits=9)
+    assert verdicts(result) == [ReservationVerdict.RESERVED] * 2 + [ReservationVerdict.BUDGET] * 3
     assert [tables.row(song)["attempts"] for song in songs] == [1, 1, 0, 0, 0], "an unasked row has no attempt counted"
 
 
@@ -131,10 +131,10 @@ def test_eight_runs_at_once_spend_exactly_the_budget(tables: Tables):
     def spend(n: int) -> None:
         async def one_by_one(connection: AsyncConnection[DictRow]) -> None:
             for claim in claims[n]:
-                found = await ledger.reserve(
+                result = await ledger.reserve(
                     connection, [claim], run=f"run-{n}", hits_allowed=allowed, operators_account=None
                 )
-                seen.extend(verdicts(found))
+                seen.extend(verdicts(result))
 
         barrier.wait()
         tables.in_loop(one_by_one)
@@ -150,19 +150,19 @@ def test_eight_runs_at_once_spend_exactly_the_budget(tables: Tables):
 
 
 def test_a_row_that_is_no_longer_the_runs_is_lost(tables: Tables):
-    mine, taken, released = songs = isrcs(3)
+    mine, taken_over, released = songs = isrcs(3)
     tables.wanted(songs)
     claims = tables.claim(songs)
-    tables.abandon([taken])
-    tables.claim([taken], run="run-2")
+    tables.abandon([taken_over])
+    tables.claim([taken_over], run="run-2")
     tables.sql(
         "update songstats_backfill_queue set status = 'pending', claimed_by = null, heartbeat_at = null where song = %s",
         released,
     )
-    found = dict(zip([claim.song for claim in claims], verdicts(reserve(tables, claims)), strict=True))
-    assert found == {
+    result = dict(zip([claim.song for claim in claims], verdicts(reserve(tables, claims)), strict=True))
+    assert result == {
         mine: ReservationVerdict.RESERVED,
-        taken: ReservationVerdict.NO_LONGER_CLAIMED,
+        taken_over: ReservationVerdict.NO_LONGER_CLAIMED,
         released: ReservationVerdict.NO_LONGER_CLAIMED,
     }
 
@@ -187,11 +187,11 @@ def test_a_recording_whose_earlier_call_was_answered_meanwhile_is_not_bought_aga
     tables.abandon([song])
     taken_over = tables.claim([song], run="run-2")
     assert taken_over[0].unread_response is None
-    kept = keep(tables, answered(slow))
+    stored = keep(tables, answered(slow))
     assert verdicts(reserve(tables, taken_over, run="run-2")) == [ReservationVerdict.NO_LONGER_CLAIMED]
     with connect(tables.database_url) as connection:
         assert backfill_queue.release(connection, run="run-2") == 1
-    assert [claim.unread_response for claim in tables.claim([song], run="run-3")] == list(kept.values())
+    assert [claim.unread_response for claim in tables.claim([song], run="run-3")] == list(stored.values())
 
 
 @pytest.mark.fails_without("an open breaker stops reservations", parameters="breaker = 'open', breaker_kind = 'streak'")
@@ -225,9 +225,9 @@ def test_a_decision_is_spent_on_for_ten_minutes(tables: Tables, age: str, verdic
     tables.enqueue([song])
     account = tables.decide(uuid4(), age=age)
     tables.request([song], account=account)
-    (found,) = reserve(tables, tables.claim([song]))
-    assert (found.verdict, found.account) == (verdict, account)
-    assert (found.ledger is None) is (verdict is ReservationVerdict.STALE)
+    (row,) = reserve(tables, tables.claim([song]))
+    assert (row.verdict, row.account) == (verdict, account)
+    assert (row.ledger is None) is (verdict is ReservationVerdict.STALE)
 
 
 def test_the_earliest_accepted_request_pays(tables: Tables):
@@ -238,21 +238,21 @@ def test_the_earliest_accepted_request_pays(tables: Tables):
     early, late = tables.decide(uuid4()), tables.decide(uuid4())
     tables.request([song], account=late, created_at="2023-01-01")
     job = tables.request([song], account=early, created_at="2022-01-01")
-    (found,) = reserve(tables, tables.claim([song]))
-    assert (found.account, found.job) == (early, job)
+    (row,) = reserve(tables, tables.claim([song]))
+    assert (row.account, row.job) == (early, job)
 
 
 def test_the_operators_account_pays_only_where_no_request_does(tables: Tables):
-    asked, launched = songs = isrcs(2)
+    requested, launched = songs = isrcs(2)
     tables.enqueue(songs)
     tables.sql("update songstats_backfill_queue set operator_launched = true")
     tables.decide(OPERATORS)
     client = tables.decide(uuid4())
-    job = tables.request([asked], account=client)
+    job = tables.request([requested], account=client)
     claims = tables.claim(songs)
-    found = dict(zip([claim.song for claim in claims], reserve(tables, claims), strict=True))
-    assert (found[asked].account, found[asked].job) == (client, job)
-    assert (found[launched].account, found[launched].job) == (OPERATORS, None)
+    result = dict(zip([claim.song for claim in claims], reserve(tables, claims), strict=True))
+    assert (result[requested].account, result[requested].job) == (client, job)
+    assert (result[launched].account, result[launched].job) == (OPERATORS, None)
 
 
 def test_the_operators_account_pays_for_nothing_that_was_not_launched(tables: Tables):
@@ -273,16 +273,18 @@ def test_an_answer_and_its_hit_are_kept_together_lease_or_no_lease(tables: Table
     (reservation,) = reserve(tables, tables.claim([song]))
     tables.abandon([song])
     tables.claim([song], run="run-2")
-    kept = keep(tables, ReceivedResponse(int(reservation.ledger or 0), 200, True, None, {"etag": "x"}, b"\x00paid for"))
+    stored = keep(
+        tables, ReceivedResponse(int(reservation.ledger or 0), 200, True, None, {"etag": "x"}, b"\x00paid for")
+    )
     (response,) = tables.sql("select * from songstats_responses")
-    assert kept == {reservation.ledger: response["id"]}
+    assert stored == {reservation.ledger: response["id"]}
     assert (response["song"], response["body"], response["headers"]) == (song, b"\x00paid for", {"etag": "x"})
     assert response["sha256"] == sha256(b"\x00paid for").hexdigest()
     (hit,) = tables.sql("select * from songstats_quota_ledger")
     assert (hit["status_code"], hit["billable"], hit["reason"]) == (200, True, None)
     assert hit["settled_at"] is not None
-    found = tables.in_loop(lambda c: ledger.response(c, response["id"]))
-    assert (found.status_code, found.body) == (200, b"\x00paid for")
+    result = tables.in_loop(lambda c: ledger.response(c, response["id"]))
+    assert (result.status_code, result.body) == (200, b"\x00paid for")
 
 
 def test_kept_twice_is_kept_once(tables: Tables):
@@ -329,10 +331,10 @@ def test_a_run_that_dies_between_keeping_a_429_and_settling_its_row_leaves_no_at
     throttled, other = songs = isrcs(2)
     tables.wanted(songs)
     claims = tables.claim(songs)
-    found = dict(zip([claim.song for claim in claims], reserve(tables, claims), strict=True))
-    received = answered(found[throttled], cause, status=status, billable=False)
+    result = dict(zip([claim.song for claim in claims], reserve(tables, claims), strict=True))
+    received = answered(result[throttled], cause, status=status, billable=False)
     for _ in range(2):
-        keep(tables, received, answered(found[other], Cause.TRANSIENT, status=503, billable=False))
+        keep(tables, received, answered(result[other], Cause.TRANSIENT, status=503, billable=False))
     assert [(tables.row(song)["attempts"], tables.row(song)["attempt_run"]) for song in songs] == [
         (0, None),
         (1, "run-1"),
@@ -352,13 +354,13 @@ def test_a_response_that_is_not_there_is_an_error(tables: Tables):
 
 
 def test_a_reservation_whose_run_died_is_settled_as_unknown_and_counts(tables: Tables):
-    dead, taken, beating, kept = songs = isrcs(4)
+    dead, taken_over, alive, stored = songs = isrcs(4)
     tables.wanted(songs)
     claims = tables.claim(songs)
-    found = dict(zip([claim.song for claim in claims], reserve(tables, claims), strict=True))
-    keep(tables, answered(found[kept]))
-    tables.abandon([dead, taken, kept])
-    tables.claim([taken], run="run-2")
+    result = dict(zip([claim.song for claim in claims], reserve(tables, claims), strict=True))
+    keep(tables, answered(result[stored]))
+    tables.abandon([dead, taken_over, stored])
+    tables.claim([taken_over], run="run-2")
     with connect(tables.database_url) as connection:
         assert ledger.settle_open(connection, claim_timeout_seconds=60.0) == 2
         assert ledger.settle_open(connection, claim_timeout_seconds=60.0) == 0
@@ -371,9 +373,9 @@ def test_a_reservation_whose_run_died_is_settled_as_unknown_and_counts(tables: T
     }
     assert reasons == {
         dead: ("crashed: unknown", None),
-        taken: ("crashed: unknown", None),
-        beating: (None, None),
-        kept: (None, True),
+        taken_over: ("crashed: unknown", None),
+        alive: (None, None),
+        stored: (None, True),
     }
 
 

@@ -47,8 +47,8 @@ def test_each_call_is_told_by_its_cause_and_whether_it_is_counted(tables, ledger
     ledger("timeout: unknown", song=SONGS[2], billable=None)
     ledger(None, song=SONGS[3])
     ledger(None, song=SONGS[4], billable=None, is_open=True)
-    found = {(line.cause, line.counted.value): line.calls for line in spent(tables)}
-    assert found == {
+    result = {(line.cause, line.counted.value): line.calls for line in spent(tables)}
+    assert result == {
         ("stored", "yes"): 1,
         ("no history", "yes"): 1,
         ("throttled", "no"): 1,
@@ -127,13 +127,13 @@ def test_each_recording_of_a_request_came_from_one_place(tables, ledger):
     tables.sql("update songstats_backfill_queue set status = 'done', outcome = 'stored' where song = any(%s)", done)
     tables.sql("update songstats_backfill_queue set status = 'failed', outcome = 'exhausted' where song = %s", SONGS[5])
     with connect(tables.database_url) as connection:
-        found = spend.get_origin(connection, mine)
+        result = spend.get_origin(connection, mine)
         calls = spend.list_calls_of_job(connection, mine)
-    assert found == spend.Origin(asked=7, bought=2, bought_for_others=1, owned=2, failed=1, still_open=1, withdrawn=0)
+    assert result == spend.Origin(asked=7, bought=2, bought_for_others=1, owned=2, failed=1, still_open=1, withdrawn=0)
     tables.sql("update measurement_jobs set state = 'withdrawn' where id = %s", mine)
     with connect(tables.database_url) as connection:
-        found = spend.get_origin(connection, mine)
-    assert (found.bought, found.still_open, found.withdrawn) == (2, 0, 1)
+        result = spend.get_origin(connection, mine)
+    assert (result.bought, result.still_open, result.withdrawn) == (2, 0, 1)
     assert sum_calls(calls).hits == 2, "what another request paid for is on its own receipt"
 
 
@@ -150,10 +150,10 @@ def test_what_is_in_the_air_or_kept_needs_no_hit_more(tables, ledger):
         SONGS[2],
     )
     with connect(tables.database_url) as connection:
-        found = spend.read_remaining(connection, RULES)
-    assert found.to_buy == 5, "nine rows, one in the air, one kept, two that nobody wants"
-    assert found.unpaid == 2, "who asked for those has no card on file"
-    assert (found.recent_hits, found.recent_seconds) == (2, 60.0)
+        result = spend.read_remaining(connection, RULES)
+    assert result.to_buy == 5, "nine rows, one in the air, one kept, two that nobody wants"
+    assert result.unpaid == 2, "who asked for those has no card on file"
+    assert (result.recent_hits, result.recent_seconds) == (2, 60.0)
 
 
 def test_the_month_is_utcs_and_adds_up(tables, ledger):
@@ -163,7 +163,7 @@ def test_the_month_is_utcs_and_adds_up(tables, ledger):
     ledger(None, song=SONGS[3], billable=None, is_open=True, status=None)
     ledger("stored", song=SONGS[4], age="40 days")
     with connect(tables.database_url) as connection:
-        found = spend.read_month(connection)
-    assert (found.calls, found.counted, found.unknown, found.cost_nothing) == (4, 1, 2, 1)
-    assert (found.answered, found.asked) == (1, 3)
-    assert found.begins.day == 1
+        result = spend.read_month(connection)
+    assert (result.calls, result.counted, result.unknown, result.cost_nothing) == (4, 1, 2, 1)
+    assert (result.answered, result.asked) == (1, 3)
+    assert result.begins.day == 1

@@ -27,21 +27,21 @@ def test_every_statement_is_used_and_every_one_used_is_there(module: str):
     if module == "analytics":  # one a view, asked for by its name
         used |= {f"rows_{view}" for view in views.VIEWS}
     if module == "partition_keys":  # three for each kind of partition, asked for by its name
-        used |= {found for kind in ("catalog", "capture") for found in (kind, f"{kind}s", f"name_{kind}")}
+        used |= {result for kind in ("catalog", "capture") for result in (kind, f"{kind}s", f"name_{kind}")}
     assert used == set(statements(module))
 
 
 def test_a_statement_is_what_stands_between_two_names():
-    found = statements("migrate")
-    assert found["lock"].rstrip(";") == "select pg_advisory_xact_lock(%(key)s)"
+    result = statements("migrate")
+    assert result["lock"].rstrip(";") == "select pg_advisory_xact_lock(%(key)s)"
 
 
 def test_each_search_for_a_latest_figure_says_which_sources_count():
     """Without that, a newer import outranks a measurement. `latest_counts` is the definition for whatever can use it."""
     searches = {
-        f"{path.name}: {found[2].strip()}": re.search(r"data_source (?:<>|=|in) ", found[2])
+        f"{path.name}: {result[2].strip()}": re.search(r"data_source (?:<>|=|in) ", result[2])
         for path in PACKAGE.rglob("*.sql")
-        for found in re.finditer(
+        for result in re.finditer(
             r"from song_measurements as (\w+)((?:(?!from song_measurements).)*?)order by \1\.captured_at desc",
             path.read_text(encoding="utf-8"),
             re.DOTALL,

@@ -31,8 +31,8 @@ class Archive:
     learnt: int = field(default=0)
 
     def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        found = self.connection.execute(statement, parameters)  # type: ignore[call-overload]
-        return list(found) if found.description else []
+        rows = self.connection.execute(statement, parameters)  # type: ignore[call-overload]
+        return list(rows) if rows.description else []
 
     def hold(
         self,
@@ -60,14 +60,14 @@ class Archive:
 
     def catalog(self, songs: Sequence[str], name: str = "a catalogue") -> UUID:
         (account,) = self.sql("insert into accounts (name) values ('a label') returning id")
-        (made,) = self.sql("insert into catalogs (account, name) values (%s, %s) returning id", account["id"], name)
+        (created,) = self.sql("insert into catalogs (account, name) values (%s, %s) returning id", account["id"], name)
         self.sql("insert into songs (isrc) select unnest(%s::text[]) on conflict do nothing", list(songs))
-        self.sql("insert into catalog_songs select %s, unnest(%s::text[])", made["id"], list(songs))
-        return UUID(str(made["id"]))
+        self.sql("insert into catalog_songs select %s, unnest(%s::text[])", created["id"], list(songs))
+        return UUID(str(created["id"]))
 
     def days(self, *columns: str, song: str = SONG) -> list[tuple[Any, ...]]:
-        found = self.sql("select * from analytics.daily_play_counts where song = %s order by day", song)
-        return [tuple(row[column] for column in columns) for row in found]
+        rows = self.sql("select * from analytics.daily_play_counts where song = %s order by day", song)
+        return [tuple(row[column] for column in columns) for row in rows]
 
     def rate(self, window: int, song: str = SONG) -> dict[str, Any]:
         (row,) = self.sql("select * from analytics.run_rates where song = %s and window_days = %s", song, window)
@@ -117,10 +117,10 @@ def test_an_imported_count_is_the_latest_only_where_none_was_measured(archive: A
 
 
 def differences(archive: Archive) -> list[tuple[Any, ...]]:
-    found = archive.sql("select * from analytics.import_differences order by song")
+    rows = archive.sql("select * from analytics.import_differences order by song")
     return [
         (row["song"], row["imported_play_count"], row["measured_play_count"], row["measured_day"], row["difference"])
-        for row in found
+        for row in rows
     ]
 
 
@@ -190,7 +190,7 @@ def test_a_gap_is_filled_in_a_column_of_its_own_and_adds_up(archive: Archive):
 def test_a_fall_over_a_gap_adds_up_too(archive: Archive):
     archive.hold([100, None, None, 93])
     assert [filled for (filled,) in archive.days("plays_filled")][1:] == [-2, -2, -3]
-    assert [found for (found,) in archive.days("is_negative")] == [False, True, True, True]
+    assert [result for (result,) in archive.days("is_negative")] == [False, True, True, True]
 
 
 def test_a_fall_is_flagged_and_never_clamped(archive: Archive):
@@ -272,9 +272,9 @@ def test_clean_series_are_not_flagged_and_planted_jumps_are(archive: Archive):
             jump = 12 * max(1_000, (counts[59 + place] - counts[31 + place]) // 28)
             counts = [count + jump * (at >= 60 + place) for at, count in enumerate(counts)]
         archive.hold(counts, song=song, first=first)
-    found = {song: flagged_of(archive, song, "is_jump") for song in songs}
-    assert sum(bool(found[song]) for song in songs if song not in planted) <= 1
-    assert sum(planted[song] in found[song] for song in planted) >= 28
+    result = {song: flagged_of(archive, song, "is_jump") for song in songs}
+    assert sum(bool(result[song]) for song in songs if song not in planted) <= 1
+    assert sum(planted[song] in result[song] for song in planted) >= 28
 
 
 def flagged_of(archive: Archive, song: str, flag: str) -> list[int]:
@@ -300,7 +300,7 @@ def test_leaving_out_restated_days_leaves_out_the_false_spike_after_one(archive:
 def test_a_step_over_a_gap_that_ends_at_a_restated_day_is_restated_on_each_of_its_days(archive: Archive):
     archive.hold([100, None, None, 110, 120])
     archive.hold([105], first=day(3))
-    assert [found for (found,) in archive.days("is_restated")] == [False, True, True, True, True]
+    assert [result for (result,) in archive.days("is_restated")] == [False, True, True, True, True]
 
 
 def test_the_return_after_a_fall_is_flagged_as_such_and_not_as_a_jump(archive: Archive):
@@ -341,7 +341,7 @@ def test_a_return_after_two_days_of_falls_is_flagged_and_nothing_after_it_is(arc
 def test_a_step_between_two_sources_is_flagged_on_each_day_of_its_gap(archive: Archive):
     archive.hold([100, 110])
     archive.hold([160], source=CAPTURE, first=day(4))
-    assert [found for (found,) in archive.days("is_source_changed")] == [False, False, True, True, True]
+    assert [result for (result,) in archive.days("is_source_changed")] == [False, False, True, True, True]
 
 
 def test_where_two_sources_have_a_day_the_displayed_one_wins_and_says_so(archive: Archive):
@@ -376,8 +376,8 @@ def test_what_was_known_at_a_moment_is_shown_as_it_was_known(archive: Archive):
     second = archive.hold([105], first=day(1))
 
     def known(moment: datetime) -> list[int]:
-        found = archive.sql("select play_count from analytics.play_counts_as_of(%s) order by captured_at", moment)
-        return [row["play_count"] for row in found]
+        rows = archive.sql("select play_count from analytics.play_counts_as_of(%s) order by captured_at", moment)
+        return [row["play_count"] for row in rows]
 
     assert known(first - timedelta(seconds=1)) == []
     assert known(first) == [100, 110]
@@ -388,10 +388,10 @@ def test_what_was_known_at_a_moment_is_shown_as_it_was_known(archive: Archive):
 def test_both_what_was_said_and_what_restates_it_are_kept(archive: Archive):
     first = archive.hold([100])
     second = archive.hold([101])
-    found = archive.sql(
+    rows = archive.sql(
         "select play_count, learnt_at, superseded_at from analytics.play_count_points order by learnt_at"
     )
-    assert [tuple(row.values()) for row in found] == [(100, first, second), (101, second, None)]
+    assert [tuple(row.values()) for row in rows] == [(100, first, second), (101, second, None)]
 
 
 # --- run rates
@@ -510,9 +510,9 @@ def test_each_figure_of_a_total_is_its_own(archive: Archive):
 
 def members(archive: Archive, catalog: UUID) -> dict[str, str | None]:
     """Why each recording is not in the catalogue's cohort; None: it is."""
-    found = archive.sql("select * from analytics.catalog_run_rates where catalog = %s", catalog)
-    assert {row["is_in_cohort"] for row in found if row["why_not_in_cohort"] is None} <= {True}
-    return {row["song"]: row["why_not_in_cohort"] for row in found}
+    rows = archive.sql("select * from analytics.catalog_run_rates where catalog = %s", catalog)
+    assert {row["is_in_cohort"] for row in rows if row["why_not_in_cohort"] is None} <= {True}
+    return {row["song"]: row["why_not_in_cohort"] for row in rows}
 
 
 def total_of(archive: Archive, catalog: UUID) -> dict[str, Any]:
@@ -634,9 +634,9 @@ def test_the_line_of_a_cohort_does_not_bend_where_its_recordings_are_captured_on
         archive.hold([100 * captured_on], song=song, source=CAPTURE, first=day(captured_on))
     catalog = archive.catalog([SONG, OTHER])
     line = {row["day"]: row for row in analytics.over_time(archive.connection, catalog, steps=15, step_days=28)}
-    drawn = {at: row["cohort_play_count"] for at, row in line.items() if row["cohort_play_count"] is not None}
+    paths = {at: row["cohort_play_count"] for at, row in line.items() if row["cohort_play_count"] is not None}
     # 430 is after the last figure of one of the two, 402 is between two figures of each.
-    assert drawn == {day(place): 200 * place for place in range(10, 403, 28)}
+    assert paths == {day(place): 200 * place for place in range(10, 403, 28)}
     assert line[day(430)]["play_count"] == 100 * (405 + 430)
 
 
@@ -700,12 +700,12 @@ def test_coverage_counts_the_days_there_are_and_those_there_should_be(archive: A
 
 
 def test_progress_and_spend_say_what_a_drain_came_to(bench: Workbench):
-    asked = isrcs(4)
-    bench.sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=asked[1], status=404)
-    bench.submit_request(asked[:3])
-    bench.run_backfill(asked[:2])
+    requested = isrcs(4)
+    bench.sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=requested[1], status=404)
+    bench.submit_request(requested[:3])
+    bench.run_backfill(requested[:2])
     with connect(bench.database_url) as connection:
-        catalog = Archive(connection).catalog(asked)
+        catalog = Archive(connection).catalog(requested)
     parts = ("stored", "no_history", "rejected", "failed", "still_open", "never_queued")
     progress = {row["kind"]: row for row in bench.sql("select * from analytics.backfill_progress")}
     assert [progress["job"][part] for part in parts] == [1, 1, 0, 0, 1, 0]
@@ -718,7 +718,7 @@ def test_progress_and_spend_say_what_a_drain_came_to(bench: Workbench):
         ("no history", bench.account, 1, 1),
         ("stored", bench.account, 1, 1),
     ]
-    (bought,) = bench.sql("select * from analytics.measurement_coverage where song = %s", asked[0])
+    (bought,) = bench.sql("select * from analytics.measurement_coverage where song = %s", requested[0])
     assert (bought["hits"], bought["outcome"], bought["last_status_code"]) == (1, "stored", 200)
     assert bought["last_lookup_at"] is not None
 
@@ -786,8 +786,8 @@ def test_the_weeks_between_two_captures_are_no_gap_and_those_of_a_history_are(ar
     captured(archive, {SONG: (100, 110), OTHER: (100, 110)})
     archive.hold([200], source=CAPTURE, first=day(30), at=timedelta(hours=9))
     archive.hold([200], song=OTHER, first=day(30))
-    found = {series.song: series.days_missing for series in analytics.list_recent_series(archive.connection)}
-    assert found == {SONG: 0, OTHER: 29}
+    result = {series.song: series.days_missing for series in analytics.list_recent_series(archive.connection)}
+    assert result == {SONG: 0, OTHER: 29}
 
 
 # --- the contract

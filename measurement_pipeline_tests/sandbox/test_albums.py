@@ -23,40 +23,42 @@ def test_ids_look_like_spotifys_and_are_the_same_in_any_process():
 
 
 def test_an_album_has_its_tracks_in_the_order_of_their_isrcs():
-    found = Discography(
+    discography = Discography(
         PLAIN, {isrc: KnownRecording(**CHOIR) for isrc in ("AA6Q72400003", "AA6Q72400001", "AA6Q72400002")}
     )
-    album = found.album(album_id("Choir", "One"))
+    album = discography.album(album_id("Choir", "One"))
     assert album is not None
     assert [track.isrc for track in album.tracks] == ["AA6Q72400001", "AA6Q72400002", "AA6Q72400003"]
     for track in album.tracks:
-        assert found.track(track.id) == (track, album)
+        assert discography.track(track.id) == (track, album)
 
 
 def test_a_reissue_has_a_track_of_its_own_with_the_same_isrc():
-    found = Discography(PLAIN, {"AA6Q72400001": KnownRecording(**CHOIR, reissued_on=("Two", "One"))})
-    (first,), (second,) = (album.tracks for name in ("One", "Two") if (album := found.album(album_id("Choir", name))))
+    discography = Discography(PLAIN, {"AA6Q72400001": KnownRecording(**CHOIR, reissued_on=("Two", "One"))})
+    (first,), (second,) = (
+        album.tracks for name in ("One", "Two") if (album := discography.album(album_id("Choir", name)))
+    )
     assert first.isrc == second.isrc
     assert first.id != second.id
 
 
 def test_a_recording_without_an_album_has_no_track():
-    found = Discography(
+    discography = Discography(
         PLAIN, {"AA6Q72400001": KnownRecording(artist="Choir"), "AA6Q72400002": KnownRecording(album="One")}
     )
-    assert found.album(album_id("Choir", "One")) is None
-    assert found.track(track_id("AA6Q72400001", "Choir", "One")) is None
+    assert discography.album(album_id("Choir", "One")) is None
+    assert discography.track(track_id("AA6Q72400001", "Choir", "One")) is None
 
 
 def test_new_data_replaces_old_data():
-    found = Discography(PLAIN, {"AA6Q72400001": KnownRecording(**CHOIR, play_count=1)})
-    found.learn({"AA6Q72400001": KnownRecording(artist="Choir", album="Two", play_count=2)})
-    old = found.album(album_id("Choir", "One"))
+    discography = Discography(PLAIN, {"AA6Q72400001": KnownRecording(**CHOIR, play_count=1)})
+    discography.learn({"AA6Q72400001": KnownRecording(artist="Choir", album="Two", play_count=2)})
+    old = discography.album(album_id("Choir", "One"))
     assert old is not None
     assert old.tracks == []
-    assert found.track(track_id("AA6Q72400001", "Choir", "One")) is None
-    assert found.track(track_id("AA6Q72400001", "Choir", "Two")) is not None
-    assert found.play_count("AA6Q72400001", NOON) == 2
+    assert discography.track(track_id("AA6Q72400001", "Choir", "One")) is None
+    assert discography.track(track_id("AA6Q72400001", "Choir", "Two")) is not None
+    assert discography.play_count("AA6Q72400001", NOON) == 2
 
 
 def test_a_count_that_is_not_given_is_what_the_history_ends_at():
@@ -67,16 +69,16 @@ def test_a_count_that_is_not_given_is_what_the_history_ends_at():
 
 
 def test_a_count_goes_on_growing_after_the_day_on_which_it_was_counted():
-    found = Discography(Behaviour(), {"AA6Q72400001": KnownRecording(**CHOIR, play_count=5_000_000)})
+    discography = Discography(Behaviour(), {"AA6Q72400001": KnownRecording(**CHOIR, play_count=5_000_000)})
     counted = datetime(2026, 9, 22, 12, tzinfo=UTC)
-    assert found.play_count("AA6Q72400001", counted) == 5_000_000
-    counts = [found.play_count("AA6Q72400001", counted + timedelta(days=30 * month)) or 0 for month in range(4)]
+    assert discography.play_count("AA6Q72400001", counted) == 5_000_000
+    counts = [discography.play_count("AA6Q72400001", counted + timedelta(days=30 * month)) or 0 for month in range(4)]
     assert counts == sorted(set(counts))
 
 
 def test_a_count_that_stands_still_is_that_of_the_last_day_of_the_histories():
-    found = Discography(PLAIN, {"AA6Q72400001": KnownRecording(**CHOIR, play_count=7)})
-    assert found.play_count("AA6Q72400001", NOON + timedelta(days=300)) == 7
+    discography = Discography(PLAIN, {"AA6Q72400001": KnownRecording(**CHOIR, play_count=7)})
+    assert discography.play_count("AA6Q72400001", NOON + timedelta(days=300)) == 7
 
 
 @pytest.mark.timeout(20)
@@ -84,26 +86,26 @@ def test_a_large_catalogue_is_loaded_without_inventing_its_histories():
     catalogue = {
         f"AA6Q7{n:07}": KnownRecording(artist="Choir", album=f"Album {n // 15}", play_count=n) for n in range(15_000)
     }
-    found = Discography(PLAIN, catalogue)
-    album = found.album(album_id("Choir", "Album 999"))
+    discography = Discography(PLAIN, catalogue)
+    album = discography.album(album_id("Choir", "Album 999"))
     assert album is not None
-    assert [found.play_count(track.isrc, NOON) for track in album.tracks] == list(range(14_985, 15_000))
+    assert [discography.play_count(track.isrc, NOON) for track in album.tracks] == list(range(14_985, 15_000))
 
 
 def test_the_samples_album_ids_are_those_of_the_double():
-    found = Discography(PLAIN, sample_catalogue())
+    discography = Discography(PLAIN, sample_catalogue())
     lines = [line.split(",") for line in SAMPLE_CSV.read_text(encoding="utf-8").splitlines()[1:]]
     assert len(lines) == 200
     for line in lines:
-        album = found.album(line[-1])
+        album = discography.album(line[-1])
         assert album is not None
         assert line[0] in album.by_isrc
 
 
 def test_the_sample_has_a_reissue():
-    found = Discography(PLAIN, sample_catalogue())
-    reissue = found.album(album_id("Glasswing Choir", "Cathedral of Rain (Candlelight Edition)"))
-    first = found.album(album_id("Glasswing Choir", "Cathedral of Rain"))
+    discography = Discography(PLAIN, sample_catalogue())
+    reissue = discography.album(album_id("Glasswing Choir", "Cathedral of Rain (Candlelight Edition)"))
+    first = discography.album(album_id("Glasswing Choir", "Cathedral of Rain"))
     assert reissue is not None
     assert first is not None
     assert reissue.by_isrc.keys() < first.by_isrc.keys()

@@ -175,10 +175,10 @@ def test_awkward_items_lack_ids_and_counts_or_have_zero_and_always_the_same_ones
                 client.dataset(client.actor(ACTOR).start(run_input=of(*albums)).default_dataset_id).list_items().items
             )
 
-    found = items()
-    assert found == items()
-    tracks = [track for item in found for track in item["tracks"]]
-    assert 1 <= sum("id" not in item for item in found) <= 20
+    result = items()
+    assert result == items()
+    tracks = [track for item in result for track in item["tracks"]]
+    assert 1 <= sum("id" not in item for item in result) <= 20
     assert 1 <= sum("streamCount" not in track for track in tracks) <= 60
     assert 1 <= sum(track.get("streamCount") == 0 for track in tracks) <= 60
 

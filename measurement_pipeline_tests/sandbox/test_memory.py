@@ -97,8 +97,8 @@ def test_customers_cards_and_checkout_sessions_survive_a_restart_on_another_port
         (card,) = client.v1.payment_methods.list({"customer": customer, "type": "card"}).data
         assert (card.card.exp_year, card.card.exp_month) == (2031, 7)
         assert client.v1.customers.retrieve(customer).invoice_settings.default_payment_method == card.id
-        (found,) = client.v1.customers.search({"query": f"metadata['accountId']:'{account}'"}).data
-        assert found.id == customer
+        (row,) = client.v1.customers.search({"query": f"metadata['accountId']:'{account}'"}).data
+        assert row.id == customer
 
         again = client.v1.checkout.sessions.create({"customer": customer, **params}, options)
         assert again.id == first.id
@@ -127,9 +127,9 @@ def test_runs_of_the_actor_and_their_items_survive_a_restart(start: Start, clock
         assert items[0]["tracks"][0]["streamCount"]
     clock.advance(days=40)
     with start(behaviour=moving, catalogue=catalogue, clock=clock) as sandbox:
-        found = client(sandbox).run(run.id).get()
-        assert found is not None
-        assert found.status == "SUCCEEDED"
+        result = client(sandbox).run(run.id).get()
+        assert result is not None
+        assert result.status == "SUCCEEDED"
         assert client(sandbox).dataset(run.default_dataset_id).list_items().items == items
         assert sandbox.actor_usage() == {"runs": 1, "albums": 1}
 

@@ -150,8 +150,8 @@ def test_two_processes_with_one_seed_agree_and_another_seed_differs() -> None:
 
     def answers(behaviour: Behaviour) -> list[tuple[int, bytes]]:
         with running(behaviour=behaviour) as sandbox:
-            asked = [request_history(sandbox, isrc) for isrc in isrcs]
-            return [(answer.status_code, answer.content) for answer in asked]
+            requested = [request_history(sandbox, isrc) for isrc in isrcs]
+            return [(answer.status_code, answer.content) for answer in requested]
 
     first = answers(Behaviour(seed="one", absent=0.2))
     assert answers(Behaviour(seed="one", absent=0.2)) == first

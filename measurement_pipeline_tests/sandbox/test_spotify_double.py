@@ -140,8 +140,8 @@ def test_some_tracks_have_no_isrc():
 
 def test_recordings_added_later_are_found(sandbox: SandboxClient):
     sandbox.know({"AA6Q72400099": KnownRecording(artist="Late", album="Album")})
-    found = ask(sandbox, f"tracks/{track_id('AA6Q72400099', 'Late', 'Album')}").json()
-    assert found["external_ids"] == {"isrc": "AA6Q72400099"}
+    result = ask(sandbox, f"tracks/{track_id('AA6Q72400099', 'Late', 'Album')}").json()
+    assert result["external_ids"] == {"isrc": "AA6Q72400099"}
 
 
 def test_the_log_holds_neither_secret_nor_token(sandbox: SandboxClient):

@@ -42,8 +42,8 @@ def test_a_customer_is_created_retrieved_and_found_by_its_account(
     retrieved = client.v1.customers.retrieve(created.id)
     assert retrieved.metadata["accountId"] == account
     assert retrieved.invoice_settings.default_payment_method is None
-    found = client.v1.customers.search(of_account(account))
-    assert [customer.id for customer in found.data] == [created.id]
+    result = client.v1.customers.search(of_account(account))
+    assert [customer.id for customer in result.data] == [created.id]
     assert client.v1.customers.search(of_account(str(uuid4()))).data == []
 
 
@@ -154,9 +154,9 @@ def test_a_create_whose_answer_was_lost_is_made_once_when_retried(sandbox: Sandb
             {"metadata": {"accountId": account}}, {"idempotency_key": f"customer:{account}"}
         )
         query = {"query": f"metadata['accountId']:'{account}'"}
-        found = client.v1.customers.search(query)
+        result = client.v1.customers.search(query)
 
-    assert [one.id for one in found.data] == [customer.id]
+    assert [one.id for one in result.data] == [customer.id]
     assert [r["status"] for r in sandbox.requests("/v1/customers")][:2] == [None, 200]
 
 
@@ -287,14 +287,14 @@ def test_an_account_can_be_given_a_card_and_lose_it_again() -> None:
     with running(behaviour=behaviour) as sandbox, stripe_client(sandbox) as client:
         identity = sandbox.card(account)
 
-        (found,) = client.v1.customers.search(of_account(account)).data
-        assert found.id == identity
+        (row,) = client.v1.customers.search(of_account(account)).data
+        assert row.id == identity
         (card,) = client.v1.payment_methods.list({"customer": identity, "type": "card"}).data
-        assert found.invoice_settings.default_payment_method == card.id
+        assert row.invoice_settings.default_payment_method == card.id
 
         assert sandbox.card(account, on_file=False) == identity
-        (found,) = client.v1.customers.search(of_account(account)).data
-        assert found.invoice_settings.default_payment_method is None
+        (row,) = client.v1.customers.search(of_account(account)).data
+        assert row.invoice_settings.default_payment_method is None
         assert client.v1.payment_methods.list({"customer": identity, "type": "card"}).data == []
 
 

@@ -205,17 +205,17 @@ def raw_response(sandbox: SandboxClient, fault: dict[str, object], *, silent: bo
     request = f"GET {HISTORIES}historic_stats?isrc={A_RECORDING}&source=spotify HTTP/1.1\r\nhost: {host}\r\n"
     with socket.create_connection((host, int(port)), timeout=0.5 if silent else 60) as connection:
         connection.sendall(f"{request}apikey: {sandbox.songstats_key}\r\n\r\n".encode())
-        came = b""
+        received = b""
         while True:
             try:
                 part = connection.recv(65536)
             except TimeoutError:
-                return came, "silence"
+                return received, "silence"
             except ConnectionResetError:
-                return came, "reset"
+                return received, "reset"
             if not part:
-                return came, "closed"
-            came += part
+                return received, "closed"
+            received += part
             if "hang" in fault:
                 connection.settimeout(0.5)
 
@@ -227,16 +227,16 @@ def test_a_half_open_connection_says_nothing_and_stays(sandbox: SandboxClient) -
 
 
 def test_a_connection_can_fall_silent_after_the_head_or_within_the_body(sandbox: SandboxClient) -> None:
-    came, end = raw_response(sandbox, {"hang": True, "cut": 0})
-    assert (came.startswith(b"HTTP/1.1 200 OK\r\n"), came.endswith(b"\r\n\r\n"), end) == (True, True, "silence")
+    received, end = raw_response(sandbox, {"hang": True, "cut": 0})
+    assert (received.startswith(b"HTTP/1.1 200 OK\r\n"), received.endswith(b"\r\n\r\n"), end) == (True, True, "silence")
 
-    came, end = raw_response(sandbox, {"hang": True, "cut": 10})
-    assert (len(came.partition(b"\r\n\r\n")[2]), end) == (10, "silence")
+    received, end = raw_response(sandbox, {"hang": True, "cut": 10})
+    assert (len(received.partition(b"\r\n\r\n")[2]), end) == (10, "silence")
 
 
 def test_a_connection_can_be_reset_within_the_body(sandbox: SandboxClient) -> None:
-    came, end = raw_response(sandbox, {"reset": True, "cut": 10})
-    assert (came.partition(b"\r\n\r\n")[2][10:], end) == (b"", "reset")
+    received, end = raw_response(sandbox, {"reset": True, "cut": 10})
+    assert (received.partition(b"\r\n\r\n")[2][10:], end) == (b"", "reset")
 
 
 def test_a_cut_anywhere_is_drawn_anew_for_each_request_and_again_from_its_seed(sandbox: SandboxClient) -> None:

@@ -21,13 +21,13 @@ def saying(*parts: bytes, drips: bool = False) -> Iterator[str]:
 
         def serve() -> None:
             with contextlib.suppress(OSError):
-                taken, _ = listener.accept()
-                with taken:
-                    taken.recv(65536)
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
                     for part in parts:
-                        taken.sendall(part)
+                        connection.sendall(part)
                     while drips:
-                        taken.sendall(b"x")
+                        connection.sendall(b"x")
                         time.sleep(0.02)
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -76,16 +76,16 @@ def test_a_body_above_the_size_limit_is_not_read_completely(monkeypatch: pytest.
     ["http://elsewhere.test/x", "http://vendor.test.elsewhere.test/x", "http://vendor.test@elsewhere.test/", "/x"],
 )
 def test_only_urls_below_the_base_url_are_requested(url: str):
-    asked: list[httpx.Request] = []
+    requested: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request)
+        requested.append(request)
         return httpx.Response(200)
 
     line = VendorHttpClient("http://vendor.test", transport=httpx.MockTransport(answer))
     with pytest.raises(ValueError, match=r"expected a URL below http://vendor\.test"):
         line.request("GET", url, headers={}, timeout_seconds=1)
-    assert asked == []
+    assert requested == []
 
 
 def test_whether_a_request_may_have_been_received():
@@ -127,19 +127,19 @@ def test_a_response_is_the_vendors_by_its_content_type_json_and_error_shape(
     status: int, content_type: str | None, body: bytes, is_own: bool
 ):
     headers = {} if content_type is None else {"content-type": content_type}
-    found = describe_foreign_response(status, headers, body, is_vendor_error=lambda value: value == {"mine": "1"})
-    assert (found is None) == is_own
+    result = describe_foreign_response(status, headers, body, is_vendor_error=lambda value: value == {"mine": "1"})
+    assert (result is None) == is_own
 
 
 def test_a_foreign_response_is_described_in_one_short_line():
     page = b"<!doctype html>\n<title>\x00Just a \xff moment</title>" + b"x" * 1_000_000
-    found = describe_foreign_response(
+    result = describe_foreign_response(
         403, {"content-type": "Text/HTML; charset=x"}, page, is_vendor_error=lambda _: False
     )
-    assert found is not None
-    assert found.startswith('403 text/html, begins with "<!doctype html> <title> Just a')
-    assert found.isprintable()
-    assert len(found) < 150
+    assert result is not None
+    assert result.startswith('403 text/html, begins with "<!doctype html> <title> Just a')
+    assert result.isprintable()
+    assert len(result) < 150
     assert describe_foreign_response(302, {"content-type": "a b\x1b"}, b"", is_vendor_error=lambda _: False) == (
         "302 without a content type, a redirect, which is not followed, with an empty body"
     )

@@ -192,11 +192,11 @@ def test_a_wrong_token_is_rejected(sandbox: SandboxClient):
     assert "wrong-token" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("said", "seconds"), [(7, 7.0), (None, None), ("soon", None)])
+@pytest.mark.parametrize(("expected", "seconds"), [(7, 7.0), (None, None), ("soon", None)])
 def test_a_429_carries_its_retry_after_and_is_not_waited_out(
-    actor: ApifyClient, sandbox: SandboxClient, said: int | str | None, seconds: float | None
+    actor: ApifyClient, sandbox: SandboxClient, expected: int | str | None, seconds: float | None
 ):
-    sandbox.faults("/v2/", status=429, retry_after=said)
+    sandbox.faults("/v2/", status=429, retry_after=expected)
     with pytest.raises(ThrottledError) as throttled:
         actor.start_run(ALBUMS)
     assert throttled.value.retry_after_seconds == seconds
@@ -232,10 +232,10 @@ def test_an_unknown_actor_is_rejected_with_the_vendors_message(sandbox: SandboxC
 def test_polling_a_run_is_free(actor: ApifyClient, sandbox: SandboxClient):
     run = actor.start_run(ALBUMS)
     paid = sandbox.actor_usage()
-    looked = [actor.get_run(run.id) for _ in range(3)]
-    assert {found.id for found in looked} == {run.id}
-    assert looked[0].status.has_succeeded
-    assert looked[0].finished_at is not None
+    states = [actor.get_run(run.id) for _ in range(3)]
+    assert {result.id for result in states} == {run.id}
+    assert states[0].status.has_succeeded
+    assert states[0].finished_at is not None
     assert sandbox.actor_usage() == paid
 
 
@@ -249,11 +249,11 @@ def test_waiting_for_a_run_is_one_request(actor: ApifyClient, sandbox: SandboxCl
 @pytest.mark.parametrize("ends", ["FAILED", "TIMED-OUT", "ABORTED"])
 def test_an_unsuccessful_run_has_ended_with_a_message(actor: ApifyClient, sandbox: SandboxClient, ends: str):
     sandbox.actor(ends, "the proxy was blocked", count=1)
-    looked = actor.get_run(actor.start_run(ALBUMS).id)
-    assert looked.status == ends
-    assert looked.status.has_ended
-    assert not looked.status.has_succeeded
-    assert looked.message == "the proxy was blocked"
+    states = actor.get_run(actor.start_run(ALBUMS).id)
+    assert states.status == ends
+    assert states.status.has_ended
+    assert not states.status.has_succeeded
+    assert states.message == "the proxy was blocked"
 
 
 def test_a_run_that_apify_does_not_show_may_still_exist(actor: ApifyClient):
@@ -285,18 +285,18 @@ def test_a_run_with_a_lost_start_response_is_found_by_its_albums(actor: ApifyCli
     with pytest.raises(UnavailableError):
         actor.start_run(albums)
     actor.start_run(albums[1:])
-    found = actor.find_run(albums[::-1], since=since)
-    assert found is not None
-    assert [album.album_id for album in read_items(actor.download_items(found))] == albums
+    result = actor.find_run(albums[::-1], since=since)
+    assert result is not None
+    assert [album.album_id for album in read_items(actor.download_items(result))] == albums
     assert starts(sandbox) == 3
 
 
 def test_the_newest_run_is_found_and_excluded_runs_are_not(actor: ApifyClient):
     albums = albums_of_its_own()
     first, second = actor.start_run(albums), actor.start_run(albums)
-    found = actor.find_run(albums, since=LONG_AGO)
-    assert found is not None
-    assert found.id == second.id
+    result = actor.find_run(albums, since=LONG_AGO)
+    assert result is not None
+    assert result.id == second.id
     besides = actor.find_run(albums, since=LONG_AGO, exclude={second.id})
     assert besides is not None
     assert besides.id == first.id
@@ -352,9 +352,9 @@ def urls(*albums: str, **more: Any) -> httpx.Response:
 def test_a_run_on_a_later_page_with_default_inputs_is_found():
     pages = [[listed("k1"), listed("k2")], [listed("k3")]]
     with runs_of(pages, {"k1": urls("x"), "k2": urls("y"), "k3": urls("a", "b", proxy=None)}) as actor:
-        found = actor.find_run(["b", "a"], since=LONG_AGO)
-        assert found is not None
-        assert found.id == "k3"
+        result = actor.find_run(["b", "a"], since=LONG_AGO)
+        assert result is not None
+        assert result.id == "k3"
         assert actor.find_run(["c"], since=LONG_AGO) is None
 
 
@@ -426,8 +426,8 @@ def result(actor: ApifyClient) -> list[Any]:
     from measurement_pipeline.vendors.apify.runs import read_run
 
     with actor:
-        found: list[Any] = json.loads(actor.download_items(read_run(RUN)))
-        return found
+        response_body: list[Any] = json.loads(actor.download_items(read_run(RUN)))
+        return response_body
 
 
 @pytest.mark.parametrize("a_page", [1, 2, 3, 7, 100])
@@ -453,8 +453,8 @@ def test_a_count_below_the_number_of_items_does_not_matter():
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b'[{"id": 1}'])
 def test_unreadable_items_are_unavailable(body: bytes):
     def answer(request: httpx.Request) -> httpx.Response:
-        found = httpx.Response(200, content=body)
-        return found if request.url.path.endswith("/items") else httpx.Response(404, json=NOT_FOUND)
+        response_body = httpx.Response(200, content=body)
+        return response_body if request.url.path.endswith("/items") else httpx.Response(404, json=NOT_FOUND)
 
     with pytest.raises(UnavailableError):
         result(answering(answer))
@@ -527,15 +527,15 @@ def test_an_invalid_base_url_is_rejected(address: str):
     "base", ["http://apify.test", "http://apify.test/", "http://apify.test/v2", "http://apify.test/v2/"]
 )
 def test_the_version_is_added_to_the_address_once(base: str):
-    asked: list[str] = []
+    requested: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(str(request.url))
+        requested.append(str(request.url))
         return httpx.Response(200, json={"data": RUN})
 
     with ApifyClient("a-token", base_url=base, transport=httpx.MockTransport(answer)) as actor:
         actor.get_run("r/../x")
-    assert asked == ["http://apify.test/v2/actor-runs/r%2F..%2Fx"]
+    assert requested == ["http://apify.test/v2/actor-runs/r%2F..%2Fx"]
 
 
 # --- does it take the token? -------------------------------------------------------------------------------------------------
@@ -543,8 +543,8 @@ def test_the_version_is_added_to_the_address_once(base: str):
 
 def test_a_valid_token_costs_one_request(sandbox: SandboxClient):
     paid = sandbox.actor_usage()
-    found = check_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60)
-    assert found.is_accepted is True
+    result = check_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=60)
+    assert result.is_accepted is True
     assert [(request["method"], request["path"]) for request in sandbox.requests("/v2")] == [
         ("GET", "/v2/actors/beatanalytics~spotify-play-count-scraper/runs")
     ]
@@ -570,12 +570,12 @@ def test_a_rejected_token_is_distinguished_from_an_unknown_one(
 ):
     sandbox.faults("/v2/", **fault)
     seconds = 0.5 if "hang" in fault else 60
-    found = check_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=seconds)
-    assert found.is_accepted is works
-    assert sandbox.apify_token not in found.message
+    result = check_token(sandbox.apify_token, base_url=sandbox.apify_url, timeout_seconds=seconds)
+    assert result.is_accepted is works
+    assert sandbox.apify_token not in result.message
 
 
 def test_a_token_that_no_header_can_carry_is_rejected(sandbox: SandboxClient):
-    found = check_token("two\nlines", base_url=sandbox.apify_url, timeout_seconds=1)
-    assert (found.is_accepted, sandbox.requests("/v2")) == (False, [])
-    assert "lines" not in found.message
+    result = check_token("two\nlines", base_url=sandbox.apify_url, timeout_seconds=1)
+    assert (result.is_accepted, sandbox.requests("/v2")) == (False, [])
+    assert "lines" not in result.message

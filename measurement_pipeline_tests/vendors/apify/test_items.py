@@ -80,7 +80,7 @@ def test_an_album_without_an_id_keeps_its_tracks(identity: Any):
 @pytest.mark.parametrize("track", [{}, {"id": None}, {"id": ""}, {"id": 7}, "t", None])
 def test_a_track_without_an_id_is_left_out(track: Any):
     [album] = read_items(items({"id": "a", "tracks": [track, {"id": "t", "streamCount": 7}]}))
-    assert [found.track_id for found in album.tracks] == ["t"]
+    assert [result.track_id for result in album.tracks] == ["t"]
 
 
 @pytest.mark.parametrize("tracks", [None, "none", {}, 7])

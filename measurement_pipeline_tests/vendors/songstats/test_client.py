@@ -103,10 +103,10 @@ def ask(speak: Speak, **settings: Any) -> SongstatsResponse:
 
 
 def requests_made(*calls: str, **settings: Any) -> list[httpx.Request]:
-    made: list[httpx.Request] = []
+    created: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        made.append(request)
+        created.append(request)
         return httpx.Response(200, content=b"{}")
 
     async def run() -> None:
@@ -119,7 +119,7 @@ def requests_made(*calls: str, **settings: Any) -> list[httpx.Request]:
                     await songstats.fetch_history(call)
 
     asyncio.run(run())
-    return made
+    return created
 
 
 def test_a_history_request_follows_the_vendors_documentation() -> None:
@@ -547,10 +547,10 @@ def test_the_key_is_not_in_what_the_client_shows_of_itself() -> None:
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 def test_a_proxy_from_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    asked: list[bytes] = []
+    requested: list[bytes] = []
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        requested.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(answered("200 OK", BODY))
 
     async def once() -> SongstatsResponse:
@@ -560,4 +560,4 @@ def test_a_proxy_from_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatc
                 return await songstats.fetch_history(ISRC)
 
     assert asyncio.run(once()).failure is Failure.UNREACHED
-    assert asked == []
+    assert requested == []

@@ -58,9 +58,9 @@ def left_out(*values: object) -> dict[str, int]:
         {"date": str(day("2025-02-01") + timedelta(place)), "streams_total": value}
         for place, value in enumerate(values)
     ]
-    found = judge(ok(payload(history))).history
-    assert found is not None
-    return found.dropped
+    parsed = judge(ok(payload(history))).history
+    assert parsed is not None
+    return parsed.dropped
 
 
 # The table, row by row.
@@ -421,10 +421,10 @@ def test_a_value_that_is_not_a_count_drops_the_point_and_is_tallied(value: objec
 
 def test_a_missing_count_is_dropped_and_never_stored_as_zero() -> None:
     history = [{"date": "2025-01-01", "streams_total": 1}, {"date": "2025-01-02"}]
-    found = judge(ok(payload(history))).history
-    assert found is not None
-    assert found.play_counts == (DailyCount(day("2025-01-01"), 1),)
-    assert found.dropped == {"missing": 1}
+    parsed = judge(ok(payload(history))).history
+    assert parsed is not None
+    assert parsed.play_counts == (DailyCount(day("2025-01-01"), 1),)
+    assert parsed.dropped == {"missing": 1}
 
 
 def test_an_integer_too_long_for_python_drops_its_point_and_not_the_body() -> None:
@@ -460,23 +460,23 @@ def test_a_huge_exponent_is_parsed_quickly() -> None:
 )
 def test_a_date_in_any_other_form_drops_the_point(when: object) -> None:
     history = [{"date": "2025-01-01", "streams_total": 1}, {"date": when, "streams_total": 2}]
-    found = judge(ok(payload(history))).history
-    assert found is not None
-    assert found.dropped == {"without a readable date": 1}
+    parsed = judge(ok(payload(history))).history
+    assert parsed is not None
+    assert parsed.dropped == {"without a readable date": 1}
 
 
 @pytest.mark.parametrize("when", ["0002-01-01", "2005-12-31"])
 def test_a_day_before_there_was_streaming_drops_the_point(when: str) -> None:
     history = [{"date": "2006-01-01", "streams_total": 1}, {"date": when, "streams_total": 2}]
-    found = judge(ok(payload(history))).history
-    assert found is not None
-    assert (len(found.play_counts), found.dropped) == (1, {"before there was streaming": 1})
+    parsed = judge(ok(payload(history))).history
+    assert parsed is not None
+    assert (len(parsed.play_counts), parsed.dropped) == (1, {"before there was streaming": 1})
 
 
 def test_a_point_that_is_not_an_object_is_dropped() -> None:
-    found = judge(ok(payload([{"date": "2025-01-01", "streams_total": 1}, 5, None, []]))).history
-    assert found is not None
-    assert found.dropped == {"not an object": 3}
+    parsed = judge(ok(payload([{"date": "2025-01-01", "streams_total": 1}, 5, None, []]))).history
+    assert parsed is not None
+    assert parsed.dropped == {"not an object": 3}
 
 
 def test_of_two_points_with_one_date_the_last_usable_one_wins() -> None:
@@ -486,18 +486,18 @@ def test_of_two_points_with_one_date_the_last_usable_one_wins() -> None:
         {"date": "2025-01-02", "streams_total": 6},
         {"date": "2025-01-02", "streams_total": None},
     ]
-    found = judge(ok(payload(history))).history
-    assert found is not None
-    assert found.play_counts == (DailyCount(day("2025-01-01"), 1), DailyCount(day("2025-01-02"), 6))
-    assert found.dropped == {"same date twice": 1, "null": 1}
+    parsed = judge(ok(payload(history))).history
+    assert parsed is not None
+    assert parsed.play_counts == (DailyCount(day("2025-01-01"), 1), DailyCount(day("2025-01-02"), 6))
+    assert parsed.dropped == {"same date twice": 1, "null": 1}
 
 
 def test_falls_and_plateaus_are_kept() -> None:
     values = [10, 10, 10, 7, 20, 0]
     history = [{"date": f"2025-01-0{place}", "streams_total": value} for place, value in enumerate(values, start=1)]
-    found = judge(ok(payload(history))).history
-    assert found is not None
-    assert [point.value for point in found.play_counts] == values
+    parsed = judge(ok(payload(history))).history
+    assert parsed is not None
+    assert [point.value for point in parsed.play_counts] == values
 
 
 def test_unusable_popularity_is_dropped_without_a_tally() -> None:
@@ -505,11 +505,11 @@ def test_unusable_popularity_is_dropped_without_a_tally() -> None:
         {"date": f"2025-01-0{place}", "streams_total": 1, "popularity_current": value}
         for place, value in enumerate([12, "13.0", None, "high", -1, 1.5, True], start=1)
     ]
-    found = judge(ok(payload(history))).history
-    assert found is not None
-    assert [point.value for point in found.popularity] == [12, 13]
-    assert len(found.play_counts) == 7
-    assert found.dropped == {}
+    parsed = judge(ok(payload(history))).history
+    assert parsed is not None
+    assert [point.value for point in parsed.popularity] == [12, 13]
+    assert len(parsed.play_counts) == 7
+    assert parsed.dropped == {}
 
 
 def test_popularity_is_kept_on_a_day_without_a_count() -> None:
@@ -517,9 +517,9 @@ def test_popularity_is_kept_on_a_day_without_a_count() -> None:
         {"date": "2025-01-01", "streams_total": 1},
         {"date": "2025-01-02", "popularity_current": 9},
     ]
-    found = judge(ok(payload(history))).history
-    assert found is not None
-    assert found.popularity == (DailyCount(day("2025-01-02"), 9),)
+    parsed = judge(ok(payload(history))).history
+    assert parsed is not None
+    assert parsed.popularity == (DailyCount(day("2025-01-02"), 9),)
 
 
 # Arbitrary input.

@@ -47,10 +47,10 @@ def test_a_month_without_requests_is_a_known_zero():
 
 @pytest.mark.parametrize("odd", [None, True, -1, 1.5, "many", "", "NaN", "Infinity", "-3", [], {}, "1e400", 10**30])
 def test_an_unreadable_count_is_unknown_and_the_others_are_read(odd):
-    found = read(without(current_month_total_requests=odd))
-    assert found.requests is None
-    assert "current_month_total_requests" in found.detail
-    assert (found.objects, found.bill) == (343, Decimal("34.30"))
+    result = read(without(current_month_total_requests=odd))
+    assert result.requests is None
+    assert "current_month_total_requests" in result.detail
+    assert (result.objects, result.bill) == (343, Decimal("34.30"))
 
 
 @pytest.mark.parametrize(("text", "count"), [("5678", 5678), ("5678.0", 5678), (5678.0, 5678)])
@@ -60,9 +60,9 @@ def test_a_count_may_be_text(text, count):
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"status": 3}', b"\xff", b"[" * 100_000, b"null"])
 def test_another_shape_is_unknown_with_a_detail(body):
-    found = read(body)
-    assert (found.requests, found.objects, found.bill) == (None, None, None)
-    assert found.detail
+    result = read(body)
+    assert (result.requests, result.objects, result.bill) == (None, None, None)
+    assert result.detail
 
 
 @pytest.mark.parametrize("code", [401, 429, 500])
@@ -71,16 +71,16 @@ def test_an_error_status_is_unknown_whatever_its_body(code):
 
 
 def test_a_lost_response_is_unknown():
-    found = status.read_usage(SongstatsResponse(200, {}, b"", Failure.INCOMPLETE, "cut short"))
-    assert found == VendorMonth(detail="incomplete: cut short")
+    result = status.read_usage(SongstatsResponse(200, {}, b"", Failure.INCOMPLETE, "cut short"))
+    assert result == VendorMonth(detail="incomplete: cut short")
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(
     lambda value: json.dumps({"status": {"current_month_total_requests": value}}).encode()
 ))  # fmt: skip
 def test_no_response_content_raises(body):
-    found = read(body)
-    assert found.requests is None or found.requests >= 0
+    result = read(body)
+    assert result.requests is None or result.requests >= 0
 
 
 def test_the_doubles_count_is_read(sandbox):

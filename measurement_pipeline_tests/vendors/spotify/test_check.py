@@ -41,17 +41,17 @@ def test_a_rejected_client_is_distinguished_from_an_unknown_one(
     sandbox: SandboxClient, fault: dict[str, object], works: bool | None
 ):
     sandbox.faults(TOKEN, **fault)
-    found = ask(sandbox, seconds=0.5 if "hang" in fault else 60)
-    assert found.is_accepted is works
-    assert sandbox.spotify_client_secret not in found.message
+    result = ask(sandbox, seconds=0.5 if "hang" in fault else 60)
+    assert result.is_accepted is works
+    assert sandbox.spotify_client_secret not in result.message
     wait_until(lambda: sandbox.requests(TOKEN), what="the request")
     assert len(sandbox.requests(TOKEN)) == 1, "one request"
 
 
 def test_a_wrong_secret_is_rejected_and_not_repeated(sandbox: SandboxClient):
-    found = ask(sandbox, client_secret="another-secret")
-    assert found.is_accepted is False
-    assert "another-secret" not in found.message
+    result = ask(sandbox, client_secret="another-secret")
+    assert result.is_accepted is False
+    assert "another-secret" not in result.message
     words = f'{{"error": "invalid_client", "error_description": "no client has the secret {sandbox.spotify_client_secret}"}}'
     sandbox.faults(TOKEN, status=400, body=words)
     assert "no client has the secret [secret])" in ask(sandbox).message

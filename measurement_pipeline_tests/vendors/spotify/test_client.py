@@ -56,10 +56,10 @@ def singles() -> Iterator[SandboxClient]:
 
 @pytest.fixture(params=["batches", "singles"])
 def sandbox(request: pytest.FixtureRequest, batches: SandboxClient, singles: SandboxClient) -> Iterator[SandboxClient]:
-    found = batches if request.param == "batches" else singles
-    yield found
-    found.clear_faults()
-    found.forget_requests()
+    result = batches if request.param == "batches" else singles
+    yield result
+    result.clear_faults()
+    result.forget_requests()
 
 
 @pytest.fixture
@@ -105,9 +105,9 @@ def tokens(sandbox: SandboxClient) -> int:
 
 
 def test_tracks_are_found_by_the_requested_id_with_their_isrc(sandbox: SandboxClient):
-    found = look_up(sandbox, *IDS)
-    assert {isrc: found.found[identity].isrc for isrc, identity in TRACKS.items()} == {isrc: isrc for isrc in TRACKS}
-    assert (found.unknown, found.deferred, found.reason, found.retry_after_seconds) == (
+    lookup = look_up(sandbox, *IDS)
+    assert {isrc: lookup.found[identity].isrc for isrc, identity in TRACKS.items()} == {isrc: isrc for isrc in TRACKS}
+    assert (lookup.unknown, lookup.deferred, lookup.reason, lookup.retry_after_seconds) == (
         frozenset(),
         frozenset(),
         None,
@@ -117,17 +117,17 @@ def test_tracks_are_found_by_the_requested_id_with_their_isrc(sandbox: SandboxCl
 
 
 def test_a_track_that_spotify_does_not_know_is_unknown(sandbox: SandboxClient):
-    found = look_up(sandbox, UNKNOWN[0], IDS[0], *UNKNOWN[1:])
-    assert found.unknown == frozenset(UNKNOWN)
-    assert found.found.keys() == {IDS[0]}
-    assert found.deferred == frozenset()
+    lookup = look_up(sandbox, UNKNOWN[0], IDS[0], *UNKNOWN[1:])
+    assert lookup.unknown == frozenset(UNKNOWN)
+    assert lookup.found.keys() == {IDS[0]}
+    assert lookup.deferred == frozenset()
 
 
 def test_an_invalid_id_is_unknown_and_does_not_fail_its_batch(sandbox: SandboxClient):
     odd = ["", "short", "é" * 22, "a" * 21 + ",", f"{IDS[1]}x", "../../users/me/abcdefgh"]
-    found = look_up(sandbox, *odd, IDS[0])
-    assert found.unknown == frozenset(odd)
-    assert found.found.keys() == {IDS[0]}
+    lookup = look_up(sandbox, *odd, IDS[0])
+    assert lookup.unknown == frozenset(odd)
+    assert lookup.found.keys() == {IDS[0]}
 
 
 def test_an_empty_lookup_sends_no_request(sandbox: SandboxClient):
@@ -157,9 +157,9 @@ def test_an_id_that_fails_its_batch_is_identified(in_batches: SandboxClient):
         TRACKS_PATH, status=400, body='{"error": {"status": 400, "message": "Invalid base62 id"}}', count=1
     )
     in_batches.faults(f"{TRACKS_PATH}/{IDS[7]}", status=400, body='{"error": {"message": "Invalid base62 id"}}')
-    found = look_up(in_batches, *IDS[:50])
-    assert found.unknown == {IDS[7]}
-    assert len(found.found) == 49
+    lookup = look_up(in_batches, *IDS[:50])
+    assert lookup.unknown == {IDS[7]}
+    assert len(lookup.found) == 49
 
 
 # --- tokens ---------------------------------------------------------------------------------------------------------------
@@ -179,10 +179,10 @@ def test_a_token_serves_until_it_expires_and_then_there_is_a_new_one(sandbox: Sa
 
 def test_a_token_rejected_at_once_is_not_requested_endlessly(sandbox: SandboxClient):
     sandbox.faults(TRACKS_PATH, status=401)
-    found = look_up(sandbox, *IDS, workers=2)
-    assert found.deferred == frozenset(IDS)
-    assert found.reason is not None
-    assert "token" in found.reason
+    lookup = look_up(sandbox, *IDS, workers=2)
+    assert lookup.deferred == frozenset(IDS)
+    assert lookup.reason is not None
+    assert "token" in lookup.reason
     assert tokens(sandbox) <= 4
 
 
@@ -200,9 +200,9 @@ def test_wrong_credentials_are_rejected_once_with_spotifys_message(in_batches: S
 )
 def test_without_a_token_everything_is_deferred(sandbox: SandboxClient, fault: dict[str, Any]):
     sandbox.faults("/api/token", **fault)
-    found = look_up(sandbox, *IDS)
-    assert found.deferred == frozenset(IDS)
-    assert found.reason
+    lookup = look_up(sandbox, *IDS)
+    assert lookup.deferred == frozenset(IDS)
+    assert lookup.reason
     assert asked(sandbox) == []
 
 
@@ -233,16 +233,16 @@ def test_concurrent_429s_cause_one_wait(in_batches: SandboxClient, sleeper: Slee
             return httpx.Response(429, headers={"retry-after": "20"})
         return httpx.Response(200, json={"tracks": [{"id": identity} for identity in ids.split(",")]})
 
-    found = look_up(in_batches, *IDS, sleeper=sleeper, transport=httpx.MockTransport(answer))
-    assert len(found.found) == len(IDS)
+    lookup = look_up(in_batches, *IDS, sleeper=sleeper, transport=httpx.MockTransport(answer))
+    assert len(lookup.found) == len(IDS)
     assert sleeper.slept == [20.0]
 
 
 def test_waits_share_one_budget_and_the_rest_is_deferred(sandbox: SandboxClient, sleeper: Sleeper):
     sandbox.faults(TRACKS_PATH, status=429, retry_after=12)
-    found = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
+    lookup = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
     assert sleeper.slept == [12.0, 12.0]
-    assert (found.deferred, found.retry_after_seconds) == (frozenset(IDS), 12.0)
+    assert (lookup.deferred, lookup.retry_after_seconds) == (frozenset(IDS), 12.0)
 
 
 def test_an_exceeded_quota_defers_the_remaining_tracks_for_fourteen_hours(in_batches: SandboxClient, sleeper: Sleeper):
@@ -250,29 +250,29 @@ def test_an_exceeded_quota_defers_the_remaining_tracks_for_fourteen_hours(in_bat
         spotify.look_up(IDS[:1])
         in_batches.forget_requests()
         in_batches.spotify_quota_exceeded()
-        found = spotify.look_up(IDS)
-    assert found.deferred == frozenset(IDS)
-    assert found.retry_after_seconds == 14 * 3600
-    assert found.reason == "Spotify asks to wait (HTTP 429: API rate limit exceeded)"
+        lookup = spotify.look_up(IDS)
+    assert lookup.deferred == frozenset(IDS)
+    assert lookup.retry_after_seconds == 14 * 3600
+    assert lookup.reason == "Spotify asks to wait (HTTP 429: API rate limit exceeded)"
     assert sleeper.slept == []
     assert len(asked(in_batches)) == 1
 
 
 def test_tracks_found_before_the_quota_was_exceeded_stay_found(one_by_one: SandboxClient, sleeper: Sleeper):
     one_by_one.faults(f"{TRACKS_PATH}/{IDS[30]}", status=429, retry_after=50400)
-    found = look_up(one_by_one, *IDS[:60], sleeper=sleeper, workers=1)
-    assert found.found.keys() == set(IDS[:30])
-    assert found.deferred == frozenset(IDS[30:60])
-    assert found.retry_after_seconds == 50400
+    lookup = look_up(one_by_one, *IDS[:60], sleeper=sleeper, workers=1)
+    assert lookup.found.keys() == set(IDS[:30])
+    assert lookup.deferred == frozenset(IDS[30:60])
+    assert lookup.retry_after_seconds == 50400
 
 
-@pytest.mark.parametrize("said", [None, "soon", 0])
+@pytest.mark.parametrize("expected", [None, "soon", 0])
 def test_a_429_without_retry_after_backs_off_within_the_wait_budget(
-    sandbox: SandboxClient, sleeper: Sleeper, said: int | str | None
+    sandbox: SandboxClient, sleeper: Sleeper, expected: int | str | None
 ):
-    sandbox.faults(TRACKS_PATH, status=429, retry_after=said)
-    found = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
-    assert found.deferred == frozenset(IDS)
+    sandbox.faults(TRACKS_PATH, status=429, retry_after=expected)
+    lookup = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
+    assert lookup.deferred == frozenset(IDS)
     assert 0 < sum(sleeper.slept) <= 30
     assert min(sleeper.slept) >= 1
     assert len(asked(sandbox)) == len(sleeper.slept) + 1
@@ -289,17 +289,17 @@ def test_a_temporary_failure_is_retried_quickly(sandbox: SandboxClient, sleeper:
 
 def test_a_permanent_failure_defers_and_stops_the_lookup(sandbox: SandboxClient, sleeper: Sleeper):
     sandbox.faults(TRACKS_PATH, status=502)
-    found = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
-    assert (found.found, found.unknown, found.deferred) == ({}, frozenset(), frozenset(IDS))
-    assert found.reason == "Spotify is unavailable (HTTP 502)"
+    lookup = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
+    assert (lookup.found, lookup.unknown, lookup.deferred) == ({}, frozenset(), frozenset(IDS))
+    assert lookup.reason == "Spotify is unavailable (HTTP 502)"
     assert len(asked(sandbox)) == 9
 
 
 def test_one_request_that_always_fails_does_not_block_the_others(one_by_one: SandboxClient):
     one_by_one.faults(f"{TRACKS_PATH}/{IDS[0]}", status=500)
-    found = look_up(one_by_one, *IDS[:60])
-    assert found.deferred == {IDS[0]}
-    assert len(found.found) == 59
+    lookup = look_up(one_by_one, *IDS[:60])
+    assert lookup.deferred == {IDS[0]}
+    assert len(lookup.found) == 59
 
 
 # --- answers that cannot be read ------------------------------------------------------------------------------------------
@@ -310,10 +310,10 @@ def test_one_request_that_always_fails_does_not_block_the_others(one_by_one: San
 )
 def test_an_unreadable_batch_is_deferred_and_never_unknown(in_batches: SandboxClient, body: str):
     in_batches.faults(TRACKS_PATH, status=200, body=body)
-    found = look_up(in_batches, *IDS[:3])
-    assert (found.unknown, found.deferred) == (frozenset(), frozenset(IDS[:3]))
-    assert found.reason is not None
-    assert "Unexpected response" in found.reason
+    lookup = look_up(in_batches, *IDS[:3])
+    assert (lookup.unknown, lookup.deferred) == (frozenset(), frozenset(IDS[:3]))
+    assert lookup.reason is not None
+    assert "Unexpected response" in lookup.reason
 
 
 @pytest.mark.parametrize(
@@ -322,18 +322,18 @@ def test_an_unreadable_batch_is_deferred_and_never_unknown(in_batches: SandboxCl
 )
 def test_an_unreadable_single_response_is_deferred_and_never_unknown(one_by_one: SandboxClient, status: int, body: str):
     one_by_one.faults(f"{TRACKS_PATH}/", status=status, body=body)
-    found = look_up(one_by_one, IDS[0])
-    assert (found.unknown, found.deferred) == (frozenset(), {IDS[0]})
-    assert found.reason
+    lookup = look_up(one_by_one, IDS[0])
+    assert (lookup.unknown, lookup.deferred) == (frozenset(), {IDS[0]})
+    assert lookup.reason
 
 
 def test_one_unreadable_track_in_a_batch_is_deferred_alone(in_batches: SandboxClient):
     tracks = [{"id": IDS[0]}, {"name": "no id"}, None, {"id": IDS[0]}]
     in_batches.faults(TRACKS_PATH, status=200, body=json.dumps({"tracks": tracks}))
-    found = look_up(in_batches, *IDS[:4])
-    assert found.found.keys() == {IDS[0]}
-    assert found.unknown == {IDS[2]}
-    assert found.deferred == {IDS[1], IDS[3]}
+    lookup = look_up(in_batches, *IDS[:4])
+    assert lookup.found.keys() == {IDS[0]}
+    assert lookup.unknown == {IDS[2]}
+    assert lookup.deferred == {IDS[1], IDS[3]}
 
 
 @pytest.mark.parametrize("page", ["challenge", "proxy", "portal", "portal redirect", "login", "gateway", "json"])
@@ -341,10 +341,10 @@ def test_a_foreign_response_defers_and_is_never_unknown_nor_rejected_credentials
     for path in (TRACKS_PATH, "/api/token"):
         sandbox.clear_faults()
         sandbox.faults(path, foreign=page)
-        found = look_up(sandbox, *IDS[:3])
-        assert (found.unknown, found.deferred) == (frozenset(), frozenset(IDS[:3]))
-        assert found.reason is not None
-        assert found.reason.startswith("not Spotify's own response: ")
+        lookup = look_up(sandbox, *IDS[:3])
+        assert (lookup.unknown, lookup.deferred) == (frozenset(), frozenset(IDS[:3]))
+        assert lookup.reason is not None
+        assert lookup.reason.startswith("not Spotify's own response: ")
 
 
 def test_a_temporary_foreign_page_is_retried_quickly(sandbox: SandboxClient, sleeper: Sleeper):
@@ -357,8 +357,8 @@ def test_a_temporary_foreign_page_is_retried_quickly(sandbox: SandboxClient, sle
 def test_without_the_batch_form_tracks_are_requested_singly(in_batches: SandboxClient, status: int):
     in_batches.faults(BATCHES, status=status, count=3)
     with client(in_batches, workers=1) as spotify:
-        found = spotify.look_up(IDS)
-        assert len(found.found) == len(IDS)
+        lookup = spotify.look_up(IDS)
+        assert len(lookup.found) == len(IDS)
         for_good = status in {403, 404, 405, 410}
         assert asked(in_batches).count("") == (1 if for_good else 3)
         in_batches.clear_faults()
@@ -384,10 +384,10 @@ def test_a_batch_rejected_for_its_token_or_rate_is_not_a_removed_form(in_batches
 
 def test_only_the_rejected_track_is_deferred(one_by_one: SandboxClient):
     one_by_one.faults(f"{TRACKS_PATH}/{IDS[0]}", status=403)
-    found = look_up(one_by_one, *IDS[:60], workers=1)
-    assert (found.unknown, found.deferred) == (frozenset(), {IDS[0]})
-    assert len(found.found) == 59
-    assert str(found.reason).startswith("Spotify refuses the track (HTTP 403: ")
+    lookup = look_up(one_by_one, *IDS[:60], workers=1)
+    assert (lookup.unknown, lookup.deferred) == (frozenset(), {IDS[0]})
+    assert len(lookup.found) == 59
+    assert str(lookup.reason).startswith("Spotify refuses the track (HTTP 403: ")
 
 
 def test_an_app_rejected_for_every_track_stops_the_lookup(one_by_one: SandboxClient):
@@ -400,9 +400,9 @@ def test_an_app_rejected_for_every_track_marks_none_as_unknown(sandbox: SandboxC
     sandbox.faults(
         TRACKS_PATH, status=403, body='{"error": {"status": 403, "message": "Check settings on developer.test"}}'
     )
-    found = look_up(sandbox, *IDS, workers=1)
-    assert found.deferred == frozenset(IDS)
-    assert found.reason == "Spotify refuses the track (HTTP 403: Check settings on developer.test)"
+    lookup = look_up(sandbox, *IDS, workers=1)
+    assert lookup.deferred == frozenset(IDS)
+    assert lookup.reason == "Spotify refuses the track (HTTP 403: Check settings on developer.test)"
 
 
 # --- where requests go, and what is shown ----------------------------------------------------------------------------------
@@ -422,8 +422,8 @@ def test_a_proxy_from_the_environment_is_not_used(
     in_batches: SandboxClient, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     monkeypatch.setenv(name, in_batches.spotify_url)
-    found = look_up(in_batches, *IDS, api_base="http://127.0.0.1:9", accounts_base="http://127.0.0.1:9")
-    assert found.deferred == frozenset(IDS)
+    lookup = look_up(in_batches, *IDS, api_base="http://127.0.0.1:9", accounts_base="http://127.0.0.1:9")
+    assert lookup.deferred == frozenset(IDS)
     assert in_batches.requests() == []
 
 
@@ -432,9 +432,9 @@ def test_no_secret_and_no_token_is_in_an_error_or_a_log(in_batches: SandboxClien
     in_batches.faults("/api/token", status=200, body='{"access_token": "marked-token-4711"}', count=1)
     with client(in_batches, client_secret="marked-secret-4711") as spotify:
         in_batches.faults(TRACKS_PATH, reset=True)
-        found = spotify.look_up(IDS)
-        assert "marked" not in f"{spotify!r} {found}"
-    assert found.deferred == frozenset(IDS)
+        lookup = spotify.look_up(IDS)
+        assert "marked" not in f"{spotify!r} {lookup}"
+    assert lookup.deferred == frozenset(IDS)
     assert "marked" not in caplog.text
 
 
@@ -451,5 +451,5 @@ def test_credentials_that_no_header_can_carry_are_rejected_without_being_shown(
 def test_one_client_serves_several_at_once(sandbox: SandboxClient):
     with client(sandbox) as spotify, ThreadPoolExecutor(4) as pool:
         results = list(pool.map(spotify.look_up, [IDS[:60]] * 4))
-    assert [len(found.found) for found in results] == [60] * 4
+    assert [len(result.found) for result in results] == [60] * 4
     assert tokens(sandbox) == 1

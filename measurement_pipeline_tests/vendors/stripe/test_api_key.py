@@ -46,9 +46,9 @@ def test_a_rejected_key_or_one_without_a_permission_is_not_accepted(sandbox: San
 )
 def test_without_a_usable_response_the_key_is_unknown(sandbox: SandboxClient, fault: dict[str, object]):
     sandbox.faults("/v1/customers", **fault)
-    found = ask(sandbox, seconds=0.5 if "hang" in fault else 60.0)
-    assert found.is_accepted is None
-    assert found.message
+    result = ask(sandbox, seconds=0.5 if "hang" in fault else 60.0)
+    assert result.is_accepted is None
+    assert result.message
 
 
 def test_a_test_mode_key_is_recognised_by_its_prefix():

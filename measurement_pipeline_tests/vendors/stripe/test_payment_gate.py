@@ -97,8 +97,8 @@ def stripe_says(double: SandboxClient, method: str, path: str, **more: Any) -> d
     """A change at Stripe by another program."""
     headers = {"authorization": f"Bearer {double.stripe_key}"}
     answer = httpx.request(method, double.stripe_url + path, headers=headers, trust_env=False, **more)
-    said: dict[str, Any] = answer.raise_for_status().json()
-    return said
+    expected: dict[str, Any] = answer.raise_for_status().json()
+    return expected
 
 
 def calls(double: SandboxClient, path: str, method: str | None = None) -> int:
@@ -269,7 +269,7 @@ def test_an_open_link_is_handed_out_again(double: SandboxClient, gate: StripeGat
     first = ask(gate, account)
     assert first.checkout_url
     assert first.checkout_expires_at
-    made = calls(double, SESSIONS)
+    created = calls(double, SESSIONS)
     again = ask(
         gate,
         account,
@@ -278,7 +278,7 @@ def test_an_open_link_is_handed_out_again(double: SandboxClient, gate: StripeGat
         want_checkout=False,
     )
     assert again == first
-    assert calls(double, SESSIONS) == made
+    assert calls(double, SESSIONS) == created
 
 
 def test_no_customer_and_no_link_are_created_unless_wanted(
@@ -341,11 +341,11 @@ def test_with_a_price_the_link_subscribes_to_it_with_a_trial(
     decision = ask(gate, account)
     assert decision.verdict is PaymentVerdict.DENIED
     assert "14 days of trial" in decision.reason
-    [made] = [one for one in double.requests(SESSIONS) if one["method"] == "POST"]
+    [created] = [one for one in double.requests(SESSIONS) if one["method"] == "POST"]
     save_a_card(decision)
     assert ask(gate, account, customer=decision.customer).verdict is PaymentVerdict.ALLOWED
     gate.close()
-    assert made["status"] == 200
+    assert created["status"] == 200
 
 
 # Unknown.
