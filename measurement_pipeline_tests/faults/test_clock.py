@@ -69,8 +69,8 @@ def test_a_worker_with_a_wrong_clock_works_beside_one_with_the_right_clock(
     assert assert_clock_was_off(result, off)
     assert looks > 1
     assert result["results"] == dict.fromkeys(songs, "settled")
-    breaches = assert_all_stored_and_accounted_for(bench, songs)
-    assert (breaches.in_vain, breaches.unknown) == (0, 0)
+    counts = assert_all_stored_and_accounted_for(bench, songs)
+    assert (counts.in_vain, counts.unknown) == (0, 0)
     ended = bench.sql("select clock_timestamp() as at")[0]["at"]
     for column, (first, last) in times_written(bench).items():
         assert began - timedelta(minutes=1) <= first <= last <= ended + timedelta(minutes=1), column

@@ -209,12 +209,12 @@ def test_the_reclaim_materializes_what_a_killed_run_stored(
             assert stage.reclaim().success
             with connect(bench.database_url) as connection:
                 shown = stage.instance.get_materialized_partitions(SONGSTATS_HISTORY)
-                breaches = [
+                counts = [
                     f"{one.invariant}: {what}"
                     for one in audit(connection, max_attempts=5, at_rest=True, materialized=shown)
                     for what in one.breaches
                 ]
-            assert breaches == []
+            assert counts == []
             assert shown == set(everything)
             assert_all_stored_and_accounted_for(bench, everything)
     record_proof(
@@ -324,8 +324,8 @@ def test_a_request_with_a_killed_intake_is_neither_lost_nor_partly_enqueued(
         results = process_requests(bench)
         assert [(one.id, one.receipt.asked, one.receipt.enqueued) for one in results] == [(request, count, count)]
         bench.run_backfill(songs, run=f"next-{number}")
-        breaches = assert_all_stored_and_accounted_for(bench, everything)
-        assert (breaches.in_vain, breaches.unknown) == (0, 0)
+        counts = assert_all_stored_and_accounted_for(bench, everything)
+        assert (counts.in_vain, counts.unknown) == (0, 0)
     record_proof("SIGKILL during the enqueue", ["I1", "I2", "I4", "I5", "I6", "I10", "I14"], times=number + 1)
 
 
@@ -359,8 +359,8 @@ def test_repeated_kills_at_random_moments_store_nothing_twice_and_lose_no_hit(
     # The last process may have died before it settled its predecessors' reservations.
     wait_for_the_claim_timeout(bench)
     bench.run_backfill(songs, run="last", config=with_timeout(bench, CLAIM_TIMEOUT_SECONDS))
-    breaches = assert_all_stored_and_accounted_for(bench, songs)
-    assert breaches.unknown > 0, "no kill met a call in flight"
+    counts = assert_all_stored_and_accounted_for(bench, songs)
+    assert counts.unknown > 0, "no kill met a call in flight"
     record_proof(
         "SIGKILL of a run at random moments", ["I1", "I2", "I4", "I5", "I6", "I10", "I11", "I14"], times=deaths
     )

@@ -198,8 +198,8 @@ def test_a_database_outage_during_a_backfill_loses_no_response_in_flight(
         with stop_server(bench, own.directory, seconds=seconds, how=how):
             assert not run.done()
         run.result(300)
-    breaches = assert_all_stored_and_accounted_for(bench, songs)
-    assert breaches.in_vain == 0, "each response was held until the database stored it"
+    counts = assert_all_stored_and_accounted_for(bench, songs)
+    assert counts.in_vain == 0, "each response was held until the database stored it"
     record_proof(f"PostgreSQL away for {seconds:.0f} s during a drain", HELD)
 
 
@@ -223,8 +223,8 @@ def test_a_long_database_outage_loses_only_the_calls_in_flight(
     held = "select 1 from songstats_backfill_queue where heartbeat_at >= clock_timestamp() - interval '1 second'"
     wait_until(lambda: not bench.sql(held))
     bench.run_backfill(songs, run="next")
-    breaches = assert_all_stored_and_accounted_for(bench, songs)
-    assert breaches.in_vain == in_flight > 0
+    counts = assert_all_stored_and_accounted_for(bench, songs)
+    assert counts.in_vain == in_flight > 0
     record_proof("PostgreSQL away for longer than an answer is held", HELD)
 
 
@@ -257,8 +257,8 @@ def test_a_read_only_database_during_a_backfill_loses_no_response(
             time.sleep(seconds)
             assert not run.done()
         run.result(60)
-    breaches = assert_all_stored_and_accounted_for(bench, songs)
-    assert breaches.in_vain == 0, "each response was held until the database stored it"
+    counts = assert_all_stored_and_accounted_for(bench, songs)
+    assert counts.in_vain == 0, "each response was held until the database stored it"
     record_proof(f"PostgreSQL read-only for {seconds:.1f} s during a drain", HELD)
 
 
@@ -355,8 +355,8 @@ def test_a_row_that_cannot_be_settled_ends_the_run_without_affecting_others(
     assert recordings_with_response(bench) == set(count_hits(bench))
     stop_refusing(bench)
     bench.run_backfill(songs, run="next")
-    breaches = assert_all_stored_and_accounted_for(bench, songs)
-    assert (breaches.in_vain, bench.sandbox.hits(unlucky)) == (0, 1)
+    counts = assert_all_stored_and_accounted_for(bench, songs)
+    assert (counts.in_vain, bench.sandbox.hits(unlucky)) == (0, 1)
     record_proof("a row that PostgreSQL refuses to settle", HELD)
 
 
@@ -383,8 +383,8 @@ def test_a_response_that_cannot_be_stored_is_the_only_loss(bench: Workbench, rec
     assert recordings_with_response(bench) == set(others), "every call in flight finished and was stored"
     bench.sql("drop function refuse cascade")
     bench.run_backfill(songs, run="next")
-    breaches = assert_all_stored_and_accounted_for(bench, songs)
-    assert (breaches.in_vain, breaches.unknown) == (1, 1)
+    counts = assert_all_stored_and_accounted_for(bench, songs)
+    assert (counts.in_vain, counts.unknown) == (1, 1)
     assert bench.sandbox.hits(unlucky) == 2
     record_proof("an answer that the database does not accept in time", HELD)
 
@@ -441,8 +441,8 @@ def test_a_forgotten_session_with_a_lock_delays_a_backfill_and_costs_nothing(
     if what == ROWS:
         assert bench.sql("select 1 from songstats_backfill_queue where lease = 2")
     bench.run_backfill(songs, run="last")
-    breaches = assert_all_stored_and_accounted_for(bench, songs)
-    assert (breaches.in_vain, breaches.unknown) == (0, 0)
+    counts = assert_all_stored_and_accounted_for(bench, songs)
+    assert (counts.in_vain, counts.unknown) == (0, 0)
     fencing = ["I3"] if what == ROWS else []
     record_proof(f"a session that sits on {what} while two runs drain", [*HELD, *fencing])
 
@@ -458,6 +458,6 @@ def test_a_forgotten_session_with_an_old_snapshot_blocks_no_run(
         assert forgotten.execute(before).fetchone() == {"n": len(songs)}
         bench.run_backfill(songs)
         assert forgotten.execute(before).fetchone() == {"n": len(songs)}, "the session still sees the old rows"
-    breaches = assert_all_stored_and_accounted_for(bench, songs)
-    assert (breaches.in_vain, breaches.unknown) == (0, 0)
+    counts = assert_all_stored_and_accounted_for(bench, songs)
+    assert (counts.in_vain, counts.unknown) == (0, 0)
     record_proof("a session that sits on an old snapshot", HELD)
