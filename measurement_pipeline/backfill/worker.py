@@ -24,7 +24,7 @@ from measurement_pipeline.domain.backfill_queue import (
     Status,
     settle,
 )
-from measurement_pipeline.domain.blockers import CLOSED_BY_ANOTHER_RUN, NO_PAYER, QUOTA_USED
+from measurement_pipeline.domain.blockers import CAP_USED, CLOSED_BY_ANOTHER_RUN, NO_PAYER, QUOTA_USED
 from measurement_pipeline.domain.outcome import Judgement, Outcome
 from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue, run_heartbeats, songstats_ledger
@@ -328,6 +328,8 @@ class BackfillWorker:
                     self.stop(QUOTA_USED)
                 case ReservationVerdict.UNPAID:
                     await self._defer(claim, NO_PAYER, wait=None)
+                case ReservationVerdict.CAPPED:
+                    await self._defer(claim, CAP_USED, wait=None)
                 case ReservationVerdict.STALE if reservation.account is not None:
                     stale.setdefault(reservation.account, []).append(claim)
         return reserved, stale

@@ -14,6 +14,7 @@ from measurement_pipeline.domain.vendor_state import Budget, VendorState
 
 QUOTA_USED = "Songstats quota used"
 NO_PAYER = "no payment method: no account that requested it has a valid card"
+CAP_USED = "the account's own hit limit (accounts.monthly_hit_cap) is used"
 CLOSED_BY_ANOTHER_RUN = "the circuit breaker opened, or a pause began, in another run"
 
 # What closes a breaker, by its kind.

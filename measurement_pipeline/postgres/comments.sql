@@ -9,6 +9,8 @@ comment on column accounts.id is 'Account id; also metadata.accountId of its Str
 comment on column accounts.name is 'Display name. Null for an account first seen in a request.';
 comment on column accounts.stripe_customer_id is 'Stripe customer id (cus_…). Null: not looked up yet, or none exists.';
 comment on column accounts.created_at is 'When the account was first seen.';
+comment on column accounts.share_weight is 'Share of the hits while several accounts wait: an account of weight 2 gets twice as many as one of weight 1.';
+comment on column accounts.monthly_hit_cap is 'Hits that may be spent for the account in any 30 days. Null: no limit of its own.';
 
 comment on table alembic_version is 'Schema version of this database. Written by Alembic only.';
 comment on column alembic_version.version_num is 'The last migration that ran.';

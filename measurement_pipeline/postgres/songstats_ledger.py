@@ -39,6 +39,7 @@ class ReservationVerdict(StrEnum):
     BREAKER_OPEN_OR_PAUSED = "closed"  # the breaker opened or a pause began
     UNPAID = "unpaid"  # no account that wants it has an allowed decision
     STALE = "stale"  # the payer's decision is too old to spend on
+    CAPPED = "capped"  # the payer's own monthly limit is used
     BUDGET = "budget"  # no hits left
 
 
@@ -80,7 +81,7 @@ class KeptResponse:
 async def reserve(
     connection: AsyncConnection, claims: Sequence[Claim], *, run: str, hits_allowed: int, operators_account: UUID | None
 ) -> list[Reservation]:
-    """Reserve a hit for each claim, in order, as far as lease, payer, breaker and budget allow. Commits."""
+    """Reserve a hit for each claim, in order, as far as lease, payer, cap, breaker and budget allow. Commits."""
     async with connection.transaction():
         await connection.execute(_SQL["set_reserve_lock_timeout"])
         await connection.execute(_SQL["reserve_lock"])

@@ -74,16 +74,39 @@ budget as (
     where reserved_at > clock_timestamp() - interval '30 days' and billable is distinct from false
 ),
 
+-- Each payer's own limit, where it has one. Counted under the lock, as the budget is.
+capped as (
+    select
+        account.id as account,
+        account.monthly_hit_cap - count(ledger.id) as hits_left
+    from accounts as account
+    left join songstats_quota_ledger as ledger
+        on
+            account.id = ledger.account
+            and ledger.reserved_at > clock_timestamp() - interval '30 days'
+            and ledger.billable is distinct from false
+    where account.monthly_hit_cap is not null and account.id in (select payer.account from payer)
+    group by account.id
+),
+
+allowed as (
+    select
+        payer.*,
+        coalesce(row_number() over (partition by payer.account order by payer.place) <= capped.hits_left, true) as is_within_cap
+    from payer
+    left join capped on payer.account = capped.account
+),
+
 granted as (
     select
-        payer.song,
-        payer.lease,
-        payer.account,
-        payer.job
-    from payer
+        allowed.song,
+        allowed.lease,
+        allowed.account,
+        allowed.job
+    from allowed
     cross join gate
-    where gate.is_open and payer.account is not null and payer.fresh
-    order by payer.place
+    where gate.is_open and allowed.account is not null and allowed.fresh and allowed.is_within_cap
+    order by allowed.place
     limit (select greatest(hits_left, 0) from budget)
 ),
 
@@ -111,21 +134,22 @@ counted as (
 
 select
     asked.song,
-    payer.account,
-    payer.job,
+    allowed.account,
+    allowed.job,
     written.id as ledger,
     counted.attempts,
     case
-        when payer.song is null then 'lost'
+        when allowed.song is null then 'lost'
         when not gate.is_open then 'closed'
-        when payer.account is null then 'unpaid'
-        when not payer.fresh then 'stale'
+        when allowed.account is null then 'unpaid'
+        when not allowed.fresh then 'stale'
+        when not allowed.is_within_cap then 'capped'
         when written.id is null then 'budget'
         else 'reserved'
     end as verdict
 from asked
 cross join gate
-left join payer on asked.song = payer.song
+left join allowed on asked.song = allowed.song
 left join written on asked.song = written.song
 left join counted on asked.song = counted.song
 order by asked.place;

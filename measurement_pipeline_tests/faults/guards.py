@@ -243,6 +243,7 @@ HITS: Mapping[str, Mistake] = {
         ),
     ),
     "the budget counts hits that are still open": statement("songstats_ledger", "reserve", _BILLABLE),
+    "the cap of an account": statement("songstats_ledger", "reserve", (r"and \w+\.is_within_cap", "")),
     "the budget counts hits of unknown fate": statement("songstats_ledger", "budget", _BILLABLE),
     "reserve before the call": _reserve_after_the_call,
     "keep before parsing and storing": _settle_before_keeping,

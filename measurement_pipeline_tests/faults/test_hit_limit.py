@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from uuid import uuid4
 
 import pytest
 
@@ -26,6 +27,7 @@ from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 HITS = 150
+CAP = 30
 PROCESSES = 4
 LOCK = "select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))"
 
@@ -78,10 +80,15 @@ def test_a_run_that_waited_for_the_last_hit_gets_none(bench: Workbench):
 def test_concurrent_runs_reserve_exactly_the_remaining_hits(
     bench: Workbench, record_proof: ProofRecorder, *, long_form: bool
 ):
+    """The hits of all accounts, and of one account with a cap, whose recordings each run asks for first."""
     threads, rows, rounds = (16, 4, 100) if long_form else (4, 15, 2)
     runs = [f"run-{n}" for n in range(PROCESSES * threads)]
     songs = isrcs(len(runs) * rows)
-    bench.submit_request(songs)
+    capped = songs[: len(songs) // 4]
+    account = uuid4()
+    bench.submit_request(capped, account=account, ranks=range(10_000 + len(capped), 10_000, -1))
+    bench.submit_request(songs[len(capped) :])
+    bench.sql("update accounts set monthly_hit_cap = %s where id = %s", CAP, account)
     held = {run: claim(bench, songs[n :: len(runs)], run=run) for n, run in enumerate(runs)}
     task = [
         ReservationTask(
@@ -94,6 +101,7 @@ def test_concurrent_runs_reserve_exactly_the_remaining_hits(
             bench.sql("truncate songstats_quota_ledger cascade")
             bench.sql("update songstats_backfill_queue set attempts = 0, attempt_run = null")
             bench.allow(bench.account)
+            bench.allow(account)
             # All runs wait for the same lock before any of them proceeds.
             with gate.transaction():
                 gate.execute(LOCK)
@@ -101,11 +109,18 @@ def test_concurrent_runs_reserve_exactly_the_remaining_hits(
                     send_line(process, START)
                 wait_until(lambda: waiting_for_the_lock(bench) == len(runs), what="all of them at the lock")
             verdicts = sum((Counter(json.loads(read_line(process))) for process in processes), Counter[str]())
-            assert verdicts == {ReservationVerdict.RESERVED: HITS, ReservationVerdict.BUDGET: len(songs) - HITS}
+            over_cap = len(capped) - CAP
+            assert verdicts == {
+                ReservationVerdict.RESERVED: HITS,
+                ReservationVerdict.CAPPED: over_cap,
+                ReservationVerdict.BUDGET: len(songs) - HITS - over_cap,
+            }
             result = bench.sql(
                 "select count(*) as hits, count(distinct song) as songs, count(settled_at) as settled,"
-                " (select sum(attempts) from songstats_backfill_queue) as attempts from songstats_quota_ledger"
+                " count(*) filter (where account = %s) as capped,"
+                " (select sum(attempts) from songstats_backfill_queue) as attempts from songstats_quota_ledger",
+                account,
             )
-            assert result == [{"hits": HITS, "songs": HITS, "settled": 0, "attempts": HITS}]
+            assert result == [{"hits": HITS, "songs": HITS, "settled": 0, "capped": CAP, "attempts": HITS}]
             assert_invariants_hold(bench, at_rest=False)
     record_proof("more runs at once than there are hits left", ["I2", "I6", "I11", "I12"], times=rounds)

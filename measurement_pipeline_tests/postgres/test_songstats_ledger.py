@@ -94,6 +94,23 @@ def test_the_last_hits_go_to_the_first_in_order_and_the_others_are_told_why(tabl
     assert [tables.row(song)["attempts"] for song in songs] == [1, 1, 0, 0, 0], "an unasked row has no attempt counted"
 
 
+@pytest.mark.fails_without("the cap of an account")
+def test_an_account_gets_no_more_hits_than_its_cap_and_a_free_call_does_not_count(tables: Tables):
+    songs = isrcs(6)
+    account = tables.decide(uuid4())
+    tables.enqueue(songs)
+    tables.request(songs[:4], account=account)
+    tables.request(songs[4:])
+    tables.sql("update accounts set monthly_hit_cap = 2 where id = %s", account)
+    claims = tables.claim(songs)
+    found = reserve(tables, claims)
+    reserved, capped = ReservationVerdict.RESERVED, ReservationVerdict.CAPPED
+    assert verdicts(found) == [reserved, reserved, capped, capped, reserved, reserved]
+    assert [tables.row(song)["attempts"] for song in songs] == [1, 1, 0, 0, 1, 1]
+    keep(tables, answered(found[0], Cause.THROTTLED, status=429, billable=False))
+    assert verdicts(reserve(tables, claims[2:4])) == [reserved, capped]
+
+
 @pytest.mark.parametrize("hits", [0, 3])
 def test_nothing_is_set_aside_once_the_budget_is_overdrawn(tables: Tables, hits: int):
     (song,) = isrcs(1)
