@@ -107,8 +107,8 @@ PAGES_IN_SHORT = ("proxy",)
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     long_form = metafunc.config.getoption("--long")
-    if "weather" in metafunc.fixturenames:
-        metafunc.parametrize("weather", STORMS if long_form else IN_SHORT)
+    if "scenario" in metafunc.fixturenames:
+        metafunc.parametrize("scenario", STORMS if long_form else IN_SHORT)
     if "page" in metafunc.fixturenames:
         metafunc.parametrize("page", PAGES if long_form else PAGES_IN_SHORT)
     if "retry_after" in metafunc.fixturenames:
