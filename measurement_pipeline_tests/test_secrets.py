@@ -183,7 +183,7 @@ def as_login(url: str, login: str) -> str:
 
 
 def failed(operator: Operator) -> set[str]:
-    result = operator.ask("{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { jobName } } } }")
+    result = operator.query("{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { jobName } } } }")
     return {run["jobName"] for run in result["runsOrError"]["results"]}
 
 
@@ -310,7 +310,7 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
     # An unexpected failure: the database refuses the reclaim's work.
     rows("revoke delete on run_heartbeats from measurement_pipeline")
     with dagster(environment, tmp_path) as (operator, process), watched(process, everything):
-        launched = operator.ask(LAUNCH, selector={**SELECTOR, "pipelineName": "backfill_reclaim"})["launchRun"]
+        launched = operator.query(LAUNCH, selector={**SELECTOR, "pipelineName": "backfill_reclaim"})["launchRun"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
         ask(first, songs)
         query_ui("select 1 from measurement_jobs where error is not null", "Stripe's error")
@@ -328,7 +328,7 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
         expected = {"backfill_reclaim", "songstats_backfill", "play_count_capture"}
         wait_for(lambda: failed(operator) >= expected, "failed runs", log_of=tmp_path)
         wait_for(lambda: sandbox.requests("/services"), "a post to the webhook", log_of=tmp_path)
-        everything.add("the UI", json.dumps(operator.ask(UI, selector=SELECTOR)).encode())
+        everything.add("the UI", json.dumps(operator.query(UI, selector=SELECTOR)).encode())
     everything.add_database("measurements", database_url)
     everything.add_database("Dagster's storage", server.url(storage))
     everything.add_files(tmp_path)

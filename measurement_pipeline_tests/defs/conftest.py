@@ -27,7 +27,7 @@ from measurement_pipeline_tests.workbench import OPERATORS, Workbench
 
 @dataclass
 class Stage:
-    """Definitions, instance, and the sentences in which the tests speak of runs."""
+    """Definitions and instance, with the actions of the tests."""
 
     instance: dg.DagsterInstance
     definitions: dg.Definitions
@@ -38,7 +38,7 @@ class Stage:
         self.instance.add_dynamic_partitions("isrc", list(songs))
 
     def backfill(self, songs: Sequence[str], *, planned: bool = True, **run_tags: str) -> dg.ExecuteInProcessResult:
-        """A run over a range of registered partitions: the sensor's, or an operator's."""
+        """Run a range of registered partitions as the sensor does (`planned`) or as an operator does."""
         chosen = {tags.RANGE_START: songs[0], tags.RANGE_END: songs[-1], **run_tags}
         if planned:
             chosen[tags.PLAN] = "plan-1"
@@ -55,7 +55,7 @@ class Stage:
             instance=self.instance, raise_on_error=False
         )
 
-    def ask(self, scope: object, *, account: UUID | None = None, source: str = "historical") -> UUID:
+    def submit_request(self, scope: object, *, account: UUID | None = None, source: str = "historical") -> UUID:
         """Insert a request as a client does."""
         rows = self.bench.sql(
             "insert into measurement_jobs (account, source, scope) values (%s, %s, %s) returning id",
@@ -68,8 +68,8 @@ class Stage:
     def breaker(self) -> str:
         return str(self.bench.sql("select breaker from vendor_state")[0]["breaker"])
 
-    def why_failed(self, result: dg.ExecuteInProcessResult) -> str:
-        """The failure that an operator reads on the run's page."""
+    def failure_message(self, result: dg.ExecuteInProcessResult) -> str:
+        """The failure on the run's page."""
         (failure,) = [event for event in result.all_events if event.is_step_failure]
         error = failure.step_failure_data.error
         assert error is not None
@@ -77,7 +77,7 @@ class Stage:
         return f"{error.message} {cause.message} {failure.step_failure_data.user_failure_data}"
 
     def log(self, run_id: str) -> str:
-        """What our own code has written to a run's log."""
+        """A run's log."""
         return "\n".join(entry.user_message for entry in self.instance.all_logs(run_id))
 
     def totals(self) -> dict[str, Any]:
@@ -87,13 +87,13 @@ class Stage:
         return {key: value.value for key, value in record.asset_observation.metadata.items()}
 
     def partition_statuses(self) -> dict[str, str]:
-        """What the UI's partitions page shows."""
+        """Each partition's status on the UI's partitions page."""
         keys = self.instance.get_dynamic_partitions("isrc")
         result = self.instance.get_status_by_partition(SONGSTATS_HISTORY, keys, isrc_partitions) or {}
         return {key: status.name for key, status in result.items() if status is not None}
 
     def tick(self, sensor: str) -> SensorExecutionData:
-        """What one evaluation of a sensor asks for, as the daemon evaluates it."""
+        """Evaluate a sensor once, as the daemon does."""
         definition = self.definitions.resolve_sensor_def(sensor)
         with dg.build_sensor_context(
             instance=self.instance,
@@ -109,7 +109,7 @@ class Stage:
         )
         self.definitions = definitions(self.services)
 
-    def told(self) -> dict[str, dict[str, Any]]:
+    def metadata_by_isrc(self) -> dict[str, dict[str, Any]]:
         """The latest materialization of each ISRC: its metadata."""
         result: dict[str, dict[str, Any]] = {}
         records = self.instance.fetch_materializations(SONGSTATS_HISTORY, limit=1000, ascending=True).records
@@ -136,9 +136,9 @@ def open_instance(storage: dict[str, Any], directory: Path) -> dg.DagsterInstanc
 
 @pytest.fixture(scope="session")
 def dagster_template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A database with Dagster's tables, which take it a second to make."""
+    """A database with Dagster's tables, which take a second to create."""
     name = server.create_database()
-    # Dagster's own storage, which keeps no connection: a database that has one is no template.
+    # Dagster's own storage keeps no connection: a database with one cannot be a template.
     stock = {"postgres": {"postgres_url": dagster_url(server.url(name))}}
     with open_instance(stock, tmp_path_factory.mktemp("dagster")) as opened:
         opened.get_runs_count()

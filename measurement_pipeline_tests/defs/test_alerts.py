@@ -1,4 +1,4 @@
-"""Failed runs on a real Dagster instance, and what a person is told of them."""
+"""Failed runs on a real Dagster instance, and the alerts that they send."""
 
 import signal
 from collections.abc import Callable, Iterable, Sequence
@@ -35,12 +35,12 @@ from measurement_pipeline_tests.defs.test_sensors import ranges
 from measurement_pipeline_tests.health.receiver import Receiver
 from measurement_pipeline_tests.workbench import isrcs
 
-GONE = "postgresql://nobody@127.0.0.1:9/gone"
+GONE = "postgresql://gone@127.0.0.1:9/gone"
 
 
 @dataclass
 class Sensor:
-    """The sensor as the daemon ticks it: its cursor goes on from tick to tick."""
+    """The sensor as the daemon ticks it, with its cursor."""
 
     stage: Stage
     cursor: str | None = None
@@ -72,14 +72,14 @@ def sensor(stage: Stage, receiver: Receiver) -> Sensor:
     stage.services = replace(stage.services, alerts=replace(stage.services.alerts, post=Webhook(receiver.url).post))
     stage.definitions = definitions(stage.services)
     failure_sensor = Sensor(stage)
-    # The first tick only notes where to begin: what failed before is no news.
+    # The first tick only sets the cursor: earlier failures send no alert.
     assert failure_sensor.tick() == []
     return failure_sensor
 
 
 @pytest.fixture
 def success(sensor: Sensor) -> Sensor:
-    """The sensor of successful runs, which has seen all that succeeded before."""
+    """The sensor of successful runs, after a tick over the earlier ones."""
     success_sensor = Sensor(sensor.stage, name="run_success_sensor")
     success_sensor.tick()
     return success_sensor
@@ -91,14 +91,14 @@ def fail(stage: Stage, why: str, *, job: str = "songstats_backfill") -> dg.Dagst
     return run
 
 
-def by_hand(
+def fail_asset_page_launch(
     stage: Stage,
     why: str,
     *,
     assets: Iterable[dg.AssetKey] | None = None,
     checks: Iterable[dg.AssetCheckKey] | None = None,
 ) -> None:
-    """As a launch from the asset's page: Dagster's own job, with what was chosen; nothing chosen is None."""
+    """Fail a launch from the asset's page: Dagster's own job with the selection; None selects nothing."""
     run = dg.DagsterRun(
         job_name="__ASSET_JOB",
         run_id=make_new_run_id(),
@@ -108,7 +108,7 @@ def by_hand(
     stage.instance.report_run_failed(stage.instance.add_run(run), why)
 
 
-def test_fifty_runs_that_fail_alike_are_one_message(sensor: Sensor, receiver: Receiver):
+def test_fifty_runs_with_one_cause_of_failure_send_one_message(sensor: Sensor, receiver: Receiver):
     runs = [
         fail(sensor.stage, f"{counted(number, 'recording')} failed ({number} malformed)") for number in range(1, 51)
     ]
@@ -123,7 +123,7 @@ def test_fifty_runs_that_fail_alike_are_one_message(sensor: Sensor, receiver: Re
     assert row["told_at"] is not None
 
 
-def test_another_reason_and_another_job_are_messages_of_their_own(sensor: Sensor, receiver: Receiver):
+def test_each_cause_and_each_job_sends_its_own_message(sensor: Sensor, receiver: Receiver):
     fail(sensor.stage, "the breaker opened: 5 rejected in a row")
     fail(sensor.stage, "the database is full")
     fail(sensor.stage, "the database is full", job="backfill_reclaim")
@@ -135,7 +135,7 @@ def test_another_reason_and_another_job_are_messages_of_their_own(sensor: Sensor
     ]
 
 
-def test_the_message_holds_the_runs_own_reason_and_no_traceback(sensor: Sensor, receiver: Receiver):
+def test_the_message_contains_the_runs_cause_and_no_traceback(sensor: Sensor, receiver: Receiver):
     stage, songs = sensor.stage, isrcs(2)
     stage.bench.submit_request(songs)
     stage.register(songs)
@@ -147,7 +147,7 @@ def test_the_message_holds_the_runs_own_reason_and_no_traceback(sensor: Sensor, 
     assert len(text.splitlines()) == 2
 
 
-def test_an_error_that_nobody_foresaw_is_told_by_its_first_line(sensor: Sensor, receiver: Receiver):
+def test_an_unexpected_error_is_reported_by_its_first_line(sensor: Sensor, receiver: Receiver):
     sensor.stage.bench.sql("drop table run_heartbeats")
     assert not sensor.stage.reclaim().success
     sensor.catch_up()
@@ -156,14 +156,14 @@ def test_an_error_that_nobody_foresaw_is_told_by_its_first_line(sensor: Sensor, 
     assert 'relation "run_heartbeats" does not exist' in text.splitlines()[0]
 
 
-def test_a_key_that_is_refused_again_after_its_breaker_was_closed_is_told_again(sensor: Sensor, receiver: Receiver):
+def test_a_key_rejected_again_after_its_breaker_closed_is_alerted_again(sensor: Sensor, receiver: Receiver):
     stage, songs = sensor.stage, isrcs(3)
     stage.bench.submit_request(songs)
     stage.register(songs)
     for _ in range(2):
         stage.bench.sandbox.faults("/enterprise", status=401)
         assert not stage.backfill(songs).success
-        fail(stage, f"{BREAKER_OPENED}what was in the air is refused too")
+        fail(stage, f"{BREAKER_OPENED}calls in flight are rejected too")
         fail(stage, "the store is full")
         sensor.catch_up()
         stage.bench.sandbox.clear_faults()
@@ -179,7 +179,7 @@ def test_a_key_that_is_refused_again_after_its_breaker_was_closed_is_told_again(
     ]
 
 
-def test_a_breaker_that_was_closed_ends_its_incident_and_no_other(sensor: Sensor):
+def test_closing_a_breaker_ends_only_its_own_incident(sensor: Sensor):
     stage = sensor.stage
     stage.bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'key', opened_at = clock_timestamp()")
     for why in (f"{BREAKER_OPENED}HTTP 401", "the store is full"):
@@ -209,7 +209,7 @@ def test_a_breaker_that_was_closed_ends_its_incident_and_no_other(sensor: Sensor
         ),
     ],
 )
-def test_a_launch_that_a_person_got_wrong_is_told_on_its_page_and_to_nobody_else(
+def test_a_persons_invalid_launch_fails_on_its_page_and_sends_no_alert(
     sensor: Sensor, receiver: Receiver, chosen: dict[str, str], why: str
 ):
     stage = sensor.stage
@@ -219,32 +219,32 @@ def test_a_launch_that_a_person_got_wrong_is_told_on_its_page_and_to_nobody_else
     assert failure_line(stage.instance, result.run_id).startswith(f"nothing was launched: {why}")
     assert len(sensor.catch_up()) == 1
     assert receiver.texts == stage.bench.sql("select * from incidents") == []
-    # The sensor's own is an incident: somebody has taken its partitions away.
+    # A planned run is an incident: its partitions were deleted.
     job.execute_in_process(instance=stage.instance, tags={**chosen, tags.PLAN: "plan-1"}, raise_on_error=False)
     sensor.catch_up()
     assert len(receiver.texts) == 1
 
 
-def captured(stage: Stage, album: str) -> tuple[UUID, dg.ExecuteInProcessResult]:
-    """A request for an album, and what became of the run over its capture."""
-    job = stage.ask({"album_ids": [album]}, source="current")
+def capture_album(stage: Stage, album: str) -> tuple[UUID, dg.ExecuteInProcessResult]:
+    """A request for an album, and the result of its capture run."""
+    job = stage.submit_request({"album_ids": [album]}, source="current")
     assert stage.intake().success
     (row,) = stage.bench.sql("select snapshot from measurement_jobs where id = %s", job)
     return job, capture(stage, str(row["snapshot"]))
 
 
-def test_albums_that_there_are_none_of_are_told_whoever_asked_and_nobody_else(sensor: Sensor, receiver: Receiver):
+def test_a_request_for_invalid_albums_sends_no_alert(sensor: Sensor, receiver: Receiver):
     stage = sensor.stage
-    _, result = captured(stage, "nonsense")
+    _, result = capture_album(stage, "nonsense")
     line = failure_line(stage.instance, result.run_id)
     assert line == "nothing to capture: no track was found on 1 album (nonsense)"
     assert len(sensor.catch_up()) == 1
     assert receiver.texts == stage.bench.sql("select * from incidents") == []
 
 
-def test_an_album_that_spotify_could_have_is_told_to_an_operator_too(sensor: Sensor, receiver: Receiver):
-    # It is not known whether it is the album that is not there, or the actor that found nothing.
-    job, _ = captured(sensor.stage, "4MUSeRnhpSfkMqREFQ36mC")
+def test_a_valid_album_without_tracks_sends_an_alert(sensor: Sensor, receiver: Receiver):
+    # Either the album does not exist or the actor returned nothing: nothing shows which.
+    job, _ = capture_album(sensor.stage, "4MUSeRnhpSfkMqREFQ36mC")
     sensor.catch_up()
     assert "no track was found on 1 album (4MUSeRnhpSfkMqREFQ36mC)" in receiver.texts[0]
     assert sensor.stage.bench.sql("select status_code from measurement_jobs where id = %s", job) == [
@@ -252,13 +252,13 @@ def test_an_album_that_spotify_could_have_is_told_to_an_operator_too(sensor: Sen
     ]
 
 
-def test_runs_that_succeed_are_no_news(sensor: Sensor, receiver: Receiver):
+def test_successful_runs_send_no_alert(sensor: Sensor, receiver: Receiver):
     assert sensor.stage.reclaim().success
     assert sensor.catch_up() == []
     assert receiver.texts == []
 
 
-# --- until it works again
+# --- recovery
 
 
 def open_incidents(stage: Stage) -> list[str]:
@@ -274,7 +274,7 @@ def test_an_incident_ends_when_the_next_run_of_its_job_succeeds(sensor: Sensor, 
     assert open_incidents(sensor.stage) == ["songstats_backfill: the store is full"]
 
 
-def test_a_success_from_before_the_failure_ends_nothing(sensor: Sensor, success: Sensor):
+def test_a_success_before_the_failure_ends_no_incident(sensor: Sensor, success: Sensor):
     assert sensor.stage.reclaim().success
     fail(sensor.stage, "the store is full", job="backfill_reclaim")
     sensor.catch_up()
@@ -282,7 +282,7 @@ def test_a_success_from_before_the_failure_ends_nothing(sensor: Sensor, success:
     assert open_incidents(sensor.stage) == ["backfill_reclaim: the store is full"]
 
 
-def test_a_failure_that_is_seen_after_the_next_success_is_told_as_ended(
+def test_a_failure_processed_after_the_next_success_is_alerted_as_ended(
     sensor: Sensor, success: Sensor, receiver: Receiver
 ):
     fail(sensor.stage, "the store is full", job="backfill_reclaim")
@@ -293,7 +293,7 @@ def test_a_failure_that_is_seen_after_the_next_success_is_told_as_ended(
     assert "; ended 20" in receiver.texts[0]
 
 
-def test_a_job_that_fails_now_and_then_is_one_incident_and_one_message(
+def test_a_job_that_fails_repeatedly_has_one_incident_and_one_message(
     sensor: Sensor, success: Sensor, receiver: Receiver
 ):
     for _ in range(3):
@@ -307,10 +307,10 @@ def test_a_job_that_fails_now_and_then_is_one_incident_and_one_message(
     assert sensor.stage.bench.sql("select times from incidents") == [{"times": 3}]
 
 
-# --- runs that say nothing about their work
+# --- interrupted runs
 
 
-def a_start_timeout(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+def start_timeout(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     instance.report_run_failed(
         run,
         "Run timed out due to taking longer than 600 seconds to start.",
@@ -318,8 +318,8 @@ def a_start_timeout(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     )
 
 
-def a_code_server_that_shuts_down(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    """As Dagster's daemon reports what its launcher raises."""
+def code_server_shutdown(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """Report a launcher's error as Dagster's daemon does."""
     error = SerializableErrorInfo(
         "dagster._core.errors.DagsterLaunchFailedError: Tried to start a run on a server after telling it to shut down\n",
         [],
@@ -330,7 +330,7 @@ def a_code_server_that_shuts_down(instance: dg.DagsterInstance, run: dg.DagsterR
     instance.report_run_failed(run)
 
 
-def an_unexpected_interrupt(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+def unexpected_interrupt(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     instance.report_run_failed(
         run,
         "Execution was interrupted unexpectedly.",
@@ -338,23 +338,23 @@ def an_unexpected_interrupt(instance: dg.DagsterInstance, run: dg.DagsterRun) ->
     )
 
 
-def a_process_ended_by_sigterm(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    """As the code server reports a worker that is gone."""
+def process_ended_by_sigterm(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """Report a missing worker as the code server does."""
     why = get_run_crash_explanation(f"Run execution process for {run.run_id}", -signal.SIGTERM)
     instance.report_engine_event(why, run)
     instance.report_run_failed(run)
 
 
 INTERRUPTIONS = [
-    a_start_timeout,
-    a_code_server_that_shuts_down,
-    an_unexpected_interrupt,
-    a_process_ended_by_sigterm,
+    start_timeout,
+    code_server_shutdown,
+    unexpected_interrupt,
+    process_ended_by_sigterm,
 ]
 
 
 @pytest.mark.parametrize("end", INTERRUPTIONS)
-def test_a_run_that_says_nothing_about_its_work_is_no_incident_and_its_partitions_are_not_red(
+def test_an_interrupted_run_is_no_incident_and_its_partitions_are_not_failed(
     sensor: Sensor, receiver: Receiver, end: Callable[[dg.DagsterInstance, dg.DagsterRun], None]
 ):
     stage, songs = sensor.stage, isrcs(3)
@@ -376,22 +376,22 @@ def test_a_run_that_says_nothing_about_its_work_is_no_incident_and_its_partition
 def test_runs_that_do_not_start_for_an_hour_are_an_incident(sensor: Sensor, receiver: Receiver):
     stage = sensor.stage
     for _ in range(2):
-        a_start_timeout(stage.instance, planned(stage, [], job="backfill_reclaim"))
+        start_timeout(stage.instance, planned(stage, [], job="backfill_reclaim"))
     sensor.catch_up()
     assert receiver.texts == []
     with stage.instance.run_storage.connect() as connection:
         connection.execute(text("update runs set create_timestamp = create_timestamp - interval '61 minutes'"))
-    a_start_timeout(stage.instance, planned(stage, [], job="backfill_reclaim"))
+    start_timeout(stage.instance, planned(stage, [], job="backfill_reclaim"))
     sensor.catch_up()
     assert "backfill_reclaim failed: no run starts (the run did not start in time)" in receiver.texts[0]
-    # One that starts, however it ends, is a new beginning.
+    # A run that starts, however it ends, restarts the hour.
     assert stage.reclaim().success
-    a_start_timeout(stage.instance, planned(stage, [], job="backfill_reclaim"))
+    start_timeout(stage.instance, planned(stage, [], job="backfill_reclaim"))
     assert len(sensor.catch_up()) == 1
     assert len(receiver.texts) == 1
 
 
-def test_a_process_that_runs_out_of_memory_is_an_incident(sensor: Sensor, receiver: Receiver):
+def test_a_process_without_memory_is_an_incident(sensor: Sensor, receiver: Receiver):
     run = planned(sensor.stage, [], job="backfill_reclaim")
     why = get_run_crash_explanation(f"Run execution process for {run.run_id}", -signal.SIGKILL)
     sensor.stage.instance.report_engine_event(why, run)
@@ -401,7 +401,7 @@ def test_a_process_that_runs_out_of_memory_is_an_incident(sensor: Sensor, receiv
 
 
 def planned(stage: Stage, songs: Sequence[str], *, job: str = "songstats_backfill") -> dg.DagsterRun:
-    """A run as the sensor has it created: its partitions are planned."""
+    """Create a run as the sensor does, with planned partitions."""
     chosen = {tags.RANGE_START: songs[0], tags.RANGE_END: songs[-1]} if songs else {}
     return stage.instance.create_run_for_job(
         stage.definitions.resolve_job_def(job),
@@ -409,7 +409,7 @@ def planned(stage: Stage, songs: Sequence[str], *, job: str = "songstats_backfil
     )
 
 
-def test_a_webhook_that_is_away_fails_the_tick_and_the_next_failure_tells_all_exactly_once(
+def test_an_unreachable_webhook_fails_the_tick_and_the_next_failure_sends_each_alert_once(
     sensor: Sensor, receiver: Receiver
 ):
     receiver.status = 503
@@ -429,7 +429,7 @@ def test_a_webhook_that_is_away_fails_the_tick_and_the_next_failure_tells_all_ex
     ]
 
 
-def test_the_next_run_of_the_checks_tells_what_the_sensor_could_not(sensor: Sensor, receiver: Receiver):
+def test_the_next_run_of_the_checks_sends_the_alerts_that_the_sensor_could_not(sensor: Sensor, receiver: Receiver):
     receiver.status = 503
     fail(sensor.stage, "the store is full")
     sensor.catch_up()
@@ -440,7 +440,7 @@ def test_the_next_run_of_the_checks_tells_what_the_sensor_could_not(sensor: Sens
     assert [text.split("\n")[0] for text in receiver.texts] == ["songstats_backfill failed: the store is full"]
 
 
-def test_without_a_webhook_it_is_recorded_and_shown_and_not_sent(sensor: Sensor, receiver: Receiver):
+def test_without_a_webhook_an_incident_is_recorded_and_shown(sensor: Sensor, receiver: Receiver):
     sensor.stage.services = replace(sensor.stage.services, alerts=replace(sensor.stage.services.alerts, post=None))
     sensor.stage.definitions = definitions(sensor.stage.services)
     fail(sensor.stage, "the store is full")
@@ -451,7 +451,7 @@ def test_without_a_webhook_it_is_recorded_and_shown_and_not_sent(sensor: Sensor,
     assert (row["key"], row["told_at"]) == ("songstats_backfill: the store is full", None)
 
 
-def test_two_sensors_by_mistake_tell_once(sensor: Sensor, receiver: Receiver):
+def test_two_sensors_send_an_alert_once(sensor: Sensor, receiver: Receiver):
     other = Sensor(sensor.stage, sensor.cursor)
     fail(sensor.stage, "the store is full")
     sensor.catch_up()
@@ -460,20 +460,20 @@ def test_two_sensors_by_mistake_tell_once(sensor: Sensor, receiver: Receiver):
 
 
 @pytest.mark.parametrize("launched", [{SONGSTATS_HISTORY}, None])
-def test_a_backfill_that_fails_alike_is_one_incident_whoever_launched_it(
+def test_operators_and_planned_runs_share_one_incident(
     sensor: Sensor, receiver: Receiver, launched: set[dg.AssetKey] | None
 ):
     fail(sensor.stage, "the store is full")
-    by_hand(sensor.stage, "the store is full", assets=launched)
+    fail_asset_page_launch(sensor.stage, "the store is full", assets=launched)
     sensor.catch_up()
     (text,) = receiver.texts
     assert text.startswith("songstats_backfill failed: the store is full\n")
 
 
-def test_checks_launched_by_hand_are_told_as_those_that_the_schedule_launches(sensor: Sensor, receiver: Receiver):
+def test_checks_launched_by_hand_send_the_alerts_of_scheduled_ones(sensor: Sensor, receiver: Receiver):
     fail(sensor.stage, "the store is full", job="health_checks")
-    by_hand(sensor.stage, "the store is full", checks=scheduled_checks[0].check_keys)
-    by_hand(sensor.stage, "no answer", checks=ledger_matches_vendor.check_keys)
+    fail_asset_page_launch(sensor.stage, "the store is full", checks=scheduled_checks[0].check_keys)
+    fail_asset_page_launch(sensor.stage, "no answer", checks=ledger_matches_vendor.check_keys)
     sensor.catch_up()
     assert [text.split("\n")[0] for text in receiver.texts] == [
         "health_checks failed: the store is full",
@@ -481,20 +481,20 @@ def test_checks_launched_by_hand_are_told_as_those_that_the_schedule_launches(se
     ]
 
 
-def schema_is_old(stage: Stage) -> None:
+def make_schema_old(stage: Stage) -> None:
     stage.bench.sql("update alembic_version set version_num = '0001'")
 
 
-def database_is_anothers(stage: Stage) -> None:
+def use_anothers_database(stage: Stage) -> None:
     stage.bench.sql("update deployment set kind = 'live'")
 
 
-def table_is_gone(stage: Stage) -> None:
+def drop_the_table(stage: Stage) -> None:
     stage.bench.sql("alter table incidents rename to away")
 
 
-@pytest.mark.parametrize("mar", [schema_is_old, database_is_anothers, table_is_gone])
-def test_a_failure_that_the_database_cannot_take_is_told_from_the_tick_once(
+@pytest.mark.parametrize("mar", [make_schema_old, use_anothers_database, drop_the_table])
+def test_a_failure_that_cannot_be_recorded_is_alerted_once_by_the_tick(
     sensor: Sensor, receiver: Receiver, mar: Callable[[Stage], None]
 ):
     stage = sensor.stage
@@ -511,18 +511,18 @@ def test_a_failure_that_the_database_cannot_take_is_told_from_the_tick_once(
     assert [text.split("\n")[0] for text in receiver.texts] == ["songstats_backfill failed: the store is full"]
 
 
-def test_thirty_failures_while_the_database_is_away_are_one_message(sensor: Sensor, receiver: Receiver):
+def test_thirty_failures_while_the_database_is_unreachable_send_one_message(sensor: Sensor, receiver: Receiver):
     stage = sensor.stage
     stage.services = replace(stage.services, database=MeasurementDatabase(GONE, lambda: None))
     stage.definitions = definitions(stage.services)
     for number in range(29):
         fail(stage, f"the database is away (try {number})")
-    by_hand(stage, "the database is away (try 30)", assets={SONGSTATS_HISTORY})
+    fail_asset_page_launch(stage, "the database is away (try 30)", assets={SONGSTATS_HISTORY})
     assert len(sensor.catch_up()) == 30
     assert len(receiver.texts) == 1
 
 
-def test_a_failure_while_the_database_is_away_is_told_from_the_tick_once_and_the_tick_fails(
+def test_a_failure_while_the_database_is_unreachable_is_alerted_once_and_the_tick_fails(
     sensor: Sensor, receiver: Receiver
 ):
     stage = sensor.stage

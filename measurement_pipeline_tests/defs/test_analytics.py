@@ -1,4 +1,4 @@
-"""The analysts' assets as Dagster shows them: refreshed once a drain, with rows, columns, checks and pictures."""
+"""The analysts' assets as Dagster shows them: refreshed once per drain, with rows, columns, checks and charts."""
 
 import re
 from base64 import b64decode
@@ -24,7 +24,7 @@ SONGS = isrcs(3)
 
 @pytest.fixture
 def drained(stage: Stage) -> Stage:
-    """Two recordings of a catalogue of three are bought, and nothing is under way."""
+    """Two of a catalogue's three recordings are bought, and no run is unfinished."""
     stage.bench.submit_request(SONGS[:2])
     stage.bench.run_backfill(SONGS[:2])
     stage.bench.sql("insert into songs (isrc) select unnest(%s::text[]) on conflict do nothing", SONGS)
@@ -43,19 +43,19 @@ def refresh(stage: Stage) -> dg.ExecuteInProcessResult:
     return job.execute_in_process(instance=stage.instance, raise_on_error=False)
 
 
-def shown(result: dg.ExecuteInProcessResult, view: str) -> dg.AssetMaterialization:
-    """What a refresh says of a view."""
+def materialization_of(result: dg.ExecuteInProcessResult, view: str) -> dg.AssetMaterialization:
+    """The materialization of a view by a refresh."""
     materializations = result.asset_materializations_for_node(f"analytics__{view}")
     (materialization,) = [each for each in materializations if each.asset_key == view_key(view)]
     return materialization
 
 
-def evaluated(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+def evaluations(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
     return {each.check_name: each for each in result.get_asset_check_evaluations()}
 
 
 def tick(stage: Stage, cursor: str | None = None) -> tuple[list[dg.RunRequest], str, str | None]:
-    """What the sensor asks for, says, and remembers."""
+    """The sensor's run requests, skip message and cursor."""
     sensor = stage.definitions.resolve_sensor_def("analytics_refresh_sensor")
     with dg.build_sensor_context(
         instance=stage.instance, cursor=cursor, resources=resource_definitions(lambda: stage.services)
@@ -64,14 +64,14 @@ def tick(stage: Stage, cursor: str | None = None) -> tuple[list[dg.RunRequest], 
     return list(result.run_requests or []), result.skip_message or "", result.cursor
 
 
-# --- what is shown
+# --- materializations
 
 
-def test_each_view_is_an_asset_that_says_what_it_holds(drained: Stage):
+def test_each_view_is_an_asset_with_row_count_and_columns(drained: Stage):
     result = refresh(drained)
     assert result.success
     for view in views.VIEWS:
-        metadata = shown(result, view)
+        metadata = materialization_of(result, view)
         count = drained.bench.sql(f"select count(*) as n from analytics.{view}")[0]["n"]
         assert metadata.metadata["dagster/row_count"].value == count
         columns = metadata.metadata["dagster/column_schema"].value
@@ -80,11 +80,11 @@ def test_each_view_is_an_asset_that_says_what_it_holds(drained: Stage):
         assert len(columns.columns) > 4
 
 
-def test_lineage_leads_from_a_total_to_what_was_bought(drained: Stage):
+def test_column_lineage_leads_from_a_total_to_bought_values(drained: Stage):
     result = refresh(drained)
 
     def comes_from(view: str, column: str) -> set[tuple[str, str]]:
-        materialization = shown(result, view)
+        materialization = materialization_of(result, view)
         lineage = materialization.metadata["dagster/column_lineage"].value
         assert isinstance(lineage, dg.TableColumnLineage)
         actual = lineage.deps_by_column[column]
@@ -100,7 +100,7 @@ def test_lineage_leads_from_a_total_to_what_was_bought(drained: Stage):
     }
 
 
-def test_every_view_lies_downstream_of_what_is_bought(drained: Stage):
+def test_every_view_is_downstream_of_songstats_history(drained: Stage):
     graph = drained.definitions.get_repository_def().asset_graph
     below = graph.get_all_asset_keys() - {SONGSTATS_HISTORY, view_key("data_dictionary")}
     downstream, result = {SONGSTATS_HISTORY}, set[dg.AssetKey]()
@@ -110,7 +110,7 @@ def test_every_view_lies_downstream_of_what_is_bought(drained: Stage):
     assert result == {key for key in below if key.path[0] == "analytics"}
 
 
-def test_a_change_of_a_views_sql_is_a_change_of_its_code_version():
+def test_a_view_asset_has_the_version_of_its_sql():
     result = {
         key: version
         for asset in analytics_assets
@@ -127,8 +127,8 @@ def partition_of(stage: Stage, catalog: UUID) -> str:
         return partition_keys.ensure_for_catalogs(connection, [catalog])[catalog]
 
 
-def pictures(stage: Stage, catalog: UUID) -> dict[str, str]:
-    """What the UI shows of a catalogue: the pictures by their titles, as SVG."""
+def charts(stage: Stage, catalog: UUID) -> dict[str, str]:
+    """A catalogue's charts in the UI: SVG by title."""
     record = stage.instance.get_latest_materialization_event(CATALOG_CHARTS)
     assert record is not None
     materialization = record.asset_materialization
@@ -142,9 +142,9 @@ def pictures(stage: Stage, catalog: UUID) -> dict[str, str]:
     }
 
 
-def test_a_catalogue_carries_its_total_its_coverage_and_its_top_recordings_as_pictures(drained: Stage):
+def test_a_catalogue_has_charts_of_its_total_coverage_and_top_recordings(drained: Stage):
     assert refresh(drained).success
-    paths = pictures(drained, catalog_of(drained))
+    paths = charts(drained, catalog_of(drained))
     assert set(paths) == {"Plays since release", "Recordings by status", "Most played recordings"}
     for svg in paths.values():
         assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
@@ -156,7 +156,7 @@ def test_a_catalogue_carries_its_total_its_coverage_and_its_top_recordings_as_pi
     )
 
 
-def test_the_figures_that_stand_side_by_side_are_of_one_cohort_that_is_named(drained: Stage):
+def test_figures_side_by_side_are_of_one_named_cohort(drained: Stage):
     assert refresh(drained).success
     record = drained.instance.get_latest_materialization_event(CATALOG_CHARTS)
     assert record is not None
@@ -171,17 +171,17 @@ def test_the_figures_that_stand_side_by_side_are_of_one_cohort_that_is_named(dra
     }
 
 
-def test_a_catalogue_is_drawn_when_its_partition_is_launched(drained: Stage):
+def test_launching_a_catalogues_partition_draws_its_charts(drained: Stage):
     catalog = catalog_of(drained)
     key = partition_of(drained, catalog)
     drained.instance.add_dynamic_partitions("catalog", [key])
     job = drained.definitions.resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(instance=drained.instance, asset_selection=[CATALOG_CHARTS], partition_key=key)
     assert result.success
-    assert len(pictures(drained, catalog)) == 3
+    assert len(charts(drained, catalog)) == 3
 
 
-def test_catalogues_are_listed_by_name_and_account_and_keep_the_name_that_they_had(drained: Stage):
+def test_catalogue_partitions_are_named_once_by_name_and_account(drained: Stage):
     catalog = catalog_of(drained)
     drained.bench.sql("update accounts set name = 'Studio \"A\"'")
     drained.bench.sql("update catalogs set name = 'Björk [best of, 2]'")
@@ -193,16 +193,16 @@ def test_catalogues_are_listed_by_name_and_account_and_keep_the_name_that_they_h
     assert drained.instance.get_dynamic_partitions("catalog") == names
 
 
-# --- what is checked
+# --- checks
 
 
-def test_all_is_well_after_a_drain(drained: Stage):
-    result = evaluated(refresh(drained))
+def test_all_checks_pass_after_a_drain(drained: Stage):
+    result = evaluations(refresh(drained))
     assert {name for name, each in result.items() if not each.passed} == set()
     assert len(result) == 6
 
 
-def test_a_day_to_come_keeps_totals_and_charts_from_being_told(drained: Stage):
+def test_a_future_date_blocks_totals_and_charts(drained: Stage):
     drained.bench.sql(
         "update song_measurements set captured_at = captured_at + interval '9 years' where song = %s and captured_at ="
         " (select max(captured_at) from song_measurements where song = %s)",
@@ -211,7 +211,7 @@ def test_a_day_to_come_keeps_totals_and_charts_from_being_told(drained: Stage):
     )
     result = refresh(drained)
     assert not result.success
-    evaluation = evaluated(result)["no_future_dates"]
+    evaluation = evaluations(result)["no_future_dates"]
     assert not evaluation.passed
     assert f"{SONGS[0]} has a figure for 2" in (evaluation.description or "")
     assert drained.instance.get_latest_materialization_event(view_key("catalog_totals")) is None
@@ -261,55 +261,53 @@ def another_source(stage: Stage) -> None:
         ("sources_agree", another_source, rf"{SONGS[0]} on .* displayed"),
     ],
 )
-def test_what_is_to_be_distrusted_is_a_warning_and_names_the_recording(
-    drained: Stage, check: str, spoil: Any, words: str
-):
+def test_suspicious_counts_are_a_warning_with_the_recording(drained: Stage, check: str, spoil: Any, words: str):
     spoil(drained)
     result = refresh(drained)
     assert result.success
-    evaluation = evaluated(result)[check]
+    evaluation = evaluations(result)[check]
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert re.search(words, evaluation.description or "")
 
 
-def test_a_total_that_does_not_add_up_is_an_alarm(drained: Stage):
-    # As a view would be that somebody changed by hand.
+def test_a_wrong_total_is_an_error(drained: Stage):
+    # A view that was changed by hand.
     drained.bench.sql(
         views.text("catalog_totals").replace(
             "sum(counted.play_count) filter (where counted.is_measured)", "sum(counted.play_count + 1)"
         )
     )
-    result = evaluated(refresh(drained))["totals_add_up"]
+    result = evaluations(refresh(drained))["totals_add_up"]
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert "A & <B>" in (result.description or "")
     assert drained.instance.get_latest_materialization_event(CATALOG_CHARTS) is None
 
 
-def test_views_of_another_version_are_an_alarm(drained: Stage):
+def test_views_of_another_version_are_an_error(drained: Stage):
     drained.services.database.verified_url()  # as in a process that started before the views changed
     drained.bench.sql("comment on view analytics.data_dictionary is 'Columns. Views of version 000000000000'")
-    result = evaluated(refresh(drained))["views_are_current"]
+    result = evaluations(refresh(drained))["views_are_current"]
     assert not result.passed
     assert "version 000000000000" in (result.description or "")
 
 
-# --- when it is refreshed
+# --- refreshes
 
 
-def test_nothing_is_asked_for_before_anything_was_settled(stage: Stage):
+def test_the_sensor_requests_no_refresh_before_the_first_settled_row(stage: Stage):
     assert tick(stage)[:2] == ([], "nothing was ever settled or captured")
 
 
-def test_a_drain_that_is_over_is_followed_by_one_refresh(drained: Stage):
+def test_one_refresh_follows_a_finished_drain(drained: Stage):
     (request,), _, cursor = tick(drained)
     again, expected, _ = tick(drained, cursor)
     assert again == []
     assert expected.startswith("nothing was settled or captured since the last refresh, 20")
-    # A tick that is repeated, its cursor lost, asks for the same run.
+    # A repeated tick without its cursor requests the same run.
     assert tick(drained)[0][0].run_key == request.run_key
 
 
-def test_between_two_runs_of_a_drain_nothing_is_asked_for(drained: Stage):
+def test_no_refresh_is_requested_between_two_runs_of_a_drain(drained: Stage):
     _, _, cursor = tick(drained)
     drained.bench.submit_request([SONGS[2]])
     drained.bench.sql("update songstats_quota_ledger set settled_at = now()")
@@ -321,7 +319,7 @@ def test_between_two_runs_of_a_drain_nothing_is_asked_for(drained: Stage):
     assert len(tick(drained, cursor)[0]) == 1
 
 
-def test_what_is_asked_of_one_moment_is_not_changed_by_what_a_run_does_beside_it(drained: Stage):
+def test_a_concurrent_run_does_not_change_the_state_that_a_tick_reads(drained: Stage):
     bench = drained.bench
     with connect(bench.config.database_url) as connection, analytics.single_snapshot(connection):
         before = analytics.read_refresh_state(connection, bench.config.rules, soon_seconds=60)
@@ -338,7 +336,7 @@ def test_what_is_asked_of_one_moment_is_not_changed_by_what_a_run_does_beside_it
         )
 
 
-def test_an_interruption_in_the_middle_of_a_statement_stays_what_it_is(drained: Stage):
+def test_an_interruption_during_a_statement_is_raised_unchanged(drained: Stage):
     def interrupted() -> None:
         with connect(drained.bench.config.database_url) as connection, analytics.single_snapshot(connection):
             connection.pgconn.send_query(b"select pg_sleep(600)")
@@ -348,7 +346,7 @@ def test_an_interruption_in_the_middle_of_a_statement_stays_what_it_is(drained: 
         interrupted()
 
 
-def test_while_a_recording_is_being_bought_nothing_is_asked_for(drained: Stage):
+def test_no_refresh_is_requested_while_a_recording_is_being_bought(drained: Stage):
     drained.bench.sql(
         "update songstats_backfill_queue set status = 'in_progress', outcome = null, claimed_by = 'run-9',"
         " heartbeat_at = now() where song = %s",
@@ -357,7 +355,7 @@ def test_while_a_recording_is_being_bought_nothing_is_asked_for(drained: Stage):
     assert tick(drained)[1] == "the backfill has not ended: 1 recording is being bought"
 
 
-def spend_the_budget_and_ask_for_more(stage: Stage) -> None:
+def spend_the_budget_and_request_more(stage: Stage) -> None:
     stage.bench.submit_request([SONGS[2]])
     stage.bench.sql(
         "insert into songstats_quota_ledger (song, account, run_id, lease, settled_at, billable, reason)"
@@ -365,8 +363,8 @@ def spend_the_budget_and_ask_for_more(stage: Stage) -> None:
     )
 
 
-def test_a_budget_that_is_spent_ends_a_drain(drained: Stage):
-    spend_the_budget_and_ask_for_more(drained)
+def test_a_spent_budget_ends_a_drain(drained: Stage):
+    spend_the_budget_and_request_more(drained)
     assert len(tick(drained)[0]) == 1
 
 
@@ -377,7 +375,7 @@ def test_a_short_pause_is_part_of_a_drain_and_a_long_one_ends_it(drained: Stage,
     assert len(tick(drained)[0]) == runs
 
 
-def test_an_answer_that_is_read_later_is_news_too(drained: Stage):
+def test_a_response_parsed_later_starts_a_refresh(drained: Stage):
     _, _, cursor = tick(drained)
     drained.bench.sql(
         "update songstats_backfill_queue set status = 'failed', outcome = 'malformed', updated_at = now() where song = %s",
@@ -386,7 +384,7 @@ def test_an_answer_that_is_read_later_is_news_too(drained: Stage):
     assert len(tick(drained, cursor)[0]) == 1
 
 
-def test_a_capture_that_was_mapped_is_news_too(drained: Stage):
+def test_a_mapped_capture_starts_a_refresh(drained: Stage):
     _, _, cursor = tick(drained)
     drained.bench.sql(
         "insert into playcount_snapshots (account, album_ids, albums_digest, platforms, schedule, album_count,"
@@ -400,7 +398,7 @@ def test_a_capture_that_was_mapped_is_news_too(drained: Stage):
     assert len(tick(drained, cursor)[0]) == 1
 
 
-def test_a_recording_that_a_dead_run_holds_is_in_nobodys_way(drained: Stage):
+def test_a_recording_claimed_by_a_dead_run_does_not_delay_a_refresh(drained: Stage):
     drained.bench.sql(
         "update songstats_backfill_queue set status = 'in_progress', outcome = null, claimed_by = 'run-9',"
         " heartbeat_at = now() - interval '3 days' where song = %s",
@@ -413,7 +411,7 @@ def test_a_recording_that_a_dead_run_holds_is_in_nobodys_way(drained: Stage):
 
 
 @pytest.mark.parametrize(("wait", "runs"), [("40 seconds", 0), ("3 hours", 1)])
-def test_what_is_tried_again_in_a_moment_is_part_of_the_drain(drained: Stage, wait: str, runs: int):
+def test_rows_that_are_retried_soon_are_part_of_the_drain(drained: Stage, wait: str, runs: int):
     drained.bench.submit_request([SONGS[2]])
     drained.bench.sql(
         "update songstats_backfill_queue set not_before = now() + %s::interval where song = %s", wait, SONGS[2]
@@ -421,8 +419,8 @@ def test_what_is_tried_again_in_a_moment_is_part_of_the_drain(drained: Stage, wa
     assert len(tick(drained)[0]) == runs
 
 
-def test_a_budget_that_trickles_brings_one_refresh_an_hour(drained: Stage):
-    spend_the_budget_and_ask_for_more(drained)
+def test_a_trickling_budget_starts_one_refresh_an_hour(drained: Stage):
+    spend_the_budget_and_request_more(drained)
     (_,), _, cursor = tick(drained)
     assert cursor is not None
     drained.bench.sql("update songstats_quota_ledger set settled_at = clock_timestamp() where id = 1")
@@ -448,7 +446,7 @@ def an_hour_earlier(cursor: str) -> str:
         (None, 1),
     ],
 )
-def test_a_refresh_that_came_to_nothing_is_asked_for_again_an_hour_later(
+def test_a_failed_refresh_is_requested_again_an_hour_later(
     drained: Stage, status: dg.DagsterRunStatus | None, runs: int
 ):
     (request,), _, cursor = tick(drained)
@@ -462,7 +460,7 @@ def test_a_refresh_that_came_to_nothing_is_asked_for_again_an_hour_later(
     assert all(one.run_key != request.run_key for one in again)
 
 
-def test_a_capture_that_is_due_is_part_of_the_drain_unless_apify_is_left_alone_for_long(drained: Stage):
+def test_a_due_capture_is_part_of_the_drain_unless_apify_is_paused_for_long(drained: Stage):
     drained.bench.sql(
         "insert into playcount_snapshots (account, album_ids, albums_digest, platforms, schedule, album_count,"
         " estimated_cost_usd) values (%s, '{a}', '\\x00', '{spotify}', 'once', 1, 0.003)",
@@ -477,10 +475,10 @@ def test_a_capture_that_is_due_is_part_of_the_drain_unless_apify_is_left_alone_f
     drained.bench.sql("update playcount_snapshots set state = 'running', claimed_by = 'run-9'")
     assert tick(drained)[1] == "the backfill has not ended: 1 capture is in progress"
     drained.bench.sql("update run_heartbeats set beat_at = now() - interval '3 days'")
-    assert len(tick(drained)[0]) == 1, "a dead run's, which nobody may take up while Apify is left alone"
+    assert len(tick(drained)[0]) == 1, "a dead run's capture cannot be claimed while Apify is paused"
 
 
-def test_a_capture_that_waits_for_hours_is_no_part_of_the_drain(drained: Stage):
+def test_a_capture_that_waits_for_hours_is_not_part_of_the_drain(drained: Stage):
     drained.bench.sql(
         "insert into playcount_snapshots (account, album_ids, albums_digest, platforms, schedule, album_count,"
         " estimated_cost_usd, not_before) values (%s, '{a}', '\\x00', '{spotify}', 'once', 1, 0.003, now() + interval '3 hours')",
@@ -489,7 +487,7 @@ def test_a_capture_that_waits_for_hours_is_no_part_of_the_drain(drained: Stage):
     assert len(tick(drained)[0]) == 1
 
 
-def test_an_open_breaker_ends_a_drain_whatever_is_to_be_tried_again(drained: Stage):
+def test_an_open_breaker_ends_a_drain_even_with_rows_to_retry(drained: Stage):
     drained.bench.submit_request([SONGS[2]])
     drained.bench.sql(
         "update songstats_backfill_queue set not_before = now() + interval '40 seconds' where song = %s", SONGS[2]

@@ -1,4 +1,4 @@
-"""The checks as an operator sees them: each reason for silence made on a real Dagster instance, shown, and told."""
+"""The checks as an operator sees them: each cause of a stall on a real Dagster instance, as a result and as an alert."""
 
 import time
 from collections.abc import Callable
@@ -39,8 +39,8 @@ from measurement_pipeline_tests.workbench import isrcs
 SONGS = isrcs(3)
 
 
-def beat(stage: Stage, *, seconds_ago: float = 0.0) -> None:
-    """Every daemon gives a sign of life."""
+def add_heartbeats(stage: Stage, *, seconds_ago: float = 0.0) -> None:
+    """Add a heartbeat of every daemon."""
     for daemon in stage.instance.get_required_daemon_types():
         stage.instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - seconds_ago, daemon, None))
 
@@ -50,15 +50,15 @@ def run_checks(stage: Stage) -> dg.ExecuteInProcessResult:
     return job.execute_in_process(instance=stage.instance, raise_on_error=False)
 
 
-def shown(stage: Stage, name: str) -> dg.AssetCheckEvaluation:
-    """What the UI shows of a check after the schedule has run it."""
+def run_check(stage: Stage, name: str) -> dg.AssetCheckEvaluation:
+    """The evaluation of a check in a run of all scheduled checks."""
     result = run_checks(stage)
     assert result.success
     (row,) = [each for each in result.get_asset_check_evaluations() if each.check_name == name]
     return row
 
 
-def test_a_check_that_waits_for_a_lock_fails_alone_and_says_that_nothing_is_known(stage: Stage):
+def test_only_the_check_that_times_out_fails_and_it_reports_an_unknown_state(stage: Stage):
     @health_check("Waits.", statement_seconds=0.2)
     def waits(connection: Connection) -> HealthResult:
         connection.execute("select pg_sleep(60)")
@@ -83,15 +83,15 @@ def test_a_check_that_waits_for_a_lock_fails_alone_and_says_that_nothing_is_know
     assert str(result["waits"].description).startswith("not known: a statement of this check took longer than 0.2 s")
 
 
-def tell_to(stage: Stage, receiver: Receiver) -> None:
+def send_alerts_to(stage: Stage, receiver: Receiver) -> None:
     stage.services = replace(stage.services, alerts=replace(stage.services.alerts, post=Webhook(receiver.url).post))
     stage.definitions = definitions(stage.services)
 
 
 @pytest.fixture
-def silent(stage: Stage) -> Stage:
-    """Three recordings have waited for 30 hours, and nothing but what a test adds stands in the way."""
-    beat(stage)
+def stalled(stage: Stage) -> Stage:
+    """Three recordings that have waited for 30 hours; a test adds the only blocker."""
+    add_heartbeats(stage)
     stage.bench.submit_request(SONGS)
     stage.register(SONGS)
     stage.bench.sql("update songstats_backfill_queue set created_at = now() - interval '30 hours'")
@@ -109,7 +109,7 @@ def switch(stage: Stage, sensor: str, status: InstigatorStatus) -> InstigatorSta
     return state
 
 
-def a_failing_tick(stage: Stage) -> None:
+def add_failed_tick(stage: Stage) -> None:
     state = switch(stage, "backfill_queue_sensor", InstigatorStatus.RUNNING)
     stage.instance.create_tick(
         TickData(
@@ -124,21 +124,21 @@ def a_failing_tick(stage: Stage) -> None:
     )
 
 
-def a_run(stage: Stage, **options: object) -> dg.DagsterRun:
+def create_run(stage: Stage, **options: object) -> dg.DagsterRun:
     job = stage.definitions.resolve_job_def("songstats_backfill")
     return stage.instance.create_run_for_job(job, **options)  # type: ignore[arg-type]
 
 
-def a_run_that_does_not_end(stage: Stage) -> None:
-    run = a_run(stage)
+def start_endless_run(stage: Stage) -> None:
+    run = create_run(stage)
     stage.instance.handle_new_event(started_event(run.run_id, seconds_ago=3600))
 
 
-def a_run_that_failed(stage: Stage) -> None:
-    stage.instance.report_run_failed(a_run(stage), "its process has written no heartbeat for 100 s")
+def add_failed_run(stage: Stage) -> None:
+    stage.instance.report_run_failed(create_run(stage), "its process has written no heartbeat for 100 s")
 
 
-def a_spent_budget(stage: Stage) -> None:
+def spend_the_budget(stage: Stage) -> None:
     stage.bench.run_backfill(SONGS[:1])
     stage.bench.sql(
         "update songstats_quota_ledger set reserved_at = reserved_at - interval '20 hours',"
@@ -147,12 +147,12 @@ def a_spent_budget(stage: Stage) -> None:
     stage.with_hits_allowed(1)
 
 
-def a_pause(stage: Stage, *, seconds: int = 86_400) -> None:
+def pause_songstats(stage: Stage, *, seconds: int = 86_400) -> None:
     stage.bench.sandbox.faults(HISTORY, status=429, retry_after=seconds)
     stage.backfill(SONGS)
 
 
-def stripe_away(stage: Stage) -> None:
+def make_stripe_unreachable(stage: Stage) -> None:
     stage.bench.sql("update payment_decisions set checked_at = now() - interval '1 hour'")
     stage.bench.sandbox.faults("/v1/", status=500)
     assert stage.backfill(SONGS).success
@@ -169,7 +169,7 @@ def by_sql(statement: str) -> Callable[[Stage], None]:
 # What stands in the way → how it comes about, what the check says, whether it is an error.
 REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
     "daemon without heartbeat": (
-        lambda stage: beat(stage, seconds_ago=9000),
+        lambda stage: add_heartbeats(stage, seconds_ago=9000),
         "Dagster's daemon has no heartbeat (",
         True,
     ),
@@ -178,7 +178,7 @@ REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
         "backfill_queue_sensor is switched off",
         True,
     ),
-    "sensor failing": (a_failing_tick, "the last tick of backfill_queue_sensor failed: no such table: songs", True),
+    "sensor failing": (add_failed_tick, "the last tick of backfill_queue_sensor failed: no such table: songs", True),
     "breaker open": (
         by_sql("update vendor_state set breaker = 'open', breaker_kind = 'key', reason = 'the key was refused'"),
         "Circuit breaker open: the key was refused. Correct SONGSTATS_API_KEY",
@@ -189,7 +189,7 @@ REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
         "No payment method: no account with a saved card",
         True,
     ),
-    "pool slot held": (a_run_that_does_not_end, "has held the slot since 20", True),
+    "pool slot held": (start_endless_run, "has held the slot since 20", True),
     "vendor away": (
         by_sql(
             "update vendor_state set paused_until = now() + interval '1 minute', throttled = 25, pause_reason = '502s'"
@@ -197,9 +197,9 @@ REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
         "25 pauses in a row",
         True,
     ),
-    "budget spent": (a_spent_budget, "1 of 1 hits in the last 30 days. Next hit available 20", True),
-    "vendor pause": (a_pause, "Calls to Songstats paused until 20", True),
-    "runs failing": (a_run_that_failed, "with: its process has written no heartbeat for 100 s", True),
+    "budget spent": (spend_the_budget, "1 of 1 hits in the last 30 days. Next hit available 20", True),
+    "vendor pause": (pause_songstats, "Calls to Songstats paused until 20", True),
+    "runs failing": (add_failed_run, "with: its process has written no heartbeat for 100 s", True),
     "retries": (
         by_sql(
             "update songstats_backfill_queue set not_before = now() + interval '1 hour', last_error = '502 from Songstats'"
@@ -207,105 +207,105 @@ REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
         "Last error: 502 from Songstats",
         True,
     ),
-    "deferred": (stripe_away, "the last run deferred them: 3 × ", True),
+    "deferred": (make_stripe_unreachable, "the last run deferred them: 3 × ", True),
     "unknown": (lambda _stage: None, "no known blocker", True),
 }
 
 
 @pytest.mark.parametrize("reason", REASONS)
-def test_silence_is_shown_with_its_reason(silent: Stage, reason: str):
-    make, words, is_error = REASONS[reason]
-    make(silent)
-    result = shown(silent, "backfill_is_progressing")
+def test_a_stalled_backfill_is_reported_with_its_cause(stalled: Stage, reason: str):
+    make, description, is_error = REASONS[reason]
+    make(stalled)
+    result = run_check(stalled, "backfill_is_progressing")
     assert not result.passed
     assert result.description is not None
     assert result.metadata["reason"].value == reason, result.description
-    assert words in result.description
+    assert description in result.description
     assert result.severity is (dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN)
     assert (
-        silent.bench.sql("select count(*) n from incidents where key like 'check backfill_is_progressing%%'")[0]["n"]
+        stalled.bench.sql("select count(*) n from incidents where key like 'check backfill_is_progressing%%'")[0]["n"]
         == is_error
     )
 
 
-def test_a_pause_that_ends_before_the_alarm_only_warns(silent: Stage):
-    a_pause(silent, seconds=3600)
-    result = shown(silent, "backfill_is_progressing")
+def test_a_pause_that_ends_before_the_alarm_time_is_a_warning(stalled: Stage):
+    pause_songstats(stalled, seconds=3600)
+    result = run_check(stalled, "backfill_is_progressing")
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert silent.bench.sql("select key from incidents") == []
+    assert stalled.bench.sql("select key from incidents") == []
 
 
-def test_what_is_bought_is_not_silent(silent: Stage):
-    silent.bench.run_backfill(SONGS[:1])
-    result = shown(silent, "backfill_is_progressing")
+def test_a_backfill_that_buys_passes(stalled: Stage):
+    stalled.bench.run_backfill(SONGS[:1])
+    result = run_check(stalled, "backfill_is_progressing")
     assert result.passed
     assert result.metadata["recordings waiting"].value == 2
 
 
-def test_the_hours_are_a_setting(silent: Stage):
-    silent.services = replace(silent.services, alerts=replace(silent.services.alerts, silence_alarm_hours=31.0))
-    silent.definitions = definitions(silent.services)
-    assert shown(silent, "backfill_is_progressing").passed
+def test_the_alarm_hours_are_a_setting(stalled: Stage):
+    stalled.services = replace(stalled.services, alerts=replace(stalled.services.alerts, silence_alarm_hours=31.0))
+    stalled.definitions = definitions(stalled.services)
+    assert run_check(stalled, "backfill_is_progressing").passed
 
 
-def test_silence_is_told_once_and_again_when_it_comes_back(silent: Stage, receiver: Receiver):
-    tell_to(silent, receiver)
-    switch(silent, "backfill_queue_sensor", InstigatorStatus.STOPPED)
+def test_a_stall_is_alerted_once_and_again_when_it_recurs(stalled: Stage, receiver: Receiver):
+    send_alerts_to(stalled, receiver)
+    switch(stalled, "backfill_queue_sensor", InstigatorStatus.STOPPED)
     for _ in range(3):
-        assert run_checks(silent).success
+        assert run_checks(stalled).success
     assert len(receiver.texts) == 1
     assert "3 recordings wait, and none was settled since" in receiver.texts[0]
     assert "backfill_queue_sensor is switched off; switch it on" in receiver.texts[0]
-    silent.bench.run_backfill(SONGS[:1])
-    assert run_checks(silent).success
-    silent.bench.sql("update songstats_quota_ledger set settled_at = settled_at - interval '20 hours'")
-    assert run_checks(silent).success
+    stalled.bench.run_backfill(SONGS[:1])
+    assert run_checks(stalled).success
+    stalled.bench.sql("update songstats_quota_ledger set settled_at = settled_at - interval '20 hours'")
+    assert run_checks(stalled).success
     assert len(receiver.texts) == 2
 
 
-def test_a_request_that_stays_queued_is_silence_and_its_reason_is_named(stage: Stage):
-    beat(stage)
-    stage.ask({"isrcs": SONGS})
-    assert shown(stage, "intake_is_progressing").passed
+def test_a_request_that_stays_queued_is_reported_with_its_cause(stage: Stage):
+    add_heartbeats(stage)
+    stage.submit_request({"isrcs": SONGS})
+    assert run_check(stage, "intake_is_progressing").passed
     stage.bench.sandbox.faults("/v1/", status=500)
     stage.bench.sql("update measurement_jobs set created_at = now() - interval '7 hours'")
-    for _ in range(2):  # intake goes on trying, which answers nobody
+    for _ in range(2):  # intake retries without an answer
         stage.bench.sql("update measurement_jobs set not_before = null")
         assert stage.intake().success
-    result = shown(stage, "intake_is_progressing")
+    result = run_check(stage, "intake_is_progressing")
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.ERROR
     assert "1 request is queued" in str(result.description)
     assert "the oldest one says: " in str(result.description)
     switch(stage, "measurement_job_sensor", InstigatorStatus.STOPPED)
-    assert "measurement_job_sensor is switched off" in str(shown(stage, "intake_is_progressing").description)
+    assert "measurement_job_sensor is switched off" in str(run_check(stage, "intake_is_progressing").description)
 
 
-def test_what_is_shown_is_held_against_what_is_stored(stage: Stage):
-    beat(stage)
+def test_partitions_are_compared_with_stored_rows(stage: Stage):
+    add_heartbeats(stage)
     stage.bench.submit_request(SONGS)
     stage.register(SONGS)
     stage.backfill(SONGS[:2])
-    stage.bench.run_backfill(SONGS[2:])  # stored, and never told
-    result = shown(stage, "partitions_match_tables")
+    stage.bench.run_backfill(SONGS[2:])  # stored and never reported
+    result = run_check(stage, "partitions_match_tables")
     assert result.passed
     assert result.metadata["materialized"].value == 2
     stage.bench.sql("update songstats_backfill_queue set updated_at = now() - interval '3 hours'")
-    result = shown(stage, "partitions_match_tables")
+    result = run_check(stage, "partitions_match_tables")
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.ERROR
     assert f"{SONGS[2]} is done, and not shown as materialized" in str(result.description)
     assert stage.reclaim().success
-    assert shown(stage, "partitions_match_tables").passed
+    assert run_check(stage, "partitions_match_tables").passed
     stage.bench.sql("delete from songstats_backfill_queue where song = %s", SONGS[0])
-    words = str(shown(stage, "partitions_match_tables").description)
-    assert f"{SONGS[0]} is shown as materialized, and its row is not done" in words
-    assert f"{SONGS[0]} has a history, and its row is missing" in words
+    description = str(run_check(stage, "partitions_match_tables").description)
+    assert f"{SONGS[0]} is shown as materialized, and its row is not done" in description
+    assert f"{SONGS[0]} has a history, and its row is missing" in description
 
 
-def test_what_only_warns_is_shown_and_fails_no_run(stage: Stage, receiver: Receiver):
-    beat(stage)
-    tell_to(stage, receiver)
+def test_a_warning_is_shown_and_fails_no_run(stage: Stage, receiver: Receiver):
+    add_heartbeats(stage)
+    send_alerts_to(stage, receiver)
     stage.bench.submit_request(SONGS)
     stage.bench.run_backfill(SONGS)
     stage.bench.sql("update song_measurements set value = 0 where song = %s", SONGS[0])
@@ -313,35 +313,37 @@ def test_what_only_warns_is_shown_and_fails_no_run(stage: Stage, receiver: Recei
         "update songstats_backfill_queue set status = 'failed', outcome = 'exhausted' where song = %s", SONGS[1]
     )
     stage.bench.sql("delete from song_measurements where song = %s", SONGS[1])
-    for name, words in (("values_in_range", "has 0 plays"), ("no_exhausted_recordings", "1 exhausted (")):
-        result = shown(stage, name)
+    for name, description in (("values_in_range", "has 0 plays"), ("no_exhausted_recordings", "1 exhausted (")):
+        result = run_check(stage, name)
         assert not result.passed
         assert result.severity is dg.AssetCheckSeverity.WARN
-        assert words in str(result.description)
+        assert description in str(result.description)
     assert receiver.texts == []
 
 
-def test_a_webhook_that_is_away_fails_the_step_loudly_and_hides_no_result(silent: Stage, receiver: Receiver):
-    tell_to(silent, receiver)
+def test_an_unreachable_webhook_fails_the_step_and_hides_no_result(stalled: Stage, receiver: Receiver):
+    send_alerts_to(stalled, receiver)
     receiver.status = 500
-    result = run_checks(silent)
+    result = run_checks(stalled)
     assert not result.success
-    shown_ones = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
-    assert len(shown_ones) == len(scheduled_checks)
-    assert shown_ones["backfill_is_progressing"] is False
-    log = "".join(str(entry) for entry in silent.instance.all_logs(result.run_id))
+    passed_by_name = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
+    assert len(passed_by_name) == len(scheduled_checks)
+    assert passed_by_name["backfill_is_progressing"] is False
+    log = "".join(str(entry) for entry in stalled.instance.all_logs(result.run_id))
     assert "ALERT_WEBHOOK_URL answered 500" in log
     assert "s3cret" not in log
     receiver.status = 200
-    assert run_checks(silent).success
+    assert run_checks(stalled).success
     assert len(receiver.texts) == 1
 
 
-def test_launching_recordings_runs_no_check_neither_the_sensors_nor_an_operators_run(silent: Stage):
-    assert silent.backfill(SONGS[:2]).get_asset_check_evaluations() == []
-    by_hand = silent.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={SONGSTATS_HISTORY})
-    result = by_hand.execute_in_process(instance=silent.instance, tags={tags.PARTITION: SONGS[2]})
-    assert SONGS[2] in silent.told()
+def test_backfill_runs_of_the_sensor_and_of_operators_run_no_check(stalled: Stage):
+    assert stalled.backfill(SONGS[:2]).get_asset_check_evaluations() == []
+    by_hand = stalled.definitions.resolve_implicit_global_asset_job_def().get_subset(
+        asset_selection={SONGSTATS_HISTORY}
+    )
+    result = by_hand.execute_in_process(instance=stalled.instance, tags={tags.PARTITION: SONGS[2]})
+    assert SONGS[2] in stalled.metadata_by_isrc()
     assert result.get_asset_check_evaluations() == []
 
 
@@ -360,24 +362,24 @@ CHECKS = """
 
 # Of Dagster's own, where it describes a schedule to GraphQL.
 @pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`:DeprecationWarning")
-def test_the_checks_are_readable_in_the_ui_while_recordings_are_bought(silent: Stage):
-    assert run_checks(silent).success
+def test_the_ui_shows_the_checks_while_recordings_are_bought(stalled: Stage):
+    assert run_checks(stalled).success
     for song in SONGS:
         # A materialization after the evaluation is what hid it.
-        silent.backfill([song])
+        stalled.backfill([song])
     module = LoadableTargetOrigin(module_name="measurement_pipeline.definitions", attribute="defs")
-    with in_process_test_workspace(silent.instance, module) as workspace:
+    with in_process_test_workspace(stalled.instance, module) as workspace:
         answer = execute_dagster_graphql(workspace, CHECKS)
-    assert set(silent.told()) == set(SONGS)
+    assert set(stalled.metadata_by_isrc()) == set(SONGS)
     checks = answer.data["assetNodeOrError"]["assetChecksOrError"]["checks"]
-    shown = {check["name"]: check["executionForLatestMaterialization"] for check in checks}
-    assert shown.pop("ledger_matches_vendor") is None, "it runs once a day, and has not run"
-    assert set(shown) == {key.name for check in scheduled_checks for key in check.check_keys}
-    assert all(execution["evaluation"]["description"] for execution in shown.values())
+    executions = {check["name"]: check["executionForLatestMaterialization"] for check in checks}
+    assert executions.pop("ledger_matches_vendor") is None, "it runs once a day, and has not run"
+    assert set(executions) == {key.name for check in scheduled_checks for key in check.check_keys}
+    assert all(execution["evaluation"]["description"] for execution in executions.values())
 
 
-def test_a_check_that_cannot_look_is_loud_and_the_others_still_run(stage: Stage):
-    beat(stage)
+def test_a_check_that_cannot_read_fails_and_the_others_run(stage: Stage):
+    add_heartbeats(stage)
     stage.bench.sql("alter table vendor_state rename to away")
     result = run_checks(stage)
     assert not result.success
@@ -386,7 +388,7 @@ def test_a_check_that_cannot_look_is_loud_and_the_others_still_run(stage: Stage)
     } - {"backfill_is_progressing"}
 
 
-def test_every_check_says_what_it_is_for():
+def test_every_check_has_a_description():
     for one in [*scheduled_checks, ledger_matches_vendor]:
         for spec in one.check_specs:
             assert len(spec.description or "") > 40, spec.name

@@ -1,4 +1,4 @@
-"""The colour that a run over a capture ends in, and what the run does for its claim and its pool."""
+"""The status of a capture run, its claim and its pool."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.vendors.apify.client import ActorRun, ApifyClient
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.defs.conftest import Stage, definitions, pooled
-from measurement_pipeline_tests.defs.test_captures import asked, capture, release, told
+from measurement_pipeline_tests.defs.test_captures import capture, metadata_by_capture, release, request_capture
 from measurement_pipeline_tests.faults.waiting import wait_until
 
 STARTS = "/v2/act*/*/runs"
@@ -26,7 +26,7 @@ STARTS = "/v2/act*/*/runs"
 
 @pytest.fixture
 def instance(server: Server, dagster_template: str, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """One whose pools let one run in, as dagster.yaml says."""
+    """An instance with pools of one run, as in dagster.yaml."""
     name = server.create_database(template=dagster_template)
     overrides = {
         "storage": pooled(server.url(name)),
@@ -39,7 +39,7 @@ def instance(server: Server, dagster_template: str, tmp_path: Path) -> Iterator[
 
 
 def with_actor(stage: Stage, actor: type[ApifyClient], **changes: object) -> None:
-    """Have the stage's captures ask Apify through an actor of the test's own."""
+    """Let the stage's captures call Apify through this actor class."""
     captures = stage.services.captures
     assert captures is not None
 
@@ -55,41 +55,41 @@ def with_actor(stage: Stage, actor: type[ApifyClient], **changes: object) -> Non
     stage.definitions = definitions(stage.services)
 
 
-def shown(stage: Stage, snapshot: str) -> dict[str, object]:
+def snapshot_row(stage: Stage, snapshot: str) -> dict[str, object]:
     return stage.bench.sql("select * from playcount_snapshots where id = %s", UUID(snapshot))[0]
 
 
-# --- the colour ------------------------------------------------------------------------------------------------------------
+# --- status ---
 
 
-def test_a_refused_token_turns_the_run_red_although_the_capture_goes_on_later(stage: Stage):
+def test_a_rejected_token_fails_the_run_although_the_capture_continues_later(stage: Stage):
     stage.bench.sandbox.faults("/v2/", status=401)
-    _, snapshot = asked(stage)
+    _, snapshot = request_capture(stage)
     result = capture(stage, snapshot)
     assert not result.success
-    assert "check APIFY_TOKEN" in stage.why_failed(result)
-    assert told(stage) == {}
-    assert shown(stage, snapshot)["state"] == "running"
+    assert "check APIFY_TOKEN" in stage.failure_message(result)
+    assert metadata_by_capture(stage) == {}
+    assert snapshot_row(stage, snapshot)["state"] == "running"
 
 
-def test_a_capture_that_lacks_a_part_is_red_and_its_partition_is_materialized_all_the_same(
+def test_a_capture_without_a_part_fails_its_run_and_its_partition_is_materialized(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("measurement_pipeline.defs.retry_policies.seconds_before", lambda _number: 0.1)
     for ends in ("FAILED", "SUCCEEDED"):
         stage.bench.sandbox.actor(ends, "blocked", count=1)
     stage.bench.sandbox.actor("FAILED", "blocked")
-    _, snapshot = asked(stage, albums=ALBUMS_PER_CHUNK + 1)
+    _, snapshot = request_capture(stage, albums=ALBUMS_PER_CHUNK + 1)
     result = capture(stage, snapshot)
     assert not result.success
-    assert "of 101 albums could not be captured" in stage.why_failed(result)
-    actual = told(stage)[snapshot]
+    assert "of 101 albums could not be captured" in stage.failure_message(result)
+    actual = metadata_by_capture(stage)[snapshot]
     assert actual["recordings measured"] in {1, ALBUMS_PER_CHUNK}
     assert "ended as FAILED: blocked" in actual["missing"]
-    assert shown(stage, snapshot)["state"] == "done"
+    assert snapshot_row(stage, snapshot)["state"] == "done"
     again = capture(stage, snapshot)
-    assert not again.success, "another run over it says it once more"
-    assert "could not be captured" in stage.why_failed(again)
+    assert not again.success, "another run reports it again"
+    assert "could not be captured" in stage.failure_message(again)
 
 
 def throttled(stage: Stage, _snapshot: str) -> str:
@@ -103,21 +103,19 @@ def held_by_another(stage: Stage, snapshot: str) -> str:
     return "another run works on the capture"
 
 
-@pytest.mark.parametrize("kept_from_it", [throttled, held_by_another])
-def test_what_cannot_be_done_now_is_said_to_whoever_launched_it_and_is_no_failure_of_a_planned_run(
-    stage: Stage, kept_from_it
-):
-    _, snapshot = asked(stage)
-    why = kept_from_it(stage, snapshot)
+@pytest.mark.parametrize("blocker", [throttled, held_by_another])
+def test_a_blocked_capture_fails_an_operators_run_and_not_a_planned_run(stage: Stage, blocker):
+    _, snapshot = request_capture(stage)
+    why = blocker(stage, snapshot)
     operators = capture(stage, snapshot, planned=False)
     assert not operators.success
-    assert why in stage.why_failed(operators)
+    assert why in stage.failure_message(operators)
     stage.bench.sql("update playcount_snapshots set not_before = null")
     assert capture(stage, snapshot).success
-    assert told(stage) == {}, "nothing was captured: the partition stays missing"
+    assert metadata_by_capture(stage) == {}, "nothing was captured: the partition stays missing"
 
 
-def test_a_series_that_the_month_does_not_allow_turns_the_daily_round_red_and_keeps_no_other_from_its_capture(
+def test_a_series_over_the_monthly_cap_fails_the_daily_run_and_blocks_no_other_series(
     stage: Stage,
 ):
     few, many = uuid4(), uuid4()
@@ -133,37 +131,37 @@ def test_a_series_that_the_month_does_not_allow_turns_the_daily_round_red_and_ke
         instance=stage.instance, raise_on_error=False
     )
     assert not result.success
-    why = stage.why_failed(result)
+    why = stage.failure_message(result)
     assert f"of account {many}: The monthly cap of captures is reached" in why
     assert str(few) not in why
     assert stage.bench.sql("select account from playcount_snapshots where state = 'queued'") == [{"account": few}]
 
 
-# --- the claim, and the pool -----------------------------------------------------------------------------------------------
+# --- claim and pool ---
 
 
-def test_a_cancelled_run_lets_go_of_its_capture(stage: Stage):
+def test_a_cancelled_run_releases_its_capture(stage: Stage):
     class Cancelled(ApifyClient):
         def start_run(self, album_ids: Sequence[str]) -> ActorRun:
             super().start_run(album_ids)
             raise dg.DagsterExecutionInterruptedError
 
-    _, snapshot = asked(stage)
+    _, snapshot = request_capture(stage)
     with_actor(stage, Cancelled)
     assert not capture(stage, snapshot).success
-    row = shown(stage, snapshot)
+    row = snapshot_row(stage, snapshot)
     assert (row["state"], row["claimed_by"], row["attempts"]) == ("running", None, 0)
     assert row["error"] == "its run was interrupted"
 
 
-def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(stage: Stage):
+def test_a_run_that_waits_for_the_actor_writes_heartbeats_and_keeps_its_claim(stage: Stage):
     others: list[CaptureOutcome] = []
 
     class Slow(ApifyClient):
         def start_run(self, album_ids: Sequence[str]) -> ActorRun:
-            # As if the answer had taken an hour; the next sign of life is waited for.
+            # As if the response had taken an hour; wait for the next heartbeat.
             stage.bench.sql("update run_heartbeats set beat_at = beat_at - interval '1 hour'")
-            wait_until(lambda: not is_due(), what="a beat")
+            wait_until(lambda: not is_due(), what="a heartbeat")
             assert plain is not None
             others.append(make_capture(UUID(snapshot), plain, run_id="other"))
             return super().start_run(album_ids)
@@ -172,7 +170,7 @@ def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(
         with connect(stage.bench.database_url) as connection:
             return bool(captures.list_due(connection, claim_timeout_seconds=60, limit=1))
 
-    _, snapshot = asked(stage)
+    _, snapshot = request_capture(stage)
     plain = stage.services.captures
     with_actor(stage, Slow, heartbeat_seconds=0.05)
     assert capture(stage, snapshot).success
@@ -180,8 +178,8 @@ def test_a_run_that_waits_for_the_actor_gives_signs_of_life_and_is_not_relieved(
     assert stage.bench.sandbox.actor_usage()["runs"] == 1
 
 
-def test_the_pool_of_captures_has_its_limit_before_the_first_run_is_asked_for(stage: Stage):
-    asked(stage)
+def test_the_capture_pool_has_its_limit_before_the_first_run_is_requested(stage: Stage):
+    request_capture(stage)
     assert POOL not in {limit.name for limit in stage.instance.event_log_storage.get_pool_limits()}
     assert stage.tick("playcount_snapshot_sensor").run_requests
     limits = {limit.name: limit.limit for limit in stage.instance.event_log_storage.get_pool_limits()}

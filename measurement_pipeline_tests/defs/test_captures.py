@@ -1,4 +1,4 @@
-"""Captures as Dagster runs them: asked for by a sensor, one partition each, with what came of it where an operator looks."""
+"""Captures as Dagster runs them: requested by a sensor, one partition each, with the result on its page."""
 
 import time
 from dataclasses import replace
@@ -41,9 +41,9 @@ def capture_of(stage: Stage, job: UUID) -> str:
     return str(stage.bench.sql("select snapshot from measurement_jobs where id = %s", job)[0]["snapshot"])
 
 
-def asked(stage: Stage, *, albums: int = 1) -> tuple[UUID, str]:
-    """A request that intake has answered with a capture; both."""
-    job = stage.ask({"album_ids": release(stage, albums=albums)}, source="current")
+def request_capture(stage: Stage, *, albums: int = 1) -> tuple[UUID, str]:
+    """A request that intake answered with a capture; both ids."""
+    job = stage.submit_request({"album_ids": release(stage, albums=albums)}, source="current")
     assert stage.intake().success
     return job, capture_of(stage, job)
 
@@ -55,12 +55,12 @@ def partition_of(stage: Stage, snapshot: str) -> str:
 
 
 def capture(stage: Stage, snapshot: str, *, planned: bool = True) -> dg.ExecuteInProcessResult:
-    """A run over a capture: the sensor's, or an operator's."""
-    return launched(stage, partition_of(stage, snapshot), planned=planned)
+    """Run a capture as the sensor does (`planned`) or as an operator does."""
+    return run_partition(stage, partition_of(stage, snapshot), planned=planned)
 
 
-def launched(stage: Stage, key: str, *, planned: bool = True) -> dg.ExecuteInProcessResult:
-    """A run over a partition, whatever it is named."""
+def run_partition(stage: Stage, key: str, *, planned: bool = True) -> dg.ExecuteInProcessResult:
+    """Run the partition of this name."""
     stage.instance.add_dynamic_partitions(str(snapshot_partitions.name), [key])
     return stage.definitions.resolve_job_def("play_count_capture").execute_in_process(
         instance=stage.instance,
@@ -70,8 +70,8 @@ def launched(stage: Stage, key: str, *, planned: bool = True) -> dg.ExecuteInPro
     )
 
 
-def told(stage: Stage) -> dict[str, dict[str, Any]]:
-    """What Dagster shows of each capture."""
+def metadata_by_capture(stage: Stage) -> dict[str, dict[str, Any]]:
+    """The metadata of each capture's materialization."""
     records = stage.instance.fetch_materializations(CURRENT_PLAY_COUNTS, limit=100, ascending=True).records
     result = [record.asset_materialization for record in records]
     ids = stage.bench.sql("select id, partition_key from playcount_snapshots where partition_key is not null")
@@ -83,8 +83,8 @@ def told(stage: Stage) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_a_request_for_current_counts_goes_through_sensor_run_and_partition_to_done(stage: Stage):
-    job = stage.ask({"album_ids": release(stage)}, source="current")
+def test_a_request_for_current_counts_is_done_after_sensor_and_run(stage: Stage):
+    job = stage.submit_request({"album_ids": release(stage)}, source="current")
     stage.intake()
     snapshot = capture_of(stage, job)
     (request,) = stage.tick("playcount_snapshot_sensor").run_requests
@@ -93,9 +93,9 @@ def test_a_request_for_current_counts_goes_through_sensor_run_and_partition_to_d
     assert stage.instance.get_dynamic_partitions("snapshot") == [key]
     result = capture(stage, snapshot)
     assert result.success
-    shown = told(stage)[snapshot]
-    assert (shown["albums"], shown["tracks"], shown["recordings measured"]) == (1, 1, 1)
-    assert shown["cost of this run (USD)"] == 0.003
+    metadata = metadata_by_capture(stage)[snapshot]
+    assert (metadata["albums"], metadata["tracks"], metadata["recordings measured"]) == (1, 1, 1)
+    assert metadata["cost of this run (USD)"] == 0.003
     assert stage.bench.sql("select state from measurement_jobs where id = %s", job) == [{"state": "done"}]
     run = stage.instance.get_run_by_id(result.run_id)
     assert run is not None
@@ -104,8 +104,8 @@ def test_a_request_for_current_counts_goes_through_sensor_run_and_partition_to_d
     assert stage.tick("playcount_snapshot_sensor").skip_message == "no capture is due; 0 are open"
 
 
-def test_the_sensor_asks_for_nothing_that_a_run_in_flight_covers(stage: Stage):
-    _, snapshot = asked(stage)
+def test_the_sensor_requests_no_capture_of_an_unfinished_run(stage: Stage):
+    _, snapshot = request_capture(stage)
     stage.instance.create_run_for_job(
         stage.definitions.resolve_job_def("play_count_capture"),
         status=dg.DagsterRunStatus.NOT_STARTED,
@@ -114,73 +114,73 @@ def test_the_sensor_asks_for_nothing_that_a_run_in_flight_covers(stage: Stage):
     assert stage.tick("playcount_snapshot_sensor").skip_message == "unfinished runs cover the 1 due capture"
 
 
-def test_the_sensor_says_that_apify_is_left_alone(stage: Stage):
-    asked(stage)
+def test_the_sensor_reports_a_pause_of_apify(stage: Stage):
+    request_capture(stage)
     stage.bench.sql(
         "insert into vendor_state (vendor, paused_until, pause_reason) values ('apify', now() + interval '1 hour', 'HTTP 429')"
     )
     assert "Apify is paused until" in str(stage.tick("playcount_snapshot_sensor").skip_message)
 
 
-def test_a_deployment_without_a_token_captures_nothing_and_says_so(stage: Stage):
+def test_a_deployment_without_a_token_captures_nothing_and_reports_it(stage: Stage):
     stage.services = replace(stage.services, captures=None)
     stage.definitions = definitions(stage.services)
-    job = stage.ask({"album_ids": release(stage)}, source="current")
+    job = stage.submit_request({"album_ids": release(stage)}, source="current")
     assert stage.intake().success
     (row,) = stage.bench.sql("select state, error from measurement_jobs where id = %s", job)
     assert row == {"state": "queued", "error": "captures are not set up here: APIFY_TOKEN is not set"}
     assert stage.tick("playcount_snapshot_sensor").skip_message == row["error"]
-    assert row["error"] in stage.why_failed(launched(stage, str(NOBODYS)))
+    assert row["error"] in stage.failure_message(run_partition(stage, str(NOBODYS)))
 
 
-def test_an_actor_that_fails_turns_the_partition_red_in_its_own_words_and_the_request_failed(stage: Stage):
+def test_a_failed_actor_run_fails_the_partition_with_its_message_and_the_request(stage: Stage):
     stage.bench.sandbox.actor("ABORTED", "stopped by its owner")
-    job, snapshot = asked(stage)
+    job, snapshot = request_capture(stage)
     result = capture(stage, snapshot)
     assert not result.success
-    assert "ended as ABORTED: stopped by its owner" in stage.why_failed(result)
-    assert told(stage) == {}
+    assert "ended as ABORTED: stopped by its owner" in stage.failure_message(result)
+    assert metadata_by_capture(stage) == {}
     (row,) = stage.bench.sql("select state, status_code, error from measurement_jobs where id = %s", job)
     assert (row["state"], row["status_code"]) == ("failed", 500)
     assert "stopped by its owner" in row["error"]
 
 
-def test_of_parts_that_fail_the_run_tries_the_rest_again_by_itself(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_retries_the_failed_parts_of_a_capture(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("measurement_pipeline.defs.retry_policies.seconds_before", lambda _number: 0.1)
     stage.bench.sandbox.actor("FAILED", "blocked", count=1)
     stage.bench.sandbox.actor("SUCCEEDED")
-    _, snapshot = asked(stage, albums=ALBUMS_PER_CHUNK + 1)
+    _, snapshot = request_capture(stage, albums=ALBUMS_PER_CHUNK + 1)
     assert capture(stage, snapshot).success
-    assert told(stage)[snapshot]["recordings measured"] == ALBUMS_PER_CHUNK + 1
+    assert metadata_by_capture(stage)[snapshot]["recordings measured"] == ALBUMS_PER_CHUNK + 1
     assert stage.bench.sandbox.actor_usage()["runs"] == 3
 
 
 def test_an_operator_who_launches_a_done_capture_pays_nothing(stage: Stage):
-    _, snapshot = asked(stage)
+    _, snapshot = request_capture(stage)
     capture(stage, snapshot)
     assert capture(stage, snapshot, planned=False).success
-    assert told(stage)[snapshot]["cost of this run (USD)"] == 0.0
+    assert metadata_by_capture(stage)[snapshot]["cost of this run (USD)"] == 0.0
     assert stage.bench.sandbox.actor_usage()["runs"] == 1
 
 
 def test_tracks_without_an_isrc_are_named_on_the_partition(stage: Stage):
     stage.bench.sandbox.spotify_quota_exceeded()
-    _, snapshot = asked(stage)
+    _, snapshot = request_capture(stage)
     assert capture(stage, snapshot).success
-    shown = told(stage)[snapshot]
-    assert shown["tracks without an ISRC"] == 1
-    assert "Song 0" in shown["names without an ISRC"]
+    metadata = metadata_by_capture(stage)[snapshot]
+    assert metadata["tracks without an ISRC"] == 1
+    assert "Song 0" in metadata["names without an ISRC"]
 
 
 @pytest.mark.parametrize("key", ["Abbey Road", str(NOBODYS)])
-def test_a_partition_that_is_no_capture_fails_in_plain_words(stage: Stage, key: str):
-    why = stage.why_failed(launched(stage, key, planned=False))
+def test_a_partition_without_a_capture_fails_with_one_line(stage: Stage, key: str):
+    why = stage.failure_message(run_partition(stage, key, planned=False))
     assert f"'{key}' is no capture: no row of playcount_snapshots has this partition_key" in why
     assert "nothing was launched: " in why
 
 
-def test_captures_are_listed_by_what_a_person_knows(stage: Stage):
-    job = stage.ask({"album_ids": release(stage, albums=2)}, source="current")
+def test_capture_partitions_are_named_for_people(stage: Stage):
+    job = stage.submit_request({"album_ids": release(stage, albums=2)}, source="current")
     stage.bench.sql("update measurement_jobs set schedule = 'monthly' where id = %s", job)
     stage.intake()
     first = min(release(stage, albums=2))
@@ -197,12 +197,12 @@ def test_captures_are_listed_by_what_a_person_knows(stage: Stage):
     )
     assert request.partition_key is None
     assert request.tags[tags.PARTITION] == f"Abbey Road 2019 Mix and 1 more monthly {row['day']} {snapshot[:8]}"
-    assert launched(stage, request.tags[tags.PARTITION]).success
-    assert set(told(stage)) == {snapshot}
+    assert run_partition(stage, request.tags[tags.PARTITION]).success
+    assert set(metadata_by_capture(stage)) == {snapshot}
 
 
-def test_the_sweep_shows_a_capture_whose_run_failed_before_it_was_tried_as_missing(stage: Stage):
-    _, snapshot = asked(stage)
+def test_the_reclaim_run_shows_a_capture_as_missing_if_its_run_failed_before_a_try(stage: Stage):
+    _, snapshot = request_capture(stage)
     key = partition_of(stage, snapshot)
     stage.instance.add_dynamic_partitions("snapshot", [key])
     run = stage.instance.create_run_for_job(
@@ -218,27 +218,31 @@ def test_the_sweep_shows_a_capture_whose_run_failed_before_it_was_tried_as_missi
     assert failed_partitions(stage.instance, CURRENT_PLAY_COUNTS, snapshot_partitions) == []
 
 
-def test_captures_from_before_keep_the_id_that_they_were_registered_under(stage: Stage):
-    _, snapshot = asked(stage)
+def test_earlier_captures_keep_their_registered_id(stage: Stage):
+    _, snapshot = request_capture(stage)
     stage.bench.sql("update playcount_snapshots set partition_key = id::text")
     assert stage.tick("playcount_snapshot_sensor").run_requests[0].tags[tags.PARTITION] == snapshot
-    assert launched(stage, snapshot).success
-    assert set(told(stage)) == {snapshot}
+    assert run_partition(stage, snapshot).success
+    assert set(metadata_by_capture(stage)) == {snapshot}
 
 
-def test_the_sweep_shows_what_a_crash_kept_from_being_shown_and_looks_deferred_tracks_up_again(stage: Stage):
+def test_the_daily_run_reports_unreported_captures_and_retries_deferred_tracks(stage: Stage):
     stage.bench.sandbox.faults("/v1/tracks", status=503)
-    _, snapshot = asked(stage)
+    _, snapshot = request_capture(stage)
     assert stage.services.captures is not None
-    # As a run that died between its last commit and its materialization left it.
+    # As a run leaves it that died between its last commit and its materialization.
     make_capture(UUID(snapshot), stage.services.captures, run_id="dead")
-    assert told(stage) == {}
+    assert metadata_by_capture(stage) == {}
     stage.bench.sandbox.clear_faults()
     result = stage.reclaim()
     (swept,) = [event.step_output_data.metadata for event in result.all_events if event.is_successful_output]
     assert (swept["captures mapped again"].value, swept["materializations emitted late"].value) == (1, 1)
-    shown = told(stage)[snapshot]
-    assert (shown["recordings measured"], shown["tracks without an ISRC"], shown["cost of this run (USD)"]) == (
+    metadata = metadata_by_capture(stage)[snapshot]
+    assert (
+        metadata["recordings measured"],
+        metadata["tracks without an ISRC"],
+        metadata["cost of this run (USD)"],
+    ) == (
         1,
         0,
         0.0,
@@ -248,8 +252,8 @@ def test_the_sweep_shows_what_a_crash_kept_from_being_shown_and_looks_deferred_t
     assert (swept["captures mapped again"].value, swept["materializations emitted late"].value) == (0, 0)
 
 
-def test_the_daily_round_sweeps_then_starts_due_series_and_says_how_many(stage: Stage):
-    job = stage.ask({"album_ids": release(stage)}, source="current")
+def test_the_daily_run_reclaims_starts_due_series_and_reports_their_number(stage: Stage):
+    job = stage.submit_request({"album_ids": release(stage)}, source="current")
     stage.bench.sql("update measurement_jobs set schedule = 'monthly' where id = %s", job)
     stage.intake()
     stage.bench.sql("update playcount_snapshots set created_at = created_at - interval '31 days', state = 'done'")
@@ -266,8 +270,8 @@ def test_the_daily_round_sweeps_then_starts_due_series_and_says_how_many(stage: 
     assert len(stage.tick("playcount_snapshot_sensor").run_requests) == 1
 
 
-def test_open_captures_are_an_alarm_after_hours_of_silence(stage: Stage):
-    asked(stage)
+def test_open_captures_without_progress_for_hours_are_an_error(stage: Stage):
+    request_capture(stage)
     check = stage.definitions.resolve_job_def("health_checks")
     for daemon in stage.instance.get_required_daemon_types():
         stage.instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), daemon, None))

@@ -1,4 +1,4 @@
-"""A snapshot of what an operator finds in Dagster, so that nothing vanishes or goes without a word unnoticed."""
+"""A snapshot of the definitions that Dagster shows an operator, each with its description."""
 
 import importlib
 import re
@@ -124,14 +124,14 @@ SNAPSHOT: Mapping[str, Any] = {
 
 @pytest.fixture(scope="module")
 def definitions() -> dg.Definitions:
-    """What Dagster loads, with nothing set that it could read."""
+    """The definitions that Dagster loads without any setting."""
     with pytest.MonkeyPatch.context() as patch:
         for name in SETTINGS:
             patch.delenv(name, raising=False)
         return importlib.import_module("measurement_pipeline.definitions").defs
 
 
-def test_everything_that_the_snapshot_names_is_there_and_nothing_else(definitions: dg.Definitions):
+def test_the_definitions_equal_the_snapshot(definitions: dg.Definitions):
     repository = definitions.get_repository_def()
     result = {
         "assets": [key.to_user_string() for key in sorted(repository.asset_graph.get_all_asset_keys())],
@@ -144,13 +144,13 @@ def test_everything_that_the_snapshot_names_is_there_and_nothing_else(definition
     assert result == SNAPSHOT
 
 
-def test_sensors_and_schedules_run_without_being_switched_on(definitions: dg.Definitions):
+def test_sensors_and_schedules_run_by_default(definitions: dg.Definitions):
     repository = definitions.get_repository_def()
     assert {sensor.default_status for sensor in repository.sensor_defs} == {dg.DefaultSensorStatus.RUNNING}
     assert {schedule.default_status for schedule in repository.schedule_defs} == {dg.DefaultScheduleStatus.RUNNING}
 
 
-def test_everything_says_what_it_is_for(definitions: dg.Definitions):
+def test_every_definition_has_a_description(definitions: dg.Definitions):
     repository = definitions.get_repository_def()
     things = [*repository.sensor_defs, *repository.schedule_defs]
     things += [repository.get_job(name) for name in SNAPSHOT["jobs"]]
@@ -176,7 +176,7 @@ def test_the_health_checks_belong_to_an_asset_that_nothing_materializes(definiti
     }
 
 
-def test_captures_are_partitions_of_their_own(definitions: dg.Definitions):
+def test_captures_have_their_own_partitions(definitions: dg.Definitions):
     asset = definitions.get_repository_def().asset_graph.get(CURRENT_PLAY_COUNTS)
     assert isinstance(asset.partitions_def, dg.DynamicPartitionsDefinition)
     assert asset.partitions_def.name == "snapshot"
@@ -234,7 +234,7 @@ def test_an_op_and_a_sensor_require_only_what_they_use(definitions: dg.Definitio
     assert {name: result[name] for name in USES} == USES
 
 
-def test_the_dictionary_is_downstream_of_nothing(definitions: dg.Definitions):
+def test_the_data_dictionary_is_downstream_of_nothing(definitions: dg.Definitions):
     key = dg.AssetKey(["analytics", "data_dictionary"])
     assert not definitions.get_repository_def().asset_graph.get(key).parent_keys
 
@@ -244,7 +244,7 @@ def without_stripe(instance: dg.DagsterInstance) -> Callable[[], Any]:
     return services_at_launch({"DATABASE_URL": "postgresql://x/x", "SONGSTATS_API_KEY": "key"})
 
 
-def test_a_run_without_a_key_fails_in_one_line_that_names_it(
+def test_a_run_without_a_key_fails_with_one_line_that_names_it(
     instance: dg.DagsterInstance, definitions: dg.Definitions, without_stripe: Callable[[], Any]
 ):
     job = dg.Definitions(
@@ -255,7 +255,7 @@ def test_a_run_without_a_key_fails_in_one_line_that_names_it(
     assert failure_line(instance, run.run_id).endswith(MISSING_STRIPE)
 
 
-def test_a_tick_without_a_key_fails_in_one_line_that_names_it(
+def test_a_tick_without_a_key_fails_with_one_line_that_names_it(
     instance: dg.DagsterInstance, without_stripe: Callable[[], Any]
 ):
     with (
@@ -267,7 +267,7 @@ def test_a_tick_without_a_key_fails_in_one_line_that_names_it(
 
 
 def test_a_resource_shows_no_secret(stage: Stage):
-    """Dagster could show the repr of a resource's value: what holds the keys is not part of it."""
+    """Dagster could show the repr of a resource's value; it contains no key."""
     with dg.build_resources(resource_definitions(lambda: stage.services), instance=stage.instance) as resources:
         shown = repr([value for key, value in resources._asdict().items() if key != "dagster_database"])
     assert not re.search(r"postgresql|sandbox|0x[0-9a-f]", shown)

@@ -1,4 +1,4 @@
-"""How long a run may be silent, and what keeps it from being so while it waits."""
+"""A run's heartbeats while it waits, and the limit of its silence."""
 
 from typing import Any
 
@@ -13,25 +13,26 @@ from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 
-def test_a_run_beats_for_as_long_as_it_waits_and_no_longer(bench: Workbench):
-    def beats() -> list[Any]:
+def test_a_run_writes_heartbeats_only_while_it_waits(bench: Workbench):
+    def heartbeat_times() -> list[Any]:
         return [row["beat_at"] for row in bench.sql("select beat_at from run_heartbeats where run_id = 'waiting'")]
 
     with heartbeats(bench.database_url, "waiting", every_seconds=0.02):
-        wait_until(beats, what="a beat")
-        first = beats()
-        wait_until(lambda: beats() != first, what="a second beat")
-    last = beats()
+        wait_until(heartbeat_times, what="a heartbeat")
+        first = heartbeat_times()
+        wait_until(lambda: heartbeat_times() != first, what="a second heartbeat")
+    last = heartbeat_times()
     with heartbeats(bench.database_url, "another", every_seconds=0.02):
         wait_until(
-            lambda: bench.sql("select run_id from run_heartbeats where run_id = 'another'"), what="another's beat"
+            lambda: bench.sql("select run_id from run_heartbeats where run_id = 'another'"),
+            what="another run's heartbeat",
         )
-    assert beats() == last
+    assert heartbeat_times() == last
 
 
 @pytest.mark.parametrize("sqlstate", ["25006", "57P01", "42501"])
-def test_a_beat_that_the_database_refuses_is_not_the_last_one(bench: Workbench, sqlstate: str):
-    def beats() -> list[Any]:
+def test_a_heartbeat_that_the_database_refuses_is_repeated(bench: Workbench, sqlstate: str):
+    def heartbeat_times() -> list[Any]:
         return bench.sql("select beat_at from run_heartbeats where run_id = 'waiting'")
 
     bench.sql(
@@ -41,14 +42,14 @@ def test_a_beat_that_the_database_refuses_is_not_the_last_one(bench: Workbench, 
     bench.sql("create sequence refused")
     bench.sql("create trigger refuse before insert on run_heartbeats for each row execute function refuse()")
     with heartbeats(bench.database_url, "waiting", every_seconds=0.02):
-        wait_until(lambda: bench.sql("select 1 from refused where is_called"), what="a beat that was refused")
-        assert beats() == []
+        wait_until(lambda: bench.sql("select 1 from refused where is_called"), what="a refused heartbeat")
+        assert heartbeat_times() == []
         bench.sql("drop function refuse cascade")
-        wait_until(beats, what="the next beat")
+        wait_until(heartbeat_times, what="the next heartbeat")
 
 
 @pytest.mark.parametrize(("silence", "lives"), [(35, True), (50, False)])
-def test_a_run_may_be_silent_for_its_longest_wait_between_two_tries_and_not_for_much_longer(
+def test_the_limit_of_silence_is_little_more_than_the_longest_wait_between_two_tries(
     stage: Stage, silence: int, lives: bool
 ):
     songs = isrcs(2)

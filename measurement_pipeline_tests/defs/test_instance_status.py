@@ -1,4 +1,4 @@
-"""What Dagster's instance shows of the runs that buy, an operator's and the sensor's together."""
+"""What Dagster's instance shows of backfill runs, those of operators and of the sensor together."""
 
 import dagster as dg
 import pytest
@@ -14,7 +14,7 @@ PLANNED, BY_HAND = "songstats_backfill", ASSET_JOB
 
 
 def a_run(stage: Stage, job: str, *, checks: bool = False, failed: bool = False) -> str:
-    """A run that waits, or that failed; of `checks` alone where they were launched from the asset's page."""
+    """A queued or failed run; with `checks`, a launch of these alone from the asset's page."""
     run = dg.DagsterRun(
         job_name=job,
         run_id=make_new_run_id(),
@@ -33,7 +33,7 @@ def look(stage: Stage) -> InstanceState:
 
 
 @pytest.mark.parametrize("jobs", [(PLANNED, BY_HAND), (BY_HAND, PLANNED)])
-def test_the_last_and_the_oldest_run_are_so_whoever_launched_them(stage: Stage, jobs: tuple[str, str]):
+def test_the_latest_and_the_oldest_run_include_operators_runs(stage: Stage, jobs: tuple[str, str]):
     failed = [a_run(stage, job, failed=True) for job in jobs]
     queued = [a_run(stage, job) for job in jobs]
     result = look(stage)
@@ -43,7 +43,7 @@ def test_the_last_and_the_oldest_run_are_so_whoever_launched_them(stage: Stage, 
     assert result.queued.id == queued[0]
 
 
-def test_checks_launched_from_the_assets_page_are_no_run_that_buys(stage: Stage):
+def test_checks_launched_from_the_assets_page_are_not_backfill_runs(stage: Stage):
     a_run(stage, BY_HAND, checks=True, failed=True)
     a_run(stage, BY_HAND, checks=True)
     result = look(stage)

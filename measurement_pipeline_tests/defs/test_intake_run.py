@@ -1,9 +1,9 @@
-"""A run of intake for many requests, as Dagster's event log and run page show it."""
+"""An intake run for many requests, as Dagster's event log and run page show it."""
 
 from measurement_pipeline_tests.defs.conftest import Stage
 
 
-def test_the_answers_to_many_requests_are_a_few_events_and_none_is_left_out(stage: Stage):
+def test_the_results_of_many_requests_are_a_few_complete_events(stage: Stage):
     stage.bench.allow(stage.bench.account)
     requested = stage.bench.sql(
         "insert into measurement_jobs (account, source, scope)"
@@ -20,7 +20,7 @@ def test_the_answers_to_many_requests_are_a_few_events_and_none_is_left_out(stag
     assert stage.bench.statuses() == {"pending": 250}
 
 
-def test_the_sweep_says_what_became_of_hits_of_unknown_outcome(stage: Stage):
+def test_the_reclaim_run_reports_reconciled_hits(stage: Stage):
     result = stage.reclaim()
     assert result.success
     (output,) = [event for event in result.all_events if event.is_successful_output]

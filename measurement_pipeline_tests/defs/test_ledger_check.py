@@ -1,4 +1,4 @@
-"""The daily comparison with the vendor, as an operator sees it in Dagster."""
+"""The daily comparison with the vendor's count, as Dagster shows it to an operator."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ def figure(evaluation: dg.AssetCheckEvaluation, name: str) -> object:
     return evaluation.metadata[name].value
 
 
-def test_a_ledger_that_the_vendor_agrees_with_passes_with_both_figures(stage: Stage, sandbox):
+def test_a_ledger_equal_to_the_vendors_count_passes_with_both_figures(stage: Stage, sandbox):
     stage.bench.submit_request(isrcs(9))
     stage.bench.run_backfill(isrcs(9))
     result = compare(stage)
@@ -36,7 +36,7 @@ def test_a_ledger_that_the_vendor_agrees_with_passes_with_both_figures(stage: St
     assert sandbox.hits() == 9, "asking costs no hit"
 
 
-def test_calls_whose_answer_was_lost_explain_what_the_vendor_counts(stage: Stage, sandbox):
+def test_calls_with_lost_responses_explain_the_vendors_count(stage: Stage, sandbox):
     stage.bench.submit_request(isrcs(1))
     sandbox.faults(HISTORY, close=True, count=1)
     stage.bench.run_backfill(isrcs(1))
@@ -47,13 +47,13 @@ def test_calls_whose_answer_was_lost_explain_what_the_vendor_counts(stage: Stage
     assert figure(result, "drift: requests, unexplained") == 0
 
 
-def test_another_user_of_the_key_is_a_drift_and_stops_nothing(stage: Stage, sandbox):
-    async def somebody_else() -> None:
+def test_another_user_of_the_key_is_reported_as_drift_and_stops_nothing(stage: Stage, sandbox):
+    async def call_as_another_user() -> None:
         async with stage.bench.dependencies.new_client() as client:
             for song in isrcs(8, start=100):
                 await client.fetch_history(song)
 
-    asyncio.run(somebody_else())
+    asyncio.run(call_as_another_user())
     stage.bench.submit_request(isrcs(2))
     result = compare(stage)
     assert not result.passed
@@ -64,7 +64,7 @@ def test_another_user_of_the_key_is_a_drift_and_stops_nothing(stage: Stage, sand
     assert stage.bench.statuses() == {"stored": 2}
 
 
-def test_a_vendor_that_is_away_or_refuses_the_key_is_unknown_and_not_passed(stage: Stage, sandbox):
+def test_an_unreachable_vendor_or_a_rejected_key_is_unknown_and_does_not_pass(stage: Stage, sandbox):
     stage.bench.submit_request(isrcs(1))
     stage.bench.run_backfill(isrcs(1))
     for fault, why in (

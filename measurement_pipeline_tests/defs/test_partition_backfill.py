@@ -1,4 +1,4 @@
-"""An operator's partition backfill, through the real webserver, daemon and run workers, over GraphQL as the UI speaks it."""
+"""An operator's partition backfill through the real webserver, daemon and run workers, over the UI's GraphQL."""
 
 import os
 import shutil
@@ -63,7 +63,7 @@ class Operator:
 
     url: str
 
-    def ask(self, query: str, **variables: object) -> dict[str, Any]:
+    def query(self, query: str, **variables: object) -> dict[str, Any]:
         answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=120).json()
         assert "errors" not in answer, answer
         result: dict[str, Any] = answer["data"]
@@ -123,7 +123,7 @@ def wait_for(holds: Any, what: str, *, log_of: Path, seconds: float = 240) -> No
 
 
 @pytest.mark.dagster
-def test_a_partition_backfill_shows_each_isrc_as_it_truly_is(
+def test_a_partition_backfill_shows_the_true_status_of_each_isrc(
     operator: Operator, bench: Workbench, sandbox: SandboxClient, tmp_path: Path
 ):
     songs = isrcs(6)
@@ -131,12 +131,12 @@ def test_a_partition_backfill_shows_each_isrc_as_it_truly_is(
     sandbox.faults(HISTORY, isrc=songs[1], status=404)
     sandbox.faults(HISTORY, isrc=songs[4], body="not json")
     for song in songs:
-        assert operator.ask(ADD, key=song)["addDynamicPartition"]["__typename"] == "AddDynamicPartitionSuccess"
-    launched = operator.ask(LAUNCH, keys=[*songs[:3], *songs[4:]])["launchPartitionBackfill"]
+        assert operator.query(ADD, key=song)["addDynamicPartition"]["__typename"] == "AddDynamicPartitionSuccess"
+    launched = operator.query(LAUNCH, keys=[*songs[:3], *songs[4:]])["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
 
     def status() -> dict[str, Any]:
-        return operator.ask(PROGRESS, id=launched["backfillId"])
+        return operator.query(PROGRESS, id=launched["backfillId"])
 
     wait_for(
         lambda: status()["partitionBackfillOrError"]["status"] in {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED"},

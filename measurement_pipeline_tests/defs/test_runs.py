@@ -1,4 +1,4 @@
-"""What a run of the real jobs does to the queue and shows in Dagster, for a planned run and for an operator's."""
+"""Effects of the real jobs on the queue and in Dagster, for planned and for operators' runs."""
 
 import json
 
@@ -13,33 +13,33 @@ from measurement_pipeline_tests.defs.conftest import Stage
 from measurement_pipeline_tests.workbench import OPERATORS, isrcs
 
 
-def test_a_planned_run_materializes_each_recording_with_what_it_came_to(stage: Stage):
+def test_a_planned_run_materializes_each_recording_with_its_outcome(stage: Stage):
     songs = isrcs(3)
     job = stage.bench.submit_request(songs)
     stage.register(songs)
     stage.bench.sandbox.faults(HISTORY, status=404, isrc=songs[2])
     result = stage.backfill(songs)
     assert result.success
-    materialized = stage.told()
+    materialized = stage.metadata_by_isrc()
     assert {song: materialized[song]["outcome"] for song in songs} == {
         songs[0]: "stored",
         songs[1]: "stored",
         songs[2]: "no_history",
     }
-    shown = materialized[songs[0]]
-    assert shown["points"] > 0
-    assert shown["hit"] is True
-    assert shown["cost_eur"] == 0.0833
-    assert shown["measurement_job"] == str(job)
-    assert len(shown["response_sha256"]) == 64
-    assert shown["first_date"] < shown["last_date"]
+    metadata = materialized[songs[0]]
+    assert metadata["points"] > 0
+    assert metadata["hit"] is True
+    assert metadata["cost_eur"] == 0.0833
+    assert metadata["measurement_job"] == str(job)
+    assert len(metadata["response_sha256"]) == 64
+    assert metadata["first_date"] < metadata["last_date"]
     run = stage.instance.get_run_by_id(result.run_id)
     assert run is not None
     assert run.tags[f"measurement_job/{job}"] == "requested"
     assert run.tags[f"account/{stage.bench.account}"] == "pays"
 
 
-def test_a_run_says_how_far_it_is(stage: Stage):
+def test_a_run_logs_its_progress(stage: Stage):
     songs = isrcs(4)
     stage.bench.submit_request(songs)
     stage.register(songs)
@@ -50,7 +50,7 @@ def test_a_run_says_how_far_it_is(stage: Stage):
     assert "2 of 3 claimed recordings settled, 1 already stored, 1 failed; 3 calls made" in stage.log(run.run_id)
 
 
-def test_while_nothing_is_settled_a_caller_gets_empty_batches_to_show_its_progress(stage: Stage):
+def test_a_run_yields_empty_batches_while_no_row_is_settled(stage: Stage):
     songs = isrcs(1)
     stage.bench.submit_request(songs)
     stage.bench.sandbox.faults(HISTORY, delay=1.2)
@@ -62,23 +62,23 @@ def test_while_nothing_is_settled_a_caller_gets_empty_batches_to_show_its_progre
     assert "1 of 1 claimed recordings settled; 1 call made" in dict(reversed(seen)).values()
 
 
-def test_what_is_deferred_stays_missing_and_the_run_succeeds(stage: Stage):
+def test_deferred_recordings_stay_missing_and_the_run_succeeds(stage: Stage):
     songs = isrcs(8)
     stage.bench.submit_request(songs)
     stage.register(songs)
     stage.bench.sandbox.faults(HISTORY, status=429, retry_after=600, isrc=songs[4])
     result = stage.backfill(songs)
     assert result.success
-    assert 0 < len(stage.told()) < 8
+    assert 0 < len(stage.metadata_by_isrc()) < 8
     statuses = stage.partition_statuses()
     assert "FAILED" not in statuses.values()
-    assert songs[4] not in stage.told()
+    assert songs[4] not in stage.metadata_by_isrc()
     totals = stage.totals()
     assert totals["deferred"] >= 1
     assert totals["stopped because"] == "Songstats asks for a pause"
 
 
-def test_a_row_that_fails_turns_red_and_settled_ones_stay_green(stage: Stage):
+def test_a_failed_row_has_a_failed_partition_and_settled_rows_stay_materialized(stage: Stage):
     songs = isrcs(6)
     stage.bench.submit_request(songs)
     stage.register(songs)
@@ -87,7 +87,7 @@ def test_a_row_that_fails_turns_red_and_settled_ones_stay_green(stage: Stage):
     result = stage.backfill(songs)
     assert not result.success
     assert stage.partition_statuses() == {song: "FAILED" if song == songs[4] else "MATERIALIZED" for song in songs}
-    assert "1 recording failed (" in stage.why_failed(result)
+    assert "1 recording failed (" in stage.failure_message(result)
     assert stage.bench.sandbox.hits() == 6
 
 
@@ -98,24 +98,24 @@ def test_a_breaker_that_opens_fails_the_run_with_the_reason(stage: Stage):
     stage.bench.sandbox.faults("/enterprise", status=401)
     result = stage.backfill(songs)
     assert not result.success
-    assert "the breaker opened" in stage.why_failed(result)
+    assert "the breaker opened" in stage.failure_message(result)
     assert stage.bench.sandbox.hits() <= 5
 
 
-def test_a_stumbling_vendor_is_asked_again_within_the_run(stage: Stage):
+def test_a_transient_failure_is_retried_within_the_run(stage: Stage):
     songs = isrcs(2)
     stage.bench.submit_request(songs)
     stage.register(songs)
     stage.bench.sandbox.faults(HISTORY, status=502, isrc=songs[1], count=1)
     result = stage.backfill(songs)
     assert result.success
-    assert {metadata["outcome"] for metadata in stage.told().values()} == {"stored"}
+    assert {metadata["outcome"] for metadata in stage.metadata_by_isrc().values()} == {"stored"}
     materialized = stage.instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    assert len(materialized) == 2, "what the first try settled is not told again"
+    assert len(materialized) == 2, "rows that the first try settled are not reported again"
     assert stage.bench.row(songs[1])["attempts"] == 1
 
 
-def test_an_operator_launching_a_stored_recording_spends_no_hit_and_is_told_so(stage: Stage):
+def test_an_operators_launch_of_a_stored_recording_spends_no_hit_and_reports_it(stage: Stage):
     songs = isrcs(1)
     stage.bench.submit_request(songs)
     stage.register(songs)
@@ -128,13 +128,13 @@ def test_an_operator_launching_a_stored_recording_spends_no_hit_and_is_told_so(s
     assert latest.asset_materialization.description == "already stored: no hit was spent"
 
 
-def test_an_operators_run_that_cannot_do_what_was_asked_fails_in_one_line(stage: Stage):
+def test_an_operators_run_that_cannot_buy_fails_with_one_line(stage: Stage):
     songs = isrcs(2)
     stage.register(songs)
     result = stage.backfill(songs, planned=False)
     assert not result.success
-    assert "2 selected recordings could not be bought" in stage.why_failed(result)
-    assert "BACKFILL_ACCOUNT_ID" in stage.why_failed(result)
+    assert "2 selected recordings could not be bought" in stage.failure_message(result)
+    assert "BACKFILL_ACCOUNT_ID" in stage.failure_message(result)
     assert stage.bench.sandbox.hits() == 0
 
 
@@ -144,7 +144,7 @@ def test_an_operator_buys_an_absent_recording_for_the_operators_account(stage: S
     stage.bench.sandbox.card(str(OPERATORS))
     result = stage.backfill(songs, planned=False)
     assert result.success
-    assert stage.told()[songs[0]]["account"] == str(OPERATORS)
+    assert stage.metadata_by_isrc()[songs[0]]["account"] == str(OPERATORS)
 
 
 def test_re_executing_a_planned_run_is_an_operators_launch(stage: Stage):
@@ -158,9 +158,9 @@ def test_re_executing_a_planned_run_is_an_operators_launch(stage: Stage):
     assert tags.is_operators(run._replace(parent_run_id=run.run_id))
 
 
-def test_a_request_becomes_queue_rows_and_is_answered(stage: Stage):
+def test_intake_turns_a_request_into_queue_rows_and_an_answer(stage: Stage):
     songs = isrcs(3)
-    job = stage.ask({"isrcs": songs})
+    job = stage.submit_request({"isrcs": songs})
     result = stage.intake()
     assert result.success
     (row,) = stage.bench.sql("select * from measurement_jobs where id = %s", job)
@@ -174,9 +174,9 @@ def test_a_request_becomes_queue_rows_and_is_answered(stage: Stage):
     assert stage.bench.statuses() == {"pending": 3}
 
 
-def test_a_request_without_a_card_is_answered_with_a_checkout_link_and_goes_on_once_a_card_is_there(stage: Stage):
+def test_a_request_without_a_card_gets_a_checkout_link_and_continues_with_a_card(stage: Stage):
     stage.bench.sandbox.card(str(stage.bench.account), on_file=False)
-    job = stage.ask({"isrcs": isrcs(2)})
+    job = stage.submit_request({"isrcs": isrcs(2)})
     stage.intake()
     (row,) = stage.bench.sql("select * from measurement_jobs where id = %s", job)
     assert (row["state"], row["status_code"]) == ("payment_required", 402)
@@ -188,9 +188,9 @@ def test_a_request_without_a_card_is_answered_with_a_checkout_link_and_goes_on_o
     assert (row["state"], row["enqueued"], row["error"]) == ("accepted", 2, None)
 
 
-def test_stripe_away_leaves_the_request_queued_neither_allowed_nor_denied(stage: Stage):
+def test_an_unreachable_stripe_leaves_the_request_queued_without_a_decision(stage: Stage):
     stage.bench.sandbox.faults("/v1/", status=500)
-    job = stage.ask({"isrcs": isrcs(2)})
+    job = stage.submit_request({"isrcs": isrcs(2)})
     assert stage.intake().success
     (row,) = stage.bench.sql("select * from measurement_jobs where id = %s", job)
     assert row["state"] == "queued"
@@ -200,17 +200,17 @@ def test_stripe_away_leaves_the_request_queued_neither_allowed_nor_denied(stage:
     assert stage.bench.sql("select * from payment_decisions") == []
 
 
-def test_the_sweep_reports_what_a_crash_kept_from_being_told(stage: Stage):
+def test_the_reclaim_run_reports_rows_that_a_crash_left_unreported(stage: Stage):
     songs = isrcs(3)
     stage.bench.submit_request(songs)
-    stage.bench.run_backfill(songs)  # stored, and no Dagster anywhere near
-    assert stage.told() == {}
+    stage.bench.run_backfill(songs)  # stored without Dagster
+    assert stage.metadata_by_isrc() == {}
     assert stage.reclaim().success
-    assert set(stage.told()) == set(songs)
+    assert set(stage.metadata_by_isrc()) == set(songs)
     assert set(stage.partition_statuses().values()) == {"MATERIALIZED"}
 
 
-def test_the_sweep_shows_recordings_of_a_failed_run_that_did_not_fail_as_they_were(stage: Stage):
+def test_the_reclaim_run_restores_partitions_that_a_failed_run_did_not_reach(stage: Stage):
     stored, failed, untried, absent = songs = isrcs(4)
     stage.bench.submit_request(songs[:3])
     stage.register(songs)
@@ -229,7 +229,7 @@ def test_the_sweep_shows_recordings_of_a_failed_run_that_did_not_fail_as_they_we
     assert untried in stage.instance.get_dynamic_partitions("isrc")
 
 
-def test_the_sweep_closes_a_key_breaker_once_the_key_works_and_no_other(stage: Stage):
+def test_the_reclaim_run_closes_only_a_key_breaker_once_the_key_works(stage: Stage):
     songs = isrcs(10)
     stage.bench.submit_request(songs)
     stage.register(songs)
@@ -247,12 +247,12 @@ def test_the_sweep_closes_a_key_breaker_once_the_key_works_and_no_other(stage: S
     assert stage.breaker() == "open", "a person closes what a streak opened"
 
 
-def test_the_sweep_is_loud_when_the_database_is(stage: Stage):
+def test_the_reclaim_run_fails_with_the_database(stage: Stage):
     stage.bench.sql("drop table run_heartbeats")
     assert not stage.reclaim().success
 
 
-def test_no_secret_is_in_what_a_run_leaves_behind(stage: Stage):
+def test_logs_and_rows_of_a_run_contain_no_secret(stage: Stage):
     songs = isrcs(3)
     stage.bench.submit_request(songs)
     stage.register(songs)
@@ -267,7 +267,7 @@ def test_no_secret_is_in_what_a_run_leaves_behind(stage: Stage):
         assert secret not in rows
 
 
-def test_a_try_within_the_run_does_not_hide_what_failed_in_an_earlier_one(stage: Stage):
+def test_a_retry_within_the_run_does_not_hide_an_earlier_failure(stage: Stage):
     songs = isrcs(4)
     stage.bench.submit_request(songs)
     stage.register(songs)
@@ -275,11 +275,11 @@ def test_a_try_within_the_run_does_not_hide_what_failed_in_an_earlier_one(stage:
     stage.bench.sandbox.faults(HISTORY, isrc=songs[2], status=502, count=1)
     result = stage.backfill(songs)
     assert not result.success
-    assert "1 recording failed (1 malformed)" in stage.why_failed(result)
+    assert "1 recording failed (1 malformed)" in stage.failure_message(result)
     assert stage.partition_statuses() == {song: "FAILED" if song == songs[1] else "MATERIALIZED" for song in songs}
 
 
-def test_steps_hand_each_other_what_outlives_the_process_so_that_a_failed_step_can_be_run_again(stage: Stage):
+def test_step_outputs_are_persisted_so_that_a_failed_step_can_run_again(stage: Stage):
     job = stage.definitions.resolve_job_def("songstats_backfill")
     plan = create_execution_plan(job, instance_ref=stage.instance.get_ref(), tags={tags.PARTITION: "AA6Q72000000"})
     assert plan.artifacts_persisted

@@ -1,4 +1,4 @@
-"""What the sensors ask for, and why for nothing, on a real Dagster instance."""
+"""Run requests and skip messages of the sensors on a real Dagster instance."""
 
 import time
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ def ranges(result: SensorExecutionData) -> list[tuple[str, str, int]]:
     ]
 
 
-def test_no_request_no_run(stage: Stage):
+def test_without_requests_the_intake_sensor_launches_no_run(stage: Stage):
     assert skipped(stage.tick("measurement_job_sensor")) == "no request is waiting"
 
 
-def test_a_thousand_requests_cost_one_run(stage: Stage):
+def test_a_thousand_requests_start_one_run(stage: Stage):
     songs = isrcs(1000)
     stage.bench.sql(
         "insert into measurement_jobs (account, source, scope)"
@@ -50,15 +50,15 @@ def test_a_thousand_requests_cost_one_run(stage: Stage):
     assert stage.bench.statuses() == {"pending": 1000}
 
 
-def test_one_intake_at_a_time(stage: Stage):
-    stage.ask({"isrcs": isrcs(1)})
+def test_only_one_intake_run_is_unfinished_at_a_time(stage: Stage):
+    stage.submit_request({"isrcs": isrcs(1)})
     assert len(stage.tick("measurement_job_sensor").run_requests or []) == 1
     job = stage.definitions.resolve_job_def("measurement_job_intake")
     run = stage.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     assert f"run {run.run_id}" in skipped(stage.tick("measurement_job_sensor"))
 
 
-def test_what_is_due_is_registered_and_asked_for_the_most_played_first(stage: Stage):
+def test_due_recordings_are_registered_and_planned_by_rank(stage: Stage):
     songs = isrcs(250)
     stage.bench.submit_request(songs)
     result = stage.tick("backfill_queue_sensor")
@@ -67,7 +67,7 @@ def test_what_is_due_is_registered_and_asked_for_the_most_played_first(stage: St
 
 
 @pytest.mark.parametrize("reason", ["planner off", "budget spent", "paused", "breaker open"])
-def test_what_was_requested_is_a_partition_at_once_whatever_keeps_it_from_being_bought(stage: Stage, reason: str):
+def test_requested_recordings_become_partitions_even_if_they_cannot_be_bought(stage: Stage, reason: str):
     songs = isrcs(40)
     match reason:
         case "budget spent":
@@ -76,7 +76,7 @@ def test_what_was_requested_is_a_partition_at_once_whatever_keeps_it_from_being_
             stage.bench.sql("update vendor_state set paused_until = now() + interval '1 hour', pause_reason = '429'")
         case "breaker open":
             stage.bench.sql("update vendor_state set breaker = 'open', reason = 'the key was refused'")
-    stage.ask({"isrcs": songs})
+    stage.submit_request({"isrcs": songs})
     assert stage.intake().success
     if reason != "planner off":
         assert not stage.tick("backfill_queue_sensor").run_requests
@@ -84,7 +84,7 @@ def test_what_was_requested_is_a_partition_at_once_whatever_keeps_it_from_being_
     assert set(stage.instance.get_dynamic_partitions("isrc")) == set(songs)
 
 
-def test_requests_over_http_are_partitions_too_in_order_of_rank(stage: Stage):
+def test_recordings_requested_over_http_become_partitions_by_rank(stage: Stage):
     songs = isrcs(6)
     stage.bench.submit_request(songs[3:], ranks=[1, 3, 2])
     stage.bench.submit_request(songs[:3], ranks=[9, 7, 8])
@@ -93,11 +93,11 @@ def test_requests_over_http_are_partitions_too_in_order_of_rank(stage: Stage):
     assert stage.instance.get_dynamic_partitions("isrc") == ordered
 
 
-def test_what_dagster_cannot_take_now_is_committed_and_registered_later(stage: Stage):
+def test_partitions_that_dagster_refuses_are_committed_and_registered_later(stage: Stage):
     songs = isrcs(3)
     with stage.instance.event_log_storage.index_connection() as connection:
         connection.execute(text("alter table dynamic_partitions rename column partition to away"))
-    stage.ask({"isrcs": songs})
+    stage.submit_request({"isrcs": songs})
     assert stage.intake().success
     assert stage.bench.statuses() == {"pending": 3}
     with pytest.raises(SQLAlchemyError):
@@ -109,7 +109,7 @@ def test_what_dagster_cannot_take_now_is_committed_and_registered_later(stage: S
     assert stage.bench.sql("select count(*) n from measurement_jobs where partitions_at is null") == [{"n": 0}]
 
 
-def test_a_large_catalogue_is_registered_in_blocks_and_once(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+def test_a_large_catalogue_is_registered_in_blocks_once(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     songs = isrcs(45)
     stage.bench.submit_request(songs)
     requested = list[int]()
@@ -127,13 +127,13 @@ def test_a_large_catalogue_is_registered_in_blocks_and_once(stage: Stage, monkey
     assert requested == [20, 20, 5, 45], "the second tick finds nothing to do"
 
 
-def test_the_best_range_is_dequeued_first_in_whatever_order_the_runs_are_submitted_and_after_an_operators(stage: Stage):
+def test_the_best_range_is_dequeued_first_after_an_operators_run(stage: Stage):
     stage.bench.submit_request(isrcs(250))
     requests = stage.tick("backfill_queue_sensor").run_requests or []
     assert [int(request.tags[tags.PRIORITY]) for request in requests] == [-1, -2]
 
 
-def test_rows_that_runs_in_flight_cover_are_left_out(stage: Stage):
+def test_a_plan_excludes_rows_of_unfinished_runs(stage: Stage):
     songs = isrcs(150)
     stage.bench.submit_request(songs)
     stage.register(songs)
@@ -147,7 +147,7 @@ def test_rows_that_runs_in_flight_cover_are_left_out(stage: Stage):
     assert "150 of 150 due recordings" in skipped(stage.tick("backfill_queue_sensor"))
 
 
-def test_a_plan_never_asks_for_more_than_the_budget(stage: Stage):
+def test_a_plan_never_exceeds_the_budget(stage: Stage):
     songs = isrcs(30)
     stage.bench.submit_request(songs)
     stage.bench.run_backfill(songs[:5])
@@ -155,7 +155,7 @@ def test_a_plan_never_asks_for_more_than_the_budget(stage: Stage):
     assert sum(count for _, _, count in ranges(stage.tick("backfill_queue_sensor"))) == 7
 
 
-def test_nothing_due_says_so_and_who_is_missing(stage: Stage):
+def test_without_due_rows_the_planner_reports_accounts_without_payment(stage: Stage):
     assert skipped(stage.tick("backfill_queue_sensor")) == "No recording waits to be bought."
     stage.bench.submit_request(isrcs(2))
     stage.bench.deny(stage.bench.account)
@@ -164,7 +164,7 @@ def test_nothing_due_says_so_and_who_is_missing(stage: Stage):
     )
 
 
-def test_a_spent_budget_says_when_the_next_hit_frees(stage: Stage):
+def test_a_spent_budget_reports_when_the_next_hit_becomes_available(stage: Stage):
     songs = isrcs(3)
     stage.bench.submit_request(songs)
     stage.bench.run_backfill(songs[:1])
@@ -175,7 +175,7 @@ def test_a_spent_budget_says_when_the_next_hit_frees(stage: Stage):
     assert f"1 of 1 hits in the last 30 days. Next hit available {utc_minute(frees)}." in reason
 
 
-def test_a_pause_and_an_open_breaker_are_named_with_their_reason(stage: Stage):
+def test_a_pause_and_an_open_breaker_are_reported_with_their_reason(stage: Stage):
     songs = isrcs(3)
     stage.bench.submit_request(songs)
     stage.bench.sandbox.faults(HISTORY, status=429, retry_after=900)
@@ -185,7 +185,7 @@ def test_a_pause_and_an_open_breaker_are_named_with_their_reason(stage: Stage):
     assert skipped(stage.tick("backfill_queue_sensor")).startswith("Circuit breaker open: the key was refused.")
 
 
-def test_a_throttled_vendor_is_asked_for_free_whether_it_is_back_and_then_the_planner_goes_on(stage: Stage):
+def test_a_free_probe_ends_a_pause_and_the_planner_continues(stage: Stage):
     songs = isrcs(3)
     stage.bench.submit_request(songs)
     assert skipped(stage.tick("vendor_probe_sensor")) == "no pause to end"
@@ -201,7 +201,7 @@ def test_a_throttled_vendor_is_asked_for_free_whether_it_is_back_and_then_the_pl
     assert stage.tick("backfill_queue_sensor").run_requests
 
 
-def test_an_unpaid_row_never_stands_before_a_paid_one(stage: Stage):
+def test_an_unpaid_row_is_never_planned_before_a_paid_one(stage: Stage):
     from uuid import uuid4
 
     unpaid, paid = isrcs(5), isrcs(5, start=100)
@@ -214,13 +214,13 @@ def test_an_unpaid_row_never_stands_before_a_paid_one(stage: Stage):
     assert {first for first, _, _ in requested} <= set(paid)
 
 
-def test_each_plan_has_keys_of_its_own(stage: Stage):
+def test_each_plan_has_its_own_run_keys(stage: Stage):
     stage.bench.submit_request(isrcs(3))
     keys = [request.run_key for _ in range(3) for request in stage.tick("backfill_queue_sensor").run_requests]
     assert len(set(keys)) == 3
 
 
-def test_a_run_whose_process_is_gone_is_reported_failed_and_its_rows_are_asked_for_again(stage: Stage):
+def test_a_dead_run_is_reported_failed_and_its_rows_are_planned_again(stage: Stage):
     songs = isrcs(2)
     stage.bench.submit_request(songs)
     stage.register(songs)
@@ -241,7 +241,7 @@ def test_a_run_whose_process_is_gone_is_reported_failed_and_its_rows_are_asked_f
     assert result.status is dg.DagsterRunStatus.FAILURE
 
 
-def test_a_run_that_beats_is_not_called_dead_however_long_it_runs(stage: Stage):
+def test_a_run_with_heartbeats_is_not_reported_dead_after_any_runtime(stage: Stage):
     songs = isrcs(2)
     stage.bench.submit_request(songs)
     stage.register(songs)
@@ -266,7 +266,7 @@ def test_a_request_with_more_recordings_than_one_tick_registers_takes_several_ti
 
 
 def started_event(run_id: str, *, seconds_ago: float) -> dg.EventLogEntry:
-    """What Dagster logs when a run starts, as if it had been so long ago."""
+    """The start event of a run, dated `seconds_ago`."""
     event = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, "songstats_backfill")
     return dg.EventLogEntry(
         error_info=None,

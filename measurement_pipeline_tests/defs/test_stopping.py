@@ -1,4 +1,4 @@
-"""A run that is stopped while it buys: what was in flight is stored, and the run's log says so in one line."""
+"""A run that is stopped while it buys stores the calls in flight and logs one line about them."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from measurement_pipeline_tests.workbench import Gate, isrcs
 
 
 def stopped(stage: Stage, *, cancelled: bool) -> dg.DagsterRun:
-    """A run that is interrupted as Dagster interrupts it, once its first call is in flight."""
+    """Run a backfill and interrupt it as Dagster does, once its first call is in flight."""
     songs = isrcs(8)
     stage.bench.submit_request(songs)
     stage.register(songs)
@@ -58,7 +58,7 @@ def stacks(stage: Stage, run: dg.DagsterRun) -> list[str]:
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
-def test_a_run_that_is_stopped_stores_what_was_in_flight_and_ends_in_one_line(stage: Stage, *, cancelled: bool):
+def test_a_stopped_run_stores_calls_in_flight_and_ends_with_one_line(stage: Stage, *, cancelled: bool):
     run = stopped(stage, cancelled=cancelled)
     assert run.status is (dg.DagsterRunStatus.CANCELED if cancelled else dg.DagsterRunStatus.FAILURE)
     assert stacks(stage, run) == []
@@ -69,12 +69,12 @@ def test_a_run_that_is_stopped_stores_what_was_in_flight_and_ends_in_one_line(st
     statuses = stage.bench.statuses()
     assert statuses["stored"] == stage.bench.sandbox.hits()
     assert statuses["stored"] + statuses.get("pending", 0) == 8
-    assert set(stage.told()) == {
+    assert set(stage.metadata_by_isrc()) == {
         row["song"] for row in stage.bench.sql("select song from songstats_backfill_queue where outcome = 'stored'")
     }
 
 
-def test_no_run_that_a_stopped_dev_ends_is_an_incident(stage: Stage):
+def test_a_run_terminated_by_a_stopped_dev_is_an_interruption(stage: Stage):
     stopped(stage, cancelled=False)
     (run,) = stage.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
     assert interruption(stage.instance, run) == "the process of the run was terminated"

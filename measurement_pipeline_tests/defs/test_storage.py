@@ -1,4 +1,4 @@
-"""Dagster's storage with a pool: it writes what dagster-postgres writes, and its connections are few, checked and not shared."""
+"""Dagster's storage with a pool: it writes the same rows as dagster-postgres over few, checked, unshared connections."""
 
 import multiprocessing
 import threading
@@ -62,7 +62,7 @@ def _materialized(partition: str) -> EventLogEntry:
     return _event(dg.DagsterEventType.ASSET_MATERIALIZATION, data)
 
 
-def _written(url: str) -> tuple[list[Any], list[Any]]:
+def _take_rows(url: str) -> tuple[list[Any], list[Any]]:
     columns = "run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition"
     asset_columns = "asset_key, last_materialization is null, last_run_id, last_materialization_timestamp"
     with psycopg.connect(url) as connection:
@@ -101,7 +101,7 @@ def test_dagster_yaml_loads_the_pooled_storage_from_a_plain_url(instance: Dagste
     assert set(retention) == {"sensor", "schedule"}
 
 
-def test_a_job_runs_and_its_events_are_heard_while_it_does(instance: DagsterInstance) -> None:
+def test_events_of_a_running_job_reach_a_watcher(instance: DagsterInstance) -> None:
     received = threading.Event()
 
     @dg.asset
@@ -124,18 +124,18 @@ def test_a_job_runs_and_its_events_are_heard_while_it_does(instance: DagsterInst
         [_planned("K1"), _materialized("K1")],
     ],
 )
-def test_events_written_together_are_the_ones_that_dagster_postgres_writes_one_by_one(
+def test_a_batch_of_events_writes_the_same_rows_as_dagster_postgres(
     empty_database_url: str, events: list[EventLogEntry]
 ) -> None:
     url = dagster_url(empty_database_url)
     theirs = PostgresEventLogStorage(url)
     theirs.store_event_batch(events)
-    expected = _written(empty_database_url)
+    expected = _take_rows(empty_database_url)
     PooledEventLogStorage(url).store_event_batch(events)
-    assert _written(empty_database_url) == expected
+    assert _take_rows(empty_database_url) == expected
 
 
-def test_a_range_is_planned_and_materialized_as_the_ui_counts_it(instance: DagsterInstance) -> None:
+def test_a_planned_range_is_counted_as_the_ui_counts_it(instance: DagsterInstance) -> None:
     instance.event_log_storage.store_event_batch([_planned(f"K{number}") for number in range(10)])
     for number in range(4):
         instance.event_log_storage.store_event(_materialized(f"K{number}"))
@@ -145,7 +145,7 @@ def test_a_range_is_planned_and_materialized_as_the_ui_counts_it(instance: Dagst
     assert info.run_id == RUN
 
 
-def test_connections_that_postgresql_dropped_are_replaced_unnoticed(empty_database_url: str) -> None:
+def test_connections_that_postgresql_closed_are_replaced_without_an_error(empty_database_url: str) -> None:
     storage = PooledEventLogStorage(dagster_url(empty_database_url))
     storage.store_event(_materialized("before"))
     _cut_all_connections(empty_database_url)
@@ -153,7 +153,7 @@ def test_connections_that_postgresql_dropped_are_replaced_unnoticed(empty_databa
     assert storage.get_materialized_partitions(ASSET) == {"before", "after"}
 
 
-def test_a_burst_of_threads_leaves_few_connections_and_new_instances_add_none(empty_database_url: str) -> None:
+def test_many_threads_leave_few_connections_and_new_instances_add_none(empty_database_url: str) -> None:
     url = dagster_url(empty_database_url)
     storages = [PooledPostgresStorage(url) for _ in range(3)]
     threads = [

@@ -1,4 +1,4 @@
-"""The limits of dagster.yaml and of the settings fit together, so that none ends what another still waits for."""
+"""Limits of dagster.yaml and of the settings: none ends work that another still waits for."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -9,7 +9,7 @@ import yaml
 
 from measurement_pipeline import services
 from measurement_pipeline.backfill.config import BackfillConfig
-from measurement_pipeline.capture.config import CaptureConfig as CaptureTerms
+from measurement_pipeline.capture.config import CaptureConfig
 from measurement_pipeline.defs.retry_policies import MAX_RETRIES
 from measurement_pipeline.domain.plan import MAX_RECORDINGS_PER_RUN
 from measurement_pipeline.settings import Settings
@@ -24,31 +24,31 @@ def config() -> BackfillConfig:
     return services.backfill_config(SETTINGS, "")
 
 
-def test_a_run_that_is_put_back_on_the_queue_for_a_code_server_is_not_ended_by_the_start_timeout():
+def test_the_start_timeout_exceeds_the_requeue_delays_of_a_failed_code_server():
     queue = INSTANCE["run_coordinator"]["config"]
     retrying = queue["max_user_code_failure_retries"] * queue["user_code_failure_retry_delay"]
     # Each try takes a while too, and then the run has to start.
     assert MONITORING["start_timeout_seconds"] >= 2 * retrying
 
 
-def test_a_cancelled_run_has_time_to_store_the_answers_of_its_calls(config: BackfillConfig):
+def test_a_cancelled_run_has_time_to_store_its_responses(config: BackfillConfig):
     needed = SETTINGS.songstats_timeout_seconds + config.patience_with_database_seconds
     assert MONITORING["cancel_timeout_seconds"] > needed + MONITORING["poll_interval_seconds"]
 
 
-def test_the_largest_run_ends_before_the_longest_runtime_even_where_each_call_times_out(config: BackfillConfig):
+def test_the_largest_run_ends_before_the_maximum_runtime_even_if_each_call_times_out(config: BackfillConfig):
     slowest = MAX_RECORDINGS_PER_RUN / config.concurrency * SETTINGS.songstats_timeout_seconds
     at_its_pace = MAX_RECORDINGS_PER_RUN / config.requests_per_second
     assert MONITORING["max_runtime_seconds"] > (1 + MAX_RETRIES) * max(slowest, at_its_pace)
 
 
-def test_a_capture_gives_up_waiting_for_the_actor_long_before_the_longest_runtime():
-    capture = CaptureTerms(database_url="", cap_usd=Decimal(1), claim_timeout_seconds=1, max_attempts=1)
+def test_a_capture_stops_waiting_for_the_actor_long_before_the_maximum_runtime():
+    capture = CaptureConfig(database_url="", cap_usd=Decimal(1), claim_timeout_seconds=1, max_attempts=1)
     waits = capture.start_timeout_seconds + capture.max_wait_seconds + capture.result_settle_seconds
     assert MONITORING["max_runtime_seconds"] > (1 + MAX_RETRIES) * 2 * waits
 
 
-def test_a_claim_outlives_a_call_and_several_missed_heartbeats(config: BackfillConfig):
+def test_the_claim_timeout_exceeds_a_call_and_several_missed_heartbeats(config: BackfillConfig):
     assert config.rules.claim_timeout_seconds > SETTINGS.songstats_timeout_seconds
     assert config.rules.claim_timeout_seconds >= 4 * config.heartbeat_seconds
     assert config.silence_seconds >= config.rules.claim_timeout_seconds
