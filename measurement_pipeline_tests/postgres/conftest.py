@@ -1,4 +1,4 @@
-"""The test's own database, and the few sentences in which the tests speak of its rows."""
+"""The test's database and the statements on its rows that tests share."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -38,7 +38,7 @@ class Tables:
         return execute(self.database_url, statement, parameters)
 
     def in_loop(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Do what is asynchronous on a connection of its own."""
+        """Run an asynchronous function on its own connection."""
 
         async def go() -> T:
             opened = await psycopg.AsyncConnection.connect(
@@ -77,7 +77,7 @@ class Tables:
         )  # fmt: skip
 
     def wanted(self, songs: Sequence[str]) -> UUID:
-        """Pending rows that an account with a card asked for; its request."""
+        """Pending rows and a request for them by an account with a card."""
         self.enqueue(songs)
         return self.request(songs)
 
@@ -88,7 +88,7 @@ class Tables:
             )
 
     def abandon(self, songs: Sequence[str]) -> None:
-        """Their owner has not beaten for longer than the claim timeout."""
+        """Let the claim timeout pass since their owner's last heartbeat."""
         self.sql(
             "update songstats_backfill_queue set heartbeat_at = now() - interval '61 seconds' where song = any(%s)",
             list(songs),
@@ -98,8 +98,8 @@ class Tables:
         return self.sql("select * from songstats_backfill_queue where song = %s", song)[0]
 
     def outcomes(self) -> dict[str, str]:
-        rows = self.sql("select song, coalesce(outcome, status) as standing from songstats_backfill_queue")
-        return {row["song"]: row["standing"] for row in rows}
+        rows = self.sql("select song, coalesce(outcome, status) as state from songstats_backfill_queue")
+        return {row["song"]: row["state"] for row in rows}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Addresses of databases are read by libpq's parser alone, and no part of a password is ever shown."""
+"""Database addresses are parsed by libpq only, and no part of a password is shown."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import DatabaseError, connect
 from measurement_pipeline.settings import Settings, SettingsError
 
-# Each password holds both, with what may be special between them: neither may ever be shown.
+# Each password contains both, with special characters between them: neither may be shown.
 MARKS = ("Zwordone", "Zwordtwo")
 passwords = st.text("@/?#%:[]&='\\ +;,{}!$~\"é", max_size=4).map(lambda text: f"{MARKS[0]}{text}{MARKS[1]}")
 
@@ -46,7 +46,7 @@ def test_both_databases_use_the_parameters_that_libpq_reads(text: str):
 
 
 def to_psycopg2(url: str) -> dict[str, str]:
-    """What SQLAlchemy hands to psycopg2."""
+    """The parameters that SQLAlchemy passes to psycopg2."""
     _, result = PGDialect_psycopg2().create_connect_args(sqlalchemy.make_url(url))
     return {key: str(value) for key, value in result.items()}
 
@@ -96,7 +96,7 @@ def test_no_part_of_a_password_is_shown(form: str, password: str):
         if form in {"encoded", "key=value"}:
             assert conninfo.parse(text)["password"] == password
     except AddressError as error:
-        assert form not in {"encoded", "key=value"}, "what is quoted as it should be is read"
+        assert form not in {"encoded", "key=value"}, "a correctly quoted address is read"
         with pytest.raises(SettingsError) as refused:
             Settings.read({"DATABASE_URL": text})
         shown = f"{error} {refused.value}"
@@ -129,7 +129,7 @@ def test_an_address_is_shown_without_its_login():
     assert address.describe("postgresql://u:secret@one:1,two:2/d") == "d on one:1, two:2"
 
 
-def test_a_missing_database_is_made_once(database_url, server):
+def test_a_missing_database_is_created_once(database_url, server):
     name = server.create_database()
     url = server.url(name)
     assert address.create_if_absent(url) is False

@@ -1,4 +1,4 @@
-"""Rows of runs of the actor: one a part, and written by whoever holds the capture alone."""
+"""Rows of actor runs: one per part, written only by the run that holds the capture."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from measurement_pipeline.postgres.database import Connection
 
 @pytest.fixture
 def snapshot(connection: Connection) -> UUID:
-    """A capture that run-1 holds."""
+    """A capture that run-1 has claimed."""
     with connection.transaction():
         opened = captures.open_capture(connection, CaptureSpec(uuid4(), ("a",)), cap_usd=Decimal(1))
     assert isinstance(opened, CaptureTicket)
@@ -36,7 +36,7 @@ def refused(words: str) -> Iterator[None]:
 
 @pytest.mark.fails_without("captures: one run of the actor a part")
 @pytest.mark.parametrize("status", [None, "READY", "RUNNING", "SUCCEEDED", "MALFORMED"])
-def test_a_part_whose_run_may_have_brought_something_has_no_second_one(
+def test_a_part_with_a_possibly_billed_run_has_no_second_run(
     connection: Connection, snapshot: UUID, status: str | None
 ):
     row = intend(connection, snapshot)
@@ -47,7 +47,7 @@ def test_a_part_whose_run_may_have_brought_something_has_no_second_one(
 
 
 @pytest.mark.parametrize("status", ["FAILED", "TIMED-OUT", "ABORTED", "NOT-STARTED"])
-def test_a_part_whose_run_failed_may_have_another_run(connection: Connection, snapshot: UUID, status: str):
+def test_a_part_with_a_failed_run_may_have_another(connection: Connection, snapshot: UUID, status: str):
     row = intend(connection, snapshot)
     if status == apify_runs.NOT_STARTED:
         apify_runs.record_not_started(connection, row, message="refused")

@@ -1,4 +1,4 @@
-"""The audit finds nothing where nothing is wrong, and each breach where one was made."""
+"""The audit finds each breach, and none in a correct database."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def breaches(
 SONGS = isrcs(3)
 FIRST = SONGS[0]
 
-# What breaks an invariant → the statement that does it, on a database where three histories were bought.
+# Breach → its invariant and the statement that causes it, in a database with three bought histories.
 BREAKS: dict[str, tuple[str, str]] = {
     "a receipt that does not add up": ("I1", "update measurement_jobs set asked = asked + 1"),
     "a recording that fell off the queue": ("I1", f"delete from songstats_backfill_queue where song = '{FIRST}'"),
@@ -34,7 +34,7 @@ BREAKS: dict[str, tuple[str, str]] = {
             " select song, account, job, 'another', lease, now(), null, 'crashed: unknown' from songstats_quota_ledger limit 1"
         ),
     ),
-    "a lease nobody gave out": ("I2", "update songstats_backfill_queue set lease = 0"),
+    "a lease that no claim issued": ("I2", "update songstats_backfill_queue set lease = 0"),
     "a figure without evidence": ("I3", "update song_measurements set raw_ref = 'songstats_responses/0'"),
     "a hit after the history was stored": (
         "I4",
@@ -49,7 +49,7 @@ BREAKS: dict[str, tuple[str, str]] = {
     ),
     "done without measurements": ("I5", f"delete from song_measurements where song = '{FIRST}'"),
     "an answer that was thrown away": ("I5", "delete from songstats_responses"),
-    "a second answered hit that nobody asked for": (
+    "a second answered hit without a rebuy": (
         "I6",
         (
             "insert into songstats_quota_ledger (song, account, job, run_id, lease, settled_at, billable, reason)"
@@ -74,7 +74,7 @@ BREAKS: dict[str, tuple[str, str]] = {
         "I10",
         "update songstats_backfill_queue set status = 'in_progress', outcome = null, claimed_by = 'x', heartbeat_at = now()",
     ),
-    "an attempt nobody made": ("I11", "update songstats_backfill_queue set attempts = 2"),
+    "an attempt without a call": ("I11", "update songstats_backfill_queue set attempts = 2"),
     "a hit without a payer": ("I12", "update songstats_quota_ledger set job = null"),
     "a hit on another's account": (
         "I12",
@@ -102,12 +102,12 @@ def bought(bench: Workbench) -> Workbench:
     return bench
 
 
-def test_nothing_is_found_after_a_drain(bought: Workbench):
+def test_the_audit_finds_nothing_after_a_backfill(bought: Workbench):
     assert breaches(bought, materialized=set(SONGS)) == {}
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_each_breach_is_found(bought: Workbench, name: str):
+def test_the_audit_finds_each_breach(bought: Workbench, name: str):
     invariant, statement = BREAKS[name]
     for part in statement.split(";"):
         bought.sql(part)
@@ -115,7 +115,7 @@ def test_each_breach_is_found(bought: Workbench, name: str):
     assert invariant in result, result
 
 
-def test_what_is_under_way_is_no_breach_until_it_should_be_over(bench: Workbench):
+def test_work_in_progress_is_a_breach_only_at_rest(bench: Workbench):
     bench.submit_request(SONGS)
     bench.sql(
         "update songstats_backfill_queue set status = 'in_progress', lease = 1, claimed_by = 'run-1', heartbeat_at = now()"
@@ -124,7 +124,7 @@ def test_what_is_under_way_is_no_breach_until_it_should_be_over(bench: Workbench
     assert set(breaches(bench)) == {"I10"}
 
 
-def test_what_is_shown_and_what_is_stored_are_compared_both_ways(bought: Workbench):
+def test_partitions_and_rows_are_compared_both_ways(bought: Workbench):
     stranger = isrcs(1, start=9)[0]
     assert breaches(bought, materialized={*SONGS[1:], stranger}) == {
         "I13": (
@@ -132,8 +132,8 @@ def test_what_is_shown_and_what_is_stored_are_compared_both_ways(bought: Workben
             f"{FIRST} is done, and not shown as materialized",
         )
     }
-    assert "I13" not in breaches(bought, at_rest=False, materialized=set(SONGS[1:])), "the sweep will report it"
+    assert "I13" not in breaches(bought, at_rest=False, materialized=set(SONGS[1:])), "the reclaim run will report it"
 
 
-def test_each_invariant_that_the_tables_can_show_can_be_broken_here():
+def test_each_audited_invariant_has_a_breach_here():
     assert {invariant for invariant, _ in BREAKS.values()} == set(SAYS) - {"I13"}

@@ -1,4 +1,4 @@
-"""The queue: what is due, who owns a row, and every change of one."""
+"""The queue: due rows, ownership, and every change of a row."""
 
 import itertools
 import threading
@@ -18,18 +18,18 @@ from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse
 from measurement_pipeline_tests.postgres.conftest import OPERATORS, RULES, Tables, isrcs
 
-# --- what is due --------------------------------------------------------------------------------------------------------
+# --- due rows -----------------------------------------------------------------------------------------------------------
 
-STANDINGS = ("pending", "beating", "abandoned", "done", "failed")
+STATES = ("pending", "alive", "abandoned", "done", "failed")
 WAITS = (None, "-1 hour", "1 hour")
-PAYERS = ("nobody", "allowed", "denied", "undecided", "unpaid request", "denied, then allowed")
+PAYERS = ("no request", "allowed", "denied", "undecided", "unpaid request", "denied, then allowed")
 
 
 def is_due(kind: tuple[str, str | None, int, bool, str, bool], operators: str) -> bool:
-    """What is due, in the words of the design."""
-    standing, wait, attempts, unread, payer, launched = kind
+    """Whether a row of this kind is due, by the design."""
+    state, wait, attempts, unread, payer, launched = kind
     return (
-        standing in {"pending", "abandoned"}
+        state in {"pending", "abandoned"}
         and wait != "1 hour"
         and (
             unread  # it is paid for
@@ -42,20 +42,20 @@ def is_due(kind: tuple[str, str | None, int, bool, str, bool], operators: str) -
 
 
 def every_kind_of_row(tables: Tables, operators: str) -> dict[str, bool]:
-    """A row of each kind there is; song → whether it is due."""
-    kinds = list(itertools.product(STANDINGS, WAITS, (4, 5), (False, True), PAYERS, (False, True)))
+    """Insert a row of each kind; return for each song whether it is due."""
+    kinds = list(itertools.product(STATES, WAITS, (4, 5), (False, True), PAYERS, (False, True)))
     songs = isrcs(len(kinds))
     tables.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
-    status = {"beating": "in_progress", "abandoned": "in_progress"}
-    heartbeat_ages = {"beating": "-30 seconds", "abandoned": "-61 seconds"}
+    status = {"alive": "in_progress", "abandoned": "in_progress"}
+    heartbeat_ages = {"alive": "-30 seconds", "abandoned": "-61 seconds"}
     columns = list(
         zip(
             *[
                 (
-                    status.get(standing, standing), {"done": "stored", "failed": "transient"}.get(standing),
-                    "somebody" if standing in heartbeat_ages else None, heartbeat_ages.get(standing), wait, attempts, launched,
+                    status.get(state, state), {"done": "stored", "failed": "transient"}.get(state),
+                    "another run" if state in heartbeat_ages else None, heartbeat_ages.get(state), wait, attempts, launched,
                 )
-                for standing, wait, attempts, _, _, launched in kinds
+                for state, wait, attempts, _, _, launched in kinds
             ],
             strict=True,
         )
@@ -63,9 +63,9 @@ def every_kind_of_row(tables: Tables, operators: str) -> dict[str, bool]:
     tables.sql(
         "insert into songstats_backfill_queue"
         " (song, rank_score, status, outcome, claimed_by, heartbeat_at, not_before, attempts, operator_launched)"
-        " select song, hashtext(song), status, outcome, owner, now() + beat, now() + wait, attempts, launched from unnest("
+        " select song, hashtext(song), status, outcome, owner, now() + heartbeat, now() + wait, attempts, launched from unnest("
         "%s::text[], %s::text[], %s::text[], %s::text[], %s::interval[], %s::interval[], %s::int[], %s::boolean[])"
-        " as t (song, status, outcome, owner, beat, wait, attempts, launched)",
+        " as t (song, status, outcome, owner, heartbeat, wait, attempts, launched)",
         songs, *[list(column) for column in columns],
     )  # fmt: skip
     allowed, denied = tables.decide(uuid4()), tables.decide(uuid4(), PaymentVerdict.DENIED)
@@ -92,7 +92,7 @@ def every_kind_of_row(tables: Tables, operators: str) -> dict[str, bool]:
 
 
 def respond(tables: Tables, *songs: str, parser_version: int | None, body: bytes = b"{}") -> int:
-    """A response for each of `songs` that was paid for and kept; the id of the last."""
+    """Store a billed response for each of `songs`; return the id of the last."""
     account = tables.sql("select id from accounts limit 1")[0]["id"]
     stored = tables.sql(
         "with call as (insert into songstats_quota_ledger (song, account, run_id, lease, settled_at, billable)"
@@ -107,7 +107,7 @@ def respond(tables: Tables, *songs: str, parser_version: int | None, body: bytes
 @pytest.mark.fails_without("unknown is not allowed: an account without a decision", parameters="allowed")
 @pytest.mark.fails_without("terminal states: a claim takes nothing that is settled", parameters="allowed")
 @pytest.mark.parametrize("operators", ["allowed", "denied", "undecided"])
-def test_what_is_due_is_what_the_design_says_and_the_claim_agrees(tables: Tables, operators: str):
+def test_due_rows_are_those_of_the_design_and_claims_take_the_same(tables: Tables, operators: str):
     rows = every_kind_of_row(tables, operators)
     expected = {song for song, due in rows.items() if due}
     with connect(tables.database_url) as connection:
@@ -131,7 +131,7 @@ def test_what_is_due_is_what_the_design_says_and_the_claim_agrees(tables: Tables
         ("throttled = 3", True),
     ],
 )
-def test_nothing_is_due_while_the_breaker_is_open_or_a_pause_lasts(tables: Tables, state: str, *, is_open: bool):
+def test_no_row_is_due_during_an_open_breaker_or_a_pause(tables: Tables, state: str, *, is_open: bool):
     songs = isrcs(2)
     tables.wanted(songs)
     tables.sql(f"update vendor_state set {state}")
@@ -140,7 +140,7 @@ def test_nothing_is_due_while_the_breaker_is_open_or_a_pause_lasts(tables: Table
     assert bool(tables.claim(songs)) is is_open
 
 
-def test_equal_ranks_go_by_age_and_a_row_put_back_counts_from_then(tables: Tables):
+def test_equal_ranks_are_ordered_by_age_and_a_requeued_row_is_new(tables: Tables):
     songs = isrcs(4)
     tables.wanted(songs)
     tables.sql("update songstats_backfill_queue set rank_score = 7, created_at = now() - interval '1 day'")
@@ -155,22 +155,22 @@ def test_equal_ranks_go_by_age_and_a_row_put_back_counts_from_then(tables: Table
 
 
 @pytest.mark.parametrize("limit", [0, 1, 7])
-def test_a_claim_takes_the_best_ranked_and_never_more_than_its_limit(tables: Tables, limit: int):
+def test_a_claim_takes_the_best_ranked_rows_up_to_its_limit(tables: Tables, limit: int):
     songs = isrcs(30)
     tables.wanted(songs)
     assert [claim.song for claim in tables.claim(songs[::-1], limit=limit)] == songs[:limit]
     assert len(tables.sql("select 1 from songstats_backfill_queue where status = 'in_progress'")) == limit
 
 
-def test_a_claim_takes_only_what_it_names(tables: Tables):
+def test_a_claim_takes_only_the_given_rows(tables: Tables):
     songs = isrcs(5)
     tables.wanted(songs)
     assert [claim.song for claim in tables.claim([songs[3], "AA6Q79999999"])] == [songs[3]]
 
 
 @pytest.mark.fails_without("the materialized claim")
-def test_a_claim_never_takes_more_than_its_limit_under_any_plan(tables: Tables):
-    """Of all plans the one that asks anew, for each row there is, which are the first few that are not claimed yet."""
+def test_a_claim_respects_its_limit_under_any_query_plan(tables: Tables):
+    """This includes the plan that repeats the search for the first unclaimed rows for each row."""
     songs = isrcs(30)
     tables.wanted(songs)
     with connect(tables.database_url) as connection:
@@ -182,7 +182,7 @@ def test_a_claim_never_takes_more_than_its_limit_under_any_plan(tables: Tables):
 
 
 @pytest.mark.fails_without("SKIP LOCKED")
-def test_of_two_claims_at_once_the_second_neither_waits_nor_shares(tables: Tables):
+def test_the_second_of_two_concurrent_claims_neither_waits_nor_shares(tables: Tables):
     songs = isrcs(6)
     tables.wanted(songs)
     with connect(tables.database_url) as first, first.transaction(), connect(tables.database_url) as second:
@@ -196,7 +196,7 @@ def test_of_two_claims_at_once_the_second_neither_waits_nor_shares(tables: Table
         assert [claim.song for claim in shared] == songs[3:5]
 
 
-def test_many_runs_at_once_share_the_rows_without_overlap(tables: Tables):
+def test_concurrent_runs_claim_the_rows_without_overlap(tables: Tables):
     songs = isrcs(60)
     tables.wanted(songs)
     barrier = threading.Barrier(6)
@@ -222,7 +222,7 @@ def test_many_runs_at_once_share_the_rows_without_overlap(tables: Tables):
     assert all(owners[song] == run for song, run in claimed)
 
 
-def test_a_claim_says_what_was_paid_for_and_what_is_owned(tables: Tables):
+def test_a_claim_reports_unread_responses_and_stored_recordings(tables: Tables):
     plain, unread, owned, popular = songs = isrcs(4)
     tables.wanted(songs)
     respond(tables, unread, parser_version=None, body=b"older")
@@ -247,8 +247,8 @@ def test_an_operators_claim_does_not_wait(tables: Tables):
 
 
 @pytest.mark.fails_without("the cap on attempts")
-def test_a_run_may_claim_again_what_it_counted_the_last_attempt_of(tables: Tables):
-    """Its retry within seconds is the same attempt; another run's would be one too many."""
+def test_a_run_may_claim_a_row_again_after_its_last_attempt(tables: Tables):
+    """Its retry within seconds is the same attempt; another run's would exceed the limit."""
     (song,) = isrcs(1)
     tables.wanted([song])
     tables.sql("update songstats_backfill_queue set attempts = 5, attempt_run = 'run-1'")
@@ -286,7 +286,7 @@ def measurements(tables: Tables) -> list[dict[str, Any]]:
     return tables.sql("select * from song_measurements order by song, metric, captured_at, learnt_at")
 
 
-def test_an_owner_that_lost_its_row_changes_nothing(tables: Tables):
+def test_an_owner_without_the_lease_changes_nothing(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     (stale,) = tables.claim([song], run="run-1")
@@ -306,7 +306,7 @@ def test_an_owner_that_lost_its_row_changes_nothing(tables: Tables):
 
 @pytest.mark.fails_without("the lease predicate of settling")
 @pytest.mark.fails_without("the lease predicate of the heartbeat")
-def test_a_run_that_claimed_its_own_row_anew_is_fenced_from_its_former_self(tables: Tables):
+def test_a_second_claim_of_a_run_fences_its_first(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     (former,) = tables.claim([song])
@@ -318,7 +318,7 @@ def test_a_run_that_claimed_its_own_row_anew_is_fenced_from_its_former_self(tabl
     assert settle(tables, settled(present)) == {song}
 
 
-def test_a_lease_is_no_key_to_another_runs_row(tables: Tables):
+def test_a_lease_gives_no_access_to_another_runs_row(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     (claim,) = tables.claim([song], run="run-1")
@@ -327,7 +327,7 @@ def test_a_lease_is_no_key_to_another_runs_row(tables: Tables):
 
 
 @pytest.mark.fails_without("a claim takes over from the silent only")
-def test_an_owner_that_beats_keeps_its_row_and_one_that_stopped_loses_it(tables: Tables):
+def test_an_owner_with_heartbeats_keeps_its_row_and_a_silent_one_loses_it(tables: Tables):
     alive, silent = songs = isrcs(2)
     tables.wanted(songs)
     claims = tables.claim(songs)
@@ -341,7 +341,7 @@ def test_an_owner_that_beats_keeps_its_row_and_one_that_stopped_loses_it(tables:
 
 
 @pytest.mark.fails_without("measurements are stored under the lease")
-def test_rows_and_their_measurements_commit_together_and_each_under_its_own_lease(tables: Tables):
+def test_rows_and_measurements_commit_together_under_each_rows_lease(tables: Tables):
     mine, lost = songs = isrcs(2)
     tables.wanted(songs)
     claims = {claim.song: claim for claim in tables.claim(songs)}
@@ -353,7 +353,7 @@ def test_rows_and_their_measurements_commit_together_and_each_under_its_own_leas
     assert tables.outcomes() == {mine: "stored", lost: "in_progress"}
 
 
-def test_points_are_stored_at_midnight_utc_with_their_evidence(tables: Tables):
+def test_points_are_stored_at_midnight_utc_with_their_response(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     database = tables.sql("select current_database() as name")[0]["name"]
@@ -385,8 +385,8 @@ def test_points_are_stored_at_midnight_utc_with_their_evidence(tables: Tables):
     assert (row["claimed_by"], row["heartbeat_at"], row["not_before"]) == (None, None, None)
 
 
-def again(tables: Tables, song: str, counts: tuple[DailyCount, ...]) -> None:
-    """The same recording settled once more, as after a requeue."""
+def settle_again(tables: Tables, song: str, counts: tuple[DailyCount, ...]) -> None:
+    """Settle the same recording once more, as after a requeue."""
     tables.sql("update songstats_backfill_queue set status = 'pending', outcome = null")
     (claim,) = tables.claim([song])
     assert settle(tables, settled(claim, play_counts=counts)) == {song}
@@ -397,35 +397,35 @@ def test_the_same_payload_twice_adds_nothing(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     for _ in range(3):
-        again(tables, song, history(5))
+        settle_again(tables, song, history(5))
     assert [row["value"] for row in measurements(tables)] == [100, 101, 102, 103, 104]
 
 
-def test_a_restatement_is_kept_beside_what_it_restates(tables: Tables):
+def test_a_restatement_is_stored_beside_the_earlier_value(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
-    again(tables, song, history(2))
-    again(tables, song, (DailyCount(date(2026, 1, 1), 90), *history(3)[1:]))
-    again(tables, song, history(3))  # and back
+    settle_again(tables, song, history(2))
+    settle_again(tables, song, (DailyCount(date(2026, 1, 1), 90), *history(3)[1:]))
+    settle_again(tables, song, history(3))  # and back
     values = {(row["captured_at"].day, row["value"]) for row in measurements(tables)}
     assert [row["value"] for row in measurements(tables) if row["captured_at"].day == 1] == [100, 90, 100]
     assert values == {(1, 100), (1, 90), (2, 101), (3, 102)}
-    again(tables, song, history(3))
+    settle_again(tables, song, history(3))
     assert len(measurements(tables)) == 5
 
 
-def test_a_restatement_learnt_after_the_clock_was_set_back_is_the_newest_and_adds_nothing_twice(tables: Tables):
+def test_a_restatement_after_a_clock_change_is_the_newest_and_is_stored_once(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
-    again(tables, song, history(1))
+    settle_again(tables, song, history(1))
     tables.sql("update song_measurements set learnt_at = now() + interval '2 days'")
     for _ in range(2):
-        again(tables, song, (DailyCount(date(2026, 1, 1), 90),))
+        settle_again(tables, song, (DailyCount(date(2026, 1, 1), 90),))
     assert [row["value"] for row in tables.sql("select value from song_measurements order by learnt_at")] == [100, 90]
 
 
 @pytest.mark.parametrize("wait", [None, 120.0])
-def test_a_deferred_row_is_pending_again_and_waits_as_long_as_it_should(tables: Tables, wait: float | None):
+def test_a_deferred_row_is_pending_again_after_its_wait(tables: Tables, wait: float | None):
     (song,) = isrcs(1)
     tables.wanted([song])
     (claim,) = tables.claim([song])
@@ -445,7 +445,7 @@ def test_a_deferred_row_is_pending_again_and_waits_as_long_as_it_should(tables: 
 
 
 @pytest.mark.parametrize(("counted_by", "left"), [("run-1", 2), ("run-0", 3), (None, 3)])
-def test_an_attempt_is_given_back_only_by_the_run_that_counted_it(tables: Tables, counted_by: str | None, left: int):
+def test_only_the_run_that_counted_an_attempt_gives_it_back(tables: Tables, counted_by: str | None, left: int):
     (song,) = isrcs(1)
     tables.wanted([song])
     tables.sql("update songstats_backfill_queue set attempts = 3, attempt_run = %s", counted_by)
@@ -455,10 +455,10 @@ def test_an_attempt_is_given_back_only_by_the_run_that_counted_it(tables: Tables
     assert (tables.row(song)["attempts"], tables.row(song)["attempt_run"]) == (left, still)
 
 
-# --- put back -----------------------------------------------------------------------------------------------------------
+# --- release ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_releases_what_it_still_holds_and_nothing_else(tables: Tables):
+def test_a_run_releases_only_its_own_unsettled_rows(tables: Tables):
     mine, done, other = songs = isrcs(3)
     tables.wanted(songs)
     claims = {claim.song: claim for claim in tables.claim([mine, done])}
@@ -472,7 +472,7 @@ def test_a_run_releases_what_it_still_holds_and_nothing_else(tables: Tables):
     assert tables.in_loop(lambda c: backfill_queue.heartbeat(c, [claims[mine]], run="run-1")) == set()
 
 
-def test_what_an_unexpected_error_failed_is_put_back_while_it_has_attempts_and_exhausted_after(tables: Tables):
+def test_rows_failed_by_an_unexpected_error_are_requeued_until_they_are_exhausted(tables: Tables):
     some, none = songs = isrcs(2)
     tables.wanted(songs)
     refused = Settlement(Status.FAILED, Outcome.TRANSIENT)
@@ -487,7 +487,7 @@ def test_what_an_unexpected_error_failed_is_put_back_while_it_has_attempts_and_e
     assert tables.row(some)["requeued_at"] is not None
 
 
-def test_rows_out_of_attempts_are_exhausted_crashes_included(tables: Tables):
+def test_rows_without_attempts_are_exhausted_even_after_crashes(tables: Tables):
     pending, abandoned, alive, waiting, unread, fresh = songs = isrcs(6)
     tables.wanted(songs)
     tables.claim([abandoned, alive])
@@ -505,7 +505,7 @@ def test_rows_out_of_attempts_are_exhausted_crashes_included(tables: Tables):
 
 
 @pytest.mark.parametrize(("read_by", "version", "back"), [(1, 1, False), (1, 2, True), (2, 1, False)])
-def test_what_could_not_be_read_is_read_again_by_a_newer_parser_alone(
+def test_only_a_newer_parser_reads_an_unreadable_response_again(
     tables: Tables, read_by: int, version: int, *, back: bool
 ):
     (song,) = isrcs(1)
@@ -520,9 +520,9 @@ def test_what_could_not_be_read_is_read_again_by_a_newer_parser_alone(
     assert [claim.unread_response for claim in tables.claim([song])] == ([response] if back else [])
 
 
-def test_what_failed_beside_an_answer_that_was_never_read_is_put_back(tables: Tables):
-    """The answer to a former owner's call, which came when the row was settled already."""
-    of = settle_each(tables)
+def test_a_failed_row_with_an_unread_response_is_requeued(tables: Tables):
+    """The response to a former owner's call arrived after the row was settled."""
+    of = insert_each_outcome(tables)
     respond(tables, of["malformed"], parser_version=1)
     for outcome in ("malformed", "exhausted"):
         respond(tables, of[outcome], parser_version=None)
@@ -534,8 +534,8 @@ def test_what_failed_beside_an_answer_that_was_never_read_is_put_back(tables: Ta
     assert all(result.values())
 
 
-def settle_each(tables: Tables) -> dict[str, str]:
-    """A row of each outcome; outcome → song."""
+def insert_each_outcome(tables: Tables) -> dict[str, str]:
+    """Insert a row of each outcome; return the song by outcome."""
     outcomes = [outcome for outcome in Outcome if outcome is not Outcome.TRANSIENT]
     songs = isrcs(len(outcomes))
     tables.wanted(songs)
@@ -546,8 +546,8 @@ def settle_each(tables: Tables) -> dict[str, str]:
 
 
 @pytest.mark.fails_without("terminal states: a requeue takes nothing that is stored")
-def test_a_person_puts_back_what_is_settled_but_never_what_is_stored(tables: Tables):
-    of = settle_each(tables)
+def test_an_operator_requeues_settled_rows_but_never_stored_ones(tables: Tables):
+    of = insert_each_outcome(tables)
     respond(tables, of["malformed"], parser_version=1)
     with connect(tables.database_url) as connection:
         back = backfill_queue.requeue(connection, list(of.values()), rebuy=False)
@@ -558,8 +558,8 @@ def test_a_person_puts_back_what_is_settled_but_never_what_is_stored(tables: Tab
 
 
 @pytest.mark.parametrize("rebuy", [False, True])
-def test_a_malformed_answer_is_bought_again_only_where_a_person_says_so(tables: Tables, *, rebuy: bool):
-    of = settle_each(tables)
+def test_a_malformed_response_is_bought_again_only_with_rebuy(tables: Tables, *, rebuy: bool):
+    of = insert_each_outcome(tables)
     response = respond(tables, of["malformed"], parser_version=1)
     with connect(tables.database_url) as connection:
         backfill_queue.requeue(connection, [of["malformed"]], rebuy=rebuy)
@@ -567,8 +567,8 @@ def test_a_malformed_answer_is_bought_again_only_where_a_person_says_so(tables: 
     assert claim.unread_response == (None if rebuy else response)
 
 
-def test_rows_are_chosen_by_every_condition_that_is_given(tables: Tables):
-    of = settle_each(tables)
+def test_rows_are_selected_by_all_given_conditions(tables: Tables):
+    of = insert_each_outcome(tables)
     account = tables.sql("select id from accounts limit 1")[0]["id"]
     catalog = tables.sql("insert into catalogs (account, name) values (%s, 'c') returning id", account)[0]["id"]
     tables.sql("insert into catalog_songs values (%s, %s)", catalog, of["no_history"])
@@ -590,7 +590,7 @@ def test_rows_are_chosen_by_every_condition_that_is_given(tables: Tables):
         assert choose(older_than_seconds=86_400) == {"exhausted"}
 
 
-def test_an_operators_launch_makes_absent_rows_and_marks_the_others(tables: Tables):
+def test_an_operators_launch_inserts_absent_rows_and_marks_the_others(tables: Tables):
     there, absent = isrcs(2)
     tables.enqueue([there], ranks=[9])
     tables.sql("insert into songs (isrc) values (%s)", absent)
@@ -602,10 +602,10 @@ def test_an_operators_launch_makes_absent_rows_and_marks_the_others(tables: Tabl
     assert tables.row(there)["rank_score"] == 9
 
 
-# --- what is read of it -------------------------------------------------------------------------------------------------
+# --- reads --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_row_is_alive_while_its_owner_beats(tables: Tables):
+def test_a_row_is_alive_while_its_owner_writes_heartbeats(tables: Tables):
     alive, silent, pending = songs = isrcs(3)
     tables.wanted(songs)
     tables.claim([alive, silent])
@@ -617,7 +617,7 @@ def test_a_row_is_alive_while_its_owner_beats(tables: Tables):
     }  # fmt: skip
 
 
-def test_who_to_ask_for_money_are_the_accepted_requests_of_what_is_not_settled(tables: Tables):
+def test_paying_accounts_are_those_of_accepted_requests_for_unsettled_rows(tables: Tables):
     done, pending, failed = songs = isrcs(3)
     tables.enqueue(songs)
     accounts = {name: uuid4() for name in ("of done", "of pending", "of failed", "denied", "unpaid")}
@@ -638,8 +638,8 @@ def test_who_to_ask_for_money_are_the_accepted_requests_of_what_is_not_settled(t
         assert set(backfill_queue.requests(connection, [pending])) == {jobs["of pending"], jobs["denied"]}
 
 
-def test_counts_conserve(tables: Tables):
-    of = settle_each(tables)
+def test_counts_by_status_sum_to_all_rows(tables: Tables):
+    of = insert_each_outcome(tables)
     more = isrcs(3, start=50)
     tables.wanted(more)
     tables.claim(more[:1])
@@ -662,7 +662,7 @@ ROWS = 100_000
 
 @pytest.fixture(scope="module")
 def deep_queue(server, template: str) -> Iterator[Tables]:
-    """A hundred thousand rows just enqueued for one request: nothing has been analysed yet."""
+    """A hundred thousand rows just enqueued for one request, before any ANALYZE."""
     name = server.create_database(template=template)
     tables = Tables(server.url(name))
     account = tables.decide(uuid4())
@@ -677,14 +677,14 @@ def deep_queue(server, template: str) -> Iterator[Tables]:
 
 
 def rows_touched(plan: dict[str, Any]) -> float:
-    """Rows that the scans of an executed plan read, kept or thrown away, over all their loops."""
+    """Rows that the scans of an executed plan read, returned or filtered out, over all their loops."""
     here = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Join Filter", 0)
     own = here * plan["Actual Loops"] if "Scan" in plan["Node Type"] or "Join Filter" in plan else 0
     return own + sum(rows_touched(child) for child in plan.get("Plans", []))
 
 
 def executed(tables: Tables, statement: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The plan of a statement that was executed, and rolled back."""
+    """The plan of a statement that was executed and rolled back."""
     with connect(tables.database_url) as connection, connection.transaction(force_rollback=True):
         rows = connection.execute("explain (analyze, format json, timing off) " + statement, parameters)  # type: ignore[operator]
         (row,) = rows.fetchall()
@@ -693,8 +693,8 @@ def executed(tables: Tables, statement: str, parameters: dict[str, Any]) -> dict
 
 
 @pytest.mark.parametrize("analysed", [False, True])
-def test_the_work_of_each_statement_is_in_proportion_to_what_it_is_asked(deep_queue: Tables, *, analysed: bool):
-    """Counted in rows read: a scan of the whole queue for a hundred songs, or one of anything a row, is what would show."""
+def test_the_work_of_each_statement_is_proportional_to_its_parameters(deep_queue: Tables, *, analysed: bool):
+    """Work is counted in rows read: it reveals a scan of the whole queue for a hundred songs, or a scan per row."""
     tables = deep_queue
     if analysed:
         tables.sql("analyze")
@@ -709,8 +709,8 @@ def test_the_work_of_each_statement_is_in_proportion_to_what_it_is_asked(deep_qu
     assert rows_touched(claim) < 20 * len(songs)
     claims = tables.claim(songs[:64])
     held = {"run": "run-1", "songs": [c.song for c in claims], "leases": [c.lease for c in claims]}
-    beat = executed(tables, backfill_queue._SQL["heartbeat"], held)  # noqa: SLF001
-    assert rows_touched(beat) < 20 * len(claims)
+    heartbeat = executed(tables, backfill_queue._SQL["heartbeat"], held)  # noqa: SLF001
+    assert rows_touched(heartbeat) < 20 * len(claims)
     reserving = {**held, "allowed_serves": 600.0, "operators_account": OPERATORS, "hits_allowed": 900}
     reserve = executed(tables, songstats_ledger._SQL["reserve"], reserving)  # noqa: SLF001
     assert rows_touched(reserve) < 40 * len(claims)
@@ -719,7 +719,7 @@ def test_the_work_of_each_statement_is_in_proportion_to_what_it_is_asked(deep_qu
 
 
 @pytest.mark.parametrize("analysed", [False, True])
-def test_ranking_reads_the_latest_counts_of_what_was_asked_for_alone(deep_queue: Tables, *, analysed: bool):
+def test_ranking_reads_only_the_latest_counts_of_requested_recordings(deep_queue: Tables, *, analysed: bool):
     tables = deep_queue
     if analysed:
         tables.sql("analyze")
@@ -731,8 +731,8 @@ def test_ranking_reads_the_latest_counts_of_what_was_asked_for_alone(deep_queue:
     assert rows_touched(enqueued) < 20 * len(unqueued)
 
 
-def test_a_response_that_was_kept_twice_is_there_once(tables: Tables):
-    """A connection lost after the commit: the run tries again."""
+def test_a_response_stored_again_after_a_lost_commit_has_one_row(tables: Tables):
+    """The connection is lost after the commit, and the run retries."""
     (song,) = isrcs(1)
     tables.wanted([song])
     claims = tables.claim([song])

@@ -1,4 +1,4 @@
-"""Captures asked for: what they resolve to, the month's cap under concurrency, one payment for the same albums, and series."""
+"""Requested captures: their albums, the month's cap under concurrency, one payment for the same albums, and series."""
 
 import threading
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def albums(count: int, *, start: int = 0) -> tuple[str, ...]:
 
 @dataclass
 class Counter:
-    """Where captures are asked for."""
+    """Opens captures in one database."""
 
     database_url: str
     account: UUID
@@ -33,7 +33,7 @@ class Counter:
     def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
         return execute(self.database_url, statement, parameters)
 
-    def ask(
+    def open_capture(
         self,
         album_ids: Sequence[str],
         *,
@@ -42,19 +42,19 @@ class Counter:
         schedule: Schedule = Schedule.ONCE,
     ) -> CaptureTicket | OverCap:
         with connect(self.database_url) as connection, connection.transaction():
-            wanted = CaptureSpec(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
-            return captures.open_capture(connection, wanted, cap_usd=Decimal(cap))
+            spec = CaptureSpec(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
+            return captures.open_capture(connection, spec, cap_usd=Decimal(cap))
 
-    def at_once(self, asks: Sequence[dict[str, Any]]) -> list[CaptureTicket | OverCap]:
-        """All of them at the same moment, each from a thread of its own."""
-        barrier = threading.Barrier(len(asks))
+    def open_concurrently(self, requests: Sequence[dict[str, Any]]) -> list[CaptureTicket | OverCap]:
+        """Open all of these captures concurrently, each in its own thread."""
+        barrier = threading.Barrier(len(requests))
         answers: list[CaptureTicket | OverCap] = []
 
-        def ask(options: dict[str, Any]) -> None:
+        def open_one(options: dict[str, Any]) -> None:
             barrier.wait()
-            answers.append(self.ask(**options))
+            answers.append(self.open_capture(**options))
 
-        threads = [threading.Thread(target=ask, args=(options,)) for options in asks]
+        threads = [threading.Thread(target=open_one, args=(options,)) for options in requests]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -67,7 +67,7 @@ class Counter:
         )
 
     def age(self, interval: str, *, state: str = "done") -> None:
-        """Let so much time have passed since the captures were asked for and made."""
+        """Let this time have passed since the captures were requested and done."""
         self.sql("update playcount_snapshots set created_at = created_at - %s::interval, state = %s", interval, state)
 
 
@@ -94,26 +94,26 @@ def test_a_scope_resolves_to_the_albums_of_its_recordings_each_once(counter: Cou
         assert captures.resolve_albums(connection, ScopeByAlbum(("z", "Y", "z"))) == ("Y", "z")
 
 
-def test_a_capture_costs_three_tenths_of_a_cent_an_album(counter: Counter):
-    opened = counter.ask(albums(12))
+def test_a_capture_costs_three_tenths_of_a_cent_per_album(counter: Counter):
+    opened = counter.open_capture(albums(12))
     assert isinstance(opened, CaptureTicket)
     assert (opened.albums, opened.cost_usd, opened.reused) == (12, Decimal("0.036"), False)
     (row,) = counter.sql("select * from playcount_snapshots")
     assert (row["album_count"], row["estimated_cost_usd"], row["state"]) == (12, Decimal("0.0360"), "queued")
 
 
-def test_the_month_allows_its_cap_to_the_last_album_and_not_one_more(counter: Counter):
-    assert isinstance(counter.ask(albums(90), cap="0.3"), CaptureTicket)
-    assert isinstance(counter.ask(albums(10, start=90), cap="0.3"), CaptureTicket)
-    refused = counter.ask(albums(1, start=200), cap="0.3")
+def test_the_monthly_cap_is_exact_to_one_album(counter: Counter):
+    assert isinstance(counter.open_capture(albums(90), cap="0.3"), CaptureTicket)
+    assert isinstance(counter.open_capture(albums(10, start=90), cap="0.3"), CaptureTicket)
+    refused = counter.open_capture(albums(1, start=200), cap="0.3")
     assert refused == OverCap(cap=Decimal("0.3"), spent=Decimal("0.3"), asked=Decimal("0.003"))
-    assert isinstance(counter.ask(albums(1, start=200), cap="0.3", account=uuid4()), CaptureTicket), (
+    assert isinstance(counter.open_capture(albums(1, start=200), cap="0.3", account=uuid4()), CaptureTicket), (
         "another account's month"
     )
 
 
-def test_a_cap_of_nothing_allows_nothing(counter: Counter):
-    assert isinstance(counter.ask(albums(1), cap="0"), OverCap)
+def test_a_cap_of_zero_allows_no_capture(counter: Counter):
+    assert isinstance(counter.open_capture(albums(1), cap="0"), OverCap)
 
 
 def test_concurrent_requests_never_exceed_the_cap_together(counter: Counter):
@@ -122,7 +122,7 @@ def test_concurrent_requests_never_exceed_the_cap_together(counter: Counter):
         asks = [
             {"album_ids": albums(10, start=1000 * round_ + 10 * n), "cap": "0.1", "account": account} for n in range(8)
         ]
-        answers = counter.at_once(asks)
+        answers = counter.open_concurrently(asks)
         assert sum(isinstance(answer, CaptureTicket) for answer in answers) == 3, "three of $0.03 are within $0.10"
         (spent,) = counter.sql(
             "select sum(estimated_cost_usd) usd from playcount_snapshots where account = %s", account
@@ -132,14 +132,14 @@ def test_concurrent_requests_never_exceed_the_cap_together(counter: Counter):
 
 @pytest.mark.fails_without("captures: the account's lock")
 def test_a_request_that_waited_for_the_lock_sees_that_the_cap_is_used(counter: Counter):
-    """A sum that is older than the wait for the account, or no lock at all, would let both have it."""
+    """A sum from before the wait for the account, or no lock, would allow both."""
     counter.sql("insert into accounts (id) values (%s)", counter.account)
     locked = (
         "select 1 from pg_locks inner join pg_database on pg_locks.database = pg_database.oid"
         " where datname = current_database() and locktype = 'advisory' and not granted"
     )
     answers: list[CaptureTicket | OverCap] = []
-    second = threading.Thread(target=lambda: answers.append(counter.ask(albums(10, start=50), cap="0.03")))
+    second = threading.Thread(target=lambda: answers.append(counter.open_capture(albums(10, start=50), cap="0.03")))
     with connect(counter.database_url) as connection, connection.transaction():
         first = captures.open_capture(connection, CaptureSpec(counter.account, albums(10)), cap_usd=Decimal("0.03"))
         second.start()
@@ -150,21 +150,21 @@ def test_a_request_that_waited_for_the_lock_sees_that_the_cap_is_used(counter: C
 
 
 def test_the_same_albums_within_the_hour_are_the_same_capture_and_cost_nothing(counter: Counter):
-    first = counter.ask(albums(3))
-    again = counter.ask(tuple(reversed(albums(3))), cap="0.009")
+    first = counter.open_capture(albums(3))
+    again = counter.open_capture(tuple(reversed(albums(3))), cap="0.009")
     assert isinstance(first, CaptureTicket)
     assert again == CaptureTicket(first.snapshot, 3, Decimal(0), reused=True), "even where the month allows no other"
-    others = counter.ask(albums(3), account=uuid4())
+    others = counter.open_capture(albums(3), account=uuid4())
     assert isinstance(others, CaptureTicket)
     assert not others.reused, "another account pays for its own"
-    more = counter.ask(albums(4))
+    more = counter.open_capture(albums(4))
     assert isinstance(more, CaptureTicket)
     assert not more.reused
 
 
 def test_two_equal_concurrent_requests_pay_once(counter: Counter):
     for round_ in range(5):
-        answers = counter.at_once([{"album_ids": albums(5, start=100 * round_)}] * 6)
+        answers = counter.open_concurrently([{"album_ids": albums(5, start=100 * round_)}] * 6)
         opened = [answer for answer in answers if isinstance(answer, CaptureTicket)]
         assert len(opened) == 6
         assert len({one.snapshot for one in opened}) == 1
@@ -173,15 +173,15 @@ def test_two_equal_concurrent_requests_pay_once(counter: Counter):
 
 @pytest.mark.parametrize(("age", "reused"), [("59 minutes", True), ("61 minutes", False)])
 def test_an_older_capture_is_not_reused(counter: Counter, age: str, reused: bool):
-    counter.ask(albums(3))
+    counter.open_capture(albums(3))
     counter.age(age)
-    again = counter.ask(albums(3))
+    again = counter.open_capture(albums(3))
     assert isinstance(again, CaptureTicket)
     assert again.reused is reused
 
 
 def test_a_failed_capture_is_not_reused_and_its_cost_counts(counter: Counter):
-    opened = counter.ask(albums(200), cap="1")
+    opened = counter.open_capture(albums(200), cap="1")
     assert isinstance(opened, CaptureTicket)
     counter.sql("update playcount_snapshots set state = 'failed'")
     counter.sql(
@@ -196,42 +196,46 @@ def test_a_failed_capture_is_not_reused_and_its_cost_counts(counter: Counter):
             Decimal("0.3"),
             False,
         )
-    again = counter.ask(albums(200), cap="0.89")
+    again = counter.open_capture(albums(200), cap="0.89")
     assert again == OverCap(cap=Decimal("0.89"), spent=Decimal("0.3"), asked=Decimal("0.6"))
-    assert isinstance(counter.ask(albums(200), cap="0.9"), CaptureTicket)
+    assert isinstance(counter.open_capture(albums(200), cap="0.9"), CaptureTicket)
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "UTC", "Pacific/Pago_Pago"])
-def test_the_month_begins_at_midnight_utc_wherever_the_server_is(counter: Counter, zone: str):
+def test_the_month_begins_at_midnight_utc_in_any_server_time_zone(counter: Counter, zone: str):
     begins = "date_trunc('month', now() at time zone 'UTC') at time zone 'UTC'"
     (name,) = counter.sql("select current_database() as name")
     counter.sql(f"alter database \"{name['name']}\" set timezone to '{zone}'")
-    assert isinstance(counter.ask(albums(10), cap="0.03"), CaptureTicket)
+    assert isinstance(counter.open_capture(albums(10), cap="0.03"), CaptureTicket)
     counter.sql(f"update playcount_snapshots set created_at = {begins} - interval '1 microsecond', state = 'done'")
-    assert isinstance(counter.ask(albums(10, start=50), cap="0.03"), CaptureTicket), "that was last month's"
+    assert isinstance(counter.open_capture(albums(10, start=50), cap="0.03"), CaptureTicket), "that was last month's"
     counter.sql(f"update playcount_snapshots set created_at = {begins} where created_at >= {begins}")
-    assert isinstance(counter.ask(albums(1, start=90), cap="0.03"), OverCap), "its first moment is this month's"
+    assert isinstance(counter.open_capture(albums(1, start=90), cap="0.03"), OverCap), (
+        "its first moment is this month's"
+    )
 
 
 def test_the_cost_of_an_open_capture_is_reserved_whichever_month_it_was_requested_in(counter: Counter):
-    assert isinstance(counter.ask(albums(10), cap="0.03"), CaptureTicket)
+    assert isinstance(counter.open_capture(albums(10), cap="0.03"), CaptureTicket)
     counter.sql("update playcount_snapshots set created_at = created_at - interval '40 days'")
-    assert isinstance(counter.ask(albums(10, start=50), cap="0.03"), OverCap), "it is still to be bought, this month"
+    assert isinstance(counter.open_capture(albums(10, start=50), cap="0.03"), OverCap), (
+        "it is still to be bought, this month"
+    )
 
 
-def test_the_cost_of_a_failed_part_stays_reserved_while_it_may_be_bought_again(counter: Counter):
-    assert isinstance(counter.ask(albums(10), cap="0.06"), CaptureTicket)
+def test_the_cost_of_a_failed_part_stays_reserved_while_it_may_be_retried(counter: Counter):
+    assert isinstance(counter.open_capture(albums(10), cap="0.06"), CaptureTicket)
     counter.sql(
         "insert into apify_runs (snapshot, chunk, album_ids, cost_usd, run_id, status)"
         " select id, 0, album_ids, 0.03, 'run-1', 'FAILED' from playcount_snapshots"
     )
-    assert isinstance(counter.ask(albums(1, start=50), cap="0.06"), OverCap)
+    assert isinstance(counter.open_capture(albums(1, start=50), cap="0.06"), OverCap)
     counter.sql("update playcount_snapshots set state = 'failed'")
-    assert isinstance(counter.ask(albums(1, start=50), cap="0.06"), CaptureTicket)
+    assert isinstance(counter.open_capture(albums(1, start=50), cap="0.06"), CaptureTicket)
 
 
 def test_a_series_of_unknown_albums_is_not_paid_every_day(counter: Counter):
-    counter.ask(albums(1), cap="1", schedule=Schedule.MONTHLY)
+    counter.open_capture(albums(1), cap="1", schedule=Schedule.MONTHLY)
     counter.sql(
         "update playcount_snapshots set state = 'failed', status_code = 404, created_at = created_at - interval '2 days'"
     )
@@ -244,7 +248,7 @@ def test_an_estimate_gives_the_cost_of_a_request_and_requests_nothing(counter: C
     wanted = CaptureSpec(counter.account, albums(7))
     with connect(counter.database_url) as connection:
         assert captures.estimate(connection, wanted) == (Decimal("0.021"), Decimal(0), False)
-    counter.ask(albums(7))
+    counter.open_capture(albums(7))
     with connect(counter.database_url) as connection:
         assert captures.estimate(connection, wanted) == (Decimal(0), Decimal("0.021"), True)
     assert len(counter.sql("select * from playcount_snapshots")) == 1
@@ -254,7 +258,7 @@ def test_an_estimate_gives_the_cost_of_a_request_and_requests_nothing(counter: C
 
 
 def test_a_series_is_captured_once_when_its_last_capture_is_thirty_days_old(counter: Counter):
-    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+    counter.open_capture(albums(3), schedule=Schedule.MONTHLY)
     assert counter.start_due_captures().due == 0
     counter.age("29 days")
     assert counter.start_due_captures().started == 0
@@ -266,25 +270,25 @@ def test_a_series_is_captured_once_when_its_last_capture_is_thirty_days_old(coun
     assert counter.start_due_captures().due == 0, "it is still to come"
 
 
-def test_a_series_whose_capture_failed_is_captured_the_day_after(counter: Counter):
-    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+def test_a_series_with_a_failed_capture_is_captured_the_day_after(counter: Counter):
+    counter.open_capture(albums(3), schedule=Schedule.MONTHLY)
     counter.age("0", state="failed")
     assert counter.start_due_captures().due == 0
     counter.age("1 day", state="failed")
     assert counter.start_due_captures().started == 1
 
 
-def test_an_open_capture_is_reused_however_old_it_is(counter: Counter):
-    first = counter.ask(albums(3))
+def test_an_open_capture_is_reused_at_any_age(counter: Counter):
+    first = counter.open_capture(albums(3))
     counter.age("3 hours", state="queued")
-    again = counter.ask(albums(3))
+    again = counter.open_capture(albums(3))
     assert isinstance(first, CaptureTicket)
     assert isinstance(again, CaptureTicket)
     assert (again.snapshot, again.reused) == (first.snapshot, True)
 
 
 def test_missed_months_are_captured_once(counter: Counter):
-    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+    counter.open_capture(albums(3), schedule=Schedule.MONTHLY)
     counter.age("200 days")
     assert counter.start_due_captures().started == 1
     assert counter.start_due_captures().started == 0
@@ -292,7 +296,7 @@ def test_missed_months_are_captured_once(counter: Counter):
 
 def test_two_concurrent_starts_of_due_series_start_each_once(counter: Counter):
     for number in range(4):
-        counter.ask(albums(3, start=10 * number), schedule=Schedule.MONTHLY)
+        counter.open_capture(albums(3, start=10 * number), schedule=Schedule.MONTHLY)
     counter.age("31 days")
     barrier = threading.Barrier(3)
 
@@ -309,7 +313,7 @@ def test_two_concurrent_starts_of_due_series_start_each_once(counter: Counter):
 
 
 def test_a_series_over_the_cap_is_reported_and_tried_again(counter: Counter):
-    counter.ask(albums(10), schedule=Schedule.MONTHLY)
+    counter.open_capture(albums(10), schedule=Schedule.MONTHLY)
     counter.age("31 days")
     (refusal,) = counter.start_due_captures(cap="0.01").refused
     assert "monthly cap of captures is reached: $0.01 a calendar month (UTC), $0.000 of it spent" in refusal
@@ -318,8 +322,8 @@ def test_a_series_over_the_cap_is_reported_and_tried_again(counter: Counter):
 
 
 def test_a_series_requested_twice_is_one_series_and_restarts_after_a_stop(counter: Counter):
-    counter.ask(albums(3), schedule=Schedule.MONTHLY)
-    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+    counter.open_capture(albums(3), schedule=Schedule.MONTHLY)
+    counter.open_capture(albums(3), schedule=Schedule.MONTHLY)
     with connect(counter.database_url) as connection:
         (series,) = capture_series.list_all(connection)
         assert (series["albums"], series["last_state"], series["stopped_at"]) == (3, "queued", None)
@@ -328,13 +332,13 @@ def test_a_series_requested_twice_is_one_series_and_restarts_after_a_stop(counte
         assert not capture_series.stop(connection, series["id"])
     counter.age("31 days")
     assert counter.start_due_captures().due == 0
-    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+    counter.open_capture(albums(3), schedule=Schedule.MONTHLY)
     counter.age("31 days")
     assert counter.start_due_captures().started == 1
 
 
 def test_another_capture_of_the_same_albums_counts_for_the_series(counter: Counter):
-    counter.ask(albums(3), schedule=Schedule.MONTHLY)
+    counter.open_capture(albums(3), schedule=Schedule.MONTHLY)
     counter.age("31 days")
-    counter.ask(albums(3))
+    counter.open_capture(albums(3))
     assert counter.start_due_captures().due == 0

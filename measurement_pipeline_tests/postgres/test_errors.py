@@ -1,4 +1,4 @@
-"""What an error of PostgreSQL means is decided by its SQLSTATE, in one place."""
+"""One function classifies an error of PostgreSQL by its SQLSTATE."""
 
 import psycopg
 import pytest
@@ -45,12 +45,12 @@ KINDS = {
 
 
 @pytest.mark.parametrize(("sqlstate", "kind"), KINDS.items())
-def test_a_sqlstate_says_whether_to_try_again_to_settle_the_row_or_to_stop(sqlstate: str, kind: ErrorKind):
+def test_a_sqlstate_decides_between_retry_settlement_and_stop(sqlstate: str, kind: ErrorKind):
 
     assert classify(_of(sqlstate)) is kind
 
 
-def test_what_psycopg_raises_by_itself_is_a_lost_connection_or_a_value_that_cannot_be_sent():
+def test_errors_of_psycopg_itself_are_lost_connections_or_unsendable_values():
     assert classify(psycopg.OperationalError("the connection is closed")) is TRANSIENT
     assert classify(PoolTimeout("no connection in time")) is TRANSIENT
     assert classify(psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")) is ROW
@@ -58,7 +58,7 @@ def test_what_psycopg_raises_by_itself_is_a_lost_connection_or_a_value_that_cann
     assert classify(ValueError("ours")) is DEFECT
 
 
-def test_an_outage_is_the_servers_and_a_deadlock_or_a_full_memory_is_not():
+def test_a_deadlock_or_lack_of_memory_is_not_an_outage():
     outages = {state: is_outage(errors.lookup(state)("no")) for state in ("25006", "57P01", "58030", "55P03")}
     assert all(outages.values()), outages
     assert not any(is_outage(errors.lookup(state)("no")) for state in ("40P01", "53200", "57014", "42501", "22001"))
@@ -66,7 +66,7 @@ def test_an_outage_is_the_servers_and_a_deadlock_or_a_full_memory_is_not():
     assert [state for state in KINDS if is_undone(_of(state))] == ["40001", "40P01"]
 
 
-def test_an_error_without_a_message_has_a_first_line_all_the_same():
+def test_an_error_without_a_message_has_a_first_line():
     assert first_line(psycopg.OperationalError("")) == "OperationalError"
     assert first_line(psycopg.OperationalError("one\ntwo")) == "one"
 

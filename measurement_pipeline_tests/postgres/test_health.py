@@ -1,4 +1,4 @@
-"""The facts that the checks ask of the tables, and what they come to."""
+"""The facts that the checks read from the tables, and their results."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +16,7 @@ from measurement_pipeline.sandbox import PLAIN, running
 from measurement_pipeline_tests.workbench import OPERATORS, Workbench, create_workbench, isrcs
 
 
-def test_what_waits_is_what_somebody_wants_bought(bench: Workbench, connection: Connection):
+def test_waiting_rows_are_those_of_accepted_requests(bench: Workbench, connection: Connection):
     mine, unpaid, unwanted = isrcs(3), isrcs(2, start=10), isrcs(1, start=20)
     unpaid_account = uuid4()
     bench.submit_request(mine)
@@ -34,7 +34,7 @@ def test_what_waits_is_what_somebody_wants_bought(bench: Workbench, connection: 
     assert set(result.unpaid_accounts) == {str(bench.account), str(unpaid_account)}
 
 
-def test_what_an_operator_launched_waits_too_and_the_operators_account_pays(bench: Workbench, connection: Connection):
+def test_launched_rows_wait_and_the_operators_account_pays(bench: Workbench, connection: Connection):
     job = bench.submit_request(isrcs(1))
     bench.sql("update measurement_jobs set state = 'withdrawn' where id = %s", job)
     bench.sql("update songstats_backfill_queue set operator_launched = true")
@@ -45,7 +45,7 @@ def test_what_an_operator_launched_waits_too_and_the_operators_account_pays(benc
     assert health.read_backlog(connection, operators_account=None).payable == 0
 
 
-def test_what_was_settled_ahead_of_the_clock_hides_no_silence(bench: Workbench, connection: Connection):
+def test_a_settlement_dated_in_the_future_hides_no_stall(bench: Workbench, connection: Connection):
     bench.submit_request(isrcs(2))
     for song, at in zip(isrcs(2), ("now() - interval '9 hours'", "now() + interval '2 days'"), strict=True):
         bench.sql(
@@ -59,7 +59,7 @@ def test_what_was_settled_ahead_of_the_clock_hides_no_silence(bench: Workbench, 
     assert timedelta(hours=8) < result.now - result.last_settled < timedelta(hours=10)
 
 
-def test_rows_in_progress_are_silent_too_and_retries_are_told_apart(bench: Workbench, connection: Connection):
+def test_rows_in_progress_count_as_waiting_with_the_next_retry(bench: Workbench, connection: Connection):
     songs = isrcs(3)
     bench.submit_request(songs)
     bench.sql(
@@ -75,7 +75,7 @@ def test_rows_in_progress_are_silent_too_and_retries_are_told_apart(bench: Workb
     assert result.next_retry_at is not None
 
 
-def test_the_last_purchase_is_known(bench: Workbench, connection: Connection):
+def test_the_last_purchase_is_read(bench: Workbench, connection: Connection):
     bench.submit_request(isrcs(2))
     bench.run_backfill(isrcs(2))
     result = health.read_backlog(connection, operators_account=None)
@@ -83,7 +83,7 @@ def test_the_last_purchase_is_known(bench: Workbench, connection: Connection):
     assert result.last_settled == max(row["settled_at"] for row in bench.ledger())
 
 
-def test_rows_that_wait_for_a_person_are_named_with_counts_and_cures(bench: Workbench, connection: Connection):
+def test_rows_that_wait_for_a_person_are_counted_with_a_remedy(bench: Workbench, connection: Connection):
     songs = isrcs(12)
     bench.submit_request(songs)
     assert queue_checks.no_exhausted_recordings(health.read_failed_rows(connection)).passed
@@ -104,9 +104,7 @@ def test_rows_that_wait_for_a_person_are_named_with_counts_and_cures(bench: Work
     assert f"1 suspect ({songs[9]})" in result.message
 
 
-def test_what_is_done_and_not_shown_is_a_failure_only_after_the_sweep_had_its_time(
-    bench: Workbench, connection: Connection
-):
+def test_done_rows_without_a_partition_fail_only_after_the_reclaim_interval(bench: Workbench, connection: Connection):
     songs = isrcs(2)
     bench.submit_request(songs)
     bench.run_backfill(songs)
@@ -144,7 +142,7 @@ def test_rows_and_measurements_are_compared_both_ways(bench: Workbench, connecti
 
 @pytest.fixture
 def up_to_date(database_url: str) -> Iterator[Workbench]:
-    """On doubles whose histories end yesterday, instead of on a day of their own."""
+    """Doubles with histories that end yesterday instead of on a fixed day."""
     yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
     with running(behaviour=replace(PLAIN, last_day=yesterday)) as sandbox:
         yield create_workbench(database_url, sandbox)
@@ -184,9 +182,7 @@ OF_IT = "song = %(song)s and metric = 'platform_displayed_play_count'"
         ),
     ],
 )
-def test_figures_that_no_play_count_has_are_named(
-    up_to_date: Workbench, connection: Connection, statement: str, words: str
-):
+def test_impossible_counts_are_reported(up_to_date: Workbench, connection: Connection, statement: str, words: str):
     bench = up_to_date
     song, other = isrcs(2)
     bench.submit_request([song, other])
@@ -202,7 +198,7 @@ def test_figures_that_no_play_count_has_are_named(
     assert other not in result.message
 
 
-def test_a_restatement_is_believed_and_not_the_figure_before_it(bench: Workbench, connection: Connection):
+def test_a_restatement_is_checked_instead_of_the_earlier_count(bench: Workbench, connection: Connection):
     (song,) = isrcs(1)
     bench.submit_request([song])
     bench.run_backfill([song])
@@ -214,7 +210,7 @@ def test_a_restatement_is_believed_and_not_the_figure_before_it(bench: Workbench
     assert f"{song} has 0 plays" in figures(connection).message
 
 
-def test_of_many_recordings_it_is_said_how_many_were_looked_at(bench: Workbench, connection: Connection):
+def test_a_check_of_a_sample_reports_its_size(bench: Workbench, connection: Connection):
     bench.submit_request(isrcs(3))
     bench.run_backfill(isrcs(3))
     assert figures(connection).message == "3 recordings stored in the last day, all in range"
@@ -224,29 +220,27 @@ def test_of_many_recordings_it_is_said_how_many_were_looked_at(bench: Workbench,
     assert result.metadata["recordings stored"] == 3
 
 
-def test_a_request_that_its_client_has_put_off_is_not_waited_for_and_one_that_intake_put_off_is(
-    bench: Workbench, connection: Connection
-):
-    ask = (
+def test_only_requests_postponed_by_intake_count_as_waiting(bench: Workbench, connection: Connection):
+    insert = (
         "insert into measurement_jobs (account, source, scope, created_at, not_before, error)"
         " values (%s, 'historical', '{}', now() - interval '7 hours', now() + interval '1 minute', %s)"
     )
-    bench.sql(ask, bench.account, None)
+    bench.sql(insert, bench.account, None)
     assert health.read_intake_progress(connection).oldest is None
-    bench.sql(ask, bench.account, "Stripe gave no answer")
+    bench.sql(insert, bench.account, "Stripe gave no answer")
     result = health.read_intake_progress(connection)
     assert (result.waiting, result.error) == (1, "Stripe gave no answer")
     assert result.oldest is not None
     assert result.now - result.oldest > timedelta(hours=6)
 
 
-def test_invented_histories_are_not_called_old(bench: Workbench, connection: Connection):
+def test_histories_of_doubles_are_not_reported_as_old(bench: Workbench, connection: Connection):
     bench.submit_request(isrcs(1))
     bench.run_backfill(isrcs(1))
     assert figures(connection).passed
 
 
-def test_what_was_stored_longer_ago_is_not_looked_at_again(bench: Workbench, connection: Connection):
+def test_counts_stored_longer_ago_are_not_checked_again(bench: Workbench, connection: Connection):
     bench.submit_request(isrcs(1))
     bench.run_backfill(isrcs(1))
     bench.sql("update song_measurements set value = 0")

@@ -1,4 +1,4 @@
-"""Incidents in the table: one open row a key, and when it is over."""
+"""Incidents in the table: one open row per key, and its end."""
 
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
 from measurement_pipeline.postgres import incidents
@@ -32,7 +32,7 @@ def test_an_incident_not_seen_for_a_week_ends_and_the_same_key_is_a_new_one(conn
     assert old["same"], "it ended when it was last seen"
 
 
-def test_one_that_ended_a_short_time_ago_opens_again_where_the_caller_says_so(connection: Connection):
+def test_a_recently_ended_incident_reopens_if_the_caller_requests_it(connection: Connection):
     for key in ("a", "b"):
         incidents.record(connection, key=key, what="first")
     incidents.end_by_source(connection, source="a")

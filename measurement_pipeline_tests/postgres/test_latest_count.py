@@ -34,7 +34,7 @@ def archive(connection: Connection) -> Archive:
 
 
 def answers(archive: Archive, catalog: UUID, account: UUID) -> dict[str, tuple[Any, Any, Any] | None]:
-    """(count, day, source) of the recording as each user of the rule has it."""
+    """(count, day, source) of the recording from each user of the rule."""
 
     def row_of(statement: str, *parameters: object) -> tuple[Any, Any, Any] | None:
         rows = archive.sql(statement, *parameters)
@@ -66,7 +66,7 @@ def answers(archive: Archive, catalog: UUID, account: UUID) -> dict[str, tuple[A
 
 
 def measured_answers(archive: Archive, catalog: UUID, account: UUID) -> dict[str, Any]:
-    """The measured count as each user has it that leaves imports out; None: there is none."""
+    """The measured count from each user that excludes imports, or None."""
     connection = archive.connection
     (totals,) = archive.sql("select * from analytics.catalog_totals where catalog = %s", catalog)
     api_totals = reads.totals_of_catalog(connection, account=account, catalog=catalog)

@@ -1,4 +1,4 @@
-"""Requests as rows: submitted, listed, settled, opened again, and what one would cost."""
+"""Requests as rows: submitted, listed, settled, reopened and estimated."""
 
 import threading
 from datetime import timedelta
@@ -13,7 +13,7 @@ from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline_tests.postgres.conftest import Tables, isrcs
 
 
-def test_a_submitted_request_waits_with_the_defaults_of_a_client(connection: Connection):
+def test_a_submitted_request_has_the_same_defaults_as_a_clients_insert(connection: Connection):
     account = uuid4()
     job = jobs.submit(connection, account=account, source="historical", scope={"isrcs": isrcs(1)})
     (waiting,) = jobs.waiting(connection, state=State.QUEUED, limit=10)
@@ -24,7 +24,7 @@ def test_a_submitted_request_waits_with_the_defaults_of_a_client(connection: Con
     assert jobs.waiting(connection, state=State.PAYMENT_REQUIRED, limit=10) == []
 
 
-def test_a_request_whose_time_has_not_come_does_not_wait_for_intake(connection: Connection):
+def test_a_postponed_request_is_not_ready_for_intake(connection: Connection):
     for _ in range(4):
         jobs.submit(connection, account=uuid4(), source="historical", scope={})
     assert jobs.waiting_count(connection, limit=3) == 3
@@ -35,25 +35,23 @@ def test_a_request_whose_time_has_not_come_does_not_wait_for_intake(connection: 
 
 
 @pytest.mark.parametrize(
-    ("standing", "settled"),
+    ("state", "settled"),
     [
         ("pending", False), ("in_progress", False), ("transient", False),
         ("stored", True), ("no_history", True), ("rejected", True), ("malformed", True), ("exhausted", True),
     ],
 )  # fmt: skip
-def test_a_request_is_done_when_each_recording_it_asked_for_is_settled(
-    tables: Tables, connection: Connection, standing: str, *, settled: bool
+def test_a_request_is_done_when_each_requested_recording_is_settled(
+    tables: Tables, connection: Connection, state: str, *, settled: bool
 ):
     first, last = songs = isrcs(2)
     job = tables.wanted(songs)
     tables.sql("update songstats_backfill_queue set status = 'done', outcome = 'stored' where song = %s", first)
-    if standing == "in_progress":
+    if state == "in_progress":
         tables.claim([last])
-    elif standing != "pending":
-        status = "done" if standing in {"stored", "no_history", "rejected"} else "failed"
-        tables.sql(
-            "update songstats_backfill_queue set status = %s, outcome = %s where song = %s", status, standing, last
-        )
+    elif state != "pending":
+        status = "done" if state in {"stored", "no_history", "rejected"} else "failed"
+        tables.sql("update songstats_backfill_queue set status = %s, outcome = %s where song = %s", status, state, last)
     assert jobs.settle(connection) == ([job] if settled else [])
     assert jobs.settle(connection) == []
     shown = jobs.show(connection, job)
@@ -61,7 +59,7 @@ def test_a_request_is_done_when_each_recording_it_asked_for_is_settled(
     assert (shown["state"], shown["settled"]) == (("done", 2) if settled else ("accepted", 1))
 
 
-def test_only_accepted_requests_are_settled(tables: Tables, connection: Connection):
+def test_only_accepted_requests_become_done(tables: Tables, connection: Connection):
     songs = isrcs(1)
     tables.enqueue(songs)
     tables.sql("update songstats_backfill_queue set status = 'done', outcome = 'stored'")
@@ -71,7 +69,7 @@ def test_only_accepted_requests_are_settled(tables: Tables, connection: Connecti
     assert len(tables.sql("select 1 from measurement_jobs where state = 'done'")) == 2
 
 
-def test_a_request_is_open_again_when_a_person_puts_back_what_it_asked_for(tables: Tables, connection: Connection):
+def test_requeueing_a_recording_reopens_its_request(tables: Tables, connection: Connection):
     one, other = isrcs(2)
     tables.enqueue([one, other])
     done = tables.request([one], state="done")
@@ -110,7 +108,7 @@ def test_every_column_of_a_request_is_shown(tables: Tables, connection: Connecti
     assert {row["column_name"] for row in columns} <= {*shown, "idempotency_digest"}
 
 
-def test_a_request_that_python_cannot_read_is_shown_as_it_stands(connection: Connection):
+def test_a_request_that_python_cannot_parse_is_shown_unchanged(connection: Connection):
     connection.execute(
         "insert into measurement_jobs (account, scope)"
         " values (gen_random_uuid(), (repeat('[', 3000) || repeat(']', 3000))::jsonb)"
@@ -130,9 +128,7 @@ def test_the_latest_requests_come_first(connection: Connection):
     assert [row["id"] for row in jobs.recent(connection, account=mine, limit=1)] == [created[2]]
 
 
-def test_accounts_that_were_denied_and_have_accepted_requests_are_asked_about_again(
-    tables: Tables, connection: Connection
-):
+def test_denied_accounts_with_accepted_requests_are_checked_again(tables: Tables, connection: Connection):
     denied, allowed = tables.decide(uuid4(), PaymentVerdict.DENIED), tables.decide(uuid4())
     settled = tables.decide(uuid4(), PaymentVerdict.DENIED)
     for account, state in ((denied, "accepted"), (denied, "accepted"), (allowed, "accepted"), (settled, "done")):
@@ -140,8 +136,8 @@ def test_accounts_that_were_denied_and_have_accepted_requests_are_asked_about_ag
     assert jobs.unpaid_accounts(connection) == [denied]
 
 
-def test_an_estimate_counts_what_the_request_would(tables: Tables, connection: Connection):
-    """Asked, less owned, less queued, is what has to be bought: exhausted rows among it."""
+def test_an_estimate_equals_the_counts_of_the_request(tables: Tables, connection: Connection):
+    """Requested minus owned minus queued recordings are to be bought, including exhausted ones."""
     songs = isrcs(9)
     tables.enqueue(songs[:7])
     for song, outcome in zip(songs, ("stored", "no_history", "malformed", "exhausted", "transient"), strict=False):
@@ -160,7 +156,7 @@ def test_an_estimate_counts_what_the_request_would(tables: Tables, connection: C
     assert jobs.estimate(connection, []) == {"asked": 0, "owned": 0, "queued": 0}
 
 
-def test_what_a_scope_means_is_read_without_writing(tables: Tables, connection: Connection):
+def test_a_scope_is_resolved_without_writing(tables: Tables, connection: Connection):
     songs = isrcs(3)
     tables.enqueue(songs)
     account = tables.decide(uuid4())
@@ -175,7 +171,7 @@ def test_what_a_scope_means_is_read_without_writing(tables: Tables, connection: 
     assert tables.sql("select * from measurement_job_songs") == []
 
 
-def test_a_postponed_request_keeps_its_state_and_gets_its_attempt_back_where_it_was_not_to_blame(
+def test_a_postponed_request_keeps_its_state_and_gets_its_attempt_back(
     connection: Connection,
 ):
     job = jobs.submit(connection, account=uuid4(), source="historical", scope={})
@@ -188,24 +184,24 @@ def test_a_postponed_request_keeps_its_state_and_gets_its_attempt_back_where_it_
         assert (shown["state"], shown["attempts"], shown["error"]) == ("queued", left, "why")
         (clock,) = connection.execute("select clock_timestamp() as now").fetchall()
         assert timedelta(seconds=270) < shown["not_before"] - clock["now"] <= timedelta(seconds=300)
-        assert shown["updated_at"] == shown["created_at"], "its state is what it was"
+        assert shown["updated_at"] == shown["created_at"], "its state is unchanged"
 
 
-def test_whoever_comes_second_waits_and_finds_the_request_answered(connection: Connection, tables: Tables):
+def test_a_second_intake_waits_and_reads_the_answered_request(connection: Connection, tables: Tables):
     jobs.submit(connection, account=uuid4(), source="historical", scope={})
     (request,) = jobs.waiting(connection, state=State.QUEUED, limit=1)
     result: list[bool] = []
 
-    def come_second() -> None:
+    def load_second() -> None:
         with connect(tables.database_url) as other, other.transaction():
             result.append(jobs.lock(other, request))
 
     with connection.transaction():
         assert jobs.lock(connection, request)
-        second = threading.Thread(target=come_second)
+        second = threading.Thread(target=load_second)
         second.start()
         second.join(0.2)
-        assert second.is_alive(), "it waits for the one that holds the row"
+        assert second.is_alive(), "it waits for the holder of the row"
         jobs.answer(connection, request, state=State.REJECTED, status_code=400, error="no")
     second.join()
     assert result == [False]

@@ -1,4 +1,4 @@
-"""The schema: how it comes to be, what it says of itself, and whose history it holds."""
+"""The schema: migrations, comments, and the stamp of its vendors."""
 
 import re
 import threading
@@ -100,13 +100,13 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str):
 @pytest.mark.fails_without("the deployment stamp, before a migration", parameters="upgrade")
 @pytest.mark.fails_without("the deployment stamp, at every start", parameters="require_current")
 @pytest.mark.parametrize("act", [migrate.upgrade, migrate.require_current])
-def test_a_live_process_is_refused_at_a_sandbox_database(database_url: str, act):
+def test_a_live_process_rejects_a_sandbox_database(database_url: str, act):
     with pytest.raises(WrongDeploymentError, match=r"stamped `sandbox`, but .* `live` vendors"):
         act(database_url, kind="live")
     assert migrate.get_stamp(database_url) == "sandbox"
 
 
-def test_a_sandbox_process_is_refused_at_a_live_database(empty_database_url: str):
+def test_a_sandbox_process_rejects_a_live_database(empty_database_url: str):
     migrate.upgrade(empty_database_url, kind="live")
     for act in (migrate.upgrade, migrate.require_current):
         with pytest.raises(WrongDeploymentError, match="stamped `live`"):
@@ -129,7 +129,7 @@ def test_a_database_without_a_schema_gets_the_command_to_run(empty_database_url:
         migrate.require_current(empty_database_url, kind="sandbox")
 
 
-def test_a_database_of_another_version_is_refused(database_url: str, connection: Connection):
+def test_a_database_of_another_version_is_rejected(database_url: str, connection: Connection):
     connection.execute("update alembic_version set version_num = '9999'")
     with pytest.raises(SchemaOutOfDateError, match="at schema 9999"):
         migrate.require_current(database_url, kind="sandbox")
@@ -181,7 +181,7 @@ def test_every_time_is_with_time_zone(connection: Connection):
         ("vendor_state", "breaker_kind", {"key", "streak"}),
     ],
 )
-def test_what_sql_allows_is_what_python_knows(connection: Connection, table: str, column: str, values: set[str]):
+def test_check_constraints_equal_the_python_enums(connection: Connection, table: str, column: str, values: set[str]):
     (check,) = connection.execute(
         """
         select pg_get_constraintdef(oid) as definition from pg_constraint
@@ -207,7 +207,7 @@ def test_the_outcomes_of_each_status_are_the_same_in_sql(connection: Connection)
 
 
 def make_version(connection: Connection, version: str) -> None:
-    """Make the tables as they were at `version`."""
+    """Create the tables as they were at `version`."""
     migrations = Path(migrate.__file__).parent / "migrations" / "versions"
     connection.execute("create table alembic_version (version_num varchar(32) primary key)")
     for script in sorted(migrations.glob("*.sql")):
@@ -217,7 +217,7 @@ def make_version(connection: Connection, version: str) -> None:
     connection.execute("insert into deployment (kind) values ('sandbox')")
 
 
-def test_captures_and_catalogues_from_before_their_partitions_had_names_keep_their_ids(empty_database_url: str):
+def test_captures_and_catalogues_without_partition_names_keep_their_ids(empty_database_url: str):
     with connect(empty_database_url) as connection:
         make_version(connection, "0007")
         connection.execute("insert into accounts (id) values (gen_random_uuid())")
@@ -235,7 +235,7 @@ def test_captures_and_catalogues_from_before_their_partitions_had_names_keep_the
 
 
 @pytest.mark.parametrize("version", ["0001", "0002", "0003"])
-def test_a_database_of_each_earlier_version_is_brought_up_with_what_it_holds(empty_database_url: str, version: str):
+def test_a_database_of_each_earlier_version_is_upgraded_with_its_rows(empty_database_url: str, version: str):
     with connect(empty_database_url) as connection:
         make_version(connection, version)
         connection.execute("insert into songs (isrc, name) values ('AA6Q72000047', 'kept')")
@@ -251,7 +251,7 @@ def test_a_database_of_each_earlier_version_is_brought_up_with_what_it_holds(emp
         ]
 
 
-def test_open_incidents_of_renamed_checks_go_on_under_the_new_name(empty_database_url: str):
+def test_open_incidents_of_renamed_checks_continue_under_the_new_name(empty_database_url: str):
     with connect(empty_database_url) as connection:
         make_version(connection, "0010")
         connection.execute(

@@ -1,4 +1,4 @@
-"""What Stripe last said of an account, by the database's clock: a yes serves, a no keeps its link, an unknown has no place."""
+"""Stripe's last decision of an account, by the database's clock: allowed, denied with its link, never unknown."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -27,7 +27,7 @@ def account() -> UUID:
     return uuid4()
 
 
-def test_of_an_account_never_asked_about_nothing_is_known(decisions: PaymentDecisions, account: UUID):
+def test_an_unchecked_account_has_no_decision(decisions: PaymentDecisions, account: UUID):
     assert decisions.load(account).fresh_decision is None
     assert decisions.load(account).open_checkout is None
     assert decisions.load(account).customer is None
@@ -36,7 +36,7 @@ def test_of_an_account_never_asked_about_nothing_is_known(decisions: PaymentDeci
 @pytest.mark.parametrize(
     ("age", "serves"), [("0", True), ("9 minutes 50 seconds", True), ("10 minutes 1 second", False)]
 )
-def test_a_yes_serves_for_ten_minutes(
+def test_an_allowed_decision_is_valid_for_ten_minutes(
     decisions: PaymentDecisions, account: UUID, tables: Tables, age: str, *, serves: bool
 ):
     decisions.record(account, ALLOWED)
@@ -45,12 +45,14 @@ def test_a_yes_serves_for_ten_minutes(
     assert (result is not None and result.verdict is PaymentVerdict.ALLOWED) is serves
 
 
-def test_a_no_never_serves(decisions: PaymentDecisions, account: UUID):
+def test_a_denied_decision_is_never_valid(decisions: PaymentDecisions, account: UUID):
     decisions.record(account, denied("https://pay.example/1"))
     assert decisions.load(account).fresh_decision is None
 
 
-def test_an_unknown_is_refused_and_leaves_what_was_known(decisions: PaymentDecisions, account: UUID, tables: Tables):
+def test_an_unknown_decision_is_rejected_and_the_earlier_one_stays(
+    decisions: PaymentDecisions, account: UUID, tables: Tables
+):
     decisions.record(account, ALLOWED)
     with pytest.raises(ValueError, match=f"unknown payment decision must not be stored .*{account}"):
         decisions.record(account, Decision(PaymentVerdict.UNKNOWN, "Stripe is away"))
@@ -60,7 +62,7 @@ def test_an_unknown_is_refused_and_leaves_what_was_known(decisions: PaymentDecis
     assert len(tables.sql("select 1 from accounts")) == 1
 
 
-def test_the_open_link_of_a_no_is_kept_until_another_comes(decisions: PaymentDecisions, account: UUID):
+def test_the_open_link_of_a_denied_decision_is_stored_until_the_next(decisions: PaymentDecisions, account: UUID):
     decisions.record(account, denied("https://pay.example/1"))
     decisions.record(account, denied())
     link = decisions.load(account).open_checkout
@@ -73,14 +75,14 @@ def test_the_open_link_of_a_no_is_kept_until_another_comes(decisions: PaymentDec
 
 
 @pytest.mark.parametrize(("hours", "is_open"), [(0.49, False), (0.6, True), (-1, False)])
-def test_a_link_about_to_close_is_not_handed_out_again(
+def test_a_link_about_to_expire_is_not_returned_again(
     decisions: PaymentDecisions, account: UUID, hours: float, *, is_open: bool
 ):
     decisions.record(account, denied("https://pay.example/1", hours=hours))
     assert (decisions.load(account).open_checkout is not None) is is_open
 
 
-def test_a_yes_needs_no_link_and_the_next_no_a_new_one(decisions: PaymentDecisions, account: UUID, tables: Tables):
+def test_an_allowed_decision_deletes_the_link(decisions: PaymentDecisions, account: UUID, tables: Tables):
     decisions.record(account, denied("https://pay.example/1"))
     decisions.record(account, ALLOWED)
     decisions.record(account, denied())
@@ -97,7 +99,7 @@ def test_an_older_answer_does_not_replace_a_newer_one(decisions: PaymentDecision
     assert tables.sql("select verdict from payment_decisions") == [{"verdict": "allowed"}]
 
 
-def test_the_customer_is_remembered_and_replaced(decisions: PaymentDecisions, account: UUID):
+def test_the_customer_is_stored_and_replaced(decisions: PaymentDecisions, account: UUID):
     decisions.record(account, ALLOWED)
     decisions.record(account, denied())
     assert decisions.load(account).customer == "cus_1"
@@ -111,9 +113,7 @@ def test_an_account_keeps_its_first_name(connection: Connection, account: UUID, 
     assert tables.sql("select name from accounts") == [{"name": "Label"}]
 
 
-def test_links_of_doubles_that_are_gone_are_forgotten(
-    decisions: PaymentDecisions, account: UUID, connection: Connection
-):
+def test_links_of_earlier_doubles_are_deleted(decisions: PaymentDecisions, account: UUID, connection: Connection):
     decisions.record(account, denied("https://pay.example/1"))
     forget_checkouts(connection)
     assert decisions.load(account).open_checkout is None

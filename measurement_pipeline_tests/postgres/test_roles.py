@@ -1,4 +1,4 @@
-"""What each role of the database may do, and is refused: each test connects as a login that is a member of one."""
+"""Rights of each database role: each test connects as a login that is a member of one."""
 
 import json
 import re
@@ -41,14 +41,14 @@ NewLogin = Callable[..., str]
 
 
 class Logins:
-    """Login roles for the length of a test. They belong to the whole server, so their names are nobody else's."""
+    """Login roles for one test. They belong to the whole server, so their names are unique."""
 
     def __init__(self, admin_url: str) -> None:
         self.admin_url = admin_url
         self._made: list[str] = []
 
     def make(self, *member_of: str, options: str = "") -> str:
-        """The URL with which a new login, a member of these roles, connects."""
+        """Create a login that is a member of these roles; return its URL."""
         name = f"mp_test_{uuid4().hex}"
         self._run("create role {} login password 'of-a-test' " + options, name)
         self._made.append(name)
@@ -92,8 +92,8 @@ def logins(database_url: str) -> Iterator[Logins]:
 
 
 @pytest.fixture(scope="module")
-def house(server: Server, template: str) -> Iterator[Logins]:
-    """One database for all the tests that change nothing in it, being refused."""
+def shared_logins(server: Server, template: str) -> Iterator[Logins]:
+    """One database for all tests of refused statements, which change nothing."""
     name = server.create_database(template=template)
     with logins_on(server.url(name)) as created:
         yield created
@@ -101,7 +101,7 @@ def house(server: Server, template: str) -> Iterator[Logins]:
 
 
 def connect_within_limit(url: str) -> Connection:
-    """A connection of a login that may have few: PostgreSQL counts a session until its process has ended, after it was closed."""
+    """Connect a login with few sessions: PostgreSQL counts a closed session until its process has ended."""
     opened: list[Connection] = []
 
     def is_open() -> bool:
@@ -130,11 +130,11 @@ def pipeline_url(logins: Logins) -> str:
 
 @pytest.fixture
 def worker(bench: Workbench, pipeline_url: str) -> Workbench:
-    """The pipeline as it runs, connected as a login that is a member of measurement_pipeline and nothing else."""
+    """The pipeline, connected as a login that is a member of measurement_pipeline only."""
     return replace(bench, database_url=pipeline_url, config=replace(bench.config, database_url=pipeline_url))
 
 
-def test_the_pipelines_role_is_enough_for_a_drain_and_all_around_it(bench: Workbench, worker: Workbench):
+def test_the_pipelines_role_is_sufficient_for_import_intake_and_backfill(bench: Workbench, worker: Workbench):
     requested = isrcs(8)
     bench.sandbox.faults(HISTORY, isrc=requested[1], status=404)
     bench.sandbox.faults(HISTORY, isrc=requested[2], body="not json")
@@ -186,16 +186,16 @@ EVERY_STATEMENT = sorted(
     for path in Path(str(roles.__file__)).parent.glob("*.sql")
     if path.stem not in {"roles", "migrate"}
     for name in statements(path.stem)
-    # EXPLAIN has no word for these; the drain above goes through them: it imports a catalogue, and reserves.
+    # EXPLAIN cannot plan these; the test above runs them: it imports a catalogue and reserves.
     if (path.stem, name)
     not in {("songs", "stage"), ("songs", "copy_in"), ("songstats_ledger", "set_reserve_lock_timeout")}
 )
 
 
 def refused(connection: psycopg.Connection[Any], module: str, name: str) -> bool:
-    """Whether the connected role lacks a right that the statement needs. EXPLAIN asks for them all, and does nothing."""
+    """Whether the connected role lacks a right that the statement needs. EXPLAIN checks them all and changes nothing."""
     statement = statements(module)[name]
-    # Unknown to the planner, save where nothing else tells it the type.
+    # Of unknown type, except where the planner cannot infer the type.
     parameters: dict[str, object] = dict.fromkeys(re.findall(r"%\((\w+)\)s", statement))
     parameters |= {given: 1 for given in ("calls", "interval") if given in parameters}
     try:
@@ -208,7 +208,7 @@ def refused(connection: psycopg.Connection[Any], module: str, name: str) -> bool
 
 @pytest.fixture
 def planner(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A superuser's connection that can put on a role, inside a transaction that is never committed."""
+    """A superuser's connection for `set role` in a transaction that is never committed."""
     with psycopg.connect(database_url, cursor_factory=psycopg.ClientCursor, row_factory=dict_row) as connection:
         connection.execute(statements("songs")["stage"])
         connection.execute("grant all on imported to measurement_pipeline")
@@ -239,7 +239,7 @@ def test_each_right_of_the_pipelines_role_is_needed_by_a_statement(planner: psyc
     spare = []
     for right in rights:
         naming = [key for key in EVERY_STATEMENT if right["name"] in statements(key[0])[key[1]]]
-        # What migrate and audit ask of the schema and the stamp is not asked by any other statement.
+        # Only migrate and audit read the schema and the stamp.
         naming = naming or [("migrate", "stamp")]
         with planner.transaction(force_rollback=True):
             take = sql.SQL("revoke {act} {column} on {name} from measurement_pipeline").format(
@@ -251,13 +251,13 @@ def test_each_right_of_the_pipelines_role_is_needed_by_a_statement(planner: psyc
             planner.execute("set local role measurement_pipeline")
             if not any(refused(planner, *key) for key in naming):
                 spare.append(tuple(right.values()))
-    assert spare == [("alembic_version", "SELECT", None)]  # asked by Alembic itself
+    assert spare == [("alembic_version", "SELECT", None)]  # read by Alembic itself
 
 
 @pytest.fixture(scope="module")
-def intruder_url(house: Logins) -> str:
-    """The pipeline's login in hands that it was not meant for."""
-    return house.make("measurement_pipeline")
+def intruder_url(shared_logins: Logins) -> str:
+    """The pipeline's login in the hands of an intruder."""
+    return shared_logins.make("measurement_pipeline")
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def intruder_url(house: Logins) -> str:
         "update deployment set kind = 'live'",
         "insert into deployment (kind) values ('live')",
         "update alembic_version set version_num = '0001'",
-        "update operator_acts set actor = 'nobody'",
+        "update operator_acts set actor = 'another'",
         "insert into client_logins (login, account) values (current_user, gen_random_uuid())",
         "select * from client_logins",
         "grant measurement_owner to current_user",
@@ -295,7 +295,7 @@ def intruder_url(house: Logins) -> str:
         "select pg_read_file('/etc/passwd')",
     ],
 )
-def test_the_pipelines_role_is_refused_what_it_does_not_need(intruder_url: str, statement: str):
+def test_the_pipelines_role_has_no_unneeded_rights(intruder_url: str, statement: str):
     with connect(intruder_url) as connection, pytest.raises(InsufficientPrivilege):
         connection.execute(statement)  # type: ignore[call-overload]
 
@@ -304,7 +304,7 @@ def test_the_pipelines_role_is_refused_what_it_does_not_need(intruder_url: str, 
 
 
 class Client:
-    """A client's login, and the account it is let in for."""
+    """A client's login and its account."""
 
     def __init__(self, logins: Logins) -> None:
         self.url = logins.make("measurement_client")
@@ -315,13 +315,13 @@ class Client:
             )
 
     def sql(self, *script: str) -> list[dict[str, Any]]:
-        """The rows of the last of these statements, run in one session. `{mine}` is the client's account."""
+        """Run statements in one session; return the rows of the last. `{mine}` is the client's account."""
         with connect(self.url) as connection:
             for statement in script:
                 rows = connection.execute(statement.replace("{mine}", str(self.account)))  # type: ignore[call-overload]
             return list(rows) if rows.description else []
 
-    def ask(self) -> UUID:
+    def insert_request(self) -> UUID:
         (row,) = self.sql(
             "insert into measurement_jobs (account, source, scope)"
             """ values ('{mine}', 'historical', '{"isrcs": ["AA6Q72000001"]}') returning id"""
@@ -335,24 +335,24 @@ def client(logins: Logins) -> Client:
 
 
 @pytest.fixture(scope="module")
-def stranger(house: Logins) -> Client:
-    """A client that is after what is not its own."""
-    return Client(house)
+def intruder(shared_logins: Logins) -> Client:
+    """A client that tries to read rows of others."""
+    return Client(shared_logins)
 
 
 @pytest.fixture(scope="module")
-def other(house: Logins) -> Client:
-    """Another client, with a request of its own."""
-    result = Client(house)
-    result.ask()
-    with connect(house.admin_url) as connection:
+def other(shared_logins: Logins) -> Client:
+    """Another client with its own request."""
+    result = Client(shared_logins)
+    result.insert_request()
+    with connect(shared_logins.admin_url) as connection:
         connection.execute("analyze measurement_jobs, client_logins")
     return result
 
 
 def test_a_client_inserts_a_request_and_reads_the_answer(client: Client, logins: Logins, connection: Connection):
-    Client(logins).ask()
-    job = client.ask()
+    Client(logins).insert_request()
+    job = client.insert_request()
     connection.execute(
         "update measurement_jobs set state = 'payment_required', checkout_url = 'https://checkout.example'"
     )
@@ -362,16 +362,16 @@ def test_a_client_inserts_a_request_and_reads_the_answer(client: Client, logins:
     assert client.sql("select account from client_logins") == [{"account": client.account}]
 
 
-def test_a_login_without_an_account_sees_nothing_and_can_insert_nothing(house: Logins, other: Client):
-    with connect(house.make("measurement_client")) as connection:
+def test_a_login_without_an_account_reads_and_inserts_nothing(shared_logins: Logins, other: Client):
+    with connect(shared_logins.make("measurement_client")) as connection:
         assert connection.execute("select * from measurement_jobs").fetchall() == []
         with pytest.raises(InsufficientPrivilege, match="row-level security"):
             connection.execute("insert into measurement_jobs (account, source) values (%s, 'x')", (other.account,))
 
 
-# Cheap enough to be asked before the policy is, were it allowed to.
-TELL = """
-create function pg_temp.tell(account uuid) returns boolean language plpgsql cost 0.0000001
+# Cheap enough to be evaluated before the policy, if that were allowed.
+LEAK = """
+create function pg_temp.leak(account uuid) returns boolean language plpgsql cost 0.0000001
 as $$ begin insert into seen values (account); return true; end $$
 """
 OTHERS = "(select 'a0000000-0000-4000-8000-000000000001'::uuid)"
@@ -418,9 +418,9 @@ OTHERS = "(select 'a0000000-0000-4000-8000-000000000001'::uuid)"
     ],
     ids=lambda script: " ".join(script)[:70],
 )
-def test_a_client_is_refused_what_is_not_its_own(stranger: Client, other: Client, script: list[str]):
+def test_a_client_cannot_access_anothers_rows(intruder: Client, other: Client, script: list[str]):
     with pytest.raises(psycopg.Error) as caught:
-        stranger.sql(*(statement.replace("{other}", login_of(other.url)) for statement in script))
+        intruder.sql(*(statement.replace("{other}", login_of(other.url)) for statement in script))
     assert isinstance(caught.value, InsufficientPrivilege | psycopg.errors.FeatureNotSupported), caught.value
 
 
@@ -434,36 +434,36 @@ def test_a_client_is_refused_what_is_not_its_own(stranger: Client, other: Client
         ["set role measurement_client", "select * from measurement_jobs"],
         ["set session my.account = '{theirs}'", "select * from measurement_jobs"],
         ["select set_config('role.account', '{theirs}', false)", "select * from measurement_jobs"],
-        # A table of the client's own that is found first: what a policy reads was fixed when it was made.
+        # The client's own table comes first in the search path; a policy's tables were fixed at its creation.
         [
             "create temporary table client_logins (login text, account uuid)",
             "insert into client_logins values (current_user, '{theirs}')",
             "select * from measurement_jobs",
         ],
-        # A function of the client's own.
+        # The client's own function.
         [
             "create temporary table seen (account uuid)",
-            TELL,
-            "select * from measurement_jobs where pg_temp.tell(account)",
+            LEAK,
+            "select * from measurement_jobs where pg_temp.leak(account)",
             "select * from seen",
         ],
-        # An error that shows what it was raised for.
+        # An error that shows its row.
         ["select account from measurement_jobs where source::int > 0"],
         ["select * from pg_stats where tablename in ('measurement_jobs', 'client_logins')"],
     ],
     ids=lambda script: " ".join(script)[:70],
 )
-def test_a_client_never_sees_anothers_request(stranger: Client, other: Client, script: list[str]):
-    assert stranger.sql(*(statement.replace("{theirs}", str(other.account)) for statement in script)) == []
+def test_a_client_never_reads_anothers_request(intruder: Client, other: Client, script: list[str]):
+    assert intruder.sql(*(statement.replace("{theirs}", str(other.account)) for statement in script)) == []
 
 
-def test_what_a_client_sees_of_a_leak_is_its_own(client: Client, logins: Logins):
-    Client(logins).ask()
-    client.ask()
+def test_a_leaking_function_shows_a_client_only_its_own_rows(client: Client, logins: Logins):
+    Client(logins).insert_request()
+    client.insert_request()
     seen = client.sql(
         "create temporary table seen (account uuid)",
-        TELL,
-        "select * from measurement_jobs where pg_temp.tell(account)",
+        LEAK,
+        "select * from measurement_jobs where pg_temp.leak(account)",
         "select distinct account from seen",
     )
     assert seen == [{"account": client.account}]
@@ -480,10 +480,10 @@ def test_the_group_role_of_all_clients_cannot_be_given_an_account(connection: Co
 
 
 @pytest.fixture(scope="module")
-def analyst_url(house: Logins) -> str:
+def analyst_url(shared_logins: Logins) -> str:
     """An analyst's login, with the limits that an upgrade gives it."""
-    url = house.make("measurement_analyst")
-    migrate.upgrade(house.admin_url, kind="sandbox")
+    url = shared_logins.make("measurement_analyst")
+    migrate.upgrade(shared_logins.admin_url, kind="sandbox")
     return url
 
 
@@ -509,14 +509,14 @@ def test_an_analyst_reads_every_view(analyst_url: str, view: str):
         "select pg_read_file('/etc/passwd')",
     ],
 )
-def test_an_analyst_is_refused_everything_else(analyst_url: str, statement: str):
+def test_an_analyst_has_no_other_rights(analyst_url: str, statement: str):
     with connect_within_limit(analyst_url) as connection:
         connection.execute("set default_transaction_read_only = off")
         with pytest.raises(InsufficientPrivilege):
             connection.execute(statement)  # type: ignore[call-overload]
 
 
-def test_an_upgrade_gives_an_analysts_login_the_limits_that_it_lacks(logins: Logins, database_url: str):
+def test_an_upgrade_adds_missing_limits_to_an_analysts_login(logins: Logins, database_url: str):
     plain = logins.make("measurement_analyst")
     patient = logins.make("measurement_analyst", options="connection limit 3")
     with connect(database_url) as connection:
@@ -533,7 +533,7 @@ def test_an_upgrade_gives_an_analysts_login_the_limits_that_it_lacks(logins: Log
         assert {row["rolname"]: row["rolconnlimit"] for row in rows} == {login_of(plain): 2, login_of(patient): 3}
 
 
-def test_a_client_who_reads_as_an_analyst_may_still_ask(logins: Logins, database_url: str):
+def test_a_client_who_is_also_an_analyst_may_submit_requests(logins: Logins, database_url: str):
     url = logins.make("measurement_client", "measurement_analyst")
     migrate.upgrade(database_url, kind="sandbox")
     assert limits(url)["default_transaction_read_only"] == "off"
@@ -574,8 +574,8 @@ def test_a_query_over_the_time_limit_is_cancelled(logins: Logins, database_url: 
         connection.execute("select count(*) from generate_series(1, 1000000000)")
 
 
-def test_a_future_view_is_readable_by_analysts_without_a_grant(analyst_url: str, house: Logins):
-    with connect(house.admin_url) as connection, connect_within_limit(analyst_url) as analyst:
+def test_a_future_view_is_readable_by_analysts_without_a_grant(analyst_url: str, shared_logins: Logins):
+    with connect(shared_logins.admin_url) as connection, connect_within_limit(analyst_url) as analyst:
         connection.execute("set role measurement_owner")
         connection.execute("create view analytics.to_come as select 1 as a")
         try:
@@ -597,14 +597,14 @@ def owners(url: str) -> set[str]:
 
 
 def works_for_clients(logins: Logins) -> bool:
-    """Whether a client's login gets in, and sees no more than it should."""
-    Client(logins).ask()
+    """Whether a client's login can connect and read only its own rows."""
+    Client(logins).insert_request()
     client = Client(logins)
-    job = client.ask()
+    job = client.insert_request()
     return client.sql("select id from measurement_jobs") == [{"id": job}]
 
 
-def test_every_table_is_the_owners(database_url: str, connection: Connection):
+def test_the_owner_owns_every_table(database_url: str, connection: Connection):
     rows = connection.execute(
         "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'v')"
     )
@@ -612,7 +612,7 @@ def test_every_table_is_the_owners(database_url: str, connection: Connection):
     assert owners(database_url) == {"measurement_owner"}
 
 
-def test_the_roles_do_not_log_in(connection: Connection):
+def test_the_roles_cannot_log_in(connection: Connection):
     rows = connection.execute(
         "select rolname from pg_roles where rolname = any(%s) and (rolcanlogin or rolsuper or rolcreaterole or rolbypassrls)",
         (list(ROLES),),
@@ -620,8 +620,8 @@ def test_the_roles_do_not_log_in(connection: Connection):
     assert rows.fetchall() == []
 
 
-def test_migrating_again_leaves_rights_and_policies_as_they_are(database_url: str, connection: Connection):
-    def standing() -> list[dict[str, Any]]:
+def test_migrating_again_does_not_change_rights_and_policies(database_url: str, connection: Connection):
+    def rights_and_policies() -> list[dict[str, Any]]:
         return (
             connection.execute(
                 "select relname, relowner, relacl::text, relrowsecurity from pg_class"
@@ -630,9 +630,9 @@ def test_migrating_again_leaves_rights_and_policies_as_they_are(database_url: st
             + connection.execute("select oid, polname from pg_policy order by oid").fetchall()
         )
 
-    before = standing()
+    before = rights_and_policies()
     assert migrate.upgrade(database_url, kind="sandbox") is None
-    assert standing() == before
+    assert rights_and_policies() == before
 
 
 def test_a_right_granted_by_hand_is_revoked(database_url: str, connection: Connection, client: Client):
@@ -642,7 +642,7 @@ def test_a_right_granted_by_hand_is_revoked(database_url: str, connection: Conne
         client.sql("update measurement_jobs set account = '{mine}'")
 
 
-def test_a_member_of_the_owner_migrates_from_nothing(logins: Logins, database_url: str, connection: Connection):
+def test_a_member_of_the_owner_migrates_an_empty_database(logins: Logins, database_url: str, connection: Connection):
     migrator = logins.make("measurement_owner")
     connection.execute("drop schema public cascade; create schema public")
     connection.execute("grant usage on schema public to public; grant create on schema public to measurement_owner")
@@ -666,20 +666,20 @@ def test_a_member_of_the_pipeline_role_may_upgrade_when_nothing_is_to_be_migrate
     assert left == f"the rights of the roles are unchanged: {login_of(pipeline_url)} does not own the tables"
 
 
-def test_a_member_of_the_pipeline_is_refused_a_migration(pipeline_url: str, connection: Connection):
+def test_a_member_of_the_pipeline_cannot_migrate(pipeline_url: str, connection: Connection):
     connection.execute("update alembic_version set version_num = '0001'")
     with pytest.raises(InsufficientPrivilege):
         migrate.upgrade(pipeline_url, kind="sandbox")
 
 
-# --- migrating where the roles are not there yet: on servers of the tests' own, which roles belong to
+# --- migrating without roles: on separate servers, because roles belong to a server
 
 
 @pytest.fixture(scope="module")
 def bare_server() -> Iterator[EmbeddedServer]:
-    """A server of these tests' own: roles belong to the whole server."""
+    """A separate server: roles belong to the whole server."""
     with (
-        # Not pytest's, whose parent each new session closes to the user that the server runs as.
+        # Not pytest's directory: each new session closes its parent to the server's user.
         tempfile.TemporaryDirectory(prefix="mp") as directory,
         EmbeddedServer(Path(directory) / "postgres", settings={"fsync": "off"}) as server,
     ):
@@ -704,7 +704,7 @@ def bare(bare_server: EmbeddedServer) -> Iterator[str]:
 
 
 def owning(bare: str, options: str = "") -> tuple[Logins, str]:
-    """A login that owns the database, and nothing more than `options`."""
+    """A login that owns the database and has only these `options`."""
     logins = Logins(bare)
     url = logins.make(options=options)
     logins.own("measurements", login_of(url))
@@ -724,7 +724,7 @@ def test_a_login_that_may_not_create_roles_migrates_and_gets_a_message(bare: str
         assert connection.execute("select from pg_roles where rolname = any(%s)", (list(ROLES),)).fetchall() == []
         assert connection.execute("select from pg_class where relrowsecurity").fetchall() == []
 
-    # Later an administrator does, and that login works on as before: as a member of the owner.
+    # An administrator creates them later, and the login works as before, as a member of the owner.
     assert migrate.upgrade(bare, kind="live") is None
     assert owners(bare) == {"measurement_owner"}
     assert migrate.upgrade(owner, kind="live") is None
@@ -735,7 +735,7 @@ def test_a_login_that_may_not_create_roles_migrates_and_gets_a_message(bare: str
     assert works_for_clients(logins)
 
 
-def test_a_login_that_may_create_roles_sets_them_up_alone(bare: str):
+def test_a_login_that_may_create_roles_creates_them(bare: str):
     logins, owner = owning(bare, "createrole")
     assert migrate.upgrade(owner, kind="live") is None
     assert owners(bare) == {"measurement_owner"}
@@ -759,7 +759,7 @@ def test_a_missing_limit_that_only_a_superuser_may_set_is_reported(bare: str):
     assert migrate.upgrade(owner, kind="live") is None
 
 
-def test_a_login_that_finds_the_roles_gives_them_their_rights_and_keeps_its_tables(bare: str):
+def test_a_login_grants_rights_to_existing_roles_and_keeps_its_tables(bare: str):
     logins, owner = owning(bare)
     with connect(bare) as connection:
         for role in ROLES:
@@ -780,7 +780,7 @@ def test_a_login_without_inheritance_keeps_its_tables(bare: str):
     migrate.upgrade(owner, kind="live")
 
 
-def test_the_command_reports_what_it_may_not_set(bare: str):
+def test_the_command_reports_rights_that_it_may_not_grant(bare: str):
     _, owner = owning(bare)
     environment = {"DATABASE_URL": owner, "DEPLOYMENT_KIND": "sandbox"}
     expected = CliRunner().invoke(main, ["db", "upgrade", "--json"], env=environment)
@@ -805,7 +805,7 @@ def test_concurrent_upgrades_that_set_up_the_roles_all_succeed(bare: str, is_sup
     with connect(logins.url(login_of(login), "postgres")) as connection:
         for database in databases:
             connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
-    # Processes, as Alembic has one migration at a time in each.
+    # Processes, because Alembic runs one migration at a time in each.
     upgrade = "import sys; from measurement_pipeline.postgres import migrate; print(migrate.upgrade(sys.argv[1], kind='live'))"
     started = [
         subprocess.Popen(
@@ -816,7 +816,7 @@ def test_concurrent_upgrades_that_set_up_the_roles_all_succeed(bare: str, is_sup
     assert [process.communicate()[0].strip() for process in started] == ["None"] * len(databases)
 
 
-# --- the page that tells it
+# --- documentation
 
 
 def test_the_commands_of_the_database_logins_page_work(bare: str):

@@ -1,4 +1,4 @@
-"""Signs of life: a run without one for so long is dead, whatever Dagster calls it."""
+"""Heartbeats of runs: a run without a recent one is dead, whatever Dagster reports."""
 
 from measurement_pipeline.postgres import run_heartbeats
 from measurement_pipeline.postgres.database import Connection
@@ -6,10 +6,10 @@ from measurement_pipeline_tests.postgres.conftest import Tables
 
 
 def test_a_run_is_silent_once_its_last_heartbeat_is_old(connection: Connection, tables: Tables):
-    for run in ("beating", "silent"):
+    for run in ("alive", "silent"):
         run_heartbeats.renew(connection, run)
     connection.execute("update run_heartbeats set beat_at = now() - interval '61 seconds' where run_id = 'silent'")
-    runs = ["beating", "silent"]
+    runs = ["alive", "silent"]
     assert run_heartbeats.list_silent(connection, runs, seconds=60) == {"silent"}
     assert run_heartbeats.list_silent(connection, [], seconds=60) == set()
     tables.in_loop(lambda c: run_heartbeats.renew_async(c, "silent"))

@@ -1,4 +1,4 @@
-"""How a session begins does not depend on the server, the role, the database, or a PG… variable."""
+"""Session parameters do not depend on the server, the role, the database or a PG… variable."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ PG_VARIABLES = {
 
 @pytest.fixture
 def foreign_url(empty_database_url: str) -> str:
-    """A database whose defaults are none of ours."""
+    """A database with other defaults than ours."""
     name = conninfo.parse(empty_database_url)["dbname"]
     with psycopg.connect(empty_database_url, autocommit=True) as opened:
         for setting, value in FOREIGN.items():
@@ -78,7 +78,7 @@ def test_every_kind_of_connection_pins_the_same_parameters(foreign_url: str):
 
 
 def test_a_transaction_sets_its_isolation_level_if_the_session_could_not(foreign_url: str):
-    """As behind a pooler that takes no options: the level is stated by `begin`."""
+    """Behind a pooler that accepts no options, `begin` sets the level."""
     with connect(foreign_url) as opened:
         opened.execute("set default_transaction_isolation = serializable")
         with opened.transaction():
@@ -104,7 +104,7 @@ def test_pg_variables_change_nothing(foreign_url: str):
 
 @contextmanager
 def pooler_without_options(target: str) -> Iterator[str]:
-    """As PgBouncer: parameters that it does not track are refused at start, in its own words. Else bytes are passed on."""
+    """Act as PgBouncer: reject untracked start parameters with its message, and pass other bytes on."""
     result = conninfo.parse(target)
     host, port = result.get("host", "localhost"), result.get("port", "5432")
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -119,7 +119,7 @@ def pooler_without_options(target: str) -> Iterator[str]:
 
         def handle(client: socket.socket) -> None:
             start = client.recv(65_536)
-            while len(start) <= 16 and start:  # a request for TLS or GSS: there is none
+            while len(start) <= 16 and start:  # a request for TLS or GSS, which it does not offer
                 client.sendall(b"N")
                 start = client.recv(65_536)
             if b"options\0" in start:

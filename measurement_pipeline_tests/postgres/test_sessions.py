@@ -1,4 +1,4 @@
-"""Sessions of analysts and clients that hold up ours are named, idle or active, with process, login and age."""
+"""Blocking sessions of analysts and clients are reported, idle or active, with process, login and age."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ def sleeps_until_terminated(active: psycopg.Connection[tuple[object, ...]]) -> N
         active.execute("select pg_sleep(600)")
 
 
-def test_an_idle_and_an_active_transaction_are_named_and_a_short_one_is_not(connection: Connection, database_url: str):
+def test_long_idle_and_active_transactions_are_reported(connection: Connection, database_url: str):
     with session(database_url, "a notebook") as idle, session(database_url, "a report") as active:
         idle.execute("begin")
         idle.execute("select 1")
@@ -69,7 +69,7 @@ def test_a_run_that_timed_out_on_a_lock_lists_the_likely_blockers(connection: Co
         assert f"{who}: idle in transaction" in describe_lock_holders(blockers)
         line = "LockNotAvailable: canceling statement due to lock timeout"
         incidents.record_failure(database_url, "songstats_backfill", line, run="0123456789")
-        # Held for a moment only: no statement has waited 30 s for it.
+        # Held briefly: no statement has waited 30 s for it.
         assert "The session that held the lock has ended." in list_open(connection)[0].what
     incidents.record_failure(database_url, "songstats_backfill", "the store is full", run="0123456789")
     assert "lock" not in list_open(connection)[1].what

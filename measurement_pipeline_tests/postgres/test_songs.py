@@ -1,4 +1,4 @@
-"""Recordings and catalogues: imported as often as one likes, and what is known of their counts."""
+"""Recordings and catalogues: repeated imports, and counts with restatements."""
 
 from datetime import date
 from typing import Any
@@ -55,7 +55,7 @@ def test_an_imported_catalogue_has_its_recordings_and_their_counts(tables: Table
         one,
         other,
     }
-    assert counts(tables) == [(one, "2026-03-01T00:00:00", 0)], "no count is no measurement, and 0 is one"
+    assert counts(tables) == [(one, "2026-03-01T00:00:00", 0)], "a missing count is no measurement; 0 is one"
     (stored,) = tables.sql("select * from song_measurements")
     assert (stored["platform"], stored["metric"]) == ("spotify", "platform_displayed_play_count")
     assert (stored["data_source"], stored["raw_ref"]) == ("import", "file.csv")
@@ -76,7 +76,7 @@ def test_empty_fields_of_a_later_file_keep_the_stored_values(tables: Tables, con
     assert tables.sql("select name, artist from songs") == [{"name": "New", "artist": "A"}]
 
 
-def test_a_corrected_count_is_kept_beside_the_one_it_corrects(tables: Tables, connection: Connection):
+def test_a_corrected_count_is_stored_beside_the_earlier_one(tables: Tables, connection: Connection):
     (song,) = isrcs(1)
     for count in (5, 7, 7, 5):
         load(tables, connection, a_line(song, play_count=count))
@@ -84,7 +84,7 @@ def test_a_corrected_count_is_kept_beside_the_one_it_corrects(tables: Tables, co
     assert [value for _, _, value in counts(tables)] == [5, 7, 5, 9]
 
 
-def test_a_catalogue_is_known_by_account_and_name(tables: Tables, connection: Connection):
+def test_a_catalogue_is_identified_by_account_and_name(tables: Tables, connection: Connection):
     mine, other = uuid4(), uuid4()
     created = [
         load(tables, connection, name=n, account=a) for a, n in ((mine, "c"), (mine, "d"), (other, "c"), (mine, "c"))
@@ -152,7 +152,7 @@ def test_bought_histories_are_read_with_restatements_resolved(tables: Tables, co
     assert songs.count_points(connection) == 4
 
 
-def test_a_series_is_by_utc_days_whatever_the_sessions_time_zone(tables: Tables, connection: Connection):
+def test_a_series_has_utc_days_in_any_session_time_zone(tables: Tables, connection: Connection):
     (song,) = isrcs(1)
     tables.sql(
         "insert into song_measurements (song, platform, metric, captured_at, data_source, value)"

@@ -1,4 +1,4 @@
-"""Hits: set aside before a call, kept after it, counted; and breaker, pause and pace of the deployment."""
+"""Hits: reserved before a call, stored after it, counted; and the deployment's breaker, pause and pace."""
 
 import asyncio
 import threading
@@ -39,14 +39,14 @@ def answered(
     return ReceivedResponse(reservation.ledger, status, billable, cause, {"date": "today"}, body)
 
 
-def keep(tables: Tables, *received: ReceivedResponse) -> dict[int, int]:
+def store_responses(tables: Tables, *received: ReceivedResponse) -> dict[int, int]:
     return tables.in_loop(lambda c: ledger.keep(c, received))
 
 
 def hits_spent(
     tables: Tables, count: int, *, age: str = "0", billable: bool | None = True, cause: str = "stored"
 ) -> None:
-    """Hits of the past, settled in the order of their ids."""
+    """Insert past hits, settled in the order of their ids."""
     tables.sql("insert into songs (isrc) values ('AA6Q79999999') on conflict do nothing")
     account = tables.decide(uuid4())
     tables.sql(
@@ -60,7 +60,7 @@ def hits_spent(
 # --- reserve ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_hit_is_set_aside_for_each_claim_in_order_and_an_attempt_counted(tables: Tables):
+def test_each_claim_reserves_a_hit_in_order_and_counts_an_attempt(tables: Tables):
     songs = isrcs(3)
     job = tables.wanted(songs)
     claims = tables.claim(songs)
@@ -75,7 +75,7 @@ def test_a_hit_is_set_aside_for_each_claim_in_order_and_an_attempt_counted(table
     assert [one.attempts for one in result] == [1, 1, 1]
 
 
-def test_a_run_counts_one_attempt_however_often_it_asks(tables: Tables):
+def test_repeated_reservations_of_a_run_count_one_attempt(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     claims = tables.claim([song])
@@ -85,7 +85,7 @@ def test_a_run_counts_one_attempt_however_often_it_asks(tables: Tables):
     assert reserve(tables, tables.claim([song], run="run-2"), run="run-2")[0].attempts == 2
 
 
-def test_the_last_hits_go_to_the_first_in_order_and_the_others_are_told_why(tables: Tables):
+def test_the_last_hits_go_to_the_first_claims_and_the_others_get_a_reason(tables: Tables):
     songs = isrcs(5)
     tables.wanted(songs)
     hits_spent(tables, 7)
@@ -112,7 +112,7 @@ def test_an_account_gets_no_more_hits_than_its_cap_and_a_free_call_does_not_coun
 
 
 @pytest.mark.parametrize("hits", [0, 3])
-def test_nothing_is_set_aside_once_the_budget_is_overdrawn(tables: Tables, hits: int):
+def test_no_hit_is_reserved_over_the_limit(tables: Tables, hits: int):
     (song,) = isrcs(1)
     tables.wanted([song])
     hits_spent(tables, 5)
@@ -166,7 +166,7 @@ def test_eight_runs_at_once_spend_exactly_the_budget(tables: Tables):
     assert tables.sql("select count(*) as n from songstats_quota_ledger") == [{"n": allowed}]
 
 
-def test_a_row_that_is_no_longer_the_runs_is_lost(tables: Tables):
+def test_a_row_of_another_run_is_lost(tables: Tables):
     mine, taken_over, released = songs = isrcs(3)
     tables.wanted(songs)
     claims = tables.claim(songs)
@@ -185,7 +185,7 @@ def test_a_row_that_is_no_longer_the_runs_is_lost(tables: Tables):
 
 
 @pytest.mark.fails_without("the lease predicate of the reserve")
-def test_a_run_that_claimed_its_own_row_anew_reserves_nothing_under_its_former_lease(tables: Tables):
+def test_a_run_reserves_nothing_under_its_earlier_lease(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     former = tables.claim([song])
@@ -196,15 +196,15 @@ def test_a_run_that_claimed_its_own_row_anew_reserves_nothing_under_its_former_l
 
 
 @pytest.mark.fails_without("an answer to an earlier owner's call is read, not bought again")
-def test_a_recording_whose_earlier_call_was_answered_meanwhile_is_not_bought_again(tables: Tables):
-    """Its former owner was slow, not dead: the answer came after the takeover, and before the new owner's call."""
+def test_a_recording_answered_after_a_takeover_is_not_bought_again(tables: Tables):
+    """Its former owner was slow, not dead: the response came after the takeover and before the new owner's call."""
     (song,) = isrcs(1)
     tables.wanted([song])
     (slow,) = reserve(tables, tables.claim([song]))
     tables.abandon([song])
     taken_over = tables.claim([song], run="run-2")
     assert taken_over[0].unread_response is None
-    stored = keep(tables, answered(slow))
+    stored = store_responses(tables, answered(slow))
     assert verdicts(reserve(tables, taken_over, run="run-2")) == [ReservationVerdict.NO_LONGER_CLAIMED]
     with connect(tables.database_url) as connection:
         assert backfill_queue.release(connection, run="run-2") == 1
@@ -215,7 +215,7 @@ def test_a_recording_whose_earlier_call_was_answered_meanwhile_is_not_bought_aga
 @pytest.mark.parametrize(
     "state", ["breaker = 'open', breaker_kind = 'streak'", "paused_until = clock_timestamp() + interval '1 minute'"]
 )
-def test_nothing_is_set_aside_while_the_breaker_is_open_or_a_pause_lasts(tables: Tables, state: str):
+def test_no_hit_is_reserved_during_an_open_breaker_or_a_pause(tables: Tables, state: str):
     songs = isrcs(2)
     tables.wanted(songs)
     claims = tables.claim(songs)
@@ -224,7 +224,7 @@ def test_nothing_is_set_aside_while_the_breaker_is_open_or_a_pause_lasts(tables:
     assert tables.sql("select * from songstats_quota_ledger") == []
 
 
-def test_a_card_removed_meanwhile_leaves_nobody_to_pay(tables: Tables):
+def test_a_removed_card_denies_the_reservation(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     claims = tables.claim([song])
@@ -237,7 +237,7 @@ def test_a_card_removed_meanwhile_leaves_nobody_to_pay(tables: Tables):
     ("age", "verdict"),
     [("9 minutes 50 seconds", ReservationVerdict.RESERVED), ("10 minutes 1 second", ReservationVerdict.STALE)],
 )
-def test_a_decision_is_spent_on_for_ten_minutes(tables: Tables, age: str, verdict: ReservationVerdict):
+def test_a_payment_decision_allows_reservations_for_ten_minutes(tables: Tables, age: str, verdict: ReservationVerdict):
     (song,) = isrcs(1)
     tables.enqueue([song])
     account = tables.decide(uuid4(), age=age)
@@ -259,7 +259,7 @@ def test_the_earliest_accepted_request_pays(tables: Tables):
     assert (row.account, row.job) == (early, job)
 
 
-def test_the_operators_account_pays_only_where_no_request_does(tables: Tables):
+def test_the_operators_account_pays_only_without_a_paying_request(tables: Tables):
     requested, launched = songs = isrcs(2)
     tables.enqueue(songs)
     tables.sql("update songstats_backfill_queue set operator_launched = true")
@@ -272,7 +272,7 @@ def test_the_operators_account_pays_only_where_no_request_does(tables: Tables):
     assert (result[launched].account, result[launched].job) == (OPERATORS, None)
 
 
-def test_the_operators_account_pays_for_nothing_that_was_not_launched(tables: Tables):
+def test_the_operators_account_pays_only_for_launched_rows(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     tables.decide(OPERATORS)
@@ -281,16 +281,16 @@ def test_the_operators_account_pays_for_nothing_that_was_not_launched(tables: Ta
     assert verdicts(reserve(tables, claims)) == [ReservationVerdict.UNPAID]
 
 
-# --- keep ---------------------------------------------------------------------------------------------------------------
+# --- store --------------------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_and_its_hit_are_kept_together_lease_or_no_lease(tables: Tables):
+def test_a_response_and_its_hit_are_stored_together_without_a_valid_lease(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     (reservation,) = reserve(tables, tables.claim([song]))
     tables.abandon([song])
     tables.claim([song], run="run-2")
-    stored = keep(
+    stored = store_responses(
         tables, ReceivedResponse(int(reservation.ledger or 0), 200, True, None, {"etag": "x"}, b"\x00paid for")
     )
     (response,) = tables.sql("select * from songstats_responses")
@@ -304,36 +304,36 @@ def test_an_answer_and_its_hit_are_kept_together_lease_or_no_lease(tables: Table
     assert (result.status_code, result.body) == (200, b"\x00paid for")
 
 
-def test_kept_twice_is_kept_once(tables: Tables):
+def test_a_response_stored_twice_has_one_row(tables: Tables):
     songs = isrcs(3)
     tables.wanted(songs)
     received = [answered(one) for one in reserve(tables, tables.claim(songs))]
-    first = keep(tables, *received)
-    assert keep(tables, *received) == first
+    first = store_responses(tables, *received)
+    assert store_responses(tables, *received) == first
     assert len(first) == len(tables.sql("select id from songstats_responses")) == 3
 
 
-def test_an_answer_that_comes_after_all_counts_again_although_its_hit_was_returned(tables: Tables):
+def test_a_late_response_counts_again_after_its_hit_was_returned(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     (reservation,) = reserve(tables, tables.claim([song]))
-    keep(tables, answered(reservation, Cause.TIMEOUT, billable=None))
+    store_responses(tables, answered(reservation, Cause.TIMEOUT, billable=None))
     with connect(tables.database_url) as connection:
         (now,) = connection.execute("select clock_timestamp() as now").fetchall()
         day = timedelta(days=1)
         settled = ledger.settle_unbilled(connection, since=now["now"] - day, until=now["now"] + day, calls=1)
         assert settled == [reservation.ledger]
         assert ledger.budget(connection, hits_allowed=5).left == 5
-    keep(tables, answered(reservation, Cause.STORED))
+    store_responses(tables, answered(reservation, Cause.STORED))
     (hit,) = tables.sql("select billable, reconciled_at, reason from songstats_quota_ledger")
     assert hit == {"billable": True, "reconciled_at": None, "reason": "stored"}
 
 
-def test_what_was_not_paid_for_is_counted_and_not_kept(tables: Tables):
+def test_an_unbilled_response_is_counted_and_not_stored(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     (reservation,) = reserve(tables, tables.claim([song]))
-    assert keep(tables, answered(reservation, Cause.THROTTLED, status=429, billable=False)) == {}
+    assert store_responses(tables, answered(reservation, Cause.THROTTLED, status=429, billable=False)) == {}
     with connect(tables.database_url) as connection:
         assert ledger.budget(connection, hits_allowed=5).left == 5
     assert tables.sql("select reason, status_code from songstats_quota_ledger") == [
@@ -342,16 +342,14 @@ def test_what_was_not_paid_for_is_counted_and_not_kept(tables: Tables):
 
 
 @pytest.mark.parametrize(("cause", "status"), [(Cause.THROTTLED, 429), (Cause.REFUSED_KEY, 401)])
-def test_a_run_that_dies_between_keeping_a_429_and_settling_its_row_leaves_no_attempt(
-    tables: Tables, cause: Cause, status: int
-):
+def test_a_run_that_dies_after_recording_a_429_leaves_no_attempt(tables: Tables, cause: Cause, status: int):
     throttled, other = songs = isrcs(2)
     tables.wanted(songs)
     claims = tables.claim(songs)
     result = dict(zip([claim.song for claim in claims], reserve(tables, claims), strict=True))
     received = answered(result[throttled], cause, status=status, billable=False)
     for _ in range(2):
-        keep(tables, received, answered(result[other], Cause.TRANSIENT, status=503, billable=False))
+        store_responses(tables, received, answered(result[other], Cause.TRANSIENT, status=503, billable=False))
     assert [(tables.row(song)["attempts"], tables.row(song)["attempt_run"]) for song in songs] == [
         (0, None),
         (1, "run-1"),
@@ -359,23 +357,21 @@ def test_a_run_that_dies_between_keeping_a_429_and_settling_its_row_leaves_no_at
     tables.abandon(songs)
     taken_over = tables.claim(songs, run="run-2")
     reserve(tables, taken_over, run="run-2")
-    keep(tables, received)
-    assert [tables.row(song)["attempts"] for song in songs] == [1, 2], (
-        "what another run counted is not its to give back"
-    )
+    store_responses(tables, received)
+    assert [tables.row(song)["attempts"] for song in songs] == [1, 2], "it does not give back another run's attempt"
 
 
-def test_a_response_that_is_not_there_is_an_error(tables: Tables):
+def test_a_missing_response_is_an_error(tables: Tables):
     with pytest.raises(LookupError, match="no songstats_responses row 7"):
         tables.in_loop(lambda c: ledger.response(c, 7))
 
 
-def test_a_reservation_whose_run_died_is_settled_as_unknown_and_counts(tables: Tables):
+def test_a_dead_runs_reservation_is_settled_as_unknown_and_counts(tables: Tables):
     dead, taken_over, alive, stored = songs = isrcs(4)
     tables.wanted(songs)
     claims = tables.claim(songs)
     result = dict(zip([claim.song for claim in claims], reserve(tables, claims), strict=True))
-    keep(tables, answered(result[stored]))
+    store_responses(tables, answered(result[stored]))
     tables.abandon([dead, taken_over, stored])
     tables.claim([taken_over], run="run-2")
     with connect(tables.database_url) as connection:
@@ -396,14 +392,14 @@ def test_a_reservation_whose_run_died_is_settled_as_unknown_and_counts(tables: T
     }
 
 
-def test_an_answer_that_comes_after_all_corrects_what_was_settled_as_unknown(tables: Tables):
+def test_a_late_response_corrects_a_hit_settled_as_unknown(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
     (reservation,) = reserve(tables, tables.claim([song]))
     tables.abandon([song])
     with connect(tables.database_url) as connection:
         ledger.settle_open(connection, claim_timeout_seconds=60.0)
-    keep(tables, answered(reservation))
+    store_responses(tables, answered(reservation))
     assert tables.sql("select billable, reason from songstats_quota_ledger") == [{"billable": True, "reason": None}]
     assert tables.claim([song], run="run-2")[0].unread_response is not None
 
@@ -411,7 +407,7 @@ def test_an_answer_that_comes_after_all_corrects_what_was_settled_as_unknown(tab
 # --- budget -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_budget_says_when_the_next_hit_frees_up(tables: Tables):
+def test_the_budget_reports_when_the_next_hit_becomes_available(tables: Tables):
     """Two over the limit: the third oldest has to age before there is one to spend."""
     for days in (29, 20, 10, 5):
         hits_spent(tables, 1, age=f"{days} days")
@@ -422,7 +418,7 @@ def test_the_budget_says_when_the_next_hit_frees_up(tables: Tables):
     assert abs(budget.next_hit_frees_at - datetime.now(UTC) - timedelta(days=20)) < timedelta(minutes=5)
 
 
-def test_with_no_hits_allowed_none_ever_frees_up(tables: Tables):
+def test_without_allowed_hits_none_becomes_available(tables: Tables):
     with connect(tables.database_url) as connection:
         budget = ledger.budget(connection, hits_allowed=0)
     assert (budget.left, budget.next_hit_frees_at, budget.calls_ever) == (0, None, 0)
@@ -431,7 +427,7 @@ def test_with_no_hits_allowed_none_ever_frees_up(tables: Tables):
 # --- breaker, pause, pace -----------------------------------------------------------------------------------------------
 
 
-def test_the_first_reason_for_which_the_breaker_opened_stands(tables: Tables):
+def test_an_open_breaker_keeps_its_first_reason(tables: Tables):
     done, _ = songs = isrcs(2)
     tables.enqueue(songs)
     tables.sql("update songstats_backfill_queue set status = 'done', outcome = 'rejected' where song = %s", done)
@@ -448,7 +444,7 @@ def test_the_first_reason_for_which_the_breaker_opened_stands(tables: Tables):
     assert [tables.row(song)["suspect"] for song in songs] == [True, False], "what was not settled needs no second look"
 
 
-def test_answers_are_told_latest_first_and_those_before_a_person_closed_the_breaker_are_not(tables: Tables):
+def test_responses_since_the_breaker_was_closed_are_listed_latest_first(tables: Tables):
     hits_spent(tables, 1, age="2 hours", cause="stored")
     hits_spent(tables, 2, age="1 hour", cause="rejected")
     hits_spent(tables, 1, age="30 minutes", cause="throttled", billable=False)
@@ -465,27 +461,27 @@ def pause(tables: Tables, retry_after: float | None) -> float:
     return tables.in_loop(lambda c: ledger.pause(c, retry_after=retry_after, why="it says so", is_unusable=False))
 
 
-def over(tables: Tables) -> None:
+def end_pause(tables: Tables) -> None:
     tables.sql("update vendor_state set paused_until = now() - interval '1 second'")
 
 
-def test_pauses_grow_until_an_answer_comes(tables: Tables):
+def test_pauses_grow_until_a_response(tables: Tables):
     seen = []
     for _ in range(4):
         seen.append(round(pause(tables, None)))
-        over(tables)
+        end_pause(tables)
     tables.in_loop(ledger.unthrottle)
     seen.append(round(pause(tables, None)))
     assert seen == [5, 10, 20, 40, 5]
 
 
-def test_calls_that_were_in_the_air_together_are_one_pause(tables: Tables):
+def test_calls_in_flight_together_start_one_pause(tables: Tables):
     assert [round(pause(tables, None)) for _ in range(5)] == [5] * 5
     with connect(tables.database_url) as connection:
         assert ledger.vendor_state(connection).pauses_in_a_row == 1
 
 
-def test_a_longer_retry_after_prolongs_a_pause_and_a_shorter_one_does_not_cut_it(tables: Tables):
+def test_only_a_longer_retry_after_changes_a_pause(tables: Tables):
     assert round(pause(tables, 100.0)) == 100
     assert round(pause(tables, 10.0)) == 100
     assert round(pause(tables, 200.0)) == 200
@@ -496,15 +492,15 @@ def test_a_longer_retry_after_prolongs_a_pause_and_a_shorter_one_does_not_cut_it
     assert state.paused_until - state.now > timedelta(seconds=190)
 
 
-def test_a_retry_after_that_was_waited_out_in_vain_grows(tables: Tables):
+def test_a_repeated_retry_after_grows(tables: Tables):
     seen = []
     for _ in range(3):
         seen.append(round(pause(tables, 1.0)))
-        over(tables)
+        end_pause(tables)
     assert seen == [1, 10, 20]
 
 
-def test_the_longest_pause_a_vendor_can_ask_for_can_be_read_again(tables: Tables):
+def test_the_longest_retry_after_can_be_read_back(tables: Tables):
     pause(tables, 30 * 86_400.0)
     with connect(tables.database_url) as connection:
         assert ledger.vendor_state(connection).pause_seconds_left > 29 * 86_400
@@ -514,20 +510,20 @@ def slots(tables: Tables, calls: int, rate: float) -> float:
     return tables.in_loop(lambda c: ledger.take_call_slots(c, calls, requests_per_second=rate))
 
 
-def test_calls_of_the_whole_deployment_follow_one_pace(tables: Tables):
+def test_all_calls_of_the_deployment_follow_one_pace(tables: Tables):
     assert slots(tables, 4, 0.5) == 0
     assert 7 < slots(tables, 1, 0.5) <= 8
     assert 9 < slots(tables, 3, 0.5) <= 10
     assert 15 < slots(tables, 1, 0.5) <= 16
 
 
-def test_a_pause_in_calling_earns_no_burst(tables: Tables):
+def test_idle_time_allows_no_burst(tables: Tables):
     tables.sql("update vendor_state set next_call_at = now() - interval '1 hour'")
     assert slots(tables, 1, 0.1) == 0
     assert 9 < slots(tables, 1, 0.1) <= 10
 
 
-def test_slots_taken_at_once_do_not_overlap(tables: Tables):
+def test_concurrent_slots_do_not_overlap(tables: Tables):
     async def take() -> list[float]:
         async def one() -> float:
             opened = await AsyncConnection.connect(tables.database_url, autocommit=True, row_factory=dict_row)
@@ -540,7 +536,7 @@ def test_slots_taken_at_once_do_not_overlap(tables: Tables):
     assert all(round((wait - waits[0]) / 5) == n for n, wait in enumerate(waits))
 
 
-def test_a_slot_booked_before_the_clock_was_set_back_is_cut_down_to_the_longest_wait_of_a_run(tables: Tables):
+def test_a_slot_in_the_future_is_reduced_to_the_longest_wait_of_a_run(tables: Tables):
     tables.sql("update vendor_state set next_call_at = now() + interval '3 days'")
     assert 29 < slots(tables, 1, 5.0) <= 30
     assert 29 < slots(tables, 1, 5.0) <= 30
@@ -548,7 +544,7 @@ def test_a_slot_booked_before_the_clock_was_set_back_is_cut_down_to_the_longest_
     assert row["ahead"] <= 30.2
 
 
-def test_at_a_slow_pace_the_wait_for_the_next_call_is_told_without_booking_one(tables: Tables):
+def test_the_wait_for_the_next_call_is_read_without_booking_a_slot(tables: Tables):
     def wait() -> float:
         return tables.in_loop(lambda c: ledger.seconds_to_the_next_slot(c, requests_per_second=0.01))
 
@@ -560,7 +556,7 @@ def test_at_a_slow_pace_the_wait_for_the_next_call_is_told_without_booking_one(t
     assert wait() == 0, "no run books so far ahead: the clock was set back"
 
 
-def test_a_streak_of_before_the_clock_was_set_back_is_no_evidence_of_now(tables: Tables):
+def test_a_streak_dated_in_the_future_is_ignored(tables: Tables):
     song, account = "AA6Q72000001", uuid4()
     tables.sql("insert into songs (isrc) values (%s) on conflict do nothing", song)
     tables.sql("insert into accounts (id) values (%s)", account)
@@ -573,7 +569,7 @@ def test_a_streak_of_before_the_clock_was_set_back_is_no_evidence_of_now(tables:
     assert tables.in_loop(ledger.recent_causes) == []
 
 
-def test_a_blank_answer_in_a_pause_after_a_429_begins_the_growing_of_its_own_kind_at_its_beginning(tables: Tables):
+def test_an_empty_response_during_a_429_pause_starts_its_own_growth(tables: Tables):
     pause(tables, None)
     tables.sql("update vendor_state set paused_until = now() + interval '1 second'")
     left = tables.in_loop(lambda c: ledger.pause(c, retry_after=None, why="it says nothing", is_unusable=True))

@@ -1,4 +1,4 @@
-"""What the ledger is read as: causes, fates, waste, where a request's recordings came from, and what is still to be bought."""
+"""Reports from the ledger: causes, outcomes, waste, the origin of a request's recordings, and hits still needed."""
 
 from uuid import UUID, uuid4
 
@@ -15,7 +15,7 @@ SONGS = isrcs(9)
 
 @pytest.fixture
 def ledger(tables):
-    """`call("stored", …)` writes one row, for a request of its own account unless one is given."""
+    """`call("stored", …)` writes one row, for a request of a new account unless one is given."""
     account = uuid4()
     tables.decide(account)
     tables.enqueue(SONGS)
@@ -40,7 +40,7 @@ def spent(tables, **options):
         return spend.list_calls(connection, **{"days": 30, **options})
 
 
-def test_each_call_is_told_by_its_cause_and_whether_it_is_counted(tables, ledger):
+def test_each_call_is_listed_with_its_cause_and_whether_it_counts(tables, ledger):
     ledger("stored", song=SONGS[0])
     ledger("no history", song=SONGS[1])
     ledger("throttled", song=SONGS[2], billable=False)
@@ -73,15 +73,13 @@ def test_each_call_is_told_by_its_cause_and_whether_it_is_counted(tables, ledger
         (["timeout: unknown", "crashed: unknown", "stored"], 2),
     ],
 )
-def test_a_hit_is_wasted_that_brought_neither_a_history_nor_the_first_word_that_there_is_none(
-    tables, ledger, calls, wasted
-):
+def test_a_hit_is_wasted_without_a_history_or_the_first_no_history(tables, ledger, calls, wasted):
     for reason in calls:
         ledger(reason, billable=None if "unknown" in reason else True)
     assert sum_calls(spent(tables)).wasted == wasted
 
 
-def test_what_costs_nothing_and_what_is_still_to_be_read_is_not_wasted(tables, ledger):
+def test_free_calls_and_unread_responses_are_not_wasted(tables, ledger):
     ledger("throttled", billable=False)
     ledger("transient", billable=False)
     ledger("refused key", billable=False)
@@ -90,7 +88,7 @@ def test_what_costs_nothing_and_what_is_still_to_be_read_is_not_wasted(tables, l
     assert sum_calls(spent(tables)).wasted == 0
 
 
-def test_a_second_answer_is_wasted_although_another_account_paid_for_the_first_long_ago(tables, ledger):
+def test_a_second_response_is_wasted_even_if_another_account_paid_for_the_first(tables, ledger):
     other = tables.request(SONGS[:1], account=tables.decide(uuid4()))
     ledger("stored", job=other, age="40 days")
     ledger("stored")
@@ -99,7 +97,7 @@ def test_a_second_answer_is_wasted_although_another_account_paid_for_the_first_l
     assert sum_calls(spent(tables, days=60)).stored == 1
 
 
-def test_the_window_is_the_databases(tables, ledger):
+def test_the_database_clock_decides_the_window(tables, ledger):
     ledger("stored", song=SONGS[0], age="29 days 23 hours")
     ledger("stored", song=SONGS[1], age="30 days 1 hour")
     assert sum_calls(spent(tables)).calls == 1
@@ -109,14 +107,14 @@ def test_the_window_is_the_databases(tables, ledger):
     assert (frees.in_a_day, frees.in_a_week) == (1, 1)
 
 
-def test_an_account_sees_its_own(tables, ledger):
+def test_an_account_reads_only_its_own_calls(tables, ledger):
     mine = tables.decide(uuid4())
     ledger("stored", song=SONGS[1], job=tables.request(SONGS[1:2], account=mine))
     ledger("rejected")
     assert [(line.account, line.cause) for line in spent(tables, account=mine)] == [(mine, "stored")]
 
 
-def test_each_recording_of_a_request_came_from_one_place(tables, ledger):
+def test_each_recording_of_a_request_has_one_origin(tables, ledger):
     other = tables.request(SONGS)
     ledger("stored", song=SONGS[0], job=other, age="1 day")
     mine: UUID = tables.request(SONGS[:7], created_at="now")
@@ -134,10 +132,10 @@ def test_each_recording_of_a_request_came_from_one_place(tables, ledger):
     with connect(tables.database_url) as connection:
         result = spend.get_origin(connection, mine)
     assert (result.bought, result.still_open, result.withdrawn) == (2, 0, 1)
-    assert sum_calls(calls).hits == 2, "what another request paid for is on its own receipt"
+    assert sum_calls(calls).hits == 2, "another request's hits are on its own receipt"
 
 
-def test_what_is_in_the_air_or_kept_needs_no_hit_more(tables, ledger):
+def test_calls_in_flight_and_unread_responses_need_no_further_hit(tables, ledger):
     tables.request(SONGS[:5])
     tables.request(SONGS[5:7], account=tables.decide(uuid4(), PaymentVerdict.DENIED))
     tables.claim(SONGS[:2])
@@ -151,12 +149,12 @@ def test_what_is_in_the_air_or_kept_needs_no_hit_more(tables, ledger):
     )
     with connect(tables.database_url) as connection:
         result = spend.read_remaining(connection, RULES)
-    assert result.to_buy == 5, "nine rows, one in the air, one kept, two that nobody wants"
-    assert result.unpaid == 2, "who asked for those has no card on file"
+    assert result.to_buy == 5, "nine rows, one in flight, one unread, two without a request"
+    assert result.unpaid == 2, "the account that requested those has no card"
     assert (result.recent_hits, result.recent_seconds) == (2, 60.0)
 
 
-def test_the_month_is_utcs_and_adds_up(tables, ledger):
+def test_months_are_in_utc_and_sum_to_the_total(tables, ledger):
     ledger("stored", song=SONGS[0])
     ledger("throttled", song=SONGS[1], billable=False, status=429)
     ledger("timeout: unknown", song=SONGS[2], billable=None, status=None)

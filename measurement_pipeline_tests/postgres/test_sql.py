@@ -1,4 +1,4 @@
-"""Statements: each file is read, each statement is used, and none is asked for that is not there."""
+"""Statements: each file is read, and each statement is used and exists."""
 
 import re
 from importlib import resources
@@ -15,29 +15,29 @@ FILES = sorted(path.stem for path in PACKAGE.glob("*.sql"))
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_every_statement_is_used_and_every_one_used_is_there(module: str):
+def test_every_statement_is_used_and_every_used_one_exists(module: str):
     users = [
         text
         for path in PACKAGE.glob("*.py")
         if re.search(rf'statements\("{module}"\)', text := path.read_text(encoding="utf-8"))
     ]
     used = {name for text in users for name in re.findall(r'_SQL\["(\w+)"\]', text)}
-    if module == "audit":  # one a named invariant, walked over by name
+    if module == "audit":  # one per named invariant, read by name
         used |= set(SAYS) - {"I13"}
-    if module == "analytics":  # one a view, asked for by its name
+    if module == "analytics":  # one per view, read by its name
         used |= {f"rows_{view}" for view in views.VIEWS}
-    if module == "partition_keys":  # three for each kind of partition, asked for by its name
+    if module == "partition_keys":  # three per kind of partition, read by its name
         used |= {result for kind in ("catalog", "capture") for result in (kind, f"{kind}s", f"name_{kind}")}
     assert used == set(statements(module))
 
 
-def test_a_statement_is_what_stands_between_two_names():
+def test_a_statement_is_the_text_between_two_names():
     result = statements("migrate")
     assert result["lock"].rstrip(";") == "select pg_advisory_xact_lock(%(key)s)"
 
 
-def test_each_search_for_a_latest_figure_says_which_sources_count():
-    """Without that, a newer import outranks a measurement. `latest_counts` is the definition for whatever can use it."""
+def test_each_search_for_a_latest_count_filters_its_sources():
+    """Without a filter, a newer import outranks a measurement. `latest_counts` is the shared definition."""
     searches = {
         f"{path.name}: {result[2].strip()}": re.search(r"data_source (?:<>|=|in) ", result[2])
         for path in PACKAGE.rglob("*.sql")

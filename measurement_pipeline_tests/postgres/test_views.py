@@ -25,7 +25,7 @@ SONG, OTHER, THIRD = isrcs(3)
 
 @dataclass
 class Archive:
-    """Recordings and their figures, as they were learnt."""
+    """Recordings and their counts in the order of storage."""
 
     connection: Connection
     learnt: int = field(default=0)
@@ -43,9 +43,9 @@ class Archive:
         first: date = FIRST,
         at: timedelta = timedelta(),
     ) -> datetime:
-        """One count a day from `first`, None where a day has none; when they were learnt."""
+        """Store one count per day from `first` (None: no count); return when they were stored."""
         self.sql("insert into songs (isrc, name) values (%s, 'A title') on conflict do nothing", song)
-        # Each lot was learnt an hour after the one before.
+        # Each batch was stored an hour after the one before.
         self.learnt += 1
         learnt_at = datetime(2026, 6, 1, tzinfo=UTC) + timedelta(hours=self.learnt)
         midnight = datetime.combine(first, datetime.min.time(), UTC)
@@ -90,7 +90,7 @@ def day(place: int) -> date:
 # --- the latest count
 
 
-def test_the_latest_count_is_the_newest_day_as_it_was_last_learnt(archive: Archive):
+def test_the_latest_count_is_the_last_restatement_of_the_newest_day(archive: Archive):
     archive.hold([10, 20, 30])
     archive.hold([29], first=day(2))
     latest = archive.latest()
@@ -98,14 +98,14 @@ def test_the_latest_count_is_the_newest_day_as_it_was_last_learnt(archive: Archi
 
 
 @pytest.mark.parametrize("at", [timedelta(), timedelta(hours=15)])
-def test_of_one_day_the_displayed_count_is_the_latest(archive: Archive, at: timedelta):
+def test_the_displayed_count_of_a_day_is_the_latest(archive: Archive, at: timedelta):
     archive.hold([10, 20])
     archive.hold([24], source=CAPTURE, first=day(1), at=at)
     latest = archive.latest()
     assert (latest["play_count"], latest["data_source"]) == (24, CAPTURE)
 
 
-def test_an_imported_count_is_the_latest_only_where_none_was_measured(archive: Archive):
+def test_an_imported_count_is_the_latest_only_without_a_measurement(archive: Archive):
     archive.hold([10])
     archive.hold([5000], source=IMPORT, first=day(9))
     archive.hold([400, 500], source=IMPORT, song=OTHER)
@@ -124,7 +124,7 @@ def differences(archive: Archive) -> list[tuple[Any, ...]]:
     ]
 
 
-def test_an_imported_count_is_shown_beside_the_measured_one_where_they_differ_by_more_than_a_tenth(archive: Archive):
+def test_an_imported_count_is_listed_if_it_differs_from_the_measured_one_by_more_than_a_tenth(archive: Archive):
     archive.hold([291_000_000, 291_202_335], song=SONG)
     archive.hold([1_564_979_439], source=IMPORT, song=SONG, first=day(9))
     archive.hold([1_000], song=OTHER)
@@ -137,10 +137,10 @@ def test_an_imported_count_is_shown_beside_the_measured_one_where_they_differ_by
     ]
 
 
-def test_an_imported_count_is_compared_with_the_measured_one_of_its_own_day(archive: Archive):
+def test_an_imported_count_is_compared_with_the_measured_one_of_its_day(archive: Archive):
     archive.hold(growing(300, first=1_000, by=1_000))
     archive.hold([11_000], source=IMPORT, first=day(10))
-    # Older than any measured figure: the first one after it, where it is near.
+    # Older than any measured count: it is compared with the first one after it if that is near.
     archive.hold([50], source=IMPORT, song=OTHER, first=day(-30))
     archive.hold([1_000, 2_000], song=OTHER)
     assert differences(archive) == [(OTHER, 50, 1_000, day(0), -950)]
@@ -150,7 +150,7 @@ def test_an_imported_count_is_compared_with_the_measured_one_of_its_own_day(arch
     ("place", "imported", "is_contradiction"),
     [(-90, 50, False), (-90, 1_500, True), (90, 5_000, False), (90, 50, True), (-35, 50, True), (-36, 50, False)],
 )
-def test_counts_of_days_far_apart_differ_only_where_growth_cannot_explain_it(
+def test_counts_of_distant_days_differ_only_beyond_possible_growth(
     archive: Archive, place: int, imported: int, is_contradiction: bool
 ):
     archive.hold([imported], source=IMPORT, first=day(place))
@@ -158,7 +158,7 @@ def test_counts_of_days_far_apart_differ_only_where_growth_cannot_explain_it(
     assert bool(differences(archive)) is is_contradiction
 
 
-def test_a_recording_that_was_only_imported_or_only_measured_has_no_difference(archive: Archive):
+def test_a_recording_with_one_kind_of_count_has_no_difference(archive: Archive):
     archive.hold([5], source=IMPORT)
     archive.hold([5], song=OTHER)
     assert differences(archive) == []
@@ -167,7 +167,7 @@ def test_a_recording_that_was_only_imported_or_only_measured_has_no_difference(a
 # --- the daily series
 
 
-def test_plays_of_a_day_are_the_difference_to_the_day_before(archive: Archive):
+def test_plays_of_a_day_are_the_difference_from_the_day_before(archive: Archive):
     archive.hold([100, 110, 125])
     assert archive.days("day", "play_count", "plays", "plays_filled") == [
         (day(0), 100, None, None),
@@ -176,7 +176,7 @@ def test_plays_of_a_day_are_the_difference_to_the_day_before(archive: Archive):
     ]
 
 
-def test_a_gap_is_filled_in_a_column_of_its_own_and_adds_up(archive: Archive):
+def test_a_gap_is_filled_in_a_separate_column_with_the_same_sum(archive: Archive):
     archive.hold([100, None, None, 110, 111])
     assert archive.days("day", "play_count", "plays", "plays_filled", "is_gap_filled", "gap_days") == [
         (day(0), 100, None, None, False, 0),
@@ -187,7 +187,7 @@ def test_a_gap_is_filled_in_a_column_of_its_own_and_adds_up(archive: Archive):
     ]
 
 
-def test_a_fall_over_a_gap_adds_up_too(archive: Archive):
+def test_a_fall_over_a_gap_keeps_its_sum(archive: Archive):
     archive.hold([100, None, None, 93])
     assert [filled for (filled,) in archive.days("plays_filled")][1:] == [-2, -2, -3]
     assert [result for (result,) in archive.days("is_negative")] == [False, True, True, True]
@@ -199,7 +199,7 @@ def test_a_fall_is_flagged_and_never_clamped(archive: Archive):
 
 
 def flagged(archive: Archive, flag: str) -> list[int]:
-    """The places of the days that have the flag."""
+    """The positions of the days with the flag."""
     return [place for place, (is_flagged,) in enumerate(archive.days(flag)) if is_flagged]
 
 
@@ -214,52 +214,52 @@ def test_a_jump_above_the_recordings_own_trend_is_flagged_and_never_clamped(arch
     assert archive.days("plays", "is_jump")[40] == (50_000, True)
 
 
-def test_the_ramp_after_a_release_is_no_jump(archive: Archive):
-    """Two days of 0, a first day, and ten times as much on each of the next two."""
+def test_growth_after_a_release_is_not_a_jump(archive: Archive):
+    """Two days of 0, a first day, and ten times as many plays on each of the next two."""
     plays = [0, 0, 3_069, 30_000, 300_000, *[400_000 - 5_000 * place for place in range(40)]]
     archive.hold(list(accumulate(plays)))
     assert flagged(archive, "is_jump") == []
 
 
-def test_the_ramp_of_a_recording_that_was_followed_before_its_release_is_no_jump(archive: Archive):
+def test_growth_after_a_release_is_not_a_jump_with_days_before_the_release(archive: Archive):
     archive.hold(list(accumulate([*[0] * 40, 3_069, 30_000, 300_000, *[400_000] * 20])))
     assert flagged(archive, "is_jump") == []
 
 
-def test_growth_that_lasts_is_no_jump(archive: Archive):
+def test_lasting_growth_is_not_a_jump(archive: Archive):
     """Plays double every three days for a month: two hundred times the plays of a month before."""
     archive.hold(list(accumulate([1_000] * 30 + [int(1_000 * 2 ** (place / 3)) for place in range(30)])))
     assert flagged(archive, "is_jump") == []
 
 
-def test_the_plays_of_a_standstill_that_are_counted_at_once_are_no_jump(archive: Archive):
+def test_plays_counted_together_after_a_standstill_are_not_a_jump(archive: Archive):
     plays = [10_000] * 60
     plays[40:49], plays[49] = [0] * 9, 100_000
-    # One day is counted in the middle of another standstill.
+    # One day is counted within another standstill.
     plays[20:32], plays[26], plays[32] = [0] * 12, 10_000, 120_000
     archive.hold(list(accumulate(plays)))
     assert flagged(archive, "is_jump") == []
 
 
-def test_a_jump_after_captures_that_are_a_month_apart_is_flagged(archive: Archive):
+def test_a_jump_after_monthly_captures_is_flagged(archive: Archive):
     for month in range(6):
         count = 1_000_000 + 300_000 * month + (5_000_000 if month == 5 else 0)
         archive.hold([count], source=CAPTURE, first=day(30 * month))
     assert flagged(archive, "is_jump") == list(range(121, 151))
 
 
-def test_a_small_recording_does_not_jump_by_a_handful_of_plays(archive: Archive):
+def test_a_few_plays_of_a_small_recording_are_not_a_jump(archive: Archive):
     archive.hold([*[5] * 40, 900])
     assert flagged(archive, "is_jump") == []
 
 
-def test_a_level_that_lasts_is_a_jump_on_its_first_day_alone(archive: Archive):
+def test_a_lasting_new_level_is_a_jump_only_on_its_first_day(archive: Archive):
     archive.hold(list(accumulate([1_000] * 40 + [20_000] * 30)))
     assert flagged(archive, "is_jump") == [40]
 
 
 def test_clean_series_are_not_flagged_and_planted_jumps_are(archive: Archive):
-    """The sandbox's own series, without falls: they stand still and catch up, fade, and have noise."""
+    """The sandbox's series without falls have standstills, decline and noise."""
     songs = isrcs(60)
     planted = {}
     for place, song in enumerate(songs):
@@ -281,14 +281,14 @@ def flagged_of(archive: Archive, song: str, flag: str) -> list[int]:
     return [place for place, (is_flagged,) in enumerate(archive.days(flag, song=song)) if is_flagged]
 
 
-def test_a_restated_day_shows_what_was_learnt_last_and_both_its_steps_say_so(archive: Archive):
+def test_a_restated_day_shows_its_last_count_and_flags_both_its_steps(archive: Archive):
     archive.hold([100, 110, 120, 130])
     archive.hold([105], first=day(1))
     assert archive.days("play_count", "is_restated") == [(100, False), (105, True), (120, True), (130, False)]
 
 
-def test_leaving_out_restated_days_leaves_out_the_false_spike_after_one(archive: Archive):
-    """A day is restated far below its neighbours: a fall into it, and a spike out of it."""
+def test_excluding_restated_days_excludes_the_false_spike_after_one(archive: Archive):
+    """A day is restated far below its neighbours, which causes a fall and a spike."""
     steady = growing(60, first=10**6, by=10_000)
     archive.hold(steady)
     archive.hold([steady[40] - 520_000], first=day(40))
@@ -297,13 +297,13 @@ def test_leaving_out_restated_days_leaves_out_the_false_spike_after_one(archive:
     assert [played for played, is_restated in plays if is_restated] == [-510_000, 530_000]
 
 
-def test_a_step_over_a_gap_that_ends_at_a_restated_day_is_restated_on_each_of_its_days(archive: Archive):
+def test_each_day_of_a_gap_before_a_restated_day_is_flagged_as_restated(archive: Archive):
     archive.hold([100, None, None, 110, 120])
     archive.hold([105], first=day(3))
     assert [result for (result,) in archive.days("is_restated")] == [False, True, True, True, True]
 
 
-def test_the_return_after_a_fall_is_flagged_as_such_and_not_as_a_jump(archive: Archive):
+def test_the_return_after_a_fall_is_flagged_as_a_return_and_not_as_a_jump(archive: Archive):
     steady = growing(60, first=10**6, by=10_000)
     steady[40:43] = [count - 520_000 for count in steady[40:43]]
     archive.hold(steady)
@@ -312,14 +312,14 @@ def test_the_return_after_a_fall_is_flagged_as_such_and_not_as_a_jump(archive: A
     assert archive.days("plays")[43] == (530_000,)
 
 
-def test_days_after_a_fall_that_stays_are_no_return(archive: Archive):
+def test_days_after_a_lasting_fall_are_not_a_return(archive: Archive):
     steady = growing(60, first=10**6, by=10_000)
     archive.hold([*steady[:40], *(count - 35_000 for count in steady[40:])])
     assert flagged(archive, "is_negative") == [40]
     assert flagged(archive, "is_rebound") == []
 
 
-def test_the_plays_of_a_standstill_after_a_fall_are_no_return(archive: Archive):
+def test_plays_of_a_standstill_after_a_fall_are_not_a_return(archive: Archive):
     steady = growing(80, first=10**6, by=10_000)
     fallen = [*steady[:40], *(count - 500_000 for count in steady[40:])]
     fallen[50:58] = [fallen[50]] * 8
@@ -327,7 +327,7 @@ def test_the_plays_of_a_standstill_after_a_fall_are_no_return(archive: Archive):
     assert flagged(archive, "is_rebound") == []
 
 
-def test_a_return_after_two_days_of_falls_is_flagged_and_nothing_after_it_is(archive: Archive):
+def test_only_the_return_after_two_days_of_falls_is_flagged(archive: Archive):
     steady = growing(80, first=10**6, by=10_000)
     steady[40] -= 300_000
     steady[41] -= 500_000
@@ -344,7 +344,7 @@ def test_a_step_between_two_sources_is_flagged_on_each_day_of_its_gap(archive: A
     assert [result for (result,) in archive.days("is_source_changed")] == [False, False, True, True, True]
 
 
-def test_where_two_sources_have_a_day_the_displayed_one_wins_and_says_so(archive: Archive):
+def test_the_displayed_count_outranks_another_source_of_the_day(archive: Archive):
     archive.hold([100, 110, 120])
     archive.hold([112], source=CAPTURE, first=day(1), at=timedelta(hours=9))
     archive.hold([114], source=CAPTURE, first=day(1), at=timedelta(hours=21))
@@ -355,23 +355,23 @@ def test_where_two_sources_have_a_day_the_displayed_one_wins_and_says_so(archive
     ]
 
 
-def test_imports_are_no_part_of_a_series(archive: Archive):
+def test_a_series_excludes_imports(archive: Archive):
     archive.hold([100, 110])
     archive.hold([9_000_000], source=IMPORT, first=day(1))
     assert archive.days("play_count") == [(100,), (110,)]
 
 
-def test_a_day_is_a_day_in_utc_whatever_the_session_thinks(archive: Archive):
+def test_days_are_in_utc_in_any_session_time_zone(archive: Archive):
     archive.hold([100])
     archive.hold([104], source=CAPTURE, at=timedelta(hours=23, minutes=30))
     archive.sql("set timezone to 'Pacific/Auckland'")
     assert archive.days("day", "play_count") == [(FIRST, 104)]
 
 
-# --- what was known then
+# --- point in time
 
 
-def test_what_was_known_at_a_moment_is_shown_as_it_was_known(archive: Archive):
+def test_counts_as_of_a_moment_exclude_later_restatements(archive: Archive):
     first = archive.hold([100, 110])
     second = archive.hold([105], first=day(1))
 
@@ -385,7 +385,7 @@ def test_what_was_known_at_a_moment_is_shown_as_it_was_known(archive: Archive):
     assert known(second) == [100, 105]
 
 
-def test_both_what_was_said_and_what_restates_it_are_kept(archive: Archive):
+def test_a_restatement_and_the_earlier_count_are_both_stored(archive: Archive):
     first = archive.hold([100])
     second = archive.hold([101])
     rows = archive.sql(
@@ -397,26 +397,26 @@ def test_both_what_was_said_and_what_restates_it_are_kept(archive: Archive):
 # --- run rates
 
 
-def test_a_window_that_is_covered_has_a_rate(archive: Archive):
+def test_a_covered_window_has_a_rate(archive: Archive):
     archive.hold([1000 + 10 * place for place in range(100)])
     rate = archive.rate(90)
     assert (rate["plays"], rate["days_covered"], rate["plays_a_year"], rate["why_none"]) == (900, 90, 3650, None)
     assert (rate["window_begins"], rate["window_ends"]) == (day(9), day(99))
 
 
-def test_a_window_that_is_not_covered_has_none_and_says_why(archive: Archive):
+def test_an_uncovered_window_has_a_reason_instead_of_a_rate(archive: Archive):
     archive.hold([1000 + 10 * place for place in range(100)])
     rate = archive.rate(365)
     assert (rate["plays"], rate["plays_a_year"], rate["days_covered"]) == (None, None, 99)
     assert rate["why_none"] == "the history begins on 2025-01-01"
 
 
-def test_days_missing_within_a_window_take_nothing_from_it(archive: Archive):
+def test_missing_days_within_a_window_do_not_change_its_rate(archive: Archive):
     archive.hold([1000, *[None] * 27, 1280])
     assert (archive.rate(28)["plays"], archive.rate(28)["days_covered"]) == (280, 28)
 
 
-def test_a_first_day_between_two_figures_at_most_35_days_apart_is_interpolated(archive: Archive):
+def test_a_first_day_between_two_counts_at_most_35_days_apart_is_interpolated(archive: Archive):
     archive.hold([1000, *[None] * 34, 1350])
     archive.hold([1000, *[None] * 35, 1350], song=OTHER)
     near, far = archive.rate(28), archive.rate(28, OTHER)
@@ -427,13 +427,13 @@ def test_a_first_day_between_two_figures_at_most_35_days_apart_is_interpolated(a
     assert far["why_none"] == "no figure between 2025-01-01 and 2025-02-06"
 
 
-def test_a_first_day_with_a_figure_of_its_own_is_not_interpolated(archive: Archive):
+def test_a_first_day_with_a_count_is_not_interpolated(archive: Archive):
     archive.hold([1000, 1001, *[None] * 27, 1350])
     rate = archive.rate(28)
     assert (rate["plays"], rate["is_interpolated"], rate["interpolated_from"]) == (349, False, None)
 
 
-def test_windows_stay_covered_while_captures_follow_a_bought_history(archive: Archive):
+def test_windows_stay_covered_by_captures_after_a_bought_history(archive: Archive):
     a_day = 100
     archive.hold([a_day * place for place in range(400)])
     catalog = archive.catalog([SONG])
@@ -451,19 +451,19 @@ def test_windows_stay_covered_while_captures_follow_a_bought_history(archive: Ar
         assert (total["cohort_windows"], total["cohort_recordings"]) == ([365, 90, 28], 1), capture
 
 
-def test_one_late_capture_leaves_the_longer_windows_and_says_why_the_short_one_is_gone(archive: Archive):
+def test_one_late_capture_uncovers_only_the_short_window_with_a_reason(archive: Archive):
     archive.hold([100 * place for place in range(400)])
     archive.hold([100 * 469], source=CAPTURE, first=day(469), at=timedelta(hours=14))
     assert [archive.rate(window)["plays"] for window in (28, 90, 365)] == [None, 9_000, 36_500]
     assert archive.rate(28)["why_none"] == f"no figure between {day(399)} and {day(469)}"
 
 
-def test_a_rate_below_nothing_is_shown_and_flagged(archive: Archive):
+def test_a_negative_rate_is_shown_and_flagged(archive: Archive):
     archive.hold([1000 - place for place in range(29)])
     assert (archive.rate(28)["plays"], archive.rate(28)["is_negative"]) == (-28, True)
 
 
-def test_a_rate_says_where_both_of_its_ends_come_from(archive: Archive):
+def test_a_rate_names_the_sources_of_both_its_ends(archive: Archive):
     archive.hold(list(range(0, 290, 10)))
     archive.hold([300], source=CAPTURE, first=day(28), at=timedelta(hours=12))
     rate = archive.rate(28)
@@ -473,7 +473,7 @@ def test_a_rate_says_where_both_of_its_ends_come_from(archive: Archive):
 # --- catalogues
 
 
-def test_a_recording_without_a_figure_is_a_row_and_the_total_says_that_it_leaves_it_out(archive: Archive):
+def test_a_recording_without_a_count_has_a_row_and_is_counted_as_excluded(archive: Archive):
     archive.hold([100 + place for place in range(29)])
     archive.hold([7000], song=OTHER, source=IMPORT)
     catalog = archive.catalog([SONG, OTHER, THIRD])
@@ -491,7 +491,7 @@ def test_a_recording_without_a_figure_is_a_row_and_the_total_says_that_it_leaves
     assert (total["plays_365_days"], total["plays_a_year_365_days"], total["recordings_365_days"]) == (None, None, 0)
 
 
-def test_each_figure_of_a_total_is_its_own(archive: Archive):
+def test_each_figure_of_a_total_is_correct(archive: Archive):
     archive.hold([100 + 10 * place for place in range(400)])
     archive.hold([100 + place for place in range(120)], song=OTHER, first=day(200))
     archive.hold([5 + 2 * place for place in range(40)], song=THIRD, first=day(350))
@@ -503,13 +503,13 @@ def test_each_figure_of_a_total_is_its_own(archive: Archive):
     assert (total["plays_90_days"], total["plays_a_year_90_days"], total["recordings_90_days"]) == (990, 4015, 2)
     assert (total["plays_365_days"], total["plays_a_year_365_days"], total["recordings_365_days"]) == (3650, 3650, 1)
     assert total["account"] == archive.sql("select account from catalogs where id = %s", catalog)[0]["account"]
-    # Counted from today, to which a test's days are as they may be.
+    # Relative to today, so it varies with the day of the test.
     ended = sum(last < datetime.now(UTC).date() - timedelta(days=35) for last in (day(399), day(319), day(389)))
     assert total["recordings_ended"] == ended
 
 
 def members(archive: Archive, catalog: UUID) -> dict[str, str | None]:
-    """Why each recording is not in the catalogue's cohort; None: it is."""
+    """Why each recording is not in the catalogue's cohort, or None."""
     rows = archive.sql("select * from analytics.catalog_run_rates where catalog = %s", catalog)
     assert {row["is_in_cohort"] for row in rows if row["why_not_in_cohort"] is None} <= {True}
     return {row["song"]: row["why_not_in_cohort"] for row in rows}
@@ -523,7 +523,7 @@ def total_of(archive: Archive, catalog: UUID) -> dict[str, Any]:
 WINDOWS = (28, 90, 365)
 
 
-def test_windows_are_compared_on_the_same_recordings_though_younger_ones_cover_some(archive: Archive):
+def test_all_windows_are_compared_on_the_same_recordings(archive: Archive):
     # Fades: 300 plays a day, in the last 28 days 100. Two younger recordings make the short windows look like growth.
     fading = [300 * place for place in range(372)]
     archive.hold([*fading, *(fading[-1] + 100 * place for place in range(1, 29))])
@@ -546,7 +546,7 @@ def test_windows_are_compared_on_the_same_recordings_though_younger_ones_cover_s
     }
 
 
-def test_a_recording_that_ended_long_before_the_others_is_not_added_to_them(archive: Archive):
+def test_a_recording_without_recent_counts_is_not_in_the_cohort(archive: Archive):
     archive.hold([10 * place for place in range(400)])
     archive.hold([10 * place for place in range(365)], song=OTHER, first=day(0))
     archive.hold([10 * place for place in range(366)], song=THIRD, first=day(-2))
@@ -565,14 +565,14 @@ def test_a_recording_that_ended_long_before_the_others_is_not_added_to_them(arch
 @pytest.mark.parametrize(
     ("gap", "count", "windows"),
     [
-        # One capture, long after the history that was bought.
+        # One capture, long after the bought history.
         (69, 400, [365, 90]),
         (1, 200, [90, 28]),
         (1, 50, [28]),
         (1, 10, None),
     ],
 )
-def test_where_no_recording_covers_every_window_the_cohort_names_those_it_covers(
+def test_without_full_coverage_the_cohort_names_its_windows(
     archive: Archive, gap: int, count: int, windows: list[int] | None
 ):
     for song in (SONG, OTHER):
@@ -590,7 +590,7 @@ def test_where_no_recording_covers_every_window_the_cohort_names_those_it_covers
         assert set(members(archive, catalog).values()) == {"does not cover 28, 90, 365 days"}
 
 
-def test_of_recordings_that_cover_different_windows_the_cohort_keeps_the_longer_windows(archive: Archive):
+def test_the_cohort_prefers_recordings_with_longer_windows(archive: Archive):
     archive.hold([10 * place for place in range(100)], first=day(300))
     archive.hold([*(10 * place for place in range(320)), *[None] * 79, 3_990], song=OTHER)
     catalog = archive.catalog([SONG, OTHER])
@@ -601,7 +601,7 @@ def test_of_recordings_that_cover_different_windows_the_cohort_keeps_the_longer_
     assert [total[f"recordings_{days}_days"] for days in WINDOWS] == [1, 2, 1]
 
 
-def test_a_figure_of_a_day_to_come_leaves_the_cohort_of_the_others_as_it_is(archive: Archive):
+def test_a_future_count_does_not_change_the_cohort_of_the_others(archive: Archive):
     third = "AA6Q72099999"
     for song in (SONG, OTHER, third):
         archive.hold([10 * place for place in range(400)], song=song)
@@ -618,7 +618,7 @@ def test_a_figure_of_a_day_to_come_leaves_the_cohort_of_the_others_as_it_is(arch
     }  # fmt: skip
 
 
-def test_a_cohort_says_how_many_of_its_recordings_are_interpolated_or_of_two_sources(archive: Archive):
+def test_a_cohort_counts_its_interpolated_and_two_source_recordings(archive: Archive):
     for song in (SONG, OTHER):
         archive.hold([10 * place for place in range(400)], song=song)
     archive.hold([10 * 429], song=OTHER, source=CAPTURE, first=day(429))
@@ -627,20 +627,20 @@ def test_a_cohort_says_how_many_of_its_recordings_are_interpolated_or_of_two_sou
     assert (total["cohort_recordings"], total["cohort_interpolated"], total["cohort_source_changed"]) == (2, 2, 1)
 
 
-def test_the_line_of_a_cohort_does_not_bend_where_its_recordings_are_captured_on_different_days(archive: Archive):
-    # Each is played 100 times a day, throughout: a bought history, then one capture of each, on days of their own.
+def test_the_cohort_line_is_straight_if_recordings_are_captured_on_different_days(archive: Archive):
+    # Each has 100 plays a day: a bought history, then one capture each, on different days.
     for song, captured_on in ((SONG, 405), (OTHER, 430)):
         archive.hold([100 * place for place in range(400)], song=song)
         archive.hold([100 * captured_on], song=song, source=CAPTURE, first=day(captured_on))
     catalog = archive.catalog([SONG, OTHER])
     line = {row["day"]: row for row in analytics.over_time(archive.connection, catalog, steps=15, step_days=28)}
     paths = {at: row["cohort_play_count"] for at, row in line.items() if row["cohort_play_count"] is not None}
-    # 430 is after the last figure of one of the two, 402 is between two figures of each.
+    # 430 is after the last count of one of the two, 402 is between two counts of each.
     assert paths == {day(place): 200 * place for place in range(10, 403, 28)}
     assert line[day(430)]["play_count"] == 100 * (405 + 430)
 
 
-def test_one_absurd_figure_keeps_nobody_from_the_others(archive: Archive):
+def test_one_absurd_count_does_not_hide_the_other_recordings(archive: Archive):
     most = 2**63 - 1
     archive.hold([0, None, None, most], song=OTHER)
     archive.hold([0, *[None] * 27, most], song=THIRD)
@@ -671,13 +671,13 @@ def test_one_absurd_figure_keeps_nobody_from_the_others(archive: Archive):
         (("done", "rejected"), "rejected by the vendor"),
     ],
 )
-def test_why_a_recording_has_no_figure_is_said(archive: Archive, queued: tuple[str, str | None], status: str):
+def test_a_recording_without_a_count_has_a_reason(archive: Archive, queued: tuple[str, str | None], status: str):
     archive.catalog([SONG])
     archive.sql("insert into songstats_backfill_queue (song, status, outcome) values (%s, %s, %s)", SONG, *queued)
     assert archive.sql("select status from analytics.catalog_play_counts") == [{"status": status}]
 
 
-def test_a_catalogue_of_nothing_measured_has_a_total_of_nothing(archive: Archive):
+def test_a_catalogue_without_measurements_has_an_empty_total(archive: Archive):
     catalog = archive.catalog([SONG])
     (total,) = archive.sql("select * from analytics.catalog_totals where catalog = %s", catalog)
     assert (total["play_count"], total["recordings_not_measured"], total["newest_day"]) == (0, 1, None)
@@ -686,7 +686,7 @@ def test_a_catalogue_of_nothing_measured_has_a_total_of_nothing(archive: Archive
 # --- coverage, progress, spend
 
 
-def test_coverage_counts_the_days_there_are_and_those_there_should_be(archive: Archive):
+def test_coverage_counts_present_and_expected_days(archive: Archive):
     archive.hold([100, None, 110])
     archive.hold([111], first=day(2))
     archive.hold([113], source=CAPTURE, first=day(2), at=timedelta(hours=9))
@@ -699,7 +699,7 @@ def test_coverage_counts_the_days_there_are_and_those_there_should_be(archive: A
     assert (unknown["first_day"], unknown["days_expected"], unknown["days_missing"]) == (None, 0, 0)
 
 
-def test_progress_and_spend_say_what_a_drain_came_to(bench: Workbench):
+def test_progress_and_spend_sum_up_a_backfill(bench: Workbench):
     requested = isrcs(4)
     bench.sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=requested[1], status=404)
     bench.submit_request(requested[:3])
@@ -723,7 +723,7 @@ def test_progress_and_spend_say_what_a_drain_came_to(bench: Workbench):
     assert bought["last_lookup_at"] is not None
 
 
-def test_what_captures_cost_is_spend_too(archive: Archive):
+def test_spend_includes_captures(archive: Archive):
     (account,) = archive.sql("insert into accounts (name) values ('a label') returning id")
     (capture,) = archive.sql(
         "insert into playcount_snapshots (account, album_ids, albums_digest, platforms, schedule, album_count,"
@@ -747,7 +747,7 @@ def test_what_captures_cost_is_spend_too(archive: Archive):
     ]
 
 
-def test_a_hit_that_is_not_billed_is_a_call_and_no_hit(bench: Workbench):
+def test_an_unbilled_hit_is_a_call_and_not_a_hit(bench: Workbench):
     (song,) = isrcs(1)
     bench.sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=song, status=429, count=1)
     bench.submit_request([song])
@@ -758,11 +758,11 @@ def test_a_hit_that_is_not_billed_is_a_call_and_no_hit(bench: Workbench):
     assert covered["hits"] == sum(row["hits"] for row in spent)
 
 
-# --- what the checks look at
+# --- inputs of the checks
 
 
 def captured(archive: Archive, counts: dict[str, tuple[int, int]]) -> None:
-    """Recordings whose history and capture of the same day say these two counts."""
+    """Recordings with these two counts on one day, from history and capture."""
     (account,) = archive.sql("insert into accounts (name) values ('a label') returning id")
     (capture,) = archive.sql(
         "insert into playcount_snapshots (account, album_ids, albums_digest, platforms, schedule, album_count,"
@@ -775,14 +775,14 @@ def captured(archive: Archive, counts: dict[str, tuple[int, int]]) -> None:
     archive.sql("update song_measurements set snapshot = %s where data_source = %s", capture["id"], CAPTURE)
 
 
-def test_one_recording_far_apart_is_found_among_a_hundred_tiny_ones(archive: Archive):
+def test_one_large_difference_is_found_among_a_hundred_small_recordings(archive: Archive):
     tiny = dict.fromkeys([f"AA6Q721{place:05}" for place in range(110)], (100, 300))
     captured(archive, {**tiny, SONG: (10_000_000, 5_000_000)})
     looked_at, apart = analytics.compare_sources(archive.connection, share=0.1, plays=1_000)
     assert (looked_at, [one.song for one in apart]) == (111, [SONG])
 
 
-def test_the_weeks_between_two_captures_are_no_gap_and_those_of_a_history_are(archive: Archive):
+def test_weeks_between_captures_are_not_a_gap_and_weeks_in_a_history_are(archive: Archive):
     captured(archive, {SONG: (100, 110), OTHER: (100, 110)})
     archive.hold([200], source=CAPTURE, first=day(30), at=timedelta(hours=9))
     archive.hold([200], song=OTHER, first=day(30))
@@ -790,10 +790,10 @@ def test_the_weeks_between_two_captures_are_no_gap_and_those_of_a_history_are(ar
     assert result == {SONG: 0, OTHER: 29}
 
 
-# --- the contract
+# --- contract
 
 
-def test_every_column_of_every_view_says_what_it_means_in_what_unit_and_from_where(connection: Connection):
+def test_every_view_column_documents_meaning_unit_and_source(connection: Connection):
     rows = connection.execute("select * from analytics.data_dictionary").fetchall()
     functions = {"play_counts_as_of(moment timestamp with time zone)"} | {
         f"{name}(recording text, moment timestamp with time zone)"
@@ -810,12 +810,12 @@ def test_every_file_of_a_view_is_applied():
     assert files == set(views.NAMES)
 
 
-def test_a_view_never_loses_a_column_by_itself(connection: Connection):
+def test_a_view_never_loses_a_column_silently(connection: Connection):
     with pytest.raises(InvalidTableDefinition, match="cannot drop columns from view"):
         connection.execute("create or replace view analytics.spend as select day, account from analytics.spend")
 
 
-def test_other_views_than_this_versions_are_refused_and_replaced(database_url: str, connection: Connection):
+def test_views_of_another_version_are_rejected_and_replaced(database_url: str, connection: Connection):
     connection.execute("comment on view analytics.data_dictionary is 'Views of version 000000000000'")
     with pytest.raises(SchemaOutOfDateError, match=r"the analysts' views .* run `measurement-pipeline db upgrade`"):
         migrate.require_current(database_url, kind="sandbox")
@@ -824,7 +824,7 @@ def test_other_views_than_this_versions_are_refused_and_replaced(database_url: s
     assert views.stamped(connection) == views.version()
 
 
-def test_a_view_that_is_gone_comes_back_with_the_next_upgrade(database_url: str, connection: Connection):
+def test_the_next_upgrade_restores_a_missing_view(database_url: str, connection: Connection):
     connection.execute("drop view analytics.spend")
     assert views.stamped(connection) is None
     with pytest.raises(SchemaOutOfDateError, match="run `measurement-pipeline db upgrade`"):
@@ -845,7 +845,7 @@ def test_a_view_that_is_gone_comes_back_with_the_next_upgrade(database_url: str,
         "select d.* from analytics.daily_play_counts as d inner join catalog_songs as c using (song)",
     ],
 )
-def test_a_question_about_few_recordings_reads_those_and_no_others(archive: Archive, question: str):
+def test_a_query_about_few_recordings_reads_only_their_rows(archive: Archive, question: str):
     archive.sql("insert into songs (isrc) select 'AA6Q72' || lpad(i::text, 6, '0') from generate_series(1, 5000) as i")
     archive.sql(
         "insert into song_measurements (song, platform, metric, captured_at, data_source, value)"
@@ -859,11 +859,11 @@ def test_a_question_about_few_recordings_reads_those_and_no_others(archive: Arch
     assert "Index" in plan
 
 
-def test_nobody_who_is_unknown_has_a_figure(archive: Archive):
+def test_an_unknown_recording_has_no_count(archive: Archive):
     assert archive.sql("select * from analytics.latest_play_counts where song = %s", str(uuid4())) == []
 
 
-def test_a_series_is_streamed_by_a_cursor_of_the_servers(archive: Archive):
+def test_a_series_is_streamed_by_a_server_side_cursor(archive: Archive):
     archive.hold([100, 110, 120])
     catalog = archive.catalog([SONG])
     with analytics.single_snapshot(archive.connection):
