@@ -1,4 +1,4 @@
-"""What answers instead of Songstats settles nothing: rows wait, the deployment pauses, and an operator reads what answered."""
+"""Foreign responses settle nothing: rows wait, the deployment pauses, and the operator reads what responded."""
 
 import asyncio
 from dataclasses import replace
@@ -12,7 +12,7 @@ from measurement_pipeline_tests.backfill.test_money_path import HISTORY, STATUS
 from measurement_pipeline_tests.faults.invariants import assert_invariants_hold
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
-# None of these says "later", so each would settle the row or blame the key if its status counted.
+# None of these asks for a retry, so its status would settle the row or blame the key if it counted.
 PAGES = ["challenge", "proxy", "portal", "portal redirect", "login", "json"]
 
 
@@ -25,7 +25,7 @@ def state(bench: Workbench) -> dict[str, object]:
 
 @pytest.mark.fails_without("a status counts only with Songstats' own body", parameters="proxy")
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_leaves_its_row_pending_and_untried_and_the_others_are_stored(bench: Workbench, page: str):
+def test_a_foreign_response_leaves_its_row_pending_without_an_attempt(bench: Workbench, page: str):
     songs = isrcs(12)
     bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, isrc=songs[3], foreign=page)
@@ -39,7 +39,7 @@ def test_a_page_leaves_its_row_pending_and_untried_and_the_others_are_stored(ben
     assert (hit["billable"], hit["reason"], hit["status_code"]) == (None, "transient", row["last_status_code"])
     assert state(bench)["breaker"] == "closed"
     assert not state(bench)["paused"]
-    assert bench.sandbox.requests(STATUS) == [], "whether the key works is asked about Songstats' own 403 alone"
+    assert bench.sandbox.requests(STATUS) == [], "the key is checked only after Songstats' own 403"
     assert_invariants_hold(bench)
     bench.sandbox.clear_faults()
     bench.sql("update songstats_backfill_queue set not_before = now() where not_before is not null")
@@ -49,9 +49,7 @@ def test_a_page_leaves_its_row_pending_and_untried_and_the_others_are_stored(ben
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_for_everything_is_a_pause_after_five_calls_with_what_answered_and_blames_no_key(
-    bench: Workbench, page: str
-):
+def test_five_foreign_responses_pause_the_deployment_and_open_no_key_breaker(bench: Workbench, page: str):
     songs = isrcs(40)
     bench.submit_request(songs)
     bench.sandbox.faults("/enterprise/", foreign=page)
@@ -66,7 +64,7 @@ def test_a_page_for_everything_is_a_pause_after_five_calls_with_what_answered_an
     assert_invariants_hold(bench)
 
 
-def test_a_5xx_page_is_not_billed_and_counts_towards_a_pause(bench: Workbench):
+def test_a_foreign_5xx_is_not_billed_and_counts_towards_a_pause(bench: Workbench):
     songs = isrcs(20)
     bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, foreign="gateway")
@@ -76,7 +74,7 @@ def test_a_5xx_page_is_not_billed_and_counts_towards_a_pause(bench: Workbench):
     assert "HTTP 500: not Songstats' own answer: 500 text/html" in str(state(bench)["pause_reason"])
 
 
-def test_a_json_answer_that_is_cut_stays_malformed(bench: Workbench):
+def test_a_truncated_json_response_stays_malformed(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, body='{"result": "success", "stats": [{"source": "spot')
@@ -84,7 +82,7 @@ def test_a_json_answer_that_is_cut_stays_malformed(bench: Workbench):
     assert bench.row(song)["outcome"] == "malformed"
 
 
-def test_no_row_is_exhausted_by_pages_however_often_it_meets_them(bench: Workbench):
+def test_foreign_responses_never_exhaust_a_row(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, foreign="challenge")
@@ -98,8 +96,8 @@ def test_no_row_is_exhausted_by_pages_however_often_it_meets_them(bench: Workben
     assert_invariants_hold(bench)
 
 
-def test_a_lasting_share_of_pages_pauses_and_then_opens_the_breaker_across_runs(bench: Workbench):
-    """One answer in five is a page: a pause by the 25th call, the breaker by the 50th, and nothing is settled on a page."""
+def test_a_lasting_share_of_foreign_responses_pauses_and_then_opens_the_breaker(bench: Workbench):
+    """One response in five is foreign: a pause by the 25th call, the breaker by the 50th, and no row settled by one."""
     songs = isrcs(80)
     bench.submit_request(songs)
     for song in songs[4::5]:
@@ -108,7 +106,7 @@ def test_a_lasting_share_of_pages_pauses_and_then_opens_the_breaker_across_runs(
     for number in range(20):
         bench.sql("update songstats_backfill_queue set not_before = now() where not_before is not null")
         bench.sql("update vendor_state set paused_until = null")
-        # One at a time, so that answers come in the order of their calls.
+        # One at a time, so that responses arrive in the order of their calls.
         bench.run_backfill(
             songs[number * 5 : number * 5 + 5], run=f"run-{number}", config=replace(bench.config, concurrency=1)
         )
@@ -127,7 +125,7 @@ def test_a_lasting_share_of_pages_pauses_and_then_opens_the_breaker_across_runs(
     assert_invariants_hold(bench)
 
 
-def test_a_status_call_that_something_else_answers_says_nothing_of_the_key(bench: Workbench):
+def test_a_foreign_response_to_the_probe_does_not_blame_the_key(bench: Workbench):
     bench.submit_request(isrcs(1))
     for page in PAGES:
         bench.sandbox.clear_faults()
@@ -138,7 +136,7 @@ def test_a_status_call_that_something_else_answers_says_nothing_of_the_key(bench
         assert result.month.detail.startswith("not Songstats' own answer: ")
 
 
-def test_a_refused_key_stays_refused_while_something_else_answers_for_songstats(bench: Workbench):
+def test_a_key_breaker_stays_open_during_foreign_responses(bench: Workbench):
     bench.submit_request(isrcs(1))
     bench.sandbox.faults(HISTORY, status=401)
     bench.run_backfill(isrcs(1))
@@ -148,7 +146,7 @@ def test_a_refused_key_stays_refused_while_something_else_answers_for_songstats(
     assert state(bench)["breaker"] == "open"
 
 
-def test_the_share_is_read_from_the_ledger_by_the_next_run(bench: Workbench):
+def test_the_next_run_reads_the_share_of_foreign_responses_from_the_ledger(bench: Workbench):
     songs = isrcs(4)
     bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, isrc=songs[0], foreign="proxy")
@@ -163,4 +161,4 @@ def test_the_share_is_read_from_the_ledger_by_the_next_run(bench: Workbench):
             await line.close()
 
     result = {song: cause for cause, song in asyncio.run(causes())}
-    assert result == {songs[0]: "foreign", songs[2]: "stored", songs[3]: "stored"}, "a body cut short is not one"
+    assert result == {songs[0]: "foreign", songs[2]: "stored", songs[3]: "stored"}, "a truncated body is not foreign"

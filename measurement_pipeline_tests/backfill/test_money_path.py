@@ -1,4 +1,4 @@
-"""The money path on a real database and doubles: every outcome, and every hit counted at the vendor's end."""
+"""The money path on a real database and doubles: every outcome, with the vendor's count of hits."""
 
 import json
 import threading
@@ -81,7 +81,7 @@ def test_two_hundred_recordings_cost_two_hundred_hits_and_a_second_run_none(benc
     assert bench.sandbox.hits() == 200
 
 
-# What the vendor answers → the row, whether the hit counts, and the ledger's reason. `None` for the row: back to pending.
+# The vendor's response → the row, whether the hit counts, and the ledger's reason. `None` for the row: pending again.
 OUTCOMES: dict[str, tuple[dict[str, Any], str | None, bool | None, str]] = {
     "no entry for the platform": ({"body": payload([], "deezer")}, "no_history", True, "no history"),
     "an empty history": ({"body": payload([])}, "no_history", True, "no history"),
@@ -109,7 +109,7 @@ OUTCOMES: dict[str, tuple[dict[str, Any], str | None, bool | None, str]] = {
 
 
 @pytest.mark.parametrize("answer", OUTCOMES)
-def test_each_answer_has_its_outcome(bench: Workbench, answer: str):
+def test_each_response_has_its_outcome(bench: Workbench, answer: str):
     fault, outcome, billable, reason = OUTCOMES[answer]
     (song,) = songs = isrcs(1)
     bench.submit_request(songs)
@@ -126,7 +126,7 @@ def test_each_answer_has_its_outcome(bench: Workbench, answer: str):
     assert (hit["billable"], hit["reason"]) == (billable, reason)
     assert hit["settled_at"] is not None
     stored = bench.sql("select count(*) n from songstats_responses")[0]["n"]
-    assert stored == (1 if billable else 0), "what was paid for is kept, and nothing else"
+    assert stored == (1 if billable else 0), "billed responses are stored, and no others"
     assert row["attempts"] == (0 if reason == "throttled" else 1)
 
 
@@ -172,7 +172,7 @@ def test_a_429_pauses_the_deployment_and_costs_no_attempt_and_no_budget(bench: W
     left = bench.sql("select extract(epoch from paused_until - now()) s from vendor_state")[0]["s"]
     assert 70 < left <= 77
     again, _ = bench.run_backfill(songs, run="run-2")
-    assert again.summary.calls == 0, "nothing is due while the pause lasts"
+    assert again.summary.calls == 0, "no row is due during the pause"
 
 
 def test_a_429_without_retry_after_waits_longer_each_time(bench: Workbench):
@@ -191,7 +191,7 @@ def test_a_429_without_retry_after_waits_longer_each_time(bench: Workbench):
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-def test_a_refused_key_settles_nothing_and_opens_the_breaker(bench: Workbench, status: int):
+def test_a_rejected_key_settles_no_row_and_opens_the_breaker(bench: Workbench, status: int):
     songs = isrcs(40)
     bench.submit_request(songs)
     bench.sandbox.faults("/enterprise/v1/", status=status)
@@ -208,7 +208,9 @@ def test_a_refused_key_settles_nothing_and_opens_the_breaker(bench: Workbench, s
 
 @pytest.mark.fails_without("the streak breaker", parameters="fault0-5")
 @pytest.mark.parametrize(("fault", "hits"), [({"status": 400}, 5), ({"body": "<html/>"}, 5), ({"status": 404}, 25)])
-def test_unusable_answers_open_the_breaker_at_exactly_so_many_hits(bench: Workbench, fault: dict[str, Any], hits: int):
+def test_unusable_responses_open_the_breaker_after_an_exact_number_of_hits(
+    bench: Workbench, fault: dict[str, Any], hits: int
+):
     songs = isrcs(100)
     bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, **fault)
@@ -238,13 +240,13 @@ def test_the_budget_is_never_exceeded_and_the_rest_stays_pending(bench: Workbenc
     assert bench.sandbox.hits() == 30
     assert bench.statuses() == {"stored": 30, "pending": 20}
     best = bench.sql("select song from songstats_backfill_queue where outcome = 'stored'")
-    assert {r["song"] for r in best} == set(songs[:30]), "the most played first"
+    assert {r["song"] for r in best} == set(songs[:30]), "highest rank first"
     again, _ = bench.run_backfill(songs, run="run-2", config=replace(bench.config, hits_allowed=30))
     assert "30 of 30 hits" in str(again.summary.stop_reason)
     assert bench.sandbox.hits() == 30
 
 
-def test_a_card_that_is_gone_spends_nothing(bench: Workbench):
+def test_a_removed_card_spends_no_hit(bench: Workbench):
     songs = isrcs(3)
     bench.submit_request(songs)
     bench.deny(bench.account)
@@ -257,7 +259,7 @@ def test_a_card_that_is_gone_spends_nothing(bench: Workbench):
     ("answer", "hits", "waits"),
     [(PaymentVerdict.ALLOWED, 2, False), (PaymentVerdict.DENIED, 0, False), (PaymentVerdict.UNKNOWN, 0, True)],
 )
-def test_a_decision_older_than_ten_minutes_is_asked_for_again_before_a_hit(
+def test_a_decision_older_than_ten_minutes_is_renewed_before_a_hit(
     bench: Workbench, answer: PaymentVerdict, hits: int, waits: bool
 ):
     songs = isrcs(2)
@@ -294,8 +296,8 @@ def test_a_recording_whose_request_is_withdrawn_during_the_run_is_deferred_witho
     assert (row["status"], row["last_error"]) == ("pending", NO_PAYER)
 
 
-def test_a_response_that_was_kept_but_never_read_is_read_without_a_hit(bench: Workbench):
-    """The run died between keeping and storing."""
+def test_a_stored_unread_response_is_read_without_a_hit(bench: Workbench):
+    """The run died between storing the response and settling the row."""
     songs = isrcs(1)
     bench.submit_request(songs)
     bench.run_backfill(songs)
@@ -325,7 +327,7 @@ def test_measurements_without_a_settled_row_are_owned_and_cost_nothing(bench: Wo
 
 
 def waiting_for(bench: Workbench, kind: str) -> list[dict[str, Any]]:
-    """Sessions that wait for a lock of the kind: `advisory`, or `transactionid` where a row is held."""
+    """Sessions that wait for a lock of this kind: `advisory`, or `transactionid` for a row."""
     return bench.sql(
         "select 1 from pg_stat_activity"
         " where datname = current_database() and wait_event_type = 'Lock' and wait_event = %s",
@@ -364,7 +366,7 @@ def test_a_response_is_stored_before_it_is_parsed(bench: Workbench):
             wait_until(lambda: bench.sandbox.hits(song) or run.done())
             busy.execute("select song from songstats_backfill_queue for update")
             gate.open()
-            # What is stored is stored with its row: it can get no further than that.
+            # Measurements commit with their row, so storing stops there.
             wait_until(lambda: waiting_for(bench, "transactionid") or run.done())
             assert bench.sql("select song, parser_version from songstats_responses") == [
                 {"song": song, "parser_version": None}
@@ -374,7 +376,7 @@ def test_a_response_is_stored_before_it_is_parsed(bench: Workbench):
     assert bench.row(song)["outcome"] == "stored"
 
 
-def test_a_row_whose_owner_is_alive_is_not_claimed(bench: Workbench):
+def test_a_row_with_a_live_owner_is_not_claimed(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.submit_request(songs)
     gate = Gate()
@@ -391,7 +393,7 @@ def test_a_row_whose_owner_is_alive_is_not_claimed(bench: Workbench):
     assert bench.sandbox.hits() == 1
 
 
-def test_a_stale_owner_changes_nothing_when_its_answer_comes_late(bench: Workbench):
+def test_a_late_response_of_a_stale_owner_changes_no_row(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.submit_request(songs)
     gate = Gate()
@@ -410,13 +412,13 @@ def test_a_stale_owner_changes_nothing_when_its_answer_comes_late(bench: Workben
     before = bench.sql("select count(*) n from song_measurements")[0]["n"]
     gate.open()
     slow.join()
-    assert stale == [], "what was not its to settle is not its to report"
+    assert stale == [], "it reports only rows that it settled"
     assert (bench.row(song)["lease"], bench.row(song)["outcome"]) == (lease, "stored")
     assert bench.sql("select count(*) n from song_measurements")[0]["n"] == before
-    assert len(bench.sql("select 1 from songstats_responses")) == 2, "but what it paid for is kept"
+    assert len(bench.sql("select 1 from songstats_responses")) == 2, "but its billed response is stored"
 
 
-def test_two_runs_at_once_buy_each_recording_once(bench: Workbench):
+def test_two_concurrent_runs_buy_each_recording_once(bench: Workbench):
     songs = isrcs(60)
     bench.submit_request(songs)
     threads = [threading.Thread(target=bench.run_backfill, args=(songs,), kwargs={"run": f"run-{n}"}) for n in range(3)]
@@ -428,7 +430,7 @@ def test_two_runs_at_once_buy_each_recording_once(bench: Workbench):
     assert bench.sandbox.hits() == 60
 
 
-def test_the_pace_is_the_deployments(bench: Workbench):
+def test_all_runs_share_the_deployments_pace(bench: Workbench):
     songs = isrcs(15)
     bench.submit_request(songs)
     config = replace(bench.config, requests_per_second=20.0)
@@ -462,19 +464,19 @@ def test_stopping_finishes_the_calls_in_flight_and_releases_the_rest(bench: Work
     assert bench.statuses() == {"stored": hits, "pending": 50 - hits}
 
 
-def test_an_operator_takes_up_failed_rows_and_it_is_recorded(bench: Workbench):
+def test_an_operators_run_retries_failed_rows_and_is_recorded(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.submit_request(songs)
     bench.sql("update songstats_backfill_queue set status = 'failed', outcome = 'exhausted', attempts = 5")
     bench.run_backfill(songs)
-    assert bench.sandbox.hits() == 0, "a planned run leaves failed rows alone"
+    assert bench.sandbox.hits() == 0, "a planned run does not claim failed rows"
     _, results = bench.run_backfill(songs, run="run-2", is_operator=True)
     assert [r.kind for r in results] == [ResultKind.SETTLED]
     (act,) = bench.sql("select actor, act, detail from operator_acts")
     assert (act["actor"], act["detail"]["songs"]) == ("run run-2", [song])
 
 
-def test_an_operator_launching_a_malformed_one_reads_what_was_kept_and_buys_nothing(bench: Workbench):
+def test_an_operators_run_reads_a_stored_malformed_response_again_without_a_hit(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, body="not json")
@@ -485,7 +487,7 @@ def test_an_operator_launching_a_malformed_one_reads_what_was_kept_and_buys_noth
     assert bench.sandbox.hits() == 1
 
 
-def test_an_absent_recording_is_bought_for_the_operators_account_or_refused_clearly(bench: Workbench):
+def test_an_absent_recording_is_bought_for_the_operators_account_or_rejected_with_a_reason(bench: Workbench):
     known, unknown = isrcs(2)
     run, results = bench.run_backfill([known, "not-an-isrc"], is_operator=True)
     assert run.summary.unfinished[known].startswith(NO_PAYER)
@@ -501,13 +503,13 @@ def test_an_absent_recording_is_bought_for_the_operators_account_or_refused_clea
     assert bench.sandbox.hits() == 1
 
 
-def test_connections_that_are_terminated_under_way_lose_and_repeat_nothing(bench: Workbench):
+def test_terminated_connections_lose_and_repeat_no_call(bench: Workbench):
     songs = isrcs(120)
     bench.submit_request(songs)
     done = threading.Event()
 
     def terminate() -> None:
-        # Not for ever: a machine with other work gets nothing done in between.
+        # Limited, because a busy machine gets nothing done in between.
         for _ in range(20):
             if done.wait(0.3):
                 return
@@ -520,7 +522,7 @@ def test_connections_that_are_terminated_under_way_lose_and_repeat_nothing(bench
     killer.start()
     try:
         for run in range(60):
-            # Whichever of its own statements was hit; the next run goes on.
+            # Any of its statements may have failed; the next run continues.
             with suppress(DatabaseUnavailable, ExceptionGroup):
                 bench.run_backfill(songs, run=f"run-{run}")
             bench.sql(
@@ -537,7 +539,7 @@ def test_connections_that_are_terminated_under_way_lose_and_repeat_nothing(bench
     assert answered == []
 
 
-def test_a_vendor_that_cannot_be_reached_costs_no_hit_and_pauses_the_deployment(bench: Workbench):
+def test_an_unreachable_vendor_costs_no_hit_and_pauses_the_deployment(bench: Workbench):
     songs = isrcs(40)
     bench.submit_request(songs)
     unknown = BackfillDependencies(
@@ -551,7 +553,7 @@ def test_a_vendor_that_cannot_be_reached_costs_no_hit_and_pauses_the_deployment(
     assert bench.sql("select paused_until > now() as paused from vendor_state")[0]["paused"]
 
 
-def test_a_403_of_which_the_status_says_nothing_settles_nothing_and_pauses(bench: Workbench):
+def test_a_403_without_an_explanation_settles_no_row_and_pauses(bench: Workbench):
     songs = isrcs(40)
     bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, status=403)
@@ -564,7 +566,7 @@ def test_a_403_of_which_the_status_says_nothing_settles_nothing_and_pauses(bench
 
 
 @pytest.mark.parametrize("first", [{"hang": True}, {"cut": 20}, {"status": 502}])
-def test_a_429_does_not_give_back_an_attempt_that_came_to_something_before_it(bench: Workbench, first: dict[str, Any]):
+def test_a_429_does_not_give_back_an_attempt_with_an_earlier_response(bench: Workbench, first: dict[str, Any]):
     (song,) = songs = isrcs(1)
     bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, count=1, **first)
@@ -580,13 +582,13 @@ def test_a_429_does_not_give_back_an_attempt_that_came_to_something_before_it(be
     assert bench.row(song)["attempts"] == 1
 
 
-def test_a_paid_answer_that_came_after_its_row_was_settled_without_a_history_is_read_by_the_next_sweep(
+def test_the_next_reclaim_reads_a_late_billed_response_of_a_settled_row(
     bench: Workbench,
 ):
     (song,) = songs = isrcs(1)
     job = bench.submit_request(songs)
     bench.run_backfill(songs)
-    # As it is where an owner that was slow to answer had lost its lease to one that was results 404.
+    # As after a slow owner lost its lease to one that received a 404.
     bench.sql("update songstats_responses set parser_version = null")
     bench.sql("delete from song_measurements")
     bench.sql("update songstats_backfill_queue set outcome = 'no_history'")
@@ -613,7 +615,7 @@ def test_an_hour_of_5xx_pauses_rather_than_exhausts_the_queue(bench: Workbench):
     assert bench.sql("select throttled, stumbled from vendor_state") == [{"throttled": 0, "stumbled": 4}]
 
 
-def test_reading_again_what_was_kept_says_nothing_new_of_the_vendor(bench: Workbench):
+def test_reading_a_stored_response_again_does_not_count_for_the_breaker(bench: Workbench):
     songs = isrcs(16)
     bench.submit_request(songs)
     for song in songs[::2]:
@@ -628,7 +630,7 @@ def test_reading_again_what_was_kept_says_nothing_new_of_the_vendor(bench: Workb
     assert bench.sql("select breaker from vendor_state")[0]["breaker"] == "closed"
 
 
-def test_an_error_of_our_own_ends_the_run_only_after_the_responses_in_flight_are_stored(bench: Workbench):
+def test_an_internal_error_ends_the_run_after_the_responses_in_flight_are_stored(bench: Workbench):
     paid, stale = isrcs(4), isrcs(1, start=50)
     bench.submit_request(paid)
     other = uuid4()

@@ -1,4 +1,4 @@
-"""Calls whose answer was lost, some of which the vendor counted: what counts afterwards is what it counted."""
+"""Calls with lost responses: after reconciliation, the budget counts as many as the vendor does."""
 
 import asyncio
 from dataclasses import replace
@@ -25,15 +25,15 @@ STORED, COUNTED, NEVER_COUNTED = isrcs(4), isrcs(2, start=100), isrcs(3, start=2
 
 
 class _Silent(httpx.AsyncBaseTransport):
-    """A network on which requests are lost on the way: the vendor never sees them."""
+    """A network that loses requests before they reach the vendor."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("no answer", request=request)
 
 
 @pytest.fixture
-def lost(bench: Workbench) -> Workbench:
-    """Nine calls: four answered, two counted whose answer was lost, three that never arrived."""
+def lost_calls(bench: Workbench) -> Workbench:
+    """Nine calls: four answered, two counted with a lost response, three that never arrived."""
     bench.submit_request([*STORED, *COUNTED, *NEVER_COUNTED])
     bench.run_backfill(STORED, run="stored")
     bench.sandbox.faults(HISTORY, close=True, count=len(COUNTED))
@@ -62,95 +62,97 @@ def hits(bench: Workbench) -> int:
     return sum(hit["billable"] is not False for hit in bench.ledger())
 
 
-def test_hits_that_the_vendor_never_counted_are_returned_and_as_many_kept_as_it_did_count(lost: Workbench):
-    result = reconcile(lost.config, lost.dependencies, now=NOW)
+def test_hits_that_the_vendor_did_not_count_are_returned(lost_calls: Workbench):
+    result = reconcile(lost_calls.config, lost_calls.dependencies, now=NOW)
     assert (result.returned, result.kept) == (3, 2)
     assert result.reason == "this month: Songstats counts 6, the ledger 4 billed and 5 unknown: 3 not billed, 2 kept"
-    assert hits(lost) == lost.sandbox.hits() == 6
-    (act,) = lost.sql("select actor, detail from operator_acts")
+    assert hits(lost_calls) == lost_calls.sandbox.hits() == 6
+    (act,) = lost_calls.sql("select actor, detail from operator_acts")
     assert act["actor"] == "the hourly reclaim"
     assert (act["detail"]["songstats_counts"], act["detail"]["kept"], len(act["detail"]["settled"])) == (6, 2, 3)
-    assert reconcile(lost.config, lost.dependencies, now=NOW).returned == 0, "once"
+    assert reconcile(lost_calls.config, lost_calls.dependencies, now=NOW).returned == 0, "once"
 
 
-def test_a_month_that_the_vendor_counts_as_billed_alone_returns_them_all(lost: Workbench):
-    lost.sql("delete from songstats_quota_ledger where run_id = 'counted'")
-    lost.sandbox.faults(STATUS, body='{"result": "success", "status": {"current_month_total_requests": 4}}')
-    assert reconcile(lost.config, lost.dependencies, now=NOW).returned == 3
-    assert hits(lost) == 4
+def test_all_unknown_hits_are_returned_if_the_vendor_counts_only_billed_ones(lost_calls: Workbench):
+    lost_calls.sql("delete from songstats_quota_ledger where run_id = 'counted'")
+    lost_calls.sandbox.faults(STATUS, body='{"result": "success", "status": {"current_month_total_requests": 4}}')
+    assert reconcile(lost_calls.config, lost_calls.dependencies, now=NOW).returned == 3
+    assert hits(lost_calls) == 4
 
 
-def test_hits_that_the_vendor_counts_late_count_again(lost: Workbench):
-    lost.sandbox.faults(STATUS, body='{"result": "success", "status": {"current_month_total_requests": 4}}', count=1)
-    assert reconcile(lost.config, lost.dependencies, now=NOW).returned == 5
-    assert hits(lost) == 4
-    result = reconcile(lost.config, lost.dependencies, now=NOW)
+def test_hits_that_the_vendor_counts_late_count_again(lost_calls: Workbench):
+    lost_calls.sandbox.faults(
+        STATUS, body='{"result": "success", "status": {"current_month_total_requests": 4}}', count=1
+    )
+    assert reconcile(lost_calls.config, lost_calls.dependencies, now=NOW).returned == 5
+    assert hits(lost_calls) == 4
+    result = reconcile(lost_calls.config, lost_calls.dependencies, now=NOW)
     assert (result.returned, result.late, result.kept) == (0, 2, 2)
-    assert hits(lost) == lost.sandbox.hits() == 6
-    assert [act["act"] for act in lost.sql("select act from operator_acts order by id")] == [
+    assert hits(lost_calls) == lost_calls.sandbox.hits() == 6
+    assert [act["act"] for act in lost_calls.sql("select act from operator_acts order by id")] == [
         "settle unknown hits as not billed",
         "count returned hits again",
     ]
-    assert reconcile(lost.config, lost.dependencies, now=NOW).late == 0, "once"
-    assert hits(lost) == 6
+    assert reconcile(lost_calls.config, lost_calls.dependencies, now=NOW).late == 0, "once"
+    assert hits(lost_calls) == 6
 
 
-def test_a_session_that_keeps_the_lock_of_the_budget_fails_no_sweep(lost: Workbench):
-    with connect(lost.database_url) as client, client.transaction():
+def test_a_session_that_holds_the_budget_lock_does_not_fail_the_reclaim_run(lost_calls: Workbench):
+    with connect(lost_calls.database_url) as client, client.transaction():
         client.execute("select pg_advisory_xact_lock(hashtextextended('songstats_quota', 0))")
-        result = reconcile(lost.config, lost.dependencies, now=NOW, lock_seconds=0.1)
+        result = reconcile(lost_calls.config, lost_calls.dependencies, now=NOW, lock_seconds=0.1)
     assert (result.returned, result.kept) == (0, 5)
     assert "doctor" in result.reason
-    assert reconcile(lost.config, lost.dependencies, now=NOW).returned == 3
+    assert reconcile(lost_calls.config, lost_calls.dependencies, now=NOW).returned == 3
 
 
-def test_what_was_returned_is_shown_by_cause_in_spend_and_in_the_analysts_view(lost: Workbench):
-    reconcile(lost.config, lost.dependencies, now=NOW)
-    with connect(lost.database_url) as connection:
+def test_returned_hits_are_shown_by_cause_in_spend_and_in_the_analysts_view(lost_calls: Workbench):
+    reconcile(lost_calls.config, lost_calls.dependencies, now=NOW)
+    with connect(lost_calls.database_url) as connection:
         shown = sum_by_cause(spend.list_calls(connection, days=3_650))["not billed (reconciled)"]
     assert (shown.calls, shown.hits, shown.wasted, shown.cost_nothing) == (3, 0, 0, 3)
-    assert lost.sql("select calls, hits from analytics.spend where cause = 'not billed (reconciled)'") == [
+    assert lost_calls.sql("select calls, hits from analytics.spend where cause = 'not billed (reconciled)'") == [
         {"calls": 3, "hits": 0}
     ]
-    stored = {hit["reason"] for hit in lost.ledger() if hit["reconciled_at"] is not None}
-    assert stored <= {"timeout: unknown", "transient"}, "the ledger keeps what they came to at first"
+    stored = {hit["reason"] for hit in lost_calls.ledger() if hit["reconciled_at"] is not None}
+    assert stored <= {"timeout: unknown", "transient"}, "the ledger keeps their first cause"
 
 
-def test_returned_hits_are_the_budgets_again(lost: Workbench):
-    lost.sql("update songstats_quota_ledger set reserved_at = clock_timestamp()")
-    with connect(lost.database_url) as connection:
+def test_returned_hits_can_be_spent_again(lost_calls: Workbench):
+    lost_calls.sql("update songstats_quota_ledger set reserved_at = clock_timestamp()")
+    with connect(lost_calls.database_url) as connection:
         assert songstats_ledger.budget(connection, hits_allowed=10).left == 1
         since, until = spend.read_window(connection, days=1)
         songstats_ledger.settle_unbilled(connection, since=since, until=until, calls=3)
         assert songstats_ledger.budget(connection, hits_allowed=10).left == 4
 
 
-def test_another_program_with_the_key_changes_nothing_and_is_reported(lost: Workbench):
+def test_another_user_of_the_key_returns_no_hit_and_is_reported(lost_calls: Workbench):
     async def another() -> None:
-        async with lost.dependencies.new_client() as client:
+        async with lost_calls.dependencies.new_client() as client:
             for song in isrcs(8, start=300):
                 await client.fetch_history(song)
 
     asyncio.run(another())
-    result = reconcile(lost.config, lost.dependencies, now=NOW)
+    result = reconcile(lost_calls.config, lost_calls.dependencies, now=NOW)
     assert (result.returned, result.kept) == (0, 5)
     assert "Another program uses the key" in result.reason
-    assert lost.sql("select * from operator_acts") == []
+    assert lost_calls.sql("select * from operator_acts") == []
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 401}, {"body": "<html>"}, {"close": True}])
-def test_a_vendor_that_is_away_changes_nothing_and_fails_no_sweep(lost: Workbench, fault: dict):
-    lost.sandbox.faults(STATUS, **fault)
-    result = reconcile(lost.config, lost.dependencies, now=NOW)
+def test_an_unreachable_vendor_returns_no_hit_and_does_not_fail_the_reclaim_run(lost_calls: Workbench, fault: dict):
+    lost_calls.sandbox.faults(STATUS, **fault)
+    result = reconcile(lost_calls.config, lost_calls.dependencies, now=NOW)
     assert (result.returned, result.kept) == (0, 5)
     assert result.reason.startswith("unknown: Songstats gave no count (")
-    swept = reclaim_backfill(lost.config, lost.dependencies)
+    swept = reclaim_backfill(lost_calls.config, lost_calls.dependencies)
     assert swept.returned == 0
-    assert hits(lost) == 9
+    assert hits(lost_calls) == 9
 
 
-def test_a_call_that_is_not_settled_keeps_the_vendor_from_being_asked(lost: Workbench):
-    lost.sql("update songstats_quota_ledger set settled_at = null, reason = null where song = %s", COUNTED[0])
-    result = reconcile(lost.config, lost.dependencies, now=NOW)
+def test_an_unsettled_call_prevents_the_reconciliation(lost_calls: Workbench):
+    lost_calls.sql("update songstats_quota_ledger set settled_at = null, reason = null where song = %s", COUNTED[0])
+    result = reconcile(lost_calls.config, lost_calls.dependencies, now=NOW)
     assert (result.returned, result.reason) == (0, "waiting: 1 call not settled yet")
-    assert lost.sandbox.requests(STATUS) == []
+    assert lost_calls.sandbox.requests(STATUS) == []

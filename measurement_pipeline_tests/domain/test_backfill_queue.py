@@ -1,4 +1,4 @@
-"""What an answer makes of its row, how long rows and the deployment wait, and when trust ends."""
+"""The effect of a response on its row, the waits of rows and the deployment, and the breaker."""
 
 import pytest
 from hypothesis import given
@@ -43,7 +43,7 @@ def judged(outcome: Outcome | None, cause: Cause, *, billable: bool | None = Tru
 )
 @pytest.mark.parametrize("retry_soon", [None, 4.0])
 @pytest.mark.parametrize("attempts", [1, 5, 9])
-def test_an_answer_that_says_something_settles_the_row_whatever_came_before(
+def test_an_informative_response_settles_the_row_after_any_number_of_attempts(
     judgement: Judgement, status: Status, retry_soon: float | None, attempts: int
 ):
     result = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=retry_soon)
@@ -52,23 +52,21 @@ def test_an_answer_that_says_something_settles_the_row_whatever_came_before(
 
 @pytest.mark.parametrize("billable", [False, None])
 @pytest.mark.parametrize(("attempts", "wait"), [(1, 60.0), (2, 120.0), (4, 480.0)])
-def test_a_passing_failure_waits_out_a_backoff_and_keeps_its_attempt(
-    *, billable: bool | None, attempts: int, wait: float
-):
+def test_a_transient_failure_backs_off_and_counts_its_attempt(*, billable: bool | None, attempts: int, wait: float):
     judgement = judged(Outcome.TRANSIENT, Cause.TRANSIENT, billable=billable)
     result = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=None)
     assert result == Settlement(Status.PENDING, None, not_before_seconds=wait, attempt_back=False)
 
 
 @pytest.mark.parametrize("attempts", [5, 6])
-def test_a_passing_failure_at_the_cap_exhausts_the_row(attempts: int):
+def test_a_transient_failure_on_the_last_attempt_exhausts_the_row(attempts: int):
     judgement = judged(Outcome.TRANSIENT, Cause.TIMEOUT, billable=None)
     result = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=None)
     assert result == Settlement(Status.FAILED, Outcome.EXHAUSTED)
 
 
 @pytest.mark.parametrize("attempts", [1, 5])
-def test_a_run_that_comes_back_soon_keeps_the_row_for_itself_even_at_the_cap(attempts: int):
+def test_a_run_that_retries_soon_keeps_the_row_even_on_the_last_attempt(attempts: int):
     judgement = judged(Outcome.TRANSIENT, Cause.TRANSIENT, billable=False)
     result = settle(judgement, attempts=attempts, max_attempts=5, retry_soon_seconds=4.0)
     assert result == Settlement(Status.PENDING, None, not_before_seconds=4.0)
@@ -77,21 +75,19 @@ def test_a_run_that_comes_back_soon_keeps_the_row_for_itself_even_at_the_cap(att
 @pytest.mark.fails_without("a 429 costs no attempt")
 @pytest.mark.parametrize("cause", [Cause.THROTTLED, Cause.REFUSED_KEY])
 @pytest.mark.parametrize("retry_soon", [None, 4.0])
-def test_what_was_not_the_rows_fault_gives_the_attempt_back_even_at_the_cap(cause: Cause, retry_soon: float | None):
+def test_an_uninformative_failure_gives_the_attempt_back_even_at_the_last(cause: Cause, retry_soon: float | None):
     result = settle(judged(None, cause, billable=False), attempts=5, max_attempts=5, retry_soon_seconds=retry_soon)
     assert result == Settlement(Status.PENDING, None, not_before_seconds=None, attempt_back=True)
 
 
 @pytest.mark.parametrize(("retry_soon", "wait"), [(None, 60.0), (4.0, 4.0)])
-def test_an_answer_of_something_else_gives_the_attempt_back_even_at_the_cap_and_the_row_waits(
-    retry_soon: float | None, wait: float
-):
+def test_a_foreign_response_gives_the_attempt_back_and_the_row_waits(retry_soon: float | None, wait: float):
     judgement = judged(None, Cause.TRANSIENT, billable=None)
     result = settle(judgement, attempts=5, max_attempts=5, retry_soon_seconds=retry_soon)
     assert result == Settlement(Status.PENDING, None, not_before_seconds=wait, attempt_back=True)
 
 
-def test_every_fifth_answer_of_something_else_calls_for_a_pause_at_the_25th_and_opens_the_breaker_at_the_50th():
+def test_one_foreign_response_in_five_pauses_at_the_25th_and_opens_the_breaker_at_the_50th_call():
     answers = [FOREIGN if place % 5 == 0 else "stored" for place in range(1, 101)]
     seen = [count_interference(answers[:count][::-1]) for count in range(1, 101)]
     assert next(count for count, one in enumerate(seen, 1) if one.needs_pause) == 25
@@ -120,7 +116,7 @@ def test_the_backoff_doubles_from_a_minute_to_six_hours():
     ]  # fmt: skip
 
 
-def test_without_a_word_from_the_vendor_pauses_grow_from_five_seconds_to_a_quarter_of_an_hour():
+def test_pauses_without_retry_after_grow_from_five_seconds_to_fifteen_minutes():
     assert [pause_seconds(None, pauses_before=n) for n in (0, 1, 2, 3, 7, 8, 10_000)] == [
         5.0, 10.0, 20.0, 40.0, 640.0, 900.0, 900.0,
     ]  # fmt: skip
@@ -128,36 +124,36 @@ def test_without_a_word_from_the_vendor_pauses_grow_from_five_seconds_to_a_quart
 
 @pytest.mark.fails_without("Retry-After is a floor")
 @given(st.floats(0, 30 * 86400), st.integers(0, 100))
-def test_retry_after_is_a_floor(retry_after: float, pauses_before: int):
+def test_retry_after_is_a_minimum(retry_after: float, pauses_before: int):
     assert pause_seconds(retry_after, pauses_before=pauses_before) >= retry_after
 
 
-def test_retry_after_is_believed_the_first_time():
+def test_the_first_retry_after_is_used_unchanged():
     assert pause_seconds(1.0, pauses_before=0) == 1.0
     assert pause_seconds(50_400.0, pauses_before=0) == 50_400.0
 
 
-def test_a_retry_after_that_was_waited_out_in_vain_is_no_longer_believed_to_be_enough():
+def test_a_repeated_retry_after_is_lengthened():
     assert pause_seconds(0.0, pauses_before=1) == 10.0
     assert pause_seconds(3.0, pauses_before=50) == 900.0
     assert pause_seconds(50_400.0, pauses_before=50) == 50_400.0
 
 
-# --- trust --------------------------------------------------------------------------------------------------------------
+# --- breaker ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_streak_ends_where_a_history_was_stored():
+def test_a_stored_history_ends_a_streak():
     causes = [Cause.NO_HISTORY, Cause.REJECTED, Cause.MALFORMED, Cause.STORED, Cause.REJECTED, Cause.NO_HISTORY]
     assert count_streak(causes) == Streak(rejections=2, no_histories=1)
 
 
-def test_nothing_seen_is_no_streak():
+def test_no_response_is_no_streak():
     assert count_streak([]) == Streak()
     assert Streak().reason is None
 
 
 @pytest.mark.parametrize(
-    ("seen", "words"),
+    ("streak", "words"),
     [
         (Streak(rejections=REJECTIONS_BEFORE_BREAKER - 1, no_histories=NO_HISTORIES_BEFORE_BREAKER - 1), None),
         (Streak(rejections=5), "5 rejected or malformed responses and not one stored between"),
@@ -165,15 +161,15 @@ def test_nothing_seen_is_no_streak():
         (Streak(rejections=6, no_histories=30), "6 rejected or malformed responses and not one stored between"),
     ],
 )
-def test_five_refusals_or_twenty_five_silences_in_a_row_end_trust(seen: Streak, words: str | None):
+def test_five_rejections_or_twenty_five_missing_histories_open_the_breaker(streak: Streak, words: str | None):
     if words is None:
-        assert seen.reason is None
+        assert streak.reason is None
     else:
-        assert seen.reason == f"{words}: the key or the vendor changed, not the recordings"
+        assert streak.reason == f"{words}: the key or the vendor changed, not the recordings"
 
 
-def calls_until_trust_ends(cause: Cause, *, concurrency: int, stored_before: int) -> int:
-    """Calls made by a run that is answered the same each time, as many at once as it may, the first answer first."""
+def calls_until_the_breaker_opens(cause: Cause, *, concurrency: int, stored_before: int) -> int:
+    """Calls of a run with the allowed concurrency that gets the same response each time, in order."""
     causes: list[Cause] = [Cause.STORED] * stored_before
     in_flight = calls = 0
     while count_streak(causes).reason is None:
@@ -182,7 +178,7 @@ def calls_until_trust_ends(cause: Cause, *, concurrency: int, stored_before: int
         )
         calls += max(0, room)
         in_flight += max(0, room)
-        assert in_flight, "the run would wait for ever"
+        assert in_flight, "the run would never end"
         causes.insert(0, cause)
         in_flight -= 1
     return calls
@@ -190,24 +186,24 @@ def calls_until_trust_ends(cause: Cause, *, concurrency: int, stored_before: int
 
 @pytest.mark.parametrize("concurrency", [1, 4, 20, 200])
 @pytest.mark.parametrize("cause", [Cause.REJECTED, Cause.MALFORMED])
-def test_a_wrong_key_costs_exactly_five_hits_whatever_the_concurrency(cause: Cause, concurrency: int):
-    assert calls_until_trust_ends(cause, concurrency=concurrency, stored_before=0) == 5
+def test_a_wrong_key_costs_exactly_five_hits_at_any_concurrency(cause: Cause, concurrency: int):
+    assert calls_until_the_breaker_opens(cause, concurrency=concurrency, stored_before=0) == 5
 
 
 @pytest.mark.parametrize("stored_before", [0, 1])
 @pytest.mark.parametrize("concurrency", [1, 4, 20, 200])
-def test_a_vendor_that_knows_no_recording_costs_exactly_twenty_five_hits(concurrency: int, stored_before: int):
-    assert calls_until_trust_ends(Cause.NO_HISTORY, concurrency=concurrency, stored_before=stored_before) == 25
+def test_a_vendor_without_any_history_costs_exactly_twenty_five_hits(concurrency: int, stored_before: int):
+    assert calls_until_the_breaker_opens(Cause.NO_HISTORY, concurrency=concurrency, stored_before=stored_before) == 25
 
 
 @pytest.mark.parametrize("concurrency", [1, 20, 200])
 def test_a_key_that_becomes_invalid_costs_only_the_calls_in_flight(concurrency: int):
-    spent = calls_until_trust_ends(Cause.REJECTED, concurrency=concurrency, stored_before=3)
+    spent = calls_until_the_breaker_opens(Cause.REJECTED, concurrency=concurrency, stored_before=3)
     assert 5 <= spent <= max(5, min(concurrency, NO_HISTORIES_BEFORE_BREAKER))
 
 
 @pytest.mark.parametrize("concurrency", [1, 20, 200])
-def test_after_a_pause_a_single_call_tests_whether_it_was_enough(concurrency: int):
+def test_a_single_call_follows_a_pause(concurrency: int):
     assert max_calls_in_flight(Streak(), has_stored=True, concurrency=concurrency, is_after_pause=True) == 1
     assert max_calls_in_flight(Streak(rejections=5), has_stored=True, concurrency=concurrency, is_after_pause=True) == 0
 

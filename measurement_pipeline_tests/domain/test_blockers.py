@@ -1,4 +1,4 @@
-"""Why nothing is bought: states and the blockers that follow from them. Pure."""
+"""States and their blockers, the reasons why nothing is bought."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -84,7 +84,7 @@ def test_each_state_has_its_blockers_in_order(
     assert [blocker.kind for blocker in backfill_blockers(BackfillState(vendor, budget, backlog))] == kinds
 
 
-def test_what_stops_every_call_needs_no_backlog():
+def test_a_blocker_of_every_call_is_reported_without_a_backlog():
     assert [blocker.kind for blocker in call_blockers(OPEN, USED)] == [K.BREAKER, K.BUDGET]
 
 
@@ -120,19 +120,19 @@ def test_a_text_has_the_figures_the_date_and_the_next_step(
     assert [part for part in texts if part not in text] == []
 
 
-def test_only_what_ends_without_a_person_has_an_end():
+def test_only_a_blocker_that_ends_by_itself_has_an_end():
     ends = {blocker.kind: blocker.ends_at for blocker in [*call_blockers(OPEN, USED), *call_blockers(PAUSED, BUDGET)]}
     assert ends == {K.BREAKER: None, K.BUDGET: USED.next_hit_frees_at, K.PAUSE: IN_AN_HOUR}
 
 
-def test_an_outage_is_known_between_two_pauses_too():
+def test_an_outage_is_detected_between_two_pauses():
     outage = vendor_outage(replace(VENDOR, pauses_in_a_row=2))
     assert outage is not None
     assert "2 pauses in a row" in describe(outage)
     assert vendor_outage(PAUSED) is None
 
 
-def test_runs_that_cover_what_is_due_are_normal_operation():
+def test_runs_that_cover_all_due_rows_are_normal_operation():
     covered, queued = runs_in_flight(covered=40, due=60), queued_runs(2)
     assert "40 of 60 due recordings" in describe(covered)
     assert "2 queued runs" in describe(queued)
@@ -140,7 +140,7 @@ def test_runs_that_cover_what_is_due_are_normal_operation():
     assert queued.is_normal
 
 
-def test_normal_operation_is_only_described_if_there_is_nothing_else():
+def test_normal_operation_is_described_only_without_other_blockers():
     unpaid = backfill_blockers(BackfillState(VENDOR, BUDGET, replace(IN_PROGRESS, waiting=9)))
     assert [blocker.kind for blocker in unpaid] == [K.PARTLY_UNPAID, K.IN_PROGRESS]
     assert "in progress" not in describe_all(unpaid)

@@ -1,4 +1,4 @@
-"""A date is YYYY-MM-DD and nothing else."""
+"""Dates have the form YYYY-MM-DD."""
 
 from datetime import date
 

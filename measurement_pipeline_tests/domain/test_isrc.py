@@ -1,4 +1,4 @@
-"""What counts as an ISRC, and what is only its presentation."""
+"""Valid ISRCs and their presentation."""
 
 import re
 
@@ -44,7 +44,7 @@ def test_presentation_is_stripped(written: str) -> None:
         "AA6Q72000047 AA6Q72000048",
     ],
 )
-def test_what_is_no_isrc_is_not_mended(text: str) -> None:
+def test_an_invalid_isrc_is_not_corrected(text: str) -> None:
     assert normalise_isrc(text) is None
 
 
@@ -72,7 +72,7 @@ def test_an_isrc_that_begins_with_the_word_isrc_keeps_it(text: str, isrc: str) -
         "\uff21\uff216Q72000047",  # full-width letters
     ],
 )
-def test_letters_and_digits_of_other_alphabets_are_not_turned_into_latin_ones(text: str) -> None:
+def test_letters_and_digits_of_other_alphabets_are_not_converted(text: str) -> None:
     assert normalise_isrc(text) is None
 
 
@@ -82,12 +82,12 @@ def test_an_isrc_is_its_own_normal_form(isrc: str) -> None:
 
 
 @given(ISRCS, st.lists(HYPHENS, min_size=12, max_size=12), st.sampled_from(["", "ISRC", "isrc:"]))
-def test_hyphens_anywhere_and_any_case_are_presentation(isrc: str, hyphens: list[str], word: str) -> None:
+def test_hyphens_and_case_do_not_matter(isrc: str, hyphens: list[str], word: str) -> None:
     written = word + "".join(hyphen + letter for hyphen, letter in zip(hyphens, isrc.lower(), strict=True))
     assert normalise_isrc(written) == isrc
 
 
 @given(st.text())
-def test_any_text_gives_an_isrc_or_nothing(text: str) -> None:
+def test_any_text_gives_an_isrc_or_none(text: str) -> None:
     isrc = normalise_isrc(text)
     assert isrc is None or re.fullmatch(r"[A-Z]{2}[A-Z0-9]{3}[0-9]{7}", isrc, re.ASCII)

@@ -1,4 +1,4 @@
-"""Requests: what may be asked, and the exact words in which the rest is refused."""
+"""Requests: valid scopes, and the errors of invalid ones."""
 
 from uuid import UUID
 
@@ -23,7 +23,7 @@ BAD_SCOPE = "Provide exactly one of scope.catalog_id / album_ids / isrcs"
 CATALOG = "3f2b8f0e-6c1e-4f6b-9b0e-1d2c3b4a5f60"
 
 
-def asked(scope: object) -> MeasurementRequest | Refusal:
+def parse_scope(scope: object) -> MeasurementRequest | Refusal:
     return read_request("historical", scope, ["spotify"])
 
 
@@ -34,7 +34,7 @@ def test_a_source_is_current_or_historical(source: object):
     assert read_request(source, {"isrcs": [ISRC]}, ["spotify"]) == Refusal(400, "source must be current or historical")
 
 
-def test_current_counts_may_be_asked_for_once_or_monthly():
+def test_current_counts_may_be_requested_once_or_monthly():
     for schedule, read in ((None, Schedule.ONCE), ("once", Schedule.ONCE), ("monthly", Schedule.MONTHLY)):
         request = read_request("current", {"isrcs": [ISRC]}, ["spotify"], schedule)
         assert request == MeasurementRequest(Source.CURRENT, ScopeByIsrc((ISRC,)), read)
@@ -51,7 +51,7 @@ def test_current_counts_may_be_asked_for_once_or_monthly():
     ],
 )
 @pytest.mark.parametrize("source", ["current", "historical"])
-def test_an_album_may_be_given_as_people_copy_it_out_of_spotify(given: str, source: str):
+def test_an_album_may_be_an_id_a_uri_or_a_link(given: str, source: str):
     read = read_request(source, {"album_ids": [given]}, ["spotify"])
     assert isinstance(read, MeasurementRequest)
     assert read.scope == ScopeByAlbum(("4aawyAB9vmqN3uQ7FjRGTy",))
@@ -60,7 +60,7 @@ def test_an_album_may_be_given_as_people_copy_it_out_of_spotify(given: str, sour
 @pytest.mark.parametrize(
     "given", ["https://open.spotify.com/track/4aawyAB9vmqN3uQ7FjRGTy", "my album", "a/b", "ä", "x" * 65]
 )
-def test_what_cannot_be_an_album_is_not_paid_for(given: str):
+def test_an_impossible_album_is_rejected(given: str):
     refusal = read_request("current", {"album_ids": ["4aawyAB9vmqN3uQ7FjRGTy", given]}, ["spotify"])
     assert isinstance(refusal, Refusal)
     assert refusal.error.startswith("Malformed in scope.album_ids: ")
@@ -89,8 +89,8 @@ def test_a_history_has_no_schedule():
         {"isrcs": [], "album_ids": []},
     ],
 )  # fmt: skip
-def test_a_scope_names_exactly_one_thing(scope: object):
-    assert asked(scope) == Refusal(400, BAD_SCOPE)
+def test_a_scope_has_exactly_one_kind(scope: object):
+    assert parse_scope(scope) == Refusal(400, BAD_SCOPE)
 
 
 @pytest.mark.parametrize(
@@ -109,20 +109,20 @@ def test_a_scope_names_exactly_one_thing(scope: object):
         ({"isrcs": [ISRC], "note": 1}, f"Unknown in scope: 'note'. {BAD_SCOPE}"),
     ],
 )  # fmt: skip
-def test_a_scope_of_the_wrong_shape_is_refused_with_the_expected_shape(scope: object, words: str):
-    assert asked(scope) == Refusal(400, words)
+def test_a_malformed_scope_is_rejected_with_the_expected_shape(scope: object, words: str):
+    assert parse_scope(scope) == Refusal(400, words)
 
 
-def test_malformed_isrcs_are_listed_by_value_and_the_good_ones_are_not():
-    refusal = asked({"isrcs": [ISRC, "GBUM7250189", "gb-um7-25-01895", "", None, 12, "O0000000000000"]})
+def test_only_malformed_isrcs_are_listed():
+    refusal = parse_scope({"isrcs": [ISRC, "GBUM7250189", "gb-um7-25-01895", "", None, 12, "O0000000000000"]})
     assert refusal == Refusal(
         400,
         "Malformed in scope.isrcs: 'GBUM7250189', '', 'None', '12', 'O0000000000000' (an ISRC looks like GBUM72501895)",
     )
 
 
-def test_a_hundred_malformed_isrcs_are_listed_up_to_twenty_and_long_ones_are_cut_short():
-    refusal = asked({"isrcs": ["x" * 10_000] + [f"bad{n}" for n in range(99)]})
+def test_at_most_twenty_malformed_isrcs_are_listed_and_long_ones_are_truncated():
+    refusal = parse_scope({"isrcs": ["x" * 10_000] + [f"bad{n}" for n in range(99)]})
     assert isinstance(refusal, Refusal)
     assert refusal.error.startswith("Malformed in scope.isrcs: '" + "x" * 40 + "…', 'bad0', ")
     assert "'bad18' and 80 more" in refusal.error
@@ -132,28 +132,28 @@ def test_a_hundred_malformed_isrcs_are_listed_up_to_twenty_and_long_ones_are_cut
 @pytest.mark.parametrize(
     "spelt", ["AA6Q72000047", "aa6q72000047", "AA-6Q7-20-00047", " AA 6Q7 20 00047 ", "ISRC AA-6Q7-20-00047"]
 )
-def test_isrcs_are_normalised_first(spelt: str):
-    assert asked({"isrcs": [spelt]}) == MeasurementRequest(Source.HISTORICAL, ScopeByIsrc((ISRC,)))
+def test_isrcs_are_normalised_before_validation(spelt: str):
+    assert parse_scope({"isrcs": [spelt]}) == MeasurementRequest(Source.HISTORICAL, ScopeByIsrc((ISRC,)))
 
 
-def test_each_recording_is_asked_for_once_in_the_order_given():
-    request = asked({"isrcs": ["GBUM72501895", ISRC, "gbum72501895", "AA-6Q7-20-00047"]})
+def test_each_recording_is_requested_once_in_the_given_order():
+    request = parse_scope({"isrcs": ["GBUM72501895", ISRC, "gbum72501895", "AA-6Q7-20-00047"]})
     assert request == MeasurementRequest(Source.HISTORICAL, ScopeByIsrc(("GBUM72501895", ISRC)))
 
 
-def test_each_album_is_asked_for_once_and_its_id_is_not_second_guessed():
-    request = asked({"album_ids": [" 6dVIqQ8qmQ5GBnJ9shOYGE", "short", "6dVIqQ8qmQ5GBnJ9shOYGE"]})
+def test_each_album_is_requested_once_with_its_id_unchanged():
+    request = parse_scope({"album_ids": [" 6dVIqQ8qmQ5GBnJ9shOYGE", "short", "6dVIqQ8qmQ5GBnJ9shOYGE"]})
     assert request == MeasurementRequest(Source.HISTORICAL, ScopeByAlbum(("6dVIqQ8qmQ5GBnJ9shOYGE", "short")))
 
 
-def test_a_catalogue_is_asked_for_by_its_uuid():
+def test_a_catalogue_is_requested_by_its_uuid():
     expected: Scope = ScopeByCatalog(UUID(CATALOG))
-    assert asked({"catalog_id": CATALOG.upper()}) == MeasurementRequest(Source.HISTORICAL, expected)
-    assert asked({"catalog_id": CATALOG, "isrcs": None}) == MeasurementRequest(Source.HISTORICAL, expected)
+    assert parse_scope({"catalog_id": CATALOG.upper()}) == MeasurementRequest(Source.HISTORICAL, expected)
+    assert parse_scope({"catalog_id": CATALOG, "isrcs": None}) == MeasurementRequest(Source.HISTORICAL, expected)
 
 
 @pytest.mark.parametrize("platforms", [None, ["spotify"], ["spotify", "spotify"]])
-def test_spotify_is_the_platform_there_is(platforms: object):
+def test_spotify_is_the_only_platform(platforms: object):
     assert isinstance(read_request("historical", {"isrcs": [ISRC]}, platforms), MeasurementRequest)
 
 
@@ -168,26 +168,26 @@ def test_spotify_is_the_platform_there_is(platforms: object):
         ("spotify", " (got \"['spotify']\")"),
     ],
 )
-def test_other_platforms_are_refused(platforms: object, got: str):
+def test_other_platforms_are_rejected(platforms: object, got: str):
     refusal = read_request("historical", {"isrcs": [ISRC]}, platforms)
     assert refusal == Refusal(400, f"platforms may only be spotify{got}")
 
 
-def test_the_first_thing_wrong_is_the_one_answered():
+def test_the_first_error_is_returned():
     assert read_request("x", {}, ["y"]) == Refusal(400, "source must be current or historical")
     assert read_request("current", {}, ["spotify"]) == Refusal(400, BAD_SCOPE)
 
 
-def test_a_scope_nested_deeper_than_the_stack_is_refused_like_any_other():
+def test_a_scope_nested_deeper_than_the_stack_is_rejected():
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
-    assert asked(deep) == Refusal(400, BAD_SCOPE)
+    assert parse_scope(deep) == Refusal(400, BAD_SCOPE)
     for scope in ({"isrcs": deep}, {"album_ids": deep}, {"catalog_id": deep}):
-        refusal = asked(scope)
+        refusal = parse_scope(scope)
         assert isinstance(refusal, Refusal)
         assert "[[[" in refusal.error
-    while deep:  # taken apart by hand: so would the interpreter's own clearing of it exhaust the stack
+    while deep:  # taken apart step by step, because the interpreter's deallocation would exhaust the stack
         deep = deep.pop()  # type: ignore[assignment]
 
 
@@ -206,7 +206,7 @@ keys = st.sampled_from(["isrcs", "album_ids", "catalog_id"])
     | st.dictionaries(keys, st.lists(json, max_size=3), max_size=1),
     platforms=json | st.just(["spotify"]),
 )
-def test_whatever_a_row_holds_is_a_request_or_a_refusal(source: object, scope: object, platforms: object):
+def test_any_row_is_a_request_or_an_error(source: object, scope: object, platforms: object):
     result = read_request(source, scope, platforms)
     if isinstance(result, Refusal):
         assert result.status_code == 400
@@ -216,8 +216,8 @@ def test_whatever_a_row_holds_is_a_request_or_a_refusal(source: object, scope: o
 
 
 @given(st.dictionaries(keys, st.lists(json, max_size=3) | json, min_size=1, max_size=1))
-def test_whatever_a_scope_names_is_read_or_refused(scope: object):
-    result = asked(scope)
+def test_any_scope_is_parsed_or_rejected(scope: object):
+    result = parse_scope(scope)
     if isinstance(result, MeasurementRequest):
         assert isinstance(result.scope, ScopeByIsrc | ScopeByAlbum | ScopeByCatalog)
     else:

@@ -1,4 +1,4 @@
-"""Names of partitions that a person knows."""
+"""Names of partitions for people."""
 
 from uuid import UUID
 
@@ -14,22 +14,22 @@ ID = UUID("3f2a9c1e-0000-4000-8000-000000000001")
     [
         ("Sample catalogue", "Sample catalogue"),
         ("Björk & Friends (live)", "Björk & Friends (live)"),
-        # Signs that mean something where partitions are chosen by text in Dagster's UI, or that it refuses.
+        # Characters with a meaning in Dagster's partition selection, or that it rejects.
         ('one, "two" [three...four]\n*', "one two three...four"),
         ("x" * 100, "x" * 60),
         ("\u0000 ? ", ""),
     ],
 )
-def test_a_catalogue_is_named_after_itself_its_account_and_its_id(name: str, shown: str):
+def test_a_catalogues_partition_has_its_name_account_and_id(name: str, shown: str):
     key = partition_key.catalog_partition_key(ID, name=name, account=ID, account_name="Studio")
     assert key == " ".join(filter(None, [shown.replace("...", " "), "Studio", "3f2a9c1e"]))
 
 
-def test_an_account_without_a_name_is_known_by_its_id():
+def test_an_account_without_a_name_is_identified_by_its_id():
     assert partition_key.catalog_partition_key(ID, name="A", account=ID, account_name=None) == "A 3f2a9c1e 3f2a9c1e"
 
 
-def test_a_capture_is_named_after_what_it_is_of_its_day_and_its_id():
+def test_a_captures_partition_has_its_albums_day_and_id():
     key = partition_key.capture_partition_key(ID, what="Abbey Road", albums=3, monthly=True, day="2026-11-30")
     assert key == "Abbey Road and 2 more monthly 2026-11-30 3f2a9c1e"
     key = partition_key.capture_partition_key(ID, what="Abbey Road", albums=1, monthly=False, day="2026-11-30")

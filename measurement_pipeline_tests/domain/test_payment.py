@@ -1,4 +1,4 @@
-"""The words of the payment gate."""
+"""Decisions of the payment gate."""
 
 from datetime import date, timedelta
 
@@ -19,19 +19,19 @@ from measurement_pipeline.domain.payment import (
 )
 
 
-def test_unknown_is_a_verdict_of_its_own() -> None:
+def test_unknown_is_a_separate_verdict() -> None:
     assert [verdict.value for verdict in PaymentVerdict] == ["allowed", "denied", "unknown"]
 
 
-def test_an_allowed_decision_serves_for_ten_minutes() -> None:
+def test_an_allowed_decision_stays_valid_for_ten_minutes() -> None:
     assert timedelta(minutes=10) == ALLOWED_VALID_FOR
 
 
-def test_a_link_is_not_handed_out_in_its_last_minutes() -> None:
+def test_a_link_is_not_returned_in_its_last_minutes() -> None:
     assert timedelta(minutes=10) <= CHECKOUT_MARGIN < timedelta(hours=24)
 
 
-def test_a_refusal_says_what_is_missing_and_what_to_do() -> None:
+def test_a_denial_names_the_missing_card_and_the_next_step() -> None:
     assert "card" in NO_CARD
     assert "checkout link" in SAVE_A_CARD
     assert "30 days of trial" in SUBSCRIBE.format(days=30)
@@ -54,9 +54,9 @@ VALID, EXPIRED = SavedCard(2026, 11), SavedCard(2026, 10)
         ),
     ],
 )
-def test_only_a_card_that_has_not_expired_counts(methods: list[PaymentMethods], reason: str | None) -> None:
+def test_an_expired_card_does_not_count(methods: list[PaymentMethods], reason: str | None) -> None:
     assert no_card_reason(methods, today=date(2026, 11, 30)) == reason
 
 
-def test_decisions_compare_by_what_they_say() -> None:
+def test_decisions_are_compared_by_content() -> None:
     assert Decision(PaymentVerdict.DENIED, NO_CARD) == Decision(PaymentVerdict.DENIED, NO_CARD)

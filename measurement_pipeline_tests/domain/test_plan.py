@@ -1,4 +1,4 @@
-"""Plans: order by rank, the promise to those that wait longest, and ranges that hold nothing but due rows."""
+"""Plans: order by rank, the places of the rows that wait longest, and ranges of due rows only."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def a_row(number: int, *, rank: int = 0, age: int = 0) -> Row:
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
-    """As the queue hands them over: best rank first, then the oldest."""
+    """In the order of the queue: best rank first, then the oldest."""
     return sorted(rows, key=lambda row: (-row.rank, row.waiting_since, row.song))
 
 
@@ -51,14 +51,14 @@ def shuffled(count: int, step: int) -> list[int]:
     return [(place * step) % count for place in range(count)]
 
 
-def test_the_best_ranked_row_comes_first_and_all_that_is_due_is_planned():
+def test_all_due_rows_are_planned_best_rank_first():
     rows = in_order(a_row(n, rank=n, age=n) for n in range(15))
     ranges = plan_ranges(rows, registered=registered_as_given(rows), covered=set(), budget=100, placed_before=0)
     assert [one.songs for one in ranges] == [tuple(row.song for row in rows)]
 
 
 def test_every_tenth_place_goes_to_the_row_that_has_waited_longest():
-    """The best rank is the youngest row, so that rank and age never agree. Registration is no help: every other place."""
+    """The best rank is the youngest row, so rank and age never agree; only every other row is registered."""
     rows = in_order(a_row(n, rank=n, age=n) for n in range(100))
     registered = {row.song: 2 * place for place, row in enumerate(rows)}
     ranges = plan_ranges(rows, registered=registered, covered=set(), budget=20, placed_before=0)
@@ -77,37 +77,37 @@ def test_the_tenth_place_is_counted_over_plans_of_one():
     assert all(result == ["s99"] for before, result in enumerate(planned) if before not in (9, 19))
 
 
-def test_equal_ranks_go_by_age():
+def test_equal_ranks_are_ordered_by_age():
     rows = in_order(a_row(n, rank=7, age=100 - n) for n in range(30))
     ranges = plan_ranges(rows, registered=registered_as_given(rows), covered=set(), budget=5, placed_before=0)
     assert songs(ranges) == ["s29", "s28", "s27", "s26", "s25"]
 
 
 @pytest.mark.parametrize("budget", [0, -5])
-def test_nothing_is_planned_without_budget(budget: int):
+def test_a_plan_without_budget_is_empty(budget: int):
     rows = [a_row(1)]
     assert plan_ranges(rows, registered={"s1": 0}, covered=set(), budget=budget, placed_before=0) == []
 
 
-def test_nothing_is_planned_of_nothing():
+def test_a_plan_without_rows_is_empty():
     assert plan_ranges([], registered={}, covered=set(), budget=10, placed_before=0) == []
 
 
-def test_what_runs_under_way_cover_is_left_out_and_taken_off_the_budget():
+def test_rows_of_unfinished_runs_are_excluded_and_subtracted_from_the_budget():
     rows = in_order(a_row(n, rank=100 - n) for n in range(10))
     covered = {"s0", "s1", "elsewhere"}
     ranges = plan_ranges(rows, registered=registered_as_given(rows), covered=covered, budget=5, placed_before=0)
     assert songs(ranges) == ["s2", "s3"]
 
 
-def test_a_row_without_a_partition_waits_for_one_and_delays_no_other():
+def test_a_row_without_a_partition_is_not_planned_and_delays_no_other():
     rows = in_order(a_row(n, rank=100 - n) for n in range(5))
     registered = {row.song: place for place, row in enumerate(rows) if row.song != "s0"}
     ranges = plan_ranges(rows, registered=registered, covered=set(), budget=5, placed_before=0)
     assert [one.songs for one in ranges] == [("s1", "s2", "s3", "s4")]
 
 
-def test_a_range_ends_where_a_partition_lies_between_that_is_not_due():
+def test_a_range_ends_before_a_partition_that_is_not_due():
     rows = in_order(a_row(n, rank=100 - n) for n in range(6))
     registered = {f"s{n}": n + (n >= 3) for n in range(6)}  # something settled is registered between s2 and s3
     ranges = plan_ranges(rows, registered=registered, covered=set(), budget=6, placed_before=0)
@@ -115,18 +115,18 @@ def test_a_range_ends_where_a_partition_lies_between_that_is_not_due():
 
 
 @pytest.mark.parametrize(("due", "size"), [(0, 100), (199, 100), (202, 101), (600, 300), (1000, 500), (100_000, 500)])
-def test_runs_hold_a_hundred_recordings_and_more_where_the_queue_is_deep(due: int, size: int):
+def test_runs_have_a_hundred_recordings_or_more_for_a_long_queue(due: int, size: int):
     assert run_size(due) == size
 
 
-def test_no_more_than_twenty_ranges_of_five_hundred():
+def test_a_plan_has_at_most_twenty_ranges_of_five_hundred():
     rows = in_order(a_row(n, rank=20_000 - n) for n in range(20_000))
     ranges = plan_ranges(rows, registered=registered_as_given(rows), covered=set(), budget=10**6, placed_before=0)
     assert [len(one.songs) for one in ranges] == [MAX_RECORDINGS_PER_RUN] * MAX_RANGES
 
 
-def test_scattered_ranks_of_one_age_take_whole_blocks():
-    """A catalogue enqueued at once, registered in another order than that of its ranks."""
+def test_scattered_ranks_of_one_age_are_planned_in_whole_blocks():
+    """A catalogue enqueued at once and registered in another order than its ranks."""
     rows = in_order(a_row(n, rank=rank) for n, rank in enumerate(shuffled(3000, 1361)))
     registered = {f"s{n}": n for n in range(3000)}
     ranges = plan_ranges(rows, registered=registered, covered=set(), budget=1500, placed_before=0)
@@ -135,30 +135,30 @@ def test_scattered_ranks_of_one_age_take_whole_blocks():
     assert len(songs(ranges)) > 1000, "blocks, not runs of one or two"
 
 
-def test_scattered_ranks_registered_as_they_came_in_take_whole_blocks():
+def test_scattered_ranks_registered_by_arrival_are_planned_in_whole_blocks():
     """Many small requests, one after the other, of any rank."""
     rows = in_order(a_row(n, rank=rank, age=n // 5) for n, rank in enumerate(shuffled(3000, 1361)))
     registered = {f"s{n}": n for n in range(3000)}
     ranges = plan_ranges(rows, registered=registered, covered=set(), budget=1500, placed_before=0)
     assert len(ranges) == MAX_RANGES
     assert len(songs(ranges)) > 500
-    assert kept_its_promise(ranges, rows, placed_before=0)
+    assert has_promised_rows(ranges, rows, placed_before=0)
 
 
-def test_a_deep_block_of_good_ranks_does_not_crowd_out_the_old():
-    """One block holds the best five hundred; the old ones lie scattered, a range each."""
+def test_a_large_block_of_good_ranks_does_not_displace_old_rows():
+    """One block holds the best five hundred; the old ones are scattered, each in its own range."""
     best = [a_row(n, rank=10_000 - n, age=1000) for n in range(2000)]
     old = [a_row(10_000 + 2 * n, rank=1, age=n) for n in range(300)]
     registered = {row.song: int(row.song[1:]) for row in best + old}
     rows = in_order(best + old)
     ranges = plan_ranges(rows, registered=registered, covered=set(), budget=900, placed_before=0)
     assert len(ranges) <= MAX_RANGES
-    assert kept_its_promise(ranges, rows, placed_before=0)
+    assert has_promised_rows(ranges, rows, placed_before=0)
     assert len(songs(ranges)) > 100
 
 
-def kept_its_promise(ranges: Sequence[PartitionRange], open_rows: Sequence[Row], *, placed_before: int) -> bool:
-    """Whether as many of the oldest are in the plan as it has tenth places."""
+def has_promised_rows(ranges: Sequence[PartitionRange], open_rows: Sequence[Row], *, placed_before: int) -> bool:
+    """Whether the plan contains as many of the oldest rows as it has tenth places."""
     planned = set(songs(ranges))
     turns = (placed_before + len(planned)) // PLACES_PER_OLDEST_ROW - placed_before // PLACES_PER_OLDEST_ROW
     oldest_left_out = min((row.waiting_since for row in open_rows if row.song not in planned), default=None)
@@ -173,7 +173,7 @@ def situations(draw: st.DrawFn) -> tuple[list[Row], dict[str, int], set[str], in
     spread = draw(st.sampled_from([1, 3, 1000]))
     numbers = st.integers(0, spread * 300)
     rows = [a_row(n, rank=draw(numbers), age=draw(numbers)) for n in range(count)]
-    # Every so often a partition lies between that is not due, and not in the order of anything.
+    # Some partitions between them are not due, in no particular order.
     places = draw(st.permutations(range(count))) if draw(st.booleans()) else range(count)
     gap = draw(st.integers(2, 40))
     registered = {f"s{n}": place + place // gap for n, place in enumerate(places) if n % 17}
@@ -182,7 +182,7 @@ def situations(draw: st.DrawFn) -> tuple[list[Row], dict[str, int], set[str], in
 
 
 @given(situations())
-def test_a_range_is_contiguous_and_holds_only_registered_due_rows_that_no_run_covers(
+def test_a_range_is_contiguous_and_has_only_registered_due_rows_without_a_run(
     situation: tuple[list[Row], dict[str, int], set[str], int, int],
 ):
     rows, registered, covered, budget, before = situation
@@ -196,7 +196,7 @@ def test_a_range_is_contiguous_and_holds_only_registered_due_rows_that_no_run_co
     for one in ranges:
         assert 1 <= len(one.songs) <= run_size(len(open_rows))
         assert all(registered[b] == registered[a] + 1 for a, b in pairwise(one.songs))
-    assert kept_its_promise(ranges, open_rows, placed_before=before)
+    assert has_promised_rows(ranges, open_rows, placed_before=before)
     assert bool(planned) == bool(open_rows and budget > len(covered))
 
 
@@ -210,7 +210,7 @@ def test_a_range_is_contiguous_and_holds_only_registered_due_rows_that_no_run_co
 def test_a_due_row_waits_at_most_ten_times_its_place_by_age(
     queue: list[int], arrivals: list[int], budget: int, *, scattered: bool, before: int
 ):
-    """Plan after plan, while better ranked rows go on arriving, each bought before the next plan."""
+    """Plan repeatedly while better ranked rows arrive; each plan is bought before the next."""
     rows = {f"s{n}": a_row(n, rank=rank, age=n) for n, rank in enumerate(queue)}
     promised = {f"s{n}": before + PLACES_PER_OLDEST_ROW * (n + 1) for n in range(len(queue))}
     placed = before
@@ -223,7 +223,7 @@ def test_a_due_row_waits_at_most_ten_times_its_place_by_age(
         assert bought
         for song in bought:
             del rows[song]
-            # A plan is bought as a whole: what it holds beyond the promise is bought with it.
+            # A plan is bought as a whole, including its rows beyond the promised ones.
             assert placed < promised.get(song, placed + 1), f"{song} was promised for {promised.get(song)}"
         placed += len(bought)
         late = {song for song in promised.keys() & rows.keys() if promised[song] <= placed}
@@ -234,11 +234,11 @@ def test_a_due_row_waits_at_most_ten_times_its_place_by_age(
 
 
 def _places(rows: Mapping[str, Row], *, scattered: bool) -> dict[str, int]:
-    """In order of arrival; `scattered`: in pairs, with something between that is not due, so that a plan has to widen."""
+    """In order of arrival; `scattered`: in pairs with a row between that is not due, so that a plan has to widen."""
     return {song: place + (place // 2 if scattered else 0) for place, song in enumerate(rows)}
 
 
-def test_runs_are_never_smaller_than_a_hundred_where_there_is_enough():
+def test_runs_have_at_least_a_hundred_recordings_if_enough_are_due():
     rows = in_order(a_row(n, rank=1000 - n) for n in range(150))
     ranges = plan_ranges(rows, registered=registered_as_given(rows), covered=set(), budget=150, placed_before=0)
     assert [len(one.songs) for one in ranges] == [RECORDINGS_PER_RUN, 50]
@@ -249,4 +249,4 @@ def test_a_hundred_thousand_scattered_rows_are_planned():
     registered = {f"s{n}": n for n in range(100_000)}
     ranges = plan_ranges(rows, registered=registered, covered=set(), budget=5000, placed_before=0)
     assert len(ranges) == MAX_RANGES
-    assert kept_its_promise(ranges, rows, placed_before=0)
+    assert has_promised_rows(ranges, rows, placed_before=0)

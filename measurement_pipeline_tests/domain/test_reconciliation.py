@@ -1,4 +1,4 @@
-"""Hits are returned to the budget only where the vendor's count leaves no doubt, and never more than it allows."""
+"""Hits are returned to the budget only if the vendor's count proves it, and never more than it allows."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -42,7 +42,7 @@ def returned(requests: int | None, *, look: LedgerState = LOOK, previous: int | 
 
 
 @pytest.mark.parametrize(("requests", "not_billed"), [(100, 37), (101, 36), (136, 1), (137, 0)])
-def test_as_many_are_kept_as_the_vendor_counts_beyond_the_calls_known_to_be_billed(requests: int, not_billed: int):
+def test_unknown_hits_stay_counted_up_to_the_vendors_count(requests: int, not_billed: int):
     assert returned(requests) == not_billed
 
 
@@ -50,7 +50,7 @@ def test_as_many_are_kept_as_the_vendor_counts_beyond_the_calls_known_to_be_bill
     ("requests", "expected"),
     [(99, "does not bill all"), (138, "Another program uses the key"), (0, "does not bill all")],
 )
-def test_figures_that_do_not_fit_change_nothing_and_are_reported(requests: int, expected: str):
+def test_inconsistent_figures_change_no_hit_and_are_reported(requests: int, expected: str):
     (result,) = decide_windows(LOOK, LOOK, VendorMonth(requests))
     assert not isinstance(result, str)
     assert (result.not_billed, result.kept) == (0, 37)
@@ -59,16 +59,14 @@ def test_figures_that_do_not_fit_change_nothing_and_are_reported(requests: int, 
 
 
 @pytest.mark.parametrize(("requests", "late", "stored"), [(137, 0, 37), (138, 1, 38), (157, 20, 57), (158, 0, 37)])
-def test_returned_hits_that_the_vendor_counts_after_all_count_again_and_never_more_than_were_returned(
-    requests: int, late: int, stored: int
-):
+def test_returned_hits_that_the_vendor_counts_later_count_again(requests: int, late: int, stored: int):
     look = replace(LOOK, current=MonthlyHits(billed=100, unknown=37, returned=20))
     (result,) = decide_windows(look, look, VendorMonth(requests))
     assert not isinstance(result, str)
     assert (result.not_billed, result.late, result.kept) == (0, late, stored)
 
 
-def test_returned_hits_alone_are_a_reason_to_ask_the_vendor():
+def test_returned_hits_alone_require_a_reconciliation():
     look = replace(LOOK, current=MonthlyHits(billed=100, unknown=0, returned=20))
     (result,) = decide_windows(look, look, VendorMonth(103))
     assert not isinstance(result, str)
@@ -88,37 +86,37 @@ def test_returned_hits_alone_are_a_reason_to_ask_the_vendor():
         ({"current": MonthlyHits(100, 0)}, "no hit of unknown outcome"),
     ],
 )
-def test_while_the_figures_may_still_change_nothing_does(changes: dict, expected: str):
+def test_no_hit_changes_while_the_figures_may_change(changes: dict, expected: str):
     look = replace(LOOK, **changes)
     decision = decide_windows(look, look, VendorMonth(100))
     assert isinstance(decision, str)
     assert expected in decision
 
 
-def test_calls_that_are_made_while_the_vendor_is_asked_change_nothing():
+def test_calls_during_the_vendors_answer_prevent_a_change():
     decision = decide_windows(LOOK, replace(LOOK, calls_ever=141), VendorMonth(100))
     assert decision == "waiting: calls were made or settled during the call to the vendor"
 
 
-def test_a_vendor_that_cannot_be_asked_is_unknown():
+def test_an_unreachable_vendor_is_reported_as_unknown():
     assert decide_windows(LOOK, LOOK, VendorMonth(detail="HTTP 503")) == "unknown: Songstats gave no count (HTTP 503)"
 
 
-def test_calls_near_the_turn_of_the_month_are_reconciled_by_the_sum_of_both_months_alone():
+def test_calls_near_the_end_of_a_month_are_reconciled_by_the_sum_of_both_months():
     look = replace(LOOK, near_month=3, previous=MonthlyHits(50, 5))
-    assert returned(100, look=look) == 0, "without the other month it is not known which calls are counted"
+    assert returned(100, look=look) == 0, "without the other month, the counted calls are unknown"
     (result,) = decide_windows(look, look, VendorMonth(98, previous_requests=52))
     assert not isinstance(result, str)
     assert (result.window, result.vendor_count, result.not_billed) == (Window.BOTH, 150, 42)
-    assert returned(98, look=replace(look, near_previous=1), previous=52) == 0, "its own beginning is not clear"
+    assert returned(98, look=replace(look, near_previous=1), previous=52) == 0, "its own start is ambiguous"
 
 
-def test_each_month_is_reconciled_by_its_own_figure_where_nothing_lies_between():
+def test_each_month_is_reconciled_by_its_own_count_without_calls_near_its_end():
     look = replace(LOOK, previous=MonthlyHits(50, 5))
     results = decide_windows(look, look, VendorMonth(100, previous_requests=53))
     assert not isinstance(results, str)
     assert [(one.window, one.not_billed) for one in results] == [(Window.CURRENT, 37), (Window.PREVIOUS, 2)]
-    assert returned(100, look=look) == 37, "a month of which there is no figure changes nothing"
+    assert returned(100, look=look) == 37, "a month without a count changes no hit"
     assert returned(100, look=replace(look, near_previous=1), previous=53) == 37
 
 
@@ -129,10 +127,10 @@ calls = st.lists(
 
 
 @given(calls, st.integers(-12, 14), st.integers(0, 3), st.integers(0, 3))
-def test_what_counts_afterwards_is_never_less_than_what_the_vendor_counted(
+def test_the_budget_never_counts_less_than_the_vendor(
     hits: list[tuple[int, str]], zone: int, others_now: int, others_before: int
 ):
-    """Calls at any hour, a vendor's month in any time zone, another program or none."""
+    """Calls at any hour, the vendor's month in any time zone, with or without another program."""
     ours = [(NOVEMBER + timedelta(hours=hours), kind) for hours, kind in hits]
     turn, before_that = NOVEMBER - timedelta(hours=zone), OCTOBER - timedelta(hours=zone)
     counted = [at for at, kind in ours if kind != "unknown, lost"]

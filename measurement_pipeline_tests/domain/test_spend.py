@@ -1,4 +1,4 @@
-"""Whatever calls there are, every way of adding them up comes to the same."""
+"""Totals of any set of calls are equal by every grouping."""
 
 from decimal import Decimal
 from uuid import UUID
@@ -37,14 +37,14 @@ def test_causes_and_accounts_each_add_up_to_the_total(calls):
 
 
 @given(st.lists(st.integers(0, 5_000), max_size=12), st.integers(0, 50_000).map(lambda n: n / 10_000))
-def test_a_column_of_euros_adds_up_to_the_figure_below_it_and_each_is_right_to_the_cent(hits, price):
+def test_a_column_of_euros_sums_to_its_total_exact_to_the_cent(hits, price):
     result = spend.split_cost_eur(dict(enumerate(hits)), price)
     assert sum(result.values()) == spend.cost_eur(sum(hits), price)
     for place, count in enumerate(hits):
         assert abs(result[place] - count * Decimal(str(price))) < Decimal("0.01")
 
 
-def test_hits_whose_cause_is_still_to_come_do_not_spoil_the_ratio():
+def test_hits_without_a_cause_are_excluded_from_the_ratio():
     def line(cause: str, calls: int, counted: HitTotals = HitTotals.YES, settled: int = 0) -> CallGroup:
         return CallGroup(ACCOUNTS[0], None, cause, counted, calls, settled=settled)
 

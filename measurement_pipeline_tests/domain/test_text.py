@@ -1,4 +1,4 @@
-"""A figure and its noun agree."""
+"""Text helpers: plurals, times, one-line texts."""
 
 from datetime import datetime, timedelta, timezone
 
@@ -18,17 +18,17 @@ from measurement_pipeline.domain.text import counted, is_visible_ascii, one_line
         (counted(0.5, "call"), "0.5 calls"),
     ],
 )
-def test_a_noun_agrees_with_its_figure(expected: str, words: str):
+def test_a_noun_agrees_with_its_number(expected: str, words: str):
     assert expected == words
 
 
-def test_a_moment_is_formatted_in_utc_whatever_its_zone():
+def test_a_time_is_formatted_in_utc():
     tokyo = timezone(timedelta(hours=9))
     assert utc(datetime(2026, 1, 2, 3, 4, 5, tzinfo=tokyo)) == "2026-01-01 18:04:05 UTC"
 
 
 @pytest.mark.parametrize("text", ["", "two words", "line\nbreak", "é", "\x7f", "a\0"])
-def test_what_a_header_cannot_carry_is_not_visible_ascii(text: str):
+def test_only_visible_ascii_may_be_a_header(text: str):
     assert not is_visible_ascii(text)
     assert is_visible_ascii("sk_live-~!0")
 
@@ -39,6 +39,6 @@ def test_one_line_is_printable_and_short():
 
 
 @pytest.mark.parametrize("value", [None, 7, "", "  ", "a\0b", "\ud800"])
-def test_text_that_postgres_cannot_store_or_that_is_blank_is_dropped(value: object):
+def test_blank_and_unstorable_text_is_dropped(value: object):
     assert storable_text(value) is None
     assert storable_text(" a ") == " a "

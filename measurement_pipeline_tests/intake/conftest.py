@@ -1,4 +1,4 @@
-"""Requests in the test's own database, and helpers to submit and process them."""
+"""Requests in the test's database, and helpers to submit and process them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class IntakeBench:
     def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
         return execute(self.database_url, statement, parameters)
 
-    def ask(
+    def submit(
         self,
         scope: object,
         *,
@@ -62,15 +62,15 @@ class IntakeBench:
             song, day, source, count,
         )  # fmt: skip
 
-    def take(
+    def process(
         self, check: Callable[[UUID], Decision], *, unpaid: bool = False, run: str = "intake-1", limit: int = 100
     ) -> list[RequestResult]:
-        """One round, as a run or the hourly sweep makes it."""
+        """Process one batch as an intake run does, or with `unpaid` as a reclaim run does."""
         opened = load_batch(self.database_url, unpaid=unpaid, limit=limit)
         return process_batch(self.database_url, opened, check_payments(opened, check), run=run)
 
     def job(self, job: UUID) -> dict[str, Any]:
-        """Its row, scope apart: a test may have put one there that Python cannot read."""
+        """The request's row without its scope, which Python may be unable to read."""
         return self.sql(
             "select id, account, source, platforms, state, status_code, error, checkout_url, asked, enqueued, skipped, snapshot,"
             " attempts, not_before, run_id, created_at, updated_at from measurement_jobs where id = %s",
@@ -78,7 +78,7 @@ class IntakeBench:
         )[0]
 
     def receipt(self, job: UUID) -> tuple[int, int, int, int]:
-        """asked, enqueued, skipped, and the rest: queued already for another request."""
+        """The numbers of requested, enqueued, skipped and already queued recordings."""
         row = self.job(job)
         requested, enqueued, skipped = row["asked"], row["enqueued"], row["skipped"]
         return requested, enqueued, skipped, requested - enqueued - skipped
@@ -107,7 +107,7 @@ def intake_bench(database_url: str) -> IntakeBench:
 
 @pytest.fixture
 def paid(database_url: str) -> Callable[[UUID], Decision]:
-    """Every account has a card, and that is on record."""
+    """A check that allows and records every account."""
 
     def check(account: UUID) -> Decision:
         decision = Decision(PaymentVerdict.ALLOWED, "A card is on file.")

@@ -1,4 +1,4 @@
-"""Days at the present budget, against a model that spends hit by hit."""
+"""Days until a request is bought, compared with a model that spends hit by hit."""
 
 from collections import deque
 
@@ -11,7 +11,7 @@ WINDOW = 30 * 86_400.0
 
 
 def spent_one_by_one(hits: int, allowed: int, ages: list[float]) -> float | None:
-    """When the last hit goes out if each goes as soon as fewer than `allowed` are in the window."""
+    """When the last hit is spent if each is spent as soon as fewer than `allowed` are in the window."""
     frees = deque(sorted(WINDOW - age for age in ages))
     now = 0.0
     for _ in range(hits):
@@ -28,7 +28,7 @@ def spent_one_by_one(hits: int, allowed: int, ages: list[float]) -> float | None
     allowed=st.integers(0, 12),
     ages=st.lists(st.floats(0, WINDOW, allow_nan=False), max_size=20),
 )
-def test_the_last_hit_is_due_when_a_model_that_spends_one_by_one_says_so(hits, allowed, ages):
+def test_the_estimate_equals_a_model_that_spends_hit_by_hit(hits, allowed, ages):
     frees = sorted(WINDOW - age for age in ages)
     result = seconds_until_bought(
         hits,
@@ -42,6 +42,6 @@ def test_the_last_hit_is_due_when_a_model_that_spends_one_by_one_says_so(hits, a
         assert abs(result - expected) < 1e-3
 
 
-def test_a_catalogue_larger_than_the_budget_comes_in_rounds_of_thirty_days():
+def test_a_catalogue_larger_than_the_budget_takes_several_periods_of_thirty_days():
     assert seconds_until_bought(2_299, allowed=900, counted=0, frees_in=lambda _: None) == 2 * WINDOW
     assert seconds_until_bought(900, allowed=900, counted=0, frees_in=lambda _: None) == 0

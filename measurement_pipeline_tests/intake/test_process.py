@@ -1,4 +1,4 @@
-"""A request becomes queue rows, or an answer: every state, every receipt, and no request that delays the others."""
+"""A request becomes queue rows or an error: every state, every receipt, and no request that delays the others."""
 
 import threading
 from collections.abc import Callable
@@ -22,8 +22,8 @@ Check = Callable[[UUID], Decision]
 
 def test_a_request_for_new_recordings_is_accepted_and_queued(intake_bench: IntakeBench, paid: Check):
     songs = isrcs(3)
-    job = intake_bench.ask({"isrcs": songs})
-    (result,) = intake_bench.take(paid)
+    job = intake_bench.submit({"isrcs": songs})
+    (result,) = intake_bench.process(paid)
     assert (result.id, result.state, result.status_code, result.receipt) == (
         job,
         State.ACCEPTED,
@@ -37,19 +37,19 @@ def test_a_request_for_new_recordings_is_accepted_and_queued(intake_bench: Intak
     assert intake_bench.queue() == dict.fromkeys(songs, "pending")
 
 
-def test_asked_is_enqueued_and_skipped_and_already_queued(intake_bench: IntakeBench, paid: Check):
+def test_a_receipt_counts_enqueued_skipped_and_already_queued_recordings(intake_bench: IntakeBench, paid: Check):
     songs = isrcs(9)
-    intake_bench.ask({"isrcs": songs[:7]})
-    intake_bench.take(paid)
+    intake_bench.submit({"isrcs": songs[:7]})
+    intake_bench.process(paid)
     for song, outcome in zip(
         songs, ("stored", "no_history", "rejected", "malformed", "exhausted", "transient"), strict=False
     ):
         intake_bench.settle_row(song, outcome)
     intake_bench.sql("insert into songs (isrc) values (%s) on conflict do nothing", songs[7])
     intake_bench.measured(songs[7], 10, source="songstats")
-    job = intake_bench.ask({"isrcs": songs})
-    intake_bench.take(paid)
-    # Skipped: stored, no history, rejected, malformed, and the one owned. Queued for the first: transient, pending.
+    job = intake_bench.submit({"isrcs": songs})
+    intake_bench.process(paid)
+    # Skipped: stored, no history, rejected, malformed, and the owned one. Already queued: transient, pending.
     assert intake_bench.receipt(job) == (9, 2, 5, 2)
     assert intake_bench.queue() == dict(
         zip(
@@ -60,53 +60,53 @@ def test_asked_is_enqueued_and_skipped_and_already_queued(intake_bench: IntakeBe
     )
 
 
-def test_an_exhausted_row_starts_anew_at_the_end_of_its_rank(intake_bench: IntakeBench, paid: Check):
+def test_an_exhausted_row_is_requeued_at_the_end_of_its_rank(intake_bench: IntakeBench, paid: Check):
     (song,) = isrcs(1)
-    intake_bench.ask({"isrcs": [song]})
-    intake_bench.take(paid)
+    intake_bench.submit({"isrcs": [song]})
+    intake_bench.process(paid)
     intake_bench.settle_row(song, "exhausted")
     intake_bench.sql(
         "update songstats_backfill_queue set suspect = true, attempt_run = 'x', not_before = now() + interval '1 day'"
     )
-    intake_bench.ask({"isrcs": [song]})
-    intake_bench.take(paid)
+    intake_bench.submit({"isrcs": [song]})
+    intake_bench.process(paid)
     (row,) = intake_bench.sql("select * from songstats_backfill_queue")
     assert (row["status"], row["outcome"], row["attempts"], row["attempt_run"]) == ("pending", None, 0, None)
     assert (row["not_before"], row["suspect"]) == (None, False)
     assert row["requeued_at"] > row["created_at"]
 
 
-def test_the_same_job_twice_is_queued_once(intake_bench: IntakeBench, paid: Check):
-    first, second = intake_bench.ask({"isrcs": isrcs(4)}), intake_bench.ask({"isrcs": isrcs(4)})
-    assert len(intake_bench.take(paid)) == 2
+def test_the_same_recordings_are_queued_once_for_two_requests(intake_bench: IntakeBench, paid: Check):
+    first, second = intake_bench.submit({"isrcs": isrcs(4)}), intake_bench.submit({"isrcs": isrcs(4)})
+    assert len(intake_bench.process(paid)) == 2
     assert intake_bench.receipt(first) == (4, 4, 0, 0)
     assert intake_bench.receipt(second) == (4, 0, 0, 4)
     assert len(intake_bench.queue()) == 4
     assert len(intake_bench.sql("select * from measurement_job_songs")) == 8
 
 
-def test_a_request_is_answered_once(intake_bench: IntakeBench, paid: Check):
-    job = intake_bench.ask({"isrcs": isrcs(2)})
-    intake_bench.take(paid)
+def test_a_request_is_processed_once(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.submit({"isrcs": isrcs(2)})
+    intake_bench.process(paid)
     before = intake_bench.job(job)
-    assert intake_bench.take(paid) == []
+    assert intake_bench.process(paid) == []
     assert intake_bench.job(job) == before
 
 
 @pytest.mark.fails_without("owned recordings are skipped by intake")
-def test_a_request_for_what_is_owned_is_done_at_once(intake_bench: IntakeBench, paid: Check):
+def test_a_request_for_owned_recordings_is_done_at_once(intake_bench: IntakeBench, paid: Check):
     songs = isrcs(2)
     intake_bench.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
     for song in songs:
         intake_bench.measured(song, 10, source="songstats")
-    job = intake_bench.ask({"isrcs": songs})
-    intake_bench.take(paid)
+    job = intake_bench.submit({"isrcs": songs})
+    intake_bench.process(paid)
     assert intake_bench.job(job)["state"] == "done"
     assert intake_bench.receipt(job) == (2, 0, 2, 0)
     assert intake_bench.queue() == dict.fromkeys(songs, "stored")
 
 
-def test_rows_are_ranked_by_their_latest_known_count(intake_bench: IntakeBench, paid: Check):
+def test_rows_are_ranked_by_their_latest_count(intake_bench: IntakeBench, paid: Check):
     a, b, c = songs = isrcs(3)
     intake_bench.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
     intake_bench.measured(a, 900, day="2025-01-01")
@@ -114,8 +114,8 @@ def test_rows_are_ranked_by_their_latest_known_count(intake_bench: IntakeBench, 
     intake_bench.measured(b, 70, day="2026-01-01", source="apify_spotify_playcount")
     # A newer import never outranks a measurement.
     intake_bench.measured(b, 5, day="2026-06-01", source="import")
-    intake_bench.ask({"isrcs": songs})
-    intake_bench.take(paid)
+    intake_bench.submit({"isrcs": songs})
+    intake_bench.process(paid)
     ranks = intake_bench.sql("select song, rank_score from songstats_backfill_queue order by rank_score desc")
     assert [(row["song"], row["rank_score"]) for row in ranks] == [(b, 70), (a, 50), (c, 0)]
 
@@ -123,14 +123,14 @@ def test_rows_are_ranked_by_their_latest_known_count(intake_bench: IntakeBench, 
 # --- scopes -------------------------------------------------------------------------------------------------------------
 
 
-def test_isrcs_are_normalised_and_asked_for_once(intake_bench: IntakeBench, paid: Check):
-    job = intake_bench.ask({"isrcs": ["aa-6q7-20-00047", "ISRC AA6Q72000047", "AA6Q72000047"]})
-    intake_bench.take(paid)
+def test_isrcs_are_normalised_and_enqueued_once(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.submit({"isrcs": ["aa-6q7-20-00047", "ISRC AA6Q72000047", "AA6Q72000047"]})
+    intake_bench.process(paid)
     assert intake_bench.receipt(job) == (1, 1, 0, 0)
     assert intake_bench.queue() == {"AA6Q72000047": "pending"}
 
 
-def test_an_album_is_every_recording_on_it(intake_bench: IntakeBench, paid: Check):
+def test_an_album_resolves_to_every_recording_on_it(intake_bench: IntakeBench, paid: Check):
     songs = isrcs(4)
     intake_bench.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
     on = [("album-1", songs[0]), ("album-1", songs[1]), ("album-2", songs[1]), ("album-2", songs[2])]
@@ -138,24 +138,26 @@ def test_an_album_is_every_recording_on_it(intake_bench: IntakeBench, paid: Chec
         intake_bench.sql("insert into song_identifiers values (%s, 'spotify', 'album_id', %s)", song, album)
     intake_bench.sql("insert into song_identifiers values (%s, 'deezer', 'album_id', 'album-1')", songs[3])
     intake_bench.sql("insert into song_identifiers values (%s, 'spotify', 'track_id', 'album-1')", songs[3])
-    job = intake_bench.ask({"album_ids": ["album-1", "album-2", "no such album"]})
-    intake_bench.take(paid)
+    job = intake_bench.submit({"album_ids": ["album-1", "album-2", "no such album"]})
+    intake_bench.process(paid)
     assert intake_bench.receipt(job) == (3, 3, 0, 0)
     assert set(intake_bench.queue()) == set(songs[:3])
 
 
-def test_a_catalogue_is_every_recording_in_it(intake_bench: IntakeBench, paid: Check):
+def test_a_catalogue_resolves_to_every_recording_in_it(intake_bench: IntakeBench, paid: Check):
     account = uuid4()
-    job = intake_bench.ask({"catalog_id": str(intake_bench.catalogue(isrcs(5), account=account))}, account=account)
-    intake_bench.take(paid)
+    job = intake_bench.submit({"catalog_id": str(intake_bench.catalogue(isrcs(5), account=account))}, account=account)
+    intake_bench.process(paid)
     assert intake_bench.receipt(job) == (5, 5, 0, 0)
 
 
-def test_another_accounts_catalogue_is_answered_exactly_like_an_unknown_one(intake_bench: IntakeBench, paid: Check):
+def test_another_accounts_catalogue_gets_the_answer_of_an_unknown_one(intake_bench: IntakeBench, paid: Check):
     account = uuid4()
-    theirs = intake_bench.ask({"catalog_id": str(intake_bench.catalogue(isrcs(2), account=uuid4()))}, account=account)
-    unknown_one = intake_bench.ask({"catalog_id": str(uuid4())}, account=account)
-    intake_bench.take(paid)
+    theirs = intake_bench.submit(
+        {"catalog_id": str(intake_bench.catalogue(isrcs(2), account=uuid4()))}, account=account
+    )
+    unknown_one = intake_bench.submit({"catalog_id": str(uuid4())}, account=account)
+    intake_bench.process(paid)
     different = {"id", "created_at", "updated_at"}
     first, second = (
         {k: v for k, v in intake_bench.job(job).items() if k not in different} for job in (theirs, unknown_one)
@@ -166,15 +168,15 @@ def test_another_accounts_catalogue_is_answered_exactly_like_an_unknown_one(inta
 
 
 @pytest.mark.parametrize("scope", ["empty catalogue", "unknown album"])
-def test_a_scope_that_means_no_recording_is_refused(intake_bench: IntakeBench, paid: Check, scope: str):
+def test_a_scope_without_recordings_is_rejected(intake_bench: IntakeBench, paid: Check, scope: str):
     account = uuid4()
     requested = (
         {"catalog_id": str(intake_bench.catalogue([], account=account))}
         if scope == "empty catalogue"
         else {"album_ids": ["x"]}
     )
-    job = intake_bench.ask(requested, account=account)
-    intake_bench.take(paid)
+    job = intake_bench.submit(requested, account=account)
+    intake_bench.process(paid)
     row = intake_bench.job(job)
     assert (row["state"], row["status_code"], row["error"]) == ("rejected", 400, NOTHING_RESOLVED)
     assert intake_bench.sql("select * from measurement_job_songs") == []
@@ -188,12 +190,12 @@ def test_a_catalogue_of_a_hundred_thousand_recordings_is_one_request(intake_benc
         "insert into songs (isrc) select 'AA6Q7' || lpad(n::text, 7, '0') from generate_series(1, 100000) as n"
     )
     intake_bench.sql("insert into catalog_songs select %s, isrc from songs", catalog)
-    job = intake_bench.ask({"catalog_id": str(catalog)}, account=account)
-    intake_bench.take(paid)
+    job = intake_bench.submit({"catalog_id": str(catalog)}, account=account)
+    intake_bench.process(paid)
     assert intake_bench.receipt(job) == (100_000, 100_000, 0, 0)
 
 
-# --- refused ------------------------------------------------------------------------------------------------------------
+# --- rejected -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -211,17 +213,17 @@ def test_a_catalogue_of_a_hundred_thousand_recordings_is_one_request(intake_benc
         ("current", {"isrcs": isrcs(1)}, "{deezer}", "platforms may only be spotify (got \"['deezer']\")"),
     ],
 )
-def test_a_request_of_the_wrong_shape_is_refused_without_asking_stripe(
+def test_a_malformed_request_is_rejected_without_a_request_to_stripe(
     intake_bench: IntakeBench, source: str | None, scope: object, platforms: str, error: str
 ):
-    job = intake_bench.ask(scope, source=source, platforms=platforms)
+    job = intake_bench.submit(scope, source=source, platforms=platforms)
     checked_accounts: list[UUID] = []
 
     def check(account: UUID) -> Decision:
         checked_accounts.append(account)
         return unknown(account)
 
-    intake_bench.take(check)
+    intake_bench.process(check)
     row = intake_bench.job(job)
     assert (row["state"], row["status_code"]) == ("rejected", 400)
     assert row["error"].startswith(error)
@@ -236,21 +238,19 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
-def test_a_request_that_cannot_be_read_at_all_is_answered_and_delays_no_other(
-    intake_bench: IntakeBench, paid: Check, what: str
-):
+def test_an_unreadable_request_is_rejected_and_delays_no_other(intake_bench: IntakeBench, paid: Check, what: str):
     (bad,) = intake_bench.sql(
         f"insert into measurement_jobs (account, source, scope) values (%s, 'historical', {UNREADABLE[what]}) returning id",
         uuid4(),
     )
-    good = intake_bench.ask({"isrcs": isrcs(1)})
-    intake_bench.take(paid)
+    good = intake_bench.submit({"isrcs": isrcs(1)})
+    intake_bench.process(paid)
     assert (intake_bench.job(bad["id"])["state"], intake_bench.job(bad["id"])["status_code"]) == ("rejected", 400)
     assert intake_bench.job(good)["state"] == "accepted"
 
 
-def test_a_request_from_beyond_the_calendar_is_refused_at_the_door(intake_bench: IntakeBench):
-    intake_bench.ask({"isrcs": isrcs(1)})
+def test_a_request_with_an_impossible_date_is_rejected_at_insert(intake_bench: IntakeBench):
+    intake_bench.submit({"isrcs": isrcs(1)})
     with pytest.raises(DatabaseError, match="created_at"):
         intake_bench.sql("update measurement_jobs set created_at = 'infinity'")
 
@@ -258,9 +258,9 @@ def test_a_request_from_beyond_the_calendar_is_refused_at_the_door(intake_bench:
 # --- payment ------------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_card_nothing_is_queued_and_the_answer_says_what_to_do(intake_bench: IntakeBench):
-    job = intake_bench.ask({"isrcs": isrcs(2)})
-    (result,) = intake_bench.take(unpaid)
+def test_without_a_card_no_row_is_queued_and_the_error_has_a_checkout_link(intake_bench: IntakeBench):
+    job = intake_bench.submit({"isrcs": isrcs(2)})
+    (result,) = intake_bench.process(unpaid)
     row = intake_bench.job(job)
     assert result.state is State.PAYMENT_REQUIRED
     assert (row["state"], row["status_code"], row["checkout_url"]) == ("payment_required", 402, CHECKOUT)
@@ -272,62 +272,60 @@ def test_without_a_card_nothing_is_queued_and_the_answer_says_what_to_do(intake_
     )
 
 
-def test_an_unpaid_request_is_of_the_day_on_which_it_became_so_however_often_it_is_looked_at(
-    intake_bench: IntakeBench, paid: Check
-):
-    job = intake_bench.ask({"isrcs": isrcs(1)})
-    intake_bench.take(unpaid)
+def test_rechecks_do_not_change_the_date_of_an_unpaid_request(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.submit({"isrcs": isrcs(1)})
+    intake_bench.process(unpaid)
     became_so = intake_bench.job(job)["updated_at"]
     for check in (unpaid, unknown, unpaid):
-        intake_bench.take(check, unpaid=True)
+        intake_bench.process(check, unpaid=True)
         intake_bench.sql("update measurement_jobs set not_before = null")
         assert (intake_bench.job(job)["state"], intake_bench.job(job)["updated_at"]) == ("payment_required", became_so)
-    intake_bench.take(paid, unpaid=True)
+    intake_bench.process(paid, unpaid=True)
     assert intake_bench.job(job)["updated_at"] > became_so
 
 
-def test_an_unpaid_request_goes_on_by_itself_once_the_card_is_there(intake_bench: IntakeBench, paid: Check):
-    job = intake_bench.ask({"isrcs": isrcs(2)})
-    intake_bench.take(unpaid)
-    assert intake_bench.take(paid) == [], "intake leaves it to the sweep"
-    intake_bench.take(unpaid, unpaid=True)
+def test_an_unpaid_request_continues_once_a_card_is_saved(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.submit({"isrcs": isrcs(2)})
+    intake_bench.process(unpaid)
+    assert intake_bench.process(paid) == [], "the reclaim run processes it"
+    intake_bench.process(unpaid, unpaid=True)
     assert intake_bench.job(job)["state"] == "payment_required"
-    intake_bench.take(paid, unpaid=True)
+    intake_bench.process(paid, unpaid=True)
     row = intake_bench.job(job)
     assert (row["state"], row["status_code"], row["error"], row["checkout_url"]) == ("accepted", 202, None, None)
     assert intake_bench.receipt(job) == (2, 2, 0, 0)
 
 
 def test_after_seven_days_without_a_card_a_request_is_rejected(intake_bench: IntakeBench, paid: Check):
-    job = intake_bench.ask({"isrcs": isrcs(1)})
-    intake_bench.take(unpaid)
+    job = intake_bench.submit({"isrcs": isrcs(1)})
+    intake_bench.process(unpaid)
     intake_bench.sql("update measurement_jobs set created_at = now() - interval '6 days 23 hours'")
-    intake_bench.take(unpaid, unpaid=True)
+    intake_bench.process(unpaid, unpaid=True)
     assert intake_bench.job(job)["state"] == "payment_required"
     intake_bench.sql("update measurement_jobs set created_at = now() - interval '7 days 1 minute'")
-    intake_bench.take(unknown, unpaid=True)
-    assert intake_bench.job(job)["state"] == "payment_required", "an unknown decides nothing"
+    intake_bench.process(unknown, unpaid=True)
+    assert intake_bench.job(job)["state"] == "payment_required", "an unknown decision changes no state"
     intake_bench.sql("update measurement_jobs set not_before = null")
-    intake_bench.take(unpaid, unpaid=True)
+    intake_bench.process(unpaid, unpaid=True)
     row = intake_bench.job(job)
     assert (row["state"], row["status_code"], row["error"]) == ("rejected", 402, UNPAID_TOO_LONG)
     assert row["checkout_url"] is None
-    assert intake_bench.take(paid, unpaid=True) == []
+    assert intake_bench.process(paid, unpaid=True) == []
 
 
-def test_a_request_that_intake_was_late_for_is_still_shown_where_to_save_a_card(intake_bench: IntakeBench):
-    job = intake_bench.ask({"isrcs": isrcs(1)})
+def test_a_late_request_still_gets_a_checkout_link(intake_bench: IntakeBench):
+    job = intake_bench.submit({"isrcs": isrcs(1)})
     intake_bench.sql("update measurement_jobs set created_at = now() - interval '8 days'")
-    intake_bench.take(unpaid)
+    intake_bench.process(unpaid)
     assert (intake_bench.job(job)["state"], intake_bench.job(job)["checkout_url"]) == ("payment_required", CHECKOUT)
 
 
-def test_an_unknown_leaves_the_request_queued_and_its_attempts_alone(intake_bench: IntakeBench, paid: Check):
-    job = intake_bench.ask({"isrcs": isrcs(1)})
+def test_an_unknown_decision_leaves_the_request_queued_without_an_attempt(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.submit({"isrcs": isrcs(1)})
     for _ in range(MAX_INTAKE_ATTEMPTS + 2):
-        (result,) = intake_bench.take(unknown)
+        (result,) = intake_bench.process(unknown)
         assert (result.state, result.error) == (None, "Stripe could not be reached.")
-        assert intake_bench.take(paid) == [], "it waits"
+        assert intake_bench.process(paid) == [], "it waits"
         intake_bench.sql("update measurement_jobs set not_before = now() - interval '1 second'")
     row = intake_bench.job(job)
     assert (row["state"], row["status_code"], row["attempts"], row["error"]) == (
@@ -336,25 +334,25 @@ def test_an_unknown_leaves_the_request_queued_and_its_attempts_alone(intake_benc
         0,
         "Stripe could not be reached.",
     )
-    intake_bench.take(paid)
+    intake_bench.process(paid)
     assert (intake_bench.job(job)["state"], intake_bench.job(job)["error"]) == ("accepted", None)
 
 
-def test_an_unknown_waits_as_long_as_stripe_says_and_a_minute_at_least(intake_bench: IntakeBench):
-    intake_bench.ask({"isrcs": isrcs(1)})
-    intake_bench.take(unknown)
+def test_an_unknown_decision_waits_for_stripes_retry_after_or_a_minute(intake_bench: IntakeBench):
+    intake_bench.submit({"isrcs": isrcs(1)})
+    intake_bench.process(unknown)
     waits = intake_bench.sql("select extract(epoch from not_before - now())::float as seconds from measurement_jobs")
     assert 590 < waits[0]["seconds"] <= 600
     intake_bench.sql("update measurement_jobs set not_before = null")
-    intake_bench.take(lambda _account: Decision(PaymentVerdict.UNKNOWN, "odd", retry_after_seconds=0.5))
+    intake_bench.process(lambda _account: Decision(PaymentVerdict.UNKNOWN, "odd", retry_after_seconds=0.5))
     waits = intake_bench.sql("select extract(epoch from not_before - now())::float as seconds from measurement_jobs")
     assert 50 < waits[0]["seconds"] <= 60
 
 
-def test_stripe_is_asked_once_an_account_and_before_any_row_is_touched(intake_bench: IntakeBench, paid: Check):
+def test_stripe_is_asked_once_per_account_before_any_row_changes(intake_bench: IntakeBench, paid: Check):
     one, other = uuid4(), uuid4()
     for account in (one, other, one):
-        intake_bench.ask({"isrcs": isrcs(1)}, account=account)
+        intake_bench.submit({"isrcs": isrcs(1)}, account=account)
     checked_accounts: list[UUID] = []
 
     def check(account: UUID) -> Decision:
@@ -362,12 +360,12 @@ def test_stripe_is_asked_once_an_account_and_before_any_row_is_touched(intake_be
         assert {row["state"] for row in intake_bench.sql("select state from measurement_jobs")} == {"queued"}
         return paid(account)
 
-    intake_bench.take(check)
+    intake_bench.process(check)
     assert checked_accounts == [one, other]
 
 
-def test_an_account_that_was_not_asked_about_waits(intake_bench: IntakeBench):
-    job = intake_bench.ask({"isrcs": isrcs(1)})
+def test_a_request_of_an_unchecked_account_waits(intake_bench: IntakeBench):
+    job = intake_bench.submit({"isrcs": isrcs(1)})
     opened = load_batch(intake_bench.database_url)
     process_batch(intake_bench.database_url, opened, {}, run="r")
     row = intake_bench.job(job)
@@ -380,15 +378,15 @@ def test_an_account_that_was_not_asked_about_waits(intake_bench: IntakeBench):
 @pytest.mark.parametrize("check", [unpaid, unknown])
 def test_nothing_is_enqueued_without_an_allowed_decision(intake_bench: IntakeBench, check: Check):
     account = uuid4()
-    intake_bench.ask({"isrcs": isrcs(1)}, account=account)
-    intake_bench.ask({"catalog_id": str(intake_bench.catalogue(isrcs(2), account=account))}, account=account)
-    intake_bench.take(check)
-    intake_bench.take(check, unpaid=True)
+    intake_bench.submit({"isrcs": isrcs(1)}, account=account)
+    intake_bench.submit({"catalog_id": str(intake_bench.catalogue(isrcs(2), account=account))}, account=account)
+    intake_bench.process(check)
+    intake_bench.process(check, unpaid=True)
     assert intake_bench.queue() == {}
     assert intake_bench.sql("select * from measurement_job_songs") == []
 
 
-# --- one bad request, two intakes, deaths -------------------------------------------------------------------------------
+# --- one bad request, two intakes, crashes ------------------------------------------------------------------------------
 
 
 def break_for(intake_bench: IntakeBench, song: str, *, sqlstate: str = "22000") -> None:
@@ -404,11 +402,11 @@ def break_for(intake_bench: IntakeBench, song: str, *, sqlstate: str = "22000") 
 
 
 @pytest.mark.parametrize("sqlstate", ["22000", "54000", "57014", "40P01"])
-def test_a_request_over_which_postgresql_raises_delays_no_other(intake_bench: IntakeBench, paid: Check, sqlstate: str):
-    """Data, a limit exceeded, a statement cancelled, a deadlock: some of these psycopg calls operational errors."""
-    first, bad, last = (intake_bench.ask({"isrcs": [song]}) for song in isrcs(3))
+def test_a_request_that_causes_a_database_error_delays_no_other(intake_bench: IntakeBench, paid: Check, sqlstate: str):
+    """Data, a limit, a cancelled statement, a deadlock: psycopg reports some of these as operational errors."""
+    first, bad, last = (intake_bench.submit({"isrcs": [song]}) for song in isrcs(3))
     break_for(intake_bench, isrcs(3)[1], sqlstate=sqlstate)
-    intake_bench.take(paid)
+    intake_bench.process(paid)
     assert [intake_bench.job(job)["state"] for job in (first, bad, last)] == ["accepted", "queued", "accepted"]
     row = intake_bench.job(bad)
     assert (row["attempts"], row["error"]) == (1, "no AA6Q72000001")
@@ -418,17 +416,17 @@ def test_a_request_over_which_postgresql_raises_delays_no_other(intake_bench: In
 
 @pytest.mark.parametrize("sqlstate", ["25006", "57P01", "55P03", "58030"])
 def test_an_outage_of_the_database_costs_a_request_no_attempt(intake_bench: IntakeBench, paid: Check, sqlstate: str):
-    first, postponed, last = (intake_bench.ask({"isrcs": [song]}) for song in isrcs(3))
+    first, postponed, last = (intake_bench.submit({"isrcs": [song]}) for song in isrcs(3))
     break_for(intake_bench, isrcs(3)[1], sqlstate=sqlstate)
-    intake_bench.take(paid)
+    intake_bench.process(paid)
     assert [intake_bench.job(job)["state"] for job in (first, postponed, last)] == ["accepted", "queued", "accepted"]
     row = intake_bench.job(postponed)
     assert (row["attempts"], row["error"]) == (0, "no AA6Q72000001")
     assert row["not_before"] is not None
 
 
-def test_a_deadlock_is_tried_again_at_once(intake_bench: IntakeBench, paid: Check):
-    job = intake_bench.ask({"isrcs": isrcs(1)})
+def test_a_deadlock_is_retried_at_once(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.submit({"isrcs": isrcs(1)})
     intake_bench.sql("create sequence tries")
     intake_bench.sql(
         "create function deadlock() returns trigger language plpgsql as $$ begin"
@@ -437,31 +435,31 @@ def test_a_deadlock_is_tried_again_at_once(intake_bench: IntakeBench, paid: Chec
     intake_bench.sql(
         "create trigger deadlock before insert on measurement_job_songs for each row execute function deadlock()"
     )
-    intake_bench.take(paid)
+    intake_bench.process(paid)
     assert intake_bench.job(job)["state"] == "accepted"
 
 
-def test_attempts_used_up_fail_the_request_with_the_reason(intake_bench: IntakeBench, paid: Check):
+def test_a_request_without_attempts_left_fails_with_the_reason(intake_bench: IntakeBench, paid: Check):
     (song,) = isrcs(1)
-    job = intake_bench.ask({"isrcs": [song]})
+    job = intake_bench.submit({"isrcs": [song]})
     break_for(intake_bench, song)
     for attempt in range(1, MAX_INTAKE_ATTEMPTS + 1):
         assert intake_bench.job(job)["state"] == "queued"
-        intake_bench.take(paid, run=f"run-{attempt}")
+        intake_bench.process(paid, run=f"run-{attempt}")
         intake_bench.sql("update measurement_jobs set not_before = null")
     row = intake_bench.job(job)
     assert (row["state"], row["status_code"]) == ("failed", 500)
     assert row["error"] == f"failed after 5 attempts: no {song}"
-    assert intake_bench.take(paid) == []
+    assert intake_bench.process(paid) == []
 
 
 def test_waits_between_attempts_double(intake_bench: IntakeBench, paid: Check):
     (song,) = isrcs(1)
-    intake_bench.ask({"isrcs": [song]})
+    intake_bench.submit({"isrcs": [song]})
     break_for(intake_bench, song)
     waits = []
     for _ in range(4):
-        intake_bench.take(paid)
+        intake_bench.process(paid)
         (row,) = intake_bench.sql(
             "select extract(epoch from not_before - clock_timestamp())::int as wait from measurement_jobs"
         )
@@ -471,38 +469,38 @@ def test_waits_between_attempts_double(intake_bench: IntakeBench, paid: Check):
         assert expected - 30 < wait <= expected
 
 
-def test_a_request_that_kills_its_process_is_given_up_and_goes_last_until_then(intake_bench: IntakeBench, paid: Check):
-    """A killed process leaves a counted attempt behind and no answer."""
-    killer, other = intake_bench.ask({"isrcs": isrcs(1)}), intake_bench.ask({"isrcs": isrcs(1, start=1)})
+def test_a_request_that_kills_its_process_is_processed_last_and_finally_fails(intake_bench: IntakeBench, paid: Check):
+    """A killed process leaves a counted attempt and no answer."""
+    killer, other = intake_bench.submit({"isrcs": isrcs(1)}), intake_bench.submit({"isrcs": isrcs(1, start=1)})
     request = next(request for request in load_batch(intake_bench.database_url).requests if request.id == killer)
     with connect(intake_bench.database_url) as connection:
         for attempt in range(1, MAX_INTAKE_ATTEMPTS + 1):
             assert measurement_jobs.begin_attempts(connection, [request], run="killed") == {killer: attempt}
     assert [request.id for request in load_batch(intake_bench.database_url).requests] == [other, killer]
-    intake_bench.take(paid)
+    intake_bench.process(paid)
     row = intake_bench.job(killer)
     assert (row["state"], row["error"]) == ("failed", "failed after 5 attempts: no attempt finished")
     assert intake_bench.job(other)["state"] == "accepted"
 
 
-def test_a_database_that_goes_away_is_nobodys_attempt_to_answer_for(intake_bench: IntakeBench, paid: Check):
-    """The connection is terminated under the second request: the round ends loudly, and what it did is kept."""
-    first, second = (intake_bench.ask({"isrcs": [song]}) for song in isrcs(2))
+def test_a_database_outage_during_a_batch_costs_no_request_an_attempt(intake_bench: IntakeBench, paid: Check):
+    """The connection is terminated during the second request: the batch fails, and its finished request stays."""
+    first, second = (intake_bench.submit({"isrcs": [song]}) for song in isrcs(2))
     intake_bench.sql(
         "create function cut() returns trigger language plpgsql as $$ begin"
         " if new.song = 'AA6Q72000001' then perform pg_terminate_backend(pg_backend_pid()); end if; return new; end $$"
     )
     intake_bench.sql("create trigger cut before insert on measurement_job_songs for each row execute function cut()")
     with pytest.raises(DatabaseUnavailable):
-        intake_bench.take(paid)
+        intake_bench.process(paid)
     assert [intake_bench.job(job)["state"] for job in (first, second)] == ["accepted", "queued"]
     intake_bench.sql("drop trigger cut on measurement_job_songs")
-    intake_bench.take(paid)
+    intake_bench.process(paid)
     assert intake_bench.job(second)["state"] == "accepted"
 
 
-def test_a_request_withdrawn_while_it_was_being_read_stays_withdrawn(intake_bench: IntakeBench, paid: Check):
-    job = intake_bench.ask({"isrcs": isrcs(1)})
+def test_a_request_withdrawn_during_processing_stays_withdrawn(intake_bench: IntakeBench, paid: Check):
+    job = intake_bench.submit({"isrcs": isrcs(1)})
     opened = load_batch(intake_bench.database_url)
     intake_bench.sql("update measurement_jobs set state = 'withdrawn'")
     assert process_batch(intake_bench.database_url, opened, check_payments(opened, paid), run="r") == []
@@ -511,7 +509,7 @@ def test_a_request_withdrawn_while_it_was_being_read_stays_withdrawn(intake_benc
 
 
 def test_a_failure_does_not_overwrite_the_answer_of_another_session(intake_bench: IntakeBench):
-    job = intake_bench.ask({"isrcs": isrcs(1)})
+    job = intake_bench.submit({"isrcs": isrcs(1)})
     (request,) = load_batch(intake_bench.database_url).requests
     intake_bench.sql("update measurement_jobs set state = 'accepted', status_code = 202")
     with connect(intake_bench.database_url) as connection:
@@ -519,11 +517,11 @@ def test_a_failure_does_not_overwrite_the_answer_of_another_session(intake_bench
     assert (intake_bench.job(job)["state"], intake_bench.job(job)["status_code"]) == ("accepted", 202)
 
 
-def test_two_intakes_at_once_give_each_request_one_answer_and_each_recording_one_row(
+def test_two_concurrent_intakes_answer_each_request_once_and_enqueue_each_recording_once(
     intake_bench: IntakeBench, paid: Check
 ):
-    """Both read the same requests before either answers; the requests ask for overlapping recordings."""
-    jobs = [intake_bench.ask({"isrcs": isrcs(20, start=start)}) for start in range(0, 60, 5)]
+    """Both load the same requests before either answers; the requests overlap in recordings."""
+    jobs = [intake_bench.submit({"isrcs": isrcs(20, start=start)}) for start in range(0, 60, 5)]
     opened = [load_batch(intake_bench.database_url), load_batch(intake_bench.database_url)]
     decisions = check_payments(opened[0], paid)
     barrier = threading.Barrier(2)
@@ -539,19 +537,19 @@ def test_two_intakes_at_once_give_each_request_one_answer_and_each_recording_one
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(answers[0] + answers[1]) == sorted(jobs), "each answered by one of the two"
+    assert sorted(answers[0] + answers[1]) == sorted(jobs), "one of the two answered each"
     assert {intake_bench.job(job)["state"] for job in jobs} == {"accepted"}
     assert len(intake_bench.queue()) == 75
-    assert sum(intake_bench.receipt(job)[1] for job in jobs) == 75, "each recording was put on the queue by one request"
+    assert sum(intake_bench.receipt(job)[1] for job in jobs) == 75, "one request enqueued each recording"
 
 
-def test_requests_that_reopen_the_same_exhausted_rows_at_once_count_each_once(intake_bench: IntakeBench, paid: Check):
+def test_concurrent_requests_requeue_the_same_exhausted_rows_once(intake_bench: IntakeBench, paid: Check):
     songs = isrcs(40)
-    intake_bench.ask({"isrcs": songs})
-    intake_bench.take(paid)
+    intake_bench.submit({"isrcs": songs})
+    intake_bench.process(paid)
     for song in songs:
         intake_bench.settle_row(song, "exhausted")
-    jobs = [intake_bench.ask({"isrcs": songs[::step]}) for step in (1, -1, 1, -1)]
+    jobs = [intake_bench.submit({"isrcs": songs[::step]}) for step in (1, -1, 1, -1)]
     opened = load_batch(intake_bench.database_url)
     decisions = check_payments(opened, paid)
     rounds = [type(opened)([request], opened.accounts) for request in opened.requests]
@@ -570,13 +568,13 @@ def test_requests_that_reopen_the_same_exhausted_rows_at_once_count_each_once(in
     assert sum(intake_bench.receipt(job)[3] for job in jobs) == 120
 
 
-def test_a_round_takes_the_oldest_and_no_more_than_its_limit(intake_bench: IntakeBench, paid: Check):
-    jobs = [intake_bench.ask({"isrcs": isrcs(1)}) for _ in range(3)]
-    assert [one.id for one in intake_bench.take(paid, limit=2)] == jobs[:2]
-    assert [one.id for one in intake_bench.take(paid, limit=2)] == jobs[2:]
+def test_a_batch_contains_the_oldest_requests_up_to_its_limit(intake_bench: IntakeBench, paid: Check):
+    jobs = [intake_bench.submit({"isrcs": isrcs(1)}) for _ in range(3)]
+    assert [one.id for one in intake_bench.process(paid, limit=2)] == jobs[:2]
+    assert [one.id for one in intake_bench.process(paid, limit=2)] == jobs[2:]
 
 
 def test_intake_renews_its_heartbeat(intake_bench: IntakeBench, paid: Check):
-    intake_bench.ask({"isrcs": isrcs(1)})
-    intake_bench.take(paid, run="alive")
+    intake_bench.submit({"isrcs": isrcs(1)})
+    intake_bench.process(paid, run="alive")
     assert intake_bench.sql("select run_id from run_heartbeats") == [{"run_id": "alive"}]

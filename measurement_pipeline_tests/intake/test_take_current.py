@@ -1,4 +1,4 @@
-"""Requests for current counts: no card is asked for; a capture answers them, or the reason why there is none."""
+"""Requests for current counts: they need no card, and get a capture or the reason why there is none."""
 
 import threading
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def fail_if_called(account: UUID) -> Decision:
     raise AssertionError(f"Stripe was asked about {account}")
 
 
-def take(
+def process(
     intake_bench: IntakeBench, *, cap: str | None = "25", check: Callable[[UUID], Decision] = fail_if_called
 ) -> list[RequestResult]:
     opened = load_batch(intake_bench.database_url)
@@ -30,8 +30,10 @@ def take(
     return process_batch(intake_bench.database_url, opened, decisions, run="intake-1", cap_usd=cap_usd)
 
 
-def ask(intake_bench: IntakeBench, scope: object, *, account: UUID | None = None, schedule: str | None = None) -> UUID:
-    job = intake_bench.ask(scope, account=account, source="current")
+def submit(
+    intake_bench: IntakeBench, scope: object, *, account: UUID | None = None, schedule: str | None = None
+) -> UUID:
+    job = intake_bench.submit(scope, account=account, source="current")
     if schedule is not None:
         intake_bench.sql("update measurement_jobs set schedule = %s where id = %s", schedule, job)
     return job
@@ -47,9 +49,9 @@ def on_album(intake_bench: IntakeBench, song: str, *album_ids: str) -> None:
         intake_bench.sql("insert into song_identifiers values (%s, 'spotify', 'album_id', %s)", song, album_id)
 
 
-def test_albums_are_captured_as_given_and_no_card_is_asked_for(intake_bench: IntakeBench):
-    job = ask(intake_bench, {"album_ids": ["b", "a", "b"]})
-    (request_result,) = take(intake_bench)
+def test_given_albums_are_captured_without_a_card(intake_bench: IntakeBench):
+    job = submit(intake_bench, {"album_ids": ["b", "a", "b"]})
+    (request_result,) = process(intake_bench)
     assert request_result.state is State.ACCEPTED
     result = row(intake_bench, job)
     assert (result["state"], result["status_code"], result["error"]) == ("accepted", 202, None)
@@ -57,16 +59,16 @@ def test_albums_are_captured_as_given_and_no_card_is_asked_for(intake_bench: Int
     (capture,) = intake_bench.sql("select * from playcount_snapshots")
     assert capture["id"] == result["snapshot"]
     assert (capture["album_ids"], capture["state"], capture["schedule"]) == (["a", "b"], "queued", "once")
-    assert intake_bench.queue() == {}, "nothing is bought for it"
+    assert intake_bench.queue() == {}, "it buys nothing"
     assert intake_bench.sql("select * from measurement_job_songs") == []
 
 
-def test_recordings_resolve_to_the_albums_they_are_on(intake_bench: IntakeBench):
+def test_recordings_resolve_to_their_albums(intake_bench: IntakeBench):
     one, two = isrcs(2)
     on_album(intake_bench, one, "x", "y")
     on_album(intake_bench, two, "y")
-    job = ask(intake_bench, {"isrcs": [one.lower(), two]})
-    take(intake_bench)
+    job = submit(intake_bench, {"isrcs": [one.lower(), two]})
+    process(intake_bench)
     (capture,) = intake_bench.sql("select album_ids, isrcs, catalog from playcount_snapshots")
     assert capture == {"album_ids": ["x", "y"], "isrcs": [one, two], "catalog": None}
     assert row(intake_bench, job)["estimated_cost_usd"] == Decimal("0.0060")
@@ -76,8 +78,8 @@ def test_a_catalogue_resolves_to_the_albums_of_its_recordings(intake_bench: Inta
     account = uuid4()
     on_album(intake_bench, isrcs(1)[0], "x")
     catalog = intake_bench.catalogue(isrcs(2), account=account)
-    ask(intake_bench, {"catalog_id": str(catalog)}, account=account)
-    take(intake_bench)
+    submit(intake_bench, {"catalog_id": str(catalog)}, account=account)
+    process(intake_bench)
     (capture,) = intake_bench.sql("select album_ids, catalog, account from playcount_snapshots")
     assert capture == {"album_ids": ["x"], "catalog": catalog, "account": account}
 
@@ -85,33 +87,33 @@ def test_a_catalogue_resolves_to_the_albums_of_its_recordings(intake_bench: Inta
 def test_another_accounts_catalogue_does_not_exist(intake_bench: IntakeBench):
     on_album(intake_bench, isrcs(1)[0], "x")
     catalog = intake_bench.catalogue(isrcs(1), account=uuid4())
-    job = ask(intake_bench, {"catalog_id": str(catalog)})
-    take(intake_bench)
+    job = submit(intake_bench, {"catalog_id": str(catalog)})
+    process(intake_bench)
     assert (row(intake_bench, job)["status_code"], row(intake_bench, job)["error"]) == (400, UNKNOWN_CATALOG)
 
 
-def test_where_no_album_is_known_the_request_is_rejected_with_the_reason(intake_bench: IntakeBench):
-    job = ask(intake_bench, {"isrcs": isrcs(2)})
-    (result,) = take(intake_bench)
+def test_a_request_without_a_known_album_is_rejected_with_the_reason(intake_bench: IntakeBench):
+    job = submit(intake_bench, {"isrcs": isrcs(2)})
+    (result,) = process(intake_bench)
     assert (result.state, result.status_code, result.error) == (State.REJECTED, 400, NO_ALBUM_KNOWN)
     assert row(intake_bench, job)["state"] == "rejected"
     assert NO_ALBUM_KNOWN.startswith("No recordings resolvable from the given scope")
 
 
-def test_recordings_without_an_album_are_left_out_and_the_request_says_so_to_its_end(intake_bench: IntakeBench):
+def test_recordings_without_an_album_are_omitted_and_stay_reported(intake_bench: IntakeBench):
     account = uuid4()
     one, two, three = isrcs(3)
     on_album(intake_bench, one, "x")
     intake_bench.sql("insert into songs (isrc) values (%s)", two)
     intake_bench.sql("insert into song_identifiers values (%s, 'spotify', 'track_id', 't')", two)
-    named = ask(intake_bench, {"isrcs": [one, two]}, account=account)
-    listed = ask(
+    named = submit(intake_bench, {"isrcs": [one, two]}, account=account)
+    listed = submit(
         intake_bench,
         {"catalog_id": str(intake_bench.catalogue([one, two, three], account=account))},
         account=account,
         schedule="monthly",
     )
-    take(intake_bench)
+    process(intake_bench)
     expected = {
         named: (2, 1, "1 of 2 recordings has no known album"),
         listed: (3, 2, "2 of 3 recordings have no known album"),
@@ -127,35 +129,35 @@ def test_recordings_without_an_album_are_left_out_and_the_request_says_so_to_its
         assert (row(intake_bench, job)["state"], row(intake_bench, job)["error"]) == ("done", words)
 
 
-def test_what_a_capture_has_to_say_comes_before_what_it_leaves_out(intake_bench: IntakeBench):
+def test_a_captures_message_precedes_the_omitted_recordings(intake_bench: IntakeBench):
     one, two = isrcs(2)
     on_album(intake_bench, one, "x")
-    job = ask(intake_bench, {"isrcs": [one, two]})
-    take(intake_bench)
+    job = submit(intake_bench, {"isrcs": [one, two]})
+    process(intake_bench)
     intake_bench.sql("update playcount_snapshots set state = 'failed', error = 'the actor said so'")
     with connect(intake_bench.database_url) as connection:
         measurement_jobs.settle(connection)
     assert row(intake_bench, job)["error"] == "the actor said so; 1 of 2 recordings has no known album"
 
 
-def test_where_every_recording_is_on_an_album_there_is_nothing_to_say(intake_bench: IntakeBench):
+def test_a_request_with_complete_albums_has_no_message(intake_bench: IntakeBench):
     one, two = isrcs(2)
     on_album(intake_bench, one, "x")
     on_album(intake_bench, two, "x")
-    named, albums = ask(intake_bench, {"isrcs": [one, two]}), ask(intake_bench, {"album_ids": ["x", "unheardof"]})
-    take(intake_bench)
+    named, albums = submit(intake_bench, {"isrcs": [one, two]}), submit(intake_bench, {"album_ids": ["x", "unheardof"]})
+    process(intake_bench)
     result = row(intake_bench, named)
     assert (result["asked"], result["skipped"], result["error"]) == (2, 0, None)
     result = row(intake_bench, albums)
     assert (result["asked"], result["skipped"], result["error"]) == (None, None, None)
 
 
-def test_over_the_monthly_cap_it_is_rejected_saying_cap_spent_and_asked(intake_bench: IntakeBench):
+def test_a_request_over_the_monthly_cap_is_rejected_with_cap_spent_and_cost(intake_bench: IntakeBench):
     account = uuid4()
-    ask(intake_bench, {"album_ids": ["a", "b"]}, account=account)
-    take(intake_bench, cap="0.01")
-    job = ask(intake_bench, {"album_ids": ["c", "d"]}, account=account)
-    take(intake_bench, cap="0.01")
+    submit(intake_bench, {"album_ids": ["a", "b"]}, account=account)
+    process(intake_bench, cap="0.01")
+    job = submit(intake_bench, {"album_ids": ["c", "d"]}, account=account)
+    process(intake_bench, cap="0.01")
     result = row(intake_bench, job)
     assert (result["state"], result["status_code"]) == ("rejected", 429)
     assert result["estimated_cost_usd"] == Decimal("0.0060")
@@ -163,10 +165,10 @@ def test_over_the_monthly_cap_it_is_rejected_saying_cap_spent_and_asked(intake_b
     assert intake_bench.sql("select count(*) n from playcount_snapshots") == [{"n": 1}]
 
 
-def test_two_alike_in_one_round_are_answered_by_one_capture_that_is_paid_once(intake_bench: IntakeBench):
+def test_two_equal_requests_in_one_batch_share_one_capture(intake_bench: IntakeBench):
     account = uuid4()
-    jobs = [ask(intake_bench, {"album_ids": albums}, account=account) for albums in (["a", "b"], ["b", "a"])]
-    take(intake_bench)
+    jobs = [submit(intake_bench, {"album_ids": albums}, account=account) for albums in (["a", "b"], ["b", "a"])]
+    process(intake_bench)
     result = [row(intake_bench, job) for job in jobs]
     assert len({one["snapshot"] for one in result}) == 1
     assert [(one["reused"], one["estimated_cost_usd"]) for one in result] == [
@@ -176,12 +178,12 @@ def test_two_alike_in_one_round_are_answered_by_one_capture_that_is_paid_once(in
 
 
 @pytest.mark.parametrize(("state", "job_state", "status_code"), [("done", "done", 202), ("failed", "failed", 500)])
-def test_what_became_of_the_capture_became_of_its_requests(
+def test_requests_get_the_result_of_their_capture(
     intake_bench: IntakeBench, state: str, job_state: str, status_code: int
 ):
     account = uuid4()
-    jobs = [ask(intake_bench, {"album_ids": ["a"]}, account=account) for _ in range(2)]
-    take(intake_bench)
+    jobs = [submit(intake_bench, {"album_ids": ["a"]}, account=account) for _ in range(2)]
+    process(intake_bench)
     intake_bench.sql("update playcount_snapshots set state = %s, error = 'the actor said so'", state)
     with connect(intake_bench.database_url) as connection:
         assert set(measurement_jobs.settle(connection)) == set(jobs)
@@ -194,27 +196,27 @@ def test_what_became_of_the_capture_became_of_its_requests(
         )
 
 
-def test_a_request_that_an_earlier_capture_answers_is_done_at_once(intake_bench: IntakeBench):
+def test_a_request_with_an_earlier_capture_is_done_at_once(intake_bench: IntakeBench):
     account = uuid4()
-    ask(intake_bench, {"album_ids": ["a"]}, account=account)
-    take(intake_bench)
+    submit(intake_bench, {"album_ids": ["a"]}, account=account)
+    process(intake_bench)
     intake_bench.sql("update playcount_snapshots set state = 'done'")
-    job = ask(intake_bench, {"album_ids": ["a"]}, account=account)
-    take(intake_bench)
+    job = submit(intake_bench, {"album_ids": ["a"]}, account=account)
+    process(intake_bench)
     assert (row(intake_bench, job)["state"], row(intake_bench, job)["reused"]) == ("done", True)
 
 
 def test_an_open_capture_leaves_its_request_accepted(intake_bench: IntakeBench):
-    job = ask(intake_bench, {"album_ids": ["a"]})
-    take(intake_bench)
+    job = submit(intake_bench, {"album_ids": ["a"]})
+    process(intake_bench)
     with connect(intake_bench.database_url) as connection:
         assert measurement_jobs.settle(connection) == []
     assert row(intake_bench, job)["state"] == "accepted"
 
 
 def test_monthly_starts_a_series(intake_bench: IntakeBench):
-    job = ask(intake_bench, {"album_ids": ["a"]}, schedule="monthly")
-    take(intake_bench)
+    job = submit(intake_bench, {"album_ids": ["a"]}, schedule="monthly")
+    process(intake_bench)
     assert row(intake_bench, job)["state"] == "accepted"
     (capture,) = intake_bench.sql("select schedule, account from playcount_snapshots")
     (series,) = intake_bench.sql("select account, album_ids from playcount_series")
@@ -222,14 +224,14 @@ def test_monthly_starts_a_series(intake_bench: IntakeBench):
     assert series == {"account": capture["account"], "album_ids": ["a"]}
 
 
-def test_where_captures_are_not_set_up_the_request_waits_and_says_so(intake_bench: IntakeBench):
-    job = ask(intake_bench, {"album_ids": ["a"]})
-    (request_result,) = take(intake_bench, cap=None)
+def test_a_request_waits_with_a_reason_if_captures_are_not_configured(intake_bench: IntakeBench):
+    job = submit(intake_bench, {"album_ids": ["a"]})
+    (request_result,) = process(intake_bench, cap=None)
     assert (request_result.state, request_result.error) == (None, NO_CAPTURES)
     result = row(intake_bench, job)
     assert (result["state"], result["error"], result["attempts"]) == ("queued", NO_CAPTURES, 0)
     intake_bench.sql("update measurement_jobs set not_before = null")
-    take(intake_bench)
+    process(intake_bench)
     assert row(intake_bench, job)["state"] == "accepted"
 
 
@@ -237,26 +239,26 @@ def test_historical_and_current_requests_are_processed_together(
     intake_bench: IntakeBench, paid: Callable[[UUID], Decision]
 ):
     account = uuid4()
-    historical = intake_bench.ask({"isrcs": isrcs(1)}, account=account)
-    current = ask(intake_bench, {"album_ids": ["a"]}, account=account)
+    historical = intake_bench.submit({"isrcs": isrcs(1)}, account=account)
+    current = submit(intake_bench, {"album_ids": ["a"]}, account=account)
     checked_accounts: list[UUID] = []
 
     def check(one: UUID) -> Decision:
         checked_accounts.append(one)
         return paid(one)
 
-    assert [one.state for one in take(intake_bench, check=check)] == [State.ACCEPTED, State.ACCEPTED]
+    assert [one.state for one in process(intake_bench, check=check)] == [State.ACCEPTED, State.ACCEPTED]
     assert checked_accounts == [account]
     assert row(intake_bench, historical)["asked"] == 1
     assert row(intake_bench, current)["snapshot"] is not None
 
 
-def test_a_withdrawal_waits_for_a_request_that_is_answered_with_the_same_capture(intake_bench: IntakeBench):
+def test_a_withdrawal_waits_for_another_request_of_the_same_capture(intake_bench: IntakeBench):
     account = uuid4()
-    job = ask(intake_bench, {"album_ids": ["a"]}, account=account)
-    take(intake_bench)
+    job = submit(intake_bench, {"album_ids": ["a"]}, account=account)
+    process(intake_bench)
     snapshot = row(intake_bench, job)["snapshot"]
-    second = ask(intake_bench, {"album_ids": ["a"]}, account=account)
+    second = submit(intake_bench, {"album_ids": ["a"]}, account=account)
 
     def withdraw() -> None:
         with connect(intake_bench.database_url) as connection:
