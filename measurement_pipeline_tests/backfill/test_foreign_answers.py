@@ -23,7 +23,7 @@ def state(bench: Workbench) -> dict[str, object]:
     return row
 
 
-@pytest.mark.fails_without("a status counts only with Songstats' own body", parameters="proxy")
+@pytest.mark.fails_without("a status counts only in Songstats' own response", parameters="proxy")
 @pytest.mark.parametrize("page", PAGES)
 def test_a_foreign_response_leaves_its_row_pending_without_an_attempt(bench: Workbench, page: str):
     songs = isrcs(12)

@@ -223,7 +223,7 @@ def test_unusable_responses_open_the_breaker_after_an_exact_number_of_hits(
     assert again.summary.calls == 0
 
 
-@pytest.mark.fails_without("the streak goes on across runs")
+@pytest.mark.fails_without("the streak continues across runs")
 def test_a_streak_is_counted_across_runs(bench: Workbench):
     songs = isrcs(10)
     bench.submit_request(songs)
@@ -314,7 +314,7 @@ def test_a_stored_unread_response_is_read_without_a_hit(bench: Workbench):
     assert bench.sql("select count(*) n from song_measurements")[0]["n"] > 0
 
 
-@pytest.mark.fails_without("owned recordings are skipped by a run")
+@pytest.mark.fails_without("a run skips owned recordings")
 def test_measurements_without_a_settled_row_are_owned_and_cost_nothing(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.submit_request(songs)
@@ -349,7 +349,7 @@ def test_no_call_is_made_before_its_hit_is_reserved(bench: Workbench):
     assert bench.sandbox.hits() == len(bench.ledger()) == 3
 
 
-@pytest.mark.fails_without("keep before parsing and storing")
+@pytest.mark.fails_without("a response is stored before it is parsed")
 def test_a_response_is_stored_before_it_is_parsed(bench: Workbench):
     (song,) = songs = isrcs(1)
     bench.submit_request(songs)

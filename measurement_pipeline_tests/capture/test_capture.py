@@ -46,7 +46,7 @@ def test_a_measurement_names_its_capture_actor_run_and_time(harness: CaptureHarn
     assert bought["sha256"]
 
 
-@pytest.mark.fails_without("captures: a run of the actor is a row before it is started")
+@pytest.mark.fails_without("captures: an actor run has a row before its start")
 def test_an_actor_run_is_a_row_before_it_is_started(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     seen = []
@@ -62,7 +62,7 @@ def test_an_actor_run_is_a_row_before_it_is_started(harness: CaptureHarness):
     assert seen == [[(None, None)]]
 
 
-@pytest.mark.fails_without("captures: keep before mapping")
+@pytest.mark.fails_without("captures: a result is stored before it is mapped")
 def test_a_result_is_stored_before_it_is_mapped(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     seen = []
@@ -256,7 +256,7 @@ def test_after_a_crash_behind_the_start_the_same_actor_run_is_awaited(harness: C
     harness.check_invariants()
 
 
-@pytest.mark.fails_without("captures: a run is looked for before a second start")
+@pytest.mark.fails_without("captures: a lost run is searched for before a second start")
 def test_after_a_crash_before_the_id_was_stored_the_actor_run_is_found(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     snapshot = harness.open_capture([one])
@@ -276,7 +276,7 @@ def test_after_a_crash_before_the_id_was_stored_the_actor_run_is_found(harness: 
     harness.check_invariants()
 
 
-@pytest.mark.fails_without("captures: a start whose answer is lost may have been paid")
+@pytest.mark.fails_without("captures: a start with a lost response may have been billed")
 @pytest.mark.parametrize("fault", [{"reset": True}, {"close": True}, {"hang": True}, {"cut": 20}])
 def test_a_start_with_a_lost_response_is_searched_for_and_not_paid_again(
     harness: CaptureHarness, fault: dict[str, object]
@@ -306,7 +306,7 @@ def test_a_lost_start_is_repeated_only_after_apify_would_list_it(harness: Captur
     harness.check_invariants()
 
 
-@pytest.mark.fails_without("captures: another's run is not taken for the lost one")
+@pytest.mark.fails_without("captures: another capture's run is not the lost one")
 def test_another_captures_run_for_the_same_albums_is_not_the_lost_one(harness: CaptureHarness):
     (one,) = harness.publish({"One": {isrcs(1)[0]: 10}})
     theirs = harness.open_capture([one], account=harness.sql("select gen_random_uuid() id")[0]["id"])

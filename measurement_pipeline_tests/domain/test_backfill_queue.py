@@ -30,7 +30,7 @@ def judged(outcome: Outcome | None, cause: Cause, *, billable: bool | None = Tru
 # --- every row of the outcome table -------------------------------------------------------------------------------------
 
 
-@pytest.mark.fails_without("what cannot be read is not done", parameters="1-None-malformed-")
+@pytest.mark.fails_without("an unreadable response is not done", parameters="1-None-malformed-")
 @pytest.mark.parametrize(
     ("judgement", "status"),
     [
@@ -122,7 +122,7 @@ def test_pauses_without_retry_after_grow_from_five_seconds_to_fifteen_minutes():
     ]  # fmt: skip
 
 
-@pytest.mark.fails_without("Retry-After is a floor")
+@pytest.mark.fails_without("Retry-After is a minimum")
 @given(st.floats(0, 30 * 86400), st.integers(0, 100))
 def test_retry_after_is_a_minimum(retry_after: float, pauses_before: int):
     assert pause_seconds(retry_after, pauses_before=pauses_before) >= retry_after

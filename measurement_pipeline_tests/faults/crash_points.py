@@ -37,15 +37,15 @@ AFTER_THE_CLAIM = CrashPoint("after the claim", "songstats_quota_ledger", "inser
 # Reached only where calls are paced.
 AFTER_THE_RESERVATION = CrashPoint("after the reservation", "vendor_state", "update of next_call_at")
 AFTER_THE_ANSWER = CrashPoint(
-    "after the answer came, before it is kept", "songstats_quota_ledger", "update of settled_at"
+    "after the response, before it is stored", "songstats_quota_ledger", "update of settled_at"
 )
 AFTER_KEEPING = CrashPoint(
-    "after the answer is kept",
+    "after the response is stored",
     "songstats_backfill_queue",
     "update of status",
     "old.status = 'in_progress' and new.status <> 'in_progress'",
 )
-WHILE_STORING = CrashPoint("in the middle of the store transaction", "song_measurements", "insert")
+WHILE_STORING = CrashPoint("during the store transaction", "song_measurements", "insert")
 AFTER_STORING = CrashPoint(
     "after the store transaction, before the materialization",
     "event_logs",
@@ -64,20 +64,20 @@ WHILE_ENQUEUEING = CrashPoint("during the enqueue", "songstats_backfill_queue", 
 BEFORE_ACCEPTING = CrashPoint(
     "during the enqueue, before the acceptance", "measurement_jobs", "update of state", "new.state = 'accepted'"
 )
-BEFORE_THE_START = CrashPoint("after its intent, before the actor is started", "apify_runs", "insert")
+BEFORE_THE_START = CrashPoint("after its row is inserted, before the actor starts", "apify_runs", "insert")
 AFTER_THE_START = CrashPoint(
-    "after the actor was started, before its id is kept",
+    "after the actor started, before its id is stored",
     "apify_runs",
     "update of actor_run",
     "new.actor_run is not null and old.actor_run is null",
 )
 AFTER_THE_ID = CrashPoint(
-    "after the id of the actor's run is kept", "apify_runs", "update of status", "old.actor_run is not null"
+    "after the actor run's id is stored", "apify_runs", "update of status", "old.actor_run is not null"
 )
-AFTER_THE_RESULT = CrashPoint("after the actor's result came, before it is kept", "apify_runs", "update of kept_at")
-AFTER_KEEPING_THE_RESULT = CrashPoint("after the actor's result is kept", "songs", "insert")
+AFTER_THE_RESULT = CrashPoint("after the actor's result, before it is stored", "apify_runs", "update of kept_at")
+AFTER_KEEPING_THE_RESULT = CrashPoint("after the actor's result is stored", "songs", "insert")
 BEFORE_THE_END = CrashPoint(
-    "after all is stored, before it is finished", "playcount_snapshots", "update of state", "new.state = 'done'"
+    "after everything is stored, before it is done", "playcount_snapshots", "update of state", "new.state = 'done'"
 )
 
 BACKFILL = (AFTER_THE_CLAIM, AFTER_THE_RESERVATION, AFTER_THE_ANSWER, AFTER_KEEPING, WHILE_STORING)

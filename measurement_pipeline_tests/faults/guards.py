@@ -124,16 +124,16 @@ CLAIM: Mapping[str, Mistake] = {
             r"with \g<update> where \g<song> in (\g<rows>)",
         ),
     ),
-    "a claim takes over from the silent only": statement(
+    "a claim takes over only silent rows": statement(
         "backfill_queue", "claim", (r"and \w+\.heartbeat_at < clock_timestamp\(\) - make_interval\([^)]*\)s\)", "")
     ),
-    "terminal states: a claim takes nothing that is settled": statement(
+    "terminal states: a claim takes no settled row": statement(
         "backfill_queue",
         "claim",
         (r"(\w+\.status) = 'pending'", r"\1 <> 'in_progress'"),
         ("status = 'in_progress',", "status = 'in_progress', outcome = null,"),
     ),
-    "terminal states: a requeue takes nothing that is stored": statement(
+    "terminal states: a requeue takes no stored row": statement(
         "backfill_queue", "requeue", (r"and \w+\.outcome is distinct from 'stored'", "")
     ),
     "terminal states: each status has its own outcomes": lambda patcher: patcher.definition(
@@ -231,7 +231,7 @@ def _follow_redirects(patcher: Patcher) -> None:
 HITS: Mapping[str, Mistake] = {
     "the advisory lock of the reserve": _NO_LOCK,
     # The counting statement takes the lock itself, after its snapshot.
-    "the advisory lock is a statement of its own": all_of(
+    "the advisory lock is a separate statement": all_of(
         _NO_LOCK,
         statement(
             "songstats_ledger",
@@ -242,22 +242,22 @@ HITS: Mapping[str, Mistake] = {
             ),
         ),
     ),
-    "the budget counts hits that are still open": statement("songstats_ledger", "reserve", _BILLABLE),
+    "the budget counts open hits": statement("songstats_ledger", "reserve", _BILLABLE),
     "the cap of an account": statement("songstats_ledger", "reserve", (r"and \w+\.is_within_cap", "")),
-    "the budget counts hits of unknown fate": statement("songstats_ledger", "budget", _BILLABLE),
+    "the budget counts hits of unknown outcome": statement("songstats_ledger", "budget", _BILLABLE),
     "reserve before the call": _reserve_after_the_call,
-    "keep before parsing and storing": _settle_before_keeping,
-    "an answer to an earlier owner's call is read, not bought again": statement(
+    "a response is stored before it is parsed": _settle_before_keeping,
+    "a response to an earlier owner's call is read and not bought again": statement(
         "songstats_ledger", "reserve", (r"and not exists \( select from songstats_responses .*?\)", "")
     ),
-    "owned recordings are skipped by intake": statement(
+    "intake skips owned recordings": statement(
         "measurement_jobs",
         "enqueue",
         (r"case when \w+\.owned then 'done' else 'pending' end", "'pending'"),
         (r"case when \w+\.owned then 'stored' end", "null"),
     ),
-    "owned recordings are skipped by a run": _buy_what_is_owned,
-    "the same payload twice adds nothing": statement(
+    "a run skips owned recordings": _buy_what_is_owned,
+    "a repeated payload adds no measurement": statement(
         "backfill_queue", "settle", (r"where \w+\.value is distinct from \w+\.value", "")
     ),
     "no redirect is followed": _follow_redirects,
@@ -306,16 +306,16 @@ def _accept_unknown_payment(patcher: Patcher) -> None:
 
 
 PAYMENT: Mapping[str, Mistake] = {
-    "unknown is not allowed: Stripe gives no answer": _unknown_is_allowed,
+    "unknown is not allowed: Stripe does not respond": _unknown_is_allowed,
     "unknown is not allowed: a 404 that is not about the customer": _any_404_is_a_missing_customer,
-    "unknown is not allowed: a request is accepted": _accept_unknown_payment,
+    "unknown is not allowed: intake accepts a request": _accept_unknown_payment,
     "unknown is not allowed: an account without a decision": lambda patcher: patcher.definition(
         "select pg_get_functiondef('songstats_payers'::regproc) as definition",
         "{}",
         (r"(?<!CROSS )JOIN payment_decisions", "LEFT JOIN payment_decisions"),
         (r"verdict = 'allowed'::text", "verdict is distinct from 'denied'"),
     ),
-    "a decision is spent on for ten minutes": statement(
+    "a payment decision is valid for ten minutes": statement(
         "songstats_ledger",
         "reserve",
         (
@@ -365,13 +365,13 @@ _NO_STAMP = function(migrate._require_kind, lambda _found, _kind: None)
 
 VENDOR: Mapping[str, Mistake] = {
     "the streak breaker": function(backfill_queue.count_streak, lambda _causes: Streak()),
-    "the streak goes on across runs": function(songstats_ledger.recent_causes, _no_causes),
+    "the streak continues across runs": function(songstats_ledger.recent_causes, _no_causes),
     "an open breaker stops reservations": statement("songstats_ledger", "reserve", ("breaker = 'closed' and ", "")),
     "a 429 costs no attempt": _a_429_is_an_attempt,
     "a 429 costs no budget": _a_429_may_be_billed,
-    "Retry-After is a floor": _retry_after_is_a_ceiling,
-    "a status counts only with Songstats' own body": function(SongstatsResponse.received, _any_body_counts),
-    "what cannot be read is not done": lambda patcher: patcher.monkeypatch.setitem(
+    "Retry-After is a minimum": _retry_after_is_a_ceiling,
+    "a status counts only in Songstats' own response": function(SongstatsResponse.received, _any_body_counts),
+    "an unreadable response is not done": lambda patcher: patcher.monkeypatch.setitem(
         backfill_queue.STATUS_OF_OUTCOME, Outcome.MALFORMED, Status.DONE
     ),
     "the deployment stamp, at every start": _NO_STAMP,
@@ -423,17 +423,21 @@ def _keep_and_map_in_one_transaction(patcher: Patcher) -> None:
 
 CAPTURES: Mapping[str, Mistake] = {
     "captures: the account's lock": function(captures.lock_account, lambda _connection, _account: None),
-    "captures: one run of the actor a part": lambda patcher: patcher.definition(
+    "captures: one actor run per part": lambda patcher: patcher.definition(
         "select pg_get_indexdef('apify_runs_one_a_chunk'::regclass) as definition",
         "drop index apify_runs_one_a_chunk; {}",
         ("UNIQUE ", ""),
     ),
-    "captures: a run of the actor is a row before it is started": function(ActorRunner._start, _start_before_the_row),
-    "captures: a start whose answer is lost may have been paid": _a_lost_start_is_no_start,
-    "captures: a run is looked for before a second start": function(ApifyClient.find_run, lambda *_run, **_of: None),
-    "captures: another's run is not taken for the lost one": _any_run_is_the_lost_one,
-    "captures: keep before mapping": _keep_and_map_in_one_transaction,
-    "captures: only the owner stores": statement("apify_runs", "hold", (r"and claimed_by = %\(run\)s", "")),
+    "captures: an actor run has a row before its start": function(ActorRunner._start, _start_before_the_row),
+    "captures: a start with a lost response may have been billed": _a_lost_start_is_no_start,
+    "captures: a lost run is searched for before a second start": function(
+        ApifyClient.find_run, lambda *_run, **_of: None
+    ),
+    "captures: another capture's run is not the lost one": _any_run_is_the_lost_one,
+    "captures: a result is stored before it is mapped": _keep_and_map_in_one_transaction,
+    "captures: only the claim's owner stores a result": statement(
+        "apify_runs", "hold", (r"and claimed_by = %\(run\)s", "")
+    ),
 }
 
 GUARDS: Mapping[str, Mistake] = {**CLAIM, **LEASE, **HITS, **PAYMENT, **VENDOR, **CAPTURES}

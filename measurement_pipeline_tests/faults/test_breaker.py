@@ -32,10 +32,10 @@ AWAY = json.dumps({"result": "success", "stats": [{"source": "deezer", "data": {
 CHANGES: dict[str, tuple[dict[str, Any], int]] = {
     "a key of the wrong kind, 400 on everything": ({"status": 400}, 5),
     "a key of the wrong kind, 403 on everything": ({"status": 403}, 5),
-    "a renamed field in every answer": ({"body": RENAMED}, 5),
-    "an HTML page with 200 in place of every answer": ({"body": MAINTENANCE}, 5),
+    "a renamed field in every response": ({"body": RENAMED}, 5),
+    "an HTML page with 200 instead of every response": ({"body": MAINTENANCE}, 5),
     "404 on everything": ({"status": 404}, 25),
-    "the platform gone from every answer": ({"body": AWAY}, 25),
+    "the platform missing from every response": ({"body": AWAY}, 25),
 }
 
 
@@ -128,7 +128,7 @@ def test_vendor_change_during_a_run_stops_calls_except_those_in_flight(
     assert bench.statuses() == {"stored": 30, outcome: in_vain, "pending": len(songs) - 30 - in_vain}
     recover_as_operator(bench, songs, outcome=Outcome(outcome))
     assert bench.sandbox.hits() == in_vain + len(songs)
-    record_proof(f"vendor: {late_change}, in the middle of a run", ["I1", "I4", "I5", "I6", "I7", "I8", "I10", "I14"])
+    record_proof(f"vendor: {late_change}, during a run", ["I1", "I4", "I5", "I6", "I7", "I8", "I10", "I14"])
 
 
 def test_calls_in_flight_when_the_breaker_opens_are_suspect(bench: Workbench, record_proof: ProofRecorder):
@@ -196,7 +196,7 @@ def test_a_revoked_and_restored_key_costs_nothing_and_needs_no_operator(
     assert bench.sandbox.hits() == len(songs) + refused
     vendor_failures.assert_ledger_matches_vendor_log(bench)
     record_proof(
-        f"vendor: the key revoked in the middle of a drain ({refusal}), and restored",
+        f"vendor: the key revoked during a backfill ({refusal}) and restored",
         ["I1", "I4", "I5", "I6", "I7", "I10", "I11"],
         times=refused,
     )
@@ -222,7 +222,7 @@ def test_a_key_of_another_kind_replaces_the_key_during_a_run(
     assert breaker(bench) == ("open", "streak")
     assert bench.sandbox.hits() == 20 + refused + 5, "the next run spends exactly five hits"
     recover_as_operator(bench, songs)
-    record_proof("vendor: a refused key replaced by one of the wrong kind", ["I1", "I4", "I5", "I6", "I7", "I10"])
+    record_proof("vendor: a rejected key replaced by one of the wrong kind", ["I1", "I4", "I5", "I6", "I7", "I10"])
 
 
 def test_an_unknown_key_spends_nothing(bench: Workbench, record_proof: ProofRecorder):

@@ -174,7 +174,7 @@ def test_a_stalled_run_changes_nothing_after_another_run_took_over(
         assert read_result(victim)["kind"] == CaptureResultKind.UNCHANGED
     assert load_capture_state(harness, capture_request) == before
     assert_done_and_paid_once(harness, [capture_request])
-    record_proof("a capture whose run stands still for longer than the claim timeout", [*ALWAYS, "I3"])
+    record_proof("a capture run stalled for longer than the claim timeout", [*ALWAYS, "I3"])
 
 
 def task_for(harness: CaptureHarness, capture_request: CaptureRequest, *, run: str) -> ChildTask:
@@ -256,12 +256,12 @@ APIFY = {
         {"path": "/v2/", "reset": True, "share": 0.25},
         {"path": "/v2/", "close": True, "share": 0.25},
     ],
-    "HTML in place of JSON": [{"path": "/v2/", "body": "<html>", "share": 0.4}],
+    "HTML instead of JSON": [{"path": "/v2/", "body": "<html>", "share": 0.4}],
     "pages of a CDN, a proxy and a captive portal": [
         {"path": "/v2/", "foreign": page, "share": 0.15} for page in ("challenge", "proxy", "portal", "login")
     ],
-    "what is no HTTP": [{"path": "/v2/", "raw": "\x00\x01", "share": 0.4}],
-    "everything at once": [
+    "invalid HTTP": [{"path": "/v2/", "raw": "\x00\x01", "share": 0.4}],
+    "all faults together": [
         {"path": "/v2/", "status": 502, "share": 0.1},
         {"path": "/v2/", "status": 429, "share": 0.1},
         {"path": "/v2/", "cut": "anywhere", "share": 0.15},
@@ -323,7 +323,7 @@ def test_a_lost_apify_response_causes_no_second_payment(
     assert run_to_completion(harness, capture_request).kind is CaptureResultKind.DONE
     assert sum(request["fault"] for request in harness.sandbox.requests("/v2/")) == 2 + is_lost
     assert_done_and_paid_once(harness, [capture_request])
-    record_proof(f"Apify: an answer lost to {route}", ALWAYS)
+    record_proof(f"Apify: a lost response to {route}", ALWAYS)
 
 
 TRACKS, TOKEN = "/v1/tracks", "/api/token"
@@ -331,10 +331,10 @@ SPOTIFY = {
     "429 for 14 hours": [{"path": TRACKS, "status": 429, "retry_after": 14 * 3600}],
     "5xx": [{"path": TRACKS, "status": 503}],
     "no token available": [{"path": TOKEN, "status": 500}],
-    "credentials refused": [{"path": TOKEN, "status": 400, "body": '{"error": "invalid_client"}'}],
-    "tokens that are refused at once": [{"path": TRACKS, "status": 401}],
+    "credentials rejected": [{"path": TOKEN, "status": 400, "body": '{"error": "invalid_client"}'}],
+    "tokens rejected at once": [{"path": TRACKS, "status": 401}],
     "wrong shapes": [{"path": TRACKS, "body": '{"tracks": {"a": 1}}'}],
-    "HTML in place of JSON": [{"path": TRACKS, "body": "<html>"}],
+    "HTML instead of JSON": [{"path": TRACKS, "body": "<html>"}],
     "a page of a CDN": [{"path": TRACKS, "foreign": "challenge"}],
     "a page of a proxy": [{"path": TRACKS, "foreign": "proxy"}],
     "a proxy that wants a login": [{"path": TOKEN, "foreign": "login"}],
@@ -343,8 +343,8 @@ SPOTIFY = {
 }
 PASSING = {
     "an expired token": [{"path": TRACKS, "status": 401, "count": 1}],
-    "a 429 of a second": [{"path": TRACKS, "status": 429, "retry_after": 1, "count": 2}],
-    "a 5xx once": [{"path": TRACKS, "status": 502, "count": 1}],
+    "one 429 with a wait of a second": [{"path": TRACKS, "status": 429, "retry_after": 1, "count": 2}],
+    "one 5xx": [{"path": TRACKS, "status": 502, "count": 1}],
 }
 
 
@@ -424,7 +424,7 @@ def test_concurrent_requests_spend_a_monthly_cap_to_its_last_album(
             "select count(*) as n, sum(estimated_cost_usd) as usd from playcount_snapshots where account = %s", account
         )
         assert (spent["n"], spent["usd"]) == (11, Decimal("0.099"))
-    record_proof("more captures asked for at once than the month allows", ["I1", "I6"], times=rounds)
+    record_proof("more concurrent captures than the monthly cap allows", ["I1", "I6"], times=rounds)
 
 
 # --- the database ----------------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_ended_sessions_slow_a_backfill_and_lose_no_hit(bench: Workbench, long_f
     bench.run_backfill(songs, run="last")
     assert_all_stored_and_accounted_for(bench, songs)
     record_proof(
-        "all sessions ended four times a second during a drain",
+        "all sessions ended four times a second during a backfill",
         HELD,
         times=sum(ended),
     )
@@ -200,7 +200,7 @@ def test_a_database_outage_during_a_backfill_loses_no_response_in_flight(
         run.result(300)
     counts = assert_all_stored_and_accounted_for(bench, songs)
     assert counts.in_vain == 0, "each response was held until the database stored it"
-    record_proof(f"PostgreSQL away for {seconds:.0f} s during a drain", HELD)
+    record_proof(f"PostgreSQL unreachable for {seconds:.0f} s during a backfill", HELD)
 
 
 def test_a_long_database_outage_loses_only_the_calls_in_flight(
@@ -225,7 +225,7 @@ def test_a_long_database_outage_loses_only_the_calls_in_flight(
     bench.run_backfill(songs, run="next")
     counts = assert_all_stored_and_accounted_for(bench, songs)
     assert counts.in_vain == in_flight > 0
-    record_proof("PostgreSQL away for longer than an answer is held", HELD)
+    record_proof("PostgreSQL unreachable for longer than a run holds a response", HELD)
 
 
 @contextmanager
@@ -259,7 +259,7 @@ def test_a_read_only_database_during_a_backfill_loses_no_response(
         run.result(60)
     counts = assert_all_stored_and_accounted_for(bench, songs)
     assert counts.in_vain == 0, "each response was held until the database stored it"
-    record_proof(f"PostgreSQL read-only for {seconds:.1f} s during a drain", HELD)
+    record_proof(f"PostgreSQL read-only for {seconds:.1f} s during a backfill", HELD)
 
 
 # A trigger raises the error for a table's rows until it is dropped.
@@ -334,7 +334,7 @@ def test_a_run_holds_responses_that_a_defect_refuses_and_then_fails(bench: Workb
     assert len(recordings_with_response(bench)) == bench.sandbox.hits() < len(songs)
     bench.run_backfill(songs, run="next")
     assert assert_all_stored_and_accounted_for(bench, songs).in_vain == 0
-    record_proof("answers refused for a missing privilege", HELD)
+    record_proof("responses refused for a missing privilege", HELD)
 
 
 def test_a_row_that_cannot_be_settled_ends_the_run_without_affecting_others(
@@ -386,7 +386,7 @@ def test_a_response_that_cannot_be_stored_is_the_only_loss(bench: Workbench, rec
     counts = assert_all_stored_and_accounted_for(bench, songs)
     assert (counts.in_vain, counts.unknown) == (1, 1)
     assert bench.sandbox.hits(unlucky) == 2
-    record_proof("an answer that the database does not accept in time", HELD)
+    record_proof("a response that the database does not store in time", HELD)
 
 
 # The locks of a forgotten session: half of the rows, the hits in flight, or the deployment's pace.
@@ -444,7 +444,7 @@ def test_a_forgotten_session_with_a_lock_delays_a_backfill_and_costs_nothing(
     counts = assert_all_stored_and_accounted_for(bench, songs)
     assert (counts.in_vain, counts.unknown) == (0, 0)
     fencing = ["I3"] if what == ROWS else []
-    record_proof(f"a session that sits on {what} while two runs drain", [*HELD, *fencing])
+    record_proof(f"a session that locks {what} during two runs", [*HELD, *fencing])
 
 
 def test_a_forgotten_session_with_an_old_snapshot_blocks_no_run(
@@ -460,4 +460,4 @@ def test_a_forgotten_session_with_an_old_snapshot_blocks_no_run(
         assert forgotten.execute(before).fetchone() == {"n": len(songs)}, "the session still sees the old rows"
     counts = assert_all_stored_and_accounted_for(bench, songs)
     assert (counts.in_vain, counts.unknown) == (0, 0)
-    record_proof("a session that sits on an old snapshot", HELD)
+    record_proof("a session that keeps an old snapshot", HELD)

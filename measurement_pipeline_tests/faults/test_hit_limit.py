@@ -45,8 +45,8 @@ def waiting_for_the_lock(bench: Workbench) -> int:
     return int(row["n"])
 
 
-@pytest.mark.fails_without("the budget counts hits that are still open")
-@pytest.mark.fails_without("the advisory lock is a statement of its own")
+@pytest.mark.fails_without("the budget counts open hits")
+@pytest.mark.fails_without("the advisory lock is a separate statement")
 @pytest.mark.fails_without("the advisory lock of the reserve")
 def test_a_run_that_waited_for_the_last_hit_gets_none(bench: Workbench):
     """A count older than the wait for the lock, or no lock at all, would give the hit to both."""
@@ -123,4 +123,4 @@ def test_concurrent_runs_reserve_exactly_the_remaining_hits(
             )
             assert result == [{"hits": HITS, "songs": HITS, "settled": 0, "capped": CAP, "attempts": HITS}]
             assert_invariants_hold(bench, at_rest=False)
-    record_proof("more runs at once than there are hits left", ["I2", "I6", "I11", "I12"], times=rounds)
+    record_proof("more concurrent runs than hits left", ["I2", "I6", "I11", "I12"], times=rounds)

@@ -187,7 +187,7 @@ def test_any_response_maps_to_a_row_of_the_outcome_table(long_form: bool, record
         assert answer.retry_after is None or 0 <= answer.retry_after <= MAX_RETRY_AFTER_SECONDS
 
     maps_to_a_row()
-    record_proof("payloads at random, judged", ["I8"], times=next(tried))
+    record_proof("random payloads, judged", ["I8"], times=next(tried))
 
 
 def as_sent(status: int, headers: dict[str, str], body: bytes, *, packed: bool) -> str:
@@ -246,6 +246,4 @@ def test_any_response_leaves_its_recording_in_a_valid_state(
 
     leaves_a_state()
     assert_invariants_hold(bench)
-    record_proof(
-        "payloads at random, through the drain", ["I1", "I3", "I5", "I6", "I8", "I10", "I14"], times=next(tried)
-    )
+    record_proof("random payloads, through a backfill", ["I1", "I3", "I5", "I6", "I8", "I10", "I14"], times=next(tried))

@@ -135,7 +135,7 @@ def test_a_stripe_outage_defers_rows_and_the_backfill_resumes_afterwards(
     assert paying.statuses() == {"stored": len(songs)}
     assert paying.sandbox.hits() == len(songs)
     vendor_failures.assert_ledger_matches_vendor_log(paying)
-    record_proof("Stripe away in the middle of a drain", ["I1", "I6", "I10", "I11", "I12"], times=1 + len(outages))
+    record_proof("Stripe unreachable during a backfill", ["I1", "I6", "I10", "I11", "I12"], times=1 + len(outages))
 
 
 def test_a_run_renews_an_expired_payment_decision_and_continues(
@@ -151,7 +151,7 @@ def test_a_run_renews_an_expired_payment_decision_and_continues(
         "one payment check: a search and a list of the cards"
     )
     vendor_failures.assert_ledger_matches_vendor_log(paying)
-    record_proof("a yes of Stripe's that grows old in the middle of a run", ["I1", "I6", "I12"])
+    record_proof("a payment decision that expires during a run", ["I1", "I6", "I12"])
 
 
 def test_a_removed_card_stops_only_its_account_until_a_card_is_back(
@@ -190,7 +190,7 @@ def test_a_removed_card_stops_only_its_account_until_a_card_is_back(
     assert paying.statuses() == {"stored": len(songs)}
     assert paying.sandbox.hits() == len(songs)
     vendor_failures.assert_ledger_matches_vendor_log(paying)
-    record_proof("a card removed in the middle of a drain, and back again", ["I1", "I6", "I10", "I11", "I12", "I16"])
+    record_proof("a card removed during a backfill and saved again", ["I1", "I6", "I10", "I11", "I12", "I16"])
 
 
 def test_a_card_removed_during_a_stripe_outage_denies_only_after_the_outage(
@@ -211,4 +211,4 @@ def test_a_card_removed_during_a_stripe_outage_denies_only_after_the_outage(
     assert spent_since(paying, moment, paying.account) == 0
     assert paying.statuses() == {"stored": 10, "pending": 20}
     assert_invariants_hold(paying)
-    record_proof("a card removed while Stripe is away", ["I1", "I10", "I11", "I12"])
+    record_proof("a card removed while Stripe is unreachable", ["I1", "I10", "I11", "I12"])

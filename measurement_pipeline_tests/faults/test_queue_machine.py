@@ -531,4 +531,4 @@ def test_any_order_of_steps_leaves_the_tables_as_the_model_predicts(
         ),
     )
     held = ["I1", "I2", "I3", "I4", "I5", "I6", "I8", "I9", "I10", "I11", "I12", "I14"]
-    record_proof("steps in any order, stale owners among them", held, times=Machine.examples)
+    record_proof("steps in random order, including stale owners", held, times=Machine.examples)

@@ -39,4 +39,4 @@ def test_a_backfill_resumes_within_a_minute_after_the_last_429(record_proof: Pro
         processes.reclaim()
         stored = [hit for hit in bench.ledger() if hit["reason"] == "stored"]
         assert len(stored) == len(songs)
-    record_proof("vendor: 429 until pauses last longer than a minute, then well again", ["I6", "I9", "I11"])
+    record_proof("vendor: 429 until pauses last longer than a minute, then recovered", ["I6", "I9", "I11"])

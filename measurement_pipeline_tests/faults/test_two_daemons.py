@@ -35,6 +35,6 @@ def test_two_daemons_buy_nothing_twice_and_the_operator_is_alerted(record_proof:
         assert causes == {"stored": len(songs)}
         assert processes.sandbox.hits() == len(songs)
     record_proof(
-        "two daemons on one Dagster instance, for a whole drain",
+        "two daemons on one Dagster instance during a backfill",
         ["I1", "I2", "I3", "I4", "I5", "I6", "I10", "I11", "I12", "I13", "I14"],
     )

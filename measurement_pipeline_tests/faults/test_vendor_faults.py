@@ -58,7 +58,7 @@ STORMS: dict[str, Faults] = {
         {"status": 429, "share": 0.15},
     ],
     "5xx in bursts": [{"status": status, "count": 6, "share": 0.5} for status in (500, 502, 503, 504, 408, 425, 520)],
-    "answers slower than the time allowed": [{"delay": LATE, "share": 0.3}],
+    "responses slower than the timeout": [{"delay": LATE, "share": 0.3}],
     "bodies cut short at random bytes": [{"cut": "anywhere", "share": 0.4}],
     "connections closed or reset": [
         {"close": True, "share": 0.15},
@@ -71,7 +71,7 @@ STORMS: dict[str, Faults] = {
         {"hang": True, "cut": "anywhere", "share": 0.1},
     ],
     "wrong shapes": [{"body": shape, "share": 0.06} for shape in WRONG_SHAPES],
-    "HTML in place of JSON": [
+    "HTML instead of JSON": [
         {"body": HTML, "headers": {"content-type": "text/html"}, "share": 0.2},
         {"body": HTML, "status": 503, "headers": {"content-type": "text/html"}, "share": 0.2},
     ],
@@ -79,8 +79,8 @@ STORMS: dict[str, Faults] = {
         {"foreign": page, "share": 0.08}
         for page in ("challenge", "proxy", "portal", "portal redirect", "login", "gateway", "json")
     ],
-    "gzip that lies": [{"gzip": how, "share": 0.15} for how in ("not", "short", "wrong")],
-    "what is no HTTP": [
+    "corrupt gzip": [{"gzip": how, "share": 0.15} for how in ("not", "short", "wrong")],
+    "invalid HTTP": [
         {"raw": head("HTTP/1.1 two hundred", "content-length: 2"), "share": 0.1},
         {"raw": head("ICY 200 OK"), "share": 0.1},
         {"raw": head("HTTP/1.1 200 OK", "content-length: 20", "content-length: 30"), "share": 0.1},
@@ -89,17 +89,17 @@ STORMS: dict[str, Faults] = {
     ],
 }
 # One fault of each kind, so that any two can occur together.
-STORMS["everything at once"] = [
+STORMS["all faults together"] = [
     {**fault, "share": 0.07} for name in STORMS for fault in STORMS[name][:2] if not fault.get("delay")
 ] + [{"delay": LATE, "share": 0.05}]
 
-# The cases of the short form. "everything at once" combines one fault of each kind.
+# The cases of the short form. "all faults together" combines one fault of each kind.
 IN_SHORT = (
     "429 of both kinds, mixed",
     "bodies cut short at random bytes",
     "half-open connections",
     "pages of a CDN, a proxy and a captive portal",
-    "everything at once",
+    "all faults together",
 )
 PAGES = ("challenge", "proxy", "portal", "portal redirect", "login", "json")
 PAGES_IN_SHORT = ("proxy",)
@@ -193,7 +193,7 @@ def test_the_vendors_log_shows_no_call_before_retry_after(
     assert {r["billable"] for r in bench.ledger() if r["status_code"] == 429} == {False}
     assert {r["attempts"] for r in bench.sql("select attempts from songstats_backfill_queue")} == {1}
     vendor_failures.assert_ledger_matches_vendor_log(bench)
-    record_proof("vendor: 429 with Retry-After, waited out in real time", ["I1", "I6", "I9", "I11"])
+    record_proof("vendor: 429 with Retry-After, in real time", ["I1", "I6", "I9", "I11"])
 
 
 def test_paced_calls_stop_once_the_vendor_requests_a_pause(bench: Workbench, record_proof: ProofRecorder):
@@ -205,7 +205,7 @@ def test_paced_calls_stop_once_the_vendor_requests_a_pause(bench: Workbench, rec
     vendor_failures.run_backfill(bench, songs, config=replace(bench.config, requests_per_second=0.5))
     assert bench.sandbox.hits() <= 2, "a second call only if the machine took 2 s to process the first"
     assert_invariants_hold(bench)
-    record_proof("vendor: 429 at a pace", ["I1", "I9", "I11"])
+    record_proof("vendor: 429 with a limited pace", ["I1", "I9", "I11"])
 
 
 def test_an_hour_of_429_costs_nothing_and_ends_at_the_next_probe(
@@ -302,7 +302,7 @@ def test_an_hour_of_foreign_pages_settles_nothing_and_the_backfill_resumes(
     vendor_failures.drain(bench, songs, runs=2)
     assert bench.statuses() == {"stored": len(songs)}
     vendor_failures.assert_ledger_matches_vendor_log(bench)
-    record_proof(f"vendor: a page of something else for an hour ({page})", ALWAYS, times=pauses)
+    record_proof(f"vendor: a foreign response for an hour ({page})", ALWAYS, times=pauses)
 
 
 def test_slow_responses_within_the_timeout_are_stored(bench: Workbench, long_form: bool, record_proof: ProofRecorder):
@@ -316,7 +316,7 @@ def test_slow_responses_within_the_timeout_are_stored(bench: Workbench, long_for
     vendor_failures.drain(bench, songs, runs=1)
     assert bench.sandbox.hits() == len(songs)
     vendor_failures.assert_ledger_matches_vendor_log(bench)
-    record_proof("vendor: answers that are slow but in time", ALWAYS, times=len(songs))
+    record_proof("vendor: slow responses within the timeout", ALWAYS, times=len(songs))
 
 
 def test_a_silent_vendor_pauses_all_runs_and_each_call_counts_as_unknown(
@@ -334,4 +334,4 @@ def test_a_silent_vendor_pauses_all_runs_and_each_call_counts_as_unknown(
     assert bench.statuses() == {"pending": 20}
     vendor_failures.recover_and_finish(bench, songs)
     vendor_failures.assert_ledger_matches_vendor_log(bench)
-    record_proof("vendor: silent to everybody", ALWAYS)
+    record_proof("vendor: no response to any call", ALWAYS)

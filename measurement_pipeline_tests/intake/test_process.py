@@ -93,7 +93,7 @@ def test_a_request_is_processed_once(intake_bench: IntakeBench, paid: Check):
     assert intake_bench.job(job) == before
 
 
-@pytest.mark.fails_without("owned recordings are skipped by intake")
+@pytest.mark.fails_without("intake skips owned recordings")
 def test_a_request_for_owned_recordings_is_done_at_once(intake_bench: IntakeBench, paid: Check):
     songs = isrcs(2)
     intake_bench.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
@@ -374,7 +374,7 @@ def test_a_request_of_an_unchecked_account_waits(intake_bench: IntakeBench):
     assert intake_bench.queue() == {}
 
 
-@pytest.mark.fails_without("unknown is not allowed: a request is accepted", parameters="unknown")
+@pytest.mark.fails_without("unknown is not allowed: intake accepts a request", parameters="unknown")
 @pytest.mark.parametrize("check", [unpaid, unknown])
 def test_nothing_is_enqueued_without_an_allowed_decision(intake_bench: IntakeBench, check: Check):
     account = uuid4()

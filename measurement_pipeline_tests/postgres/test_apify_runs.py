@@ -34,7 +34,7 @@ def refused(words: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.fails_without("captures: one run of the actor a part")
+@pytest.mark.fails_without("captures: one actor run per part")
 @pytest.mark.parametrize("status", [None, "READY", "RUNNING", "SUCCEEDED", "MALFORMED"])
 def test_a_part_with_a_possibly_billed_run_has_no_second_run(
     connection: Connection, snapshot: UUID, status: str | None
@@ -61,7 +61,7 @@ def test_a_run_without_the_claim_records_no_intent(connection: Connection, snaps
         intend(connection, snapshot, run="run-2")
 
 
-@pytest.mark.fails_without("captures: only the owner stores")
+@pytest.mark.fails_without("captures: only the claim's owner stores a result")
 def test_a_run_that_lost_the_claim_while_mapping_stores_nothing(connection: Connection, snapshot: UUID):
     row = intend(connection, snapshot)
     apify_runs.record_start(connection, row, actor_run="its-run", status="SUCCEEDED")

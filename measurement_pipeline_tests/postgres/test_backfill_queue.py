@@ -105,7 +105,7 @@ def respond(tables: Tables, *songs: str, parser_version: int | None, body: bytes
 
 
 @pytest.mark.fails_without("unknown is not allowed: an account without a decision", parameters="allowed")
-@pytest.mark.fails_without("terminal states: a claim takes nothing that is settled", parameters="allowed")
+@pytest.mark.fails_without("terminal states: a claim takes no settled row", parameters="allowed")
 @pytest.mark.parametrize("operators", ["allowed", "denied", "undecided"])
 def test_due_rows_are_those_of_the_design_and_claims_take_the_same(tables: Tables, operators: str):
     rows = every_kind_of_row(tables, operators)
@@ -326,7 +326,7 @@ def test_a_lease_gives_no_access_to_another_runs_row(tables: Tables):
     assert settle(tables, settled(claim), run="run-2") == set()
 
 
-@pytest.mark.fails_without("a claim takes over from the silent only")
+@pytest.mark.fails_without("a claim takes over only silent rows")
 def test_an_owner_with_heartbeats_keeps_its_row_and_a_silent_one_loses_it(tables: Tables):
     alive, silent = songs = isrcs(2)
     tables.wanted(songs)
@@ -392,7 +392,7 @@ def settle_again(tables: Tables, song: str, counts: tuple[DailyCount, ...]) -> N
     assert settle(tables, settled(claim, play_counts=counts)) == {song}
 
 
-@pytest.mark.fails_without("the same payload twice adds nothing")
+@pytest.mark.fails_without("a repeated payload adds no measurement")
 def test_the_same_payload_twice_adds_nothing(tables: Tables):
     (song,) = isrcs(1)
     tables.wanted([song])
@@ -545,7 +545,7 @@ def insert_each_outcome(tables: Tables) -> dict[str, str]:
     return dict(zip(map(str, outcomes), songs, strict=True))
 
 
-@pytest.mark.fails_without("terminal states: a requeue takes nothing that is stored")
+@pytest.mark.fails_without("terminal states: a requeue takes no stored row")
 def test_an_operator_requeues_settled_rows_but_never_stored_ones(tables: Tables):
     of = insert_each_outcome(tables)
     respond(tables, of["malformed"], parser_version=1)

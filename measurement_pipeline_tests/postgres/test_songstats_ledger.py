@@ -107,7 +107,7 @@ def test_an_account_gets_no_more_hits_than_its_cap_and_a_free_call_does_not_coun
     reserved, capped = ReservationVerdict.RESERVED, ReservationVerdict.CAPPED
     assert verdicts(found) == [reserved, reserved, capped, capped, reserved, reserved]
     assert [tables.row(song)["attempts"] for song in songs] == [1, 1, 0, 0, 1, 1]
-    keep(tables, answered(found[0], Cause.THROTTLED, status=429, billable=False))
+    store_responses(tables, answered(found[0], Cause.THROTTLED, status=429, billable=False))
     assert verdicts(reserve(tables, claims[2:4])) == [reserved, capped]
 
 
@@ -119,7 +119,7 @@ def test_no_hit_is_reserved_over_the_limit(tables: Tables, hits: int):
     assert verdicts(reserve(tables, tables.claim([song]), hits=hits)) == [ReservationVerdict.BUDGET]
 
 
-@pytest.mark.fails_without("the budget counts hits of unknown fate", parameters="1 day-None-True")
+@pytest.mark.fails_without("the budget counts hits of unknown outcome", parameters="1 day-None-True")
 @pytest.mark.parametrize(
     ("age", "billable", "counts"),
     [
@@ -195,7 +195,7 @@ def test_a_run_reserves_nothing_under_its_earlier_lease(tables: Tables):
     assert verdicts(reserve(tables, present)) == [ReservationVerdict.RESERVED]
 
 
-@pytest.mark.fails_without("an answer to an earlier owner's call is read, not bought again")
+@pytest.mark.fails_without("a response to an earlier owner's call is read and not bought again")
 def test_a_recording_answered_after_a_takeover_is_not_bought_again(tables: Tables):
     """Its former owner was slow, not dead: the response came after the takeover and before the new owner's call."""
     (song,) = isrcs(1)
@@ -232,7 +232,7 @@ def test_a_removed_card_denies_the_reservation(tables: Tables):
     assert reserve(tables, claims, operators=None) == [Reservation(ReservationVerdict.UNPAID, None, None, None, None)]
 
 
-@pytest.mark.fails_without("a decision is spent on for ten minutes", parameters="10 minutes 1 second-stale")
+@pytest.mark.fails_without("a payment decision is valid for ten minutes", parameters="10 minutes 1 second-stale")
 @pytest.mark.parametrize(
     ("age", "verdict"),
     [("9 minutes 50 seconds", ReservationVerdict.RESERVED), ("10 minutes 1 second", ReservationVerdict.STALE)],

@@ -360,7 +360,7 @@ ODD_BODIES = [
 ]  # fmt: skip
 
 
-@pytest.mark.fails_without("unknown is not allowed: Stripe gives no answer", parameters="False-fault5-HTTP 500")
+@pytest.mark.fails_without("unknown is not allowed: Stripe does not respond", parameters="False-fault5-HTTP 500")
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
