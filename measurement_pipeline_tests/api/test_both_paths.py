@@ -75,7 +75,7 @@ def replace_names(scope: object, names: dict[str, str]) -> object:
 
 
 def submit_to_table(api: RunningApi, account: UUID, source: Any, scope: object) -> dict[str, Any]:
-    job = api.table.ask(scope, account=account, source=source)
+    job = api.table.submit(scope, account=account, source=source)
     batch = load_batch(api.config.database_url)
     decisions = check_payments(batch, api.config.decide)
     process_batch(api.config.database_url, batch, decisions, run="sensor", cap_usd=api.config.cap_usd)
