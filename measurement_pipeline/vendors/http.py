@@ -8,6 +8,7 @@ import json
 import re
 import ssl
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -33,7 +34,47 @@ _NOT_JSON = object()
 # Headers that describe the transfer, which is undone when the body is decoded.
 _TRANSFER_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
 
+_GZIP_FORMAT = zlib.MAX_WBITS | 16
+
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class IncompleteBodyError(httpx.RemoteProtocolError):
+    """The body is too large, or stops before its end. The message says how that shows."""
+
+
+class BodyBuffer:
+    """Collects a response's body as transferred, and decodes it at the end.
+
+    httpx takes a gzip stream that stops early for a complete one. It must be noticed, because the vendor may have billed it.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, part: bytes) -> None:
+        """Add the next part. Raises IncompleteBodyError above the size limit."""
+        self._size += len(part)
+        if self._size > MAX_BODY_BYTES:
+            raise IncompleteBodyError(f"the body has more than {MAX_BODY_BYTES} bytes: reading stopped")
+        self._parts.append(part)
+
+    def decode(self, encoding: str) -> bytes:
+        """The decoded body. An encoding that no request accepts is not decoded. Raises IncompleteBodyError."""
+        encoded = b"".join(self._parts)
+        if encoding.strip().lower() not in ("gzip", "x-gzip"):
+            return encoded
+        decompressor = zlib.decompressobj(wbits=_GZIP_FORMAT)
+        try:
+            body = decompressor.decompress(encoded, MAX_BODY_BYTES + 1)
+        except zlib.error as error:
+            raise IncompleteBodyError(f"the body is not valid gzip ({error})") from error
+        if len(body) > MAX_BODY_BYTES:
+            raise IncompleteBodyError(f"the body decompresses to more than {MAX_BODY_BYTES} bytes")
+        if not decompressor.eof:
+            raise IncompleteBodyError("the gzip stream stops before its end")
+        return body
 
 
 class VendorHttpClient:
@@ -71,20 +112,19 @@ class VendorHttpClient:
             extensions={"timeout": httpx.Timeout(timeout_seconds).as_dict()},
         )
         response = self._transport.handle_request(request)
-        parts: list[bytes] = []
-        size = 0
+        if not isinstance(response.stream, httpx.SyncByteStream):
+            raise TypeError("the transport returned a stream that is not synchronous")
+        body = BodyBuffer()
         try:
-            for part in response.iter_bytes():
-                size += len(part)
-                if size > MAX_BODY_BYTES:
-                    raise httpx.RemoteProtocolError(f"the body has more than {MAX_BODY_BYTES} bytes: reading stopped")
+            for part in response.stream:
+                body.add(part)
                 if time.monotonic() > deadline:
                     raise httpx.ReadTimeout(f"no complete response within {timeout_seconds:g} s")
-                parts.append(part)
         finally:
             response.close()
+        content = body.decode(response.headers.get("content-encoding", ""))
         kept = [(name, value) for name, value in response.headers.multi_items() if name not in _TRANSFER_HEADERS]
-        return httpx.Response(response.status_code, headers=kept, content=b"".join(parts), request=request)
+        return httpx.Response(response.status_code, headers=kept, content=content, request=request)
 
     def close(self) -> None:
         """Close the connections."""

@@ -53,6 +53,17 @@ def test_a_response_is_complete_and_decoded():
     assert "content-encoding" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [(gzip.compress(b'{"a": 1}' * 99)[:-9], "stops before its end"), (b'{"a": 1}', "not valid gzip")],
+    ids=["truncated", "not gzip"],
+)
+def test_an_incomplete_gzip_body_is_an_error(body: bytes, expected: str):
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with saying(head, body) as url, pytest.raises(httpx.RemoteProtocolError, match=expected):
+        ask(url)
+
+
 def test_a_slow_response_ends_at_the_timeout():
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"
     with (

@@ -3,14 +3,13 @@
 The client retries nothing, follows no redirect and keeps no cookie: each call is at most one hit, and the caller that reserved
 the hit decides on the next one. `historic_stats` classifies the response.
 
-It does not use `VendorHttpClient`, but shares its rules, for two reasons. Calls run concurrently on one event loop. And a gzip
-stream that stops early must be noticed, because the hit has been billed; httpx takes such a stream for a complete one.
+It does not use `VendorHttpClient`, because its calls run concurrently on one event loop. It shares the rules of that module about
+addresses, certificates, sizes and encodings.
 """
 
 import asyncio
 import re
 import ssl
-import zlib
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -22,8 +21,9 @@ from measurement_pipeline.domain.isrc import normalise_isrc
 from measurement_pipeline.domain.text import is_visible_ascii
 from measurement_pipeline.vendors.http import (
     KEEPALIVE_SECONDS,
-    MAX_BODY_BYTES,
     USER_AGENT,
+    BodyBuffer,
+    IncompleteBodyError,
     describe_error,
     new_tls_context,
     parse_base_url,
@@ -33,10 +33,6 @@ from measurement_pipeline.vendors.songstats.response import Failure, SongstatsRe
 # A shorter key is not a real one, and could be part of any text.
 _MIN_KEY_LENGTH = 8
 _PRIVATE_HEADER = re.compile(r"cookie|auth|token|secret|session|key")
-
-
-class _IncompleteBodyError(Exception):
-    """The body is incomplete. The message says how that shows."""
 
 
 class SongstatsClient:
@@ -146,21 +142,21 @@ class SongstatsClient:
                 status = response.status_code
                 headers = self._storable_headers(response.headers)
                 try:
-                    encoded = await _read_body(response)
+                    read = await _read_body(response)
                 finally:
                     await response.aclose()
-            body = _decode_body(encoded, headers.get("content-encoding", ""))
+            body = read.decode(headers.get("content-encoding", ""))
         except (TimeoutError, httpx.TimeoutException):
             detail = f"no complete response within {self._timeout_seconds:g} s"
             return SongstatsResponse(status, headers, b"", Failure.TIMEOUT, detail)
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError):
             raise  # the request itself is wrong, whatever the vendor does
-        except (httpx.TransportError, OSError, _IncompleteBodyError) as error:
+        except (httpx.TransportError, OSError) as error:
             if isinstance(error, httpx.ConnectError):
                 failure = Failure.UNREACHED
             else:
                 failure = Failure.CONNECTION if status is None else Failure.INCOMPLETE
-            detail = str(error) if isinstance(error, _IncompleteBodyError) else describe_error(error)
+            detail = str(error) if isinstance(error, IncompleteBodyError) else describe_error(error)
             return SongstatsResponse(status, headers, b"", failure, detail.replace(self._api_key, "[api key]"))
         return SongstatsResponse.received(status, headers, self._redact_key(body))
 
@@ -185,31 +181,10 @@ def _new_connection(tls: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
     return httpx.AsyncHTTPTransport(verify=tls, limits=limits)
 
 
-async def _read_body(response: httpx.Response) -> bytes:
-    """The body as transferred, still encoded. Raises _IncompleteBodyError above the size limit."""
+async def _read_body(response: httpx.Response) -> BodyBuffer:
     if not isinstance(response.stream, httpx.AsyncByteStream):
         raise TypeError("the transport returned a stream that is not asynchronous")
-    parts: list[bytes] = []
-    size = 0
+    body = BodyBuffer()
     async for part in response.stream:
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise _IncompleteBodyError(f"the body has more than {MAX_BODY_BYTES} bytes: reading stopped")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _decode_body(encoded: bytes, encoding: str) -> bytes:
-    """The decoded body. An encoding that was not accepted in the request is not decoded."""
-    if encoding.strip().lower() not in ("gzip", "x-gzip"):
-        return encoded
-    decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        body = decompressor.decompress(encoded, MAX_BODY_BYTES + 1)
-    except zlib.error as error:
-        raise _IncompleteBodyError(f"the body is not valid gzip ({error})") from error
-    if len(body) > MAX_BODY_BYTES:
-        raise _IncompleteBodyError(f"the body decompresses to more than {MAX_BODY_BYTES} bytes")
-    if not decompressor.eof:
-        raise _IncompleteBodyError("the gzip stream stops before its end")
+        body.add(part)
     return body

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from measurement_pipeline.domain.outcome import Cause, Outcome
-from measurement_pipeline.vendors.songstats.client import MAX_BODY_BYTES, SongstatsClient
+from measurement_pipeline.vendors.http import MAX_BODY_BYTES
+from measurement_pipeline.vendors.songstats.client import SongstatsClient
 from measurement_pipeline.vendors.songstats.historic_stats import judge, needs_key_check
 from measurement_pipeline.vendors.songstats.response import Failure, SongstatsResponse
 
