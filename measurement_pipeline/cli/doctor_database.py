@@ -13,7 +13,7 @@ from measurement_pipeline.domain.vendor_state import VendorState
 from measurement_pipeline.health import stall_checks
 from measurement_pipeline.health.incidents import blocking_reason, is_transient
 from measurement_pipeline.health.result import HealthResult, format_minute
-from measurement_pipeline.health.stall_checks import InstanceState, Reason
+from measurement_pipeline.health.stall_checks import InstanceState
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import clock, health, incidents, migrate, songstats_ledger, vendor_state
 from measurement_pipeline.postgres.database import Connection, StatementTimeout, transaction_with_timeout
@@ -32,14 +32,14 @@ _LONGEST_SECONDS = 3.0
 
 # The line that reports the cause of a stall, if there is one.
 _CAUSE_LINES = {
-    Reason.DAEMON: "daemon",
-    Reason.SENSOR_OFF: "sensors",
-    Reason.SENSOR_FAILS: "sensors",
-    Reason.BREAKER: "breaker",
-    Reason.PAUSE: "pause",
-    Reason.VENDOR: "pause",
-    Reason.BUDGET: "budget",
-    Reason.SLOT: "runs",
+    BlockerKind.DAEMON: "daemon",
+    BlockerKind.SENSOR_OFF: "sensors",
+    BlockerKind.SENSOR_FAILS: "sensors",
+    BlockerKind.BREAKER: "breaker",
+    BlockerKind.PAUSE: "pause",
+    BlockerKind.VENDOR: "pause",
+    BlockerKind.BUDGET: "budget",
+    BlockerKind.SLOT: "runs",
 }
 
 # `measurement-pipeline incidents` lists the others.
@@ -233,6 +233,6 @@ def _to_check_result(name: str, found: HealthResult, more: str = "") -> CheckRes
     if found.passed:
         return CheckResult(name, CheckStatus.WARN if found.reason else CheckStatus.OK, f"{found.message}{more}")
     # A spent budget is normal for a plan with a hit limit. The line contains the date when it ends.
-    is_failure = found.should_alert and found.reason != Reason.BUDGET
-    cause = _CAUSE_LINES.get(Reason(found.reason), "") if found.reason else ""
+    is_failure = found.should_alert and found.reason != BlockerKind.BUDGET
+    cause = _CAUSE_LINES.get(BlockerKind(found.reason), "") if found.reason else ""
     return CheckResult(name, CheckStatus.FAIL if is_failure else CheckStatus.WARN, f"{found.message}{more}", cause)

@@ -1,10 +1,10 @@
 """Why the backfill buys nothing now: an ordered list of blockers, and the text of each. Pure.
 
 The sensor, the run, the stall check and the command line take their texts from here. `postgres/health.read_backfill_state` reads
-the state. What only Dagster knows (a stopped sensor, a failing run) is added by `health/stall_checks`.
+the state. `health/stall_checks` adds what only Dagster knows (a stopped sensor, a failing run), and the order of all is here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -31,24 +31,33 @@ BREAKER_NEXT_STEP = {
 
 
 class BlockerKind(StrEnum):
-    """What keeps the backfill from buying, in order of precedence.
+    """What keeps backfill, intake or captures from their work, in order of precedence.
 
-    First what needs a person, then what ends without one, then what is normal operation.
+    First what needs a person, then what ends without one, then what may only look like a cause, then normal operation.
     """
 
+    DAEMON = "daemon without heartbeat"
+    SENSOR_OFF = "sensor stopped"
+    SENSOR_FAILS = "sensor failing"
     BREAKER = "breaker open"
     PAYMENT = "payment"
+    SLOT = "pool slot held"
     VENDOR = "vendor away"
     BUDGET = "budget spent"
     PAUSE = "vendor pause"
+    FAILING_RUNS = "runs failing"
     RETRIES = "retries"
+    DEFERRED = "deferred"
+    STRIPE = "not answered"
     PARTLY_UNPAID = "partly unpaid"
+    UNKNOWN = "unknown"
     IN_PROGRESS = "in progress"
-    RUNS = "runs in flight"
+    RUNS_IN_FLIGHT = "runs in flight"
     NOTHING_DUE = "nothing due"
 
 
-_NORMAL = frozenset({BlockerKind.IN_PROGRESS, BlockerKind.RUNS, BlockerKind.NOTHING_DUE})
+_ORDER = list(BlockerKind)
+_NORMAL = frozenset({BlockerKind.IN_PROGRESS, BlockerKind.RUNS_IN_FLIGHT, BlockerKind.NOTHING_DUE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +109,14 @@ class BackfillState:
 
 def backfill_blockers(state: BackfillState) -> list[Blocker]:
     """All blockers in order of precedence; empty if a recording can be bought now."""
-    return _in_order([*call_blockers(state.vendor, state.budget), *_backlog_blockers(state.backlog)])
+    return in_order([*call_blockers(state.vendor, state.budget), *_backlog_blockers(state.backlog)])
 
 
 def call_blockers(vendor: VendorState, budget: Budget) -> list[Blocker]:
     """The blockers that stop every call to Songstats, whatever waits: breaker, pause, budget."""
     found = vendor_blockers(vendor)
     used = budget_blocker(budget)
-    return _in_order(found if used is None else [*found, used])
+    return in_order(found if used is None else [*found, used])
 
 
 def vendor_blockers(vendor: VendorState) -> list[Blocker]:
@@ -157,14 +166,19 @@ def vendor_outage(vendor: VendorState) -> Blocker | None:
 def runs_in_flight(*, covered: int, due: int) -> Blocker:
     """The blocker for due recordings that queued or running runs cover already."""
     cause = f"Waiting: {covered:,} of {due:,} due recordings are already covered by queued or running runs."
-    return Blocker(BlockerKind.RUNS, cause)
+    return Blocker(BlockerKind.RUNS_IN_FLIGHT, cause)
 
 
 def queued_runs(count: int) -> Blocker:
     """The blocker for queued runs: the next plan uses what is known once they have started."""
     return Blocker(
-        BlockerKind.RUNS, f"Waiting: {counted(count, 'queued run has', 'queued runs have')} not started yet."
+        BlockerKind.RUNS_IN_FLIGHT, f"Waiting: {counted(count, 'queued run has', 'queued runs have')} not started yet."
     )
+
+
+def in_order(blockers: Iterable[Blocker]) -> list[Blocker]:
+    """The blockers in order of precedence."""
+    return sorted(blockers, key=lambda blocker: _ORDER.index(blocker.kind))
 
 
 def describe(blocker: Blocker) -> str:
@@ -176,11 +190,6 @@ def describe_all(blockers: Sequence[Blocker]) -> str:
     """Several blockers as one text; what is normal operation only if there is nothing else."""
     problems = [blocker for blocker in blockers if not blocker.is_normal]
     return " ".join(describe(blocker) for blocker in problems or blockers)
-
-
-def _in_order(blockers: Sequence[Blocker]) -> list[Blocker]:
-    order = list(BlockerKind)
-    return sorted(blockers, key=lambda blocker: order.index(blocker.kind))
 
 
 def _backlog_blockers(backlog: Backlog) -> list[Blocker]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from measurement_pipeline.domain.backfill_queue import BREAKER_OPENED
+from measurement_pipeline.domain.blockers import BlockerKind
 from measurement_pipeline.health.messages import (
     alert_text,
     describe_failure,
@@ -16,7 +17,6 @@ from measurement_pipeline.health.messages import (
     is_lock_timeout,
 )
 from measurement_pipeline.health.result import HealthResult
-from measurement_pipeline.health.stall_checks import Reason
 from measurement_pipeline.postgres import incidents, sessions
 from measurement_pipeline.postgres.database import Connection, connect, transaction_with_timeout
 from measurement_pipeline.postgres.incidents import Incident, OpenIncident
@@ -57,16 +57,16 @@ def record_success(database_url: str, job: str) -> None:
 def is_transient(incident: OpenIncident) -> bool:
     """Return whether the incident may end by itself: a run that failed once, or a spent budget, which has a known end."""
     if incident.key.startswith(_CHECK_PREFIX):
-        return blocking_reason(incident) is Reason.BUDGET
+        return blocking_reason(incident) is BlockerKind.BUDGET
     return incident.times == 1
 
 
-def blocking_reason(incident: OpenIncident) -> Reason | None:
+def blocking_reason(incident: OpenIncident) -> BlockerKind | None:
     """Return what blocks purchases according to a check's incident; None if the incident is about something else."""
     if not incident.key.startswith(_CHECK_PREFIX):
         return None
     _, _, reason = incident.key.rpartition(": ")
-    return Reason(reason) if reason in set(Reason) else None
+    return BlockerKind(reason) if reason in set(BlockerKind) else None
 
 
 def record_result(database_url: str, check: str, result: HealthResult) -> None:
@@ -84,7 +84,7 @@ def record_result(database_url: str, check: str, result: HealthResult) -> None:
 
 def end_songstats_incidents(connection: Connection) -> None:
     """End incidents about breaker and pause, because an operator ended these. The next check would end them later."""
-    for reason in (Reason.BREAKER, Reason.PAUSE, Reason.VENDOR):
+    for reason in (BlockerKind.BREAKER, BlockerKind.PAUSE, BlockerKind.VENDOR):
         incidents.end_by_source(connection, source=f"{_CHECK_PREFIX}backfill_is_progressing: {reason.value}")
 
 

@@ -1,15 +1,21 @@
 """Checks that backfill, intake and captures make progress, and what blocks them. Pure.
 
-Blockers are ordered: first what stops everything until a person acts, then what ends by itself, then what may only look like a
-cause. The first one is the reason; the message or metadata lists the others.
+The first blocker in the order of `BlockerKind` is the reason. The message or metadata lists the others.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 
-from measurement_pipeline.domain.blockers import BackfillState, BlockerKind, backfill_blockers, describe, vendor_outage
+from measurement_pipeline.domain.blockers import (
+    BackfillState,
+    Blocker,
+    BlockerKind,
+    backfill_blockers,
+    describe,
+    in_order,
+    vendor_outage,
+)
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.health.result import HealthResult, format_minute
 from measurement_pipeline.postgres.health import SettlingProgress
@@ -18,36 +24,8 @@ from measurement_pipeline.postgres.health import SettlingProgress
 _SOON = timedelta(minutes=10)
 
 
-class Reason(StrEnum):
-    """Short names of blockers, in order of precedence."""
-
-    DAEMON = "daemon without heartbeat"
-    SENSOR_OFF = "sensor stopped"
-    SENSOR_FAILS = "sensor failing"
-    BREAKER = "breaker open"
-    PAYMENT = "payment"
-    SLOT = "pool slot held"
-    VENDOR = "vendor away"
-    BUDGET = "budget spent"
-    PAUSE = "vendor pause"
-    RUNS = "runs failing"
-    RETRIES = "retries"
-    DEFERRED = "deferred"
-    STRIPE = "not answered"
-    UNKNOWN = "unknown"
-
-
-_REASON_OF = {
-    BlockerKind.BREAKER: Reason.BREAKER,
-    BlockerKind.PAYMENT: Reason.PAYMENT,
-    BlockerKind.VENDOR: Reason.VENDOR,
-    BlockerKind.BUDGET: Reason.BUDGET,
-    BlockerKind.PAUSE: Reason.PAUSE,
-    BlockerKind.RETRIES: Reason.RETRIES,
-}
-
 # Reported only after the alarm time: before it the run is working, and deferred recordings may have been bought since.
-_ONLY_AFTER_ALARM = {Reason.SLOT, Reason.DEFERRED, Reason.UNKNOWN}
+_ONLY_AFTER_ALARM = {BlockerKind.SLOT, BlockerKind.DEFERRED, BlockerKind.UNKNOWN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +56,6 @@ class InstanceState:
     deferred: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _StallCause:
-    """A possible cause. `ends_at`: when it ends by itself, if known."""
-
-    reason: Reason
-    message: str
-    ends_at: datetime | None = None
-
-    def outlasts(self, hours: float, *, now: datetime) -> bool:
-        """Return whether it is known to last longer than `hours` from now."""
-        return self.ends_at is not None and self.ends_at - now > timedelta(hours=hours)
-
-
 def backfill_is_progressing(state: BackfillState, instance: InstanceState, *, alarm_hours: float) -> HealthResult:
     """Fail if requested recordings wait and none was settled for `alarm_hours`, or a known blocker will last that long."""
     buying = state.backlog
@@ -109,8 +74,8 @@ def backfill_is_progressing(state: BackfillState, instance: InstanceState, *, al
     metadata["oldest waiting since"] = format_minute(buying.oldest_waiting)
     metadata["hours without progress"] = round(hours, 1)
     waiting = counted(buying.waiting, "recording waits", "recordings wait")
-    found = list(_backfill_causes(state, instance, since))
-    lasting = [cause for cause in found if cause.outlasts(alarm_hours, now=buying.now)]
+    found = _backfill_causes(state, instance, since)
+    lasting = [cause for cause in found if _outlasts(cause, alarm_hours, now=buying.now)]
     if hours > alarm_hours:
         return _fail_after_alarm(
             f"{waiting}, and none was settled since {format_minute(since)}", found, metadata, alarm_hours, buying.now
@@ -134,7 +99,7 @@ def intake_is_progressing(answering: SettlingProgress, instance: InstanceState, 
         *_failed_run_causes(instance, answering.oldest),
     ]
     if answering.error is not None:
-        found.append(_StallCause(Reason.STRIPE, f"the oldest one says: {answering.error}"))
+        found.append(Blocker(BlockerKind.STRIPE, f"the oldest one says: {answering.error}"))
     found.append(_unknown_cause(instance))
     if hours <= alarm_hours:
         waiting = counted(answering.waiting, "request waits", "requests wait")
@@ -146,14 +111,14 @@ def intake_is_progressing(answering: SettlingProgress, instance: InstanceState, 
 
 
 def _pass_before_alarm(
-    waiting: str, found: list[_StallCause], metadata: Mapping[str, int | float | str], *, alarm_hours: float
+    waiting: str, found: list[Blocker], metadata: Mapping[str, int | float | str], *, alarm_hours: float
 ) -> HealthResult:
     """Pass, and report a known blocker already."""
-    known = next((cause for cause in found if cause.reason not in _ONLY_AFTER_ALARM), None)
+    known = next((cause for cause in found if cause.kind not in _ONLY_AFTER_ALARM), None)
     return HealthResult(
         passed=True,
-        reason="" if known is None else known.reason.value,
-        message=f"{waiting}{'' if known is None else f': {known.message}'}; alarm after {alarm_hours:g} hours without progress",
+        reason="" if known is None else known.kind.value,
+        message=f"{waiting}{'' if known is None else f': {describe(known)}'}; alarm after {alarm_hours:g} hours without progress",
         metadata=metadata,
     )
 
@@ -173,7 +138,7 @@ def captures_are_progressing(
         *_failed_run_causes(instance, capturing.oldest),
     ]
     if capturing.error is not None:
-        found.append(_StallCause(Reason.VENDOR, f"the oldest one says: {capturing.error}"))
+        found.append(Blocker(BlockerKind.VENDOR, f"the oldest one says: {capturing.error}"))
     found.append(_unknown_cause(instance))
     waiting = counted(capturing.waiting, "capture is open", "captures are open")
     if hours <= alarm_hours:
@@ -185,78 +150,83 @@ def captures_are_progressing(
 
 def _fail_after_alarm(
     what: str,
-    found: list[_StallCause],
+    found: list[Blocker],
     metadata: Mapping[str, int | float | str],
     alarm_hours: float,
     now: datetime,
 ) -> HealthResult:
     first, *others = found
     # A blocker that ends within the alarm time needs no person.
-    should_alert = first.ends_at is None or first.outlasts(alarm_hours, now=now)
+    should_alert = first.ends_at is None or _outlasts(first, alarm_hours, now=now)
     # "Unknown" is only useful as the only cause.
-    also = [other.message for other in others if other.reason is not Reason.UNKNOWN]
+    also = [describe(other) for other in others if other.kind is not BlockerKind.UNKNOWN]
     return HealthResult(
         passed=False,
         should_alert=should_alert,
-        reason=first.reason.value,
-        message=f"{what}: {first.message}",
-        metadata={**metadata, "reason": first.reason.value, **({"also": "; ".join(also)} if also else {})},
+        reason=first.kind.value,
+        message=f"{what}: {describe(first)}",
+        metadata={**metadata, "reason": first.kind.value, **({"also": "; ".join(also)} if also else {})},
     )
 
 
-def _backfill_causes(state: BackfillState, instance: InstanceState, since: datetime) -> Iterator[_StallCause]:
-    """Yield the causes in Dagster's instance and the blockers of `domain/blockers`, in order of precedence."""
+def _backfill_causes(state: BackfillState, instance: InstanceState, since: datetime) -> list[Blocker]:
+    """The blockers in Dagster's instance and those of `domain/blockers`, in order of precedence."""
     outage = vendor_outage(state.vendor)
-    blockers = [one for one in backfill_blockers(state) if one.kind is not BlockerKind.VENDOR]
     found = [
         *_instance_causes(instance),
         *_slot_causes(instance, state.backlog.now),
         *_failed_run_causes(instance, since),
         *(
-            _StallCause(_REASON_OF[one.kind], describe(one), ends_at=one.ends_at)
-            for one in (blockers if outage is None else [*blockers, outage])
-            if one.kind in _REASON_OF
+            one
+            for one in backfill_blockers(state)
+            if not one.is_normal and one.kind not in {BlockerKind.VENDOR, BlockerKind.PARTLY_UNPAID}
         ),
+        *([] if outage is None else [outage]),
     ]
     if instance.deferred is not None:
-        found.append(_StallCause(Reason.DEFERRED, f"the last run deferred them: {instance.deferred}"))
-    order = list(Reason)
-    yield from sorted(found, key=lambda cause: order.index(cause.reason))
-    yield _unknown_cause(instance)
+        found.append(Blocker(BlockerKind.DEFERRED, f"the last run deferred them: {instance.deferred}"))
+    return [*in_order(found), _unknown_cause(instance)]
 
 
-def _instance_causes(instance: InstanceState) -> Iterator[_StallCause]:
+def _outlasts(blocker: Blocker, hours: float, *, now: datetime) -> bool:
+    """Whether the blocker is known to last longer than `hours` from now."""
+    return blocker.ends_at is not None and blocker.ends_at - now > timedelta(hours=hours)
+
+
+def _instance_causes(instance: InstanceState) -> Iterator[Blocker]:
     if instance.silent_daemons:
         who = ", ".join(
             f"{name} since {format_minute(last)}" if last else f"{name} never had one"
             for name, last in sorted(instance.silent_daemons.items())
         )
-        yield _StallCause(Reason.DAEMON, f"Dagster's daemon has no heartbeat ({who}): restart it")
+        yield Blocker(BlockerKind.DAEMON, f"Dagster's daemon has no heartbeat ({who}): restart it")
     if instance.switched_off:
-        yield _StallCause(Reason.SENSOR_OFF, f"{instance.sensor} is switched off; switch it on (Automation)")
+        yield Blocker(BlockerKind.SENSOR_OFF, f"{instance.sensor} is switched off; switch it on (Automation)")
     if instance.tick_error is not None:
-        yield _StallCause(Reason.SENSOR_FAILS, f"the last tick of {instance.sensor} failed: {instance.tick_error}")
+        yield Blocker(BlockerKind.SENSOR_FAILS, f"the last tick of {instance.sensor} failed: {instance.tick_error}")
 
 
-def _slot_causes(instance: InstanceState, now: datetime) -> Iterator[_StallCause]:
+def _slot_causes(instance: InstanceState, now: datetime) -> Iterator[Blocker]:
     busy, queued = instance.busy, instance.queued
     if busy is not None and now - busy.since > _SOON:
         since = format_minute(busy.since)
         message = f"run {busy.id} has held the slot since {since} and settled nothing: check it, then terminate it"
-        yield _StallCause(Reason.SLOT, message)
+        yield Blocker(BlockerKind.SLOT, message)
     elif busy is None and queued is not None and now - queued.since > _SOON:
         message = (
             f"run {queued.id} has been queued since {format_minute(queued.since)} and has not started: check other runs"
         )
-        yield _StallCause(Reason.SLOT, message)
+        yield Blocker(BlockerKind.SLOT, message)
 
 
-def _failed_run_causes(instance: InstanceState, since: datetime) -> Iterator[_StallCause]:
+def _failed_run_causes(instance: InstanceState, since: datetime) -> Iterator[Blocker]:
     # A run that started before `since` settled something, so it does not explain the time after.
     if instance.failed is not None and instance.failed.since > since:
-        yield _StallCause(Reason.RUNS, f"runs fail; the last one, {instance.failed.id}, with: {instance.failed.line}")
+        yield Blocker(
+            BlockerKind.FAILING_RUNS, f"runs fail; the last one, {instance.failed.id}, with: {instance.failed.line}"
+        )
 
 
-def _unknown_cause(instance: InstanceState) -> _StallCause:
+def _unknown_cause(instance: InstanceState) -> Blocker:
     message = f"no known blocker: check the last ticks of {instance.sensor} and the last runs"
-    return _StallCause(Reason.UNKNOWN, message)
+    return Blocker(BlockerKind.UNKNOWN, message)

@@ -15,14 +15,14 @@ from psycopg import sql
 from measurement_pipeline.cli.checks import CheckStatus, fail, ok, report_causes_once, run_checks
 from measurement_pipeline.cli.environment import open_environment
 from measurement_pipeline.definitions import defs
+from measurement_pipeline.domain.blockers import BlockerKind
 from measurement_pipeline.health import incidents
 from measurement_pipeline.health.result import HealthResult
-from measurement_pipeline.health.stall_checks import Reason
 from measurement_pipeline.local.dagster_processes import INSTANCE_FILE
 from measurement_pipeline.local.instance_lock import acquire_instance_lock
 from measurement_pipeline.local.supervisor import free_port
 from measurement_pipeline.postgres import conninfo, migrate, server_settings, vendor_state
-from measurement_pipeline.postgres.dagster_url import dagster_url
+from measurement_pipeline.postgres.conninfo import sqlalchemy_url
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.conftest import DURABILITY, Server
 from measurement_pipeline_tests.dagster_private import (
@@ -60,7 +60,7 @@ def durable(server: Server) -> Iterator[None]:
 
 @pytest.fixture
 def dagster_storage(instance) -> str:  # noqa: F811
-    return dagster_url(instance.event_log_storage.postgres_url)
+    return sqlalchemy_url(instance.event_log_storage.postgres_url)
 
 
 @pytest.fixture
@@ -694,7 +694,7 @@ def test_a_stopped_dev_is_one_failure(doctor, healthy, bench, instance, keys, da
     bench.sql("insert into measurement_jobs (account, source, scope) values (%s, 'historical', '{}')", bench.account)
     bench.sql("update measurement_jobs set created_at = now() - interval '9 hours'")
     send_heartbeats(instance, seconds_ago=9 * 3600)
-    dead = HealthResult(False, "recordings wait", should_alert=True, reason=Reason.DAEMON)
+    dead = HealthResult(False, "recordings wait", should_alert=True, reason=BlockerKind.DAEMON)
     incidents.record_result(database_url, "backfill_is_progressing", dead)
     checks = doctor("--sandbox-port", free_port(), **dict.fromkeys(keys, ""))
     assert failing(checks) == ["daemon"]
@@ -707,7 +707,7 @@ def test_an_open_breaker_is_one_failure(doctor, healthy, bench, database_url):
     bench.submit_request(isrcs(1))
     bench.sql("update songstats_backfill_queue set created_at = now() - interval '9 hours'")
     bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = 'odd', opened_at = now()")
-    opened_ = HealthResult(False, "recordings wait", should_alert=True, reason=Reason.BREAKER)
+    opened_ = HealthResult(False, "recordings wait", should_alert=True, reason=BlockerKind.BREAKER)
     incidents.record_result(database_url, "backfill_is_progressing", opened_)
     assert failing(doctor()) == ["breaker"]
 

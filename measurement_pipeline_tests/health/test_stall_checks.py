@@ -6,12 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from measurement_pipeline.domain.blockers import BackfillState, Backlog
+from measurement_pipeline.domain.blockers import BackfillState, Backlog, BlockerKind
 from measurement_pipeline.domain.vendor_state import Budget, VendorState
 from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.health.stall_checks import (
     InstanceState,
-    Reason,
     UnfinishedRun,
     backfill_is_progressing,
     intake_is_progressing,
@@ -100,39 +99,39 @@ FAILED = UnfinishedRun("run-9", NOW - HOUR, "the store is full")
 
 # Cause, in order of precedence → its facts, key words of the message, whether it alerts a person.
 WAYS = {
-    Reason.DAEMON: (
+    BlockerKind.DAEMON: (
         {"machine": {"silent_daemons": {"SENSOR": NOW - 9 * HOUR}}},
         "SENSOR since 2026-09-22 03:00 UTC",
         True,
     ),
-    Reason.SENSOR_OFF: ({"machine": {"switched_off": True}}, "backfill_queue_sensor is switched off", True),
-    Reason.SENSOR_FAILS: ({"machine": {"tick_error": "no such table"}}, "failed: no such table", True),
-    Reason.BREAKER: ({"vendor": OPEN}, "open: 5 rejected in a row", True),
-    Reason.PAYMENT: (
+    BlockerKind.SENSOR_OFF: ({"machine": {"switched_off": True}}, "backfill_queue_sensor is switched off", True),
+    BlockerKind.SENSOR_FAILS: ({"machine": {"tick_error": "no such table"}}, "failed: no such table", True),
+    BlockerKind.BREAKER: ({"vendor": OPEN}, "open: 5 rejected in a row", True),
+    BlockerKind.PAYMENT: (
         {"backlog": {"payable": 0, "ready": 0, "unpaid_accounts": ("a-1",)}},
         "Ask for a card: account a-1.",
         True,
     ),
-    Reason.SLOT: ({"machine": {"busy": UnfinishedRun("run-7", NOW - HOUR)}}, "run run-7 has held the slot", True),
-    Reason.VENDOR: ({"vendor": replace(PAUSED, pauses_in_a_row=12)}, "12 pauses in a row", True),
-    Reason.BUDGET: (
+    BlockerKind.SLOT: ({"machine": {"busy": UnfinishedRun("run-7", NOW - HOUR)}}, "run run-7 has held the slot", True),
+    BlockerKind.VENDOR: ({"vendor": replace(PAUSED, pauses_in_a_row=12)}, "12 pauses in a row", True),
+    BlockerKind.BUDGET: (
         {"budget": SPENT},
         "900 of 900 hits in the last 30 days. Next hit available 2026-09-22 13:00 UTC.",
         False,
     ),
-    Reason.PAUSE: ({"vendor": PAUSED}, "Songstats asked for it", False),
-    Reason.RUNS: ({"machine": {"failed": FAILED}}, "the last one, run-9, with: the store is full", True),
-    Reason.RETRIES: (
+    BlockerKind.PAUSE: ({"vendor": PAUSED}, "Songstats asked for it", False),
+    BlockerKind.FAILING_RUNS: ({"machine": {"failed": FAILED}}, "the last one, run-9, with: the store is full", True),
+    BlockerKind.RETRIES: (
         {"backlog": {"ready": 0, "next_retry_at": NOW + HOUR, "last_error": "502"}},
         "for a retry, the next at 2026-09-22 13:00 UTC. Last error: 502",
         True,
     ),
-    Reason.DEFERRED: ({"machine": {"deferred": "7 × Stripe gave no answer"}}, "7 × Stripe gave no answer", True),
-    Reason.UNKNOWN: ({}, "no known blocker", True),
+    BlockerKind.DEFERRED: ({"machine": {"deferred": "7 × Stripe gave no answer"}}, "7 × Stripe gave no answer", True),
+    BlockerKind.UNKNOWN: ({}, "no known blocker", True),
 }
 
 
-def facts(*reasons: Reason) -> dict[str, object]:
+def facts(*reasons: BlockerKind) -> dict[str, object]:
     backlog, machine = BACKLOG, MACHINE
     result: dict[str, object] = {}
     for reason in reasons:
@@ -144,7 +143,7 @@ def facts(*reasons: Reason) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("reason", WAYS)
-def test_each_cause_is_reported_with_what_a_person_needs(reason: Reason):
+def test_each_cause_is_reported_with_what_a_person_needs(reason: BlockerKind):
     _, words, should_alert = WAYS[reason]
     result = look(**facts(reason))  # type: ignore[arg-type]
     assert not result.passed
@@ -155,14 +154,14 @@ def test_each_cause_is_reported_with_what_a_person_needs(reason: Reason):
 
 
 @pytest.mark.parametrize(("first", "second"), list(pairwise(WAYS)))
-def test_of_two_causes_the_first_is_the_reason_and_the_other_is_listed(first: Reason, second: Reason):
+def test_of_two_causes_the_first_is_the_reason_and_the_other_is_listed(first: BlockerKind, second: BlockerKind):
     result = look(**facts(second, first))  # type: ignore[arg-type]
     assert result.reason == first
-    if second is not Reason.UNKNOWN and {first, second} != {Reason.VENDOR, Reason.PAUSE}:
+    if second is not BlockerKind.UNKNOWN and {first, second} != {BlockerKind.VENDOR, BlockerKind.PAUSE}:
         assert WAYS[second][1] in str(result.metadata["also"])
 
 
-@pytest.mark.parametrize("reason", [Reason.PAUSE, Reason.BUDGET])
+@pytest.mark.parametrize("reason", [BlockerKind.PAUSE, BlockerKind.BUDGET])
 @pytest.mark.parametrize(("ends_in", "settled", "passed", "serious"), [
     (7 * HOUR, HOUR, False, True),  # the end is known today
     (30 * 24 * HOUR, HOUR, False, True),
@@ -171,19 +170,19 @@ def test_of_two_causes_the_first_is_the_reason_and_the_other_is_listed(first: Re
     (7 * HOUR, 7 * HOUR, False, True),
 ])  # fmt: skip
 def test_a_pause_or_a_spent_budget_longer_than_the_alarm_time_alerts_at_once(
-    reason: Reason, ends_in: timedelta, settled: timedelta, passed: bool, serious: bool
+    reason: BlockerKind, ends_in: timedelta, settled: timedelta, passed: bool, serious: bool
 ):
     end = NOW + ends_in
     given = (
         {"vendor": replace(PAUSED, paused_until=end)}
-        if reason is Reason.PAUSE
+        if reason is BlockerKind.PAUSE
         else {"budget": replace(SPENT, next_hit_frees_at=end)}
     )
     result = look(replace(BACKLOG, last_settled=NOW - settled), **given)  # type: ignore[arg-type]
     assert (result.passed, result.should_alert, result.reason) == (passed, serious, reason)
     if not passed:
         assert f"{end:%Y-%m-%d %H:%M}" in result.message
-        assert ("breaker close" if reason is Reason.PAUSE else "SONGSTATS_HIT_LIMIT") in result.message
+        assert ("breaker close" if reason is BlockerKind.PAUSE else "SONGSTATS_HIT_LIMIT") in result.message
 
 
 def test_a_long_pause_is_no_alarm_without_waiting_recordings():
@@ -193,25 +192,29 @@ def test_a_long_pause_is_no_alarm_without_waiting_recordings():
 def test_a_vendor_outage_is_the_reason_between_two_pauses():
     between = replace(CALM, pauses_in_a_row=12)
     result = look(vendor=between, machine=replace(MACHINE, deferred="7 × paused"))
-    assert result.reason == Reason.VENDOR
+    assert result.reason == BlockerKind.VENDOR
     assert "12 pauses in a row" in result.message
-    assert look(vendor=replace(between, pauses_in_a_row=1)).reason == Reason.UNKNOWN
+    assert look(vendor=replace(between, pauses_in_a_row=1)).reason == BlockerKind.UNKNOWN
 
 
 def test_a_run_that_has_just_started_is_no_cause():
     assert (
-        look(machine=replace(MACHINE, busy=UnfinishedRun("run-7", NOW - timedelta(minutes=3)))).reason == Reason.UNKNOWN
+        look(machine=replace(MACHINE, busy=UnfinishedRun("run-7", NOW - timedelta(minutes=3)))).reason
+        == BlockerKind.UNKNOWN
     )
 
 
 def test_a_run_that_stays_queued_is_reported():
     result = look(machine=replace(MACHINE, queued=UnfinishedRun("run-8", NOW - HOUR)))
-    assert result.reason == Reason.SLOT
+    assert result.reason == BlockerKind.SLOT
     assert "run-8 has been queued since 2026-09-22 11:00 UTC and has not started" in result.message
 
 
 def test_a_run_that_settled_the_last_row_before_it_failed_is_no_cause():
-    assert look(machine=replace(MACHINE, failed=UnfinishedRun("run-9", NOW - 8 * HOUR, "old"))).reason == Reason.UNKNOWN
+    assert (
+        look(machine=replace(MACHINE, failed=UnfinishedRun("run-9", NOW - 8 * HOUR, "old"))).reason
+        == BlockerKind.UNKNOWN
+    )
 
 
 def test_a_rejected_key_and_a_streak_have_different_next_steps():
@@ -226,15 +229,20 @@ INTAKE = InstanceState("measurement_job_sensor")
 @pytest.mark.parametrize(
     ("machine", "error", "reason", "words"),
     [
-        (INTAKE, None, Reason.UNKNOWN, "measurement_job_sensor"),
-        (replace(INTAKE, switched_off=True), None, Reason.SENSOR_OFF, "measurement_job_sensor is switched off"),
-        (replace(INTAKE, silent_daemons={"SENSOR": None}), None, Reason.DAEMON, "SENSOR never had one"),
-        (replace(INTAKE, failed=UnfinishedRun("run-3", NOW - HOUR, "no table")), None, Reason.RUNS, "with: no table"),
-        (INTAKE, "Stripe refused the key", Reason.STRIPE, "Stripe refused the key"),
+        (INTAKE, None, BlockerKind.UNKNOWN, "measurement_job_sensor"),
+        (replace(INTAKE, switched_off=True), None, BlockerKind.SENSOR_OFF, "measurement_job_sensor is switched off"),
+        (replace(INTAKE, silent_daemons={"SENSOR": None}), None, BlockerKind.DAEMON, "SENSOR never had one"),
+        (
+            replace(INTAKE, failed=UnfinishedRun("run-3", NOW - HOUR, "no table")),
+            None,
+            BlockerKind.FAILING_RUNS,
+            "with: no table",
+        ),
+        (INTAKE, "Stripe refused the key", BlockerKind.STRIPE, "Stripe refused the key"),
     ],
 )
 def test_requests_that_stay_queued_fail_the_check(
-    machine: InstanceState, error: str | None, reason: Reason, words: str
+    machine: InstanceState, error: str | None, reason: BlockerKind, words: str
 ):
     result = intake_is_progressing(replace(ANSWERING, error=error), machine, alarm_hours=6)
     assert not result.passed
