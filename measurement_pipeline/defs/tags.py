@@ -10,6 +10,8 @@ PLAN = "measurement_pipeline/plan"
 RECORDINGS = "measurement_pipeline/recordings"
 # Why a run that Dagster called failed was cancelled (defs/health/interruptions.py).
 INTERRUPTED = "measurement_pipeline/interrupted"
+# The incident whose alert this failed run sent itself, because the table of incidents was unavailable.
+ALERTED = "measurement_pipeline/alerted"
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"

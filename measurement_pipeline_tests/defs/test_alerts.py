@@ -536,3 +536,21 @@ def test_a_failure_while_the_database_is_unreachable_is_alerted_once_and_the_tic
     assert [text.split("\n")[0] for text in receiver.texts] == [
         "songstats_backfill failed: the database is away (try 0)"
     ]
+
+
+def test_an_alert_that_database_and_webhook_refused_is_sent_by_the_next_failure_alike(
+    sensor: Sensor, receiver: Receiver
+):
+    stage = sensor.stage
+    stage.services = replace(stage.services, database=MeasurementDatabase(GONE, lambda: None))
+    stage.definitions = definitions(stage.services)
+    receiver.status = 503
+    fail(stage, "the database is away (try 1)")
+    sensor.catch_up()
+    receiver.status = 200
+    for number in (2, 3):
+        fail(stage, f"the database is away (try {number})")
+        sensor.catch_up()
+    assert [text.split("\n")[0] for text in receiver.texts] == [
+        "songstats_backfill failed: the database is away (try 2)"
+    ]

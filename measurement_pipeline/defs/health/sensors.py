@@ -1,6 +1,6 @@
 """The sensors of ended runs. A failed run opens an incident, which alerts once; a success of the same job ends it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -63,8 +63,8 @@ def run_failure_alert(
         incidents.record_failure(measurement_database.verified_url(), job, line, run=run.run_id)
     except (DatabaseError, WrongDeploymentError, SchemaOutOfDateError):
         # Dagster does not repeat this failure, and the table is unavailable: this is the only chance to send the alert.
-        if alerts.post is not None and not _failed_alike_before(context, job, line):
-            alerts.post(messages.describe_failure(job, line, run=run.run_id))
+        if alerts.post is not None:
+            _post_once(instance, run, alerts.post, job=job, line=line)
         raise
     if _ended_later(instance, run, job, dg.DagsterRunStatus.SUCCESS):
         incidents.record_success(measurement_database.url, job)
@@ -125,15 +125,12 @@ def _runs_since(
         cursor = page[-1].dagster_run.run_id
 
 
-def _failed_alike_before(context: dg.RunFailureSensorContext, job: str, line: str) -> bool:
-    """Whether an earlier run failed with the same cause and sent the alert. Reads Dagster's database only, not our own."""
-    run = context.dagster_run
+def _post_once(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, post: Callable[[str], None], *, job: str, line: str
+) -> None:
+    """Post the alert of a failure, unless a run that failed alike did so. Uses Dagster's database only, not our own."""
+    tag = {tags.ALERTED: messages.incident_key(job, line)}
     since = datetime.now(UTC) - timedelta(hours=SAME_WITHIN_HOURS)
-    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
-    # The runs launched before this one, the latest first: of all that fail alike, the one launched first sends the alert.
-    earlier = context.instance.get_runs(filters, cursor=run.run_id, limit=_PAGE)
-    return any(
-        job_name_of(other) == job
-        and messages.incident_key(job, failure_line(context.instance, other.run_id)) == messages.incident_key(job, line)
-        for other in earlier
-    )
+    if not instance.get_run_ids(dg.RunsFilter(tags=tag, updated_after=since), limit=1):
+        post(messages.describe_failure(job, line, run=run.run_id))
+        instance.add_run_tags(run.run_id, tag)
