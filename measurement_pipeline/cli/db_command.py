@@ -10,7 +10,7 @@ from measurement_pipeline.cli.environment import open_environment
 from measurement_pipeline.cli.groups import Group
 from measurement_pipeline.health.messages import describe_lock_holders
 from measurement_pipeline.local.errors import CommandError
-from measurement_pipeline.postgres import address, migrate, sessions
+from measurement_pipeline.postgres import address, conninfo, migrate, sessions
 from measurement_pipeline.postgres.database import LockTimeout
 
 
@@ -54,11 +54,17 @@ def upgrade(state: Path | None, *, as_json: bool) -> None:
 @click.option("--dagster", is_flag=True, help="Print the address of Dagster's own storage instead.")
 @click.pass_obj
 def url(state: Path | None, *, dagster: bool) -> None:
-    """Print the database's address, password included. An embedded server runs only while `dev` or a command runs."""
+    """Print the database's address, password included, as psql and pg_dump take it.
+
+    An embedded server runs only while `dev` or a command runs.
+    """
     with open_environment(os.environ, state=state) as environment:
         if dagster:
             address.create_if_absent(environment.dagster_url)
-        output.print_line(environment.variables["DAGSTER_POSTGRES_URL"] if dagster else environment.database_url)
+        # Not as it was set: settings may name SQLAlchemy's driver, which PostgreSQL's own tools reject.
+        output.print_line(
+            conninfo.uri(conninfo.parse(environment.dagster_url if dagster else environment.database_url))
+        )
 
 
 @command.command("status")

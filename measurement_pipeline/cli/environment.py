@@ -8,20 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
 import click
 
 from measurement_pipeline.local import dagster_processes
 from measurement_pipeline.local.dagster_processes import DagsterProcesses
-from measurement_pipeline.local.embedded_postgres import EmbeddedServer, EmbeddedServerError, dagster_url
+from measurement_pipeline.local.embedded_postgres import EmbeddedServer, EmbeddedServerError
 from measurement_pipeline.local.signals import defer_signals
-from measurement_pipeline.postgres import address, migrate
+from measurement_pipeline.postgres import address, conninfo, migrate
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.settings import REAL_SONGSTATS, REAL_STRIPE, Kind, Settings, SettingsError
-
-if TYPE_CHECKING:  # imported late: commands that call no vendor must not load the doubles' web server
-    from measurement_pipeline.sandbox import Behaviour, SandboxClient
 
 # The default port of the vendor doubles, on which the commands of a checkout find them.
 SANDBOX_PORT = 8917
@@ -67,45 +63,6 @@ class CliEnvironment:
         return connect(self.database_url)
 
 
-@dataclass(frozen=True, slots=True)
-class Doubles:
-    """The URL of the vendor doubles, and the keys that they accept."""
-
-    url: str
-    songstats_key: str
-    stripe_key: str
-    apify_token: str
-    spotify_client_id: str
-    spotify_client_secret: str
-
-    @classmethod
-    def from_keys(cls, url: str, keys: "Behaviour | SandboxClient") -> Self:
-        """Return the doubles at `url` with the keys of `keys`."""
-        return cls(
-            url,
-            keys.songstats_key,
-            keys.stripe_key,
-            keys.apify_token,
-            keys.spotify_client_id,
-            keys.spotify_client_secret,
-        )
-
-    def environment(self) -> dict[str, str]:
-        """The variables that make a process use them."""
-        return {
-            "SONGSTATS_BASE_URL": self.url,
-            "STRIPE_API_BASE": self.url,
-            "SONGSTATS_API_KEY": self.songstats_key,
-            "STRIPE_SECRET_KEY": self.stripe_key,
-            "APIFY_BASE_URL": self.url,
-            "APIFY_TOKEN": self.apify_token,
-            "SPOTIFY_API_BASE": self.url,
-            "SPOTIFY_ACCOUNTS_BASE": self.url,
-            "SPOTIFY_CLIENT_ID": self.spotify_client_id,
-            "SPOTIFY_CLIENT_SECRET": self.spotify_client_secret,
-        }
-
-
 def should_use_doubles(settings: Settings) -> bool:
     """Whether to use the vendor doubles: no setting names a vendor's key or URL.
 
@@ -131,19 +88,19 @@ def open_environment(
     variables: Mapping[str, str],
     *,
     state: Path | None = None,
-    doubles: Doubles | None = None,
+    doubles: Mapping[str, str] | None = None,
     name: str | None = None,
     create: bool = True,
 ) -> Iterator[CliEnvironment]:
     """Open the deployment that `variables` describes; an embedded server runs during the block.
 
-    `doubles` replace the vendors if `should_use_doubles`. The directory `state` holds `<kind>/postgres` and `<kind>/dagster`;
-    `name` replaces the kind. Without `create`, a missing server is an error. Raises `SettingsError`, `EmbeddedServerError` and
-    database errors.
+    `doubles`: variables of the vendor doubles, used if `should_use_doubles`. The directory `state` holds `<kind>/postgres` and
+    `<kind>/dagster`; `name` replaces the kind. Without `create`, a missing server is an error. Raises `SettingsError`,
+    `EmbeddedServerError` and database errors.
     """
     settings = Settings.read(variables)
     without_vendors = should_use_doubles(settings)
-    vendors = doubles.environment() if doubles is not None and without_vendors else {}
+    vendors = doubles if doubles is not None and without_vendors else {}
     settings = Settings.read({**variables, **vendors})
     kind = _kind(settings, without_vendors=without_vendors, has_doubles=bool(vendors))
     home = deployment_home(name or kind, state)
@@ -157,7 +114,7 @@ def open_environment(
         resolved = {
             **vendors,
             "DATABASE_URL": database_url,
-            "DAGSTER_POSTGRES_URL": dagster_url(dagster),
+            "DAGSTER_POSTGRES_URL": conninfo.sqlalchemy_url(dagster),
             "DAGSTER_HOME": str(Path(dagster_home).absolute()),
         }
         yield CliEnvironment(

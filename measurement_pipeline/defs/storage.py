@@ -22,7 +22,7 @@ from dagster_postgres.utils import DagsterPostgresException, pg_url_from_config,
 
 from measurement_pipeline.defs.dagster_private import ConfigurableClassData, EventLogEntry, SqlEventLogStorageTable
 from measurement_pipeline.postgres import session
-from measurement_pipeline.postgres.dagster_url import dagster_url
+from measurement_pipeline.postgres.conninfo import sqlalchemy_url
 
 # Raised if Dagster's database is unavailable or refuses a write.
 STORAGE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, DagsterPostgresException)
@@ -123,7 +123,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
     ) -> None:
         # Skips the parent's constructor, which would create storages without a pool.
         super(DagsterPostgresStorage, self).__init__()  # type: ignore[no-untyped-call]
-        self.postgres_url = dagster_url(postgres_url)
+        self.postgres_url = sqlalchemy_url(postgres_url)
         # Dagster reads this at each event. It is off by default because its own storages gain nothing by it.
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
         self.should_autocreate_tables = should_autocreate_tables

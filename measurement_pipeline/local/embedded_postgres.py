@@ -15,10 +15,9 @@ from urllib.parse import quote, urlencode
 
 from measurement_pipeline.local.embedded_cluster import PORT, SUPERUSER, EmbeddedCluster, EmbeddedServerError
 from measurement_pipeline.local.embedded_guard import open_owners_file, state_lock, stop_if_unowned
-from measurement_pipeline.postgres.dagster_url import dagster_url
 from measurement_pipeline.postgres.database import create_database
 
-__all__ = ["EmbeddedServer", "EmbeddedServerError", "dagster_url"]
+__all__ = ["EmbeddedServer", "EmbeddedServerError"]
 
 
 class EmbeddedServer:

@@ -12,7 +12,7 @@ comment on column accounts.created_at is 'When the account was first seen.';
 comment on column accounts.share_weight is 'Share of the hits while several accounts wait: an account of weight 2 gets twice as many as one of weight 1.';
 comment on column accounts.monthly_hit_cap is 'Hits that may be spent for the account in any 30 days. Null: no limit of its own.';
 
-comment on table alembic_version is 'Schema version of this database. Written by Alembic only.';
+comment on table alembic_version is 'Schema version of this database. Written by `db upgrade` only.';
 comment on column alembic_version.version_num is 'The last migration that ran.';
 
 comment on table api_keys is 'Keys of the HTTP API. The key itself is shown once, at creation, and not stored.';

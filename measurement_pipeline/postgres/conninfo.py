@@ -62,6 +62,11 @@ def uri(parameters: Mapping[str, str], *, scheme: str = "postgresql") -> str:
     return f"{scheme}://{where}/{database}" + (f"?{options}" if options else "")
 
 
+def sqlalchemy_url(address: str) -> str:
+    """`address` with the driver of dagster-postgres, psycopg2; SQLAlchemy 2.1 would choose psycopg 3. Raises `AddressError`."""
+    return uri(parse(address), scheme="postgresql+psycopg2")
+
+
 def _read(address: str) -> dict[str, str]:
     scheme = _SCHEME.match(address)
     if scheme:

@@ -1,19 +1,13 @@
 """Upgrade a measurement database to the schema of this version, and read the schema and the stamp that it has.
 
-Alembic records which migrations ran; the migrations are plain SQL (`migrations/versions/*.sql`). There are no downgrades, because
-bought data is never dropped.
+A migration is a file of plain SQL in `migrations/versions/`; its name begins with its version. The last one that ran is in the
+table `alembic_version`, as in earlier versions, which used Alembic. There are no downgrades: bought data is never dropped.
 """
 
 from datetime import UTC
+from functools import cache
 from importlib import resources
-from typing import cast
-
-import sqlalchemy
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy.pool import NullPool
+from typing import LiteralString
 
 from measurement_pipeline.postgres import roles, server_settings, views
 from measurement_pipeline.postgres.database import Connection, connect
@@ -37,81 +31,86 @@ class SchemaOutOfDateError(RuntimeError):
     """The database has not been migrated to this version."""
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(resources.files(__package__).joinpath("migrations")))
-    return config
-
-
-def _engine(url: str) -> sqlalchemy.Engine:
-    # Connects here, for two reasons: SQLAlchemy would parse the URL again and fail for socket directories, and it would wrap
-    # the error of an unreachable server, which callers expect as `DatabaseUnavailable`.
-    opened = Connection.connect(url, connect_timeout=10)
-    return sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: opened, poolclass=NullPool)
+@cache
+def _migrations() -> dict[str, LiteralString]:
+    """The migrations by their version, oldest first."""
+    files = resources.files(__package__).joinpath("migrations", "versions").iterdir()
+    scripts = sorted((file for file in files if file.name.endswith(".sql")), key=lambda file: file.name)
+    # As in sql.py: the text ships with the package, and is never built from input.
+    return {script.name.partition("_")[0]: script.read_text(encoding="utf-8") for script in scripts}
 
 
 def expected_version() -> str:
     """The schema version that this code expects."""
-    found = ScriptDirectory.from_config(_config()).get_current_head()
-    if found is None:
+    if not _migrations():
         raise SchemaOutOfDateError("this installation has no migrations; install the package again")
-    return found
+    return max(_migrations())
 
 
 def current_version(url: str) -> str | None:
     """The schema version of the database; None if it was never migrated."""
-    engine = _engine(url)
-    with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+    with connect(url) as connection:
+        return _current_version(connection)
+
+
+def _current_version(connection: Connection) -> str | None:
+    if not connection.execute(_SQL["has_version"]).fetchall()[0]["has_version"]:
+        return None
+    found = connection.execute(_SQL["version"]).fetchone()
+    return None if found is None else str(found["version_num"])
 
 
 def upgrade(url: str, *, kind: str) -> str | None:
     """Migrate to this version, stamp the database as `kind` if it has no stamp, create the views and set the roles' rights.
 
     Returns one line about what this login may not do for the roles, or None. A login without the right to migrate succeeds if
-    there is nothing to migrate. Raises `WrongDeploymentError` or `UnsuitableEncodingError` before any change, and
-    `DatabaseError`.
+    there is nothing to migrate. Raises `WrongDeploymentError`, `UnsuitableEncodingError` or `SchemaOutOfDateError` before any
+    change, and `DatabaseError`.
     """
-    with connect(url) as opened:
-        _, unsuitable = server_settings.encoding(opened)
-    if unsuitable is not None:
-        raise UnsuitableEncodingError(unsuitable)
-    try:
-        return _upgrade(_engine(url), kind)
-    except sqlalchemy.exc.DBAPIError as wrapped:
-        # Callers handle the driver's errors, not SQLAlchemy's.
-        if wrapped.orig is None:
-            raise
-        raise wrapped.orig from wrapped
-
-
-def _upgrade(engine: sqlalchemy.Engine, kind: str) -> str | None:
-    with engine.connect() as connection, connection.begin():
-        # One outer transaction, so that everything commits or nothing does.
-        connection.exec_driver_sql(_SQL["lock_timeout"])
-        connection.exec_driver_sql(_SQL["lock"], {"key": _MIGRATION_LOCK})
-        stamped = None
-        if connection.exec_driver_sql(_SQL["is_stamped"]).scalar_one():
-            stamped = connection.exec_driver_sql(_SQL["stamp"]).scalar_one_or_none()
-            _require_kind(stamped, kind)
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    # One transaction, so that everything commits or nothing does.
+    with connect(url) as connection, connection.transaction():
+        _, unsuitable = server_settings.encoding(connection)
+        if unsuitable is not None:
+            raise UnsuitableEncodingError(unsuitable)
+        connection.execute(_SQL["lock_timeout"])
+        connection.execute(_SQL["lock"], {"key": _MIGRATION_LOCK})
+        stamped = _read_stamp(connection)
+        _require_kind(stamped, kind)
+        _run_migrations(connection)
         if stamped is None:
-            connection.exec_driver_sql(_SQL["set_stamp"], {"kind": kind})
-        opened = cast("Connection", connection.connection.driver_connection)
-        views.apply(opened)
-        return roles.apply(opened)
+            connection.execute(_SQL["set_stamp"], {"kind": kind})
+        views.apply(connection)
+        return roles.apply(connection)
+
+
+def _run_migrations(connection: Connection) -> None:
+    current = _current_version(connection)
+    if current is not None and current not in _migrations():
+        raise SchemaOutOfDateError(
+            f"the database is at schema {current}, which this version does not know: it is of a newer version, or "
+            "DATABASE_URL names another program's database"
+        )
+    missing = [script for version, script in _migrations().items() if current is None or version > current]
+    if not missing:
+        return
+    if current is None:
+        connection.execute(_SQL["create_version"])
+    for script in missing:
+        connection.execute(script)
+    connection.execute(_SQL["set_version"], {"version": expected_version()})
 
 
 def get_stamp(url: str) -> str | None:
     """`sandbox` or `live`; None if the database was never migrated."""
     with connect(url) as connection:
-        row = connection.execute(_SQL["is_stamped"]).fetchone()
-        if row is None or not row["is_stamped"]:
-            return None
-        found = connection.execute(_SQL["stamp"]).fetchone()
-        return None if found is None else str(found["kind"])
+        return _read_stamp(connection)
+
+
+def _read_stamp(connection: Connection) -> str | None:
+    if not connection.execute(_SQL["is_stamped"]).fetchall()[0]["is_stamped"]:
+        return None
+    found = connection.execute(_SQL["stamp"]).fetchone()
+    return None if found is None else str(found["kind"])
 
 
 def identity(connection: Connection) -> str:
@@ -126,18 +125,18 @@ def identity(connection: Connection) -> str:
 
 def require_current(url: str, *, kind: str) -> None:
     """Raise unless the database has this version's schema and the stamp `kind`. Every process calls this at its start."""
-    found = current_version(url)
-    if found != expected_version():
-        raise SchemaOutOfDateError(
-            f"the measurement database is at schema {found or 'none'}, this version needs {expected_version()}: "
-            "run `measurement-pipeline db upgrade`"
-        )
     with connect(url) as connection:
+        found = _current_version(connection)
+        if found != expected_version():
+            raise SchemaOutOfDateError(
+                f"the measurement database is at schema {found or 'none'}, this version needs {expected_version()}: "
+                "run `measurement-pipeline db upgrade`"
+            )
         if views.stamped(connection) != views.version():
             raise SchemaOutOfDateError(
                 "the analysts' views are from another version: run `measurement-pipeline db upgrade`"
             )
-    stamped = get_stamp(url)
+        stamped = _read_stamp(connection)
     if stamped is None:
         raise WrongDeploymentError(
             "the database has no stamp: table `deployment` must have one row, with kind `sandbox` or `live`"

@@ -8,7 +8,7 @@ import pytest
 from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
 from measurement_pipeline.local.dagster_processes import INSTANCE_FILE
 from measurement_pipeline.postgres.audit import SAYS
-from measurement_pipeline.postgres.dagster_url import dagster_url
+from measurement_pipeline.postgres.conninfo import sqlalchemy_url
 from measurement_pipeline_tests.defs.conftest import dagster_template, instance  # noqa: F401 - fixtures
 from measurement_pipeline_tests.workbench import isrcs
 
@@ -30,7 +30,7 @@ def audit(run, instance, tmp_path):  # noqa: F811
     home.mkdir()
     (home / "dagster.yaml").symlink_to(INSTANCE_FILE)
     where = {
-        "DAGSTER_POSTGRES_URL": dagster_url(instance.event_log_storage.postgres_url),
+        "DAGSTER_POSTGRES_URL": sqlalchemy_url(instance.event_log_storage.postgres_url),
         "DAGSTER_HOME": str(home),
     }
     return lambda *arguments: run("audit", *arguments, **where)

@@ -18,7 +18,7 @@ from measurement_pipeline.health import incidents
 from measurement_pipeline.intake import process as intake
 from measurement_pipeline.local import instance_lock
 from measurement_pipeline.local.supervisor import free_port
-from measurement_pipeline.postgres import measurement_jobs
+from measurement_pipeline.postgres import address, conninfo, measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseError, connect
 from measurement_pipeline_tests.cli.conftest import parse_json
 from measurement_pipeline_tests.faults.waiting import wait_until
@@ -61,8 +61,15 @@ def test_a_new_database_is_ready_after_an_upgrade(cli, empty_database_url):
     assert "already" in cli("db", "upgrade", DATABASE_URL=empty_database_url).stdout
 
 
-def test_the_address_is_printed_unchanged_and_alone(run, database_url):
-    assert run("db", "url").stdout == f"{database_url}\n"
+def test_the_addresses_are_printed_alone_and_as_postgresqls_tools_take_them(run, database_url):
+    settings = {
+        "DATABASE_URL": conninfo.sqlalchemy_url(database_url),
+        "DAGSTER_POSTGRES_URL": conninfo.sqlalchemy_url(address.with_database(database_url, "postgres")),
+    }
+    for option, name in ((), settings["DATABASE_URL"]), (("--dagster",), settings["DAGSTER_POSTGRES_URL"]):
+        printed = run("db", "url", *option, **settings).stdout.removesuffix("\n")
+        assert printed.startswith("postgresql://")
+        assert conninfo.parse(printed) == conninfo.parse(name)
 
 
 # --- catalog import

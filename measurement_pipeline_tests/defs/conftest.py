@@ -15,7 +15,7 @@ from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
 from measurement_pipeline.defs.loading import load_definitions
 from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.defs.resources import resource_definitions
-from measurement_pipeline.postgres.dagster_url import dagster_url
+from measurement_pipeline.postgres.conninfo import sqlalchemy_url
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.services import Services, create_services
 from measurement_pipeline.settings import Settings
@@ -139,7 +139,7 @@ def dagster_template(server: Server, tmp_path_factory: pytest.TempPathFactory) -
     """A database with Dagster's tables, which take a second to create."""
     name = server.create_database()
     # Dagster's own storage keeps no connection: a database with one cannot be a template.
-    stock = {"postgres": {"postgres_url": dagster_url(server.url(name))}}
+    stock = {"postgres": {"postgres_url": sqlalchemy_url(server.url(name))}}
     with open_instance(stock, tmp_path_factory.mktemp("dagster")) as opened:
         opened.get_runs_count()
         opened.get_dynamic_partitions("isrc")
@@ -166,21 +166,12 @@ def receiver() -> Iterator[Receiver]:
 def stage(instance: dg.DagsterInstance, bench: Workbench, sandbox: SandboxClient) -> Stage:
     settings = Settings.read(
         {
+            **sandbox.environment,
             "DATABASE_URL": bench.database_url,
-            "SONGSTATS_API_KEY": sandbox.songstats_key,
-            "SONGSTATS_BASE_URL": sandbox.songstats_url,
             "SONGSTATS_REQUESTS_PER_SECOND": "0",
             "SONGSTATS_TIMEOUT_SECONDS": "30",
             "CLAIM_TIMEOUT_SECONDS": "40",
-            "STRIPE_SECRET_KEY": sandbox.stripe_key,
-            "STRIPE_API_BASE": sandbox.stripe_url,
             "BACKFILL_ACCOUNT_ID": str(OPERATORS),
-            "APIFY_TOKEN": sandbox.apify_token,
-            "APIFY_BASE_URL": sandbox.apify_url,
-            "SPOTIFY_CLIENT_ID": sandbox.spotify_client_id,
-            "SPOTIFY_CLIENT_SECRET": sandbox.spotify_client_secret,
-            "SPOTIFY_API_BASE": sandbox.spotify_url,
-            "SPOTIFY_ACCOUNTS_BASE": sandbox.spotify_url,
         }
     )
     services = create_services(settings)

@@ -14,7 +14,7 @@ from dagster_postgres import PostgresEventLogStorage
 
 from measurement_pipeline.defs.storage import PooledEventLogStorage, PooledPostgresStorage
 from measurement_pipeline.local.dagster_processes import prepare_home
-from measurement_pipeline.local.embedded_postgres import dagster_url
+from measurement_pipeline.postgres.conninfo import sqlalchemy_url
 from measurement_pipeline_tests.dagster_private import (
     AssetMaterializationPlannedData,
     DagsterEvent,
@@ -127,7 +127,7 @@ def test_events_of_a_running_job_reach_a_watcher(instance: DagsterInstance) -> N
 def test_a_batch_of_events_writes_the_same_rows_as_dagster_postgres(
     empty_database_url: str, events: list[EventLogEntry]
 ) -> None:
-    url = dagster_url(empty_database_url)
+    url = sqlalchemy_url(empty_database_url)
     theirs = PostgresEventLogStorage(url)
     theirs.store_event_batch(events)
     expected = _take_rows(empty_database_url)
@@ -146,7 +146,7 @@ def test_a_planned_range_is_counted_as_the_ui_counts_it(instance: DagsterInstanc
 
 
 def test_connections_that_postgresql_closed_are_replaced_without_an_error(empty_database_url: str) -> None:
-    storage = PooledEventLogStorage(dagster_url(empty_database_url))
+    storage = PooledEventLogStorage(sqlalchemy_url(empty_database_url))
     storage.store_event(_materialized("before"))
     _cut_all_connections(empty_database_url)
     storage.store_event(_materialized("after"))
@@ -154,7 +154,7 @@ def test_connections_that_postgresql_closed_are_replaced_without_an_error(empty_
 
 
 def test_many_threads_leave_few_connections_and_new_instances_add_none(empty_database_url: str) -> None:
-    url = dagster_url(empty_database_url)
+    url = sqlalchemy_url(empty_database_url)
     storages = [PooledPostgresStorage(url) for _ in range(3)]
     threads = [
         threading.Thread(target=storages[number % 3].event_log_storage.store_event, args=[_materialized(f"K{number}")])
@@ -170,7 +170,7 @@ def test_many_threads_leave_few_connections_and_new_instances_add_none(empty_dat
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_process_neither_uses_nor_closes_its_parents_connections(empty_database_url: str) -> None:
-    storage = PooledEventLogStorage(dagster_url(empty_database_url))
+    storage = PooledEventLogStorage(sqlalchemy_url(empty_database_url))
     storage.store_event(_materialized("parent"))
     child = multiprocessing.get_context("fork").Process(target=_log_from_a_fork, args=[storage])
     child.start()
@@ -183,7 +183,7 @@ def test_a_forked_process_neither_uses_nor_closes_its_parents_connections(empty_
 
 
 def test_the_webservers_statements_have_a_time_limit(empty_database_url: str) -> None:
-    storage = PooledEventLogStorage(dagster_url(empty_database_url))
+    storage = PooledEventLogStorage(sqlalchemy_url(empty_database_url))
     storage.optimize_for_webserver(statement_timeout=1234, pool_recycle=3600, max_overflow=20)
     with storage.index_connection() as connection:
         assert connection.exec_driver_sql("show statement_timeout").scalar() == "1234ms"

@@ -16,7 +16,8 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from measurement_pipeline.local.embedded_postgres import EmbeddedServer, EmbeddedServerError, dagster_url
+from measurement_pipeline.local.embedded_postgres import EmbeddedServer, EmbeddedServerError
+from measurement_pipeline.postgres.conninfo import sqlalchemy_url
 from measurement_pipeline_tests.faults.waiting import wait_until
 
 QUICK = {"fsync": "off"}
@@ -115,7 +116,7 @@ def test_a_database_is_created_once_and_reachable_by_its_url(directory: Path) ->
 
 def test_dagsters_url_reaches_the_same_server_through_psycopg2(directory: Path) -> None:
     with EmbeddedServer(directory, settings=QUICK) as server:
-        engine = sqlalchemy.create_engine(dagster_url(server.url("postgres")))
+        engine = sqlalchemy.create_engine(sqlalchemy_url(server.url("postgres")))
         assert engine.driver == "psycopg2"
         with engine.connect() as connection:
             assert connection.exec_driver_sql("select current_database()").scalar() == "postgres"

@@ -10,8 +10,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 
 from measurement_pipeline.postgres import address, conninfo
-from measurement_pipeline.postgres.conninfo import AddressError
-from measurement_pipeline.postgres.dagster_url import dagster_url
+from measurement_pipeline.postgres.conninfo import AddressError, sqlalchemy_url
 from measurement_pipeline.postgres.database import DatabaseError, connect
 from measurement_pipeline.settings import Settings, SettingsError
 
@@ -41,8 +40,8 @@ READ = {
 def test_both_databases_use_the_parameters_that_libpq_reads(text: str):
     assert conninfo.parse(text) == READ[text]
     assert conninfo.parse(conninfo.uri(READ[text])) == READ[text]
-    assert to_psycopg2(dagster_url(text)) == READ[text]
-    assert dagster_url(dagster_url(text)) == dagster_url(text)
+    assert to_psycopg2(sqlalchemy_url(text)) == READ[text]
+    assert sqlalchemy_url(sqlalchemy_url(text)) == sqlalchemy_url(text)
 
 
 def to_psycopg2(url: str) -> dict[str, str]:
@@ -89,10 +88,10 @@ FORMS: dict[str, Callable[[str], str]] = {
 def test_no_part_of_a_password_is_shown(form: str, password: str):
     text = FORMS[form](password)
     try:
-        shown = address.describe(text) + address.describe(dagster_url(text))
+        shown = address.describe(text) + address.describe(sqlalchemy_url(text))
         shown += address.describe(address.with_database(text, "other"))
         assert Settings.read({"DATABASE_URL": text}).database_url == text
-        assert to_psycopg2(dagster_url(text)) == conninfo.parse(text)
+        assert to_psycopg2(sqlalchemy_url(text)) == conninfo.parse(text)
         if form in {"encoded", "key=value"}:
             assert conninfo.parse(text)["password"] == password
     except AddressError as error:

@@ -135,6 +135,12 @@ def test_a_database_of_another_version_is_rejected(database_url: str, connection
         migrate.require_current(database_url, kind="sandbox")
 
 
+def test_an_upgrade_refuses_a_database_of_a_version_that_it_does_not_know(database_url: str, connection: Connection):
+    connection.execute("update alembic_version set version_num = '9999'")
+    with pytest.raises(SchemaOutOfDateError, match="at schema 9999, which this version does not know"):
+        migrate.upgrade(database_url, kind="sandbox")
+
+
 @pytest.mark.parametrize("act", [migrate.current_version, migrate.get_stamp])
 def test_an_unreachable_database_is_reported_without_its_password(act):
     with pytest.raises(DatabaseUnavailable) as caught:

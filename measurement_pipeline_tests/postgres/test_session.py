@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 from measurement_pipeline.defs.storage import PooledRunStorage
 from measurement_pipeline.domain.blockers import describe, vendor_blockers
 from measurement_pipeline.postgres import conninfo, migrate, songstats_ledger
-from measurement_pipeline.postgres.dagster_url import dagster_url
+from measurement_pipeline.postgres.conninfo import sqlalchemy_url
 from measurement_pipeline.postgres.database import AsyncConnection, connect, pool
 
 FOREIGN = {
@@ -70,7 +70,7 @@ def test_every_kind_of_connection_pins_the_same_parameters(foreign_url: str):
             return value
 
     check(asyncio.run(ask()))
-    storage = PooledRunStorage(dagster_url(foreign_url))
+    storage = PooledRunStorage(sqlalchemy_url(foreign_url))
     with storage.connect() as opened:
         check(opened.exec_driver_sql(SHOWN).scalar_one())
     with migrate._engine(foreign_url).connect() as opened:  # noqa: SLF001
@@ -157,7 +157,7 @@ def test_a_pooler_that_rejects_options_gets_the_other_parameters(foreign_url: st
                 with opened.transaction():
                     (row,) = opened.execute("show transaction_isolation").fetchall()
                     assert row["transaction_isolation"] == "read committed"
-        with PooledRunStorage(dagster_url(url), should_autocreate_tables=False).connect() as opened:
+        with PooledRunStorage(sqlalchemy_url(url), should_autocreate_tables=False).connect() as opened:
             assert opened.exec_driver_sql(SHOWN).scalar_one().startswith("UTC|ISO, MDY|UTF8|")
 
 
