@@ -14,7 +14,7 @@ from uuid import UUID
 import click
 
 from measurement_pipeline.cli import demo_report, output, progress, sample_accounts, sandbox_command
-from measurement_pipeline.cli.environment import CliEnvironment, Doubles, open_environment, prepare_dagster
+from measurement_pipeline.cli.environment import CliEnvironment, open_environment, prepare_dagster
 from measurement_pipeline.domain.blockers import BlockerKind, backfill_blockers, describe_all
 from measurement_pipeline.domain.measurement_job import State
 from measurement_pipeline.local import supervisor
@@ -54,8 +54,9 @@ def command(state: Path | None, *, timeout: float) -> None:
     with ExitStack() as stack:
         stack.enter_context(supervisor.interruptible())
         sandbox = stack.enter_context(sandbox_command.run_doubles("demo", state))
-        doubles = Doubles.from_keys(sandbox.songstats_url, sandbox)
-        environment = stack.enter_context(open_environment(variables, state=state, doubles=doubles, name="demo"))
+        environment = stack.enter_context(
+            open_environment(variables, state=state, doubles=sandbox.environment, name="demo")
+        )
         stack.enter_context(acquire_instance_lock(environment.home, "demo"))
         output.print_banner(environment)
         migrate.upgrade(environment.database_url, kind=environment.kind)

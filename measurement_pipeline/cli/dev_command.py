@@ -17,7 +17,6 @@ from measurement_pipeline import services
 from measurement_pipeline.cli import api_command, output, sample_accounts, sandbox_command
 from measurement_pipeline.cli.environment import (
     SANDBOX_PORT,
-    Doubles,
     keep_server_running,
     open_environment,
     prepare_dagster,
@@ -72,7 +71,7 @@ def command(
             sandbox = stack.enter_context(
                 sandbox_command.run_doubles("sandbox", state, port=sandbox_port or SANDBOX_PORT)
             )
-        doubles = None if sandbox is None else Doubles.from_keys(sandbox.songstats_url, sandbox)
+        doubles = None if sandbox is None else sandbox.environment
         environment = stack.enter_context(open_environment(os.environ, state=state, doubles=doubles))
         port_of_doubles = None if sandbox is None else urlsplit(sandbox.songstats_url).port
         has_api = environment.kind == "sandbox" or environment.settings.api_key_secret is not None

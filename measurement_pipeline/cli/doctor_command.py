@@ -5,7 +5,7 @@ Without DATABASE_URL, an existing embedded server is started for the checks; non
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from measurement_pipeline.cli.checks import (
     report_causes_once,
     run_checks,
 )
-from measurement_pipeline.cli.environment import Doubles, deployment_home, open_environment, should_use_doubles
+from measurement_pipeline.cli.environment import deployment_home, open_environment, should_use_doubles
 from measurement_pipeline.local.embedded_postgres import EmbeddedServerError
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.settings import Kind, Settings, SettingsError
@@ -57,11 +57,11 @@ def command(ctx: click.Context, *, sandbox_port: int | None, as_json: bool) -> N
     ctx.exit(1 if failed else 0)
 
 
-def _run_all(state: Path | None, doubles: Doubles) -> Iterator[CheckResult]:
+def _run_all(state: Path | None, doubles: Mapping[str, str]) -> Iterator[CheckResult]:
     try:
         settings = Settings.read(os.environ)
         if should_use_doubles(settings):
-            settings = Settings.read({**os.environ, **doubles.environment()})
+            settings = Settings.read({**os.environ, **doubles})
         kind = settings.kind
     except SettingsError as error:
         yield fail("settings", str(error))

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from measurement_pipeline.cli import output
-from measurement_pipeline.cli.environment import SANDBOX_PORT, Doubles, deployment_home
+from measurement_pipeline.cli.environment import SANDBOX_PORT, deployment_home
 from measurement_pipeline.local import instance_lock
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import migrate, songstats_ledger
@@ -31,10 +31,10 @@ port_option = click.option(
 )
 
 
-def find_doubles(port: int | None, state: Path | None) -> Doubles:
-    """Return the doubles on `port`, or else those of the `dev` that runs on `state`, or else those on the default port."""
+def find_doubles(port: int | None, state: Path | None) -> dict[str, str]:
+    """Return the variables of the doubles on `port`, of the `dev` that runs on `state`, or on the default port."""
     port = port or instance_lock.doubles_port(deployment_home("sandbox", state)) or SANDBOX_PORT
-    return Doubles.from_keys(f"http://127.0.0.1:{port}", Behaviour())
+    return Behaviour().environment(f"http://127.0.0.1:{port}")
 
 
 def memory_file(name: str, state: Path | None) -> Path:
@@ -111,7 +111,7 @@ def command(state: Path | None, *, port: int, plain: bool, latency: float, forge
     behaviour = replace(PLAIN if plain else Behaviour(), latency=latency)
 
     def ready(url: str) -> None:
-        settings = Doubles.from_keys(url, behaviour).environment()
+        settings = behaviour.environment(url)
         if as_json:
             output.print_json(settings)
             return

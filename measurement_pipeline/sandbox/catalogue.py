@@ -52,25 +52,18 @@ CATALOGUE: TypeAdapter[dict[str, KnownRecording]] = TypeAdapter(dict[str, KnownR
 """Reads a catalogue from JSON: `{isrc: {play_count, release_date, …}}`."""
 
 
-def read_catalogue(path: Path) -> dict[str, KnownRecording]:
-    """A catalogue from a CSV file with the columns of `SAMPLE_CSV`.
-
-    Raises pydantic's ValidationError for an invalid line.
-    """
-    with path.open(encoding="utf-8", newline="") as file:
-        return {line["isrc"]: _known(line) for line in csv.DictReader(file)}
-
-
 def sample_catalogue() -> dict[str, KnownRecording]:
     """The sample catalogue: a few recordings have unusual histories, all others a complete one."""
-    return {
-        isrc: known.model_copy(
-            update={"role": SAMPLE_ROLES.get(isrc, Scenario.PLAIN), "reissued_on": SAMPLE_REISSUES.get(isrc, ())}
-        )
-        for isrc, known in read_catalogue(SAMPLE_CSV).items()
-    }
+    with SAMPLE_CSV.open(encoding="utf-8", newline="") as file:
+        return {line["isrc"]: _known(line) for line in csv.DictReader(file)}
 
 
 def _known(line: Mapping[str, str]) -> KnownRecording:
     fields = ("play_count", "release_date", "title", "artist", "album")
-    return KnownRecording.model_validate({name: line.get(name) or None for name in fields})
+    return KnownRecording.model_validate(
+        {
+            **{name: line.get(name) or None for name in fields},
+            "role": SAMPLE_ROLES.get(line["isrc"], Scenario.PLAIN),
+            "reissued_on": SAMPLE_REISSUES.get(line["isrc"], ()),
+        }
+    )

@@ -22,6 +22,7 @@ class SandboxClient:
     """
 
     def __init__(self, url: str, behaviour: Behaviour = _DEFAULT) -> None:
+        self.environment = behaviour.environment(url)
         self.songstats_url = self.stripe_url = self.apify_url = self.spotify_url = url
         self.songstats_key = behaviour.songstats_key
         self.stripe_key = behaviour.stripe_key

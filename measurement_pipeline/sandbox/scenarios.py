@@ -92,6 +92,21 @@ class Behaviour:
     tracks_without_isrc: float = 0.005
     """Share of tracks that Spotify knows without an ISRC."""
 
+    def environment(self, url: str) -> dict[str, str]:
+        """The environment variables that make a process use the doubles at `url`."""
+        return {
+            "SONGSTATS_BASE_URL": url,
+            "STRIPE_API_BASE": url,
+            "SONGSTATS_API_KEY": self.songstats_key,
+            "STRIPE_SECRET_KEY": self.stripe_key,
+            "APIFY_BASE_URL": url,
+            "APIFY_TOKEN": self.apify_token,
+            "SPOTIFY_API_BASE": url,
+            "SPOTIFY_ACCOUNTS_BASE": url,
+            "SPOTIFY_CLIENT_ID": self.spotify_client_id,
+            "SPOTIFY_CLIENT_SECRET": self.spotify_client_secret,
+        }
+
     def history_until(self, now: datetime) -> date:
         """The last day of a history requested at `now`."""
         return self.last_day or (now - timedelta(days=1)).date()

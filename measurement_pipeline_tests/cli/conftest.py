@@ -40,18 +40,7 @@ def run(cli: Run, database_url: str) -> Run:
 @pytest.fixture
 def keys(sandbox: SandboxClient) -> dict[str, str]:
     """What makes commands ask the test's doubles."""
-    return {
-        "SONGSTATS_BASE_URL": sandbox.songstats_url,
-        "STRIPE_API_BASE": sandbox.stripe_url,
-        "SONGSTATS_API_KEY": sandbox.songstats_key,
-        "STRIPE_SECRET_KEY": sandbox.stripe_key,
-        "APIFY_BASE_URL": sandbox.apify_url,
-        "APIFY_TOKEN": sandbox.apify_token,
-        "SPOTIFY_API_BASE": sandbox.spotify_url,
-        "SPOTIFY_ACCOUNTS_BASE": sandbox.spotify_url,
-        "SPOTIFY_CLIENT_ID": sandbox.spotify_client_id,
-        "SPOTIFY_CLIENT_SECRET": sandbox.spotify_client_secret,
-    }
+    return sandbox.environment
 
 
 def parse_json(result: Result) -> Any:

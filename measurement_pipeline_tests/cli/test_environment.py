@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from measurement_pipeline.cli.environment import Doubles, keep_server_running, open_environment, prepare_dagster
+from measurement_pipeline.cli.environment import keep_server_running, open_environment, prepare_dagster
 from measurement_pipeline.local.instance_lock import acquire_instance_lock
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import PLAIN
 from measurement_pipeline.settings import SettingsError
 
-DOUBLES = Doubles.from_keys("http://127.0.0.1:9", PLAIN)
+DOUBLES = PLAIN.environment("http://127.0.0.1:9")
 KEYS = {"SONGSTATS_API_KEY": "a-key", "STRIPE_SECRET_KEY": "sk_test_x"}
 
 
 def test_without_keys_the_sandbox_and_its_doubles_are_used(database_url, tmp_path):
     with open_environment({"DATABASE_URL": database_url}, state=tmp_path, doubles=DOUBLES) as target:
         assert target.kind == "sandbox"
-        assert target.variables.items() >= DOUBLES.environment().items()
+        assert target.variables.items() >= DOUBLES.items()
         assert target.variables["DAGSTER_HOME"] == str(tmp_path / "sandbox" / "dagster")
         assert target.variables["DAGSTER_POSTGRES_URL"].startswith("postgresql+psycopg2://")
         target.require_own_database()

@@ -89,7 +89,7 @@ def test_commands_use_the_doubles_of_the_running_dev_unless_a_port_is_given(
     with acquire_instance_lock(state / "sandbox", "dev", doubles_port=port):
         parse_json(run("reclaim", "--json"))
         assert run("reclaim", "--sandbox-port", free_port()).exit_code == 1
-    assert sandbox_command.find_doubles(None, state).url == f"http://127.0.0.1:{SANDBOX_PORT}"
+    assert sandbox_command.find_doubles(None, state)["SONGSTATS_BASE_URL"] == f"http://127.0.0.1:{SANDBOX_PORT}"
 
 
 def test_an_unreadable_file_of_the_doubles_ends_the_command_with_its_name(cli: Run, tmp_path: Path):

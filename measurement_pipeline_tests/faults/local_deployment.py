@@ -21,7 +21,6 @@ import psutil
 
 from measurement_pipeline.cli.environment import (
     CliEnvironment,
-    Doubles,
     keep_server_running,
     open_environment,
     prepare_dagster,
@@ -215,8 +214,7 @@ def start_deployment(*, latency_seconds: float = 0.08, **settings: str) -> Itera
         # Not pytest's directory: pytest hides its parent from the user that PostgreSQL runs as under root.
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="mp_stage", ignore_cleanup_errors=True)))
         sandbox = stack.enter_context(running(behaviour=replace(PLAIN, latency=latency_seconds)))
-        doubles = Doubles.from_keys(sandbox.songstats_url, sandbox)
-        target = stack.enter_context(open_environment(environment, state=directory, doubles=doubles))
+        target = stack.enter_context(open_environment(environment, state=directory, doubles=sandbox.environment))
         migrate.upgrade(target.database_url, kind=target.kind)
         dagster = prepare_dagster(target)
         account = uuid4()
