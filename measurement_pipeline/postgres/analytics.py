@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from measurement_pipeline.domain.backfill_queue import QueueRules
 from measurement_pipeline.postgres.backfill_queue import PLAY_COUNT
-from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.database import Connection, fetch_row
 from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("analytics")
@@ -72,19 +72,19 @@ class SourceDifference:
 
 def read_refresh_state(connection: Connection, rules: QueueRules, *, soon_seconds: float) -> RefreshState:
     """What is in progress, from the tables. Rows due within `soon_seconds` count as in progress."""
-    parameters = {
-        "claim_timeout": rules.claim_timeout_seconds,
-        "max_attempts": rules.max_attempts,
-        "soon": soon_seconds,
-    }
-    (row,) = connection.execute(_SQL["refresh_state"], parameters).fetchall()
+    row = fetch_row(
+        connection,
+        _SQL["refresh_state"],
+        claim_timeout=rules.claim_timeout_seconds,
+        max_attempts=rules.max_attempts,
+        soon=soon_seconds,
+    )
     return RefreshState(**row)
 
 
 def now(connection: Connection) -> datetime:
     """The database's clock."""
-    (row,) = connection.execute(_SQL["now"]).fetchall()
-    at: datetime = row["now"]
+    at: datetime = fetch_row(connection, _SQL["now"])["now"]
     return at
 
 
@@ -99,8 +99,7 @@ def single_snapshot(connection: Connection) -> Iterator[None]:
 
 def count_rows(connection: Connection, view: str) -> int:
     """Number of rows of a view."""
-    (row,) = connection.execute(_SQL[f"rows_{view}"], {"play_count": PLAY_COUNT}).fetchall()
-    return int(row["row_count"])
+    return int(fetch_row(connection, _SQL[f"rows_{view}"], play_count=PLAY_COUNT)["row_count"])
 
 
 def columns(connection: Connection, view: str) -> list[Column]:
@@ -125,8 +124,7 @@ def totals(connection: Connection, catalog: UUID) -> dict[str, Any] | None:
 
 def coverage(connection: Connection, catalog: UUID) -> dict[str, Any]:
     """Coverage of a catalogue's series, and what was spent on them."""
-    (row,) = connection.execute(_SQL["coverage"], {"catalog": catalog}).fetchall()
-    return row
+    return fetch_row(connection, _SQL["coverage"], catalog=catalog)
 
 
 def top(connection: Connection, catalog: UUID, *, most: int) -> list[dict[str, Any]]:
@@ -147,8 +145,7 @@ def over_time(connection: Connection, catalog: UUID, *, steps: int, step_days: i
 
 def count_quality_flags(connection: Connection, catalog: UUID) -> dict[str, Any]:
     """How many of its most played recordings have falls, rebounds, jumps, gaps, restatements, two sources."""
-    (row,) = connection.execute(_SQL["warnings"], {"catalog": catalog, "most": MOST_SERIES}).fetchall()
-    return row
+    return fetch_row(connection, _SQL["warnings"], catalog=catalog, most=MOST_SERIES)
 
 
 def import_differences(connection: Connection, catalog: UUID, *, most: int) -> list[dict[str, Any]]:
@@ -170,7 +167,7 @@ def list_recent_series(connection: Connection) -> list[RecentSeries]:
 def compare_sources(connection: Connection, *, share: float, plays: int) -> tuple[int, list[SourceDifference]]:
     """Recent days with counts of both sources: their number, and those that differ by more than both limits, worst first."""
     parameters = {"most": _MOST_FOUND, "play_count": PLAY_COUNT, "share": share, "plays": plays}
-    (row,) = connection.execute(_SQL["source_differences"], parameters).fetchall()
+    row = fetch_row(connection, _SQL["source_differences"], **parameters)
     return row["looked_at"], [SourceDifference(**one) for one in row["apart"]]
 
 

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from measurement_pipeline.domain.capture import CaptureCounts, SpotifyTrack, cost_usd
 from measurement_pipeline.postgres import songs
-from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.database import Connection, fetch_row
 from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("apify_runs")
@@ -133,8 +133,7 @@ def supersede(connection: Connection, snapshot: UUID) -> None:
 
 def cost_of_run(connection: Connection, snapshot: UUID, *, run: str) -> Decimal:
     """Cost of the actor runs that a Dagster run started for a capture, in US dollars."""
-    found = connection.execute(_SQL["paid_by"], {"snapshot": snapshot, "run": run}).fetchone()
-    return Decimal(0) if found is None else Decimal(found["usd"])
+    return Decimal(fetch_row(connection, _SQL["paid_by"], snapshot=snapshot, run=run)["usd"])
 
 
 def record_malformed(connection: Connection, row: int, *, message: str) -> None:

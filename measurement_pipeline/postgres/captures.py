@@ -19,7 +19,7 @@ from measurement_pipeline.domain.capture import (
     cost_usd,
 )
 from measurement_pipeline.domain.measurement_job import Scope, ScopeByAlbum, ScopeByCatalog, ScopeByIsrc
-from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.database import Connection, fetch_row
 from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("captures")
@@ -52,10 +52,7 @@ def resolve_albums(connection: Connection, scope: Scope) -> tuple[str, ...]:
 
 def count_without_album(connection: Connection, songs: Sequence[str]) -> int:
     """How many of `songs` (no duplicates) have no known Spotify album."""
-    found = connection.execute(_SQL["count_without_album"], {"songs": list(songs)}).fetchone()
-    if found is None:
-        raise LookupError("the recordings without an album could not be counted")
-    return int(found["without_album"])
+    return int(fetch_row(connection, _SQL["count_without_album"], songs=list(songs))["without_album"])
 
 
 def open_capture(connection: Connection, spec: CaptureSpec, *, cap_usd: Decimal) -> CaptureTicket | OverCap:
@@ -80,9 +77,7 @@ def open_locked(connection: Connection, spec: CaptureSpec, *, cap_usd: Decimal) 
     reusable = connection.execute(_SQL["reusable"], parameters | {"reuse_for": REUSE_PERIOD.total_seconds()}).fetchone()
     if reusable is not None:
         return CaptureTicket(reusable["id"], albums, Decimal(0), reused=True)
-    opened = connection.execute(_SQL["open"], parameters | {"cost": cost, "cap": cap_usd}).fetchone()
-    if opened is None:
-        raise LookupError("the cost of this month's captures could not be read")
+    opened = fetch_row(connection, _SQL["open"], **parameters, cost=cost, cap=cap_usd)
     if opened["id"] is None:
         return OverCap(cap_usd, opened["spent"], cost)
     return CaptureTicket(opened["id"], albums, cost, reused=False)
@@ -103,18 +98,12 @@ def lock_account(connection: Connection, account: UUID) -> None:
 
 def spent_this_month(connection: Connection, account: UUID) -> Decimal:
     """Cost of the account's captures in this calendar month (UTC), open ones included, in US dollars."""
-    found = connection.execute(_SQL["spent_this_month"], {"account": account}).fetchone()
-    if found is None:
-        raise LookupError("the cost of this month's captures could not be read")
-    return Decimal(found["spent"])
+    return Decimal(fetch_row(connection, _SQL["spent_this_month"], account=account)["spent"])
 
 
 def seconds_left_this_month(connection: Connection) -> float:
     """Seconds until the end of this calendar month (UTC), when the cap starts anew."""
-    row = connection.execute(_SQL["seconds_left_this_month"]).fetchone()
-    if row is None:
-        raise LookupError("the end of the month could not be read")
-    return float(row["seconds"])
+    return float(fetch_row(connection, _SQL["seconds_left_this_month"])["seconds"])
 
 
 def list_due(connection: Connection, *, claim_timeout_seconds: float, limit: int) -> list[UUID]:
@@ -125,7 +114,7 @@ def list_due(connection: Connection, *, claim_timeout_seconds: float, limit: int
 
 def count_open(connection: Connection) -> dict[str, Any]:
     """Number of open captures, how many of them wait for `not_before`, and the earliest `not_before`."""
-    return connection.execute(_SQL["open_count"]).fetchone() or {"open": 0, "waiting": 0, "next_at": None}
+    return fetch_row(connection, _SQL["open_count"])
 
 
 def claim(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from measurement_pipeline.domain.backfill_queue import MAX_BACKOFF_SECONDS, max_call_lead_seconds
-from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.database import Connection, fetch_row
 from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("clock")
@@ -30,5 +30,4 @@ def list_future_times(connection: Connection, *, requests_per_second: float) -> 
 
 def correct_future_times(connection: Connection) -> int:
     """Correct the future times that would delay work until the clock reaches them; return their number."""
-    row = connection.execute(_SQL["correct"], {"longest_backoff": MAX_BACKOFF_SECONDS}).fetchone() or {}
-    return int(row["corrected"])
+    return int(fetch_row(connection, _SQL["correct"], longest_backoff=MAX_BACKOFF_SECONDS)["corrected"])

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -49,6 +49,14 @@ def _options() -> dict[str, Any]:
 def connect(url: str) -> Connection:
     """Connect to `url`, in any form that `conninfo` reads. Raises `DatabaseUnavailable` after 10 s."""
     return Connection.connect(url, **_options())
+
+
+def fetch_row(connection: Connection, statement: LiteralString, **parameters: object) -> dict[str, Any]:
+    """The row of a statement that always returns one, such as an aggregate. Raises `LookupError` without it."""
+    row = connection.execute(statement, parameters or None).fetchone()
+    if row is None:
+        raise LookupError(f"this statement must return a row: {statement}")
+    return row
 
 
 Pool = ConnectionPool[Connection]

@@ -8,7 +8,7 @@ from uuid import UUID
 from measurement_pipeline.domain.blockers import BackfillState, Backlog
 from measurement_pipeline.postgres import songstats_ledger
 from measurement_pipeline.postgres.backfill_queue import PLAY_COUNT
-from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.database import Connection, fetch_row
 from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("health")
@@ -59,7 +59,7 @@ class CaptureSeriesStatus:
 
 def read_backlog(connection: Connection, *, operators_account: UUID | None) -> Backlog:
     """The open recordings that an accepted request or an operator wants."""
-    row = connection.execute(_SQL["backlog"], {"operators_account": operators_account}).fetchone() or {}
+    row = fetch_row(connection, _SQL["backlog"], operators_account=operators_account)
     unpaid = connection.execute(_SQL["unpaid_accounts"]).fetchall() if row["waiting"] and not row["payable"] else []
     return Backlog(**row, unpaid_accounts=tuple(str(one["account"]) for one in unpaid))
 
@@ -75,17 +75,17 @@ def read_backfill_state(connection: Connection, *, hits_allowed: int, operators_
 
 def read_intake_progress(connection: Connection) -> SettlingProgress:
     """Requests that wait for intake."""
-    return SettlingProgress(**(connection.execute(_SQL["answering"]).fetchone() or {}))
+    return SettlingProgress(**fetch_row(connection, _SQL["answering"]))
 
 
 def read_capture_progress(connection: Connection) -> SettlingProgress:
     """Captures that are not finished."""
-    return SettlingProgress(**(connection.execute(_SQL["capturing"]).fetchone() or {}))
+    return SettlingProgress(**fetch_row(connection, _SQL["capturing"]))
 
 
 def read_failed_rows(connection: Connection) -> FailedRows:
     """Rows that wait for an operator."""
-    row = connection.execute(_SQL["given_up"]).fetchone() or {}
+    row = fetch_row(connection, _SQL["given_up"])
     return FailedRows(
         **{kind: Sample(row[kind], tuple(row[f"{kind}_songs"] or ())) for kind in ("exhausted", "malformed", "suspect")}
     )
@@ -98,7 +98,7 @@ def list_row_mismatches(connection: Connection) -> list[str]:
 
 def count_recently_stored(connection: Connection) -> int:
     """How many recordings were stored in the last day."""
-    return int((connection.execute(_SQL["recently_stored"]).fetchone() or {})["stored"])
+    return int(fetch_row(connection, _SQL["recently_stored"])["stored"])
 
 
 def latest_series(connection: Connection, *, most: int = _MOST_SERIES) -> Sequence[CaptureSeriesStatus]:

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import LiteralString
 
 from measurement_pipeline.postgres import roles, server_settings, views
-from measurement_pipeline.postgres.database import Connection, connect
+from measurement_pipeline.postgres.database import Connection, connect, fetch_row
 from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("migrate")
@@ -54,7 +54,7 @@ def current_version(url: str) -> str | None:
 
 
 def _current_version(connection: Connection) -> str | None:
-    if not connection.execute(_SQL["has_version"]).fetchall()[0]["has_version"]:
+    if not fetch_row(connection, _SQL["has_version"])["has_version"]:
         return None
     found = connection.execute(_SQL["version"]).fetchone()
     return None if found is None else str(found["version_num"])
@@ -107,7 +107,7 @@ def get_stamp(url: str) -> str | None:
 
 
 def _read_stamp(connection: Connection) -> str | None:
-    if not connection.execute(_SQL["is_stamped"]).fetchall()[0]["is_stamped"]:
+    if not fetch_row(connection, _SQL["is_stamped"])["is_stamped"]:
         return None
     found = connection.execute(_SQL["stamp"]).fetchone()
     return None if found is None else str(found["kind"])

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.database import Connection, fetch_row
 from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("names")
@@ -16,8 +16,7 @@ def find_accounts(connection: Connection, name: str) -> list[UUID]:
 
 def is_account_known(connection: Connection, account: UUID) -> bool:
     """Whether the account exists or has a request."""
-    row = connection.execute(_SQL["account_is_known"], {"account": account}).fetchone()
-    return row is not None and bool(row["is_known"])
+    return bool(fetch_row(connection, _SQL["account_is_known"], account=account)["is_known"])
 
 
 def find_catalogs(connection: Connection, *, id_: UUID | None, name: str, account: UUID | None) -> list[dict[str, Any]]:

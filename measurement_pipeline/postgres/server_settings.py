@@ -1,6 +1,6 @@
 """Check a server's settings: encoding, durability and transaction isolation."""
 
-from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.database import Connection, fetch_row
 from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("server_settings")
@@ -12,7 +12,7 @@ _READ_COMMITTED = "read committed"
 
 def encoding(connection: Connection) -> tuple[str, str | None]:
     """The database's encoding, and one line on why it cannot store titles, or None."""
-    found = _session(connection)["encoding"]
+    found = fetch_row(connection, _SQL["session"])["encoding"]
     if found == _HOLDS_TITLES:
         return found, None
     return found, (
@@ -28,10 +28,5 @@ def list_not_durable(connection: Connection) -> list[str]:
 
 def find_other_isolation(connection: Connection) -> str | None:
     """The isolation level of single statements if it is not READ COMMITTED, because a pooler rejects that parameter."""
-    found = _session(connection)["isolation"]
+    found = fetch_row(connection, _SQL["session"])["isolation"]
     return None if found == _READ_COMMITTED else found
-
-
-def _session(connection: Connection) -> dict[str, str]:
-    (row,) = connection.execute(_SQL["session"]).fetchall()
-    return row

@@ -6,7 +6,7 @@ from datetime import UTC, date
 from typing import Any
 from uuid import UUID
 
-from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.database import Connection, fetch_row
 from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("songs")
@@ -44,9 +44,7 @@ def import_catalog(
             for line in lines:
                 copy.write_row((line.isrc, line.title, line.artist, line.album, line.release_date, line.play_count))
         connection.execute(_SQL["merge_songs"])
-        found = connection.execute(_SQL["catalog"], {"account": account, "name": name}).fetchone()
-        if found is None:
-            raise LookupError(f"catalogue {name!r} was not created")
+        found = fetch_row(connection, _SQL["catalog"], account=account, name=name)
         connection.execute(_SQL["list_songs"], {"catalog": found["id"]})
         on_albums = sorted((line.isrc, album_id) for line in lines for album_id in line.album_ids)
         store_identifiers(connection, on_albums, platform="spotify", identifier_type="album_id")
@@ -82,8 +80,7 @@ def list_most_played(connection: Connection, *, limit: int) -> list[dict[str, An
 
 def count_points(connection: Connection) -> int:
     """Number of bought measurements."""
-    found = connection.execute(_SQL["point_count"]).fetchone()
-    return 0 if found is None else int(found["points"])
+    return int(fetch_row(connection, _SQL["point_count"])["points"])
 
 
 def get_series(connection: Connection, song: str) -> dict[date, int]:

@@ -5,12 +5,11 @@ The statements are in `spend.sql`; `domain/spend` computes the totals.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, LiteralString
 from uuid import UUID
 
 from measurement_pipeline.domain.backfill_queue import QueueRules
 from measurement_pipeline.domain.spend import CallGroup, HitTotals
-from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline.postgres.database import Connection, fetch_row
 from measurement_pipeline.postgres.sql import statements
 
 _SQL = statements("spend")
@@ -85,37 +84,30 @@ def list_calls_of_job(connection: Connection, job: UUID) -> list[CallGroup]:
 
 def get_origin(connection: Connection, job: UUID) -> Origin:
     """Where the recordings of a request came from."""
-    return Origin(**_row(connection, _SQL["origin"], job=job))
+    return Origin(**fetch_row(connection, _SQL["origin"], job=job))
 
 
 def read_remaining(connection: Connection, rules: QueueRules) -> RemainingRows:
     """Recordings that still need a hit."""
-    return RemainingRows(**_row(connection, _SQL["queue"], operators_account=rules.operators_account))
+    return RemainingRows(**fetch_row(connection, _SQL["queue"], operators_account=rules.operators_account))
 
 
 def read_budget_release(connection: Connection) -> BudgetRelease:
     """How many counted hits expire soon."""
-    return BudgetRelease(**_row(connection, _SQL["frees"]))
+    return BudgetRelease(**fetch_row(connection, _SQL["frees"]))
 
 
 def read_month(connection: Connection) -> Month:
     """This month's calls, to compare with the vendor's own count."""
-    return Month(**_row(connection, _SQL["month"]))
+    return Month(**fetch_row(connection, _SQL["month"]))
 
 
 def read_window(connection: Connection, *, days: int) -> tuple[datetime, datetime]:
     """Start and end of the last `days`; the end is now."""
-    now: datetime = _row(connection, _SQL["now"])["now"]
+    now: datetime = fetch_row(connection, _SQL["now"])["now"]
     return now - timedelta(days=days), now
 
 
 def _spent(connection: Connection, *, days: int | None, account: UUID | None, job: UUID | None) -> list[CallGroup]:
     found = connection.execute(_SQL["spent"], {"days": days, "account": account, "job": job})
     return [CallGroup(**{**row, "counted": HitTotals(row["counted"])}) for row in found]
-
-
-def _row(connection: Connection, statement: LiteralString, **parameters: object) -> dict[str, Any]:
-    found = connection.execute(statement, parameters).fetchone()
-    if found is None:
-        raise LookupError(f"this statement must return a row: {statement}")
-    return found
