@@ -19,7 +19,14 @@ from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.results import RecordingResult, ResultKind, RunSummary
 from measurement_pipeline.backfill.worker import BackfillWorker
 from measurement_pipeline.domain.backfill_queue import Claim, QueueRow, Status
-from measurement_pipeline.domain.blockers import NO_PAYER, budget_blocker, call_blockers, describe, describe_all
+from measurement_pipeline.domain.blockers import (
+    NO_PAYER,
+    QUOTA_USED,
+    budget_blocker,
+    call_blockers,
+    describe,
+    describe_all,
+)
 from measurement_pipeline.domain.isrc import normalise_isrc
 from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.domain.text import counted
@@ -235,6 +242,10 @@ class BackfillRun:
         backfill_queue.exhaust(connection, self._config.rules, spared_run=spared_run)
         self.summary.failed = backfill_queue.failed_by(connection, self._isrcs, run=self._run)
         measurement_jobs.settle(connection)
+        if self.summary.stop_reason == QUOTA_USED:
+            # The reservation that found no hit left returns no figures.
+            used = budget_blocker(songstats_ledger.budget(connection, hits_allowed=self._config.hits_allowed))
+            self.summary.stop_reason = QUOTA_USED if used is None else describe(used)
 
     def _explain_unfinished(self, connection: Connection) -> None:
         rows = backfill_queue.rows(connection, self._isrcs, self._config.rules)

@@ -17,6 +17,7 @@ from measurement_pipeline.domain.blockers import NO_PAYER
 from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
+from measurement_pipeline.vendors.songstats.client import SongstatsClient
 from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.workbench import Gate, Workbench, isrcs, songstats_client_factory
 
@@ -244,6 +245,21 @@ def test_the_budget_is_never_exceeded_and_the_rest_stays_pending(bench: Workbenc
     again, _ = bench.run_backfill(songs, run="run-2", config=replace(bench.config, hits_allowed=30))
     assert "30 of 30 hits" in str(again.summary.stop_reason)
     assert bench.sandbox.hits() == 30
+
+
+def test_a_run_whose_hits_another_one_took_names_the_figures_of_the_budget(bench: Workbench):
+    songs = isrcs(3)
+    bench.submit_request(songs)
+
+    def new_client_after_the_claim() -> SongstatsClient:
+        bench.sql("insert into songstats_quota_ledger (song, run_id, lease) select isrc, 'other', 1 from songs limit 2")
+        return bench.dependencies.new_client()
+
+    dependencies = replace(bench.dependencies, new_client=new_client_after_the_claim)
+    config = replace(bench.config, hits_allowed=3, concurrency=1)
+    backfill_run, _ = bench.run_backfill(songs, config=config, dependencies=dependencies)
+    assert bench.sandbox.hits() == 1
+    assert "3 of 3 hits in the last 30 days" in str(backfill_run.summary.stop_reason)
 
 
 def test_a_removed_card_spends_no_hit(bench: Workbench):
