@@ -171,8 +171,8 @@ where
     ledger.settled_at is not null
     and ledger.reason is null
     and not exists (
-        select from songstats_responses as response
-        where response.ledger = ledger.id and response.parser_version is null
+        select from songstats_unread_responses as unread
+        where unread.ledger = ledger.id
     )
 union all
 select 'hit ' || ledger.id || ' for ' || ledger.song || ' is still open'

@@ -4,8 +4,8 @@
 --   * it is pending, or in_progress with a heartbeat older than the claim timeout (abandoned: the claim takes it over);
 --   * its not_before has passed;
 --   * an account can pay for it (songstats_payers), and it has attempts left;
---   * or a paid response is stored that was not parsed yet: parsing it needs no payer and no attempt;
--- and the deployment may call at all: breaker closed, no pause. The budget is checked separately, since it is a number.
+--   * or a paid response is stored that was not parsed yet (songstats_unread_responses): parsing needs no payer and no attempt;
+-- and the deployment may call at all (songstats_call_gate). The budget is checked separately, since it is a number.
 -- `claim` and `due` state the same condition for a run that has not called yet. A test holds their results equal.
 --
 -- Multi-row locks always follow `song` order, which prevents deadlocks.
@@ -34,15 +34,9 @@ with candidate as materialized (
                     (select true from songstats_payers(%(operators_account)s) as payer where payer.song = queue.song limit 1), false
                 )
             )
-            or exists (
-                select from songstats_responses as response
-                where response.song = queue.song and response.parser_version is null
-            )
+            or exists (select from songstats_unread_responses as unread where unread.song = queue.song)
         )
-        and exists (
-            select from vendor_state
-            where vendor = 'songstats' and breaker = 'closed' and coalesce(paused_until <= clock_timestamp(), true)
-        )
+        and exists (select from songstats_call_gate as gate where gate.is_open)
     order by queue.rank_score desc, coalesce(queue.requeued_at, queue.created_at) asc, queue.song asc
     limit %(limit)s
     for update of queue skip locked
@@ -77,8 +71,8 @@ select
 from claimed
 left join lateral (
     select response.id
-    from songstats_responses as response
-    where response.song = claimed.song and response.parser_version is null
+    from songstats_unread_responses as response
+    where response.song = claimed.song
     order by response.id desc
     limit 1
 ) as unread on true
@@ -104,15 +98,9 @@ where
             queue.attempts < %(max_attempts)s
             and exists (select from songstats_payers(%(operators_account)s) as payer where payer.song = queue.song)
         )
-        or exists (
-            select from songstats_responses as response
-            where response.song = queue.song and response.parser_version is null
-        )
+        or exists (select from songstats_unread_responses as unread where unread.song = queue.song)
     )
-    and exists (
-        select from vendor_state
-        where vendor = 'songstats' and breaker = 'closed' and coalesce(paused_until <= clock_timestamp(), true)
-    )
+    and exists (select from songstats_call_gate as gate where gate.is_open)
 order by queue.rank_score desc, waiting_since asc, queue.song asc;
 
 -- name: rows
@@ -385,10 +373,7 @@ with used_up as (
                 and queue.heartbeat_at < clock_timestamp() - make_interval(secs => %(claim_timeout)s)
             )
         )
-        and not exists (
-            select from songstats_responses as response
-            where response.song = queue.song and response.parser_version is null
-        )
+        and not exists (select from songstats_unread_responses as unread where unread.song = queue.song)
     order by queue.song
     for update skip locked
 )
@@ -424,10 +409,7 @@ with chosen as (
         or (
             queue.status in ('done', 'failed')
             and queue.outcome <> 'stored'
-            and exists (
-                select from songstats_responses as response
-                where response.song = queue.song and response.parser_version is null
-            )
+            and exists (select from songstats_unread_responses as unread where unread.song = queue.song)
         )
     order by queue.song
     for update

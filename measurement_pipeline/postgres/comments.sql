@@ -228,6 +228,9 @@ comment on column songstats_backfill_queue.created_at is 'When it was first enqu
 comment on column songstats_backfill_queue.requeued_at is 'Last return to pending after a failure. The age counts from then, so that it does not overtake rows that waited.';
 comment on column songstats_backfill_queue.updated_at is 'Last change of status.';
 
+comment on view songstats_call_gate is 'Whether this deployment may call Songstats at all: one row.';
+comment on column songstats_call_gate.is_open is 'The circuit breaker is closed, and no pause lasts.';
+
 comment on view songstats_open_rows is 'Queue rows that are pending or in progress, and whether anyone still wants them.';
 comment on column songstats_open_rows.song is 'The recording (ISRC).';
 comment on column songstats_open_rows.rank_score is 'See songstats_backfill_queue.';
@@ -267,6 +270,11 @@ comment on column songstats_responses.headers is 'Selected response headers, wit
 comment on column songstats_responses.sha256 is 'SHA-256 of the body, hex.';
 comment on column songstats_responses.body is 'The body after transfer and content decoding.';
 comment on column songstats_responses.parser_version is 'Version of the parser that last read it. Null: not parsed yet, because of a crash or a requeue.';
+
+comment on view songstats_unread_responses is 'Paid responses that were not parsed yet, because of a crash or a requeue. Parsing them needs no hit.';
+comment on column songstats_unread_responses.id is 'The response.';
+comment on column songstats_unread_responses.song is 'The recording (ISRC).';
+comment on column songstats_unread_responses.ledger is 'The call.';
 
 comment on view songstats_wanted is 'Recordings that an accepted request wants: one row for each request and recording.';
 comment on column songstats_wanted.song is 'The recording (ISRC).';

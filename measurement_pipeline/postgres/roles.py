@@ -39,9 +39,11 @@ TABLES = (
     "song_measurements",
     "songs",
     "songstats_backfill_queue",
+    "songstats_call_gate",
     "songstats_open_rows",
     "songstats_quota_ledger",
     "songstats_responses",
+    "songstats_unread_responses",
     "songstats_wanted",
     "vendor_state",
 )

@@ -90,6 +90,7 @@ $$;
 -- name: grant
 -- Exactly the rights that the statements of this package need. A test revokes each one and expects a statement to fail.
 grant select on alembic_version, deployment, songstats_wanted, songstats_open_rows, playcount_spent_this_month to measurement_pipeline;
+grant select on songstats_call_gate, songstats_unread_responses to measurement_pipeline;
 grant select, insert, update on accounts, payment_decisions, songs, songstats_backfill_queue, incidents to measurement_pipeline;
 grant select, insert on song_identifiers, catalog_songs, measurement_job_songs to measurement_pipeline;
 grant select, insert, update (name, partition_key) on catalogs to measurement_pipeline;

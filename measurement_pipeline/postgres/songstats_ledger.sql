@@ -30,10 +30,7 @@ held as materialized (
         queue.status = 'in_progress'
         and queue.claimed_by = %(run)s
         -- If the call of an earlier owner was answered since the claim, its response is parsed and no hit is spent.
-        and not exists (
-            select from songstats_responses as response
-            where response.song = queue.song and response.parser_version is null
-        )
+        and not exists (select from songstats_unread_responses as unread where unread.song = queue.song)
     order by queue.song
     for update of queue
 ),
@@ -60,12 +57,6 @@ payer as (
         order by candidate.created_at asc nulls last, candidate.job asc
         limit 1
     ) as pays on true
-),
-
-gate as (
-    select breaker = 'closed' and coalesce(paused_until <= clock_timestamp(), true) as is_open
-    from vendor_state
-    where vendor = 'songstats'
 ),
 
 budget as (
@@ -104,7 +95,7 @@ granted as (
         allowed.account,
         allowed.job
     from allowed
-    cross join gate
+    cross join songstats_call_gate as gate
     where gate.is_open and allowed.account is not null and allowed.fresh and allowed.is_within_cap
     order by allowed.place
     limit (select greatest(hits_left, 0) from budget)
@@ -148,7 +139,7 @@ select
         else 'reserved'
     end as verdict
 from asked
-cross join gate
+cross join songstats_call_gate as gate
 left join allowed on asked.song = allowed.song
 left join written on asked.song = written.song
 left join counted on asked.song = counted.song

@@ -248,7 +248,7 @@ HITS: Mapping[str, Mistake] = {
     "reserve before the call": _reserve_after_the_call,
     "a response is stored before it is parsed": _settle_before_keeping,
     "a response to an earlier owner's call is read and not bought again": statement(
-        "songstats_ledger", "reserve", (r"and not exists \( select from songstats_responses .*?\)", "")
+        "songstats_ledger", "reserve", (r"and not exists \(select from songstats_unread_responses .*?\)", "")
     ),
     "intake skips owned recordings": statement(
         "measurement_jobs",
@@ -366,7 +366,9 @@ _NO_STAMP = function(migrate._require_kind, lambda _found, _kind: None)
 VENDOR: Mapping[str, Mistake] = {
     "the streak breaker": function(backfill_queue.count_streak, lambda _causes: Streak()),
     "the streak continues across runs": function(songstats_ledger.recent_causes, _no_causes),
-    "an open breaker stops reservations": statement("songstats_ledger", "reserve", ("breaker = 'closed' and ", "")),
+    "an open breaker stops reservations": statement(
+        "songstats_ledger", "reserve", ("join songstats_call_gate as gate", "join (select true as is_open) as gate")
+    ),
     "a 429 costs no attempt": _a_429_is_an_attempt,
     "a 429 costs no budget": _a_429_may_be_billed,
     "Retry-After is a minimum": _retry_after_is_a_ceiling,

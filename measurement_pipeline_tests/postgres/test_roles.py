@@ -36,7 +36,15 @@ from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 ROLES = ("measurement_owner", "measurement_pipeline", "measurement_client", "measurement_analyst")
-VIEWS = ("songstats_wanted", "songstats_open_rows", "playcount_spent_this_month", "account_songs", "latest_counts")
+VIEWS = (
+    "songstats_wanted",
+    "songstats_open_rows",
+    "songstats_call_gate",
+    "songstats_unread_responses",
+    "playcount_spent_this_month",
+    "account_songs",
+    "latest_counts",
+)
 NewLogin = Callable[..., str]
 
 
