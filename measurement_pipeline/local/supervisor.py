@@ -16,8 +16,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-
 from measurement_pipeline.domain.backoff import exponential_backoff
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.local.orphan_reaper import OrphanReaper
@@ -88,6 +86,8 @@ _DEFAULT_RESTART_POLICY = RestartPolicy()
 
 def http_ready(url: str) -> Callable[[str], bool]:
     """Return a readiness check that passes once GET `url` returns no 5xx status."""
+    # Imported late: most commands start no service, and the import costs 0.1 s.
+    import httpx
 
     def ready(_: str) -> bool:
         try:
