@@ -32,37 +32,28 @@ def list_(state: Path | None, *, account: str | None, limit: int, as_json: bool)
     with open_database(state) as (_, connection):
         owner = lookup.find_optional_account(connection, account)
         found = captures.list_recent(connection, account=owner, limit=limit)
-    if as_json:
-        output.print_json(found)
-    elif not found:
-        output.print_line("no capture was requested")
-    else:
-        columns = (
-            "capture",
-            "account",
-            "requested at",
-            "state",
-            "albums",
-            "cost",
-            "recordings",
-            "not before",
-            "reason",
-        )
-        rows = [
-            (
-                one["id"],
-                one["account"],
-                one["created_at"],
-                "waits" if one["waits"] else one["state"],
-                one["album_count"],
-                f"${one['estimated_cost_usd']:,.3f}",
-                one["recordings"],
-                one["not_before"],
-                one["error"],
-            )
+    columns = {
+        "capture": "id",
+        "account": "account",
+        "requested at": "created_at",
+        "state": "shown_state",
+        "albums": "album_count",
+        "cost": "cost",
+        "recordings": "recordings",
+        "not before": "not_before",
+        "reason": "error",
+    }
+    if not as_json:
+        found = [
+            {
+                **one,
+                "shown_state": "waits" if one["waits"] else one["state"],
+                "cost": f"${one['estimated_cost_usd']:,.3f}",
+            }
             for one in found
         ]
-        output.console().print(output.build_table(columns, rows, right=("albums", "cost", "recordings")))
+    right = ("albums", "cost", "recordings")
+    output.print_rows(found, columns, empty="no capture was requested", as_json=as_json, right=right)
 
 
 @command.command("stop")

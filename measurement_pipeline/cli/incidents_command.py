@@ -17,11 +17,7 @@ def command(state: Path | None, *, as_json: bool) -> None:
     """List open incidents, the oldest first: failed runs and failing checks, each once however often it occurred."""
     with open_database(state) as (_, connection):
         found = incidents.list_open(connection)
-    if as_json:
-        output.print_json([asdict(one) for one in found])
-    elif not found:
-        output.print_line("no incident is open")
-    else:
-        columns = ("since", "times", "last seen", "alerted at", "what")
-        rows = [(one.opened_at, one.times, one.last_at, one.told_at, one.what) for one in found]
-        output.console().print(output.build_table(columns, rows, right=("times",)))
+    columns = {"since": "opened_at", "times": "times", "last seen": "last_at", "alerted at": "told_at", "what": "what"}
+    output.print_rows(
+        [asdict(one) for one in found], columns, empty="no incident is open", as_json=as_json, right=("times",)
+    )

@@ -29,14 +29,15 @@ def command(state: Path | None, *, job: UUID | None, account: str | None, limit:
             return
         owner = lookup.find_optional_account(connection, account)
         requests = measurement_jobs.recent(connection, account=owner, limit=limit)
-    if as_json:
-        output.print_json(requests)
-    elif not requests:
-        output.print_line("there is no request yet")
-    else:
-        columns = ("request", "account", "requested at", "state", "asked", "enqueued", "skipped", "reason")
-        rows = [
-            (r["id"], r["account"], r["created_at"], r["state"], r["asked"], r["enqueued"], r["skipped"], r["error"])
-            for r in requests
-        ]
-        output.console().print(output.build_table(columns, rows, right=("asked", "enqueued", "skipped")))
+    columns = {
+        "request": "id",
+        "account": "account",
+        "requested at": "created_at",
+        "state": "state",
+        "asked": "asked",
+        "enqueued": "enqueued",
+        "skipped": "skipped",
+        "reason": "error",
+    }
+    right = ("asked", "enqueued", "skipped")
+    output.print_rows(requests, columns, empty="there is no request yet", as_json=as_json, right=right)

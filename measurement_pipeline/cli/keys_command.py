@@ -3,7 +3,6 @@
 import getpass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -78,13 +77,17 @@ def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
     with open_database(state) as (_, connection):
         owner = lookup.find_optional_account(connection, account)
         found = api_keys.list_all(connection, account=owner)
-    if as_json:
-        output.print_json(found)
-    elif not found:
-        output.print_line("there is no key yet: `measurement-pipeline keys create` creates one")
-    else:
-        columns = ("key", "account", "name", "created", "expires", "last used", "revoked")
-        output.console().print(output.build_table(columns, [_row(key) for key in found]))
+    columns = {
+        "key": "prefix",
+        "account": "account",
+        "name": "name",
+        "created": "created_at",
+        "expires": "expires_at",
+        "last used": "last_used_at",
+        "revoked": "revoked_at",
+    }
+    empty = "there is no key yet: `measurement-pipeline keys create` creates one"
+    output.print_rows(found, columns, empty=empty, as_json=as_json)
 
 
 @command.command("revoke")
@@ -97,15 +100,3 @@ def revoke(state: Path | None, *, prefix: str) -> None:
             raise CommandError(f"no valid key has the prefix {prefix!r}: see `measurement-pipeline keys list`")
         operator_acts.record(connection, actor=getpass.getuser(), act="key revoked", detail={"prefix": prefix})
     output.print_line(f"{prefix} is revoked")
-
-
-def _row(key: dict[str, Any]) -> tuple[object, ...]:
-    return (
-        f"{key['prefix']}_…",
-        key["account"],
-        key["name"],
-        key["created_at"],
-        key["expires_at"],
-        key["last_used_at"],
-        key["revoked_at"],
-    )

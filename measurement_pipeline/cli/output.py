@@ -56,6 +56,24 @@ def build_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, rig
     return table
 
 
+def print_rows(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    *,
+    empty: str,
+    as_json: bool,
+    right: Sequence[str] = (),
+) -> None:
+    """Print rows of the database: as JSON, or as a table of `columns` (heading → field). `empty`: the line for no rows."""
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        print_line(empty)
+    else:
+        table = build_table(list(columns), [[row[field] for field in columns.values()] for row in rows], right=right)
+        console().print(table)
+
+
 def program_name() -> str:
     """Return the program as a shell in this directory can run it: by name if it is on the path, else by file."""
     name = Path(sys.argv[0]).name

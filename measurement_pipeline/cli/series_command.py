@@ -27,25 +27,16 @@ def list_(state: Path | None, *, account: str | None, as_json: bool) -> None:
     with open_database(state) as (_, connection):
         owner = lookup.find_optional_account(connection, account)
         found = capture_series.list_all(connection, account=owner)
-    if as_json:
-        output.print_json(found)
-    elif not found:
-        output.print_line("no series was requested")
-    else:
-        columns = ("series", "account", "albums", "since", "last captured", "last state", "stopped")
-        rows = [
-            (
-                one["id"],
-                one["account"],
-                one["albums"],
-                one["created_at"],
-                one["last_captured_at"],
-                one["last_state"],
-                one["stopped_at"],
-            )
-            for one in found
-        ]
-        output.console().print(output.build_table(columns, rows, right=("albums",)))
+    columns = {
+        "series": "id",
+        "account": "account",
+        "albums": "albums",
+        "since": "created_at",
+        "last captured": "last_captured_at",
+        "last state": "last_state",
+        "stopped": "stopped_at",
+    }
+    output.print_rows(found, columns, empty="no series was requested", as_json=as_json, right=("albums",))
 
 
 @command.command("stop")
