@@ -6,7 +6,6 @@ The client never repeats a request and never waits between two. The run that cla
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from types import TracebackType
 from typing import Self
 from urllib.parse import quote, urlsplit
 
@@ -147,12 +146,7 @@ class ApifyClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _input_urls(self, run: ActorRun, item: object) -> set[str]:
