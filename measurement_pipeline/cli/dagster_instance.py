@@ -8,6 +8,7 @@ from measurement_pipeline.cli.environment import CliEnvironment
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import address, dagster_tables
 from measurement_pipeline.postgres.database import DatabaseUnavailable
+from measurement_pipeline.postgres.errors import first_line
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -25,8 +26,7 @@ def open_dagster_instance(environment: CliEnvironment) -> Iterator["DagsterInsta
     try:
         used = dagster_tables.do_tables_exist(environment.dagster_url)
     except DatabaseUnavailable as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CommandError(f"{where} cannot be reached (DAGSTER_POSTGRES_URL): {first}") from error
+        raise CommandError(f"{where} cannot be reached (DAGSTER_POSTGRES_URL): {first_line(error)}") from error
     if not used:
         raise CommandError(f"{where} is empty: Dagster was never started on it: start `measurement-pipeline dev`")
     # Imported late: it takes two seconds, and most commands do not need it.

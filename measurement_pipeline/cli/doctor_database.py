@@ -8,11 +8,11 @@ from measurement_pipeline.cli.checks import CheckResult, CheckStatus, fail, ok, 
 from measurement_pipeline.cli.dagster_instance import open_dagster_instance
 from measurement_pipeline.cli.environment import CliEnvironment
 from measurement_pipeline.domain.blockers import BlockerKind, budget_blocker, describe, describe_all, vendor_blockers
-from measurement_pipeline.domain.text import counted
+from measurement_pipeline.domain.text import counted, utc_minute
 from measurement_pipeline.domain.vendor_state import VendorState
 from measurement_pipeline.health import stall_checks
 from measurement_pipeline.health.incidents import blocking_reason, is_transient
-from measurement_pipeline.health.result import HealthResult, format_minute
+from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.health.stall_checks import InstanceState
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import clock, health, incidents, migrate, songstats_ledger, vendor_state
@@ -121,7 +121,7 @@ def _incidents(connection: Connection) -> CheckResult:
     if not found:
         return ok("incidents", "none is open")
     listed = " ".join(
-        f"Since {format_minute(incident.opened_at)}{f', {incident.times:,} times' if incident.times > 1 else ''}: {incident.what}"
+        f"Since {utc_minute(incident.opened_at)}{f', {incident.times:,} times' if incident.times > 1 else ''}: {incident.what}"
         for incident in found[:_INCIDENTS_SHOWN]
     )
     message = f"{len(found):,} OPEN. {listed} `measurement-pipeline incidents` lists all"

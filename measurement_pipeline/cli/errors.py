@@ -5,7 +5,7 @@ def describe_expected_error(error: Exception) -> str | None:
     """Return one line about an expected error; None for a defect. Imports are late, because most commands never fail."""
     from measurement_pipeline.local.embedded_postgres import EmbeddedServerError
     from measurement_pipeline.postgres.database import DatabaseError
-    from measurement_pipeline.postgres.errors import is_transient
+    from measurement_pipeline.postgres.errors import first_line, is_transient
     from measurement_pipeline.postgres.migrate import (
         SchemaOutOfDateError,
         UnsuitableEncodingError,
@@ -20,14 +20,10 @@ def describe_expected_error(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, DatabaseError) and is_transient(error):
         if error.sqlstate is None:
-            return f"the database cannot be reached: {_first_line(error)}"
-        return f"the database is temporarily unavailable: {_first_line(error)}: try again later"
+            return f"the database cannot be reached: {first_line(error)}"
+        return f"the database is temporarily unavailable: {first_line(error)}: try again later"
     if isinstance(error, DatabaseError):
-        return f"the database rejected the command: {_first_line(error)}"
+        return f"the database rejected the command: {first_line(error)}"
     if isinstance(error, OSError):
-        return _first_line(error)
+        return first_line(error)
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,5 +1,6 @@
 """Finds an account or a catalogue by id or name."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import click
@@ -58,6 +59,11 @@ def find_catalog(connection: Connection, text: str, *, owner: UUID | None) -> UU
         )
         raise CommandError(f"{len(matches)} catalogues{of_owner} are named {text!r}: {next_step}: {ids}")
     return UUID(str(matches[0]["id"]))
+
+
+def split_commas(values: Sequence[str]) -> list[str]:
+    """The values of an option that may be repeated, or given several values at once."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
 def _parse_uuid(text: str) -> UUID | None:

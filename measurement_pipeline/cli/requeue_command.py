@@ -140,7 +140,7 @@ def _skip_reason(row: QueueRow | None) -> str:
 
 
 def _isrcs(values: Sequence[str]) -> list[str]:
-    given = [part for value in values for part in value.split(",") if part.strip()]
+    given = lookup.split_commas(values)
     invalid = [part for part in given if isrc.normalise_isrc(part) is None]
     if invalid:
         raise click.BadParameter(

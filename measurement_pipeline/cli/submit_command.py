@@ -77,7 +77,7 @@ def command(
         if catalog:
             scope = {"catalog_id": str(lookup.find_catalog(connection, catalog, owner=owner))}
         else:
-            scope = {"isrcs": _split_commas(isrcs)} if isrcs else {"album_ids": _split_commas(albums)}
+            scope = {"isrcs": lookup.split_commas(isrcs)} if isrcs else {"album_ids": lookup.split_commas(albums)}
         # Intake would reject it with the same error a few seconds later.
         schedule = Schedule.MONTHLY if monthly else Schedule.ONCE
         request = read_request(source, scope, ["spotify"], schedule)
@@ -121,10 +121,6 @@ def _submit(connection: Connection, **request: Any) -> UUID:
         return measurement_jobs.submit(connection, **request)
     except measurement_jobs.RequestTooLargeError as error:
         raise CommandError(str(error)) from error
-
-
-def _split_commas(values: Sequence[str]) -> list[str]:
-    return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
 def _print_estimate(

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 
 from measurement_pipeline.defs.storage import STORAGE_ERRORS
+from measurement_pipeline.postgres.errors import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -14,6 +15,6 @@ def try_report(report: Callable[[], None]) -> bool:
         report()
     except STORAGE_ERRORS as error:
         # To the process's own log: the run's log is in the database that refuses.
-        logger.warning("Dagster's database refused a report: %s", str(error).strip().partition("\n")[0])
+        logger.warning("Dagster's database refused a report: %s", first_line(error))
         return False
     return True

@@ -7,7 +7,8 @@ parts that differ between runs.
 import re
 from collections.abc import Sequence
 
-from measurement_pipeline.health.result import HealthResult, format_minute
+from measurement_pipeline.domain.text import utc_minute
+from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres.incidents import Incident
 from measurement_pipeline.postgres.sessions import Session
 
@@ -66,7 +67,7 @@ def describe_session(session: Session) -> str:
     if session.since is None or session.age_seconds is None:
         return f"{process}: {session.state}{lock}"
     minutes = session.age_seconds / 60
-    return f"{process}: {session.state}{lock}, since {format_minute(session.since)} ({minutes:,.0f} min)"
+    return f"{process}: {session.state}{lock}, since {utc_minute(session.since)} ({minutes:,.0f} min)"
 
 
 def describe_lock_holders(sessions: Sequence[Session]) -> str:
@@ -84,7 +85,7 @@ def describe_result(check: str, result: HealthResult) -> str:
 
 def alert_text(incident: Incident) -> str:
     """Return the text of an alert: what failed, where to look, since when."""
-    since = f"Since {format_minute(incident.opened_at)}"
+    since = f"Since {utc_minute(incident.opened_at)}"
     times = f", {incident.times} times so far" if incident.times > 1 else ""
-    ended = "" if incident.ended_at is None else f"; ended {format_minute(incident.ended_at)}"
+    ended = "" if incident.ended_at is None else f"; ended {utc_minute(incident.ended_at)}"
     return f"{incident.what} {since}{times}{ended}."

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 _MAX_EXAMPLES = 5
 
@@ -20,11 +19,6 @@ class HealthResult:
     should_alert: bool = False
     reason: str = ""
     metadata: Mapping[str, int | float | str] = field(default_factory=dict)
-
-
-def format_minute(moment: datetime) -> str:
-    """Format a time in UTC, without seconds."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def format_examples(texts: Sequence[str]) -> str:

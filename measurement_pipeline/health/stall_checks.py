@@ -16,8 +16,8 @@ from measurement_pipeline.domain.blockers import (
     in_order,
     vendor_outage,
 )
-from measurement_pipeline.domain.text import counted
-from measurement_pipeline.health.result import HealthResult, format_minute
+from measurement_pipeline.domain.text import counted, utc_minute
+from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.postgres.health import SettlingProgress
 
 # A run that has held or waited for the slot for less time is normal.
@@ -65,20 +65,20 @@ def backfill_is_progressing(state: BackfillState, instance: InstanceState, *, al
         "hits left": state.budget.left,
     }
     if buying.last_settled is not None:
-        metadata["last settled"] = format_minute(buying.last_settled)
+        metadata["last settled"] = utc_minute(buying.last_settled)
     if buying.oldest_waiting is None:
         return HealthResult(True, "no recording waits to be bought", metadata=metadata)
     # Counted from the oldest waiting recording, however long ago the last purchase was.
     since = max(buying.oldest_waiting, buying.last_settled or buying.oldest_waiting)
     hours = (buying.now - since) / timedelta(hours=1)
-    metadata["oldest waiting since"] = format_minute(buying.oldest_waiting)
+    metadata["oldest waiting since"] = utc_minute(buying.oldest_waiting)
     metadata["hours without progress"] = round(hours, 1)
     waiting = counted(buying.waiting, "recording waits", "recordings wait")
     found = _backfill_causes(state, instance, since)
     lasting = [cause for cause in found if _outlasts(cause, alarm_hours, now=buying.now)]
     if hours > alarm_hours:
         return _fail_after_alarm(
-            f"{waiting}, and none was settled since {format_minute(since)}", found, metadata, alarm_hours, buying.now
+            f"{waiting}, and none was settled since {utc_minute(since)}", found, metadata, alarm_hours, buying.now
         )
     if lasting:
         # The end is known, so alert now: an alarm in some hours would state the same.
@@ -92,7 +92,7 @@ def intake_is_progressing(answering: SettlingProgress, instance: InstanceState, 
     if answering.oldest is None:
         return HealthResult(True, "no request waits for an answer", metadata=metadata)
     hours = (answering.now - answering.oldest) / timedelta(hours=1)
-    metadata["oldest queued since"] = format_minute(answering.oldest)
+    metadata["oldest queued since"] = utc_minute(answering.oldest)
     found = [
         *_instance_causes(instance),
         *_slot_causes(instance, answering.now),
@@ -106,7 +106,7 @@ def intake_is_progressing(answering: SettlingProgress, instance: InstanceState, 
         return _pass_before_alarm(waiting, found, metadata, alarm_hours=alarm_hours)
     queued = counted(answering.waiting, "request is queued", "requests are queued")
     return _fail_after_alarm(
-        f"{queued}, the oldest since {format_minute(answering.oldest)}", found, metadata, alarm_hours, answering.now
+        f"{queued}, the oldest since {utc_minute(answering.oldest)}", found, metadata, alarm_hours, answering.now
     )
 
 
@@ -131,7 +131,7 @@ def captures_are_progressing(
     if capturing.oldest is None:
         return HealthResult(True, "no capture waits to be made", metadata=metadata)
     hours = (capturing.now - capturing.oldest) / timedelta(hours=1)
-    metadata["oldest open since"] = format_minute(capturing.oldest)
+    metadata["oldest open since"] = utc_minute(capturing.oldest)
     found = [
         *_instance_causes(instance),
         *_slot_causes(instance, capturing.now),
@@ -144,7 +144,7 @@ def captures_are_progressing(
     if hours <= alarm_hours:
         return _pass_before_alarm(waiting, found, metadata, alarm_hours=alarm_hours)
     return _fail_after_alarm(
-        f"{waiting}, the oldest since {format_minute(capturing.oldest)}", found, metadata, alarm_hours, capturing.now
+        f"{waiting}, the oldest since {utc_minute(capturing.oldest)}", found, metadata, alarm_hours, capturing.now
     )
 
 
@@ -196,7 +196,7 @@ def _outlasts(blocker: Blocker, hours: float, *, now: datetime) -> bool:
 def _instance_causes(instance: InstanceState) -> Iterator[Blocker]:
     if instance.silent_daemons:
         who = ", ".join(
-            f"{name} since {format_minute(last)}" if last else f"{name} never had one"
+            f"{name} since {utc_minute(last)}" if last else f"{name} never had one"
             for name, last in sorted(instance.silent_daemons.items())
         )
         yield Blocker(BlockerKind.DAEMON, f"Dagster's daemon has no heartbeat ({who}): restart it")
@@ -209,12 +209,12 @@ def _instance_causes(instance: InstanceState) -> Iterator[Blocker]:
 def _slot_causes(instance: InstanceState, now: datetime) -> Iterator[Blocker]:
     busy, queued = instance.busy, instance.queued
     if busy is not None and now - busy.since > _SOON:
-        since = format_minute(busy.since)
+        since = utc_minute(busy.since)
         message = f"run {busy.id} has held the slot since {since} and settled nothing: check it, then terminate it"
         yield Blocker(BlockerKind.SLOT, message)
     elif busy is None and queued is not None and now - queued.since > _SOON:
         message = (
-            f"run {queued.id} has been queued since {format_minute(queued.since)} and has not started: check other runs"
+            f"run {queued.id} has been queued since {utc_minute(queued.since)} and has not started: check other runs"
         )
         yield Blocker(BlockerKind.SLOT, message)
 
