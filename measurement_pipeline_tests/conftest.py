@@ -57,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Loading all authorities takes httpx 45 ms for each client, and no test speaks TLS. Processes that tests start inherit this.
-    os.environ.setdefault("SSL_CERT_FILE", str(Path(__file__).with_name("no_authority.pem")))
+    os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("no_authority.pem"))
     # The guards' runs of pytest exclude this plugin to save its import.
     if config.pluginmanager.has_plugin("hypothesispytest"):
         from hypothesis import HealthCheck, settings

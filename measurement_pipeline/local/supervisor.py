@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
 _POLL_SECONDS = 0.1
+# Readiness is asked on loopback, without TLS: loading the authorities for each poll would take more CPU than the answer.
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _TAIL_CHARACTERS = 3000
 
 
@@ -91,7 +94,7 @@ def http_ready(url: str) -> Callable[[str], bool]:
 
     def ready(_: str) -> bool:
         try:
-            response = httpx.get(url, timeout=5.0, trust_env=False)
+            response = httpx.get(url, timeout=5.0, trust_env=False, verify=_NO_TLS)
         except httpx.TransportError:
             return False
         return not response.is_server_error
