@@ -42,18 +42,18 @@ select
 from asked
 left join songstats_backfill_queue as queue on asked.song = queue.song
 group by asked.kind, asked.id, asked.name, asked.state, asked.created_at, asked.account;
-comment on view analytics.backfill_progress is 'One row for each catalogue and one for each historical request: what became of its recordings. The figures after recordings add up to it.';
+comment on view analytics.backfill_progress is 'One row for each catalogue and one for each historical request: the outcomes of its recordings. The columns from stored to never_queued add up to recordings.';
 comment on column analytics.backfill_progress.kind is 'catalog or job. | unit: name | source: this view';
 comment on column analytics.backfill_progress.id is 'The catalogue or the request. | unit: id | source: catalogs.id, measurement_jobs.id';
 comment on column analytics.backfill_progress.name is 'The catalogue''s name; null for a request. | unit: text | source: catalogs.name';
 comment on column analytics.backfill_progress.state is 'The request''s state; null for a catalogue. | unit: name | source: measurement_jobs.state';
-comment on column analytics.backfill_progress.created_at is 'When it was imported, or asked. | unit: time | source: catalogs.created_at, measurement_jobs.created_at';
+comment on column analytics.backfill_progress.created_at is 'When the catalogue was imported, or the request made. | unit: time | source: catalogs.created_at, measurement_jobs.created_at';
 comment on column analytics.backfill_progress.recordings is 'Recordings in it. | unit: recordings | source: catalog_songs, measurement_job_songs';
-comment on column analytics.backfill_progress.stored is 'Those whose history was bought. | unit: recordings | source: songstats_backfill_queue.outcome';
-comment on column analytics.backfill_progress.no_history is 'Those that Songstats has none of. | unit: recordings | source: songstats_backfill_queue.outcome';
-comment on column analytics.backfill_progress.rejected is 'Those that it refused. | unit: recordings | source: songstats_backfill_queue.outcome';
-comment on column analytics.backfill_progress.failed is 'Those whose answer could not be read, or that got none. | unit: recordings | source: songstats_backfill_queue.status';
-comment on column analytics.backfill_progress.still_open is 'Those that are to be bought, or are being bought. | unit: recordings | source: songstats_backfill_queue.status';
-comment on column analytics.backfill_progress.never_queued is 'Those that were never put on the queue. | unit: recordings | source: songstats_backfill_queue';
+comment on column analytics.backfill_progress.stored is 'Recordings with a bought history. | unit: recordings | source: songstats_backfill_queue.outcome';
+comment on column analytics.backfill_progress.no_history is 'Recordings of which Songstats has no history. | unit: recordings | source: songstats_backfill_queue.outcome';
+comment on column analytics.backfill_progress.rejected is 'Recordings that Songstats refused. | unit: recordings | source: songstats_backfill_queue.outcome';
+comment on column analytics.backfill_progress.failed is 'Recordings whose response could not be read, or that got none. | unit: recordings | source: songstats_backfill_queue.status';
+comment on column analytics.backfill_progress.still_open is 'Recordings that are to be bought, or are being bought. | unit: recordings | source: songstats_backfill_queue.status';
+comment on column analytics.backfill_progress.never_queued is 'Recordings that were never put on the queue. | unit: recordings | source: songstats_backfill_queue';
 comment on column analytics.backfill_progress.last_settled_at is 'When the last of them was settled. | unit: time | source: songstats_backfill_queue.updated_at';
-comment on column analytics.backfill_progress.account is 'Whose it is. | unit: id | source: catalogs.account, measurement_jobs.account';
+comment on column analytics.backfill_progress.account is 'The account that owns the catalogue or made the request. | unit: id | source: catalogs.account, measurement_jobs.account';

@@ -32,8 +32,8 @@ comment on view analytics.catalog_play_counts is 'One row for each catalogue, re
 comment on column analytics.catalog_play_counts.catalog is 'The catalogue. | unit: id | source: catalogs.id';
 comment on column analytics.catalog_play_counts.catalog_name is 'Its name, unique within its account. | unit: text | source: catalogs.name';
 comment on column analytics.catalog_play_counts.song is 'The recording. | unit: ISRC | source: catalog_songs.song';
-comment on column analytics.catalog_play_counts.platform is 'Whose count it is. | unit: name | source: song_measurements.platform';
-comment on column analytics.catalog_play_counts.title is 'Its title; null where it is known by its ISRC alone. | unit: text | source: songs.name';
+comment on column analytics.catalog_play_counts.platform is 'The platform that counted the plays. | unit: name | source: song_measurements.platform';
+comment on column analytics.catalog_play_counts.title is 'Its title; null if only its ISRC is known. | unit: text | source: songs.name';
 comment on column analytics.catalog_play_counts.artist is 'Its artist, as displayed. | unit: text | source: songs.artist';
 comment on column analytics.catalog_play_counts.album is 'Its album, as displayed. | unit: text | source: songs.album';
 comment on column analytics.catalog_play_counts.release_date is 'When it was released; null where unknown. | unit: date | source: songs.release_date';
@@ -42,4 +42,4 @@ comment on column analytics.catalog_play_counts.day is 'The day that the figure 
 comment on column analytics.catalog_play_counts.data_source is 'Where it came from; import: from a catalogue file, not measured. | unit: name | source: latest_play_counts.data_source';
 comment on column analytics.catalog_play_counts.is_measured is 'It has a figure that was measured, and counts in catalog_totals.play_count. | unit: yes or no | source: latest_play_counts.data_source';
 comment on column analytics.catalog_play_counts.status is 'measured, or why it is not: no history, rejected by the vendor, failed: …, being bought, to be bought, never asked for. | unit: text | source: songstats_backfill_queue';
-comment on column analytics.catalog_play_counts.account is 'Whose catalogue it is. | unit: id | source: catalogs.account';
+comment on column analytics.catalog_play_counts.account is 'The account that owns the catalogue. | unit: id | source: catalogs.account';

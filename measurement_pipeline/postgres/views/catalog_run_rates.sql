@@ -109,8 +109,8 @@ comment on view analytics.catalog_run_rates is 'One row for each catalogue, reco
 comment on column analytics.catalog_run_rates.catalog is 'The catalogue. | unit: id | source: catalogs.id';
 comment on column analytics.catalog_run_rates.catalog_name is 'Its name, unique within its account. | unit: text | source: catalogs.name';
 comment on column analytics.catalog_run_rates.song is 'The recording. | unit: ISRC | source: catalog_songs.song';
-comment on column analytics.catalog_run_rates.platform is 'Whose count it is. | unit: name | source: song_measurements.platform';
-comment on column analytics.catalog_run_rates.title is 'Its title; null where it is known by its ISRC alone. | unit: text | source: songs.name';
+comment on column analytics.catalog_run_rates.platform is 'The platform that counted the plays. | unit: name | source: song_measurements.platform';
+comment on column analytics.catalog_run_rates.title is 'Its title; null if only its ISRC is known. | unit: text | source: songs.name';
 comment on column analytics.catalog_run_rates.artist is 'Its artist, as displayed. | unit: text | source: songs.artist';
 comment on column analytics.catalog_run_rates.play_count is 'All plays since release; null where no figure is known. | unit: plays | source: catalog_play_counts.play_count';
 comment on column analytics.catalog_run_rates.day is 'The day of its last figure: its windows end then. | unit: UTC date | source: catalog_play_counts.day';
@@ -125,4 +125,4 @@ comment on column analytics.catalog_run_rates.is_source_changed is 'One of its w
 comment on column analytics.catalog_run_rates.is_in_cohort is 'It is current, and covers every window of cohort_windows. | unit: yes or no | source: windows, is_current';
 comment on column analytics.catalog_run_rates.why_not_in_cohort is 'Why it is not in the cohort; null where it is. | unit: text | source: this view';
 comment on column analytics.catalog_run_rates.cohort_windows is 'The windows that the catalogue''s cohort covers: 365, 90 and 28 where one current recording covers all three, otherwise the most that one covers, the longer ones first; null where none covers any. | unit: days | source: run_rates.window_days';
-comment on column analytics.catalog_run_rates.account is 'Whose catalogue it is. | unit: id | source: catalogs.account';
+comment on column analytics.catalog_run_rates.account is 'The account that owns the catalogue. | unit: id | source: catalogs.account';

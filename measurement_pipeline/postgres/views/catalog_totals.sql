@@ -72,17 +72,17 @@ from (
     from analytics.catalog_run_rates as counted
     group by counted.catalog, counted.catalog_name, counted.platform, counted.account, counted.cohort_windows
 ) as added;
-comment on view analytics.catalog_totals is 'One row for each catalogue and platform: what its measured recordings add up to, how many it leaves out, and its cohort, the one fixed set of recordings whose windows may be compared.';
+comment on view analytics.catalog_totals is 'One row for each catalogue and platform: the totals of its measured recordings, how many are not measured, and its cohort, the fixed set of recordings whose windows may be compared.';
 comment on column analytics.catalog_totals.catalog is 'The catalogue. | unit: id | source: catalogs.id';
 comment on column analytics.catalog_totals.catalog_name is 'Its name, unique within its account. | unit: text | source: catalogs.name';
-comment on column analytics.catalog_totals.platform is 'Whose counts they are. | unit: name | source: song_measurements.platform';
-comment on column analytics.catalog_totals.recordings is 'Recordings that it holds. | unit: recordings | source: catalog_songs';
-comment on column analytics.catalog_totals.recordings_measured is 'Those with a figure that was measured. | unit: recordings | source: catalog_run_rates.is_measured';
-comment on column analytics.catalog_totals.recordings_not_measured is 'Those without: the totals leave them out. | unit: recordings | source: catalog_run_rates.is_measured';
+comment on column analytics.catalog_totals.platform is 'The platform that counted the plays. | unit: name | source: song_measurements.platform';
+comment on column analytics.catalog_totals.recordings is 'Recordings in the catalogue. | unit: recordings | source: catalog_songs';
+comment on column analytics.catalog_totals.recordings_measured is 'Recordings with a measured figure. | unit: recordings | source: catalog_run_rates.is_measured';
+comment on column analytics.catalog_totals.recordings_not_measured is 'Recordings without a measured figure. The totals do not include them. | unit: recordings | source: catalog_run_rates.is_measured';
 comment on column analytics.catalog_totals.play_count is 'All plays since release of those measured; null where they add up to more than 2^63 − 1, which means that at least one count is wrong. | unit: plays | source: catalog_run_rates.play_count';
-comment on column analytics.catalog_totals.imported_play_count is 'What a catalogue file said of those not measured; in no other figure. | unit: plays | source: catalog_run_rates.play_count';
-comment on column analytics.catalog_totals.oldest_day is 'The oldest of the newest figures: how stale the total may be. | unit: UTC date | source: catalog_run_rates.day';
-comment on column analytics.catalog_totals.newest_day is 'The newest of them. | unit: UTC date | source: catalog_run_rates.day';
+comment on column analytics.catalog_totals.imported_play_count is 'Imported counts of the recordings that are not measured. No other column includes them. | unit: plays | source: catalog_run_rates.play_count';
+comment on column analytics.catalog_totals.oldest_day is 'The oldest day among the last figures of its recordings: how stale the total may be. | unit: UTC date | source: catalog_run_rates.day';
+comment on column analytics.catalog_totals.newest_day is 'The newest day among them. | unit: UTC date | source: catalog_run_rates.day';
 comment on column analytics.catalog_totals.plays_28_days is 'Plays of the last 28 days, of the recordings_28_days recordings that cover them: other recordings than those of another window, so do not compare the two. Null where none covers them. | unit: plays | source: catalog_run_rates.plays_28_days';
 comment on column analytics.catalog_totals.plays_a_year_28_days is 'plays_28_days × 365 ÷ 28, of recordings_28_days recordings: not comparable with another window. | unit: plays a year | source: catalog_run_rates.plays_28_days';
 comment on column analytics.catalog_totals.recordings_28_days is 'Recordings that cover the last 28 days. | unit: recordings | source: catalog_run_rates.plays_28_days';
@@ -92,8 +92,8 @@ comment on column analytics.catalog_totals.recordings_90_days is 'Recordings tha
 comment on column analytics.catalog_totals.plays_365_days is 'Plays of the last 365 days, of the recordings_365_days recordings that cover them: other recordings than those of another window, so do not compare the two. Null where none covers them. | unit: plays | source: catalog_run_rates.plays_365_days';
 comment on column analytics.catalog_totals.plays_a_year_365_days is 'Equals plays_365_days, of recordings_365_days recordings: not comparable with another window. | unit: plays a year | source: catalog_run_rates.plays_365_days';
 comment on column analytics.catalog_totals.recordings_365_days is 'Recordings that cover the last 365 days. | unit: recordings | source: catalog_run_rates.plays_365_days';
-comment on column analytics.catalog_totals.recordings_ended is 'Those measured whose last figure is more than 35 days old: their windows end then, and not now. | unit: recordings | source: catalog_run_rates.day';
-comment on column analytics.catalog_totals.account is 'Whose catalogue it is. | unit: id | source: catalogs.account';
+comment on column analytics.catalog_totals.recordings_ended is 'Measured recordings with a last figure more than 35 days old. Their windows end on that day. | unit: recordings | source: catalog_run_rates.day';
+comment on column analytics.catalog_totals.account is 'The account that owns the catalogue. | unit: id | source: catalogs.account';
 comment on column analytics.catalog_totals.cohort_windows is 'The windows that each recording of the cohort covers: 365, 90 and 28 where one current recording covers all three, otherwise the most that one covers, the longer ones first. Null: no cohort, since none covers any. | unit: days | source: catalog_run_rates.cohort_windows';
 comment on column analytics.catalog_totals.cohort_recordings is 'Recordings of the cohort: those that cover each of cohort_windows, and whose last figure is at most 35 days older than newest_day. The same ones in every cohort_ column. | unit: recordings | source: catalog_run_rates.is_in_cohort';
 comment on column analytics.catalog_totals.cohort_play_count is 'All plays since release of the cohort. | unit: plays | source: catalog_run_rates.play_count';

@@ -31,10 +31,10 @@ cross join lateral (select col_description(returned.typrelid, attribute.attnum) 
 where routine.pronamespace = 'analytics'::regnamespace;
 comment on view analytics.data_dictionary is 'One row for each column of every view here: its type, unit, meaning, and where it comes from.';
 comment on column analytics.data_dictionary.view_name is 'The view, or the function with its arguments. | unit: name | source: the database''s catalogue';
-comment on column analytics.data_dictionary.view_meaning is 'What one of its rows is. | unit: text | source: COMMENT';
-comment on column analytics.data_dictionary.position is 'The column''s place in it. | unit: number | source: the database''s catalogue';
+comment on column analytics.data_dictionary.view_meaning is 'The meaning of one row of the view. | unit: text | source: COMMENT';
+comment on column analytics.data_dictionary.position is 'The position of the column in the view. | unit: number | source: the database''s catalogue';
 comment on column analytics.data_dictionary.column_name is 'The column. | unit: name | source: the database''s catalogue';
-comment on column analytics.data_dictionary.type is 'Its type. | unit: PostgreSQL type | source: the database''s catalogue';
-comment on column analytics.data_dictionary.unit is 'What it is counted in. | unit: text | source: COMMENT';
-comment on column analytics.data_dictionary.meaning is 'What it means. | unit: text | source: COMMENT';
+comment on column analytics.data_dictionary.type is 'The type of the column. | unit: PostgreSQL type | source: the database''s catalogue';
+comment on column analytics.data_dictionary.unit is 'The unit of its values. | unit: text | source: COMMENT';
+comment on column analytics.data_dictionary.meaning is 'The meaning of the column. | unit: text | source: COMMENT';
 comment on column analytics.data_dictionary.source is 'The table or column that it comes from. | unit: text | source: COMMENT';

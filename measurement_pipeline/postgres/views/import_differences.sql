@@ -55,13 +55,13 @@ where
         abs(imported.day - measured.day) <= 35
         or (imported.day < measured.day) = (imported.value > measured.play_count)
     );
-comment on view analytics.import_differences is 'One row for each recording whose newest imported count differs by more than 10 % from what was measured within 35 days of it, or contradicts an earlier or later count: one of the two may be of another recording, or of all its versions.';
+comment on view analytics.import_differences is 'One row for each recording with a newest imported count that differs by more than 10 % from the count measured within 35 days of it, or that contradicts an earlier or later count. One of the two may be the count of another recording, or of all its versions.';
 comment on column analytics.import_differences.song is 'The recording. | unit: ISRC | source: songs.isrc';
-comment on column analytics.import_differences.platform is 'Whose counts they are. | unit: name | source: song_measurements.platform';
-comment on column analytics.import_differences.title is 'Its title; null where it is known by its ISRC alone. | unit: text | source: songs.name';
+comment on column analytics.import_differences.platform is 'The platform that counted the plays. | unit: name | source: song_measurements.platform';
+comment on column analytics.import_differences.title is 'Its title; null if only its ISRC is known. | unit: text | source: songs.name';
 comment on column analytics.import_differences.artist is 'Its artist, as displayed. | unit: text | source: songs.artist';
 comment on column analytics.import_differences.imported_play_count is 'The count in the newest catalogue file that has one. | unit: plays | source: song_measurements.value';
-comment on column analytics.import_differences.imported_day is 'The day that the file''s counts are of. | unit: UTC date | source: song_measurements.captured_at';
+comment on column analytics.import_differences.imported_day is 'The day of the file''s counts. | unit: UTC date | source: song_measurements.captured_at';
 comment on column analytics.import_differences.imported_from is 'The file''s name. | unit: text | source: song_measurements.raw_ref';
 comment on column analytics.import_differences.measured_play_count is 'The measured count of that day, or of the last day before it; of the first day after it where no earlier one is known. | unit: plays | source: song_measurements.value';
 comment on column analytics.import_differences.measured_day is 'The day that the measured count is for. | unit: UTC date | source: song_measurements.captured_at';

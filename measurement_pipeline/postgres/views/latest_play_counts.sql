@@ -15,8 +15,8 @@ select
 from latest_counts as latest;
 comment on view analytics.latest_play_counts is 'One row for each recording and platform that has a figure: the newest one measured; an imported one only where none was measured.';
 comment on column analytics.latest_play_counts.song is 'The recording. | unit: ISRC | source: songs.isrc';
-comment on column analytics.latest_play_counts.platform is 'Whose count it is. | unit: name | source: song_measurements.platform';
-comment on column analytics.latest_play_counts.title is 'Its title; null where it is known by its ISRC alone. | unit: text | source: songs.name';
+comment on column analytics.latest_play_counts.platform is 'The platform that counted the plays. | unit: name | source: song_measurements.platform';
+comment on column analytics.latest_play_counts.title is 'Its title; null if only its ISRC is known. | unit: text | source: songs.name';
 comment on column analytics.latest_play_counts.artist is 'Its artist, as displayed. | unit: text | source: songs.artist';
 comment on column analytics.latest_play_counts.album is 'Its album, as displayed. | unit: text | source: songs.album';
 comment on column analytics.latest_play_counts.play_count is 'All plays since release. | unit: plays | source: song_measurements.value';

@@ -19,9 +19,9 @@ select
     rate.is_source_changed
 from songs as recording
 cross join lateral analytics.run_rates_over(recording.isrc, '{28, 90, 365}') as rate;
-comment on view analytics.run_rates is 'Three rows a recording and platform that were measured: plays over the 28, 90 and 365 days up to its last figure, and the rate a year. Null, with the reason, where the window is not covered.';
+comment on view analytics.run_rates is 'Three rows for each measured recording and platform: the plays of the 28, 90 and 365 days up to its last figure, and the plays a year at that rate. If a window is not covered, they are null, and why_none has the reason.';
 comment on column analytics.run_rates.song is 'The recording. | unit: ISRC | source: songs.isrc';
-comment on column analytics.run_rates.platform is 'Whose count it is. | unit: name | source: song_measurements.platform';
+comment on column analytics.run_rates.platform is 'The platform that counted the plays. | unit: name | source: song_measurements.platform';
 comment on column analytics.run_rates.window_days is 'The window: 28, 90 or 365. | unit: days | source: this view';
 comment on column analytics.run_rates.window_begins is 'The window''s first day, window_days before window_ends; null where the window is not covered. | unit: UTC date | source: song_measurements.captured_at';
 comment on column analytics.run_rates.window_ends is 'The day of the recording''s last figure, which may be long ago. | unit: UTC date | source: song_measurements.captured_at';
@@ -35,4 +35,4 @@ comment on column analytics.run_rates.why_none is 'Why there is no rate; null wh
 comment on column analytics.run_rates.is_interpolated is 'The window''s first day has no figure: its count lies on a straight line between the figures of interpolated_from and interpolated_to, at most 35 days apart. | unit: yes or no | source: song_measurements.captured_at';
 comment on column analytics.run_rates.interpolated_from is 'The day of the figure before the window''s first day; null where is_interpolated is no. | unit: UTC date | source: song_measurements.captured_at';
 comment on column analytics.run_rates.interpolated_to is 'The day of the figure after it; null where is_interpolated is no. | unit: UTC date | source: song_measurements.captured_at';
-comment on column analytics.run_rates.is_source_changed is 'The figures that plays rests on come from two sources: plays then includes the difference between two ways of counting. | unit: yes or no | source: song_measurements.data_source';
+comment on column analytics.run_rates.is_source_changed is 'The figures at the two ends of the window come from different sources: plays then includes the difference between two ways of counting. | unit: yes or no | source: song_measurements.data_source';

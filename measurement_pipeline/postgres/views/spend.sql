@@ -31,10 +31,10 @@ inner join playcount_snapshots as capture on actor_run.snapshot = capture.id
 group by 1, 2, 3, 4;
 comment on view analytics.spend is 'One row for each day, account, vendor and cause: calls, and what they cost.';
 comment on column analytics.spend.day is 'The day on which it was spent. | unit: UTC date | source: songstats_quota_ledger.reserved_at, apify_runs.intended_at';
-comment on column analytics.spend.account is 'Who pays. | unit: id | source: songstats_quota_ledger.account, playcount_snapshots.account';
+comment on column analytics.spend.account is 'The account that pays. | unit: id | source: songstats_quota_ledger.account, playcount_snapshots.account';
 comment on column analytics.spend.vendor is 'songstats or apify. | unit: name | source: this view';
 comment on column analytics.spend.cause is 'Result: stored, no history, rejected, malformed, throttled, …; not billed (reconciled): the outcome was unknown until the vendor''s count showed that it was not billed. For Apify: the actor run''s status. | unit: name | source: songstats_quota_ledger.reason, songstats_quota_ledger.reconciled_at, apify_runs.status';
 comment on column analytics.spend.calls is 'Calls to Songstats, or runs of the actor. | unit: calls | source: songstats_quota_ledger, apify_runs';
-comment on column analytics.spend.hits is 'Hits of the plan at Songstats; those whose billing is unknown count as spent. The price of one is the plan''s. | unit: hits | source: songstats_quota_ledger.billable';
-comment on column analytics.spend.hits_of_unknown_fate is 'Those of the hits of which it is not known whether the vendor counts them. | unit: hits | source: songstats_quota_ledger.billable';
+comment on column analytics.spend.hits is 'Hits of the plan at Songstats; those whose billing is unknown count as spent. The plan sets the price of a hit. | unit: hits | source: songstats_quota_ledger.billable';
+comment on column analytics.spend.hits_of_unknown_fate is 'Hits whose billing is unknown. | unit: hits | source: songstats_quota_ledger.billable';
 comment on column analytics.spend.cost_usd is 'Estimated cost of actor runs; 0 for runs that never started, and for Songstats, which is paid by the hit. | unit: US dollars | source: apify_runs.cost_usd';
