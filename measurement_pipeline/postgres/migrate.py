@@ -37,7 +37,12 @@ def _migrations() -> dict[str, LiteralString]:
     files = resources.files(__package__).joinpath("migrations", "versions").iterdir()
     scripts = sorted((file for file in files if file.name.endswith(".sql")), key=lambda file: file.name)
     # As in sql.py: the text ships with the package, and is never built from input.
-    return {script.name.partition("_")[0]: script.read_text(encoding="utf-8") for script in scripts}
+    found: dict[str, LiteralString] = {
+        script.name.partition("_")[0]: script.read_text(encoding="utf-8") for script in scripts
+    }
+    if len(found) != len(scripts):
+        raise ValueError(f"two migrations have one number: {', '.join(script.name for script in scripts)}")
+    return found
 
 
 def expected_version() -> str:

@@ -36,6 +36,13 @@ def test_a_statement_is_the_text_between_two_names():
     assert result["lock"].rstrip(";") == "select pg_advisory_xact_lock(%(key)s)"
 
 
+def test_migrations_are_sql_files_numbered_without_a_gap():
+    """`db upgrade` runs the .sql files in order of their numbers. A migration has no other file."""
+    names = sorted(path.name for path in (PACKAGE / "migrations" / "versions").iterdir() if path.is_file())
+    assert [name[:5] for name in names] == [f"{number:04}_" for number in range(1, len(names) + 1)]
+    assert {Path(name).suffix for name in names} == {".sql"}
+
+
 def test_each_search_for_a_latest_count_filters_its_sources():
     """Without a filter, a newer import outranks a measurement. `latest_counts` is the shared definition."""
     searches = {
